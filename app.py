@@ -1,0 +1,429 @@
+"""The service: short links, redirects that count their clicks, and what the clicks tell.
+
+`create_app` puts the endpoints, the error answers and the Server-Timing header on a `db.database.Database`; it knows
+nothing of the server that runs it. Importing this module does no work.
+"""
+
+import hmac
+import logging
+import os
+import re
+import secrets
+import string
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import orjson
+from flask import Flask, Response, g, request
+from flask.cli import AppGroup
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy.exc import DBAPIError
+from werkzeug.exceptions import HTTPException
+
+from db import queries
+from db.checkout import Checkout
+from db.database import Database
+from db.embedded import development_server
+from db.errors import DatabaseDown, DatabaseFailure, PoolTimeout, QueueFull, StatementTimeout, TooManyClients
+from db.settings import DatabaseSettings
+from db.visitor import visitor
+
+RESERVED = frozenset({"health", "live", "links", "pool", "metrics", "static", "admin", "api", "favicon", "robots"})
+"""Words that are, or may become, addresses of the service itself, and so cannot be codes."""
+
+LONGEST_URL = 2048
+LARGEST_BODY = 16 * 1024
+RETRY_AFTER_S = 1
+
+_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CODE_ALPHABET = string.ascii_letters + string.digits
+_CODE_LENGTH = 7
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+log = logging.getLogger("poolbench.app")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service is told."""
+
+    database: DatabaseSettings
+    api_token: str | None = None
+    """Needed to create links and to read analytics; None: nobody is asked."""
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, str]) -> "Settings":
+        """Read the settings by their environment names. Raises SettingError."""
+        return cls(DatabaseSettings.from_mapping(mapping), mapping.get("API_TOKEN", "").strip() or None)
+
+
+class Problem(Exception):  # noqa: N818 (RFC 9457's own word)
+    """An error answer (RFC 9457): `kind` is the last part of its `type`, `title` goes for all of its kind."""
+
+    def __init__(
+        self, status: int, kind: str, title: str, detail: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail or title)
+        self.status, self.kind, self.title, self.detail, self.headers = status, kind, title, detail, headers or {}
+
+    def response(self) -> Response:
+        """The answer as application/problem+json."""
+        body = {"type": f"urn:poolbench:problem:{self.kind}", "title": self.title, "status": self.status}
+        if self.detail:
+            body["detail"] = self.detail
+        answer = Response(orjson.dumps(body), self.status, mimetype="application/problem+json")
+        answer.headers.update(self.headers)
+        return answer
+
+
+_FAILURES: dict[type[DatabaseFailure], tuple[int, str, str]] = {
+    PoolTimeout: (503, "pool-timeout", "No database connection came free in time"),
+    QueueFull: (503, "queue-full", "Too many requests wait for a database connection"),
+    TooManyClients: (503, "too-many-clients", "The database takes no more connections"),
+    DatabaseDown: (503, "database-down", "The database is down"),
+    StatementTimeout: (504, "statement-timeout", "The database took too long"),
+}
+
+
+def create_app(settings: Settings | Mapping[str, str]) -> Flask:
+    """The service, ready to be served; its `Database` is in `extensions["database"]`.
+
+    Opens no connection. Settings may come as a mapping of their environment names; one without DATABASE_URL starts the
+    checkout's embedded server. Raises SettingError or EmbeddedPostgresError, whose text is one line.
+    """
+    if not isinstance(settings, Settings):
+        if not settings.get("DATABASE_URL", "").strip():
+            Settings.from_mapping({**settings, "DATABASE_URL": "postgresql://"})  # complain before starting a server
+            settings = {**settings, "DATABASE_URL": development_server(Path(__file__).parent).url}
+        settings = Settings.from_mapping(settings)
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    database = Database(settings.database)
+    metrics = Metrics()
+    app.extensions |= {"database": database, "metrics": metrics}
+    Service(database, metrics, settings.api_token).register(app)
+    app.cli.add_command(_links_commands(database))
+    visitor("", "")  # the parser compiles its patterns when first used, which takes 0.1 s: now, not in a request
+    return app
+
+
+class Service:
+    """The endpoints."""
+
+    def __init__(self, database: Database, metrics: "Metrics", api_token: str | None) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._authorization = None if api_token is None else f"Bearer {api_token}".encode()
+
+    def register(self, app: Flask) -> None:
+        """Put the endpoints, and what surrounds each request, on the application."""
+        for rule, view, methods in (
+            ("/health", self.health, ["GET"]),
+            ("/live", self.live, ["GET"]),
+            ("/pool", self.pool, ["GET"]),
+            ("/metrics", self.metrics, ["GET"]),
+            ("/links", self.create_link, ["POST"]),
+            ("/links/<code>", self.read_link, ["GET"]),
+            ("/links/<code>/analytics", self.analytics, ["GET"]),
+            ("/<code>", self.follow, ["GET"]),
+        ):
+            app.add_url_rule(rule, view.__name__, view, methods=methods)
+        app.before_request(self._begin)
+        app.after_request(self._finish)
+        app.register_error_handler(Exception, self._answer_error)
+
+    def health(self) -> Response:
+        """Whether the database answers, asked through the strategy in force."""
+        with self._database.connection(_checkout()) as connection:
+            queries.ping(connection)
+        return _json({"status": "ok", "database": "up"})
+
+    def live(self) -> Response:
+        """Whether the process serves; touches no database."""
+        return _json({"status": "ok"})
+
+    def pool(self) -> Response:
+        """This worker's connections."""
+        return _json({"pid": os.getpid(), **asdict(self._database.status())})
+
+    def metrics(self) -> Response:
+        """All workers together, in Prometheus's text format."""
+        self._metrics.observe_pool(self._database)
+        return Response(self._metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+    def create_link(self) -> Response:
+        """Shorten a URL, to the code asked for or to a random one."""
+        self._authorize()
+        url, wanted = _link_request()
+        with self._database.connection(_checkout()) as connection:
+            for code in [wanted] if wanted else (_random_code() for _ in range(10)):
+                if link := queries.add_link(connection, code, url):
+                    break
+            else:
+                raise Problem(409, "code-taken", "The code is taken", f"There is a link with the code {code!r}")
+        answer = _json({"code": link.code, "url": link.url, "short_url": request.host_url + link.code}, 201)
+        answer.headers["Location"] = f"/{link.code}"
+        return answer
+
+    def follow(self, code: str) -> Response:
+        """Redirect to the link's URL, the click recorded. A HEAD request, which must have no effect, is no click."""
+        _check_code(code)
+        headers = request.environ
+        who = visitor(headers.get("HTTP_USER_AGENT", ""), headers.get("HTTP_REFERER", ""))
+        with self._database.connection(_checkout()) as connection:
+            if request.method == "HEAD":
+                link = queries.read_link(connection, code)
+                url = link and link.url
+            else:
+                url = queries.follow(connection, code, who)
+        if url is None:
+            raise _no_link(code)
+        answer = Response(status=301)
+        answer.headers["Location"] = url
+        answer.headers["Cache-Control"] = "private, no-store"  # a cached redirect would hide the clicks that follow
+        return answer
+
+    def read_link(self, code: str) -> Response:
+        """The link and the number of its clicks."""
+        _check_code(code)
+        with self._database.connection(_checkout()) as connection:
+            link = queries.read_link(connection, code)
+        if link is None:
+            raise _no_link(code)
+        return _json({"code": link.code, "url": link.url, "created": link.created_text, "clicks": link.clicks})
+
+    def analytics(self, code: str) -> Response:
+        """What is known about the link's clicks."""
+        self._authorize()
+        _check_code(code)
+        with self._database.connection(_checkout()) as connection:
+            text = queries.analytics(connection, code)
+        if text is None:
+            raise _no_link(code)
+        return Response(text, mimetype="application/json")
+
+    def _authorize(self) -> None:
+        if self._authorization is None:
+            return
+        given = request.headers.get("Authorization", "").encode()
+        if not hmac.compare_digest(given, self._authorization):
+            headers = {"WWW-Authenticate": 'Bearer realm="poolbench"'}
+            raise Problem(401, "unauthorized", "A valid token is needed", headers=headers)
+
+    def _begin(self) -> None:
+        g.started_ns = perf_counter_ns()
+
+    def _finish(self, answer: Response) -> Response:
+        total_ns = _elapsed_ns()
+        checkout: Checkout | None = g.get("checkout")
+        if checkout is not None:
+            answer.headers["Server-Timing"] = (
+                f"pool;dur={checkout.wait_ns / 1e6:.3f}, connect;dur={checkout.connect_ns / 1e6:.3f}, "
+                f"db;dur={checkout.held_ns / 1e6:.3f}, total;dur={total_ns / 1e6:.3f}"
+            )
+        self._metrics.observe_request(request.endpoint or "none", answer.status_code, total_ns / 1e9)
+        return answer
+
+    def _answer_error(self, error: Exception) -> Response:
+        if isinstance(error, Problem):
+            return error.response()
+        if isinstance(error, HTTPException):
+            return _http_problem(error)
+        if isinstance(error, DatabaseFailure):
+            status, kind, title = _FAILURES[type(error)]
+            headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
+            problem, trace = Problem(status, kind, title, headers=headers), f"{type(error).__name__}: {error}"
+        else:
+            problem, trace = Problem(500, "internal-error", "The service failed"), _trace(error)
+        log.error(
+            problem.title,
+            extra={
+                "trace": trace,
+                "method": request.method,
+                "url": request.url,
+                "remote_addr": request.remote_addr,
+                "duration_ms": round(_elapsed_ns() / 1e6, 3),
+            },
+        )
+        return problem.response()
+
+
+class Metrics:
+    """Request counters and pool gauges for Prometheus.
+
+    Where PROMETHEUS_MULTIPROC_DIR is set (the server does so before this module is imported), the library keeps each
+    process's figures in files there, and `text` adds them up.
+    """
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # as the library asks
+        self._requests = Counter(
+            "poolbench_requests", "Answers by endpoint and status.", ["endpoint", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "poolbench_request_seconds",
+            "Time in the application.",
+            ["endpoint"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self._registry,
+        )
+        self._pool = Gauge(
+            "poolbench_pool_connections",
+            "Connections and those who ask for them, by state.",
+            ["state"],
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self._children: dict[tuple[str, int], tuple[Any, Any]] = {}  # looking up labels costs more than counting
+
+    def observe_request(self, endpoint: str, status: int, seconds: float) -> None:
+        """Count one answer."""
+        children = self._children.get((endpoint, status))
+        if children is None:
+            children = self._requests.labels(endpoint, str(status)), self._seconds.labels(endpoint)
+            self._children[endpoint, status] = children
+        children[0].inc()
+        children[1].observe(seconds)
+
+    def observe_pool(self, database: Database) -> None:
+        """Note the pool's state; each worker does so for its own."""
+        status = database.status()
+        for state in ("in_use", "idle", "waiting", "connecting", "overflow"):
+            self._pool.labels(state).set(getattr(status, state))
+
+    def text(self) -> bytes:
+        """The exposition, of all processes where they share a folder."""
+        if not self._shared:
+            return generate_latest(self._registry)
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]
+        return generate_latest(everybody)
+
+
+def _links_commands(database: Database) -> AppGroup:
+    group = AppGroup("links", help="Work on the links.")
+
+    @group.command("seed")
+    @click.argument("count", type=click.IntRange(min=1), metavar="N")
+    @click.option("--clicks", type=click.IntRange(min=0), default=100, show_default=True, help="Clicks per link.")
+    def seed(count: int, clicks: int) -> None:
+        """Fill in the links seed1 … seedN, and clicks for each."""
+        try:
+            with database.connection() as connection:
+                links = queries.seed_links(connection, count)
+                added = queries.seed_clicks(connection, count, clicks)
+                queries.analyze(connection)
+        except DatabaseFailure as failure:
+            raise click.ClickException(str(failure)) from failure
+        click.echo(f"added {links} links ({count - links} were there) and {added} clicks: seed1 … seed{count}")
+
+    return group
+
+
+# What clients send
+
+
+def _link_request() -> tuple[str, str | None]:
+    """URL and code (None: any) of a request to create a link. Raises Problem and HTTPException."""
+    if not request.is_json:
+        raise Problem(415, "not-json", "The body must be application/json")
+    try:
+        body = orjson.loads(request.get_data(cache=False))
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, "invalid-json", "The body is not JSON", str(error)) from None
+    url, code = (body.get("url"), body.get("code")) if isinstance(body, dict) else (None, None)
+    if not isinstance(url, str):
+        raise Problem(422, "invalid-url", "The URL is not acceptable", 'The body must be an object with a string "url"')
+    if complaint := _complaint_about(url):
+        raise Problem(422, "invalid-url", "The URL is not acceptable", complaint)
+    if code is None:
+        return url, None
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        raise Problem(422, "invalid-code", "The code is not acceptable", "1 to 64 letters, digits, - and _")
+    if code.lower() in RESERVED:
+        raise Problem(422, "reserved-code", "The code is reserved", f"{code!r} is an address of the service")
+    return url, code
+
+
+def _complaint_about(url: str) -> str | None:
+    if len(url) > LONGEST_URL:
+        return f"longer than {LONGEST_URL} characters"
+    if not url.isprintable() or " " in url or "\\" in url:
+        return "holds a space, a backslash or a control character"
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").rstrip("."), parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in _DEFAULT_PORTS or not host:
+        return "must begin with http:// or https:// and a host"
+    if "@" in parts.netloc:
+        return "holds credentials"
+    if _is_own(host, port or _DEFAULT_PORTS[parts.scheme]):
+        return "points at this service"
+    return None
+
+
+def _is_own(host: str, port: int) -> bool:
+    """Whether an address is this service's, as the client calls it or as it is bound."""
+    asked = urlsplit(f"//{request.host}")
+    bound = request.environ.get("SERVER_NAME", ""), int(request.environ.get("SERVER_PORT") or 0)
+    own = {(asked.hostname or "", asked.port or _DEFAULT_PORTS.get(request.scheme, 0)), bound}
+    names = _LOOPBACK if host in _LOOPBACK else {host}
+    return any((name, port) in own for name in names)
+
+
+def _check_code(code: str) -> None:
+    """Codes that cannot exist are not looked up; some could not even be sent to the database."""
+    if not _CODE.fullmatch(code):
+        raise _no_link(code)
+
+
+def _no_link(code: str) -> Problem:
+    return Problem(404, "no-such-link", "There is no such link", f"There is no link with the code {code[:64]!r}")
+
+
+def _random_code() -> str:
+    return "".join(secrets.choice(_CODE_ALPHABET) for _ in range(_CODE_LENGTH))
+
+
+# What they get
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, mimetype="application/json")
+
+
+def _http_problem(error: HTTPException) -> Response:
+    """Werkzeug's own errors (404, 405, 413, …) in our form; what headers they bring (Allow) are kept."""
+    name = error.name
+    headers = {key: value for key, value in error.get_headers() if key.lower() != "content-type"}
+    kind = re.sub(r"[^a-z]+", "-", name.lower())
+    return Problem(error.code or 500, kind, name, error.description or "", headers).response()
+
+
+def _checkout() -> Checkout:
+    """Where the request's loan writes down its cost, for the Server-Timing header."""
+    checkout: Checkout = g.setdefault("checkout", Checkout())
+    return checkout
+
+
+def _elapsed_ns() -> int:
+    now = perf_counter_ns()
+    return now - int(g.get("started_ns", now))
+
+
+def _trace(error: Exception) -> str:
+    """The traceback, headed by the SQLSTATE where there is one."""
+    sqlstate = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
+    text = "".join(traceback.format_exception(error))
+    return f"SQLSTATE {sqlstate}: {text}" if sqlstate else text

@@ -1,0 +1,1 @@
+"""Lends database connections and says what each loan cost; knows no HTTP."""

@@ -1,0 +1,83 @@
+"""The ways in which a database fails its clients, told apart in one place."""
+
+import psycopg2
+import sqlalchemy.exc
+from psycopg2 import errorcodes
+
+UNDEFINED = "-"
+"""Stands for the SQLSTATE of a failure that the server has no part in."""
+
+
+class DatabaseFailure(Exception):
+    """A failure that is nobody's bug: load, a limit, or a server that is not there. `sqlstate` is PostgreSQL's code."""
+
+    def __init__(self, detail: str, sqlstate: str = UNDEFINED) -> None:
+        super().__init__(detail)
+        self.sqlstate = sqlstate
+
+    def __str__(self) -> str:
+        """One line, with the SQLSTATE where there is one."""
+        text = " ".join(str(self.args[0]).split())
+        return text if self.sqlstate == UNDEFINED else f"SQLSTATE {self.sqlstate}: {text}"
+
+
+class PoolTimeout(DatabaseFailure):
+    """No connection came free within the pool's timeout."""
+
+
+class QueueFull(DatabaseFailure):
+    """Too many were waiting for a connection already."""
+
+
+class TooManyClients(DatabaseFailure):
+    """The server refused a connection: its limit, or the role's, is reached (53300)."""
+
+
+class DatabaseDown(DatabaseFailure):
+    """The server cannot be reached, does not let us in, or went away."""
+
+
+class StatementTimeout(DatabaseFailure):
+    """The server cancelled a statement that ran for too long (57014)."""
+
+
+# psycopg2 gives no SQLSTATE for a connection that failed, nor for one that broke; the server's words, in the C locale.
+_TEXTS = (
+    ("sorry, too many clients already", errorcodes.TOO_MANY_CONNECTIONS),
+    ("remaining connection slots are reserved", errorcodes.TOO_MANY_CONNECTIONS),
+    ("too many connections for", errorcodes.TOO_MANY_CONNECTIONS),  # role "…", database "…"
+    ("the database system is", errorcodes.CANNOT_CONNECT_NOW),  # starting up, shutting down, in recovery mode
+    ("terminating connection due to administrator command", errorcodes.ADMIN_SHUTDOWN),
+    ("terminating connection because of crash", errorcodes.CRASH_SHUTDOWN),
+    ("authentication failed", errorcodes.INVALID_PASSWORD),
+    ("no pg_hba.conf entry", errorcodes.INVALID_AUTHORIZATION_SPECIFICATION),
+    ("server closed the connection unexpectedly", errorcodes.CONNECTION_FAILURE),
+    ("could not receive data", errorcodes.CONNECTION_FAILURE),
+    ("could not send data", errorcodes.CONNECTION_FAILURE),
+    ("connection already closed", errorcodes.CONNECTION_FAILURE),
+)
+
+
+def classify(error: BaseException) -> DatabaseFailure | None:
+    """The failure behind an exception of SQLAlchemy or psycopg2; None if it is something else (a bug, as a rule)."""
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        kind = PoolTimeout if type(error) is sqlalchemy.exc.TimeoutError else QueueFull
+        return kind(str(error.args[0]))
+    original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+    if not isinstance(original, (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError)):
+        return None
+    sqlstate = original.pgcode or _sqlstate_from_text(str(original))
+    if sqlstate == errorcodes.TOO_MANY_CONNECTIONS:
+        return TooManyClients(str(original), sqlstate)
+    if sqlstate == errorcodes.QUERY_CANCELED:
+        return StatementTimeout(str(original), sqlstate)
+    unreachable = sqlstate is None and isinstance(original, psycopg2.OperationalError)
+    if unreachable:
+        return DatabaseDown(str(original), errorcodes.SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION)
+    if sqlstate is not None and (sqlstate[:2] in {"08", "28", "57"} or sqlstate == errorcodes.INVALID_CATALOG_NAME):
+        return DatabaseDown(str(original), sqlstate)
+    return None
+
+
+def _sqlstate_from_text(text: str) -> str | None:
+    return next((sqlstate for words, sqlstate in _TEXTS if words in text), None)

@@ -1,0 +1,23 @@
+"""The history of the tables, applied by `upgrade`."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection
+
+_LOCK = 0x706F6F6C62656E63  # any number that nobody else uses: "poolbenc"
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the tables of the connection's schema to the newest version, in one transaction.
+
+    Processes that start together take turns; those that come late find nothing to do. `connection` must be in a
+    transaction, which the caller commits.
+    """
+    connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

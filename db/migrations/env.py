@@ -1,0 +1,8 @@
+"""Run by Alembic: hands it the connection that `upgrade` was given."""
+
+from alembic import context
+
+from db.schema import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.run_migrations()

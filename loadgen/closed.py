@@ -1,0 +1,187 @@
+"""ApacheBench's workload: c users, each waiting for its answer before it asks again, until n answers or t seconds.
+
+Closed, so there is no plan of arrivals and no start lag. One connection per request unless keep-alive is asked for, and
+HTTP/1.0 as `ab` speaks it. Failures are counted as `ab -r` counts them: a broken connection does not end the test, more than
+ten connections refused without a success do.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import gevent
+import numpy as np
+
+from loadgen.clock import WallOffset, now_ns
+from loadgen.engine import Progress
+from loadgen.exchange import Connections, Exchange, Failure, Limits, Origin, Resolver
+from loadgen.recorder import Recorder
+from reports import names
+from reports.apachebench import AbFailures, AbSamples
+
+_REFUSED_MAX = 10
+_TIMEOUTS = ("ETIMEDOUT", "ERR_SOCKET_TIMEOUT")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What each user asks for, and how often."""
+
+    origin: Origin
+    path: str
+    requests: int = 1
+    concurrency: int = 1
+    duration_s: float | None = None
+    """Stop asking after this long, even if requests are left."""
+    keep_alive: bool = False
+    method: str = "GET"
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes | None = None
+    content_type: str = "text/plain"
+    timeout_s: float = 30.0
+
+    def request_bytes(self, agent: str) -> bytes:
+        """The request, as `ab` would write it. A header of the user's replaces the default of that name."""
+        default_port = {"http": 80, "https": 443}[self.origin.scheme]
+        host = self.origin.host if self.origin.port == default_port else f"{self.origin.host}:{self.origin.port}"
+        fields = {"Connection": "Keep-Alive"} if self.keep_alive else {}
+        if self.body is not None:
+            fields |= {"Content-length": str(len(self.body)), "Content-type": self.content_type}
+        fields |= {"Host": host, "User-Agent": agent, "Accept": "*/*"}
+        own = {name.lower() for name, _ in self.headers}
+        lines = [f"{name}: {value}" for name, value in fields.items() if name.lower() not in own]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        head = "\r\n".join([f"{self.method} {self.path} HTTP/1.0", *lines, "", ""])
+        return head.encode("latin-1", "replace") + (self.body or b"")
+
+
+class ClosedRun:
+    """One run of one workload. `refused` names the error when it was given up because nothing listens there."""
+
+    def __init__(self, workload: Workload, recorder: Recorder, wall: WallOffset, agent: str) -> None:
+        self._work = workload
+        self._request = workload.request_bytes(agent)
+        self._recorder = recorder
+        self._wall = wall
+        self._resolver = Resolver()
+        self._limits = Limits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
+        self._times = array("q")  # rows of connect, waiting, total ns
+        self._left = workload.requests
+        self._begun = 0
+        self._ends_ns = 0
+        self._started_ns = self._finished_ns = 0
+        self._first: Exchange | None = None
+        self._failed = dict.fromkeys(("connect", "receive", "length", "exceptions"), 0)
+        self._write_errors = self._non_2xx = self._kept = self._total_bytes = self._html_bytes = 0
+        self._users: list[gevent.Greenlet] = []
+        self.refused: str | None = None
+        self.interrupted = False
+
+    def run(self, tick: Callable[[Progress], None] = lambda _: None) -> AbSamples:
+        """Block until it is over; what was measured, interrupted or not."""
+        self._started_ns = self._finished_ns = now_ns()
+        if self._work.duration_s is not None:
+            self._ends_ns = self._started_ns + int(self._work.duration_s * 1e9)
+        self._users = [gevent.spawn(self._user) for _ in range(self._work.concurrency)]
+        ticker = gevent.spawn(self._tick, tick)
+        gevent.joinall(self._users)
+        ticker.kill()
+        for user in self._users:
+            if user.exception is not None:
+                raise user.exception
+        return self.samples()
+
+    def stop(self) -> None:
+        """End it now."""
+        self.interrupted = True
+        gevent.killall(self._users, block=False)
+
+    def samples(self) -> AbSamples:
+        """What was measured so far."""
+        times_us = np.frombuffer(self._times, np.int64).reshape(-1, 3) // 1000
+        work, first = self._work, self._first
+        return AbSamples(
+            host=work.origin.host,
+            port=work.origin.port,
+            path=work.path,
+            concurrency=work.concurrency,
+            time_taken_s=(self._finished_ns - self._started_ns) / 1e9,
+            connect_us=times_us[:, 0],
+            waiting_us=times_us[:, 1],
+            total_us=times_us[:, 2],
+            server_software=(first.header("server") or "") if first else "",
+            document_length=first.body_bytes if first else 0,
+            total_bytes=self._total_bytes,
+            html_bytes=self._html_bytes,
+            failures=AbFailures(**self._failed),
+            write_errors=self._write_errors,
+            non_2xx=self._non_2xx,
+            keep_alive=self._kept if work.keep_alive else None,
+            body_sent_bytes=None if work.body is None else len(self._request) * self._begun,
+        )
+
+    def _user(self) -> None:
+        connections = Connections(self._resolver, self._limits, self._wall)
+        head_only = self._work.method == "HEAD"
+        self._recorder.count(names.VUSERS_CREATED)
+        try:
+            while self._left and not self._ended():
+                self._left -= 1
+                self._begun += 1
+                self._recorder.request(now_ns())
+                answer = connections.exchange(
+                    self._work.origin, self._request, method_is_head=head_only, want_body=False
+                )
+                self._finished_ns = now_ns()
+                if isinstance(answer, Failure):
+                    self._fail(answer)
+                else:
+                    self._take(answer)
+                if not self._work.keep_alive:
+                    connections.close()
+            self._recorder.count(names.VUSERS_COMPLETED)
+        finally:
+            connections.close()
+
+    def _ended(self) -> bool:
+        return self.refused is not None or (self._ends_ns > 0 and now_ns() >= self._ends_ns)
+
+    def _take(self, answer: Exchange) -> None:
+        self._recorder.response(answer)
+        if self._first is None:
+            self._first = answer
+        elif answer.body_bytes != self._first.body_bytes:
+            self._failed["length"] += 1
+        self._non_2xx += not 200 <= answer.status < 300
+        self._kept += self._work.keep_alive and b"eep-alive" in answer.head  # ab's own test
+        self._total_bytes += len(answer.head) + answer.body_bytes
+        self._html_bytes += answer.body_bytes
+        connect_ns = answer.connected_ns - answer.started_ns
+        waiting_ns = answer.first_byte_ns - answer.written_ns
+        self._times.extend((connect_ns, waiting_ns, answer.last_byte_ns - answer.started_ns))
+
+    def _fail(self, failure: Failure) -> None:
+        """ab gives a refused request another try; every other failure completes one, if badly."""
+        self._recorder.count(names.ERRORS + failure.name)
+        if failure.stage == "connect" and failure.name not in _TIMEOUTS:
+            self._failed["connect"] += 1
+            self._left += 1
+            if self._failed["connect"] > _REFUSED_MAX and not self._times:
+                self.refused = failure.name
+            return
+        self._write_errors += failure.stage == "send"
+        first_byte_ns = failure.response.first_byte_ns - failure.response.written_ns if failure.response else 0
+        connect_ns = failure.connected_ns - failure.started_ns if failure.connected_ns else 0
+        self._times.extend((connect_ns, first_byte_ns, failure.at_ns - failure.started_ns))
+        self._failed["exceptions" if failure.name in _TIMEOUTS else "receive"] += 1
+
+    def _tick(self, tick: Callable[[Progress], None]) -> None:
+        while True:
+            gevent.sleep(1.0)
+            self._wall.measure()
+            self._recorder.flush()
+            elapsed_s = (now_ns() - self._started_ns) / 1e9
+            done = self._recorder
+            tick(Progress(elapsed_s, self._work.concurrency, done.requests, done.responses, done.errors))

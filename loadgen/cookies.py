@@ -1,0 +1,117 @@
+"""A virtual user's cookies: RFC 6265, storage and sending (sections 5.3 and 5.4), without a public suffix list. No I/O.
+
+The standard library's http.cookiejar wants request objects and guards against servers; a load generator needs neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from math import inf
+
+
+@dataclass(frozen=True, slots=True)
+class Cookie:
+    """One stored cookie. `domain` matches itself and, unless `host_only`, the hosts below it."""
+
+    name: str
+    value: str
+    domain: str
+    path: str
+    host_only: bool
+    secure: bool
+    expires_s: float
+    """Epoch seconds."""
+
+
+class Jar:
+    """Cookies by (domain, path, name). `now_s` is epoch seconds in every method."""
+
+    __slots__ = ("_cookies",)
+
+    def __init__(self) -> None:
+        self._cookies: dict[tuple[str, str, str], Cookie] = {}
+
+    def store(self, field: str, host: str, path: str, now_s: float) -> None:
+        """Take in one Set-Cookie field of an answer from `host` to a request for `path`; what is not valid is ignored."""
+        cookie = parse_cookie(field, host, path, now_s)
+        if cookie is None:
+            return
+        key = (cookie.domain, cookie.path, cookie.name)
+        if cookie.expires_s <= now_s:
+            self._cookies.pop(key, None)
+        else:
+            self._cookies[key] = cookie
+
+    def header(self, host: str, path: str, now_s: float, *, secure: bool) -> str:
+        """The Cookie field's value for a request; empty for none. Longer paths first."""
+        path = path.partition("?")[0]
+        found = [
+            c
+            for c in self._cookies.values()
+            if (secure or not c.secure)
+            and c.expires_s > now_s
+            and _host_matches(c, host)
+            and _path_matches(c.path, path)
+        ]
+        if len(found) > 1:
+            found.sort(key=lambda c: -len(c.path))
+        return "; ".join(f"{c.name}={c.value}" if c.name else c.value for c in found)
+
+
+def parse_cookie(field: str, host: str, path: str, now_s: float) -> Cookie | None:
+    """The cookie that a Set-Cookie field sets; None where the standard says to ignore it."""
+    pair, *attributes = field.split(";")
+    name, equals, value = pair.partition("=")
+    if not equals or not name.strip():
+        return None
+    domain, cookie_path, secure, expires_s, max_age_s = "", "", False, inf, None
+    for attribute in attributes:
+        key, _, setting = (part.strip() for part in attribute.partition("="))
+        match key.lower():
+            case "domain":
+                domain = setting.lstrip(".").lower()
+            case "path":
+                cookie_path = setting
+            case "secure":
+                secure = True
+            case "expires":
+                expires_s = _date(setting, expires_s)
+            case "max-age" if setting.lstrip("-").isdigit():
+                max_age_s = int(setting)
+    if domain and domain != host and not host.endswith(f".{domain}"):
+        return None
+    if max_age_s is not None:
+        expires_s = now_s + max_age_s if max_age_s > 0 else -inf
+    return Cookie(
+        name.strip(),
+        value.strip(),
+        domain or host,
+        cookie_path if cookie_path.startswith("/") else default_path(path),
+        not domain,
+        secure,
+        expires_s,
+    )
+
+
+def default_path(path: str) -> str:
+    """RFC 6265, 5.1.4: the folder of the request's path."""
+    folder = path.partition("?")[0].rpartition("/")[0]
+    return folder if folder.startswith("/") else "/"
+
+
+def _date(setting: str, otherwise: float) -> float:
+    try:
+        return parsedate_to_datetime(setting.replace("-", " ")).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return otherwise
+
+
+def _host_matches(cookie: Cookie, host: str) -> bool:
+    return host == cookie.domain or (not cookie.host_only and host.endswith(f".{cookie.domain}"))
+
+
+def _path_matches(cookie_path: str, path: str) -> bool:
+    return path == cookie_path or (
+        path.startswith(cookie_path) and (cookie_path.endswith("/") or path[len(cookie_path)] == "/")
+    )

@@ -1,0 +1,199 @@
+"""Runs a plan of arrivals: every virtual user is started at its planned instant, whatever the server does (open workload).
+
+The plan is fixed before the first byte is sent. An arrival that finds `maxVusers` active is counted as skipped; one that
+starts late is started all the same, and its lag recorded. The run ends when the phases are over and all VUs have finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event
+
+from loadgen.clock import Alarm, WallOffset, now_ns
+from loadgen.recorder import Recorder
+from loadgen.schedule import PhaseSpan, arrivals, spans
+from loadgen.script.model import Phase
+from reports import names
+from reports.model import Period
+
+GRACE_S = 10.0
+"""How long VUs may go on after the first interrupt."""
+
+_PERIOD_GRACE_NS = 200_000_000
+_BUSY_SHARE = 0.85
+_JUDGED_FROM_S = 1.0  # a shorter run is all start-up
+_LAG_BOUND_MS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A running test at one instant."""
+
+    elapsed_s: float
+    active_vus: int
+    requests: int
+    responses: int
+    errors: int
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """What is told while it happens: phases starting and ending, periods that are over, progress once a second."""
+
+    phase_started: Callable[[Phase], None] = _nothing
+    phase_completed: Callable[[Phase], None] = _nothing
+    period: Callable[[Period], None] = _nothing
+    tick: Callable[[Progress], None] = _nothing
+
+
+class Program(Protocol):
+    """What a VU executes: a compiled script."""
+
+    def start_vu(self, intended_ns: int) -> None:
+        """Walk one scenario to its end in the calling greenlet; failures are recorded, not raised."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """The generator watching itself from construction on: CPU of this process against the clock."""
+
+    started_ns: int = field(default_factory=now_ns)
+    cpu_s: float = field(default_factory=time.process_time)
+
+    def health(self, recorder: Recorder) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """(figures for the report, warnings that the figures measure the generator)."""
+        wall_s = (now_ns() - self.started_ns) / 1e9
+        cpu_s = time.process_time() - self.cpu_s
+        share = cpu_s / wall_s if wall_s else 0.0
+        total = recorder.report().aggregate
+        lag = total.sketches.get(names.START_LAG)
+        lag_p99_ms = lag.quantile(0.99) if lag else None
+        figures = {
+            "wall_s": round(wall_s, 3),
+            "cpu_s": round(cpu_s, 3),
+            "cpu_share": round(share, 3),
+            "clock": "CLOCK_MONOTONIC; first byte: kernel receive stamp where stamped",
+            "kernel_stamped": recorder.stamped,
+            "responses": recorder.responses,
+            "start_lag_p99_ms": None if lag_p99_ms is None else round(lag_p99_ms, 3),
+            "late_starts": total.counters.get(names.LATE, 0),
+            "skipped": total.counters.get(names.VUSERS_SKIPPED, 0),
+        }
+        warnings = []
+        if share > _BUSY_SHARE and wall_s > _JUDGED_FROM_S:
+            warnings.append(f"the generator used {share:.0%} of a core: these figures partly measure the generator")
+        if lag_p99_ms is not None and lag_p99_ms > _LAG_BOUND_MS:
+            warnings.append(f"arrivals started late (p99 {lag_p99_ms:.1f} ms): the load was not the one planned")
+        return figures, tuple(warnings)
+
+
+class Engine:
+    """One run of one program. `run` blocks until it is over; `stop` may be called from a signal handler's greenlet."""
+
+    def __init__(
+        self, program: Program, phases: tuple[Phase, ...], recorder: Recorder, wall: WallOffset, rng: Random
+    ) -> None:
+        self._program = program
+        self._phases = phases
+        self._recorder = recorder
+        self._wall = wall
+        self._rng = rng
+        self._active = 0
+        self._arriving = True
+        self._over = Event()
+        self._crash: BaseException | None = None
+        self._arrivals: gevent.Greenlet | None = None
+        self._started_ns = 0
+        self.interrupted = False
+
+    def run(self, listener: Listener) -> None:
+        """Start every arrival of the plan and wait for the last VU. Raises what a VU raised against its promise."""
+        self._started_ns = now_ns()
+        self._arrivals = gevent.spawn(self._arrive, listener)
+        ticker = gevent.spawn(self._tick, listener)
+        try:
+            self._over.wait()
+        finally:
+            ticker.kill()
+            self._arrivals.kill()
+        if self._crash is not None:
+            raise self._crash
+        for period in self._recorder.remaining():
+            listener.period(period)
+
+    def stop(self) -> None:
+        """First call: no more arrivals, VUs get GRACE_S to finish. Second call: over at once."""
+        if self.interrupted:
+            self._over.set()
+            return
+        self.interrupted = True
+        if self._arrivals is not None:
+            self._arrivals.kill(block=False)
+        gevent.spawn_later(GRACE_S, self._over.set)
+
+    def _arrive(self, listener: Listener) -> None:
+        alarm = Alarm()
+        try:
+            plan = arrivals(self._phases, self._rng)
+            planned = next(plan, None)
+            for span in spans(self._phases):
+                listener.phase_started(span.phase)
+                while planned is not None and planned[1] == span.phase.index:
+                    intended_ns = self._started_ns + planned[0]
+                    alarm.sleep_until(intended_ns)
+                    self._admit(span, intended_ns)
+                    planned = next(plan, None)
+                alarm.sleep_until(self._started_ns + span.end_ns)
+                listener.phase_completed(span.phase)
+        except Exception as error:  # noqa: BLE001 - raised again by run
+            self._crash = error
+            self._over.set()
+        finally:
+            alarm.close()
+            self._arriving = False
+            self._check_over()
+
+    def _admit(self, span: PhaseSpan, intended_ns: int) -> None:
+        limit = span.phase.max_vusers
+        if limit is not None and self._active >= limit:
+            self._recorder.count(names.VUSERS_SKIPPED)
+            return
+        self._active += 1
+        gevent.spawn_raw(self._walk, intended_ns)
+
+    def _walk(self, intended_ns: int) -> None:
+        try:
+            self._recorder.started(intended_ns)
+            self._program.start_vu(intended_ns)
+        except Exception as error:  # noqa: BLE001 - a defect of ours: the run must not go on as if nothing was
+            self._crash = error
+            self._over.set()
+        finally:
+            self._active -= 1
+            self._check_over()
+
+    def _check_over(self) -> None:
+        if not self._arriving and not self._active:
+            self._over.set()
+
+    def _tick(self, listener: Listener) -> None:
+        while True:
+            gevent.sleep(1.0)
+            self._wall.measure()
+            recorder = self._recorder
+            for period in recorder.over(_PERIOD_GRACE_NS):
+                listener.period(period)
+            elapsed_s = (now_ns() - self._started_ns) / 1e9
+            listener.tick(
+                Progress(elapsed_s, self._active, recorder.requests, recorder.responses, recorder.errors)
+            )

@@ -1,0 +1,422 @@
+"""One HTTP exchange over a socket: a request's bytes in, an Exchange or a Failure out. Values, not exceptions.
+
+A connection is a raw non-blocking socket with one libev watcher, used by one greenlet at a time. Instants are monotonic
+nanoseconds (clock.py):
+
+- started: the exchange was asked for; connected: the connection stood (equal to started on a reused one);
+- written: just before the system call that handed the request's last byte to the kernel;
+- first byte: on Linux the kernel's own receive stamp (SO_TIMESTAMPING, software) of the read that began the answer, so that
+  a generator that is late to read does not lengthen what it measures; elsewhere the clock after that read (`stamped` tells);
+- last byte: the clock when the answer was whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from gevent import get_hub, getcurrent
+
+from loadgen.clock import WallOffset, now_ns
+from loadgen.response import BadResponse, ResponseReader, parse_common, parse_headers
+
+IDLE_CLOSE_NS = 4_000_000_000
+"""A kept connection unused for this long is not used again (Artillery's rule, and most servers')."""
+
+_PROBE_AFTER_NS = 1_000_000  # an idle connection is looked at for the peer's close before it is used again
+_FIRST_READ_BYTES = 4096  # small, so that the stamp of a long answer's first read is that of its first segments
+_READ_BYTES = 65536
+_READ, _WRITE = 1, 2
+
+_SO_TIMESTAMPING = 37
+_STAMP_FLAGS = 1 << 3 | 1 << 4  # RX_SOFTWARE | SOFTWARE
+_STAMP_ROOM = socket.CMSG_SPACE(48)
+_unpack_stamp = struct.Struct("qq").unpack_from
+KERNEL_STAMPS = os.uname().sysname == "Linux" and struct.calcsize("l") == 8
+"""Whether this system can stamp arrivals."""
+
+
+class Origin(NamedTuple):
+    """Where a connection goes."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A finished exchange. `body` is as sent (de-chunked, still compressed), empty unless wanted; `body_bytes` counts always."""
+
+    status: int
+    head: bytes
+    body: bytes
+    body_bytes: int
+    reused: bool
+    stamped: bool
+    started_ns: int
+    connected_ns: int
+    written_ns: int
+    first_byte_ns: int
+    last_byte_ns: int
+    setup_ns: tuple[int, int, int]
+    """(dns, tcp, tls) of the connection, also when it was opened by an earlier exchange."""
+
+    def headers(self) -> list[tuple[str, str]]:
+        """All header fields in order, names as sent."""
+        return parse_headers(self.head)
+
+    def header(self, name: str) -> str | None:
+        """The first field of that name (any case), or None."""
+        wanted = name.lower()
+        return next((value for field, value in self.headers() if field.lower() == wanted), None)
+
+
+@dataclass(slots=True)
+class Failure:
+    """An exchange that did not finish. `name` is Artillery's (ECONNREFUSED, ETIMEDOUT...).
+
+    `stage`: "connect" (no connection, and `connected_ns` is 0), "send", "receive". `response` holds status and instants
+    when a head had arrived.
+    """
+
+    name: str
+    stage: str
+    started_ns: int
+    connected_ns: int
+    at_ns: int
+    response: Exchange | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Time limits. `response_ns`: request written to head of the answer, ETIMEDOUT. `idle_ns`: a socket without traffic,
+    connecting included, ERR_SOCKET_TIMEOUT.
+    """
+
+    response_ns: int = 10_000_000_000
+    idle_ns: int = 8_000_000_000
+
+    @classmethod
+    def for_timeout(cls, timeout_s: float | None) -> Limits:
+        """Artillery's: 10 s to the head by default, and max(8 s, the timeout that was given) for a silent socket."""
+        if timeout_s is None:
+            return cls()
+        return cls(int(timeout_s * 1e9), max(8_000_000_000, int(timeout_s * 1e9)))
+
+
+class Ended(Exception):
+    """A wait or a system call ended the exchange; `name` is the error's."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+def error_name(error: OSError) -> str:
+    """Node's name of a system error."""
+    if isinstance(error, socket.gaierror):
+        return "EAI_AGAIN" if error.errno == socket.EAI_AGAIN else "ENOTFOUND"
+    if error.errno == errno.EPIPE:
+        return "EPIPE"
+    return errno.errorcode.get(error.errno or 0, "EIO")
+
+
+class Resolver:
+    """Addresses of host names, each looked up once a run, without stopping other greenlets."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], list[Any]] = {}
+
+    def addresses(self, host: str, port: int) -> list[Any]:
+        """getaddrinfo's list for a stream socket. Raises socket.gaierror."""
+        found = self._known.get((host, port))
+        if found is None:
+            bare = host.strip("[]")
+            try:
+                found = socket.getaddrinfo(bare, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+            except socket.gaierror:  # a name: the resolver's threads look it up
+                found = get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)
+            self._known[host, port] = found
+        return found
+
+
+class Connection:
+    """One connection to one origin, lent to one greenlet at a time."""
+
+    __slots__ = (
+        "_deadline_ns", "_fires_ns", "_hub", "_io", "_limits", "_resume", "_sock", "_timer", "_waiting", "_wall",
+        "last_used_ns", "setup_ns", "usable",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, limits: Limits, wall: WallOffset) -> None:
+        self._sock = sock
+        self._limits = limits
+        self._wall = wall
+        self._hub = get_hub()
+        self._io = self._hub.loop.io(sock.fileno(), _READ)
+        self._resume: Callable[[bool], Any] = getcurrent().switch
+        self._timer: Any = None
+        self._fires_ns = 0
+        self._deadline_ns = 0
+        self._waiting = False
+        self.usable = True
+        self.last_used_ns = 0
+        self.setup_ns = (0, 0, 0)
+
+    @classmethod
+    def open(cls, origin: Origin, resolver: Resolver, limits: Limits, wall: WallOffset) -> Connection:
+        """Connect to the first address that answers. Raises OSError or Ended."""
+        started_ns = now_ns()
+        addresses = resolver.addresses(origin.host, origin.port)
+        resolved_ns = now_ns()
+        error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
+        for family, _, _, _, address in addresses:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            connection = cls(sock, limits, wall)
+            try:
+                connection._connect(address)
+            except (OSError, Ended) as this:
+                connection.close()
+                error = this
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                connection.setup_ns = (resolved_ns - started_ns, now_ns() - resolved_ns, 0)
+                return connection
+        raise error
+
+    def _connect(self, address: Any) -> None:
+        sock = self._sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if KERNEL_STAMPS:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMP_FLAGS)
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            self._wait_writable()
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+
+    def close(self) -> None:
+        """Give everything back; safe to repeat."""
+        self.usable = False
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+        if self._sock.fileno() >= 0:
+            self._io.close()
+            self._sock.close()
+
+    def fresh_enough(self) -> bool:
+        """Whether it may be used again: kept alive, not idle too long, and not closed by the peer meanwhile."""
+        idle_ns = now_ns() - self.last_used_ns
+        if not self.usable or idle_ns > IDLE_CLOSE_NS:
+            return False
+        if idle_ns < _PROBE_AFTER_NS:
+            return True
+        try:
+            self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False  # closed, or bytes that nobody asked for
+
+    def exchange(
+        self, request: bytes, started_ns: int, connected_ns: int, *, reused: bool, head_only: bool, want_body: bool
+    ) -> Exchange | Failure:
+        """Send the request's bytes, read the answer. Usable again afterwards only if `usable` says so."""
+        self._resume = getcurrent().switch
+        self.usable = False
+        try:
+            written_ns = now_ns()
+            try:
+                sent = self._sock.send(request)
+            except BlockingIOError:
+                sent = 0
+            if sent != len(request):
+                written_ns = self._send_rest(request[sent:])
+        except OSError as error:
+            return Failure(error_name(error), "send", started_ns, connected_ns, now_ns())
+        except Ended as ended:
+            return Failure(ended.name, "send", started_ns, connected_ns, now_ns())
+        answer = Exchange(0, b"", b"", 0, reused, False, started_ns, connected_ns, written_ns, 0, 0, self.setup_ns)  # noqa: FBT003
+        return self._receive(answer, head_only, want_body)
+
+    def _receive(self, answer: Exchange, head_only: bool, want_body: bool) -> Exchange | Failure:
+        """Fill in the answer."""
+        reader: ResponseReader | None = None
+        try:
+            data = self._first_read(answer)
+            common = None if head_only else parse_common(data)
+            if common is not None:
+                answer.status, end, self.usable = common
+                answer.head = data[:end]
+                answer.body_bytes = len(data) - end
+                if want_body:
+                    answer.body = data[end:]
+                answer.last_byte_ns = self.last_used_ns = now_ns()
+                return answer
+            reader = ResponseReader(head_only=head_only, want_body=want_body)
+            self._read_rest(reader, data, answer.written_ns)
+        except OSError as error:
+            return self._broken(error_name(error), answer, reader)
+        except (Ended, BadResponse) as ended:
+            return self._broken(ended.name, answer, reader)
+        self.usable = reader.keep_alive
+        return self._filled(answer, reader)
+
+    def _broken(self, name: str, answer: Exchange, reader: ResponseReader | None) -> Failure:
+        partial = self._filled(answer, reader) if reader is not None and reader.status else None
+        return Failure(name, "receive", answer.started_ns, answer.connected_ns, now_ns(), partial)
+
+    def _filled(self, answer: Exchange, reader: ResponseReader) -> Exchange:
+        answer.status, answer.head = reader.status, reader.head
+        answer.body, answer.body_bytes = reader.body, reader.body_bytes
+        answer.last_byte_ns = self.last_used_ns = now_ns()
+        return answer
+
+    def _first_read(self, answer: Exchange) -> bytes:
+        """The first bytes of the answer, their instant noted in it. Raises OSError, Ended."""
+        written_ns = answer.written_ns
+        limits = self._limits
+        while True:
+            if not self._wait(written_ns + min(limits.response_ns, limits.idle_ns)):
+                raise Ended("ETIMEDOUT" if limits.response_ns <= limits.idle_ns else "ERR_SOCKET_TIMEOUT")
+            try:
+                data, stamps, _, _ = self._sock.recvmsg(_FIRST_READ_BYTES, _STAMP_ROOM)
+            except BlockingIOError:
+                continue
+            answer.first_byte_ns = now_ns()
+            if stamps:
+                seconds, nanoseconds = _unpack_stamp(stamps[0][2])
+                stamp_ns = seconds * 1_000_000_000 + nanoseconds - self._wall.wall_ns
+                # Outside these bounds the wall clock was set meanwhile, and the stamp means nothing.
+                if written_ns <= stamp_ns <= answer.first_byte_ns:
+                    answer.first_byte_ns = stamp_ns
+                    answer.stamped = True
+            return data
+
+    def _read_rest(self, reader: ResponseReader, data: bytes, written_ns: int) -> None:
+        """Feed the reader until the answer is whole. Raises OSError, Ended, BadResponse."""
+        limits = self._limits
+        while True:
+            if not data:
+                if reader.eof():
+                    return
+                raise Ended("ECONNRESET")
+            if reader.feed(data):
+                return
+            deadline_ns, name = now_ns() + limits.idle_ns, "ERR_SOCKET_TIMEOUT"
+            if not reader.status and written_ns + limits.response_ns <= deadline_ns:
+                deadline_ns, name = written_ns + limits.response_ns, "ETIMEDOUT"
+            while True:
+                if not self._wait(deadline_ns):
+                    raise Ended(name)
+                try:
+                    data = self._sock.recv(_READ_BYTES)
+                    break
+                except BlockingIOError:
+                    continue
+
+    def _send_rest(self, rest: bytes) -> int:
+        """Send what the kernel did not take at once; the instant just before the last piece went. Raises OSError, Ended."""
+        while True:
+            self._wait_writable()
+            written_ns = now_ns()
+            try:
+                rest = rest[self._sock.send(rest) :]
+            except BlockingIOError:
+                continue
+            if not rest:
+                return written_ns
+
+    def _wait_writable(self) -> None:
+        self._io.events = _WRITE
+        try:
+            if not self._wait(now_ns() + self._limits.idle_ns):
+                raise Ended("ERR_SOCKET_TIMEOUT")
+        finally:
+            self._io.events = _READ
+
+    def _wait(self, deadline_ns: int) -> bool:
+        """Yield until the socket is ready; False when the deadline came first.
+
+        The timer is lazy: it stays armed from exchange to exchange and looks at the deadline when it fires, so that an
+        ordinary exchange, over long before, never touches it.
+        """
+        self._deadline_ns = deadline_ns
+        if not 0 < self._fires_ns <= deadline_ns:
+            self._arm(deadline_ns)
+        io = self._io
+        io.start(self._resume, True)  # noqa: FBT003 - greenlet.switch's own form
+        self._waiting = True
+        try:
+            return bool(self._hub.switch())
+        finally:
+            self._waiting = False
+            io.stop()
+
+    def _arm(self, instant_ns: int) -> None:
+        if self._timer is not None:
+            self._timer.close()
+        self._fires_ns = instant_ns
+        self._timer = self._hub.loop.timer(max(0.0, (instant_ns - now_ns()) / 1e9))
+        self._timer.start(self._on_timer, update=True)
+
+    def _on_timer(self) -> None:
+        self._fires_ns = 0
+        if not self._waiting:
+            return
+        if now_ns() < self._deadline_ns:
+            self._arm(self._deadline_ns)
+        else:
+            self._resume(False)  # noqa: FBT003
+
+
+class Connections:
+    """A virtual user's connections: one kept alive for each origin, opened when first used."""
+
+    __slots__ = ("_kept", "_limits", "_resolver", "_wall")
+
+    def __init__(self, resolver: Resolver, limits: Limits, wall: WallOffset) -> None:
+        self._kept: dict[Origin, Connection] = {}
+        self._resolver = resolver
+        self._limits = limits
+        self._wall = wall
+
+    def exchange(
+        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True
+    ) -> Exchange | Failure:
+        """One exchange with the origin, over its kept connection or a new one."""
+        started_ns = connected_ns = now_ns()
+        connection = self._kept.get(origin)
+        reused = connection is not None and connection.fresh_enough()
+        if not reused:
+            if connection is not None:
+                connection.close()
+            try:
+                connection = Connection.open(origin, self._resolver, self._limits, self._wall)
+            except OSError as error:
+                return Failure(error_name(error), "connect", started_ns, 0, now_ns())
+            except Ended as ended:
+                return Failure(ended.name, "connect", started_ns, 0, now_ns())
+            self._kept[origin] = connection
+            connected_ns = now_ns()
+        assert connection is not None  # noqa: S101 - for the type checker: reused or just opened
+        return connection.exchange(
+            request, started_ns, connected_ns, reused=reused, head_only=method_is_head, want_body=want_body
+        )
+
+    def close(self) -> None:
+        """Close all of them."""
+        for connection in self._kept.values():
+            connection.close()
+        self._kept.clear()

@@ -1,0 +1,110 @@
+"""What the experiments gave, as values: what claims are judged by and summaries written from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from loadgen.lab.experiments import Experiment
+from reports.apachebench import AbReport
+from reports.model import Report
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """What the servers logged: how many failed requests, by SQLSTATE or kind, and one of the lines as an example."""
+
+    by_kind: Mapping[str, int] = field(default_factory=dict)
+    example: str | None = None
+
+    @property
+    def too_many_clients(self) -> int:
+        """Requests refused with SQLSTATE 53300."""
+        return self.by_kind.get("53300", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One experiment, done."""
+
+    experiment: Experiment
+    report: Report
+    ab: AbReport | None
+    """Of an ab-like test."""
+    wall_s: float
+    peak_backends: int
+    """Most client backends seen in pg_stat_activity at once."""
+    servers_cpu_s: float
+    database_cpu_s: float | None
+    """None where the database's processes are not on this machine."""
+    failures: Failures
+    clicks_recorded: int | None = None
+    """Rows that were added to the clicks table."""
+    unhonoured: tuple[str, ...] = ()
+    """Settings that the strategy has no use for."""
+    partial: bool = False
+
+    @property
+    def requests(self) -> int:
+        """Requests sent."""
+        return self.report.aggregate.counters.get("http.requests", 0)
+
+    @property
+    def responses(self) -> int:
+        """Answers of any status."""
+        return self.report.aggregate.counters.get("http.responses", 0)
+
+    def answers(self, status: int) -> int:
+        """Answers of that status."""
+        return self.report.aggregate.counters.get(f"http.codes.{status}", 0)
+
+    @property
+    def failed_share(self) -> float:
+        """Requests without a 2xx or 3xx answer, of all sent."""
+        counters = self.report.aggregate.counters
+        good = sum(n for name, n in counters.items() if name.startswith(("http.codes.2", "http.codes.3")))
+        return 1 - good / self.requests if self.requests else 0.0
+
+    @property
+    def good_per_second(self) -> float:
+        """Answers 2xx and 3xx for each second of the test."""
+        return self.requests * (1 - self.failed_share) / self.wall_s if self.wall_s else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What connections cost the database, in MB. PSS shares each page among its users; its slope is the cost of one more."""
+
+    per_backend_mb: float
+    shared_mb: float
+    """SHOW shared_memory_size: buffers and all."""
+    base_mb: float
+    """Private memory of the postmaster and its helpers."""
+    counts: tuple[int, int]
+    """Numbers of connections between which the slope was taken."""
+
+    def needed_mb(self, connections: int) -> float:
+        """For so many warm connections: shared + base + connections x cost of one."""
+        return self.shared_mb + self.base_mb + connections * self.per_backend_mb
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Rows of links and clicks before and after the database and every server were restarted."""
+
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything measured. What was not is absent."""
+
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    memory: Memory | None = None
+    restart: Restart | None = None
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What a reader must know to compare: sizes cut short, settings without effect, what was skipped and why."""
+    partial: bool = False

@@ -1,0 +1,98 @@
+"""What is run: each experiment of the sources as a value, in the order of running. Sizes are the sources' or briefer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+SOURCE_REQUESTS = 10_000
+"""Of each of source B's tests."""
+
+SOURCE_PHASE_S = 30
+"""Of source A's phases."""
+
+ARRIVAL_RATE = 600
+"""New virtual users a second, source A."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of each experiment is run. A test of source B ends after `requests` or `ab_s`, whichever comes first."""
+
+    requests: int = SOURCE_REQUESTS
+    ab_s: float | None = None
+    phase_s: int = SOURCE_PHASE_S
+
+
+FULL = Sizes()
+BRIEF = Sizes(ab_s=3.0, phase_s=6)
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One load on one arrangement of servers. Without a `script` it is an ab-like test of GET /health by `users`."""
+
+    id: str
+    title: str
+    strategy: str
+    servers: int
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """DB_POOL_… settings of the service."""
+    users: int = 0
+    script: str | None = None
+    """File name of an Artillery script in `loadgen/lab/scripts`."""
+    published: str | None = None
+    """Id of the published report to stand beside."""
+
+
+_ONE_SHARED_POOL = {"DB_POOL_SIZE": "20", "DB_POOL_RECYCLE": "3600", "DB_POOL_MIN": "5", "DB_POOL_IDLE": "1800"}
+_SOURCE_B = (
+    ("B.1", "null", "a connection per request", {}),
+    ("B.2", "per-request", "a pool per request: 5 connections opened at once", {"DB_POOL_MIN": "5"}),
+    ("B.3", "queue", "one shared pool of 20", _ONE_SHARED_POOL),
+)
+
+
+def experiments(servers: int = 4) -> tuple[Experiment, ...]:
+    """All of them. Source A's run on `servers` servers, source B's on one."""
+    of_b = [
+        Experiment(f"{group}.c{users}", f"{title}, {_people(users)}", strategy, 1, settings, users=users,
+                   published=f"{group}.c{users}")
+        for group, strategy, title, settings in _SOURCE_B
+        for users in (1, 100)
+    ]  # fmt: skip
+    ten = {"DB_POOL_SIZE": "10"}
+    of_a = [
+        Experiment("A.pool10", f"{servers} servers with 10 connections each", "queue", servers, ten,
+                   script="pool10.yml", published="A.pool10"),
+        Experiment("A.pool10.null", f"the same load, {servers} servers, a connection per request", "null", servers,
+                   script="pool10.yml", published="A.pool10"),
+        Experiment("A.analytics", f"the nested object, {servers} servers with 10 connections each", "queue", servers,
+                   ten, script="analytics.yml", published="A.analytics"),
+    ]  # fmt: skip
+    return (*of_b, *of_a)
+
+
+def chosen(
+    known: Iterable[Experiment], only: Iterable[str] = (), strategies: Iterable[str] = ()
+) -> tuple[Experiment, ...]:
+    """Those whose id is, or begins with, one of `only` (`B`, `B.3`, `A.pool10`) and whose strategy is among `strategies`;
+    an empty choice means all. Raises ValueError, naming what exists, for a name that fits nothing.
+    """
+    everything = tuple(known)
+    for wanted in only:
+        if not any(_named(e, wanted) for e in everything):
+            raise ValueError(f"no experiment {wanted!r}; there are {', '.join(e.id for e in everything)}")
+    by_id = [e for e in everything if not only or any(_named(e, wanted) for wanted in only)]
+    found = tuple(e for e in by_id if not strategies or e.strategy in strategies)
+    if not found:
+        raise ValueError(f"no experiment uses the strategies {', '.join(strategies)}")
+    return found
+
+
+def _named(experiment: Experiment, wanted: str) -> bool:
+    return experiment.id == wanted or experiment.id.startswith(f"{wanted}.")
+
+
+def _people(users: int) -> str:
+    return "1 user" if users == 1 else f"{users} users at once"

@@ -1,0 +1,255 @@
+"""The arrangement under test: a PostgreSQL, the service's servers, and what can be seen of both from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import psycopg2
+
+from loadgen.lab.evidence import Failures, Memory
+
+_START_PATIENCE_S = 20.0
+_STOP_PATIENCE_S = 15.0
+_SAMPLE_EVERY_S = 0.05
+_COUNT_BACKENDS = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+class StackError(Exception):
+    """Something under test could not be started; the message is one line."""
+
+
+class Servers:
+    """The service under gunicorn: `count` workers, each a server with its own connections, on one port of loopback."""
+
+    def __init__(self, count: int, database_url: str, strategy: str, settings: Mapping[str, str], log: Path) -> None:
+        self._count = count
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DB_POOL", "API_TOKEN"))}
+        self._environment = {
+            **kept,
+            **settings,
+            "DATABASE_URL": database_url,
+            "DB_POOL": strategy,
+            "WEB_CONCURRENCY": str(count),
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+        }
+
+    @property
+    def url(self) -> str:
+        """Where they answer."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when every server answers. Raises StackError."""
+        spec = find_spec("wsgi")
+        if spec is None or spec.origin is None:
+            raise StackError("the service's package wsgi is not installed")
+        configuration = Path(spec.origin).with_name("gunicorn_conf.py")
+        command = [sys.executable, "-m", "gunicorn", "-c", str(configuration), "wsgi:create_app()"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for the lab, which then stops them
+                preexec_fn=_die_with_parent,
+            )
+        deadline = time.monotonic() + _START_PATIENCE_S
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                raise StackError(f"the servers did not start: {_last_line(self._log)}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL to the whole group if that does not do."""
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._process = None
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all server processes so far."""
+        return cpu_of_tree(self._process.pid) if self._process else 0.0
+
+    def failures(self) -> Failures:
+        """Failed requests so far, read from the log."""
+        kinds: Counter[str] = Counter()
+        example = None
+        with self._log.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                kind = _failure_kind(line)
+                if kind is not None:
+                    kinds[kind] += 1
+                    example = example or line.strip()
+        return Failures(dict(kinds), example)
+
+    def answers(self, path: str) -> bool:
+        """Whether a GET of the path is answered with 200."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            return connection.recv(64).startswith(b"HTTP/1.1 200")
+        return False
+
+    def _ready(self) -> bool:
+        """Workers fork before they serve: all must be there, and the port must answer."""
+        if self._process is None or len(psutil.Process(self._process.pid).children()) < self._count:
+            return False
+        return self.answers("/live")
+
+
+def _failure_kind(line: str) -> str | None:
+    """SQLSTATE of a failed request's log line, or the kind of failure in its words; None for other lines."""
+    if not line.startswith("{") or '"trace"' not in line:
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    trace = str(entry.get("trace", ""))
+    for state in ("53300", "57014", "57P01"):
+        if state in trace:
+            return state
+    return str(entry.get("msg", "other"))
+
+
+class BackendWatch(threading.Thread):
+    """Counts the database's client backends, its own left out, 20 times a second while in force; keeps the peak."""
+
+    def __init__(self, monitor_url: str) -> None:
+        super().__init__(daemon=True)
+        self._connection = connect(monitor_url)
+        self._done = threading.Event()
+        self.peak = 0
+
+    def run(self) -> None:
+        """Until left."""
+        with self._connection.cursor() as cursor:
+            while not self._done.wait(_SAMPLE_EVERY_S):
+                cursor.execute(_COUNT_BACKENDS)
+                self.peak = max(self.peak, cursor.fetchone()[0])
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+        self._connection.close()
+
+
+def connect(url: str) -> Any:
+    """A plain autocommitting psycopg2 connection. Raises psycopg2.Error."""
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    return connection
+
+
+def query(url: str, statement: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The rows of one statement on a connection of its own."""
+    with contextlib.closing(connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute(statement, arguments)
+        return list(cursor.fetchall()) if cursor.description else []
+
+
+def cpu_of_tree(pid: int) -> float:
+    """CPU seconds of a process, its children that have ended, and those that live, with theirs."""
+    total = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+_KERNEL_MB_PER_BACKEND = 0.13  # page tables, kernel stack, slab: not in PSS
+
+
+def measure_memory(pid: int, app_url: str, statements: tuple[str, ...], counts: tuple[int, int] = (10, 50)) -> Memory:
+    """Open connections, warm each with `statements`, and take the slope of summed PSS between two counts.
+
+    A single backend's PSS would be wrong: the first to touch a buffer pays for it alone.
+    """
+    with contextlib.ExitStack() as opened:
+        base_mb = sum(private for private, _ in _memory_of_tree(pid))
+        connections: list[Any] = []
+        sums = []
+        for count in counts:
+            while len(connections) < count:
+                connections.append(opened.enter_context(contextlib.closing(connect(app_url))))
+                with connections[-1].cursor() as cursor:
+                    for statement in statements:
+                        cursor.execute(statement)
+            sums.append(sum(pss for _, pss in _memory_of_tree(pid)))
+        with connections[0].cursor() as cursor:
+            cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'shared_memory_size'")
+            shared_mb = float(cursor.fetchone()[0])
+    slope = (sums[1] - sums[0]) / (counts[1] - counts[0])
+    return Memory(slope + _KERNEL_MB_PER_BACKEND, shared_mb, base_mb, counts)
+
+
+def _memory_of_tree(pid: int) -> Iterator[tuple[float, float]]:
+    """(private MB, PSS MB) of the postmaster and each child."""
+    parent = psutil.Process(pid)
+    for process in (parent, *parent.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            info = process.memory_full_info()
+            yield info.uss / 2**20, info.pss / 2**20
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    """A killed lab leaves no servers behind (Linux)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def _last_line(path: Path) -> str:
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "nothing in their log"

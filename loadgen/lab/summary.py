@@ -1,0 +1,254 @@
+"""The lab's findings as Markdown and as JSON: each report beside the published one, then claim by claim. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from loadgen.lab.claims import CLAIMS
+from loadgen.lab.evidence import Evidence, Outcome
+from reports import published
+from reports.apachebench import AbReport
+from reports.markdown import table
+
+_SUMMARY_ROWS = ("min", "max", "mean", "median", "p95", "p99")
+_FIGURES = (
+    ("Time taken for tests (s)", "time_taken_s"),
+    ("Complete requests", "complete"),
+    ("Failed requests", "failed"),
+    ("Non-2xx responses", "non_2xx"),
+    ("Total transferred (bytes)", "total_bytes"),
+    ("HTML transferred (bytes)", "html_bytes"),
+    ("Requests per second", "requests_per_second"),
+    ("Time per request (ms)", "time_per_request_ms"),
+    ("Time per request, across all (ms)", "time_per_request_all_ms"),
+    ("Transfer rate (KB/s)", "transfer_rate_kbytes_s"),
+)
+_GAIN_TITLES = {
+    "processed": "requests without a failure",
+    "rps": "requests per second",
+    "time_per_request_ms": "time per request, across all (ms)",
+}
+
+Comparison = tuple[str, float | None, float | None]
+"""Label, published figure, measured figure."""
+
+
+def to_markdown(evidence: Evidence) -> str:
+    """The whole summary."""
+    parts = ["# Two published experiments, run again\n"]
+    if evidence.partial:
+        parts.append("**Partial: the run was interrupted. What follows was measured until then.**\n")
+    parts += [_machine(evidence), "## Claims\n", _claims(evidence), "## Seen from outside\n", _seen(evidence)]
+    for outcome in evidence.outcomes.values():
+        parts += [f"## {outcome.experiment.id}: {outcome.experiment.title}\n", _one(outcome)]
+    gains = list(gain_rows(evidence))
+    if gains:
+        parts += ["## Source B's table of gains, recomputed\n", _gains(gains)]
+    if evidence.memory:
+        parts += ["## Memory of the backends\n", _memory(evidence)]
+    return "\n".join(parts)
+
+
+def to_document(evidence: Evidence) -> dict[str, Any]:
+    """The same as plain values for JSON."""
+    return {
+        "partial": evidence.partial,
+        "notes": list(evidence.notes),
+        "claims": [
+            {"id": c.id, "source": c.source, "claim": c.text, "published": c.published, "criterion": c.criterion,
+             "measured": f.measured, "verdict": f.verdict, "why": f.why}
+            for c in CLAIMS
+            for f in (c.finding(evidence),)
+        ],
+        "experiments": {key: _document_of(outcome) for key, outcome in evidence.outcomes.items()},
+        "gains": [
+            {"users": g, "figure": figure, "published": list(old), "printed": printed, "measured": list(new)}
+            for g, figure, old, printed, new in gain_rows(evidence)
+        ],
+        "memory": None if evidence.memory is None else {
+            "per_backend_mb": evidence.memory.per_backend_mb,
+            "shared_mb": evidence.memory.shared_mb,
+            "base_mb": evidence.memory.base_mb,
+            "counts": list(evidence.memory.counts),
+        },
+        "restart": None if evidence.restart is None else {
+            "before": list(evidence.restart.before),
+            "after": list(evidence.restart.after),
+        },
+    }  # fmt: skip
+
+
+def claim_lines(evidence: Evidence) -> Iterator[str]:
+    """One line for each claim, for a terminal."""
+    width = max(len(claim.text) for claim in CLAIMS)
+    for claim in CLAIMS:
+        found = claim.finding(evidence)
+        yield f"{found.verdict:<14}  {claim.text:<{width}}  published: {claim.published}; here: {found.measured}"
+
+
+def comparisons(outcome: Outcome) -> list[Comparison]:
+    """The measured report beside the published one, label by label; figures that a side lacks are None."""
+    key = outcome.experiment.published
+    known = published.experiments().get(key) if key else None
+    if outcome.ab is not None:
+        return _ab_rows(known.ab if known else None, outcome.ab)
+    return _artillery_rows(known, outcome)
+
+
+def gain_rows(evidence: Evidence) -> Iterator[tuple[str, str, tuple[float, float], str, tuple[float, float]]]:
+    """(users, figure, published old and new, as printed, measured old and new) where both experiments were run."""
+    for gain in published.gains():
+        users = "c1" if gain.group == "single" else "c100"
+        old, new = evidence.outcomes.get(f"B.1.{users}"), evidence.outcomes.get(f"B.3.{users}")
+        if old is not None and new is not None and old.ab is not None and new.ab is not None:
+            figures = _gain_figure(old.ab, gain.figure), _gain_figure(new.ab, gain.figure)
+            yield gain.group, gain.figure, (gain.old, gain.new), gain.printed, figures
+
+
+def _gain_figure(report: AbReport, figure: str) -> float:
+    if figure == "processed":
+        return float((report.complete or 0) - (report.failed or 0))
+    return (report.requests_per_second if figure == "rps" else report.time_per_request_all_ms) or 0.0
+
+
+def _ab_rows(old: AbReport | None, new: AbReport) -> list[Comparison]:
+    rows: list[Comparison] = [
+        (label, getattr(old, key) if old else None, getattr(new, key)) for label, key in _FIGURES
+    ]  # fmt: skip
+    if new.non_2xx is None:
+        rows = [(label, was, 0 if label.startswith("Non-2xx") else now) for label, was, now in rows]
+    for name, row in new.rows.items():
+        was = old.rows.get(name) if old else None
+        for key in ("min", "mean", "sd", "median", "max"):
+            label = f"{name.capitalize()}, {'[+/-sd]' if key == 'sd' else key} (ms)"
+            rows.append((label, getattr(was, key) if was else None, getattr(row, key)))
+    for percent, value in new.percentiles.items():
+        rows.append((f"{percent}% within (ms)", old.percentiles.get(percent) if old else None, value))
+    return rows
+
+
+def _artillery_rows(known: published.Experiment | None, outcome: Outcome) -> list[Comparison]:
+    total = outcome.report.aggregate
+    was = known.report.aggregate if known else None
+    names = sorted({*total.counters, *(was.counters if was else {})})
+    shown = [n for n in names if n.startswith(("http.codes", "http.downloaded", "errors.", "vusers.")) and "by_name" not in n]
+    rows: list[Comparison] = [(n, was.counters.get(n) if was else None, total.counters.get(n)) for n in shown]
+    old, new = was.summaries.get("http.response_time") if was else None, total.summaries.get("http.response_time")
+    for key in _SUMMARY_ROWS:
+        pair = (getattr(old, key) if old else None, getattr(new, key) if new else None)
+        rows.append((f"http.response_time, {key} (ms)", *pair))
+    return rows
+
+
+def _machine(evidence: Evidence) -> str:
+    e = evidence.environment
+    lines = [f"{e.get('cpu')}, {e.get('cores')} cores, {e.get('memory_mb')} MB, {e.get('system')}, Python {e.get('python')}"]
+    lines += [f"{e['postgres']}"] if e.get("postgres") else []
+    return "".join(f"- {line}\n" for line in [*lines, *evidence.notes])
+
+
+def _claims(evidence: Evidence) -> str:
+    rows = []
+    for claim in CLAIMS:
+        found = claim.finding(evidence)
+        rows.append((claim.text, claim.published, found.measured, found.verdict, found.why, claim.criterion))
+    return table(("claim", "published", "measured here", "verdict", "why", "criterion, set beforehand"), rows)
+
+
+def _seen(evidence: Evidence) -> str:
+    rows = [
+        (
+            o.experiment.id,
+            str(o.requests),
+            f"{o.wall_s:.1f}",
+            f"{o.failed_share:.2%}",
+            f"{o.good_per_second:.0f}",
+            str(o.peak_backends),
+            "-" if o.database_cpu_s is None else f"{o.database_cpu_s / o.wall_s:.0%}",
+            f"{o.servers_cpu_s / o.wall_s:.0%}",
+            ", ".join(f"{kind}: {n}" for kind, n in sorted(o.failures.by_kind.items())) or "-",
+        )
+        for o in evidence.outcomes.values()
+    ]
+    headings = ("experiment", "requests", "seconds", "failed", "good/s", "backends at peak", "database CPU", "servers' CPU",
+                "failures logged")  # fmt: skip
+    text = table(headings, rows)
+    example = next((o.failures.example for o in evidence.outcomes.values() if o.failures.example), None)
+    return text + (f"\nA failure as the service logs it:\n\n```json\n{example}\n```\n" if example else "")
+
+
+def _one(outcome: Outcome) -> str:
+    rows = [
+        (label, _number(was), _number(now), f"{now / was:.2f}" if was and now is not None else "-")
+        for label, was, now in comparisons(outcome)
+    ]
+    text = table(("", "published", "measured", "ratio"), rows)
+    if outcome.unhonoured:
+        text += f"\nSettings that this strategy has no use for: {', '.join(outcome.unhonoured)}.\n"
+    return text
+
+
+def _gains(rows: Iterable[tuple[str, str, tuple[float, float], str, tuple[float, float]]]) -> str:
+    cells = []
+    for users, figure, (old, new), printed, (here_old, here_new) in rows:
+        less = figure == "time_per_request_ms"
+        cells.append((
+            f"{users}: {_GAIN_TITLES[figure]}",
+            f"{old:g} -> {new:g}",
+            printed,
+            _ratio(old, new, less=less),
+            f"{here_old:.4g} -> {here_new:.4g}",
+            _ratio(here_old, here_new, less=less),
+        ))  # fmt: skip
+    return (
+        table(("users: figure", "published", "as the source prints it", "as a ratio", "measured", "as a ratio"), cells)
+        + "\nThe source prints most of its ratios as percentages: +584.09% stands for 5.84 times as many, which is 484 % more."
+        " A gain in time is the old time divided by the new.\n"
+    )
+
+
+def _ratio(old: float, new: float, *, less: bool) -> str:
+    over, under = (old, new) if less else (new, old)
+    return f"{over / under:.2f}x (+{(over / under - 1) * 100:.0f} %)" if under else "-"
+
+
+def _memory(evidence: Evidence) -> str:
+    memory = evidence.memory
+    assert memory is not None  # noqa: S101 - the caller looked
+    low, high = memory.counts
+    rows = [(f"{n} connections", f"{memory.needed_mb(n):.0f}") for n in (40, 80, 100, 200)]
+    return (
+        f"One more connection, warm, costs {memory.per_backend_mb:.2f} MB: the slope of the summed proportional set size"
+        f" between {low} and {high} connections, and 0.13 MB of page tables and kernel memory. Shared memory is"
+        f" {memory.shared_mb:.0f} MB, the server's own processes {memory.base_mb:.1f} MB.\n\n"
+        + table(("", "needed, MB"), rows)
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _document_of(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "title": outcome.experiment.title,
+        "strategy": outcome.experiment.strategy,
+        "servers": outcome.experiment.servers,
+        "settings": dict(outcome.experiment.settings),
+        "settings_without_effect": list(outcome.unhonoured),
+        "partial": outcome.partial,
+        "requests": outcome.requests,
+        "seconds": round(outcome.wall_s, 3),
+        "failed_share": outcome.failed_share,
+        "good_per_second": outcome.good_per_second,
+        "peak_backends": outcome.peak_backends,
+        "database_cpu_s": outcome.database_cpu_s,
+        "servers_cpu_s": outcome.servers_cpu_s,
+        "failures": dict(outcome.failures.by_kind),
+        "clicks_recorded": outcome.clicks_recorded,
+        "figures": [
+            {"name": label, "published": was, "measured": now, "ratio": now / was if was and now is not None else None}
+            for label, was, now in comparisons(outcome)
+        ],
+    }

@@ -1,0 +1,50 @@
+"""A run's progress on stderr: one line that redraws itself on a terminal, plain lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from loadgen.engine import Progress
+
+_PLAIN_EVERY_S = 10.0
+
+
+class LiveLine:
+    """Told once a second how a run is doing. `prefix` may change between runs; `total_s` adds the time that is left."""
+
+    def __init__(self, stream: TextIO = sys.stderr, *, prefix: str = "", plain: bool = True) -> None:
+        self.prefix = prefix
+        self.total_s: float | None = None
+        self._stream = stream
+        self._plain = plain
+        self._terminal = stream.isatty()
+        self._last = Progress(0.0, 0, 0, 0, 0)
+        self._spoke_s = 0.0
+
+    def __call__(self, now: Progress) -> None:
+        """Show it."""
+        if now.elapsed_s < self._last.elapsed_s:  # another run
+            self._last, self._spoke_s = Progress(0.0, 0, 0, 0, 0), 0.0
+        text = self._text(now)
+        if self._terminal:
+            self._stream.write(f"\r\x1b[K{text}")
+            self._last = now
+        elif self._plain and now.elapsed_s - self._spoke_s >= _PLAIN_EVERY_S:
+            self._stream.write(f"{text}\n")
+            self._last, self._spoke_s = now, now.elapsed_s
+        self._stream.flush()
+
+    def clear(self) -> None:
+        """Leave an empty line for others to write on."""
+        if self._terminal:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _text(self, now: Progress) -> str:
+        seconds = max(now.elapsed_s - self._last.elapsed_s, 1e-9)
+        parts = [f"{now.elapsed_s:.0f} s", f"{(now.responses - self._last.responses) / seconds:.0f} answers/s"]
+        parts += [f"{now.active_vus} users", f"{now.errors} errors"]
+        if self.total_s is not None:
+            parts.append(f"{max(0.0, self.total_s - now.elapsed_s):.0f} s left")
+        return f"{self.prefix}{', '.join(parts)}"

@@ -1,0 +1,136 @@
+"""The plan of arrivals: when each virtual user is to start. Pure: no clock, no sleep, nothing sent.
+
+Artillery 2.0's laws, counted from the start of a phase:
+
+- uniform: one arrival per interval, the first after one interval. The interval (1 s / rate, or duration / count) is floored
+  to whole microseconds and floor(duration / interval) arrivals are made. The phase ends at the last one.
+- ramp: for each whole second i of D, n_i = round-half-up(A + (B - A) * i / (D - 1)) arrivals spaced floor(1000 / n_i) ms,
+  the first after one such space; above 1000 a second, where that would be 0, the space is floored to microseconds.
+  For D = 1, round((A + B) / 2) arrivals at once. The phase ends after D.
+- poisson: exponential gaps of mean 1 / rate until D has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import ceil, floor
+from random import Random
+
+from loadgen.script.model import Phase
+
+_S_IN_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseSpan:
+    """When a phase runs, in nanoseconds from the start of the run."""
+
+    phase: Phase
+    start_ns: int
+    end_ns: int
+
+
+def arrivals(phases: Iterable[Phase], rng: Random) -> Iterator[tuple[int, int]]:
+    """(offset from the start of the run in ns, phase index) of every arrival, lazily; offsets never go back.
+
+    Only poisson phases use `rng`.
+    """
+    for span in spans(phases):
+        for offset_ns in _offsets(span.phase, rng):
+            yield span.start_ns + offset_ns, span.phase.index
+
+
+def spans(phases: Iterable[Phase]) -> tuple[PhaseSpan, ...]:
+    """When each phase starts and ends."""
+    out: list[PhaseSpan] = []
+    start_ns = 0
+    for phase in phases:
+        out.append(PhaseSpan(phase, start_ns, start_ns + _length_ns(phase)))
+        start_ns = out[-1].end_ns
+    return tuple(out)
+
+
+def planned(phases: Iterable[Phase]) -> int:
+    """How many arrivals the plan has; a poisson phase counts its expected number."""
+    return sum(_count(phase) for phase in phases)
+
+
+def _is_ramp(phase: Phase) -> bool:
+    return phase.arrival_count is None and phase.ramp_to is not None
+
+
+def _is_poisson(phase: Phase) -> bool:
+    return phase.poisson and phase.arrival_count is None
+
+
+def _interval_us(phase: Phase) -> int:
+    """Between two arrivals of a uniform phase; 0 when it has none. The operations' order is Artillery's: floats are floored."""
+    if phase.arrival_count is not None:
+        each_ms = phase.duration_s * 1000 / phase.arrival_count if phase.arrival_count else 0.0
+    else:
+        each_ms = 1000 / phase.arrival_rate if phase.arrival_rate else 0.0
+    return max(1, floor(each_ms * 1000)) if each_ms else 0
+
+
+def _uniform_count(phase: Phase) -> int:
+    interval_us = _interval_us(phase)
+    return floor(phase.duration_s * 1000 * 1000 / interval_us) if interval_us else 0
+
+
+def _stairs(phase: Phase) -> Iterator[tuple[int, int]]:
+    """(arrivals, microseconds between two of them) of each second of a ramp."""
+    low, high = phase.arrival_rate, phase.ramp_to or 0.0
+    if phase.duration_s == 1:
+        yield floor((low + high) / 2 + 0.5), 0
+        return
+    for i in range(ceil(phase.duration_s)):
+        climbed = min(1.0, i / (phase.duration_s - 1)) if i else 0.0
+        n = floor(low + (high - low) * climbed + 0.5)
+        yield n, (1000 // n * 1000 or 1_000_000 // n) if n else 0
+
+
+def _length_ns(phase: Phase) -> int:
+    if phase.pause or _is_poisson(phase):
+        return round(phase.duration_s * _S_IN_NS)
+    if _is_ramp(phase):
+        return ceil(phase.duration_s) * _S_IN_NS
+    count = _uniform_count(phase)
+    if not count:  # a rate of 0, or nothing fits: a pause
+        return 0 if phase.arrival_count == 0 else round(phase.duration_s * _S_IN_NS)
+    return count * _interval_us(phase) * 1000
+
+
+def _count(phase: Phase) -> int:
+    if phase.pause:
+        return 0
+    if _is_ramp(phase):
+        return sum(n for n, _ in _stairs(phase))
+    if _is_poisson(phase):
+        return round(phase.arrival_rate * phase.duration_s)
+    return _uniform_count(phase)
+
+
+def _offsets(phase: Phase, rng: Random) -> Iterator[int]:
+    """Arrivals of one phase, ns from its start."""
+    if phase.pause:
+        return
+    if _is_ramp(phase):
+        for second, (n, space_us) in enumerate(_stairs(phase)):
+            for k in range(1, n + 1):
+                yield second * _S_IN_NS + k * space_us * 1000
+    elif _is_poisson(phase):
+        yield from _poisson_offsets(phase, rng)
+    else:
+        interval_ns = _interval_us(phase) * 1000
+        for k in range(1, _uniform_count(phase) + 1):
+            yield k * interval_ns
+
+
+def _poisson_offsets(phase: Phase, rng: Random) -> Iterator[int]:
+    if not phase.arrival_rate:
+        return
+    at_s = rng.expovariate(phase.arrival_rate)
+    while at_s < phase.duration_s:
+        yield round(at_s * _S_IN_NS)
+        at_s += rng.expovariate(phase.arrival_rate)

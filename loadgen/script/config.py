@@ -1,0 +1,249 @@
+"""The sections of `config`, checked and made into values. Pure; templates are already filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loadgen.script import model
+from loadgen.script.document import ABSENT, Part
+from loadgen.script.durations import duration_text, seconds
+from loadgen.script.ensure import checks_of
+from loadgen.script.payload import PayloadError, read_rows
+from loadgen.script.values import to_number, truthy
+
+_PHASE_KEYS = ("name", "duration", "arrivalRate", "arrivalCount", "rampTo", "pause", "maxVusers", "mode", "index", "id")
+_PAYLOAD_KEYS = (
+    "path", "fields", "order", "skipHeader", "delimiter", "skipEmptyLines", "cast", "loadAll", "name", "options",
+)  # fmt: skip
+_CSV_OPTIONS = {"quote", "trim", "relax_column_count", "delimiter", "from_line", "skip_empty_lines", "cast"}
+_HTTP_KEYS = (
+    "timeout", "pool", "maxSockets", "extendedMetrics", "defaults", "distributedTracing", "cookieJarOptions",
+)  # fmt: skip
+_PLUGINS = ("expect", "ensure", "metrics-by-endpoint", "apdex", "fake-data")
+_EXPECT_OUTPUTS = ("pretty", "json", "prettyError", "silent")
+
+
+def phases(part: Part, *, mode: Any, poisson: bool) -> tuple[model.Phase, ...]:
+    """`config.phases`; `mode` is the configuration's, `poisson` makes every rate phase one."""
+    if not part.expect(list, "a list"):
+        return ()
+    found = (_phase(i, item, mode, poisson=poisson) for i, item in enumerate(part.parts()))
+    return tuple(phase for phase in found if phase is not None)
+
+
+def _phase(index: int, part: Part, mode: Any, *, poisson: bool) -> model.Phase | None:
+    if not part.expect(dict, "an object"):
+        return None
+    part.warn_unknown(_PHASE_KEYS)
+    is_pause = "pause" in part
+    length = part["pause" if is_pause else "duration"]
+    duration_s = seconds(length.value) if length.value is not ABSENT else None
+    if length.value is ABSENT:
+        part.refuse("a phase needs a `duration` (or a `pause`)")
+    elif not duration_s or duration_s < 0:
+        length.refuse(f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value}")
+    rate, ramp_to = _amount(part["arrivalRate"]), _amount(part["rampTo"])
+    count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
+    if not duration_s:
+        return None
+    nothing_to_do = not is_pause and count is None and not rate and ramp_to is None
+    if nothing_to_do:
+        part.warn("no arrivals: neither arrivalRate nor arrivalCount nor rampTo; it is a pause")
+    return model.Phase(
+        index=index,
+        name=None if part.get("name") is None else str(part.get("name")),
+        duration_s=duration_s,
+        duration_text=duration_text(length.value),
+        pause=is_pause or nothing_to_do,
+        arrival_rate=rate or 0.0,
+        arrival_count=None if count is None else int(count),
+        ramp_to=ramp_to,
+        max_vusers=None if max_vusers is None else int(max_vusers),
+        poisson=poisson or (part.get("mode") or mode) == "poisson",
+    )
+
+
+def _amount(part: Part) -> float | None:
+    """A number of a phase, perhaps given as a text. None: absent, or refused."""
+    if part.value is ABSENT or part.value is None:
+        return None
+    amount = to_number(part.value)
+    if not 0 <= amount < float("inf"):
+        part.refuse(f"must be a number, 0 or more, not {part.value!r}")
+        return None
+    return amount
+
+
+def payloads(part: Part, override: str | None, read_file: Callable[[str], bytes]) -> tuple[model.Payload, ...]:
+    """`config.payload`: one object or several. `override`: the path given by -p for a single one."""
+    if part.value is ABSENT or part.value is None:
+        return ()
+    if not isinstance(part.value, dict | list):
+        part.warn("is ignored: neither an object nor a list")
+        return ()
+    items = [part] if isinstance(part.value, dict) else list(part.parts())
+    if override and len(items) == 1 and isinstance(part.value, dict) and part.get("path"):
+        part["path"].warn("is ignored: -p names another file")
+    found = (_payload(item, override if item is part else None, read_file) for item in items)
+    return tuple(payload for payload in found if payload is not None)
+
+
+def _payload(part: Part, override: str | None, read_file: Callable[[str], bytes]) -> model.Payload | None:
+    if not part.expect(dict, "an object"):
+        return None
+    part.warn_unknown(_PAYLOAD_KEYS)
+    path = override or part.get("path")
+    if not isinstance(path, str):
+        part.refuse("no `path` here, and no file given with -p")
+        return None
+    name = part.get("name")
+    everything = part.get("loadAll") is True
+    if everything and not name:
+        part.warn("loadAll needs a `name`: no variable is made")
+    try:
+        rows = read_rows(read_file(path).decode("utf-8-sig", "replace"), **_csv_settings(part))
+    except OSError as error:
+        part["path"].refuse(f"cannot read {path}: {error.strerror or error}")
+        return None
+    except (PayloadError, TypeError) as error:
+        part["path"].refuse(f"{path}: {error}")
+        return None
+    fields = tuple(str(f) for f in part.get("fields") or ())
+    order = "all" if everything else ("sequence" if part.get("order") == "sequence" else "random")
+    return None if everything and not name else model.Payload(rows, fields, order, name)
+
+
+def _csv_settings(part: Part) -> dict[str, Any]:
+    options = part.get("options") or {}
+    for key in set(options) - _CSV_OPTIONS:
+        part["options"][key].warn(f"the CSV option `{key}` is not supported")
+    return {
+        "delimiter": options.get("delimiter") or part.get("delimiter") or ",",
+        "quote": options.get("quote") or '"',
+        "skip_header": part.get("skipHeader") is True or options.get("from_line") == 2,
+        "skip_empty_lines": truthy(options.get("skip_empty_lines", part.get("skipEmptyLines", True))),
+        "trim": options.get("trim") is True,
+        "cast": truthy(options.get("cast", part.get("cast", True))),
+        "uneven": options.get("relax_column_count") is True,
+    }
+
+
+def http(config: Part, *, insecure: bool, extended_metrics: bool) -> model.HttpSettings:
+    """`config.http`, `config.defaults`, `config.timeout` and `config.tls`."""
+    part = config["http"]
+    part.warn_unknown(_HTTP_KEYS)
+    if "maxSockets" in part:
+        part["maxSockets"].warn("has no effect (in Artillery neither); `pool` limits connections")
+    timeout = config["timeout"] if truthy(config.get("timeout")) else part["timeout"]
+    timeout.expect((int, float, str), "a number or a text")
+    timeout_s = to_number(timeout.value) if timeout.value is not ABSENT else 10.0
+    if not timeout_s > 0:
+        timeout_s = 10.0
+    given_as_number = isinstance(timeout.value, int | float)
+    pool = to_number(part.get("pool")) if truthy(part.get("pool")) else None
+    return model.HttpSettings(
+        timeout_s=float(timeout_s),
+        socket_limit_s=max(8.0, float(timeout_s)) if given_as_number else 8.0,
+        pool=int(pool) if pool and pool >= 1 else None,
+        verify_tls=not insecure and config["tls"].get("rejectUnauthorized", True) is not False,
+        extended_metrics=extended_metrics or part.get("extendedMetrics") is True,
+        headers=_default(config, "headers"),
+        cookies=_default(config, "cookie") or {},
+        strict_capture=part["defaults"].get("strictCapture") is not False
+        and config["defaults"].get("strictCapture") is not False,
+        think_jitter=(_default(config, "think") or {}).get("jitter"),
+        tracing=_tracing(part["distributedTracing"]),
+    )
+
+
+def _default(config: Part, key: str) -> Mapping[str, Any] | None:
+    """`config.http.defaults.<key>`, else `config.defaults.<key>`: the first that is there."""
+    for holder in (config["http"]["defaults"], config["defaults"]):
+        if holder.get(key) is not None and holder[key].expect(dict, "an object", strict=False):
+            found: Mapping[str, Any] = holder.get(key)
+            return found
+    return None
+
+
+def _tracing(part: Part) -> model.Tracing | None:
+    if part.value is True:
+        return model.Tracing()
+    if not isinstance(part.value, dict) or part.get("enabled") is False:
+        return None
+    prefix = "".join(c for c in str(part.get("traceIdPrefix", "")).lower() if c in "0123456789abcdef")[:8]
+    return model.Tracing(part.get("sampled", True) is not False, prefix or "a9")
+
+
+def warn_of_unknown_plugins(plugins: Part) -> None:
+    """Plugins that are not here do nothing."""
+    for name, part in plugins.items():
+        if name not in _PLUGINS:
+            part.warn(f"WARNING: plugin {name} is not available; the run goes on without it")
+
+
+def expect_plugin(plugins: Part) -> model.ExpectPlugin | None:
+    """Options of the expect plugin, None when it is not listed."""
+    if "expect" not in plugins:
+        return None
+    part = plugins["expect"]
+    output = part.get("formatter") or part.get("outputFormat") or "pretty"
+    if output not in _EXPECT_OUTPUTS:
+        part.warn(f"unknown output format {output!r}: pretty is used")
+        output = "pretty"
+    return model.ExpectPlugin(
+        output,
+        truthy(part.get("reportFailuresAsErrors")),
+        part.get("expectDefault200") in (True, "true"),
+        part.get("useOnlyRequestNames") in (True, "true"),
+    )
+
+
+def endpoint_metrics(plugins: Part) -> model.EndpointMetrics:
+    """Options of metrics-by-endpoint; when it is listed, only what is given there holds."""
+    part = plugins["metrics-by-endpoint"]
+    if not truthy(part.value):
+        return model.EndpointMetrics()
+    return model.EndpointMetrics(
+        namespace=part.get("metricsNamespace") or "plugins.metrics-by-endpoint",
+        only_request_names=truthy(part.get("useOnlyRequestNames")),
+        strip_query=truthy(part.get("stripQueryString")),
+        ignore_unnamed=truthy(part.get("ignoreUnnamedRequests")),
+        group_dynamic_urls=part.get("groupDynamicURLs") is None or truthy(part.get("groupDynamicURLs")),
+    )
+
+
+def hidden_metrics(plugins: Part) -> tuple[str, ...]:
+    """What the console leaves out: plugins told to suppress their output, metrics-by-endpoint unless it is listed."""
+    names = [name for name, part in plugins.items() if part.get("suppressOutput") is True]
+    if not truthy(plugins.get("metrics-by-endpoint")):
+        names.append("metrics-by-endpoint")
+    return tuple(f"plugins.{name}" for name in names)
+
+
+def apdex_threshold_ms(config: Part) -> float | None:
+    """T of the apdex plugin; None when it is not listed."""
+    if "apdex" not in config["plugins"]:
+        return None
+    for part in (config["apdex"]["threshold"], config["plugins"]["apdex"]["threshold"]):
+        if part.value is not ABSENT and part.value is not None:
+            return float(to_number(part.value))
+    return 500.0
+
+
+def ensure_checks(config: Part, *, disabled: bool) -> tuple[model.Check, ...] | None:
+    """The checks of the ensure plugin; None when it is not listed, or switched off."""
+    if "ensure" not in config["plugins"]:
+        if truthy(config.get("ensure")):
+            config["ensure"].warn("does nothing: the ensure plugin is not listed under config.plugins")
+        return None
+    part = config["ensure"] if truthy(config.get("ensure")) else config["plugins"]["ensure"]
+    return None if disabled else checks_of(part)
+
+
+def fake_data(config: Part) -> Mapping[str, Any] | None:
+    """Options of the fake-data plugin by function; None when it is not listed."""
+    if "fake-data" not in config["plugins"]:
+        return None
+    options = config.get("fake-data") or config["plugins"].get("fake-data")
+    return options if isinstance(options, dict) else {}

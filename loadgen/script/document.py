@@ -1,0 +1,137 @@
+"""A script's sources as one document: merged as Artillery merges them, every part still knowing its place. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from loadgen.script.model import Place, Problem
+from loadgen.script.yaml_reader import Source, child_path
+
+ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "absent", "__bool__": lambda _: False})()
+"""What a key that is not there is worth."""
+
+
+def merged(low: Any, high: Any, *, replace_lists: bool = False) -> Any:
+    """`high` over `low`: objects key by key, lists index by index (or replaced whole), anything else replaced."""
+    if isinstance(low, Mapping) and isinstance(high, Mapping):
+        out = dict(low)
+        for key, value in high.items():
+            out[key] = merged(out[key], value, replace_lists=replace_lists) if key in out else value
+        return out
+    if isinstance(low, list) and isinstance(high, list) and not replace_lists:
+        shared = [merged(a, b) for a, b in zip(low, high, strict=False)]
+        return shared + low[len(shared) :] + high[len(shared) :]
+    return high
+
+
+class Notes:
+    """Problems and warnings met while a script is read, and where each part of it stands."""
+
+    def __init__(self, places: Mapping[str, Place]) -> None:
+        self.problems: list[Problem] = []
+        self.warnings: list[Problem] = []
+        self._places = places
+
+    def place(self, path: str) -> Place:
+        """Where the part at `path` stands, or what holds it."""
+        at = path
+        while at and at not in self._places:
+            at = at[: max(at.rfind("."), at.rfind("["), 0)]
+        found = self._places.get(at) or Place("script", 0, 0, "")
+        return Place(found.file, found.line, found.column, path)
+
+
+class Part:
+    """A value of the document and its path: reads keys, and notes what is wrong with them."""
+
+    __slots__ = ("notes", "path", "value")
+
+    def __init__(self, value: Any, path: str, notes: Notes) -> None:
+        self.value = value
+        self.path = path
+        self.notes = notes
+
+    @property
+    def place(self) -> Place:
+        """Where it stands."""
+        return self.notes.place(self.path)
+
+    def __contains__(self, key: str) -> bool:
+        return isinstance(self.value, Mapping) and key in self.value
+
+    def __getitem__(self, key: str) -> Part:
+        """The part under `key`; its value is ABSENT where there is none."""
+        value = self.value.get(key, ABSENT) if isinstance(self.value, Mapping) else ABSENT
+        return Part(value, child_path(self.path, key), self.notes)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value under `key`."""
+        value = self[key].value
+        return default if value is ABSENT else value
+
+    def items(self) -> Iterator[tuple[str, Part]]:
+        """The keys of an object with their parts; none for anything else."""
+        if isinstance(self.value, Mapping):
+            for key in self.value:
+                yield key, self[key]
+
+    def parts(self) -> Iterator[Part]:
+        """The elements of a list; none for anything else."""
+        if isinstance(self.value, list):
+            for i, value in enumerate(self.value):
+                yield Part(value, child_path(self.path, i), self.notes)
+
+    def refuse(self, message: str, nearest: str | None = None) -> None:
+        """This part stops the run."""
+        self.notes.problems.append(Problem(self.place, message, nearest))
+
+    def warn(self, message: str, nearest: str | None = None) -> None:
+        """This part does not do what it seems to."""
+        self.notes.warnings.append(Problem(self.place, message, nearest))
+
+    def warn_unknown(self, known: Iterable[str], *, only_similar: bool = False) -> None:
+        """Warn of keys that have no effect; `only_similar`: of those alone that look like a slip of the pen."""
+        names = list(known)
+        for key, part in self.items():
+            if key not in names:
+                like = nearest(key, names)
+                if like or not only_similar:
+                    part.warn(f"`{key}` has no effect", like)
+
+    def expect(self, kind: type | tuple[type, ...], said: str, *, strict: bool = True) -> bool:
+        """Whether it is absent or of that kind; otherwise it is refused (or, not `strict`, warned of)."""
+        if self.value is ABSENT or (
+            isinstance(self.value, kind) and (kind is bool or not _stray_bool(self.value, kind))
+        ):
+            return True
+        hint = "; quote a text that begins with `{{`" if _unquoted_template(self.value) else ""
+        (self.refuse if strict else self.warn)(f"must be {said}{hint}")
+        return False
+
+
+def _stray_bool(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """True and False are ints in Python, not in a script."""
+    return isinstance(value, bool) and bool not in (kind if isinstance(kind, tuple) else (kind,))
+
+
+def _unquoted_template(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(str(key) == "[object Object]" for key in value)
+
+
+def nearest(key: str, known: Iterable[str]) -> str | None:
+    """The known key that `key` is most likely meant to be."""
+    names = {name.lower(): name for name in known}
+    found = get_close_matches(key.lower(), names, 1, 0.7)
+    return names[found[0]] if found else None
+
+
+def document(sources: Iterable[Source]) -> tuple[Any, dict[str, Place]]:
+    """The merged value of all sources, later ones winning, and the places of its parts."""
+    value: Any = {}
+    places: dict[str, Place] = {}
+    for source in sources:
+        value = merged(value, source.value)
+        places.update(source.places if not places else {k: v for k, v in source.places.items() if k})
+    return value, places

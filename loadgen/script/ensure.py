@@ -1,0 +1,122 @@
+"""The ensure plugin: a finished run against the script's checks; and the apdex plugin's score. Pure.
+
+A metric in an expression is a counter, a rate, or `<summary>.<key>` (min, max, count, mean, p50, median, p75, p90, p95, p99,
+p999), `apdex` is the score. A metric that the run did not have, or a broken expression, fails its check.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loadgen.script.document import Part
+from loadgen.script.expressions import ExpressionError, compile_expression
+from loadgen.script.model import Check
+from loadgen.script.values import UNDEFINED, number_text, to_number
+from reports.model import SUMMARY_KEYS, Period
+
+_LEGACY = ("min", "max", "median", "p95", "p99")
+_ERROR_RATE = "((vusers.created - vusers.completed)/vusers.created * 100) <= "
+_APDEX_COUNTERS = ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
+_RANKS = ((0.94, "excellent"), (0.85, "good"), (0.7, "fair"), (0.49, "poor"))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the checks came to: the lines to print after `Checks:`, and whether a strict one failed."""
+
+    lines: tuple[str, ...]
+    failed: bool
+
+
+def checks_of(part: Part) -> tuple[Check, ...]:
+    """The checks that an `ensure` section defines, in the order of their evaluation."""
+    checks: list[Check] = []
+    for item in part["thresholds"].parts():
+        if isinstance(item.value, dict) and item.value:
+            name, limit = next(iter(item.value.items()))
+            expression = f"{name} < {_shown(limit)}"
+            checks.append(Check(expression, expression))
+    for item in part["conditions"].parts():
+        if isinstance(item.value, dict):
+            expression, strict = str(item.get("expression")), item.get("strict", True)
+            checks.append(Check(expression, expression, strict is not False))
+    for key, item in part.items():
+        if key in _LEGACY:
+            limit_text = _whole(item.value)
+            checks.append(Check(f"{key} < {limit_text}", f"http.response_time.{key} < {limit_text}"))
+    if "maxErrorRate" in part:
+        limit_text = number_text(to_number(part.get("maxErrorRate")))
+        checks.append(Check(f"maxErrorRate < {limit_text}", _ERROR_RATE + limit_text))
+    return tuple(checks)
+
+
+def _shown(limit: Any) -> str:
+    return number_text(limit) if isinstance(limit, int | float) and not isinstance(limit, bool) else str(limit)
+
+
+def _whole(limit: Any) -> str:
+    """parseInt: the whole number that a limit begins with."""
+    match = re.match(r"\s*[+-]?\d+", _shown(limit))
+    return str(int(match.group())) if match else "NaN"
+
+
+def evaluate(checks: tuple[Check, ...], aggregate: Period) -> Verdict:
+    """The lines of all checks, passed ones first and each group in reverse order of definition."""
+    metrics = metrics_of(aggregate)
+    judged = [(check, holds(check.expression, metrics)) for check in reversed(checks)]
+    lines = [f"ok: {check.text}" for check, ok in judged if ok]
+    lines += [f"fail: {check.text}{'' if check.strict else ' (optional)'}" for check, ok in judged if not ok]
+    return Verdict(tuple(lines), any(check.strict and not ok for check, ok in judged))
+
+
+def metrics_of(aggregate: Period) -> dict[str, float]:
+    """Every name that an expression may use, with its value."""
+    values: dict[str, float] = dict(aggregate.counters)
+    values |= {name: rate.per_second for name, rate in aggregate.rates.items()}
+    for name, summary in aggregate.summaries.items():
+        for key in SUMMARY_KEYS:
+            value = getattr(summary, key)
+            if value is not None:
+                values[f"{name}.{key}"] = value
+    score = apdex_score(aggregate.counters)
+    if score is not None:
+        values["apdex"] = score
+    return values
+
+
+def holds(expression: str, metrics: Mapping[str, float]) -> bool:
+    """Whether a check's expression is true of the metrics. Names of metrics may hold anything, `{{ id }}` too."""
+    names = sorted((name for name in metrics if name in expression), key=len, reverse=True)
+    values: dict[str, Any] = {}
+    if names:
+        found = re.compile("(?<![\\w.'])(?:" + "|".join(re.escape(name) for name in names) + ")(?![\\w'])")
+
+        def stand_in(match: re.Match[str]) -> str:
+            values[f"metric{len(values)}"] = metrics[match.group()]
+            return f"metric{len(values) - 1}"
+
+        expression = found.sub(stand_in, expression)
+    try:
+        result = compile_expression(expression)({**metrics, **values})
+    except (ExpressionError, re.error):
+        return False
+    return result is not UNDEFINED and to_number(result) == 1
+
+
+def apdex_score(counters: Mapping[str, int]) -> float | None:
+    """(satisfied + tolerated / 2) / all; None where nothing was judged. Source: Apdex specification 1.1."""
+    satisfied, tolerated, frustrated = (counters.get(name, 0) for name in _APDEX_COUNTERS)
+    judged = satisfied + tolerated + frustrated
+    return (satisfied + tolerated / 2) / judged if judged else None
+
+
+def apdex_line(counters: Mapping[str, int]) -> str | None:
+    """`Apdex score: 0.5 (poor)`, None where nothing was judged."""
+    score = apdex_score(counters)
+    if score is None:
+        return None
+    rank = next((name for least, name in _RANKS if score >= least), "unacceptable")
+    return f"Apdex score: {number_text(score)} ({rank})"

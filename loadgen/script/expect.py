@@ -1,0 +1,232 @@
+"""The expect plugin: expectations checked against a final response, and how their results read on the console. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadgen.script.answer import Answer
+from loadgen.script.model import Expectation, ExpectPlugin
+from loadgen.script.regex import compile_regex
+from loadgen.script.template import Function, Template, compile_template
+from loadgen.script.values import UNDEFINED, get_path, json_text, text, to_number
+
+_JSON_TYPES = ("application/json", "application/problem+json", "application/ld+json")
+_CACHE_HEADERS = ("cf-cache-status", "x-cache", "x-vercel-cache")
+_SHOWN_BODY = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one expectation came out."""
+
+    ok: bool
+    expected: Any
+    kind: str
+    """Its name in the counters."""
+    got: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """As the json output shows it; undefined values are left out."""
+        fields = {"ok": self.ok, "expected": self.expected, "type": self.kind, "got": self.got}
+        return {key: value for key, value in fields.items() if value is not UNDEFINED}
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What the console says of the request that the expectations belong to."""
+
+    method: str
+    url: str
+    path: str
+    """With its query."""
+    name: str | None
+    json: Any
+    answer: Answer
+    variables: Mapping[str, Any]
+
+
+class _Response:
+    """An answer with its body parsed as the expectations want it: JSON by content type, None where that fails, else text."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self.is_json = any(kind in answer.headers.get("content-type", "") for kind in _JSON_TYPES)
+        self.body: Any = answer.text
+        if self.is_json:
+            try:
+                self.body = answer.json
+            except ValueError:
+                self.body = None
+
+    @property
+    def is_object(self) -> bool:
+        return isinstance(self.body, dict | list)
+
+
+def _any_status(response: _Response, expected: Any) -> bool:
+    wanted = expected if isinstance(expected, list) else [expected]
+    return any(to_number(item) == response.status for item in wanted)
+
+
+def _status_code(response: _Response, expected: Any) -> Result:
+    return Result(_any_status(response, expected), expected, "statusCode", response.status)
+
+
+def _not_status_code(response: _Response, expected: Any) -> Result:
+    said = f"Status code different than {text(expected)}"
+    return Result(not _any_status(response, expected), said, "notStatusCode", response.status)
+
+
+def _content_type(response: _Response, expected: Any) -> Result:
+    sent = response.headers.get("content-type")
+    if expected == "json":
+        if response.is_object and response.is_json:
+            return Result(True, expected, "contentType", "json")
+        got = f"content-type is {sent or 'undefined'}"
+        return Result(
+            False, expected, "contentType", "could not parse response body as JSON" if response.body is None else got
+        )
+    ok = sent is not None and sent.lower() == text(expected).lower()
+    return Result(ok, expected, "contentType", sent or "content-type header not set")
+
+
+def _property(kind: str, *, wanted: bool) -> Callable[[_Response, Any], Result]:
+    def check(response: _Response, expected: Any) -> Result:
+        if not response.is_object:
+            return Result(False, expected, kind, "response body is not an object")
+        ok = (get_path(response.body, text(expected)) is not UNDEFINED) is wanted
+        failed = f"response body has {'no ' if wanted else ''}{text(expected)} property"
+        return Result(ok, expected, kind, expected if ok else failed)
+
+    return check
+
+
+def _equals(_: _Response, expected: Any) -> Result:
+    values = [text(item) for item in (expected if isinstance(expected, list) else [])]
+    return Result(len(set(values)) == 1, "all values to be equal", "equals", ", ".join(values))
+
+
+def _has_header(response: _Response, expected: Any) -> Result:
+    ok = bool(response.headers.get(text(expected)))
+    return Result(ok, expected, "hasHeader", expected if ok else f"response has no {text(expected)} header")
+
+
+def _header_equals(response: _Response, expected: Any) -> Result:
+    name, wanted = (
+        ([text(item) for item in expected] + ["", ""])[:2] if isinstance(expected, list) else (text(expected), "")
+    )
+    kind = f"header {name} values equals"
+    got = response.headers.get(name)
+    if not got:
+        return Result(False, f"response to have {name} header", kind, f"response has no {name} header")
+    return Result(got == wanted, wanted, kind, got)
+
+
+def _matches_regexp(response: _Response, expected: Any) -> Result:
+    try:
+        ok = bool(compile_regex(text(expected)).search(text(response.body)))
+    except re.error as error:
+        return Result(False, True, "matchesRegexp", str(error))
+    return Result(ok, True, "matchesRegexp", ok)
+
+
+def _cdn_hit(response: _Response, expected: Any) -> Result:
+    wanted = ("hit", "stale") if expected else ("miss",)
+    said = f"a cache header indicating a cache {'hit' if expected else 'miss'}"
+    for name in _CACHE_HEADERS:
+        value = response.headers.get(name, "")
+        if value.lower().startswith(wanted):
+            return Result(True, said, "cdnHit", f"{name} is {value}")
+    return Result(False, said, "cdnHit", "cache status header not found")
+
+
+def _jmespath(kind: str) -> Callable[[_Response, Any], Result]:
+    def check(response: _Response, expected: Any) -> Result:
+        import jmespath  # noqa: PLC0415 - few scripts need it
+        from jmespath.exceptions import JMESPathError  # noqa: PLC0415
+
+        if not response.is_object:
+            return Result(False, expected, kind, "response body is not an object")
+        try:
+            ok = bool(jmespath.search(text(expected), response.body))
+        except JMESPathError:
+            ok = False
+        return Result(ok, expected, kind, expected)
+
+    return check
+
+
+_CHECKS: dict[str, Callable[[_Response, Any], Result]] = {
+    "statusCode": _status_code,
+    "notStatusCode": _not_status_code,
+    "contentType": _content_type,
+    "hasProperty": _property("hasProperty", wanted=True),
+    "notHasProperty": _property("notHasProperty", wanted=False),
+    "equals": _equals,
+    "hasHeader": _has_header,
+    "headerEquals": _header_equals,
+    "matchesRegexp": _matches_regexp,
+    "cdnHit": _cdn_hit,
+    "jmespath": _jmespath("jmespath"),
+    "jpath": _jmespath("jpath"),
+}
+
+
+def compile_expectations(
+    expectations: Sequence[Expectation], plugin: ExpectPlugin, calls: Mapping[str, Function]
+) -> Callable[[Answer, Mapping[str, Any]], tuple[list[Result], list[str]]] | None:
+    """The function that checks a response: (results, messages about kinds that do not exist). None: nothing to check."""
+    wanted = list(expectations)
+    if not wanted and plugin.default_200:
+        wanted = [Expectation("statusCode", 200)]
+    if not wanted:
+        return None
+    known = [(_CHECKS[e.kind], _compiled(e, calls)) for e in wanted if e.kind in _CHECKS]
+    unknown = [f"Expect Plugin: Expectation '{e.kind}' is not supported" for e in wanted if e.kind not in _CHECKS]
+
+    def check(answer: Answer, variables: Mapping[str, Any]) -> tuple[list[Result], list[str]]:
+        response = _Response(answer)
+        return [judge(response, expected.render(variables)) for judge, expected in known], unknown
+
+    return check
+
+
+def _compiled(expectation: Expectation, calls: Mapping[str, Function]) -> Template:
+    if expectation.kind == "equals" and isinstance(expectation.expected, list):
+        texts = [compile_template(text(item), calls) for item in expectation.expected]
+        return Template(expectation.expected, lambda variables: [item.render(variables) for item in texts])
+    return compile_template(expectation.expected, calls)
+
+
+def console_text(results: Sequence[Result], exchanged: Exchanged, output: str) -> str:
+    """What stdout shows, without the last newline; empty for nothing."""
+    failed = any(not result.ok for result in results)
+    if output == "silent" or (output == "prettyError" and not failed):
+        return ""
+    if output == "json":
+        named = {} if exchanged.name is None else {"name": exchanged.name}
+        return json_text({**named, "url": exchanged.path, "results": [result.to_json() for result in results]})
+    if not results:
+        return ""
+    lines = [f"* {exchanged.method} {exchanged.path} {f'- {exchanged.name}' if exchanged.name else ''}", ""]
+    for result in results:
+        lines.append(f"  {'ok' if result.ok else 'not ok'} {result.kind} {text(result.got)} ")
+        if not result.ok:
+            lines += [f"  expected: {text(result.expected)}", f"       got: {text(result.got)}"]
+    if failed:
+        lines += _context(exchanged)
+    return "\n".join(lines)
+
+
+def _context(exchanged: Exchanged) -> list[str]:
+    sent = json.dumps(exchanged.json or "", indent=2, ensure_ascii=False, default=text)
+    lines = ["  Request params:", f"    {exchanged.url}", *(f"    {line}" for line in sent.split("\n")), "  Headers:"]
+    lines += [f"  {name}: {value}" for name, value in exchanged.answer.headers.items()]
+    lines += ["  Body:", exchanged.answer.text[:_SHOWN_BODY], "  User variables:"]
+    hidden = ("$processEnvironment", "$env")
+    return lines + [f"    {name}: {text(value)}" for name, value in exchanged.variables.items() if name not in hidden]

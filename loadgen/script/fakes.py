@@ -1,0 +1,117 @@
+"""The fake-data plugin's functions: faker.js's common names, and the older `$rand...` aliases. Pure, from a given rng."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from loadgen.script.template import Function
+
+_FIRST = (
+    "Ada Alan Anna Ben Carla Daniel Elena Emil Frank Grace Hana Ivan Julia Karl Lena Maria Nils Olga Paul Rosa".split()
+)
+_LAST = "Adams Becker Castro Diaz Evans Fischer Garcia Hansen Ito Jones Kowalski Larsen Meyer Novak Olsen Park".split()
+_CITIES = (
+    "Aarhus Bergen Bilbao Dresden Gdansk Ghent Graz Kyoto Leeds Lyon Malmo Porto Quito Tampere Turin Utrecht".split()
+)
+_COUNTRIES = (
+    "Austria Belgium Brazil Canada Chile Denmark Finland France Ghana Italy Japan Kenya Norway Peru Spain".split()
+)
+_STREETS = "Oak Maple Cedar Church Mill Station River Park Hill Lake".split()
+_COLORS = "red green blue orange yellow purple teal grey magenta silver".split()
+_JOBS = "Engineer Designer Analyst Architect Manager Planner Technician Consultant".split()
+_GOODS = "Chair Table Lamp Keyboard Shirt Bottle Bicycle Basket".split()
+_MATERIALS = "Wooden Steel Cotton Glass Rubber Granite".split()
+_WORDS = (
+    "alias amet aut bonus causa cura dolor ergo facio fides gratia hora ignis iter labor lorem lux magna mare mens "
+    "nova omnis opus pax quod ratio salus tempus terra unda veritas vita vox"
+).split()
+_PASSWORD = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"  # noqa: S105 - an alphabet
+
+_ALIASES = {
+    "randEmail": "internetEmail",
+    "randFullName": "personFullName",
+    "randFirstName": "personFirstName",
+    "randLastName": "personLastName",
+    "randUserName": "internetUsername",
+    "randPassword": "internetPassword",
+    "randUuid": "stringUuid",
+    "randPhoneNumber": "phoneNumber",
+    "randCity": "locationCity",
+    "randCountry": "locationCountry",
+    "randStreetAddress": "locationStreetAddress",
+    "randZipCode": "locationZipCode",
+    "randCompanyName": "companyName",
+    "randNumber": "numberInt",
+    "randBoolean": "datatypeBoolean",
+    "randUrl": "internetUrl",
+    "randIp": "internetIpv4",
+    "randWord": "loremWord",
+    "randSentence": "loremSentence",
+    "randParagraph": "loremParagraph",
+    "randText": "loremText",
+    "randJobTitle": "personJobTitle",
+    "randColor": "colorHuman",
+    "randProductName": "commerceProductName",
+}
+
+
+def fake_functions(options: Mapping[str, Any], rng: Random) -> dict[str, Function]:
+    """Template functions by name, `$` included; `options` are the plugin's, by function."""
+    makers = _makers(rng)
+
+    def called(name: str) -> Function:
+        maker = makers[name]
+        given = options.get(name)
+        settings = given if isinstance(given, Mapping) else {}
+        return lambda *_: maker(settings)
+
+    functions = {f"${name}": called(name) for name in makers}
+    return functions | {f"${alias}": functions[f"${name}"] for alias, name in _ALIASES.items()}
+
+
+def _makers(rng: Random) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+    pick = rng.choice
+
+    def sentence(words: int = 8) -> str:
+        return " ".join(rng.choices(_WORDS, k=words)).capitalize() + "."
+
+    def user_name() -> str:
+        return f"{pick(_FIRST)}_{pick(_LAST)}{rng.randint(1, 99)}"
+
+    def integer(o: Mapping[str, Any]) -> int:
+        return rng.randint(int(o.get("min", 0)), int(o.get("max", 2**53 - 1)))
+
+    return {
+        "internetEmail": lambda _: f"{user_name()}@example.com".lower(),
+        "internetUsername": lambda _: user_name(),
+        "internetUserName": lambda _: user_name(),
+        "internetPassword": lambda o: "".join(rng.choices(_PASSWORD, k=int(o.get("length", 15)))),
+        "internetUrl": lambda _: f"https://{pick(_WORDS)}-{pick(_WORDS)}.example.com/",
+        "internetDomainName": lambda _: f"{pick(_WORDS)}.example.com",
+        "internetIpv4": lambda _: ".".join(str(rng.randint(1, 254)) for _ in range(4)),
+        "internetIp": lambda _: ".".join(str(rng.randint(1, 254)) for _ in range(4)),
+        "personFirstName": lambda _: pick(_FIRST),
+        "personLastName": lambda _: pick(_LAST),
+        "personFullName": lambda _: f"{pick(_FIRST)} {pick(_LAST)}",
+        "personJobTitle": lambda _: f"{pick(('Senior', 'Junior', 'Lead', 'Chief'))} {pick(_JOBS)}",
+        "phoneNumber": lambda _: f"{rng.randint(200, 999)}-555-{rng.randint(0, 9999):04d}",
+        "locationCity": lambda _: pick(_CITIES),
+        "locationCountry": lambda _: pick(_COUNTRIES),
+        "locationStreetAddress": lambda _: f"{rng.randint(1, 999)} {pick(_STREETS)} Street",
+        "locationZipCode": lambda _: f"{rng.randint(0, 99999):05d}",
+        "companyName": lambda _: f"{pick(_LAST)} and {pick(_LAST)}",
+        "commerceProductName": lambda _: f"{pick(_MATERIALS)} {pick(_GOODS)}",
+        "colorHuman": lambda _: pick(_COLORS),
+        "datatypeBoolean": lambda _: rng.random() < 0.5,
+        "numberInt": integer,
+        "numberFloat": lambda o: rng.uniform(float(o.get("min", 0)), float(o.get("max", 1))),
+        "stringUuid": lambda _: str(UUID(int=rng.getrandbits(128), version=4)),
+        "stringAlphanumeric": lambda o: "".join(rng.choices(_PASSWORD, k=int(o.get("length", 1)))),
+        "loremWord": lambda _: pick(_WORDS),
+        "loremSentence": lambda _: sentence(),
+        "loremParagraph": lambda _: " ".join(sentence() for _ in range(3)),
+        "loremText": lambda _: " ".join(sentence() for _ in range(2)),
+    }

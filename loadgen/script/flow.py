@@ -1,0 +1,343 @@
+"""The steps of a scenario, checked and made into values. Pure, but for the reading of files to be sent.
+
+A flow's own items are held to what Artillery checks before it starts (`artillery run` refuses them too). Items inside a
+`loop` or `parallel` it does not look at: there, the same faults are warnings.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import posixpath
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loadgen.script import model
+from loadgen.script.document import ABSENT, Part, nearest
+from loadgen.script.durations import think_seconds
+from loadgen.script.expressions import ExpressionError, compile_expression
+from loadgen.script.values import to_number, truthy
+
+METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
+_ACTIONS = (*METHODS, "think", "log", "loop", "parallel", "function")
+_CHECKED = ("get", "post", "put", "patch", "delete")
+_HOOKS = ("beforeRequest", "afterResponse")
+_REQUEST_KEYS = (
+    "url", "uri", "name", "headers", "json", "body", "form", "formData", "qs", "cookie", "auth", "gzip",
+    "followRedirect", "capture", "match", "expect", "ifTrue", "probability", *_HOOKS,
+)  # fmt: skip
+_CAPTURE_KEYS = (
+    "json", "header", "regexp", "selector", "xpath", "as", "strict", "multiple", "group", "flags", "attr", "index", "value",
+)  # fmt: skip
+_SOURCES = ("json", "xpath", "regexp", "header", "selector")
+_NO_URL = "an URL must be specified"
+_LOOP_RANGE = re.compile(r"\d-\d")
+
+ReadFile = Callable[[str], bytes]
+
+
+class FlowReader:
+    """Turns the items of flows into steps. `skip_unsupported`: what cannot be done is left out with a warning."""
+
+    def __init__(self, read_file: ReadFile, *, skip_unsupported: bool, expect_listed: bool) -> None:
+        self._read_file = read_file
+        self._skip = skip_unsupported
+        self._expect_listed = expect_listed
+        self._told_of_expect = False
+
+    def flow(self, items: Part) -> tuple[model.Step, ...]:
+        """The steps of a scenario's `flow`; lists among them (of YAML aliases) are laid out flat."""
+        steps: list[model.Step] = []
+        for item in items.parts():
+            if not isinstance(item.value, Mapping):
+                item.refuse("must be an object with one action")
+            elif "loop" not in item and len(item.value) != 1:
+                self._refuse_keys(item)
+            else:
+                steps += self._step(item, strict=True)
+        return tuple(steps)
+
+    def unsupported(self, part: Part, what: str, instead: str) -> None:
+        """Note something that this program cannot do."""
+        if self._skip:
+            part.warn(f"{what}: skipped")
+        else:
+            part.refuse(f"{what}: not supported. {instead}")
+
+    def hooks(self, holder: Part, names: tuple[str, ...]) -> None:
+        """Hooks name JavaScript functions: all of them are unsupported."""
+        for name in names:
+            value = holder[name].value
+            if value is ABSENT or value == []:
+                continue
+            called = ", ".join(f'"{v}"' for v in (value if isinstance(value, list) else [value]))
+            self.unsupported(holder[name], f"the JavaScript hook {called}", "Remove it, or do its work in the script")
+
+    def _refuse_keys(self, item: Part) -> None:
+        keys = ", ".join(f"`{k}`" for k in item.value) or "none"
+        item.refuse(f"must have exactly one key, has {keys}")
+
+    def _nested(self, items: Part) -> tuple[model.Step, ...]:
+        steps: list[model.Step] = []
+        for item in items.parts():
+            if isinstance(item.value, Mapping) and item.value:
+                steps += self._step(item, strict=False)
+            else:
+                item.warn("is not a step: the virtual user fails here")
+                steps.append(model.Broken(_NO_URL))
+        return tuple(steps)
+
+    def _step(self, item: Part, *, strict: bool) -> list[model.Step]:
+        """The step that an item is; none where it is refused or skipped."""
+        if truthy(item.get("loop")):
+            return self._loop(item)
+        if truthy(item.get("parallel")):
+            item["parallel"].expect(list, "a list of steps", strict=False)
+            return [model.Parallel(self._nested(item["parallel"]))]
+        if "think" in item:
+            return self._think(item, strict=strict)
+        if "log" in item:
+            item["log"].expect(str, "a text", strict=strict)
+            return [model.Log(item.get("log"))]
+        if item.get("function"):
+            function = item["function"]
+            self.unsupported(
+                function, f'the JavaScript function "{function.value}"', "Remove it, or do its work in the script"
+            )
+            return []
+        key = next(iter(item.value))
+        if key.lower() not in METHODS:
+            return self._unknown(item[key], key)
+        return self._request(item[key], key, strict=strict)
+
+    def _unknown(self, part: Part, key: str) -> list[model.Step]:
+        like = nearest(key, _ACTIONS)
+        if "url" in part or "uri" in part:
+            part.refuse(f"`{key}` is not an HTTP method that can be sent", like)
+            return []
+        part.warn(f"`{key}` is not an action: the virtual user fails here", like)
+        return [model.Broken(_NO_URL)]
+
+    def _think(self, item: Part, *, strict: bool) -> list[model.Step]:
+        think = item["think"]
+        if think.expect((int, float, str), "a number or a text", strict=strict):
+            value = think.value
+            if isinstance(value, float):
+                think.warn("Artillery does not wait for a fraction of a second given without a unit; here it is waited")
+            if think_seconds(value) is None and not (isinstance(value, str) and "{{" in value):
+                think.warn("is not a think time: the virtual user fails here")
+        return [model.Think(think.value, item.get("jitter"))]
+
+    def _loop(self, item: Part) -> list[model.Step]:
+        steps_part, count, over = item["loop"], item["count"], item["over"]
+        item.warn_unknown(("loop", "count", "over", "loopValue", "loopElement", "whileTrue"))
+        if not steps_part.expect(list, "a list of steps"):
+            return []
+        if "whileTrue" in item:
+            self.unsupported(
+                item["whileTrue"], f'the JavaScript condition "{item.get("whileTrue")}"', "Use `count` or `over`"
+            )
+        if not (count.expect((int, float, str), "a number or a text") and over.expect((list, str), "a list or a text")):
+            return []
+        if not truthy(over.value) and not self._counts(item, count):
+            return []
+        return [
+            model.Loop(
+                self._nested(steps_part),
+                None if over.value is not ABSENT else count.value,
+                tuple(over.value) if isinstance(over.value, list) else (over.value or None),
+                item.get("loopValue") or "$loopCount",
+                item.get("loopElement") or "$loopElement",
+            )
+        ]
+
+    def _counts(self, item: Part, count: Part) -> bool:
+        """Whether a loop without `over` is told when to end (or, with -1, not to)."""
+        value = count.value
+        if value is ABSENT:
+            item["loop"].refuse("a loop without `count` or `over` never ends; write `count: -1` if that is meant")
+            return False
+        if to_number(value) == 0:
+            count.refuse("a loop with `count: 0` never ends in Artillery; leave the loop out, or write -1 for no end")
+            return False
+        readable = isinstance(value, int | float) or "{{" in value or to_number(value) == to_number(value)
+        if not readable and not _LOOP_RANGE.search(value):
+            count.warn("is not a number of rounds: there will be none")
+        return True
+
+    def _request(self, part: Part, method: str, *, strict: bool) -> list[model.Step]:
+        strict = strict and method in _CHECKED
+        if not part.expect(dict, "an object with a `url`", strict=strict):
+            return [] if strict else [model.Broken(_NO_URL)]
+        url = part["url"]
+        if strict and not (isinstance(url.value, str) and url.value):
+            (url if url.value is not ABSENT else part).refuse("`url` must be a text")
+            return []
+        if not (part.get("url") or part.get("uri")):
+            part.warn("no `url`: the virtual user fails here")
+            return [model.Broken(_NO_URL)]
+        self._check_request(part, strict=strict)
+        self.hooks(part, _HOOKS)
+        return [
+            model.Request(
+                method=method.upper(),
+                url=part.get("url") or part.get("uri"),
+                place=part.place,
+                name=part.get("name") or None,
+                headers=_object(part["headers"]),
+                bodies=self._bodies(part),
+                query=_object(part["qs"]) if truthy(part.get("qs")) else None,
+                cookies=_object(part["cookie"]),
+                auth=(part["auth"].get("user"), part["auth"].get("pass"))
+                if isinstance(part.get("auth"), dict)
+                else None,
+                gzip=part.get("gzip") is not False,
+                follow_redirect=_follows(part.get("followRedirect", True)),
+                captures=self._captures(part),
+                expectations=self._expectations(part["expect"]),
+                if_true=_condition(part["ifTrue"]),
+                probability=_probability(part["probability"]),
+            )
+        ]
+
+    def _check_request(self, part: Part, *, strict: bool) -> None:
+        part.warn_unknown(_REQUEST_KEYS)
+        for key in ("headers", "cookie", "qs"):
+            part[key].expect(dict, "an object", strict=strict)
+        for key in ("followRedirect", "gzip"):
+            if part.get(key) not in ("true", "false"):
+                part[key].expect(bool, "true or false", strict=strict)
+        if part["auth"].expect(dict, "an object", strict=strict):
+            for key in ("user", "pass"):
+                part["auth"][key].expect(str, "a text", strict=strict)
+
+    def _bodies(self, part: Part) -> tuple[model.Body, ...]:
+        """`json` displaces `body`, and `formData` does; whatever else is given together excludes each other."""
+        bodies: list[model.Body] = []
+        if part["json"].value is not ABSENT:
+            bodies.append(model.JsonBody(part.get("json")))
+        if truthy(part.get("formData")):
+            bodies.append(self._multipart(part["formData"]))
+        elif part.get("body") and not truthy(part.get("json")):
+            bodies.append(model.TextBody(part.get("body")))
+        if truthy(part.get("form")):
+            part["form"].expect(dict, "an object", strict=False)
+            bodies.append(model.FormBody(_object(part["form"])))
+        if len(bodies) > 1:
+            part.warn("json, form and formData or body exclude each other: the virtual user fails here")
+        return tuple(bodies)
+
+    def _multipart(self, part: Part) -> model.MultipartBody:
+        part.expect(dict, "an object", strict=False)
+        parts = []
+        for name, field in part.items():
+            value = field.value
+            if not isinstance(value, dict):
+                parts.append(model.Part(name, value))
+            elif value.get("fromFile"):
+                parts += self._file_part(name, field)
+            else:
+                parts.append(model.Part(name, value.get("value", value), value.get("contentType")))
+        return model.MultipartBody(tuple(parts))
+
+    def _file_part(self, name: str, field: Part) -> list[model.Part]:
+        path = field.get("fromFile")
+        guessed = mimetypes.guess_type(str(path))[0] or "application/octet-stream"
+        content = self._content(field["fromFile"])
+        if content is None:
+            return []
+        file_name = posixpath.basename(str(path).replace("\\", "/"))
+        return [model.Part(name, None, field.get("contentType") or guessed, file_name, content)]
+
+    def _content(self, part: Part) -> bytes | None:
+        if not isinstance(part.value, str) or "{{" in part.value:
+            part.refuse("must be the name of a file; templates are not supported here")
+            return None
+        try:
+            return self._read_file(part.value)
+        except OSError as error:
+            part.refuse(f"cannot read {part.value}: {error.strerror or error}")
+            return None
+
+    def _captures(self, part: Part) -> tuple[model.Capture, ...]:
+        captures = [self._capture(p, is_match=False) for p in _listed(part["capture"])]
+        matches = [self._capture(p, is_match=True) for p in _listed(part["match"])]
+        return tuple(c for c in captures + matches if c is not None)
+
+    def _capture(self, part: Part, *, is_match: bool) -> model.Capture | None:
+        if not isinstance(part.value, dict):
+            part.refuse("must be an object")
+            return None
+        part.warn_unknown(_CAPTURE_KEYS)
+        if not is_match and not isinstance(part.get("as"), str):
+            part.refuse("`as` must name a variable")
+            return None
+        source = next((s for s in _SOURCES if part.get(s)), "")
+        if source in {"", "xpath"}:
+            part.warn(
+                "xpath captures are not available: this always fails" if source else "captures nothing, and fails"
+            )
+        strict = part.get("strict")
+        return model.Capture(
+            source=source,
+            expression=part.get(source) if source else "",
+            strict=strict if isinstance(strict, bool) else None,
+            multiple=part.get("multiple", True) is not False,
+            group=part.get("group"),
+            flags=str(part.get("flags") or ""),
+            attribute=part.get("attr"),
+            index=part.get("index", 0),
+            into=part.get("as") or "",
+            expected=part.get("value"),
+            is_match=is_match or part["value"].value is not ABSENT,
+        )
+
+    def _expectations(self, part: Part) -> tuple[model.Expectation, ...]:
+        if part.value is ABSENT:
+            return ()
+        if not self._expect_listed and not self._told_of_expect:
+            self._told_of_expect = True
+            part.warn("is ignored: the expect plugin is not listed under config.plugins")
+        out = []
+        for item in _listed(part) if isinstance(part.value, list) else [part]:
+            keys = [key for key, _ in item.items()]
+            used = keys[:1] if isinstance(part.value, list) else keys
+            out += [model.Expectation(key, item.get(key)) for key in used]
+            if len(used) < len(keys):
+                item.warn(f"only the first key of a list's element is an expectation: `{keys[0]}`")
+        return tuple(out)
+
+
+def _listed(part: Part) -> list[Part]:
+    """The elements of a list, or the one thing that stands for a list of one."""
+    if part.value is ABSENT or part.value is None:
+        return []
+    return list(part.parts()) if isinstance(part.value, list) else [part]
+
+
+def _object(part: Part) -> Mapping[str, Any]:
+    return part.value if isinstance(part.value, Mapping) else {}
+
+
+def _follows(value: Any) -> bool:
+    return truthy(value)
+
+
+def _condition(part: Part) -> str | None:
+    if part.value is ABSENT:
+        return None
+    try:
+        compile_expression(str(part.value))
+    except ExpressionError as error:
+        part.warn(f"{error}: it counts as true")
+        return None
+    return str(part.value)
+
+
+def _probability(part: Part) -> float | None:
+    if part.value is ABSENT:
+        return None
+    percent = to_number(part.value)
+    if not 0 <= percent <= 100:
+        part.warn("is not a percentage from 0 to 100")
+    return min(percent, 100.0) if percent == percent else 0.0  # noqa: PLR0124 - NaN

@@ -1,0 +1,359 @@
+"""Artillery v2 scripts: text in, a checked `Script` out, or everything that is wrong with it, each with its place.
+
+What stops a run is what stops it in Artillery (`artillery run` refuses it before starting), what this program cannot do
+(JavaScript, other engines), and a few things that would never end. Everything else that Artillery tolerates is a warning.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from loadgen.script import config as sections
+from loadgen.script import model
+from loadgen.script.document import ABSENT, Notes, Part, document, merged
+from loadgen.script.flow import FlowReader
+from loadgen.script.model import Place, Problem, Script, ScriptErrors
+from loadgen.script.template import calls_in, compile_template, functions, placeholders
+from loadgen.script.values import UNDEFINED, get_path, text
+from loadgen.script.yaml_reader import Source, read_yaml
+
+_EXTENSIONS = (".yml", ".yaml", ".json")
+_CONFIG_KEYS = (
+    "target", "phases", "variables", "environments", "payload", "http", "timeout", "tls", "defaults", "plugins", "ensure",
+    "apdex", "processor", "engines", "engine", "mode", "statsInterval", "fake-data", "includeFiles", "bundling", "ws",
+    "socketio", "phases",
+)  # fmt: skip
+_SCENARIO_HOOKS = ("beforeScenario", "afterScenario", "beforeRequest", "afterResponse", "onError")
+_NO_TARGET = "No target specified and no environment chosen"
+_VU_TEMPLATES = {
+    ("http", "defaults", "headers"),
+    ("http", "defaults", "cookie"),
+    ("defaults", "headers"),
+    ("defaults", "cookie"),
+}
+"""Parts of `config` whose unknown variables are left for the virtual users to fill in."""
+_ONE_VU = {"duration": 1, "arrivalCount": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says beyond the files; texts as typed."""
+
+    target: str | None = None
+    environment: str | None = None
+    variables: str | None = None
+    """JSON object."""
+    overrides: str | None = None
+    """JSON object."""
+    config_file: str | None = None
+    """The one among the sources that was given with -c."""
+    payload: str | None = None
+    insecure: bool = False
+    solo: bool = False
+    scenario_name: str | None = None
+    poisson: bool = False
+    skip_unsupported: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
+    """The process environment, dotenv files included."""
+    directory: str = "."
+    """What relative paths of the sources are relative to."""
+    test_id: str = ""
+
+
+def parse_script(
+    sources: Iterable[tuple[str, str]],
+    options: RunOptions,
+    read_file: Callable[[str], bytes],
+    rng: Random | None = None,
+) -> Script:
+    """The script that the files (path, text; later ones win) and options make. Raises ScriptErrors: all problems at once.
+
+    `read_file` gets paths of payloads and uploads, absolute or relative to `options.directory`, and may raise OSError.
+    `rng` decides the random numbers of templates in `config`.
+    """
+    files = list(sources)
+    value, places = document(_read(files))
+    notes = Notes(places)
+    if not isinstance(value, Mapping):
+        raise ScriptErrors((Problem(notes.place(""), "a script is an object with `config` and `scenarios`"),))
+    parser = _Parser(files[0][0], options, notes, read_file, rng or Random())
+    script = parser.script(value)
+    if notes.problems or script is None:
+        raise ScriptErrors(tuple(notes.problems), tuple(notes.warnings))
+    return script
+
+
+def _read(files: list[tuple[str, str]]) -> Iterable[Source]:
+    problems: list[Problem] = []
+    found = []
+    for path, content in files:
+        if not path.lower().endswith(_EXTENSIONS):
+            place = Place(path, 0, 0, "")
+            problems.append(
+                Problem(place, "unknown file type: scripts are .yml, .yaml or .json (JavaScript is not supported)")
+            )
+            continue
+        try:
+            source = read_yaml(path, content)
+        except ScriptErrors as error:
+            problems += error.problems
+            continue
+        if not isinstance(source.value, Mapping):
+            problems.append(Problem(Place(path, 1, 1, ""), "a script is an object with `config` and `scenarios`"))
+        found.append(source)
+    if problems:
+        raise ScriptErrors(tuple(problems))
+    return found
+
+
+class _Parser:
+    def __init__(
+        self, script_file: str, options: RunOptions, notes: Notes, read_file: Callable[[str], bytes], rng: Random
+    ) -> None:
+        self._file = script_file
+        self._options = options
+        self._notes = notes
+        self._rng = rng
+        self._folder = posixpath.dirname(posixpath.join(options.directory, script_file))
+        self._read_beside = lambda path: read_file(posixpath.normpath(posixpath.join(self._folder, path)))
+        self._read_here = read_file
+
+    def script(self, value: Mapping[str, Any]) -> Script | None:
+        """The script, or None; problems are in the notes either way."""
+        options = self._options
+        given = self._json_option("--variables", options.variables)
+        value = self._with_options(value, given)
+        root = Part(value, "", self._notes)
+        root.warn_unknown(("config", "scenarios", "before", "after"), only_similar=True)
+        config = Part(self._filled(value["config"], given), "config", self._notes)
+        config.warn_unknown(_CONFIG_KEYS, only_similar=True)
+        target = self._target(config)
+        plugins = config["plugins"]
+        sections.warn_of_unknown_plugins(plugins)
+        reader = FlowReader(
+            self._read_beside, skip_unsupported=options.skip_unsupported, expect_listed="expect" in plugins
+        )
+        scenarios = self._scenarios(root, config, reader)
+        self._note_processor(config)
+        return Script(
+            target=target,
+            phases=self._phases(config),
+            scenarios=scenarios,
+            before=self._section(root["before"], config, reader),
+            after=self._section(root["after"], config, reader),
+            variables=config.get("variables") if isinstance(config.get("variables"), dict) else {},
+            built_ins={"target": target, **self._built_ins()},
+            payloads=sections.payloads(config["payload"], self._payload_option(), self._read_beside),
+            http=sections.http(
+                config,
+                insecure=options.insecure,
+                extended_metrics=bool(options.env.get("ARTILLERY_EXTENDED_HTTP_METRICS")),
+            ),
+            endpoint_metrics=sections.endpoint_metrics(plugins),
+            expect=sections.expect_plugin(plugins),
+            apdex_threshold_ms=sections.apdex_threshold_ms(config),
+            ensure=sections.ensure_checks(config, disabled="ARTILLERY_DISABLE_ENSURE" in options.env),
+            fake_data=sections.fake_data(config),
+            hidden_metrics=sections.hidden_metrics(plugins),
+            warnings=tuple(self._notes.warnings),
+        )
+
+    def _payload_option(self) -> str | None:
+        """-p is relative to where the command was typed, not to the script."""
+        path = self._options.payload
+        return None if path is None else posixpath.abspath(posixpath.join(self._options.directory, path))
+
+    def _option_problem(self, option: str, message: str) -> None:
+        self._notes.problems.append(Problem(Place(option, 0, 0, ""), message))
+
+    def _json_option(self, option: str, typed: str | None) -> dict[str, Any]:
+        if typed is None:
+            return {}
+        try:
+            value = json.loads(typed)
+        except ValueError as error:
+            self._option_problem(option, f"not JSON: {error}")
+            return {}
+        if not isinstance(value, dict):
+            self._option_problem(option, "must be a JSON object")
+            return {}
+        return value
+
+    def _with_options(self, value: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Artillery's order: environment, -t, --overrides, -v."""
+        options = self._options
+        config = value.get("config")
+        if config is not None and not isinstance(config, Mapping):
+            self._notes.problems.append(Problem(self._notes.place("config"), "must be an object"))
+        config = dict(config) if isinstance(config, Mapping) else {}
+        if options.environment:
+            environments = config.get("environments")
+            chosen = environments.get(options.environment) if isinstance(environments, Mapping) else None
+            if isinstance(chosen, Mapping):
+                config = merged(config, chosen)
+            else:
+                message = f"environment {options.environment} is set but is not defined in the script"
+                self._notes.warnings.append(Problem(self._notes.place("config"), message))
+        if options.target:
+            config["target"] = options.target
+        out = merged(
+            {**value, "config": config}, self._json_option("--overrides", options.overrides), replace_lists=True
+        )
+        if given:
+            variables = out["config"].get("variables")
+            out["config"] = {
+                **out["config"],
+                "variables": {**(variables if isinstance(variables, Mapping) else {}), **given},
+            }
+        return dict(out)
+
+    def _built_ins(self) -> dict[str, Any]:
+        options = self._options
+        config_path = posixpath.join(options.directory, options.config_file or self._file)
+        out: dict[str, Any] = {
+            "$processEnvironment": dict(options.env),
+            "$env": dict(options.env),
+            "$testId": options.test_id,
+            "$dirname": posixpath.dirname(posixpath.abspath(config_path)),
+            "$scenarioFile": posixpath.abspath(posixpath.join(options.directory, self._file)),
+        }
+        if options.environment:
+            out["$environment"] = options.environment
+        return out
+
+    def _filled(self, config: Any, given: Mapping[str, Any]) -> Any:
+        """`config` with its templates filled in, once for the whole run."""
+        variables = {**self._built_ins(), **given}
+        calls = functions(self._rng)
+
+        def fill(value: Any, path: tuple[str, ...]) -> Any:
+            if isinstance(value, Mapping):
+                return {k: v for k, inner in value.items() if (v := fill(inner, (*path, k))) is not UNDEFINED}
+            if isinstance(value, list):
+                return [None if (v := fill(inner, path)) is UNDEFINED else v for inner in value]
+            if not isinstance(value, str) or "{{" not in value:
+                return value
+            if path[:-1] in _VU_TEMPLATES and _is_for_vus(value, variables):
+                return value
+            self._warn_of_missing(value, variables, calls, path)
+            return compile_template(value, calls).render(variables)
+
+        return fill(config, ())
+
+    def _warn_of_missing(
+        self, value: str, variables: Mapping[str, Any], calls: Mapping[str, Any], path: tuple[str, ...]
+    ) -> None:
+        place = self._notes.place(".".join(("config", *path)))
+        for name in calls_in(value):
+            if name not in calls:
+                self._notes.warnings.append(Problem(place, f"no template function `{name}`: the value is undefined"))
+        for name in placeholders(value):
+            root = name.split(".")[0].split("[")[0]
+            if root not in variables:
+                message = f"`{name}` is not known here: templates in config are filled in once, before the run"
+                self._notes.warnings.append(Problem(place, message))
+
+    def _target(self, config: Part) -> str:
+        target = config["target"]
+        if target.value in (ABSENT, None, ""):
+            config.refuse(_NO_TARGET)
+            return ""
+        return str(target.value) if target.expect(str, "a text") else ""
+
+    def _phases(self, config: Part) -> tuple[model.Phase, ...]:
+        part = config["phases"]
+        if self._options.solo or part.value is ABSENT:
+            part = Part([_ONE_VU], part.path, self._notes)
+        return sections.phases(part, mode=config.get("mode"), poisson=self._options.poisson)
+
+    def _scenarios(self, root: Part, config: Part, reader: FlowReader) -> tuple[model.Scenario, ...]:
+        part = root["scenarios"]
+        if part.value is ABSENT:
+            root.refuse("`scenarios` is missing")
+            return ()
+        if not part.expect(list, "a list"):
+            return ()
+        found = [self._scenario(i, item, config, reader) for i, item in enumerate(part.parts())]
+        scenarios = [s for s in found if s is not None]
+        if not scenarios:
+            if not self._notes.problems:
+                part.refuse("there is no scenario to run")
+            return ()
+        if self._options.scenario_name is not None:
+            return self._chosen(scenarios, self._options.scenario_name)
+        if not sum(s.weight for s in scenarios):
+            part.refuse("every scenario has weight 0")
+        return tuple(scenarios)
+
+    def _scenario(self, index: int, part: Part, config: Part, reader: FlowReader) -> model.Scenario | None:
+        if not part.expect(dict, "an object"):
+            return None
+        part["name"].expect(str, "a text")
+        reader.hooks(part, _SCENARIO_HOOKS)
+        if not self._speaks_http(part, config, reader):
+            return None
+        flow = part["flow"]
+        if flow.value is ABSENT:
+            part.refuse("`flow` is missing")
+            return None
+        if not flow.expect(list, "a list of steps"):
+            return None
+        name = part.get("name")
+        return model.Scenario(
+            index, str(name) if name else None, self._weight(part["weight"], config), reader.flow(flow)
+        )
+
+    def _speaks_http(self, part: Part, config: Part, reader: FlowReader) -> bool:
+        engine = part.get("engine") or config.get("engine") or "http"
+        if engine != "http":
+            where = part["engine"] if part.get("engine") else part
+            reader.unsupported(where, f"the engine {engine!r}", "Only HTTP scenarios can be run")
+        return bool(engine == "http")
+
+    def _weight(self, part: Part, config: Part) -> int:
+        if part.value is ABSENT:
+            return 1
+        variables = config.get("variables") if isinstance(config.get("variables"), dict) else {}
+        known = {k: self._rng.choice(v) if isinstance(v, list) and v else v for k, v in variables.items()}
+        value = compile_template(part.value, functions(self._rng)).render({**self._built_ins(), **known})
+        match = re.match(r"\s*[+-]?\d+", text(value))
+        if not match:
+            part.warn("is not a whole number: the scenario has weight 0")
+        return max(0, int(match.group())) if match else 0
+
+    def _chosen(self, scenarios: list[model.Scenario], wanted: str) -> tuple[model.Scenario, ...]:
+        try:
+            pattern = re.compile(wanted)
+        except re.error:
+            pattern = re.compile(re.escape(wanted))
+        found = [s for s in scenarios if (s.name or "undefined") == wanted or pattern.search(s.name or "undefined")]
+        if len(found) == 1:
+            only = found[0]
+            return (model.Scenario(only.index, only.name, 1, only.flow),)
+        how_many = "no scenario matches" if not found else "several scenarios match"
+        self._option_problem("--scenario-name", f"{how_many} {wanted!r}")
+        return ()
+
+    def _section(self, part: Part, config: Part, reader: FlowReader) -> tuple[model.Step, ...]:
+        if part.value is ABSENT or part.value is None:
+            return ()
+        if not part.expect(dict, "an object with a `flow`") or not self._speaks_http(part, config, reader):
+            return ()
+        reader.hooks(part, _SCENARIO_HOOKS)
+        if part["flow"].value is ABSENT:
+            part.refuse("`flow` is missing")
+        return reader.flow(part["flow"]) if part["flow"].expect(list, "a list of steps") else ()
+
+    def _note_processor(self, config: Part) -> None:
+        if config.get("processor") and not self._notes.problems:
+            config["processor"].warn("JavaScript is not run; nothing in the script calls it")
+
+
+def _is_for_vus(value: str, variables: Mapping[str, Any]) -> bool:
+    return any(get_path(variables, path) is UNDEFINED for path in placeholders(value))

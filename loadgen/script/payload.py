@@ -1,0 +1,83 @@
+"""CSV text as rows for virtual users. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from math import isfinite
+from random import Random
+from typing import Any
+
+from loadgen.script.model import Payload
+from loadgen.script.values import UNDEFINED, number
+
+_STAND_IN = "\x1f"  # for a delimiter of several characters, which the csv module does not know
+
+
+class PayloadError(ValueError):
+    """The text is not the CSV it should be; the message names the line."""
+
+
+def read_rows(
+    text: str,
+    *,
+    delimiter: str = ",",
+    quote: str = '"',
+    skip_header: bool = False,
+    skip_empty_lines: bool = True,
+    trim: bool = False,
+    cast: bool = True,
+    uneven: bool = False,
+) -> tuple[tuple[Any, ...], ...]:
+    """The rows of a CSV text; with `cast`, every cell that is a number in JavaScript's eyes is one (`007` is 7).
+
+    Raises PayloadError for broken quoting and, unless `uneven`, for rows of different lengths.
+    """
+    text = text.removeprefix("\ufeff")
+    if len(delimiter) > 1:
+        text, delimiter = text.replace(delimiter, _STAND_IN), _STAND_IN
+    if skip_header:
+        text = text.replace("\r\n", "\n").replace("\r", "\n").partition("\n")[2]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, strict=True)
+    rows: list[tuple[Any, ...]] = []
+    try:
+        for cells in reader:
+            row = cells or [""]
+            if skip_empty_lines and not cells:
+                continue
+            if rows and len(row) != len(rows[0]) and not uneven:
+                line = reader.line_num + skip_header
+                raise PayloadError(f"line {line} has {len(row)} columns, the first row {len(rows[0])}")
+            rows.append(tuple(_cell(cell.strip() if trim else cell, cast=cast) for cell in row))
+    except csv.Error as error:
+        raise PayloadError(f"line {reader.line_num + skip_header}: {error}") from None
+    return tuple(rows)
+
+
+def _cell(text: str, *, cast: bool) -> Any:
+    value = number(text) if cast else None
+    return text if value is None or not isfinite(value) else value
+
+
+def variables_of(payload: Payload, rng: Random) -> Callable[[], Mapping[str, Any]]:
+    """The function that gives each VU, one call each, its variables: the next row, a random one, or all of them."""
+    if payload.order == "all":
+        rows = [dict(zip(payload.fields, row, strict=False)) if payload.fields else list(row) for row in payload.rows]
+        everything = {payload.name or "": rows}
+        return lambda: everything
+    fields = payload.fields
+    if not payload.rows:
+        nothing = dict.fromkeys(fields, UNDEFINED)
+        return lambda: nothing
+    prepared = [{f: row[i] if i < len(row) else UNDEFINED for i, f in enumerate(fields)} for row in payload.rows]
+    if payload.order == "sequence":
+        at = -1
+
+        def following() -> Mapping[str, Any]:
+            nonlocal at
+            at = (at + 1) % len(prepared)
+            return prepared[at]
+
+        return following
+    return lambda: rng.choice(prepared)

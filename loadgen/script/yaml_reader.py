@@ -1,0 +1,197 @@
+"""Script text as values with their places: YAML as Artillery's reader (js-yaml 3) understands it. Pure.
+
+Its scalar rules are neither YAML 1.1's nor 1.2's: `yes`, `no`, `on`, `off` are texts, `1e3` is 1000, `010` is 8, `0o17` and
+`08` are texts, `1:30` is 90, a date is an ISO text. A key given twice is an error. JSON is read by the same rules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from loadgen.script.model import Place, Problem, ScriptErrors
+from loadgen.script.values import text as text_of
+from loadgen.script.values import whole
+
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INTEGERS = (
+    (re.compile(r"0b([01_]+)"), 2),
+    (re.compile(r"0x([0-9a-fA-F_]+)"), 16),
+    (re.compile(r"0([0-7_]+)"), 8),
+    (re.compile(r"(0|[1-9][0-9_]*)"), 10),
+)
+_SEXAGESIMAL = re.compile(r"[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+_FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?|\.[0-9_]+(?:[eE][-+]?[0-9]+)?")
+_INFINITE = re.compile(r"([-+]?)\.(?:inf|Inf|INF)")
+_TIMESTAMP = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?)(?:(?:[Tt]|[ \t]+)(\d\d?):(\d\d):(\d\d)(?:\.(\d*))?"
+    r"(?:[ \t]*(Z|([-+])(\d\d?)(?::(\d\d))?))?)?"
+)
+_STRING_OR_TAB = re.compile(r'"(?:\\.|[^"\\])*"|\t', re.DOTALL)
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file's value, and where each part of it stands (by path, the file itself under the empty one)."""
+
+    value: Any
+    places: Mapping[str, Place]
+
+
+def read_yaml(file: str, text: str) -> Source:
+    """The value of a YAML or JSON (by the file's extension) text. Raises ScriptErrors: what is wrong, and where."""
+    if file.lower().endswith(".json"):
+        text = _STRING_OR_TAB.sub(lambda m: " " if m.group() == "\t" else m.group(), text)
+    reader = _Reader(file, text)
+    try:
+        node = YAML(typ="safe", pure=True).compose(text)
+        value = reader.value(node, "", frozenset()) if node is not None else None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        said = error.problem or error.context or "not YAML"
+        said = f"{error.context}, {said}" if said.startswith("but ") else said
+        raise ScriptErrors((Problem(Place(file, line, column, ""), said),)) from None
+    except YAMLError as error:
+        raise ScriptErrors((Problem(Place(file, 0, 0, ""), str(error).splitlines()[0]),)) from None
+    if reader.problems:
+        raise ScriptErrors(tuple(reader.problems))
+    return Source(value, reader.places)
+
+
+def child_path(path: str, key: str | int) -> str:
+    """The path of a part: `scenarios[0].flow`."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else key
+
+
+class _Reader:
+    """Builds values out of nodes, noting places and problems."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.places: dict[str, Place] = {"": Place(file, 1, 1, "")}
+        self.problems: list[Problem] = []
+        self._file = file
+        self._text = text
+
+    def value(self, node: Node, path: str, above: frozenset[int]) -> Any:
+        """The value of a node. `above`: the nodes that it stands in (an alias may not name one of them)."""
+        if id(node) in above:
+            self._refuse(node, path, "an alias of what it stands in")
+            return None
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, path)
+        above |= {id(node)}
+        if isinstance(node, SequenceNode):
+            out = []
+            for i, item in enumerate(node.value):
+                inner = child_path(path, i)
+                self._note(item, inner)
+                out.append(self.value(item, inner, above))
+            return out
+        return self._mapping(node, path, above) if isinstance(node, MappingNode) else None
+
+    def _mapping(self, node: MappingNode, path: str, above: frozenset[int]) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        merged: list[dict[str, Any]] = []
+        for key_node, value_node in node.value:
+            if isinstance(key_node, ScalarNode) and key_node.value == "<<" and not key_node.style:
+                merged += self._merged(value_node, path, above)
+                continue
+            key = text_of(self.value(key_node, path, above))
+            inner = child_path(path, key)
+            if key in out:
+                self._refuse(key_node, inner, "duplicated key")
+            self._note(key_node, inner)
+            out[key] = self.value(value_node, inner, above)
+        for more in merged:
+            out.update({k: v for k, v in more.items() if k not in out})
+        return out
+
+    def _merged(self, node: Node, path: str, above: frozenset[int]) -> list[dict[str, Any]]:
+        parts = node.value if isinstance(node, SequenceNode) else [node]
+        values = [self.value(part, path, above) for part in parts]
+        if not all(isinstance(v, dict) for v in values):
+            self._refuse(node, path, "`<<` merges objects only")
+        return [v for v in values if isinstance(v, dict)]
+
+    def _note(self, node: Node, path: str) -> None:
+        self.places[path] = Place(self._file, node.start_mark.line + 1, node.start_mark.column + 1, path)
+
+    def _refuse(self, node: Node, path: str, message: str) -> None:
+        place = Place(self._file, node.start_mark.line + 1, node.start_mark.column + 1, path)
+        self.problems.append(Problem(place, message))
+
+    def _scalar(self, node: ScalarNode, path: str) -> Any:
+        tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
+        if self._text.startswith("!", node.start_mark.index):
+            if tag not in {"str", "!"}:
+                self._refuse(node, path, f"the tag {tag} is not supported")
+        elif node.style is None:
+            return plain_scalar(node.value)
+        value = node.value
+        if _SURROGATES.search(value):  # JSON escapes beyond the basic plane come in two halves
+            value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return value
+
+
+def plain_scalar(text: str) -> Any:
+    """What an unquoted scalar is."""
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if text[0] in "+-.0123456789":
+        return _number_or_text(text)
+    return text
+
+
+def _number_or_text(text: str) -> Any:
+    sign, digits = (-1, text[1:]) if text[0] == "-" else (1, text.removeprefix("+"))
+    if not digits.endswith("_"):
+        for pattern, base in _INTEGERS:
+            match = pattern.fullmatch(digits)
+            if match and match[1].strip("_"):
+                return sign * int(match[1].replace("_", ""), base)
+    if _SEXAGESIMAL.fullmatch(digits):
+        total = 0.0
+        for part in digits.replace("_", "").split(":"):
+            total = total * 60 + float(part)
+        return whole(sign * total)
+    if _FLOAT.fullmatch(text) and not text.endswith("_"):
+        return whole(float(text.replace("_", "")))
+    infinite = _INFINITE.fullmatch(text)
+    if infinite:
+        return float(f"{infinite[1]}inf")
+    if text in {".nan", ".NaN", ".NAN"}:
+        return float("nan")
+    return _date(text) or text
+
+
+def _date(text: str) -> str | None:
+    """A YAML timestamp as the ISO text that JavaScript makes of it; None for anything else."""
+    match = _TIMESTAMP.fullmatch(text)
+    if not match:
+        return None
+    year, month, day, hour, minute, second, fraction, zone, sign, zone_hour, zone_minute = match.groups()
+    if hour is None and (len(month), len(day)) != (2, 2):
+        return None
+    try:
+        at = datetime(int(year), int(month), int(day), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=UTC)
+    except ValueError:
+        return None
+    at += timedelta(milliseconds=int((fraction or "0").ljust(3, "0")[:3]))
+    if zone and sign:
+        shift = timedelta(hours=int(zone_hour), minutes=int(zone_minute or 0))
+        at = at - shift if sign == "+" else at + shift
+    return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"

@@ -1,0 +1,334 @@
+"""Virtual users: a script compiled once into what each of them executes, and one walk of one scenario.
+
+A step becomes a function of the virtual user; a scenario is a tuple of them. A user ends at the end of its flow, or at the
+first step that raises VuFailedError: then it counts as failed, with exactly one `errors.` counter.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import accumulate
+from random import Random
+from typing import Any, Protocol
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from loadgen.clock import now_ns
+from loadgen.exchange import Exchange, Failure, Origin
+from loadgen.recorder import Recorder
+from loadgen.request import Action, Setting, Vu, VuFailedError, compile_request
+from loadgen.script import model
+from loadgen.script.durations import think_seconds
+from loadgen.script.fakes import fake_functions
+from loadgen.script.payload import variables_of
+from loadgen.script.template import compile_template, functions
+from loadgen.script.values import UNDEFINED, get_path, text, to_number
+from reports import names
+
+_RANGE = re.compile(r"\d-\d")
+_FOR_EVER = -1
+_BREATHE_ROUNDS = 1000
+"""A loop without end lets others run after so many rounds, should its steps never wait."""
+
+
+class Transport(Protocol):
+    """A virtual user's connections."""
+
+    def exchange(
+        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True
+    ) -> Exchange | Failure:
+        """One exchange with the origin."""
+
+    def close(self) -> None:
+        """Close all connections."""
+
+
+class _Silent(Recorder):
+    """Files nothing: requests of `before` and `after` are not in the metrics."""
+
+    def __init__(self) -> None:
+        """No clock, no buckets."""
+
+    def endpoint(self, name: str, namespace: str = "") -> int:  # noqa: ARG002
+        return 0
+
+    def request(self, at_ns: int) -> None:
+        pass
+
+    def response(self, answer: Exchange, intended_ns: int = 0) -> None:
+        pass
+
+    def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
+        pass
+
+    def count(self, name: str, n: int = 1) -> None:
+        pass
+
+    def sample(self, name: str, value_ms: float) -> None:
+        pass
+
+
+class Program:
+    """A compiled script. `expectation_failed` becomes true with the first expectation that does not hold."""
+
+    def __init__(
+        self,
+        script: model.Script,
+        recorder: Recorder,
+        connections: Callable[[], Transport],
+        rng: Random,
+        *,
+        agent: str,
+        write_line: Callable[[str], None],
+    ) -> None:
+        """`connections` makes those of one virtual user; `write_line` takes lines for stdout (`log` and `expect`)."""
+        self.expectation_failed = False
+        self._script = script
+        self._recorder = recorder
+        self._connections = connections
+        self._rng = rng
+        self._payloads = [variables_of(payload, rng) for payload in script.payloads]
+        self._known: dict[str, Any] = dict(script.built_ins)
+        self._cookies_on = bool(script.http.cookies)
+        calls = functions(rng)
+        if script.fake_data is not None:
+            calls |= fake_functions(script.fake_data, rng)
+        setting = Setting(script, recorder, rng, calls, agent, write_line, self._note_failed_expectation)
+        self._scenarios = [_compile(scenario.flow, setting) for scenario in script.scenarios]
+        self._created = [f"{names.VUSERS_CREATED_BY_NAME}{scenario.label}" for scenario in script.scenarios]
+        self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
+        silent = replace(setting, recorder=_Silent())
+        self._before = _compile(script.before, silent)
+        self._after = _compile(script.after, silent)
+
+    def start_vu(self, intended_ns: int) -> None:
+        """Walk one scenario, picked by weight, to its end in the calling greenlet. Failures are recorded, not raised."""
+        recorder = self._recorder
+        chosen = bisect(self._weights, self._rng.random() * self._weights[-1]) if len(self._weights) > 1 else 0
+        recorder.count(self._created[chosen])
+        recorder.count(names.VUSERS_CREATED)
+        started_ns = now_ns()
+        connections = self._connections()
+        vu = Vu(self._variables(), connections.exchange, intended_ns, cookies_on=self._cookies_on)
+        try:
+            for act in self._scenarios[chosen]:
+                act(vu)
+        except VuFailedError as failed:
+            recorder.count(names.ERRORS + failed.name)
+            recorder.count(names.VUSERS_FAILED)
+        else:
+            recorder.count(names.VUSERS_FAILED, 0)
+            recorder.count(names.VUSERS_COMPLETED)
+            recorder.sample(names.SESSION_LENGTH, (now_ns() - started_ns) / 1e6)
+        finally:
+            connections.close()
+
+    def run_before(self) -> str | None:
+        """Run the `before` section; its variables are given to every user. The error's name where it failed."""
+        return self._run_section(self._before)
+
+    def run_after(self) -> str | None:
+        """Run the `after` section. The error's name where it failed."""
+        return self._run_section(self._after)
+
+    def _run_section(self, actions: Sequence[Action]) -> str | None:
+        if not actions:
+            return None
+        connections = self._connections()
+        vu = Vu(self._variables(), connections.exchange, 0, cookies_on=self._cookies_on)
+        try:
+            for act in actions:
+                act(vu)
+        except VuFailedError as failed:
+            return failed.name
+        finally:
+            connections.close()
+        self._known |= vu.variables
+        return None
+
+    def _variables(self) -> dict[str, Any]:
+        """What a new user knows: built-ins, then `before`, payload rows and variables, later ones winning."""
+        out = dict(self._known)
+        for row in self._payloads:
+            out.update(row())
+        rng = self._rng
+        for name, value in self._script.variables.items():
+            out[name] = (rng.choice(value) if value else UNDEFINED) if isinstance(value, list) else value
+        bits = f"{rng.getrandbits(128):032x}"
+        out["$uuid"] = (
+            f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{'89ab'[int(bits[16], 16) & 3]}{bits[17:20]}-{bits[20:]}"
+        )
+        return out
+
+    def _note_failed_expectation(self) -> None:
+        self.expectation_failed = True
+
+
+def _compile(steps: Sequence[model.Step], setting: Setting) -> tuple[Action, ...]:
+    return tuple(_compile_step(step, setting) for step in steps)
+
+
+def _compile_step(step: model.Step, setting: Setting) -> Action:
+    match step:
+        case model.Request():
+            return compile_request(step, setting)
+        case model.Think():
+            return _think(step, setting)
+        case model.Log():
+            return _log(step, setting)
+        case model.Loop():
+            return _loop(step, setting)
+        case model.Parallel():
+            return _parallel(step, setting)
+        case model.Broken(error):
+            return _broken(error)
+
+
+def _broken(error: str) -> Action:
+    def act(_: Vu) -> None:
+        raise VuFailedError(error)
+
+    return act
+
+
+def _log(step: model.Log, setting: Setting) -> Action:
+    line = compile_template(step.text, setting.calls)
+    return lambda vu: setting.write_line(text(line.render(vu.variables)))
+
+
+def _think(step: model.Think, setting: Setting) -> Action:
+    template = compile_template(step.duration, setting.calls)
+    jitter = setting.script.http.think_jitter if step.jitter is None else step.jitter
+    rng = setting.rng
+
+    def act(vu: Vu) -> None:
+        value = template.render(vu.variables)
+        length_s = think_seconds(value)
+        if length_s is None:
+            shown = text(step.duration if value is UNDEFINED else value)
+            raise VuFailedError(f"Invalid think time: {shown}")
+        gevent.sleep(max(0.0, length_s if jitter is None else jittered(length_s, jitter, rng)))
+
+    return act
+
+
+def jittered(length_s: float, jitter: Any, rng: Random) -> float:
+    """A think time, give or take: `"20%"` of it, or a number of ms. What is neither leaves it as it is."""
+    match = re.match(r"\s*(\d+)", text(jitter))
+    if not match:
+        return length_s
+    spread_s = length_s * int(match[1]) / 100 if "%" in text(jitter) else int(match[1]) / 1000
+    return max(0.0, length_s + rng.uniform(-spread_s, spread_s))
+
+
+def _loop(step: model.Loop, setting: Setting) -> Action:
+    actions = _compile(step.steps, setting)
+    if step.over is not None:
+        return _loop_over(step, actions)
+    count = compile_template(step.count, setting.calls)
+    if count.constant and isinstance(count.value, int) and count.value > 0:
+        return _loop_counted(step, actions, count.value)
+
+    def act(vu: Vu) -> None:
+        first, end = rounds(count.render(vu.variables))
+        variables = vu.variables
+        variables[step.index_name] = variables[step.element_name] = first
+        done = 0
+        while end == _FOR_EVER or first + done < end:
+            for each in actions:
+                each(vu)
+            done += 1
+            variables[step.index_name] = to_number(variables[step.index_name]) + 1
+            if done % _BREATHE_ROUNDS == 0:
+                gevent.sleep(0)
+
+    return act
+
+
+def _loop_counted(step: model.Loop, actions: tuple[Action, ...], count: int) -> Action:
+    """The hot path: a fixed number of rounds."""
+    index_name, element_name = step.index_name, step.element_name
+
+    def act(vu: Vu) -> None:
+        variables = vu.variables
+        variables[element_name] = variables[index_name] = 0
+        for done in range(1, count + 1):
+            for each in actions:
+                each(vu)
+            variables[index_name] = done
+
+    return act
+
+
+def _loop_over(step: model.Loop, actions: tuple[Action, ...]) -> Action:
+    def act(vu: Vu) -> None:
+        variables = vu.variables
+        over = get_path(variables, step.over) if isinstance(step.over, str) else step.over
+        if not isinstance(over, list | tuple):
+            return
+        variables[step.index_name] = 0
+        for done, element in enumerate(over):
+            variables[step.element_name] = element
+            for each in actions:
+                each(vu)
+            variables[step.index_name] = done + 1
+
+    return act
+
+
+def rounds(count: Any) -> tuple[int, float]:
+    """(first index, where it ends) of a loop's count: `3`, `"3"`, `"2-4"`; -1 ends never, what is no number at once."""
+    if isinstance(count, str):
+        bare = to_number(count)
+        if bare == bare:  # noqa: PLR0124 - NaN
+            return 0, bare
+        if _RANGE.search(count):
+            first, end = (to_number(part) for part in count.split("-")[:2])
+            return (int(first), end) if first == first and end == end else (0, 0)  # noqa: PLR0124 - NaN
+        return 0, 0
+    return (0, count) if isinstance(count, int | float) and not isinstance(count, bool) else (0, 0)
+
+
+def _parallel(step: model.Parallel, setting: Setting) -> Action:
+    """All branches at once; the user's one connection takes their requests one after another."""
+    branches = [_compile_step(inner, setting) for inner in step.steps]
+    shares_pool = setting.script.http.pool is not None
+
+    def act(vu: Vu) -> None:
+        exchange = vu.exchange
+        if not shares_pool:
+            vu.exchange = _one_at_a_time(exchange)
+        greenlets = [gevent.spawn(_outcome, branch, vu) for branch in branches]
+        try:
+            for greenlet in gevent.iwait(greenlets):
+                error = greenlet.get()
+                if error is not None:
+                    raise error
+        finally:
+            gevent.killall(greenlets)
+            vu.exchange = exchange
+
+    return act
+
+
+def _outcome(branch: Action, vu: Vu) -> VuFailedError | None:
+    """A failure as a value: gevent prints what a greenlet raises."""
+    try:
+        branch(vu)
+    except VuFailedError as failed:
+        return failed
+    return None
+
+
+def _one_at_a_time(exchange: Callable[..., Exchange | Failure]) -> Callable[..., Exchange | Failure]:
+    gate = BoundedSemaphore(1)
+
+    def gated(*arguments: Any, **options: Any) -> Exchange | Failure:
+        with gate:
+            return exchange(*arguments, **options)
+
+    return gated

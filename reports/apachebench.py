@@ -1,0 +1,415 @@
+"""ApacheBench 2.3's report: its figures by its own definitions, its text, and readers for both.
+
+Checked against `ab` itself (Apache 2.4): with arrays of whole microseconds, sorted ascending, n of them,
+
+- a mean is the sum divided by n, the fraction dropped; a standard deviation divides by n - 1, and is 0 for one request;
+- the median of an even n, or of one, is element n/2, counted from 0; of an odd n it is the mean of elements (n-1)/2
+  and (n+1)/2: half a place too high, but that is what ab prints, and what its reports can be compared by;
+- percentile p is element n*p/100 (rounded down), 100 is the largest; both tables round to whole ms, halves up;
+- connect is the start of the connection to its establishment (0 on a connection kept alive), total the start to the
+  last byte, processing total - connect, waiting the request having been written to the first byte of the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from math import sqrt
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.model import Extras, Period, Report, ReportError
+
+Microseconds = NDArray[np.int64]
+
+PERCENTILES: Final = (50, 66, 75, 80, 90, 95, 98, 99, 100)
+DOING_WHAT: Final = {
+    "connect": "the initial connection time",
+    "processing": "the processing time",
+    "waiting": "the waiting time",
+    "total": "the total time",
+}
+"""The rows of the table, and how ab calls each when it doubts it."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbFailures:
+    """Failed requests by kind. Length: an answer not as long as the first one; receive: the connection broke."""
+
+    connect: int = 0
+    receive: int = 0
+    length: int = 0
+    exceptions: int = 0
+
+    @property
+    def total(self) -> int:
+        """All kinds together."""
+        return self.connect + self.receive + self.length + self.exceptions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AbSamples:
+    """What a closed run measured. The arrays have an entry per completed request, failed ones too, in any order."""
+
+    host: str
+    port: int
+    path: str
+    concurrency: int
+    time_taken_s: float
+    connect_us: Microseconds
+    waiting_us: Microseconds
+    total_us: Microseconds
+    server_software: str = ""
+    document_length: int | None = 0
+    """Bytes of the first answer's body; None where lengths may vary (ab's -l)."""
+    total_bytes: int = 0
+    html_bytes: int = 0
+    failures: AbFailures = field(default_factory=AbFailures)
+    write_errors: int = 0
+    non_2xx: int = 0
+    keep_alive: int | None = None
+    """Requests on a connection kept alive; None where keep-alive was not asked for."""
+    body_sent_bytes: int | None = None
+    """Headers and bodies of requests that carry one; None where they carry none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AbRow:
+    """A row of the connection times, in ms: whole numbers but for the standard deviation, printed to one decimal."""
+
+    min: int
+    mean: int
+    sd: float
+    median: int
+    max: int
+
+    @classmethod
+    def of(cls, times: Microseconds) -> AbRow:
+        """By ab's definitions. `times`: at least one."""
+        ordered = np.sort(times)
+        count = len(ordered)
+        mean = int(ordered.sum()) // count
+        sd = sqrt(float(np.square(ordered - float(mean)).sum()) / (count - 1)) if count > 1 else 0.0
+        middle = int(ordered[count // 2])
+        if count > 1 and count % 2:
+            middle = (middle + int(ordered[count // 2 + 1])) // 2
+        return cls(_ms(int(ordered[0])), _ms(mean), sd / 1000, _ms(middle), _ms(int(ordered[-1])))
+
+    @property
+    def doubt(self) -> str | None:
+        """What ab says where mean and median lie more than one ("WARNING") or two ("ERROR") deviations apart."""
+        apart = abs(self.mean - self.median)
+        return "ERROR" if apart > 2 * self.sd else "WARNING" if apart > self.sd else None
+
+
+@dataclass(frozen=True, slots=True)
+class AbReport:
+    """The figures of one report. None, or no entry, where the report does not tell that figure."""
+
+    server_software: str | None = None
+    host: str | None = None
+    port: int | None = None
+    path: str | None = None
+    document_length: int | str | None = None
+    """Bytes, or "Variable"."""
+    concurrency: int | None = None
+    time_taken_s: float | None = None
+    complete: int | None = None
+    failed: int | None = None
+    failures: AbFailures | None = None
+    write_errors: int | None = None
+    non_2xx: int | None = None
+    keep_alive: int | None = None
+    total_bytes: int | None = None
+    body_sent_bytes: int | None = None
+    html_bytes: int | None = None
+    requests_per_second: float | None = None
+    time_per_request_ms: float | None = None
+    """Concurrency x time taken / requests: what one user waits."""
+    time_per_request_all_ms: float | None = None
+    """Time taken / requests."""
+    transfer_rate_kbytes_s: float | None = None
+    sent_kbytes_s: float | None = None
+    both_kbytes_s: float | None = None
+    rows: Mapping[str, AbRow] = field(default_factory=dict)
+    """By "connect", "processing", "waiting", "total"."""
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    """"WARNING" or "ERROR" by row, where ab prints that mean and median do not fit together."""
+    percentiles: Mapping[int, int] = field(default_factory=dict)
+    """Total time in whole ms by percentage of requests; a report on one request has none."""
+
+    @classmethod
+    def of(cls, samples: AbSamples) -> AbReport:
+        """The report on a run. Where nothing was completed there are no speeds and no tables."""
+        complete, seconds, sent = len(samples.total_us), samples.time_taken_s, samples.body_sent_bytes
+        rows = _rows(samples) if complete else {}
+        return cls(
+            server_software=samples.server_software,
+            host=samples.host,
+            port=samples.port,
+            path=samples.path,
+            document_length="Variable" if samples.document_length is None else samples.document_length,
+            concurrency=samples.concurrency,
+            time_taken_s=seconds,
+            complete=complete,
+            failed=samples.failures.total,
+            failures=samples.failures,
+            write_errors=samples.write_errors,
+            non_2xx=samples.non_2xx,
+            keep_alive=samples.keep_alive,
+            total_bytes=samples.total_bytes,
+            body_sent_bytes=sent,
+            html_bytes=samples.html_bytes,
+            rows=rows,
+            doubts={name: row.doubt for name, row in rows.items() if row.doubt is not None},
+            percentiles=_percentiles(samples.total_us) if complete > 1 else {},
+            **(_speeds(samples, complete) if complete and seconds > 0 else {}),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As values JSON has; figures that are not there are left out. `from_json` is its inverse."""
+        plain = ((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in _NESTED)
+        out = {name: value for name, value in plain if value is not None}
+        if self.failures is not None:
+            out["failures"] = _values(self.failures)
+        out["rows"] = {name: _values(row) for name, row in self.rows.items()}
+        out["doubts"] = dict(self.doubts)
+        out["percentiles"] = {str(p): ms for p, ms in self.percentiles.items()}
+        return out
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AbReport:
+        """Inverse of `to_json`. Raises ReportError for anything else."""
+        try:
+            plain = {key: value for key, value in data.items() if key not in _NESTED}
+            failures = data.get("failures")
+            return cls(
+                **plain,
+                failures=None if failures is None else AbFailures(**failures),
+                rows={name: AbRow(**row) for name, row in data.get("rows", {}).items()},
+                doubts=dict(data.get("doubts", {})),
+                percentiles={int(p): int(ms) for p, ms in data.get("percentiles", {}).items()},
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ReportError(f"not the figures of an ApacheBench report: {error}") from None
+
+    def as_report(self) -> Report:
+        """For a text of ab's own: a report with no metrics of Artillery's, only these figures."""
+        return Report(Period(start_ms=0), extras=Extras("ApacheBench 2.3", "closed", ab=self.to_json()))
+
+
+_NESTED = ("failures", "rows", "doubts", "percentiles")
+
+
+def _values(of: AbFailures | AbRow) -> dict[str, float]:
+    return {f.name: getattr(of, f.name) for f in fields(of)}
+
+
+def _ms(us: int) -> int:
+    """Whole ms, halves up."""
+    return (us + 500) // 1000
+
+
+def _rows(samples: AbSamples) -> dict[str, AbRow]:
+    return {
+        "connect": AbRow.of(samples.connect_us),
+        "processing": AbRow.of(samples.total_us - samples.connect_us),
+        "waiting": AbRow.of(samples.waiting_us),
+        "total": AbRow.of(samples.total_us),
+    }
+
+
+def _percentiles(total_us: Microseconds) -> dict[int, int]:
+    ordered = np.sort(total_us)
+    count = len(ordered)
+    return {p: _ms(int(ordered[min(count * p // 100, count - 1)])) for p in PERCENTILES}
+
+
+def _speeds(samples: AbSamples, complete: int) -> dict[str, Any]:
+    seconds, kbytes, sent = samples.time_taken_s, samples.total_bytes / 1024, samples.body_sent_bytes
+    return {
+        "requests_per_second": complete / seconds,
+        "time_per_request_ms": samples.concurrency * seconds * 1000 / complete,
+        "time_per_request_all_ms": seconds * 1000 / complete,
+        "transfer_rate_kbytes_s": kbytes / seconds,
+        "sent_kbytes_s": None if sent is None else sent / 1024 / seconds,
+        "both_kbytes_s": None if sent is None else (kbytes + sent / 1024) / seconds,
+    }
+
+
+# The text
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """`label:` in 24 columns, the figure, and what ab writes after it. Writer and reader both go by these."""
+
+    label: str
+    attribute: str
+    after: str = ""
+    digits: int | None = 0
+    """Decimals of the figure; None for text."""
+    if_any: bool = False
+    """Printed only where the figure is not zero."""
+
+    def text(self, report: AbReport) -> str | None:
+        """The line, or None where there is none."""
+        value = getattr(report, self.attribute)
+        if value is None or (self.if_any and not value):
+            return None
+        label = f"{self.label}:" if self.label else ""
+        figure = value if isinstance(value, str) else f"{value:.{self.digits or 0}f}"
+        return f"{label:<24}{figure}{'' if value == 'Variable' else self.after}"
+
+    def read(self, line: str) -> Any:
+        """The figure, of a line whose runs of spaces are single ones; None if the line is another."""
+        label = f"{re.escape(self.label)}: ?" if self.label else ""
+        if self.digits is None:
+            found = re.fullmatch(f"{label}(.*)", line)
+            return found and found[1]
+        found = re.fullmatch(f"{label}([0-9.]+|Variable)(?:{re.escape(self.after)})?", line)
+        if not found or found[1] == "Variable":
+            return found and found[1]
+        return float(found[1]) if self.digits else int(found[1])
+
+
+_ABOUT = (
+    (
+        _Line("Server Software", "server_software", digits=None),
+        _Line("Server Hostname", "host", digits=None),
+        _Line("Server Port", "port"),
+    ),
+    (_Line("Document Path", "path", digits=None), _Line("Document Length", "document_length", " bytes")),
+)
+_COUNTS = (
+    _Line("Concurrency Level", "concurrency"),
+    _Line("Time taken for tests", "time_taken_s", " seconds", 3),
+    _Line("Complete requests", "complete"),
+    _Line("Failed requests", "failed"),
+)
+_MORE = (
+    _Line("Write errors", "write_errors", if_any=True),
+    _Line("Non-2xx responses", "non_2xx", if_any=True),
+    _Line("Keep-Alive requests", "keep_alive"),
+    _Line("Total transferred", "total_bytes", " bytes"),
+    _Line("Total body sent", "body_sent_bytes"),
+    _Line("HTML transferred", "html_bytes", " bytes"),
+    _Line("Requests per second", "requests_per_second", " [#/sec] (mean)", 2),
+    _Line("Time per request", "time_per_request_ms", " [ms] (mean)", 3),
+    _Line("Time per request", "time_per_request_all_ms", " [ms] (mean, across all concurrent requests)", 3),
+    _Line("Transfer rate", "transfer_rate_kbytes_s", " [Kbytes/sec] received", 2),
+    _Line("", "sent_kbytes_s", " kb/s sent", 2),
+    _Line("", "both_kbytes_s", " kb/s total", 2),
+)
+_ALL_LINES = (*_ABOUT[0], *_ABOUT[1], *_COUNTS, *_MORE)
+_DOUBT = {
+    "ERROR": (
+        "ERROR: The median and mean for {} are more than twice the standard\n"
+        "       deviation apart. These results are NOT reliable."
+    ),
+    "WARNING": (
+        "WARNING: The median and mean for {} are not within a normal deviation\n"
+        "        These results are probably not that reliable."
+    ),
+}
+
+
+def opening_text(host: str, tool: str) -> str:
+    """What stands above a run: whose work this is (not Apache's), and ab's line to be completed by `CLOSING`."""
+    return f"This is {tool}, reporting as ApacheBench, Version 2.3\n\nBenchmarking {host} (be patient)..."
+
+
+CLOSING: Final = "..done\n\n\n"
+"""Completes `opening_text` when the run is over; the report follows."""
+
+
+def to_text(report: AbReport) -> str:
+    """The report from "Server Software:" on, to the character; a line whose figure is missing is left out."""
+    kinds = report.failures
+    blocks = [_block(lines, report) for lines in _ABOUT]
+    blocks.append(_block(_COUNTS, report) + _failures(kinds) + _block(_MORE, report))
+    blocks.append(list(_table(report)))
+    blocks.append(list(_percentages(report)))
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def _block(lines: tuple[_Line, ...], report: AbReport) -> list[str]:
+    return [text for line in lines if (text := line.text(report)) is not None]
+
+
+def _failures(kinds: AbFailures | None) -> list[str]:
+    if kinds is None or not kinds.total:
+        return []
+    counts = f"Connect: {kinds.connect}, Receive: {kinds.receive}, Length: {kinds.length}"
+    return [f"   ({counts}, Exceptions: {kinds.exceptions})"]
+
+
+def _table(report: AbReport) -> Iterator[str]:
+    if report.rows:
+        yield "Connection Times (ms)"
+        yield "              min  mean[+/-sd] median   max"
+    for name in DOING_WHAT:
+        if name in report.rows:
+            row = report.rows[name]
+            label = f"{name.capitalize()}:"
+            yield f"{label:<12}{row.min:5d} {row.mean:4d} {row.sd:5.1f} {row.median:6d} {row.max:7d}"
+    for name, what in DOING_WHAT.items():
+        if name in report.doubts:
+            yield _DOUBT[report.doubts[name]].format(what)
+
+
+def _percentages(report: AbReport) -> Iterator[str]:
+    if report.percentiles:
+        yield "Percentage of the requests served within a certain time (ms)"
+    for percentage, ms in sorted(report.percentiles.items()):
+        yield f" {percentage:3d}%  {ms:5d}{' (longest request)' if percentage == 100 else ''}"
+
+
+_FAILURES_LINE = re.compile(
+    r"\(?Connect: ?(?P<connect>\d+), ?(?:Receive: ?(?P<receive>\d+), ?)?"
+    r"Length: ?(?P<length>\d+), ?Exceptions: ?(?P<exceptions>\d+)\)?"
+)
+_ROW_LINE = re.compile(r"(Connect|Processing|Waiting|Total): ?(\d+) (\d+) ([\d.]+) (\d+) (\d+)")
+_PERCENTILE_LINE = re.compile(r"(\d+) ?% (\d+)(?: ?\(longest request\))?")
+_DOUBT_LINE = re.compile(r"(WARNING|ERROR): The median and mean for (.+) are (?:not within|more than)")
+
+
+def from_text(text: str) -> AbReport:
+    """The first report in a text: ab's own, or as people paste it, with its alignment lost and prose around it.
+
+    What the text does not show is None, but for what ab shows only when it is not zero: that is 0 where its neighbours
+    are shown. Raises ReportError where no figure of such a report is found.
+    """
+    found: dict[str, Any] = {"rows": {}, "doubts": {}, "percentiles": {}}
+    for raw in text.splitlines():
+        line = " ".join(raw.strip(" \t>|`*#").split())
+        if line.startswith("Server Software:") and "complete" in found:
+            break  # the next report
+        _read_line(line, found)
+    if not {"complete", "requests_per_second", "time_taken_s"} & found.keys():
+        raise ReportError("not an ApacheBench report: it has neither its request counts nor its rates")
+    if {"failed", "total_bytes"} <= found.keys():
+        found = {"write_errors": 0, "non_2xx": 0, **found}
+        if not found["failed"]:
+            found.setdefault("failures", AbFailures())
+    return AbReport(**found)
+
+
+def _read_line(line: str, found: dict[str, Any]) -> None:
+    if kinds := _FAILURES_LINE.fullmatch(line):
+        found["failures"] = AbFailures(**{kind: int(count or 0) for kind, count in kinds.groupdict().items()})
+    elif row := _ROW_LINE.fullmatch(line):
+        low, mean, sd, median, high = row.groups()[1:]
+        found["rows"][row[1].lower()] = AbRow(int(low), int(mean), float(sd), int(median), int(high))
+    elif percentile := _PERCENTILE_LINE.fullmatch(line):
+        found["percentiles"][int(percentile[1])] = int(percentile[2])
+    elif doubt := _DOUBT_LINE.match(line):
+        found["doubts"].update({name: doubt[1] for name, what in DOING_WHAT.items() if what == doubt[2]})
+    else:
+        for known in _ALL_LINES:
+            if known.attribute not in found and (value := known.read(line)) is not None:
+                found[known.attribute] = value
+                return

@@ -1,0 +1,187 @@
+"""Artillery 2.0's console text, to the character: what its users compare, paste and parse.
+
+Each function returns whole lines, newlines included: written one after the other they give Artillery's console. Times
+of day are local (or of the given zone), without a date. Metrics beyond Artillery's are never printed here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
+from math import isfinite
+
+from reports.model import PERIOD_MS, Period, Report
+from reports.names import ENDPOINT, beyond_artillery
+
+HIDDEN = (ENDPOINT,)
+"""Metrics whose names contain one of these are in the JSON only, unless the script itself lists the plugin."""
+
+ROWS = ("min", "max", "mean", "median", "p95", "p99")
+"""What is printed of a summary, in this order."""
+
+WIDTH = 79
+"""Column of the last dot; on a terminal narrower than that, Artillery uses max(50, columns)."""
+
+
+def run_id_line(run_id: str) -> str:
+    """The first line of a run."""
+    return f"Test run id: {run_id}\n"
+
+
+def phase_started(
+    name: str | None, index: int, duration: str, at_ms: float, *, tz: tzinfo | None = None, colour: bool = False
+) -> str:
+    """A phase line and the empty one after it. `duration` is the text of the script, `at_ms` epoch milliseconds."""
+    return _phase_line("started", name, index, duration, at_ms, tz, colour)
+
+
+def phase_completed(
+    name: str | None, index: int, duration: str, at_ms: float, *, tz: tzinfo | None = None, colour: bool = False
+) -> str:
+    """As `phase_started`."""
+    return _phase_line("completed", name, index, duration, at_ms, tz, colour)
+
+
+def period_text(
+    period: Period,
+    *,
+    hidden: tuple[str, ...] = HIDDEN,
+    width: int = WIDTH,
+    tz: tzinfo | None = None,
+    colour: bool = False,
+) -> str:
+    """The periodic report of one slice; its heading names the slice's end. Two empty lines follow it."""
+    heading = f"Metrics for period to: {time_of_day(period.start_ms + PERIOD_MS, tz)}"
+    first, last = period.first_metric_ms, period.last_metric_ms
+    seconds = 0.0 if first is None or last is None else (last - first) / 1000
+    rule = "-" * len(heading)
+    span = _painted(f"(width: {js_number(seconds)}s)", _GREY, colour)
+    body = metrics_text(period, hidden=hidden, width=width, colour=colour)
+    return f"{rule}\n{heading} {span}\n{rule}\n\n{body}\n\n"
+
+
+def summary_text(
+    report: Report,
+    at_ms: float | None = None,
+    *,
+    hidden: tuple[str, ...] = HIDDEN,
+    width: int = WIDTH,
+    tz: tzinfo | None = None,
+    colour: bool = False,
+) -> str:
+    """The summary report. `at_ms` (epoch): the heading's time; by default the last event's, left out if unknown."""
+    at = report.aggregate.last_metric_ms if at_ms is None else at_ms
+    heading = "Summary report" if at is None else f"Summary report @ {time_of_day(at, tz)}"
+    rule = "-" * len(heading)
+    return f"{rule}\n{heading}\n{rule}\n\n{metrics_text(report.aggregate, hidden=hidden, width=width, colour=colour)}"
+
+
+def metrics_text(period: Period, *, hidden: tuple[str, ...] = HIDDEN, width: int = WIDTH, colour: bool = False) -> str:
+    """The metric lines alone, sorted by UTF-16 code unit."""
+    names = {n for n in (*period.counters, *period.rates, *period.summaries) if not beyond_artillery(n)}
+    if not names:
+        return "No measurements recorded during this period\n"
+    shown = sorted((n for n in names if not any(part in n for part in hidden)), key=_utf16)
+    return "\n".join(line for name in shown for line in _metric_lines(period, name, width, colour)) + "\n"
+
+
+def finished_text(seconds: float) -> str:
+    """The line between the last periodic report and the summary, and the empty one after it."""
+    return f"All VUs finished. Total time: {total_time_text(seconds)}\n\n"
+
+
+def log_file_line(path: str) -> str:
+    """The line after the summary of a run with an output file."""
+    return f"Log file: {path}\n"
+
+
+def total_time_text(seconds: float) -> str:
+    """Floored to seconds: `1 minute, 1 second`; smaller units are always there once a larger one is."""
+    rest, names = int(seconds), ("day", "hour", "minute", "second")
+    counts: list[int] = []
+    for size in (86_400, 3_600, 60, 1):
+        counts.append(rest // size)
+        rest %= size
+    first = next((i for i, count in enumerate(counts) if count), len(counts) - 1)
+    pairs = zip(counts[first:], names[first:], strict=True)
+    return ", ".join(f"{count} {name}{'' if count == 1 else 's'}" for count, name in pairs)
+
+
+def time_of_day(at_ms: float, tz: tzinfo | None = None) -> str:
+    """`23:59:07(+0000)`; the local zone if none is given."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(tz).strftime("%H:%M:%S(%z)")
+
+
+def js_number(value: float) -> str:
+    """A number as JavaScript's Number::toString writes it (ECMA-262, 6.1.6.1.20): `2`, `0.7`, `1e+21`, `1.5e-7`."""
+    if isinstance(value, int):
+        return str(value) if abs(value) < 10**21 else js_number(float(value))
+    if not isfinite(value):
+        return "NaN" if value != value else f"{'-' if value < 0 else ''}Infinity"  # noqa: PLR0124 - NaN's own test
+    if value == 0:
+        return "0"
+    sign, digits, point = _shortest_digits(value)
+    count = len(digits)
+    if count <= point <= 21:
+        return sign + digits + "0" * (point - count)
+    if 0 < point <= 21:
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    mantissa = digits if count == 1 else f"{digits[0]}.{digits[1:]}"
+    return f"{sign}{mantissa}e{point - 1:+d}"
+
+
+def _shortest_digits(value: float) -> tuple[str, str, int]:
+    """Sign, the shortest digits that read back as the same double, and where the point stands among them."""
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = whole + fraction
+    leading = len(digits) - len(digits.lstrip("0"))
+    point = len(whole) + int(exponent or 0) - leading
+    return sign, digits.strip("0"), point
+
+
+def _phase_line(
+    what: str, name: str | None, index: int, duration: str, at_ms: float, tz: tzinfo | None, colour: bool
+) -> str:
+    unit = "s" if re.fullmatch(r"[0-9]+(\.0*)?", duration) else ""
+    shown = _painted(name or "unnamed", _GREEN, colour)
+    return f"Phase {what}: {shown} (index: {index}, duration: {duration}{unit}) {time_of_day(at_ms, tz)}\n\n"
+
+
+def _metric_lines(period: Period, name: str, width: int, colour: bool) -> Iterator[str]:
+    """More than one kind may go by one name; Artillery prints counter, summary and rate in this order."""
+    if name in period.counters:
+        yield _line(name, js_number(period.counters[name]), width, colour)
+    if name in period.summaries:
+        yield f"{_utf16(name).decode('utf-16-be', 'replace')}:"
+        for row in ROWS:
+            value = getattr(period.summaries[name], row)
+            if value is not None:
+                yield _line(f"  {row}", js_number(value), width, colour)
+    if name in period.rates:
+        yield _line(name, f"{js_number(period.rates[name].per_second)}/sec", width, colour)
+
+
+def _line(label: str, value: str, width: int, colour: bool) -> str:
+    """Lengths are JavaScript's, in UTF-16 code units."""
+    units = _utf16(f"{label}:")
+    if len(units) > 2 * width:
+        units = units[: 2 * (width - 3)] + _utf16("...")
+    dots = "." * (width - len(units) // 2)
+    return f"{units.decode('utf-16-be', 'replace')} {_painted(dots, _GREY, colour)} {value}"
+
+
+_GREEN, _GREY = 32, 90
+
+
+def _painted(text: str, code: int, colour: bool) -> str:
+    return f"\x1b[{code}m{text}\x1b[39m" if colour and text else text
+
+
+def _utf16(name: str) -> bytes:
+    """JavaScript sorts and counts by UTF-16 code unit; half a surrogate pair is printed as U+FFFD."""
+    return name.encode("utf-16-be", "surrogatepass")

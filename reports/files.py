@@ -1,0 +1,52 @@
+"""Writing a file so that whoever reads it finds the old text or the new one, never half of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+class WriteError(OSError):
+    """A file could not be written. Its message is one line that names the file and the reason."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def check_writable(path: Path) -> None:
+    """Raises WriteError if `path` is a folder, or cannot be created in its folder: to be asked before a long run."""
+    folder = path.resolve().parent
+    if path.is_dir():
+        raise WriteError(f"cannot write {path}: it is a folder")
+    if not folder.is_dir():
+        raise WriteError(f"cannot write {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(f"cannot write {path}: no permission to write in {folder}")
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes UTF-8 to a temporary file beside `path`, then renames it over `path`. Raises WriteError.
+
+    A pipe or device (/dev/stdout) is written to as it stands; a symbolic link keeps pointing where it points.
+    """
+    path = Path(path)
+    content = text.encode("utf-8", "replace")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise _failure(path, error) from None
+        return
+    check_writable(path)
+    target = path.resolve()
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _failure(path, error) from None
+
+
+def _failure(path: Path, error: OSError) -> WriteError:
+    return WriteError(f"cannot write {path}: {error.strerror or error}")

@@ -1,0 +1,77 @@
+"""Several measurements, made at once or one after the other, as one: exact, because sketches merge exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from reports.model import Extras, Period, Rate, Report, ReportError, aggregate
+
+_Value = TypeVar("_Value")
+
+
+def merge(reports: Sequence[Report]) -> Report:
+    """One report on all runs: slices of the same time become one, and the aggregate is that of the slices.
+
+    Raises ReportError where a distribution has no sketch (a document of another tool): percentiles cannot be merged.
+    """
+    if len(reports) == 1:
+        return reports[0]
+    for number, report in enumerate(reports, 1):
+        bare = sorted(n for p in (report.aggregate, *report.periods) for n in p.summaries.keys() - p.sketches.keys())
+        if bare:
+            raise ReportError(
+                f"report {number} cannot be merged: {bare[0]} has no sketch, and percentiles do not add up"
+            )
+        if not report.periods:
+            raise ReportError(f"report {number} cannot be merged: it has no periods")
+    return Report.of(merge_periods(p for r in reports for p in r.periods), _extras([r.extras for r in reports]))
+
+
+def merge_periods(periods: Iterable[Period]) -> list[Period]:
+    """In time order, one period for each start: counters add up, sketches merge, rates are those of all events.
+
+    A rate without count and instants (not ours) adds its events per second.
+    """
+    same: dict[int, list[Period]] = {}
+    for period in periods:
+        same.setdefault(period.start_ms, []).append(period)
+    return [parts[0] if len(parts) == 1 else _one(parts) for _, parts in sorted(same.items())]
+
+
+def _one(parts: list[Period]) -> Period:
+    rates: dict[str, list[Rate]] = {}
+    for part in parts:
+        for name, rate in part.rates.items():
+            rates.setdefault(name, []).append(rate)
+    return replace(aggregate(parts), rates={name: _rate(some) for name, some in rates.items()})
+
+
+def _rate(rates: list[Rate]) -> Rate:
+    counts = [r.count for r in rates if r.count is not None]
+    firsts = [r.first_ms for r in rates if r.first_ms is not None]
+    lasts = [r.last_ms for r in rates if r.last_ms is not None]
+    if len(counts) == len(firsts) == len(lasts) == len(rates):
+        return Rate.of(sum(counts), min(firsts), max(lasts))
+    return Rate(sum(r.per_second for r in rates))
+
+
+def _extras(extras: list[Extras | None]) -> Extras | None:
+    known = [e for e in extras if e is not None]
+    if not known:
+        return None
+    warnings = dict.fromkeys(w for e in known for w in e.warnings)
+    return Extras(
+        tool_version=_common([e.tool_version for e in known], "several"),
+        model=_common([e.model for e in known], "several"),
+        partial=any(e.partial for e in known),
+        environment=_common([e.environment for e in known], {"runs": [dict(e.environment) for e in known]}),
+        generator=_common([e.generator for e in known], {"runs": [dict(e.generator) for e in known]}),
+        warnings=tuple(warnings),
+    )
+
+
+def _common(values: list[_Value], otherwise: Any) -> Any:
+    """The value that all have, or something else."""
+    return values[0] if all(value == values[0] for value in values) else otherwise

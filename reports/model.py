@@ -1,0 +1,178 @@
+"""The report as a value: periods of counters, rates and summaries, and what goes beyond Artillery. Frozen; no I/O.
+
+Rules of merging and rounding are Artillery 2.0's, so that a saved report says what Artillery would have said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import floor
+from typing import Any
+
+from reports.sketch import Sketch
+
+FORMAT_VERSION = 1
+"""Of the `poolbench` key of a JSON report."""
+
+PERIOD_MS = 10_000
+"""Reporting slice, aligned to the wall clock."""
+
+SUMMARY_KEYS = ("min", "max", "count", "mean", "p50", "median", "p75", "p90", "p95", "p99", "p999")
+QUANTILES = {"p50": 0.5, "median": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+
+
+class ReportError(ValueError):
+    """A text is not a report of the kind asked for, or a report lacks what is asked of it. Its message is one line."""
+
+
+def round_half_up(value: float, digits: int = 0) -> float:
+    """Rounding as JavaScript's Math.round does: halves go up; Python's `round` goes to even."""
+    scale: int = 10**digits
+    return floor(value * scale + 0.5) / scale
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a report says of one distribution. What the document did not carry is None."""
+
+    min: float | None = None
+    max: float | None = None
+    count: int | None = None
+    mean: float | None = None
+    p50: float | None = None
+    p75: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    p999: float | None = None
+
+    @property
+    def median(self) -> float | None:
+        """Artillery prints the 50th percentile under two names."""
+        return self.p50
+
+    @classmethod
+    def of(cls, sketch: Sketch) -> Summary:
+        """Rounded to one decimal, halves up. Raises ValueError for an empty sketch: leave such a metric out."""
+        quantiles = {k: round_half_up(sketch.quantile(q), 1) for k, q in QUANTILES.items() if k != "median"}
+        return cls(
+            min=round_half_up(sketch.min, 1),
+            max=round_half_up(sketch.max, 1),
+            count=sketch.count,
+            mean=round_half_up(sketch.mean, 1),
+            **quantiles,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Events per second of one period; `count`, `first_ms`, `last_ms` (epoch) let periods of several workers merge."""
+
+    per_second: int
+    count: int | None = None
+    first_ms: int | None = None
+    last_ms: int | None = None
+
+    @classmethod
+    def of(cls, count: int, first_ms: int, last_ms: int) -> Rate:
+        """round(count / max(1 s, time from the first event to the last))."""
+        return cls(int(round_half_up(count / max(1.0, (last_ms - first_ms) / 1000))), count, first_ms, last_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """One reporting slice, or the aggregate of all. Instants are whole epoch ms, None where no such event was.
+
+    Metrics beyond Artillery's (`names.beyond_artillery`) stand among the others; the writers keep them apart.
+    `summaries` has each name that `sketches` has; documents of other tools have summaries alone.
+    """
+
+    start_ms: int
+    counters: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, Rate] = field(default_factory=dict)
+    summaries: Mapping[str, Summary] = field(default_factory=dict)
+    sketches: Mapping[str, Sketch] = field(default_factory=dict)
+    first_counter_ms: int | None = None
+    last_counter_ms: int | None = None
+    first_histogram_ms: int | None = None
+    last_histogram_ms: int | None = None
+
+    @property
+    def first_metric_ms(self) -> int | None:
+        """Time of the first event of any kind."""
+        return _least(self.first_counter_ms, self.first_histogram_ms)
+
+    @property
+    def last_metric_ms(self) -> int | None:
+        """Time of the last event of any kind."""
+        return _most(self.last_counter_ms, self.last_histogram_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a report of ours says beyond Artillery's document: the `poolbench` key, its sketches left to the periods.
+
+    `partial`: the run did not reach its planned end. `model`: "open" or "closed" workload. `environment`: CPU, kernel,
+    versions, settings. `generator`: the generator's own health (CPU seconds and share, clocks, lag bounds).
+    `ab`: the figures of an ApacheBench report as `apachebench.AbReport.to_json` gives them, for `ab` runs.
+    """
+
+    tool_version: str
+    model: str
+    partial: bool = False
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    generator: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    ab: Mapping[str, Any] | None = None
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A finished run: the aggregate, its periods in time order, and our extras where the document had them."""
+
+    aggregate: Period
+    periods: tuple[Period, ...] = ()
+    extras: Extras | None = None
+
+    @classmethod
+    def of(cls, periods: Iterable[Period], extras: Extras | None = None) -> Report:
+        """The aggregate of measured periods: counters add up, sketches merge, rates are averaged as Artillery does."""
+        ordered = tuple(sorted(periods, key=lambda p: p.start_ms))
+        return cls(aggregate(ordered), ordered, extras)
+
+
+def aggregate(periods: Iterable[Period]) -> Period:
+    """Artillery's aggregate. A rate: round(sum over periods / number of periods), those without it included."""
+    parts = list(periods)
+    sums: dict[str, int] = {}
+    rate_sums: dict[str, int] = {}
+    parts_of: dict[str, list[Sketch]] = {}
+    for part in parts:
+        for name, count in part.counters.items():
+            sums[name] = sums.get(name, 0) + count
+        for name, rate in part.rates.items():
+            rate_sums[name] = rate_sums.get(name, 0) + rate.per_second
+        for name, sketch in part.sketches.items():
+            parts_of.setdefault(name, []).append(sketch)
+    sketches = {name: Sketch.merged(some) for name, some in parts_of.items()}
+    return Period(
+        start_ms=max((p.start_ms for p in parts), default=0),
+        counters=sums,
+        rates={name: Rate(int(round_half_up(total / len(parts)))) for name, total in rate_sums.items()},
+        summaries={name: Summary.of(sketch) for name, sketch in sketches.items()},
+        sketches=sketches,
+        first_counter_ms=_least(*(p.first_counter_ms for p in parts)),
+        last_counter_ms=_most(*(p.last_counter_ms for p in parts)),
+        first_histogram_ms=_least(*(p.first_histogram_ms for p in parts)),
+        last_histogram_ms=_most(*(p.last_histogram_ms for p in parts)),
+    )
+
+
+def _least(*instants: int | None) -> int | None:
+    return min((i for i in instants if i is not None), default=None)
+
+
+def _most(*instants: int | None) -> int | None:
+    return max((i for i in instants if i is not None), default=None)

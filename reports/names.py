@@ -1,0 +1,47 @@
+"""Every metric name, once. Times are milliseconds; each says from which instant to which.
+
+The instants of one exchange: intended (the plan's), started (the generator began it), connected, written (last byte of
+the request given to the kernel), first byte, last byte.
+"""
+
+from __future__ import annotations
+
+# Artillery's own names (Artillery 2.0, HTTP engine).
+VUSERS_CREATED = "vusers.created"
+VUSERS_CREATED_BY_NAME = "vusers.created_by_name."
+VUSERS_SKIPPED = "vusers.skipped"
+VUSERS_COMPLETED = "vusers.completed"
+VUSERS_FAILED = "vusers.failed"
+SESSION_LENGTH = "vusers.session_length"
+"""Start of the VU to the end of its scenario, think time included; completed VUs only."""
+REQUESTS = "http.requests"
+REQUEST_RATE = "http.request_rate"
+RESPONSES = "http.responses"
+CODES = "http.codes."
+RESPONSE_TIME = "http.response_time"
+"""Written to first byte."""
+DOWNLOADED_BYTES = "http.downloaded_bytes"
+ERRORS = "errors."
+ENDPOINT = "plugins.metrics-by-endpoint"
+
+# Beyond Artillery: written under the `poolbench` key of a JSON report, never among Artillery's metrics.
+INTENDED = "http.response_time.intended"
+"""Intended start to last byte: what a user waits who arrives by the plan. Free of coordinated omission."""
+START_LAG = "loadgen.start_lag"
+"""Intended start to actual start of a VU: the generator's own lateness."""
+LATE = "loadgen.late"
+"""Counter: VUs started more than 10 ms after their intended start."""
+SERVER = "server."
+"""`server.<name>`: duration of the entry <name> of the answer's Server-Timing header."""
+
+_BEYOND = ("loadgen.", SERVER, INTENDED)
+
+
+def beyond_artillery(name: str) -> bool:
+    """Whether a metric is ours, not Artillery's: kept out of the Artillery part of a report and of its console text."""
+    return name.startswith(_BEYOND)
+
+
+def status_class(status: int) -> str:
+    """`http.response_time.2xx` and so on."""
+    return f"{RESPONSE_TIME}.{status // 100}xx"

@@ -1,0 +1,197 @@
+"""A quantile sketch as a value: DDSketch with exact integer counts, built from whole arrays.
+
+A DDSketch of relative accuracy alpha answers any quantile with a value within alpha of a sample of that rank, in memory
+that grows with the logarithm of the range: about 700 bins for 1 us to 1 h at alpha 0.01. Two sketches merge into
+exactly the sketch of both inputs. Paper: Masson, Rim, Lee, "DDSketch", VLDB 12 (2019),
+vldb.org/pvldb/vol12/p2195-masson.pdf.
+
+The arithmetic of record is the `ddsketch` package's LogarithmicMapping: bucket k = ceil(log_gamma x) with
+gamma = (1 + alpha) / (1 - alpha), representative value 2 gamma^k / (1 + gamma), zeros apart. Ours is the storage: numpy
+arrays, because the package adds one sample at a time (0.4 us each) and counts in floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import Any
+
+import numpy as np
+from ddsketch.mapping import LogarithmicMapping
+from numpy.typing import ArrayLike, NDArray
+
+RELATIVE_ACCURACY = 0.01
+"""Artillery's: 1 % of the value, at every quantile."""
+
+_MAPPINGS: dict[float, LogarithmicMapping] = {}
+_NEAR_EDGE = 1e-9  # of a bucket: the scalar log decides there, since numpy's may differ in the last bit
+
+
+def _mapping(relative_accuracy: float) -> LogarithmicMapping:
+    found = _MAPPINGS.get(relative_accuracy)
+    if found is None:
+        found = _MAPPINGS[relative_accuracy] = LogarithmicMapping(relative_accuracy)
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bins:
+    """Counts of consecutive buckets: `counts[i]` samples in bucket `offset + i`. No zeros at either end."""
+
+    offset: int
+    counts: NDArray[np.int64]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bins) and self.offset == other.offset and np.array_equal(self.counts, other.counts)
+
+    def __hash__(self) -> int:
+        return hash((self.offset, self.counts.tobytes()))
+
+    @property
+    def total(self) -> int:
+        """Number of samples."""
+        return int(self.counts.sum())
+
+
+NO_BINS = Bins(0, np.zeros(0, np.int64))
+
+
+def _bins_of(values: NDArray[np.float64], mapping: LogarithmicMapping) -> Bins:
+    if not len(values):
+        return NO_BINS
+    exact = np.log2(values) * mapping._multiplier  # noqa: SLF001 - the mapping's own formula, vectorised
+    keys = np.ceil(exact).astype(np.int64)
+    for i in np.flatnonzero(np.abs(exact - np.rint(exact)) < _NEAR_EDGE):
+        keys[i] = mapping.key(float(values[i]))
+    offset = int(keys.min())
+    return Bins(offset, np.bincount(keys - offset).astype(np.int64))
+
+
+def _bins_from_json(data: Mapping[str, Any]) -> Bins:
+    counts = np.asarray(data["counts"], np.int64)
+    if counts.ndim != 1 or (len(counts) and counts.min() < 0):
+        raise ValueError("the counts of a sketch are a list of whole numbers from 0 up")
+    return Bins(int(data["offset"]), counts)
+
+
+def _merge_bins(parts: list[Bins]) -> Bins:
+    parts = [p for p in parts if len(p.counts)]
+    if not parts:
+        return NO_BINS
+    low = min(p.offset for p in parts)
+    high = max(p.offset + len(p.counts) for p in parts)
+    counts = np.zeros(high - low, np.int64)
+    for p in parts:
+        counts[p.offset - low : p.offset - low + len(p.counts)] += p.counts
+    return Bins(low, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A frozen DDSketch. Values carry whatever unit the metric has (ms in every report of ours).
+
+    min, max, sum and count are exact; quantiles are within `relative_accuracy` and not clamped to min and max, as in
+    Artillery (one value of 54 has min = max = 54 and median 54.1).
+    """
+
+    positive: Bins
+    negative: Bins
+    zero_count: int
+    min: float
+    max: float
+    sum: float
+    relative_accuracy: float = RELATIVE_ACCURACY
+
+    @classmethod
+    def of(cls, values: ArrayLike, relative_accuracy: float = RELATIVE_ACCURACY) -> Sketch:
+        """Sketch of an array of finite numbers (any length, none included)."""
+        v = np.asarray(values, np.float64)
+        mapping = _mapping(relative_accuracy)
+        tiny = mapping.min_possible
+        positive, negative = v[v > tiny], -v[v < -tiny]
+        return cls(
+            positive=_bins_of(positive, mapping),
+            negative=_bins_of(negative, mapping),
+            zero_count=len(v) - len(positive) - len(negative),
+            min=float(v.min()) if len(v) else inf,
+            max=float(v.max()) if len(v) else -inf,
+            sum=float(v.sum()),
+            relative_accuracy=relative_accuracy,
+        )
+
+    @classmethod
+    def merged(cls, sketches: Iterable[Sketch]) -> Sketch:
+        """The sketch of all samples of all sketches. Raises ValueError where their accuracies differ."""
+        parts = list(sketches)
+        accuracies = {s.relative_accuracy for s in parts} or {RELATIVE_ACCURACY}
+        if len(accuracies) > 1:
+            raise ValueError(f"sketches of different relative accuracy cannot be merged: {sorted(accuracies)}")
+        return cls(
+            positive=_merge_bins([s.positive for s in parts]),
+            negative=_merge_bins([s.negative for s in parts]),
+            zero_count=sum(s.zero_count for s in parts),
+            min=min((s.min for s in parts), default=inf),
+            max=max((s.max for s in parts), default=-inf),
+            sum=sum(s.sum for s in parts),
+            relative_accuracy=accuracies.pop(),
+        )
+
+    @property
+    def count(self) -> int:
+        """Number of samples."""
+        return self.positive.total + self.negative.total + self.zero_count
+
+    @property
+    def mean(self) -> float:
+        """Exact mean. Raises ZeroDivisionError for an empty sketch."""
+        return self.sum / self.count
+
+    def quantile(self, q: float) -> float:
+        """Value of rank q * (count - 1), lower, not interpolated; 0 <= q <= 1. ValueError for an empty sketch."""
+        count = self.count
+        if not count or not 0 <= q <= 1:
+            raise ValueError(f"no quantile {q} of {count} samples")
+        mapping = _mapping(self.relative_accuracy)
+        rank = q * (count - 1)
+        below_zero = self.negative.total
+        if rank < below_zero:
+            # Counted from the far end: the largest magnitude is the smallest value.
+            from_zero = below_zero - 1 - rank
+            at = int(np.searchsorted(np.cumsum(self.negative.counts), ceil(from_zero), side="right"))
+            return -float(mapping.value(self.negative.offset + at))
+        rank -= below_zero
+        if rank < self.zero_count:
+            return 0.0
+        at = int(np.searchsorted(np.cumsum(self.positive.counts), rank - self.zero_count, side="right"))
+        return float(mapping.value(self.positive.offset + at))
+
+    def to_json(self) -> dict[str, Any]:
+        """Readable bins: relative accuracy, offset, counts, zero count, min, max, sum. `from_json` is its inverse."""
+        empty = not self.count
+        out: dict[str, Any] = {
+            "relative_accuracy": self.relative_accuracy,
+            "offset": self.positive.offset,
+            "counts": self.positive.counts.tolist(),
+            "zero_count": self.zero_count,
+            "min": None if empty else self.min,
+            "max": None if empty else self.max,
+            "sum": self.sum,
+        }
+        if len(self.negative.counts):
+            out["negative"] = {"offset": self.negative.offset, "counts": self.negative.counts.tolist()}
+        return out
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Sketch:
+        """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        below = data.get("negative")
+        return cls(
+            positive=_bins_from_json(data),
+            negative=NO_BINS if below is None else _bins_from_json(below),
+            zero_count=int(data["zero_count"]),
+            min=inf if data["min"] is None else float(data["min"]),
+            max=-inf if data["max"] is None else float(data["max"]),
+            sum=float(data["sum"]),
+            relative_accuracy=float(data["relative_accuracy"]),
+        )

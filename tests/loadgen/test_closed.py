@@ -1,0 +1,117 @@
+"""ApacheBench's workload: so many requests over so many users, failures told apart by kind."""
+
+import gevent
+import pytest
+
+from loadgen.clock import WallOffset, now_ns
+from loadgen.closed import ClosedRun, Workload
+from loadgen.exchange import Origin
+from loadgen.recorder import Recorder
+
+
+def run(server_port, *, stop_after=None, **work):
+    wall = WallOffset()
+    recorder = Recorder(wall)
+    closed = ClosedRun(Workload(Origin("http", "127.0.0.1", server_port), "/p?q=1", **work), recorder, wall, "test/1")
+    if stop_after is not None:
+        gevent.spawn_later(stop_after, closed.stop)
+    return closed, closed.run(), recorder.report().aggregate
+
+
+@pytest.mark.parametrize(("requests", "users"), [(1, 1), (7, 3), (50, 10), (10, 10)])
+def test_exactly_the_requests_asked_for_are_made(serve, ok_answer, requests, users):
+    server = serve(ok_answer())
+    _, samples, total = run(server.port, requests=requests, concurrency=users)
+    assert len(samples.total_us) == len(server.heads) == requests == total.counters["http.requests"]
+    assert samples.failures.total == samples.non_2xx == 0
+
+
+def test_each_request_has_a_connection_of_its_own_unless_kept_alive(serve, ok_answer):
+    server = serve(ok_answer())
+    run(server.port, requests=12, concurrency=3)
+    assert server.connections == 12
+    kept = serve(ok_answer(head=b"Connection: keep-alive\r\n"))
+    _, samples, _ = run(kept.port, requests=12, concurrency=3, keep_alive=True)
+    assert kept.connections == 3
+    assert samples.keep_alive == 12
+
+
+def test_the_request_is_written_as_ab_writes_it(serve, ok_answer):
+    server = serve(ok_answer())
+    run(server.port, headers=[("X-A", "1"), ("accept", "text/html")])
+    assert server.heads == [
+        b"GET /p?q=1 HTTP/1.0\r\nHost: 127.0.0.1:%d\r\nUser-Agent: test/1\r\nX-A: 1\r\naccept: text/html" % server.port
+    ]
+
+
+def test_users_are_at_work_at_the_same_time(serve, ok_answer):
+    def late(connection, _):
+        gevent.sleep(0.1)
+        connection.sendall(ok_answer())
+
+    before = now_ns()
+    _, samples, _ = run(serve(late).port, requests=10, concurrency=10)
+    assert now_ns() - before < 600_000_000
+    assert samples.total_us.min() > 99_000
+
+
+def test_an_answer_of_another_length_than_the_first_is_a_length_failure(serve, ok_answer):
+    count = iter(range(100))
+
+    def growing(connection, _):
+        connection.sendall(ok_answer(b"x" * (1 if next(count) % 2 else 2)))
+
+    _, samples, _ = run(serve(growing).port, requests=10)
+    assert (samples.failures.length, samples.document_length, len(samples.total_us)) == (5, 2, 10)
+
+
+def test_answers_other_than_2xx_are_counted(serve):
+    _, samples, _ = run(serve(b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").port, requests=4)
+    assert (samples.non_2xx, samples.failures.total) == (4, 0)
+
+
+def test_a_broken_connection_is_a_receive_failure_and_does_not_end_the_run(serve, ok_answer):
+    count = iter(range(100))
+
+    def now_and_then(connection, _):
+        if next(count) % 3:
+            connection.sendall(ok_answer())
+        return False
+
+    _, samples, total = run(serve(now_and_then).port, requests=9)
+    assert (samples.failures.receive, len(samples.total_us)) == (3, 9)
+    assert total.counters["errors.ECONNRESET"] == 3
+
+
+def test_an_answer_that_does_not_come_is_an_exception(serve):
+    _, samples, total = run(serve(lambda *_: gevent.sleep(1)).port, requests=2, concurrency=2, timeout_s=0.2)
+    assert samples.failures.exceptions == 2
+    assert total.counters["errors.ETIMEDOUT"] == 2
+
+
+def test_a_target_that_refuses_everything_is_given_up():
+    closed, samples, _ = run(1, requests=1000, concurrency=5)
+    assert closed.refused == "ECONNREFUSED"
+    assert len(samples.total_us) == 0
+    assert samples.failures.connect > 10
+
+
+def test_the_time_limit_ends_the_run(serve, ok_answer):
+    before = now_ns()
+    _, samples, _ = run(serve(ok_answer()).port, requests=10**9, concurrency=2, duration_s=0.3)
+    assert 0.29 < (now_ns() - before) / 1e9 < 1.0
+    assert 0.25 < samples.time_taken_s < 0.6
+    assert len(samples.total_us) > 10
+
+
+def test_an_interrupted_run_keeps_what_it_has(serve, ok_answer):
+    closed, samples, _ = run(serve(ok_answer()).port, requests=10**9, concurrency=2, stop_after=0.3)
+    assert closed.interrupted
+    assert len(samples.total_us) > 10
+
+
+def test_littles_law_holds(serve, ok_answer):
+    """Users = throughput x time in the system, for a closed workload without pauses."""
+    _, samples, _ = run(serve(ok_answer()).port, requests=500, concurrency=4)
+    in_flight = samples.total_us.sum() / 1e6 / samples.time_taken_s
+    assert in_flight == pytest.approx(4, rel=0.15)

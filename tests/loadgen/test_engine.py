@@ -1,0 +1,164 @@
+"""The engine: an open workload's plan is kept whatever happens to the users."""
+
+from random import Random
+
+import gevent
+import pytest
+
+from loadgen import engine as module
+from loadgen.clock import Alarm, WallOffset, now_ns
+from loadgen.engine import Engine, Listener, Watch
+from loadgen.recorder import Recorder
+from loadgen.script.model import Phase
+from reports import names
+
+
+class Users:
+    """A program whose users sleep for a time each."""
+
+    def __init__(self, sleep_s=0.0):
+        self.sleep_s = sleep_s
+        self.intended = []
+        self.finished = 0
+
+    def start_vu(self, intended_ns):
+        self.intended.append(intended_ns)
+        gevent.sleep(self.sleep_s)
+        self.finished += 1
+
+
+def phase(index=0, **law):
+    law = {"duration_s": 0.2, "duration_text": "0.2", **law}
+    return Phase(index=index, name=None, **law)
+
+
+def run(program, *phases, listener=None, stop_after=None):
+    wall = WallOffset()
+    recorder = Recorder(wall)
+    engine = Engine(program, phases, recorder, wall, Random(1))
+    for delay in stop_after or ():
+        gevent.spawn_later(delay, engine.stop)
+    engine.run(listener or Listener())
+    return engine, recorder.report().aggregate
+
+
+def test_every_planned_arrival_is_started_even_if_none_ends_in_time():
+    users = Users(sleep_s=0.3)
+    run(users, phase(arrival_rate=100))
+    assert len(users.intended) == users.finished == 20
+
+
+def test_arrivals_keep_their_intended_instants():
+    users = Users()
+    before = now_ns()
+    run(users, phase(arrival_rate=50))
+    offsets_ms = [(at - users.intended[0]) / 1e6 for at in users.intended]
+    assert offsets_ms == pytest.approx([20 * k for k in range(10)])
+    assert users.intended[0] - before < 60_000_000
+
+
+def test_the_run_ends_with_the_last_user_not_with_the_phases():
+    users = Users(sleep_s=0.5)
+    before = now_ns()
+    run(users, phase(arrival_count=1, duration_s=0.1))
+    assert now_ns() - before >= 590_000_000
+    assert users.finished == 1
+
+
+def test_an_arrival_over_the_limit_is_skipped_and_counted():
+    users = Users(sleep_s=1.0)
+    _, total = run(users, phase(arrival_rate=100, max_vusers=5))
+    assert users.finished == 5
+    assert total.counters[names.VUSERS_SKIPPED] == 15
+
+
+def test_start_lag_is_recorded_for_each_arrival():
+    _, total = run(Users(), phase(arrival_rate=100))
+    assert total.summaries[names.START_LAG].count == 20
+    assert total.summaries[names.START_LAG].min >= 0
+
+
+def test_a_generator_that_hangs_starts_late_and_says_so():
+    class Hog(Users):
+        def start_vu(self, intended_ns):
+            super().start_vu(intended_ns)
+            if len(self.intended) == 1:
+                end = now_ns() + 60_000_000
+                while now_ns() < end:
+                    pass
+
+    _, total = run(Hog(), phase(arrival_rate=100))
+    assert total.counters[names.LATE] >= 3
+    assert total.summaries[names.START_LAG].max > 30
+
+
+def test_phases_are_announced_in_order():
+    seen = []
+    listener = Listener(
+        phase_started=lambda p: seen.append(("start", p.index)), phase_completed=lambda p: seen.append(("end", p.index))
+    )
+    run(Users(), phase(0, arrival_count=2, duration_s=0.05), phase(1, pause=True, duration_s=0.05), listener=listener)
+    assert seen == [("start", 0), ("end", 0), ("start", 1), ("end", 1)]
+
+
+def test_the_first_stop_ends_arrivals_and_lets_users_finish():
+    users = Users(sleep_s=0.2)
+    engine, _ = run(users, phase(arrival_rate=100, duration_s=10), stop_after=[0.1])
+    assert engine.interrupted
+    assert 5 <= users.finished == len(users.intended) <= 15
+
+
+def test_the_second_stop_ends_at_once():
+    users = Users(sleep_s=5)
+    before = now_ns()
+    run(users, phase(arrival_rate=100, duration_s=10), stop_after=[0.1, 0.2])
+    assert now_ns() - before < 1_000_000_000
+    assert users.finished == 0
+
+
+def test_users_that_do_not_finish_after_a_stop_are_given_up_after_the_grace_period(monkeypatch):
+    monkeypatch.setattr(module, "GRACE_S", 0.2)
+    before = now_ns()
+    run(Users(sleep_s=5), phase(arrival_rate=100, duration_s=10), stop_after=[0.1])
+    assert 250_000_000 < now_ns() - before < 1_500_000_000
+
+
+def test_a_defect_in_a_user_ends_the_run_with_its_own_error():
+    class Broken(Users):
+        def start_vu(self, intended_ns):
+            raise KeyError("defect")
+
+    with pytest.raises(KeyError, match="defect"):
+        run(Broken(), phase(arrival_rate=10, duration_s=5))
+
+
+def test_progress_is_told_once_a_second():
+    seen = []
+    run(Users(sleep_s=1.2), phase(arrival_count=3, duration_s=0.1), listener=Listener(tick=seen.append))
+    assert [p.active_vus for p in seen] == [3]
+    assert 0.9 < seen[0].elapsed_s < 1.3
+
+
+def test_the_alarm_is_more_exact_than_a_millisecond():
+    alarm = Alarm()
+    lags = []
+    for _ in range(50):
+        due = now_ns() + 1_300_000
+        alarm.sleep_until(due)
+        lags.append(now_ns() - due)
+    alarm.close()
+    assert min(lags) >= 0
+    assert sorted(lags)[25] < 700_000
+
+
+def test_health_names_the_generators_own_limits():
+    wall = WallOffset()
+    recorder = Recorder(wall)
+    watch = Watch()
+    watch.started_ns -= 2_000_000_000
+    watch.cpu_s -= 2.0
+    recorder.started(now_ns() - 100_000_000)
+    figures, warnings = watch.health(recorder)
+    assert figures["cpu_share"] > 0.9
+    assert figures["late_starts"] == 1
+    assert len(warnings) == 2

@@ -1,0 +1,248 @@
+"""Exchanges over real sockets: instants in order, every misbehaviour of a server under its own name, nothing leaked."""
+
+import os
+import socket
+import time
+
+import gevent
+import pytest
+
+from loadgen.clock import WallOffset, now_ns
+from loadgen.exchange import KERNEL_STAMPS, Connections, Exchange, Failure, Limits, Origin, Resolver
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+MS = 1_000_000
+
+
+@pytest.fixture
+def connections():
+    """connections(response_s=1, idle_s=1) -> Connections, closed after the test."""
+    opened = []
+
+    def make(response_s=1.0, idle_s=1.0):
+        opened.append(Connections(Resolver(), Limits(int(response_s * 1e9), int(idle_s * 1e9)), WallOffset()))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+
+
+def origin(server):
+    return Origin("http", "127.0.0.1", server.port)
+
+
+def test_instants_follow_each_other(connections, serve, ok_answer):
+    answer = connections().exchange(origin(serve(ok_answer())), GET)
+    assert isinstance(answer, Exchange)
+    assert answer.started_ns <= answer.connected_ns <= answer.written_ns <= answer.first_byte_ns <= answer.last_byte_ns
+    assert (answer.status, answer.body, answer.body_bytes) == (200, b"ok", 2)
+
+
+def test_a_server_delay_lies_between_written_and_first_byte(connections, serve, ok_answer):
+    def late(connection, _):
+        time.sleep(0.1)
+        connection.sendall(ok_answer())
+
+    answer = connections().exchange(origin(serve(late)), GET)
+    assert 99 * MS < answer.first_byte_ns - answer.written_ns < 200 * MS
+
+
+def test_a_trickling_body_does_not_lengthen_the_time_to_first_byte(connections, serve):
+    def trickle(connection, _):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n")
+        for letter in (b"a", b"b", b"c"):
+            time.sleep(0.05)
+            connection.sendall(letter)
+
+    answer = connections().exchange(origin(serve(trickle)), GET)
+    assert answer.body == b"abc"
+    assert answer.first_byte_ns - answer.written_ns < 40 * MS
+    assert answer.last_byte_ns - answer.first_byte_ns > 140 * MS
+
+
+@pytest.mark.skipif(not KERNEL_STAMPS, reason="this system does not stamp arrivals")
+def test_a_busy_generator_does_not_lengthen_what_the_kernel_stamps(connections, serve, ok_answer):
+    server = serve(ok_answer())
+    link = connections()
+    link.exchange(origin(server), GET)  # connected
+
+    def hog():
+        end = time.monotonic() + 0.1
+        while time.monotonic() < end:
+            time.sleep(0)  # lets the server's thread run, but never this thread's event loop
+
+    waiting = gevent.spawn(link.exchange, origin(server), GET)
+    gevent.sleep(0)
+    gevent.spawn(hog)
+    answer = waiting.get()
+    assert answer.stamped
+    assert answer.last_byte_ns - answer.written_ns > 90 * MS
+    assert answer.first_byte_ns - answer.written_ns < 50 * MS
+
+
+def test_a_connection_is_kept_and_used_again(connections, serve, ok_answer):
+    server, link = serve(ok_answer()), connections()
+    answers = [link.exchange(origin(server), GET) for _ in range(3)]
+    assert [a.reused for a in answers] == [False, True, True]
+    assert server.connections == 1
+
+
+def test_connection_close_is_obeyed(connections, serve, ok_answer):
+    server, link = serve(ok_answer(head=b"Connection: close\r\n")), connections()
+    assert [link.exchange(origin(server), GET).reused for _ in range(2)] == [False, False]
+
+
+def test_a_connection_closed_while_idle_is_replaced_before_anything_is_sent(connections, serve, ok_answer):
+    def once(connection, _):
+        connection.sendall(ok_answer())
+        return False
+
+    server, link = serve(once), connections()
+    assert link.exchange(origin(server), GET).status == 200
+    gevent.sleep(0.05)
+    assert link.exchange(origin(server), GET).status == 200
+    assert server.connections == 2
+
+
+def partial_then_close(data):
+    def answer(connection, _):
+        connection.sendall(data)
+        return False
+
+    return answer
+
+
+def reset(connection, _):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    return False
+
+
+def silent(_connection, _head):
+    time.sleep(3)
+    return False
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "answered"),
+    [
+        (partial_then_close(b""), "ECONNRESET", False),
+        (reset, "ECONNRESET", False),
+        (partial_then_close(b"HTTP/1.1 200 OK\r\nContent-Le"), "ECONNRESET", False),
+        (partial_then_close(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"), "ECONNRESET", True),
+        (partial_then_close(b"what is this\r\n\r\n"), "HPE_INVALID_CONSTANT", False),
+        (partial_then_close(b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20000), "HPE_HEADER_OVERFLOW", False),
+    ],
+    ids=["closed", "reset", "half a head", "half a body", "nonsense", "endless head"],
+)
+def test_each_misbehaviour_has_its_name(connections, serve, answer, name, answered):
+    found = connections().exchange(origin(serve(answer)), GET)
+    assert isinstance(found, Failure)
+    assert (found.name, found.stage, found.response is not None) == (name, "receive", answered)
+
+
+def test_silence_before_the_head_is_a_timeout_at_the_response_limit(connections, serve):
+    before = now_ns()
+    found = connections(response_s=0.2, idle_s=5).exchange(origin(serve(silent)), GET)
+    assert found.name == "ETIMEDOUT"
+    assert 199 * MS <= found.at_ns - before < 400 * MS
+
+
+def test_silence_longer_than_the_socket_limit_has_another_name(connections, serve):
+    assert connections(response_s=5, idle_s=0.2).exchange(origin(serve(silent)), GET).name == "ERR_SOCKET_TIMEOUT"
+
+
+def test_a_body_that_stops_coming_is_a_silent_socket(connections, serve):
+    def stop(connection, _):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        time.sleep(2)
+
+    found = connections(response_s=0.1, idle_s=0.3).exchange(origin(serve(stop)), GET)
+    assert (found.name, found.response.status, found.response.body_bytes) == ("ERR_SOCKET_TIMEOUT", 200, 3)
+
+
+def test_a_shorter_limit_holds_though_a_longer_one_was_armed_before(connections, serve, ok_answer):
+    def first_fast_then_never(connection, head):
+        if b"slow" in head:
+            time.sleep(2)
+        else:
+            connection.sendall(ok_answer())
+
+    server = serve(first_fast_then_never)
+    link = connections(response_s=0.3, idle_s=5)
+    assert link.exchange(origin(server), GET).status == 200
+    before = now_ns()
+    assert link.exchange(origin(server), b"GET /slow HTTP/1.1\r\n\r\n").name == "ETIMEDOUT"
+    assert now_ns() - before < 600 * MS
+
+
+def test_nobody_listening_is_refused(connections):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    found = connections().exchange(Origin("http", "127.0.0.1", port), GET)
+    assert (found.name, found.stage) == ("ECONNREFUSED", "connect")
+
+
+def test_a_name_that_does_not_exist(connections):
+    assert connections().exchange(Origin("http", "no-such-host.invalid", 80), GET).name in ("ENOTFOUND", "EAI_AGAIN")
+
+
+def test_a_name_is_tried_at_each_of_its_addresses(connections, serve, ok_answer):
+    server = serve(ok_answer())  # listens on 127.0.0.1 only; localhost may be ::1 first
+    assert connections().exchange(Origin("http", "localhost", server.port), GET).status == 200
+
+
+def test_a_request_larger_than_the_kernel_takes_at_once_is_sent_whole(connections, serve, ok_answer):
+    size = 4_000_000
+
+    request = b"POST / HTTP/1.1\r\nLength: %d\r\n\r\n" % size + b"x" * size
+    def whole_reader(connection, head):
+        connection.settimeout(0.3)
+        try:
+            while connection.recv(1 << 20):
+                pass
+        except TimeoutError:
+            connection.settimeout(None)
+        connection.sendall(ok_answer())
+
+    answer = connections(response_s=5, idle_s=5).exchange(origin(serve(whole_reader)), request)
+    assert answer.status == 200
+    assert answer.written_ns > answer.connected_ns
+
+
+def test_no_socket_is_left_open_after_failures_and_closing(connections, serve, ok_answer):
+    server, broken = serve(ok_answer()), serve(partial_then_close(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"))
+    gevent.sleep(0)
+    before = client_sockets()
+    for target in (server, broken) * 20:
+        link = connections()
+        link.exchange(origin(target), GET)
+        link.close()
+    for _ in range(20):
+        connections().exchange(Origin("http", "127.0.0.1", 1), GET)
+    assert client_sockets() <= before + 2
+
+
+def client_sockets():
+    """Open sockets of this process that are no listeners and no accepted ones of the fixture's threads."""
+    count = 0
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(fd))) as copy:
+                count += copy.family == socket.AF_INET and not copy.getblocking()
+        except OSError:
+            continue
+    return count
+
+
+def test_ten_users_wait_together_not_one_after_the_other(connections, serve, ok_answer):
+    def late(connection, _):
+        time.sleep(0.1)
+        connection.sendall(ok_answer())
+
+    server = serve(late)
+    before = now_ns()
+    jobs = [gevent.spawn(connections().exchange, origin(server), GET) for _ in range(10)]
+    gevent.joinall(jobs)
+    assert {job.value.status for job in jobs} == {200}
+    assert now_ns() - before < 500 * MS

@@ -1,0 +1,170 @@
+"""The recorder: every event in the period of its own instant, under its own name, none lost."""
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loadgen import recorder as module
+from loadgen.clock import WallOffset, now_ns
+from loadgen.exchange import Exchange
+from loadgen.recorder import Recorder, server_timing
+from reports.sketch import Sketch
+
+PERIOD_NS = 10_000_000_000
+
+
+class FixedWall:
+    """Monotonic instants are epoch instants: bucket edges fall where the test puts them."""
+
+    wall_ns = 0
+
+
+def answer(at_ns, *, status=200, waited_ns=1_000_000, body_bytes=5, last_ns=None, head=b"HTTP/1.1 200 OK\r\n\r\n"):
+    return Exchange(
+        status, head, b"", body_bytes, False, True, at_ns - waited_ns, at_ns - waited_ns, at_ns - waited_ns,
+        at_ns, at_ns if last_ns is None else last_ns, (0, 0, 0),
+    )  # fmt: skip
+
+
+def test_an_answer_counts_under_artillerys_names():
+    recorder = Recorder(FixedWall())
+    recorder.request(5 * PERIOD_NS)
+    recorder.response(answer(5 * PERIOD_NS + 3_000_000, waited_ns=2_500_000))
+    recorder.response(answer(5 * PERIOD_NS + 4_000_000, status=404))
+    total = recorder.report().aggregate
+    assert total.counters == {
+        "http.requests": 1, "http.codes.200": 1, "http.codes.404": 1, "http.responses": 2, "http.downloaded_bytes": 10,
+    }  # fmt: skip
+    assert total.summaries["http.response_time"].max == 2.5
+    assert total.summaries["http.response_time.2xx"].count == total.summaries["http.response_time.4xx"].count == 1
+
+
+def test_request_answer_and_body_may_fall_into_three_periods():
+    recorder = Recorder(FixedWall())
+    recorder.request(PERIOD_NS - 1)
+    recorder.response(answer(2 * PERIOD_NS - 1, last_ns=2 * PERIOD_NS + 1))
+    periods = recorder.report().periods
+    assert [set(p.counters) for p in periods] == [
+        {"http.requests"}, {"http.codes.200", "http.responses"}, {"http.downloaded_bytes"},
+    ]  # fmt: skip
+    assert [p.start_ms for p in periods] == [0, 10_000, 20_000]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 4 * PERIOD_NS), st.sampled_from([200, 301, 404, 503])), max_size=200))
+def test_the_aggregate_is_the_sum_of_the_periods(events):
+    recorder = Recorder(FixedWall())
+    for at, status in events:
+        recorder.request(at)
+        recorder.response(answer(at + 1_000_000, status=status))
+    report = recorder.report()
+    assert report.aggregate.counters.get("http.responses", 0) == len(events)
+    for name, total in report.aggregate.counters.items():
+        assert total == sum(p.counters.get(name, 0) for p in report.periods)
+    for name, sketch in report.aggregate.sketches.items():
+        assert sketch == Sketch.merged([p.sketches[name] for p in report.periods if name in p.sketches])
+
+
+def test_flushing_in_between_changes_nothing(monkeypatch):
+    rng = random.Random(1)
+    events = [(rng.randrange(3 * PERIOD_NS), rng.choice([200, 500]), rng.randrange(1, 10**9)) for _ in range(500)]
+
+    def run(rows):
+        monkeypatch.setattr(module, "_FLUSH_ROWS", rows)
+        recorder = Recorder(FixedWall())
+        for at, status, waited in events:
+            recorder.request(at)
+            recorder.response(answer(at + 1, status=status, waited_ns=waited))
+        total = recorder.report().aggregate
+        return total.counters, total.rates, {name: s.positive for name, s in total.sketches.items()}
+
+    assert run(7) == run(10_000)
+
+
+def test_the_rate_is_of_the_first_to_the_last_request_in_its_period():
+    recorder = Recorder(FixedWall())
+    for k in range(8):
+        recorder.request(k * 500_000_000)
+    assert recorder.report().periods[0].rates["http.request_rate"].per_second == 2  # 8 / 3.5 s
+
+
+def test_endpoints_have_times_and_codes_of_their_own():
+    recorder = Recorder(FixedWall())
+    one, two = recorder.endpoint("/a"), recorder.endpoint("/b (named)")
+    assert recorder.endpoint("/a") == one
+    recorder.endpoint_response(one, answer(10, status=200))
+    recorder.endpoint_response(two, answer(20, status=500))
+    total = recorder.report().aggregate
+    assert total.counters == {
+        "plugins.metrics-by-endpoint./a.codes.200": 1,
+        "plugins.metrics-by-endpoint./b (named).codes.500": 1,
+    }
+    assert total.summaries["plugins.metrics-by-endpoint.response_time./a"].count == 1
+
+
+def test_the_intended_time_runs_from_the_plan_to_the_last_byte():
+    recorder = Recorder(FixedWall())
+    recorder.response(answer(8_000_000_000, last_ns=9_000_000_000), intended_ns=2_000_000_000)
+    assert recorder.report().aggregate.summaries["http.response_time.intended"].max == 7000
+
+
+def test_late_starts_are_counted():
+    recorder = Recorder(WallOffset())
+    recorder.started(now_ns())
+    recorder.started(now_ns() - 50_000_000)
+    total = recorder.report().aggregate
+    assert total.counters["loadgen.late"] == 1
+    assert total.summaries["loadgen.start_lag"].count == 2
+
+
+def test_server_timing_becomes_metrics():
+    recorder = Recorder(FixedWall())
+    head = b"HTTP/1.1 200 OK\r\nserver-timing: pool;dur=1.5, db;desc=x;dur=2, miss\r\n\r\n"
+    recorder.response(answer(10, head=head))
+    total = recorder.report().aggregate
+    assert {name: s.max for name, s in total.summaries.items() if name.startswith("server.")} == {
+        "server.pool": 1.5, "server.db": 2.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", []),
+        ("miss", []),
+        ("db;dur=53, app;dur=47.2", [("db", 53.0), ("app", 47.2)]),
+        ('cache;desc="Cache Read";dur=23.2', [("cache", 23.2)]),
+        ("a;DUR=1 ; x=y,b;dur=", [("a", 1.0)]),
+    ],
+)
+def test_server_timing_is_read_as_the_standard_writes_it(text, found):
+    assert list(server_timing(text)) == found
+
+
+def test_a_period_is_given_once_when_it_is_over():
+    recorder = Recorder(WallOffset())
+    recorder.request(now_ns() - 25_000_000_000)
+    recorder.request(now_ns())
+    assert len(list(recorder.over(0))) == 1
+    assert not list(recorder.over(0))
+    assert len(list(recorder.remaining())) == 1
+
+
+def test_totals_while_running():
+    recorder = Recorder(WallOffset())
+    recorder.request(now_ns())
+    recorder.response(answer(now_ns()))
+    recorder.count("errors.ECONNRESET", 2)
+    recorder.flush()
+    assert (recorder.requests, recorder.responses, recorder.errors, recorder.stamped) == (1, 1, 2, 1)
+
+
+def test_sums_do_not_depend_on_the_arrays_width():
+    recorder = Recorder(FixedWall())
+    for _ in range(5000):
+        recorder.response(answer(1, body_bytes=2**40))
+    assert recorder.report().aggregate.counters["http.downloaded_bytes"] == 5000 * 2**40
+    assert np.iinfo(np.int64).max > 5000 * 2**40

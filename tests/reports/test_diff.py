@@ -1,0 +1,148 @@
+"""Comparing two reports: what is on both sides, by how much it differs, and what is missing."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from report_strategies import reports
+from test_artillery_json import sample_report
+
+from reports.apachebench import AbFailures, AbReport
+from reports.diff import compare, to_json, to_markdown, to_text
+from reports.model import Period, Rate, Report, Summary
+from reports.published import published
+
+
+def totals(**parts) -> Report:
+    return Report(Period(start_ms=0, **parts))
+
+
+def row(diff, name):
+    return next(r for r in diff.rows if r.name == name)
+
+
+@given(reports)
+def test_a_report_does_not_differ_from_itself(report):
+    assert compare(plain(report), plain(report)).changes == ()
+
+
+@settings(max_examples=30)
+@given(reports, reports)
+def test_a_diff_the_other_way_round_is_its_mirror(old, new):
+    forth, back = compare(plain(old), plain(new)), compare(plain(new), plain(old))
+
+    assert back == forth.mirrored()
+    for there, here in zip(forth.rows, back.rows, strict=True):
+        assert here.change is None if there.change is None else here.change == -there.change
+
+
+def plain(report):
+    """Without made-up figures of ab, which compare would refuse."""
+    return Report(report.aggregate, report.periods)
+
+
+@settings(max_examples=30)
+@given(reports, reports)
+def test_every_metric_of_either_side_is_compared(old, new):
+    names = {r.name for r in compare(plain(old), plain(new)).rows}
+
+    assert {*old.aggregate.counters, *new.aggregate.counters, *old.aggregate.rates, *new.aggregate.rates} <= names
+
+
+@settings(max_examples=30)
+@given(reports, reports)
+def test_every_format_writes_any_diff(old, new):
+    diff = compare(plain(old), plain(new))
+
+    assert len(json.loads(to_json(diff))["metrics"]) == len(diff.rows)
+    assert to_markdown(diff, hidden=()).count("\n") >= len(diff.rows)
+    assert to_text(diff, hidden=()).startswith("metric")
+
+
+def test_a_change_is_absolute_and_relative():
+    changed = row(compare(totals(counters={"a": 40}), totals(counters={"a": 30})), "a")
+
+    assert (changed.change, changed.relative, changed.verdict) == (-10, -0.25, None)
+
+
+def test_a_metric_on_one_side_is_missing_on_the_other_and_not_zero():
+    missing = row(compare(totals(counters={"a": 40}), totals()), "a")
+
+    assert (missing.new, missing.change, missing.relative) == (None, None, None)
+    assert missing.verdict == "not comparable"
+
+
+def test_from_zero_there_is_no_relative_change():
+    grown = row(compare(totals(rates={"r": Rate(0)}), totals(rates={"r": Rate(3)})), "r")
+
+    assert (grown.change, grown.relative) == (3, None)
+    assert row(compare(totals(rates={"r": Rate(0)}), totals(rates={"r": Rate(0)})), "r").relative == 0
+
+
+def test_a_distribution_is_compared_row_by_row():
+    old = totals(summaries={"t": Summary(count=3, p50=1.0, p99=4.0)})
+    new = totals(summaries={"t": Summary(count=3, p50=2.0)})
+
+    assert [(r.name, r.old, r.new) for r in compare(old, new).rows] == [
+        ("t.count", 3, 3),
+        ("t.median", 1.0, 2.0),
+        ("t.p99", 4.0, None),
+    ]
+
+
+def test_figures_of_ab_are_compared_where_both_sides_have_them():
+    old = AbReport(complete=10, failures=AbFailures(length=2), port=1, percentiles={50: 3}).as_report()
+    new = AbReport(complete=20, port=2, percentiles={50: 4}).as_report()
+
+    assert [(r.name, r.old, r.new) for r in compare(old, new).rows if r.old or r.new] == [
+        ("ab.complete", 10, 20),
+        ("ab.failures.length", 2, None),
+        ("ab.percentile.50", 3, 4),
+    ]
+    assert compare(old, totals()).rows == ()
+
+
+def test_the_json_has_a_row_per_figure_with_null_for_what_is_missing():
+    diff = compare(totals(counters={"a": 40, "b": 1}), totals(counters={"a": 30}))
+
+    assert json.loads(to_json(diff)) == {
+        "metrics": [
+            {"name": "a", "kind": "counter", "old": 40, "new": 30, "change": -10, "relative": -0.25, "verdict": None},
+            {
+                "name": "b",
+                "kind": "counter",
+                "old": 1,
+                "new": None,
+                "change": None,
+                "relative": None,
+                "verdict": "not comparable",
+            },
+        ]
+    }
+
+
+@pytest.mark.parametrize(("suffix", "write"), [("txt", to_text), ("md", to_markdown), ("json", to_json)])
+def test_published_experiments_compare_as_the_golden_files_show(suffix, write, assert_golden):
+    assert_golden(f"diff-ab.{suffix}", write(compare(published("B.1.c1"), published("B.3.c1"))))
+    assert_golden(f"diff-artillery.{suffix}", write(compare(published("A.pool10"), sample_report())))
+
+
+def test_figures_by_endpoint_are_counted_but_not_listed():
+    name = "plugins.metrics-by-endpoint./a.codes.200"
+
+    text = to_text(compare(totals(counters={name: 1}), totals(counters={name: 2})))
+
+    assert name not in text and "1 figures by endpoint are not shown" in text
+
+
+def test_a_name_cannot_break_out_of_a_markdown_table():
+    text = to_markdown(compare(totals(counters={"a|b\n| <img>": 1}), totals()))
+
+    assert "| a\\|b \\| &lt;img> | 1 | - | - | - |" in text
+
+
+def test_colour_is_grey_for_what_is_equal_and_only_on_demand():
+    diff = compare(totals(counters={"a": 1, "b": 1}), totals(counters={"a": 1, "b": 2}))
+
+    assert "\x1b" not in to_text(diff)
+    assert [line.split()[0] for line in to_text(diff, colour=True).splitlines() if "\x1b" in line] == ["\x1b[90ma"]

@@ -1,0 +1,87 @@
+"""Merging reports: as if one generator had measured everything."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_strategies import measured_periods
+
+from reports.merge import merge, merge_periods
+from reports.model import Extras, Period, Rate, Report, ReportError, Summary, aggregate
+from reports.sketch import Sketch
+
+
+def period(start_ms=0, times=(1.0,), count=1):
+    sketch = Sketch.of(times)
+    return Period(
+        start_ms=start_ms,
+        counters={"http.requests": count},
+        rates={"http.request_rate": Rate.of(count, start_ms, start_ms + 2000)},
+        summaries={"http.response_time": Summary.of(sketch)},
+        sketches={"http.response_time": sketch},
+        first_counter_ms=start_ms,
+        last_counter_ms=start_ms + 2000,
+    )
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(measured_periods(), min_size=1, max_size=3), min_size=2, max_size=3))
+def test_merged_counters_and_sketches_are_those_of_all_runs(runs):
+    merged = merge([Report.of(periods) for periods in runs])
+    everything = aggregate([p for periods in runs for p in periods])
+
+    assert merged.aggregate.counters == everything.counters
+    for name, sketch in everything.sketches.items():
+        assert merged.aggregate.sketches[name].positive == sketch.positive
+        assert merged.aggregate.sketches[name].count == sketch.count
+    starts = [p.start_ms for p in merged.periods]
+    assert starts == sorted(set(starts))
+
+
+def test_slices_of_the_same_time_become_one():
+    merged = merge([Report.of([period(0), period(10_000)]), Report.of([period(10_000, [9.0], 5)])])
+
+    assert [(p.start_ms, p.counters["http.requests"]) for p in merged.periods] == [(0, 1), (10_000, 6)]
+    assert merged.periods[1].sketches["http.response_time"] == Sketch.of([1.0, 9.0])
+
+
+def test_a_merged_rate_is_that_of_all_events():
+    early = Period(start_ms=0, rates={"r": Rate.of(10, 0, 1000)})
+    late = Period(start_ms=0, rates={"r": Rate.of(10, 4000, 5000)})
+
+    assert merge_periods([early, late])[0].rates["r"] == Rate(4, 20, 0, 5000)
+
+
+def test_rates_of_unknown_counts_add_up():
+    parts = [Period(start_ms=0, rates={"r": Rate(3)}), Period(start_ms=0, rates={"r": Rate.of(4, 0, 1000)})]
+
+    assert merge_periods(parts)[0].rates["r"] == Rate(7)
+
+
+def test_one_report_is_itself():
+    report = Report.of([period()])
+
+    assert merge([report]) is report
+
+
+def test_percentiles_without_sketches_are_not_merged():
+    foreign = replace(period(), sketches={})
+
+    with pytest.raises(ReportError, match=r"report 2 cannot be merged: http\.response_time has no sketch"):
+        merge([Report.of([period()]), Report(foreign, (foreign,))])
+
+
+def test_a_report_without_periods_is_not_merged():
+    with pytest.raises(ReportError, match="report 1 cannot be merged: it has no periods"):
+        merge([Report(Period(start_ms=0, counters={"a": 1})), Report.of([period()])])
+
+
+def test_the_whole_is_partial_if_a_part_is_and_keeps_every_warning():
+    one = Report.of([period()], Extras("0.1.0", "open", environment={"host": "a"}, warnings=("w1", "w2")))
+    two = Report.of([period()], Extras("0.1.0", "open", True, environment={"host": "b"}, warnings=("w2", "w3")))
+
+    extras = merge([one, two]).extras
+
+    assert (extras.partial, extras.model, extras.warnings) == (True, "open", ("w1", "w2", "w3"))
+    assert extras.environment == {"runs": [{"host": "a"}, {"host": "b"}]}

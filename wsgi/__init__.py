@@ -1,0 +1,56 @@
+"""The server's front door: `flask run` finds it by its name, gunicorn is given `wsgi:create_app()`.
+
+Everything below waits through gevent, so its first lines patch the standard library and psycopg2, before anything that
+keeps a lock is imported. The other modules of this package are imported after this one, hence patched as well.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+from psycogreen.gevent import patch_psycopg  # noqa: E402
+
+patch_psycopg()
+
+import logging  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+from typing import NoReturn  # noqa: E402
+
+from flask import Flask  # noqa: E402
+
+import app  # noqa: E402
+from db.embedded import EmbeddedPostgresError  # noqa: E402
+from db.errors import DatabaseFailure  # noqa: E402
+from db.settings import SettingError  # noqa: E402
+from wsgi.logs import log_json  # noqa: E402
+
+log = logging.getLogger("poolbench.wsgi")
+
+
+def create_app() -> Flask:
+    """The service as the environment asks for it, its tables up to date.
+
+    A database that is down does not stop the start: the tables are then brought up to date before the first loan that
+    finds it there. Wrong settings do: one line on stderr, exit code 2.
+    """
+    log_json()
+    if not os.environ.get("DATABASE_URL"):
+        # The embedded server is stopped at exit, and a plain SIGTERM would leave without one.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        flask = app.create_app(os.environ)
+    except (SettingError, EmbeddedPostgresError) as error:
+        refuse(str(error))
+    try:
+        flask.extensions["database"].migrate()
+    except DatabaseFailure as failure:
+        log.warning("the database is not there yet: %s", failure)
+    return flask
+
+
+def refuse(reason: str) -> NoReturn:
+    """End the program before it began: one line on stderr, exit code 2."""
+    print(f"poolbench: {reason}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)

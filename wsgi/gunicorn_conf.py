@@ -1,0 +1,81 @@
+"""gunicorn's configuration: `gunicorn -c wsgi/gunicorn_conf.py 'wsgi:create_app()'`, from any folder.
+
+The application is loaded once, in the master, and forked into the workers: they start in no time and share its memory.
+So the master is patched as well (importing `wsgi` does it), and it must hand down neither connections nor greenlets.
+"""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+# Read by prometheus_client when it is first imported: the workers' figures meet in files there.
+_own_metrics_dir = None
+if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    _own_metrics_dir = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="poolbench-metrics-")
+
+import gevent  # noqa: E402
+from prometheus_client import multiprocess  # noqa: E402
+
+from db.settings import SettingError  # noqa: E402
+from wsgi import refuse  # noqa: E402
+from wsgi.logs import gunicorn_logging  # noqa: E402
+from wsgi.settings import ServerSettings  # noqa: E402
+
+try:
+    _settings = ServerSettings.from_mapping(os.environ)
+except SettingError as error:
+    refuse(str(error))
+
+bind = _settings.bind
+workers = _settings.workers
+worker_class = "wsgi.worker.Worker"
+worker_connections = 4096
+preload_app = True
+graceful_timeout = 20
+control_socket_disable = True
+logconfig_dict = gunicorn_logging()
+access_log_format = '%(h)s "%(r)s" %(s)s %(B)s %(D)s us'
+
+
+def on_starting(server: Any) -> None:
+    """Say at once that the port is taken (gunicorn itself would try again for 5 s), unless it is our own old master."""
+    if "GUNICORN_FD" in os.environ:
+        return
+    host, port = server.cfg.address[0]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            refuse(f"cannot listen on {host}:{port}: {error.strerror}")
+
+
+def post_worker_init(worker: Any) -> None:
+    """In the worker: begin with a pool of its own, and report its state once a second."""
+    database, metrics = (worker.wsgi.extensions[name] for name in ("database", "metrics"))
+    database.forget()
+
+    def report() -> None:
+        while True:
+            metrics.observe_pool(database)
+            gevent.sleep(1.0)
+
+    gevent.spawn(report)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """In the master: the gauges of a worker that is gone no longer count."""
+    multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(_server: Any) -> None:
+    """In the master, last of all."""
+    if _own_metrics_dir is not None:
+        shutil.rmtree(_own_metrics_dir, ignore_errors=True)

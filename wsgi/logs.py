@@ -1,0 +1,54 @@
+"""One JSON object per line, for the service, the server and the libraries alike."""
+
+import logging
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+
+def formatter() -> JsonFormatter:
+    """`time` (UTC), `level`, `msg`, then whatever the record was given as `extra`."""
+    return _Formatter("%(asctime)s %(levelname)s %(message)s", rename_fields=_NAMES)
+
+
+def log_json() -> None:
+    """Let the service's loggers write JSON lines to stderr."""
+    logger = logging.getLogger("poolbench")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(formatter())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+def gunicorn_logging() -> dict[str, Any]:
+    """gunicorn's `logconfig_dict`: its errors to stderr, and its accesses, where asked for, to stdout."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"json": {"()": "wsgi.logs.formatter"}},
+        "handlers": {
+            "errors": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"},
+            "accesses": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stdout"},
+        },
+        "root": {"level": "WARNING", "handlers": ["errors"]},
+        "loggers": {
+            "gunicorn.error": {"level": "INFO", "handlers": ["errors"], "propagate": False},
+            "gunicorn.access": {"level": "INFO", "handlers": ["accesses"], "propagate": False},
+        },
+    }
+
+
+_NAMES = {"asctime": "time", "levelname": "level", "message": "msg"}
+
+
+class _Formatter(JsonFormatter):
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    @staticmethod
+    def converter(timestamp: float | None) -> Any:
+        from time import gmtime  # noqa: PLC0415
+
+        return gmtime(timestamp)
