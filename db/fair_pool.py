@@ -1,33 +1,34 @@
 """A fair connection pool for gevent: whoever began to wait first is served first.
 
 `FairPool` is a `poolclass` for SQLAlchemy 2.0 and 2.1 with QueuePool's arguments and methods. Where QueuePool puts a
-returned connection on a shared shelf and calls for the oldest waiter, so that anybody running before that waiter can
+returned connection on a shared shelf and calls for the oldest waiter, so that anybody who runs before that waiter can
 take it, FairPool hands it over: from the moment it is returned it belongs to the greenlet at the head of the queue.
 
 Rules of this file
 ------------------
-1.  A *resource* is an idle connection or the right to open one (a slot). It rests only while nobody waits: whoever
-    puts one back looks at the queue afterwards, whoever joins the queue looks for resources afterwards. So no order
-    of events leaves both a waiter and something to give him.
+1.  A *resource* is a slot: the right to have one connection, as a record, open or not. It rests only while nobody
+    waits: whoever puts one back looks at the queue afterwards, whoever joins the queue looks for resources afterwards.
+    So no order of events leaves both a waiter and something to give him.
 2.  The queue is the decision. A waiter is served by whoever takes him off the queue, and gives up (timeout, kill) by
     taking himself off. The deque allows exactly one of the two.
 3.  A served waiter finds his resource in `granted`. If he died meanwhile, whoever pops it from there passes it on.
-4.  Every step that changes the books is one operation that CPython does not interrupt (append, pop, remove, ...), and
-    the books are right after each. There is no lock and no "busy" flag. Hence all of this is safe when a garbage
-    collection in the middle of these lines rolls back a forgotten connection and with that *switches greenlets*, and
-    when connections come back in other native threads.
-5.  Nothing that can switch (connect, close, listeners) happens between two such steps that belong together; a slot is
-    taken before connecting starts and given back after closing ended.
-6.  Any exception, BaseException above all, can come out of anything that switches: each such place gives back what it
-    holds.
+4.  Every step that changes the books is one operation that CPython does not interrupt (append, pop, remove), and the
+    books are right after each. There is no lock and no "busy" flag. Hence all of this is safe when a garbage collection
+    in the middle of these lines rolls back a forgotten connection and with that *switches greenlets*, and when
+    connections come back in other native threads.
+5.  What can switch (connect, close, listeners) runs while its slot is taken and nothing else is held: a slot is taken
+    before connecting starts and given back after closing ended.
+6.  Any exception, BaseException above all, can come out of what switches: each such place gives back what it holds.
 
-Counters of statistics are plain `+= 1`: exact among greenlets, approximate if several native threads share the pool.
+Statistics are plain `+= 1`: exact among greenlets, approximate if several native threads share the pool.
 All clocks are `time.monotonic_ns`, except SQLAlchemy's own `starttime`.
 """
 
+# ruff: noqa: SLF001, BLE001 - the classes here and SQLAlchemy's pool know each other's insides; kills are BaseExceptions
+
 from __future__ import annotations
 
-import logging
+import inspect
 import os
 import random
 import sys
@@ -42,10 +43,11 @@ from typing import TYPE_CHECKING, Any
 import gevent
 import gevent.monkey
 import greenlet
-from sqlalchemy import exc
+from gevent import _hub_local
+from sqlalchemy import exc, util
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import Pool
-from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord, _finalize_fairy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,15 +55,29 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
-__all__ = ["Checkout", "FairPool", "Histogram", "PoolDeadlock", "PoolSnapshot", "QueueFull", "WrongThread", "checkout_of"]
+__all__ = [
+    "Checkout",
+    "FairPool",
+    "Histogram",
+    "PoolDeadlock",
+    "PoolSnapshot",
+    "QueueFull",
+    "WrongThread",
+    "checkout_of",
+]
 
 _clock_ns = time.monotonic_ns
-_native_thread: Callable[[], int] = gevent.monkey.get_original("_thread", "get_ident")
+_unpatched: Callable[..., Any] = gevent.monkey.get_original
+_native_thread: Callable[[], int] = _unpatched("_thread", "get_ident")
+_native_lock: Callable[[], Any] = _unpatched("_thread", "allocate_lock")
+_hub_if_exists: Callable[[], Any] = _hub_local.get_hub_if_exists
+_get_hub: Callable[[], Any] = gevent.get_hub
+_spawn: Callable[..., Any] = gevent.spawn_raw
 _switch_to = greenlet.greenlet.switch  # straight into the hub: nothing in between that could collect garbage
 _NEVER_NS = 1 << 63
 
-BOUNDS_NS = tuple(round(1000 * 2 ** (step / 4)) for step in range(109))
-"""Upper bounds of the histograms' buckets: 1 us to 134 s, four to the octave (a quantile is within 19 %)."""
+BOUNDS_NS = (0, *(round(1000 * 2 ** (step / 4)) for step in range(109)))
+"""Upper bounds of the histograms' buckets: 0, then 1 us to 134 s, four to the octave (a quantile is within 19 %)."""
 
 
 class QueueFull(exc.TimeoutError):
@@ -80,7 +96,7 @@ class WrongThread(exc.InvalidRequestError):
 class Checkout:
     """What one loan has cost so far, in ns.
 
-    wait_ns: from asking to being given a connection or a slot; 0 if nobody was before.
+    wait_ns: from asking to being given a connection or the right to open one; 0 if it was there at once.
     connect_ns: opening (or reopening) the connection, listeners included; 0 if an open one was lent.
     held_ns: since the loan began, that is after waiting and connecting.
     """
@@ -108,23 +124,23 @@ class Histogram:
         return self.total_ns / max(1, self.count)
 
     def quantile_ns(self, q: float) -> int:
-        """The bucket bound at or above quantile `q` (0..1) in ns: too large by at most 19 %; 0 when empty."""
+        """Return the bucket bound at or above quantile `q` (0..1): too large by at most 19 %; 0 when empty."""
         rank = q * self.count
-        for bound, count in zip((0, *BOUNDS_NS[1:], _NEVER_NS), self.counts, strict=True):
+        for bound_ns, count in zip(BOUNDS_NS, self.counts, strict=False):
             rank -= count
             if rank <= 0:
-                return bound
-        return _NEVER_NS
+                return bound_ns
+        return BOUNDS_NS[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
     """The pool at one moment: gauges, counters since the pool was made (or the process forked), histograms.
 
-    in_use counts slots whose connection is lent, being opened or being closed; connecting is the part being opened.
-    limit is pool_size + max_overflow, None when unlimited. closed tells why: overflow, idle, lifetime, disposed, and
-    invalidated for all that SQLAlchemy closes (invalidation, recycle, a failed listener).
-    estimated_wait_ns is (waiting + 1) x recent mean hold / limit if nothing is free, else 0.
+    limit is pool_size + max_overflow, None when unlimited. in_use counts slots whose connection is lent, being opened
+    or being closed; connecting is the part being opened. estimated_wait_ns: see `FairPool.estimated_wait_ns`.
+    closed tells why: overflow, idle, lifetime, disposed, and invalidated for all that SQLAlchemy closes by itself
+    (invalidation, recycle, a failed listener).
     """
 
     size: int
@@ -137,12 +153,12 @@ class PoolSnapshot:
     checkouts: int
     handed_over: int
     created: int
-    closed: Mapping[str, int]
     connect_errors: int
     timeouts: int
     cancelled: int
     rejected: int
     deadlocks: int
+    closed: Mapping[str, int]
     wait: Histogram
     connect: Histogram
     hold: Histogram
@@ -175,39 +191,47 @@ class _Recorder:
         self.total_ns += duration_ns
 
     def freeze(self, zeros: int = 0) -> Histogram:
-        first, *rest = self.counts
-        return Histogram((first + zeros, *rest), self.total_ns)
+        return Histogram((self.counts[0] + zeros, *self.counts[1:]), self.total_ns)
 
 
-class _Slots:
-    """The rights to have a connection open. Taking and giving back are single list operations (rule 4)."""
+class _Stats:
+    """What the pool counts. `rare` holds the counters that are not on the way of every checkout."""
 
-    __slots__ = ("_free", "_taken", "limit")
+    __slots__ = ("checkouts", "closed", "closed_in_all", "connect", "handed_over", "hold", "hold_mark", "rare", "wait")
 
-    def __init__(self, limit: int | None) -> None:
-        self.limit = limit
-        self._free: list[None] = [None] * (limit or 0)
-        self._taken: list[None] = []  # counts only where there is no limit
+    def __init__(self) -> None:
+        self.checkouts = self.handed_over = self.closed_in_all = 0
+        names = ("connecting", "created", "connect_errors", "timeouts", "cancelled", "rejected", "deadlocks")
+        self.rare = dict.fromkeys(names, 0)
+        self.closed: Counter[str] = Counter()  # for the pool's own reasons; the rest is SQLAlchemy's
+        self.wait, self.connect, self.hold = _Recorder(), _Recorder(), _Recorder()
+        self.hold_mark = (0, 0, 0.0)
 
-    @property
-    def taken(self) -> int:
-        return len(self._taken) if self.limit is None else self.limit - len(self._free)
+    def recent_hold_ns(self) -> float:
+        """The mean hold of the last 100 loans or more, counted from one call to a later one."""
+        count, total_ns = sum(self.hold.counts), self.hold.total_ns
+        marked_count, marked_ns, mean_ns = self.hold_mark
+        new = count - marked_count
+        if new >= 100 or (new and not marked_count):
+            mean_ns = (total_ns - marked_ns) / new
+        if new >= 100:
+            self.hold_mark = (count, total_ns, mean_ns)
+        return mean_ns
 
-    def take(self) -> bool:
-        if self.limit is None:
-            self._taken.append(None)
-            return True
-        try:
-            self._free.pop()
-        except IndexError:
-            return False
-        return True
 
-    def give(self) -> None:
-        if self.limit is None:
-            self._taken.pop()
-        else:
-            self._free.append(None)
+def _removed(queue: deque[Any], item: Any) -> bool:
+    """Take this one out of the queue. False: somebody else has (rules 2 and 4)."""
+    try:
+        queue.remove(item)
+    except ValueError:
+        return False
+    return True
+
+
+def _stop_timer(timer: Any) -> None:
+    if timer is not None:
+        timer.stop()
+        timer.close()
 
 
 class _Record(_ConnectionRecord):
@@ -249,13 +273,14 @@ class _Record(_ConnectionRecord):
 
 
 class _Waiter:
-    """A greenlet in the queue. `granted` is its letter-box (rule 3)."""
+    """A greenlet in the queue. `granted` is its letter-box (rule 3); it sleeps on its hub, or without gevent on `bell`."""
 
-    __slots__ = ("deadline_ns", "expired", "gone", "granted", "greenlet", "hub", "parked", "since_ns")
+    __slots__ = ("bell", "deadline_ns", "expired", "gone", "granted", "greenlet", "hub", "parked", "since_ns")
 
     def __init__(self, timeout_ns: int | None) -> None:
         self.greenlet = greenlet.getcurrent()
-        self.hub: Any = None  # until it is certain that it must sleep
+        self.hub: Any = None
+        self.bell: Any = None
         self.granted: list[_Record] = []
         self.parked = self.expired = self.gone = False
         self.since_ns = _clock_ns()
@@ -267,50 +292,75 @@ class _Waiter:
             self.greenlet.switch()
 
     def notify(self) -> None:
-        """Have the hub wake it soon, from whatever thread."""
+        """Have it wake up soon, from whatever thread; it is called once, by whoever took it off the queue."""
         hub = self.hub
         if hub is None:
-            return
-        if _native_thread() == hub.thread_ident:
+            if self.bell is not None:
+                self.bell.release()
+        elif _native_thread() == hub.thread_ident:
             hub.loop.run_callback(self.wake)
         else:
             hub.loop.run_callback_threadsafe(self.wake)
 
+    def sleep(self) -> None:
+        """Sleep until notified; without gevent also until the deadline.
 
-class _Stats:
-    """What the pool counts."""
+        From the look into `granted` to the switch nothing can collect garbage or let another thread in, so a wake-up
+        comes either before the look, or when `parked` is true.
+        """
+        if self.bell is not None:
+            seconds = -1 if self.deadline_ns == _NEVER_NS else max(0.0, (self.deadline_ns - _clock_ns()) / 1e9)
+            self.bell.acquire(timeout=seconds)
+        elif not self.granted and not self.expired:
+            self.parked = True
+            _switch_to(self.hub)
+            self.parked = False
 
-    __slots__ = (
-        "cancelled", "checkouts", "closed", "connect", "connect_errors", "connecting", "created", "deadlocks",
-        "handed_over", "hold", "hold_mark", "rejected", "timeouts", "total_closed", "wait",
-    )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.checkouts = self.handed_over = self.created = self.connecting = self.connect_errors = 0
-        self.timeouts = self.cancelled = self.rejected = self.deadlocks = self.total_closed = 0
-        self.closed: Counter[str] = Counter()  # for the pool's own reasons; the rest is SQLAlchemy's
-        self.wait, self.connect, self.hold = _Recorder(), _Recorder(), _Recorder()
-        self.hold_mark = (0, 0, 0.0)
+class _Finalizer(weakref.ref["_Loan"]):
+    """Brings back the connection of a forgotten loan; a quarter of the price of `weakref.finalize`."""
 
-    def recent_hold_ns(self) -> float:
-        """The mean hold since the last time this was asked and at least 100 loans had ended since."""
-        count, total_ns = sum(self.hold.counts), self.hold.total_ns
-        marked_count, marked_ns, mean_ns = self.hold_mark
-        new = count - marked_count
-        if new >= 100 or (new and not marked_count):
-            mean_ns = (total_ns - marked_ns) / new
-        if new >= 100:
-            self.hold_mark = (count, total_ns, mean_ns)
-        return mean_ns
+    __slots__ = ("record",)
+    record: _Record | None
+
+    def detach(self) -> None:
+        self.record = None
+
+    def loan_is_gone(self) -> None:
+        if self.record is not None:
+            _finalize_fairy(None, self.record, self.record.pool, False, is_gc_cleanup=True)
+
+
+class _Loan(_ConnectionFairy):
+    """SQLAlchemy's proxy of a lent connection, made in a third of the time."""
+
+    __slots__ = ()
+
+    def __init__(self, pool: FairPool, connection: DBAPIConnection, record: _Record, echo: bool) -> None:
+        self._pool = pool
+        self._counter = 0
+        self.dbapi_connection = connection
+        self._connection_record = record
+        self._echo = echo
+        finalizer = _Finalizer(self, _Finalizer.loan_is_gone)
+        finalizer.record = record
+        self._finalizer = record.fairy_ref = finalizer  # type: ignore[assignment]
+
+
+# `_Loan` stands in for what SQLAlchemy does in its checkout only as long as that is what it was written for.
+_STOCK_CHECKOUT = _ConnectionRecord.__dict__["checkout"]
+_KNOWN_SQLALCHEMY = "_finalizer" in _ConnectionFairy.__slots__ and list(
+    inspect.signature(_finalize_fairy).parameters
+) == ["dbapi_connection", "connection_record", "pool", "echo", "transaction_was_reset", "fairy", "is_gc_cleanup"]
 
 
 class FairPool(Pool):
     """A pool of at most `pool_size + max_overflow` connections with a strict queue in front of it.
 
-    Greenlets of one native thread may wait (the thread that was first to wait, as long as it lives); others may borrow
-    what is free, and return. Raises from `connect()`: whatever connecting raised, to the greenlet that was connecting;
-    `sqlalchemy.exc.TimeoutError` (code 3o7r) after `timeout` s, never earlier; its subclasses `QueueFull` and
-    `PoolDeadlock` at once; `WrongThread` instead of waiting in a second native thread.
+    Greenlets of one native thread may wait: the first thread with an event loop that had to. Where gevent is not in
+    play, plain threads may. All may borrow what is free, and return. `connect()` raises whatever connecting raised, in
+    the greenlet that was connecting; `sqlalchemy.exc.TimeoutError` (code 3o7r) after `timeout` s, never earlier; its
+    subclasses `QueueFull` and `PoolDeadlock` at once; `WrongThread` instead of waiting in a second native thread.
 
     creator, pool_size, max_overflow, timeout, use_lifo, recycle, echo, logging_name, reset_on_return, events, dialect,
     pre_ping: as QueuePool's. All may be given by position or name.
@@ -327,13 +377,6 @@ class FairPool(Pool):
 
     _is_asyncio = False
     _sqla_logger_namespace = "sqlalchemy.pool.FairPool"
-
-    __slots__ = (
-        "_detect_deadlock", "_generation", "_idle", "_idle_timeout", "_keep", "_keeper", "_keeping", "_leak_threshold",
-        "_lifetime_jitter", "_maintenance_interval", "_max_lifetime", "_max_overflow", "_max_waiting", "_min_size",
-        "_owner", "_records", "_retired", "_size", "_slots", "_stats", "_take_idle", "_timeout", "_timeout_ns",
-        "_timer", "_use_lifo", "_vacant", "_waiters",
-    )  # fmt: skip
 
     def __init__(
         self,
@@ -368,59 +411,93 @@ class FairPool(Pool):
         self._maintenance_interval = maintenance_interval
         self._leak_threshold = leak_threshold
         self._detect_deadlock = detect_deadlock
-        self._idle: deque[_Record] = deque()  # live connections; the longest idle at the left
-        self._vacant: deque[_Record] = deque()  # slots kept with a record that has to reconnect
-        self._waiters: deque[_Waiter] = deque()
-        self._take_idle = self._idle.pop if use_lifo else self._idle.popleft
-        self._keeper: Any = None
+        self._remembers = detect_deadlock or leak_threshold is not None
         self._start_empty()
         _POOLS.add(self)
 
     def _start_empty(self) -> None:
-        self._keep = self._size or sys.maxsize  # how many to keep when nobody wants them
-        self._slots = _Slots(None if self._max_overflow == -1 else self._size + self._max_overflow)
-        self._records: set[_Record] = set()
+        self._idle: deque[_Record] = deque()  # live connections; the longest idle at the left
+        self._vacant: deque[_Record] = deque()  # records that have to reconnect
+        self._waiters: deque[_Waiter] = deque()
+        self._take_idle = self._idle.pop if self._use_lifo else self._idle.popleft
+        self._limit = None if self._max_overflow == -1 else self._size + self._max_overflow
+        self._free: list[None] = [None] * (self._limit or 0)  # the slots not taken, where there is a limit
+        self._records: set[_Record] = set()  # one for each slot taken
         self._stats = _Stats()
-        self._owner: int | None = None
-        self._timer: Any = None
-        self._generation = 0
-        self._retired = self._keeping = False
+        self._keep = self._size or sys.maxsize  # so many records rest here; 0 after engine.dispose()
+        self._generation = 0  # counts dispose()
+        self._owner: int | None = None  # the native thread whose event loop the waiters sleep on
+        self._timer: Any = None  # for the deadline of the head of the queue
+        self._keeper: Any = None  # the timer of housekeeping
+        self._keeping = False
 
     # -- borrowing ---------------------------------------------------------------------------------------------------
 
+    def connect(self) -> PoolProxiedConnection:
+        """Lend a connection; its `close()` returns it. Raises as the class says."""
+        if not _KNOWN_SQLALCHEMY or _ConnectionRecord.__dict__["checkout"] is not _STOCK_CHECKOUT:
+            return super().connect()
+        record = self._do_get()
+        try:
+            connection = record.get_connection()
+        except BaseException as error:
+            with util.safe_reraise():
+                record._checkin_failed(error, _fairy_was_created=False)
+        echo = self._should_log_debug()
+        loan = _Loan(self, connection, record, echo)
+        if echo:
+            self.logger.debug("Connection %r checked out from pool", connection)
+        if self._pre_ping or self.dispatch.checkout:
+            return _ConnectionFairy._checkout(self, fairy=loan)
+        loan._counter = 1
+        return loan
+
     def _do_get(self) -> _Record:
-        if self._waiters:
-            record = self._wait()
-        else:
+        record = None
+        if not self._waiters:
             try:
                 record = self._take_idle()
             except IndexError:
-                record = self._take_vacant() or self._wait()
-        stats = self._stats
-        stats.checkouts += 1
+                pass
+            else:
+                record.wait_ns = 0
+        if record is None:
+            record = self._get_slowly()
+        self._stats.checkouts += 1
         record.lent = True
         record.connect_ns = 0
         record.since_ns = _clock_ns()
-        if self._detect_deadlock or self._leak_threshold is not None:
+        if self._remembers:
             self._remember_borrower(record)
         if not record.starttime:
             self._connect_first(record)
         return record
 
+    def _get_slowly(self) -> _Record:
+        """Take the right to connect if nobody waits, else wait."""
+        record = None if self._waiters else self._take_vacant()
+        if record is None:
+            return self._wait()
+        record.wait_ns = 0
+        self._keep = self._size or sys.maxsize  # a newcomer: so the pool is in use again after dispose()
+        return record
+
     def _take_vacant(self) -> _Record | None:
-        """Take the right to connect, as a record."""
         try:
             return self._vacant.pop()
         except IndexError:
-            return self._new_record() if self._slots.take() else None
-
-    def _new_record(self) -> _Record:
+            pass
+        if self._limit is not None:
+            try:
+                self._free.pop()
+            except IndexError:
+                return None
         record = _Record(self)
         self._records.add(record)
         return record
 
     def _connect_first(self, record: _Record) -> None:
-        """Open a new record's connection here, since SQLAlchemy would fire "checkin" if it failed later."""
+        """Open a new record's connection here: if it failed later, SQLAlchemy would fire "checkin" for it."""
         try:
             record.get_connection()
         except BaseException:
@@ -428,23 +505,23 @@ class FairPool(Pool):
             raise
 
     def _connecting(self, record: _Record, connect: Callable[[], DBAPIConnection]) -> DBAPIConnection:
-        stats, generation, began_ns = self._stats, self._generation, _clock_ns()
-        stats.connecting += 1
+        rare, generation, began_ns = self._stats.rare, self._generation, _clock_ns()
+        rare["connecting"] += 1
         try:
             connection = connect()
         except BaseException:
-            stats.connect_errors += 1
+            rare["connect_errors"] += 1
             record.lent = False
             raise
         finally:
-            stats.connecting -= 1
+            rare["connecting"] -= 1
         now_ns = _clock_ns()
-        stats.created += 1
-        stats.connect.add(now_ns - began_ns)
+        rare["created"] += 1
+        self._stats.connect.add(now_ns - began_ns)
         record.connect_ns += now_ns - began_ns
         record.since_ns = now_ns
         record.expires_ns = now_ns + self._lifetime_ns() if generation == self._generation else 0
-        if self._keeper is None:
+        if self._keeper is None and self._keep:
             self._start_housekeeping()
         return connection
 
@@ -468,22 +545,18 @@ class FairPool(Pool):
             self._match()
             if not waiter.granted:
                 self._admit(waiter)
-            while True:
-                if waiter.granted:
-                    break
+            while not waiter.granted:
                 if waiter.expired:
                     raise self._timed_out()
-                # From the look into `granted` to the switch there is nothing that could collect garbage or let
-                # another thread in. So a wake-up comes either before the look, or when `parked` is true.
-                waiter.parked = True
-                _switch_to(waiter.hub)
-                waiter.parked = False
+                waiter.sleep()
+                if waiter.bell is not None and _clock_ns() >= waiter.deadline_ns and _removed(self._waiters, waiter):
+                    waiter.expired = True
             record = waiter.granted.pop()
         except BaseException:
             self._abandon(waiter)
             raise
         finally:
-            if self._timer is not None and not self._waiters and waiter.hub is not None:
+            if self._timer is not None and waiter.hub is not None and not self._waiters:
                 self._disarm()
         record.wait_ns = _clock_ns() - waiter.since_ns
         self._stats.wait.add(record.wait_ns)
@@ -491,65 +564,59 @@ class FairPool(Pool):
 
     def _admit(self, waiter: _Waiter) -> None:
         """Let it sleep, or raise at once the reason why it may not."""
-        stats = self._stats
-        if self._max_waiting is not None and len(self._waiters) > self._max_waiting and self._leave(waiter):
-            stats.rejected += 1
-            raise QueueFull(f"{self._max_waiting} already wait for a connection; {self.status()}")
-        if self._timeout_ns is not None and self._timeout_ns <= 0 and self._leave(waiter):
+        rare = self._stats.rare
+        if self._max_waiting is not None and len(self._waiters) > self._max_waiting and _removed(self._waiters, waiter):
+            rare["rejected"] += 1
+            raise QueueFull(f"FairPool: {self._max_waiting} wait already, no more may. {self.status()}")
+        if self._timeout_ns is not None and self._timeout_ns <= 0 and _removed(self._waiters, waiter):
             raise self._timed_out()
-        if self._detect_deadlock and self._is_deadlocked() and self._leave(waiter):
-            stats.deadlocks += 1
-            raise PoolDeadlock(f"every connection is held by a greenlet that waits for another; {self.status()}")
+        if self._detect_deadlock and self._is_deadlocked() and _removed(self._waiters, waiter):
+            rare["deadlocks"] += 1
+            raise PoolDeadlock(f"FairPool: every connection is held by a greenlet that waits here. {self.status()}")
         try:
-            waiter.hub = self._owner_hub()
+            waiter.hub = self._hub_to_sleep_on()
         except WrongThread:
-            if not self._leave(waiter):  # served meanwhile
-                return
-            raise
-        if self._timer is None and waiter.deadline_ns < _NEVER_NS:
+            if _removed(self._waiters, waiter):
+                raise
+        if waiter.hub is None:
+            waiter.bell = _native_lock()
+            waiter.bell.acquire()
+        elif self._timer is None and waiter.deadline_ns < _NEVER_NS:
             self._arm(waiter.hub, waiter.deadline_ns - waiter.since_ns)
 
-    def _owner_hub(self) -> Any:
-        me = _native_thread()
+    def _hub_to_sleep_on(self) -> Any:
+        """Return this thread's hub, None where gevent is not in play."""
+        me, hub = _native_thread(), _hub_if_exists()
         if me != self._owner:
             if self._owner in sys._current_frames():
                 raise WrongThread(
-                    "no connection is free, and this pool's waiters live in another native thread's event loop: "
-                    "wait in that thread only, or give each thread an engine of its own"
+                    "FairPool: no connection is free, and those who wait for one live in another native thread's event "
+                    "loop. Wait in that thread only, or give each thread an engine of its own."
                 )
-            self._owner = me
-        hub = gevent.get_hub()
-        if greenlet.getcurrent() is hub:
-            raise WrongThread("no connection is free, and a callback of the event loop cannot wait for one")
+            self._owner = None if hub is None else me
+        if hub is not None and greenlet.getcurrent() is hub:
+            raise WrongThread("FairPool: no connection is free, and a callback of the event loop cannot wait for one.")
         return hub
 
     def _is_deadlocked(self) -> bool:
         waiting = {waiter.greenlet for waiter in self._waiters}
         holders = [record.holder for record in list(self._records) if record.lent]
-        return len(holders) == self._slots.taken and waiting.issuperset(holders)
+        return len(holders) == len(self._records) and waiting.issuperset(holders)
 
     def _timed_out(self) -> exc.TimeoutError:
-        self._stats.timeouts += 1
+        self._stats.rare["timeouts"] += 1
         return exc.TimeoutError(
             f"FairPool limit of size {self._size} overflow {self.overflow()} reached, connection timed out, "
             f"timeout {self._timeout:0.2f}",
             code="3o7r",
         )
 
-    def _leave(self, waiter: _Waiter) -> bool:
-        """Take it off the queue. False: it is served already (rule 2)."""
-        try:
-            self._waiters.remove(waiter)
-        except ValueError:
-            return False
-        return True
-
     def _abandon(self, waiter: _Waiter) -> None:
         """Its greenlet goes elsewhere with an exception: nobody may wake it there, and a grant goes to the next."""
         waiter.parked = False
         waiter.gone = True
-        if self._leave(waiter) or self._reclaim(waiter):
-            self._stats.cancelled += 1
+        if _removed(self._waiters, waiter) or self._reclaim(waiter):
+            self._stats.rare["cancelled"] += 1
 
     def _reclaim(self, waiter: _Waiter) -> bool:
         try:
@@ -563,7 +630,7 @@ class FairPool(Pool):
         """Give resources to waiters, oldest first, until either runs out.
 
         May be entered again at any point, by another greenlet or thread: a resource is taken before its waiter, so
-        that the waiter is the oldest at that moment, and whoever gave up or came too late is seen in the next round.
+        that the waiter is the oldest at that moment, and what came in between is seen in the next round.
         """
         waiters = self._waiters
         while waiters:
@@ -595,9 +662,7 @@ class FairPool(Pool):
 
     def _disarm(self) -> None:
         timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.stop()
-            timer.close()
+        _stop_timer(timer)
 
     def _expire(self) -> None:
         """Run by the hub when the head of the queue is due."""
@@ -605,24 +670,22 @@ class FairPool(Pool):
         now_ns = _clock_ns()
         for waiter in list(self._waiters):
             if waiter.deadline_ns > now_ns:
-                if waiter.hub is not None:
-                    self._arm(waiter.hub, waiter.deadline_ns - now_ns)
+                self._arm(_get_hub(), waiter.deadline_ns - now_ns)
                 return
-            if self._leave(waiter):
+            if _removed(self._waiters, waiter):
                 waiter.expired = True
                 waiter.notify()
 
     # -- returning ---------------------------------------------------------------------------------------------------
 
-    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        assert isinstance(record, _Record)
+    def _do_return_conn(self, record: _Record) -> None:  # type: ignore[override]
         now_ns = _clock_ns()
         if record.lent:
             record.lent = False
             self._stats.hold.add(now_ns - record.since_ns)
         record.since_ns = now_ns
-        record.wait_ns = 0
-        record.holder = record.stack = None
+        if self._remembers:
+            record.holder = record.stack = None
         if (
             record.dbapi_connection is not None
             and now_ns < record.expires_ns
@@ -634,6 +697,8 @@ class FairPool(Pool):
                 self._match()
         else:
             self._return_unfit(record)
+
+    _return_conn = _do_return_conn  # type: ignore[assignment] # SQLAlchemy's only calls the other
 
     def _return_unfit(self, record: _Record) -> None:
         """Keep, pass on or close what is not a live connection that the pool has room for."""
@@ -648,7 +713,7 @@ class FairPool(Pool):
             if self._waiters:
                 self._match()
         else:
-            self._discard(record, "overflow")
+            self._discard(record, "overflow" if self._keep else "disposed")
 
     def _discard(self, record: _Record, why: str) -> None:
         """Close it, then give its slot away, whatever closing does."""
@@ -661,12 +726,13 @@ class FairPool(Pool):
 
     def _drop(self, record: _Record) -> None:
         self._records.discard(record)
-        self._slots.give()
+        if self._limit is not None:
+            self._free.append(None)
         if self._waiters:
             self._match()
 
     def _close_connection(self, connection: DBAPIConnection, *args: Any, **kw: Any) -> None:
-        self._stats.total_closed += 1
+        self._stats.closed_in_all += 1
         super()._close_connection(connection, *args, **kw)
 
     def _invalidate(
@@ -675,26 +741,17 @@ class FairPool(Pool):
         """As in Pool, and put what has become stale behind what is live."""
         super()._invalidate(connection, exception, _checkin=False)
         for record in list(self._idle):
-            if record.is_stale() and self._claim(record):
+            if record.is_stale() and _removed(self._idle, record):
                 self._do_return_conn(record)
         if _checkin and getattr(connection, "is_valid", False):
             connection.invalidate(exception)
 
-    def _claim(self, record: _Record) -> bool:
-        """Take this one from the idle, if it is still there."""
-        try:
-            self._idle.remove(record)
-        except ValueError:
-            return False
-        return True
-
     # -- the pool as a whole -----------------------------------------------------------------------------------------
 
     def recreate(self) -> FairPool:
-        """Return a new pool with the same parameters and listeners. A disposed pool keeps nothing from then on."""
+        """Return a new pool with the same parameters and listeners; a disposed pool then keeps nothing any more."""
         self.logger.info("Pool recreating")
         if self._generation and not self._idle:
-            self._retired = True
             self._keep = 0
         return type(self)(
             self._creator,
@@ -720,18 +777,19 @@ class FairPool(Pool):
         )
 
     def dispose(self) -> None:
-        """Close the idle connections now and the lent ones when they return; waiters are served by new ones."""
+        """Close the idle connections now and the lent ones when they return; waiters are served by new ones.
+
+        Never more than the limit, old and new together. `engine.dispose()` makes a new pool beside this one, which
+        drains by itself: for a moment the two may have twice the limit.
+        """
         self._generation += 1
         for record in list(self._records):
             record.expires_ns = 0
         self._stop_housekeeping()
-        for shelf in (self._idle, self._vacant):
-            while shelf:
-                try:
-                    record = shelf.popleft()
-                except IndexError:
-                    break
-                self._discard(record, "disposed")
+        while self._idle:
+            self._discard(self._idle.popleft(), "disposed")
+        while self._vacant:
+            self._discard(self._vacant.popleft(), "disposed")
         self.logger.info("Pool disposed. %s", self.status())
 
     def status(self) -> str:
@@ -739,7 +797,7 @@ class FairPool(Pool):
         return (
             f"Pool size: {self.size()}  Connections in pool: {self.checkedin()} "
             f"Current Overflow: {self.overflow()} Current Checked out connections: {self.checkedout()} "
-            f"Waiting: {len(self._waiters)}"
+            f"Waiting: {self.waiting()}"
         )
 
     def size(self) -> int:
@@ -756,71 +814,60 @@ class FairPool(Pool):
 
     def checkedout(self) -> int:
         """Return the number of slots in use: lent, or their connection being opened or closed."""
-        return self._slots.taken - self.checkedin()
+        return len(self._records) - self.checkedin()
 
     def overflow(self) -> int:
         """Return slots taken minus `pool_size`, negative while the pool is not full; 0 without limit."""
-        return self._slots.taken - self._size if self._size else 0
+        return len(self._records) - self._size if self._size else 0
 
     def waiting(self) -> int:
-        """Return the number of greenlets in the queue."""
+        """Return the length of the queue."""
         return len(self._waiters)
 
     def estimated_wait_ns(self) -> int:
-        """Return what a newcomer will probably wait, 0 if something is free."""
-        limit = self._slots.limit
-        if limit is None or not self._waiters and (self.checkedin() or self._slots.taken < limit):
+        """Return what a newcomer will probably wait: 0 if something is free, else (waiting + 1) x mean hold / limit."""
+        if self._limit is None or (not self._waiters and (self._free or self.checkedin())):
             return 0
-        return round((len(self._waiters) + 1) * self._stats.recent_hold_ns() / limit)
+        return round((len(self._waiters) + 1) * self._stats.recent_hold_ns() / self._limit)
 
     def snapshot(self) -> PoolSnapshot:
         """Return gauges, counters and histograms as they are now."""
-        stats = self._stats
-        wait = stats.wait.freeze()
-        closed = dict(stats.closed)
-        closed["invalidated"] = max(0, stats.total_closed - sum(closed.values()))
+        stats, closed = self._stats, dict(self._stats.closed)
+        closed["invalidated"] = max(0, stats.closed_in_all - sum(closed.values()))
         return PoolSnapshot(
             size=self._size,
-            limit=self._slots.limit,
+            limit=self._limit,
             in_use=self.checkedout(),
             idle=self.checkedin(),
-            waiting=len(self._waiters),
-            connecting=stats.connecting,
+            waiting=self.waiting(),
             estimated_wait_ns=self.estimated_wait_ns(),
             checkouts=stats.checkouts,
             handed_over=stats.handed_over,
-            created=stats.created,
             closed=closed,
-            connect_errors=stats.connect_errors,
-            timeouts=stats.timeouts,
-            cancelled=stats.cancelled,
-            rejected=stats.rejected,
-            deadlocks=stats.deadlocks,
-            wait=stats.wait.freeze(zeros=max(0, stats.checkouts - wait.count)),
+            wait=stats.wait.freeze(zeros=max(0, stats.checkouts - sum(stats.wait.counts))),
             connect=stats.connect.freeze(),
             hold=stats.hold.freeze(),
+            **stats.rare,
         )
 
     # -- housekeeping ------------------------------------------------------------------------------------------------
 
     def _start_housekeeping(self) -> None:
-        """Have the event loop of this thread look after the pool; the timer keeps neither loop nor pool alive."""
-        wanted = self._min_size or self._max_lifetime or self._idle_timeout or self._leak_threshold
-        if not wanted or self._retired:
-            return
-        interval = self._maintenance_interval
-        self._keeper = gevent.get_hub().loop.timer(interval, interval, ref=False)
-        self._keeper.start(_tick, weakref.ref(self), self._keeper)
+        """Have this thread's event loop look after the pool; the timer keeps neither the loop nor the pool alive."""
+        if self._min_size or self._max_lifetime or self._idle_timeout or self._leak_threshold:
+            seconds = self._maintenance_interval
+            self._keeper = _get_hub().loop.timer(seconds, seconds, ref=False)
+            self._keeper.start(_tick, weakref.ref(self), self._keeper)
 
     def _stop_housekeeping(self) -> None:
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.stop()
-            keeper.close()
+        _stop_timer(keeper)
 
     def _keep_house(self) -> None:
         """One round, in a greenlet of its own: close what is too old, fill up, report leaks."""
-        if self._keeping:
+        if not self._keep:
+            self._stop_housekeeping()
+        if self._keeping or not self._keep:
             return
         self._keeping = True
         try:
@@ -836,11 +883,11 @@ class FairPool(Pool):
             now_ns = _clock_ns()
             too_old = now_ns >= record.expires_ns
             too_idle = now_ns - record.since_ns >= idle_ns and self._open_count() > self._min_size
-            if (too_old or too_idle) and self._claim(record):
+            if (too_old or too_idle) and _removed(self._idle, record):
                 self._discard(record, "lifetime" if too_old else "idle")
 
     def _open_count(self) -> int:
-        return self._slots.taken - len(self._vacant)
+        return len(self._records) - len(self._vacant)
 
     def _fill_up(self) -> None:
         """Open connections up to `min_size`; the first failure ends the round."""
@@ -851,7 +898,7 @@ class FairPool(Pool):
                 return
             try:
                 record.get_connection()
-            except Exception as error:
+            except Exception as error:  # whatever the driver raises: the next round tries again
                 self.logger.warning("FairPool could not open a connection in reserve: %s", error)
                 return
             finally:
@@ -872,11 +919,9 @@ class FairPool(Pool):
         for record in list(self._records):
             _THE_PARENTS.append(record.dbapi_connection)
             record.dbapi_connection = None
-            fairy = record.fairy_ref() if record.fairy_ref is not None else None
-            if fairy is not None:
-                fairy.dbapi_connection = None
-        for queue in (self._idle, self._vacant, self._waiters):
-            queue.clear()
+            loan = record.fairy_ref() if record.fairy_ref is not None else None
+            if loan is not None:
+                loan.dbapi_connection = None  # type: ignore[assignment]
         self._disarm()
         self._stop_housekeeping()
         self._start_empty()
@@ -885,10 +930,9 @@ class FairPool(Pool):
 def _tick(pool_ref: weakref.ref[FairPool], timer: Any) -> None:
     pool = pool_ref()
     if pool is None:
-        timer.stop()
-        timer.close()
+        _stop_timer(timer)
     else:
-        gevent.spawn_raw(pool._keep_house)
+        _spawn(pool._keep_house)
 
 
 _POOLS: weakref.WeakSet[FairPool] = weakref.WeakSet()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import click
@@ -13,7 +18,11 @@ from reports.cli import BadInput, diff, report
 if TYPE_CHECKING:
     from loadgen.closed import Workload
     from loadgen.exchange import Origin
+    from loadgen.lab.run import Options
+    from loadgen.script.model import Script
+    from loadgen.script.parse import RunOptions
 
+_EXPECTATION_FAILED = 21
 _SIGNALLED = 128
 _COULD_NOT_RUN = 3
 
@@ -37,12 +46,265 @@ cli.add_command(report)
 
 
 @cli.command()
+@click.argument("scripts", nargs=-1, required=True, metavar="SCRIPT...")
+@click.option("-t", "--target", help="Base URL; replaces the script's.")
+@click.option("-e", "--environment", help="Use this environment of the script.")
+@click.option("-v", "--variables", metavar="JSON", help="Variables for every virtual user.")
+@click.option("--overrides", metavar="JSON", help="Merged over the script.")
+@click.option("-c", "--config", "config_file", help="A file merged over the script.")
+@click.option("-p", "--payload", help="A CSV file in place of the script's payload.")
+@click.option("-i", "--input", "inputs", multiple=True, help="One more script file; repeatable.")
+@click.option("-o", "--output", help="Write a JSON report to this file, or into this folder.")
+@click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
+@click.option("-q", "--quiet", is_flag=True, help="No phases and reports on stdout.")
+@click.option("-s", "--solo", is_flag=True, help="One virtual user only.")
+@click.option("--scenario-name", help="Run this scenario only (a name or a regular expression).")
+@click.option("--dotenv", "--env-file", "dotenv", help="Read environment variables from this file.")
+@click.option("--arrivals", type=click.Choice(["artillery", "poisson"]), default="artillery", help="Law of arrivals.")
+@click.option("--seed", type=int, help="Of everything random; the same seed gives the same run.")
+@click.option("--check", is_flag=True, help="Only look for problems in the script.")
+@click.option("--skip-unsupported", is_flag=True, help="Leave out what cannot be run, instead of refusing the script.")
+@click.option("--name", "_name", hidden=True)
+@click.option("--tags", "_tags", hidden=True)
+@click.option("--note", "_note", hidden=True)
+@click.option("--count", "_count", hidden=True)
+@click.option("--platform", "_platform", hidden=True)
+@click.option("--platform-opt", "_platform_opt", multiple=True, hidden=True)
+def run(
+    scripts: tuple[str, ...],
+    inputs: tuple[str, ...],
+    config_file: str | None,
+    dotenv: str | None,
+    arrivals: str,
+    output: str | None,
+    quiet: bool,
+    seed: int | None,
+    check: bool,
+    **given: Any,
+) -> None:
+    """Run Artillery scripts. stdout is what Artillery's console would show; the rest goes to stderr."""
+    from loadgen.runner import new_run_id
+    from loadgen.script.parse import RunOptions
+
+    environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
+    run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
+    paths = [*scripts, *inputs, *([config_file] if config_file else [])]
+    known = {name: value for name, value in given.items() if not name.startswith("_")}
+    options = RunOptions(
+        config_file=config_file,
+        poisson=arrivals == "poisson",
+        env=environment,
+        directory=str(Path.cwd()),
+        test_id=run_id,
+        **known,
+    )
+    script = _read(paths, options, seed, listing=check)
+    if not check:
+        sys.exit(_run_script(script, run_id, _output_path(output), quiet, seed))
+
+
+@cli.command()
+@click.argument("url")
+@click.option("-c", "--count", type=click.IntRange(min=1), default=10, show_default=True, help="Virtual users.")
+@click.option("-n", "--num", type=click.IntRange(min=1), default=10, show_default=True, help="Requests of each.")
+@click.option("-o", "--output", help="Write a JSON report to this file, or into this folder.")
+@click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
+@click.option("-q", "--quiet", is_flag=True, help="No phases and reports on stdout.")
+def quick(url: str, count: int, num: int, output: str | None, insecure: bool, quiet: bool) -> None:
+    """Send GETs to one URL from a number of virtual users."""
+    import json
+    from loadgen.runner import new_run_id
+    from loadgen.script.parse import RunOptions, parse_script
+
+    if not url.startswith(("http://", "https://")):
+        _fail(f"invalid URL {url}: it must begin with http:// or https://")
+    run_id = new_run_id(os.environ.get("ARTILLERY_TEST_RUN_ID"))
+    text = json.dumps({
+        "config": {"target": url, "phases": [{"duration": 1, "arrivalCount": count}]},
+        "scenarios": [{"flow": [{"loop": [{"get": {"url": url}}], "count": num}]}],
+    })  # fmt: skip
+    options = RunOptions(insecure=insecure, env=os.environ, test_id=run_id)
+    script = parse_script([("quick.json", text)], options, lambda path: Path(path).read_bytes())
+    sys.exit(_run_script(script, run_id, _output_path(output), quiet, None))
+
+
+@cli.command()
+@click.option("--full", is_flag=True, help="The sources' exact sizes (under 10 minutes on 2 cores).")
+@click.option("--only", metavar="ID,...", default="", help="These experiments or groups: B, B.3, A.pool10, ...")
+@click.option("--strategies", metavar="NAME,...", default="", help="Experiments with these strategies only.")
+@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Servers of source A.")
+@click.option("--clicks", type=click.IntRange(min=0), default=300, show_default=True, help="Clicks of each link.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the reports (default runs/<UTC stamp>).")
+@click.option("--database-url", help="A PostgreSQL to use, in a schema of its own, in place of the embedded one.")
+@click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
+def lab(
+    full: bool,
+    only: str,
+    strategies: str,
+    servers: int,
+    clicks: int,
+    out: Path | None,
+    database_url: str | None,
+    yes: bool,
+) -> None:
+    """Run the experiments of both source documents and judge their claims."""
+    from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments
+    from loadgen.lab.run import LabError, Options
+
+    try:
+        selected = chosen(experiments(servers), _listed(only), _listed(strategies))
+        options = Options(
+            experiments=selected,
+            sizes=FULL if full else BRIEF,
+            out=out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}",
+            clicks=clicks,
+            database_url=database_url,
+            confirm=lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True)),
+        )
+        sys.exit(_run_lab(options))
+    except (ValueError, LabError) as error:
+        raise BadInput(str(error)) from None
+
+
+def _run_lab(options: Options) -> int:
+    from loadgen.lab.run import Lab
+    from loadgen.lab.summary import claim_lines, to_markdown
+    from loadgen.progress import LiveLine
+
+    live = LiveLine()
+
+    def say(text: str) -> None:
+        live.clear()
+        click.echo(text, err=True)
+
+    evidence = Lab(options, say, live).run()
+    live.clear()
+    click.echo(to_markdown(evidence), nl=False)
+    click.echo("\n" + "\n".join(claim_lines(evidence)))
+    click.echo(f"\nEverything is in {options.out}", err=True)
+    return _SIGNALLED + signal.SIGINT if evidence.partial else 0
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _read(paths: list[str], options: RunOptions, seed: int | None, *, listing: bool) -> Script:
+    """The script, its warnings on stderr; with problems, all of them there and exit code 1."""
+    from loadgen.runner import read_script
+    from loadgen.script.model import ScriptErrors
+
+    try:
+        script = read_script(paths, options, seed)
+    except ScriptErrors as errors:
+        for warning in errors.warnings:
+            click.echo(f"Warning: {warning}", err=True)
+        _fail(*(str(problem) for problem in errors.problems))
+    except UnicodeDecodeError as error:
+        _fail(f"cannot read {' '.join(paths)}: not UTF-8 ({error.reason} at byte {error.start})")
+    except OSError as error:
+        _fail(f"cannot read {error.filename}: {error.strerror}")
+    for warning in script.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    if listing and script.warnings:
+        sys.exit(1)
+    return script
+
+
+def _run_script(script: Script, run_id: str, output: Path | None, quiet: bool, seed: int | None) -> int:
+    """The exit code."""
+    from loadgen.console import Console
+    from loadgen.progress import LiveLine
+    from loadgen.runner import SectionFailed, run_script
+    from loadgen.script.ensure import apdex_line, evaluate
+
+    terminal = sys.stdout.isatty()
+    console = Console(
+        _write_through,
+        hidden=script.hidden_metrics,
+        quiet=quiet,
+        colour=terminal and not os.environ.get("NO_COLOR"),
+        width=min(79, max(50, shutil.get_terminal_size().columns)) if terminal else 79,
+    )
+    live = LiveLine(plain=False)
+    console.run_id(run_id)
+    failed: str | None = None
+    try:
+        finished = run_script(script, console, live, seed)
+    except SectionFailed as error:
+        if error.run is None:
+            _fail(str(error))
+        finished, failed = error.run, str(error)
+    live.clear()
+    console.summary(finished.report)
+    if output is not None:
+        _write_json(str(output), finished.report)
+        console.log_file(str(output))
+    score = None if script.apdex_threshold_ms is None else apdex_line(finished.report.aggregate.counters)
+    if score is not None:
+        console.apdex(score)
+    verdict = None if script.ensure is None else evaluate(script.ensure, finished.report.aggregate)
+    if verdict is not None and verdict.lines:
+        console.checks(verdict.lines)
+    _warn(finished.report.extras.warnings if finished.report.extras else ())
+    if failed is not None:
+        _fail(failed)
+    if finished.signal is not None:
+        return _SIGNALLED + finished.signal
+    if verdict is not None and verdict.failed:
+        return 1
+    return _EXPECTATION_FAILED if finished.expectation_failed else 0
+
+
+def _write_through(text: str) -> None:
+    click.echo(text, nl=False)
+    sys.stdout.flush()
+
+
+def _fail(*messages: str) -> NoReturn:
+    for message in messages:
+        click.echo(f"Error: {message}", err=True)
+    sys.exit(1)
+
+
+def _output_path(given: str | None) -> Path | None:
+    """Where a run's JSON goes: the file, or a file named by the time in a folder that exists. Exit code 1 if nowhere."""
+    from reports.files import WriteError, check_writable
+
+    if given is None:
+        return None
+    path = Path(given)
+    if path.is_dir():
+        now = datetime.now()  # noqa: DTZ005 - local time, as the console's
+        path /= f"artillery_report_{now:%Y%m%d_%H%M%S}{now.microsecond // 10_000:02d}.json"
+    try:
+        check_writable(path)
+    except WriteError as error:
+        _fail(str(error))
+    return path
+
+
+def _dotenv(path: str) -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    if not Path(path).is_file():
+        _fail(f"cannot read {path}: no such file")
+    return {name: value for name, value in dotenv_values(path).items() if value is not None}
+
+
+@cli.command()
 @click.argument("url")
 @click.option("-n", "requests", type=click.IntRange(min=1), help="Requests in all (default 1; with -t: 50000).")
 @click.option("-c", "concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Users at once.")
 @click.option("-t", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Seconds after which to stop.")
-@click.option("-s", "timeout_s", type=click.FloatRange(min=0, min_open=True), default=30, show_default=True,
-              help="Seconds to wait for an answer.")
+@click.option(
+    "-s",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30,
+    show_default=True,
+    help="Seconds to wait for an answer.",
+)
 @click.option("-k", "keep_alive", is_flag=True, help="Keep connections alive.")
 @click.option("-m", "method", help="Method (default GET, with -p POST).")
 @click.option("-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header to add; repeatable.")
@@ -143,15 +405,12 @@ def _header(text: str) -> tuple[str, str]:
 
 def _bytes_of(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return Path(path).read_bytes()
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from None
 
 
 def _check_output(path: str | None) -> None:
-    from pathlib import Path
-
     from reports.files import WriteError, check_writable
 
     if path is not None:

@@ -194,6 +194,4 @@ class Engine:
             for period in recorder.over(_PERIOD_GRACE_NS):
                 listener.period(period)
             elapsed_s = (now_ns() - self._started_ns) / 1e9
-            listener.tick(
-                Progress(elapsed_s, self._active, recorder.requests, recorder.responses, recorder.errors)
-            )
+            listener.tick(Progress(elapsed_s, self._active, recorder.requests, recorder.responses, recorder.errors))

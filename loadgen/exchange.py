@@ -247,7 +247,7 @@ class Connection:
             return Failure(error_name(error), "send", started_ns, connected_ns, now_ns())
         except Ended as ended:
             return Failure(ended.name, "send", started_ns, connected_ns, now_ns())
-        answer = Exchange(0, b"", b"", 0, reused, False, started_ns, connected_ns, written_ns, 0, 0, self.setup_ns)  # noqa: FBT003
+        answer = Exchange(0, b"", b"", 0, reused, False, started_ns, connected_ns, written_ns, 0, 0, self.setup_ns)
         return self._receive(answer, head_only, want_body)
 
     def _receive(self, answer: Exchange, head_only: bool, want_body: bool) -> Exchange | Failure:
@@ -356,7 +356,7 @@ class Connection:
         if not 0 < self._fires_ns <= deadline_ns:
             self._arm(deadline_ns)
         io = self._io
-        io.start(self._resume, True)  # noqa: FBT003 - greenlet.switch's own form
+        io.start(self._resume, True)
         self._waiting = True
         try:
             return bool(self._hub.switch())
@@ -378,7 +378,7 @@ class Connection:
         if now_ns() < self._deadline_ns:
             self._arm(self._deadline_ns)
         else:
-            self._resume(False)  # noqa: FBT003
+            self._resume(False)
 
 
 class Connections:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -109,6 +109,8 @@ def with_query(address: Address, query: str) -> Address:
 class Outgoing:
     """A request about to be sent. `fields` are lower-case, without host, cookie and content-length."""
 
+    asked: str
+    """The URL as the script has it, templates filled in; also after redirects."""
     method: str
     address: Address
     fields: list[tuple[str, str]]
@@ -136,9 +138,8 @@ class Outgoing:
         method, body, dropped = self.method, self.body, {"authorization"} if moved else set()
         if status == 303 and method != "HEAD":
             method, body = "GET", None
-            dropped |= {"content-type", "content-encoding", "transfer-encoding"}
         fields = [(name, value) for name, value in self.fields if name not in dropped]
-        return Outgoing(method, address, fields, body, "" if moved else self.cookie)
+        return Outgoing(self.asked, method, address, fields, body, "" if moved else self.cookie)
 
 
 def field_lines(name: str, value: Any) -> list[tuple[str, str]]:
@@ -168,10 +169,10 @@ def form_text(fields: Iterable[tuple[str, Any]]) -> str:
     return "&".join(f"{_form(name)}={_form(text(value))}" for name, value in fields)
 
 
-def query_text(fields: Mapping[str, Any]) -> str:
+def query_text(fields: Iterable[tuple[str, Any]]) -> str:
     """A query: a list repeats its key; what is neither text, number nor boolean is empty."""
     pairs: list[tuple[str, Any]] = []
-    for name, value in fields.items():
+    for name, value in fields:
         pairs += [(name, item) for item in value] if isinstance(value, list) else [(name, value)]
     return form_text((name, value if isinstance(value, str | int | float) else "") for name, value in pairs)
 

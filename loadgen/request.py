@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from loadgen.clock import now_ns
 from loadgen.cookies import Jar
-from loadgen.exchange import Exchange, Failure
+from loadgen.exchange import Exchange, Failure, Origin
 from loadgen.message import (
     Address,
     BadRequestError,
@@ -39,11 +39,12 @@ from loadgen.script.expect import Exchanged, compile_expectations, console_text
 from loadgen.script.expressions import compile_expression
 from loadgen.script.template import Function, Template, compile_template
 from loadgen.script.values import UNDEFINED, json_text, text, truthy
-from reports import names
 
 REDIRECTS_MAX = 10
 _REDIRECTS = frozenset((300, 301, 302, 303, 304, 307, 308))
 _REFUSED = "ERR_GOT_REQUEST_ERROR"
+_NEVER_PLAIN = re.compile(r"""[\s"'<>`{}|\\^]""")
+_NOWHERE = Address(Origin("http", "", 0), "/", "")
 _TOTAL = re.compile(r"total;dur=([0-9.]+)", re.IGNORECASE)
 
 
@@ -139,7 +140,9 @@ class _Request:
         self.recorder = setting.recorder
         self.url = compile_template(_prefixed(spec.url, script.target), calls)
         self.name = compile_template(spec.name, calls)
-        self.query = None if spec.query is None else compile_template(spec.query, calls)
+        self.query = None if spec.query is None else [
+            (compile_template(k, calls), compile_template(v, calls)) for k, v in spec.query.items()
+        ]  # fmt: skip
         self.auth = None if spec.auth is None else compile_template(list(spec.auth), calls)
         self.cookies = compile_template({**self.http.cookies, **spec.cookies}, calls)
         self.fields = _field_templates(spec, setting)
@@ -152,8 +155,9 @@ class _Request:
             self.expectations = compile_expectations(spec.expectations, script.expect, calls)
         self.want_body = self.captures is not None or self.expectations is not None
         self.metrics = script.endpoint_metrics
-        self._endpoints: dict[str, int] = {}
-        self._static_endpoint = self._grouped_name()
+        self._endpoints: dict[str, int | None] = {}
+        self._grouped = self._grouped_name()
+        """Name of the endpoint where it is the same for all users; else None."""
 
     def action(self) -> Action:
         """The fastest action that does what the step says."""
@@ -163,15 +167,16 @@ class _Request:
     def _constant(self) -> Outgoing | None:
         """The request, if every user sends the same; None also where building it fails (each user then fails)."""
         templates = [self.url, self.cookies, *(t for _, t in self.fields)]
-        templates += [t for t in (self.query, self.auth) if t is not None]
+        templates += [t for pair in self.query or () for t in pair] + ([self.auth] if self.auth else [])
         varying = self.http.tracing is not None or any(isinstance(b, model.MultipartBody) for b in self.spec.bodies)
         if varying or not all(t.constant for t in templates) or not all(b.constant for b in self.bodies):
             return None
-        if self.cookies.value:
+        url = self._shown_url({})
+        if self.cookies.value or not url.startswith("http"):
             return None
         try:
-            return self.build({})
-        except (BadRequestError, VuFailedError):
+            return self.build({}, url)
+        except BadRequestError:
             return None
 
     def _static(self, outgoing: Outgoing) -> Action:
@@ -181,8 +186,8 @@ class _Request:
         is_head, want_body = outgoing.method == "HEAD", self.want_body
         recorder = self.recorder
         created, answered, final = recorder.request, recorder.response, recorder.endpoint_response
-        endpoint = self._endpoint(outgoing.address.url, {})
-        judge = self._judge if self._judges() else None
+        endpoint = self._endpoint(self._endpoint_name(outgoing, {}))
+        judges = self._judges()
         follows = self.spec.follow_redirect
 
         def act(vu: Vu) -> None:
@@ -191,36 +196,40 @@ class _Request:
                 return
             created(now_ns())
             result = vu.exchange(origin, data, method_is_head=is_head, want_body=want_body)
-            if type(result) is not Exchange:
+            if isinstance(result, Failure):
                 raise self._failed(vu, result, outgoing)
             answered(result, vu.intended_ns)
             vu.intended_ns = 0
-            if b"ookie:" in result.head or (300 <= result.status < 400 and follows):
+            head = result.head.lower()
+            if b"\nset-cookie:" in head or (300 <= result.status < 400 and follows):
                 self._after_answer(vu, outgoing, result, 0)
-                return
-            if judge is not None:
-                judge(vu, outgoing, result)
+            elif judges or b"\nserver-timing:" in head:
+                self._judge(vu, outgoing, result)
             elif endpoint is not None:
                 final(endpoint, result)
 
         return act
 
     def _templated(self, vu: Vu) -> None:
+        url = self._shown_url(vu.variables)
+        if not url.startswith("http"):
+            raise VuFailedError(f"Invalid URL - {url}")
         try:
-            outgoing = self.build(vu.variables)
+            outgoing = self.build(vu.variables, url)
         except BadRequestError as error:
-            self._endpoint_error(error.name, self._shown_url(vu.variables), vu.variables)
-            raise VuFailedError(error.name) from None
+            unsent = Outgoing(url, self.spec.method, _NOWHERE, [])
+            raise self._error(vu, error.name, unsent, error.name) from None
         cookies = self.cookies.render(vu.variables)
         if cookies:
             self._put_cookies(vu, cookies, outgoing.address)
         self._exchange(vu, outgoing, with_jar=bool(cookies))
 
-    def build(self, variables: Mapping[str, Any]) -> Outgoing:
-        """The request as this user sends it. Raises BadRequestError, or VuFailedError for a URL that is none."""
-        address = address_of(self._checked_url(variables))
+    def build(self, variables: Mapping[str, Any], url: str) -> Outgoing:
+        """The request as this user sends it. Raises BadRequestError."""
+        address = address_of(url)
         if self.query is not None:
-            address = with_query(address, query_text(self.query.render(variables)))
+            values = [(text(k.render(variables)), v.render(variables)) for k, v in self.query]
+            address = with_query(address, query_text(values))
         fields: list[tuple[str, str]] = []
         cookie = ""
         for name, template in self.fields:
@@ -236,7 +245,7 @@ class _Request:
         if self.http.tracing is not None:
             fields.append(("traceparent", _traceparent(self.http.tracing)))
         body = self._body(variables, fields)
-        return Outgoing(self.spec.method, address, fields, body, cookie)
+        return Outgoing(url, self.spec.method, address, fields, body, cookie)
 
     def _body(self, variables: Mapping[str, Any], fields: list[tuple[str, str]]) -> bytes | None:
         rendered = [made for body in self.bodies if (made := body.render(variables)) is not None]
@@ -249,14 +258,9 @@ class _Request:
             fields.append(("content-type", content_type))
         return content
 
-    def _checked_url(self, variables: Mapping[str, Any]) -> str:
-        url = self._shown_url(variables)
-        if not url.startswith("http"):
-            raise VuFailedError(f"Invalid URL - {url}")
-        return url
-
     def _shown_url(self, variables: Mapping[str, Any]) -> str:
-        return _prefixed(text(self.url.render(variables)), self.setting.script.target)
+        url = text(self.url.render(variables))
+        return self.setting.script.target + url if url.startswith("/") else url
 
     def _put_cookies(self, vu: Vu, cookies: Mapping[str, Any], address: Address) -> None:
         vu.jar = vu.jar or Jar()
@@ -315,8 +319,7 @@ class _Request:
             self.want_body
             or self.http.extended_metrics
             or script.apdex_threshold_ms is not None
-            or not self.name.constant
-            or self._static_endpoint is None
+            or self._grouped is None
         )
 
     def _judge(self, vu: Vu, outgoing: Outgoing, result: Exchange) -> None:
@@ -330,10 +333,11 @@ class _Request:
             if self.expectations is not None:
                 self._expect(vu, outgoing, answer)
         self._apdex(result)
-        endpoint = self._endpoint(self._shown_url(vu.variables), vu.variables)
+        name = self._endpoint_name(outgoing, vu.variables)
+        endpoint = self._endpoint(name)
         if endpoint is not None:
             self.recorder.endpoint_response(endpoint, result)
-            self._server_timing(result, vu.variables)
+            self._server_timing(name, result)
         if not captured:
             raise VuFailedError("Failed capture or match")
 
@@ -349,10 +353,9 @@ class _Request:
             self.recorder.count(f"plugins.expect.{verdict}")
             self.recorder.count(f"plugins.expect.{verdict}.{result.kind}")
         name = self._name(vu.variables)
-        url = self._shown_url(vu.variables)
         sent = next((b.value for b in self.spec.bodies if isinstance(b, model.JsonBody)), None)
         exchanged = Exchanged(
-            self.spec.method, url, outgoing.address.target, name,
+            self.spec.method, outgoing.asked, _asked_path(outgoing.asked), name,
             compile_template(sent, self.setting.calls).render(vu.variables), answer, vu.variables,
         )  # fmt: skip
         shown = console_text(results, exchanged, plugin.output)
@@ -362,7 +365,7 @@ class _Request:
             return
         self.setting.expectation_failed()
         if plugin.failures_are_errors:
-            said = name if plugin.only_request_names and name else url
+            said = name if plugin.only_request_names and name else outgoing.asked
             raise VuFailedError(f"Failed expectations for request {said}")
 
     def _name(self, variables: Mapping[str, Any]) -> str | None:
@@ -386,15 +389,13 @@ class _Request:
             self.recorder.sample("http.tls", tls_ns / 1e6)
         self.recorder.sample("http.total", (result.last_byte_ns - result.started_ns) / 1e6)
 
-    def _server_timing(self, result: Exchange, variables: Mapping[str, Any]) -> None:
-        value = result.header("server-timing") if b"erver-" in result.head else None
+    def _server_timing(self, name: str, result: Exchange) -> None:
+        value = result.header("server-timing")
         if value is not None:
             total = _TOTAL.search(value)
-            name = self._endpoint_name(self._shown_url(variables), variables)
             self.recorder.sample(f"{self.metrics.namespace}.server-timing.{name}", float(total[1]) if total else -1.0)
 
     def _grouped_name(self) -> str | None:
-        """The endpoint's name where it is the same for all users; None where it is not."""
         if not self.metrics.group_dynamic_urls and not (self.url.constant and self.name.constant):
             return None
         return self._name_of(text(self.url.value), self.name.value)
@@ -405,23 +406,15 @@ class _Request:
             return "" if self.metrics.ignore_unnamed else shown
         return text(name) if self.metrics.only_request_names else f"{shown} ({text(name)})"
 
-    def _endpoint_name(self, url: str, variables: Mapping[str, Any]) -> str:
-        if self._static_endpoint is not None:
-            return self._static_endpoint
-        return self._name_of(url, self._name(variables))
+    def _endpoint_name(self, outgoing: Outgoing, variables: Mapping[str, Any]) -> str:
+        """The request's endpoint in the metrics; empty where it is not to be counted."""
+        return self._name_of(outgoing.asked, self._name(variables)) if self._grouped is None else self._grouped
 
-    def _endpoint(self, url: str, variables: Mapping[str, Any]) -> int | None:
-        """The recorder's number of the request's endpoint; None where it is not to be counted."""
-        name = self._endpoint_name(url, variables)
-        found = self._endpoints.get(name)
-        if found is None and name:
-            found = self._endpoints[name] = self.recorder.endpoint(name, self.metrics.namespace)
-        return found
-
-    def _endpoint_error(self, error: str, url: str, variables: Mapping[str, Any]) -> None:
-        name = self._endpoint_name(url, variables)
-        if name:
-            self.recorder.count(f"{self.metrics.namespace}.{name}.errors.{error}")
+    def _endpoint(self, name: str) -> int | None:
+        """The recorder's number of an endpoint."""
+        if name not in self._endpoints:
+            self._endpoints[name] = self.recorder.endpoint(name, self.metrics.namespace) if name else None
+        return self._endpoints[name]
 
     def _failed(self, vu: Vu, failure: Failure, outgoing: Outgoing) -> VuFailedError:
         if failure.response is not None:
@@ -432,12 +425,21 @@ class _Request:
 
     def _error(self, vu: Vu, name: str, outgoing: Outgoing, said: str) -> VuFailedError:
         """Tell the plugins that the request came to nothing."""
-        self._endpoint_error(name, outgoing.address.url, vu.variables)
+        endpoint = self._endpoint_name(outgoing, vu.variables)
+        if endpoint:
+            self.recorder.count(f"{self.metrics.namespace}.{endpoint}.errors.{name}")
         plugin = self.setting.script.expect
         if plugin is not None:
             line = json_text({"ok": False, "error": said}) if plugin.output == "json" else f"Error: {said}"
             self.setting.write_line(line)
         return VuFailedError(name)
+
+
+def _asked_path(url: str) -> str:
+    """Path and query of a URL as Node's `url.parse` shows them: not made plain, only what no URL has is encoded."""
+    parts = urlsplit(url)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return _NEVER_PLAIN.sub(lambda match: quote(match.group()), path)
 
 
 def _prefixed(url: Any, target: str) -> Any:
@@ -498,6 +500,8 @@ def _form_body(values: list[tuple[str, Template]], variables: Mapping[str, Any])
 def _multipart_body(parts: list[tuple[model.Part, Template]], variables: Mapping[str, Any]) -> tuple[bytes, str]:
     boundary = f"--------------------------{secrets.token_hex(12)}"
     filled = [replace(part, value=template.render(variables)) for part, template in parts]
+    if any(isinstance(part.value, bool) for part in filled):
+        raise BadRequestError("ERR_INVALID_ARG_TYPE")
     return multipart(filled, boundary), f"multipart/form-data; boundary={boundary}"
 
 

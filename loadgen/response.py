@@ -56,7 +56,12 @@ def parse_common(data: bytes) -> tuple[int, int, bool] | None:
 def _common_head(head: bytes) -> tuple[int, int, bool] | None:
     """(status, content length, keep-alive) of a lower-cased head, None if its framing is any but one Content-Length."""
     status = head[9:12]
-    if head[:9] not in (b"http/1.1 ", b"http/1.0 ") or not status.isdigit() or status < b"200" or status in (b"204", b"304"):
+    if (
+        head[:9] not in (b"http/1.1 ", b"http/1.0 ")
+        or not status.isdigit()
+        or status < b"200"
+        or status in (b"204", b"304")
+    ):
         return None
     at = head.find(b"\r\ncontent-length:")
     if at < 0 or b"\r\ncontent-length:" in head[at + 2 :] or b"\r\ntransfer-encoding:" in head:

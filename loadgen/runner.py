@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from random import Random
 from typing import Any
 
 from loadgen.clock import WallOffset
 from loadgen.closed import ClosedRun, Workload
-from loadgen.engine import Progress, Watch
+from loadgen.console import Console
+from loadgen.engine import Engine, Listener, Progress, Watch
 from loadgen.environment import environment, version
+from loadgen.exchange import Connections, Limits, Resolver
 from loadgen.recorder import Recorder
+from loadgen.script.model import Script
+from loadgen.script.parse import RunOptions, parse_script
+from loadgen.vu import Program
 from reports.apachebench import AbReport, AbSamples
 from reports.model import Extras, Report
 
@@ -34,6 +42,16 @@ class Run:
     """Of a closed run."""
     refused: str | None = None
     """Error of a closed run that was given up because nothing answered."""
+    expectation_failed: bool = False
+    """Some expectation of the script did not hold."""
+
+
+class SectionFailed(Exception):
+    """The `before` or `after` section failed; the message names it and the error. `run` is None before the run."""
+
+    def __init__(self, section: str, error: str, run: Run | None = None) -> None:
+        super().__init__(f"the {section} section failed: {error}")
+        self.run = run
 
 
 @contextmanager
@@ -66,14 +84,49 @@ def run_ab(workload: Workload, live: Live) -> Run:
     return Run(report, signals[0] if signals else None, samples, closed.refused)
 
 
+def new_run_id(given: str | None = None) -> str:
+    """A run's id: as given, or of Artillery's form."""
+    alphabet = "3456789abcdefghjkmnpqrtwxyz"
+    parts = ("".join(secrets.choice(alphabet) for _ in range(length)) for length in (4, 29, 4))
+    return given or "t" + "_".join(parts)
+
+
+def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = None) -> Script:
+    """The script that files and options make. Raises ScriptErrors, and OSError for a script file."""
+    sources = [(path, Path(path).read_text("utf-8-sig")) for path in paths]
+    return parse_script(sources, options, lambda path: Path(path).read_bytes(), Random(seed))
+
+
+def run_script(script: Script, console: Console, live: Live, seed: int | None = None) -> Run:
+    """An open run to its end, or to a signal. Raises SectionFailed."""
+    wall, rng = WallOffset(), Random(seed)
+    recorder, resolver = Recorder(wall), Resolver()
+    limits = Limits(int(script.http.timeout_s * 1e9), int(script.http.socket_limit_s * 1e9))
+    program = Program(
+        script, recorder, lambda: Connections(resolver, limits, wall), rng, agent=agent(), write_line=console.line
+    )
+    error = program.run_before()
+    if error is not None:
+        raise SectionFailed("before", error)
+    watch = Watch()
+    engine = Engine(program, script.phases, recorder, wall, rng)
+    listener = Listener(console.phase_started, console.phase_completed, console.period, live)
+    with stopping(engine.stop) as signals:
+        engine.run(listener)
+    report = recorder.report(extras(watch, recorder, "open", partial=bool(signals)))
+    run = Run(report, signals[0] if signals else None, expectation_failed=program.expectation_failed)
+    error = program.run_after()
+    if error is not None:
+        raise SectionFailed("after", error, run)
+    return run
+
+
 def agent() -> str:
     """What this program calls itself to servers."""
     return f"poolbench/{version()}"
 
 
-def extras(
-    watch: Watch, recorder: Recorder, model: str, *, partial: bool, ab: dict[str, Any] | None = None
-) -> Extras:
+def extras(watch: Watch, recorder: Recorder, model: str, *, partial: bool, ab: dict[str, Any] | None = None) -> Extras:
     """What the report says beyond Artillery's document."""
     health, warnings = watch.health(recorder)
     return Extras(

@@ -4,6 +4,7 @@ The application is loaded once, in the master, and forked into the workers: they
 So the master is patched as well (importing `wsgi` does it), and it must hand down neither connections nor greenlets.
 """
 
+import atexit
 import os
 import shutil
 import socket
@@ -15,9 +16,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 # Read by prometheus_client when it is first imported: the workers' figures meet in files there.
-_own_metrics_dir = None
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-    _own_metrics_dir = os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="poolbench-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="poolbench-metrics-")
+
+    @atexit.register
+    def _remove_metrics(master: int = os.getpid(), folder: str = os.environ["PROMETHEUS_MULTIPROC_DIR"]) -> None:
+        if os.getpid() == master:
+            shutil.rmtree(folder, ignore_errors=True)
+
 
 import gevent  # noqa: E402
 from prometheus_client import multiprocess  # noqa: E402
@@ -73,9 +79,3 @@ def post_worker_init(worker: Any) -> None:
 def child_exit(_server: Any, worker: Any) -> None:
     """In the master: the gauges of a worker that is gone no longer count."""
     multiprocess.mark_process_dead(worker.pid)
-
-
-def on_exit(_server: Any) -> None:
-    """In the master, last of all."""
-    if _own_metrics_dir is not None:
-        shutil.rmtree(_own_metrics_dir, ignore_errors=True)

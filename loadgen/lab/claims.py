@@ -95,7 +95,9 @@ def _judge_trade(evidence: Evidence) -> Finding:
     if slower and fewer:
         return Finding(measured, REPRODUCED, "slower and with fewer failures")
     if slower:
-        why = "slower, but there were no failures to trade away" if not failed_before else "slower, and it fails as well"
+        why = (
+            "slower, but there were no failures to trade away" if not failed_before else "slower, and it fails as well"
+        )
         return Finding(measured, PARTLY, why)
     return Finding(measured, PARTLY if fewer else NOT, "not slower here")
 
@@ -114,12 +116,16 @@ def _ratio_claim(
     def judge(evidence: Evidence) -> Finding:
         slow, fast = _rps(evidence.outcomes[old]), _rps(evidence.outcomes[new])
         ratio = fast / slow if slow else float("inf")
-        measured = f"{ratio:.1f}x ({fast:.0f} against {slow:.0f} requests/s)" if isfinite(ratio) else "no request served"
+        measured = (
+            f"{ratio:.1f}x ({fast:.0f} against {slow:.0f} requests/s)" if isfinite(ratio) else "no request served"
+        )
         if published / _SAME_WITHIN <= ratio <= published * _SAME_WITHIN:
             return Finding(measured, REPRODUCED, "within a factor of 1.5 of the published ratio")
         return Finding(measured, PARTLY if ratio >= _SAME_DIRECTION else NOT, explain(ratio))
 
-    criterion = f"reproduced within {_SAME_WITHIN} times either way of {published:g}x; partly from {_SAME_DIRECTION}x on"
+    criterion = (
+        f"reproduced within {_SAME_WITHIN} times either way of {published:g}x; partly from {_SAME_DIRECTION}x on"
+    )
     return Claim(claim_id, "B", text, f"{published:g}x", criterion, (new, old), judge)
 
 
@@ -190,7 +196,9 @@ def _judge_memory(evidence: Evidence) -> Finding:
 def _judge_restart(evidence: Evidence) -> Finding:
     restart = evidence.restart
     assert restart is not None  # noqa: S101 - `needs` says so
-    measured = "links and clicks before {}, after {}".format(*(f"{a} + {b}" for a, b in (restart.before, restart.after)))
+    measured = "links and clicks before {}, after {}".format(
+        *(f"{a} + {b}" for a, b in (restart.before, restart.after))
+    )
     same = restart.before == restart.after and restart.before[0] > 0
     return Finding(measured, REPRODUCED if same else NOT, "every row was there again" if same else "rows are missing")
 

@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 import psycopg2
 
-from db.embedded import EmbeddedPostgres, EmbeddedPostgresError, temporary_postgres
 from db import queries
 from db.database import Database
+from db.embedded import EmbeddedPostgres, EmbeddedPostgresError, temporary_postgres
 from db.settings import DatabaseSettings, PoolSettings, SettingError, database_url
 from db.strategies import unhonoured
 from loadgen.closed import Workload
@@ -25,9 +25,11 @@ from loadgen.environment import environment
 from loadgen.exchange import Origin
 from loadgen.lab import summary
 from loadgen.lab.evidence import Evidence, Outcome, Restart
-from loadgen.lab.experiments import Experiment, Sizes
+from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query
-from loadgen.runner import Interrupted, Run, run_ab, run_script
+from loadgen.console import Console
+from loadgen.runner import Interrupted, Run, new_run_id, read_script, run_ab, run_script
+from loadgen.script.parse import RunOptions
 from reports import apachebench, artillery_json
 from reports.apachebench import AbReport
 from reports.files import write_text
@@ -93,9 +95,7 @@ class Lab:
                 continue
             self._say(f"[{number}/{len(self._options.experiments)}] {experiment.id}: {experiment.title}")
             outcome = self._one(experiment)
-            self._evidence = replace(
-                self._evidence, outcomes={**self._evidence.outcomes, experiment.id: outcome}
-            )
+            self._evidence = replace(self._evidence, outcomes={**self._evidence.outcomes, experiment.id: outcome})
             if outcome.partial:
                 raise Interrupted
             if experiment.id == "A.pool10" and self._postgres is not None:
@@ -158,13 +158,13 @@ class Lab:
             cpu = servers.cpu_s(), cpu_of_tree(postgres_pid) if postgres_pid else None
             with BackendWatch(self._monitor_url) as watch:
                 started = time.monotonic()
-                run = self._load(experiment, servers)
+                run, text = self._load(experiment, servers)
                 wall_s = time.monotonic() - started
             servers_cpu_s = servers.cpu_s() - cpu[0]
             database_cpu_s = None if postgres_pid is None else cpu_of_tree(postgres_pid) - (cpu[1] or 0.0)
             recorded = None if clicks is None else self._clicks() - clicks
             failures = servers.failures()
-        self._write_report(experiment, run)
+        self._write_report(experiment, run, text)
         return Outcome(
             experiment=experiment,
             report=run.report,
@@ -176,20 +176,26 @@ class Lab:
             failures=failures,
             clicks_recorded=recorded,
             unhonoured=unhonoured(PoolSettings.from_mapping({"DB_POOL": experiment.strategy, **experiment.settings})),
-            partial=run.interrupted,
+            partial=run.signal is not None,
         )
 
-    def _load(self, experiment: Experiment, servers: Servers) -> Run:
+    def _load(self, experiment: Experiment, servers: Servers) -> tuple[Run, str]:
+        """The run, and its report as text: Artillery's console, or for an ab-like test Artillery's summary."""
         sizes = self._options.sizes
+        parts: list[str] = []
+        console = Console(parts.append)
         if experiment.script is None:
             origin = Origin("http", "127.0.0.1", servers.port)
             workload = Workload(origin, "/health", sizes.requests, experiment.users, sizes.ab_s, timeout_s=120.0)
-            return run_ab(workload, self._live)
-        with as_file(files("loadgen.lab") / "scripts" / experiment.script) as path:
-            overrides = {"config": {"phases": [
-                {"name": "600 new users a second", "duration": sizes.phase_s, "arrivalRate": 600}
-            ]}}  # fmt: skip
-            return run_script(path, target=servers.url, overrides=overrides, live=self._live)
+            run = run_ab(workload, self._live)
+        else:
+            phase = {"name": f"{ARRIVAL_RATE} new users a second", "duration": sizes.phase_s, "arrivalRate": ARRIVAL_RATE}
+            options = RunOptions(target=servers.url, overrides=json.dumps({"config": {"phases": [phase]}}))
+            console.run_id(new_run_id())
+            with as_file(files("loadgen.lab") / "scripts" / experiment.script) as path:
+                run = run_script(read_script([str(path)], options), console, self._live)
+        console.summary(run.report)
+        return run, "".join(parts)
 
     def _seed(self, clicks: int) -> None:
         database = Database(DatabaseSettings(database_url(self._url)))
@@ -225,10 +231,10 @@ class Lab:
 
     # What is written
 
-    def _write_report(self, experiment: Experiment, run: Run) -> None:
+    def _write_report(self, experiment: Experiment, run: Run, text: str) -> None:
         out = self._options.out
         write_text(out / f"{experiment.id}.json", artillery_json.to_json(run.report) + "\n")
-        write_text(out / f"{experiment.id}.txt", run.text)
+        write_text(out / f"{experiment.id}.txt", text)
         if run.samples is not None:
             write_text(out / f"{experiment.id}.ab.txt", apachebench.to_text(AbReport.of(run.samples)))
 
@@ -252,4 +258,3 @@ def _notes(options: Options) -> tuple[str, ...]:
             f"source A last {sizes.phase_s} s at the sources' rate (--full runs the sources' sizes)."
         )
     return (size, f"Each link had {options.clicks} clicks before the nested object was read.")
-

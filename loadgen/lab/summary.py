@@ -132,7 +132,9 @@ def _artillery_rows(known: published.Experiment | None, outcome: Outcome) -> lis
     total = outcome.report.aggregate
     was = known.report.aggregate if known else None
     names = sorted({*total.counters, *(was.counters if was else {})})
-    shown = [n for n in names if n.startswith(("http.codes", "http.downloaded", "errors.", "vusers.")) and "by_name" not in n]
+    shown = [
+        n for n in names if n.startswith(("http.codes", "http.downloaded", "errors.", "vusers.")) and "by_name" not in n
+    ]
     rows: list[Comparison] = [(n, was.counters.get(n) if was else None, total.counters.get(n)) for n in shown]
     old, new = was.summaries.get("http.response_time") if was else None, total.summaries.get("http.response_time")
     for key in _SUMMARY_ROWS:
@@ -143,7 +145,9 @@ def _artillery_rows(known: published.Experiment | None, outcome: Outcome) -> lis
 
 def _machine(evidence: Evidence) -> str:
     e = evidence.environment
-    lines = [f"{e.get('cpu')}, {e.get('cores')} cores, {e.get('memory_mb')} MB, {e.get('system')}, Python {e.get('python')}"]
+    lines = [
+        f"{e.get('cpu')}, {e.get('cores')} cores, {e.get('memory_mb')} MB, {e.get('system')}, Python {e.get('python')}"
+    ]
     lines += [f"{e['postgres']}"] if e.get("postgres") else []
     return "".join(f"- {line}\n" for line in [*lines, *evidence.notes])
 

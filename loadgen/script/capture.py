@@ -12,7 +12,7 @@ import jsonpath
 from loadgen.script.answer import Answer
 from loadgen.script.model import Capture
 from loadgen.script.regex import compile_regex, group_name
-from loadgen.script.template import Function, Template, Variables, compile_template
+from loadgen.script.template import Function, Template, compile_template
 from loadgen.script.values import UNDEFINED, child, set_path, strictly_equal, text, to_number
 
 Taker = Callable[[Answer, Any, Random], Any]
@@ -167,7 +167,7 @@ def _from_selector(spec: Capture) -> Taker:
 
         try:
             page = html.fromstring(answer.text or "<html/>")
-            found = CSSSelector(text(expression), translator="html")(page)
+            found: list[Any] = list(CSSSelector(text(expression), translator="html")(page))  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001 - lxml and cssselect have many, all saying: not readable
             raise ValueError(str(error)) from None
         if not found:

@@ -30,9 +30,8 @@ class Result:
     got: Any
 
     def to_json(self) -> dict[str, Any]:
-        """As the json output shows it; undefined values are left out."""
-        fields = {"ok": self.ok, "expected": self.expected, "type": self.kind, "got": self.got}
-        return {key: value for key, value in fields.items() if value is not UNDEFINED}
+        """As the json output shows it."""
+        return {"ok": self.ok, "expected": self.expected, "type": self.kind, "got": self.got}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +179,14 @@ _CHECKS: dict[str, Callable[[_Response, Any], Result]] = {
 def compile_expectations(
     expectations: Sequence[Expectation], plugin: ExpectPlugin, calls: Mapping[str, Function]
 ) -> Callable[[Answer, Mapping[str, Any]], tuple[list[Result], list[str]]] | None:
-    """The function that checks a response: (results, messages about kinds that do not exist). None: nothing to check."""
+    """The function that checks a response: (results, messages about kinds that do not exist). None: nothing to do.
+
+    With the json output every request gets its line, also one without expectations.
+    """
     wanted = list(expectations)
     if not wanted and plugin.default_200:
         wanted = [Expectation("statusCode", 200)]
-    if not wanted:
+    if not wanted and plugin.output != "json":
         return None
     known = [(_CHECKS[e.kind], _compiled(e, calls)) for e in wanted if e.kind in _CHECKS]
     unknown = [f"Expect Plugin: Expectation '{e.kind}' is not supported" for e in wanted if e.kind not in _CHECKS]

@@ -2,7 +2,7 @@
 
 Numbers; "texts" in double quotes; variables (dots belong to the name; single quotes make a name of anything);
 `+ - * / % ^`, `== != < <= > >=`, `~=` (regular expression), `in (a, b)`, `not in`, `and`, `or`, `not`, `c ? a : b`,
-parentheses, and the functions abs ceil floor log max min random round sqrt. Binding strength, weakest first, all to the left:
+parentheses, and the functions abs ceil floor log max min random round sqrt. A word is not followed by a parenthesis directly. Binding strength, weakest first, all to the left:
 `?:`, or, and, in, equality, order, sum, product, power, not, minus (as in filtrex 2, which Artillery uses). Values
 compare as JavaScript's do: `5 == "5"` holds; an unknown variable is undefined, hence false.
 """
@@ -52,9 +52,9 @@ def _tokens(source: str) -> list[tuple[str, Any]]:
         if not match or not match.lastgroup:
             raise ExpressionError(f"cannot read `{source[at:end].strip()}` in `{source}`")
         kind, value = match.lastgroup, match.group(match.lastgroup)
-        if kind == "name" and value in _WORDS:
-            tokens.append((value, value))
-        elif kind == "operator":
+        if kind == "operator" or (kind == "name" and value in _WORDS):
+            if kind == "name" and source.startswith("(", match.end()):
+                raise ExpressionError(f"a blank is missing after `{value}` in `{source}`")
             tokens.append((value, value))
         elif kind == "number":
             tokens.append(("value", float(value) if "." in value else int(value)))

@@ -196,6 +196,7 @@ def test_a_request_larger_than_the_kernel_takes_at_once_is_sent_whole(connection
     size = 4_000_000
 
     request = b"POST / HTTP/1.1\r\nLength: %d\r\n\r\n" % size + b"x" * size
+
     def whole_reader(connection, head):
         connection.settimeout(0.3)
         try:
