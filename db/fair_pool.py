@@ -42,8 +42,8 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import gevent.monkey
-import greenlet
 from gevent import _hub_local
+from gevent.hub import RawGreenlet  # type: ignore[attr-defined]
 from sqlalchemy import exc, util
 from sqlalchemy.engine import Connection
 from sqlalchemy.pool import Pool
@@ -71,9 +71,12 @@ _unpatched: Callable[..., Any] = gevent.monkey.get_original
 _native_thread: Callable[[], int] = _unpatched("_thread", "get_ident")
 _native_lock: Callable[[], Any] = _unpatched("_thread", "allocate_lock")
 _hub_if_exists: Callable[[], Any] = _hub_local.get_hub_if_exists
+_current: Callable[[], Any] = gevent.getcurrent
 _get_hub: Callable[[], Any] = gevent.get_hub
 _spawn: Callable[..., Any] = gevent.spawn_raw
-_switch_to = greenlet.greenlet.switch  # straight into the hub: nothing in between that could collect garbage
+_switch_to: Callable[[Any], Any] = (
+    RawGreenlet.switch
+)  # straight into the hub: nothing in between that could collect garbage
 _NEVER_NS = 1 << 63
 
 BOUNDS_NS = (0, *(round(1000 * 2 ** (step / 4)) for step in range(109)))
@@ -249,7 +252,7 @@ class _Record(_ConnectionRecord):
         self.lent = False
         self.wait_ns = self.connect_ns = self.since_ns = 0
         self.expires_ns = _NEVER_NS
-        self.holder: greenlet.greenlet | None = None
+        self.holder: Any = None
         self.stack: traceback.StackSummary | None = None
 
     def get_connection(self) -> DBAPIConnection:
@@ -278,7 +281,7 @@ class _Waiter:
     __slots__ = ("bell", "deadline_ns", "expired", "gone", "granted", "greenlet", "hub", "parked", "since_ns")
 
     def __init__(self, timeout_ns: int | None) -> None:
-        self.greenlet = greenlet.getcurrent()
+        self.greenlet = _current()
         self.hub: Any = None
         self.bell: Any = None
         self.granted: list[_Record] = []
@@ -531,7 +534,7 @@ class FairPool(Pool):
         return round(self._max_lifetime * (1 - self._lifetime_jitter * random.random()) * 1e9)
 
     def _remember_borrower(self, record: _Record) -> None:
-        record.holder = greenlet.getcurrent()
+        record.holder = _current()
         if self._leak_threshold is not None:
             frames = traceback.walk_stack(sys._getframe(2))
             record.stack = traceback.StackSummary.extract(frames, limit=20, lookup_lines=False)
@@ -545,12 +548,7 @@ class FairPool(Pool):
             self._match()
             if not waiter.granted:
                 self._admit(waiter)
-            while not waiter.granted:
-                if waiter.expired:
-                    raise self._timed_out()
-                waiter.sleep()
-                if waiter.bell is not None and _clock_ns() >= waiter.deadline_ns and _removed(self._waiters, waiter):
-                    waiter.expired = True
+            self._sleep_until_granted(waiter)
             record = waiter.granted.pop()
         except BaseException:
             self._abandon(waiter)
@@ -561,6 +559,14 @@ class FairPool(Pool):
         record.wait_ns = _clock_ns() - waiter.since_ns
         self._stats.wait.add(record.wait_ns)
         return record
+
+    def _sleep_until_granted(self, waiter: _Waiter) -> None:
+        while not waiter.granted:
+            if waiter.expired:
+                raise self._timed_out()
+            waiter.sleep()
+            if waiter.bell is not None and _clock_ns() >= waiter.deadline_ns and _removed(self._waiters, waiter):
+                waiter.expired = True
 
     def _admit(self, waiter: _Waiter) -> None:
         """Let it sleep, or raise at once the reason why it may not."""
@@ -594,7 +600,7 @@ class FairPool(Pool):
                     "loop. Wait in that thread only, or give each thread an engine of its own."
                 )
             self._owner = None if hub is None else me
-        if hub is not None and greenlet.getcurrent() is hub:
+        if hub is not None and _current() is hub:
             raise WrongThread("FairPool: no connection is free, and a callback of the event loop cannot wait for one.")
         return hub
 

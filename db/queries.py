@@ -71,7 +71,7 @@ def read_link(connection: Connection, code: str) -> Link | None:
     return None if row is None else Link(*row)
 
 
-_INSTANT = "'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'"
+_INSTANT = '\'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\''
 
 _ANALYTICS = f"""
 WITH link AS (SELECT * FROM links WHERE code = %s),

@@ -24,10 +24,16 @@ class PerRequestPool(NullPool):
 
     def recreate(self) -> "PerRequestPool":
         """A new pool of the same kind."""
-        pool = super().recreate()
-        assert isinstance(pool, PerRequestPool)  # noqa: S101 (for the type checker: NullPool asks for our class)
-        pool._min_size = self._min_size
-        return pool
+        return type(self)(
+            self._creator,
+            self._min_size,
+            echo=self.echo,
+            logging_name=self._orig_logging_name,
+            reset_on_return=self._reset_on_return,
+            pre_ping=self._pre_ping,
+            _dispatch=self.dispatch,
+            dialect=self._dialect,
+        )
 
     def _do_get(self) -> ConnectionPoolEntry:
         openings = [gevent.Greenlet(self._try_open) for _ in range(max(1, self._min_size))]
@@ -43,7 +49,7 @@ class PerRequestPool(NullPool):
         except BaseException:  # killed while waiting: nobody else knows of these connections
             gevent.spawn(self._close, openings)
             raise
-        raise openings[0].value
+        raise next(each.value for each in openings if isinstance(each.value, Exception))
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         record.close()

@@ -142,11 +142,18 @@ class Outgoing:
         return Outgoing(self.asked, method, address, fields, body, "" if moved else self.cookie)
 
 
+def is_field(name: str, value: str) -> bool:
+    """Whether a header field may be sent so (RFC 9110, 5)."""
+    return bool(_FIELD_NAME.fullmatch(name) and _FIELD_VALUE.fullmatch(value))
+
+
 def field_lines(name: str, value: Any) -> list[tuple[str, str]]:
     """A header field as it is sent: nothing for undefined, a line for each element of a list.
 
     Raises BadRequestError: for null, and for a name or value that no field may have.
     """
+    if type(value) is str and is_field(name, value):
+        return [(name, value)]
     if value is UNDEFINED:
         return []
     if value is None:

@@ -26,6 +26,7 @@ from loadgen.message import (
     basic,
     field_lines,
     form_text,
+    is_field,
     multipart,
     query_text,
     redirected,
@@ -145,7 +146,7 @@ class _Request:
         ]  # fmt: skip
         self.auth = None if spec.auth is None else compile_template(list(spec.auth), calls)
         self.cookies = compile_template({**self.http.cookies, **spec.cookies}, calls)
-        self.fields = _field_templates(spec, setting)
+        self.fixed_fields, self.fields = _field_templates(spec, setting)
         self.bodies = [_body(body, calls) for body in spec.bodies]
         self.captures = compile_captures(
             spec.captures, calls, setting.rng, strict_default=self.http.strict_capture
@@ -230,7 +231,7 @@ class _Request:
         if self.query is not None:
             values = [(text(k.render(variables)), v.render(variables)) for k, v in self.query]
             address = with_query(address, query_text(values))
-        fields: list[tuple[str, str]] = []
+        fields = list(self.fixed_fields)
         cookie = ""
         for name, template in self.fields:
             lines = field_lines(name, template.render(variables))
@@ -328,7 +329,7 @@ class _Request:
             self._extended(outgoing, result)
         captured = True
         if self.want_body:
-            answer = Answer(result.status, result.headers(), result.body, decode=self.spec.gzip)
+            answer = Answer(result.status, result.head, result.body, decode=self.spec.gzip)
             captured = self.captures is None or self.captures(answer, vu.variables)
             if self.expectations is not None:
                 self._expect(vu, outgoing, answer)
@@ -390,7 +391,7 @@ class _Request:
         self.recorder.sample("http.total", (result.last_byte_ns - result.started_ns) / 1e6)
 
     def _server_timing(self, name: str, result: Exchange) -> None:
-        value = result.header("server-timing")
+        value = result.header("server-timing") if b"\nserver-timing:" in result.head.lower() else None
         if value is not None:
             total = _TOTAL.search(value)
             self.recorder.sample(f"{self.metrics.namespace}.server-timing.{name}", float(total[1]) if total else -1.0)
@@ -446,14 +447,22 @@ def _prefixed(url: Any, target: str) -> Any:
     return target + url if isinstance(url, str) and url.startswith("/") else url
 
 
-def _field_templates(spec: model.Request, setting: Setting) -> list[tuple[str, Template]]:
-    """Header fields by lower-case name: the request's over the defaults."""
-    defaults = {"user-agent": setting.agent} if spec.gzip is False else {
-        "user-agent": setting.agent, "accept-encoding": ENCODINGS
-    }  # fmt: skip
-    given = setting.script.http.headers or {}
-    fields = {**defaults, **{k.lower(): v for k, v in given.items()}, **{k.lower(): v for k, v in spec.headers.items()}}
-    return [(name, compile_template(value, setting.calls)) for name, value in fields.items()]
+def _field_templates(spec: model.Request, setting: Setting) -> tuple[list[tuple[str, str]], list[tuple[str, Template]]]:
+    """Header fields by lower-case name, the request's over the defaults: (the same for all users, the others)."""
+    fields: dict[str, Any] = {"user-agent": setting.agent}
+    if spec.gzip:
+        fields["accept-encoding"] = ENCODINGS
+    for given in (setting.script.http.headers or {}, spec.headers):
+        fields |= {name.lower(): value for name, value in given.items()}
+    fixed: list[tuple[str, str]] = []
+    varying: list[tuple[str, Template]] = []
+    for name, value in fields.items():
+        template = compile_template(value, setting.calls)
+        if template.constant and isinstance(value, str) and name != "cookie" and is_field(name, value):
+            fixed.append((name, value))
+        else:
+            varying.append((name, template))
+    return fixed, varying
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import NoReturn  # noqa: E402
 from flask import Flask  # noqa: E402
 
 import app  # noqa: E402
-from db.embedded import EmbeddedPostgresError  # noqa: E402
+from db.binaries import EmbeddedPostgresError  # noqa: E402
 from db.errors import DatabaseFailure  # noqa: E402
 from db.settings import SettingError  # noqa: E402
 from wsgi.logs import log_json  # noqa: E402

@@ -25,13 +25,13 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-import gevent  # noqa: E402
-from prometheus_client import multiprocess  # noqa: E402
+import gevent
+from prometheus_client import multiprocess
 
-from db.settings import SettingError  # noqa: E402
-from wsgi import refuse  # noqa: E402
-from wsgi.logs import gunicorn_logging  # noqa: E402
-from wsgi.settings import ServerSettings  # noqa: E402
+from db.settings import SettingError
+from wsgi import refuse
+from wsgi.logs import gunicorn_logging
+from wsgi.settings import ServerSettings
 
 try:
     _settings = ServerSettings.from_mapping(os.environ)

@@ -1,6 +1,7 @@
 """One JSON object per line, for the service, the server and the libraries alike."""
 
 import logging
+import time
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
@@ -46,9 +47,4 @@ _NAMES = {"asctime": "time", "levelname": "level", "message": "msg"}
 class _Formatter(JsonFormatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
-
-    @staticmethod
-    def converter(timestamp: float | None) -> Any:
-        from time import gmtime  # noqa: PLC0415
-
-        return gmtime(timestamp)
+    converter = staticmethod(time.gmtime)  # UTC

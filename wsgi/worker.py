@@ -17,6 +17,8 @@ from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler,
 class Handler(PyWSGIHandler):  # type: ignore[misc]
     """One connection; says goodbye after the answer at hand once its server drains."""
 
+    close_connection: bool
+
     def read_requestline(self) -> str:
         """Between two requests the connection counts as idle."""
         if self.server.draining:
@@ -71,7 +73,7 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
             self.told_to_stop.wait(1.0)
         for server in servers:
             server.drain()
-        with gevent.Timeout(self.cfg.graceful_timeout, False):  # noqa: FBT003
+        with gevent.Timeout(self.cfg.graceful_timeout, False):
             for server in servers:
                 while not server.pool.join(timeout=1.0):
                     self.notify()
@@ -100,5 +102,3 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
         server.log_accesses = bool(self.cfg.accesslog)
         server.start()
         return server
-
-

@@ -32,7 +32,7 @@ from loadgen.runner import Interrupted, Run, new_run_id, read_script, run_ab, ru
 from loadgen.script.parse import RunOptions
 from reports import apachebench, artillery_json
 from reports.apachebench import AbReport
-from reports.files import write_text
+from reports.files import check_writable, write_text
 
 LINKS = 200
 """How many links the scripts speak of."""
@@ -75,7 +75,11 @@ class Lab:
 
     def run(self) -> Evidence:
         """Everything asked for. Raises LabError for what cannot be started at all."""
-        self._options.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self._options.out.mkdir(parents=True, exist_ok=True)
+            check_writable(self._options.out / "summary.json")
+        except OSError as error:
+            raise LabError(f"cannot write into {self._options.out}: {error.strerror or error}") from error
         try:
             with tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder, self._database():
                 self._folder = Path(folder)

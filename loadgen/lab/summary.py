@@ -25,7 +25,7 @@ _FIGURES = (
     ("Transfer rate (KB/s)", "transfer_rate_kbytes_s"),
 )
 _GAIN_TITLES = {
-    "processed": "requests without a failure",
+    "processed": "requests without a failure, of 10000",
     "rps": "requests per second",
     "time_per_request_ms": "time per request, across all (ms)",
 }
@@ -81,10 +81,9 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
 
 def claim_lines(evidence: Evidence) -> Iterator[str]:
     """One line for each claim, for a terminal."""
-    width = max(len(claim.text) for claim in CLAIMS)
     for claim in CLAIMS:
         found = claim.finding(evidence)
-        yield f"{found.verdict:<14}  {claim.text:<{width}}  published: {claim.published}; here: {found.measured}"
+        yield f"{found.verdict:<14}  {claim.text}. Published: {claim.published}. Here: {found.measured}. ({found.why})"
 
 
 def comparisons(outcome: Outcome) -> list[Comparison]:
@@ -107,8 +106,10 @@ def gain_rows(evidence: Evidence) -> Iterator[tuple[str, str, tuple[float, float
 
 
 def _gain_figure(report: AbReport, figure: str) -> float:
-    if figure == "processed":
-        return float((report.complete or 0) - (report.failed or 0))
+    if figure == "processed":  # for 10,000 requests, however many were made; a failure is an answer other than 2xx, or none
+        broken = report.failures.total - report.failures.length if report.failures else 0
+        bad = (report.non_2xx or 0) + broken
+        return round(10_000 * (1 - bad / report.complete)) if report.complete else 0.0
     return (report.requests_per_second if figure == "rps" else report.time_per_request_all_ms) or 0.0
 
 
@@ -156,8 +157,12 @@ def _claims(evidence: Evidence) -> str:
     rows = []
     for claim in CLAIMS:
         found = claim.finding(evidence)
-        rows.append((claim.text, claim.published, found.measured, found.verdict, found.why, claim.criterion))
-    return table(("claim", "published", "measured here", "verdict", "why", "criterion, set beforehand"), rows)
+        rows.append((claim.text, claim.published, found.measured, found.verdict, found.why))
+    criteria = "".join(f"- {claim.text}: {claim.criterion}.\n" for claim in CLAIMS)
+    return (
+        table(("claim", "published", "measured here", "verdict", "why"), rows)
+        + f"\nCriteria, written down before anything was measured:\n\n{criteria}"
+    )
 
 
 def _seen(evidence: Evidence) -> str:
@@ -177,7 +182,7 @@ def _seen(evidence: Evidence) -> str:
     ]
     headings = ("experiment", "requests", "seconds", "failed", "good/s", "backends at peak", "database CPU", "servers' CPU",
                 "failures logged")  # fmt: skip
-    text = table(headings, rows)
+    text = table(headings, rows) + "\nCPU in per cent of one core. Failed: without a 2xx or 3xx answer.\n"
     example = next((o.failures.example for o in evidence.outcomes.values() if o.failures.example), None)
     return text + (f"\nA failure as the service logs it:\n\n```json\n{example}\n```\n" if example else "")
 
@@ -188,8 +193,10 @@ def _one(outcome: Outcome) -> str:
         for label, was, now in comparisons(outcome)
     ]
     text = table(("", "published", "measured", "ratio"), rows)
+    if outcome.ab is not None:
+        text += "\nFailed requests are counted as ab does: an answer not as long as the first one is a failure (Length).\n"
     if outcome.unhonoured:
-        text += f"\nSettings that this strategy has no use for: {', '.join(outcome.unhonoured)}.\n"
+        text += f"\nSettings of the source that this strategy has no use for: {', '.join(outcome.unhonoured)}.\n"
     return text
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+from loadgen.response import parse_headers
 from loadgen.script.values import json_value
 
 ENCODINGS = "gzip, deflate"
@@ -23,29 +23,37 @@ _ONCE = frozenset((
 class Answer:
     """`status`, `headers`, and the body as `text` or parsed (`json`: raises ValueError where it is none)."""
 
-    def __init__(self, status: int, fields: Iterable[tuple[str, str]], body: bytes, *, decode: bool) -> None:
+    def __init__(self, status: int, head: bytes, body: bytes, *, decode: bool) -> None:
+        """`head` and `body` as received; `decode`: undo a content coding."""
         self.status = status
-        self.headers: dict[str, str] = {}
-        for name, value in fields:
-            key = name.lower()
-            if key not in self.headers:
-                self.headers[key] = value
-            elif key not in _ONCE:
-                self.headers[key] += f", {value}"
+        self._head = head
         self._body = body
-        self._decode = decode
+        self._decode = decode and b"\ncontent-encoding:" in head.lower()
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """Values by lower-case name."""
+        out: dict[str, str] = {}
+        for name, value in parse_headers(self._head):
+            key = name.lower()
+            if key not in out:
+                out[key] = value
+            elif key not in _ONCE:
+                out[key] += f", {value}"
+        return out
 
     @cached_property
     def text(self) -> str:
         """The body as UTF-8, bad bytes replaced."""
-        coding = self.headers.get("content-encoding", "").lower()
-        body = decoded(self._body, coding) if self._decode and coding else self._body
-        return body.decode("utf-8", "replace")
+        return self._plain_body().decode("utf-8", "replace")
+
+    def _plain_body(self) -> bytes:
+        return decoded(self._body, self.headers["content-encoding"].lower()) if self._decode else self._body
 
     @cached_property
     def json(self) -> Any:
         """The body as JSON. Raises ValueError."""
-        return json_value(self.text)
+        return json_value(self._plain_body())
 
 
 def decoded(body: bytes, coding: str) -> bytes:

@@ -123,7 +123,7 @@ def _unquoted_template(value: Any) -> bool:
 def nearest(key: str, known: Iterable[str]) -> str | None:
     """The known key that `key` is most likely meant to be."""
     names = {name.lower(): name for name in known}
-    found = get_close_matches(key.lower(), names, 1, 0.7)
+    found = get_close_matches(key.lower(), names, 1, 0.6)
     return names[found[0]] if found else None
 
 

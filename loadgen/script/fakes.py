@@ -10,24 +10,21 @@ from uuid import UUID
 from loadgen.script.template import Function
 
 _FIRST = (
-    "Ada Alan Anna Ben Carla Daniel Elena Emil Frank Grace Hana Ivan Julia Karl Lena Maria Nils Olga Paul Rosa".split()
+    ["Ada", "Alan", "Anna", "Ben", "Carla", "Daniel", "Elena", "Emil", "Frank", "Grace", "Hana", "Ivan", "Julia", "Karl", "Lena", "Maria", "Nils", "Olga", "Paul", "Rosa"]
 )
-_LAST = "Adams Becker Castro Diaz Evans Fischer Garcia Hansen Ito Jones Kowalski Larsen Meyer Novak Olsen Park".split()
+_LAST = ["Adams", "Becker", "Castro", "Diaz", "Evans", "Fischer", "Garcia", "Hansen", "Ito", "Jones", "Kowalski", "Larsen", "Meyer", "Novak", "Olsen", "Park"]
 _CITIES = (
-    "Aarhus Bergen Bilbao Dresden Gdansk Ghent Graz Kyoto Leeds Lyon Malmo Porto Quito Tampere Turin Utrecht".split()
+    ["Aarhus", "Bergen", "Bilbao", "Dresden", "Gdansk", "Ghent", "Graz", "Kyoto", "Leeds", "Lyon", "Malmo", "Porto", "Quito", "Tampere", "Turin", "Utrecht"]
 )
 _COUNTRIES = (
-    "Austria Belgium Brazil Canada Chile Denmark Finland France Ghana Italy Japan Kenya Norway Peru Spain".split()
+    ["Austria", "Belgium", "Brazil", "Canada", "Chile", "Denmark", "Finland", "France", "Ghana", "Italy", "Japan", "Kenya", "Norway", "Peru", "Spain"]
 )
-_STREETS = "Oak Maple Cedar Church Mill Station River Park Hill Lake".split()
-_COLORS = "red green blue orange yellow purple teal grey magenta silver".split()
-_JOBS = "Engineer Designer Analyst Architect Manager Planner Technician Consultant".split()
-_GOODS = "Chair Table Lamp Keyboard Shirt Bottle Bicycle Basket".split()
-_MATERIALS = "Wooden Steel Cotton Glass Rubber Granite".split()
-_WORDS = (
-    "alias amet aut bonus causa cura dolor ergo facio fides gratia hora ignis iter labor lorem lux magna mare mens "
-    "nova omnis opus pax quod ratio salus tempus terra unda veritas vita vox"
-).split()
+_STREETS = ["Oak", "Maple", "Cedar", "Church", "Mill", "Station", "River", "Park", "Hill", "Lake"]
+_COLORS = ["red", "green", "blue", "orange", "yellow", "purple", "teal", "grey", "magenta", "silver"]
+_JOBS = ["Engineer", "Designer", "Analyst", "Architect", "Manager", "Planner", "Technician", "Consultant"]
+_GOODS = ["Chair", "Table", "Lamp", "Keyboard", "Shirt", "Bottle", "Bicycle", "Basket"]
+_MATERIALS = ["Wooden", "Steel", "Cotton", "Glass", "Rubber", "Granite"]
+_WORDS = ["alias", "amet", "aut", "bonus", "causa", "cura", "dolor", "ergo", "facio", "fides", "gratia", "hora", "ignis", "iter", "labor", "lorem", "lux", "magna", "mare", "mens", "nova", "omnis", "opus", "pax", "quod", "ratio", "salus", "tempus", "terra", "unda", "veritas", "vita", "vox"]
 _PASSWORD = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"  # noqa: S105 - an alphabet
 
 _ALIASES = {

@@ -40,7 +40,7 @@ class Problem:
         return f"{self.place}: {self.message}{hint}"
 
 
-class ScriptErrors(Exception):  # noqa: N818 - it carries all of them
+class ScriptErrors(Exception):
     """A script that cannot be run: everything that stops it, and the warnings found on the way."""
 
     def __init__(self, problems: tuple[Problem, ...], warnings: tuple[Problem, ...] = ()) -> None:

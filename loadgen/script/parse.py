@@ -85,8 +85,12 @@ def parse_script(
     parser = _Parser(files[0][0], options, notes, read_file, rng or Random())
     script = parser.script(value)
     if notes.problems or script is None:
-        raise ScriptErrors(tuple(notes.problems), tuple(notes.warnings))
+        raise ScriptErrors(_in_order(notes.problems), _in_order(notes.warnings))
     return script
+
+
+def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda p: (p.place.file, p.place.line, p.place.column)))
 
 
 def _read(files: list[tuple[str, str]]) -> Iterable[Source]:
@@ -161,7 +165,7 @@ class _Parser:
             ensure=sections.ensure_checks(config, disabled="ARTILLERY_DISABLE_ENSURE" in options.env),
             fake_data=sections.fake_data(config),
             hidden_metrics=sections.hidden_metrics(plugins),
-            warnings=tuple(self._notes.warnings),
+            warnings=_in_order(self._notes.warnings),
         )
 
     def _payload_option(self) -> str | None:

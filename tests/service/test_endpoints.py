@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import start_server, wait_until
+from server_process import start_server, wait_until
 
 TIMING = re.compile(r"pool;dur=[\d.]+, connect;dur=[\d.]+, db;dur=[\d.]+, total;dur=[\d.]+")
 
@@ -81,7 +81,11 @@ FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:121.0) Gecko/20100101 Fi
 
 def test_analytics_tell_what_the_clicks_were(service):
     code = service.new_link("https://example.com/told")
-    for agent, referrer in [(CHROME, "https://news.example/item?id=1"), (CHROME, ""), (FIREFOX, "https://news.example/")]:
+    for agent, referrer in [
+        (CHROME, "https://news.example/item?id=1"),
+        (CHROME, ""),
+        (FIREFOX, "https://news.example/"),
+    ]:
         service.get(f"/{code}", **{"User-Agent": agent, "Referer": referrer})
     told = service.get(f"/links/{code}/analytics").json
     assert told["link"]["url"] == "https://example.com/told" and told["totals"]["clicks"] == 3

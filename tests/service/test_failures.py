@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import psycopg2
 import pytest
-from conftest import wait_until
+from server_process import wait_until
 
 from db.embedded import temporary_postgres
 

@@ -1,0 +1,202 @@
+"""What a page is made of, as values without a tag in them: sections of figures, tables, facts, charts and code.
+
+Whoever builds a page fills these in with plain text; `html_page` alone turns them into HTML, and so escaping has one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Literal
+
+Tone = Literal["", "good", "bad", "warn"]
+Scale = Literal["linear", "log", "elapsed", "tail", "category"]
+Mark = Literal["line", "step", "bar", "hbar", "dot"]
+Dash = Literal["solid", "dash", "dot"]
+
+ABSENT = "–"
+"""What stands for a figure that a report does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A headline figure: what it is, the figure, and a word of explanation under it."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Headline figures side by side."""
+
+    items: tuple[Figure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A heading; `kind` "number" aligns at the right and sorts by amount, "mark" shows its tone."""
+
+    label: str
+    kind: Literal["text", "number", "mark"] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Text as shown. `sort` is the amount behind it, where the text does not say it to a machine; `link` an anchor."""
+
+    text: str
+    sort: float | None = None
+    tone: Tone = ""
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under headings; the first cell of a row names it. `tools`: the page offers a filter and sorting."""
+
+    id: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+    tools: bool = False
+    choices: int | None = None
+    """Column whose few values can be chosen from, beside the filter by text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and what they are."""
+
+    caption: str
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A paragraph; with a tone other than "", one that stands out."""
+
+    text: str
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text shown letter by letter."""
+
+    caption: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Points of one name. Numbers of x are in the unit of the axis; a y of None is a gap.
+
+    `colour` counts through the page's palette; `labels` say x in words where it is not read off the axis.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    colour: int = 0
+    dash: Dash = "solid"
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """`elapsed`: seconds since the start. `tail`: 1 / (1 - quantile) on a log scale, so that 90, 99, 99.9 % lie evenly.
+
+    `category`: positions 0, 1, 2 … named by `names`.
+    """
+
+    title: str
+    unit: str = ""
+    scale: Scale = "linear"
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One drawing. "bar" stacks upright bars `bar_width` wide, "hbar" lies them down; "step" fills under a staircase."""
+
+    id: str
+    title: str
+    mark: Mark
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...]
+    note: str = ""
+    bar_width: float = 0.0
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Charts:
+    """Charts in a grid."""
+
+    items: tuple[Chart, ...]
+
+
+Block = Figures | Table | Facts | Text | Code | Charts
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, its anchor, and what stands under it. Level 3 belongs to the level 2 before it."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+    level: Literal[2, 3] = 2
+    lead: str = ""
+    menu: str = ""
+    """Its name in the page's menu; without one it is not in there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A whole page."""
+
+    title: str
+    subtitle: str
+    sections: tuple[Section, ...]
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Shown at the foot: what made the page."""
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """With a comma between thousands and so many decimals; ABSENT for None or what is no number."""
+    return ABSENT if value is None or not isfinite(value) else f"{value:,.{digits}f}"
+
+
+def amount(value: float | None) -> str:
+    """Three or four figures that count, trailing zeros dropped: 0.0123, 1.24, 12.4, 124, 12,400."""
+    if value is None or not isfinite(value):
+        return ABSENT
+    size = abs(value)
+    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.01 else 4
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text and float(value).is_integer() else text
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage: none, 0.03 %, 1.2 %, 34 %."""
+    if share is None:
+        return ABSENT
+    digits = 0 if share == 0 or share >= 0.1 else 1 if share >= 0.01 else 2
+    return f"{share * 100:.{digits}f} %"
+
+
+def number_cell(value: float | None, digits: int = 0, tone: Tone = "") -> Cell:
+    """A figure with its amount to sort by."""
+    return Cell(number(value, digits), value, tone)
+
+
+def amount_cell(value: float | None, tone: Tone = "") -> Cell:
+    """As `amount`, with the value to sort by."""
+    return Cell(amount(value), value, tone)

@@ -1,0 +1,362 @@
+"""A report, or several side by side, as the sections of a page. Pure: values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from reports import names
+from reports.diff import Diff
+from reports.html_blocks import (
+    Block,
+    Cell,
+    Charts,
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Figures,
+    Section,
+    Table,
+    Text,
+    Tone,
+    amount,
+    amount_cell,
+    number,
+    number_cell,
+    percent,
+)
+from reports.html_charts import BREAKDOWN_NAMES, Named, distribution, over_time, where_time_goes
+from reports.html_measures import (
+    ab_of,
+    breakdown,
+    codes,
+    duration_s,
+    endpoints,
+    errors,
+    failed,
+    quantile,
+    requests,
+    scenarios,
+    throughput,
+)
+from reports.html_svg import clock
+from reports.model import Report
+
+_TIMES = (
+    (names.RESPONSE_TIME, "response time: request written to first byte"),
+    (names.INTENDED, "intended start to last byte"),
+    (names.SESSION_LENGTH, "session of a virtual user"),
+    (f"{names.SERVER}pool", "server: waiting for a connection"),
+    (f"{names.SERVER}connect", "server: opening a connection"),
+    (f"{names.SERVER}db", "server: database statements"),
+    (f"{names.SERVER}total", "server: whole request"),
+    (names.START_LAG, "generator: start lag"),
+)
+_KEYS = ("count", "min", "mean", "p50", "p75", "p90", "p95", "p99", "p999", "max")
+_KEY_LABELS = {"count": "samples", "p999": "p99.9"}
+_SEVERITY = ("worse", "better", "no clear change", None, "not comparable")
+_VERDICT_TONES: Mapping[str | None, Tone] = {"worse": "bad", "better": "good"}
+_SCRIPT = "script"
+
+
+def report_sections(reports: Sequence[Named], diff: Diff | None = None) -> tuple[Section, ...]:
+    """Every section that these reports have something to say in."""
+    one = reports[0][1] if len(reports) == 1 else None
+    found = [
+        _summary(reports),
+        _verdicts(diff, reports) if diff is not None else None,
+        _over_time(reports),
+        _distribution(reports),
+        _time_goes(reports),
+        *([_endpoints(one), _apachebench(one), _answers(one), _metrics(one)] if one else []),
+        _machine(reports),
+        _script(reports),
+    ]
+    return tuple(section for section in found if section is not None)
+
+
+def headline(report: Report) -> Figures:
+    """The figures one looks for first; those that the report has."""
+    return Figures(tuple(_headline_items(report)))
+
+
+def response_times(reports: Sequence[Named], table_id: str = "times") -> Table | None:
+    """Percentiles of every timing that goes beyond one endpoint, in ms; for several reports of the response time alone."""
+    rows = []
+    if len(reports) == 1:
+        for metric, label in _TIMES:
+            if quantile(reports[0][1].aggregate, metric, "p50") is not None:
+                rows.append((Cell(label), *_quantile_cells(reports[0][1], metric)))
+    else:
+        for name, report in reports:
+            if quantile(report.aggregate, names.RESPONSE_TIME, "p50") is not None:
+                rows.append((Cell(name), *_quantile_cells(report, names.RESPONSE_TIME)))
+    if not rows:
+        return None
+    first = "timing" if len(reports) == 1 else "report"
+    return Table(table_id, "Percentiles in ms" if len(reports) == 1 else "Response time in ms", _timing_columns(first), tuple(rows))
+
+
+def notices(name: str, report: Report) -> Iterator[Text]:
+    """What a reader must know before the figures: an unfinished run, the generator's own warnings."""
+    extras = report.extras
+    prefix = f"{name}: " if name else ""
+    if extras is not None and extras.partial:
+        yield Text(f"{prefix}The run did not reach its planned end; these figures are of the part that was run.", "warn")
+    for warning in extras.warnings if extras is not None else ():
+        yield Text(f"{prefix}{warning[:1].upper()}{warning[1:]}.", "warn")
+
+
+def _summary(reports: Sequence[Named]) -> Section:
+    several = len(reports) > 1
+    blocks: list[Block] = [text for name, report in reports for text in notices(name if several else "", report)]
+    blocks.append(_side_by_side(reports) if several else headline(reports[0][1]))
+    return Section("summary", "Summary", tuple(blocks), menu="Summary")
+
+
+def _headline_items(report: Report) -> Iterator[Figure]:
+    counters = report.aggregate.counters
+    asked, lost, rate, seconds = requests(report), failed(report), throughput(report), duration_s(report)
+    if rate is not None:
+        yield Figure("Throughput", f"{amount(rate)}/s", "answers per second")
+    if asked is not None:
+        yield Figure("Requests", number(asked), f"in {_duration(seconds)}" if seconds is not None else "")
+    if lost is not None and asked:
+        tone: Tone = "bad" if lost else "good"
+        yield Figure("Failed", percent(lost / asked), f"{number(lost)} without a 2xx or 3xx answer", tone)
+    yield from _headline_times(report)
+    created = counters.get(names.VUSERS_CREATED)
+    if created is not None:
+        told = [f"{number(counters.get(names.VUSERS_COMPLETED, 0))} completed"]
+        told += [f"{number(n)} {word}" for name, word in ((names.VUSERS_FAILED, "failed"), (names.VUSERS_SKIPPED, "skipped"))
+                 if (n := counters.get(name))]  # fmt: skip
+        yield Figure("Virtual users", number(created), ", ".join(told))
+
+
+def _headline_times(report: Report) -> Iterator[Figure]:
+    for key in ("p50", "p95", "p99", "p999"):
+        value = quantile(report.aggregate, names.RESPONSE_TIME, key)
+        if value is not None:
+            yield Figure(f"Response {_KEY_LABELS.get(key, key)}", f"{amount(value)} ms")
+    ab = ab_of(report)
+    if ab is not None and quantile(report.aggregate, names.RESPONSE_TIME, "p50") is None:
+        for percentage, ms in ab.percentiles.items():
+            if percentage in (50, 95, 99):
+                yield Figure(f"Total time p{percentage}", f"{ms} ms")
+
+
+def _side_by_side(reports: Sequence[Named]) -> Table:
+    columns = (Column("figure"), *(Column(name, "number") for name, _ in reports))
+    rows: list[tuple[Cell, ...]] = [
+        (Cell("answers per second"), *(amount_cell(throughput(r)) for _, r in reports)),
+        (Cell("requests"), *(number_cell(requests(r)) for _, r in reports)),
+        (Cell("failed"), *(_share_cell(failed(r), requests(r)) for _, r in reports)),
+    ]
+    for key in ("mean", "p50", "p95", "p99", "p999", "max"):
+        values = [quantile(r.aggregate, names.RESPONSE_TIME, key) for _, r in reports]
+        if any(v is not None for v in values):
+            rows.append((Cell(f"response time {_KEY_LABELS.get(key, key)}, ms"), *map(amount_cell, values)))
+    if any(ab_of(r) for _, r in reports):
+        rows += _ab_side_by_side(reports)
+    rows.append((Cell("duration, s"), *(amount_cell(duration_s(r)) for _, r in reports)))
+    return Table("headline", "Headline figures", columns, tuple(rows))
+
+
+def _ab_side_by_side(reports: Sequence[Named]) -> Iterator[tuple[Cell, ...]]:
+    for percentage in (50, 95, 99, 100):
+        values = [ab.percentiles.get(percentage) if (ab := ab_of(r)) else None for _, r in reports]
+        if any(v is not None for v in values):
+            yield (Cell(f"total time, {percentage} % within, ms"), *map(amount_cell, values))
+
+
+def _verdicts(diff: Diff, reports: Sequence[Named]) -> Section:
+    ranked = sorted(diff.rows, key=lambda row: _SEVERITY.index(row.verdict) if row.verdict in _SEVERITY else 0)
+    rows = tuple(
+        (
+            Cell(row.name),
+            amount_cell(row.old),
+            amount_cell(row.new),
+            Cell(_signed(row.change), row.change),
+            Cell("–" if row.relative is None else f"{row.relative:+.1%}", row.relative),
+            Cell(row.verdict or "not judged", tone=_VERDICT_TONES.get(row.verdict, "")),
+        )
+        for row in ranked
+    )
+    sides = [name for name, _ in reports]
+    old, new = (sides[0], sides[1]) if len(sides) == 2 else ("old", "new")
+    columns = (Column("metric"), Column(old, "number"), Column(new, "number"), Column("change", "number"),
+               Column("relative", "number"), Column("verdict", "mark"))  # fmt: skip
+    counts = {verdict: sum(r.verdict == verdict for r in diff.rows) for verdict in _SEVERITY}
+    told = ", ".join(f"{n} {verdict or 'not judged'}" for verdict, n in counts.items() if n)
+    table = Table("verdicts", "Every figure of both sides", columns, rows, "Times are in ms.", tools=True, choices=5)
+    return Section("verdicts", "What changed", (table,), lead=f"Of {len(diff.rows)} figures: {told}.", menu="Verdicts")
+
+
+def _over_time(reports: Sequence[Named]) -> Section | None:
+    charts = over_time(reports)
+    if not charts:
+        return None
+    lead = "One point for each reporting period of 10 s, against the time since the run's first event."
+    return Section("over-time", "Over time", (Charts(charts),), lead=lead, menu="Over time")
+
+
+def _distribution(reports: Sequence[Named]) -> Section | None:
+    table, charts = response_times(reports), distribution(reports)
+    blocks: tuple[Block, ...] = (*([Charts(charts)] if charts else []), *([table] if table else []))
+    if not blocks:
+        return None
+    lead = "Response time runs from the request being fully written to the first byte of its answer."
+    if charts:
+        lead += " Percentiles are from sketches, within 1 % of the true value."
+    return Section("distribution", "Response times", blocks, lead=lead, menu="Response times")
+
+
+def _time_goes(reports: Sequence[Named]) -> Section | None:
+    chart = where_time_goes(reports)
+    if chart is None:
+        return None
+    rows = []
+    for name, report in reports:
+        shares = breakdown(report.aggregate)
+        whole = sum(s.ms for s in shares)
+        rows += [
+            (*([Cell(name)] if len(reports) > 1 else []), Cell(BREAKDOWN_NAMES[s.name]), amount_cell(s.ms),
+             Cell(percent(s.ms / whole if whole else None), s.ms / whole if whole else None))
+            for s in shares
+        ]  # fmt: skip
+    first = (Column("report"),) if len(reports) > 1 else ()
+    columns = (*first, Column("part"), Column("mean, ms", "number"), Column("share", "number"))
+    lead = "Means, which add up. Server parts are what the service says in Server-Timing; network is the response time less those."
+    blocks = (Charts((chart,)), Table("parts", "Parts of an answer's time", columns, tuple(rows)))
+    return Section("time-goes-section", "Where the time goes", blocks, lead=lead, menu="Where time goes")
+
+
+def _endpoints(report: Report) -> Section | None:
+    total = report.aggregate
+    blocks: list[Block] = []
+    by_endpoint = tuple(
+        (
+            Cell(endpoint),
+            number_cell(quantile(total, metric, "count")),
+            *(amount_cell(quantile(total, metric, key)) for key in ("mean", "p50", "p95", "p99", "max")),
+            Cell(", ".join(f"{kind}: {number(n)}" for kind, n in sorted(found.items())) or "–"),
+        )
+        for endpoint, metric, found in endpoints(total)
+    )
+    if by_endpoint:
+        columns = (Column("endpoint"), *(Column(c, "number") for c in ("answers", "mean", "p50", "p95", "p99", "max")),
+                   Column("answers and errors by kind"))  # fmt: skip
+        blocks.append(Table("endpoints", "By endpoint, times in ms", columns, by_endpoint, tools=True))
+    by_scenario = scenarios(total.counters)
+    if by_scenario:
+        created = sum(by_scenario.values())
+        rows = tuple((Cell(name), number_cell(n), Cell(percent(n / created), n / created)) for name, n in by_scenario.items())
+        columns = Column("scenario"), Column("virtual users", "number"), Column("share", "number")
+        blocks.append(Table("scenarios", "By scenario", columns, rows))
+    return Section("endpoints-section", "Endpoints and scenarios", tuple(blocks), menu="Endpoints") if blocks else None
+
+
+def _apachebench(report: Report) -> Section | None:
+    ab = ab_of(report)
+    if ab is None or not ab.rows:
+        return None
+    columns = (Column("ms"), *(Column(c, "number") for c in ("min", "mean", "sd", "median", "max")))
+    rows = tuple(
+        (Cell(name), number_cell(r.min), number_cell(r.mean), number_cell(r.sd, 1), number_cell(r.median), number_cell(r.max))
+        for name, r in ab.rows.items()
+    )
+    blocks: list[Block] = [Table("connection-times", "Connection times", columns, rows)]
+    if ab.percentiles:
+        within = tuple((Cell(f"{p} %"), number_cell(ms)) for p, ms in ab.percentiles.items())
+        blocks.append(Table("ab-percentiles", "Requests served within", (Column("share"), Column("ms", "number")), within))
+    return Section("apachebench", "ApacheBench's figures", tuple(blocks), lead="By ApacheBench's own definitions.", menu="ApacheBench")
+
+
+def _answers(report: Report) -> Section | None:
+    counters = report.aggregate.counters
+    found = [(f"HTTP {code}", n) for code, n in codes(counters).items()] + list(errors(counters).items())
+    if not found:
+        return None
+    total = requests(report) or 0
+    rows = tuple(
+        (Cell(kind, tone="bad" if not kind.startswith(("HTTP 1", "HTTP 2", "HTTP 3")) else ""), number_cell(n), _share_cell(n, total))
+        for kind, n in found
+    )
+    columns = Column("answer or error", "mark"), Column("count", "number"), Column("of requests", "number")
+    return Section("answers", "Answers and errors", (Table("answers-table", "By status and kind", columns, rows),), menu="Answers")
+
+
+def _metrics(report: Report) -> Section | None:
+    total = report.aggregate
+    blocks: list[Block] = []
+    plain = [(Cell(name), number_cell(n)) for name, n in sorted(total.counters.items())]
+    plain += [(Cell(name), Cell(f"{number(rate.per_second)}/s", rate.per_second)) for name, rate in sorted(total.rates.items())]
+    if plain:
+        columns = Column("metric"), Column("value", "number")
+        blocks.append(Table("counters", "Counters and rates", columns, tuple(plain), tools=True))
+    if total.summaries:
+        rows = tuple((Cell(name), *_quantile_cells(report, name)) for name in sorted(total.summaries))
+        blocks.append(Table("summaries", "Distributions", _timing_columns("metric"), rows, "Times are in ms.", tools=True))
+    return Section("metrics", "Every metric", tuple(blocks), menu="Metrics") if blocks else None
+
+
+def _machine(reports: Sequence[Named]) -> Section | None:
+    blocks: list[Block] = []
+    for name, report in reports:
+        if report.extras is None:
+            continue
+        suffix = f": {name}" if len(reports) > 1 else ""
+        health = (("workload", report.extras.model), *flattened(report.extras.generator))
+        blocks.append(Facts(f"Generator{suffix}", health))
+        machine = {key: value for key, value in report.extras.environment.items() if key != _SCRIPT}
+        if machine:
+            blocks.append(Facts(f"Environment{suffix}", tuple(flattened(machine))))
+    return Section("machine", "Generator and environment", tuple(blocks), menu="Environment") if blocks else None
+
+
+def _script(reports: Sequence[Named]) -> Section | None:
+    found = [
+        (name, text)
+        for name, report in reports
+        if report.extras is not None and isinstance(text := report.extras.environment.get(_SCRIPT), str)
+    ]
+    blocks = tuple(Code(f"Script{f': {name}' if len(reports) > 1 else ''}", text) for name, text in found)
+    return Section("script", "Script", blocks, menu="Script") if blocks else None
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as lines of name and text: `packages.gevent`, `26.9.0`."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{name}.")
+        elif isinstance(value, (list, tuple)):
+            yield name, ", ".join(str(v) for v in value) or "–"
+        elif isinstance(value, bool):
+            yield name, "yes" if value else "no"
+        else:
+            yield name, "–" if value is None else str(value)
+
+
+def _timing_columns(first: str) -> tuple[Column, ...]:
+    return (Column(first), *(Column(_KEY_LABELS.get(key, key), "number") for key in _KEYS))
+
+
+def _quantile_cells(report: Report, metric: str) -> Iterator[Cell]:
+    for key in _KEYS:
+        value = quantile(report.aggregate, metric, key)
+        yield number_cell(value) if key == "count" else amount_cell(value)
+
+
+def _share_cell(part: int | None, whole: int | None) -> Cell:
+    share = part / whole if part is not None and whole else None
+    return Cell(percent(share), share)
+
+
+def _signed(change: float | None) -> str:
+    return f"+{amount(change)}" if change is not None and change > 0 else amount(change)
+
+
+def _duration(seconds: float) -> str:
+    return f"{amount(seconds)} s" if seconds < 60 else clock(seconds)

@@ -1,0 +1,176 @@
+"""The life of an embedded server: started, shared, killed, recovered, stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psycopg2
+import pytest
+from server_process import ROOT, free_port, wait_until
+
+from db.binaries import EmbeddedPostgresError, find_binaries
+from db.embedded import EmbeddedPostgres, temporary_postgres
+
+
+@pytest.fixture
+def folder():
+    """A folder that the server's user can reach, also where that is not the one who runs the tests."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", ignore_cleanup_errors=True) as path:
+        Path(path).chmod(0o755)
+        yield Path(path) / "data"
+
+
+def query(url, statement):
+    connection = psycopg2.connect(url)
+    try:
+        connection.autocommit = True
+        cursor = connection.cursor()
+        cursor.execute(statement)
+        return cursor.fetchall() if cursor.description else None
+    finally:
+        connection.close()
+
+
+def start_elsewhere(code):
+    """Another process that starts a server with `code`, says its pid, and waits."""
+    code = f"import time\nfrom pathlib import Path\nfrom db.embedded import *\n{code}\nprint(s.pid, flush=True)\ntime.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return process, int(process.stdout.readline())
+
+
+def end(process):
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_the_application_is_no_superuser_and_pays_for_scram(postgres):
+    assert query(postgres.url, "SELECT current_setting('is_superuser'), current_setting('password_encryption')") == [
+        ("off", "scram-sha-256")
+    ]
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        psycopg2.connect(postgres.url, password="wrong")
+    assert query(postgres.admin_url, "SELECT current_setting('is_superuser')") == [("on",)]
+
+
+def test_settings_reach_the_server():
+    with temporary_postgres(max_connections=7, shared_buffers="4MB", settings={"work_mem": "1MB"}) as server:
+        names = "SELECT current_setting(n) FROM unnest(ARRAY['max_connections', 'shared_buffers', 'work_mem']) n"
+        assert query(server.url, names) == [("7",), ("4MB",), ("1MB",)]
+        folder = server.data_dir
+        assert (folder / "credentials.json").stat().st_mode & 0o777 == 0o600
+    assert not folder.exists()
+
+
+def test_data_survive_restart_and_kill(folder):
+    with EmbeddedPostgres(folder, shared_buffers="4MB") as server:
+        url = server.url
+        query(url, "CREATE TABLE t AS SELECT 42 AS x")
+        server.restart()
+        assert server.url == url and query(url, "SELECT x FROM t") == [(42,)]
+        busy = psycopg2.connect(url)
+        server.kill()
+        busy.close()
+        assert server.start().url == url
+        assert query(url, "SELECT x FROM t") == [(42,)]
+        pid = server.pid
+    assert not runs(pid)
+
+
+def test_a_folder_in_use_is_refused(folder):
+    with (
+        EmbeddedPostgres(folder, shared_buffers="4MB"),
+        pytest.raises(EmbeddedPostgresError, match="in use by another process"),
+    ):
+        EmbeddedPostgres(folder).start()
+
+
+def test_a_shared_server_is_reused_and_stopped_by_its_owner_only(folder):
+    with EmbeddedPostgres(folder, shared_buffers="4MB", shared=True) as owner:
+        guest = EmbeddedPostgres(folder, shared=True).start()
+        assert (guest.pid, guest.url, guest.owned, owner.owned) == (owner.pid, owner.url, False, True)
+        guest.stop()
+        assert query(owner.url, "SELECT 1") == [(1,)]
+    assert not runs(guest.pid)
+
+
+def test_a_shared_server_whose_owner_was_killed_is_adopted(folder):
+    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r}), shared=True).start()")
+    end(process)
+    assert runs(pid)
+    with EmbeddedPostgres(folder, shared=True) as heir:
+        assert (heir.pid, heir.owned) == (pid, True) and query(heir.url, "SELECT 1") == [(1,)]
+    assert not runs(pid)
+
+
+def test_after_owner_and_server_were_killed_the_next_start_recovers(folder):
+    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r}), shared=True).start()")
+    end(process)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not runs(pid), "the server is dead")
+    assert (folder / "pgdata" / "postmaster.pid").exists()
+    with EmbeddedPostgres(folder, shared=True) as server:
+        assert server.pid != pid and query(server.url, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_private_server_dies_with_its_killed_starter(folder):
+    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r})).start()")
+    end(process)
+    wait_until(lambda: not runs(pid), "the server ends")
+
+
+def test_processes_that_start_together_share_one_server(folder):
+    code = f"s = EmbeddedPostgres(Path({str(folder)!r}), shared=True).start()"
+    script = f"from pathlib import Path\nfrom db.embedded import *\n{code}\nprint(s.pid, flush=True)\ninput()\ns.stop()"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdin=-1, stdout=-1, text=True) for _ in range(3)
+    ]
+    pids = {process.stdout.readline() for process in processes}
+    for process in processes:
+        process.communicate("\n")
+    assert len(pids) == 1 and not runs(int(pids.pop()))
+
+
+def test_a_half_made_cluster_is_made_anew(folder):
+    folder.mkdir()
+    (folder / "owner.lock").touch()
+    (folder / "pgdata.new").mkdir()
+    (folder / "pgdata.new" / "PG_VERSION").write_text("18\n")
+    with EmbeddedPostgres(folder, shared_buffers="4MB") as server:
+        assert query(server.url, "SELECT 1") == [(1,)]
+
+
+def test_a_folder_of_something_else_is_left_alone(folder):
+    folder.mkdir()
+    (folder / "thesis.txt").touch()
+    with pytest.raises(EmbeddedPostgresError, match="something other than an embedded server"):
+        EmbeddedPostgres(folder).start()
+
+
+def test_trouble_is_told_in_one_line(folder, monkeypatch):
+    folder.write_text("a file")
+    with pytest.raises(EmbeddedPostgresError) as error:
+        EmbeddedPostgres(folder).start()
+    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+    monkeypatch.setenv("PG_BIN_DIR", "/nowhere")
+    with pytest.raises(EmbeddedPostgresError, match="PG_BIN_DIR: no postgres in /nowhere"):
+        find_binaries()
+
+
+def test_a_given_port_that_is_taken_is_told_in_one_line(folder, postgres):
+    with pytest.raises(EmbeddedPostgresError, match="Address already in use") as error:
+        EmbeddedPostgres(folder, port=postgres.port).start()
+    assert "\n" not in str(error.value)
+    with EmbeddedPostgres(folder, port=free_port(), shared_buffers="4MB") as server:
+        assert query(server.url, "SELECT 1") == [(1,)]

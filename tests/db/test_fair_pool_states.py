@@ -1,0 +1,295 @@
+"""FairPool under random schedules: borrow, return, kill, time out, fail to connect, invalidate, detach, dispose, forget.
+
+After each step: never more connections than size + overflow, and nobody waits beside something that he could be given.
+At the end: served in the order of asking, nobody waited past the timeout, and no slot is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from typing import Any
+
+import gevent
+import psycopg2
+import psycopg2.extensions
+import pytest
+from gevent.event import Event
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from psycogreen.gevent import gevent_wait_callback
+from sqlalchemy import create_engine, exc, make_url, text
+
+from db.fair_pool import FairPool
+from tests.db.fair_pool_driver import DriverError, ScriptedDriver
+
+TIMEOUT_S = 0.04
+
+
+class Death(BaseException):
+    """A kill that is no GreenletExit."""
+
+
+class ObservedPool(FairPool):
+    """Notes who began to wait and who was given something, in order."""
+
+    def _start_empty(self):
+        super()._start_empty()
+        self.began, self.granted = [], []
+
+    def _wait(self):
+        me = gevent.getcurrent()
+        self.began.append(me)
+        record = super()._wait()
+        self.granted.append(me)
+        return record
+
+
+class Borrower:
+    """A greenlet that borrows one connection and keeps it until told what to do with it."""
+
+    def __init__(self, machine: PoolUnderRandomSchedules) -> None:
+        self.machine = machine
+        self.told = Event()
+        self.ending = "close"
+        self.loan: Any = None
+        self.greenlet = gevent.spawn(self.run)
+
+    def run(self) -> None:
+        with contextlib.suppress(Death, gevent.Timeout, psycopg2.Error):
+            self.borrow_and_end()
+        self.loan = None  # one who was killed forgets what it held
+
+    def borrow_and_end(self) -> None:
+        began = time.monotonic()
+        try:
+            self.loan = self.machine.pool.connect()
+        except (exc.TimeoutError, DriverError, psycopg2.Error):
+            return
+        finally:
+            self.machine.waits.append(time.monotonic() - began)
+        self.machine.use(self.loan)
+        self.told.wait()
+        if self.ending == "forget":
+            cycle = [self.loan]
+            cycle.append(cycle)
+        elif self.ending == "detach":
+            self.loan.detach()
+            self.loan.close()
+        elif self.ending == "soft":
+            self.loan.invalidate(soft=True)
+            self.loan.close()
+        else:
+            getattr(self.loan, self.ending)()
+
+
+class PoolUnderRandomSchedules(RuleBasedStateMachine):
+    size, max_overflow = 2, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.driver = self.make_driver()
+        self.pool = ObservedPool(
+            self.driver.connect, pool_size=self.size, max_overflow=self.max_overflow, timeout=TIMEOUT_S
+        )
+        self.borrowers: list[Borrower] = []
+        self.waits: list[float] = []
+
+    def make_driver(self) -> Any:
+        return ScriptedDriver(connect=0, close=0, rollback=0)
+
+    def use(self, loan: Any) -> None:
+        """What a borrower does at first."""
+
+    def alive(self) -> list[Borrower]:
+        self.borrowers = [borrower for borrower in self.borrowers if not borrower.greenlet.dead]
+        return self.borrowers
+
+    def picked(self, pick: int) -> list[Borrower]:
+        """One of the living, or none: what is drawn must not depend on timing."""
+        alive = self.alive()
+        return [alive[pick % len(alive)]] if alive else []
+
+    @rule(how_many=st.integers(1, 4))
+    def borrow(self, how_many: int) -> None:
+        self.borrowers += [Borrower(self) for _ in range(how_many)]
+
+    @rule(pick=st.integers(0, 9), ending=st.sampled_from(["close", "close", "close", "invalidate", "soft", "detach", "forget"]))
+    def give_back(self, pick: int, ending: str) -> None:
+        for borrower in self.picked(pick):
+            borrower.ending = ending
+            borrower.told.set()
+
+    @rule(pick=st.integers(0, 9), death=st.sampled_from([gevent.GreenletExit, gevent.Timeout, Death]))
+    def kill(self, pick: int, death: type[BaseException]) -> None:
+        for borrower in self.picked(pick):
+            borrower.greenlet.kill(death, block=False)
+
+    @rule()
+    def fail_the_next_connect(self) -> None:
+        self.driver.failures.append(DriverError("scripted"))
+
+    @rule()
+    def invalidate_all(self) -> None:
+        holders = [borrower.loan for borrower in self.alive() if borrower.loan is not None and borrower.loan.is_valid]
+        if holders:
+            self.pool._invalidate(holders[0], DriverError("restart"), _checkin=False)
+
+    @rule()
+    def dispose(self) -> None:
+        self.pool.dispose()
+
+    @rule(passes=st.integers(1, 5))
+    def let_the_loop_turn(self, passes: int) -> None:
+        for _ in range(passes):
+            gevent.sleep(0)
+
+    @rule()
+    def collect_garbage(self) -> None:
+        gc.collect()
+
+    @rule()
+    def let_timeouts_pass(self) -> None:
+        gevent.sleep(TIMEOUT_S + 0.005)
+
+    @invariant()
+    def never_more_than_the_limit(self) -> None:
+        assert self.driver.open <= self.size + self.max_overflow
+        assert 0 <= self.pool.checkedin() <= self.size
+        assert 0 <= self.pool.checkedout() <= self.size + self.max_overflow
+
+    @invariant()
+    def nobody_waits_beside_a_resource(self) -> None:
+        if self.pool.waiting():
+            assert self.pool.checkedin() == 0 and self.pool.checkedout() == self.size + self.max_overflow
+
+    def teardown(self) -> None:
+        self.driver.failures.clear()
+        for borrower in self.borrowers:
+            borrower.told.set()
+        gevent.joinall([borrower.greenlet for borrower in self.borrowers], timeout=5)
+        assert not self.alive(), "nobody hangs"
+        self.borrowers.clear()
+        gc.collect()
+        gevent.sleep(0.001)
+        order = {greenlet: place for place, greenlet in enumerate(self.pool.began)}
+        places = [order[greenlet] for greenlet in self.pool.granted]
+        assert places == sorted(places), "first come, first served"
+        assert not self.waits or max(self.waits) < TIMEOUT_S + 0.2, "nobody waits past the timeout"
+        assert (self.pool.checkedout(), self.pool.waiting()) == (0, 0)
+        loans = [self.pool.connect() for _ in range(self.size + self.max_overflow)]
+        assert self.pool.checkedout() == len(loans), "no slot is lost"
+        for loan in loans:
+            loan.close()
+        self.pool.dispose()
+        assert self.driver.open == 0
+
+
+class CountedConnection(psycopg2.extensions.connection):
+    driver: Any = None
+
+    def close(self) -> None:
+        super().close()
+        if self.driver is not None:
+            self.driver.open -= 1
+            self.driver = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class PostgresDriver:
+    """psycopg2 on a real server, with the failures and the counting of the scripted driver."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.failures: list[BaseException] = []
+        self.open = 0
+
+    def connect(self) -> CountedConnection:
+        self.open += 1
+        try:
+            if self.failures:
+                raise self.failures.pop()
+            connection = psycopg2.connect(self.dsn, connection_factory=CountedConnection)
+        except BaseException:
+            self.open -= 1
+            raise
+        connection.driver = self
+        return connection
+
+
+@pytest.fixture
+def only_new_garbage():
+    """Keep collections from walking through all that has been imported: they are many here."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def green_psycopg2():
+    psycopg2.extensions.set_wait_callback(gevent_wait_callback)
+    yield
+    psycopg2.extensions.set_wait_callback(None)
+
+
+@pytest.mark.usefixtures("only_new_garbage")
+def test_no_schedule_breaks_the_promises_on_a_scripted_driver():
+    run_state_machine_as_test(
+        PoolUnderRandomSchedules,
+        settings=settings(
+            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+@pytest.mark.usefixtures("only_new_garbage", "green_psycopg2")
+def test_no_schedule_breaks_the_promises_on_postgresql(postgres):
+    class OnPostgres(PoolUnderRandomSchedules):
+        def make_driver(self) -> Any:
+            return PostgresDriver(postgres.url)
+
+        def use(self, loan: Any) -> None:
+            with contextlib.suppress(psycopg2.Error):
+                loan.cursor().execute("select pg_sleep(0.001)")
+
+    run_state_machine_as_test(
+        OnPostgres,
+        settings=settings(
+            max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
+
+
+@pytest.mark.usefixtures("green_psycopg2")
+def test_after_every_backend_was_terminated_one_request_fails_and_the_rest_reconnect(postgres):
+    url = make_url(postgres.url).set(drivername="postgresql+psycopg2")
+    engine = create_engine(url, poolclass=FairPool, pool_size=3, max_overflow=0, pool_timeout=5)
+    killer = create_engine(url, poolclass=FairPool, pool_size=1)
+    outcomes: list[Any] = []
+
+    def request() -> None:
+        try:
+            with engine.connect() as connection:
+                outcomes.append(connection.scalar(text("select 1")))
+        except exc.DBAPIError as error:
+            outcomes.append(error.connection_invalidated)
+
+    for _ in range(2):
+        loans = [engine.connect() for _ in range(3)]
+        pids = [loan.scalar(text("select pg_backend_pid()")) for loan in loans]
+        for loan in loans:
+            loan.close()
+        with killer.connect() as admin:
+            for pid in pids:
+                admin.execute(text("select pg_terminate_backend(:pid, 1000)"), {"pid": pid})
+        outcomes.clear()
+        request()
+        gevent.joinall([gevent.spawn(request) for _ in range(9)], raise_error=True)
+        assert outcomes == [True] + [1] * 9 and engine.pool.checkedout() == 0
+    engine.dispose()
+    killer.dispose()

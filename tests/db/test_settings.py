@@ -1,0 +1,67 @@
+"""Settings as people write them, right and wrong."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.settings import DatabaseSettings, PoolSettings, SettingError, database_url
+from db.visitor import visitor
+
+
+@pytest.mark.parametrize("text", [
+    "postgresql://me:pw@db:5433/x", "postgres://me:pw@db:5433/x", "postgresql+psycopg2://me:pw@db:5433/x",
+    "host=db port=5433 user=me password=pw dbname=x", "dbname='x' user=me password='pw' host = db port=5433",
+])  # fmt: skip
+def test_every_notation_of_a_database_means_the_same(text):
+    assert database_url(text).render_as_string(hide_password=False) == "postgresql+psycopg2://me:pw@db:5433/x"
+
+
+def test_what_libpq_knows_is_kept():
+    url = database_url("postgresql://me@a:1,b:2/x?sslmode=require&options=-csearch_path%3Dlab")
+    assert dict(url.query) == {"sslmode": "require", "options": "-csearch_path=lab", "host": "a,b", "port": "1,2"}
+
+
+@pytest.mark.parametrize("text", ["mysql://x", "postgresql://me:s3cret@h:port/x", "s3cret", "host", "postgresql://h/?nosuch=s3cret",
+                                  "postgresql+asyncpg://s3cret@h/x", "postgresql://h:99999/x", "host=h s3cret"])  # fmt: skip
+def test_a_wrong_url_is_named_and_not_shown(text):
+    with pytest.raises(SettingError, match=r"^DATABASE_URL must be ") as error:
+        DatabaseSettings.from_mapping({"DATABASE_URL": text})
+    assert "s3cret" not in str(error.value) and "\n" not in str(error.value)
+
+
+words = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+
+
+@given(user=words, password=words, database=words)
+def test_any_name_and_password_survives_the_round_trip(user, password, database):
+    def quoted(text):
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+    url = database_url(f"host=h user={quoted(user)} password={quoted(password)} dbname={quoted(database)}")
+    assert (url.username, url.password, url.database) == (user, password, database)
+    assert database_url(url.render_as_string(hide_password=False)) == url
+
+
+def test_defaults_are_the_documented_ones():
+    pool = PoolSettings.from_mapping({})
+    assert (pool.strategy, pool.size, pool.max_overflow, pool.timeout_s, pool.min_size) == ("queue", 10, 0, 5.0, 0)
+    assert (pool.recycle_s, pool.idle_s, pool.pre_ping, pool.max_waiting) == (3600.0, 1800.0, False, None)
+    assert PoolSettings.from_mapping({"DB_POOL": "per-request"}).min_size == 5
+    assert PoolSettings.from_mapping({"DB_POOL_SIZE": ""}).size == 10, "an empty setting is none"
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("DB_POOL", "other"), ("DB_POOL_SIZE", "-1"), ("DB_POOL_SIZE", "1.5"), ("DB_POOL_SIZE", "٣"), ("DB_POOL_MAX_OVERFLOW", "-2"),
+    ("DB_POOL_TIMEOUT", "inf"), ("DB_POOL_PRE_PING", "maybe"), ("DB_POOL_MIN", "--1"), ("DB_POOL_MAX_WAITING", "x"),
+])  # fmt: skip
+def test_a_setting_that_does_not_parse_is_named(name, value):
+    with pytest.raises(SettingError, match=f"^{name} must be ") as error:
+        PoolSettings.from_mapping({name: value})
+    assert "\n" not in str(error.value)
+
+
+@given(user_agent=st.text(max_size=700), referrer=st.text(max_size=300) | st.text(max_size=50).map("http://{}".format))
+def test_any_header_gives_a_visitor_of_bounded_printable_names(user_agent, referrer):
+    who = visitor(user_agent, referrer)
+    for name in (who.browser, who.platform, who.referrer or "-"):
+        assert name.isprintable() and 0 < len(name) <= 255

@@ -1,0 +1,179 @@
+"""The lab for real: servers and databases started, loaded, restarted, and gone afterwards."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import psycopg2
+import pytest
+
+from loadgen.lab.experiments import Sizes, experiments
+from loadgen.lab.run import Lab, LabError, Options
+from reports.apachebench import from_text
+from reports.artillery_json import from_json
+
+SMALL = Sizes(requests=60, ab_s=2.0, phase_s=1)
+
+
+def options(out, *ids, **rest):
+    wanted = tuple(e for e in experiments(2) if e.id in ids)
+    return Options(experiments=wanted, sizes=SMALL, out=out, clicks=3, **rest)
+
+
+def run(given):
+    said, live = [], []
+    return Lab(given, said.append, live.append).run(), said
+
+
+def children():
+    return {p.pid for p in psutil.Process().children(recursive=True)}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    out = tmp_path_factory.mktemp("lab") / "made" / "by" / "the lab"
+    before = children()
+    evidence, said = run(options(out, "B.1.c1", "B.3.c1", "A.pool10", "A.analytics"))
+    assert children() == before
+    return out, evidence, said
+
+
+def test_each_experiment_leaves_its_reports(session):
+    out, evidence, _ = session
+    assert list(evidence.outcomes) == ["B.1.c1", "B.3.c1", "A.pool10", "A.analytics"]
+    for key, outcome in evidence.outcomes.items():
+        report = from_json((out / f"{key}.json").read_text())
+        assert report.aggregate.counters == outcome.report.aggregate.counters
+        assert "Summary report @" in (out / f"{key}.txt").read_text()
+        assert (out / f"{key}.ab.txt").exists() == key.startswith("B")
+    assert from_text((out / "B.3.c1.ab.txt").read_text()).complete == 60
+    assert {p.name for p in out.iterdir()} >= {"summary.md", "summary.json", "environment.json"}
+
+
+def test_what_was_seen_from_outside_is_told(session):
+    _, evidence, said = session
+    one, many = evidence.outcomes["B.1.c1"], evidence.outcomes["A.pool10"]
+    assert 0 <= one.peak_backends <= 3
+    assert 2 <= many.peak_backends <= 20
+    assert many.servers_cpu_s > 0
+    assert many.database_cpu_s > 0
+    assert evidence.outcomes["B.3.c1"].unhonoured == ("DB_POOL_IDLE", "DB_POOL_MIN")
+    assert any("A.pool10" in line for line in said)
+
+
+def test_no_click_is_lost_and_a_restart_keeps_everything(session):
+    _, evidence, _ = session
+    outcome = evidence.outcomes["A.pool10"]
+    assert outcome.clicks_recorded == outcome.answers(301) > 400
+    assert evidence.restart.before == evidence.restart.after
+    assert evidence.restart.before[0] == 200
+
+
+def test_memory_per_backend_is_plausible(session):
+    _, evidence, _ = session
+    assert 0.5 < evidence.memory.per_backend_mb < 10
+    assert evidence.memory.shared_mb > 128
+
+
+def test_the_summary_judges_what_was_run_and_says_what_was_not(session):
+    out, _, _ = session
+    document = json.loads((out / "summary.json").read_text())
+    verdicts = {claim["id"]: claim["verdict"] for claim in document["claims"]}
+    assert verdicts["A.restart"] == verdicts["A.concurrency"] == "reproduced"
+    assert verdicts["B.pool-per-request"] == "not measured"
+    assert "PostgreSQL" in json.loads((out / "environment.json").read_text())["postgres"]
+
+
+def test_a_given_database_is_used_in_a_schema_of_its_own_and_left_as_it_was(postgres, tmp_path):
+    def objects():
+        connection = psycopg2.connect(postgres.url)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT nspname FROM pg_namespace UNION SELECT relname FROM pg_class ORDER BY 1")
+            found = cursor.fetchall()
+        connection.close()
+        return found
+
+    asked = []
+    before = objects()
+    evidence, _ = run(
+        options(tmp_path / "out", "B.1.c1", "A.pool10", database_url=postgres.url, confirm=lambda q: asked.append(q))
+    )
+    assert objects() == before
+    assert list(evidence.outcomes) == ["A.pool10"]
+    assert len(asked) == 1
+    assert any("B.1.c1 was skipped" in note for note in evidence.notes)
+    assert evidence.restart is None
+    assert evidence.memory is None
+    assert evidence.outcomes["A.pool10"].database_cpu_s is None
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("postgresql://nobody:secret@127.0.0.1:1/none", "onnection refused"),
+        ("mysql://h/db", "postgresql"),
+    ],
+)
+def test_a_wrong_database_url_is_one_line_without_its_password(tmp_path, url, told):
+    with pytest.raises((LabError, ValueError)) as error:
+        run(options(tmp_path / "out", "B.3.c1", database_url=url))
+    assert told in str(error.value)
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadgen", "lab", "--only", "B.3", "--out", str(out)],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    started = psutil.Process(process.pid)
+    assert process.stderr is not None
+    while "B.3.c100" not in (line := process.stderr.readline()):
+        assert line, "the lab ended early"
+    time.sleep(2.5)
+    family = started.children(recursive=True)
+    assert family
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert not alive
+    assert "Partial" in stdout
+    assert json.loads((out / "summary.json").read_text())["partial"] is True
+    assert (out / "B.3.c1.json").exists()
+    assert from_json((out / "B.3.c100.json").read_text()).extras.partial is True
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs PR_SET_PDEATHSIG")
+def test_a_killed_lab_leaves_no_server_behind(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadgen", "lab", "--only", "B.3.c1", "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "B.3.c1" in process.stderr.readline()
+    time.sleep(2.5)
+    family = psutil.Process(process.pid).children(recursive=True)
+    assert any("postgres" in p.name() for p in family)
+    process.kill()
+    process.wait()
+    process.stderr.close()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "loadgen", "lab", "--only", "B.3.c1", "--out", str(tmp_path / "file" / "out")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert str(tmp_path / "file") in done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,226 @@
+"""The command line: what goes to stdout and stderr, exit codes, and one clear line for each mistake."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from loadgen.cli import cli
+from reports.artillery_json import from_json
+
+SCRIPT = """
+config:
+  target: {target}
+  phases: [{{duration: 1, arrivalCount: 5, name: brief}}]
+scenarios:
+  - flow:
+      - get: {{url: "/a"}}
+      - log: "been there"
+"""
+
+
+def loadgen(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def script(tmp_path, serve, ok_answer):
+    path = tmp_path / "script.yml"
+    path.write_text(SCRIPT.format(target=serve(ok_answer()).url))
+    return path
+
+
+def test_run_prints_artillerys_console_and_writes_the_report(script, tmp_path):
+    out = tmp_path / "out.json"
+    done = loadgen("run", script, "-o", out)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert re.fullmatch(r"Test run id: t\w{4}_\w{29}_\w{4}", lines[0])
+    assert re.fullmatch(r"Phase started: brief \(index: 0, duration: 1s\) \d\d:\d\d:\d\d\([+-]\d{4}\)", lines[1])
+    assert lines[2] == ""
+    assert lines.count("been there") == 5
+    assert re.search(r"^All VUs finished\. Total time: [01] seconds?$", done.stdout, re.MULTILINE)
+    assert lines[-1] == f"Log file: {out}"
+    total = from_json(out.read_text()).aggregate
+    assert total.counters["vusers.completed"] == total.counters["http.codes.200"] == 5
+    assert "loadgen.start_lag" not in done.stdout
+    assert total.summaries["loadgen.start_lag"].count == 5
+
+
+def test_quiet_leaves_the_run_id_and_logs(script):
+    lines = loadgen("run", script, "-q").stdout.splitlines()
+    assert len(lines) == 6
+    assert lines[1:] == ["been there"] * 5
+
+
+def test_an_output_folder_gets_a_file_named_by_the_time(script, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert loadgen("run", script, "-o", folder, "-q").exit_code == 0
+    assert re.fullmatch(r"artillery_report_\d{8}_\d{8}\.json", next(folder.iterdir()).name)
+
+
+def test_the_run_id_may_be_given(script, monkeypatch):
+    monkeypatch.setenv("ARTILLERY_TEST_RUN_ID", "mine")
+    assert loadgen("run", script, "-q").stdout.splitlines()[0] == "Test run id: mine"
+
+
+def test_a_failed_check_is_exit_code_1_and_a_failed_expectation_21(tmp_path, script):
+    text = script.read_text()
+    checked = tmp_path / "checked.yml"
+    checked.write_text(text.replace("config:", "config:\n  plugins: {ensure: {thresholds: [{http.codes.200: 3}]}}"))
+    done = loadgen("run", checked, "-q")
+    assert done.exit_code == 1
+    assert done.stdout.endswith("\nChecks:\nfail: http.codes.200 < 3\n")
+    expecting = tmp_path / "expecting.yml"
+    expecting.write_text(
+        text.replace("config:", "config:\n  plugins: {expect: {}}").replace('"/a"}', '"/a", expect: [{statusCode: 404}]}')
+    )
+    assert loadgen("run", expecting, "-q").exit_code == 21
+
+
+def test_errors_of_the_target_leave_exit_code_0(script):
+    done = loadgen("run", script, "-t", "http://127.0.0.1:1")
+    assert done.exit_code == 0
+    assert re.search(r"errors\.ECONNREFUSED: \.+ 5\n", done.stdout)
+
+
+def test_check_only_looks(script, serve, ok_answer):
+    assert loadgen("run", script, "--check").exit_code == 0
+    assert loadgen("run", script, "--check").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("config: [", "script.yml"),
+        ("a: 1\na: 2\n", "script.yml:2"),
+        ("config: {target: http://h}\nscenarios: nothing\n", "scenarios"),
+        ("config: {target: http://h}\nscenarios:\n- flow:\n  - gte: {url: /}\n", "`get`"),
+        ("config: {target: http://h}\nscenarios:\n- flow:\n  - function: login\n", "scenarios[0].flow[0].function"),
+        ("scenarios:\n- flow:\n  - get: {url: /}\n", "No target specified and no environment chosen"),
+        ("config: {target: http://h, phases: [{duration: abc, arrivalRate: 1}]}\nscenarios:\n- flow: []\n", "abc"),
+    ],
+    ids=["yaml", "duplicate", "no list", "typo", "javascript", "no target", "duration"],
+)
+def test_a_script_that_cannot_run_is_one_line_with_its_place(tmp_path, content, told):
+    path = tmp_path / "script.yml"
+    path.write_text(content)
+    done = loadgen("run", path)
+    assert done.exit_code == 1
+    assert told in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.output
+    assert all(line.startswith(("Error: ", "Warning: ")) for line in done.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["run"], 2, "SCRIPT"),
+        (["run", "nowhere.yml"], 1, "cannot read nowhere.yml: No such file or directory"),
+        (["run", "{script}", "--no-such-flag"], 2, "--no-such-flag"),
+        (["run", "{script}", "-v", "{"], 1, "--variables"),
+        (["run", "{script}", "-o", "no/such/folder/x.json"], 1, "no/such/folder"),
+        (["run", "{script}", "--dotenv", "missing.env"], 1, "missing.env"),
+        (["run", "{script}", "--scenario-name", "other"], 1, "--scenario-name"),
+        (["quick", "h:80"], 1, "http://"),
+        (["ab", "h:80"], 2, "invalid URL h:80"),
+        (["ab", "http://h:99999/"], 2, "invalid URL http://h:99999/"),
+        (["ab", "-n", "5", "-c", "6", "http://h/"], 2, "-c 6"),
+        (["ab", "-H", "nonsense", "http://h/"], 2, "'nonsense'"),
+        (["ab", "-p", "missing", "http://h/"], 2, "cannot read missing"),
+        (["ab", "-o", "no/such/x.json", "http://h/"], 2, "no/such"),
+        (["ab", "http://127.0.0.1:1/", "-q"], 3, "cannot connect to 127.0.0.1:1 (ECONNREFUSED)"),
+        (["lab", "--only", "Z"], 2, "no experiment 'Z'"),
+        (["lab", "--strategies", "magic"], 2, "magic"),
+        (["diff", "a.json", "b.json"], 2, "a.json"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_its_exit_code(script, tmp_path, monkeypatch, arguments, code, told):
+    monkeypatch.chdir(tmp_path)
+    done = loadgen(*[a.replace("{script}", str(script)) for a in arguments])
+    assert done.exit_code == code, done.output
+    assert told in done.stderr
+    assert "Traceback" not in done.output
+    assert list(tmp_path.glob("**/*.json")) == []
+
+
+def test_quick_sends_num_requests_from_count_users(serve, ok_answer):
+    server = serve(ok_answer())
+    done = loadgen("quick", "-c", 3, "-n", 4, "-q", f"{server.url}/x?y=1")
+    assert done.exit_code == 0
+    assert len(server.heads) == 12
+    assert server.heads[0].startswith(b"GET /x?y=1 HTTP/1.1")
+    assert server.connections == 3
+
+
+def test_ab_prints_apachebenchs_report_and_writes_json(serve, ok_answer, tmp_path):
+    server = serve(ok_answer())
+    out = tmp_path / "ab.json"
+    done = loadgen("ab", "-n", 20, "-c", 4, "-o", out, f"{server.url}/p")
+    assert done.exit_code == 0
+    assert "Complete requests:      20\n" in done.stdout
+    assert done.stdout.rstrip().splitlines()[-1].startswith(" 100% ")
+    document = json.loads(out.read_text())
+    assert document["aggregate"]["counters"]["http.codes.200"] == 20
+    assert document["poolbench"]["ab"]["complete"] == 20
+
+
+def test_ab_posts_a_file(serve, ok_answer, tmp_path):
+    server = serve(ok_answer())
+    body = tmp_path / "body"
+    body.write_bytes(b"\r\n\r\n" * 2)  # read as two more heads by the fixture: it reads heads only
+    done = loadgen("ab", "-p", body, "-T", "application/json", f"{server.url}/")
+    assert done.exit_code == 0
+    assert server.heads[0].startswith(b"POST / HTTP/1.0\r\nContent-length: 8\r\nContent-type: application/json\r\n")
+    assert "Total body sent:" in done.stdout
+
+
+def test_the_version_is_told():
+    assert re.fullmatch(r"loadgen \d+\.\d+\.\d+\n", loadgen("--version").stdout)
+
+
+def test_help_is_quick():
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "loadgen", "ab", "--help"], check=True, capture_output=True)
+    assert time.perf_counter() - started < 1.5
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_writes_its_partial_report(script, tmp_path, eventually, number, code):
+    script.write_text(script.read_text().replace("duration: 1, arrivalCount: 5", "duration: 60, arrivalRate: 20"))
+    out = tmp_path / "out.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadgen", "run", script, "-o", out], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    seen = ""
+    while "been there" not in seen:
+        seen += process.stdout.readline()
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=15)
+    assert process.returncode == code
+    assert "Summary report @" in rest
+    report = from_json(out.read_text())
+    assert report.extras.partial is True
+    assert report.aggregate.counters["vusers.completed"] >= 1
+
+
+def test_an_interrupted_ab_prints_what_it_has(serve, ok_answer):
+    server = serve(ok_answer())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadgen", "ab", "-n", "100000000", "-c", "2", f"{server.url}/"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    while len(server.heads) < 50:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert re.search(r"Complete requests: +\d+", out)

@@ -1,0 +1,103 @@
+"""Addresses, header fields and cookies."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.cookies import Jar, default_path, parse_cookie
+from loadgen.message import BadRequestError, address_of, field_lines, redirected
+from loadgen.request import endpoint_name
+from loadgen.script.values import UNDEFINED
+
+
+@pytest.mark.parametrize(
+    ("url", "origin", "target", "host"),
+    [
+        ("http://h", ("http", "h", 80), "/", "h"),
+        ("HTTP://H:8080/a/../b?x=1#f", ("http", "h", 8080), "/b?x=1", "h:8080"),
+        ("https://h:443/é ü", ("https", "h", 443), "/%C3%A9%20%C3%BC", "h"),
+        ("http://[::1]:9/", ("http", "::1", 9), "/", "[::1]:9"),
+        ("http://bücher.example/", ("http", "xn--bcher-kva.example", 80), "/", "xn--bcher-kva.example"),
+        ("http://h//x%20y?a=%41 b", ("http", "h", 80), "//x%20y?a=%41%20b", "h"),
+    ],
+)
+def test_urls_are_taken_apart(url, origin, target, host):
+    address = address_of(url)
+    assert (tuple(address.origin), address.target, address.host) == (origin, target, host)
+
+
+@pytest.mark.parametrize("url", ["http://", "http://h:x/", "http://a b/", "http://h:99999/"])
+def test_what_is_no_url_is_refused(url):
+    with pytest.raises(BadRequestError, match="ERR_INVALID_URL"):
+        address_of(url)
+
+
+@given(st.text(max_size=40))
+def test_any_path_gives_a_target_that_can_be_sent(path):
+    try:
+        target = address_of("http://h/" + path).target
+    except BadRequestError:
+        return
+    assert target.isascii() and not any(c in target for c in " \r\n\t") and target.startswith("/")
+
+
+def test_relative_locations_are_resolved():
+    address = address_of("http://h:1/a/b?c")
+    assert redirected(address, "d?e#f").target == "/a/d?e"
+    assert tuple(redirected(address, "//x/y").origin) == ("http", "x", 80)
+
+
+def test_header_fields_cannot_be_smuggled_in():
+    assert field_lines("a", UNDEFINED) == []
+    for name, value in (("a", "x\r\nb: 1"), ("a b", "x"), ("a", "\u20ac")):
+        with pytest.raises(BadRequestError):
+            field_lines(name, value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://h:8080/users/{{ id }}", "/users/{{ id }}"), ("http://h:8080/a%20b?q", "/a b"), ("http://other.host:8080/x", "other.host/x"),
+        ("http://h:9/", ":9/"), ("{{ url }}", "{{ url }}"),
+    ],
+)  # fmt: skip
+def test_endpoints_are_named_by_what_differs_from_the_target(url, name):
+    assert endpoint_name("http://h:8080", url, strip_query=True) == name
+
+
+def jar(*fields, host="a.example", path="/x/y", now=1000.0):
+    filled = Jar()
+    for field in fields:
+        filled.store(field, host, path, now)
+    return filled
+
+
+def test_cookies_go_back_to_their_host_and_path():
+    kept = jar("a=1", "b=2; Path=/", "c=3; Domain=example; Path=/")
+    assert kept.header("a.example", "/x/z?q", 1001, secure=False) == "a=1; b=2; c=3"
+    assert kept.header("a.example", "/", 1001, secure=False) == "b=2; c=3"
+    assert kept.header("b.example", "/", 1001, secure=False) == "c=3"
+    assert kept.header("xample", "/", 1001, secure=False) == ""
+
+
+def test_cookies_expire_and_are_removed():
+    kept = jar("a=1; Max-Age=10; Path=/", "b=1; Expires=Thu, 01 Jan 1970 00:16:50 GMT; Path=/", "c=1; Path=/")
+    assert kept.header("a.example", "/", 1005, secure=False) == "a=1; b=1; c=1"
+    assert kept.header("a.example", "/", 1011, secure=False) == "c=1"
+    kept.store("c=; Max-Age=0; Path=/", "a.example", "/", 1012)
+    assert kept.header("a.example", "/", 1012, secure=False) == ""
+
+
+def test_secure_cookies_need_tls_and_newer_ones_replace_older():
+    kept = jar("a=1; Secure; Path=/", "b=1; Path=/", "b=2; Path=/")
+    assert kept.header("a.example", "/", 1001, secure=False) == "b=2"
+    assert kept.header("a.example", "/", 1001, secure=True) == "a=1; b=2"
+
+
+def test_cookies_for_others_and_broken_ones_are_ignored():
+    for field in ("a=1; Domain=other.example", "nonsense", "=x", ""):
+        assert parse_cookie(field, "a.example", "/", 0) is None
+
+
+def test_a_cookie_without_path_belongs_to_its_folder():
+    assert [default_path(p) for p in ("/", "/a", "/a/b", "/a/b/?x/y")] == ["/", "/", "/a", "/a/b"]

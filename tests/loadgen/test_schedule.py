@@ -1,0 +1,115 @@
+"""Arrivals, against the arithmetic of Artillery's laws."""
+
+from math import floor
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.schedule import arrivals, planned, spans
+from loadgen.script.model import Phase
+
+MS = 1_000_000
+S = 1000 * MS
+
+
+def phase(duration_s=1.0, **law):
+    return Phase(index=law.pop("index", 0), name=None, duration_s=duration_s, duration_text="", **law)
+
+
+def offsets(*phases):
+    return [at for at, _ in arrivals(phases, Random(1))]
+
+
+def test_the_first_arrival_comes_after_one_interval_and_the_last_at_the_end():
+    assert offsets(phase(arrival_rate=4)) == [250 * MS, 500 * MS, 750 * MS, S]
+
+
+def test_an_arrival_count_is_spread_evenly_over_its_duration():
+    assert offsets(phase(2, arrival_count=4)) == [S // 2, S, 3 * S // 2, 2 * S]
+
+
+def test_an_arrival_count_wins_over_a_rate():
+    assert len(offsets(phase(1, arrival_count=2, arrival_rate=50))) == 2
+
+
+def test_a_ramp_climbs_in_whole_second_stairs_rounded_half_up():
+    at = offsets(phase(4, arrival_rate=1, ramp_to=8))
+    per_second = [sum(1 for a in at if i * S < a <= (i + 1) * S) for i in range(4)]
+    assert per_second == [1, 3, 6, 8]  # 1, 3.33, 5.67, 8
+    assert at[:4] == [S, S + 333 * MS, S + 666 * MS, S + 999 * MS]  # spaced floor(1000 / n) ms
+
+
+def test_a_ramp_of_one_second_starts_the_mean_at_once():
+    assert offsets(phase(1, arrival_rate=1, ramp_to=4)) == [0, 0, 0]  # 2.5 rounds up
+
+
+def test_a_falling_ramp_ends_with_silence():
+    at = offsets(phase(3, arrival_rate=4, ramp_to=0))
+    assert [sum(1 for a in at if i * S < a <= (i + 1) * S) for i in range(3)] == [4, 2, 0]
+
+
+def test_a_pause_delays_what_follows():
+    assert offsets(phase(3, pause=True), phase(1, arrival_count=1, index=1)) == [4 * S]
+
+
+def test_rates_below_one_follow_the_same_law():
+    assert offsets(phase(4, arrival_rate=0.5)) == [2 * S, 4 * S]
+
+
+def test_intervals_are_floored_to_microseconds_and_so_the_count_may_exceed_rate_times_duration():
+    assert planned([phase(30, arrival_rate=600)]) == 30_000_000 // 1666
+
+
+def test_a_uniform_phase_ends_at_its_last_arrival():
+    first, second = spans([phase(1, arrival_rate=3), phase(1, arrival_rate=1, index=1)])
+    assert first.end_ns == second.start_ns == 999_999_000
+
+
+def test_a_ramp_lasts_for_its_duration():
+    assert spans([phase(3, arrival_rate=0, ramp_to=1)])[0].end_ns == 3 * S
+
+
+def test_a_poisson_phase_has_its_rate_in_the_mean_and_exponential_gaps():
+    at = offsets(phase(200, arrival_rate=50, poisson=True))
+    gaps = [b - a for a, b in zip(at, at[1:], strict=False)]
+    mean = sum(gaps) / len(gaps)
+    assert len(at) == pytest.approx(10_000, rel=0.05)
+    assert mean == pytest.approx(20 * MS, rel=0.05)
+    assert sum(1 for gap in gaps if gap > mean) / len(gaps) == pytest.approx(0.368, abs=0.03)  # 1 / e
+
+
+laws = st.one_of(
+    st.builds(phase, st.integers(1, 20).map(float), arrival_rate=st.floats(0.1, 400)),
+    st.builds(phase, st.integers(1, 20).map(float), arrival_count=st.integers(0, 400)),
+    st.builds(phase, st.integers(1, 20).map(float), arrival_rate=st.integers(0, 300), ramp_to=st.integers(0, 1500)),
+    st.builds(phase, st.integers(1, 20).map(float), pause=st.just(True)),
+    st.builds(phase, st.integers(1, 5).map(float), arrival_rate=st.floats(0.1, 100), poisson=st.just(True)),
+)
+
+
+@given(st.lists(laws, max_size=4))
+def test_the_plan_never_goes_back_and_stays_within_its_phases(phases):
+    indexed = [Phase(**{**_fields(p), "index": i}) for i, p in enumerate(phases)]
+    limits = spans(indexed)
+    before = 0
+    for at, index in arrivals(indexed, Random(3)):
+        assert at >= before
+        assert limits[index].start_ns <= at <= limits[index].end_ns
+        before = at
+
+
+@given(laws.filter(lambda p: not p.poisson))
+def test_the_count_of_a_phase_without_chance_is_known_beforehand(law):
+    assert len(offsets(law)) == planned([law])
+
+
+@given(st.integers(1, 60), st.integers(1, 2000))
+def test_the_count_of_a_rate_is_its_integral_within_the_floor_of_the_interval(duration_s, rate):
+    exact = floor(duration_s * 1_000_000 / floor(1_000_000 / rate))
+    assert abs(planned([phase(float(duration_s), arrival_rate=rate)]) - exact) <= max(1, exact // 1000)
+
+
+def _fields(law):
+    return {name: getattr(law, name) for name in Phase.__dataclass_fields__}
