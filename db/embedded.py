@@ -30,18 +30,13 @@ from random import SystemRandom
 from types import TracebackType
 from typing import IO, Self
 
-from db.binaries import (
-    EmbeddedPostgresError,
-    check_private,
-    find_binaries,
-    reachable,
-    server_user,
-)
+from db.binaries import EmbeddedPostgresError, as_server_user, check_private, find_binaries, reachable, server_user
 
 ROLE = "poolbench"
 """Name of the application's role and of its database."""
 
 _ADMIN = "postgres"
+_TEMPORARY = "poolbench-temporary-"
 _PATIENCE_S = 15.0  # for a start (with recovery) or a stop
 _PR_SET_PDEATHSIG = 1
 
@@ -112,7 +107,7 @@ class EmbeddedPostgres:
         except OSError as error:
             self._release()
             raise EmbeddedPostgresError(f"{error.filename or self.data_dir}: {error.strerror or error}") from error
-        except EmbeddedPostgresError:
+        except BaseException:
             self._release()
             raise
         return self
@@ -316,8 +311,13 @@ class EmbeddedPostgres:
 def temporary_postgres(
     *, max_connections: int = 100, shared_buffers: str = "128MB", settings: Mapping[str, str] | None = None
 ) -> Iterator[EmbeddedPostgres]:
-    """A started server in a folder of its own, where the server's user can reach it; both are gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="poolbench-", dir="/var/tmp" if server_user() else None))  # noqa: S108
+    """A started server in a folder of its own, where the server's user can reach it; both are gone afterwards.
+
+    So are the folders that killed processes left behind.
+    """
+    parent = Path("/var/tmp" if server_user() else tempfile.gettempdir())  # noqa: S108
+    _sweep(parent)
+    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=parent))
     try:
         with EmbeddedPostgres(
             folder, max_connections=max_connections, shared_buffers=shared_buffers, settings=settings
@@ -325,6 +325,14 @@ def temporary_postgres(
             yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove temporary servers' folders whose owner is dead: its lock is free, and its server died with it."""
+    for folder in parent.glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError), (folder / "owner.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def development_server(checkout: Path) -> EmbeddedPostgres:

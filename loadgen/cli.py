@@ -113,6 +113,7 @@ def run(
 def quick(url: str, count: int, num: int, output: str | None, insecure: bool, quiet: bool) -> None:
     """Send GETs to one URL from a number of virtual users."""
     import json
+
     from loadgen.runner import new_run_id
     from loadgen.script.parse import RunOptions, parse_script
 

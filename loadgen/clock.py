@@ -7,6 +7,7 @@ adjusted wall clock spoils a second of stamps at most.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import time
@@ -80,10 +81,8 @@ class Alarm:
             get_hub().wait(self._watcher)
         finally:
             self._watcher.stop()
-        try:
+        with contextlib.suppress(BlockingIOError):  # woken by something else: the next setting of the timer rearms it
             os.read(self._fd, 8)
-        except BlockingIOError:  # woken by something else; the next setting of the timer rearms it
-            pass
 
     def close(self) -> None:
         """Give the timer back."""

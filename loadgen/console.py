@@ -53,9 +53,7 @@ class Console:
     def period(self, period: Period) -> None:
         """A slice that is over."""
         if period.counters or period.summaries or period.rates:
-            self._loud(
-                artillery_text.period_text(period, hidden=self._hidden, colour=self._colour, width=self._width)
-            )
+            self._loud(artillery_text.period_text(period, hidden=self._hidden, colour=self._colour, width=self._width))
 
     def summary(self, report: Report) -> None:
         """The end: how long it took, counted from the first metric, and the summary report."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("poolbench", "gevent", "numpy", "SQLAlchemy", "psycopg2-binary", "gunicorn", "Flask")
@@ -36,7 +37,7 @@ def _installed(package: str) -> str | None:
 
 def _first_field(path: str, name: str) -> str | None:
     try:
-        with open(path, encoding="utf-8") as lines:
+        with Path(path).open(encoding="utf-8") as lines:
             for line in lines:
                 key, _, value = line.partition(":")
                 if key.strip() == name:

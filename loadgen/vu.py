@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from random import Random
@@ -20,13 +20,14 @@ from gevent.lock import BoundedSemaphore
 from loadgen.clock import now_ns
 from loadgen.exchange import Exchange, Failure, Origin
 from loadgen.recorder import Recorder
-from loadgen.request import Action, Setting, Vu, VuFailedError, compile_request
+from loadgen.request import compile_request
 from loadgen.script import model
 from loadgen.script.durations import think_seconds
 from loadgen.script.fakes import fake_functions
 from loadgen.script.payload import variables_of
 from loadgen.script.template import compile_template, functions
 from loadgen.script.values import UNDEFINED, get_path, text, to_number
+from loadgen.user import Action, Setting, Vu, VuFailedError
 from reports import names
 
 _RANGE = re.compile(r"\d-\d")
@@ -113,7 +114,7 @@ class Program:
         recorder.count(names.VUSERS_CREATED)
         started_ns = now_ns()
         connections = self._connections()
-        vu = Vu(self._variables(), connections.exchange, intended_ns, cookies_on=self._cookies_on)
+        vu = Vu(self._variables(self._payloads), connections.exchange, intended_ns, cookies_on=self._cookies_on)
         try:
             for act in self._scenarios[chosen]:
                 act(vu)
@@ -139,7 +140,7 @@ class Program:
         if not actions:
             return None
         connections = self._connections()
-        vu = Vu(self._variables(), connections.exchange, 0, cookies_on=self._cookies_on)
+        vu = Vu(self._variables(()), connections.exchange, 0, cookies_on=self._cookies_on)
         try:
             for act in actions:
                 act(vu)
@@ -150,10 +151,10 @@ class Program:
         self._known |= vu.variables
         return None
 
-    def _variables(self) -> dict[str, Any]:
+    def _variables(self, payloads: Sequence[Callable[[], Mapping[str, Any]]]) -> dict[str, Any]:
         """What a new user knows: built-ins, then `before`, payload rows and variables, later ones winning."""
         out = dict(self._known)
-        for row in self._payloads:
+        for row in payloads:
             out.update(row())
         rng = self._rng
         for name, value in self._script.variables.items():

@@ -270,7 +270,8 @@ class _Line:
         if self.digits is None:
             found = re.fullmatch(f"{label}(.*)", line)
             return found and found[1]
-        found = re.fullmatch(f"{label}([0-9.]+|Variable)(?:{re.escape(self.after)})?", line)
+        figure = r"\d+(?:\.\d+)?" if self.digits else r"\d+"
+        found = re.fullmatch(f"{label}({figure}|Variable)(?:{re.escape(self.after)})?", line)
         if not found or found[1] == "Variable":
             return found and found[1]
         return float(found[1]) if self.digits else int(found[1])
@@ -372,7 +373,7 @@ _FAILURES_LINE = re.compile(
     r"\(?Connect: ?(?P<connect>\d+), ?(?:Receive: ?(?P<receive>\d+), ?)?"
     r"Length: ?(?P<length>\d+), ?Exceptions: ?(?P<exceptions>\d+)\)?"
 )
-_ROW_LINE = re.compile(r"(Connect|Processing|Waiting|Total): ?(\d+) (\d+) ([\d.]+) (\d+) (\d+)")
+_ROW_LINE = re.compile(r"(Connect|Processing|Waiting|Total): ?(\d+) (\d+) (\d+(?:\.\d+)?) (\d+) (\d+)")
 _PERCENTILE_LINE = re.compile(r"(\d+) ?% (\d+)(?: ?\(longest request\))?")
 _DOUBT_LINE = re.compile(r"(WARNING|ERROR): The median and mean for (.+) are (?:not within|more than)")
 
@@ -383,14 +384,28 @@ def from_text(text: str) -> AbReport:
     What the text does not show is None, but for what ab shows only when it is not zero: that is 0 where its neighbours
     are shown. Raises ReportError where no figure of such a report is found.
     """
-    found: dict[str, Any] = {"rows": {}, "doubts": {}, "percentiles": {}}
+    return all_from_text(text)[0]
+
+
+def all_from_text(text: str) -> list[AbReport]:
+    """As `from_text`, every report in a text: where a figure comes a second time, another report has begun."""
+    drafts: list[dict[str, Any]] = [_draft()]
     for raw in text.splitlines():
         line = " ".join(raw.strip(" \t>|`*#").split())
-        if line.startswith("Server Software:") and "complete" in found:
-            break  # the next report
-        _read_line(line, found)
-    if not {"complete", "requests_per_second", "time_taken_s"} & found.keys():
-        raise ReportError("not an ApacheBench report: it has neither its request counts nor its rates")
+        if not _read_line(line, drafts[-1]):
+            drafts.append(_draft())
+            _read_line(line, drafts[-1])
+    reports = [_finished(draft) for draft in drafts if {"complete", "requests_per_second", "time_taken_s"} & draft.keys()]
+    if not reports:
+        raise ReportError("neither its request counts nor its rates")
+    return reports
+
+
+def _draft() -> dict[str, Any]:
+    return {"rows": {}, "doubts": {}, "percentiles": {}}
+
+
+def _finished(found: dict[str, Any]) -> AbReport:
     if {"failed", "total_bytes"} <= found.keys():
         found = {"write_errors": 0, "non_2xx": 0, **found}
         if not found["failed"]:
@@ -398,18 +413,22 @@ def from_text(text: str) -> AbReport:
     return AbReport(**found)
 
 
-def _read_line(line: str, found: dict[str, Any]) -> None:
+def _read_line(line: str, found: dict[str, Any]) -> bool:
+    """Takes what the line says; False if that is known already, so that the line must be of another report."""
     if kinds := _FAILURES_LINE.fullmatch(line):
         found["failures"] = AbFailures(**{kind: int(count or 0) for kind, count in kinds.groupdict().items()})
     elif row := _ROW_LINE.fullmatch(line):
         low, mean, sd, median, high = row.groups()[1:]
-        found["rows"][row[1].lower()] = AbRow(int(low), int(mean), float(sd), int(median), int(high))
+        found["rows"].setdefault(row[1].lower(), AbRow(int(low), int(mean), float(sd), int(median), int(high)))
     elif percentile := _PERCENTILE_LINE.fullmatch(line):
-        found["percentiles"][int(percentile[1])] = int(percentile[2])
+        found["percentiles"].setdefault(int(percentile[1]), int(percentile[2]))
     elif doubt := _DOUBT_LINE.match(line):
         found["doubts"].update({name: doubt[1] for name, what in DOING_WHAT.items() if what == doubt[2]})
     else:
         for known in _ALL_LINES:
-            if known.attribute not in found and (value := known.read(line)) is not None:
+            if (value := known.read(line)) is not None:
+                if known.attribute in found:
+                    return False
                 found[known.attribute] = value
-                return
+                break
+    return True

@@ -12,13 +12,13 @@ with those of `counters`, `rates`, `summaries` that Artillery does not know (`na
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
-from math import isfinite
-from typing import Any, NoReturn, TypeVar
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import orjson
 
+from reports.json_values import a_list, an_object, document, each, number, whole
 from reports.model import FORMAT_VERSION, SUMMARY_KEYS, Extras, Period, Rate, Report, ReportError, Summary
 from reports.names import beyond_artillery
 from reports.sketch import Sketch
@@ -35,7 +35,10 @@ _INSTANTS = {
     "lastMetricAt": "last_metric_ms",
 }
 _READ_INSTANTS = {key: attribute for key, attribute in _INSTANTS.items() if "Metric" not in key}  # those are derived
-_SUMMARY_FIELDS = tuple(key for key in SUMMARY_KEYS if key != "median")
+_SUMMARY_FIELDS = tuple(key for key in SUMMARY_KEYS if key != "median")  # in the order of Summary's own
+_ALL_FIGURES = set(_SUMMARY_FIELDS)
+_FIGURES = itemgetter(*_SUMMARY_FIELDS)
+_NUMBERS, _HUGE = {int, float}, 1e300
 
 
 def to_json(report: Report) -> str:
@@ -55,19 +58,15 @@ def from_json(text: str) -> Report:
     What the document does not carry is absent from the report; nulls count as absent. Raises ReportError (one
     line) for a text that is no such document.
     """
-    try:
-        document = _loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"not JSON: {error}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("aggregate"), dict):
-        raise ReportError("not an Artillery report: there is no object called aggregate")
-    if not _PERIOD_PARTS & document["aggregate"].keys():
-        hint = " (it looks like Artillery 1's)" if "scenariosCreated" in document["aggregate"] else ""
-        raise ReportError(f"not an Artillery 2 report: aggregate has neither counters, rates nor summaries{hint}")
-    intermediate = _list(document.get("intermediate"), "intermediate")
-    ours = _object(document.get("poolbench"), "poolbench")
+    found = document(text)
+    if not isinstance(found.get("aggregate"), dict):
+        raise ReportError("no object called aggregate")
+    if not _PERIOD_PARTS & found["aggregate"].keys():
+        raise ReportError("aggregate has neither counters, rates nor summaries")
+    intermediate = a_list(found.get("intermediate"), "intermediate")
+    ours = an_object(found.get("poolbench"), "poolbench")
     extras = _extras(ours)
-    our_periods = _list(ours.get("periods"), "poolbench.periods") or [{}] * len(intermediate)
+    our_periods = a_list(ours.get("periods"), "poolbench.periods") or [{}] * len(intermediate)
     if len(our_periods) != len(intermediate):
         raise ReportError(f"poolbench.periods has {len(our_periods)} entries, intermediate {len(intermediate)}")
     periods = tuple(
@@ -75,7 +74,7 @@ def from_json(text: str) -> Report:
         for i, (theirs, our) in enumerate(zip(intermediate, our_periods, strict=True))
     )
     latest = max((p.start_ms for p in periods), default=0)
-    total = _period(document["aggregate"], ours.get("aggregate"), "aggregate", latest)
+    total = _period(found["aggregate"], ours.get("aggregate"), "aggregate", latest)
     return Report(total, periods, extras)
 
 
@@ -86,12 +85,12 @@ _Fragment = Callable[[Mapping[str, Any]], Any]
 
 
 def _document(report: Report, fragment: _Fragment) -> dict[str, Any]:
-    document: dict[str, Any] = {
+    theirs: dict[str, Any] = {
         "aggregate": _period_document(report.aggregate, report.aggregate.start_ms),
         "intermediate": [_period_document(p, str(p.start_ms)) for p in report.periods],
     }
     ours = _our_document(report, fragment)
-    return {**document, "poolbench": ours} if ours else document
+    return {**theirs, "poolbench": ours} if ours else theirs
 
 
 def _number(value: float) -> float:
@@ -118,7 +117,7 @@ def _period_document(period: Period, start: int | str) -> dict[str, Any]:
     return {
         "period": start,
         "counters": _artillerys(period.counters),
-        "rates": {name: rate.per_second for name, rate in _artillerys(period.rates).items()},
+        "rates": {name: _number(rate.per_second) for name, rate in _artillerys(period.rates).items()},
         **{key: instant for key, instant in instants if instant is not None},
         "summaries": summaries,
         "histograms": summaries,
@@ -150,7 +149,7 @@ def _our_document(report: Report, fragment: _Fragment) -> dict[str, Any]:
 def _our_period(period: Period, fragment: _Fragment) -> dict[str, Any]:
     parts = {
         "counters": _ours(period.counters),
-        "rates": {name: rate.per_second for name, rate in _ours(period.rates).items()},
+        "rates": {name: _number(rate.per_second) for name, rate in _ours(period.rates).items()},
         "summaries": {name: fragment(_summary_document(s)) for name, s in _ours(period.summaries).items()},
         "rate_counts": {
             name: fragment({"count": rate.count, "first_ms": rate.first_ms, "last_ms": rate.last_ms})
@@ -172,86 +171,32 @@ def _line(value: Mapping[str, Any]) -> orjson.Fragment:
 _PERIOD_PARTS = {"counters", "rates", "summaries", "histograms"}
 
 
-def _loads(text: str) -> Any:
-    """JSON at orjson's speed, by the standard library where orjson gives up, as on half a surrogate pair.
-
-    The indentation after the first brace goes first: orjson 3.13 guesses from it that the whole text is indented, and
-    reserves too little memory ("failed to allocate memory") for sketches, which are not. Raises ValueError.
-    """
-    try:
-        return orjson.loads(re.sub(r"\A\s*\{\s+", "{", text))
-    except ValueError:
-        return json.loads(text, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _object(value: Any, place: str) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ReportError(f"{place} is not an object")
-    return value
-
-
-def _list(value: Any, place: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise ReportError(f"{place} is not a list")
-    return value
-
-
-def _figure(value: Any, place: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise ReportError(f"{place} is not a number")
-    return value
-
-
-def _whole(value: Any, place: str) -> int:
-    """An integer, also where it was written as a string (as periods are) or with a fraction of nothing."""
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            raise ReportError(f"{place} is not a whole number") from None
-    if type(value) is int:
-        return value
-    figure = _figure(value, place)
-    if figure != int(figure):
-        raise ReportError(f"{place} is not a whole number")
-    return int(figure)
-
-
-def _each(value: Any, place: str, read: Callable[[Any, str], _Value]) -> dict[str, _Value]:
-    items = _object(value, place)
-    return {name: read(item, f"{place}.{name}") for name, item in items.items() if item is not None}
-
-
 def _counts(value: Any, place: str) -> dict[str, int]:
-    """`_each` with `_whole`, quick where all is as it should be: large documents are mostly this."""
-    items = _object(value, place)
-    return dict(items) if {int}.issuperset(map(type, items.values())) else _each(items, place, _whole)
+    """`each` with `whole`, quick where all is as it should be: large documents are mostly this."""
+    items = an_object(value, place)
+    return dict(items) if {int}.issuperset(map(type, items.values())) else each(items, place, whole)
 
 
 def _summaries(value: Any, place: str) -> dict[str, Summary]:
     """Those that hold any figure: Artillery writes nulls for a distribution whose samples were no numbers."""
-    read = _each(value, place, _summary)
+    read = each(value, place, _summary)
     return {name: summary for name, summary in read.items() if summary is not None}
 
 
 def _summary(value: Any, place: str) -> Summary | None:
-    figures = _object(value, place)
+    figures = an_object(value, place)
+    if figures.keys() >= _ALL_FIGURES:  # as nearly always, and large documents have many
+        row = _FIGURES(figures)
+        if _NUMBERS.issuperset(map(type, row)) and type(figures["count"]) is int and -_HUGE < min(row) <= max(row) < _HUGE:
+            return Summary(*row)
     found = {key: figures[key] for key in _SUMMARY_FIELDS if figures.get(key) is not None}
     if "p50" not in found and figures.get("median") is not None:
         found["p50"] = figures["median"]
     for key, figure in found.items():
         if key == "count":
-            found[key] = _whole(figure, f"{place}.count")
+            found[key] = whole(figure, f"{place}.count")
         elif type(figure) is not float:
-            found[key] = float(_figure(figure, f"{place}.{key}"))
+            found[key] = float(number(figure, f"{place}.{key}"))
     return Summary(**found) if found else None
 
 
@@ -262,15 +207,15 @@ def _sketch(value: Any, place: str) -> Sketch:
         raise ReportError(f"poolbench: the sketch {place} cannot be read ({error!r})") from None
 
 
-def _instants(document: Mapping[str, Any], place: str) -> dict[str, int]:
-    found = ((key, attribute, document.get(key)) for key, attribute in _READ_INSTANTS.items())
-    return {attribute: _whole(v, f"{place}.{key}") for key, attribute, v in found if v is not None}
+def _instants(found: Mapping[str, Any], place: str) -> dict[str, int]:
+    read = ((key, attribute, found.get(key)) for key, attribute in _READ_INSTANTS.items())
+    return {attribute: whole(v, f"{place}.{key}") for key, attribute, v in read if v is not None}
 
 
-def _rates(document: Mapping[str, Any], ours: Mapping[str, Any], place: str) -> dict[str, Rate]:
-    per_second = _each(document.get("rates"), f"{place}.rates", _whole)
-    per_second |= _each(ours.get("rates"), f"poolbench {place}.rates", _whole)
-    counted = _each(ours.get("rate_counts"), f"poolbench {place}.rate_counts", lambda v, at: _each(v, at, _whole))
+def _rates(theirs: Mapping[str, Any], ours: Mapping[str, Any], place: str) -> dict[str, Rate]:
+    per_second = each(theirs.get("rates"), f"{place}.rates", number)
+    per_second |= each(ours.get("rates"), f"poolbench {place}.rates", number)
+    counted = each(ours.get("rate_counts"), f"poolbench {place}.rate_counts", lambda v, at: each(v, at, whole))
     return {name: Rate(value, **_rate_count(counted.get(name, {}))) for name, value in per_second.items()}
 
 
@@ -278,21 +223,21 @@ def _rate_count(counted: Mapping[str, int]) -> dict[str, int]:
     return {key: counted[key] for key in ("count", "first_ms", "last_ms") if key in counted}
 
 
-def _period(document: Any, our_part: Any, place: str, latest: int | None = None) -> Period:
+def _period(their_part: Any, our_part: Any, place: str, latest: int | None = None) -> Period:
     """A period of the document with our part of it; `latest`: its start where it does not say one."""
-    theirs, ours = _object(document, place), _object(our_part, f"poolbench {place}")
-    summaries = theirs.get("summaries", theirs.get("histograms"))
+    theirs, ours = an_object(their_part, place), an_object(our_part, f"poolbench {place}")
+    summaries = theirs.get("summaries") or theirs.get("histograms")
     start = theirs.get("period", latest)
     if start is None:
         raise ReportError(f"{place} has no period")
     return Period(
-        start_ms=_whole(start, f"{place}.period"),
+        start_ms=whole(start, f"{place}.period"),
         counters=_counts(theirs.get("counters"), f"{place}.counters")
         | _counts(ours.get("counters"), f"poolbench {place}.counters"),
         rates=_rates(theirs, ours, place),
         summaries=_summaries(summaries, f"{place}.summaries")
         | _summaries(ours.get("summaries"), f"poolbench {place}.summaries"),
-        sketches=_each(ours.get("sketches"), f"{place}.sketches", _sketch),
+        sketches=each(ours.get("sketches"), f"{place}.sketches", _sketch),
         **_instants(theirs, place),
     )
 
@@ -300,7 +245,7 @@ def _period(document: Any, our_part: Any, place: str, latest: int | None = None)
 def _extras(ours: Mapping[str, Any]) -> Extras | None:
     if "tool_version" not in ours:
         return None
-    version = _whole(ours.get("format_version", FORMAT_VERSION), "poolbench.format_version")
+    version = whole(ours.get("format_version", FORMAT_VERSION), "poolbench.format_version")
     if version > FORMAT_VERSION:
         raise ReportError(f"written by a newer Poolbench: format {version}, and this one reads up to {FORMAT_VERSION}")
     ab = ours.get("ab")
@@ -308,9 +253,9 @@ def _extras(ours: Mapping[str, Any]) -> Extras | None:
         tool_version=str(ours["tool_version"]),
         model=str(ours.get("model", "")),
         partial=bool(ours.get("partial")),
-        environment=_object(ours.get("environment"), "poolbench.environment"),
-        generator=_object(ours.get("generator"), "poolbench.generator"),
-        warnings=tuple(str(w) for w in _list(ours.get("warnings"), "poolbench.warnings")),
-        ab=None if ab is None else _object(ab, "poolbench.ab"),
+        environment=an_object(ours.get("environment"), "poolbench.environment"),
+        generator=an_object(ours.get("generator"), "poolbench.generator"),
+        warnings=tuple(str(w) for w in a_list(ours.get("warnings"), "poolbench.warnings")),
+        ab=None if ab is None else an_object(ab, "poolbench.ab"),
         format_version=version,
     )

@@ -5,7 +5,7 @@ Whoever builds a page fills these in with plain text; `html_page` alone turns th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Literal
@@ -175,13 +175,13 @@ def number(value: float | None, digits: int = 0) -> str:
 
 
 def amount(value: float | None) -> str:
-    """Three or four figures that count, trailing zeros dropped: 0.0123, 1.24, 12.4, 124, 12,400."""
+    """A whole number as it is, any other with three figures that count or more: 0.0123, 1.24, 12.4, 124, 12,400."""
     if value is None or not isfinite(value):
         return ABSENT
+    if isinstance(value, int) or not value:
+        return f"{value:,.0f}"
     size = abs(value)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.01 else 4
-    text = f"{value:,.{digits}f}"
-    return text.rstrip("0").rstrip(".") if "." in text and float(value).is_integer() else text
+    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.01 else 4}f}"
 
 
 def percent(share: float | None) -> str:
@@ -200,3 +200,8 @@ def number_cell(value: float | None, digits: int = 0, tone: Tone = "") -> Cell:
 def amount_cell(value: float | None, tone: Tone = "") -> Cell:
     """As `amount`, with the value to sort by."""
     return Cell(amount(value), value, tone)
+
+
+def time_digits(values_ms: Iterable[float | None]) -> int:
+    """Decimals for a table of times in ms: the same for all, so that the figures stand under each other."""
+    return 2 if max((v for v in values_ms if v is not None), default=0.0) < 1000 else 1

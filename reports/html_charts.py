@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from math import log10
 
 import numpy as np
@@ -20,11 +21,11 @@ TIME = Axis("milliseconds", "ms")
 ELAPSED = Axis("time since the first request", "s", "elapsed")
 
 BREAKDOWN_NAMES = {
-    "pool": "waiting for a connection",
-    "connect": "opening a connection",
-    "db": "database statements",
-    "rest": "rest of the server's time",
-    "network": "network and server queue",
+    "pool": "pool wait",
+    "connect": "connect",
+    "db": "statements",
+    "rest": "rest of server",
+    "network": "network",
 }
 _BREAKDOWN_COLOURS = {"pool": 1, "connect": 3, "db": 0, "rest": 2, "network": 7}
 _QUANTILES: tuple[tuple[str, int], ...] = (("p50", 0), ("p95", 3), ("p99", 1))
@@ -46,7 +47,9 @@ def over_time(reports: Sequence[Named]) -> tuple[Chart, ...]:
 
 def distribution(reports: Sequence[Named]) -> tuple[Chart, ...]:
     """The percentile curve and the histogram of response times, for reports with sketches."""
-    known = [(i, name, found) for i, (name, report) in enumerate(reports) if (found := sketch(report, names.RESPONSE_TIME))]
+    known = [
+        (i, name, found) for i, (name, report) in enumerate(reports) if (found := sketch(report, names.RESPONSE_TIME))
+    ]
     if not known:
         return ()
     return _percentile_curve(reports), _histogram(known)
@@ -109,7 +112,9 @@ def _failures(timed: Sequence[tuple[str, list[Slice]]]) -> Chart | None:
     groups = [(kind, [kind]) for kind in kinds[:_MOST_KINDS]]
     groups += [("other kinds", kinds[_MOST_KINDS:])] if len(kinds) > _MOST_KINDS else []
     series = tuple(_line(label, found, _kinds_rate(group), (4 + i) % 8) for i, (label, group) in enumerate(groups))
-    return Chart("failures", "Errors and answers of 400 and above", "bar", ELAPSED, RATE, series, bar_width=_width(found))
+    return Chart(
+        "failures", "Errors and answers of 400 and above", "bar", ELAPSED, RATE, series, bar_width=_width(found)
+    )
 
 
 def _latency(timed: Sequence[tuple[str, list[Slice]]]) -> Chart | None:
@@ -132,7 +137,12 @@ def _breakdown_over_time(timed: Sequence[tuple[str, list[Slice]]]) -> Chart | No
     found = timed[0][1]
     shares = [{s.name: s.ms for s in breakdown(one.period)} for one in found]
     series = tuple(
-        Series(BREAKDOWN_NAMES[part], _middles(found), tuple(_figure(s.get(part)) for s in shares), _BREAKDOWN_COLOURS[part])
+        Series(
+            BREAKDOWN_NAMES[part],
+            _middles(found),
+            tuple(_figure(s.get(part)) for s in shares),
+            _BREAKDOWN_COLOURS[part],
+        )
         for part in BREAKDOWN_NAMES
         if any(part in s for s in shares)
     )
@@ -179,16 +189,20 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
         counts[at : at + len(found.positive.counts)] = found.positive.counts
         shares = counts.reshape(-1, step).sum(axis=1) / found.count * 100
         edges = [gamma ** (low - 1 + k * step) for k in range(len(shares) + 1)]
-        spans = tuple(f"{a:.3g} to {b:.3g} ms" for a, b in zip(edges, edges[1:], strict=False))
+        spans = tuple(f"{a:.3g} to {b:.3g} ms" for a, b in pairwise(edges))
         label = "response time" if len(known) == 1 else name
-        series.append(Series(label, tuple(edges), (*(_figure(float(s)) for s in shares), 0.0), i, "solid", (*spans, "")))
+        series.append(
+            Series(label, tuple(edges), (*(_figure(float(s)) for s in shares), 0.0), i, "solid", (*spans, ""))
+        )
     zeros = sum(k[2].zero_count for k in alike)
     note = f"{zeros} answers of 0 ms have no place on a logarithmic axis." if zeros else ""
     return Chart("histogram", "Histogram", "step", Axis("milliseconds", "ms", "log"), Axis("share of answers", "%"),
                  tuple(series), note)  # fmt: skip
 
 
-def _line(label: str, found: Sequence[Slice], of: Callable[[Slice], float | None], colour: int, dash: Dash = "solid") -> Series:
+def _line(
+    label: str, found: Sequence[Slice], of: Callable[[Slice], float | None], colour: int, dash: Dash = "solid"
+) -> Series:
     return Series(label, _middles(found), tuple(_figure(of(s)) for s in found), colour % 8, dash)
 
 
@@ -199,7 +213,7 @@ def _middles(found: Sequence[Slice]) -> tuple[float, ...]:
 def _width(found: Sequence[Slice]) -> float:
     """Of a bar: the shortest way from one to the next, so that none covers another."""
     middles = _middles(found)
-    return min((b - a for a, b in zip(middles, middles[1:], strict=False)), default=1.0) * 0.86
+    return min((b - a for a, b in pairwise(middles)), default=1.0) * 0.86
 
 
 def _rate_of(metric: str) -> Callable[[Slice], float | None]:

@@ -166,7 +166,9 @@ def breakdown(period: Period) -> list[Share]:
 def endpoints(period: Period) -> Iterator[tuple[str, str, dict[str, int]]]:
     """(endpoint, name of its response time, its answers and errors by kind), by name."""
     times = f"{names.ENDPOINT}.response_time."
-    found: dict[str, dict[str, int]] = {name.removeprefix(times): {} for name in period.summaries if name.startswith(times)}
+    found: dict[str, dict[str, int]] = {
+        name.removeprefix(times): {} for name in period.summaries if name.startswith(times)
+    }
     for name, count in period.counters.items():
         rest = name.removeprefix(f"{names.ENDPOINT}.") if name.startswith(f"{names.ENDPOINT}.") else ""
         for mark in (".codes.", ".errors."):

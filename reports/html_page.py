@@ -24,7 +24,7 @@ from reports.diff import Diff
 from reports.html_blocks import Chart, Charts, Page, Section
 from reports.html_charts import Named
 from reports.html_sections import report_sections
-from reports.html_svg import describe, height, svg, ticks
+from reports.html_svg import describe, height, points, svg, ticks
 from reports.model import Report, ReportError
 
 ReportJs = Literal["inline", "shared", "none"]
@@ -92,7 +92,9 @@ def plotly_js() -> str:
     spec = find_spec("plotly")
     places = spec.submodule_search_locations if spec is not None else None
     if not places:
-        raise ReportError("charts that move need the plotly package (pip install plotly); --report-js none does without")
+        raise ReportError(
+            "charts that move need the plotly package (pip install plotly); --report-js none does without"
+        )
     return (Path(next(iter(places))) / "package_data" / "plotly.min.js").read_text("utf-8")
 
 
@@ -160,10 +162,5 @@ def _templates() -> Environment:
     found.filters["svg"] = svg
     found.filters["describe"] = describe
     found.filters["kind"] = lambda block: type(block).__name__
-    found.filters["chart_rows"] = chart_rows
+    found.filters["chart_rows"] = points
     return found
-
-
-def chart_rows(chart: Chart) -> tuple[list[str], list[list[str]]]:
-    """(headings, rows) of a chart's points, for readers who cannot see it."""
-    raise NotImplementedError

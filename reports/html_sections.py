@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reports import names
 from reports.diff import Diff
 from reports.html_blocks import (
+    ABSENT,
     Block,
     Cell,
     Charts,
@@ -25,6 +27,7 @@ from reports.html_blocks import (
     number,
     number_cell,
     percent,
+    time_digits,
 )
 from reports.html_charts import BREAKDOWN_NAMES, Named, distribution, over_time, where_time_goes
 from reports.html_measures import (
@@ -57,6 +60,7 @@ _KEYS = ("count", "min", "mean", "p50", "p75", "p90", "p95", "p99", "p999", "max
 _KEY_LABELS = {"count": "samples", "p999": "p99.9"}
 _SEVERITY = ("worse", "better", "no clear change", None, "not comparable")
 _VERDICT_TONES: Mapping[str | None, Tone] = {"worse": "bad", "better": "good"}
+_GOOD = ("HTTP 1", "HTTP 2", "HTTP 3")
 _SCRIPT = "script"
 
 
@@ -83,19 +87,10 @@ def headline(report: Report) -> Figures:
 
 def response_times(reports: Sequence[Named], table_id: str = "times") -> Table | None:
     """Percentiles of every timing that goes beyond one endpoint, in ms; for several reports of the response time alone."""
-    rows = []
     if len(reports) == 1:
-        for metric, label in _TIMES:
-            if quantile(reports[0][1].aggregate, metric, "p50") is not None:
-                rows.append((Cell(label), *_quantile_cells(reports[0][1], metric)))
-    else:
-        for name, report in reports:
-            if quantile(report.aggregate, names.RESPONSE_TIME, "p50") is not None:
-                rows.append((Cell(name), *_quantile_cells(report, names.RESPONSE_TIME)))
-    if not rows:
-        return None
-    first = "timing" if len(reports) == 1 else "report"
-    return Table(table_id, "Percentiles in ms" if len(reports) == 1 else "Response time in ms", _timing_columns(first), tuple(rows))
+        rows = [(label, reports[0][1], metric) for metric, label in _TIMES]
+        return _timings(table_id, "Percentiles in ms", "timing", rows)
+    return _timings(table_id, "Response time in ms", "report", [(name, r, names.RESPONSE_TIME) for name, r in reports])
 
 
 def notices(name: str, report: Report) -> Iterator[Text]:
@@ -103,7 +98,9 @@ def notices(name: str, report: Report) -> Iterator[Text]:
     extras = report.extras
     prefix = f"{name}: " if name else ""
     if extras is not None and extras.partial:
-        yield Text(f"{prefix}The run did not reach its planned end; these figures are of the part that was run.", "warn")
+        yield Text(
+            f"{prefix}The run did not reach its planned end; these figures are of the part that was run.", "warn"
+        )
     for warning in extras.warnings if extras is not None else ():
         yield Text(f"{prefix}{warning[:1].upper()}{warning[1:]}.", "warn")
 
@@ -138,28 +135,32 @@ def _headline_times(report: Report) -> Iterator[Figure]:
     for key in ("p50", "p95", "p99", "p999"):
         value = quantile(report.aggregate, names.RESPONSE_TIME, key)
         if value is not None:
-            yield Figure(f"Response {_KEY_LABELS.get(key, key)}", f"{amount(value)} ms")
+            yield Figure(_KEY_LABELS.get(key, key), f"{amount(value)} ms", "response time")
     ab = ab_of(report)
     if ab is not None and quantile(report.aggregate, names.RESPONSE_TIME, "p50") is None:
         for percentage, ms in ab.percentiles.items():
             if percentage in (50, 95, 99):
-                yield Figure(f"Total time p{percentage}", f"{ms} ms")
+                yield Figure(f"{percentage} % within", f"{ms} ms", "total time")
 
 
 def _side_by_side(reports: Sequence[Named]) -> Table:
     columns = (Column("figure"), *(Column(name, "number") for name, _ in reports))
     rows: list[tuple[Cell, ...]] = [
-        (Cell("answers per second"), *(amount_cell(throughput(r)) for _, r in reports)),
+        (Cell("answers per second"), *(number_cell(throughput(r), 1) for _, r in reports)),
         (Cell("requests"), *(number_cell(requests(r)) for _, r in reports)),
         (Cell("failed"), *(_share_cell(failed(r), requests(r)) for _, r in reports)),
     ]
     for key in ("mean", "p50", "p95", "p99", "p999", "max"):
         values = [quantile(r.aggregate, names.RESPONSE_TIME, key) for _, r in reports]
         if any(v is not None for v in values):
-            rows.append((Cell(f"response time {_KEY_LABELS.get(key, key)}, ms"), *map(amount_cell, values)))
+            cells = (number_cell(v, time_digits(values)) for v in values)
+            rows.append((Cell(f"response time {_KEY_LABELS.get(key, key)}, ms"), *cells))
     if any(ab_of(r) for _, r in reports):
         rows += _ab_side_by_side(reports)
-    rows.append((Cell("duration, s"), *(amount_cell(duration_s(r)) for _, r in reports)))
+    rows.append((Cell("duration, s"), *(number_cell(duration_s(r), 1) for _, r in reports)))
+    if len(reports) == 2:
+        columns = (*columns, Column("change", "number"))
+        rows = [(*row, _relative_cell(row[1].sort, row[2].sort)) for row in rows]
     return Table("headline", "Headline figures", columns, tuple(rows))
 
 
@@ -178,7 +179,7 @@ def _verdicts(diff: Diff, reports: Sequence[Named]) -> Section:
             amount_cell(row.old),
             amount_cell(row.new),
             Cell(_signed(row.change), row.change),
-            Cell("–" if row.relative is None else f"{row.relative:+.1%}", row.relative),
+            Cell(ABSENT if row.relative is None else f"{row.relative * 100:+.1f} %", row.relative),
             Cell(row.verdict or "not judged", tone=_VERDICT_TONES.get(row.verdict, "")),
         )
         for row in ranked
@@ -227,7 +228,10 @@ def _time_goes(reports: Sequence[Named]) -> Section | None:
         ]  # fmt: skip
     first = (Column("report"),) if len(reports) > 1 else ()
     columns = (*first, Column("part"), Column("mean, ms", "number"), Column("share", "number"))
-    lead = "Means, which add up. Server parts are what the service says in Server-Timing; network is the response time less those."
+    lead = (
+        "Means, which add up. Waiting for a connection, opening one, the statements and the rest are what the service says in "
+        "Server-Timing; network, with the server's queue, is the response time less those."
+    )
     blocks = (Charts((chart,)), Table("parts", "Parts of an answer's time", columns, tuple(rows)))
     return Section("time-goes-section", "Where the time goes", blocks, lead=lead, menu="Where time goes")
 
@@ -235,12 +239,13 @@ def _time_goes(reports: Sequence[Named]) -> Section | None:
 def _endpoints(report: Report) -> Section | None:
     total = report.aggregate
     blocks: list[Block] = []
+    digits = time_digits(quantile(total, metric, "max") for _, metric, _ in endpoints(total))
     by_endpoint = tuple(
         (
             Cell(endpoint),
             number_cell(quantile(total, metric, "count")),
-            *(amount_cell(quantile(total, metric, key)) for key in ("mean", "p50", "p95", "p99", "max")),
-            Cell(", ".join(f"{kind}: {number(n)}" for kind, n in sorted(found.items())) or "–"),
+            *(number_cell(quantile(total, metric, key), digits) for key in ("mean", "p50", "p95", "p99", "max")),
+            Cell(", ".join(f"{kind}: {number(n)}" for kind, n in sorted(found.items())) or ABSENT),
         )
         for endpoint, metric, found in endpoints(total)
     )
@@ -251,7 +256,9 @@ def _endpoints(report: Report) -> Section | None:
     by_scenario = scenarios(total.counters)
     if by_scenario:
         created = sum(by_scenario.values())
-        rows = tuple((Cell(name), number_cell(n), Cell(percent(n / created), n / created)) for name, n in by_scenario.items())
+        rows = tuple(
+            (Cell(name), number_cell(n), Cell(percent(n / created), n / created)) for name, n in by_scenario.items()
+        )
         columns = Column("scenario"), Column("virtual users", "number"), Column("share", "number")
         blocks.append(Table("scenarios", "By scenario", columns, rows))
     return Section("endpoints-section", "Endpoints and scenarios", tuple(blocks), menu="Endpoints") if blocks else None
@@ -263,14 +270,23 @@ def _apachebench(report: Report) -> Section | None:
         return None
     columns = (Column("ms"), *(Column(c, "number") for c in ("min", "mean", "sd", "median", "max")))
     rows = tuple(
-        (Cell(name), number_cell(r.min), number_cell(r.mean), number_cell(r.sd, 1), number_cell(r.median), number_cell(r.max))
+        (
+            Cell(name),
+            number_cell(r.min),
+            number_cell(r.mean),
+            number_cell(r.sd, 1),
+            number_cell(r.median),
+            number_cell(r.max),
+        )
         for name, r in ab.rows.items()
     )
     blocks: list[Block] = [Table("connection-times", "Connection times", columns, rows)]
     if ab.percentiles:
         within = tuple((Cell(f"{p} %"), number_cell(ms)) for p, ms in ab.percentiles.items())
-        blocks.append(Table("ab-percentiles", "Requests served within", (Column("share"), Column("ms", "number")), within))
-    return Section("apachebench", "ApacheBench's figures", tuple(blocks), lead="By ApacheBench's own definitions.", menu="ApacheBench")
+        columns = Column("share"), Column("ms", "number")
+        blocks.append(Table("ab-percentiles", "Requests served within", columns, within))
+    lead = "By ApacheBench's own definitions."
+    return Section("apachebench", "ApacheBench's figures", tuple(blocks), lead=lead, menu="ApacheBench")
 
 
 def _answers(report: Report) -> Section | None:
@@ -280,24 +296,30 @@ def _answers(report: Report) -> Section | None:
         return None
     total = requests(report) or 0
     rows = tuple(
-        (Cell(kind, tone="bad" if not kind.startswith(("HTTP 1", "HTTP 2", "HTTP 3")) else ""), number_cell(n), _share_cell(n, total))
+        (Cell(kind, tone="" if kind.startswith(_GOOD) else "bad"), number_cell(n), _share_cell(n, total))
         for kind, n in found
     )
     columns = Column("answer or error", "mark"), Column("count", "number"), Column("of requests", "number")
-    return Section("answers", "Answers and errors", (Table("answers-table", "By status and kind", columns, rows),), menu="Answers")
+    table = Table("answers", "By status and kind", columns, rows)
+    return Section("answers", "Answers and errors", (table,), menu="Answers")
 
 
 def _metrics(report: Report) -> Section | None:
     total = report.aggregate
     blocks: list[Block] = []
     plain = [(Cell(name), number_cell(n)) for name, n in sorted(total.counters.items())]
-    plain += [(Cell(name), Cell(f"{number(rate.per_second)}/s", rate.per_second)) for name, rate in sorted(total.rates.items())]
+    plain += [
+        (Cell(name), Cell(f"{number(rate.per_second)}/s", rate.per_second))
+        for name, rate in sorted(total.rates.items())
+    ]
     if plain:
         columns = Column("metric"), Column("value", "number")
         blocks.append(Table("counters", "Counters and rates", columns, tuple(plain), tools=True))
-    if total.summaries:
-        rows = tuple((Cell(name), *_quantile_cells(report, name)) for name in sorted(total.summaries))
-        blocks.append(Table("summaries", "Distributions", _timing_columns("metric"), rows, "Times are in ms.", tools=True))
+    distributions = _timings(
+        "summaries", "Distributions", "metric", [(name, report, name) for name in sorted(total.summaries)]
+    )
+    if distributions is not None:
+        blocks.append(replace(distributions, note="Times are in ms.", tools=True))
     return Section("metrics", "Every metric", tuple(blocks), menu="Metrics") if blocks else None
 
 
@@ -332,26 +354,34 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
         if isinstance(value, Mapping):
             yield from flattened(value, f"{name}.")
         elif isinstance(value, (list, tuple)):
-            yield name, ", ".join(str(v) for v in value) or "–"
+            yield name, ", ".join(str(v) for v in value) or ABSENT
         elif isinstance(value, bool):
             yield name, "yes" if value else "no"
         else:
-            yield name, "–" if value is None else str(value)
+            yield name, ABSENT if value is None else str(value)
 
 
-def _timing_columns(first: str) -> tuple[Column, ...]:
-    return (Column(first), *(Column(_KEY_LABELS.get(key, key), "number") for key in _KEYS))
-
-
-def _quantile_cells(report: Report, metric: str) -> Iterator[Cell]:
-    for key in _KEYS:
-        value = quantile(report.aggregate, metric, key)
-        yield number_cell(value) if key == "count" else amount_cell(value)
+def _timings(table_id: str, caption: str, first: str, rows: Iterable[tuple[str, Report, str]]) -> Table | None:
+    """A table of (name, report, metric), those left out that have no sample."""
+    found = [(label, report.aggregate, metric) for label, report, metric in rows]
+    told = [row for row in found if quantile(row[1], row[2], "mean") is not None]
+    digits = time_digits(quantile(total, metric, "max") for _, total, metric in told)
+    cells = tuple(
+        (Cell(label), *(number_cell(quantile(total, metric, key), 0 if key == "count" else digits) for key in _KEYS))
+        for label, total, metric in told
+    )
+    columns = (Column(first), *(Column(_KEY_LABELS.get(key, key), "number") for key in _KEYS))
+    return Table(table_id, caption, columns, cells) if cells else None
 
 
 def _share_cell(part: int | None, whole: int | None) -> Cell:
     share = part / whole if part is not None and whole else None
     return Cell(percent(share), share)
+
+
+def _relative_cell(old: float | None, new: float | None) -> Cell:
+    relative = (new - old) / abs(old) if old and new is not None else None
+    return Cell(ABSENT if relative is None else f"{relative * 100:+.1f} %", relative)
 
 
 def _signed(change: float | None) -> str:

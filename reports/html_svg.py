@@ -42,8 +42,8 @@ def ticks(axis: Axis, low: float, high: float) -> tuple[tuple[float, str], ...]:
     if axis.scale == "elapsed":
         return tuple((at, clock(at)) for at in _multiples(low, high, _time_step(high - low)))
     if axis.scale == "log":
-        return tuple((at, amount(at)) for at in _log_ticks(low, high))
-    return tuple((at, amount(at)) for at in _multiples(low, high, _step(high - low)))
+        return tuple((at, _short(at)) for at in _log_ticks(low, high))
+    return tuple((at, _short(at)) for at in _multiples(low, high, _step(high - low)))
 
 
 def clock(seconds: float) -> str:
@@ -54,17 +54,17 @@ def clock(seconds: float) -> str:
 
 
 def svg(chart: Chart) -> Markup:
-    """The drawing. Its name for screen readers is `describe(chart)`."""
+    """The drawing, hidden from screen readers: `describe` and `points` say the same in words and figures."""
     tall = height(chart)
     xs, ys = _values(chart)
-    x = _scale(chart.x, xs, _LEFT, WIDTH - _RIGHT)
+    x = _scale(chart.x, xs, _left(chart), WIDTH - _RIGHT)
     if chart.y.scale == "category":
         y = _Scale(lambda row: _TOP + _ROW * (row + 0.5), ())
         body = _rows(chart, x, y)
     else:
         y = _scale(chart.y, ys, tall - _BOTTOM, _TOP)
         body = _marks(chart, x, y)
-    head = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, tall, describe(chart))
+    head = Markup('<svg viewBox="0 0 {} {}" aria-hidden="true">').format(WIDTH, tall)
     return head + Markup("").join([*_grid(chart, x, y, tall), *body]) + Markup("</svg>")
 
 
@@ -80,6 +80,30 @@ def describe(chart: Chart) -> str:
     return f"{chart.title}: {'; '.join(parts) or 'nothing to draw'}."
 
 
+def points(chart: Chart) -> tuple[list[str], list[list[str]]]:
+    """(headings, rows): the chart as a table, a column for each series."""
+    table: dict[float, dict[str, float | None]] = {}
+    for series in chart.series:
+        for x, y in zip(series.x, series.y, strict=True):
+            row, value = (y, x) if chart.mark == "dot" else (x, y)
+            if row is not None:
+                table.setdefault(row, {})[series.name] = value
+    labels = {x: text for s in chart.series for x, text in zip(s.x, s.labels, strict=False)}
+    headings = [chart.y.title if chart.y.scale == "category" else chart.x.title, *(s.name for s in chart.series)]
+    rows = [
+        [labels.get(x) or _said(chart, x), *(amount(values.get(s.name)) for s in chart.series)]
+        for x, values in sorted(table.items())
+        if labels.get(x) != ""
+    ]
+    return headings, rows
+
+
+def _said(chart: Chart, x: float) -> str:
+    if chart.y.scale == "category":
+        return chart.y.names[int(x)]
+    return clock(x) if chart.x.scale == "elapsed" else amount(x)
+
+
 def stacked(series: Sequence[Series]) -> Iterator[tuple[Series, int, float, float]]:
     """(series, point, from, to): where each part of a stack begins and ends; points are told apart by their place."""
     tops: dict[float, float] = {}
@@ -88,7 +112,7 @@ def stacked(series: Sequence[Series]) -> Iterator[tuple[Series, int, float, floa
             if value is not None:
                 base = tops.get(at, 0.0)
                 tops[at] = base + value
-                yield one, i, base, base + value
+                yield one, i, base, tops[at]
 
 
 def _values(chart: Chart) -> tuple[list[float], list[float]]:
@@ -119,17 +143,21 @@ def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Sc
     return _Scale(lambda v: start + (end - start) * (v - low) / (high - low), ticks(axis, low, high))
 
 
+def _left(chart: Chart) -> int:
+    return _RIGHT if chart.y.scale == "category" else _LEFT
+
+
 def _grid(chart: Chart, x: _Scale, y: _Scale, tall: float) -> Iterator[Markup]:
-    bottom = tall - _BOTTOM
+    bottom, left = tall - _BOTTOM, _left(chart)
     line = Markup('<line class="grid" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
     text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
     for at, label in y.ticks:
-        yield line.format(_LEFT, y.place(at), WIDTH - _RIGHT, y.place(at))
-        yield text.format(_LEFT - 7, y.place(at) + 4, "end", label)
+        yield line.format(left, y.place(at), WIDTH - _RIGHT, y.place(at))
+        yield text.format(left - 7, y.place(at) + 4, "end", label)
     for at, label in x.ticks:
         yield line.format(x.place(at), _TOP, x.place(at), bottom)
         yield text.format(x.place(at), bottom + 17, "middle", label)
-    yield text.format((_LEFT + WIDTH - _RIGHT) / 2, bottom + 36, "middle", chart.x.title)
+    yield text.format((left + WIDTH - _RIGHT) / 2, bottom + 36, "middle", chart.x.title)
     if chart.y.title:
         middle = (_TOP + bottom) / 2
         turned = Markup('<text x="12" y="{:.1f}" text-anchor="middle" transform="rotate(-90 12 {:.1f})">{}</text>')
@@ -175,13 +203,13 @@ def _staircase(series: Series, points: Sequence[tuple[float, float]], floor_at: 
 
 def _rows(chart: Chart, x: _Scale, y: _Scale) -> Iterator[Markup]:
     for row, name in enumerate(chart.y.names):
-        yield Markup('<text class="name" x="{}" y="{:.1f}">{}</text>').format(_LEFT, y.place(row) - 7, name)
+        yield Markup('<text class="name" x="{}" y="{:.1f}">{}</text>').format(_left(chart), y.place(row) - 7, name)
     if chart.mark == "dot":
         for series in chart.series:
-            for at, row in zip(series.x, series.y, strict=True):
-                if row is not None:
+            for at, level in zip(series.x, series.y, strict=True):
+                if level is not None:
                     yield Markup('<circle class="{} s{}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(
-                        "ring" if series.dash == "dash" else "fill", series.colour % 8, x.place(at), y.place(row) + 4
+                        "ring" if series.dash == "dash" else "fill", series.colour % 8, x.place(at), y.place(level) + 4
                     )
         return
     for series, i, base, top in stacked(chart.series):
@@ -195,6 +223,10 @@ def _rectangle(colour: int, left: float, top: float, wide: float, tall: float) -
     )
 
 
+def _short(tick: float) -> str:
+    return f"{tick:,.0f}" if tick >= 10 else f"{tick:.6g}"
+
+
 def _multiples(low: float, high: float, step: float) -> list[float]:
     first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
     return [round(k * step, 12) for k in range(first, last + 1)]
@@ -204,7 +236,7 @@ def _step(span: float) -> float:
     """1, 2 or 5 times a power of ten, so that about five ticks fit."""
     rough = (span or 1.0) / 5
     power: float = 10.0 ** floor(log10(rough))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    return next(m * power for m in (1.0, 2.0, 5.0, 10.0) if m * power >= rough * 0.999)
 
 
 def _time_step(span_s: float) -> float:
@@ -215,5 +247,3 @@ def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
     few = (1, 2, 5) if log10(high / low) < 3.2 else (1,)
     return [m * 10.0**p for p in powers for m in few if low * 0.999 <= m * 10.0**p <= high * 1.001]
-
-

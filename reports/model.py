@@ -67,9 +67,12 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Events per second of one period; `count`, `first_ms`, `last_ms` (epoch) let periods of several workers merge."""
+    """Events per second of one period; `count`, `first_ms`, `last_ms` (epoch) let periods of several workers merge.
 
-    per_second: int
+    Artillery's are whole numbers; other tools' need not be.
+    """
+
+    per_second: float
     count: int | None = None
     first_ms: int | None = None
     last_ms: int | None = None
@@ -147,7 +150,7 @@ def aggregate(periods: Iterable[Period]) -> Period:
     """Artillery's aggregate. A rate: round(sum over periods / number of periods), those without it included."""
     parts = list(periods)
     sums: dict[str, int] = {}
-    rate_sums: dict[str, int] = {}
+    rate_sums: dict[str, float] = {}
     parts_of: dict[str, list[Sketch]] = {}
     for part in parts:
         for name, count in part.counters.items():

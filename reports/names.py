@@ -6,6 +6,9 @@ the request given to the kernel), first byte, last byte.
 
 from __future__ import annotations
 
+import re
+from typing import Literal
+
 # Artillery's own names (Artillery 2.0, HTTP engine).
 VUSERS_CREATED = "vusers.created"
 VUSERS_CREATED_BY_NAME = "vusers.created_by_name."
@@ -45,3 +48,48 @@ def beyond_artillery(name: str) -> bool:
 def status_class(status: int) -> str:
     """`http.response_time.2xx` and so on."""
     return f"{RESPONSE_TIME}.{status // 100}xx"
+
+
+Direction = Literal["lower", "higher"]
+
+_LOWER = (
+    RESPONSE_TIME,
+    SESSION_LENGTH,
+    START_LAG,
+    LATE,
+    SERVER,
+    ERRORS,
+    f"{CODES}4",
+    f"{CODES}5",
+    VUSERS_FAILED,
+    VUSERS_SKIPPED,
+    "http.dns",
+    "http.tcp",
+    "http.tls",
+    "http.total",
+    "http_req_",  # k6's
+    f"{ENDPOINT}.response_time.",
+    f"{ENDPOINT}.server-timing.",
+    "plugins.expect.failed",
+    "apdex.frustrated",
+)
+_HIGHER = (REQUEST_RATE, "apdex.satisfied")
+_ENDPOINT_FAILURE = re.compile(rf"{re.escape(ENDPOINT)}\..*\.(?:errors\..*|codes\.[45]\d\d)")
+
+
+def better(name: str) -> Direction | None:
+    """Which way a metric is better. None: neither, as it says what was asked for, or what it means is not known."""
+    if name.startswith(_HIGHER):
+        return "higher"
+    return "lower" if name.startswith(_LOWER) or _ENDPOINT_FAILURE.fullmatch(name) else None
+
+
+def share_of(name: str) -> tuple[str, ...]:
+    """The counters whose sum a counter is a share of, so that runs of different lengths can be compared."""
+    if name.startswith(("vusers.", LATE)):
+        return (VUSERS_CREATED, VUSERS_SKIPPED)
+    if name.startswith("plugins.expect."):
+        return ("plugins.expect.ok", "plugins.expect.failed")
+    if name.startswith("apdex."):
+        return ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
+    return (REQUESTS,)

@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reports import apachebench, artillery_json
+from reports import apachebench, artillery_1, artillery_console, artillery_json, hey, k6, locust, wrk
 from reports.model import Report, ReportError
 
 PUBLISHED = "published:"
 """`published:ID` stands for what a source document published."""
 
-READERS: dict[str, Callable[[str], Report]] = {
-    "Artillery JSON": artillery_json.from_json,
-    "ApacheBench text": lambda text: apachebench.from_text(text).as_report(),
+READERS: dict[str, Callable[[str], Sequence[Report]]] = {
+    "Artillery JSON": lambda text: [artillery_json.from_json(text)],
+    "Artillery 1 JSON": lambda text: [artillery_1.from_json(text)],
+    "k6 summary JSON": lambda text: [k6.from_json(text)],
+    "ApacheBench text": lambda text: [report.as_report() for report in apachebench.all_from_text(text)],
+    "wrk text": lambda text: [wrk.from_text(text)],
+    "hey text": lambda text: [hey.from_text(text)],
+    "Locust CSV": lambda text: [locust.from_csv(text)],
+    "Artillery console text": artillery_console.from_text,
 }
-"""Tried in this order. Each raises ReportError for what it does not know."""
+"""Tried in this order, the most tolerant last. Each gives the reports of a text, or raises ValueError if it has none."""
+
+_LONGEST_REASON = 120
 
 
-def load(spec: str | Path) -> Report:
-    """The report in a file, or `published:ID`. Raises ReportError: one line that names it and says what was tried."""
+def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Report:
+    """The report in a file, the Nth of `FILE#N` (from 1), or `published:ID`.
+
+    `note` is told in one line where a file holds several and none was named: the first is taken. Raises ReportError: one
+    line that names the file and says what was tried.
+    """
     name = str(spec)
     if name.startswith(PUBLISHED):
         from reports.published import published  # noqa: PLC0415 - its data need not be read for files
 
         return published(name.removeprefix(PUBLISHED))
+    path, number = _numbered(name)
     try:
-        text = Path(spec).read_text("utf-8-sig", "replace")
-    except OSError as error:
-        raise ReportError(f"{name}: {error.strerror or error}") from None
-    return read(text, name)
+        text = Path(path).read_text("utf-8-sig", "replace")
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+    found = read(text, path)
+    if number is None and len(found) > 1:
+        note(f"{name} holds {len(found)} reports; the first is used ({name}#2 is the next)")
+    if not 1 <= (number or 1) <= len(found):
+        raise ReportError(f"{name}: the file holds {len(found)} report{'s' * (len(found) > 1)}, counted from 1")
+    return found[(number or 1) - 1]
 
 
-def read(text: str, name: str) -> Report:
-    """The report in a text; `name` is for the error. Raises ReportError."""
+def _numbered(name: str) -> tuple[str, int | None]:
+    """A file whose own name ends like that is itself."""
+    path, mark, number = name.rpartition("#")
+    return (path, int(number)) if mark and number.isdecimal() and not Path(name).exists() else (name, None)
+
+
+def read(text: str, name: str) -> Sequence[Report]:
+    """The reports in a text, one at least; `name` is for the error. Raises ReportError."""
     reasons: list[str] = []
     for kind, reader in READERS.items():
         try:
             return reader(text)
-        except ReportError as error:
-            reasons.append(f"{kind} ({error})")
+        except (ValueError, OverflowError) as error:  # a ReportError is a ValueError, as is what an absurd number raises
+            reasons.append(f"{kind} ({' '.join(str(error).split())[:_LONGEST_REASON]})")
     raise ReportError(f"{name}: no report that I can read; tried {', '.join(reasons)}")

@@ -12,9 +12,10 @@ arrays, because the package adds one sample at a time (0.4 us each) and counts i
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil, inf, log
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ RELATIVE_ACCURACY = 0.01
 """Artillery's: 1 % of the value, at every quantile."""
 
 _MAPPINGS: dict[float, LogarithmicMapping] = {}
+_LARGEST_LOG = 709.0  # of a double
 _NEAR_EDGE = 1e-9  # of a bucket: the scalar log decides there, since numpy's may differ in the last bit
 
 
@@ -68,11 +70,14 @@ def _bins_of(values: NDArray[np.float64], mapping: LogarithmicMapping) -> Bins:
     return Bins(offset, np.bincount(keys - offset).astype(np.int64))
 
 
-def _bins_from_json(data: Mapping[str, Any]) -> Bins:
-    counts = np.asarray(data["counts"], np.int64)
-    if counts.ndim != 1 or (len(counts) and counts.min() < 0):
+def _bins_from_json(data: Mapping[str, Any], furthest: int) -> Bins:
+    given, offset = data["counts"], int(data["offset"])
+    if not isinstance(given, list) or (given and min(given) < 0):
         raise ValueError("the counts of a sketch are a list of whole numbers from 0 up")
-    return Bins(int(data["offset"]), counts)
+    counts = np.frombuffer(array("q", given), np.int64)  # twice as fast as numpy's own reading of a list
+    if not -furthest <= offset <= furthest - len(counts):
+        raise ValueError(f"no number lies in bin {offset} or in one of the {len(counts)} from there")
+    return Bins(offset, counts)
 
 
 def _merge_bins(parts: list[Bins]) -> Bins:
@@ -185,13 +190,16 @@ class Sketch:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sketch:
         """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
-        below = data.get("negative")
+        below, accuracy, zeros = data.get("negative"), float(data["relative_accuracy"]), int(data["zero_count"])
+        if not 1e-6 <= accuracy < 1 or zeros < 0:
+            raise ValueError(f"no sketch has a relative accuracy of {accuracy} and {zeros} zeros")
+        furthest = int(_LARGEST_LOG / log((1 + accuracy) / (1 - accuracy)))
         return cls(
-            positive=_bins_from_json(data),
-            negative=NO_BINS if below is None else _bins_from_json(below),
-            zero_count=int(data["zero_count"]),
+            positive=_bins_from_json(data, furthest),
+            negative=NO_BINS if below is None else _bins_from_json(below, furthest),
+            zero_count=zeros,
             min=inf if data["min"] is None else float(data["min"]),
             max=-inf if data["max"] is None else float(data["max"]),
             sum=float(data["sum"]),
-            relative_accuracy=float(data["relative_accuracy"]),
+            relative_accuracy=accuracy,
         )

@@ -46,7 +46,7 @@ class Experiment:
 
 
 _ONE_SHARED_POOL = {"DB_POOL_SIZE": "20", "DB_POOL_RECYCLE": "3600", "DB_POOL_MIN": "5", "DB_POOL_IDLE": "1800"}
-_SOURCE_B = (
+_SOURCE_B: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("B.1", "null", "a connection per request", {}),
     ("B.2", "per-request", "a pool per request: 5 connections opened at once", {"DB_POOL_MIN": "5"}),
     ("B.3", "queue", "one shared pool of 20", _ONE_SHARED_POOL),

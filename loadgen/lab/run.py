@@ -16,19 +16,20 @@ from urllib.parse import quote
 import psycopg2
 
 from db import queries
+from db.binaries import EmbeddedPostgresError
 from db.database import Database
-from db.embedded import EmbeddedPostgres, EmbeddedPostgresError, temporary_postgres
+from db.embedded import EmbeddedPostgres, temporary_postgres
 from db.settings import DatabaseSettings, PoolSettings, SettingError, database_url
 from db.strategies import unhonoured
 from loadgen.closed import Workload
+from loadgen.console import Console
 from loadgen.environment import environment
 from loadgen.exchange import Origin
 from loadgen.lab import summary
 from loadgen.lab.evidence import Evidence, Outcome, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query
-from loadgen.console import Console
-from loadgen.runner import Interrupted, Run, new_run_id, read_script, run_ab, run_script
+from loadgen.runner import Interrupted, Live, Run, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
 from reports import apachebench, artillery_json
 from reports.apachebench import AbReport
@@ -62,7 +63,7 @@ class Options:
 class Lab:
     """One session. `run` gives the evidence, also of a session that was interrupted."""
 
-    def __init__(self, options: Options, say: Callable[[str], None], live: Callable[[str], None]) -> None:
+    def __init__(self, options: Options, say: Callable[[str], None], live: Live) -> None:
         self._options = options
         self._say = say
         self._live = live
@@ -193,7 +194,11 @@ class Lab:
             workload = Workload(origin, "/health", sizes.requests, experiment.users, sizes.ab_s, timeout_s=120.0)
             run = run_ab(workload, self._live)
         else:
-            phase = {"name": f"{ARRIVAL_RATE} new users a second", "duration": sizes.phase_s, "arrivalRate": ARRIVAL_RATE}
+            phase = {
+                "name": f"{ARRIVAL_RATE} new users a second",
+                "duration": sizes.phase_s,
+                "arrivalRate": ARRIVAL_RATE,
+            }
             options = RunOptions(target=servers.url, overrides=json.dumps({"config": {"phases": [phase]}}))
             console.run_id(new_run_id())
             with as_file(files("loadgen.lab") / "scripts" / experiment.script) as path:

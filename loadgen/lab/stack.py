@@ -82,7 +82,7 @@ class Servers:
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for the lab, which then stops them
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock
             )
         deadline = time.monotonic() + _START_PATIENCE_S
         while not self._ready():

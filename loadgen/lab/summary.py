@@ -106,7 +106,9 @@ def gain_rows(evidence: Evidence) -> Iterator[tuple[str, str, tuple[float, float
 
 
 def _gain_figure(report: AbReport, figure: str) -> float:
-    if figure == "processed":  # for 10,000 requests, however many were made; a failure is an answer other than 2xx, or none
+    if (
+        figure == "processed"
+    ):  # for 10,000 requests, however many were made; a failure is an answer other than 2xx, or none
         broken = report.failures.total - report.failures.length if report.failures else 0
         bad = (report.non_2xx or 0) + broken
         return round(10_000 * (1 - bad / report.complete)) if report.complete else 0.0
@@ -194,7 +196,9 @@ def _one(outcome: Outcome) -> str:
     ]
     text = table(("", "published", "measured", "ratio"), rows)
     if outcome.ab is not None:
-        text += "\nFailed requests are counted as ab does: an answer not as long as the first one is a failure (Length).\n"
+        text += (
+            "\nFailed requests are counted as ab does: an answer not as long as the first one is a failure (Length).\n"
+        )
     if outcome.unhonoured:
         text += f"\nSettings of the source that this strategy has no use for: {', '.join(outcome.unhonoured)}.\n"
     return text

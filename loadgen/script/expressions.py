@@ -2,9 +2,10 @@
 
 Numbers; "texts" in double quotes; variables (dots belong to the name; single quotes make a name of anything);
 `+ - * / % ^`, `== != < <= > >=`, `~=` (regular expression), `in (a, b)`, `not in`, `and`, `or`, `not`, `c ? a : b`,
-parentheses, and the functions abs ceil floor log max min random round sqrt. A word is not followed by a parenthesis directly. Binding strength, weakest first, all to the left:
-`?:`, or, and, in, equality, order, sum, product, power, not, minus (as in filtrex 2, which Artillery uses). Values
-compare as JavaScript's do: `5 == "5"` holds; an unknown variable is undefined, hence false.
+parentheses, and the functions abs ceil floor log max min random round sqrt. No parenthesis follows a word directly. Binding
+strength, weakest first, all to the left: `?:`, or, and, in, equality, order, sum, product, power, not, minus (as in
+filtrex 2, which Artillery uses). Values compare as JavaScript's do: `5 == "5"` holds; an unknown variable is undefined,
+hence false.
 """
 
 from __future__ import annotations

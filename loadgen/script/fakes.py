@@ -9,22 +9,42 @@ from uuid import UUID
 
 from loadgen.script.template import Function
 
-_FIRST = (
-    ["Ada", "Alan", "Anna", "Ben", "Carla", "Daniel", "Elena", "Emil", "Frank", "Grace", "Hana", "Ivan", "Julia", "Karl", "Lena", "Maria", "Nils", "Olga", "Paul", "Rosa"]
-)
-_LAST = ["Adams", "Becker", "Castro", "Diaz", "Evans", "Fischer", "Garcia", "Hansen", "Ito", "Jones", "Kowalski", "Larsen", "Meyer", "Novak", "Olsen", "Park"]
-_CITIES = (
-    ["Aarhus", "Bergen", "Bilbao", "Dresden", "Gdansk", "Ghent", "Graz", "Kyoto", "Leeds", "Lyon", "Malmo", "Porto", "Quito", "Tampere", "Turin", "Utrecht"]
-)
-_COUNTRIES = (
-    ["Austria", "Belgium", "Brazil", "Canada", "Chile", "Denmark", "Finland", "France", "Ghana", "Italy", "Japan", "Kenya", "Norway", "Peru", "Spain"]
-)
-_STREETS = ["Oak", "Maple", "Cedar", "Church", "Mill", "Station", "River", "Park", "Hill", "Lake"]
-_COLORS = ["red", "green", "blue", "orange", "yellow", "purple", "teal", "grey", "magenta", "silver"]
-_JOBS = ["Engineer", "Designer", "Analyst", "Architect", "Manager", "Planner", "Technician", "Consultant"]
-_GOODS = ["Chair", "Table", "Lamp", "Keyboard", "Shirt", "Bottle", "Bicycle", "Basket"]
-_MATERIALS = ["Wooden", "Steel", "Cotton", "Glass", "Rubber", "Granite"]
-_WORDS = ["alias", "amet", "aut", "bonus", "causa", "cura", "dolor", "ergo", "facio", "fides", "gratia", "hora", "ignis", "iter", "labor", "lorem", "lux", "magna", "mare", "mens", "nova", "omnis", "opus", "pax", "quod", "ratio", "salus", "tempus", "terra", "unda", "veritas", "vita", "vox"]
+_FIRST = [
+    "Ada", "Alan", "Anna", "Ben", "Carla", "Daniel", "Elena", "Emil", "Frank", "Grace", "Hana", "Ivan", "Julia",
+    "Karl", "Lena", "Maria", "Nils", "Olga", "Paul", "Rosa",
+]  # fmt: skip
+_LAST = [
+    "Adams", "Becker", "Castro", "Diaz", "Evans", "Fischer", "Garcia", "Hansen", "Ito", "Jones", "Kowalski",
+    "Larsen", "Meyer", "Novak", "Olsen", "Park",
+]  # fmt: skip
+_CITIES = [
+    "Aarhus", "Bergen", "Bilbao", "Dresden", "Gdansk", "Ghent", "Graz", "Kyoto", "Leeds", "Lyon", "Malmo", "Porto",
+    "Quito", "Tampere", "Turin", "Utrecht",
+]  # fmt: skip
+_COUNTRIES = [
+    "Austria", "Belgium", "Brazil", "Canada", "Chile", "Denmark", "Finland", "France", "Ghana", "Italy", "Japan",
+    "Kenya", "Norway", "Peru", "Spain",
+]  # fmt: skip
+_STREETS = [
+    "Oak", "Maple", "Cedar", "Church", "Mill", "Station", "River", "Park", "Hill", "Lake",
+]  # fmt: skip
+_COLORS = [
+    "red", "green", "blue", "orange", "yellow", "purple", "teal", "grey", "magenta", "silver",
+]  # fmt: skip
+_JOBS = [
+    "Engineer", "Designer", "Analyst", "Architect", "Manager", "Planner", "Technician", "Consultant",
+]  # fmt: skip
+_GOODS = [
+    "Chair", "Table", "Lamp", "Keyboard", "Shirt", "Bottle", "Bicycle", "Basket",
+]  # fmt: skip
+_MATERIALS = [
+    "Wooden", "Steel", "Cotton", "Glass", "Rubber", "Granite",
+]  # fmt: skip
+_WORDS = [
+    "alias", "amet", "aut", "bonus", "causa", "cura", "dolor", "ergo", "facio", "fides", "gratia", "hora", "ignis",
+    "iter", "labor", "lorem", "lux", "magna", "mare", "mens", "nova", "omnis", "opus", "pax", "quod", "ratio",
+    "salus", "tempus", "terra", "unda", "veritas", "vita", "vox",
+]  # fmt: skip
 _PASSWORD = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"  # noqa: S105 - an alphabet
 
 _ALIASES = {

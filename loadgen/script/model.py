@@ -51,9 +51,10 @@ class ScriptErrors(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A stretch of the run with one arrival law (see `loadgen.schedule`). Exactly one of the laws applies:
+    """A stretch of the run with one arrival law (see `loadgen.schedule`).
 
-    `pause` alone; else `arrival_count` over `duration_s`; else `arrival_rate` to `ramp_to`; else `arrival_rate`.
+    The law is the first of these that is given: `pause`; `arrival_count` over `duration_s`; `arrival_rate` to `ramp_to`;
+    `arrival_rate`.
     """
 
     index: int

@@ -219,17 +219,17 @@ class _Parser:
 
     def _built_ins(self) -> dict[str, Any]:
         options = self._options
-        config_path = posixpath.join(options.directory, options.config_file or self._file)
-        out: dict[str, Any] = {
+        folder = posixpath.dirname(self._file) or "."
+        if options.config_file is not None:
+            folder = posixpath.dirname(posixpath.abspath(posixpath.join(options.directory, options.config_file)))
+        return {
+            "$environment": options.environment or UNDEFINED,
             "$processEnvironment": dict(options.env),
             "$env": dict(options.env),
             "$testId": options.test_id,
-            "$dirname": posixpath.dirname(posixpath.abspath(config_path)),
+            "$dirname": folder,
             "$scenarioFile": posixpath.abspath(posixpath.join(options.directory, self._file)),
         }
-        if options.environment:
-            out["$environment"] = options.environment
-        return out
 
     def _filled(self, config: Any, given: Mapping[str, Any]) -> Any:
         """`config` with its templates filled in, once for the whole run."""

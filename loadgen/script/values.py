@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import pairwise
 from math import isfinite, isnan, nan
 from typing import Any, Final
 
@@ -227,7 +228,7 @@ def set_path(variables: dict[str, Any], path: str, value: Any) -> None:
         return
     keys = path_steps(path)
     holder: Any = variables
-    for key, following in zip(keys, keys[1:], strict=False):
+    for key, following in pairwise(keys):
         found = child(holder, key)
         inner: Any
         if isinstance(found, Mapping):

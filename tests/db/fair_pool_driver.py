@@ -35,9 +35,13 @@ class ScriptedConnection:
         try:
             self.driver.step("close")
         finally:
-            if not self.closed:
-                self.closed = True
-                self.driver.open -= 1
+            self.__del__()
+
+    def __del__(self) -> None:
+        """As real drivers do: a session ends with its last reference at the latest."""
+        if not self.closed:
+            self.closed = True
+            self.driver.open -= 1
 
 
 class ScriptedDriver:
@@ -62,16 +66,19 @@ class ScriptedDriver:
         if name in self.delays:
             gevent.sleep(self.delays[name])
 
+    def answer(self) -> None:
+        if self.failures:
+            raise self.failures.popleft()
+        if self.down:
+            raise DriverError("the database is down")
+
     def connect(self) -> ScriptedConnection:
         self.attempts += 1
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
             self.step("connect")
-            if self.failures:
-                raise self.failures.popleft()
-            if self.down:
-                raise DriverError("the database is down")
+            self.answer()
         except BaseException:
             self.open -= 1
             raise

@@ -174,3 +174,15 @@ def test_a_given_port_that_is_taken_is_told_in_one_line(folder, postgres):
     assert "\n" not in str(error.value)
     with EmbeddedPostgres(folder, port=free_port(), shared_buffers="4MB") as server:
         assert query(server.url, "SELECT 1") == [(1,)]
+
+
+def test_the_next_temporary_server_removes_what_a_killed_process_left_behind(postgres):
+    process, pid = start_elsewhere("c = temporary_postgres()\ns = c.__enter__()")
+    left = Path(f"/proc/{pid}/cwd").resolve().parent
+    end(process)
+    wait_until(lambda: not runs(pid), "the server dies with its starter")
+    assert left.exists()
+    with temporary_postgres() as server:
+        assert not left.exists()
+        assert server.data_dir.exists()
+    assert query(postgres.url, "SELECT 1") == [(1,)]

@@ -25,7 +25,10 @@ from sqlalchemy import create_engine, exc, make_url, text
 from db.fair_pool import FairPool
 from tests.db.fair_pool_driver import DriverError, ScriptedDriver
 
-TIMEOUT_S = 0.04
+TIMEOUT_S = 0.012
+
+# Python swallows, with this warning, a kill aimed at a greenlet that a collector's callback borrowed for a rollback.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 class Death(BaseException):
@@ -58,9 +61,11 @@ class Borrower:
         self.greenlet = gevent.spawn(self.run)
 
     def run(self) -> None:
-        with contextlib.suppress(Death, gevent.Timeout, psycopg2.Error):
-            self.borrow_and_end()
-        self.loan = None  # one who was killed forgets what it held
+        try:
+            with contextlib.suppress(Death, gevent.Timeout, psycopg2.Error):
+                self.borrow_and_end()
+        finally:
+            self.loan = None  # who is killed forgets what it held
 
     def borrow_and_end(self) -> None:
         began = time.monotonic()
@@ -76,8 +81,12 @@ class Borrower:
             cycle = [self.loan]
             cycle.append(cycle)
         elif self.ending == "detach":
-            self.loan.detach()
-            self.loan.close()
+            self.machine.detached += 1  # outside the pool from here on, and so outside its limit
+            try:
+                self.loan.detach()
+                self.loan.close()
+            finally:
+                self.machine.detached -= 1
         elif self.ending == "soft":
             self.loan.invalidate(soft=True)
             self.loan.close()
@@ -96,6 +105,7 @@ class PoolUnderRandomSchedules(RuleBasedStateMachine):
         )
         self.borrowers: list[Borrower] = []
         self.waits: list[float] = []
+        self.detached = 0
 
     def make_driver(self) -> Any:
         return ScriptedDriver(connect=0, close=0, rollback=0)
@@ -116,7 +126,10 @@ class PoolUnderRandomSchedules(RuleBasedStateMachine):
     def borrow(self, how_many: int) -> None:
         self.borrowers += [Borrower(self) for _ in range(how_many)]
 
-    @rule(pick=st.integers(0, 9), ending=st.sampled_from(["close", "close", "close", "invalidate", "soft", "detach", "forget"]))
+    @rule(
+        pick=st.integers(0, 9),
+        ending=st.sampled_from(["close", "close", "close", "invalidate", "soft", "detach", "forget"]),
+    )
     def give_back(self, pick: int, ending: str) -> None:
         for borrower in self.picked(pick):
             borrower.ending = ending
@@ -152,11 +165,11 @@ class PoolUnderRandomSchedules(RuleBasedStateMachine):
 
     @rule()
     def let_timeouts_pass(self) -> None:
-        gevent.sleep(TIMEOUT_S + 0.005)
+        gevent.sleep(TIMEOUT_S + 0.002)
 
     @invariant()
     def never_more_than_the_limit(self) -> None:
-        assert self.driver.open <= self.size + self.max_overflow
+        assert self.driver.open <= self.size + self.max_overflow + self.detached
         assert 0 <= self.pool.checkedin() <= self.size
         assert 0 <= self.pool.checkedout() <= self.size + self.max_overflow
 
@@ -208,12 +221,15 @@ class PostgresDriver:
         self.failures: list[BaseException] = []
         self.open = 0
 
+    def answer(self) -> CountedConnection:
+        if self.failures:
+            raise self.failures.pop()
+        return psycopg2.connect(self.dsn, connection_factory=CountedConnection)
+
     def connect(self) -> CountedConnection:
         self.open += 1
         try:
-            if self.failures:
-                raise self.failures.pop()
-            connection = psycopg2.connect(self.dsn, connection_factory=CountedConnection)
+            connection = self.answer()
         except BaseException:
             self.open -= 1
             raise
@@ -242,7 +258,7 @@ def test_no_schedule_breaks_the_promises_on_a_scripted_driver():
     run_state_machine_as_test(
         PoolUnderRandomSchedules,
         settings=settings(
-            max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 
@@ -260,7 +276,7 @@ def test_no_schedule_breaks_the_promises_on_postgresql(postgres):
     run_state_machine_as_test(
         OnPostgres,
         settings=settings(
-            max_examples=12, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 

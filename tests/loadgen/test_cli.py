@@ -79,7 +79,9 @@ def test_a_failed_check_is_exit_code_1_and_a_failed_expectation_21(tmp_path, scr
     assert done.stdout.endswith("\nChecks:\nfail: http.codes.200 < 3\n")
     expecting = tmp_path / "expecting.yml"
     expecting.write_text(
-        text.replace("config:", "config:\n  plugins: {expect: {}}").replace('"/a"}', '"/a", expect: [{statusCode: 404}]}')
+        text.replace("config:", "config:\n  plugins: {expect: {}}").replace(
+            '"/a"}', '"/a", expect: [{statusCode: 404}]}'
+        )
     )
     assert loadgen("run", expecting, "-q").exit_code == 21
 

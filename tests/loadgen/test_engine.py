@@ -125,7 +125,7 @@ def test_users_that_do_not_finish_after_a_stop_are_given_up_after_the_grace_peri
 
 def test_a_defect_in_a_user_ends_the_run_with_its_own_error():
     class Broken(Users):
-        def start_vu(self, intended_ns):
+        def start_vu(self, _):
             raise KeyError("defect")
 
     with pytest.raises(KeyError, match="defect"):

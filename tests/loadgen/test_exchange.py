@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from pathlib import Path
 
 import gevent
 import pytest
@@ -227,9 +228,9 @@ def test_no_socket_is_left_open_after_failures_and_closing(connections, serve, o
 def client_sockets():
     """Open sockets of this process that are no listeners and no accepted ones of the fixture's threads."""
     count = 0
-    for fd in os.listdir("/proc/self/fd"):
+    for fd in Path("/proc/self/fd").iterdir():
         try:
-            with socket.socket(fileno=os.dup(int(fd))) as copy:
+            with socket.socket(fileno=os.dup(int(fd.name))) as copy:
                 count += copy.family == socket.AF_INET and not copy.getblocking()
         except OSError:
             continue

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.cookies import Jar, default_path, parse_cookie
+from loadgen.judge import named_endpoint
 from loadgen.message import BadRequestError, address_of, field_lines, redirected
-from loadgen.request import endpoint_name
 from loadgen.script.values import UNDEFINED
 
 
@@ -57,12 +57,15 @@ def test_header_fields_cannot_be_smuggled_in():
 @pytest.mark.parametrize(
     ("url", "name"),
     [
-        ("http://h:8080/users/{{ id }}", "/users/{{ id }}"), ("http://h:8080/a%20b?q", "/a b"), ("http://other.host:8080/x", "other.host/x"),
-        ("http://h:9/", ":9/"), ("{{ url }}", "{{ url }}"),
+        ("http://h:8080/users/{{ id }}", "/users/{{ id }}"),
+        ("http://h:8080/a%20b?q", "/a b"),
+        ("http://other.host:8080/x", "other.host/x"),
+        ("http://h:9/", ":9/"),
+        ("{{ url }}", "{{ url }}"),
     ],
-)  # fmt: skip
+)
 def test_endpoints_are_named_by_what_differs_from_the_target(url, name):
-    assert endpoint_name("http://h:8080", url, strip_query=True) == name
+    assert named_endpoint("http://h:8080", url, strip_query=True) == name
 
 
 def jar(*fields, host="a.example", path="/x/y", now=1000.0):

@@ -1,5 +1,6 @@
 """Arrivals, against the arithmetic of Artillery's laws."""
 
+from itertools import pairwise
 from math import floor
 from random import Random
 
@@ -73,7 +74,7 @@ def test_a_ramp_lasts_for_its_duration():
 
 def test_a_poisson_phase_has_its_rate_in_the_mean_and_exponential_gaps():
     at = offsets(phase(200, arrival_rate=50, poisson=True))
-    gaps = [b - a for a, b in zip(at, at[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(at)]
     mean = sum(gaps) / len(gaps)
     assert len(at) == pytest.approx(10_000, rel=0.05)
     assert mean == pytest.approx(20 * MS, rel=0.05)

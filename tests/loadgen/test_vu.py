@@ -81,17 +81,22 @@ def target():
 class Walk:
     """A script run by some users one after another, and what came of it."""
 
-    def __init__(self, target, flow, users=1, config=None, timeout_s=5.0, seed=1, **script):
+    def __init__(self, target, flow, users=1, config=None, timeout_s=5.0, seed=1, payload=b"", **script):
         text = json.dumps({"config": {"target": target.url, **(config or {})}, "scenarios": [{"flow": flow}], **script})
         self.lines = []
         wall = WallOffset()
         recorder, resolver = Recorder(wall), Resolver()
         limits = Limits(int(timeout_s * 1e9), int(8e9))
-        parsed = parse_script([("s.json", text)], RunOptions(directory="/w"), _no_file, Random(seed))
+        read_file = (lambda _: payload) if payload else _no_file
+        parsed = parse_script([("s.json", text)], RunOptions(directory="/w"), read_file, Random(seed))
         self.program = Program(
-            parsed, recorder, lambda: Connections(resolver, limits, wall), Random(seed), agent="me/1",
+            parsed,
+            recorder,
+            lambda: Connections(resolver, limits, wall),
+            Random(seed),
+            agent="me/1",
             write_line=self.lines.append,
-        )  # fmt: skip
+        )
         self.before = self.program.run_before()
         for _ in range(users if self.before is None else 0):
             self.program.start_vu(now_ns())
@@ -152,10 +157,14 @@ def test_header_values_may_be_lists_or_missing(target):
         (post("/", json="{{ o }}"), b'{"a":[1,null]}', "application/json"),
         (post("/", json={"a": 1}, headers={"Content-Type": "x/y"}), b'{"a":1}', "x/y"),
         (post("/", body="raw {{ n }}"), b"raw 5", None),
-        (post("/", form={"a": "x y~", "b": None, "c": [1, 2], "d": "{{ u }}"}), b"a=x+y%7E&b=null&c=1%2C2&d=undefined", "application/x-www-form-urlencoded"),
+        (
+            post("/", form={"a": "x y~", "b": None, "c": [1, 2], "d": "{{ u }}"}),
+            b"a=x+y%7E&b=null&c=1%2C2&d=undefined",
+            "application/x-www-form-urlencoded",
+        ),
         (post("/"), b"", None),
     ],
-)  # fmt: skip
+)
 def test_bodies_are_sent_as_artillery_sends_them(target, step, body, kind):
     Walk(target, [step], config={"variables": {"n": 5, "o": {"a": [1, None]}}})
     _, _, fields, sent = target.requests[0]
@@ -171,9 +180,11 @@ def test_multipart_bodies_keep_their_order(target):
     _, _, fields, sent = target.requests[0]
     boundary = fields["content-type"].partition("boundary=")[2]
     assert sent.decode().split(f"--{boundary}") == [
-        "", '\r\nContent-Disposition: form-data; name="b"\r\n\r\n5\r\n',
-        '\r\nContent-Disposition: form-data; name="a"\r\nContent-Type: text/plain\r\n\r\nz\r\n', "--\r\n",
-    ]  # fmt: skip
+        "",
+        '\r\nContent-Disposition: form-data; name="b"\r\n\r\n5\r\n',
+        '\r\nContent-Disposition: form-data; name="a"\r\nContent-Type: text/plain\r\n\r\nz\r\n',
+        "--\r\n",
+    ]
 
 
 def test_qs_replaces_the_query_and_urls_are_encoded(target):
@@ -475,3 +486,17 @@ def test_fake_data_makes_plausible_values(target):
         config={"plugins": {"fake-data": {"numberInt": {"min": 3, "max": 3}}}},
     )
     assert re.fullmatch(r"[\w.]+@example\.com\|3", walk.lines[0])
+
+
+def test_payload_rows_are_taken_in_turn_by_users_alone(target):
+    config = {"payload": {"path": "p.csv", "fields": ["a", "b"], "order": "sequence"}}
+    walk = Walk(
+        target, [get("/{{ a }}/{{ b }}")], 3, config, payload=b"x,1\n007,2\n", before={"flow": [{"log": "{{ a }}"}]}
+    )
+    assert [p for _, p in walk.asked] == ["/x/1", "/7/2", "/x/1"]
+    assert walk.lines == ["undefined"]
+
+
+def test_variables_win_over_payload_rows(target):
+    config = {"payload": {"path": "p.csv", "fields": ["a"]}, "variables": {"a": "v"}}
+    assert Walk(target, [get("/{{ a }}")], 1, config, payload=b"x\n").asked == [("GET", "/v")]

@@ -37,7 +37,10 @@ def script_outcome(key, mean_ms, *, users=1000, completed=None, codes=None, clic
     }  # fmt: skip
     sketch = Sketch.of([mean_ms] * 10)
     total = Period(
-        0, counters=counters, summaries={"http.response_time": Summary(p99=p99)}, sketches={"http.response_time": sketch}
+        0,
+        counters=counters,
+        summaries={"http.response_time": Summary(p99=p99)},
+        sketches={"http.response_time": sketch},
     )
     return Outcome(KNOWN[key], Report(total), None, 10.0, 40, 5.0, 3.0, Failures(), clicks_recorded=clicks)
 
@@ -157,9 +160,7 @@ def test_each_report_stands_beside_the_published_one_label_by_label(evidence):
 def test_the_table_of_gains_is_recomputed(evidence):
     rows = list(gain_rows(evidence))
     assert [(users, figure) for users, figure, *_ in rows] == [
-        (users, figure)
-        for users in ("single", "concurrent")
-        for figure in ("processed", "rps", "time_per_request_ms")
+        (users, figure) for users in ("single", "concurrent") for figure in ("processed", "rps", "time_per_request_ms")
     ]
     assert rows[1][2:] == ((44, 257), "+584.09%", (100, 104))
 

@@ -31,7 +31,9 @@ def test_strategies_narrow_the_choice():
     assert ids(["A"], ["null"]) == ["A.pool10.null"]
 
 
-@pytest.mark.parametrize(("only", "strategies", "told"), [(["X"], [], "'X'"), ([], ["magic"], "magic"), (["B.1"], ["queue"], "queue")])
+@pytest.mark.parametrize(
+    ("only", "strategies", "told"), [(["X"], [], "'X'"), ([], ["magic"], "magic"), (["B.1"], ["queue"], "queue")]
+)
 def test_a_choice_that_fits_nothing_is_refused(only, strategies, told):
     with pytest.raises(ValueError, match=told):
         chosen(ALL, only, strategies)

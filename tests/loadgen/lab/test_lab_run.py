@@ -98,9 +98,7 @@ def test_a_given_database_is_used_in_a_schema_of_its_own_and_left_as_it_was(post
 
     asked = []
     before = objects()
-    evidence, _ = run(
-        options(tmp_path / "out", "B.1.c1", "A.pool10", database_url=postgres.url, confirm=lambda q: asked.append(q))
-    )
+    evidence, _ = run(options(tmp_path / "out", "B.1.c1", "A.pool10", database_url=postgres.url, confirm=asked.append))
     assert objects() == before
     assert list(evidence.outcomes) == ["A.pool10"]
     assert len(asked) == 1

@@ -34,11 +34,19 @@ def capture(source, expression, into="v", variables=None, strict_default=True, g
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("$.id", 42), ("id", 42), ("$.nul", None), ("$.zero", 0), ("$.list[1].sku", "B2"), ("$['name']", "bob"),
-        ('$.list[?(@.sku=="B2")].p', 2), ("$.list[?(@.p > 1.6)].sku", "B2"), ("$.list.length", 2), ("list.length", 2),
+        ("$.id", 42),
+        ("id", 42),
+        ("$.nul", None),
+        ("$.zero", 0),
+        ("$.list[1].sku", "B2"),
+        ("$['name']", "bob"),
+        ('$.list[?(@.sku=="B2")].p', 2),
+        ("$.list[?(@.p > 1.6)].sku", "B2"),
+        ("$.list.length", 2),
+        ("list.length", 2),
         ("$.list[-1:].sku", "B2"),
     ],
-)  # fmt: skip
+)
 def test_json_captures_keep_their_types(path, value):
     assert capture("json", path) == (True, value)
 
@@ -58,8 +66,16 @@ def test_of_several_matches_one_is_taken_at_random_or_all_of_them():
 
 @pytest.mark.parametrize(
     ("source", "expression"),
-    [("json", "$.missing"), ("json", "$.empty"), ("header", "x-none"), ("header", "Content-Type"), ("regexp", "zzz"), ("", ""), ("json", "$[")],
-)  # fmt: skip
+    [
+        ("json", "$.missing"),
+        ("json", "$.empty"),
+        ("header", "x-none"),
+        ("header", "Content-Type"),
+        ("regexp", "zzz"),
+        ("", ""),
+        ("json", "$["),
+    ],
+)
 def test_a_strict_capture_of_nothing_fails_and_stores_nothing(source, expression):
     assert capture(source, expression) == (False, "absent")
 
@@ -77,8 +93,13 @@ def test_a_body_that_is_no_json_fails_its_capture():
 
 @pytest.mark.parametrize(
     ("pattern", "spec", "value"),
-    [(r'"id": (\d+)', {"group": 1}, "42"), (r'"id": \d+', {}, '"id": 42'), (r"(?<nm>b.b)", {"group": "nm"}, "bob"), ("BOB", {"flags": "i"}, "bob")],
-)  # fmt: skip
+    [
+        (r'"id": (\d+)', {"group": 1}, "42"),
+        (r'"id": \d+', {}, '"id": 42'),
+        (r"(?<nm>b.b)", {"group": "nm"}, "bob"),
+        ("BOB", {"flags": "i"}, "bob"),
+    ],
+)
 def test_regexp_captures(pattern, spec, value):
     assert capture("regexp", pattern, **spec) == (True, value)
 
@@ -193,10 +214,20 @@ def test_the_other_outputs():
 
 AGGREGATE = Period(
     0,
-    {"vusers.created": 10, "vusers.completed": 9, "http.codes.200": 5, "apdex.satisfied": 1, "apdex.tolerated": 0, "apdex.frustrated": 1},
+    {
+        "vusers.created": 10,
+        "vusers.completed": 9,
+        "http.codes.200": 5,
+        "apdex.satisfied": 1,
+        "apdex.tolerated": 0,
+        "apdex.frustrated": 1,
+    },
     {"http.request_rate": Rate(7)},
-    {"http.response_time": Summary(1, 90, 5, 20, 10, 20, 30, 80, 90, 90), "plugins.x.response_time./a/{{ id }}": Summary(1, 2, 1, 1, 1, 1, 1, 1, 1, 1)},
-)  # fmt: skip
+    {
+        "http.response_time": Summary(1, 90, 5, 20, 10, 20, 30, 80, 90, 90),
+        "plugins.x.response_time./a/{{ id }}": Summary(1, 2, 1, 1, 1, 1, 1, 1, 1, 1),
+    },
+)
 
 
 def verdict(ensure):
@@ -206,13 +237,23 @@ def verdict(ensure):
 def test_checks_are_shown_passed_first_and_each_group_backwards():
     ensure = {
         "thresholds": [{"http.response_time.p99": 100}, {"http.codes.200": 3}],
-        "conditions": [{"expression": "http.request_rate > 5 and http.codes.200 == 5"}, {"expression": "http.codes.5xx < 1", "strict": False}],
-        "p95": 80, "max": "900ms", "maxErrorRate": 10,
-    }  # fmt: skip
+        "conditions": [
+            {"expression": "http.request_rate > 5 and http.codes.200 == 5"},
+            {"expression": "http.codes.5xx < 1", "strict": False},
+        ],
+        "p95": 80,
+        "max": "900ms",
+        "maxErrorRate": 10,
+    }
     assert verdict(ensure).lines == (
-        "ok: maxErrorRate < 10", "ok: max < 900", "ok: http.request_rate > 5 and http.codes.200 == 5",
-        "ok: http.response_time.p99 < 100", "fail: p95 < 80", "fail: http.codes.5xx < 1 (optional)", "fail: http.codes.200 < 3",
-    )  # fmt: skip
+        "ok: maxErrorRate < 10",
+        "ok: max < 900",
+        "ok: http.request_rate > 5 and http.codes.200 == 5",
+        "ok: http.response_time.p99 < 100",
+        "fail: p95 < 80",
+        "fail: http.codes.5xx < 1 (optional)",
+        "fail: http.codes.200 < 3",
+    )
     assert verdict(ensure).failed
 
 
@@ -236,8 +277,13 @@ def test_metric_names_may_hold_templates_and_apdex_is_one():
 
 @pytest.mark.parametrize(
     ("counts", "line"),
-    [((1, 0, 1), "Apdex score: 0.5 (poor)"), ((94, 0, 6), "Apdex score: 0.94 (excellent)"), ((1, 2, 0), "Apdex score: 0.6666666666666666 (poor)"), ((0, 0, 0), None)],
-)  # fmt: skip
+    [
+        ((1, 0, 1), "Apdex score: 0.5 (poor)"),
+        ((94, 0, 6), "Apdex score: 0.94 (excellent)"),
+        ((1, 2, 0), "Apdex score: 0.6666666666666666 (poor)"),
+        ((0, 0, 0), None),
+    ],
+)
 def test_the_apdex_score(counts, line):
     assert (
         apdex_line(dict(zip(("apdex.satisfied", "apdex.tolerated", "apdex.frustrated"), counts, strict=True))) == line

@@ -85,6 +85,12 @@ def test_poisson_comes_from_the_configuration_the_phase_or_the_option():
     assert not parse("config: {target: http://h, " + rates).phases[0].poisson
 
 
+_CALLS_LOGIN = (
+    's.yml:9:9: scenarios[0].flow[2].function: the JavaScript function "login": not supported. '
+    "Remove it, or do its work in the script"
+)
+
+
 def test_all_problems_are_told_at_once_each_with_its_place():
     text = (
         "config:\n  target: http://h\n  phases: [{duration: x, arrivalRate: 1}]\nscenarios:\n  - flow:\n"
@@ -94,8 +100,7 @@ def test_all_problems_are_told_at_once_each_with_its_place():
         "s.yml:3:13: config.phases[0].duration: Invalid duration for phase: x",
         "s.yml:6:9: scenarios[0].flow[0].gte: `gte` is not an HTTP method that can be sent (did you mean `get`?)",
         "s.yml:7:9: scenarios[0].flow[1]: must have exactly one key, has `think`, `jitter`",
-        's.yml:9:9: scenarios[0].flow[2].function: the JavaScript function "login": not supported. '
-        "Remove it, or do its work in the script",
+        _CALLS_LOGIN,
         "s.yml:10:15: scenarios[0].flow[3].get.url: `url` must be a text",
     ]
 

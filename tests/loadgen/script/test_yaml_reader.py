@@ -1,6 +1,7 @@
 """The YAML flavour of Artillery's scripts."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -77,7 +78,5 @@ def test_any_json_document_reads_as_itself(document):
 
 @given(st.text(max_size=60))
 def test_no_text_makes_the_reader_fail_otherwise_than_with_its_own_errors(text):
-    try:
-        read_yaml("a.yml", text)
-    except ScriptErrors as error:
-        assert error.problems
+    with suppress(ScriptErrors):
+        assert read_yaml("a.yml", text).places

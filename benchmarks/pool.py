@@ -1,0 +1,386 @@
+"""How fair and how fast is a connection pool under gevent? Measures FairPool and QueuePool in alternation.
+
+    python benchmarks/pool.py [--url postgresql://...] [--rounds 5] [--seconds 2]
+    python benchmarks/pool.py fairness db.fair_pool:FairPool --clients 100 --size 10 --hold-ms 5 --seconds 2 [--url ...]
+
+The first prints the acceptance table, the second one pool's figures in the three workloads:
+
+tight  each client asks again as soon as it has returned its connection
+web    between two loans a client yields and burns 0.1 ms of CPU
+open   clients arrive at random (Poisson) at 90 % of the capacity, size / mean hold; each borrows once
+
+A wait is the time of `pool.connect()`, on the monotonic clock; waits that are not over when time is up count with what
+they have lasted. The hold is a sleep of the scripted driver or, with --url, `select pg_sleep()` on a real server. The
+ideal wait of FIFO is clients / size x *measured* mean hold. Jain's index is over the numbers of loans of the clients.
+CPU figures are process time, all of it, over 100 clients on 10 connections that only yield while they hold one.
+"""
+
+# ruff: noqa: E402 - patching comes before all other imports
+
+from gevent import monkey
+
+monkey.patch_all()  # before SQLAlchemy: its pool waits on the standard library's locks
+
+import argparse
+import gc
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import gevent
+from sqlalchemy.pool import Pool, QueuePool
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from db.fair_pool import FairPool
+
+WARM_UP_LOANS = 200
+
+
+class StubConnection:
+    """Costs nothing, so that what is measured is the pool."""
+
+    def rollback(self) -> None:
+        """Nothing to undo."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where connections come from, and how long one is held."""
+
+    creator: Callable[[], Any]
+    hold: Callable[[Any], None]
+
+
+def scripted(hold_s: float) -> Backend:
+    """No server: the hold is a sleep."""
+    return Backend(StubConnection, lambda _connection: gevent.sleep(hold_s))
+
+
+def postgres(url: str, hold_s: float) -> Backend:
+    """A real server through psycopg2 and psycogreen; autocommit, so that a return costs no round trip."""
+    import psycopg2  # noqa: PLC0415
+    from psycogreen.gevent import patch_psycopg  # noqa: PLC0415
+
+    patch_psycopg()
+
+    def connect() -> Any:
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+        return connection
+
+    def hold(connection: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_sleep(%s)", (hold_s,))
+
+    return Backend(connect, hold)
+
+
+@dataclass
+class Run:
+    """One workload on one pool. Times in s; loans counts finished ones, for each client."""
+
+    clients: int
+    size: int
+    seconds: float
+    waits: list[float] = field(default_factory=list)
+    holds: list[float] = field(default_factory=list)
+    loans: list[int] = field(default_factory=list)
+    asking_since: dict[int, float] = field(default_factory=dict)
+
+    def borrow(self, client: int, pool: Pool, hold: Callable[[Any], None]) -> None:
+        """One loan by one client, with its figures."""
+        clock = time.monotonic
+        asked = self.asking_since[client] = clock()
+        connection = pool.connect()
+        given = clock()
+        del self.asking_since[client]
+        self.waits.append(given - asked)
+        hold(connection)
+        connection.close()
+        self.holds.append(clock() - given)
+        self.loans[client] += 1
+
+    def finish(self) -> None:
+        """Count the waits that are not over."""
+        now = time.monotonic()
+        self.waits += [now - since for since in self.asking_since.values()]
+        self.waits.sort()
+
+    def quantile(self, q: float) -> float:
+        """Of the waits."""
+        return self.waits[min(len(self.waits) - 1, int(q * len(self.waits)))]
+
+    @property
+    def spread(self) -> float:
+        """p99 / p50 of the waits."""
+        return self.quantile(0.99) / max(self.quantile(0.5), 1e-6)
+
+    @property
+    def mean_hold(self) -> float:
+        """In s, the return included."""
+        return sum(self.holds) / len(self.holds)
+
+    @property
+    def max_over_ideal(self) -> float:
+        """Longest wait over what FIFO would take at this mean hold."""
+        return self.waits[-1] / (self.clients / self.size * self.mean_hold)
+
+    @property
+    def jain(self) -> float:
+        """(sum x)^2 / (n sum x^2): 1 if all clients were served equally often, 1/n if one had all."""
+        return sum(self.loans) ** 2 / (len(self.loans) * sum(x * x for x in self.loans))
+
+    @property
+    def unserved(self) -> int:
+        """Clients without a single loan."""
+        return self.loans.count(0)
+
+    @property
+    def rate(self) -> float:
+        """Loans per s."""
+        return len(self.holds) / self.seconds
+
+
+def make_pool(pool_class: type[Pool], backend: Backend, size: int) -> Pool:
+    """A full pool without overflow whose connections are open already."""
+    pool = pool_class(backend.creator, pool_size=size, max_overflow=0, timeout=60)  # type: ignore[call-arg]
+    for connection in [pool.connect() for _ in range(size)]:
+        connection.close()
+    return pool
+
+
+def closed_loop(run: Run, pool: Pool, backend: Backend, between: Callable[[], None] | None) -> Run:
+    """`clients` greenlets borrow over and over for `seconds`."""
+    run.loans = [0] * run.clients
+
+    def client(number: int) -> None:
+        while True:
+            run.borrow(number, pool, backend.hold)
+            if between is not None:
+                between()
+
+    greenlets = [gevent.spawn(client, number) for number in range(run.clients)]
+    gevent.sleep(run.seconds)
+    run.finish()
+    gevent.killall(greenlets)
+    return run
+
+
+def yield_and_burn() -> None:
+    """What a web request does besides its query."""
+    gevent.sleep(0)
+    until = time.perf_counter() + 0.0001
+    while time.perf_counter() < until:
+        pass
+
+
+def open_loop(run: Run, pool: Pool, backend: Backend, rate_per_s: float, seed: int) -> Run:
+    """Arrivals at `rate_per_s`, planned before the first; a late generator catches up and loses none."""
+    rng = random.Random(seed)
+    arrivals: list[float] = []
+    at = rng.expovariate(rate_per_s)
+    while at < run.seconds:
+        arrivals.append(at)
+        at += rng.expovariate(rate_per_s)
+    run.loans = [0] * len(arrivals)
+    greenlets = []
+    began = time.monotonic()
+    for number, at in enumerate(arrivals):
+        delay = began + at - time.monotonic()
+        if delay > 0:
+            gevent.sleep(delay)
+        greenlets.append(gevent.spawn(run.borrow, number, pool, backend.hold))
+    gevent.joinall(greenlets, timeout=2)
+    run.finish()
+    gevent.killall(greenlets)
+    return run
+
+
+def measure(workload: str, pool_class: type[Pool], backend: Backend, run: Run, hold_s: float, seed: int) -> Run:
+    """Run one workload on a fresh pool of this class. `hold_s`: the mean hold that the open workload counts on."""
+    pool = make_pool(pool_class, backend, run.size)
+    gc.collect()
+    try:
+        if workload == "open":
+            return open_loop(run, pool, backend, 0.9 * run.size / hold_s, seed)
+        return closed_loop(run, pool, backend, yield_and_burn if workload == "web" else None)
+    finally:
+        pool.dispose()
+
+
+def uncontended_us(pool_class: type[Pool], loans: int = 20_000) -> float:
+    """connect() + close() of a free connection, in us of CPU."""
+    pool = make_pool(pool_class, scripted(0), 5)
+    for _ in range(WARM_UP_LOANS):
+        pool.connect().close()
+    gc.collect()
+    began = time.process_time()
+    for _ in range(loans):
+        pool.connect().close()
+    return (time.process_time() - began) / loans * 1e6
+
+
+def cpu_per_wait_us(pool_class: type[Pool], clients: int = 100, size: int = 10, loans: int = 20_000) -> float:
+    """CPU of a loan that had to wait, yields of client and holder included, in us."""
+    pool = make_pool(pool_class, scripted(0), size)
+    waited = 0
+
+    def client() -> None:
+        nonlocal waited
+        while waited < loans:
+            waits = pool.checkedin() == 0  # type: ignore[attr-defined]
+            connection = pool.connect()
+            gevent.sleep(0)
+            connection.close()
+            waited += waits
+            gevent.sleep(0)
+
+    gc.collect()
+    began = time.process_time()
+    gevent.joinall([gevent.spawn(client) for _ in range(clients)])
+    return (time.process_time() - began) / waited * 1e6
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the acceptance table: smaller is better if the bar is an upper one."""
+
+    name: str
+    queue: float | None
+    fair: float
+    bar: float
+    stretch: float
+    upper: bool = True
+
+    def text(self) -> str:
+        """As markdown."""
+
+        def met(limit: float) -> bool:
+            return self.fair <= limit if self.upper else self.fair >= limit
+
+        sign = "<=" if self.upper else ">="
+        verdict = "stretch" if met(self.stretch) else "met" if met(self.bar) else "**missed**"
+        queue = "" if self.queue is None else number(self.queue)
+        return f"| {self.name} | {sign} {self.bar:g} | {sign} {self.stretch:g} | {queue} | {number(self.fair)} | {verdict} |"
+
+
+def number(value: float) -> str:
+    """Four significant places, never in powers of ten."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def acceptance(backend: Backend, real: bool, args: argparse.Namespace) -> str:
+    """All figures, QueuePool and FairPool in alternation, medians over the rounds; the whole table as markdown."""
+    pools: tuple[type[Pool], ...] = (QueuePool, FairPool)
+    runs: dict[tuple[str, type[Pool]], list[Run]] = {}
+    costs: dict[tuple[str, type[Pool]], list[float]] = {}
+    hold_s = args.hold_ms / 1000
+    for seed in range(args.rounds):
+        for workload in ("tight", "web", "open"):
+            for pool_class in pools if seed % 2 else pools[::-1]:
+                run = measure(workload, pool_class, backend, Run(args.clients, args.size, args.seconds), hold_s, seed)
+                runs.setdefault((workload, pool_class), []).append(run)
+            if workload == "tight":
+                hold_s = max(runs["tight", pool_class][-1].mean_hold for pool_class in pools)
+        for _ in range(3):
+            for pool_class in pools:
+                costs.setdefault(("free", pool_class), []).append(uncontended_us(pool_class))
+                costs.setdefault(("wait", pool_class), []).append(cpu_per_wait_us(pool_class))
+        print(f"round {seed + 1} of {args.rounds} done", file=sys.stderr)
+
+    def middle(workload: str, pool_class: type[Pool], figure: Callable[[Run], float]) -> float:
+        return median(figure(run) for run in runs[workload, pool_class])
+
+    def ratio(pairs: Iterable[tuple[float, float]]) -> float:
+        return median(fair / queue for queue, fair in pairs)
+
+    def both(workload: str, figure: Callable[[Run], float]) -> tuple[float, float]:
+        return middle(workload, QueuePool, figure), middle(workload, FairPool, figure)
+
+    def paired(workload: str, figure: Callable[[Run], float]) -> float:
+        columns = [map(figure, runs[workload, pool_class]) for pool_class in pools]
+        return ratio(zip(*columns, strict=True))
+
+    rows = []
+    for workload in ("tight", "web"):
+        rows += [
+            Row(f"{workload}: p99/p50 of wait", *both(workload, lambda r: r.spread), 1.5 if real else 1.25, 1.1),
+            Row(f"{workload}: max/ideal", *both(workload, lambda r: r.max_over_ideal), 1.4 if real else 1.15, 1.05),
+            Row(f"{workload}: Jain's index", *both(workload, lambda r: r.jain), 0.999, 0.9999, upper=False),
+            Row(f"{workload}: never served", *both(workload, lambda r: r.unserved), 0, 0),
+            Row(f"{workload}: loans/s, x QueuePool", None, paired(workload, lambda r: r.rate), 0.97, 1.03, upper=False),
+        ]
+    rows.append(Row("open: p99 of wait, x QueuePool", None, paired("open", lambda r: r.quantile(0.99)), 0.8, 0.5))
+    names = {"free": "connect()+close(), nobody waits", "wait": "CPU of a loan that waited"}
+    bars = {"free": (0.95, 0.6), "wait": (0.9, 0.6)}
+    for kind, name in names.items():
+        queue, fair = costs[kind, QueuePool], costs[kind, FairPool]
+        rows.append(Row(f"{name}, x QueuePool", None, ratio(zip(queue, fair, strict=True)), *bars[kind]))
+    lines = ["| measure | bar | stretch | QueuePool | FairPool | |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += [row.text() for row in rows]
+    lines += ["", "| ms, us, loans/s | QueuePool | FairPool |", "| --- | --- | --- |"]
+    for workload in ("tight", "web", "open"):
+        shown = [f"{workload}: p50 / p99 / max wait, loans/s"]
+        for pool_class in pools:
+            figures = [middle(workload, pool_class, lambda r, q=q: r.quantile(q) * 1000) for q in (0.5, 0.99, 1)]
+            rate = middle(workload, pool_class, lambda r: r.rate)
+            shown.append(" / ".join(f"{figure:.1f}" for figure in figures) + f", {rate:.0f}")
+        lines.append("| " + " | ".join(shown) + " |")
+    for kind, name in names.items():
+        shown = [f"{median(costs[kind, pool_class]):.2f} us" for pool_class in pools]
+        lines.append(f"| {name} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def fairness(pool_class: type[Pool], backend: Backend, args: argparse.Namespace) -> str:
+    """One pool's figures in the three workloads, as markdown."""
+    lines = ["| workload | p50 ms | p99 ms | max ms | p99/p50 | max/ideal | Jain | never served | loans/s |"]
+    lines.append("| --- " * 9 + "|")
+    hold_s = args.hold_ms / 1000
+    for workload in ("tight", "web", "open"):
+        run = measure(workload, pool_class, backend, Run(args.clients, args.size, args.seconds), hold_s, 0)
+        if workload == "tight":
+            hold_s = run.mean_hold
+        waits = [f"{run.quantile(q) * 1000:.2f}" for q in (0.5, 0.99, 1)]
+        fair = [number(run.spread), number(run.max_over_ideal), f"{run.jain:.4f}", str(run.unserved)]
+        if workload == "open":
+            fair = ["", "", "", str(run.unserved)]
+        lines.append("| " + " | ".join([workload, *waits, *fair, f"{run.rate:.0f}"]) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["acceptance", "fairness"], default="acceptance")
+    parser.add_argument("pool", nargs="?", metavar="MODULE:CLASS", help="the pool of `fairness`")
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--size", type=int, default=10)
+    parser.add_argument("--hold-ms", type=float, default=5)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--url", help="libpq URL of a real server; without it the driver is a stub")
+    args = parser.parse_args()
+    hold_s = args.hold_ms / 1000
+    backend = postgres(args.url, hold_s) if args.url else scripted(hold_s)
+    if args.what == "acceptance":
+        print(acceptance(backend, args.url is not None, args))
+        return
+    if not args.pool or ":" not in args.pool:
+        parser.error("fairness wants a pool class as MODULE:CLASS")
+    module, _, name = args.pool.partition(":")
+    print(fairness(getattr(import_module(module), name), backend, args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Reader of Artillery's console text: as it was printed by any 2.0 release, or as people paste it.
+
+Indentation may be lost, dots fewer or gone, headings turned into Markdown's, prose and quote marks around it, metrics left
+out, several reports one after the other. A line `name:` opens a distribution, and the following min, max, mean, median,
+p50 … p999 are its rows; `label: ....... value` is a counter, with `/sec` a rate. The text has times of day without a
+date, so periods are placed on 1970-01-01 (local to the text), and a period that ends before the one above it, on the next day.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from reports import names
+from reports.model import PERIOD_MS, Extras, Period, Rate, Report, ReportError, Summary
+
+_DAY_MS = 86_400_000
+_SUMMARY_HEADING = re.compile(r"Summary report(?: @ (?P<time>[\d:]+).*)?")
+_PERIOD_HEADING = re.compile(r"Metrics for period to: *(?P<time>[\d:]+)(?:\([-+\d]*\))? *(?:\(width: *(?P<width>[\d.]+)s\))?.*")
+_LINE = re.compile(r"(?P<label>\S.*?)(?:: ?(?P<dots>\.*)|(?P<cut>(?<=\S)\.\.\.)) ?(?P<value>-?[\d.]+(?:e[-+]?\d+)?) ?(?P<rate>/sec)?")
+_OPENING = re.compile(r"(?P<name>[\w/{][^:]*(?::\S[^:]*)*):")
+_ROWS = {"min": "min", "max": "max", "mean": "mean", "median": "p50", "p50": "p50"} | {
+    row: row for row in ("p75", "p90", "p95", "p99", "p999")
+}
+_RENAMED = {"vusers.created.total": names.VUSERS_CREATED}  # before January 2022
+_KNOWN = ("http.", "vusers.", names.ERRORS, "plugins.", "apdex.", "browser.", "socketio.", "websocket.")
+
+
+@dataclass(slots=True)
+class _Section:
+    """What one heading stands over."""
+
+    of_period: bool
+    at_ms: int | None = None
+    width_ms: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    rates: dict[str, Rate] = field(default_factory=dict)
+    summaries: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.counters or self.rates or any(self.summaries.values()))
+
+
+def from_text(text: str) -> list[Report]:
+    """Every report of a text, in its order: each summary with the periods above it. Raises ReportError if none.
+
+    Periods with no summary below them (a run that was broken off) are a report of their own, whose aggregate is the last of them.
+    """
+    reports: list[Report] = []
+    pending: list[_Section] = []
+    for section in _sections(text):
+        if section.of_period:
+            pending.append(section)
+        else:
+            reports.append(_report(section, pending))
+            pending = []
+    if not reports and len(pending) == 1:
+        reports.append(_report(pending[0], []))
+    if not reports:
+        raise ReportError("no Summary report and no metric lines")
+    return reports
+
+
+def _sections(text: str) -> list[_Section]:
+    sections = [_Section(of_period=False)]
+    open_name = ""
+    for raw in text.splitlines():
+        line = " ".join(re.sub(r"\x1b\[[\d;]*m", "", raw).strip(" \t>|`*#").split())
+        if heading := _SUMMARY_HEADING.fullmatch(line):
+            sections.append(_Section(False, _ms_of_day(heading["time"])))
+        elif heading := _PERIOD_HEADING.fullmatch(line):
+            sections.append(_Section(True, _ms_of_day(heading["time"]), int(float(heading["width"] or 0) * 1000)))
+        elif (found := _LINE.fullmatch(line)) and (value := _number(found["value"])) is not None:
+            label = found["label"] + (found["cut"] or "")
+            if label in _ROWS and open_name:
+                sections[-1].summaries.setdefault(open_name, {})[_ROWS[label]] = value
+            elif label not in _ROWS and (found["cut"] or len(found["dots"] or "") > 1 or _is_metric(label)):
+                open_name = ""
+                _add(sections[-1], _RENAMED.get(label, label), value, rate=bool(found["rate"]))
+        elif (opening := _OPENING.fullmatch(line)) and _is_metric(opening["name"]):
+            open_name = opening["name"]
+    return [section for section in sections if section]
+
+
+def _is_metric(label: str) -> bool:
+    """Without dots before its value, a line may as well be prose: the label must look like a metric's name."""
+    return label.startswith(_KNOWN) or ("." in label and " " not in label)
+
+
+def _add(section: _Section, name: str, value: float, *, rate: bool) -> None:
+    if rate:
+        section.rates.setdefault(name, Rate(value))
+    elif value == int(value):
+        section.counters.setdefault(name, int(value))
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < 1e300 else None
+
+
+def _ms_of_day(text: str | None) -> int | None:
+    parts = re.fullmatch(r"(\d\d?):(\d\d):(\d\d)", text or "")
+    return None if parts is None else (int(parts[1]) * 3600 + int(parts[2]) * 60 + int(parts[3])) * 1000
+
+
+def _report(total: _Section, periods: list[_Section]) -> Report:
+    parts: list[Period] = []
+    for section in periods:
+        start = (section.at_ms or 0) - PERIOD_MS
+        while parts and start < parts[-1].start_ms:
+            start += _DAY_MS
+        parts.append(_period(section, start))
+    start = parts[-1].start_ms if parts else 0 if total.at_ms is None else total.at_ms // PERIOD_MS * PERIOD_MS
+    return Report(_period(total, start), tuple(parts), Extras("Artillery", "open"))
+
+
+def _period(section: _Section, start_ms: int) -> Period:
+    read: dict[str, Any] = {name: Summary(**rows) for name, rows in section.summaries.items() if rows}  # type: ignore[arg-type]
+    return Period(start_ms, section.counters, section.rates, read)

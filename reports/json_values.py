@@ -1,0 +1,85 @@
+"""JSON text to values, and values checked where a document of somebody else's is read: a wrong one is a ReportError."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Any, NoReturn, TypeVar
+
+import orjson
+
+from reports.model import ReportError
+
+_Value = TypeVar("_Value")
+
+
+def document(text: str) -> dict[str, Any]:
+    """The object that a JSON text is. Raises ReportError.
+
+    At orjson's speed, by the standard library where orjson gives up, as on half a surrogate pair. The indentation after
+    the first brace goes first: orjson 3.13 guesses from it that the whole text is indented, and reserves too little
+    memory ("failed to allocate memory") for sketches, which are not.
+    """
+    opening = re.match(r"\s*\{\s+", text)
+    try:
+        value = orjson.loads("{" + text[opening.end() :] if opening else text)
+    except ValueError:
+        try:
+            value = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ReportError(f"not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ReportError("not a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def an_object(value: Any, place: str) -> Mapping[str, Any]:
+    """An object; None counts as an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ReportError(f"{place} is not an object")
+    return value
+
+
+def a_list(value: Any, place: str) -> list[Any]:
+    """A list; None counts as an empty one."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise ReportError(f"{place} is not a list")
+    return value
+
+
+def number(value: Any, place: str) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise ReportError(f"{place} is not a number")
+    return value
+
+
+def whole(value: Any, place: str) -> int:
+    """An integer, also where it was written as a string (as Artillery's periods are) or with a fraction of nothing."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            raise ReportError(f"{place} is not a whole number") from None
+    if type(value) is int:
+        return value
+    figure = number(value, place)
+    if figure != int(figure):
+        raise ReportError(f"{place} is not a whole number")
+    return int(figure)
+
+
+def each(value: Any, place: str, read: Callable[[Any, str], _Value]) -> dict[str, _Value]:
+    """An object's values, read one by one; nulls are left out."""
+    items = an_object(value, place)
+    return {name: read(item, f"{place}.{name}") for name, item in items.items() if item is not None}

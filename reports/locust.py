@@ -1,0 +1,83 @@
+"""Reader of Locust's statistics CSV (`--csv NAME` writes it as NAME_stats.csv): a row per endpoint and one for all.
+
+Locust's response time ends with the last byte of the body. Requests that Locust counts as failed become
+`errors.failed`; an endpoint is named `<method> <name>`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from typing import Any
+
+from reports import names
+from reports.model import Extras, Period, Rate, Report, ReportError, Summary
+
+_NEEDED = {"Type", "Name", "Request Count", "Failure Count"}
+_FIELDS = {
+    "Min Response Time": "min",
+    "Max Response Time": "max",
+    "Average Response Time": "mean",
+    "50%": "p50",
+    "75%": "p75",
+    "90%": "p90",
+    "95%": "p95",
+    "99%": "p99",
+    "99.9%": "p999",
+}
+
+
+def from_csv(text: str) -> Report:
+    """The report in a text. Raises ReportError (one line) for any other text."""
+    lines = text.strip().splitlines()
+    if not lines or not _NEEDED <= set(next(csv.reader(lines[:1]), [])):
+        raise ReportError("no columns Type, Name, Request Count, Failure Count")
+    try:
+        rows = list(csv.DictReader(lines, strict=True))
+    except csv.Error as error:
+        raise ReportError(f"not CSV: {error}") from None
+    total = next((row for row in rows if row["Name"] == "Aggregated"), None)
+    if total is None:
+        raise ReportError("no row called Aggregated")
+    counters: dict[str, int] = {}
+    for row in rows:
+        endpoint = "" if row is total else f"{row['Type']} {row['Name']}".strip()
+        counters |= _counters(row, endpoint)
+    summaries = {_time_name(row, total): summary for row in rows if (summary := _summary(row)) != Summary()}
+    rate = _number(total, "Requests/s")
+    rates = {} if rate is None else {names.REQUEST_RATE: Rate(rate)}
+    return Report(Period(0, counters, rates, summaries), extras=Extras("Locust", "closed"))
+
+
+def _time_name(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
+    return names.RESPONSE_TIME if row is total else f"{names.ENDPOINT}.response_time.{row['Type']} {row['Name']}"
+
+
+def _counters(row: Mapping[str, Any], endpoint: str) -> dict[str, int]:
+    requests, failures = _number(row, "Request Count"), _number(row, "Failure Count")
+    prefix = f"{names.ENDPOINT}.{endpoint}." if endpoint else ""
+    counts = {
+        f"{prefix}requests" if endpoint else names.REQUESTS: requests,
+        f"{prefix}{names.ERRORS}failed": failures,
+    }
+    return {name: int(count) for name, count in counts.items() if count is not None}
+
+
+def _summary(row: Mapping[str, Any]) -> Summary:
+    """Of a row with requests; Locust fills one without any with zeros and N/A."""
+    count = _number(row, "Request Count")
+    figures: dict[str, Any] = {ours: _number(row, column) for column, ours in _FIELDS.items()}
+    return Summary(**figures, count=int(count)) if count else Summary()
+
+
+def _number(row: Mapping[str, Any], column: str) -> float | None:
+    text = row.get(column)
+    if text in (None, "", "N/A"):
+        return None
+    try:
+        value = float(str(text))
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < 1e300:
+        raise ReportError(f"{column} of {row['Name']!r} is not a number")
+    return value

@@ -1,0 +1,123 @@
+"""SQLAlchemy's own pool tests, run against FairPool in QueuePool's place, monkey-patched and not.
+
+They come with SQLAlchemy's source distribution, of which this project keeps no copy. Fetch it once with
+`python tests/db/test_fair_pool_upstream.py`; without it these tests are skipped.
+
+As a pytest plugin (in the child process) this file puts FairPool in QueuePool's place and keeps one shard of the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SDIST = ROOT / ".data" / f"sqlalchemy-{version('sqlalchemy')}"
+SHARDS = 3
+
+DO_NOT_APPLY = {
+    "test_recreate_state[QueuePool-pool_args0]": "compares instance dictionaries, in which FairPool has deques",
+    "test_recreate_state[QueuePool-pool_args1]": "the same",
+    "test_dispose_closes_pooled": "FairPool closes, on return, what was lent during dispose(); on purpose",
+}
+
+
+def fetch() -> None:
+    """Download the source distribution of the installed SQLAlchemy with pip and keep its tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        requirement = f"sqlalchemy=={version('sqlalchemy')}"
+        pip = [sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps", "-d", folder]
+        subprocess.run([*pip, requirement], check=True, timeout=300)
+        [archive] = Path(folder).glob("*.tar.gz")
+        SDIST.parent.mkdir(exist_ok=True)
+        with tarfile.open(archive) as tar:
+            tar.extractall(SDIST.parent, filter="data")
+
+
+def run_shard(patched: bool, shard: int) -> subprocess.Popen:
+    env = {
+        **os.environ,
+        "FAIR_POOL_SHARD": str(shard),
+        "FAIR_POOL_PATCHED": str(int(patched)),
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-s", "-m", "pytest", "-q", "-p", "tests.db.test_fair_pool_upstream"]
+    command += ["-p", "no:cacheprovider", "test/engine/test_pool.py"]
+    return subprocess.Popen(command, cwd=SDIST, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """All shards of both ways at once: they sleep most of the time."""
+    if not SDIST.is_dir():
+        pytest.skip(f"SQLAlchemy's tests are not here; python {Path(__file__).relative_to(ROOT)} fetches them")
+    processes = {(patched, shard): run_shard(patched, shard) for patched in (False, True) for shard in range(SHARDS)}
+    outputs = {key: process.communicate(timeout=110)[0] for key, process in processes.items()}
+    return {patched: [outputs[patched, shard] for shard in range(SHARDS)] for patched in (False, True)}
+
+
+@pytest.mark.parametrize("patched", [False, True], ids=["unpatched", "monkey-patched"])
+def test_queue_pools_own_tests_pass(runs, patched):
+    passed = 0
+    for output in runs[patched]:
+        summary = output.strip().splitlines()[-1]
+        assert "failed" not in summary and "error" not in summary, output[-8000:]
+        passed += int(re.search(r"(\d+) passed", summary)[1])
+    assert passed >= 140
+
+
+def _take_queue_pools_place() -> None:
+    if os.environ["FAIR_POOL_PATCHED"] == "1":
+        import gevent.monkey
+
+        gevent.monkey.patch_all()
+    from sqlalchemy import pool
+
+    from db.fair_pool import FairPool
+
+    class QueueView:
+        """What some of the tests look up in the queue object, told of FairPool's shelves."""
+
+        def __init__(self, owner):
+            self.owner = owner
+
+        def empty(self):
+            return self.owner.checkedin() == 0
+
+        @property
+        def queue(self):
+            return [*self.owner._idle, *self.owner._vacant]
+
+        @queue.setter
+        def queue(self, kept):
+            for record in [record for record in self.owner._vacant if record not in kept]:
+                self.owner._vacant.remove(record)
+                self.owner._drop(record)
+
+    class QueuePool(FairPool):
+        _overflow = property(FairPool.overflow)
+        _pool = property(QueueView)
+
+    pool.QueuePool = QueuePool
+
+
+def pytest_collection_modifyitems(config, items):
+    """In the child: drop what does not apply, keep this shard."""
+    if "FAIR_POOL_SHARD" in os.environ:
+        shard = int(os.environ["FAIR_POOL_SHARD"])
+        applying = [item for item in items if item.name not in DO_NOT_APPLY]
+        items[:] = applying[shard::SHARDS]
+
+
+if "FAIR_POOL_SHARD" in os.environ:
+    _take_queue_pools_place()
+elif __name__ == "__main__":
+    fetch()
