@@ -24,6 +24,7 @@ from db.strategies import STRATEGIES, unhonoured
 CONNECT_TIMEOUT_S = 5.0
 """Longest time to open a connection; `?connect_timeout=` in the URL wins."""
 
+_CLIENT_CHECK_MS = 100
 _RECENT = 1024  # loans that the quantiles of a snapshot are taken from
 
 log = logging.getLogger("poolbench.db")
@@ -197,7 +198,10 @@ def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
     """What `psycopg2.connect` is given: the URL's parts, the limits, and a name that shows in pg_stat_activity."""
     given: dict[str, Any] = settings.url.translate_connect_args(database="dbname", username="user") | settings.url.query
     timeout_ms = round(settings.statement_timeout_s * 1000)
-    options = f"-c statement_timeout={timeout_ms} {given.get('options', '')}".strip()  # the URL's come last, and win
+    # A greenlet that is killed or timed out in a statement closes its connection, which the server would notice only
+    # when it next writes: let it look, so that nobody's statement runs on.
+    limits = f"-c statement_timeout={timeout_ms} -c client_connection_check_interval={_CLIENT_CHECK_MS}"
+    options = f"{limits} {given.get('options', '')}".strip()  # the URL's come last, and win
     return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "poolbench", **given, "options": options}
 
 

@@ -56,13 +56,13 @@ if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 __all__ = [
+    "CannotWait",
     "Checkout",
     "FairPool",
     "Histogram",
     "PoolDeadlock",
     "PoolSnapshot",
     "QueueFull",
-    "WrongThread",
     "checkout_of",
 ]
 
@@ -91,8 +91,10 @@ class PoolDeadlock(exc.TimeoutError):
     """Every connection is held by a greenlet that itself waits for one: no wait could ever end."""
 
 
-class WrongThread(exc.InvalidRequestError):
-    """This native thread would have to wait, but the pool's waiters live in another thread's event loop."""
+class CannotWait(exc.InvalidRequestError):
+    """Nothing is free, and here one cannot wait: the waiters live in another native thread's event loop, or this is a
+    callback of the event loop itself.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +332,7 @@ class _Finalizer(weakref.ref["_Loan"]):
         self.record = None
 
     def loan_is_gone(self) -> None:
-        if self.record is not None:
+        if self.record is not None and not sys.is_finalizing():
             _finalize_fairy(None, self.record, self.record.pool, False, is_gc_cleanup=True)
 
 
@@ -363,7 +365,7 @@ class FairPool(Pool):
     Greenlets of one native thread may wait: the first thread with an event loop that had to. Where gevent is not in
     play, plain threads may. All may borrow what is free, and return. `connect()` raises whatever connecting raised, in
     the greenlet that was connecting; `sqlalchemy.exc.TimeoutError` (code 3o7r) after `timeout` s, never earlier; its
-    subclasses `QueueFull` and `PoolDeadlock` at once; `WrongThread` instead of waiting in a second native thread.
+    subclasses `QueueFull` and `PoolDeadlock` at once; `CannotWait` instead of waiting in a second native thread.
 
     creator, pool_size, max_overflow, timeout, use_lifo, recycle, echo, logging_name, reset_on_return, events, dialect,
     pre_ping: as QueuePool's. All may be given by position or name.
@@ -581,7 +583,7 @@ class FairPool(Pool):
             raise PoolDeadlock(f"FairPool: every connection is held by a greenlet that waits here. {self.status()}")
         try:
             waiter.hub = self._hub_to_sleep_on()
-        except WrongThread:
+        except CannotWait:
             if _removed(self._waiters, waiter):
                 raise
         if waiter.hub is None:
@@ -595,13 +597,13 @@ class FairPool(Pool):
         me, hub = _native_thread(), _hub_if_exists()
         if me != self._owner:
             if self._owner in sys._current_frames():
-                raise WrongThread(
+                raise CannotWait(
                     "FairPool: no connection is free, and those who wait for one live in another native thread's event "
                     "loop. Wait in that thread only, or give each thread an engine of its own."
                 )
             self._owner = None if hub is None else me
         if hub is not None and _current() is hub:
-            raise WrongThread("FairPool: no connection is free, and a callback of the event loop cannot wait for one.")
+            raise CannotWait("FairPool: no connection is free, and a callback of the event loop cannot wait for one.")
         return hub
 
     def _is_deadlocked(self) -> bool:
@@ -792,10 +794,10 @@ class FairPool(Pool):
         for record in list(self._records):
             record.expires_ns = 0
         self._stop_housekeeping()
-        while self._idle:
-            self._discard(self._idle.popleft(), "disposed")
-        while self._vacant:
-            self._discard(self._vacant.popleft(), "disposed")
+        for shelf in (self._idle, self._vacant):
+            for record in list(shelf):
+                if _removed(shelf, record):
+                    self._discard(record, "disposed")
         self.logger.info("Pool disposed. %s", self.status())
 
     def status(self) -> str:

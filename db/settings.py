@@ -11,10 +11,10 @@ from sqlalchemy import URL
 
 T = TypeVar("T")
 
-STRATEGY_NAMES = ("null", "per-request", "queue")
+STRATEGY_NAMES = ("null", "per-request", "queue", "fair")
 """What DB_POOL may say; `strategies.STRATEGIES` holds the recipes."""
 
-DEFAULT_STRATEGY = "queue"
+DEFAULT_STRATEGY = "fair"
 
 
 class SettingError(ValueError):

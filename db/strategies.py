@@ -8,6 +8,7 @@ import gevent
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from db.checkout import connecting
+from db.fair_pool import FairPool
 from db.settings import PoolSettings
 
 
@@ -103,6 +104,27 @@ STRATEGIES: dict[str, Strategy] = {
             "pool_timeout": pool.timeout_s,
             "pool_recycle": pool.recycle_s,
             "pool_pre_ping": pool.pre_ping,
+        },
+    ),
+    "fair": Strategy(
+        when="the default: kept connections, first come first served, a bounded queue in front of them",
+        honours=frozenset(
+            {
+                *("DB_POOL_SIZE", "DB_POOL_MAX_OVERFLOW", "DB_POOL_TIMEOUT", "DB_POOL_RECYCLE", "DB_POOL_PRE_PING"),
+                *("DB_POOL_MIN", "DB_POOL_IDLE", "DB_POOL_MAX_WAITING"),
+            }
+        ),
+        arguments=lambda pool: {
+            "poolclass": FairPool,
+            "pool_size": pool.size,
+            "max_overflow": pool.max_overflow,
+            "pool_timeout": pool.timeout_s,
+            "pool_use_lifo": True,  # so that connections that are not needed become idle, and close
+            "pool_pre_ping": pool.pre_ping,
+            "min_size": min(pool.min_size, pool.size or pool.min_size),
+            "max_lifetime": pool.recycle_s,
+            "idle_timeout": pool.idle_s,
+            "max_waiting": pool.max_waiting,
         },
     ),
 }

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from loadgen.closed import Workload
     from loadgen.exchange import Origin
     from loadgen.lab.run import Options
+    from loadgen.progress import LiveLine
     from loadgen.script.model import Script
     from loadgen.script.parse import RunOptions
 
@@ -138,6 +140,8 @@ def quick(url: str, count: int, num: int, output: str | None, insecure: bool, qu
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the reports (default runs/<UTC stamp>).")
 @click.option("--database-url", help="A PostgreSQL to use, in a schema of its own, in place of the embedded one.")
 @click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
+@click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder, instead.")
+@click.option("--script", metavar="FILE", help="The Artillery script to load your own application with.")
 def lab(
     full: bool,
     only: str,
@@ -147,19 +151,35 @@ def lab(
     out: Path | None,
     database_url: str | None,
     yes: bool,
+    application: str | None,
+    script: str | None,
 ) -> None:
-    """Run the experiments of both source documents and judge their claims."""
+    """Run the experiments of both source documents and judge their claims.
+
+    --only C runs the comparison of queue and fair under saturation. With --app and --script, your own application is run
+    under each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
+    """
+    out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    if (application is None) != (script is None):
+        raise BadInput("--app and --script go together")
+    if application is not None and script is not None:
+        sys.exit(_run_own_app(application, script, out, _listed(strategies), servers, database_url))
+    from loadgen.lab import fairness
     from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments
     from loadgen.lab.run import LabError, Options
 
+    ids = _listed(only)
+    of_sources = [name for name in ids if name not in ("C", fairness.ID)]
     try:
-        selected = chosen(experiments(servers), _listed(only), _listed(strategies))
         options = Options(
-            experiments=selected,
+            experiments=chosen(experiments(servers), of_sources, _listed(strategies), full=full)
+            if of_sources or not ids
+            else (),
             sizes=FULL if full else BRIEF,
-            out=out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}",
+            out=out,
             clicks=clicks,
             database_url=database_url,
+            fairness_rounds=0 if ids == of_sources else 3,
             confirm=lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True)),
         )
         sys.exit(_run_lab(options))
@@ -173,17 +193,56 @@ def _run_lab(options: Options) -> int:
     from loadgen.progress import LiveLine
 
     live = LiveLine()
+    evidence = Lab(options, _sayer(live), live).run()
+    live.clear()
+    click.echo(to_markdown(evidence), nl=False)
+    if evidence.outcomes:
+        click.echo("\n" + "\n".join(claim_lines(evidence)))
+    click.echo(f"\nEverything is in {options.out}", err=True)
+    return _SIGNALLED + signal.SIGINT if evidence.partial else 0
+
+
+def _run_own_app(
+    application: str, script: str, out: Path, strategies: list[str], servers: int, database_url: str | None
+) -> int:
+    import psycopg2
+
+    from db.binaries import EmbeddedPostgresError
+    from loadgen.lab import own_app
+    from loadgen.lab.stack import StackError
+    from loadgen.progress import LiveLine
+    from loadgen.script.model import ScriptErrors
+
+    unknown = [name for name in strategies if name not in own_app.STRATEGIES]
+    if unknown:
+        raise BadInput(f"no strategy {unknown[0]!r} for an application; there are {', '.join(own_app.STRATEGIES)}")
+    live = LiveLine()
+    options = own_app.Options(
+        application, script, Path.cwd(), out, strategies or own_app.STRATEGIES, servers, database_url,
+        own_app.chosen_settings(os.environ),
+    )  # fmt: skip
+    try:
+        results = own_app.run(options, _sayer(live), live)
+    except ScriptErrors as errors:
+        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
+    except (StackError, EmbeddedPostgresError, psycopg2.Error) as error:
+        raise BadInput(" ".join(str(error).split())) from None
+    except OSError as error:
+        raise BadInput(f"{error.filename}: {error.strerror}") from None
+    live.clear()
+    click.echo(own_app.to_markdown(options, results), nl=False)
+    click.echo(f"\nEverything is in {out}", err=True)
+    return _SIGNALLED + signal.SIGINT if any(r.interrupted for r in results) else 0
+
+
+def _sayer(live: LiveLine) -> Callable[[str], None]:
+    """Writes whole lines to stderr, between those of the live one."""
 
     def say(text: str) -> None:
         live.clear()
         click.echo(text, err=True)
 
-    evidence = Lab(options, say, live).run()
-    live.clear()
-    click.echo(to_markdown(evidence), nl=False)
-    click.echo("\n" + "\n".join(claim_lines(evidence)))
-    click.echo(f"\nEverything is in {options.out}", err=True)
-    return _SIGNALLED + signal.SIGINT if evidence.partial else 0
+    return say
 
 
 def _listed(text: str) -> list[str]:

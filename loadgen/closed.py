@@ -76,6 +76,8 @@ class ClosedRun:
         self._failed = dict.fromkeys(("connect", "receive", "length", "exceptions"), 0)
         self._write_errors = self._non_2xx = self._kept = self._total_bytes = self._html_bytes = 0
         self._users: list[gevent.Greenlet] = []
+        self.served: list[int] = []
+        """Answers within the run's time to each user that is done."""
         self.refused: str | None = None
         self.interrupted = False
 
@@ -125,6 +127,7 @@ class ClosedRun:
     def _user(self) -> None:
         connections = Connections(self._resolver, self._limits, self._wall)
         head_only = self._work.method == "HEAD"
+        served = 0
         self._recorder.count(names.VUSERS_CREATED)
         try:
             while self._left and not self._ended():
@@ -139,10 +142,12 @@ class ClosedRun:
                     self._fail(answer)
                 else:
                     self._take(answer)
+                    served += not self._ended()
                 if not self._work.keep_alive:
                     connections.close()
             self._recorder.count(names.VUSERS_COMPLETED)
         finally:
+            self.served.append(served)
             connections.close()
 
     def _ended(self) -> bool:

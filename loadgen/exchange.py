@@ -7,7 +7,10 @@ nanoseconds (clock.py):
 - written: just before the system call that handed the request's last byte to the kernel;
 - first byte: on Linux the kernel's own receive stamp (SO_TIMESTAMPING, software) of the read that began the answer, so that
   a generator that is late to read does not lengthen what it measures; elsewhere the clock after that read (`stamped` tells);
-- last byte: the clock when the answer was whole.
+- last byte: the clock after the read that made the answer whole.
+
+The kernel stamps segments. Where a first read takes several at once, because the generator came late, the stamp is that of
+the last of them: still never later than the clock after the read, which is what there would be without it.
 """
 
 from __future__ import annotations
@@ -16,14 +19,14 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from gevent import get_hub, getcurrent
 
 from loadgen.clock import WallOffset, now_ns
-from loadgen.response import BadResponse, ResponseReader, parse_common, parse_headers
+from loadgen.response import BadResponse, Head, ResponseReader, parse_common, parse_headers
 
 IDLE_CLOSE_NS = 4_000_000_000
 """A kept connection unused for this long is not used again (Artillery's rule, and most servers')."""
@@ -32,7 +35,9 @@ _PROBE_AFTER_NS = 1_000_000  # an idle connection is looked at for the peer's cl
 _FIRST_READ_BYTES = 4096  # small, so that the stamp of a long answer's first read is that of its first segments
 _READ_BYTES = 65536
 _READ, _WRITE = 1, 2
+_NEVER_NS = 1 << 62
 
+_CONNECTING = (errno.EINPROGRESS, errno.EALREADY)
 _SO_TIMESTAMPING = 37
 _STAMP_FLAGS = 1 << 3 | 1 << 4  # RX_SOFTWARE | SOFTWARE
 _STAMP_ROOM = socket.CMSG_SPACE(48)
@@ -66,6 +71,8 @@ class Exchange:
     last_byte_ns: int
     setup_ns: tuple[int, int, int]
     """(dns, tcp, tls) of the connection, also when it was opened by an earlier exchange."""
+    facts: Head
+    """What the head says that many ask for."""
 
     def headers(self) -> list[tuple[str, str]]:
         """All header fields in order, names as sent."""
@@ -75,6 +82,9 @@ class Exchange:
         """The first field of that name (any case), or None."""
         wanted = name.lower()
         return next((value for field, value in self.headers() if field.lower() == wanted), None)
+
+
+_NO_HEAD = Head.of(b"")
 
 
 @dataclass(slots=True)
@@ -146,23 +156,47 @@ class Resolver:
         return found
 
 
+class Handshake(Protocol):
+    """What a new connection goes through before its first request: TLS, a proxy's tunnel."""
+
+    def advance(self) -> Any | None:
+        """Go on: the socket to use from now on, or None while the peer has yet to answer. Raises OSError, Ended."""
+
+
+class Route:
+    """How origins are reached: directly and without TLS. Those that do more are in tls.py and proxy.py."""
+
+    def door(self, origin: Origin) -> tuple[str, int]:
+        """Host and port to connect to."""
+        return origin.host, origin.port
+
+    def handshakes(self, origin: Origin) -> Sequence[Callable[[Any], Handshake]]:
+        """What follows on the connected socket, in order; each is given the socket that the one before it left."""
+        if origin.scheme == "https":
+            raise Ended("ERR_INVALID_PROTOCOL")
+        return ()
+
+
 class Connection:
     """One connection to one origin, lent to one greenlet at a time."""
 
     __slots__ = (
-        "_deadline_ns", "_fires_ns", "_hub", "_io", "_limits", "_resume", "_sock", "_timer", "_waiting", "_wall",
-        "last_used_ns", "setup_ns", "usable",
+        "_deadline_ns", "_fires_ns", "_head_limit_ns", "_hub", "_io", "_limits", "_recvmsg", "_resume", "_send", "_sock",
+        "_timer", "_waiting", "_wall", "last_used_ns", "setup_ns", "usable",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, limits: Limits, wall: WallOffset) -> None:
         self._sock = sock
+        self._send = sock.send
+        self._recvmsg = sock.recvmsg
         self._limits = limits
+        self._head_limit_ns = min(limits.response_ns, limits.idle_ns)
         self._wall = wall
         self._hub = get_hub()
         self._io = self._hub.loop.io(sock.fileno(), _READ)
         self._resume: Callable[[bool], Any] = getcurrent().switch
         self._timer: Any = None
-        self._fires_ns = 0
+        self._fires_ns = _NEVER_NS
         self._deadline_ns = 0
         self._waiting = False
         self.usable = True
@@ -170,10 +204,11 @@ class Connection:
         self.setup_ns = (0, 0, 0)
 
     @classmethod
-    def open(cls, origin: Origin, resolver: Resolver, limits: Limits, wall: WallOffset) -> Connection:
+    def open(cls, origin: Origin, resolver: Resolver, limits: Limits, wall: WallOffset, route: Route) -> Connection:
         """Connect to the first address that answers. Raises OSError or Ended."""
         started_ns = now_ns()
-        addresses = resolver.addresses(origin.host, origin.port)
+        handshakes = route.handshakes(origin)
+        addresses = resolver.addresses(*route.door(origin))
         resolved_ns = now_ns()
         error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
         for family, _, _, _, address in addresses:
@@ -181,6 +216,8 @@ class Connection:
             connection = cls(sock, limits, wall)
             try:
                 connection._connect(address)
+                reached_ns = now_ns()
+                connection._shake_hands(handshakes)
             except (OSError, Ended) as this:
                 connection.close()
                 error = this
@@ -188,7 +225,7 @@ class Connection:
                 connection.close()
                 raise
             else:
-                connection.setup_ns = (resolved_ns - started_ns, now_ns() - resolved_ns, 0)
+                connection.setup_ns = (resolved_ns - started_ns, reached_ns - resolved_ns, now_ns() - reached_ns)
                 return connection
         raise error
 
@@ -199,10 +236,20 @@ class Connection:
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMP_FLAGS)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
+            code = sock.connect_ex(address)  # on loopback it stands by now: no need to wait for an event
+        if code in _CONNECTING:
             self._wait_writable()
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
+        if code and code != errno.EISCONN:
             raise OSError(code, os.strerror(code))
+
+    def _shake_hands(self, handshakes: Sequence[Callable[[Any], Handshake]]) -> None:
+        for begin in handshakes:
+            handshake = begin(self._sock)
+            while (ready := handshake.advance()) is None:
+                if not self._wait(now_ns() + self._limits.idle_ns):
+                    raise Ended("ERR_SOCKET_TIMEOUT")
+            self._sock, self._send, self._recvmsg = ready, ready.send, ready.recvmsg
 
     def close(self) -> None:
         """Give everything back; safe to repeat."""
@@ -214,9 +261,9 @@ class Connection:
             self._io.close()
             self._sock.close()
 
-    def fresh_enough(self) -> bool:
+    def fresh_enough(self, at_ns: int) -> bool:
         """Whether it may be used again: kept alive, not idle too long, and not closed by the peer meanwhile."""
-        idle_ns = now_ns() - self.last_used_ns
+        idle_ns = at_ns - self.last_used_ns
         if not self.usable or idle_ns > IDLE_CLOSE_NS:
             return False
         if idle_ns < _PROBE_AFTER_NS:
@@ -230,7 +277,7 @@ class Connection:
         return False  # closed, or bytes that nobody asked for
 
     def exchange(
-        self, request: bytes, started_ns: int, connected_ns: int, *, reused: bool, head_only: bool, want_body: bool
+        self, request: bytes, started_ns: int, connected_ns: int, reused: bool, head_only: bool, want_body: bool
     ) -> Exchange | Failure:
         """Send the request's bytes, read the answer. Usable again afterwards only if `usable` says so."""
         self._resume = getcurrent().switch
@@ -238,7 +285,7 @@ class Connection:
         try:
             written_ns = now_ns()
             try:
-                sent = self._sock.send(request)
+                sent = self._send(request)
             except BlockingIOError:
                 sent = 0
             if sent != len(request):
@@ -247,24 +294,52 @@ class Connection:
             return Failure(error_name(error), "send", started_ns, connected_ns, now_ns())
         except Ended as ended:
             return Failure(ended.name, "send", started_ns, connected_ns, now_ns())
-        answer = Exchange(0, b"", b"", 0, reused, False, started_ns, connected_ns, written_ns, 0, 0, self.setup_ns)
-        return self._receive(answer, head_only, want_body)
-
-    def _receive(self, answer: Exchange, head_only: bool, want_body: bool) -> Exchange | Failure:
-        """Fill in the answer."""
-        reader: ResponseReader | None = None
         try:
-            data = self._first_read(answer)
-            common = None if head_only else parse_common(data)
-            if common is not None:
-                answer.status, end, self.usable = common
-                answer.head = data[:end]
-                answer.body_bytes = len(data) - end
-                if want_body:
-                    answer.body = data[end:]
-                answer.last_byte_ns = self.last_used_ns = now_ns()
-                return answer
-            reader = ResponseReader(head_only=head_only, want_body=want_body)
+            data, first_byte_ns, read_ns, stamped = self._first_read(written_ns)
+        except OSError as error:
+            return Failure(error_name(error), "receive", started_ns, connected_ns, now_ns())
+        except Ended as ended:
+            return Failure(ended.name, "receive", started_ns, connected_ns, now_ns())
+        head = None if head_only else parse_common(data)
+        if head is None:
+            answer = Exchange(
+                0, b"", b"", 0, reused, stamped,
+                started_ns, connected_ns, written_ns, first_byte_ns, read_ns, self.setup_ns, _NO_HEAD,
+            )  # fmt: skip
+            return self._receive(answer, data, head_only, want_body)
+        self.usable = head.keep_alive
+        self.last_used_ns = read_ns
+        body_at = len(head.raw)
+        return Exchange(
+            head.status, head.raw, data[body_at:] if want_body else b"", len(data) - body_at, reused, stamped,
+            started_ns, connected_ns, written_ns, first_byte_ns, read_ns, self.setup_ns, head,
+        )  # fmt: skip
+
+    def _first_read(self, written_ns: int) -> tuple[bytes, int, int, bool]:
+        """The first bytes of the answer: (bytes, their instant, the clock after the read, kernel-stamped).
+
+        Raises OSError, Ended.
+        """
+        while True:
+            if not self._wait(written_ns + self._head_limit_ns):
+                raise Ended("ETIMEDOUT" if self._head_limit_ns == self._limits.response_ns else "ERR_SOCKET_TIMEOUT")
+            try:
+                data, stamps, _, _ = self._recvmsg(_FIRST_READ_BYTES, _STAMP_ROOM)
+            except BlockingIOError:
+                continue
+            read_ns = now_ns()
+            if stamps:
+                seconds, nanoseconds = _unpack_stamp(stamps[0][2])
+                stamp_ns = seconds * 1_000_000_000 + nanoseconds - self._wall.wall_ns
+                # Outside these bounds the wall clock was set meanwhile, and the stamp means nothing.
+                if written_ns <= stamp_ns <= read_ns:
+                    return data, stamp_ns, read_ns, True
+            return data, read_ns, read_ns, False
+
+    def _receive(self, answer: Exchange, data: bytes, head_only: bool, want_body: bool) -> Exchange | Failure:
+        """Fill in an answer that the fast path does not know, whose first bytes are read."""
+        reader = ResponseReader(head_only=head_only, want_body=want_body)
+        try:
             self._read_rest(reader, data, answer.written_ns)
         except OSError as error:
             return self._broken(error_name(error), answer, reader)
@@ -273,36 +348,15 @@ class Connection:
         self.usable = reader.keep_alive
         return self._filled(answer, reader)
 
-    def _broken(self, name: str, answer: Exchange, reader: ResponseReader | None) -> Failure:
-        partial = self._filled(answer, reader) if reader is not None and reader.status else None
+    def _broken(self, name: str, answer: Exchange, reader: ResponseReader) -> Failure:
+        partial = self._filled(answer, reader) if reader.status else None
         return Failure(name, "receive", answer.started_ns, answer.connected_ns, now_ns(), partial)
 
     def _filled(self, answer: Exchange, reader: ResponseReader) -> Exchange:
-        answer.status, answer.head = reader.status, reader.head
+        answer.status, answer.head, answer.facts = reader.status, reader.head, Head.of(reader.head)
         answer.body, answer.body_bytes = reader.body, reader.body_bytes
         answer.last_byte_ns = self.last_used_ns = now_ns()
         return answer
-
-    def _first_read(self, answer: Exchange) -> bytes:
-        """The first bytes of the answer, their instant noted in it. Raises OSError, Ended."""
-        written_ns = answer.written_ns
-        limits = self._limits
-        while True:
-            if not self._wait(written_ns + min(limits.response_ns, limits.idle_ns)):
-                raise Ended("ETIMEDOUT" if limits.response_ns <= limits.idle_ns else "ERR_SOCKET_TIMEOUT")
-            try:
-                data, stamps, _, _ = self._sock.recvmsg(_FIRST_READ_BYTES, _STAMP_ROOM)
-            except BlockingIOError:
-                continue
-            answer.first_byte_ns = now_ns()
-            if stamps:
-                seconds, nanoseconds = _unpack_stamp(stamps[0][2])
-                stamp_ns = seconds * 1_000_000_000 + nanoseconds - self._wall.wall_ns
-                # Outside these bounds the wall clock was set meanwhile, and the stamp means nothing.
-                if written_ns <= stamp_ns <= answer.first_byte_ns:
-                    answer.first_byte_ns = stamp_ns
-                    answer.stamped = True
-            return data
 
     def _read_rest(self, reader: ResponseReader, data: bytes, written_ns: int) -> None:
         """Feed the reader until the answer is whole. Raises OSError, Ended, BadResponse."""
@@ -353,7 +407,7 @@ class Connection:
         ordinary exchange, over long before, never touches it.
         """
         self._deadline_ns = deadline_ns
-        if not 0 < self._fires_ns <= deadline_ns:
+        if self._fires_ns > deadline_ns:
             self._arm(deadline_ns)
         io = self._io
         io.start(self._resume, True)
@@ -372,7 +426,7 @@ class Connection:
         self._timer.start(self._on_timer, update=True)
 
     def _on_timer(self) -> None:
-        self._fires_ns = 0
+        self._fires_ns = _NEVER_NS
         if not self._waiting:
             return
         if now_ns() < self._deadline_ns:
@@ -381,16 +435,20 @@ class Connection:
             self._resume(False)
 
 
+DIRECT = Route()
+
+
 class Connections:
     """A virtual user's connections: one kept alive for each origin, opened when first used."""
 
-    __slots__ = ("_kept", "_limits", "_resolver", "_wall")
+    __slots__ = ("_kept", "_limits", "_resolver", "_route", "_wall")
 
-    def __init__(self, resolver: Resolver, limits: Limits, wall: WallOffset) -> None:
+    def __init__(self, resolver: Resolver, limits: Limits, wall: WallOffset, route: Route = DIRECT) -> None:
         self._kept: dict[Origin, Connection] = {}
         self._resolver = resolver
         self._limits = limits
         self._wall = wall
+        self._route = route
 
     def exchange(
         self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True
@@ -398,12 +456,12 @@ class Connections:
         """One exchange with the origin, over its kept connection or a new one."""
         started_ns = connected_ns = now_ns()
         connection = self._kept.get(origin)
-        reused = connection is not None and connection.fresh_enough()
+        reused = connection is not None and connection.fresh_enough(started_ns)
         if not reused:
             if connection is not None:
                 connection.close()
             try:
-                connection = Connection.open(origin, self._resolver, self._limits, self._wall)
+                connection = Connection.open(origin, self._resolver, self._limits, self._wall, self._route)
             except OSError as error:
                 return Failure(error_name(error), "connect", started_ns, 0, now_ns())
             except Ended as ended:
@@ -411,9 +469,7 @@ class Connections:
             self._kept[origin] = connection
             connected_ns = now_ns()
         assert connection is not None  # noqa: S101 - for the type checker: reused or just opened
-        return connection.exchange(
-            request, started_ns, connected_ns, reused=reused, head_only=method_is_head, want_body=want_body
-        )
+        return connection.exchange(request, started_ns, connected_ns, reused, method_is_head, want_body)
 
     def close(self) -> None:
         """Close all of them."""

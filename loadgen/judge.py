@@ -128,7 +128,7 @@ class Judge:
         self._recorder.sample("http.total", (result.last_byte_ns - result.started_ns) / 1e6)
 
     def _server_timing(self, name: str, result: Exchange) -> None:
-        value = result.header("server-timing") if b"\nserver-timing:" in result.head.lower() else None
+        value = result.header("server-timing") if result.facts.server_timing else None
         if value is not None:
             total = _TOTAL.search(value)
             self._recorder.sample(f"{self._metrics.namespace}.server-timing.{name}", float(total[1]) if total else -1.0)

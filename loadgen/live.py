@@ -174,10 +174,11 @@ class LiveServer:
         number = 0
         while True:
             now = self._snapshot()
-            number += 1
-            self._history.append((number, json.dumps(with_rates(now, self._last), allow_nan=False)))
-            self._last = now
-            self._announce()
+            if self._last is None or now["elapsed_s"] != self._last["elapsed_s"]:
+                number += 1
+                self._history.append((number, json.dumps(with_rates(now, self._last), allow_nan=False)))
+                self._last = now
+                self._announce()
             gevent.sleep(self._every_s)
 
     def _end_watch(self) -> None:

@@ -1,15 +1,17 @@
 """Files what happened: exchanges into columns, columns into counters, rates and sketches of 10-second periods.
 
-The hot path appends plain numbers to arrays and does no arithmetic; `flush` turns the columns into sketches with numpy, a
-few thousand rows at a time. An event belongs to the period of its own instant: a request may be counted in one period and
-its answer in the next. Greenlets do not preempt and nothing here waits, so there is no lock.
+The hot path appends plain numbers to columns and does no arithmetic; `flush` turns the columns into counters and sketches
+with numpy. A column is flushed when it is full, after so few rows that the pause (about half a millisecond) delays nobody.
+An event belongs to the period of its own instant: a request may be counted in one period and its answer in the next.
+Greenlets do not preempt and nothing here waits, so there is no lock.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from struct import Struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,11 +26,38 @@ if TYPE_CHECKING:
     from loadgen.exchange import Exchange
 
 _PERIOD_NS = PERIOD_MS * 1_000_000
-_FLUSH_ROWS = 4096
+_FLUSH_ROWS = 2048
+_PARTS_MAX = 16
 _LATE_NS = 10_000_000
+NO_ENDPOINT = -1
+"""In place of an endpoint's number."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Rows = NDArray[np.bool_] | slice
+
+
+class _Table:
+    """Rows of whole numbers in one piece of memory. Adding one is written out where it is done, for speed:
+    `pack(buffer, end, ...)`, then `end += row`; when `end` is `size`, it must be taken.
+    """
+
+    __slots__ = ("buffer", "columns", "end", "pack", "row", "size")
+
+    def __init__(self, columns: int) -> None:
+        layout = Struct(f"{columns}q")
+        self.columns = columns
+        self.row = layout.size
+        self.size = self.row * _FLUSH_ROWS
+        self.buffer = bytearray(self.size)
+        self.end = 0
+        self.pack = layout.pack_into
+
+    def take(self) -> Ints:
+        """All rows; none are left."""
+        rows = np.frombuffer(self.buffer, np.int64, self.end // 8).reshape(-1, self.columns).copy()
+        self.end = 0
+        return rows
 
 
 class _Bucket:
@@ -45,8 +74,11 @@ class _Bucket:
         self.counters[name] = self.counters.get(name, 0) + n
         self.counted = _span(self.counted, first_ns, last_ns)
 
-    def sample(self, name: str, values_ms: Floats, first_ns: int, last_ns: int) -> None:
-        self.sketches[name].append(Sketch.of(values_ms))
+    def sample(self, name: str, sketch: Sketch, first_ns: int, last_ns: int) -> None:
+        parts = self.sketches[name]
+        parts.append(sketch)
+        if len(parts) == _PARTS_MAX:
+            parts[:] = [Sketch.merged(parts)]
         self.sampled = _span(self.sampled, first_ns, last_ns)
 
     def request(self, count: int, first_ns: int, last_ns: int) -> None:
@@ -89,11 +121,14 @@ class Recorder:
         self._shown: set[int] = set()
         self._endpoints: list[tuple[str, str]] = []
         self._requested_ns = array("q")
-        self._answers = array("q")  # rows of status, written, first byte, last byte, intended, body bytes
-        self._finals = array("q")  # rows of endpoint, status, written, first byte
+        self._answers = _Table(8)  # status, written, first byte, last byte, intended, body bytes, endpoint, stamped
+        self._finals = _Table(4)  # endpoint, status, written, first byte
+        self._counts: dict[tuple[str, int], array[int]] = {}
         self._samples: dict[str, tuple[array[int], array[float]]] = {}
+        self.request: Callable[[int], None] = self._requested_ns.append
+        """A request object was created (each redirect hop too), at that instant."""
         self.requests = self.responses = self.errors = self.stamped = 0
-        """Running totals: requests and responses at the last flush, errors and kernel-stamped answers at once."""
+        """Running totals at the last flush: requests, responses, errors, kernel-stamped answers."""
 
     def endpoint(self, name: str, namespace: str = names.ENDPOINT) -> int:
         """A number for an endpoint's name, to be given to `endpoint_response`."""
@@ -102,38 +137,45 @@ class Recorder:
             self._endpoints.append(metric)
         return self._endpoints.index(metric)
 
-    def request(self, at_ns: int) -> None:
-        """A request object was created (each redirect hop too)."""
-        self._requested_ns.append(at_ns)
+    def response(self, answer: Exchange, intended_ns: int = 0, endpoint: int = NO_ENDPOINT) -> None:
+        """An answer's head arrived; `intended_ns` is when the plan wanted its request started (0: when it was).
 
-    def response(self, answer: Exchange, intended_ns: int = 0) -> None:
-        """An answer's head arrived; `intended_ns` is when the plan wanted its request started (0: when it was)."""
-        self._answers.extend((
-            answer.status, answer.written_ns, answer.first_byte_ns, answer.last_byte_ns,
-            intended_ns or answer.started_ns, answer.body_bytes,
-        ))  # fmt: skip
-        self.stamped += answer.stamped
-        if b"erver-" in answer.head:
+        `endpoint`: it is also the final answer of a request to that endpoint.
+        """
+        table = self._answers
+        table.pack(
+            table.buffer, table.end, answer.status, answer.written_ns, answer.first_byte_ns, answer.last_byte_ns,
+            intended_ns or answer.started_ns, answer.body_bytes, endpoint, answer.stamped,
+        )  # fmt: skip
+        table.end += table.row
+        if answer.facts.server_timing:
             self._server_timing(answer)
-        if len(self._requested_ns) > _FLUSH_ROWS:
-            self.flush()
+        if table.end == table.size:
+            self._flush_requests()
+            self._flush_answers()
 
     def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
-        """The final answer of a request to that endpoint."""
-        self._finals.extend((endpoint, answer.status, answer.written_ns, answer.first_byte_ns))
+        """The final answer of a request to that endpoint, where `response` was not told."""
+        table = self._finals
+        table.pack(table.buffer, table.end, endpoint, answer.status, answer.written_ns, answer.first_byte_ns)
+        table.end += table.row
+        if table.end == table.size:
+            self._flush_finals()
 
     def count(self, name: str, n: int = 1) -> None:
         """Counter event, now."""
-        at_ns = now_ns() + self._wall.wall_ns
-        self._bucket(at_ns // _PERIOD_NS).count(name, n, at_ns, at_ns)
-        if name.startswith(names.ERRORS):
-            self.errors += n
+        column = self._counts.get((name, n))
+        if column is None:
+            column = self._counts[name, n] = array("q")
+        column.append(now_ns())
 
     def sample(self, name: str, value_ms: float) -> None:
         """One value of a summary, now."""
         at, values = self._samples.get(name) or self._samples.setdefault(name, (array("q"), array("d")))
         at.append(now_ns())
         values.append(value_ms)
+        if len(at) == _FLUSH_ROWS:
+            self._flush_samples(name)
 
     def started(self, intended_ns: int) -> None:
         """A VU started, which the plan wanted at `intended_ns`."""
@@ -144,15 +186,18 @@ class Recorder:
 
     def flush(self) -> None:
         """Turn all columns into counters and sketches."""
+        self._flush_counts()
         self._flush_requests()
         self._flush_answers()
         self._flush_finals()
-        for name, (at, values) in self._samples.items():
-            if at:
-                value = np.frombuffer(values, np.float64)
-                for bucket, rows, when in self._by_bucket(np.frombuffer(at, np.int64)):
-                    bucket.sample(name, value[rows], int(when.min()), int(when.max()))
-                self._samples[name] = array("q"), array("d")
+        for name in self._samples:
+            self._flush_samples(name)
+
+    def drain(self) -> list[Period]:
+        """Everything filed since the last call and no longer kept here: periods to be merged with those of other calls."""
+        self.flush()
+        buckets, self._buckets = self._buckets, {}
+        return [buckets[start].period(start * PERIOD_MS) for start in sorted(buckets)]
 
     def over(self, grace_ns: int) -> Iterator[Period]:
         """Periods that ended at least `grace_ns` ago and were not given by this method before."""
@@ -178,63 +223,108 @@ class Recorder:
             found = self._buckets[start] = _Bucket()
         return found
 
-    def _by_bucket(self, at_ns: Ints) -> Iterator[tuple[_Bucket, NDArray[np.bool_], Ints]]:
-        """Rows of each period: (bucket, mask, epoch instants of these rows)."""
+    def _by_bucket(self, at_ns: Ints) -> Iterator[tuple[_Bucket, Rows, int, int]]:
+        """Rows of each period: (bucket, which rows, first and last of their instants)."""
+        if not len(at_ns):
+            return
         wall_ns = at_ns + self._wall.wall_ns
+        first_ns, last_ns = int(wall_ns.min()), int(wall_ns.max())
+        if first_ns // _PERIOD_NS == last_ns // _PERIOD_NS:
+            yield self._bucket(first_ns // _PERIOD_NS), slice(None), first_ns, last_ns
+            return
         starts = wall_ns // _PERIOD_NS
         for start in np.unique(starts):
             rows = starts == start
-            yield self._bucket(int(start)), rows, wall_ns[rows]
+            when = wall_ns[rows]
+            yield self._bucket(int(start)), rows, int(when.min()), int(when.max())
+
+    def _flush_counts(self) -> None:
+        for (name, n), column in self._counts.items():
+            at_ns = _taken(column)
+            for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns):
+                bucket.count(name, n * len(at_ns[rows]), first_ns, last_ns)
+            if name.startswith(names.ERRORS):
+                self.errors += n * len(at_ns)
 
     def _flush_requests(self) -> None:
-        if self._requested_ns:
-            self.requests += len(self._requested_ns)
-            for bucket, _, when in self._by_bucket(np.frombuffer(self._requested_ns, np.int64)):
-                bucket.request(len(when), int(when.min()), int(when.max()))
-            self._requested_ns = array("q")
+        at_ns = _taken(self._requested_ns)
+        self.requests += len(at_ns)
+        for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns):
+            bucket.request(len(at_ns[rows]), first_ns, last_ns)
 
     def _flush_answers(self) -> None:
-        if not self._answers:
-            return
-        table = np.frombuffer(self._answers, np.int64).reshape(-1, 6)
-        self._answers = array("q")
+        table = self._answers.take()
         self.responses += len(table)
-        for bucket, rows, when in self._by_bucket(table[:, 2]):
-            first_at, last_at = int(when.min()), int(when.max())
-            status, written, first_byte, last_byte, intended, _ = table[rows].T
-            for code, n in zip(*np.unique(status, return_counts=True), strict=True):
-                bucket.count(f"{names.CODES}{code}", int(n), first_at, last_at)
-            bucket.count(names.RESPONSES, len(when), first_at, last_at)
+        self.stamped += int(table[:, 7].sum())
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 2]):
+            status, written, first_byte, last_byte, intended, _, endpoint, _ = table[rows].T
             waited_ms = (first_byte - written) / 1e6
-            bucket.sample(names.RESPONSE_TIME, waited_ms, first_at, last_at)
-            for klass in np.unique(status // 100):
-                if klass > 1:
-                    values = waited_ms[status // 100 == klass]
-                    bucket.sample(names.status_class(int(klass) * 100), values, first_at, last_at)
-            bucket.sample(names.INTENDED, (last_byte - intended) / 1e6, first_at, last_at)
-        for bucket, rows, when in self._by_bucket(table[:, 3]):
-            bucket.count(names.DOWNLOADED_BYTES, int(table[rows, 5].sum()), int(when.min()), int(when.max()))
+            sketch = Sketch.of(waited_ms)
+            for code, n in _tally(status):
+                bucket.count(f"{names.CODES}{code}", n, first_ns, last_ns)
+            bucket.count(names.RESPONSES, len(status), first_ns, last_ns)
+            bucket.sample(names.RESPONSE_TIME, sketch, first_ns, last_ns)
+            for hundreds, part in _parted(waited_ms, status // 100, sketch):
+                if hundreds > 1:
+                    bucket.sample(names.status_class(hundreds * 100), part, first_ns, last_ns)
+            bucket.sample(names.INTENDED, Sketch.of((last_byte - intended) / 1e6), first_ns, last_ns)
+            self._endpoint_figures(bucket, endpoint, status, waited_ms, sketch, first_ns, last_ns)
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 3]):
+            bucket.count(names.DOWNLOADED_BYTES, int(table[rows, 5].sum()), first_ns, last_ns)
 
     def _flush_finals(self) -> None:
-        if not self._finals:
-            return
-        table = np.frombuffer(self._finals, np.int64).reshape(-1, 4)
-        self._finals = array("q")
-        for bucket, rows, when in self._by_bucket(table[:, 3]):
-            first_at, last_at = int(when.min()), int(when.max())
+        table = self._finals.take()
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 3]):
             endpoint, status, written, first_byte = table[rows].T
-            for number in np.unique(endpoint):
-                time_name, code_name = self._endpoints[number]
-                here = endpoint == number
-                for code, n in zip(*np.unique(status[here], return_counts=True), strict=True):
-                    bucket.count(f"{code_name}{code}", int(n), first_at, last_at)
-                bucket.sample(time_name, (first_byte[here] - written[here]) / 1e6, first_at, last_at)
+            waited_ms = (first_byte - written) / 1e6
+            self._endpoint_figures(bucket, endpoint, status, waited_ms, Sketch.of(waited_ms), first_ns, last_ns)
+
+    def _endpoint_figures(
+        self, bucket: _Bucket, endpoint: Ints, status: Ints, waited_ms: Floats, whole: Sketch, first_ns: int, last_ns: int
+    ) -> None:
+        """Codes and times of each endpoint; `whole` is the sketch of all of `waited_ms`."""
+        for number, part in _parted(waited_ms, endpoint, whole):
+            if number == NO_ENDPOINT:
+                continue
+            time_name, code_name = self._endpoints[number]
+            for code, n in _tally(status[endpoint == number]):
+                bucket.count(f"{code_name}{code}", n, first_ns, last_ns)
+            bucket.sample(time_name, part, first_ns, last_ns)
+
+    def _flush_samples(self, name: str) -> None:
+        at, values = self._samples[name]
+        value_ms = np.array(values, np.float64)
+        del values[:]
+        for bucket, rows, first_ns, last_ns in self._by_bucket(_taken(at)):
+            bucket.sample(name, Sketch.of(value_ms[rows]), first_ns, last_ns)
 
     def _server_timing(self, answer: Exchange) -> None:
         for field, value in answer.headers():
             if field.lower() == "server-timing":
                 for name, duration_ms in server_timing(value):
                     self.sample(names.SERVER + name, duration_ms)
+
+
+def _taken(column: array[int]) -> Ints:
+    """What is in a column, which is empty afterwards."""
+    values = np.array(column, np.int64)
+    del column[:]
+    return values
+
+
+def _tally(status: Ints) -> Iterator[tuple[int, int]]:
+    """(status, how often)."""
+    counts = np.bincount(status)
+    return ((int(code), int(counts[code])) for code in np.flatnonzero(counts))
+
+
+def _parted(values: Floats, labels: Ints, whole: Sketch) -> Iterator[tuple[int, Sketch]]:
+    """(label, sketch of the values that have it). Most often all have the same: then it is `whole`."""
+    if labels.min() == labels.max():
+        yield int(labels[0]), whole
+        return
+    for label in np.unique(labels):
+        yield int(label), Sketch.of(values[labels == label])
 
 
 def server_timing(value: str) -> Iterator[tuple[str, float]]:

@@ -17,6 +17,7 @@ from loadgen.draft import Draft
 from loadgen.exchange import Exchange, Failure, Origin
 from loadgen.judge import Judge
 from loadgen.message import Address, BadRequestError, Outgoing, redirected
+from loadgen.recorder import NO_ENDPOINT
 from loadgen.script import model
 from loadgen.script.expressions import compile_expression
 from loadgen.script.template import compile_template
@@ -81,8 +82,9 @@ class _Request:
         origin = outgoing.address.origin
         is_head, want_body = outgoing.method == "HEAD", self._judge.want_body
         recorder = self._recorder
-        created, answered, final = recorder.request, recorder.response, recorder.endpoint_response
+        created, answered = recorder.request, recorder.response
         endpoint = self._judge.endpoint(self._judge.endpoint_name(outgoing, {}))
+        filed_under = NO_ENDPOINT if endpoint is None else endpoint
         judges = self._judge.busy()
         follows = self._follows
 
@@ -94,15 +96,17 @@ class _Request:
             result = vu.exchange(origin, data, method_is_head=is_head, want_body=want_body)
             if isinstance(result, Failure):
                 raise self._judge.failed(vu, result, outgoing)
+            facts = result.facts
+            if facts.plain and not judges:
+                answered(result, vu.intended_ns, filed_under)
+                vu.intended_ns = 0
+                return
             answered(result, vu.intended_ns)
             vu.intended_ns = 0
-            head = result.head.lower()
-            if b"\nset-cookie:" in head or (300 <= result.status < 400 and follows):
+            if facts.sets_cookie or (300 <= result.status < 400 and follows):
                 self._after_answer(vu, outgoing, result, 0)
-            elif judges or b"\nserver-timing:" in head:
+            else:
                 self._judge.final(vu, outgoing, result)
-            elif endpoint is not None:
-                final(endpoint, result)
 
         return act
 
@@ -161,7 +165,7 @@ class _Request:
         self._exchange(vu, outgoing.followed(address, result.status), hop + 1, with_jar=with_jar)
 
     def _keep_cookies(self, vu: Vu, result: Exchange, address: Address) -> None:
-        if b"\nset-cookie:" not in result.head.lower():
+        if not result.facts.sets_cookie:
             return
         vu.cookies_on = True
         vu.jar = vu.jar or Jar()

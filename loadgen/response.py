@@ -7,12 +7,15 @@ else goes to httptools, which is llhttp, the parser of Node.js and so of Artille
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import httptools
 
 MAX_HEAD_BYTES = 16 * 1024
 """Node's limit for a response's head; more is HPE_HEADER_OVERFLOW."""
 
 _KNOWN_HEADS_MAX = 512
+_LENGTH_DIGITS_MAX = 18
 
 _ERROR_NAMES = (
     ("Expected HTTP/", "HPE_INVALID_CONSTANT"),
@@ -33,46 +36,76 @@ class BadResponse(Exception):
         self.name = name
 
 
-_known_heads: dict[bytes, tuple[int, int, bool] | None] = {}
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a response's head says, found out once: a server repeats itself, so that most heads were seen before."""
+
+    raw: bytes
+    """As sent, the empty line included."""
+    length: int | None
+    """Of the body, where one Content-Length alone frames it; None leaves the framing to the complete parser."""
+    status: int
+    keep_alive: bool
+    """Meaningful with a `length`."""
+    sets_cookie: bool
+    server_timing: bool
+    """Whether there is a Server-Timing field."""
+    plain: bool
+    """No cookie, no Server-Timing and no redirect: nobody needs to look into it."""
+
+    @classmethod
+    def of(cls, raw: bytes) -> Head:
+        """Of a head in bytes; those seen lately are looked up."""
+        known = _known_heads.get(raw)
+        if known is None:
+            if len(_known_heads) >= _KNOWN_HEADS_MAX:
+                _known_heads.clear()
+            known = _known_heads[raw] = _read_head(raw)
+        return known
 
 
-def parse_common(data: bytes) -> tuple[int, int, bool] | None:
-    """(status, length of the head with its empty line, keep-alive) of a whole common response; None for any other bytes."""
-    end = data.find(b"\r\n\r\n") + 4
-    if end < 4:
-        return None
-    head = data[:end]
-    try:
-        known = _known_heads[head]
-    except KeyError:
-        if len(_known_heads) >= _KNOWN_HEADS_MAX:
-            _known_heads.clear()
-        known = _known_heads[head] = _common_head(head.lower())
-    if known is None or len(data) != end + known[1]:
-        return None
-    return known[0], end, known[2]
+_known_heads: dict[bytes, Head] = {}
 
 
-def _common_head(head: bytes) -> tuple[int, int, bool] | None:
-    """(status, content length, keep-alive) of a lower-cased head, None if its framing is any but one Content-Length."""
-    status = head[9:12]
-    if (
-        head[:9] not in (b"http/1.1 ", b"http/1.0 ")
-        or not status.isdigit()
-        or status < b"200"
-        or status in (b"204", b"304")
-    ):
+def _read_head(raw: bytes) -> Head:
+    head = raw.lower()
+    digits = head[9:12]
+    status = int(digits) if digits.isdigit() else 0
+    sets_cookie, timed = b"\nset-cookie:" in head, b"\nserver-timing:" in head
+    at = head.find(b"\r\nconnection:")
+    connection = head[at + 13 : head.index(b"\r\n", at + 2)] if at >= 0 else b""
+    keep_alive = b"keep-alive" in connection if head[:9] == b"http/1.0 " else b"close" not in connection
+    plain = not (sets_cookie or timed or 300 <= status < 400)
+    return Head(raw, _common_length(head, status), status, keep_alive, sets_cookie, timed, plain)
+
+
+def _common_length(head: bytes, status: int) -> int | None:
+    """The content length that a lower-cased head gives; None if its framing is any but one Content-Length."""
+    if head[:9] not in (b"http/1.1 ", b"http/1.0 ") or status < 200 or status in (204, 304):
         return None
     at = head.find(b"\r\ncontent-length:")
     if at < 0 or b"\r\ncontent-length:" in head[at + 2 :] or b"\r\ntransfer-encoding:" in head:
         return None
     length = head[at + 17 : head.index(b"\r\n", at + 2)].strip()
-    if not length.isdigit():
+    return int(length) if length.isdigit() and len(length) <= _LENGTH_DIGITS_MAX else None
+
+
+_latest: tuple[bytes, Head | None] = (b"", None)
+
+
+def parse_common(data: bytes) -> Head | None:
+    """The head of a whole common response; None for any other bytes. The body is what follows `len(head.raw)` bytes."""
+    global _latest  # noqa: PLW0603 - one look at the answer before this one saves all others: they are often the same bytes
+    if data == _latest[0]:
+        return _latest[1]
+    end = data.find(b"\r\n\r\n") + 4
+    if end < 4:
         return None
-    at = head.find(b"\r\nconnection:")
-    connection = head[at + 13 : head.index(b"\r\n", at + 2)] if at >= 0 else b""
-    keep_alive = b"keep-alive" in connection if head[:9] == b"http/1.0 " else b"close" not in connection
-    return int(status), int(length), keep_alive
+    head = Head.of(data[:end])
+    if head.length is None or len(data) != end + head.length:
+        return None
+    _latest = data, head
+    return head
 
 
 class ResponseReader:

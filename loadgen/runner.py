@@ -42,6 +42,8 @@ class Run:
     """Of a closed run."""
     refused: str | None = None
     """Error of a closed run that was given up because nothing answered."""
+    served: tuple[int, ...] = ()
+    """Answers to each user of a closed run, within its time."""
     expectation_failed: bool = False
     """Some expectation of the script did not hold."""
 
@@ -81,7 +83,7 @@ def run_ab(workload: Workload, live: Live) -> Run:
         samples = closed.run(live)
     ab = AbReport.of(samples).to_json()
     report = recorder.report(extras(watch, recorder, "closed", partial=bool(signals), ab=ab))
-    return Run(report, signals[0] if signals else None, samples, closed.refused)
+    return Run(report, signals[0] if signals else None, samples, closed.refused, tuple(closed.served))
 
 
 def new_run_id(given: str | None = None) -> str:

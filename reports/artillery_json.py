@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from operator import itemgetter
 from typing import Any, TypeVar
 
 import orjson
 
-from reports.json_values import a_list, an_object, document, each, number, whole
+from reports.json_values import Later, a_list, an_object, document, each, number, whole
 from reports.model import FORMAT_VERSION, SUMMARY_KEYS, Extras, Period, Rate, Report, ReportError, Summary
 from reports.names import beyond_artillery
 from reports.sketch import Sketch
@@ -56,7 +57,8 @@ def from_json(text: str) -> Report:
     """A report from Artillery's document: ours, a real one of any 2.0 release, or one with only some of the keys.
 
     What the document does not carry is absent from the report; nulls count as absent. Raises ReportError (one
-    line) for a text that is no such document.
+    line) for a text that is no such document. Distributions of periods are read when they are asked for: that raises
+    ReportError where one of them is malformed.
     """
     found = document(text)
     if not isinstance(found.get("aggregate"), dict):
@@ -75,7 +77,8 @@ def from_json(text: str) -> Report:
     )
     latest = max((p.start_ms for p in periods), default=0)
     total = _period(found["aggregate"], ours.get("aggregate"), "aggregate", latest)
-    return Report(total, periods, extras)
+    read_now = replace(total, summaries=dict(total.summaries), sketches=dict(total.sketches))
+    return Report(read_now, periods, extras)
 
 
 # Writing
@@ -177,13 +180,18 @@ def _counts(value: Any, place: str) -> dict[str, int]:
     return dict(items) if {int}.issuperset(map(type, items.values())) else each(items, place, whole)
 
 
-def _summaries(value: Any, place: str) -> dict[str, Summary]:
-    """Those that hold any figure: Artillery writes nulls for a distribution whose samples were no numbers."""
-    read = each(value, place, _summary)
-    return {name: summary for name, summary in read.items() if summary is not None}
+def _summaries(value: Any, place: str) -> dict[str, Any]:
+    """Those that hold any figure, unread: Artillery writes nulls for a distribution whose samples were no numbers."""
+    items = an_object(value, place)
+    kept = {name: item for name, item in items.items() if item is not None}
+    return {name: item for name, item in kept.items() if not isinstance(item, dict) or _holds_a_figure(item)}
 
 
-def _summary(value: Any, place: str) -> Summary | None:
+def _holds_a_figure(item: Mapping[str, Any]) -> bool:
+    return item.get("count") is not None or any(item.get(key) is not None for key in SUMMARY_KEYS)
+
+
+def _summary(value: Any, place: str) -> Summary:
     figures = an_object(value, place)
     if figures.keys() >= _ALL_FIGURES:  # as nearly always, and large documents have many
         row = _FIGURES(figures)
@@ -197,7 +205,7 @@ def _summary(value: Any, place: str) -> Summary | None:
             found[key] = whole(figure, f"{place}.count")
         elif type(figure) is not float:
             found[key] = float(number(figure, f"{place}.{key}"))
-    return Summary(**found) if found else None
+    return Summary(**found)
 
 
 def _sketch(value: Any, place: str) -> Sketch:
@@ -227,6 +235,7 @@ def _period(their_part: Any, our_part: Any, place: str, latest: int | None = Non
     """A period of the document with our part of it; `latest`: its start where it does not say one."""
     theirs, ours = an_object(their_part, place), an_object(our_part, f"poolbench {place}")
     summaries = theirs.get("summaries") or theirs.get("histograms")
+    sketches = {n: s for n, s in an_object(ours.get("sketches"), f"{place}.sketches").items() if s is not None}
     start = theirs.get("period", latest)
     if start is None:
         raise ReportError(f"{place} has no period")
@@ -235,9 +244,12 @@ def _period(their_part: Any, our_part: Any, place: str, latest: int | None = Non
         counters=_counts(theirs.get("counters"), f"{place}.counters")
         | _counts(ours.get("counters"), f"poolbench {place}.counters"),
         rates=_rates(theirs, ours, place),
-        summaries=_summaries(summaries, f"{place}.summaries")
-        | _summaries(ours.get("summaries"), f"poolbench {place}.summaries"),
-        sketches=each(ours.get("sketches"), f"{place}.sketches", _sketch),
+        summaries=Later(
+            _summaries(summaries, f"{place}.summaries") | _summaries(ours.get("summaries"), f"poolbench {place}.summaries"),
+            f"{place}.summaries",
+            _summary,
+        ),
+        sketches=Later(sketches, f"{place}.sketches", _sketch),
         **_instants(theirs, place),
     )
 

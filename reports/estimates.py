@@ -24,6 +24,9 @@ from reports.statistics import LEAST_PERIODS, Floats, Interval
 ASSUMED_VARIATION = 0.10
 """Standard deviation between runs, as a share of the figure, where a report does not let it be estimated."""
 
+BURSTS = 2.0
+"""How many times as far as independent ones error shares are supposed to stray where no periods tell."""
+
 LEAST_BEYOND = 10
 """A quantile with fewer samples on either side of it is decided by too few of them."""
 
@@ -95,7 +98,8 @@ class RunEstimates:
 
     def _of_periods(self, metric: str) -> PeriodBins | None:
         if metric not in self._bins:
-            sketches = [s for p in self._report.periods if (s := p.sketches.get(metric)) is not None and s.count]
+            sketches = [s for p in self._report.periods if (s := p.sketches.get(metric)) is not None]
+            sketches = [s for s in sketches if len(s.positive.counts) or s.count]
             usable = len(sketches) >= LEAST_PERIODS and len({s.relative_accuracy for s in sketches}) == 1
             self._bins[metric] = PeriodBins.of(sketches) if usable else None
         return self._bins[metric]
@@ -108,13 +112,13 @@ class RunEstimates:
         if not whole or not any(name in self._total.counters for name in of):
             return None
         exact = statistics.share_interval(min(count, whole), whole)
-        periods = [p for p in self._report.periods if _sum(p, of)]
-        if len(periods) < LEAST_PERIODS:
-            return Estimate(exact.widened(ASSUMED_VARIATION * exact.value))
-        parts = np.array([(_sum(p, counters), _sum(p, of)) for p in periods], np.float64)
-        varying = _of_ratio(parts[:, 0], parts[:, 1]).interval
-        wider = varying if varying and varying.high - varying.low > exact.high - exact.low else exact
-        return Estimate(wider, "periods")
+        parts = np.array([(_sum(p, counters), _sum(p, of)) for p in self._report.periods], np.float64).reshape(-1, 2)
+        parts = parts[parts[:, 1] > 0]
+        few = len(parts) < LEAST_PERIODS
+        least = _of_bursts(exact) if few else exact
+        varying = _of_ratio(parts[:, 0], parts[:, 1]).interval if len(parts) > 2 else None
+        wider = varying if varying and varying.high - varying.low > least.high - least.low else least
+        return Estimate(wider, "totals" if few else "periods")
 
     def rate(self, name: str) -> Estimate:
         """Of events per second. A first or last period counts for the seconds in which it measured."""
@@ -161,7 +165,7 @@ def ab_estimates(ab: AbReport) -> dict[str, Estimate]:
         value = getattr(ab, name)
         if value is not None:
             exact = statistics.share_interval(min(value, count), count)
-            found[f"ab.{name}"] = Estimate(exact.widened(ASSUMED_VARIATION * exact.value))
+            found[f"ab.{name}"] = Estimate(_of_bursts(exact))
     for row, figures in ab.rows.items():
         found |= _ab_row(row, figures, count)
     curve = {percentage / 100: float(ms) for percentage, ms in ab.percentiles.items()}
@@ -204,6 +208,12 @@ def _on_curve(curve: Mapping[float, float | None], q: float, value: float, count
     low, high = np.interp([q - reach, q + reach], [share for share, _ in known], [at for _, at in known])
     sampled = Interval(value, min(float(low), value), max(float(high), value))
     return Estimate(sampled.widened(sqrt((ASSUMED_VARIATION * value) ** 2 + 0.03**2)))
+
+
+def _of_bursts(exact: Interval) -> Interval:
+    """Errors come in bursts; where no periods show how much so, they are supposed to vary twice as much as alone."""
+    low, high = (exact.value + BURSTS * (end - exact.value) for end in (exact.low, exact.high))
+    return Interval(exact.value, low, high).widened(ASSUMED_VARIATION * exact.value)
 
 
 def _assumed(value: float, error: float) -> Estimate:

@@ -66,6 +66,8 @@ class Table:
     tools: bool = False
     choices: int | None = None
     """Column whose few values can be chosen from, beside the filter by text."""
+    prose: bool = False
+    """Cells hold sentences: where the page is narrow, each stands on lines of its own."""
 
 
 @dataclass(frozen=True, slots=True)

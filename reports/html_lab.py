@@ -70,20 +70,20 @@ def _claims(document: Mapping[str, Any]) -> Section:
     rows = tuple(
         (
             Cell(claim["claim"]),
+            Cell(claim["verdict"], tone=_VERDICTS.get(claim["verdict"], "")),
             Cell(claim["published"]),
             Cell(claim["measured"]),
-            Cell(claim["verdict"], tone=_VERDICTS.get(claim["verdict"], "")),
             Cell(claim["why"]),
             Cell(claim["criterion"]),
         )
         for claim in document.get("claims", ())
     )
-    columns = (Column("claim"), Column("published"), Column("measured here"), Column("verdict", "mark"), Column("why"),
+    columns = (Column("claim"), Column("verdict", "mark"), Column("published"), Column("measured here"), Column("why"),
                Column("criterion, set beforehand"))  # fmt: skip
     blocks: list[Block] = []
     if document.get("partial"):
         blocks.append(Text("The session was interrupted; what follows was measured until then.", "warn"))
-    blocks.append(Table("claims", "What the sources claim, and what was measured here", columns, rows))
+    blocks.append(Table("claims", "What the sources claim, and what was measured here", columns, rows, prose=True))
     blocks += [Text(str(note)) for note in document.get("notes", ())]
     return Section("claims", "Claims", tuple(blocks), menu="Claims")
 
@@ -108,9 +108,16 @@ def _overview(experiments: Mapping[str, Mapping[str, Any]]) -> Section:
         )
         for number, (key, found) in enumerate(experiments.items())
     )
-    numbers = ("requests", "seconds", "failed", "good/s", "backends at peak", "database CPU", "servers' CPU")
+    numbers = ("requests", "seconds", "failed", "good/s", "backends", "database CPU", "servers' CPU")
     columns = (Column("id"), Column("arrangement"), *(Column(n, "number") for n in numbers), Column("failures logged"))
-    table = Table("overview", "Seen from outside", columns, rows, "CPU is in shares of one core.", tools=True)
+    table = Table(
+        "overview",
+        "Seen from outside",
+        columns,
+        rows,
+        "Backends: most at once. CPU is in shares of one core.",
+        tools=True,
+    )
     chart = _rates(experiments)
     return Section("experiments", "Experiments", (*([Charts((chart,))] if chart else []), table), menu="Experiments")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from reports import names
-from reports.diff import Diff
+from reports.diff import Change, Diff, Verdict
 from reports.html_blocks import (
     ABSENT,
     Block,
@@ -58,8 +58,8 @@ _TIMES = (
 )
 _KEYS = ("count", "min", "mean", "p50", "p75", "p90", "p95", "p99", "p999", "max")
 _KEY_LABELS = {"count": "samples", "p999": "p99.9"}
-_SEVERITY = ("worse", "better", "no clear change", None, "not comparable")
-_VERDICT_TONES: Mapping[str | None, Tone] = {"worse": "bad", "better": "good"}
+_SEVERITY: Sequence[Verdict] = ("worse", "better", "no clear change", "not comparable")
+_VERDICT_TONES: Mapping[Verdict, Tone] = {"worse": "bad", "better": "good"}
 _GOOD = ("HTTP 1", "HTTP 2", "HTTP 3")
 _SCRIPT = "script"
 
@@ -172,26 +172,41 @@ def _ab_side_by_side(reports: Sequence[Named]) -> Iterator[tuple[Cell, ...]]:
 
 
 def _verdicts(diff: Diff, reports: Sequence[Named]) -> Section:
-    ranked = sorted(diff.rows, key=lambda row: _SEVERITY.index(row.verdict) if row.verdict in _SEVERITY else 0)
-    rows = tuple(
-        (
-            Cell(row.name),
-            amount_cell(row.old),
-            amount_cell(row.new),
-            Cell(_signed(row.change), row.change),
-            Cell(ABSENT if row.relative is None else f"{row.relative * 100:+.1f} %", row.relative),
-            Cell(row.verdict or "not judged", tone=_VERDICT_TONES.get(row.verdict, "")),
-        )
-        for row in ranked
-    )
+    ranked = sorted(diff.rows, key=lambda row: _SEVERITY.index(row.verdict))
     sides = [name for name, _ in reports]
     old, new = (sides[0], sides[1]) if len(sides) == 2 else ("old", "new")
     columns = (Column("metric"), Column(old, "number"), Column(new, "number"), Column("change", "number"),
-               Column("relative", "number"), Column("verdict", "mark"))  # fmt: skip
-    counts = {verdict: sum(r.verdict == verdict for r in diff.rows) for verdict in _SEVERITY}
-    told = ", ".join(f"{n} {verdict or 'not judged'}" for verdict, n in counts.items() if n)
+               Column("relative", "number"), Column("verdict", "mark"), Column("95 % interval of the change", "number"),
+               Column("reason"))  # fmt: skip
+    rows = tuple(_verdict_row(row) for row in ranked)
+    told = ", ".join(f"{n} {verdict}" for verdict in _SEVERITY if (n := sum(r.verdict == verdict for r in diff.rows)))
     table = Table("verdicts", "Every figure of both sides", columns, rows, "Times are in ms.", tools=True, choices=5)
-    return Section("verdicts", "What changed", (table,), lead=f"Of {len(diff.rows)} figures: {told}.", menu="Verdicts")
+    notes = [Text(note) for note in diff.notes]
+    return Section(
+        "verdicts", "What changed", (table, *notes), lead=f"Of {len(diff.rows)} figures: {told}.", menu="Verdicts"
+    )
+
+
+def _verdict_row(row: Change) -> tuple[Cell, ...]:
+    shown = _share if row.kind == "share" else amount
+    interval = ABSENT
+    if row.low is not None and row.high is not None:
+        bound = _share if row.kind in ("share", "counter") else amount
+        interval = f"{bound(row.low)} to {bound(row.high)}"
+    return (
+        Cell(row.name),
+        Cell(shown(row.old), row.old),
+        Cell(shown(row.new), row.new),
+        Cell(("+" if row.change is not None and row.change > 0 else "") + shown(row.change), row.change),
+        Cell(ABSENT if row.relative is None else f"{row.relative * 100:+.1f} %", row.relative),
+        Cell(row.verdict, tone=_VERDICT_TONES.get(row.verdict, "")),
+        Cell(interval, row.low),
+        Cell(row.reason),
+    )
+
+
+def _share(value: float | None) -> str:
+    return ABSENT if value is None else f"{value * 100:.2f} %"
 
 
 def _over_time(reports: Sequence[Named]) -> Section | None:
@@ -382,10 +397,6 @@ def _share_cell(part: int | None, whole: int | None) -> Cell:
 def _relative_cell(old: float | None, new: float | None) -> Cell:
     relative = (new - old) / abs(old) if old and new is not None else None
     return Cell(ABSENT if relative is None else f"{relative * 100:+.1f} %", relative)
-
-
-def _signed(change: float | None) -> str:
-    return f"+{amount(change)}" if change is not None and change > 0 else amount(change)
 
 
 def _duration(seconds: float) -> str:

@@ -57,9 +57,12 @@ def svg(chart: Chart) -> Markup:
     """The drawing, hidden from screen readers: `describe` and `points` say the same in words and figures."""
     tall = height(chart)
     xs, ys = _values(chart)
+    rows = range(len(chart.y.names))
     x = _scale(chart.x, xs, _left(chart), WIDTH - _RIGHT)
     if chart.y.scale == "category":
-        y = _Scale(lambda row: _TOP + _ROW * (row + 0.5), ())
+        y = _Scale(
+            lambda row: _TOP + _ROW * (row + 0.7), tuple((row, "") for row in rows) if chart.mark == "dot" else ()
+        )
         body = _rows(chart, x, y)
     else:
         y = _scale(chart.y, ys, tall - _BOTTOM, _TOP)
@@ -203,18 +206,18 @@ def _staircase(series: Series, points: Sequence[tuple[float, float]], floor_at: 
 
 def _rows(chart: Chart, x: _Scale, y: _Scale) -> Iterator[Markup]:
     for row, name in enumerate(chart.y.names):
-        yield Markup('<text class="name" x="{}" y="{:.1f}">{}</text>').format(_left(chart), y.place(row) - 7, name)
+        yield Markup('<text class="name" x="{}" y="{:.1f}">{}</text>').format(_left(chart), y.place(row) - 9, name)
     if chart.mark == "dot":
         for series in chart.series:
             for at, level in zip(series.x, series.y, strict=True):
                 if level is not None:
                     yield Markup('<circle class="{} s{}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(
-                        "ring" if series.dash == "dash" else "fill", series.colour % 8, x.place(at), y.place(level) + 4
+                        "ring" if series.dash == "dash" else "fill", series.colour % 8, x.place(at), y.place(level)
                     )
         return
     for series, i, base, top in stacked(chart.series):
         left = x.place(base)
-        yield _rectangle(series.colour, left, y.place(series.x[i]) - 2, x.place(top) - left, _BAR)
+        yield _rectangle(series.colour, left, y.place(series.x[i]) - 4, x.place(top) - left, _BAR)
 
 
 def _rectangle(colour: int, left: float, top: float, wide: float, tall: float) -> Markup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
@@ -83,3 +83,34 @@ def each(value: Any, place: str, read: Callable[[Any, str], _Value]) -> dict[str
     """An object's values, read one by one; nulls are left out."""
     items = an_object(value, place)
     return {name: read(item, f"{place}.{name}") for name, item in items.items() if item is not None}
+
+
+class Later(Mapping[str, _Value]):
+    """An object's values, each read when it is first asked for: most of a large document never is.
+
+    Asking raises ReportError for a value that is not as it should be.
+    """
+
+    __slots__ = ("_found", "_items", "_place", "_read")
+
+    def __init__(self, items: Mapping[str, Any], place: str, read: Callable[[Any, str], _Value]) -> None:
+        """Keeps `items`; those without a value must have been left out."""
+        self._items, self._place, self._read = items, place, read
+        self._found: dict[str, _Value] = {}
+
+    def __getitem__(self, name: str) -> _Value:
+        if name not in self._found:
+            self._found[name] = self._read(self._items[name], f"{self._place}.{name}")
+        return self._found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))

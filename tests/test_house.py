@@ -35,8 +35,8 @@ def imported(path: Path, *, at_start_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            assert not node.level, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            module = f"{path.parent.name}.{node.module}" if node.level else node.module
+            found |= {f"{module}.{alias.name}" for alias in node.names} | {module}
     return {name for name in found if name.split(".")[0] in ROOMS}
 
 

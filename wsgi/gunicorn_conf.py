@@ -70,10 +70,16 @@ def post_worker_init(worker: Any) -> None:
 
     def report() -> None:
         while True:
-            metrics.observe_pool(database)
+            metrics.publish(database)
             gevent.sleep(1.0)
 
     gevent.spawn(report)
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """In the worker, last of all: what was counted in its last second."""
+    if (flask := worker.wsgi) is not None:
+        flask.extensions["metrics"].publish(flask.extensions["database"])
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from loadgen.lab.experiments import Experiment
 from reports.apachebench import AbReport
 from reports.model import Report
+from reports.sketch import Sketch
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +99,41 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Fairness:
+    """One strategy of C.fairness under so many users, all rounds together. Times in ms; waits are the server's own."""
+
+    strategy: str
+    users: int
+    report: Report
+    requests_per_second: float
+    """Mean over the rounds."""
+    total_ms: Sketch
+    """Started to last byte."""
+    wait_ms: Sketch
+    """Waiting for a connection, as the server's Server-Timing says."""
+    served: tuple[int, ...]
+    """Answers to each user of each round, within the round's time."""
+
+    @property
+    def jain(self) -> float:
+        """Jain's index of the users' answers: 1 if all got the same number, 1/n if one got everything."""
+        squares = sum(n * n for n in self.served)
+        return sum(self.served) ** 2 / (len(self.served) * squares) if squares else 0.0
+
+    @property
+    def unserved(self) -> int:
+        """Users without a single answer in their round."""
+        return sum(not n for n in self.served)
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything measured. What was not is absent."""
 
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     memory: Memory | None = None
     restart: Restart | None = None
+    fairness: tuple[Fairness, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What a reader must know to compare: sizes cut short, settings without effect, what was skipped and why."""

@@ -43,6 +43,8 @@ class Experiment:
     """File name of an Artillery script in `loadgen/lab/scripts`."""
     published: str | None = None
     """Id of the published report to stand beside."""
+    only_full: bool = False
+    """Left out of a brief session."""
 
 
 _ONE_SHARED_POOL = {"DB_POOL_SIZE": "20", "DB_POOL_RECYCLE": "3600", "DB_POOL_MIN": "5", "DB_POOL_IDLE": "1800"}
@@ -50,6 +52,7 @@ _SOURCE_B: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("B.1", "null", "a connection per request", {}),
     ("B.2", "per-request", "a pool per request: 5 connections opened at once", {"DB_POOL_MIN": "5"}),
     ("B.3", "queue", "one shared pool of 20", _ONE_SHARED_POOL),
+    ("B.4", "fair", "one shared fair pool of 20", _ONE_SHARED_POOL),
 )
 
 
@@ -57,7 +60,7 @@ def experiments(servers: int = 4) -> tuple[Experiment, ...]:
     """All of them. Source A's run on `servers` servers, source B's on one."""
     of_b = [
         Experiment(f"{group}.c{users}", f"{title}, {_people(users)}", strategy, 1, settings, users=users,
-                   published=f"{group}.c{users}")
+                   published=f"{'B.3' if group == 'B.4' else group}.c{users}")
         for group, strategy, title, settings in _SOURCE_B
         for users in (1, 100)
     ]  # fmt: skip
@@ -69,17 +72,22 @@ def experiments(servers: int = 4) -> tuple[Experiment, ...]:
                    script="pool10.yml", published="A.pool10"),
         Experiment("A.analytics", f"the nested object, {servers} servers with 10 connections each", "queue", servers,
                    ten, script="analytics.yml", published="A.analytics"),
+        Experiment("A.pool10.fair", f"{servers} servers with 10 connections each, lent fairly", "fair", servers, ten,
+                   script="pool10.yml", published="A.pool10", only_full=True),
+        Experiment("A.analytics.fair", f"the nested object, {servers} servers with 10 connections each, lent fairly",
+                   "fair", servers, ten, script="analytics.yml", published="A.analytics", only_full=True),
     ]  # fmt: skip
     return (*of_b, *of_a)
 
 
 def chosen(
-    known: Iterable[Experiment], only: Iterable[str] = (), strategies: Iterable[str] = ()
+    known: Iterable[Experiment], only: Iterable[str] = (), strategies: Iterable[str] = (), *, full: bool = True
 ) -> tuple[Experiment, ...]:
     """Those whose id is, or begins with, one of `only` (`B`, `B.3`, `A.pool10`) and whose strategy is among `strategies`;
     an empty choice means all. Raises ValueError, naming what exists, for a name that fits nothing.
     """
-    everything = tuple(known)
+    only = tuple(only)
+    everything = tuple(e for e in known if full or only or not e.only_full)
     for wanted in only:
         if not any(_named(e, wanted) for e in everything):
             raise ValueError(f"no experiment {wanted!r}; there are {', '.join(e.id for e in everything)}")

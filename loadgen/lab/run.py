@@ -25,13 +25,13 @@ from loadgen.closed import Workload
 from loadgen.console import Console
 from loadgen.environment import environment
 from loadgen.exchange import Origin
-from loadgen.lab import summary
+from loadgen.lab import fairness, summary
 from loadgen.lab.evidence import Evidence, Outcome, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes
-from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query
+from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
 from loadgen.runner import Interrupted, Live, Run, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
-from reports import apachebench, artillery_json
+from reports import apachebench, artillery_json, artillery_text
 from reports.apachebench import AbReport
 from reports.files import check_writable, write_text
 
@@ -56,6 +56,8 @@ class Options:
     """Clicks of each link before the nested object is read."""
     database_url: str | None = None
     """None: an embedded PostgreSQL of the lab's own."""
+    fairness_rounds: int = 0
+    """Of C.fairness; 0 leaves it out."""
     confirm: Callable[[str], bool] = lambda _: True
     """Asked before an experiment that may use up a given database's connections."""
 
@@ -71,7 +73,7 @@ class Lab:
         self._url = ""
         self._monitor_url = ""
         self._postgres: EmbeddedPostgres | None = None
-        self._seeded_clicks = False
+        self._seeded = False
         self._folder = Path()
 
     def run(self) -> Evidence:
@@ -106,6 +108,13 @@ class Lab:
             if experiment.id == "A.pool10" and self._postgres is not None:
                 self._say("restarting the database and every server")
                 self._evidence = replace(self._evidence, restart=self._restart(experiment))
+        if self._options.fairness_rounds:
+            self._say(f"{fairness.ID}: 10 connections, a query of 5 ms, more users than connections")
+            for cell in fairness.run(self._url, self._folder, self._options.fairness_rounds, self._live):
+                self._evidence = replace(self._evidence, fairness=(*self._evidence.fairness, cell))
+                name = f"{fairness.ID}.{cell.strategy}.c{cell.users}"
+                write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
+                write_text(self._options.out / f"{name}.txt", artillery_text.summary_text(cell.report))
         if self._postgres is not None and any(e.script for e in self._options.experiments):
             self._say("measuring memory per connection")
             self._evidence = replace(
@@ -153,11 +162,15 @@ class Lab:
 
     # One experiment
 
+    def _servers(self, experiment: Experiment, log: Path) -> Servers:
+        settings = {"DATABASE_URL": self._url, "DB_POOL": experiment.strategy, **experiment.settings}
+        return Servers(service(), experiment.servers, settings, log)
+
     def _one(self, experiment: Experiment) -> Outcome:
         log = self._folder / f"{experiment.id}.log"
-        with Servers(experiment.servers, self._url, experiment.strategy, experiment.settings, log) as servers:
+        with self._servers(experiment, log) as servers:
             if experiment.script is not None:
-                self._seed(self._options.clicks if experiment.id == "A.analytics" else 0)
+                self._seed(experiment)
             clicks = self._clicks() if experiment.script else None
             postgres_pid = self._postgres.pid if self._postgres else None
             cpu = servers.cpu_s(), cpu_of_tree(postgres_pid) if postgres_pid else None
@@ -206,7 +219,10 @@ class Lab:
         console.summary(run.report)
         return run, "".join(parts)
 
-    def _seed(self, clicks: int) -> None:
+    def _seed(self, experiment: Experiment) -> None:
+        """The links of the scripts, and once the clicks that the nested object is made of."""
+        clicks = 0 if self._seeded or experiment.script != "analytics.yml" else self._options.clicks
+        self._seeded = self._seeded or clicks > 0
         database = Database(DatabaseSettings(database_url(self._url)))
         with database.connection() as connection:
             queries.seed_links(connection, LINKS)
@@ -226,7 +242,7 @@ class Lab:
         before = self._rows()
         self._postgres.restart()
         log = self._folder / "restart.log"
-        with Servers(experiment.servers, self._url, experiment.strategy, experiment.settings, log) as servers:
+        with self._servers(experiment, log) as servers:
             if not servers.answers("/health"):
                 raise StackError("the servers do not answer after the restart of the database")
         return Restart(before, self._rows())
@@ -258,6 +274,8 @@ class Lab:
 
 
 def _notes(options: Options) -> tuple[str, ...]:
+    if not options.experiments:
+        return ()
     sizes = options.sizes
     if sizes.ab_s is None:
         size = f"The sources' sizes: {sizes.requests} requests a test, phases of {sizes.phase_s} s."

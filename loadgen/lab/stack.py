@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
@@ -36,24 +38,36 @@ class StackError(Exception):
     """Something under test could not be started; the message is one line."""
 
 
-class Servers:
-    """The service under gunicorn: `count` workers, each a server with its own connections, on one port of loopback."""
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What gunicorn serves: a configuration file, an application, the folder it is started in, and a path that answers."""
 
-    def __init__(self, count: int, database_url: str, strategy: str, settings: Mapping[str, str], log: Path) -> None:
+    configuration: Path
+    application: str
+    folder: Path | None = None
+    ready_path: str = "/live"
+
+
+def service() -> Program:
+    """The service of this project."""
+    spec = find_spec("wsgi")
+    if spec is None or spec.origin is None:
+        raise StackError("the service's package wsgi is not installed")
+    return Program(Path(spec.origin).with_name("gunicorn_conf.py"), "wsgi:create_app()")
+
+
+class Servers:
+    """A program under gunicorn: `count` workers, each a server with its own connections, on one port of loopback."""
+
+    def __init__(self, program: Program, count: int, settings: Mapping[str, str], log: Path) -> None:
+        self._program = program
         self._count = count
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DB_POOL", "API_TOKEN"))}
-        self._environment = {
-            **kept,
-            **settings,
-            "DATABASE_URL": database_url,
-            "DB_POOL": strategy,
-            "WEB_CONCURRENCY": str(count),
-            "HOST": "127.0.0.1",
-            "PORT": str(self.port),
-        }
+        address = {"WEB_CONCURRENCY": str(count), "HOST": "127.0.0.1", "PORT": str(self.port)}
+        self._environment = {**kept, **settings, **address}
 
     @property
     def url(self) -> str:
@@ -69,11 +83,8 @@ class Servers:
 
     def start(self) -> None:
         """Return when every server answers. Raises StackError."""
-        spec = find_spec("wsgi")
-        if spec is None or spec.origin is None:
-            raise StackError("the service's package wsgi is not installed")
-        configuration = Path(spec.origin).with_name("gunicorn_conf.py")
-        command = [sys.executable, "-m", "gunicorn", "-c", str(configuration), "wsgi:create_app()"]
+        gunicorn = Path(sys.executable).with_name("gunicorn")  # the script, so that its own folder is no import path
+        command = [str(gunicorn), "-c", str(self._program.configuration), self._program.application]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
@@ -81,6 +92,7 @@ class Servers:
                 stdout=log,
                 stderr=log,
                 env=self._environment,
+                cwd=self._program.folder,
                 start_new_session=True,  # Ctrl-C is for the lab, which then stops them
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock
             )
@@ -88,7 +100,7 @@ class Servers:
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise StackError(f"the servers did not start: {_last_line(self._log)}")
+                raise StackError(f"the servers did not start: {_complaint(self._log)}")
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -120,18 +132,18 @@ class Servers:
                     example = example or line.strip()
         return Failures(dict(kinds), example)
 
-    def answers(self, path: str) -> bool:
-        """Whether a GET of the path is answered with 200."""
+    def answers(self, path: str, beginning: bytes = b"HTTP/1.1 200") -> bool:
+        """Whether the answer to a GET of the path begins so."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-            return connection.recv(64).startswith(b"HTTP/1.1 200")
+            return connection.recv(64).startswith(beginning)
         return False
 
     def _ready(self) -> bool:
         """Workers fork before they serve: all must be there, and the port must answer."""
         if self._process is None or len(psutil.Process(self._process.pid).children()) < self._count:
             return False
-        return self.answers("/live")
+        return self.answers(self._program.ready_path, b"HTTP/1.")
 
 
 def _failure_kind(line: str) -> str | None:
@@ -250,6 +262,8 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
-def _last_line(path: Path) -> str:
-    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "nothing in their log"
+def _complaint(path: Path) -> str:
+    """What a log says went wrong: the last exception's own line, else its last line."""
+    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line)]
+    return (raised or lines or ["nothing in their log"])[-1][:300]

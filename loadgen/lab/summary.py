@@ -39,9 +39,13 @@ def to_markdown(evidence: Evidence) -> str:
     parts = ["# Two published experiments, run again\n"]
     if evidence.partial:
         parts.append("**Partial: the run was interrupted. What follows was measured until then.**\n")
-    parts += [_machine(evidence), "## Claims\n", _claims(evidence), "## Seen from outside\n", _seen(evidence)]
+    parts.append(_machine(evidence))
+    if evidence.outcomes:
+        parts += ["## Claims\n", _claims(evidence), "## Seen from outside\n", _seen(evidence)]
     for outcome in evidence.outcomes.values():
         parts += [f"## {outcome.experiment.id}: {outcome.experiment.title}\n", _one(outcome)]
+    if evidence.fairness:
+        parts += ["## C.fairness: 10 connections, a query of 5 ms, more users than connections\n", _fairness(evidence)]
     gains = list(gain_rows(evidence))
     if gains:
         parts += ["## Source B's table of gains, recomputed\n", _gains(gains)]
@@ -65,6 +69,13 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
         "gains": [
             {"users": g, "figure": figure, "published": list(old), "printed": printed, "measured": list(new)}
             for g, figure, old, printed, new in gain_rows(evidence)
+        ],
+        "fairness": [
+            {"users": c.users, "strategy": c.strategy, "requests_per_second": c.requests_per_second,
+             "p50_ms": c.total_ms.quantile(0.5), "p99_ms": c.total_ms.quantile(0.99), "max_ms": c.total_ms.max,
+             "wait_p50_ms": c.wait_ms.quantile(0.5), "wait_p99_ms": c.wait_ms.quantile(0.99), "wait_max_ms": c.wait_ms.max,
+             "jain": c.jain, "unserved": c.unserved}
+            for c in evidence.fairness
         ],
         "memory": None if evidence.memory is None else {
             "per_backend_mb": evidence.memory.per_backend_mb,
@@ -202,6 +213,29 @@ def _one(outcome: Outcome) -> str:
     if outcome.unhonoured:
         text += f"\nSettings of the source that this strategy has no use for: {', '.join(outcome.unhonoured)}.\n"
     return text
+
+
+def _fairness(evidence: Evidence) -> str:
+    rows = [
+        (
+            f"{cell.users} users, {cell.strategy}",
+            f"{cell.requests_per_second:.0f}",
+            *(f"{cell.total_ms.quantile(q):.1f}" for q in (0.5, 0.99)),
+            f"{cell.total_ms.max:.1f}",
+            *(f"{cell.wait_ms.quantile(q):.1f}" for q in (0.5, 0.99)),
+            f"{cell.wait_ms.max:.1f}",
+            f"{cell.jain:.4f}",
+            str(cell.unserved),
+        )
+        for cell in evidence.fairness
+    ]
+    headings = ("", "requests/s", "p50, ms", "p99, ms", "max, ms", "wait p50, ms", "wait p99, ms", "wait max, ms",
+                "Jain's index", "users never served")  # fmt: skip
+    return table(headings, rows) + (
+        "\nBoth strategies took turns in one session, one server each. Times run from the start of a request to its last byte;"
+        " waits are the server's own (Server-Timing). Jain's index is of the answers that each user got: 1 if all got the same"
+        " number.\n"
+    )
 
 
 def _gains(rows: Iterable[tuple[str, str, tuple[float, float], str, tuple[float, float]]]) -> str:

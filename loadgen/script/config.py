@@ -11,6 +11,7 @@ from loadgen.script.durations import duration_text, seconds
 from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, read_rows
 from loadgen.script.values import to_number, truthy
+from loadgen.tls import client_context
 
 _PHASE_KEYS = ("name", "duration", "arrivalRate", "arrivalCount", "rampTo", "pause", "maxVusers", "mode", "index", "id")
 _PAYLOAD_KEYS = (
@@ -20,6 +21,8 @@ _CSV_OPTIONS = {"quote", "trim", "relax_column_count", "delimiter", "from_line",
 _HTTP_KEYS = (
     "timeout", "pool", "maxSockets", "extendedMetrics", "defaults", "distributedTracing", "cookieJarOptions",
 )  # fmt: skip
+_TLS_TEXTS = {"ca": ("ca", "certificateAuthority"), "cert": ("cert", "certificate"), "key": ("key",)}
+_TLS_KEYS = ("rejectUnauthorized", "pfx", "passphrase", "servername", *(n for ns in _TLS_TEXTS.values() for n in ns))
 _PLUGINS = ("expect", "ensure", "metrics-by-endpoint", "apdex", "fake-data")
 _EXPECT_OUTPUTS = ("pretty", "json", "prettyError", "silent")
 
@@ -129,8 +132,43 @@ def _csv_settings(part: Part) -> dict[str, Any]:
     }
 
 
-def http(config: Part, *, insecure: bool, extended_metrics: bool) -> model.HttpSettings:
-    """`config.http`, `config.defaults`, `config.timeout` and `config.tls`."""
+def tls(part: Part, *, insecure: bool, read_file: Callable[[str], bytes]) -> model.TlsSettings:
+    """`config.tls` and -k. Certificates and keys are PEM texts, or names of files that hold them."""
+    if part.value is not ABSENT and not part.expect(dict, "an object", strict=False):
+        part = Part(ABSENT, part.path, part.notes)
+    part.warn_unknown(_TLS_KEYS)
+    if "pfx" in part:
+        part["pfx"].refuse("not supported; convert it to PEM files and name them as `cert` and `key`")
+    texts = {name: _pem(part, names, read_file) for name, names in _TLS_TEXTS.items()}
+    passphrase, server_name = part.get("passphrase"), part.get("servername")
+    settings = model.TlsSettings(
+        verify=not insecure and part.get("rejectUnauthorized", True) is not False,
+        passphrase=None if passphrase is None else str(passphrase),
+        server_name=str(server_name) if server_name else None,
+        **texts,
+    )
+    try:
+        client_context(settings)
+    except ValueError as error:
+        part.refuse(str(error))
+    return settings
+
+
+def _pem(part: Part, names: tuple[str, ...], read_file: Callable[[str], bytes]) -> bytes | None:
+    given = next((part[name] for name in names if part.get(name)), None)
+    if given is None or not given.expect(str, "a text"):
+        return None
+    if "-----BEGIN" in given.value:
+        return bytes(given.value, "utf-8")
+    try:
+        return read_file(given.value)
+    except OSError as error:
+        given.refuse(f"cannot read {given.value}: {error.strerror or error}")
+        return None
+
+
+def http(config: Part, *, tls: model.TlsSettings, extended_metrics: bool) -> model.HttpSettings:
+    """`config.http`, `config.defaults` and `config.timeout`."""
     part = config["http"]
     part.warn_unknown(_HTTP_KEYS)
     if "maxSockets" in part:
@@ -146,7 +184,7 @@ def http(config: Part, *, insecure: bool, extended_metrics: bool) -> model.HttpS
         timeout_s=float(timeout_s),
         socket_limit_s=max(8.0, float(timeout_s)) if given_as_number else 8.0,
         pool=int(pool) if pool and pool >= 1 else None,
-        verify_tls=not insecure and config["tls"].get("rejectUnauthorized", True) is not False,
+        tls=tls,
         extended_metrics=extended_metrics or part.get("extendedMetrics") is True,
         headers=_default(config, "headers"),
         cookies=_default(config, "cookie") or {},

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loadgen.processor import Processor, unfit
 from loadgen.script import model
 from loadgen.script.document import ABSENT, Part, nearest
 from loadgen.script.durations import think_seconds
@@ -27,9 +28,9 @@ _REQUEST_KEYS = (
     "followRedirect", "capture", "match", "expect", "ifTrue", "probability", *_HOOKS,
 )  # fmt: skip
 _CAPTURE_KEYS = (
-    "json", "header", "regexp", "selector", "xpath", "as", "strict", "multiple", "group", "flags", "attr", "index", "value",
+    "json", "header", "regexp", "selector", "xpath", "function", "as", "strict", "multiple", "group", "flags", "attr", "index", "value",
 )  # fmt: skip
-_SOURCES = ("json", "xpath", "regexp", "header", "selector")
+_SOURCES = ("json", "xpath", "regexp", "header", "selector", "function")
 _NO_URL = "an URL must be specified"
 _LOOP_RANGE = re.compile(r"\d-\d")
 
@@ -39,14 +40,24 @@ ReadFile = Callable[[str], bytes]
 class FlowReader:
     """Turns the items of flows into steps. `skip_unsupported`: what cannot be done is left out with a warning."""
 
-    def __init__(self, read_file: ReadFile, *, skip_unsupported: bool, expect_listed: bool) -> None:
+    def __init__(
+        self, read_file: ReadFile, processor: Processor | None, *, skip_unsupported: bool, expect_listed: bool
+    ) -> None:
         self._read_file = read_file
+        self._processor = processor
+        self._around: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
         self._skip = skip_unsupported
         self._expect_listed = expect_listed
         self._told_of_expect = False
 
-    def flow(self, items: Part) -> tuple[model.Step, ...]:
-        """The steps of a scenario's `flow`; lists among them (of YAML aliases) are laid out flat."""
+    def flow(self, holder: Part) -> tuple[model.Step, ...]:
+        """The steps of a scenario: its `flow`, between its beforeScenario and afterScenario functions."""
+        self._around = self.called(holder, "beforeRequest"), self.called(holder, "afterResponse")
+        first, last = (self.called(holder, name) for name in ("beforeScenario", "afterScenario"))
+        steps = self._flow(holder["flow"])
+        return (*map(model.Call, first), *steps, *map(model.Call, last))
+
+    def _flow(self, items: Part) -> list[model.Step]:
         steps: list[model.Step] = []
         for item in items.parts():
             if not isinstance(item.value, Mapping):
@@ -55,7 +66,7 @@ class FlowReader:
                 self._refuse_keys(item)
             else:
                 steps += self._step(item, strict=True)
-        return tuple(steps)
+        return steps
 
     def unsupported(self, part: Part, what: str, instead: str) -> None:
         """Note something that this program cannot do."""
@@ -64,14 +75,28 @@ class FlowReader:
         else:
             part.refuse(f"{what}: not supported. {instead}")
 
-    def hooks(self, holder: Part, names: tuple[str, ...]) -> None:
-        """Hooks name JavaScript functions: all of them are unsupported."""
-        for name in names:
-            value = holder[name].value
-            if value is ABSENT or value == []:
-                continue
-            called = ", ".join(f'"{v}"' for v in (value if isinstance(value, list) else [value]))
-            self.unsupported(holder[name], f"the JavaScript hook {called}", "Remove it, or do its work in the script")
+    def called(self, holder: Part, role: str) -> tuple[str, ...]:
+        """The processor's functions that a key names: one or a list. Those that are not there are refused."""
+        part = holder[role]
+        if part.value in (ABSENT, None, []):
+            return ()
+        wanted = [str(v) for v in (part.value if isinstance(part.value, list) else [part.value])]
+        if self._processor is None:
+            shown = ", ".join(f'"{name}"' for name in wanted)
+            what = {"function": "function", "whileTrue": "condition"}.get(role, "hook")
+            self.unsupported(part, f"the JavaScript {what} {shown}", "Write it in Python (config.processor), or remove it")
+            return ()
+        return tuple(name for name in wanted if self._has(part, name, role))
+
+    def _has(self, part: Part, name: str, role: str) -> bool:
+        functions = self._processor.functions if self._processor else {}
+        if name not in functions:
+            part.refuse(f"no function `{name}` in {self._processor.path if self._processor else ''}", nearest(name, functions))
+            return False
+        why = unfit(functions[name], role)
+        if why:
+            part.refuse(f"`{name}` {why}")
+        return why is None
 
     def _refuse_keys(self, item: Part) -> None:
         keys = ", ".join(f"`{k}`" for k in item.value) or "none"
@@ -100,11 +125,7 @@ class FlowReader:
             item["log"].expect(str, "a text", strict=strict)
             return [model.Log(item.get("log"))]
         if item.get("function"):
-            function = item["function"]
-            self.unsupported(
-                function, f'the JavaScript function "{function.value}"', "Remove it, or do its work in the script"
-            )
-            return []
+            return [model.Call(name) for name in self.called(item, "function")]
         key = next(iter(item.value))
         if key.lower() not in METHODS:
             return self._unknown(item[key], key)
@@ -133,19 +154,17 @@ class FlowReader:
         item.warn_unknown(("loop", "count", "over", "loopValue", "loopElement", "whileTrue"))
         if not steps_part.expect(list, "a list of steps"):
             return []
-        if "whileTrue" in item:
-            self.unsupported(
-                item["whileTrue"], f'the JavaScript condition "{item.get("whileTrue")}"', "Use `count` or `over`"
-            )
+        asked = self.called(item, "whileTrue")
         if not (count.expect((int, float, str), "a number or a text") and over.expect((list, str), "a list or a text")):
             return []
-        if not truthy(over.value) and not self._counts(item, count):
+        if "whileTrue" not in item and not truthy(over.value) and not self._counts(item, count):
             return []
         return [
             model.Loop(
                 self._nested(steps_part),
                 None if over.value is not ABSENT else count.value,
                 tuple(over.value) if isinstance(over.value, list) else (over.value or None),
+                asked[0] if asked else None,
                 item.get("loopValue") or "$loopCount",
                 item.get("loopElement") or "$loopElement",
             )
@@ -177,7 +196,7 @@ class FlowReader:
             part.warn("no `url`: the virtual user fails here")
             return [model.Broken(_NO_URL)]
         self._check_request(part, strict=strict)
-        self.hooks(part, _HOOKS)
+        before, after = self._around
         return [
             model.Request(
                 method=method.upper(),
@@ -195,10 +214,25 @@ class FlowReader:
                 follow_redirect=_follows(part.get("followRedirect", True)),
                 captures=self._captures(part),
                 expectations=self._expectations(part["expect"]),
-                if_true=_condition(part["ifTrue"]),
+                if_true=self._condition(part["ifTrue"]),
                 probability=_probability(part["probability"]),
+                before=before + self.called(part, "beforeRequest"),
+                after=after + self.called(part, "afterResponse"),
             )
         ]
+
+    def _condition(self, part: Part) -> str | None:
+        if part.value is ABSENT:
+            return None
+        if self._processor is not None and part.value in self._processor.functions:
+            self._has(part, part.value, "ifTrue")
+            return str(part.value)
+        try:
+            compile_expression(str(part.value))
+        except ExpressionError as error:
+            part.warn(f"{error}: it counts as true")
+            return None
+        return str(part.value)
 
     def _check_request(self, part: Part, *, strict: bool) -> None:
         part.warn_unknown(_REQUEST_KEYS)
@@ -273,6 +307,8 @@ class FlowReader:
             part.refuse("`as` must name a variable")
             return None
         source = next((s for s in _SOURCES if part.get(s)), "")
+        if source == "function" and not self._called_by_capture(part["function"]):
+            return None
         if source in {"", "xpath"}:
             part.warn(
                 "xpath captures are not available: this always fails" if source else "captures nothing, and fails"
@@ -291,6 +327,12 @@ class FlowReader:
             expected=part.get("value"),
             is_match=is_match or part["value"].value is not ABSENT,
         )
+
+    def _called_by_capture(self, part: Part) -> bool:
+        if self._processor is None:
+            self.unsupported(part, "a capture by a function", "It needs a Python file as config.processor")
+            return False
+        return self._has(part, str(part.value), "capture")
 
     def _expectations(self, part: Part) -> tuple[model.Expectation, ...]:
         if part.value is ABSENT:
@@ -321,17 +363,6 @@ def _object(part: Part) -> Mapping[str, Any]:
 
 def _follows(value: Any) -> bool:
     return truthy(value)
-
-
-def _condition(part: Part) -> str | None:
-    if part.value is ABSENT:
-        return None
-    try:
-        compile_expression(str(part.value))
-    except ExpressionError as error:
-        part.warn(f"{error}: it counts as true")
-        return None
-    return str(part.value)
 
 
 def _probability(part: Part) -> float | None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from loadgen.processor import Processor
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -90,7 +92,7 @@ class Capture:
     """A value taken out of a response into the variable `into` (a path), or compared with `expected` (a match)."""
 
     source: str
-    """json, header, regexp, selector; anything else always fails."""
+    """json, header, regexp, selector, function (of the processor); anything else always fails."""
     expression: Any
     strict: bool | None
     """None: as the configuration says."""
@@ -180,6 +182,10 @@ class Request:
     if_true: str | None = None
     probability: float | None = None
     """Percent."""
+    before: tuple[str, ...] = ()
+    """Functions of the processor called before it is sent, the scenario's first."""
+    after: tuple[str, ...] = ()
+    """The same, after its final response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +211,8 @@ class Loop:
     count: Any = None
     over: str | tuple[Any, ...] | None = None
     """A variable's name, or the elements."""
+    while_true: str | None = None
+    """A function of the processor, asked after each round; it takes the place of count and over."""
     index_name: str = "$loopCount"
     element_name: str = "$loopElement"
 
@@ -217,13 +225,20 @@ class Parallel:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A function of the processor."""
+
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """A step that fails its VU: what Artillery starts without complaint and then cannot do."""
 
     error: str
 
 
-Step = Request | Think | Log | Loop | Parallel | Broken
+Step = Request | Think | Log | Loop | Parallel | Call | Broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +250,8 @@ class Scenario:
     name: str | None
     weight: int
     flow: tuple[Step, ...]
+    on_error: tuple[str, ...] = ()
+    """Functions of the processor."""
 
     @property
     def label(self) -> str:
@@ -252,6 +269,22 @@ class Tracing:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """`config.tls` and -k. Certificates and keys are PEM."""
+
+    verify: bool = True
+    ca: bytes | None = None
+    """Trusted besides the system's."""
+    cert: bytes | None = None
+    """The client's own."""
+    key: bytes | None = None
+    """Of `cert`; None where the same file holds it."""
+    passphrase: str | None = None
+    server_name: str | None = None
+    """Asked for and verified in place of the URL's host."""
+
+
+@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """What holds for every request and connection. Values in `headers` and `cookies` may still hold VU templates."""
 
@@ -261,7 +294,7 @@ class HttpSettings:
     """Longest silence of a socket."""
     pool: int | None = None
     """Most connections to a host for all VUs together; None: each VU has its own."""
-    verify_tls: bool = True
+    tls: TlsSettings = TlsSettings()
     extended_metrics: bool = False
     headers: Mapping[str, Any] | None = None
     """None: the product's own User-Agent alone."""
@@ -328,4 +361,9 @@ class Script:
     """Options of the fake-data plugin by function name; None: not listed."""
     hidden_metrics: tuple[str, ...] = ("plugins.metrics-by-endpoint",)
     """The console leaves out every metric whose name contains one of these."""
+    processor: Processor | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    """HTTP_PROXY and HTTPS_PROXY, where set."""
+    debug: bool = False
+    """DEBUG=http: show every request and response."""
     warnings: tuple[Problem, ...] = ()

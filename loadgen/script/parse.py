@@ -10,10 +10,13 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from loadgen.exchange import Route
+from loadgen.processor import Processor, ProcessorError, load
+from loadgen.proxy import ProxyError, ProxyRoute
 from loadgen.script import config as sections
 from loadgen.script import model
 from loadgen.script.document import ABSENT, Notes, Part, document, merged
@@ -29,7 +32,7 @@ _CONFIG_KEYS = (
     "apdex", "processor", "engines", "engine", "mode", "statsInterval", "fake-data", "includeFiles", "bundling", "ws",
     "socketio", "phases",
 )  # fmt: skip
-_SCENARIO_HOOKS = ("beforeScenario", "afterScenario", "beforeRequest", "afterResponse", "onError")
+_DEBUG = re.compile(r"(^|[\s,])(\*|http(:\*|:request|:response)?)([\s,]|$)")
 _NO_TARGET = "No target specified and no environment chosen"
 _VU_TEMPLATES = {
     ("http", "defaults", "headers"),
@@ -140,11 +143,13 @@ class _Parser:
         target = self._target(config)
         plugins = config["plugins"]
         sections.warn_of_unknown_plugins(plugins)
+        processor = self._processor(config)
         reader = FlowReader(
-            self._read_beside, skip_unsupported=options.skip_unsupported, expect_listed="expect" in plugins
+            self._read_beside, processor, skip_unsupported=options.skip_unsupported, expect_listed="expect" in plugins
         )
         scenarios = self._scenarios(root, config, reader)
-        self._note_processor(config)
+        if processor is None:
+            self._note_processor(config)
         return Script(
             target=target,
             phases=self._phases(config),
@@ -156,7 +161,7 @@ class _Parser:
             payloads=sections.payloads(config["payload"], self._payload_option(), self._read_beside),
             http=sections.http(
                 config,
-                insecure=options.insecure,
+                tls=sections.tls(config["tls"], insecure=options.insecure, read_file=self._read_beside),
                 extended_metrics=bool(options.env.get("ARTILLERY_EXTENDED_HTTP_METRICS")),
             ),
             endpoint_metrics=sections.endpoint_metrics(plugins),
@@ -165,6 +170,9 @@ class _Parser:
             ensure=sections.ensure_checks(config, disabled="ARTILLERY_DISABLE_ENSURE" in options.env),
             fake_data=sections.fake_data(config),
             hidden_metrics=sections.hidden_metrics(plugins),
+            processor=processor,
+            proxies=self._proxies(),
+            debug=bool(_DEBUG.search(options.env.get("DEBUG", ""))),
             warnings=_in_order(self._notes.warnings),
         )
 
@@ -299,7 +307,6 @@ class _Parser:
         if not part.expect(dict, "an object"):
             return None
         part["name"].expect(str, "a text")
-        reader.hooks(part, _SCENARIO_HOOKS)
         if not self._speaks_http(part, config, reader):
             return None
         flow = part["flow"]
@@ -310,7 +317,11 @@ class _Parser:
             return None
         name = part.get("name")
         return model.Scenario(
-            index, str(name) if name else None, self._weight(part["weight"], config), reader.flow(flow)
+            index,
+            str(name) if name else None,
+            self._weight(part["weight"], config),
+            reader.flow(part),
+            reader.called(part, "onError"),
         )
 
     def _speaks_http(self, part: Part, config: Part, reader: FlowReader) -> bool:
@@ -339,7 +350,7 @@ class _Parser:
         found = [s for s in scenarios if (s.name or "undefined") == wanted or pattern.search(s.name or "undefined")]
         if len(found) == 1:
             only = found[0]
-            return (model.Scenario(only.index, only.name, 1, only.flow),)
+            return (replace(only, weight=1),)
         how_many = "no scenario matches" if not found else "several scenarios match"
         self._option_problem("--scenario-name", f"{how_many} {wanted!r}")
         return ()
@@ -349,10 +360,32 @@ class _Parser:
             return ()
         if not part.expect(dict, "an object with a `flow`") or not self._speaks_http(part, config, reader):
             return ()
-        reader.hooks(part, _SCENARIO_HOOKS)
+        reader.called(part, "onError")
         if part["flow"].value is ABSENT:
             part.refuse("`flow` is missing")
-        return reader.flow(part["flow"]) if part["flow"].expect(list, "a list of steps") else ()
+        return reader.flow(part) if part["flow"].expect(list, "a list of steps") else ()
+
+    def _processor(self, config: Part) -> Processor | None:
+        """The Python processor, run; None where there is none, or one in JavaScript."""
+        part = config["processor"]
+        if not isinstance(part.value, str) or not part.value.endswith(".py"):
+            return None
+        try:
+            path = posixpath.normpath(posixpath.join(self._folder, part.value))
+            return load(path, self._read_beside(part.value))
+        except OSError as error:
+            part.refuse(f"cannot read {part.value}: {error.strerror or error}")
+        except ProcessorError as error:
+            part.refuse(str(error))
+        return Processor(part.value, b"", {})
+
+    def _proxies(self) -> dict[str, str]:
+        found = {name: self._options.env[name] for name in ("HTTP_PROXY", "HTTPS_PROXY") if self._options.env.get(name)}
+        try:
+            ProxyRoute(found, Route())
+        except ProxyError as error:
+            self._option_problem("environment", str(error))
+        return found
 
     def _note_processor(self, config: Part) -> None:
         if config.get("processor") and not self._notes.problems:

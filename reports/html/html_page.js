@@ -1,5 +1,5 @@
 "use strict";
-// Themes, filters, sorting; then charts, each drawn over its static picture when it comes near the window.
+// Themes, filters, sorting; then charts, each drawn over its static picture when it comes near.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const root = document.documentElement;
@@ -129,7 +129,7 @@
 
   function axis(side, colours, spec) {
     const common = { title: { text: plain(side.title), font: { size: 12 }, standoff: 8 }, gridcolor: colours.grid, linecolor: colours.rule,
-                     zeroline: false, tickfont: { size: 12 }, automargin: true, separatethousands: true, exponentformat: "none" };
+                     zeroline: false, tickfont: { size: 12 }, automargin: side === spec.y, separatethousands: true, exponentformat: "none" };
     if (side.scale === "elapsed") {
       const long = Math.max(...spec.series.flatMap((s) => s.x)) >= 3600;
       return { ...common, type: "date", tickformat: long ? "%-H:%M:%S" : "%-M:%S", hoverformat: long ? "%-H:%M:%S" : "%-M:%S" };
@@ -151,7 +151,8 @@
     };
     if (spec.y.scale === "category") {
       found.margin.l = 14;
-      found.yaxis = { visible: false, range: [spec.y.names.length - 0.4, -0.7], fixedrange: true };
+      found.yaxis = { showgrid: spec.mark === "dot", gridcolor: colours.grid, showticklabels: false, zeroline: false, fixedrange: true,
+                      tickvals: spec.y.names.map((_, i) => i), range: [spec.y.names.length - 0.4, -0.7] };
       found.annotations = spec.y.names.map((name, i) => ({ text: plain(name), x: 0, xref: "paper", y: i - 0.27, xanchor: "left", yanchor: "bottom",
                                                            showarrow: false, font: { size: 12, color: colours.ink } }));
     }
@@ -160,7 +161,7 @@
 
   async function draw(figure) {
     const spec = specs.get(figure.dataset.chart);
-    if (!spec || drawn.has(spec.id) || typeof Plotly === "undefined") return;
+    if (!spec || drawn.has(spec.id)) return;
     const colours = paint();
     const plot = figure.querySelector(".plot");
     const live = document.createElement("div");
@@ -188,7 +189,7 @@
       return one;
     };
     if (spec.mark === "line") {
-      add("Log", "Logarithmic scale", (one) => {
+      add("Log", "Log scale", (one) => {
         state.log = !state.log;
         one.setAttribute("aria-pressed", state.log);
         Plotly.relayout(live, { "yaxis.type": state.log ? "log" : "linear", "yaxis.autorange": true, "yaxis.tickformat": ",~g" });
@@ -205,7 +206,6 @@
       press.type = "button";
       press.append(...item.childNodes);
       press.setAttribute("aria-pressed", "true");
-      press.firstChild.classList.add(`s${spec.series[i].colour}`);
       press.addEventListener("click", () => {
         if (!state.hidden.delete(i)) state.hidden.add(i);
         press.setAttribute("aria-pressed", !state.hidden.has(i));
@@ -226,15 +226,30 @@
     }
   }
 
-  dress();
-  document.addEventListener("DOMContentLoaded", () => {
+  // The library costs a second to start: the page is usable before, and charts are drawn one by one, the nearest first.
+  const pause = () => new Promise((resume) => setTimeout(resume));
+  function start() {
+    const parked = document.getElementById("library");
+    const script = document.createElement("script");
+    script.addEventListener("load", watch);
+    if (parked.dataset.src) script.src = parked.dataset.src; else script.textContent = parked.textContent;
+    document.head.append(script);
+    parked.remove();
+    if (!script.src) watch();
+  }
+
+  let queue = Promise.resolve();
+  function watch() {
     const near = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        if (!entry.isIntersecting) continue;
-        near.unobserve(entry.target);
-        draw(entry.target);
+      for (const { isIntersecting, target } of entries) {
+        if (!isIntersecting) continue;
+        near.unobserve(target);
+        queue = queue.then(() => draw(target)).then(pause);
       }
-    }, { rootMargin: "300px" });
+    }, { rootMargin: "150px" });
     for (const figure of all("figure[data-chart]")) near.observe(figure);
-  });
+  }
+
+  dress();
+  if (specs.size) (window.requestIdleCallback ?? setTimeout)(start);
 })();

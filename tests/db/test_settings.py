@@ -44,8 +44,8 @@ def test_any_name_and_password_survives_the_round_trip(user, password, database)
 
 def test_defaults_are_the_documented_ones():
     pool = PoolSettings.from_mapping({})
-    assert (pool.strategy, pool.size, pool.max_overflow, pool.timeout_s, pool.min_size) == ("queue", 10, 0, 5.0, 0)
-    assert (pool.recycle_s, pool.idle_s, pool.pre_ping, pool.max_waiting) == (3600.0, 1800.0, False, None)
+    assert (pool.strategy, pool.size, pool.max_overflow, pool.timeout_s, pool.min_size) == ("fair", 10, 0, 5.0, 0)
+    assert (pool.recycle_s, pool.idle_s, pool.pre_ping, pool.max_waiting) == (3600.0, 1800.0, False, 100)
     assert PoolSettings.from_mapping({"DB_POOL": "per-request"}).min_size == 5
     assert PoolSettings.from_mapping({"DB_POOL_SIZE": ""}).size == 10, "an empty setting is none"
 

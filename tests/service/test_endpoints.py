@@ -1,6 +1,7 @@
 """Each endpoint's contract, on a real server process."""
 
 import re
+import time
 
 import pytest
 from server_process import start_server, wait_until
@@ -174,12 +175,13 @@ def test_unknown_paths_and_methods_are_problems_too(service):
 def test_the_pool_tells_its_state(service):
     service.get("/health")
     pool = service.get("/pool").json
-    assert pool["strategy"] == "queue" and pool["size"] == 10
+    assert pool["strategy"] == "fair" and pool["size"] == 10
     assert {"in_use", "idle", "waiting", "overflow", "timeouts", "wait_ms", "hold_ms"} <= set(pool)
     assert sorted(pool["wait_ms"]) == ["max", "p50", "p90", "p99"]
 
 
 def test_metrics_add_up_all_workers(service):
+    time.sleep(1.5)  # each worker publishes its counts once a second
     before = _count(service, "live")
     service.get_many("/live", 30)
     wait_until(lambda: _count(service, "live") == before + 30, "both workers' requests are counted")

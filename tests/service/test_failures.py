@@ -67,7 +67,7 @@ def test_too_many_clients_is_503_with_53300_in_the_log(serve, small_postgres):
         check_failure_line(line, "/health", "53300")
 
 
-@pytest.mark.parametrize("strategy", ["null", "per-request", "queue"])
+@pytest.mark.parametrize("strategy", ["null", "per-request", "queue", "fair"])
 def test_every_strategy_serves(serve, postgres, strategy):
     server = serve(DATABASE_URL=postgres.url, DB_POOL=strategy)
     code = server.new_link()

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.client import HTTPConnection
 
 import psycopg2
@@ -100,8 +101,12 @@ def test_a_port_in_use_is_one_line():
 
 
 def test_seeding_says_what_it_did(postgres):
-    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": postgres.url}
+    with closing(psycopg2.connect(postgres.url)) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA seeded")
+        connection.commit()
+    url = f"{postgres.url}?options=-csearch_path%3Dseeded"
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
     command = [str(BIN / "flask"), "links", "seed", "12", "--clicks", "30"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
-    assert "12 links" in done.stdout and "360 clicks" in done.stdout
+    assert "added 12 links" in done.stdout and "360 clicks" in done.stdout

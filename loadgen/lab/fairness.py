@@ -1,0 +1,85 @@
+"""C.fairness: ten connections, a query of 5 ms, more users than connections: who waits, and for how long.
+
+QueuePool and the fair pool take turns in one session, so that what else the machine does falls on both alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import quote
+
+from loadgen.closed import Workload
+from loadgen.exchange import Origin
+from loadgen.lab.evidence import Fairness
+from loadgen.lab.stack import Program, Servers
+from loadgen.runner import Interrupted, Live, Run, run_ab
+from reports import names
+from reports.apachebench import AbReport
+from reports.merge import merge
+
+ID = "C.fairness"
+STRATEGIES = ("queue", "fair")
+USERS = (20, 100, 400)
+CONNECTIONS = 10
+_ROUND_S = 3.0
+
+
+def program() -> Program:
+    """The service of `hold.py`."""
+    here = Path(__file__).parent
+    return Program(here / "app_conf.py", "loadgen.lab.hold:create_app()")
+
+
+def with_pool(database_url: str, strategy: str, **parameters: object) -> str:
+    """The URL with the engine plugin and its pool in it."""
+    url = database_url.replace("postgresql://", "postgresql+psycopg2://", 1)
+    pairs = {"plugin": "poolbench", "pool": strategy, **parameters}
+    query = "&".join(f"{name}={quote(str(value))}" for name, value in pairs.items())
+    return f"{url}{'&' if '?' in url else '?'}{query}"
+
+
+def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fairness]:
+    """Each cell when its rounds are over. Raises Interrupted, StackError."""
+    with ExitStack() as running:
+        servers = {
+            strategy: running.enter_context(
+                Servers(
+                    program(), 1,
+                    {"DATABASE_URL": with_pool(database_url, strategy, pool_size=CONNECTIONS, max_overflow=0)},
+                    folder / f"{ID}.{strategy}.log",
+                )
+            )
+            for strategy in STRATEGIES
+        }  # fmt: skip
+        for users in USERS:
+            runs: dict[str, list[Run]] = {strategy: [] for strategy in STRATEGIES}
+            for _ in range(rounds):
+                for strategy in STRATEGIES:
+                    runs[strategy].append(_one(servers[strategy], users, live))
+            for strategy, done in runs.items():
+                yield _cell(strategy, users, done)
+
+
+def _one(servers: Servers, users: int, live: Live) -> Run:
+    origin = Origin("http", "127.0.0.1", servers.port)
+    done = run_ab(Workload(origin, "/", 10**9, users, _ROUND_S, keep_alive=True, timeout_s=60.0), live)
+    if done.signal is not None:
+        raise Interrupted
+    return done
+
+
+def _cell(strategy: str, users: int, runs: list[Run]) -> Fairness:
+    merged = merge([run.report for run in runs])
+    total = merged.aggregate
+    rates = [AbReport.of(run.samples).requests_per_second or 0.0 for run in runs if run.samples is not None]
+    return Fairness(
+        strategy,
+        users,
+        merged,
+        sum(rates) / len(rates),
+        total.sketches[names.INTENDED],
+        total.sketches[f"{names.SERVER}pool"],
+        tuple(n for run in runs for n in run.served),
+    )

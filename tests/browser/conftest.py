@@ -1,0 +1,132 @@
+"""Pages in a real browser: headless Chromium through Playwright. A page that complains, or asks for anything from another
+host, fails its test. Without the browser the tests skip, except where POOLBENCH_NO_SKIP says otherwise.
+"""
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from html_samples import EVIL, LAB, report
+
+from reports.diff import compare
+from reports.html_lab import lab_page
+from reports.html_page import SHARED_JS, plotly_js, to_html
+
+CHROMIUM = os.environ.get("POOLBENCH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+AXE_PLACES = (
+    os.environ.get("POOLBENCH_AXE", ""),
+    str(Path.home() / ".cache/poolbench-tools/node_modules/axe-core/axe.min.js"),
+    "node_modules/axe-core/axe.min.js",
+)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def lacking(what: str) -> None:
+    """Skip, or fail on a machine that promised to have everything."""
+    (pytest.fail if os.environ.get("POOLBENCH_NO_SKIP") else pytest.skip)(what)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        lacking("playwright is not installed")
+    if CHROMIUM is None:
+        lacking("no chromium (apt-get install chromium, or POOLBENCH_CHROMIUM)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def visiting(chromium):
+    """A function that opens pages; at the end, what they complained of or fetched from elsewhere is a failure."""
+    contexts, complaints = [], []
+
+    def open_page(url, **options):
+        contexts.append(chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("request", lambda r: complaints.append(f"asked for {r.url}") if foreign(r.url) else None)
+        page.goto(url, wait_until="load")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+@pytest.fixture
+def visit(chromium):
+    """visit(url, **options of the context) -> page."""
+    with visiting(chromium) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def one(chromium, pages):
+    """The page on one report, opened once for all tests of a file: drawing its charts costs a second or two."""
+    with visiting(chromium) as open_page:
+        yield open_page((pages / "one.html").as_uri(), color_scheme="light")
+
+
+@pytest.fixture(scope="module")
+def two(chromium, pages):
+    """The page on two reports, opened once."""
+    with visiting(chromium) as open_page:
+        yield open_page((pages / "two.html").as_uri(), color_scheme="light")
+
+
+def foreign(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme not in ("file", "data", "blob") and parts.hostname != "127.0.0.1"
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory):
+    """A folder with a page of each kind."""
+    folder = tmp_path_factory.mktemp("pages")
+    old, new = report(1), report(2, slower=2.0)
+    one, two = [("pool10.json", old)], [("old.json", old), ("new.json", new)]
+    (folder / "one.html").write_text(to_html(one, title="Load test report"))
+    (folder / "two.html").write_text(to_html(two, compare(old, new), title="Two reports"))
+    (folder / "none.html").write_text(to_html(one, title="Load test report", js="none"))
+    (folder / "shared.html").write_text(to_html(one, title="Load test report", js="shared"))
+    (folder / "lab.html").write_text(lab_page(LAB, {"B.1.c1": old}, js="none"))
+    hostile = report(3, periods=3, environment={"cpu": EVIL, EVIL: EVIL, "script": EVIL}, warnings=[EVIL])
+    (folder / "hostile.html").write_text(to_html([(EVIL, hostile)] * 2, title=EVIL))
+    (folder / SHARED_JS).write_text(plotly_js())
+    return folder
+
+
+@pytest.fixture
+def axe():
+    """axe(page, rules) -> serious and critical findings of axe-core (of these rules only), one line each."""
+    path = next((p for p in AXE_PLACES if p and Path(p).is_file()), None)
+    if path is None:
+        lacking("no axe-core (npm install axe-core, and POOLBENCH_AXE=…/axe.min.js)")
+    source = Path(path).read_text()
+
+    def findings(page, rules=()):
+        page.evaluate(source)
+        options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
+        found = page.evaluate("options => axe.run(document, options)", options)
+        serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
+        return [f"{v['id']}: {v['help']}: {n['target']}" for v in serious for n in v["nodes"]]
+
+    return findings

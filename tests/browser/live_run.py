@@ -1,0 +1,67 @@
+"""A small real run with its live page, for the browser's tests: `live_run.py SECONDS` prints the page's address and the token
+as one line of JSON, then the outcome as another. The service it loads answers in the same process.
+"""
+
+import json
+import sys
+from random import Random
+
+import gevent
+from gevent.pywsgi import WSGIServer
+
+from loadgen.clock import WallOffset
+from loadgen.engine import Engine, Listener, Progress, Watch
+from loadgen.exchange import Connections, Limits, Resolver
+from loadgen.live import LiveServer, snapshot_of
+from loadgen.recorder import Recorder
+from loadgen.runner import agent, extras
+from loadgen.script.parse import RunOptions, parse_script
+from loadgen.vu import Program
+
+SCRIPT = """
+config:
+  target: http://127.0.0.1:%d
+  phases: [{duration: %d, arrivalRate: 40}]
+scenarios:
+  - flow: [{get: {url: /}}]
+"""
+
+
+def service(environ, start_response):
+    gevent.sleep(0.004)
+    timing = "pool;dur=1.5, connect;dur=0, db;dur=2, total;dur=4"
+    start_response("200 OK", [("Server-Timing", timing), ("Content-Length", "2")])
+    return [b"ok"]
+
+
+def say(**what):
+    print(json.dumps(what), flush=True)
+
+
+def main(seconds):
+    server = WSGIServer(("127.0.0.1", 0), service, log=None, error_log=None)
+    server.start()
+    script = parse_script([("live.yml", SCRIPT % (server.server_port, seconds))], RunOptions(), lambda path: b"")
+    wall, rng = WallOffset(), Random(1)
+    recorder, resolver = Recorder(wall), Resolver()
+    limits = Limits(2_000_000_000, 2_000_000_000)
+    program = Program(
+        script, recorder, lambda: Connections(resolver, limits, wall), rng, agent=agent(), write_line=lambda line: None
+    )
+    engine = Engine(program, script.phases, recorder, wall, rng)
+    watch, latest = Watch(), [Progress(0.0, 0, 0, 0, 0)]
+
+    def snapshot():
+        periods = recorder.report().periods
+        return snapshot_of(latest[-1], periods[-1] if periods else None, planned_s=seconds)
+
+    with LiveServer(("127.0.0.1", 0), snapshot, engine.stop) as live:
+        say(url=live.url, token=live.token)
+        engine.run(Listener(tick=latest.append))
+        report = recorder.report(extras(watch, recorder, "open", partial=engine.interrupted))
+        live.finish(report)
+    say(interrupted=engine.interrupted, requests=report.aggregate.counters["http.requests"])
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,167 @@
+"""The engine plugin: another pool for anybody's engine, by the URL alone."""
+
+import subprocess
+import sys
+
+import pytest
+from poolbench.plugin import PARAMETERS, costs, server_timing
+from sqlalchemy import NullPool, QueuePool, create_engine, exc, text
+
+from db.fair_pool import FairPool
+from loadgen.lab.fairness import with_pool
+
+URL = "postgresql+psycopg2://me:secret@h/db?plugin=poolbench"
+
+
+def engine_of(postgres, pool="fair", **parameters):
+    return create_engine(with_pool(postgres.url, pool, **parameters))
+
+
+def base_names(pool):
+    return {kind.__name__ for kind in type(pool).__mro__}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("fair", FairPool), ("queue", QueuePool), ("null", NullPool)])
+def test_the_url_chooses_the_pool(name, kind):
+    pool = create_engine(f"{URL}&pool={name}").pool
+    assert kind.__name__ in base_names(pool)
+    assert type(pool.recreate()) is type(pool)
+
+
+def test_the_fair_pool_is_the_default():
+    assert "FairPool" in base_names(create_engine(URL).pool)
+
+
+def test_the_url_wins_over_the_applications_arguments():
+    engine = create_engine(f"{URL}&pool_size=3&max_waiting=7", pool_size=9, max_overflow=1, poolclass=QueuePool)
+    assert "FairPool" in base_names(engine.pool)
+    assert engine.pool.size() == 3
+    assert engine.pool._max_waiting == 7
+    assert engine.pool._max_overflow == 1
+
+
+def test_an_application_that_wanted_a_sized_pool_may_be_given_none():
+    assert "NullPool" in base_names(create_engine(f"{URL}&pool=null", pool_size=9, pool_timeout=3).pool)
+
+
+def test_the_driver_sees_none_of_the_parameters():
+    query = "&".join(f"{name}=1" for name in PARAMETERS)
+    assert dict(create_engine(f"{URL}&{query}").url.query) == {}
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [("pool=magic", "magic"), ("pool_size=many", "pool_size=many"), ("pool_pre_ping=maybe", "pool_pre_ping"),
+     ("pool=null&pool_size=3", "pool_size"), ("pool=queue&max_waiting=3", "max_waiting")],
+)  # fmt: skip
+def test_a_parameter_that_cannot_be_is_named(query, told):
+    with pytest.raises(exc.ArgumentError, match=told) as error:
+        create_engine(f"{URL}&{query}")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("pool", ["fair", "queue", "null"])
+def test_costs_are_charged_to_who_asks(postgres, pool):
+    engine = engine_of(postgres, pool)
+    costs.reset()
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(0.02)"))
+    assert costs.connect_ns > 500_000
+    assert 20_000_000 < costs.held_ns < 500_000_000
+    first_connect_ns = costs.connect_ns
+    with engine.connect():
+        pass
+    assert (costs.connect_ns > first_connect_ns) == (pool == "null")
+    engine.dispose()
+
+
+def test_answers_tell_what_connections_cost(postgres):
+    engine = engine_of(postgres)
+
+    def application(_environ, start_response):
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        start_response("200 OK", [("Content-Length", "2")])
+        return [b"ok"]
+
+    told = []
+    assert server_timing(application)({}, lambda status, headers: told.append((status, dict(headers)))) == [b"ok"]
+    status, headers = told[0]
+    parts = dict(part.split(";dur=") for part in headers["Server-Timing"].split(", "))
+    assert status == "200 OK"
+    assert set(parts) == {"pool", "connect", "db", "total"}
+    assert float(parts["total"]) >= float(parts["connect"]) > 0
+    engine.dispose()
+
+
+PATCHED = """
+from gevent import monkey
+monkey.patch_all()
+from psycogreen.gevent import patch_psycopg
+patch_psycopg()
+import sys, time, gevent
+from sqlalchemy import create_engine, text
+url, admin_url = sys.argv[1:3]
+def backends():
+    with watcher.connect() as connection:
+        found = connection.execute(text("SELECT state FROM pg_stat_activity WHERE query LIKE '%pg_sleep(30)%' "
+                                        "AND pid <> pg_backend_pid()")).scalars().all()
+    return found
+watcher = create_engine(admin_url.replace("postgresql://", "postgresql+psycopg2://"), isolation_level="AUTOCOMMIT")
+"""
+
+
+def patched(postgres, url, code):
+    """Run code in a process where everything waits through gevent; what it prints."""
+    command = [sys.executable, "-c", PATCHED + code, url, postgres.admin_url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+ABANDON = """
+def query():
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(30)"))
+abandoned = gevent.spawn(query)
+while backends() != ["active"]:
+    gevent.sleep(0.01)
+{end}
+began = time.monotonic()
+while backends():
+    gevent.sleep(0.01)
+print(time.monotonic() - began)
+with engine.connect() as connection:
+    print(connection.execute(text("SELECT 41 + 1")).scalar())
+print(engine.pool.checkedout())
+"""
+
+
+@pytest.mark.parametrize("pool", ["fair", "queue"])
+@pytest.mark.parametrize("end", ["abandoned.kill()", "abandoned.kill(gevent.Timeout())"], ids=["killed", "timed out"])
+def test_a_statement_whose_greenlet_is_gone_ends_in_the_server(postgres, pool, end):
+    url = with_pool(postgres.url, pool, pool_size=1, max_overflow=0)
+    code = f"engine = create_engine({url!r})\n" + ABANDON.format(end=end)
+    seconds, answer, lent = patched(postgres, url, code)
+    assert float(seconds) < 5
+    assert (answer, lent) == ("42", "0")
+
+
+def test_each_greenlet_has_costs_of_its_own(postgres):
+    url = with_pool(postgres.url, "fair", pool_size=1, max_overflow=0)
+    code = """
+from poolbench.plugin import costs
+engine = create_engine(url)
+engine.connect().close()
+def borrow(hold_s):
+    costs.reset()
+    with engine.connect():
+        gevent.sleep(hold_s)
+    return costs.wait_ns / 1e9, costs.held_ns / 1e9
+first, second = gevent.spawn(borrow, 0.3), gevent.spawn(borrow, 0.0)
+gevent.joinall([first, second])
+print(*first.value, *second.value)
+"""
+    first_wait, first_held, second_wait, second_held = map(float, patched(postgres, url, code))
+    assert first_wait < 0.1 < second_wait
+    assert second_held < 0.2 < first_held

@@ -1,0 +1,103 @@
+"""Somebody else's application under each strategy, and the comparison of pools under saturation."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loadgen.lab import fairness
+from loadgen.lab.evidence import Fairness
+from loadgen.lab.own_app import chosen_settings, parameters
+from reports.artillery_json import from_json
+from reports.model import Period, Report
+from reports.sketch import Sketch
+
+SHOP = Path(__file__).parents[3] / "examples" / "shop"
+LOADGEN = str(Path(sys.executable).with_name("loadgen"))
+SCRIPT = """
+config:
+  target: http://127.0.0.1:8000
+  phases: [{duration: 1, arrivalRate: 30}]
+scenarios:
+  - flow:
+      - post: {url: /orders, json: {product: "{{ $randomNumber(1, 100) }}"}, capture: {json: $.id, as: order}}
+      - get: {url: "/products/{{ $randomNumber(1, 100) }}"}
+"""
+
+
+def test_an_application_with_its_own_app_and_db_runs_under_each_strategy(tmp_path):
+    """Its modules are called app and db, like two of ours; nothing in it knows of pools."""
+    (tmp_path / "short.yml").write_text(SCRIPT)
+    out = tmp_path / "out"
+    command = [LOADGEN, "lab", "--app", "app:app", "--script", tmp_path / "short.yml", "--servers", "2", "--out", out]
+    done = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "summary.json").read_text())["strategies"]
+    assert list(found) == ["null", "queue", "fair"]
+    for strategy, figures in found.items():
+        total = from_json((out / f"{strategy}.json").read_text()).aggregate
+        assert total.counters["http.codes.201"] > 0
+        assert figures["connect mean (ms)"] is not None
+        assert f" {strategy} |" in done.stdout
+    assert found["null"]["connect mean (ms)"] > found["fair"]["connect mean (ms)"]
+    assert found["fair"]["failed"] == found["queue"]["failed"] == 0
+    assert not list(SHOP.glob("runs"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--app", "app:app"], "--script"),
+        (["--app", "app:app", "--script", "missing.yml"], "missing.yml"),
+        (["--app", "app:app", "--script", "load.yml", "--strategies", "magic"], "magic"),
+        (["--app", "no_such_module:app", "--script", "load.yml", "--strategies", "null"], "no_such_module"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(tmp_path, arguments, told):
+    command = [LOADGEN, "lab", *arguments, "--out", tmp_path / "out"]
+    done = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert told in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_become_the_plugins_parameters_where_the_strategy_knows_them():
+    settings = chosen_settings({"DB_POOL_SIZE": "7", "DB_POOL_MIN": "2", "OTHER": "x"})
+    assert settings == {
+        "DB_POOL_SIZE": "7", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5", "DB_POOL_MIN": "2",
+    }  # fmt: skip
+    assert parameters("null", settings) == {}
+    assert parameters("queue", settings) == {"pool_size": "7", "max_overflow": "0", "pool_timeout": "5"}
+    assert parameters("fair", settings)["min_size"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("url", "joined"),
+    [("postgresql://h/d", "postgresql+psycopg2://h/d?plugin=poolbench&pool=fair&pool_size=3"),
+     ("postgresql://h/d?a=b", "postgresql+psycopg2://h/d?a=b&plugin=poolbench&pool=fair&pool_size=3")],
+)  # fmt: skip
+def test_the_pool_is_chosen_in_the_url(url, joined):
+    assert fairness.with_pool(url, "fair", pool_size=3) == joined
+
+
+@pytest.mark.parametrize(("served", "jain"), [((5, 5, 5, 5), 1.0), ((20, 0, 0, 0), 0.25), ((0, 0), 0.0)])
+def test_jains_index(served, jain):
+    cell = Fairness("fair", len(served), Report(Period(0)), 1.0, Sketch.of([1]), Sketch.of([1]), served)
+    assert cell.jain == pytest.approx(jain)
+    assert cell.unserved == served.count(0)
+
+
+def test_queue_and_fair_are_compared_in_turns(postgres, tmp_path, monkeypatch):
+    monkeypatch.setattr(fairness, "USERS", (20,))
+    monkeypatch.setattr(fairness, "_ROUND_S", 0.5)
+    cells = list(fairness.run(postgres.url, tmp_path, 2, lambda _: None))
+    assert [(c.strategy, c.users) for c in cells] == [("queue", 20), ("fair", 20)]
+    for cell in cells:
+        assert len(cell.served) == 40
+        assert cell.total_ms.quantile(0.5) > 5
+        assert cell.wait_ms.count == cell.total_ms.count
+        assert 50 < cell.requests_per_second < 2100
