@@ -5,13 +5,14 @@ KEY := $(shell { cat requirements.txt requirements-dev.txt pyproject.toml; $(PYT
 READY := .venv/.ready-$(KEY)
 READY_DEV := .venv/.ready-dev-$(KEY)
 
-.PHONY: help lab test check fix bench serve
+.PHONY: help lab test check fix bench soak serve
 help:
 	@echo 'make lab     run the experiments of both sources on an embedded PostgreSQL (ARGS=--full: at their exact sizes)'
 	@echo 'make test    the tests (ARGS: options of pytest)'
 	@echo 'make check   ruff and mypy'
 	@echo 'make fix     let ruff format and mend'
-	@echo 'make bench   side by side with peers (minutes)'
+	@echo 'make bench   side by side with peers (half an hour)'
+	@echo 'make soak    the fair pool under five minutes of kills, timeouts and restarts (ARGS: --minutes N)'
 	@echo 'make serve   the service on 4 workers'
 
 lab: $(READY)
@@ -30,7 +31,11 @@ fix: $(READY_DEV)
 	@$(BIN)/ruff check --fix .
 
 bench: $(READY_DEV)
-	@$(BIN)/python benchmarks/pool.py $(ARGS)
+	@for each in pool service generators accuracy report_speed; do \
+	  echo "## benchmarks/$$each.py"; $(BIN)/python -m benchmarks.$$each || exit 1; done
+
+soak: $(READY_DEV)
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 serve: $(READY)
 	@exec $(BIN)/gunicorn -c wsgi/gunicorn_conf.py 'wsgi:create_app()'

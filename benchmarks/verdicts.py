@@ -6,6 +6,8 @@ autoregression in the logarithm, as a server has good and bad stretches; the fir
 bursts: a period's share is drawn anew. Runs may also differ among each other.
 """
 
+# ruff: noqa: E402 - the path must be set before the rooms are imported
+
 from __future__ import annotations
 
 import argparse
@@ -123,7 +125,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=400)
     repeats = parser.parse_args().repeats
-    print("| runs a side | periods | requests a period | period deviation, correlation | run deviation | sketches ", end="")
+    print(
+        "| runs a side | periods | requests a period | period deviation, correlation | run deviation | sketches ",
+        end="",
+    )
     print("| any false verdict | false verdict on p99 | p99 +10 % found | p99 +20 % found |")
     print("| --: | --: | --: | :-- | --: | :-- | --: | --: | --: | --: |")
     for world in WORLDS:

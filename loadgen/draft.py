@@ -19,6 +19,7 @@ from loadgen.message import (
     query_text,
     with_query,
 )
+from loadgen.processor import Request
 from loadgen.script import model
 from loadgen.script.answer import ENCODINGS
 from loadgen.script.template import Function, Template, compile_template
@@ -102,6 +103,34 @@ class Draft:
         return content
 
 
+def editable(spec: model.Request) -> Request:
+    """A request step as the functions of a processor get it."""
+    bodies = {type(body): body for body in spec.bodies}
+    json, form, plain = (bodies.get(kind) for kind in (model.JsonBody, model.FormBody, model.TextBody))
+    return Request(
+        spec.method,
+        spec.url,
+        dict(spec.headers),
+        json.value if isinstance(json, model.JsonBody) else None,
+        dict(form.fields) if isinstance(form, model.FormBody) else None,
+        plain.text if isinstance(plain, model.TextBody) else None,
+    )
+
+
+def edited(spec: model.Request, request: Request) -> model.Request:
+    """The step as they left it. Files to be uploaded stay where nothing else is to be sent."""
+    bodies: tuple[model.Body, ...] = tuple(b for b in spec.bodies if isinstance(b, model.MultipartBody))
+    if request.json is not None:
+        bodies = (model.JsonBody(request.json),)
+    elif request.form is not None:
+        bodies = (model.FormBody(request.form),)
+    elif request.body is not None:
+        bodies = (model.TextBody(request.body),)
+    return replace(
+        spec, method=request.method.upper(), url=request.url, headers=request.headers, bodies=bodies
+    )
+
+
 def _prefixed(url: Any, target: str) -> Any:
     return target + url if isinstance(url, str) and url.startswith("/") else url
 
@@ -155,6 +184,8 @@ def _json_body(value: Any) -> tuple[bytes, str] | None:
 def _text_body(value: Any) -> tuple[bytes, str] | None:
     if value is UNDEFINED:
         return None
+    if isinstance(value, bytes):  # of a processor
+        return value, ""
     if not isinstance(value, str):
         raise BadRequestError(_REFUSED)
     return value.encode("utf-8", "replace"), ""

@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from loadgen.exchange import Exchange, Failure
 from loadgen.message import Outgoing
+from loadgen.processor import Request, Response
 from loadgen.script import model
 from loadgen.script.answer import Answer
 from loadgen.script.capture import compile_captures
@@ -37,12 +38,18 @@ class Judge:
         self._named = compile_template(spec.name, calls)
         self._captures = None
         if spec.captures:
-            strict = self._http.strict_capture
-            self._captures = compile_captures(spec.captures, calls, setting.rng, strict_default=strict)
+            self._captures = compile_captures(
+                spec.captures,
+                calls,
+                setting.rng,
+                strict_default=self._http.strict_capture,
+                functions={c.expression: setting.function(c.expression) for c in spec.captures if c.source == "function"},
+            )
+        self._after = [setting.function(name) for name in spec.after]
         self._expectations = None
         if script.expect is not None:
             self._expectations = compile_expectations(spec.expectations, script.expect, calls)
-        self.want_body = self._captures is not None or self._expectations is not None
+        self.want_body = self._captures is not None or self._expectations is not None or bool(self._after)
         self._metrics = script.endpoint_metrics
         self._endpoints: dict[str, int | None] = {}
         self._grouped = self._grouped_name()
@@ -64,7 +71,8 @@ class Judge:
         captured = True
         if self.want_body:
             answer = Answer(result.status, result.head, result.body, decode=self._spec.gzip)
-            captured = self._captures is None or self._captures(answer, vu.variables)
+            captured = self._captures is None or self._captures(answer, vu.variables, vu)
+            self._call_after(vu, outgoing, answer)
             if self._expectations is not None:
                 self._expect(vu, outgoing, answer)
         self._apdex(result)
@@ -75,6 +83,15 @@ class Judge:
             self._server_timing(name, result)
         if not captured:
             raise VuFailedError("Failed capture or match")
+
+    def _call_after(self, vu: Vu, outgoing: Outgoing, answer: Answer) -> None:
+        if not self._after:
+            return
+        fields = dict(outgoing.fields)
+        request = Request(outgoing.method, outgoing.address.url, fields, body=outgoing.body)
+        response = Response(answer.status, answer.headers, answer.text)
+        for call in self._after:
+            call(request, response, vu)
 
     def _expect(self, vu: Vu, outgoing: Outgoing, answer: Answer) -> None:
         plugin = self._setting.script.expect

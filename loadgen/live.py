@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
@@ -39,7 +40,7 @@ _QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NO_STORE = ("Cache-Control", "no-store")
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -119,8 +120,8 @@ class LiveServer:
         self._stop = stop
         self._title = title
         self._every_s = every_s
-        self._server = WSGIServer(address, self._answer, log=None, error_log=None, spawn=Pool(_MOST_CONNECTIONS))
-        self._host = address[0]
+        self._host, self._port = address
+        self._server: WSGIServer | None = None
         self._history: deque[tuple[int, str]] = deque(maxlen=WINDOW)
         self._last: dict[str, Any] | None = None
         self._changed = Event()
@@ -129,20 +130,24 @@ class LiveServer:
         self._watchers = 0
         self._waiting = 0
         self._fetched = Event()
+        self._closing = False
 
     @property
     def url(self) -> str:
         """Where the page is; the port in force, also where any was asked for."""
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._server.server_port}/"
+        return f"http://{host}:{self._port}/"
 
     def start(self) -> None:
         """Listen and begin to watch. Raises LiveError where the address cannot be had."""
         try:
-            self._server.start()
+            listener = _listener(self._host, self._port)
         except OSError as error:
-            where = ":".join(map(str, self._server.address[:2]))
-            raise LiveError(f"cannot serve the live page on {where}: {error.strerror or error}") from None
+            reason = error.strerror or error
+            raise LiveError(f"cannot serve the live page on {self._host}:{self._port}: {reason}") from None
+        self._port = listener.getsockname()[1]
+        self._server = WSGIServer(listener, self._answer, log=None, error_log=None, spawn=Pool(_MOST_CONNECTIONS))
+        self._server.start()
         self._ticker = gevent.spawn(self._watch)
 
     def finish(self, report: Report, name: str = "this run") -> None:
@@ -157,7 +162,10 @@ class LiveServer:
         self._end_watch()
         if self._report is not None and self._waiting > 0:
             self._fetched.wait(linger_s)
-        self._server.stop(timeout=1)
+        self._closing = True
+        self._announce()
+        if self._server is not None:
+            self._server.stop(timeout=1)
 
     def __enter__(self) -> Self:
         self.start()
@@ -263,7 +271,7 @@ class LiveServer:
             yield b"retry: 1000\n\n"
             if self._history and seen > self._history[-1][0]:
                 seen = 0  # the id is of another run
-            while True:
+            while not self._closing:
                 changed = self._changed
                 missed = [(number, data) for number, data in self._history if number > seen]
                 if missed:
@@ -276,6 +284,21 @@ class LiveServer:
                     return
         finally:
             self._watchers -= 1
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, kind)
+    made.setblocking(False)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(_MOST_CONNECTIONS)
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def _text(start_response: StartResponse, status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Iterable[bytes]:

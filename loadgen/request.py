@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from copy import deepcopy
 from random import Random
 from typing import Any
 
 from loadgen.clock import now_ns
 from loadgen.cookies import Jar
-from loadgen.draft import Draft
+from loadgen.draft import Draft, editable, edited
 from loadgen.exchange import Exchange, Failure, Origin
 from loadgen.judge import Judge
 from loadgen.message import Address, BadRequestError, Outgoing, redirected
@@ -33,13 +34,16 @@ def compile_request(spec: model.Request, setting: Setting) -> Action:
     """The action of a request step."""
     action = _Request(spec, setting).action()
     if spec.if_true is not None:
-        action = _only_if(spec.if_true, action)
+        action = _only_if(spec.if_true, action, setting)
     if spec.probability is not None:
         action = _perhaps(spec.probability, setting.rng, action)
     return action
 
 
-def _only_if(condition: str, action: Action) -> Action:
+def _only_if(condition: str, action: Action, setting: Setting) -> Action:
+    if setting.script.processor is not None and condition in setting.script.processor.functions:
+        asked = setting.function(condition)
+        return lambda vu: action(vu) if asked(vu) else None
     holds = compile_expression(condition)
 
     def act(vu: Vu) -> None:
@@ -65,7 +69,10 @@ class _Request:
     """One request step while it is compiled, and the rarer parts of what it does later."""
 
     def __init__(self, spec: model.Request, setting: Setting) -> None:
+        self._spec = spec
+        self._setting = setting
         self._draft = Draft(spec, setting)
+        self._before = [setting.function(name) for name in spec.before]
         self._judge = Judge(spec, self._draft.url, setting)
         self._recorder = setting.recorder
         self._cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
@@ -73,7 +80,7 @@ class _Request:
 
     def action(self) -> Action:
         """The fastest action that does what the step says."""
-        outgoing = None if self._cookies.value else self._draft.constant()
+        outgoing = None if self._cookies.value or self._before else self._draft.constant()
         return self._templated if outgoing is None else self._static(outgoing)
 
     def _static(self, outgoing: Outgoing) -> Action:
@@ -110,14 +117,25 @@ class _Request:
 
         return act
 
+    def _drafted(self, vu: Vu) -> Draft:
+        """The draft, once the functions that go before it have been called and perhaps have changed the request."""
+        if not self._before:
+            return self._draft
+        given = editable(self._spec)
+        request = deepcopy(given)
+        for call in self._before:
+            call(request, vu)
+        return self._draft if request == given else Draft(edited(self._spec, request), self._setting)
+
     def _templated(self, vu: Vu) -> None:
-        url = self._draft.asked(vu.variables)
+        draft = self._drafted(vu)
+        url = draft.asked(vu.variables)
         if not url.startswith("http"):
             raise VuFailedError(f"Invalid URL - {url}")
         try:
-            outgoing = self._draft.build(vu.variables, url)
+            outgoing = draft.build(vu.variables, url)
         except BadRequestError as error:
-            unsent = Outgoing(url, self._draft.method, _NOWHERE, [])
+            unsent = Outgoing(url, draft.method, _NOWHERE, [])
             raise self._judge.error(vu, error.name, unsent, error.name) from None
         cookies = self._cookies.render(vu.variables)
         if cookies:

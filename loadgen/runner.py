@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 import signal
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,10 +18,10 @@ from loadgen.closed import ClosedRun, Workload
 from loadgen.console import Console
 from loadgen.engine import Engine, Listener, Progress, Watch
 from loadgen.environment import environment, version
-from loadgen.exchange import Connections, Limits, Resolver
 from loadgen.recorder import Recorder
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions, parse_script
+from loadgen.transports import Transports
 from loadgen.vu import Program
 from reports.apachebench import AbReport, AbSamples
 from reports.model import Extras, Report
@@ -101,11 +103,28 @@ def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = No
 
 def run_script(script: Script, console: Console, live: Live, seed: int | None = None) -> Run:
     """An open run to its end, or to a signal. Raises SectionFailed."""
-    wall, rng = WallOffset(), Random(seed)
-    recorder, resolver = Recorder(wall), Resolver()
-    limits = Limits(int(script.http.timeout_s * 1e9), int(script.http.socket_limit_s * 1e9))
+    wall = WallOffset()
+    with closing(Transports(script, wall, _tell)) as transports:
+        return _run_over(transports, script, console, live, wall, Random(seed))
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr)  # noqa: T201 - the debugging output that was asked for
+
+
+def _run_over(
+    transports: Transports, script: Script, console: Console, live: Live, wall: WallOffset, rng: Random
+) -> Run:
+    recorder = Recorder(wall)
+    trouble: Counter[str] = Counter()
     program = Program(
-        script, recorder, lambda: Connections(resolver, limits, wall), rng, agent=agent(), write_line=console.line
+        script,
+        recorder,
+        transports,
+        rng,
+        agent=agent(),
+        write_line=console.line,
+        warn=lambda message: trouble.update((message,)),
     )
     error = program.run_before()
     if error is not None:
@@ -115,7 +134,8 @@ def run_script(script: Script, console: Console, live: Live, seed: int | None = 
     listener = Listener(console.phase_started, console.phase_completed, console.period, live)
     with stopping(engine.stop) as signals:
         engine.run(listener)
-    report = recorder.report(extras(watch, recorder, "open", partial=bool(signals)))
+    said = [f"{message} ({times} times)" if times > 1 else message for message, times in trouble.items()]
+    report = recorder.report(extras(watch, recorder, "open", partial=bool(signals), warnings=said))
     run = Run(report, signals[0] if signals else None, expectation_failed=program.expectation_failed)
     error = program.run_after()
     if error is not None:
@@ -128,15 +148,23 @@ def agent() -> str:
     return f"poolbench/{version()}"
 
 
-def extras(watch: Watch, recorder: Recorder, model: str, *, partial: bool, ab: dict[str, Any] | None = None) -> Extras:
-    """What the report says beyond Artillery's document."""
-    health, warnings = watch.health(recorder)
+def extras(
+    watch: Watch,
+    recorder: Recorder,
+    model: str,
+    *,
+    partial: bool,
+    ab: dict[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> Extras:
+    """What the report says beyond Artillery's document. `warnings`: besides those about the generator."""
+    health, doubts = watch.health(recorder)
     return Extras(
         tool_version=version(),
         model=model,
         partial=partial,
         environment=environment(),
         generator=health,
-        warnings=warnings,
+        warnings=(*warnings, *doubts),
         ab=ab,
     )

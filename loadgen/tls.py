@@ -46,9 +46,11 @@ def tls_error_name(error: ssl.SSLError) -> str:
 
 def client_context(settings: TlsSettings) -> ssl.SSLContext:
     """The context of all connections of a run. Raises ValueError, saying which option is not usable."""
-    context = ssl.create_default_context(cafile=None)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
-    if not settings.verify:
+    if settings.verify:
+        context.load_default_certs()
+    else:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if settings.ca is not None:
@@ -77,16 +79,17 @@ def _load_own(context: ssl.SSLContext, settings: TlsSettings) -> None:
 class TlsRoute(Route):
     """Reaches https origins through TLS, http ones as they are."""
 
-    def __init__(self, context: ssl.SSLContext, server_name: str | None = None) -> None:
-        """`server_name` is asked for (SNI) and verified in place of the origin's host."""
-        self._context = context
-        self._server_name = server_name
+    def __init__(self, settings: TlsSettings = TlsSettings()) -> None:  # noqa: B008 - frozen
+        self._settings = settings
+        self._context: ssl.SSLContext | None = None
 
     def handshakes(self, origin: Origin) -> Sequence[Callable[[Any], TlsSocket]]:
         """TLS, for https."""
         if origin.scheme != "https":
             return ()
-        return (partial(TlsSocket, context=self._context, server_name=self._server_name or origin.host.strip("[]")),)
+        self._context = self._context or client_context(self._settings)
+        server_name = self._settings.server_name or origin.host.strip("[]")
+        return (partial(TlsSocket, context=self._context, server_name=server_name),)
 
 
 class TlsSocket:

@@ -9,6 +9,7 @@ from typing import Any
 
 from loadgen.cookies import Jar
 from loadgen.exchange import Exchange, Failure
+from loadgen.processor import Fail, User
 from loadgen.recorder import Recorder
 from loadgen.script import model
 from loadgen.script.template import Function
@@ -60,4 +61,27 @@ class Setting:
     """The User-Agent that is sent where the script names none."""
     write_line: Callable[[str], None]
     """Takes a line for stdout."""
+    warn: Callable[[str], None]
+    """Takes a warning for the report, once or often."""
     expectation_failed: Callable[[], None]
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The processor's function, made to be called with (arguments..., vu): what it raises fails the user."""
+        processor = self.script.processor
+        if processor is None:
+            raise KeyError(name)
+        called = processor.functions[name]
+        count, sample = self.recorder.count, self.recorder.sample
+
+        def call(*arguments: Any) -> Any:
+            *given, vu = arguments
+            try:
+                return called(*given, User(vu.variables, count, sample))
+            except Fail as failed:
+                raise VuFailedError(failed.name) from None
+            except Exception as error:  # noqa: BLE001 - whatever the user's function does
+                said = f"{type(error).__name__}: {error}"
+                self.warn(f"{processor.place_of(error)}: {name}: {said}")
+                raise VuFailedError(said) from None
+
+        return call

@@ -9,16 +9,17 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import now_ns
-from loadgen.exchange import Exchange, Failure, Origin
+from loadgen.exchange import Exchange, Failure
 from loadgen.recorder import Recorder
 from loadgen.request import compile_request
 from loadgen.script import model
@@ -26,7 +27,8 @@ from loadgen.script.durations import think_seconds
 from loadgen.script.fakes import fake_functions
 from loadgen.script.payload import variables_of
 from loadgen.script.template import compile_template, functions
-from loadgen.script.values import UNDEFINED, get_path, text, to_number
+from loadgen.script.values import UNDEFINED, get_path, text, to_number, truthy
+from loadgen.transports import Transport
 from loadgen.user import Action, Setting, Vu, VuFailedError
 from reports import names
 
@@ -34,18 +36,6 @@ _RANGE = re.compile(r"\d-\d")
 _FOR_EVER = -1
 _BREATHE_ROUNDS = 1000
 """A loop without end lets others run after so many rounds, should its steps never wait."""
-
-
-class Transport(Protocol):
-    """A virtual user's connections."""
-
-    def exchange(
-        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True
-    ) -> Exchange | Failure:
-        """One exchange with the origin."""
-
-    def close(self) -> None:
-        """Close all connections."""
 
 
 class _Silent(Recorder):
@@ -85,8 +75,11 @@ class Program:
         *,
         agent: str,
         write_line: Callable[[str], None],
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`connections` makes those of one virtual user; `write_line` takes lines for stdout (`log` and `expect`)."""
+        """`connections` makes those of one virtual user; `write_line` takes lines for stdout (`log` and `expect`); `warn` is
+        told of what the processor's functions raise.
+        """
         self.expectation_failed = False
         self._script = script
         self._recorder = recorder
@@ -98,8 +91,9 @@ class Program:
         calls = functions(rng)
         if script.fake_data is not None:
             calls |= fake_functions(script.fake_data, rng)
-        setting = Setting(script, recorder, rng, calls, agent, write_line, self._note_failed_expectation)
+        setting = Setting(script, recorder, rng, calls, agent, write_line, warn, self._note_failed_expectation)
         self._scenarios = [_compile(scenario.flow, setting) for scenario in script.scenarios]
+        self._on_error = [[setting.function(name) for name in scenario.on_error] for scenario in script.scenarios]
         self._created = [f"{names.VUSERS_CREATED_BY_NAME}{scenario.label}" for scenario in script.scenarios]
         self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
         silent = replace(setting, recorder=_Silent())
@@ -119,6 +113,7 @@ class Program:
             for act in self._scenarios[chosen]:
                 act(vu)
         except VuFailedError as failed:
+            self._tell(self._on_error[chosen], failed.name, vu)
             recorder.count(names.ERRORS + failed.name)
             recorder.count(names.VUSERS_FAILED)
         else:
@@ -127,6 +122,12 @@ class Program:
             recorder.sample(names.SESSION_LENGTH, (now_ns() - started_ns) / 1e6)
         finally:
             connections.close()
+
+    def _tell(self, functions: Sequence[Callable[..., Any]], error: str, vu: Vu) -> None:
+        """The user has failed already: an error in these functions is told (Setting.warn) and changes nothing."""
+        for call in functions:
+            with suppress(VuFailedError):
+                call(error, vu)
 
     def run_before(self) -> str | None:
         """Run the `before` section; its variables are given to every user. The error's name where it failed."""
@@ -185,6 +186,8 @@ def _compile_step(step: model.Step, setting: Setting) -> Action:
             return _loop(step, setting)
         case model.Parallel():
             return _parallel(step, setting)
+        case model.Call(name):
+            return setting.function(name)
         case model.Broken(error):
             return _broken(error)
 
@@ -228,6 +231,8 @@ def jittered(length_s: float, jitter: Any, rng: Random) -> float:
 
 def _loop(step: model.Loop, setting: Setting) -> Action:
     actions = _compile(step.steps, setting)
+    if step.while_true is not None:
+        return _loop_while(step, actions, setting.function(step.while_true))
     if step.over is not None:
         return _loop_over(step, actions)
     count = compile_template(step.count, setting.calls)
@@ -246,6 +251,25 @@ def _loop(step: model.Loop, setting: Setting) -> Action:
             variables[step.index_name] = to_number(variables[step.index_name]) + 1
             if done % _BREATHE_ROUNDS == 0:
                 gevent.sleep(0)
+
+    return act
+
+
+def _loop_while(step: model.Loop, actions: tuple[Action, ...], more: Callable[[Vu], Any]) -> Action:
+    """At least one round; then as long as the processor's function says so."""
+
+    def act(vu: Vu) -> None:
+        variables = vu.variables
+        variables[step.index_name] = variables[step.element_name] = done = 0
+        while True:
+            for each in actions:
+                each(vu)
+            done += 1
+            variables[step.index_name] = done
+            if done % _BREATHE_ROUNDS == 0:
+                gevent.sleep(0)
+            if not truthy(more(vu)):
+                return
 
     return act
 

@@ -395,7 +395,9 @@ def all_from_text(text: str) -> list[AbReport]:
         if not _read_line(line, drafts[-1]):
             drafts.append(_draft())
             _read_line(line, drafts[-1])
-    reports = [_finished(draft) for draft in drafts if {"complete", "requests_per_second", "time_taken_s"} & draft.keys()]
+    reports = [
+        _finished(draft) for draft in drafts if {"complete", "requests_per_second", "time_taken_s"} & draft.keys()
+    ]
     if not reports:
         raise ReportError("neither its request counts nor its rates")
     return reports

@@ -39,7 +39,9 @@ def from_json(text: str) -> Report:
 
 
 def _period(part: Mapping[str, Any], place: str) -> Period:
-    counters = {ours: whole(part[key], f"{place}.{key}") for key, ours in _COUNTERS.items() if part.get(key) is not None}
+    counters = {
+        ours: whole(part[key], f"{place}.{key}") for key, ours in _COUNTERS.items() if part.get(key) is not None
+    }
     for key, prefix in _MAPS.items():
         counts = each(part.get(key), f"{place}.{key}", whole)
         counters |= {f"{prefix}{name}": count for name, count in counts.items()}

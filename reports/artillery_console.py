@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reports import names
-from reports.model import PERIOD_MS, Extras, Period, Rate, Report, ReportError, Summary
+from reports.model import PERIOD_MS, Period, Rate, Report, ReportError, Summary
 
 _DAY_MS = 86_400_000
 _SUMMARY_HEADING = re.compile(r"Summary report(?: @ (?P<time>[\d:]+).*)?")
-_PERIOD_HEADING = re.compile(r"Metrics for period to: *(?P<time>[\d:]+)(?:\([-+\d]*\))? *(?:\(width: *(?P<width>[\d.]+)s\))?.*")
-_LINE = re.compile(r"(?P<label>\S.*?)(?:: ?(?P<dots>\.*)|(?P<cut>(?<=\S)\.\.\.)) ?(?P<value>-?[\d.]+(?:e[-+]?\d+)?) ?(?P<rate>/sec)?")
+_PERIOD_HEADING = re.compile(r"Metrics for period to: *(?P<time>[\d:]+)(?:\([-+\d]*\))? *(?:\(width: *[\d.]+s\))?.*")
+_LINE = re.compile(
+    r"(?P<label>\S.*?)(?:: ?(?P<dots>\.*)|(?P<cut>(?<=\S)\.\.\.)) ?(?P<value>-?\d+(?:\.\d+)?(?:e[-+]?\d+)?) ?(?P<rate>/sec)?"
+)
 _OPENING = re.compile(r"(?P<name>[\w/{][^:]*(?::\S[^:]*)*):")
 _ROWS = {"min": "min", "max": "max", "mean": "mean", "median": "p50", "p50": "p50"} | {
     row: row for row in ("p75", "p90", "p95", "p99", "p999")
@@ -31,9 +33,9 @@ _KNOWN = ("http.", "vusers.", names.ERRORS, "plugins.", "apdex.", "browser.", "s
 class _Section:
     """What one heading stands over."""
 
-    of_period: bool
+    of_period: bool = False
+    heading: str = ""
     at_ms: int | None = None
-    width_ms: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     rates: dict[str, Rate] = field(default_factory=dict)
     summaries: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -45,11 +47,16 @@ class _Section:
 def from_text(text: str) -> list[Report]:
     """Every report of a text, in its order: each summary with the periods above it. Raises ReportError if none.
 
-    Periods with no summary below them (a run that was broken off) are a report of their own, whose aggregate is the last of them.
+    Metrics above the first heading are prose's; where there are no headings at all, a metric that comes again begins
+    another report. A single period without a summary is a report of its own.
     """
     reports: list[Report] = []
     pending: list[_Section] = []
-    for section in _sections(text):
+    sections = _sections(text)
+    headed = any(section.heading for section in sections)
+    for section in sections:
+        if headed and not section.heading:
+            continue
         if section.of_period:
             pending.append(section)
         else:
@@ -63,24 +70,31 @@ def from_text(text: str) -> list[Report]:
 
 
 def _sections(text: str) -> list[_Section]:
-    sections = [_Section(of_period=False)]
+    sections = [_Section()]
     open_name = ""
     for raw in text.splitlines():
         line = " ".join(re.sub(r"\x1b\[[\d;]*m", "", raw).strip(" \t>|`*#").split())
         if heading := _SUMMARY_HEADING.fullmatch(line):
-            sections.append(_Section(False, _ms_of_day(heading["time"])))
+            sections.append(_Section(False, line, _ms_of_day(heading["time"])))
         elif heading := _PERIOD_HEADING.fullmatch(line):
-            sections.append(_Section(True, _ms_of_day(heading["time"]), int(float(heading["width"] or 0) * 1000)))
+            sections.append(_Section(True, line, _ms_of_day(heading["time"])))
         elif (found := _LINE.fullmatch(line)) and (value := _number(found["value"])) is not None:
             label = found["label"] + (found["cut"] or "")
             if label in _ROWS and open_name:
                 sections[-1].summaries.setdefault(open_name, {})[_ROWS[label]] = value
             elif label not in _ROWS and (found["cut"] or len(found["dots"] or "") > 1 or _is_metric(label)):
-                open_name = ""
-                _add(sections[-1], _RENAMED.get(label, label), value, rate=bool(found["rate"]))
+                open_name, name = "", _RENAMED.get(label, label)
+                _begin_another(sections, name in (sections[-1].rates if found["rate"] else sections[-1].counters))
+                _add(sections[-1], name, value, rate=bool(found["rate"]))
         elif (opening := _OPENING.fullmatch(line)) and _is_metric(opening["name"]):
             open_name = opening["name"]
+            _begin_another(sections, open_name in sections[-1].summaries)
     return [section for section in sections if section]
+
+
+def _begin_another(sections: list[_Section], again: bool) -> None:
+    if again and not sections[-1].heading:
+        sections.append(_Section())
 
 
 def _is_metric(label: str) -> bool:
@@ -116,7 +130,7 @@ def _report(total: _Section, periods: list[_Section]) -> Report:
             start += _DAY_MS
         parts.append(_period(section, start))
     start = parts[-1].start_ms if parts else 0 if total.at_ms is None else total.at_ms // PERIOD_MS * PERIOD_MS
-    return Report(_period(total, start), tuple(parts), Extras("Artillery", "open"))
+    return Report(_period(total, start), tuple(parts))
 
 
 def _period(section: _Section, start_ms: int) -> Period:

@@ -195,7 +195,11 @@ def _summary(value: Any, place: str) -> Summary:
     figures = an_object(value, place)
     if figures.keys() >= _ALL_FIGURES:  # as nearly always, and large documents have many
         row = _FIGURES(figures)
-        if _NUMBERS.issuperset(map(type, row)) and type(figures["count"]) is int and -_HUGE < min(row) <= max(row) < _HUGE:
+        if (
+            _NUMBERS.issuperset(map(type, row))
+            and type(figures["count"]) is int
+            and -_HUGE < min(row) <= max(row) < _HUGE
+        ):
             return Summary(*row)
     found = {key: figures[key] for key in _SUMMARY_FIELDS if figures.get(key) is not None}
     if "p50" not in found and figures.get("median") is not None:
@@ -245,7 +249,8 @@ def _period(their_part: Any, our_part: Any, place: str, latest: int | None = Non
         | _counts(ours.get("counters"), f"poolbench {place}.counters"),
         rates=_rates(theirs, ours, place),
         summaries=Later(
-            _summaries(summaries, f"{place}.summaries") | _summaries(ours.get("summaries"), f"poolbench {place}.summaries"),
+            _summaries(summaries, f"{place}.summaries")
+            | _summaries(ours.get("summaries"), f"poolbench {place}.summaries"),
             f"{place}.summaries",
             _summary,
         ),

@@ -263,7 +263,9 @@ def _from_ab(report: Report, figures: Mapping[str, object]) -> Report:
 def better(name: str, kind: Kind) -> names.Direction | None:
     """Which way a figure is better; None where neither is."""
     if kind == "ab":
-        neutral = name in ("ab.concurrency", "ab.complete", "ab.keep_alive", "ab.time_taken_s") or name.endswith("_bytes")
+        neutral = name in ("ab.concurrency", "ab.complete", "ab.keep_alive", "ab.time_taken_s") or name.endswith(
+            "_bytes"
+        )
         return None if neutral else "higher" if name in _AB_HIGHER else "lower"
     if kind == "share":
         return "lower"
@@ -284,7 +286,9 @@ def _unjudged(change: Change) -> Change | None:
         reason = "judged with ab.failed"
     else:
         return None
-    return replace(change, reason=reason) if change.differs else replace(change, verdict="no clear change", reason=reason)
+    return (
+        replace(change, reason=reason) if change.differs else replace(change, verdict="no clear change", reason=reason)
+    )
 
 
 class _Estimates:

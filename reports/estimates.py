@@ -222,7 +222,9 @@ def _assumed(value: float, error: float) -> Estimate:
 
 def _too_few(count: int | None, q: float, row: str) -> str:
     beyond = LEAST_BEYOND if count is None else min(q, 1 - q) * count
-    return f"too little data: {beyond:.0f} of {count} samples lie beyond {row}" if round(beyond, 9) < LEAST_BEYOND else ""
+    return (
+        f"too little data: {beyond:.0f} of {count} samples lie beyond {row}" if round(beyond, 9) < LEAST_BEYOND else ""
+    )
 
 
 def _within_period(seconds: float) -> float:

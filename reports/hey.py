@@ -21,7 +21,7 @@ _PERCENTILES = {"50": "p50", "75": "p75", "90": "p90", "95": "p95", "99": "p99"}
 
 
 def from_text(text: str) -> Report:
-    """The first report in a text, also with its indentation lost. Raises ReportError for any other text."""
+    """The report in a text, also with its indentation lost. Raises ReportError for any other text."""
     lines = [" ".join(line.strip(" \t>|`*").split()) for line in text.splitlines()]
     rate = next((found for line in lines if (found := _RATE.fullmatch(line))), None)
     if rate is None or not any(line.startswith(("Fastest:", "Status code distribution:")) for line in lines):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from reports import names
@@ -34,7 +35,13 @@ def from_json(text: str) -> Report:
         raise ReportError("no metrics.http_reqs or iterations")
     requests = values.get("http_reqs", {})
     summaries = {_TRENDS.get(name, name): _summary(v) for name, v in values.items() if "avg" in v or "med" in v}
-    counters = {ours: whole(values[name]["count"], name) for name, ours in _COUNTERS.items() if "count" in values.get(name, {})}
+    if names.RESPONSE_TIME in summaries and "count" in requests:  # each request is timed once
+        summaries[names.RESPONSE_TIME] = replace(
+            summaries[names.RESPONSE_TIME], count=whole(requests["count"], "http_reqs")
+        )
+    counters = {
+        ours: whole(values[name]["count"], name) for name, ours in _COUNTERS.items() if "count" in values.get(name, {})
+    }
     failed = values.get("http_req_failed", {})
     if "passes" in failed:  # of "has it failed?": those that passed are the failed ones
         counters[f"{names.ERRORS}http_req_failed"] = whole(failed["passes"], "http_req_failed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,14 +17,22 @@ READERS: dict[str, Callable[[str], Sequence[Report]]] = {
     "Artillery 1 JSON": lambda text: [artillery_1.from_json(text)],
     "k6 summary JSON": lambda text: [k6.from_json(text)],
     "ApacheBench text": lambda text: [report.as_report() for report in apachebench.all_from_text(text)],
-    "wrk text": lambda text: [wrk.from_text(text)],
-    "hey text": lambda text: [hey.from_text(text)],
+    "wrk text": lambda text: _each_from("Running ", text, wrk.from_text),
+    "hey text": lambda text: _each_from("Summary:", text, hey.from_text),
     "Locust CSV": lambda text: [locust.from_csv(text)],
     "Artillery console text": artillery_console.from_text,
 }
 """Tried in this order, the most tolerant last. Each gives the reports of a text, or raises ValueError if it has none."""
 
 _LONGEST_REASON = 120
+
+
+def _each_from(first_words: str, text: str, reader: Callable[[str], Report]) -> Sequence[Report]:
+    """The reports of a text, each from its first line to the next one's."""
+    parts = re.split(rf"^(?=\W*{re.escape(first_words)})", text, flags=re.MULTILINE)
+    if len(parts) <= 2:
+        return [reader(text)]
+    return [reader(part) for part in parts[1:]]
 
 
 def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Report:
@@ -62,6 +71,9 @@ def read(text: str, name: str) -> Sequence[Report]:
     for kind, reader in READERS.items():
         try:
             return reader(text)
-        except (ValueError, OverflowError) as error:  # a ReportError is a ValueError, as is what an absurd number raises
+        except (
+            ValueError,
+            OverflowError,
+        ) as error:  # a ReportError is a ValueError, as is what an absurd number raises
             reasons.append(f"{kind} ({' '.join(str(error).split())[:_LONGEST_REASON]})")
     raise ReportError(f"{name}: no report that I can read; tried {', '.join(reasons)}")

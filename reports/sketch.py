@@ -88,7 +88,9 @@ def _merge_bins(parts: list[Bins]) -> Bins:
     low = min(p.offset for p in parts)
     if len(parts) > _MANY:
         lengths = np.array([len(p.counts) for p in parts])
-        places = np.arange(lengths.sum()) + np.repeat([p.offset - low for p in parts] - lengths.cumsum() + lengths, lengths)
+        places = np.arange(lengths.sum()) + np.repeat(
+            [p.offset - low for p in parts] - lengths.cumsum() + lengths, lengths
+        )
         # As floats, which bincount adds in, whole numbers are exact up to 2**53.
         return Bins(low, np.bincount(places, np.concatenate([p.counts for p in parts])).astype(np.int64))
     high = max(p.offset + len(p.counts) for p in parts)

@@ -43,7 +43,9 @@ class Interval:
         """With another source of error, independent of the first, whose standard error is `by`."""
         more = by * student_critical(self.df)
         below, above = self.value - self.low, self.high - self.value
-        return Interval(self.value, self.value - sqrt(below**2 + more**2), self.value + sqrt(above**2 + more**2), self.df)
+        return Interval(
+            self.value, self.value - sqrt(below**2 + more**2), self.value + sqrt(above**2 + more**2), self.df
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ _VALUE = r"([\d.]+)(us|ms|s|m|h)"
 _STATS = re.compile(rf"Latency {_VALUE} \S+ {_VALUE} \S+")
 _DISTRIBUTION = re.compile(r"Latency Distribution(.*)")
 _PERCENTILE = re.compile(rf"([\d.]+)% {_VALUE}")
+_RECORDED = re.compile(r"#\[Max = [\d.]+, Total count = (\d+)\]")
 _COUNT = re.compile(r"(\d+) requests in .*")
 _RATE = re.compile(r"Requests/sec: ([\d.]+)")
 _SOCKET_ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
@@ -27,7 +28,7 @@ _PERCENTILES = {50: "p50", 75: "p75", 90: "p90", 95: "p95", 99: "p99", 99.9: "p9
 
 
 def from_text(text: str) -> Report:
-    """The first report in a text, also with its indentation lost. Raises ReportError for any other text."""
+    """The report in a text, also with its indentation lost. Raises ReportError for any other text."""
     counters: dict[str, int] = {}
     times: dict[str, dict[str, Any]] = {}
     rate = None
@@ -36,21 +37,22 @@ def from_text(text: str) -> Report:
     current = recorded
     for raw in text.splitlines():
         line = " ".join(raw.strip(" \t>|`*").split())
-        if line.startswith("Running ") and names.REQUESTS in counters:
-            break  # the next report
         if stats := _STATS.fullmatch(line):
             times.setdefault(recorded, {}).update(mean=_ms(stats[1], stats[2]), max=_ms(stats[3], stats[4]))
         elif heading := _DISTRIBUTION.fullmatch(line):
             current = names.RESPONSE_TIME if "Uncorrected" in heading[1] else recorded
         elif (at := _PERCENTILE.fullmatch(line)) and (key := _PERCENTILES.get(_number(at[1]))):
             times.setdefault(current, {})[key] = _ms(at[2], at[3])
+        elif recorded_count := _RECORDED.fullmatch(line):
+            times.setdefault(current, {})["count"] = int(recorded_count[1])
         elif found := _RATE.fullmatch(line):
             rate = Rate(_number(found[1]))
         else:
             counters |= _counters(line)
     if rate is None or names.REQUESTS not in counters:
         raise ReportError("no Requests/sec with requests in")
-    summaries = {name: Summary(**figures, count=counters[names.REQUESTS]) for name, figures in times.items()}
+    count = None if corrected else counters[names.REQUESTS]  # wrk2 records from the end of its calibration only
+    summaries = {name: Summary(**{"count": count, **figures}) for name, figures in times.items()}
     tool, model = ("wrk2", "open") if corrected else ("wrk", "closed")
     return Report(Period(0, counters, {names.REQUEST_RATE: rate}, summaries), extras=Extras(tool, model))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonpath
 
+from loadgen.processor import Response
 from loadgen.script.answer import Answer
 from loadgen.script.model import Capture
 from loadgen.script.regex import compile_regex, group_name
@@ -19,11 +20,18 @@ Taker = Callable[[Answer, Any, Random], Any]
 """(response, expression, rng) -> value; UNDEFINED or "" where there is none. Raises ValueError for a body that cannot be read."""
 
 
-class _Rule:
-    __slots__ = ("expected", "expression", "into", "is_match", "may_fail", "take")
+OwnTaker = Callable[[Response, Any], Any]
+"""(response, user) -> value: a function of the processor."""
 
-    def __init__(self, spec: Capture, calls: Mapping[str, Function], *, strict_default: bool) -> None:
+
+class _Rule:
+    __slots__ = ("expected", "expression", "into", "is_match", "may_fail", "own", "take")
+
+    def __init__(
+        self, spec: Capture, calls: Mapping[str, Function], own: Mapping[str, OwnTaker], *, strict_default: bool
+    ) -> None:
         self.take = _TAKERS.get(spec.source, _nothing)(spec)
+        self.own = own[spec.expression] if spec.source == "function" else None
         self.expression: Template = compile_template(spec.expression, calls)
         self.expected: Template = compile_template(spec.expected, calls)
         self.into = spec.into
@@ -35,20 +43,30 @@ class _Rule:
 
 
 def compile_captures(
-    specs: Sequence[Capture], calls: Mapping[str, Function], rng: Random, *, strict_default: bool
-) -> Callable[[Answer, dict[str, Any]], bool]:
-    """The function that takes all values out of an answer into the variables.
+    specs: Sequence[Capture],
+    calls: Mapping[str, Function],
+    rng: Random,
+    *,
+    strict_default: bool,
+    functions: Mapping[str, OwnTaker] | None = None,
+) -> Callable[..., bool]:
+    """The function (answer, variables, user for `functions`) that takes all values out of an answer into the variables.
+
+    `functions`: the processor's, by name.
 
     It gives False, and stores nothing, when a strict capture has no value (undefined, "" or an unreadable body) or a strict
     match does not hold.
     """
-    rules = [_Rule(spec, calls, strict_default=strict_default) for spec in specs]
+    rules = [_Rule(spec, calls, functions or {}, strict_default=strict_default) for spec in specs]
 
-    def apply(answer: Answer, variables: dict[str, Any]) -> bool:
+    def apply(answer: Answer, variables: dict[str, Any], user: Any = None) -> bool:
         taken: dict[str, Any] = {}
         for rule in rules:
             try:
-                value = rule.take(answer, rule.expression.render(variables), rng)
+                if rule.own is None:
+                    value = rule.take(answer, rule.expression.render(variables), rng)
+                else:
+                    value = rule.own(Response(answer.status, answer.headers, answer.text), user)
             except ValueError:
                 value = UNDEFINED
             if rule.is_match:

@@ -147,10 +147,11 @@ def tls(part: Part, *, insecure: bool, read_file: Callable[[str], bytes]) -> mod
         server_name=str(server_name) if server_name else None,
         **texts,
     )
-    try:
-        client_context(settings)
-    except ValueError as error:
-        part.refuse(str(error))
+    if any(texts.values()):
+        try:
+            client_context(settings)
+        except ValueError as error:
+            part.refuse(str(error))
     return settings
 
 

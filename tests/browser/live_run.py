@@ -35,18 +35,19 @@ def service(environ, start_response):
 
 
 def say(**what):
-    print(json.dumps(what), flush=True)
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 def main(seconds):
     server = WSGIServer(("127.0.0.1", 0), service, log=None, error_log=None)
     server.start()
-    script = parse_script([("live.yml", SCRIPT % (server.server_port, seconds))], RunOptions(), lambda path: b"")
+    script = parse_script([("live.yml", SCRIPT % (server.server_port, seconds))], RunOptions(), lambda _: b"")
     wall, rng = WallOffset(), Random(1)
     recorder, resolver = Recorder(wall), Resolver()
     limits = Limits(2_000_000_000, 2_000_000_000)
     program = Program(
-        script, recorder, lambda: Connections(resolver, limits, wall), rng, agent=agent(), write_line=lambda line: None
+        script, recorder, lambda: Connections(resolver, limits, wall), rng, agent=agent(), write_line=lambda _: None
     )
     engine = Engine(program, script.phases, recorder, wall, rng)
     watch, latest = Watch(), [Progress(0.0, 0, 0, 0, 0)]

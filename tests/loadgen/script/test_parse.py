@@ -87,7 +87,7 @@ def test_poisson_comes_from_the_configuration_the_phase_or_the_option():
 
 _CALLS_LOGIN = (
     's.yml:9:9: scenarios[0].flow[2].function: the JavaScript function "login": not supported. '
-    "Remove it, or do its work in the script"
+    "Write it in Python (config.processor), or remove it"
 )
 
 

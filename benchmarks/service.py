@@ -1,0 +1,114 @@
+"""The service beside what one writes first, and the fair pool beside QueuePool, over HTTP: one worker, `ab -k`, in turns.
+
+    python benchmarks/service.py [--rounds 5] [--requests 6000]
+
+Prints Markdown. Needs `ab`. Ratios count: both sides of each are measured in alternation on the same machine.
+"""
+
+import argparse
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from db.embedded import temporary_postgres
+from loadgen.lab import fairness
+from loadgen.lab.stack import Program, Servers, cpu_of_tree, service
+
+HERE = Path(__file__).parent
+STOCK_CONF = """
+import os
+bind = "127.0.0.1:" + os.environ["PORT"]
+workers = 1
+worker_class = "gevent"
+control_socket_disable = True
+loglevel = "error"
+"""
+
+
+def ab(url: str, requests: int, users: int) -> dict[str, float]:
+    """Requests per second, and p50, p99 and the longest in ms."""
+    command = ["ab", "-q", "-k", "-n", str(requests), "-c", str(users), url]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    failed = int(re.search(r"Failed requests: +(\d+)", text)[1])
+    if failed or "Non-2xx" in text:
+        sys.exit(f"{url}: {failed} failed\n{text}")
+    found = {"rps": float(re.search(r"Requests per second: +([\d.]+)", text)[1])}
+    for percent in (50, 99, 100):
+        found[f"p{percent}"] = float(re.search(rf"{percent}% +(\d+)", text)[1])
+    return found
+
+
+def in_turns(sides: dict[str, tuple[Servers, str]], rounds: int, requests: int, users: int) -> dict[str, dict[str, float]]:
+    """Medians of each side's rounds, CPU microseconds of its server processes per request among them."""
+    seen: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for name, (servers, path) in sides.items():
+        ab(servers.url + path, 500, users)  # connections opened, caches warm
+        assert name
+    for _ in range(rounds):
+        for name, (servers, path) in sides.items():
+            before = servers.cpu_s()
+            found = ab(servers.url + path, requests, users)
+            found["cpu_us"] = (servers.cpu_s() - before) / requests * 1e6
+            seen[name].append(found)
+    return {name: {key: statistics.median(r[key] for r in runs) for key in runs[0]} for name, runs in seen.items()}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--requests", type=int, default=6000)
+    given = parser.parse_args()
+    if not shutil.which("ab"):
+        sys.exit("ab is not installed (apache2-utils)")
+    with ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        postgres = running.enter_context(temporary_postgres())
+        (folder / "stock.py").write_text(STOCK_CONF)
+
+        def start(name: str, program: Program, **settings: str) -> Servers:
+            settings = {"DATABASE_URL": postgres.url, "DB_POOL_SIZE": "10", **settings}
+            return running.enter_context(Servers(program, 1, settings, folder / f"{name}.log"))
+
+        ours = start("ours", service(), DB_POOL="fair")
+        queue = start("queue", service(), DB_POOL="queue")
+        stock = start("stock", Program(folder / "stock.py", "stock_app:app", HERE))
+        sides = {
+            "stock: gunicorn gevent, QueuePool, defaults": (stock, "/health"),
+            "this service, DB_POOL=queue": (queue, "/health"),
+            "this service, DB_POOL=fair": (ours, "/health"),
+        }
+        found = in_turns(sides, given.rounds, given.requests, 100)
+        base = found["stock: gunicorn gevent, QueuePool, defaults"]
+        print("### `GET /health`, one worker, 100 users, 10 connections\n")
+        print("| server | requests/s | against stock | CPU us/request | p50, ms | p99, ms | max, ms |")
+        print("| :-- | --: | --: | --: | --: | --: | --: |")
+        for name, f in found.items():
+            print(f"| {name} | {f['rps']:.0f} | {f['rps'] / base['rps']:.2f} | {f['cpu_us']:.0f} | {f['p50']:.0f} | "
+                  f"{f['p99']:.0f} | {f['p100']:.0f} |")  # fmt: skip
+        live = in_turns({"stock": (stock, "/live"), "ours": (ours, "/live")}, given.rounds, given.requests, 100)
+        print(f"\nWithout a database (`/live`): {live['ours']['rps']:.0f} against {live['stock']['rps']:.0f} requests/s.")
+
+        hold = {
+            name: start(name, fairness.program(), DATABASE_URL=fairness.with_pool(postgres.url, name, pool_size=10,
+                                                                                  max_overflow=0))
+            for name in fairness.STRATEGIES
+        }  # fmt: skip
+        found = in_turns({name: (servers, "/") for name, servers in hold.items()}, given.rounds, given.requests, 100)
+        print("\n### A query of 5 ms, one worker, 100 users, 10 connections\n")
+        print("| pool | requests/s | p50, ms | p99, ms | max, ms | p99/p50 | max/p50 |")
+        print("| :-- | --: | --: | --: | --: | --: | --: |")
+        for name, f in found.items():
+            print(f"| {name} | {f['rps']:.0f} | {f['p50']:.0f} | {f['p99']:.0f} | {f['p100']:.0f} | "
+                  f"{f['p99'] / f['p50']:.2f} | {f['p100'] / f['p50']:.2f} |")  # fmt: skip
+        print(f"\nfair against queue: {found['fair']['rps'] / found['queue']['rps']:.3f} x the requests/s. "
+              f"Database CPU over the whole session: {cpu_of_tree(postgres.pid):.1f} s.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""What one writes first: Flask and SQLAlchemy with their defaults, for gunicorn's gevent worker. The peer of our /health."""
+
+import os
+
+from flask import Flask, jsonify
+from psycogreen.gevent import patch_psycopg
+from sqlalchemy import create_engine, text
+
+patch_psycopg()
+app = Flask(__name__)
+engine = create_engine(os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg2://"),
+                       pool_size=int(os.environ["DB_POOL_SIZE"]), max_overflow=0)  # fmt: skip
+
+
+@app.get("/health")
+def health():
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    return jsonify(status="ok", database="up")
+
+
+@app.get("/live")
+def live():
+    return jsonify(status="ok")

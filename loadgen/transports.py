@@ -1,0 +1,76 @@
+"""What virtual users send with, as the script wants it: connections of their own or shared, TLS, proxies, all shown or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from loadgen.clock import WallOffset
+from loadgen.exchange import Connections, Exchange, Failure, Limits, Origin, Resolver, Route
+from loadgen.proxy import ProxyRoute
+from loadgen.script.model import Script
+from loadgen.shared_connections import SharedConnections
+from loadgen.tls import TlsRoute
+
+_SHOWN_BODY_BYTES = 2048
+
+
+class Transport(Protocol):
+    """A virtual user's connections."""
+
+    def exchange(
+        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True
+    ) -> Exchange | Failure:
+        """One exchange with the origin."""
+
+    def close(self) -> None:
+        """Close all connections that are its own."""
+
+
+class Transports:
+    """Makes them. `tell` takes the lines that `DEBUG=http` asks for."""
+
+    def __init__(self, script: Script, wall: WallOffset, tell: Callable[[str], None]) -> None:
+        http = script.http
+        limits = Limits(int(http.timeout_s * 1e9), int(http.socket_limit_s * 1e9))
+        route: Route = TlsRoute(http.tls)
+        if script.proxies:
+            route = ProxyRoute(script.proxies, route)
+        resolver = Resolver()
+        self._tell = tell if script.debug else None
+        self._own = lambda: Connections(resolver, limits, wall, route)
+        self._shared = None if http.pool is None else SharedConnections(http.pool, self._own)
+
+    def __call__(self) -> Transport:
+        """One virtual user's."""
+        transport: Transport = self._own() if self._shared is None else self._shared
+        return transport if self._tell is None else _Shown(transport, self._tell)
+
+    def close(self) -> None:
+        """Close what users shared."""
+        if self._shared is not None:
+            self._shared.close_all()
+
+
+class _Shown:
+    """Tells of every exchange."""
+
+    def __init__(self, transport: Transport, tell: Callable[[str], None]) -> None:
+        self._transport = transport
+        self._tell = tell
+        self.close = transport.close
+
+    def exchange(
+        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True  # noqa: ARG002
+    ) -> Exchange | Failure:
+        self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
+        result = self._transport.exchange(origin, request, method_is_head=method_is_head)
+        if isinstance(result, Failure):
+            self._tell(f"http:response none: {result.name} ({result.stage})")
+        else:
+            self._tell(f"http:response\n{_indented(result.head + result.body[:_SHOWN_BODY_BYTES])}")
+        return result
+
+
+def _indented(data: bytes) -> str:
+    return "\n".join(f"  {line}" for line in data.decode("utf-8", "replace").splitlines()).rstrip()
