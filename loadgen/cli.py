@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from loadgen.closed import Workload
     from loadgen.exchange import Origin
     from loadgen.lab.run import Options
+    from loadgen.runner import Run
     from loadgen.progress import LiveLine
     from loadgen.script.model import Script
     from loadgen.script.parse import RunOptions
@@ -289,23 +290,26 @@ def _run_script(script: Script, run_id: str, output: Path | None, quiet: bool, s
     live = LiveLine(plain=False)
     console.run_id(run_id)
     failed: str | None = None
+
+    def show(finished: Run) -> None:
+        live.clear()
+        console.summary(finished.report)
+        if output is not None:
+            _write_json(str(output), finished.report)
+            console.log_file(str(output))
+
     try:
-        finished = run_script(script, console, live, seed)
+        finished = run_script(script, console, live, seed, show)
     except SectionFailed as error:
         if error.run is None:
             _fail(str(error))
         finished, failed = error.run, str(error)
-    live.clear()
-    console.summary(finished.report)
-    if output is not None:
-        _write_json(str(output), finished.report)
-        console.log_file(str(output))
     score = None if script.apdex_threshold_ms is None else apdex_line(finished.report.aggregate.counters)
-    if score is not None:
-        console.apdex(score)
     verdict = None if script.ensure is None else evaluate(script.ensure, finished.report.aggregate)
     if verdict is not None and verdict.lines:
         console.checks(verdict.lines)
+    if score is not None:
+        console.apdex(score)
     _warn(finished.report.extras.warnings if finished.report.extras else ())
     if failed is not None:
         _fail(failed)

@@ -178,11 +178,14 @@ class Route:
 
 
 class Connection:
-    """One connection to one origin, lent to one greenlet at a time."""
+    """One connection to one origin, lent to one greenlet at a time.
+
+    Methods of other objects are called by way of local names: Python 3.11 specialises that, and not a call on a slot.
+    """
 
     __slots__ = (
         "_deadline_ns", "_fires_ns", "_head_limit_ns", "_hub", "_io", "_limits", "_recvmsg", "_resume", "_send", "_sock",
-        "_timer", "_waiting", "_wall", "last_used_ns", "setup_ns", "usable",
+        "_switch", "_timer", "_waiting", "_wall", "last_used_ns", "setup_ns", "usable",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, limits: Limits, wall: WallOffset) -> None:
@@ -193,6 +196,7 @@ class Connection:
         self._head_limit_ns = min(limits.response_ns, limits.idle_ns)
         self._wall = wall
         self._hub = get_hub()
+        self._switch = self._hub.switch
         self._io = self._hub.loop.io(sock.fileno(), _READ)
         self._resume: Callable[[bool], Any] = getcurrent().switch
         self._timer: Any = None
@@ -282,10 +286,11 @@ class Connection:
         """Send the request's bytes, read the answer. Usable again afterwards only if `usable` says so."""
         self._resume = getcurrent().switch
         self.usable = False
+        send = self._send
         try:
             written_ns = now_ns()
             try:
-                sent = self._send(request)
+                sent = send(request)
             except BlockingIOError:
                 sent = 0
             if sent != len(request):
@@ -320,20 +325,21 @@ class Connection:
 
         Raises OSError, Ended.
         """
+        recvmsg = self._recvmsg
         while True:
             if not self._wait(written_ns + self._head_limit_ns):
                 raise Ended("ETIMEDOUT" if self._head_limit_ns == self._limits.response_ns else "ERR_SOCKET_TIMEOUT")
             try:
-                data, stamps, _, _ = self._recvmsg(_FIRST_READ_BYTES, _STAMP_ROOM)
+                data, stamps, _, _ = recvmsg(_FIRST_READ_BYTES, _STAMP_ROOM)
             except BlockingIOError:
                 continue
             read_ns = now_ns()
             if stamps:
                 seconds, nanoseconds = _unpack_stamp(stamps[0][2])
                 stamp_ns = seconds * 1_000_000_000 + nanoseconds - self._wall.wall_ns
-                # Outside these bounds the wall clock was set meanwhile, and the stamp means nothing.
                 if written_ns <= stamp_ns <= read_ns:
                     return data, stamp_ns, read_ns, True
+                self._wall.measure()  # the wall clock was set meanwhile, and the stamp means nothing
             return data, read_ns, read_ns, False
 
     def _receive(self, answer: Exchange, data: bytes, head_only: bool, want_body: bool) -> Exchange | Failure:
@@ -409,11 +415,11 @@ class Connection:
         self._deadline_ns = deadline_ns
         if self._fires_ns > deadline_ns:
             self._arm(deadline_ns)
-        io = self._io
+        io, switch = self._io, self._switch
         io.start(self._resume, True)
         self._waiting = True
         try:
-            return bool(self._hub.switch())
+            return switch()  # type: ignore[no-any-return] # what `_resume` was called with
         finally:
             self._waiting = False
             io.stop()
@@ -451,7 +457,7 @@ class Connections:
         self._route = route
 
     def exchange(
-        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True
+        self, origin: Origin, request: bytes, method_is_head: bool = False, want_body: bool = True
     ) -> Exchange | Failure:
         """One exchange with the origin, over its kept connection or a new one."""
         started_ns = connected_ns = now_ns()

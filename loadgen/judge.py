@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from loadgen.exchange import Exchange, Failure
+from loadgen.exchange import Exchange, Failure, Origin
 from loadgen.message import Outgoing
 from loadgen.processor import Request, Response
 from loadgen.script import model
@@ -18,10 +18,11 @@ from loadgen.script.answer import Answer
 from loadgen.script.capture import compile_captures
 from loadgen.script.expect import Exchanged, compile_expectations, console_text
 from loadgen.script.template import Template, compile_template
-from loadgen.script.values import UNDEFINED, json_text, text
+from loadgen.script.values import UNDEFINED, json_text, number_text, text
 from loadgen.user import Setting, Vu, VuFailedError
 
 _TOTAL = re.compile(r"total;dur=([0-9.]+)", re.IGNORECASE)
+_PORT = re.compile(r":(\d+)$")
 _NEVER_PLAIN = re.compile(r"""[\s"'<>`{}|\\^]""")
 
 
@@ -175,9 +176,17 @@ class Judge:
         """Count a request that got no whole answer; the error that ends its user."""
         if failure.response is not None:
             self._recorder.response(failure.response, vu.intended_ns)
-        origin = outgoing.address.origin
-        said = f"connect {failure.name} {origin.host}:{origin.port}" if failure.stage == "connect" else failure.name
-        return self.error(vu, failure.name, outgoing, said)
+        return self.error(vu, failure.name, outgoing, self._said(failure, outgoing.address.origin))
+
+    def _said(self, failure: Failure, origin: Origin) -> str:
+        """A failure in Node's words."""
+        if failure.name in {"ENOTFOUND", "EAI_AGAIN"}:
+            return f"getaddrinfo {failure.name} {origin.host}"
+        if failure.stage == "connect":
+            return f"connect {failure.name} {origin.host}:{origin.port}"
+        if failure.name == "ETIMEDOUT":
+            return f"Timeout awaiting 'response' for {number_text(self._http.timeout_s * 1000)}ms"
+        return "socket hang up" if failure.name == "ECONNRESET" else failure.name
 
     def error(self, vu: Vu, name: str, outgoing: Outgoing, said: str) -> VuFailedError:
         """Tell the plugins that the request came to nothing."""
@@ -198,14 +207,21 @@ def _asked_path(url: str) -> str:
     return _NEVER_PLAIN.sub(lambda match: quote(match.group()), path)
 
 
+def _port(netloc: str) -> str:
+    """The port that is written there, which need not be one."""
+    found = _PORT.search(netloc)
+    return found[1] if found else ""
+
+
 def named_endpoint(target: str, url: str, *, strip_query: bool) -> str:
     """A URL as the endpoint metrics name it: host and port where they are not the target's, then the path, decoded."""
     try:
         here, there = urlsplit(target), urlsplit(url)
         host = there.hostname or ""
         name = host if host and host != here.hostname else ""
-        if there.port is not None and there.port != here.port:
-            name += f":{there.port}"
+        port = _port(there.netloc)
+        if port and port != _port(here.netloc):
+            name += f":{port}"
     except ValueError:
         return url
     path = there.path or "/"

@@ -143,7 +143,8 @@ class Recorder:
         `endpoint`: it is also the final answer of a request to that endpoint.
         """
         table = self._answers
-        table.pack(
+        pack = table.pack
+        pack(
             table.buffer, table.end, answer.status, answer.written_ns, answer.first_byte_ns, answer.last_byte_ns,
             intended_ns or answer.started_ns, answer.body_bytes, endpoint, answer.stamped,
         )  # fmt: skip

@@ -100,7 +100,8 @@ class _Request:
                 self._exchange(vu, outgoing)
                 return
             created(now_ns())
-            result = vu.exchange(origin, data, method_is_head=is_head, want_body=want_body)
+            exchange = vu.exchange
+            result = exchange(origin, data, is_head, want_body)
             if isinstance(result, Failure):
                 raise self._judge.failed(vu, result, outgoing)
             facts = result.facts

@@ -101,11 +101,13 @@ def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = No
     return parse_script(sources, options, lambda path: Path(path).read_bytes(), Random(seed))
 
 
-def run_script(script: Script, console: Console, live: Live, seed: int | None = None) -> Run:
-    """An open run to its end, or to a signal. Raises SectionFailed."""
+def run_script(
+    script: Script, console: Console, live: Live, seed: int | None = None, show: Callable[[Run], None] | None = None
+) -> Run:
+    """An open run to its end, or to a signal. `show` gets it before the `after` section is run. Raises SectionFailed."""
     wall = WallOffset()
     with closing(Transports(script, wall, _tell)) as transports:
-        return _run_over(transports, script, console, live, wall, Random(seed))
+        return _run_over(transports, script, console, live, wall, Random(seed), show)
 
 
 def _tell(text: str) -> None:
@@ -113,7 +115,13 @@ def _tell(text: str) -> None:
 
 
 def _run_over(
-    transports: Transports, script: Script, console: Console, live: Live, wall: WallOffset, rng: Random
+    transports: Transports,
+    script: Script,
+    console: Console,
+    live: Live,
+    wall: WallOffset,
+    rng: Random,
+    show: Callable[[Run], None] | None,
 ) -> Run:
     recorder = Recorder(wall)
     trouble: Counter[str] = Counter()
@@ -137,6 +145,8 @@ def _run_over(
     said = [f"{message} ({times} times)" if times > 1 else message for message, times in trouble.items()]
     report = recorder.report(extras(watch, recorder, "open", partial=bool(signals), warnings=said))
     run = Run(report, signals[0] if signals else None, expectation_failed=program.expectation_failed)
+    if show is not None:
+        show(run)
     error = program.run_after()
     if error is not None:
         raise SectionFailed("after", error, run)

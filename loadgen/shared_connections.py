@@ -24,7 +24,7 @@ class SharedConnections:
         self._pools: dict[Origin, _Pool] = {}
 
     def exchange(
-        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True
+        self, origin: Origin, request: bytes, method_is_head: bool = False, want_body: bool = True
     ) -> Exchange | Failure:
         """One exchange with the origin."""
         pool = self._pools.get(origin) or self._pools.setdefault(origin, _Pool(self._limit, self._connections))

@@ -19,7 +19,7 @@ class Transport(Protocol):
     """A virtual user's connections."""
 
     def exchange(
-        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True
+        self, origin: Origin, request: bytes, method_is_head: bool = False, want_body: bool = True
     ) -> Exchange | Failure:
         """One exchange with the origin."""
 
@@ -61,7 +61,7 @@ class _Shown:
         self.close = transport.close
 
     def exchange(
-        self, origin: Origin, request: bytes, *, method_is_head: bool = False, want_body: bool = True  # noqa: ARG002
+        self, origin: Origin, request: bytes, method_is_head: bool = False, want_body: bool = True  # noqa: ARG002
     ) -> Exchange | Failure:
         self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
         result = self._transport.exchange(origin, request, method_is_head=method_is_head)

@@ -248,11 +248,17 @@ def _loop(step: model.Loop, setting: Setting) -> Action:
             for each in actions:
                 each(vu)
             done += 1
-            variables[step.index_name] = to_number(variables[step.index_name]) + 1
+            _count_on(variables, step.index_name)
             if done % _BREATHE_ROUNDS == 0:
                 gevent.sleep(0)
 
     return act
+
+
+def _count_on(variables: dict[str, Any], name: str) -> None:
+    """The next index: one more than the variable says, which a loop inside may have left elsewhere."""
+    index = variables.get(name)
+    variables[name] = (index if type(index) is int else to_number(index)) + 1
 
 
 def _loop_while(step: model.Loop, actions: tuple[Action, ...], more: Callable[[Vu], Any]) -> Action:
@@ -265,7 +271,7 @@ def _loop_while(step: model.Loop, actions: tuple[Action, ...], more: Callable[[V
             for each in actions:
                 each(vu)
             done += 1
-            variables[step.index_name] = done
+            _count_on(variables, step.index_name)
             if done % _BREATHE_ROUNDS == 0:
                 gevent.sleep(0)
             if not truthy(more(vu)):
@@ -281,10 +287,10 @@ def _loop_counted(step: model.Loop, actions: tuple[Action, ...], count: int) -> 
     def act(vu: Vu) -> None:
         variables = vu.variables
         variables[element_name] = variables[index_name] = 0
-        for done in range(1, count + 1):
+        for _ in range(count):
             for each in actions:
                 each(vu)
-            variables[index_name] = done
+            _count_on(variables, index_name)
 
     return act
 
@@ -296,11 +302,11 @@ def _loop_over(step: model.Loop, actions: tuple[Action, ...]) -> Action:
         if not isinstance(over, list | tuple):
             return
         variables[step.index_name] = 0
-        for done, element in enumerate(over):
+        for element in over:
             variables[step.element_name] = element
             for each in actions:
                 each(vu)
-            variables[step.index_name] = done + 1
+            _count_on(variables, step.index_name)
 
     return act
 

@@ -128,9 +128,10 @@ def compare(old: Report, new: Report) -> Diff:
     estimates = _Estimates(old), _Estimates(new)
     rows: list[Change] = []
     for change in pairs:
-        row = _unjudged(change)
-        if row is None:
-            row = _judged(change, *(estimate(change.name, change.kind) for estimate in estimates))
+        try:
+            row = _unjudged(change) or _judged(change, *(estimate(change.name, change.kind) for estimate in estimates))
+        except OverflowError:
+            row = replace(change, reason="numbers too large to judge")
         rows.append(row)
     return Diff(tuple(_decided(rows, statistics.adjusted)), tuple(_notes([old], [new], rows)))
 
@@ -338,7 +339,7 @@ def _decided(rows: list[Change], adjust: Callable[[list[float]], list[float]]) -
 
 
 def _with_verdict(row: Change) -> Change:
-    if row.p is None or row.p > statistics.LEVEL or row.low is None or row.high is None:
+    if row.p is None or row.low is None or row.high is None or not row.p <= statistics.LEVEL:
         return replace(row, verdict="no clear change")
     rose = row.low + row.high > 0
     return replace(row, verdict="better" if rose == (better(row.name, row.kind) == "higher") else "worse")
@@ -367,7 +368,8 @@ def _judged_runs(rows: list[Change], old: statistics.Floats, new: statistics.Flo
         ps = statistics.adjusted([statistics.student_p(value, df) for value in t.tolist()])
     _, error = statistics.pooled_t(old, new)
     reach = error * statistics.student_critical(df)
-    change = new.mean(0) - old.mean(0)
+    with np.errstate(all="ignore"):
+        change = new.mean(0) - old.mean(0)
     for row, p, middle, half in zip(rows, ps, change.tolist(), reach.tolist(), strict=True):
         yield _with_verdict(replace(row, low=middle - half, high=middle + half, p=p, basis="runs"))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
-from math import ceil, comb, exp, inf, isfinite, lgamma, log, log1p, sqrt
+from math import ceil, comb, exp, hypot, inf, isfinite, lgamma, log, log1p, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +42,8 @@ class Interval:
     def widened(self, by: float) -> Interval:
         """With another source of error, independent of the first, whose standard error is `by`."""
         more = by * student_critical(self.df)
-        below, above = self.value - self.low, self.high - self.value
-        return Interval(
-            self.value, self.value - sqrt(below**2 + more**2), self.value + sqrt(above**2 + more**2), self.df
-        )
+        low, high = self.value - hypot(self.value - self.low, more), self.value + hypot(self.high - self.value, more)
+        return Interval(self.value, low, high, self.df)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +211,12 @@ def difference(old: Interval, new: Interval) -> Difference:
 
 
 def _joint_error(width_a: float, df_a: float, width_b: float, df_b: float) -> tuple[float, float]:
-    a, b = (width_a / student_critical(df_a)) ** 2, (width_b / student_critical(df_b)) ** 2
-    if not a + b:
+    a, b = width_a / student_critical(df_a), width_b / student_critical(df_b)
+    joint = hypot(a, b)
+    if not joint:
         return 0.0, inf
-    spread = a * a / df_a + b * b / df_b
-    return sqrt(a + b), (a + b) ** 2 / spread if spread else inf
+    spread = (a / joint) ** 4 / df_a + (b / joint) ** 4 / df_b
+    return joint, 1 / spread if spread else inf
 
 
 # Several runs a side
@@ -226,9 +225,9 @@ def _joint_error(width_a: float, df_a: float, width_b: float, df_b: float) -> tu
 def pooled_t(old: Floats, new: Floats) -> tuple[Floats, Floats]:
     """Student's t of each column (a figure) and its standard error; rows are runs. Three runs at least in all."""
     df = len(old) + len(new) - 2
-    squares = np.square(old - old.mean(0)).sum(0) + np.square(new - new.mean(0)).sum(0)
-    error = np.sqrt(squares / df * (1 / len(old) + 1 / len(new)))
     with np.errstate(all="ignore"):
+        squares = np.square(old - old.mean(0)).sum(0) + np.square(new - new.mean(0)).sum(0)
+        error = np.sqrt(squares / df * (1 / len(old) + 1 / len(new)))
         t = (new.mean(0) - old.mean(0)) / error
     return np.where(np.isnan(t), 0.0, t), error
 

@@ -133,8 +133,9 @@ class Evidence:
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     memory: Memory | None = None
     restart: Restart | None = None
-    fairness: tuple[Fairness, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What a reader must know to compare: sizes cut short, settings without effect, what was skipped and why."""
+    fairness: tuple[Fairness, ...] = ()
+    """Cells of C.fairness, where it was run."""
     partial: bool = False

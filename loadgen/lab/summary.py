@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from loadgen.lab.claims import CLAIMS
+from loadgen.lab.claims import CLAIMS, UNMEASURED
 from loadgen.lab.evidence import Evidence, Outcome
 from reports import published
 from reports.apachebench import AbReport
@@ -91,10 +91,16 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
 
 
 def claim_lines(evidence: Evidence) -> Iterator[str]:
-    """One line for each claim, for a terminal."""
+    """One line for each claim that could be judged, for a terminal, and how many could not."""
+    unmeasured = 0
     for claim in CLAIMS:
         found = claim.finding(evidence)
+        if found.verdict == UNMEASURED:
+            unmeasured += 1
+            continue
         yield f"{found.verdict:<14}  {claim.text}. Published: {claim.published}. Here: {found.measured}. ({found.why})"
+    if unmeasured:
+        yield f"{UNMEASURED:<14}  {unmeasured} claims whose experiments were not run to their end"
 
 
 def comparisons(outcome: Outcome) -> list[Comparison]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping
 from math import isfinite
 from random import Random
@@ -12,6 +13,7 @@ from typing import Any
 from loadgen.script.model import Payload
 from loadgen.script.values import UNDEFINED, number
 
+_RADIX = re.compile(r"\s*0[xXoObB]")
 _STAND_IN = "\x1f"  # for a delimiter of several characters, which the csv module does not know
 
 
@@ -30,7 +32,7 @@ def read_rows(
     cast: bool = True,
     uneven: bool = False,
 ) -> tuple[tuple[Any, ...], ...]:
-    """The rows of a CSV text; with `cast`, every cell that is a number in JavaScript's eyes is one (`007` is 7).
+    """The rows of a CSV text; with `cast`, every cell that is a number in JavaScript's eyes is one (`007` is 7, `0x10` 0).
 
     Raises PayloadError for broken quoting and, unless `uneven`, for rows of different lengths.
     """
@@ -57,6 +59,8 @@ def read_rows(
 
 def _cell(text: str, *, cast: bool) -> Any:
     value = number(text) if cast else None
+    if value and _RADIX.match(text):  # Artillery's CSV reader takes these for numbers, and then reads them up to the letter
+        return 0
     return text if value is None or not isfinite(value) else value
 
 

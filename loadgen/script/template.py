@@ -92,6 +92,9 @@ def _object(pairs: list[tuple[Template, Template]]) -> Render:
 
         return render_values
 
+    # Artillery puts a key that it has filled in behind the others.
+    pairs = [pair for pair in pairs if pair[0].constant] + [pair for pair in pairs if not pair[0].constant]
+
     def render(variables: Variables) -> dict[str, Any]:
         rendered = ((text(k.render(variables)), v.render(variables)) for k, v in pairs)
         return {k: v for k, v in rendered if v is not UNDEFINED}

@@ -12,7 +12,7 @@
     return whole >= 3600 ? `${Math.floor(whole / 3600)}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}` : `${Math.floor(whole / 60)}:${two(whole % 60)}`; };
 
   const figures = {
-    elapsed: (u) => clock(u.elapsed_s) + (u.planned_s ? ` / ${clock(u.planned_s)}` : ""), rate: (u) => figure(u.responses_per_s),
+    elapsed: (u) => clock(u.elapsed_s), planned: (u) => u.planned_s ? `of ${clock(u.planned_s)}` : "", rate: (u) => figure(u.responses_per_s),
     requests: (u) => figure(u.requests), errors: (u) => figure(u.errors), vus: (u) => figure(u.active_vus),
     p50: (u) => ms(u.response_ms?.p50), p95: (u) => ms(u.response_ms?.p95), p99: (u) => ms(u.response_ms?.p99),
     pool: (u) => ms(u.pool_wait_ms?.p95), lag: (u) => ms(u.start_lag_ms?.p99),
@@ -35,7 +35,7 @@
   function frame(title, series) {
     const values = series.map(() => element("b"));
     const legend = element("ul", { class: "legend" }, ...series.map(([name, colour], i) =>
-      element("li", { class: `s${colour}` }, element("i"), name, values[i])));
+      element("li", {}, element("i", { class: `s${colour}` }), name, values[i])));
     const drawing = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" });
     const plot = element("div", { class: "plot", role: "img", "aria-label": title }, drawing);
     byId("charts").append(element("figure", { class: "chart" }, element("figcaption", {}, title), legend, plot));
