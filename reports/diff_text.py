@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import orjson
@@ -123,7 +123,8 @@ def _interval(row: Change) -> str:
     of_share = row.kind == "counter" or row.name in ("ab.failed", "ab.non_2xx", "ab.write_errors")
     if row.low is None or row.high is None or not row.old or of_share:
         return ""
-    return f"{_percent(row.low / abs(row.old))} to {_percent(row.high / abs(row.old))}"
+    least = -1.0 if row.old > 0 and row.new is not None and row.new >= 0 else -inf  # a time cannot fall by more
+    return f"{_percent(max(least, row.low / abs(row.old)))} to {_percent(row.high / abs(row.old))}"
 
 
 def _notes(diff: Diff, shown: list[Change]) -> list[str]:

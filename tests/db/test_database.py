@@ -1,5 +1,7 @@
 """Lending, its cost, its failures, and the statements, on a real server."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +9,7 @@ import psycopg2
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from server_process import wait_until
+from server_process import ROOT, wait_until
 from sqlalchemy import create_engine
 
 from db import errors, queries
@@ -261,3 +263,41 @@ def test_what_a_strategy_cannot_honour_is_named(caplog):
 def test_a_missing_url_is_a_setting_error():
     with pytest.raises(SettingError, match="DATABASE_URL"):
         DatabaseSettings.from_mapping({})
+
+
+def test_a_statement_whose_greenlet_was_killed_ends_in_the_server(postgres):
+    code = """
+from gevent import monkey
+monkey.patch_all()
+from psycogreen.gevent import patch_psycopg
+patch_psycopg()
+import sys, time, gevent
+from db.database import Database
+from db.settings import DatabaseSettings
+database = Database(DatabaseSettings.from_mapping({"DATABASE_URL": sys.argv[1], "DB_POOL": "fair", "DB_POOL_SIZE": "1"}))
+def sleeping():
+    with watcher.connection() as connection:
+        return connection.exec_driver_sql("SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(30)'").scalar()
+watcher = Database(DatabaseSettings.from_mapping({"DATABASE_URL": sys.argv[1]}))
+def query():
+    with database.connection() as connection:
+        connection.exec_driver_sql("SELECT pg_sleep(30)")
+victim = gevent.spawn(query)
+while not sleeping():
+    gevent.sleep(0.01)
+victim.kill()
+began = time.monotonic()
+while sleeping():
+    gevent.sleep(0.01)
+with database.connection() as connection:
+    connection.exec_driver_sql("SELECT 1")
+status = database.status()
+print(time.monotonic() - began, status.in_use, status.waiting)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, postgres.url], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seconds, in_use, waiting = done.stdout.split()
+    assert float(seconds) < 5
+    assert (in_use, waiting) == ("0", "0")

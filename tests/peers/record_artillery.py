@@ -10,7 +10,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from reference_runs import SCRIPTS, run_case, scripts, tls_files
+sys.path.append(str(Path(__file__).parent.parent))
+
+from reference_runs import SCRIPTS, run_case, scripts, tls_files  # noqa: E402
 
 
 def main():

@@ -28,12 +28,13 @@ def plain(report):
     return Report(report.aggregate, report.periods)
 
 
+@settings(max_examples=20)
 @given(reports)
 def test_a_report_does_not_differ_from_itself(report):
     assert compare(plain(report), plain(report)).changes == ()
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(reports, reports)
 def test_a_diff_the_other_way_round_is_its_mirror(old, new):
     forth, back = compare(plain(old), plain(new)), compare(plain(new), plain(old))
@@ -43,7 +44,7 @@ def test_a_diff_the_other_way_round_is_its_mirror(old, new):
         assert here.change is None if there.change is None else here.change == -there.change
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(reports, reports)
 def test_every_metric_of_either_side_is_compared(old, new):
     names = {r.name for r in compare(plain(old), plain(new)).rows}
@@ -51,7 +52,7 @@ def test_every_metric_of_either_side_is_compared(old, new):
     assert {*old.aggregate.counters, *new.aggregate.counters, *old.aggregate.rates, *new.aggregate.rates} <= names
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(reports, reports)
 def test_every_format_writes_any_diff(old, new):
     diff = compare(plain(old), plain(new))
@@ -174,7 +175,7 @@ def test_markdown_shows_what_changed_and_folds_the_rest():
     assert text.index("http.response_time.mean") < text.index("<details>") < text.index("| a |")
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(reports.map(plain), min_size=1, max_size=3), st.lists(reports.map(plain), min_size=1, max_size=3))
 def test_any_runs_can_be_compared_and_written(old, new):
     diff = compare_runs(old, new)
