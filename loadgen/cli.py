@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import click
 
+from loadgen.lab.command import lab
 from reports.cli import BadInput, diff, report
 
 if TYPE_CHECKING:
     from loadgen.closed import Workload
     from loadgen.exchange import Origin
-    from loadgen.lab.run import Options
-    from loadgen.runner import Run
-    from loadgen.progress import LiveLine
+    from loadgen.runner import Observer, Run
     from loadgen.script.model import Script
     from loadgen.script.parse import RunOptions
 
@@ -46,6 +44,7 @@ def cli() -> None:
 
 cli.add_command(diff)
 cli.add_command(report)
+cli.add_command(lab)
 
 
 @cli.command()
@@ -65,6 +64,10 @@ cli.add_command(report)
 @click.option("--dotenv", "--env-file", "dotenv", help="Read environment variables from this file.")
 @click.option("--arrivals", type=click.Choice(["artillery", "poisson"]), default="artillery", help="Law of arrivals.")
 @click.option("--seed", type=int, help="Of everything random; the same seed gives the same run.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share the load."
+)
+@click.option("--prometheus", metavar="[HOST:]PORT", help="Serve running totals there, on /metrics.")
 @click.option("--check", is_flag=True, help="Only look for problems in the script.")
 @click.option("--skip-unsupported", is_flag=True, help="Leave out what cannot be run, instead of refusing the script.")
 @click.option("--name", "_name", hidden=True)
@@ -82,6 +85,8 @@ def run(
     output: str | None,
     quiet: bool,
     seed: int | None,
+    workers: int,
+    prometheus: str | None,
     check: bool,
     **given: Any,
 ) -> None:
@@ -103,7 +108,9 @@ def run(
     )
     script = _read(paths, options, seed, listing=check)
     if not check:
-        sys.exit(_run_script(script, run_id, _output_path(output), quiet, seed))
+        path = _output_path(output)
+        observers = [] if prometheus is None else [_prometheus(prometheus)]
+        sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers))
 
 
 @cli.command()
@@ -132,124 +139,6 @@ def quick(url: str, count: int, num: int, output: str | None, insecure: bool, qu
     sys.exit(_run_script(script, run_id, _output_path(output), quiet, None))
 
 
-@cli.command()
-@click.option("--full", is_flag=True, help="The sources' exact sizes (under 10 minutes on 2 cores).")
-@click.option("--only", metavar="ID,...", default="", help="These experiments or groups: B, B.3, A.pool10, ...")
-@click.option("--strategies", metavar="NAME,...", default="", help="Experiments with these strategies only.")
-@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Servers of source A.")
-@click.option("--clicks", type=click.IntRange(min=0), default=300, show_default=True, help="Clicks of each link.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the reports (default runs/<UTC stamp>).")
-@click.option("--database-url", help="A PostgreSQL to use, in a schema of its own, in place of the embedded one.")
-@click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
-@click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder, instead.")
-@click.option("--script", metavar="FILE", help="The Artillery script to load your own application with.")
-def lab(
-    full: bool,
-    only: str,
-    strategies: str,
-    servers: int,
-    clicks: int,
-    out: Path | None,
-    database_url: str | None,
-    yes: bool,
-    application: str | None,
-    script: str | None,
-) -> None:
-    """Run the experiments of both source documents and judge their claims.
-
-    --only C runs the comparison of queue and fair under saturation. With --app and --script, your own application is run
-    under each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
-    """
-    out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    if (application is None) != (script is None):
-        raise BadInput("--app and --script go together")
-    if application is not None and script is not None:
-        sys.exit(_run_own_app(application, script, out, _listed(strategies), servers, database_url))
-    from loadgen.lab import fairness
-    from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments
-    from loadgen.lab.run import LabError, Options
-
-    ids = _listed(only)
-    of_sources = [name for name in ids if name not in ("C", fairness.ID)]
-    try:
-        options = Options(
-            experiments=chosen(experiments(servers), of_sources, _listed(strategies), full=full)
-            if of_sources or not ids
-            else (),
-            sizes=FULL if full else BRIEF,
-            out=out,
-            clicks=clicks,
-            database_url=database_url,
-            fairness_rounds=0 if ids == of_sources else 3,
-            confirm=lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True)),
-        )
-        sys.exit(_run_lab(options))
-    except (ValueError, LabError) as error:
-        raise BadInput(str(error)) from None
-
-
-def _run_lab(options: Options) -> int:
-    from loadgen.lab.run import Lab
-    from loadgen.lab.summary import claim_lines, to_markdown
-    from loadgen.progress import LiveLine
-
-    live = LiveLine()
-    evidence = Lab(options, _sayer(live), live).run()
-    live.clear()
-    click.echo(to_markdown(evidence), nl=False)
-    if evidence.outcomes:
-        click.echo("\n" + "\n".join(claim_lines(evidence)))
-    click.echo(f"\nEverything is in {options.out}", err=True)
-    return _SIGNALLED + signal.SIGINT if evidence.partial else 0
-
-
-def _run_own_app(
-    application: str, script: str, out: Path, strategies: list[str], servers: int, database_url: str | None
-) -> int:
-    import psycopg2
-
-    from db.binaries import EmbeddedPostgresError
-    from loadgen.lab import own_app
-    from loadgen.lab.stack import StackError
-    from loadgen.progress import LiveLine
-    from loadgen.script.model import ScriptErrors
-
-    unknown = [name for name in strategies if name not in own_app.STRATEGIES]
-    if unknown:
-        raise BadInput(f"no strategy {unknown[0]!r} for an application; there are {', '.join(own_app.STRATEGIES)}")
-    live = LiveLine()
-    options = own_app.Options(
-        application, script, Path.cwd(), out, strategies or own_app.STRATEGIES, servers, database_url,
-        own_app.chosen_settings(os.environ),
-    )  # fmt: skip
-    try:
-        results = own_app.run(options, _sayer(live), live)
-    except ScriptErrors as errors:
-        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
-    except (StackError, EmbeddedPostgresError, psycopg2.Error) as error:
-        raise BadInput(" ".join(str(error).split())) from None
-    except OSError as error:
-        raise BadInput(f"{error.filename}: {error.strerror}") from None
-    live.clear()
-    click.echo(own_app.to_markdown(options, results), nl=False)
-    click.echo(f"\nEverything is in {out}", err=True)
-    return _SIGNALLED + signal.SIGINT if any(r.interrupted for r in results) else 0
-
-
-def _sayer(live: LiveLine) -> Callable[[str], None]:
-    """Writes whole lines to stderr, between those of the live one."""
-
-    def say(text: str) -> None:
-        live.clear()
-        click.echo(text, err=True)
-
-    return say
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _read(paths: list[str], options: RunOptions, seed: int | None, *, listing: bool) -> Script:
     """The script, its warnings on stderr; with problems, all of them there and exit code 1."""
     from loadgen.runner import read_script
@@ -272,11 +161,30 @@ def _read(paths: list[str], options: RunOptions, seed: int | None, *, listing: b
     return script
 
 
-def _run_script(script: Script, run_id: str, output: Path | None, quiet: bool, seed: int | None) -> int:
+def _prometheus(text: str) -> Observer:
+    """Exit code 1 for an address that is none."""
+    from loadgen.live import LiveError
+    from loadgen.prometheus import observer
+
+    try:
+        return observer(text, lambda line: click.echo(line, err=True))
+    except LiveError as error:
+        _fail(f"--prometheus: {error}")
+
+
+def _run_script(
+    script: Script,
+    run_id: str,
+    output: Path | None,
+    quiet: bool,
+    seed: int | None,
+    workers: int = 1,
+    observers: Sequence[Observer] = (),
+) -> int:
     """The exit code."""
     from loadgen.console import Console
     from loadgen.progress import LiveLine
-    from loadgen.runner import SectionFailed, run_script
+    from loadgen.runner import ObserverError, SectionFailed, run_script
     from loadgen.script.ensure import apdex_line, evaluate
 
     terminal = sys.stdout.isatty()
@@ -299,7 +207,9 @@ def _run_script(script: Script, run_id: str, output: Path | None, quiet: bool, s
             console.log_file(str(output))
 
     try:
-        finished = run_script(script, console, live, seed, show)
+        finished = run_script(script, console, live, seed, show, workers=workers, observers=observers)
+    except ObserverError as error:
+        _fail(str(error))
     except SectionFailed as error:
         if error.run is None:
             _fail(str(error))
@@ -315,6 +225,8 @@ def _run_script(script: Script, run_id: str, output: Path | None, quiet: bool, s
         _fail(failed)
     if finished.signal is not None:
         return _SIGNALLED + finished.signal
+    if finished.lost:
+        return _COULD_NOT_RUN
     if verdict is not None and verdict.failed:
         return 1
     return _EXPECTATION_FAILED if finished.expectation_failed else 0
@@ -452,12 +364,10 @@ def _origin(url: str) -> tuple[Origin, str]:
         raise BadInput(f"invalid URL {url}: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadInput(f"invalid URL {url}: it must begin with http:// or https:// and name a host")
-    if parts.scheme == "https":
-        raise BadInput(f"invalid URL {url}: TLS is not supported")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not path.isascii() or not path.isprintable() or " " in path:
         raise BadInput(f"invalid URL {url}: the path must be percent-encoded")
-    return Origin(parts.scheme, parts.hostname, port or 80), path
+    return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), path
 
 
 def _header(text: str) -> tuple[str, str]:

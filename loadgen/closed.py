@@ -18,6 +18,8 @@ from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Progress
 from loadgen.exchange import Connections, Exchange, Failure, Limits, Origin, Resolver
 from loadgen.recorder import Recorder
+from loadgen.script.model import TlsSettings
+from loadgen.tls import TlsRoute
 from reports import names
 from reports.apachebench import AbFailures, AbSamples
 
@@ -45,7 +47,8 @@ class Workload:
     def request_bytes(self, agent: str) -> bytes:
         """The request, as `ab` would write it. A header of the user's replaces the default of that name."""
         default_port = {"http": 80, "https": 443}[self.origin.scheme]
-        host = self.origin.host if self.origin.port == default_port else f"{self.origin.host}:{self.origin.port}"
+        host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
+        host = host if self.origin.port == default_port else f"{host}:{self.origin.port}"
         fields = {"Connection": "Keep-Alive"} if self.keep_alive else {}
         if self.body is not None:
             fields |= {"Content-length": str(len(self.body)), "Content-type": self.content_type}
@@ -66,6 +69,7 @@ class ClosedRun:
         self._recorder = recorder
         self._wall = wall
         self._resolver = Resolver()
+        self._route = TlsRoute(TlsSettings(verify=False))  # ab takes any certificate, too
         self._limits = Limits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
         self._times = array("q")  # rows of connect, waiting, total ns
         self._left = workload.requests
@@ -125,7 +129,7 @@ class ClosedRun:
         )
 
     def _user(self) -> None:
-        connections = Connections(self._resolver, self._limits, self._wall)
+        connections = Connections(self._resolver, self._limits, self._wall, self._route)
         head_only = self._work.method == "HEAD"
         served = 0
         self._recorder.count(names.VUSERS_CREATED)

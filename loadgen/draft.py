@@ -126,9 +126,7 @@ def edited(spec: model.Request, request: Request) -> model.Request:
         bodies = (model.FormBody(request.form),)
     elif request.body is not None:
         bodies = (model.TextBody(request.body),)
-    return replace(
-        spec, method=request.method.upper(), url=request.url, headers=request.headers, bodies=bodies
-    )
+    return replace(spec, method=request.method.upper(), url=request.url, headers=request.headers, bodies=bodies)
 
 
 def _prefixed(url: Any, target: str) -> Any:

@@ -6,9 +6,9 @@ starts late is started all the same, and its lag recorded. The run ends when the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from random import Random
 from typing import Any, Protocol
 
@@ -26,9 +26,6 @@ GRACE_S = 10.0
 """How long VUs may go on after the first interrupt."""
 
 _PERIOD_GRACE_NS = 200_000_000
-_BUSY_SHARE = 0.85
-_JUDGED_FROM_S = 1.0  # a shorter run is all start-up
-_LAG_BOUND_MS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,51 +60,36 @@ class Program(Protocol):
         """Walk one scenario to its end in the calling greenlet; failures are recorded, not raised."""
 
 
-@dataclass(slots=True)
-class Watch:
-    """The generator watching itself from construction on: CPU of this process against the clock."""
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One generator's part of a plan that `of` generators carry out: every `of`-th arrival from number `index` on."""
 
-    started_ns: int = field(default_factory=now_ns)
-    cpu_s: float = field(default_factory=time.process_time)
+    index: int = 0
+    of: int = 1
 
-    def health(self, recorder: Recorder) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """(figures for the report, warnings that the figures measure the generator)."""
-        wall_s = (now_ns() - self.started_ns) / 1e9
-        cpu_s = time.process_time() - self.cpu_s
-        share = cpu_s / wall_s if wall_s else 0.0
-        total = recorder.report().aggregate
-        lag = total.sketches.get(names.START_LAG)
-        lag_p99_ms = lag.quantile(0.99) if lag else None
-        figures = {
-            "wall_s": round(wall_s, 3),
-            "cpu_s": round(cpu_s, 3),
-            "cpu_share": round(share, 3),
-            "clock": "CLOCK_MONOTONIC; first byte: kernel receive stamp where stamped",
-            "kernel_stamped": recorder.stamped,
-            "responses": recorder.responses,
-            "start_lag_p99_ms": None if lag_p99_ms is None else round(lag_p99_ms, 3),
-            "late_starts": total.counters.get(names.LATE, 0),
-            "skipped": total.counters.get(names.VUSERS_SKIPPED, 0),
-        }
-        warnings = []
-        if share > _BUSY_SHARE and wall_s > _JUDGED_FROM_S:
-            warnings.append(f"the generator used {share:.0%} of a core: these figures partly measure the generator")
-        if lag_p99_ms is not None and lag_p99_ms > _LAG_BOUND_MS:
-            warnings.append(f"arrivals started late (p99 {lag_p99_ms:.1f} ms): the load was not the one planned")
-        return figures, tuple(warnings)
+    def part(self, total: int) -> int:
+        """Of a number that is split fairly; all parts add up to it."""
+        return total // self.of + (self.index < total % self.of)
 
 
 class Engine:
     """One run of one program. `run` blocks until it is over; `stop` may be called from a signal handler's greenlet."""
 
     def __init__(
-        self, program: Program, phases: tuple[Phase, ...], recorder: Recorder, wall: WallOffset, rng: Random
+        self,
+        program: Program,
+        phases: tuple[Phase, ...],
+        recorder: Recorder,
+        wall: WallOffset,
+        rng: Random,
+        share: Share = Share(),
     ) -> None:
         self._program = program
         self._phases = phases
         self._recorder = recorder
         self._wall = wall
         self._rng = rng
+        self._share = share
         self._active = 0
         self._arriving = True
         self._over = Event()
@@ -116,9 +98,14 @@ class Engine:
         self._started_ns = 0
         self.interrupted = False
 
-    def run(self, listener: Listener) -> None:
-        """Start every arrival of the plan and wait for the last VU. Raises what a VU raised against its promise."""
-        self._started_ns = now_ns()
+    def run(self, listener: Listener, started_ns: int | None = None) -> None:
+        """Start every arrival of the plan, which counts from `started_ns` (default now), and wait for the last VU.
+
+        Raises what a VU raised against its promise.
+        """
+        self._started_ns = now_ns() if started_ns is None else started_ns
+        if self.interrupted:
+            return
         self._arrivals = gevent.spawn(self._arrive, listener)
         ticker = gevent.spawn(self._tick, listener)
         try:
@@ -141,10 +128,16 @@ class Engine:
             self._arrivals.kill(block=False)
         gevent.spawn_later(GRACE_S, self._over.set)
 
+    def progress(self) -> Progress:
+        """Now; requests, responses and errors as of the recorder's last flush."""
+        recorder = self._recorder
+        elapsed_s = max(0, now_ns() - self._started_ns) / 1e9
+        return Progress(elapsed_s, self._active, recorder.requests, recorder.responses, recorder.errors)
+
     def _arrive(self, listener: Listener) -> None:
         alarm = Alarm()
         try:
-            plan = arrivals(self._phases, self._rng)
+            plan = islice(arrivals(self._phases, self._rng), self._share.index, None, self._share.of)
             planned = next(plan, None)
             for span in spans(self._phases):
                 listener.phase_started(span.phase)
@@ -165,7 +158,7 @@ class Engine:
 
     def _admit(self, span: PhaseSpan, intended_ns: int) -> None:
         limit = span.phase.max_vusers
-        if limit is not None and self._active >= limit:
+        if limit is not None and self._active >= self._share.part(limit):
             self._recorder.count(names.VUSERS_SKIPPED)
             return
         self._active += 1
@@ -190,8 +183,6 @@ class Engine:
         while True:
             gevent.sleep(1.0)
             self._wall.measure()
-            recorder = self._recorder
-            for period in recorder.over(_PERIOD_GRACE_NS):
+            for period in self._recorder.over(_PERIOD_GRACE_NS):
                 listener.period(period)
-            elapsed_s = (now_ns() - self._started_ns) / 1e9
-            listener.tick(Progress(elapsed_s, self._active, recorder.requests, recorder.responses, recorder.errors))
+            listener.tick(self.progress())

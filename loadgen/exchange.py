@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gevent import get_hub, getcurrent
 
-from loadgen.clock import WallOffset, now_ns
+from loadgen.clock import WallOffset, now_ns, stamp_arrivals
 from loadgen.response import BadResponse, Head, ResponseReader, parse_common, parse_headers
 
 IDLE_CLOSE_NS = 4_000_000_000
@@ -38,12 +38,8 @@ _READ, _WRITE = 1, 2
 _NEVER_NS = 1 << 62
 
 _CONNECTING = (errno.EINPROGRESS, errno.EALREADY)
-_SO_TIMESTAMPING = 37
-_STAMP_FLAGS = 1 << 3 | 1 << 4  # RX_SOFTWARE | SOFTWARE
 _STAMP_ROOM = socket.CMSG_SPACE(48)
 _unpack_stamp = struct.Struct("qq").unpack_from
-KERNEL_STAMPS = os.uname().sysname == "Linux" and struct.calcsize("l") == 8
-"""Whether this system can stamp arrivals."""
 
 
 class Origin(NamedTuple):
@@ -236,8 +232,7 @@ class Connection:
     def _connect(self, address: Any) -> None:
         sock = self._sock
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if KERNEL_STAMPS:
-            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _STAMP_FLAGS)
+        stamp_arrivals(sock)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
             code = sock.connect_ex(address)  # on loopback it stands by now: no need to wait for an event

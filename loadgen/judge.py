@@ -22,7 +22,9 @@ from loadgen.script.values import UNDEFINED, json_text, number_text, text
 from loadgen.user import Setting, Vu, VuFailedError
 
 _TOTAL = re.compile(r"total;dur=([0-9.]+)", re.IGNORECASE)
-_PORT = re.compile(r":(\d+)$")
+_AUTHORITY = re.compile(
+    r"""https?://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^\s"%';<>\\^`{|}\#/?:]*)(?::(?P<port>\d*))?""", re.IGNORECASE
+)
 _NEVER_PLAIN = re.compile(r"""[\s"'<>`{}|\\^]""")
 
 
@@ -44,7 +46,9 @@ class Judge:
                 calls,
                 setting.rng,
                 strict_default=self._http.strict_capture,
-                functions={c.expression: setting.function(c.expression) for c in spec.captures if c.source == "function"},
+                functions={
+                    c.expression: setting.function(c.expression) for c in spec.captures if c.source == "function"
+                },
             )
         self._after = [setting.function(name) for name in spec.after]
         self._expectations = None
@@ -207,24 +211,16 @@ def _asked_path(url: str) -> str:
     return _NEVER_PLAIN.sub(lambda match: quote(match.group()), path)
 
 
-def _port(netloc: str) -> str:
-    """The port that is written there, which need not be one."""
-    found = _PORT.search(netloc)
-    return found[1] if found else ""
-
-
 def named_endpoint(target: str, url: str, *, strip_query: bool) -> str:
-    """A URL as the endpoint metrics name it: host and port where they are not the target's, then the path, decoded."""
-    try:
-        here, there = urlsplit(target), urlsplit(url)
-        host = there.hostname or ""
-        name = host if host and host != here.hostname else ""
-        port = _port(there.netloc)
-        if port and port != _port(here.netloc):
-            name += f":{port}"
-    except ValueError:
-        return url
-    path = there.path or "/"
-    if there.query and not strip_query:
-        path += f"?{there.query}"
-    return name + unquote(path)
+    """A URL as the endpoint metrics name it: host and port where they are not the target's, then the path, decoded.
+
+    It may hold templates: as in Node's `url.parse`, a host ends where a character comes that no host has.
+    """
+    here, there = _AUTHORITY.match(target), _AUTHORITY.match(url)
+    host, port = (there["host"].lower(), there["port"]) if there else ("", "")
+    name = host if not here or host != here["host"].lower() else ""
+    if port and not (here and port == here["port"]):
+        name += f":{port}"
+    rest = (url[there.end() :] if there else url).partition("#")[0]
+    path, mark, query = rest.partition("?")
+    return name + unquote((path or "/") + ("" if strip_query else mark + query))

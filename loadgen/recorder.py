@@ -281,7 +281,14 @@ class Recorder:
             self._endpoint_figures(bucket, endpoint, status, waited_ms, Sketch.of(waited_ms), first_ns, last_ns)
 
     def _endpoint_figures(
-        self, bucket: _Bucket, endpoint: Ints, status: Ints, waited_ms: Floats, whole: Sketch, first_ns: int, last_ns: int
+        self,
+        bucket: _Bucket,
+        endpoint: Ints,
+        status: Ints,
+        waited_ms: Floats,
+        whole: Sketch,
+        first_ns: int,
+        last_ns: int,
     ) -> None:
         """Codes and times of each endpoint; `whole` is the sketch of all of `waited_ms`."""
         for number, part in _parted(waited_ms, endpoint, whole):

@@ -7,6 +7,7 @@ else goes to httptools, which is llhttp, the parser of Node.js and so of Artille
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import httptools
@@ -15,12 +16,18 @@ MAX_HEAD_BYTES = 16 * 1024
 """Node's limit for a response's head; more is HPE_HEADER_OVERFLOW."""
 
 _KNOWN_HEADS_MAX = 512
+_REGULAR_HEAD = re.compile(
+    rb"HTTP/1\.[01] \d{3}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n"
+    rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
+)
 _LENGTH_DIGITS_MAX = 18
 
 _ERROR_NAMES = (
     ("Expected HTTP/", "HPE_INVALID_CONSTANT"),
+    ("Transfer-Encoding can't", "HPE_INVALID_TRANSFER_ENCODING"),
+    ("Duplicate Content-Length", "HPE_UNEXPECTED_CONTENT_LENGTH"),
+    ("expected CR", "HPE_CR_EXPECTED"),
     ("Content-Length", "HPE_INVALID_CONTENT_LENGTH"),
-    ("chunk size", "HPE_INVALID_CHUNK_SIZE"),
     ("Transfer-Encoding", "HPE_INVALID_TRANSFER_ENCODING"),
     ("header", "HPE_INVALID_HEADER_TOKEN"),
     ("status", "HPE_INVALID_STATUS"),
@@ -76,7 +83,8 @@ def _read_head(raw: bytes) -> Head:
     connection = head[at + 13 : head.index(b"\r\n", at + 2)] if at >= 0 else b""
     keep_alive = b"keep-alive" in connection if head[:9] == b"http/1.0 " else b"close" not in connection
     plain = not (sets_cookie or timed or 300 <= status < 400)
-    return Head(raw, _common_length(head, status), status, keep_alive, sets_cookie, timed, plain)
+    regular = len(raw) <= MAX_HEAD_BYTES and _REGULAR_HEAD.fullmatch(raw) is not None
+    return Head(raw, _common_length(head, status) if regular else None, status, keep_alive, sets_cookie, timed, plain)
 
 
 def _common_length(head: bytes, status: int) -> int | None:
@@ -160,8 +168,10 @@ class ResponseReader:
             if end < 4:
                 if len(data) > MAX_HEAD_BYTES:
                     raise BadResponse("HPE_HEADER_OVERFLOW")
-                if data and not b"HTTP/1.".startswith(data[:7]):
+                if data and not b"HTTP/".startswith(data[:5]):
                     raise BadResponse("HPE_INVALID_CONSTANT")
+                if data.count(b"\n") != data.count(b"\r\n"):
+                    raise BadResponse("HPE_CR_EXPECTED")
                 self._pending = data
                 return False
             if end > MAX_HEAD_BYTES:
@@ -187,14 +197,20 @@ class ResponseReader:
             if self._done:  # bytes after the end: not ours to judge, but the connection is of no more use
                 self.keep_alive = False
                 return
-            raise BadResponse(_error_name(str(error))) from None
+            # Node drops the connection under a response that has begun, and tells no more than that.
+            raise BadResponse("ECONNRESET" if self.status else _error_name(str(error))) from None
 
     def on_headers_complete(self) -> None:
         """httptools: asked here, since the parser forgets once the message is complete."""
+        if self._done:  # another response, which nobody asked for
+            self.keep_alive = False
+            return
         self.keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]
 
     def on_body(self, data: bytes) -> None:
         """httptools: a piece of the body."""
+        if self._done:
+            return
         self.body_bytes += len(data)
         if self._parts is not None:
             self._parts.append(data)

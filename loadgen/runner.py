@@ -7,7 +7,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,17 +16,38 @@ from typing import Any
 from loadgen.clock import WallOffset
 from loadgen.closed import ClosedRun, Workload
 from loadgen.console import Console
-from loadgen.engine import Engine, Listener, Progress, Watch
+from loadgen.engine import Engine, Listener, Progress, Share
 from loadgen.environment import environment, version
+from loadgen.health import Watch, health, undisturbed
 from loadgen.recorder import Recorder
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.transports import Transports
 from loadgen.vu import Program
+from loadgen.workers import Crew, Link, at_most
 from reports.apachebench import AbReport, AbSamples
-from reports.model import Extras, Report
+from reports.model import Extras, Period, Report, aggregate
 
 Live = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Underway:
+    """A run in progress, of one process or several: may be asked at any time."""
+
+    totals: Callable[[], Period]
+    """Everything so far."""
+    progress: Callable[[], Progress]
+    stop: Callable[[], None]
+    """As an interrupt: once, and users finish; twice, and it is over."""
+
+
+Observer = Callable[[Underway], AbstractContextManager[Any]]
+"""Entered when the run begins, left when its last user has ended. Raises ObserverError on entering, or does not raise."""
+
+
+class ObserverError(Exception):
+    """A run cannot be observed as was asked; nothing was sent. The message is one line."""
 
 
 class Interrupted(Exception):
@@ -48,6 +69,8 @@ class Run:
     """Answers to each user of a closed run, within its time."""
     expectation_failed: bool = False
     """Some expectation of the script did not hold."""
+    lost: tuple[str, ...] = ()
+    """A sentence on each worker that was lost: the report is partial."""
 
 
 class SectionFailed(Exception):
@@ -102,55 +125,142 @@ def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = No
 
 
 def run_script(
-    script: Script, console: Console, live: Live, seed: int | None = None, show: Callable[[Run], None] | None = None
+    script: Script,
+    console: Console,
+    live: Live,
+    seed: int | None = None,
+    show: Callable[[Run], None] | None = None,
+    *,
+    workers: int = 1,
+    observers: Sequence[Observer] = (),
 ) -> Run:
-    """An open run to its end, or to a signal. `show` gets it before the `after` section is run. Raises SectionFailed."""
+    """An open run to its end, or to a signal. `show` gets it before the `after` section is run. Raises SectionFailed.
+
+    `workers`: processes that share the plan; fewer where a phase's `maxVusers` is less.
+    """
     wall = WallOffset()
-    with closing(Transports(script, wall, _tell)) as transports:
-        return _run_over(transports, script, console, live, wall, Random(seed), show)
+    with closing(Transports(script, wall, _tell)) as transports, undisturbed():
+        course = _Course(script, console, live, wall, transports, Random(seed), observers)
+        return course.run(at_most(workers, script.phases), show)
 
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201 - the debugging output that was asked for
 
 
-def _run_over(
-    transports: Transports,
-    script: Script,
-    console: Console,
-    live: Live,
-    wall: WallOffset,
-    rng: Random,
-    show: Callable[[Run], None] | None,
-) -> Run:
-    recorder = Recorder(wall)
-    trouble: Counter[str] = Counter()
-    program = Program(
-        script,
-        recorder,
-        transports,
-        rng,
-        agent=agent(),
-        write_line=console.line,
-        warn=lambda message: trouble.update((message,)),
-    )
-    error = program.run_before()
-    if error is not None:
-        raise SectionFailed("before", error)
-    watch = Watch()
-    engine = Engine(program, script.phases, recorder, wall, rng)
-    listener = Listener(console.phase_started, console.phase_completed, console.period, live)
-    with stopping(engine.stop) as signals:
-        engine.run(listener)
-    said = [f"{message} ({times} times)" if times > 1 else message for message, times in trouble.items()]
-    report = recorder.report(extras(watch, recorder, "open", partial=bool(signals), warnings=said))
-    run = Run(report, signals[0] if signals else None, expectation_failed=program.expectation_failed)
-    if show is not None:
-        show(run)
-    error = program.run_after()
-    if error is not None:
-        raise SectionFailed("after", error, run)
-    return run
+class _Course:
+    """One run of a script: its sections, and between them the plan, carried out here or by workers."""
+
+    def __init__(
+        self,
+        script: Script,
+        console: Console,
+        live: Live,
+        wall: WallOffset,
+        transports: Transports,
+        rng: Random,
+        observers: Sequence[Observer],
+    ) -> None:
+        self._script, self._console, self._live = script, console, live
+        self._wall, self._transports, self._observers = wall, transports, observers
+        self._recorder = Recorder(wall)
+        self._trouble: Counter[str] = Counter()
+        self._plan_seed = rng.getrandbits(64)  # of its own, so that workers draw the same plan whatever users draw
+        self._write_line = console.line
+        self._program = Program(
+            script,
+            self._recorder,
+            transports,
+            rng,
+            agent=agent(),
+            write_line=self._write,
+            warn=lambda message: self._trouble.update((message,)),
+        )
+
+    def run(self, workers: int, show: Callable[[Run], None] | None) -> Run:
+        """The whole. Raises SectionFailed."""
+        error = self._program.run_before()
+        if error is not None:
+            raise SectionFailed("before", error)
+        run = self._alone() if workers == 1 else self._together(workers)
+        if show is not None:
+            show(run)
+        error = self._program.run_after()
+        if error is not None:
+            raise SectionFailed("after", error, run)
+        return run
+
+    def _write(self, text: str) -> None:
+        self._write_line(text)
+
+    def _alone(self) -> Run:
+        watch, recorder, console = Watch(), self._recorder, self._console
+        engine = self._engine(Share())
+        with ExitStack() as observed, stopping(engine.stop) as signals:
+            underway = Underway(lambda: recorder.report().aggregate, engine.progress, engine.stop)
+            for observer in self._observers:
+                observed.enter_context(observer(underway))
+            tick = _both(watch.sample, self._live)
+            engine.run(Listener(console.phase_started, console.phase_completed, console.period, tick))
+        said = _told(self._trouble)
+        report = recorder.report(extras(watch, recorder, "open", partial=engine.interrupted, warnings=said))
+        return Run(report, signals[0] if signals else None, expectation_failed=self._program.expectation_failed)
+
+    def _together(self, workers: int) -> Run:
+        console = self._console
+        crew = Crew(workers, self._work, self._recorder, self._wall, console.line)
+        with ExitStack() as observed, stopping(crew.stop) as signals:
+            underway = Underway(lambda: aggregate(crew.periods()), crew.progress, crew.stop)
+
+            def started() -> None:
+                for observer in self._observers:
+                    observed.enter_context(observer(underway))
+
+            listener = Listener(console.phase_started, console.phase_completed, console.period, self._live)
+            crew.run(self._script.phases, listener, started)
+        periods, results = crew.periods(), crew.results()
+        figures, doubts = health([result["figures"] for result in results], aggregate(periods))
+        for result in results:
+            self._trouble.update(result["trouble"])
+        warnings = (*crew.lost(), *_told(self._trouble), *doubts)
+        partial = crew.interrupted or bool(crew.lost())
+        beyond = Extras(version(), "open", partial, environment(), figures, warnings)
+        return Run(
+            Report.of(periods, beyond),
+            signals[0] if signals else None,
+            expectation_failed=any(result["expectation_failed"] for result in results),
+            lost=crew.lost(),
+        )
+
+    def _work(self, share: Share, link: Link, started_ns: int) -> dict[str, Any]:
+        """In a worker."""
+        self._write_line = link.line
+        self._program.take_share(share.index, share.of, f"{self._plan_seed}/{share.index}")
+        self._transports.take_share(share.part)
+        watch, engine = Watch(), self._engine(share)
+        with stopping(engine.stop):
+            engine.run(Listener(tick=_both(watch.sample, link.tick)), started_ns)
+        return {
+            "figures": watch.figures(self._recorder),
+            "expectation_failed": self._program.expectation_failed,
+            "trouble": dict(self._trouble),
+        }
+
+    def _engine(self, share: Share) -> Engine:
+        plan = Random(self._plan_seed)
+        return Engine(self._program, self._script.phases, self._recorder, self._wall, plan, share)
+
+
+def _both(first: Callable[[], None], then: Live) -> Live:
+    def tick(progress: Progress) -> None:
+        first()
+        then(progress)
+
+    return tick
+
+
+def _told(trouble: Counter[str]) -> list[str]:
+    return [f"{message} ({times} times)" if times > 1 else message for message, times in trouble.items()]
 
 
 def agent() -> str:

@@ -37,11 +37,11 @@ _VERIFY_NAMES = {
 """OpenSSL's verification results, as Node.js calls them."""
 
 
-def tls_error_name(error: ssl.SSLError) -> str:
-    """Node's name of a TLS error."""
+def handshake_error_name(error: ssl.SSLError) -> str:
+    """Node's name of an error that ended a handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY_NAMES.get(error.verify_code, "CERT_REJECTED")
-    return f"ERR_SSL_{error.reason}" if error.reason else "EPROTO"
+    return "EPROTO"
 
 
 def client_context(settings: TlsSettings) -> ssl.SSLContext:
@@ -119,7 +119,7 @@ class TlsSocket:
             except ssl.SSLError as error:
                 with contextlib.suppress(OSError):  # the alert that tells the peer why
                     self._flush()
-                raise Ended(tls_error_name(error)) from None
+                raise Ended(handshake_error_name(error)) from None
             else:
                 self._flush()
                 return self
@@ -162,7 +162,7 @@ class TlsSocket:
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             pass
         except ssl.SSLError as error:
-            raise Ended(tls_error_name(error)) from None
+            raise Ended(f"ERR_SSL_{error.reason}") from None
         return b"".join(parts)
 
     def fileno(self) -> int:

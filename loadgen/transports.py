@@ -38,13 +38,19 @@ class Transports:
             route = ProxyRoute(script.proxies, route)
         resolver = Resolver()
         self._tell = tell if script.debug else None
-        self._own = lambda: Connections(resolver, limits, wall, route)
+        self._own: Callable[[], Connections] = lambda: Connections(resolver, limits, wall, route)
+        self._pool = http.pool
         self._shared = None if http.pool is None else SharedConnections(http.pool, self._own)
 
     def __call__(self) -> Transport:
         """One virtual user's."""
         transport: Transport = self._own() if self._shared is None else self._shared
         return transport if self._tell is None else _Shown(transport, self._tell)
+
+    def take_share(self, part: Callable[[int], int]) -> None:
+        """Be one of several generators: `part` of the connections that users share, one at least."""
+        if self._pool is not None:
+            self._shared = SharedConnections(max(1, part(self._pool)), self._own)
 
     def close(self) -> None:
         """Close what users shared."""
@@ -61,7 +67,11 @@ class _Shown:
         self.close = transport.close
 
     def exchange(
-        self, origin: Origin, request: bytes, method_is_head: bool = False, want_body: bool = True  # noqa: ARG002
+        self,
+        origin: Origin,
+        request: bytes,
+        method_is_head: bool = False,
+        want_body: bool = True,  # noqa: ARG002
     ) -> Exchange | Failure:
         self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
         result = self._transport.exchange(origin, request, method_is_head=method_is_head)

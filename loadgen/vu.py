@@ -20,7 +20,7 @@ from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import now_ns
 from loadgen.exchange import Exchange, Failure
-from loadgen.recorder import Recorder
+from loadgen.recorder import NO_ENDPOINT, Recorder
 from loadgen.request import compile_request
 from loadgen.script import model
 from loadgen.script.durations import think_seconds
@@ -50,7 +50,7 @@ class _Silent(Recorder):
     def request(self, at_ns: int) -> None:
         pass
 
-    def response(self, answer: Exchange, intended_ns: int = 0) -> None:
+    def response(self, answer: Exchange, intended_ns: int = 0, endpoint: int = NO_ENDPOINT) -> None:
         pass
 
     def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
@@ -128,6 +128,11 @@ class Program:
         for call in functions:
             with suppress(VuFailedError):
                 call(error, vu)
+
+    def take_share(self, index: int, of: int, seed: str) -> None:
+        """Be one of `of` generators: every `of`-th payload row from number `index` on, and chance of its own."""
+        self._rng.seed(seed)
+        self._payloads = [variables_of(payload, self._rng, index, of) for payload in self._script.payloads]
 
     def run_before(self) -> str | None:
         """Run the `before` section; its variables are given to every user. The error's name where it failed."""

@@ -399,7 +399,7 @@ def all_from_text(text: str) -> list[AbReport]:
         _finished(draft) for draft in drafts if {"complete", "requests_per_second", "time_taken_s"} & draft.keys()
     ]
     if not reports:
-        raise ReportError("neither its request counts nor its rates")
+        raise ReportError("not an ApacheBench report: it has neither its request counts nor its rates")
     return reports
 
 

@@ -102,10 +102,12 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
 def _load(spec: str) -> Report:
     from reports.read import load
 
-    gc.disable()  # a large document is a million objects, none of them garbage: looking for it takes a third of the time
+    # A large document is a million objects, none of them garbage: looking for it takes longer than reading them.
+    gc.disable()
     try:
         return load(spec, lambda note: click.echo(note, err=True))
     finally:
+        gc.freeze()
         gc.enable()
 
 

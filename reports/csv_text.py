@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from reports.artillery_text import js_number
 from reports.model import SUMMARY_KEYS, Period, Report
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are the same, full width
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def to_csv(report: Report, *, periods: bool = False) -> str:
@@ -47,5 +49,5 @@ def _rows(period: Period) -> Iterator[tuple[str, str, str]]:
 
 
 def _harmless(name: str) -> str:
-    name = name.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+    name = _CONTROL.sub("\ufffd", name.encode("utf-8", "replace").decode())
     return f"'{name}" if name.lstrip(" ").startswith(_FORMULA) else name

@@ -153,7 +153,9 @@ def compare_runs(old: Sequence[Report], new: Sequence[Report]) -> Diff:
         if not ok:
             rows[i] = replace(rows[i], reason="not in every run")
     kept = [i for i, ok in zip(judged, usable, strict=True) if ok]
-    for i, row in zip(kept, _judged_runs([rows[i] for i in kept], *(v[:, usable] for v in values)), strict=True):
+    requests = [_denominator(rows[i], [*sides[0], *sides[1]]) for i in kept]
+    judged_rows = _judged_runs([rows[i] for i in kept], requests, *(v[:, usable] for v in values))
+    for i, row in zip(kept, judged_rows, strict=True):
         rows[i] = row
     return Diff(tuple(rows), tuple(_notes(old, new, rows)))
 
@@ -354,24 +356,42 @@ def _scaled(change: Change, run: _Figures) -> float:
     return (value or 0) / whole if whole else float("nan")
 
 
-def _judged_runs(rows: list[Change], old: statistics.Floats, new: statistics.Floats) -> Iterator[Change]:
+def _denominator(change: Change, runs: Sequence[_Figures]) -> float:
+    """What a run's shares are shares of, on average over runs; at least 1."""
+    whole = names.share_of(change.name)
+    return max(1.0, sum(run.get(("counter", name), 0) for run in runs for name in whole) / len(runs))
+
+
+def _least_spread(change: Change, requests: float, share: float) -> float:
+    """Standard deviation that chance or rounding alone gives a figure: of a share that of independent failures."""
+    if change.kind in ("share", "counter"):
+        return float(np.sqrt(max(share * (1 - share), 1 / requests) / requests))
+    return 0.03 if change.kind == "summary" else 0.3  # rounded to 0.1 ms; to whole events per second or ms
+
+
+def _judged_runs(
+    rows: list[Change], requests: list[float], old: statistics.Floats, new: statistics.Floats
+) -> Iterator[Change]:
     """Times and rates by their logarithms where all are positive: runs vary by factors rather than by sums."""
     if not rows:
         return
     by_log = (old > 0).all(0) & (new > 0).all(0) & np.array([row.kind not in ("share", "counter") for row in rows])
-    tested = [np.where(by_log, np.log(np.where(by_log, side, 1.0)), side) for side in (old, new)]
-    t, _ = statistics.pooled_t(*tested)
+    before, after = (np.where(by_log, np.log(np.where(by_log, side, 1.0)), side) for side in (old, new))
+    middle = np.concatenate([old, new]).mean(0)
+    given = zip(rows, requests, middle.tolist(), strict=True)
+    least = np.array([_least_spread(row, of, share) for row, of, share in given])
+    t, _ = statistics.pooled_t(before, after, least / np.where(by_log, middle, 1.0))
     df = len(old) + len(new) - 2
     if statistics.permutation_can_tell(len(old), len(new)):
-        ps = statistics.permutation_p(*tested).tolist()
+        ps = statistics.permutation_p(before, after).tolist()
     else:
         ps = statistics.adjusted([statistics.student_p(value, df) for value in t.tolist()])
-    _, error = statistics.pooled_t(old, new)
+    _, error = statistics.pooled_t(old, new, least)
     reach = error * statistics.student_critical(df)
     with np.errstate(all="ignore"):
         change = new.mean(0) - old.mean(0)
-    for row, p, middle, half in zip(rows, ps, change.tolist(), reach.tolist(), strict=True):
-        yield _with_verdict(replace(row, low=middle - half, high=middle + half, p=p, basis="runs"))
+    for row, p, by, half in zip(rows, ps, change.tolist(), reach.tolist(), strict=True):
+        yield _with_verdict(replace(row, low=by - half, high=by + half, p=p, basis="runs"))
 
 
 # Notes

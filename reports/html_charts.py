@@ -196,7 +196,7 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
         )
     zeros = sum(k[2].zero_count for k in alike)
     note = f"{zeros} answers of 0 ms have no place on a logarithmic axis." if zeros else ""
-    return Chart("histogram", "Histogram", "step", Axis("milliseconds", "ms", "log"), Axis("share of answers", "%"),
+    return Chart("histogram", "Histogram", "step", Axis("milliseconds", "ms", "log"), Axis("percent of answers", "%"),
                  tuple(series), note)  # fmt: skip
 
 

@@ -71,8 +71,8 @@ def _claims(document: Mapping[str, Any]) -> Section:
         (
             Cell(claim["claim"]),
             Cell(claim["verdict"], tone=_VERDICTS.get(claim["verdict"], "")),
-            Cell(claim["published"]),
-            Cell(claim["measured"]),
+            Cell(claim["published"].replace("->", "→")),
+            Cell(claim["measured"].replace("->", "→")),
             Cell(claim["why"]),
             Cell(claim["criterion"]),
         )

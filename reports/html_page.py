@@ -11,7 +11,6 @@ import hashlib
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,6 @@ from markupsafe import Markup
 
 from reports.diff import Diff
 from reports.html_blocks import Chart, Charts, Page, Section
-from reports.html_charts import Named
 from reports.html_sections import report_sections
 from reports.html_svg import describe, height, points, svg, ticks
 from reports.model import Report, ReportError
@@ -51,8 +49,8 @@ def to_html(
     """
     if not reports:
         raise ReportError("there is no report to draw")
-    found: Sequence[Named] = list(reports)
-    subtitle = found[0][0] if len(found) == 1 else f"{len(found)} reports: {', '.join(name for name, _ in found)}"
+    found = list(zip(_short([name for name, _ in reports]), (report for _, report in reports), strict=True))
+    subtitle = reports[0][0] if len(found) == 1 else f"{len(found)} reports: {', '.join(name for name, _ in reports)}"
     return render(Page(title, subtitle, (*report_sections(found, diff), *sections)), js)
 
 
@@ -96,6 +94,12 @@ def plotly_js() -> str:
             "charts that move need the plotly package (pip install plotly); --report-js none does without"
         )
     return (Path(next(iter(places))) / "package_data" / "plotly.min.js").read_text("utf-8")
+
+
+def _short(names: Sequence[str]) -> Sequence[str]:
+    """File names without their folders, where that leaves them different: they head columns and label curves."""
+    bare = [name.rpartition("/")[2] or name for name in names]
+    return bare if len(set(bare)) == len(names) else names
 
 
 def _charts(page: Page) -> Iterator[Chart]:
@@ -151,7 +155,7 @@ def _trusted(text: str) -> Markup:
 
 @cache
 def _file(name: str) -> str:
-    return (files("reports") / "html" / name).read_text("utf-8")
+    return (Path(__file__).parent / "html" / name).read_text("utf-8")
 
 
 @cache

@@ -175,12 +175,13 @@ def _verdicts(diff: Diff, reports: Sequence[Named]) -> Section:
     ranked = sorted(diff.rows, key=lambda row: _SEVERITY.index(row.verdict))
     sides = [name for name, _ in reports]
     old, new = (sides[0], sides[1]) if len(sides) == 2 else ("old", "new")
-    columns = (Column("metric"), Column(old, "number"), Column(new, "number"), Column("change", "number"),
-               Column("relative", "number"), Column("verdict", "mark"), Column("95 % interval of the change", "number"),
+    columns = (Column("metric"), Column("verdict", "mark"), Column(old, "number"), Column(new, "number"),
+               Column("change", "number"), Column("relative", "number"), Column("95 % interval", "number"),
                Column("reason"))  # fmt: skip
     rows = tuple(_verdict_row(row) for row in ranked)
     told = ", ".join(f"{n} {verdict}" for verdict in _SEVERITY if (n := sum(r.verdict == verdict for r in diff.rows)))
-    table = Table("verdicts", "Every figure of both sides", columns, rows, "Times are in ms.", tools=True, choices=5)
+    note = "Times are in ms. The interval is that of the change."
+    table = Table("verdicts", "Every figure of both sides", columns, rows, note, tools=True, choices=1)
     notes = [Text(note) for note in diff.notes]
     return Section(
         "verdicts", "What changed", (table, *notes), lead=f"Of {len(diff.rows)} figures: {told}.", menu="Verdicts"
@@ -195,11 +196,11 @@ def _verdict_row(row: Change) -> tuple[Cell, ...]:
         interval = f"{bound(row.low)} to {bound(row.high)}"
     return (
         Cell(row.name),
+        Cell(row.verdict, tone=_VERDICT_TONES.get(row.verdict, "")),
         Cell(shown(row.old), row.old),
         Cell(shown(row.new), row.new),
         Cell(("+" if row.change is not None and row.change > 0 else "") + shown(row.change), row.change),
         Cell(ABSENT if row.relative is None else f"{row.relative * 100:+.1f} %", row.relative),
-        Cell(row.verdict, tone=_VERDICT_TONES.get(row.verdict, "")),
         Cell(interval, row.low),
         Cell(row.reason),
     )

@@ -136,10 +136,10 @@ def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Sc
         low, high = min(above), max(above)
         if axis.scale == "log" and high / low < 10:
             low, high = low / 2, high * 2
-        low_log, span = log10(low), log10(high) - log10(low) or 1.0
+        low_log, span = log10(low), (log10(high) - log10(low)) or 1.0
         return _Scale(lambda v: start + (end - start) * (log10(max(v, low)) - low_log) / span, ticks(axis, low, high))
-    low = min(0.0, *values) if values else 0.0
-    high = max(values, default=1.0) or 1.0
+    low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
+    high = high if high > low else low + 1.0
     if axis.scale == "linear":
         step = _step(high - low)
         high = ceil(high / step) * step

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
 import orjson
@@ -13,6 +12,7 @@ import orjson
 from reports.model import ReportError
 
 _Value = TypeVar("_Value")
+_LARGEST = 1e308  # of a double; JSON's whole numbers have no bound
 
 
 def document(text: str) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def a_list(value: Any, place: str) -> list[Any]:
 
 def number(value: Any, place: str) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
         raise ReportError(f"{place} is not a number")
     return value
 

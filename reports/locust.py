@@ -30,7 +30,7 @@ _FIELDS = {
 def from_csv(text: str) -> Report:
     """The report in a text. Raises ReportError (one line) for any other text."""
     lines = text.strip().splitlines()
-    if not lines or not _NEEDED <= set(next(csv.reader(lines[:1]), [])):
+    if not lines or not set(next(csv.reader(lines[:1]), [])) >= _NEEDED:
         raise ReportError("no columns Type, Name, Request Count, Failure Count")
     try:
         rows = list(csv.DictReader(lines, strict=True))

@@ -29,7 +29,7 @@ _LONGEST_REASON = 120
 
 def _each_from(first_words: str, text: str, reader: Callable[[str], Report]) -> Sequence[Report]:
     """The reports of a text, each from its first line to the next one's."""
-    parts = re.split(rf"^(?=\W*{re.escape(first_words)})", text, flags=re.MULTILINE)
+    parts = re.split(rf"^(?=[^\w\n]*{re.escape(first_words)})", text, flags=re.MULTILINE)
     if len(parts) <= 2:
         return [reader(text)]
     return [reader(part) for part in parts[1:]]
@@ -71,9 +71,6 @@ def read(text: str, name: str) -> Sequence[Report]:
     for kind, reader in READERS.items():
         try:
             return reader(text)
-        except (
-            ValueError,
-            OverflowError,
-        ) as error:  # a ReportError is a ValueError, as is what an absurd number raises
+        except (ValueError, OverflowError) as error:  # a ReportError is a ValueError; so is what absurd numbers raise
             reasons.append(f"{kind} ({' '.join(str(error).split())[:_LONGEST_REASON]})")
     raise ReportError(f"{name}: no report that I can read; tried {', '.join(reasons)}")

@@ -27,6 +27,7 @@ RELATIVE_ACCURACY = 0.01
 
 _MAPPINGS: dict[float, LogarithmicMapping] = {}
 _MANY = 50  # from there on one pass over all parts is quicker than one over each
+_MOST_SAMPLES = 2**53  # so that a thousand such sketches still add up in 64 bits
 _LARGEST_LOG = 709.0  # of a double
 _NEAR_EDGE = 1e-9  # of a bucket: the scalar log decides there, since numpy's may differ in the last bit
 
@@ -73,8 +74,8 @@ def _bins_of(values: NDArray[np.float64], mapping: LogarithmicMapping) -> Bins:
 
 def _bins_from_json(data: Mapping[str, Any], furthest: int) -> Bins:
     given, offset = data["counts"], int(data["offset"])
-    if not isinstance(given, list) or (given and min(given) < 0):
-        raise ValueError("the counts of a sketch are a list of whole numbers from 0 up")
+    if not isinstance(given, list) or (given and min(given) < 0) or sum(given) > _MOST_SAMPLES:
+        raise ValueError("the counts of a sketch are a list of whole numbers from 0 to 2**53 in all")
     counts = np.frombuffer(array("q", given), np.int64)  # twice as fast as numpy's own reading of a list
     if not -furthest <= offset <= furthest - len(counts):
         raise ValueError(f"no number lies in bin {offset} or in one of the {len(counts)} from there")
@@ -199,7 +200,7 @@ class Sketch:
     def from_json(cls, data: Mapping[str, Any]) -> Sketch:
         """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
         below, accuracy, zeros = data.get("negative"), float(data["relative_accuracy"]), int(data["zero_count"])
-        if not 1e-6 <= accuracy < 1 or zeros < 0:
+        if not 1e-6 <= accuracy < 1 or not 0 <= zeros <= _MOST_SAMPLES:
             raise ValueError(f"no sketch has a relative accuracy of {accuracy} and {zeros} zeros")
         furthest = int(_LARGEST_LOG / log((1 + accuracy) / (1 - accuracy)))
         return cls(

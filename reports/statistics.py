@@ -222,12 +222,16 @@ def _joint_error(width_a: float, df_a: float, width_b: float, df_b: float) -> tu
 # Several runs a side
 
 
-def pooled_t(old: Floats, new: Floats) -> tuple[Floats, Floats]:
-    """Student's t of each column (a figure) and its standard error; rows are runs. Three runs at least in all."""
+def pooled_t(old: Floats, new: Floats, least_spread: Floats | float = 0.0) -> tuple[Floats, Floats]:
+    """Student's t of each column (a figure) and its standard error; rows are runs. Three runs at least in all.
+
+    `least_spread`: a standard deviation between runs that is never undercut. Two runs that agree by chance, as rounded
+    figures and small counts often do, would otherwise pass for runs that always agree.
+    """
     df = len(old) + len(new) - 2
     with np.errstate(all="ignore"):
         squares = np.square(old - old.mean(0)).sum(0) + np.square(new - new.mean(0)).sum(0)
-        error = np.sqrt(squares / df * (1 / len(old) + 1 / len(new)))
+        error = np.sqrt(np.maximum(squares / df, np.square(least_spread)) * (1 / len(old) + 1 / len(new)))
         t = (new.mean(0) - old.mean(0)) / error
     return np.where(np.isnan(t), 0.0, t), error
 
@@ -244,22 +248,30 @@ def permutation_p(old: Floats, new: Floats, *, seed: int = 0) -> Floats:
     How often the largest |t| of any column is as large as this column's, when runs are dealt to the sides anew: all
     ways, or 10,000 drawn by `seed` where there are more. Columns may depend on each other in any way.
     """
-    runs, first = np.concatenate([old, new]), len(old)
-    observed = np.abs(pooled_t(old, new)[0])
-    largest = np.array([np.abs(pooled_t(runs[a], runs[b])[0]).max() for a, b in _splits(len(runs), first, seed)])
-    tolerance = 1 - 1e-9  # the observed split itself must count, whatever the order of summation
-    beyond: Floats = (largest[:, None] >= observed * tolerance).mean(0)
+    runs = np.concatenate([old, new])
+    runs = runs - runs.mean(0)
+    chosen = _splits(len(runs), len(old), seed)
+    n, rest = len(old), len(new)
+    with np.errstate(all="ignore"):
+        sums = chosen @ runs  # of the one side; the other's is the same with its sign turned, as all add up to nothing
+        within = np.square(runs).sum(0) - np.square(sums) * (1 / n + 1 / rest)
+        t2 = np.square(sums) / np.maximum(within, 1e-12 * np.square(runs).sum(0))
+    t2 = np.nan_to_num(t2, nan=0.0)  # a figure that is the same in all runs
+    reached = t2.max(1)[:, None] >= t2[0] * (1 - 1e-9)  # the observed split must count, however it was rounded
+    beyond: Floats = reached.mean(0)
     return beyond
 
 
-def _splits(runs: int, first: int, seed: int) -> list[tuple[list[int], list[int]]]:
-    everyone = set(range(runs))
+def _splits(runs: int, first: int, seed: int) -> Floats:
+    """A row per way of dealing the runs, 1 for those on the first side; the first row is the way they are."""
     if comb(runs, first) <= _MOST_SPLITS:
-        chosen = [list(some) for some in combinations(range(runs), first)]
+        members = np.array(list(combinations(range(runs), first)))
     else:
-        rng = np.random.default_rng(seed)
-        chosen = [list(range(first)), *(rng.permutation(runs)[:first].tolist() for _ in range(_MOST_SPLITS - 1))]
-    return [(some, sorted(everyone - set(some))) for some in chosen]
+        members = np.random.default_rng(seed).random((_MOST_SPLITS, runs)).argsort(1)[:, :first]
+        members[0] = np.arange(first)
+    chosen = np.zeros((len(members), runs))
+    np.put_along_axis(chosen, members, 1.0, axis=1)
+    return chosen
 
 
 def adjusted(ps: list[float]) -> list[float]:

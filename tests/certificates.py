@@ -1,6 +1,6 @@
 """Certificates for TLS tests, good and bad, made on the spot."""
 
-import datetime
+import datetime as dt
 import ssl
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+LONG_AGO = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 
 
 class Certificates:

@@ -50,6 +50,14 @@ def _executed_at_import(tree: ast.AST):
         yield from _executed_at_import(node)
 
 
+def circle_in(graph: dict[str, set[str]]) -> list[str] | None:
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return None
+
+
 def room_of(module: str) -> str:
     return "loadgen.lab" if module.startswith("loadgen.lab") else module.split(".", maxsplit=1)[0]
 
@@ -73,10 +81,7 @@ def test_no_module_imports_itself_in_a_circle():
         module: {name for name in imported(path, at_start_only=True) if name in MODULES and name != module}
         for module, path in MODULES.items()
     }
-    try:
-        list(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        pytest.fail(f"circle: {error.args[1]}")
+    assert circle_in(graph) is None
 
 
 def test_reports_work_without_gevent():

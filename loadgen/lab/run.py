@@ -34,6 +34,7 @@ from loadgen.script.parse import RunOptions
 from reports import apachebench, artillery_json, artillery_text
 from reports.apachebench import AbReport
 from reports.files import check_writable, write_text
+from reports.html_lab import lab_page
 
 LINKS = 200
 """How many links the scripts speak of."""
@@ -268,6 +269,8 @@ class Lab:
         write_text(out / "environment.json", json.dumps(dict(evidence.environment), indent=2) + "\n")
         write_text(out / "summary.json", json.dumps(summary.to_document(evidence), indent=2) + "\n")
         write_text(out / "summary.md", summary.to_markdown(evidence))
+        reports = {key: outcome.report for key, outcome in evidence.outcomes.items()}
+        write_text(out / "index.html", lab_page(summary.to_document(evidence), reports, evidence.environment))
 
     def _note(self, text: str) -> None:
         self._evidence = replace(self._evidence, notes=(*self._evidence.notes, text))

@@ -28,7 +28,8 @@ _REQUEST_KEYS = (
     "followRedirect", "capture", "match", "expect", "ifTrue", "probability", *_HOOKS,
 )  # fmt: skip
 _CAPTURE_KEYS = (
-    "json", "header", "regexp", "selector", "xpath", "function", "as", "strict", "multiple", "group", "flags", "attr", "index", "value",
+    "json", "header", "regexp", "selector", "xpath", "function", "as", "strict", "multiple", "group", "flags", "attr",
+    "index", "value",
 )  # fmt: skip
 _SOURCES = ("json", "xpath", "regexp", "header", "selector", "function")
 _NO_URL = "an URL must be specified"
@@ -84,14 +85,18 @@ class FlowReader:
         if self._processor is None:
             shown = ", ".join(f'"{name}"' for name in wanted)
             what = {"function": "function", "whileTrue": "condition"}.get(role, "hook")
-            self.unsupported(part, f"the JavaScript {what} {shown}", "Write it in Python (config.processor), or remove it")
+            self.unsupported(
+                part, f"the JavaScript {what} {shown}", "Write it in Python (config.processor), or remove it"
+            )
             return ()
         return tuple(name for name in wanted if self._has(part, name, role))
 
     def _has(self, part: Part, name: str, role: str) -> bool:
         functions = self._processor.functions if self._processor else {}
         if name not in functions:
-            part.refuse(f"no function `{name}` in {self._processor.path if self._processor else ''}", nearest(name, functions))
+            part.refuse(
+                f"no function `{name}` in {self._processor.path if self._processor else ''}", nearest(name, functions)
+            )
             return False
         why = unfit(functions[name], role)
         if why:

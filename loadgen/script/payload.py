@@ -59,13 +59,18 @@ def read_rows(
 
 def _cell(text: str, *, cast: bool) -> Any:
     value = number(text) if cast else None
-    if value and _RADIX.match(text):  # Artillery's CSV reader takes these for numbers, and then reads them up to the letter
+    if value and _RADIX.match(
+        text
+    ):  # Artillery's CSV reader takes these for numbers, and then reads them up to the letter
         return 0
     return text if value is None or not isfinite(value) else value
 
 
-def variables_of(payload: Payload, rng: Random) -> Callable[[], Mapping[str, Any]]:
-    """The function that gives each VU, one call each, its variables: the next row, a random one, or all of them."""
+def variables_of(payload: Payload, rng: Random, first: int = 0, every: int = 1) -> Callable[[], Mapping[str, Any]]:
+    """The function that gives each VU, one call each, its variables: the next row, a random one, or all of them.
+
+    Rows in sequence: every `every`-th from number `first` on, so that several generators share them.
+    """
     if payload.order == "all":
         rows = [dict(zip(payload.fields, row, strict=False)) if payload.fields else list(row) for row in payload.rows]
         everything = {payload.name or "": rows}
@@ -76,11 +81,11 @@ def variables_of(payload: Payload, rng: Random) -> Callable[[], Mapping[str, Any
         return lambda: nothing
     prepared = [{f: row[i] if i < len(row) else UNDEFINED for i, f in enumerate(fields)} for row in payload.rows]
     if payload.order == "sequence":
-        at = -1
+        at = first - every
 
         def following() -> Mapping[str, Any]:
             nonlocal at
-            at = (at + 1) % len(prepared)
+            at = (at + every) % len(prepared)
             return prepared[at]
 
         return following

@@ -10,8 +10,9 @@ import gevent
 from gevent.pywsgi import WSGIServer
 
 from loadgen.clock import WallOffset
-from loadgen.engine import Engine, Listener, Progress, Watch
+from loadgen.engine import Engine, Listener, Progress
 from loadgen.exchange import Connections, Limits, Resolver
+from loadgen.health import Watch
 from loadgen.live import LiveServer, snapshot_of
 from loadgen.recorder import Recorder
 from loadgen.runner import agent, extras

@@ -40,12 +40,16 @@ class ObservedPool(FairPool):
 
     def _start_empty(self):
         super()._start_empty()
-        self.began, self.granted = [], []
+        self.began, self.granted, self.waits = [], [], []
 
     def _wait(self):
         me = gevent.getcurrent()
         self.began.append(me)
-        record = super()._wait()
+        began = time.monotonic()
+        try:
+            record = super()._wait()
+        finally:
+            self.waits.append(time.monotonic() - began)
         self.granted.append(me)
         return record
 
@@ -62,19 +66,16 @@ class Borrower:
 
     def run(self) -> None:
         try:
-            with contextlib.suppress(Death, gevent.Timeout, psycopg2.Error):
+            with contextlib.suppress(Death, gevent.Timeout, gevent.GreenletExit, psycopg2.Error):
                 self.borrow_and_end()
         finally:
-            self.loan = None  # who is killed forgets what it held
+            self.loan = None  # who is killed forgets what it held; so does the traceback, which ends here
 
     def borrow_and_end(self) -> None:
-        began = time.monotonic()
         try:
             self.loan = self.machine.pool.connect()
         except (exc.TimeoutError, DriverError, psycopg2.Error):
             return
-        finally:
-            self.machine.waits.append(time.monotonic() - began)
         self.machine.use(self.loan)
         self.told.wait()
         if self.ending == "forget":
@@ -104,7 +105,6 @@ class PoolUnderRandomSchedules(RuleBasedStateMachine):
             self.driver.connect, pool_size=self.size, max_overflow=self.max_overflow, timeout=TIMEOUT_S
         )
         self.borrowers: list[Borrower] = []
-        self.waits: list[float] = []
         self.detached = 0
 
     def make_driver(self) -> Any:
@@ -190,7 +190,7 @@ class PoolUnderRandomSchedules(RuleBasedStateMachine):
         order = {greenlet: place for place, greenlet in enumerate(self.pool.began)}
         places = [order[greenlet] for greenlet in self.pool.granted]
         assert places == sorted(places), "first come, first served"
-        assert not self.waits or max(self.waits) < TIMEOUT_S + 0.2, "nobody waits past the timeout"
+        assert max(self.pool.waits, default=0) < TIMEOUT_S + 0.5, "nobody waits past the timeout"
         assert (self.pool.checkedout(), self.pool.waiting()) == (0, 0)
         loans = [self.pool.connect() for _ in range(self.size + self.max_overflow)]
         assert self.pool.checkedout() == len(loans), "no slot is lost"
@@ -258,7 +258,7 @@ def test_no_schedule_breaks_the_promises_on_a_scripted_driver():
     run_state_machine_as_test(
         PoolUnderRandomSchedules,
         settings=settings(
-            max_examples=100, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
 

@@ -58,12 +58,13 @@ def run_shard(patched: bool, shard: int) -> subprocess.Popen:
 def runs():
     """All shards of both ways at once: they sleep most of the time."""
     if not SDIST.is_dir():
-        pytest.skip(f"SQLAlchemy's tests are not here; python {Path(__file__).relative_to(ROOT)} fetches them")
+        pytest.skip(f"SQLAlchemy's tests are not installed; python {Path(__file__).relative_to(ROOT)} fetches them")
     processes = {(patched, shard): run_shard(patched, shard) for patched in (False, True) for shard in range(SHARDS)}
     outputs = {key: process.communicate(timeout=110)[0] for key, process in processes.items()}
     return {patched: [outputs[patched, shard] for shard in range(SHARDS)] for patched in (False, True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patched", [False, True], ids=["unpatched", "monkey-patched"])
 def test_queue_pools_own_tests_pass(runs, patched):
     passed = 0

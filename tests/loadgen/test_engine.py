@@ -6,8 +6,8 @@ import gevent
 import pytest
 
 from loadgen import engine as module
-from loadgen.clock import Alarm, WallOffset, now_ns
-from loadgen.engine import Engine, Listener, Watch
+from loadgen.clock import WallOffset, now_ns
+from loadgen.engine import Engine, Listener, Share
 from loadgen.recorder import Recorder
 from loadgen.script.model import Phase
 from reports import names
@@ -139,26 +139,30 @@ def test_progress_is_told_once_a_second():
     assert 0.9 < seen[0].elapsed_s < 1.3
 
 
-def test_the_alarm_is_more_exact_than_a_millisecond():
-    alarm = Alarm()
-    lags = []
-    for _ in range(50):
-        due = now_ns() + 1_300_000
-        alarm.sleep_until(due)
-        lags.append(now_ns() - due)
-    alarm.close()
-    assert min(lags) >= 0
-    assert sorted(lags)[25] < 700_000
+def test_shares_of_a_plan_are_every_nth_arrival_of_it():
+    phases = (phase(arrival_rate=200, poisson=True),)
+    offsets = []
+    for share in (Share(), Share(0, 3), Share(1, 3), Share(2, 3)):
+        users, wall = Users(), WallOffset()
+        start_ns = now_ns() + 20_000_000
+        Engine(users, phases, Recorder(wall), wall, Random(1), share).run(Listener(), start_ns)
+        offsets.append([at - start_ns for at in users.intended])
+    whole, *parts = offsets
+    assert parts == [whole[index::3] for index in range(3)]
+    assert len(whole) > 10
 
 
-def test_health_names_the_generators_own_limits():
-    wall = WallOffset()
-    recorder = Recorder(wall)
-    watch = Watch()
-    watch.started_ns -= 2_000_000_000
-    watch.cpu_s -= 2.0
-    recorder.started(now_ns() - 100_000_000)
-    figures, warnings = watch.health(recorder)
-    assert figures["cpu_share"] > 0.9
-    assert figures["late_starts"] == 1
-    assert len(warnings) == 2
+def test_a_share_has_its_part_of_the_users_at_once():
+    users, wall = Users(sleep_s=1.0), WallOffset()
+    Engine(users, (phase(arrival_rate=100, max_vusers=5),), Recorder(wall), wall, Random(1), Share(1, 2)).run(
+        Listener()
+    )
+    assert users.finished == 2
+
+
+def test_a_stop_before_the_start_sends_nothing():
+    users, wall = Users(), WallOffset()
+    engine = Engine(users, (phase(arrival_rate=100),), Recorder(wall), wall, Random(1))
+    engine.stop()
+    engine.run(Listener())
+    assert not users.intended

@@ -8,8 +8,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from loadgen.clock import WallOffset, now_ns
-from loadgen.exchange import KERNEL_STAMPS, Connections, Exchange, Failure, Limits, Origin, Resolver
+from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
+from loadgen.exchange import Connections, Exchange, Failure, Limits, Origin, Resolver
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 MS = 1_000_000

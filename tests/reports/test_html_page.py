@@ -154,6 +154,12 @@ def test_several_reports_are_laid_over_each_other_with_verdicts():
     assert "new.json" in curves
 
 
+def test_files_are_called_by_their_names_where_those_differ():
+    one = report(1, periods=1)
+    assert {"x.json", "y.json"} <= set(page_of(("a/x.json", one), ("b/y.json", one)).words)
+    assert {"a/x.json", "b/x.json"} <= set(page_of(("a/x.json", one), ("b/x.json", one)).words)
+
+
 def test_sections_of_others_stand_behind_the_reports_own():
     extra = Section("more", "More of it", (Text("said <b>so</b>"),), menu="More")
     page = page_of(("x", report(1)), sections=[extra])

@@ -1,8 +1,11 @@
 """The commands: exit codes, streams and formats."""
 
+import csv
+import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 
@@ -12,6 +15,7 @@ from test_artillery_json import sample_report
 
 from reports import cli
 from reports.artillery_json import from_json, to_json
+from reports.csv_text import to_csv
 from reports.model import Period, Report
 
 
@@ -38,7 +42,7 @@ def test_a_diff_goes_to_stdout_and_exits_0(run):
 def test_a_diff_has_other_formats(run, style):
     done = run(cli.diff, "published:B.1.c1", "published:B.3.c1", "--format", style)
 
-    assert json.loads(done.stdout)["metrics"] if style == "json" else done.stdout.startswith("| metric |")
+    assert json.loads(done.stdout)["metrics"] if style == "json" else done.stdout.startswith("| metric | old |")
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,85 @@ def test_reports_that_cannot_be_merged_exit_2(run, saved, tmp_path):
     assert done.exit_code == 2 and "cannot be merged" in done.stderr
 
 
+def test_a_broken_rule_exits_1_and_says_which(run):
+    done = run(cli.diff, "published:B.3.c1", "published:B.1.c1", "--fail-on", "p99 > +10%", "--fail-on", "rps > 1000")
+
+    assert done.exit_code == 1
+    lines = done.stdout.splitlines()[-2:]
+    assert lines[0].startswith("FAILED: p99 > +10% (ab.percentile.99 8 -> 60, +650.0%, worse)")
+    assert lines[1].startswith("passed: rps > 1000")
+
+
+def test_rules_that_are_kept_exit_0_and_json_lists_them(run):
+    done = run(cli.diff, "published:B.1.c1", "published:B.3.c1", "--fail-on", "worse", "--format", "json")
+
+    assert done.exit_code == 0 and done.stderr == "passed: worse (no figure is worse)\n"
+    assert json.loads(done.stdout)["checks"][0] == {
+        "rule": "worse",
+        "met": True,
+        "line": "passed: worse (no figure is worse)",
+    }
+
+
+@pytest.mark.parametrize("rule", ["p99 >> 5", "p97 > 5"])
+def test_a_rule_that_cannot_be_checked_exits_2_in_one_line(run, rule):
+    done = run(cli.diff, "published:B.1.c1", "published:B.3.c1", "--fail-on", rule)
+
+    assert (done.exit_code, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+
+
+def test_several_runs_a_side_are_compared(run, saved):
+    sides = [part for side in ("--old", "--new") for _ in range(4) for part in (side, saved)]
+
+    done = run(cli.diff, *sides)
+
+    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a permutation test." in done.stdout
+    assert "0 worse, 0 better" in done.stdout
+
+
+def test_a_side_that_is_missing_is_bad_usage(run, saved):
+    assert run(cli.diff, saved).exit_code == run(cli.diff, "--old", saved).exit_code == 2
+
+
+def test_which_of_several_reports_was_taken_is_said_on_stderr(run, golden):
+    path = golden / "pasted" / "artillery.md"
+
+    done = run(cli.diff, path, f"{path}#2")
+
+    assert done.exit_code == 0 and done.stderr == f"{path} holds 2 reports; the first is used ({path}#2 is the next)\n"
+    assert re.search(r"http.response_time.p99 +127.8 +3000", done.stdout)
+
+
+def test_a_diff_goes_to_a_file_in_the_format_of_its_name(run, tmp_path):
+    done = run(cli.diff, "published:B.1.c1", "published:B.3.c1", "-o", tmp_path / "diff.md")
+
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "| metric | old | new |" in (tmp_path / "diff.md").read_text()
+
+
+def test_csv_has_a_line_per_figure_and_periods_on_demand(run, saved, tmp_path):
+    plain = list(csv.DictReader(io.StringIO(run(cli.report, saved, "--format", "csv").stdout)))
+    periods = list(csv.DictReader(io.StringIO(run(cli.report, saved, "--format", "csv", "--periods").stdout)))
+
+    assert {row["period"] for row in plain} == {"all"} and set(plain[0]) == {"period", "metric", "figure", "value"}
+    assert ("vusers.created", "count", "4") in {(row["metric"], row["figure"], row["value"]) for row in plain}
+    assert len(periods) > len(plain) and periods[0]["period"].endswith("Z")
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@SUM(A1)", "  =1", "\uff1d1"])
+def test_no_name_is_a_formula_to_a_spreadsheet(name):
+    text = to_csv(Report(Period(0, {name: -5})))
+
+    row = list(csv.reader(io.StringIO(text, newline="")))[1]
+    assert row == ["all", f"'{name}", "count", "-5"]
+
+
+def test_a_name_cannot_break_a_csv_line():
+    text = to_csv(Report(Period(0, {'a\r=1,"\n\0b': 5})))
+
+    assert list(csv.reader(io.StringIO(text, newline="")))[1] == ["all", 'a\ufffd=1,"\ufffd\ufffdb', "count", "5"]
+
+
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
 def test_colour_is_for_terminals_without_no_color(no_color, coloured):
     code = "from reports.cli import diff; diff(['published:B.1.c1', 'published:B.3.c1'])"
@@ -134,7 +217,7 @@ def test_colour_is_for_terminals_without_no_color(no_color, coloured):
         shown += chunk
     os.close(leader)
 
-    assert shown.startswith(b"metric") and (b"\x1b[90m" in shown) is coloured
+    assert shown.startswith(b"metric") and (b"\x1b[32m" in shown) is coloured
 
 
 def _read(terminal):

@@ -1,0 +1,150 @@
+"""The generator watching itself: whether the figures of a run are the server's or its own.
+
+CPU is this process's against CLOCK_MONOTONIC. Open files and local ports are looked at once a second: the lowest free
+descriptor tells how many files are open, /proc/net/sockstat how many TCP ports of this machine are taken or in TIME_WAIT.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import resource
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadgen.clock import KERNEL_STAMPS, now_ns
+from loadgen.recorder import Recorder
+from reports import names
+from reports.model import Period
+
+_BUSY_SHARE = 0.85
+_NEAR_SHARE = 0.9
+_JUDGED_FROM_S = 1.0  # a shorter run is all start-up
+_LAG_BOUND_MS = 10.0
+_COLLECT_AFTER = (50_000, 20, 100)
+_SUMMED = ("cpu_s", "kernel_stamped", "responses")
+_GREATEST = ("wall_s", "cpu_share", "open_files", "ports_taken")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """While inside, as many files may be open as the hard limit allows, and garbage is collected rarely.
+
+    What exists already is never looked at by the collector, since a pause of some ten milliseconds would delay arrivals.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # some systems have a limit of their own below the hard one
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
+
+
+@dataclass(slots=True)
+class Watch:
+    """Of this process, from construction on. `sample` is to be called about once a second."""
+
+    started_ns: int = field(default_factory=now_ns)
+    cpu_s: float = field(default_factory=time.process_time)
+    open_files: int = 0
+    """Most seen at once."""
+    ports_taken: int = 0
+    """Most seen at once, by all programs of this machine."""
+
+    def sample(self) -> None:
+        """Look at what can run out."""
+        with suppress(OSError):
+            descriptor = os.dup(2)
+            os.close(descriptor)
+            self.open_files = max(self.open_files, descriptor)
+        self.ports_taken = max(self.ports_taken, _ports_taken())
+
+    def figures(self, recorder: Recorder) -> dict[str, Any]:
+        """What the report says of this process."""
+        self.sample()
+        wall_s = (now_ns() - self.started_ns) / 1e9
+        cpu_s = time.process_time() - self.cpu_s
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return {
+            "wall_s": round(wall_s, 3),
+            "cpu_s": round(cpu_s, 3),
+            "cpu_share": round(cpu_s / wall_s if wall_s else 0.0, 3),
+            "clock": "CLOCK_MONOTONIC; first byte: " + _STAMP_TEXT[KERNEL_STAMPS],
+            "kernel_stamped": recorder.stamped,
+            "responses": recorder.responses,
+            "open_files": self.open_files,
+            "open_files_limit": limit,
+            "ports_taken": self.ports_taken,
+            "ports": _port_count(),
+        }
+
+    def health(self, recorder: Recorder) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """(figures for the report, warnings that the figures measure the generator) of a run in one process."""
+        total = recorder.report().aggregate
+        return health([self.figures(recorder)], total)
+
+
+_STAMP_TEXT = {True: "kernel receive stamp where stamped", False: "the clock after the read, this system stamps none"}
+
+
+def health(processes: Sequence[Mapping[str, Any]], total: Period) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The same of a run in several processes, whose figures these are: counts summed, shares the greatest."""
+    lag = total.sketches.get(names.START_LAG)
+    lag_p99_ms = lag.quantile(0.99) if lag else None
+    figures = dict(processes[0]) if processes else {}
+    if len(processes) > 1:
+        figures |= {key: round(sum(p[key] for p in processes), 3) for key in _SUMMED}
+        figures |= {key: max(p[key] for p in processes) for key in _GREATEST}
+        figures |= {"workers": len(processes), "processes": [dict(p) for p in processes]}
+    figures |= {
+        "start_lag_p99_ms": None if lag_p99_ms is None else round(lag_p99_ms, 3),
+        "late_starts": total.counters.get(names.LATE, 0),
+        "skipped": total.counters.get(names.VUSERS_SKIPPED, 0),
+    }
+    return figures, tuple(_warnings(figures, total, lag_p99_ms))
+
+
+def _warnings(figures: Mapping[str, Any], total: Period, lag_p99_ms: float | None) -> Iterator[str]:
+    share, wall_s = figures.get("cpu_share", 0.0), figures.get("wall_s", 0.0)
+    if share > _BUSY_SHARE and wall_s > _JUDGED_FROM_S:
+        yield f"the generator used {share:.0%} of a core: these figures partly measure the generator"
+    if lag_p99_ms is not None and lag_p99_ms > _LAG_BOUND_MS:
+        yield f"arrivals started late (p99 {lag_p99_ms:.1f} ms): the load was not the one planned"
+    files, limit = figures.get("open_files", 0), figures.get("open_files_limit", 0)
+    refused = total.counters.get(f"{names.ERRORS}EMFILE", 0)
+    if refused or (limit > 0 and files > _NEAR_SHARE * limit):
+        yield f"{files} files were open of {limit} allowed (ulimit -n); {refused} connections failed for want of one"
+    taken, ports = figures.get("ports_taken", 0), figures.get("ports", 0)
+    refused = total.counters.get(f"{names.ERRORS}EADDRNOTAVAIL", 0)
+    if refused or (ports and taken > _NEAR_SHARE * ports):
+        yield f"{taken} of {ports} local ports were taken; {refused} connections failed for want of one"
+
+
+def _port_count() -> int:
+    """How many ports the system picks from for outgoing connections; 0 where it does not say."""
+    try:
+        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()
+    except OSError:
+        return 0
+    return int(last) - int(first) + 1
+
+
+def _ports_taken() -> int:
+    try:
+        text = Path("/proc/net/sockstat").read_text("ascii")
+    except OSError:
+        return 0
+    found = re.search(r"^TCP: inuse (\d+) orphan \d+ tw (\d+)", text, re.MULTILINE)
+    return int(found[1]) + int(found[2]) if found else 0

@@ -1,0 +1,317 @@
+"""Several processes that carry out one plan together; what they measure arrives here and is merged exactly.
+
+Workers are forked once the script is compiled and its `before` section has run. All count the plan from one instant of
+CLOCK_MONOTONIC; worker k of N starts every N-th arrival from number k on, so that the stream stays as even as that of one.
+Once a second a worker sends what it has filed since the last time, as periods in the form of a JSON report, and keeps
+nothing: counters add up, sketches and rates merge exactly, and of a worker that is lost a second is missing at most. The
+run goes on without it. Workers end with their parent (PR_SET_PDEATHSIG), and leave signals to it (a process group each).
+
+On the pipe: one letter, the length of what follows (4 bytes, network order), then a JSON report (P), progress (T), a line
+for stdout (L) or the end with what `work` returned (E).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import struct
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any, NoReturn
+
+import gevent
+import gevent.os
+import orjson
+from gevent.lock import BoundedSemaphore
+
+from loadgen.clock import Alarm, WallOffset, now_ns
+from loadgen.engine import Listener, Progress, Share
+from loadgen.recorder import Recorder
+from loadgen.schedule import spans
+from loadgen.script.model import Phase
+from reports.artillery_json import from_json, to_json
+from reports.merge import merge_periods
+from reports.model import PERIOD_MS, Period, Report
+
+_HEAD = struct.Struct("!cI")
+_PIPE_BYTES = 1 << 20
+_READ_BYTES = 1 << 16
+_START_AFTER_NS = 100_000_000  # all workers have been forked by then, at this much and as much again for each
+_PERIOD_GRACE_MS = 200
+_LAST_WAIT_S = 2.0
+_PR_SET_PDEATHSIG = 1
+_DEFECT = 70  # sysexits.h: internal software error
+_NO_PROGRESS = Progress(0.0, 0, 0, 0, 0)
+
+
+class Link:
+    """A worker's way to its parent. Whole messages, in order, whichever greenlet sends them; none stops the others."""
+
+    def __init__(self, descriptor: int, recorder: Recorder, wall: WallOffset) -> None:
+        gevent.os.make_nonblocking(descriptor)
+        self._descriptor = descriptor
+        self._recorder = recorder
+        self._wall = wall
+        self._gate = BoundedSemaphore(1)
+
+    def line(self, text: str) -> None:
+        """For stdout."""
+        self._send(b"L", text.encode("utf-8", "surrogatepass"))
+
+    def tick(self, progress: Progress) -> None:
+        """How far it is, and all that was filed since the last time."""
+        told_ms = (now_ns() + self._wall.wall_ns) // 1_000_000
+        self._periods()
+        self._send(b"T", orjson.dumps([asdict(progress), told_ms]))
+
+    def end(self, result: dict[str, Any]) -> None:
+        """It is over."""
+        self._periods()
+        self._send(b"E", orjson.dumps(result))
+
+    def _periods(self) -> None:
+        periods = self._recorder.drain()
+        if periods:
+            self._send(b"P", to_json(Report(Period(0), tuple(periods))).encode())
+
+    def _send(self, kind: bytes, content: bytes) -> None:
+        with self._gate:
+            rest = memoryview(_HEAD.pack(kind, len(content)) + content)
+            while rest:
+                rest = rest[gevent.os.nb_write(self._descriptor, rest) :]
+
+
+Work = Callable[[Share, Link, int], dict[str, Any]]
+"""What a worker does: (its share, its link, when the plan starts) to what its end says, which must be JSON."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    share: Share
+    pid: int
+    descriptor: int
+    progress: Progress = _NO_PROGRESS
+    told_ms: int = 0
+    """Epoch: all that happened until then has arrived."""
+    result: dict[str, Any] | None = None
+    lost: str | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.result is None and self.lost is None
+
+
+@dataclass(slots=True)
+class Crew:
+    """The parent's side: starts workers, listens to them, and merges. `totals` and `progress` may be asked at any time."""
+
+    count: int
+    work: Work
+    recorder: Recorder
+    """The workers' own, once forked; nothing is filed in it here."""
+    wall: WallOffset
+    write_line: Callable[[str], None]
+    _workers: list[_Worker] = field(default_factory=list)
+    _periods: dict[int, Period] = field(default_factory=dict)
+    _shown: set[int] = field(default_factory=set)
+    _interrupts: int = 0
+    _started_ns: int = 0
+
+    def run(self, phases: Sequence[Phase], listener: Listener, started: Callable[[], None] = lambda: None) -> None:
+        """Block until the last worker has ended or is lost. `started` is called once all are forked."""
+        started_ns = self._started_ns = now_ns() + _START_AFTER_NS * (1 + self.count)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for index in range(self.count):
+            self._workers.append(self._fork(Share(index, self.count), started_ns))
+        readers = [gevent.spawn(self._read, worker, listener) for worker in self._workers]
+        announcer = gevent.spawn(self._announce, phases, listener)
+        ticker = gevent.spawn(self._tick, listener)
+        try:
+            started()
+            gevent.joinall(readers, raise_error=True)
+            if not self._interrupts and any(worker.lost is None for worker in self._workers):
+                announcer.join()  # the same instant; who is a little sooner does not matter
+        finally:
+            announcer.kill()
+            ticker.kill()
+            self._end_all()
+        for period in self._over(None):
+            listener.period(period)
+
+    def stop(self) -> None:
+        """Pass an interrupt on: the first ends arrivals, the second everything."""
+        self._interrupts += 1
+        for worker in self._workers:
+            if worker.running:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGINT)
+        if self._interrupts > 1:
+            gevent.spawn_later(_LAST_WAIT_S, self._kill_all)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether `stop` was called."""
+        return self._interrupts > 0
+
+    def periods(self) -> list[Period]:
+        """All that has arrived so far, in time order."""
+        return [self._periods[start] for start in sorted(self._periods)]
+
+    def results(self) -> list[dict[str, Any]]:
+        """What the workers that ended properly returned."""
+        return [worker.result for worker in self._workers if worker.result is not None]
+
+    def lost(self) -> tuple[str, ...]:
+        """A sentence on each worker that did not."""
+        return tuple(worker.lost for worker in self._workers if worker.lost is not None)
+
+    def progress(self) -> Progress:
+        """Of all workers together."""
+        elapsed_s = max(0.0, (now_ns() - self._started_ns) / 1e9)
+        known = [worker.progress for worker in self._workers]
+        active = sum(w.progress.active_vus for w in self._workers if w.running)
+        return Progress(
+            elapsed_s,
+            active,
+            sum(p.requests for p in known),
+            sum(p.responses for p in known),
+            sum(p.errors for p in known),
+        )
+
+    def _fork(self, share: Share, started_ns: int) -> _Worker:
+        read_end, write_end = os.pipe()
+        with suppress(OSError):  # room for what a worker sends in a second, so that it need not wait
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        parent = os.getpid()
+        pid = gevent.os.fork()
+        if not pid:
+            os.close(read_end)
+            for worker in self._workers:
+                os.close(worker.descriptor)
+            self._be_worker(share, write_end, started_ns, parent)
+        os.close(write_end)
+        gevent.os.make_nonblocking(read_end)
+        return _Worker(share, pid, read_end)
+
+    def _be_worker(self, share: Share, descriptor: int, started_ns: int, parent: int) -> NoReturn:
+        """The rest of a worker's life."""
+        code = _DEFECT
+        try:
+            os.setpgid(0, 0)
+            _end_with(parent)
+            self.wall.measure()
+            link = Link(descriptor, self.recorder, self.wall)
+            link.end(self.work(share, link, started_ns))
+            code = 0
+        except BrokenPipeError:  # the parent is gone
+            code = 0
+        except BaseException:  # noqa: BLE001 - nothing of the parent's may go on in this process
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _read(self, worker: _Worker, listener: Listener) -> None:
+        try:
+            for kind, content in _messages(worker.descriptor):
+                self._take(worker, kind, content, listener)
+        finally:
+            os.close(worker.descriptor)
+        _, status = os.waitpid(worker.pid, 0)
+        if worker.result is None:
+            worker.lost = self._loss(worker, os.waitstatus_to_exitcode(status))
+
+    def _take(self, worker: _Worker, kind: bytes, content: bytes, listener: Listener) -> None:
+        if kind == b"L":
+            self.write_line(content.decode("utf-8", "surrogatepass"))
+        elif kind == b"P":
+            for period in from_json(content.decode()).periods:
+                known = self._periods.get(period.start_ms)
+                self._periods[period.start_ms] = period if known is None else merge_periods([known, period])[0]
+        elif kind == b"T":
+            progress, worker.told_ms = orjson.loads(content)
+            worker.progress = Progress(**progress)
+            told_ms = min(w.told_ms for w in self._workers if w.running)
+            for period in self._over(told_ms - _PERIOD_GRACE_MS):
+                listener.period(period)
+        else:
+            worker.result = orjson.loads(content)
+
+    def _over(self, until_ms: int | None) -> Iterator[Period]:
+        """Periods that had ended by then (None: all) and were not given before."""
+        for start in sorted(self._periods.keys() - self._shown):
+            if until_ms is None or start + PERIOD_MS <= until_ms:
+                self._shown.add(start)
+                yield self._periods[start]
+
+    def _loss(self, worker: _Worker, code: int) -> str:
+        cause = f"was killed by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
+        after_s = max(0.0, (now_ns() - self._started_ns) / 1e9)
+        return f"worker {worker.share.index + 1} of {self.count} {cause} after {after_s:.1f} s: its part is missing from there on"
+
+    def _announce(self, phases: Sequence[Phase], listener: Listener) -> None:
+        alarm = Alarm()
+        try:
+            for span in spans(phases):
+                alarm.sleep_until(self._started_ns + span.start_ns)
+                listener.phase_started(span.phase)
+                alarm.sleep_until(self._started_ns + span.end_ns)
+                if self._interrupts:
+                    return
+                listener.phase_completed(span.phase)
+        finally:
+            alarm.close()
+
+    def _tick(self, listener: Listener) -> None:
+        while True:
+            gevent.sleep(1.0)
+            self.wall.measure()
+            listener.tick(self.progress())
+
+    def _kill_all(self) -> None:
+        for worker in self._workers:
+            if worker.running:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+
+    def _end_all(self) -> None:
+        """Whatever made the parent leave early: no worker is left behind."""
+        running = [worker for worker in self._workers if worker.running]
+        self._kill_all()
+        for worker in running:
+            with suppress(ChildProcessError):
+                os.waitpid(worker.pid, 0)
+
+
+def _messages(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) until the other end is closed; what is left of half a message is of no use."""
+    pending = bytearray()
+    while data := gevent.os.nb_read(descriptor, _READ_BYTES):
+        pending += data
+        while len(pending) >= _HEAD.size:
+            kind, length = _HEAD.unpack_from(pending)
+            end = _HEAD.size + length
+            if len(pending) < end:
+                break
+            yield kind, bytes(pending[_HEAD.size : end])
+            del pending[:end]
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends (Linux)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        raise BrokenPipeError
+
+
+def at_most(wanted: int, phases: Sequence[Phase]) -> int:
+    """How many workers a plan can be split among: none may be left without a part of a phase's `maxVusers`."""
+    return max(1, min([wanted, *(phase.max_vusers for phase in phases if phase.max_vusers is not None)]))

@@ -1,0 +1,113 @@
+"""Rules that fail a comparison."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.diff import Change, Diff, compare
+from reports.gates import Gate
+from reports.model import Period, Report, ReportError, Summary
+from reports.published import published
+
+
+def diff(old=100.0, new=120.0, verdict="no clear change"):
+    rows = [
+        Change("errors", "share", 0.0, 0.002, "no clear change"),
+        Change("http.requests", "counter", 500, 500),
+        Change("http.request_rate", "rate", 50.0, 40.0, "no clear change"),
+        Change("http.response_time.median", "summary", 0.0, 1.0, "no clear change"),
+        Change("http.response_time.p99", "summary", old, new, verdict),
+        Change("vusers.session_length.p95", "summary", 10.0, None),
+    ]
+    return Diff(tuple(rows))
+
+
+@pytest.mark.parametrize(
+    ("rule", "met"),
+    [
+        ("p99 > +10%", False),
+        ("p99>+20%", True),  # exactly a fifth more is not more than a fifth
+        ("p99 >= +20%", False),
+        ("p99 > +19.9 %", False),
+        ("p99 < +10%", True),
+        ("p99 > +15ms", False),
+        ("p99 > +25", True),
+        ("http.response_time.p99 > 119.9", False),
+        ("p99 > 120", True),
+        ("p99 > 0.1s", False),
+        ("errors > 0.1%", False),
+        ("errors > 0.2%", True),
+        ("errors > +10%", False),  # from nothing, any share is more
+        ("rps < -10%", False),
+        ("rps < -20%", True),
+        ("http.request_rate < 30", True),
+        ("p50 > +10%", False),
+        ("http.response_time.p50 > 2", True),
+        ("errors.ETIMEDOUT > 0", True),  # requests were counted, none of these
+        ("worse", True),
+        ("p99 worse", True),
+    ],
+)
+def test_a_rule_fails_where_its_comparison_holds(rule, met):
+    outcome = Gate.parse(rule).check(diff())
+
+    assert outcome.met is met
+    assert outcome.line.startswith(f"{'passed' if met else 'FAILED'}: {rule}")
+
+
+def test_a_rule_may_go_by_the_verdict():
+    found = diff(verdict="worse")
+
+    assert [Gate.parse(rule).check(found).met for rule in ("worse", "p99 worse", "median worse")] == [
+        False,
+        False,
+        True,
+    ]
+    assert "http.response_time.p99 100 -> 120, +20.0%, worse" in Gate.parse("worse").check(found).line
+
+
+def test_ab_reports_have_the_same_short_names():
+    found = compare(published("B.3.c1"), published("B.1.c1"))
+
+    outcomes = [Gate.parse(rule).check(found) for rule in ("p99 > +10%", "errors > 0.1%", "rps < -10%", "mean > +10%")]
+    assert [outcome.met for outcome in outcomes] == [False] * 4
+
+
+@pytest.mark.parametrize(
+    "rule", ["", "p99", "> 5", "p99 > ", "p99 > x", "p99 == 5", "p99 > 5 apples", "p99 > nan", "p99 > 1e5", "p99 > --5"]
+)
+def test_what_is_no_rule_is_refused_in_one_line(rule):
+    with pytest.raises(ReportError, match="is no rule; rules are like") as caught:
+        Gate.parse(rule)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("p98 > 5", "neither side has a figure called 'p98'"),
+        ("http.response_tim.p99 > 5", "the nearest is http.response_time.p99"),
+        ("vusers.session_length.p95 > 5", "the new side has no"),
+        ("p99 > 5%", "is no share; a change is written with its sign"),
+    ],
+)
+def test_a_rule_on_what_is_not_there_is_an_error_and_never_a_pass(rule, message):
+    with pytest.raises(ReportError, match=message):
+        Gate.parse(rule).check(diff())
+
+
+def test_a_change_of_what_the_old_side_lacks_is_an_error():
+    old, new = Report(Period(0)), Report(Period(0, summaries={"http.response_time": Summary(p99=3.0)}))
+
+    with pytest.raises(ReportError, match="the old side has no"):
+        Gate.parse("p99 > +1%").check(compare(old, new))
+    assert Gate.parse("p99 > 2").check(compare(old, new)).met is False
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_rule_or_refused(text):
+    try:
+        Gate.parse(text).check(diff())
+    except ReportError as error:
+        message = str(error)
+        assert "\n" not in message
