@@ -31,7 +31,7 @@ fix: $(READY_DEV)
 	@$(BIN)/ruff check --fix .
 
 bench: $(READY_DEV)
-	@for each in pool service generators accuracy report_speed; do \
+	@for each in pool service generators accuracy reports; do \
 	  echo "## benchmarks/$$each.py"; $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 soak: $(READY_DEV)

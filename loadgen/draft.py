@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import posixpath
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from loadgen.message import (
 from loadgen.processor import Request
 from loadgen.script import model
 from loadgen.script.answer import ENCODINGS
+from loadgen.script.flow import media_type
 from loadgen.script.template import Function, Template, compile_template
 from loadgen.script.values import UNDEFINED, json_text, text
 from loadgen.user import Setting
@@ -171,7 +174,9 @@ def _body(body: model.Body, calls: Mapping[str, Function]) -> _Body:
             values = [(name, compile_template(value, calls)) for name, value in fields.items()]
             return _Body(all(t.constant for _, t in values), lambda variables: _form_body(values, variables))
         case model.MultipartBody(parts):
-            rendered = [(part, compile_template(part.value, calls)) for part in parts]
+            rendered = [
+                (part, compile_template(part.value, calls), compile_template(part.file_name, calls)) for part in parts
+            ]
             return _Body(False, lambda variables: _multipart_body(rendered, variables))
 
 
@@ -194,12 +199,28 @@ def _form_body(values: list[tuple[str, Template]], variables: Mapping[str, Any])
     return filled.encode(), "application/x-www-form-urlencoded"
 
 
-def _multipart_body(parts: list[tuple[model.Part, Template]], variables: Mapping[str, Any]) -> tuple[bytes, str]:
+def _multipart_body(
+    parts: list[tuple[model.Part, Template, Template]], variables: Mapping[str, Any]
+) -> tuple[bytes, str]:
     boundary = f"--------------------------{secrets.token_hex(12)}"
-    filled = [replace(part, value=template.render(variables)) for part, template in parts]
+    filled = [
+        replace(part, value=value.render(variables))
+        if part.read is None
+        else _read_part(part, text(name.render(variables)))
+        for part, value, name in parts
+    ]
     if any(isinstance(part.value, bool) for part in filled):
         raise BadRequestError("ERR_INVALID_ARG_TYPE")
     return multipart(filled, boundary), f"multipart/form-data; boundary={boundary}"
+
+
+def _read_part(part: model.Part, path: str) -> model.Part:
+    try:
+        content = part.read(path) if part.read is not None else b""
+    except OSError as error:
+        raise BadRequestError(errno.errorcode.get(error.errno or 0, "EIO")) from None
+    kind = part.content_type or media_type(path)
+    return replace(part, content_type=kind, file_name=posixpath.basename(path.replace("\\", "/")), content=content)
 
 
 def _traceparent(tracing: model.Tracing) -> str:

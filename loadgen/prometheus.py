@@ -15,13 +15,14 @@ Names, all counted from the start of the run:
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import gevent.socket
 import numpy as np
 from ddsketch.mapping import LogarithmicMapping
-from gevent import socket
 from gevent.pywsgi import WSGIServer
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -97,7 +98,7 @@ def serving(
         return [render()]
 
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.socket(family) as listener:
+    with gevent.socket.socket(family) as listener:  # type: ignore[attr-defined] # its names are made at import
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen()

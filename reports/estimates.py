@@ -109,9 +109,9 @@ class RunEstimates:
     def share(self, counters: Sequence[str], of: Sequence[str]) -> Estimate | None:
         """Of the sum of some counters as a share of the sum of others; None where the report lacks the latter."""
         count, whole = _sum(self._total, counters), _sum(self._total, of)
-        if not whole or not any(name in self._total.counters for name in of):
+        if whole <= 0 or not any(name in self._total.counters for name in of):
             return None
-        exact = statistics.share_interval(min(count, whole), whole)
+        exact = statistics.share_interval(max(0, min(count, whole)), whole)
         parts = np.array([(_sum(p, counters), _sum(p, of)) for p in self._report.periods], np.float64).reshape(-1, 2)
         parts = parts[parts[:, 1] > 0]
         few = len(parts) < LEAST_PERIODS
@@ -127,7 +127,7 @@ class RunEstimates:
             seconds = np.array(self._seconds)
             return _of_ratio(np.array(counts, np.float64), seconds)
         value, events = self._total.rates[name].per_second, self._events(self._total, name)
-        if not events:
+        if events is None or events <= 0:
             return _assumed(value, 0.0)
         exact = statistics.count_interval(events)
         scaled = Interval(value, exact.low * value / events, exact.high * value / events)
@@ -164,7 +164,7 @@ def ab_estimates(ab: AbReport) -> dict[str, Estimate]:
     for name in ("failed", "non_2xx", "write_errors"):
         value = getattr(ab, name)
         if value is not None:
-            exact = statistics.share_interval(min(value, count), count)
+            exact = statistics.share_interval(max(0, min(value, count)), count)
             found[f"ab.{name}"] = Estimate(_of_bursts(exact))
     for row, figures in ab.rows.items():
         found |= _ab_row(row, figures, count)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from reports import apachebench, artillery_1, artillery_console, artillery_json, hey, k6, locust, wrk
 from reports.model import Report, ReportError
@@ -25,6 +26,7 @@ READERS: dict[str, Callable[[str], Sequence[Report]]] = {
 """Tried in this order, the most tolerant last. Each gives the reports of a text, or raises ValueError if it has none."""
 
 _LONGEST_REASON = 120
+_NOBODY_COUNTED = 2**63
 
 
 def _each_from(first_words: str, text: str, reader: Callable[[str], Report]) -> Sequence[Report]:
@@ -70,7 +72,27 @@ def read(text: str, name: str) -> Sequence[Report]:
     reasons: list[str] = []
     for kind, reader in READERS.items():
         try:
-            return reader(text)
+            found = reader(text)
+            for report in found:
+                _check(report)
+            return found
         except (ValueError, OverflowError) as error:  # a ReportError is a ValueError; so is what absurd numbers raise
             reasons.append(f"{kind} ({' '.join(str(error).split())[:_LONGEST_REASON]})")
     raise ReportError(f"{name}: no report that I can read; tried {', '.join(reasons)}")
+
+
+def _check(report: Report) -> None:
+    """Raises ReportError for a count that nobody has counted, so that arithmetic need not fear it."""
+    ab = report.extras.ab if report.extras else None
+    for counts in (*(period.counters for period in (report.aggregate, *report.periods)), *_flat(ab or {})):
+        odd = next((name for name, count in counts.items() if not abs(count) < _NOBODY_COUNTED), None)
+        if odd is not None:
+            raise ReportError(f"{odd} is too large a number")
+
+
+def _flat(figures: Mapping[str, Any]) -> Iterator[Mapping[str, float]]:
+    """The numbers of nested objects, an object at a time."""
+    yield {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    for value in figures.values():
+        if isinstance(value, dict):
+            yield from _flat(value)

@@ -6,10 +6,12 @@ import zlib
 from functools import cached_property
 from typing import Any
 
+import brotli
+
 from loadgen.response import parse_headers
 from loadgen.script.values import json_value
 
-ENCODINGS = "gzip, deflate"
+ENCODINGS = "gzip, deflate, br"
 """What `decoded` undoes: the Accept-Encoding to ask with."""
 
 _ONCE = frozenset((
@@ -57,7 +59,7 @@ class Answer:
 
 
 def decoded(body: bytes, coding: str) -> bytes:
-    """A body without its content coding (gzip or deflate); as it is where that cannot be undone."""
+    """A body without its content coding (gzip, deflate or br); as it is where that cannot be undone."""
     try:
         if coding in {"gzip", "x-gzip"}:
             return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body)
@@ -66,6 +68,8 @@ def decoded(body: bytes, coding: str) -> bytes:
                 return zlib.decompress(body)
             except zlib.error:  # some servers send it without the zlib wrapper
                 return zlib.decompress(body, -zlib.MAX_WBITS)
-    except zlib.error:
+        if coding == "br":
+            return bytes(brotli.decompress(body))
+    except (zlib.error, brotli.error):
         pass
     return body

@@ -10,6 +10,7 @@ import mimetypes
 import posixpath
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from loadgen.processor import Processor, unfit
@@ -32,6 +33,7 @@ _CAPTURE_KEYS = (
     "index", "value",
 )  # fmt: skip
 _SOURCES = ("json", "xpath", "regexp", "header", "selector", "function")
+_FILES_KEPT = 100
 _NO_URL = "an URL must be specified"
 _LOOP_RANGE = re.compile(r"\d-\d")
 
@@ -281,7 +283,11 @@ class FlowReader:
 
     def _file_part(self, name: str, field: Part) -> list[model.Part]:
         path = field.get("fromFile")
-        guessed = mimetypes.guess_type(str(path))[0] or "application/octet-stream"
+        if isinstance(path, str) and "{{" in path:
+            return [
+                model.Part(name, None, field.get("contentType"), path, read=lru_cache(_FILES_KEPT)(self._read_file))
+            ]
+        guessed = media_type(str(path))
         content = self._content(field["fromFile"])
         if content is None:
             return []
@@ -289,8 +295,8 @@ class FlowReader:
         return [model.Part(name, None, field.get("contentType") or guessed, file_name, content)]
 
     def _content(self, part: Part) -> bytes | None:
-        if not isinstance(part.value, str) or "{{" in part.value:
-            part.refuse("must be the name of a file; templates are not supported here")
+        if not isinstance(part.value, str):
+            part.refuse("must be the name of a file")
             return None
         try:
             return self._read_file(part.value)
@@ -353,6 +359,11 @@ class FlowReader:
             if len(used) < len(keys):
                 item.warn(f"only the first key of a list's element is an expectation: `{keys[0]}`")
         return tuple(out)
+
+
+def media_type(path: str) -> str:
+    """Of a file that is sent, by its name."""
+    return mimetypes.guess_type(path)[0] or "application/octet-stream"
 
 
 def _listed(part: Part) -> list[Part]:

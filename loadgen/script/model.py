@@ -6,7 +6,7 @@ Texts that may hold `{{ }}` placeholders stay as written (`Any`: a script may pu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,8 +143,10 @@ class Part:
     name: str
     value: Any
     content_type: Any = None
-    file_name: str | None = None
+    file_name: Any = None
     content: bytes | None = None
+    read: Callable[[str], bytes] | None = None
+    """Gets the content where the file's name holds a template: it is then known only to the user. Raises OSError."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,7 +128,9 @@ class _Parser:
         self._notes = notes
         self._rng = rng
         self._folder = posixpath.dirname(posixpath.join(options.directory, script_file))
-        self._read_beside: Callable[[str], bytes] = lambda path: read_file(posixpath.normpath(posixpath.join(self._folder, path)))
+        self._read_beside: Callable[[str], bytes] = lambda path: read_file(
+            posixpath.normpath(posixpath.join(self._folder, path))
+        )
         self._read_here = read_file
 
     def script(self, value: Mapping[str, Any]) -> Script | None:

@@ -139,7 +139,7 @@ def test_each_user_has_one_connection_of_its_own(target):
 def test_the_default_headers_are_sent_and_replaced(target):
     Walk(target, [get("/"), get("/", headers={"User-Agent": "x", "X-N": 5}, gzip=False)])
     first, second = (fields for _, _, fields, _ in target.requests)
-    assert first["user-agent"] == "me/1" and first["accept-encoding"] == "gzip, deflate"
+    assert first["user-agent"] == "me/1" and first["accept-encoding"] == "gzip, deflate, br"
     assert first["connection"] == "keep-alive" and first["host"] == target.url.removeprefix("http://")
     assert second["user-agent"] == "x" and second["x-n"] == "5" and "accept-encoding" not in second
 
@@ -185,6 +185,20 @@ def test_multipart_bodies_keep_their_order(target):
         '\r\nContent-Disposition: form-data; name="a"\r\nContent-Type: text/plain\r\n\r\nz\r\n',
         "--\r\n",
     ]
+
+
+def test_an_upload_may_be_named_by_a_template(target):
+    flow = [post("/", formData={"f": {"fromFile": "up/{{ n }}.json"}})]
+    walk = Walk(target, flow, config={"variables": {"n": "five"}}, payload=b"{}")
+    _, _, _, sent = target.requests[0]
+    assert b'filename="five.json"\r\nContent-Type: application/json\r\n\r\n{}\r\n' in sent
+    assert not walk.errors
+
+
+def test_an_upload_that_is_not_there_fails_its_user(target):
+    flow = [post("/", formData={"f": {"fromFile": "{{ n }}.json"}})]
+    assert Walk(target, flow, config={"variables": {"n": 5}}).errors == {"ENOENT": 1}
+    assert not target.requests
 
 
 def test_qs_replaces_the_query_and_urls_are_encoded(target):

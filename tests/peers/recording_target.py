@@ -149,6 +149,9 @@ ANSWERS = {
     "to": lambda rest, query, _body: (int(rest), b"", [("location", query.get("l", "/landed"))]),
     "status": lambda rest, _query, _body: (int(rest), b"" if rest == "204" else b"status", []),
     "cookie": lambda _rest, query, _body: (200, b"ok", [("set-cookie", f"{k}={v}; Path=/") for k, v in query.items()]),
+    "setcookie": lambda _rest, query, _body: (
+        (302 if "to" in query else 200), b"", [("set-cookie", query["v"]), ("location", query.get("to", ""))]
+    ),
     "echo": lambda _rest, _query, body: (200, body, [JSON]),
 }
 """What it answers, by the first part of the path: (rest of the path, query, body) -> (status, body, header fields)."""

@@ -41,6 +41,7 @@ def run_case(script, command, environment, tls, timeout_s=60):
             "DIR": str(SCRIPTS),
             "OUT": str(out),
             "PLAIN": str(target.port),
+            "PHASE": "2",
         }
         line = script.read_text().split("\n", 1)[0].removeprefix("# ")
         arguments = [_filled(word, words) for word in shlex.split(line)]

@@ -92,5 +92,5 @@ def test_an_empty_sketch_has_no_quantiles():
 
 
 def test_counts_that_no_sketch_has_are_refused():
-    with pytest.raises(ValueError, match="whole numbers from 0 up"):
+    with pytest.raises(ValueError, match="whole numbers from 0 to"):
         Sketch.from_json({**Sketch.of([1.0]).to_json(), "counts": [-1]})

@@ -4,6 +4,7 @@ import gzip
 import zlib
 from random import Random
 
+import brotli
 import pytest
 
 from loadgen.script.answer import Answer
@@ -136,7 +137,12 @@ def test_nothing_is_stored_when_one_of_several_captures_fails():
 
 @pytest.mark.parametrize(
     ("coding", "pack"),
-    [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", lambda b: zlib.compress(b)[2:-4])],
+    [
+        ("gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", lambda b: zlib.compress(b)[2:-4]),
+        ("br", brotli.compress),
+    ],
 )
 def test_bodies_are_decompressed_before_they_are_looked_into(coding, pack):
     packed = answer(pack(BODY), 200, f"Content-Encoding: {coding}")

@@ -1,0 +1,320 @@
+"""Load generators side by side: `python -m benchmarks.generators [--rounds 5] [--seconds 3] [--only WORKLOAD,...]`.
+
+Each generator has one core for itself, nginx with one worker the last one. Generators take turns within a round, so that
+all meet the same machine; the table shows medians of the rounds. CPU is what the kernel charged the generator's process,
+start-up of an interpreter taken off where a run without requests tells it (ours, Locust, Artillery).
+Peers that are not installed are left out, with a word. Other places for them: LOCUST=/path/to/locust,
+ARTILLERY=/path/to/artillery (NODE_BIN=/folder/of/node), AUTOCANNON=...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.target import PYTHON, MissingTool, Ran, conditions, nginx, run_pinned, which
+
+USERS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Requests answered, seconds they took, CPU seconds of the generator."""
+
+    requests: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def per_s(self) -> float:
+        """Of one core, that the generator had for itself."""
+        return self.requests / self.wall_s
+
+    @property
+    def cpu_us(self) -> float:
+        """Per request."""
+        return self.cpu_s * 1e6 / self.requests
+
+
+Generator = Callable[[str, float], Measured]
+"""(base URL, seconds) to what was measured. Raises MissingTool."""
+
+
+@dataclass(slots=True)
+class Workload:
+    """One table: its title, and who takes part; the first is ours."""
+
+    title: str
+    generators: dict[str, Generator]
+    results: dict[str, list[Measured]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+# Ours and Artillery: the same scripts
+
+GET = [{"get": {"url": "/"}}]
+HEADERS = {"x-user": "{{ user }}", "x-trace": "trace-{{ $loopCount }}"}
+REALISTIC = [
+    {
+        "post": {
+            "url": "/json",
+            "json": {"name": "{{ user }}", "tags": ["a", "b"]},
+            "headers": HEADERS,
+            "capture": {"json": "$.id", "as": "id"},
+        }
+    },
+    {"get": {"url": "/items/{{ id }}", "headers": HEADERS}},
+]
+
+
+def looped(flow: list[Any], count: int) -> dict[str, Any]:
+    """50 users, each going round so often, over one connection."""
+    phases = [{"duration": 1, "arrivalCount": USERS}]
+    return _script(phases, [{"loop": flow, "count": count}])
+
+
+def arriving(rate: float, seconds: float) -> dict[str, Any]:
+    """A new user, and so a new connection, per request."""
+    return _script([{"duration": seconds, "arrivalRate": rate}], GET)
+
+
+def _script(phases: list[Any], flow: list[Any]) -> dict[str, Any]:
+    return {"config": {"phases": phases, "variables": {"user": "bob"}}, "scenarios": [{"flow": flow}]}
+
+
+_DRIVER = """
+import json, sys, time
+from pathlib import Path
+from loadgen.console import Console
+from loadgen.runner import read_script, run_script
+from loadgen.script.parse import RunOptions
+script = read_script([sys.argv[1]], RunOptions(target=sys.argv[2], env={}, directory="."))
+cpu, wall = time.process_time(), time.monotonic()
+report = run_script(script, Console(lambda text: None), lambda progress: None, 1).report
+cpu, wall = time.process_time() - cpu, time.monotonic() - wall
+print(json.dumps([report.aggregate.counters.get("http.responses", 0), wall, cpu, report.extras.generator["kernel_stamped"]]))
+"""
+
+
+def ours(script: Callable[[float], dict[str, Any]]) -> Generator:
+    """Full metrics and kernel timestamps on, in one process."""
+
+    def measure(url: str, seconds: float) -> Measured:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "script.json"
+            path.write_text(json.dumps(script(seconds)), "utf-8")
+            ran = run_pinned([PYTHON, "-c", _DRIVER, str(path), url])
+        return Measured(*json.loads(_last_line(ran))[:3])
+
+    return measure
+
+
+def artillery(script: Callable[[float], dict[str, Any]]) -> Generator:
+    """Its start-up, about 10 s of CPU, is found with a script of one request and taken off."""
+
+    def measure(url: str, seconds: float) -> Measured:
+        program = os.environ.get("ARTILLERY") or which("artillery")
+        path = os.environ.get("NODE_BIN", "") + os.pathsep + os.environ["PATH"]
+        env = {"ARTILLERY_DISABLE_TELEMETRY": "true", "PATH": path}
+        runs = []
+        for each in (script(seconds), looped(GET, 1)):
+            with tempfile.TemporaryDirectory() as folder:
+                source, out = Path(folder) / "script.yml", Path(folder) / "out.json"
+                source.write_text(json.dumps(each), "utf-8")
+                ran = run_pinned([program, "run", str(source), "-t", url, "-q", "-o", str(out)], env=env)
+                if not out.exists():
+                    raise MissingTool(f"artillery said: {ran.err.strip()[:200] or ran.out.strip()[:200]}")
+                total = json.loads(out.read_text("utf-8"))["aggregate"]
+            spent_s = (total["lastMetricAt"] - total["firstMetricAt"]) / 1000
+            runs.append(Measured(total["counters"].get("http.responses", 0), max(spent_s, 0.001), ran.cpu_s))
+        whole, start_up = runs
+        return Measured(whole.requests, whole.wall_s, max(0.001, whole.cpu_s - start_up.cpu_s))
+
+    return measure
+
+
+# Peers with a closed workload
+
+
+def wrk(url: str, seconds: float) -> Measured:
+    """wrk, one thread."""
+    ran = run_pinned([which("wrk"), "-t1", f"-c{USERS}", f"-d{max(1, round(seconds))}s", f"{url}/"])
+    found = re.search(r"(\d+) requests in ([\d.]+)s", ran.out)
+    if found is None:
+        raise MissingTool(f"wrk said: {ran.out[:200]}")
+    return Measured(int(found[1]), float(found[2]), ran.cpu_s)
+
+
+def ab(*options: str) -> Generator:
+    """ApacheBench."""
+
+    def measure(url: str, seconds: float) -> Measured:
+        command = [which("ab"), "-q", "-t", str(max(1, round(seconds))), "-n", "10000000", "-c", str(USERS), *options]
+        ran = run_pinned([*command, f"{url}/"])
+        done = re.search(r"Complete requests:\s+(\d+)", ran.out)
+        taken = re.search(r"Time taken for tests:\s+([\d.]+)", ran.out)
+        if done is None or taken is None:
+            raise MissingTool(f"ab said: {ran.err[:200]}")
+        return Measured(int(done[1]), float(taken[1]), ran.cpu_s)
+
+    return measure
+
+
+def hey(url: str, seconds: float) -> Measured:
+    """Hey, on one core."""
+    command = [which("hey"), "-cpus", "1", "-c", str(USERS), "-z", f"{max(1, round(seconds))}s", f"{url}/"]
+    ran = run_pinned(command)
+    counts = [int(n) for n in re.findall(r"^\s*\[\d+\]\s+(\d+) responses", ran.out, re.MULTILINE)]
+    total = re.search(r"Total:\s+([\d.]+) secs", ran.out)
+    if not counts or total is None:
+        raise MissingTool(f"hey said: {ran.out[:200]}")
+    return Measured(sum(counts), float(total[1]), ran.cpu_s)
+
+
+def autocannon(url: str, seconds: float) -> Measured:
+    """Autocannon, one worker."""
+    program = os.environ.get("AUTOCANNON") or which("autocannon")
+    command = [program, "-j", "-c", str(USERS), "-d", str(max(1, round(seconds))), f"{url}/"]
+    ran = run_pinned(command, env={"PATH": os.environ.get("NODE_BIN", "") + os.pathsep + os.environ["PATH"]})
+    found = json.loads(_last_line(ran))
+    return Measured(found["requests"]["total"], found["duration"], ran.cpu_s)
+
+
+_LOCUSTFILE = """
+from locust import FastHttpUser, constant, task
+class User(FastHttpUser):
+    wait_time = constant(0)
+    @task
+    def get(self):
+        self.client.get("/")
+"""
+
+
+def locust(url: str, seconds: float) -> Measured:
+    """Locust's FastHttpUser; start-up by a run that is stopped after a second of one user."""
+    program = os.environ.get("LOCUST") or which("locust")
+    runs = []
+    for users, length_s in ((USERS, max(2, round(seconds))), (1, 1)):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "locustfile.py"
+            source.write_text(_LOCUSTFILE, "utf-8")
+            command = [
+                program,
+                "-f",
+                str(source),
+                "--headless",
+                "-u",
+                str(users),
+                "-r",
+                str(users),
+                "-t",
+                f"{length_s}s",
+            ]
+            ran = run_pinned([*command, "-H", url, "--json", "--skip-log-setup"])
+        entries = json.loads(ran.out[ran.out.index("[") :])
+        runs.append((sum(entry["num_requests"] for entry in entries), float(length_s), ran.cpu_s, ran.wall_s))
+    (requests, length_s, cpu_s, _), (_, _, _, _) = runs
+    idle_cpu_s = max(0.0, runs[1][2] - 1.0)  # of that second it was busy throughout
+    return Measured(requests, length_s, max(0.001, cpu_s - idle_cpu_s))
+
+
+def _last_line(ran: Ran) -> str:
+    lines = [line for line in ran.out.splitlines() if line.strip()]
+    if not lines:
+        raise MissingTool(f"it said: {ran.err.strip()[-300:]}")
+    return lines[-1]
+
+
+# Tables
+
+
+def workloads() -> dict[str, Workload]:
+    """By their short names."""
+    return {
+        "keepalive": Workload(
+            f"{USERS} users looping one GET, keep-alive",
+            {
+                "poolbench": ours(lambda s: looped(GET, max(1, int(1200 * s)))),
+                "wrk": wrk,
+                "ab -k": ab("-k"),
+                "autocannon": autocannon,
+                "hey": hey,
+                "Locust FastHttpUser": locust,
+                "Artillery": artillery(lambda s: looped(GET, max(1, int(60 * s)))),
+            },
+        ),
+        "connections": Workload(
+            "a new user and connection per request: ours is asked for 6,000 a second (compare by CPU), ab goes as fast as it can",
+            {
+                "poolbench": ours(lambda s: arriving(6000, s)),
+                "ab": ab(),
+                "Artillery": artillery(lambda s: arriving(1500, s)),
+            },
+        ),
+        "realistic": Workload(
+            "POST json, capture, templated GET, 2 templated headers, cookie (per request)",
+            {
+                "poolbench": ours(lambda s: looped(REALISTIC, max(1, int(200 * s)))),
+                "Artillery": artillery(lambda s: looped(REALISTIC, max(1, int(25 * s)))),
+            },
+        ),
+    }
+
+
+def measure(workload: Workload, rounds: int, seconds: float) -> None:
+    """All generators in turn, so often."""
+    with nginx() as (url, _):
+        for _ in range(rounds):
+            for name, generator in workload.generators.items():
+                if name in workload.missing:
+                    continue
+                try:
+                    workload.results.setdefault(name, []).append(generator(url, seconds))
+                except (MissingTool, OSError, ValueError) as error:
+                    workload.missing[name] = str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def table(workload: Workload) -> Iterator[str]:
+    """Markdown: medians, and ratios to ours."""
+    yield f"### {workload.title}"
+    yield ""
+    yield "| generator | requests/s/core | CPU us per request | ours is so many times as fast | ours by CPU |"
+    yield "| --- | --- | --- | --- | --- |"
+    medians = {
+        name: (statistics.median(r.per_s for r in results), statistics.median(r.cpu_us for r in results))
+        for name, results in workload.results.items()
+        if results
+    }
+    own = medians.get("poolbench")
+    for name, (per_s, cpu_us) in medians.items():
+        ratios = f"{own[0] / per_s:.2f} | {cpu_us / own[1]:.2f}" if own else "- | -"
+        yield f"| {name} | {per_s:,.0f} | {cpu_us:.1f} | {ratios} |"
+    for name, reason in workload.missing.items():
+        yield f"| {name} | left out: {reason} | | | |"
+    yield ""
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="about how long each generator runs")
+    parser.add_argument("--only", default="", help="keepalive, connections, realistic")
+    options = parser.parse_args()
+    chosen = workloads()
+    for name in (part for part in options.only.split(",") if part) if options.only else chosen:
+        measure(chosen[name], options.rounds, options.seconds)
+        print("\n".join(table(chosen[name])), flush=True)
+    print(f"{conditions()}; medians of {options.rounds}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The server that the generators' benchmarks aim at: nginx with one worker, pinned to the last core; and running things."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+GENERATOR_CORE = 0
+SERVER_CORE = (os.cpu_count() or 1) - 1
+PYTHON = sys.executable
+
+_CONFIG = """
+worker_processes 1; daemon off; pid {folder}/pid; error_log /dev/null crit; worker_rlimit_nofile 40000;
+events {{ worker_connections 30000; }}
+http {{
+  access_log off; keepalive_requests 1000000000; keepalive_timeout 600s;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  server {{
+    listen 127.0.0.1:{port} backlog=16384;
+    location / {{ default_type text/plain; return 200 "hello, world!"; }}
+    location /json {{
+      default_type application/json; add_header Set-Cookie "session=abc123; Path=/"; return 200 '{{"id":"x12","n":[1,2,3]}}';
+    }}
+  }}
+}}
+"""
+
+
+class MissingTool(Exception):
+    """Something that is measured, or measured against, is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A finished process: what it wrote, and the CPU seconds that it and its children used."""
+
+    out: str
+    err: str
+    cpu_s: float
+    wall_s: float
+
+
+def which(name: str) -> str:
+    """The path of a program. Raises MissingTool."""
+    found = shutil.which(name)
+    if found is None:
+        raise MissingTool(f"{name} is not installed")
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def run_pinned(
+    command: Sequence[str], timeout_s: float = 120, env: Mapping[str, str] | None = None, core: int = GENERATOR_CORE
+) -> Ran:
+    """Run a program to its end on one core."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(
+        ["taskset", "-c", str(core), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+        env={**os.environ, **(env or {})},
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Ran(done.stdout, done.stderr, cpu_s, time.monotonic() - started)
+
+
+@contextmanager
+def started(command: Sequence[str], port: int, core: int = SERVER_CORE) -> Iterator[subprocess.Popen[bytes]]:
+    """A server on one core while inside, once it accepts connections."""
+    pinned = ["taskset", "-c", str(core), *command]
+    with subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 10
+            while True:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise MissingTool(f"{command[0]} did not start")
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.terminate()
+
+
+@contextmanager
+def nginx() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """(its base URL, its master process) while inside. Raises MissingTool."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="poolbench-nginx-") as folder:
+        Path(folder).chmod(0o755)  # its worker may be another user
+        config = Path(folder) / "nginx.conf"
+        config.write_text(_CONFIG.format(folder=folder, port=port), "ascii")
+        with started([which("nginx"), "-c", str(config), "-p", folder], port) as process:
+            yield f"http://127.0.0.1:{port}", process
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """Process ids of its children."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in children.read_text("ascii").split()]
+
+
+def conditions() -> str:
+    """What a reader must know of the machine: cores, load."""
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"{os.cpu_count()} cores, load average {load}, Python {sys.version.split()[0]}, Linux {os.uname().release}"
