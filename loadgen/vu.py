@@ -25,6 +25,7 @@ from loadgen.request import compile_request
 from loadgen.script import model
 from loadgen.script.durations import think_seconds
 from loadgen.script.fakes import fake_functions
+from loadgen.script.inspected import inspected
 from loadgen.script.payload import variables_of
 from loadgen.script.template import compile_template, functions
 from loadgen.script.values import UNDEFINED, get_path, text, to_number, truthy
@@ -206,7 +207,7 @@ def _broken(error: str) -> Action:
 
 def _log(step: model.Log, setting: Setting) -> Action:
     line = compile_template(step.text, setting.calls)
-    return lambda vu: setting.write_line(text(line.render(vu.variables)))
+    return lambda vu: setting.write_line(inspected(line.render(vu.variables)))
 
 
 def _think(step: model.Think, setting: Setting) -> Action:

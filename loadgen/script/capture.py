@@ -199,6 +199,8 @@ def _from_selector(spec: Capture) -> Taker:
             if not 0 <= at < len(found):
                 return UNDEFINED
             element = found[int(at)]
+        if spec.attribute is None:
+            return dict(element.attrib)
         value = element.get(text(spec.attribute))
         return UNDEFINED if value is None else value
 

@@ -12,11 +12,19 @@ from loadgen.script.answer import Answer
 from loadgen.script.model import Expectation, ExpectPlugin
 from loadgen.script.regex import compile_regex
 from loadgen.script.template import Function, Template, compile_template
-from loadgen.script.values import UNDEFINED, get_path, json_text, text, to_number
+from loadgen.script.values import UNDEFINED, get_path, json_text, text, to_number, truthy
 
 _JSON_TYPES = ("application/json", "application/problem+json", "application/ld+json")
 _CACHE_HEADERS = ("cf-cache-status", "x-cache", "x-vercel-cache")
 _SHOWN_BODY = 512
+_QUERIES = ("jmespath", "jpath")
+_ORDERS = {
+    "header": ("ok", "type", "expected", "got"),
+    "jmespath": ("expected", "type", "ok", "got"),
+    "jpath": ("expected", "type", "ok", "got"),
+    "cdnHit": ("ok", "type", "got", "expected"),
+}
+"""Of the json output's keys, where Artillery writes them in another order than elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +36,16 @@ class Result:
     kind: str
     """Its name in the counters."""
     got: Any
+    found: Any = False
+    """What a query gave; it holds if that is truthy."""
 
     def to_json(self) -> dict[str, Any]:
         """As the json output shows it."""
-        compared = {"expected": self.expected, "type": self.kind}
-        if self.kind.startswith("header "):  # the one check that Artillery writes in another order
-            compared = {"type": self.kind, "expected": self.expected}
-        return {"ok": self.ok, **compared, "got": self.got}
+        shown = {"ok": self.ok, "expected": self.expected, "type": self.kind, "got": self.got}
+        if self.kind in _QUERIES:
+            shown["ok"] = self.found
+        order = _ORDERS.get(self.kind.partition(" ")[0], tuple(shown))
+        return {key: shown[key] for key in order}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +166,10 @@ def _jmespath(kind: str) -> Callable[[_Response, Any], Result]:
         if not response.is_object:
             return Result(False, expected, kind, "response body is not an object")
         try:
-            ok = bool(jmespath.search(text(expected), response.body))
+            found = jmespath.search(text(expected), response.body)
         except JMESPathError:
-            ok = False
-        return Result(ok, expected, kind, expected)
+            found = False
+        return Result(truthy(found), expected, kind, expected, found)
 
     return check
 

@@ -94,11 +94,11 @@ class FlowReader:
         return tuple(name for name in wanted if self._has(part, name, role))
 
     def _has(self, part: Part, name: str, role: str) -> bool:
-        functions = self._processor.functions if self._processor else {}
+        if self._processor is None or not self._processor.path:  # it could not be loaded: told already
+            return False
+        functions = self._processor.functions
         if name not in functions:
-            part.refuse(
-                f"no function `{name}` in {self._processor.path if self._processor else ''}", nearest(name, functions)
-            )
+            part.refuse(f"no function `{name}` in {self._processor.path}", nearest(name, functions))
             return False
         why = unfit(functions[name], role)
         if why:

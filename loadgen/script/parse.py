@@ -368,7 +368,7 @@ class _Parser:
         return reader.flow(part) if part["flow"].expect(list, "a list of steps") else ()
 
     def _processor(self, config: Part) -> Processor | None:
-        """The Python processor, run; None where there is none, or one in JavaScript."""
+        """The Python processor, run; None where there is none, or one in JavaScript; without a path where it is broken."""
         part = config["processor"]
         if not isinstance(part.value, str) or not part.value.endswith(".py"):
             return None
@@ -379,7 +379,7 @@ class _Parser:
             part.refuse(f"cannot read {part.value}: {error.strerror or error}")
         except ProcessorError as error:
             part.refuse(str(error))
-        return Processor(part.value, b"", {})
+        return Processor("", b"", {})
 
     def _proxies(self) -> dict[str, str]:
         found = {name: self._options.env[name] for name in ("HTTP_PROXY", "HTTPS_PROXY") if self._options.env.get(name)}

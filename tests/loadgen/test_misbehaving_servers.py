@@ -1,12 +1,9 @@
 """Whole runs against servers that misbehave: each error under its name, the run goes on to its end, no socket is left."""
 
-import gc
 import json
-import os
 import socket
 import threading
 import time
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -21,7 +18,7 @@ from loadgen.vu import Program
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
 
-def run(url, flow, users, duration_s=0.3, **config):
+def run(url, flow, users, open_sockets, duration_s=0.3, **config):
     """Counters of a run of so many users, its errors by name, and how many files stayed open."""
     phases = [{"duration": f"{int(duration_s * 1000)}ms", "arrivalCount": users}]
     text = json.dumps({"config": {"target": url, "phases": phases, **config}, "scenarios": [{"flow": flow}]})
@@ -30,27 +27,13 @@ def run(url, flow, users, duration_s=0.3, **config):
     recorder = Recorder(wall)
     transports = Transports(script, wall, lambda _: None)
     program = Program(script, recorder, transports, rng, agent="me", write_line=lambda _: None)
-    before = sockets()
+    before = open_sockets()
     Engine(program, script.phases, recorder, wall, rng).run(Listener())
     transports.close()
     counters = dict(recorder.report().aggregate.counters)
     errors = {k.removeprefix("errors."): n for k, n in counters.items() if k.startswith("errors.")}
     assert counters["vusers.created"] == users == counters.get("vusers.completed", 0) + counters["vusers.failed"]
-    return counters, errors, sockets() - before
-
-
-def sockets():
-    """Sockets that this process has open, the servers' own left out: those of the generator are non-blocking."""
-    gc.collect()
-    found = 0
-    for path in Path("/proc/self/fdinfo").iterdir():
-        try:
-            is_socket = str(Path(f"/proc/self/fd/{path.name}").readlink()).startswith("socket:")
-            flags = int(path.read_text().split("flags:")[1].split()[0], 8)
-        except OSError:
-            continue
-        found += is_socket and bool(flags & os.O_NONBLOCK)
-    return found
+    return counters, errors, open_sockets() - before
 
 
 def send(data, *, then_close=True, gap_s=0.0):
@@ -107,11 +90,11 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_each_kind_has_its_name_and_none_ends_the_run_or_leaks(serve, kind):
+def test_each_kind_has_its_name_and_none_ends_the_run_or_leaks(serve, open_sockets, kind):
     answer, errors = BAD[kind]
     server = serve(answer)
     config = {"http": {"timeout": 0.8}}
-    counters, found, left = run(server.url, [{"get": {"url": "/"}}], 20, **config)
+    counters, found, left = run(server.url, [{"get": {"url": "/"}}], 20, open_sockets, **config)
     assert found == errors
     assert left == 0
     assert counters["http.requests"] == 20
@@ -120,33 +103,33 @@ def test_each_kind_has_its_name_and_none_ends_the_run_or_leaks(serve, kind):
     )
 
 
-def test_bytes_that_nobody_asked_for_are_never_taken_for_the_next_answer(serve):
+def test_bytes_that_nobody_asked_for_are_never_taken_for_the_next_answer(serve, open_sockets):
     server = serve(send(HEAD + b"abcdHTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", then_close=False))
     flow = [{"loop": [{"get": {"url": "/"}}], "count": 5}]
-    counters, errors, left = run(server.url, flow, 4)
+    counters, errors, left = run(server.url, flow, 4, open_sockets)
     assert counters["http.codes.200"] == 20 and not errors and not left
     assert "http.codes.500" not in counters
 
 
-def test_a_connection_closed_between_requests_is_replaced_where_nothing_was_sent(serve):
+def test_a_connection_closed_between_requests_is_replaced_where_nothing_was_sent(serve, open_sockets):
     server = serve(send(HEAD + b"abcd"))  # promises to stay, and closes
     flow = [{"loop": [{"get": {"url": "/"}}, {"think": "20ms"}], "count": 5}]
-    counters, errors, left = run(server.url, flow, 4)
+    counters, errors, left = run(server.url, flow, 4, open_sockets)
     assert counters["http.codes.200"] == 20 and not errors and not left
     assert server.connections == 20
 
 
-def test_thousands_of_refused_connections(serve):
+def test_thousands_of_refused_connections(serve, open_sockets):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     started = time.monotonic()
-    counters, errors, left = run(f"http://127.0.0.1:{port}", [{"get": {"url": "/"}}], 2500, duration_s=1)
+    counters, errors, left = run(f"http://127.0.0.1:{port}", [{"get": {"url": "/"}}], 2500, open_sockets, duration_s=1)
     assert errors == {"ECONNREFUSED": 2500} and counters["http.requests"] == 2500
     assert left == 0
     assert time.monotonic() - started < 20
 
 
-def test_good_users_are_not_disturbed_by_bad_answers(serve):
+def test_good_users_are_not_disturbed_by_bad_answers(serve, open_sockets):
     lock, n = threading.Lock(), [0]
 
     def every_other(connection, head):
@@ -156,7 +139,7 @@ def test_good_users_are_not_disturbed_by_bad_answers(serve):
         connection.sendall(b"junk\r\n\r\n" if bad else HEAD + b"abcd")
         return not bad
 
-    counters, errors, left = run(serve(every_other).url, [{"get": {"url": "/"}}], 40)
+    counters, errors, left = run(serve(every_other).url, [{"get": {"url": "/"}}], 40, open_sockets)
     assert errors == {"HPE_INVALID_CONSTANT": 20}
     assert counters["http.codes.200"] == counters["vusers.completed"] == 20
     assert left == 0

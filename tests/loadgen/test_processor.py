@@ -215,7 +215,7 @@ def test_missing_and_unfit_functions_are_all_told_before_anything_is_sent():
     ],
 )
 def test_a_processor_that_cannot_be_loaded_is_told_with_its_place(source, said):
-    assert problems(source, [get("/")]) == [f"s.json:4:3: config.processor: {said}"]
+    assert problems(source, [get("/", beforeRequest="f")]) == [f"s.json:4:3: config.processor: {said}"]
 
 
 def test_a_javascript_processor_stays_refused_with_every_call():

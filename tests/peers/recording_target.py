@@ -81,6 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
         super().setup()
         self.number = self.server.target.connected()
 
+    def version_string(self):
+        return "target"
+
     def log_message(self, format, *args):  # noqa: A002
         pass
 
@@ -150,7 +153,9 @@ ANSWERS = {
     "status": lambda rest, _query, _body: (int(rest), b"" if rest == "204" else b"status", []),
     "cookie": lambda _rest, query, _body: (200, b"ok", [("set-cookie", f"{k}={v}; Path=/") for k, v in query.items()]),
     "setcookie": lambda _rest, query, _body: (
-        (302 if "to" in query else 200), b"", [("set-cookie", query["v"]), ("location", query.get("to", ""))]
+        (302 if "to" in query else 200),
+        b"",
+        [("set-cookie", query["v"]), ("location", query.get("to", ""))],
     ),
     "echo": lambda _rest, _query, body: (200, body, [JSON]),
 }

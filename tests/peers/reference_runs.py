@@ -55,7 +55,7 @@ def run_case(script, command, environment, tls, timeout_s=60):
         report = json.loads(out.read_text())["aggregate"] if out.exists() else None
     return {
         "exit_code": done.returncode,
-        "console": console(_plain(done.stdout, words, target)),
+        "console": [] if report is None else console(_plain(done.stdout, words, target)),
         "counters": None if report is None else _counters(report["counters"], words, target),
         "summaries": None if report is None else _counts(report["summaries"], words, target),
         "rates": None if report is None else sorted(report["rates"]),

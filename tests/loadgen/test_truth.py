@@ -1,0 +1,130 @@
+"""Figures are the server's, not the generator's: whole runs against a server process with known behaviour."""
+
+import signal
+import subprocess
+import sys
+import threading
+from random import Random
+
+import gevent
+import pytest
+
+from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
+from loadgen.console import Console
+from loadgen.engine import Engine, Listener
+from loadgen.recorder import Recorder
+from loadgen.runner import run_script
+from loadgen.script.model import Phase
+from loadgen.script.parse import RunOptions, parse_script
+from reports import names
+
+SERVER = """
+import asyncio, sys
+delay_s = float(sys.argv[1])
+async def serve(reader, writer):
+    try:
+        while await reader.readuntil(b"\\r\\n\\r\\n"):
+            await asyncio.sleep(delay_s)
+            writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\nok")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        writer.close()
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=1000)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def delaying():
+    """delaying(delay_s) -> (its process, its base URL)."""
+    started = []
+
+    def start(delay_s):
+        command = [sys.executable, "-c", SERVER, str(delay_s)]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started[-1], f"http://127.0.0.1:{int(started[-1].stdout.readline())}"
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def run(url, phase, flow):
+    text = f"config: {{target: '{url}', phases: [{phase}]}}\nscenarios: [{{flow: {flow}}}]"
+    script = parse_script([("s.yml", text)], RunOptions(directory="/"), lambda path: b"")
+    return run_script(script, Console(lambda text: None), lambda progress: None, 1).report.aggregate
+
+
+def test_a_frozen_server_shows_in_full_to_those_who_arrive_by_the_plan(delaying):
+    process, url = delaying(0)
+    timers = [threading.Timer(1.0, process.send_signal, [signal.SIGSTOP])]
+    timers.append(threading.Timer(2.0, process.send_signal, [signal.SIGCONT]))
+    for timer in timers:
+        timer.start()
+    total = run(url, "{duration: 3, arrivalRate: 100}", "[{get: {url: /}}]")
+    for timer in timers:
+        timer.join()
+    intended = total.sketches[names.INTENDED]
+    assert intended.count == 300
+    assert intended.max > 950
+    # One arrival each 10 ms waits 10 ms less than the one before it: half of the 100 that met the stall over half a second.
+    waited_half = sum(intended.quantile(q / 299) > 500 for q in range(300))
+    assert 40 <= waited_half <= 70
+
+
+@pytest.mark.skipif(not KERNEL_STAMPS, reason="this system does not stamp arrivals")
+def test_a_busy_generator_reports_what_an_idle_one_does(delaying):
+    _, url = delaying(0.01)
+    plan = "{duration: 1, arrivalCount: 5}", "[{loop: [{get: {url: /}}], count: 60}]"
+    idle = run(url, *plan)
+    hog = gevent.spawn(_hog)
+    try:
+        busy = run(url, *plan)
+    finally:
+        hog.kill()
+    service = [total.sketches[names.RESPONSE_TIME].quantile(0.5) for total in (idle, busy)]
+    assert service[1] - service[0] < 0.15 * service[0]
+    # What the user of the generator's clock would have been told: the read came when the hog let it.
+    assert busy.sketches[names.SESSION_LENGTH].quantile(0.5) > 1.3 * idle.sketches[names.SESSION_LENGTH].quantile(0.5)
+
+
+def _hog():
+    """Holds the event loop for 17 of 20 ms."""
+    while True:
+        end = now_ns() + 17_000_000
+        while now_ns() < end:
+            pass
+        gevent.sleep(0.003)
+
+
+def test_times_under_a_millisecond_are_told_apart(delaying):
+    _, url = delaying(0)
+    sketch = run(url, "{duration: 1, arrivalCount: 1}", "[{loop: [{get: {url: /}}], count: 100}]").sketches
+    assert 0 < sketch[names.RESPONSE_TIME].min < 1
+    assert len(sketch[names.RESPONSE_TIME].positive.counts) > 3
+
+
+def test_users_start_within_a_millisecond_of_the_plan():
+    class Nothing:
+        def start_vu(self, intended_ns):
+            pass
+
+    wall = WallOffset()
+    recorder = Recorder(wall)
+    phase = Phase(0, None, 1.0, "1", arrival_rate=2000)
+    Engine(Nothing(), (phase,), recorder, wall, Random(1)).run(Listener())
+    lag = recorder.report().aggregate.sketches[names.START_LAG]
+    assert lag.count == 2000
+    assert lag.quantile(0.5) < 1
+
+
+@pytest.mark.skipif(not KERNEL_STAMPS, reason="this system does not stamp arrivals")
+def test_every_answer_is_stamped_even_with_a_connection_each(delaying):
+    _, url = delaying(0)
+    script = f"config: {{target: '{url}', phases: [{{duration: 1, arrivalRate: 50}}]}}\nscenarios: [{{flow: [{{get: {{url: /}}}}]}}]"
+    parsed = parse_script([("s.yml", script)], RunOptions(directory="/"), lambda path: b"")
+    extras = run_script(parsed, Console(lambda text: None), lambda progress: None).report.extras
+    assert extras.generator["kernel_stamped"] >= 49  # the kernel may need a moment for the first
