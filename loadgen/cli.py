@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from reports.cli import BadInput, diff, report
 if TYPE_CHECKING:
     from loadgen.closed import Workload
     from loadgen.exchange import Origin
+    from loadgen.live import LivePage
     from loadgen.runner import Observer, Run
     from loadgen.script.model import Script
     from loadgen.script.parse import RunOptions
@@ -67,6 +69,7 @@ cli.add_command(lab)
 @click.option(
     "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share the load."
 )
+@click.option("--live", metavar="[HOST:]PORT", help="Serve a page there that shows the run, and then its report.")
 @click.option("--prometheus", metavar="[HOST:]PORT", help="Serve running totals there, on /metrics.")
 @click.option("--check", is_flag=True, help="Only look for problems in the script.")
 @click.option("--skip-unsupported", is_flag=True, help="Leave out what cannot be run, instead of refusing the script.")
@@ -86,6 +89,7 @@ def run(
     quiet: bool,
     seed: int | None,
     workers: int,
+    live: str | None,
     prometheus: str | None,
     check: bool,
     **given: Any,
@@ -110,7 +114,8 @@ def run(
     if not check:
         path = _output_path(output)
         observers = [] if prometheus is None else [_prometheus(prometheus)]
-        sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers))
+        page = None if live is None else _live_page(live, script, workers)
+        sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page))
 
 
 @cli.command()
@@ -172,6 +177,20 @@ def _prometheus(text: str) -> Observer:
         _fail(f"--prometheus: {error}")
 
 
+def _live_page(text: str, script: Script, workers: int) -> LivePage:
+    """Exit code 1 for an address that is none."""
+    from loadgen.live import LiveError, LivePage
+    from loadgen.schedule import spans
+
+    planned = spans(script.phases)
+    try:
+        return LivePage(
+            text, planned[-1].end_ns / 1e9 if planned else 0.0, workers, lambda line: click.echo(line, err=True)
+        )
+    except LiveError as error:
+        _fail(f"--live: {error}")
+
+
 def _run_script(
     script: Script,
     run_id: str,
@@ -180,6 +199,7 @@ def _run_script(
     seed: int | None,
     workers: int = 1,
     observers: Sequence[Observer] = (),
+    page: LivePage | None = None,
 ) -> int:
     """The exit code."""
     from loadgen.console import Console
@@ -205,7 +225,11 @@ def _run_script(
         if output is not None:
             _write_json(str(output), finished.report)
             console.log_file(str(output))
+        if page is not None:
+            page.finish(finished.report)
 
+    if page is not None:
+        observers = [*observers, page.observe]
     try:
         finished = run_script(script, console, live, seed, show, workers=workers, observers=observers)
     except ObserverError as error:
@@ -214,6 +238,9 @@ def _run_script(
         if error.run is None:
             _fail(str(error))
         finished, failed = error.run, str(error)
+    finally:
+        if page is not None:
+            page.close()
     score = None if script.apdex_threshold_ms is None else apdex_line(finished.report.aggregate.counters)
     verdict = None if script.ensure is None else evaluate(script.ensure, finished.report.aggregate)
     if verdict is not None and verdict.lines:
@@ -227,6 +254,8 @@ def _run_script(
         return _SIGNALLED + finished.signal
     if finished.lost:
         return _COULD_NOT_RUN
+    if finished.report.extras is not None and finished.report.extras.partial:  # ended from its live page
+        return _SIGNALLED + signal.SIGINT
     if verdict is not None and verdict.failed:
         return 1
     return _EXPECTATION_FAILED if finished.expectation_failed else 0

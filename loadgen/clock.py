@@ -14,7 +14,7 @@ import struct
 import time
 
 import gevent
-from gevent import get_hub
+from gevent import get_hub, getcurrent
 
 now_ns = time.monotonic_ns
 
@@ -103,7 +103,12 @@ class Alarm:
             return
         spec = _TimerSpec(_Timespec(0, 0), _Timespec(*divmod(instant_ns, 1_000_000_000)))
         self._settime(self._fd, _TFD_TIMER_ABSTIME, ctypes.byref(spec), None)
-        get_hub().wait(self._watcher)  # what the timer has to read stays unread: setting it anew takes that back
+        hub, watcher = get_hub(), self._watcher
+        watcher.start(getcurrent().switch)
+        try:
+            hub.switch()
+        finally:
+            watcher.stop()  # what the timer has to read stays unread: setting it anew takes that back
 
     def close(self) -> None:
         """Give the timer back."""

@@ -9,8 +9,9 @@ nanoseconds (clock.py):
   a generator that is late to read does not lengthen what it measures; elsewhere the clock after that read (`stamped` tells);
 - last byte: the clock after the read that made the answer whole.
 
-The kernel stamps segments. Where a first read takes several at once, because the generator came late, the stamp is that of
-the last of them: still never later than the clock after the read, which is what there would be without it.
+The kernel stamps segments, and joins those that wait unread under the stamp of the last (tried: a first read of one byte
+gives that stamp too). So an answer in several segments, to a generator that comes late, counts from the last one that was
+there: still never later than the clock after the read, which is what there would be without stamps.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ IDLE_CLOSE_NS = 4_000_000_000
 """A kept connection unused for this long is not used again (Artillery's rule, and most servers')."""
 
 _PROBE_AFTER_NS = 1_000_000  # an idle connection is looked at for the peer's close before it is used again
-_FIRST_READ_BYTES = 4096  # small, so that the stamp of a long answer's first read is that of its first segments
+_FIRST_READ_BYTES = 4096
 _READ_BYTES = 65536
 _READ, _WRITE = 1, 2
 _NEVER_NS = 1 << 62

@@ -15,6 +15,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from loadgen.engine import Progress
+from loadgen.runner import ObserverError, Underway
 from reports import names
 from reports.html_page import live_files, live_page, to_html
 from reports.model import Period, Report
@@ -95,6 +97,44 @@ def with_rates(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict
         for total in ("requests", "responses", "errors"):
             found[f"{total}_per_s"] = max(0.0, (now[total] - before[total]) / seconds)
     return found
+
+
+class LivePage:
+    """The page of one run: `observe` it, `finish` with its report, `close`. `say` is told where it is, token included."""
+
+    def __init__(self, address: str, planned_s: float, workers: int, say: Callable[[str], None]) -> None:
+        """Raises LiveError for an address that is none."""
+        self._address = parse_address(address)
+        self._planned_s = planned_s
+        self._workers = workers
+        self._say = say
+        self._server: LiveServer | None = None
+
+    @contextmanager
+    def observe(self, underway: Underway) -> Iterator[None]:
+        """An observer of the run. Goes on serving after it, until `close`."""
+
+        def snapshot() -> dict[str, Any]:
+            return snapshot_of(underway.progress(), underway.latest(), planned_s=self._planned_s, workers=self._workers)
+
+        server = LiveServer(self._address, snapshot, underway.stop)
+        try:
+            server.start()
+        except LiveError as error:
+            raise ObserverError(str(error)) from None
+        self._server = server
+        self._say(f"Live: {server.url}#token={server.token}")
+        yield
+
+    def finish(self, report: Report) -> None:
+        """From now on the page is the report."""
+        if self._server is not None:
+            self._server.finish(report)
+
+    def close(self) -> None:
+        """Stop serving, once open pages have the report."""
+        if self._server is not None:
+            self._server.close()
 
 
 class LiveServer:

@@ -213,6 +213,12 @@ class Recorder:
         """What `over` has not given yet."""
         return self.over(-2 * _PERIOD_NS)
 
+    def latest(self) -> Period | None:
+        """The newest period, as far as it goes."""
+        self.flush()
+        start = max(self._buckets, default=None)
+        return None if start is None else self._buckets[start].period(start * PERIOD_MS)
+
     def report(self, extras: Extras | None = None) -> Report:
         """Everything so far."""
         self.flush()

@@ -37,6 +37,8 @@ class Underway:
 
     totals: Callable[[], Period]
     """Everything so far."""
+    latest: Callable[[], Period | None]
+    """The period that is being recorded now."""
     progress: Callable[[], Progress]
     stop: Callable[[], None]
     """As an interrupt: once, and users finish; twice, and it is over."""
@@ -197,7 +199,7 @@ class _Course:
         watch, recorder, console = Watch(), self._recorder, self._console
         engine = self._engine(Share())
         with ExitStack() as observed, stopping(engine.stop) as signals:
-            underway = Underway(lambda: recorder.report().aggregate, engine.progress, engine.stop)
+            underway = Underway(lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop)
             for observer in self._observers:
                 observed.enter_context(observer(underway))
             tick = _both(watch.sample, self._live)
@@ -210,7 +212,7 @@ class _Course:
         console = self._console
         crew = Crew(workers, self._work, self._recorder, self._wall, console.line)
         with ExitStack() as observed, stopping(crew.stop) as signals:
-            underway = Underway(lambda: aggregate(crew.periods()), crew.progress, crew.stop)
+            underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop)
 
             def started() -> None:
                 for observer in self._observers:

@@ -163,6 +163,10 @@ class Crew:
         """All that has arrived so far, in time order."""
         return [self._periods[start] for start in sorted(self._periods)]
 
+    def latest(self) -> Period | None:
+        """The newest period, as far as it has arrived."""
+        return self._periods[max(self._periods)] if self._periods else None
+
     def results(self) -> list[dict[str, Any]]:
         """What the workers that ended properly returned."""
         return [worker.result for worker in self._workers if worker.result is not None]

@@ -103,7 +103,7 @@ def _fetch(base):
 def test_an_address_that_is_taken_is_named_in_one_line():
     with pytest.raises(LiveError):
         observer("nowhere", print)
-    underway = Underway(lambda: None, lambda: AT_WORK, lambda: None)
+    underway = Underway(lambda: None, lambda: None, lambda: AT_WORK, lambda: None)
     with serving(("127.0.0.1", 0), print, print) as (_, port):
         second = observer(str(port), print)(underway)
         with pytest.raises(ObserverError, match=f"cannot serve metrics on {port}: Address already in use"):

@@ -52,10 +52,14 @@ def delaying():
         process.communicate()
 
 
-def run(url, phase, flow):
+def report(url, phase, flow):
     text = f"config: {{target: '{url}', phases: [{phase}]}}\nscenarios: [{{flow: {flow}}}]"
-    script = parse_script([("s.yml", text)], RunOptions(directory="/"), lambda path: b"")
-    return run_script(script, Console(lambda text: None), lambda progress: None, 1).report.aggregate
+    script = parse_script([("s.yml", text)], RunOptions(directory="/"), lambda _: b"")
+    return run_script(script, Console(lambda _: None), lambda _: None, 1).report
+
+
+def run(*plan):
+    return report(*plan).aggregate
 
 
 def test_a_frozen_server_shows_in_full_to_those_who_arrive_by_the_plan(delaying):
@@ -124,7 +128,5 @@ def test_users_start_within_a_millisecond_of_the_plan():
 @pytest.mark.skipif(not KERNEL_STAMPS, reason="this system does not stamp arrivals")
 def test_every_answer_is_stamped_even_with_a_connection_each(delaying):
     _, url = delaying(0)
-    script = f"config: {{target: '{url}', phases: [{{duration: 1, arrivalRate: 50}}]}}\nscenarios: [{{flow: [{{get: {{url: /}}}}]}}]"
-    parsed = parse_script([("s.yml", script)], RunOptions(directory="/"), lambda path: b"")
-    extras = run_script(parsed, Console(lambda text: None), lambda progress: None).report.extras
+    extras = report(url, "{duration: 1, arrivalRate: 50}", "[{get: {url: /}}]").extras
     assert extras.generator["kernel_stamped"] >= 49  # the kernel may need a moment for the first
