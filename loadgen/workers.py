@@ -193,7 +193,7 @@ class Crew:
         with suppress(OSError):  # room for what a worker sends in a second, so that it need not wait
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         parent = os.getpid()
-        pid = gevent.os.fork()
+        pid = gevent.os.fork_gevent()  # unlike `fork`, it leaves waiting for the child to us
         if not pid:
             os.close(read_end)
             for worker in self._workers:
@@ -227,7 +227,9 @@ class Crew:
                 self._take(worker, kind, content, listener)
         finally:
             os.close(worker.descriptor)
-        _, status = os.waitpid(worker.pid, 0)
+        status = 0
+        with suppress(ChildProcessError):  # somebody else's handler of SIGCHLD was first
+            _, status = os.waitpid(worker.pid, 0)
         if worker.result is None:
             worker.lost = self._loss(worker, os.waitstatus_to_exitcode(status))
 

@@ -120,9 +120,14 @@ def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, eventuall
     command = [sys.executable, "-m", "loadgen", "run", str(path), "-q", "--prometheus", "0", "--workers", workers]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=Path.cwd()) as run:
         url = run.stderr.readline().removeprefix("Metrics: ").strip()
-        eventually(lambda: len(server.heads) > 40, timeout_s=20)
-        with urllib.request.urlopen(url, timeout=5) as page:
-            found = samples(page.read().decode())
+        found = {}
+
+        def told():
+            with urllib.request.urlopen(url, timeout=5) as page:
+                found.update(samples(page.read().decode()))
+            return found.get(("poolbench_responses_total", "200"), 0) > 20
+
+        eventually(told, timeout_s=20)
         _, said = run.communicate(timeout=20)
     assert run.returncode == 0, said
     assert 20 < found["poolbench_responses_total", "200"] <= 80
