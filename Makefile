@@ -18,8 +18,10 @@ help:
 lab: $(READY)
 	@$(BIN)/loadgen lab $(ARGS)
 
+# The browser's tests have a process of their own: Playwright's event loop and gevent's do not end well in one.
 test: $(READY_DEV)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile --ignore tests/browser)
+	@$(if $(ARGS),true,$(BIN)/python -m pytest tests/browser)
 
 check: $(READY_DEV)
 	@$(BIN)/ruff check .
