@@ -25,7 +25,7 @@ class Sizes:
 
 
 FULL = Sizes()
-BRIEF = Sizes(ab_s=3.0, phase_s=6)
+BRIEF = Sizes(ab_s=2.0, phase_s=5)
 
 
 @dataclass(frozen=True, slots=True)
