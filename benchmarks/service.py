@@ -43,7 +43,9 @@ def ab(url: str, requests: int, users: int) -> dict[str, float]:
     return found
 
 
-def in_turns(sides: dict[str, tuple[Servers, str]], rounds: int, requests: int, users: int) -> dict[str, dict[str, float]]:
+def in_turns(
+    sides: dict[str, tuple[Servers, str]], rounds: int, requests: int, users: int
+) -> dict[str, dict[str, float]]:
     """Medians of each side's rounds, CPU microseconds of its server processes per request among them."""
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for name, (servers, path) in sides.items():
@@ -92,7 +94,9 @@ def main() -> None:
             print(f"| {name} | {f['rps']:.0f} | {f['rps'] / base['rps']:.2f} | {f['cpu_us']:.0f} | {f['p50']:.0f} | "
                   f"{f['p99']:.0f} | {f['p100']:.0f} |")  # fmt: skip
         live = in_turns({"stock": (stock, "/live"), "ours": (ours, "/live")}, given.rounds, given.requests, 100)
-        print(f"\nWithout a database (`/live`): {live['ours']['rps']:.0f} against {live['stock']['rps']:.0f} requests/s.")
+        print(
+            f"\nWithout a database (`/live`): {live['ours']['rps']:.0f} against {live['stock']['rps']:.0f} requests/s."
+        )
 
         hold = {
             name: start(name, fairness.program(), DATABASE_URL=fairness.with_pool(postgres.url, name, pool_size=10,

@@ -21,7 +21,7 @@ from collections import Counter  # noqa: E402
 
 import gevent  # noqa: E402
 from psycogreen.gevent import patch_psycopg  # noqa: E402
-from sqlalchemy import create_engine, exc, text  # noqa: E402
+from sqlalchemy import Engine, create_engine, exc, text  # noqa: E402
 
 from db.embedded import EmbeddedPostgres, temporary_postgres  # noqa: E402
 from db.fair_pool import FairPool  # noqa: E402
@@ -30,7 +30,7 @@ SIZE, USERS, TIMEOUT_S = 10, 100, 2.0
 CHECK = "-c client_connection_check_interval=50"
 
 
-def borrow(engine, rng: random.Random, seen: Counter) -> None:
+def borrow(engine: Engine, rng: random.Random, seen: Counter) -> None:
     """One visit: a query, and now and then a mishap."""
     try:
         with gevent.Timeout(rng.uniform(0.001, 0.2)) if rng.random() < 0.1 else gevent.Timeout(None):
@@ -53,7 +53,7 @@ def borrow(engine, rng: random.Random, seen: Counter) -> None:
         gevent.sleep(0.02)
 
 
-def user(engine, rng: random.Random, seen: Counter, end: float) -> None:
+def user(engine: Engine, rng: random.Random, seen: Counter, end: float) -> None:
     """Visits until the end; a killed user is replaced."""
     while time.monotonic() < end:
         visit = gevent.spawn(borrow, engine, rng, seen)
@@ -66,7 +66,7 @@ def user(engine, rng: random.Random, seen: Counter, end: float) -> None:
         gevent.sleep(rng.uniform(0, 0.01))
 
 
-def watch(postgres: EmbeddedPostgres, engine, seen: Counter, end: float) -> None:
+def watch(postgres: EmbeddedPostgres, engine: Engine, seen: Counter, end: float) -> None:
     """Restarts at a third and at two thirds; a line and a look at the limits every ten seconds."""
     began, restarts = time.monotonic(), 0
     while (now := time.monotonic()) < end:
@@ -83,7 +83,7 @@ def watch(postgres: EmbeddedPostgres, engine, seen: Counter, end: float) -> None
         gevent.sleep(1.0)
 
 
-def verdict(engine, seen: Counter) -> str | None:
+def verdict(engine: Engine, seen: Counter) -> str | None:
     """What is wrong at the end; None if nothing is."""
     gc.collect()
     deadline = time.monotonic() + 10
@@ -136,8 +136,10 @@ def main() -> None:
         snapshot = engine.pool.snapshot()
         engine.dispose()
     print(f"{given.minutes:g} minutes: {dict(seen)}")
-    print(f"{snapshot.checkouts} loans, {snapshot.handed_over} handed over, {snapshot.created} connections opened; wait p99 "
-          f"{snapshot.wait.quantile_ns(0.99) / 1e6:.0f} ms; peak memory {memory[0] // 1024} -> {memory[1] // 1024} MB")  # fmt: skip
+    print(f"{snapshot.checkouts} loans, {snapshot.handed_over} handed over, {snapshot.created} connections opened")
+    print(
+        f"wait p99 {snapshot.wait.quantile_ns(0.99) / 1e6:.0f} ms; peak memory {memory[0] // 1024} -> {memory[1] // 1024} MB"
+    )
     if wrong:
         sys.exit(wrong)
     print("every slot is back, nobody waits")

@@ -2,7 +2,7 @@
 
 import os
 
-from flask import Flask, jsonify
+from flask import Flask, Response, jsonify
 from psycogreen.gevent import patch_psycopg
 from sqlalchemy import create_engine, text
 
@@ -13,12 +13,14 @@ engine = create_engine(os.environ["DATABASE_URL"].replace("postgresql://", "post
 
 
 @app.get("/health")
-def health():
+def health() -> Response:
+    """A round trip."""
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
     return jsonify(status="ok", database="up")
 
 
 @app.get("/live")
-def live():
+def live() -> Response:
+    """None."""
     return jsonify(status="ok")

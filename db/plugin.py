@@ -21,7 +21,7 @@ from sqlalchemy import URL, Engine, event, exc
 from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
-from .fair_pool import FairPool  # noqa: TID252 - see above
+from .fair_pool import FairPool  # see above
 
 _CLIENT_CHECK_MS = 100
 

@@ -80,6 +80,19 @@ def experiments(servers: int = 4) -> tuple[Experiment, ...]:
     return (*of_b, *of_a)
 
 
+_USUAL_RATES = {"null": 150.0, "per-request": 40.0}  # requests per second on two cores, to say how long it may take
+_AROUND_S = 2.5  # starting and stopping the servers
+
+
+def expected_s(experiment: Experiment, sizes: Sizes) -> float:
+    """About how long an experiment takes: for the reader's patience only."""
+    if experiment.script is not None:
+        drain_s = 10.0 if experiment.strategy == "null" else 4.0
+        return _AROUND_S + sizes.phase_s + drain_s
+    full_s = sizes.requests / _USUAL_RATES.get(experiment.strategy, 1000.0)
+    return _AROUND_S + (full_s if sizes.ab_s is None else min(full_s, sizes.ab_s))
+
+
 def chosen(
     known: Iterable[Experiment], only: Iterable[str] = (), strategies: Iterable[str] = (), *, full: bool = True
 ) -> tuple[Experiment, ...]:

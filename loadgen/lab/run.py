@@ -27,7 +27,7 @@ from loadgen.environment import environment
 from loadgen.exchange import Origin
 from loadgen.lab import fairness, summary
 from loadgen.lab.evidence import Evidence, Outcome, Restart
-from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes
+from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
 from loadgen.runner import Interrupted, Live, Run, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
@@ -98,10 +98,15 @@ class Lab:
         return self._evidence
 
     def _all(self) -> None:
+        began = time.monotonic()
+        left_s = [expected_s(experiment, self._options.sizes) for experiment in self._options.experiments]
         for number, experiment in enumerate(self._options.experiments, 1):
             if not self._allowed(experiment):
                 continue
-            self._say(f"[{number}/{len(self._options.experiments)}] {experiment.id}: {experiment.title}")
+            self._say(
+                f"[{number}/{len(left_s)}] {experiment.id}: {experiment.title}"
+                f" ({time.monotonic() - began:.0f} s so far, about {sum(left_s[number - 1 :]):.0f} s left)"
+            )
             outcome = self._one(experiment)
             self._evidence = replace(self._evidence, outcomes={**self._evidence.outcomes, experiment.id: outcome})
             if outcome.partial:
