@@ -278,6 +278,8 @@ class EmbeddedPostgres:
                 return False
             if not _lives(pid):
                 return False
+            if self._process is not None:
+                self._process.poll()  # what we started gave way to this one
             self._process = None
         elif not self._alive():
             return False
