@@ -278,8 +278,6 @@ class EmbeddedPostgres:
                 return False
             if not _lives(pid):
                 return False
-            if self._process is not None:
-                self._process.poll()  # what we started gave way to this one
             self._process = None
         elif not self._alive():
             return False
@@ -306,6 +304,8 @@ class EmbeddedPostgres:
                 break
         else:
             raise EmbeddedPostgresError(f"the server process {self.pid} does not end")
+        if self._process is not None:
+            self._process.wait()  # it may have ended between poll's look and the one at /proc: collect its status
         self.pid, self._process = 0, None
 
 
