@@ -22,7 +22,7 @@ _SIGNALLED = 128
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="The sources' exact sizes (under 10 minutes on 2 cores).")
+@click.option("--full", is_flag=True, help="The sources' exact sizes: many minutes.")
 @click.option("--only", metavar="ID,...", default="", help="These experiments or groups: B, B.3, A.pool10, ...")
 @click.option("--strategies", metavar="NAME,...", default="", help="Experiments with these strategies only.")
 @click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Servers of source A.")
