@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.awake import cores_awake
 from benchmarks.target import (
     GENERATOR_CORE,
     PYTHON,
@@ -254,4 +255,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with cores_awake():
+        main()

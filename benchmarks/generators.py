@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.awake import cores_awake
 from benchmarks.target import PYTHON, MissingTool, Ran, conditions, nginx, run_pinned, which
 
 USERS = 50
@@ -317,4 +318,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with cores_awake():
+        main()

@@ -43,6 +43,7 @@ from sqlalchemy.pool import Pool, QueuePool
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.awake import cores_awake
 from db.fair_pool import FairPool
 
 WARM_UP_LOANS = 200
@@ -430,4 +431,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with cores_awake():
+        main()

@@ -1,6 +1,7 @@
 """gunicorn's configuration for somebody else's application. Loaded by its path, so that nothing here has a name that the
 application's own modules could have. Under gevent, psycopg2 included; its answers tell what connections cost."""
 
+import gc
 import os
 from typing import Any
 
@@ -24,3 +25,5 @@ def post_worker_init(worker: Any) -> None:
     from poolbench.plugin import server_timing  # noqa: PLC0415
 
     worker.wsgi = server_timing(worker.wsgi)
+    gc.collect()
+    gc.freeze()  # what the application loaded stays: looking through it again and again only makes requests wait
