@@ -46,7 +46,7 @@ def lab(
 ) -> None:
     """Run the experiments of both source documents and judge their claims.
 
-    --only C runs the comparison of queue and fair under saturation. With --app and --script, your own application is run
+    Run by --only alone: C, queue and fair under saturation; P, through PgBouncer and direct; M, the database in 512 MB. With --app and --script, your own application is run
     under each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
     """
     out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -55,14 +55,15 @@ def lab(
     if application is not None and script is not None:
         sys.exit(_run_own_app(application, script, out, _listed(strategies), servers, database_url))
     from loadgen.lab import fairness
-    from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments
+    from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments, more_experiments
     from loadgen.lab.run import LabError, Options
 
     ids = _listed(only)
     of_sources = [name for name in ids if name not in ("C", fairness.ID)]
+    known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
     try:
         options = Options(
-            experiments=chosen(experiments(servers), of_sources, _listed(strategies), full=full)
+            experiments=chosen(known, of_sources, _listed(strategies), full=full)
             if of_sources or not ids
             else (),
             sizes=FULL if full else BRIEF,

@@ -45,6 +45,10 @@ class Experiment:
     """Id of the published report to stand beside."""
     only_full: bool = False
     """Left out of a brief session."""
+    pgbouncer: int = 0
+    """Server connections of a PgBouncer between the servers and the database; 0: there is none."""
+    memory_mb: int = 0
+    """Limit of the memory of the database, which then is one of its own; 0: no limit."""
 
 
 _ONE_SHARED_POOL = {"DB_POOL_SIZE": "20", "DB_POOL_RECYCLE": "3600", "DB_POOL_MIN": "5", "DB_POOL_IDLE": "1800"}
@@ -78,6 +82,37 @@ def experiments(servers: int = 4) -> tuple[Experiment, ...]:
                    "fair", servers, ten, script="analytics.yml", published="A.analytics", only_full=True),
     ]  # fmt: skip
     return (*of_b, *of_a)
+
+
+MEMORY_LIMIT_MB = 512
+"""What source A's database had."""
+
+
+def more_experiments(servers: int = 4) -> tuple[Experiment, ...]:
+    """Those that are run where they are asked for by name: group P, with and without PgBouncer in turns, and group M, source
+    A's nested object from a database under source A's memory limit.
+    """
+    ways = (("null", "null", "a connection per request through PgBouncer", True),
+            ("fair", "fair", "a fair pool through PgBouncer", True),
+            ("direct", "fair", "a fair pool, direct", False))  # fmt: skip
+    of_p = [
+        Experiment(f"P.{name}.c{users}", f"{title}, {_people(users)}", strategy, 1,
+                   _ONE_SHARED_POOL if strategy == "fair" else {}, users=users, pgbouncer=20 * through)
+        for users in (1, 100)
+        for name, strategy, title, through in ways
+    ]  # fmt: skip
+    of_p += [
+        Experiment(f"P.A.{name}", f"{servers} servers, {title}", strategy, servers,
+                   {"DB_POOL_SIZE": "10"} if strategy == "fair" else {}, script="pool10.yml", pgbouncer=10 * servers * through)
+        for name, strategy, title, through in ways
+    ]  # fmt: skip
+    of_m = [
+        Experiment(f"M.pool{size}", f"the nested object, {servers} servers with {size} connections each, database in"
+                   f" {MEMORY_LIMIT_MB} MB", "queue", servers, {"DB_POOL_SIZE": str(size)}, script="analytics.yml",
+                   memory_mb=MEMORY_LIMIT_MB)
+        for size in (5, 10, 20, 40)
+    ]  # fmt: skip
+    return (*of_p, *of_m)
 
 
 _USUAL_RATES = {"null": 150.0, "per-request": 40.0}  # requests per second on two cores, to say how long it may take

@@ -1,0 +1,179 @@
+"""A real PgBouncer in transaction mode between servers and an embedded PostgreSQL, with SCRAM passwords on both sides.
+
+It knows the role by PostgreSQL's own secret: PgBouncer checks a client's password with it and, as the secret is the same on
+both sides, logs in with the key that the client's login gave it. No password is in its files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Self
+
+from sqlalchemy import make_url
+
+from db.binaries import as_server_user, server_user
+from db.embedded import ROLE, EmbeddedPostgres
+from loadgen.lab.stack import StackError, cpu_of_tree, free_port, query
+
+MAX_CLIENTS = 2000
+"""Connections that it accepts; with 4 servers of a connection per request, more than there are requests at once."""
+
+_SESSION = "SET statement_timeout = 10000; SET client_connection_check_interval = 100"
+"""What the service asks of each session (STATEMENT_TIMEOUT at its default). In transaction mode sessions are PgBouncer's."""
+
+_START_PATIENCE_S = 10.0
+_STOP_PATIENCE_S = 3.0
+_PR_SET_PDEATHSIG = 1
+
+
+class PgBouncer:
+    """Started on entering, on a free port of 127.0.0.1; stopped on leaving, and by the death of the process that started it.
+
+    `pool_size` server connections at most, however many clients there are. `server_port` stands in for PostgreSQL's own
+    port where something else is between the two. Raises StackError where it is not installed or does not start.
+    """
+
+    def __init__(self, postgres: EmbeddedPostgres, *, pool_size: int = 20, server_port: int | None = None) -> None:
+        self._program = find()
+        self._postgres = postgres
+        self._pool_size = pool_size
+        self._server_port = server_port or postgres.port
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = free_port()
+        self._folder = (
+            postgres.data_dir / f"pgbouncer-{self.port}"
+        )  # its user can reach it, and it goes with the server's
+
+    @property
+    def url(self) -> str:
+        """For the application: the role's URL, at PgBouncer's port."""
+        return make_url(self._postgres.url).set(port=self.port).render_as_string(hide_password=False)
+
+    def cpu_s(self) -> float:
+        """CPU seconds so far. It is one thread, so a second a second is its limit."""
+        return cpu_of_tree(self._process.pid) if self._process else 0.0
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Return when a statement has gone through it and back. Raises StackError."""
+        secret = query(self._postgres.admin_url, "SELECT rolpassword FROM pg_authid WHERE rolname = %s", (ROLE,))[0][0]
+        self._folder.mkdir()
+        self._write("users.txt", f'"{ROLE}" "{secret}"\n')
+        text = configuration(self.port, self._server_port, self._pool_size, self._folder / "users.txt")
+        path = self._write("pgbouncer.ini", text)
+        if user := server_user():
+            os.chown(self._folder, user.pw_uid, user.pw_gid)
+        with (self._folder / "pgbouncer.log").open("ab") as log:
+            self._process = self._launch(path, log)
+        deadline = time.monotonic() + _START_PATIENCE_S
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                complaint = _last_line(self._folder / "pgbouncer.log")
+                self.stop()
+                raise StackError(f"PgBouncer did not start: {complaint}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that does not do: it keeps nothing that could be lost. Its folder goes, too."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _launch(self, path: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [self._program, "-q", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=self._folder,
+            start_new_session=True,  # Ctrl-C is for the lab, which then stops it
+            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one system call, no lock
+            **as_server_user(),  # it refuses to run as root
+        )
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(Exception):
+            return query(self.url, "SELECT 1") == [(1,)]
+        return False
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self._folder / name
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        if user := server_user():
+            os.chown(path, user.pw_uid, user.pw_gid)
+        return path
+
+
+def find() -> str:
+    """The installed program. Raises StackError."""
+    found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise StackError(
+            "PgBouncer is not installed (Debian and Ubuntu: apt-get install pgbouncer; macOS: brew install pgbouncer)"
+        )
+    return found
+
+
+def version() -> str:
+    """As the program says, for a report: "PgBouncer 1.18.0". Raises StackError."""
+    done = subprocess.run([find(), "--version"], capture_output=True, text=True, check=False, env={"LC_ALL": "C"})
+    return (done.stdout.splitlines() or ["PgBouncer"])[0]
+
+
+def configuration(port: int, server_port: int, pool_size: int, users: Path) -> str:
+    """Its file. Parameters: https://www.pgbouncer.org/config.html, for versions from 1.16 on, without 1.20.0."""
+    return f"""\
+[databases]
+{ROLE} = host=127.0.0.1 port={server_port} dbname={ROLE} connect_query='{_SESSION}'
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {users}
+pool_mode = transaction
+default_pool_size = {pool_size}
+max_client_conn = {MAX_CLIENTS}
+; a session's limits are set by connect_query: what clients ask for in `options` is not for one client alone
+ignore_startup_parameters = options
+; a line for each connection would be a cost that a service in production does not have
+log_connections = 0
+log_disconnections = 0
+"""
+
+
+def _die_with_parent() -> Callable[[], object] | None:
+    """For the child, after its change of user (which would clear it)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    told = [line for line in lines if " ERROR " in line or " FATAL " in line]
+    return (told or lines or ["it said nothing"])[-1][:300]

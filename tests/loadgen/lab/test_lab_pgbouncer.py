@@ -1,0 +1,117 @@
+"""A real PgBouncer between the service and PostgreSQL, in transaction mode."""
+
+import contextlib
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import psycopg2
+import pytest
+
+from db.embedded import temporary_postgres
+from loadgen.lab import pgbouncer
+from loadgen.lab.pgbouncer import PgBouncer
+from loadgen.lab.stack import StackError, connect, query
+
+needs_pgbouncer = pytest.mark.skipif(
+    shutil.which("pgbouncer", path="/usr/bin:/usr/sbin:/usr/local/sbin") is None, reason="PgBouncer is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    with temporary_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bouncer(postgres):
+    with PgBouncer(postgres, pool_size=2) as running:
+        yield running
+
+
+@needs_pgbouncer
+def test_many_clients_share_few_server_connections(postgres, bouncer):
+    def one(_):
+        return query(bouncer.url, "SELECT pg_backend_pid(), pg_sleep(0.02)")[0][0]
+
+    with ThreadPoolExecutor(8) as threads:
+        backends = set(threads.map(one, range(24)))
+    assert 1 <= len(backends) <= 2
+
+
+@needs_pgbouncer
+def test_a_session_is_lent_for_a_transaction_at_a_time(postgres):
+    with PgBouncer(postgres, pool_size=1) as running, contextlib.ExitStack() as opened:
+        one, other = (opened.enter_context(contextlib.closing(connect(running.url))) for _ in range(2))
+        pids = []
+        for connection in (one, other):
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_backend_pid()")
+                pids.append(cursor.fetchone()[0])
+        assert pids[0] == pids[1]
+
+
+@needs_pgbouncer
+def test_passwords_are_checked_and_stand_in_no_file(postgres, bouncer):
+    with pytest.raises(psycopg2.OperationalError, match=r"SASL authentication failed|password"):
+        query(bouncer.url.replace("poolbench:", "poolbench:x", 1), "SELECT 1")
+    password = postgres.url.split(":")[2].split("@")[0]
+    files = [path for path in postgres.data_dir.glob("pgbouncer-*/*") if path.is_file()]
+    assert files
+    assert not any(password in path.read_text() for path in files)
+    assert all(path.stat().st_mode & 0o077 == 0 for path in files if path.suffix in (".txt", ".ini"))
+
+
+@needs_pgbouncer
+def test_sessions_have_the_services_limits_though_clients_cannot_ask_for_them(bouncer):
+    limits = "SELECT current_setting('statement_timeout'), current_setting('client_connection_check_interval')"
+    assert query(f"{bouncer.url}?options=-cstatement_timeout%3D1", limits) == [("10s", "100ms")]
+
+
+@needs_pgbouncer
+def test_it_leaves_no_process_and_no_folder(postgres):
+    with PgBouncer(postgres) as running:
+        process = psutil.Process(running._process.pid)
+        folder = running._folder
+        assert folder.exists()
+        assert process.is_running()
+    assert not process.is_running()
+    assert not folder.exists()
+
+
+@needs_pgbouncer
+def test_it_dies_with_the_process_that_started_it():
+    source = (
+        "import sys\n"
+        "from db.embedded import temporary_postgres\n"
+        "from loadgen.lab.pgbouncer import PgBouncer\n"
+        "with temporary_postgres() as postgres, PgBouncer(postgres) as running:\n"
+        "    print(running._process.pid, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with starter:
+        process = psutil.Process(int(starter.stdout.readline()))
+        starter.kill()
+    process.wait(5)
+    assert not process.is_running()
+
+
+@needs_pgbouncer
+def test_a_port_that_is_taken_is_one_clear_line(postgres, bouncer):
+    second = PgBouncer(postgres)
+    second.port = bouncer.port
+    second._folder = postgres.data_dir / "pgbouncer-second"
+    with pytest.raises(StackError, match="PgBouncer did not start") as raised:
+        second.start()
+    assert "\n" not in str(raised.value)
+    assert not second._folder.exists()
+
+
+def test_where_there_is_none_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(pgbouncer.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(StackError, match="apt-get install pgbouncer"):
+        pgbouncer.find()
