@@ -16,7 +16,7 @@ import numpy as np
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Progress
-from loadgen.exchange import Connections, Exchange, Failure, Limits, Origin, Resolver
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits, Origin
 from loadgen.recorder import Recorder
 from loadgen.script.model import TlsSettings
 from loadgen.tls import TlsRoute
@@ -68,9 +68,8 @@ class ClosedRun:
         self._request = workload.request_bytes(agent)
         self._recorder = recorder
         self._wall = wall
-        self._resolver = Resolver()
-        self._route = TlsRoute(TlsSettings(verify=False))  # ab takes any certificate, too
-        self._limits = Limits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
+        limits = Limits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
+        self._dialer = Dialer(limits, wall, TlsRoute(TlsSettings(verify=False)))  # ab takes any certificate, too
         self._times = array("q")  # rows of connect, waiting, total ns
         self._left = workload.requests
         self._begun = 0
@@ -129,7 +128,7 @@ class ClosedRun:
         )
 
     def _user(self) -> None:
-        connections = Connections(self._resolver, self._limits, self._wall, self._route)
+        connections = Connections(self._dialer)
         head_only = self._work.method == "HEAD"
         served = 0
         self._recorder.count(names.VUSERS_CREATED)

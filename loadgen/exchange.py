@@ -16,6 +16,7 @@ there: still never later than the clock after the read, which is what there woul
 
 from __future__ import annotations
 
+import _socket
 import errno
 import os
 import socket
@@ -27,17 +28,20 @@ from typing import Any, NamedTuple, Protocol
 from gevent import get_hub, getcurrent
 
 from loadgen.clock import WallOffset, now_ns, stamp_arrivals
+from loadgen.deadlines import Deadlines
 from loadgen.response import BadResponse, Head, ResponseReader, parse_common, parse_headers
 
 IDLE_CLOSE_NS = 4_000_000_000
 """A kept connection unused for this long is not used again (Artillery's rule, and most servers')."""
 
 _PROBE_AFTER_NS = 1_000_000  # an idle connection is looked at for the peer's close before it is used again
+_ONE_SEGMENT_BYTES = 1400  # what is sent in one piece is never held back (Nagle)
 _FIRST_READ_BYTES = 4096
 _READ_BYTES = 65536
 _READ, _WRITE = 1, 2
 _NEVER_NS = 1 << 62
 
+_KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _CONNECTING = (errno.EINPROGRESS, errno.EALREADY)
 _STAMP_ROOM = socket.CMSG_SPACE(48)
 _unpack_stamp = struct.Struct("qq").unpack_from
@@ -181,58 +185,35 @@ class Connection:
     """
 
     __slots__ = (
-        "_deadline_ns", "_fires_ns", "_head_limit_ns", "_hub", "_io", "_limits", "_recvmsg", "_resume", "_send", "_sock",
-        "_switch", "_timer", "_waiting", "_wall", "last_used_ns", "setup_ns", "usable",
+        "_deadline_ns", "_deadlines", "_fires_ns", "_head_limit_ns", "_io", "_limits", "_recvmsg", "_resume", "_send",
+        "_sock", "_switch", "_undelayed", "_waiting", "_wall", "last_used_ns", "over", "setup_ns", "usable",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, limits: Limits, wall: WallOffset) -> None:
+    def __init__(self, sock: Any, dialer: Dialer) -> None:
+        hub = get_hub()
+        limits = dialer.limits
         self._sock = sock
         self._send = sock.send
         self._recvmsg = sock.recvmsg
         self._limits = limits
         self._head_limit_ns = min(limits.response_ns, limits.idle_ns)
-        self._wall = wall
-        self._hub = get_hub()
-        self._switch = self._hub.switch
-        self._io = self._hub.loop.io(sock.fileno(), _READ)
+        self._wall = dialer.wall
+        self._deadlines = dialer.deadlines
+        self._switch = hub.switch
+        self._io = hub.loop.io(sock.fileno(), _READ)
         self._resume: Callable[[bool], Any] = getcurrent().switch
-        self._timer: Any = None
         self._fires_ns = _NEVER_NS
         self._deadline_ns = 0
-        self._waiting = False
+        self._waiting = self._undelayed = False
         self.usable = True
+        self.over = False
+        """Closed: no time limit matters any more."""
         self.last_used_ns = 0
         self.setup_ns = (0, 0, 0)
 
-    @classmethod
-    def open(cls, origin: Origin, resolver: Resolver, limits: Limits, wall: WallOffset, route: Route) -> Connection:
-        """Connect to the first address that answers. Raises OSError or Ended."""
-        started_ns = now_ns()
-        handshakes = route.handshakes(origin)
-        addresses = resolver.addresses(*route.door(origin))
-        resolved_ns = now_ns()
-        error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
-        for family, _, _, _, address in addresses:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-            connection = cls(sock, limits, wall)
-            try:
-                connection._connect(address)
-                reached_ns = now_ns()
-                connection._shake_hands(handshakes)
-            except (OSError, Ended) as this:
-                connection.close()
-                error = this
-            except BaseException:
-                connection.close()
-                raise
-            else:
-                connection.setup_ns = (resolved_ns - started_ns, reached_ns - resolved_ns, now_ns() - reached_ns)
-                return connection
-        raise error
-
-    def _connect(self, address: Any) -> None:
+    def connect(self, address: Any) -> None:
+        """Raises OSError, Ended."""
         sock = self._sock
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stamp_arrivals(sock)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
@@ -243,7 +224,9 @@ class Connection:
         if code and code != errno.EISCONN:
             raise OSError(code, os.strerror(code))
 
-    def _shake_hands(self, handshakes: Sequence[Callable[[Any], Handshake]]) -> None:
+    def shake_hands(self, handshakes: Sequence[Callable[[Any], Handshake]]) -> None:
+        """Go through what follows the connect. Raises OSError, Ended."""
+        self._send_at_once()
         for begin in handshakes:
             handshake = begin(self._sock)
             while (ready := handshake.advance()) is None:
@@ -254,10 +237,8 @@ class Connection:
     def close(self) -> None:
         """Give everything back; safe to repeat."""
         self.usable = False
-        if self._timer is not None:
-            self._timer.close()
-            self._timer = None
-        if self._sock.fileno() >= 0:
+        if not self.over:
+            self.over = True
             self._io.close()
             self._sock.close()
 
@@ -282,6 +263,8 @@ class Connection:
         """Send the request's bytes, read the answer. Usable again afterwards only if `usable` says so."""
         self._resume = getcurrent().switch
         self.usable = False
+        if len(request) > _ONE_SEGMENT_BYTES:
+            self._send_at_once()
         send = self._send
         try:
             written_ns = now_ns()
@@ -405,12 +388,13 @@ class Connection:
     def _wait(self, deadline_ns: int) -> bool:
         """Yield until the socket is ready; False when the deadline came first.
 
-        The timer is lazy: it stays armed from exchange to exchange and looks at the deadline when it fires, so that an
-        ordinary exchange, over long before, never touches it.
+        The limit is watched lazily, from exchange to exchange: an instant asked for once is not taken back, and the deadline
+        is looked at when it comes. An ordinary exchange, over long before, never touches it.
         """
         self._deadline_ns = deadline_ns
         if self._fires_ns > deadline_ns:
-            self._arm(deadline_ns)
+            self._fires_ns = deadline_ns
+            self._deadlines.watch(self, deadline_ns)
         io, switch = self._io, self._switch
         io.start(self._resume, True)
         self._waiting = True
@@ -420,37 +404,73 @@ class Connection:
             self._waiting = False
             io.stop()
 
-    def _arm(self, instant_ns: int) -> None:
-        if self._timer is not None:
-            self._timer.close()
-        self._fires_ns = instant_ns
-        self._timer = self._hub.loop.timer(max(0.0, (instant_ns - now_ns()) / 1e9))
-        self._timer.start(self._on_timer, update=True)
-
-    def _on_timer(self) -> None:
+    def time_is_up(self) -> None:
+        """The instant that `_wait` asked for has come: end the wait, if it is still that one."""
         self._fires_ns = _NEVER_NS
         if not self._waiting:
             return
         if now_ns() < self._deadline_ns:
-            self._arm(self._deadline_ns)
+            self._fires_ns = self._deadline_ns
+            self._deadlines.watch(self, self._deadline_ns)
         else:
             self._resume(False)
+
+    def _send_at_once(self) -> None:
+        """From now on; needed where more than one segment goes out before the peer has anything to say."""
+        if not self._undelayed:
+            self._undelayed = True
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 DIRECT = Route()
 
 
+class Dialer:
+    """Opens connections for all users of a run, by one route and within the same limits."""
+
+    def __init__(self, limits: Limits, wall: WallOffset, route: Route = DIRECT) -> None:
+        self.limits = limits
+        self.wall = wall
+        self.deadlines = Deadlines()
+        self._route = route
+        self._resolver = Resolver()
+
+    def open(self, origin: Origin) -> Connection:
+        """Connect to the first address that answers. Raises OSError or Ended."""
+        started_ns = now_ns()
+        handshakes = self._route.handshakes(origin)
+        addresses = self._resolver.addresses(*self._route.door(origin))
+        resolved_ns = now_ns()
+        error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
+        for family, _, _, _, address in addresses:
+            # The type beneath socket.socket, whose own layer takes longer than the system calls it stands before.
+            connection = Connection(_socket.socket(family, _KIND), self)
+            try:
+                connection.connect(address)
+                reached_ns = shaken_ns = now_ns()
+                if handshakes:
+                    connection.shake_hands(handshakes)
+                    shaken_ns = now_ns()
+            except (OSError, Ended) as this:
+                connection.close()
+                error = this
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                connection.setup_ns = (resolved_ns - started_ns, reached_ns - resolved_ns, shaken_ns - reached_ns)
+                return connection
+        raise error
+
+
 class Connections:
     """A virtual user's connections: one kept alive for each origin, opened when first used."""
 
-    __slots__ = ("_kept", "_limits", "_resolver", "_route", "_wall")
+    __slots__ = ("_dialer", "_kept")
 
-    def __init__(self, resolver: Resolver, limits: Limits, wall: WallOffset, route: Route = DIRECT) -> None:
+    def __init__(self, dialer: Dialer) -> None:
         self._kept: dict[Origin, Connection] = {}
-        self._resolver = resolver
-        self._limits = limits
-        self._wall = wall
-        self._route = route
+        self._dialer = dialer
 
     def exchange(
         self, origin: Origin, request: bytes, method_is_head: bool = False, want_body: bool = True
@@ -463,7 +483,7 @@ class Connections:
             if connection is not None:
                 connection.close()
             try:
-                connection = Connection.open(origin, self._resolver, self._limits, self._wall, self._route)
+                connection = self._dialer.open(origin)
             except OSError as error:
                 return Failure(error_name(error), "connect", started_ns, 0, now_ns())
             except Ended as ended:

@@ -123,6 +123,9 @@ class Recorder:
         self._requested_ns = array("q")
         self._answers = _Table(8)  # status, written, first byte, last byte, intended, body bytes, endpoint, stamped
         self._finals = _Table(4)  # endpoint, status, written, first byte
+        self._starts = _Table(2)  # started, intended
+        self._ends = _Table(2)  # ended, started
+        self._created: dict[str, array[int]] = {}
         self._counts: dict[tuple[str, int], array[int]] = {}
         self._samples: dict[str, tuple[array[int], array[float]]] = {}
         self.request: Callable[[int], None] = self._requested_ns.append
@@ -178,15 +181,31 @@ class Recorder:
         if len(at) == _FLUSH_ROWS:
             self._flush_samples(name)
 
+    def scenario(self, label: str) -> Callable[[int], None]:
+        """What to call with the instant at which a VU of that scenario is created."""
+        return self._created.setdefault(f"{names.VUSERS_CREATED_BY_NAME}{label}", array("q")).append
+
     def started(self, intended_ns: int) -> None:
         """A VU started, which the plan wanted at `intended_ns`."""
-        lag_ns = now_ns() - intended_ns
-        self.sample(names.START_LAG, lag_ns / 1e6)
-        if lag_ns > _LATE_NS:
-            self.count(names.LATE)
+        table = self._starts
+        table.pack(table.buffer, table.end, now_ns(), intended_ns)
+        table.end += table.row
+        if table.end == table.size:
+            self._flush_starts()
+
+    def completed(self, started_ns: int) -> None:
+        """A VU that started then came to the end of its flow."""
+        table = self._ends
+        table.pack(table.buffer, table.end, now_ns(), started_ns)
+        table.end += table.row
+        if table.end == table.size:
+            self._flush_ends()
 
     def flush(self) -> None:
         """Turn all columns into counters and sketches."""
+        self._flush_created()
+        self._flush_starts()
+        self._flush_ends()
         self._flush_counts()
         self._flush_requests()
         self._flush_answers()
@@ -244,6 +263,31 @@ class Recorder:
             rows = starts == start
             when = wall_ns[rows]
             yield self._bucket(int(start)), rows, int(when.min()), int(when.max())
+
+    def _flush_created(self) -> None:
+        for name, column in self._created.items():
+            at_ns = _taken(column)
+            for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns):
+                bucket.count(name, len(at_ns[rows]), first_ns, last_ns)
+                bucket.count(names.VUSERS_CREATED, len(at_ns[rows]), first_ns, last_ns)
+
+    def _flush_starts(self) -> None:
+        table = self._starts.take()
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 0]):
+            started, intended = table[rows].T
+            lag_ns = started - intended
+            bucket.sample(names.START_LAG, Sketch.of(lag_ns / 1e6), first_ns, last_ns)
+            late = int((lag_ns > _LATE_NS).sum())
+            if late:
+                bucket.count(names.LATE, late, first_ns, last_ns)
+
+    def _flush_ends(self) -> None:
+        table = self._ends.take()
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 0]):
+            ended, started = table[rows].T
+            bucket.count(names.VUSERS_FAILED, 0, first_ns, last_ns)
+            bucket.count(names.VUSERS_COMPLETED, len(ended), first_ns, last_ns)
+            bucket.sample(names.SESSION_LENGTH, Sketch.of((ended - started) / 1e6), first_ns, last_ns)
 
     def _flush_counts(self) -> None:
         for (name, n), column in self._counts.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from loadgen.clock import WallOffset
-from loadgen.exchange import Connections, Exchange, Failure, Limits, Origin, Resolver, Route
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits, Origin, Route
 from loadgen.proxy import ProxyRoute
 from loadgen.script.model import Script
 from loadgen.shared_connections import SharedConnections
@@ -36,9 +36,9 @@ class Transports:
         route: Route = TlsRoute(http.tls)
         if script.proxies:
             route = ProxyRoute(script.proxies, route)
-        resolver = Resolver()
+        dialer = Dialer(limits, wall, route)
         self._tell = tell if script.debug else None
-        self._own: Callable[[], Connections] = lambda: Connections(resolver, limits, wall, route)
+        self._own: Callable[[], Connections] = lambda: Connections(dialer)
         self._pool = http.pool
         self._shared = None if http.pool is None else SharedConnections(http.pool, self._own)
 

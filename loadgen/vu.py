@@ -95,7 +95,7 @@ class Program:
         setting = Setting(script, recorder, rng, calls, agent, write_line, warn, self._note_failed_expectation)
         self._scenarios = [_compile(scenario.flow, setting) for scenario in script.scenarios]
         self._on_error = [[setting.function(name) for name in scenario.on_error] for scenario in script.scenarios]
-        self._created = [f"{names.VUSERS_CREATED_BY_NAME}{scenario.label}" for scenario in script.scenarios]
+        self._created = [recorder.scenario(scenario.label) for scenario in script.scenarios]
         self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
         silent = replace(setting, recorder=_Silent())
         self._before = _compile(script.before, silent)
@@ -105,9 +105,8 @@ class Program:
         """Walk one scenario, picked by weight, to its end in the calling greenlet. Failures are recorded, not raised."""
         recorder = self._recorder
         chosen = bisect(self._weights, self._rng.random() * self._weights[-1]) if len(self._weights) > 1 else 0
-        recorder.count(self._created[chosen])
-        recorder.count(names.VUSERS_CREATED)
         started_ns = now_ns()
+        self._created[chosen](started_ns)
         connections = self._connections()
         vu = Vu(self._variables(self._payloads), connections.exchange, intended_ns, cookies_on=self._cookies_on)
         try:
@@ -118,9 +117,7 @@ class Program:
             recorder.count(names.ERRORS + failed.name)
             recorder.count(names.VUSERS_FAILED)
         else:
-            recorder.count(names.VUSERS_FAILED, 0)
-            recorder.count(names.VUSERS_COMPLETED)
-            recorder.sample(names.SESSION_LENGTH, (now_ns() - started_ns) / 1e6)
+            recorder.completed(started_ns)
         finally:
             connections.close()
 
@@ -166,14 +163,22 @@ class Program:
         rng = self._rng
         for name, value in self._script.variables.items():
             out[name] = (rng.choice(value) if value else UNDEFINED) if isinstance(value, list) else value
-        bits = f"{rng.getrandbits(128):032x}"
-        out["$uuid"] = (
-            f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{'89ab'[int(bits[16], 16) & 3]}{bits[17:20]}-{bits[20:]}"
-        )
+        out["$uuid"] = _uuid4(rng.getrandbits(128))
         return out
 
     def _note_failed_expectation(self) -> None:
         self.expectation_failed = True
+
+
+def _uuid4(bits: int) -> str:
+    """128 random bits as RFC 9562 writes a version 4 UUID; the module `uuid` takes several times as long."""
+    return "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}".format(
+        bits >> 96,
+        bits >> 80 & 0xFFFF,
+        bits >> 64 & 0xFFF,
+        bits >> 48 & 0x3FFF | 0x8000,
+        bits & 0xFFFFFFFFFFFF,
+    )
 
 
 def _compile(steps: Sequence[model.Step], setting: Setting) -> tuple[Action, ...]:

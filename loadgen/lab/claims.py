@@ -203,6 +203,24 @@ def _judge_restart(evidence: Evidence) -> Finding:
     return Finding(measured, REPRODUCED if same else NOT, "every row was there again" if same else "rows are missing")
 
 
+def _judge_limit(evidence: Evidence) -> Finding:
+    runs = {size: evidence.outcomes.get(f"M.pool{size}") for size in (5, 10, 20, 40)}
+    uses = {size: run.memory_use for size, run in runs.items() if run is not None and run.memory_use is not None}
+    use = uses[20]
+    if use.limit_mb is None:
+        return Finding("-", UNMEASURED, "no limit of memory could be set here")
+    held = [size for size, each in uses.items() if not each.oom_kills and each.answers_afterwards]
+    failed = [f"{size} ({_percent(run.failed_share)} failed)" for size, run in runs.items() if run is not None]
+    measured = (
+        f"pools of {', '.join(failed)}; with 20 at most {use.peak_mb or 0:.0f} of {use.limit_mb:.0f} MB, cache included,"
+        f" {use.connections} connections and {use.pss_mb:.0f} MB of PSS, limit met {use.limit_hits} times, {use.oom_kills} killed"
+    )
+    if 20 not in held:
+        return Finding(measured, REPRODUCED, "the kernel killed a process of the database")
+    why = f"nothing was killed with pools of {', '.join(str(size) for size in held)}"
+    return Finding(measured, PARTLY if use.limit_hits else NOT, why)
+
+
 def _rps(run: Outcome) -> float:
     return (run.ab.requests_per_second or 0.0) if run.ab else run.responses / run.wall_s
 
@@ -272,4 +290,19 @@ CLAIMS: tuple[Claim, ...] = (
         "reproduced if both row counts are the same after the restart", ("restart",), _judge_restart,
     ),
 )  # fmt: skip
-"""In the order of printing."""
+"""The sources', in the order of printing."""
+
+MORE_CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "M.twenty", "A", "a database in 512 MB does not hold the nested object's load with pools of 20 on 4 servers",
+        "said, not measured",
+        "reproduced if, under a real limit of 512 MB, the kernel kills a process of the database; partly if the limit is met,"
+        " so that cache has to be given up, but nothing is killed", ("M.pool20",), _judge_limit,
+    ),
+)  # fmt: skip
+"""Those that are judged by experiments which are run by name only."""
+
+
+def claims_on(evidence: Evidence) -> tuple[Claim, ...]:
+    """The sources' claims, and those of groups that were run by name."""
+    return (*CLAIMS, *(claim for claim in MORE_CLAIMS if all(_has(evidence, need) for need in claim.needs)))

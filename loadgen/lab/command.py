@@ -46,8 +46,9 @@ def lab(
 ) -> None:
     """Run the experiments of both source documents and judge their claims.
 
-    Run by --only alone: C, queue and fair under saturation; P, through PgBouncer and direct; M, the database in 512 MB. With --app and --script, your own application is run
-    under each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
+    Groups that only --only runs: C, queue and fair under saturation; P, through PgBouncer and direct; M, the database in
+    512 MB. With --app and --script, your own application is run under each strategy (--strategies null,queue,fair) through
+    the DATABASE_URL that it reads.
     """
     out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if (application is None) != (script is None):
@@ -63,9 +64,7 @@ def lab(
     known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
     try:
         options = Options(
-            experiments=chosen(known, of_sources, _listed(strategies), full=full)
-            if of_sources or not ids
-            else (),
+            experiments=chosen(known, of_sources, _listed(strategies), full=full) if of_sources or not ids else (),
             sizes=FULL if full else BRIEF,
             out=out,
             clicks=clicks,

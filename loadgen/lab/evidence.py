@@ -26,6 +26,26 @@ class Failures:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What a limited database came to under one load."""
+
+    limit_mb: float | None
+    """None where no limit could be set."""
+    peak_mb: float | None
+    """Most at once by the kernel's count, page cache included; None where it does not tell."""
+    limit_hits: int | None
+    """Allocations that met the limit, so that cache had to be given up first."""
+    oom_kills: int | None
+    """Processes killed because there was nothing to give up."""
+    connections: int
+    """Of the servers, at the end of the load."""
+    pss_mb: float
+    """Summed over all processes of the database, with those connections open."""
+    answers_afterwards: bool
+    """Whether the database answered within 30 s of the end of the load."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One experiment, done."""
 
@@ -44,6 +64,10 @@ class Outcome:
     """Rows that were added to the clicks table."""
     unhonoured: tuple[str, ...] = ()
     """Settings that the strategy has no use for."""
+    pgbouncer_cpu_s: float | None = None
+    """None where no PgBouncer was in between."""
+    memory_use: MemoryUse | None = None
+    """Of a database with a limit."""
     partial: bool = False
 
     @property

@@ -8,26 +8,23 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from importlib.resources import as_file, files
 from pathlib import Path
-from urllib.parse import quote
 
 import psycopg2
 
-from db import queries
 from db.binaries import EmbeddedPostgresError
-from db.database import Database
-from db.embedded import EmbeddedPostgres, temporary_postgres
-from db.settings import DatabaseSettings, PoolSettings, SettingError, database_url
+from db.settings import PoolSettings, SettingError
 from db.strategies import unhonoured
 from loadgen.closed import Workload
 from loadgen.console import Console
 from loadgen.environment import environment
 from loadgen.exchange import Origin
-from loadgen.lab import fairness, summary
+from loadgen.lab import fairness, pgbouncer, summary
+from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
 from loadgen.lab.evidence import Evidence, Outcome, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
+from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
 from loadgen.runner import Interrupted, Live, Run, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
@@ -36,10 +33,13 @@ from reports.apachebench import AbReport
 from reports.files import check_writable, write_text
 from reports.html_lab import lab_page
 
-LINKS = 200
-"""How many links the scripts speak of."""
-
 _EXHAUSTING = ("null", "per-request")
+
+_TYPICAL_STATEMENTS = (
+    "SELECT url FROM links WHERE code = 'seed1'",
+    "SELECT jsonb_agg(c) FROM clicks c JOIN links l ON l.id = c.link_id WHERE l.code = 'seed1'",
+)
+"""What a warm connection has done: a key look-up, and an aggregate over one link's clicks."""
 
 
 class LabError(Exception):
@@ -71,21 +71,23 @@ class Lab:
         self._say = say
         self._live = live
         self._evidence = Evidence(environment=environment(), notes=_notes(options))
-        self._url = ""
-        self._monitor_url = ""
-        self._postgres: EmbeddedPostgres | None = None
-        self._seeded = False
+        self._database: LabDatabase
         self._folder = Path()
 
     def run(self) -> Evidence:
         """Everything asked for. Raises LabError for what cannot be started at all."""
+        self._check()
         try:
             self._options.out.mkdir(parents=True, exist_ok=True)
             check_writable(self._options.out / "summary.json")
         except OSError as error:
             raise LabError(f"cannot write into {self._options.out}: {error.strerror or error}") from error
         try:
-            with tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder, self._database():
+            given = self._options.database_url
+            with (
+                tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder,
+                own_database() if given is None else given_database(given) as self._database,
+            ):
                 self._folder = Path(folder)
                 self._know_database()
                 self._all()
@@ -111,55 +113,54 @@ class Lab:
             self._evidence = replace(self._evidence, outcomes={**self._evidence.outcomes, experiment.id: outcome})
             if outcome.partial:
                 raise Interrupted
-            if experiment.id == "A.pool10" and self._postgres is not None:
+            if experiment.id == "A.pool10" and self._database.postgres is not None:
                 self._say("restarting the database and every server")
                 self._evidence = replace(self._evidence, restart=self._restart(experiment))
         if self._options.fairness_rounds:
             self._say(f"{fairness.ID}: 10 connections, a query of 5 ms, more users than connections")
-            for cell in fairness.run(self._url, self._folder, self._options.fairness_rounds, self._live):
+            for cell in fairness.run(self._database.url, self._folder, self._options.fairness_rounds, self._live):
                 self._evidence = replace(self._evidence, fairness=(*self._evidence.fairness, cell))
                 name = f"{fairness.ID}.{cell.strategy}.c{cell.users}"
                 write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
                 write_text(self._options.out / f"{name}.txt", artillery_text.summary_text(cell.report))
-        if self._postgres is not None and any(e.script for e in self._options.experiments):
+        postgres = self._database.postgres
+        if postgres is not None and any(e.script and not e.memory_mb for e in self._options.experiments):
             self._say("measuring memory per connection")
-            self._evidence = replace(
-                self._evidence, memory=measure_memory(self._postgres.pid, self._url, self._typical_statements())
+            memory = measure_memory(postgres.pid, self._database.url, _TYPICAL_STATEMENTS)
+            self._evidence = replace(self._evidence, memory=memory)
+
+    # What is needed, and what is there
+
+    def _check(self) -> None:
+        """Before anything is started or written."""
+        experiments, given = self._options.experiments, self._options.database_url
+        own = [e.id for e in experiments if e.pgbouncer or e.memory_mb]
+        if own and given is not None:
+            raise LabError(f"{own[0]} needs the lab's own database: --database-url cannot be given")
+        sizes = sorted({e.pgbouncer for e in experiments} - {0})
+        if sizes:
+            try:
+                name = pgbouncer.version()
+            except StackError as error:
+                raise LabError(str(error)) from error
+            self._note(
+                f"{name} on the same machine, in transaction mode with SCRAM on both sides: {_or(sizes)} server connections."
             )
 
-    # The database
-
-    @contextlib.contextmanager
-    def _database(self) -> Iterator[None]:
-        if self._options.database_url is None:
-            with temporary_postgres(max_connections=100, shared_buffers="128MB") as self._postgres:
-                self._url, self._monitor_url = self._postgres.url, self._postgres.admin_url
-                yield
-            return
-        url = database_url(self._options.database_url).set(drivername="postgresql")
-        self._monitor_url = url.render_as_string(hide_password=False)
-        schema = f"poolbench_lab_{datetime.now(UTC):%Y%m%d_%H%M%S}"
-        query(self._monitor_url, f"CREATE SCHEMA {schema}")
-        separator = "&" if "?" in self._monitor_url else "?"
-        self._url = f"{self._monitor_url}{separator}options={quote(f'-csearch_path={schema}', safe='')}"
-        try:
-            yield
-        finally:
-            query(self._monitor_url, f"DROP SCHEMA {schema} CASCADE")
-
     def _know_database(self) -> None:
-        shown = dict(query(self._monitor_url, "SELECT name, setting FROM pg_settings WHERE name IN"
+        database = self._database
+        shown = dict(query(database.monitor_url, "SELECT name, setting FROM pg_settings WHERE name IN"
                            " ('server_version', 'max_connections', 'shared_buffers')"))  # fmt: skip
         buffers_mb = int(shown["shared_buffers"]) * 8 // 1024
         text = (
             f"PostgreSQL {shown['server_version']}, max_connections {shown['max_connections']}, "
             f"shared_buffers {buffers_mb} MB"
-            + (", over TCP on loopback with SCRAM passwords" if self._postgres else ", given by its URL")
+            + (", over TCP on loopback with SCRAM passwords" if database.postgres else ", given by its URL")
         )
         self._evidence = replace(self._evidence, environment={**self._evidence.environment, "postgres": text})
 
     def _allowed(self, experiment: Experiment) -> bool:
-        if self._postgres is not None or experiment.strategy not in _EXHAUSTING:
+        if self._database.postgres is not None or experiment.strategy not in _EXHAUSTING:
             return True
         if self._options.confirm(f"{experiment.id} may use up the connections of the given database. Run it?"):
             return True
@@ -168,40 +169,73 @@ class Lab:
 
     # One experiment
 
-    def _servers(self, experiment: Experiment, log: Path) -> Servers:
-        settings = {"DATABASE_URL": self._url, "DB_POOL": experiment.strategy, **experiment.settings}
+    @contextlib.contextmanager
+    def _database_of(self, experiment: Experiment) -> Iterator[LabDatabase]:
+        """The session's, or one of the experiment's own where its memory is limited."""
+        if not experiment.memory_mb:
+            yield self._database
+            return
+        connections = experiment.servers * int(experiment.settings["DB_POOL_SIZE"])
+        with limited_database(experiment.memory_mb, connections, self._note) as database:
+            yield database
+
+    def _servers(self, experiment: Experiment, url: str, log: Path) -> Servers:
+        settings = {"DATABASE_URL": url, "DB_POOL": experiment.strategy, **experiment.settings}
         return Servers(service(), experiment.servers, settings, log)
 
     def _one(self, experiment: Experiment) -> Outcome:
-        log = self._folder / f"{experiment.id}.log"
-        with self._servers(experiment, log) as servers:
+        with contextlib.ExitStack() as entered:
+            database = entered.enter_context(self._database_of(experiment))
+            postgres, bouncer = database.postgres, None
+            if experiment.pgbouncer and postgres is not None:
+                bouncer = entered.enter_context(PgBouncer(postgres, pool_size=experiment.pgbouncer))
+            url = bouncer.url if bouncer else database.url
+            servers = entered.enter_context(self._servers(experiment, url, self._folder / f"{experiment.id}.log"))
             if experiment.script is not None:
-                self._seed(experiment)
-            clicks = self._clicks() if experiment.script else None
-            postgres_pid = self._postgres.pid if self._postgres else None
-            cpu = servers.cpu_s(), cpu_of_tree(postgres_pid) if postgres_pid else None
-            with BackendWatch(self._monitor_url) as watch:
-                started = time.monotonic()
-                run, text = self._load(experiment, servers)
-                wall_s = time.monotonic() - started
-            servers_cpu_s = servers.cpu_s() - cpu[0]
-            database_cpu_s = None if postgres_pid is None else cpu_of_tree(postgres_pid) - (cpu[1] or 0.0)
-            recorded = None if clicks is None else self._clicks() - clicks
-            failures = servers.failures()
-        self._write_report(experiment, run, text)
-        return Outcome(
+                database.seed(experiment, self._options.clicks)
+            outcome, text = self._under_load(experiment, database, bouncer, servers)
+        self._write_report(outcome, text)
+        return outcome
+
+    def _under_load(
+        self, experiment: Experiment, database: LabDatabase, bouncer: PgBouncer | None, servers: Servers
+    ) -> tuple[Outcome, str]:
+        """What came of it, and the report as text."""
+
+        def cpu_s() -> tuple[float, float | None, float | None]:
+            postgres = database.postgres
+            return (
+                servers.cpu_s(),
+                cpu_of_tree(postgres.pid) if postgres else None,
+                bouncer.cpu_s() if bouncer else None,
+            )
+
+        clicks = database.clicks() if experiment.script else None
+        database.watch_memory()
+        before = cpu_s()
+        with BackendWatch(database.monitor_url) as watch:
+            started = time.monotonic()
+            run, text = self._load(experiment, servers)
+            wall_s = time.monotonic() - started
+        after = cpu_s()
+        memory_use = database.memory_use() if experiment.memory_mb else None
+        ended = memory_use is not None and not memory_use.answers_afterwards
+        outcome = Outcome(
             experiment=experiment,
             report=run.report,
             ab=AbReport.of(run.samples) if run.samples is not None else None,
             wall_s=wall_s,
             peak_backends=watch.peak,
-            servers_cpu_s=servers_cpu_s,
-            database_cpu_s=database_cpu_s,
-            failures=failures,
-            clicks_recorded=recorded,
+            servers_cpu_s=after[0] - before[0],
+            database_cpu_s=_grown(before[1], after[1]),
+            pgbouncer_cpu_s=_grown(before[2], after[2]),
+            failures=servers.failures(),
+            clicks_recorded=None if clicks is None or ended else database.clicks() - clicks,
             unhonoured=unhonoured(PoolSettings.from_mapping({"DB_POOL": experiment.strategy, **experiment.settings})),
+            memory_use=memory_use,
             partial=run.signal is not None,
         )
+        return outcome, text
 
     def _load(self, experiment: Experiment, servers: Servers) -> tuple[Run, str]:
         """The run, and its report as text: Artillery's console, or for an ab-like test Artillery's summary."""
@@ -225,49 +259,25 @@ class Lab:
         console.summary(run.report)
         return run, "".join(parts)
 
-    def _seed(self, experiment: Experiment) -> None:
-        """The links of the scripts, and once the clicks that the nested object is made of."""
-        clicks = 0 if self._seeded or experiment.script != "analytics.yml" else self._options.clicks
-        self._seeded = self._seeded or clicks > 0
-        database = Database(DatabaseSettings(database_url(self._url)))
-        with database.connection() as connection:
-            queries.seed_links(connection, LINKS)
-            queries.seed_clicks(connection, LINKS, clicks)
-            queries.analyze(connection)
-        database.close()
-
-    def _clicks(self) -> int:
-        return int(query(self._url, "SELECT count(*) FROM clicks")[0][0])
-
-    def _rows(self) -> tuple[int, int]:
-        return int(query(self._url, "SELECT count(*) FROM links")[0][0]), self._clicks()
-
     def _restart(self, experiment: Experiment) -> Restart:
         """Both had been used; servers started for each experiment are gone by now, so they start anew here."""
-        assert self._postgres is not None  # noqa: S101 - the caller looked
-        before = self._rows()
-        self._postgres.restart()
-        log = self._folder / "restart.log"
-        with self._servers(experiment, log) as servers:
+        database = self._database
+        assert database.postgres is not None  # noqa: S101 - the caller looked
+        before = database.rows()
+        database.postgres.restart()
+        with self._servers(experiment, database.url, self._folder / "restart.log") as servers:
             if not servers.answers("/health"):
                 raise StackError("the servers do not answer after the restart of the database")
-        return Restart(before, self._rows())
-
-    def _typical_statements(self) -> tuple[str, ...]:
-        """What a warm connection has done: a key look-up, and an aggregate over one link's clicks."""
-        return (
-            "SELECT url FROM links WHERE code = 'seed1'",
-            "SELECT jsonb_agg(c) FROM clicks c JOIN links l ON l.id = c.link_id WHERE l.code = 'seed1'",
-        )
+        return Restart(before, database.rows())
 
     # What is written
 
-    def _write_report(self, experiment: Experiment, run: Run, text: str) -> None:
-        out = self._options.out
-        write_text(out / f"{experiment.id}.json", artillery_json.to_json(run.report) + "\n")
-        write_text(out / f"{experiment.id}.txt", text)
-        if run.samples is not None:
-            write_text(out / f"{experiment.id}.ab.txt", apachebench.to_text(AbReport.of(run.samples)))
+    def _write_report(self, outcome: Outcome, text: str) -> None:
+        out, name = self._options.out, outcome.experiment.id
+        write_text(out / f"{name}.json", artillery_json.to_json(outcome.report) + "\n")
+        write_text(out / f"{name}.txt", text)
+        if outcome.ab is not None:
+            write_text(out / f"{name}.ab.txt", apachebench.to_text(outcome.ab))
 
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
@@ -278,7 +288,16 @@ class Lab:
         write_text(out / "index.html", lab_page(summary.to_document(evidence), reports, evidence.environment))
 
     def _note(self, text: str) -> None:
-        self._evidence = replace(self._evidence, notes=(*self._evidence.notes, text))
+        if text not in self._evidence.notes:
+            self._evidence = replace(self._evidence, notes=(*self._evidence.notes, text))
+
+
+def _grown(before: float | None, after: float | None) -> float | None:
+    return None if before is None or after is None else after - before
+
+
+def _or(numbers: Sequence[int]) -> str:
+    return " or ".join(str(number) for number in numbers)
 
 
 def _notes(options: Options) -> tuple[str, ...]:

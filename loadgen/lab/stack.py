@@ -166,16 +166,20 @@ class BackendWatch(threading.Thread):
 
     def __init__(self, monitor_url: str) -> None:
         super().__init__(daemon=True)
+        self._url = monitor_url
         self._connection = connect(monitor_url)
         self._done = threading.Event()
         self.peak = 0
 
     def run(self) -> None:
-        """Until left."""
-        with self._connection.cursor() as cursor:
-            while not self._done.wait(_SAMPLE_EVERY_S):
-                cursor.execute(_COUNT_BACKENDS)
-                self.peak = max(self.peak, cursor.fetchone()[0])
+        """Until left. A server that ends its sessions to recover is asked again until it answers."""
+        while not self._done.wait(_SAMPLE_EVERY_S):
+            with contextlib.suppress(psycopg2.Error):
+                if self._connection.closed:
+                    self._connection = connect(self._url)
+                with self._connection.cursor() as cursor:
+                    cursor.execute(_COUNT_BACKENDS)
+                    self.peak = max(self.peak, cursor.fetchone()[0])
 
     def __enter__(self) -> Self:
         self.start()
@@ -201,6 +205,11 @@ def query(url: str, statement: str, arguments: tuple[Any, ...] = ()) -> list[tup
         return list(cursor.fetchall()) if cursor.description else []
 
 
+def count_backends(monitor_url: str) -> int:
+    """The database's client backends, the asker's own left out."""
+    return int(query(monitor_url, _COUNT_BACKENDS)[0][0])
+
+
 def cpu_of_tree(pid: int) -> float:
     """CPU seconds of a process, its children that have ended, and those that live, with theirs."""
     total = 0.0
@@ -222,7 +231,7 @@ def measure_memory(pid: int, app_url: str, statements: tuple[str, ...], counts: 
     A single backend's PSS would be wrong: the first to touch a buffer pays for it alone.
     """
     with contextlib.ExitStack() as opened:
-        base_mb = sum(private for private, _ in _memory_of_tree(pid))
+        base_mb = sum(private for private, _ in memory_of_tree(pid))
         connections: list[Any] = []
         sums = []
         for count in counts:
@@ -231,7 +240,7 @@ def measure_memory(pid: int, app_url: str, statements: tuple[str, ...], counts: 
                 with connections[-1].cursor() as cursor:
                     for statement in statements:
                         cursor.execute(statement)
-            sums.append(sum(pss for _, pss in _memory_of_tree(pid)))
+            sums.append(sum(pss for _, pss in memory_of_tree(pid)))
         with connections[0].cursor() as cursor:
             cursor.execute("SELECT setting::int FROM pg_settings WHERE name = 'shared_memory_size'")
             shared_mb = float(cursor.fetchone()[0])
@@ -239,7 +248,7 @@ def measure_memory(pid: int, app_url: str, statements: tuple[str, ...], counts: 
     return Memory(slope + _KERNEL_MB_PER_BACKEND, shared_mb, base_mb, counts)
 
 
-def _memory_of_tree(pid: int) -> Iterator[tuple[float, float]]:
+def memory_of_tree(pid: int) -> Iterator[tuple[float, float]]:
     """(private MB, PSS MB) of the postmaster and each child."""
     parent = psutil.Process(pid)
     for process in (parent, *parent.children(recursive=True)):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from loadgen.lab.claims import CLAIMS, UNMEASURED
+from loadgen.lab import groups
+from loadgen.lab.claims import UNMEASURED, claims_on
 from loadgen.lab.evidence import Evidence, Outcome
 from reports import published
 from reports.apachebench import AbReport
@@ -46,6 +48,10 @@ def to_markdown(evidence: Evidence) -> str:
         parts += [f"## {outcome.experiment.id}: {outcome.experiment.title}\n", _one(outcome)]
     if evidence.fairness:
         parts += ["## C.fairness: 10 connections, a query of 5 ms, more users than connections\n", _fairness(evidence)]
+    if of_p := groups.pgbouncer_rows(evidence):
+        parts += [f"## {groups.PGBOUNCER_TITLE}\n", _rows(of_p), groups.PGBOUNCER_NOTE + "\n"]
+    if of_m := groups.memory_rows(evidence):
+        parts += [f"## {groups.MEMORY_TITLE}\n", _rows(of_m), groups.memory_note(evidence) + "\n"]
     gains = list(gain_rows(evidence))
     if gains:
         parts += ["## Source B's table of gains, recomputed\n", _gains(gains)]
@@ -62,7 +68,7 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
         "claims": [
             {"id": c.id, "source": c.source, "claim": c.text, "published": c.published, "criterion": c.criterion,
              "measured": f.measured, "verdict": f.verdict, "why": f.why}
-            for c in CLAIMS
+            for c in claims_on(evidence)
             for f in (c.finding(evidence),)
         ],
         "experiments": {key: _document_of(outcome) for key, outcome in evidence.outcomes.items()},
@@ -76,6 +82,14 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
              "wait_p50_ms": c.wait_ms.quantile(0.5), "wait_p99_ms": c.wait_ms.quantile(0.99), "wait_max_ms": c.wait_ms.max,
              "jain": c.jain, "unserved": c.unserved}
             for c in evidence.fairness
+        ],
+        "groups": [
+            {"title": title, "rows": [dict(row) for row in rows], "note": note}
+            for title, rows, note in (
+                (groups.PGBOUNCER_TITLE, groups.pgbouncer_rows(evidence), groups.PGBOUNCER_NOTE),
+                (groups.MEMORY_TITLE, groups.memory_rows(evidence), groups.memory_note(evidence)),
+            )
+            if rows
         ],
         "memory": None if evidence.memory is None else {
             "per_backend_mb": evidence.memory.per_backend_mb,
@@ -93,7 +107,7 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
 def claim_lines(evidence: Evidence) -> Iterator[str]:
     """One line for each claim that could be judged, for a terminal, and how many could not."""
     unmeasured = 0
-    for claim in CLAIMS:
+    for claim in claims_on(evidence):
         found = claim.finding(evidence)
         if found.verdict == UNMEASURED:
             unmeasured += 1
@@ -174,10 +188,11 @@ def _machine(evidence: Evidence) -> str:
 
 def _claims(evidence: Evidence) -> str:
     rows = []
-    for claim in CLAIMS:
+    claims = claims_on(evidence)
+    for claim in claims:
         found = claim.finding(evidence)
         rows.append((claim.text, claim.published, found.measured, found.verdict, found.why))
-    criteria = "".join(f"- {claim.text}: {claim.criterion}.\n" for claim in CLAIMS)
+    criteria = "".join(f"- {claim.text}: {claim.criterion}.\n" for claim in claims)
     return (
         table(("claim", "published", "measured here", "verdict", "why"), rows)
         + f"\nCriteria, written down before anything was measured:\n\n{criteria}"
@@ -244,6 +259,13 @@ def _fairness(evidence: Evidence) -> str:
     )
 
 
+def _rows(rows: Sequence[groups.Row]) -> str:
+    return table(
+        tuple(rows[0]),
+        [tuple("-" if v is None else v if isinstance(v, str) else f"{v:g}" for v in row.values()) for row in rows],
+    )
+
+
 def _gains(rows: Iterable[tuple[str, str, tuple[float, float], str, tuple[float, float]]]) -> str:
     cells = []
     for users, figure, (old, new), printed, (here_old, here_new) in rows:
@@ -302,6 +324,8 @@ def _document_of(outcome: Outcome) -> dict[str, Any]:
         "servers_cpu_s": outcome.servers_cpu_s,
         "failures": dict(outcome.failures.by_kind),
         "clicks_recorded": outcome.clicks_recorded,
+        "pgbouncer_cpu_s": outcome.pgbouncer_cpu_s,
+        "memory_use": None if outcome.memory_use is None else asdict(outcome.memory_use),
         "figures": [
             {"name": label, "published": was, "measured": now, "ratio": now / was if was and now is not None else None}
             for label, was, now in comparisons(outcome)

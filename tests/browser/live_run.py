@@ -11,7 +11,7 @@ from gevent.pywsgi import WSGIServer
 
 from loadgen.clock import WallOffset
 from loadgen.engine import Engine, Listener, Progress
-from loadgen.exchange import Connections, Limits, Resolver
+from loadgen.exchange import Connections, Dialer, Limits
 from loadgen.health import Watch
 from loadgen.live import LiveServer, snapshot_of
 from loadgen.recorder import Recorder
@@ -45,11 +45,9 @@ def main(seconds):
     server.start()
     script = parse_script([("live.yml", SCRIPT % (server.server_port, seconds))], RunOptions(), lambda _: b"")
     wall, rng = WallOffset(), Random(1)
-    recorder, resolver = Recorder(wall), Resolver()
-    limits = Limits(2_000_000_000, 2_000_000_000)
-    program = Program(
-        script, recorder, lambda: Connections(resolver, limits, wall), rng, agent=agent(), write_line=lambda _: None
-    )
+    recorder = Recorder(wall)
+    dialer = Dialer(Limits(2_000_000_000, 2_000_000_000), wall)
+    program = Program(script, recorder, lambda: Connections(dialer), rng, agent=agent(), write_line=lambda _: None)
     engine = Engine(program, script.phases, recorder, wall, rng)
     watch, latest = Watch(), [Progress(0.0, 0, 0, 0, 0)]
 

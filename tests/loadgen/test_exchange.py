@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
-from loadgen.exchange import Connections, Exchange, Failure, Limits, Origin, Resolver
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits, Origin
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 MS = 1_000_000
@@ -21,7 +21,7 @@ def connections():
     opened = []
 
     def make(response_s=1.0, idle_s=1.0):
-        opened.append(Connections(Resolver(), Limits(int(response_s * 1e9), int(idle_s * 1e9)), WallOffset()))
+        opened.append(Connections(Dialer(Limits(int(response_s * 1e9), int(idle_s * 1e9)), WallOffset())))
         return opened[-1]
 
     yield make

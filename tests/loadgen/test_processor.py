@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from loadgen.clock import WallOffset, now_ns
-from loadgen.exchange import Connections, Limits, Resolver
+from loadgen.exchange import Connections, Dialer, Limits
 from loadgen.processor import ProcessorError, load
 from loadgen.recorder import Recorder
 from loadgen.script.model import ScriptErrors
@@ -24,9 +24,9 @@ class Run:
     def __init__(self, server, source, scenario, users=1, **config):
         script = parsed(source, scenario, target=server.url, **config)
         wall, self.warnings = WallOffset(), []
-        recorder, resolver = Recorder(wall), Resolver()
+        recorder, dialer = Recorder(wall), Dialer(Limits(), wall)
         program = Program(
-            script, recorder, lambda: Connections(resolver, Limits(), wall), Random(1),
+            script, recorder, lambda: Connections(dialer), Random(1),
             agent="me/1", write_line=lambda _: None, warn=self.warnings.append,
         )  # fmt: skip
         for _ in range(users):
@@ -251,8 +251,8 @@ def test_the_example_shortens_and_follows_three_links_a_user(serve, ok_answer):
     options = RunOptions(target=server.url, directory=str(EXAMPLES))
     script = parse_script([("checkout.yml", text)], options, lambda path: Path(path).read_bytes())
     wall = WallOffset()
-    recorder, resolver = Recorder(wall), Resolver()
-    program = Program(script, recorder, lambda: Connections(resolver, Limits(), wall), Random(1), agent="me",
+    recorder, dialer = Recorder(wall), Dialer(Limits(), wall)
+    program = Program(script, recorder, lambda: Connections(dialer), Random(1), agent="me",
                       write_line=lambda _: None)  # fmt: skip
     program.start_vu(now_ns())
     counters = recorder.report().aggregate.counters

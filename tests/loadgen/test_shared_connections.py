@@ -7,7 +7,7 @@ import gevent
 import pytest
 
 from loadgen.clock import WallOffset
-from loadgen.exchange import Connections, Failure, Limits, Origin, Resolver
+from loadgen.exchange import Connections, Dialer, Failure, Limits, Origin
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.shared_connections import SharedConnections
 from loadgen.transports import Transports
@@ -33,8 +33,8 @@ def share():
     made = []
 
     def make(limit):
-        resolver, wall = Resolver(), WallOffset()
-        made.append(SharedConnections(limit, lambda: Connections(resolver, Limits(), wall)))
+        dialer = Dialer(Limits(), WallOffset())
+        made.append(SharedConnections(limit, lambda: Connections(dialer)))
         return made[-1]
 
     yield make

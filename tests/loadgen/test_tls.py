@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset
-from loadgen.exchange import Connections, Exchange, Failure, Limits, Origin, Resolver, Route
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits, Origin, Route
 from loadgen.proxy import ProxyError, ProxyRoute
 from loadgen.script.model import TlsSettings
 from loadgen.tls import TlsRoute, client_context
@@ -93,7 +93,7 @@ def connect(tls):
     def make(route=None, **settings):
         settings = {"ca": tls.ca_file.read_bytes(), **settings}
         route = TlsRoute(TlsSettings(**settings)) if route is None else route
-        opened.append(Connections(Resolver(), Limits(int(1e9), int(1e9)), WallOffset(), route))
+        opened.append(Connections(Dialer(Limits(int(1e9), int(1e9)), WallOffset(), route)))
         return opened[-1]
 
     yield make
@@ -254,7 +254,7 @@ def test_ipv6_hosts(serve_tls, connect):
 
 
 def test_plain_connections_refuse_https():
-    link = Connections(Resolver(), Limits(), WallOffset())
+    link = Connections(Dialer(Limits(), WallOffset()))
     assert link.exchange(Origin("https", "127.0.0.1", 1), GET).name == "ERR_INVALID_PROTOCOL"
 
 

@@ -12,7 +12,7 @@ import pytest
 from gevent.server import StreamServer
 
 from loadgen.clock import WallOffset, now_ns
-from loadgen.exchange import Connections, Limits, Resolver
+from loadgen.exchange import Connections, Dialer, Limits
 from loadgen.recorder import Recorder
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu import Program, jittered, rounds
@@ -85,14 +85,14 @@ class Walk:
         text = json.dumps({"config": {"target": target.url, **(config or {})}, "scenarios": [{"flow": flow}], **script})
         self.lines = []
         wall = WallOffset()
-        recorder, resolver = Recorder(wall), Resolver()
-        limits = Limits(int(timeout_s * 1e9), int(8e9))
+        recorder = Recorder(wall)
+        dialer = Dialer(Limits(int(timeout_s * 1e9), int(8e9)), wall)
         read_file = (lambda _: payload) if payload else _no_file
         parsed = parse_script([("s.json", text)], RunOptions(directory="/w"), read_file, Random(seed))
         self.program = Program(
             parsed,
             recorder,
-            lambda: Connections(resolver, limits, wall),
+            lambda: Connections(dialer),
             Random(seed),
             agent="me/1",
             write_line=self.lines.append,

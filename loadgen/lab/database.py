@@ -1,0 +1,132 @@
+"""The database under test: whose it is, what is put into it, and what can be asked of it from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+import psutil
+import psycopg2
+
+from db import queries
+from db.database import Database
+from db.embedded import EmbeddedPostgres, temporary_postgres
+from db.settings import DatabaseSettings, database_url
+from loadgen.lab.evidence import MemoryUse
+from loadgen.lab.experiments import Experiment
+from loadgen.lab.memory_limit import Counts, MemoryLimit, NoMemoryLimit
+from loadgen.lab.stack import count_backends, memory_of_tree, query
+
+LINKS = 200
+"""How many links the scripts speak of."""
+
+_RECOVERY_PATIENCE_S = 30.0
+
+
+class LabDatabase:
+    """One database. `postgres` is None where it was given by its URL."""
+
+    def __init__(
+        self, url: str, monitor_url: str, postgres: EmbeddedPostgres | None = None, limit: MemoryLimit | None = None
+    ) -> None:
+        self.url = url
+        """For the servers."""
+        self.monitor_url = monitor_url
+        """For those who watch: may use the reserved connections."""
+        self.postgres = postgres
+        self._limit = limit
+        self._before = Counts(0, 0)
+        self._has_clicks = False
+
+    def seed(self, experiment: Experiment, clicks: int) -> None:
+        """The links of the scripts, and once the clicks that the nested object is made of."""
+        clicks = 0 if self._has_clicks or experiment.script != "analytics.yml" else clicks
+        self._has_clicks = self._has_clicks or clicks > 0
+        database = Database(DatabaseSettings(database_url(self.url)))
+        with database.connection() as connection:
+            queries.seed_links(connection, LINKS)
+            queries.seed_clicks(connection, LINKS, clicks)
+            queries.analyze(connection)
+        database.close()
+
+    def clicks(self) -> int:
+        """Rows of clicks."""
+        return int(query(self.url, "SELECT count(*) FROM clicks")[0][0])
+
+    def rows(self) -> tuple[int, int]:
+        """Links and clicks."""
+        return int(query(self.url, "SELECT count(*) FROM links")[0][0]), self.clicks()
+
+    def watch_memory(self) -> None:
+        """What `memory_use` tells begins here."""
+        if self._limit is not None:
+            self._limit.forget_peak()
+            self._before = self._limit.counts()
+
+    def memory_use(self) -> MemoryUse:
+        """Of an embedded database since `watch_memory`, once it answers again if it does not."""
+        assert self.postgres is not None  # noqa: S101 - others are not limited
+        answers = self._answers_again()
+        counts = self._limit.counts() if self._limit else None
+        return MemoryUse(
+            limit_mb=self._limit.limit_mb if self._limit else None,
+            peak_mb=self._limit.peak_mb() if self._limit else None,
+            limit_hits=None if counts is None else counts.limit_hits - self._before.limit_hits,
+            oom_kills=None if counts is None else counts.oom_kills - self._before.oom_kills,
+            connections=count_backends(self.monitor_url) if answers else 0,
+            pss_mb=sum(pss for _, pss in memory_of_tree(self.postgres.pid)) if answers else 0.0,
+            answers_afterwards=answers,
+        )
+
+    def _answers_again(self) -> bool:
+        """After a kill, the server ends all sessions and recovers; whether it did, within 30 s."""
+        assert self.postgres is not None  # noqa: S101 - as above
+        deadline = time.monotonic() + _RECOVERY_PATIENCE_S
+        while time.monotonic() < deadline and psutil.pid_exists(self.postgres.pid):
+            with contextlib.suppress(psycopg2.Error):
+                query(self.monitor_url, "SELECT 1")
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@contextlib.contextmanager
+def own_database() -> Iterator[LabDatabase]:
+    """An embedded PostgreSQL, gone afterwards. Raises EmbeddedPostgresError."""
+    with temporary_postgres(max_connections=100, shared_buffers="128MB") as postgres:
+        yield LabDatabase(postgres.url, postgres.admin_url, postgres)
+
+
+@contextlib.contextmanager
+def limited_database(limit_mb: int, connections: int, tell: Callable[[str], None]) -> Iterator[LabDatabase]:
+    """As `own_database`, in so much memory, with room for so many connections. `tell` gets a sentence on the limit.
+
+    max_connections is raised where needed, so that the memory is what ends first. Raises EmbeddedPostgresError.
+    """
+    with contextlib.ExitStack() as entered:
+        limit: MemoryLimit | None = None
+        try:
+            limit = entered.enter_context(MemoryLimit(limit_mb))
+            tell(f"The database of group M had {limit_mb} MB, cache included, by a control group of the kernel.")
+        except NoMemoryLimit as reason:
+            tell(f"Group M was run WITHOUT a limit of memory, which cannot be set here: {reason}.")
+        started = temporary_postgres(max_connections=max(100, connections + 20), shared_buffers="128MB")
+        with limit.inside() if limit else contextlib.nullcontext():
+            postgres = entered.enter_context(started)
+        yield LabDatabase(postgres.url, postgres.admin_url, postgres, limit)
+
+
+@contextlib.contextmanager
+def given_database(text: str) -> Iterator[LabDatabase]:
+    """A schema of our own in the database of that URL, dropped afterwards. Raises ValueError, psycopg2.Error."""
+    monitor_url = database_url(text).set(drivername="postgresql").render_as_string(hide_password=False)
+    schema = f"poolbench_lab_{datetime.now(UTC):%Y%m%d_%H%M%S}"
+    query(monitor_url, f"CREATE SCHEMA {schema}")
+    separator = "&" if "?" in monitor_url else "?"
+    try:
+        yield LabDatabase(f"{monitor_url}{separator}options={quote(f'-csearch_path={schema}', safe='')}", monitor_url)
+    finally:
+        query(monitor_url, f"DROP SCHEMA {schema} CASCADE")

@@ -1,0 +1,163 @@
+"""What a report tells of how a service borrows connections: how often, for how long, and what opening one costs.
+
+All of it comes from the Server-Timing entries `pool`, `connect`, `db` and `total`, whose sketches our reports keep. An
+answer without a loan in it (a timeout, a full queue) has a `db` of 0.000 ms, and one that needed no new connection a
+`connect` of 0.000 ms: zeros are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports import names
+from reports.model import Report, ReportError
+from reports.sketch import Sketch
+
+POOL, CONNECT, DB, TOTAL = (f"{names.SERVER}{entry}" for entry in ("pool", "connect", "db", "total"))
+
+_FEW = 200
+_PERIODS_TO_JUDGE_BY = 6
+_Z_95 = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A measured workload."""
+
+    rate_per_s: float
+    """Requests for a connection per second, at all servers together."""
+    arrival_variation: float
+    """Of the time between two: variance over mean squared. 1 where the report does not speak against Poisson."""
+    holds: Sketch
+    """ms from having a connection to giving it back."""
+    connects: Sketch | None
+    """ms to open one; None where none was opened."""
+    own_s: float
+    """Mean time that a request takes the service beside the database: a pass of its event loop. 0 where not known."""
+    waits: Sketch
+    """ms, as measured."""
+    doubts: tuple[str, ...] = ()
+    """A sentence on each thing that makes predictions from it doubtful."""
+
+
+def workload(report: Report) -> Workload:
+    """Raises ReportError where the report has no sketches of Server-Timing, no loans or no duration."""
+    sketches = report.aggregate.sketches
+    missing = [name for name in (POOL, DB) if name not in sketches]
+    if missing:
+        raise ReportError(
+            f"no sketch of {missing[0]}: a plan needs a JSON report of loadgen, of a service with Server-Timing"
+        )
+    waits, holds = sketches[POOL], _positive(sketches[DB])
+    if not holds.count:
+        raise ReportError("no connection was lent in this run")
+    span_s = _span_s(report)
+    if span_s <= 0:
+        raise ReportError("the run was too short to tell a rate")
+    connects = _positive(sketches[CONNECT]) if CONNECT in sketches else None
+    variation, doubt = _arrival_variation(report)
+    return Workload(
+        rate_per_s=waits.count / span_s,
+        arrival_variation=variation,
+        holds=holds,
+        connects=connects if connects and connects.count else None,
+        own_s=_own_s(report),
+        waits=waits,
+        doubts=(*doubt, *_doubts(report, holds)),
+    )
+
+
+def draw_s(sketch: Sketch, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """So many samples, in s, of the positive values (ms) that a sketch holds: even within a bin, the mean kept exactly."""
+    bins = sketch.positive
+    gamma = (1 + sketch.relative_accuracy) / (1 - sketch.relative_accuracy)
+    chosen = rng.choice(len(bins.counts), count, p=bins.counts / bins.total)
+    upper = gamma ** (bins.offset + chosen.astype(np.float64))
+    samples = np.clip(upper * (1 - rng.random(count) * (1 - 1 / gamma)), sketch.min, sketch.max)
+    kept: NDArray[np.float64] = samples * (sketch.mean / _mean_of_bins(sketch)) / 1000
+    return kept
+
+
+def variation(sketch: Sketch) -> float:
+    """Variance over mean squared of the positive values of a sketch, within a few percent."""
+    bins = sketch.positive
+    values = _middles(sketch)
+    mean = float(np.average(values, weights=bins.counts))
+    return float(np.average((values - mean) ** 2, weights=bins.counts)) / mean**2
+
+
+def _middles(sketch: Sketch) -> NDArray[np.float64]:
+    gamma = (1 + sketch.relative_accuracy) / (1 - sketch.relative_accuracy)
+    upper = gamma ** (sketch.positive.offset + np.arange(len(sketch.positive.counts), dtype=np.float64))
+    middles: NDArray[np.float64] = np.clip(upper * (1 + 1 / gamma) / 2, sketch.min, sketch.max)
+    return middles
+
+
+def _mean_of_bins(sketch: Sketch) -> float:
+    return float(np.average(_middles(sketch), weights=sketch.positive.counts))
+
+
+def _positive(sketch: Sketch) -> Sketch:
+    """Without its zeros."""
+    gamma = (1 + sketch.relative_accuracy) / (1 - sketch.relative_accuracy)
+    least = sketch.min if sketch.min > 0 else gamma ** (sketch.positive.offset - 1)
+    return Sketch(sketch.positive, Sketch.of([]).negative, 0, least, sketch.max, sketch.sum, sketch.relative_accuracy)
+
+
+def _span_s(report: Report) -> float:
+    """From the first request to the last."""
+    rates = [period.rates.get(names.REQUEST_RATE) for period in (*report.periods, report.aggregate)]
+    firsts = [rate.first_ms for rate in rates if rate is not None and rate.first_ms is not None]
+    lasts = [rate.last_ms for rate in rates if rate is not None and rate.last_ms is not None]
+    first = min(firsts, default=report.aggregate.first_counter_ms)
+    last = max(lasts, default=report.aggregate.last_counter_ms)
+    return 0.0 if first is None or last is None else (last - first) / 1000
+
+
+def _own_s(report: Report) -> float:
+    sketches = report.aggregate.sketches
+    if TOTAL not in sketches or not sketches[TOTAL].count:
+        return 0.0
+    inside = sum(sketches[name].mean for name in (POOL, CONNECT, DB) if name in sketches and sketches[name].count)
+    return max(0.0, sketches[TOTAL].mean - inside) / 1000
+
+
+def _arrival_variation(report: Report) -> tuple[float, tuple[str, ...]]:
+    """By the index of dispersion of the requests in each whole period, variance over mean, which for long periods is that
+    of the distances (Cox and Lewis, The Statistical Analysis of Series of Events, 1966, section 4.5).
+
+    Poisson unless a chi-square test on the level of 95 % speaks against it; a rate that varies more than that has changed,
+    which is no law of arrivals.
+    """
+    counts = np.array([period.counters.get(names.REQUESTS, 0) for period in report.periods[1:-1]], np.float64)
+    degrees = len(counts) - 1
+    if len(counts) < _PERIODS_TO_JUDGE_BY or not counts.mean():
+        return 1.0, ()
+    dispersion = float(counts.var(ddof=1) / counts.mean())
+    low, high = (
+        max(0.0, 1 - 2 / (9 * degrees) + z * sqrt(2 / (9 * degrees))) ** 3 for z in (-_Z_95, _Z_95)
+    )  # the quantiles of chi-square over its degrees of freedom, by Wilson and Hilferty
+    if dispersion < low:
+        return dispersion, ()
+    if dispersion > high:
+        per_s = counts / 10
+        return 1.0, (
+            f"the rate changed during the run, from {per_s.min():.4g} to {per_s.max():.4g} requests/s: the mean is used "
+            "(--rate gives another)",
+        )
+    return 1.0, ()
+
+
+def _doubts(report: Report, holds: Sketch) -> tuple[str, ...]:
+    said = []
+    if report.extras is not None and report.extras.model == "closed":
+        said.append("a closed run: its rate is what its users reached, not what arrives (--rate gives another)")
+    if report.extras is not None and report.extras.partial:
+        said.append("the run is partial")
+    if holds.count < _FEW:
+        said.append(f"only {holds.count} loans were measured: the long holds are hardly known")
+    return tuple(said)

@@ -1,0 +1,324 @@
+"""A discrete-event simulation of servers that borrow database connections from their pools. Pure: numbers in, numbers out.
+
+The model. A request arrives at one of S servers, at random, and asks that server's pool for a connection. If one is idle it
+has it at once; if fewer than size + overflow are open it opens one, which costs the connecting; else it waits, unless
+`max_waiting` wait already: then it is shed. Who has waited for `timeout_s` gives up. Who has a connection holds it for the
+time that the request brings along, and gives it back: to the first who waits, or to the idle ones, or, where `size` are
+idle, it is closed.
+
+fifo     a returned connection belongs to the first waiter from that instant on; the waiter runs `wake_s` later
+barging  a returned connection lies there for `wake_s`, until the first waiter runs; whoever asks in between has it, and the
+         waiter goes back to the end of the queue (SQLAlchemy's QueuePool under gevent)
+
+The database has C cores, and a hold keeps a core busy for a share f of its time. While n holds are under way and n f > C,
+all of them go on at C / (n f) of their speed: processor sharing (Kleinrock, Queueing Systems II, 1976, section 4.4). A part
+of a hold that needs no core slows down with the rest, which is what a closed network of C cores and n holds does on average
+once the cores are busy all the time: they finish C / f holds' worth of work per second, however many are under way.
+Connecting is work as a hold is, so a storm of connects slows itself down.
+
+Times are in seconds. Everything random is drawn from numpy's PCG64 by a seed: the same seed gives the same outcome.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import inf
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+HandOver = Literal["fifo", "barging"]
+
+SERVED, TIMED_OUT, SHED = range(3)
+"""What became of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """The servers, their pools and the database. Raises ValueError for one that cannot be."""
+
+    servers: int = 1
+    size: int = 10
+    """Connections that each server's pool keeps."""
+    max_overflow: int = 0
+    """Connections beyond, closed on return; -1: no limit."""
+    timeout_s: float = inf
+    """Longest wait."""
+    max_waiting: int | None = None
+    """How many may wait at each server; None: no limit."""
+    hand_over: HandOver = "fifo"
+    wake_s: float = 0.0
+    """From a return until the waiter runs: a pass of the event loop."""
+    db_cores: float = inf
+    db_share: float = 1.0
+    """The share of a hold in which it keeps a core of the database busy."""
+    cold: bool = False
+    """Start without a single open connection, as after a deployment."""
+
+    def __post_init__(self) -> None:
+        if self.servers < 1 or self.size < 0 or self.limit < 1:
+            raise ValueError(f"{self.servers} servers with {self.size} + {self.max_overflow} connections serve nobody")
+        if not (self.timeout_s >= 0 and self.wake_s >= 0 and self.db_cores > 0 and 0 <= self.db_share <= 1):
+            raise ValueError("times must not be negative, cores more than 0, and a share between 0 and 1")
+
+    @property
+    def limit(self) -> float:
+        """Connections that each server may have open."""
+        return inf if self.max_overflow < 0 else self.size + self.max_overflow
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Where the requests are that have arrived: the other four add up to the first."""
+
+    arrived: int
+    served: int
+    timed_out: int
+    shed: int
+    in_flight: int
+    """Waiting, connecting or holding."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What became of each request, in order of arrival. All requests ran to their end."""
+
+    arrangement: Arrangement
+    arrived_s: Floats
+    granted_s: Floats
+    """When the wait ended; for those who timed out, when they gave up; for those shed, when they came."""
+    ended_s: Floats
+    """When the connection was given back; for the others as `granted_s`."""
+    fates: NDArray[np.uint8]
+
+    @property
+    def span_s(self) -> float:
+        """From the start to the last arrival: the time for which there was load."""
+        return float(self.arrived_s[-1])
+
+    @property
+    def waits_s(self) -> Floats:
+        """Waits of those that were served, connecting not included."""
+        served = self.fates == SERVED
+        waits: Floats = self.granted_s[served] - self.arrived_s[served]
+        return waits
+
+    @property
+    def throughput_per_s(self) -> float:
+        """Connections given back while there was load, per second."""
+        return self.counts(self.span_s).served / self.span_s
+
+    @property
+    def utilisation(self) -> float:
+        """Share of all connections that may be open, on average over the time of load, that are lent or being opened."""
+        busy_s = np.minimum(self.ended_s, self.span_s) - np.minimum(self.granted_s, self.span_s)
+        return float(busy_s.sum()) / self.span_s / (self.arrangement.servers * self.arrangement.limit)
+
+    def share(self, fate: int) -> float:
+        """Share of all requests that ended so."""
+        return float(np.mean(self.fates == fate))
+
+    def wait_quantile_s(self, q: float) -> float:
+        """Of `waits_s`, by rank q * (count - 1), as sketches give it; nan where nobody was served."""
+        waits = self.waits_s
+        return float(np.quantile(waits, q, method="lower")) if len(waits) else float("nan")
+
+    def counts(self, at_s: float = inf) -> Counts:
+        """Where the requests are at that instant."""
+        here = self.arrived_s <= at_s
+        over = self.ended_s <= at_s
+        ended = [int(np.count_nonzero(over & (self.fates == fate))) for fate in (SERVED, TIMED_OUT, SHED)]
+        return Counts(int(np.count_nonzero(here)), *ended, in_flight=int(np.count_nonzero(here & ~over)))
+
+
+def arrivals(rate_per_s: float, count: int, rng: np.random.Generator, variation: float = 1.0) -> Floats:
+    """Instants of so many arrivals whose distances follow a gamma law.
+
+    `variation`: variance of the distances over their mean squared: 1 is Poisson, 0 a steady beat, more than 1 comes in bursts.
+    """
+    if variation == 0:
+        return np.cumsum(np.full(count, 1 / rate_per_s))
+    return np.cumsum(rng.gamma(1 / variation, variation / rate_per_s, count))
+
+
+def renewal(gaps_s: ArrayLike, count: int, rng: np.random.Generator) -> Floats:
+    """Instants of so many arrivals whose distances are drawn from a sample of distances."""
+    return np.cumsum(rng.choice(np.asarray(gaps_s, np.float64), count))
+
+
+def simulate(
+    arrangement: Arrangement, arrived_s: Floats, holds_s: Floats, connects_s: ArrayLike = 0.0, seed: int = 0
+) -> Outcome:
+    """Run every request to its end.
+
+    `arrived_s`: instants, in order. `holds_s`, `connects_s`: what each request would hold for, and connecting would cost it,
+    with the database's cores to itself. `seed`: of the choice of servers. Raises ValueError where lengths differ, instants
+    go back, or a time is negative.
+    """
+    connects = np.broadcast_to(np.asarray(connects_s, np.float64), arrived_s.shape)
+    if not len(arrived_s) or holds_s.shape != arrived_s.shape:
+        raise ValueError(f"{len(arrived_s)} arrivals and {len(holds_s)} holds")
+    if min(arrived_s[0], holds_s.min(), connects.min(), np.diff(arrived_s).min(initial=0.0)) < 0:
+        raise ValueError("instants must be in order, and no time negative")
+    course = _Course(arrangement, arrived_s.tolist(), holds_s.tolist(), connects.tolist())
+    rng = np.random.default_rng(seed)
+    course.run(rng.integers(arrangement.servers, size=len(arrived_s)).tolist())
+    return Outcome(
+        arrangement,
+        arrived_s,
+        np.array(course.granted_s),
+        np.array(course.ended_s),
+        np.frombuffer(course.fates, np.uint8),
+    )
+
+
+class _Database:
+    """Processor sharing. `work_s` is what each hold under way since the start would have got done: the clock of the heap."""
+
+    __slots__ = ("busy", "full_at", "now_s", "work_s")
+
+    def __init__(self, full_at: float) -> None:
+        self.full_at = full_at  # holds under way that keep all cores busy
+        self.now_s = self.work_s = 0.0
+        self.busy: list[tuple[float, int]] = []  # (work_s at its end, request)
+
+    def next_end_s(self) -> float:
+        if not self.busy:
+            return inf
+        left_s, number = self.busy[0][0] - self.work_s, len(self.busy)
+        return self.now_s + (left_s * number / self.full_at if number > self.full_at else left_s)
+
+    def advance(self, to_s: float) -> None:
+        """At most to the next end."""
+        passed_s, number = to_s - self.now_s, len(self.busy)
+        self.work_s += passed_s * self.full_at / number if number > self.full_at else passed_s
+        self.now_s = to_s
+
+    def finish(self, at_s: float) -> int:
+        """The request whose end it is."""
+        self.now_s = at_s
+        self.work_s, request = heappop(self.busy)
+        return request
+
+    def begin(self, request: int, work_s: float) -> None:
+        heappush(self.busy, (self.work_s + work_s, request))
+
+
+class _Pool:
+    """One server's connections. Under fifo there are idle ones only while nobody waits."""
+
+    __slots__ = ("idle", "opened", "queue")
+
+    def __init__(self, opened: int) -> None:
+        self.idle = self.opened = opened
+        self.queue: deque[int] = deque()  # some of them may have given up: they leave when they are looked at
+
+
+class _Course:
+    """One simulation under way. Between two calls of its methods everything that is due has happened."""
+
+    def __init__(
+        self, arrangement: Arrangement, arrived_s: list[float], holds_s: list[float], connects_s: list[float]
+    ) -> None:
+        self._arrived_s, self._holds_s, self._connects_s = arrived_s, holds_s, connects_s
+        self._size, self._limit = arrangement.size, arrangement.limit
+        self._timeout_s, self._wake_s = arrangement.timeout_s, arrangement.wake_s
+        self._max_waiting = inf if arrangement.max_waiting is None else arrangement.max_waiting
+        self._is_fifo = arrangement.hand_over == "fifo"
+        share = arrangement.db_share
+        self._database = _Database(arrangement.db_cores / share if share else inf)
+        self._pools = [_Pool(0 if arrangement.cold else arrangement.size) for _ in range(arrangement.servers)]
+        self._pool_of: list[_Pool] = []
+        self._woken: deque[tuple[float, int]] = deque()  # (when it runs, waiter) of barging, in order of time
+        self.granted_s = list(arrived_s)
+        self.ended_s = list(arrived_s)
+        self.fates = bytearray(len(arrived_s))
+
+    def run(self, servers: list[int]) -> None:
+        """`servers`: which each request comes to."""
+        self._pool_of = [self._pools[server] for server in servers]
+        catch_up, ask = self._catch_up, self._ask
+        for request, at_s in enumerate(self._arrived_s):
+            catch_up(at_s)
+            ask(request, at_s)
+        catch_up(inf)
+
+    def _catch_up(self, until_s: float) -> None:
+        """Let happen what is due by then."""
+        database, woken = self._database, self._woken
+        while True:
+            end_s = database.next_end_s()
+            if woken and woken[0][0] < end_s and woken[0][0] <= until_s:
+                at_s, waiter = woken.popleft()
+                database.advance(at_s)
+                self._wake(waiter, at_s)
+            elif end_s <= until_s and end_s < inf:
+                self._give_back(database.finish(end_s), end_s)
+            else:
+                break
+        if until_s < inf:
+            database.advance(until_s)
+
+    def _ask(self, request: int, now_s: float) -> None:
+        pool = self._pool_of[request]
+        if pool.idle:
+            pool.idle -= 1
+            self._database.begin(request, self._holds_s[request])
+        elif pool.opened < self._limit:
+            pool.opened += 1
+            self._database.begin(request, self._connects_s[request] + self._holds_s[request])
+        elif len(pool.queue) < self._max_waiting or self._waiting(pool, now_s) < self._max_waiting:
+            pool.queue.append(request)
+        else:
+            self.fates[request] = SHED
+
+    def _waiting(self, pool: _Pool, now_s: float) -> int:
+        """How many wait, those left out who have given up."""
+        latest_s = now_s - self._timeout_s
+        if self._is_fifo:  # who came first gives up first
+            while pool.queue and self._arrived_s[pool.queue[0]] <= latest_s:
+                self._give_up(pool.queue.popleft())
+        else:
+            for waiter in [waiter for waiter in pool.queue if self._arrived_s[waiter] <= latest_s]:
+                pool.queue.remove(waiter)
+                self._give_up(waiter)
+        return len(pool.queue)
+
+    def _give_up(self, waiter: int) -> None:
+        self.granted_s[waiter] = self.ended_s[waiter] = self._arrived_s[waiter] + self._timeout_s
+        self.fates[waiter] = TIMED_OUT
+
+    def _give_back(self, request: int, now_s: float) -> None:
+        self.ended_s[request] = now_s
+        pool, latest_s = self._pool_of[request], now_s - self._timeout_s
+        while pool.queue:
+            waiter = pool.queue.popleft()
+            if self._arrived_s[waiter] <= latest_s:
+                self._give_up(waiter)
+            elif self._is_fifo:
+                self.granted_s[waiter] = now_s + self._wake_s
+                self._database.begin(waiter, self._wake_s + self._holds_s[waiter])
+                return
+            else:
+                self._woken.append((now_s + self._wake_s, waiter))
+                break
+        if pool.idle < self._size:
+            pool.idle += 1
+        else:
+            pool.opened -= 1
+
+    def _wake(self, waiter: int, now_s: float) -> None:
+        """A waiter of a barging pool runs: what it was woken for may be gone."""
+        pool = self._pool_of[waiter]
+        if pool.idle:
+            pool.idle -= 1
+            self.granted_s[waiter] = now_s
+            self._database.begin(waiter, self._holds_s[waiter])
+        elif self._arrived_s[waiter] + self._timeout_s <= now_s:
+            self._give_up(waiter)
+        else:
+            pool.queue.append(waiter)
