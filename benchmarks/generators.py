@@ -145,6 +145,18 @@ def artillery(script: Callable[[float], dict[str, Any]]) -> Generator:
 # Peers with a closed workload
 
 
+def bare(mode: str, requests_per_s: int) -> Generator:
+    """The floor (bare.py): a gevent loop that measures and nothing else."""
+
+    def measure(url: str, seconds: float) -> Measured:
+        requests = int(requests_per_s * seconds)
+        address = url.removeprefix("http://")
+        ran = run_pinned([PYTHON, "-m", "benchmarks.bare", mode, address, str(USERS), str(requests)])
+        return Measured(*json.loads(_last_line(ran)))
+
+    return measure
+
+
 def wrk(url: str, seconds: float) -> Measured:
     """wrk, one thread."""
     ran = run_pinned([which("wrk"), "-t1", f"-c{USERS}", f"-d{max(1, round(seconds))}s", f"{url}/"])
@@ -244,6 +256,7 @@ def workloads() -> dict[str, Workload]:
             f"{USERS} users looping one GET, keep-alive",
             {
                 "poolbench": ours(lambda s: looped(GET, max(1, int(1200 * s)))),
+                "bare gevent loop": bare("keepalive", 50_000),
                 "wrk": wrk,
                 "ab -k": ab("-k"),
                 "autocannon": autocannon,
@@ -253,9 +266,10 @@ def workloads() -> dict[str, Workload]:
             },
         ),
         "connections": Workload(
-            "a new user and connection per request: ours is asked for 6,000 a second (compare by CPU), ab goes as fast as it can",
+            "a new user and connection per request: ours is asked for 20,000 a second: more than it can, and said so",
             {
-                "poolbench": ours(lambda s: arriving(6000, s)),
+                "poolbench": ours(lambda s: arriving(20_000, s / 2)),
+                "bare gevent loop": bare("connections", 10_000),
                 "ab": ab(),
                 "Artillery": artillery(lambda s: arriving(1500, s)),
             },

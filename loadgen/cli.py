@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from loadgen.lab.command import lab
+from loadgen.sizing.plan import plan
 from reports.cli import BadInput, diff, report
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def cli() -> None:
 cli.add_command(diff)
 cli.add_command(report)
 cli.add_command(lab)
+cli.add_command(plan)
 
 
 @cli.command()

@@ -37,6 +37,7 @@ IDLE_CLOSE_NS = 4_000_000_000
 _PROBE_AFTER_NS = 1_000_000  # an idle connection is looked at for the peer's close before it is used again
 _ONE_SEGMENT_BYTES = 1400  # what is sent in one piece is never held back (Nagle)
 _FIRST_READ_BYTES = 4096
+_SMALL_READ_BYTES = 960  # where the answer before was a small one: a piece of memory of that size is had more quickly
 _READ_BYTES = 65536
 _READ, _WRITE = 1, 2
 _NEVER_NS = 1 << 62
@@ -185,7 +186,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_deadline_ns", "_deadlines", "_fires_ns", "_head_limit_ns", "_io", "_limits", "_recvmsg", "_resume", "_send",
+        "_deadline_ns", "_deadlines", "_fires_ns", "_head_limit_ns", "_io", "_limits", "_recvmsg", "_resume", "_room", "_send",
         "_sock", "_switch", "_undelayed", "_waiting", "_wall", "last_used_ns", "over", "setup_ns", "usable",
     )  # fmt: skip
 
@@ -202,6 +203,7 @@ class Connection:
         self._switch = hub.switch
         self._io = hub.loop.io(sock.fileno(), _READ)
         self._resume: Callable[[bool], Any] = getcurrent().switch
+        self._room = _FIRST_READ_BYTES
         self._fires_ns = _NEVER_NS
         self._deadline_ns = 0
         self._waiting = self._undelayed = False
@@ -247,8 +249,6 @@ class Connection:
         idle_ns = at_ns - self.last_used_ns
         if not self.usable or idle_ns > IDLE_CLOSE_NS:
             return False
-        if idle_ns < _PROBE_AFTER_NS:
-            return True
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -304,15 +304,27 @@ class Connection:
 
         Raises OSError, Ended.
         """
-        recvmsg = self._recvmsg
+        recvmsg, io, switch = self._recvmsg, self._io, self._switch
+        self._deadline_ns = deadline_ns = written_ns + self._head_limit_ns
+        if self._fires_ns > deadline_ns:
+            self._fires_ns = deadline_ns
+            self._deadlines.watch(self, deadline_ns)
         while True:
-            if not self._wait(written_ns + self._head_limit_ns):
+            io.start(self._resume, True)  # as `_wait`, written out: every exchange comes by here
+            self._waiting = True
+            try:
+                ready = switch()
+            finally:
+                self._waiting = False
+                io.stop()
+            if not ready:
                 raise Ended("ETIMEDOUT" if self._head_limit_ns == self._limits.response_ns else "ERR_SOCKET_TIMEOUT")
             try:
-                data, stamps, _, _ = recvmsg(_FIRST_READ_BYTES, _STAMP_ROOM)
+                data, stamps, _, _ = recvmsg(self._room, _STAMP_ROOM)
             except BlockingIOError:
                 continue
             read_ns = now_ns()
+            self._room = _SMALL_READ_BYTES if len(data) < _SMALL_READ_BYTES else _FIRST_READ_BYTES
             if stamps:
                 seconds, nanoseconds = _unpack_stamp(stamps[0][2])
                 stamp_ns = seconds * 1_000_000_000 + nanoseconds - self._wall.wall_ns
@@ -478,7 +490,11 @@ class Connections:
         """One exchange with the origin, over its kept connection or a new one."""
         started_ns = connected_ns = now_ns()
         connection = self._kept.get(origin)
-        reused = connection is not None and connection.fresh_enough(started_ns)
+        reused = (
+            connection is not None
+            and connection.usable
+            and (started_ns - connection.last_used_ns < _PROBE_AFTER_NS or connection.fresh_enough(started_ns))
+        )
         if not reused:
             if connection is not None:
                 connection.close()

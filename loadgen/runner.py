@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +24,7 @@ from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.transports import Transports
 from loadgen.vu import Program
-from loadgen.workers import Crew, Link, at_most
+from loadgen.workers import Crew, ForkedCrew, Job, Link, Work, at_most
 from reports.apachebench import AbReport, AbSamples
 from reports.model import Extras, Period, Report, aggregate
 
@@ -43,6 +43,9 @@ class Underway:
     stop: Callable[[], None]
     """As an interrupt: once, and users finish; twice, and it is over."""
 
+
+Elsewhere = Callable[[Job, WallOffset, Callable[[str], None]], Crew[Any]]
+"""Makes workers that are not forked from this process, of (the job, this process's wall clock, what takes their lines)."""
 
 Observer = Callable[[Underway], AbstractContextManager[Any]]
 """Entered when the run begins, left when its last user has ended. Raises ObserverError on entering, or does not raise."""
@@ -135,15 +138,30 @@ def run_script(
     *,
     workers: int = 1,
     observers: Sequence[Observer] = (),
+    elsewhere: Elsewhere | None = None,
 ) -> Run:
     """An open run to its end, or to a signal. `show` gets it before the `after` section is run. Raises SectionFailed.
 
-    `workers`: processes that share the plan; fewer where a phase's `maxVusers` is less.
+    `workers`: processes that share the plan; fewer where a phase's `maxVusers` is less. `elsewhere`: makes the workers that
+    do it in their place; raises CrewError.
     """
     wall = WallOffset()
     with closing(Transports(script, wall, _tell)) as transports, undisturbed():
         course = _Course(script, console, live, wall, transports, Random(seed), observers)
-        return course.run(at_most(workers, script.phases), show)
+        return course.run(at_most(workers, script.phases), elsewhere, show)
+
+
+@contextmanager
+def generator(job: Job, wall: WallOffset, stamps: WallOffset) -> Iterator[tuple[Recorder, Work]]:
+    """What carries out a part of another process's run in this one, compiled: where it files, and what does it.
+
+    `wall` gives the report's epoch time, `stamps` that of this machine's kernel.
+    """
+    with closing(Transports(job.script, stamps, _tell)) as transports, undisturbed():
+        silent = Console(lambda _: None, quiet=True)
+        course = _Course(job.script, silent, lambda _: None, wall, transports, Random(0), ())
+        course.plan_seed = job.plan_seed
+        yield course.recorder, course.work
 
 
 def _tell(text: str) -> None:
@@ -165,13 +183,13 @@ class _Course:
     ) -> None:
         self._script, self._console, self._live = script, console, live
         self._wall, self._transports, self._observers = wall, transports, observers
-        self._recorder = Recorder(wall)
+        self.recorder = Recorder(wall)
         self._trouble: Counter[str] = Counter()
-        self._plan_seed = rng.getrandbits(64)  # of its own, so that workers draw the same plan whatever users draw
+        self.plan_seed = rng.getrandbits(64)  # of its own, so that workers draw the same plan whatever users draw
         self._write_line = console.line
         self._program = Program(
             script,
-            self._recorder,
+            self.recorder,
             transports,
             rng,
             agent=agent(),
@@ -179,12 +197,17 @@ class _Course:
             warn=lambda message: self._trouble.update((message,)),
         )
 
-    def run(self, workers: int, show: Callable[[Run], None] | None) -> Run:
-        """The whole. Raises SectionFailed."""
+    def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[Run], None] | None) -> Run:
+        """The whole. Raises SectionFailed, CrewError."""
         error = self._program.run_before()
         if error is not None:
             raise SectionFailed("before", error)
-        run = self._alone() if workers == 1 else self._together(workers)
+        if elsewhere is not None:
+            run = self._together(elsewhere(self._job(), self._wall, self._console.line))
+        elif workers > 1:
+            run = self._together(ForkedCrew(workers, self.work, self.recorder, self._wall, self._console.line))
+        else:
+            run = self._alone()
         if show is not None:
             show(run)
         error = self._program.run_after()
@@ -196,7 +219,7 @@ class _Course:
         self._write_line(text)
 
     def _alone(self) -> Run:
-        watch, recorder, console = Watch(), self._recorder, self._console
+        watch, recorder, console = Watch(), self.recorder, self._console
         engine = self._engine(Share())
         with ExitStack() as observed, stopping(engine.stop) as signals:
             underway = Underway(lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop)
@@ -208,9 +231,12 @@ class _Course:
         report = recorder.report(extras(watch, recorder, "open", partial=engine.interrupted, warnings=said))
         return Run(report, signals[0] if signals else None, expectation_failed=self._program.expectation_failed)
 
-    def _together(self, workers: int) -> Run:
+    def _job(self) -> Job:
+        script = replace(self._script, before=(), after=(), built_ins=self._program.known)
+        return Job(script, self.plan_seed)
+
+    def _together(self, crew: Crew[Any]) -> Run:
         console = self._console
-        crew = Crew(workers, self._work, self._recorder, self._wall, console.line)
         with ExitStack() as observed, stopping(crew.stop) as signals:
             underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop)
 
@@ -234,23 +260,23 @@ class _Course:
             lost=crew.lost(),
         )
 
-    def _work(self, share: Share, link: Link, started_ns: int) -> dict[str, Any]:
-        """In a worker."""
+    def work(self, share: Share, link: Link, started_ns: int) -> dict[str, Any]:
+        """In a worker: its share, to the end."""
         self._write_line = link.line
-        self._program.take_share(share.index, share.of, f"{self._plan_seed}/{share.index}")
+        self._program.take_share(share.index, share.of, f"{self.plan_seed}/{share.index}")
         self._transports.take_share(share.part)
         watch, engine = Watch(), self._engine(share)
         with stopping(engine.stop):
             engine.run(Listener(tick=_both(watch.sample, link.tick)), started_ns)
         return {
-            "figures": watch.figures(self._recorder),
+            "figures": watch.figures(self.recorder),
             "expectation_failed": self._program.expectation_failed,
             "trouble": dict(self._trouble),
         }
 
     def _engine(self, share: Share) -> Engine:
-        plan = Random(self._plan_seed)
-        return Engine(self._program, self._script.phases, self._recorder, self._wall, plan, share)
+        plan = Random(self.plan_seed)
+        return Engine(self._program, self._script.phases, self.recorder, self._wall, plan, share)
 
 
 def _both(first: Callable[[], None], then: Live) -> Live:

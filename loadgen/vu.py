@@ -132,6 +132,11 @@ class Program:
         self._rng.seed(seed)
         self._payloads = [variables_of(payload, self._rng, index, of) for payload in self._script.payloads]
 
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """What every user knows before its own row and variables: the built-ins, and what `before` left."""
+        return self._known
+
     def run_before(self) -> str | None:
         """Run the `before` section; its variables are given to every user. The error's name where it failed."""
         return self._run_section(self._before)
@@ -172,12 +177,9 @@ class Program:
 
 def _uuid4(bits: int) -> str:
     """128 random bits as RFC 9562 writes a version 4 UUID; the module `uuid` takes several times as long."""
-    return "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}".format(
-        bits >> 96,
-        bits >> 80 & 0xFFFF,
-        bits >> 64 & 0xFFF,
-        bits >> 48 & 0x3FFF | 0x8000,
-        bits & 0xFFFFFFFFFFFF,
+    return (
+        f"{bits >> 96:08x}-{bits >> 80 & 0xFFFF:04x}-4{bits >> 64 & 0xFFF:03x}"
+        f"-{bits >> 48 & 0x3FFF | 0x8000:04x}-{bits & 0xFFFFFFFFFFFF:012x}"
     )
 
 
@@ -301,7 +303,11 @@ def _loop_counted(step: model.Loop, actions: tuple[Action, ...], count: int) -> 
         for _ in range(count):
             for each in actions:
                 each(vu)
-            _count_on(variables, index_name)
+            index = variables.get(index_name)
+            if type(index) is int:
+                variables[index_name] = index + 1
+            else:
+                _count_on(variables, index_name)
 
     return act
 

@@ -7,7 +7,7 @@ nothing: counters add up, sketches and rates merge exactly, and of a worker that
 run goes on without it. Workers end with their parent (PR_SET_PDEATHSIG), and leave signals to it (a process group each).
 
 On the pipe: one letter, the length of what follows (4 bytes, network order), then a JSON report (P), progress (T), a line
-for stdout (L) or the end with what `work` returned (E).
+for stdout (L) or the end with what `work` returned (E). Workers on other machines (`loadgen.distributed`) send the same.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import signal
 import struct
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any, NoReturn
+from dataclasses import asdict, dataclass
+from typing import Any, Generic, NoReturn, TypeVar
 
 import gevent
 import gevent.os
@@ -33,7 +34,7 @@ from loadgen.clock import Alarm, WallOffset, now_ns
 from loadgen.engine import Listener, Progress, Share
 from loadgen.recorder import Recorder
 from loadgen.schedule import spans
-from loadgen.script.model import Phase
+from loadgen.script.model import Phase, Script
 from reports.artillery_json import from_json, to_json
 from reports.merge import merge_periods
 from reports.model import PERIOD_MS, Period, Report
@@ -47,6 +48,19 @@ _LAST_WAIT_S = 2.0
 _PR_SET_PDEATHSIG = 1
 _DEFECT = 70  # sysexits.h: internal software error
 _NO_PROGRESS = Progress(0.0, 0, 0, 0, 0)
+
+
+class CrewError(Exception):
+    """The workers that a run was to have cannot be had; nothing was sent. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all workers of a run must know; with a `Share` it is everything."""
+
+    script: Script
+    """Its built-ins include what its `before` section left."""
+    plan_seed: int
 
 
 class Link:
@@ -81,7 +95,7 @@ class Link:
 
     def _send(self, kind: bytes, content: bytes) -> None:
         with self._gate:
-            rest = memoryview(_HEAD.pack(kind, len(content)) + content)
+            rest = memoryview(message(kind, content))
             while rest:
                 rest = rest[gevent.os.nb_write(self._descriptor, rest) :]
 
@@ -91,55 +105,74 @@ Work = Callable[[Share, Link, int], dict[str, Any]]
 
 
 @dataclass(slots=True)
-class _Worker:
+class Worker:
+    """What is known of a worker where the run was started."""
+
     share: Share
-    pid: int
-    descriptor: int
     progress: Progress = _NO_PROGRESS
     told_ms: int = 0
     """Epoch: all that happened until then has arrived."""
     result: dict[str, Any] | None = None
     lost: str | None = None
+    """What became of it."""
 
     @property
     def running(self) -> bool:
+        """Whether more may come from it."""
         return self.result is None and self.lost is None
 
+    @property
+    def label(self) -> str:
+        """What to call it."""
+        return f"worker {self.share.index + 1} of {self.share.of}"
 
-@dataclass(slots=True)
-class Crew:
-    """The parent's side: starts workers, listens to them, and merges. `totals` and `progress` may be asked at any time."""
 
-    count: int
-    work: Work
-    recorder: Recorder
-    """The workers' own, once forked; nothing is filed in it here."""
-    wall: WallOffset
-    write_line: Callable[[str], None]
-    _workers: list[_Worker] = field(default_factory=list)
-    _periods: dict[int, Period] = field(default_factory=dict)
-    _shown: set[int] = field(default_factory=set)
-    _interrupts: int = 0
-    _started_ns: int = 0
+AnyWorker = TypeVar("AnyWorker", bound=Worker)
+
+
+class Crew(ABC, Generic[AnyWorker]):
+    """The side that started the run: has workers started, listens to them, and merges. May be asked at any time."""
+
+    def __init__(self, count: int, wall: WallOffset, write_line: Callable[[str], None]) -> None:
+        self.count = count
+        self._wall = wall
+        self._write_line = write_line
+        self._workers: list[AnyWorker] = []
+        self._periods: dict[int, Period] = {}
+        self._shown: set[int] = set()
+        self._interrupts = 0
+        self._started_ns = 0
+
+    @abstractmethod
+    def _launch(self) -> None:
+        """Have all workers started, and say when the plan begins (`_started_ns`). Raises CrewError."""
+
+    @abstractmethod
+    def _attend(self, worker: AnyWorker, listener: Listener) -> None:
+        """`_take` what a worker says, until it has ended or is lost."""
+
+    @abstractmethod
+    def _pass_interrupt(self) -> None:
+        """Tell all workers of the interrupt that has just been counted."""
+
+    @abstractmethod
+    def _end_all(self) -> None:
+        """Whatever made the run end: no worker is left behind."""
 
     def run(self, phases: Sequence[Phase], listener: Listener, started: Callable[[], None] = lambda: None) -> None:
-        """Block until the last worker has ended or is lost. `started` is called once all are forked."""
-        started_ns = self._started_ns = now_ns() + _START_AFTER_NS * (1 + self.count)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for index in range(self.count):
-            self._workers.append(self._fork(Share(index, self.count), started_ns))
-        readers = [gevent.spawn(self._read, worker, listener) for worker in self._workers]
-        announcer = gevent.spawn(self._announce, phases, listener)
-        ticker = gevent.spawn(self._tick, listener)
+        """Block until the last worker has ended or is lost. `started` is called once all have been started."""
+        announcer = ticker = None
         try:
+            self._launch()
+            readers = [gevent.spawn(self._attend, worker, listener) for worker in self._workers]
+            announcer = gevent.spawn(self._announce, phases, listener)
+            ticker = gevent.spawn(self._tick, listener)
             started()
             gevent.joinall(readers, raise_error=True)
             if not self._interrupts and any(worker.lost is None for worker in self._workers):
                 announcer.join()  # the same instant; who is a little sooner does not matter
         finally:
-            announcer.kill()
-            ticker.kill()
+            gevent.killall([greenlet for greenlet in (announcer, ticker) if greenlet is not None])
             self._end_all()
         for period in self._over(None):
             listener.period(period)
@@ -147,12 +180,7 @@ class Crew:
     def stop(self) -> None:
         """Pass an interrupt on: the first ends arrivals, the second everything."""
         self._interrupts += 1
-        for worker in self._workers:
-            if worker.running:
-                with suppress(ProcessLookupError):
-                    os.kill(worker.pid, signal.SIGINT)
-        if self._interrupts > 1:
-            gevent.spawn_later(_LAST_WAIT_S, self._kill_all)
+        self._pass_interrupt()
 
     @property
     def interrupted(self) -> bool:
@@ -177,7 +205,7 @@ class Crew:
 
     def progress(self) -> Progress:
         """Of all workers together."""
-        elapsed_s = max(0.0, (now_ns() - self._started_ns) / 1e9)
+        elapsed_s = max(0.0, (now_ns() - self._started_ns) / 1e9) if self._started_ns else 0.0
         known = [worker.progress for worker in self._workers]
         active = sum(w.progress.active_vus for w in self._workers if w.running)
         return Progress(
@@ -188,54 +216,9 @@ class Crew:
             sum(p.errors for p in known),
         )
 
-    def _fork(self, share: Share, started_ns: int) -> _Worker:
-        read_end, write_end = os.pipe()
-        with suppress(OSError):  # room for what a worker sends in a second, so that it need not wait
-            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        parent = os.getpid()
-        pid = gevent.os.fork_gevent()  # unlike `fork`, it leaves waiting for the child to us
-        if not pid:
-            os.close(read_end)
-            for worker in self._workers:
-                os.close(worker.descriptor)
-            self._be_worker(share, write_end, started_ns, parent)
-        os.close(write_end)
-        gevent.os.make_nonblocking(read_end)
-        return _Worker(share, pid, read_end)
-
-    def _be_worker(self, share: Share, descriptor: int, started_ns: int, parent: int) -> NoReturn:
-        """The rest of a worker's life."""
-        code = _DEFECT
-        try:
-            os.setpgid(0, 0)
-            _end_with(parent)
-            self.wall.measure()
-            link = Link(descriptor, self.recorder, self.wall)
-            link.end(self.work(share, link, started_ns))
-            code = 0
-        except BrokenPipeError:  # the parent is gone
-            code = 0
-        except BaseException:  # noqa: BLE001 - nothing of the parent's may go on in this process
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-
-    def _read(self, worker: _Worker, listener: Listener) -> None:
-        try:
-            for kind, content in _messages(worker.descriptor):
-                self._take(worker, kind, content, listener)
-        finally:
-            os.close(worker.descriptor)
-        status = 0
-        with suppress(ChildProcessError):  # somebody else's handler of SIGCHLD was first
-            _, status = os.waitpid(worker.pid, 0)
-        if worker.result is None:
-            worker.lost = self._loss(worker, os.waitstatus_to_exitcode(status))
-
-    def _take(self, worker: _Worker, kind: bytes, content: bytes, listener: Listener) -> None:
+    def _take(self, worker: AnyWorker, kind: bytes, content: bytes, listener: Listener) -> None:
         if kind == b"L":
-            self.write_line(content.decode("utf-8", "surrogatepass"))
+            self._write_line(content.decode("utf-8", "surrogatepass"))
         elif kind == b"P":
             for period in from_json(content.decode()).periods:
                 known = self._periods.get(period.start_ms)
@@ -256,10 +239,9 @@ class Crew:
                 self._shown.add(start)
                 yield self._periods[start]
 
-    def _loss(self, worker: _Worker, code: int) -> str:
-        cause = f"was killed by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
+    def _lose(self, worker: AnyWorker, cause: str) -> None:
         after_s = max(0.0, (now_ns() - self._started_ns) / 1e9)
-        return f"worker {worker.share.index + 1} of {self.count} {cause} after {after_s:.1f} s: its part is missing from there on"
+        worker.lost = f"{worker.label} {cause} after {after_s:.1f} s: its part is missing from there on"
 
     def _announce(self, phases: Sequence[Phase], listener: Listener) -> None:
         alarm = Alarm()
@@ -277,8 +259,86 @@ class Crew:
     def _tick(self, listener: Listener) -> None:
         while True:
             gevent.sleep(1.0)
-            self.wall.measure()
+            self._wall.measure()
             listener.tick(self.progress())
+
+
+@dataclass(slots=True)
+class _Forked(Worker):
+    pid: int = 0
+    descriptor: int = -1
+
+
+class ForkedCrew(Crew[_Forked]):
+    """Workers that are forked from this process, each with what it has compiled: `recorder` and all that `work` needs."""
+
+    def __init__(
+        self, count: int, work: Work, recorder: Recorder, wall: WallOffset, write_line: Callable[[str], None]
+    ) -> None:
+        """`recorder` is the workers' own, once forked; nothing is filed in it here."""
+        super().__init__(count, wall, write_line)
+        self._work = work
+        self._recorder = recorder
+
+    def _launch(self) -> None:
+        self._started_ns = now_ns() + _START_AFTER_NS * (1 + self.count)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for index in range(self.count):
+            self._workers.append(self._fork(Share(index, self.count), self._started_ns))
+
+    def _pass_interrupt(self) -> None:
+        for worker in self._workers:
+            if worker.running:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGINT)
+        if self._interrupts > 1:
+            gevent.spawn_later(_LAST_WAIT_S, self._kill_all)
+
+    def _fork(self, share: Share, started_ns: int) -> _Forked:
+        read_end, write_end = os.pipe()
+        with suppress(OSError):  # room for what a worker sends in a second, so that it need not wait
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        parent = os.getpid()
+        pid = gevent.os.fork_gevent()  # unlike `fork`, it leaves waiting for the child to us
+        if not pid:
+            os.close(read_end)
+            for worker in self._workers:
+                os.close(worker.descriptor)
+            self._be_worker(share, write_end, started_ns, parent)
+        os.close(write_end)
+        gevent.os.make_nonblocking(read_end)
+        return _Forked(share, pid=pid, descriptor=read_end)
+
+    def _be_worker(self, share: Share, descriptor: int, started_ns: int, parent: int) -> NoReturn:
+        """The rest of a worker's life."""
+        code = _DEFECT
+        try:
+            os.setpgid(0, 0)
+            end_with(parent)
+            self._wall.measure()
+            link = Link(descriptor, self._recorder, self._wall)
+            link.end(self._work(share, link, started_ns))
+            code = 0
+        except BrokenPipeError:  # the parent is gone
+            code = 0
+        except BaseException:  # noqa: BLE001 - nothing of the parent's may go on in this process
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _attend(self, worker: _Forked, listener: Listener) -> None:
+        try:
+            for kind, content in messages(worker.descriptor):
+                self._take(worker, kind, content, listener)
+        finally:
+            os.close(worker.descriptor)
+        status = 0
+        with suppress(ChildProcessError):  # somebody else's handler of SIGCHLD was first
+            _, status = os.waitpid(worker.pid, 0)
+        if worker.result is None:
+            self._lose(worker, exit_text(os.waitstatus_to_exitcode(status)))
 
     def _kill_all(self) -> None:
         for worker in self._workers:
@@ -295,22 +355,38 @@ class Crew:
                 os.waitpid(worker.pid, 0)
 
 
-def _messages(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) until the other end is closed; what is left of half a message is of no use."""
+def message(kind: bytes, content: bytes) -> bytes:
+    """As it goes down a pipe; `kind` is one letter."""
+    return _HEAD.pack(kind, len(content)) + content
+
+
+def messages(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) of what comes up a non-blocking pipe until its other end is closed; half a message is of no use."""
     pending = bytearray()
     while data := gevent.os.nb_read(descriptor, _READ_BYTES):
         pending += data
-        while len(pending) >= _HEAD.size:
-            kind, length = _HEAD.unpack_from(pending)
-            end = _HEAD.size + length
-            if len(pending) < end:
-                break
-            yield kind, bytes(pending[_HEAD.size : end])
-            del pending[:end]
+        yield from parted(pending)
 
 
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends (Linux)."""
+def parted(pending: bytearray) -> Iterator[tuple[bytes, bytes]]:
+    """(kind, content) of the whole messages that a buffer begins with; they are taken out of it."""
+    while len(pending) >= _HEAD.size:
+        kind, length = _HEAD.unpack_from(pending)
+        end = _HEAD.size + length
+        if len(pending) < end:
+            break
+        content = bytes(pending[_HEAD.size : end])
+        del pending[:end]
+        yield kind, content
+
+
+def exit_text(code: int) -> str:
+    """What became of a process that ended with this code (negative: of a signal)."""
+    return f"was killed by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends (Linux). Raises BrokenPipeError where it has ended already."""
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "prctl"):
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
