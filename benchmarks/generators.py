@@ -268,8 +268,8 @@ def workloads() -> dict[str, Workload]:
         "connections": Workload(
             "a new user and connection per request: ours is asked for 20,000 a second: more than it can, and said so",
             {
-                "poolbench": ours(lambda s: arriving(20_000, s / 2)),
-                "bare gevent loop": bare("connections", 10_000),
+                "poolbench": ours(lambda s: arriving(20_000, s / 4)),
+                "bare gevent loop": bare("connections", 5_000),
                 "ab": ab(),
                 "Artillery": artillery(lambda s: arriving(1500, s)),
             },

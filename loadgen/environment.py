@@ -16,16 +16,20 @@ def version() -> str:
     return metadata.version("poolbench")
 
 
-def environment() -> dict[str, Any]:
-    """CPU, memory, kernel, Python and package versions of this machine. Reads /proc where there is one."""
-    return {
+def environment(script: str = "") -> dict[str, Any]:
+    """CPU, memory, kernel, Python and package versions of this machine, and the script that was run on it, if there was one.
+
+    Reads /proc where there is one.
+    """
+    found = {
         "cpu": _first_field("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _installed(name))},
+        "packages": {name: version for name in _PACKAGES if (version := _installed(name))},
     }
+    return found | {"script": script} if script else found
 
 
 def _installed(package: str) -> str | None:

@@ -228,7 +228,9 @@ class _Course:
             tick = _both(watch.sample, self._live)
             engine.run(Listener(console.phase_started, console.phase_completed, console.period, tick))
         said = _told(self._trouble)
-        report = recorder.report(extras(watch, recorder, "open", partial=engine.interrupted, warnings=said))
+        report = recorder.report(
+            extras(watch, recorder, "open", partial=engine.interrupted, warnings=said, script=self._script.source)
+        )
         return Run(report, signals[0] if signals else None, expectation_failed=self._program.expectation_failed)
 
     def _job(self) -> Job:
@@ -252,7 +254,7 @@ class _Course:
             self._trouble.update(result["trouble"])
         warnings = (*crew.lost(), *_told(self._trouble), *doubts)
         partial = crew.interrupted or bool(crew.lost())
-        beyond = Extras(version(), "open", partial, environment(), figures, warnings)
+        beyond = Extras(version(), "open", partial, environment(self._script.source), figures, warnings)
         return Run(
             Report.of(periods, beyond),
             signals[0] if signals else None,
@@ -304,6 +306,7 @@ def extras(
     partial: bool,
     ab: dict[str, Any] | None = None,
     warnings: Sequence[str] = (),
+    script: str = "",
 ) -> Extras:
     """What the report says beyond Artillery's document. `warnings`: besides those about the generator."""
     health, doubts = watch.health(recorder)
@@ -311,7 +314,7 @@ def extras(
         tool_version=version(),
         model=model,
         partial=partial,
-        environment=environment(),
+        environment=environment(script),
         generator=health,
         warnings=(*warnings, *doubts),
         ab=ab,

@@ -13,7 +13,17 @@ import click
 if TYPE_CHECKING:
     from reports.diff import Diff
     from reports.gates import Outcome
+    from reports.html_page import ReportJs
     from reports.model import Report
+
+_REPORT_JS = click.option(
+    "--report-js",
+    "js",
+    type=click.Choice(["inline", "shared", "none"]),
+    default="inline",
+    show_default=True,
+    help="Of an HTML page: the chart library in it, beside it (one for many pages), or static charts without any script.",
+)
 
 
 class BadInput(click.ClickException):
@@ -29,6 +39,7 @@ class BadInput(click.ClickException):
 @click.option("--new", "news", multiple=True, metavar="REPORT", help="A run of the new side; repeatable.")
 @click.option("--fail-on", "rules", multiple=True, metavar="RULE", help="Exit 1 where this holds; repeatable.")
 @click.option("--format", "style", type=click.Choice(["text", "markdown", "json", "html"]), help="Default: text.")
+@_REPORT_JS
 @click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
 def diff(
     old: str | None,
@@ -37,6 +48,7 @@ def diff(
     news: tuple[str, ...],
     rules: tuple[str, ...],
     style: str | None,
+    js: ReportJs,
     output: str | None,
 ) -> None:
     """Compare two reports, or several runs a side, and say what got better or worse beyond chance.
@@ -61,7 +73,8 @@ def diff(
         found = compare_runs(*([report for _, report in side] for side in runs))
         outcomes = [gate.check(found) for gate in gates]
         chosen = style or _style_of(output, ("markdown", "json", "html")) or "text"
-        _write(_diff_text(found, outcomes, [*runs[0], *runs[1]], chosen, colour=output is None and _colour()), output)
+        text = _diff_text(found, outcomes, [*runs[0], *runs[1]], chosen, js, colour=output is None and _colour())
+        _write(text, output, shared_js=chosen == "html" and js == "shared")
     except (ReportError, WriteError) as error:
         raise BadInput(str(error)) from None
     if chosen in ("json", "html") or output is not None:
@@ -80,8 +93,9 @@ def diff(
     help="Default: by the ending of the output's name, else text.",
 )
 @click.option("--periods", is_flag=True, help="With text and csv: the periods too.")
+@_REPORT_JS
 @click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
-def report(files: tuple[str, ...], style: str | None, periods: bool, output: str | None) -> None:
+def report(files: tuple[str, ...], style: str | None, periods: bool, js: ReportJs, output: str | None) -> None:
     """Show a saved report, or several merged into one: by default as Artillery's console summary.
 
     Merging is exact; it needs the sketches that our own reports carry.
@@ -94,7 +108,8 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
         merged = merge([_load(name) for name in files])
         chosen = style or _style_of(output, ("json", "markdown", "csv", "html")) or _usual_style(merged)
         label = ", ".join(Path(name).name for name in files)
-        _write(_report_text(merged, label, chosen, periods, colour=output is None and _colour()), output)
+        text = _report_text(merged, label, chosen, periods, js, colour=output is None and _colour())
+        _write(text, output, shared_js=chosen == "html" and js == "shared")
     except (ReportError, WriteError) as error:
         raise BadInput(str(error)) from None
 
@@ -111,9 +126,15 @@ def _load(spec: str) -> Report:
         gc.enable()
 
 
-def _write(text: str, output: str | None) -> None:
+def _write(text: str, output: str | None, *, shared_js: bool = False) -> None:
     from reports.files import write_text
 
+    if shared_js:
+        from reports.html_page import SHARED_JS, plotly_js
+
+        if output is None:
+            raise click.UsageError("--report-js shared needs -o: the library is written beside the page")
+        write_text(str(Path(output).with_name(SHARED_JS)), plotly_js())
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -132,14 +153,14 @@ def _style_of(output: str | None, known: tuple[str, ...]) -> str | None:
 
 
 def _diff_text(
-    found: Diff, outcomes: list[Outcome], reports: list[tuple[str, Report]], style: str, *, colour: bool
+    found: Diff, outcomes: list[Outcome], reports: list[tuple[str, Report]], style: str, js: ReportJs, *, colour: bool
 ) -> str:
     from reports import diff_text
 
     if style == "html":
         from reports.html_page import to_html
 
-        return to_html(reports, found, title="Comparison of load tests")
+        return to_html(reports, found, title="Comparison of load tests", js=js)
     if style == "json":
         return diff_text.to_json(found, outcomes)
     if style == "markdown":
@@ -154,14 +175,14 @@ def _usual_style(shown: Report) -> str:
     return "ab" if bare and shown.extras is not None and shown.extras.ab is not None else "text"
 
 
-def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour: bool) -> str:
+def _report_text(shown: Report, label: str, style: str, periods: bool, js: ReportJs, *, colour: bool) -> str:
     from reports import apachebench, artillery_json, artillery_text, csv_text, markdown
     from reports.model import ReportError
 
     if style == "html":
         from reports.html_page import to_html
 
-        return to_html([(label, shown)], title=label)
+        return to_html([(label, shown)], title=label, js=js)
     if style == "json":
         return artillery_json.to_json(shown) + "\n"
     if style == "csv":

@@ -26,6 +26,7 @@ from reports.html_blocks import (
     percent,
 )
 from reports.html_charts import TIME, distribution, over_time, where_time_goes
+from reports.html_distance import distance_section
 from reports.html_page import ReportJs, render
 from reports.html_sections import flattened, headline, notices
 from reports.model import Report
@@ -58,8 +59,17 @@ def lab_page(
         sections.append(_overview(experiments))
         for number, (key, found) in enumerate(experiments.items()):
             sections.append(_experiment(f"x{number}", key, found, reports.get(key)))
+    sections += [_group(f"g{number}", group) for number, group in enumerate(document.get("groups", ()))]
     sections += [
-        s for s in (_gains(document), _memory(document), _restart(document), _machine(environment)) if s is not None
+        s
+        for s in (
+            distance_section(document),
+            _gains(document),
+            _memory(document),
+            _restart(document),
+            _machine(environment),
+        )
+        if s is not None
     ]
     verdicts = [claim["verdict"] for claim in document.get("claims", ())]
     told = ", ".join(f"{verdicts.count(v)} {v}" for v in (*_VERDICTS, "not measured") if v in verdicts)
@@ -204,6 +214,20 @@ def _comparison(anchor: str, found: Mapping[str, Any]) -> Table:
     )
     columns = Column("figure"), Column("published", "number"), Column("measured", "number"), Column("ratio", "number")
     return Table(f"{anchor}-figures", "Published beside measured", columns, rows)
+
+
+def _group(anchor: str, group: Mapping[str, Any]) -> Section:
+    """What a group of experiments found: a row each, a column for each heading."""
+    columns = tuple(Column(name, "text" if number == 0 else "number") for number, name in enumerate(group["rows"][0]))
+    rows = tuple(tuple(_value_cell(value) for value in row.values()) for row in group["rows"])
+    table = Table(f"{anchor}-rows", group["title"], columns, rows, group["note"])
+    return Section(anchor, group["title"], (table,), menu=group["title"].partition(":")[0])
+
+
+def _value_cell(value: str | float | None) -> Cell:
+    if isinstance(value, str):
+        return Cell(value)
+    return Cell(ABSENT if value is None else f"{value:g}", value)
 
 
 def _gains(document: Mapping[str, Any]) -> Section | None:

@@ -366,6 +366,8 @@ class Script:
     processor: Processor | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
     """HTTP_PROXY and HTTPS_PROXY, where set."""
+    source: str = ""
+    """Text of the script's files, for who reads the report."""
     debug: bool = False
     """DEBUG=http: show every request and response."""
     warnings: tuple[Problem, ...] = ()

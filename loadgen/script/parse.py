@@ -89,7 +89,7 @@ def parse_script(
     script = parser.script(value)
     if notes.problems or script is None:
         raise ScriptErrors(_in_order(notes.problems), _in_order(notes.warnings))
-    return script
+    return replace(script, source="\n".join(text for _, text in files))
 
 
 def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:

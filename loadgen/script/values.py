@@ -28,6 +28,10 @@ class Undefined:
     def __bool__(self) -> bool:
         return False
 
+    def __reduce__(self) -> str:
+        """In another process, too, there is only one."""
+        return "UNDEFINED"
+
 
 UNDEFINED: Final = Undefined()
 

@@ -101,6 +101,11 @@ def test_axe_finds_nothing_serious_on_one_report(one, axe):
     assert axe(one) == []
 
 
+def test_axe_finds_nothing_serious_on_two_reports(two, axe):
+    drawn(two, "percentiles")
+    assert axe(two) == []
+
+
 def test_the_theme_is_switched_and_remembered_and_charts_follow(one, axe):
     drawn(one, "throughput")
     ink = "getComputedStyle(document.body).color"
