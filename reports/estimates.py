@@ -49,6 +49,7 @@ class RunEstimates:
         self._report = report
         self._total = report.aggregate
         self._bins: dict[str, PeriodBins | None] = {}
+        self._found: dict[str, list[Summary]] = {}
 
     # Distributions
 
@@ -94,7 +95,10 @@ class RunEstimates:
         return _on_curve({0.0: summary.min, **curve}, q, value, summary.count)
 
     def _summaries(self, metric: str) -> list[Summary]:
-        return [p.summaries[metric] for p in self._report.periods if metric in p.summaries]
+        found = self._found.get(metric)
+        if found is None:
+            found = self._found[metric] = [p.summaries[metric] for p in self._report.periods if metric in p.summaries]
+        return found
 
     def _of_periods(self, metric: str) -> PeriodBins | None:
         if metric not in self._bins:

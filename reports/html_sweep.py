@@ -100,4 +100,6 @@ def _table(number: int, curve: Mapping[str, Any]) -> Table:
 def _interval(interval: Mapping[str, float] | None) -> Cell:
     if interval is None:
         return Cell(ABSENT)
-    return Cell(f"{amount(interval['value'])} ({amount(interval['low'])} to {amount(interval['high'])})", interval["value"])
+    return Cell(
+        f"{amount(interval['value'])} ({amount(interval['low'])} to {amount(interval['high'])})", interval["value"]
+    )

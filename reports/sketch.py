@@ -74,9 +74,10 @@ def _bins_of(values: NDArray[np.float64], mapping: LogarithmicMapping) -> Bins:
 
 def _bins_from_json(data: Mapping[str, Any], furthest: int) -> Bins:
     given, offset = data["counts"], int(data["offset"])
-    if not isinstance(given, list) or (given and min(given) < 0) or sum(given) > _MOST_SAMPLES:
+    counts = np.frombuffer(array("q", given if isinstance(given, list) else ()), np.int64)  # np.array takes twice as long
+    # As floats, whose sum cannot wrap around.
+    if not isinstance(given, list) or (given and counts.min() < 0) or counts.sum(dtype=np.float64) > _MOST_SAMPLES:
         raise ValueError("the counts of a sketch are a list of whole numbers from 0 to 2**53 in all")
-    counts = np.frombuffer(array("q", given), np.int64)  # twice as fast as numpy's own reading of a list
     if not -furthest <= offset <= furthest - len(counts):
         raise ValueError(f"no number lies in bin {offset} or in one of the {len(counts)} from there")
     return Bins(offset, counts)
