@@ -16,8 +16,9 @@ import numpy as np
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Progress
-from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits, Origin
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
 from loadgen.recorder import Recorder
+from loadgen.route import Origin
 from loadgen.script.model import TlsSettings
 from loadgen.tls import TlsRoute
 from reports import names

@@ -23,13 +23,14 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from gevent import get_hub, getcurrent
 
 from loadgen.clock import WallOffset, now_ns, stamp_arrivals
 from loadgen.deadlines import Deadlines
 from loadgen.response import BadResponse, Head, ResponseReader, parse_common, parse_headers
+from loadgen.route import DIRECT, Ended, Handshake, Origin, Resolver, Route, error_name
 
 IDLE_CLOSE_NS = 4_000_000_000
 """A kept connection unused for this long is not used again (Artillery's rule, and most servers')."""
@@ -46,14 +47,6 @@ _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 _CONNECTING = (errno.EINPROGRESS, errno.EALREADY)
 _STAMP_ROOM = socket.CMSG_SPACE(48)
 _unpack_stamp = struct.Struct("qq").unpack_from
-
-
-class Origin(NamedTuple):
-    """Where a connection goes."""
-
-    scheme: str
-    host: str
-    port: int
 
 
 @dataclass(slots=True)
@@ -120,63 +113,6 @@ class Limits:
         if timeout_s is None:
             return cls()
         return cls(int(timeout_s * 1e9), max(8_000_000_000, int(timeout_s * 1e9)))
-
-
-class Ended(Exception):
-    """A wait or a system call ended the exchange; `name` is the error's."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name = name
-
-
-def error_name(error: OSError) -> str:
-    """Node's name of a system error."""
-    if isinstance(error, socket.gaierror):
-        return "EAI_AGAIN" if error.errno == socket.EAI_AGAIN else "ENOTFOUND"
-    if error.errno == errno.EPIPE:
-        return "EPIPE"
-    return errno.errorcode.get(error.errno or 0, "EIO")
-
-
-class Resolver:
-    """Addresses of host names, each looked up once a run, without stopping other greenlets."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int], list[Any]] = {}
-
-    def addresses(self, host: str, port: int) -> list[Any]:
-        """getaddrinfo's list for a stream socket. Raises socket.gaierror."""
-        found = self._known.get((host, port))
-        if found is None:
-            bare = host.strip("[]")
-            try:
-                found = socket.getaddrinfo(bare, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-            except socket.gaierror:  # a name: the resolver's threads look it up
-                found = get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)
-            self._known[host, port] = found
-        return found
-
-
-class Handshake(Protocol):
-    """What a new connection goes through before its first request: TLS, a proxy's tunnel."""
-
-    def advance(self) -> Any | None:
-        """Go on: the socket to use from now on, or None while the peer has yet to answer. Raises OSError, Ended."""
-
-
-class Route:
-    """How origins are reached: directly and without TLS. Those that do more are in tls.py and proxy.py."""
-
-    def door(self, origin: Origin) -> tuple[str, int]:
-        """Host and port to connect to."""
-        return origin.host, origin.port
-
-    def handshakes(self, origin: Origin) -> Sequence[Callable[[Any], Handshake]]:
-        """What follows on the connected socket, in order; each is given the socket that the one before it left."""
-        if origin.scheme == "https":
-            raise Ended("ERR_INVALID_PROTOCOL")
-        return ()
 
 
 class Connection:
@@ -432,9 +368,6 @@ class Connection:
         if not self._undelayed:
             self._undelayed = True
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-DIRECT = Route()
 
 
 class Dialer:

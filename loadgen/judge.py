@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
-from loadgen.exchange import Exchange, Failure, Origin
+from loadgen.exchange import Exchange, Failure
 from loadgen.message import Outgoing
 from loadgen.processor import Request, Response
+from loadgen.route import Origin
 from loadgen.script import model
 from loadgen.script.answer import Answer
 from loadgen.script.capture import compile_captures

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urljoin, urlsplit
 
-from loadgen.exchange import Origin
+from loadgen.route import Origin
 from loadgen.script.model import Part
 from loadgen.script.values import UNDEFINED, text
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from loadgen.exchange import Ended, Handshake, Origin, Route
+from loadgen.route import Ended, Handshake, Origin, Route
 
 _PORTS = {"http": 80, "https": 443}
 _VARIABLES = {"http": ("HTTP_PROXY",), "https": ("HTTPS_PROXY", "HTTP_PROXY")}

@@ -15,10 +15,11 @@ from typing import Any
 from loadgen.clock import now_ns
 from loadgen.cookies import Jar
 from loadgen.draft import Draft, editable, edited
-from loadgen.exchange import Exchange, Failure, Origin
+from loadgen.exchange import Exchange, Failure
 from loadgen.judge import Judge
 from loadgen.message import Address, BadRequestError, Outgoing, redirected
 from loadgen.recorder import NO_ENDPOINT
+from loadgen.route import Origin
 from loadgen.script import model
 from loadgen.script.expressions import compile_expression
 from loadgen.script.template import compile_template

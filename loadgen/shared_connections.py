@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from gevent.event import AsyncResult
 
-from loadgen.exchange import Connections, Exchange, Failure, Origin
+from loadgen.exchange import Connections, Exchange, Failure
+from loadgen.route import Origin
 
 
 class SharedConnections:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from loadgen.exchange import Ended, Origin, Route
+from loadgen.route import Ended, Origin, Route
 from loadgen.script.model import TlsSettings
 
 _PIECE_BYTES = 65536

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from loadgen.clock import WallOffset
-from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits, Origin, Route
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
 from loadgen.proxy import ProxyRoute
+from loadgen.route import Origin, Route
 from loadgen.script.model import Script
 from loadgen.shared_connections import SharedConnections
 from loadgen.tls import TlsRoute

@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from loadgen.closed import Workload
-from loadgen.exchange import Origin
 from loadgen.lab.evidence import Fairness
 from loadgen.lab.stack import Program, Servers
+from loadgen.route import Origin
 from loadgen.runner import Interrupted, Live, Run, run_ab
 from reports import names
 from reports.apachebench import AbReport

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from loadgen.exchange import Route
 from loadgen.processor import Processor, ProcessorError, load
 from loadgen.proxy import ProxyError, ProxyRoute
+from loadgen.route import Route
 from loadgen.script import config as sections
 from loadgen.script import model
 from loadgen.script.document import ABSENT, Notes, Part, document, merged
 from loadgen.script.flow import FlowReader
 from loadgen.script.model import Place, Problem, Script, ScriptErrors
 from loadgen.script.template import calls_in, compile_template, functions, placeholders
-from loadgen.script.values import UNDEFINED, get_path, text
+from loadgen.script.values import UNDEFINED, get_path, integer, text
 from loadgen.script.yaml_reader import Source, read_yaml
 
 _EXTENSIONS = (".yml", ".yaml", ".json")
@@ -86,7 +86,10 @@ def parse_script(
     if not isinstance(value, Mapping):
         raise ScriptErrors((Problem(notes.place(""), "a script is an object with `config` and `scenarios`"),))
     parser = _Parser(files[0][0], options, notes, read_file, rng or Random())
-    script = parser.script(value)
+    try:
+        script = parser.script(value)
+    except RecursionError:  # the files are not, but --overrides and -v may be
+        raise ScriptErrors((Problem(Place(files[0][0], 0, 0, ""), "the script is nested too deeply"),)) from None
     if notes.problems or script is None:
         raise ScriptErrors(_in_order(notes.problems), _in_order(notes.warnings))
     return replace(script, source="\n".join(text for _, text in files))
@@ -128,10 +131,14 @@ class _Parser:
         self._notes = notes
         self._rng = rng
         self._folder = posixpath.dirname(posixpath.join(options.directory, script_file))
-        self._read_beside: Callable[[str], bytes] = lambda path: read_file(
-            posixpath.normpath(posixpath.join(self._folder, path))
-        )
-        self._read_here = read_file
+        self._read_file = read_file
+
+    def _read_beside(self, path: str) -> bytes:
+        """A file whose name is relative to the script. Raises OSError."""
+        try:
+            return self._read_file(posixpath.normpath(posixpath.join(self._folder, path)))
+        except ValueError as error:  # no file has such a name
+            raise OSError(str(error)) from None
 
     def script(self, value: Mapping[str, Any]) -> Script | None:
         """The script, or None; problems are in the notes either way."""
@@ -190,8 +197,8 @@ class _Parser:
         if typed is None:
             return {}
         try:
-            value = json.loads(typed)
-        except ValueError as error:
+            value = json.loads(typed, parse_int=_integer)
+        except (ValueError, RecursionError) as error:
             self._option_problem(option, f"not JSON: {error}")
             return {}
         if not isinstance(value, dict):
@@ -342,7 +349,7 @@ class _Parser:
         match = re.match(r"\s*[+-]?\d+", text(value))
         if not match:
             part.warn("is not a whole number: the scenario has weight 0")
-        return max(0, int(match.group())) if match else 0
+        return max(0, int(min(float(match.group()), 2**53))) if match else 0
 
     def _chosen(self, scenarios: list[model.Scenario], wanted: str) -> tuple[model.Scenario, ...]:
         try:
@@ -392,6 +399,12 @@ class _Parser:
     def _note_processor(self, config: Part) -> None:
         if config.get("processor") and not self._notes.problems:
             config["processor"].warn("JavaScript is not run; nothing in the script calls it")
+
+
+def _integer(digits: str) -> int | float:
+    """Of JSON, whose whole numbers may be negative."""
+    size = integer(digits.removeprefix("-"))
+    return -size if digits.startswith("-") else size
 
 
 def _is_for_vus(value: str, variables: Mapping[str, Any]) -> bool:

@@ -9,7 +9,8 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
-from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits, Origin
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
+from loadgen.route import Origin
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 MS = 1_000_000

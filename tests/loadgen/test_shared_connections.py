@@ -7,7 +7,8 @@ import gevent
 import pytest
 
 from loadgen.clock import WallOffset
-from loadgen.exchange import Connections, Dialer, Failure, Limits, Origin
+from loadgen.exchange import Connections, Dialer, Failure, Limits
+from loadgen.route import Origin
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.shared_connections import SharedConnections
 from loadgen.transports import Transports

@@ -9,8 +9,9 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset
-from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits, Origin, Route
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
 from loadgen.proxy import ProxyError, ProxyRoute
+from loadgen.route import Origin, Route
 from loadgen.script.model import TlsSettings
 from loadgen.tls import TlsRoute, client_context
 
