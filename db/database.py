@@ -3,28 +3,36 @@
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter_ns
 from typing import Any
 
 import gevent
 import psycopg2
 import sqlalchemy.exc
-from psycopg2.extensions import connection as DriverConnection  # noqa: N812
+from gevent.lock import Semaphore
+from psycopg2 import errorcodes
 from psycopg2.extensions import get_wait_callback
-from sqlalchemy import Connection, Engine, NullPool, create_engine
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
 
 from db.checkout import Checkout, asking, connecting
-from db.errors import DatabaseDown, DatabaseFailure, PoolTimeout, classify
-from db.settings import DatabaseSettings
+from db.errors import DatabaseDown, DatabaseFailure, PoolTimeout, QueueFull, classify
+from db.green import GreenConnection
+from db.settings import DatabaseSettings, PoolSettings
 from db.strategies import STRATEGIES, unhonoured
 
 CONNECT_TIMEOUT_S = 5.0
 """Longest time to open a connection; `?connect_timeout=` in the URL wins."""
 
+LATE_MARGIN_S = 2.0
+"""What a server may be late with the word that a statement took too long, before it is given up as unreachable."""
+
 _CLIENT_CHECK_MS = 100
+# A peer that is gone without a word is noticed after some 15 s, by either side's kernel: of an idle connection by probes,
+# of a busy one by data that nobody acknowledges. The defaults are two hours and a quarter of one.
+_IDLE_S, _PROBE_S, _PROBES, _UNACKNOWLEDGED_MS = 10, 2, 3, 10_000
 _RECENT = 1024  # loans that the quantiles of a snapshot are taken from
 
 log = logging.getLogger("poolbench.db")
@@ -65,16 +73,20 @@ class Database:
     """Lends connections by the strategy in force.
 
     Its engine is in autocommit mode: a statement is a transaction of its own, and a round trip of its own, without BEGIN
-    and ROLLBACK around it. Many greenlets may share it, and so may threads.
+    and ROLLBACK around it. Many greenlets may share it, and so may threads. `locate` is for a database that is started when
+    it is first needed: called once, before the first connection, it says where the database is.
     """
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(self, settings: DatabaseSettings, locate: Callable[[], URL] | None = None) -> None:
         self.settings = settings
+        self._locate = locate
+        self._behind_pooler = False
         self._engine = self._make_engine(
             isolation_level="AUTOCOMMIT",
             skip_autocommit_rollback=True,  # there is never anything to roll back
             **STRATEGIES[settings.pool.strategy].arguments(settings.pool),
         )
+        self._slow = _turns_of_the_slow(settings.pool)
         self._migrated = False
         self._migrating = threading.Lock()
         self._asking = self._connecting = self._lent = 0
@@ -85,16 +97,17 @@ class Database:
             log.warning("DB_POOL=%s cannot honour %s", settings.pool.strategy, ", ".join(ignored))
 
     @contextmanager
-    def connection(self, checkout: Checkout | None = None) -> Iterator[Connection]:
+    def connection(self, checkout: Checkout | None = None, *, slow: bool = False) -> Iterator[Connection]:
         """Lend a connection for the duration of the block, and write down in `checkout` what it cost.
 
-        Raises DatabaseFailure, also in place of what a statement in the block raises, where that is one of its kinds.
+        `slow` is for statements that may take long: they leave DB_POOL_RESERVE connections to the others, and wait for each
+        other. Raises DatabaseFailure, also in place of what a statement in the block raises, where that is one of its kinds.
         """
         checkout = checkout or Checkout()
         try:
             if not self._migrated:
                 self.migrate()
-            with self._borrow(checkout) as connection:
+            with self._borrow(checkout, self._slow if slow else None) as connection:
                 lent = perf_counter_ns()
                 self._lent += 1
                 try:
@@ -105,6 +118,32 @@ class Database:
                     self._holds.append(checkout.held_ns)
         except (sqlalchemy.exc.SQLAlchemyError, psycopg2.Error) as error:
             raise classify(error) or error from error
+
+    @contextmanager
+    def connection_within(self, limit_s: float, checkout: Checkout | None = None) -> Iterator[Connection]:
+        """Lend a connection, as `connection` does, for at most so many seconds in all: waiting for it, opening it, using it.
+
+        For those who would rather know soon that something is wrong. Raises PoolTimeout when none came free in that time,
+        DatabaseDown when the database took too long. The limit needs gevent's event loop, and begins after a migration.
+        """
+        checkout = checkout or Checkout()
+        limit = gevent.Timeout(limit_s)
+        lent = False
+        try:
+            if not self._migrated:
+                self.migrate()
+            with limit, self.connection(checkout) as connection:
+                lent = True
+                yield connection
+        except gevent.Timeout as expired:
+            if expired is not limit:
+                raise
+            if lent or checkout.connect_ns:
+                text = f"the database did not answer within {limit_s:g} s"
+                raise DatabaseDown(text, errorcodes.CONNECTION_FAILURE) from None
+            self._failures += 1
+            self._timeouts += 1
+            raise PoolTimeout(f"no connection came free within {limit_s:g} s") from None
 
     def migrate(self) -> None:
         """Bring the tables up to date, once. Raises DatabaseFailure, and is tried again by the next loan.
@@ -117,8 +156,13 @@ class Database:
             raise DatabaseDown("the tables are being brought up to date")
         engine = self._make_engine(poolclass=NullPool)
         try:
+            if self._locate is not None:
+                self.settings, self._locate = replace(self.settings, url=self._locate()), None
             with engine.begin() as connection:
+                self._look_for_timeout(connection)
                 connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+                driver: Any = connection.connection.dbapi_connection
+                driver.patience_s = None
                 upgrade(connection)
             self._migrated = True
         except (sqlalchemy.exc.SQLAlchemyError, psycopg2.Error) as error:
@@ -126,6 +170,13 @@ class Database:
         finally:
             self._migrating.release()
             engine.dispose()
+
+    def _look_for_timeout(self, connection: Connection) -> None:
+        """A pooler may also drop the limits without a word."""
+        setting = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
+        if self.settings.statement_timeout_s and not connection.exec_driver_sql(setting).scalar_one():
+            log.warning("STATEMENT_TIMEOUT is not in force: a pooler is in between, which must set it (PgBouncer:"
+                        " connect_query), or the role (ALTER ROLE ... SET statement_timeout)")  # fmt: skip
 
     def forget(self) -> None:
         """In a forked child: drop the parent's connections without a word to the server, and start with none."""
@@ -155,16 +206,16 @@ class Database:
         )
 
     @contextmanager
-    def _borrow(self, checkout: Checkout) -> Iterator[Connection]:
+    def _borrow(self, checkout: Checkout, turns: Semaphore | None) -> Iterator[Connection]:
         started = perf_counter_ns()
         connected_before = checkout.connect_ns
         asking.checkout = checkout
         self._asking += 1
         try:
-            connection = self._engine.connect()
+            connection = self._engine.connect() if turns is None else self._connect_in_turn(turns)
         except Exception as error:
             self._failures += 1
-            self._timeouts += isinstance(classify(error), PoolTimeout)
+            self._timeouts += isinstance(classify(error) or error, PoolTimeout)
             raise
         finally:
             self._asking -= 1
@@ -173,8 +224,24 @@ class Database:
             checkout.wait_ns += wait_ns
             self._waits.append(wait_ns)
         self._loans += 1
-        with connection:
-            yield connection
+        try:
+            with connection:
+                yield connection
+        finally:
+            if turns is not None:
+                turns.release()
+
+    def _connect_in_turn(self, turns: Semaphore) -> Connection:
+        pool = self.settings.pool
+        if turns.locked() and pool.max_waiting is not None and self._asking - self._connecting > pool.max_waiting:
+            raise QueueFull(f"{pool.max_waiting} wait already, no more may")
+        if not turns.acquire(timeout=pool.timeout_s):
+            raise PoolTimeout(f"no turn among the slow statements within {pool.timeout_s:g} s")
+        try:
+            return self._engine.connect()
+        except BaseException:
+            turns.release()
+            raise
 
     def _make_engine(self, **arguments: Any) -> Engine:
         return create_engine(
@@ -184,41 +251,79 @@ class Database:
             **arguments,
         )
 
-    def _open(self) -> DriverConnection:
-        arguments = connect_arguments(self.settings)
+    def _open(self) -> GreenConnection:
         self._connecting += 1
         try:
             with connecting():
-                return _connect(arguments)
+                connection = self._connect()
         finally:
             self._connecting -= 1
+        if self.settings.statement_timeout_s:
+            connection.patience_s = self.settings.statement_timeout_s + LATE_MARGIN_S
+        return connection
+
+    def _connect(self) -> GreenConnection:
+        """A pooler such as PgBouncer, whose sessions are for all its clients, may refuse limits of the session: then without."""
+        if not self._behind_pooler:
+            try:
+                return _connect(connect_arguments(self.settings))
+            except psycopg2.OperationalError as error:
+                if "unsupported startup parameter" not in str(error):
+                    raise
+                self._behind_pooler = True
+        return _connect(connect_arguments(self.settings, limited=False))
 
 
-def connect_arguments(settings: DatabaseSettings) -> dict[str, Any]:
-    """What `psycopg2.connect` is given: the URL's parts, the limits, and a name that shows in pg_stat_activity."""
+def _turns_of_the_slow(pool: PoolSettings) -> Semaphore | None:
+    """One for each connection that slow statements may have at a time; None: as many as there are."""
+    if not pool.reserve or not pool.size or pool.max_overflow < 0:
+        return None
+    return Semaphore(pool.size + pool.max_overflow - pool.reserve) if pool.strategy in {"queue", "fair"} else None
+
+
+def connect_arguments(settings: DatabaseSettings, *, limited: bool = True) -> dict[str, Any]:
+    """What `psycopg2.connect` is given: the URL's parts, the session's limits, and a name that shows in pg_stat_activity."""
     given: dict[str, Any] = settings.url.translate_connect_args(database="dbname", username="user") | settings.url.query
     timeout_ms = round(settings.statement_timeout_s * 1000)
     # A greenlet that is killed or timed out in a statement closes its connection, which the server would notice only
-    # when it next writes: let it look, so that nobody's statement runs on.
-    limits = f"-c statement_timeout={timeout_ms} -c client_connection_check_interval={_CLIENT_CHECK_MS}"
-    options = f"{limits} {given.get('options', '')}".strip()  # the URL's come last, and win
-    return {"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "poolbench", **given, "options": options}
+    # when it next writes: let it look, so that nobody's statement runs on. Where the network is dead it can look in vain,
+    # and would keep the session, one of `max_connections`, for hours: hence the same limits as on our side.
+    limits = {
+        "statement_timeout": timeout_ms,
+        "client_connection_check_interval": _CLIENT_CHECK_MS,
+        "tcp_keepalives_idle": _IDLE_S,
+        "tcp_keepalives_interval": _PROBE_S,
+        "tcp_keepalives_count": _PROBES,
+        "tcp_user_timeout": _UNACKNOWLEDGED_MS,
+    }
+    asked = [f"-c {name}={value}" for name, value in limits.items()] if limited else []
+    options = " ".join((*asked, given.get("options", ""))).strip()  # the URL's come last, and win
+    return {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "application_name": "poolbench",
+        "keepalives_idle": _IDLE_S,
+        "keepalives_interval": _PROBE_S,
+        "keepalives_count": _PROBES,
+        "tcp_user_timeout": _UNACKNOWLEDGED_MS,
+        **given,
+        **({"options": options} if options else {}),
+    }
 
 
-def _connect(arguments: dict[str, Any]) -> DriverConnection:
+def _connect(arguments: dict[str, Any]) -> GreenConnection:
     """Open a connection within `connect_timeout`, which libpq does not enforce while a wait callback does the waiting."""
     limit_s = float(arguments["connect_timeout"])
-    arguments = arguments | {"connect_timeout": max(2, round(limit_s))}  # libpq's own least is 2 s
-    if get_wait_callback() is None or limit_s <= 0:
-        return psycopg2.connect(**arguments)
-    timeout = gevent.Timeout(limit_s)
+    libpq_limit_s = max(2, round(limit_s))  # its own least is 2 s
+    arguments = arguments | {"connect_timeout": libpq_limit_s, "connection_factory": GreenConnection}
+    timeout = gevent.Timeout(limit_s if get_wait_callback() and limit_s > 0 else None)
     with timeout:
         try:
-            return psycopg2.connect(**arguments)
+            opened: GreenConnection = psycopg2.connect(**arguments)
         except gevent.Timeout as expired:
             if expired is not timeout:
                 raise
             raise psycopg2.OperationalError(f"no connection within {limit_s:g} s: timeout expired") from None
+    return opened
 
 
 def _quantiles(sample_ns: Sequence[int]) -> Quantiles:
@@ -229,4 +334,12 @@ def _quantiles(sample_ns: Sequence[int]) -> Quantiles:
     return Quantiles(p50, p90, p99, ordered[-1] / 1e6)
 
 
-__all__ = ["CONNECT_TIMEOUT_S", "Database", "DatabaseFailure", "PoolStatus", "Quantiles", "connect_arguments"]
+__all__ = [
+    "CONNECT_TIMEOUT_S",
+    "LATE_MARGIN_S",
+    "Database",
+    "DatabaseFailure",
+    "PoolStatus",
+    "Quantiles",
+    "connect_arguments",
+]

@@ -208,6 +208,8 @@ class EmbeddedPostgres:
     # The server process
 
     def _start_as_owner(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            self.pid, self._process = 0, None  # it ended by itself
         if self._find_running():
             if self._shared:
                 return  # its owner was killed: adopted as it is
@@ -218,10 +220,12 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + _PATIENCE_S
         while (complaint := self._launch(binaries)) is not None:
             # After a kill, backends of the old server may live on for some seconds and hold its shared memory, and the
-            # old server itself may still be known to the kernel. And between our look at the port and the server's
-            # bind somebody else may take it.
+            # old server itself may be on its way out. And between our look at the port and the server's bind somebody
+            # else may take it.
             port_taken = "Address already in use" in complaint and not self._fixed_port
-            passes = port_taken or "pre-existing shared memory" in complaint or 'postmaster.pid" already' in complaint
+            passes = (
+                port_taken or "pre-existing shared memory" in complaint or 'lock file "postmaster.pid"' in complaint
+            )
             if not passes or time.monotonic() > deadline:
                 raise EmbeddedPostgresError(f"PostgreSQL did not start: {complaint} (see {self.data_dir}/server.log)")
             if port_taken:
@@ -249,11 +253,11 @@ class EmbeddedPostgres:
             )
         self.pid = self._process.pid
         deadline = time.monotonic() + _PATIENCE_S
-        while not self._find_running():
+        while (found := self._look()) is None or found[0] != self.pid:  # it may be an old server that is on its way out
             if not self._alive():
                 with (self.data_dir / "server.log").open("rb") as log:
                     log.seek(seen)
-                    return _last_complaint(log.read().decode(errors="replace"))
+                    return _last_complaint(log.read().decode(errors="replace"), self.pid)
             if time.monotonic() > deadline:
                 self._end(signal.SIGQUIT)
                 return f"not ready after {_PATIENCE_S:.0f} s"
@@ -262,27 +266,34 @@ class EmbeddedPostgres:
 
     def _find_running(self) -> bool:
         """Whether the folder's server runs and is ready; then `pid` and `port` are its own."""
+        found = self._look()
+        if found is None:
+            return False
+        self.pid, self.port = found
+        if self._process is not None and self._process.pid != self.pid:
+            self._process = None
+        return True
+
+    def _look(self) -> tuple[int, int] | None:
+        """Pid and port of the folder's server, if it runs and is ready."""
         try:
             lines = (self.data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()
         except OSError:
-            return False
+            return None
         if len(lines) < 8 or lines[7].strip() != "ready":  # the server's own word, as read by pg_ctl
-            return False
+            return None
         pid = int(lines[0])
-        if self._process is None or self._process.pid != pid:
+        if self._process is not None and self._process.pid == pid:
+            lives = self._alive()
+        else:
             cwd = Path(f"/proc/{pid}/cwd")  # a stale file may name a process that is something else by now
             try:
-                if cwd.is_symlink() and cwd.readlink() != (self.data_dir / "pgdata").resolve():
-                    return False
+                lives = not (cwd.is_symlink() and cwd.readlink() != (self.data_dir / "pgdata").resolve()) and _lives(
+                    pid
+                )
             except FileNotFoundError:
-                return False
-            if not _lives(pid):
-                return False
-            self._process = None
-        elif not self._alive():
-            return False
-        self.pid, self.port = pid, int(lines[3])
-        return True
+                lives = False
+        return (pid, int(lines[3])) if lives else None
 
     def _alive(self) -> bool:
         if self._process is not None and self._process.poll() is not None:
@@ -415,8 +426,10 @@ def _die_with_parent() -> Callable[[], object] | None:
     return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def _last_complaint(output: str) -> str:
+def _last_complaint(output: str, pid: int | None = None) -> str:
+    """Why a program ended; of what several processes wrote, the words of this one (an old server ends noisily)."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line for line in lines if f"[{pid}]" in line] or lines
     for level in ("could not bind", "FATAL:", "ERROR:", "error:"):
         for line in lines:
             if level in line:

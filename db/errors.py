@@ -43,11 +43,16 @@ class StatementTimeout(DatabaseFailure):
     """The server cancelled a statement that ran for too long (57014)."""
 
 
+class DiskFull(DatabaseFailure):
+    """The server has no room left to write to (53100); it goes on reading."""
+
+
 # psycopg2 gives no SQLSTATE for a connection that failed, nor for one that broke; the server's words, in the C locale.
 _TEXTS = (
     ("sorry, too many clients already", errorcodes.TOO_MANY_CONNECTIONS),
     ("remaining connection slots are reserved", errorcodes.TOO_MANY_CONNECTIONS),
     ("too many connections for", errorcodes.TOO_MANY_CONNECTIONS),  # role "…", database "…"
+    ("no more connections allowed", errorcodes.TOO_MANY_CONNECTIONS),  # PgBouncer's max_client_conn
     ("the database system is", errorcodes.CANNOT_CONNECT_NOW),  # starting up, shutting down, in recovery mode
     ("terminating connection due to administrator command", errorcodes.ADMIN_SHUTDOWN),
     ("terminating connection because of crash", errorcodes.CRASH_SHUTDOWN),
@@ -57,6 +62,7 @@ _TEXTS = (
     ("could not receive data", errorcodes.CONNECTION_FAILURE),
     ("could not send data", errorcodes.CONNECTION_FAILURE),
     ("connection already closed", errorcodes.CONNECTION_FAILURE),
+    ("no word from the server", errorcodes.CONNECTION_FAILURE),  # our own, see green.py
 )
 
 
@@ -73,6 +79,8 @@ def classify(error: BaseException) -> DatabaseFailure | None:
         return TooManyClients(str(original), sqlstate)
     if sqlstate == errorcodes.QUERY_CANCELED:
         return StatementTimeout(str(original), sqlstate)
+    if sqlstate == errorcodes.DISK_FULL:
+        return DiskFull(str(original), sqlstate)
     unreachable = sqlstate is None and isinstance(original, psycopg2.OperationalError)
     if unreachable:
         return DatabaseDown(str(original), errorcodes.SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION)

@@ -42,6 +42,8 @@ class PoolSettings:
     """Whether each loan begins with a test of the connection."""
     max_waiting: int | None = None
     """Longest queue for a connection; None means no limit."""
+    reserve: int = 0
+    """Connections that slow statements must leave to the others."""
     given: frozenset[str] = frozenset()
     """Names of the settings that somebody set, as against those left at their defaults."""
 
@@ -50,16 +52,19 @@ class PoolSettings:
         """Read the DB_POOL… settings. Raises SettingError."""
         strategy = read(mapping, "DB_POOL", choice(STRATEGY_NAMES), DEFAULT_STRATEGY)
         size = read(mapping, "DB_POOL_SIZE", whole(0), 10)
+        max_overflow = read(mapping, "DB_POOL_MAX_OVERFLOW", whole(-1), 0)
+        most = size + max_overflow - 1 if size and max_overflow >= 0 else None
         return cls(
             strategy=strategy,
             size=size,
-            max_overflow=read(mapping, "DB_POOL_MAX_OVERFLOW", whole(-1), 0),
+            max_overflow=max_overflow,
             timeout_s=read(mapping, "DB_POOL_TIMEOUT", seconds, 5.0),
             min_size=read(mapping, "DB_POOL_MIN", whole(0), 5 if strategy == "per-request" else 0),
             recycle_s=read(mapping, "DB_POOL_RECYCLE", seconds, 3600.0),
             idle_s=read(mapping, "DB_POOL_IDLE", seconds, 1800.0),
             pre_ping=read(mapping, "DB_POOL_PRE_PING", switch, False),
             max_waiting=read(mapping, "DB_POOL_MAX_WAITING", whole(0), 10 * size if strategy == "fair" else None),
+            reserve=read(mapping, "DB_POOL_RESERVE", whole(0, most), 0),
             given=frozenset(name for name, value in mapping.items() if name.startswith("DB_POOL_") and value.strip()),
         )
 

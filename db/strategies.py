@@ -95,7 +95,10 @@ STRATEGIES: dict[str, Strategy] = {
     "queue": Strategy(
         when="the default of SQLAlchemy: kept connections, unfair to those who wait once all are lent",
         honours=frozenset(
-            {"DB_POOL_SIZE", "DB_POOL_MAX_OVERFLOW", "DB_POOL_TIMEOUT", "DB_POOL_RECYCLE", "DB_POOL_PRE_PING"}
+            {
+                *("DB_POOL_SIZE", "DB_POOL_MAX_OVERFLOW", "DB_POOL_TIMEOUT", "DB_POOL_RECYCLE", "DB_POOL_PRE_PING"),
+                "DB_POOL_RESERVE",  # kept by `Database`, whatever the pool
+            }
         ),
         arguments=lambda pool: {
             "poolclass": QueuePool,
@@ -111,7 +114,7 @@ STRATEGIES: dict[str, Strategy] = {
         honours=frozenset(
             {
                 *("DB_POOL_SIZE", "DB_POOL_MAX_OVERFLOW", "DB_POOL_TIMEOUT", "DB_POOL_RECYCLE", "DB_POOL_PRE_PING"),
-                *("DB_POOL_MIN", "DB_POOL_IDLE", "DB_POOL_MAX_WAITING"),
+                *("DB_POOL_MIN", "DB_POOL_IDLE", "DB_POOL_MAX_WAITING", "DB_POOL_RESERVE"),
             }
         ),
         arguments=lambda pool: {

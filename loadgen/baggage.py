@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import decode_source, spec_from_loader
@@ -50,14 +50,14 @@ def unfit(script: Script) -> list[str]:
 
 
 def pack(job: Job) -> bytes:
-    """Everything a worker needs. Raises CrewError where `before` left something that cannot travel."""
+    """Everything a worker needs. Raises CrewError where something cannot travel, most likely what `before` left."""
     try:
         return pickle.dumps((_modules(job.script.processor), pickle.dumps(job)))
-    except Exception:
-        name = next((name for name, value in job.script.built_ins.items() if not _travels(value)), None)
-        if name is None:
-            raise
-        raise CrewError(f"the before section left a value in `{name}` that cannot travel to other machines") from None
+    except Exception as error:
+        for name, value in job.script.built_ins.items():
+            if not _travels(value):
+                raise CrewError(f"the before section left a value in `{name}` that cannot travel: {error}") from None
+        raise CrewError(f"the script cannot travel: {error}") from error
 
 
 def unpack(packed: bytes) -> Job:
@@ -92,7 +92,9 @@ def _beside(processor: Processor | None) -> list[ModuleType]:
     return [
         module
         for name, module in list(sys.modules.items())
-        if name != "__main__" and (file := getattr(module, "__file__", None)) and _is_users(Path(file), folder)
+        if name != "__main__"
+        and (file := getattr(module, "__file__", None))
+        and _is_users(Path(file).resolve(), folder)
     ]
 
 
@@ -132,7 +134,9 @@ class _Travelled(MetaPathFinder, InspectLoader):
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> ModuleSpec | None:
         found = self._modules.get(fullname)
-        return found and spec_from_loader(fullname, self, origin=found.path, is_package=found.is_package)
+        if found is None:
+            return None
+        return spec_from_loader(fullname, self, origin=found.path, is_package=found.is_package)
 
     def is_package(self, fullname: str) -> bool:
         return self._modules[fullname].is_package
@@ -143,8 +147,3 @@ class _Travelled(MetaPathFinder, InspectLoader):
     def get_code(self, fullname: str) -> CodeType:
         code: CodeType = compile(self._modules[fullname].source, self._modules[fullname].path, "exec")
         return code
-
-
-def without_sections(script: Script) -> Script:
-    """The script without what is done once only, where the run was started."""
-    return replace(script, before=(), after=())

@@ -7,28 +7,26 @@ import shutil
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
 
 import click
 
+from loadgen.ab_command import ab
+from loadgen.ending import COULD_NOT_RUN, EXPECTATION_FAILED, SIGNALLED, warn, write_json
 from loadgen.lab.command import lab
+from loadgen.lab.sweep_command import sweep
 from loadgen.sizing.plan import plan
-from reports.cli import BadInput, diff, report
+from reports.cli import diff, report
 
 if TYPE_CHECKING:
-    from loadgen.closed import Workload
-    from loadgen.exchange import Origin
+    from loadgen.console import Console
     from loadgen.live import LivePage
-    from loadgen.runner import Observer, Run
+    from loadgen.runner import Elsewhere, Observer, Run
     from loadgen.script.model import Script
     from loadgen.script.parse import RunOptions
-
-_EXPECTATION_FAILED = 21
-_SIGNALLED = 128
-_COULD_NOT_RUN = 3
 
 
 def _version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -45,9 +43,11 @@ def cli() -> None:
     """Put load on an HTTP service and tell, with measurements, how it held."""
 
 
+cli.add_command(ab)
 cli.add_command(diff)
 cli.add_command(report)
 cli.add_command(lab)
+cli.add_command(sweep)
 cli.add_command(plan)
 
 
@@ -71,6 +71,9 @@ cli.add_command(plan)
 @click.option(
     "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share the load."
 )
+@click.option(
+    "--dask", metavar="ADDRESS", help="Share it on a Dask cluster instead: tcp://HOST:PORT, or local:N workers."
+)
 @click.option("--live", metavar="[HOST:]PORT", help="Serve a page there that shows the run, and then its report.")
 @click.option("--prometheus", metavar="[HOST:]PORT", help="Serve running totals there, on /metrics.")
 @click.option("--check", is_flag=True, help="Only look for problems in the script.")
@@ -91,12 +94,14 @@ def run(
     quiet: bool,
     seed: int | None,
     workers: int,
+    dask: str | None,
     live: str | None,
     prometheus: str | None,
     check: bool,
     **given: Any,
 ) -> None:
     """Run Artillery scripts. stdout is what Artillery's console would show; the rest goes to stderr."""
+    from loadgen.dask_option import crews_at
     from loadgen.runner import new_run_id
     from loadgen.script.parse import RunOptions
 
@@ -116,8 +121,10 @@ def run(
     if not check:
         path = _output_path(output)
         observers = [] if prometheus is None else [_prometheus(prometheus)]
-        page = None if live is None else _live_page(live, script, workers)
-        sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page))
+        with ExitStack() as opened:
+            crews = None if dask is None else opened.enter_context(crews_at(dask, script, workers))
+            page = None if live is None else _live_page(live, script, crews.count if crews else workers)
+            sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page, crews))
 
 
 @cli.command()
@@ -202,21 +209,13 @@ def _run_script(
     workers: int = 1,
     observers: Sequence[Observer] = (),
     page: LivePage | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> int:
     """The exit code."""
-    from loadgen.console import Console
     from loadgen.progress import LiveLine
     from loadgen.runner import ObserverError, SectionFailed, run_script
-    from loadgen.script.ensure import apdex_line, evaluate
 
-    terminal = sys.stdout.isatty()
-    console = Console(
-        _write_through,
-        hidden=script.hidden_metrics,
-        quiet=quiet,
-        colour=terminal and not os.environ.get("NO_COLOR"),
-        width=min(79, max(50, shutil.get_terminal_size().columns)) if terminal else 79,
-    )
+    console = _console(script, quiet=quiet)
     live = LiveLine(plain=False)
     console.run_id(run_id)
     failed: str | None = None
@@ -225,7 +224,7 @@ def _run_script(
         live.clear()
         console.summary(finished.report)
         if output is not None:
-            _write_json(str(output), finished.report)
+            write_json(str(output), finished.report)
             console.log_file(str(output))
         if page is not None:
             page.finish(finished.report)
@@ -233,7 +232,9 @@ def _run_script(
     if page is not None:
         observers = [*observers, page.observe]
     try:
-        finished = run_script(script, console, live, seed, show, workers=workers, observers=observers)
+        finished = run_script(
+            script, console, live, seed, show, workers=workers, observers=observers, elsewhere=elsewhere
+        )
     except ObserverError as error:
         _fail(str(error))
     except SectionFailed as error:
@@ -243,24 +244,46 @@ def _run_script(
     finally:
         if page is not None:
             page.close()
-    score = None if script.apdex_threshold_ms is None else apdex_line(finished.report.aggregate.counters)
+    return _judge(script, console, finished, failed)
+
+
+def _console(script: Script, *, quiet: bool) -> Console:
+    from loadgen.console import Console
+
+    terminal = sys.stdout.isatty()
+    return Console(
+        _write_through,
+        hidden=script.hidden_metrics,
+        quiet=quiet,
+        colour=terminal and not os.environ.get("NO_COLOR"),
+        width=min(79, max(50, shutil.get_terminal_size().columns)) if terminal else 79,
+    )
+
+
+def _judge(script: Script, console: Console, finished: Run, failed: str | None) -> int:
+    """Print what the script's checks say of the run. The exit code."""
+    from loadgen.script.ensure import apdex_line, evaluate
+
+    extras = finished.report.extras
     verdict = None if script.ensure is None else evaluate(script.ensure, finished.report.aggregate)
     if verdict is not None and verdict.lines:
         console.checks(verdict.lines)
-    if score is not None:
-        console.apdex(score)
-    _warn(finished.report.extras.warnings if finished.report.extras else ())
+    if script.apdex_threshold_ms is not None:
+        score = apdex_line(finished.report.aggregate.counters)
+        if score is not None:
+            console.apdex(score)
+    warn(finished.report)
     if failed is not None:
         _fail(failed)
     if finished.signal is not None:
-        return _SIGNALLED + finished.signal
+        return SIGNALLED + finished.signal
     if finished.lost:
-        return _COULD_NOT_RUN
-    if finished.report.extras is not None and finished.report.extras.partial:  # ended from its live page
-        return _SIGNALLED + signal.SIGINT
+        return COULD_NOT_RUN
+    if extras is not None and extras.partial:  # ended from its live page
+        return SIGNALLED + signal.SIGINT
     if verdict is not None and verdict.failed:
         return 1
-    return _EXPECTATION_FAILED if finished.expectation_failed else 0
+    return EXPECTATION_FAILED if finished.expectation_failed else 0
 
 
 def _write_through(text: str) -> None:
@@ -297,144 +320,3 @@ def _dotenv(path: str) -> dict[str, str]:
     if not Path(path).is_file():
         _fail(f"cannot read {path}: no such file")
     return {name: value for name, value in dotenv_values(path).items() if value is not None}
-
-
-@cli.command()
-@click.argument("url")
-@click.option("-n", "requests", type=click.IntRange(min=1), help="Requests in all (default 1; with -t: 50000).")
-@click.option("-c", "concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Users at once.")
-@click.option("-t", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Seconds after which to stop.")
-@click.option(
-    "-s",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=30,
-    show_default=True,
-    help="Seconds to wait for an answer.",
-)
-@click.option("-k", "keep_alive", is_flag=True, help="Keep connections alive.")
-@click.option("-m", "method", help="Method (default GET, with -p POST).")
-@click.option("-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header to add; repeatable.")
-@click.option("-p", "body_file", type=click.Path(), help="Send the bytes of this file as the body.")
-@click.option("-T", "content_type", default="text/plain", show_default=True, help="Content type of the body.")
-@click.option("-q", "quiet", is_flag=True, help="No progress on stderr.")
-@click.option("-o", "--output", type=click.Path(), help="Write a JSON report too.")
-def ab(
-    url: str,
-    requests: int | None,
-    concurrency: int,
-    duration_s: float | None,
-    timeout_s: float,
-    keep_alive: bool,
-    method: str | None,
-    headers: tuple[str, ...],
-    body_file: str | None,
-    content_type: str,
-    quiet: bool,
-    output: str | None,
-) -> None:  # fmt: skip
-    """A closed workload like ApacheBench's, with ApacheBench's report. One connection per request unless -k."""
-    from loadgen.closed import Workload
-
-    number = requests or (50_000 if duration_s is not None else 1)
-    if concurrency > number:
-        raise BadInput(f"-c {concurrency} is more than the number of requests ({number})")
-    body = _bytes_of(body_file) if body_file is not None else None
-    origin, path = _origin(url)
-    _run_ab(
-        Workload(
-            origin=origin,
-            path=path,
-            requests=number,
-            concurrency=concurrency,
-            duration_s=duration_s,
-            keep_alive=keep_alive,
-            method=method or ("GET" if body is None else "POST"),
-            headers=tuple(_header(text) for text in headers),
-            body=body,
-            content_type=content_type,
-            timeout_s=timeout_s,
-        ),
-        quiet,
-        output,
-    )
-
-
-def _run_ab(workload: Workload, quiet: bool, output: str | None) -> None:
-    from loadgen.environment import version
-    from loadgen.progress import LiveLine
-    from loadgen.runner import run_ab
-    from reports.apachebench import AbReport, opening_text, to_text
-
-    _check_output(output)
-    click.echo(opening_text(workload.origin.host, f"loadgen {version()}"))
-    live = LiveLine(plain=not quiet)
-    run = run_ab(workload, (lambda _: None) if quiet else live)
-    live.clear()
-    if run.samples is not None and (len(run.samples.total_us) or run.refused is None):
-        click.echo(to_text(AbReport.of(run.samples)), nl=False)
-    if output is not None:
-        _write_json(output, run.report)
-    _warn(run.report.extras.warnings if run.report.extras else ())
-    if run.refused is not None:
-        origin = workload.origin
-        click.echo(f"Error: cannot connect to {origin.host}:{origin.port} ({run.refused})", err=True)
-        sys.exit(_COULD_NOT_RUN)
-    if run.signal is not None:
-        sys.exit(_SIGNALLED + run.signal)
-
-
-def _origin(url: str) -> tuple[Origin, str]:
-    """Where a URL goes, and the path to ask for. Raises BadInput."""
-    from loadgen.exchange import Origin
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise BadInput(f"invalid URL {url}: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput(f"invalid URL {url}: it must begin with http:// or https:// and name a host")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not path.isascii() or not path.isprintable() or " " in path:
-        raise BadInput(f"invalid URL {url}: the path must be percent-encoded")
-    return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), path
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip() or "\r" in text or "\n" in text:
-        raise BadInput(f"invalid header {text!r}: it must be of the form 'Name: value'")
-    return name.strip(), value.strip()
-
-
-def _bytes_of(path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror}") from None
-
-
-def _check_output(path: str | None) -> None:
-    from reports.files import WriteError, check_writable
-
-    if path is not None:
-        try:
-            check_writable(Path(path))
-        except WriteError as error:
-            raise BadInput(str(error)) from None
-
-
-def _write_json(path: str, finished: Any) -> None:
-    from reports.artillery_json import to_json
-    from reports.files import WriteError, write_text
-
-    try:
-        write_text(path, to_json(finished) + "\n")
-    except WriteError as error:
-        raise BadInput(str(error)) from None
-
-
-def _warn(warnings: tuple[str, ...]) -> None:
-    for warning in warnings:
-        click.echo(f"Warning: {warning}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import signal
 import sys
@@ -126,7 +127,14 @@ def new_run_id(given: str | None = None) -> str:
 def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = None) -> Script:
     """The script that files and options make. Raises ScriptErrors, and OSError for a script file."""
     sources = [(path, Path(path).read_text("utf-8-sig")) for path in paths]
-    return parse_script(sources, options, lambda path: Path(path).read_bytes(), Random(seed))
+    return parse_script(sources, options, read_bytes, Random(seed))
+
+
+def read_bytes(path: str) -> bytes:
+    """A file that a script names: anything but a device, which need not end. Raises OSError."""
+    if Path(path).is_char_device() or Path(path).is_block_device():
+        raise OSError(errno.EINVAL, "it is a device", path)
+    return Path(path).read_bytes()
 
 
 def run_script(
@@ -250,6 +258,8 @@ class _Course:
             crew.run(self._script.phases, listener, started)
         periods, results = crew.periods(), crew.results()
         figures, doubts = health([result["figures"] for result in results], aggregate(periods))
+        if crew.places():
+            figures["cluster"] = crew.places()
         for result in results:
             self._trouble.update(result["trouble"])
         warnings = (*crew.lost(), *_told(self._trouble), *doubts)

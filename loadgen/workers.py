@@ -6,8 +6,8 @@ Once a second a worker sends what it has filed since the last time, as periods i
 nothing: counters add up, sketches and rates merge exactly, and of a worker that is lost a second is missing at most. The
 run goes on without it. Workers end with their parent (PR_SET_PDEATHSIG), and leave signals to it (a process group each).
 
-On the pipe: one letter, the length of what follows (4 bytes, network order), then a JSON report (P), progress (T), a line
-for stdout (L) or the end with what `work` returned (E). Workers on other machines (`loadgen.distributed`) send the same.
+A worker sends a JSON report (P), progress (T), a line for stdout (L) and the end with what `work` returned (E), framed as in
+`loadgen.framing`. Workers on other machines (`loadgen.distributed`) send the same.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import ctypes
 import fcntl
 import os
 import signal
-import struct
 import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any, Generic, NoReturn, TypeVar
 
 import gevent
@@ -32,6 +32,7 @@ from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import Alarm, WallOffset, now_ns
 from loadgen.engine import Listener, Progress, Share
+from loadgen.framing import message, parted
 from loadgen.recorder import Recorder
 from loadgen.schedule import spans
 from loadgen.script.model import Phase, Script
@@ -39,14 +40,14 @@ from reports.artillery_json import from_json, to_json
 from reports.merge import merge_periods
 from reports.model import PERIOD_MS, Period, Report
 
-_HEAD = struct.Struct("!cI")
 _PIPE_BYTES = 1 << 20
 _READ_BYTES = 1 << 16
 _START_AFTER_NS = 100_000_000  # all workers have been forked by then, at this much and as much again for each
 _PERIOD_GRACE_MS = 200
+_PARTS_MAX = 64
 _LAST_WAIT_S = 2.0
 _PR_SET_PDEATHSIG = 1
-_DEFECT = 70  # sysexits.h: internal software error
+DEFECT = 70  # sysexits.h: internal software error
 _NO_PROGRESS = Progress(0.0, 0, 0, 0, 0)
 
 
@@ -138,7 +139,7 @@ class Crew(ABC, Generic[AnyWorker]):
         self._wall = wall
         self._write_line = write_line
         self._workers: list[AnyWorker] = []
-        self._periods: dict[int, Period] = {}
+        self._parts: dict[int, list[Period]] = {}
         self._shown: set[int] = set()
         self._interrupts = 0
         self._started_ns = 0
@@ -148,7 +149,7 @@ class Crew(ABC, Generic[AnyWorker]):
         """Have all workers started, and say when the plan begins (`_started_ns`). Raises CrewError."""
 
     @abstractmethod
-    def _attend(self, worker: AnyWorker, listener: Listener) -> None:
+    def _attend(self, worker: AnyWorker) -> None:
         """`_take` what a worker says, until it has ended or is lost."""
 
     @abstractmethod
@@ -164,7 +165,9 @@ class Crew(ABC, Generic[AnyWorker]):
         announcer = ticker = None
         try:
             self._launch()
-            readers = [gevent.spawn(self._attend, worker, listener) for worker in self._workers]
+            if not self._workers:  # interrupted before it began
+                return
+            readers = [gevent.spawn(self._attend, worker) for worker in self._workers]
             announcer = gevent.spawn(self._announce, phases, listener)
             ticker = gevent.spawn(self._tick, listener)
             started()
@@ -174,7 +177,7 @@ class Crew(ABC, Generic[AnyWorker]):
         finally:
             gevent.killall([greenlet for greenlet in (announcer, ticker) if greenlet is not None])
             self._end_all()
-        for period in self._over(None):
+        for period in self._over(inf):
             listener.period(period)
 
     def stop(self) -> None:
@@ -189,15 +192,19 @@ class Crew(ABC, Generic[AnyWorker]):
 
     def periods(self) -> list[Period]:
         """All that has arrived so far, in time order."""
-        return [self._periods[start] for start in sorted(self._periods)]
+        return [self._period(start) for start in sorted(self._parts)]
 
     def latest(self) -> Period | None:
         """The newest period, as far as it has arrived."""
-        return self._periods[max(self._periods)] if self._periods else None
+        return self._period(max(self._parts)) if self._parts else None
 
     def results(self) -> list[dict[str, Any]]:
         """What the workers that ended properly returned."""
         return [worker.result for worker in self._workers if worker.result is not None]
+
+    def places(self) -> list[dict[str, Any]]:
+        """What the report says of each worker's machine; nothing where all are on this one."""
+        return []
 
     def lost(self) -> tuple[str, ...]:
         """A sentence on each worker that did not."""
@@ -216,30 +223,42 @@ class Crew(ABC, Generic[AnyWorker]):
             sum(p.errors for p in known),
         )
 
-    def _take(self, worker: AnyWorker, kind: bytes, content: bytes, listener: Listener) -> None:
+    def _take(self, worker: AnyWorker, kind: bytes, content: bytes) -> None:
         if kind == b"L":
             self._write_line(content.decode("utf-8", "surrogatepass"))
         elif kind == b"P":
             for period in from_json(content.decode()).periods:
-                known = self._periods.get(period.start_ms)
-                self._periods[period.start_ms] = period if known is None else merge_periods([known, period])[0]
+                self._file(period)
         elif kind == b"T":
             progress, worker.told_ms = orjson.loads(content)
             worker.progress = Progress(**progress)
-            told_ms = min(w.told_ms for w in self._workers if w.running)
-            for period in self._over(told_ms - _PERIOD_GRACE_MS):
-                listener.period(period)
         else:
             worker.result = orjson.loads(content)
 
-    def _over(self, until_ms: int | None) -> Iterator[Period]:
-        """Periods that had ended by then (None: all) and were not given before."""
-        for start in sorted(self._periods.keys() - self._shown):
-            if until_ms is None or start + PERIOD_MS <= until_ms:
+    def _file(self, period: Period) -> None:
+        """Parts of a period are merged when it is asked for, or there are many: percentiles are worked out each time."""
+        parts = self._parts.setdefault(period.start_ms, [])
+        parts.append(period)
+        if len(parts) == _PARTS_MAX:
+            self._period(period.start_ms)
+
+    def _period(self, start_ms: int) -> Period:
+        parts = self._parts[start_ms]
+        if len(parts) > 1:
+            parts[:] = merge_periods(parts)
+        return parts[0]
+
+    def _over(self, until_ms: float) -> Iterator[Period]:
+        """Periods that had ended by then and were not given before."""
+        for start in sorted(self._parts.keys() - self._shown):
+            if start + PERIOD_MS <= until_ms:
                 self._shown.add(start)
-                yield self._periods[start]
+                yield self._period(start)
 
     def _lose(self, worker: AnyWorker, cause: str) -> None:
+        if not self._started_ns:
+            worker.lost = f"{worker.label} {cause}, before the start"
+            return
         after_s = max(0.0, (now_ns() - self._started_ns) / 1e9)
         worker.lost = f"{worker.label} {cause} after {after_s:.1f} s: its part is missing from there on"
 
@@ -260,6 +279,9 @@ class Crew(ABC, Generic[AnyWorker]):
         while True:
             gevent.sleep(1.0)
             self._wall.measure()
+            told_ms = min((worker.told_ms for worker in self._workers if worker.running), default=0)
+            for period in self._over(told_ms - _PERIOD_GRACE_MS):
+                listener.period(period)
             listener.tick(self.progress())
 
 
@@ -312,7 +334,7 @@ class ForkedCrew(Crew[_Forked]):
 
     def _be_worker(self, share: Share, descriptor: int, started_ns: int, parent: int) -> NoReturn:
         """The rest of a worker's life."""
-        code = _DEFECT
+        code = DEFECT
         try:
             os.setpgid(0, 0)
             end_with(parent)
@@ -328,10 +350,10 @@ class ForkedCrew(Crew[_Forked]):
             sys.stderr.flush()
             os._exit(code)
 
-    def _attend(self, worker: _Forked, listener: Listener) -> None:
+    def _attend(self, worker: _Forked) -> None:
         try:
             for kind, content in messages(worker.descriptor):
-                self._take(worker, kind, content, listener)
+                self._take(worker, kind, content)
         finally:
             os.close(worker.descriptor)
         status = 0
@@ -355,29 +377,12 @@ class ForkedCrew(Crew[_Forked]):
                 os.waitpid(worker.pid, 0)
 
 
-def message(kind: bytes, content: bytes) -> bytes:
-    """As it goes down a pipe; `kind` is one letter."""
-    return _HEAD.pack(kind, len(content)) + content
-
-
 def messages(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
     """(kind, content) of what comes up a non-blocking pipe until its other end is closed; half a message is of no use."""
     pending = bytearray()
     while data := gevent.os.nb_read(descriptor, _READ_BYTES):
         pending += data
         yield from parted(pending)
-
-
-def parted(pending: bytearray) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of the whole messages that a buffer begins with; they are taken out of it."""
-    while len(pending) >= _HEAD.size:
-        kind, length = _HEAD.unpack_from(pending)
-        end = _HEAD.size + length
-        if len(pending) < end:
-            break
-        content = bytes(pending[_HEAD.size : end])
-        del pending[:end]
-        yield kind, content
 
 
 def exit_text(code: int) -> str:

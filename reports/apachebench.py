@@ -392,7 +392,7 @@ def all_from_text(text: str) -> list[AbReport]:
     drafts: list[dict[str, Any]] = [_draft()]
     for raw in text.splitlines():
         line = " ".join(raw.strip(" \t>|`*#").split())
-        if not _read_line(line, drafts[-1]):
+        if line and not _read_line(line, drafts[-1]):
             drafts.append(_draft())
             _read_line(line, drafts[-1])
     reports = [

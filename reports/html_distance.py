@@ -51,13 +51,13 @@ def _charts(cells: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
                 line = [c for c in cells if c["users"] == users and c["arrangement"] == name]
                 far = tuple(float(c["round_trip_ms"]) for c in line)
                 series.append(Series(name, far, tuple(c[key] for c in line), colour))
-            yield Chart(f"distance-{users}-{key}", f"{title}, {users} users", "line", _FAR, axis, tuple(series))
+            yield Chart(f"distance-{users}-{key}", f"{title}, {_people(users)}", "line", _FAR, axis, tuple(series))
 
 
 def _table(cells: Sequence[Mapping[str, Any]]) -> Table:
     rows = tuple(
         (
-            Cell(f"{cell['users']} users, {cell['round_trip_ms']:g} ms, {cell['arrangement']}"),
+            Cell(f"{_people(cell['users'])}, {cell['round_trip_ms']:g} ms, {cell['arrangement']}"),
             amount_cell(cell["good_per_second"]),
             Cell(ABSENT if cell["gain"] is None else f"{cell['gain']:.2f}", cell["gain"]),
             amount_cell(cell["p50_ms"]),
@@ -69,3 +69,7 @@ def _table(cells: Sequence[Mapping[str, Any]]) -> Table:
     columns = (Column("users, round trip, arrangement"), Column("good/s", "number"), Column("times null's", "number"),
                Column("p50, ms", "number"), Column("p99, ms", "number"), Column("failed", "number"))  # fmt: skip
     return Table("distance-cells", "Every arrangement at every distance", columns, rows, tools=True)
+
+
+def _people(users: int) -> str:
+    return "1 user" if users == 1 else f"{users} users"

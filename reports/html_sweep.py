@@ -45,7 +45,7 @@ def sweep_page(document: Mapping[str, Any], *, js: ReportJs = "inline") -> str:
     blocks: list[Block] = []
     if document["partial"]:
         blocks.append(Text("The sweep was interrupted; what follows was measured until then.", "warn"))
-    blocks += [Text(curve["sentence"], "good") for curve in document["curves"]]
+    blocks += [Text(curve["sentence"], "good" if curve["settled"] else "warn") for curve in document["curves"]]
     blocks += [Text(str(note)) for note in document["notes"]]
     charts = Charts(tuple(_charts(curves)))
     machine = Facts("Machine and versions", tuple(flattened(document["environment"])))

@@ -30,9 +30,9 @@ _FIELDS = {
 def from_csv(text: str) -> Report:
     """The report in a text. Raises ReportError (one line) for any other text."""
     lines = text.strip().splitlines()
-    if not lines or not set(next(csv.reader(lines[:1]), [])) >= _NEEDED:
-        raise ReportError("no columns Type, Name, Request Count, Failure Count")
     try:
+        if not set(next(csv.reader(lines[:1]), [])) >= _NEEDED:
+            raise ReportError("no columns Type, Name, Request Count, Failure Count")
         rows = list(csv.DictReader(lines, strict=True))
     except csv.Error as error:
         raise ReportError(f"not CSV: {error}") from None

@@ -36,7 +36,7 @@ def serve(tmp_path):
     def start(*, command: list[str] | None = None, path: str = "/live", **settings: object) -> ServerProcess:
         server = start_server(tmp_path / f"stderr-{len(started)}", command=command, **settings)
         started.append(server)
-        wait_until(lambda: server.serves(path), "the server serves")
+        wait_until(lambda: server.serves(path), "the server serves", 30)
         return server
 
     yield start

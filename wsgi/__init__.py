@@ -8,9 +8,9 @@ from gevent import monkey
 
 monkey.patch_all()
 
-from psycogreen.gevent import patch_psycopg  # noqa: E402
+from db.green import wait_with_gevent  # noqa: E402
 
-patch_psycopg()
+wait_with_gevent()
 
 import logging  # noqa: E402
 import os  # noqa: E402
@@ -18,13 +18,16 @@ import signal  # noqa: E402
 import sys  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
+import click  # noqa: E402
 from flask import Flask  # noqa: E402
 
 import app  # noqa: E402
 from db.binaries import EmbeddedPostgresError  # noqa: E402
 from db.errors import DatabaseFailure  # noqa: E402
 from db.settings import SettingError  # noqa: E402
+from wsgi.edge import Edge  # noqa: E402
 from wsgi.logs import log_json  # noqa: E402
+from wsgi.settings import ServerSettings  # noqa: E402
 
 log = logging.getLogger("poolbench.wsgi")
 
@@ -33,7 +36,8 @@ def create_app() -> Flask:
     """The service as the environment asks for it, its tables up to date.
 
     A database that is down does not stop the start: the tables are then brought up to date before the first loan that
-    finds it there. Wrong settings do: one line on stderr, exit code 2.
+    finds it there. Wrong settings do: one line on stderr, exit code 2. Of the commands of `flask` only `run` needs the
+    database right away; `--help` and the like must not start an embedded server.
     """
     log_json()
     if not os.environ.get("DATABASE_URL"):
@@ -41,10 +45,12 @@ def create_app() -> Flask:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         flask = app.create_app(os.environ)
+        flask.wsgi_app = Edge(flask.wsgi_app, ServerSettings.from_mapping(os.environ).trusted_proxies)  # type: ignore[method-assign]
+        command = click.get_current_context(silent=True)
+        if command is None or command.info_name == "run":
+            flask.extensions["database"].migrate()
     except (SettingError, EmbeddedPostgresError) as error:
         refuse(str(error))
-    try:
-        flask.extensions["database"].migrate()
     except DatabaseFailure as failure:
         log.warning("the database is not there yet: %s", failure)
     return flask

@@ -5,12 +5,15 @@ So the master is patched as well (importing `wsgi` does it), and it must hand do
 """
 
 import atexit
+import ctypes
 import gc
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +53,37 @@ logconfig_dict = gunicorn_logging()
 access_log_format = '%(h)s "%(r)s" %(s)s %(B)s %(D)s us'
 
 
+_PORT_PATIENCE_S = 1.5  # the workers of a killed master let go of it within one
+_PR_SET_PDEATHSIG = 1
+
+
 def on_starting(server: Any) -> None:
-    """Say at once that the port is taken (gunicorn itself would try again for 5 s), unless it is our own old master."""
+    """Say soon that the port is taken (gunicorn itself would try again for 5 s), unless it is our own old master."""
     if "GUNICORN_FD" in os.environ:
         return
     host, port = server.cfg.address[0]
+    deadline = time.monotonic() + _PORT_PATIENCE_S
+    while complaint := _cannot_bind(host, port):
+        if time.monotonic() > deadline:
+            refuse(f"cannot listen on {host}:{port}: {complaint}")
+        time.sleep(0.05)
+
+
+def _cannot_bind(host: str, port: int) -> str | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            refuse(f"cannot listen on {host}:{port}: {error.strerror}")
+            return error.strerror
+    return None
+
+
+def post_fork(_server: Any, _worker: Any) -> None:
+    """In the worker: drain, and let go of the port, as soon as the master is killed (Linux; elsewhere within a second)."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def post_worker_init(worker: Any) -> None:

@@ -4,23 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from db.settings import read, whole
+from wsgi.edge import Network, networks
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Address, and number of worker processes."""
+    """Address, number of worker processes, and whose word on the client is taken."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 4
+    trusted_proxies: tuple[Network, ...] = ()
+    """Where X-Forwarded-… may come from; from anywhere else it means nothing."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "ServerSettings":
-        """Read HOST, PORT and WEB_CONCURRENCY. Raises SettingError."""
+        """Read HOST, PORT, WEB_CONCURRENCY and TRUSTED_PROXIES. Raises SettingError."""
         return cls(
             host=read(mapping, "HOST", str, "127.0.0.1"),
             port=read(mapping, "PORT", whole(1, 65535), 8000),
             workers=read(mapping, "WEB_CONCURRENCY", whole(1, 1000), 4),
+            trusted_proxies=read(mapping, "TRUSTED_PROXIES", networks, ()),
         )
 
     @property

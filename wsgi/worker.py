@@ -1,9 +1,11 @@
 """gunicorn's gevent_pywsgi worker, which also drains: on SIGTERM it lets running requests end, and idle clients go.
 
-The stock worker waits its whole grace period for idle keep-alive connections, and looks up only once a second.
+The stock worker waits its whole grace period for idle keep-alive connections, looks up only once a second, resets the
+connections that the kernel took but nobody accepted, and leaves in the middle of its requests when the master is killed.
 """
 
 import contextlib
+import os
 from types import FrameType
 from typing import Any
 
@@ -11,17 +13,22 @@ import gevent
 from gevent.event import Event
 from gevent.pool import Pool
 from gunicorn.http.wsgi import base_environ
-from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker, PyWSGIHandler, PyWSGIServer
+from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker
+
+from wsgi.reading import StrictHandler, StrictServer
+
+KEEP_ALIVE_GRACE_S = 1.0
+"""How long a draining worker leaves kept connections open: a client whose next request is on its way gets its answer."""
 
 
-class Handler(PyWSGIHandler):  # type: ignore[misc]
+class Handler(StrictHandler):
     """One connection; says goodbye after the answer at hand once its server drains."""
 
     close_connection: bool
 
     def read_requestline(self) -> str:
         """Between two requests the connection counts as idle."""
-        if self.server.draining:
+        if self.server.ended_idle:
             return ""
         self.server.idle.add(self)
         try:
@@ -42,10 +49,11 @@ class Handler(PyWSGIHandler):  # type: ignore[misc]
             super().log_request()
 
 
-class Server(PyWSGIServer):  # type: ignore[misc]
+class Server(StrictServer):
     """A listening socket and the connections accepted from it."""
 
     draining = False
+    ended_idle = False
     log_accesses = False
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -53,9 +61,15 @@ class Server(PyWSGIServer):  # type: ignore[misc]
         self.idle: set[Handler] = set()
 
     def drain(self) -> None:
-        """Accept no more, and end what is idle."""
+        """Accept who has connected already, and nobody else; answers from now on are the last on their connection."""
         self.draining = True
+        while not self.full() and (accepted := self.do_read()):
+            self.do_handle(*accepted)
         self.close()
+        gevent.spawn_later(KEEP_ALIVE_GRACE_S, self._end_idle)
+
+    def _end_idle(self) -> None:
+        self.ended_idle = True
         for handler in self.idle:
             with contextlib.suppress(OSError):
                 handler.socket.shutdown(0)  # for reading: the handler sees the end of its input
@@ -65,10 +79,10 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
     """A process that serves until it is told to stop."""
 
     def run(self) -> None:
-        """Serve; then drain, within `graceful_timeout`."""
+        """Serve until told to stop, or without a master; then drain, within `graceful_timeout`."""
         self.told_to_stop = Event()
         servers = [self._serve(listener) for listener in self.sockets]
-        while self.alive:
+        while self.alive and os.getppid() == self.ppid:
             self.notify()
             self.told_to_stop.wait(1.0)
         for server in servers:
@@ -81,6 +95,10 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
         self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
         for server in servers:
             server.stop(timeout=1)
+
+    def notify(self) -> None:
+        """Tell the master that we live; gunicorn's own would end the process at once where there is none."""
+        self.tmp.notify()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """SIGTERM."""

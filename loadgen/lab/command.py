@@ -30,6 +30,7 @@ _SIGNALLED = 128
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the reports (default runs/<UTC stamp>).")
 @click.option("--database-url", help="A PostgreSQL to use, in a schema of its own, in place of the embedded one.")
 @click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
+@click.option("--db-rtt", metavar="DURATION", help="Put this round-trip time before the database: 0.5ms, 5ms, ...")
 @click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder, instead.")
 @click.option("--script", metavar="FILE", help="The Artillery script to load your own application with.")
 def lab(
@@ -41,26 +42,30 @@ def lab(
     out: Path | None,
     database_url: str | None,
     yes: bool,
+    db_rtt: str | None,
     application: str | None,
     script: str | None,
 ) -> None:
     """Run the experiments of both source documents and judge their claims.
 
-    Groups that only --only runs: C, queue and fair under saturation; P, through PgBouncer and direct; M, the database in
-    512 MB. With --app and --script, your own application is run under each strategy (--strategies null,queue,fair) through
-    the DATABASE_URL that it reads.
+    Groups that only --only runs: C, queue and fair under saturation; D, what pooling gains by the distance to the database;
+    P, through PgBouncer and direct; M, the database in 512 MB. With --app and --script, your own application is run under
+    each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
     """
     out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     if (application is None) != (script is None):
         raise BadInput("--app and --script go together")
     if application is not None and script is not None:
-        sys.exit(_run_own_app(application, script, out, _listed(strategies), servers, database_url))
-    from loadgen.lab import fairness
+        sys.exit(
+            _run_own_app(application, script, out, _listed(strategies), servers, database_url, round_trip_ms(db_rtt))
+        )
+    from loadgen.lab import distance, fairness
     from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments, more_experiments
     from loadgen.lab.run import LabError, Options
 
     ids = _listed(only)
-    of_sources = [name for name in ids if name not in ("C", fairness.ID)]
+    of_c, of_d = {"C", fairness.ID}, {"D", distance.ID}
+    of_sources = [name for name in ids if name not in of_c | of_d]
     known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
     try:
         options = Options(
@@ -69,7 +74,9 @@ def lab(
             out=out,
             clicks=clicks,
             database_url=database_url,
-            fairness_rounds=0 if ids == of_sources else 3,
+            fairness_rounds=3 if of_c & set(ids) else 0,
+            distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
+            round_trip_ms=round_trip_ms(db_rtt),
             confirm=lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True)),
         )
         sys.exit(_run_lab(options))
@@ -93,7 +100,13 @@ def _run_lab(options: Options) -> int:
 
 
 def _run_own_app(
-    application: str, script: str, out: Path, strategies: list[str], servers: int, database_url: str | None
+    application: str,
+    script: str,
+    out: Path,
+    strategies: list[str],
+    servers: int,
+    database_url: str | None,
+    far_ms: float | None,
 ) -> int:
     import psycopg2
 
@@ -109,7 +122,7 @@ def _run_own_app(
     live = LiveLine()
     options = own_app.Options(
         application, script, Path.cwd(), out, strategies or own_app.STRATEGIES, servers, database_url,
-        own_app.chosen_settings(os.environ),
+        own_app.chosen_settings(os.environ), far_ms,
     )  # fmt: skip
     try:
         results = own_app.run(options, _sayer(live), live)
@@ -123,6 +136,18 @@ def _run_own_app(
     click.echo(own_app.to_markdown(options, results), nl=False)
     click.echo(f"\nEverything is in {out}", err=True)
     return _SIGNALLED + signal.SIGINT if any(r.interrupted for r in results) else 0
+
+
+def round_trip_ms(text: str | None) -> float | None:
+    """What --db-rtt says. Raises BadInput."""
+    from loadgen.script.durations import seconds
+
+    if text is None:
+        return None
+    found_s = seconds(text)
+    if found_s is None or not 0 <= found_s <= 1:
+        raise BadInput(f"--db-rtt {text}: a duration from 0 to 1 s, such as 0.5ms")
+    return found_s * 1000
 
 
 def _sayer(live: LiveLine) -> Callable[[str], None]:

@@ -67,30 +67,29 @@ class LabDatabase:
             self._before = self._limit.counts()
 
     def memory_use(self) -> MemoryUse:
-        """Of an embedded database since `watch_memory`, once it answers again if it does not."""
-        assert self.postgres is not None  # noqa: S101 - others are not limited
-        answers = self._answers_again()
+        """Of an embedded database since `watch_memory`; where it does not answer, it has 30 s to recover."""
+        connections, pss_mb = self._settled() or (0, 0.0)
         counts = self._limit.counts() if self._limit else None
         return MemoryUse(
             limit_mb=self._limit.limit_mb if self._limit else None,
             peak_mb=self._limit.peak_mb() if self._limit else None,
             limit_hits=None if counts is None else counts.limit_hits - self._before.limit_hits,
             oom_kills=None if counts is None else counts.oom_kills - self._before.oom_kills,
-            connections=count_backends(self.monitor_url) if answers else 0,
-            pss_mb=sum(pss for _, pss in memory_of_tree(self.postgres.pid)) if answers else 0.0,
-            answers_afterwards=answers,
+            connections=connections,
+            pss_mb=pss_mb,
+            answers_afterwards=pss_mb > 0,
         )
 
-    def _answers_again(self) -> bool:
-        """After a kill, the server ends all sessions and recovers; whether it did, within 30 s."""
-        assert self.postgres is not None  # noqa: S101 - as above
+    def _settled(self) -> tuple[int, float] | None:
+        """Client connections and summed PSS of all processes, MB; None where the database does not answer any more."""
+        assert self.postgres is not None  # noqa: S101 - only those of our own are limited
         deadline = time.monotonic() + _RECOVERY_PATIENCE_S
         while time.monotonic() < deadline and psutil.pid_exists(self.postgres.pid):
             with contextlib.suppress(psycopg2.Error):
-                query(self.monitor_url, "SELECT 1")
-                return True
+                connections = count_backends(self.monitor_url)
+                return connections, sum(pss for _, pss in memory_of_tree(self.postgres.pid))
             time.sleep(0.05)
-        return False
+        return None
 
 
 @contextlib.contextmanager
@@ -110,7 +109,9 @@ def limited_database(limit_mb: int, connections: int, tell: Callable[[str], None
         limit: MemoryLimit | None = None
         try:
             limit = entered.enter_context(MemoryLimit(limit_mb))
-            tell(f"The database of group M had {limit_mb} MB, cache included, by a control group of the kernel.")
+            tell(
+                "Each database of group M was in a control group of the kernel, which limits its memory, cache included."
+            )
         except NoMemoryLimit as reason:
             tell(f"Group M was run WITHOUT a limit of memory, which cannot be set here: {reason}.")
         started = temporary_postgres(max_connections=max(100, connections + 20), shared_buffers="128MB")

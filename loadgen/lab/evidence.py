@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.lab.experiments import Experiment
-from reports.apachebench import AbReport
+from reports.apachebench import AbReport, AbSamples
 from reports.model import Report
 from reports.sketch import Sketch
 
@@ -66,6 +66,8 @@ class Outcome:
     """Settings that the strategy has no use for."""
     pgbouncer_cpu_s: float | None = None
     """None where no PgBouncer was in between."""
+    samples: AbSamples | None = None
+    """What `ab` is made of."""
     memory_use: MemoryUse | None = None
     """Of a database with a limit."""
     partial: bool = False
@@ -151,6 +153,48 @@ class Fairness:
 
 
 @dataclass(frozen=True, slots=True)
+class Crossing:
+    """What a round trip to the database costs, in ms, medians of `select 1`: see `distance.calibrate`."""
+
+    direct_ms: float
+    through_ms: Mapping[float, float]
+    """Through the delay process, by the delay asked for in ms; 0 is among them."""
+
+    @property
+    def added_ms(self) -> float:
+        """What the process adds of its own."""
+        return self.through_ms[0.0] - self.direct_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """One arrangement of D.rtt under so many users with the database so far away, all rounds together."""
+
+    arrangement: str
+    users: int
+    round_trip_ms: float
+    """As asked for."""
+    report: Report
+    requests_per_second: float
+    """Mean over the rounds, failed requests included."""
+    total_ms: Sketch
+    """Started to last byte."""
+
+    @property
+    def failed_share(self) -> float:
+        """Requests without a 2xx answer, of all sent."""
+        counters = self.report.aggregate.counters
+        good = sum(n for name, n in counters.items() if name.startswith("http.codes.2"))
+        sent = counters.get("http.requests", 0)
+        return 1 - good / sent if sent else 0.0
+
+    @property
+    def good_per_second(self) -> float:
+        """Answers 2xx a second."""
+        return self.requests_per_second * (1 - self.failed_share)
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Everything measured. What was not is absent."""
 
@@ -162,4 +206,8 @@ class Evidence:
     """What a reader must know to compare: sizes cut short, settings without effect, what was skipped and why."""
     fairness: tuple[Fairness, ...] = ()
     """Cells of C.fairness, where it was run."""
+    distance: tuple[Distance, ...] = ()
+    """Cells of D.rtt, where it was run."""
+    crossing: Crossing | None = None
+    """What a round trip costs, where a distance was put in."""
     partial: bool = False

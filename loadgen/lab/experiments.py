@@ -47,6 +47,8 @@ class Experiment:
     """Left out of a brief session."""
     pgbouncer: int = 0
     """Server connections of a PgBouncer between the servers and the database; 0: there is none."""
+    rounds: int = 1
+    """More than one: in turns with its neighbours of the same load."""
     memory_mb: int = 0
     """Limit of the memory of the database, which then is one of its own; 0: no limit."""
 
@@ -88,31 +90,38 @@ MEMORY_LIMIT_MB = 512
 """What source A's database had."""
 
 
+_ROUNDS = 3  # of group P
+
+
 def more_experiments(servers: int = 4) -> tuple[Experiment, ...]:
     """Those that are run where they are asked for by name: group P, with and without PgBouncer in turns, and group M, source
-    A's nested object from a database under source A's memory limit.
+    A's nested object from a database under source A's memory limit, and in the end under half of it.
     """
     ways = (("null", "null", "a connection per request through PgBouncer", True),
             ("fair", "fair", "a fair pool through PgBouncer", True),
             ("direct", "fair", "a fair pool, direct", False))  # fmt: skip
     of_p = [
         Experiment(f"P.{name}.c{users}", f"{title}, {_people(users)}", strategy, 1,
-                   _ONE_SHARED_POOL if strategy == "fair" else {}, users=users, pgbouncer=20 * through)
+                   _ONE_SHARED_POOL if strategy == "fair" else {}, users=users, pgbouncer=20 * through, rounds=_ROUNDS)
         for users in (1, 100)
         for name, strategy, title, through in ways
     ]  # fmt: skip
     of_p += [
         Experiment(f"P.A.{name}", f"{servers} servers, {title}", strategy, servers,
-                   {"DB_POOL_SIZE": "10"} if strategy == "fair" else {}, script="pool10.yml", pgbouncer=10 * servers * through)
+                   {"DB_POOL_SIZE": "10"} if strategy == "fair" else {}, script="pool10.yml", pgbouncer=10 * servers * through,
+                   rounds=_ROUNDS)
         for name, strategy, title, through in ways
     ]  # fmt: skip
-    of_m = [
-        Experiment(f"M.pool{size}", f"the nested object, {servers} servers with {size} connections each, database in"
-                   f" {MEMORY_LIMIT_MB} MB", "queue", servers, {"DB_POOL_SIZE": str(size)}, script="analytics.yml",
-                   memory_mb=MEMORY_LIMIT_MB)
-        for size in (5, 10, 20, 40)
-    ]  # fmt: skip
+    of_m = [_limited(servers, size, MEMORY_LIMIT_MB, f"M.pool{size}") for size in (5, 10, 20, 40)]
+    of_m.append(_limited(servers, 40, MEMORY_LIMIT_MB // 2, "M.pool40.half"))
     return (*of_p, *of_m)
+
+
+def _limited(servers: int, size: int, memory_mb: int, name: str) -> Experiment:
+    """All connections are opened, needed or not, and everybody may wait: what differs is the memory that they take."""
+    settings = {"DB_POOL_SIZE": str(size), "DB_POOL_MIN": str(size), "DB_POOL_MAX_WAITING": "1000"}
+    title = f"the nested object, {servers} servers with {size} connections each, database in {memory_mb} MB"
+    return Experiment(name, title, "fair", servers, settings, script="analytics.yml", memory_mb=memory_mb)
 
 
 _USUAL_RATES = {"null": 150.0, "per-request": 40.0}  # requests per second on two cores, to say how long it may take

@@ -114,8 +114,8 @@ class MemoryLimit:
         limit = str(self.limit_mb * _MB)
         if self._home.version == 1:
             (self._folder / "memory.limit_in_bytes").write_text(limit)
-            with contextlib.suppress(OSError):  # a kernel that does not account for swap has no such file
-                (self._folder / "memory.memsw.limit_in_bytes").write_text(limit)
+            # No swapping. A limit of memory and swap together would do the same, but what meets it is not counted.
+            (self._folder / "memory.swappiness").write_text("0")
         else:
             (self._folder / "memory.max").write_text(limit)
             with contextlib.suppress(OSError):

@@ -7,13 +7,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from db.embedded import temporary_postgres
 from loadgen.console import Console
 from loadgen.environment import environment
+from loadgen.lab import distance, distance_summary
+from loadgen.lab.evidence import Crossing
 from loadgen.lab.fairness import with_pool
 from loadgen.lab.stack import BackendWatch, Program, Servers
 from loadgen.runner import Live, Run, new_run_id, read_script, run_script
@@ -49,6 +51,8 @@ class Options:
     servers: int = 4
     database_url: str | None = None
     settings: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULTS))
+    round_trip_ms: float | None = None
+    """A distance to put between the application and the database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +64,22 @@ class Result:
     peak_backends: int
     wall_s: float
     interrupted: bool
+    crossing: Crossing | None = None
+    """What a round trip to the database cost, where it was put at a distance."""
 
 
 def run(options: Options, say: Callable[[str], None], live: Live) -> list[Result]:
     """Each strategy's result, its reports written. Raises StackError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error."""
     options.out.mkdir(parents=True, exist_ok=True)
     results: list[Result] = []
-    with _database(options) as (url, monitor_url), tempfile.TemporaryDirectory(prefix="poolbench-lab-") as logs:
+    with (
+        _database(options) as (near_url, monitor_url),
+        distance.at(near_url, options.round_trip_ms) as (url, crossing),
+        tempfile.TemporaryDirectory(prefix="poolbench-lab-") as logs,
+    ):
         for strategy in options.strategies:
             say(f"{options.application} with DATABASE_URL's pool={strategy}")
-            results.append(_one(options, strategy, url, monitor_url, Path(logs), live))
+            results.append(replace(_one(options, strategy, url, monitor_url, Path(logs), live), crossing=crossing))
             if results[-1].interrupted:
                 break
     write_text(options.out / "summary.md", to_markdown(options, results))
@@ -147,6 +157,7 @@ def to_document(options: Options, results: Sequence[Result]) -> dict[str, Any]:
         "servers": options.servers,
         "settings": dict(options.settings),
         "partial": any(r.interrupted for r in results),
+        "crossing": next((distance_summary.crossing_document(r.crossing) for r in results if r.crossing), None),
         "strategies": {r.strategy: figures(r) for r in results},
     }
 
@@ -156,9 +167,10 @@ def to_markdown(options: Options, results: Sequence[Result]) -> str:
     columns = [figures(r) for r in results]
     rows = [(name, *("-" if c[name] is None else f"{c[name]:g}" for c in columns)) for name in (columns or [{}])[0]]
     settings = ", ".join(f"{key}={value}" for key, value in options.settings.items())
+    crossed = next((f"{distance_summary.crossing_text(r.crossing)}\n\n" for r in results if r.crossing), "")
     partial = "**Partial: the run was interrupted.**\n\n" if any(r.interrupted for r in results) else ""
     return (
         f"# {options.application} under {options.script}\n\n{partial}"
-        f"{options.servers} servers; {settings} (where the strategy knows them).\n\n"
+        f"{options.servers} servers; {settings} (where the strategy knows them).\n\n{crossed}"
         + table(("", *(r.strategy for r in results)), rows)
     )

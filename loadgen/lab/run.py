@@ -19,13 +19,14 @@ from db.strategies import unhonoured
 from loadgen.closed import Workload
 from loadgen.console import Console
 from loadgen.environment import environment
-from loadgen.exchange import Origin
-from loadgen.lab import fairness, pgbouncer, summary
+from loadgen.lab import distance, distance_summary, fairness, pgbouncer, summary
 from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
 from loadgen.lab.evidence import Evidence, Outcome, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.pgbouncer import PgBouncer
+from loadgen.lab.rounds import in_turns, together
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
+from loadgen.route import Origin
 from loadgen.runner import Interrupted, Live, Run, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
 from reports import apachebench, artillery_json, artillery_text
@@ -59,6 +60,10 @@ class Options:
     """None: an embedded PostgreSQL of the lab's own."""
     fairness_rounds: int = 0
     """Of C.fairness; 0 leaves it out."""
+    distance_rounds: int = 0
+    """Of D.rtt; 0 leaves it out."""
+    round_trip_ms: float | None = None
+    """A distance to put between the servers and the database, for all experiments but D.rtt, which has its own."""
     confirm: Callable[[str], bool] = lambda _: True
     """Asked before an experiment that may use up a given database's connections."""
 
@@ -87,6 +92,7 @@ class Lab:
             with (
                 tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder,
                 own_database() if given is None else given_database(given) as self._database,
+                self._at_a_distance(),
             ):
                 self._folder = Path(folder)
                 self._know_database()
@@ -101,8 +107,9 @@ class Lab:
 
     def _all(self) -> None:
         began = time.monotonic()
-        left_s = [expected_s(experiment, self._options.sizes) for experiment in self._options.experiments]
-        for number, experiment in enumerate(self._options.experiments, 1):
+        turns = list(in_turns(self._options.experiments))
+        left_s = [expected_s(experiment, self._options.sizes) for experiment in turns]
+        for number, experiment in enumerate(turns, 1):
             if not self._allowed(experiment):
                 continue
             self._say(
@@ -123,11 +130,31 @@ class Lab:
                 name = f"{fairness.ID}.{cell.strategy}.c{cell.users}"
                 write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
                 write_text(self._options.out / f"{name}.txt", artillery_text.summary_text(cell.report))
+        if self._options.distance_rounds:
+            self._distances(self._options.distance_rounds)
         postgres = self._database.postgres
         if postgres is not None and any(e.script and not e.memory_mb for e in self._options.experiments):
             self._say("measuring memory per connection")
             memory = measure_memory(postgres.pid, self._database.url, _TYPICAL_STATEMENTS)
             self._evidence = replace(self._evidence, memory=memory)
+
+    def _distances(self, rounds: int) -> None:
+        """D.rtt."""
+        if self._database.postgres is None and not self._options.confirm(
+            f"{distance.ID} may use up the connections of the given database. Run it?"
+        ):
+            self._note(f"{distance.ID} was skipped: it may use up the database's connections (--yes runs it)")
+            return
+        self._say(f"{distance.ID}: what pooling gains, by the distance (about {distance.expected_s(rounds):.0f} s)")
+        with distance.Session(self._database.url, self._database.postgres, self._folder) as session:
+            self._evidence = replace(self._evidence, crossing=session.crossing)
+            for reason in session.skipped:
+                self._note(reason)
+            for cell in session.run(rounds, self._live):
+                self._evidence = replace(self._evidence, distance=(*self._evidence.distance, cell))
+                name = f"{distance.ID}.{cell.round_trip_ms:g}ms.{cell.arrangement.replace(' ', '-')}.c{cell.users}"
+                write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
+                write_text(self._options.out / f"{name}.txt", artillery_text.summary_text(cell.report))
 
     # What is needed, and what is there
 
@@ -137,6 +164,11 @@ class Lab:
         own = [e.id for e in experiments if e.pgbouncer or e.memory_mb]
         if own and given is not None:
             raise LabError(f"{own[0]} needs the lab's own database: --database-url cannot be given")
+        if self._options.round_trip_ms is not None and (own or self._options.distance_rounds):
+            raise LabError(
+                f"--db-rtt has no effect on {own[0] if own else distance.ID}"
+                f"{'' if own else ', which runs all its distances'}: leave one of them out"
+            )
         sizes = sorted({e.pgbouncer for e in experiments} - {0})
         if sizes:
             try:
@@ -146,6 +178,15 @@ class Lab:
             self._note(
                 f"{name} on the same machine, in transaction mode with SCRAM on both sides: {_or(sizes)} server connections."
             )
+
+    @contextlib.contextmanager
+    def _at_a_distance(self) -> Iterator[None]:
+        """While inside, the servers reach the database through a delay, where one was asked for."""
+        with distance.at(self._database.url, self._options.round_trip_ms) as (self._database.url, crossing):
+            if crossing is not None:
+                self._evidence = replace(self._evidence, crossing=crossing)
+                self._note(distance_summary.crossing_text(crossing))
+            yield
 
     def _know_database(self) -> None:
         database = self._database
@@ -194,6 +235,9 @@ class Lab:
             if experiment.script is not None:
                 database.seed(experiment, self._options.clicks)
             outcome, text = self._under_load(experiment, database, bouncer, servers)
+        if earlier := self._evidence.outcomes.get(experiment.id):
+            outcome = together(earlier, outcome)
+            text = artillery_text.summary_text(outcome.report)
         self._write_report(outcome, text)
         return outcome
 
@@ -210,7 +254,8 @@ class Lab:
                 bouncer.cpu_s() if bouncer else None,
             )
 
-        clicks = database.clicks() if experiment.script else None
+        counted = experiment.script is not None and not experiment.memory_mb  # one without memory may not answer
+        clicks = database.clicks() if counted else None
         database.watch_memory()
         before = cpu_s()
         with BackendWatch(database.monitor_url) as watch:
@@ -218,21 +263,20 @@ class Lab:
             run, text = self._load(experiment, servers)
             wall_s = time.monotonic() - started
         after = cpu_s()
-        memory_use = database.memory_use() if experiment.memory_mb else None
-        ended = memory_use is not None and not memory_use.answers_afterwards
         outcome = Outcome(
             experiment=experiment,
             report=run.report,
             ab=AbReport.of(run.samples) if run.samples is not None else None,
+            samples=run.samples,
             wall_s=wall_s,
             peak_backends=watch.peak,
             servers_cpu_s=after[0] - before[0],
             database_cpu_s=_grown(before[1], after[1]),
             pgbouncer_cpu_s=_grown(before[2], after[2]),
             failures=servers.failures(),
-            clicks_recorded=None if clicks is None or ended else database.clicks() - clicks,
+            clicks_recorded=None if clicks is None else database.clicks() - clicks,
             unhonoured=unhonoured(PoolSettings.from_mapping({"DB_POOL": experiment.strategy, **experiment.settings})),
-            memory_use=memory_use,
+            memory_use=database.memory_use() if experiment.memory_mb else None,
             partial=run.signal is not None,
         )
         return outcome, text

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from loadgen.lab import groups
+from loadgen.lab import distance_summary, groups
 from loadgen.lab.claims import UNMEASURED, claims_on
 from loadgen.lab.evidence import Evidence, Outcome
 from reports import published
@@ -48,6 +48,8 @@ def to_markdown(evidence: Evidence) -> str:
         parts += [f"## {outcome.experiment.id}: {outcome.experiment.title}\n", _one(outcome)]
     if evidence.fairness:
         parts += ["## C.fairness: 10 connections, a query of 5 ms, more users than connections\n", _fairness(evidence)]
+    if evidence.distance and evidence.crossing:
+        parts += [f"## {distance_summary.TITLE}\n", distance_summary.to_markdown(evidence.crossing, evidence.distance)]
     if of_p := groups.pgbouncer_rows(evidence):
         parts += [f"## {groups.PGBOUNCER_TITLE}\n", _rows(of_p), groups.PGBOUNCER_NOTE + "\n"]
     if of_m := groups.memory_rows(evidence):
@@ -83,6 +85,7 @@ def to_document(evidence: Evidence) -> dict[str, Any]:
              "jain": c.jain, "unserved": c.unserved}
             for c in evidence.fairness
         ],
+        "distance": None if evidence.crossing is None else distance_summary.to_document(evidence.crossing, evidence.distance),
         "groups": [
             {"title": title, "rows": [dict(row) for row in rows], "note": note}
             for title, rows, note in (

@@ -14,6 +14,9 @@ from loadgen.script.values import json_value
 ENCODINGS = "gzip, deflate, br"
 """What `decoded` undoes: the Accept-Encoding to ask with."""
 
+LARGEST_BYTES = 16 * 1024 * 1024
+"""How much of a compressed body is looked at, decompressed."""
+
 _ONCE = frozenset((
     "age", "authorization", "content-length", "content-type", "etag", "expires", "from", "host", "if-modified-since",
     "if-unmodified-since", "last-modified", "location", "max-forwards", "proxy-authorization", "referer", "retry-after",
@@ -59,17 +62,32 @@ class Answer:
 
 
 def decoded(body: bytes, coding: str) -> bytes:
-    """A body without its content coding (gzip, deflate or br); as it is where that cannot be undone."""
+    """A body without its content coding (gzip, deflate or br); as it is where that cannot be undone.
+
+    Of one that would be more than LARGEST_BYTES, the beginning: a few KB can stand for gigabytes.
+    """
     try:
         if coding in {"gzip", "x-gzip"}:
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(body)
+            return _inflated(body, zlib.MAX_WBITS | 16)
         if coding == "deflate":
             try:
-                return zlib.decompress(body)
+                return _inflated(body, zlib.MAX_WBITS)
             except zlib.error:  # some servers send it without the zlib wrapper
-                return zlib.decompress(body, -zlib.MAX_WBITS)
+                return _inflated(body, -zlib.MAX_WBITS)
         if coding == "br":
-            return bytes(brotli.decompress(body))
+            return _unpacked(body)
     except (zlib.error, brotli.error):
         pass
     return body
+
+
+def _inflated(body: bytes, window_bits: int) -> bytes:
+    return zlib.decompressobj(window_bits).decompress(body, LARGEST_BYTES)
+
+
+def _unpacked(body: bytes) -> bytes:
+    decompressor = brotli.Decompressor()
+    out = bytearray(decompressor.process(body, output_buffer_limit=LARGEST_BYTES))
+    while len(out) < LARGEST_BYTES and not decompressor.can_accept_more_data():
+        out += decompressor.process(b"", output_buffer_limit=LARGEST_BYTES - len(out))
+    return bytes(out[:LARGEST_BYTES])

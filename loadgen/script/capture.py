@@ -76,8 +76,11 @@ def compile_captures(
                 if not rule.may_fail and (value is UNDEFINED or value == ""):
                     return False
                 taken[rule.into] = value
-        for path, value in taken.items():
-            set_path(variables, path, value)
+        try:
+            for path, value in taken.items():
+                set_path(variables, path, value)
+        except ValueError:  # a place that no list should grow to
+            return False
         return True
 
     return apply

@@ -24,6 +24,7 @@ _HTTP_KEYS = (
 _TLS_TEXTS = {"ca": ("ca", "certificateAuthority"), "cert": ("cert", "certificate"), "key": ("key",)}
 _TLS_KEYS = ("rejectUnauthorized", "pfx", "passphrase", "servername", *(n for ns in _TLS_TEXTS.values() for n in ns))
 _PLUGINS = ("expect", "ensure", "metrics-by-endpoint", "apdex", "fake-data")
+_MOST = 2**53
 _EXPECT_OUTPUTS = ("pretty", "json", "prettyError", "silent")
 
 
@@ -99,6 +100,10 @@ def _payload(part: Part, override: str | None, read_file: Callable[[str], bytes]
     path = override or part.get("path")
     if not isinstance(path, str):
         part.refuse("no `path` here, and no file given with -p")
+        return None
+    if not (
+        part["fields"].expect((list, type(None)), "a list") and part["options"].expect((dict, type(None)), "an object")
+    ):
         return None
     name = part.get("name")
     everything = part.get("loadAll") is True
@@ -180,7 +185,7 @@ def http(config: Part, *, tls: model.TlsSettings, extended_metrics: bool) -> mod
     if not timeout_s > 0:
         timeout_s = 10.0
     given_as_number = isinstance(timeout.value, int | float)
-    pool = to_number(part.get("pool")) if truthy(part.get("pool")) else None
+    pool = min(to_number(part.get("pool")), _MOST) if truthy(part.get("pool")) else None
     return model.HttpSettings(
         timeout_s=float(timeout_s),
         socket_limit_s=max(8.0, float(timeout_s)) if given_as_number else 8.0,

@@ -9,7 +9,20 @@ from typing import Any
 from loadgen.script.model import Place, Problem
 from loadgen.script.yaml_reader import Source, child_path
 
-ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "absent", "__bool__": lambda _: False})()
+
+class _Absent:
+    def __repr__(self) -> str:
+        return "absent"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __reduce__(self) -> str:
+        """In another process, too, there is only one."""
+        return "ABSENT"
+
+
+ABSENT: Any = _Absent()
 """What a key that is not there is worth."""
 
 
@@ -26,6 +39,9 @@ def merged(low: Any, high: Any, *, replace_lists: bool = False) -> Any:
     return high
 
 
+_HINTS_MAX = 100  # to look for what a key may have been meant to be takes a millisecond
+
+
 class Notes:
     """Problems and warnings met while a script is read, and where each part of it stands."""
 
@@ -33,6 +49,12 @@ class Notes:
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
         self._places = places
+        self._hints_left = _HINTS_MAX
+
+    def hint(self, key: str, known: Iterable[str]) -> str | None:
+        """The known key that `key` may have been meant to be; not looked for without end."""
+        self._hints_left -= 1
+        return nearest(key, known) if self._hints_left >= 0 else None
 
     def place(self, path: str) -> Place:
         """Where the part at `path` stands, or what holds it."""
@@ -96,7 +118,7 @@ class Part:
         names = list(known)
         for key, part in self.items():
             if key not in names:
-                like = nearest(key, names)
+                like = self.notes.hint(key, names)
                 if like or not only_similar:
                     part.warn(f"`{key}` has no effect", like)
 

@@ -14,7 +14,7 @@ from typing import Any
 from loadgen.script.document import Part
 from loadgen.script.expressions import ExpressionError, compile_expression
 from loadgen.script.model import Check
-from loadgen.script.values import UNDEFINED, number_text, to_number
+from loadgen.script.values import UNDEFINED, number_text, to_number, whole
 from reports.model import SUMMARY_KEYS, Period
 
 _LEGACY = ("min", "max", "median", "p95", "p99")
@@ -60,7 +60,7 @@ def _shown(limit: Any) -> str:
 def _whole(limit: Any) -> str:
     """parseInt: the whole number that a limit begins with."""
     match = re.match(r"\s*[+-]?\d+", _shown(limit))
-    return str(int(match.group())) if match else "NaN"
+    return number_text(whole(float(match.group()))) if match else "NaN"
 
 
 def evaluate(checks: tuple[Check, ...], aggregate: Period) -> Verdict:

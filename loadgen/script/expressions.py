@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from loadgen.script.regex import compile_regex
-from loadgen.script.values import UNDEFINED, loosely_equal, strictly_equal, text, to_number, truthy
+from loadgen.script.values import UNDEFINED, integer, loosely_equal, strictly_equal, text, to_number, truthy
 
 Expression = Callable[[Mapping[str, Any]], Any]
 
@@ -30,6 +30,8 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _WORDS = {"and", "or", "not", "in", "of"}
+_MOST_TOKENS = 500
+"""An expression is a function that calls functions: one that is longer could exhaust the stack when it is evaluated."""
 
 
 class ExpressionError(ValueError):
@@ -38,8 +40,14 @@ class ExpressionError(ValueError):
 
 def compile_expression(source: str) -> Expression:
     """The function from variables to a value that `source` is. Raises ExpressionError."""
-    parser = _Parser(_tokens(source), source)
-    tree = parser.ternary()
+    tokens = _tokens(source)
+    if len(tokens) > _MOST_TOKENS:
+        raise ExpressionError(f"too long an expression: `{source[:40]}...`")
+    parser = _Parser(tokens, source)
+    try:
+        tree = parser.ternary()
+    except RecursionError:
+        raise ExpressionError(f"nested too deeply: `{source[:40]}...`") from None
     parser.expect("end")
     return tree
 
@@ -58,7 +66,7 @@ def _tokens(source: str) -> list[tuple[str, Any]]:
                 raise ExpressionError(f"a blank is missing after `{value}` in `{source}`")
             tokens.append((value, value))
         elif kind == "number":
-            tokens.append(("value", float(value) if "." in value else int(value)))
+            tokens.append(("value", float(value) if "." in value else integer(value)))
         elif kind == "text":
             tokens.append(("value", re.sub(r"\\(.)", r"\1", value)))
         else:
@@ -66,10 +74,6 @@ def _tokens(source: str) -> list[tuple[str, Any]]:
         at = match.end()
     tokens.append(("end", ""))
     return tokens
-
-
-def _js_round(value: Any) -> float:
-    return math.floor(to_number(value) + 0.5)
 
 
 def _or_nan(function: Callable[..., float]) -> Callable[..., float]:
@@ -90,7 +94,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "max": _or_nan(lambda *a: max(a, default=-math.inf)),
     "min": _or_nan(lambda *a: min(a, default=math.inf)),
     "random": random.random,
-    "round": _js_round,
+    "round": _or_nan(lambda value: math.floor(value + 0.5)),
     "sqrt": _or_nan(math.sqrt),
 }
 
@@ -115,7 +119,7 @@ def _remainder(a: Any, b: Any) -> float:
 
 def _power(a: Any, b: Any) -> float:
     try:
-        power = to_number(a) ** to_number(b)
+        power = float(to_number(a)) ** float(to_number(b))
     except (ZeroDivisionError, OverflowError):
         return math.inf
     return math.nan if isinstance(power, complex) else power
@@ -149,7 +153,7 @@ _BINARY: tuple[dict[str, Callable[[Any, Any], Any]], ...] = (
         ">=": _order(lambda a, b: a >= b),
     },
     {"+": _add, "-": lambda a, b: to_number(a) - to_number(b)},
-    {"*": lambda a, b: to_number(a) * to_number(b), "/": _divide, "%": _remainder},
+    {"*": lambda a, b: float(to_number(a)) * float(to_number(b)), "/": _divide, "%": _remainder},
     {"^": _power},
 )
 """Operators from `==` on, weakest level first."""

@@ -7,7 +7,8 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from loadgen.script.template import Function
+from loadgen.script.template import Function, characters
+from loadgen.script.values import to_number
 
 _FIRST = [
     "Ada", "Alan", "Anna", "Ben", "Carla", "Daniel", "Elena", "Emil", "Frank", "Grace", "Hana", "Ivan", "Julia",
@@ -89,6 +90,12 @@ def fake_functions(options: Mapping[str, Any], rng: Random) -> dict[str, Functio
     return functions | {f"${alias}": functions[f"${name}"] for alias, name in _ALIASES.items()}
 
 
+def _clamped(given: Any, usual: float) -> float:
+    """A number that is given as an option, within what numbers of a script are exact in; the usual one for anything else."""
+    value = usual if given is None else to_number(given)
+    return min(max(value, -(2**53)), 2**53) if value == value else usual  # noqa: PLR0124 - NaN
+
+
 def _makers(rng: Random) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
     pick = rng.choice
 
@@ -99,13 +106,17 @@ def _makers(rng: Random) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
         return f"{pick(_FIRST)}_{pick(_LAST)}{rng.randint(1, 99)}"
 
     def integer(o: Mapping[str, Any]) -> int:
-        return rng.randint(int(o.get("min", 0)), int(o.get("max", 2**53 - 1)))
+        low, high = sorted(_clamped(o.get(key), usual) for key, usual in (("min", 0), ("max", 2**53 - 1)))
+        return rng.randint(int(low), int(high))
+
+    def text_of(o: Mapping[str, Any], usual: int) -> str:
+        return "".join(rng.choices(_PASSWORD, k=characters(to_number(o.get("length", usual)))))
 
     return {
         "internetEmail": lambda _: f"{user_name()}@example.com".lower(),
         "internetUsername": lambda _: user_name(),
         "internetUserName": lambda _: user_name(),
-        "internetPassword": lambda o: "".join(rng.choices(_PASSWORD, k=int(o.get("length", 15)))),
+        "internetPassword": lambda o: text_of(o, 15),
         "internetUrl": lambda _: f"https://{pick(_WORDS)}-{pick(_WORDS)}.example.com/",
         "internetDomainName": lambda _: f"{pick(_WORDS)}.example.com",
         "internetIpv4": lambda _: ".".join(str(rng.randint(1, 254)) for _ in range(4)),
@@ -124,9 +135,9 @@ def _makers(rng: Random) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
         "colorHuman": lambda _: pick(_COLORS),
         "datatypeBoolean": lambda _: rng.random() < 0.5,
         "numberInt": integer,
-        "numberFloat": lambda o: rng.uniform(float(o.get("min", 0)), float(o.get("max", 1))),
+        "numberFloat": lambda o: rng.uniform(_clamped(o.get("min"), 0), _clamped(o.get("max"), 1)),
         "stringUuid": lambda _: str(UUID(int=rng.getrandbits(128), version=4)),
-        "stringAlphanumeric": lambda o: "".join(rng.choices(_PASSWORD, k=int(o.get("length", 1)))),
+        "stringAlphanumeric": lambda o: text_of(o, 1),
         "loremWord": lambda _: pick(_WORDS),
         "loremSentence": lambda _: sentence(),
         "loremParagraph": lambda _: " ".join(sentence() for _ in range(3)),

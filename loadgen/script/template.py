@@ -20,12 +20,14 @@ Variables = Mapping[str, Any]
 Render = Callable[[Variables], Any]
 Function = Callable[..., Any]
 
-_CALL = re.compile(r"\{\{\s*(\$[A-Za-z0-9_]+)\s*\(\s*([A-Za-z0-9_,\s]*?)\s*\)\s*\}\}")
+_CALL = re.compile(r"\{\{\s*(\$[A-Za-z0-9_]+)\s*\(([A-Za-z0-9_,\s]*)\)\s*\}\}")
 _PLACEHOLDER = re.compile(r"""\{\{\{?[\s$\w.\[\]'"-]+\}\}\}?""", re.ASCII)
 _PLAIN_NAME = re.compile(r"[$\w-]+", re.ASCII)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _NESTED_MAX = 10
 """How deep placeholders may hide in the values of placeholders."""
+_LONGEST = 1_000_000
+"""Characters of a text beyond which no more placeholders are filled in, and of a random one."""
 
 
 class Template:
@@ -42,7 +44,7 @@ class Template:
 def functions(rng: Random) -> dict[str, Function]:
     """The functions that every template may call."""
 
-    def random_number(low: Any = 0, high: Any = None) -> int | float:
+    def random_number(low: Any = 0, high: Any = None, *_: Any) -> int | float:
         if not isinstance(low, int | float):
             low = 0
         if not isinstance(high, int | float):
@@ -50,10 +52,15 @@ def functions(rng: Random) -> dict[str, Function]:
         low, high = min(low, high), max(low, high)
         return rng.randint(low, high) if isinstance(low, int) and isinstance(high, int) else rng.uniform(low, high)
 
-    def random_string(length: Any = 10) -> str:
-        return "".join(rng.choices(_ALPHABET, k=int(length))) if isinstance(length, int | float) else ""
+    def random_string(length: Any = 10, *_: Any) -> str:
+        return "".join(rng.choices(_ALPHABET, k=characters(length))) if isinstance(length, int | float) else ""
 
     return {"$randomNumber": random_number, "$randomString": random_string}
+
+
+def characters(length: float) -> int:
+    """How long a text may be that is to have so many characters: a million at most, none for what is no number."""
+    return int(min(max(length, 0), _LONGEST)) if length == length else 0  # noqa: PLR0124 - NaN
 
 
 def compile_template(value: Any, calls: Mapping[str, Function]) -> Template:
@@ -145,7 +152,8 @@ def _compile_calls(template: str, calls: Mapping[str, Function]) -> Render:
 
 
 def _call(function: Function, arguments: str) -> Callable[[], str]:
-    values = [number(a) if number(a) is not None else UNDEFINED for a in arguments.split(",")] if arguments else []
+    given = arguments.split(",") if arguments.strip() else []
+    values = [number(a) if number(a) is not None else UNDEFINED for a in given]
     return lambda: text(function(*values))
 
 
@@ -191,11 +199,17 @@ def _mixed(template: str) -> Render:
     return render
 
 
-def _fill(template: str, variables: Variables, depth: int = 0) -> str:
-    """Fill in a text that is known only now; values that hold placeholders are filled in, too."""
+def _fill(template: str, variables: Variables) -> str:
+    """Fill in a text that is known only now; values that hold placeholders are filled in, too, until the whole is too long."""
+    left = _LONGEST
 
-    def value_of(match: re.Match[str]) -> str:
-        value = _as_text(get_path(variables, _path_of(match.group())))
-        return _fill(value, variables, depth + 1) if "{{" in value and depth < _NESTED_MAX else value
+    def filled(part: str, depth: int) -> str:
+        def value_of(match: re.Match[str]) -> str:
+            nonlocal left
+            value = _as_text(get_path(variables, _path_of(match.group())))
+            left -= len(value)
+            return filled(value, depth + 1) if "{{" in value and depth < _NESTED_MAX and left > 0 else value
 
-    return _PLACEHOLDER.sub(value_of, template)
+        return _PLACEHOLDER.sub(value_of, part)
+
+    return filled(template, 0)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
-from math import isfinite, isnan, nan
+from math import inf, isfinite, isnan, nan
 from typing import Any, Final
 
 import orjson
@@ -38,6 +38,8 @@ UNDEFINED: Final = Undefined()
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)")
 _RADIX = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
 _EXPONENT = re.compile(r"e([+-])0*(\d)")
+_BEYOND_DOUBLES = 1 << 1023
+_MOST_ELEMENTS = 1_000_000  # of a list that grows because somebody wrote to a far index
 
 
 def number_text(value: float) -> str:
@@ -63,7 +65,7 @@ def number(text: str) -> int | float | None:
     """The number a text is in JavaScript's eyes (`007` is 7, `0x10` 16, `1e3` 1000), None if it is none or blank."""
     bare = text.strip()
     if _RADIX.fullmatch(bare):
-        return int(bare, 0)
+        return integer(bare[2:], {"x": 16, "o": 8, "b": 2}[bare[1].lower()])
     if bare in {"Infinity", "+Infinity", "-Infinity"}:
         return float(bare.replace("Infinity", "inf"))
     return whole(float(bare)) if _NUMBER.fullmatch(bare) else None
@@ -72,6 +74,16 @@ def number(text: str) -> int | float | None:
 def whole(value: float) -> int | float:
     """A float with nothing after the point as an int: JavaScript does not tell them apart."""
     return int(value) if isfinite(value) and value.is_integer() and abs(value) < 1e21 else value
+
+
+def integer(digits: str, base: int = 10) -> int | float:
+    """The number that digits stand for, however many there are: beyond 1e21 a double, as all of JavaScript's are."""
+    if base == 10:
+        return int(digits) if len(digits) <= 21 else whole(float(digits))
+    value = int(digits, base)
+    if value < 10**21:
+        return value
+    return float(value) if value < _BEYOND_DOUBLES else inf
 
 
 def to_number(value: Any) -> float:
@@ -128,10 +140,8 @@ def json_value(data: bytes | str) -> Any:
     """JSON.parse. Whole floats become ints. Raises ValueError."""
     try:
         return _whole_inside(orjson.loads(data))
-    except orjson.JSONDecodeError:
-        raise
-    except ValueError:
-        return _whole_inside(json.loads(data))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _whole_inside(value: Any) -> Any:
@@ -199,6 +209,10 @@ def path_steps(path: str) -> tuple[str, ...]:
     return tuple(steps)
 
 
+def _is_index(key: str) -> bool:
+    return key.isascii() and key.isdigit() and len(key) < 16
+
+
 def child(value: Any, key: str) -> Any:
     """value[key]: of an object, a list or a text (index or `length`); UNDEFINED where there is none."""
     if isinstance(value, Mapping):
@@ -206,7 +220,7 @@ def child(value: Any, key: str) -> Any:
     if isinstance(value, list | tuple | str):
         if key == "length":
             return len(value)
-        if key.isdigit() and int(key) < len(value):
+        if _is_index(key) and int(key) < len(value):
             return value[int(key)]
     return UNDEFINED
 
@@ -225,7 +239,8 @@ def get_path(value: Any, path: str) -> Any:
 def set_path(variables: dict[str, Any], path: str, value: Any) -> None:
     """Put `value` at `path`, making objects (lists where the next key is an index) on the way.
 
-    What is on the way is copied, not changed: variables of other users may share it.
+    What is on the way is copied, not changed: variables of other users may share it. An index beyond a million
+    makes an object, and raises ValueError where there is a list already.
     """
     if path in variables or ("." not in path and "[" not in path):
         variables[path] = value
@@ -240,7 +255,7 @@ def set_path(variables: dict[str, Any], path: str, value: Any) -> None:
         elif isinstance(found, list | tuple):
             inner = list(found)
         else:
-            inner = [] if following.isdigit() else {}
+            inner = [] if _is_index(following) and int(following) < _MOST_ELEMENTS else {}
         _put(holder, key, inner)
         holder = inner
     _put(holder, keys[-1], value)
@@ -248,7 +263,9 @@ def set_path(variables: dict[str, Any], path: str, value: Any) -> None:
 
 def _put(holder: Any, key: str, value: Any) -> None:
     if isinstance(holder, list):
-        if key.isdigit():
+        if _is_index(key):
+            if int(key) >= _MOST_ELEMENTS:
+                raise ValueError(f"a list of {key} elements")
             holder.extend([UNDEFINED] * (int(key) + 1 - len(holder)))
             holder[int(key)] = value
     else:

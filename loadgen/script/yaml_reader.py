@@ -13,12 +13,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from loadgen.script.model import Place, Problem, ScriptErrors
+from loadgen.script.values import integer, whole
 from loadgen.script.values import text as text_of
-from loadgen.script.values import whole
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -37,6 +38,10 @@ _TIMESTAMP = re.compile(
 )
 _STRING_OR_TAB = re.compile(r'"(?:\\.|[^"\\])*"|\t', re.DOTALL)
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_YAML_TAG = "tag:yaml.org,2002:"
+_DEEPEST = 100
+_MOST_VALUES = 100_000
+"""A script that holds more was made by aliases of aliases: ten lines of them can stand for more values than memory holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +57,10 @@ def read_yaml(file: str, text: str) -> Source:
     if file.lower().endswith(".json"):
         text = _STRING_OR_TAB.sub(lambda m: " " if m.group() == "\t" else m.group(), text)
     reader = _Reader(file, text)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        node = yaml.compose(text)
         value = reader.value(node, "", frozenset()) if node is not None else None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -63,6 +70,8 @@ def read_yaml(file: str, text: str) -> Source:
         raise ScriptErrors((Problem(Place(file, line, column, ""), said),)) from None
     except YAMLError as error:
         raise ScriptErrors((Problem(Place(file, 0, 0, ""), str(error).splitlines()[0]),)) from None
+    except (ValueError, OverflowError):
+        raise ScriptErrors((Problem(Place(file, 0, 0, ""), "an escape stands for no character"),)) from None
     if reader.problems:
         raise ScriptErrors(tuple(reader.problems))
     return Source(value, reader.places)
@@ -75,6 +84,22 @@ def child_path(path: str, key: str | int) -> str:
     return f"{path}.{key}" if path else key
 
 
+class _Composer(Composer):
+    """Stops at a depth that no script has, before the stack does."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The node that begins here."""
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise ComposerError(problem="nested too deeply", problem_mark=self.parser.peek_event().start_mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
 class _Reader:
     """Builds values out of nodes, noting places and problems."""
 
@@ -83,15 +108,22 @@ class _Reader:
         self.problems: list[Problem] = []
         self._file = file
         self._text = text
+        self._made = 0
 
     def value(self, node: Node, path: str, above: frozenset[int]) -> Any:
         """The value of a node. `above`: the nodes that it stands in (an alias may not name one of them)."""
         if id(node) in above:
             self._refuse(node, path, "an alias of what it stands in")
             return None
+        self._made += 1
+        if self._made > _MOST_VALUES or len(above) > _DEEPEST:
+            said = "aliases make the script too large" if self._made > _MOST_VALUES else "nested too deeply"
+            raise ComposerError(problem=said, problem_mark=node.start_mark)
         if isinstance(node, ScalarNode):
             return self._scalar(node, path)
         above |= {id(node)}
+        if self._text.startswith("!", node.start_mark.index) and not str(node.tag).endswith((":seq", ":map")):
+            self._refuse(node, path, f"the tag {str(node.tag).removeprefix(_YAML_TAG)} is not supported")
         if isinstance(node, SequenceNode):
             out = []
             for i, item in enumerate(node.value):
@@ -133,7 +165,7 @@ class _Reader:
         self.problems.append(Problem(place, message))
 
     def _scalar(self, node: ScalarNode, path: str) -> Any:
-        tag = str(node.tag).removeprefix("tag:yaml.org,2002:")
+        tag = str(node.tag).removeprefix(_YAML_TAG)
         if self._text.startswith("!", node.start_mark.index):
             if tag not in {"str", "!"}:
                 self._refuse(node, path, f"the tag {tag} is not supported")
@@ -162,7 +194,7 @@ def _number_or_text(text: str) -> Any:
         for pattern, base in _INTEGERS:
             match = pattern.fullmatch(digits)
             if match and match[1].strip("_"):
-                return sign * int(match[1].replace("_", ""), base)
+                return sign * integer(match[1].replace("_", ""), base)
     if _SEXAGESIMAL.fullmatch(digits):
         total = 0.0
         for part in digits.replace("_", "").split(":"):
@@ -193,5 +225,8 @@ def _date(text: str) -> str | None:
     at += timedelta(milliseconds=int((fraction or "0").ljust(3, "0")[:3]))
     if zone and sign:
         shift = timedelta(hours=int(zone_hour), minutes=int(zone_minute or 0))
-        at = at - shift if sign == "+" else at + shift
+        try:
+            at = at - shift if sign == "+" else at + shift
+        except OverflowError:
+            return None
     return at.strftime("%Y-%m-%dT%H:%M:%S.") + f"{at.microsecond // 1000:03d}Z"

@@ -3,6 +3,9 @@
 All of it comes from the Server-Timing entries `pool`, `connect`, `db` and `total`, whose sketches our reports keep. An
 answer without a loan in it (a timeout, a full queue) has a `db` of 0.000 ms, and one that needed no new connection a
 `connect` of 0.000 ms: zeros are left out.
+
+An application that gives its connection back after its answer has begun has a `db` of 0.000 ms too, and no failure to explain
+it. Then `total`, which is longer, stands for its holds.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from reports.sketch import Sketch
 POOL, CONNECT, DB, TOTAL = (f"{names.SERVER}{entry}" for entry in ("pool", "connect", "db", "total"))
 
 _FEW = 200
+_UNSEEN = 0.1  # share of the answers
 _PERIODS_TO_JUDGE_BY = 6
 _Z_95 = 1.96
 
@@ -53,21 +57,24 @@ def workload(report: Report) -> Workload:
             f"no sketch of {missing[0]}: a plan needs a JSON report of loadgen, of a service with Server-Timing"
         )
     waits, holds = sketches[POOL], _positive(sketches[DB])
+    unseen = _unseen(report)
+    if unseen:
+        holds = _positive(sketches[TOTAL])
     if not holds.count:
         raise ReportError("no connection was lent in this run")
     span_s = _span_s(report)
     if span_s <= 0:
         raise ReportError("the run was too short to tell a rate")
     connects = _positive(sketches[CONNECT]) if CONNECT in sketches else None
-    variation, doubt = _arrival_variation(report)
+    arrivals, doubt = _arrival_variation(report)
     return Workload(
         rate_per_s=waits.count / span_s,
-        arrival_variation=variation,
+        arrival_variation=arrivals,
         holds=holds,
         connects=connects if connects and connects.count else None,
-        own_s=_own_s(report),
+        own_s=0.0 if unseen else _own_s(report),
         waits=waits,
-        doubts=(*doubt, *_doubts(report, holds)),
+        doubts=(*doubt, *_doubts(report, holds, unseen)),
     )
 
 
@@ -118,6 +125,15 @@ def _span_s(report: Report) -> float:
     return 0.0 if first is None or last is None else (last - first) / 1000
 
 
+def _unseen(report: Report) -> int:
+    """Answers with neither a hold nor a failure, where they are too many to be chance; 0 where `total` cannot help."""
+    total = report.aggregate
+    held = _positive(total.sketches[DB]).count
+    failed = sum(count for name, count in total.counters.items() if name.startswith(f"{names.CODES}5"))
+    unseen = total.sketches[DB].count - held - failed
+    return unseen if unseen > _UNSEEN * total.sketches[DB].count and TOTAL in total.sketches else 0
+
+
 def _own_s(report: Report) -> float:
     sketches = report.aggregate.sketches
     if TOTAL not in sketches or not sketches[TOTAL].count:
@@ -144,18 +160,22 @@ def _arrival_variation(report: Report) -> tuple[float, tuple[str, ...]]:
     if dispersion < low:
         return dispersion, ()
     if dispersion > high:
-        per_s = counts / 10
+        least, most = counts.min() / 10, counts.max() / 10
         return 1.0, (
-            f"the rate changed during the run, from {per_s.min():.4g} to {per_s.max():.4g} requests/s: the mean is used "
-            "(--rate gives another)",
+            f"the rate changed during the run, from {least:.4g} to {most:.4g} requests/s: its mean is used (--rate)",
         )
     return 1.0, ()
 
 
-def _doubts(report: Report, holds: Sketch) -> tuple[str, ...]:
+def _doubts(report: Report, holds: Sketch, unseen: int) -> tuple[str, ...]:
     said = []
+    if unseen:
+        said.append(
+            f"{unseen} answers began before their connection was given back: their time in the service, waits included, is "
+            "taken for the hold"
+        )
     if report.extras is not None and report.extras.model == "closed":
-        said.append("a closed run: its rate is what its users reached, not what arrives (--rate gives another)")
+        said.append("a closed run: its rate is what its users reached, not what arrives (--rate)")
     if report.extras is not None and report.extras.partial:
         said.append("the run is partial")
     if holds.count < _FEW:

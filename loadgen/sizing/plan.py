@@ -2,35 +2,95 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
-from math import inf, isfinite
+from math import inf, isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.sizing.measured import Workload, variation, workload
-from loadgen.sizing.predict import Formulas, Prediction, Question, doubts, partings, predict
-from loadgen.sizing.simulate import Arrangement
 from reports.cli import BadInput
-from reports.files import WriteError, check_writable, write_text
-from reports.model import ReportError
-from reports.read import load
+
+if TYPE_CHECKING:
+    from loadgen.sizing.measured import Workload
+    from loadgen.sizing.predict import Question
 
 _VARIATIONS = {"poisson": 1.0, "uniform": 0.0}
-_MOST_SIZES = 50
+_MOST_SIZES = 100
 _LARGEST = 10_000
+_MOST = 1e9  # of anything: numbers beyond would only overflow in the formulas
 
 
-def plan(report: str, sizes: str, explain: bool, style: str | None, output: str | None, given: dict[str, Any]) -> None:
-    """Carry out the command. Raises BadInput, and writes nothing then."""
+class _Number(click.FloatRange):
+    """A range that nan is not in, though no comparison says so."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        number: float = super().convert(value, parameter, context)
+        if isnan(number):
+            self.fail(f"{value!r} is not a number.", parameter, context)
+        return number
+
+
+_NUMBER = _Number(0, _MOST)
+_POSITIVE = _Number(0, _MOST, min_open=True)
+
+
+@click.command()
+@click.argument("report")
+@click.option("--servers", type=click.IntRange(1, _LARGEST), default=4, show_default=True, help="A pool in each.")
+@click.option(
+    "--sizes", metavar="N-M,...", default="2,5,10,20,40", show_default=True, help="Pool sizes, of each server."
+)
+@click.option("--max-connections", type=click.IntRange(1), help="Of the database; sizes beyond are left out.")
+@click.option("--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Response time wanted, at the 99th percentile.")
+@click.option("--rate", type=_POSITIVE, metavar="N", help="Requests/s, at all servers (default: as measured).")
+@click.option("--timeout", type=_NUMBER, default=5, show_default=True, help="Longest wait, in seconds.")
+@click.option("--max-overflow", type=click.IntRange(-1), default=0, show_default=True, help="Beyond; -1: no limit.")
+@click.option("--max-waiting", type=click.IntRange(0), help="Longest queue of a server (default with fifo: 10 x size).")
+@click.option(
+    "--hand-over",
+    type=click.Choice(["fifo", "barging"]),
+    default="fifo",
+    show_default=True,
+    help="Who gets a returned connection: the first who waits (DB_POOL=fair), or whoever asks first (queue).",
+)
+@click.option("--wake-ms", type=_NUMBER, help="From a return until the waiter runs (default: as measured).")
+@click.option("--db-cores", type=_POSITIVE, metavar="N", help="Cores of the database (default: always enough).")
+@click.option("--db-cpu-ms", type=_NUMBER, help="CPU that a hold needs there (default: for all of it).")
+@click.option("--connect-ms", type=_NUMBER, help="Opening a connection (default: as measured).")
+@click.option(
+    "--arrivals",
+    type=click.Choice(["measured", *_VARIATIONS]),
+    default="measured",
+    show_default=True,
+    help="Their law; a run too short to tell counts as poisson.",
+)
+@click.option("--cold", is_flag=True, help="Start without an open connection, as after a deployment.")
+@click.option("--requests", type=click.IntRange(100, 10**7), default=100_000, show_default=True, help="For each size.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same plan.")
+@click.option("--explain", is_flag=True, help="Show queueing theory's formulas beside it, and where they part.")
+@click.option(
+    "--format", "style", type=click.Choice(["text", "json"]), help="Default: by the output's name, else text."
+)
+@click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
+def plan(report: str, sizes: str, explain: bool, style: str | None, output: str | None, **given: Any) -> None:
+    """Predict waits, timeouts and use of the connections for pool sizes, from one measured run and without load.
+
+    REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
+    """
+    # Not above: the program's --help must be quick.
+    from loadgen.sizing.measured import workload  # noqa: PLC0415
+    from loadgen.sizing.plan_text import to_json, to_text  # noqa: PLC0415
+    from loadgen.sizing.predict import doubts, predict  # noqa: PLC0415
+    from reports.files import WriteError, check_writable, write_text  # noqa: PLC0415
+    from reports.model import ReportError  # noqa: PLC0415
+    from reports.read import load  # noqa: PLC0415
+
     try:
         if output is not None:
             check_writable(Path(output))
-        measured = workload(load(report, lambda note: click.echo(note, err=True)))
-        question = _question(measured, _sizes(sizes), given)
+        question = _question(
+            workload(load(report, lambda note: click.echo(note, err=True))), _within(_sizes(sizes), given), given
+        )
         found = list(predict(question))
         as_json = style == "json" or (style is None and output is not None and output.endswith(".json"))
         text = to_json(question, found) if as_json else to_text(question, found, report, explain=explain)
@@ -47,14 +107,40 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
 
 
 def _sizes(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    wrong = next((part for part in parts if not part.isdecimal() or int(part) > _LARGEST), None)
-    if wrong is not None or not 0 < len(parts) <= _MOST_SIZES:
-        raise BadInput(f"--sizes {text}: up to {_MOST_SIZES} whole numbers from 0 to {_LARGEST}, with commas between them")
-    return tuple(sorted({int(part) for part in parts}))
+    """The sizes of a list like 2,5,10-20. Raises BadInput."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and 0 <= int(first) <= int(last) <= _LARGEST):
+            raise BadInput(
+                f"--sizes {text}: whole numbers up to {_LARGEST} and ranges of them are wanted, as in 2,5,10-20"
+            )
+        found.update(range(int(first), int(last) + 1))
+    if len(found) > _MOST_SIZES:
+        raise BadInput(f"--sizes {text}: at most {_MOST_SIZES} sizes at once")
+    return tuple(sorted(found))
+
+
+def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
+    """Without the sizes whose connections are more than the database takes. Raises BadInput where none is left."""
+    most, overflow = given["max_connections"], given["max_overflow"]
+    if most is None:
+        return sizes
+    if overflow < 0:
+        raise BadInput("--max-connections cannot be kept with --max-overflow -1")
+    kept = tuple(size for size in sizes if given["servers"] * (size + overflow) <= most)
+    if not kept:
+        least = given["servers"] * (sizes[0] + overflow)
+        raise BadInput(f"--max-connections {most}: even size {sizes[0]} needs {least} connections")
+    return kept
 
 
 def _question(measured: Workload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
+    """What the options ask. Raises BadInput for options that do not go together."""
+    from loadgen.sizing.predict import Question  # noqa: PLC0415
+    from loadgen.sizing.simulate import Arrangement  # noqa: PLC0415
+
     cpu_ms, connect_ms, wake_ms = given["db_cpu_ms"], given["connect_ms"], given["wake_ms"]
     if cpu_ms is not None and given["db_cores"] is None:
         raise BadInput("--db-cpu-ms has no effect without --db-cores")
@@ -79,129 +165,7 @@ def _question(measured: Workload, sizes: tuple[int, ...], given: dict[str, Any])
         rate_per_s=given["rate"] or measured.rate_per_s,
         arrival_variation=_VARIATIONS.get(given["arrivals"], measured.arrival_variation),
         connect_s=None if connect_ms is None else connect_ms / 1000,
+        p99_ms=given["p99_ms"],
         requests=given["requests"],
         seed=given["seed"],
     )
-
-
-# What is written
-
-
-def to_text(question: Question, found: Sequence[Prediction], name: str, *, explain: bool = False) -> str:
-    """A table of the sizes below what it was made from; with `explain` the formulas after it."""
-    blocks = [*_premises(question, name), "", *_columns(_HEADINGS, map(_row, found))]
-    if explain:
-        blocks += ["", *_explanation(question, found)]
-    return "\n".join(blocks) + "\n"
-
-
-def to_json(question: Question, found: Sequence[Prediction]) -> str:
-    """The same as data: `workload`, `arrangement`, `sizes` (each with its `formulas`), `warnings`. No number: null."""
-    measured, arrangement = question.workload, question.arrangement
-    document = {
-        "workload": {
-            "rate_per_s": measured.rate_per_s,
-            "hold_mean_ms": measured.holds.mean,
-            "hold_p99_ms": measured.holds.quantile(0.99),
-            "hold_variation": variation(measured.holds),
-            "connect_mean_ms": measured.connects.mean if measured.connects else None,
-            "own_ms": measured.own_s * 1000,
-        },
-        "arrangement": {
-            **asdict(arrangement), "size": None, "rate_per_s": question.rate_per_s,
-            "arrival_variation": question.arrival_variation, "connect_s": question.connect_s,
-            "requests": question.requests, "seed": question.seed,
-        },
-        "sizes": [asdict(each) | {"partings": partings(question, each)} for each in found],
-        "warnings": doubts(question),
-    }  # fmt: skip
-    return json.dumps(_finite(document), indent=2) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """With null for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _premises(question: Question, name: str) -> Iterator[str]:
-    measured, arrangement = question.workload, question.arrangement
-    connecting = f"{measured.connects.mean:.3g} ms to connect" if measured.connects else "no connection opened"
-    yield (f"Measured in {name}: {measured.rate_per_s:.4g} loans/s, held for {measured.holds.mean:.3g} ms (p99 "
-           f"{measured.holds.quantile(0.99):.3g} ms), {connecting}.")  # fmt: skip
-    law = {1.0: "Poisson", 0.0: "uniform"}.get(question.arrival_variation, f"variation {question.arrival_variation:.2g}")
-    most = arrangement.max_waiting
-    queue = "no limit" if arrangement.hand_over == "barging" else "10 x size" if most is None else f"{most}"
-    yield (f"Simulated: {question.rate_per_s:.4g} requests/s ({law}) at {arrangement.servers} servers, {arrangement.hand_over} "
-           f"hand-over, timeout {arrangement.timeout_s:g} s, waiting at most: {queue}; {question.requests} requests for each "
-           f"size, seed {question.seed}.")  # fmt: skip
-    if arrangement.db_cores < inf:
-        yield (f"The database has {arrangement.db_cores:g} cores; a hold needs one for {arrangement.db_share:.0%} of its "
-               "time.")  # fmt: skip
-
-
-_HEADINGS = ("size", "connections", "wait p50 ms", "wait p99 ms", "timed out", "shed", "in use", "served/s", "hold ms", "db cores")
-
-
-def _row(found: Prediction) -> tuple[str, ...]:
-    return (
-        str(found.size),
-        "no limit" if found.connections is None else str(found.connections),
-        _ms(found.wait_p50_ms),
-        _ms(found.wait_p99_ms),
-        _share(found.timed_out),
-        _share(found.shed),
-        "" if found.connections is None else f"{found.utilisation:.0%}",
-        f"{found.throughput_per_s:.1f}",
-        _ms(found.hold_mean_ms),
-        "" if found.db_busy is None else f"{found.db_busy:.0%}",
-    )
-
-
-_FORMULA_HEADINGS = ("size", "load", "mean: M/M/c", "G/G/c", "simulated", "p50: M/M/c", "G/G/c", "simulated", "p99: M/M/c", "G/G/c",
-                     "simulated", "lost: M/M/c", "least", "simulated")  # fmt: skip
-
-
-def _explanation(question: Question, found: Sequence[Prediction]) -> Iterator[str]:
-    servers, holds = question.arrangement.servers, question.workload.holds
-    yield (f"Formulas, for each server alone: {question.rate_per_s / servers:.4g} requests/s, holds of {holds.mean:.3g} ms with "
-           f"a variation (variance / mean^2) of {variation(holds):.2g}, waits in ms.")  # fmt: skip
-    yield "M/M/c: Erlang's C. G/G/c: Allen and Cunneen (M/G/c: Lee and Longton). Lost: Barrer's timeout or the full queue, the"
-    yield "greater of both; at least 1 - 1/load."
-    yield ""
-    rows = [_formula_row(each, each.formulas) for each in found if each.formulas is not None]
-    yield from _columns(_FORMULA_HEADINGS, rows)
-    reasons = [f"size {each.size}: {reason}" for each in found for reason in partings(question, each)]
-    yield ""
-    yield "Where they part:" if reasons else "They part nowhere by more than 10 % or 0.5 ms."
-    yield from (f"- {reason}" for reason in reasons)
-
-
-def _formula_row(found: Prediction, said: Formulas) -> tuple[str, ...]:
-    return (
-        *(str(found.size), f"{said.load:.0%}"),
-        *(_ms(said.mmc_mean_ms), _ms(said.ggc_mean_ms), _ms(found.wait_mean_ms)),
-        *(_ms(said.mmc_p50_ms), _ms(said.ggc_p50_ms), _ms(found.wait_p50_ms)),
-        *(_ms(said.mmc_p99_ms), _ms(said.ggc_p99_ms), _ms(found.wait_p99_ms)),
-        *(_share(max(said.timed_out, said.shed)), _share(said.lost), _share(found.timed_out + found.shed)),
-    )
-
-
-def _columns(headings: Sequence[str], rows: Iterator[tuple[str, ...]] | Sequence[tuple[str, ...]]) -> Iterator[str]:
-    """Aligned to the right; columns with nothing in them are left out."""
-    lines = list(rows)
-    kept = [i for i, _ in enumerate(headings) if any(line[i] for line in lines)]
-    widths = [max(len(line[i]) for line in (headings, *lines)) for i in kept]
-    for line in (headings, *lines):
-        yield "  ".join(line[i].rjust(width) for i, width in zip(kept, widths, strict=True))
-
-
-def _ms(value_ms: float | None) -> str:
-    return "-" if value_ms is None or not isfinite(value_ms) else f"{value_ms:.2f}" if value_ms < 100 else f"{value_ms:.0f}"
-
-
-def _share(share: float) -> str:
-    return "0 %" if not share else f"{share * 100:.2f} %"

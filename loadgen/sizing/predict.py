@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import inf, nan
 
 import numpy as np
 
 from loadgen.sizing import queueing
 from loadgen.sizing.measured import Workload, draw_s, variation
-from loadgen.sizing.simulate import SHED, TIMED_OUT, Arrangement, arrivals, simulate
+from loadgen.sizing.simulate import (
+    SERVED,
+    SHED,
+    TIMED_OUT,
+    Arrangement,
+    Floats,
+    Outcome,
+    arrivals,
+    quantile,
+    simulate,
+)
 
 WAITING_PER_CONNECTION = 10
 """Places in the queue of a fair pool for each connection it keeps, where nobody says how many."""
@@ -17,7 +28,12 @@ WAITING_PER_CONNECTION = 10
 _BUSY_CORES = 0.7
 _PARTED = 0.1
 _PARTED_MS = 0.5
+_STRETCHED = 0.02
 _LOST = 0.001
+_LOST_ALIKE = 0.01
+_WORSE = 0.1
+_WARM_UP = 0.1
+_WARM_UP_TIMEOUTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,8 @@ class Question:
     arrival_variation: float
     connect_s: float | None = None
     """In place of the measured cost of connecting."""
+    p99_ms: float | None = None
+    """Target of the response time; None: as good as the best size."""
     requests: int = 100_000
     seed: int = 0
 
@@ -50,6 +68,9 @@ class Formulas:
 
     connections: int
     load: float
+    """Of the connections."""
+    db_load: float
+    """Of the database's cores; 0 where their number was not said."""
     mmc_mean_ms: float | None
     mmc_p50_ms: float | None
     mmc_p99_ms: float | None
@@ -61,7 +82,7 @@ class Formulas:
     shed: float
     """M/M/c with the limited queue, and no timeout; 0 without a limit."""
     lost: float
-    """At least so many, whatever the law."""
+    """At least so many, whatever the law: what exceeds the capacity of connections or cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +101,16 @@ class Prediction:
     throughput_per_s: float
     hold_mean_ms: float
     """From having a connection to giving it back, connecting included."""
+    response_p99_ms: float
+    """Of the time in the service: waiting, connecting, holding, and its own."""
     db_busy: float | None
     """Share of the database's cores at work; None where their number was not said."""
     formulas: Formulas | None
+
+    @property
+    def lost(self) -> float:
+        """Share of the requests that got no connection."""
+        return self.timed_out + self.shed
 
 
 def predict(question: Question) -> Iterator[Prediction]:
@@ -98,25 +126,52 @@ def predict(question: Question) -> Iterator[Prediction]:
     for size in question.sizes:
         arrangement = question.of_size(size)
         outcome = simulate(arrangement, arrived_s, holds_s, connects_s, seed)
-        served = outcome.fates == 0
-        held_s = outcome.ended_s[served] - outcome.granted_s[served]
-        limited = arrangement.max_overflow >= 0
-        work_s = float(holds_s[served].sum()) * arrangement.db_share
-        has_cores = arrangement.db_cores < np.inf
-        yield Prediction(
-            size=size,
-            connections=arrangement.servers * int(arrangement.limit) if limited else None,
-            wait_mean_ms=float(outcome.waits_s.mean()) * 1000 if served.any() else float("nan"),
-            wait_p50_ms=outcome.wait_quantile_s(0.5) * 1000,
-            wait_p99_ms=outcome.wait_quantile_s(0.99) * 1000,
-            timed_out=outcome.share(TIMED_OUT),
-            shed=outcome.share(SHED),
-            utilisation=outcome.utilisation,
-            throughput_per_s=outcome.throughput_per_s,
-            hold_mean_ms=float(held_s.mean()) * 1000 if served.any() else float("nan"),
-            db_busy=work_s / (arrangement.db_cores * float(outcome.ended_s.max())) if has_cores else None,
-            formulas=formulas(question, arrangement) if limited else None,
-        )
+        if not arrangement.cold:
+            outcome = replace(outcome, since_s=_settled_s(float(arrived_s[-1]), arrangement.timeout_s))
+        yield _prediction(question, outcome, holds_s)
+
+
+def _settled_s(span_s: float, timeout_s: float) -> float:
+    """When a simulation that began with empty queues is taken to have reached its steady state: where there is more load
+    than capacity, nobody is lost before the queue is a timeout long.
+    """
+    return max(_WARM_UP * span_s, min(span_s / 2, _WARM_UP_TIMEOUTS * timeout_s))
+
+
+def _prediction(question: Question, outcome: Outcome, holds_s: Floats) -> Prediction:
+    arrangement, waits_s, held_s = outcome.arrangement, outcome.waits_s, outcome.held_s
+    limited = arrangement.max_overflow >= 0
+    counted = (outcome.fates == SERVED) & (outcome.arrived_s >= outcome.since_s)
+    work_s = float(holds_s[counted].sum()) * arrangement.db_share
+    all_cores_s = arrangement.db_cores * (float(outcome.ended_s.max()) - outcome.since_s)
+    return Prediction(
+        size=arrangement.size,
+        connections=arrangement.servers * int(arrangement.limit) if limited else None,
+        wait_mean_ms=float(waits_s.mean()) * 1000 if len(waits_s) else nan,
+        wait_p50_ms=quantile(waits_s, 0.5) * 1000,
+        wait_p99_ms=quantile(waits_s, 0.99) * 1000,
+        timed_out=outcome.share(TIMED_OUT),
+        shed=outcome.share(SHED),
+        utilisation=outcome.utilisation,
+        throughput_per_s=outcome.throughput_per_s,
+        hold_mean_ms=float(held_s.mean()) * 1000 if len(held_s) else nan,
+        response_p99_ms=(quantile(outcome.responses_s, 0.99) + question.workload.own_s) * 1000,
+        db_busy=work_s / all_cores_s if all_cores_s < inf else None,
+        formulas=formulas(question, arrangement) if limited else None,
+    )
+
+
+def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Prediction | None:
+    """The smallest size that loses at most one request in a thousand and has a p99 of response times of at most `p99_ms`.
+
+    Without a target: that loses at most one in a hundred more than the best, and whose p99 is at most a tenth above the
+    least of such sizes. None where no size meets the target.
+    """
+    usable = [each for each in found if each.throughput_per_s > 0]
+    most_lost = _LOST if p99_ms is not None else min((each.lost for each in usable), default=0.0) + _LOST_ALIKE
+    safe = [each for each in usable if each.lost <= most_lost]
+    longest_ms = p99_ms if p99_ms is not None else (1 + _WORSE) * min((e.response_p99_ms for e in safe), default=0.0)
+    return min((e for e in safe if e.response_p99_ms <= longest_ms), key=lambda each: each.size, default=None)
 
 
 def formulas(question: Question, arrangement: Arrangement) -> Formulas:
@@ -128,6 +183,7 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
     # Bell System Technical Journal 62, 1983, section 4.4).
     of_arrivals = 1 + (question.arrival_variation - 1) / arrangement.servers
     load = queueing.load(rate_per_s, hold_s, connections)
+    db_load = question.rate_per_s * hold_s * arrangement.db_share / arrangement.db_cores
     given = (rate_per_s, hold_s, connections)
     steady = load < 1
     laws = ((1.0, 1.0), (of_holds, of_arrivals))
@@ -137,10 +193,10 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
     )
     places = arrangement.max_waiting
     return Formulas(
-        connections, load, means[0], p50s[0], p99s[0], means[1], p50s[1], p99s[1],
+        connections, load, db_load, means[0], p50s[0], p99s[0], means[1], p50s[1], p99s[1],
         timed_out=queueing.mmc_timeout_share(*given, arrangement.timeout_s),
         shed=0.0 if places is None else queueing.mmc_shed_share(*given, places),
-        lost=queueing.lost_share(*given),
+        lost=queueing.lost_share(max(load, db_load)),
     )  # fmt: skip
 
 
@@ -159,6 +215,11 @@ def doubts(question: Question) -> list[str]:
         said.append(
             f"at this rate each server is busy for {own:.0%} of the time beside the database: it will be the limit, not its pool"
         )
+    if arrangement.hand_over == "barging" and arrangement.wake_s == workload.own_s:
+        said.append(
+            f"how often waiters are overtaken depends on how late they run: {workload.own_s * 1000:.2g} ms is the service's part "
+            "of that, without its server program's (--wake-ms)"
+        )
     opens = arrangement.cold or arrangement.max_overflow != 0 or 0 in question.sizes
     if opens and question.connect_s is None and workload.connects is None:
         said.append("no connection was opened in the run: connecting is taken to cost nothing (--connect-ms)")
@@ -170,35 +231,36 @@ def partings(question: Question, found: Prediction) -> list[str]:
     formula, arrangement = found.formulas, question.of_size(found.size)
     if formula is None:
         return ["no limit on connections: nobody waits, and there is no formula to ask"]
-    if formula.load >= 1:
-        lost = found.timed_out + found.shed
-        return [f"load {formula.load:.0%}: no steady state, so no formula of waits; at least {formula.lost:.1%} must be lost, "
-                f"simulated {lost:.1%}"]  # fmt: skip
+    if max(formula.load, formula.db_load) >= 1:
+        what = "of the connections" if formula.load >= formula.db_load else "of the database's cores"
+        load = max(formula.load, formula.db_load)
+        lost = f"at least {formula.lost:.1%} must be lost, simulated {found.lost:.1%}"
+        return [f"load {load:.0%} {what}: no steady state, so no formula of waits; {lost}"]
     pairs = ((formula.ggc_mean_ms, found.wait_mean_ms), (formula.ggc_p99_ms, found.wait_p99_ms))
     if all(abs((said or 0.0) - seen) <= max(_PARTED * seen, _PARTED_MS) for said, seen in pairs):
         return []
-    return list(_reasons(question, arrangement, formula, found))
+    return _reasons(question, arrangement, found) or [
+        f"the formula of G/G/c is an approximation, and off at {formula.connections} connections and a load of {formula.load:.0%}"
+    ]
 
 
-def _reasons(question: Question, arrangement: Arrangement, formula: Formulas, found: Prediction) -> Iterator[str]:
-    nothing = True
+def _reasons(question: Question, arrangement: Arrangement, found: Prediction) -> list[str]:
+    lost, of_holds = found.lost, variation(question.workload.holds)
     stretched = found.hold_mean_ms / question.workload.holds.mean - 1
-    if found.db_busy is not None and stretched > _PARTED / 5:
-        yield f"the database's cores are shared: holds last {stretched:.0%} longer than the formulas know"
-        nothing = False
-    elif arrangement.cold or arrangement.max_overflow:
-        yield "connections are opened while there is load: the formulas know of none that costs time to open"
-        nothing = False
-    if arrangement.hand_over == "barging":
-        yield "barging: who is overtaken waits again behind all others; the mean stays, the tail grows"
-        nothing = False
-    if found.timed_out + found.shed > _LOST:
-        yield f"{found.timed_out + found.shed:.1%} give up or are shed, and shorten the queue for the others"
-        nothing = False
-    of_holds = variation(question.workload.holds)
-    if of_holds > 1.5 or of_holds < 0.5:
-        law = "longer" if of_holds > 1.5 else "shorter"
-        yield f"the holds' variation is {of_holds:.2g}: tails are {law} than any exponential law, which the formula of p99 keeps to"
-        nothing = False
-    if nothing:
-        yield f"the formula of G/G/c is an approximation: at {formula.connections} connections and a load of {formula.load:.0%} it is off"
+    is_shared = found.db_busy is not None and stretched > _STRETCHED
+    opens = arrangement.cold or arrangement.max_overflow != 0
+    wake_ms = arrangement.wake_s * 1000
+    is_late = wake_ms > _STRETCHED * question.workload.holds.mean
+    reasons = (
+        (is_shared, f"the database's cores are shared: holds last {stretched:.0%} longer than the formulas know"),
+        (is_late, f"a returned connection lies idle for {wake_ms:.2g} ms until its waiter runs: less capacity for all"),
+        (opens and not is_shared, f"connections are opened under load: with that, holds last {stretched:.0%} longer"),
+        (
+            arrangement.hand_over == "barging",
+            "who is overtaken waits again behind all others: a longer tail",
+        ),
+        (lost > _LOST, f"{lost:.1%} give up or are shed, and shorten the queue for the others"),
+        (of_holds > 1.5, f"holds vary by {of_holds:.2g}: the tail is longer than the exponential one of the formula"),
+        (of_holds < 0.5, f"holds vary by {of_holds:.2g}: the tail is not the exponential one of the formula"),
+    )
+    return [reason for holds, reason in reasons if holds]

@@ -50,7 +50,7 @@ def mmc_mean_wait_s(rate_per_s: float, hold_s: float, connections: int) -> float
 
 
 def mmc_wait_quantile_s(q: float, rate_per_s: float, hold_s: float, connections: int) -> float:
-    """Quantile q of the wait in M/M/c, from P(wait > t) = C(c, a) exp(-(c - a) t / hold)."""
+    """Quantile q (0 <= q < 1) of the wait in M/M/c, from P(wait > t) = C(c, a) exp(-(c - a) t / hold)."""
     return mgc_wait_quantile_s(q, rate_per_s, hold_s, connections, variation=1.0)
 
 
@@ -75,8 +75,8 @@ def ggc_mean_wait_s(
 def mgc_wait_quantile_s(
     q: float, rate_per_s: float, hold_s: float, connections: int, variation: float, arrival_variation: float = 1.0
 ) -> float:
-    """Quantile q of the wait: as many wait as in M/M/c, and the exponential law of their waits has the mean of Allen and
-    Cunneen. Exact for M/M/c.
+    """Quantile q (0 <= q < 1) of the wait: as many wait as in M/M/c, and the law of their waits is exponential with the mean
+    of Allen and Cunneen. Exact for M/M/c.
     """
     offered = rate_per_s * hold_s
     waiting = erlang_c(offered, connections)
@@ -117,7 +117,6 @@ def mmc_shed_share(rate_per_s: float, hold_s: float, connections: int, max_waiti
     return refused
 
 
-def lost_share(rate_per_s: float, hold_s: float, connections: int) -> float:
+def lost_share(load: float) -> float:
     """Share of arrivals that cannot be served whatever is done: what exceeds the capacity (the fluid limit, any law)."""
-    share = load(rate_per_s, hold_s, connections)
-    return max(0.0, 1 - 1 / share) if share > 0 else 0.0
+    return max(0.0, 1 - 1 / load) if load > 0 else 0.0

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from math import inf
+from math import inf, nan
 from typing import Literal
 
 import numpy as np
@@ -85,7 +85,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What became of each request, in order of arrival. All requests ran to their end."""
+    """What became of each request, in order of arrival. All requests ran to their end.
+
+    Figures are of the requests that arrived from `since_s` on, `counts` apart, and of the time from then to the last arrival.
+    """
 
     arrangement: Arrangement
     arrived_s: Floats
@@ -94,45 +97,59 @@ class Outcome:
     ended_s: Floats
     """When the connection was given back; for the others as `granted_s`."""
     fates: NDArray[np.uint8]
-
-    @property
-    def span_s(self) -> float:
-        """From the start to the last arrival: the time for which there was load."""
-        return float(self.arrived_s[-1])
+    since_s: float = 0.0
 
     @property
     def waits_s(self) -> Floats:
         """Waits of those that were served, connecting not included."""
-        served = self.fates == SERVED
-        waits: Floats = self.granted_s[served] - self.arrived_s[served]
-        return waits
+        return self._of_served(self.granted_s - self.arrived_s)
+
+    @property
+    def held_s(self) -> Floats:
+        """From having a connection, or the right to open one, to giving it back."""
+        return self._of_served(self.ended_s - self.granted_s)
+
+    @property
+    def responses_s(self) -> Floats:
+        """From arrival to giving the connection back."""
+        return self._of_served(self.ended_s - self.arrived_s)
 
     @property
     def throughput_per_s(self) -> float:
-        """Connections given back while there was load, per second."""
-        return self.counts(self.span_s).served / self.span_s
+        """Connections given back per second; nan where all arrived at once."""
+        given_back = (self.fates == SERVED) & (self.ended_s > self.since_s) & (self.ended_s <= self.arrived_s[-1])
+        return int(np.count_nonzero(given_back)) / self._span_s if self._span_s else nan
 
     @property
     def utilisation(self) -> float:
-        """Share of all connections that may be open, on average over the time of load, that are lent or being opened."""
-        busy_s = np.minimum(self.ended_s, self.span_s) - np.minimum(self.granted_s, self.span_s)
-        return float(busy_s.sum()) / self.span_s / (self.arrangement.servers * self.arrangement.limit)
+        """Share of all connections that may be open, on average over time, that are lent or being opened."""
+        window = (self.since_s, float(self.arrived_s[-1]))
+        busy_s = float((np.clip(self.ended_s, *window) - np.clip(self.granted_s, *window)).sum())
+        return busy_s / self._span_s / (self.arrangement.servers * self.arrangement.limit) if self._span_s else nan
 
     def share(self, fate: int) -> float:
-        """Share of all requests that ended so."""
-        return float(np.mean(self.fates == fate))
-
-    def wait_quantile_s(self, q: float) -> float:
-        """Of `waits_s`, by rank q * (count - 1), as sketches give it; nan where nobody was served."""
-        waits = self.waits_s
-        return float(np.quantile(waits, q, method="lower")) if len(waits) else float("nan")
+        """Share of the requests that ended so."""
+        return float(np.mean(self.fates[self.arrived_s >= self.since_s] == fate))
 
     def counts(self, at_s: float = inf) -> Counts:
         """Where the requests are at that instant."""
         here = self.arrived_s <= at_s
         over = self.ended_s <= at_s
-        ended = [int(np.count_nonzero(over & (self.fates == fate))) for fate in (SERVED, TIMED_OUT, SHED)]
-        return Counts(int(np.count_nonzero(here)), *ended, in_flight=int(np.count_nonzero(here & ~over)))
+        served, timed_out, shed = (int(np.count_nonzero(over & (self.fates == f))) for f in (SERVED, TIMED_OUT, SHED))
+        return Counts(int(np.count_nonzero(here)), served, timed_out, shed, int(np.count_nonzero(here & ~over)))
+
+    def _of_served(self, times_s: Floats) -> Floats:
+        chosen: Floats = times_s[(self.fates == SERVED) & (self.arrived_s >= self.since_s)]
+        return chosen
+
+    @property
+    def _span_s(self) -> float:
+        return float(self.arrived_s[-1]) - self.since_s
+
+
+def quantile(values: Floats, q: float) -> float:
+    """The value of rank q * (count - 1), lower, as sketches give it; nan of none."""
+    return float(np.quantile(values, q, method="lower")) if len(values) else nan
 
 
 def arrivals(rate_per_s: float, count: int, rng: np.random.Generator, variation: float = 1.0) -> Floats:
@@ -143,11 +160,6 @@ def arrivals(rate_per_s: float, count: int, rng: np.random.Generator, variation:
     if variation == 0:
         return np.cumsum(np.full(count, 1 / rate_per_s))
     return np.cumsum(rng.gamma(1 / variation, variation / rate_per_s, count))
-
-
-def renewal(gaps_s: ArrayLike, count: int, rng: np.random.Generator) -> Floats:
-    """Instants of so many arrivals whose distances are drawn from a sample of distances."""
-    return np.cumsum(rng.choice(np.asarray(gaps_s, np.float64), count))
 
 
 def simulate(
@@ -314,10 +326,9 @@ class _Course:
     def _wake(self, waiter: int, now_s: float) -> None:
         """A waiter of a barging pool runs: what it was woken for may be gone."""
         pool = self._pool_of[waiter]
-        if pool.idle:
-            pool.idle -= 1
+        if pool.idle or pool.opened < self._limit:
             self.granted_s[waiter] = now_s
-            self._database.begin(waiter, self._holds_s[waiter])
+            self._ask(waiter, now_s)
         elif self._arrived_s[waiter] + self._timeout_s <= now_s:
             self._give_up(waiter)
         else:

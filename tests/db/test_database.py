@@ -119,6 +119,29 @@ def test_an_exhausted_pool_is_a_pool_timeout(make):
     assert (database.status().timeouts, database.status().failures) == (1, 1)
 
 
+@pytest.mark.parametrize("strategy", ["queue", "fair"])
+def test_slow_statements_leave_the_reserve_to_the_others(make, strategy):
+    database = make(DB_POOL=strategy, DB_POOL_SIZE=2, DB_POOL_RESERVE=1, DB_POOL_TIMEOUT=0.1)
+    checkout = Checkout()
+    with database.connection(slow=True):
+        with pytest.raises(errors.PoolTimeout, match="slow"), database.connection(checkout, slow=True):
+            pass
+        with database.connection() as connection:
+            queries.ping(connection)
+    assert checkout.wait_ns >= 90_000_000 and database.status().timeouts == 1
+    with database.connection(slow=True) as connection:
+        queries.ping(connection)
+
+
+def test_slow_statements_that_fail_give_their_turn_back(make):
+    database = make(DB_POOL_SIZE=2, DB_POOL_RESERVE=1, DB_POOL_MAX_WAITING=0, STATEMENT_TIMEOUT=0.05)
+    for _ in range(3):
+        with pytest.raises(errors.StatementTimeout), database.connection(slow=True) as connection:
+            connection.exec_driver_sql("SELECT pg_sleep(5)")
+    with database.connection(slow=True), pytest.raises(errors.QueueFull), database.connection(slow=True):
+        pass
+
+
 def test_a_slow_statement_is_a_statement_timeout_and_the_connection_stays(make):
     database = make(STATEMENT_TIMEOUT=0.05, DB_POOL_SIZE=1)
     with database.connection() as connection:

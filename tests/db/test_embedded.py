@@ -5,14 +5,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 from server_process import ROOT, free_port, wait_until
 
 from db.binaries import EmbeddedPostgresError, find_binaries
-from db.embedded import EmbeddedPostgres, temporary_postgres
+from db.embedded import EmbeddedPostgres, _last_complaint, temporary_postgres
 
 
 @pytest.fixture
@@ -128,6 +130,36 @@ def test_a_private_server_dies_with_its_killed_starter(folder):
     process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r})).start()")
     end(process)
     wait_until(lambda: not runs(pid), "the server ends")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
+def test_a_start_waits_for_an_old_server_that_is_on_its_way_out(folder):
+    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r}), shared_buffers='4MB').start()")
+    (checkpointer,) = (c for c in psutil.Process(pid).children() if "checkpointer" in " ".join(c.cmdline()))
+    checkpointer.suspend()  # its last checkpoint is what a server that stops waits for
+    end(process)
+    lines = (folder / "pgdata" / "postmaster.pid").read_text
+    wait_until(lambda: lines().splitlines()[7].strip() == "stopping", "the old server is on its way out")
+    new = EmbeddedPostgres(folder, shared_buffers="4MB")
+    with ThreadPoolExecutor(1) as thread:
+        started = thread.submit(new.start)
+        wait_until(
+            lambda: 'lock file "postmaster.pid"' in (folder / "server.log").read_text(), "the new one was refused"
+        )
+        checkpointer.resume()
+        assert started.result().pid != pid
+    with new:
+        assert query(new.url, "SELECT 1") == [(1,)]
+
+
+def test_a_server_is_not_blamed_for_what_an_old_one_wrote_meanwhile():
+    log = (
+        "[7] FATAL:  terminating connection\n[8] FATAL:  lock file exists\n[8] HINT:  Is another postmaster running?\n"
+    )
+    assert _last_complaint(log, 8) == "FATAL:  lock file exists"
+    assert (
+        _last_complaint("postgres: could not access the directory\n", 8) == "postgres: could not access the directory"
+    )
 
 
 def test_processes_that_start_together_share_one_server(folder):

@@ -65,3 +65,10 @@ def test_any_header_gives_a_visitor_of_bounded_printable_names(user_agent, refer
     who = visitor(user_agent, referrer)
     for name in (who.browser, who.platform, who.referrer or "-"):
         assert name.isprintable() and 0 < len(name) <= 255
+
+
+def test_a_reserve_is_smaller_than_the_pool():
+    assert PoolSettings.from_mapping({"DB_POOL_RESERVE": "9"}).reserve == 9
+    assert PoolSettings.from_mapping({"DB_POOL_RESERVE": "9", "DB_POOL_SIZE": "0"}).reserve == 9, "no limit"
+    with pytest.raises(SettingError, match="DB_POOL_RESERVE must be a whole number from 0 to 9"):
+        PoolSettings.from_mapping({"DB_POOL_RESERVE": "10"})

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -101,14 +102,13 @@ def test_it_dies_with_the_process_that_started_it():
 
 
 @needs_pgbouncer
-def test_a_port_that_is_taken_is_one_clear_line(postgres, bouncer):
-    second = PgBouncer(postgres)
-    second.port = bouncer.port
-    second._folder = postgres.data_dir / "pgbouncer-second"
-    with pytest.raises(StackError, match="PgBouncer did not start") as raised:
-        second.start()
+def test_a_port_that_is_taken_is_one_clear_line(postgres):
+    running = PgBouncer(postgres)
+    with socket.create_server(("127.0.0.1", running.port)), pytest.raises(StackError, match="did not start") as raised:
+        running.start()
+    assert "in use" in str(raised.value)
     assert "\n" not in str(raised.value)
-    assert not second._folder.exists()
+    assert not running._folder.exists()
 
 
 def test_where_there_is_none_the_message_says_what_to_install(monkeypatch):

@@ -133,7 +133,9 @@ def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(tmp_path):
     assert process.stderr is not None
     while "B.3.c100" not in (line := process.stderr.readline()):
         assert line, "the lab ended early"
-    time.sleep(2.5)
+    while len(started.net_connections()) < 20:  # its hundred users have begun
+        assert started.is_running()
+        time.sleep(0.02)
     family = started.children(recursive=True)
     assert family
     process.send_signal(signal.SIGINT)

@@ -1,0 +1,224 @@
+"""The arithmetic of docs/scale.md: `python benchmarks/scale.py` writes its tables anew, `--check` says whether they are so.
+
+A cost is what was measured on one machine (each says where); an assumption is what was not. A design turns a rate of
+requests into cores, connections and bytes; where one of its single parts is full, it breaks.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from math import ceil, inf
+from pathlib import Path
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "scale.md"
+RATES = (1_000, 100_000, 10_000_000)
+DAY_S = 86_400
+MB, GB, TB = 1e6, 1e9, 1e12
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number, its unit, and where it is from."""
+
+    value: float
+    unit: str
+    source: str
+
+
+MEASURED = {
+    "app_us": Figure(
+        1455, "us of CPU", "application, a request on a new connection: A.pool10.fair, 87 % of a core at 598/s"
+    ),
+    "kept_us": Figure(
+        620, "us of CPU", "application, a request on a kept connection with one statement: benchmarks, /health"
+    ),
+    "cached_us": Figure(356, "us of CPU", "application, a request without the database: benchmarks, /live at 2809/s"),
+    "db_us": Figure(502, "us of CPU", "database, a request: A.pool10.fair, 30 % of a core at 598/s"),
+    "lookup_us": Figure(38, "us of CPU", "database, a look-up of a link by its code alone"),
+    "batched_us": Figure(15, "us of CPU", "database, a click inserted in a statement of 1,000"),
+    "hold_ms": Figure(
+        2.5, "ms", "longest a request holds a connection at the median: A.pool10.fair, its whole response time"
+    ),
+    "backend_mb": Figure(1.96, "MB", "database, one more warm connection: the lab's memory experiment"),
+    "wal_bytes": Figure(382, "bytes", "WAL, a click in a statement of its own"),
+    "batched_wal_bytes": Figure(285, "bytes", "WAL, a click in a statement of 1,000"),
+    "row_bytes": Figure(144, "bytes", "disk, a click: 83 in the table, 61 in its two indexes"),
+}
+ASSUMED = {
+    "busy": Figure(0.6, "", "share of its capacity that a part is used to"),
+    "clicks": Figure(0.9, "", "share of the requests that are clicks; the others read a link"),
+    "pool": Figure(10, "connections", "pool of one application process, which uses one core"),
+    "db_cores": Figure(32, "cores", "the largest database machine one would buy"),
+    "db_connections": Figure(
+        500, "connections", "that a primary is given directly; its memory would hold more, its snapshots suffer"
+    ),
+    "wal_mb_s": Figure(400, "MB/s", "that a primary's log device and its replicas take"),
+    "bouncer_rate": Figure(20_000, "statements/s", "one PgBouncer, which is one core"),
+    "wire_bytes": Figure(1_000, "bytes", "a request and its answer, a browser's headers included"),
+    "edge_us": Figure(20, "us of CPU", "a redirect in a compiled language, from memory"),
+    "partition_gb": Figure(50, "GB", "the largest partition one would vacuum and drop"),
+    "kept_days": Figure(90, "days", "that single clicks are kept"),
+}
+M = {name: figure.value for name, figure in MEASURED.items()}
+A = {name: figure.value for name, figure in ASSUMED.items()}
+
+
+def cores(rate_per_s: float, each_us: float) -> float:
+    """Cores that so many requests of that cost keep busy to the share that is assumed."""
+    return rate_per_s * each_us / 1e6 / A["busy"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """What stands between a browser and the disk. Costs are of one request of the mix, limits of one primary."""
+
+    name: str
+    app_us: float
+    db_us: float
+    """On the primary."""
+    wal_bytes: float
+    statements: float
+    """On the primary."""
+    hold_ms: float
+    """How long one of them has its connection."""
+    bouncers: bool = True
+    """Without them, each of the application's processes has a pool of its own at the primary."""
+    replica_us: float = 0.0
+
+    def app_cores(self, rate_per_s: float) -> int:
+        """Cores of the application, one process each."""
+        return ceil(cores(rate_per_s, self.app_us))
+
+    def connections(self, rate_per_s: float) -> int:
+        """Connections at the primary: the pools' own, or behind PgBouncers what Little's law says are in use."""
+        if not self.bouncers:
+            return ceil(self.app_cores(rate_per_s) * A["pool"])
+        return ceil(rate_per_s * self.statements * self.hold_ms / 1e3 / A["busy"])
+
+    def pgbouncers(self, rate_per_s: float) -> int:
+        """Processes of it."""
+        return ceil(rate_per_s * self.statements / A["bouncer_rate"]) if self.bouncers else 0
+
+    def loads(self) -> dict[str, Callable[[float], float]]:
+        """Share of each single part's capacity that is used at a rate."""
+        return {
+            "the primary's cores": lambda rate: cores(rate, self.db_us) / A["db_cores"],
+            "the primary's connections": lambda rate: self.connections(rate) / A["db_connections"],
+            "the primary's log": lambda rate: rate * self.wal_bytes / MB / A["wal_mb_s"],
+        }
+
+    def breaks_at(self) -> tuple[float, str]:
+        """The highest rate, in whole hundreds a second, that one primary carries, and the part that is full then."""
+        found = [(_highest(load), part) for part, load in self.loads().items()]
+        return min(found)
+
+
+def _highest(load: Callable[[float], float]) -> float:
+    low, high = 0.0, 1e9
+    while high - low > 50:
+        middle = (low + high) / 2
+        low, high = (middle, high) if load(middle) <= 1 else (low, middle)
+    return low // 100 * 100 if low > 0 else inf
+
+
+CLICKS = A["clicks"]
+BATCH = 1000
+DIRECT = Design("direct", M["app_us"], M["db_us"], CLICKS * M["wal_bytes"], 1, M["hold_ms"], bouncers=False)
+POOLED = Design(
+    "PgBouncer and replicas", M["kept_us"], CLICKS * M["db_us"], CLICKS * M["wal_bytes"], CLICKS, M["hold_ms"],
+    replica_us=(1 - CLICKS) * M["db_us"],
+)  # fmt: skip
+BATCHED = Design(
+    "links cached, clicks batched", M["cached_us"], CLICKS * M["batched_us"], CLICKS * M["batched_wal_bytes"],
+    CLICKS / BATCH, BATCH * M["batched_us"] / 1e3 + M["hold_ms"], replica_us=(1 - CLICKS) * M["db_us"],
+)  # fmt: skip
+EDGE = replace(BATCHED, name="at the edge, in shards", app_us=A["edge_us"])
+DESIGNS = (DIRECT, POOLED, BATCHED, EDGE)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """In Markdown; the first column to the left."""
+    names = list(head)
+    lines = [names, [":--", *["--:"] * (len(names) - 1)], *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def figures(known: dict[str, Figure]) -> str:
+    """Costs or assumptions."""
+    return table(("figure", "value"), ((f.source, f"{f.value:,g} {f.unit}".strip()) for f in known.values()))
+
+
+def needs() -> str:
+    """Of each design at each rate; a primary that is too small counts as so many shards."""
+    rows = []
+    for design in DESIGNS:
+        for rate in RATES:
+            shards = ceil(rate / design.breaks_at()[0])
+            rows.append((
+                design.name, f"{rate:,}", f"{design.app_cores(rate):,}", f"{design.pgbouncers(rate):,}",
+                f"{cores(rate, design.db_us):,.1f}",
+                f"{design.connections(rate):,}", f"{design.connections(rate) * M['backend_mb'] / 1e3:,.1f}",
+                f"{cores(rate, design.replica_us):,.1f}", f"{rate * design.wal_bytes / MB:,.1f}", f"{shards:,}",
+            ))  # fmt: skip
+    head = (
+        "design", "requests/s", "app cores", "PgBouncers", "primary cores", "its connections", "their GB",
+        "replica cores", "WAL MB/s", "primaries",
+    )  # fmt: skip
+    return table(head, rows)
+
+
+def limits() -> str:
+    """Where one primary is full."""
+    rows = ((design.name, f"{rate:,.0f}", part) for design in DESIGNS for rate, part in [design.breaks_at()])
+    return table(("design", "one primary carries, requests/s", "what is full then"), rows)
+
+
+def storage() -> str:
+    """The clicks table and the wire."""
+    rows = []
+    for rate in RATES:
+        rows_a_day = rate * CLICKS * DAY_S
+        bytes_a_day = rows_a_day * M["row_bytes"]
+        a_day = max(1, ceil(bytes_a_day / GB / A["partition_gb"]))
+        rows.append((
+            f"{rate:,}", f"{rows_a_day / 1e6:,.0f} M", f"{bytes_a_day / GB:,.0f} GB", f"{a_day:,}",
+            f"{a_day * A['kept_days']:,.0f}", f"{bytes_a_day * A['kept_days'] / TB:,.1f} TB",
+            f"{rate * A['wire_bytes'] * 8 / 1e9:,.3f} Gbit/s",
+        ))  # fmt: skip
+    head = ("requests/s", "clicks a day", "on disk a day", "partitions a day", "partitions kept", "kept in all", "wire")
+    return table(head, rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "measured": lambda: figures(MEASURED),
+    "assumed": lambda: figures(ASSUMED),
+    "needs": needs,
+    "limits": limits,
+    "storage": storage,
+}
+
+
+def filled(text: str) -> str:
+    """The document with each table as it is computed now."""
+    for name, make in TABLES.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        new = make()
+        text, found = pattern.subn(lambda match, new=new: f"{match[1]}{new}\n{match[2]}", text)  # type: ignore[misc]
+        if found != 1:
+            sys.exit(f"{DOCUMENT}: there must be one table called {name}, there are {found}")
+    return text
+
+
+def main() -> None:
+    """Write the tables, or check them."""
+    text = DOCUMENT.read_text()
+    if "--check" in sys.argv[1:]:
+        sys.exit(0 if filled(text) == text else f"{DOCUMENT}: its tables are not what benchmarks/scale.py computes")
+    DOCUMENT.write_text(filled(text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Several rounds of one experiment, between which others had their turns, as one outcome. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from itertools import groupby
+from typing import TypeVar
+
+import numpy as np
+
+from loadgen.lab.evidence import Failures, Outcome
+from loadgen.lab.experiments import Experiment
+from reports.apachebench import AbFailures, AbReport, AbSamples
+from reports.merge import merge
+
+_Number = TypeVar("_Number", int, float)
+
+
+def in_turns(experiments: Iterable[Experiment]) -> Iterator[Experiment]:
+    """In the order of running: neighbours with the same load and number of rounds take turns, so that what else the machine
+    does falls on all of them.
+    """
+    for (rounds, *_), block in groupby(
+        experiments, lambda e: (e.rounds, e.users, e.script) if e.rounds > 1 else (1, e.id)
+    ):
+        yield from list(block) * rounds
+
+
+def together(earlier: Outcome, later: Outcome) -> Outcome:
+    """Both rounds as one: times and counts of all requests, the seconds and CPU of both, the higher peak."""
+    if not later.report.periods:
+        return replace(earlier, partial=earlier.partial or later.partial)
+    report = merge([earlier.report, later.report])
+    samples = ab = None
+    if earlier.samples is not None and later.samples is not None:
+        samples = _joined(earlier.samples, later.samples)
+        ab = AbReport.of(samples)
+        if report.extras is not None:
+            report = replace(report, extras=replace(report.extras, ab=ab.to_json()))
+    return replace(
+        earlier,
+        report=report,
+        ab=ab,
+        samples=samples,
+        wall_s=earlier.wall_s + later.wall_s,
+        peak_backends=max(earlier.peak_backends, later.peak_backends),
+        servers_cpu_s=earlier.servers_cpu_s + later.servers_cpu_s,
+        database_cpu_s=_sum(earlier.database_cpu_s, later.database_cpu_s),
+        pgbouncer_cpu_s=_sum(earlier.pgbouncer_cpu_s, later.pgbouncer_cpu_s),
+        failures=Failures(
+            dict(Counter(earlier.failures.by_kind) + Counter(later.failures.by_kind)),
+            earlier.failures.example or later.failures.example,
+        ),
+        clicks_recorded=_sum(earlier.clicks_recorded, later.clicks_recorded),
+        partial=earlier.partial or later.partial,
+    )
+
+
+def _joined(a: AbSamples, b: AbSamples) -> AbSamples:
+    return replace(
+        a,
+        time_taken_s=a.time_taken_s + b.time_taken_s,
+        connect_us=np.concatenate((a.connect_us, b.connect_us)),
+        waiting_us=np.concatenate((a.waiting_us, b.waiting_us)),
+        total_us=np.concatenate((a.total_us, b.total_us)),
+        total_bytes=a.total_bytes + b.total_bytes,
+        html_bytes=a.html_bytes + b.html_bytes,
+        failures=AbFailures(*(getattr(a.failures, f.name) + getattr(b.failures, f.name) for f in fields(AbFailures))),
+        write_errors=a.write_errors + b.write_errors,
+        non_2xx=a.non_2xx + b.non_2xx,
+        keep_alive=_sum(a.keep_alive, b.keep_alive),
+        body_sent_bytes=_sum(a.body_sent_bytes, b.body_sent_bytes),
+    )
+
+
+def _sum(a: _Number | None, b: _Number | None) -> _Number | None:
+    return None if a is None or b is None else a + b

@@ -1,0 +1,315 @@
+"""`loadgen sweep`, carried out: starts the servers with one pool size after the other, loads them, and lets
+`loadgen.sizing.sweep` decide what to measure next.
+
+A run is: servers started afresh with the size, `WARM_S` of the load to open their connections, which nobody counts, then the
+load itself. So every run begins alike, and sizes can take turns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from random import Random
+from signal import SIGINT
+
+from db.embedded import temporary_postgres
+from loadgen.console import Console
+from loadgen.environment import environment
+from loadgen.lab import distance, distance_summary
+from loadgen.lab.database import LabDatabase, given_database
+from loadgen.lab.experiments import Experiment
+from loadgen.lab.fairness import with_pool
+from loadgen.lab.own_app import parameters
+from loadgen.lab.stack import BackendWatch, Program, Servers, cpu_of_tree, measure_memory, query, service
+from loadgen.runner import Interrupted, Live, read_script, run_script
+from loadgen.runner import Run as LoadRun
+from loadgen.script.model import Script
+from loadgen.script.parse import RunOptions
+from loadgen.sizing.sweep import Estimate, Goal, Limits, Run, estimates, next_sizes
+from loadgen.sizing.sweep_summary import Curve, Sweep, limits_text, to_document, to_markdown
+from reports import names
+from reports.files import write_text
+from reports.html_sweep import sweep_page
+from reports.model import Period
+
+WARM_S = 1
+"""Of load before each run."""
+
+STRATEGIES = ("queue", "fair")
+"""Those that have a size."""
+
+_OWN_SCRIPT = "pool10.yml"
+_MOST_TABLES = 20
+_MEMORY_CONNECTIONS = 50  # the slope is taken from a fifth of them on
+
+
+class SweepError(Exception):
+    """The sweep cannot be made; the message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is asked. Without an `application` it is the service of this project, without a `script` source A's."""
+
+    sizes: Sequence[int]
+    goals: Sequence[Goal]
+    out: Path
+    application: str | None = None
+    """MODULE:APP, found from `folder`."""
+    script: str | None = None
+    folder: Path = Path()
+    strategy: str = "fair"
+    servers: int = 4
+    max_connections: int | None = None
+    """None: 100, or what a given database has."""
+    memory_mb: float | None = None
+    seconds: int = 5
+    """Of a run."""
+    max_seconds: float = 900.0
+    """Of the whole; the run that is under way then is finished."""
+    database_url: str | None = None
+    """None: an embedded PostgreSQL of the sweep's own."""
+    round_trip_ms: float | None = None
+    seed: int = 0
+    """Of the order in which sizes take turns."""
+
+
+def run(options: Options, say: Callable[[str], None], live: Live, signals: list[int]) -> Sweep:
+    """The sweep, its files written; `partial` when it was interrupted.
+
+    `signals`: those that were seen, which mean an end even where the KeyboardInterrupt got lost; a run's are added.
+    Raises SweepError, StackError, ScriptErrors, SectionFailed, EmbeddedPostgresError, psycopg2.Error, WriteError, and
+    OSError for the script.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    sweeper = _Sweeper(options, say, live, signals)
+    try:
+        with ExitStack() as running:
+            sweeper.prepare(running)
+            sweeper.search()
+    except (Interrupted, KeyboardInterrupt):
+        signals = signals or [SIGINT]
+    found = replace(sweeper.found(), partial=bool(signals))
+    document = to_document(found)
+    write_text(options.out / "sweep.json", json.dumps(document, indent=2) + "\n")
+    write_text(options.out / "sweep.md", to_markdown(found))
+    write_text(options.out / "sweep.html", sweep_page(document))
+    return found
+
+
+class _Sweeper:
+    """One sweep under way."""
+
+    def __init__(self, options: Options, say: Callable[[str], None], live: Live, signals: list[int]) -> None:
+        self._options, self._say, self._live, self._signals = options, say, live, signals
+        self._began_s = time.monotonic()
+        self._rng = Random(options.seed)
+        self._limits = Limits(options.servers, options.max_connections or 100)
+        self._sizes: Sequence[int] = options.sizes
+        self._curves: list[Curve] = []
+        self._notes: list[str] = []
+        self._warned: Counter[str] = Counter()
+        self._logs = Path()
+        self._url = ""
+
+    def found(self) -> Sweep:
+        """What there is."""
+        options = self._options
+        warned = [f"The generator, in {times} of the runs: {text}" for text, times in self._warned.items()]
+        return Sweep(
+            subject=f"{options.application or 'the service'} under {options.script or _OWN_SCRIPT}",
+            strategy=options.strategy,
+            limits=self._limits,
+            sizes=options.sizes,
+            seconds=options.seconds,
+            curves=self._curves,
+            environment=environment(),
+            notes=[*self._notes, *warned],
+        )
+
+    # Before the first run
+
+    def prepare(self, running: ExitStack) -> None:
+        """Start the database, and learn the limits."""
+        options = self._options
+        self._script("http://127.0.0.1:1", 1, 1)  # a mistake in it is told before anything is started
+        self._logs = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="poolbench-sweep-")))
+        self._database = running.enter_context(self._some_database())
+        self._url, crossing = running.enter_context(distance.at(self._database.url, options.round_trip_ms))
+        if crossing is not None:
+            self._notes.append(distance_summary.crossing_text(crossing))
+        if options.application is None:
+            self._database.seed(Experiment("sweep", "", options.strategy, options.servers, script=_OWN_SCRIPT), 0)
+        with self._servers(min(options.sizes)):
+            pass  # an application that does not start is told now; one that makes its tables has made them
+        self._learn_limits()
+        self._sizes = self._limits.allowed(options.sizes)
+        if not self._sizes:
+            raise SweepError(f"no pool size from {min(options.sizes)} on keeps the limits: {self._limits_text()}")
+
+    @contextmanager
+    def _some_database(self) -> Iterator[LabDatabase]:
+        """An application of one's own gets a given database as it is; the service a schema of its own in it."""
+        url, options = self._options.database_url, self._options
+        if url is None:
+            with temporary_postgres(max_connections=options.max_connections or 100) as postgres:
+                yield LabDatabase(postgres.url, postgres.admin_url, postgres)
+        elif options.application is not None:
+            yield LabDatabase(url, url)
+        else:
+            with given_database(url) as database:
+                yield database
+
+    def _learn_limits(self) -> None:
+        database, options = self._database, self._options
+        shown = dict(query(database.monitor_url, "SELECT name, setting::int FROM pg_settings WHERE name IN"
+                           " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"))  # fmt: skip
+        most = shown.pop("max_connections")
+        self._limits = Limits(
+            options.servers, min(most, options.max_connections or most), sum(shown.values()), options.memory_mb
+        )
+        if database.postgres is None:
+            return
+        high = min(_MEMORY_CONNECTIONS, self._limits.max_connections - self._limits.reserved)
+        low = max(1, high // 5)
+        memory = measure_memory(database.postgres.pid, database.url, self._table_reads(), (low, high))
+        self._limits = replace(
+            self._limits, fixed_mb=memory.shared_mb + memory.base_mb, per_backend_mb=memory.per_backend_mb
+        )
+        self._notes.append(
+            f"Memory: the slope of the summed proportional set size between {low} and {high} connections, each having read"
+            " from every table, and 0.13 MB of kernel memory."
+        )
+
+    def _table_reads(self) -> tuple[str, ...]:
+        """A statement for each table of the application: what warms a connection's caches."""
+        rows = query(
+            self._database.url,
+            "SELECT format('SELECT * FROM %%I.%%I LIMIT 100', schemaname, tablename) FROM pg_tables"
+            " WHERE schemaname = ANY (current_schemas(false)) ORDER BY 1 LIMIT %s",
+            (_MOST_TABLES,),
+        )
+        return ("SELECT 1", *(str(row[0]) for row in rows))
+
+    # The search
+
+    def search(self) -> None:
+        """Every rate, one after the other, each with an equal share of the time that is left."""
+        goals = self._options.goals
+        for number, goal in enumerate(goals):
+            left_s = self._options.max_seconds - (time.monotonic() - self._began_s)
+            self._curves.append(Curve(goal))
+            self._search_one(goal, time.monotonic() + left_s / (len(goals) - number))
+
+    def _search_one(self, goal: Goal, ends_s: float) -> None:
+        runs: dict[int, list[Run]] = {}
+        while wanted := list(next_sizes(runs, self._sizes, goal)):
+            self._rng.shuffle(wanted)
+            for size in wanted:
+                if runs and time.monotonic() > ends_s:
+                    self._curves[-1] = replace(self._curves[-1], ended="its time was up (--max-seconds)")
+                    return
+                runs.setdefault(size, []).append(self._measure(size, goal.rate))
+                self._curves[-1] = Curve(goal, {size: tuple(some) for size, some in sorted(runs.items())})
+                self._tell(runs[size][-1], len(runs[size]), estimates(runs)[size], goal)
+
+    def _measure(self, size: int, rate: float) -> Run:
+        postgres = self._database.postgres
+        with self._servers(size) as servers:
+            self._load(servers, rate, WARM_S)
+            before = servers.cpu_s(), cpu_of_tree(postgres.pid) if postgres else 0.0
+            with BackendWatch(self._database.monitor_url) as watch:
+                began_s = time.monotonic()
+                done = self._load(servers, rate, self._options.seconds)
+                wall_s = time.monotonic() - began_s
+            servers_cpu = (servers.cpu_s() - before[0]) / wall_s
+            database_cpu = (cpu_of_tree(postgres.pid) - before[1]) / wall_s if postgres else None
+        self._note_warnings(done)
+        total = done.report.aggregate
+        sent = total.counters.get(names.REQUESTS, 0)
+        good = sum(n for name, n in total.counters.items() if name.startswith((f"{names.CODES}2", f"{names.CODES}3")))
+        return Run(
+            size=size,
+            good_per_s=good / _lasted_s(total, self._options.seconds),
+            failed_share=1 - good / sent if sent else 0.0,
+            p99_ms=_p99(done, names.RESPONSE_TIME),
+            wait_p99_ms=_p99(done, f"{names.SERVER}pool"),
+            database_cpu=database_cpu,
+            servers_cpu=servers_cpu,
+            requests=sent,
+            peak_backends=watch.peak,
+        )
+
+    def _servers(self, size: int) -> Servers:
+        options = self._options
+        pool = {"DB_POOL_SIZE": str(size), "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
+        log = self._logs / f"{size}.log"
+        if options.application is None:
+            settings = {"DATABASE_URL": self._url, "DB_POOL": options.strategy, **pool}
+            return Servers(service(), options.servers, settings, log)
+        program = Program(Path(__file__).with_name("app_conf.py"), options.application, options.folder, ready_path="/")
+        pooled = with_pool(self._url, options.strategy, **parameters(options.strategy, pool))
+        return Servers(program, options.servers, {"DATABASE_URL": pooled}, log)
+
+    def _load(self, servers: Servers, rate: float, seconds: int) -> LoadRun:
+        if self._signals:
+            raise Interrupted
+        script = self._script(servers.url, rate, seconds)
+        done = run_script(script, Console(lambda _: None), self._live)
+        if done.signal is not None:
+            self._signals.append(done.signal)
+            raise Interrupted
+        return done
+
+    def _script(self, url: str, rate: float, seconds: int) -> Script:
+        phase = {"duration": seconds, "arrivalRate": int(rate) if rate == int(rate) else rate}
+        overrides = json.dumps({"config": {"phases": [phase]}})
+        given = RunOptions(target=url, overrides=overrides, directory=str(self._options.folder.absolute()))
+        if self._options.script is not None:
+            return read_script([self._options.script], given)
+        with as_file(files("loadgen.lab") / "scripts" / _OWN_SCRIPT) as path:
+            return read_script([str(path)], given)
+
+    # What is said
+
+    def _note_warnings(self, done: LoadRun) -> None:
+        """Those of one kind, whatever their figures, once."""
+        for text in done.report.extras.warnings if done.report.extras else ():
+            alike = next((known for known in self._warned if _without_figures(known) == _without_figures(text)), text)
+            self._warned[alike] += 1
+
+    def _tell(self, run: Run, number: int, estimate: Estimate, goal: Goal) -> None:
+        p99 = "-" if run.p99_ms is None else f"{run.p99_ms:.3g} ms"
+        wait = "" if run.wait_p99_ms is None else f", pool wait p99 {run.wait_p99_ms:.3g} ms"
+        cpu = "" if run.database_cpu is None else f", database {run.database_cpu:.0%}"
+        known = f" (known to {estimate.half_width:.0%})" if number > 1 else ""
+        self._say(
+            f"[{time.monotonic() - self._began_s:.0f} s] {goal.rate:g} users/s, pool of {run.size}, run {number}:"
+            f" {run.good_per_s:.4g} good/s, p99 {p99}{wait}{cpu}{known}"
+        )
+
+    def _limits_text(self) -> str:
+        return f"{limits_text(self._limits)} ({self._options.servers} servers)"
+
+
+def _lasted_s(total: Period, planned_s: float) -> float:
+    """From the first request to the last answer, and no less than arrivals were planned to take."""
+    first_ms, last_ms = total.first_metric_ms, total.last_metric_ms
+    return max(planned_s, (last_ms - first_ms) / 1000 if first_ms is not None and last_ms is not None else 0.0)
+
+
+def _p99(done: LoadRun, name: str) -> float | None:
+    sketch = done.report.aggregate.sketches.get(name)
+    return sketch.quantile(0.99) if sketch is not None and sketch.count else None
+
+
+def _without_figures(text: str) -> str:
+    return re.sub(r"[\d.]+", "", text)

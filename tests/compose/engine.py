@@ -1,0 +1,167 @@
+"""A container engine of our own, from nothing: Debian's docker.io, Compose from PyPI, one base image made by debootstrap.
+
+Nothing is pulled. Socket, data and control groups are below a temporary folder and below this process's own group, so that
+neither another engine of the machine nor what it runs is touched; leaving ends the engine and removes what it made.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+BASE_IMAGE = "debian:bookworm-slim"
+"""The name under which the base is imported: the one in the Dockerfiles' FROM, so that nothing is pulled."""
+
+_DOCKER = "/usr/bin/docker"  # docker.io's; another program of that name may come first in PATH
+_CGROUPS = Path("/sys/fs/cgroup")
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_CPU_SHARES = "4096"  # 1024 is one process
+_START_PATIENCE_S = 60.0
+
+
+class NoEngine(Exception):
+    """An engine cannot be had here; the message says why."""
+
+
+class Engine:
+    """A `dockerd`, for as long as the block lasts. Raises NoEngine on entering."""
+
+    def __enter__(self) -> Self:
+        install()
+        self.folder = Path(tempfile.mkdtemp(prefix="poolbench-engine-", dir="/var/tmp"))
+        self.environment = {**os.environ, "DOCKER_HOST": f"unix://{self.folder}/socket"}
+        self._groups = Groups()
+        try:
+            self._start()
+            self._import_base()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            if containers := self.docker("ps", "--all", "--quiet").split():
+                self.docker("rm", "--force", "--volumes", *containers)
+            self.docker("network", "prune", "--force")
+        self._daemon.terminate()
+        self._daemon.wait(60)
+        for mounted in reversed([line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]):
+            if mounted.startswith(f"{self.folder}/"):
+                subprocess.run(["umount", "--lazy", mounted], check=True)
+        shutil.rmtree(self.folder)
+        self._groups.remove()
+
+    def docker(self, *arguments: str) -> str:
+        """What the command prints. Raises CalledProcessError."""
+        return subprocess.run(
+            [_DOCKER, *arguments], env=self.environment, stdout=subprocess.PIPE, text=True, check=True, timeout=120
+        ).stdout
+
+    def _start(self) -> None:
+        options = {
+            "--host": self.environment["DOCKER_HOST"],
+            "--data-root": self.folder / "data",
+            "--exec-root": self.folder / "exec",
+            "--pidfile": self.folder / "pid",
+            "--bridge": "none",
+            "--iptables": "false",  # ports are published by docker-proxy, names resolve on the stack's own networks
+            "--ip6tables": "false",
+        }
+        if self._groups.parent:
+            options["--cgroup-parent"] = self._groups.parent
+        log = self.folder / "log"
+        with log.open("wb") as file:
+            self._daemon = subprocess.Popen(
+                ["/usr/sbin/dockerd", *(f"{name}={value}" for name, value in options.items())],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock
+            )
+        deadline = time.monotonic() + _START_PATIENCE_S
+        while subprocess.run([_DOCKER, "info"], env=self.environment, capture_output=True, check=False).returncode:
+            if self._daemon.poll() is not None or time.monotonic() > deadline:
+                raise NoEngine(f"dockerd did not start: {log.read_text()[-500:]}")
+            time.sleep(0.1)
+
+    def _import_base(self) -> None:
+        root = self.folder / "root"
+        _run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(root))
+        if (
+            _CERTIFICATES.exists()
+        ):  # this machine's, for pip inside the builds: its way out may be one with a certificate of its own
+            shutil.copy(_CERTIFICATES, root / _CERTIFICATES.relative_to("/"))
+            (root / "etc/pip.conf").write_text(f"[global]\ncert = {_CERTIFICATES}\n")
+        with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
+            subprocess.run([_DOCKER, "import", "-", BASE_IMAGE], env=self.environment, stdin=tar.stdout, check=True)
+        shutil.rmtree(root)
+
+
+def install() -> None:
+    """See to it that the programs are there. Raises NoEngine."""
+    missing = [package for package, path in _PACKAGES.items() if not Path(path).exists()]
+    if os.geteuid() != 0 or not sys.platform.startswith("linux"):
+        raise NoEngine("a container engine of one's own needs Linux and root")
+    if missing and not shutil.which("apt-get"):
+        raise NoEngine(f"no {', '.join(missing)}, and no apt-get that could get it")
+    if missing:
+        _run("apt-get", "update", "-q")
+        _run("apt-get", "install", "-y", "-q", "--no-install-recommends", *missing)
+
+
+_PACKAGES = {"docker.io": "/usr/sbin/dockerd", "debootstrap": "/usr/sbin/debootstrap"}
+
+
+class Groups:
+    """Where the containers' control groups go: with cgroup v1 below our own, whose limits hold for all that we start.
+
+    `parent` is empty with v2, where a group that has processes can have no others below it.
+    """
+
+    def __init__(self) -> None:
+        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        own = {controllers: path for _, controllers, path in lines}.get("memory")
+        self.parent = "" if own is None else f"{own.rstrip('/')}/poolbench-engine-{os.getpid()}"
+        self._made: list[Path] = []
+        for hierarchy in sorted(_CGROUPS.iterdir()) if self.parent else ():
+            folders = Path(self.parent).relative_to("/")
+            for folder in reversed([hierarchy / folders, *(hierarchy / each for each in folders.parents[:-1])]):
+                self._make(folder)
+
+    def _make(self, folder: Path) -> None:
+        if not folder.exists() and (folder.parent / "cgroup.procs").exists():
+            folder.mkdir()
+            self._made.append(folder)
+            if (
+                folder / "cpu.shares"
+            ).exists():  # else all containers together count as one process beside the machine's others
+                (folder / "cpu.shares").write_text(_CPU_SHARES)
+
+    def remove(self) -> None:
+        """Those that are empty, and were not there before."""
+        for made in reversed(self._made):
+            for folder in sorted((each for each in made.rglob("*") if each.is_dir()), reverse=True):
+                folder.rmdir()
+            made.rmdir()
+
+
+def _run(*command: str) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise NoEngine(f"{command[0]} failed: {done.stdout[-500:]}")
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -1,0 +1,93 @@
+"""A Dask scheduler and its workers as processes, which tests may kill; in network namespaces where a test says so."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class DaskWorker:
+    """A process of its own; `shards` are the generators that it has started. `within`: what to put before its command."""
+
+    def __init__(self, scheduler, folder, name, host="127.0.0.1", within=(), **env):
+        self._log = folder / f"{name}.log"
+        options = ["--no-nanny", "--nthreads", "2", "--name", name, "--no-dashboard", "--host", host]
+        command = [
+            *within,
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_worker",
+            scheduler,
+            "--local-directory",
+            str(folder),
+        ]
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen([*command, *options], stderr=log, env={**os.environ, **env})
+
+    def registered(self):
+        return "Registered to" in self._log.read_text()
+
+    @property
+    def shards(self):
+        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        return [int(pid) for children in tasks for pid in children.read_text("ascii").split()]
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Dask:
+    """A scheduler with workers, all of them processes."""
+
+    def __init__(self, folder, host="127.0.0.1", within=()):
+        self._folder = folder
+        self._started = 0
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        self.address = f"tcp://{host}:{port}"
+        command = [*within, sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", host]
+        self._scheduler = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+        self.workers = []
+
+    def have(self, count):
+        """So many workers that live."""
+        self.workers = [worker for worker in self.workers if worker.process.poll() is None]
+        new = [self.worker() for _ in range(count - len(self.workers))]
+        self.workers += new
+        until(lambda: all(worker.registered() for worker in new))
+
+    def worker(self, **options):
+        """One more, which may not have registered yet."""
+        self._started += 1
+        return DaskWorker(self.address, self._folder, f"w{self._started}", **options)
+
+    def kill_scheduler(self):
+        self._scheduler.kill()
+        self._scheduler.wait()
+
+    def close(self):
+        for worker in self.workers:
+            worker.end()
+        self.kill_scheduler()
+
+
+def until(condition, timeout_s=30.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.02)
+
+
+@contextmanager
+def stopped(pid):
+    """A process stands still while inside."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

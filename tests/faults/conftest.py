@@ -1,0 +1,80 @@
+"""For the fault tests: a database and a service of their own, a load with a ledger, and the table of what was measured."""
+
+import dataclasses
+from pathlib import Path
+
+import fault_evidence
+import fault_load
+import psutil
+import pytest
+
+from db.embedded import temporary_postgres
+
+
+def pytest_addoption(parser):
+    parser.addoption("--table", metavar="FILE", help="file what the fault tests measure in this JSON file")
+    parser.addoption("--minutes", type=float, default=1.0, help="length of the soak (default: 1)")
+
+
+@pytest.fixture
+def database():
+    """A server that the test may kill, with the durability that a real one has."""
+    with temporary_postgres(max_connections=100, shared_buffers="32MB") as server:
+        yield server
+
+
+@pytest.fixture
+def service(serve, tmp_path):
+    """Start the service on a database: `service(url, WORKERS=2, …)`; returns the server and a link's code to follow."""
+
+    def start(url, *, workers=2, **settings):
+        server = serve(DATABASE_URL=url, WEB_CONCURRENCY=workers, HEALTH_TIMEOUT=2, TMPDIR=tmp_path, **settings)
+        return server, server.new_link("https://example.com/followed")
+
+    return start
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Start a load: `load(port=…, mix=…, clients=… or rate_per_s=…)`; ended at the latest with the test."""
+    started = []
+
+    def start(**plan):
+        plan = fault_load.Plan(**plan | {"name": f"{plan.get('name', 'w')}{len(started)}"})
+        started.append(fault_load.Load(plan, tmp_path / f"ledger-{len(started)}"))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.abandon()
+
+
+@pytest.fixture
+def record(request):
+    """File a row of the table, where `--table` asks for one; always says it on stdout."""
+
+    def file(row):
+        print(dataclasses.asdict(row))  # noqa: T201
+        if given := request.config.getoption("--table", None):
+            fault_evidence.file_row(Path(given), row)
+
+    return file
+
+
+@pytest.fixture
+def minutes(request):
+    """Length of the soak."""
+    return request.config.getoption("--minutes", 1.0)
+
+
+@pytest.fixture
+def workers():
+    """The pids of a server's workers, those that have ended left out."""
+
+    def lives(process):
+        try:
+            return process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return lambda server: {each.pid for each in psutil.Process(server.process.pid).children() if lives(each)}

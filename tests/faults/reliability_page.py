@@ -1,0 +1,80 @@
+"""Writes docs/reliability.md from a table that the fault tests have filed.
+
+make test-faults ARGS='--table docs/reliability.json'
+.venv/bin/python tests/faults/reliability_page.py docs/reliability.json > docs/reliability.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+HEAD = """\
+# Reliability: faults, and what clients saw
+
+Each line is a test with real processes (`tests/faults/`): gunicorn with its workers, PostgreSQL, and a load that writes down
+what became of each single request. Afterwards the database is asked for every write. A write counts as acknowledged when its
+client had 201 (a link) or 301 (a click); all of those must be found, none twice. A write whose client had an error or no
+answer may be there too, once: the commit may have come before the fault.
+
+Recovery runs from the repair to the end of the last request that failed; 0.0 s means that none failed after it.
+The figures are of one run, made by the commands below, on the machine named there; the tests hold the limits.
+
+```sh
+{commands}
+```
+
+"""
+
+TAIL = """
+## What the limits are, and where they come from
+
+| what | limit | where it is set |
+| :-- | :-- | :-- |
+| waiting for a connection | `DB_POOL_TIMEOUT` (5 s), or refused at once when `DB_POOL_MAX_WAITING` wait | `db/fair_pool.py` |
+| connections that analytics may hold | all but `DB_POOL_RESERVE` (0) | `db/database.py` |
+| opening a connection | 5 s, or `?connect_timeout=` | `db/database.py` |
+| a statement, while the network lives | `STATEMENT_TIMEOUT` (10 s), ended by the server: 504 | the server |
+| a statement, when the server falls silent | 2 s more: the connection is given up, 503 | `db/green.py` |
+| a peer that is gone without a word | 10 to 16 s, by keepalive probes and TCP_USER_TIMEOUT on both sides | `db/database.py` |
+| `/health` | `HEALTH_TIMEOUT` in all (none; 2 s in these tests), for a balancer that waits no longer | `app.py` |
+| a stop (SIGTERM) | as long as the running requests take, at most 20 s; kept connections get 1 s for a last request | `wsgi/` |
+
+## What a balancer and a supervisor should know
+
+- `/live` says that the process serves, `/health` that it reaches the database. Restart a server by the first. Taking servers out
+  by the second takes out all of them at once when the database is slow, and with them what needs no database.
+- A killed worker takes its running requests with it, without an answer; the others go on, and the master starts another.
+- Workers whose master is killed finish what they are doing, and let go of the port at once, so that the next master can have it.
+- Overload of the database is shed before the pool, at the price of an error answer. Where a worker's own CPU is the bottleneck
+  an error costs about as much as an answer, so a worker takes one new connection at a time, and what it cannot take waits in
+  the kernel's backlog (2048): at two to three times the capacity goodput stayed at its peak, and nobody was refused, but the
+  median wait was 4 s after eight seconds of it. Taking all that come was tried: goodput fell to a twentieth. Bounding that wait
+  is the balancer's part, with a limit of connections per server and of the time in its own queue.
+- A full disk fails writes with 507 and no `Retry-After`: repeating does not help until somebody makes room. The write-ahead log
+  belongs on another disk than the tables: PostgreSQL panics when it cannot write that.
+"""
+
+
+def page(table: dict[str, Any], source: str) -> str:
+    """The page, in Markdown."""
+    write = f".venv/bin/python tests/faults/reliability_page.py {source} > docs/reliability.md"
+    head = HEAD.format(commands=f"make test-faults ARGS='--table {source}'\n{write}")
+    columns = "| fault | load | what clients saw | longest answer | recovery | writes acknowledged / found / doubled |"
+    lines = [columns, "| :-- | :-- | :-- | --: | :-- | --: |", *(line(row) for row in table["rows"])]
+    where = f"\nMeasured {table['measured']} on {table['machine']}.\n"
+    return head + "\n".join(lines) + "\n" + where + TAIL
+
+
+def line(row: dict[str, Any]) -> str:
+    """One row."""
+    writes = "-" if row["acknowledged"] is None else f"{row['acknowledged']} / {row['found']} / {row['doubled']}"
+    cells = row["fault"], row["load"], row["saw"], f"{row['longest_answer_s']:.2f} s", row["recovery"], writes
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    given = sys.argv[1]
+    sys.stdout.write(page(json.loads(Path(given).read_text()), given))

@@ -1,0 +1,63 @@
+"""Between the network and the application: whom to believe about the client, and what browsers are told with each answer."""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+Network = IPv4Network | IPv6Network
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_HEADERS = [
+    # Answers are data and redirects; a browser that shows one as a page is to load, run, submit and embed nothing.
+    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    ("X-Content-Type-Options", "nosniff"),
+    # A target is told which site a visitor came from, never the page.
+    ("Referrer-Policy", "strict-origin-when-cross-origin"),
+]
+_OVER_TLS = [*_HEADERS, ("Strict-Transport-Security", "max-age=31536000")]
+
+
+def networks(text: str) -> tuple[Network, ...]:
+    """Addresses and networks out of a list with commas. Raises ValueError."""
+    try:
+        return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
+    except ValueError:
+        raise ValueError("a list of addresses or networks, such as 10.0.0.2,172.16.0.0/12") from None
+
+
+class Edge:
+    """A WSGI application whose answers carry the headers above.
+
+    X-Forwarded-For, -Proto and -Host are believed, one hop of them, if a trusted proxy has sent the request; from anybody
+    else they mean nothing. Strict-Transport-Security goes with answers to requests that came over TLS.
+    """
+
+    def __init__(self, app: Wsgi, trusted: tuple[Network, ...]) -> None:
+        self._app = app
+        self._forwarded: Wsgi = ProxyFix(app, x_for=1, x_proto=1, x_host=1)
+        self._nobody = not trusted
+        self._is_trusted = lru_cache(maxsize=1024)(lambda address: _within(address, trusted))
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """One request."""
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            headers += _OVER_TLS if environ["wsgi.url_scheme"] == "https" else _HEADERS
+            return start_response(status, headers, *rest)
+
+        if self._nobody or not self._is_trusted(environ.get("REMOTE_ADDR", "")):
+            return self._app(environ, start)
+        return self._forwarded(environ, start)
+
+
+def _within(address: str, trusted: tuple[Network, ...]) -> bool:
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped:
+        found = found.ipv4_mapped
+    return any(found in network for network in trusted)
