@@ -467,7 +467,8 @@ def _complaint_about(url: str) -> str | None:
         return "is not a URL"
     if parts.scheme not in _DEFAULT_PORTS or not host:
         return "must begin with http:// or https:// and a host"
-    if not _HOST.fullmatch(host) or ("[" in parts.netloc) != (":" in host):  # %6c, say: to a browser an l, but not to us
+    # %6c, say, is an l to a browser, and not to us
+    if not _HOST.fullmatch(host) or ("[" in parts.netloc) != (":" in host):
         return "holds a host that is none"
     if "@" in parts.netloc:
         return "holds credentials"

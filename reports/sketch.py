@@ -74,8 +74,8 @@ def _bins_of(values: NDArray[np.float64], mapping: LogarithmicMapping) -> Bins:
 
 def _bins_from_json(data: Mapping[str, Any], furthest: int) -> Bins:
     given, offset = data["counts"], int(data["offset"])
-    counts = np.frombuffer(array("q", given if isinstance(given, list) else ()), np.int64)  # np.array takes twice as long
-    # As floats, whose sum cannot wrap around.
+    # By way of an array, which numpy's own reading of a list takes twice as long as; as floats, no sum can wrap around.
+    counts = np.frombuffer(array("q", given if isinstance(given, list) else ()), np.int64)
     if not isinstance(given, list) or (given and counts.min() < 0) or counts.sum(dtype=np.float64) > _MOST_SAMPLES:
         raise ValueError("the counts of a sketch are a list of whole numbers from 0 to 2**53 in all")
     if not -furthest <= offset <= furthest - len(counts):
