@@ -214,6 +214,8 @@ class EmbeddedPostgres:
             if self._shared:
                 return  # its owner was killed: adopted as it is
             self._end(signal.SIGINT)
+        elif self._process is not None:
+            self._end(signal.SIGINT)  # told to stop by somebody else, and on its way out
         binaries = find_binaries()
         if not (self.data_dir / "pgdata" / "PG_VERSION").exists():
             self._create_cluster(binaries)
@@ -255,6 +257,7 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + _PATIENCE_S
         while (found := self._look()) is None or found[0] != self.pid:  # it may be an old server that is on its way out
             if not self._alive():
+                self._process.wait()  # it has ended, perhaps since poll's look: collect its status
                 with (self.data_dir / "server.log").open("rb") as log:
                     log.seek(seen)
                     return _last_complaint(log.read().decode(errors="replace"), self.pid)
@@ -271,6 +274,7 @@ class EmbeddedPostgres:
             return False
         self.pid, self.port = found
         if self._process is not None and self._process.pid != self.pid:
+            self._process.wait()  # ours was refused: the folder has another server
             self._process = None
         return True
 
