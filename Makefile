@@ -5,7 +5,7 @@ KEY := $(shell { cat requirements.txt requirements-dev.txt pyproject.toml; $(PYT
 READY := .venv/.ready-$(KEY)
 READY_DEV := .venv/.ready-dev-$(KEY)
 
-.PHONY: help lab test check fix bench soak serve test-faults test-compose audit
+.PHONY: help lab test check fix bench soak serve test-slow test-faults test-compose audit
 help:
 	@echo 'make lab     run the experiments of both sources on an embedded PostgreSQL (ARGS=--full: at their exact sizes)'
 	@echo 'make test    the tests (ARGS: options of pytest)'
@@ -14,6 +14,7 @@ help:
 	@echo 'make fix     let ruff format and mend'
 	@echo 'make bench   side by side with peers (half an hour)'
 	@echo 'make soak    the fair pool under minutes of kills, timeouts and restarts; the service at work (ARGS: --minutes N)'
+	@echo 'make test-slow     the tests of many seconds each'
 	@echo 'make test-faults   kills, restarts, overload, dead networks, a full disk (ARGS: --table FILE; five minutes)'
 	@echo 'make test-compose  the compose stack, built from nothing, loaded and hurt (root on Debian; five minutes)'
 	@echo 'make serve   the service on 4 workers'
@@ -23,8 +24,14 @@ lab: $(READY)
 
 # The browser's tests have a process of their own: Playwright's event loop and gevent's do not end well in one.
 test: $(READY_DEV)
-	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-n 2 --dist loadfile --ignore tests/browser --ignore tests/faults --ignore tests/compose)
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-m 'not slow' $(MOST))
 	@$(if $(ARGS),true,$(BIN)/python -m pytest tests/browser)
+
+# Many seconds each, and nothing that quicker ones do not touch as well.
+test-slow: $(READY_DEV)
+	@$(BIN)/python -m pytest -m slow $(MOST)
+
+MOST := -n 2 --dist loadfile --ignore tests/browser --ignore tests/faults --ignore tests/compose
 
 check: $(READY_DEV)
 	@$(BIN)/ruff check .

@@ -90,6 +90,7 @@ assert database.status().in_use == 0
     assert all(0.15 < float(line[2]) < 2 for line in (waited, asked))
 
 
+@pytest.mark.slow
 def test_a_migration_may_be_silent_for_longer_than_a_statement(postgres):
     assert run_green(
         postgres,

@@ -220,6 +220,7 @@ def test_what_the_process_adds_is_measured_and_told(postgres):
     assert f"{crossing.through_ms[5.0]:.3f} ms" in text
 
 
+@pytest.mark.slow
 def test_every_arrangement_is_measured_at_every_distance(postgres, tmp_path, monkeypatch):
     monkeypatch.setattr(distance, "ROUND_TRIPS_MS", (0.0, 25.0))
     monkeypatch.setattr(distance, "STRATEGIES", ("null",))
@@ -266,6 +267,7 @@ def test_gain_is_good_answers_against_a_connection_per_request():
     assert "D.rtt: distance to the database" in page
 
 
+@pytest.mark.slow
 def test_the_lab_runs_its_experiments_at_a_distance(postgres, tmp_path):
     wanted = tuple(e for e in experiments() if e.id == "B.3.c1")
     sizes = Sizes(requests=30, ab_s=1.0, phase_s=1)

@@ -52,6 +52,7 @@ def greet(user):
 """
 
 
+@pytest.mark.slow
 def test_a_cluster_sends_what_worker_processes_would(cluster, start, serve, ok_answer, tmp_path):  # noqa: F811
     """Rows of the payload, what `before` left and the processor's own modules travel with the job."""
     (tmp_path / "flow.py").write_text(PROCESSOR, "utf-8")
@@ -124,6 +125,7 @@ def test_a_worker_that_is_killed_is_told_at_once_and_its_share_is_not_done_again
     assert sent - filed <= 15  # a second's worth of one worker, and what was sent meanwhile
 
 
+@pytest.mark.slow
 def test_a_worker_that_stands_still_for_a_second_loses_nothing(cluster, start, serve, ok_answer, tmp_path, eventually):  # noqa: F811
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 3, "arrivalRate": 20}]), "--dask", cluster.address)
@@ -178,6 +180,7 @@ def test_a_worker_with_another_version_is_refused_before_anything_is_sent(
     assert not server.heads
 
 
+@pytest.mark.slow
 def test_workers_started_here_end_with_the_run(start, serve, ok_answer, tmp_path):  # noqa: F811
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 1, "arrivalRate": 20}]), "--dask", "local:1")

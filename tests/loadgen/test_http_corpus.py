@@ -91,6 +91,7 @@ def damaged(data, damage):
     return bytes(out)
 
 
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(sorted(FILES)), DAMAGE, st.lists(st.integers(0, 400), max_size=4))
 def test_damaged_responses_are_read_or_refused_the_same_however_they_are_cut(name, damage, cuts):

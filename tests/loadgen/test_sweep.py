@@ -271,6 +271,7 @@ def command(out, *arguments):
     return [LOADGEN, "sweep", *given]
 
 
+@pytest.mark.slow
 def test_the_service_is_swept_within_its_limits(tmp_path):
     out = tmp_path / "made" / "by it"
     arguments = ("--rate", "30", "--sizes", "2,5-40", "--max-connections", "8", "--memory", "512MB", "--p99", "4000")
@@ -289,6 +290,7 @@ def test_the_service_is_swept_within_its_limits(tmp_path):
     assert "<svg" in (out / "sweep.html").read_text()
 
 
+@pytest.mark.slow
 def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_what_was_measured(postgres, tmp_path):
     arguments = (
         "--app",

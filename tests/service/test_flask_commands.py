@@ -7,6 +7,7 @@ import pytest
 from server_process import BIN, ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["routes"], ["links", "seed", "--help"]], ids=" ".join)
 def test_asking_what_there_is_starts_no_database(arguments):
     environment = {"PATH": os.environ["PATH"], "PG_BIN_DIR": "/nowhere"}  # a start would fail here

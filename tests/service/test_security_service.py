@@ -280,6 +280,7 @@ def test_the_openapi_document_names_every_endpoint_and_method(service):
     assert all(re.fullmatch(words, word) and re.fullmatch(words, word.upper()) for word in app.RESERVED)
 
 
+@pytest.mark.slow
 def test_schemathesis_finds_the_service_as_the_document_says(service, tmp_path):
     if not (BIN / "schemathesis").exists():
         pytest.skip("schemathesis is not installed")

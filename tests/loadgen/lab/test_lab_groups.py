@@ -178,6 +178,7 @@ def test_without_pgbouncer_there_is_one_line_and_nothing_is_written(tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("pgbouncer", path="/usr/bin:/usr/sbin:/usr/local/sbin") is None, reason="PgBouncer is not installed"
 )

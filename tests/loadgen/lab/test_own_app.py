@@ -91,6 +91,7 @@ def test_jains_index(served, jain):
     assert cell.unserved == served.count(0)
 
 
+@pytest.mark.slow
 def test_queue_and_fair_are_compared_in_turns(postgres, tmp_path, monkeypatch):
     monkeypatch.setattr(fairness, "USERS", (20,))
     monkeypatch.setattr(fairness, "_ROUND_S", 0.5)
