@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.awake import cores_awake
+from benchmarks.generators import LOCUSTFILE
 from benchmarks.target import (
     GENERATOR_CORE,
     PYTHON,
@@ -158,11 +160,28 @@ def artillery_reports(url: str) -> Percentiles:
     return float(summary["p50"]), float(summary["p99"])
 
 
+def locust_reports(url: str) -> Percentiles:
+    """Locust's FastHttpUser; whole milliseconds."""
+    program = os.environ.get("LOCUST") or which("locust")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "locustfile.py"
+        source.write_text(LOCUSTFILE, "utf-8")
+        users = ["-u", str(_USERS), "-r", str(_USERS), "-t", f"{_BUSY_SECONDS}s"]
+        command = [program, "-f", str(source), "--headless", *users, "-H", url, "--csv", f"{folder}/out"]
+        ran = run_pinned([*command, "--skip-log-setup"])
+        saved = Path(folder) / "out_stats.csv"
+        if not saved.exists():
+            raise MissingTool(ran.err.strip()[:200])
+        row = list(csv.DictReader(saved.read_text("utf-8").splitlines()))[-1]
+    return float(row["50%"]), float(row["99%"])
+
+
 _TOOLS: dict[str, Callable[[str], Percentiles]] = {
     "poolbench": ours_reports,
     "wrk": wrk_reports,
     "ab -k": ab_reports,
     "hey": hey_reports,
+    "Locust FastHttpUser": locust_reports,
     "Artillery": artillery_reports,
 }
 

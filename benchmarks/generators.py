@@ -201,7 +201,7 @@ def autocannon(url: str, seconds: float) -> Measured:
     return Measured(found["requests"]["total"], found["duration"], ran.cpu_s)
 
 
-_LOCUSTFILE = """
+LOCUSTFILE = """
 from locust import FastHttpUser, constant, task
 class User(FastHttpUser):
     wait_time = constant(0)
@@ -209,6 +209,7 @@ class User(FastHttpUser):
     def get(self):
         self.client.get("/")
 """
+"""A user that asks as fast as it can."""
 
 
 def locust(url: str, seconds: float) -> Measured:
@@ -218,7 +219,7 @@ def locust(url: str, seconds: float) -> Measured:
     for users, length_s in ((USERS, max(2, round(seconds))), (1, 1)):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "locustfile.py"
-            source.write_text(_LOCUSTFILE, "utf-8")
+            source.write_text(LOCUSTFILE, "utf-8")
             command = [
                 program,
                 "-f",
@@ -268,7 +269,7 @@ def workloads() -> dict[str, Workload]:
         "connections": Workload(
             "a new user and connection per request: ours is asked for 20,000 a second: more than it can, and said so",
             {
-                "poolbench": ours(lambda s: arriving(20_000, s / 4)),
+                "poolbench": ours(lambda s: arriving(20_000, max(1, round(s / 4)))),
                 "bare gevent loop": bare("connections", 5_000),
                 "ab": ab(),
                 "Artillery": artillery(lambda s: arriving(1500, s)),
