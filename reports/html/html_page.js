@@ -226,7 +226,15 @@
     }
   }
 
-  // The library costs a second to start: the page is usable before, and charts are drawn one by one, the nearest first.
+  // The library costs a second or two to start, in which nothing else happens. So it starts when somebody reaches for a chart,
+  // or has had time to look around; until then the charts are static. They are drawn one by one, the nearest first.
+  const LOOK_AROUND_MS = 2500;
+  let started = false;
+  function begin() {
+    if (started) return;
+    started = true;
+    start();
+  }
   const pause = () => new Promise((resume) => setTimeout(resume));
   function start() {
     const parked = document.getElementById("library");
@@ -251,5 +259,10 @@
   }
 
   dress();
-  if (specs.size) (window.requestIdleCallback ?? setTimeout)(start);
+  if (specs.size) {
+    for (const figure of all("figure[data-chart]")) {
+      for (const kind of ["pointerenter", "focusin"]) figure.addEventListener(kind, begin, { once: true });
+    }
+    setTimeout(begin, LOOK_AROUND_MS);
+  }
 })();

@@ -6,6 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from server_process import wait_until
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.exchange import Connections, Dialer, Limits
@@ -98,6 +99,7 @@ def test_bytes_of_a_function_are_sent_as_they_are(server):
     flow = [{"post": {"url": "/a", "beforeRequest": "raw", "capture": {"json": "$.id", "as": "id"}}}]
     Run(server, source, flow)
     assert b"content-length: 6" in server.heads[0] and b"content-type" not in server.heads[0]
+    wait_until(lambda: len(server.heads) == 2, "the server has read the body")
     assert server.heads[1] == b"\x00\xff"  # this server takes the body for another head
 
 
