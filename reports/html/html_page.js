@@ -227,8 +227,8 @@
   }
 
   // The library costs a second or two to start, in which nothing else happens. So it starts when somebody reaches for a chart,
-  // or has had time to look around; until then the charts are static. They are drawn one by one, the nearest first.
-  const LOOK_AROUND_MS = 2500;
+  // or after half a second, in which first clicks are answered; until then the charts are static. They are drawn one by one, the nearest first.
+  const LOOK_AROUND_MS = 500;
   let started = false;
   function begin() {
     if (started) return;
