@@ -13,6 +13,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 GUNICORN = [str(BIN / "gunicorn"), "-c", "wsgi/gunicorn_conf.py", "wsgi:create_app()"]
@@ -109,6 +111,16 @@ def wait_until(condition: Any, what: str, limit_s: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
         time.sleep(0.01)
+
+
+def ends_with_its_starter(source: str) -> None:
+    """Run Python code that starts a process, prints its pid and waits for input; kill it; that process must end as well."""
+    starter = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with starter:
+        process = psutil.Process(int(starter.stdout.readline()))
+        starter.kill()
+    process.wait(5)
+    assert not process.is_running()
 
 
 def free_port() -> int:

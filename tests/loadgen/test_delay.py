@@ -2,8 +2,6 @@
 
 import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
@@ -14,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from server_process import ends_with_its_starter
 
 from loadgen.cli import cli
 from loadgen.lab import distance, distance_summary
@@ -165,12 +164,7 @@ def test_it_ends_with_the_process_that_started_it():
         "    print(delay._process.pid, flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    starter = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with starter:
-        process = psutil.Process(int(starter.stdout.readline()))
-        starter.kill()
-    process.wait(5)
-    assert not process.is_running()
+    ends_with_its_starter(source)
 
 
 def test_a_delay_that_was_killed_is_an_error_and_not_silence():

@@ -3,13 +3,12 @@
 import contextlib
 import shutil
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import psycopg2
 import pytest
+from server_process import ends_with_its_starter
 
 from db.embedded import temporary_postgres
 from loadgen.lab import pgbouncer
@@ -93,12 +92,7 @@ def test_it_dies_with_the_process_that_started_it():
         "    print(running._process.pid, flush=True)\n"
         "    sys.stdin.read()\n"
     )
-    starter = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    with starter:
-        process = psutil.Process(int(starter.stdout.readline()))
-        starter.kill()
-    process.wait(5)
-    assert not process.is_running()
+    ends_with_its_starter(source)
 
 
 @needs_pgbouncer
