@@ -31,11 +31,14 @@ import gc
 import random
 import sys
 import time
+import timeit
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import gevent
@@ -44,6 +47,7 @@ from sqlalchemy.pool import Pool, QueuePool
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.awake import cores_awake
+from db import fair_pool
 from db.fair_pool import FairPool
 
 WARM_UP_LOANS = 200
@@ -296,6 +300,28 @@ def cpu_per_wait_us(pool_class: type[Pool], clients: int = 10, loans: int = 20_0
     return (time.process_time() - began) / waited * 1e6
 
 
+def recording_us(loans: int = 100_000, rounds: int = 15) -> float:
+    """What FairPool does for its telemetry alone in a loan that did not wait, in us of CPU: the least of several rounds.
+
+    The same operations on the same objects as in `_do_get` and `_do_return_conn`, less an empty loop of that length.
+    """
+    stats, record = fair_pool._Stats(), SimpleNamespace(connect_ns=0, since_ns=0)  # noqa: SLF001
+    clock_ns, bounds_ns = fair_pool._clock_ns, fair_pool.BOUNDS_NS  # noqa: SLF001
+
+    def recorded() -> None:
+        stats.checkouts += 1
+        record.connect_ns = 0
+        record.since_ns = clock_ns()
+        held_ns, hold = clock_ns() - record.since_ns, stats.hold
+        hold.counts[bisect_left(bounds_ns, held_ns)] += 1
+        hold.total_ns += held_ns
+
+    def least_s(task: Callable[[], None]) -> float:
+        return min(timeit.repeat(task, number=loans, repeat=rounds, timer=time.process_time))
+
+    return (least_s(recorded) - least_s(lambda: None)) / loans * 1e6
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of the acceptance table: smaller is better if the bar is an upper one."""
@@ -324,69 +350,92 @@ def number(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def acceptance(backend: Backend, real: bool, args: argparse.Namespace) -> str:
-    """All figures, QueuePool and FairPool in alternation, medians over the rounds; the whole table as markdown."""
-    pools: tuple[type[Pool], ...] = (QueuePool, FairPool)
-    runs: dict[tuple[str, type[Pool]], list[Run]] = {}
-    costs: dict[tuple[str, type[Pool]], list[float]] = {}
-    hold_s = args.hold_ms / 1000
-    for seed in range(args.rounds):
+POOLS: tuple[type[Pool], ...] = (QueuePool, FairPool)
+COSTS = {"free": ("connect()+close(), nobody waits", 0.95, 0.6), "wait": ("CPU of a loan that waited", 0.9, 0.6)}
+"""Name, bar and stretch of each measured cost."""
+
+
+class Findings:
+    """What both pools did, round by round."""
+
+    def __init__(self) -> None:
+        self.runs: dict[tuple[str, type[Pool]], list[Run]] = {}
+        self.costs: dict[tuple[str, type[Pool]], list[float]] = {}
+
+    def measure(self, backend: Backend, args: argparse.Namespace) -> None:
+        """All rounds, the pools in alternation."""
+        hold_s = args.hold_ms / 1000
+        for seed in range(args.rounds):
+            for workload in ("tight", "web", "open"):
+                trial = Trial(workload, backend, args.clients, args.size, args.seconds, hold_s, seed)
+                for pool_class in POOLS if seed % 2 else POOLS[::-1]:
+                    self.runs.setdefault((workload, pool_class), []).append(trial.undisturbed(pool_class))
+                if workload == "tight":
+                    hold_s = min(self.runs["tight", pool_class][-1].mean_hold for pool_class in POOLS)
+            for _ in range(3):
+                for pool_class in POOLS:
+                    self.costs.setdefault(("free", pool_class), []).append(uncontended_us(pool_class))
+                    self.costs.setdefault(("wait", pool_class), []).append(cpu_per_wait_us(pool_class))
+            print(f"round {seed + 1} of {args.rounds} done", file=sys.stderr)
+
+    def middle(self, workload: str, pool_class: type[Pool], figure: Callable[[Run], float]) -> float:
+        """The median of a figure over the rounds."""
+        return median(figure(run) for run in self.runs[workload, pool_class])
+
+    def both(self, workload: str, figure: Callable[[Run], float]) -> tuple[float, float]:
+        """That of QueuePool and of FairPool."""
+        return self.middle(workload, QueuePool, figure), self.middle(workload, FairPool, figure)
+
+    def paired(self, workload: str, figure: Callable[[Run], float]) -> float:
+        """The median of the rounds' ratios, FairPool to QueuePool."""
+        return ratio(*(map(figure, self.runs[workload, pool_class]) for pool_class in POOLS))
+
+    def rows(self, real: bool) -> Iterable[Row]:
+        """The measures that have a bar."""
+        for workload in ("tight", "web"):
+            yield Row(
+                f"{workload}: p99/p50 of wait", *self.both(workload, lambda r: r.spread), 1.5 if real else 1.25, 1.1
+            )
+            longest = self.both(workload, lambda r: r.max_over_ideal)
+            yield Row(f"{workload}: max/ideal", *longest, 1.4 if real else 1.15, 1.05)
+            yield Row(f"{workload}: Jain's index", *self.both(workload, lambda r: r.jain), 0.999, 0.9999, upper=False)
+            yield Row(f"{workload}: never served", *self.both(workload, lambda r: r.unserved), 0, 0)
+            rate = self.paired(workload, lambda r: r.rate)
+            yield Row(f"{workload}: loans/s, x QueuePool", None, rate, 0.97, 1.03, upper=False)
+        yield Row("open: p99 of wait, x QueuePool", None, self.paired("open", lambda r: r.quantile(0.99)), 0.8, 0.5)
+        for kind, (name, *bars) in COSTS.items():
+            yield Row(f"{name}, x QueuePool", None, ratio(*(self.costs[kind, each] for each in POOLS)), *bars)
+        yield Row("recording, in us a loan", None, recording_us(), 0.5, 0.5)
+
+    def figures(self) -> Iterable[str]:
+        """Lines of the second table: the figures themselves."""
         for workload in ("tight", "web", "open"):
-            trial = Trial(workload, backend, args.clients, args.size, args.seconds, hold_s, seed)
-            for pool_class in pools if seed % 2 else pools[::-1]:
-                runs.setdefault((workload, pool_class), []).append(trial.undisturbed(pool_class))
-            if workload == "tight":
-                hold_s = min(runs["tight", pool_class][-1].mean_hold for pool_class in pools)
-        for _ in range(3):
-            for pool_class in pools:
-                costs.setdefault(("free", pool_class), []).append(uncontended_us(pool_class))
-                costs.setdefault(("wait", pool_class), []).append(cpu_per_wait_us(pool_class))
-        print(f"round {seed + 1} of {args.rounds} done", file=sys.stderr)
+            shown = [f"{workload}: p50 / p99 / max wait, loans/s"]
+            for pool_class in POOLS:
+                waits = [self.middle(workload, pool_class, lambda r, q=q: r.quantile(q) * 1000) for q in (0.5, 0.99, 1)]
+                rate = self.middle(workload, pool_class, lambda r: r.rate)
+                shown.append(" / ".join(f"{wait:.1f}" for wait in waits) + f", {rate:.0f}")
+            yield "| " + " | ".join(shown) + " |"
+        for kind, (name, *_) in COSTS.items():
+            shown = [f"{median(self.costs[kind, pool_class]):.2f} us" for pool_class in POOLS]
+            yield f"| {name} | " + " | ".join(shown) + " |"
 
-    def middle(workload: str, pool_class: type[Pool], figure: Callable[[Run], float]) -> float:
-        return median(figure(run) for run in runs[workload, pool_class])
 
-    def ratio(pairs: Iterable[tuple[float, float]]) -> float:
-        return median(fair / queue for queue, fair in pairs)
+def ratio(queue: Iterable[float], fair: Iterable[float]) -> float:
+    """The median of FairPool's figures over QueuePool's, pair by pair."""
+    return median(f / q for q, f in zip(queue, fair, strict=True))
 
-    def both(workload: str, figure: Callable[[Run], float]) -> tuple[float, float]:
-        return middle(workload, QueuePool, figure), middle(workload, FairPool, figure)
 
-    def paired(workload: str, figure: Callable[[Run], float]) -> float:
-        columns = [map(figure, runs[workload, pool_class]) for pool_class in pools]
-        return ratio(zip(*columns, strict=True))
-
-    rows = []
-    for workload in ("tight", "web"):
-        rows += [
-            Row(f"{workload}: p99/p50 of wait", *both(workload, lambda r: r.spread), 1.5 if real else 1.25, 1.1),
-            Row(f"{workload}: max/ideal", *both(workload, lambda r: r.max_over_ideal), 1.4 if real else 1.15, 1.05),
-            Row(f"{workload}: Jain's index", *both(workload, lambda r: r.jain), 0.999, 0.9999, upper=False),
-            Row(f"{workload}: never served", *both(workload, lambda r: r.unserved), 0, 0),
-            Row(f"{workload}: loans/s, x QueuePool", None, paired(workload, lambda r: r.rate), 0.97, 1.03, upper=False),
-        ]
-    rows.append(Row("open: p99 of wait, x QueuePool", None, paired("open", lambda r: r.quantile(0.99)), 0.8, 0.5))
-    names = {"free": "connect()+close(), nobody waits", "wait": "CPU of a loan that waited"}
-    bars = {"free": (0.95, 0.6), "wait": (0.9, 0.6)}
-    for kind, name in names.items():
-        queue, fair = costs[kind, QueuePool], costs[kind, FairPool]
-        rows.append(Row(f"{name}, x QueuePool", None, ratio(zip(queue, fair, strict=True)), *bars[kind]))
+def acceptance(backend: Backend, real: bool, args: argparse.Namespace) -> str:
+    """All figures, medians over the rounds; both tables as markdown."""
+    found = Findings()
+    found.measure(backend, args)
     lines = ["| measure | bar | stretch | QueuePool | FairPool | |", "| --- | --- | --- | --- | --- | --- |"]
-    lines += [row.text() for row in rows]
-    lines += ["", "| ms, us, loans/s | QueuePool | FairPool |", "| --- | --- | --- |"]
-    for workload in ("tight", "web", "open"):
-        shown = [f"{workload}: p50 / p99 / max wait, loans/s"]
-        for pool_class in pools:
-            figures = [middle(workload, pool_class, lambda r, q=q: r.quantile(q) * 1000) for q in (0.5, 0.99, 1)]
-            rate = middle(workload, pool_class, lambda r: r.rate)
-            shown.append(" / ".join(f"{figure:.1f}" for figure in figures) + f", {rate:.0f}")
-        lines.append("| " + " | ".join(shown) + " |")
-    for kind, name in names.items():
-        shown = [f"{median(costs[kind, pool_class]):.2f} us" for pool_class in pools]
-        lines.append(f"| {name} | " + " | ".join(shown) + " |")
-    disturbed = sum(run.longest_pause >= PAUSE_LIMIT_S for column in runs.values() for run in column)
-    lines += ["", f"{disturbed} of {sum(map(len, runs.values()))} runs were disturbed by pauses of the machine."]
-    return "\n".join(lines)
+    lines += [row.text() for row in found.rows(real)]
+    lines += ["", "| ms, us, loans/s | QueuePool | FairPool |", "| --- | --- | --- |", *found.figures()]
+    runs = [run for column in found.runs.values() for run in column]
+    disturbed = sum(run.longest_pause >= PAUSE_LIMIT_S for run in runs)
+    return "\n".join([*lines, "", f"{disturbed} of {len(runs)} runs were disturbed by pauses of the machine."])
 
 
 def fairness(pool_class: type[Pool], backend: Backend, args: argparse.Namespace) -> str:
