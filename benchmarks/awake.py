@@ -2,15 +2,20 @@
 
 An idle core of a virtual machine is given back to the host, and is not always back at once when a packet or a timer wakes
 it: "stolen" time that falls on whatever sleeps and wakes often, which is all that connection pools and load generators
-do. Measured on two such cores, 100 users and a query of 5 ms: a quarter of the time stolen and 900 requests/s; kept
-awake, under 2 % and 1,500. So each core runs a loop under SCHED_IDLE, which yields to anything else at once.
+do. So each core runs a loop under SCHED_IDLE, which yields to anything else at once.
+
+    python -m benchmarks.awake
+
+shows what that changes on this machine: 100 clients of ten connections in a service whose query takes 5 ms, either way.
 """
 
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 _LOOP = """
 import os, sys
@@ -34,3 +39,34 @@ def cores_awake() -> Iterator[None]:
         for loop in loops:
             loop.kill()
             loop.wait()
+
+
+def main() -> None:
+    """Measure both, in turns, and print a line for each."""
+    from benchmarks.service import ab  # noqa: PLC0415 - which keeps the cores awake itself
+    from db.embedded import temporary_postgres  # noqa: PLC0415
+    from loadgen.lab import fairness  # noqa: PLC0415
+    from loadgen.lab.stack import Servers  # noqa: PLC0415
+
+    print("| cores | stolen | requests/s | p50, ms | p99, ms | max, ms |\n| :-- | --: | --: | --: | --: | --: |")
+    with temporary_postgres() as postgres, tempfile.TemporaryDirectory() as folder:
+        url = fairness.with_pool(postgres.url, "fair", pool_size=10, max_overflow=0)
+        with Servers(fairness.program(), 1, {"DATABASE_URL": url}, Path(folder) / "log") as servers:
+            ab(servers.url + "/", 500, 100)
+            for _ in range(3):
+                for name, state in (("left alone", nullcontext), ("awake", cores_awake)):
+                    with state():
+                        before = _cpu_ticks()
+                        found = ab(servers.url + "/", 6000, 100)
+                        spent = [after - then for then, after in zip(before, _cpu_ticks(), strict=True)]
+                    print(f"| {name} | {spent[7] / sum(spent):.0%} | {found['rps']:.0f} | {found['p50']:.0f} | "
+                          f"{found['p99']:.0f} | {found['p100']:.0f} |")  # fmt: skip
+
+
+def _cpu_ticks() -> list[int]:
+    """Of all cores since the start: user, nice, system, idle, iowait, irq, softirq, steal (proc(5))."""
+    return [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,10 @@ class Writes:
     doubled: int
     unacknowledged_found: int
 
+    def columns(self) -> dict[str, int]:
+        """Those that a row of the table has."""
+        return {"acknowledged": self.acknowledged, "found": self.found, "doubled": self.doubled}
+
 
 def check_writes(outcomes: list[Outcome], postgres: EmbeddedPostgres) -> Writes:
     """No acknowledged write may be missing, no write may be there twice, and nothing may be there that nobody asked for."""

@@ -39,8 +39,6 @@ def test_a_killed_database_loses_no_acknowledged_write_and_is_found_again(servic
             saw=seen(outcomes),
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery=f"{took_s:.1f} s after the server is up",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )

@@ -91,9 +91,7 @@ def test_a_full_disk_fails_writes_alone_and_is_forgotten_when_there_is_room(serv
             saw=f"{seen(outcomes)}; reads and /health never failed",
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery=f"{took_s:.1f} s after there is room",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )
 
@@ -147,8 +145,6 @@ def test_a_full_disk_under_the_log_panics_the_database_and_loses_nothing(service
             saw=seen(outcomes),
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery=f"{took_s:.1f} s after the server is up",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )

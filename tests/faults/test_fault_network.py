@@ -63,9 +63,7 @@ def test_a_slow_network_costs_time_and_nothing_else(service, database, network, 
             saw=seen(outcomes),
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery="no failure",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )
 
@@ -103,9 +101,7 @@ def test_a_network_that_is_gone_is_told_in_time_and_found_again(service, databas
             saw=seen(outcomes),
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery=f"{took_s:.1f} s",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )
 

@@ -41,9 +41,7 @@ def test_a_killed_worker_costs_only_the_requests_it_had(service, database, load,
             saw=seen(outcomes),
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery=f"{took_s:.1f} s; another worker after {replaced_s:.1f} s",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )
 
@@ -80,8 +78,6 @@ def test_workers_of_a_killed_master_finish_their_work_and_make_room_for_the_next
             saw=seen(outcomes),
             longest_answer_s=max(o.took_s for o in reached),
             recovery=f"{took_s:.1f} s",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )

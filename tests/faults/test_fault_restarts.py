@@ -62,9 +62,7 @@ def test_a_rolling_restart_fails_no_request(service, database, load, record, wor
             saw=seen(outcomes),
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery=f"no failure; all workers replaced after {max(restarts_s):.1f} s",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )
 
@@ -94,8 +92,6 @@ def test_a_stop_answers_everything_that_was_asked_before_it(service, database, l
             saw=seen(reached) + "; then connections are refused",
             longest_answer_s=max(o.took_s for o in reached),
             recovery=f"ended after {drained_s:.1f} s",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )

@@ -54,8 +54,6 @@ def test_memory_and_open_files_stay_flat(service, database, load, record, worker
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery=f"memory of a worker {mean(s[0] for s in samples[-1].values()):.0f} MB, "
             f"{max(memory_mb.values()):+.1f} MB from the second quarter to the last",
-            acknowledged=writes.acknowledged,
-            found=writes.found,
-            doubled=writes.doubled,
+            **writes.columns(),
         )
     )
