@@ -94,6 +94,7 @@ class ClosedRun:
         ticker = gevent.spawn(self._tick, tick)
         gevent.joinall(self._users)
         ticker.kill()
+        self._dialer.close()
         for user in self._users:
             if user.exception is not None:
                 raise user.exception

@@ -380,6 +380,10 @@ class Dialer:
         self._route = route
         self._resolver = Resolver()
 
+    def close(self) -> None:
+        """The run is over: no time limit is watched any more."""
+        self.deadlines.close()
+
     def open(self, origin: Origin) -> Connection:
         """Connect to the first address that answers. Raises OSError or Ended."""
         started_ns = now_ns()

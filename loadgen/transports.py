@@ -40,6 +40,7 @@ class Transports:
         dialer = Dialer(limits, wall, route)
         self._tell = tell if script.debug else None
         self._own: Callable[[], Connections] = lambda: Connections(dialer)
+        self._dialer = dialer
         self._pool = http.pool
         self._shared = None if http.pool is None else SharedConnections(http.pool, self._own)
 
@@ -57,6 +58,7 @@ class Transports:
         """Close what users shared."""
         if self._shared is not None:
             self._shared.close_all()
+        self._dialer.close()
 
 
 class _Shown:
