@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import nan
 from pathlib import Path
 from random import Random
@@ -34,7 +34,7 @@ from benchmarks.awake import cores_awake
 from db.embedded import temporary_postgres
 from loadgen.console import Console
 from loadgen.lab import fairness
-from loadgen.lab.stack import Program, Servers, query
+from loadgen.lab.stack import Servers, query
 from loadgen.runner import run_script
 from loadgen.schedule import arrivals
 from loadgen.script.model import Script
@@ -122,7 +122,7 @@ def service(database_url: str, size: int, folder: Path, *, is_calm: bool) -> Ite
         "pool_timeout": CALM_PATIENCE_S if is_calm else LITTLE_PATIENCE_S,
         "max_waiting": WAITING_PER_CONNECTION * size,
     }
-    program = Program(fairness.program().configuration, "service:application", folder)
+    program = replace(fairness.program(), application="service:application", folder=folder)
     settings = {"DATABASE_URL": fairness.with_pool(database_url, "fair", **pool)}
     with Servers(program, 1, settings, folder / "service.log") as servers:
         open_now = "SELECT count(*) - 1 FROM pg_stat_activity WHERE backend_type = 'client backend'"

@@ -40,12 +40,14 @@ class StackError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What gunicorn serves: a configuration file, an application, the folder it is started in, and a path that answers."""
+    """What gunicorn serves: a configuration file, an application, the folder it is started in, a path that answers, and
+    options of gunicorn's that the configuration file has not the last word on."""
 
     configuration: Path
     application: str
     folder: Path | None = None
     ready_path: str = "/live"
+    options: tuple[str, ...] = ()
 
 
 def service() -> Program:
@@ -84,7 +86,8 @@ class Servers:
     def start(self) -> None:
         """Return when every server answers. Raises StackError."""
         gunicorn = Path(sys.executable).with_name("gunicorn")  # the script, so that its own folder is no import path
-        command = [str(gunicorn), "-c", str(self._program.configuration), self._program.application]
+        program = self._program
+        command = [str(gunicorn), "-c", str(program.configuration), *program.options, program.application]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
