@@ -142,7 +142,7 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 def recorded(script: Script) -> list[list[bytes]]:
     """What a generator that carries out the whole plan says, in the pieces in which it came, by second."""
-    command = [PYTHON, "-m", "loadgen.shard", str(os.getpid()), "0", "1"]
+    command = [PYTHON, "-m", "loadgen.shard", str(os.getpid()), *"0101"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         if child.stdin is None or child.stdout is None:
             raise BrokenPipeError

@@ -77,9 +77,13 @@ class RemoteCrew(Crew[_Shard]):
         planned = spans(job.script.phases)
         self._length_ns = planned[-1].end_ns if planned else 0
         self._run_id = secrets.token_hex(8)
+        members = cluster.members[: self.count]
+        hosts = [member.host for member in members]
         self._workers = [
-            _Shard(Share(index, self.count), member=member)
-            for index, member in enumerate(cluster.members[: self.count])
+            _Shard(
+                Share(index, self.count, (hosts[:index].count(member.host), hosts.count(member.host))), member=member
+            )
+            for index, member in enumerate(members)
         ]
         self._tasks: list[Any] = []
         self._failures_before: int | None = None
@@ -134,7 +138,7 @@ class RemoteCrew(Crew[_Shard]):
         [packed] = client.scatter([self._packed], workers=addresses, broadcast=True, hash=False)
         for index, address in enumerate(addresses):
             task = client.submit(
-                relay, packed, run, index, self.count, key=name_of(run, str(index)),
+                relay, packed, run, index, self.count, self._workers[index].share.beside, key=name_of(run, str(index)),
                 workers=[address], allow_other_workers=False, pure=False, retries=0,
             )  # fmt: skip
             task.add_done_callback(partial(self._done, index))

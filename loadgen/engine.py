@@ -68,6 +68,8 @@ class Share:
 
     index: int = 0
     of: int = 1
+    beside: tuple[int, int] = (0, 1)
+    """Its number among the generators that share its machine's ports with it, and how many those are."""
 
     def part(self, total: int) -> int:
         """Of a number that is split fairly; all parts add up to it."""

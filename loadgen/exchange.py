@@ -29,6 +29,7 @@ from gevent import get_hub, getcurrent
 
 from loadgen.clock import WallOffset, now_ns, stamp_arrivals
 from loadgen.deadlines import Deadlines
+from loadgen.ports import Ports
 from loadgen.response import BadResponse, Head, ResponseReader, parse_common, parse_headers
 from loadgen.route import DIRECT, Ended, Handshake, Origin, Resolver, Route, error_name
 
@@ -148,6 +149,10 @@ class Connection:
         """Closed: no time limit matters any more."""
         self.last_used_ns = 0
         self.setup_ns = (0, 0, 0)
+
+    def start_from(self, ports: Ports) -> None:
+        """Before connecting: the system picks its own port among these. Raises OSError."""
+        self._sock.setsockopt(*ports.option)
 
     def connect(self, address: Any) -> None:
         """Raises OSError, Ended."""
@@ -377,6 +382,8 @@ class Dialer:
         self.limits = limits
         self.wall = wall
         self.deadlines = Deadlines()
+        self.ports: Ports | None = None
+        """Where its connections start from, if not from any port."""
         self._route = route
         self._resolver = Resolver()
 
@@ -395,6 +402,8 @@ class Dialer:
             # The type beneath socket.socket, whose own layer takes longer than the system calls it stands before.
             connection = Connection(_socket.socket(family, _KIND), self)
             try:
+                if self.ports is not None:
+                    connection.start_from(self.ports)
                 connection.connect(address)
                 reached_ns = shaken_ns = now_ns()
                 if handshakes:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.clock import KERNEL_STAMPS, now_ns
+from loadgen.ports import ports_here
 from loadgen.recorder import Recorder
 from reports import names
 from reports.model import Period
@@ -87,7 +88,7 @@ class Watch:
             "open_files": self.open_files,
             "open_files_limit": limit,
             "ports_taken": self.ports_taken,
-            "ports": _port_count(),
+            "ports": len(ports_here() or ()),
         }
 
     def health(self, recorder: Recorder) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -130,15 +131,6 @@ def _warnings(figures: Mapping[str, Any], total: Period, lag_p99_ms: float | Non
     refused = total.counters.get(f"{names.ERRORS}EADDRNOTAVAIL", 0)
     if refused or (ports and taken > _NEAR_SHARE * ports):
         yield f"{taken} of {ports} local ports were taken; {refused} connections failed for want of one"
-
-
-def _port_count() -> int:
-    """How many ports the system picks from for outgoing connections; 0 where it does not say."""
-    try:
-        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()
-    except OSError:
-        return 0
-    return int(last) - int(first) + 1
 
 
 def _ports_taken() -> int:

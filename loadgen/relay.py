@@ -58,8 +58,10 @@ def clocks() -> tuple[int, int]:
     return time.monotonic_ns(), time.time_ns()
 
 
-def relay(packed: bytes, run: str, index: int, of: int) -> None:
-    """The Dask task: one shard, from its start to its end. `packed` is the job, as `loadgen.baggage` packs it."""
+def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int]) -> None:
+    """The Dask task: one shard, from its start to its end. `packed` is the job, as `loadgen.baggage` packs it; `beside` says
+    which of the shards on its machine it is, and of how many.
+    """
     worker, client = get_worker(), get_client()
     numbers = itertools.count()
 
@@ -71,7 +73,7 @@ def relay(packed: bytes, run: str, index: int, of: int) -> None:
         return
     task = worker.get_current_task()
     child = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.shard", str(os.getpid()), str(index), str(of)],
+        [sys.executable, "-m", "loadgen.shard", *map(str, (os.getpid(), index, of, *beside))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -276,12 +276,12 @@ class _Course:
         """In a worker: its share, to the end."""
         self._write_line = link.line
         self._program.take_share(share.index, share.of, f"{self.plan_seed}/{share.index}")
-        self._transports.take_share(share.part)
+        self._transports.take_share(share)
         watch, engine = Watch(), self._engine(share)
         with stopping(engine.stop):
             engine.run(Listener(tick=_both(watch.sample, link.tick)), started_ns)
         return {
-            "figures": watch.figures(self.recorder),
+            "figures": watch.figures(self.recorder) | self._transports.about(),
             "expectation_failed": self._program.expectation_failed,
             "trouble": dict(self._trouble),
         }

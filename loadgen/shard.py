@@ -1,4 +1,5 @@
-"""`python -m loadgen.shard PARENT INDEX OF`: a generator that carries out one share of a run and says what it measures.
+"""`python -m loadgen.shard PARENT INDEX OF INDEX-HERE OF-HERE`: a generator that carries out one share of a run and says what it
+measures.
 
 Orders come on stdin, what is measured goes to stdout, both framed as in `loadgen.framing`. It never outlives who started it: the
 kernel kills it with its parent, end-of-file on stdin ends it, and an alarm clock of the kernel's kills it unless it is wound up
@@ -110,6 +111,7 @@ def _obey(orders: Iterator[tuple[bytes, bytes]], began: AsyncResult) -> None:
 
 
 if __name__ == "__main__":
-    code = main(int(sys.argv[1]), Share(int(sys.argv[2]), int(sys.argv[3])))
+    parent_pid, index, of, index_here, of_here = map(int, sys.argv[1:])
+    code = main(parent_pid, Share(index, of, (index_here, of_here)))
     sys.stderr.flush()
     os._exit(code)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from loadgen.clock import WallOffset
+from loadgen.engine import Share
 from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
+from loadgen.ports import ports_of
 from loadgen.proxy import ProxyRoute
 from loadgen.route import Origin, Route
 from loadgen.script.model import Script
@@ -49,10 +51,16 @@ class Transports:
         transport: Transport = self._own() if self._shared is None else self._shared
         return transport if self._tell is None else _Shown(transport, self._tell)
 
-    def take_share(self, part: Callable[[int], int]) -> None:
-        """Be one of several generators: `part` of the connections that users share, one at least."""
+    def take_share(self, share: Share) -> None:
+        """Be one of several generators: a part of the connections that users share, one at least, and of the ports."""
         if self._pool is not None:
-            self._shared = SharedConnections(max(1, part(self._pool)), self._own)
+            self._shared = SharedConnections(max(1, share.part(self._pool)), self._own)
+        self._dialer.ports = ports_of(*share.beside)
+
+    def about(self) -> dict[str, Any]:
+        """For the report: the first and the last port that connections start from, where those are not all."""
+        ports = self._dialer.ports
+        return {} if ports is None else {"from_ports": [ports.first, ports.last]}
 
     def close(self) -> None:
         """Close what users shared."""

@@ -9,10 +9,15 @@ from engine import Engine, NoEngine
 # The fault tests' load and ledger serve here, too.
 sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
 
+import fault_evidence
 import fault_load
 from stack import COMPOSE, Stack
 
 _FINDINGS = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--table", metavar="FILE", help="file what is measured in this JSON file, as the fault tests do")
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +68,5 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section("measured")
         for each in findings:
             terminalreporter.write_line(each)
+        if given := config.getoption("--table", None):
+            fault_evidence.file_findings(Path(given), findings)

@@ -19,7 +19,7 @@ from server_process import free_port, wait_until
 pytestmark = pytest.mark.timeout(1200)
 
 RATE_PER_S = 60
-BRIEF = json.dumps({"config": {"phases": [{"duration": 5, "arrivalRate": RATE_PER_S}]}})
+SCRIPTS_RATE_PER_S = 600
 
 
 def rows(url, statement):
@@ -83,20 +83,41 @@ def test_forwarded_headers_come_from_the_balancer_alone(stack):
     assert short_url.startswith("http://app:8000/")
 
 
-def test_the_labs_scripts_run_through_the_balancer(stack, finding):
-    stack.compose("--profile", "loadgen", "run", "--rm", "loadgen", OVERRIDES=BRIEF)
-    for name, status in (("pool10", "301"), ("analytics", "200")):
+def run_the_labs_scripts(stack, rate_per_s):
+    """Name, counters and response times of each, five seconds long."""
+    brief = json.dumps({"config": {"phases": [{"duration": 5, "arrivalRate": rate_per_s}]}})
+    stack.compose("--profile", "loadgen", "run", "--rm", "loadgen", OVERRIDES=brief)
+    for name in ("pool10", "analytics"):
         report = json.loads((stack.volume("reports") / f"{name}.json").read_text())["aggregate"]
-        counters = report["counters"]
+        yield name, report["counters"], report["summaries"]["http.response_time"]
+
+
+def test_the_labs_scripts_run_through_the_balancer(stack, finding):
+    expected = {"pool10": "301", "analytics": "200"}
+    for name, counters, times in run_the_labs_scripts(stack, RATE_PER_S):
         failed = {key: count for key, count in counters.items() if key.startswith("errors.")}
         assert counters["http.requests"] == counters["http.responses"] == 5 * RATE_PER_S and not failed
         assert {key for key in counters if key.startswith("http.codes.")} <= {"http.codes.200", "http.codes.301"}
-        assert counters[f"http.codes.{status}"] > 0
-        times = report["summaries"]["http.response_time"]
+        assert counters[f"http.codes.{expected[name]}"] > 0
         finding(f"{name}.yml at {RATE_PER_S}/s through the balancer: p50 {times['p50']} ms, p99 {times['p99']} ms")
     served = [requests_served(stack, index) for index in (1, 2, 3, 4)]
     assert min(served) > 0.1 * sum(served)
     finding(f"requests by server: {served}")
+
+
+def test_at_the_scripts_own_rate_every_request_is_accounted_for(stack, finding):
+    """Ten times as many: whether this machine can serve them is told, not asked."""
+    for name, counters, times in run_the_labs_scripts(stack, SCRIPTS_RATE_PER_S):
+        errors = {key[7:]: count for key, count in counters.items() if key.startswith("errors.")}
+        codes = {key[11:]: count for key, count in counters.items() if key.startswith("http.codes.")}
+        assert counters["http.requests"] == 5 * SCRIPTS_RATE_PER_S
+        assert counters["http.responses"] == sum(codes.values()) == counters["http.requests"] - sum(errors.values())
+        assert set(codes) <= {"200", "301", "503"}
+        finding(
+            f"{name}.yml at {SCRIPTS_RATE_PER_S}/s through the balancer: answers {codes}, errors {errors or 'none'};"
+            f" p50 {times['p50']} ms, p99 {times['p99']} ms"
+        )
+    stack.wait_until_whole()
 
 
 def requests_served(stack, index):

@@ -13,7 +13,8 @@ import signal
 import ssl
 import subprocess
 import sys
-from http.client import HTTPSConnection
+import time
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Self
 
@@ -281,6 +282,30 @@ def test_over_tls_the_service_knows_it(topology):
         answer = connection.getresponse()
         assert json.loads(answer.read())["short_url"].startswith(f"https://127.0.0.1:{topology.tls_port}/")
     assert answer.headers["Strict-Transport-Security"]
+
+
+def test_one_address_makes_a_hundred_links_in_ten_seconds(topology, finding):
+    """From another address of this machine than the other tests', which go on making links."""
+
+    def asked(address):
+        headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+        connection = HTTPConnection("127.0.0.1", topology.port, timeout=10, source_address=(address, 0))
+        with contextlib.closing(connection):
+            connection.request("POST", "/links", '{"url": "https://example.com"}', headers)
+            answer = connection.getresponse()
+            kind = json.loads(answer.read()).get("type", "").rpartition(":")[2]
+            return answer.status, kind, answer.headers["Retry-After"]
+
+    began_s = time.monotonic()
+    made = 0
+    while (last := asked("127.0.0.2"))[0] == 201:
+        made += 1
+        assert made < 500
+    assert last == (429, "too-many-links", "10")
+    assert time.monotonic() - began_s > 10 or made == 100
+    assert asked("127.0.0.3")[0] == 201
+    wait_until(lambda: asked("127.0.0.2")[0] == 201, "the address may go on", 30)
+    finding(f"native, {topology.through}: one address made {made} links, then had 429 until its rate had fallen")
 
 
 def test_guesses_are_counted_over_all_servers(topology):

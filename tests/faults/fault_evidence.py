@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg2
@@ -97,13 +98,21 @@ class Row:
 
 def file_row(path: Path, row: Row) -> None:
     """Put the row into a table file, in the place of one for the same fault; say when and on what."""
-    table = json.loads(path.read_text()) if path.exists() else {"rows": []}
-    others = [each for each in table["rows"] if each["order"] != row.order]
-    table["rows"] = sorted([*others, asdict(row)], key=lambda each: each["order"])
+    table = json.loads(path.read_text()) if path.exists() else {}
+    others = [each for each in table.get("rows", []) if each["order"] != row.order]
+    _file(path, table | {"rows": sorted([*others, asdict(row)], key=lambda each: each["order"])})
+
+
+def file_findings(path: Path, findings: list[str]) -> None:
+    """Put what was measured on the stack of containers into a table file, in the place of what was there."""
+    table = json.loads(path.read_text()) if path.exists() else {}
+    _file(path, table | {"stack": findings})
+
+
+def _file(path: Path, table: dict[str, Any]) -> None:
     table["measured"] = datetime.now(UTC).strftime("%Y-%m-%d")
     system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    busy = os.getloadavg()[1]
-    table["machine"] = f"{os.cpu_count()} cores, {system}; load average {busy:.0f}, this test's own work included"
+    table["machine"] = f"{os.cpu_count()} cores, {system}"
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(table, indent=2) + "\n")
     partial.rename(path)

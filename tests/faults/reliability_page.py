@@ -1,18 +1,38 @@
-"""Writes docs/reliability.md from a table that the fault tests have filed.
+"""Writes docs/reliability.md from what the tests of faults, of the stack and of bad input have filed.
 
-make test-faults ARGS='--table docs/reliability.json'
-.venv/bin/python tests/faults/reliability_page.py docs/reliability.json > docs/reliability.md
+    python tests/faults/reliability_page.py docs/reliability.json bad-input.xml
+
+The commands that file it stand in the page itself (`COMMANDS`). Without the second file (pytest's --junitxml) the bad inputs
+of the last time stay.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
+
+BAD_INPUT = {
+    "tests/service/test_security_http.py": "the service, as HTTP",
+    "tests/service/test_security_service.py": "the service, as requests",
+    "tests/loadgen/script/test_security_scripts.py": "`loadgen run`: scripts, options, answers of servers",
+    "tests/loadgen/test_misbehaving_servers.py": "`loadgen run`: servers",
+    "tests/reports/test_security_reports.py": "`loadgen report` and `diff`: reports, exports",
+}
+"""Test files, and what is given the bad input in them."""
+
+COMMANDS = f"""\
+make test-faults ARGS='--table docs/reliability.json'
+.venv/bin/python -m pytest tests/faults/test_fault_soak.py --minutes 10 --table docs/reliability.json
+make test-compose ARGS='--table docs/reliability.json'
+.venv/bin/python -m pytest --junitxml bad-input.xml {" ".join(BAD_INPUT)}
+.venv/bin/python tests/faults/reliability_page.py docs/reliability.json bad-input.xml > docs/reliability.md"""
 
 HEAD = """\
-# Reliability: faults, and what clients saw
+# Reliability: faults, and what clients saw; the stack; bad input
 
 Each line is a test with real processes (`tests/faults/`): gunicorn with its workers, PostgreSQL, and a load that writes down
 what became of each single request. Afterwards the database is asked for every write. A write counts as acknowledged when its
@@ -20,12 +40,30 @@ client had 201 (a link) or 301 (a click); all of those must be found, none twice
 answer may be there too, once: the commit may have come before the fault.
 
 Recovery runs from the repair to the end of the last request that failed; 0.0 s means that none failed after it.
-The figures are of one run, made by the commands below, on the machine named there; the tests hold the limits.
+The figures are of one run, made by the commands below, on the machine named there; the tests hold the limits. All processes
+of a test, its load included, share that machine.
 
 ```sh
 {commands}
 ```
 
+"""
+
+STACK = """
+## The stack in containers
+
+What `tests/compose/` measured on the stack of docker-compose.yml, built from nothing; load, engine and all containers share the
+machine (docs/compose.md).
+
+"""
+
+TRIED = """
+## Bad input
+
+Each line is a test, by its name, with the number of inputs it tried; all got what the name says.
+
+| given to | promise | inputs |
+| :-- | :-- | --: |
 """
 
 TAIL = """
@@ -58,14 +96,27 @@ TAIL = """
 """
 
 
-def page(table: dict[str, Any], source: str) -> str:
+def page(table: dict[str, Any]) -> str:
     """The page, in Markdown."""
-    write = f".venv/bin/python tests/faults/reliability_page.py {source} > docs/reliability.md"
-    head = HEAD.format(commands=f"make test-faults ARGS='--table {source}'\n{write}")
     columns = "| fault | load | what clients saw | longest answer | recovery | writes acknowledged / found / doubled |"
     lines = [columns, "| :-- | :-- | :-- | --: | :-- | --: |", *(line(row) for row in table["rows"])]
     where = f"\nMeasured {table['measured']} on {table['machine']}.\n"
-    return head + "\n".join(lines) + "\n" + where + TAIL
+    stack = "".join(f"- {each}\n" for each in table.get("stack", ()))
+    tried = "".join(
+        f"| {BAD_INPUT[file]} | {promise} | {count} |\n" for file, promise, count in table.get("bad_input", ())
+    )
+    return HEAD.format(commands=COMMANDS) + "\n".join(lines) + "\n" + where + STACK + stack + TRIED + tried + TAIL
+
+
+def tried(junit: str) -> list[tuple[str, str, int]]:
+    """File, promise (the test's name, in words) and number of cases of each test; raises ValueError if one did not pass."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for case in ET.fromstring(junit).iter("testcase"):
+        name = str(case.get("name")).partition("[")[0]
+        if len(case):
+            raise ValueError(f"{name} did not pass")
+        counts[str(case.get("classname")).replace(".", "/") + ".py", name.removeprefix("test_").replace("_", " ")] += 1
+    return [(file, promise, count) for (file, promise), count in counts.items()]
 
 
 def line(row: dict[str, Any]) -> str:
@@ -76,5 +127,9 @@ def line(row: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1]
-    sys.stdout.write(page(json.loads(Path(given).read_text()), given))
+    path, *junit = (Path(each) for each in sys.argv[1:])
+    given = json.loads(path.read_text())
+    if junit:
+        given["bad_input"] = tried(junit[0].read_text())
+        path.write_text(json.dumps(given, indent=2) + "\n")
+    sys.stdout.write(page(given))

@@ -18,6 +18,7 @@ class RawServer:
         self.answer = answer
         self.heads = []
         self.connections = 0
+        self.peer_ports = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=backlog)
         self.port = self._listener.getsockname()[1]
         self._open = set()
@@ -36,10 +37,11 @@ class RawServer:
     def _accept(self):
         while True:
             try:
-                connection, _ = self._listener.accept()
+                connection, (_, peer_port) = self._listener.accept()
             except OSError:
                 return
             self.connections += 1
+            self.peer_ports.append(peer_port)
             self._open.add(connection)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 

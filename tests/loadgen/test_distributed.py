@@ -86,6 +86,12 @@ def test_a_cluster_sends_what_worker_processes_would(cluster, start, serve, ok_a
     assert counters[0] == counters[1]
     places = report_of(tmp_path).extras.generator["cluster"]
     assert {place["worker"].rpartition(":")[0] for place in places} == {"tcp://127.0.0.1"}
+    processes = report_of(tmp_path).extras.generator["processes"]
+    halves = [range(first, last + 1) for first, last in (each["from_ports"] for each in processes)]
+    assert [sum(port in half for port in server.peer_ports[1:]) for half in halves] == [
+        20,
+        20,
+    ]  # `before` is not theirs
     assert len(places) == 2 and all(place["ended"] for place in places)
     assert all(abs(place["clock_ahead_ms"]) <= place["clock_uncertainty_ms"] + 5 for place in places)  # one machine
 
@@ -231,7 +237,7 @@ def test_periods_are_in_the_time_of_who_started_the_run_and_arrivals_by_this_mac
     started_ns = time.monotonic_ns() + 100_000_000
     wall_ns = time.time_ns() - time.monotonic_ns() + hour_ns
     begin = {"started_ns": started_ns, "wall_ns": wall_ns, "ends_ns": started_ns + hour_ns}
-    command = [sys.executable, "-m", "loadgen.shard", str(os.getpid()), "0", "1"]
+    command = [sys.executable, "-m", "loadgen.shard", str(os.getpid()), *"0101"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shard:
         shard.stdin.write(message(JOB, pack(job)) + message(START, json.dumps(begin).encode()))
         shard.stdin.flush()
