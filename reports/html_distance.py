@@ -39,8 +39,14 @@ def distance_section(document: Mapping[str, Any]) -> Section | None:
         f"A round trip on an open connection took {crossing['direct_ms']:.3f} ms to the database itself;"
         f" the process that stands for the distance adds {crossing['added_ms']:.3f} ms of its own to every figure here."
     )
-    return Section("distance", "D.rtt: distance to the database", (said, Charts(tuple(_charts(cells))), _table(cells)),
+    return Section("distance", "D.rtt: distance to the database", (said, Charts(distance_charts(document)), _table(cells)),
                    menu="Distance")  # fmt: skip
+
+
+def distance_charts(document: Mapping[str, Any]) -> tuple[Chart, ...]:
+    """Rates and times against the distance, a line for each arrangement; empty where D.rtt was not run."""
+    found = document.get("distance")
+    return tuple(_charts(found["cells"])) if found else ()
 
 
 def _charts(cells: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:

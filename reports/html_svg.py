@@ -55,6 +55,12 @@ def clock(seconds: float) -> str:
 
 def svg(chart: Chart) -> Markup:
     """The drawing, hidden from screen readers: `describe` and `points` say the same in words and figures."""
+    head = Markup('<svg viewBox="0 0 {} {}" aria-hidden="true">').format(WIDTH, height(chart))
+    return head + drawing(chart) + Markup("</svg>")
+
+
+def drawing(chart: Chart) -> Markup:
+    """What is in it, WIDTH wide and `height` high."""
     tall = height(chart)
     xs, ys = _values(chart)
     rows = range(len(chart.y.names))
@@ -67,8 +73,7 @@ def svg(chart: Chart) -> Markup:
     else:
         y = _scale(chart.y, ys, tall - _BOTTOM, _TOP)
         body = _marks(chart, x, y)
-    head = Markup('<svg viewBox="0 0 {} {}" aria-hidden="true">').format(WIDTH, tall)
-    return head + Markup("").join([*_grid(chart, x, y, tall), *body]) + Markup("</svg>")
+    return Markup("").join([*_grid(chart, x, y, tall), *body])
 
 
 def describe(chart: Chart) -> str:

@@ -47,7 +47,7 @@ def sweep_page(document: Mapping[str, Any], *, js: ReportJs = "inline") -> str:
         blocks.append(Text("The sweep was interrupted; what follows was measured until then.", "warn"))
     blocks += [Text(curve["sentence"], "good" if curve["settled"] else "warn") for curve in document["curves"]]
     blocks += [Text(str(note)) for note in document["notes"]]
-    charts = Charts(tuple(_charts(curves)))
+    charts = Charts(sweep_charts(document))
     machine = Facts("Machine and versions", tuple(flattened(document["environment"])))
     sections = (
         Section("answer", "The answer", tuple(blocks), menu="Answer"),
@@ -56,6 +56,11 @@ def sweep_page(document: Mapping[str, Any], *, js: ReportJs = "inline") -> str:
         Section("machine", "Environment", (machine,), menu="Environment"),
     )
     return render(Page("How big should the pool be?", f"{document['subject']}, {document['strategy']}", sections), js)
+
+
+def sweep_charts(document: Mapping[str, Any]) -> tuple[Chart, ...]:
+    """What was measured against pool size, a chart for each figure and a line for each rate."""
+    return tuple(_charts([curve for curve in document["curves"] if curve["sizes"]]))
 
 
 def _charts(curves: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:

@@ -32,7 +32,9 @@ from loadgen.script.parse import RunOptions
 from reports import apachebench, artillery_json, artillery_text
 from reports.apachebench import AbReport
 from reports.files import check_writable, write_text
+from reports.html_distance import distance_charts
 from reports.html_lab import lab_page
+from reports.picture import picture
 
 _EXHAUSTING = ("null", "per-request")
 
@@ -329,7 +331,10 @@ class Lab:
         write_text(out / "summary.json", json.dumps(summary.to_document(evidence), indent=2) + "\n")
         write_text(out / "summary.md", summary.to_markdown(evidence))
         reports = {key: outcome.report for key, outcome in evidence.outcomes.items()}
-        write_text(out / "index.html", lab_page(summary.to_document(evidence), reports, evidence.environment))
+        document = summary.to_document(evidence)
+        write_text(out / "index.html", lab_page(document, reports, evidence.environment))
+        if charts := distance_charts(document):
+            write_text(out / "distance.svg", picture(charts))
 
     def _note(self, text: str) -> None:
         if text not in self._evidence.notes:

@@ -37,8 +37,9 @@ from loadgen.sizing.sweep import Estimate, Goal, Limits, Run, estimates, next_si
 from loadgen.sizing.sweep_summary import Curve, Sweep, limits_text, to_document, to_markdown
 from reports import names
 from reports.files import write_text
-from reports.html_sweep import sweep_page
+from reports.html_sweep import sweep_charts, sweep_page
 from reports.model import Period
+from reports.picture import picture
 
 WARM_S = 1
 """Of load before each run."""
@@ -102,6 +103,8 @@ def run(options: Options, say: Callable[[str], None], live: Live, signals: list[
     write_text(options.out / "sweep.json", json.dumps(document, indent=2) + "\n")
     write_text(options.out / "sweep.md", to_markdown(found))
     write_text(options.out / "sweep.html", sweep_page(document))
+    if charts := sweep_charts(document):
+        write_text(options.out / "sweep.svg", picture(charts))
     return found
 
 

@@ -288,6 +288,7 @@ def test_the_service_is_swept_within_its_limits(tmp_path):
     assert curve["sentence"] in done.stdout
     assert (out / "sweep.md").read_text() == done.stdout
     assert "<svg" in (out / "sweep.html").read_text()
+    assert (out / "sweep.svg").read_text().startswith("<svg ")
 
 
 @pytest.mark.slow
