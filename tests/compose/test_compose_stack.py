@@ -110,7 +110,7 @@ def test_at_the_scripts_own_rate_every_request_is_accounted_for(stack, finding):
     for name, counters, times in run_the_labs_scripts(stack, SCRIPTS_RATE_PER_S):
         errors = {key[7:]: count for key, count in counters.items() if key.startswith("errors.")}
         codes = {key[11:]: count for key, count in counters.items() if key.startswith("http.codes.")}
-        assert counters["http.requests"] == 5 * SCRIPTS_RATE_PER_S
+        assert counters["http.requests"] == counters["vusers.created"] >= 5 * SCRIPTS_RATE_PER_S
         assert counters["http.responses"] == sum(codes.values()) == counters["http.requests"] - sum(errors.values())
         assert set(codes) <= {"200", "301", "503"}
         finding(
@@ -191,7 +191,10 @@ def test_the_log_names_the_client_and_not_the_balancer(stack):
     told = [
         json.loads(line[line.index("{") :]) for line in stack.compose("logs", "app").splitlines() if '"trace"' in line
     ]
-    assert told and {line["remote_addr"] for line in told} == {"172.29.57.1"}  # this machine, on the stack's network
+    (balancer,) = stack.containers("lb")
+    balancers = {each["IPAddress"] for each in balancer["NetworkSettings"]["Networks"].values()}
+    clients = {line["remote_addr"] for line in told}
+    assert "172.29.57.1" in clients and not clients & balancers  # this machine, on the stack's network
 
 
 def test_the_servers_go_through_pgbouncer_where_asked(stack, load, finding):
