@@ -192,6 +192,10 @@ def topology(request, tmp_path_factory):
         yield topology
 
 
+of_the_balancer = pytest.mark.parametrize("topology", ["pools"], indirect=True)
+"""Whatever is behind it."""
+
+
 @pytest.fixture
 def code(topology):
     answer = topology.balancer.request(
@@ -263,6 +267,7 @@ def test_a_killed_server_costs_only_what_it_had_in_hand(topology, load, code, cl
     finding(f"native, {topology.through}: server killed: {seen(outcomes)}; {writes}")
 
 
+@of_the_balancer
 def test_the_client_is_whom_the_balancer_says(topology):
     body, headers = (
         {"url": "https://example.com"},
@@ -273,6 +278,7 @@ def test_the_client_is_whom_the_balancer_says(topology):
     assert "strict-transport-security" not in through.headers
 
 
+@of_the_balancer
 def test_over_tls_the_service_knows_it(topology):
     context = ssl.create_default_context(cafile=topology.folder / "ca.pem")
     connection = HTTPSConnection("127.0.0.1", topology.tls_port, timeout=10, context=context)
@@ -284,6 +290,7 @@ def test_over_tls_the_service_knows_it(topology):
     assert answer.headers["Strict-Transport-Security"]
 
 
+@of_the_balancer
 def test_one_address_makes_a_hundred_links_in_ten_seconds(topology, finding):
     """From another address of this machine than the other tests', which go on making links."""
 
@@ -309,6 +316,7 @@ def test_one_address_makes_a_hundred_links_in_ten_seconds(topology, finding):
     finding(f"native, {topology.through}: one address made {made} links, then had 429 until it had paused for 10 s")
 
 
+@of_the_balancer
 def test_guesses_are_counted_over_all_servers(topology):
     statuses = [
         topology.balancer.request(
