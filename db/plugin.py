@@ -32,12 +32,20 @@ class Costs(threading.local):
     wait_ns = 0
     """Asking for connections, less opening them."""
     connect_ns = 0
-    held_ns = 0
-    """From having to giving back."""
+
+    def __init__(self) -> None:
+        self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
-        self.wait_ns = self.connect_ns = self.held_ns = 0
+        """Begin anew; what is lent now no longer counts."""
+        self.wait_ns = self.connect_ns = self.given_back_ns = 0
+        self.lent_since_ns: dict[int, int] = {}
+
+    @property
+    def held_ns(self) -> int:
+        """From having to giving back, or until now where that is still to come."""
+        now_ns = perf_counter_ns()
+        return self.given_back_ns + sum(now_ns - since_ns for since_ns in self.lent_since_ns.values())
 
 
 costs = Costs()
@@ -121,7 +129,7 @@ class PoolbenchPlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: Engine) -> None:
         """SQLAlchemy: listen to connections being opened, lent and given back."""
-        since_ns: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+        loans: WeakKeyDictionary[Any, tuple[dict[int, int], int]] = WeakKeyDictionary()
 
         @event.listens_for(engine, "do_connect")
         def connect(dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
@@ -133,13 +141,17 @@ class PoolbenchPlugin(CreateEnginePlugin):
 
         @event.listens_for(engine, "checkout")
         def lent(_connection: Any, record: Any, _proxy: Any) -> None:
-            since_ns[record] = perf_counter_ns()
+            since_ns, borrowers = perf_counter_ns(), costs.lent_since_ns
+            borrowers[id(record)] = since_ns
+            loans[record] = borrowers, since_ns
 
         @event.listens_for(engine, "checkin")
         def returned(_connection: Any, record: Any) -> None:
-            lent_ns = since_ns.pop(record, None)
-            if lent_ns is not None:
-                costs.held_ns += perf_counter_ns() - lent_ns
+            loan = loans.pop(record, None)
+            if loan is not None:
+                borrowers, since_ns = loan
+                borrowers.pop(id(record), None)
+                costs.given_back_ns += perf_counter_ns() - since_ns
 
         if engine.dialect.name == "postgresql" and engine.dialect.driver == "psycopg2":
             event.listen(engine, "connect", _let_the_server_look)
@@ -163,7 +175,8 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 def server_timing(application: Application) -> Application:
     """The WSGI application with a Server-Timing header on each answer: pool, connect, db and total, in ms.
 
-    `db` counts connections given back before the answer begins.
+    `db` is how long connections were held until the answer begins; frameworks that give them back after it (Flask-SQLAlchemy's
+    sessions) do so within microseconds, unless the answer is a stream.
     """
 
     def timed(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

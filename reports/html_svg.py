@@ -15,7 +15,7 @@ from markupsafe import Markup
 from reports.html_blocks import Axis, Chart, Series, amount
 
 WIDTH, HEIGHT = 560, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 44
 _ROW = 40
 _BAR = 16
 _TAIL_TICKS = ((1, "0"), (2, "50"), (10, "90"), (20, "95"), (100, "99"), (1000, "99.9"))

@@ -1,11 +1,9 @@
 """What a report tells of how a service borrows connections: how often, for how long, and what opening one costs.
 
 All of it comes from the Server-Timing entries `pool`, `connect`, `db` and `total`, whose sketches our reports keep. An
-answer without a loan in it (a timeout, a full queue) has a `db` of 0.000 ms, and one that needed no new connection a
-`connect` of 0.000 ms: zeros are left out.
-
-An application that gives its connection back after its answer has begun has a `db` of 0.000 ms too, and no failure to explain
-it. Then `total`, which is longer, stands for its holds.
+answer without a loan in it has a `db` of 0.000 ms, and one that needed no new connection a `connect` of 0.000 ms: zeros are left
+out. Of the answers without a loan those that failed (5xx: a timeout, a full queue) asked for a connection; the others, such as
+those of a probe, did not, and are no part of the workload.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from reports.sketch import Sketch
 POOL, CONNECT, DB, TOTAL = (f"{names.SERVER}{entry}" for entry in ("pool", "connect", "db", "total"))
 
 _FEW = 200
-_UNSEEN = 0.1  # share of the answers
 _PERIODS_TO_JUDGE_BY = 6
 _Z_95 = 1.96
 
@@ -57,9 +54,6 @@ def workload(report: Report) -> Workload:
             f"no sketch of {missing[0]}: a plan needs a JSON report of loadgen, of a service with Server-Timing"
         )
     waits, holds = sketches[POOL], _positive(sketches[DB])
-    unseen = _unseen(report)
-    if unseen:
-        holds = _positive(sketches[TOTAL])
     if not holds.count:
         raise ReportError("no connection was lent in this run")
     span_s = _span_s(report)
@@ -68,13 +62,13 @@ def workload(report: Report) -> Workload:
     connects = _positive(sketches[CONNECT]) if CONNECT in sketches else None
     arrivals, doubt = _arrival_variation(report)
     return Workload(
-        rate_per_s=waits.count / span_s,
+        rate_per_s=_asking(report) / span_s,
         arrival_variation=arrivals,
         holds=holds,
         connects=connects if connects and connects.count else None,
-        own_s=0.0 if unseen else _own_s(report),
+        own_s=_own_s(report),
         waits=waits,
-        doubts=(*doubt, *_doubts(report, holds, unseen)),
+        doubts=(*doubt, *_doubts(report, holds)),
     )
 
 
@@ -125,13 +119,12 @@ def _span_s(report: Report) -> float:
     return 0.0 if first is None or last is None else (last - first) / 1000
 
 
-def _unseen(report: Report) -> int:
-    """Answers with neither a hold nor a failure, where they are too many to be chance; 0 where `total` cannot help."""
+def _asking(report: Report) -> int:
+    """Requests for a connection: those that had one, and those that failed for want of it."""
     total = report.aggregate
-    held = _positive(total.sketches[DB]).count
+    answers, held = total.sketches[DB].count, _positive(total.sketches[DB]).count
     failed = sum(count for name, count in total.counters.items() if name.startswith(f"{names.CODES}5"))
-    unseen = total.sketches[DB].count - held - failed
-    return unseen if unseen > _UNSEEN * total.sketches[DB].count and TOTAL in total.sketches else 0
+    return min(answers, held + failed)
 
 
 def _own_s(report: Report) -> float:
@@ -167,13 +160,8 @@ def _arrival_variation(report: Report) -> tuple[float, tuple[str, ...]]:
     return 1.0, ()
 
 
-def _doubts(report: Report, holds: Sketch, unseen: int) -> tuple[str, ...]:
+def _doubts(report: Report, holds: Sketch) -> tuple[str, ...]:
     said = []
-    if unseen:
-        said.append(
-            f"{unseen} answers began before their connection was given back: their time in the service, waits included, is "
-            "taken for the hold"
-        )
     if report.extras is not None and report.extras.model == "closed":
         said.append("a closed run: its rate is what its users reached, not what arrives (--rate)")
     if report.extras is not None and report.extras.partial:

@@ -94,6 +94,27 @@ def test_answers_tell_what_connections_cost(postgres):
     engine.dispose()
 
 
+def test_a_connection_that_is_given_back_after_the_answer_began_was_held_until_then(postgres):
+    """As Flask-SQLAlchemy's sessions do; what one request left behind is not charged to the next."""
+    engine = engine_of(postgres)
+    told, lent = [], []
+
+    def application(_environ, start_response):
+        lent.append(engine.connect())
+        lent[-1].execute(text("SELECT pg_sleep(0.02)"))
+        start_response("200 OK", [])
+        lent[-1].close()
+        return [b"ok"]
+
+    timed = server_timing(application)
+    for _ in range(2):
+        timed({}, lambda _status, headers: told.append(dict(headers)["Server-Timing"]))
+    held_ms = [float(dict(part.split(";dur=") for part in value.split(", "))["db"]) for value in told]
+    assert all(20 <= each < 500 for each in held_ms)
+    assert costs.lent_since_ns == {}
+    engine.dispose()
+
+
 PATCHED = """
 from gevent import monkey
 monkey.patch_all()
