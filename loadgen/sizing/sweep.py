@@ -75,7 +75,13 @@ class Estimate:
     @property
     def half_width(self) -> float:
         """Of the wider interval, as a share of its figure."""
-        return max(exp(i.high - i.value) - 1 for i in (self.good, self.p99) if i is not None)
+        return max(_half_width(i) for i in (self.good, self.p99) if i is not None)
+
+    def is_known(self, goal: Goal) -> bool:
+        """Whether its intervals are as narrow as asked. A p99 that is within the target wherever in its interval it lies is
+        known as well as the question needs."""
+        within = self.p99 is not None and goal.p99_ms is not None and self.p99.high <= log(goal.p99_ms)
+        return (_half_width(self.good) if within else self.half_width) <= goal.precision
 
 
 Reason = Literal["meets the target", "as good as the best", "nothing meets the target", "nothing answers"]
@@ -176,6 +182,10 @@ def _worse(figure: Interval, best: Interval, least: float) -> bool:
     return found.value > log(1 + least) and found.p <= LEVEL
 
 
+def _half_width(interval: Interval) -> float:
+    return exp(interval.high - interval.value) - 1
+
+
 def _mirrored(interval: Interval) -> Interval:
     return Interval(-interval.value, -interval.high, -interval.low, interval.df)
 
@@ -189,7 +199,7 @@ def _settled(estimate: Estimate, found: Choice, goal: Goal) -> bool:
     p99 = estimate.p99
     if estimate.size < found.size and p99 is not None and goal.p99_ms is not None and p99.low > log(goal.p99_ms):
         return True
-    return estimate.half_width <= goal.precision
+    return estimate.is_known(goal)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def settled(curve: Curve) -> bool:
         return False
     known = estimates(curve.runs)
     found = choose(known, curve.goal)
-    return found.reason != "nothing answers" and known[found.size].half_width <= curve.goal.precision
+    return found.reason != "nothing answers" and known[found.size].is_known(curve.goal)
 
 
 def meets_targets(sweep: Sweep) -> bool:
@@ -161,7 +161,7 @@ def _doubts(found: Choice, known: Mapping[int, Estimate], curve: Curve, limits: 
     chosen, goal = known[found.size], curve.goal
     if all(e.runs == 1 for e in known.values()):
         yield "No size was run twice: how much runs vary was supposed, not measured."
-    if chosen.half_width > goal.precision:
+    if not chosen.is_known(goal):
         known_to = f"known to ±{chosen.half_width:.0%}, not to the ±{goal.precision:.0%} asked for"
         yield f"More runs may change that: its figures are {known_to}."
     if chosen.p99 is not None and found.reason == "meets the target" and exp(chosen.p99.high) > (goal.p99_ms or 0.0):

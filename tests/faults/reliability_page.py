@@ -90,7 +90,7 @@ TAIL = """
   an error costs about as much as an answer, so a worker takes one new connection at a time, and what it cannot take waits in
   the kernel's backlog (2048): at two to three times the capacity goodput stayed at its peak, and nobody was refused, but the
   median wait was 4 s after eight seconds of it. Taking all that come was tried: goodput fell to a twentieth. Bounding that wait
-  is the balancer's part, with a limit of connections per server and of the time in its own queue.
+  is the balancer's part: deploy/haproxy.cfg limits the requests at each server (maxconn) and the time in its own queue.
 - A full disk fails writes with 507 and no `Retry-After`: repeating does not help until somebody makes room. The write-ahead log
   belongs on another disk than the tables: PostgreSQL panics when it cannot write that.
 """

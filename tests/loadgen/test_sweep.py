@@ -197,6 +197,15 @@ def test_a_neighbour_that_only_chance_may_speak_against_seems_too_small():
     assert "1 seems too small" in sentence(Curve(Goal(RATE, 50.0), curve), Limits(4, 100))
 
 
+def test_a_p99_far_within_the_target_needs_not_be_known_precisely():
+    runs = {size: [one(size, RATE, 4.0), one(size, RATE, 7.0), one(size, RATE, 5.0)] for size in (1, 2, 4)}
+    far, near = Goal(RATE, 100.0), Goal(RATE, 7.0)
+    assert "use a pool of 1" in sentence(Curve(far, runs), Limits(4, 100))
+    assert next_sizes(runs, (1, 2, 4), far) == ()
+    assert "not settled" in sentence(Curve(near, runs), Limits(4, 100))
+    assert 1 in next_sizes(runs, (1, 2, 4), near)
+
+
 def test_an_answer_that_is_not_known_precisely_says_so():
     runs, _ = searched(knee(6), range(1, 25), Goal(RATE, max_rounds=2), deviation=0.5)
     text = sentence(Curve(Goal(RATE), runs, "its time was up (--max-seconds)"), Limits(4, 100))
