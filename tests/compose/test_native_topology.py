@@ -268,6 +268,37 @@ def test_a_killed_server_costs_only_what_it_had_in_hand(topology, load, code, cl
 
 
 @of_the_balancer
+def test_overload_of_the_servers_cpu_is_refused_by_the_balancer_and_the_rest_goes_on(topology, code, tmp_path, finding):
+    """Three times what the servers can do, from a generator that takes its part of the same cores."""
+    path, report = f"/links/{code}", tmp_path / "report.json"
+    url, output = f"http://127.0.0.1:{topology.port}", ["--output", str(report)]
+
+    def counters(*command):
+        subprocess.run([BIN / "loadgen", *command, *output], cwd=ROOT, check=True, capture_output=True)
+        return json.loads(report.read_text())["aggregate"]
+
+    peak = counters("ab", "-c", "40", "-t", "4", "-n", "1000000", url + path)
+    capacity = peak["rates"]["http.request_rate"]
+    phase = {"duration": 8, "arrivalRate": int(3 * capacity)}
+    script = tmp_path / "overload.yml"
+    script.write_text(
+        json.dumps({"config": {"target": url, "phases": [phase]}, "scenarios": [{"flow": [{"get": {"url": path}}]}]})
+    )
+    overload = counters("run", str(script))
+    found, times = overload["counters"], overload["summaries"]["http.response_time"]
+    good, refused = found["http.codes.200"], found.get("http.codes.503", 0)
+    assert good + refused == found["http.requests"] == found["vusers.created"]
+    took_s = (overload["lastMetricAt"] - overload["firstMetricAt"]) / 1000
+    assert good / took_s > 0.4 * capacity
+    assert times["p99"] < 4000
+    wait_until(lambda: all(topology.balancer.get(path).status == 200 for _ in range(20)), "recovery", 2.0)
+    finding(
+        f"native: {3 * capacity:.0f} requests/s asked of servers that do {capacity:.0f}: {good / took_s:.0f} good/s"
+        f" ({good / took_s / capacity:.0%} of it), {refused} refused; p50 {times['p50']} ms, p99 {times['p99']} ms"
+    )
+
+
+@of_the_balancer
 def test_the_client_is_whom_the_balancer_says(topology):
     body, headers = (
         {"url": "https://example.com"},
