@@ -36,7 +36,7 @@ from loadgen.relay import relay
 
 client = Client(sys.argv[1])
 found = client.run_on_scheduler(lambda dask_scheduler: [k for k in map(str, dask_scheduler.tasks) if k.endswith("-0")])
-client.submit(relay, b"", found[0].split("-")[1], 0, 2, pure=False).result(timeout=20)
+client.submit(relay, b"", found[0].split("-")[1], 0, 2, (0, 2), pure=False).result(timeout=20)
 """
 PORT = 18080
 
