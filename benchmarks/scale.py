@@ -33,9 +33,9 @@ MEASURED = {
         1455, "us of CPU", "application, a request on a new connection: A.pool10.fair, 87 % of a core at 598/s"
     ),
     "kept_us": Figure(
-        468, "us of CPU", "application, a request on a kept connection with one statement: benchmarks, /health"
+        452, "us of CPU", "application, a request on a kept connection with one statement: benchmarks, /health"
     ),
-    "cached_us": Figure(274, "us of CPU", "application, a request without the database: benchmarks, /live at 3654/s"),
+    "cached_us": Figure(225, "us of CPU", "application, a request without the database: benchmarks, /live at 4439/s"),
     "db_us": Figure(502, "us of CPU", "database, a request: A.pool10.fair, 30 % of a core at 598/s"),
     "lookup_us": Figure(38, "us of CPU", "database, a look-up of a link by its code alone"),
     "batched_us": Figure(15, "us of CPU", "database, a click inserted in a statement of 1,000"),
