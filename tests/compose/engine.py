@@ -19,6 +19,9 @@ from typing import Self
 BASE_IMAGE = "debian:bookworm-slim"
 """The name under which the base is imported: the one in the Dockerfiles' FROM, so that nothing is pulled."""
 
+BASE = "--variant=minbase", "--include=ca-certificates", "bookworm"
+"""What debootstrap makes; or what it has made already in the folder that POOLBENCH_BASE names."""
+
 _DOCKER = "/usr/bin/docker"  # docker.io's; another program of that name may come first in PATH
 _CGROUPS = Path("/sys/fs/cgroup")
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -41,6 +44,7 @@ class Engine:
         try:
             self._start()
             self._import_base()
+            self._try()
         except BaseException:
             self.__exit__()
             raise
@@ -93,9 +97,21 @@ class Engine:
                 raise NoEngine(f"dockerd did not start: {log.read_text()[-500:]}")
             time.sleep(0.1)
 
+    def _try(self) -> None:
+        """Run a container, on a network of its own, and one that must reach Debian's archive as a build does."""
+        self.docker("network", "create", "poolbench-trial")
+        for command in (("poolbench-trial", "true"), ("host", "apt-get", "update", "-q")):
+            network, *program = command
+            tried = [_DOCKER, "run", "--rm", "--network", network, BASE_IMAGE, *program]
+            done = subprocess.run(tried, env=self.environment, capture_output=True, text=True, check=False, timeout=120)
+            if done.returncode:
+                raise NoEngine(f"{' '.join(tried)} failed: {(done.stdout + done.stderr)[-500:]}")
+        self.docker("network", "rm", "poolbench-trial")
+
     def _import_base(self) -> None:
-        root = self.folder / "root"
-        _run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(root))
+        root = Path(os.environ.get("POOLBENCH_BASE") or self.folder / "root")
+        if not (root / "etc/os-release").exists():
+            _run("debootstrap", *BASE, str(root))
         if (
             _CERTIFICATES.exists()
         ):  # this machine's, for pip inside the builds: its way out may be one with a certificate of its own
@@ -103,7 +119,7 @@ class Engine:
             (root / "etc/pip.conf").write_text(f"[global]\ncert = {_CERTIFICATES}\n")
         with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
             subprocess.run([_DOCKER, "import", "-", BASE_IMAGE], env=self.environment, stdin=tar.stdout, check=True)
-        shutil.rmtree(root)
+        shutil.rmtree(self.folder / "root", ignore_errors=True)
 
 
 def install() -> None:

@@ -26,7 +26,7 @@ def service(postgres, tmp_path_factory):
         DATABASE_URL=postgres.url,
         API_TOKEN=TOKEN,
         DB_POOL_TIMEOUT=1,
-        STATEMENT_TIMEOUT=1,
+        STATEMENT_TIMEOUT=2,  # so that who waits gives up before those ahead are ended
         TRUSTED_PROXIES="10.9.8.7,127.0.0.0/8",
     )
     wait_until(lambda: server.serves("/health"), "the server serves")
@@ -178,7 +178,7 @@ def test_secrets_are_told_to_nobody(service, postgres):
     with closing(psycopg2.connect(postgres.url)) as lock:
         lock.cursor().execute("LOCK TABLE links IN ACCESS EXCLUSIVE MODE")
         failed = service.get_many("/links/x", 12)
-    assert {answer.status for answer in failed} >= {503}
+    assert {answer.status for answer in failed} == {503, 504}
     told = [
         *wrong,
         *(a.body + str(a.headers).encode() for a in failed),
