@@ -200,6 +200,8 @@ class Sketch:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sketch:
         """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+        if not isinstance(data, Mapping):
+            raise TypeError("a sketch is an object")
         below, accuracy, zeros = data.get("negative"), float(data["relative_accuracy"]), int(data["zero_count"])
         if not 1e-6 <= accuracy < 1 or not 0 <= zeros <= _MOST_SAMPLES:
             raise ValueError(f"no sketch has a relative accuracy of {accuracy} and {zeros} zeros")

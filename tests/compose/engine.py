@@ -99,14 +99,17 @@ class Engine:
 
     def _try(self) -> None:
         """Run a container, on a network of its own, and one that must reach Debian's archive as a build does."""
-        self.docker("network", "create", "poolbench-trial")
-        for command in (("poolbench-trial", "true"), ("host", "apt-get", "update", "-q")):
-            network, *program = command
-            tried = [_DOCKER, "run", "--rm", "--network", network, BASE_IMAGE, *program]
+        run = "run", "--rm", "--network"
+        for arguments in (
+            ("network", "create", "poolbench-trial"),
+            (*run, "poolbench-trial", BASE_IMAGE, "true"),
+            (*run, "host", BASE_IMAGE, "apt-get", "update", "-q"),
+            ("network", "rm", "poolbench-trial"),
+        ):
+            tried = [_DOCKER, *arguments]
             done = subprocess.run(tried, env=self.environment, capture_output=True, text=True, check=False, timeout=120)
             if done.returncode:
                 raise NoEngine(f"{' '.join(tried)} failed: {(done.stdout + done.stderr)[-500:]}")
-        self.docker("network", "rm", "poolbench-trial")
 
     def _import_base(self) -> None:
         root = Path(os.environ.get("POOLBENCH_BASE") or self.folder / "root")

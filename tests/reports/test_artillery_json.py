@@ -123,6 +123,14 @@ def test_a_rate_of_null_is_absent():
     assert from_json(json.dumps(document)).aggregate.rates == {}
 
 
+@pytest.mark.parametrize("value", [[], [1], "x", 1, None, {}, {"positive": []}])
+def test_what_stands_for_a_sketch_and_is_none_is_refused_with_its_place(value):
+    document = json.loads(to_json(sample_report()))
+    document["poolbench"]["aggregate"]["sketches"]["http.response_time"] = value
+    with pytest.raises(ReportError, match="response_time"):
+        from_json(json.dumps(document))
+
+
 @given(st.data())
 def test_a_document_with_a_spoilt_value_is_read_or_refused(data):
     """Never anything but a report or a ReportError, whatever stands in any place."""
