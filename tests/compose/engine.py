@@ -51,6 +51,7 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what was begun is taken away, whoever is impatient
         with contextlib.suppress(subprocess.CalledProcessError):
             if containers := self.docker("ps", "--all", "--quiet").split():
                 self.docker("rm", "--force", "--volumes", *containers)
@@ -62,6 +63,7 @@ class Engine:
                 subprocess.run(["umount", "--lazy", mounted], check=True)
         shutil.rmtree(self.folder)
         self._groups.remove()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def docker(self, *arguments: str) -> str:
         """What the command prints. Raises CalledProcessError."""
