@@ -24,7 +24,7 @@ LEAST_RUNS = 2
 _PRIOR_RUNS = 4.0
 _SUPPOSED_DEVIATION = 0.1  # of a logarithm: where no size was run twice, as `loadgen diff` supposes of single runs
 _LEAST_DEVIATION = 0.01  # of a logarithm: what a sketch's accuracy leaves open
-_LEAST_LOSS = 0.01  # of good answers: one in a hundred counts, whatever precision is asked for
+LEAST_LOSS = 0.01  # of good answers: one in a hundred counts, whatever precision is asked for
 _NOTHING = 1e-3  # stands for nothing, which has no logarithm
 
 
@@ -71,6 +71,8 @@ class Estimate:
     runs: int
     good: Interval
     p99: Interval | None
+    failed_share: float = 0.0
+    """Of all requests of all its runs."""
 
     @property
     def half_width(self) -> float:
@@ -129,12 +131,16 @@ def next_sizes(runs: Runs, sizes: Sequence[int], goal: Goal) -> tuple[int, ...]:
 def choose(known: Mapping[int, Estimate], goal: Goal) -> Choice:
     """The smallest size that is not measurably worse than the best.
 
-    A size must answer no fewer requests than the one that answers most. With a target, one whose p99 meets it is as good as
+    A size must answer no fewer requests than the one that answers most, nor fail one in a hundred more than the one that fails
+    fewest (a rate that is known to a few per cent does not show that). With a target, one whose p99 meets it is as good as
     any other; without, or where none meets it, the p99 must not be measurably longer than the shortest.
     """
     most = max(known.values(), key=lambda e: e.good.value)
+    fewest = min(e.failed_share for e in known.values())
     answering = {
-        size: e for size, e in known.items() if not _worse(_mirrored(e.good), _mirrored(most.good), _LEAST_LOSS)
+        size: e
+        for size, e in known.items()
+        if not _worse(_mirrored(e.good), _mirrored(most.good), LEAST_LOSS) and e.failed_share <= fewest + LEAST_LOSS
     }
     if most.good.value < log(2 * _NOTHING):
         return Choice(most.size, most.size, "nothing answers")
@@ -153,7 +159,14 @@ def estimates(runs: Runs) -> dict[int, Estimate]:
     good = _moderated({size: [log(max(r.good_per_s, _NOTHING)) for r in some] for size, some in runs.items()})
     timed = {size: [r.p99_ms for r in some if r.p99_ms is not None] for size, some in runs.items()}
     p99 = _moderated({size: [log(max(ms, _NOTHING)) for ms in some] for size, some in timed.items()})
-    return {size: Estimate(size, len(runs[size]), good[size], p99.get(size)) for size in sorted(good)}
+    return {
+        size: Estimate(size, len(runs[size]), good[size], p99.get(size), _failed(runs[size])) for size in sorted(good)
+    }
+
+
+def _failed(runs: Sequence[Run]) -> float:
+    sent = sum(r.requests for r in runs)
+    return sum(r.failed_share * r.requests for r in runs) / sent if sent else 0.0
 
 
 def _moderated(values: Mapping[int, Sequence[float]]) -> dict[int, Interval]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
-from loadgen.sizing.sweep import Choice, Estimate, Goal, Limits, Run, Runs, choose, estimates
+from loadgen.sizing.sweep import LEAST_LOSS, Choice, Estimate, Goal, Limits, Run, Runs, choose, estimates
 from reports.html_blocks import amount
 from reports.markdown import table
 from reports.statistics import Interval
@@ -154,6 +154,8 @@ def _clearly_worse(below: Estimate, chosen: Estimate, found: Choice, goal: Goal)
     """Whether more than chance speaks against a size that was left out. With a target, its p99 as such was enough for that."""
     if found.reason != "meets the target" or goal.p99_ms is None or below.p99 is None:
         return True
+    if below.failed_share > chosen.failed_share + LEAST_LOSS:
+        return True
     return exp(below.p99.low) > goal.p99_ms or below.good.high < chosen.good.low
 
 
@@ -175,7 +177,8 @@ def _doubts(found: Choice, known: Mapping[int, Estimate], curve: Curve, limits: 
 
 
 def _figures(estimate: Estimate) -> str:
-    good = f"{amount(exp(estimate.good.value))} good answers/s"
+    failed = f", {estimate.failed_share:.2%} failed" if estimate.failed_share else ""
+    good = f"{amount(exp(estimate.good.value))} good answers/s{failed}"
     if estimate.p99 is None:
         return good
     low, value, high = (exp(at) for at in (estimate.p99.low, estimate.p99.value, estimate.p99.high))

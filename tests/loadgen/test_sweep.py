@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from math import exp, log2
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_runs_that_agree_by_chance_are_not_taken_to_agree_always():
 
 
 def test_single_runs_are_supposed_to_vary_and_still_tell_large_differences():
-    runs = {1: [one(1, 300.0, 900.0)], 4: [one(4, 590.0, 15.0)], 8: [one(8, RATE, 14.0)]}
+    runs = {1: [one(1, 300.0, 900.0)], 4: [one(4, 597.0, 15.0)], 8: [one(8, RATE, 14.0)]}
     assert 0.2 < estimates(runs)[8].half_width < 0.5
     assert choose(estimates(runs), Goal(RATE)).size == 4
     assert "supposed" in sentence(Curve(Goal(RATE), runs), Limits(4, 100))
@@ -127,6 +128,16 @@ def test_a_difference_of_less_than_the_precision_does_not_count():
     curve = {1: [one(1, RATE, 10.8)] * 9, 8: [one(8, RATE, 10.0)] * 9}
     assert choose(estimates(curve), Goal(RATE, precision=0.1)).size == 1
     assert choose(estimates(curve), Goal(RATE, precision=0.05)).size == 8
+
+
+def test_failing_one_request_in_fifty_counts_however_little_is_known_of_the_rate():
+    lossy = [one(1, 0.98 * RATE * factor, 5.0) for factor in (0.97, 1.0, 1.02)]
+    sound = [replace(one(2, RATE * factor, 5.0), failed_share=0.0) for factor in (0.95, 1.0, 1.05)]
+    curve = {1: lossy, 2: sound}
+    assert choose(estimates(curve), Goal(RATE, 50.0)).size == 2
+    text = sentence(Curve(Goal(RATE, 50.0), curve), Limits(4, 100))
+    assert "1 is too small" in text
+    assert "% failed" in text
 
 
 def test_losing_one_request_in_fifty_counts_whatever_the_precision():
