@@ -269,6 +269,11 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         self.allow(LINGER_S)
         with contextlib.suppress(OSError):
             self.socket.sendall(_ANSWERS[refused.status])
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Say that this was all, and let the client finish, so that no reset overtakes the answer."""
+        with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
             _drop(self.rfile.read1)
 
@@ -302,6 +307,7 @@ class Input:
         self._handler = handler
         source = _Source(handler.rfile)
         self._body = Body(ChunkedReader(_Framing(), source) if head.chunked else LengthReader(source, head.length))
+        self._malformed = False
         self._waits_for_word = head.version == "1.1" and "HTTP_EXPECT" in head.fields
 
     def read(self, size: int = -1) -> bytes:
@@ -326,7 +332,7 @@ class Input:
         try:
             return read(size)
         except (ParseException, OSError) as error:
-            self._handler.close_connection = True  # nobody knows where the next request begins
+            self._malformed = self._handler.close_connection = True  # nobody knows where the next request begins
             raise OSError("the body is cut short or malformed") from error
 
     def _discard(self) -> None:
@@ -336,8 +342,10 @@ class Input:
             return
         self._handler.allow(LINGER_S)
         with contextlib.suppress(OSError):
-            if not _drop(self.read):
-                self._handler.close_connection = True
+            if not self._malformed and _drop(self.read):
+                return
+            self._handler.close_connection = True
+        self._handler.hang_up()
 
 
 class _Source(Unreader):  # type: ignore[misc]
