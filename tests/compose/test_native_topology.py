@@ -298,7 +298,6 @@ def test_overload_of_the_servers_cpu_is_refused_by_the_balancer_and_the_rest_goe
     )
 
 
-@of_the_balancer
 def test_the_client_is_whom_the_balancer_says(topology):
     body, headers = (
         {"url": "https://example.com"},
@@ -309,7 +308,6 @@ def test_the_client_is_whom_the_balancer_says(topology):
     assert "strict-transport-security" not in through.headers
 
 
-@of_the_balancer
 def test_over_tls_the_service_knows_it(topology):
     context = ssl.create_default_context(cafile=topology.folder / "ca.pem")
     connection = HTTPSConnection("127.0.0.1", topology.tls_port, timeout=10, context=context)
@@ -347,7 +345,6 @@ def test_one_address_makes_a_hundred_links_in_ten_seconds(topology, finding):
     finding(f"native, {topology.through}: one address made {made} links, then had 429 until it had paused for 10 s")
 
 
-@of_the_balancer
 def test_guesses_are_counted_over_all_servers(topology):
     statuses = [
         topology.balancer.request(
