@@ -22,7 +22,7 @@ from markupsafe import Markup
 from reports.diff import Diff
 from reports.html_blocks import Chart, Charts, Page, Section
 from reports.html_sections import report_sections
-from reports.html_svg import describe, height, points, svg, ticks
+from reports.html_svg import describe, height, points, style, svg, ticks
 from reports.model import Report, ReportError
 
 ReportJs = Literal["inline", "shared", "none"]
@@ -63,7 +63,7 @@ def render(page: Page, js: ReportJs = "inline") -> str:
         .get_template("html_page.html")
         .render(
             page=page,
-            css=_trusted(_file("html_page.css")),
+            css=_trusted(style() + _file("html_page.css")),
             library=_trusted(library),
             own=_trusted(own),
             shared=SHARED_JS if js == "shared" else "",
@@ -80,8 +80,8 @@ def live_page(title: str) -> str:
 
 def live_files() -> dict[str, tuple[str, str]]:
     """What `live_page` asks its server for: {path: (media type, text)}."""
-    style = "".join(_file(name) for name in ("html_page.css", "html_live.css"))
-    return {"/live.css": ("text/css", style), "/live.js": ("text/javascript", _file("html_live.js"))}
+    css = style() + "".join(_file(name) for name in ("html_page.css", "html_live.css"))
+    return {"/live.css": ("text/css", css), "/live.js": ("text/javascript", _file("html_live.js"))}
 
 
 @cache

@@ -1,14 +1,16 @@
 """A chart as static SVG: what stands in a page until a script draws over it, on paper, and where there is no script.
 
-Colours come from the page's style sheet (`s0` to `s7`), so that one drawing serves light and dark.
+Colours come from a style sheet (`style`: `s0` to `s7` inside `plot`), so that one drawing serves light and dark.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from math import ceil, floor, log10
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -28,6 +30,12 @@ class _Scale:
 
     place: Callable[[float], float]
     ticks: tuple[tuple[float, str], ...]
+
+
+@cache
+def style() -> str:
+    """The style sheet of drawings, in pages and beside them."""
+    return (Path(__file__).parent / "html" / "html_chart.css").read_text("utf-8")
 
 
 def height(chart: Chart) -> int:

@@ -327,11 +327,11 @@ class Lab:
 
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
+        document = summary.to_document(evidence)
         write_text(out / "environment.json", json.dumps(dict(evidence.environment), indent=2) + "\n")
-        write_text(out / "summary.json", json.dumps(summary.to_document(evidence), indent=2) + "\n")
+        write_text(out / "summary.json", json.dumps(document, indent=2) + "\n")
         write_text(out / "summary.md", summary.to_markdown(evidence))
         reports = {key: outcome.report for key, outcome in evidence.outcomes.items()}
-        document = summary.to_document(evidence)
         write_text(out / "index.html", lab_page(document, reports, evidence.environment))
         if charts := distance_charts(document):
             write_text(out / "distance.svg", picture(charts))
