@@ -48,7 +48,7 @@ def ticks(axis: Axis, low: float, high: float) -> tuple[tuple[float, str], ...]:
     if axis.scale == "tail":
         return tuple((float(at), text) for at, text in _TAIL_TICKS if low <= at <= high * 1.001)
     if axis.scale == "elapsed":
-        return tuple((at, clock(at)) for at in _multiples(low, high, _time_step(high - low)))
+        return tuple((at, clock(at)) for at in _multiples(max(0.0, low), high, _time_step(high - low)))
     if axis.scale == "log":
         return tuple((at, _short(at)) for at in _log_ticks(low, high))
     return tuple((at, _short(at)) for at in _multiples(low, high, _step(high - low)))
