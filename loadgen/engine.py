@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import gevent
 from gevent import get_hub
 from gevent.event import Event
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 
 from loadgen.clock import Alarm, WallOffset, now_ns
 from loadgen.recorder import Recorder
@@ -28,6 +28,8 @@ GRACE_S = 10.0
 """How long VUs may go on after the first interrupt."""
 
 _PERIOD_GRACE_NS = 200_000_000
+_SPARES_MAX = 1000
+"""So many greenlets wait for another user at most: a rush does not keep its memory for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,8 @@ class Engine:
             self._hub.loop.run_callback
         )  # what gevent.spawn_raw does, less the copy of a context nobody uses
         self._active = 0
+        self._spare: list[Callable[[int], Any]] = []  # what has walked a user to its end, and waits to walk another
+        self._spares_max = _SPARES_MAX
         self._arriving = True
         self._over = Event()
         self._crash: BaseException | None = None
@@ -121,6 +125,8 @@ class Engine:
         finally:
             ticker.kill()
             self._arrivals.kill()
+            self._spares_max = 0
+            self._spare.clear()
         if self._crash is not None:
             raise self._crash
         for period in self._recorder.remaining():
@@ -170,18 +176,31 @@ class Engine:
             self._recorder.count(names.VUSERS_SKIPPED)
             return
         self._active += 1
-        self._run_soon(greenlet(self._walk, self._hub).switch, intended_ns)
+        spare = self._spare
+        begin = spare.pop() if spare else greenlet(self._walk, self._hub).switch
+        self._run_soon(begin, intended_ns)
 
     def _walk(self, intended_ns: int) -> None:
-        try:
-            self._recorder.started(intended_ns)
-            self._program.start_vu(intended_ns)
-        except Exception as error:  # noqa: BLE001 - a defect of ours: the run must not go on as if nothing was
-            self._crash = error
-            self._over.set()
-        finally:
-            self._active -= 1
-            self._check_over()
+        """Walk one user to its end, and then others: a greenlet of its own for each would cost it a new stack from the kernel."""
+        started, start_vu, spare = self._recorder.started, self._program.start_vu, self._spare
+        resume, rest = getcurrent().switch, self._hub.switch
+        while True:
+            try:
+                started(intended_ns)
+                start_vu(intended_ns)
+            except Exception as error:  # noqa: BLE001 - a defect of ours: the run must not go on as if nothing was
+                self._crash = error
+                self._over.set()
+            finally:
+                self._active -= 1
+                if not self._arriving:
+                    self._check_over()
+            if len(spare) >= self._spares_max:
+                return
+            spare.append(resume)
+            while type(begun := rest()) is not int:
+                pass  # woken by something that the user before it left behind
+            intended_ns = begun
 
     def _check_over(self) -> None:
         if not self._arriving and not self._active:

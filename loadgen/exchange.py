@@ -29,7 +29,7 @@ from gevent import get_hub, getcurrent
 
 from loadgen.clock import WallOffset, now_ns, stamp_arrivals
 from loadgen.deadlines import Deadlines
-from loadgen.ports import Ports
+from loadgen.ports import LocalPorts
 from loadgen.response import BadResponse, Head, ResponseReader, parse_common, parse_headers
 from loadgen.route import DIRECT, Ended, Handshake, Origin, Resolver, Route, error_name
 
@@ -150,9 +150,10 @@ class Connection:
         self.last_used_ns = 0
         self.setup_ns = (0, 0, 0)
 
-    def start_from(self, ports: Ports) -> None:
-        """Before connecting: the system picks its own port among these. Raises OSError."""
-        self._sock.setsockopt(*ports.option)
+    def start_from(self, option: tuple[int, int, int]) -> None:
+        """Before connecting: the ports that LocalPorts says. Raises OSError."""
+        level, name, value = option
+        self._sock.setsockopt(level, name, value)
 
     def connect(self, address: Any) -> None:
         """Raises OSError, Ended."""
@@ -382,10 +383,10 @@ class Dialer:
         self.limits = limits
         self.wall = wall
         self.deadlines = Deadlines()
-        self.ports: Ports | None = None
-        """Where its connections start from, if not from any port."""
+        self.ports = LocalPorts()
         self._route = route
         self._resolver = Resolver()
+        self._ways: dict[Origin, tuple[Sequence[Callable[[Any], Handshake]], list[Any]]] = {}
 
     def close(self) -> None:
         """The run is over: no time limit is watched any more."""
@@ -394,16 +395,20 @@ class Dialer:
     def open(self, origin: Origin) -> Connection:
         """Connect to the first address that answers. Raises OSError or Ended."""
         started_ns = now_ns()
-        handshakes = self._route.handshakes(origin)
-        addresses = self._resolver.addresses(*self._route.door(origin))
+        way = self._ways.get(origin)
+        if way is None:
+            handshakes = self._route.handshakes(origin)
+            way = self._ways[origin] = handshakes, self._resolver.addresses(*self._route.door(origin))
+        handshakes, addresses = way
         resolved_ns = now_ns()
+        option = self.ports.option(started_ns)
         error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
         for family, _, _, _, address in addresses:
             # The type beneath socket.socket, whose own layer takes longer than the system calls it stands before.
             connection = Connection(_socket.socket(family, _KIND), self)
             try:
-                if self.ports is not None:
-                    connection.start_from(self.ports)
+                if option is not None:
+                    connection.start_from(option)
                 connection.connect(address)
                 reached_ns = shaken_ns = now_ns()
                 if handshakes:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from loadgen.clock import WallOffset
 from loadgen.engine import Share
 from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
-from loadgen.ports import ports_of
+from loadgen.ports import LocalPorts, ports_of
 from loadgen.proxy import ProxyRoute
 from loadgen.route import Origin, Route
 from loadgen.script.model import Script
@@ -55,11 +55,11 @@ class Transports:
         """Be one of several generators: a part of the connections that users share, one at least, and of the ports."""
         if self._pool is not None:
             self._shared = SharedConnections(max(1, share.part(self._pool)), self._own)
-        self._dialer.ports = ports_of(*share.beside)
+        self._dialer.ports = LocalPorts(ports_of(*share.beside))
 
     def about(self) -> dict[str, Any]:
         """For the report: the first and the last port that connections start from, where those are not all."""
-        ports = self._dialer.ports
+        ports = self._dialer.ports.own
         return {} if ports is None else {"from_ports": [ports.first, ports.last]}
 
     def close(self) -> None:

@@ -88,6 +88,10 @@ class Program:
         self._rng = rng
         self._payloads = [variables_of(payload, rng) for payload in script.payloads]
         self._known: dict[str, Any] = dict(script.built_ins)
+        self._choices = {name: value for name, value in script.variables.items() if isinstance(value, list)}
+        self._constants = {name: value for name, value in script.variables.items() if not isinstance(value, list)}
+        # one for each user takes a while: only where something could ask for it
+        self._has_uuid = script.processor is not None or "$uuid" in repr(replace(script, payloads=()))
         self._cookies_on = bool(script.http.cookies)
         calls = functions(rng)
         if script.fake_data is not None:
@@ -165,10 +169,12 @@ class Program:
         out = dict(self._known)
         for row in payloads:
             out.update(row())
+        out.update(self._constants)
         rng = self._rng
-        for name, value in self._script.variables.items():
-            out[name] = (rng.choice(value) if value else UNDEFINED) if isinstance(value, list) else value
-        out["$uuid"] = _uuid4(rng.getrandbits(128))
+        for name, values in self._choices.items():
+            out[name] = rng.choice(values) if values else UNDEFINED
+        if self._has_uuid:
+            out["$uuid"] = _uuid4(rng.getrandbits(128))
         return out
 
     def _note_failed_expectation(self) -> None:
@@ -177,10 +183,8 @@ class Program:
 
 def _uuid4(bits: int) -> str:
     """128 random bits as RFC 9562 writes a version 4 UUID; the module `uuid` takes several times as long."""
-    return (
-        f"{bits >> 96:08x}-{bits >> 80 & 0xFFFF:04x}-4{bits >> 64 & 0xFFF:03x}"
-        f"-{bits >> 48 & 0x3FFF | 0x8000:04x}-{bits & 0xFFFFFFFFFFFF:012x}"
-    )
+    digits = f"{bits:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[bits >> 60 & 3]}{digits[17:20]}-{digits[20:]}"
 
 
 def _compile(steps: Sequence[model.Step], setting: Setting) -> tuple[Action, ...]:

@@ -1,5 +1,6 @@
 """The engine: an open workload's plan is kept whatever happens to the users."""
 
+import time
 from random import Random
 
 import gevent
@@ -63,6 +64,36 @@ def test_the_run_ends_with_the_last_user_not_with_the_phases():
     run(users, phase(arrival_count=1, duration_s=0.1))
     assert now_ns() - before >= 590_000_000
     assert users.finished == 1
+
+
+def test_who_is_far_behind_its_plan_ends_users_before_it_admits_all_that_are_due():
+    active = []
+
+    class Slow(Users):
+        def start_vu(self, intended_ns):
+            active.append(engine.progress().active_vus)
+            time.sleep(0.0005)  # of work, for all: 250 ms for 100 ms of arrivals
+            super().start_vu(intended_ns)
+
+    users, wall = Slow(sleep_s=0.001), WallOffset()
+    engine = Engine(users, [phase(arrival_count=500, duration_s=0.1)], Recorder(wall), wall, Random(1))
+    engine.run(Listener())
+    assert users.finished == 500
+    assert max(active) < 100
+
+
+def test_what_a_user_leaves_behind_wakes_no_user_after_it():
+    class Forgetful(Users):
+        def start_vu(self, intended_ns):
+            super().start_vu(intended_ns)
+            wake = gevent.getcurrent().switch
+            for leftover in (None, True, "x"):
+                gevent.get_hub().loop.run_callback(wake, leftover)
+
+    users = Forgetful(sleep_s=0.001)
+    engine, total = run(users, phase(arrival_rate=200))
+    assert len(users.intended) == users.finished == total.summaries[names.START_LAG].count == 40
+    assert engine.progress().active_vus == 0
 
 
 def test_an_arrival_over_the_limit_is_skipped_and_counted():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from loadgen.clock import WallOffset
 from loadgen.exchange import Dialer, Limits
-from loadgen.ports import Ports, ports_here, ports_of
+from loadgen.ports import LocalPorts, Ports, ports_here, ports_of
 from loadgen.route import Origin
 
 
@@ -31,9 +31,10 @@ def test_connections_start_from_the_ports_of_their_generator(family):
     with socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family) as listener:
         host, port = listener.getsockname()[:2]
         dialer = Dialer(Limits(), WallOffset())
-        dialer.ports = mine = ports_of(6, 7)
+        mine = ports_of(6, 7)
         if mine is None:
             pytest.skip("this system has no ports of a socket's own (Linux before 6.3)")
+        dialer.ports = LocalPorts(mine)
         connections = [dialer.open(Origin("http", host, port)) for _ in range(20)]
         seen = [listener.accept() for _ in connections]
         dialer.close()
@@ -45,3 +46,30 @@ def test_connections_start_from_the_ports_of_their_generator(family):
 
 def test_a_single_generator_has_all_ports():
     assert ports_of(0, 1) is None
+    assert LocalPorts(ports_of(0, 1)).own is None
+
+
+def test_only_who_opens_connections_fast_takes_even_and_odd_ports_in_turn():
+    whole = ports_here()
+    if whole is None or ports_of(0, 2) is None:
+        pytest.skip("this system has no ports of a socket's own (Linux before 6.3)")
+    ports, at_ns, told = LocalPorts(), 10**9, []
+    for per_s, opened in ((1000, 2000), (len(whole), 5000), (1000, 2000)):
+        for _ in range(opened):
+            at_ns += 1_000_000_000 // per_s
+            told.append(ports.option(at_ns) == whole.option)
+    slow, fast, slow_again = told[:2000], told[2000:7000], told[7000:]
+    assert not any(slow)
+    assert sum(fast) > 3900  # noticed within a thousand
+    assert sum(slow_again) < 1100
+    assert not any(slow_again[-500:])
+
+
+def test_a_range_given_to_a_socket_is_the_one_that_is_asked_for():
+    whole = ports_here()
+    if whole is None or ports_of(0, 2) is None:
+        pytest.skip("this system has no ports of a socket's own (Linux before 6.3)")
+    with socket.socket() as sock:
+        for mine in (whole, whole.part(0, 2), whole.part(1, 2), Ports(1024, 2000)):
+            sock.setsockopt(*mine.option)
+            assert sock.getsockopt(*mine.option[:2]) & 0xFFFFFFFF == mine.last << 16 | mine.first
