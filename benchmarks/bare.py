@@ -17,6 +17,7 @@ from gevent import get_hub, getcurrent, spawn_raw
 from gevent.event import Event
 
 from loadgen.clock import WallOffset, stamp_arrivals
+from loadgen.ports import LocalPorts
 
 _REQUEST = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: keep-alive\r\n\r\n"
 
@@ -27,12 +28,15 @@ def run(mode: str, address: tuple[str, int], users: int, requests: int) -> tuple
     kept = array("q")
     over = Event()
     stamps = WallOffset()  # while it lives the kernel goes on stamping
+    ports = LocalPorts()
     running = users
 
     def connected() -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         stamp_arrivals(sock)
+        if option := ports.option(now_ns()):
+            sock.setsockopt(*option)
         sock.connect_ex(address)
         sock.connect_ex(address)  # on loopback it stands by now
         return sock

@@ -269,7 +269,7 @@ def workloads() -> dict[str, Workload]:
         "connections": Workload(
             "a new user and connection per request: ours is asked for 20,000 a second: more than it can, and said so",
             {
-                "poolbench": ours(lambda s: arriving(20_000, max(1, round(s / 4)))),
+                "poolbench": ours(lambda s: arriving(20_000, s)),
                 "bare gevent loop": bare("connections", 5_000),
                 "ab": ab(),
                 "Artillery": artillery(lambda s: arriving(1500, s)),

@@ -23,7 +23,7 @@ from reports.model import PERIOD_MS, Extras, Period, Rate, Report, Summary
 from reports.sketch import Sketch
 
 if TYPE_CHECKING:
-    from loadgen.exchange import Exchange
+    from loadgen.exchange import Exchange, Filing
 
 _PERIOD_NS = PERIOD_MS * 1_000_000
 _FLUSH_ROWS = 2048
@@ -157,6 +157,31 @@ class Recorder:
         if table.end == table.size:
             self._flush_requests()
             self._flush_answers()
+
+    def filing(self, endpoint: int = NO_ENDPOINT) -> Filing:
+        """`response` for plain answers to one endpoint, as numbers."""
+        table = self._answers
+        pack, buffer, row, size = table.pack, table.buffer, table.row, table.size
+
+        def file(
+            status: int,
+            written_ns: int,
+            first_byte_ns: int,
+            last_byte_ns: int,
+            intended_ns: int,
+            body_bytes: int,
+            stamped: bool,
+        ) -> None:
+            end = table.end
+            pack(
+                buffer, end, status, written_ns, first_byte_ns, last_byte_ns, intended_ns, body_bytes, endpoint, stamped
+            )
+            table.end = end = end + row
+            if end == size:
+                self._flush_requests()
+                self._flush_answers()
+
+        return file
 
     def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
         """The final answer of a request to that endpoint, where `response` was not told."""

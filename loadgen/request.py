@@ -15,7 +15,7 @@ from typing import Any
 from loadgen.clock import now_ns
 from loadgen.cookies import Jar
 from loadgen.draft import Draft, editable, edited
-from loadgen.exchange import Exchange, Failure
+from loadgen.exchange import FILED, Exchange, Failure
 from loadgen.judge import Judge
 from loadgen.message import Address, BadRequestError, Outgoing, redirected
 from loadgen.recorder import NO_ENDPOINT
@@ -94,6 +94,7 @@ class _Request:
         endpoint = self._judge.endpoint(self._judge.endpoint_name(outgoing, {}))
         filed_under = NO_ENDPOINT if endpoint is None else endpoint
         judges = self._judge.busy()
+        filing = None if judges else recorder.filing(filed_under)
         follows = self._follows
 
         def act(vu: Vu) -> None:
@@ -102,7 +103,10 @@ class _Request:
                 return
             created(now_ns())
             exchange = vu.exchange
-            result = exchange(origin, data, is_head, want_body)
+            result = exchange(origin, data, is_head, want_body, filing, vu.intended_ns)
+            if result is FILED:
+                vu.intended_ns = 0
+                return
             if isinstance(result, Failure):
                 raise self._judge.failed(vu, result, outgoing)
             facts = result.facts

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gevent.event import AsyncResult
 
-from loadgen.exchange import Connections, Exchange, Failure
+from loadgen.exchange import Connections, Exchange, Failure, Filing
 from loadgen.route import Origin
 
 
@@ -25,13 +25,19 @@ class SharedConnections:
         self._pools: dict[Origin, _Pool] = {}
 
     def exchange(
-        self, origin: Origin, request: bytes, method_is_head: bool = False, want_body: bool = True
+        self,
+        origin: Origin,
+        request: bytes,
+        method_is_head: bool = False,
+        want_body: bool = True,
+        filing: Filing | None = None,
+        intended_ns: int = 0,
     ) -> Exchange | Failure:
         """One exchange with the origin."""
         pool = self._pools.get(origin) or self._pools.setdefault(origin, _Pool(self._limit, self._connections))
         lent = pool.take()
         try:
-            return lent.exchange(origin, request, method_is_head=method_is_head, want_body=want_body)
+            return lent.exchange(origin, request, method_is_head, want_body, filing, intended_ns)
         except BaseException:  # its greenlet was killed: nobody knows what is under way on that connection
             lent.close()
             raise

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from loadgen.clock import WallOffset
 from loadgen.engine import Share
-from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
+from loadgen.exchange import Connections, Dialer, Exchange, Failure, Filing, Limits
 from loadgen.ports import LocalPorts, ports_of
 from loadgen.proxy import ProxyRoute
 from loadgen.route import Origin, Route
@@ -22,9 +22,15 @@ class Transport(Protocol):
     """A virtual user's connections."""
 
     def exchange(
-        self, origin: Origin, request: bytes, method_is_head: bool = False, want_body: bool = True
+        self,
+        origin: Origin,
+        request: bytes,
+        method_is_head: bool = False,
+        want_body: bool = True,
+        filing: Filing | None = None,
+        intended_ns: int = 0,
     ) -> Exchange | Failure:
-        """One exchange with the origin."""
+        """One exchange with the origin. FILED where `filing` was given and took the answer."""
 
     def close(self) -> None:
         """Close all connections that are its own."""
@@ -83,6 +89,8 @@ class _Shown:
         request: bytes,
         method_is_head: bool = False,
         want_body: bool = True,  # noqa: ARG002
+        filing: Filing | None = None,  # noqa: ARG002 - every answer is looked at
+        intended_ns: int = 0,  # noqa: ARG002
     ) -> Exchange | Failure:
         self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
         result = self._transport.exchange(origin, request, method_is_head=method_is_head)

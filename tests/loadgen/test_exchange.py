@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
-from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
+from loadgen.exchange import FILED, Connections, Dialer, Exchange, Failure, Limits
 from loadgen.route import Origin
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -88,6 +88,36 @@ def test_a_connection_is_kept_and_used_again(connections, serve, ok_answer):
     answers = [link.exchange(origin(server), GET) for _ in range(3)]
     assert [a.reused for a in answers] == [False, True, True]
     assert server.connections == 1
+
+
+def test_a_plain_answer_is_filed_as_numbers_where_that_is_all_one_wants(connections, serve, ok_answer):
+    server, link, filed = serve(ok_answer()), connections(), []
+    asked_ns = now_ns()
+    for intended_ns in (0, asked_ns - MS):
+        result = link.exchange(origin(server), GET, filing=lambda *row: filed.append(row), intended_ns=intended_ns)
+        assert result is FILED
+    (status, written, first, last, intended, body_bytes, stamped), second = filed
+    assert (status, body_bytes, stamped) == (200, 2, KERNEL_STAMPS)
+    assert asked_ns <= intended <= written <= first <= last <= now_ns()
+    assert second[4] == asked_ns - MS
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nServer-Timing: db;dur=2\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ],
+)
+def test_an_answer_that_somebody_has_to_look_at_is_not_filed(connections, serve, answer):
+    def to_be_filed(*_):
+        raise AssertionError("it was filed")
+
+    found = connections().exchange(origin(serve(answer)), GET, filing=to_be_filed)
+    assert (found.body, found.body_bytes) == (b"ok", 2)
 
 
 def test_connection_close_is_obeyed(connections, serve, ok_answer):

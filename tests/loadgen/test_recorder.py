@@ -43,6 +43,25 @@ def test_an_answer_counts_under_artillerys_names():
     assert total.summaries["http.response_time.2xx"].count == total.summaries["http.response_time.4xx"].count == 1
 
 
+def test_what_is_filed_as_numbers_counts_as_the_answer_would():
+    def told(file):
+        recorder = Recorder(FixedWall())
+        endpoint = recorder.endpoint("/a")
+        for n in range(module._FLUSH_ROWS + 10):
+            file(recorder, endpoint, answer(5 * PERIOD_NS + n, waited_ns=1000 + n, status=200 + n % 2, body_bytes=n))
+        return recorder.report().aggregate
+
+    def as_numbers(recorder, endpoint, a):
+        recorder.filing(endpoint)(
+            a.status, a.written_ns, a.first_byte_ns, a.last_byte_ns, a.started_ns, a.body_bytes, a.stamped
+        )
+
+    one, other = told(lambda recorder, endpoint, a: recorder.response(a, 0, endpoint)), told(as_numbers)
+    assert one.counters == other.counters
+    assert one.summaries == other.summaries
+    assert one.counters["plugins.metrics-by-endpoint./a.codes.201"] == (module._FLUSH_ROWS + 10) // 2
+
+
 def test_request_answer_and_body_may_fall_into_three_periods():
     recorder = Recorder(FixedWall())
     recorder.request(PERIOD_NS - 1)
