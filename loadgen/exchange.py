@@ -23,6 +23,7 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from gevent import get_hub, getcurrent
@@ -135,18 +136,15 @@ class Connection:
     )  # fmt: skip
 
     def __init__(self, sock: Any, dialer: Dialer) -> None:
-        hub = get_hub()
-        limits = dialer.limits
         self._sock = sock
         self._send = sock.send
         self._recvmsg = sock.recvmsg
-        self._limits = limits
-        self._head_limit_ns = min(limits.response_ns, limits.idle_ns)
-        self._head_limit_name = "ETIMEDOUT" if limits.response_ns <= limits.idle_ns else "ERR_SOCKET_TIMEOUT"
+        self._limits = dialer.limits
+        self._head_limit_ns, self._head_limit_name = dialer.head_limit
         self._wall = dialer.wall
         self._deadlines = dialer.deadlines
-        self._switch = hub.switch
-        self._io = hub.loop.io(sock.fileno(), _READ)
+        self._switch = dialer.switch
+        self._io = dialer.watcher(sock.fileno(), _READ)
         self._resume: Callable[[bool], Any] = getcurrent().switch
         self._room = _FIRST_READ_BYTES
         self._fires_ns = _NEVER_NS
@@ -395,7 +393,10 @@ class Dialer:
     """Opens connections for all users of a run, by one route and within the same limits."""
 
     def __init__(self, limits: Limits, wall: WallOffset, route: Route = DIRECT) -> None:
+        hub = get_hub()
+        self.switch, self.watcher = hub.switch, hub.loop.io
         self.limits = limits
+        self.head_limit = min((limits.response_ns, "ETIMEDOUT"), (limits.idle_ns, "ERR_SOCKET_TIMEOUT"), key=itemgetter(0))
         self.wall = wall
         self.deadlines = Deadlines()
         self.ports = LocalPorts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from loadgen.clock import WallOffset
@@ -47,7 +48,7 @@ class Transports:
             route = ProxyRoute(script.proxies, route)
         dialer = Dialer(limits, wall, route)
         self._tell = tell if script.debug else None
-        self._own: Callable[[], Connections] = lambda: Connections(dialer)
+        self._own = partial(Connections, dialer)
         self._dialer = dialer
         self._pool = http.pool
         self._shared = None if http.pool is None else SharedConnections(http.pool, self._own)
