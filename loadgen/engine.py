@@ -183,8 +183,10 @@ class Engine:
     def _walk(self, intended_ns: int) -> None:
         """Walk one user to its end, and then others: a greenlet of its own for each would cost it a new stack from the kernel."""
         started, start_vu, spare = self._recorder.started, self._program.start_vu, self._spare
-        resume, rest = getcurrent().switch, self._hub.switch
+        me, rest = getcurrent(), self._hub.switch
+        resume = me.switch
         while True:
+            me.gr_context = None  # no context variable of the user before it
             try:
                 started(intended_ns)
                 start_vu(intended_ns)

@@ -396,7 +396,9 @@ class Dialer:
         hub = get_hub()
         self.switch, self.watcher = hub.switch, hub.loop.io
         self.limits = limits
-        self.head_limit = min((limits.response_ns, "ETIMEDOUT"), (limits.idle_ns, "ERR_SOCKET_TIMEOUT"), key=itemgetter(0))
+        self.head_limit = min(
+            (limits.response_ns, "ETIMEDOUT"), (limits.idle_ns, "ERR_SOCKET_TIMEOUT"), key=itemgetter(0)
+        )
         self.wall = wall
         self.deadlines = Deadlines()
         self.ports = LocalPorts()

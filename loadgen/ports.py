@@ -9,6 +9,8 @@ from pathlib import Path
 _IP_LOCAL_PORT_RANGE = 51
 """Of a socket, since Linux 6.3 (ip(7)); not among Python's names yet."""
 
+_LEFT = 8
+"""One port in so many is left to others."""
 _COUNTED = 512
 _BRISK = 0.75
 """How fast is fast: so many connections looked at together, at this share of the even ports in a second or faster."""
@@ -47,22 +49,26 @@ def ports_here() -> Ports | None:
     return Ports(int(first), int(last))
 
 
-def ports_of(index: int, of: int) -> Ports | None:
-    """The part of one of `of` generators on this machine. None, any port: for a single one, and where the system can neither
-    tell them nor keep a socket to some of them."""
-    if of == 1 or (here := ports_here()) is None or len(here) < of:
+def ports_to_take() -> Ports | None:
+    """Those that a generator may keep its sockets to: not all, since a port stays closed to servers that ask for any port for a
+    minute after a connection from it has ended. None where the system can neither tell them nor keep a socket to some of them.
+    """
+    here = ports_here()
+    if here is None:
         return None
-    part = here.part(index, of)
-    return part if _can_be_kept_to(part) else None
-
-
-def _can_be_kept_to(ports: Ports) -> bool:
+    ports = Ports(here.first, here.last - len(here) // _LEFT)
     with socket.socket() as trial:
         try:
             trial.setsockopt(*ports.option)
         except OSError:
-            return False
-    return True
+            return None
+    return ports
+
+
+def ports_of(index: int, of: int) -> Ports | None:
+    """The part of one of `of` generators on this machine. None, any port: for a single one, and where there are too few."""
+    ports = ports_to_take() if of > 1 else None
+    return None if ports is None or len(ports) < of else ports.part(index, of)
 
 
 class LocalPorts:
@@ -72,17 +78,17 @@ class LocalPorts:
     only when no even one is free. A port is not free for a while after its connection was closed, on loopback for a second.
     So whoever opens connections nearly as fast as that makes it go through all even ports, for each connection: a third of
     the generator's CPU at 14,000 a second. A socket with a range of its own takes odd and even ports in one order (since Linux
-    6.8). So while connections are opened fast, they are given the whole range as their own.
+    6.8). So while connections are opened fast, they are given a range: that of `ports_to_take`.
     """
 
-    __slots__ = ("_brisk_ns", "_every", "_opened", "_option", "_since_ns", "own")
+    __slots__ = ("_brisk_ns", "_opened", "_option", "_range", "_since_ns", "own")
 
     def __init__(self, own: Ports | None = None) -> None:
         self.own = own
-        every = ports_here() if own is None else own
-        self._every = every.option if every is not None and _can_be_kept_to(every) else None
-        self._option = None if own is None else self._every
-        self._brisk_ns = 0 if every is None else round(_COUNTED * 1e9 / (len(every) / 2 * _BRISK))
+        ports = own or ports_to_take()
+        self._range = None if ports is None else ports.option
+        self._option = None if own is None else self._range
+        self._brisk_ns = 0 if ports is None else round(_COUNTED * 1e9 / (len(ports) / 2 * _BRISK))
         self._opened = 0
         self._since_ns = 0
 
@@ -91,6 +97,6 @@ class LocalPorts:
         self._opened += 1
         if self._opened == _COUNTED:
             if self.own is None:
-                self._option = self._every if at_ns - self._since_ns < self._brisk_ns else None
+                self._option = self._range if at_ns - self._since_ns < self._brisk_ns else None
             self._opened, self._since_ns = 0, at_ns
         return self._option

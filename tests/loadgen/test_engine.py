@@ -1,6 +1,7 @@
 """The engine: an open workload's plan is kept whatever happens to the users."""
 
 import time
+from contextvars import ContextVar
 from random import Random
 
 import gevent
@@ -82,10 +83,14 @@ def test_who_is_far_behind_its_plan_ends_users_before_it_admits_all_that_are_due
     assert max(active) < 100
 
 
-def test_what_a_user_leaves_behind_wakes_no_user_after_it():
+def test_what_a_user_leaves_behind_neither_wakes_nor_reaches_the_next():
+    known = ContextVar("known", default=0)
+
     class Forgetful(Users):
         def start_vu(self, intended_ns):
             super().start_vu(intended_ns)
+            assert known.get() == 0
+            known.set(intended_ns)
             wake = gevent.getcurrent().switch
             for leftover in (None, True, "x"):
                 gevent.get_hub().loop.run_callback(wake, leftover)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from loadgen.clock import WallOffset
 from loadgen.exchange import Dialer, Limits
-from loadgen.ports import LocalPorts, Ports, ports_here, ports_of
+from loadgen.ports import LocalPorts, Ports, ports_here, ports_of, ports_to_take
 from loadgen.route import Origin
 
 
@@ -41,7 +41,7 @@ def test_connections_start_from_the_ports_of_their_generator(family):
         for each in [*connections, *(connection for connection, _ in seen)]:
             each.close()
     assert all(mine.first <= peer[1] <= mine.last for _, peer in seen)
-    assert mine.last == ports_here().last
+    assert mine.last == ports_to_take().last
 
 
 def test_a_single_generator_has_all_ports():
@@ -50,8 +50,8 @@ def test_a_single_generator_has_all_ports():
 
 
 def test_only_who_opens_connections_fast_takes_even_and_odd_ports_in_turn():
-    whole = ports_here()
-    if whole is None or ports_of(0, 2) is None:
+    whole = ports_to_take()
+    if whole is None:
         pytest.skip("this system has no ports of a socket's own (Linux before 6.3)")
     ports, at_ns, told = LocalPorts(), 10**9, []
     for per_s, opened in ((1000, 2000), (len(whole), 5000), (1000, 2000)):
@@ -65,9 +65,17 @@ def test_only_who_opens_connections_fast_takes_even_and_odd_ports_in_turn():
     assert not any(slow_again[-500:])
 
 
+def test_ports_are_left_to_servers_that_ask_for_any():
+    whole, taken = ports_here(), ports_to_take()
+    if taken is None:
+        pytest.skip("this system has no ports of a socket's own (Linux before 6.3)")
+    assert taken.first == whole.first
+    assert len(taken) == pytest.approx(len(whole) * 7 / 8, abs=1)
+
+
 def test_a_range_given_to_a_socket_is_the_one_that_is_asked_for():
-    whole = ports_here()
-    if whole is None or ports_of(0, 2) is None:
+    whole = ports_to_take()
+    if whole is None:
         pytest.skip("this system has no ports of a socket's own (Linux before 6.3)")
     with socket.socket() as sock:
         for mine in (whole, whole.part(0, 2), whole.part(1, 2), Ports(1024, 2000)):
