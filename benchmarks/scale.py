@@ -30,19 +30,19 @@ class Figure:
 
 MEASURED = {
     "app_us": Figure(
-        1455, "us of CPU", "application, a request on a new connection: A.pool10.fair, 87 % of a core at 598/s"
+        1137, "us of CPU", "application, a request on a new connection: A.pool10.fair, 68 % of a core at 598/s"
     ),
     "kept_us": Figure(
         452, "us of CPU", "application, a request on a kept connection with one statement: benchmarks, /health"
     ),
     "cached_us": Figure(225, "us of CPU", "application, a request without the database: benchmarks, /live at 4439/s"),
-    "db_us": Figure(502, "us of CPU", "database, a request: A.pool10.fair, 30 % of a core at 598/s"),
+    "db_us": Figure(418, "us of CPU", "database, a request: A.pool10.fair, 25 % of a core at 598/s"),
     "lookup_us": Figure(38, "us of CPU", "database, a look-up of a link by its code alone"),
     "batched_us": Figure(15, "us of CPU", "database, a click inserted in a statement of 1,000"),
     "hold_ms": Figure(
-        2.5, "ms", "longest a request holds a connection at the median: A.pool10.fair, its whole response time"
+        1.4, "ms", "longest a request holds a connection at the median: A.pool10.fair, its whole response time"
     ),
-    "backend_mb": Figure(1.96, "MB", "database, one more warm connection: the lab's memory experiment"),
+    "backend_mb": Figure(1.95, "MB", "database, one more warm connection: the lab's memory experiment"),
     "wal_bytes": Figure(382, "bytes", "WAL, a click in a statement of its own"),
     "batched_wal_bytes": Figure(285, "bytes", "WAL, a click in a statement of 1,000"),
     "row_bytes": Figure(144, "bytes", "disk, a click: 83 in the table, 61 in its two indexes"),
