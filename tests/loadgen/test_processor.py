@@ -67,6 +67,17 @@ def get(url, **more):
     return {"get": {"url": url, **more}}
 
 
+def test_a_function_finds_what_the_script_itself_does_not_name(server):
+    source = """
+def note(user):
+    user.variables["id"] = user.variables["$uuid"]
+"""
+    run = Run(server, source, [{"function": "note"}, get("/{{ id }}")], users=2)
+    first, second = run.asked
+    assert len(first) == len("GET /") + 36
+    assert first != second
+
+
 def test_a_function_before_a_request_may_change_all_of_it(server):
     source = """
 def change(request, user):
