@@ -19,7 +19,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import now_ns
-from loadgen.exchange import Exchange, Failure
+from loadgen.exchange import Exchange, Failure, Filing
 from loadgen.recorder import NO_ENDPOINT, Recorder
 from loadgen.request import compile_request
 from loadgen.script import model
@@ -53,6 +53,9 @@ class _Silent(Recorder):
 
     def response(self, answer: Exchange, intended_ns: int = 0, endpoint: int = NO_ENDPOINT) -> None:
         pass
+
+    def filing(self, endpoint: int = NO_ENDPOINT) -> Filing:  # noqa: ARG002
+        return lambda *_: None
 
     def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
         pass
@@ -90,8 +93,9 @@ class Program:
         self._known: dict[str, Any] = dict(script.built_ins)
         self._choices = {name: value for name, value in script.variables.items() if isinstance(value, list)}
         self._constants = {name: value for name, value in script.variables.items() if not isinstance(value, list)}
-        # one for each user takes a while: only where something could ask for it
-        self._has_uuid = script.processor is not None or "$uuid" in repr(replace(script, payloads=()))
+        # Making one for each user takes a while: only where somebody could see it. The expect plugin shows all variables.
+        shown = script.processor is not None or script.expect is not None
+        self._has_uuid = shown or "$uuid" in repr(replace(script, payloads=()))
         self._cookies_on = bool(script.http.cookies)
         calls = functions(rng)
         if script.fake_data is not None:

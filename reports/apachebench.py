@@ -191,7 +191,7 @@ class AbReport:
                 failures=None if failures is None else AbFailures(**failures),
                 rows={name: AbRow(**row) for name, row in data.get("rows", {}).items()},
                 doubts=dict(data.get("doubts", {})),
-                percentiles={int(p): int(ms) for p, ms in data.get("percentiles", {}).items()},
+                percentiles={_percentage(p): int(ms) for p, ms in data.get("percentiles", {}).items()},
             )
         except (TypeError, ValueError, AttributeError) as error:
             raise ReportError(f"not the figures of an ApacheBench report: {error}") from None
@@ -220,6 +220,14 @@ def _rows(samples: AbSamples) -> dict[str, AbRow]:
         "waiting": AbRow.of(samples.waiting_us),
         "total": AbRow.of(samples.total_us),
     }
+
+
+def _percentage(text: str) -> int:
+    """Raises ValueError."""
+    percentage = int(text)
+    if not 0 <= percentage <= 100:
+        raise ValueError("a percentile beyond 100 %")
+    return percentage
 
 
 def _percentiles(total_us: Microseconds) -> dict[int, int]:
@@ -374,7 +382,7 @@ _FAILURES_LINE = re.compile(
     r"Length: ?(?P<length>\d+), ?Exceptions: ?(?P<exceptions>\d+)\)?"
 )
 _ROW_LINE = re.compile(r"(Connect|Processing|Waiting|Total): ?(\d+) (\d+) (\d+(?:\.\d+)?) (\d+) (\d+)")
-_PERCENTILE_LINE = re.compile(r"(\d+) ?% (\d+)(?: ?\(longest request\))?")
+_PERCENTILE_LINE = re.compile(r"(100|\d{1,2}) ?% (\d+)(?: ?\(longest request\))?")
 _DOUBT_LINE = re.compile(r"(WARNING|ERROR): The median and mean for (.+) are (?:not within|more than)")
 
 

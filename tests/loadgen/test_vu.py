@@ -423,6 +423,14 @@ def test_scenarios_are_picked_by_weight(target):
     assert walk.counters["vusers.created_by_name.a"] + walk.counters["vusers.created_by_name.1"] == 400
 
 
+def test_plain_requests_of_sections_are_not_in_the_metrics_either(target):
+    section = {"flow": [get("/json"), get("/json")]}
+    walk = Walk(target, [get("/json")], users=1, before=section, after=section)
+    assert len(walk.asked) == 5
+    assert walk.counters["http.requests"] == walk.counters["http.responses"] == 1
+    assert walk.before is None and walk.after is None
+
+
 def test_before_gives_its_variables_to_all_and_is_not_in_the_metrics(target):
     section = {"flow": [get("/json", capture={"json": "$.token", "as": "token"})]}
     walk = Walk(target, [get("/{{ token }}")], users=2, before=section, after={"flow": [get("/after/{{ token }}")]})

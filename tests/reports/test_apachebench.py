@@ -192,9 +192,10 @@ def test_a_text_without_abs_figures_is_refused(text):
         from_text(text)
 
 
-def test_json_of_something_else_is_refused():
+@pytest.mark.parametrize("data", [{"colour": "red"}, {"percentiles": {"101": 5}}, {"percentiles": {"9" * 400: 5}}])
+def test_json_of_something_else_is_refused(data):
     with pytest.raises(ReportError, match="not the figures of an ApacheBench report"):
-        AbReport.from_json({"colour": "red"})
+        AbReport.from_json(data)
 
 
 class _Answer(BaseHTTPRequestHandler):
