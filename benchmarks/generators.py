@@ -1,4 +1,5 @@
-"""Load generators side by side: `python -m benchmarks.generators [--rounds 5] [--seconds 3] [--only WORKLOAD,...]`.
+"""Load generators side by side: `python -m benchmarks.generators [--rounds 5] [--seconds 3] [--only WORKLOAD,...]
+[--tools NAME,...]`.
 
 Each generator has one core for itself, nginx with one worker the last one. Generators take turns within a round, so that
 all meet the same machine; the table shows medians of the rounds. CPU is what the kernel charged the generator's process,
@@ -324,9 +325,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long each generator runs")
     parser.add_argument("--only", default="", help="keepalive, connections, realistic")
+    parser.add_argument("--tools", default="", help="only these, as the tables name them, with commas between")
     options = parser.parse_args()
     chosen = workloads()
     for name in (part for part in options.only.split(",") if part) if options.only else chosen:
+        if options.tools:
+            tools = options.tools.split(",")
+            chosen[name].generators = {tool: run for tool, run in chosen[name].generators.items() if tool in tools}
         measure(chosen[name], options.rounds, options.seconds)
         print("\n".join(table(chosen[name])), flush=True)
     print(f"{conditions()}; medians of {options.rounds}")

@@ -32,7 +32,7 @@ from loadgen.clock import WallOffset, now_ns, stamp_arrivals
 from loadgen.deadlines import Deadlines
 from loadgen.ports import LocalPorts
 from loadgen.response import BadResponse, Head, ResponseReader, parse_common, parse_headers
-from loadgen.route import DIRECT, Ended, Handshake, Origin, Resolver, Route, error_name
+from loadgen.route import DIRECT, Ended, Handshake, Origin, Route, addresses_of, error_name
 
 IDLE_CLOSE_NS = 4_000_000_000
 """A kept connection unused for this long is not used again (Artillery's rule, and most servers')."""
@@ -158,8 +158,7 @@ class Connection:
 
     def start_from(self, option: tuple[int, int, int]) -> None:
         """Before connecting: the ports that LocalPorts says. Raises OSError."""
-        level, name, value = option
-        self._sock.setsockopt(level, name, value)
+        self._sock.setsockopt(*option)
 
     def connect(self, address: Any) -> None:
         """Raises OSError, Ended."""
@@ -218,7 +217,7 @@ class Connection:
     ) -> Exchange | Failure:
         """Send the request's bytes, read the answer. Usable again afterwards only if `usable` says so.
 
-        What every exchange goes through stands here in one piece: calls and objects in between would be a sixth of its time.
+        What every exchange goes through stands here in one piece: calls and objects in between show in its cost.
         """
         self._resume = resume = getcurrent().switch
         self.usable = False
@@ -403,7 +402,6 @@ class Dialer:
         self.deadlines = Deadlines()
         self.ports = LocalPorts()
         self._route = route
-        self._resolver = Resolver()
         self._ways: dict[Origin, tuple[Sequence[Callable[[Any], Handshake]], list[Any]]] = {}
 
     def close(self) -> None:
@@ -416,7 +414,7 @@ class Dialer:
         way = self._ways.get(origin)
         if way is None:
             handshakes = self._route.handshakes(origin)
-            way = self._ways[origin] = handshakes, self._resolver.addresses(*self._route.door(origin))
+            way = self._ways[origin] = handshakes, addresses_of(*self._route.door(origin))
         handshakes, addresses = way
         resolved_ns = now_ns()
         option = self.ports.option(started_ns)

@@ -35,23 +35,13 @@ def error_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, "EIO")
 
 
-class Resolver:
-    """Addresses of host names, each looked up once a run, without stopping other greenlets."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int], list[Any]] = {}
-
-    def addresses(self, host: str, port: int) -> list[Any]:
-        """getaddrinfo's list for a stream socket. Raises socket.gaierror."""
-        found = self._known.get((host, port))
-        if found is None:
-            bare = host.strip("[]")
-            try:
-                found = socket.getaddrinfo(bare, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-            except socket.gaierror:  # a name: the resolver's threads look it up
-                found = get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)
-            self._known[host, port] = found
-        return found
+def addresses_of(host: str, port: int) -> list[Any]:
+    """getaddrinfo's list for a stream socket, without stopping other greenlets. Raises socket.gaierror."""
+    bare = host.strip("[]")
+    try:
+        return socket.getaddrinfo(bare, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    except socket.gaierror:  # a name: the resolver's threads look it up
+        return get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)  # type: ignore[no-any-return]
 
 
 class Handshake(Protocol):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from gevent.event import AsyncResult
 
-from loadgen.exchange import Connections, Exchange, Failure, Filing
+from loadgen.exchange import Connections, Exchange, Failure
 from loadgen.route import Origin
 
 
@@ -24,20 +25,12 @@ class SharedConnections:
         self._connections = connections
         self._pools: dict[Origin, _Pool] = {}
 
-    def exchange(
-        self,
-        origin: Origin,
-        request: bytes,
-        method_is_head: bool = False,
-        want_body: bool = True,
-        filing: Filing | None = None,
-        intended_ns: int = 0,
-    ) -> Exchange | Failure:
-        """One exchange with the origin."""
+    def exchange(self, origin: Origin, *what: Any, **how: Any) -> Exchange | Failure:
+        """One exchange with the origin; the arguments are those of `Connections.exchange`."""
         pool = self._pools.get(origin) or self._pools.setdefault(origin, _Pool(self._limit, self._connections))
         lent = pool.take()
         try:
-            return lent.exchange(origin, request, method_is_head, want_body, filing, intended_ns)
+            return lent.exchange(origin, *what, **how)
         except BaseException:  # its greenlet was killed: nobody knows what is under way on that connection
             lent.close()
             raise
