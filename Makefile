@@ -54,7 +54,7 @@ audit: $(READY_DEV)
 
 # These rules of bandit's are ruff's as well (S102 is B102), where each exception stands in its place with its reason.
 JUDGED_BY_RUFF := B102,B104,B108,B301,B608,B704
-ROOMS := app.py db loadgen reports wsgi
+ROOMS := app.py db loadgen poolbench reports wsgi
 REACHES_PYPI := import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=3)
 export REACHES_PYPI
 

@@ -11,7 +11,6 @@ import re
 import secrets
 import string
 import traceback
-from bisect import bisect_left
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,8 +25,7 @@ import click
 import orjson
 from flask import Flask, Response, g, request
 from flask.cli import AppGroup
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -42,12 +40,13 @@ from db.errors import (
     DatabaseDown,
     DatabaseFailure,
     DiskFull,
+    PoolQueueFull,
     PoolTimeout,
-    QueueFull,
     StatementTimeout,
     TooManyClients,
 )
 from db.settings import DatabaseSettings, database_url, read, seconds
+from db.telemetry import Metrics
 from db.visitor import visitor
 
 RESERVED = frozenset({
@@ -90,7 +89,7 @@ class Settings:
         )
 
 
-class Problem(Exception):
+class HttpProblem(Exception):
     """An error answer (RFC 9457): `kind` is the last part of its `type`, `title` goes for all of its kind."""
 
     def __init__(
@@ -111,7 +110,7 @@ class Problem(Exception):
 
 _FAILURES: dict[type[DatabaseFailure], tuple[int, str, str]] = {
     PoolTimeout: (503, "pool-timeout", "No database connection came free in time"),
-    QueueFull: (503, "queue-full", "Too many requests wait for a database connection"),
+    PoolQueueFull: (503, "queue-full", "Too many requests wait for a database connection"),
     TooManyClients: (503, "too-many-clients", "The database takes no more connections"),
     DatabaseDown: (503, "database-down", "The database is down"),
     StatementTimeout: (504, "statement-timeout", "The database took too long"),
@@ -209,7 +208,7 @@ class Service:
                 if link := queries.add_link(connection, code, url):
                     break
             else:
-                raise Problem(409, "code-taken", "The code is taken", f"There is a link with the code {code!r}")
+                raise HttpProblem(409, "code-taken", "The code is taken", f"There is a link with the code {code!r}")
         answer = _json({"code": link.code, "url": link.url, "short_url": request.host_url + link.code}, 201)
         answer.headers["Location"] = f"/{link.code}"
         return answer
@@ -257,7 +256,7 @@ class Service:
         given = request.headers.get("Authorization", "").encode("latin-1", "replace")  # WSGI's way of giving bytes
         if not hmac.compare_digest(given, self._authorization):
             headers = {"WWW-Authenticate": 'Bearer realm="poolbench"'}
-            raise Problem(401, "unauthorized", "A valid token is needed", headers=headers)
+            raise HttpProblem(401, "unauthorized", "A valid token is needed", headers=headers)
 
     def _begin(self) -> None:
         g.started_ns = perf_counter_ns()
@@ -275,16 +274,16 @@ class Service:
         return answer
 
     def _answer_error(self, error: Exception) -> Response:
-        if isinstance(error, Problem):
+        if isinstance(error, HttpProblem):
             return error.response()
         if isinstance(error, HTTPException):
             return _http_problem(error)
         if isinstance(error, DatabaseFailure):
             status, kind, title = _FAILURES[type(error)]
             headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else {}
-            problem, trace = Problem(status, kind, title, headers=headers), f"{type(error).__name__}: {error}"
+            problem, trace = HttpProblem(status, kind, title, headers=headers), f"{type(error).__name__}: {error}"
         else:
-            problem, trace = Problem(500, "internal-error", "The service failed"), _trace(error)
+            problem, trace = HttpProblem(500, "internal-error", "The service failed"), _trace(error)
         log.error(
             problem.title,
             extra={
@@ -296,114 +295,6 @@ class Service:
             },
         )
         return problem.response()
-
-
-_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
-
-
-class _Histogram(Histogram):
-    """Also takes samples counted elsewhere."""
-
-    def add(self, counts: list[int], total_s: float) -> None:
-        """Add samples by bucket, and their sum."""
-        for bucket, count in zip(self._buckets, counts, strict=True):
-            if count:
-                bucket.inc(count)
-        self._sum.inc(total_s)
-
-
-class _Tally:
-    """A histogram in two plain numbers and a list: a tenth of what the library's `observe` costs across processes."""
-
-    __slots__ = ("counts", "total_ns")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_BOUNDS_NS) + 1)
-        self.total_ns = 0
-
-    def add(self, duration_ns: int) -> None:
-        self.counts[bisect_left(_BOUNDS_NS, duration_ns)] += 1
-        self.total_ns += duration_ns
-
-    def move_to(self, histogram: Any) -> None:
-        histogram.add(self.counts, self.total_ns / 1e9)
-        self.__init__()  # type: ignore[misc]
-
-
-class Metrics:
-    """Request counters, loan histograms and pool gauges for Prometheus.
-
-    Where PROMETHEUS_MULTIPROC_DIR is set (the server does so before this module is imported), the library keeps each
-    process's figures in files there, and `text` adds them up. That costs microseconds a figure, so a request is counted
-    in plain numbers, and `publish`, called once a second, hands them over.
-    """
-
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # as the library asks
-        self._requests = Counter(
-            "poolbench_requests", "Answers by endpoint and status.", ["endpoint", "status"], registry=self._registry
-        )
-        self._seconds = self._histogram("poolbench_request_seconds", "Time in the application.", ["endpoint"])
-        self._loans = {
-            "wait": self._histogram("poolbench_pool_wait_seconds", "Waiting for a connection, one loan."),
-            "connect": self._histogram("poolbench_pool_connect_seconds", "Opening a connection, one loan."),
-            "hold": self._histogram("poolbench_pool_hold_seconds", "Holding a connection, one loan."),
-        }
-        self._pool = Gauge(
-            "poolbench_pool_connections",
-            "Connections and those who ask for them, by state.",
-            ["state"],
-            multiprocess_mode="livesum",
-            registry=self._registry,
-        )
-        self._timeouts = Counter("poolbench_pool_timeouts", "Loans that came too late.", registry=self._registry)
-        self._timeouts_told = 0
-        self._answered: dict[tuple[str, int], int] = {}
-        self._took: dict[str, _Tally] = {}
-        self._lent = {name: _Tally() for name in self._loans}
-
-    def observe_request(self, endpoint: str, status: int, duration_ns: int) -> None:
-        """Count one answer."""
-        self._answered[endpoint, status] = self._answered.get((endpoint, status), 0) + 1
-        took = self._took.get(endpoint)
-        if took is None:
-            took = self._took[endpoint] = _Tally()
-        took.add(duration_ns)
-
-    def observe_loan(self, checkout: Checkout) -> None:
-        """Count what one loan cost."""
-        lent = self._lent
-        lent["wait"].add(checkout.wait_ns)
-        lent["connect"].add(checkout.connect_ns)
-        lent["hold"].add(checkout.held_ns)
-
-    def publish(self, database: Database) -> None:
-        """Hand over what was counted since the last time, and the pool's state; each worker does so for its own."""
-        answered, self._answered = self._answered, {}
-        for (endpoint, status), count in answered.items():
-            self._requests.labels(endpoint, str(status)).inc(count)
-        for endpoint, took in self._took.items():
-            took.move_to(self._seconds.labels(endpoint))
-        for name, lent in self._lent.items():
-            lent.move_to(self._loans[name])
-        found = database.status()
-        for state in ("in_use", "idle", "waiting", "connecting", "overflow"):
-            self._pool.labels(state).set(getattr(found, state))
-        self._timeouts.inc(found.timeouts - self._timeouts_told)
-        self._timeouts_told = found.timeouts
-
-    def text(self) -> bytes:
-        """The exposition, of all processes where they share a folder."""
-        if not self._shared:
-            return generate_latest(self._registry)
-        everybody = CollectorRegistry()
-        MultiProcessCollector(everybody)
-        return generate_latest(everybody)
-
-    def _histogram(self, name: str, what: str, labels: list[str] | None = None) -> _Histogram:
-        return _Histogram(name, what, labels or [], buckets=_BOUNDS_S, registry=self._registry)
 
 
 def _links_commands(database: Database) -> AppGroup:
@@ -432,25 +323,27 @@ def _links_commands(database: Database) -> AppGroup:
 def _link_request() -> tuple[str, str | None]:
     """URL and code (None: any) of a request to create a link. Raises Problem and HTTPException."""
     if not request.is_json:
-        raise Problem(415, "not-json", "The body must be application/json")
+        raise HttpProblem(415, "not-json", "The body must be application/json")
     text = request.get_data(cache=False)
     if len(text) >= LARGEST_BODY:  # a chunked body is cut off at the limit, without a word
         raise RequestEntityTooLarge
     try:
         body = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise Problem(400, "invalid-json", "The body is not JSON", str(error)) from None
+        raise HttpProblem(400, "invalid-json", "The body is not JSON", str(error)) from None
     url, code = (body.get("url"), body.get("code")) if isinstance(body, dict) else (None, None)
     if not isinstance(url, str):
-        raise Problem(422, "invalid-url", "The URL is not acceptable", 'The body must be an object with a string "url"')
+        raise HttpProblem(
+            422, "invalid-url", "The URL is not acceptable", 'The body must be an object with a string "url"'
+        )
     if complaint := _complaint_about(url):
-        raise Problem(422, "invalid-url", "The URL is not acceptable", complaint)
+        raise HttpProblem(422, "invalid-url", "The URL is not acceptable", complaint)
     if code is None:
         return url, None
     if not isinstance(code, str) or not _CODE.fullmatch(code):
-        raise Problem(422, "invalid-code", "The code is not acceptable", "1 to 64 letters, digits, - and _")
+        raise HttpProblem(422, "invalid-code", "The code is not acceptable", "1 to 64 letters, digits, - and _")
     if code.lower() in RESERVED:
-        raise Problem(422, "reserved-code", "The code is reserved", f"{code!r} is an address of the service")
+        raise HttpProblem(422, "reserved-code", "The code is reserved", f"{code!r} is an address of the service")
     return url, code
 
 
@@ -502,8 +395,8 @@ def _check_code(code: str) -> None:
         raise _no_link(code)
 
 
-def _no_link(code: str) -> Problem:
-    return Problem(404, "no-such-link", "There is no such link", f"There is no link with the code {code[:64]!r}")
+def _no_link(code: str) -> HttpProblem:
+    return HttpProblem(404, "no-such-link", "There is no such link", f"There is no link with the code {code[:64]!r}")
 
 
 def _random_code() -> str:
@@ -522,7 +415,7 @@ def _http_problem(error: HTTPException) -> Response:
     name = error.name
     headers = {key: value for key, value in error.get_headers() if key.lower() != "content-type"}
     kind = re.sub(r"[^a-z]+", "-", name.lower())
-    return Problem(error.code or 500, kind, name, error.description or "", headers).response()
+    return HttpProblem(error.code or 500, kind, name, error.description or "", headers).response()
 
 
 def _checkout() -> Checkout:

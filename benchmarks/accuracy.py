@@ -39,7 +39,7 @@ from benchmarks.target import (
     which,
     workers_of,
 )
-from reports.artillery_json import from_json
+from reports.formats.artillery_json import from_json
 from reports.model import Report
 
 _USERS = 10

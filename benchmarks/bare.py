@@ -17,7 +17,7 @@ from gevent import get_hub, getcurrent, spawn_raw
 from gevent.event import Event
 
 from loadgen.clock import WallOffset, stamp_arrivals
-from loadgen.ports import LocalPorts
+from loadgen.http.ports import LocalPorts
 
 _REQUEST = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: keep-alive\r\n\r\n"
 

@@ -28,17 +28,17 @@ import psutil
 from distributed import Client, get_worker
 
 from benchmarks.target import PYTHON, conditions, free_port, nginx
-from loadgen.baggage import pack
 from loadgen.clock import WallOffset, now_ns
-from loadgen.cluster import Member
-from loadgen.distributed import RemoteCrew
+from loadgen.crew.baggage import pack
+from loadgen.crew.cluster import Member
+from loadgen.crew.crew import Job
+from loadgen.crew.distributed import RemoteCrew
+from loadgen.crew.framing import JOB, READY, RENEW, START, message, parted
+from loadgen.crew.relay import DATA, ENDED, STARTED
 from loadgen.engine import Listener
-from loadgen.framing import JOB, READY, RENEW, START, message, parted
-from loadgen.relay import DATA, ENDED, STARTED
 from loadgen.runner import read_script
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions
-from loadgen.workers import Job
 
 CREWS = (10, 100, 1000)
 RATE_PER_S = 200

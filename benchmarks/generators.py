@@ -95,7 +95,7 @@ def _script(phases: list[Any], flow: list[Any]) -> dict[str, Any]:
 _DRIVER = """
 import json, sys, time
 from pathlib import Path
-from loadgen.console import Console
+from loadgen.watch.console import Console
 from loadgen.runner import read_script, run_script
 from loadgen.script.parse import RunOptions
 script = read_script([sys.argv[1]], RunOptions(target=sys.argv[2], env={}, directory="."))

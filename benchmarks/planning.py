@@ -32,18 +32,19 @@ import numpy as np
 
 from benchmarks.awake import cores_awake
 from db.embedded import temporary_postgres
-from loadgen.console import Console
 from loadgen.lab import fairness
 from loadgen.lab.stack import Servers, query
 from loadgen.runner import run_script
 from loadgen.schedule import arrivals
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions, parse_script
-from loadgen.sizing.measured import POOL, Workload, workload
+from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
 from loadgen.sizing.simulate import SERVED, Arrangement, simulate
-from reports import markdown, names
+from loadgen.watch.console import Console
+from reports import names
+from reports.compare.period_bins import interpolated
+from reports.formats import markdown
 from reports.model import Report
-from reports.period_bins import interpolated
 
 MEASURED_SIZE, MEASURED_LOAD, MEASURED_S = 10, 0.5, 20.0
 SIZES = (2, 5, 10, 20, 40)
@@ -165,7 +166,7 @@ def measured(report: Report, cell: Cell) -> Figures:
     )
 
 
-def predicted(base: Workload, cell: Cell) -> Figures:
+def predicted(base: MeasuredWorkload, cell: Cell) -> Figures:
     """From the measured workload and the plan of arrivals."""
     arrived_s = planned(cell)
     arrangement = Arrangement(
@@ -208,7 +209,7 @@ def overload_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
     )
 
 
-def tables(base: Workload, cells: list[tuple[Cell, Figures, Figures]]) -> str:
+def tables(base: MeasuredWorkload, cells: list[tuple[Cell, Figures, Figures]]) -> str:
     """The Markdown."""
     hold, own_ms = base.holds, base.own_s * 1000
     premise = (

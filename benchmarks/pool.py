@@ -1,7 +1,7 @@
 """How fair and how fast is a connection pool under gevent? Measures FairPool and QueuePool in alternation.
 
     python benchmarks/pool.py [--url postgresql://...] [--rounds 5] [--seconds 2]
-    python benchmarks/pool.py fairness db.fair_pool:FairPool --clients 100 --size 10 --hold-ms 5 --seconds 2 [--url ...]
+    python benchmarks/pool.py fairness poolbench:FairPool --clients 100 --size 10 --hold-ms 5 --seconds 2 [--url ...]
 
 The first prints the acceptance table, the second one pool's figures in the three workloads:
 
@@ -47,8 +47,8 @@ from sqlalchemy.pool import Pool, QueuePool
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.awake import cores_awake
-from db import fair_pool
-from db.fair_pool import FairPool
+from poolbench import fair_pool
+from poolbench.fair_pool import FairPool
 
 WARM_UP_LOANS = 200
 PAUSE_LIMIT_S = 0.01

@@ -20,8 +20,8 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder would make it the room of its name
 
-from reports.artillery_json import to_json
-from reports.diff import compare
+from reports.compare.diff import compare
+from reports.formats.artillery_json import to_json
 from reports.merge import merge_periods
 from reports.model import PERIOD_MS, Extras, Period, Rate, Report, Summary
 from reports.sketch import Sketch

@@ -21,7 +21,7 @@ import psycopg2
 from benchmarks.awake import cores_awake
 from db.embedded import temporary_postgres
 from loadgen.lab import fairness
-from loadgen.lab.stack import Program, Servers, cpu_of_tree, service
+from loadgen.lab.stack import ServerProgram, Servers, cpu_of_tree, service
 
 HERE = Path(__file__).parent
 STOCK_CONF = """
@@ -85,14 +85,14 @@ def main() -> None:
         postgres = running.enter_context(temporary_postgres())
         (folder / "stock.py").write_text(STOCK_CONF)
 
-        def start(name: str, program: Program, **settings: str) -> Servers:
+        def start(name: str, program: ServerProgram, **settings: str) -> Servers:
             # As patient as the stock pool is: QueuePool keeps some waiting for longer than this service's 5 s.
             settings = {"DATABASE_URL": postgres.url, "DB_POOL_SIZE": "10", "DB_POOL_TIMEOUT": "30", **settings}
             return running.enter_context(Servers(program, 1, settings, folder / f"{name}.log"))
 
         ours = start("ours", service(), DB_POOL="fair")
         queue = start("queue", service(), DB_POOL="queue")
-        stock = start("stock", Program(folder / "stock.py", "stock_app:app", HERE))
+        stock = start("stock", ServerProgram(folder / "stock.py", "stock_app:app", HERE))
         sides = {
             "stock: gunicorn gevent, QueuePool, defaults": (stock, "/health"),
             "this service, DB_POOL=queue": (queue, "/health"),

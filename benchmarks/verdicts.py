@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path[0] = str(Path(__file__).parents[1])  # as in reports.py
 
-from reports.diff import Diff, compare_runs
+from reports.compare.diff import Diff, compare_runs
 from reports.model import PERIOD_MS, Period, Rate, Report, Summary
 from reports.sketch import Sketch
 

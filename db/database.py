@@ -18,7 +18,7 @@ from psycopg2.extensions import get_wait_callback
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
 
 from db.checkout import Checkout, asking, connecting
-from db.errors import DatabaseDown, DatabaseFailure, PoolTimeout, QueueFull, classify
+from db.errors import DatabaseDown, DatabaseFailure, PoolQueueFull, PoolTimeout, classify
 from db.green import GreenConnection
 from db.settings import DatabaseSettings, PoolSettings
 from db.strategies import STRATEGIES, unhonoured
@@ -234,7 +234,7 @@ class Database:
     def _connect_in_turn(self, turns: Semaphore) -> Connection:
         pool = self.settings.pool
         if turns.locked() and pool.max_waiting is not None and self._asking - self._connecting > pool.max_waiting:
-            raise QueueFull(f"{pool.max_waiting} wait already, no more may")
+            raise PoolQueueFull(f"{pool.max_waiting} wait already, no more may")
         if not turns.acquire(timeout=pool.timeout_s):
             raise PoolTimeout(f"no turn among the slow statements within {pool.timeout_s:g} s")
         try:

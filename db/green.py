@@ -35,7 +35,7 @@ def _wait(waiting: connection) -> None:
         gevent_wait_callback(waiting)
         return
     hub = gevent.get_hub()
-    watch = _WATCHES.get(hub) or _WATCHES.setdefault(hub, _Watch(hub))
+    watch = _WATCHES.get(hub) or _WATCHES.setdefault(hub, _WaitWatch(hub))
     watch.deadlines[waiting] = monotonic() + patience_s, gevent.getcurrent()
     if not watch.timer.active:
         watch.timer.start(watch.look)
@@ -45,7 +45,7 @@ def _wait(waiting: connection) -> None:
         del watch.deadlines[waiting]
 
 
-class _Watch:
+class _WaitWatch:
     """Over all who wait in one event loop, by one timer: a timer for each statement would cost a tenth of the statement."""
 
     def __init__(self, hub: Any) -> None:
@@ -62,4 +62,4 @@ class _Watch:
                 greenlet.throw(psycopg2.OperationalError(f"no word from the server within {waiting.patience_s:g} s"))
 
 
-_WATCHES: WeakKeyDictionary[Any, _Watch] = WeakKeyDictionary()
+_WATCHES: WeakKeyDictionary[Any, _WaitWatch] = WeakKeyDictionary()

@@ -8,8 +8,8 @@ import gevent
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
 
 from db.checkout import connecting
-from db.fair_pool import FairPool
 from db.settings import PoolSettings
+from poolbench.fair_pool import FairPool
 
 
 class PerRequestPool(NullPool):

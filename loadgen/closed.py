@@ -16,13 +16,13 @@ import numpy as np
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Progress
-from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import Exchange, Failure, TimeLimits
+from loadgen.http.route import Origin
+from loadgen.http.tls import TlsRoute, TlsSettings
 from loadgen.recorder import Recorder
-from loadgen.route import Origin
-from loadgen.script.model import TlsSettings
-from loadgen.tls import TlsRoute
 from reports import names
-from reports.apachebench import AbFailures, AbSamples
+from reports.formats.apachebench import AbFailures, AbSamples
 
 _REFUSED_MAX = 10
 _TIMEOUTS = ("ETIMEDOUT", "ERR_SOCKET_TIMEOUT")
@@ -69,7 +69,7 @@ class ClosedRun:
         self._request = workload.request_bytes(agent)
         self._recorder = recorder
         self._wall = wall
-        limits = Limits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
+        limits = TimeLimits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
         self._dialer = Dialer(limits, wall, TlsRoute(TlsSettings(verify=False)))  # ab takes any certificate, too
         self._times = array("q")  # rows of connect, waiting, total ns
         self._left = workload.requests

@@ -19,7 +19,7 @@ from greenlet import getcurrent, greenlet
 
 from loadgen.clock import Alarm, WallOffset, now_ns
 from loadgen.recorder import Recorder
-from loadgen.schedule import PhaseSpan, arrivals, spans
+from loadgen.schedule import PhaseSpan, Share, arrivals, spans
 from loadgen.script.model import Phase
 from reports import names
 from reports.model import Period
@@ -57,25 +57,11 @@ class Listener:
     tick: Callable[[Progress], None] = _nothing
 
 
-class Program(Protocol):
+class VuStarter(Protocol):
     """What a VU executes: a compiled script."""
 
     def start_vu(self, intended_ns: int) -> None:
         """Walk one scenario to its end in the calling greenlet; failures are recorded, not raised."""
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One generator's part of a plan that `of` generators carry out: every `of`-th arrival from number `index` on."""
-
-    index: int = 0
-    of: int = 1
-    beside: tuple[int, int] = (0, 1)
-    """Its number among the generators that share its machine's ports with it, and how many those are."""
-
-    def part(self, total: int) -> int:
-        """Of a number that is split fairly; all parts add up to it."""
-        return total // self.of + (self.index < total % self.of)
 
 
 class Engine:
@@ -83,12 +69,12 @@ class Engine:
 
     def __init__(
         self,
-        program: Program,
+        program: VuStarter,
         phases: tuple[Phase, ...],
         recorder: Recorder,
         wall: WallOffset,
         rng: Random,
-        share: Share = Share(),
+        share: Share = Share(),  # noqa: B008 - frozen
     ) -> None:
         self._program = program
         self._phases = phases

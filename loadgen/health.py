@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from loadgen.clock import KERNEL_STAMPS, now_ns
-from loadgen.ports import ports_here
+from loadgen.http.ports import ports_here
 from loadgen.recorder import Recorder
 from reports import names
 from reports.model import Period
@@ -54,7 +54,7 @@ def undisturbed() -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class Watch:
+class HealthWatch:
     """Of this process, from construction on. `sample` is to be called about once a second."""
 
     started_ns: int = field(default_factory=now_ns)

@@ -23,7 +23,7 @@ from reports.model import PERIOD_MS, Extras, Period, Rate, Report, Summary
 from reports.sketch import Sketch
 
 if TYPE_CHECKING:
-    from loadgen.exchange import Exchange, Filing
+    from loadgen.http.exchange import Exchange, Filing
 
 _PERIOD_NS = PERIOD_MS * 1_000_000
 _FLUSH_ROWS = 2048

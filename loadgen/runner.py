@@ -8,7 +8,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -16,44 +16,27 @@ from typing import Any
 
 from loadgen.clock import WallOffset
 from loadgen.closed import ClosedRun, Workload
-from loadgen.console import Console
-from loadgen.engine import Engine, Listener, Progress, Share
+from loadgen.crew.crew import Crew, Job, ParentPipe, Work, at_most
+from loadgen.crew.forked import ForkedCrew
+from loadgen.engine import Engine, Listener, Progress
 from loadgen.environment import environment, version
-from loadgen.health import Watch, health, undisturbed
+from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
+from loadgen.schedule import Share
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions, parse_script
-from loadgen.transports import Transports
-from loadgen.vu import Program
-from loadgen.workers import Crew, ForkedCrew, Job, Link, Work, at_most
-from reports.apachebench import AbReport, AbSamples
-from reports.model import Extras, Period, Report, aggregate
+from loadgen.vu.program import CompiledScript
+from loadgen.vu.transports import Transports
+from loadgen.watch.console import Console
+from loadgen.watch.observer import Observer, Underway
+from reports.formats.apachebench import AbReport, AbSamples
+from reports.model import Extras, Report, aggregate
 
 Live = Callable[[Progress], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Underway:
-    """A run in progress, of one process or several: may be asked at any time."""
-
-    totals: Callable[[], Period]
-    """Everything so far."""
-    latest: Callable[[], Period | None]
-    """The period that is being recorded now."""
-    progress: Callable[[], Progress]
-    stop: Callable[[], None]
-    """As an interrupt: once, and users finish; twice, and it is over."""
-
-
 Elsewhere = Callable[[Job, WallOffset, Callable[[str], None]], Crew[Any]]
 """Makes workers that are not forked from this process, of (the job, this process's wall clock, what takes their lines)."""
-
-Observer = Callable[[Underway], AbstractContextManager[Any]]
-"""Entered when the run begins, left when its last user has ended. Raises ObserverError on entering, or does not raise."""
-
-
-class ObserverError(Exception):
-    """A run cannot be observed as was asked; nothing was sent. The message is one line."""
 
 
 class Interrupted(Exception):
@@ -61,7 +44,7 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ScriptRun:
     """What a run gave."""
 
     report: Report
@@ -82,7 +65,7 @@ class Run:
 class SectionFailed(Exception):
     """The `before` or `after` section failed; the message names it and the error. `run` is None before the run."""
 
-    def __init__(self, section: str, error: str, run: Run | None = None) -> None:
+    def __init__(self, section: str, error: str, run: ScriptRun | None = None) -> None:
         super().__init__(f"the {section} section failed: {error}")
         self.run = run
 
@@ -104,17 +87,17 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def run_ab(workload: Workload, live: Live) -> Run:
+def run_ab(workload: Workload, live: Live) -> ScriptRun:
     """A closed run to its end, or to a signal."""
     wall = WallOffset()
     recorder = Recorder(wall)
     closed = ClosedRun(workload, recorder, wall, agent())
-    watch = Watch()
+    watch = HealthWatch()
     with stopping(closed.stop) as signals:
         samples = closed.run(live)
     ab = AbReport.of(samples).to_json()
     report = recorder.report(extras(watch, recorder, "closed", partial=bool(signals), ab=ab))
-    return Run(report, signals[0] if signals else None, samples, closed.refused, tuple(closed.served))
+    return ScriptRun(report, signals[0] if signals else None, samples, closed.refused, tuple(closed.served))
 
 
 def new_run_id(given: str | None = None) -> str:
@@ -142,12 +125,12 @@ def run_script(
     console: Console,
     live: Live,
     seed: int | None = None,
-    show: Callable[[Run], None] | None = None,
+    show: Callable[[ScriptRun], None] | None = None,
     *,
     workers: int = 1,
     observers: Sequence[Observer] = (),
     elsewhere: Elsewhere | None = None,
-) -> Run:
+) -> ScriptRun:
     """An open run to its end, or to a signal. `show` gets it before the `after` section is run. Raises SectionFailed.
 
     `workers`: processes that share the plan; fewer where a phase's `maxVusers` is less. `elsewhere`: makes the workers that
@@ -155,7 +138,7 @@ def run_script(
     """
     wall = WallOffset()
     with closing(Transports(script, wall, _tell)) as transports, undisturbed():
-        course = _Course(script, console, live, wall, transports, Random(seed), observers)
+        course = _ScriptRunCourse(script, console, live, wall, transports, Random(seed), observers)
         return course.run(at_most(workers, script.phases), elsewhere, show)
 
 
@@ -167,7 +150,7 @@ def generator(job: Job, wall: WallOffset, stamps: WallOffset) -> Iterator[tuple[
     """
     with closing(Transports(job.script, stamps, _tell)) as transports, undisturbed():
         silent = Console(lambda _: None, quiet=True)
-        course = _Course(job.script, silent, lambda _: None, wall, transports, Random(0), ())
+        course = _ScriptRunCourse(job.script, silent, lambda _: None, wall, transports, Random(0), ())
         course.plan_seed = job.plan_seed
         yield course.recorder, course.work
 
@@ -176,7 +159,7 @@ def _tell(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201 - the debugging output that was asked for
 
 
-class _Course:
+class _ScriptRunCourse:
     """One run of a script: its sections, and between them the plan, carried out here or by workers."""
 
     def __init__(
@@ -195,7 +178,7 @@ class _Course:
         self._trouble: Counter[str] = Counter()
         self.plan_seed = rng.getrandbits(64)  # of its own, so that workers draw the same plan whatever users draw
         self._write_line = console.line
-        self._program = Program(
+        self._program = CompiledScript(
             script,
             self.recorder,
             transports,
@@ -205,7 +188,7 @@ class _Course:
             warn=lambda message: self._trouble.update((message,)),
         )
 
-    def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[Run], None] | None) -> Run:
+    def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[ScriptRun], None] | None) -> ScriptRun:
         """The whole. Raises SectionFailed, CrewError."""
         error = self._program.run_before()
         if error is not None:
@@ -226,8 +209,8 @@ class _Course:
     def _write(self, text: str) -> None:
         self._write_line(text)
 
-    def _alone(self) -> Run:
-        watch, recorder, console = Watch(), self.recorder, self._console
+    def _alone(self) -> ScriptRun:
+        watch, recorder, console = HealthWatch(), self.recorder, self._console
         engine = self._engine(Share())
         with ExitStack() as observed, stopping(engine.stop) as signals:
             underway = Underway(lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop)
@@ -239,13 +222,13 @@ class _Course:
         report = recorder.report(
             extras(watch, recorder, "open", partial=engine.interrupted, warnings=said, script=self._script.source)
         )
-        return Run(report, signals[0] if signals else None, expectation_failed=self._program.expectation_failed)
+        return ScriptRun(report, signals[0] if signals else None, expectation_failed=self._program.expectation_failed)
 
     def _job(self) -> Job:
         script = replace(self._script, before=(), after=(), built_ins=self._program.known)
         return Job(script, self.plan_seed)
 
-    def _together(self, crew: Crew[Any]) -> Run:
+    def _together(self, crew: Crew[Any]) -> ScriptRun:
         console = self._console
         with ExitStack() as observed, stopping(crew.stop) as signals:
             underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop)
@@ -265,19 +248,19 @@ class _Course:
         warnings = (*crew.lost(), *_told(self._trouble), *doubts)
         partial = crew.interrupted or bool(crew.lost())
         beyond = Extras(version(), "open", partial, environment(self._script.source), figures, warnings)
-        return Run(
+        return ScriptRun(
             Report.of(periods, beyond),
             signals[0] if signals else None,
             expectation_failed=any(result["expectation_failed"] for result in results),
             lost=crew.lost(),
         )
 
-    def work(self, share: Share, link: Link, started_ns: int) -> dict[str, Any]:
+    def work(self, share: Share, link: ParentPipe, started_ns: int) -> dict[str, Any]:
         """In a worker: its share, to the end."""
         self._write_line = link.line
         self._program.take_share(share.index, share.of, f"{self.plan_seed}/{share.index}")
         self._transports.take_share(share)
-        watch, engine = Watch(), self._engine(share)
+        watch, engine = HealthWatch(), self._engine(share)
         with stopping(engine.stop):
             engine.run(Listener(tick=_both(watch.sample, link.tick)), started_ns)
         return {
@@ -309,7 +292,7 @@ def agent() -> str:
 
 
 def extras(
-    watch: Watch,
+    watch: HealthWatch,
     recorder: Recorder,
     model: str,
     *,

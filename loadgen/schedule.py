@@ -134,3 +134,17 @@ def _poisson_offsets(phase: Phase, rng: Random) -> Iterator[int]:
     while at_s < phase.duration_s:
         yield round(at_s * _S_IN_NS)
         at_s += rng.expovariate(phase.arrival_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One generator's part of a plan that `of` generators carry out: every `of`-th arrival from number `index` on."""
+
+    index: int = 0
+    of: int = 1
+    beside: tuple[int, int] = (0, 1)
+    """Its number among the generators that share its machine's ports with it, and how many those are."""
+
+    def part(self, total: int) -> int:
+        """Of a number that is split fairly; all parts add up to it."""
+        return total // self.of + (self.index < total % self.of)

@@ -1,9 +1,8 @@
-"""`python -m loadgen.shard PARENT INDEX OF INDEX-HERE OF-HERE`: a generator that carries out one share of a run and says what it
-measures.
+"""`python -m loadgen.shard PARENT INDEX OF INDEX-HERE OF-HERE`: a generator that carries out one share of a run.
 
-Orders come on stdin, what is measured goes to stdout, both framed as in `loadgen.framing`. It never outlives who started it: the
-kernel kills it with its parent, end-of-file on stdin ends it, and an alarm clock of the kernel's kills it unless it is wound up
-by a message every few seconds, which it is at the longest until its hard end.
+Orders come on stdin, what is measured goes to stdout, both framed as in `loadgen.crew.framing`. It never outlives who started
+it: the kernel kills it with its parent, end-of-file on stdin ends it, and an alarm clock of the kernel's kills it unless it
+is wound up by a message every few seconds, which it is at the longest until its hard end.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ import gevent.os
 import orjson
 from gevent.event import AsyncResult
 
-from loadgen.baggage import unpack
 from loadgen.clock import WallOffset, now_ns
-from loadgen.engine import Share
-from loadgen.framing import FAILED, INTERRUPT, JOB, READY, START
-from loadgen.processor import ProcessorError
+from loadgen.crew.baggage import unpack
+from loadgen.crew.crew import DEFECT, ParentPipe, end_with, messages
+from loadgen.crew.framing import FAILED, INTERRUPT, JOB, READY, START
 from loadgen.recorder import Recorder
 from loadgen.runner import generator
-from loadgen.workers import DEFECT, Link, end_with, messages
+from loadgen.schedule import Share
+from loadgen.script.processor import ProcessorError
 
 _PREPARE_S = 60
 _LEASE_S = 20
@@ -46,7 +45,7 @@ class _AgreedWall(WallOffset):
         self.here.measure()
 
 
-class _ShardLink(Link):
+class _ShardLink(ParentPipe):
     def ready(self) -> None:
         """The script is compiled: it could begin."""
         self._send(READY, b"")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from reports.diff import Diff
-    from reports.gates import Outcome
-    from reports.html_page import ReportJs
+    from reports.compare.diff import Diff
+    from reports.compare.gates import GateResult
     from reports.model import Report
+    from reports.page.page import ReportJs
 
 _REPORT_JS = click.option(
     "--report-js",
@@ -59,9 +59,9 @@ def diff(
     A RULE is like 'p99 > +10%' (a signed limit is one of the change), 'errors > 0.1%', 'http.response_time.p95 > 250',
     'p99 worse' (by the verdict), or 'worse' (of any figure).
     """
-    from reports.diff import compare_runs
+    from reports.compare.diff import compare_runs
+    from reports.compare.gates import Gate
     from reports.files import WriteError
-    from reports.gates import Gate
     from reports.model import ReportError
 
     before, after = [*([old] if old else []), *olds], [*([new] if new else []), *news]
@@ -115,7 +115,7 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, js: ReportJ
 
 
 def _load(spec: str) -> Report:
-    from reports.read import load
+    from reports.formats.read import load
 
     # A large document is a million objects, none of them garbage: looking for it takes longer than reading them.
     gc.disable()
@@ -130,7 +130,7 @@ def _write(text: str, output: str | None, *, shared_js: bool = False) -> None:
     from reports.files import write_text
 
     if shared_js:
-        from reports.html_page import SHARED_JS, plotly_js
+        from reports.page.page import SHARED_JS, plotly_js
 
         if output is None:
             raise click.UsageError("--report-js shared needs -o: the library is written beside the page")
@@ -153,12 +153,18 @@ def _style_of(output: str | None, known: tuple[str, ...]) -> str | None:
 
 
 def _diff_text(
-    found: Diff, outcomes: list[Outcome], reports: list[tuple[str, Report]], style: str, js: ReportJs, *, colour: bool
+    found: Diff,
+    outcomes: list[GateResult],
+    reports: list[tuple[str, Report]],
+    style: str,
+    js: ReportJs,
+    *,
+    colour: bool,
 ) -> str:
-    from reports import diff_text
+    from reports.compare import diff_text
 
     if style == "html":
-        from reports.html_page import to_html
+        from reports.page.page import to_html
 
         return to_html(reports, found, title="Comparison of load tests", js=js)
     if style == "json":
@@ -176,11 +182,11 @@ def _usual_style(shown: Report) -> str:
 
 
 def _report_text(shown: Report, label: str, style: str, periods: bool, js: ReportJs, *, colour: bool) -> str:
-    from reports import apachebench, artillery_json, artillery_text, csv_text, markdown
+    from reports.formats import apachebench, artillery_json, artillery_text, csv_text, markdown
     from reports.model import ReportError
 
     if style == "html":
-        from reports.html_page import to_html
+        from reports.page.page import to_html
 
         return to_html([(label, shown)], title=label, js=js)
     if style == "json":

@@ -41,11 +41,12 @@ def test_the_whole_lock_lists_every_requirement():
 
 
 def test_the_services_image_has_what_the_service_imports():
-    files = [ROOT / "app.py", *(ROOT / "db").rglob("*.py"), *(ROOT / "wsgi").rglob("*.py")]
+    rooms = ("poolbench", "db", "wsgi")
+    files = [ROOT / "app.py", *(file for room in rooms for file in (ROOT / room).rglob("*.py"))]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
-    modules = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"app", "db", "wsgi"}
+    modules = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"app", *rooms}
     distributions = packages_distributions()
     wanted = {normal(distributions[module][0]) for module in modules}
     assert wanted <= pins(DEPLOY / "service.lock").keys()

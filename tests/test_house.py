@@ -1,4 +1,4 @@
-"""The house: which room may import which, and that no circle hides inside one."""
+"""The house: which folder may import which, that no circle hides among modules or folders, and that no file is too long."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -7,14 +7,37 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("app", "wsgi", "db", "loadgen", "reports")
+ROOMS = ("app", "poolbench", "wsgi", "db", "loadgen", "reports")
+LONGEST_FILE = 650
+
+LADDER = {
+    "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen"),
+    "reports": ("names", "sketch", "model", "merge", "files", "formats", "compare", "blocks", "page", "cli"),
+    "loadgen": (
+        *("clock", "environment", "language", "http", "script"),
+        *("recorder", "schedule", "engine", "closed", "health"),
+        *("vu", "watch", "crew", "runner", "sizing", "lab", "commands", "cli", "__main__", "shard", "processor"),
+    ),
+}
+"""From the bottom up: each may import those before it, never those after."""
+
 MAY_IMPORT = {
-    "app": {"db"},
+    "poolbench": set(),
+    "db": {"poolbench"},
+    "app": {"db", "poolbench"},
     "wsgi": {"app", "db"},
-    "db": set(),
-    "loadgen": {"reports"},
-    "loadgen.lab": {"reports", "db"},
     "reports": set(),
+    "loadgen": {"reports"},
+    "loadgen.lab": {"reports", "db", "poolbench"},
+    "loadgen.sizing": {"reports", "db", "poolbench"},
+    "loadgen.commands": {"reports", "db", "poolbench"},
+}
+
+FILES_BESIDE_FOLDERS = {
+    "loadgen": "its doors, and what carries out one run",
+    "db": "Alembic wants its migrations in a folder",
+    "db/migrations": "Alembic wants env.py beside the versions",
+    "reports": "the document itself, which every folder here is about",
 }
 
 
@@ -24,6 +47,7 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+BENCHMARKS = {f"benchmarks.{f.stem}": f for f in (ROOT / "benchmarks").glob("*.py")}
 
 
 def imported(path: Path, *, at_start_only: bool = False) -> set[str]:
@@ -31,13 +55,16 @@ def imported(path: Path, *, at_start_only: bool = False) -> set[str]:
     tree = ast.parse(path.read_text())
     found = set()
     nodes = list(_executed_at_import(tree)) if at_start_only else list(ast.walk(tree))
+    package = path.parent.relative_to(ROOT).parts
     for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            module = f"{path.parent.name}.{node.module}" if node.level else node.module
-            found |= {f"{module}.{alias.name}" for alias in node.names} | {module}
-    return {name for name in found if name.split(".")[0] in ROOMS}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names = {f"{module}.{alias.name}" for alias in node.names}
+            found |= names if names & (MODULES.keys() | BENCHMARKS.keys()) else {module}
+    return {name for name in found if name.split(".")[0] in (*ROOMS, "benchmarks")}
 
 
 def _executed_at_import(tree: ast.AST):
@@ -59,29 +86,76 @@ def circle_in(graph: dict[str, set[str]]) -> list[str] | None:
 
 
 def room_of(module: str) -> str:
-    return "loadgen.lab" if module.startswith("loadgen.lab") else module.split(".", maxsplit=1)[0]
+    """The room with rules of its own that a module belongs to."""
+    folder = ".".join(module.split(".")[:2])
+    return folder if folder in MAY_IMPORT else module.split(".", maxsplit=1)[0]
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_a_room_imports_only_the_rooms_it_may(module):
-    room = room_of(module)
-    allowed = MAY_IMPORT[room] | {room.split(".")[0]}
-    assert {name.split(".")[0] for name in imported(MODULES[module])} <= allowed
+    own = module.split(".", maxsplit=1)[0]
+    assert {name.split(".")[0] for name in imported(MODULES[module])} <= MAY_IMPORT[room_of(module)] | {own}
 
 
-def test_only_the_command_line_reaches_into_the_lab():
-    users = {
-        m for m in MODULES if room_of(m) != "loadgen.lab" and any("loadgen.lab" in i for i in imported(MODULES[m]))
-    }
-    assert users <= {"loadgen.cli"}
+@pytest.mark.parametrize("folder", LADDER)
+def test_each_folder_imports_only_those_before_it(folder):
+    steps = {name: height for height, name in enumerate(LADDER[folder])}
+    depth = len(folder.split(".")) if folder else 0
+    climbs = []
+    for module, path in MODULES.items():
+        if folder and not module.startswith(f"{folder}."):
+            continue
+        mine = module.split(".")[depth]
+        assert mine in steps, f"{module} has no place in the order"
+        for name in imported(path):
+            parts = name.split(".")
+            if len(parts) <= depth or (folder and not name.startswith(f"{folder}.")) or parts[depth] not in steps:
+                continue
+            if steps[parts[depth]] > steps[mine]:
+                climbs.append(f"{module} imports {name}")
+    assert not climbs
+
+
+def test_no_folders_import_each_other_in_a_circle():
+    graph: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        mine = _folder(module)
+        others = {_folder(name) for name in imported(path)}
+        graph.setdefault(mine, set()).update(others - {mine} - {mine.split(".", maxsplit=1)[0]})
+    for top in ("loadgen", "reports"):  # files of the top folder stand between its folders: the order above holds them
+        graph.pop(top, None)
+    assert circle_in(graph) is None
+
+
+def _folder(module: str) -> str:
+    path = MODULES.get(module)
+    if path is None:
+        return module
+    return ".".join(path.parent.relative_to(ROOT).parts) or module
 
 
 def test_no_module_imports_itself_in_a_circle():
+    every = MODULES | BENCHMARKS
     graph = {
-        module: {name for name in imported(path, at_start_only=True) if name in MODULES and name != module}
-        for module, path in MODULES.items()
+        module: {name for name in imported(path, at_start_only=True) if name in every and name != module}
+        for module, path in every.items()
     }
     assert circle_in(graph) is None
+
+
+def test_no_file_is_longer_than_what_one_reads_in_one_go():
+    every = [*MODULES.values(), *BENCHMARKS.values(), *(ROOT / "tests").rglob("*.py")]
+    assert not {str(f.relative_to(ROOT)) for f in every if len(f.read_text().splitlines()) > LONGEST_FILE}
+
+
+def test_a_folder_with_folders_in_it_holds_no_files_without_a_reason():
+    mixed = set()
+    for room in ROOMS[1:]:
+        for folder in (ROOT / room, *(f for f in (ROOT / room).rglob("*") if f.is_dir())):
+            has_folders = any((f / "__init__.py").exists() for f in folder.iterdir() if f.is_dir())
+            if has_folders and any(f.name != "__init__.py" for f in folder.glob("*.py")):
+                mixed.add(str(folder.relative_to(ROOT)))
+    assert mixed <= FILES_BESIDE_FOLDERS.keys()
 
 
 def test_reports_work_without_gevent():

@@ -58,7 +58,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Head:
+class RequestHead:
     """A request's head, parsed. `fields` are by their names in WSGI's environ, repeated ones joined.
 
     Raises Refused for what is malformed, and for what could be framed or addressed in two ways. A field whose name holds a
@@ -228,7 +228,7 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         """Wait for the client for so long, from now on."""
         self.server.deadlines[self] = monotonic() + seconds
 
-    def _read_head(self, line: bytes) -> Head:
+    def _read_head(self, line: bytes) -> RequestHead:
         """Raises Refused."""
         self.allow(HEAD_S)
         head, read_line = line, self.rfile.readline
@@ -245,7 +245,7 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
             if len(head) > LARGEST_HEAD:
                 raise Refused(431, "the head is too long")
         self.server.deadlines.pop(self, None)
-        return Head(head)
+        return RequestHead(head)
 
     def _begin(self) -> None:
         """Make the request the one to be answered."""
@@ -303,9 +303,9 @@ class _Framing:
 class Input:
     """A request's body as the application reads it. Raises OSError where it is cut short or malformed."""
 
-    def __init__(self, handler: StrictHandler, head: Head) -> None:
+    def __init__(self, handler: StrictHandler, head: RequestHead) -> None:
         self._handler = handler
-        source = _Source(handler.rfile)
+        source = _RequestSource(handler.rfile)
         self._body = Body(ChunkedReader(_Framing(), source) if head.chunked else LengthReader(source, head.length))
         self._malformed = False
         self._waits_for_word = head.version == "1.1" and "HTTP_EXPECT" in head.fields
@@ -348,7 +348,7 @@ class Input:
         self._handler.hang_up()
 
 
-class _Source(Unreader):  # type: ignore[misc]
+class _RequestSource(Unreader):  # type: ignore[misc]
     """A connection's file for gunicorn's readers: never read beyond what they use, since the next request follows."""
 
     def __init__(self, rfile: Any) -> None:

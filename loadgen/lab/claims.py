@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 
-from loadgen.lab.evidence import Evidence, Outcome
+from loadgen.lab.evidence import Evidence, ExperimentResult
 
 REPRODUCED, PARTLY, NOT, UNMEASURED = "reproduced", "partly", "not reproduced", "not measured"
 
@@ -221,23 +221,23 @@ def _judge_limit(evidence: Evidence) -> Finding:
     return Finding(measured, PARTLY if use.limit_hits else NOT, why)
 
 
-def _rps(run: Outcome) -> float:
+def _rps(run: ExperimentResult) -> float:
     return (run.ab.requests_per_second or 0.0) if run.ab else run.responses / run.wall_s
 
 
-def _mean_ms(run: Outcome) -> float:
+def _mean_ms(run: ExperimentResult) -> float:
     times = run.report.aggregate.sketches.get("http.response_time")
     return times.mean if times else 0.0
 
 
-def _cpu(run: Outcome) -> str:
+def _cpu(run: ExperimentResult) -> str:
     servers = f"servers {run.servers_cpu_s / run.wall_s:.0%} of a core"
     if run.database_cpu_s is None:
         return servers
     return f"database {run.database_cpu_s / run.wall_s:.0%}, {servers}"
 
 
-def _saturation(run: Outcome) -> str | None:
+def _saturation(run: ExperimentResult) -> str | None:
     cores = run.report.extras.environment.get("cores", 1) if run.report.extras else 1
     generator = run.report.extras.generator.get("cpu_s", 0.0) if run.report.extras else 0.0
     used = (run.servers_cpu_s + (run.database_cpu_s or 0.0) + generator) / (run.wall_s * cores)

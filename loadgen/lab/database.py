@@ -17,7 +17,7 @@ from db.embedded import EmbeddedPostgres, temporary_postgres
 from db.settings import DatabaseSettings, database_url
 from loadgen.lab.evidence import MemoryUse
 from loadgen.lab.experiments import Experiment
-from loadgen.lab.memory_limit import Counts, MemoryLimit, NoMemoryLimit
+from loadgen.lab.memory_limit import MemoryCounts, MemoryLimit, NoMemoryLimit
 from loadgen.lab.stack import count_backends, memory_of_tree, query
 
 LINKS = 200
@@ -38,7 +38,7 @@ class LabDatabase:
         """For those who watch: may use the reserved connections."""
         self.postgres = postgres
         self._limit = limit
-        self._before = Counts(0, 0)
+        self._before = MemoryCounts(0, 0)
         self._has_clicks = False
 
     def seed(self, experiment: Experiment, clicks: int) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.lab.experiments import Experiment
-from reports.apachebench import AbReport, AbSamples
+from reports.formats.apachebench import AbReport, AbSamples
 from reports.model import Report
 from reports.sketch import Sketch
 
@@ -46,7 +46,7 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ExperimentResult:
     """One experiment, done."""
 
     experiment: Experiment
@@ -198,7 +198,7 @@ class Distance:
 class Evidence:
     """Everything measured. What was not is absent."""
 
-    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    outcomes: Mapping[str, ExperimentResult] = field(default_factory=dict)
     memory: Memory | None = None
     restart: Restart | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)

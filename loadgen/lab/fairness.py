@@ -11,12 +11,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from loadgen.closed import Workload
+from loadgen.http.route import Origin
 from loadgen.lab.evidence import Fairness
-from loadgen.lab.stack import Program, Servers
-from loadgen.route import Origin
-from loadgen.runner import Interrupted, Live, Run, run_ab
+from loadgen.lab.stack import ServerProgram, Servers
+from loadgen.runner import Interrupted, Live, ScriptRun, run_ab
 from reports import names
-from reports.apachebench import AbReport
+from reports.formats.apachebench import AbReport
 from reports.merge import merge
 
 ID = "C.fairness"
@@ -26,11 +26,11 @@ CONNECTIONS = 10
 _ROUND_S = 3.0
 
 
-def program() -> Program:
+def program() -> ServerProgram:
     """The service of `hold.py`, under the worker that serves this project's service: the less of the core is spent on
     reading HTTP, the more of what is measured is the pool's."""
     own_worker = ("--worker-class", "wsgi.worker.Worker")
-    return Program(Path(__file__).with_name("app_conf.py"), "loadgen.lab.hold:create_app()", options=own_worker)
+    return ServerProgram(Path(__file__).with_name("app_conf.py"), "loadgen.lab.hold:create_app()", options=own_worker)
 
 
 def with_pool(database_url: str, strategy: str, **parameters: object) -> str:
@@ -55,7 +55,7 @@ def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fa
             for strategy in STRATEGIES
         }  # fmt: skip
         for users in USERS:
-            runs: dict[str, list[Run]] = {strategy: [] for strategy in STRATEGIES}
+            runs: dict[str, list[ScriptRun]] = {strategy: [] for strategy in STRATEGIES}
             for _ in range(rounds):
                 for strategy in STRATEGIES:
                     runs[strategy].append(_one(servers[strategy], users, live))
@@ -63,7 +63,7 @@ def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fa
                 yield _cell(strategy, users, done)
 
 
-def _one(servers: Servers, users: int, live: Live) -> Run:
+def _one(servers: Servers, users: int, live: Live) -> ScriptRun:
     origin = Origin("http", "127.0.0.1", servers.port)
     done = run_ab(Workload(origin, "/", 10**9, users, _ROUND_S, keep_alive=True, timeout_s=60.0), live)
     if done.signal is not None:
@@ -71,7 +71,7 @@ def _one(servers: Servers, users: int, live: Live) -> Run:
     return done
 
 
-def _cell(strategy: str, users: int, runs: list[Run]) -> Fairness:
+def _cell(strategy: str, users: int, runs: list[ScriptRun]) -> Fairness:
     merged = merge([run.report for run in runs])
     total = merged.aggregate
     rates = [AbReport.of(run.samples).requests_per_second or 0.0 for run in runs if run.samples is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from loadgen.lab.evidence import Evidence, MemoryUse, Outcome
+from loadgen.lab.evidence import Evidence, ExperimentResult, MemoryUse
 from reports import names
 
 Row = Mapping[str, str | float | None]
@@ -25,7 +25,7 @@ def pgbouncer_rows(evidence: Evidence) -> list[Row]:
     return [_through(outcome, _direct(outcome, of_p)) for outcome in of_p]
 
 
-def _direct(outcome: Outcome, of_p: Sequence[Outcome]) -> Outcome | None:
+def _direct(outcome: ExperimentResult, of_p: Sequence[ExperimentResult]) -> ExperimentResult | None:
     """The same load without PgBouncer."""
     same = (outcome.experiment.users, outcome.experiment.script)
     return next(
@@ -33,7 +33,7 @@ def _direct(outcome: Outcome, of_p: Sequence[Outcome]) -> Outcome | None:
     )
 
 
-def _through(outcome: Outcome, direct: Outcome | None) -> Row:
+def _through(outcome: ExperimentResult, direct: ExperimentResult | None) -> Row:
     rate = direct.good_per_second if direct is not None else 0.0
     recorded = outcome.clicks_recorded
     return {
@@ -88,11 +88,11 @@ def pss_slope_mb(points: Sequence[tuple[float, float]]) -> float | None:
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / squares if squares else None
 
 
-def _limited(evidence: Evidence) -> list[tuple[Outcome, MemoryUse]]:
+def _limited(evidence: Evidence) -> list[tuple[ExperimentResult, MemoryUse]]:
     return [(o, o.memory_use) for o in evidence.outcomes.values() if o.memory_use is not None]
 
 
-def _times(outcome: Outcome) -> Row:
+def _times(outcome: ExperimentResult) -> Row:
     sketch = outcome.report.aggregate.sketches.get(names.INTENDED)
     return {
         heading: None if sketch is None else round(sketch.quantile(q), 2)
@@ -100,5 +100,5 @@ def _times(outcome: Outcome) -> Row:
     }
 
 
-def _core(cpu_s: float | None, outcome: Outcome) -> float | None:
+def _core(cpu_s: float | None, outcome: ExperimentResult) -> float | None:
     return None if cpu_s is None else round(100 * cpu_s / outcome.wall_s, 1)

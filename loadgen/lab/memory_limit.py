@@ -38,7 +38,7 @@ class Home:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class MemoryCounts:
     """What the kernel has counted for a group so far."""
 
     limit_hits: int
@@ -85,13 +85,13 @@ class MemoryLimit:
         finally:
             (self._home.own / "cgroup.procs").write_text(pid)
 
-    def counts(self) -> Counts:
+    def counts(self) -> MemoryCounts:
         """The kernel's counters."""
         if self._home.version == 1:
             hits = int((self._folder / "memory.failcnt").read_text())
-            return Counts(hits, _field((self._folder / "memory.oom_control").read_text(), "oom_kill"))
+            return MemoryCounts(hits, _field((self._folder / "memory.oom_control").read_text(), "oom_kill"))
         events = (self._folder / "memory.events").read_text()
-        return Counts(_field(events, "max"), _field(events, "oom_kill"))
+        return MemoryCounts(_field(events, "max"), _field(events, "oom_kill"))
 
     def peak_mb(self) -> float | None:
         """The most that was used at once since `forget_peak`, or ever where the kernel cannot forget; None before Linux 5.19

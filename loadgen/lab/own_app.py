@@ -12,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from db.embedded import temporary_postgres
-from loadgen.console import Console
 from loadgen.environment import environment
-from loadgen.lab import distance, distance_summary
+from loadgen.lab import distance
+from loadgen.lab import distance_findings as distance_summary
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.fairness import with_pool
-from loadgen.lab.stack import BackendWatch, Program, Servers
-from loadgen.runner import Live, Run, new_run_id, read_script, run_script
+from loadgen.lab.stack import BackendWatch, ServerProgram, Servers
+from loadgen.runner import Live, ScriptRun, new_run_id, read_script, run_script
 from loadgen.script.parse import RunOptions
-from reports import artillery_json, names
+from loadgen.watch.console import Console
+from reports import names
 from reports.files import write_text
-from reports.markdown import table
+from reports.formats import artillery_json
+from reports.formats.markdown import table
 from reports.model import Report
 
 STRATEGIES = ("null", "queue", "fair")
@@ -39,7 +41,7 @@ _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class OwnAppOptions:
     """Which application, and how. `settings` are DB_POOL_… variables; those a strategy does not know are left out for it."""
 
     application: str
@@ -56,7 +58,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class OwnAppResult:
     """One strategy's run."""
 
     strategy: str
@@ -68,10 +70,10 @@ class Result:
     """What a round trip to the database cost, where it was put at a distance."""
 
 
-def run(options: Options, say: Callable[[str], None], live: Live) -> list[Result]:
+def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> list[OwnAppResult]:
     """Each strategy's result, its reports written. Raises StackError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error."""
     options.out.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = []
+    results: list[OwnAppResult] = []
     with (
         _database(options) as (near_url, monitor_url),
         distance.at(near_url, options.round_trip_ms) as (url, crossing),
@@ -99,7 +101,7 @@ def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _database(options: Options) -> Iterator[tuple[str, str]]:
+def _database(options: OwnAppOptions) -> Iterator[tuple[str, str]]:
     if options.database_url is not None:
         yield options.database_url, options.database_url
         return
@@ -107,10 +109,10 @@ def _database(options: Options) -> Iterator[tuple[str, str]]:
         yield postgres.url, postgres.admin_url
 
 
-def _one(options: Options, strategy: str, url: str, monitor_url: str, logs: Path, live: Live) -> Result:
+def _one(options: OwnAppOptions, strategy: str, url: str, monitor_url: str, logs: Path, live: Live) -> OwnAppResult:
     pooled = with_pool(url, strategy, **parameters(strategy, options.settings))
     here = Path(__file__).parent
-    program = Program(here / "app_conf.py", options.application, options.folder, ready_path="/")
+    program = ServerProgram(here / "app_conf.py", options.application, options.folder, ready_path="/")
     parts: list[str] = []
     console = Console(parts.append)
     with Servers(program, options.servers, {"DATABASE_URL": pooled}, logs / f"{strategy}.log") as servers:
@@ -118,15 +120,15 @@ def _one(options: Options, strategy: str, url: str, monitor_url: str, logs: Path
         console.run_id(new_run_id())
         with BackendWatch(monitor_url) as watch:
             started = time.monotonic()
-            done: Run = run_script(script, console, live)
+            done: ScriptRun = run_script(script, console, live)
             wall_s = time.monotonic() - started
     console.summary(done.report)
     write_text(options.out / f"{strategy}.json", artillery_json.to_json(done.report) + "\n")
     write_text(options.out / f"{strategy}.txt", "".join(parts))
-    return Result(strategy, done.report, watch.peak, wall_s, done.signal is not None)
+    return OwnAppResult(strategy, done.report, watch.peak, wall_s, done.signal is not None)
 
 
-def figures(result: Result) -> dict[str, Any]:
+def figures(result: OwnAppResult) -> dict[str, Any]:
     """What is compared. Times in ms; pool and connect are what the application's answers tell (Server-Timing)."""
     total = result.report.aggregate
     requests = total.counters.get(names.REQUESTS, 0)
@@ -149,7 +151,7 @@ def figures(result: Result) -> dict[str, Any]:
     return out
 
 
-def to_document(options: Options, results: Sequence[Result]) -> dict[str, Any]:
+def to_document(options: OwnAppOptions, results: Sequence[OwnAppResult]) -> dict[str, Any]:
     """The comparison as plain values."""
     return {
         "application": options.application,
@@ -162,7 +164,7 @@ def to_document(options: Options, results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def to_markdown(options: Options, results: Sequence[Result]) -> str:
+def to_markdown(options: OwnAppOptions, results: Sequence[OwnAppResult]) -> str:
     """The comparison as a table, a column for each strategy."""
     columns = [figures(r) for r in results]
     rows = [(name, *("-" if c[name] is None else f"{c[name]:g}" for c in columns)) for name in (columns or [{}])[0]]

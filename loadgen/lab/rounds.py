@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from loadgen.lab.evidence import Failures, Outcome
+from loadgen.lab.evidence import ExperimentResult, Failures
 from loadgen.lab.experiments import Experiment
-from reports.apachebench import AbFailures, AbReport, AbSamples
+from reports.formats.apachebench import AbFailures, AbReport, AbSamples
 from reports.merge import merge
 
 _Number = TypeVar("_Number", int, float)
@@ -28,7 +28,7 @@ def in_turns(experiments: Iterable[Experiment]) -> Iterator[Experiment]:
         yield from list(block) * rounds
 
 
-def together(earlier: Outcome, later: Outcome) -> Outcome:
+def together(earlier: ExperimentResult, later: ExperimentResult) -> ExperimentResult:
     """Both rounds as one: times and counts of all requests, the seconds and CPU of both, the higher peak."""
     if not later.report.periods:
         return replace(earlier, partial=earlier.partial or later.partial)

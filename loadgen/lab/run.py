@@ -17,24 +17,26 @@ from db.binaries import EmbeddedPostgresError
 from db.settings import PoolSettings, SettingError
 from db.strategies import unhonoured
 from loadgen.closed import Workload
-from loadgen.console import Console
 from loadgen.environment import environment
-from loadgen.lab import distance, distance_summary, fairness, pgbouncer, summary
+from loadgen.http.route import Origin
+from loadgen.lab import distance, fairness, pgbouncer
+from loadgen.lab import distance_findings as distance_summary
+from loadgen.lab import findings as summary
 from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
-from loadgen.lab.evidence import Evidence, Outcome, Restart
+from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.rounds import in_turns, together
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
-from loadgen.route import Origin
-from loadgen.runner import Interrupted, Live, Run, new_run_id, read_script, run_ab, run_script
+from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
-from reports import apachebench, artillery_json, artillery_text
-from reports.apachebench import AbReport
+from loadgen.watch.console import Console
 from reports.files import check_writable, write_text
-from reports.html_distance import distance_charts
-from reports.html_lab import lab_page
-from reports.picture import picture
+from reports.formats import apachebench, artillery_json, artillery_text
+from reports.formats.apachebench import AbReport
+from reports.page.distance import distance_charts
+from reports.page.lab import lab_page
+from reports.page.picture import picture
 
 _EXHAUSTING = ("null", "per-request")
 
@@ -50,7 +52,7 @@ class LabError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class LabOptions:
     """What to run, and on what."""
 
     experiments: Sequence[Experiment]
@@ -73,7 +75,7 @@ class Options:
 class Lab:
     """One session. `run` gives the evidence, also of a session that was interrupted."""
 
-    def __init__(self, options: Options, say: Callable[[str], None], live: Live) -> None:
+    def __init__(self, options: LabOptions, say: Callable[[str], None], live: Live) -> None:
         self._options = options
         self._say = say
         self._live = live
@@ -226,7 +228,7 @@ class Lab:
         settings = {"DATABASE_URL": url, "DB_POOL": experiment.strategy, **experiment.settings}
         return Servers(service(), experiment.servers, settings, log)
 
-    def _one(self, experiment: Experiment) -> Outcome:
+    def _one(self, experiment: Experiment) -> ExperimentResult:
         with contextlib.ExitStack() as entered:
             database = entered.enter_context(self._database_of(experiment))
             postgres, bouncer = database.postgres, None
@@ -245,7 +247,7 @@ class Lab:
 
     def _under_load(
         self, experiment: Experiment, database: LabDatabase, bouncer: PgBouncer | None, servers: Servers
-    ) -> tuple[Outcome, str]:
+    ) -> tuple[ExperimentResult, str]:
         """What came of it, and the report as text."""
 
         def cpu_s() -> tuple[float, float | None, float | None]:
@@ -265,7 +267,7 @@ class Lab:
             run, text = self._load(experiment, servers)
             wall_s = time.monotonic() - started
         after = cpu_s()
-        outcome = Outcome(
+        outcome = ExperimentResult(
             experiment=experiment,
             report=run.report,
             ab=AbReport.of(run.samples) if run.samples is not None else None,
@@ -283,7 +285,7 @@ class Lab:
         )
         return outcome, text
 
-    def _load(self, experiment: Experiment, servers: Servers) -> tuple[Run, str]:
+    def _load(self, experiment: Experiment, servers: Servers) -> tuple[ScriptRun, str]:
         """The run, and its report as text: Artillery's console, or for an ab-like test Artillery's summary."""
         sizes = self._options.sizes
         parts: list[str] = []
@@ -318,7 +320,7 @@ class Lab:
 
     # What is written
 
-    def _write_report(self, outcome: Outcome, text: str) -> None:
+    def _write_report(self, outcome: ExperimentResult, text: str) -> None:
         out, name = self._options.out, outcome.experiment.id
         write_text(out / f"{name}.json", artillery_json.to_json(outcome.report) + "\n")
         write_text(out / f"{name}.txt", text)
@@ -349,7 +351,7 @@ def _or(numbers: Sequence[int]) -> str:
     return " or ".join(str(number) for number in numbers)
 
 
-def _notes(options: Options) -> tuple[str, ...]:
+def _notes(options: LabOptions) -> tuple[str, ...]:
     if not options.experiments:
         return ()
     sizes = options.sizes

@@ -39,7 +39,7 @@ class StackError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class ServerProgram:
     """What gunicorn serves: a configuration file, an application, the folder it is started in, a path that answers, and
     options of gunicorn's that the configuration file has not the last word on."""
 
@@ -50,18 +50,18 @@ class Program:
     options: tuple[str, ...] = ()
 
 
-def service() -> Program:
+def service() -> ServerProgram:
     """The service of this project."""
     spec = find_spec("wsgi")
     if spec is None or spec.origin is None:
         raise StackError("the service's package wsgi is not installed")
-    return Program(Path(spec.origin).with_name("gunicorn_conf.py"), "wsgi:create_app()")
+    return ServerProgram(Path(spec.origin).with_name("gunicorn_conf.py"), "wsgi:create_app()")
 
 
 class Servers:
     """A program under gunicorn: `count` workers, each a server with its own connections, on one port of loopback."""
 
-    def __init__(self, program: Program, count: int, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(self, program: ServerProgram, count: int, settings: Mapping[str, str], log: Path) -> None:
         self._program = program
         self._count = count
         self._log = log

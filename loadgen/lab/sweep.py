@@ -1,5 +1,5 @@
 """`loadgen sweep`, carried out: starts the servers with one pool size after the other, loads them, and lets
-`loadgen.sizing.sweep` decide what to measure next.
+`loadgen.sizing.search` decide what to measure next.
 
 A run is: servers started afresh with the size, `WARM_S` of the load to open their connections, which nobody counts, then the
 load itself. So every run begins alike, and sizes can take turns.
@@ -21,25 +21,25 @@ from random import Random
 from signal import SIGINT
 
 from db.embedded import temporary_postgres
-from loadgen.console import Console
 from loadgen.environment import environment
-from loadgen.lab import distance, distance_summary
+from loadgen.lab import distance
+from loadgen.lab import distance_findings as distance_summary
 from loadgen.lab.database import LabDatabase, given_database
 from loadgen.lab.experiments import Experiment
 from loadgen.lab.fairness import with_pool
 from loadgen.lab.own_app import parameters
-from loadgen.lab.stack import BackendWatch, Program, Servers, cpu_of_tree, measure_memory, query, service
-from loadgen.runner import Interrupted, Live, read_script, run_script
-from loadgen.runner import Run as LoadRun
+from loadgen.lab.stack import BackendWatch, ServerProgram, Servers, cpu_of_tree, measure_memory, query, service
+from loadgen.runner import Interrupted, Live, ScriptRun, read_script, run_script
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions
-from loadgen.sizing.sweep import Estimate, Goal, Limits, Run, estimates, next_sizes
+from loadgen.sizing.search import Goal, SizeEstimate, SizeLimits, SizeRun, estimates, next_sizes
 from loadgen.sizing.sweep_summary import Curve, Sweep, limits_text, to_document, to_markdown
+from loadgen.watch.console import Console
 from reports import names
 from reports.files import write_text
-from reports.html_sweep import sweep_charts, sweep_page
 from reports.model import Period
-from reports.picture import picture
+from reports.page.picture import picture
+from reports.page.sweep import sweep_charts, sweep_page
 
 WARM_S = 1
 """Of load before each run."""
@@ -57,7 +57,7 @@ class SweepError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class SweepOptions:
     """What is asked. Without an `application` it is the service of this project, without a `script` source A's."""
 
     sizes: Sequence[int]
@@ -83,7 +83,7 @@ class Options:
     """Of the order in which sizes take turns."""
 
 
-def run(options: Options, say: Callable[[str], None], live: Live, signals: list[int]) -> Sweep:
+def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> Sweep:
     """The sweep, its files written; `partial` when it was interrupted.
 
     `signals`: those that were seen, which mean an end even where the KeyboardInterrupt got lost; a run's are added.
@@ -111,11 +111,11 @@ def run(options: Options, say: Callable[[str], None], live: Live, signals: list[
 class _Sweeper:
     """One sweep under way."""
 
-    def __init__(self, options: Options, say: Callable[[str], None], live: Live, signals: list[int]) -> None:
+    def __init__(self, options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> None:
         self._options, self._say, self._live, self._signals = options, say, live, signals
         self._began_s = time.monotonic()
         self._rng = Random(options.seed)
-        self._limits = Limits(options.servers, options.max_connections or 100)
+        self._limits = SizeLimits(options.servers, options.max_connections or 100)
         self._sizes: Sequence[int] = options.sizes
         self._curves: list[Curve] = []
         self._notes: list[str] = []
@@ -176,7 +176,7 @@ class _Sweeper:
         shown = dict(query(database.monitor_url, "SELECT name, setting::int FROM pg_settings WHERE name IN"
                            " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"))  # fmt: skip
         most = shown.pop("max_connections")
-        self._limits = Limits(
+        self._limits = SizeLimits(
             options.servers, min(most, options.max_connections or most), sum(shown.values()), options.memory_mb
         )
         if database.postgres is None:
@@ -213,7 +213,7 @@ class _Sweeper:
             self._search_one(goal, time.monotonic() + left_s / (len(goals) - number))
 
     def _search_one(self, goal: Goal, ends_s: float) -> None:
-        runs: dict[int, list[Run]] = {}
+        runs: dict[int, list[SizeRun]] = {}
         while wanted := list(next_sizes(runs, self._sizes, goal)):
             self._rng.shuffle(wanted)
             for size in wanted:
@@ -224,7 +224,7 @@ class _Sweeper:
                 self._curves[-1] = Curve(goal, {size: tuple(some) for size, some in sorted(runs.items())})
                 self._tell(runs[size][-1], len(runs[size]), estimates(runs)[size], goal)
 
-    def _measure(self, size: int, rate: float) -> Run:
+    def _measure(self, size: int, rate: float) -> SizeRun:
         postgres = self._database.postgres
         with self._servers(size) as servers:
             self._load(servers, rate, WARM_S)
@@ -239,7 +239,7 @@ class _Sweeper:
         total = done.report.aggregate
         sent = total.counters.get(names.REQUESTS, 0)
         good = sum(n for name, n in total.counters.items() if name.startswith((f"{names.CODES}2", f"{names.CODES}3")))
-        return Run(
+        return SizeRun(
             size=size,
             good_per_s=good / _lasted_s(total, self._options.seconds),
             failed_share=1 - good / sent if sent else 0.0,
@@ -258,11 +258,13 @@ class _Sweeper:
         if options.application is None:
             settings = {"DATABASE_URL": self._url, "DB_POOL": options.strategy, **pool}
             return Servers(service(), options.servers, settings, log)
-        program = Program(Path(__file__).with_name("app_conf.py"), options.application, options.folder, ready_path="/")
+        program = ServerProgram(
+            Path(__file__).with_name("app_conf.py"), options.application, options.folder, ready_path="/"
+        )
         pooled = with_pool(self._url, options.strategy, **parameters(options.strategy, pool))
         return Servers(program, options.servers, {"DATABASE_URL": pooled}, log)
 
-    def _load(self, servers: Servers, rate: float, seconds: int) -> LoadRun:
+    def _load(self, servers: Servers, rate: float, seconds: int) -> ScriptRun:
         if self._signals:
             raise Interrupted
         script = self._script(servers.url, rate, seconds)
@@ -283,13 +285,13 @@ class _Sweeper:
 
     # What is said
 
-    def _note_warnings(self, done: LoadRun) -> None:
+    def _note_warnings(self, done: ScriptRun) -> None:
         """Those of one kind, whatever their figures, once."""
         for text in done.report.extras.warnings if done.report.extras else ():
             alike = next((known for known in self._warned if _without_figures(known) == _without_figures(text)), text)
             self._warned[alike] += 1
 
-    def _tell(self, run: Run, number: int, estimate: Estimate, goal: Goal) -> None:
+    def _tell(self, run: SizeRun, number: int, estimate: SizeEstimate, goal: Goal) -> None:
         p99 = "-" if run.p99_ms is None else f"{run.p99_ms:.3g} ms"
         wait = "" if run.wait_p99_ms is None else f", pool wait p99 {run.wait_p99_ms:.3g} ms"
         cpu = "" if run.database_cpu is None else f", database {run.database_cpu:.0%}"
@@ -309,7 +311,7 @@ def _lasted_s(total: Period, planned_s: float) -> float:
     return max(planned_s, (last_ms - first_ms) / 1000 if first_ms is not None and last_ms is not None else 0.0)
 
 
-def _p99(done: LoadRun, name: str) -> float | None:
+def _p99(done: ScriptRun, name: str) -> float | None:
     sketch = done.report.aggregate.sketches.get(name)
     return sketch.quantile(0.99) if sketch is not None and sketch.count else None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loadgen.http.tls import TlsSettings, client_context
+from loadgen.language.values import to_number, truthy
 from loadgen.script import model
-from loadgen.script.document import ABSENT, Part
+from loadgen.script.document import ABSENT, ScriptNode
 from loadgen.script.durations import duration_text, seconds
 from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, read_rows
-from loadgen.script.values import to_number, truthy
-from loadgen.tls import client_context
 
 _PHASE_KEYS = ("name", "duration", "arrivalRate", "arrivalCount", "rampTo", "pause", "maxVusers", "mode", "index", "id")
 _PAYLOAD_KEYS = (
@@ -28,7 +28,7 @@ _MOST = 2**53
 _EXPECT_OUTPUTS = ("pretty", "json", "prettyError", "silent")
 
 
-def phases(part: Part, *, mode: Any, poisson: bool) -> tuple[model.Phase, ...]:
+def phases(part: ScriptNode, *, mode: Any, poisson: bool) -> tuple[model.Phase, ...]:
     """`config.phases`; `mode` is the configuration's, `poisson` makes every rate phase one."""
     if not part.expect(list, "a list"):
         return ()
@@ -36,7 +36,7 @@ def phases(part: Part, *, mode: Any, poisson: bool) -> tuple[model.Phase, ...]:
     return tuple(phase for phase in found if phase is not None)
 
 
-def _phase(index: int, part: Part, mode: Any, *, poisson: bool) -> model.Phase | None:
+def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.Phase | None:
     if not part.expect(dict, "an object"):
         return None
     part.warn_unknown(_PHASE_KEYS)
@@ -68,7 +68,7 @@ def _phase(index: int, part: Part, mode: Any, *, poisson: bool) -> model.Phase |
     )
 
 
-def _amount(part: Part) -> float | None:
+def _amount(part: ScriptNode) -> float | None:
     """A number of a phase, perhaps given as a text. None: absent, or refused."""
     if part.value is ABSENT or part.value is None:
         return None
@@ -79,7 +79,7 @@ def _amount(part: Part) -> float | None:
     return amount
 
 
-def payloads(part: Part, override: str | None, read_file: Callable[[str], bytes]) -> tuple[model.Payload, ...]:
+def payloads(part: ScriptNode, override: str | None, read_file: Callable[[str], bytes]) -> tuple[model.Payload, ...]:
     """`config.payload`: one object or several. `override`: the path given by -p for a single one."""
     if part.value is ABSENT or part.value is None:
         return ()
@@ -93,7 +93,7 @@ def payloads(part: Part, override: str | None, read_file: Callable[[str], bytes]
     return tuple(payload for payload in found if payload is not None)
 
 
-def _payload(part: Part, override: str | None, read_file: Callable[[str], bytes]) -> model.Payload | None:
+def _payload(part: ScriptNode, override: str | None, read_file: Callable[[str], bytes]) -> model.Payload | None:
     if not part.expect(dict, "an object"):
         return None
     part.warn_unknown(_PAYLOAD_KEYS)
@@ -122,7 +122,7 @@ def _payload(part: Part, override: str | None, read_file: Callable[[str], bytes]
     return None if everything and not name else model.Payload(rows, fields, order, name)
 
 
-def _csv_settings(part: Part) -> dict[str, Any]:
+def _csv_settings(part: ScriptNode) -> dict[str, Any]:
     options = part.get("options") or {}
     for key in set(options) - _CSV_OPTIONS:
         part["options"][key].warn(f"the CSV option `{key}` is not supported")
@@ -137,16 +137,16 @@ def _csv_settings(part: Part) -> dict[str, Any]:
     }
 
 
-def tls(part: Part, *, insecure: bool, read_file: Callable[[str], bytes]) -> model.TlsSettings:
+def tls(part: ScriptNode, *, insecure: bool, read_file: Callable[[str], bytes]) -> TlsSettings:
     """`config.tls` and -k. Certificates and keys are PEM texts, or names of files that hold them."""
     if part.value is not ABSENT and not part.expect(dict, "an object", strict=False):
-        part = Part(ABSENT, part.path, part.notes)
+        part = ScriptNode(ABSENT, part.path, part.notes)
     part.warn_unknown(_TLS_KEYS)
     if "pfx" in part:
         part["pfx"].refuse("not supported; convert it to PEM files and name them as `cert` and `key`")
     texts = {name: _pem(part, names, read_file) for name, names in _TLS_TEXTS.items()}
     passphrase, server_name = part.get("passphrase"), part.get("servername")
-    settings = model.TlsSettings(
+    settings = TlsSettings(
         verify=not insecure and part.get("rejectUnauthorized", True) is not False,
         passphrase=None if passphrase is None else str(passphrase),
         server_name=str(server_name) if server_name else None,
@@ -160,7 +160,7 @@ def tls(part: Part, *, insecure: bool, read_file: Callable[[str], bytes]) -> mod
     return settings
 
 
-def _pem(part: Part, names: tuple[str, ...], read_file: Callable[[str], bytes]) -> bytes | None:
+def _pem(part: ScriptNode, names: tuple[str, ...], read_file: Callable[[str], bytes]) -> bytes | None:
     given = next((part[name] for name in names if part.get(name)), None)
     if given is None or not given.expect(str, "a text"):
         return None
@@ -173,7 +173,7 @@ def _pem(part: Part, names: tuple[str, ...], read_file: Callable[[str], bytes]) 
         return None
 
 
-def http(config: Part, *, tls: model.TlsSettings, extended_metrics: bool) -> model.HttpSettings:
+def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> model.HttpSettings:
     """`config.http`, `config.defaults` and `config.timeout`."""
     part = config["http"]
     part.warn_unknown(_HTTP_KEYS)
@@ -201,7 +201,7 @@ def http(config: Part, *, tls: model.TlsSettings, extended_metrics: bool) -> mod
     )
 
 
-def _default(config: Part, key: str) -> Mapping[str, Any] | None:
+def _default(config: ScriptNode, key: str) -> Mapping[str, Any] | None:
     """`config.http.defaults.<key>`, else `config.defaults.<key>`: the first that is there."""
     for holder in (config["http"]["defaults"], config["defaults"]):
         if holder.get(key) is not None and holder[key].expect(dict, "an object", strict=False):
@@ -210,7 +210,7 @@ def _default(config: Part, key: str) -> Mapping[str, Any] | None:
     return None
 
 
-def _tracing(part: Part) -> model.Tracing | None:
+def _tracing(part: ScriptNode) -> model.Tracing | None:
     if part.value is True:
         return model.Tracing()
     if not isinstance(part.value, dict) or part.get("enabled") is False:
@@ -219,14 +219,14 @@ def _tracing(part: Part) -> model.Tracing | None:
     return model.Tracing(part.get("sampled", True) is not False, prefix or "a9")
 
 
-def warn_of_unknown_plugins(plugins: Part) -> None:
+def warn_of_unknown_plugins(plugins: ScriptNode) -> None:
     """Plugins that are not here do nothing."""
     for name, part in plugins.items():
         if name not in _PLUGINS:
             part.warn(f"WARNING: plugin {name} is not available; the run goes on without it")
 
 
-def expect_plugin(plugins: Part) -> model.ExpectPlugin | None:
+def expect_plugin(plugins: ScriptNode) -> model.ExpectPlugin | None:
     """Options of the expect plugin, None when it is not listed."""
     if "expect" not in plugins:
         return None
@@ -243,7 +243,7 @@ def expect_plugin(plugins: Part) -> model.ExpectPlugin | None:
     )
 
 
-def endpoint_metrics(plugins: Part) -> model.EndpointMetrics:
+def endpoint_metrics(plugins: ScriptNode) -> model.EndpointMetrics:
     """Options of metrics-by-endpoint; when it is listed, only what is given there holds."""
     part = plugins["metrics-by-endpoint"]
     if not truthy(part.value):
@@ -257,7 +257,7 @@ def endpoint_metrics(plugins: Part) -> model.EndpointMetrics:
     )
 
 
-def hidden_metrics(plugins: Part) -> tuple[str, ...]:
+def hidden_metrics(plugins: ScriptNode) -> tuple[str, ...]:
     """What the console leaves out: plugins told to suppress their output, metrics-by-endpoint unless it is listed."""
     names = [name for name, part in plugins.items() if part.get("suppressOutput") is True]
     if not truthy(plugins.get("metrics-by-endpoint")):
@@ -265,7 +265,7 @@ def hidden_metrics(plugins: Part) -> tuple[str, ...]:
     return tuple(f"plugins.{name}" for name in names)
 
 
-def apdex_threshold_ms(config: Part) -> float | None:
+def apdex_threshold_ms(config: ScriptNode) -> float | None:
     """T of the apdex plugin; None when it is not listed."""
     if "apdex" not in config["plugins"]:
         return None
@@ -275,7 +275,7 @@ def apdex_threshold_ms(config: Part) -> float | None:
     return 500.0
 
 
-def ensure_checks(config: Part, *, disabled: bool) -> tuple[model.Check, ...] | None:
+def ensure_checks(config: ScriptNode, *, disabled: bool) -> tuple[model.Check, ...] | None:
     """The checks of the ensure plugin; None when it is not listed, or switched off."""
     if "ensure" not in config["plugins"]:
         if truthy(config.get("ensure")):
@@ -285,7 +285,7 @@ def ensure_checks(config: Part, *, disabled: bool) -> tuple[model.Check, ...] | 
     return None if disabled else checks_of(part)
 
 
-def fake_data(config: Part) -> Mapping[str, Any] | None:
+def fake_data(config: ScriptNode) -> Mapping[str, Any] | None:
     """Options of the fake-data plugin by function; None when it is not listed."""
     if "fake-data" not in config["plugins"]:
         return None

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from loadgen.script.model import Place, Problem
-from loadgen.script.yaml_reader import Source, child_path
+from loadgen.script.model import Place, ScriptProblem
+from loadgen.script.yaml_reader import YamlDocument, child_path
 
 
 class _Absent:
@@ -46,8 +46,8 @@ class Notes:
     """Problems and warnings met while a script is read, and where each part of it stands."""
 
     def __init__(self, places: Mapping[str, Place]) -> None:
-        self.problems: list[Problem] = []
-        self.warnings: list[Problem] = []
+        self.problems: list[ScriptProblem] = []
+        self.warnings: list[ScriptProblem] = []
         self._places = places
         self._hints_left = _HINTS_MAX
 
@@ -65,7 +65,7 @@ class Notes:
         return Place(found.file, found.line, found.column, path)
 
 
-class Part:
+class ScriptNode:
     """A value of the document and its path: reads keys, and notes what is wrong with them."""
 
     __slots__ = ("notes", "path", "value")
@@ -83,35 +83,35 @@ class Part:
     def __contains__(self, key: str) -> bool:
         return isinstance(self.value, Mapping) and key in self.value
 
-    def __getitem__(self, key: str) -> Part:
+    def __getitem__(self, key: str) -> ScriptNode:
         """The part under `key`; its value is ABSENT where there is none."""
         value = self.value.get(key, ABSENT) if isinstance(self.value, Mapping) else ABSENT
-        return Part(value, child_path(self.path, key), self.notes)
+        return ScriptNode(value, child_path(self.path, key), self.notes)
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value under `key`."""
         value = self[key].value
         return default if value is ABSENT else value
 
-    def items(self) -> Iterator[tuple[str, Part]]:
+    def items(self) -> Iterator[tuple[str, ScriptNode]]:
         """The keys of an object with their parts; none for anything else."""
         if isinstance(self.value, Mapping):
             for key in self.value:
                 yield key, self[key]
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[ScriptNode]:
         """The elements of a list; none for anything else."""
         if isinstance(self.value, list):
             for i, value in enumerate(self.value):
-                yield Part(value, child_path(self.path, i), self.notes)
+                yield ScriptNode(value, child_path(self.path, i), self.notes)
 
     def refuse(self, message: str, nearest: str | None = None) -> None:
         """This part stops the run."""
-        self.notes.problems.append(Problem(self.place, message, nearest))
+        self.notes.problems.append(ScriptProblem(self.place, message, nearest))
 
     def warn(self, message: str, nearest: str | None = None) -> None:
         """This part does not do what it seems to."""
-        self.notes.warnings.append(Problem(self.place, message, nearest))
+        self.notes.warnings.append(ScriptProblem(self.place, message, nearest))
 
     def warn_unknown(self, known: Iterable[str], *, only_similar: bool = False) -> None:
         """Warn of keys that have no effect; `only_similar`: of those alone that look like a slip of the pen."""
@@ -149,7 +149,7 @@ def nearest(key: str, known: Iterable[str]) -> str | None:
     return names[found[0]] if found else None
 
 
-def document(sources: Iterable[Source]) -> tuple[Any, dict[str, Place]]:
+def document(sources: Iterable[YamlDocument]) -> tuple[Any, dict[str, Place]]:
     """The merged value of all sources, later ones winning, and the places of its parts."""
     value: Any = {}
     places: dict[str, Place] = {}

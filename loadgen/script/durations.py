@@ -6,7 +6,7 @@ import re
 from math import isfinite
 from typing import Any
 
-from loadgen.script.values import UNDEFINED, number_text, text, to_number
+from loadgen.language.values import UNDEFINED, number_text, text, to_number
 
 _UNITS_S = {
     0.001: "ms msec msecs millisecond milliseconds",

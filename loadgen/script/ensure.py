@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen.script.document import Part
-from loadgen.script.expressions import ExpressionError, compile_expression
+from loadgen.language.expressions import ExpressionError, compile_expression
+from loadgen.language.values import UNDEFINED, number_text, to_number, whole
+from loadgen.script.document import ScriptNode
 from loadgen.script.model import Check
-from loadgen.script.values import UNDEFINED, number_text, to_number, whole
 from reports.model import SUMMARY_KEYS, Period
 
 _LEGACY = ("min", "max", "median", "p95", "p99")
@@ -24,14 +24,14 @@ _RANKS = ((0.94, "excellent"), (0.85, "good"), (0.7, "fair"), (0.49, "poor"))
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class EnsureResult:
     """What the checks came to: the lines to print after `Checks:`, and whether a strict one failed."""
 
     lines: tuple[str, ...]
     failed: bool
 
 
-def checks_of(part: Part) -> tuple[Check, ...]:
+def checks_of(part: ScriptNode) -> tuple[Check, ...]:
     """The checks that an `ensure` section defines, in the order of their evaluation."""
     checks: list[Check] = []
     for item in part["thresholds"].parts():
@@ -63,13 +63,13 @@ def _whole(limit: Any) -> str:
     return number_text(whole(float(match.group()))) if match else "NaN"
 
 
-def evaluate(checks: tuple[Check, ...], aggregate: Period) -> Verdict:
+def evaluate(checks: tuple[Check, ...], aggregate: Period) -> EnsureResult:
     """The lines of all checks, passed ones first and each group in reverse order of definition."""
     metrics = metrics_of(aggregate)
     judged = [(check, holds(check.expression, metrics)) for check in reversed(checks)]
     lines = [f"ok: {check.text}" for check, ok in judged if ok]
     lines += [f"fail: {check.text}{'' if check.strict else ' (optional)'}" for check, ok in judged if not ok]
-    return Verdict(tuple(lines), any(check.strict and not ok for check, ok in judged))
+    return EnsureResult(tuple(lines), any(check.strict and not ok for check, ok in judged))
 
 
 def metrics_of(aggregate: Period) -> dict[str, float]:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from loadgen.processor import Processor, unfit
+from loadgen.http.message import FormPart
+from loadgen.language.expressions import ExpressionError, compile_expression
+from loadgen.language.values import to_number, truthy
 from loadgen.script import model
-from loadgen.script.document import ABSENT, Part, nearest
+from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import think_seconds
-from loadgen.script.expressions import ExpressionError, compile_expression
-from loadgen.script.values import to_number, truthy
+from loadgen.script.processor import Processor, unfit
 
 METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 _ACTIONS = (*METHODS, "think", "log", "loop", "parallel", "function")
@@ -53,14 +54,14 @@ class FlowReader:
         self._expect_listed = expect_listed
         self._told_of_expect = False
 
-    def flow(self, holder: Part) -> tuple[model.Step, ...]:
+    def flow(self, holder: ScriptNode) -> tuple[model.Step, ...]:
         """The steps of a scenario: its `flow`, between its beforeScenario and afterScenario functions."""
         self._around = self.called(holder, "beforeRequest"), self.called(holder, "afterResponse")
         first, last = (self.called(holder, name) for name in ("beforeScenario", "afterScenario"))
         steps = self._flow(holder["flow"])
         return (*map(model.Call, first), *steps, *map(model.Call, last))
 
-    def _flow(self, items: Part) -> list[model.Step]:
+    def _flow(self, items: ScriptNode) -> list[model.Step]:
         steps: list[model.Step] = []
         for item in items.parts():
             if not isinstance(item.value, Mapping):
@@ -71,14 +72,14 @@ class FlowReader:
                 steps += self._step(item, strict=True)
         return steps
 
-    def unsupported(self, part: Part, what: str, instead: str) -> None:
+    def unsupported(self, part: ScriptNode, what: str, instead: str) -> None:
         """Note something that this program cannot do."""
         if self._skip:
             part.warn(f"{what}: skipped")
         else:
             part.refuse(f"{what}: not supported. {instead}")
 
-    def called(self, holder: Part, role: str) -> tuple[str, ...]:
+    def called(self, holder: ScriptNode, role: str) -> tuple[str, ...]:
         """The processor's functions that a key names: one or a list. Those that are not there are refused."""
         part = holder[role]
         if part.value in (ABSENT, None, []):
@@ -93,7 +94,7 @@ class FlowReader:
             return ()
         return tuple(name for name in wanted if self._has(part, name, role))
 
-    def _has(self, part: Part, name: str, role: str) -> bool:
+    def _has(self, part: ScriptNode, name: str, role: str) -> bool:
         if self._processor is None or not self._processor.path:  # it could not be loaded: told already
             return False
         functions = self._processor.functions
@@ -105,11 +106,11 @@ class FlowReader:
             part.refuse(f"`{name}` {why}")
         return why is None
 
-    def _refuse_keys(self, item: Part) -> None:
+    def _refuse_keys(self, item: ScriptNode) -> None:
         keys = ", ".join(f"`{k}`" for k in item.value) or "none"
         item.refuse(f"must have exactly one key, has {keys}")
 
-    def _nested(self, items: Part) -> tuple[model.Step, ...]:
+    def _nested(self, items: ScriptNode) -> tuple[model.Step, ...]:
         steps: list[model.Step] = []
         for item in items.parts():
             if isinstance(item.value, Mapping) and item.value:
@@ -119,7 +120,7 @@ class FlowReader:
                 steps.append(model.Broken(_NO_URL))
         return tuple(steps)
 
-    def _step(self, item: Part, *, strict: bool) -> list[model.Step]:
+    def _step(self, item: ScriptNode, *, strict: bool) -> list[model.Step]:
         """The step that an item is; none where it is refused or skipped."""
         if truthy(item.get("loop")):
             return self._loop(item)
@@ -138,7 +139,7 @@ class FlowReader:
             return self._unknown(item[key], key)
         return self._request(item[key], key, strict=strict)
 
-    def _unknown(self, part: Part, key: str) -> list[model.Step]:
+    def _unknown(self, part: ScriptNode, key: str) -> list[model.Step]:
         like = nearest(key, _ACTIONS)
         if "url" in part or "uri" in part:
             part.refuse(f"`{key}` is not an HTTP method that can be sent", like)
@@ -146,7 +147,7 @@ class FlowReader:
         part.warn(f"`{key}` is not an action: the virtual user fails here", like)
         return [model.Broken(_NO_URL)]
 
-    def _think(self, item: Part, *, strict: bool) -> list[model.Step]:
+    def _think(self, item: ScriptNode, *, strict: bool) -> list[model.Step]:
         think = item["think"]
         if think.expect((int, float, str), "a number or a text", strict=strict):
             value = think.value
@@ -156,7 +157,7 @@ class FlowReader:
                 think.warn("is not a think time: the virtual user fails here")
         return [model.Think(think.value, item.get("jitter"))]
 
-    def _loop(self, item: Part) -> list[model.Step]:
+    def _loop(self, item: ScriptNode) -> list[model.Step]:
         steps_part, count, over = item["loop"], item["count"], item["over"]
         item.warn_unknown(("loop", "count", "over", "loopValue", "loopElement", "whileTrue"))
         if not steps_part.expect(list, "a list of steps"):
@@ -177,7 +178,7 @@ class FlowReader:
             )
         ]
 
-    def _counts(self, item: Part, count: Part) -> bool:
+    def _counts(self, item: ScriptNode, count: ScriptNode) -> bool:
         """Whether a loop without `over` is told when to end (or, with -1, not to)."""
         value = count.value
         if value is ABSENT:
@@ -191,7 +192,7 @@ class FlowReader:
             count.warn("is not a number of rounds: there will be none")
         return True
 
-    def _request(self, part: Part, method: str, *, strict: bool) -> list[model.Step]:
+    def _request(self, part: ScriptNode, method: str, *, strict: bool) -> list[model.Step]:
         strict = strict and method in _CHECKED
         if not part.expect(dict, "an object with a `url`", strict=strict):
             return [] if strict else [model.Broken(_NO_URL)]
@@ -205,7 +206,7 @@ class FlowReader:
         self._check_request(part, strict=strict)
         before, after = self._around
         return [
-            model.Request(
+            model.RequestStep(
                 method=method.upper(),
                 url=part.get("url") or part.get("uri"),
                 place=part.place,
@@ -228,7 +229,7 @@ class FlowReader:
             )
         ]
 
-    def _condition(self, part: Part) -> str | None:
+    def _condition(self, part: ScriptNode) -> str | None:
         if part.value is ABSENT:
             return None
         if self._processor is not None and part.value in self._processor.functions:
@@ -241,7 +242,7 @@ class FlowReader:
             return None
         return str(part.value)
 
-    def _check_request(self, part: Part, *, strict: bool) -> None:
+    def _check_request(self, part: ScriptNode, *, strict: bool) -> None:
         part.warn_unknown(_REQUEST_KEYS)
         for key in ("headers", "cookie", "qs"):
             part[key].expect(dict, "an object", strict=strict)
@@ -252,7 +253,7 @@ class FlowReader:
             for key in ("user", "pass"):
                 part["auth"][key].expect(str, "a text", strict=strict)
 
-    def _bodies(self, part: Part) -> tuple[model.Body, ...]:
+    def _bodies(self, part: ScriptNode) -> tuple[model.Body, ...]:
         """`json` displaces `body`, and `formData` does; whatever else is given together excludes each other."""
         bodies: list[model.Body] = []
         if part["json"].value is not ABSENT:
@@ -268,33 +269,31 @@ class FlowReader:
             part.warn("json, form and formData or body exclude each other: the virtual user fails here")
         return tuple(bodies)
 
-    def _multipart(self, part: Part) -> model.MultipartBody:
+    def _multipart(self, part: ScriptNode) -> model.MultipartBody:
         part.expect(dict, "an object", strict=False)
         parts = []
         for name, field in part.items():
             value = field.value
             if not isinstance(value, dict):
-                parts.append(model.Part(name, value))
+                parts.append(FormPart(name, value))
             elif value.get("fromFile"):
                 parts += self._file_part(name, field)
             else:
-                parts.append(model.Part(name, value.get("value", value), value.get("contentType")))
+                parts.append(FormPart(name, value.get("value", value), value.get("contentType")))
         return model.MultipartBody(tuple(parts))
 
-    def _file_part(self, name: str, field: Part) -> list[model.Part]:
+    def _file_part(self, name: str, field: ScriptNode) -> list[FormPart]:
         path = field.get("fromFile")
         if isinstance(path, str) and "{{" in path:
-            return [
-                model.Part(name, None, field.get("contentType"), path, read=lru_cache(_FILES_KEPT)(self._read_file))
-            ]
+            return [FormPart(name, None, field.get("contentType"), path, read=lru_cache(_FILES_KEPT)(self._read_file))]
         guessed = media_type(str(path))
         content = self._content(field["fromFile"])
         if content is None:
             return []
         file_name = posixpath.basename(str(path).replace("\\", "/"))
-        return [model.Part(name, None, field.get("contentType") or guessed, file_name, content)]
+        return [FormPart(name, None, field.get("contentType") or guessed, file_name, content)]
 
-    def _content(self, part: Part) -> bytes | None:
+    def _content(self, part: ScriptNode) -> bytes | None:
         if not isinstance(part.value, str):
             part.refuse("must be the name of a file")
             return None
@@ -304,12 +303,12 @@ class FlowReader:
             part.refuse(f"cannot read {part.value}: {error.strerror or error}")
             return None
 
-    def _captures(self, part: Part) -> tuple[model.Capture, ...]:
+    def _captures(self, part: ScriptNode) -> tuple[model.Capture, ...]:
         captures = [self._capture(p, is_match=False) for p in _listed(part["capture"])]
         matches = [self._capture(p, is_match=True) for p in _listed(part["match"])]
         return tuple(c for c in captures + matches if c is not None)
 
-    def _capture(self, part: Part, *, is_match: bool) -> model.Capture | None:
+    def _capture(self, part: ScriptNode, *, is_match: bool) -> model.Capture | None:
         if not isinstance(part.value, dict):
             part.refuse("must be an object")
             return None
@@ -339,13 +338,13 @@ class FlowReader:
             is_match=is_match or part["value"].value is not ABSENT,
         )
 
-    def _called_by_capture(self, part: Part) -> bool:
+    def _called_by_capture(self, part: ScriptNode) -> bool:
         if self._processor is None:
             self.unsupported(part, "a capture by a function", "It needs a Python file as config.processor")
             return False
         return self._has(part, str(part.value), "capture")
 
-    def _expectations(self, part: Part) -> tuple[model.Expectation, ...]:
+    def _expectations(self, part: ScriptNode) -> tuple[model.Expectation, ...]:
         if part.value is ABSENT:
             return ()
         if not self._expect_listed and not self._told_of_expect:
@@ -366,14 +365,14 @@ def media_type(path: str) -> str:
     return mimetypes.guess_type(path)[0] or "application/octet-stream"
 
 
-def _listed(part: Part) -> list[Part]:
+def _listed(part: ScriptNode) -> list[ScriptNode]:
     """The elements of a list, or the one thing that stands for a list of one."""
     if part.value is ABSENT or part.value is None:
         return []
     return list(part.parts()) if isinstance(part.value, list) else [part]
 
 
-def _object(part: Part) -> Mapping[str, Any]:
+def _object(part: ScriptNode) -> Mapping[str, Any]:
     return part.value if isinstance(part.value, Mapping) else {}
 
 
@@ -381,7 +380,7 @@ def _follows(value: Any) -> bool:
     return truthy(value)
 
 
-def _probability(part: Part) -> float | None:
+def _probability(part: ScriptNode) -> float | None:
     if part.value is ABSENT:
         return None
     percent = to_number(part.value)

@@ -1,16 +1,18 @@
 """An Artillery script as a value: read, merged, checked, its configuration's templates filled in. Frozen; no I/O.
 
 Texts that may hold `{{ }}` placeholders stay as written (`Any`: a script may put a number where a text is usual);
-`loadgen.vu` compiles them. Mappings and lists inside are never changed after parsing.
+`loadgen.vu.program` compiles them. Mappings and lists inside are never changed after parsing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from loadgen.processor import Processor
+from loadgen.http.message import FormPart
+from loadgen.http.tls import TlsSettings
+from loadgen.script.processor import Processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ScriptProblem:
     """Something to tell the user about a script: one line, naming the place."""
 
     place: Place
@@ -45,7 +47,7 @@ class Problem:
 class ScriptErrors(Exception):
     """A script that cannot be run: everything that stops it, and the warnings found on the way."""
 
-    def __init__(self, problems: tuple[Problem, ...], warnings: tuple[Problem, ...] = ()) -> None:
+    def __init__(self, problems: tuple[ScriptProblem, ...], warnings: tuple[ScriptProblem, ...] = ()) -> None:
         super().__init__("\n".join(str(p) for p in problems))
         self.problems = problems
         self.warnings = warnings
@@ -137,30 +139,17 @@ class FormBody:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One part of a multipart body: a value, or the bytes of a file."""
-
-    name: str
-    value: Any
-    content_type: Any = None
-    file_name: Any = None
-    content: bytes | None = None
-    read: Callable[[str], bytes] | None = None
-    """Gets the content where the file's name holds a template: it is then known only to the user. Raises OSError."""
-
-
-@dataclass(frozen=True, slots=True)
 class MultipartBody:
     """Parts in the script's order."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[FormPart, ...]
 
 
 Body = JsonBody | TextBody | FormBody | MultipartBody
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RequestStep:
     """One HTTP request step."""
 
     method: str
@@ -240,7 +229,7 @@ class Broken:
     error: str
 
 
-Step = Request | Think | Log | Loop | Parallel | Call | Broken
+Step = RequestStep | Think | Log | Loop | Parallel | Call | Broken
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,22 +260,6 @@ class Tracing:
 
 
 @dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """`config.tls` and -k. Certificates and keys are PEM."""
-
-    verify: bool = True
-    ca: bytes | None = None
-    """Trusted besides the system's."""
-    cert: bytes | None = None
-    """The client's own."""
-    key: bytes | None = None
-    """Of `cert`; None where the same file holds it."""
-    passphrase: str | None = None
-    server_name: str | None = None
-    """Asked for and verified in place of the URL's host."""
-
-
-@dataclass(frozen=True, slots=True)
 class HttpSettings:
     """What holds for every request and connection. Values in `headers` and `cookies` may still hold VU templates."""
 
@@ -296,7 +269,7 @@ class HttpSettings:
     """Longest silence of a socket."""
     pool: int | None = None
     """Most connections to a host for all VUs together; None: each VU has its own."""
-    tls: TlsSettings = TlsSettings()
+    tls: TlsSettings = field(default_factory=TlsSettings)
     extended_metrics: bool = False
     headers: Mapping[str, Any] | None = None
     """None: the product's own User-Agent alone."""
@@ -330,7 +303,7 @@ class ExpectPlugin:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check of the ensure plugin. `expression` is in the language of `loadgen.script.expressions`."""
+    """One check of the ensure plugin. `expression` is in the language of `loadgen.language.expressions`."""
 
     text: str
     """As the report shows it."""
@@ -370,4 +343,4 @@ class Script:
     """Text of the script's files, for who reads the report."""
     debug: bool = False
     """DEBUG=http: show every request and response."""
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[ScriptProblem, ...] = ()

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from loadgen.processor import Processor, ProcessorError, load
-from loadgen.proxy import ProxyError, ProxyRoute
-from loadgen.route import Route
+from loadgen.http.proxy import ProxyError, ProxyRoute
+from loadgen.http.route import Route
+from loadgen.language.template import calls_in, compile_template, functions, placeholders
+from loadgen.language.values import UNDEFINED, get_path, integer, text
 from loadgen.script import config as sections
 from loadgen.script import model
-from loadgen.script.document import ABSENT, Notes, Part, document, merged
+from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged
 from loadgen.script.flow import FlowReader
-from loadgen.script.model import Place, Problem, Script, ScriptErrors
-from loadgen.script.template import calls_in, compile_template, functions, placeholders
-from loadgen.script.values import UNDEFINED, get_path, integer, text
-from loadgen.script.yaml_reader import Source, read_yaml
+from loadgen.script.model import Place, Script, ScriptErrors, ScriptProblem
+from loadgen.script.processor import Processor, ProcessorError, load
+from loadgen.script.yaml_reader import YamlDocument, read_yaml
 
 _EXTENSIONS = (".yml", ".yaml", ".json")
 _CONFIG_KEYS = (
@@ -84,29 +84,31 @@ def parse_script(
     value, places = document(_read(files))
     notes = Notes(places)
     if not isinstance(value, Mapping):
-        raise ScriptErrors((Problem(notes.place(""), "a script is an object with `config` and `scenarios`"),))
-    parser = _Parser(files[0][0], options, notes, read_file, rng or Random())
+        raise ScriptErrors((ScriptProblem(notes.place(""), "a script is an object with `config` and `scenarios`"),))
+    parser = _ScriptParser(files[0][0], options, notes, read_file, rng or Random())
     try:
         script = parser.script(value)
     except RecursionError:  # the files are not, but --overrides and -v may be
-        raise ScriptErrors((Problem(Place(files[0][0], 0, 0, ""), "the script is nested too deeply"),)) from None
+        raise ScriptErrors((ScriptProblem(Place(files[0][0], 0, 0, ""), "the script is nested too deeply"),)) from None
     if notes.problems or script is None:
         raise ScriptErrors(_in_order(notes.problems), _in_order(notes.warnings))
     return replace(script, source="\n".join(text for _, text in files))
 
 
-def _in_order(problems: list[Problem]) -> tuple[Problem, ...]:
+def _in_order(problems: list[ScriptProblem]) -> tuple[ScriptProblem, ...]:
     return tuple(sorted(problems, key=lambda p: (p.place.file, p.place.line, p.place.column)))
 
 
-def _read(files: list[tuple[str, str]]) -> Iterable[Source]:
-    problems: list[Problem] = []
+def _read(files: list[tuple[str, str]]) -> Iterable[YamlDocument]:
+    problems: list[ScriptProblem] = []
     found = []
     for path, content in files:
         if not path.lower().endswith(_EXTENSIONS):
             place = Place(path, 0, 0, "")
             problems.append(
-                Problem(place, "unknown file type: scripts are .yml, .yaml or .json (JavaScript is not supported)")
+                ScriptProblem(
+                    place, "unknown file type: scripts are .yml, .yaml or .json (JavaScript is not supported)"
+                )
             )
             continue
         try:
@@ -115,14 +117,14 @@ def _read(files: list[tuple[str, str]]) -> Iterable[Source]:
             problems += error.problems
             continue
         if not isinstance(source.value, Mapping):
-            problems.append(Problem(Place(path, 1, 1, ""), "a script is an object with `config` and `scenarios`"))
+            problems.append(ScriptProblem(Place(path, 1, 1, ""), "a script is an object with `config` and `scenarios`"))
         found.append(source)
     if problems:
         raise ScriptErrors(tuple(problems))
     return found
 
 
-class _Parser:
+class _ScriptParser:
     def __init__(
         self, script_file: str, options: RunOptions, notes: Notes, read_file: Callable[[str], bytes], rng: Random
     ) -> None:
@@ -145,9 +147,9 @@ class _Parser:
         options = self._options
         given = self._json_option("--variables", options.variables)
         value = self._with_options(value, given)
-        root = Part(value, "", self._notes)
+        root = ScriptNode(value, "", self._notes)
         root.warn_unknown(("config", "scenarios", "before", "after"), only_similar=True)
-        config = Part(self._filled(value["config"], given), "config", self._notes)
+        config = ScriptNode(self._filled(value["config"], given), "config", self._notes)
         config.warn_unknown(_CONFIG_KEYS, only_similar=True)
         target = self._target(config)
         plugins = config["plugins"]
@@ -191,7 +193,7 @@ class _Parser:
         return None if path is None else posixpath.abspath(posixpath.join(self._options.directory, path))
 
     def _option_problem(self, option: str, message: str) -> None:
-        self._notes.problems.append(Problem(Place(option, 0, 0, ""), message))
+        self._notes.problems.append(ScriptProblem(Place(option, 0, 0, ""), message))
 
     def _json_option(self, option: str, typed: str | None) -> dict[str, Any]:
         if typed is None:
@@ -211,7 +213,7 @@ class _Parser:
         options = self._options
         config = value.get("config")
         if config is not None and not isinstance(config, Mapping):
-            self._notes.problems.append(Problem(self._notes.place("config"), "must be an object"))
+            self._notes.problems.append(ScriptProblem(self._notes.place("config"), "must be an object"))
         config = dict(config) if isinstance(config, Mapping) else {}
         if options.environment:
             environments = config.get("environments")
@@ -220,7 +222,7 @@ class _Parser:
                 config = merged(config, chosen)
             else:
                 message = f"environment {options.environment} is set but is not defined in the script"
-                self._notes.warnings.append(Problem(self._notes.place("config"), message))
+                self._notes.warnings.append(ScriptProblem(self._notes.place("config"), message))
         if options.target:
             config["target"] = options.target
         out = merged(
@@ -273,27 +275,29 @@ class _Parser:
         place = self._notes.place(".".join(("config", *path)))
         for name in calls_in(value):
             if name not in calls:
-                self._notes.warnings.append(Problem(place, f"no template function `{name}`: the value is undefined"))
+                self._notes.warnings.append(
+                    ScriptProblem(place, f"no template function `{name}`: the value is undefined")
+                )
         for name in placeholders(value):
             root = name.split(".")[0].split("[")[0]
             if root not in variables:
                 message = f"`{name}` is not known here: templates in config are filled in once, before the run"
-                self._notes.warnings.append(Problem(place, message))
+                self._notes.warnings.append(ScriptProblem(place, message))
 
-    def _target(self, config: Part) -> str:
+    def _target(self, config: ScriptNode) -> str:
         target = config["target"]
         if target.value in (ABSENT, None, ""):
             config.refuse(_NO_TARGET)
             return ""
         return str(target.value) if target.expect(str, "a text") else ""
 
-    def _phases(self, config: Part) -> tuple[model.Phase, ...]:
+    def _phases(self, config: ScriptNode) -> tuple[model.Phase, ...]:
         part = config["phases"]
         if self._options.solo or part.value is ABSENT:
-            part = Part([_ONE_VU], part.path, self._notes)
+            part = ScriptNode([_ONE_VU], part.path, self._notes)
         return sections.phases(part, mode=config.get("mode"), poisson=self._options.poisson)
 
-    def _scenarios(self, root: Part, config: Part, reader: FlowReader) -> tuple[model.Scenario, ...]:
+    def _scenarios(self, root: ScriptNode, config: ScriptNode, reader: FlowReader) -> tuple[model.Scenario, ...]:
         part = root["scenarios"]
         if part.value is ABSENT:
             root.refuse("`scenarios` is missing")
@@ -312,7 +316,7 @@ class _Parser:
             part.refuse("every scenario has weight 0")
         return tuple(scenarios)
 
-    def _scenario(self, index: int, part: Part, config: Part, reader: FlowReader) -> model.Scenario | None:
+    def _scenario(self, index: int, part: ScriptNode, config: ScriptNode, reader: FlowReader) -> model.Scenario | None:
         if not part.expect(dict, "an object"):
             return None
         part["name"].expect(str, "a text")
@@ -333,14 +337,14 @@ class _Parser:
             reader.called(part, "onError"),
         )
 
-    def _speaks_http(self, part: Part, config: Part, reader: FlowReader) -> bool:
+    def _speaks_http(self, part: ScriptNode, config: ScriptNode, reader: FlowReader) -> bool:
         engine = part.get("engine") or config.get("engine") or "http"
         if engine != "http":
             where = part["engine"] if part.get("engine") else part
             reader.unsupported(where, f"the engine {engine!r}", "Only HTTP scenarios can be run")
         return bool(engine == "http")
 
-    def _weight(self, part: Part, config: Part) -> int:
+    def _weight(self, part: ScriptNode, config: ScriptNode) -> int:
         if part.value is ABSENT:
             return 1
         variables = config.get("variables") if isinstance(config.get("variables"), dict) else {}
@@ -364,7 +368,7 @@ class _Parser:
         self._option_problem("--scenario-name", f"{how_many} {wanted!r}")
         return ()
 
-    def _section(self, part: Part, config: Part, reader: FlowReader) -> tuple[model.Step, ...]:
+    def _section(self, part: ScriptNode, config: ScriptNode, reader: FlowReader) -> tuple[model.Step, ...]:
         if part.value is ABSENT or part.value is None:
             return ()
         if not part.expect(dict, "an object with a `flow`") or not self._speaks_http(part, config, reader):
@@ -374,7 +378,7 @@ class _Parser:
             part.refuse("`flow` is missing")
         return reader.flow(part) if part["flow"].expect(list, "a list of steps") else ()
 
-    def _processor(self, config: Part) -> Processor | None:
+    def _processor(self, config: ScriptNode) -> Processor | None:
         """The Python processor, run; None where there is none, or one in JavaScript; without a path where it is broken."""
         part = config["processor"]
         if not isinstance(part.value, str) or not part.value.endswith(".py"):
@@ -396,7 +400,7 @@ class _Parser:
             self._option_problem("environment", str(error))
         return found
 
-    def _note_processor(self, config: Part) -> None:
+    def _note_processor(self, config: ScriptNode) -> None:
         if config.get("processor") and not self._notes.problems:
             config["processor"].warn("JavaScript is not run; nothing in the script calls it")
 

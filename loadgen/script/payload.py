@@ -10,8 +10,8 @@ from math import isfinite
 from random import Random
 from typing import Any
 
+from loadgen.language.values import UNDEFINED, number
 from loadgen.script.model import Payload
-from loadgen.script.values import UNDEFINED, number
 
 _RADIX = re.compile(r"\s*0[xXoObB]")
 _STAND_IN = "\x1f"  # for a delimiter of several characters, which the csv module does not know

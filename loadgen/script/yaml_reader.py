@@ -17,9 +17,9 @@ from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from loadgen.script.model import Place, Problem, ScriptErrors
-from loadgen.script.values import integer, whole
-from loadgen.script.values import text as text_of
+from loadgen.language.values import integer, whole
+from loadgen.language.values import text as text_of
+from loadgen.script.model import Place, ScriptErrors, ScriptProblem
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -45,14 +45,14 @@ _MOST_VALUES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class YamlDocument:
     """One file's value, and where each part of it stands (by path, the file itself under the empty one)."""
 
     value: Any
     places: Mapping[str, Place]
 
 
-def read_yaml(file: str, text: str) -> Source:
+def read_yaml(file: str, text: str) -> YamlDocument:
     """The value of a YAML or JSON (by the file's extension) text. Raises ScriptErrors: what is wrong, and where."""
     if file.lower().endswith(".json"):
         text = _STRING_OR_TAB.sub(lambda m: " " if m.group() == "\t" else m.group(), text)
@@ -67,14 +67,14 @@ def read_yaml(file: str, text: str) -> Source:
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
         said = error.problem or error.context or "not YAML"
         said = f"{error.context}, {said}" if said.startswith("but ") else said
-        raise ScriptErrors((Problem(Place(file, line, column, ""), said),)) from None
+        raise ScriptErrors((ScriptProblem(Place(file, line, column, ""), said),)) from None
     except YAMLError as error:
-        raise ScriptErrors((Problem(Place(file, 0, 0, ""), str(error).splitlines()[0]),)) from None
+        raise ScriptErrors((ScriptProblem(Place(file, 0, 0, ""), str(error).splitlines()[0]),)) from None
     except (ValueError, OverflowError):
-        raise ScriptErrors((Problem(Place(file, 0, 0, ""), "an escape stands for no character"),)) from None
+        raise ScriptErrors((ScriptProblem(Place(file, 0, 0, ""), "an escape stands for no character"),)) from None
     if reader.problems:
         raise ScriptErrors(tuple(reader.problems))
-    return Source(value, reader.places)
+    return YamlDocument(value, reader.places)
 
 
 def child_path(path: str, key: str | int) -> str:
@@ -105,7 +105,7 @@ class _Reader:
 
     def __init__(self, file: str, text: str) -> None:
         self.places: dict[str, Place] = {"": Place(file, 1, 1, "")}
-        self.problems: list[Problem] = []
+        self.problems: list[ScriptProblem] = []
         self._file = file
         self._text = text
         self._made = 0
@@ -162,7 +162,7 @@ class _Reader:
 
     def _refuse(self, node: Node, path: str, message: str) -> None:
         place = Place(self._file, node.start_mark.line + 1, node.start_mark.column + 1, path)
-        self.problems.append(Problem(place, message))
+        self.problems.append(ScriptProblem(place, message))
 
     def _scalar(self, node: ScalarNode, path: str) -> Any:
         tag = str(node.tag).removeprefix(_YAML_TAG)

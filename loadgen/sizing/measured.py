@@ -26,7 +26,7 @@ _Z_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
+class MeasuredWorkload:
     """A measured workload."""
 
     rate_per_s: float
@@ -45,7 +45,7 @@ class Workload:
     """A sentence on each thing that makes predictions from it doubtful."""
 
 
-def workload(report: Report) -> Workload:
+def workload(report: Report) -> MeasuredWorkload:
     """Raises ReportError where the report has no sketches of Server-Timing, no loans or no duration."""
     sketches = report.aggregate.sketches
     missing = [name for name in (POOL, DB) if name not in sketches]
@@ -61,7 +61,7 @@ def workload(report: Report) -> Workload:
         raise ReportError("the run was too short to tell a rate")
     connects = _positive(sketches[CONNECT]) if CONNECT in sketches else None
     arrivals, doubt = _arrival_variation(report)
-    return Workload(
+    return MeasuredWorkload(
         rate_per_s=_asking(report) / span_s,
         arrival_variation=arrivals,
         holds=holds,

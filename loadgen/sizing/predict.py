@@ -9,14 +9,14 @@ from math import inf, nan
 import numpy as np
 
 from loadgen.sizing import queueing
-from loadgen.sizing.measured import Workload, draw_s, variation
+from loadgen.sizing.measured import MeasuredWorkload, draw_s, variation
 from loadgen.sizing.simulate import (
     SERVED,
     SHED,
     TIMED_OUT,
     Arrangement,
     Floats,
-    Outcome,
+    Simulation,
     arrivals,
     quantile,
     simulate,
@@ -40,7 +40,7 @@ _WARM_UP_TIMEOUTS = 3
 class Question:
     """What is to be predicted."""
 
-    workload: Workload
+    workload: MeasuredWorkload
     arrangement: Arrangement
     """Its size is replaced by each of `sizes`."""
     sizes: tuple[int, ...]
@@ -138,7 +138,7 @@ def _settled_s(span_s: float, timeout_s: float) -> float:
     return max(_WARM_UP * span_s, min(span_s / 2, _WARM_UP_TIMEOUTS * timeout_s))
 
 
-def _prediction(question: Question, outcome: Outcome, holds_s: Floats) -> Prediction:
+def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Prediction:
     arrangement, waits_s, held_s = outcome.arrangement, outcome.waits_s, outcome.held_s
     limited = arrangement.max_overflow >= 0
     counted = (outcome.fates == SERVED) & (outcome.arrived_s >= outcome.since_s)

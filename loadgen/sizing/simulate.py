@@ -72,7 +72,7 @@ class Arrangement:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class SimulationCounts:
     """Where the requests are that have arrived: the other four add up to the first."""
 
     arrived: int
@@ -84,7 +84,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
+class Simulation:
     """What became of each request, in order of arrival. All requests ran to their end.
 
     Figures are of the requests that arrived from `since_s` on, `counts` apart, and of the time from then to the last arrival.
@@ -131,12 +131,14 @@ class Outcome:
         """Share of the requests that ended so."""
         return float(np.mean(self.fates[self.arrived_s >= self.since_s] == fate))
 
-    def counts(self, at_s: float = inf) -> Counts:
+    def counts(self, at_s: float = inf) -> SimulationCounts:
         """Where the requests are at that instant."""
         here = self.arrived_s <= at_s
         over = self.ended_s <= at_s
         served, timed_out, shed = (int(np.count_nonzero(over & (self.fates == f))) for f in (SERVED, TIMED_OUT, SHED))
-        return Counts(int(np.count_nonzero(here)), served, timed_out, shed, int(np.count_nonzero(here & ~over)))
+        return SimulationCounts(
+            int(np.count_nonzero(here)), served, timed_out, shed, int(np.count_nonzero(here & ~over))
+        )
 
     def _of_served(self, times_s: Floats) -> Floats:
         chosen: Floats = times_s[(self.fates == SERVED) & (self.arrived_s >= self.since_s)]
@@ -164,7 +166,7 @@ def arrivals(rate_per_s: float, count: int, rng: np.random.Generator, variation:
 
 def simulate(
     arrangement: Arrangement, arrived_s: Floats, holds_s: Floats, connects_s: ArrayLike = 0.0, seed: int = 0
-) -> Outcome:
+) -> Simulation:
     """Run every request to its end.
 
     `arrived_s`: instants, in order. `holds_s`, `connects_s`: what each request would hold for, and connecting would cost it,
@@ -176,10 +178,10 @@ def simulate(
         raise ValueError(f"{len(arrived_s)} arrivals and {len(holds_s)} holds")
     if min(arrived_s[0], holds_s.min(), connects.min(), np.diff(arrived_s).min(initial=0.0)) < 0:
         raise ValueError("instants must be in order, and no time negative")
-    course = _Course(arrangement, arrived_s.tolist(), holds_s.tolist(), connects.tolist())
+    course = _SimulationCourse(arrangement, arrived_s.tolist(), holds_s.tolist(), connects.tolist())
     rng = np.random.default_rng(seed)
     course.run(rng.integers(arrangement.servers, size=len(arrived_s)).tolist())
-    return Outcome(
+    return Simulation(
         arrangement,
         arrived_s,
         np.array(course.granted_s),
@@ -188,7 +190,7 @@ def simulate(
     )
 
 
-class _Database:
+class _DatabaseModel:
     """Processor sharing. `work_s` is what each hold under way since the start would have got done: the clock of the heap."""
 
     __slots__ = ("busy", "full_at", "now_s", "work_s")
@@ -220,7 +222,7 @@ class _Database:
         heappush(self.busy, (self.work_s + work_s, request))
 
 
-class _Pool:
+class _PoolModel:
     """One server's connections. Under fifo there are idle ones only while nobody waits."""
 
     __slots__ = ("idle", "opened", "queue")
@@ -230,7 +232,7 @@ class _Pool:
         self.queue: deque[int] = deque()  # some of them may have given up: they leave when they are looked at
 
 
-class _Course:
+class _SimulationCourse:
     """One simulation under way. Between two calls of its methods everything that is due has happened."""
 
     def __init__(
@@ -242,9 +244,9 @@ class _Course:
         self._max_waiting = inf if arrangement.max_waiting is None else arrangement.max_waiting
         self._is_fifo = arrangement.hand_over == "fifo"
         share = arrangement.db_share
-        self._database = _Database(arrangement.db_cores / share if share else inf)
-        self._pools = [_Pool(0 if arrangement.cold else arrangement.size) for _ in range(arrangement.servers)]
-        self._pool_of: list[_Pool] = []
+        self._database = _DatabaseModel(arrangement.db_cores / share if share else inf)
+        self._pools = [_PoolModel(0 if arrangement.cold else arrangement.size) for _ in range(arrangement.servers)]
+        self._pool_of: list[_PoolModel] = []
         self._woken: deque[tuple[float, int]] = deque()  # (when it runs, waiter) of barging, in order of time
         self.granted_s = list(arrived_s)
         self.ended_s = list(arrived_s)
@@ -288,7 +290,7 @@ class _Course:
         else:
             self.fates[request] = SHED
 
-    def _waiting(self, pool: _Pool, now_s: float) -> int:
+    def _waiting(self, pool: _PoolModel, now_s: float) -> int:
         """How many wait, those left out who have given up."""
         latest_s = now_s - self._timeout_s
         if self._is_fifo:  # who came first gives up first

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
-from loadgen.sizing.sweep import LEAST_LOSS, Choice, Estimate, Goal, Limits, Run, Runs, choose, estimates
-from reports.html_blocks import amount
-from reports.markdown import table
-from reports.statistics import Interval
+from loadgen.sizing.search import LEAST_LOSS, Choice, Goal, Runs, SizeEstimate, SizeLimits, SizeRun, choose, estimates
+from reports.blocks import amount
+from reports.compare.statistics import Interval
+from reports.formats.markdown import table
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Sweep:
     subject: str
     """What was loaded, and with which script."""
     strategy: str
-    limits: Limits
+    limits: SizeLimits
     sizes: Sequence[int]
     """As asked for."""
     seconds: float
@@ -41,7 +41,7 @@ class Sweep:
     partial: bool = False
 
 
-def sentence(curve: Curve, limits: Limits) -> str:
+def sentence(curve: Curve, limits: SizeLimits) -> str:
     """The answer for one rate, with why."""
     if not curve.runs:
         return f"{curve.goal.rate:g} users/s: nothing was measured."
@@ -126,7 +126,7 @@ def to_markdown(sweep: Sweep) -> str:
     return "\n".join(parts)
 
 
-def limits_text(limits: Limits) -> str:
+def limits_text(limits: SizeLimits) -> str:
     """What bounds the size."""
     text = (
         f"{limits.max_connections} connections, of which {limits.reserved} are reserved, allow pools of up to"
@@ -140,7 +140,7 @@ def limits_text(limits: Limits) -> str:
     return text
 
 
-def _reason(found: Choice, chosen: Estimate, known: Mapping[int, Estimate], goal: Goal) -> str:
+def _reason(found: Choice, chosen: SizeEstimate, known: Mapping[int, SizeEstimate], goal: Goal) -> str:
     best = (
         "" if found.best == found.size else f"; the best of those measured, {found.best}: {_figures(known[found.best])}"
     )
@@ -150,7 +150,7 @@ def _reason(found: Choice, chosen: Estimate, known: Mapping[int, Estimate], goal
     return f"{missed}It is the smallest that is not measurably worse than the best: {_figures(chosen)}{best}."
 
 
-def _clearly_worse(below: Estimate, chosen: Estimate, found: Choice, goal: Goal) -> bool:
+def _clearly_worse(below: SizeEstimate, chosen: SizeEstimate, found: Choice, goal: Goal) -> bool:
     """Whether more than chance speaks against a size that was left out. With a target, its p99 as such was enough for that."""
     if found.reason != "meets the target" or goal.p99_ms is None or below.p99 is None:
         return True
@@ -159,7 +159,7 @@ def _clearly_worse(below: Estimate, chosen: Estimate, found: Choice, goal: Goal)
     return exp(below.p99.low) > goal.p99_ms or below.good.high < chosen.good.low
 
 
-def _doubts(found: Choice, known: Mapping[int, Estimate], curve: Curve, limits: Limits) -> Iterator[str]:
+def _doubts(found: Choice, known: Mapping[int, SizeEstimate], curve: Curve, limits: SizeLimits) -> Iterator[str]:
     chosen, goal = known[found.size], curve.goal
     if all(e.runs == 1 for e in known.values()):
         yield "No size was run twice: how much runs vary was supposed, not measured."
@@ -176,7 +176,7 @@ def _doubts(found: Choice, known: Mapping[int, Estimate], curve: Curve, limits: 
         yield f"The search stopped early: {curve.ended}."
 
 
-def _figures(estimate: Estimate) -> str:
+def _figures(estimate: SizeEstimate) -> str:
     failed = f", {estimate.failed_share:.2%} failed" if estimate.failed_share else ""
     good = f"{amount(exp(estimate.good.value))} good answers/s{failed}"
     if estimate.p99 is None:
@@ -185,7 +185,7 @@ def _figures(estimate: Estimate) -> str:
     return f"p99 {amount(value)} ms ({amount(low)} to {amount(high)}), {good}"
 
 
-def rows(curve: Curve, limits: Limits) -> Iterator[dict[str, Any]]:
+def rows(curve: Curve, limits: SizeLimits) -> Iterator[dict[str, Any]]:
     """Each size's figures: means over its runs; good answers and p99 with their intervals."""
     known = estimates(curve.runs)
     for size, estimate in known.items():
@@ -208,7 +208,7 @@ def rows(curve: Curve, limits: Limits) -> Iterator[dict[str, Any]]:
         }
 
 
-def _curve_document(curve: Curve, limits: Limits) -> dict[str, Any]:
+def _curve_document(curve: Curve, limits: SizeLimits) -> dict[str, Any]:
     found = choose(estimates(curve.runs), curve.goal) if curve.runs else None
     return {
         "rate": curve.goal.rate,
@@ -223,7 +223,7 @@ def _curve_document(curve: Curve, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _run_document(run: Run) -> dict[str, Any]:
+def _run_document(run: SizeRun) -> dict[str, Any]:
     return {name: getattr(run, name) for name in run.__slots__}
 
 
@@ -236,7 +236,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _table(curve: Curve, limits: Limits) -> str:
+def _table(curve: Curve, limits: SizeLimits) -> str:
     headings = ("pool size", "connections", "runs", "good/s", "failed", "p99, ms", "pool wait p99, ms", "database CPU",
                 "servers' CPU", "memory, MB")  # fmt: skip
     found = choose(estimates(curve.runs), curve.goal).size if curve.runs else None

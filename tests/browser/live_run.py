@@ -11,13 +11,14 @@ from gevent.pywsgi import WSGIServer
 
 from loadgen.clock import WallOffset
 from loadgen.engine import Engine, Listener, Progress
-from loadgen.exchange import Connections, Dialer, Limits
-from loadgen.health import Watch
-from loadgen.live import LiveServer, snapshot_of
+from loadgen.health import HealthWatch
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import TimeLimits
 from loadgen.recorder import Recorder
 from loadgen.runner import agent, extras
 from loadgen.script.parse import RunOptions, parse_script
-from loadgen.vu import Program
+from loadgen.vu.program import CompiledScript
+from loadgen.watch.live import LiveServer, snapshot_of
 
 SCRIPT = """
 config:
@@ -46,10 +47,12 @@ def main(seconds):
     script = parse_script([("live.yml", SCRIPT % (server.server_port, seconds))], RunOptions(), lambda _: b"")
     wall, rng = WallOffset(), Random(1)
     recorder = Recorder(wall)
-    dialer = Dialer(Limits(2_000_000_000, 2_000_000_000), wall)
-    program = Program(script, recorder, lambda: Connections(dialer), rng, agent=agent(), write_line=lambda _: None)
+    dialer = Dialer(TimeLimits(2_000_000_000, 2_000_000_000), wall)
+    program = CompiledScript(
+        script, recorder, lambda: Connections(dialer), rng, agent=agent(), write_line=lambda _: None
+    )
     engine = Engine(program, script.phases, recorder, wall, rng)
-    watch, latest = Watch(), [Progress(0.0, 0, 0, 0, 0)]
+    watch, latest = HealthWatch(), [Progress(0.0, 0, 0, 0, 0)]
 
     def snapshot():
         periods = recorder.report().periods

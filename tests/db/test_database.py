@@ -138,7 +138,7 @@ def test_slow_statements_that_fail_give_their_turn_back(make):
     for _ in range(3):
         with pytest.raises(errors.StatementTimeout), database.connection(slow=True) as connection:
             connection.exec_driver_sql("SELECT pg_sleep(5)")
-    with database.connection(slow=True), pytest.raises(errors.QueueFull), database.connection(slow=True):
+    with database.connection(slow=True), pytest.raises(errors.PoolQueueFull), database.connection(slow=True):
         pass
 
 

@@ -15,8 +15,8 @@ from gevent.hub import LoopExit
 from sqlalchemy import create_engine, event, exc
 from sqlalchemy.pool import PoolProxiedConnection
 
-from db import fair_pool
-from db.fair_pool import BOUNDS_NS, CannotWait, FairPool, PoolDeadlock, QueueFull, checkout_of
+from poolbench import fair_pool
+from poolbench.fair_pool import BOUNDS_NS, CannotWait, FairPool, PoolDeadlock, QueueFull, checkout_of
 from tests.db.fair_pool_driver import DriverError, ScriptedDriver
 
 ROOT = Path(__file__).parent.parent.parent
@@ -514,7 +514,7 @@ def test_plain_threads_may_wait_where_no_event_loop_does():
         """
 import threading, time
 from gevent._hub_local import get_hub_if_exists
-from db.fair_pool import FairPool
+from poolbench import FairPool
 from tests.db.fair_pool_driver import ScriptedDriver
 pool, driver = None, ScriptedDriver()
 pool = FairPool(driver.connect, pool_size=1, max_overflow=0, timeout=5)
@@ -542,7 +542,7 @@ def test_a_plain_script_borrows_and_even_times_out_without_an_event_loop():
         """
 from gevent._hub_local import get_hub_if_exists
 from sqlalchemy import create_engine, text, exc
-from db.fair_pool import FairPool
+from poolbench import FairPool
 engine = create_engine("sqlite://", poolclass=FairPool, pool_size=1, max_overflow=0, pool_timeout=0.05)
 with engine.connect() as connection:
     print(connection.scalar(text("select 42")))
@@ -587,7 +587,7 @@ def test_a_preloaded_pool_leaves_no_greenlet_and_no_connection_in_the_forked_wor
         """
 import os, gevent, gevent.monkey
 gevent.monkey.patch_all()
-from db.fair_pool import FairPool
+from poolbench import FairPool
 from tests.db.fair_pool_driver import ScriptedDriver
 driver = ScriptedDriver()
 pool = FairPool(driver.connect, pool_size=3, min_size=2, idle_timeout=9, maintenance_interval=0.02)
@@ -614,7 +614,7 @@ print(pool.checkedin())
 def test_a_loan_that_outlives_the_interpreter_makes_no_noise():
     code = """
 import psycopg2.extensions
-from db.fair_pool import FairPool
+from poolbench import FairPool
 from tests.db.fair_pool_driver import ScriptedDriver
 driver = ScriptedDriver(rollback=0.01)
 pool = FairPool(driver.connect)

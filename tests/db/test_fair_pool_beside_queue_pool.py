@@ -190,6 +190,6 @@ if __name__ == "__main__":
 
     from sqlalchemy.pool import QueuePool
 
-    from db.fair_pool import FairPool
+    from poolbench.fair_pool import FairPool
 
     sys.stdout.write(json.dumps({cls.__name__: scenes(cls) for cls in (QueuePool, FairPool)}))

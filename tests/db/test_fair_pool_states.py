@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from psycogreen.gevent import gevent_wait_callback
 from sqlalchemy import create_engine, exc, make_url, text
 
-from db.fair_pool import FairPool
+from poolbench.fair_pool import FairPool
 from tests.db.fair_pool_driver import DriverError, ScriptedDriver
 
 TIMEOUT_S = 0.012

@@ -82,7 +82,7 @@ def _take_queue_pools_place() -> None:
         gevent.monkey.patch_all()
     from sqlalchemy import pool
 
-    from db.fair_pool import FairPool
+    from poolbench.fair_pool import FairPool
 
     class QueueView:
         """What some of the tests look up in the queue object, told of FairPool's shelves."""

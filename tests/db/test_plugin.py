@@ -4,11 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from poolbench.plugin import PARAMETERS, costs, server_timing
 from sqlalchemy import NullPool, QueuePool, create_engine, exc, text
 
-from db.fair_pool import FairPool
 from loadgen.lab.fairness import with_pool
+from poolbench.fair_pool import FairPool
+from poolbench.plugin import PARAMETERS, costs, server_timing
 
 URL = "postgresql+psycopg2://me:secret@h/db?plugin=poolbench"
 

@@ -71,7 +71,7 @@ TAIL = """
 
 | what | limit | where it is set |
 | :-- | :-- | :-- |
-| waiting for a connection | `DB_POOL_TIMEOUT` (5 s), or refused at once when `DB_POOL_MAX_WAITING` wait | `db/fair_pool.py` |
+| waiting for a connection | `DB_POOL_TIMEOUT` (5 s), or refused at once when `DB_POOL_MAX_WAITING` wait | `poolbench/` |
 | connections that analytics may hold | all but `DB_POOL_RESERVE` (0) | `db/database.py` |
 | opening a connection | 5 s, or `?connect_timeout=` | `db/database.py` |
 | a statement, while the network lives | `STATEMENT_TIMEOUT` (10 s), ended by the server: 504 | the server |

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from dask_processes import Dask, until
 
-from reports.artillery_json import from_json
+from reports.formats.artillery_json import from_json
 
 pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -32,7 +32,7 @@ WSGIServer((sys.argv[1], int(sys.argv[3])), answer, log=None).serve_forever()
 START_AGAIN = """
 import sys
 from distributed import Client
-from loadgen.relay import relay
+from loadgen.crew.relay import relay
 
 client = Client(sys.argv[1])
 found = client.run_on_scheduler(lambda dask_scheduler: [k for k in map(str, dask_scheduler.tasks) if k.endswith("-0")])

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.baggage import pack, unfit
+from loadgen.crew.baggage import pack, unfit
+from loadgen.crew.crew import CrewError, Job
+from loadgen.language.values import UNDEFINED
 from loadgen.runner import read_script
 from loadgen.script.model import ScriptErrors
 from loadgen.script.parse import RunOptions
-from loadgen.script.values import UNDEFINED
-from loadgen.workers import CrewError, Job
 
 UNPACK = """
 import sys
-from loadgen.baggage import unpack
+from loadgen.crew.baggage import unpack
 from loadgen.processor import User
-from loadgen.script.values import UNDEFINED
+from loadgen.language.values import UNDEFINED
 
 job = unpack(sys.stdin.buffer.read())
 user = User({}, None, None)

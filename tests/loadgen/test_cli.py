@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from loadgen.cli import cli
-from reports.artillery_json import from_json
+from reports.formats.artillery_json import from_json
 
 SCRIPT = """
 config:

@@ -5,8 +5,8 @@ import pytest
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.closed import ClosedRun, Workload
+from loadgen.http.route import Origin
 from loadgen.recorder import Recorder
-from loadgen.route import Origin
 
 
 def run(server_port, *, stop_after=None, **work):

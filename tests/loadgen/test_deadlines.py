@@ -4,7 +4,7 @@ import gevent
 import pytest
 
 from loadgen.clock import now_ns
-from loadgen.deadlines import Deadlines
+from loadgen.http.deadlines import Deadlines
 
 
 class Waiter:

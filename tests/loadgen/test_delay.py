@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from server_process import ends_with_its_starter
 
 from loadgen.cli import cli
-from loadgen.lab import distance, distance_summary
+from loadgen.lab import distance
+from loadgen.lab import distance_findings as distance_summary
 from loadgen.lab.distance import Delay, address_of, calibrate
 from loadgen.lab.evidence import Crossing, Distance
 from loadgen.lab.experiments import Sizes, experiments
-from loadgen.lab.run import Lab, LabError, Options
+from loadgen.lab.run import Lab, LabError, LabOptions
 from loadgen.lab.stack import StackError
 from reports import names
-from reports.html_lab import lab_page
 from reports.model import Period, Report
+from reports.page.lab import lab_page
 from reports.sketch import Sketch
 
 
@@ -265,7 +266,7 @@ def test_gain_is_good_answers_against_a_connection_per_request():
 def test_the_lab_runs_its_experiments_at_a_distance(postgres, tmp_path):
     wanted = tuple(e for e in experiments() if e.id == "B.3.c1")
     sizes = Sizes(requests=30, ab_s=1.0, phase_s=1)
-    given = Options(wanted, sizes, tmp_path, database_url=postgres.url, round_trip_ms=20.0)
+    given = LabOptions(wanted, sizes, tmp_path, database_url=postgres.url, round_trip_ms=20.0)
     evidence = Lab(given, lambda _: None, lambda _: None).run()
     assert evidence.outcomes["B.3.c1"].report.aggregate.sketches[names.RESPONSE_TIME].quantile(0.5) > 20
     assert evidence.crossing.through_ms[20.0] > 20
@@ -276,7 +277,9 @@ def test_the_lab_runs_its_experiments_at_a_distance(postgres, tmp_path):
 
 def test_a_distance_beside_experiments_with_a_way_of_their_own_is_refused(tmp_path):
     with pytest.raises(LabError, match=r"D\.rtt"):
-        Lab(Options((), Sizes(), tmp_path, distance_rounds=1, round_trip_ms=5.0), lambda _: None, lambda _: None).run()
+        Lab(
+            LabOptions((), Sizes(), tmp_path, distance_rounds=1, round_trip_ms=5.0), lambda _: None, lambda _: None
+        ).run()
 
 
 @pytest.mark.parametrize("text", ["5", "-1ms", "fast", "2m"])

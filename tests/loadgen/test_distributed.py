@@ -15,19 +15,19 @@ from dask_processes import Dask, stopped, until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.baggage import pack
 from loadgen.clock import KERNEL_STAMPS
-from loadgen.framing import JOB, START, message, parted
+from loadgen.crew.baggage import pack
+from loadgen.crew.crew import CrewError, Job
+from loadgen.crew.framing import JOB, START, message, parted
 from loadgen.runner import read_script
 from loadgen.script.parse import RunOptions
-from loadgen.workers import CrewError, Job
-from reports.artillery_json import from_json
+from reports.formats.artillery_json import from_json
 from reports.merge import merge_periods
 from tests.loadgen.test_workers import alive, report_of, script, start  # noqa: F401
 
 dask = pytest.importorskip("distributed", reason="distributed is not installed")
 
-from loadgen.cluster import Clock, address_problem, connected  # noqa: E402 - Dask is an extra
+from loadgen.crew.cluster import Clock, address_problem, connected  # noqa: E402 - Dask is an extra
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_nothing_listening_is_told_in_one_line():
 
 
 def test_something_else_that_listens_there_is_told_in_one_line(serve, monkeypatch):
-    monkeypatch.setattr("loadgen.cluster._CONNECT_S", 1.0)
+    monkeypatch.setattr("loadgen.crew.cluster._CONNECT_S", 1.0)
     server = serve(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     with pytest.raises(CrewError) as error, connected(f"tcp://127.0.0.1:{server.port}", print):
         pass

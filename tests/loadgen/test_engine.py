@@ -9,8 +9,9 @@ import pytest
 
 from loadgen import engine as module
 from loadgen.clock import WallOffset, now_ns
-from loadgen.engine import Engine, Listener, Share
+from loadgen.engine import Engine, Listener
 from loadgen.recorder import Recorder
+from loadgen.schedule import Share
 from loadgen.script.model import Phase
 from reports import names
 

@@ -9,8 +9,9 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
-from loadgen.exchange import FILED, Connections, Dialer, Exchange, Failure, Limits
-from loadgen.route import Origin
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import FILED, Exchange, Failure, TimeLimits
+from loadgen.http.route import Origin
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 MS = 1_000_000
@@ -22,7 +23,7 @@ def connections():
     opened = []
 
     def make(response_s=1.0, idle_s=1.0):
-        opened.append(Connections(Dialer(Limits(int(response_s * 1e9), int(idle_s * 1e9)), WallOffset())))
+        opened.append(Connections(Dialer(TimeLimits(int(response_s * 1e9), int(idle_s * 1e9)), WallOffset())))
         return opened[-1]
 
     yield make

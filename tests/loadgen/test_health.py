@@ -6,7 +6,7 @@ import resource
 import pytest
 
 from loadgen.clock import WallOffset, now_ns
-from loadgen.health import Watch, health, undisturbed
+from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
 from reports.model import Period
 
@@ -18,7 +18,7 @@ WELL = {
 
 def test_health_names_the_generators_own_limits():
     recorder = Recorder(WallOffset())
-    watch = Watch()
+    watch = HealthWatch()
     watch.started_ns -= 2_000_000_000
     watch.cpu_s -= 2.0
     recorder.started(now_ns() - 100_000_000)
@@ -55,7 +55,7 @@ def test_of_several_processes_the_busiest_counts():
 
 
 def test_open_files_are_seen(tmp_path):
-    watch = Watch()
+    watch = HealthWatch()
     opened = [open(tmp_path / "x", "w") for _ in range(30)]  # noqa: SIM115, PTH123
     watch.sample()
     for file in opened:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.response import MAX_HEAD_BYTES, BadResponse, ResponseReader, parse_common
+from loadgen.http.response import MAX_HEAD_BYTES, BadResponse, ResponseReader, parse_common
 
 FOLDER = Path(__file__).parent.parent / "golden" / "http_corpus"
 FILES = {path.stem: path.read_bytes() for path in sorted(FOLDER.glob("*.http"))}

@@ -9,7 +9,7 @@ from gevent import socket
 from html_samples import report
 
 from loadgen.engine import Progress
-from loadgen.live import WINDOW, LiveError, LiveServer, parse_address, snapshot_of, with_rates
+from loadgen.watch.live import WINDOW, LiveError, LiveServer, parse_address, snapshot_of, with_rates
 
 TOKEN = "the-token"
 

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.cookies import Jar, default_path, parse_cookie
-from loadgen.judge import named_endpoint
-from loadgen.message import BadRequestError, address_of, field_lines, redirected
-from loadgen.script.values import UNDEFINED
+from loadgen.http.cookies import Jar, default_path, parse_cookie
+from loadgen.http.message import BadRequestError, address_of, field_lines, redirected
+from loadgen.language.values import UNDEFINED
+from loadgen.vu.outcome import named_endpoint
 
 
 @pytest.mark.parametrize(

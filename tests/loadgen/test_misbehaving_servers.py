@@ -12,8 +12,8 @@ from loadgen.clock import WallOffset
 from loadgen.engine import Engine, Listener
 from loadgen.recorder import Recorder
 from loadgen.script.parse import RunOptions, parse_script
-from loadgen.transports import Transports
-from loadgen.vu import Program
+from loadgen.vu.program import CompiledScript
+from loadgen.vu.transports import Transports
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
@@ -26,7 +26,7 @@ def run(url, flow, users, open_sockets, duration_s=0.3, **config):
     wall, rng = WallOffset(), Random(1)
     recorder = Recorder(wall)
     transports = Transports(script, wall, lambda _: None)
-    program = Program(script, recorder, transports, rng, agent="me", write_line=lambda _: None)
+    program = CompiledScript(script, recorder, transports, rng, agent="me", write_line=lambda _: None)
     before = open_sockets()
     Engine(program, script.phases, recorder, wall, rng).run(Listener())
     transports.close()

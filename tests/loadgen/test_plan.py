@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from loadgen.cli import cli
 from loadgen.sizing import queueing
 from loadgen.sizing.measured import draw_s, variation, workload
-from reports.artillery_json import to_json
+from reports.formats.artillery_json import to_json
 from reports.model import Extras, Period, Rate, Report, ReportError
 from reports.sketch import Sketch
 

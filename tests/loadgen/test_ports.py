@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.clock import WallOffset
-from loadgen.exchange import Dialer, Limits
-from loadgen.ports import LocalPorts, Ports, ports_here, ports_of, ports_to_take
-from loadgen.route import Origin
+from loadgen.http.dialer import Dialer
+from loadgen.http.exchange import TimeLimits
+from loadgen.http.ports import LocalPorts, Ports, ports_here, ports_of, ports_to_take
+from loadgen.http.route import Origin
 
 
 @given(st.integers(1, 65535), st.integers(1, 65535), st.integers(1, 50))
@@ -30,7 +31,7 @@ def test_parts_are_disjoint_and_together_the_whole(one, other, of):
 def test_connections_start_from_the_ports_of_their_generator(family):
     with socket.create_server(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0), family=family) as listener:
         host, port = listener.getsockname()[:2]
-        dialer = Dialer(Limits(), WallOffset())
+        dialer = Dialer(TimeLimits(), WallOffset())
         mine = ports_of(6, 7)
         if mine is None:
             pytest.skip("this system has no ports of a socket's own (Linux before 6.3)")

@@ -9,12 +9,13 @@ import pytest
 from server_process import wait_until
 
 from loadgen.clock import WallOffset, now_ns
-from loadgen.exchange import Connections, Dialer, Limits
-from loadgen.processor import ProcessorError, load
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import TimeLimits
 from loadgen.recorder import Recorder
 from loadgen.script.model import ScriptErrors
 from loadgen.script.parse import RunOptions, parse_script
-from loadgen.vu import Program
+from loadgen.script.processor import ProcessorError, load
+from loadgen.vu.program import CompiledScript
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
@@ -25,8 +26,8 @@ class Run:
     def __init__(self, server, source, scenario, users=1, **config):
         script = parsed(source, scenario, target=server.url, **config)
         wall, self.warnings = WallOffset(), []
-        recorder, dialer = Recorder(wall), Dialer(Limits(), wall)
-        program = Program(
+        recorder, dialer = Recorder(wall), Dialer(TimeLimits(), wall)
+        program = CompiledScript(
             script, recorder, lambda: Connections(dialer), Random(1),
             agent="me/1", write_line=lambda _: None, warn=self.warnings.append,
         )  # fmt: skip
@@ -264,8 +265,8 @@ def test_the_example_shortens_and_follows_three_links_a_user(serve, ok_answer):
     options = RunOptions(target=server.url, directory=str(EXAMPLES))
     script = parse_script([("checkout.yml", text)], options, lambda path: Path(path).read_bytes())
     wall = WallOffset()
-    recorder, dialer = Recorder(wall), Dialer(Limits(), wall)
-    program = Program(script, recorder, lambda: Connections(dialer), Random(1), agent="me",
+    recorder, dialer = Recorder(wall), Dialer(TimeLimits(), wall)
+    program = CompiledScript(script, recorder, lambda: Connections(dialer), Random(1), agent="me",
                       write_line=lambda _: None)  # fmt: skip
     program.start_vu(now_ns())
     counters = recorder.report().aggregate.counters

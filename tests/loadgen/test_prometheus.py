@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Progress
-from loadgen.live import LiveError
-from loadgen.prometheus import BOUNDS_S, count_up_to, exposition, observer, serving
 from loadgen.recorder import Recorder
-from loadgen.runner import ObserverError, Underway
+from loadgen.watch.live import LiveError
+from loadgen.watch.observer import ObserverError, Underway
+from loadgen.watch.prometheus import BOUNDS_S, count_up_to, exposition, observer, serving
 from reports.sketch import Sketch
 from tests.loadgen.test_recorder import answer
 

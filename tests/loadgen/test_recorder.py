@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from loadgen import recorder as module
 from loadgen.clock import WallOffset, now_ns
-from loadgen.exchange import Exchange
+from loadgen.http.exchange import Exchange
+from loadgen.http.response import ResponseHead
 from loadgen.recorder import Recorder, server_timing
-from loadgen.response import Head
 from reports.sketch import Sketch
 
 PERIOD_NS = 10_000_000_000
@@ -26,7 +26,7 @@ class FixedWall:
 def answer(at_ns, *, status=200, waited_ns=1_000_000, body_bytes=5, last_ns=None, head=b"HTTP/1.1 200 OK\r\n\r\n"):
     return Exchange(
         status, head, b"", body_bytes, False, True, at_ns - waited_ns, at_ns - waited_ns, at_ns - waited_ns,
-        at_ns, at_ns if last_ns is None else last_ns, (0, 0, 0), Head.of(head),
+        at_ns, at_ns if last_ns is None else last_ns, (0, 0, 0), ResponseHead.of(head),
     )  # fmt: skip
 
 

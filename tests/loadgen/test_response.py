@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.response import MAX_HEAD_BYTES, BadResponse, ResponseReader, parse_common, parse_headers
+from loadgen.http.response import MAX_HEAD_BYTES, BadResponse, ResponseReader, parse_common, parse_headers
 
 WHOLE = {
     "plain": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: x\r\n\r\nhello",

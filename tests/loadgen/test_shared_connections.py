@@ -7,11 +7,12 @@ import gevent
 import pytest
 
 from loadgen.clock import WallOffset
-from loadgen.exchange import Connections, Dialer, Failure, Limits
-from loadgen.route import Origin
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import Failure, TimeLimits
+from loadgen.http.route import Origin
+from loadgen.http.shared_connections import SharedConnections
 from loadgen.script.parse import RunOptions, parse_script
-from loadgen.shared_connections import SharedConnections
-from loadgen.transports import Transports
+from loadgen.vu.transports import Transports
 
 GET = b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n"
 MS = 1_000_000
@@ -34,7 +35,7 @@ def share():
     made = []
 
     def make(limit):
-        dialer = Dialer(Limits(), WallOffset())
+        dialer = Dialer(TimeLimits(), WallOffset())
         made.append(SharedConnections(limit, lambda: Connections(dialer)))
         return made[-1]
 

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.cli import cli
-from loadgen.lab.sweep_command import megabytes, share, sizes
-from loadgen.sizing.sweep import Goal, Limits, Run, choose, estimates, ladder, next_sizes
+from loadgen.commands.sweep import megabytes, share, sizes
+from loadgen.sizing.search import Goal, SizeLimits, SizeRun, choose, estimates, ladder, next_sizes
 from loadgen.sizing.sweep_summary import Curve, Sweep, meets_targets, sentence, to_document, to_markdown
 from reports.cli import BadInput
-from reports.html_sweep import sweep_page
+from reports.page.sweep import sweep_page
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
@@ -29,7 +29,7 @@ RATE = 600.0
 
 
 def one(size, good_per_s, p99_ms):
-    return Run(
+    return SizeRun(
         size, good_per_s, max(0.0, 1 - good_per_s / RATE), p99_ms, p99_ms and p99_ms / 2, 0.3, 0.9, 3000, 4 * size
     )
 
@@ -121,7 +121,7 @@ def test_single_runs_are_supposed_to_vary_and_still_tell_large_differences():
     runs = {1: [one(1, 300.0, 900.0)], 4: [one(4, 597.0, 15.0)], 8: [one(8, RATE, 14.0)]}
     assert 0.2 < estimates(runs)[8].half_width < 0.5
     assert choose(estimates(runs), Goal(RATE)).size == 4
-    assert "supposed" in sentence(Curve(Goal(RATE), runs), Limits(4, 100))
+    assert "supposed" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100))
 
 
 def test_a_difference_of_less_than_the_precision_does_not_count():
@@ -135,7 +135,7 @@ def test_failing_one_request_in_fifty_counts_however_little_is_known_of_the_rate
     sound = [replace(one(2, RATE * factor, 5.0), failed_share=0.0) for factor in (0.95, 1.0, 1.05)]
     curve = {1: lossy, 2: sound}
     assert choose(estimates(curve), Goal(RATE, 50.0)).size == 2
-    text = sentence(Curve(Goal(RATE, 50.0), curve), Limits(4, 100))
+    text = sentence(Curve(Goal(RATE, 50.0), curve), SizeLimits(4, 100))
     assert "1 is too small" in text
     assert "% failed" in text
 
@@ -156,7 +156,7 @@ def test_with_a_target_slower_but_quick_enough_is_good_enough():
 def test_nothing_is_recommended_where_nothing_was_answered():
     curve = Curve(Goal(RATE), {1: (one(1, 0.0, None),), 8: (one(8, 0.0, None),)})
     assert choose(estimates(curve.runs), curve.goal).reason == "nothing answers"
-    assert "no request was answered" in sentence(curve, Limits(4, 100))
+    assert "no request was answered" in sentence(curve, SizeLimits(4, 100))
 
 
 @given(some_sizes)
@@ -169,7 +169,7 @@ def test_the_ladder_doubles_from_the_least_to_the_greatest(among):
 
 @given(st.integers(1, 8), st.integers(5, 300), st.integers(0, 5), st.floats(100, 4000), st.floats(0.5, 5))
 def test_sizes_within_the_limits_fit_and_the_next_one_does_not(servers, connections, reserved, memory, each):
-    limits = Limits(servers, connections, reserved, memory, 160.0, each)
+    limits = SizeLimits(servers, connections, reserved, memory, 160.0, each)
     allowed = limits.allowed(range(1, 500))
     assert allowed == tuple(range(1, len(allowed) + 1))
     for size in (len(allowed), len(allowed) + 1):
@@ -178,9 +178,9 @@ def test_sizes_within_the_limits_fit_and_the_next_one_does_not(servers, connecti
 
 
 def test_the_limits_of_the_example():
-    limits = Limits(4, 100, 3, 512.0, 161.0, 1.96)
+    limits = SizeLimits(4, 100, 3, 512.0, 161.0, 1.96)
     assert (limits.by_connections, limits.by_memory) == (24, 44)
-    assert Limits(4, 100, 3).by_memory is None
+    assert SizeLimits(4, 100, 3).by_memory is None
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def found():
     curve = Curve(goal, {size: tuple(some) for size, some in sorted(runs.items())})
     environment = {"cpu": "a CPU", "cores": 2, "memory_mb": 100, "system": "Linux", "python": "3"}
     return Sweep(
-        "a <shop>", "fair", Limits(4, 100, 3, 512.0, 161.0, 1.9), range(1, 25), 5, [curve], environment, ["a note"]
+        "a <shop>", "fair", SizeLimits(4, 100, 3, 512.0, 161.0, 1.9), range(1, 25), 5, [curve], environment, ["a note"]
     )
 
 
@@ -205,21 +205,21 @@ def test_the_answer_is_one_sentence_with_why(found):
 
 def test_a_neighbour_that_only_chance_may_speak_against_seems_too_small():
     curve = {1: [one(1, RATE, 40.0), one(1, RATE, 70.0)], 2: [one(2, RATE, 20.0), one(2, RATE, 35.0)]}
-    assert "1 seems too small" in sentence(Curve(Goal(RATE, 50.0), curve), Limits(4, 100))
+    assert "1 seems too small" in sentence(Curve(Goal(RATE, 50.0), curve), SizeLimits(4, 100))
 
 
 def test_a_p99_far_within_the_target_needs_not_be_known_precisely():
     runs = {size: [one(size, RATE, 4.0), one(size, RATE, 7.0), one(size, RATE, 5.0)] for size in (1, 2, 4)}
     far, near = Goal(RATE, 100.0), Goal(RATE, 7.0)
-    assert "use a pool of 1" in sentence(Curve(far, runs), Limits(4, 100))
+    assert "use a pool of 1" in sentence(Curve(far, runs), SizeLimits(4, 100))
     assert next_sizes(runs, (1, 2, 4), far) == ()
-    assert "not settled" in sentence(Curve(near, runs), Limits(4, 100))
+    assert "not settled" in sentence(Curve(near, runs), SizeLimits(4, 100))
     assert 1 in next_sizes(runs, (1, 2, 4), near)
 
 
 def test_an_answer_that_is_not_known_precisely_says_so():
     runs, _ = searched(knee(6), range(1, 25), Goal(RATE, max_rounds=2), deviation=0.5)
-    text = sentence(Curve(Goal(RATE), runs, "its time was up (--max-seconds)"), Limits(4, 100))
+    text = sentence(Curve(Goal(RATE), runs, "its time was up (--max-seconds)"), SizeLimits(4, 100))
     assert "not settled" in text
     assert "not to the ±10% asked for" in text
     assert "its time was up" in text
@@ -227,8 +227,8 @@ def test_an_answer_that_is_not_known_precisely_says_so():
 
 def test_the_greatest_size_says_that_a_greater_one_may_be_better():
     runs, _ = searched(knee(100), range(1, 25), Goal(RATE))
-    assert "greatest size that the limits allow" in sentence(Curve(Goal(RATE), runs), Limits(4, 100, 3))
-    assert "greatest size that was asked for" in sentence(Curve(Goal(RATE), runs), Limits(1, 100, 3))
+    assert "greatest size that the limits allow" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100, 3))
+    assert "greatest size that was asked for" in sentence(Curve(Goal(RATE), runs), SizeLimits(1, 100, 3))
 
 
 def test_a_sweep_is_told_as_values_as_a_table_and_as_a_page(found):

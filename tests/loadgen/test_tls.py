@@ -9,11 +9,11 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset
-from loadgen.exchange import Connections, Dialer, Exchange, Failure, Limits
-from loadgen.proxy import ProxyError, ProxyRoute
-from loadgen.route import Origin, Route
-from loadgen.script.model import TlsSettings
-from loadgen.tls import TlsRoute, client_context
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import Exchange, Failure, TimeLimits
+from loadgen.http.proxy import ProxyError, ProxyRoute
+from loadgen.http.route import Origin, Route
+from loadgen.http.tls import TlsRoute, TlsSettings, client_context
 
 pytest.importorskip("trustme")
 import certificates
@@ -94,7 +94,7 @@ def connect(tls):
     def make(route=None, **settings):
         settings = {"ca": tls.ca_file.read_bytes(), **settings}
         route = TlsRoute(TlsSettings(**settings)) if route is None else route
-        opened.append(Connections(Dialer(Limits(int(1e9), int(1e9)), WallOffset(), route)))
+        opened.append(Connections(Dialer(TimeLimits(int(1e9), int(1e9)), WallOffset(), route)))
         return opened[-1]
 
     yield make
@@ -255,7 +255,7 @@ def test_ipv6_hosts(serve_tls, connect):
 
 
 def test_plain_connections_refuse_https():
-    link = Connections(Dialer(Limits(), WallOffset()))
+    link = Connections(Dialer(TimeLimits(), WallOffset()))
     assert link.exchange(Origin("https", "127.0.0.1", 1), GET).name == "ERR_INVALID_PROTOCOL"
 
 

@@ -10,12 +10,12 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
-from loadgen.console import Console
 from loadgen.engine import Engine, Listener
 from loadgen.recorder import Recorder
 from loadgen.runner import run_script
 from loadgen.script.model import Phase
 from loadgen.script.parse import RunOptions, parse_script
+from loadgen.watch.console import Console
 from reports import names
 
 SERVER = """

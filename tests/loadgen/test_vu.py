@@ -12,10 +12,11 @@ import pytest
 from gevent.server import StreamServer
 
 from loadgen.clock import WallOffset, now_ns
-from loadgen.exchange import Connections, Dialer, Limits
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import TimeLimits
 from loadgen.recorder import Recorder
 from loadgen.script.parse import RunOptions, parse_script
-from loadgen.vu import Program, jittered, rounds
+from loadgen.vu.program import CompiledScript, jittered, rounds
 
 JSON = (("Content-Type", "application/json"),)
 ANSWERS = {
@@ -86,10 +87,10 @@ class Walk:
         self.lines = []
         wall = WallOffset()
         recorder = Recorder(wall)
-        dialer = Dialer(Limits(int(timeout_s * 1e9), int(8e9)), wall)
+        dialer = Dialer(TimeLimits(int(timeout_s * 1e9), int(8e9)), wall)
         read_file = (lambda _: payload) if payload else _no_file
         parsed = parse_script([("s.json", text)], RunOptions(directory="/w"), read_file, Random(seed))
-        self.program = Program(
+        self.program = CompiledScript(
             parsed,
             recorder,
             lambda: Connections(dialer),

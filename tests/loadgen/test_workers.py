@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.engine import Share
+from loadgen.crew.crew import at_most
 from loadgen.recorder import Recorder
+from loadgen.schedule import Share
 from loadgen.script.model import Phase
-from loadgen.workers import at_most
-from reports.artillery_json import from_json, to_json
+from reports.formats.artillery_json import from_json, to_json
 from reports.merge import merge_periods
 from reports.model import Period, Report
 from tests.loadgen.test_recorder import FixedWall, answer

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.apachebench import AbFailures, AbReport, AbRow, AbSamples, from_text, opening_text, to_text
+from reports.formats.apachebench import AbFailures, AbReport, AbRow, AbSamples, from_text, opening_text, to_text
 from reports.model import ReportError
 
 AB = sorted((Path(__file__).parents[1] / "golden" / "reports" / "ab").glob("*.txt"))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_strategies import json_values, reports
 
-from reports.artillery_json import from_json, to_json
+from reports.formats.artillery_json import from_json, to_json
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 from reports.names import beyond_artillery
 from reports.sketch import Sketch

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from report_strategies import periods
 from test_artillery_json import sample_report
 
-from reports import artillery_text as text
-from reports.artillery_json import from_json
+from reports.formats import artillery_text as text
+from reports.formats.artillery_json import from_json
 from reports.model import Period, Rate, Report, Summary
 from reports.names import beyond_artillery
 

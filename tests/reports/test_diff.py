@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from report_strategies import reports
 from test_artillery_json import sample_report
 
-from reports.apachebench import AbFailures, AbReport
-from reports.diff import compare, compare_runs
-from reports.diff_text import to_json, to_markdown, to_text
+from reports.compare.diff import compare, compare_runs
+from reports.compare.diff_text import to_json, to_markdown, to_text
+from reports.formats.apachebench import AbFailures, AbReport
+from reports.formats.published import published
 from reports.model import Extras, Period, Rate, Report, Summary
-from reports.published import published
 
 
 def totals(**parts) -> Report:

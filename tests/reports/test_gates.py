@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.diff import Change, Diff, compare
-from reports.gates import Gate
+from reports.compare.diff import Change, Diff, compare
+from reports.compare.gates import Gate
+from reports.formats.published import published
 from reports.model import Period, Report, ReportError, Summary
-from reports.published import published
 
 
 def diff(old=100.0, new=120.0, verdict="no clear change"):

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from report_strategies import reports as any_report
 
 from reports import names
-from reports.diff import compare
-from reports.html_blocks import Axis, Chart, Section, Series, Text, amount, number, percent
-from reports.html_lab import lab_page
-from reports.html_measures import breakdown, failed, requests, slices, throughput
-from reports.html_page import SHARED_JS, plotly_js, to_html
-from reports.html_svg import clock, describe, points, stacked, svg, ticks
+from reports.blocks import Axis, Chart, Section, Series, Text, amount, number, percent
+from reports.compare.diff import compare
+from reports.formats.published import published
 from reports.model import Report, ReportError
-from reports.published import published
+from reports.page.lab import lab_page
+from reports.page.measures import breakdown, failed, requests, slices, throughput
+from reports.page.page import SHARED_JS, plotly_js, to_html
+from reports.page.svg import clock, describe, points, stacked, svg, ticks
 
 VOID = {"meta", "link", "input", "br", "img"}
 

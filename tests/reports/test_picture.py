@@ -5,9 +5,9 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.html_blocks import Axis, Chart, Series
-from reports.html_svg import WIDTH
-from reports.picture import picture
+from reports.blocks import Axis, Chart, Series
+from reports.page.picture import picture
+from reports.page.svg import WIDTH
 
 SVG = "{http://www.w3.org/2000/svg}"
 SIZE, RATE = Axis("connections", ""), Axis("requests per second", "/s")

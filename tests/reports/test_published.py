@@ -2,9 +2,9 @@
 
 import pytest
 
-from reports.apachebench import AbReport, AbRow
+from reports.formats.apachebench import AbReport, AbRow
+from reports.formats.published import experiments, facts, gains, published
 from reports.model import ReportError, Summary
-from reports.published import experiments, facts, gains, published
 
 
 def test_every_experiment_of_both_sources_is_there():

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports import artillery_console, csv_text, diff_text
-from reports.artillery_text import period_text, summary_text
-from reports.diff import compare
+from reports.compare import diff_text
+from reports.compare.diff import compare
+from reports.formats import artillery_console, csv_text
+from reports.formats.artillery_text import period_text, summary_text
+from reports.formats.read import READERS, load, read
 from reports.model import Rate, ReportError, Summary
-from reports.read import READERS, load, read
 
 
 @pytest.fixture

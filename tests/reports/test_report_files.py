@@ -6,11 +6,11 @@ import threading
 import pytest
 from test_artillery_json import sample_report
 
-from reports.artillery_json import to_json
 from reports.files import WriteError, check_writable, write_text
+from reports.formats.artillery_json import to_json
+from reports.formats.published import published
+from reports.formats.read import load
 from reports.model import ReportError
-from reports.published import published
-from reports.read import load
 
 
 def test_artillerys_json_is_known_whatever_its_name(tmp_path):

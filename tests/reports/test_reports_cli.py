@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from test_artillery_json import sample_report
 
 from reports import cli
-from reports.artillery_json import from_json, to_json
-from reports.csv_text import to_csv
+from reports.formats.artillery_json import from_json, to_json
+from reports.formats.csv_text import to_csv
 from reports.model import Period, Report
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.statistics import (
+from reports.compare.statistics import (
     Interval,
     adjusted,
     beta_cdf,

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from loadgen.lab.claims import CLAIMS, NOT, PARTLY, REPRODUCED, UNMEASURED
-from loadgen.lab.evidence import Evidence, Failures, Memory, Outcome, Restart
+from loadgen.lab.evidence import Evidence, ExperimentResult, Failures, Memory, Restart
 from loadgen.lab.experiments import experiments
-from loadgen.lab.summary import claim_lines, comparisons, gain_rows, to_document, to_markdown
-from reports.apachebench import AbFailures, AbReport
+from loadgen.lab.findings import claim_lines, comparisons, gain_rows, to_document, to_markdown
+from reports.formats.apachebench import AbFailures, AbReport
 from reports.model import Period, Report, Summary
 from reports.sketch import Sketch
 
@@ -25,7 +25,7 @@ def ab_outcome(key, rps, *, bad=0, refused=0, requests=1000):
     )  # fmt: skip
     failures = Failures({"53300": refused} if refused else {})
     report = Report(Period(0, counters=counters))
-    return Outcome(KNOWN[key], report, ab, requests / rps, 10, 1.0, 1.0, failures)
+    return ExperimentResult(KNOWN[key], report, ab, requests / rps, 10, 1.0, 1.0, failures)
 
 
 def script_outcome(key, mean_ms, *, users=1000, completed=None, codes=None, clicks=900, p99=100.0):
@@ -42,7 +42,7 @@ def script_outcome(key, mean_ms, *, users=1000, completed=None, codes=None, clic
         summaries={"http.response_time": Summary(p99=p99)},
         sketches={"http.response_time": sketch},
     )
-    return Outcome(KNOWN[key], Report(total), None, 10.0, 40, 5.0, 3.0, Failures(), clicks_recorded=clicks)
+    return ExperimentResult(KNOWN[key], Report(total), None, 10.0, 40, 5.0, 3.0, Failures(), clicks_recorded=clicks)
 
 
 def verdict(claim_id, *outcomes, **rest):

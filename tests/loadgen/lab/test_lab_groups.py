@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from loadgen.commands.lab import lab
 from loadgen.lab import groups, pgbouncer
 from loadgen.lab.claims import CLAIMS, MORE_CLAIMS, NOT, PARTLY, REPRODUCED, UNMEASURED, claims_on
-from loadgen.lab.command import lab
-from loadgen.lab.evidence import Evidence, Failures, MemoryUse, Outcome
+from loadgen.lab.evidence import Evidence, ExperimentResult, Failures, MemoryUse
 from loadgen.lab.experiments import Sizes, chosen, experiments, more_experiments
+from loadgen.lab.findings import claim_lines, to_document, to_markdown
 from loadgen.lab.rounds import in_turns, together
-from loadgen.lab.run import Lab, Options
-from loadgen.lab.summary import claim_lines, to_document, to_markdown
-from reports.apachebench import AbFailures, AbSamples
-from reports.html_lab import lab_page
+from loadgen.lab.run import Lab, LabOptions
+from reports.formats.apachebench import AbFailures, AbSamples
 from reports.model import Period, Report
+from reports.page.lab import lab_page
 from reports.sketch import Sketch
 
 KNOWN = {e.id: e for e in more_experiments()}
@@ -33,7 +33,7 @@ def outcome(key, good=100, *, wall_s=1.0, bad=0, **rest):
         "http.codes.503": bad,
     }
     total = Period(0, counters=counters, sketches={"http.response_time.intended": Sketch.of([5.0] * 10)})
-    return Outcome(KNOWN[key], Report(total), None, wall_s, 20, 0.5, 0.2, Failures(), **rest)
+    return ExperimentResult(KNOWN[key], Report(total), None, wall_s, 20, 0.5, 0.2, Failures(), **rest)
 
 
 def evidence(*outcomes):
@@ -184,7 +184,7 @@ def test_without_pgbouncer_there_is_one_line_and_nothing_is_written(tmp_path, mo
 )
 def test_both_for_real(tmp_path):
     wanted = tuple(replace(e, rounds=min(e.rounds, 2)) for e in chosen(more_experiments(1), ["P.fair.c1", "M.pool5"]))
-    given = Options(experiments=wanted, sizes=Sizes(requests=30, ab_s=10.0, phase_s=1), out=tmp_path, clicks=3)
+    given = LabOptions(experiments=wanted, sizes=Sizes(requests=30, ab_s=10.0, phase_s=1), out=tmp_path, clicks=3)
     found = Lab(given, lambda _: None, lambda _: None).run()
     through, limited = found.outcomes.values()
     assert through.failed_share == 0

@@ -11,16 +11,16 @@ import psycopg2
 import pytest
 
 from loadgen.lab.experiments import Sizes, experiments
-from loadgen.lab.run import Lab, LabError, Options
-from reports.apachebench import from_text
-from reports.artillery_json import from_json
+from loadgen.lab.run import Lab, LabError, LabOptions
+from reports.formats.apachebench import from_text
+from reports.formats.artillery_json import from_json
 
 SMALL = Sizes(requests=60, ab_s=2.0, phase_s=1)
 
 
 def options(out, *ids, **rest):
     wanted = tuple(e for e in experiments(2) if e.id in ids)
-    return Options(experiments=wanted, sizes=SMALL, out=out, clicks=3, **rest)
+    return LabOptions(experiments=wanted, sizes=SMALL, out=out, clicks=3, **rest)
 
 
 def run(given):

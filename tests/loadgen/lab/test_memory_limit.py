@@ -10,7 +10,7 @@ import pytest
 
 from loadgen.lab import memory_limit
 from loadgen.lab.database import limited_database
-from loadgen.lab.memory_limit import Counts, MemoryLimit, NoMemoryLimit, find_home
+from loadgen.lab.memory_limit import MemoryCounts, MemoryLimit, NoMemoryLimit, find_home
 from loadgen.lab.stack import query
 
 
@@ -45,7 +45,7 @@ def test_who_takes_more_than_the_limit_is_killed_and_counted():
 def test_who_stays_below_it_is_not():
     with MemoryLimit(256) as limit:
         assert run_inside(limit, "bytearray(50 << 20)") == 0
-        assert limit.counts() == Counts(0, 0)
+        assert limit.counts() == MemoryCounts(0, 0)
         assert 50 < limit.peak_mb() < 256
 
 

@@ -10,7 +10,7 @@ import pytest
 from loadgen.lab import fairness
 from loadgen.lab.evidence import Fairness
 from loadgen.lab.own_app import chosen_settings, parameters
-from reports.artillery_json import from_json
+from reports.formats.artillery_json import from_json
 from reports.model import Period, Report
 from reports.sketch import Sketch
 

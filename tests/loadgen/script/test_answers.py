@@ -7,13 +7,13 @@ from random import Random
 import brotli
 import pytest
 
-from loadgen.script.answer import Answer
-from loadgen.script.capture import compile_captures, compile_json_path
-from loadgen.script.document import Notes, Part
+from loadgen.language.values import UNDEFINED
+from loadgen.script.document import Notes, ScriptNode
 from loadgen.script.ensure import apdex_line, checks_of, evaluate
-from loadgen.script.expect import Exchanged, compile_expectations, console_text
 from loadgen.script.model import Capture, Check, Expectation, ExpectPlugin
-from loadgen.script.values import UNDEFINED
+from loadgen.vu.answer import Answer
+from loadgen.vu.capture import compile_captures, compile_json_path
+from loadgen.vu.expect import Exchanged, compile_expectations, console_text
 from reports.model import Period, Rate, Summary
 
 BODY = b'{"id": 42, "name": "bob", "list": [{"sku": "A1", "p": 1.5}, {"sku": "B2", "p": 2}], "empty": "", "nul": null, "zero": 0}'
@@ -237,7 +237,7 @@ AGGREGATE = Period(
 
 
 def verdict(ensure):
-    return evaluate(checks_of(Part(ensure, "ensure", Notes({}))), AGGREGATE)
+    return evaluate(checks_of(ScriptNode(ensure, "ensure", Notes({}))), AGGREGATE)
 
 
 def test_checks_are_shown_passed_first_and_each_group_backwards():

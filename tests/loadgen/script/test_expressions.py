@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from loadgen.script.expressions import ExpressionError, compile_expression
-from loadgen.script.regex import compile_regex
-from loadgen.script.values import truthy
+from loadgen.language.expressions import ExpressionError, compile_expression
+from loadgen.language.regex import compile_regex
+from loadgen.language.values import truthy
 
 DATA = {"n": 5, "s": "5", "t": True, "z": 0, "o": {"a": 5}, "a.b": 7, "l": [1, 2], "name": "bob"}
 

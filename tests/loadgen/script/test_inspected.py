@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.script.inspected import inspected
-from loadgen.script.values import UNDEFINED
+from loadgen.language.inspected import inspected
+from loadgen.language.values import UNDEFINED
 
 PAIRS = json.loads((Path(__file__).parents[2] / "golden" / "node_inspect.json").read_text())
 

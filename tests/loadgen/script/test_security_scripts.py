@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 from loadgen.cli import cli
-from loadgen.script.answer import LARGEST_BYTES, Answer
-from loadgen.script.capture import compile_captures
-from loadgen.script.expressions import ExpressionError, compile_expression
-from loadgen.script.fakes import fake_functions
+from loadgen.language.expressions import ExpressionError, compile_expression
+from loadgen.language.fakes import fake_functions
+from loadgen.language.template import compile_template, functions
+from loadgen.language.values import UNDEFINED, get_path, number, number_text
 from loadgen.script.model import Capture
-from loadgen.script.template import compile_template, functions
-from loadgen.script.values import UNDEFINED, get_path, number, number_text
+from loadgen.vu.answer import LARGEST_BYTES, Answer
+from loadgen.vu.capture import compile_captures
 
 TARGET = "config:\n  target: http://127.0.0.1:1\n"
 FLOW = "scenarios:\n  - flow:\n      - get: {url: /}\n"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.script.template import calls_in, compile_template, functions, placeholders
-from loadgen.script.values import UNDEFINED, get_path, json_text, json_value, number_text, path_steps, set_path, text
+from loadgen.language.template import calls_in, compile_template, functions, placeholders
+from loadgen.language.values import UNDEFINED, get_path, json_text, json_value, number_text, path_steps, set_path, text
 
 VARIABLES = {
     "n": 5, "half": 0.5, "whole": 2.0, "s": "hi", "t": True, "nul": None, "zero": 0, "empty": "",

@@ -1,0 +1,164 @@
+"""`loadgen lab`: flags in, one session, its summary out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from reports.cli import BadInput
+
+if TYPE_CHECKING:
+    from loadgen.lab.run import LabOptions
+    from loadgen.watch.progress import LiveLine
+
+_SIGNALLED = 128
+
+
+@click.command()
+@click.option("--full", is_flag=True, help="The sources' exact sizes: many minutes.")
+@click.option("--only", metavar="ID,...", default="", help="These experiments or groups: B, B.3, A.pool10, ...")
+@click.option("--strategies", metavar="NAME,...", default="", help="Experiments with these strategies only.")
+@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Servers of source A.")
+@click.option("--clicks", type=click.IntRange(min=0), default=300, show_default=True, help="Clicks of each link.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the reports (default runs/<UTC stamp>).")
+@click.option("--database-url", help="A PostgreSQL to use, in a schema of its own, in place of the embedded one.")
+@click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
+@click.option("--db-rtt", metavar="DURATION", help="Put this round-trip time before the database: 0.5ms, 5ms, ...")
+@click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder, instead.")
+@click.option("--script", metavar="FILE", help="The Artillery script to load your own application with.")
+def lab(
+    full: bool,
+    only: str,
+    strategies: str,
+    servers: int,
+    clicks: int,
+    out: Path | None,
+    database_url: str | None,
+    yes: bool,
+    db_rtt: str | None,
+    application: str | None,
+    script: str | None,
+) -> None:
+    """Run the experiments of both source documents and judge their claims.
+
+    Groups that only --only runs: C, queue and fair under saturation; D, what pooling gains by the distance to the database;
+    P, through PgBouncer and direct; M, the database in 512 MB. With --app and --script, your own application is run under
+    each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
+    """
+    out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    if (application is None) != (script is None):
+        raise BadInput("--app and --script go together")
+    if application is not None and script is not None:
+        sys.exit(
+            _run_own_app(application, script, out, _listed(strategies), servers, database_url, round_trip_ms(db_rtt))
+        )
+    from loadgen.lab import distance, fairness
+    from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments, more_experiments
+    from loadgen.lab.run import LabError, LabOptions
+
+    ids = _listed(only)
+    of_c, of_d = {"C", fairness.ID}, {"D", distance.ID}
+    of_sources = [name for name in ids if name not in of_c | of_d]
+    known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
+    try:
+        options = LabOptions(
+            experiments=chosen(known, of_sources, _listed(strategies), full=full) if of_sources or not ids else (),
+            sizes=FULL if full else BRIEF,
+            out=out,
+            clicks=clicks,
+            database_url=database_url,
+            fairness_rounds=3 if of_c & set(ids) else 0,
+            distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
+            round_trip_ms=round_trip_ms(db_rtt),
+            confirm=lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True)),
+        )
+        sys.exit(_run_lab(options))
+    except (ValueError, LabError) as error:
+        raise BadInput(str(error)) from None
+
+
+def _run_lab(options: LabOptions) -> int:
+    from loadgen.lab.findings import claim_lines, to_markdown
+    from loadgen.lab.run import Lab
+    from loadgen.watch.progress import LiveLine
+
+    live = LiveLine()
+    evidence = Lab(options, _sayer(live), live).run()
+    live.clear()
+    click.echo(to_markdown(evidence), nl=False)
+    if evidence.outcomes:
+        click.echo("\n" + "\n".join(claim_lines(evidence)))
+    click.echo(f"\nEverything is in {options.out}", err=True)
+    return _SIGNALLED + signal.SIGINT if evidence.partial else 0
+
+
+def _run_own_app(
+    application: str,
+    script: str,
+    out: Path,
+    strategies: list[str],
+    servers: int,
+    database_url: str | None,
+    far_ms: float | None,
+) -> int:
+    import psycopg2
+
+    from db.binaries import EmbeddedPostgresError
+    from loadgen.lab import own_app
+    from loadgen.lab.stack import StackError
+    from loadgen.script.model import ScriptErrors
+    from loadgen.watch.progress import LiveLine
+
+    unknown = [name for name in strategies if name not in own_app.STRATEGIES]
+    if unknown:
+        raise BadInput(f"no strategy {unknown[0]!r} for an application; there are {', '.join(own_app.STRATEGIES)}")
+    live = LiveLine()
+    options = own_app.OwnAppOptions(
+        application, script, Path.cwd(), out, strategies or own_app.STRATEGIES, servers, database_url,
+        own_app.chosen_settings(os.environ), far_ms,
+    )  # fmt: skip
+    try:
+        results = own_app.run(options, _sayer(live), live)
+    except ScriptErrors as errors:
+        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
+    except (StackError, EmbeddedPostgresError, psycopg2.Error) as error:
+        raise BadInput(" ".join(str(error).split())) from None
+    except OSError as error:
+        raise BadInput(f"{error.filename}: {error.strerror}") from None
+    live.clear()
+    click.echo(own_app.to_markdown(options, results), nl=False)
+    click.echo(f"\nEverything is in {out}", err=True)
+    return _SIGNALLED + signal.SIGINT if any(r.interrupted for r in results) else 0
+
+
+def round_trip_ms(text: str | None) -> float | None:
+    """What --db-rtt says. Raises BadInput."""
+    from loadgen.script.durations import seconds
+
+    if text is None:
+        return None
+    found_s = seconds(text)
+    if found_s is None or not 0 <= found_s <= 1:
+        raise BadInput(f"--db-rtt {text}: a duration from 0 to 1 s, such as 0.5ms")
+    return found_s * 1000
+
+
+def _sayer(live: LiveLine) -> Callable[[str], None]:
+    """Writes whole lines to stderr, between those of the live one."""
+
+    def say(text: str) -> None:
+        live.clear()
+        click.echo(text, err=True)
+
+    return say
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

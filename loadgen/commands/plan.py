@@ -1,0 +1,171 @@
+"""`loadgen plan`: a measured report and an arrangement in, what each pool size would give out, without any load."""
+
+from __future__ import annotations
+
+from math import inf, isnan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reports.cli import BadInput
+
+if TYPE_CHECKING:
+    from loadgen.sizing.measured import MeasuredWorkload
+    from loadgen.sizing.predict import Question
+
+_VARIATIONS = {"poisson": 1.0, "uniform": 0.0}
+_MOST_SIZES = 100
+_LARGEST = 10_000
+_MOST = 1e9  # of anything: numbers beyond would only overflow in the formulas
+
+
+class _Number(click.FloatRange):
+    """A range that nan is not in, though no comparison says so."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        number: float = super().convert(value, parameter, context)
+        if isnan(number):
+            self.fail(f"{value!r} is not a number.", parameter, context)
+        return number
+
+
+_NUMBER = _Number(0, _MOST)
+_POSITIVE = _Number(0, _MOST, min_open=True)
+
+
+@click.command()
+@click.argument("report")
+@click.option("--servers", type=click.IntRange(1, _LARGEST), default=4, show_default=True, help="A pool in each.")
+@click.option(
+    "--sizes", metavar="N-M,...", default="2,5,10,20,40", show_default=True, help="Pool sizes, of each server."
+)
+@click.option("--max-connections", type=click.IntRange(1), help="Of the database; sizes beyond are left out.")
+@click.option("--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Response time wanted, at the 99th percentile.")
+@click.option("--rate", type=_POSITIVE, metavar="N", help="Requests/s, at all servers (default: as measured).")
+@click.option("--timeout", type=_NUMBER, default=5, show_default=True, help="Longest wait, in seconds.")
+@click.option("--max-overflow", type=click.IntRange(-1), default=0, show_default=True, help="Beyond; -1: no limit.")
+@click.option("--max-waiting", type=click.IntRange(0), help="Longest queue of a server (default with fifo: 10 x size).")
+@click.option(
+    "--hand-over",
+    type=click.Choice(["fifo", "barging"]),
+    default="fifo",
+    show_default=True,
+    help="Who gets a returned connection: the first who waits (DB_POOL=fair), or whoever asks first (queue).",
+)
+@click.option("--wake-ms", type=_NUMBER, help="From a return until the waiter runs (default: as measured).")
+@click.option("--db-cores", type=_POSITIVE, metavar="N", help="Cores of the database (default: always enough).")
+@click.option("--db-cpu-ms", type=_NUMBER, help="CPU that a hold needs there (default: for all of it).")
+@click.option("--connect-ms", type=_NUMBER, help="Opening a connection (default: as measured).")
+@click.option(
+    "--arrivals",
+    type=click.Choice(["measured", *_VARIATIONS]),
+    default="measured",
+    show_default=True,
+    help="Their law; a run too short to tell counts as poisson.",
+)
+@click.option("--cold", is_flag=True, help="Start without an open connection, as after a deployment.")
+@click.option("--requests", type=click.IntRange(100, 10**7), default=100_000, show_default=True, help="For each size.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same plan.")
+@click.option("--explain", is_flag=True, help="Show queueing theory's formulas beside it, and where they part.")
+@click.option(
+    "--format", "style", type=click.Choice(["text", "json"]), help="Default: by the output's name, else text."
+)
+@click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
+def plan(report: str, sizes: str, explain: bool, style: str | None, output: str | None, **given: Any) -> None:
+    """Predict waits, timeouts and use of the connections for pool sizes, from one measured run and without load.
+
+    REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
+    """
+    # Not above: the program's --help must be quick.
+    from loadgen.sizing.measured import workload
+    from loadgen.sizing.plan_text import to_json, to_text
+    from loadgen.sizing.predict import doubts, predict
+    from reports.files import WriteError, check_writable, write_text
+    from reports.formats.read import load
+    from reports.model import ReportError
+
+    try:
+        if output is not None:
+            check_writable(Path(output))
+        question = _question(
+            workload(load(report, lambda note: click.echo(note, err=True))), _within(_sizes(sizes), given), given
+        )
+        found = list(predict(question))
+        as_json = style == "json" or (style is None and output is not None and output.endswith(".json"))
+        text = to_json(question, found) if as_json else to_text(question, found, report, explain=explain)
+        if output is None:
+            click.echo(text, nl=False)
+        else:
+            write_text(output, text)
+    except ReportError as error:
+        raise BadInput(str(error) if str(error).startswith(report) else f"{report}: {error}") from None
+    except WriteError as error:
+        raise BadInput(str(error)) from None
+    for doubt in doubts(question):
+        click.echo(f"Warning: {doubt}", err=True)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """The sizes of a list like 2,5,10-20. Raises BadInput."""
+    found: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal() and 0 <= int(first) <= int(last) <= _LARGEST):
+            raise BadInput(
+                f"--sizes {text}: whole numbers up to {_LARGEST} and ranges of them are wanted, as in 2,5,10-20"
+            )
+        found.update(range(int(first), int(last) + 1))
+    if len(found) > _MOST_SIZES:
+        raise BadInput(f"--sizes {text}: at most {_MOST_SIZES} sizes at once")
+    return tuple(sorted(found))
+
+
+def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
+    """Without the sizes whose connections are more than the database takes. Raises BadInput where none is left."""
+    most, overflow = given["max_connections"], given["max_overflow"]
+    if most is None:
+        return sizes
+    if overflow < 0:
+        raise BadInput("--max-connections cannot be kept with --max-overflow -1")
+    kept = tuple(size for size in sizes if given["servers"] * (size + overflow) <= most)
+    if not kept:
+        least = given["servers"] * (sizes[0] + overflow)
+        raise BadInput(f"--max-connections {most}: even size {sizes[0]} needs {least} connections")
+    return kept
+
+
+def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
+    """What the options ask. Raises BadInput for options that do not go together."""
+    from loadgen.sizing.predict import Question
+    from loadgen.sizing.simulate import Arrangement
+
+    cpu_ms, connect_ms, wake_ms = given["db_cpu_ms"], given["connect_ms"], given["wake_ms"]
+    if cpu_ms is not None and given["db_cores"] is None:
+        raise BadInput("--db-cpu-ms has no effect without --db-cores")
+    if 0 in sizes and given["max_overflow"] == 0:
+        raise BadInput("--sizes 0 with --max-overflow 0: no connection could ever be lent")
+    arrangement = Arrangement(
+        servers=given["servers"],
+        size=max(sizes),
+        max_overflow=given["max_overflow"],
+        timeout_s=given["timeout"],
+        max_waiting=given["max_waiting"],
+        hand_over=given["hand_over"],
+        wake_s=measured.own_s if wake_ms is None else wake_ms / 1000,
+        db_cores=given["db_cores"] or inf,
+        db_share=1.0 if cpu_ms is None else min(1.0, cpu_ms / measured.holds.mean),
+        cold=given["cold"],
+    )
+    return Question(
+        workload=measured,
+        arrangement=arrangement,
+        sizes=sizes,
+        rate_per_s=given["rate"] or measured.rate_per_s,
+        arrival_variation=_VARIATIONS.get(given["arrivals"], measured.arrival_variation),
+        connect_s=None if connect_ms is None else connect_ms / 1000,
+        p99_ms=given["p99_ms"],
+        requests=given["requests"],
+        seed=given["seed"],
+    )

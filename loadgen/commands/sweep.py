@@ -1,0 +1,188 @@
+"""`loadgen sweep`: flags in, one sweep, its answer out."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from reports.cli import BadInput
+
+if TYPE_CHECKING:
+    from loadgen.lab.sweep import SweepOptions
+    from loadgen.sizing.search import Goal
+    from loadgen.sizing.sweep_summary import Sweep
+
+_LARGEST = 1000
+_MOST_SIZES = 1000
+_SIGNALLED = 128
+_POSITIVE = click.FloatRange(0, min_open=True)
+
+
+@click.command()
+@click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder.")
+@click.option("--script", metavar="FILE", help="The Artillery script to load with; its phases are replaced.")
+@click.option("--rate", metavar="R,...", required=True, help="New virtual users per second, at all servers.")
+@click.option(
+    "--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Longest response time wanted, at the 99th percentile."
+)
+@click.option("--sizes", metavar="N-M,...", default="1-40", show_default=True, help="Pool sizes, of each server.")
+@click.option("--strategy", type=click.Choice(["fair", "queue"]), default="fair", show_default=True, help="The pool.")
+@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="A pool in each.")
+@click.option("--max-connections", type=click.IntRange(5, 10_000), help="Of the database (default 100, or as given).")
+@click.option("--memory", metavar="SIZE", help="Of the database: 512MB, 2GB. Sizes that do not fit are left out.")
+@click.option(
+    "--precision", metavar="SHARE", default="10%", show_default=True, help="Half width of intervals to reach."
+)
+@click.option("--seconds", type=click.IntRange(1, 600), default=5, show_default=True, help="Of a run.")
+@click.option("--max-rounds", type=click.IntRange(1, 100), default=8, show_default=True, help="Runs of a size.")
+@click.option("--max-seconds", type=_POSITIVE, default=900, show_default=True, help="Of the whole sweep.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order in which sizes take turns.")
+@click.option("--database-url", help="A PostgreSQL to use in place of the embedded one.")
+@click.option("--db-rtt", metavar="DURATION", help="Put this round-trip time before the database: 0.5ms, 5ms, ...")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (default runs/<UTC stamp>).")
+def sweep(out: Path | None, **given: Any) -> None:
+    """Search, with load, for the smallest pool size that is not measurably worse than the best.
+
+    The service of this project is loaded with source A's script, or your own application with yours (--app and --script).
+    Exit code 1: no size meets --p99.
+    """
+    from loadgen.watch.progress import LiveLine
+
+    out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    options = _options(out, given)
+    live = LiveLine(plain=False)
+    with _interruptible() as signals:
+        found = _run(options, live, signals)
+    live.clear()
+    from loadgen.sizing.sweep_summary import meets_targets, to_markdown
+
+    click.echo(to_markdown(found), nl=False)
+    click.echo(f"\nEverything is in {out}", err=True)
+    if found.partial:
+        sys.exit(_SIGNALLED + (signals[0] if signals else signal.SIGINT))
+    sys.exit(0 if meets_targets(found) else 1)
+
+
+def _run(options: SweepOptions, live: Any, signals: list[int]) -> Sweep:
+    import psycopg2
+
+    from db.binaries import EmbeddedPostgresError
+    from loadgen.lab.stack import StackError
+    from loadgen.lab.sweep import SweepError, run
+    from loadgen.runner import SectionFailed
+    from loadgen.script.model import ScriptErrors
+
+    def say(text: str) -> None:
+        live.clear()
+        click.echo(text, err=True)
+
+    try:
+        return run(options, say, live, signals)
+    except ScriptErrors as errors:
+        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
+    except (SweepError, StackError, EmbeddedPostgresError, SectionFailed, psycopg2.Error, ValueError) as error:
+        raise BadInput(" ".join(str(error).split())) from None
+    except OSError as error:
+        raise BadInput(str(error) if error.strerror is None else f"{error.filename}: {error.strerror}") from None
+
+
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """While inside, SIGINT and SIGTERM raise KeyboardInterrupt, and the list gets their numbers.
+
+    Python drops the exception where it strikes in the middle of a fork, which every start of servers is; the list tells.
+    """
+    seen: list[int] = []
+
+    def handle(number: int, _frame: Any) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
+    """What the flags mean. Raises BadInput."""
+    from loadgen.commands.lab import round_trip_ms
+    from loadgen.lab.sweep import SweepOptions
+
+    if given["application"] is not None and given["script"] is None:
+        raise BadInput("--app needs --script")
+    memory = given["memory"]
+    if memory is not None and given["database_url"] is not None:
+        raise BadInput(
+            "--memory needs the embedded database, whose processes can be looked at: leave --database-url out"
+        )
+    return SweepOptions(
+        sizes=sizes(given["sizes"]),
+        goals=_goals(given),
+        out=out,
+        folder=Path.cwd(),
+        memory_mb=None if memory is None else megabytes(memory),
+        round_trip_ms=round_trip_ms(given["db_rtt"]),
+        **{name: given[name] for name in ("application", "script", "strategy", "servers", "max_connections", "seconds",
+                                          "max_seconds", "database_url", "seed")},
+    )  # fmt: skip
+
+
+def _goals(given: dict[str, Any]) -> tuple[Goal, ...]:
+    from loadgen.sizing.search import Goal
+
+    part = share(given["precision"])
+    return tuple(Goal(rate, given["p99_ms"], part, given["max_rounds"]) for rate in _rates(given["rate"]))
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """`1-40`, `1,2,5-8`: in ascending order. Raises BadInput."""
+    found: set[int] = set()
+    for part in text.split(","):
+        ends = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", part)
+        low = int(ends[1]) if ends else 0
+        high = int(ends[2] or ends[1]) if ends else 0
+        if not 1 <= low <= high <= _LARGEST:
+            raise BadInput(
+                f"--sizes {text}: whole numbers from 1 to {_LARGEST} and ranges of them, such as 1-40 or 2,5,10-20"
+            )
+        found.update(range(low, high + 1))
+    return tuple(sorted(found))
+
+
+def megabytes(text: str) -> float:
+    """`512MB`, `2GB`, `512` (MB); a GB is 1024 MB. Raises BadInput."""
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(MB?|GB?)?\s*", text, re.IGNORECASE)
+    if parts is None or not float(parts[1]):
+        raise BadInput(f"--memory {text}: an amount of memory, such as 512MB or 2GB")
+    return float(parts[1]) * (1024 if (parts[2] or "M").upper().startswith("G") else 1)
+
+
+def share(text: str) -> float:
+    """`10%` or `0.1`. Raises BadInput."""
+    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
+    found = float(parts[1]) / (100 if parts[2] else 1) if parts else 0.0
+    if not 0.001 <= found <= 1:
+        raise BadInput(f"--precision {text}: a share from 0.1% to 100%, such as 10%")
+    return found
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(dict.fromkeys(float(part) for part in text.split(",")))
+    except ValueError:
+        found = (0.0,)
+    if not all(isfinite(rate) and 0.1 <= rate <= 100_000 for rate in found):
+        raise BadInput(f"--rate {text}: virtual users per second, from 0.1 to 100000; several with commas between them")
+    return found

@@ -1,0 +1,286 @@
+"""A Dask cluster as a place for load: connecting to one or starting one here, comparing versions, reading clocks.
+
+Dask's client has threads of its own. What blocks here blocks the calling thread: from greenlets, use a thread pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from os import environ
+from typing import Any
+from urllib.parse import urlsplit
+
+from distributed import Client, LocalCluster, Security
+from distributed.comm import connect
+from distributed.gc import disable_gc_diagnosis
+
+from loadgen.clock import now_ns
+from loadgen.crew.crew import CrewError
+from loadgen.crew.relay import about, clocks
+from loadgen.environment import version
+
+_PORT = 8786
+_CONNECT_S = 10.0
+_LOCAL_MAX = 256
+_LOCAL_START_S = 60
+_LOCAL_END_S = 5.0
+_PINGS = 8
+_PINGS_IN_ALL = 512
+_PINGS_LEAST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker of the cluster."""
+
+    address: str
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Another machine's clocks against this one's. The true offsets lie within `uncertainty_ns` either way."""
+
+    ahead_ns: int
+    """Its CLOCK_MONOTONIC, which counts from its own boot."""
+    wall_ahead_ns: int
+    """Its epoch time."""
+    uncertainty_ns: int
+
+    @classmethod
+    def of(cls, readings: Sequence[tuple[int, int, int, int]], wall_ns: int) -> Clock:
+        """Of readings (before, its monotonic, its epoch, after): the one with the shortest way counts, as in NTP (RFC 5905).
+
+        It was read somewhere between before and after; the middle is wrong by half of the way at most. `wall_ns` makes epoch
+        time of our monotonic.
+        """
+        before, its, its_wall, after = min(readings, key=lambda reading: reading[3] - reading[0])
+        middle = (before + after) // 2
+        return cls(its - middle, its_wall - (middle + wall_ns), (after - before + 1) // 2)
+
+
+class Cluster:
+    """Connected. `members` are those workers that can be had, in the order of their addresses."""
+
+    def __init__(self, client: Any) -> None:
+        """Raises CrewError where there is no worker, or a different program on one."""
+        self.client = client
+        found = client.scheduler_info(n_workers=-1)["workers"]
+        self._names = {address: str(info["name"]) for address, info in found.items() if info["status"] == "running"}
+        if not self._names:
+            raise CrewError("the Dask cluster has no workers")
+        self._check_versions()
+        told = self._abouts()
+        self.members = [Member(address, told[address]["host"]) for address in sorted(self._names)]
+
+    def clocks(self, members: Sequence[Member], wall_ns: int) -> dict[str, Clock]:
+        """The clocks of members by address, each asked several times by way of the scheduler."""
+        times = max(_PINGS_LEAST, min(_PINGS, _PINGS_IN_ALL // len(members)))
+        return {m.address: Clock.of([self._ping(m.address) for _ in range(times)], wall_ns) for m in members}
+
+    def allow_failures(self, number: int | None) -> int | None:
+        """How many dead workers a task may have before the scheduler gives it up: a setting for all tasks. What it was."""
+
+        def change(number: int | None, dask_scheduler: Any = None) -> int | None:  # of no module, so that it travels
+            before: int | None = dask_scheduler.allowed_failures
+            dask_scheduler.allowed_failures = number
+            return before
+
+        previous: int | None = self.client.run_on_scheduler(change, number)
+        return previous
+
+    def forget(self, topic: str) -> None:
+        """Have the scheduler drop what it keeps of a topic's messages."""
+
+        def drop(topic: str, dask_scheduler: Any = None) -> None:
+            dask_scheduler._broker._topics.pop(topic, None)  # noqa: SLF001 - `truncate` would leave the topic itself
+
+        self.client.run_on_scheduler(drop, topic)
+
+    def _ping(self, address: str) -> tuple[int, int, int, int]:
+        before = now_ns()
+        found = self.client.run(clocks, workers=[address])
+        after = now_ns()
+        monotonic, wall = found[address]
+        return before, monotonic, wall, after
+
+    def _check_versions(self) -> None:
+        found = self.client.get_versions(packages=["poolbench"])
+        ours = _versions(found["client"]) | {"poolbench": version()}
+        theirs = {f"worker {a}": _versions(v) for a, v in sorted(found["workers"].items()) if a in self._names}
+        scheduler = {k: v for k, v in _versions(found["scheduler"]).items() if k != "poolbench"}
+        _demand_same(ours, {"the scheduler": scheduler, **theirs})
+
+    def _abouts(self) -> dict[str, dict[str, str]]:
+        found = self.client.run(about, workers=list(self._names), on_error="return")
+        for address, told in sorted(found.items()):
+            if isinstance(told, BaseException):
+                raise CrewError(f"worker {address} cannot run poolbench: {type(told).__name__}: {told}")
+        ours = {"the code of poolbench": about()["code"]}
+        _demand_same(ours, {f"worker {a}": {"the code of poolbench": told["code"]} for a, told in found.items()})
+        return dict(found)
+
+
+def _versions(found: Mapping[str, Any]) -> dict[str, str | None]:
+    """What must be the same everywhere."""
+    packages = found["packages"]
+    return {
+        "poolbench": packages.get("poolbench"),
+        "Python": ".".join(packages["python"].split(".")[:2]),
+        "dask": packages["dask"],
+        "distributed": packages["distributed"],
+    }
+
+
+def _demand_same(ours: Mapping[str, str | None], others: Mapping[str, Mapping[str, str | None]]) -> None:
+    different = [
+        f"{who} has {what} {has or 'not at all'}, and this machine {ours[what]}"
+        for who, versions in others.items()
+        for what, has in versions.items()
+        if has != ours[what]
+    ]
+    if different:
+        more = f" (and {len(different) - 1} more differences)" if len(different) > 1 else ""
+        raise CrewError(f"{different[0]}{more}: a run needs the same on all of them")
+
+
+@contextmanager
+def connected(address: str, warn: Callable[[str], None]) -> Iterator[Cluster]:
+    """The cluster at `tcp://HOST:PORT` or `tls://HOST:PORT`, or one of N workers on this machine for `local:N`.
+
+    `address` has no `address_problem`; `warn` takes a line on what the user should know. Raises CrewError.
+    """
+    _silence()
+    with ExitStack() as opened:
+        if address.startswith("local:"):
+            yield opened.enter_context(_local(int(address.removeprefix("local:"))))
+        else:
+            _reach(address, warn)
+            asyncio.run(_greet(address))
+            yield Cluster(opened.enter_context(_client(address)))
+
+
+def _silence() -> None:
+    """What Dask logs of lost connections is told by us, in a line."""
+    warnings.filterwarnings("ignore", module="distributed")
+    for name in [*logging.root.manager.loggerDict, "distributed"]:
+        if name.startswith("distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def address_problem(address: str) -> str | None:
+    """Why an address is none; None if it is one."""
+    if address.startswith("local:"):
+        count = address.removeprefix("local:")
+        if count.isascii() and count.isdigit() and 1 <= int(count) <= _LOCAL_MAX:
+            return None
+        return f"--dask {address}: the number of workers is 1 to {_LOCAL_MAX}"
+    try:
+        _host_and_port(address)
+    except ValueError:
+        return f"--dask {address}: an address is tcp://HOST:PORT, tls://HOST:PORT or local:N"
+    return None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    parts = urlsplit(address)
+    if parts.scheme not in ("tcp", "tls") or not parts.hostname or parts.path or parts.query:
+        raise ValueError(address)
+    return parts.hostname, parts.port or _PORT
+
+
+def _reach(address: str, warn: Callable[[str], None]) -> None:
+    """Raises CrewError where nothing listens there. Dask itself would go on trying for a while."""
+    try:
+        with socket.create_connection(_host_and_port(address), timeout=_CONNECT_S) as connection:
+            peer = connection.getpeername()[0]
+    except OSError as error:
+        raise CrewError(f"no Dask scheduler answers at {address}: {error.strerror or error}") from None
+    if address.startswith("tcp:") and not ip_address(peer.partition("%")[0]).is_loopback:
+        warn(f"{address} is neither encrypted nor protected: whoever reaches it can run programs on all its workers")
+
+
+async def _greet(address: str) -> None:
+    """Raises CrewError where what listens there does not speak as Dask's client wants it: a client that fails is slow to go."""
+    try:
+        arguments = Security().get_connection_args("client")
+        comm = await asyncio.wait_for(connect(address, timeout=_CONNECT_S, **arguments), _CONNECT_S)
+        await comm.close()
+    except TimeoutError:
+        raise CrewError(f"no Dask scheduler answers at {address} in {_CONNECT_S:.0f} s, something else may") from None
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CrewError(f"no Dask scheduler answers at {address}: {reason or type(error).__name__}") from None
+
+
+@contextmanager
+def _client(address: Any) -> Iterator[Any]:
+    try:
+        client = Client(address, timeout=_CONNECT_S, set_as_default=False, name="poolbench")
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CrewError(f"no Dask scheduler answers at {address}: {reason or type(error).__name__}") from None
+    try:
+        yield client
+    finally:
+        with suppress(Exception):
+            client.close(timeout=_LOCAL_END_S)
+
+
+@contextmanager
+def _local(count: int) -> Iterator[Cluster]:
+    """A scheduler in this process, on loopback, and workers in processes of their own, which end with it."""
+    with ExitStack() as opened:
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="poolbench-dask-"))
+        scheduler = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL)
+        opened.enter_context(scheduler)
+        disable_gc_diagnosis(force=True)  # it would swallow a Ctrl-C that comes while garbage is collected
+        client = opened.enter_context(_client(scheduler))
+        opened.enter_context(_workers(scheduler.scheduler_address, count, folder))
+        try:
+            client.wait_for_workers(count, timeout=_LOCAL_START_S)
+        except TimeoutError:
+            raise CrewError(f"{count} workers did not start within {_LOCAL_START_S} s") from None
+        yield Cluster(client)
+
+
+@contextmanager
+def _workers(scheduler: str, count: int, folder: str) -> Iterator[None]:
+    options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
+    options += ["--memory-limit", "0", "--local-directory", folder, "--death-timeout", "10"]
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, *options]
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for number in range(count):
+            process = subprocess.Popen(
+                [*command, "--name", f"local-{number + 1}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env={**environ, "DASK_LOGGING__DISTRIBUTED": "critical"},
+                start_new_session=True,  # the terminal's Ctrl-C is for us, who pass it on
+            )
+            processes.append(process)
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(_LOCAL_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,117 @@
+"""Workers that are forked from this process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+import gevent
+import gevent.os
+
+from loadgen.clock import WallOffset, now_ns
+from loadgen.crew.crew import DEFECT, Crew, CrewWorker, ParentPipe, Work, end_with, exit_text, messages
+from loadgen.recorder import Recorder
+from loadgen.schedule import Share
+
+_PIPE_BYTES = 1 << 20
+_START_AFTER_NS = 100_000_000  # all workers have been forked by then, at this much and as much again for each
+_LAST_WAIT_S = 2.0
+
+
+@dataclass(slots=True)
+class _Forked(CrewWorker):
+    pid: int = 0
+    descriptor: int = -1
+
+
+class ForkedCrew(Crew[_Forked]):
+    """Workers that are forked from this process, each with what it has compiled: `recorder` and all that `work` needs."""
+
+    def __init__(
+        self, count: int, work: Work, recorder: Recorder, wall: WallOffset, write_line: Callable[[str], None]
+    ) -> None:
+        """`recorder` is the workers' own, once forked; nothing is filed in it here."""
+        super().__init__(count, wall, write_line)
+        self._work = work
+        self._recorder = recorder
+
+    def _launch(self) -> None:
+        self._started_ns = now_ns() + _START_AFTER_NS * (1 + self.count)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for index in range(self.count):
+            self._workers.append(self._fork(Share(index, self.count), self._started_ns))
+
+    def _pass_interrupt(self) -> None:
+        for worker in self._workers:
+            if worker.running:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGINT)
+        if self._interrupts > 1:
+            gevent.spawn_later(_LAST_WAIT_S, self._kill_all)
+
+    def _fork(self, share: Share, started_ns: int) -> _Forked:
+        read_end, write_end = os.pipe()
+        with suppress(OSError):  # room for what a worker sends in a second, so that it need not wait
+            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        parent = os.getpid()
+        pid = gevent.os.fork_gevent()  # unlike `fork`, it leaves waiting for the child to us
+        if not pid:
+            os.close(read_end)
+            for worker in self._workers:
+                os.close(worker.descriptor)
+            self._be_worker(share, write_end, started_ns, parent)
+        os.close(write_end)
+        gevent.os.make_nonblocking(read_end)
+        return _Forked(share, pid=pid, descriptor=read_end)
+
+    def _be_worker(self, share: Share, descriptor: int, started_ns: int, parent: int) -> NoReturn:
+        """The rest of a worker's life."""
+        code = DEFECT
+        try:
+            os.setpgid(0, 0)
+            end_with(parent)
+            self._wall.measure()
+            link = ParentPipe(descriptor, self._recorder, self._wall)
+            link.end(self._work(share, link, started_ns))
+            code = 0
+        except BrokenPipeError:  # the parent is gone
+            code = 0
+        except BaseException:  # noqa: BLE001 - nothing of the parent's may go on in this process
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _attend(self, worker: _Forked) -> None:
+        try:
+            for kind, content in messages(worker.descriptor):
+                self._take(worker, kind, content)
+        finally:
+            os.close(worker.descriptor)
+        status = 0
+        with suppress(ChildProcessError):  # somebody else's handler of SIGCHLD was first
+            _, status = os.waitpid(worker.pid, 0)
+        if worker.result is None:
+            self._lose(worker, exit_text(os.waitstatus_to_exitcode(status)))
+
+    def _kill_all(self) -> None:
+        for worker in self._workers:
+            if worker.running:
+                with suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGKILL)
+
+    def _end_all(self) -> None:
+        """Whatever made the parent leave early: no worker is left behind."""
+        running = [worker for worker in self._workers if worker.running]
+        self._kill_all()
+        for worker in running:
+            with suppress(ChildProcessError):
+                os.waitpid(worker.pid, 0)

@@ -1,0 +1,156 @@
+"""What runs in a Dask worker: starts the generator as a process of its own, hands it orders, and passes on what it says.
+
+The generator (`loadgen.shard`) is never run in the worker's event loop or its threads: those keep the worker in touch with its
+scheduler. It ends with this task in whichever way the task ends: its stdin is closed, the kernel kills it when its parent is
+gone, and it must be told every few seconds to go on. It is told so only while the scheduler answers and still wants the task.
+
+A message of the run's topic: [shard, number, kind, content], numbered from 0 for each start of a shard. Besides
+Dask only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from distributed import Event, Variable, get_client, get_worker
+
+from loadgen.crew.framing import INTERRUPT, JOB, RENEW, START, message
+
+STARTED, DATA, ENDED = 0, 1, 2
+"""Kinds: the task has begun (content: its worker's address), output of the generator, its exit code."""
+GO, STOP, END = "go", "stop", "end"
+"""Orders of a run, each a Dask Event: begin, let users finish, end at once. GO comes with a Variable of the same name."""
+SAYS = "says"
+"""The topic of what its shards say."""
+
+_LOG = logging.getLogger("distributed.worker")
+_ROOMS = ("loadgen", "reports")
+_CHUNK_BYTES = 1 << 18
+_RENEW_S = 2.0
+_ANSWER_S = 10.0
+
+
+def name_of(run: str, what: str) -> str:
+    """Of a Dask object of a run."""
+    return f"poolbench-{run}-{what}"
+
+
+def about() -> dict[str, str]:
+    """The machine's name, and what tells one source of this program from another."""
+    return {"host": socket.gethostname(), "code": _fingerprint()}
+
+
+def clocks() -> tuple[int, int]:
+    """(CLOCK_MONOTONIC, epoch) in nanoseconds."""
+    return time.monotonic_ns(), time.time_ns()
+
+
+def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int]) -> None:
+    """The Dask task: one shard, from its start to its end. `packed` is the job, as `loadgen.crew.baggage` packs it; `beside` says
+    which of the shards on its machine it is, and of how many.
+    """
+    worker, client = get_worker(), get_client()
+    numbers = itertools.count()
+
+    def tell(kind: int, content: Any) -> None:
+        worker.log_event(name_of(run, SAYS), [index, next(numbers), kind, content])
+
+    tell(STARTED, worker.address)
+    if Event(name_of(run, GO), client=client).is_set():  # Dask runs a lost task again: its time has passed
+        return
+    task = worker.get_current_task()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "loadgen.shard", *map(str, (os.getpid(), index, of, *beside))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        orders = _Orders(child, run, index, client, lambda: _wants(worker, task))
+        threading.Thread(target=orders.pass_on, args=(packed,), daemon=True).start()
+        while chunk := os.read(_pipe(child.stdout).fileno(), _CHUNK_BYTES):
+            tell(DATA, chunk)
+        tell(ENDED, child.wait())
+    finally:
+        child.kill()
+        child.wait()
+        _pipe(child.stdout).close()
+
+
+class _Orders:
+    """What the generator is told, until it ends or nobody is there to give orders: then its stdin is closed."""
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], run: str, index: int, client: Any, wanted: Callable[[], bool]
+    ) -> None:
+        self._child, self._run, self._index = child, run, index
+        self._client, self._wanted = client, wanted
+
+    def pass_on(self, packed: bytes) -> None:
+        """In a thread of its own."""
+        try:
+            self._send(JOB, packed)
+            self._await(GO)
+            start = Variable(name_of(self._run, GO), client=self._client).get(timeout=_ANSWER_S)
+            self._send(START, json.dumps(start[str(self._index)]).encode())
+            for order in (STOP, END):
+                self._await(order)
+                self._send(INTERRUPT)
+            while self._child.poll() is None:
+                self._renew()
+                time.sleep(_RENEW_S)
+        except Exception as error:  # noqa: BLE001 - the child is gone, or the scheduler: there are no orders any more
+            if self._child.poll() is None:
+                _LOG.warning("poolbench: shard %d is ended: %s: %s", self._index, type(error).__name__, error)
+        finally:
+            with suppress(OSError):
+                _pipe(self._child.stdin).close()
+
+    def _await(self, order: str) -> None:
+        event = Event(name_of(self._run, order), client=self._client)
+        while not event.wait(_RENEW_S):
+            self._renew()
+
+    def _renew(self) -> None:
+        if not self._wanted():
+            raise ConnectionAbortedError("whoever started the run does not want it any more")
+        self._send(RENEW)
+
+    def _send(self, kind: bytes, content: bytes = b"") -> None:
+        stdin = _pipe(self._child.stdin)
+        stdin.write(message(kind, content))
+        stdin.flush()
+
+
+def _wants(worker: Any, task: Any) -> bool:
+    """Whether the scheduler still wants the task's result: not once its client has cancelled it, or is gone."""
+    known = worker.state.tasks.get(task)
+    return known is not None and known.state == "executing"
+
+
+def _pipe(end: IO[bytes] | None) -> IO[bytes]:
+    if end is None:
+        raise BrokenPipeError
+    return end
+
+
+def _fingerprint() -> str:
+    """Of this program's source: versions are the same for all that was changed between two releases."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parents[1]
+    for path in sorted(path for room in _ROOMS for path in (here / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(here).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,117 @@
+"""Opens connections, and keeps those of one virtual user."""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from loadgen.clock import WallOffset, now_ns
+from loadgen.http.connection import Connection, ConnectionContext
+from loadgen.http.exchange import Exchange, Failure, Filing, TimeLimits
+from loadgen.http.ports import LocalPorts
+from loadgen.http.route import DIRECT, Ended, Handshake, Origin, Route, addresses_of, error_name
+
+_PROBE_AFTER_NS = 1_000_000  # an idle connection is looked at for the peer's close before it is used again
+_KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+
+
+class Dialer:
+    """Opens connections for all users of a run, by one route and within the same limits."""
+
+    def __init__(self, limits: TimeLimits, wall: WallOffset, route: Route = DIRECT) -> None:
+        self._context = ConnectionContext(limits, wall)
+        self.ports = LocalPorts()
+        self._route = route
+        self._ways: dict[Origin, tuple[Sequence[Callable[[Any], Handshake]], list[Any]]] = {}
+
+    def close(self) -> None:
+        """The run is over: no time limit is watched any more."""
+        self._context.deadlines.close()
+
+    def open(self, origin: Origin) -> Connection:
+        """Connect to the first address that answers. Raises OSError or Ended."""
+        started_ns = now_ns()
+        way = self._ways.get(origin)
+        if way is None:
+            handshakes = self._route.handshakes(origin)
+            way = self._ways[origin] = handshakes, addresses_of(*self._route.door(origin))
+        handshakes, addresses = way
+        resolved_ns = now_ns()
+        option = self.ports.option(started_ns)
+        error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
+        for family, _, _, _, address in addresses:
+            # The type beneath socket.socket, whose own layer takes longer than the system calls it stands before.
+            connection = Connection(_socket.socket(family, _KIND), self._context)
+            try:
+                if option is not None:
+                    connection.start_from(option)
+                connection.connect(address)
+                reached_ns = shaken_ns = now_ns()
+                if handshakes:
+                    connection.shake_hands(handshakes)
+                    shaken_ns = now_ns()
+            except (OSError, Ended) as this:
+                connection.close()
+                error = this
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                connection.setup_ns = (resolved_ns - started_ns, reached_ns - resolved_ns, shaken_ns - reached_ns)
+                return connection
+        raise error
+
+
+class Connections:
+    """A virtual user's connections: one kept alive for each origin, opened when first used."""
+
+    __slots__ = ("_dialer", "_kept")
+
+    def __init__(self, dialer: Dialer) -> None:
+        self._kept: dict[Origin, Connection] = {}
+        self._dialer = dialer
+
+    def exchange(
+        self,
+        origin: Origin,
+        request: bytes,
+        method_is_head: bool = False,
+        want_body: bool = True,
+        filing: Filing | None = None,
+        intended_ns: int = 0,
+    ) -> Exchange | Failure:
+        """One exchange with the origin, over its kept connection or a new one.
+
+        `filing`: takes a plain answer that came in one piece; what is returned for that is FILED.
+        """
+        started_ns = connected_ns = now_ns()
+        connection = self._kept.get(origin)
+        reused = (
+            connection is not None
+            and connection.usable
+            and (started_ns - connection.last_used_ns < _PROBE_AFTER_NS or connection.fresh_enough(started_ns))
+        )
+        if not reused:
+            if connection is not None:
+                connection.close()
+            try:
+                connection = self._dialer.open(origin)
+            except OSError as error:
+                return Failure(error_name(error), "connect", started_ns, 0, now_ns())
+            except Ended as ended:
+                return Failure(ended.name, "connect", started_ns, 0, now_ns())
+            self._kept[origin] = connection
+            connected_ns = now_ns()
+        assert connection is not None  # noqa: S101 - for the type checker: reused or just opened
+        return connection.exchange(
+            request, started_ns, connected_ns, reused, method_is_head, want_body, filing, intended_ns
+        )
+
+    def close(self) -> None:
+        """Close all of them."""
+        for connection in self._kept.values():
+            connection.close()
+        self._kept.clear()

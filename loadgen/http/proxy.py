@@ -1,0 +1,90 @@
+"""HTTP proxies: every connection to an origin goes through a tunnel (CONNECT), plain HTTP too, as Artillery's do."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from loadgen.http.route import Ended, Handshake, Origin, Route
+
+_PORTS = {"http": 80, "https": 443}
+_VARIABLES = {"http": ("HTTP_PROXY",), "https": ("HTTPS_PROXY", "HTTP_PROXY")}
+"""By scheme; the first that is set."""
+_HEAD_BYTES_MAX = 16 * 1024
+
+
+class ProxyError(ValueError):
+    """A proxy variable that names no proxy; the message says which."""
+
+
+class ProxyRoute(Route):
+    """Reaches origins through the proxy that is set for their scheme, others as `direct` does."""
+
+    def __init__(self, environment: Mapping[str, str], direct: Route) -> None:
+        """`environment`: HTTP_PROXY and HTTPS_PROXY, upper case; NO_PROXY has no effect (Artillery's rule). Raises ProxyError."""
+        self._direct = direct
+        self._proxies = {}
+        for scheme, names in _VARIABLES.items():
+            name = next((name for name in names if environment.get(name)), None)
+            if name is not None:
+                self._proxies[scheme] = _proxy(name, environment[name])
+
+    def door(self, origin: Origin) -> tuple[str, int]:
+        """The proxy's, where there is one."""
+        proxy = self._proxies.get(origin.scheme)
+        return self._direct.door(origin) if proxy is None else proxy[0][1:]
+
+    def handshakes(self, origin: Origin) -> Sequence[Callable[[Any], Handshake]]:
+        """TLS with the proxy if it wants that, the tunnel, then what the origin needs."""
+        proxy = self._proxies.get(origin.scheme)
+        if proxy is None:
+            return self._direct.handshakes(origin)
+        tunnel = partial(Tunnel, origin=origin, credentials=proxy[1])
+        return (*self._direct.handshakes(proxy[0]), tunnel, *self._direct.handshakes(origin))
+
+
+def _proxy(name: str, url: str) -> tuple[Origin, str]:
+    """(where it is, credentials for it or "")."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ProxyError(f"{name}: {error}") from None
+    if parts.scheme not in _PORTS or not host:
+        raise ProxyError(f"{name}: not a proxy's URL, such as http://host:3128: {url!r}")
+    credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+    return Origin(parts.scheme, host, port or _PORTS[parts.scheme]), credentials
+
+
+class Tunnel:
+    """The CONNECT of one connection (RFC 9110, 9.3.6). Anything but 200 is `Bad response: <status>`."""
+
+    def __init__(self, sock: Any, *, origin: Origin, credentials: str) -> None:
+        self._sock = sock
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"host: {host}:{origin.port}", "connection: keep-alive"]
+        if credentials:
+            lines.append(f"proxy-authorization: Basic {b64encode(credentials.encode()).decode()}")
+        self._request = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+        self._answer = b""
+
+    def advance(self) -> Any | None:
+        """The socket when the tunnel stands, None to wait. Raises OSError, Ended."""
+        try:
+            while self._request:
+                self._request = self._request[self._sock.send(self._request) :]
+            data = self._sock.recv(_HEAD_BYTES_MAX)
+        except BlockingIOError:
+            return None
+        self._answer += data
+        if not data or len(self._answer) > _HEAD_BYTES_MAX:
+            raise Ended("ECONNRESET")
+        if b"\r\n\r\n" not in self._answer:
+            return None
+        status = self._answer.split(b" ", 2)[1][:3].decode("latin-1") if b" " in self._answer else ""
+        if status != "200":
+            raise Ended(f"Bad response: {status}")
+        return self._sock

@@ -1,0 +1,190 @@
+"""TLS for connections, without a socket of Python's: what comes off the wire goes through memory.
+
+So the raw socket is still read by exchange.py's own calls, and the kernel's receive stamps hold for encrypted answers too:
+the first byte of an answer is stamped with the read that completed its first record. Errors carry Node's names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from loadgen.http.route import Ended, Origin, Route
+
+_PIECE_BYTES = 65536
+_VERIFY_NAMES = {
+    2: "UNABLE_TO_GET_ISSUER_CERT",
+    9: "CERT_NOT_YET_VALID",
+    10: "CERT_HAS_EXPIRED",
+    18: "DEPTH_ZERO_SELF_SIGNED_CERT",
+    19: "SELF_SIGNED_CERT_IN_CHAIN",
+    20: "UNABLE_TO_VERIFY_LEAF_SIGNATURE",  # Node looks on, and finds this; Python stops at the missing issuer
+    21: "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
+    22: "CERT_CHAIN_TOO_LONG",
+    23: "CERT_REVOKED",
+    24: "INVALID_CA",
+    26: "INVALID_PURPOSE",
+    27: "CERT_UNTRUSTED",
+    28: "CERT_REJECTED",
+    62: "ERR_TLS_CERT_ALTNAME_INVALID",
+    64: "ERR_TLS_CERT_ALTNAME_INVALID",
+}
+"""OpenSSL's verification results, as Node.js calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """`config.tls` and -k. Certificates and keys are PEM."""
+
+    verify: bool = True
+    ca: bytes | None = None
+    """Trusted besides the system's."""
+    cert: bytes | None = None
+    """The client's own."""
+    key: bytes | None = None
+    """Of `cert`; None where the same file holds it."""
+    passphrase: str | None = None
+    server_name: str | None = None
+    """Asked for and verified in place of the URL's host."""
+
+
+def handshake_error_name(error: ssl.SSLError) -> str:
+    """Node's name of an error that ended a handshake."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFY_NAMES.get(error.verify_code, "CERT_REJECTED")
+    return "EPROTO"
+
+
+def client_context(settings: TlsSettings) -> ssl.SSLContext:
+    """The context of all connections of a run. Raises ValueError, saying which option is not usable."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.verify:
+        context.load_default_certs()
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if settings.ca is not None:
+        try:
+            context.load_verify_locations(cadata=settings.ca.decode("ascii", "replace"))
+        except ssl.SSLError as error:
+            raise ValueError(f"ca: no PEM certificates ({error.reason or error})") from None
+    if settings.cert is not None:
+        _load_own(context, settings)
+    return context
+
+
+def _load_own(context: ssl.SSLContext, settings: TlsSettings) -> None:
+    """The client's own certificate. Python takes it from a file only."""
+    with tempfile.NamedTemporaryFile(prefix="poolbench-", suffix=".pem") as file:
+        file.write((settings.cert or b"") + b"\n" + (settings.key or b""))
+        file.flush()
+        try:
+            # A password that is asked for but not given must not be asked of the terminal.
+            context.load_cert_chain(file.name, password=settings.passphrase or "")
+        except (ssl.SSLError, ValueError) as error:
+            said = getattr(error, "reason", None) or error
+            raise ValueError(f"cert and key: not a PEM certificate and its key ({said})") from None
+
+
+class TlsRoute(Route):
+    """Reaches https origins through TLS, http ones as they are."""
+
+    def __init__(self, settings: TlsSettings = TlsSettings()) -> None:
+        self._settings = settings
+        self._context: ssl.SSLContext | None = None
+
+    def handshakes(self, origin: Origin) -> Sequence[Callable[[Any], TlsSocket]]:
+        """TLS, for https."""
+        if origin.scheme != "https":
+            return ()
+        self._context = self._context or client_context(self._settings)
+        server_name = self._settings.server_name or origin.host.strip("[]")
+        return (partial(TlsSocket, context=self._context, server_name=server_name),)
+
+
+class TlsSocket:
+    """Speaks TLS over a connected non-blocking socket; has the methods of one that exchange.py uses."""
+
+    def __init__(self, sock: Any, *, context: ssl.SSLContext, server_name: str) -> None:
+        self._sock = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        self._sealed = b""  # not yet taken by the kernel
+        self._sealed_bytes = 0  # of plain text in it
+
+    def advance(self) -> TlsSocket | None:
+        """Go on with the handshake: this socket when it is done, None to wait for the peer. Raises OSError, Ended."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush()
+                try:
+                    data = self._sock.recv(_PIECE_BYTES)
+                except BlockingIOError:
+                    return None
+                if not data:
+                    raise Ended("ECONNRESET") from None
+                self._incoming.write(data)
+            except ssl.SSLError as error:
+                with contextlib.suppress(OSError):  # the alert that tells the peer why
+                    self._flush()
+                raise Ended(handshake_error_name(error)) from None
+            else:
+                self._flush()
+                return self
+
+    def send(self, data: bytes) -> int:
+        """Bytes of `data` that are sent: a piece counts once all of its records are. Raises BlockingIOError, as a socket."""
+        if not self._sealed:
+            piece = data[:_PIECE_BYTES]
+            self._tls.write(piece)
+            self._sealed_bytes = len(piece)
+        self._flush()
+        return self._sealed_bytes
+
+    def _flush(self) -> None:
+        self._sealed += self._outgoing.read()
+        while self._sealed:
+            self._sealed = self._sealed[self._sock.send(self._sealed) :]
+
+    def recv(self, _size: int, _flags: int = 0) -> bytes:
+        """All that can be read, perhaps more than asked for; empty at the end. Raises BlockingIOError, Ended."""
+        return self._opened(self._sock.recv(_PIECE_BYTES))
+
+    def recvmsg(self, size: int, room: int) -> tuple[bytes, Any, int, Any]:
+        """The same, with the kernel's stamp of the bytes that made it readable."""
+        data, stamps, flags, sender = self._sock.recvmsg(size, room)
+        return self._opened(data), stamps, flags, sender
+
+    def _opened(self, data: bytes) -> bytes:
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+        parts = []
+        try:
+            while part := self._tls.read(_PIECE_BYTES):
+                parts.append(part)
+        except ssl.SSLWantReadError:
+            if not parts:  # a session ticket, or part of a record
+                raise BlockingIOError from None
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            pass
+        except ssl.SSLError as error:
+            raise Ended(f"ERR_SSL_{error.reason}") from None
+        return b"".join(parts)
+
+    def fileno(self) -> int:
+        """Of the socket beneath."""
+        return int(self._sock.fileno())
+
+    def close(self) -> None:
+        """At once, without a farewell: Node's agents do not wait for one either."""
+        self._sock.close()

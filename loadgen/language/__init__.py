@@ -1,0 +1,1 @@
+"""JavaScript's values and Artillery's small languages: templates, expressions, regular expressions. Pure."""

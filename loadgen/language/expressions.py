@@ -1,0 +1,295 @@
+"""The expression language of `ifTrue` and of ensure's conditions, compiled once. Pure.
+
+Numbers; "texts" in double quotes; variables (dots belong to the name; single quotes make a name of anything);
+`+ - * / % ^`, `== != < <= > >=`, `~=` (regular expression), `in (a, b)`, `not in`, `and`, `or`, `not`, `c ? a : b`,
+parentheses, and the functions abs ceil floor log max min random round sqrt. No parenthesis follows a word directly. Binding
+strength, weakest first, all to the left: `?:`, or, and, in, equality, order, sum, product, power, not, minus (as in
+filtrex 2, which Artillery uses). Values compare as JavaScript's do: `5 == "5"` holds; an unknown variable is undefined,
+hence false.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loadgen.language.regex import compile_regex
+from loadgen.language.values import UNDEFINED, integer, loosely_equal, strictly_equal, text, to_number, truthy
+
+Expression = Callable[[Mapping[str, Any]], Any]
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<number>\d+(?:\.\d+)?\b)
+    |(?P<name>[a-zA-Z$_][.a-zA-Z0-9$_]*)
+    |'(?P<quoted>(?:\\'|\\\\|[^'\\])*)'
+    |"(?P<text>(?:\\"|\\\\|[^"\\])*)"
+    |(?P<operator>==|!=|~=|>=|<=|[*/+^%(),<>?:-]))""",
+    re.VERBOSE,
+)
+_WORDS = {"and", "or", "not", "in", "of"}
+_MOST_TOKENS = 500
+"""An expression is a function that calls functions: one that is longer could exhaust the stack when it is evaluated."""
+
+
+class ExpressionError(ValueError):
+    """The text is not an expression; the message says where."""
+
+
+def compile_expression(source: str) -> Expression:
+    """The function from variables to a value that `source` is. Raises ExpressionError."""
+    tokens = _tokens(source)
+    if len(tokens) > _MOST_TOKENS:
+        raise ExpressionError(f"too long an expression: `{source[:40]}...`")
+    parser = _ExpressionParser(tokens, source)
+    try:
+        tree = parser.ternary()
+    except RecursionError:
+        raise ExpressionError(f"nested too deeply: `{source[:40]}...`") from None
+    parser.expect("end")
+    return tree
+
+
+def _tokens(source: str) -> list[tuple[str, Any]]:
+    tokens: list[tuple[str, Any]] = []
+    at = 0
+    end = len(source.rstrip())
+    while at < end:
+        match = _TOKEN.match(source, at)
+        if not match or not match.lastgroup:
+            raise ExpressionError(f"cannot read `{source[at:end].strip()}` in `{source}`")
+        kind, value = match.lastgroup, match.group(match.lastgroup)
+        if kind == "operator" or (kind == "name" and value in _WORDS):
+            if kind == "name" and source.startswith("(", match.end()):
+                raise ExpressionError(f"a blank is missing after `{value}` in `{source}`")
+            tokens.append((value, value))
+        elif kind == "number":
+            tokens.append(("value", float(value) if "." in value else integer(value)))
+        elif kind == "text":
+            tokens.append(("value", re.sub(r"\\(.)", r"\1", value)))
+        else:
+            tokens.append(("name", re.sub(r"\\(.)", r"\1", value) if kind == "quoted" else value))
+        at = match.end()
+    tokens.append(("end", ""))
+    return tokens
+
+
+def _or_nan(function: Callable[..., float]) -> Callable[..., float]:
+    def call(*arguments: Any) -> float:
+        try:
+            return function(*(to_number(a) for a in arguments))
+        except (ValueError, OverflowError):
+            return math.nan
+
+    return call
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": _or_nan(abs),
+    "ceil": _or_nan(math.ceil),
+    "floor": _or_nan(math.floor),
+    "log": _or_nan(math.log),
+    "max": _or_nan(lambda *a: max(a, default=-math.inf)),
+    "min": _or_nan(lambda *a: min(a, default=math.inf)),
+    "random": random.random,
+    "round": _or_nan(lambda value: math.floor(value + 0.5)),
+    "sqrt": _or_nan(math.sqrt),
+}
+
+
+def _add(a: Any, b: Any) -> Any:
+    if isinstance(a, str | list | Mapping) or isinstance(b, str | list | Mapping):
+        return text(a) + text(b)
+    return to_number(a) + to_number(b)
+
+
+def _divide(a: Any, b: Any) -> float:
+    x, y = to_number(a), to_number(b)
+    if y:
+        return x / y
+    return math.nan if not x or math.isnan(x) else math.copysign(math.inf, x)
+
+
+def _remainder(a: Any, b: Any) -> float:
+    x, y = to_number(a), to_number(b)
+    return math.fmod(x, y) if y and math.isfinite(x) else math.nan
+
+
+def _power(a: Any, b: Any) -> float:
+    try:
+        power = float(to_number(a)) ** float(to_number(b))
+    except (ZeroDivisionError, OverflowError):
+        return math.inf
+    return math.nan if isinstance(power, complex) else power
+
+
+def _order(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], int]:
+    def ordered(a: Any, b: Any) -> int:
+        if isinstance(a, str) and isinstance(b, str):
+            return int(compare(a, b))
+        return int(compare(to_number(a), to_number(b)))
+
+    return ordered
+
+
+def _subset(a: Any, b: Any) -> int:
+    wanted = a if isinstance(a, list) else [a]
+    allowed = b if isinstance(b, list) else [b]
+    return int(all(any(strictly_equal(x, y) for y in allowed) for x in wanted))
+
+
+_BINARY: tuple[dict[str, Callable[[Any, Any], Any]], ...] = (
+    {
+        "==": lambda a, b: int(loosely_equal(a, b)),
+        "!=": lambda a, b: int(not loosely_equal(a, b)),
+        "~=": lambda a, b: int(bool(compile_regex(text(b)).search(text(a)))),
+    },
+    {
+        "<": _order(lambda a, b: a < b),
+        "<=": _order(lambda a, b: a <= b),
+        ">": _order(lambda a, b: a > b),
+        ">=": _order(lambda a, b: a >= b),
+    },
+    {"+": _add, "-": lambda a, b: to_number(a) - to_number(b)},
+    {"*": lambda a, b: float(to_number(a)) * float(to_number(b)), "/": _divide, "%": _remainder},
+    {"^": _power},
+)
+"""Operators from `==` on, weakest level first."""
+
+
+class _ExpressionParser:
+    """Recursive descent: one method per level of binding strength."""
+
+    def __init__(self, tokens: list[tuple[str, Any]], source: str) -> None:
+        self._tokens = tokens
+        self._at = 0
+        self._source = source
+
+    def _kind(self, ahead: int = 0) -> str:
+        return self._tokens[min(self._at + ahead, len(self._tokens) - 1)][0]
+
+    def _take(self) -> Any:
+        self._at += 1
+        return self._tokens[self._at - 1][1]
+
+    def expect(self, kind: str) -> None:
+        """Take a token of that kind. Raises ExpressionError where there is another."""
+        if self._kind() != kind:
+            found = self._tokens[self._at][1] or "the end"
+            raise ExpressionError(f"unexpected {found!r} in `{self._source}`")
+        self._at += 1
+
+    def ternary(self) -> Expression:
+        """`c ? a : b`, or anything stronger."""
+        condition = self._or()
+        while self._kind() == "?":
+            condition = self._choice(condition)
+        return condition
+
+    def _choice(self, condition: Expression) -> Expression:
+        self.expect("?")
+        then = self.ternary()
+        self.expect(":")
+        otherwise = self._or()
+        return lambda v: then(v) if truthy(condition(v)) else otherwise(v)
+
+    def _or(self) -> Expression:
+        left = self._and()
+        while self._kind() == "or":
+            self._take()
+            left = _either(left, self._and())
+        return left
+
+    def _and(self) -> Expression:
+        left = self._in()
+        while self._kind() == "and":
+            self._take()
+            left = _both(left, self._in())
+        return left
+
+    def _in(self) -> Expression:
+        left = self._binary(0)
+        while self._kind() == "in" or (self._kind() == "not" and self._kind(1) == "in"):
+            negated = self._take() == "not"
+            if negated:
+                self._take()
+            left = _member(left, self._binary(0), negated=negated)
+        return left
+
+    def _binary(self, level: int) -> Expression:
+        if level == len(_BINARY):
+            return self._unary()
+        left = self._binary(level + 1)
+        while self._kind() in _BINARY[level]:
+            operate = _BINARY[level][self._take()]
+            left = _operation(operate, left, self._binary(level + 1))
+        return left
+
+    def _unary(self) -> Expression:
+        if self._kind() == "-":
+            self._take()
+            operand = self._unary()
+            return lambda v: -to_number(operand(v))
+        if self._kind() == "not":
+            self._take()
+            operand = self._unary()
+            return lambda v: int(not truthy(operand(v)))
+        return self._atom()
+
+    def _atom(self) -> Expression:
+        kind = self._kind()
+        if kind == "value":
+            value = self._take()
+            return lambda _: value
+        if kind == "name":
+            return self._named(self._take())
+        self.expect("(")
+        items = [self.ternary()]
+        while self._kind() == ",":
+            self._take()
+            items.append(self.ternary())
+        self.expect(")")
+        return items[0] if len(items) == 1 else lambda v: [item(v) for item in items]
+
+    def _named(self, name: str) -> Expression:
+        if self._kind() == "of":
+            self._take()
+            owner = self._unary()
+            return lambda v: _property(owner(v), name)
+        if self._kind() != "(":
+            return lambda v: v.get(name, UNDEFINED)
+        self._take()
+        arguments: list[Expression] = []
+        while self._kind() != ")":
+            if arguments:
+                self.expect(",")
+            arguments.append(self.ternary())
+        self._take()
+        if name not in _FUNCTIONS:
+            raise ExpressionError(f"no function `{name}` in `{self._source}`")
+        function = _FUNCTIONS[name]
+        return lambda v: function(*(a(v) for a in arguments))
+
+
+def _property(owner: Any, name: str) -> Any:
+    return owner.get(name, UNDEFINED) if isinstance(owner, Mapping) else UNDEFINED
+
+
+def _operation(operate: Callable[[Any, Any], Any], left: Expression, right: Expression) -> Expression:
+    return lambda v: operate(left(v), right(v))
+
+
+def _either(left: Expression, right: Expression) -> Expression:
+    return lambda v: a if truthy(a := left(v)) else right(v)
+
+
+def _both(left: Expression, right: Expression) -> Expression:
+    return lambda v: right(v) if truthy(a := left(v)) else a
+
+
+def _member(left: Expression, right: Expression, *, negated: bool) -> Expression:
+    if negated:
+        return lambda v: int(not _subset(left(v), right(v)))
+    return lambda v: _subset(left(v), right(v))

@@ -1,0 +1,247 @@
+"""Which pool size to measure next, and which to recommend: the decisions of `loadgen sweep`, without the measuring. Pure.
+
+A *run* is one size under one offered rate for some seconds. Sizes are compared by two figures: good answers per second, and
+the p99 of response times. Both are compared on logarithms, so that 10 % is as much at 5 ms as at 500.
+
+How much a size's runs vary is estimated from its own and from all sizes' (the moderated variance of Smyth, Stat. Appl.
+Genet. Mol. Biol. 3, 2004, its prior weighing `_PRIOR_RUNS` runs): two runs that agree by chance are not trusted to agree
+always. Sizes are then compared by `reports.compare.statistics.difference`. One size is *measurably worse* than another where the
+difference is more than chance (5 %, two-sided) and more than the precision asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import exp, log, sqrt
+from typing import Literal
+
+from reports.compare.statistics import LEVEL, Interval, difference, student_critical
+
+LEAST_RUNS = 2
+"""Of each size of the ladder, before anything is decided."""
+
+_PRIOR_RUNS = 4.0
+_SUPPOSED_DEVIATION = 0.1  # of a logarithm: where no size was run twice, as `loadgen diff` supposes of single runs
+_LEAST_DEVIATION = 0.01  # of a logarithm: what a sketch's accuracy leaves open
+LEAST_LOSS = 0.01  # of good answers: one in a hundred counts, whatever precision is asked for
+_NOTHING = 1e-3  # stands for nothing, which has no logarithm
+
+
+@dataclass(frozen=True, slots=True)
+class SizeRun:
+    """One size under the offered rate, once. Shares of CPU are in cores."""
+
+    size: int
+    good_per_s: float
+    """Answers 2xx and 3xx, by the seconds from the first request to the last answer."""
+    failed_share: float
+    """Requests without such an answer, of all sent."""
+    p99_ms: float | None
+    """Of all answers; None without any."""
+    wait_p99_ms: float | None
+    """Waiting for a connection, as the servers tell; None where they do not."""
+    database_cpu: float | None
+    servers_cpu: float
+    requests: int
+    peak_backends: int
+
+
+Runs = Mapping[int, Sequence[SizeRun]]
+"""All runs under one rate, by size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is asked: the smallest size for this rate (new virtual users per second), and for a p99 of at most `p99_ms`."""
+
+    rate: float
+    p99_ms: float | None = None
+    precision: float = 0.1
+    """Half width of the intervals to reach, relative; also the least difference that counts."""
+    max_rounds: int = 8
+    """Runs of a size, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeEstimate:
+    """One size's figures with their 95 % intervals (of logarithms); `p99` None where no run had an answer."""
+
+    size: int
+    runs: int
+    good: Interval
+    p99: Interval | None
+    failed_share: float = 0.0
+    """Of all requests of all its runs."""
+
+    @property
+    def half_width(self) -> float:
+        """Of the wider interval, as a share of its figure."""
+        return max(_half_width(i) for i in (self.good, self.p99) if i is not None)
+
+    def is_known(self, goal: Goal) -> bool:
+        """Whether its intervals are as narrow as asked. A p99 that is within the target wherever in its interval it lies is
+        known as well as the question needs."""
+        within = self.p99 is not None and goal.p99_ms is not None and self.p99.high <= log(goal.p99_ms)
+        return (_half_width(self.good) if within else self.half_width) <= goal.precision
+
+
+Reason = Literal["meets the target", "as good as the best", "nothing meets the target", "nothing answers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The size recommended among those measured, the one with the best figures, and why."""
+
+    size: int
+    best: int
+    reason: Reason
+
+
+def ladder(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes to begin with: the least, the greatest, and between them each about twice the one before."""
+    steps, wanted = [], min(sizes)
+    while wanted < max(sizes):
+        steps.append(min((s for s in sizes if s >= wanted), default=wanted))
+        wanted = 2 * steps[-1]
+    return tuple(dict.fromkeys((*steps, max(sizes))))
+
+
+def next_sizes(runs: Runs, sizes: Sequence[int], goal: Goal) -> tuple[int, ...]:
+    """What to measure next, each once, in turns; empty when the answer is known as precisely as asked or as allowed.
+
+    First the ladder. Then the gap under the smallest good size is halved, beside what it is judged by, until the neighbour
+    below is known to be too small. Then the answer, that neighbour, and what they are judged by are repeated.
+    """
+    beginning = tuple(s for s in ladder(sizes) if len(runs.get(s, ())) < min(LEAST_RUNS, goal.max_rounds))
+    if beginning:
+        return beginning
+    known = estimates(runs)
+    found = choose(known, goal)
+    beside = found.size if found.reason == "meets the target" else found.best
+    below = max((s for s in runs if s < found.size), default=None)
+    gap = [s for s in sizes if (below or 0) < s < found.size]
+    if gap:
+        return tuple(s for s in (gap[len(gap) // 2], beside) if _may_repeat(runs, s, goal))
+    contenders = {found.size, beside} | ({below} if below is not None else set())
+    again = sorted(s for s in contenders if _may_repeat(runs, s, goal))
+    return tuple(again) if any(not _settled(known[s], found, goal) for s in again) else ()
+
+
+def choose(known: Mapping[int, SizeEstimate], goal: Goal) -> Choice:
+    """The smallest size that is not measurably worse than the best.
+
+    A size must answer no fewer requests than the one that answers most, nor fail one in a hundred more than the one that fails
+    fewest (a rate that is known to a few per cent does not show that). With a target, one whose p99 meets it is as good as
+    any other; without, or where none meets it, the p99 must not be measurably longer than the shortest.
+    """
+    most = max(known.values(), key=lambda e: e.good.value)
+    fewest = min(e.failed_share for e in known.values())
+    answering = {
+        size: e
+        for size, e in known.items()
+        if not _worse(_mirrored(e.good), _mirrored(most.good), LEAST_LOSS) and e.failed_share <= fewest + LEAST_LOSS
+    }
+    if most.good.value < log(2 * _NOTHING):
+        return Choice(most.size, most.size, "nothing answers")
+    timed = {size: e.p99 for size, e in answering.items() if e.p99 is not None}
+    best = min(timed, key=lambda size: (timed[size].value, size))
+    if goal.p99_ms is not None:
+        meeting = [size for size, p99 in timed.items() if exp(p99.value) <= goal.p99_ms]
+        if meeting:
+            return Choice(min(meeting), best, "meets the target")
+    quick = [size for size, p99 in timed.items() if not _worse(p99, timed[best], goal.precision)]
+    return Choice(min(quick), best, "as good as the best" if goal.p99_ms is None else "nothing meets the target")
+
+
+def estimates(runs: Runs) -> dict[int, SizeEstimate]:
+    """Each size's figures, from all that was measured. A size without a run is left out."""
+    good = _moderated({size: [log(max(r.good_per_s, _NOTHING)) for r in some] for size, some in runs.items()})
+    timed = {size: [r.p99_ms for r in some if r.p99_ms is not None] for size, some in runs.items()}
+    p99 = _moderated({size: [log(max(ms, _NOTHING)) for ms in some] for size, some in timed.items()})
+    return {
+        size: SizeEstimate(size, len(runs[size]), good[size], p99.get(size), _failed(runs[size]))
+        for size in sorted(good)
+    }
+
+
+def _failed(runs: Sequence[SizeRun]) -> float:
+    sent = sum(r.requests for r in runs)
+    return sum(r.failed_share * r.requests for r in runs) / sent if sent else 0.0
+
+
+def _moderated(values: Mapping[int, Sequence[float]]) -> dict[int, Interval]:
+    """Means with intervals whose variance is partly that of all sizes."""
+    squares = {size: _squares(some) for size, some in values.items() if some}
+    freedom = sum(len(values[size]) - 1 for size in squares)
+    prior = min(_PRIOR_RUNS, freedom or _PRIOR_RUNS)
+    shared = sum(squares.values()) / freedom if freedom else _SUPPOSED_DEVIATION**2
+    found = {}
+    for size, own in squares.items():
+        some, df = values[size], len(values[size]) - 1 + prior
+        variance = max((own + prior * shared) / df, _LEAST_DEVIATION**2)
+        mean, half = sum(some) / len(some), student_critical(df) * sqrt(variance / len(some))
+        found[size] = Interval(mean, mean - half, mean + half, df)
+    return found
+
+
+def _squares(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    return sum((v - mean) ** 2 for v in values)
+
+
+def _worse(figure: Interval, best: Interval, least: float) -> bool:
+    """Of logarithms where less is better: by more than chance, and by more than `least`."""
+    found = difference(best, figure)
+    return found.value > log(1 + least) and found.p <= LEVEL
+
+
+def _half_width(interval: Interval) -> float:
+    return exp(interval.high - interval.value) - 1
+
+
+def _mirrored(interval: Interval) -> Interval:
+    return Interval(-interval.value, -interval.high, -interval.low, interval.df)
+
+
+def _may_repeat(runs: Runs, size: int, goal: Goal) -> bool:
+    return len(runs.get(size, ())) < goal.max_rounds
+
+
+def _settled(estimate: SizeEstimate, found: Choice, goal: Goal) -> bool:
+    """Known as precisely as asked, or, for one that was left out, known to be too slow."""
+    p99 = estimate.p99
+    if estimate.size < found.size and p99 is not None and goal.p99_ms is not None and p99.low > log(goal.p99_ms):
+        return True
+    return estimate.is_known(goal)
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLimits:
+    """What sizes are possible: so many connections to each of so many servers, on a database with a memory."""
+
+    servers: int
+    max_connections: int
+    reserved: int = 0
+    """Of them not for the service: kept for superusers, or for roles with a privilege."""
+    memory_mb: float | None = None
+    fixed_mb: float = 0.0
+    """What the database takes without connections: shared memory, and its own processes."""
+    per_backend_mb: float = 0.0
+
+    @property
+    def by_connections(self) -> int:
+        """Greatest size that `max_connections` allows."""
+        return max(0, self.max_connections - self.reserved) // self.servers
+
+    @property
+    def by_memory(self) -> int | None:
+        """Greatest size that fits into the memory; None without a limit."""
+        if self.memory_mb is None or self.per_backend_mb <= 0:
+            return None
+        return max(0, int((self.memory_mb - self.fixed_mb) / self.per_backend_mb)) // self.servers
+
+    def allowed(self, sizes: Sequence[int]) -> tuple[int, ...]:
+        """Those of the sizes that keep both limits."""
+        most = self.by_connections if self.by_memory is None else min(self.by_connections, self.by_memory)
+        return tuple(size for size in sizes if size <= most)

@@ -1,0 +1,218 @@
+"""Values taken out of responses, and compared with what is expected: `capture` and `match`, compiled once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from random import Random
+from typing import Any
+
+import jsonpath
+
+from loadgen.language.regex import compile_regex, group_name
+from loadgen.language.template import Function, Template, compile_template
+from loadgen.language.values import UNDEFINED, child, set_path, strictly_equal, text, to_number
+from loadgen.script.model import Capture
+from loadgen.script.processor import Response
+from loadgen.vu.answer import Answer
+
+Taker = Callable[[Answer, Any, Random], Any]
+"""(response, expression, rng) -> value; UNDEFINED or "" where there is none. Raises ValueError for a body that cannot be read."""
+
+
+OwnTaker = Callable[[Response, Any], Any]
+"""(response, user) -> value: a function of the processor."""
+
+
+class _Rule:
+    __slots__ = ("expected", "expression", "into", "is_match", "may_fail", "own", "take")
+
+    def __init__(
+        self, spec: Capture, calls: Mapping[str, Function], own: Mapping[str, OwnTaker], *, strict_default: bool
+    ) -> None:
+        self.take = _TAKERS.get(spec.source, _nothing)(spec)
+        self.own = own[spec.expression] if spec.source == "function" else None
+        self.expression: Template = compile_template(spec.expression, calls)
+        self.expected: Template = compile_template(spec.expected, calls)
+        self.into = spec.into
+        self.is_match = spec.is_match
+        if spec.is_match:
+            self.may_fail = spec.strict is False
+        else:
+            self.may_fail = spec.strict is False or (not strict_default and spec.strict is None)
+
+
+def compile_captures(
+    specs: Sequence[Capture],
+    calls: Mapping[str, Function],
+    rng: Random,
+    *,
+    strict_default: bool,
+    functions: Mapping[str, OwnTaker] | None = None,
+) -> Callable[..., bool]:
+    """The function (answer, variables, user for `functions`) that takes all values out of an answer into the variables.
+
+    `functions`: the processor's, by name.
+
+    It gives False, and stores nothing, when a strict capture has no value (undefined, "" or an unreadable body) or a strict
+    match does not hold.
+    """
+    rules = [_Rule(spec, calls, functions or {}, strict_default=strict_default) for spec in specs]
+
+    def apply(answer: Answer, variables: dict[str, Any], user: Any = None) -> bool:
+        taken: dict[str, Any] = {}
+        for rule in rules:
+            try:
+                if rule.own is None:
+                    value = rule.take(answer, rule.expression.render(variables), rng)
+                else:
+                    value = rule.own(Response(answer.status, answer.headers, answer.text), user)
+            except ValueError:
+                value = UNDEFINED
+            if rule.is_match:
+                if not rule.may_fail and not strictly_equal(value, rule.expected.render(variables)):
+                    return False
+            else:
+                if not rule.may_fail and (value is UNDEFINED or value == ""):
+                    return False
+                taken[rule.into] = value
+        try:
+            for path, value in taken.items():
+                set_path(variables, path, value)
+        except ValueError:  # a place that no list should grow to
+            return False
+        return True
+
+    return apply
+
+
+def uses_selector(specs: Sequence[Capture]) -> bool:
+    """Whether an HTML parser is needed."""
+    return any(spec.source == "selector" for spec in specs)
+
+
+def _nothing(_: Capture) -> Taker:
+    return lambda _answer, _expression, _rng: ""
+
+
+def _from_json(spec: Capture) -> Taker:
+    compiled: dict[str, Callable[[Any], list[Any]]] = {}
+
+    def take(answer: Answer, expression: Any, rng: Random) -> Any:
+        document = answer.json
+        if not isinstance(document, dict | list):
+            return ""
+        source = text(expression)
+        find = compiled.get(source) or compiled.setdefault(source, compile_json_path(source))
+        found = find(document)
+        if not spec.multiple:
+            return UNDEFINED if not found else (found[0] if len(found) == 1 else found)
+        if len(found) > 1:
+            return rng.choice(found)
+        return found[0] if found else UNDEFINED
+
+    return take
+
+
+_LENGTH = re.compile(r"(.*)\.length")
+_PLAIN_PATH = re.compile(r"\$?(?:\.?[A-Za-z_][\w-]*|\[\d+\]|\['[^'\\]*'\])*")
+_PLAIN_STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[(\d+)\]|\['([^'\\]*)'\]")
+_JAVASCRIPT = ((re.compile("==="), "=="), (re.compile("!=="), "!="), (re.compile(r"@\.(\w+)\.length"), r"length(@.\1)"))
+
+
+def compile_json_path(source: str) -> Callable[[Any], list[Any]]:
+    """The function from a document to all matches of a JSONPath (RFC 9535; `$.` may be left out, `.length` is a property).
+
+    A path that cannot be read matches nothing.
+    """
+    path = source.strip()
+    if _PLAIN_PATH.fullmatch(path):
+        return _plain_path(path)
+    length = _LENGTH.fullmatch(path)
+    if length:
+        inner = compile_json_path(length[1])
+        return lambda document: [n for found in inner(document) if (n := child(found, "length")) is not UNDEFINED]
+    if not path.startswith("$"):
+        path = f"$.{path}" if not path.startswith(("[", ".")) else f"${path}"
+    for pattern, rfc in _JAVASCRIPT:
+        path = pattern.sub(rfc, path)
+    try:
+        compiled = jsonpath.compile(path)
+    except jsonpath.JSONPathError:
+        return lambda _: []
+    return lambda document: list(compiled.findall(document))
+
+
+def _plain_path(path: str) -> Callable[[Any], list[Any]]:
+    """Names and indexes only: no need for the full language."""
+    steps = [name or index or quoted for name, index, quoted in _PLAIN_STEP.findall(path.removeprefix("$"))]
+
+    def find(document: Any) -> list[Any]:
+        for step in steps:
+            document = child(document, step)
+            if document is UNDEFINED:
+                return []
+        return [document]
+
+    return find
+
+
+def _from_header(_: Capture) -> Taker:
+    return lambda answer, expression, _rng: answer.headers.get(text(expression), "")
+
+
+def _from_regexp(spec: Capture) -> Taker:
+    group = spec.group
+
+    def take(answer: Answer, expression: Any, _: Random) -> Any:
+        try:
+            match = compile_regex(text(expression), spec.flags).search(answer.text)
+        except re.error as error:
+            raise ValueError(str(error)) from None
+        if not match:
+            return ""
+        if group and match.re.groupindex:
+            return match.groupdict().get(group_name(text(group))) or UNDEFINED
+        number = to_number(group) if group else 0
+        if group and number == int(number) and 0 < number <= match.re.groups and match[int(number)]:
+            return match[int(number)]
+        return match[0]
+
+    return take
+
+
+def _from_selector(spec: Capture) -> Taker:
+    def take(answer: Answer, expression: Any, rng: Random) -> Any:
+        from lxml import html  # noqa: PLC0415 - a large library that few scripts need
+        from lxml.cssselect import CSSSelector  # noqa: PLC0415
+
+        try:
+            page = html.fromstring(answer.text or "<html/>")
+            found: list[Any] = list(CSSSelector(text(expression), translator="html")(page))  # type: ignore[arg-type]
+        except Exception as error:  # noqa: BLE001 - lxml and cssselect have many, all saying: not readable
+            raise ValueError(str(error)) from None
+        if not found:
+            return UNDEFINED
+        if spec.index == "random":
+            element = rng.choice(found)
+        elif spec.index == "last":
+            element = found[-1]
+        else:
+            at = to_number(spec.index)
+            if not 0 <= at < len(found):
+                return UNDEFINED
+            element = found[int(at)]
+        if spec.attribute is None:
+            return dict(element.attrib)
+        value = element.get(text(spec.attribute))
+        return UNDEFINED if value is None else value
+
+    return take
+
+
+_TAKERS: dict[str, Callable[[Capture], Taker]] = {
+    "json": _from_json,
+    "header": _from_header,
+    "regexp": _from_regexp,
+    "selector": _from_selector,
+}

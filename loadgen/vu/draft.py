@@ -1,0 +1,232 @@
+"""A request as the script drafts it, compiled: what of it is the same for all users is worked out once, here."""
+
+from __future__ import annotations
+
+import errno
+import posixpath
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loadgen.http.message import (
+    BadRequestError,
+    FormPart,
+    Outgoing,
+    address_of,
+    basic,
+    field_lines,
+    form_text,
+    is_field,
+    multipart,
+    query_text,
+    with_query,
+)
+from loadgen.language.template import Function, Template, compile_template
+from loadgen.language.values import UNDEFINED, json_text, text
+from loadgen.script import model
+from loadgen.script.flow import media_type
+from loadgen.script.processor import Request
+from loadgen.vu.answer import ENCODINGS
+from loadgen.vu.vu import Setting
+
+_REFUSED = "ERR_GOT_REQUEST_ERROR"
+
+
+class Draft:
+    """Renders one request step for each user."""
+
+    def __init__(self, spec: model.RequestStep, setting: Setting) -> None:
+        calls = setting.calls
+        self.method = spec.method
+        self.url = compile_template(_prefixed(spec.url, setting.script.target), calls)
+        self._target = setting.script.target
+        self._query = None
+        if spec.query is not None:
+            self._query = [(compile_template(k, calls), compile_template(v, calls)) for k, v in spec.query.items()]
+        self._auth = None if spec.auth is None else compile_template(list(spec.auth), calls)
+        self._fixed_fields, self._fields = _field_templates(spec, setting)
+        self._bodies = [_body(body, calls) for body in spec.bodies]
+        self._tracing = setting.script.http.tracing
+
+    def constant(self) -> Outgoing | None:
+        """The request, if every user sends the same; None also where building it fails (each user then fails)."""
+        templates = [self.url, *(t for _, t in self._fields)] + ([self._auth] if self._auth else [])
+        templates += [t for pair in self._query or () for t in pair]
+        if (
+            self._tracing is not None
+            or not all(body.constant for body in self._bodies)
+            or not all(t.constant for t in templates)
+        ):
+            return None
+        url = self.asked({})
+        if not url.startswith("http"):
+            return None
+        try:
+            return self.build({}, url)
+        except BadRequestError:
+            return None
+
+    def asked(self, variables: Mapping[str, Any]) -> str:
+        """The URL that the script asks for; perhaps none that can be asked for."""
+        url = text(self.url.render(variables))
+        return self._target + url if url.startswith("/") else url
+
+    def build(self, variables: Mapping[str, Any], url: str) -> Outgoing:
+        """The request as this user sends it. Raises BadRequestError."""
+        address = address_of(url)
+        if self._query is not None:
+            values = [(text(k.render(variables)), v.render(variables)) for k, v in self._query]
+            address = with_query(address, query_text(values))
+        fields = list(self._fixed_fields)
+        cookie = ""
+        for name, template in self._fields:
+            lines = field_lines(name, template.render(variables))
+            if name == "cookie":
+                cookie = "; ".join(value for _, value in lines)
+            else:
+                fields += lines
+        credentials = self._auth.render(variables) if self._auth is not None else address.userinfo
+        if credentials is not None:
+            fields = [f for f in fields if f[0] != "authorization"]
+            fields.append(("authorization", basic(*("" if c is None else c for c in credentials))))
+        if self._tracing is not None:
+            fields.append(("traceparent", _traceparent(self._tracing)))
+        body = self._body(variables, fields)
+        return Outgoing(url, self.method, address, fields, body, cookie)
+
+    def _body(self, variables: Mapping[str, Any], fields: list[tuple[str, str]]) -> bytes | None:
+        rendered = [made for body in self._bodies if (made := body.render(variables)) is not None]
+        if not rendered:
+            return None
+        if len(rendered) > 1 or self.method in {"GET", "HEAD"}:
+            raise BadRequestError(_REFUSED)
+        content, content_type = rendered[0]
+        if content_type and not any(name == "content-type" for name, _ in fields):
+            fields.append(("content-type", content_type))
+        return content
+
+
+def editable(spec: model.RequestStep) -> Request:
+    """A request step as the functions of a processor get it."""
+    bodies = {type(body): body for body in spec.bodies}
+    json, form, plain = (bodies.get(kind) for kind in (model.JsonBody, model.FormBody, model.TextBody))
+    return Request(
+        spec.method,
+        spec.url,
+        dict(spec.headers),
+        json.value if isinstance(json, model.JsonBody) else None,
+        dict(form.fields) if isinstance(form, model.FormBody) else None,
+        plain.text if isinstance(plain, model.TextBody) else None,
+    )
+
+
+def edited(spec: model.RequestStep, request: Request) -> model.RequestStep:
+    """The step as they left it. Files to be uploaded stay where nothing else is to be sent."""
+    bodies: tuple[model.Body, ...] = tuple(b for b in spec.bodies if isinstance(b, model.MultipartBody))
+    if request.json is not None:
+        bodies = (model.JsonBody(request.json),)
+    elif request.form is not None:
+        bodies = (model.FormBody(request.form),)
+    elif request.body is not None:
+        bodies = (model.TextBody(request.body),)
+    return replace(spec, method=request.method.upper(), url=request.url, headers=request.headers, bodies=bodies)
+
+
+def _prefixed(url: Any, target: str) -> Any:
+    return target + url if isinstance(url, str) and url.startswith("/") else url
+
+
+def _field_templates(
+    spec: model.RequestStep, setting: Setting
+) -> tuple[list[tuple[str, str]], list[tuple[str, Template]]]:
+    """Header fields by lower-case name, the request's over the defaults: (the same for all users, the others)."""
+    fields: dict[str, Any] = {"user-agent": setting.agent}
+    if spec.gzip:
+        fields["accept-encoding"] = ENCODINGS
+    for given in (setting.script.http.headers or {}, spec.headers):
+        fields |= {name.lower(): value for name, value in given.items()}
+    fixed: list[tuple[str, str]] = []
+    varying: list[tuple[str, Template]] = []
+    for name, value in fields.items():
+        template = compile_template(value, setting.calls)
+        if template.constant and isinstance(value, str) and name != "cookie" and is_field(name, value):
+            fixed.append((name, value))
+        else:
+            varying.append((name, template))
+    return fixed, varying
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """A compiled body. `render` gives (content, content type or ""), None for no body."""
+
+    constant: bool
+    render: Callable[[Mapping[str, Any]], tuple[bytes, str] | None]
+
+
+def _body(body: model.Body, calls: Mapping[str, Function]) -> _Body:
+    match body:
+        case model.JsonBody(value):
+            template = compile_template(value, calls)
+            return _Body(template.constant, lambda variables: _json_body(template.render(variables)))
+        case model.TextBody(value):
+            template = compile_template(value, calls)
+            return _Body(template.constant, lambda variables: _text_body(template.render(variables)))
+        case model.FormBody(fields):
+            values = [(name, compile_template(value, calls)) for name, value in fields.items()]
+            return _Body(all(t.constant for _, t in values), lambda variables: _form_body(values, variables))
+        case model.MultipartBody(parts):
+            rendered = [
+                (part, compile_template(part.value, calls), compile_template(part.file_name, calls)) for part in parts
+            ]
+            return _Body(False, lambda variables: _multipart_body(rendered, variables))
+
+
+def _json_body(value: Any) -> tuple[bytes, str] | None:
+    return None if value is UNDEFINED else (json_text(value).encode("utf-8", "replace"), "application/json")
+
+
+def _text_body(value: Any) -> tuple[bytes, str] | None:
+    if value is UNDEFINED:
+        return None
+    if isinstance(value, bytes):  # of a processor
+        return value, ""
+    if not isinstance(value, str):
+        raise BadRequestError(_REFUSED)
+    return value.encode("utf-8", "replace"), ""
+
+
+def _form_body(values: list[tuple[str, Template]], variables: Mapping[str, Any]) -> tuple[bytes, str]:
+    filled = form_text((name, template.render(variables)) for name, template in values)
+    return filled.encode(), "application/x-www-form-urlencoded"
+
+
+def _multipart_body(
+    parts: list[tuple[FormPart, Template, Template]], variables: Mapping[str, Any]
+) -> tuple[bytes, str]:
+    boundary = f"--------------------------{secrets.token_hex(12)}"
+    filled = [
+        replace(part, value=value.render(variables))
+        if part.read is None
+        else _read_part(part, text(name.render(variables)))
+        for part, value, name in parts
+    ]
+    if any(isinstance(part.value, bool) for part in filled):
+        raise BadRequestError("ERR_INVALID_ARG_TYPE")
+    return multipart(filled, boundary), f"multipart/form-data; boundary={boundary}"
+
+
+def _read_part(part: FormPart, path: str) -> FormPart:
+    try:
+        content = part.read(path) if part.read is not None else b""
+    except OSError as error:
+        raise BadRequestError(errno.errorcode.get(error.errno or 0, "EIO")) from None
+    kind = part.content_type or media_type(path)
+    return replace(part, content_type=kind, file_name=posixpath.basename(path.replace("\\", "/")), content=content)
+
+
+def _traceparent(tracing: model.Tracing) -> str:
+    """W3C Trace Context, level 1."""
+    trace = (tracing.prefix + secrets.token_hex(16))[:32]
+    return f"00-{trace}-{secrets.token_hex(8)}-{'01' if tracing.sampled else '00'}"

@@ -1,0 +1,227 @@
+"""What becomes of a request: captures, expectations and the metrics of its final answer, or of its failure.
+
+Names of metrics and errors, and the order in which things happen, are Artillery's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+from loadgen.http.exchange import Exchange, Failure
+from loadgen.http.message import Outgoing
+from loadgen.http.route import Origin
+from loadgen.language.template import Template, compile_template
+from loadgen.language.values import UNDEFINED, json_text, number_text, text
+from loadgen.script import model
+from loadgen.script.processor import Request, Response
+from loadgen.vu.answer import Answer
+from loadgen.vu.capture import compile_captures
+from loadgen.vu.expect import Exchanged, compile_expectations, console_text
+from loadgen.vu.vu import Setting, Vu, VuFailedError
+
+_TOTAL = re.compile(r"total;dur=([0-9.]+)", re.IGNORECASE)
+_AUTHORITY = re.compile(
+    r"""https?://(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^\s"%';<>\\^`{|}\#/?:]*)(?::(?P<port>\d*))?""", re.IGNORECASE
+)
+_NEVER_PLAIN = re.compile(r"""[\s"'<>`{}|\\^]""")
+
+
+class Judge:
+    """Of the outcomes of one request step; `url` is its URL as the script has it."""
+
+    def __init__(self, spec: model.RequestStep, url: Template, setting: Setting) -> None:
+        script, calls = setting.script, setting.calls
+        self._spec = spec
+        self._url = url
+        self._setting = setting
+        self._http = script.http
+        self._recorder = setting.recorder
+        self._named = compile_template(spec.name, calls)
+        self._captures = None
+        if spec.captures:
+            self._captures = compile_captures(
+                spec.captures,
+                calls,
+                setting.rng,
+                strict_default=self._http.strict_capture,
+                functions={
+                    c.expression: setting.function(c.expression) for c in spec.captures if c.source == "function"
+                },
+            )
+        self._after = [setting.function(name) for name in spec.after]
+        self._expectations = None
+        if script.expect is not None:
+            self._expectations = compile_expectations(spec.expectations, script.expect, calls)
+        self.want_body = self._captures is not None or self._expectations is not None or bool(self._after)
+        self._metrics = script.endpoint_metrics
+        self._endpoints: dict[str, int | None] = {}
+        self._grouped = self._grouped_name()
+        """Name of the endpoint where it is the same for all users; else None."""
+
+    def busy(self) -> bool:
+        """Whether a final answer has more to it than its endpoint's metrics."""
+        script = self._setting.script
+        return bool(
+            self.want_body
+            or self._http.extended_metrics
+            or script.apdex_threshold_ms is not None
+            or self._grouped is None
+        )
+
+    def final(self, vu: Vu, outgoing: Outgoing, result: Exchange) -> None:
+        """Captures first, then expectations, apdex and the endpoint's metrics; then a failed capture ends the user."""
+        self.extended(outgoing, result)
+        captured = True
+        if self.want_body:
+            answer = Answer(result.status, result.head, result.body, decode=self._spec.gzip)
+            captured = self._captures is None or self._captures(answer, vu.variables, vu)
+            self._call_after(vu, outgoing, answer)
+            if self._expectations is not None:
+                self._expect(vu, outgoing, answer)
+        self._apdex(result)
+        name = self.endpoint_name(outgoing, vu.variables)
+        endpoint = self.endpoint(name)
+        if endpoint is not None:
+            self._recorder.endpoint_response(endpoint, result)
+            self._server_timing(name, result)
+        if not captured:
+            raise VuFailedError("Failed capture or match")
+
+    def _call_after(self, vu: Vu, outgoing: Outgoing, answer: Answer) -> None:
+        if not self._after:
+            return
+        fields = dict(outgoing.fields)
+        request = Request(outgoing.method, outgoing.address.url, fields, body=outgoing.body)
+        response = Response(answer.status, answer.headers, answer.text)
+        for call in self._after:
+            call(request, response, vu)
+
+    def _expect(self, vu: Vu, outgoing: Outgoing, answer: Answer) -> None:
+        plugin = self._setting.script.expect
+        if plugin is None or self._expectations is None:
+            return
+        results, messages = self._expectations(answer, vu.variables)
+        for message in messages:
+            self._setting.write_line(message)
+        for result in results:
+            verdict = "ok" if result.ok else "failed"
+            self._recorder.count(f"plugins.expect.{verdict}")
+            self._recorder.count(f"plugins.expect.{verdict}.{result.kind}")
+        name = self._name(vu.variables)
+        sent = next((b.value for b in self._spec.bodies if isinstance(b, model.JsonBody)), None)
+        exchanged = Exchanged(
+            self._spec.method, outgoing.asked, _asked_path(outgoing.asked), name,
+            compile_template(sent, self._setting.calls).render(vu.variables), answer, vu.variables,
+        )  # fmt: skip
+        shown = console_text(results, exchanged, plugin.output)
+        if shown:
+            self._setting.write_line(shown)
+        if all(result.ok for result in results):
+            return
+        self._setting.expectation_failed()
+        if plugin.failures_are_errors:
+            said = name if plugin.only_request_names and name else outgoing.asked
+            raise VuFailedError(f"Failed expectations for request {said}")
+
+    def _name(self, variables: Mapping[str, Any]) -> str | None:
+        name = self._named.render(variables)
+        return None if name is None or name is UNDEFINED else text(name)
+
+    def _apdex(self, result: Exchange) -> None:
+        threshold_ms = self._setting.script.apdex_threshold_ms
+        if threshold_ms is None:
+            return
+        total_ms = (result.last_byte_ns - result.started_ns) / 1e6
+        reached = 0 if total_ms <= threshold_ms else (1 if total_ms <= 4 * threshold_ms else 2)
+        for i, name in enumerate(("satisfied", "tolerated", "frustrated")):
+            self._recorder.count(f"apdex.{name}", int(i == reached))
+
+    def extended(self, outgoing: Outgoing, result: Exchange) -> None:
+        """Times of connecting and of the whole exchange, where the script asks for them (of each redirect, too)."""
+        if not self._http.extended_metrics:
+            return
+        dns_ns, tcp_ns, tls_ns = result.setup_ns
+        self._recorder.sample("http.dns", dns_ns / 1e6)
+        self._recorder.sample("http.tcp", tcp_ns / 1e6)
+        if outgoing.address.origin.scheme == "https":
+            self._recorder.sample("http.tls", tls_ns / 1e6)
+        self._recorder.sample("http.total", (result.last_byte_ns - result.started_ns) / 1e6)
+
+    def _server_timing(self, name: str, result: Exchange) -> None:
+        value = result.header("server-timing") if result.facts.server_timing else None
+        if value is not None:
+            total = _TOTAL.search(value)
+            self._recorder.sample(f"{self._metrics.namespace}.server-timing.{name}", float(total[1]) if total else -1.0)
+
+    def _grouped_name(self) -> str | None:
+        if not self._metrics.group_dynamic_urls and not (self._url.constant and self._named.constant):
+            return None
+        return self._name_of(text(self._url.value), self._named.value)
+
+    def _name_of(self, url: str, name: Any) -> str:
+        shown = named_endpoint(self._setting.script.target, url, strip_query=self._metrics.strip_query)
+        if not name:
+            return "" if self._metrics.ignore_unnamed else shown
+        return text(name) if self._metrics.only_request_names else f"{shown} ({text(name)})"
+
+    def endpoint_name(self, outgoing: Outgoing, variables: Mapping[str, Any]) -> str:
+        """The request's endpoint in the metrics; empty where it is not to be counted."""
+        return self._name_of(outgoing.asked, self._name(variables)) if self._grouped is None else self._grouped
+
+    def endpoint(self, name: str) -> int | None:
+        """The recorder's number of an endpoint."""
+        if name not in self._endpoints:
+            self._endpoints[name] = self._recorder.endpoint(name, self._metrics.namespace) if name else None
+        return self._endpoints[name]
+
+    def failed(self, vu: Vu, failure: Failure, outgoing: Outgoing) -> VuFailedError:
+        """Count a request that got no whole answer; the error that ends its user."""
+        if failure.response is not None:
+            self._recorder.response(failure.response, vu.intended_ns)
+        return self.error(vu, failure.name, outgoing, self._said(failure, outgoing.address.origin))
+
+    def _said(self, failure: Failure, origin: Origin) -> str:
+        """A failure in Node's words."""
+        if failure.name in {"ENOTFOUND", "EAI_AGAIN"}:
+            return f"getaddrinfo {failure.name} {origin.host}"
+        if failure.stage == "connect":
+            return f"connect {failure.name} {origin.host}:{origin.port}"
+        if failure.name == "ETIMEDOUT":
+            return f"Timeout awaiting 'response' for {number_text(self._http.timeout_s * 1000)}ms"
+        return "socket hang up" if failure.name == "ECONNRESET" else failure.name
+
+    def error(self, vu: Vu, name: str, outgoing: Outgoing, said: str) -> VuFailedError:
+        """Tell the plugins that the request came to nothing."""
+        endpoint = self.endpoint_name(outgoing, vu.variables)
+        if endpoint:
+            self._recorder.count(f"{self._metrics.namespace}.{endpoint}.errors.{name}")
+        plugin = self._setting.script.expect
+        if plugin is not None:
+            line = json_text({"ok": False, "error": said}) if plugin.output == "json" else f"Error: {said}"
+            self._setting.write_line(line)
+        return VuFailedError(name)
+
+
+def _asked_path(url: str) -> str:
+    """Path and query of a URL as Node's `url.parse` shows them: not made plain, only what no URL has is encoded."""
+    parts = urlsplit(url)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return _NEVER_PLAIN.sub(lambda match: quote(match.group()), path)
+
+
+def named_endpoint(target: str, url: str, *, strip_query: bool) -> str:
+    """A URL as the endpoint metrics name it: host and port where they are not the target's, then the path, decoded.
+
+    It may hold templates: as in Node's `url.parse`, a host ends where a character comes that no host has.
+    """
+    here, there = _AUTHORITY.match(target), _AUTHORITY.match(url)
+    host, port = (there["host"].lower(), there["port"]) if there else ("", "")
+    name = host if not here or host != here["host"].lower() else ""
+    if port and not (here and port == here["port"]):
+        name += f":{port}"
+    rest = (url[there.end() :] if there else url).partition("#")[0]
+    path, mark, query = rest.partition("?")
+    return name + unquote((path or "/") + ("" if strip_query else mark + query))

@@ -1,0 +1,390 @@
+"""Virtual users: a script compiled once into what each of them executes, and one walk of one scenario.
+
+A step becomes a function of the virtual user; a scenario is a tuple of them. A user ends at the end of its flow, or at the
+first step that raises VuFailedError: then it counts as failed, with exactly one `errors.` counter.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import accumulate
+from random import Random
+from typing import Any
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from loadgen.clock import now_ns
+from loadgen.http.exchange import Exchange, Failure, Filing
+from loadgen.language.fakes import fake_functions
+from loadgen.language.inspected import inspected
+from loadgen.language.template import compile_template, functions
+from loadgen.language.values import UNDEFINED, get_path, text, to_number, truthy
+from loadgen.recorder import NO_ENDPOINT, Recorder
+from loadgen.script import model
+from loadgen.script.durations import think_seconds
+from loadgen.script.payload import variables_of
+from loadgen.vu.request import compile_request
+from loadgen.vu.transports import Transport
+from loadgen.vu.vu import Action, Setting, Vu, VuFailedError
+from reports import names
+
+_RANGE = re.compile(r"\d-\d")
+_FOR_EVER = -1
+_BREATHE_ROUNDS = 1000
+"""A loop without end lets others run after so many rounds, should its steps never wait."""
+
+
+class _Silent(Recorder):
+    """Files nothing: requests of `before` and `after` are not in the metrics."""
+
+    def __init__(self) -> None:
+        """No clock, no buckets."""
+
+    def endpoint(self, name: str, namespace: str = "") -> int:  # noqa: ARG002
+        return 0
+
+    def request(self, at_ns: int) -> None:
+        pass
+
+    def response(self, answer: Exchange, intended_ns: int = 0, endpoint: int = NO_ENDPOINT) -> None:
+        pass
+
+    def filing(self, endpoint: int = NO_ENDPOINT) -> Filing:  # noqa: ARG002
+        return lambda *_: None
+
+    def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
+        pass
+
+    def count(self, name: str, n: int = 1) -> None:
+        pass
+
+    def sample(self, name: str, value_ms: float) -> None:
+        pass
+
+
+class CompiledScript:
+    """A compiled script. `expectation_failed` becomes true with the first expectation that does not hold."""
+
+    def __init__(
+        self,
+        script: model.Script,
+        recorder: Recorder,
+        connections: Callable[[], Transport],
+        rng: Random,
+        *,
+        agent: str,
+        write_line: Callable[[str], None],
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`connections` makes those of one virtual user; `write_line` takes lines for stdout (`log` and `expect`); `warn` is
+        told of what the processor's functions raise.
+        """
+        self.expectation_failed = False
+        self._script = script
+        self._recorder = recorder
+        self._connections = connections
+        self._rng = rng
+        self._payloads = [variables_of(payload, rng) for payload in script.payloads]
+        self._known: dict[str, Any] = dict(script.built_ins)
+        self._choices = {name: value for name, value in script.variables.items() if isinstance(value, list)}
+        self._constants = {name: value for name, value in script.variables.items() if not isinstance(value, list)}
+        # Making one for each user takes a while: only where somebody could see it. The expect plugin shows all variables.
+        shown = script.processor is not None or script.expect is not None
+        self._has_uuid = shown or "$uuid" in repr(replace(script, payloads=()))
+        self._cookies_on = bool(script.http.cookies)
+        calls = functions(rng)
+        if script.fake_data is not None:
+            calls |= fake_functions(script.fake_data, rng)
+        setting = Setting(script, recorder, rng, calls, agent, write_line, warn, self._note_failed_expectation)
+        self._scenarios = [_compile(scenario.flow, setting) for scenario in script.scenarios]
+        self._on_error = [[setting.function(name) for name in scenario.on_error] for scenario in script.scenarios]
+        self._created = [recorder.scenario(scenario.label) for scenario in script.scenarios]
+        self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
+        silent = replace(setting, recorder=_Silent())
+        self._before = _compile(script.before, silent)
+        self._after = _compile(script.after, silent)
+
+    def start_vu(self, intended_ns: int) -> None:
+        """Walk one scenario, picked by weight, to its end in the calling greenlet. Failures are recorded, not raised."""
+        recorder = self._recorder
+        chosen = bisect(self._weights, self._rng.random() * self._weights[-1]) if len(self._weights) > 1 else 0
+        started_ns = now_ns()
+        self._created[chosen](started_ns)
+        connections = self._connections()
+        vu = Vu(self._variables(self._payloads), connections.exchange, intended_ns, cookies_on=self._cookies_on)
+        try:
+            for act in self._scenarios[chosen]:
+                act(vu)
+        except VuFailedError as failed:
+            self._tell(self._on_error[chosen], failed.name, vu)
+            recorder.count(names.ERRORS + failed.name)
+            recorder.count(names.VUSERS_FAILED)
+        else:
+            recorder.completed(started_ns)
+        finally:
+            connections.close()
+
+    def _tell(self, functions: Sequence[Callable[..., Any]], error: str, vu: Vu) -> None:
+        """The user has failed already: an error in these functions is told (Setting.warn) and changes nothing."""
+        for call in functions:
+            with suppress(VuFailedError):
+                call(error, vu)
+
+    def take_share(self, index: int, of: int, seed: str) -> None:
+        """Be one of `of` generators: every `of`-th payload row from number `index` on, and chance of its own."""
+        self._rng.seed(seed)
+        self._payloads = [variables_of(payload, self._rng, index, of) for payload in self._script.payloads]
+
+    @property
+    def known(self) -> Mapping[str, Any]:
+        """What every user knows before its own row and variables: the built-ins, and what `before` left."""
+        return self._known
+
+    def run_before(self) -> str | None:
+        """Run the `before` section; its variables are given to every user. The error's name where it failed."""
+        return self._run_section(self._before)
+
+    def run_after(self) -> str | None:
+        """Run the `after` section. The error's name where it failed."""
+        return self._run_section(self._after)
+
+    def _run_section(self, actions: Sequence[Action]) -> str | None:
+        if not actions:
+            return None
+        connections = self._connections()
+        vu = Vu(self._variables(()), connections.exchange, 0, cookies_on=self._cookies_on)
+        try:
+            for act in actions:
+                act(vu)
+        except VuFailedError as failed:
+            return failed.name
+        finally:
+            connections.close()
+        self._known |= vu.variables
+        return None
+
+    def _variables(self, payloads: Sequence[Callable[[], Mapping[str, Any]]]) -> dict[str, Any]:
+        """What a new user knows: built-ins, then `before`, payload rows and variables, later ones winning."""
+        out = dict(self._known)
+        for row in payloads:
+            out.update(row())
+        out.update(self._constants)
+        rng = self._rng
+        for name, values in self._choices.items():
+            out[name] = rng.choice(values) if values else UNDEFINED
+        if self._has_uuid:
+            out["$uuid"] = _uuid4(rng.getrandbits(128))
+        return out
+
+    def _note_failed_expectation(self) -> None:
+        self.expectation_failed = True
+
+
+def _uuid4(bits: int) -> str:
+    """128 random bits as RFC 9562 writes a version 4 UUID; the module `uuid` takes several times as long."""
+    digits = f"{bits:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[bits >> 60 & 3]}{digits[17:20]}-{digits[20:]}"
+
+
+def _compile(steps: Sequence[model.Step], setting: Setting) -> tuple[Action, ...]:
+    return tuple(_compile_step(step, setting) for step in steps)
+
+
+def _compile_step(step: model.Step, setting: Setting) -> Action:
+    match step:
+        case model.RequestStep():
+            return compile_request(step, setting)
+        case model.Think():
+            return _think(step, setting)
+        case model.Log():
+            return _log(step, setting)
+        case model.Loop():
+            return _loop(step, setting)
+        case model.Parallel():
+            return _parallel(step, setting)
+        case model.Call(name):
+            return setting.function(name)
+        case model.Broken(error):
+            return _broken(error)
+
+
+def _broken(error: str) -> Action:
+    def act(_: Vu) -> None:
+        raise VuFailedError(error)
+
+    return act
+
+
+def _log(step: model.Log, setting: Setting) -> Action:
+    line = compile_template(step.text, setting.calls)
+    return lambda vu: setting.write_line(inspected(line.render(vu.variables)))
+
+
+def _think(step: model.Think, setting: Setting) -> Action:
+    template = compile_template(step.duration, setting.calls)
+    jitter = setting.script.http.think_jitter if step.jitter is None else step.jitter
+    rng = setting.rng
+
+    def act(vu: Vu) -> None:
+        value = template.render(vu.variables)
+        length_s = think_seconds(value)
+        if length_s is None:
+            shown = text(step.duration if value is UNDEFINED else value)
+            raise VuFailedError(f"Invalid think time: {shown}")
+        gevent.sleep(max(0.0, length_s if jitter is None else jittered(length_s, jitter, rng)))
+
+    return act
+
+
+def jittered(length_s: float, jitter: Any, rng: Random) -> float:
+    """A think time, give or take: `"20%"` of it, or a number of ms. What is neither leaves it as it is."""
+    match = re.match(r"\s*(\d+)", text(jitter))
+    if not match:
+        return length_s
+    spread_s = length_s * int(match[1]) / 100 if "%" in text(jitter) else int(match[1]) / 1000
+    return max(0.0, length_s + rng.uniform(-spread_s, spread_s))
+
+
+def _loop(step: model.Loop, setting: Setting) -> Action:
+    actions = _compile(step.steps, setting)
+    if step.while_true is not None:
+        return _loop_while(step, actions, setting.function(step.while_true))
+    if step.over is not None:
+        return _loop_over(step, actions)
+    count = compile_template(step.count, setting.calls)
+    if count.constant and isinstance(count.value, int) and count.value > 0:
+        return _loop_counted(step, actions, count.value)
+
+    def act(vu: Vu) -> None:
+        first, end = rounds(count.render(vu.variables))
+        variables = vu.variables
+        variables[step.index_name] = variables[step.element_name] = first
+        done = 0
+        while end == _FOR_EVER or first + done < end:
+            for each in actions:
+                each(vu)
+            done += 1
+            _count_on(variables, step.index_name)
+            if done % _BREATHE_ROUNDS == 0:
+                gevent.sleep(0)
+
+    return act
+
+
+def _count_on(variables: dict[str, Any], name: str) -> None:
+    """The next index: one more than the variable says, which a loop inside may have left elsewhere."""
+    index = variables.get(name)
+    variables[name] = (index if type(index) is int else to_number(index)) + 1
+
+
+def _loop_while(step: model.Loop, actions: tuple[Action, ...], more: Callable[[Vu], Any]) -> Action:
+    """At least one round; then as long as the processor's function says so."""
+
+    def act(vu: Vu) -> None:
+        variables = vu.variables
+        variables[step.index_name] = variables[step.element_name] = done = 0
+        while True:
+            for each in actions:
+                each(vu)
+            done += 1
+            _count_on(variables, step.index_name)
+            if done % _BREATHE_ROUNDS == 0:
+                gevent.sleep(0)
+            if not truthy(more(vu)):
+                return
+
+    return act
+
+
+def _loop_counted(step: model.Loop, actions: tuple[Action, ...], count: int) -> Action:
+    """The hot path: a fixed number of rounds."""
+    index_name, element_name = step.index_name, step.element_name
+
+    def act(vu: Vu) -> None:
+        variables = vu.variables
+        variables[element_name] = variables[index_name] = 0
+        for _ in range(count):
+            for each in actions:
+                each(vu)
+            index = variables.get(index_name)
+            if type(index) is int:
+                variables[index_name] = index + 1
+            else:
+                _count_on(variables, index_name)
+
+    return act
+
+
+def _loop_over(step: model.Loop, actions: tuple[Action, ...]) -> Action:
+    def act(vu: Vu) -> None:
+        variables = vu.variables
+        over = get_path(variables, step.over) if isinstance(step.over, str) else step.over
+        if not isinstance(over, list | tuple):
+            return
+        variables[step.index_name] = 0
+        for element in over:
+            variables[step.element_name] = element
+            for each in actions:
+                each(vu)
+            _count_on(variables, step.index_name)
+
+    return act
+
+
+def rounds(count: Any) -> tuple[int, float]:
+    """(first index, where it ends) of a loop's count: `3`, `"3"`, `"2-4"`; -1 ends never, what is no number at once."""
+    if isinstance(count, str):
+        bare = to_number(count)
+        if bare == bare:  # noqa: PLR0124 - NaN
+            return 0, bare
+        if _RANGE.search(count):
+            first, end = (to_number(part) for part in count.split("-")[:2])
+            return (int(first), end) if first == first and end == end else (0, 0)  # noqa: PLR0124 - NaN
+        return 0, 0
+    return (0, count) if isinstance(count, int | float) and not isinstance(count, bool) else (0, 0)
+
+
+def _parallel(step: model.Parallel, setting: Setting) -> Action:
+    """All branches at once; the user's one connection takes their requests one after another."""
+    branches = [_compile_step(inner, setting) for inner in step.steps]
+    shares_pool = setting.script.http.pool is not None
+
+    def act(vu: Vu) -> None:
+        exchange = vu.exchange
+        if not shares_pool:
+            vu.exchange = _one_at_a_time(exchange)
+        greenlets = [gevent.spawn(_outcome, branch, vu) for branch in branches]
+        try:
+            for greenlet in gevent.iwait(greenlets):
+                error = greenlet.get()
+                if error is not None:
+                    raise error
+        finally:
+            gevent.killall(greenlets)
+            vu.exchange = exchange
+
+    return act
+
+
+def _outcome(branch: Action, vu: Vu) -> VuFailedError | None:
+    """A failure as a value: gevent prints what a greenlet raises."""
+    try:
+        branch(vu)
+    except VuFailedError as failed:
+        return failed
+    return None
+
+
+def _one_at_a_time(exchange: Callable[..., Exchange | Failure]) -> Callable[..., Exchange | Failure]:
+    gate = BoundedSemaphore(1)
+
+    def gated(*arguments: Any, **options: Any) -> Exchange | Failure:
+        with gate:
+            return exchange(*arguments, **options)
+
+    return gated

@@ -1,0 +1,198 @@
+"""A request step, compiled: what a virtual user does to send one and follow its redirects.
+
+A request that is the same for all users is bytes before the first user starts.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from copy import deepcopy
+from random import Random
+from typing import Any
+
+from loadgen.clock import now_ns
+from loadgen.http.cookies import Jar
+from loadgen.http.exchange import FILED, Exchange, Failure
+from loadgen.http.message import Address, BadRequestError, Outgoing, redirected
+from loadgen.http.route import Origin
+from loadgen.language.expressions import compile_expression
+from loadgen.language.template import compile_template
+from loadgen.language.values import text, truthy
+from loadgen.recorder import NO_ENDPOINT
+from loadgen.script import model
+from loadgen.vu.draft import Draft, editable, edited
+from loadgen.vu.outcome import Judge
+from loadgen.vu.vu import Action, Setting, Vu, VuFailedError
+
+REDIRECTS_MAX = 10
+_REDIRECTS = frozenset((300, 301, 302, 303, 304, 307, 308))
+_NOWHERE = Address(Origin("http", "", 0), "/", "")
+
+
+def compile_request(spec: model.RequestStep, setting: Setting) -> Action:
+    """The action of a request step."""
+    action = _RequestBuilder(spec, setting).action()
+    if spec.if_true is not None:
+        action = _only_if(spec.if_true, action, setting)
+    if spec.probability is not None:
+        action = _perhaps(spec.probability, setting.rng, action)
+    return action
+
+
+def _only_if(condition: str, action: Action, setting: Setting) -> Action:
+    if setting.script.processor is not None and condition in setting.script.processor.functions:
+        asked = setting.function(condition)
+        return lambda vu: action(vu) if asked(vu) else None
+    holds = compile_expression(condition)
+
+    def act(vu: Vu) -> None:
+        try:
+            wanted = truthy(holds(vu.variables))
+        except (re.error, ArithmeticError):  # an expression that cannot be worked out counts as true
+            wanted = True
+        if wanted:
+            action(vu)
+
+    return act
+
+
+def _perhaps(percent: float, rng: Random, action: Action) -> Action:
+    def act(vu: Vu) -> None:
+        if rng.random() * 100 < percent:
+            action(vu)
+
+    return act
+
+
+class _RequestBuilder:
+    """One request step while it is compiled, and the rarer parts of what it does later."""
+
+    def __init__(self, spec: model.RequestStep, setting: Setting) -> None:
+        self._spec = spec
+        self._setting = setting
+        self._draft = Draft(spec, setting)
+        self._before = [setting.function(name) for name in spec.before]
+        self._judge = Judge(spec, self._draft.url, setting)
+        self._recorder = setting.recorder
+        self._cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
+        self._follows = spec.follow_redirect
+
+    def action(self) -> Action:
+        """The fastest action that does what the step says."""
+        outgoing = None if self._cookies.value or self._before else self._draft.constant()
+        return self._templated if outgoing is None else self._static(outgoing)
+
+    def _static(self, outgoing: Outgoing) -> Action:
+        """The hot path: nothing to render; as few operations as there are."""
+        data = outgoing.encoded()
+        origin = outgoing.address.origin
+        is_head, want_body = outgoing.method == "HEAD", self._judge.want_body
+        recorder = self._recorder
+        created, answered = recorder.request, recorder.response
+        endpoint = self._judge.endpoint(self._judge.endpoint_name(outgoing, {}))
+        filed_under = NO_ENDPOINT if endpoint is None else endpoint
+        judges = self._judge.busy()
+        filing = None if judges else recorder.filing(filed_under)
+        follows = self._follows
+
+        def act(vu: Vu) -> None:
+            if vu.cookies_on:
+                self._exchange(vu, outgoing)
+                return
+            created(now_ns())
+            exchange = vu.exchange
+            result = exchange(origin, data, is_head, want_body, filing, vu.intended_ns)
+            if result is FILED:
+                vu.intended_ns = 0
+                return
+            if isinstance(result, Failure):
+                raise self._judge.failed(vu, result, outgoing)
+            facts = result.facts
+            if facts.plain and not judges:
+                answered(result, vu.intended_ns, filed_under)
+                vu.intended_ns = 0
+                return
+            answered(result, vu.intended_ns)
+            vu.intended_ns = 0
+            if facts.sets_cookie or (300 <= result.status < 400 and follows):
+                self._after_answer(vu, outgoing, result, 0)
+            else:
+                self._judge.final(vu, outgoing, result)
+
+        return act
+
+    def _drafted(self, vu: Vu) -> Draft:
+        """The draft, once the functions that go before it have been called and perhaps have changed the request."""
+        if not self._before:
+            return self._draft
+        given = editable(self._spec)
+        request = deepcopy(given)
+        for call in self._before:
+            call(request, vu)
+        return self._draft if request == given else Draft(edited(self._spec, request), self._setting)
+
+    def _templated(self, vu: Vu) -> None:
+        draft = self._drafted(vu)
+        url = draft.asked(vu.variables)
+        if not url.startswith("http"):
+            raise VuFailedError(f"Invalid URL - {url}")
+        try:
+            outgoing = draft.build(vu.variables, url)
+        except BadRequestError as error:
+            unsent = Outgoing(url, draft.method, _NOWHERE, [])
+            raise self._judge.error(vu, error.name, unsent, error.name) from None
+        cookies = self._cookies.render(vu.variables)
+        if cookies:
+            self._put_cookies(vu, cookies, outgoing.address)
+        self._exchange(vu, outgoing, with_jar=bool(cookies))
+
+    def _put_cookies(self, vu: Vu, cookies: Mapping[str, Any], address: Address) -> None:
+        vu.jar = vu.jar or Jar()
+        for name, value in cookies.items():
+            vu.jar.store(f"{name}={text(value)}", address.origin.host, address.target, time.time())
+
+    def _exchange(self, vu: Vu, outgoing: Outgoing, hop: int = 0, *, with_jar: bool = False) -> None:
+        """Send a request and all that follows from its answer."""
+        cookie, address = "", outgoing.address
+        if vu.jar is not None and (vu.cookies_on or with_jar):
+            secure = address.origin.scheme == "https"
+            cookie = vu.jar.header(address.origin.host, address.target, time.time(), secure=secure)
+        try:
+            data = outgoing.encoded(cookie)
+        except UnicodeEncodeError:
+            raise VuFailedError("ERR_INVALID_CHAR") from None
+        self._recorder.request(now_ns())
+        is_head = outgoing.method == "HEAD"
+        result = vu.exchange(address.origin, data, method_is_head=is_head, want_body=self._judge.want_body)
+        if isinstance(result, Failure):
+            raise self._judge.failed(vu, result, outgoing)
+        self._recorder.response(result, vu.intended_ns)
+        vu.intended_ns = 0
+        self._after_answer(vu, outgoing, result, hop, with_jar=with_jar)
+
+    def _after_answer(self, vu: Vu, outgoing: Outgoing, result: Exchange, hop: int, *, with_jar: bool = False) -> None:
+        """Keep its cookies; follow it, or take it as final."""
+        self._keep_cookies(vu, result, outgoing.address)
+        location = result.header("location") if result.status in _REDIRECTS and self._follows else None
+        if location is None:
+            self._judge.final(vu, outgoing, result)
+            return
+        self._judge.extended(outgoing, result)
+        if hop == REDIRECTS_MAX:
+            raise self._judge.error(vu, "ERR_TOO_MANY_REDIRECTS", outgoing, "Redirected 10 times. Aborting.")
+        try:
+            address = redirected(outgoing.address, location)
+        except BadRequestError as error:
+            raise self._judge.error(vu, error.name, outgoing, "Invalid URL") from None
+        self._exchange(vu, outgoing.followed(address, result.status), hop + 1, with_jar=with_jar)
+
+    def _keep_cookies(self, vu: Vu, result: Exchange, address: Address) -> None:
+        if not result.facts.sets_cookie:
+            return
+        vu.cookies_on = True
+        vu.jar = vu.jar or Jar()
+        for name, value in result.headers():
+            if name.lower() == "set-cookie":
+                vu.jar.store(value, address.origin.host, address.target, time.time())

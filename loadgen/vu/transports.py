@@ -1,0 +1,107 @@
+"""What virtual users send with, as the script wants it: connections of their own or shared, TLS, proxies, all shown or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from loadgen.clock import WallOffset
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import Exchange, Failure, Filing, TimeLimits
+from loadgen.http.ports import LocalPorts, ports_of
+from loadgen.http.proxy import ProxyRoute
+from loadgen.http.route import Origin, Route
+from loadgen.http.shared_connections import SharedConnections
+from loadgen.http.tls import TlsRoute
+from loadgen.schedule import Share
+from loadgen.script.model import Script
+
+_SHOWN_BODY_BYTES = 2048
+
+
+class Transport(Protocol):
+    """A virtual user's connections."""
+
+    def exchange(
+        self,
+        origin: Origin,
+        request: bytes,
+        method_is_head: bool = False,
+        want_body: bool = True,
+        filing: Filing | None = None,
+        intended_ns: int = 0,
+    ) -> Exchange | Failure:
+        """One exchange with the origin. FILED where `filing` was given and took the answer."""
+
+    def close(self) -> None:
+        """Close all connections that are its own."""
+
+
+class Transports:
+    """Makes them. `tell` takes the lines that `DEBUG=http` asks for."""
+
+    def __init__(self, script: Script, wall: WallOffset, tell: Callable[[str], None]) -> None:
+        http = script.http
+        limits = TimeLimits(int(http.timeout_s * 1e9), int(http.socket_limit_s * 1e9))
+        route: Route = TlsRoute(http.tls)
+        if script.proxies:
+            route = ProxyRoute(script.proxies, route)
+        dialer = Dialer(limits, wall, route)
+        self._tell = tell if script.debug else None
+        self._own = partial(Connections, dialer)
+        self._dialer = dialer
+        self._pool = http.pool
+        self._shared = None if http.pool is None else SharedConnections(http.pool, self._own)
+
+    def __call__(self) -> Transport:
+        """One virtual user's."""
+        transport: Transport = self._own() if self._shared is None else self._shared
+        return transport if self._tell is None else _Shown(transport, self._tell)
+
+    def take_share(self, share: Share) -> None:
+        """Be one of several generators: a part of the connections that users share, one at least, and of the ports."""
+        if self._pool is not None:
+            self._shared = SharedConnections(max(1, share.part(self._pool)), self._own)
+        self._dialer.ports = LocalPorts(ports_of(*share.beside))
+
+    def about(self) -> dict[str, Any]:
+        """For the report: the first and the last port that connections start from, where those are not all."""
+        ports = self._dialer.ports.own
+        return {} if ports is None else {"from_ports": [ports.first, ports.last]}
+
+    def close(self) -> None:
+        """Close what users shared."""
+        if self._shared is not None:
+            self._shared.close_all()
+        self._dialer.close()
+
+
+class _Shown:
+    """Tells of every exchange."""
+
+    def __init__(self, transport: Transport, tell: Callable[[str], None]) -> None:
+        self._transport = transport
+        self._tell = tell
+        self.close = transport.close
+
+    def exchange(
+        self,
+        origin: Origin,
+        request: bytes,
+        method_is_head: bool = False,
+        want_body: bool = True,  # noqa: ARG002
+        filing: Filing | None = None,  # noqa: ARG002 - every answer is looked at
+        intended_ns: int = 0,  # noqa: ARG002
+    ) -> Exchange | Failure:
+        self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
+        result = self._transport.exchange(origin, request, method_is_head=method_is_head)
+        if isinstance(result, Failure):
+            self._tell(f"http:response none: {result.name} ({result.stage})")
+        else:
+            self._tell(f"http:response\n{_indented(result.head + result.body[:_SHOWN_BODY_BYTES])}")
+        return result
+
+
+def _indented(data: bytes) -> str:
+    return "\n".join(f"  {line}" for line in data.decode("utf-8", "replace").splitlines()).rstrip()

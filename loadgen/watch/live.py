@@ -1,0 +1,354 @@
+"""A run in progress as a web page: figures and curves that move once a second, a stop button, at the end the report.
+
+The page is told by server-sent events (HTML standard, section 9.2): one event a second with a number as its id, so that a
+browser that lost its connection gets what it missed. What is shown is what `snapshot` says, whoever gathered it: with
+several workers, their sum. Reading needs no permission beyond reaching the port; stopping needs the token, in a POST.
+On a loopback address only requests that name a loopback host are answered, so that no foreign page can read along by way
+of a name that it points there.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import gevent
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIServer
+
+from loadgen.engine import Progress
+from loadgen.watch.observer import ObserverError, Underway
+from reports import names
+from reports.model import Period, Report
+from reports.page.page import live_files, live_page, to_html
+
+WINDOW = 300
+"""How many updates a page that opens late is given."""
+
+_MOST_CONNECTIONS = 64
+_MOST_BODY_BYTES = 4096
+_HEARTBEAT_S = 15.0
+_QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NO_STORE = ("Cache-Control", "no-store")
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+
+
+class LiveError(OSError):
+    """The page cannot be served, or its address does not parse. Its message is one line."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """(host, port) of `[HOST:]PORT`; without a host the loopback one, 0 for any free port. Raises LiveError."""
+    host, colon, port = text.rpartition(":")
+    if not port.isascii() or not port.isdigit() or int(port) > 65535 or (colon and not host):
+        raise LiveError(f"invalid address {text!r}: it must be PORT or HOST:PORT, with a port up to 65535")
+    return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def snapshot_of(
+    progress: Progress, recent: Period | None, *, planned_s: float | None = None, workers: int = 1
+) -> dict[str, Any]:
+    """What the page shows of one instant: totals from `progress`, percentiles from `recent`, the period now being recorded.
+
+    Both are of all workers together. `planned_s` is how long the phases last. Percentiles are absent without a sample.
+    """
+    found: dict[str, Any] = {
+        "elapsed_s": progress.elapsed_s,
+        "planned_s": planned_s,
+        "workers": workers,
+        "active_vus": progress.active_vus,
+        "requests": progress.requests,
+        "responses": progress.responses,
+        "errors": progress.errors,
+    }
+    if recent is not None:
+        for key, metric in (("response_ms", names.RESPONSE_TIME), ("start_lag_ms", names.START_LAG),
+                            ("pool_wait_ms", f"{names.SERVER}pool")):  # fmt: skip
+            sketch = recent.sketches.get(metric)
+            if sketch is not None and sketch.count:
+                found[key] = {label: round(sketch.quantile(q), 3) for label, q in _QUANTILES}
+    return found
+
+
+def with_rates(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A snapshot with what happened per second since the one before it."""
+    found = dict(now)
+    if before is not None and now["elapsed_s"] > before["elapsed_s"]:
+        seconds = now["elapsed_s"] - before["elapsed_s"]
+        for total in ("requests", "responses", "errors"):
+            found[f"{total}_per_s"] = max(0.0, (now[total] - before[total]) / seconds)
+    return found
+
+
+class LivePage:
+    """The page of one run: `observe` it, `finish` with its report, `close`. `say` is told where it is, token included."""
+
+    def __init__(self, address: str, planned_s: float, workers: int, say: Callable[[str], None]) -> None:
+        """Raises LiveError for an address that is none."""
+        self._address = parse_address(address)
+        self._planned_s = planned_s
+        self._workers = workers
+        self._say = say
+        self._server: LiveServer | None = None
+
+    @contextmanager
+    def observe(self, underway: Underway) -> Iterator[None]:
+        """An observer of the run. Goes on serving after it, until `close`."""
+
+        def snapshot() -> dict[str, Any]:
+            return snapshot_of(underway.progress(), underway.latest(), planned_s=self._planned_s, workers=self._workers)
+
+        server = LiveServer(self._address, snapshot, underway.stop)
+        try:
+            server.start()
+        except LiveError as error:
+            raise ObserverError(str(error)) from None
+        self._server = server
+        self._say(f"Live: {server.url}#token={server.token}")
+        yield
+
+    def finish(self, report: Report) -> None:
+        """From now on the page is the report."""
+        if self._server is not None:
+            self._server.finish(report)
+
+    def close(self) -> None:
+        """Stop serving, once open pages have the report."""
+        if self._server is not None:
+            self._server.close()
+
+
+class LiveServer:
+    """Serves the page on gevent's own sockets, from `start` until `close`; as a context manager, inside the block.
+
+    `snapshot` is asked once a second (`snapshot_of` makes what it should return), `stop` is called in a greenlet of its own when
+    somebody asks for the end with the right token.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        snapshot: Callable[[], dict[str, Any]],
+        stop: Callable[[], None],
+        token: str | None = None,
+        *,
+        title: str = "Load test in progress",
+        every_s: float = 1.0,
+    ) -> None:
+        self.token = token or secrets.token_urlsafe(18)
+        """What a POST to /stop must carry."""
+        self._snapshot = snapshot
+        self._stop = stop
+        self._title = title
+        self._every_s = every_s
+        self._host, self._port = address
+        self._server: WSGIServer | None = None
+        self._history: deque[tuple[int, str]] = deque(maxlen=WINDOW)
+        self._last: dict[str, Any] | None = None
+        self._changed = Event()
+        self._ticker: gevent.Greenlet | None = None
+        self._report: bytes | None = None
+        self._watchers = 0
+        self._waiting = 0
+        self._fetched = Event()
+        self._closing = False
+
+    @property
+    def url(self) -> str:
+        """Where the page is; the port in force, also where any was asked for."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}/"
+
+    def start(self) -> None:
+        """Listen and begin to watch. Raises LiveError where the address cannot be had."""
+        try:
+            listener = _listener(self._host, self._port)
+        except OSError as error:
+            reason = error.strerror or error
+            raise LiveError(f"cannot serve the live page on {self._host}:{self._port}: {reason}") from None
+        self._port = listener.getsockname()[1]
+        self._server = WSGIServer(listener, self._answer, log=None, error_log=None, spawn=Pool(_MOST_CONNECTIONS))
+        self._server.start()
+        self._ticker = gevent.spawn(self._watch)
+
+    def finish(self, report: Report, name: str = "this run") -> None:
+        """From now on the page is the report; open pages are told so."""
+        self._end_watch()
+        self._report = to_html([(name, report)], title="Load test report").encode()
+        self._waiting = self._watchers
+        self._announce()
+
+    def close(self, linger_s: float = 10.0) -> None:
+        """Stop serving; after `finish`, not before open pages have fetched the report, but at most so long."""
+        self._end_watch()
+        if self._report is not None and self._waiting > 0:
+            self._fetched.wait(linger_s)
+        self._closing = True
+        self._announce()
+        if self._server is not None:
+            self._server.stop(timeout=1)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(linger_s=0.0 if kind is not None else 10.0)
+
+    # Watching
+
+    def _watch(self) -> None:
+        number = 0
+        while True:
+            now = self._snapshot()
+            if self._last is None or now["elapsed_s"] != self._last["elapsed_s"]:
+                number += 1
+                self._history.append((number, json.dumps(with_rates(now, self._last), allow_nan=False)))
+                self._last = now
+                self._announce()
+            gevent.sleep(self._every_s)
+
+    def _end_watch(self) -> None:
+        if self._ticker is not None:
+            self._ticker.kill()
+            self._ticker = None
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = Event()
+
+    # Answering
+
+    def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if not self._host_allowed(environ):
+            return _text(
+                start_response, HTTPStatus.MISDIRECTED_REQUEST, "This page is served by its own address only.\n"
+            )
+        files = live_files()
+        if path == "/stop":
+            return self._answer_stop(environ, start_response)
+        if path not in ("/", "/events") and path not in files:
+            return _text(start_response, HTTPStatus.NOT_FOUND, "There is nothing here.\n")
+        if method not in ("GET", "HEAD"):
+            return _text(start_response, HTTPStatus.METHOD_NOT_ALLOWED, "Only GET.\n", ("Allow", "GET, HEAD"))
+        if path == "/events":
+            return self._events(environ, start_response)
+        if path in files:
+            kind, text = files[path]
+            return _body(start_response, kind, text.encode())
+        return self._page(method, start_response)
+
+    def _host_allowed(self, environ: dict[str, Any]) -> bool:
+        if self._host not in _LOOPBACK:
+            return True
+        try:
+            return urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname in _LOOPBACK
+        except ValueError:
+            return False
+
+    def _page(self, method: str, start_response: StartResponse) -> Iterable[bytes]:
+        if self._report is None:
+            return _body(
+                start_response, "text/html", live_page(self._title).encode(), ("Content-Security-Policy", _POLICY)
+            )
+        if method == "GET":
+            self._waiting -= 1
+            if self._waiting <= 0:
+                # The answer is still to be written when this returns; closing waits for open requests to end.
+                self._fetched.set()
+        return _body(start_response, "text/html", self._report, ("Content-Security-Policy", "frame-ancestors 'none'"))
+
+    def _answer_stop(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "POST":
+            return _text(start_response, HTTPStatus.METHOD_NOT_ALLOWED, "Only POST.\n", ("Allow", "POST"))
+        length = environ.get("CONTENT_LENGTH") or "0"
+        if not length.isdigit() or int(length) > _MOST_BODY_BYTES:
+            return _text(
+                start_response, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is the token and nothing else.\n"
+            )
+        given = environ["wsgi.input"].read(int(length)).strip()
+        if not hmac.compare_digest(given, self.token.encode()):
+            return _text(start_response, HTTPStatus.FORBIDDEN, "That is not the token printed at the start.\n")
+        if self._report is not None:
+            return _text(start_response, HTTPStatus.CONFLICT, "The run is over.\n")
+        gevent.spawn(self._stop)
+        return _text(start_response, HTTPStatus.ACCEPTED, "Stopping.\n")
+
+    def _events(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        headers = [("Content-Type", "text/event-stream; charset=utf-8"), _NO_STORE, ("X-Accel-Buffering", "no")]
+        start_response("200 OK", headers)
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return []
+        last = environ.get("HTTP_LAST_EVENT_ID", "")
+        seen = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0
+        return self._stream(seen)
+
+    def _stream(self, seen: int) -> Iterator[bytes]:
+        self._watchers += 1
+        try:
+            yield b"retry: 1000\n\n"
+            if self._history and seen > self._history[-1][0]:
+                seen = 0  # the id is of another run
+            while not self._closing:
+                changed = self._changed
+                missed = [(number, data) for number, data in self._history if number > seen]
+                if missed:
+                    seen = missed[-1][0]
+                    yield "".join(f"id: {number}\ndata: {data}\n\n" for number, data in missed).encode()
+                elif self._report is None and not changed.wait(_HEARTBEAT_S):
+                    yield b":\n\n"
+                if self._report is not None:
+                    yield b"event: finished\ndata: {}\n\n"
+                    return
+        finally:
+            self._watchers -= 1
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises OSError."""
+    family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, kind)
+    made.setblocking(False)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen(_MOST_CONNECTIONS)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+def _text(start_response: StartResponse, status: HTTPStatus, text: str, *headers: tuple[str, str]) -> Iterable[bytes]:
+    return _body(start_response, "text/plain", text.encode(), *headers, status=status)
+
+
+def _body(
+    start_response: StartResponse, kind: str, body: bytes, *headers: tuple[str, str], status: HTTPStatus = HTTPStatus.OK
+) -> Iterable[bytes]:
+    always = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))), _NO_STORE,
+              ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]  # fmt: skip
+    start_response(f"{status.value} {status.phrase}", [*always, *headers])
+    return [body]

@@ -1,0 +1,1 @@
+"""Two sets of reports beside each other: differences, their statistics, and gates."""

@@ -1,0 +1,135 @@
+"""Rules that a comparison must not break, as `--fail-on` takes them: `p99 > +10%`, `errors > 0.1%`, `p99 worse`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from math import inf
+from typing import Final
+
+from reports import names
+from reports.compare.diff import Change, Diff
+from reports.model import ReportError
+
+_ROWS: Final = ("min", "max", "mean", "median", "p50", "p75", "p90", "p95", "p99", "p999")
+_RULE = re.compile(
+    r"(?P<name>\S.*?)\s*(?P<operator><=|>=|<|>)\s*(?P<sign>[+-]?)(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>%|ms|s)?"
+)
+_WORSE = re.compile(r"(?:(?P<name>\S.*)\s+)?worse")
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What became of one rule."""
+
+    rule: str
+    met: bool
+    """False: the rule says to fail."""
+    line: str
+    """For a reader: `FAILED`, `passed`, the rule and the figures it was decided by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A rule. It fails where the comparison holds."""
+
+    text: str
+    name: str
+    """The figure; empty: any of them."""
+    operator: str
+    """Empty: where the verdict is worse."""
+    limit: float = 0.0
+    of_change: bool = False
+    """A signed limit is one of the change, an unsigned one of the new figure."""
+    percent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Gate:
+        """Raises ReportError, one line, for what is no rule."""
+        wanted = text.strip()
+        if found := _WORSE.fullmatch(wanted):
+            return cls(wanted, found["name"] or "", "")
+        found = _RULE.fullmatch(wanted)
+        if found is None:
+            raise ReportError(
+                f"--fail-on {text!r} is no rule; rules are like 'p99 > +10%', 'errors > 0.1%', "
+                "'http.response_time.p95 > 250', 'p99 worse' or 'worse'"
+            )
+        limit = float(found["value"]) * (-1 if found["sign"] == "-" else 1)
+        limit *= {"%": 0.01, "s": 1000.0}.get(found["unit"] or "", 1.0)
+        return cls(wanted, found["name"], found["operator"], limit, bool(found["sign"]), found["unit"] == "%")
+
+    def check(self, diff: Diff) -> GateResult:
+        """Raises ReportError where the comparison has no such figure, or not what the rule needs of it."""
+        if not self.name:
+            return self._outcome([row for row in diff.rows if row.verdict == "worse"])
+        row = _find(self.name, diff)
+        if not self.operator:
+            return self._outcome([row] if row.verdict == "worse" else [], row)
+        return self._outcome([row] if _holds(self.operator, self._measured(row), self.limit) else [], row)
+
+    def _measured(self, row: Change) -> float:
+        if row.new is None:
+            raise ReportError(f"--fail-on {self.text!r}: the new side has no {row.name}")
+        if not self.of_change:
+            if self.percent and row.kind != "share":
+                raise ReportError(
+                    f"--fail-on {self.text!r}: {row.name} is no share; a change is written with its sign, as in '> +10%'"
+                )
+            return row.new
+        if row.change is None or row.old is None:
+            raise ReportError(f"--fail-on {self.text!r}: the old side has no {row.name}")
+        if not self.percent:
+            return row.change
+        return row.relative if row.relative is not None else inf if row.change > 0 else -inf
+
+    def _outcome(self, broken_by: list[Change], looked_at: Change | None = None) -> GateResult:
+        rows = broken_by or ([] if looked_at is None else [looked_at])
+        told = "; ".join(_told(row) for row in rows[:5]) or "no figure is worse"
+        more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
+        return GateResult(
+            self.text, not broken_by, f"{'FAILED' if broken_by else 'passed'}: {self.text} ({told}{more})"
+        )
+
+
+def _holds(operator: str, measured: float, limit: float) -> bool:
+    slack = 1e-9 * max(abs(limit), 1e-3)  # +10 % of 100 is 110, whatever a double makes of it
+    return {
+        ">": measured > limit + slack,
+        "<": measured < limit - slack,
+        ">=": measured >= limit - slack,
+        "<=": measured <= limit + slack,
+    }[operator]
+
+
+def _find(name: str, diff: Diff) -> Change:
+    """By its name; `p99` and the like are of `http.response_time`, or of ab's; `rps` is the rate of requests."""
+    rows: Mapping[str, Change] = {row.name: row for row in reversed(diff.rows)}
+    for candidate in (name, *_long_names(name)):
+        if candidate in rows:
+            return rows[candidate]
+    if name.startswith((names.ERRORS, names.CODES)) and names.REQUESTS in rows:
+        return Change(name, "counter", 0, 0, "no clear change")
+    near = get_close_matches(name, rows, n=1)
+    hint = f"; the nearest is {near[0]}" if near else ""
+    raise ReportError(f"--fail-on: neither side has a figure called {name!r}{hint}")
+
+
+def _long_names(name: str) -> list[str]:
+    if name == "rps":
+        return [names.REQUEST_RATE, "ab.requests_per_second"]
+    if name.endswith(".p50"):
+        return [f"{name.removesuffix('p50')}median"]
+    if name not in _ROWS:
+        return []
+    row = "median" if name == "p50" else name
+    percentile = "50" if row == "median" else row.removeprefix("p")
+    return [f"{names.RESPONSE_TIME}.{row}", f"ab.percentile.{percentile}", f"ab.total.{row}"]
+
+
+def _told(row: Change) -> str:
+    old, new = ("-" if v is None else f"{v:.2%}" if row.kind == "share" else f"{v:g}" for v in (row.old, row.new))
+    relative = "" if row.relative is None else f", {row.relative:+.1%}"
+    return f"{row.name} {old} -> {new}{relative}, {row.verdict}"

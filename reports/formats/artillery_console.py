@@ -1,0 +1,138 @@
+"""Reader of Artillery's console text: as it was printed by any 2.0 release, or as people paste it.
+
+Indentation may be lost, dots fewer or gone, headings turned into Markdown's, prose and quote marks around it, metrics left
+out, several reports one after the other. A line `name:` opens a distribution, and the following min, max, mean, median,
+p50 … p999 are its rows; `label: ....... value` is a counter, with `/sec` a rate. The text has times of day without a
+date, so periods are placed on 1970-01-01 (local to the text), and a period that ends before the one above it, on the next day.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from reports import names
+from reports.model import PERIOD_MS, Period, Rate, Report, ReportError, Summary
+
+_DAY_MS = 86_400_000
+_SUMMARY_HEADING = re.compile(r"Summary report(?: @ (?P<time>[\d:]+).*)?")
+_PERIOD_HEADING = re.compile(r"Metrics for period to: *(?P<time>[\d:]+)(?:\([-+\d]*\))? *(?:\(width: *[\d.]+s\))?.*")
+_LINE = re.compile(
+    r"(?P<label>\S.*?)(?:: ?(?P<dots>\.*)|(?P<cut>(?<=\S)\.\.\.)) ?(?P<value>-?\d+(?:\.\d+)?(?:e[-+]?\d+)?) ?(?P<rate>/sec)?"
+)
+_OPENING = re.compile(r"(?P<name>[\w/{][^:]*(?::\S[^:]*)*):")
+_ROWS = {"min": "min", "max": "max", "mean": "mean", "median": "p50", "p50": "p50"} | {
+    row: row for row in ("p75", "p90", "p95", "p99", "p999")
+}
+_RENAMED = {"vusers.created.total": names.VUSERS_CREATED}  # before January 2022
+_KNOWN = ("http.", "vusers.", names.ERRORS, "plugins.", "apdex.", "browser.", "socketio.", "websocket.")
+
+
+@dataclass(slots=True)
+class _ConsoleSection:
+    """What one heading stands over."""
+
+    of_period: bool = False
+    heading: str = ""
+    at_ms: int | None = None
+    counters: dict[str, int] = field(default_factory=dict)
+    rates: dict[str, Rate] = field(default_factory=dict)
+    summaries: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.counters or self.rates or any(self.summaries.values()))
+
+
+def from_text(text: str) -> list[Report]:
+    """Every report of a text, in its order: each summary with the periods above it. Raises ReportError if none.
+
+    Metrics above the first heading are prose's; where there are no headings at all, a metric that comes again begins
+    another report. A single period without a summary is a report of its own.
+    """
+    reports: list[Report] = []
+    pending: list[_ConsoleSection] = []
+    sections = _sections(text)
+    headed = any(section.heading for section in sections)
+    for section in sections:
+        if headed and not section.heading:
+            continue
+        if section.of_period:
+            pending.append(section)
+        else:
+            reports.append(_report(section, pending))
+            pending = []
+    if not reports and len(pending) == 1:
+        reports.append(_report(pending[0], []))
+    if not reports:
+        raise ReportError("no Summary report and no metric lines")
+    return reports
+
+
+def _sections(text: str) -> list[_ConsoleSection]:
+    sections = [_ConsoleSection()]
+    open_name = ""
+    for raw in text.splitlines():
+        line = " ".join(re.sub(r"\x1b\[[\d;]*m", "", raw).strip(" \t>|`*#").split())
+        if heading := _SUMMARY_HEADING.fullmatch(line):
+            sections.append(_ConsoleSection(False, line, _ms_of_day(heading["time"])))
+        elif heading := _PERIOD_HEADING.fullmatch(line):
+            sections.append(_ConsoleSection(True, line, _ms_of_day(heading["time"])))
+        elif (found := _LINE.fullmatch(line)) and (value := _number(found["value"])) is not None:
+            label = found["label"] + (found["cut"] or "")
+            if label in _ROWS and open_name:
+                sections[-1].summaries.setdefault(open_name, {})[_ROWS[label]] = value
+            elif label not in _ROWS and (found["cut"] or len(found["dots"] or "") > 1 or _is_metric(label)):
+                open_name, name = "", _RENAMED.get(label, label)
+                _begin_another(sections, name in (sections[-1].rates if found["rate"] else sections[-1].counters))
+                _add(sections[-1], name, value, rate=bool(found["rate"]))
+        elif (opening := _OPENING.fullmatch(line)) and _is_metric(opening["name"]):
+            open_name = opening["name"]
+            _begin_another(sections, open_name in sections[-1].summaries)
+    return [section for section in sections if section]
+
+
+def _begin_another(sections: list[_ConsoleSection], again: bool) -> None:
+    if again and not sections[-1].heading:
+        sections.append(_ConsoleSection())
+
+
+def _is_metric(label: str) -> bool:
+    """Without dots before its value, a line may as well be prose: the label must look like a metric's name."""
+    return label.startswith(_KNOWN) or ("." in label and " " not in label)
+
+
+def _add(section: _ConsoleSection, name: str, value: float, *, rate: bool) -> None:
+    if rate:
+        section.rates.setdefault(name, Rate(value))
+    elif value == int(value):
+        section.counters.setdefault(name, int(value))
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if abs(value) < 1e300 else None
+
+
+def _ms_of_day(text: str | None) -> int | None:
+    parts = re.fullmatch(r"(\d\d?):(\d\d):(\d\d)", text or "")
+    return None if parts is None else (int(parts[1]) * 3600 + int(parts[2]) * 60 + int(parts[3])) * 1000
+
+
+def _report(total: _ConsoleSection, periods: list[_ConsoleSection]) -> Report:
+    parts: list[Period] = []
+    for section in periods:
+        start = (section.at_ms or 0) - PERIOD_MS
+        while parts and start < parts[-1].start_ms:
+            start += _DAY_MS
+        parts.append(_period(section, start))
+    start = parts[-1].start_ms if parts else 0 if total.at_ms is None else total.at_ms // PERIOD_MS * PERIOD_MS
+    return Report(_period(total, start), tuple(parts))
+
+
+def _period(section: _ConsoleSection, start_ms: int) -> Period:
+    read: dict[str, Any] = {name: Summary(**rows) for name, rows in section.summaries.items() if rows}  # type: ignore[arg-type]
+    return Period(start_ms, section.counters, section.rates, read)

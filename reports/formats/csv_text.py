@@ -1,0 +1,53 @@
+"""A report as CSV: a line per figure, for spreadsheets and scripts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from reports.formats.artillery_text import js_number
+from reports.model import SUMMARY_KEYS, Period, Report
+
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are the same, full width
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def to_csv(report: Report, *, periods: bool = False) -> str:
+    """Columns period ("all", or the start of each as ISO 8601 in UTC), metric, figure, value; times in ms.
+
+    A metric's name may come from a server or from a script of somebody else's: one that a spreadsheet would take for a
+    formula has an apostrophe in front, as OWASP advises.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("period", "metric", "figure", "value"))
+    for period in report.periods if periods else ():
+        writer.writerows((_start(period), *row) for row in _rows(period))
+    writer.writerows(("all", *row) for row in _rows(report.aggregate))
+    return out.getvalue()
+
+
+def _start(period: Period) -> str:
+    try:
+        return datetime.fromtimestamp(period.start_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):  # a document may say anything
+        return str(period.start_ms)
+
+
+def _rows(period: Period) -> Iterator[tuple[str, str, str]]:
+    for name, count in sorted(period.counters.items()):
+        yield _harmless(name), "count", js_number(count)
+    for name, rate in sorted(period.rates.items()):
+        yield _harmless(name), "per_second", js_number(rate.per_second)
+    for name, summary in sorted(period.summaries.items()):
+        for key in SUMMARY_KEYS:
+            if key != "p50" and (figure := getattr(summary, key)) is not None:
+                yield _harmless(name), key, js_number(figure)
+
+
+def _harmless(name: str) -> str:
+    name = _CONTROL.sub("\ufffd", name.encode("utf-8", "replace").decode())
+    return f"'{name}" if name.lstrip(" ").startswith(_FORMULA) else name

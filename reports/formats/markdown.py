@@ -1,0 +1,36 @@
+"""Reports and tables as GitHub's Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from reports.formats.artillery_text import js_number
+from reports.model import SUMMARY_KEYS, Report
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and the others figures; every cell is escaped."""
+    rule = [":--", *("--:" for _ in headings[1:])]
+    lines = [rule, *([escaped(cell) for cell in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in [headings, *lines])
+
+
+def escaped(text: str) -> str:
+    """Text that shows as it is: it may come from a server, or from a script of somebody else's."""
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
+
+
+def report_text(report: Report) -> str:
+    """The aggregate as two tables: counters and rates, and distributions (times in ms)."""
+    total = report.aggregate
+    single = [(name, js_number(count)) for name, count in sorted(total.counters.items())]
+    single += [(name, f"{js_number(rate.per_second)}/sec") for name, rate in sorted(total.rates.items())]
+    keys = [k for k in SUMMARY_KEYS if k != "p50" and any(getattr(s, k) is not None for s in total.summaries.values())]
+    summaries = [
+        (name, *("" if (figure := getattr(summary, key)) is None else js_number(figure) for key in keys))
+        for name, summary in sorted(total.summaries.items())
+    ]
+    parts = [table(("metric", "value"), single)] if single else []
+    parts += [table(("metric", *keys), summaries)] if summaries else []
+    return "\n".join(parts) or "No measurements.\n"

@@ -1,0 +1,98 @@
+"""Any report from a file or from the published figures. What a file is, its content says, not its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.formats import apachebench, artillery_1, artillery_console, artillery_json, hey, k6, locust, wrk
+from reports.model import Report, ReportError
+
+PUBLISHED = "published:"
+"""`published:ID` stands for what a source document published."""
+
+READERS: dict[str, Callable[[str], Sequence[Report]]] = {
+    "Artillery JSON": lambda text: [artillery_json.from_json(text)],
+    "Artillery 1 JSON": lambda text: [artillery_1.from_json(text)],
+    "k6 summary JSON": lambda text: [k6.from_json(text)],
+    "ApacheBench text": lambda text: [report.as_report() for report in apachebench.all_from_text(text)],
+    "wrk text": lambda text: _each_from("Running ", text, wrk.from_text),
+    "hey text": lambda text: _each_from("Summary:", text, hey.from_text),
+    "Locust CSV": lambda text: [locust.from_csv(text)],
+    "Artillery console text": artillery_console.from_text,
+}
+"""Tried in this order, the most tolerant last. Each gives the reports of a text, or raises ValueError if it has none."""
+
+_LONGEST_REASON = 120
+_NOBODY_COUNTED = 2**63
+
+
+def _each_from(first_words: str, text: str, reader: Callable[[str], Report]) -> Sequence[Report]:
+    """The reports of a text, each from its first line to the next one's."""
+    parts = re.split(rf"^(?=[^\w\n]*{re.escape(first_words)})", text, flags=re.MULTILINE)
+    if len(parts) <= 2:
+        return [reader(text)]
+    return [reader(part) for part in parts[1:]]
+
+
+def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Report:
+    """The report in a file, the Nth of `FILE#N` (from 1), or `published:ID`.
+
+    `note` is told in one line where a file holds several and none was named: the first is taken. Raises ReportError: one
+    line that names the file and says what was tried.
+    """
+    name = str(spec)
+    if name.startswith(PUBLISHED):
+        from reports.formats.published import published  # noqa: PLC0415 - its data need not be read for files
+
+        return published(name.removeprefix(PUBLISHED))
+    path, number = _numbered(name)
+    try:
+        text = Path(path).read_text("utf-8-sig", "replace")
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+    found = read(text, path)
+    if number is None and len(found) > 1:
+        note(f"{name} holds {len(found)} reports; the first is used ({name}#2 is the next)")
+    if not 1 <= (number or 1) <= len(found):
+        raise ReportError(f"{name}: the file holds {len(found)} report{'s' * (len(found) > 1)}, counted from 1")
+    return found[(number or 1) - 1]
+
+
+def _numbered(name: str) -> tuple[str, int | None]:
+    """A file whose own name ends like that is itself."""
+    path, mark, number = name.rpartition("#")
+    return (path, int(number)) if mark and number.isdecimal() and not Path(name).exists() else (name, None)
+
+
+def read(text: str, name: str) -> Sequence[Report]:
+    """The reports in a text, one at least; `name` is for the error. Raises ReportError."""
+    reasons: list[str] = []
+    for kind, reader in READERS.items():
+        try:
+            found = reader(text)
+            for report in found:
+                _check(report)
+            return found
+        except (ValueError, OverflowError) as error:  # a ReportError is a ValueError; so is what absurd numbers raise
+            reasons.append(f"{kind} ({' '.join(str(error).split())[:_LONGEST_REASON]})")
+    raise ReportError(f"{name}: no report that I can read; tried {', '.join(reasons)}")
+
+
+def _check(report: Report) -> None:
+    """Raises ReportError for a count that nobody has counted, so that arithmetic need not fear it."""
+    ab = report.extras.ab if report.extras else None
+    for counts in (*(period.counters for period in (report.aggregate, *report.periods)), *_flat(ab or {})):
+        odd = next((name for name, count in counts.items() if not abs(count) < _NOBODY_COUNTED), None)
+        if odd is not None:
+            raise ReportError(f"{odd} is too large a number")
+
+
+def _flat(figures: Mapping[str, Any]) -> Iterator[Mapping[str, float]]:
+    """The numbers of nested objects, an object at a time."""
+    yield {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    for value in figures.values():
+        if isinstance(value, dict):
+            yield from _flat(value)

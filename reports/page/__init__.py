@@ -1,0 +1,1 @@
+"""Reports as a page: blocks to HTML, and charts as SVG."""

@@ -1,0 +1,404 @@
+"""A report, or several side by side, as the sections of a page. Pure: values in, values out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from reports import names
+from reports.blocks import (
+    ABSENT,
+    Block,
+    Cell,
+    Charts,
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Figures,
+    Section,
+    Table,
+    Text,
+    Tone,
+    amount,
+    amount_cell,
+    number,
+    number_cell,
+    percent,
+    time_digits,
+)
+from reports.compare.diff import Change, Diff, Verdict
+from reports.model import Report
+from reports.page.charts import BREAKDOWN_NAMES, Named, distribution, over_time, where_time_goes
+from reports.page.measures import (
+    ab_of,
+    breakdown,
+    codes,
+    duration_s,
+    endpoints,
+    errors,
+    failed,
+    quantile,
+    requests,
+    scenarios,
+    throughput,
+)
+from reports.page.svg import clock
+
+_TIMES = (
+    (names.RESPONSE_TIME, "response time: request written to first byte"),
+    (names.INTENDED, "intended start to last byte"),
+    (names.SESSION_LENGTH, "session of a virtual user"),
+    (f"{names.SERVER}pool", "server: waiting for a connection"),
+    (f"{names.SERVER}connect", "server: opening a connection"),
+    (f"{names.SERVER}db", "server: database statements"),
+    (f"{names.SERVER}total", "server: whole request"),
+    (names.START_LAG, "generator: start lag"),
+)
+_KEYS = ("count", "min", "mean", "p50", "p75", "p90", "p95", "p99", "p999", "max")
+_KEY_LABELS = {"count": "samples", "p999": "p99.9"}
+_SEVERITY: Sequence[Verdict] = ("worse", "better", "no clear change", "not comparable")
+_VERDICT_TONES: Mapping[Verdict, Tone] = {"worse": "bad", "better": "good"}
+_GOOD = ("HTTP 1", "HTTP 2", "HTTP 3")
+_SCRIPT = "script"
+
+
+def report_sections(reports: Sequence[Named], diff: Diff | None = None) -> tuple[Section, ...]:
+    """Every section that these reports have something to say in."""
+    one = reports[0][1] if len(reports) == 1 else None
+    found = [
+        _summary(reports),
+        _verdicts(diff, reports) if diff is not None else None,
+        _over_time(reports),
+        _distribution(reports),
+        _time_goes(reports),
+        *([_endpoints(one), _apachebench(one), _answers(one), _metrics(one)] if one else []),
+        _machine(reports),
+        _script(reports),
+    ]
+    return tuple(section for section in found if section is not None)
+
+
+def headline(report: Report) -> Figures:
+    """The figures one looks for first; those that the report has."""
+    return Figures(tuple(_headline_items(report)))
+
+
+def response_times(reports: Sequence[Named], table_id: str = "times") -> Table | None:
+    """Percentiles of every timing that goes beyond one endpoint, in ms; for several reports of the response time alone."""
+    if len(reports) == 1:
+        rows = [(label, reports[0][1], metric) for metric, label in _TIMES]
+        return _timings(table_id, "Percentiles in ms", "timing", rows)
+    return _timings(table_id, "Response time in ms", "report", [(name, r, names.RESPONSE_TIME) for name, r in reports])
+
+
+def notices(name: str, report: Report) -> Iterator[Text]:
+    """What a reader must know before the figures: an unfinished run, the generator's own warnings."""
+    extras = report.extras
+    prefix = f"{name}: " if name else ""
+    if extras is not None and extras.partial:
+        yield Text(
+            f"{prefix}The run did not reach its planned end; these figures are of the part that was run.", "warn"
+        )
+    for warning in extras.warnings if extras is not None else ():
+        yield Text(f"{prefix}{warning[:1].upper()}{warning[1:]}.", "warn")
+
+
+def _summary(reports: Sequence[Named]) -> Section:
+    several = len(reports) > 1
+    blocks: list[Block] = [text for name, report in reports for text in notices(name if several else "", report)]
+    blocks.append(_side_by_side(reports) if several else headline(reports[0][1]))
+    return Section("summary", "Summary", tuple(blocks), menu="Summary")
+
+
+def _headline_items(report: Report) -> Iterator[Figure]:
+    counters = report.aggregate.counters
+    asked, lost, rate, seconds = requests(report), failed(report), throughput(report), duration_s(report)
+    if rate is not None:
+        yield Figure("Throughput", f"{amount(rate)}/s", "answers per second")
+    if asked is not None:
+        yield Figure("Requests", number(asked), f"in {_duration(seconds)}" if seconds is not None else "")
+    if lost is not None and asked:
+        tone: Tone = "bad" if lost else "good"
+        yield Figure("Failed", percent(lost / asked), f"{number(lost)} without a 2xx or 3xx answer", tone)
+    yield from _headline_times(report)
+    created = counters.get(names.VUSERS_CREATED)
+    if created is not None:
+        told = [f"{number(counters.get(names.VUSERS_COMPLETED, 0))} completed"]
+        told += [f"{number(n)} {word}" for name, word in ((names.VUSERS_FAILED, "failed"), (names.VUSERS_SKIPPED, "skipped"))
+                 if (n := counters.get(name))]  # fmt: skip
+        yield Figure("Virtual users", number(created), ", ".join(told))
+
+
+def _headline_times(report: Report) -> Iterator[Figure]:
+    for key in ("p50", "p95", "p99", "p999"):
+        value = quantile(report.aggregate, names.RESPONSE_TIME, key)
+        if value is not None:
+            yield Figure(_KEY_LABELS.get(key, key), f"{amount(value)} ms", "response time")
+    ab = ab_of(report)
+    if ab is not None and quantile(report.aggregate, names.RESPONSE_TIME, "p50") is None:
+        for percentage, ms in ab.percentiles.items():
+            if percentage in (50, 95, 99):
+                yield Figure(f"{percentage} % within", f"{ms} ms", "total time")
+
+
+def _side_by_side(reports: Sequence[Named]) -> Table:
+    columns = (Column("figure"), *(Column(name, "number") for name, _ in reports))
+    rows: list[tuple[Cell, ...]] = [
+        (Cell("answers per second"), *(number_cell(throughput(r), 1) for _, r in reports)),
+        (Cell("requests"), *(number_cell(requests(r)) for _, r in reports)),
+        (Cell("failed"), *(_share_cell(failed(r), requests(r)) for _, r in reports)),
+    ]
+    for key in ("mean", "p50", "p95", "p99", "p999", "max"):
+        values = [quantile(r.aggregate, names.RESPONSE_TIME, key) for _, r in reports]
+        if any(v is not None for v in values):
+            cells = (number_cell(v, time_digits(values)) for v in values)
+            rows.append((Cell(f"response time {_KEY_LABELS.get(key, key)}, ms"), *cells))
+    if any(ab_of(r) for _, r in reports):
+        rows += _ab_side_by_side(reports)
+    rows.append((Cell("duration, s"), *(number_cell(duration_s(r), 1) for _, r in reports)))
+    if len(reports) == 2:
+        columns = (*columns, Column("change", "number"))
+        rows = [(*row, _relative_cell(row[1].sort, row[2].sort)) for row in rows]
+    return Table("headline", "Headline figures", columns, tuple(rows))
+
+
+def _ab_side_by_side(reports: Sequence[Named]) -> Iterator[tuple[Cell, ...]]:
+    for percentage in (50, 95, 99, 100):
+        values = [ab.percentiles.get(percentage) if (ab := ab_of(r)) else None for _, r in reports]
+        if any(v is not None for v in values):
+            yield (Cell(f"total time, {percentage} % within, ms"), *map(amount_cell, values))
+
+
+def _verdicts(diff: Diff, reports: Sequence[Named]) -> Section:
+    ranked = sorted(diff.rows, key=lambda row: _SEVERITY.index(row.verdict))
+    sides = [name for name, _ in reports]
+    old, new = (sides[0], sides[1]) if len(sides) == 2 else ("old", "new")
+    columns = (Column("metric"), Column("verdict", "mark"), Column(old, "number"), Column(new, "number"),
+               Column("change", "number"), Column("relative", "number"), Column("95 % interval", "number"),
+               Column("reason"))  # fmt: skip
+    rows = tuple(_verdict_row(row) for row in ranked)
+    told = ", ".join(f"{n} {verdict}" for verdict in _SEVERITY if (n := sum(r.verdict == verdict for r in diff.rows)))
+    note = "Times are in ms. The interval is that of the change."
+    table = Table("verdicts", "Every figure of both sides", columns, rows, note, tools=True, choices=1)
+    notes = [Text(note) for note in diff.notes]
+    return Section(
+        "verdicts", "What changed", (table, *notes), lead=f"Of {len(diff.rows)} figures: {told}.", menu="Verdicts"
+    )
+
+
+def _verdict_row(row: Change) -> tuple[Cell, ...]:
+    shown = _share if row.kind == "share" else amount
+    interval = ABSENT
+    if row.low is not None and row.high is not None:
+        bound = _share if row.kind in ("share", "counter") else amount
+        interval = f"{bound(row.low)} to {bound(row.high)}"
+    return (
+        Cell(row.name),
+        Cell(row.verdict, tone=_VERDICT_TONES.get(row.verdict, "")),
+        Cell(shown(row.old), row.old),
+        Cell(shown(row.new), row.new),
+        Cell(("+" if row.change is not None and row.change > 0 else "") + shown(row.change), row.change),
+        Cell(ABSENT if row.relative is None else f"{row.relative * 100:+.1f} %", row.relative),
+        Cell(interval, row.low),
+        Cell(row.reason),
+    )
+
+
+def _share(value: float | None) -> str:
+    return ABSENT if value is None else f"{value * 100:.2f} %"
+
+
+def _over_time(reports: Sequence[Named]) -> Section | None:
+    charts = over_time(reports)
+    if not charts:
+        return None
+    lead = "One point for each reporting period of 10 s, against the time since the run's first event."
+    return Section("over-time", "Over time", (Charts(charts),), lead=lead, menu="Over time")
+
+
+def _distribution(reports: Sequence[Named]) -> Section | None:
+    table, charts = response_times(reports), distribution(reports)
+    blocks: tuple[Block, ...] = (*([Charts(charts)] if charts else []), *([table] if table else []))
+    if not blocks:
+        return None
+    lead = "Response time runs from the request being fully written to the first byte of its answer."
+    if charts:
+        lead += " Percentiles are from sketches, within 1 % of the true value."
+    return Section("distribution", "Response times", blocks, lead=lead, menu="Response times")
+
+
+def _time_goes(reports: Sequence[Named]) -> Section | None:
+    chart = where_time_goes(reports)
+    if chart is None:
+        return None
+    rows = []
+    for name, report in reports:
+        shares = breakdown(report.aggregate)
+        whole = sum(s.ms for s in shares)
+        rows += [
+            (*([Cell(name)] if len(reports) > 1 else []), Cell(BREAKDOWN_NAMES[s.name]), amount_cell(s.ms),
+             Cell(percent(s.ms / whole if whole else None), s.ms / whole if whole else None))
+            for s in shares
+        ]  # fmt: skip
+    first = (Column("report"),) if len(reports) > 1 else ()
+    columns = (*first, Column("part"), Column("mean, ms", "number"), Column("share", "number"))
+    lead = (
+        "Means, which add up. Waiting for a connection, opening one, the statements and the rest are what the service says in "
+        "Server-Timing; network, with the server's queue, is the response time less those."
+    )
+    blocks = (Charts((chart,)), Table("parts", "Parts of an answer's time", columns, tuple(rows)))
+    return Section("time-goes-section", "Where the time goes", blocks, lead=lead, menu="Where time goes")
+
+
+def _endpoints(report: Report) -> Section | None:
+    total = report.aggregate
+    blocks: list[Block] = []
+    digits = time_digits(quantile(total, metric, "max") for _, metric, _ in endpoints(total))
+    by_endpoint = tuple(
+        (
+            Cell(endpoint),
+            number_cell(quantile(total, metric, "count")),
+            *(number_cell(quantile(total, metric, key), digits) for key in ("mean", "p50", "p95", "p99", "max")),
+            Cell(", ".join(f"{kind}: {number(n)}" for kind, n in sorted(found.items())) or ABSENT),
+        )
+        for endpoint, metric, found in endpoints(total)
+    )
+    if by_endpoint:
+        columns = (Column("endpoint"), *(Column(c, "number") for c in ("answers", "mean", "p50", "p95", "p99", "max")),
+                   Column("answers and errors by kind"))  # fmt: skip
+        blocks.append(Table("endpoints", "By endpoint, times in ms", columns, by_endpoint, tools=True))
+    by_scenario = scenarios(total.counters)
+    if by_scenario:
+        created = sum(by_scenario.values())
+        rows = tuple(
+            (Cell(name), number_cell(n), Cell(percent(n / created), n / created)) for name, n in by_scenario.items()
+        )
+        columns = Column("scenario"), Column("virtual users", "number"), Column("share", "number")
+        blocks.append(Table("scenarios", "By scenario", columns, rows))
+    return Section("endpoints-section", "Endpoints and scenarios", tuple(blocks), menu="Endpoints") if blocks else None
+
+
+def _apachebench(report: Report) -> Section | None:
+    ab = ab_of(report)
+    if ab is None or not ab.rows:
+        return None
+    columns = (Column("ms"), *(Column(c, "number") for c in ("min", "mean", "sd", "median", "max")))
+    rows = tuple(
+        (
+            Cell(name),
+            number_cell(r.min),
+            number_cell(r.mean),
+            number_cell(r.sd, 1),
+            number_cell(r.median),
+            number_cell(r.max),
+        )
+        for name, r in ab.rows.items()
+    )
+    blocks: list[Block] = [Table("connection-times", "Connection times", columns, rows)]
+    if ab.percentiles:
+        within = tuple((Cell(f"{p} %"), number_cell(ms)) for p, ms in ab.percentiles.items())
+        columns = Column("share"), Column("ms", "number")
+        blocks.append(Table("ab-percentiles", "Requests served within", columns, within))
+    lead = "By ApacheBench's own definitions."
+    return Section("apachebench", "ApacheBench's figures", tuple(blocks), lead=lead, menu="ApacheBench")
+
+
+def _answers(report: Report) -> Section | None:
+    counters = report.aggregate.counters
+    found = [(f"HTTP {code}", n) for code, n in codes(counters).items()] + list(errors(counters).items())
+    if not found:
+        return None
+    total = requests(report) or 0
+    rows = tuple(
+        (Cell(kind, tone="" if kind.startswith(_GOOD) else "bad"), number_cell(n), _share_cell(n, total))
+        for kind, n in found
+    )
+    columns = Column("answer or error", "mark"), Column("count", "number"), Column("of requests", "number")
+    table = Table("answers", "By status and kind", columns, rows)
+    return Section("answers", "Answers and errors", (table,), menu="Answers")
+
+
+def _metrics(report: Report) -> Section | None:
+    total = report.aggregate
+    blocks: list[Block] = []
+    plain = [(Cell(name), number_cell(n)) for name, n in sorted(total.counters.items())]
+    plain += [
+        (Cell(name), Cell(f"{number(rate.per_second)}/s", rate.per_second))
+        for name, rate in sorted(total.rates.items())
+    ]
+    if plain:
+        columns = Column("metric"), Column("value", "number")
+        blocks.append(Table("counters", "Counters and rates", columns, tuple(plain), tools=True))
+    distributions = _timings(
+        "summaries", "Distributions", "metric", [(name, report, name) for name in sorted(total.summaries)]
+    )
+    if distributions is not None:
+        blocks.append(replace(distributions, note="Times are in ms.", tools=True))
+    return Section("metrics", "Every metric", tuple(blocks), menu="Metrics") if blocks else None
+
+
+def _machine(reports: Sequence[Named]) -> Section | None:
+    blocks: list[Block] = []
+    for name, report in reports:
+        if report.extras is None:
+            continue
+        suffix = f": {name}" if len(reports) > 1 else ""
+        health = (("workload", report.extras.model), *flattened(report.extras.generator))
+        blocks.append(Facts(f"Generator{suffix}", health))
+        machine = {key: value for key, value in report.extras.environment.items() if key != _SCRIPT}
+        if machine:
+            blocks.append(Facts(f"Environment{suffix}", tuple(flattened(machine))))
+    return Section("machine", "Generator and environment", tuple(blocks), menu="Environment") if blocks else None
+
+
+def _script(reports: Sequence[Named]) -> Section | None:
+    found = [
+        (name, text)
+        for name, report in reports
+        if report.extras is not None and isinstance(text := report.extras.environment.get(_SCRIPT), str)
+    ]
+    blocks = tuple(Code(f"Script{f': {name}' if len(reports) > 1 else ''}", text) for name, text in found)
+    return Section("script", "Script", blocks, menu="Script") if blocks else None
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as lines of name and text: `packages.gevent`, `26.9.0`."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{name}.")
+        elif isinstance(value, (list, tuple)):
+            yield name, ", ".join(str(v) for v in value) or ABSENT
+        elif isinstance(value, bool):
+            yield name, "yes" if value else "no"
+        else:
+            yield name, ABSENT if value is None else str(value)
+
+
+def _timings(table_id: str, caption: str, first: str, rows: Iterable[tuple[str, Report, str]]) -> Table | None:
+    """A table of (name, report, metric), those left out that have no sample."""
+    found = [(label, report.aggregate, metric) for label, report, metric in rows]
+    told = [row for row in found if quantile(row[1], row[2], "mean") is not None]
+    digits = time_digits(quantile(total, metric, "max") for _, total, metric in told)
+    cells = tuple(
+        (Cell(label), *(number_cell(quantile(total, metric, key), 0 if key == "count" else digits) for key in _KEYS))
+        for label, total, metric in told
+    )
+    columns = (Column(first), *(Column(_KEY_LABELS.get(key, key), "number") for key in _KEYS))
+    return Table(table_id, caption, columns, cells) if cells else None
+
+
+def _share_cell(part: int | None, whole: int | None) -> Cell:
+    share = part / whole if part is not None and whole else None
+    return Cell(percent(share), share)
+
+
+def _relative_cell(old: float | None, new: float | None) -> Cell:
+    relative = (new - old) / abs(old) if old and new is not None else None
+    return Cell(ABSENT if relative is None else f"{relative * 100:+.1f} %", relative)
+
+
+def _duration(seconds: float) -> str:
+    return f"{amount(seconds)} s" if seconds < 60 else clock(seconds)
