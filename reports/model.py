@@ -84,6 +84,21 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class Second:
+    """What happened in one second of a run, for charts over time; nothing is judged by it.
+
+    `start_ms` is epoch ms, a whole second. `requests` were sent, `answers` came whole, `errors` failed in that second.
+    `response_time` holds the answers' times in ms, None where there was no answer.
+    """
+
+    start_ms: int
+    requests: int = 0
+    answers: int = 0
+    errors: int = 0
+    response_time: Sketch | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Period:
     """One reporting slice, or the aggregate of all. Instants are whole epoch ms, None where no such event was.
 
@@ -100,6 +115,8 @@ class Period:
     last_counter_ms: int | None = None
     first_histogram_ms: int | None = None
     last_histogram_ms: int | None = None
+    seconds: tuple[Second, ...] = ()
+    """The seconds of this slice in time order, those without an event left out; empty in other tools' documents."""
 
     @property
     def first_metric_ms(self) -> int | None:
