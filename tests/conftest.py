@@ -41,5 +41,4 @@ def serve(tmp_path):
 
     yield start
     for server in started:
-        if server.process.poll() is None:
-            server.stop()
+        server.child.stop()
