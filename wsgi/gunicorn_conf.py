@@ -30,9 +30,9 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 
 
 import gevent
-from prometheus_client import multiprocess
 
 from db.settings import SettingError
+from db.telemetry import forget_process
 from wsgi import refuse
 from wsgi.logs import gunicorn_logging
 from wsgi.settings import ServerSettings
@@ -109,4 +109,4 @@ def worker_exit(_server: Any, worker: Any) -> None:
 
 def child_exit(_server: Any, worker: Any) -> None:
     """In the master: the gauges of a worker that is gone no longer count."""
-    multiprocess.mark_process_dead(worker.pid)
+    forget_process(worker.pid)
