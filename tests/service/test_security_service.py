@@ -13,6 +13,7 @@ import pytest
 from server_process import BIN, ROOT, free_port, start_server, wait_until
 
 import app
+from db import links
 
 PASSWORD = "correct-horse-battery"
 TOKEN = "staple-of-the-tests"
@@ -277,7 +278,7 @@ def test_the_openapi_document_names_every_endpoint_and_method(service):
     told = {(path, method) for path, item in document["paths"].items() for method in item if method != "parameters"}
     assert told == served and document["openapi"].startswith("3.1")
     words = document["components"]["schemas"]["Code"]["not"]["pattern"]
-    assert all(re.fullmatch(words, word) and re.fullmatch(words, word.upper()) for word in app.RESERVED)
+    assert all(re.fullmatch(words, word) and re.fullmatch(words, word.upper()) for word in links.RESERVED_CODES)
 
 
 @pytest.mark.slow
