@@ -1,4 +1,4 @@
-"""What the server is told."""
+"""Settings of the server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from wsgi.edge import Network, networks
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Address, number of worker processes, and whose word on the client is taken."""
+    """Address, number of worker processes, and the proxies that are believed about the client."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 4
     trusted_proxies: tuple[Network, ...] = ()
-    """Where X-Forwarded-… may come from; from anywhere else it means nothing."""
+    """Networks whose X-Forwarded-... headers are believed; from anywhere else they are ignored."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "ServerSettings":
@@ -29,5 +29,5 @@ class ServerSettings:
 
     @property
     def bind(self) -> str:
-        """Address as gunicorn writes it."""
+        """The address in gunicorn's notation, HOST:PORT or [HOST]:PORT."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

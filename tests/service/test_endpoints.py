@@ -65,8 +65,10 @@ def test_parallel_redirects_are_exactly_as_many_clicks(service):
 
 def test_a_head_request_is_no_click(service):
     code = service.new_link()
-    assert service.request("HEAD", f"/{code}").status == 301
+    answer = service.request("HEAD", f"/{code}")
+    assert (answer.status, answer.headers["location"]) == (301, "https://example.com/some/where")
     assert service.get(f"/links/{code}").json["clicks"] == 0
+    assert service.request("HEAD", "/nosuch").status == 404
 
 
 def test_a_link_can_be_read(service):
