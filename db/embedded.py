@@ -25,7 +25,6 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import SystemRandom
-from types import TracebackType
 from typing import IO, Self
 
 import psutil
@@ -133,7 +132,7 @@ class EmbeddedPostgres:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # The folder and its owner
