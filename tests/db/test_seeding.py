@@ -3,13 +3,13 @@
 import subprocess
 
 import pytest
-from server_process import BIN, ROOT
 
 import app
 from db import queries, seeding
 from db.database import Database
 from db.embedded import temporary_postgres
 from db.settings import DatabaseSettings
+from tests.support.paths import BIN, ROOT
 
 
 @pytest.fixture(scope="module")
