@@ -7,6 +7,7 @@ master is patched for gevent as well (by importing `wsgi`), and must not pass co
 import atexit
 import ctypes
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -31,27 +32,34 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 
 import gevent
 
-from db.settings import SettingError
+from db.settings import PoolSettings, SettingError
 from db.telemetry import forget_process
 from wsgi import refuse
-from wsgi.logs import gunicorn_logging
-from wsgi.settings import ServerSettings
+from wsgi.logs import gunicorn_logging, log_json
+from wsgi.settings import MOST_CLIENTS, ServerSettings, client_limit, raise_descriptor_limit
 
+_descriptors = raise_descriptor_limit()
 try:
     _settings = ServerSettings.from_mapping(os.environ)
+    worker_connections = client_limit(_descriptors, PoolSettings.from_mapping(os.environ))
 except SettingError as error:
     refuse(str(error))
 
 bind = _settings.bind
 workers = _settings.workers
 worker_class = "wsgi.worker.Worker"
-worker_connections = 4096
 preload_app = True
 graceful_timeout = 20
 control_socket_disable = True
 logconfig_dict = gunicorn_logging()
 access_log_format = '%(h)s "%(r)s" %(s)s %(B)s %(D)s us'
 
+if worker_connections < MOST_CLIENTS:
+    log_json()
+    logging.getLogger("poolbench.wsgi").warning(
+        "a worker holds at most %d connections of clients: it may open %d files (ulimit -n)",
+        *(worker_connections, _descriptors),
+    )
 
 # The workers of a killed master close the port within 1 s.
 _PORT_PATIENCE_S = 1.5
