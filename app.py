@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 from flask import Flask, Response, g, request
@@ -63,6 +62,8 @@ class Settings:
     """Token that creating links and reading analytics need; None: they need none."""
     health_timeout_s: float = 0.0
     """Longest time that `/health` takes to answer, in seconds; 0: as long as any request."""
+    public_url: str | None = None
+    """URL that short URLs begin with, with a slash at its end; None: the address that the client has used."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "Settings":
@@ -71,6 +72,7 @@ class Settings:
             DatabaseSettings.from_mapping(mapping),
             mapping.get("API_TOKEN", "").strip() or None,
             read(mapping, "HEALTH_TIMEOUT", seconds, 0.0),
+            read(mapping, "PUBLIC_URL", links.base_url, None),
         )
 
 
@@ -138,6 +140,7 @@ class Service:
         self._database = database
         self._metrics = metrics
         self._authorization = None if settings.api_token is None else f"Bearer {settings.api_token}".encode()
+        self._public_url = settings.public_url
         self._lend_for_health = database.connection
         if settings.health_timeout_s:
             self._lend_for_health = partial(database.connection_within, settings.health_timeout_s)
@@ -189,14 +192,15 @@ class Service:
     def create_link(self) -> Response:
         """Make a link to a URL, under the code asked for or a random one."""
         self._authorize()
-        url, wanted = _link_request()
+        url, wanted = _link_request(self._own_addresses())
         with self._database.connection(_checkout()) as connection:
             for code in [wanted] if wanted else (links.random_code() for _ in range(_NEW_CODES)):
                 if link := queries.add_link(connection, code, url):
                     break
             else:
                 raise HttpProblem(409, "code-taken", "The code is taken", f"There is a link with the code {code!r}")
-        answer = _json({"code": link.code, "url": link.url, "short_url": request.host_url + link.code}, 201)
+        short_url = (self._public_url or request.host_url) + link.code
+        answer = _json({"code": link.code, "url": link.url, "short_url": short_url}, 201)
         answer.headers["Location"] = f"/{link.code}"
         return answer
 
@@ -247,6 +251,11 @@ class Service:
             headers = {"WWW-Authenticate": 'Bearer realm="poolbench"'}
             raise HttpProblem(401, "unauthorized", "A valid token is needed", headers=headers)
 
+    def _own_addresses(self) -> set[tuple[str, int]]:
+        """Host and port of this service as the client calls it, as it is bound, and as the public knows it."""
+        bound = request.environ.get("SERVER_NAME", ""), int(request.environ.get("SERVER_PORT") or 0)
+        return {bound, *(links.address_of(url) for url in (request.host_url, self._public_url) if url)}
+
     def _begin(self) -> None:
         g.started_ns = perf_counter_ns()
 
@@ -289,7 +298,7 @@ class Service:
 # Requests
 
 
-def _link_request() -> tuple[str, str | None]:
+def _link_request(own_addresses: set[tuple[str, int]]) -> tuple[str, str | None]:
     """URL and code (None: any) of a request to create a link. Raises HttpProblem and HTTPException."""
     if not request.is_json:
         raise HttpProblem(415, "not-json", "The body must be application/json")
@@ -304,7 +313,7 @@ def _link_request() -> tuple[str, str | None]:
     url, code = (body.get("url"), body.get("code")) if isinstance(body, dict) else (None, None)
     if not isinstance(url, str):
         raise _bad_url('The body must be an object with a string "url"')
-    if problem := links.url_problem(url, _own_addresses()):
+    if problem := links.url_problem(url, own_addresses):
         raise _bad_url(f"The URL {problem}")
     if code is None:
         return url, None
@@ -317,13 +326,6 @@ def _link_request() -> tuple[str, str | None]:
 
 def _bad_url(detail: str) -> HttpProblem:
     return HttpProblem(422, "invalid-url", "The URL is not acceptable", detail)
-
-
-def _own_addresses() -> set[tuple[str, int]]:
-    """Host and port of this service as the client calls it, and as it is bound."""
-    asked = urlsplit(f"//{request.host}")
-    bound = request.environ.get("SERVER_NAME", ""), int(request.environ.get("SERVER_PORT") or 0)
-    return {(asked.hostname or "", asked.port or links.DEFAULT_PORTS.get(request.scheme, 0)), bound}
 
 
 class _CodeInPath(UnicodeConverter):

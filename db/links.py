@@ -19,8 +19,8 @@ RESERVED_CODES = frozenset({
 CODE_RULE = "1 to 64 letters, digits, - and _"
 """What `is_code` accepts, in words."""
 
-DEFAULT_PORTS = {"http": 80, "https": 443}
-"""Ports of the schemes that a link's URL may have."""
+# Their keys are the schemes that a link's URL may have.
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CODE_ALPHABET = string.ascii_letters + string.digits
@@ -60,7 +60,7 @@ def url_problem(url: str, own_addresses: Iterable[tuple[str, int]]) -> str | Non
         host, port = name.encode("idna").decode().rstrip("."), parts.port
     except ValueError:
         return "is not a URL"
-    if parts.scheme not in DEFAULT_PORTS or not host:
+    if parts.scheme not in _DEFAULT_PORTS or not host:
         return "must begin with http:// or https:// and a host"
     if _AMBIGUOUS_LETTERS & set(name):
         return "holds a host that is one domain to browsers and another to older programs: write it as xn--..."
@@ -69,10 +69,24 @@ def url_problem(url: str, own_addresses: Iterable[tuple[str, int]]) -> str | Non
         return "holds a host that is not valid"
     if "@" in parts.netloc:
         return "holds credentials"
-    address = _machine(host), port or DEFAULT_PORTS[parts.scheme]
+    address = _machine(host), port or _DEFAULT_PORTS[parts.scheme]
     if any(address == (_machine(own), own_port) for own, own_port in own_addresses):
         return "points at this service"
     return None
+
+
+def base_url(text: str) -> str:
+    """The URL under which the service's links stand for the public, with a slash at its end. Raises ValueError."""
+    problem = url_problem(text, ())
+    if problem is not None or "?" in text or "#" in text:
+        raise ValueError("an http:// or https:// URL without ? and #")
+    return text.rstrip("/") + "/"
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL that has no `url_problem`."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
 
 
 def _machine(host: str) -> str:

@@ -58,6 +58,19 @@ def test_a_host_that_browsers_read_as_another_domain_is_refused(host):
     assert "xn--" in links.url_problem(f"http://{host}/", OWN)
 
 
+@pytest.mark.parametrize("text", ["https://sho.rt", "https://sho.rt/", "HTTP://sho.rt:8080/a/b"])
+def test_a_base_ends_with_one_slash(text):
+    assert links.base_url(text) == text.rstrip("/") + "/"
+
+
+@pytest.mark.parametrize(
+    "text", ["sho.rt", "ftp://sho.rt", "https://sho.rt/?a", "https://sho.rt/#a", "https://me@sho.rt", "https://"]
+)
+def test_a_base_is_a_plain_web_address(text):
+    with pytest.raises(ValueError, match="URL without"):
+        links.base_url(text)
+
+
 @pytest.mark.parametrize("code", ["a", "A-z_9", "x" * 64])
 def test_a_code_is_letters_digits_dashes_and_underscores(code):
     assert links.is_code(code)
