@@ -39,7 +39,7 @@ def find_binaries() -> Path:
 
 
 def server_user() -> pwd.struct_passwd | None:
-    """The user that a server runs as when we are root, which is nobody; None where we are not root, and nothing changes."""
+    """The account of the user `nobody`, for a server that root starts; None for anybody else, whose servers run as they do."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
@@ -94,4 +94,4 @@ def check_private(folder: Path, *uids: int) -> None:
     """
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in uids or status.st_mode & 0o022:
-        raise EmbeddedPostgresError(f"{folder} belongs to somebody else")
+        raise EmbeddedPostgresError(f"{folder} belongs to another user, or others may write to it")

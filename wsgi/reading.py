@@ -139,7 +139,7 @@ def _is_host(text: str) -> bool:
 
 
 def _environ_key(name: bytes) -> str | None:
-    """Name of a header field in WSGI's environ; None where it must be left out. A long one is nobody's, and not cached."""
+    """Name of a header field in WSGI's environ; None where it must be left out. Clients invent long ones: not cached."""
     return _short_environ_key(name) if len(name) <= _LONGEST_CACHED_NAME else _make_environ_key(name)
 
 
