@@ -15,6 +15,8 @@ from typing import Any
 
 from loadgen.http.message import FormPart
 from loadgen.language.expressions import ExpressionError, compile_expression
+from loadgen.language.jsonpath import JsonPathError
+from loadgen.language.jsonpath import check as check_json_path
 from loadgen.language.regex import compile_regex
 from loadgen.language.values import to_number, truthy
 from loadgen.script import model
@@ -382,17 +384,15 @@ def _complaint_about_regexp(expression: str, flags: str) -> str | None:
 
 
 def _complaint_about_json(expression: str, _: str) -> str | None:
-    import jsonpath  # noqa: PLC0415 - a tenth of a second that most scripts need not pay
-
     try:
-        jsonpath.compile(expression)
-    except (jsonpath.JSONPathError, RecursionError) as error:
+        check_json_path(expression)
+    except (JsonPathError, RecursionError) as error:
         return str(error)
     return None
 
 
 def _complaint_about_selector(expression: str, _: str) -> str | None:
-    import cssselect  # noqa: PLC0415 - as above
+    import cssselect  # noqa: PLC0415 - scripts without a selector need not pay for it
 
     try:
         cssselect.parse(expression)
