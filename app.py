@@ -48,6 +48,7 @@ RETRY_AFTER_S = 1
 """Seconds that a client should wait after a 503."""
 
 _OPENAPI = Path(__file__).with_name("openapi.json")
+# Random codes that are tried before a new link is refused.
 _NEW_CODES = 10
 
 log = logging.getLogger("poolbench.app")
@@ -103,6 +104,7 @@ _FAILURES: dict[type[DatabaseFailure], tuple[int, str, str]] = {
     StatementTimeout: (504, "statement-timeout", "The database took too long"),
     DiskFull: (507, "disk-full", "The database has no room for more"),
 }
+"""Status, kind and title of the answer to each failure of the database."""
 
 
 def create_app(settings: Settings | Mapping[str, str]) -> Flask:
