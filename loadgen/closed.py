@@ -132,6 +132,7 @@ class ClosedRun:
     def _user(self) -> None:
         connections = Connections(self._dialer)
         head_only = self._work.method == "HEAD"
+        file = self._recorder.answers()
         served = 0
         self._recorder.count(names.VUSERS_CREATED)
         try:
@@ -139,9 +140,7 @@ class ClosedRun:
                 self._left -= 1
                 self._begun += 1
                 self._recorder.request(now_ns())
-                answer = connections.exchange(
-                    self._work.origin, self._request, method_is_head=head_only, want_body=False
-                )
+                answer = connections.exchange(self._work.origin, self._request, head_only, False, file)
                 self._finished_ns = now_ns()
                 if isinstance(answer, Failure):
                     self._fail(answer)
@@ -159,7 +158,6 @@ class ClosedRun:
         return self.refused is not None or (self._ends_ns > 0 and now_ns() >= self._ends_ns)
 
     def _take(self, answer: Exchange) -> None:
-        self._recorder.response(answer)
         if self._first is None:
             self._first = answer
         elif answer.body_bytes != self._first.body_bytes:

@@ -14,7 +14,7 @@ from gevent import get_hub, getcurrent
 
 from loadgen.clock import WallOffset, now_ns, stamp_arrivals
 from loadgen.http.deadlines import Deadlines
-from loadgen.http.exchange import FILED, NO_HEAD, Exchange, Failure, Filing, TimeLimits
+from loadgen.http.exchange import FILED, NO_HEAD, Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.response import BadResponse, ResponseHead, ResponseReader, parse_common
 from loadgen.http.route import Ended, Handshake, error_name
 
@@ -136,12 +136,14 @@ class Connection:
         reused: bool,
         head_only: bool,
         want_body: bool,
-        filing: Filing | None = None,
-        intended_ns: int = 0,
+        file: FileAnswer | None,
+        intended_ns: int,
+        want_plain: bool,
     ) -> Exchange | Failure:
-        """Send the request's bytes, read the answer. Usable again afterwards only if `usable` says so.
+        """Send the request's bytes, read the answer and file it. Afterwards `usable` says whether there may be another.
 
-        What every exchange goes through stands here in one piece: calls and objects in between show in its cost.
+        The parameters are those of `Connections.exchange`. What every exchange goes through stands here in one piece,
+        since calls and objects in between show in the cost of a request.
         """
         self._resume = resume = getcurrent().switch
         self.usable = False
@@ -197,14 +199,23 @@ class Connection:
                 0, b"", b"", 0, reused, stamped,
                 started_ns, connected_ns, written_ns, first_byte_ns, read_ns, self.setup_ns, NO_HEAD,
             )  # fmt: skip
-            return self._receive(answer, data, head_only, want_body)
+            found = self._receive(answer, data, head_only, want_body)
+            plain = found is answer and answer.facts.plain
+            if answer.status and file is not None:
+                file(
+                    answer.facts, written_ns, first_byte_ns, answer.last_byte_ns, intended_ns or started_ns,
+                    answer.body_bytes, stamped, plain,
+                )  # fmt: skip
+            return FILED if plain and not want_plain else found
         self.usable = head.keep_alive
         self.last_used_ns = read_ns
         body_at = len(head.raw)
-        if filing is not None and head.plain:
-            filing(
-                head.status, written_ns, first_byte_ns, read_ns, intended_ns or started_ns, len(data) - body_at, stamped
+        plain = head.plain
+        if file is not None:
+            file(
+                head, written_ns, first_byte_ns, read_ns, intended_ns or started_ns, len(data) - body_at, stamped, plain
             )
+        if plain and not want_plain:
             return FILED
         return Exchange(
             head.status, head.raw, data[body_at:] if want_body else b"", len(data) - body_at, reused, stamped,
@@ -224,6 +235,7 @@ class Connection:
         return self._filled(answer, reader)
 
     def _broken(self, name: str, answer: Exchange, reader: ResponseReader) -> Failure:
+        """The failure that ended an answer, with what had arrived of it."""
         partial = self._filled(answer, reader) if reader.status else None
         return Failure(name, "receive", answer.started_ns, answer.connected_ns, now_ns(), partial)
 

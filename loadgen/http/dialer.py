@@ -10,7 +10,7 @@ from typing import Any
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.http.connection import Connection, ConnectionContext
-from loadgen.http.exchange import Exchange, Failure, Filing, TimeLimits
+from loadgen.http.exchange import Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.ports import LocalPorts
 from loadgen.http.route import DIRECT, Ended, Handshake, Origin, Route, addresses_of, error_name
 
@@ -80,12 +80,15 @@ class Connections:
         request: bytes,
         method_is_head: bool = False,
         want_body: bool = True,
-        filing: Filing | None = None,
+        file: FileAnswer | None = None,
         intended_ns: int = 0,
+        want_plain: bool = True,
     ) -> Exchange | Failure:
-        """One exchange with the origin, over its kept connection or a new one.
+        """Make one exchange with the origin, over its kept connection or a new one.
 
-        `filing`: takes a plain answer that came in one piece; what is returned for that is FILED.
+        `file` files the answer, also one that breaks off after its head, under the instant when the plan wanted the request
+        started (`intended_ns`, 0: when it was). Without `want_plain`, FILED is returned for a whole answer that nobody needs
+        to look into (`ResponseHead.plain`), which is quicker than an Exchange.
         """
         started_ns = connected_ns = now_ns()
         connection = self._kept.get(origin)
@@ -107,7 +110,7 @@ class Connections:
             connected_ns = now_ns()
         assert connection is not None  # noqa: S101 - for the type checker: reused or just opened
         return connection.exchange(
-            request, started_ns, connected_ns, reused, method_is_head, want_body, filing, intended_ns
+            request, started_ns, connected_ns, reused, method_is_head, want_body, file, intended_ns, want_plain
         )
 
     def close(self) -> None:

@@ -55,10 +55,13 @@ class Exchange:
 NO_HEAD = ResponseHead.of(b"")
 
 FILED = Exchange(0, b"", b"", 0, False, False, 0, 0, 0, 0, 0, (0, 0, 0), NO_HEAD)
-"""Stands for an exchange that nobody needs to look at: its answer was filed."""
+"""Returned in place of a plain answer that was filed and that the caller did not want to see."""
 
-Filing = Callable[[int, int, int, int, int, int, bool], None]
-"""Takes an answer as numbers: status; instants of: written, first byte, last byte, intended start; bytes of body; stamped."""
+FileAnswer = Callable[[ResponseHead, int, int, int, int, int, bool, bool], None]
+"""Files one answer: its head; the instants when the request was written, of the first and the last byte, and when the
+request was planned to start; bytes of the body; whether the kernel stamped the first byte; whether the answer is whole and
+plain (`ResponseHead.plain`). Made by `Recorder.answers`.
+"""
 
 
 @dataclass(slots=True)
@@ -85,10 +88,3 @@ class TimeLimits:
 
     response_ns: int = 10_000_000_000
     idle_ns: int = 8_000_000_000
-
-    @classmethod
-    def for_timeout(cls, timeout_s: float | None) -> TimeLimits:
-        """Artillery's: 10 s to the head by default, and max(8 s, the timeout that was given) for a silent socket."""
-        if timeout_s is None:
-            return cls()
-        return cls(int(timeout_s * 1e9), max(8_000_000_000, int(timeout_s * 1e9)))

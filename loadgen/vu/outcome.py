@@ -85,7 +85,7 @@ class Judge:
         name = self.endpoint_name(outgoing, vu.variables)
         endpoint = self.endpoint(name)
         if endpoint is not None:
-            self._recorder.endpoint_response(endpoint, result)
+            self._recorder.endpoint_answer(endpoint, result)
             self._server_timing(name, result)
         if not captured:
             raise VuFailedError("Failed capture or match")
@@ -178,9 +178,7 @@ class Judge:
         return self._endpoints[name]
 
     def failed(self, vu: Vu, failure: Failure, outgoing: Outgoing) -> VuFailedError:
-        """Count a request that got no whole answer; the error that ends its user."""
-        if failure.response is not None:
-            self._recorder.response(failure.response, vu.intended_ns)
+        """The error that ends a virtual user whose request got no whole answer."""
         return self.error(vu, failure.name, outgoing, self._said(failure, outgoing.address.origin))
 
     def _said(self, failure: Failure, origin: Origin) -> str:

@@ -19,12 +19,12 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import now_ns
-from loadgen.http.exchange import Exchange, Failure, Filing
+from loadgen.http.exchange import Exchange, Failure
 from loadgen.language.fakes import fake_functions
 from loadgen.language.inspected import inspected
 from loadgen.language.template import compile_template, functions
 from loadgen.language.values import UNDEFINED, get_path, text, to_number, truthy
-from loadgen.recorder import NO_ENDPOINT, Recorder
+from loadgen.recorder import Recorder
 from loadgen.script import model
 from loadgen.script.durations import think_seconds
 from loadgen.script.payload import variables_of
@@ -37,34 +37,6 @@ _RANGE = re.compile(r"\d-\d")
 _FOR_EVER = -1
 _BREATHE_ROUNDS = 1000
 """A loop without end lets others run after so many rounds, should its steps never wait."""
-
-
-class _Silent(Recorder):
-    """Files nothing: requests of `before` and `after` are not in the metrics."""
-
-    def __init__(self) -> None:
-        """No clock, no buckets."""
-
-    def endpoint(self, name: str, namespace: str = "") -> int:  # noqa: ARG002
-        return 0
-
-    def request(self, at_ns: int) -> None:
-        pass
-
-    def response(self, answer: Exchange, intended_ns: int = 0, endpoint: int = NO_ENDPOINT) -> None:
-        pass
-
-    def filing(self, endpoint: int = NO_ENDPOINT) -> Filing:  # noqa: ARG002
-        return lambda *_: None
-
-    def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
-        pass
-
-    def count(self, name: str, n: int = 1) -> None:
-        pass
-
-    def sample(self, name: str, value_ms: float) -> None:
-        pass
 
 
 class CompiledScript:
@@ -105,9 +77,10 @@ class CompiledScript:
         self._on_error = [[setting.function(name) for name in scenario.on_error] for scenario in script.scenarios]
         self._created = [recorder.scenario(scenario.label) for scenario in script.scenarios]
         self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
-        silent = replace(setting, recorder=_Silent())
-        self._before = _compile(script.before, silent)
-        self._after = _compile(script.after, silent)
+        # Requests of these sections are not in the metrics.
+        unreported = replace(setting, recorder=recorder.apart())
+        self._before = _compile(script.before, unreported)
+        self._after = _compile(script.after, unreported)
 
     def start_vu(self, intended_ns: int) -> None:
         """Walk one scenario, picked by weight, to its end in the calling greenlet. Failures are recorded, not raised."""

@@ -76,6 +76,7 @@ class _RequestBuilder:
         self._before = [setting.function(name) for name in spec.before]
         self._judge = Judge(spec, self._draft.url, setting)
         self._recorder = setting.recorder
+        self._file = setting.recorder.answers()
         self._cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
         self._follows = spec.follow_redirect
 
@@ -89,13 +90,10 @@ class _RequestBuilder:
         data = outgoing.encoded()
         origin = outgoing.address.origin
         is_head, want_body = outgoing.method == "HEAD", self._judge.want_body
-        recorder = self._recorder
-        created, answered = recorder.request, recorder.response
-        endpoint = self._judge.endpoint(self._judge.endpoint_name(outgoing, {}))
-        filed_under = NO_ENDPOINT if endpoint is None else endpoint
-        judges = self._judge.busy()
-        filing = None if judges else recorder.filing(filed_under)
-        follows = self._follows
+        created = self._recorder.request
+        judged = self._judge.busy()
+        endpoint = None if judged else self._judge.endpoint(self._judge.endpoint_name(outgoing, {}))
+        file = self._recorder.answers(NO_ENDPOINT if endpoint is None else endpoint)
 
         def act(vu: Vu) -> None:
             if vu.cookies_on:
@@ -103,23 +101,10 @@ class _RequestBuilder:
                 return
             created(now_ns())
             exchange = vu.exchange
-            result = exchange(origin, data, is_head, want_body, filing, vu.intended_ns)
-            if result is FILED:
-                vu.intended_ns = 0
-                return
-            if isinstance(result, Failure):
-                raise self._judge.failed(vu, result, outgoing)
-            facts = result.facts
-            if facts.plain and not judges:
-                answered(result, vu.intended_ns, filed_under)
-                vu.intended_ns = 0
-                return
-            answered(result, vu.intended_ns)
+            result = exchange(origin, data, is_head, want_body, file, vu.intended_ns, judged)
             vu.intended_ns = 0
-            if facts.sets_cookie or (300 <= result.status < 400 and follows):
-                self._after_answer(vu, outgoing, result, 0)
-            else:
-                self._judge.final(vu, outgoing, result)
+            if result is not FILED:
+                self._finish(vu, outgoing, result)
 
         return act
 
@@ -165,15 +150,16 @@ class _RequestBuilder:
             raise VuFailedError("ERR_INVALID_CHAR") from None
         self._recorder.request(now_ns())
         is_head = outgoing.method == "HEAD"
-        result = vu.exchange(address.origin, data, method_is_head=is_head, want_body=self._judge.want_body)
+        result = vu.exchange(address.origin, data, is_head, self._judge.want_body, self._file, vu.intended_ns)
+        vu.intended_ns = 0
+        self._finish(vu, outgoing, result, hop, with_jar=with_jar)
+
+    def _finish(
+        self, vu: Vu, outgoing: Outgoing, result: Exchange | Failure, hop: int = 0, *, with_jar: bool = False
+    ) -> None:
+        """Do what follows from an exchange: keep its cookies, follow its redirect or judge it. Raises VuFailedError."""
         if isinstance(result, Failure):
             raise self._judge.failed(vu, result, outgoing)
-        self._recorder.response(result, vu.intended_ns)
-        vu.intended_ns = 0
-        self._after_answer(vu, outgoing, result, hop, with_jar=with_jar)
-
-    def _after_answer(self, vu: Vu, outgoing: Outgoing, result: Exchange, hop: int, *, with_jar: bool = False) -> None:
-        """Keep its cookies; follow it, or take it as final."""
         self._keep_cookies(vu, result, outgoing.address)
         location = result.header("location") if result.status in _REDIRECTS and self._follows else None
         if location is None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from loadgen.clock import WallOffset
 from loadgen.http.dialer import Connections, Dialer
-from loadgen.http.exchange import Exchange, Failure, Filing, TimeLimits
+from loadgen.http.exchange import FILED, Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.ports import LocalPorts, ports_of
 from loadgen.http.proxy import ProxyRoute
 from loadgen.http.route import Origin, Route
@@ -29,10 +29,11 @@ class Transport(Protocol):
         request: bytes,
         method_is_head: bool = False,
         want_body: bool = True,
-        filing: Filing | None = None,
+        file: FileAnswer | None = None,
         intended_ns: int = 0,
+        want_plain: bool = True,
     ) -> Exchange | Failure:
-        """One exchange with the origin. FILED where `filing` was given and took the answer."""
+        """Make one exchange with the origin; see `Connections.exchange`."""
 
     def close(self) -> None:
         """Close all connections that are its own."""
@@ -91,15 +92,20 @@ class _Shown:
         request: bytes,
         method_is_head: bool = False,
         want_body: bool = True,  # noqa: ARG002
-        filing: Filing | None = None,  # noqa: ARG002 - every answer is looked at
-        intended_ns: int = 0,  # noqa: ARG002
+        file: FileAnswer | None = None,
+        intended_ns: int = 0,
+        want_plain: bool = True,
     ) -> Exchange | Failure:
         self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
-        result = self._transport.exchange(origin, request, method_is_head=method_is_head)
+        result = self._transport.exchange(
+            origin, request, method_is_head=method_is_head, file=file, intended_ns=intended_ns
+        )
         if isinstance(result, Failure):
             self._tell(f"http:response none: {result.name} ({result.stage})")
         else:
             self._tell(f"http:response\n{_indented(result.head + result.body[:_SHOWN_BODY_BYTES])}")
+            if result.facts.plain and not want_plain:
+                return FILED
         return result
 
 

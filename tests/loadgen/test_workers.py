@@ -20,7 +20,7 @@ from loadgen.script.model import Phase
 from reports.formats.artillery_json import from_json, to_json
 from reports.merge import merge_periods
 from reports.model import Period, Report
-from tests.loadgen.test_recorder import FixedWall, answer
+from tests.loadgen.test_recorder import FixedWall, answer, filed
 
 
 @pytest.fixture
@@ -191,16 +191,24 @@ def test_what_workers_send_in_pieces_merges_into_what_one_would_have_filed(event
     for worker, at_ms, waited_ns in events:
         for recorder in (whole, parts[worker % 2]):
             recorder.request(at_ms * 1_000_000)
-            recorder.response(answer(at_ms * 1_000_000 + 1, waited_ns=waited_ns))
+            filed(recorder, answer(at_ms * 1_000_000 + 1, waited_ns=waited_ns))
         if worker > 1:
             sent += _through_json(parts[worker % 2].drain())
     for recorder in parts:
         sent += _through_json(recorder.drain())
     for one, other in zip(whole.report().periods, merge_periods(sent), strict=True):
         assert (one.counters, one.rates) == (other.counters, other.rates)
+        assert _bins_by_second(one) == _bins_by_second(other)
         assert {n: (s.positive, s.zero_count, s.min, s.max) for n, s in one.sketches.items()} == {
             n: (s.positive, s.zero_count, s.min, s.max) for n, s in other.sketches.items()
         }
+
+
+def _bins_by_second(period):
+    return [
+        (s.start_ms, s.requests, s.answers, s.errors, s.response_time and s.response_time.positive)
+        for s in period.seconds
+    ]
 
 
 def _through_json(periods):
