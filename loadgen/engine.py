@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
+from traceback import print_exception
 from typing import Any, Protocol
 
 import gevent
@@ -92,6 +93,7 @@ class Engine:
         self._arriving = True
         self._over = Event()
         self._crash: BaseException | None = None
+        self._defects: dict[str, tuple[int, str]] = {}
         self._arrivals: gevent.Greenlet | None = None
         self._started_ns = 0
         self.interrupted = False
@@ -99,7 +101,7 @@ class Engine:
     def run(self, listener: Listener, started_ns: int | None = None) -> None:
         """Start every arrival of the plan, which counts from `started_ns` (default now), and wait for the last VU.
 
-        Raises what a VU raised against its promise.
+        An error that a virtual user should not have raised ends that user only: see `defects`.
         """
         self._started_ns = now_ns() if started_ns is None else started_ns
         if self.interrupted:
@@ -176,9 +178,8 @@ class Engine:
             try:
                 started(intended_ns)
                 start_vu(intended_ns)
-            except Exception as error:  # noqa: BLE001 - a defect of ours: the run must not go on as if nothing was
-                self._crash = error
-                self._over.set()
+            except Exception as error:  # noqa: BLE001 - nothing that one user meets may end the run of all
+                self._note_defect(error)
             finally:
                 self._active -= 1
                 if not self._arriving:
@@ -189,6 +190,23 @@ class Engine:
             while type(begun := rest()) is not int:
                 pass  # woken by something that the user before it left behind
             intended_ns = begun
+
+    def _note_defect(self, error: Exception) -> None:
+        """Count a virtual user that ended with an error it should not have raised; print the first one's traceback."""
+        name = type(error).__name__
+        self._recorder.count(names.ERRORS + name)
+        self._recorder.count(names.VUSERS_FAILED)
+        if not self._defects:
+            print_exception(error)
+        count, first = self._defects.get(name, (0, f"{name}: {error}".partition("\n")[0]))
+        self._defects[name] = count + 1, first
+
+    def defects(self) -> tuple[str, ...]:
+        """A sentence on each kind of error that ended virtual users by a defect of this program; empty as a rule."""
+        return tuple(
+            f"a defect of this program ended {count} virtual user{'s' if count > 1 else ''}: {first}"
+            for count, first in self._defects.values()
+        )
 
     def _check_over(self) -> None:
         if not self._arriving and not self._active:

@@ -5,9 +5,13 @@ The standard library's http.cookiejar wants request objects and guards against s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import inf
+
+_MAX_AGE = re.compile(r"-?[0-9]+")
+"""RFC 6265, 5.2.2. Any number of digits: it is read as a float, so that a very long one is an endless age."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ def parse_cookie(field: str, host: str, path: str, now_s: float) -> Cookie | Non
     name, equals, value = pair.partition("=")
     if not equals or not name.strip():
         return None
-    domain, cookie_path, secure, expires_s, max_age_s = "", "", False, inf, None
+    domain, cookie_path, secure, expires_s = "", "", False, inf
+    max_age_s: float | None = None
     for attribute in attributes:
         key, _, setting = (part.strip() for part in attribute.partition("="))
         match key.lower():
@@ -77,8 +82,8 @@ def parse_cookie(field: str, host: str, path: str, now_s: float) -> Cookie | Non
                 secure = True
             case "expires":
                 expires_s = _date(setting, expires_s)
-            case "max-age" if setting.lstrip("-").isdigit():
-                max_age_s = int(setting)
+            case "max-age" if _MAX_AGE.fullmatch(setting):
+                max_age_s = float(setting)
     if domain and domain != host and not host.endswith(f".{domain}"):
         return None
     if max_age_s is not None:

@@ -53,19 +53,23 @@ def address_of(url: str) -> Address:
     Raises BadRequestError: ERR_INVALID_URL, or ERR_UNSUPPORTED_PROTOCOL for another scheme.
     """
     try:
-        parts = urlsplit(url.strip())
-        host, port = parts.hostname, parts.port
-    except ValueError:
+        return _address_of(url)
+    except (
+        ValueError
+    ):  # brackets without an IPv6 address, a port beyond 65535, a name that IDNA refuses, half a character
         raise BadRequestError("ERR_INVALID_URL") from None
+
+
+def _address_of(url: str) -> Address:
+    """As `address_of`. Raises ValueError, too."""
+    parts = urlsplit(url.strip())
+    host, port = parts.hostname, parts.port
     scheme = parts.scheme.lower()
     if scheme not in DEFAULT_PORTS:
         raise BadRequestError("ERR_UNSUPPORTED_PROTOCOL")
     if not host or " " in host or "{" in host:
         raise BadRequestError("ERR_INVALID_URL")
-    try:
-        host = host if host.isascii() else host.encode("idna").decode()
-    except UnicodeError:
-        raise BadRequestError("ERR_INVALID_URL") from None
+    host = host if host.isascii() else host.encode("idna").decode()
     shown = f"[{host}]" if ":" in host else host
     if port is not None and port != DEFAULT_PORTS[scheme]:
         shown += f":{port}"
@@ -94,8 +98,12 @@ def _without_dots(path: str) -> str:
 
 
 def redirected(address: Address, location: str) -> Address:
-    """The address that a Location field leads to. Raises BadRequestError."""
-    return address_of(urljoin(address.url, location))
+    """The address that a Location field leads to, which may be relative to `address`. Raises BadRequestError."""
+    try:
+        url = urljoin(address.url, location)
+    except ValueError:
+        raise BadRequestError("ERR_INVALID_URL") from None
+    return address_of(url)
 
 
 def with_query(address: Address, query: str) -> Address:

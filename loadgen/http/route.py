@@ -36,12 +36,17 @@ def error_name(error: OSError) -> str:
 
 
 def addresses_of(host: str, port: int) -> list[Any]:
-    """getaddrinfo's list for a stream socket, without stopping other greenlets. Raises socket.gaierror."""
+    """The addresses of a host as `socket.getaddrinfo` lists them for TCP. Raises socket.gaierror.
+
+    A name is looked up by the threads of gevent's resolver, so that other greenlets go on.
+    """
     bare = host.strip("[]")
     try:
         return socket.getaddrinfo(bare, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    except socket.gaierror:  # a name: the resolver's threads look it up
+    except socket.gaierror:
         return get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)  # type: ignore[no-any-return]
+    except ValueError:  # an empty label, one of more than 63 letters, a zero byte: no name server has such a name
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
 
 
 class Handshake(Protocol):

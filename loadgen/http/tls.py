@@ -114,7 +114,10 @@ class TlsSocket:
     def __init__(self, sock: Any, *, context: ssl.SSLContext, server_name: str) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        try:
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        except ValueError:  # as `addresses_of`; here where a proxy looks names up
+            raise Ended("ENOTFOUND") from None
         self._sealed = b""  # not yet taken by the kernel
         self._sealed_bytes = 0  # of plain text in it
 
