@@ -172,7 +172,7 @@ class Recorder:
 
     def endpoint(self, name: str, namespace: str = names.ENDPOINT) -> int:
         """The number of an endpoint, for `answers` and `endpoint_answer`; the same name has the same number."""
-        metric = f"{namespace}.response_time.{name}", f"{namespace}.{name}.codes."
+        metric = f"{namespace}{names.ENDPOINT_TIME}{name}", f"{namespace}.{name}{names.ENDPOINT_CODES}"
         if metric not in self._endpoints:
             self._endpoints.append(metric)
         return self._endpoints.index(metric)

@@ -25,7 +25,23 @@ RESPONSE_TIME = "http.response_time"
 """Written to first byte."""
 DOWNLOADED_BYTES = "http.downloaded_bytes"
 ERRORS = "errors."
+DNS_TIME = "http.dns"
+TCP_TIME = "http.tcp"
+TLS_TIME = "http.tls"
+"""Times of setting up the connection that a request used (`extendedMetrics`): resolving, connecting, the TLS handshake."""
+TOTAL_TIME = "http.total"
+"""Start of the request to the last byte of its answer (`extendedMetrics`)."""
 ENDPOINT = "plugins.metrics-by-endpoint"
+"""What the metrics of the metrics-by-endpoint plugin begin with, unless the script names something else:
+`<ENDPOINT><ENDPOINT_TIME><endpoint>` is a time, `<ENDPOINT>.<endpoint><ENDPOINT_CODES><status>` a counter.
+"""
+ENDPOINT_TIME = ".response_time."
+ENDPOINT_CODES = ".codes."
+SERVER_TIMING = ".server-timing."
+"""Between ENDPOINT and an endpoint: the entry `total` of the answer's Server-Timing header."""
+EXPECT_OK = "plugins.expect.ok"
+EXPECT_FAILED = "plugins.expect.failed"
+APDEX = ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
 
 # Beyond Artillery: written under the `poolbench` key of a JSON report, never among Artillery's metrics.
 INTENDED = "http.response_time.intended"
@@ -63,17 +79,17 @@ _LOWER = (
     f"{CODES}5",
     VUSERS_FAILED,
     VUSERS_SKIPPED,
-    "http.dns",
-    "http.tcp",
-    "http.tls",
-    "http.total",
+    DNS_TIME,
+    TCP_TIME,
+    TLS_TIME,
+    TOTAL_TIME,
     "http_req_",  # k6's
-    f"{ENDPOINT}.response_time.",
-    f"{ENDPOINT}.server-timing.",
-    "plugins.expect.failed",
-    "apdex.frustrated",
+    f"{ENDPOINT}{ENDPOINT_TIME}",
+    f"{ENDPOINT}{SERVER_TIMING}",
+    EXPECT_FAILED,
+    APDEX[2],
 )
-_HIGHER = (REQUEST_RATE, "apdex.satisfied")
+_HIGHER = (REQUEST_RATE, APDEX[0])
 _ENDPOINT_FAILURE = re.compile(rf"{re.escape(ENDPOINT)}\..*\.(?:errors\..*|codes\.[45]\d\d)")
 
 
@@ -89,7 +105,7 @@ def share_of(name: str) -> tuple[str, ...]:
     if name.startswith(("vusers.", LATE)):
         return (VUSERS_CREATED, VUSERS_SKIPPED)
     if name.startswith("plugins.expect."):
-        return ("plugins.expect.ok", "plugins.expect.failed")
+        return (EXPECT_OK, EXPECT_FAILED)
     if name.startswith("apdex."):
-        return ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
+        return APDEX
     return (REQUESTS,)

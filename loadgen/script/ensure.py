@@ -16,10 +16,10 @@ from loadgen.language.values import UNDEFINED, number_text, to_number, whole
 from loadgen.script.document import ScriptNode
 from loadgen.script.model import Check
 from reports.model import SUMMARY_KEYS, Period
+from reports.names import APDEX, RESPONSE_TIME, VUSERS_COMPLETED, VUSERS_CREATED
 
 _LEGACY = ("min", "max", "median", "p95", "p99")
-_ERROR_RATE = "((vusers.created - vusers.completed)/vusers.created * 100) <= "
-_APDEX_COUNTERS = ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
+_ERROR_RATE = f"(({VUSERS_CREATED} - {VUSERS_COMPLETED})/{VUSERS_CREATED} * 100) <= "
 _RANKS = ((0.94, "excellent"), (0.85, "good"), (0.7, "fair"), (0.49, "poor"))
 
 
@@ -46,7 +46,7 @@ def checks_of(part: ScriptNode) -> tuple[Check, ...]:
     for key, item in part.items():
         if key in _LEGACY:
             limit_text = _whole(item.value)
-            checks.append(Check(f"{key} < {limit_text}", f"http.response_time.{key} < {limit_text}"))
+            checks.append(Check(f"{key} < {limit_text}", f"{RESPONSE_TIME}.{key} < {limit_text}"))
     if "maxErrorRate" in part:
         limit_text = number_text(to_number(part.get("maxErrorRate")))
         checks.append(Check(f"maxErrorRate < {limit_text}", _ERROR_RATE + limit_text))
@@ -108,7 +108,7 @@ def holds(expression: str, metrics: Mapping[str, float]) -> bool:
 
 def apdex_score(counters: Mapping[str, int]) -> float | None:
     """Return (satisfied + tolerated / 2) / all; None if there were no samples. Source: Apdex specification 1.1."""
-    satisfied, tolerated, frustrated = (counters.get(name, 0) for name in _APDEX_COUNTERS)
+    satisfied, tolerated, frustrated = (counters.get(name, 0) for name in APDEX)
     judged = satisfied + tolerated + frustrated
     return (satisfied + tolerated / 2) / judged if judged else None
 

@@ -21,6 +21,7 @@ from loadgen.vu.answer import Answer
 from loadgen.vu.capture import compile_captures
 from loadgen.vu.expect import Exchanged, compile_expectations, console_text
 from loadgen.vu.vu import Setting, Vu, VuFailedError
+from reports import names
 
 _TOTAL = re.compile(r"total;dur=([0-9.]+)", re.IGNORECASE)
 _AUTHORITY = re.compile(
@@ -107,9 +108,9 @@ class Judge:
         for message in messages:
             self._setting.write_line(message)
         for result in results:
-            verdict = "ok" if result.ok else "failed"
-            self._recorder.count(f"plugins.expect.{verdict}")
-            self._recorder.count(f"plugins.expect.{verdict}.{result.kind}")
+            verdict = names.EXPECT_OK if result.ok else names.EXPECT_FAILED
+            self._recorder.count(verdict)
+            self._recorder.count(f"{verdict}.{result.kind}")
         name = self._name(vu.variables)
         sent = next((b.value for b in self._spec.bodies if isinstance(b, model.JsonBody)), None)
         exchanged = Exchanged(
@@ -136,25 +137,30 @@ class Judge:
             return
         total_ms = (result.last_byte_ns - result.started_ns) / 1e6
         reached = 0 if total_ms <= threshold_ms else (1 if total_ms <= 4 * threshold_ms else 2)
-        for i, name in enumerate(("satisfied", "tolerated", "frustrated")):
-            self._recorder.count(f"apdex.{name}", int(i == reached))
+        for i, name in enumerate(names.APDEX):
+            self._recorder.count(name, int(i == reached))
 
     def extended(self, outgoing: Outgoing, result: Exchange) -> None:
         """Times of connecting and of the whole exchange, where the script asks for them (of each redirect, too)."""
         if not self._http.extended_metrics:
             return
         dns_ns, tcp_ns, tls_ns = result.setup_ns
-        self._recorder.sample("http.dns", dns_ns / 1e6)
-        self._recorder.sample("http.tcp", tcp_ns / 1e6)
+        self._recorder.sample(names.DNS_TIME, dns_ns / 1e6)
+        self._recorder.sample(names.TCP_TIME, tcp_ns / 1e6)
         if outgoing.address.origin.scheme == "https":
-            self._recorder.sample("http.tls", tls_ns / 1e6)
-        self._recorder.sample("http.total", (result.last_byte_ns - result.started_ns) / 1e6)
+            self._recorder.sample(names.TLS_TIME, tls_ns / 1e6)
+        self._recorder.sample(names.TOTAL_TIME, (result.last_byte_ns - result.started_ns) / 1e6)
 
     def _server_timing(self, name: str, result: Exchange) -> None:
         value = result.header("server-timing") if result.facts.server_timing else None
         if value is not None:
+            # Artillery's plugin looks for one entry, called total, and files -1 where it is missing.
             total = _TOTAL.search(value)
-            self._recorder.sample(f"{self._metrics.namespace}.server-timing.{name}", float(total[1]) if total else -1.0)
+            try:
+                total_ms = float(total[1]) if total else -1.0
+            except ValueError:  # more than one decimal point, or nothing but one
+                total_ms = -1.0
+            self._recorder.sample(f"{self._metrics.namespace}{names.SERVER_TIMING}{name}", total_ms)
 
     def _grouped_name(self) -> str | None:
         if not self._metrics.group_dynamic_urls and not (self._url.constant and self._named.constant):
@@ -195,7 +201,7 @@ class Judge:
         """Tell the plugins that the request came to nothing."""
         endpoint = self.endpoint_name(outgoing, vu.variables)
         if endpoint:
-            self._recorder.count(f"{self._metrics.namespace}.{endpoint}.errors.{name}")
+            self._recorder.count(f"{self._metrics.namespace}.{endpoint}.{names.ERRORS}{name}")
         plugin = self._setting.script.expect
         if plugin is not None:
             line = json_text({"ok": False, "error": said}) if plugin.output == "json" else f"Error: {said}"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from loadgen import recorder as module
 from loadgen.clock import WallOffset, now_ns
-from loadgen.recorder import NO_ENDPOINT, Recorder, server_timing
+from loadgen.recorder import Recorder, server_timing
 from reports.sketch import Sketch
 from tests.support.exchanges import FixedWall, answer, filed
 
