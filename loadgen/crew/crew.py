@@ -298,8 +298,3 @@ def end_with(parent: int) -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise BrokenPipeError
-
-
-def at_most(wanted: int, phases: Sequence[Phase]) -> int:
-    """How many workers a plan can be split among: none may be left without a part of a phase's `maxVusers`."""
-    return max(1, min([wanted, *(phase.max_vusers for phase in phases if phase.max_vusers is not None)]))

@@ -24,10 +24,10 @@ from gevent.queue import Empty, Queue
 from loadgen.clock import WallOffset, now_ns
 from loadgen.crew.baggage import pack, unfit
 from loadgen.crew.cluster import Clock, Cluster, Member, address_problem, connected
-from loadgen.crew.crew import Crew, CrewError, CrewWorker, Job, at_most, exit_text
+from loadgen.crew.crew import Crew, CrewError, CrewWorker, Job, exit_text
 from loadgen.crew.framing import FAILED, READY, parted
 from loadgen.crew.relay import DATA, END, GO, SAYS, STARTED, STOP, name_of, relay
-from loadgen.schedule import Share, spans
+from loadgen.schedule import Share, most_shares, spans
 from loadgen.script.model import Script
 
 _LOOK_S = 1.0
@@ -70,7 +70,7 @@ class RemoteCrew(Crew[_Shard]):
         write_line: Callable[[str], None],
     ) -> None:
         """Raises CrewError where the job cannot travel."""
-        super().__init__(at_most(len(cluster.members), job.script.phases), wall, write_line)
+        super().__init__(most_shares(len(cluster.members), job.script.phases), wall, write_line)
         self._cluster, self._say = cluster, say
         self._packed = pack(job)
         planned = spans(job.script.phases)
@@ -290,7 +290,7 @@ class Crews:
     """Makes the crew of a run of a script. `count`: of its workers."""
 
     def __init__(self, cluster: Cluster, script: Script, say: Callable[[str], None]) -> None:
-        self.count = at_most(len(cluster.members), script.phases)
+        self.count = most_shares(len(cluster.members), script.phases)
         self._cluster, self._say = cluster, say
         if self.count < len(cluster.members):
             say(f"{self.count} of {len(cluster.members)} workers take part: `maxVusers` cannot be split further")

@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-import jsonpath
-
 from loadgen.language.regex import compile_regex, group_name
 from loadgen.language.template import Function, Template, compile_template
 from loadgen.language.values import UNDEFINED, child, set_path, strictly_equal, text, to_number
@@ -97,6 +95,8 @@ def _nothing(_: Capture) -> Taker:
 
 def _from_json(spec: Capture) -> Taker:
     compiled: dict[str, Callable[[Any], list[Any]]] = {}
+    if compile_template(spec.expression, {}).constant:
+        compiled[text(spec.expression)] = compile_json_path(text(spec.expression))
 
     def take(answer: Answer, expression: Any, rng: Random) -> Any:
         document = answer.json
@@ -134,6 +134,8 @@ def compile_json_path(source: str) -> Callable[[Any], list[Any]]:
         return lambda document: [n for found in inner(document) if (n := child(found, "length")) is not UNDEFINED]
     if not path.startswith("$"):
         path = f"$.{path}" if not path.startswith(("[", ".")) else f"${path}"
+    import jsonpath  # noqa: PLC0415 - a large library that few scripts need
+
     for pattern, rfc in _JAVASCRIPT:
         path = pattern.sub(rfc, path)
     try:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from random import Random
+from traceback import print_exception
 from typing import Any
 
 import gevent
@@ -20,7 +21,6 @@ from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import now_ns
 from loadgen.http.exchange import Exchange, Failure
-from loadgen.language.fakes import fake_functions
 from loadgen.language.inspected import inspected
 from loadgen.language.template import compile_template, functions
 from loadgen.language.values import UNDEFINED, get_path, text, to_number, truthy
@@ -71,6 +71,8 @@ class CompiledScript:
         self._cookies_on = bool(script.http.cookies)
         calls = functions(rng)
         if script.fake_data is not None:
+            from loadgen.language.fakes import fake_functions  # noqa: PLC0415 - few scripts need it
+
             calls |= fake_functions(script.fake_data, rng)
         setting = Setting(script, recorder, rng, calls, agent, write_line, warn, self._note_failed_expectation)
         self._scenarios = [_compile(scenario.flow, setting) for scenario in script.scenarios]
@@ -136,6 +138,9 @@ class CompiledScript:
                 act(vu)
         except VuFailedError as failed:
             return failed.name
+        except Exception as error:  # noqa: BLE001 - as of a virtual user: told, and no end without a report
+            print_exception(error)
+            return type(error).__name__
         finally:
             connections.close()
         self._known |= vu.variables
@@ -344,12 +349,12 @@ def _parallel(step: model.Parallel, setting: Setting) -> Action:
     return act
 
 
-def _outcome(branch: Action, vu: Vu) -> VuFailedError | None:
-    """A failure as a value: gevent prints what a greenlet raises."""
+def _outcome(branch: Action, vu: Vu) -> Exception | None:
+    """What a branch raises, as a value: gevent would print what a greenlet raises."""
     try:
         branch(vu)
-    except VuFailedError as failed:
-        return failed
+    except Exception as error:  # noqa: BLE001 - raised again by the user that the branch belongs to
+        return error
     return None
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.crew.crew import at_most
 from loadgen.recorder import Recorder
-from loadgen.schedule import Share
+from loadgen.schedule import Share, most_shares
 from loadgen.script.model import Phase
 from reports.formats.artillery_json import from_json, to_json
 from reports.merge import merge_periods
@@ -134,7 +133,7 @@ def test_workers_end_with_their_parent(start, serve, ok_answer, eventually):
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))
-def test_the_parts_of_a_split_number_add_up_and_differ_by_one_at_most(total, of):
+def test_the_parts_of_a_split_number_add_up_and_differ_by_one_most_shares(total, of):
     parts = [Share(index, of).part(total) for index in range(of)]
     assert sum(parts) == total
     assert max(parts) - min(parts) <= 1
@@ -142,7 +141,7 @@ def test_the_parts_of_a_split_number_add_up_and_differ_by_one_at_most(total, of)
 
 def test_no_worker_is_left_without_a_part_of_the_users():
     phases = [Phase(0, None, 1.0, "1", arrival_rate=5, max_vusers=limit) for limit in (None, 3, 8)]
-    assert [at_most(wanted, phases) for wanted in (1, 2, 3, 8)] == [1, 2, 3, 3]
+    assert [most_shares(wanted, phases) for wanted in (1, 2, 3, 8)] == [1, 2, 3, 3]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 29_999), st.integers(1, 10**9)), min_size=1, max_size=60))
