@@ -83,7 +83,8 @@ _LOWER = (
     TCP_TIME,
     TLS_TIME,
     TOTAL_TIME,
-    "http_req_",  # k6's
+    # K6's.
+    "http_req_",
     f"{ENDPOINT}{ENDPOINT_TIME}",
     f"{ENDPOINT}{SERVER_TIMING}",
     EXPECT_FAILED,

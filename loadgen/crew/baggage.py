@@ -111,11 +111,13 @@ def _modules(processor: Processor | None) -> dict[str, Module]:
     found: dict[str, Module] = {}
     for module in _beside(processor):
         path = str(module.__file__)
-        if processor is not None and path == processor.path:  # it travels with the script
+        # It travels with the script.
+        if processor is not None and path == processor.path:
             continue
         found[module.__name__] = Module(path, Path(path).read_bytes(), hasattr(module, "__path__"))
         parent = module.__name__.rpartition(".")[0]
-        while parent:  # a folder without an __init__.py is a package all the same
+        # A folder without an __init__.py is a package all the same.
+        while parent:
             found.setdefault(parent, Module(str(Path(path).parent), b"", is_package=True))
             parent = parent.rpartition(".")[0]
     return found

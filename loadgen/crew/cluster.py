@@ -93,7 +93,8 @@ class Cluster:
     def allow_failures(self, number: int | None) -> int | None:
         """How many dead workers a task may have before the scheduler gives it up: a setting for all tasks. What it was."""
 
-        def change(number: int | None, dask_scheduler: Any = None) -> int | None:  # of no module, so that it travels
+        # Of no module, so that it travels.
+        def change(number: int | None, dask_scheduler: Any = None) -> int | None:
             before: int | None = dask_scheduler.allowed_failures
             dask_scheduler.allowed_failures = number
             return before
@@ -246,7 +247,8 @@ def _local(count: int) -> Iterator[Cluster]:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="poolbench-dask-"))
         scheduler = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL)
         opened.enter_context(scheduler)
-        disable_gc_diagnosis(force=True)  # it would swallow a Ctrl-C that comes while garbage is collected
+        # It would swallow a Ctrl-C that comes while garbage is collected.
+        disable_gc_diagnosis(force=True)
         client = opened.enter_context(_client(scheduler))
         opened.enter_context(_workers(scheduler.scheduler_address, count, folder))
         try:

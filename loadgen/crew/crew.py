@@ -40,7 +40,8 @@ _READ_BYTES = 1 << 16
 _PERIOD_GRACE_MS = 200
 _PARTS_MAX = 64
 _PR_SET_PDEATHSIG = 1
-DEFECT = 70  # sysexits.h: internal software error
+# sysexits.h: internal software error.
+DEFECT = 70
 _NO_PROGRESS = Progress(0.0, 0, 0, 0, 0)
 
 
@@ -158,7 +159,8 @@ class Crew(ABC, Generic[AnyWorker]):
         announcer = ticker = None
         try:
             self._launch()
-            if not self._workers:  # interrupted before it began
+            # Interrupted before it began.
+            if not self._workers:
                 return
             readers = [gevent.spawn(self._attend, worker) for worker in self._workers]
             announcer = gevent.spawn(self._announce, phases, listener)
@@ -166,7 +168,8 @@ class Crew(ABC, Generic[AnyWorker]):
             started()
             gevent.joinall(readers, raise_error=True)
             if not self._interrupts and any(worker.lost is None for worker in self._workers):
-                announcer.join()  # the same instant; who is a little sooner does not matter
+                # The same instant; who is a little sooner does not matter.
+                announcer.join()
         finally:
             gevent.killall([greenlet for greenlet in (announcer, ticker) if greenlet is not None])
             self._end_all()

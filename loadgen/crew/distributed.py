@@ -250,7 +250,8 @@ class RemoteCrew(Crew[_Shard]):
     def _order(self, *orders: str) -> None:
         for order in orders:
             event = Event(name_of(self._run_id, order), client=self._cluster.client)
-            with suppress(CrewError):  # without its scheduler a shard ends by itself
+            # Without its scheduler a shard ends by itself.
+            with suppress(CrewError):
                 self._apart(event.set)
 
     def _give_up(self) -> None:
@@ -268,7 +269,8 @@ class RemoteCrew(Crew[_Shard]):
     def _clean_up(self) -> None:
         client, run = self._cluster.client, self._run_id
         ended = [task for task, shard in zip(self._tasks, self._workers, strict=False) if shard.result is not None]
-        for task in ended:  # it has one more message to send, which would come after the topic was dropped
+        # It has one more message to send, which would come after the topic was dropped.
+        for task in ended:
             task.result(timeout=_LAST_WORDS_S)
         client.cancel(self._tasks, force=True)
         client.unsubscribe_topic(name_of(run, SAYS))

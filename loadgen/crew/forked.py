@@ -21,7 +21,8 @@ from loadgen.recorder import Recorder
 from loadgen.schedule import Share
 
 _PIPE_BYTES = 1 << 20
-_START_AFTER_NS = 100_000_000  # all workers have been forked by then, at this much and as much again for each
+# All workers have been forked by then, at this much and as much again for each.
+_START_AFTER_NS = 100_000_000
 _LAST_WAIT_S = 2.0
 
 
@@ -59,10 +60,12 @@ class ForkedCrew(Crew[_Forked]):
 
     def _fork(self, share: Share, started_ns: int) -> _Forked:
         read_end, write_end = os.pipe()
-        with suppress(OSError):  # room for what a worker sends in a second, so that it need not wait
+        # Room for what a worker sends in a second, so that it need not wait.
+        with suppress(OSError):
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         parent = os.getpid()
-        pid = gevent.os.fork_gevent()  # unlike `fork`, it leaves waiting for the child to us
+        # Unlike `fork`, it leaves waiting for the child to us.
+        pid = gevent.os.fork_gevent()
         if not pid:
             os.close(read_end)
             for worker in self._workers:
@@ -82,7 +85,8 @@ class ForkedCrew(Crew[_Forked]):
             link = ParentPipe(descriptor, self._recorder, self._wall)
             link.end(self._work(share, link, started_ns))
             code = 0
-        except BrokenPipeError:  # the parent is gone
+        except BrokenPipeError:
+            # The parent is gone.
             code = 0
         except BaseException:  # noqa: BLE001 - nothing of the parent's may go on in this process
             traceback.print_exc()
@@ -97,7 +101,8 @@ class ForkedCrew(Crew[_Forked]):
         finally:
             os.close(worker.descriptor)
         status = 0
-        with suppress(ChildProcessError):  # somebody else's handler of SIGCHLD was first
+        # Somebody else's handler of SIGCHLD was first.
+        with suppress(ChildProcessError):
             _, status = os.waitpid(worker.pid, 0)
         if worker.result is None:
             self._lose(worker, exit_text(os.waitstatus_to_exitcode(status)))

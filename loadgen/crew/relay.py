@@ -70,7 +70,8 @@ def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int])
         worker.log_event(name_of(run, SAYS), [index, next(numbers), kind, content])
 
     tell(STARTED, worker.address)
-    if Event(name_of(run, GO), client=client).is_set():  # Dask runs a lost task again: its time has passed
+    # Dask runs a lost task again: its time has passed.
+    if Event(name_of(run, GO), client=client).is_set():
         return
     task = worker.get_current_task()
     child = Child(

@@ -72,7 +72,8 @@ def decoded(body: bytes, coding: str) -> bytes:
         if coding == "deflate":
             try:
                 return _inflated(body, zlib.MAX_WBITS)
-            except zlib.error:  # some servers send it without the zlib wrapper
+            except zlib.error:
+                # Some servers send it without the zlib wrapper.
                 return _inflated(body, -zlib.MAX_WBITS)
         if coding == "br":
             return _unpacked(body)

@@ -77,7 +77,8 @@ def compile_captures(
         try:
             for path, value in taken.items():
                 set_path(variables, path, value)
-        except ValueError:  # a place that no list should grow to
+        except ValueError:
+            # A place that no list should grow to.
             return False
         return True
 

@@ -190,7 +190,8 @@ def _json_body(value: Any) -> tuple[bytes, str] | None:
 def _text_body(value: Any) -> tuple[bytes, str] | None:
     if value is UNDEFINED:
         return None
-    if isinstance(value, bytes):  # of a processor
+    # Of a processor.
+    if isinstance(value, bytes):
         return value, ""
     if not isinstance(value, str):
         raise BadRequestError(_REFUSED)

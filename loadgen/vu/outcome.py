@@ -158,7 +158,8 @@ class Judge:
             total = _TOTAL.search(value)
             try:
                 total_ms = float(total[1]) if total else -1.0
-            except ValueError:  # more than one decimal point, or nothing but one
+            except ValueError:
+                # More than one decimal point, or nothing but one.
                 total_ms = -1.0
             self._recorder.sample(f"{self._metrics.namespace}{names.SERVER_TIMING}{name}", total_ms)
 

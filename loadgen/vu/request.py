@@ -50,7 +50,8 @@ def _only_if(condition: str, action: Action, setting: Setting) -> Action:
     def act(vu: Vu) -> None:
         try:
             wanted = truthy(holds(vu.variables))
-        except (re.error, ArithmeticError):  # an expression that cannot be worked out counts as true
+        except (re.error, ArithmeticError):
+            # An expression that cannot be worked out counts as true.
             wanted = True
         if wanted:
             action(vu)

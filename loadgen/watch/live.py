@@ -310,7 +310,8 @@ class LiveServer:
         try:
             yield b"retry: 1000\n\n"
             if self._history and seen > self._history[-1][0]:
-                seen = 0  # the id is of another run
+                # The id is of another run.
+                seen = 0
             while not self._closing:
                 changed = self._changed
                 missed = [(number, data) for number, data in self._history if number > seen]

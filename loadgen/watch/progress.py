@@ -24,7 +24,8 @@ class LiveLine:
 
     def __call__(self, now: Progress) -> None:
         """Show it."""
-        if now.elapsed_s < self._last.elapsed_s:  # another run
+        # Another run.
+        if now.elapsed_s < self._last.elapsed_s:
             self._last, self._spoke_s = Progress(0.0, 0, 0, 0, 0), 0.0
         text = self._text(now)
         if self._terminal:
