@@ -198,9 +198,17 @@ class Recorder:
         ) -> None:
             end = table.end
             pack(
-                buffer, end, head.status, written_ns, first_byte_ns, last_byte_ns, intended_ns, body_bytes, stamped,
+                buffer,
+                end,
+                head.status,
+                written_ns,
+                first_byte_ns,
+                last_byte_ns,
+                intended_ns,
+                body_bytes,
+                stamped,
                 endpoint if plain else NO_ENDPOINT,
-            )  # fmt: skip
+            )
             table.end = end = end + row
             if not plain and head.server_timing:
                 self._server_timing(head)

@@ -83,7 +83,7 @@ _LOWER = (
     TCP_TIME,
     TLS_TIME,
     TOTAL_TIME,
-    # K6's.
+    # k6 names its times so.
     "http_req_",
     f"{ENDPOINT}{ENDPOINT_TIME}",
     f"{ENDPOINT}{SERVER_TIMING}",

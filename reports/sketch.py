@@ -27,15 +27,15 @@ RELATIVE_ACCURACY = 0.01
 """Artillery's: 1 % of the value, at every quantile."""
 
 _MAPPINGS: dict[float, LogarithmicMapping] = {}
-# From there on one pass over all parts is quicker than one over each.
+# With more parts than this, one pass over all is quicker than one over each.
 _MANY = 50
-# So that a thousand such sketches still add up in 64 bits.
+# The most samples of a sketch that is read, so that a thousand such sketches still add up in 64 bits.
 _MOST_SAMPLES = 2**53
-# Of a double.
+# The natural logarithm of the largest double.
 _LARGEST_LOG = 709.0
-# Of empty bins that is worth a number of its own.
+# The shortest run of empty bins that is written as a single number.
 _SHORTEST_RUN = 3
-# Of a bucket: the scalar log decides there, since numpy's may differ in the last bit.
+# Values this near to the edge of a bucket are sorted by the scalar log, since numpy's may differ in the last bit.
 _NEAR_EDGE = 1e-9
 
 

@@ -56,10 +56,27 @@ class Connection:
     """
 
     __slots__ = (
-        "_deadline_ns", "_deadlines", "_fires_ns", "_head_limit_name", "_head_limit_ns", "_io", "_limits", "_recvmsg",
-        "_resume", "_room", "_send", "_sock", "_switch", "_undelayed", "_waiting", "_wall", "last_used_ns", "over", "setup_ns",
+        "_deadline_ns",
+        "_deadlines",
+        "_fires_ns",
+        "_head_limit_name",
+        "_head_limit_ns",
+        "_io",
+        "_limits",
+        "_recvmsg",
+        "_resume",
+        "_room",
+        "_send",
+        "_sock",
+        "_switch",
+        "_undelayed",
+        "_waiting",
+        "_wall",
+        "last_used_ns",
+        "over",
+        "setup_ns",
         "usable",
-    )  # fmt: skip
+    )
 
     def __init__(self, sock: Any, context: ConnectionContext) -> None:
         self._sock = sock
@@ -202,16 +219,33 @@ class Connection:
         head = None if head_only else parse_common(data)
         if head is None:
             answer = Exchange(
-                0, b"", b"", 0, reused, stamped,
-                started_ns, connected_ns, written_ns, first_byte_ns, read_ns, self.setup_ns, NO_HEAD,
-            )  # fmt: skip
+                status=0,
+                head=b"",
+                body=b"",
+                body_bytes=0,
+                reused=reused,
+                stamped=stamped,
+                started_ns=started_ns,
+                connected_ns=connected_ns,
+                written_ns=written_ns,
+                first_byte_ns=first_byte_ns,
+                last_byte_ns=read_ns,
+                setup_ns=self.setup_ns,
+                facts=NO_HEAD,
+            )
             found = self._receive(answer, data, head_only, want_body)
             plain = found is answer and answer.facts.plain
             if answer.status and file is not None:
                 file(
-                    answer.facts, written_ns, first_byte_ns, answer.last_byte_ns, intended_ns or started_ns,
-                    answer.body_bytes, stamped, plain,
-                )  # fmt: skip
+                    answer.facts,
+                    written_ns,
+                    first_byte_ns,
+                    answer.last_byte_ns,
+                    intended_ns or started_ns,
+                    answer.body_bytes,
+                    stamped,
+                    plain,
+                )
             return FILED if plain and not want_plain else found
         self.usable = head.keep_alive
         self.last_used_ns = read_ns
@@ -224,9 +258,20 @@ class Connection:
         if plain and not want_plain:
             return FILED
         return Exchange(
-            head.status, head.raw, data[body_at:] if want_body else b"", len(data) - body_at, reused, stamped,
-            started_ns, connected_ns, written_ns, first_byte_ns, read_ns, self.setup_ns, head,
-        )  # fmt: skip
+            head.status,
+            head.raw,
+            data[body_at:] if want_body else b"",
+            len(data) - body_at,
+            reused,
+            stamped,
+            started_ns,
+            connected_ns,
+            written_ns,
+            first_byte_ns,
+            read_ns,
+            self.setup_ns,
+            head,
+        )
 
     def _receive(self, answer: Exchange, data: bytes, head_only: bool, want_body: bool) -> Exchange | Failure:
         """Read the rest of an answer that is not of the common shape, and fill it in. `data` are its first bytes."""

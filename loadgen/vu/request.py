@@ -1,6 +1,6 @@
-"""A request step, compiled: what a virtual user does to send one and follow its redirects.
+"""Compiles a request step into what a virtual user does: send the request, follow its redirects, judge its answer.
 
-A request that is the same for all users is bytes before the first user starts.
+A request that is the same for all users is turned into bytes before the first user starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOWHERE = Address(Origin("http", "", 0), "/", "")
 
 
 def compile_request(spec: model.RequestStep, setting: Setting) -> Action:
-    """The action of a request step."""
+    """Compile a request step into its action."""
     action = _RequestBuilder(spec, setting).action()
     if spec.if_true is not None:
         action = _only_if(spec.if_true, action, setting)
@@ -51,7 +51,7 @@ def _only_if(condition: str, action: Action, setting: Setting) -> Action:
         try:
             wanted = truthy(holds(vu.variables))
         except (re.error, ArithmeticError):
-            # An expression that cannot be worked out counts as true.
+            # An expression that cannot be evaluated counts as true.
             wanted = True
         if wanted:
             action(vu)
@@ -68,7 +68,7 @@ def _perhaps(percent: float, rng: Random, action: Action) -> Action:
 
 
 class _RequestBuilder:
-    """One request step while it is compiled, and the rarer parts of what it does later."""
+    """Compiles one request step; and what its action does in the rarer cases."""
 
     def __init__(self, spec: model.RequestStep, setting: Setting) -> None:
         self._spec = spec
@@ -82,12 +82,12 @@ class _RequestBuilder:
         self._follows = spec.follow_redirect
 
     def action(self) -> Action:
-        """The fastest action that does what the step says."""
+        """The quickest action that does what the step says."""
         outgoing = None if self._cookies.value or self._before else self._draft.constant()
         return self._templated if outgoing is None else self._static(outgoing)
 
     def _static(self, outgoing: Outgoing) -> Action:
-        """The hot path: nothing to render; as few operations as there are."""
+        """The action of a request that is always the same. Most are, so it does as little as it can."""
         data = outgoing.encoded()
         origin = outgoing.address.origin
         is_head, want_body = outgoing.method == "HEAD", self._judge.want_body
@@ -110,7 +110,7 @@ class _RequestBuilder:
         return act
 
     def _drafted(self, vu: Vu) -> Draft:
-        """The draft, once the functions that go before it have been called and perhaps have changed the request."""
+        """Call the `beforeRequest` functions. Returns the draft of the request as they left it."""
         if not self._before:
             return self._draft
         given = editable(self._spec)
@@ -140,7 +140,7 @@ class _RequestBuilder:
             vu.jar.store(f"{name}={text(value)}", address.origin.host, address.target, time.time())
 
     def _exchange(self, vu: Vu, outgoing: Outgoing, hop: int = 0, *, with_jar: bool = False) -> None:
-        """Send a request and all that follows from its answer."""
+        """Send a request, and do what follows from its answer. `hop` is the number of redirects before it."""
         cookie, address = "", outgoing.address
         if vu.jar is not None and (vu.cookies_on or with_jar):
             secure = address.origin.scheme == "https"

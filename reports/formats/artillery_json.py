@@ -37,9 +37,9 @@ _INSTANTS = {
     "firstMetricAt": "first_metric_ms",
     "lastMetricAt": "last_metric_ms",
 }
-# Those are derived.
+# The instants with Metric in their names are derived from the others.
 _READ_INSTANTS = {key: attribute for key, attribute in _INSTANTS.items() if "Metric" not in key}
-# In the order of Summary's own.
+# The keys of a summary, in the order of the fields of Summary.
 _SUMMARY_FIELDS = tuple(key for key in SUMMARY_KEYS if key != "median")
 _ALL_FIGURES = set(_SUMMARY_FIELDS)
 _FIGURES = itemgetter(*_SUMMARY_FIELDS)
@@ -54,7 +54,7 @@ def to_json(report: Report) -> str:
     try:
         return orjson.dumps(_document(report, _line), option=orjson.OPT_INDENT_2).decode()
     except TypeError:
-        # Half a surrogate pair in a name: the standard library can escape it.
+        # A name holds half a surrogate pair, which only the standard library can escape.
         return json.dumps(_document(report, dict), indent=2)
 
 
@@ -205,7 +205,7 @@ def _holds_a_figure(item: Mapping[str, Any]) -> bool:
 
 def _summary(value: Any, place: str) -> Summary:
     figures = an_object(value, place)
-    # As nearly always, and large documents have many.
+    # Nearly all summaries have all figures, and large documents have many: these are read quickly.
     if figures.keys() >= _ALL_FIGURES:
         row = _FIGURES(figures)
         if (
