@@ -37,7 +37,7 @@ class Answer:
 
     @cached_property
     def headers(self) -> dict[str, Any]:
-        """The header fields: values by lower-case name; `set-cookie` is a list of texts, as in Node.js, every other value a text."""
+        """Header fields by lower-case name: `set-cookie` is a list of texts, as in Node.js, every other value a text."""
         out: dict[str, Any] = {}
         for name, value in parse_headers(self._head):
             key = name.lower()
