@@ -249,26 +249,26 @@ class Connection:
             return FILED if plain and not want_plain else found
         self.usable = head.keep_alive
         self.last_used_ns = read_ns
-        body_at = len(head.raw)
+        # The stamp of a read is that of the last segment in it, so it is the stamp of the last byte, too.
+        last_byte_ns = first_byte_ns
+        body_bytes = len(data) - len(head.raw)
         plain = head.plain
         if file is not None:
-            file(
-                head, written_ns, first_byte_ns, read_ns, intended_ns or started_ns, len(data) - body_at, stamped, plain
-            )
+            file(head, written_ns, first_byte_ns, last_byte_ns, intended_ns or started_ns, body_bytes, stamped, plain)
         if plain and not want_plain:
             return FILED
         return Exchange(
             head.status,
             head.raw,
-            data[body_at:] if want_body else b"",
-            len(data) - body_at,
+            data[len(head.raw) :] if want_body else b"",
+            body_bytes,
             reused,
             stamped,
             started_ns,
             connected_ns,
             written_ns,
             first_byte_ns,
-            read_ns,
+            last_byte_ns,
             self.setup_ns,
             head,
         )

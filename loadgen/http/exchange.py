@@ -6,7 +6,8 @@ Instants are in ns of CLOCK_MONOTONIC (clock.py):
 - written: just before the system call that handed the last byte of the request to the kernel;
 - first byte: on Linux the kernel's own receive stamp (SO_TIMESTAMPING, software) of the read that began the answer, so that
   a generator that is late to read does not lengthen what it measures; elsewhere the clock after that read (see `stamped`);
-- last byte: the clock after the read that completed the answer.
+- last byte: for an answer that came whole in one read, the stamp of that read, too; else the clock after the read that
+  completed the answer.
 
 The kernel stamps segments, and gives those that wait unread together the stamp of the last (a first read of one byte gets
 that stamp, too). So if a generator is late to read an answer of several segments, the first byte is dated by the last
