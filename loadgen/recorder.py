@@ -70,7 +70,7 @@ class _Table:
 
 
 class _SecondTally:
-    """One second under construction."""
+    """A second that is being recorded."""
 
     __slots__ = ("answers", "errors", "requests", "times")
 
@@ -87,7 +87,7 @@ class _SecondTally:
 
 
 class _Bucket:
-    """One period under construction. Instants are epoch nanoseconds."""
+    """A period that is being recorded. Instants are epoch ns."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[int, _SecondTally] = defaultdict(_SecondTally)
