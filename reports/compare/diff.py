@@ -359,7 +359,8 @@ def _in_units(change: Change, middle: float, by: float) -> float:
 
 
 def _with_verdict(row: Change, rose: bool, response_ms: float, criteria: Criteria) -> Change:
-    if row.p is None or not row.p <= statistics.LEVEL:
+    level = statistics.RUNS_LEVEL if row.basis == "runs" else statistics.LEVEL
+    if row.p is None or not row.p <= level:
         return replace(row, verdict="no clear change")
     if not _matters(row, response_ms, criteria):
         least = f"{criteria.least_ms:g} ms and {criteria.least_share:.3g} of the response time"
@@ -515,7 +516,7 @@ def _of_single_runs(rows: Sequence[Change], criteria: Criteria) -> Iterator[str]
         return
     yield (
         f"One run a side: better and worse are said where a change exceeds what runs of one version are supposed to differ by, "
-        f"a standard deviation of {deviation:.3g} of the figure (--run-deviation). "
+        f"a standard deviation of {100 * deviation:.3g} % (--run-deviation). "
         f"{_runs_text(log(1.1), deviation)} would tell a change of 10 %."
     )
     unsure = [row for row in rows if row.runs_differ and row.verdict == "no clear change"]
