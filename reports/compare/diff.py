@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import comb, exp, hypot, isfinite, log, nan, sin, sinh, sqrt
+from math import comb, exp, hypot, inf, isfinite, log, nan, sin, sinh, sqrt
 from typing import Final, Literal
 
 import numpy as np
 
 from reports import names
-from reports.compare import figures, statistics
+from reports.compare import figures, statistics, tracks
 from reports.compare.cautions import cautions, lateness
 from reports.compare.estimates import (
     ASSUMED_WITHIN,
@@ -21,14 +21,13 @@ from reports.compare.estimates import (
     Estimate,
     RunEstimates,
     ab_estimates,
-    assumed_angle,
-    on_angle,
-    on_log,
     requests,
     too_few,
 )
 from reports.compare.figures import AB_SHARES, Figures, Kind
-from reports.compare.period_bins import interpolated
+from reports.compare.quantiles import interpolated
+from reports.compare.scales import assumed_angle, on_angle, on_log
+from reports.compare.statistics import Interval
 from reports.formats.apachebench import AbReport
 from reports.model import QUANTILES, Report, ReportError
 from reports.sketch import Sketch
@@ -288,53 +287,52 @@ def _tested(change: Change, old: Estimate | None, new: Estimate | None, criteria
     if old is None or new is None:
         whole = " or ".join(names.share_of(change.name)) if change.kind == "counter" else "enough samples"
         return _Test(_cannot(change, f"too little data: no {whole} to judge it by"))
-    apart = _apart(old, new, change, criteria)
-    if old.interval is None or new.interval is None:
-        if apart is None:
-            return _Test(_cannot(change, old.lacking or new.lacking))
-        by, p_versions, p_runs = apart
-        return _Test(replace(change, p=p_versions, basis="periods"), p_runs, by > 0)
+    if old.lacking or new.lacking:
+        return _Test(_cannot(change, old.lacking or new.lacking))
     deviations = _deviations(change, old, new, criteria)
-    within = statistics.difference(old.interval, new.interval)
-    found = statistics.difference(old.interval.widened(deviations[0]), new.interval.widened(deviations[1]))
-    ps = [found.p, within.p] if apart is None else [min(found.p, apart[1]), min(within.p, apart[2])]
-    if not all(isfinite(value) for value in (*ps, found.low, found.high)):
-        return _Test(_cannot(change, "numbers too large to judge"))
-    middle = (old.interval.value + new.interval.value) / 2
-    low, high = (_in_units(change, middle, end) for end in (found.low, found.high))
     basis: Basis = "periods" if old.basis == new.basis == "periods" else "totals"
-    return _Test(replace(change, low=low, high=high, p=ps[0], basis=basis), ps[1], found.value > 0)
-
-
-def _apart(old: Estimate, new: Estimate, change: Change, criteria: Criteria) -> tuple[float, float, float] | None:
-    """Change on the scale, p between versions and p within the runs, where every period of one run is above all of the other.
-
-    A run that sinks under load varies so much that no mean of it is known; yet its periods leave no doubt. As neighbours
-    resemble each other, a run counts as `SEPARATE_BLOCKS` independent stretches: so few stand apart by chance once in 126
-    times, in either direction. A side without periods stands apart with all of its interval. None where they overlap.
-    """
-    ranges = [_range(side) for side in (old, new)]
-    if ranges[0] is None or ranges[1] is None or old.lowest is None is new.lowest:
-        return None
-    if not (ranges[0][1] < ranges[1][0] or ranges[1][1] < ranges[0][0]):
-        return None
-    if old.interval is not None and new.interval is not None:
-        by = new.interval.value - old.interval.value
+    if old.track is not None and new.track is not None:
+        found = tracks.changed(old.track, new.track, old.q)
+        if found.interval is None or (found.lacking and not found.apart):
+            return _Test(_cannot(change, found.lacking))
+        versions = found.interval.widened(hypot(*deviations))
+        by, p_within, p_versions, basis = found.interval.value, _p(found.interval), _p(versions), "periods"
+        if found.apart:
+            # so many independent stretches stand apart by chance once in 126 times
+            alone = 2 / comb(2 * SEPARATE_BLOCKS, SEPARATE_BLOCKS)
+            beyond_runs = statistics.student_p(abs(by) / hypot(*deviations), inf) if any(deviations) else 0.0
+            p_within, p_versions = min(p_within, alone), min(p_versions, max(alone, beyond_runs))
+        low, high = versions.low, versions.high
+    elif old.interval is not None and new.interval is not None:
+        p_within = statistics.difference(old.interval, new.interval).p
+        joint = statistics.difference(old.interval.widened(deviations[0]), new.interval.widened(deviations[1]))
+        by, p_versions, low, high = joint.value, joint.p, joint.low, joint.high
     else:
-        scale = on_angle if _is_share(change) else on_log
-        by = scale(change.new or 0.0) - scale(change.old or 0.0)
-    if not by or (by > 0) != (ranges[1][0] > ranges[0][1]):
-        return None
-    alone = 2 / comb(2 * SEPARATE_BLOCKS, SEPARATE_BLOCKS)
-    deviation = hypot(*_deviations(change, old, new, criteria))
-    versions = statistics.student_p(abs(by) / deviation, np.inf) if deviation else 0.0
-    return by, max(alone, versions), alone
+        return _Test(_cannot(change, "too little data"))
+    low, high = (_in_units(change, _middle(change, old, new), end) for end in (low, high))
+    if not all(isfinite(value) for value in (p_within, p_versions, low, high)):
+        return _Test(_cannot(change, "numbers too large to judge"))
+    # an interval on both sides of zero is not what the verdict of runs that stand apart rests on
+    ends = (None, None) if p_versions <= statistics.LEVEL and low < 0 < high else (low, high)
+    if by * ((change.new or 0.0) - (change.old or 0.0)) < 0 and change.kind != "counter":
+        # the typical stretch of time and the whole run say the opposite: a burst decides one of them
+        p_within = p_versions = 1.0
+    return _Test(replace(change, low=ends[0], high=ends[1], p=p_versions, basis=basis), p_within, by > 0)
 
 
-def _range(side: Estimate) -> tuple[float, float] | None:
-    if side.lowest is not None and side.highest is not None:
-        return side.lowest, side.highest
-    return (side.interval.low, side.interval.high) if side.interval is not None else None
+def _p(interval: Interval) -> float:
+    """How likely a difference as large as this one is where there is none."""
+    if not interval.value:
+        return 1.0
+    facing = interval.value - interval.low if interval.value > 0 else interval.high - interval.value
+    error = facing / statistics.student_critical(interval.df)
+    return statistics.student_p(interval.value / error if error else inf, interval.df)
+
+
+def _middle(change: Change, old: Estimate, new: Estimate) -> float:
+    if old.interval is not None and new.interval is not None:
+        return (old.interval.value + new.interval.value) / 2
+    return (on_log(change.old or 0.0) + on_log(change.new or 0.0)) / 2
 
 
 def _deviations(change: Change, old: Estimate, new: Estimate, criteria: Criteria) -> tuple[float, float]:
@@ -460,7 +458,7 @@ class _RunValues:
         if row.kind == "summary" and value is not None:
             metric, _, q = row.name.rpartition(".")
             value = _unrounded(run.aggregate.sketches.get(metric), q, value)
-        return nan if value is None or not 0 <= value < np.inf else on_log(value)
+        return nan if value is None or not 0 <= value < inf else on_log(value)
 
     @staticmethod
     def _whole(row: Change, run: Report, known: Figures) -> float:

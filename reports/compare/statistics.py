@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, exp, hypot, inf, isfinite, lgamma, log, log1p, sqrt
+from math import ceil, exp, hypot, inf, isfinite, lgamma, log, log1p, nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ LEAST_PERIODS = 6
 MOST_BATCHES = 20
 """Neighbouring periods are added up until there are at most this many batches, which depend less on each other."""
 
-_CORRELATION_MARGIN = 0.5
+_CORRELATION_MARGIN = 1.0
 """Standard errors by which the correlation of neighbouring batches is taken higher than estimated: few show too little."""
 
 _MOST_CORRELATION = 0.9
@@ -182,42 +182,44 @@ def _poisson_cdf(count: int, mean: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Sum of numerators / sum of denominators over periods, one per column, with standard errors and their `df`."""
+    """Sum of numerators / sum of denominators over periods, with its standard error and that one's degrees of freedom."""
 
-    value: Floats
-    error: Floats
-    df: Floats
+    value: float
+    error: float
+    df: float
+    trending: bool
+    """Neighbours resemble each other as far as can be told: the run is too short beside its own swings, or has a trend."""
 
 
-def ratio_over_periods(numerators: Floats, denominators: Floats) -> Ratio:
-    """Ratios of sums over periods (rows, in order of time; columns are figures), with standard errors.
+def ratio_over_periods(numerators: Floats, denominators: Floats | float = 1.0) -> Ratio:
+    """The ratio of sums over periods, in order of time, with its standard error; a plain mean without denominators.
 
     A period weighs what its denominator says (requests, or seconds), so that a short first or last one counts for
     little. The error is that of a sum of a first-order autoregression of at most `MOST_BATCHES` batches of neighbouring
     periods: slow swings of a server, such as queues that build up, make neighbours alike. The correlation is corrected
-    for its bias in short series, and taken half its own standard error higher; the degrees of freedom are those of the
-    number of independent batches that is left. With fewer than 3 rows the errors are NaN.
+    for its bias in short series, and taken its own standard error higher; the degrees of freedom are those of the
+    number of independent batches that is left. With fewer than 3 periods the error is NaN.
     """
-    totals = denominators.sum(0)
-    with np.errstate(all="ignore"):
-        value = numerators.sum(0) / totals
-        residuals = _batches(numerators - value * denominators)
-        count = len(residuals)
-        squares = np.square(residuals).sum(0)
-        seen = (residuals[1:] * residuals[:-1]).sum(0) / np.where(squares > 0, squares, 1)
-        margin = _CORRELATION_MARGIN * np.sqrt(np.maximum(0, 1 - seen * seen) / count)
-        correlation = np.clip(seen + (1 + 3 * seen) / count + margin, 0, _MOST_CORRELATION)
-        inflation = (1 + correlation) / (1 - correlation)
-        error = np.sqrt(squares * count / (count - 1) * inflation) / totals
+    wholes = np.broadcast_to(np.asarray(denominators, np.float64), numerators.shape)
+    total = float(wholes.sum())
+    value = float(numerators.sum()) / total if total else nan
+    residuals = _batches(numerators - value * wholes)
+    count = len(residuals)
     if count < 3:
-        error = np.full_like(value, np.nan)
-    return Ratio(value, error, np.maximum(2.0, count / inflation - 1))
+        return Ratio(value, nan, 2.0, trending=False)
+    squares = float(np.square(residuals).sum())
+    seen = float((residuals[1:] * residuals[:-1]).sum()) / squares if squares > 0 else 0.0
+    margin = _CORRELATION_MARGIN * sqrt(max(0.0, 1 - seen * seen) / count)
+    correlation = min(max(seen + (1 + 3 * seen) / count + margin, 0.0), _MOST_CORRELATION)
+    inflation = (1 + correlation) / (1 - correlation)
+    error = sqrt(squares * count / (count - 1) * inflation) / total
+    return Ratio(value, error, max(2.0, count / inflation - 1), trending=correlation >= _MOST_CORRELATION)
 
 
-def _batches(rows: Floats) -> Floats:
-    """Sums of neighbouring rows, at most `MOST_BATCHES` of them, of the same number of rows but for the last."""
-    size = ceil(len(rows) / MOST_BATCHES)
-    return rows if size == 1 else np.add.reduceat(rows, np.arange(0, len(rows), size), axis=0)
+def _batches(values: Floats) -> Floats:
+    """Sums of neighbouring values, at most `MOST_BATCHES` of them, of as many values each but for the last."""
+    size = ceil(len(values) / MOST_BATCHES)
+    return values if size <= 1 else np.add.reduceat(values, np.arange(0, len(values), size))
 
 
 # Two sides
@@ -293,7 +295,7 @@ def rotation_p(old: Floats, new: Floats, least_spread: Floats | float = 0.0, *, 
     largest = np.maximum.accumulate(t_squared(towards @ runs)[:, rising], axis=1)
     # a tie must count as reached, however it was rounded
     beyond = (1 + (largest >= seen[rising] * (1 - 1e-9)).sum(0)) / (1 + _ROTATIONS)
-    found = np.empty_like(beyond)
+    found: Floats = np.empty(len(beyond))
     found[rising] = np.maximum.accumulate(beyond[::-1])[::-1]
     return found
 
