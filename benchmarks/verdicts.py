@@ -193,8 +193,8 @@ ONE_RUN = (
 )
 """Worlds in which one run is compared with one."""
 
-_MINUTE = World("runs do not differ", periods=1, period_s=60)
-_SIX = World("", periods=6, run_deviation=0.02)
+_MINUTE = World("runs do not differ", periods=1, period_s=60, rate=100, period_deviation=0.0)
+_SIX = World("", periods=6, run_deviation=0.02, period_deviation=0.0)
 _OF_RUNS = (
     (_MINUTE, (2, 3, 5, 8)),
     (replace(_MINUTE, name="runs differ by 2 %", run_deviation=0.02), (2, 3, 4, 5, 6, 8)),
@@ -205,7 +205,17 @@ _OF_RUNS = (
     (replace(_MINUTE, name="runs differ by 2 %, without our key", run_deviation=0.02, sketches=False), (2, 5)),
     (replace(_SIX, name="warm-up, at first twice as slow", warm_up=0.7), (5,)),
     (replace(_SIX, name="drift of 30 % over the run", drift=0.3), (5,)),
-    (replace(_SIX, name="periods of 1 s, AR(1), correlation 0.6", periods=30, period_s=1, correlation=0.6), (5,)),
+    (
+        replace(
+            _SIX,
+            name="periods of 1 s, AR(1), correlation 0.6",
+            periods=60,
+            period_s=1,
+            period_deviation=0.05,
+            correlation=0.6,
+        ),
+        (5,),
+    ),
 )
 SEVERAL_RUNS = tuple(replace(world, runs=runs) for world, counts in _OF_RUNS for runs in counts)
 """Worlds in which several runs are compared with as many."""
