@@ -4,13 +4,13 @@ import os
 import threading
 
 import pytest
-from test_artillery_json import sample_report
 
 from reports.files import WriteError, check_writable, write_text
 from reports.formats.artillery_json import to_json
 from reports.formats.published import published
 from reports.formats.read import load
 from reports.model import ReportError
+from tests.support.sample_reports import sample_report
 
 
 def test_artillerys_json_is_known_whatever_its_name(tmp_path):
@@ -30,12 +30,10 @@ def test_a_published_experiment_is_named_by_its_id():
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x00\xff\xfe", b'{"a": 1}'])
-def test_a_file_that_is_no_report_is_named_with_what_was_tried(tmp_path, content):
+def test_a_file_that_is_no_report_is_named_in_one_line(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
 
-    with pytest.raises(
-        ReportError, match=r"x: no report .*; tried Artillery JSON \(.*\), ApacheBench text \(.*\)"
-    ) as e:
+    with pytest.raises(ReportError, match="x: no report that can be read: of none of the known formats") as e:
         load(tmp_path / "x")
     assert "\n" not in str(e.value)
 
