@@ -38,6 +38,20 @@ class BadInput(click.ClickException):
 @click.option("--old", "olds", multiple=True, metavar="REPORT", help="A run of the old side; repeatable.")
 @click.option("--new", "news", multiple=True, metavar="REPORT", help="A run of the new side; repeatable.")
 @click.option("--fail-on", "rules", multiple=True, metavar="RULE", help="Exit 1 where this holds; repeatable.")
+@click.option(
+    "--run-deviation",
+    default="5%",
+    show_default=True,
+    metavar="PERCENT",
+    help="By how much runs of one version differ (standard deviation), assumed where both sides are a single run.",
+)
+@click.option(
+    "--least-effect",
+    default="1ms,1%",
+    show_default=True,
+    metavar="MS,PERCENT",
+    help="Changes of a time below either bound are not called better or worse; 0 calls any that is not chance.",
+)
 @click.option("--format", "style", type=click.Choice(["text", "markdown", "json", "html"]), help="Default: text.")
 @_REPORT_JS
 @click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
@@ -47,6 +61,8 @@ def diff(
     olds: tuple[str, ...],
     news: tuple[str, ...],
     rules: tuple[str, ...],
+    run_deviation: str,
+    least_effect: str,
     style: str | None,
     js: ReportJs,
     output: str | None,
@@ -59,7 +75,7 @@ def diff(
     A RULE is like 'p99 > +10%' (a signed limit is one of the change), 'errors > 0.1%', 'http.response_time.p95 > 250',
     'p99 worse' (by the verdict), or 'worse' (of any figure).
     """
-    from reports.compare.diff import compare_runs
+    from reports.compare.diff import Criteria, compare_runs
     from reports.compare.gates import Gate
     from reports.files import WriteError
     from reports.model import ReportError
@@ -69,8 +85,10 @@ def diff(
         raise click.UsageError("two reports are needed: OLD NEW, or --old and --new")
     try:
         gates = [Gate.parse(rule) for rule in rules]
+        criteria = Criteria.parse(run_deviation, least_effect)
         runs = [[(spec, _load(spec)) for spec in side] for side in (before, after)]
-        found = compare_runs(*([report for _, report in side] for side in runs))
+        old_runs, new_runs = ([report for _, report in side] for side in runs)
+        found = compare_runs(old_runs, new_runs, criteria)
         outcomes = [gate.check(found) for gate in gates]
         chosen = style or _style_of(output, ("markdown", "json", "html")) or "text"
         text = _diff_text(found, outcomes, [*runs[0], *runs[1]], chosen, js, colour=output is None and _colour())

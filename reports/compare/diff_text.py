@@ -17,8 +17,8 @@ from reports.names import ENDPOINT
 
 _HEADINGS = ("metric", "old", "new", "change", "relative", "95 % interval", "verdict")
 _ABSENT = "-"
-_COLOURS = {"better": 32, "worse": 31, "no clear change": 90, "not comparable": 90}
-_VERDICTS = ("worse", "better", "no clear change", "not comparable")
+_COLOURS = {"better": 32, "worse": 31, "no clear change": 90, "cannot be judged": 33, "not comparable": 90}
+_VERDICTS = ("worse", "better", "no clear change", "cannot be judged", "not comparable")
 _KEYS = ("name", "kind", "old", "new", "change", "relative", "low", "high", "p", "verdict", "basis", "reason")
 
 

@@ -58,7 +58,7 @@ _TIMES = (
 )
 _KEYS = ("count", "min", "mean", "p50", "p75", "p90", "p95", "p99", "p999", "max")
 _KEY_LABELS = {"count": "samples", "p999": "p99.9"}
-_SEVERITY: Sequence[Verdict] = ("worse", "better", "no clear change", "not comparable")
+_SEVERITY: Sequence[Verdict] = ("worse", "better", "no clear change", "cannot be judged", "not comparable")
 _VERDICT_TONES: Mapping[Verdict, Tone] = {"worse": "bad", "better": "good"}
 _GOOD = ("HTTP 1", "HTTP 2", "HTTP 3")
 _SCRIPT = "script"
