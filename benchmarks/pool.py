@@ -48,7 +48,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.awake import cores_awake
 from poolbench import fair_pool
-from poolbench.fair_pool import FairPool
+from poolbench import FairPool
 
 WARM_UP_LOANS = 200
 PAUSE_LIMIT_S = 0.01

@@ -1,7 +1,7 @@
 """SQLAlchemy's own pool tests, run against FairPool in QueuePool's place, monkey-patched and not.
 
 They come with SQLAlchemy's source distribution, of which this project keeps no copy. Fetch it once with
-`python tests/db/test_fair_pool_upstream.py`; without it these tests are skipped.
+`python tests/db/test_pool_upstream.py`; without it these tests are skipped.
 
 As a pytest plugin (in the child process) this file puts FairPool in QueuePool's place and keeps one shard of the tests.
 """
@@ -49,7 +49,7 @@ def run_shard(patched: bool, shard: int) -> subprocess.Popen:
         "FAIR_POOL_PATCHED": str(int(patched)),
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-s", "-m", "pytest", "-q", "-p", "tests.db.test_fair_pool_upstream"]
+    command = [sys.executable, "-s", "-m", "pytest", "-q", "-p", "tests.poolbench.test_pool_upstream"]
     command += ["-p", "no:cacheprovider", "test/engine/test_pool.py"]
     return subprocess.Popen(command, cwd=SDIST, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -82,7 +82,7 @@ def _take_queue_pools_place() -> None:
         gevent.monkey.patch_all()
     from sqlalchemy import pool
 
-    from poolbench.fair_pool import FairPool
+    from poolbench import FairPool
 
     class QueueView:
         """What some of the tests look up in the queue object, told of FairPool's shelves."""
