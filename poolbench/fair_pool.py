@@ -123,7 +123,7 @@ class FairPool(Pool):
     ) -> None:
         self._options: dict[str, Any] = {
             "pool_size": pool_size,
-            "max_overflow": max_overflow,
+            "max_overflow": max_overflow if pool_size else -1,
             "timeout": timeout,
             "use_lifo": use_lifo,
             "max_waiting": max_waiting,
@@ -143,7 +143,7 @@ class FairPool(Pool):
             raise exc.ArgumentError(f"FairPool: {error}") from None
         super().__init__(creator, recycle=recycle or -1, **kw)  # type: ignore[arg-type]
         self._size = pool_size
-        self._max_overflow = max_overflow if pool_size else -1
+        self._max_overflow = self._options["max_overflow"]
         self._limit = None if self._max_overflow == -1 else self._size + self._max_overflow
         self._timeout = timeout
         self._timeout_ns = None if timeout is None else round(timeout * 1e9)
