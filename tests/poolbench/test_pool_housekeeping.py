@@ -5,9 +5,10 @@ import time
 import weakref
 
 import gevent
+import pytest
 
 from poolbench import checkout_of
-from tests.poolbench.fair_pool_driver import ScriptedDriver, eventually, pool_of
+from tests.poolbench.fair_pool_driver import DriverError, ScriptedDriver, eventually, is_full_and_idle, pool_of
 
 
 def test_min_size_is_filled_after_the_first_checkout_and_again_after_losses():
@@ -88,3 +89,47 @@ def test_housekeeping_does_not_keep_an_abandoned_pool_alive():
     del pool
     assert eventually(lambda: gc.collect() >= 0 and reference() is None)
     assert driver.open == 0, "its connections went with it"
+
+
+@pytest.mark.parametrize("option", ["idle_timeout", "max_lifetime", "leak_threshold"])
+def test_connections_that_a_disconnect_made_stale_are_closed_without_anyone_asking(option):
+    driver = ScriptedDriver()
+    pool = pool_of(driver, size=8, maintenance_interval=0.01, **{option: 60})
+    loans = [pool.connect() for _ in range(8)]
+    for loan in loans[2:]:
+        loan.close()
+    time.sleep(0.002)
+    pool._invalidate(loans[0], DriverError("server closed the connection unexpectedly"))
+    loans[1].close()
+    assert eventually(lambda: driver.open == 0)
+    snapshot = pool.snapshot()
+    assert (snapshot.closed["stale"], snapshot.closed["invalidated"], snapshot.in_use) == (7, 1, 0)
+    assert is_full_and_idle(pool)
+    pool.dispose()
+
+
+def test_without_housekeeping_whoever_asks_closes_the_stale_before_opening_a_new_one():
+    driver = ScriptedDriver()
+    pool = pool_of(driver, size=3)
+    loans = [pool.connect() for _ in range(3)]
+    for loan in loans[1:]:
+        loan.close()
+    time.sleep(0.002)
+    pool._invalidate(loans[0], DriverError("server closed the connection unexpectedly"))
+    assert driver.open == 2
+    kept = [pool.connect() for _ in range(2)]
+    assert driver.open == 2 and driver.attempts == 5
+    for loan in kept:
+        loan.close()
+
+
+def test_a_close_that_fails_does_not_end_housekeeping():
+    driver = ScriptedDriver()
+    pool = pool_of(driver, size=3, idle_timeout=0.02, maintenance_interval=0.01, use_lifo=True)
+    driver.hooks["close"] = lambda: 1 / 0
+    loans = [pool.connect() for _ in range(3)]
+    for loan in loans:
+        loan.close()
+    assert eventually(lambda: pool.snapshot().closed.get("idle") == 3)
+    assert pool.checkedout() == 0 and is_full_and_idle(pool)
+    pool.dispose()

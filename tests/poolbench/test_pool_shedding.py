@@ -135,3 +135,71 @@ def test_a_deadlock_of_holders_who_wait_is_reported_at_once():
     gevent.joinall([gevent.spawn(take_two) for _ in range(2)], raise_error=True)
     assert outcomes == ["deadlock", "served"] and time.monotonic() - began < 1
     assert is_full_and_idle(pool)
+
+
+def test_max_wait_refuses_at_once_who_would_wait_longer_and_serves_the_others():
+    pool = pool_of(ScriptedDriver(), size=2, max_wait=0.1)
+    for _ in range(30):
+        with pool.connect():
+            gevent.sleep(0.02)
+    outcomes, texts = [], []
+
+    def ask():
+        began = time.monotonic()
+        try:
+            with pool.connect():
+                waited = time.monotonic() - began
+                gevent.sleep(0.02)
+        except QueueFull as error:
+            texts.append(str(error))
+            outcomes.append(("refused", time.monotonic() - began))
+        else:
+            outcomes.append(("served", waited))
+
+    gevent.joinall([gevent.spawn(ask) for _ in range(40)], raise_error=True)
+    served = [waited for what, waited in outcomes if what == "served"]
+    refused = [waited for what, waited in outcomes if what == "refused"]
+    assert 8 <= len(served) <= 14 and len(served) + len(refused) == 40
+    assert max(served) < 0.3 and max(refused) < 0.05
+    assert all("the wait would take" in text and "at most 0.1 s is allowed" in text for text in texts)
+    assert pool.snapshot().rejected == len(refused)
+
+
+def test_the_estimate_follows_holds_that_change_tenfold_within_a_few_tens_of_loans():
+    pool, holds_ms = pool_of(ScriptedDriver(), size=1), []
+
+    def lend(times, hold_ms):
+        for _ in range(times):
+            with pool.connect() as loan:
+                gevent.sleep(hold_ms / 1000)
+                holds_ms.append(checkout_of(loan).held_ns / 1e6)
+
+    def estimate_ms():
+        with pool.connect():
+            return pool.estimated_wait_ns() / 1e6
+
+    for hold_ms in (2, 20, 2):
+        lend(50, hold_ms)
+        lately_ms = sum(holds_ms[-30:]) / 30
+        assert 0.5 * lately_ms <= estimate_ms() <= 2 * lately_ms
+
+
+def test_the_estimate_counts_loans_that_have_not_ended_yet():
+    pool = pool_of(ScriptedDriver(), size=2)
+    for _ in range(10):
+        pool.connect().close()
+    held = [pool.connect(), pool.connect()]
+    gevent.sleep(0.05)
+    assert pool.estimated_wait_ns() >= 0.5 * 45_000_000
+    for loan in held:
+        loan.close()
+
+
+def test_one_loan_that_never_ends_does_not_spoil_the_estimate():
+    pool = pool_of(ScriptedDriver(), size=5)
+    leaked = pool.connect()
+    gevent.sleep(0.2)
+    held = [pool.connect() for _ in range(4)]
+    assert pool.estimated_wait_ns() < 20_000_000
+    for loan in [leaked, *held]:
+        loan.close()

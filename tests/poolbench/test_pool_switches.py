@@ -180,3 +180,36 @@ def test_a_failing_listener_gives_the_slot_to_the_next(name):
     rest = queue_up(pool, "ab", served)
     gevent.joinall([failing, *rest], raise_error=True)
     assert served == ["a", "b"] and is_full_and_idle(pool)
+
+
+@pytest.mark.parametrize("error", [ValueError, gevent.GreenletExit])
+def test_a_checkin_listener_that_raises_closes_the_connection_and_gives_the_slot_to_the_next(error):
+    driver, served, raised = ScriptedDriver(), [], []
+    pool = pool_of(driver)
+
+    @event.listens_for(pool, "checkin")
+    def fail_once(*_):
+        if not raised:
+            raised.append(1)
+            raise error("listener")
+
+    loan = pool.connect()
+    waiters = queue_up(pool, "ab", served)
+    with pytest.raises(error, match="listener"):
+        loan.close()
+    gevent.joinall(waiters, timeout=1)
+    assert served == ["a", "b"] and driver.attempts == 2 and driver.open == 1
+    loan.close()
+    assert is_full_and_idle(pool) and driver.open == 1, "closing the failed loan again touches nobody else's"
+
+
+def test_a_checkin_listener_that_raises_after_a_failed_reset_loses_no_slot():
+    driver = ScriptedDriver()
+    pool = pool_of(driver, size=2)
+    driver.hooks["rollback"] = lambda: 1 / 0
+    event.listen(pool, "checkin", lambda *_: 1 / 0, once=True)
+    loan = pool.connect()
+    with pytest.raises(ZeroDivisionError):
+        loan.close()
+    driver.hooks.clear()
+    assert is_full_and_idle(pool)

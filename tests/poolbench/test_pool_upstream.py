@@ -87,7 +87,7 @@ def _take_queue_pools_place() -> None:
     elif os.environ["FAIR_POOL_SURROUNDINGS"] == "without gevent":
         sys.modules["gevent"] = None
     else:
-        import gevent  # noqa: F401 - there, and not in play
+        import gevent
     from sqlalchemy import pool
 
     from poolbench import FairPool
