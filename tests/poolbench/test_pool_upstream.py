@@ -63,12 +63,16 @@ def runs():
     if not SDIST.is_dir():
         pytest.skip(f"SQLAlchemy's tests are not installed; python {Path(__file__).relative_to(ROOT)} fetches them")
     processes = {(kind, shard): run_shard(kind, shard) for kind in SURROUNDINGS for shard in range(SHARDS)}
-    outputs = {key: process.communicate(timeout=170)[0] for key, process in processes.items()}
+    try:
+        outputs = {key: process.communicate(timeout=240)[0] for key, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
     return {kind: [outputs[kind, shard] for shard in range(SHARDS)] for kind in SURROUNDINGS}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(260)
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
 def test_queue_pools_own_tests_pass(runs, surroundings):
     passed = 0
