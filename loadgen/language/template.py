@@ -1,7 +1,7 @@
-"""Artillery's `{{ }}` templates: compiled once, rendered per virtual user. Pure, but for the functions passed in.
+"""Artillery's `{{ }}` templates, compiled once and rendered for each virtual user. Pure, except for the functions passed in.
 
-- One placeholder and nothing else gives the variable's value, typed; with any text around it, text.
-- A missing variable is UNDEFINED alone and the word `undefined` inside a text.
+- A template that is one placeholder gives the variable's value with its type; with text around it, it gives text.
+- A missing variable gives UNDEFINED on its own, and the word `undefined` inside a text.
 - A placeholder holds a path of letters, digits, `_ $ . - [ ] ' "` and spaces, or a call `$name(arguments)`. Anything else
   in braces stays as written. A call gives text; a call of an unknown function makes the whole template UNDEFINED.
 - In an object, keys are templates too and undefined values are left out; in a list they become null.
@@ -12,26 +12,29 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any
+from typing import Any, Final
 
-from loadgen.language.values import UNDEFINED, get_path, json_text, number, text
+from loadgen.language.values import UNDEFINED, get_path, json_text, number, path_steps, text
 
 Variables = Mapping[str, Any]
 Render = Callable[[Variables], Any]
 Function = Callable[..., Any]
 
-_CALL = re.compile(r"\{\{\s*(\$[A-Za-z0-9_]+)\s*\(([A-Za-z0-9_,\s]*)\)\s*\}\}")
-_PLACEHOLDER = re.compile(r"""\{\{\{?[\s$\w.\[\]'"-]+\}\}\}?""", re.ASCII)
+CALL: Final = re.compile(r"\{\{\s*(\$[A-Za-z0-9_]+)\s*\(([A-Za-z0-9_,\s]*)\)\s*\}\}")
+"""A placeholder that calls a function; the groups are its name and its arguments."""
+PLACEHOLDER: Final = re.compile(r"""\{\{\{?[\s$\w.\[\]'"-]+\}\}\}?""", re.ASCII)
+"""A placeholder that names a variable."""
 _PLAIN_NAME = re.compile(r"[$\w-]+", re.ASCII)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_ENVIRONMENTS = (("$processEnvironment",), ("$env",))
 _NESTED_MAX = 10
-"""How deep placeholders may hide in the values of placeholders."""
+"""How many levels of placeholders inside the values of placeholders are filled in."""
 _LONGEST = 1_000_000
-"""Characters of a text beyond which no more placeholders are filled in, and of a random one."""
+"""Longest text, in characters, in which placeholders of values are filled in; also the longest random text."""
 
 
 class Template:
-    """A value of a script, ready to be rendered. `constant` says that it holds no placeholder: `render` then gives `value`."""
+    """A compiled value of a script. If `constant`, it holds no placeholder, and `render` always returns `value`."""
 
     __slots__ = ("constant", "render", "value")
 
@@ -42,7 +45,7 @@ class Template:
 
 
 def functions(rng: Random) -> dict[str, Function]:
-    """The functions that every template may call."""
+    """Return the functions that every template may call, by name."""
 
     def random_number(low: Any = 0, high: Any = None, *_: Any) -> int | float:
         if not isinstance(low, int | float):
@@ -59,12 +62,12 @@ def functions(rng: Random) -> dict[str, Function]:
 
 
 def characters(length: float) -> int:
-    """How long a text may be that is to have so many characters: a million at most, none for what is no number."""
+    """Return the length of a random text that was asked for as `value`: at most a million, 0 if it is no number."""
     return int(min(max(length, 0), _LONGEST)) if length == length else 0  # noqa: PLR0124 - NaN
 
 
 def compile_template(value: Any, calls: Mapping[str, Function]) -> Template:
-    """The template that any value of a script is: a text, or an object or list of templates, or a constant."""
+    """Compile any value of a script: a text, an object or list of templates, or a constant."""
     if isinstance(value, str):
         return Template(value, _compile_text(value, calls) if "{{" in value else None)
     if isinstance(value, Mapping):
@@ -81,13 +84,13 @@ def compile_template(value: Any, calls: Mapping[str, Function]) -> Template:
 
 
 def placeholders(template: str) -> list[str]:
-    """The variable paths that a text refers to (calls left out)."""
-    return [_path_of(found) for found in _PLACEHOLDER.findall(_CALL.sub("", template))]
+    """Return the variable paths that a text refers to, without its function calls."""
+    return [_path_of(found) for found in PLACEHOLDER.findall(CALL.sub("", template))]
 
 
 def calls_in(template: str) -> list[str]:
-    """The functions that a text calls, `$` included."""
-    return [match.group(1) for match in _CALL.finditer(template)]
+    """Return the names of the functions that a text calls, with `$`."""
+    return [match.group(1) for match in CALL.finditer(template)]
 
 
 def _object(pairs: list[tuple[Template, Template]]) -> Render:
@@ -118,11 +121,11 @@ def _list(items: list[Template]) -> Render:
 
 
 def _compile_text(template: str, calls: Mapping[str, Function]) -> Render | None:
-    """None: nothing in it is a placeholder after all."""
-    called = _CALL.search(template)
+    """Compile a text with braces; None if nothing in it is a placeholder."""
+    called = CALL.search(template)
     if called:
         return _compile_calls(template, calls)
-    found = _PLACEHOLDER.findall(template)
+    found = PLACEHOLDER.findall(template)
     if not found:
         return None
     if found == [template]:
@@ -131,10 +134,10 @@ def _compile_text(template: str, calls: Mapping[str, Function]) -> Render | None
 
 
 def _compile_calls(template: str, calls: Mapping[str, Function]) -> Render:
-    """Calls are filled in first, as text; then the rest is a mixed text."""
+    """Compile a text with function calls: they are filled in first, as text, and then the variables."""
     pieces: list[str | Callable[[], str]] = []
     at = 0
-    for match in _CALL.finditer(template):
+    for match in CALL.finditer(template):
         name, arguments = match.groups()
         if name not in calls:
             return lambda _: UNDEFINED
@@ -142,7 +145,7 @@ def _compile_calls(template: str, calls: Mapping[str, Function]) -> Render:
         at = match.end()
     pieces.append(template[at:])
     plain = "".join(p for p in pieces if isinstance(p, str))
-    has_variables = bool(_PLACEHOLDER.search(plain))
+    has_variables = bool(PLACEHOLDER.search(plain))
 
     def render(variables: Variables) -> str:
         filled = "".join(p if isinstance(p, str) else p() for p in pieces)
@@ -168,7 +171,7 @@ def _getter(path: str) -> Render:
 
 
 def _as_text(value: Any) -> str:
-    """A value within a text: objects and lists as JSON."""
+    """Return a value as it appears inside a text: objects and lists as JSON."""
     return json_text(value) if isinstance(value, dict | list | tuple) else text(value)
 
 
@@ -176,7 +179,7 @@ def _mixed(template: str) -> Render:
     literals: list[str] = []
     getters: list[Render] = []
     at = 0
-    for match in _PLACEHOLDER.finditer(template):
+    for match in PLACEHOLDER.finditer(template):
         literals.append(template[at : match.start()])
         getters.append(_getter(_path_of(match.group())))
         at = match.end()
@@ -190,7 +193,7 @@ def _mixed(template: str) -> Render:
             if type(value) is not str:
                 value = _as_text(value)
             elif "{{" in value:
-                value = _fill(value, variables)
+                value = _fill(value, variables, own=False)
             out.append(literal)
             out.append(value)
         out.append(last)
@@ -199,17 +202,23 @@ def _mixed(template: str) -> Render:
     return render
 
 
-def _fill(template: str, variables: Variables) -> str:
-    """Fill in a text that is known only now; values that hold placeholders are filled in, too, until the whole is too long."""
+def _fill(template: str, variables: Variables, *, own: bool = True) -> str:
+    """Fill in a text that was not known before; placeholders inside values are filled in too, up to `_LONGEST` characters.
+
+    `own`: the text is the script's. Values may come from an answer, so environment variables are not filled in there.
+    """
     left = _LONGEST
 
     def filled(part: str, depth: int) -> str:
         def value_of(match: re.Match[str]) -> str:
             nonlocal left
-            value = _as_text(get_path(variables, _path_of(match.group())))
+            path = _path_of(match.group())
+            if (depth or not own) and path_steps(path)[:1] in _ENVIRONMENTS:
+                return match.group()
+            value = _as_text(get_path(variables, path))
             left -= len(value)
             return filled(value, depth + 1) if "{{" in value and depth < _NESTED_MAX and left > 0 else value
 
-        return _PLACEHOLDER.sub(value_of, part)
+        return PLACEHOLDER.sub(value_of, part)
 
     return filled(template, 0)

@@ -1,4 +1,4 @@
-"""The sections of `config`, checked and made into values. Pure; templates are already filled in."""
+"""Checks the sections of `config` and turns them into values. Pure; their templates are already filled in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from loadgen.http.tls import TlsSettings, client_context
 from loadgen.language.values import to_number, truthy
 from loadgen.script import model
-from loadgen.script.document import ABSENT, ScriptNode
+from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import duration_text, seconds
 from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, read_rows
@@ -24,15 +24,18 @@ _HTTP_KEYS = (
 _TLS_TEXTS = {"ca": ("ca", "certificateAuthority"), "cert": ("cert", "certificate"), "key": ("key",)}
 _TLS_KEYS = ("rejectUnauthorized", "pfx", "passphrase", "servername", *(n for ns in _TLS_TEXTS.values() for n in ns))
 _PLUGINS = ("expect", "ensure", "metrics-by-endpoint", "apdex", "fake-data")
+_MODES = ("uniform", "poisson")
+_DEFAULT_KEYS = ("headers", "cookie", "strictCapture", "think")
 _MOST = 2**53
 _EXPECT_OUTPUTS = ("pretty", "json", "prettyError", "silent")
 
 
-def phases(part: ScriptNode, *, mode: Any, poisson: bool) -> tuple[model.Phase, ...]:
-    """`config.phases`; `mode` is the configuration's, `poisson` makes every rate phase one."""
+def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool) -> tuple[model.Phase, ...]:
+    """Read `config.phases`. `mode` is that of `config`; `poisson` gives every phase with a rate Poisson arrivals."""
     if not part.expect(list, "a list"):
         return ()
-    found = (_phase(i, item, mode, poisson=poisson) for i, item in enumerate(part.parts()))
+    _warn_of_mode(mode)
+    found = (_phase(i, item, mode.value, poisson=poisson) for i, item in enumerate(part.parts()))
     return tuple(phase for phase in found if phase is not None)
 
 
@@ -43,12 +46,15 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
     is_pause = "pause" in part
     length = part["pause" if is_pause else "duration"]
     duration_s = seconds(length.value) if length.value is not ABSENT else None
-    if length.value is ABSENT:
+    if length.value is ABSENT and length.path in part.notes.undefined:
+        length.refuse(part.notes.undefined[length.path])
+    elif length.value is ABSENT:
         part.refuse("a phase needs a `duration` (or a `pause`)")
     elif not duration_s or duration_s < 0:
         length.refuse(f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value}")
     rate, ramp_to = _amount(part["arrivalRate"]), _amount(part["rampTo"])
     count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
+    _warn_of_contradictions(part)
     if not duration_s:
         return None
     nothing_to_do = not is_pause and count is None and not rate and ramp_to is None
@@ -68,8 +74,26 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
     )
 
 
+def _warn_of_contradictions(part: ScriptNode) -> None:
+    """Warn of keys of a phase that another key makes useless."""
+    if "pause" in part:
+        for key in ("duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers"):
+            if key in part:
+                part[key].warn("has no effect: the phase is a `pause`")
+    elif "arrivalCount" in part:
+        for key in ("arrivalRate", "rampTo"):
+            if key in part:
+                part[key].warn("has no effect: the phase has an `arrivalCount`")
+    _warn_of_mode(part["mode"])
+
+
+def _warn_of_mode(part: ScriptNode) -> None:
+    if part.value is not ABSENT and part.value not in _MODES:
+        part.warn(f"no such mode: {part.value!r}; uniform is used", nearest(str(part.value), _MODES))
+
+
 def _amount(part: ScriptNode) -> float | None:
-    """A number of a phase, perhaps given as a text. None: absent, or refused."""
+    """Return a number of a phase, which may be given as text; None if it is absent or refused."""
     if part.value is ABSENT or part.value is None:
         return None
     amount = to_number(part.value)
@@ -80,7 +104,7 @@ def _amount(part: ScriptNode) -> float | None:
 
 
 def payloads(part: ScriptNode, override: str | None, read_file: Callable[[str], bytes]) -> tuple[model.Payload, ...]:
-    """`config.payload`: one object or several. `override`: the path given by -p for a single one."""
+    """Read `config.payload`, one object or a list. `override` is the path given with -p, for a single payload."""
     if part.value is ABSENT or part.value is None:
         return ()
     if not isinstance(part.value, dict | list):
@@ -138,7 +162,7 @@ def _csv_settings(part: ScriptNode) -> dict[str, Any]:
 
 
 def tls(part: ScriptNode, *, insecure: bool, read_file: Callable[[str], bytes]) -> TlsSettings:
-    """`config.tls` and -k. Certificates and keys are PEM texts, or names of files that hold them."""
+    """Read `config.tls` and -k. Certificates and keys are PEM texts, or names of files that hold them."""
     if part.value is not ABSENT and not part.expect(dict, "an object", strict=False):
         part = ScriptNode(ABSENT, part.path, part.notes)
     part.warn_unknown(_TLS_KEYS)
@@ -174,9 +198,11 @@ def _pem(part: ScriptNode, names: tuple[str, ...], read_file: Callable[[str], by
 
 
 def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> model.HttpSettings:
-    """`config.http`, `config.defaults` and `config.timeout`."""
+    """Read `config.http`, `config.defaults` and `config.timeout`."""
     part = config["http"]
     part.warn_unknown(_HTTP_KEYS)
+    for defaults in (part["defaults"], config["defaults"]):
+        defaults.warn_unknown(_DEFAULT_KEYS)
     if "maxSockets" in part:
         part["maxSockets"].warn("has no effect (in Artillery neither); `pool` limits connections")
     timeout = config["timeout"] if truthy(config.get("timeout")) else part["timeout"]
@@ -202,7 +228,7 @@ def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> mod
 
 
 def _default(config: ScriptNode, key: str) -> Mapping[str, Any] | None:
-    """`config.http.defaults.<key>`, else `config.defaults.<key>`: the first that is there."""
+    """Return `config.http.defaults.<key>`, or `config.defaults.<key>` where the first is absent."""
     for holder in (config["http"]["defaults"], config["defaults"]):
         if holder.get(key) is not None and holder[key].expect(dict, "an object", strict=False):
             found: Mapping[str, Any] = holder.get(key)
@@ -220,14 +246,14 @@ def _tracing(part: ScriptNode) -> model.Tracing | None:
 
 
 def warn_of_unknown_plugins(plugins: ScriptNode) -> None:
-    """Plugins that are not here do nothing."""
+    """Warn of plugins that this program does not have: they have no effect."""
     for name, part in plugins.items():
         if name not in _PLUGINS:
             part.warn(f"WARNING: plugin {name} is not available; the run goes on without it")
 
 
 def expect_plugin(plugins: ScriptNode) -> model.ExpectPlugin | None:
-    """Options of the expect plugin, None when it is not listed."""
+    """Read the options of the expect plugin; None if it is not listed."""
     if "expect" not in plugins:
         return None
     part = plugins["expect"]
@@ -244,7 +270,7 @@ def expect_plugin(plugins: ScriptNode) -> model.ExpectPlugin | None:
 
 
 def endpoint_metrics(plugins: ScriptNode) -> model.EndpointMetrics:
-    """Options of metrics-by-endpoint; when it is listed, only what is given there holds."""
+    """Read the options of metrics-by-endpoint; where it is listed, its defaults are off."""
     part = plugins["metrics-by-endpoint"]
     if not truthy(part.value):
         return model.EndpointMetrics()
@@ -258,7 +284,9 @@ def endpoint_metrics(plugins: ScriptNode) -> model.EndpointMetrics:
 
 
 def hidden_metrics(plugins: ScriptNode) -> tuple[str, ...]:
-    """What the console leaves out: plugins told to suppress their output, metrics-by-endpoint unless it is listed."""
+    """Return the metrics that the console leaves out: those of plugins that suppress their output, and of metrics-by-endpoint
+    unless it is listed.
+    """
     names = [name for name, part in plugins.items() if part.get("suppressOutput") is True]
     if not truthy(plugins.get("metrics-by-endpoint")):
         names.append("metrics-by-endpoint")
@@ -266,7 +294,7 @@ def hidden_metrics(plugins: ScriptNode) -> tuple[str, ...]:
 
 
 def apdex_threshold_ms(config: ScriptNode) -> float | None:
-    """T of the apdex plugin; None when it is not listed."""
+    """Read the threshold T of the apdex plugin, in ms; None if it is not listed."""
     if "apdex" not in config["plugins"]:
         return None
     for part in (config["apdex"]["threshold"], config["plugins"]["apdex"]["threshold"]):
@@ -276,7 +304,7 @@ def apdex_threshold_ms(config: ScriptNode) -> float | None:
 
 
 def ensure_checks(config: ScriptNode, *, disabled: bool) -> tuple[model.Check, ...] | None:
-    """The checks of the ensure plugin; None when it is not listed, or switched off."""
+    """Read the checks of the ensure plugin; None if it is not listed or is switched off."""
     if "ensure" not in config["plugins"]:
         if truthy(config.get("ensure")):
             config["ensure"].warn("does nothing: the ensure plugin is not listed under config.plugins")
@@ -286,7 +314,7 @@ def ensure_checks(config: ScriptNode, *, disabled: bool) -> tuple[model.Check, .
 
 
 def fake_data(config: ScriptNode) -> Mapping[str, Any] | None:
-    """Options of the fake-data plugin by function; None when it is not listed."""
+    """Read the options of the fake-data plugin, by function; None if it is not listed."""
     if "fake-data" not in config["plugins"]:
         return None
     options = config.get("fake-data") or config["plugins"].get("fake-data")

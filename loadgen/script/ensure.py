@@ -1,4 +1,4 @@
-"""The ensure plugin: a finished run against the script's checks; and the apdex plugin's score. Pure.
+"""The ensure plugin, which holds a finished run against the script's checks, and the score of the apdex plugin. Pure.
 
 A metric in an expression is a counter, a rate, or `<summary>.<key>` (min, max, count, mean, p50, median, p75, p90, p95, p99,
 p999), `apdex` is the score. A metric that the run did not have, or a broken expression, fails its check.
@@ -13,44 +13,107 @@ from typing import Any
 
 from loadgen.language.expressions import ExpressionError, compile_expression
 from loadgen.language.values import UNDEFINED, number_text, to_number, whole
-from loadgen.script.document import ScriptNode
+from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.model import Check
 from reports.model import SUMMARY_KEYS, Period
 
 _LEGACY = ("min", "max", "median", "p95", "p99")
 _ERROR_RATE = "((vusers.created - vusers.completed)/vusers.created * 100) <= "
 _APDEX_COUNTERS = ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
+_SUMMARIES = ("http.response_time", "vusers.session_length", "http.response_time.2xx")
+_FAMILIES = ("http", "vusers", "errors", "plugins", "apdex", "server", "loadgen")
+_MANY_CODES = re.compile(r"http\.codes\.\d*[xX]+")
+_NAMED_BY_USERS = re.compile(r"vusers\.created_by_name\.|errors\.|plugins\.|\{\{")
 _RANKS = ((0.94, "excellent"), (0.85, "good"), (0.7, "fair"), (0.49, "poor"))
 
 
 @dataclass(frozen=True, slots=True)
 class EnsureResult:
-    """What the checks came to: the lines to print after `Checks:`, and whether a strict one failed."""
+    """The result of all checks: the lines to print after `Checks:`, and whether a strict check failed."""
 
     lines: tuple[str, ...]
     failed: bool
 
 
 def checks_of(part: ScriptNode) -> tuple[Check, ...]:
-    """The checks that an `ensure` section defines, in the order of their evaluation."""
+    """Return the checks that an `ensure` section defines, in the order in which they are evaluated."""
     checks: list[Check] = []
+    _warn_of_no_checks(part)
     for item in part["thresholds"].parts():
         if isinstance(item.value, dict) and item.value:
             name, limit = next(iter(item.value.items()))
             expression = f"{name} < {_shown(limit)}"
             checks.append(Check(expression, expression))
+            _warn_of_limit(item[name])
+            _warn_of_metric(item[name], name)
+            for other in list(item.value)[1:]:
+                item[other].warn("is not checked: an element of `thresholds` is one metric and its limit")
+        else:
+            item.warn("is no check: an element of `thresholds` is one metric and its limit")
     for item in part["conditions"].parts():
         if isinstance(item.value, dict):
             expression, strict = str(item.get("expression")), item.get("strict", True)
             checks.append(Check(expression, expression, strict is not False))
+            _warn_of_expression(item["expression"])
+        else:
+            item.warn("is no check: an element of `conditions` has an `expression`")
     for key, item in part.items():
         if key in _LEGACY:
             limit_text = _whole(item.value)
+            _warn_of_limit(item)
             checks.append(Check(f"{key} < {limit_text}", f"http.response_time.{key} < {limit_text}"))
     if "maxErrorRate" in part:
         limit_text = number_text(to_number(part.get("maxErrorRate")))
+        _warn_of_limit(part["maxErrorRate"])
         checks.append(Check(f"maxErrorRate < {limit_text}", _ERROR_RATE + limit_text))
     return tuple(checks)
+
+
+def _warn_of_no_checks(part: ScriptNode) -> None:
+    """Warn of a section, or of keys in it, that make no check."""
+    if not isinstance(part.value, dict):
+        if part.value not in (ABSENT, None, True):
+            part.warn("makes no check: it is an object with `thresholds`, `conditions`, or limits such as `p95: 200`")
+        return
+    part.warn_unknown((*_LEGACY, "maxErrorRate", "thresholds", "conditions", "suppressOutput"))
+    for key in ("thresholds", "conditions"):
+        part[key].expect((list, type(None)), "a list", strict=False)
+
+
+def _warn_of_limit(part: ScriptNode) -> None:
+    limit = part.value
+    if isinstance(limit, bool) or limit is None or to_number(limit) != to_number(limit):
+        part.warn(f"the limit must be a number, not {limit!r}: the check always fails")
+
+
+def _warn_of_metric(part: ScriptNode, name: str) -> None:
+    """Warn of metrics that no run has."""
+    family, _, rest = name.partition(".")
+    if _MANY_CODES.fullmatch(name):
+        part.warn("no run has this metric: codes are counted one by one, as `http.codes.500`")
+    elif name in _SUMMARIES:
+        part.warn(f"is a summary: name one of its figures, such as `{name}.p95`")
+    elif not rest and name != "apdex":
+        like = nearest(name, ("maxErrorRate", *_LEGACY))
+        part.warn("no run has this metric, unless a function of the processor makes it", like)
+    elif family not in _FAMILIES and (like := nearest(family, _FAMILIES)):
+        part.warn(
+            f"no run has this metric, unless a function of the processor makes it (did you mean `{like}.{rest}`?)"
+        )
+
+
+def _warn_of_expression(part: ScriptNode) -> None:
+    """Warn of an expression that cannot be read. Names of metrics may hold any character; such expressions are left alone."""
+    if part.value is ABSENT:
+        part.warn("is missing: the check always fails")
+        return
+    text = str(part.value)
+    if _NAMED_BY_USERS.search(text):
+        return
+    try:
+        compile_expression(text)
+    except ExpressionError as error:
+        part.warn(f"{error}: the check always fails")
 
 
 def _shown(limit: Any) -> str:
@@ -58,13 +121,13 @@ def _shown(limit: Any) -> str:
 
 
 def _whole(limit: Any) -> str:
-    """parseInt: the whole number that a limit begins with."""
+    """Return the whole number that a limit begins with, as JavaScript's `parseInt` does."""
     match = re.match(r"\s*[+-]?\d+", _shown(limit))
     return number_text(whole(float(match.group()))) if match else "NaN"
 
 
 def evaluate(checks: tuple[Check, ...], aggregate: Period) -> EnsureResult:
-    """The lines of all checks, passed ones first and each group in reverse order of definition."""
+    """Evaluate all checks. The lines of those that passed come first; each group is in reverse order of definition."""
     metrics = metrics_of(aggregate)
     judged = [(check, holds(check.expression, metrics)) for check in reversed(checks)]
     lines = [f"ok: {check.text}" for check, ok in judged if ok]
@@ -73,7 +136,7 @@ def evaluate(checks: tuple[Check, ...], aggregate: Period) -> EnsureResult:
 
 
 def metrics_of(aggregate: Period) -> dict[str, float]:
-    """Every name that an expression may use, with its value."""
+    """Return every metric that an expression may name, with its value."""
     values: dict[str, float] = dict(aggregate.counters)
     values |= {name: rate.per_second for name, rate in aggregate.rates.items()}
     for name, summary in aggregate.summaries.items():
@@ -88,7 +151,7 @@ def metrics_of(aggregate: Period) -> dict[str, float]:
 
 
 def holds(expression: str, metrics: Mapping[str, float]) -> bool:
-    """Whether a check's expression is true of the metrics. Names of metrics may hold anything, `{{ id }}` too."""
+    """Whether a check's expression is true for the metrics. Metric names may hold any character, even `{{ id }}`."""
     names = sorted((name for name in metrics if name in expression), key=len, reverse=True)
     values: dict[str, Any] = {}
     if names:
@@ -107,14 +170,14 @@ def holds(expression: str, metrics: Mapping[str, float]) -> bool:
 
 
 def apdex_score(counters: Mapping[str, int]) -> float | None:
-    """(satisfied + tolerated / 2) / all; None where nothing was judged. Source: Apdex specification 1.1."""
+    """Return (satisfied + tolerated / 2) / all; None if there were no samples. Source: Apdex specification 1.1."""
     satisfied, tolerated, frustrated = (counters.get(name, 0) for name in _APDEX_COUNTERS)
     judged = satisfied + tolerated + frustrated
     return (satisfied + tolerated / 2) / judged if judged else None
 
 
 def apdex_line(counters: Mapping[str, int]) -> str | None:
-    """`Apdex score: 0.5 (poor)`, None where nothing was judged."""
+    """Return the line `Apdex score: 0.5 (poor)`; None if there were no samples."""
     score = apdex_score(counters)
     if score is None:
         return None

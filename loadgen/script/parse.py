@@ -1,7 +1,7 @@
-"""Artillery v2 scripts: text in, a checked `Script` out, or everything that is wrong with it, each with its place.
+"""Reads Artillery v2 scripts: text in, a checked `Script` out, or a list of all its problems with their places.
 
-What stops a run is what stops it in Artillery (`artillery run` refuses it before starting), what this program cannot do
-(JavaScript, other engines), and a few things that would never end. Everything else that Artillery tolerates is a warning.
+A script is refused for what `artillery run` refuses before it starts, for what this program cannot run (JavaScript, other
+engines), and for a few things that would never end. Everything else that Artillery tolerates is a warning.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from random import Random
 from typing import Any
 
 from loadgen.http.proxy import ProxyError, ProxyRoute
 from loadgen.http.route import Route
-from loadgen.language.template import calls_in, compile_template, functions, placeholders
+from loadgen.language.fakes import fake_functions
+from loadgen.language.template import compile_template, functions, placeholders
 from loadgen.language.values import UNDEFINED, get_path, integer, text
 from loadgen.script import config as sections
 from loadgen.script import model
-from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged
+from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged, nearest
 from loadgen.script.flow import FlowReader
 from loadgen.script.model import Place, Script, ScriptErrors, ScriptProblem
+from loadgen.script.placeholders import Names, complaints, set_by, variables_of, warn_of_steps, warn_of_texts
 from loadgen.script.processor import Processor, ProcessorError, load
-from loadgen.script.yaml_reader import YamlDocument, read_yaml
+from loadgen.script.yaml_reader import YamlDocument, child_path, read_yaml
 
 _EXTENSIONS = (".yml", ".yaml", ".json")
 _CONFIG_KEYS = (
@@ -40,22 +43,38 @@ _VU_TEMPLATES = {
     ("defaults", "headers"),
     ("defaults", "cookie"),
 }
-"""Parts of `config` whose unknown variables are left for the virtual users to fill in."""
+"""Parts of `config` in which virtual users fill in the variables that are unknown before the run."""
+_NOTHING_SETS = "nothing sets"
+_ONCE = " before the run, when templates in config are filled in"
+_SCENARIO_KEYS = (
+    *(
+        "name",
+        "weight",
+        "engine",
+        "flow",
+        "onError",
+        "beforeScenario",
+        "afterScenario",
+        "beforeRequest",
+        "afterResponse",
+    ),
+    *("afterRequest", "id", "tags"),
+)
 _ONE_VU = {"duration": 1, "arrivalCount": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line says beyond the files; texts as typed."""
+    """The options of the command line that change the script; texts are as typed."""
 
     target: str | None = None
     environment: str | None = None
     variables: str | None = None
-    """JSON object."""
+    """The text of a JSON object."""
     overrides: str | None = None
-    """JSON object."""
+    """The text of a JSON object."""
     config_file: str | None = None
-    """The one among the sources that was given with -c."""
+    """The path given with -c, which is among the sources."""
     payload: str | None = None
     insecure: bool = False
     solo: bool = False
@@ -63,9 +82,9 @@ class RunOptions:
     poisson: bool = False
     skip_unsupported: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
-    """The process environment, dotenv files included."""
+    """The environment of the process, with that of dotenv files."""
     directory: str = "."
-    """What relative paths of the sources are relative to."""
+    """The directory that relative paths of the sources refer to."""
     test_id: str = ""
 
 
@@ -75,7 +94,9 @@ def parse_script(
     read_file: Callable[[str], bytes],
     rng: Random | None = None,
 ) -> Script:
-    """The script that the files (path, text; later ones win) and options make. Raises ScriptErrors: all problems at once.
+    """Build the script from `(path, text)` sources, later ones over earlier ones, and options.
+
+    Raises ScriptErrors, which holds all problems at once.
 
     `read_file` gets paths of payloads and uploads, absolute or relative to `options.directory`, and may raise OSError.
     `rng` decides the random numbers of templates in `config`.
@@ -88,7 +109,8 @@ def parse_script(
     parser = _ScriptParser(files[0][0], options, notes, read_file, rng or Random())
     try:
         script = parser.script(value)
-    except RecursionError:  # the files are not, but --overrides and -v may be
+    # Files are refused for this before; --overrides and -v may still be nested too deeply.
+    except RecursionError:
         raise ScriptErrors((ScriptProblem(Place(files[0][0], 0, 0, ""), "the script is nested too deeply"),)) from None
     if notes.problems or script is None:
         raise ScriptErrors(_in_order(notes.problems), _in_order(notes.warnings))
@@ -96,7 +118,8 @@ def parse_script(
 
 
 def _in_order(problems: list[ScriptProblem]) -> tuple[ScriptProblem, ...]:
-    return tuple(sorted(problems, key=lambda p: (p.place.file, p.place.line, p.place.column)))
+    """The problems in the order of the files, each of them once."""
+    return tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.place.file, p.place.line, p.place.column)))
 
 
 def _read(files: list[tuple[str, str]]) -> Iterable[YamlDocument]:
@@ -134,23 +157,28 @@ class _ScriptParser:
         self._rng = rng
         self._folder = posixpath.dirname(posixpath.join(options.directory, script_file))
         self._read_file = read_file
+        self._root = ScriptNode({}, "", notes)
 
     def _read_beside(self, path: str) -> bytes:
-        """A file whose name is relative to the script. Raises OSError."""
+        """Read a file whose name is relative to the script. Raises OSError."""
         try:
             return self._read_file(posixpath.normpath(posixpath.join(self._folder, path)))
-        except ValueError as error:  # no file has such a name
+        # The name holds a character that no file name can hold.
+        except ValueError as error:
             raise OSError(str(error)) from None
 
     def script(self, value: Mapping[str, Any]) -> Script | None:
-        """The script, or None; problems are in the notes either way."""
+        """Build the script, or return None if it has problems; problems and warnings go to `notes`."""
         options = self._options
         given = self._json_option("--variables", options.variables)
         value = self._with_options(value, given)
-        root = ScriptNode(value, "", self._notes)
+        root = self._root = ScriptNode(value, "", self._notes)
         root.warn_unknown(("config", "scenarios", "before", "after"), only_similar=True)
         config = ScriptNode(self._filled(value["config"], given), "config", self._notes)
         config.warn_unknown(_CONFIG_KEYS, only_similar=True)
+        for key in ("thresholds", "conditions", "maxErrorRate"):
+            if key in config:
+                config[key].warn("has no effect here: it belongs under `config.ensure`")
         target = self._target(config)
         plugins = config["plugins"]
         sections.warn_of_unknown_plugins(plugins)
@@ -161,6 +189,7 @@ class _ScriptParser:
         scenarios = self._scenarios(root, config, reader)
         if processor is None:
             self._note_processor(config)
+        self._warn_of_placeholders(root, config, processor)
         return Script(
             target=target,
             phases=self._phases(config),
@@ -188,7 +217,7 @@ class _ScriptParser:
         )
 
     def _payload_option(self) -> str | None:
-        """-p is relative to where the command was typed, not to the script."""
+        """Return the path given with -p, which is relative to the working directory, not to the script."""
         path = self._options.payload
         return None if path is None else posixpath.abspath(posixpath.join(self._options.directory, path))
 
@@ -209,7 +238,7 @@ class _ScriptParser:
         return value
 
     def _with_options(self, value: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Artillery's order: environment, -t, --overrides, -v."""
+        """Apply the options to the document in Artillery's order: environment, -t, --overrides, -v."""
         options = self._options
         config = value.get("config")
         if config is not None and not isinstance(config, Mapping):
@@ -251,43 +280,65 @@ class _ScriptParser:
         }
 
     def _filled(self, config: Any, given: Mapping[str, Any]) -> Any:
-        """`config` with its templates filled in, once for the whole run."""
+        """Fill in the templates of `config`, once for the whole run."""
         variables = {**self._built_ins(), **given}
         calls = functions(self._rng)
 
-        def fill(value: Any, path: tuple[str, ...]) -> Any:
+        names = Names(
+            frozenset(given), frozenset(calls), self._options.env, named_environment=bool(self._options.environment)
+        )
+
+        def fill(value: Any, path: tuple[str | int, ...]) -> Any:
             if isinstance(value, Mapping):
                 return {k: v for k, inner in value.items() if (v := fill(inner, (*path, k))) is not UNDEFINED}
             if isinstance(value, list):
-                return [None if (v := fill(inner, path)) is UNDEFINED else v for inner in value]
+                return [None if (v := fill(inner, (*path, i))) is UNDEFINED else v for i, inner in enumerate(value)]
             if not isinstance(value, str) or "{{" not in value:
                 return value
             if path[:-1] in _VU_TEMPLATES and _is_for_vus(value, variables):
                 return value
-            self._warn_of_missing(value, variables, calls, path)
-            return compile_template(value, calls).render(variables)
+            part = ScriptNode(value, reduce(child_path, path, "config"), self._notes)
+            filled = compile_template(value, calls).render(variables)
+            for said in complaints(value, names):
+                part.warn(f"{said}{_ONCE if _NOTHING_SETS in said else ''}")
+                if filled is UNDEFINED:
+                    self._notes.undefined[part.path] = said
+            return filled
 
         return fill(config, ())
 
-    def _warn_of_missing(
-        self, value: str, variables: Mapping[str, Any], calls: Mapping[str, Any], path: tuple[str, ...]
-    ) -> None:
-        place = self._notes.place(".".join(("config", *path)))
-        for name in calls_in(value):
-            if name not in calls:
-                self._notes.warnings.append(
-                    ScriptProblem(place, f"no template function `{name}`: the value is undefined")
-                )
-        for name in placeholders(value):
-            root = name.split(".")[0].split("[")[0]
-            if root not in variables:
-                message = f"`{name}` is not known here: templates in config are filled in once, before the run"
-                self._notes.warnings.append(ScriptProblem(place, message))
+    def _warn_of_placeholders(self, root: ScriptNode, config: ScriptNode, processor: Processor | None) -> None:
+        """Warn of placeholders in steps and in default headers and cookies that no virtual user can fill in."""
+        options = self._options
+        calls = {
+            *functions(self._rng),
+            *(() if (fake := sections.fake_data(config)) is None else fake_functions(fake, self._rng)),
+        }
+        source = processor.source.decode("utf-8", "replace") if processor is not None else ""
+        names = Names(
+            frozenset(variables_of(config.value)),
+            frozenset(calls),
+            options.env,
+            named_environment=bool(options.environment),
+            source=source,
+        )
+        before = root["before"]["flow"]
+        warn_of_steps(before, names)
+        names = names.with_variables(set_by(before))
+        everywhere = names
+        for part in root["scenarios"].parts():
+            warn_of_steps(part["flow"], names)
+            everywhere = everywhere.with_variables(set_by(part["flow"]))
+        warn_of_steps(root["after"]["flow"], names)
+        for holder in (config["http"]["defaults"], config["defaults"]):
+            for key in ("headers", "cookie"):
+                warn_of_texts(holder[key], everywhere)
 
     def _target(self, config: ScriptNode) -> str:
         target = config["target"]
         if target.value in (ABSENT, None, ""):
-            config.refuse(_NO_TARGET)
+            why = self._notes.undefined.get(target.path)
+            (config if why is None else target).refuse(_NO_TARGET if why is None else why)
             return ""
         return str(target.value) if target.expect(str, "a text") else ""
 
@@ -295,7 +346,7 @@ class _ScriptParser:
         part = config["phases"]
         if self._options.solo or part.value is ABSENT:
             part = ScriptNode([_ONE_VU], part.path, self._notes)
-        return sections.phases(part, mode=config.get("mode"), poisson=self._options.poisson)
+        return sections.phases(part, mode=config["mode"], poisson=self._options.poisson)
 
     def _scenarios(self, root: ScriptNode, config: ScriptNode, reader: FlowReader) -> tuple[model.Scenario, ...]:
         part = root["scenarios"]
@@ -324,7 +375,7 @@ class _ScriptParser:
             return None
         flow = part["flow"]
         if flow.value is ABSENT:
-            part.refuse("`flow` is missing")
+            self._refuse_without_flow(part)
             return None
         if not flow.expect(list, "a list of steps"):
             return None
@@ -336,6 +387,25 @@ class _ScriptParser:
             reader.flow(part),
             reader.called(part, "onError"),
         )
+
+    def _refuse_without_flow(self, part: ScriptNode) -> None:
+        """Say which key was meant, or, where the next element of the list is a flow alone, that one dash is too many."""
+        for key, inner in part.items():
+            if key not in _SCENARIO_KEYS and (nearest(key, ("flow",)) or isinstance(inner.value, list)):
+                inner.refuse("`flow` is missing", "flow")
+                return
+        following = self._after(part)
+        if following is not None and set(following.value) <= {"flow"}:
+            following.refuse("`flow` stands in an element of its own: without its dash it belongs to the one before")
+            return
+        part.refuse("`flow` is missing")
+
+    def _after(self, part: ScriptNode) -> ScriptNode | None:
+        """Return the scenario behind this one in the list."""
+        elements = list(self._root["scenarios"].parts())
+        at = next((i for i, each in enumerate(elements) if each.path == part.path), len(elements))
+        following = elements[at + 1] if at + 1 < len(elements) else None
+        return following if following is not None and isinstance(following.value, Mapping) else None
 
     def _speaks_http(self, part: ScriptNode, config: ScriptNode, reader: FlowReader) -> bool:
         engine = part.get("engine") or config.get("engine") or "http"
@@ -375,11 +445,11 @@ class _ScriptParser:
             return ()
         reader.called(part, "onError")
         if part["flow"].value is ABSENT:
-            part.refuse("`flow` is missing")
+            self._refuse_without_flow(part)
         return reader.flow(part) if part["flow"].expect(list, "a list of steps") else ()
 
     def _processor(self, config: ScriptNode) -> Processor | None:
-        """The Python processor, run; None where there is none, or one in JavaScript; without a path where it is broken."""
+        """Load the Python processor. None if there is none or it is JavaScript; its path is empty if it could not be loaded."""
         part = config["processor"]
         if not isinstance(part.value, str) or not part.value.endswith(".py"):
             return None
@@ -401,12 +471,12 @@ class _ScriptParser:
         return found
 
     def _note_processor(self, config: ScriptNode) -> None:
-        if config.get("processor") and not self._notes.problems:
+        if config.get("processor") and not self._notes.problems and not self._notes.skipped:
             config["processor"].warn("JavaScript is not run; nothing in the script calls it")
 
 
 def _integer(digits: str) -> int | float:
-    """Of JSON, whose whole numbers may be negative."""
+    """Read an integer of JSON, which may be negative."""
     size = integer(digits.removeprefix("-"))
     return -size if digits.startswith("-") else size
 

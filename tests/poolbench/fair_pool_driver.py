@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from poolbench import FairPool
+from tests.support.paths import ROOT
 
 try:
     import gevent
@@ -21,9 +21,6 @@ except ImportError:
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 class DriverError(Exception):

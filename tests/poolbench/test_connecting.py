@@ -7,7 +7,7 @@ import sys
 import pytest
 from sqlalchemy import make_url
 
-from tests.poolbench.fair_pool_driver import ROOT
+from tests.support.paths import ROOT
 
 PATCHED = """
 from gevent import monkey

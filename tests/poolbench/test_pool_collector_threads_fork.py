@@ -13,7 +13,6 @@ from sqlalchemy import exc
 
 from poolbench.records import KNOWN_SQLALCHEMY
 from tests.poolbench.fair_pool_driver import (
-    ROOT,
     ScriptedDriver,
     eventually,
     is_full_and_idle,
@@ -21,6 +20,7 @@ from tests.poolbench.fair_pool_driver import (
     queue_up,
     run_script,
 )
+from tests.support.paths import ROOT
 
 
 def test_a_forgotten_connection_goes_to_the_first_waiter():

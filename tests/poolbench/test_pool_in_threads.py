@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from loadgen.lab.fairness import with_pool
-from tests.poolbench.fair_pool_driver import ROOT, run_script
+from tests.poolbench.fair_pool_driver import run_script
+from tests.support.paths import ROOT
 
 REFUSE_GEVENT = """
 import sys

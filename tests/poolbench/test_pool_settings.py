@@ -11,7 +11,8 @@ from db.settings import STRATEGY_NAMES, DatabaseSettings, PoolSettings, SettingE
 from db.strategies import STRATEGIES, engine_arguments, unhonoured
 from poolbench import FairPool
 from poolbench.settings import LONGEST_S, MOST_CONNECTIONS, POOL_SETTINGS, documentation
-from tests.poolbench.fair_pool_driver import ROOT, ScriptedDriver, pool_of
+from tests.poolbench.fair_pool_driver import ScriptedDriver, pool_of
+from tests.support.paths import ROOT
 
 URL = "postgresql+psycopg2://me:secret@h/db?plugin=poolbench"
 PARAMETERS = [(setting, name) for setting in POOL_SETTINGS for name in setting.parameters]
