@@ -8,7 +8,7 @@ import sqlalchemy
 if int(sqlalchemy.__version__.split(".", maxsplit=1)[0]) < 2:
     raise ImportError(f"poolbench needs SQLAlchemy 2.0 or newer; SQLAlchemy {sqlalchemy.__version__} is installed here")
 
-from poolbench.costs import LoanCost, costs, server_timing_header
+from poolbench.costs import LoanCost, server_timing_header
 from poolbench.fair_pool import CannotWait, FairPool, PoolDeadlock, QueueFull, checkout_of
 from poolbench.plugin import PoolbenchPlugin, server_timing
 from poolbench.telemetry import Histogram, PoolSnapshot
@@ -23,7 +23,6 @@ __all__ = [
     "PoolbenchPlugin",
     "QueueFull",
     "checkout_of",
-    "costs",
     "server_timing",
     "server_timing_header",
 ]

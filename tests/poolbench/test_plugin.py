@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import NullPool, QueuePool, create_engine, exc, text
 
 from loadgen.lab.fairness import with_pool
-from poolbench import FairPool, costs, server_timing
+from poolbench import FairPool, server_timing
+from poolbench.costs import costs
 from poolbench.settings import POOL_SETTINGS
 
 URL = "postgresql+psycopg2://me:secret@h/db?plugin=poolbench"
@@ -168,7 +169,7 @@ def test_a_statement_whose_greenlet_is_gone_ends_in_the_server(postgres, pool, e
 def test_each_greenlet_has_costs_of_its_own(postgres):
     url = with_pool(postgres.url, "fair", pool_size=1, max_overflow=0)
     code = """
-from poolbench import costs
+from poolbench.costs import costs
 engine = create_engine(url)
 engine.connect().close()
 def borrow(hold_s):

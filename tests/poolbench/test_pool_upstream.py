@@ -64,7 +64,7 @@ def runs():
         pytest.skip(f"SQLAlchemy's tests are not installed; python {Path(__file__).relative_to(ROOT)} fetches them")
     processes = {(kind, shard): run_shard(kind, shard) for kind in SURROUNDINGS for shard in range(SHARDS)}
     try:
-        outputs = {key: process.communicate(timeout=240)[0] for key, process in processes.items()}
+        outputs = {key: process.communicate(timeout=300)[0] for key, process in processes.items()}
     finally:
         for process in processes.values():
             process.kill()
@@ -72,7 +72,7 @@ def runs():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(260)
+@pytest.mark.timeout(320)
 @pytest.mark.parametrize("surroundings", SURROUNDINGS)
 def test_queue_pools_own_tests_pass(runs, surroundings):
     passed = 0
