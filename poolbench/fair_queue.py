@@ -95,7 +95,7 @@ class FairQueue(Generic[Resource]):
     def __init__(
         self, limit: int | None, use_lifo: bool, new: Callable[[], Resource], put_back: Callable[[Resource], None]
     ) -> None:
-        if not getattr(sys, "_is_gil_enabled", bool)() and hasattr(sys, "_is_gil_enabled"):
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
             raise RuntimeError("FairPool needs CPython's global interpreter lock; this interpreter runs without it")
         self.limit = limit
         self.idle: deque[Resource] = deque()

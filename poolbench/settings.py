@@ -30,7 +30,7 @@ class Kind(Protocol):
 
 
 class Whole:
-    """Whole numbers from `least`, to `most` if that is given. `shown` says whether the message names `most`."""
+    """Whole numbers from `least`, to `most` if that is given."""
 
     def __init__(self, least: int, most: int | None = None) -> None:
         self._least, self._most = least, most
@@ -150,7 +150,7 @@ POOL_SETTINGS: tuple[PoolSetting, ...] = (
          field="recycle_s", engine_argument="pool_recycle", unset=(-1,), any_engine=True),
     _row("max_lifetime", "MAX_LIFETIME", "max_lifetime", seconds(), _ONLY_FAIR,
          lambda _, values: values["recycle_s"], "`DB_POOL_RECYCLE`",
-         "age at which a connection is closed, in use or not; each draws its own from the last tenth; 0: never",
+         "age at which a connection is closed, as soon as nobody uses it; each draws its own from the last tenth; 0: never",
          field="max_lifetime_s", unset=(None,)),
     _row("lifetime_jitter", "LIFETIME_JITTER", "lifetime_jitter", Number("a number from 0 to 1", 0, 1), _ONLY_FAIR,
          0.1, "0.1", "the share of the lifetime from which each connection draws its own end"),

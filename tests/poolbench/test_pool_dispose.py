@@ -11,7 +11,7 @@ from tests.poolbench.fair_pool_driver import DriverError, ScriptedDriver, pool_o
 
 
 def test_dispose_keeps_the_limit_and_the_counters_and_serves_waiters_in_order():
-    driver = ScriptedDriver(close=0.002, connect=0.002)
+    driver = ScriptedDriver(close=0.002, connect=0)
     pool, served = pool_of(driver, size=3), []
     held = [pool.connect() for _ in range(3)]
     old = [loan.dbapi_connection for loan in held]

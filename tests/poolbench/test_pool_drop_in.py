@@ -1,6 +1,7 @@
 """FairPool in QueuePool's place: arguments, gauges, and where it cannot wait."""
 
 import inspect
+import sys
 
 import gevent
 import pytest
@@ -49,3 +50,19 @@ def test_a_callback_of_the_event_loop_cannot_wait_but_may_borrow_what_is_free():
     assert "callback of the event loop" in str(error)
     loan.close()
     assert is_full_and_idle(pool)
+
+
+def test_an_interpreter_without_its_global_lock_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    with pytest.raises(RuntimeError, match=r"^FairPool needs CPython's global interpreter lock") as error:
+        pool_of(ScriptedDriver())
+    assert "\n" not in str(error.value)
+
+
+def test_there_is_one_fair_pool():
+    """Under whatever name it is imported, and whichever way an engine gets it."""
+    import poolbench.fair_pool
+    import poolbench.plugin
+
+    classes = {poolbench.FairPool, poolbench.fair_pool.FairPool, poolbench.plugin.FairPool}
+    assert classes == {FairPool} and issubclass(poolbench.plugin._Fair, FairPool)
