@@ -384,6 +384,15 @@ def test_names_at_the_ends_of_curves_do_not_overlap():
     assert all(b - a >= 15 for a, b in pairwise(sorted(heights)))
 
 
+def test_a_long_name_of_a_row_is_broken_into_lines():
+    name = "the nested object, 4 servers with 10 connections each, database in 512 MB"
+    rows = Axis("", "", "category", ("short", name))
+    drawing = svg(chart("dot", Series("a", (1.0, 2.0), (0.0, 1.0)), y=rows))
+    lines = re.findall(r'class="name"[^>]*>([^<]*)<', drawing)
+    assert lines[0] == "short"
+    assert " ".join(lines[1:]) == name
+
+
 @pytest.mark.parametrize("scale", ["linear", "log"])
 @given(values=st.lists(st.floats(1e-9, 1e12), min_size=1, max_size=20))
 def test_every_value_finds_its_place_on_an_axis(scale, values):
