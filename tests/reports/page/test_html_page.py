@@ -355,6 +355,13 @@ def test_seconds_without_an_event_are_a_rate_of_zero_and_a_gap_in_times():
     assert [m.times_ms["p50"] is None for m in moments[2:7]] == [False, True, True, True, False]
 
 
+def test_sketches_that_cannot_be_merged_are_not():
+    one = report(1, periods=1).periods[0]
+    other = replace(one.seconds[0], response_time=type(one.seconds[0].response_time).of([9.0], 0.05))
+    (moment, *_) = timeline(Report.of([replace(one, seconds=(one.seconds[0], other))]), ["max"])
+    assert moment.times_ms == {"max": one.seconds[0].response_time.max}
+
+
 def test_a_rate_is_of_the_time_that_was_observed():
     one = report(1, periods=1).periods[0]
     cut = replace(one, first_counter_ms=START_MS + 400, first_histogram_ms=None, last_counter_ms=START_MS + 9_300)
