@@ -225,7 +225,7 @@ def test_the_policy_admits_the_pages_own_script_and_no_other():
 
 
 @given(any_report)
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_report_gives_a_sound_page(found):
     if found.extras is not None:
         found = replace(found, extras=replace(found.extras, ab=None))
