@@ -2,7 +2,7 @@
 monkey-patched by gevent, with gevent unpatched, and where gevent cannot be imported.
 
 They come with SQLAlchemy's source distribution, of which this project keeps no copy. Fetch it once with
-`python tests/db/test_pool_upstream.py`; without it these tests are skipped.
+`python tests/poolbench/test_pool_upstream.py`; without it these tests are skipped.
 
 As a pytest plugin (in the child process) this file puts FairPool in QueuePool's place and keeps one shard of the tests.
 """
