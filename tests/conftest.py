@@ -1,11 +1,13 @@
-"""Real parts for all tests: a PostgreSQL server and server processes."""
+"""Real parts for all tests: a PostgreSQL server, service processes, and a load on them that keeps a ledger."""
 
 import os
+import subprocess
 
 import pytest
 from hypothesis import settings
 
 from db.embedded import temporary_postgres
+from tests.support.paths import ROOT
 from tests.support.server_process import ServerProcess, start_server, wait_until
 
 settings.register_profile("poolbench", deadline=None)  # how long an example takes says more of the machine's other work
@@ -39,8 +41,8 @@ def postgres():
 
 
 @pytest.fixture
-def serve(tmp_path):
-    """Start server processes: `serve(DATABASE_URL=…, …)`; whatever still runs at the end of the test is stopped."""
+def start_service(tmp_path):
+    """Start server processes: `start_service(DATABASE_URL=…, …)`; whatever still runs at the end of the test is stopped."""
     started: list[ServerProcess] = []
 
     def start(*, command: list[str] | None = None, path: str = "/live", **settings: object) -> ServerProcess:
@@ -53,3 +55,37 @@ def serve(tmp_path):
     for server in started:
         if server.process.poll() is None:
             server.stop()
+
+
+@pytest.fixture
+def start_process():
+    """start_process(command) -> the running command, its stdout and stderr pipes of text; killed at the latest with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Start a load: `load(port=…, mix=…, clients=… or rate_per_s=…)`; ended at the latest with the test."""
+    from tests.support.fault_load import Load, Plan
+
+    started: list[Load] = []
+
+    def start(**plan: object) -> Load:
+        named = Plan(**plan | {"name": f"{plan.get('name', 'w')}{len(started)}"})
+        started.append(Load(named, tmp_path / f"ledger-{len(started)}"))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.abandon()

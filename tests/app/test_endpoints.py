@@ -199,8 +199,8 @@ def test_nothing_of_this_was_a_failure(service):
     assert service.failures() == []
 
 
-def test_with_a_token_creating_and_analytics_need_it(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url, API_TOKEN="s3cret-ü")
+def test_with_a_token_creating_and_analytics_need_it(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url, API_TOKEN="s3cret-ü")
     assert server.request("POST", "/links", {"url": "https://example.com/"}).problem == "unauthorized"
     assert server.request("POST", "/links", {}, {"Authorization": "Bearer wrong"}).status == 401
     token = {"Authorization": "Bearer s3cret-ü".encode()}

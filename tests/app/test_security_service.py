@@ -190,8 +190,8 @@ def test_secrets_are_told_to_nobody(service, postgres):
     assert urlsplit(postgres.url).password.encode() not in everything and TOKEN.encode() not in everything
 
 
-def test_a_failure_is_written_down_without_what_a_client_could_forge(serve):
-    server = serve(DATABASE_URL=f"postgresql://guarded:{PASSWORD}@127.0.0.1:1/x")
+def test_a_failure_is_written_down_without_what_a_client_could_forge(start_service):
+    server = start_service(DATABASE_URL=f"postgresql://guarded:{PASSWORD}@127.0.0.1:1/x")
     forged = "/health?%0a{%22level%22:%22FORGED%22}%1b[2J"
     assert server.get(forged, **{"User-Agent": "a\tb", "X-Forwarded-For": "6.6.6.6"}).problem == "database-down"
     text = server.log_file.read_text()
@@ -245,8 +245,8 @@ def test_a_trusted_proxy_speaks_for_the_client(service):
     assert spoofed.json["short_url"].startswith("https://short.example/"), "the last hop's word counts"
 
 
-def test_nobody_else_does(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url, TRUSTED_PROXIES="10.0.0.0/8,::1")
+def test_nobody_else_does(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url, TRUSTED_PROXIES="10.0.0.0/8,::1")
     answer = server.request("POST", "/links", {"url": "https://example.com/"}, FORWARDED)
     assert answer.json["short_url"] == f"http://127.0.0.1:{server.port}/{answer.json['code']}"
     assert "strict-transport-security" not in answer.headers

@@ -5,9 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.server_process import wait_until
 
 
 class DaskWorker:
@@ -59,7 +60,7 @@ class Dask:
         self.workers = [worker for worker in self.workers if worker.process.poll() is None]
         new = [self.worker() for _ in range(count - len(self.workers))]
         self.workers += new
-        until(lambda: all(worker.registered() for worker in new))
+        wait_until(lambda: all(worker.registered() for worker in new), limit_s=30)
 
     def worker(self, **options):
         """One more, which may not have registered yet."""
@@ -74,13 +75,6 @@ class Dask:
         for worker in self.workers:
             worker.end()
         self.kill_scheduler()
-
-
-def until(condition, timeout_s=30.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
 
 
 @contextmanager
