@@ -53,8 +53,7 @@ def start_service(tmp_path):
 
     yield start
     for server in started:
-        if server.process.poll() is None:
-            server.stop()
+        server.child.stop()
 
 
 @pytest.fixture
