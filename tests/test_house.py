@@ -155,6 +155,11 @@ def test_no_module_imports_itself_in_a_circle():
     assert circle_in(graph) is None
 
 
+def test_no_benchmarks_import_each_other_in_a_circle_not_even_inside_functions():
+    graph = {module: {name for name in imported(path) if name in BENCHMARKS} for module, path in BENCHMARKS.items()}
+    assert circle_in(graph) is None
+
+
 def test_no_file_is_longer_than_what_one_reads_in_one_go():
     every = [*MODULES.values(), *BENCHMARKS.values(), *(ROOT / "tests").rglob("*.py")]
     assert not {str(f.relative_to(ROOT)) for f in every if len(f.read_text().splitlines()) > LONGEST_FILE}
