@@ -23,7 +23,7 @@ from db.embedded import temporary_postgres
 from loadgen.lab import fairness
 from loadgen.lab.stack import ServerProgram, Servers, cpu_of_tree, service
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 STOCK_CONF = """
 import os
 bind = "127.0.0.1:" + os.environ["PORT"]
@@ -79,7 +79,7 @@ def main() -> None:
 
         ours = start("ours", service(), DB_POOL="fair")
         queue = start("queue", service(), DB_POOL="queue")
-        stock = start("stock", ServerProgram(folder / "stock.py", "stock_app:app", HERE))
+        stock = start("stock", ServerProgram(folder / "stock.py", "benchmarks.stock_app:app", ROOT))
         sides = {
             "stock: gunicorn gevent, QueuePool, defaults": (stock, "/health"),
             "this service, DB_POOL=queue": (queue, "/health"),
