@@ -34,14 +34,14 @@ make test-compose ARGS='--table docs/reliability.json'
 HEAD = """\
 # Reliability: faults, the stack, and bad input
 
-Each row is a test with real processes (`tests/faults/`): gunicorn with its workers, PostgreSQL, and a load that records the result of every
-request. Afterwards the test looks for every write in the database. A write counts as acknowledged if its client got 201 (a link) or 301
-(a click); each of those must be there, and only once. A write whose client got an error or no answer may be there too, once, because it
-may have been committed before the fault.
+Each row is a test with real processes (`tests/faults/`): gunicorn with its workers, PostgreSQL, and a load that records
+the result of every request. Afterwards the test looks for every write in the database. A write counts as acknowledged
+if its client got 201 (a link) or 301 (a click); each of those must be there, and only once. A write whose client got an
+error or no answer may be there too, once, because it may have been committed before the fault.
 
-Recovery is the time from the repair to the end of the last request that failed; 0.0 s means that none failed after the repair. The figures are
-from one run of the commands below, on the machine named below the table; the tests check the limits. All processes of a test, including its
-load, share that machine.
+Recovery is the time from the repair to the end of the last request that failed; 0.0 s means that none failed after the
+repair. The figures are from one run of the commands below, on the machine named below the table; the tests check the
+limits. All processes of a test, including its load, share that machine.
 
 ```sh
 {commands}
@@ -52,8 +52,8 @@ load, share that machine.
 STACK = """
 ## The stack in containers
 
-What `tests/compose/` measured on the stack of docker-compose.yml, built from nothing. Load, engine and all containers share the machine
-(see docs/compose.md).
+What `tests/compose/` measured on the stack of docker-compose.yml, built from nothing. Load, engine and all containers
+share the machine (see docs/compose.md).
 
 """
 
@@ -71,7 +71,7 @@ TAIL = """
 
 | what | limit | where it is set |
 | :-- | :-- | :-- |
-| waiting for a connection | `DB_POOL_TIMEOUT` (5 s); refused at once if `DB_POOL_MAX_WAITING` requests already wait | `poolbench/` |
+| waiting for a connection | `DB_POOL_TIMEOUT` (5 s); refused at once if `DB_POOL_MAX_WAITING` already wait | `poolbench/` |
 | connections that analytics may hold | all but `DB_POOL_RESERVE` (0) | `db/database.py` |
 | opening a connection | 5 s, or `?connect_timeout=` | `db/database.py` |
 | a statement, while the network works | `STATEMENT_TIMEOUT` (10 s), enforced by the database: 504 | the database |
@@ -82,17 +82,19 @@ TAIL = """
 
 ## What a balancer and a supervisor should know
 
-- `/live` says that the process works, `/health` that it reaches the database. Use `/live` to decide on a restart. A balancer that removes
-  servers because of `/health` removes all of them at once when the database is slow, even for requests that need no database.
+- `/live` says that the process works, `/health` that it reaches the database. Use `/live` to decide on a restart. A
+  balancer that removes servers because of `/health` removes all of them at once when the database is slow, even for
+  requests that need no database.
 - The running requests of a killed worker get no answer. The other workers continue, and the master starts a new one.
 - Workers whose master is killed finish their requests and release the port at once, so that the next master can use it.
-- If the database is overloaded, requests are refused before they enter the pool, which costs only an error answer. If a worker's own CPU is
-  the bottleneck, an error costs about as much as an answer. So a worker accepts one new connection at a time, and the rest wait in the
-  kernel's backlog (2048). At two to three times the capacity, goodput stayed at its peak and no request was refused, but after eight
-  seconds the median wait was 4 s. When workers accepted every connection at once, goodput fell to a twentieth. To bound the wait is the
-  balancer's task: deploy/haproxy.cfg limits the requests at each server (maxconn) and the time in its own queue.
-- On a full disk, writes fail with 507 and no `Retry-After`: a retry cannot succeed until somebody frees space. Keep the write-ahead log on a
-  different disk than the tables: PostgreSQL panics if it cannot write the log.
+- If the database is overloaded, requests are refused before they enter the pool, which costs only an error answer. If a
+  worker's own CPU is the bottleneck, an error costs about as much as an answer. So a worker accepts one new connection
+  at a time, and the rest wait in the kernel's backlog (2048). At two to three times the capacity, goodput stayed at its
+  peak and no request was refused, but after eight seconds the median wait was 4 s. When workers accepted every
+  connection at once, goodput fell to a twentieth. To bound the wait is the balancer's task: deploy/haproxy.cfg limits
+  the requests at each server (maxconn) and the time in its own queue.
+- On a full disk, writes fail with 507 and no `Retry-After`: a retry cannot succeed until somebody frees space. Keep the
+  write-ahead log on a different disk than the tables: PostgreSQL panics if it cannot write the log.
 """
 
 
