@@ -305,7 +305,7 @@ def table(workload: Workload) -> Iterator[str]:
     """A Markdown table of medians, and of their ratios to ours."""
     yield f"### {workload.title}"
     yield ""
-    yield "| generator | requests/s/core | CPU us per request | ours is so many times as fast | ours by CPU |"
+    yield "| generator | requests/s/core | CPU us per request | ours / theirs, by requests/s | ours by CPU |"
     yield "| --- | --- | --- | --- | --- |"
     medians = {
         name: (statistics.median(r.per_s for r in results), statistics.median(r.cpu_us for r in results))

@@ -252,7 +252,7 @@ def test_nobody_else_does(start_service, postgres):
     assert "strict-transport-security" not in answer.headers
 
 
-def test_a_list_of_proxies_that_is_none_stops_the_start():
+def test_an_invalid_list_of_proxies_stops_the_start():
     environment = {
         "PATH": "/usr/bin:/bin",
         "DATABASE_URL": "postgresql://127.0.0.1:1/x",

@@ -105,7 +105,7 @@ def test_slow_statements_that_fill_the_pool_leave_health_and_cheap_requests_answ
 
 
 def many_clicks(database, code, count):
-    """So many that their analytics take seconds."""
+    """Add so many clicks that their analytics take seconds."""
     with closing(psycopg2.connect(database.url)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()

@@ -56,14 +56,14 @@ class Dask:
         self.workers = []
 
     def have(self, count):
-        """So many workers that live."""
+        """Make sure that `count` workers live."""
         self.workers = [worker for worker in self.workers if worker.process.poll() is None]
         new = [self.worker() for _ in range(count - len(self.workers))]
         self.workers += new
         wait_until(lambda: all(worker.registered() for worker in new), limit_s=30)
 
     def worker(self, **options):
-        """One more, which may not have registered yet."""
+        """Start one more worker, which may not have registered yet."""
         self._started += 1
         return DaskWorker(self.address, self._folder, f"w{self._started}", **options)
 
@@ -79,7 +79,7 @@ class Dask:
 
 @contextmanager
 def stopped(pid):
-    """A process stands still while inside."""
+    """Keep a process stopped (SIGSTOP) inside the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

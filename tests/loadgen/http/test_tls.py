@@ -168,7 +168,7 @@ def test_a_client_certificate_is_shown_where_there_is_one(serve_tls, connect, tl
         ({"cert": b"nonsense"}, "cert and key: not a PEM certificate and its key"),
     ],
 )
-def test_a_certificate_that_is_none_is_told(settings, said):
+def test_an_invalid_certificate_is_reported(settings, said):
     with pytest.raises(ValueError, match=said):
         client_context(TlsSettings(**settings))
 

@@ -105,7 +105,7 @@ def test_a_port_that_is_taken_is_one_clear_line(own_postgres):
     assert not running._folder.exists()
 
 
-def test_where_there_is_none_the_message_says_what_to_install(monkeypatch):
+def test_a_missing_pgbouncer_is_reported_with_what_to_install(monkeypatch):
     monkeypatch.setattr(pgbouncer.shutil, "which", lambda *_, **__: None)
     with pytest.raises(StackError, match="apt-get install pgbouncer"):
         pgbouncer.find()

@@ -87,7 +87,7 @@ def test_an_address_may_leave_out_the_host_and_then_is_loopback():
 
 
 @pytest.mark.parametrize("text", ["", "x", "127.0.0.1", "1:2:x", ":80", "70000", "-1", "٣", "host:"])
-def test_an_address_that_is_none_is_refused_in_one_line(text):
+def test_an_invalid_address_is_refused_in_one_line(text):
     with pytest.raises(LiveError, match="invalid address") as error:
         parse_address(text)
     assert "\n" not in str(error.value)
