@@ -44,7 +44,7 @@ MEASURED = {
     "lookup_us": Figure(38, "us of CPU", "database, a look-up of a link by its code alone"),
     "batched_us": Figure(15, "us of CPU", "database, a click inserted in a statement of 1,000"),
     "hold_ms": Figure(
-        1.4, "ms", "longest a request holds a connection at the median: A.pool10.fair, its whole response time"
+        1.4, "ms", "upper bound of the median time a request holds a connection: the response time of A.pool10.fair"
     ),
     "backend_mb": Figure(1.95, "MB", "database, one more warm connection: the lab's memory experiment"),
     "wal_bytes": Figure(382, "bytes", "WAL, a click in a statement of its own"),
@@ -52,19 +52,19 @@ MEASURED = {
     "row_bytes": Figure(144, "bytes", "disk, a click: 83 in the table, 61 in its two indexes"),
 }
 ASSUMED = {
-    "busy": Figure(0.6, "", "share of its capacity that a part is used to"),
-    "clicks": Figure(0.9, "", "share of the requests that are clicks; the others read a link"),
-    "pool": Figure(10, "connections", "pool of one application process, which uses one core"),
-    "db_cores": Figure(32, "cores", "the largest database machine one would buy"),
+    "busy": Figure(0.6, "", "share of its capacity to which each part is used"),
+    "clicks": Figure(0.9, "", "share of requests that are clicks; the others read a link"),
+    "pool": Figure(10, "connections", "pool size of an application process, which uses one core"),
+    "db_cores": Figure(32, "cores", "largest database machine one would buy"),
     "db_connections": Figure(
-        500, "connections", "that a primary is given directly; its memory would hold more, its snapshots suffer"
+        500, "connections", "direct connections to a primary; memory would allow more, but snapshots get slow"
     ),
-    "wal_mb_s": Figure(400, "MB/s", "that a primary's log device and its replicas take"),
-    "bouncer_rate": Figure(20_000, "statements/s", "one PgBouncer, which is one core"),
-    "wire_bytes": Figure(1_000, "bytes", "a request and its answer, a browser's headers included"),
-    "edge_us": Figure(20, "us of CPU", "a redirect in a compiled language, from memory"),
-    "partition_gb": Figure(50, "GB", "the largest partition one would vacuum and drop"),
-    "kept_days": Figure(90, "days", "that single clicks are kept"),
+    "wal_mb_s": Figure(400, "MB/s", "WAL that a primary's log device and its replicas can take"),
+    "bouncer_rate": Figure(20_000, "statements/s", "capacity of a PgBouncer, which uses one core"),
+    "wire_bytes": Figure(1_000, "bytes", "a request and its answer, with a browser's headers"),
+    "edge_us": Figure(20, "us of CPU", "redirect from memory in a compiled language"),
+    "partition_gb": Figure(50, "GB", "largest partition one would vacuum and drop"),
+    "kept_days": Figure(90, "days", "time for which single clicks are kept"),
 }
 M = {name: figure.value for name, figure in MEASURED.items()}
 A = {name: figure.value for name, figure in ASSUMED.items()}
@@ -168,7 +168,7 @@ def needs() -> str:
                 f"{cores(rate, design.replica_us):,.1f}", f"{rate * design.wal_bytes / MB:,.1f}", f"{shards:,}",
             ))  # fmt: skip
     head = (
-        "design", "requests/s", "app cores", "PgBouncers", "primary cores", "its connections", "their GB",
+        "design", "requests/s", "app cores", "PgBouncers", "primary cores", "connections to it", "their memory, GB",
         "replica cores", "WAL MB/s", "primaries",
     )  # fmt: skip
     return table(head, rows)
