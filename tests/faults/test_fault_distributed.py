@@ -111,7 +111,7 @@ def may_make_namespaces():
 def namespaces(tmp_path):
     """Two workers, each in a namespace of its own."""
     if not may_make_namespaces():
-        pytest.skip("network namespaces need root and `ip` (iproute2), which is not installed or may not make them")
+        pytest.skip("network namespaces need `ip` (iproute2), root, and the right to make them")
     made = Network(tmp_path, 2)
     try:
         made.open()

@@ -16,7 +16,7 @@ from loadgen.http.proxy import ProxyError, ProxyRoute
 from loadgen.http.route import Origin, Route
 from loadgen.http.tls import TlsRoute, TlsSettings, client_context
 
-pytest.importorskip("trustme")
+pytest.importorskip("trustme", reason="trustme is not installed")
 from tests.support import certificates
 from tests.support.raw_server import RawServer
 
