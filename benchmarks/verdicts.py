@@ -1,19 +1,25 @@
 """How often a comparison is wrong, and how often it finds what is there: the table of docs/statistics.md.
 
-`python -m benchmarks.verdicts [--repeats N]` simulates pairs of runs and compares them as `loadgen diff` does. A run has
+`python benchmarks/verdicts.py [--repeats N]` simulates pairs of runs and compares them as `loadgen diff` does. A run has
 periods of requests whose times are lognormal (log deviation 0.5); each period has its own level, a first-order
 autoregression in the logarithm, as a server has good and bad stretches; the first and last are cut short. Errors come in
 bursts: a period's share is drawn anew. Runs may also differ among each other.
 """
 
+# ruff: noqa: E402 - the path must be set before the rooms are imported
+
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import log, sqrt
+from pathlib import Path
 
 import numpy as np
+
+sys.path[0] = str(Path(__file__).parents[1])  # as in reports.py
 
 from reports.compare.diff import Diff, compare_runs
 from reports.model import PERIOD_MS, Period, Rate, Report, Summary
