@@ -71,6 +71,8 @@ class ClosedResult:
     """The error's name, where the run was given up because nothing answered."""
     served: tuple[int, ...] = ()
     """How many answers each user had within the run's time."""
+    failures: tuple[str, ...] = ()
+    """A sentence on users that a defect ended; the report is partial then."""
 
 
 class SectionFailed(Exception):
@@ -111,8 +113,11 @@ def run_ab(workload: Workload, live: Live) -> ClosedResult:
     with stopping(closed.stop) as signals:
         samples = closed.run(live)
     ab = AbReport.of(samples).to_json()
-    report = recorder.report(extras(watch, recorder, "closed", partial=bool(signals), ab=ab))
-    return ClosedResult(report, samples, signals[0] if signals else None, closed.refused, tuple(closed.served))
+    defects = closed.defects()
+    partial = bool(signals or defects)
+    report = recorder.report(extras(watch, recorder, "closed", partial=partial, ab=ab, warnings=defects))
+    ended_by = signals[0] if signals else None
+    return ClosedResult(report, samples, ended_by, closed.refused, tuple(closed.served), defects)
 
 
 def new_run_id(given: str | None = None) -> str:
@@ -153,8 +158,8 @@ def run_script(
     """
     wall = WallOffset()
     with closing(Transports(script, wall, _print_debug)) as transports, undisturbed():
-        course = _ScriptRunCourse(script, console, live, wall, transports, Random(seed), observers)
-        return course.run(most_shares(workers, script.phases), elsewhere, show)
+        execution = _ScriptExecution(script, console, live, wall, transports, Random(seed), observers)
+        return execution.run(most_shares(workers, script.phases), elsewhere, show)
 
 
 @contextmanager
@@ -165,9 +170,9 @@ def generator(job: Job, wall: WallOffset, stamps: WallOffset) -> Iterator[tuple[
     """
     with closing(Transports(job.script, stamps, _print_debug)) as transports, undisturbed():
         silent = Console(lambda _: None, quiet=True)
-        course = _ScriptRunCourse(job.script, silent, lambda _: None, wall, transports, Random(0), ())
-        course.plan_seed = job.plan_seed
-        yield course.recorder, course.work
+        execution = _ScriptExecution(job.script, silent, lambda _: None, wall, transports, Random(0), ())
+        execution.plan_seed = job.plan_seed
+        yield execution.recorder, execution.work
 
 
 def _print_debug(text: str) -> None:
@@ -175,7 +180,7 @@ def _print_debug(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201
 
 
-class _ScriptRunCourse:
+class _ScriptExecution:
     """One run of a script: its sections, and between them the plan, carried out here or by workers."""
 
     def __init__(
