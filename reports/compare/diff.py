@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import comb, exp, hypot, inf, isfinite, log, nan, sin, sinh, sqrt
+from math import comb, exp, expm1, hypot, inf, isfinite, log, nan, sin, sqrt
 from typing import Final, Literal
 
 import numpy as np
@@ -36,6 +36,8 @@ Verdict = Literal["better", "worse", "no clear change", "cannot be judged", "not
 
 LEAST_SPREAD: Final = 0.01
 """Standard deviation between runs, as a share of a time or rate, that is never undercut, however well runs agree."""
+
+_LARGEST: Final = 700.0
 
 SEPARATE_BLOCKS: Final = 5
 """Of how many independent stretches a run is supposed to consist where every period of one run is above all of another."""
@@ -78,6 +80,15 @@ def _amounts(option: str, text: str, units: dict[str, float], example: str) -> d
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A change's interval on the scale of `reports.compare.scales`, and where between old and new it lies (for shares)."""
+
+    low: float
+    high: float
+    middle: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """One figure on both sides; None where a side does not have it, which is not the same as zero.
 
@@ -90,9 +101,8 @@ class Change:
     old: float | None
     new: float | None
     verdict: Verdict = "not comparable"
-    low: float | None = None
-    """Lower end of the change's 95 % interval, in the figure's unit; of counters that are judged as a share, in shares."""
-    high: float | None = None
+    span: Span | None = None
+    """The change's 95 % interval on the scale that the figure is compared on."""
     p: float | None = None
     """How likely a change like this is by chance alone, corrected for the number of figures that were judged."""
     basis: Basis | Literal["runs"] | None = None
@@ -101,6 +111,21 @@ class Change:
     """Why there is no verdict of better or worse, where that is not for lack of change."""
     runs_differ: bool = False
     """One run a side: the two runs differ by more than chance within them, which need not be for another version."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the change's 95 % interval, in the figure's unit; of counters that are judged as a share, in shares."""
+        return None if self.span is None else self._in_units(self.span.low, self.span)
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the change's 95 % interval, as `low`."""
+        return None if self.span is None else self._in_units(self.span.high, self.span)
+
+    def _in_units(self, by: float, span: Span) -> float:
+        if _is_share(self):
+            return sin(max(span.middle, abs(by) / 2)) * sin(by / 2)
+        return exp(on_log(self.old or 0.0)) * expm1(min(by, _LARGEST))
 
     @property
     def change(self) -> float | None:
@@ -123,9 +148,9 @@ class Change:
     def mirrored(self) -> Change:
         """The same, seen from the other side."""
         swapped: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
-        low, high = None if self.high is None else -self.high, None if self.low is None else -self.low
+        span = None if self.span is None else Span(-self.span.high, -self.span.low, self.span.middle)
         verdict = swapped.get(self.verdict, self.verdict)
-        return replace(self, old=self.new, new=self.old, verdict=verdict, low=low, high=high)
+        return replace(self, old=self.new, new=self.old, verdict=verdict, span=span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +233,11 @@ def _cannot(change: Change, reason: str) -> Change:
     return replace(change, verdict="cannot be judged" if change.differs else "no clear change", reason=reason)
 
 
+def _either(one: str, other: str) -> str:
+    """The reason of either side, the same one whichever is the old side; empty without one."""
+    return min(filter(None, (one, other)), default="")
+
+
 def _is_share(change: Change) -> bool:
     return change.kind in ("share", "counter") or change.name in AB_SHARES
 
@@ -287,8 +317,8 @@ def _tested(change: Change, old: Estimate | None, new: Estimate | None, criteria
     if old is None or new is None:
         whole = " or ".join(names.share_of(change.name)) if change.kind == "counter" else "enough samples"
         return _Test(_cannot(change, f"too little data: no {whole} to judge it by"))
-    if old.lacking or new.lacking:
-        return _Test(_cannot(change, old.lacking or new.lacking))
+    if lacking := _either(old.lacking, new.lacking):
+        return _Test(_cannot(change, lacking))
     deviations = _deviations(change, old, new, criteria)
     basis: Basis = "periods" if old.basis == new.basis == "periods" else "totals"
     if old.track is not None and new.track is not None:
@@ -309,15 +339,15 @@ def _tested(change: Change, old: Estimate | None, new: Estimate | None, criteria
         by, p_versions, low, high = joint.value, joint.p, joint.low, joint.high
     else:
         return _Test(_cannot(change, "too little data"))
-    low, high = (_in_units(change, _middle(change, old, new), end) for end in (low, high))
     if not all(isfinite(value) for value in (p_within, p_versions, low, high)):
         return _Test(_cannot(change, "numbers too large to judge"))
+    middle = (old.interval.value + new.interval.value) / 2 if old.interval and new.interval else 0.0
     # an interval on both sides of zero is not what the verdict of runs that stand apart rests on
-    ends = (None, None) if p_versions <= statistics.LEVEL and low < 0 < high else (low, high)
+    span = None if p_versions <= statistics.LEVEL and low < 0 < high else Span(low, high, middle)
     if by * ((change.new or 0.0) - (change.old or 0.0)) < 0 and change.kind != "counter":
         # the typical stretch of time and the whole run say the opposite: a burst decides one of them
         p_within = p_versions = 1.0
-    return _Test(replace(change, low=ends[0], high=ends[1], p=p_versions, basis=basis), p_within, by > 0)
+    return _Test(replace(change, span=span, p=p_versions, basis=basis), p_within, by > 0)
 
 
 def _p(interval: Interval) -> float:
@@ -329,12 +359,6 @@ def _p(interval: Interval) -> float:
     return statistics.student_p(interval.value / error if error else inf, interval.df)
 
 
-def _middle(change: Change, old: Estimate, new: Estimate) -> float:
-    if old.interval is not None and new.interval is not None:
-        return (old.interval.value + new.interval.value) / 2
-    return (on_log(change.old or 0.0) + on_log(change.new or 0.0)) / 2
-
-
 def _deviations(change: Change, old: Estimate, new: Estimate, criteria: Criteria) -> tuple[float, float]:
     """Standard errors on the figure's scale that runs of one version are supposed to differ by, of each side."""
     if _is_share(change):
@@ -344,13 +368,6 @@ def _deviations(change: Change, old: Estimate, new: Estimate, criteria: Criteria
         values = (value or 0.0 for value in (change.old, change.new))
         one, other = (criteria.run_deviation * value / exp(on_log(value)) for value in values)
     return one, other
-
-
-def _in_units(change: Change, middle: float, by: float) -> float:
-    """A difference on the scale, around the middle of both sides, as one of the figure, or of its share."""
-    if _is_share(change):
-        return sin(max(middle, abs(by) / 2)) * sin(by / 2)
-    return 2 * exp(middle) * sinh(by / 2)
 
 
 # Verdicts
@@ -399,7 +416,7 @@ def _compared_by_runs(old: Sequence[Report], new: Sequence[Report], criteria: Cr
         if row.verdict != "not comparable" or row.reason:
             continue
         column = values.column(row)
-        lacking = _lacking(row, old) or _lacking(row, new)
+        lacking = _either(_lacking(row, old), _lacking(row, new))
         if not np.isfinite(column).all():
             rows[i] = replace(row, reason="not in every run")
         elif lacking:
@@ -419,12 +436,7 @@ def _compared_by_runs(old: Sequence[Report], new: Sequence[Report], criteria: Cr
     response_ms = _response_ms(rows)
     for i, p, half, (one, other) in zip(kept, ps, reach, means, strict=True):
         by, middle = other - one, (one + other) / 2
-        try:
-            low, high = (_in_units(rows[i], middle, end) for end in (by - half, by + half))
-        except OverflowError:
-            rows[i] = _cannot(rows[i], "numbers too large to judge")
-            continue
-        row = replace(rows[i], low=low, high=high, p=p, basis="runs")
+        row = replace(rows[i], span=Span(by - half, by + half, middle), p=p, basis="runs")
         rows[i] = _with_verdict(row, by > 0, response_ms, criteria)
     return rows
 

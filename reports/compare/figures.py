@@ -160,7 +160,9 @@ def same_tool(runs: Sequence[Report]) -> bool:
     return len(tools) == 1 or not tools & _OTHER_TOOLS
 
 
-_OTHER_TOOLS = {"ApacheBench 2.3", "Artillery 1", "Locust", "hey", "k6", "wrk", "wrk2"}
+_OTHER_TOOLS = {
+    *("ApacheBench 2.3", "Artillery 1", "JMeter", "Locust", "autocannon", "hey", "k6", "oha", "vegeta", "wrk", "wrk2"),
+}
 """What readers of other tools' reports put into `Extras.tool_version`; ours write Poolbench's version there."""
 
 

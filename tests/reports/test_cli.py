@@ -160,7 +160,7 @@ def test_several_runs_a_side_are_compared(invoke, saved):
 
     done = invoke(cli.diff, *sides)
 
-    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a permutation test." in done.stdout
+    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a rotation test." in done.stdout
     assert "0 worse, 0 better" in done.stdout
 
 
