@@ -11,6 +11,7 @@ _COMMANDS = {
     "quick": ("loadgen.commands.run", "Send GETs to one URL from a number of virtual users."),
     "ab": ("loadgen.commands.ab", "Send requests as ApacheBench does, and print its report."),
     "diff": ("reports.cli", "Compare two reports, or several runs a side."),
+    "duel": ("loadgen.commands.duel", "Compare two services under load at the same time."),
     "report": ("reports.cli", "Show a saved report, or several merged into one."),
     "lab": ("loadgen.commands.lab", "Repeat the published experiments on this machine."),
     "sweep": ("loadgen.commands.sweep", "Measure which pool size is best."),

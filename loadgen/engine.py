@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from random import Random
 from traceback import print_exception
 from typing import Any, Protocol
@@ -140,7 +139,7 @@ class Engine:
     def _arrive(self, listener: Listener) -> None:
         alarm = Alarm()
         try:
-            plan = islice(arrivals(self._phases, self._rng), self._share.index, None, self._share.of)
+            plan = self._share.arrivals(arrivals(self._phases, self._rng))
             planned = next(plan, None)
             for span in spans(self._phases):
                 listener.phase_started(span.phase)

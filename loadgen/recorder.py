@@ -386,6 +386,7 @@ class Recorder:
             waited_ms = (answers["first_byte_ns"] - answers["written_ns"]) / 1e6
             sketch = Sketch.of(waited_ms)
             second.answers += len(answers)
+            second.errors += int((status >= 500).sum())
             second.times.append(sketch)
             for code, n in _tally(status):
                 bucket.count(f"{names.CODES}{code}", n, first_ns, last_ns)

@@ -157,8 +157,8 @@ def run_script(
     `elsewhere` makes the workers that carry out the plan instead. Raises SectionFailed, and CrewError for `elsewhere`.
     """
     wall = WallOffset()
-    with closing(Transports(script, wall, _print_debug)) as transports, undisturbed():
-        execution = _ScriptExecution(script, console, live, wall, transports, Random(seed), observers)
+    with closing(Transports(script, wall, print_debug)) as transports, undisturbed():
+        execution = ScriptExecution(script, console, live, wall, transports, Random(seed), observers)
         return execution.run(most_shares(workers, script.phases), elsewhere, show)
 
 
@@ -168,19 +168,19 @@ def generator(job: Job, wall: WallOffset, stamps: WallOffset) -> Iterator[tuple[
 
     `wall` gives the report's epoch time; `stamps` is the offset of this machine's kernel, for its receive stamps.
     """
-    with closing(Transports(job.script, stamps, _print_debug)) as transports, undisturbed():
+    with closing(Transports(job.script, stamps, print_debug)) as transports, undisturbed():
         silent = Console(lambda _: None, quiet=True)
-        execution = _ScriptExecution(job.script, silent, lambda _: None, wall, transports, Random(0), ())
+        execution = ScriptExecution(job.script, silent, lambda _: None, wall, transports, Random(0), ())
         execution.plan_seed = job.plan_seed
         yield execution.recorder, execution.work
 
 
-def _print_debug(text: str) -> None:
+def print_debug(text: str) -> None:
     """Print debugging output that the user asked for (DEBUG=http) to stderr."""
     print(text, file=sys.stderr)  # noqa: T201
 
 
-class _ScriptExecution:
+class ScriptExecution:
     """One run of a script: its sections, and between them the plan, carried out here or by workers."""
 
     def __init__(
@@ -212,9 +212,7 @@ class _ScriptExecution:
 
     def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[ScriptRun], None] | None) -> ScriptRun:
         """Run `before`, the plan and `after`. Raises SectionFailed, CrewError."""
-        error = self._program.run_before()
-        if error is not None:
-            raise SectionFailed("before", error)
+        self.before()
         if elsewhere is not None:
             run = self._together(elsewhere(self._job(), self._wall, self._console.line))
         elif workers > 1:
@@ -225,10 +223,20 @@ class _ScriptExecution:
             run = self._alone()
         if show is not None:
             show(run)
+        self.after(run)
+        return run
+
+    def before(self) -> None:
+        """Run the `before` section. Raises SectionFailed."""
+        error = self._program.run_before()
+        if error is not None:
+            raise SectionFailed("before", error)
+
+    def after(self, run: ScriptRun) -> None:
+        """Run the `after` section. Raises SectionFailed, which carries the run."""
         error = self._program.run_after()
         if error is not None:
             raise SectionFailed("after", error, run)
-        return run
 
     def _write(self, text: str) -> None:
         self._write_line(text)
@@ -236,18 +244,22 @@ class _ScriptExecution:
     def _alone(self) -> ScriptRun:
         """Carry out the whole plan in this process."""
         watch, recorder, console = HealthWatch(), self.recorder, self._console
-        engine = self._engine(Share())
+        engine = self.engine(Share())
         with ExitStack() as observed, stopping(engine.stop) as signals:
             underway = Underway(lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop)
             for observer in self._observers:
                 observed.enter_context(observer(underway))
             tick = _both(watch.sample, self._live)
             engine.run(Listener(console.phase_started, console.phase_completed, console.period, tick))
+        return self.finished(engine, watch, signals)
+
+    def finished(self, engine: Engine, watch: HealthWatch, signals: Sequence[int]) -> ScriptRun:
+        """What a run gave that this engine carried out in this process, and that these signals ended, if any."""
         failures = engine.defects()
         partial = engine.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings))
-        report = recorder.report(
-            extras(watch, recorder, "open", partial=partial, warnings=warnings, script=self._script.source)
+        report = self.recorder.report(
+            extras(watch, self.recorder, "open", partial=partial, warnings=warnings, script=self._script.source)
         )
         return ScriptRun(report, signals[0] if signals else None, self._program.expectation_failed, failures)
 
@@ -292,7 +304,7 @@ class _ScriptExecution:
         self._write_line = link.line
         self._program.take_share(share.index, share.of, f"{self.plan_seed}/{share.index}")
         self._transports.take_share(share)
-        watch, engine = HealthWatch(), self._engine(share)
+        watch, engine = HealthWatch(), self.engine(share)
         with stopping(engine.stop):
             engine.run(Listener(tick=_both(watch.sample, link.tick)), started_ns)
         return {
@@ -302,7 +314,8 @@ class _ScriptExecution:
             "defects": engine.defects(),
         }
 
-    def _engine(self, share: Share) -> Engine:
+    def engine(self, share: Share) -> Engine:
+        """What carries out a share of the plan."""
         plan = Random(self.plan_seed)
         return Engine(self._program, self._script.phases, self.recorder, self._wall, plan, share)
 

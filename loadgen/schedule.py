@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil, floor
 from random import Random
 
@@ -137,6 +138,35 @@ class Share:
     def part(self, total: int) -> int:
         """This generator's part of a number that is split fairly; all parts add up to the number."""
         return total // self.of + (self.index < total % self.of)
+
+    def arrivals(self, plan: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """This generator's arrivals of the plan."""
+        return islice(plan, self.index, None, self.of)
+
+
+@dataclass(frozen=True, slots=True)
+class DealtShare(Share):
+    """One side's part of a duel: each side has one of any two arrivals in a row, and a coin says which.
+
+    The same seed makes the shares of both sides fit together. A limit is halved, rounded up: the sides are alike.
+    """
+
+    of: int = 2
+    seed: str = ""
+
+    def part(self, total: int) -> int:
+        """Half of a number, rounded up."""
+        return (total + 1) // 2
+
+    def arrivals(self, plan: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """This side's arrivals of the plan."""
+        coin = Random(self.seed)
+        first = 0
+        for number, arrival in enumerate(plan):
+            if number % 2 == 0:
+                first = coin.randrange(2)
+            if (first + number) % 2 == self.index:
+                yield arrival
 
 
 def most_shares(wanted: int, phases: Iterable[Phase]) -> int:

@@ -85,12 +85,12 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """What happened in one second of a run, for charts over time; nothing is judged by it.
+    """What happened in one second of a run, for charts over time and for duels.
 
     `start_ms` is epoch ms, a whole second. The counts are of events of that second: requests that were sent
-    (`http.requests`), answers whose first byte came (`http.responses`), failures (all of `errors.`). `response_time` is
-    the sketch of `http.response_time` of those answers in ms, None where there was no answer. Over the seconds of a
-    period they add up to the period's own figures.
+    (`http.requests`), answers whose first byte came (`http.responses`), failures (all of `errors.`, and answers of status
+    500 or more). `response_time` is the sketch of `http.response_time` of those answers in ms, None where there was no
+    answer. Over the seconds of a period they add up to the period's own figures.
     """
 
     start_ms: int

@@ -5,15 +5,16 @@ The statistics are those of `reports.compare.statistics` and `reports.compare.es
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import comb, exp, expm1, hypot, inf, isfinite, log, nan, sin, sqrt
+from functools import partial
+from math import comb, exp, expm1, hypot, inf, isfinite, log, nan, pi, sin, sqrt
 from typing import Final, Literal
 
 import numpy as np
 
 from reports import names
-from reports.compare import figures, statistics, tracks
+from reports.compare import figures, paired, statistics, tracks
 from reports.compare.cautions import cautions, lateness
 from reports.compare.estimates import (
     ASSUMED_WITHIN,
@@ -105,8 +106,9 @@ class Change:
     """The change's 95 % interval on the scale that the figure is compared on."""
     p: float | None = None
     """How likely a change like this is by chance alone, corrected for the number of figures that were judged."""
-    basis: Basis | Literal["runs"] | None = None
-    """What the verdict rests on: variation between "runs" or "periods", or "totals" and an assumed variation."""
+    basis: Basis | Literal["runs", "pairs"] | None = None
+    """What the verdict rests on: variation between "runs" or "periods", "pairs" of arrivals in a duel, or "totals" and an
+    assumed variation."""
     reason: str = ""
     """Why there is no verdict of better or worse, where that is not for lack of change."""
     runs_differ: bool = False
@@ -497,6 +499,60 @@ def _lacking(row: Change, runs: Sequence[Report]) -> str:
         return ""
     counts = [s.count for run in runs if (s := run.aggregate.summaries.get(metric)) is not None]
     return too_few(None if None in counts else sum(c or 0 for c in counts), QUANTILES[name], name)
+
+
+# Both sides at once
+
+
+def compare_paired(old: Report, new: Report, criteria: Criteria = Criteria()) -> Diff:
+    """Compares the two sides of a duel, which were under load in the same seconds, by the statistics of `paired`.
+
+    Response times (median, p95, p99), failures and the rate of requests are judged; `criteria` says what change matters.
+    """
+    rows = list(_pairs(*([f] for f in figures.figures_of([old, new])), zeros=True))
+    questions = _questions(paired.Duel(old, new))
+    judged: dict[int, paired.Paired] = {}
+    for i, row in enumerate(rows):
+        ask = questions.get(row.name)
+        done = _unjudged(row)
+        if done is not None or ask is None:
+            rows[i] = done or replace(row, reason=_NOT_IN_DUELS)
+            continue
+        if row.kind == "share" and not row.old and not row.new:
+            # Where nothing failed there is nothing to test, and one figure fewer to correct for.
+            rows[i] = replace(row, verdict="no clear change", basis="pairs")
+            continue
+        found = ask()
+        if found.lacking:
+            rows[i] = _cannot(row, found.lacking)
+        else:
+            judged[i] = found
+    response_ms = _response_ms(rows)
+    ps = paired.holm([found.p for found in judged.values()])
+    for (i, found), p in zip(judged.items(), ps, strict=True):
+        # The seconds and the whole may say the opposite where a burst on one side decides the whole: then nothing is said.
+        agreed = found.value * (rows[i].change or 0.0) > 0
+        span = Span(found.low, found.high, pi / 2) if isfinite(found.low) and isfinite(found.high) else None
+        row = replace(rows[i], span=span, p=p if agreed else 1.0, basis="pairs")
+        rows[i] = _with_verdict(row, found.value > 0, response_ms, criteria)
+    return Diff(tuple(rows), (_OF_DUELS, *cautions([old], [new])))
+
+
+_NOT_IN_DUELS: Final = "not judged in a duel"
+_OF_DUELS: Final = (
+    "Judged second by second, as both sides were under load at once: an interval is that of the change within the same "
+    "seconds. What disturbed both sides is in neither verdict nor interval."
+)
+
+
+def _questions(duel: paired.Duel) -> dict[str, Callable[[], paired.Paired]]:
+    """The figures that a duel is judged by."""
+    rows = {"median": 0.5, "p95": 0.95, "p99": 0.99}
+    return {
+        figures.ERRORS: duel.failures,
+        names.REQUEST_RATE: duel.rate,
+        **{f"{names.RESPONSE_TIME}.{row}": partial(duel.quantile, q) for row, q in rows.items()},
+    }
 
 
 # Notes

@@ -28,7 +28,7 @@ LEAST_PERIODS = 6
 MOST_BATCHES = 20
 """Neighbouring periods are added up until there are at most this many batches, which depend less on each other."""
 
-_CORRELATION_MARGIN = 1.0
+CORRELATION_MARGIN = 1.0
 """Standard errors by which the correlation of neighbouring batches is taken higher than estimated: few show too little."""
 
 _MOST_CORRELATION = 0.9
@@ -191,13 +191,15 @@ class Ratio:
     """Neighbours resemble each other as far as can be told: the run is too short beside its own swings, or has a trend."""
 
 
-def ratio_over_periods(numerators: Floats, denominators: Floats | float = 1.0) -> Ratio:
+def ratio_over_periods(
+    numerators: Floats, denominators: Floats | float = 1.0, *, margin: float = CORRELATION_MARGIN
+) -> Ratio:
     """The ratio of sums over periods, in order of time, with its standard error; a plain mean without denominators.
 
     A period weighs what its denominator says (requests, or seconds), so that a short first or last one counts for
     little. The error is that of a sum of a first-order autoregression of at most `MOST_BATCHES` batches of neighbouring
     periods: slow swings of a server, such as queues that build up, make neighbours alike. The correlation is corrected
-    for its bias in short series, and taken its own standard error higher; the degrees of freedom are those of the
+    for its bias in short series, and taken `margin` of its own standard errors higher; the degrees of freedom are those of the
     number of independent batches that is left. With fewer than 3 periods the error is NaN.
     """
     wholes = np.broadcast_to(np.asarray(denominators, np.float64), numerators.shape)
@@ -209,8 +211,8 @@ def ratio_over_periods(numerators: Floats, denominators: Floats | float = 1.0) -
         return Ratio(value, nan, 2.0, trending=False)
     squares = float(np.square(residuals).sum())
     seen = float((residuals[1:] * residuals[:-1]).sum()) / squares if squares > 0 else 0.0
-    margin = _CORRELATION_MARGIN * sqrt(max(0.0, 1 - seen * seen) / count)
-    correlation = min(max(seen + (1 + 3 * seen) / count + margin, 0.0), _MOST_CORRELATION)
+    higher = margin * sqrt(max(0.0, 1 - seen * seen) / count)
+    correlation = min(max(seen + (1 + 3 * seen) / count + higher, 0.0), _MOST_CORRELATION)
     inflation = (1 + correlation) / (1 - correlation)
     error = sqrt(squares * count / (count - 1) * inflation) / total
     return Ratio(value, error, max(2.0, count / inflation - 1), trending=correlation >= _MOST_CORRELATION)

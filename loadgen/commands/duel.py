@@ -1,0 +1,238 @@
+"""The command `loadgen duel`: one script against two targets at once, and which of them is better."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from secrets import randbelow
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+
+from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
+from reports.cli import BadInput
+from reports.files import WriteError, check_writable
+
+if TYPE_CHECKING:
+    from loadgen.duel import DuelRuns
+    from loadgen.script.model import Script
+    from reports.compare.diff import Diff
+    from reports.compare.gates import GateResult
+
+_MOST_MINUTES = 24 * 60
+
+
+@click.command()
+@click.argument("url_a")
+@click.argument("url_b")
+@click.argument("script", type=click.Path())
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, _MOST_MINUTES, min_open=True),
+    help="Stretch the script's phases, at their rates, to this length in all. Default: as long as the script says.",
+)
+@click.option(
+    "--fail-on", "rules", multiple=True, metavar="RULE", help="Exit with 1 where this rule holds; repeatable."
+)
+@click.option(
+    "--least-effect",
+    default="1ms,1%",
+    show_default=True,
+    help="Smallest change that matters: of times both parts must be exceeded, of rates the percentage.",
+)
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "markdown", "json", "html"]),
+    default="text",
+    show_default=True,
+    help="Format of the comparison on stdout.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(), help="Write both sides' reports into this folder: a.json and b.json."
+)
+@click.option("-e", "--environment", help="Name of the script's environment (`config.environments`) to use.")
+@click.option("-v", "--variables", metavar="JSON", help="Variables that every virtual user has, as a JSON object.")
+@click.option("-p", "--payload", help="A CSV file to use instead of the script's payload.")
+@click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress on stderr.")
+@click.option("--seed", type=int, help="Seed of all random choices: the same seed deals the same plan in the same way.")
+def duel(
+    url_a: str,
+    url_b: str,
+    script: str,
+    minutes: float | None,
+    rules: tuple[str, ...],
+    least_effect: str,
+    style: str,
+    output: str | None,
+    quiet: bool,
+    seed: int | None,
+    **given: Any,
+) -> None:
+    """Run one Artillery script against two targets at once, and say which is better beyond chance.
+
+    Of any two arrivals in a row, one goes to URL_A and the other to URL_B; chance decides which. So each side has half of
+    the script's load, and what disturbs the machine disturbs both. Of URL_B it is said whether it is better or worse than
+    URL_A in errors, requests per second, and the median, p95 and p99 of response times. In every 20 duels of two
+    equal targets, at most one finds a difference.
+
+    A RULE is as of `loadgen diff`: 'p99 worse' (by the verdict), 'p99 > +10%' (a signed limit is one of the change),
+    'errors > 0.1%', or 'worse' (of any figure).
+    """
+    from loadgen.duel import planned_seconds, run_duel
+    from loadgen.runner import SectionFailed
+    from loadgen.watch.progress import LiveLine
+    from reports.compare.diff import Criteria, compare_paired
+    from reports.compare.gates import Gate
+    from reports.model import ReportError
+
+    seed = randbelow(2**32) if seed is None else seed
+    try:
+        gates = [Gate.parse(rule) for rule in rules]
+        criteria = Criteria.parse(least_effect=least_effect)
+    except ReportError as error:
+        raise BadInput(str(error)) from None
+    scripts = (_script(url_a, script, minutes, seed, given), _script(url_b, script, minutes, seed, given))
+    for warning in scripts[0].warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    paths = _report_paths(output)
+    live = LiveLine(plain=not quiet)
+    live.total_s = planned_seconds(scripts[0])
+    try:
+        runs = run_duel(scripts, (lambda _: None) if quiet else live, _on_stderr, seed)
+    except SectionFailed as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(COULD_NOT_RUN)
+    live.clear()
+    for path, run in zip(paths, (runs.a, runs.b), strict=False):
+        write_json(str(path), run.report)
+    facts = _facts((url_a, url_b), runs, seed)
+    found = compare_paired(runs.a.report, runs.b.report, criteria)
+    found = replace(found, notes=(_sentence(facts), *found.notes))
+    outcomes: list[GateResult] = []
+    try:
+        outcomes = [gate.check(found) for gate in gates]
+    except ReportError as error:
+        unknown = str(error)
+    else:
+        unknown = ""
+    click.echo(_text(found, outcomes, facts, style, runs), nl=False)
+    if style in ("json", "html"):
+        for outcome in outcomes:
+            click.echo(outcome.line, err=True)
+    wrong = _failures(runs, (url_a, url_b))
+    for message in filter(None, (*wrong, unknown)):
+        click.echo(f"Error: {message}", err=True)
+    if runs.a.signal is not None:
+        sys.exit(SIGNALLED + runs.a.signal)
+    sys.exit(COULD_NOT_RUN if wrong else BadInput.exit_code if unknown else 0 if all(o.met for o in outcomes) else 1)
+
+
+def _script(url: str, path: str, minutes: float | None, seed: int, given: dict[str, Any]) -> Script:
+    """The script for one side. Raises BadInput."""
+    from loadgen.duel import stretched
+    from loadgen.runner import read_script
+    from loadgen.script.model import ScriptErrors
+    from loadgen.script.parse import RunOptions
+
+    _check_url(url)
+    options = RunOptions(target=url, env=os.environ, directory=str(Path.cwd()), **given)
+    try:
+        script = read_script([path], options, seed)
+        return script if minutes is None else stretched(script, 60 * minutes)
+    except ScriptErrors as errors:
+        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"cannot read {path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {error.filename}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadInput(f"--minutes: {error}") from None
+
+
+def _check_url(url: str) -> None:
+    """Raises BadInput for what is no URL of a service."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise BadInput(f"invalid URL {url}: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadInput(f"invalid URL {url}: it must begin with http:// or https:// and name a host")
+
+
+def _report_paths(output: str | None) -> tuple[Path, ...]:
+    """Where the reports go. Raises BadInput where nothing can be written there."""
+    if output is None:
+        return ()
+    paths = Path(output) / "a.json", Path(output) / "b.json"
+    try:
+        Path(output).mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            check_writable(path)
+    except WriteError as error:
+        raise BadInput(str(error)) from None
+    except OSError as error:
+        raise BadInput(f"cannot write {output}: {error.strerror}") from None
+    return paths
+
+
+def _on_stderr(text: str) -> None:
+    click.echo(text, nl=False, err=True)
+
+
+def _facts(urls: tuple[str, str], runs: DuelRuns, seed: int) -> dict[str, Any]:
+    """What a duel was, for a reader of its JSON."""
+    from reports import names
+
+    users = [run.report.aggregate.counters.get(names.VUSERS_CREATED, 0) for run in (runs.a, runs.b)]
+    seconds = [
+        second.start_ms for run in (runs.a, runs.b) for period in run.report.periods for second in period.seconds
+    ]
+    return {
+        "a": urls[0],
+        "b": urls[1],
+        "seconds": (max(seconds) - min(seconds)) // 1000 + 1 if seconds else 0,
+        "arrivals": {"a": users[0], "b": users[1]},
+        "seed": seed,
+        "partial": any(run.report.extras is None or run.report.extras.partial for run in (runs.a, runs.b)),
+    }
+
+
+def _sentence(facts: dict[str, Any]) -> str:
+    a, b = facts["arrivals"].values()
+    return (
+        f"Old is A, {facts['a']}; new is B, {facts['b']}. Over {facts['seconds']} s, {a:,} arrivals were dealt to A and "
+        f"{b:,} to B (--seed {facts['seed']})."
+    )
+
+
+def _text(found: Diff, outcomes: list[GateResult], facts: dict[str, Any], style: str, runs: DuelRuns) -> str:
+    """The comparison in one of the formats; JSON has the facts on the duel, too, under `duel`."""
+    from reports.compare import diff_text
+
+    if style == "html":
+        from reports.page.page import to_html
+
+        return to_html([("A", runs.a.report), ("B", runs.b.report)], found, title="Duel")
+    if style == "json":
+        return json.dumps(json.loads(diff_text.to_json(found, outcomes)) | {"duel": facts}, indent=2) + "\n"
+    if style == "markdown":
+        return diff_text.to_markdown(found, outcomes)
+    return diff_text.to_text(found, outcomes, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
+def _failures(runs: DuelRuns, urls: tuple[str, str]) -> list[str]:
+    """Why the duel could not be carried out as planned, a sentence each."""
+    from reports import names
+
+    sides = list(zip((runs.a, runs.b), urls, strict=True))
+    silent = [
+        f"{url} gave no answer at all" for run, url in sides if not run.report.aggregate.counters.get(names.RESPONSES)
+    ]
+    return [*silent, *(message for run, _ in sides for message in run.failures), *filter(None, [runs.failed])]
