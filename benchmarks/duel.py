@@ -273,7 +273,7 @@ def _real_verdicts(urls: list[str], folder: Path, seconds: int) -> tuple[bool, b
         path.write_text(json.dumps({"config": plan, "scenarios": [{"flow": [{"get": {"url": "/"}}]}]}), "utf-8")
         return str(path)
 
-    found = json.loads(_loadgen("duel", *urls, script(200), "--format", "json", "--quiet"))
+    found = json.loads(_loadgen("duel", *urls, script(200), "--format", "json"))
     reports = [str(folder / name) for name in ("a.json", "b.json")]
     for url, path in zip(urls, reports, strict=True):
         _loadgen("run", script(100), "--target", url, "--output", path, "--quiet")

@@ -59,7 +59,6 @@ _MOST_MINUTES = 24 * 60
 @click.option("-v", "--variables", metavar="JSON", help="Variables that every virtual user has, as a JSON object.")
 @click.option("-p", "--payload", help="A CSV file to use instead of the script's payload.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress on stderr.")
 @click.option("--seed", type=int, help="Seed of all random choices: the same seed deals the same plan in the same way.")
 def duel(
     url_a: str,
@@ -70,7 +69,6 @@ def duel(
     least_effect: str,
     style: str,
     output: str | None,
-    quiet: bool,
     seed: int | None,
     **given: Any,
 ) -> None:
@@ -101,10 +99,10 @@ def duel(
     for warning in scripts[0].warnings:
         click.echo(f"Warning: {warning}", err=True)
     paths = _report_paths(output)
-    live = LiveLine(plain=not quiet)
+    live = LiveLine(plain=False)
     live.total_s = planned_seconds(scripts[0])
     try:
-        runs = run_duel(scripts, (lambda _: None) if quiet else live, _on_stderr, seed)
+        runs = run_duel(scripts, live, _on_stderr, seed)
     except SectionFailed as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(COULD_NOT_RUN)
@@ -213,7 +211,10 @@ def _sentence(facts: dict[str, Any]) -> str:
 
 
 def _text(found: Diff, outcomes: list[GateResult], facts: dict[str, Any], style: str, runs: DuelRuns) -> str:
-    """The comparison in one of the formats; JSON has the facts on the duel, too, under `duel`."""
+    """The comparison in one of the formats; JSON has the facts on the duel, too, under `duel`.
+
+    Text and Markdown leave out what a duel does not judge.
+    """
     from reports.compare import diff_text
 
     if style == "html":
@@ -222,6 +223,9 @@ def _text(found: Diff, outcomes: list[GateResult], facts: dict[str, Any], style:
         return to_html([("A", runs.a.report), ("B", runs.b.report)], found, title="Duel")
     if style == "json":
         return json.dumps(json.loads(diff_text.to_json(found, outcomes)) | {"duel": facts}, indent=2) + "\n"
+    judged = tuple(row for row in found.rows if row.basis or row.verdict == "cannot be judged")
+    notes = (*found.notes, f"{len(found.rows) - len(judged)} figures that a duel does not judge are in JSON and HTML.")
+    found = replace(found, rows=judged, notes=notes)
     if style == "markdown":
         return diff_text.to_markdown(found, outcomes)
     return diff_text.to_text(found, outcomes, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))

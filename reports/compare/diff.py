@@ -534,10 +534,13 @@ def compare_paired(old: Report, new: Report, criteria: Criteria = Criteria()) ->
         agreed = found.value * (rows[i].change or 0.0) > 0
         span = Span(found.low, found.high, pi / 2) if isfinite(found.low) and isfinite(found.high) else None
         row = replace(rows[i], span=span, p=p if agreed else 1.0, basis="pairs")
-        rows[i] = _with_verdict(row, found.value > 0, response_ms, criteria)
+        row = _with_verdict(row, found.value > 0, response_ms, criteria)
+        alone = found.p <= statistics.LEVEL and row.verdict == "no clear change" and not row.reason
+        rows[i] = replace(row, reason=_ONE_OF_SEVERAL) if alone else row
     return Diff(tuple(rows), (_OF_DUELS, *cautions([old], [new])))
 
 
+_ONE_OF_SEVERAL: Final = "its interval leaves out zero, but of several figures judged at once one does so by chance"
 _NOT_IN_DUELS: Final = "not judged in a duel"
 _OF_DUELS: Final = (
     "Judged second by second, as both sides were under load at once: an interval is that of the change within the same "
