@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.lab.experiments import Experiment
+from reports.answers import failed_share, good_answers
 from reports.formats.apachebench import AbReport, AbSamples
 from reports.model import Report
 from reports.sketch import Sketch
@@ -88,15 +89,17 @@ class ExperimentResult:
 
     @property
     def failed_share(self) -> float:
-        """Requests without a 2xx or 3xx answer, of all sent."""
-        counters = self.report.aggregate.counters
-        good = sum(n for name, n in counters.items() if name.startswith(("http.codes.2", "http.codes.3")))
-        return 1 - good / self.requests if self.requests else 0.0
+        """Share of the requests sent that got no good answer."""
+        return failed_share(self.report.aggregate.counters)
 
     @property
     def good_per_second(self) -> float:
-        """Answers 2xx and 3xx for each second of the test."""
-        return self.requests * (1 - self.failed_share) / self.wall_s if self.wall_s else 0.0
+        """Good answers for each second of the test."""
+        return good_answers(self.report.aggregate.counters) / self.wall_s if self.wall_s else 0.0
+
+    def cores(self, cpu_s: float | None) -> float | None:
+        """CPU seconds of the test as cores kept busy; None where they are not known."""
+        return cpu_s / self.wall_s if cpu_s is not None and self.wall_s else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +185,12 @@ class Distance:
 
     @property
     def failed_share(self) -> float:
-        """Requests without a 2xx answer, of all sent."""
-        counters = self.report.aggregate.counters
-        good = sum(n for name, n in counters.items() if name.startswith("http.codes.2"))
-        sent = counters.get("http.requests", 0)
-        return 1 - good / sent if sent else 0.0
+        """Share of the requests sent that got no good answer."""
+        return failed_share(self.report.aggregate.counters)
 
     @property
     def good_per_second(self) -> float:
-        """Answers 2xx a second."""
+        """Good answers a second."""
         return self.requests_per_second * (1 - self.failed_share)
 
 
