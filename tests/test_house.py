@@ -13,7 +13,10 @@ LONGEST_FILE = 650
 
 LADDER = {
     "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen"),
-    "reports": ("names", "sketch", "model", "merge", "files", "formats", "compare", "blocks", "page", "cli"),
+    "reports": (
+        *("names", "answers", "sketch", "model", "merge", "files", "blocks"),
+        *("formats", "compare", "page", "writers", "cli"),
+    ),
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
         *("recorder", "schedule", "engine", "closed", "health"),

@@ -20,11 +20,11 @@ from loadgen.closed import Workload
 from loadgen.environment import environment
 from loadgen.http.route import Origin
 from loadgen.lab import distance, fairness, pgbouncer
-from loadgen.lab import distance_findings as distance_summary
-from loadgen.lab import findings as summary
 from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
+from loadgen.lab.distance_findings import crossing_text, distance_charts
 from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
+from loadgen.lab.findings import lab_page
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.rounds import in_turns, together
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
@@ -34,9 +34,8 @@ from loadgen.watch.console import Console
 from reports.files import check_writable, write_text
 from reports.formats import apachebench, artillery_json, artillery_text
 from reports.formats.apachebench import AbReport
-from reports.page.distance import distance_charts
-from reports.page.lab import lab_page
 from reports.page.picture import picture
+from reports.writers.output import write_summaries
 
 _EXHAUSTING = ("null", "per-request")
 
@@ -189,7 +188,7 @@ class Lab:
         with distance.at(self._database.url, self._options.round_trip_ms) as (self._database.url, crossing):
             if crossing is not None:
                 self._evidence = replace(self._evidence, crossing=crossing)
-                self._note(distance_summary.crossing_text(crossing))
+                self._note(crossing_text(crossing))
             yield
 
     def _know_database(self) -> None:
@@ -329,13 +328,8 @@ class Lab:
 
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
-        document = summary.to_document(evidence)
-        write_text(out / "environment.json", json.dumps(dict(evidence.environment), indent=2) + "\n")
-        write_text(out / "summary.json", json.dumps(document, indent=2) + "\n")
-        write_text(out / "summary.md", summary.to_markdown(evidence))
-        reports = {key: outcome.report for key, outcome in evidence.outcomes.items()}
-        write_text(out / "index.html", lab_page(document, reports, evidence.environment))
-        if charts := distance_charts(document):
+        write_summaries(lab_page(evidence), out, evidence.environment)
+        if charts := distance_charts(evidence.distance):
             write_text(out / "distance.svg", picture(charts))
 
     def _note(self, text: str) -> None:

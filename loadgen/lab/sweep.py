@@ -23,8 +23,8 @@ from signal import SIGINT
 from db.embedded import temporary_postgres
 from loadgen.environment import environment
 from loadgen.lab import distance
-from loadgen.lab import distance_findings as distance_summary
 from loadgen.lab.database import LabDatabase, given_database
+from loadgen.lab.distance_findings import crossing_text
 from loadgen.lab.experiments import Experiment
 from loadgen.lab.fairness import with_pool
 from loadgen.lab.own_app import parameters
@@ -33,13 +33,14 @@ from loadgen.runner import Interrupted, Live, ScriptRun, read_script, run_script
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions
 from loadgen.sizing.search import Goal, SizeEstimate, SizeLimits, SizeRun, estimates, next_sizes
-from loadgen.sizing.sweep_summary import Curve, Sweep, limits_text, to_document, to_markdown
+from loadgen.sizing.sweep_findings import Curve, Sweep, limits_text, sweep_charts, sweep_page
 from loadgen.watch.console import Console
 from reports import names
+from reports.answers import failed_share, good_answers
 from reports.files import write_text
 from reports.model import Period
 from reports.page.picture import picture
-from reports.page.sweep import sweep_charts, sweep_page
+from reports.writers.output import written
 
 WARM_S = 1
 """Of load before each run."""
@@ -99,11 +100,10 @@ def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: 
     except (Interrupted, KeyboardInterrupt):
         signals = signals or [SIGINT]
     found = replace(sweeper.found(), partial=bool(signals))
-    document = to_document(found)
-    write_text(options.out / "sweep.json", json.dumps(document, indent=2) + "\n")
-    write_text(options.out / "sweep.md", to_markdown(found))
-    write_text(options.out / "sweep.html", sweep_page(document))
-    if charts := sweep_charts(document):
+    page = sweep_page(found)
+    for style, ending in (("json", "json"), ("markdown", "md"), ("html", "html")):
+        write_text(options.out / f"sweep.{ending}", written(page, style))
+    if charts := sweep_charts(found):
         write_text(options.out / "sweep.svg", picture(charts))
     return found
 
@@ -148,7 +148,7 @@ class _Sweeper:
         self._database = running.enter_context(self._some_database())
         self._url, crossing = running.enter_context(distance.at(self._database.url, options.round_trip_ms))
         if crossing is not None:
-            self._notes.append(distance_summary.crossing_text(crossing))
+            self._notes.append(crossing_text(crossing))
         if options.application is None:
             self._database.seed(Experiment("sweep", "", options.strategy, options.servers, script=_OWN_SCRIPT), 0)
         with self._servers(min(options.sizes)):
@@ -237,17 +237,15 @@ class _Sweeper:
             database_cpu = (cpu_of_tree(postgres.pid) - before[1]) / wall_s if postgres else None
         self._note_warnings(done)
         total = done.report.aggregate
-        sent = total.counters.get(names.REQUESTS, 0)
-        good = sum(n for name, n in total.counters.items() if name.startswith((f"{names.CODES}2", f"{names.CODES}3")))
         return SizeRun(
             size=size,
-            good_per_s=good / _lasted_s(total, self._options.seconds),
-            failed_share=1 - good / sent if sent else 0.0,
+            good_per_s=good_answers(total.counters) / _lasted_s(total, self._options.seconds),
+            failed_share=failed_share(total.counters),
             p99_ms=_p99(done, names.RESPONSE_TIME),
             wait_p99_ms=_p99(done, f"{names.SERVER}pool"),
             database_cpu=database_cpu,
             servers_cpu=servers_cpu,
-            requests=sent,
+            requests=total.counters.get(names.REQUESTS, 0),
             peak_backends=watch.peak,
         )
 

@@ -21,6 +21,7 @@ from markupsafe import Markup
 
 from reports.blocks import Chart, Charts, Page, Section
 from reports.compare.diff import Diff
+from reports.compare.diff_blocks import changes
 from reports.model import Report, ReportError
 from reports.page.sections import report_sections
 from reports.page.svg import describe, height, points, style, svg, ticks
@@ -33,29 +34,31 @@ SHARED_JS = "plotly.min.js"
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def to_html(
-    reports: Sequence[tuple[str, Report]],
-    diff: Diff | None = None,
-    *,
-    title: str,
-    js: ReportJs = "inline",
-    sections: Sequence[Section] = (),
-) -> str:
-    """The page on one report, or on several laid over each other, each with the name to show it by; `diff` adds verdicts.
+def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | None = None, *, title: str) -> Page:
+    """One report, or several laid over each other, each with the name to show it by; `comparison` says how two sides differ.
 
-    `sections` stand after the report's own. `js`: the chart library in the page ("inline"), beside it as SHARED_JS
-    ("shared": see `plotly_js`), or no script at all ("none": the same charts as static SVG). Raises ReportError for no
-    report, or where the library is wanted and not installed.
+    Raises ReportError for no report.
     """
     if not reports:
         raise ReportError("there is no report to draw")
     found = list(zip(_short([name for name, _ in reports]), (report for _, report in reports), strict=True))
     subtitle = reports[0][0] if len(found) == 1 else f"{len(found)} reports: {', '.join(name for name, _ in reports)}"
-    return render(Page(title, subtitle, (*report_sections(found, diff), *sections)), js)
+    return Page(title, subtitle, report_sections(found, comparison))
+
+
+def to_html(
+    reports: Sequence[tuple[str, Report]], diff: Diff | None = None, *, title: str, js: ReportJs = "inline"
+) -> str:
+    """As `report_page`, in HTML; `diff` compares the reports. Raises ReportError as `report_page` and `render`."""
+    return render(report_page(reports, None if diff is None else changes(diff), title=title), js)
 
 
 def render(page: Page, js: ReportJs = "inline") -> str:
-    """Any page made of blocks. Raises ReportError as `to_html`."""
+    """Any result as a page.
+
+    `js`: the chart library in the page ("inline"), beside it as SHARED_JS ("shared": see `plotly_js`), or no script at all
+    ("none": the same charts as static SVG). Raises ReportError where the library is wanted and not installed.
+    """
     library = plotly_js() if js == "inline" else ""
     own = _file("page.js") if js != "none" else ""
     return (
@@ -167,4 +170,7 @@ def _templates() -> Environment:
     found.filters["describe"] = describe
     found.filters["kind"] = lambda block: type(block).__name__
     found.filters["chart_rows"] = points
+    found.filters["ranked"] = lambda table: (
+        sorted(table.rows, key=lambda row: not any(cell.tone for cell in row)) if table.quiet else table.rows
+    )
     return found

@@ -1,6 +1,7 @@
 """The commands: exit codes, streams and formats."""
 
 import csv
+import html
 import io
 import json
 import os
@@ -182,21 +183,24 @@ def test_a_diff_goes_to_a_file_in_the_format_of_its_name(run, tmp_path):
     assert "| metric | old | new |" in (tmp_path / "diff.md").read_text()
 
 
-def test_the_chart_library_is_in_the_page_beside_it_or_left_out(run, saved, tmp_path):
-    page = tmp_path / "page.html"
-    for js, bytes_max, beside in (("none", 200_000, False), ("shared", 200_000, True), ("inline", 6_000_000, True)):
-        done = run(cli.report, saved, "--report-js", js, "-o", page)
-        assert done.exit_code == 0, done.output
-        assert page.stat().st_size < bytes_max
-        assert ("<script" in page.read_text("utf-8")) == (js != "none")
-        assert (tmp_path / "plotly.min.js").exists() == beside
-    assert page.stat().st_size > 4_000_000
+def test_a_report_goes_to_a_file_in_the_format_of_its_name(run, saved, tmp_path):
+    begins = {"html": "<!doctype html>", "md": "| metric", "csv": "period,", "json": "{", "txt": "----"}
+    for ending, start in begins.items():
+        done = run(cli.report, saved, "-o", tmp_path / f"out.{ending}")
+        assert (done.exit_code, done.output) == (0, "")
+        assert (tmp_path / f"out.{ending}").read_text("utf-8").strip().startswith(start)
 
 
-def test_a_library_beside_the_page_needs_a_page_that_is_a_file(run, saved):
-    done = run(cli.report, saved, "--format", "html", "--report-js", "shared")
-    assert done.exit_code == 2
-    assert "needs -o" in done.stderr
+@pytest.mark.parametrize("ending", ["html", "md", "json", "txt"])
+def test_a_diff_says_the_same_in_every_format(run, tmp_path, ending):
+    """Every figure with both of its values, its verdict, the notes and the rules."""
+    out = tmp_path / f"out.{ending}"
+    done = run(cli.diff, "published:B.3.c1", "published:B.1.c1", "--fail-on", "p99 > +10%", "-o", out)
+    text = html.unescape(re.sub(r"<[^>]+>", " ", out.read_text("utf-8"))).replace("\\", "")
+    assert done.exit_code == 1
+    assert "FAILED: p99 > +10% (ab.percentile.99 8 -> 60" in text
+    assert "runs are supposed to vary" in text
+    assert re.search(r"ab\.requests_per_second\W.*?256\.76.*?44\.26.*?worse", text, re.DOTALL)
 
 
 def test_csv_has_a_line_per_figure_and_periods_on_demand(run, saved, tmp_path):

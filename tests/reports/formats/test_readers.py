@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.compare import diff_text
 from reports.compare.diff import compare
+from reports.compare.diff_blocks import comparison
 from reports.formats import artillery_console, csv_text
 from reports.formats.artillery_text import period_text, summary_text
 from reports.formats.read import READERS, load, read
 from reports.model import Rate, ReportError, Summary
+from reports.writers.output import written
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_a_report_with_its_figures_spoilt_never_gives_a_traceback(data, golden):
         text = text[: found.start()] + data.draw(odd) + text[found.end() :]
     try:
         for report in read(text, "x"):
-            diff_text.to_json(compare(report, report))
+            written(comparison(compare(report, report)), "json")
             csv_text.to_csv(report, periods=True)
     except ReportError as error:
         message = str(error)

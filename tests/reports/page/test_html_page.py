@@ -12,16 +12,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from reports import names
-from reports.blocks import Axis, Chart, Section, Series, Text, amount, number, percent
+from reports.blocks import Axis, Chart, Series, amount, number, percent
 from reports.compare.diff import compare
 from reports.formats.published import published
 from reports.model import Report, ReportError
-from reports.page.lab import lab_page
 from reports.page.measures import breakdown, failed, requests, slices, throughput
 from reports.page.page import SHARED_JS, plotly_js, to_html
 from reports.page.svg import clock, describe, points, stacked, svg, ticks
 from tests.support.report_strategies import reports as any_report
-from tests.support.sample_reports import EVIL, LAB, SCRIPT, period, report
+from tests.support.sample_reports import EVIL, SCRIPT, period, report
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -158,13 +157,6 @@ def test_files_are_called_by_their_names_where_those_differ():
     one = report(1, periods=1)
     assert {"x.json", "y.json"} <= set(page_of(("a/x.json", one), ("b/y.json", one)).words)
     assert {"a/x.json", "b/x.json"} <= set(page_of(("a/x.json", one), ("b/x.json", one)).words)
-
-
-def test_sections_of_others_stand_behind_the_reports_own():
-    extra = Section("more", "More of it", (Text("said <b>so</b>"),), menu="More")
-    page = page_of(("x", report(1)), sections=[extra])
-    assert "said <b>so</b>" in page.text
-    assert "#more" in page.anchors
 
 
 def test_no_report_is_refused():
@@ -333,21 +325,3 @@ def test_figures_are_written_to_be_compared():
     assert [percent(v) for v in (0, 0.0005, 0.012, 0.34, None)] == ["0 %", "0.05 %", "1.2 %", "34 %", "–"]
     assert [number(v, 1) for v in (1234.56, float("inf"), None)] == ["1,234.6", "–", "–"]
     assert [clock(v) for v in (7, 75, 3600)] == ["0:07", "1:15", "1:00:00"]
-
-
-# The lab
-
-
-def test_the_labs_page_has_every_claim_and_experiment_and_its_anchors_lead_somewhere():
-    page = Page(lab_page(LAB, {"B.1.c1": report(1)}, {"cpu": "a CPU"}, js="none"))
-    assert "4 claims: 1 reproduced, 1 partly, 1 not reproduced, 1 not measured" in page.text
-    for text in ("claim 3", "B.1.c1: a connection per request",
-                 "53300: 6", "DB_POOL_MIN", "+580.12%", "5.80", "200 connections need", "3,229", "a CPU"):  # fmt: skip
-        assert text in page.text
-    assert {anchor.removeprefix("#") for anchor in page.anchors} <= set(page.ids)
-    assert len(set(page.ids)) == len(page.ids)
-
-
-def test_an_interrupted_session_without_anything_is_told():
-    page = Page(lab_page({"partial": True, "claims": [], "experiments": {}}, {}, js="none"))
-    assert "interrupted" in page.text

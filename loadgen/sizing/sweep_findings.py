@@ -1,16 +1,41 @@
-"""What a sweep found, as a sentence, a table, and values for JSON and for the page. Pure."""
+"""What a sweep found, as blocks: the answer in a sentence, charts, and a table of all sizes. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import exp
 from typing import Any
 
 from loadgen.sizing.search import LEAST_LOSS, Choice, Goal, Runs, SizeEstimate, SizeLimits, SizeRun, choose, estimates
-from reports.blocks import amount
+from reports.blocks import (
+    ABSENT,
+    Axis,
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Column,
+    Facts,
+    Items,
+    Page,
+    Section,
+    Series,
+    Table,
+    Text,
+    amount,
+    amount_cell,
+    number_cell,
+    share_cell,
+)
 from reports.compare.statistics import Interval
-from reports.formats.markdown import table
+from reports.page.charts import RATE, TIME
+from reports.page.sections import flattened
+
+_HOW_TO_READ = (
+    "Good answers are 2xx and 3xx. p99 is http.response_time's, over all answers. Figures are means over the runs (good/s and"
+    " p99: geometric, with their 95 % intervals). CPU is in shares of one core."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +64,49 @@ class Sweep:
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     partial: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class SizeResult:
+    """One pool size under one rate: means over its runs. Times in ms, CPU in cores, memory in MB; None: not known."""
+
+    size: int
+    connections: int
+    """At all servers together."""
+    runs: int
+    good_per_s: Span
+    p99_ms: Span | None
+    failed_share: float | None
+    wait_p99_ms: float | None
+    database_cpu: float | None
+    servers_cpu: float | None
+    peak_backends: int
+    requests: int
+    needed_mb: float | None
+    """What the database needs with all connections open."""
+
+
+_SIZE = Axis("connections kept by each server", "")
+_DRAWN: tuple[tuple[str, str, Axis, Callable[[SizeResult], float | None]], ...] = (
+    ("good", "Good answers per second", RATE, lambda s: s.good_per_s.value),
+    ("p99", "p99 of response times", TIME, lambda s: s.p99_ms.value if s.p99_ms else None),
+    ("wait", "p99 of waiting for a connection", TIME, lambda s: s.wait_p99_ms),
+    (
+        "cpu",
+        "Database CPU",
+        Axis("per cent of a core", "%"),
+        lambda s: None if s.database_cpu is None else s.database_cpu * 100,
+    ),
+)
 
 
 def sentence(curve: Curve, limits: SizeLimits) -> str:
@@ -78,16 +146,35 @@ def meets_targets(sweep: Sweep) -> bool:
     return len(found) == len(sweep.curves) and not {"nothing meets the target", "nothing answers"} & set(found)
 
 
-def to_document(sweep: Sweep) -> dict[str, Any]:
-    """Everything as plain values; times in ms, memory in MB, CPU in cores."""
+def sweep_page(sweep: Sweep) -> Page:
+    """The whole result: the answer for each rate, then charts and a table of all sizes."""
     limits = sweep.limits
-    return {
+    blocks: list[Block] = []
+    if sweep.partial:
+        blocks.append(Text("Partial: the sweep was interrupted. What follows was measured until then.", "warn"))
+    blocks += [Text(sentence(curve, limits), "good" if settled(curve) else "warn") for curve in sweep.curves]
+    arrangement = f"{sweep.subject}; strategy {sweep.strategy}, servers: {limits.servers}, {sweep.seconds:g} s a run"
+    blocks.append(Items(tuple(map(Text, (arrangement, limits_text(limits), *sweep.notes)))))
+    facts = Facts("Machine and versions", tuple(flattened(sweep.environment)))
+    charts = sweep_charts(sweep)
+    sections = (
+        Section("answer", "The answer", tuple(blocks), menu="Answer"),
+        Section("curves", "Against pool size", (*([Charts(charts)] if charts else []), Text(_HOW_TO_READ)), menu="Charts",
+                data=[_curve_values(curve, limits) for curve in sweep.curves]),
+        *(
+            Section(f"rate-{number}", f"{curve.goal.rate:g} users/s", (_table(number, curve, limits),), 3)
+            for number, curve in enumerate(sweep.curves)
+            if curve.runs
+        ),
+        Section("environment", "Environment", (facts,), menu="Environment", data=sweep.environment),
+    )  # fmt: skip
+    data = {
         "partial": sweep.partial,
         "subject": sweep.subject,
         "strategy": sweep.strategy,
         "servers": limits.servers,
         "seconds": sweep.seconds,
-        "sizes": list(sweep.sizes),
+        "sizes": sweep.sizes,
         "limits": {
             "max_connections": limits.max_connections,
             "reserved": limits.reserved,
@@ -97,33 +184,23 @@ def to_document(sweep: Sweep) -> dict[str, Any]:
             "per_backend_mb": limits.per_backend_mb,
             "size_by_memory": limits.by_memory,
         },
-        "notes": list(sweep.notes),
-        "curves": [_curve_document(curve, limits) for curve in sweep.curves],
-        "environment": dict(sweep.environment),
+        "notes": sweep.notes,
     }
+    return Page("How big should the pool be?", f"{sweep.subject}, {sweep.strategy}", sections, data)
 
 
-def to_markdown(sweep: Sweep) -> str:
-    """The answer first, then the table for each rate."""
-    parts = ["# How big should the pool be?\n"]
-    if sweep.partial:
-        parts.append("**Partial: the sweep was interrupted. What follows was measured until then.**\n")
-    parts += [f"**{sentence(curve, sweep.limits)}**\n" for curve in sweep.curves]
-    e = sweep.environment
-    lines = [
-        f"{sweep.subject}; strategy {sweep.strategy}, servers: {sweep.limits.servers}, {sweep.seconds:g} s a run",
-        limits_text(sweep.limits),
-        f"{e.get('cpu')}, {e.get('cores')} cores, {e.get('memory_mb')} MB, {e.get('system')}, Python {e.get('python')}",
-        *sweep.notes,
-    ]
-    parts.append("".join(f"- {line}\n" for line in lines))
-    for curve in sweep.curves:
-        parts += [f"## {curve.goal.rate:g} users/s\n", _table(curve, sweep.limits)]
-    parts.append(
-        "Good answers are 2xx and 3xx. p99 is http.response_time's, over all answers. Figures are means over the runs (good/s"
-        " and p99: geometric, with their 95 % intervals). CPU in per cent of one core.\n"
-    )
-    return "\n".join(parts)
+def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
+    """What was measured against pool size: a chart for each figure, with a line for each rate."""
+    measured = [(curve.goal.rate, size_results(curve, sweep.limits)) for curve in sweep.curves if curve.runs]
+    charts = []
+    for key, title, axis, figure in _DRAWN:
+        series = tuple(
+            Series(f"{rate:g} users/s", tuple(float(s.size) for s in sizes), tuple(map(figure, sizes)), colour)
+            for colour, (rate, sizes) in enumerate(measured)
+        )
+        if any(y is not None for line in series for y in line.y):
+            charts.append(Chart(key, title, "line", _SIZE, axis, series))
+    return tuple(charts)
 
 
 def limits_text(limits: SizeLimits) -> str:
@@ -185,30 +262,32 @@ def _figures(estimate: SizeEstimate) -> str:
     return f"p99 {amount(value)} ms ({amount(low)} to {amount(high)}), {good}"
 
 
-def rows(curve: Curve, limits: SizeLimits) -> Iterator[dict[str, Any]]:
-    """Each size's figures: means over its runs; good answers and p99 with their intervals."""
-    known = estimates(curve.runs)
-    for size, estimate in known.items():
-        runs = curve.runs[size]
-        yield {
-            "size": size,
-            "connections": size * limits.servers,
-            "runs": len(runs),
-            "good_per_s": _interval_document(estimate.good),
-            "p99_ms": None if estimate.p99 is None else _interval_document(estimate.p99),
-            "failed_share": _mean([r.failed_share for r in runs]),
-            "wait_p99_ms": _mean([r.wait_p99_ms for r in runs]),
-            "database_cpu": _mean([r.database_cpu for r in runs]),
-            "servers_cpu": _mean([r.servers_cpu for r in runs]),
-            "peak_backends": max(r.peak_backends for r in runs),
-            "requests": sum(r.requests for r in runs),
-            "needed_mb": (
-                limits.fixed_mb + size * limits.servers * limits.per_backend_mb if limits.per_backend_mb else None
-            ),
-        }
+def size_results(curve: Curve, limits: SizeLimits) -> list[SizeResult]:
+    """The figures of each size that was run under one rate, in ascending order of size."""
+    return [
+        _size_result(estimate, curve.runs[size], size * limits.servers, limits)
+        for size, estimate in estimates(curve.runs).items()
+    ]
 
 
-def _curve_document(curve: Curve, limits: SizeLimits) -> dict[str, Any]:
+def _size_result(estimate: SizeEstimate, runs: Sequence[SizeRun], connections: int, limits: SizeLimits) -> SizeResult:
+    return SizeResult(
+        size=runs[0].size,
+        connections=connections,
+        runs=len(runs),
+        good_per_s=_span(estimate.good),
+        p99_ms=None if estimate.p99 is None else _span(estimate.p99),
+        failed_share=_mean([r.failed_share for r in runs]),
+        wait_p99_ms=_mean([r.wait_p99_ms for r in runs]),
+        database_cpu=_mean([r.database_cpu for r in runs]),
+        servers_cpu=_mean([r.servers_cpu for r in runs]),
+        peak_backends=max(r.peak_backends for r in runs),
+        requests=sum(r.requests for r in runs),
+        needed_mb=limits.fixed_mb + connections * limits.per_backend_mb if limits.per_backend_mb else None,
+    )
+
+
+def _curve_values(curve: Curve, limits: SizeLimits) -> dict[str, Any]:
     found = choose(estimates(curve.runs), curve.goal) if curve.runs else None
     return {
         "rate": curve.goal.rate,
@@ -218,17 +297,13 @@ def _curve_document(curve: Curve, limits: SizeLimits) -> dict[str, Any]:
         "answer": None if found is None else {"size": found.size, "best": found.best, "reason": found.reason},
         "settled": settled(curve),
         "sentence": sentence(curve, limits),
-        "sizes": list(rows(curve, limits)),
-        "runs": [_run_document(run) for runs in curve.runs.values() for run in runs],
+        "sizes": size_results(curve, limits),
+        "runs": [run for runs in curve.runs.values() for run in runs],
     }
 
 
-def _run_document(run: SizeRun) -> dict[str, Any]:
-    return {name: getattr(run, name) for name in run.__slots__}
-
-
-def _interval_document(interval: Interval) -> dict[str, float]:
-    return {"value": exp(interval.value), "low": exp(interval.low), "high": exp(interval.high)}
+def _span(interval: Interval) -> Span:
+    return Span(exp(interval.value), exp(interval.low), exp(interval.high))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -236,32 +311,30 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _table(curve: Curve, limits: SizeLimits) -> str:
-    headings = ("pool size", "connections", "runs", "good/s", "failed", "p99, ms", "pool wait p99, ms", "database CPU",
-                "servers' CPU", "memory, MB")  # fmt: skip
-    found = choose(estimates(curve.runs), curve.goal).size if curve.runs else None
-    return table(headings, [
+def _table(number: int, curve: Curve, limits: SizeLimits) -> Table:
+    answer = choose(estimates(curve.runs), curve.goal).size
+    rows = tuple(
         (
-            f"{row['size']} (the answer)" if row["size"] == found else str(row["size"]),
-            str(row["connections"]),
-            str(row["runs"]),
-            _span(row["good_per_s"]),
-            f"{row['failed_share']:.2%}",
-            _span(row["p99_ms"]),
-            _shown(row["wait_p99_ms"], ".1f"),
-            _shown(row["database_cpu"], ".0%"),
-            _shown(row["servers_cpu"], ".0%"),
-            _shown(row["needed_mb"], ".0f"),
+            Cell(f"{s.size} (the answer)", s.size, "good") if s.size == answer else Cell(f"{s.size}", s.size),
+            number_cell(s.connections),
+            number_cell(s.runs),
+            _span_cell(s.good_per_s),
+            share_cell(s.failed_share, bad=True),
+            _span_cell(s.p99_ms),
+            amount_cell(s.wait_p99_ms),
+            share_cell(s.database_cpu),
+            share_cell(s.servers_cpu),
+            number_cell(s.needed_mb),
         )
-        for row in rows(curve, limits)
-    ])  # fmt: skip
+        for s in size_results(curve, limits)
+    )
+    headings = ("connections", "runs", "good/s", "failed", "p99, ms", "pool wait p99, ms", "database CPU", "servers' CPU",
+                "memory, MB")  # fmt: skip
+    columns = (Column("pool size", "mark"), *(Column(heading, "number") for heading in headings))
+    return Table(f"sizes-{number}", f"Each size at {curve.goal.rate:g} users/s", columns, rows)
 
 
-def _span(interval: Mapping[str, float] | None) -> str:
-    if interval is None:
-        return "-"
-    return f"{amount(interval['value'])} ({amount(interval['low'])} to {amount(interval['high'])})"
-
-
-def _shown(value: float | None, how: str) -> str:
-    return "-" if value is None else format(value, how)
+def _span_cell(span: Span | None) -> Cell:
+    if span is None:
+        return Cell(ABSENT)
+    return Cell(f"{amount(span.value)} ({amount(span.low)} to {amount(span.high)})", span.value)
