@@ -23,6 +23,7 @@ from reports.blocks import (
     Tone,
     amount,
     amount_cell,
+    clock,
     number,
     number_cell,
     percent,
@@ -44,7 +45,6 @@ from reports.page.measures import (
     scenarios,
     throughput,
 )
-from reports.page.svg import clock
 
 _TIMES = (
     (names.RESPONSE_TIME, "response time: request written to first byte"),
@@ -214,7 +214,7 @@ def _over_time(reports: Sequence[Named]) -> Section | None:
     charts = over_time(reports)
     if not charts:
         return None
-    lead = "One point for each reporting period of 10 s, against the time since the run's first event."
+    lead = "Against the time since the run's first event."
     return Section("over-time", "Over time", (Charts(charts),), lead=lead, menu="Over time")
 
 
