@@ -200,8 +200,8 @@ def percent(share: float | None) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds, with hours where there are any: 0:07, 12:30, 1:00:00. Parts of a second are cut."""
-    minutes, second = divmod(int(seconds + 1e-6), 60)
+    """Seconds as minutes and seconds, with hours where there are any: 0:07, 12:30, 1:00:00. Rounded to seconds."""
+    minutes, second = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"
 

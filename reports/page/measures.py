@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import ceil
 
 from reports import names
 from reports.formats.apachebench import AbReport
@@ -20,7 +21,7 @@ COMPONENTS = ("pool", "connect", "db")
 _TOTAL = f"{names.SERVER}total"
 
 
-_STEPS_S = (1, 2, 5, 10, 30, 60, 300, 600, 3600, 86400)
+_STEPS_S = (1, 2, 5, 10, 30, 60, 300, 600, 3600)
 _MOST_POINTS = 1200
 """A chart over time has no more points than this for each curve, so that long runs do not make large pages."""
 
@@ -88,11 +89,12 @@ def timeline(report: Report, quantiles: Sequence[str]) -> list[Moment]:
     seconds = sorted((s for p in report.periods for s in p.seconds), key=lambda s: s.start_ms)
     if not seconds:
         return [_of_slice(s, quantiles) for s in slices(report)]
-    first = min(seconds[0].start_ms, report.aggregate.first_metric_ms or seconds[0].start_ms)
-    last = max(seconds[-1].start_ms, report.aggregate.last_metric_ms or seconds[-1].start_ms + 1000)
-    origin = seconds[0].start_ms
+    origin, total = seconds[0].start_ms, report.aggregate
+    first = max(origin, total.first_metric_ms or origin)
+    last = max(seconds[-1].start_ms, total.last_metric_ms or seconds[-1].start_ms + 1000)
     whole_s = (last - origin) // 1000 + 1
-    step_ms = 1000 * next((s for s in _STEPS_S if whole_s / s <= _MOST_POINTS), _STEPS_S[-1])
+    step_s = next((s for s in _STEPS_S if whole_s / s <= _MOST_POINTS), ceil(whole_s / _MOST_POINTS))
+    step_ms = 1000 * step_s
     bins = {at: list(some) for at, some in groupby(seconds, key=lambda s: (s.start_ms - origin) // step_ms)}
     return [
         _of_seconds(bins.get(at, []), origin + at * step_ms, step_ms, origin, (first, last), quantiles)

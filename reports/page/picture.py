@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from reports.blocks import Chart, Series
 from reports.page.chart_table import describe
-from reports.page.svg import drawing, margins, plot_height, style
+from reports.page.svg import drawing, labelled, margins, plot_height, style
 
 WIDTH = 560
 """Width of a chart with its margins, in px."""
@@ -56,7 +56,11 @@ def _framed(chart: Chart, head: int) -> Markup:
     """The drawing in a frame of its own, with its margins around it."""
     top, right, _, left = margins(chart)
     frame = Markup('<svg x="{}" y="{}" width="{}" height="{}">')
-    return frame.format(left, head + top, WIDTH - left - right, plot_height(chart)) + drawing(chart) + Markup("</svg>")
+    return (
+        frame.format(left, head + top, WIDTH - left - right, plot_height(chart))
+        + drawing(chart, both_scales=False)
+        + Markup("</svg>")
+    )
 
 
 def _headed(chart: Chart) -> Iterator[Markup]:
@@ -72,7 +76,9 @@ def _headed(chart: Chart) -> Iterator[Markup]:
 
 
 def _legend(chart: Chart) -> list[list[tuple[float, Series]]]:
-    """Lines of (place, series), as many to a line as there is room for."""
+    """Lines of (place, series), as many to a line as there is room for; none where curves have their names beside them."""
+    if labelled(chart):
+        return []
     lines: list[list[tuple[float, Series]]] = [[]]
     x = 0.0
     for series in chart.series:

@@ -81,24 +81,24 @@ def svg(chart: Chart) -> Markup:
     return head.format(plot_height(chart), describe(chart)) + drawing(chart) + Markup("</svg>")
 
 
-def drawing(chart: Chart) -> Markup:
-    """What an SVG element of any width and `plot_height` shows.
+def drawing(chart: Chart, *, both_scales: bool = True) -> Markup:
+    """What an SVG element of any width and `plot_height` shows, with the scale that can be switched to or without it.
 
     For scripts: `data-at` holds the places of the rows of the chart's table on the main axis, in units of ACROSS or, for
     rows of names, of px; `data-bins` is 1 where they are left edges of bins. `data-low`, `data-high` and `data-log` of a
     group say how values are placed in it.
     """
-    return Markup("").join(_rows(chart) if chart.y.scale == "category" else _curves(chart))
+    return Markup("").join(_rows(chart) if chart.y.scale == "category" else _curves(chart, both_scales))
 
 
-def _curves(chart: Chart) -> Iterator[Markup]:
+def _curves(chart: Chart, both_scales: bool) -> Iterator[Markup]:
     ys = [top for *_, top in stacked(chart.series)] if chart.mark == "bar" else _values(s.y for s in chart.series)
     x = axis_scale(chart.x, (x for s in chart.series for x in s.x), rounded=chart.x.scale == "linear")
     at = " ".join(str(round(x.place(p) * ACROSS)) for p in positions(chart))
     yield Markup('<g class="at" data-at="{}" data-bins="{}">').format(at, int(chart.mark in BINNED))
     yield from _x_axis(chart, x)
     scales = [axis_scale(chart.y, ys)]
-    if switchable(chart):
+    if both_scales and switchable(chart):
         scales.append(axis_scale(replace(chart.y, scale="linear" if scales[0].log else "log"), ys))
     for number, y in enumerate(scales):
         yield Markup('<g class="{}" data-low="{:.6g}" data-high="{:.6g}" data-log="{}">').format(

@@ -41,7 +41,9 @@ SCRIPT = "config:\n  target: http://127.0.0.1:8000\n"
 def seconds(start_ms, response, lost):
     """The answers' times dealt out over the ten seconds of a period, in turn; what was lost failed in the first second."""
     return tuple(
-        Second(start_ms + i * 1000, len(part) + (lost if i == 0 else 0), len(part), lost if i == 0 else 0, Sketch.of(part))
+        Second(
+            start_ms + i * 1000, len(part) + (lost if i == 0 else 0), len(part), lost if i == 0 else 0, Sketch.of(part)
+        )
         for i, part in enumerate(np.array_split(response, 10))
         if len(part)
     )

@@ -244,7 +244,7 @@ def test_a_sweep_is_told_as_values_as_a_table_and_as_a_page(found):
     text = to_markdown(found)
     assert "| 6 (the answer) | 24 |" in text
     assert "Partial" not in text
-    page = sweep_page(document, js="none")
+    page = sweep_page(document)
     assert "a &lt;shop&gt;" in page
     assert page.count("<svg") == 4
 
@@ -252,7 +252,7 @@ def test_a_sweep_is_told_as_values_as_a_table_and_as_a_page(found):
 def test_a_sweep_without_a_run_has_a_page_too(found):
     empty = Sweep("x", "fair", found.limits, [1], 5, [Curve(Goal(RATE))], found.environment, partial=True)
     assert to_document(empty)["curves"][0]["settled"] is False
-    assert "nothing was measured" in sweep_page(to_document(empty), js="none")
+    assert "nothing was measured" in sweep_page(to_document(empty))
     assert "Partial" in to_markdown(empty)
 
 
