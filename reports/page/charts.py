@@ -38,12 +38,16 @@ _RATES: tuple[tuple[str, Callable[[Moment], float | None], int, Dash], ...] = (
 )
 _QUANTILE_DASHES: Mapping[str, Dash] = {"p50": "dot", "p95": "dash", "p99": "solid"}
 _MOST_KINDS = 7
+"""Rarer kinds of failure than these share one colour."""
+
 _FEWEST_POINTS = 3
 _FEWEST_OF_A_LINE = 30
+"""Fewer points than this are drawn as levels, each as long as it held: a line would show little but dots."""
+
 _OF_PERIODS = "For each reporting period of 10 s."
 _HISTOGRAM_BARS = 60
 _TAIL_END = 1000.0
-"""1 / (1 - 0.999): where the percentile curve ends."""
+"""The percentile curve ends at p99.9, which is 1 / (1 - 0.999) on its axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ def distribution(reports: Sequence[Named]) -> tuple[Chart, ...]:
 
 
 def where_time_goes(reports: Sequence[Named]) -> Chart | None:
-    """One bar for each report that tells its server's time."""
+    """A bar for each report whose server reports its times, None where no report has such times."""
     found = [(name, {s.name: s.ms for s in breakdown(report.aggregate)}) for name, report in reports]
     told = [(name, shares) for name, shares in found if shares]
     if not told:
@@ -201,7 +205,7 @@ def _tail(label: str, found: Sketch, colour: int, dash: Dash = "solid") -> Serie
 
 
 def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
-    """Buckets of the sketches, some of them taken together: the same edges for every report."""
+    """The sketches' buckets as bins, several buckets to a bin where there are many; the same edges for every report."""
     base = known[0][2]
     alike = [k for k in known if k[2].relative_accuracy == base.relative_accuracy]
     low = min((k[2].positive.offset for k in alike if len(k[2].positive.counts)), default=0)
@@ -226,7 +230,7 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
 
 
 def _mark(runs: Sequence[_Run]) -> Mark:
-    """A few points are levels, which say how long each held; many are a line."""
+    """How the charts over time are drawn: as levels where points are few, else as lines."""
     return "line" if max(len(run.moments) for run in runs) >= _FEWEST_OF_A_LINE else "step"
 
 
@@ -290,7 +294,7 @@ def _share_of(shares: Mapping[int, Mapping[str, float]], part: str) -> Callable[
 
 
 def _scaled(series: Sequence[Series]) -> Axis:
-    """Logarithmic where the largest is more than 30 times the smallest: a linear axis would show only the largest."""
+    """An axis of times; logarithmic where the largest is over 30 times the smallest, which a linear one would flatten."""
     values = [y for s in series for y in s.y if y is not None and y > 0]
     wide = bool(values) and max(values) / min(values) > 30
     return Axis(TIME.title, TIME.unit, "log") if wide else TIME

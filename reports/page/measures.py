@@ -142,7 +142,7 @@ def _of_slice(part: Slice, quantiles: Sequence[str]) -> Moment:
 
 
 def duration_s(report: Report) -> float | None:
-    """First event to last; of an ab run, its own figure."""
+    """Seconds from the first event to the last, None where a report has none; for an ab run, its own figure."""
     ab = ab_of(report)
     if ab is not None and ab.time_taken_s is not None:
         return ab.time_taken_s
@@ -151,7 +151,7 @@ def duration_s(report: Report) -> float | None:
 
 
 def throughput(report: Report) -> float | None:
-    """Answers per second over the whole run; of an ab run, its own figure."""
+    """Answers per second over the whole run, None where it is not known; for an ab run, its own figure."""
     ab = ab_of(report)
     if ab is not None and ab.requests_per_second is not None:
         return ab.requests_per_second
@@ -170,22 +170,22 @@ def requests(report: Report) -> int | None:
 
 
 def ab_of(report: Report) -> AbReport | None:
-    """The figures of an ab run."""
+    """ApacheBench's figures in a report of one of its runs, else None."""
     return AbReport.from_json(report.extras.ab) if report.extras and report.extras.ab else None
 
 
 def codes(counters: Mapping[str, int]) -> dict[str, int]:
-    """Answers by status."""
+    """Number of answers, by status."""
     return _under(counters, names.CODES)
 
 
 def errors(counters: Mapping[str, int]) -> dict[str, int]:
-    """Requests or users that failed without an answer that could be used, by kind."""
+    """Number of requests or users that failed without a usable answer, by kind of failure."""
     return _under(counters, names.ERRORS)
 
 
 def failures(counters: Mapping[str, int]) -> dict[str, int]:
-    """Errors by kind, and answers of 400 and above by status."""
+    """Number of errors by kind, and of answers of 400 and above by status."""
     bad = {f"HTTP {code}": n for code, n in codes(counters).items() if code[:1] in "45"}
     return {**errors(counters), **bad}
 
@@ -204,7 +204,10 @@ def failed(report: Report) -> int | None:
 
 
 def quantile(period: Period, name: str, key: str) -> float | None:
-    """`key` is a field of a summary ("p95", "mean", "max"). From the sketch where there is one: summaries are rounded."""
+    """A figure of a distribution, None where the period does not have it. `key` is a field of a summary ("p95", "mean").
+
+    It is taken from the sketch where there is one, because summaries are rounded.
+    """
     sketch = period.sketches.get(name)
     if sketch is not None and sketch.count:
         return _sketched(sketch, key)
@@ -220,17 +223,16 @@ def _sketched(found: Sketch, key: str) -> float:
 
 
 def sketch(report: Report, name: str) -> Sketch | None:
-    """Of the whole run, if it has any sample."""
+    """The sketch of a metric over the whole run, None where it has no sample."""
     found = report.aggregate.sketches.get(name)
     return found if found is not None and found.count else None
 
 
 def breakdown(period: Period) -> list[TimeShare]:
-    """Where an answer's time went, in means, which add up where quantiles do not: the parts that the server tells, the rest
-    of its total, and the network: response time minus that total. Empty without `server.total`.
+    """The parts of the mean response time in ms: those that the server reports, the rest of its total, and the network.
 
-    A part that an answer does not name counts as 0 in its mean. Response time is of all answers; where some lack the header
-    the difference is still between the two means.
+    Means add up, where quantiles do not. Empty without `server.total`. A part that an answer does not name counts as 0 in
+    its mean. Network is the mean response time of all answers minus the mean total of those with a Server-Timing header.
     """
     whole, response = _sum_count(period, _TOTAL), _sum_count(period, names.RESPONSE_TIME)
     if whole is None:
@@ -249,7 +251,7 @@ def breakdown(period: Period) -> list[TimeShare]:
 
 
 def endpoints(period: Period) -> Iterator[tuple[str, str, dict[str, int]]]:
-    """(endpoint, name of its response time, its answers and errors by kind), by name."""
+    """(endpoint, name of its response time metric, counts of its answers and errors by kind), sorted by endpoint."""
     times = f"{names.ENDPOINT}.response_time."
     found: dict[str, dict[str, int]] = {
         name.removeprefix(times): {} for name in period.summaries if name.startswith(times)
@@ -265,7 +267,7 @@ def endpoints(period: Period) -> Iterator[tuple[str, str, dict[str, int]]]:
 
 
 def scenarios(counters: Mapping[str, int]) -> dict[str, int]:
-    """Virtual users created by scenario."""
+    """Number of virtual users created, by scenario."""
     return _under(counters, names.VUSERS_CREATED_BY_NAME)
 
 

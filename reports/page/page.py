@@ -53,18 +53,18 @@ def render(page: Page) -> str:
 
 
 def live_page(title: str) -> str:
-    """The page that `loadgen.watch.live` serves while a run is in progress; its style and script come from its own server."""
+    """The page of a run in progress, which loads its style and script from the server that serves it."""
     return _templates().get_template("live.html").render(title=title)
 
 
 def live_files() -> dict[str, tuple[str, str]]:
-    """What `live_page` asks its server for: {path: (media type, text)}."""
+    """The files that `live_page` loads from its server: {path: (media type, text)}."""
     css = style() + "".join(_file(name) for name in ("page.css", "live.css"))
     return {"/live.css": ("text/css", css), "/live.js": ("text/javascript", _file("live.js"))}
 
 
 def _short(names: Sequence[str]) -> Sequence[str]:
-    """File names without their folders, where that leaves them different: they head columns and label curves."""
+    """File names without their folders, where they stay different: they head columns and label curves."""
     bare = [name.rpartition("/")[2] or name for name in names]
     return bare if len(set(bare)) == len(names) else names
 

@@ -114,6 +114,6 @@ def _time_step(span_s: float) -> float:
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(floor(log10(low)), ceil(log10(high)) + 1)
     decades = log10(high) - log10(low)
-    few = (1, 2, 5) if decades < 2.4 else (1,)
+    few = (1, 2, 5) if decades < 3.2 else (1,)
     every = max(1, ceil(decades / 8))
     return [m * 10.0**p for p in powers if p % every == 0 for m in few if low * 0.999 <= m * 10.0**p <= high * 1.001]
