@@ -16,12 +16,12 @@ from pathlib import Path
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports.blocks import Chart, Page, Section
+from reports.blocks import Page, Section
 from reports.compare.diff import Diff
 from reports.model import Report, ReportError
 from reports.page.chart_table import chart_table
 from reports.page.sections import report_sections
-from reports.page.svg import labelled, style, svg
+from reports.page.svg import margins, style, svg
 
 
 def to_html(
@@ -97,10 +97,5 @@ def _templates() -> Environment:
     found.filters["svg"] = svg
     found.filters["kind"] = lambda block: type(block).__name__
     found.filters["chart_table"] = chart_table
-    found.filters["plot_class"] = _plot_class
+    found.filters["margins"] = margins
     return found
-
-
-def _plot_class(chart: Chart) -> str:
-    """Which margins the style sheet leaves around the drawing."""
-    return "plot named" if chart.y.scale == "category" else "plot labelled" if labelled(chart) else "plot"

@@ -69,10 +69,13 @@ def _headed(chart: Chart) -> Iterator[Markup]:
     for number, line in enumerate(_legend(chart)):
         y = _TITLE + _LEGEND_LINE * number + 9
         for x, series in line:
-            stroke = Markup('<path class="line s{} {}" d="M{:.0f},{}h18"/>').format(
-                series.colour % 8, series.dash, x, y - 4
+            filled = chart.mark in ("bar", "hbar", "area")
+            stroke = Markup('<path class="{} s{}" d="M{:.0f},{}h{}"/>').format(
+                "block" if filled else f"line {series.dash}", series.colour % 8, x, y - 4, 10 if filled else 18
             )
-            yield stroke + Markup('<text x="{:.0f}" y="{}">{}</text>').format(x + _KEY, y, series.name)
+            yield stroke + Markup('<text x="{:.0f}" y="{}">{}</text>').format(
+                x + (16 if filled else _KEY), y, series.name
+            )
 
 
 def _legend(chart: Chart) -> list[list[tuple[float, Series]]]:

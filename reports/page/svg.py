@@ -37,7 +37,9 @@ _LABEL_PX = 15
 _GAP = 6
 """Units left free between bars that are wide enough for it."""
 
-_MOST_LABELS, _LONGEST_LABEL = 5, 9
+_MOST_LABELS, _LONGEST_LABEL = 5, 11
+_CHARACTER_PX = 7.5
+"""Width of a character of a label, generously."""
 _MOST_DOTS = 40
 """A line of no more points than this shows each of them as a dot."""
 
@@ -65,7 +67,8 @@ def plot_height(chart: Chart) -> int:
 
 def margins(chart: Chart) -> tuple[int, int, int, int]:
     """(top, right, bottom, left) in px that ticks, labels and the title of the x axis need around the plotted area."""
-    return 8, 76 if labelled(chart) else 22, 46, 12 if chart.y.scale == "category" else 54
+    longest = max((len(series.name) for series in chart.series), default=0) if labelled(chart) else 0
+    return 8, max(22, 10 + round(_CHARACTER_PX * longest)), 46, 12 if chart.y.scale == "category" else 54
 
 
 def labelled(chart: Chart) -> bool:
@@ -244,12 +247,13 @@ def _end_labels(chart: Chart, y: AxisScale) -> Iterator[Markup]:
         for number, series in enumerate(chart.series)
         if (last := next((v for v in reversed(series.y) if v is not None), None)) is not None
     ]
-    ends.sort(key=lambda end: end[0])
+    # Of curves that end at one height, the later series is the higher percentile, and stands above.
+    ends.sort(key=lambda end: (round(end[0]), -end[1]))
     heights: list[float] = []
     for height, *_ in ends:
         heights.append(max(height, heights[-1] + _LABEL_PX) if heights else height)
     # Labels that were pushed below the axis push the others up again.
-    lowest = float(_PLOT_PX)
+    lowest = _PLOT_PX - 4.0
     for i in reversed(range(len(heights))):
         heights[i] = min(heights[i], lowest)
         lowest = heights[i] - _LABEL_PX
