@@ -12,7 +12,7 @@ import pytest
 
 from loadgen.lab.findings import lab_page
 from reports.compare.diff import compare
-from reports.page.page import SHARED_JS, plotly_js, render, to_html
+from reports.page.page import render, to_html
 from tests.support.sample_lab import lab_evidence
 from tests.support.sample_reports import EVIL, report
 
@@ -82,7 +82,7 @@ def visit(chromium):
 
 @pytest.fixture(scope="module")
 def one(chromium, pages):
-    """The page on one report, opened once for all tests of a file: drawing its charts costs a second or two."""
+    """The page on one report, opened once for all tests of a file."""
     with visiting(chromium) as open_page:
         yield open_page((pages / "one.html").as_uri(), color_scheme="light")
 
@@ -107,12 +107,10 @@ def pages(tmp_path_factory):
     one, two = [("pool10.json", old)], [("old.json", old), ("new.json", new)]
     (folder / "one.html").write_text(to_html(one, title="Load test report"))
     (folder / "two.html").write_text(to_html(two, compare(old, new), title="Two reports"))
-    (folder / "none.html").write_text(to_html(one, title="Load test report", js="none"))
-    (folder / "shared.html").write_text(to_html(one, title="Load test report", js="shared"))
-    (folder / "lab.html").write_text(render(lab_page(lab_evidence()), "none"))
+    (folder / "lab.html").write_text(render(lab_page(lab_evidence())))
     hostile = report(3, periods=3, environment={"cpu": EVIL, EVIL: EVIL, "script": EVIL}, warnings=[EVIL])
     (folder / "hostile.html").write_text(to_html([(EVIL, hostile)] * 2, title=EVIL))
-    (folder / SHARED_JS).write_text(plotly_js())
+    (folder / "long.html").write_text(to_html([("long.json", report(4, periods=100))], title="A long run"))
     return folder
 
 

@@ -203,6 +203,14 @@ def test_a_diff_says_the_same_in_every_format(run, tmp_path, ending):
     assert re.search(r"ab\.requests_per_second\W.*?256\.76.*?44\.26.*?worse", text, re.DOTALL)
 
 
+def test_a_page_is_one_file(run, saved, tmp_path):
+    page = tmp_path / "page.html"
+    done = run(cli.report, saved, "-o", page)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "<svg" in page.read_text("utf-8")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in (".html", ".js")] == ["page.html"]
+
+
 def test_csv_has_a_line_per_figure_and_periods_on_demand(run, saved, tmp_path):
     plain = list(csv.DictReader(io.StringIO(run(cli.report, saved, "--format", "csv").stdout)))
     periods = list(csv.DictReader(io.StringIO(run(cli.report, saved, "--format", "csv", "--periods").stdout)))
