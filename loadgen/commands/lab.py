@@ -1,4 +1,4 @@
-"""`loadgen lab`: flags in, one session, its summary out."""
+"""`loadgen lab`: flags in, one session, its result out."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _run_own_app(
 
 
 def round_trip_ms(text: str | None) -> float | None:
-    """What --db-rtt says. Raises BadInput."""
+    """The round trip that --db-rtt asks for, in ms; None without the option. Raises BadInput."""
     from loadgen.script.durations import seconds
 
     if text is None:
@@ -169,7 +169,7 @@ def round_trip_ms(text: str | None) -> float | None:
 
 
 def _sayer(live: LiveLine) -> Callable[[str], None]:
-    """Writes whole lines to stderr, between those of the live one."""
+    """A function that writes a line to stderr without mixing it with the live line."""
 
     def say(text: str) -> None:
         live.clear()

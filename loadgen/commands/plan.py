@@ -1,4 +1,4 @@
-"""`loadgen plan`: a measured report and an arrangement in, what each pool size would give out, without any load."""
+"""`loadgen plan`: predicts what each pool size would give, from a measured report, without any load."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 _VARIATIONS = {"poisson": 1.0, "uniform": 0.0}
 _MOST_SIZES = 100
 _LARGEST = 10_000
-_MOST = 1e9  # of anything: numbers beyond would only overflow in the formulas
+# The largest number of anything: beyond, the formulas would only overflow.
+_MOST = 1e9
 
 
 class _Number(click.FloatRange):
-    """A range that nan is not in, though no comparison says so."""
+    """A range of numbers without nan, which no comparison would refuse."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         number: float = super().convert(value, parameter, context)
@@ -127,7 +128,7 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
 
     REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
     """
-    # Not above: the program's --help must be quick.
+    # Imported here, so that the program's --help is quick.
     from loadgen.sizing.measured import workload
     from loadgen.sizing.plan_findings import plan_page
     from loadgen.sizing.predict import doubts, predict
@@ -163,7 +164,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
-    """Without the sizes whose connections are more than the database takes. Raises BadInput where none is left."""
+    """The sizes whose connections the database takes. Raises BadInput where none is left."""
     most, overflow = given["max_connections"], given["max_overflow"]
     if most is None:
         return sizes
@@ -177,7 +178,7 @@ def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
-    """What the options ask. Raises BadInput for options that do not go together."""
+    """The question that the options ask. Raises BadInput for options that do not go together."""
     from loadgen.sizing.predict import Question
     from loadgen.sizing.simulate import Arrangement
 

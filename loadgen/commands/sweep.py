@@ -127,9 +127,9 @@ def _run(options: SweepOptions, live: Any, signals: list[int]) -> Sweep:
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """While inside, SIGINT and SIGTERM raise KeyboardInterrupt, and the list gets their numbers.
+    """While inside, SIGINT and SIGTERM raise KeyboardInterrupt, and their numbers are added to the list it gives.
 
-    Python drops the exception where it strikes in the middle of a fork, which every start of servers is; the list tells.
+    Python drops the exception when it comes in the middle of a fork, as every start of servers is; the list still says so.
     """
     seen: list[int] = []
 
@@ -146,7 +146,7 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
-    """What the flags mean. Raises BadInput."""
+    """The options of the sweep, from the flags. Raises BadInput."""
     from loadgen.commands.lab import round_trip_ms
     from loadgen.lab.sweep import SweepOptions
 
@@ -177,7 +177,7 @@ def _goals(given: dict[str, Any]) -> tuple[Goal, ...]:
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """`1-40`, `1,2,5-8`: in ascending order. Raises BadInput."""
+    """The pool sizes of a text such as `1-40` or `1,2,5-8`, in ascending order. Raises BadInput."""
     found: set[int] = set()
     for part in text.split(","):
         ends = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", part)
@@ -192,7 +192,7 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 def megabytes(text: str) -> float:
-    """`512MB`, `2GB`, `512` (MB); a GB is 1024 MB. Raises BadInput."""
+    """The MB of a text such as `512MB`, `2GB` or `512`; a GB is 1024 MB. Raises BadInput."""
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(MB?|GB?)?\s*", text, re.IGNORECASE)
     if parts is None or not float(parts[1]):
         raise BadInput(f"--memory {text}: an amount of memory, such as 512MB or 2GB")
@@ -200,7 +200,7 @@ def megabytes(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """`10%` or `0.1`. Raises BadInput."""
+    """The share of a text such as `10%` or `0.1`. Raises BadInput."""
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     found = float(parts[1]) / (100 if parts[2] else 1) if parts else 0.0
     if not 0.001 <= found <= 1:

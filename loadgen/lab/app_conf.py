@@ -1,5 +1,8 @@
-"""gunicorn's configuration for somebody else's application. Loaded by its path, so that nothing here has a name that the
-application's own modules could have. Under gevent, psycopg2 included; its answers tell what connections cost."""
+"""gunicorn's configuration for a user's own application.
+
+It is loaded by its path, so that it takes no name that the application's modules could have. The application runs under
+gevent, psycopg2 included, and its answers say in Server-Timing what connections cost.
+"""
 
 import gc
 import os
@@ -14,16 +17,17 @@ control_socket_disable = True
 
 
 def post_fork(_server: Any, _worker: Any) -> None:
-    """In the worker, before the application is loaded."""
+    """Prepares psycopg2 for gevent in the worker, before the application is loaded."""
     from psycogreen.gevent import patch_psycopg  # noqa: PLC0415 - not in the master, which is not patched
 
     patch_psycopg()
 
 
 def post_worker_init(worker: Any) -> None:
-    """In the worker, the application loaded."""
+    """Adds Server-Timing to the answers of the application, in the worker, when it is loaded."""
     from poolbench.plugin import server_timing  # noqa: PLC0415
 
     worker.wsgi = server_timing(worker.wsgi)
     gc.collect()
-    gc.freeze()  # what the application loaded stays: looking through it again and again only makes requests wait
+    # What the application loaded stays in memory: collecting it again and again would only make requests wait.
+    gc.freeze()

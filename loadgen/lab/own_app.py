@@ -1,4 +1,4 @@
-"""Somebody else's application under each strategy: the same script, the same servers, another pool by its DATABASE_URL."""
+"""A user's own application under each strategy: the same script and servers, with another pool in its DATABASE_URL."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ _TIMES = (
     ("connect", f"{names.SERVER}connect", ("mean", "p99")),
     ("held", f"{names.SERVER}db", ("mean",)),
 )
-"""What is compared of which distribution: its name for a reader, the metric, and fields of its summary."""
+"""Distributions to compare: the name for a reader, the metric, and fields of its summary."""
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
 
 
 @dataclass(frozen=True, slots=True)
 class OwnAppOptions:
-    """Which application, and how. `settings` are DB_POOL_… variables; those a strategy does not know are left out for it."""
+    """The application to run, and how. `settings` are DB_POOL_… variables; a strategy gets those that it knows."""
 
     application: str
     """MODULE:APP, found from `folder`."""
@@ -63,12 +63,12 @@ class OwnAppOptions:
     database_url: str | None = None
     settings: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULTS))
     round_trip_ms: float | None = None
-    """A distance to put between the application and the database."""
+    """Round trip to put between the application and the database, in ms; None: no distance."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnAppResult:
-    """One strategy's run."""
+    """The run of one strategy."""
 
     strategy: str
     report: Report
@@ -76,12 +76,12 @@ class OwnAppResult:
     wall_s: float
     interrupted: bool
     crossing: Crossing | None = None
-    """What a round trip to the database cost, where it was put at a distance."""
+    """Cost of a round trip to the database; None where it was not put at a distance."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedFigure:
-    """One figure of one strategy; None where the run does not tell it."""
+    """One figure of one strategy; its value is None where the run does not have it."""
 
     name: str
     value: float | None
@@ -112,12 +112,12 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
 
 
 def parameters(strategy: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """The plugin's parameters that stand for the settings."""
+    """The plugin's parameters for those settings that the strategy knows."""
     return {_SETTINGS[key][0]: value for key, value in settings.items() if strategy in _SETTINGS[key][1]}
 
 
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The defaults, and what the environment says in their place."""
+    """The default settings, replaced by those that the environment has."""
     return _DEFAULTS | {key: environ[key] for key in _SETTINGS if environ.get(key, "").strip()}
 
 
@@ -150,7 +150,7 @@ def _one(options: OwnAppOptions, strategy: str, url: str, monitor_url: str, logs
 
 
 def figures(result: OwnAppResult) -> list[ComparedFigure]:
-    """What strategies are compared by. Pool wait, connect and held are what the application's answers say (Server-Timing)."""
+    """The figures that strategies are compared by. Pool wait, connect and held are from the answers' Server-Timing."""
     total = result.report.aggregate
     found = [
         ComparedFigure("requests", total.counters.get(names.REQUESTS, 0)),

@@ -40,26 +40,26 @@ _HOW_TO_READ = (
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """All runs under one rate."""
+    """All runs of the sweep under one rate."""
 
     goal: Goal
     runs: Runs = field(default_factory=dict)
     ended: str = ""
-    """Why the search stopped, where it was not for knowing enough."""
+    """Why the search stopped before it knew enough; empty where it did not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A whole sweep, or what there was of it when it was interrupted."""
+    """A whole sweep, or the part of it that was run before it was interrupted."""
 
     subject: str
-    """What was loaded, and with which script."""
+    """The application that was loaded, and the script."""
     strategy: str
     limits: SizeLimits
     sizes: Sequence[int]
-    """As asked for."""
+    """Pool sizes asked for."""
     seconds: float
-    """Of a run."""
+    """Duration of each run."""
     curves: Sequence[Curve] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -81,7 +81,7 @@ class SizeResult:
 
     size: int
     connections: int
-    """At all servers together."""
+    """Connections at all servers together."""
     runs: int
     good_per_s: Span
     p99_ms: Span | None
@@ -92,7 +92,7 @@ class SizeResult:
     peak_backends: int
     requests: int
     needed_mb: float | None
-    """What the database needs with all connections open."""
+    """Memory that the database needs with all connections open."""
 
 
 _SIZE = Axis("connections kept by each server", "")
@@ -110,7 +110,7 @@ _DRAWN: tuple[tuple[str, str, Axis, Callable[[SizeResult], float | None]], ...] 
 
 
 def sentence(curve: Curve, limits: SizeLimits) -> str:
-    """The answer for one rate, with why."""
+    """The answer for one rate and the reason, in sentences."""
     if not curve.runs:
         return f"{curve.goal.rate:g} users/s: nothing was measured."
     known = estimates(curve.runs)
@@ -190,7 +190,7 @@ def sweep_page(sweep: Sweep) -> Page:
 
 
 def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
-    """What was measured against pool size: a chart for each figure, with a line for each rate."""
+    """Charts of what was measured against pool size: one for each figure, with a line for each rate."""
     measured = [(curve.goal.rate, size_results(curve, sweep.limits)) for curve in sweep.curves if curve.runs]
     charts = []
     for key, title, axis, figure in _DRAWN:
@@ -204,7 +204,7 @@ def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
 
 
 def limits_text(limits: SizeLimits) -> str:
-    """What bounds the size."""
+    """The limits of the pool size, in a sentence."""
     text = (
         f"{limits.max_connections} connections, of which {limits.reserved} are reserved, allow pools of up to"
         f" {limits.by_connections}"
@@ -228,7 +228,7 @@ def _reason(found: Choice, chosen: SizeEstimate, known: Mapping[int, SizeEstimat
 
 
 def _clearly_worse(below: SizeEstimate, chosen: SizeEstimate, found: Choice, goal: Goal) -> bool:
-    """Whether more than chance speaks against a size that was left out. With a target, its p99 as such was enough for that."""
+    """Whether more than chance speaks against a size that was left out. With a target, its p99 alone was reason enough."""
     if found.reason != "meets the target" or goal.p99_ms is None or below.p99 is None:
         return True
     if below.failed_share > chosen.failed_share + LEAST_LOSS:
