@@ -106,6 +106,8 @@ def parse_script(
     notes = Notes(places)
     if not isinstance(value, Mapping):
         raise ScriptErrors((ScriptProblem(notes.place(""), "a script is an object with `config` and `scenarios`"),))
+    if "config" not in value and "aggregate" in value:
+        raise ScriptErrors((ScriptProblem(notes.place(""), "a report, not a script: `loadgen report` shows it"),))
     parser = _ScriptParser(files[0][0], options, notes, read_file, rng or Random())
     try:
         script = parser.script(value)

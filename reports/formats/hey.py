@@ -1,4 +1,4 @@
-"""Reader of hey's text summary. Its response time is the whole request, connecting and the body included.
+"""Reader of the text summaries of hey and oha, whose response time is the whole request with connecting and the body.
 
 Percentiles that hey could not fill (it prints `0% in 0.0000 secs` then) and its NaN are absent here.
 """
@@ -9,15 +9,33 @@ import re
 from typing import Any
 
 from reports import names
+from reports.formats.durations import DURATION, milliseconds, number
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
-_TIME = re.compile(r"(Slowest|Fastest|Average): *([\d.]+) secs")
+_TIME = re.compile(rf"(Slowest|Fastest|Average): *({DURATION})")
 _RATE = re.compile(r"Requests/sec: *([\d.]+)")
-_PERCENTILE = re.compile(r"(\d+)%+ in ([\d.]+) secs")
+_PERCENTILE = re.compile(rf"([\d.]+)%+ in ({DURATION})")
+_OTHER_STATUS = re.compile(r"\[[A-Za-z]\w*\] *\d+ responses?")
 _STATUS = re.compile(r"\[(\d{3})\] (\d+) responses?")
 _ERROR = re.compile(r"\[(\d+)\] (\D.*)")
 _FIELDS = {"Slowest": "max", "Fastest": "min", "Average": "mean"}
-_PERCENTILES = {"50": "p50", "75": "p75", "90": "p90", "95": "p95", "99": "p99"}
+_PERCENTILES = {"50": "p50", "75": "p75", "90": "p90", "95": "p95", "99": "p99", "99.9": "p999"}
+
+
+def all_from_text(text: str) -> list[Report]:
+    """All reports in a text; each begins with `Summary:`, or with its total time. Raises ReportError if there is none."""
+    lines = text.splitlines(keepends=True)
+    starts: list[int] = []
+    complete = True
+    for at, line in enumerate(lines):
+        said = line.strip(" \t>|`*\r\n")
+        if complete and said.startswith(("Summary:", "Success rate:", "Total:")):
+            starts.append(at)
+            complete = False
+        complete = complete or said.startswith("Requests/sec:")
+    starts = starts or [0]
+    ends = [*starts[1:], len(lines)]
+    return [from_text("".join(lines[start:end])) for start, end in zip(starts, ends, strict=True)]
 
 
 def from_text(text: str) -> Report:
@@ -26,13 +44,16 @@ def from_text(text: str) -> Report:
     rate = next((found for line in lines if (found := _RATE.fullmatch(line))), None)
     if rate is None or not any(line.startswith(("Fastest:", "Status code distribution:")) for line in lines):
         raise ReportError("no Requests/sec with Fastest or Status code distribution")
+    if any(_OTHER_STATUS.fullmatch(line) for line in lines):
+        raise ReportError("its statuses are not those of HTTP: the report of another tool (ghz?)")
+    oha = any(line.startswith("Success rate:") for line in lines)
     figures: dict[str, Any] = {}
     counters: dict[str, int] = {}
     for line in lines:
         if time := _TIME.fullmatch(line):
-            figures.setdefault(_FIELDS[time[1]], _ms(time[2]))
-        elif (percentile := _PERCENTILE.fullmatch(line)) and percentile[1] in _PERCENTILES:
-            figures.setdefault(_PERCENTILES[percentile[1]], _ms(percentile[2]))
+            figures.setdefault(_FIELDS[time[1]], milliseconds(time[2]))
+        elif (percentile := _PERCENTILE.fullmatch(line)) and f"{number(percentile[1]):g}" in _PERCENTILES:
+            figures.setdefault(_PERCENTILES[f"{number(percentile[1]):g}"], milliseconds(percentile[2]))
         elif status := _STATUS.fullmatch(line):
             counters.setdefault(f"{names.CODES}{status[1]}", int(status[2]))
         elif error := _ERROR.fullmatch(line):
@@ -40,10 +61,8 @@ def from_text(text: str) -> Report:
     answered = sum(count for name, count in counters.items() if name.startswith(names.CODES))
     if counters:
         counters = {names.REQUESTS: sum(counters.values()), names.RESPONSES: answered, **counters}
-    summaries = {names.RESPONSE_TIME: Summary(**figures, count=answered or None)} if "mean" in figures else {}
+    # The zeros that are printed where nothing was answered are no times.
+    measured = figures and (answered or not counters)
+    summaries = {names.RESPONSE_TIME: Summary(**figures, count=answered or None)} if measured else {}
     rates = {names.REQUEST_RATE: Rate(float(rate[1]))}
-    return Report(Period(0, counters, rates, summaries), extras=Extras("hey", "closed"))
-
-
-def _ms(seconds: str) -> float:
-    return round(float(seconds) * 1000, 4)
+    return Report(Period(0, counters, rates, summaries), extras=Extras("oha" if oha else "hey", "closed"))

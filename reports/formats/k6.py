@@ -1,4 +1,6 @@
-"""Reader of k6's summary JSON: `--summary-export`, what `handleSummary` is given, and the newer one with `results`.
+"""Reader of k6's summaries: its text (before 1.0 and since), and its JSON in three shapes.
+
+The JSON is what `--summary-export` writes, what `handleSummary` is given, and the newer one with `results`.
 
 `http_req_duration` (sending, waiting, receiving) becomes `http.response_time`, which in Artillery ends with the first
 byte; what k6 counts as failed becomes `errors.http_req_failed`, the time of an iteration a session's. Other metrics keep
@@ -13,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from reports import names
+from reports.formats.durations import DURATION, amount, milliseconds, number
 from reports.formats.json_values import an_object, document, each, whole
 from reports.formats.json_values import number as a_number
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
@@ -24,13 +27,59 @@ _COUNTERS = {
     "dropped_iterations": names.VUSERS_SKIPPED,
 }
 _FIELDS = {"avg": "mean", "med": "p50", "min": "min", "max": "max", "count": "count"}
+_LINE = re.compile(r"(?:[^\w\s{] ?)?(\w+(?:\{[^}]*\})?|\{.*?\})\.*: (.+)")
+_FIGURE = re.compile(r"(avg|min|med|max|p\([\d.]+\)|count)=(\S+)")
+_PASSED = re.compile(r"([\d.]+)% +\S (\d+) +\S (\d+)")
+_OUT_OF = re.compile(r"([\d.]+)% +(\d+) out of (\d+)")
+_COUNTED = re.compile(r"([\d.]+ ?[kKMG]?i?B?) +([\d.]+ ?[kKMG]?i?B?)/s")
+_GAUGE = re.compile(r"([\d.]+) +min=([\d.]+) +max=([\d.]+)")
 _PERCENTILE = re.compile(r"p\(?(50|75|90|95|99|99\.9|999)\)?")
+
+
+def all_from_text(text: str) -> list[Report]:
+    """All reports in a text; a metric that is printed again begins the next one. Raises ReportError if there is none."""
+    reports: list[dict[str, dict[str, float]]] = [{}]
+    last = ""
+    for raw in text.splitlines():
+        match = _LINE.match(raw.strip(" \t>|`*"))
+        if match is None:
+            continue
+        name, said = match[1], match[2].strip()
+        if name.startswith("{"):
+            name = last + re.sub(r"\s+", "", name)
+        else:
+            last = name
+            if name in reports[-1]:
+                reports.append({})
+        if values := _printed(said):
+            reports[-1].setdefault(name, values)
+    return [_report(each) for each in reports]
+
+
+def _printed(said: str) -> dict[str, float]:
+    """The figures of one line; times in ms. A line of another kind has none."""
+    if trend := dict(_FIGURE.findall(said)):
+        times = all(re.fullmatch(DURATION, value) for value in trend.values())
+        return {name: milliseconds(value) if times else amount(value) for name, value in trend.items()}
+    if rate := _PASSED.fullmatch(said):
+        return {"rate": number(rate[1]) / 100, "passes": number(rate[2]), "fails": number(rate[3])}
+    if share := _OUT_OF.fullmatch(said):
+        passes, total = number(share[2]), number(share[3])
+        return {"rate": number(share[1]) / 100, "passes": passes, "fails": total - passes}
+    if count := _COUNTED.fullmatch(said):
+        return {"count": amount(count[1]), "rate": amount(count[2])}
+    if gauge := _GAUGE.fullmatch(said):
+        return {"value": amount(gauge[1]), "min": amount(gauge[2]), "max": amount(gauge[3])}
+    return {}
 
 
 def from_json(text: str) -> Report:
     """The report in a text. Raises ReportError (one line) for any other text."""
     metrics = _metrics(document(text))
-    values = {name: _values(metric, f"metrics.{name}") for name, metric in metrics.items()}
+    return _report({name: _values(metric, f"metrics.{name}") for name, metric in metrics.items()})
+
+
+def _report(values: Mapping[str, Mapping[str, float]]) -> Report:
     if not values.keys() & {"http_reqs", "iterations", "http_req_duration"}:
         raise ReportError("no metrics.http_reqs or iterations")
     requests = values.get("http_reqs", {})
@@ -47,6 +96,10 @@ def from_json(text: str) -> Report:
         counters[f"{names.ERRORS}http_req_failed"] = whole(failed["passes"], "http_req_failed")
     elif "rate" in failed and "count" in requests:
         counters[f"{names.ERRORS}http_req_failed"] = round(failed["rate"] * requests["count"])
+    checks = values.get("checks", values.get("checks_succeeded", {}))
+    if "passes" in checks and "fails" in checks:
+        counters["checks.succeeded"] = whole(checks["passes"], "checks")
+        counters["checks.failed"] = whole(checks["fails"], "checks")
     rates = {names.REQUEST_RATE: Rate(requests["rate"])} if "rate" in requests else {}
     return Report(Period(0, counters, rates, summaries), extras=Extras("k6", ""))
 

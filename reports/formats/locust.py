@@ -1,4 +1,4 @@
-"""Reader of Locust's statistics CSV (`--csv NAME` writes it as NAME_stats.csv): a row per endpoint and one for all.
+"""Reader of Locust's CSV files (`--csv NAME`): NAME_stats.csv, NAME_stats_history.csv and NAME_failures.csv.
 
 Locust's response time ends with the last byte of the body. Requests that Locust counts as failed become
 `errors.failed`; an endpoint is named `<method> <name>`.
@@ -7,12 +7,20 @@ Locust's response time ends with the last byte of the body. Requests that Locust
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports import names
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
+_HISTORY = {"Timestamp", "Type", "Name", "Total Request Count", "Total Failure Count"}
+_HISTORY_FIELDS = {
+    "Total Min Response Time": "min",
+    "Total Max Response Time": "max",
+    "Total Average Response Time": "mean",
+    "Total Median Response Time": "p50",
+}
+_FAILURES = {"Method", "Name", "Error", "Occurrences"}
 _NEEDED = {"Type", "Name", "Request Count", "Failure Count"}
 _FIELDS = {
     "Min Response Time": "min",
@@ -31,7 +39,12 @@ def from_csv(text: str) -> Report:
     """The report in a text. Raises ReportError (one line) for any other text."""
     lines = text.strip().splitlines()
     try:
-        if not set(next(csv.reader(lines[:1]), [])) >= _NEEDED:
+        columns = set(next(csv.reader(lines[:1]), []))
+        if columns >= _HISTORY:
+            return _of_history(list(csv.DictReader(lines, strict=True)))
+        if columns >= _FAILURES:
+            return _of_failures(list(csv.DictReader(lines, strict=True)))
+        if not columns >= _NEEDED:
             raise ReportError("no columns Type, Name, Request Count, Failure Count")
         rows = list(csv.DictReader(lines, strict=True))
     except csv.Error as error:
@@ -47,6 +60,44 @@ def from_csv(text: str) -> Report:
     rate = _number(total, "Requests/s")
     rates = {} if rate is None else {names.REQUEST_RATE: Rate(rate)}
     return Report(Period(0, counters, rates, summaries), extras=Extras("Locust", "closed"))
+
+
+def _of_history(rows: Sequence[Mapping[str, Any]]) -> Report:
+    """The last state of NAME_stats_history.csv: its totals count from the start of the run, its percentiles are recent."""
+    last: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        last[row["Name"] if row["Name"] == "Aggregated" else f"{row['Type']} {row['Name']}".strip()] = row
+    total = last.pop("Aggregated", None)
+    if total is None:
+        raise ReportError("no row called Aggregated")
+    counters: dict[str, int] = {}
+    summaries: dict[str, Summary] = {}
+    for endpoint, row in {"": total, **last}.items():
+        requests, failures = _number(row, "Total Request Count"), _number(row, "Total Failure Count")
+        prefix = f"{names.ENDPOINT}.{endpoint}." if endpoint else ""
+        counters[f"{prefix}requests" if endpoint else names.REQUESTS] = int(requests or 0)
+        counters[f"{prefix}{names.ERRORS}failed"] = int(failures or 0)
+        if requests:
+            figures = {ours: _number(row, column) for column, ours in _HISTORY_FIELDS.items()}
+            summaries[f"{names.ENDPOINT}.response_time.{endpoint}" if endpoint else names.RESPONSE_TIME] = Summary(
+                **figures,
+                count=int(requests),
+            )
+    first_s, last_s = _number(rows[0], "Timestamp"), _number(total, "Timestamp")
+    seconds = (last_s or 0) - (first_s or 0)
+    rates = {names.REQUEST_RATE: Rate(counters[names.REQUESTS] / seconds)} if seconds > 0 else {}
+    return Report(Period(0, counters, rates, summaries), extras=Extras("Locust", "closed"))
+
+
+def _of_failures(rows: Sequence[Mapping[str, Any]]) -> Report:
+    """NAME_failures.csv: how often each error occurred, and nothing else."""
+    counters: dict[str, int] = {}
+    for row in rows:
+        name = f"{names.ERRORS}{row['Error']}"
+        counters[name] = counters.get(name, 0) + int(_number({**row, "Name": row["Error"]}, "Occurrences") or 0)
+    if not counters:
+        raise ReportError("a list of failures without any")
+    return Report(Period(0, counters), extras=Extras("Locust", "closed"))
 
 
 def _time_name(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:

@@ -7,7 +7,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.formats import apachebench, artillery_1, artillery_console, artillery_json, hey, k6, locust, wrk
+from reports.formats import (
+    apachebench,
+    artillery_1,
+    artillery_console,
+    artillery_json,
+    autocannon,
+    hey,
+    jmeter,
+    k6,
+    locust,
+    vegeta,
+    wrk,
+)
 from reports.model import Report, ReportError
 
 PUBLISHED = "published:"
@@ -18,13 +30,40 @@ READERS: dict[str, Callable[[str], Sequence[Report]]] = {
     "Artillery 1 JSON": lambda text: [artillery_1.from_json(text)],
     "k6 summary JSON": lambda text: [k6.from_json(text)],
     "ApacheBench text": lambda text: [report.as_report() for report in apachebench.all_from_text(text)],
-    "wrk text": lambda text: _each_from("Running ", text, wrk.from_text),
-    "hey text": lambda text: _each_from("Summary:", text, hey.from_text),
+    "autocannon JSON": lambda text: [autocannon.from_json(text)],
+    "vegeta JSON": lambda text: [vegeta.from_json(text)],
+    "autocannon text": lambda text: _each_from("Running ", text, autocannon.from_text),
+    "wrk text": wrk.all_from_text,
+    "hey or oha text": hey.all_from_text,
+    "vegeta text": lambda text: _each_from("Requests ", text, vegeta.from_text),
+    "k6 text": k6.all_from_text,
     "Locust CSV": lambda text: [locust.from_csv(text)],
+    "JMeter CSV": lambda text: [jmeter.from_csv(text)],
+    "Artillery 1 console text": artillery_1.all_from_text,
     "Artillery console text": artillery_console.from_text,
 }
 """Tried in this order, the most tolerant last. Each gives the reports of a text, or raises ValueError if it has none."""
 
+_OWN_WORDS = {
+    "ApacheBench text": ("This is ApacheBench", "Time taken for tests:", "Requests per second:"),
+    "wrk text": ("Thread Stats", "Transfer/sec:"),
+    "autocannon text": ("│ Latency", "Bytes/Sec"),
+    "hey or oha text": ("Response time histogram:", "Status code distribution:", "Requests/sec:"),
+    "vegeta text": ("Latencies     [", "Status Codes  ["),
+    "k6 text": ("http_req_duration", "http_reqs", "iteration_duration"),
+    "Locust CSV": ("Request Count,Failure Count",),
+    "JMeter CSV": ("timeStamp,elapsed",),
+    "Artillery 1 console text": ("Scenarios launched:",),
+    "Artillery console text": ("vusers.created", "http.response_time", "Metrics for period to:"),
+}
+_OWN_KEYS = {
+    "autocannon JSON": ("latency", "non2xx"),
+    "vegeta JSON": ("latencies", "status_codes"),
+    "k6 summary JSON": ("http_req_duration",),
+    "Artillery 1 JSON": ("scenariosCreated",),
+    "Artillery JSON": ("aggregate",),
+}
+_NOT_JSON = "not JSON"
 _LONGEST_REASON = 120
 _NOBODY_COUNTED = 2**63
 
@@ -69,7 +108,7 @@ def _numbered(name: str) -> tuple[str, int | None]:
 
 def read(text: str, name: str) -> Sequence[Report]:
     """The reports in a text, one at least; `name` is for the error. Raises ReportError."""
-    reasons: list[str] = []
+    reasons: dict[str, str] = {}
     for kind, reader in READERS.items():
         try:
             found = reader(text)
@@ -77,8 +116,26 @@ def read(text: str, name: str) -> Sequence[Report]:
                 _check(report)
             return found
         except (ValueError, OverflowError) as error:  # a ReportError is a ValueError; so is what absurd numbers raise
-            reasons.append(f"{kind} ({' '.join(str(error).split())[:_LONGEST_REASON]})")
-    raise ReportError(f"{name}: no report that I can read; tried {', '.join(reasons)}")
+            reasons[kind] = " ".join(str(error).split())[:_LONGEST_REASON]
+    raise UnreadableReport(name, _likeliest(text, reasons), reasons)
+
+
+class UnreadableReport(ReportError):
+    """No reader takes the text. The message is one line about the likeliest format; `reasons` holds one for each format."""
+
+    def __init__(self, name: str, likeliest: str | None, reasons: Mapping[str, str]) -> None:
+        said = f"it looks like {likeliest}, but: {reasons[likeliest]}" if likeliest else "of none of the known formats"
+        super().__init__(f"{name}: no report that can be read: {said}")
+        self.reasons = reasons
+
+
+def _likeliest(text: str, reasons: Mapping[str, str]) -> str | None:
+    """The format whose own words the text holds, or None."""
+    if not text.lstrip().startswith(("{", "[")):
+        return next((kind for kind, words in _OWN_WORDS.items() if any(word in text for word in words)), None)
+    if reasons["Artillery JSON"].startswith(_NOT_JSON):
+        return "Artillery JSON"
+    return next((kind for kind, words in _OWN_KEYS.items() if all(f'"{word}"' in text for word in words)), None)
 
 
 def _check(report: Report) -> None:

@@ -22,9 +22,17 @@ _PERCENTILE = re.compile(rf"([\d.]+)% {_VALUE}")
 _RECORDED = re.compile(r"#\[Max = [\d.]+, Total count = (\d+)\]")
 _COUNT = re.compile(r"(\d+) requests in .*")
 _RATE = re.compile(r"Requests/sec: ([\d.]+)")
+_LAST_LINES = re.compile(r"^.*Requests/sec:.*\n?(?:.*Transfer/sec:.*\n?)?", re.MULTILINE)
 _SOCKET_ERRORS = re.compile(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)")
 _BAD_STATUS = re.compile(r"(Non-2xx or 3xx responses): (\d+)")
 _PERCENTILES = {50: "p50", 75: "p75", 90: "p90", 95: "p95", 99: "p99", 99.9: "p999"}
+
+
+def all_from_text(text: str) -> list[Report]:
+    """All reports in a text, each of which ends with its rates, however it begins. Raises ReportError if there is none."""
+    ends = [match.end() for match in _LAST_LINES.finditer(text)] or [len(text)]
+    starts = [0, *ends[:-1]]
+    return [from_text(text[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def from_text(text: str) -> Report:
@@ -51,8 +59,11 @@ def from_text(text: str) -> Report:
             counters |= _counters(line)
     if rate is None or names.REQUESTS not in counters:
         raise ReportError("no Requests/sec with requests in")
-    count = None if corrected else counters[names.REQUESTS]  # wrk2 records from the end of its calibration only
-    summaries = {name: Summary(**{"count": count, **figures}) for name, figures in times.items()}
+    # wrk2 records only from the end of its calibration on.
+    count = None if corrected else counters[names.REQUESTS]
+    # The zeros that are printed where nothing was answered are no times.
+    measured = times if counters[names.REQUESTS] else {}
+    summaries = {name: Summary(**{"count": count, **figures}) for name, figures in measured.items()}
     tool, model = ("wrk2", "open") if corrected else ("wrk", "closed")
     return Report(Period(0, counters, {names.REQUEST_RATE: rate}, summaries), extras=Extras(tool, model))
 

@@ -66,8 +66,10 @@ def test_parallel_redirects_are_exactly_as_many_clicks(service):
 
 def test_a_head_request_is_no_click(service):
     code = service.new_link()
-    assert service.request("HEAD", f"/{code}").status == 301
+    answer = service.request("HEAD", f"/{code}")
+    assert (answer.status, answer.headers["location"]) == (301, "https://example.com/some/where")
     assert service.get(f"/links/{code}").json["clicks"] == 0
+    assert service.request("HEAD", "/nosuch").status == 404
 
 
 def test_a_link_can_be_read(service):
@@ -197,6 +199,13 @@ def _count(service, endpoint):
 
 def test_nothing_of_this_was_a_failure(service):
     assert service.failures() == []
+
+
+def test_short_urls_begin_with_the_public_url_whatever_the_client_says(serve, postgres):
+    server = serve(DATABASE_URL=postgres.url, PUBLIC_URL="https://sho.rt/to")
+    answer = server.request("POST", "/links", {"url": "https://example.com/"}, {"Host": "evil.example"})
+    assert answer.json["short_url"] == f"https://sho.rt/to/{answer.json['code']}"
+    assert server.request("POST", "/links", {"url": "https://SHO.rt:443/x"}).problem == "invalid-url"
 
 
 def test_with_a_token_creating_and_analytics_need_it(serve, postgres):

@@ -252,15 +252,6 @@ def test_a_click_is_counted_for_its_link_only(make):
         assert queries.read_link(connection, "no-click").clicks == 0
 
 
-def test_seeding_twice_adds_links_once_and_clicks_twice(make):
-    with make().connection() as connection:
-        assert queries.seed_links(connection, 3) in {0, 3}
-        assert queries.seed_links(connection, 3) == 0
-        before = queries.read_link(connection, "seed2").clicks
-        assert queries.seed_clicks(connection, 3, 50) == 150
-        assert queries.read_link(connection, "seed2").clicks == before + 50
-
-
 def test_a_server_that_does_not_answer_is_given_up():
     import socket
 

@@ -30,12 +30,10 @@ def test_a_published_experiment_is_named_by_its_id():
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x00\xff\xfe", b'{"a": 1}'])
-def test_a_file_that_is_no_report_is_named_with_what_was_tried(tmp_path, content):
+def test_a_file_that_is_no_report_is_named_in_one_line(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
 
-    with pytest.raises(
-        ReportError, match=r"x: no report .*; tried Artillery JSON \(.*\), ApacheBench text \(.*\)"
-    ) as e:
+    with pytest.raises(ReportError, match="x: no report that can be read: of none of the known formats") as e:
         load(tmp_path / "x")
     assert "\n" not in str(e.value)
 

@@ -9,6 +9,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from db.child import Child
+
 
 class DaskWorker:
     """A process of its own; `shards` are the generators that it has started. `within`: what to put before its command."""
@@ -25,8 +27,8 @@ class DaskWorker:
             "--local-directory",
             str(folder),
         ]
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen([*command, *options], stderr=log, env={**os.environ, **env})
+        self._child = Child([*command, *options], log=self._log, env={**os.environ, **env})
+        self.process = self._child.process
 
     def registered(self):
         return "Registered to" in self._log.read_text()
@@ -37,8 +39,7 @@ class DaskWorker:
         return [int(pid) for children in tasks for pid in children.read_text("ascii").split()]
 
     def end(self):
-        self.process.kill()
-        self.process.wait()
+        self._child.kill()
 
 
 class Dask:
@@ -51,7 +52,7 @@ class Dask:
             port = free.getsockname()[1]
         self.address = f"tcp://{host}:{port}"
         command = [*within, sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", host]
-        self._scheduler = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+        self._scheduler = Child([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
         self.workers = []
 
     def have(self, count):
@@ -68,7 +69,6 @@ class Dask:
 
     def kill_scheduler(self):
         self._scheduler.kill()
-        self._scheduler.wait()
 
     def close(self):
         for worker in self.workers:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from reports.formats.artillery_json import from_json
 from reports.merge import merge_periods
 from tests.support.dask_processes import Dask, stopped, until
 from tests.support.loadgen_process import alive, report_of, script
+from tests.support.paths import ROOT
 
 dask = pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -184,6 +186,19 @@ def test_a_worker_with_another_version_is_refused_before_anything_is_sent(
         r"Error: worker tcp://127\.0\.0\.1:\d+ has poolbench 9\.9, and this machine \S+: .+the same.+\n", err
     )
     assert not server.heads
+
+
+@pytest.mark.slow
+def test_a_change_of_any_of_the_programs_files_changes_the_hash_of_its_source(tmp_path):
+    for room in ("loadgen", "reports", "db"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-c", "from loadgen.crew.relay import about; print(about()['code'])"]
+    hashes = {subprocess.check_output(command, cwd=tmp_path)}
+    for changed in ("loadgen/http/route.py", "reports/names.py", "db/child.py"):
+        with (tmp_path / changed).open("a") as file:
+            file.write("# changed")
+        hashes.add(subprocess.check_output(command, cwd=tmp_path))
+    assert len(hashes) == 4
 
 
 @pytest.mark.slow

@@ -1,0 +1,47 @@
+"""Durations, counts and sizes as load generators write them: `1.5ms`, `1m2.5s`, `90.4 µs`, `276k`, `12 MB`. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from reports.model import ReportError
+
+_UNITS_MS = {
+    "ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3, "secs": 1e3, "m": 6e4, "min": 6e4,
+    "h": 3.6e6,
+}  # fmt: skip
+_UNIT = "|".join(sorted(_UNITS_MS, key=len, reverse=True))
+DURATION = rf"(?:[\d.]+ ?(?:{_UNIT})(?![A-Za-zµμ]))+"
+"""A regular expression for a duration with its units, without groups."""
+_PIECE = re.compile(rf"([\d.]+) ?({_UNIT})(?![A-Za-zµμ])")
+_PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
+_AMOUNT = re.compile(r"([\d.]+) ?([kKMG]?)i?B?")
+
+
+def milliseconds(text: str) -> float:
+    """The duration in ms. Raises ReportError for anything else."""
+    total, at = 0.0, 0
+    for piece in _PIECE.finditer(text):
+        if text[at : piece.start()].strip():
+            break
+        total += number(piece[1]) * _UNITS_MS[piece[2]]
+        at = piece.end()
+    if not at or text[at:].strip():
+        raise ReportError(f"{text!r} is not a duration")
+    return round(total, 6)
+
+
+def amount(text: str) -> float:
+    """A count or a number of bytes that may be shortened to thousands, millions and so on. Raises ReportError."""
+    match = _AMOUNT.fullmatch(text.strip())
+    if match is None:
+        raise ReportError(f"{text!r} is not a number")
+    return number(match[1]) * _PREFIXES[match[2]]
+
+
+def number(text: str) -> float:
+    """A decimal number. Raises ReportError for anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ReportError(f"{text!r} is not a number") from None

@@ -1,0 +1,65 @@
+"""Reader of vegeta's reports: `vegeta report` (text) and `vegeta report -type=json`.
+
+Its latency is the whole request, with connecting and the body: `http.response_time` here. A status of 0 stands for requests
+without an answer: they become `errors.no answer`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from reports import names
+from reports.formats.durations import milliseconds, number
+from reports.formats.json_values import an_object, document, each, whole
+from reports.formats.json_values import number as a_number
+from reports.model import Extras, Period, Rate, Report, ReportError, Summary
+
+_LINE = re.compile(r"^(Requests|Duration|Latencies|Status Codes) +\[([^\]]*)\] *(.*)$", re.MULTILINE)
+_TEXT_FIELDS = {"min": "min", "mean": "mean", "50": "p50", "90": "p90", "95": "p95", "99": "p99", "max": "max"}
+_JSON_FIELDS = {
+    "min": "min", "mean": "mean", "50th": "p50", "90th": "p90", "95th": "p95", "99th": "p99", "max": "max",
+}  # fmt: skip
+_NS_IN_MS = 1e6
+NO_ANSWER = f"{names.ERRORS}no answer"
+
+
+def from_text(text: str) -> Report:
+    """The report in a text. Raises ReportError for any other text."""
+    found: dict[str, dict[str, str]] = {}
+    for name, fields, values in _LINE.findall(text):
+        if name == "Status Codes":
+            found[name] = dict(pair.split(":", 1) for pair in values.split() if ":" in pair)
+        else:
+            found[name] = dict(zip(fields.split(", "), values.split(", "), strict=False))
+    if not found.keys() >= {"Requests", "Latencies", "Status Codes"}:
+        raise ReportError("no Requests, Latencies and Status Codes")
+    requests = found["Requests"]
+    times = {
+        ours: milliseconds(found["Latencies"][theirs])
+        for theirs, ours in _TEXT_FIELDS.items()
+        if theirs in found["Latencies"]
+    }
+    codes = {code: int(number(count)) for code, count in found["Status Codes"].items()}
+    return _report(int(number(requests.get("total", ""))), number(requests.get("rate", "")), codes, times)
+
+
+def from_json(text: str) -> Report:
+    """The report in a text. Raises ReportError (one line) for any other text."""
+    found = document(text)
+    if not found.keys() >= {"latencies", "status_codes", "requests"}:
+        raise ReportError("no latencies, status_codes and requests")
+    latencies = each(an_object(found["latencies"], "latencies"), "latencies", a_number)
+    times = {ours: latencies[theirs] / _NS_IN_MS for theirs, ours in _JSON_FIELDS.items() if theirs in latencies}
+    codes = each(an_object(found["status_codes"], "status_codes"), "status_codes", whole)
+    return _report(whole(found["requests"], "requests"), a_number(found.get("rate", 0), "rate"), codes, times)
+
+
+def _report(requests: int, rate: float, codes: Mapping[str, int], times: Mapping[str, Any]) -> Report:
+    counters = {names.REQUESTS: requests}
+    for code, count in codes.items():
+        counters[NO_ANSWER if code == "0" else f"{names.CODES}{code}"] = count
+    counters[names.RESPONSES] = requests - codes.get("0", 0)
+    summaries = {names.RESPONSE_TIME: Summary(**times, count=requests)} if requests and times else {}
+    return Report(Period(0, counters, {names.REQUEST_RATE: Rate(rate)}, summaries), extras=Extras("vegeta", "open"))

@@ -1,0 +1,248 @@
+"""Every figure of other tools' reports is read under the right name, and nothing that is no figure."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.formats.durations import amount, milliseconds
+from reports.formats.read import READERS, load, read
+from reports.model import Rate, ReportError, Summary
+
+
+@pytest.fixture
+def total(golden):
+    return lambda name: load(golden / "others" / name).aggregate
+
+
+def test_oha_is_read_with_its_units(total):
+    found = total("oha.txt")
+    assert found.summaries["http.response_time"] == Summary(
+        min=0.3, max=16.0, mean=2.0, p50=1.0, p75=1.2, p90=2.5, p95=3.1, p99=9.8, p999=15.0, count=198
+    )
+    assert found.counters["http.requests"] == 200 and found.counters["http.codes.503"] == 3
+    assert found.counters["errors.connection closed before message completed"] == 2
+    assert found.rates == {"http.request_rate": Rate(971.333)}
+
+
+def test_oha_in_seconds_says_the_same(golden, total):
+    text = (golden / "others" / "oha.txt").read_text()
+    for milli, plain in (("16.0000 ms", "0.0160 secs"), ("300.0000 µs", "0.0003 secs"), ("2.0000 ms", "0.0020 sec")):
+        text = text.replace(milli, plain)
+    assert read(text, "x")[0].aggregate == total("oha.txt")
+
+
+def test_ghz_is_not_taken_for_hey(golden):
+    with pytest.raises(ReportError) as refused:
+        load(golden / "others" / "ghz.txt")
+    assert "\n" not in str(refused.value)
+
+
+def test_vegetas_text_is_read_with_requests_without_an_answer(total):
+    found = total("vegeta.txt")
+    assert found.counters == {
+        "http.requests": 1200, "errors.no answer": 535, "http.codes.200": 665, "http.responses": 665,
+    }  # fmt: skip
+    time = found.summaries["http.response_time"]
+    assert (time.min, time.p99, time.max, time.count) == (0.090438, 62_500.0, 124_000.0, 1200)
+    assert found.rates == {"http.request_rate": Rate(120.0)}
+
+
+def test_vegetas_json_is_read(total):
+    found = total("vegeta.json")
+    time = found.summaries["http.response_time"]
+    assert (time.min, time.p50, time.p90, time.p99, time.max) == (1.949582, 2.854306, 3.228223, 3.53, 3.660505)
+    assert found.counters["errors.no answer"] == 1 and found.counters["http.codes.200"] == 99
+
+
+def test_autocannons_tables_are_read(total):
+    found = total("autocannon.txt")
+    assert found.summaries["http.response_time"] == Summary(mean=46.84, max=106.0, p50=47.0, p99=105.0, count=124)
+    assert found.counters["http.requests"] == 127 and found.counters["errors.non 2xx"] == 18
+    assert found.rates == {"http.request_rate": Rate(62.0)}
+
+
+def test_autocannons_json_is_read(total):
+    found = total("autocannon.json")
+    time = found.summaries["http.response_time"]
+    assert (time.min, time.p75, time.p90, time.p999, time.count) == (17.0, 45.0, 47.0, 56.0, 135)
+    assert found.counters["http.codes.503"] == 19
+    assert (found.counters["errors.failed"], found.counters["errors.timeout"]) == (2, 1)
+
+
+def test_zeros_of_a_run_without_answers_are_no_times(total):
+    found = total("autocannon-no-answer.txt")
+    assert not found.summaries and found.counters["errors.failed"] == 4000
+
+    wrk = "Latency 0.00us 0.00us 0.00us -nan%\n50% 0.00us\n0 requests in 10.00s, 0.00MB read\nRequests/sec: 0.00\n"
+    assert not read(wrk, "x")[0].aggregate.summaries
+
+    hey = "Summary:\n Total: 1 secs\n Slowest: 0.0000 secs\n Fastest: 0.0000 secs\n Average: 0.0000 secs\n"
+    hey += " Requests/sec: 2\nStatus code distribution:\nError distribution:\n [2]\tGet: connection refused\n"
+    found = read(hey, "x")[0].aggregate
+    assert not found.summaries and found.counters["errors.Get: connection refused"] == 2
+
+
+def test_jmeters_samples_are_filed_in_the_period_of_their_start(golden):
+    report = load(golden / "others" / "jmeter.jtl")
+    total = report.aggregate
+    assert [p.start_ms for p in report.periods] == [1_600_000_000_000, 1_600_000_010_000]
+    assert total.counters["http.requests"] == 4 and total.counters["http.responses"] == 3
+    assert total.counters["errors.500"] == 1 and total.counters["errors.Connection refused"] == 1
+    assert total.summaries["http.response_time"].count == 3
+    assert total.summaries["plugins.metrics-by-endpoint.response_time.buy, now"].max == 30
+    assert total.summaries["plugins.metrics-by-endpoint.response_time.home"].count == 2
+
+
+def test_a_spoilt_sample_is_refused_with_its_line(golden):
+    text = (golden / "others" / "jmeter.jtl").read_text().replace("1600000002000,18", "1600000002000,x")
+    with pytest.raises(ReportError, match="line 3: timeStamp or elapsed is not a number"):
+        read(text, "x")
+
+
+def test_locusts_history_ends_with_its_totals(total):
+    found = total("locust-history.csv")
+    assert found.counters["http.requests"] == 90 and found.counters["errors.failed"] == 2
+    assert found.summaries["http.response_time"] == Summary(min=1.0, max=14.0, mean=5.5, p50=4.0, count=90)
+    assert found.rates == {"http.request_rate": Rate(9.0)}
+
+
+def test_locusts_failures_are_counted_by_error(total):
+    assert total("locust-failures.csv").counters == {"errors.HTTPError('503')": 5}
+
+
+def test_artillery_1s_console_is_read_with_its_periods(golden):
+    report = load(golden / "others" / "artillery-1.txt")
+    total = report.aggregate
+    assert total.summaries["http.response_time"] == Summary(min=2.9, max=511.2, p50=12.6, p95=127.9, p99=386.1)
+    assert total.counters["vusers.created"] == 100 and total.counters["vusers.created_by_name.buy"] == 40
+    assert total.counters["http.codes.500"] == 8 and total.counters["errors.ETIMEDOUT"] == 2
+    assert [p.start_ms for p in report.periods] == [1_592_825_266_000]
+    assert not report.extras.partial
+
+
+def test_artillery_1s_interrupted_console_is_added_up_and_partial(golden):
+    text = (golden / "others" / "artillery-1.txt").read_text().partition("All virtual users")[0]
+    report = read(text, "x")[0]
+    assert report.extras.partial and report.aggregate.counters["http.responses"] == 90
+
+
+OLD_K6 = """
+     ✓ status was 200
+     checks.........................: 99.00% ✓ 99       ✗ 1
+     http_req_duration..............: avg=14.7ms  min=501µs  med=12.1ms max=1m2.5s   p(90)=26.4ms  p(95)=33.1ms
+       { expected_response:true }...: avg=4.7ms  min=501µs  med=2.1ms max=1.25s   p(90)=6.4ms  p(95)=3.1ms
+     http_req_failed................: 1.00%   ✓ 42         ✗ 4158
+     http_reqs......................: 4200    139.912345/s
+     iterations.....................: 4200    139.912345/s
+     vus............................: 10      min=10       max=10
+"""
+NEW_K6 = """
+  █ TOTAL RESULTS
+
+    checks_total.......: 100    2.82469/s
+    checks_succeeded...: 99.00% 99 out of 100
+    checks_failed......: 1.00%   1 out of 100
+
+    HTTP
+    http_req_duration..............: avg=14.7ms  min=501µs  med=12.1ms max=1m2.5s   p(90)=26.4ms  p(95)=33.1ms
+      { expected_response:true }...: avg=4.7ms  min=501µs  med=2.1ms max=1.25s   p(90)=6.4ms  p(95)=3.1ms
+    http_req_failed................: 1.00%  42 out of 4200
+    http_reqs......................: 4200   139.912345/s
+
+    EXECUTION
+    iterations.....................: 4200   139.912345/s
+"""
+
+
+@pytest.mark.parametrize("text", [OLD_K6, NEW_K6])
+def test_k6s_text_is_read_before_1_0_and_since(text):
+    (report,) = read(text, "x")
+    found = report.aggregate
+    assert found.summaries["http.response_time"] == Summary(
+        min=0.501, max=62_500.0, mean=14.7, p50=12.1, p90=26.4, p95=33.1, count=4200
+    )
+    assert found.summaries["http_req_duration{expected_response:true}"].p95 == 3.1
+    assert found.counters["errors.http_req_failed"] == 42 and found.counters["vusers.completed"] == 4200
+    assert (found.counters["checks.succeeded"], found.counters["checks.failed"]) == (99, 1)
+    assert found.rates == {"http.request_rate": Rate(139.912345)}
+
+
+WRK = """  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency    {0}0.10ms   80.00ms   2.10s    99.10%
+    Req/Sec    10.00k     1.00k   20.00k    70.00%
+  {0}000 requests in 10.00s, 90.00MB read
+Requests/sec:  {0}00.00
+Transfer/sec:      9.00MB
+"""
+HEY = "  Total: 1 secs\n  Slowest: 0.{0} secs\n  Fastest: 0.1 secs\n  Average: 0.1 secs\n  Requests/sec: {0}\n"
+
+
+@pytest.mark.parametrize(
+    "text", [WRK, HEY, "Summary:\n" + HEY + "\nStatus code distribution:\n  [200] {0} responses\n"]
+)
+@pytest.mark.parametrize("between", ["", "\n", "\nafter:\n\n", "> quoted\n"])
+def test_a_text_with_several_reports_is_several_reports(text, between):
+    found = read(text.format(2) + between + text.format(3) + between + text.format(4), "x")
+    assert [report.aggregate.rates["http.request_rate"].per_second % 7 for report in found] == [
+        read(text.format(n), "x")[0].aggregate.rates["http.request_rate"].per_second % 7 for n in (2, 3, 4)
+    ]
+
+
+def test_several_of_k6_are_told_apart_by_a_metric_that_comes_again():
+    found = read(OLD_K6 + "\n" + NEW_K6.replace("4200", "4300"), "x")
+    assert [report.aggregate.counters["http.requests"] for report in found] == [4200, 4300]
+
+
+@pytest.mark.parametrize(
+    ("text", "ms"),
+    [
+        ("1.5ms", 1.5),
+        ("90.4 µs", 0.0904),
+        ("1m2.5s", 62_500.0),
+        ("2h", 7.2e6),
+        ("0.0160 secs", 16.0),
+        ("501ns", 0.000501),
+    ],
+)
+def test_durations_are_read(text, ms):
+    assert milliseconds(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", "5", "ms", "1.5 parsecs", "1ms x", "x 1ms", "1..5ms"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ReportError):
+        milliseconds(text)
+
+
+@pytest.mark.parametrize(("text", "value"), [("276k", 276_000.0), ("12 MB", 1.2e7), ("3", 3.0), ("1.5kB", 1500.0)])
+def test_amounts_are_read(text, value):
+    assert amount(text) == value
+
+
+@given(st.text("0123456789.kMGB mnuµsh", max_size=12))
+def test_any_text_is_a_duration_and_an_amount_or_is_refused(text):
+    for parse in (milliseconds, amount):
+        try:
+            assert parse(text) >= 0
+        except ReportError:
+            continue
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<html>", "x: no report that can be read: of none of the known formats"),
+        ("", "of none of the known formats"),
+        ("Requests/sec: 5", "it looks like hey or oha text, but: "),
+        ("Thread Stats   Avg\n", "it looks like wrk text, but: no Requests/sec with requests in"),
+        ("http_req_duration...: what\n", "it looks like k6 text, but: "),
+        ('{"aggregate": {"counters": []}}', "it looks like Artillery JSON, but: "),
+        ('{"aggregate": ', "it looks like Artillery JSON, but: not JSON"),
+        ('{"a": 1}', "of none of the known formats"),
+    ],
+)
+def test_an_unreadable_file_gets_one_short_line_about_the_likeliest_format(text, said):
+    with pytest.raises(ReportError) as refused:
+        read(text, "x")
+    assert said in str(refused.value) and len(str(refused.value)) < 250 and "\n" not in str(refused.value)
+    assert len(refused.value.reasons) == len(READERS)
