@@ -346,7 +346,7 @@ def test_a_mistake_gives_one_line_and_exit_code_2(measured, arguments, says):
     ("content", "says"),
     [
         (None, "No such file"),
-        ("nothing of the kind", "no report that I can read"),
+        ("nothing of the kind", "no report that can be read"),
         (to_json(report(entries=())), "no sketch of server.pool: a plan needs"),
     ],
 )
