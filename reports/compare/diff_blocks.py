@@ -57,7 +57,7 @@ def changes(diff: Diff, outcomes: Sequence[GateResult] = (), *, hidden: tuple[st
     if len(rows) < len(diff.rows):
         notes.append(f"{len(diff.rows) - len(rows)} figures by endpoint are not shown; JSON has them.")
     table = Table(
-        "changes",
+        "verdicts",
         "Every figure of both sides",
         _COLUMNS,
         tuple(map(_cells, rows)),
