@@ -118,7 +118,7 @@ def _of_seconds(
         return count / seen_s if seen_s >= _LEAST_OBSERVED_S else None
 
     sketches = [s.response_time for s in seconds if s.response_time is not None and s.response_time.count]
-    found = sketches[0] if len(sketches) == 1 else Sketch.merged(sketches)
+    found = Sketch.merged(s for s in sketches if s.relative_accuracy == sketches[0].relative_accuracy)
     times = {key: _sketched(found, key) if found.count else None for key in quantiles}
     return Moment(
         start_s=(start_ms - origin) / 1000,

@@ -103,9 +103,9 @@
       figure, plot, table, drawing: plot.querySelector(".drawing"),
       title: figure.querySelector("figcaption").firstChild.textContent.trim(),
       places: at.dataset.at.split(" ").filter(Boolean).map(Number),
-      bins: at.dataset.bins === "1", lying: at.dataset.bins === undefined,
+      bins: at.dataset.bins === "1", row: Number(at.dataset.row ?? 0), lying: at.dataset.row !== undefined,
       names: cells(table.tHead.rows[0]).slice(1),
-      row: (i) => cells(table.tBodies[0].rows[i]),
+      texts: (i) => cells(table.tBodies[0].rows[i]),
       colours: [...plot.querySelectorAll("[data-series]")].reduce((found, mark) => {
         found[mark.dataset.series] ??= [...mark.classList].find((name) => /^s\d$/.test(name));
         return found;
@@ -137,7 +137,7 @@
     if (i === chart.shown && !aloud) return;
     hide(chart);
     chart.shown = i;
-    const [label, ...texts] = chart.row(i);
+    const [label, ...texts] = chart.texts(i);
     const { offsetLeft: left, offsetTop: top, offsetWidth: width, offsetHeight: height } = areaOf(chart);
     const unit = chart.plot.dataset.unit;
     const from = chart.places[i], to = chart.bins ? chart.places[i + 1] ?? ACROSS : from;
@@ -154,14 +154,14 @@
       guide.append(dot);
     });
     const x = chart.lying ? 0 : from / ACROSS * width;
-    Object.assign(guide.style, chart.lying ? { left: `${left}px`, top: `${top + from - 30}px`, height: "44px", width: `${width}px`, border: "0" }
+    Object.assign(guide.style, chart.lying ? { left: `${left}px`, top: `${top + from}px`, height: `${chart.row}px`, width: `${width}px`, border: "0" }
       : { left: `${left + x}px`, top: `${top}px`, height: `${height}px`, width: `${(to - from) / ACROSS * width}px` });
     guide.classList.toggle("band", chart.bins || chart.lying);
     chart.plot.append(guide, tip);
     const middle = left + (chart.lying ? width / 2 : x + (to - from) / 2 / ACROSS * width);
     const side = middle < chart.plot.clientWidth / 2 ? middle + 14 : middle - 14 - tip.offsetWidth;
     tip.style.left = `${Math.max(0, Math.min(side, chart.plot.clientWidth - tip.offsetWidth))}px`;
-    tip.style.top = `${chart.lying ? top + from + 16 : top + 6}px`;
+    tip.style.top = `${chart.lying ? top + from + chart.row + 2 : top + 6}px`;
   }
 
   function areaOf({ plot, drawing }) {
@@ -182,7 +182,9 @@
     chart.plot.setAttribute("role", "group");
     chart.plot.setAttribute("aria-label", `${chart.title}: arrow keys read its values`);
     for (const kind of ["pointermove", "pointerdown"]) chart.plot.addEventListener(kind, (event) => show(chart, nearest(chart, event)));
-    for (const kind of ["pointerleave", "blur"]) chart.plot.addEventListener(kind, () => hide(chart));
+    // What a finger has touched stays until another place is touched.
+    chart.plot.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") hide(chart); });
+    chart.plot.addEventListener("blur", () => hide(chart));
     chart.plot.addEventListener("keydown", (event) => {
       if (event.key === "Escape") hide(chart);
       const step = keys[event.key];
@@ -277,7 +279,7 @@
   const tame = (text) => /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
   function csv(chart) {
     const head = all("th", chart.table.tHead).map((cell) => quoted(tame(cell.textContent)));
-    const rows = chart.places.map((_, i) => chart.row(i))
+    const rows = chart.places.map((_, i) => chart.texts(i))
       .map(([label, ...texts]) => [quoted(tame(label)), ...texts.map((text) => numberOf(text) ?? "")]);
     return new Blob([[head, ...rows].map((row) => row.join(",")).join("\n"), "\n"], { type: "text/csv" });
   }

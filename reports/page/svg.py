@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import groupby, pairwise
 from pathlib import Path
+from textwrap import wrap
 
 from markupsafe import Markup
 
@@ -31,6 +32,9 @@ _DOWN = 4
 
 _PLOT_PX = 200
 _ROW_PX, _BAR_PX = 44, 14
+_NAME_CHARACTERS, _NAME_LINES, _NAME_LINE_PX = 42, 2, 14
+"""A row's name is broken into lines that a phone has room for."""
+
 _LABEL_PX = 15
 """Least distance between two labels beside each other's curves."""
 
@@ -62,7 +66,7 @@ def style() -> str:
 
 def plot_height(chart: Chart) -> int:
     """Height of the plotted area in px: fixed, or growing with the number of named rows."""
-    return _ROW_PX * len(chart.y.names) if chart.y.scale == "category" else _PLOT_PX
+    return _row_height(chart) * len(chart.y.names) if chart.y.scale == "category" else _PLOT_PX
 
 
 def margins(chart: Chart) -> tuple[int, int, int, int]:
@@ -87,9 +91,9 @@ def svg(chart: Chart) -> Markup:
 def drawing(chart: Chart, *, both_scales: bool = True) -> Markup:
     """What an SVG element of any width and `plot_height` shows, with the scale that can be switched to or without it.
 
-    For scripts: `data-at` holds the places of the rows of the chart's table on the main axis, in units of ACROSS or, for
-    rows of names, of px; `data-bins` is 1 where they are left edges of bins. `data-low`, `data-high` and `data-log` of a
-    group say how values are placed in it.
+    For scripts: `data-at` holds the places of the rows of the chart's table on the main axis, in units of ACROSS;
+    `data-bins` is 1 where they are left edges of bins. For rows of names they are upper edges in px, and `data-row` is the
+    height of each. `data-low`, `data-high` and `data-log` of a group say how values are placed in it.
     """
     return Markup("").join(_rows(chart) if chart.y.scale == "category" else _curves(chart, both_scales))
 
@@ -270,12 +274,16 @@ def _rows(chart: Chart) -> Iterator[Markup]:
     values = [top for *_, top in stacked(chart.series)] if bars else [x for s in chart.series for x in s.x]
     x = axis_scale(chart.x, values)
     tall = plot_height(chart)
-    middles = [row * _ROW_PX + 30 for row in range(len(chart.y.names))]
-    places = " ".join(str(middles[int(row)]) for row in positions(chart))
-    yield Markup('<g class="at" data-at="{}">').format(places)
+    row_px = _row_height(chart)
+    middles = [(row + 1) * row_px - 14 for row in range(len(chart.y.names))]
+    places = " ".join(str(int(row) * row_px) for row in positions(chart))
+    yield Markup('<g class="at" data-at="{}" data-bins="1" data-row="{}">').format(places, row_px)
     yield from _x_axis(chart, x)
     for row, name in enumerate(chart.y.names):
-        yield Markup('<text class="name" y="{}">{}</text>').format(middles[row] - 14, name)
+        lines = _name_lines(name)
+        for number, line in enumerate(lines, 1 - len(lines)):
+            height = middles[row] - 14 + number * _NAME_LINE_PX
+            yield Markup('<text class="name" y="{}">{}</text>').format(height, line)
         if bars:
             total = sum(s.y[i] or 0.0 for s in chart.series for i, at in enumerate(s.x) if at == row)
             said = Markup('<text class="name" x="100%" y="{}" text-anchor="end">{} {}</text>')
@@ -287,6 +295,15 @@ def _rows(chart: Chart) -> Iterator[Markup]:
     ).format(ACROSS, tall)
     yield from _bars(chart, x, middles) if bars else _dots(chart, x, middles)
     yield Markup("</svg></g>")
+
+
+def _row_height(chart: Chart) -> int:
+    most = max((len(_name_lines(name)) for name in chart.y.names), default=1)
+    return _ROW_PX + _NAME_LINE_PX * (most - 1)
+
+
+def _name_lines(name: str) -> list[str]:
+    return wrap(name, _NAME_CHARACTERS, max_lines=_NAME_LINES, placeholder=" …") or [""]
 
 
 def _bars(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:

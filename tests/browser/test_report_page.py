@@ -61,6 +61,15 @@ def test_hovering_tells_the_figures_of_a_second(one):
     expect(tip).to_have_count(0)
 
 
+def test_what_a_finger_touches_stays_until_another_place_is_touched(visit, pages):
+    page = visit((pages / "one.html").as_uri(), viewport={"width": 390, "height": 800}, has_touch=True)
+    latency = chart(page, "latency")
+    latency.locator(".drawing").tap()
+    expect(latency.locator(".tip")).to_contain_text("p95")
+    page.get_by_role("heading", level=1).tap()
+    expect(latency.locator(".tip")).to_have_count(0)
+
+
 def test_a_dot_stands_on_its_curve(one):
     """The dots of a hovered point lie within the drawing of their curve, on either scale."""
     for _ in range(2):

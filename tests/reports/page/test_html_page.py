@@ -219,7 +219,7 @@ def test_the_policy_admits_the_pages_own_script_and_no_other():
 
 
 @given(any_report)
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_report_gives_a_sound_page(found):
     if found.extras is not None:
         found = replace(found, extras=replace(found.extras, ab=None))
@@ -349,6 +349,13 @@ def test_seconds_without_an_event_are_a_rate_of_zero_and_a_gap_in_times():
     assert [m.times_ms["p50"] is None for m in moments[2:7]] == [False, True, True, True, False]
 
 
+def test_sketches_that_cannot_be_merged_are_not():
+    one = report(1, periods=1).periods[0]
+    other = replace(one.seconds[0], response_time=type(one.seconds[0].response_time).of([9.0], 0.05))
+    (moment, *_) = timeline(Report.of([replace(one, seconds=(one.seconds[0], other))]), ["max"])
+    assert moment.times_ms == {"max": one.seconds[0].response_time.max}
+
+
 def test_a_rate_is_of_the_time_that_was_observed():
     one = report(1, periods=1).periods[0]
     cut = replace(one, first_counter_ms=START_MS + 400, first_histogram_ms=None, last_counter_ms=START_MS + 9_300)
@@ -376,6 +383,15 @@ def test_names_at_the_ends_of_curves_do_not_overlap():
     heights = [float(y) for y in re.findall(r'class="end[^>]* y="([\d.]+)"', linear)]
     assert len(heights) == 4
     assert all(b - a >= 15 for a, b in pairwise(sorted(heights)))
+
+
+def test_a_long_name_of_a_row_is_broken_into_lines():
+    name = "the nested object, 4 servers with 10 connections each, database in 512 MB"
+    rows = Axis("", "", "category", ("short", name))
+    drawing = svg(chart("dot", Series("a", (1.0, 2.0), (0.0, 1.0)), y=rows))
+    lines = re.findall(r'class="name"[^>]*>([^<]*)<', drawing)
+    assert lines[0] == "short"
+    assert " ".join(lines[1:]) == name
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])
