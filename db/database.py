@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from time import perf_counter_ns
 from typing import Any
 
@@ -16,6 +17,7 @@ from gevent.lock import Semaphore
 from psycopg2 import errorcodes
 from psycopg2.extensions import get_wait_callback
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
+from sqlalchemy.engine.default import DefaultDialect
 
 from db.checkout import Checkout, asking, connecting
 from db.errors import DatabaseDown, DatabaseFailure, PoolQueueFull, PoolTimeout, classify
@@ -33,6 +35,10 @@ _CLIENT_CHECK_MS = 100
 # A peer that is gone without a word is noticed after some 15 s, by either side's kernel: of an idle connection by probes,
 # of a busy one by data that nobody acknowledges. The defaults are two hours and a quarter of one.
 _IDLE_S, _PROBE_S, _PROBES, _UNACKNOWLEDGED_MS = 10, 2, 3, 10_000
+# In autocommit mode a connection that comes back has nothing to roll back. SQLAlchemy before 2.0.43 rolls back all the same.
+_NOTHING_TO_ROLL_BACK = (
+    {"skip_autocommit_rollback": True} if "skip_autocommit_rollback" in signature(DefaultDialect).parameters else {}
+)
 _RECENT = 1024  # loans that the quantiles of a snapshot are taken from
 
 log = logging.getLogger("poolbench.db")
@@ -83,7 +89,7 @@ class Database:
         self._behind_pooler = False
         self._engine = self._make_engine(
             isolation_level="AUTOCOMMIT",
-            skip_autocommit_rollback=True,  # there is never anything to roll back
+            **_NOTHING_TO_ROLL_BACK,
             **STRATEGIES[settings.pool.strategy].arguments(settings.pool),
         )
         self._slow = _turns_of_the_slow(settings.pool)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. Without an SQLAlchemy that it can use, it says so in one line and exits with 2."""
     from loadgen.cli import cli  # noqa: PLC0415 - nothing heavy before the command is known
 
-    cli()
+    try:
+        cli()
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "sqlalchemy":
+            raise
+        import click  # noqa: PLC0415
+
+        from loadgen.environment import installed  # noqa: PLC0415
+
+        click.echo(f"Error: this needs SQLAlchemy 2.0 or newer; here is {installed('SQLAlchemy') or 'none'}", err=True)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import socket
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from distributed.gc import disable_gc_diagnosis
 from loadgen.clock import now_ns
 from loadgen.crew.crew import CrewError
 from loadgen.crew.relay import about, clocks
-from loadgen.environment import version
+from loadgen.environment import python_command, version
 
 _PORT = 8786
 _CONNECT_S = 10.0
@@ -258,7 +257,7 @@ def _local(count: int) -> Iterator[Cluster]:
 def _workers(scheduler: str, count: int, folder: str) -> Iterator[None]:
     options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
     options += ["--memory-limit", "0", "--local-directory", folder, "--death-timeout", "10"]
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, *options]
+    command = python_command("distributed.cli.dask_worker", scheduler, *options)
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for number in range(count):

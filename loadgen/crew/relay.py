@@ -17,7 +17,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from typing import IO, Any
 from distributed import Event, Variable, get_client, get_worker
 
 from loadgen.crew.framing import INTERRUPT, JOB, RENEW, START, message
+from loadgen.environment import python_command
 
 STARTED, DATA, ENDED = 0, 1, 2
 """Kinds: the task has begun (content: its worker's address), output of the generator, its exit code."""
@@ -73,7 +73,7 @@ def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int])
         return
     task = worker.get_current_task()
     child = subprocess.Popen(
-        [sys.executable, "-m", "loadgen.shard", *map(str, (os.getpid(), index, of, *beside))],
+        python_command("loadgen.shard", *map(str, (os.getpid(), index, of, *beside))),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -16,13 +16,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 import psycopg2
 
+from loadgen.environment import TREE
 from loadgen.lab.evidence import Failures, Memory
 
 _START_PATIENCE_S = 20.0
@@ -52,10 +52,7 @@ class ServerProgram:
 
 def service() -> ServerProgram:
     """The service of this project."""
-    spec = find_spec("wsgi")
-    if spec is None or spec.origin is None:
-        raise StackError("the service's package wsgi is not installed")
-    return ServerProgram(Path(spec.origin).with_name("gunicorn_conf.py"), "wsgi:create_app()")
+    return ServerProgram(TREE / "wsgi" / "gunicorn_conf.py", "wsgi:create_app()", TREE)
 
 
 class Servers:
@@ -85,9 +82,10 @@ class Servers:
 
     def start(self) -> None:
         """Return when every server answers. Raises StackError."""
-        gunicorn = Path(sys.executable).with_name("gunicorn")  # the script, so that its own folder is no import path
         program = self._program
-        command = [str(gunicorn), "-c", str(program.configuration), *program.options, program.application]
+        # With -P, gunicorn's import path begins with the program's folder, as the script `gunicorn` has it.
+        gunicorn = [sys.executable, "-P", "-m", "gunicorn"]
+        command = [*gunicorn, "-c", str(program.configuration), *program.options, program.application]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
