@@ -4,12 +4,22 @@ import os
 
 import pytest
 from hypothesis import settings
-from server_process import ServerProcess, start_server, wait_until
 
 from db.embedded import temporary_postgres
+from tests.support.server_process import ServerProcess, start_server, wait_until
 
 settings.register_profile("poolbench", deadline=None)  # how long an example takes says more of the machine's other work
 settings.load_profile("poolbench")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--table", metavar="FILE", help="add what tests of faults and of the stack measure to this JSON file"
+    )
+    parser.addoption("--minutes", type=float, default=1.0, help="length of the soak test, in minutes (default: 1)")
+    parser.addoption(
+        "--rewrite-golden", action="store_true", help="replace the expected outputs of reports by the actual ones"
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from db.settings import DatabaseSettings
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 ONCE = {"secrets", "migrate", "seed", "loadgen"}

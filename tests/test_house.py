@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 ROOMS = ("app", "poolbench", "wsgi", "db", "loadgen", "reports")
 LONGEST_FILE = 650
 

@@ -1,11 +1,11 @@
-"""The expression language of `ifTrue` and of ensure's conditions, compiled once. Pure.
+"""The expression language of `ifTrue` and of the conditions of `ensure`. Pure: text in, a Python function out.
 
-Numbers; "texts" in double quotes; variables (dots belong to the name; single quotes make a name of anything);
-`+ - * / % ^`, `== != < <= > >=`, `~=` (regular expression), `in (a, b)`, `not in`, `and`, `or`, `not`, `c ? a : b`,
-parentheses, and the functions abs ceil floor log max min random round sqrt. No parenthesis follows a word directly. Binding
-strength, weakest first, all to the left: `?:`, or, and, in, equality, order, sum, product, power, not, minus (as in
-filtrex 2, which Artillery uses). Values compare as JavaScript's do: `5 == "5"` holds; an unknown variable is undefined,
-hence false.
+It has numbers, "texts" in double quotes, variables (a dot is part of the name; single quotes allow any character in a name),
+the operators `+ - * / % ^`, `== != < <= > >=`, `~=` (regular expression), `in (a, b)`, `not in`, `and`, `or`, `not`,
+`c ? a : b`, parentheses, and the functions abs ceil floor log max min random round sqrt. A word operator and a parenthesis
+need a space between them. Precedence, lowest first, all left-associative: `?:`, or, and, in, equality, order, sum, product,
+power, not, minus. This is the grammar of filtrex 2, which Artillery uses. Values compare as in JavaScript: `5 == "5"` holds,
+and an unknown variable is undefined, hence false.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TOKEN = re.compile(
 )
 _WORDS = {"and", "or", "not", "in", "of"}
 _MOST_TOKENS = 500
-"""An expression is a function that calls functions: one that is longer could exhaust the stack when it is evaluated."""
+"""Longest expression, in tokens: a compiled expression is nested function calls, and a longer one could exhaust the stack."""
 
 
 class ExpressionError(ValueError):
@@ -39,7 +39,7 @@ class ExpressionError(ValueError):
 
 
 def compile_expression(source: str) -> Expression:
-    """The function from variables to a value that `source` is. Raises ExpressionError."""
+    """Compile `source` into a function from variables to a value. Raises ExpressionError."""
     tokens = _tokens(source)
     if len(tokens) > _MOST_TOKENS:
         raise ExpressionError(f"too long an expression: `{source[:40]}...`")
@@ -156,11 +156,11 @@ _BINARY: tuple[dict[str, Callable[[Any, Any], Any]], ...] = (
     {"*": lambda a, b: float(to_number(a)) * float(to_number(b)), "/": _divide, "%": _remainder},
     {"^": _power},
 )
-"""Operators from `==` on, weakest level first."""
+"""Binary operators by precedence, lowest level first."""
 
 
 class _ExpressionParser:
-    """Recursive descent: one method per level of binding strength."""
+    """A recursive-descent parser with one method per level of precedence."""
 
     def __init__(self, tokens: list[tuple[str, Any]], source: str) -> None:
         self._tokens = tokens
@@ -175,14 +175,14 @@ class _ExpressionParser:
         return self._tokens[self._at - 1][1]
 
     def expect(self, kind: str) -> None:
-        """Take a token of that kind. Raises ExpressionError where there is another."""
+        """Consume the next token, which must be of this kind. Raises ExpressionError otherwise."""
         if self._kind() != kind:
             found = self._tokens[self._at][1] or "the end"
             raise ExpressionError(f"unexpected {found!r} in `{self._source}`")
         self._at += 1
 
     def ternary(self) -> Expression:
-        """`c ? a : b`, or anything stronger."""
+        """Parse `c ? a : b`, or an expression of higher precedence."""
         condition = self._or()
         while self._kind() == "?":
             condition = self._choice(condition)

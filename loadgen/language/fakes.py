@@ -1,4 +1,4 @@
-"""The fake-data plugin's functions: faker.js's common names, and the older `$rand...` aliases. Pure, from a given rng."""
+"""The functions of the fake-data plugin: the common ones of faker.js and the older `$rand...` aliases. Pure, given an rng."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _ALIASES = {
 
 
 def fake_functions(options: Mapping[str, Any], rng: Random) -> dict[str, Function]:
-    """Template functions by name, `$` included; `options` are the plugin's, by function."""
+    """Return the template functions by name (with `$`); `options` holds the plugin's options for each function."""
     makers = _makers(rng)
 
     def called(name: str) -> Function:
@@ -91,7 +91,7 @@ def fake_functions(options: Mapping[str, Any], rng: Random) -> dict[str, Functio
 
 
 def _clamped(given: Any, usual: float) -> float:
-    """A number that is given as an option, within what numbers of a script are exact in; the usual one for anything else."""
+    """Return a number given as an option, limited to the range of exact integers; `usual` for anything that is no number."""
     value = usual if given is None else to_number(given)
     return min(max(value, -(2**53)), 2**53) if value == value else usual  # noqa: PLR0124 - NaN
 

@@ -1,4 +1,4 @@
-"""Values as Node's console shows them (util.inspect with its defaults): what `log` prints of a value that is no text. Pure."""
+"""Values as Node's console shows them (`util.inspect` with its defaults), for `log` steps and the expect plugin. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\", "\b": "\\b", "\
 
 
 def inspected(value: Any) -> str:
-    """A text as it is; lists and objects as Node writes them, three levels deep."""
+    """Return a text unchanged, and lists and objects as Node prints them, three levels deep."""
     return value if isinstance(value, str) else _shown(value, 0, 0)
 
 
@@ -64,7 +64,7 @@ def _object(value: Mapping[str, Any], depth: int, indent: int) -> str:
 
 
 def _joined(braces: str, entries: list[str], indent: int, *, in_columns: bool) -> str:
-    """On one line where that is short enough."""
+    """Join the items on one line where that is short enough, otherwise on a line each."""
     length = sum(map(len, entries)) + 2 * len(entries) + indent + 1 + 10
     if not in_columns and length <= _WIDTH and not any("\n" in e for e in entries):
         return f"{braces[0]} {', '.join(entries)} {braces[1]}"
@@ -73,7 +73,7 @@ def _joined(braces: str, entries: list[str], indent: int, *, in_columns: bool) -
 
 
 def _columns(items: list[str], indent: int, *, right: bool) -> list[str]:
-    """The items of a long list side by side, numbers flush right; as they are where they are too long for that."""
+    """Arrange the items of a long list in columns, numbers aligned right; items too long for that stay on separate lines."""
     lengths = [len(item) + 2 for item in items]
     widest, total = max(lengths), sum(lengths)
     if widest * 3 + indent >= _WIDTH or not (total / widest > 5 or widest - 2 <= _SHORT_LIST):

@@ -1,4 +1,4 @@
-"""JavaScript regular expressions as Python's `re`: the syntax that differs, translated. Pure."""
+"""Translates JavaScript's regular expressions into Python's, where the syntax differs. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ _DIFFERENT = re.compile(
     |(?P<open>\[\^?) | (?P<close>\]) | (?P<end>\$)""",
     re.VERBOSE,
 )
-_CLASSES = {"d": "0-9", "w": "A-Za-z0-9_"}  # ASCII in JavaScript, Unicode in Python
+# These classes are ASCII in JavaScript and Unicode in Python.
+_CLASSES = {"d": "0-9", "w": "A-Za-z0-9_"}
 _SAME_ESCAPES = "DWsSbBtnrvfxu"
 
 
 @lru_cache(maxsize=1024)
 def compile_regex(source: str, flags: str = "") -> re.Pattern[str]:
-    """The Python pattern that matches what JavaScript's `new RegExp(source, flags)` does.
+    """Return the Python pattern that matches what JavaScript's `new RegExp(source, flags)` matches.
 
     Raises re.error for what neither language takes, and for flags that JavaScript does not have.
     """
@@ -33,7 +34,7 @@ def compile_regex(source: str, flags: str = "") -> re.Pattern[str]:
 
 
 def group_name(name: str) -> str:
-    """The name that a JavaScript group has in the translated pattern (Python's names have no `$`)."""
+    """Return the name of a JavaScript group in the translated pattern (Python does not allow `$` in group names)."""
     return name.replace("$", "_")
 
 
@@ -66,5 +67,6 @@ def _escape(letter: str, *, in_class: bool) -> str:
     if letter in _CLASSES:
         return _CLASSES[letter] if in_class else f"[{_CLASSES[letter]}]"
     if letter.isascii() and letter.isalpha() and letter not in _SAME_ESCAPES:
-        return letter  # an escaped letter without a meaning is that letter
+        # An escaped letter without a meaning stands for itself.
+        return letter
     return "\\" + letter

@@ -1,7 +1,7 @@
-"""Artillery's `{{ }}` templates: compiled once, rendered per virtual user. Pure, but for the functions passed in.
+"""Artillery's `{{ }}` templates, compiled once and rendered for each virtual user. Pure, except for the functions passed in.
 
-- One placeholder and nothing else gives the variable's value, typed; with any text around it, text.
-- A missing variable is UNDEFINED alone and the word `undefined` inside a text.
+- A template that is one placeholder gives the variable's value with its type; with text around it, it gives text.
+- A missing variable gives UNDEFINED on its own, and the word `undefined` inside a text.
 - A placeholder holds a path of letters, digits, `_ $ . - [ ] ' "` and spaces, or a call `$name(arguments)`. Anything else
   in braces stays as written. A call gives text; a call of an unknown function makes the whole template UNDEFINED.
 - In an object, keys are templates too and undefined values are left out; in a list they become null.
@@ -25,13 +25,13 @@ _PLACEHOLDER = re.compile(r"""\{\{\{?[\s$\w.\[\]'"-]+\}\}\}?""", re.ASCII)
 _PLAIN_NAME = re.compile(r"[$\w-]+", re.ASCII)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 _NESTED_MAX = 10
-"""How deep placeholders may hide in the values of placeholders."""
+"""How many levels of placeholders inside the values of placeholders are filled in."""
 _LONGEST = 1_000_000
-"""Characters of a text beyond which no more placeholders are filled in, and of a random one."""
+"""Longest text, in characters, in which placeholders of values are filled in; also the longest random text."""
 
 
 class Template:
-    """A value of a script, ready to be rendered. `constant` says that it holds no placeholder: `render` then gives `value`."""
+    """A compiled value of a script. If `constant`, it holds no placeholder, and `render` always returns `value`."""
 
     __slots__ = ("constant", "render", "value")
 
@@ -42,7 +42,7 @@ class Template:
 
 
 def functions(rng: Random) -> dict[str, Function]:
-    """The functions that every template may call."""
+    """Return the functions that every template may call, by name."""
 
     def random_number(low: Any = 0, high: Any = None, *_: Any) -> int | float:
         if not isinstance(low, int | float):
@@ -59,12 +59,12 @@ def functions(rng: Random) -> dict[str, Function]:
 
 
 def characters(length: float) -> int:
-    """How long a text may be that is to have so many characters: a million at most, none for what is no number."""
+    """Return the length of a random text that was asked for as `value`: at most a million, 0 if it is no number."""
     return int(min(max(length, 0), _LONGEST)) if length == length else 0  # noqa: PLR0124 - NaN
 
 
 def compile_template(value: Any, calls: Mapping[str, Function]) -> Template:
-    """The template that any value of a script is: a text, or an object or list of templates, or a constant."""
+    """Compile any value of a script: a text, an object or list of templates, or a constant."""
     if isinstance(value, str):
         return Template(value, _compile_text(value, calls) if "{{" in value else None)
     if isinstance(value, Mapping):
@@ -81,12 +81,12 @@ def compile_template(value: Any, calls: Mapping[str, Function]) -> Template:
 
 
 def placeholders(template: str) -> list[str]:
-    """The variable paths that a text refers to (calls left out)."""
+    """Return the variable paths that a text refers to, without its function calls."""
     return [_path_of(found) for found in _PLACEHOLDER.findall(_CALL.sub("", template))]
 
 
 def calls_in(template: str) -> list[str]:
-    """The functions that a text calls, `$` included."""
+    """Return the names of the functions that a text calls, with `$`."""
     return [match.group(1) for match in _CALL.finditer(template)]
 
 
@@ -118,7 +118,7 @@ def _list(items: list[Template]) -> Render:
 
 
 def _compile_text(template: str, calls: Mapping[str, Function]) -> Render | None:
-    """None: nothing in it is a placeholder after all."""
+    """Compile a text with braces; None if nothing in it is a placeholder."""
     called = _CALL.search(template)
     if called:
         return _compile_calls(template, calls)
@@ -131,7 +131,7 @@ def _compile_text(template: str, calls: Mapping[str, Function]) -> Render | None
 
 
 def _compile_calls(template: str, calls: Mapping[str, Function]) -> Render:
-    """Calls are filled in first, as text; then the rest is a mixed text."""
+    """Compile a text with function calls: they are filled in first, as text, and then the variables."""
     pieces: list[str | Callable[[], str]] = []
     at = 0
     for match in _CALL.finditer(template):
@@ -168,7 +168,7 @@ def _getter(path: str) -> Render:
 
 
 def _as_text(value: Any) -> str:
-    """A value within a text: objects and lists as JSON."""
+    """Return a value as it appears inside a text: objects and lists as JSON."""
     return json_text(value) if isinstance(value, dict | list | tuple) else text(value)
 
 
@@ -200,7 +200,7 @@ def _mixed(template: str) -> Render:
 
 
 def _fill(template: str, variables: Variables) -> str:
-    """Fill in a text that is known only now; values that hold placeholders are filled in, too, until the whole is too long."""
+    """Fill in a text that was not known before; placeholders inside values are filled in too, up to `_LONGEST` characters."""
     left = _LONGEST
 
     def filled(part: str, depth: int) -> str:

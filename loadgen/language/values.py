@@ -1,4 +1,4 @@
-"""JavaScript's values in Python: what a script's variable may be, and how it reads as text, number, truth and path.
+"""JavaScript's values in Python: what a script's variable can be, and its conversions to text, number, boolean and path.
 
 null is None, `undefined` is UNDEFINED; booleans, numbers, texts, lists and dicts are themselves. The rules are ECMAScript's
 (String(), Number(), JSON.stringify, ==) and, for paths, those of lodash's `get` and `set`: what Artillery uses.
@@ -18,7 +18,7 @@ import orjson
 
 
 class Undefined:
-    """JavaScript's undefined; falsy."""
+    """The type of JavaScript's `undefined`, which is falsy."""
 
     __slots__ = ()
 
@@ -29,7 +29,7 @@ class Undefined:
         return False
 
     def __reduce__(self) -> str:
-        """In another process, too, there is only one."""
+        """Pickle by name, so that another process has only one such object, too."""
         return "UNDEFINED"
 
 
@@ -39,11 +39,12 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?
 _RADIX = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
 _EXPONENT = re.compile(r"e([+-])0*(\d)")
 _BEYOND_DOUBLES = 1 << 1023
-_MOST_ELEMENTS = 1_000_000  # of a list that grows because somebody wrote to a far index
+# Longest list, in elements, that a script can make by writing to an index beyond its end.
+_MOST_ELEMENTS = 1_000_000
 
 
 def number_text(value: float) -> str:
-    """A number as JavaScript prints it: no trailing `.0`, `1e+21`, `1e-7`."""
+    """Return a number as JavaScript prints it: without a trailing `.0`, as `1e+21`, as `1e-7`."""
     if isinstance(value, int) or (value.is_integer() and abs(value) < 1e21):
         whole = int(value)
         return str(whole) if abs(whole) < 10**21 else number_text(float(whole))
@@ -55,14 +56,14 @@ def number_text(value: float) -> str:
 
 
 def _plain(value: float) -> str:
-    """The shortest digits of a small number, written without an exponent."""
+    """Write a small number with its shortest digits and without an exponent."""
     mantissa, _, exponent = repr(abs(value)).partition("e")
     digits = mantissa.replace(".", "")
     return ("-" if value < 0 else "") + "0." + "0" * (-int(exponent or 0) - 1) + digits
 
 
 def number(text: str) -> int | float | None:
-    """The number a text is in JavaScript's eyes (`007` is 7, `0x10` 16, `1e3` 1000), None if it is none or blank."""
+    """Return the number that JavaScript reads in a text (`007` is 7, `0x10` 16, `1e3` 1000); None if it is blank or no number."""
     bare = text.strip()
     if _RADIX.fullmatch(bare):
         return integer(bare[2:], {"x": 16, "o": 8, "b": 2}[bare[1].lower()])
@@ -72,12 +73,12 @@ def number(text: str) -> int | float | None:
 
 
 def whole(value: float) -> int | float:
-    """A float with nothing after the point as an int: JavaScript does not tell them apart."""
+    """Return an integral float as an int: JavaScript does not tell them apart."""
     return int(value) if isfinite(value) and value.is_integer() and abs(value) < 1e21 else value
 
 
 def integer(digits: str, base: int = 10) -> int | float:
-    """The number that digits stand for, however many there are: beyond 1e21 a double, as all of JavaScript's are."""
+    """Return the number written by any number of digits; beyond 1e21 it is a double, as all of JavaScript's numbers are."""
     if base == 10:
         return int(digits) if len(digits) <= 21 else whole(float(digits))
     value = int(digits, base)
@@ -87,7 +88,7 @@ def integer(digits: str, base: int = 10) -> int | float:
 
 
 def to_number(value: Any) -> float:
-    """Number(value)."""
+    """Return what JavaScript's `Number(value)` gives."""
     if isinstance(value, bool | int | float):
         return value
     if value is None:
@@ -101,7 +102,7 @@ def to_number(value: Any) -> float:
 
 
 def text(value: Any) -> str:
-    """String(value): lists joined by commas, objects `[object Object]`."""
+    """Return what JavaScript's `String(value)` gives: lists joined by commas, objects as `[object Object]`."""
     if isinstance(value, str):
         return value
     if value is True or value is False:
@@ -116,7 +117,7 @@ def text(value: Any) -> str:
 
 
 def json_text(value: Any) -> str:
-    """JSON.stringify(value), compact; `undefined` for UNDEFINED.
+    """Return what `JSON.stringify(value)` gives, and `undefined` for UNDEFINED.
 
     Floats beyond 1e21 or below 1e-6 are written as valid JSON, though with a shorter exponent than JavaScript's.
     """
@@ -137,7 +138,7 @@ def _defined(value: Any) -> Any:
 
 
 def json_value(data: bytes | str) -> Any:
-    """JSON.parse. Whole floats become ints. Raises ValueError."""
+    """Parse JSON text as `JSON.parse` does; integral floats become ints. Raises ValueError."""
     try:
         return _whole_inside(orjson.loads(data))
     except RecursionError:
@@ -160,7 +161,7 @@ def _whole_inside(value: Any) -> Any:
 
 
 def strictly_equal(a: Any, b: Any) -> bool:
-    """a === b: equal and of one type; objects and lists are equal only to themselves."""
+    """Whether `a === b` in JavaScript: equal and of one type; objects and lists are equal only to themselves."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, int | float) and isinstance(b, int | float):
@@ -171,7 +172,9 @@ def strictly_equal(a: Any, b: Any) -> bool:
 
 
 def loosely_equal(a: Any, b: Any) -> bool:
-    """a == b: null and undefined are equal; numbers, texts and booleans are compared as numbers where they differ in type."""
+    """Whether `a == b` in JavaScript: null equals undefined; numbers, texts and booleans of different types are
+    compared as numbers.
+    """
     empty_a, empty_b = a is None or a is UNDEFINED, b is None or b is UNDEFINED
     if empty_a or empty_b:
         return empty_a and empty_b
@@ -188,7 +191,7 @@ def loosely_equal(a: Any, b: Any) -> bool:
 
 
 def truthy(value: Any) -> bool:
-    """Whether `if (value)` holds: empty lists and objects are true."""
+    """Whether JavaScript takes the value for true; empty lists and objects are."""
     if isinstance(value, list | Mapping):
         return True
     return bool(value) and value == value  # noqa: PLR0124 - NaN is false
@@ -199,7 +202,7 @@ _STEP = re.compile(r"""[^.\[\]]+|\[(?:(-?\d+(?:\.\d+)?)|(["'])(.*?)\2)\]|(?=(?:\
 
 @lru_cache(maxsize=4096)
 def path_steps(path: str) -> tuple[str, ...]:
-    """The keys that a path such as `a.b[0]['k']` walks."""
+    """Split a path such as `a.b[0]['k']` into its keys."""
     steps = []
     if path.startswith("."):
         steps.append("")
@@ -214,7 +217,7 @@ def _is_index(key: str) -> bool:
 
 
 def child(value: Any, key: str) -> Any:
-    """value[key]: of an object, a list or a text (index or `length`); UNDEFINED where there is none."""
+    """Return `value[key]` of an object, a list or a text (an index or `length`); UNDEFINED if there is no such key."""
     if isinstance(value, Mapping):
         return value.get(key, UNDEFINED)
     if isinstance(value, list | tuple | str):
@@ -226,7 +229,7 @@ def child(value: Any, key: str) -> Any:
 
 
 def get_path(value: Any, path: str) -> Any:
-    """What stands at `path`; a key that is spelled exactly so wins. UNDEFINED where nothing does."""
+    """Return the value at `path`, UNDEFINED if there is none; a key spelled exactly like the path takes precedence."""
     if isinstance(value, Mapping) and path in value:
         return value[path]
     for key in path_steps(path):
@@ -237,9 +240,9 @@ def get_path(value: Any, path: str) -> Any:
 
 
 def set_path(variables: dict[str, Any], path: str, value: Any) -> None:
-    """Put `value` at `path`, making objects (lists where the next key is an index) on the way.
+    """Put `value` at `path`, creating objects (lists where the next key is an index) on the way.
 
-    What is on the way is copied, not changed: variables of other users may share it. An index beyond a million
+    Containers on the way are copied, not changed: variables of other users may share them. An index beyond a million
     makes an object, and raises ValueError where there is a list already.
     """
     if path in variables or ("." not in path and "[" not in path):

@@ -1,1 +1,1 @@
-"""Artillery scripts: read, checked, and the languages inside them (templates, expressions, captures, checks)."""
+"""Artillery scripts: their text is read and checked, and becomes a frozen value."""

@@ -1,4 +1,4 @@
-"""The sections of `config`, checked and made into values. Pure; templates are already filled in."""
+"""Checks the sections of `config` and turns them into values. Pure; their templates are already filled in."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXPECT_OUTPUTS = ("pretty", "json", "prettyError", "silent")
 
 
 def phases(part: ScriptNode, *, mode: Any, poisson: bool) -> tuple[model.Phase, ...]:
-    """`config.phases`; `mode` is the configuration's, `poisson` makes every rate phase one."""
+    """Read `config.phases`. `mode` is that of `config`; `poisson` gives every phase with a rate Poisson arrivals."""
     if not part.expect(list, "a list"):
         return ()
     found = (_phase(i, item, mode, poisson=poisson) for i, item in enumerate(part.parts()))
@@ -69,7 +69,7 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
 
 
 def _amount(part: ScriptNode) -> float | None:
-    """A number of a phase, perhaps given as a text. None: absent, or refused."""
+    """Return a number of a phase, which may be given as text; None if it is absent or refused."""
     if part.value is ABSENT or part.value is None:
         return None
     amount = to_number(part.value)
@@ -80,7 +80,7 @@ def _amount(part: ScriptNode) -> float | None:
 
 
 def payloads(part: ScriptNode, override: str | None, read_file: Callable[[str], bytes]) -> tuple[model.Payload, ...]:
-    """`config.payload`: one object or several. `override`: the path given by -p for a single one."""
+    """Read `config.payload`, one object or a list. `override` is the path given with -p, for a single payload."""
     if part.value is ABSENT or part.value is None:
         return ()
     if not isinstance(part.value, dict | list):
@@ -138,7 +138,7 @@ def _csv_settings(part: ScriptNode) -> dict[str, Any]:
 
 
 def tls(part: ScriptNode, *, insecure: bool, read_file: Callable[[str], bytes]) -> TlsSettings:
-    """`config.tls` and -k. Certificates and keys are PEM texts, or names of files that hold them."""
+    """Read `config.tls` and -k. Certificates and keys are PEM texts, or names of files that hold them."""
     if part.value is not ABSENT and not part.expect(dict, "an object", strict=False):
         part = ScriptNode(ABSENT, part.path, part.notes)
     part.warn_unknown(_TLS_KEYS)
@@ -174,7 +174,7 @@ def _pem(part: ScriptNode, names: tuple[str, ...], read_file: Callable[[str], by
 
 
 def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> model.HttpSettings:
-    """`config.http`, `config.defaults` and `config.timeout`."""
+    """Read `config.http`, `config.defaults` and `config.timeout`."""
     part = config["http"]
     part.warn_unknown(_HTTP_KEYS)
     if "maxSockets" in part:
@@ -202,7 +202,7 @@ def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> mod
 
 
 def _default(config: ScriptNode, key: str) -> Mapping[str, Any] | None:
-    """`config.http.defaults.<key>`, else `config.defaults.<key>`: the first that is there."""
+    """Return `config.http.defaults.<key>`, or `config.defaults.<key>` where the first is absent."""
     for holder in (config["http"]["defaults"], config["defaults"]):
         if holder.get(key) is not None and holder[key].expect(dict, "an object", strict=False):
             found: Mapping[str, Any] = holder.get(key)
@@ -220,14 +220,14 @@ def _tracing(part: ScriptNode) -> model.Tracing | None:
 
 
 def warn_of_unknown_plugins(plugins: ScriptNode) -> None:
-    """Plugins that are not here do nothing."""
+    """Warn of plugins that this program does not have: they have no effect."""
     for name, part in plugins.items():
         if name not in _PLUGINS:
             part.warn(f"WARNING: plugin {name} is not available; the run goes on without it")
 
 
 def expect_plugin(plugins: ScriptNode) -> model.ExpectPlugin | None:
-    """Options of the expect plugin, None when it is not listed."""
+    """Read the options of the expect plugin; None if it is not listed."""
     if "expect" not in plugins:
         return None
     part = plugins["expect"]
@@ -244,7 +244,7 @@ def expect_plugin(plugins: ScriptNode) -> model.ExpectPlugin | None:
 
 
 def endpoint_metrics(plugins: ScriptNode) -> model.EndpointMetrics:
-    """Options of metrics-by-endpoint; when it is listed, only what is given there holds."""
+    """Read the options of metrics-by-endpoint; where it is listed, its defaults are off."""
     part = plugins["metrics-by-endpoint"]
     if not truthy(part.value):
         return model.EndpointMetrics()
@@ -258,7 +258,9 @@ def endpoint_metrics(plugins: ScriptNode) -> model.EndpointMetrics:
 
 
 def hidden_metrics(plugins: ScriptNode) -> tuple[str, ...]:
-    """What the console leaves out: plugins told to suppress their output, metrics-by-endpoint unless it is listed."""
+    """Return the metrics that the console leaves out: those of plugins that suppress their output, and of metrics-by-endpoint
+    unless it is listed.
+    """
     names = [name for name, part in plugins.items() if part.get("suppressOutput") is True]
     if not truthy(plugins.get("metrics-by-endpoint")):
         names.append("metrics-by-endpoint")
@@ -266,7 +268,7 @@ def hidden_metrics(plugins: ScriptNode) -> tuple[str, ...]:
 
 
 def apdex_threshold_ms(config: ScriptNode) -> float | None:
-    """T of the apdex plugin; None when it is not listed."""
+    """Read the threshold T of the apdex plugin, in ms; None if it is not listed."""
     if "apdex" not in config["plugins"]:
         return None
     for part in (config["apdex"]["threshold"], config["plugins"]["apdex"]["threshold"]):
@@ -276,7 +278,7 @@ def apdex_threshold_ms(config: ScriptNode) -> float | None:
 
 
 def ensure_checks(config: ScriptNode, *, disabled: bool) -> tuple[model.Check, ...] | None:
-    """The checks of the ensure plugin; None when it is not listed, or switched off."""
+    """Read the checks of the ensure plugin; None if it is not listed or is switched off."""
     if "ensure" not in config["plugins"]:
         if truthy(config.get("ensure")):
             config["ensure"].warn("does nothing: the ensure plugin is not listed under config.plugins")
@@ -286,7 +288,7 @@ def ensure_checks(config: ScriptNode, *, disabled: bool) -> tuple[model.Check, .
 
 
 def fake_data(config: ScriptNode) -> Mapping[str, Any] | None:
-    """Options of the fake-data plugin by function; None when it is not listed."""
+    """Read the options of the fake-data plugin, by function; None if it is not listed."""
     if "fake-data" not in config["plugins"]:
         return None
     options = config.get("fake-data") or config["plugins"].get("fake-data")

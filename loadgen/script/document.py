@@ -1,4 +1,4 @@
-"""A script's sources as one document: merged as Artillery merges them, every part still knowing its place. Pure."""
+"""Merges the sources of a script into one document, as Artillery does; every part still knows its place in a file. Pure."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class _Absent:
         return False
 
     def __reduce__(self) -> str:
-        """In another process, too, there is only one."""
+        """Pickle by name, so that another process has only one such object, too."""
         return "ABSENT"
 
 
 ABSENT: Any = _Absent()
-"""What a key that is not there is worth."""
+"""Stands for the value of a key that is absent."""
 
 
 def merged(low: Any, high: Any, *, replace_lists: bool = False) -> Any:
-    """`high` over `low`: objects key by key, lists index by index (or replaced whole), anything else replaced."""
+    """Merge `high` over `low`: objects key by key, lists index by index (or whole), anything else is replaced."""
     if isinstance(low, Mapping) and isinstance(high, Mapping):
         out = dict(low)
         for key, value in high.items():
@@ -39,11 +39,12 @@ def merged(low: Any, high: Any, *, replace_lists: bool = False) -> Any:
     return high
 
 
-_HINTS_MAX = 100  # to look for what a key may have been meant to be takes a millisecond
+# Most look-ups of similar keys in one script: each takes a millisecond.
+_HINTS_MAX = 100
 
 
 class Notes:
-    """Problems and warnings met while a script is read, and where each part of it stands."""
+    """Collects the problems and warnings found in a script, and knows the place of each part of it."""
 
     def __init__(self, places: Mapping[str, Place]) -> None:
         self.problems: list[ScriptProblem] = []
@@ -52,12 +53,12 @@ class Notes:
         self._hints_left = _HINTS_MAX
 
     def hint(self, key: str, known: Iterable[str]) -> str | None:
-        """The known key that `key` may have been meant to be; not looked for without end."""
+        """Return the known key that `key` was probably meant to be; only the first `_HINTS_MAX` keys are looked up."""
         self._hints_left -= 1
         return nearest(key, known) if self._hints_left >= 0 else None
 
     def place(self, path: str) -> Place:
-        """Where the part at `path` stands, or what holds it."""
+        """Return the place of the part at `path`, or of the nearest part around it that has one."""
         at = path
         while at and at not in self._places:
             at = at[: max(at.rfind("."), at.rfind("["), 0)]
@@ -66,7 +67,7 @@ class Notes:
 
 
 class ScriptNode:
-    """A value of the document and its path: reads keys, and notes what is wrong with them."""
+    """A value of the document with its path. It reads keys, and notes what is wrong with them."""
 
     __slots__ = ("notes", "path", "value")
 
@@ -77,44 +78,44 @@ class ScriptNode:
 
     @property
     def place(self) -> Place:
-        """Where it stands."""
+        """The place of this part in the user's files."""
         return self.notes.place(self.path)
 
     def __contains__(self, key: str) -> bool:
         return isinstance(self.value, Mapping) and key in self.value
 
     def __getitem__(self, key: str) -> ScriptNode:
-        """The part under `key`; its value is ABSENT where there is none."""
+        """Return the part under `key`; its value is ABSENT if there is none."""
         value = self.value.get(key, ABSENT) if isinstance(self.value, Mapping) else ABSENT
         return ScriptNode(value, child_path(self.path, key), self.notes)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value under `key`."""
+        """Return the value under `key`."""
         value = self[key].value
         return default if value is ABSENT else value
 
     def items(self) -> Iterator[tuple[str, ScriptNode]]:
-        """The keys of an object with their parts; none for anything else."""
+        """Iterate over the keys of an object with their parts; empty for anything else."""
         if isinstance(self.value, Mapping):
             for key in self.value:
                 yield key, self[key]
 
     def parts(self) -> Iterator[ScriptNode]:
-        """The elements of a list; none for anything else."""
+        """Return the elements of a list as parts; empty for anything else."""
         if isinstance(self.value, list):
             for i, value in enumerate(self.value):
                 yield ScriptNode(value, child_path(self.path, i), self.notes)
 
     def refuse(self, message: str, nearest: str | None = None) -> None:
-        """This part stops the run."""
+        """Note a problem with this part: the script cannot be run."""
         self.notes.problems.append(ScriptProblem(self.place, message, nearest))
 
     def warn(self, message: str, nearest: str | None = None) -> None:
-        """This part does not do what it seems to."""
+        """Note a warning about this part: it does not do what it seems to do."""
         self.notes.warnings.append(ScriptProblem(self.place, message, nearest))
 
     def warn_unknown(self, known: Iterable[str], *, only_similar: bool = False) -> None:
-        """Warn of keys that have no effect; `only_similar`: of those alone that look like a slip of the pen."""
+        """Warn of keys that have no effect; with `only_similar`, only of those that look like a misspelt known key."""
         names = list(known)
         for key, part in self.items():
             if key not in names:
@@ -123,7 +124,7 @@ class ScriptNode:
                     part.warn(f"`{key}` has no effect", like)
 
     def expect(self, kind: type | tuple[type, ...], said: str, *, strict: bool = True) -> bool:
-        """Whether it is absent or of that kind; otherwise it is refused (or, not `strict`, warned of)."""
+        """Whether this part is absent or of that kind. If not, it is refused, or, unless `strict`, warned of."""
         if self.value is ABSENT or (
             isinstance(self.value, kind) and (kind is bool or not _stray_bool(self.value, kind))
         ):
@@ -134,7 +135,7 @@ class ScriptNode:
 
 
 def _stray_bool(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """True and False are ints in Python, not in a script."""
+    """Whether `value` is a boolean where `kind` asks for a number: bool is a subclass of int in Python, not in a script."""
     return isinstance(value, bool) and bool not in (kind if isinstance(kind, tuple) else (kind,))
 
 
@@ -143,14 +144,14 @@ def _unquoted_template(value: Any) -> bool:
 
 
 def nearest(key: str, known: Iterable[str]) -> str | None:
-    """The known key that `key` is most likely meant to be."""
+    """Return the known key that is most similar to `key`, or None."""
     names = {name.lower(): name for name in known}
     found = get_close_matches(key.lower(), names, 1, 0.6)
     return names[found[0]] if found else None
 
 
 def document(sources: Iterable[YamlDocument]) -> tuple[Any, dict[str, Place]]:
-    """The merged value of all sources, later ones winning, and the places of its parts."""
+    """Merge all sources, later ones over earlier ones. Returns the value and the places of its parts."""
     value: Any = {}
     places: dict[str, Place] = {}
     for source in sources:

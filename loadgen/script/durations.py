@@ -1,4 +1,4 @@
-"""Durations as scripts write them: `2`, `"90"`, `500ms`, `1.5m`, `2 min`. Pure."""
+"""Reads durations as scripts write them: `2`, `"90"`, `500ms`, `1.5m`, `2 min`. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DURATION = re.compile(r"(-?(?:\d+)?\.?\d+) *([a-z]+)", re.IGNORECASE)
 
 
 def seconds(value: Any) -> float | None:
-    """A phase's duration in seconds: a whole number, or one with a unit; None for anything else (also 2.5 without a unit)."""
+    """Return a phase's duration in seconds: a whole number, or a number with a unit. None for anything else, 2.5 included."""
     if value is UNDEFINED or value is None or isinstance(value, bool):
         return None
     bare = to_number(value)
@@ -35,7 +35,7 @@ def seconds(value: Any) -> float | None:
 
 
 def think_seconds(value: Any) -> float | None:
-    """A think time: as `seconds`, and a number with a fraction is that many seconds. None for anything else."""
+    """Return a think time in seconds: as `seconds`, and fractions are allowed without a unit. None for anything else."""
     if isinstance(value, bool) or not text(value).strip():
         return None
     bare = to_number(value)
@@ -43,7 +43,7 @@ def think_seconds(value: Any) -> float | None:
 
 
 def duration_text(value: Any) -> str:
-    """A phase's duration on the console: `s` after a whole number, anything else as written."""
+    """Return a phase's duration as the console shows it: `s` after a whole number, anything else as written."""
     bare = to_number(value)
     whole = isfinite(bare) and float(bare).is_integer()
     return f"{number_text(bare)}s" if whole else text(value)

@@ -1,4 +1,4 @@
-"""The ensure plugin: a finished run against the script's checks; and the apdex plugin's score. Pure.
+"""The ensure plugin, which holds a finished run against the script's checks, and the score of the apdex plugin. Pure.
 
 A metric in an expression is a counter, a rate, or `<summary>.<key>` (min, max, count, mean, p50, median, p75, p90, p95, p99,
 p999), `apdex` is the score. A metric that the run did not have, or a broken expression, fails its check.
@@ -25,14 +25,14 @@ _RANKS = ((0.94, "excellent"), (0.85, "good"), (0.7, "fair"), (0.49, "poor"))
 
 @dataclass(frozen=True, slots=True)
 class EnsureResult:
-    """What the checks came to: the lines to print after `Checks:`, and whether a strict one failed."""
+    """The result of all checks: the lines to print after `Checks:`, and whether a strict check failed."""
 
     lines: tuple[str, ...]
     failed: bool
 
 
 def checks_of(part: ScriptNode) -> tuple[Check, ...]:
-    """The checks that an `ensure` section defines, in the order of their evaluation."""
+    """Return the checks that an `ensure` section defines, in the order in which they are evaluated."""
     checks: list[Check] = []
     for item in part["thresholds"].parts():
         if isinstance(item.value, dict) and item.value:
@@ -58,13 +58,13 @@ def _shown(limit: Any) -> str:
 
 
 def _whole(limit: Any) -> str:
-    """parseInt: the whole number that a limit begins with."""
+    """Return the whole number that a limit begins with, as JavaScript's `parseInt` does."""
     match = re.match(r"\s*[+-]?\d+", _shown(limit))
     return number_text(whole(float(match.group()))) if match else "NaN"
 
 
 def evaluate(checks: tuple[Check, ...], aggregate: Period) -> EnsureResult:
-    """The lines of all checks, passed ones first and each group in reverse order of definition."""
+    """Evaluate all checks. The lines of those that passed come first; each group is in reverse order of definition."""
     metrics = metrics_of(aggregate)
     judged = [(check, holds(check.expression, metrics)) for check in reversed(checks)]
     lines = [f"ok: {check.text}" for check, ok in judged if ok]
@@ -73,7 +73,7 @@ def evaluate(checks: tuple[Check, ...], aggregate: Period) -> EnsureResult:
 
 
 def metrics_of(aggregate: Period) -> dict[str, float]:
-    """Every name that an expression may use, with its value."""
+    """Return every metric that an expression may name, with its value."""
     values: dict[str, float] = dict(aggregate.counters)
     values |= {name: rate.per_second for name, rate in aggregate.rates.items()}
     for name, summary in aggregate.summaries.items():
@@ -88,7 +88,7 @@ def metrics_of(aggregate: Period) -> dict[str, float]:
 
 
 def holds(expression: str, metrics: Mapping[str, float]) -> bool:
-    """Whether a check's expression is true of the metrics. Names of metrics may hold anything, `{{ id }}` too."""
+    """Whether a check's expression is true for the metrics. Metric names may hold any character, even `{{ id }}`."""
     names = sorted((name for name in metrics if name in expression), key=len, reverse=True)
     values: dict[str, Any] = {}
     if names:
@@ -107,14 +107,14 @@ def holds(expression: str, metrics: Mapping[str, float]) -> bool:
 
 
 def apdex_score(counters: Mapping[str, int]) -> float | None:
-    """(satisfied + tolerated / 2) / all; None where nothing was judged. Source: Apdex specification 1.1."""
+    """Return (satisfied + tolerated / 2) / all; None if there were no samples. Source: Apdex specification 1.1."""
     satisfied, tolerated, frustrated = (counters.get(name, 0) for name in _APDEX_COUNTERS)
     judged = satisfied + tolerated + frustrated
     return (satisfied + tolerated / 2) / judged if judged else None
 
 
 def apdex_line(counters: Mapping[str, int]) -> str | None:
-    """`Apdex score: 0.5 (poor)`, None where nothing was judged."""
+    """Return the line `Apdex score: 0.5 (poor)`; None if there were no samples."""
     score = apdex_score(counters)
     if score is None:
         return None

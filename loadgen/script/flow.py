@@ -1,7 +1,7 @@
-"""The steps of a scenario, checked and made into values. Pure, but for the reading of files to be sent.
+"""Checks the steps of a scenario and turns them into values. Pure, except that files to be uploaded are read.
 
-A flow's own items are held to what Artillery checks before it starts (`artillery run` refuses them too). Items inside a
-`loop` or `parallel` it does not look at: there, the same faults are warnings.
+The items of a flow are held to what Artillery checks before it starts: what is refused here, `artillery run` refuses too.
+Artillery does not check items inside a `loop` or `parallel`; there, the same faults are warnings.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ReadFile = Callable[[str], bytes]
 
 
 class FlowReader:
-    """Turns the items of flows into steps. `skip_unsupported`: what cannot be done is left out with a warning."""
+    """Turns the items of flows into steps. With `skip_unsupported`, items that cannot be run are left out with a warning."""
 
     def __init__(
         self, read_file: ReadFile, processor: Processor | None, *, skip_unsupported: bool, expect_listed: bool
@@ -55,7 +55,7 @@ class FlowReader:
         self._told_of_expect = False
 
     def flow(self, holder: ScriptNode) -> tuple[model.Step, ...]:
-        """The steps of a scenario: its `flow`, between its beforeScenario and afterScenario functions."""
+        """Return the steps of a scenario: its `flow`, between its beforeScenario and afterScenario functions."""
         self._around = self.called(holder, "beforeRequest"), self.called(holder, "afterResponse")
         first, last = (self.called(holder, name) for name in ("beforeScenario", "afterScenario"))
         steps = self._flow(holder["flow"])
@@ -73,14 +73,14 @@ class FlowReader:
         return steps
 
     def unsupported(self, part: ScriptNode, what: str, instead: str) -> None:
-        """Note something that this program cannot do."""
+        """Note a part of the script that this program cannot run."""
         if self._skip:
             part.warn(f"{what}: skipped")
         else:
             part.refuse(f"{what}: not supported. {instead}")
 
     def called(self, holder: ScriptNode, role: str) -> tuple[str, ...]:
-        """The processor's functions that a key names: one or a list. Those that are not there are refused."""
+        """Return the processor's functions that a key names, one or a list. A function that does not exist is refused."""
         part = holder[role]
         if part.value in (ABSENT, None, []):
             return ()
@@ -95,7 +95,8 @@ class FlowReader:
         return tuple(name for name in wanted if self._has(part, name, role))
 
     def _has(self, part: ScriptNode, name: str, role: str) -> bool:
-        if self._processor is None or not self._processor.path:  # it could not be loaded: told already
+        # A processor that could not be loaded has been reported already.
+        if self._processor is None or not self._processor.path:
             return False
         functions = self._processor.functions
         if name not in functions:
@@ -121,7 +122,7 @@ class FlowReader:
         return tuple(steps)
 
     def _step(self, item: ScriptNode, *, strict: bool) -> list[model.Step]:
-        """The step that an item is; none where it is refused or skipped."""
+        """Turn one item into steps; empty if it is refused or skipped."""
         if truthy(item.get("loop")):
             return self._loop(item)
         if truthy(item.get("parallel")):
@@ -179,7 +180,7 @@ class FlowReader:
         ]
 
     def _counts(self, item: ScriptNode, count: ScriptNode) -> bool:
-        """Whether a loop without `over` is told when to end (or, with -1, not to)."""
+        """Whether a loop without `over` has a count (-1 means for ever)."""
         value = count.value
         if value is ABSENT:
             item["loop"].refuse("a loop without `count` or `over` never ends; write `count: -1` if that is meant")
@@ -254,7 +255,7 @@ class FlowReader:
                 part["auth"][key].expect(str, "a text", strict=strict)
 
     def _bodies(self, part: ScriptNode) -> tuple[model.Body, ...]:
-        """`json` displaces `body`, and `formData` does; whatever else is given together excludes each other."""
+        """Read the bodies of a request. `json` and `formData` replace `body`; any other combination contradicts itself."""
         bodies: list[model.Body] = []
         if part["json"].value is not ABSENT:
             bodies.append(model.JsonBody(part.get("json")))
@@ -361,12 +362,12 @@ class FlowReader:
 
 
 def media_type(path: str) -> str:
-    """Of a file that is sent, by its name."""
+    """Return the media type of an uploaded file, guessed from its name."""
     return mimetypes.guess_type(path)[0] or "application/octet-stream"
 
 
 def _listed(part: ScriptNode) -> list[ScriptNode]:
-    """The elements of a list, or the one thing that stands for a list of one."""
+    """Return the elements of a list; a single value counts as a list of one."""
     if part.value is ABSENT or part.value is None:
         return []
     return list(part.parts()) if isinstance(part.value, list) else [part]

@@ -1,4 +1,4 @@
-"""An Artillery script as a value: read, merged, checked, its configuration's templates filled in. Frozen; no I/O.
+"""An Artillery script as a frozen value: read, merged and checked, with the templates of `config` filled in.
 
 Texts that may hold `{{ }}` placeholders stay as written (`Any`: a script may put a number where a text is usual);
 `loadgen.vu.program` compiles them. Mappings and lists inside are never changed after parsing.
@@ -17,13 +17,13 @@ from loadgen.script.processor import Processor
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where in the user's files something stands. `line` and `column` count from 1; 0 where there are none (an option)."""
+    """A position in the user's files. `line` and `column` count from 1; both are 0 for a command-line option."""
 
     file: str
     line: int
     column: int
     path: str
-    """`scenarios[0].flow[2].get.url`; empty for a whole file."""
+    """The path of the part, such as `scenarios[0].flow[2].get.url`; empty for a whole file."""
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -32,12 +32,12 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class ScriptProblem:
-    """Something to tell the user about a script: one line, naming the place."""
+    """A problem or warning about a script, to be shown to the user as one line that names the place."""
 
     place: Place
     message: str
     nearest: str | None = None
-    """The valid key that a refused one resembles."""
+    """The valid key that is most similar to a refused one."""
 
     def __str__(self) -> str:
         hint = f" (did you mean `{self.nearest}`?)" if self.nearest else ""
@@ -45,7 +45,7 @@ class ScriptProblem:
 
 
 class ScriptErrors(Exception):
-    """A script that cannot be run: everything that stops it, and the warnings found on the way."""
+    """Raised for a script that cannot be run; holds all its problems, and the warnings found on the way."""
 
     def __init__(self, problems: tuple[ScriptProblem, ...], warnings: tuple[ScriptProblem, ...] = ()) -> None:
         super().__init__("\n".join(str(p) for p in problems))
@@ -57,19 +57,19 @@ class ScriptErrors(Exception):
 class Phase:
     """A stretch of the run with one arrival law (see `loadgen.schedule`).
 
-    The law is the first of these that is given: `pause`; `arrival_count` over `duration_s`; `arrival_rate` to `ramp_to`;
+    The law is given by the first of these that is set: `pause`; `arrival_count` over `duration_s`; `arrival_rate` to `ramp_to`;
     `arrival_rate`.
     """
 
     index: int
     name: str | None
     duration_s: float
-    """Of the phase, or of the pause."""
+    """Length of the phase or pause, in seconds."""
     duration_text: str
-    """As the console shows it: `4s`, `500ms`, `5min`."""
+    """The length as the console shows it: `4s`, `500ms`, `5min`."""
     pause: bool = False
     arrival_rate: float = 0.0
-    """New VUs per second."""
+    """New virtual users per second."""
     arrival_count: int | None = None
     ramp_to: float | None = None
     max_vusers: int | None = None
@@ -78,7 +78,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Rows of one CSV file, already cast. `fields` name the columns.
+    """The rows of one CSV file, with numbers already converted. `fields` names the columns.
 
     `order`: "random" or "sequence" (a row per VU), or "all" (every row as the variable `name`).
     """
@@ -91,15 +91,15 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A value taken out of a response into the variable `into` (a path), or compared with `expected` (a match)."""
+    """A value taken from a response: stored in the variable `into` (a path), or compared with `expected` (a match)."""
 
     source: str
-    """json, header, regexp, selector, function (of the processor); anything else always fails."""
+    """One of json, header, regexp, selector, function (of the processor); any other always fails."""
     expression: Any
     strict: bool | None
-    """None: as the configuration says."""
+    """Whether a missing value fails the virtual user; None means the default of `config`."""
     multiple: bool = True
-    """False: all JSONPath matches as a list, in place of a random one."""
+    """False takes all matches of a JSONPath as a list; otherwise one of them, chosen at random."""
     group: int | str | None = None
     flags: str = ""
     attribute: Any = None
@@ -111,7 +111,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One check of the expect plugin: `kind` as the script names it, `expected` not yet templated."""
+    """One check of the expect plugin: its `kind` as the script names it; templates in `expected` are not filled in yet."""
 
     kind: str
     expected: Any
@@ -119,28 +119,28 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class JsonBody:
-    """Any JSON value, or a text that renders to one."""
+    """A JSON body: any JSON value, or a template that renders to one."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class TextBody:
-    """Sent as it is, without a content type."""
+    """A body that is sent as it is, without a content type."""
 
     text: Any
 
 
 @dataclass(frozen=True, slots=True)
 class FormBody:
-    """Urlencoded fields."""
+    """A body of URL-encoded fields."""
 
     fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class MultipartBody:
-    """Parts in the script's order."""
+    """A multipart body; its parts are in the script's order."""
 
     parts: tuple[FormPart, ...]
 
@@ -153,35 +153,35 @@ class RequestStep:
     """One HTTP request step."""
 
     method: str
-    """In capitals."""
+    """The method, in capitals."""
     url: Any
-    """As written: the target is not yet put before it."""
+    """The URL as written; the target has not been put before it yet."""
     place: Place
     name: Any = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     bodies: tuple[Body, ...] = ()
-    """More than one exclude each other: such a request fails its VU."""
+    """The body, if any; a request with more than one contradicts itself and fails its virtual user."""
     query: Mapping[str, Any] | None = None
     cookies: Mapping[str, Any] = field(default_factory=dict)
     auth: tuple[Any, Any] | None = None
-    """User and password."""
+    """User name and password."""
     gzip: bool = True
     follow_redirect: bool = True
     captures: tuple[Capture, ...] = ()
-    """Captures, then matches."""
+    """Captures first, then matches."""
     expectations: tuple[Expectation, ...] = ()
     if_true: str | None = None
     probability: float | None = None
-    """Percent."""
+    """Chance that the request is made, in percent."""
     before: tuple[str, ...] = ()
-    """Functions of the processor called before it is sent, the scenario's first."""
+    """Functions of the processor that are called before the request is sent; the scenario's come first."""
     after: tuple[str, ...] = ()
-    """The same, after its final response."""
+    """Functions of the processor that are called after the final response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Think:
-    """A pause: seconds as a number or text with a unit; a template is worked out by each VU."""
+    """A pause: a number of seconds, or a text with a unit; each virtual user fills in a template by itself."""
 
     duration: Any
     jitter: Any = None
@@ -189,42 +189,42 @@ class Think:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """A line on stdout."""
+    """A step that prints a line on stdout."""
 
     text: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Steps repeated `count` times (a number, `"2-4"`, a template, -1 for ever), or once for each element of `over`."""
+    """Steps that are repeated `count` times (a number, `"2-4"`, a template, -1 for ever), or once for each element of `over`."""
 
     steps: tuple[Step, ...]
     count: Any = None
     over: str | tuple[Any, ...] | None = None
-    """A variable's name, or the elements."""
+    """The name of a variable that holds a list, or the list itself."""
     while_true: str | None = None
-    """A function of the processor, asked after each round; it takes the place of count and over."""
+    """A function of the processor that is called after each round; it replaces `count` and `over`."""
     index_name: str = "$loopCount"
     element_name: str = "$loopElement"
 
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """Steps done at once on one VU's variables; over the VU's one connection, so their requests follow each other."""
+    """Steps that run at the same time and share the user's variables and its one connection, so that requests take turns."""
 
     steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function of the processor."""
+    """A step that calls a function of the processor."""
 
     function: str
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A step that fails its VU: what Artillery starts without complaint and then cannot do."""
+    """A step that fails its virtual user: Artillery starts such a script without complaint, and then cannot run the step."""
 
     error: str
 
@@ -234,19 +234,19 @@ Step = RequestStep | Think | Log | Loop | Parallel | Call | Broken
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What a virtual user does."""
+    """The steps that a virtual user takes, and how often a user is given this scenario."""
 
     index: int
-    """Its place in the script, from 0."""
+    """The scenario's position in the script, from 0."""
     name: str | None
     weight: int
     flow: tuple[Step, ...]
     on_error: tuple[str, ...] = ()
-    """Functions of the processor."""
+    """Functions of the processor that are called when a virtual user fails."""
 
     @property
     def label(self) -> str:
-        """Its name in metrics."""
+        """The scenario's name in metrics."""
         return self.name or str(self.index)
 
 
@@ -256,23 +256,23 @@ class Tracing:
 
     sampled: bool = True
     prefix: str = "a9"
-    """First hexadecimal digits of every trace id."""
+    """The hexadecimal digits that every trace id begins with."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """What holds for every request and connection. Values in `headers` and `cookies` may still hold VU templates."""
+    """Settings for every request and connection. Values of `headers` and `cookies` may be templates that users fill in."""
 
     timeout_s: float = 10.0
-    """Request written to response headers."""
+    """Longest time from the request being written to the head of the response, in seconds."""
     socket_limit_s: float = 8.0
-    """Longest silence of a socket."""
+    """Longest time without any traffic on a socket, in seconds."""
     pool: int | None = None
-    """Most connections to a host for all VUs together; None: each VU has its own."""
+    """Most connections to a host for all virtual users together; None gives each user a connection of its own."""
     tls: TlsSettings = field(default_factory=TlsSettings)
     extended_metrics: bool = False
     headers: Mapping[str, Any] | None = None
-    """None: the product's own User-Agent alone."""
+    """Default header fields; None means only this program's own User-Agent."""
     cookies: Mapping[str, Any] = field(default_factory=dict)
     strict_capture: bool = True
     think_jitter: Any = None
@@ -295,7 +295,7 @@ class ExpectPlugin:
     """Options of the expect plugin, when listed."""
 
     output: str = "pretty"
-    """pretty, json, prettyError or silent."""
+    """The format of its output: pretty, json, prettyError or silent."""
     failures_are_errors: bool = False
     default_200: bool = False
     only_request_names: bool = False
@@ -306,7 +306,7 @@ class Check:
     """One check of the ensure plugin. `expression` is in the language of `loadgen.language.expressions`."""
 
     text: str
-    """As the report shows it."""
+    """The check as the report shows it."""
     expression: str
     strict: bool = True
 
@@ -321,26 +321,26 @@ class Script:
     before: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
     variables: Mapping[str, Any] = field(default_factory=dict)
-    """Of every VU; a list gives each VU one of its elements."""
+    """Variables of every virtual user; a list gives each user one of its elements."""
     built_ins: Mapping[str, Any] = field(default_factory=dict)
-    """target, $environment, $processEnvironment, $env, $testId, $dirname, $scenarioFile."""
+    """The values of target, $environment, $processEnvironment, $env, $testId, $dirname and $scenarioFile."""
     payloads: tuple[Payload, ...] = ()
     http: HttpSettings = HttpSettings()
     endpoint_metrics: EndpointMetrics = EndpointMetrics()
     expect: ExpectPlugin | None = None
     apdex_threshold_ms: float | None = None
-    """None: the apdex plugin is not listed."""
+    """Threshold of the apdex plugin, in ms; None if the plugin is not listed."""
     ensure: tuple[Check, ...] | None = None
-    """None: the ensure plugin is not listed. In the order of definition."""
+    """Checks of the ensure plugin in the order of definition; None if the plugin is not listed."""
     fake_data: Mapping[str, Any] | None = None
-    """Options of the fake-data plugin by function name; None: not listed."""
+    """Options of the fake-data plugin by function name; None if the plugin is not listed."""
     hidden_metrics: tuple[str, ...] = ("plugins.metrics-by-endpoint",)
-    """The console leaves out every metric whose name contains one of these."""
+    """Texts: the console leaves out every metric whose name contains one of them."""
     processor: Processor | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
-    """HTTP_PROXY and HTTPS_PROXY, where set."""
+    """The values of HTTP_PROXY and HTTPS_PROXY, where they are set."""
     source: str = ""
-    """Text of the script's files, for who reads the report."""
+    """The text of the script's files, which is kept in the report."""
     debug: bool = False
-    """DEBUG=http: show every request and response."""
+    """Whether DEBUG=http is set: show every request and response."""
     warnings: tuple[ScriptProblem, ...] = ()

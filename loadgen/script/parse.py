@@ -1,7 +1,7 @@
-"""Artillery v2 scripts: text in, a checked `Script` out, or everything that is wrong with it, each with its place.
+"""Reads Artillery v2 scripts: text in, a checked `Script` out, or a list of all its problems with their places.
 
-What stops a run is what stops it in Artillery (`artillery run` refuses it before starting), what this program cannot do
-(JavaScript, other engines), and a few things that would never end. Everything else that Artillery tolerates is a warning.
+A script is refused for what `artillery run` refuses before it starts, for what this program cannot run (JavaScript, other
+engines), and for a few things that would never end. Everything else that Artillery tolerates is a warning.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ _VU_TEMPLATES = {
     ("defaults", "headers"),
     ("defaults", "cookie"),
 }
-"""Parts of `config` whose unknown variables are left for the virtual users to fill in."""
+"""Parts of `config` in which virtual users fill in the variables that are unknown before the run."""
 _ONE_VU = {"duration": 1, "arrivalCount": 1}
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What the command line says beyond the files; texts as typed."""
+    """The options of the command line that change the script; texts are as typed."""
 
     target: str | None = None
     environment: str | None = None
     variables: str | None = None
-    """JSON object."""
+    """The text of a JSON object."""
     overrides: str | None = None
-    """JSON object."""
+    """The text of a JSON object."""
     config_file: str | None = None
-    """The one among the sources that was given with -c."""
+    """The path given with -c, which is among the sources."""
     payload: str | None = None
     insecure: bool = False
     solo: bool = False
@@ -63,9 +63,9 @@ class RunOptions:
     poisson: bool = False
     skip_unsupported: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
-    """The process environment, dotenv files included."""
+    """The environment of the process, with that of dotenv files."""
     directory: str = "."
-    """What relative paths of the sources are relative to."""
+    """The directory that relative paths of the sources refer to."""
     test_id: str = ""
 
 
@@ -75,7 +75,9 @@ def parse_script(
     read_file: Callable[[str], bytes],
     rng: Random | None = None,
 ) -> Script:
-    """The script that the files (path, text; later ones win) and options make. Raises ScriptErrors: all problems at once.
+    """Build the script from `(path, text)` sources, later ones over earlier ones, and options.
+
+    Raises ScriptErrors, which holds all problems at once.
 
     `read_file` gets paths of payloads and uploads, absolute or relative to `options.directory`, and may raise OSError.
     `rng` decides the random numbers of templates in `config`.
@@ -88,7 +90,8 @@ def parse_script(
     parser = _ScriptParser(files[0][0], options, notes, read_file, rng or Random())
     try:
         script = parser.script(value)
-    except RecursionError:  # the files are not, but --overrides and -v may be
+    # Files are refused for this before; --overrides and -v may still be nested too deeply.
+    except RecursionError:
         raise ScriptErrors((ScriptProblem(Place(files[0][0], 0, 0, ""), "the script is nested too deeply"),)) from None
     if notes.problems or script is None:
         raise ScriptErrors(_in_order(notes.problems), _in_order(notes.warnings))
@@ -136,14 +139,15 @@ class _ScriptParser:
         self._read_file = read_file
 
     def _read_beside(self, path: str) -> bytes:
-        """A file whose name is relative to the script. Raises OSError."""
+        """Read a file whose name is relative to the script. Raises OSError."""
         try:
             return self._read_file(posixpath.normpath(posixpath.join(self._folder, path)))
-        except ValueError as error:  # no file has such a name
+        # The name holds a character that no file name can hold.
+        except ValueError as error:
             raise OSError(str(error)) from None
 
     def script(self, value: Mapping[str, Any]) -> Script | None:
-        """The script, or None; problems are in the notes either way."""
+        """Build the script, or return None if it has problems; problems and warnings go to `notes`."""
         options = self._options
         given = self._json_option("--variables", options.variables)
         value = self._with_options(value, given)
@@ -188,7 +192,7 @@ class _ScriptParser:
         )
 
     def _payload_option(self) -> str | None:
-        """-p is relative to where the command was typed, not to the script."""
+        """Return the path given with -p, which is relative to the working directory, not to the script."""
         path = self._options.payload
         return None if path is None else posixpath.abspath(posixpath.join(self._options.directory, path))
 
@@ -209,7 +213,7 @@ class _ScriptParser:
         return value
 
     def _with_options(self, value: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Artillery's order: environment, -t, --overrides, -v."""
+        """Apply the options to the document in Artillery's order: environment, -t, --overrides, -v."""
         options = self._options
         config = value.get("config")
         if config is not None and not isinstance(config, Mapping):
@@ -251,7 +255,7 @@ class _ScriptParser:
         }
 
     def _filled(self, config: Any, given: Mapping[str, Any]) -> Any:
-        """`config` with its templates filled in, once for the whole run."""
+        """Fill in the templates of `config`, once for the whole run."""
         variables = {**self._built_ins(), **given}
         calls = functions(self._rng)
 
@@ -379,7 +383,7 @@ class _ScriptParser:
         return reader.flow(part) if part["flow"].expect(list, "a list of steps") else ()
 
     def _processor(self, config: ScriptNode) -> Processor | None:
-        """The Python processor, run; None where there is none, or one in JavaScript; without a path where it is broken."""
+        """Load the Python processor. None if there is none or it is JavaScript; its path is empty if it could not be loaded."""
         part = config["processor"]
         if not isinstance(part.value, str) or not part.value.endswith(".py"):
             return None
@@ -406,7 +410,7 @@ class _ScriptParser:
 
 
 def _integer(digits: str) -> int | float:
-    """Of JSON, whose whole numbers may be negative."""
+    """Read an integer of JSON, which may be negative."""
     size = integer(digits.removeprefix("-"))
     return -size if digits.startswith("-") else size
 

@@ -1,4 +1,4 @@
-"""CSV text as rows for virtual users. Pure."""
+"""Turns CSV text into rows for virtual users. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from loadgen.language.values import UNDEFINED, number
 from loadgen.script.model import Payload
 
 _RADIX = re.compile(r"\s*0[xXoObB]")
-_STAND_IN = "\x1f"  # for a delimiter of several characters, which the csv module does not know
+# Takes the place of a delimiter of several characters, which the csv module does not support.
+_STAND_IN = "\x1f"
 
 
 class PayloadError(ValueError):
-    """The text is not the CSV it should be; the message names the line."""
+    """Raised for text that is not valid CSV; the message names the line."""
 
 
 def read_rows(
@@ -32,7 +33,7 @@ def read_rows(
     cast: bool = True,
     uneven: bool = False,
 ) -> tuple[tuple[Any, ...], ...]:
-    """The rows of a CSV text; with `cast`, every cell that is a number in JavaScript's eyes is one (`007` is 7, `0x10` 0).
+    """Return the rows of a CSV text. With `cast`, cells that JavaScript reads as numbers become numbers (`007` is 7, `0x10` 0).
 
     Raises PayloadError for broken quoting and, unless `uneven`, for rows of different lengths.
     """
@@ -59,17 +60,16 @@ def read_rows(
 
 def _cell(text: str, *, cast: bool) -> Any:
     value = number(text) if cast else None
-    if value and _RADIX.match(
-        text
-    ):  # Artillery's CSV reader takes these for numbers, and then reads them up to the letter
+    # Artillery's CSV reader takes `0x10` for a number, and then reads it up to the letter.
+    if value and _RADIX.match(text):
         return 0
     return text if value is None or not isfinite(value) else value
 
 
 def variables_of(payload: Payload, rng: Random, first: int = 0, every: int = 1) -> Callable[[], Mapping[str, Any]]:
-    """The function that gives each VU, one call each, its variables: the next row, a random one, or all of them.
+    """Return a function that gives a virtual user its variables at each call: the next row, a random one, or all of them.
 
-    Rows in sequence: every `every`-th from number `first` on, so that several generators share them.
+    Rows in sequence are every `every`-th row from number `first` on, so that several generators share them.
     """
     if payload.order == "all":
         rows = [dict(zip(payload.fields, row, strict=False)) if payload.fields else list(row) for row in payload.rows]

@@ -1,4 +1,4 @@
-"""A script's own functions, in Python: `config.processor: flow.py`. What Artillery does with JavaScript.
+"""A script's own functions in Python (`config.processor: flow.py`), in place of Artillery's JavaScript.
 
 A processor is a plain module. Functions in it are called by the names that the script gives:
 
@@ -9,7 +9,7 @@ A processor is a plain module. Functions in it are called by the names that the 
 - `onError: note` calls `note(error: str, user: User)`;
 - `capture: {function: total, as: sum}` calls `total(response: Response, user: User)`, which returns the value.
 
-What a function raises fails its virtual user, and nothing else; `Fail` chooses the error's name in the metrics.
+An exception in a function fails its virtual user and nothing else; `Fail` sets the error's name in the metrics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from loadgen.language.values import json_value
 
 
 class Fail(Exception):
-    """Raised by a function to fail its virtual user: counted as `errors.<name>`."""
+    """Raise this in a function to fail its virtual user; it is counted as `errors.<name>`."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -36,7 +36,7 @@ class Fail(Exception):
 
 @dataclass(slots=True)
 class Request:
-    """A request. Before it is sent it is as the script has it: `{{ }}` in what a function leaves here is filled in later.
+    """A request. In `beforeRequest` it is as the script has it; `{{ }}` templates in it are filled in afterwards.
 
     At most one of `json`, `form` and `body` is sent, the first that is not None.
     """
@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A final response, decompressed. Names in `headers` are lower-case."""
+    """A final response with its body decompressed. Names in `headers` are lower-case."""
 
     status: int
     headers: Mapping[str, str]
@@ -59,7 +59,7 @@ class Response:
 
     @property
     def json(self) -> Any:
-        """The body as JSON. Raises ValueError where it is none."""
+        """The body parsed as JSON. Raises ValueError if it is not JSON."""
         return json_value(self.text)
 
 
@@ -68,15 +68,15 @@ class User:
     """The virtual user that a function is called for."""
 
     variables: dict[str, Any]
-    """What templates see; functions read and write it."""
+    """The user's variables, which templates use and functions may change."""
     count: Callable[[str, int], None]
-    """count(name, n): adds to a counter of the report."""
+    """`count(name, n)` adds n to a counter of the report."""
     sample: Callable[[str, float], None]
-    """sample(name, value): adds a value, in ms where it is a time, to a summary of the report."""
+    """`sample(name, value)` adds a value (in ms if it is a time) to a summary of the report."""
 
 
 class ProcessorError(Exception):
-    """A processor that cannot be used; the message says where and why."""
+    """Raised for a processor that cannot be used; the message says where and why."""
 
 
 @dataclass(frozen=True)
@@ -88,23 +88,24 @@ class Processor:
     functions: Mapping[str, Callable[..., Any]] = field(compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process loads it again."""
+        """Pickle by path: another process loads the file again."""
         return load, (self.path, self.source)
 
     def place_of(self, error: BaseException) -> str:
-        """`flow.py:12`: the innermost line of this file that an error passed through."""
+        """Return the innermost line of this file that an error passed through, as `flow.py:12`."""
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.path]
         return f"{self.path}:{lines[-1]}" if lines else self.path
 
 
 def load(path: str, source: bytes) -> Processor:
-    """Run a processor's file; it may import what lies beside it. Raises ProcessorError."""
+    """Load a processor by running its file, which may import modules beside it. Raises ProcessorError."""
     folder = posixpath.dirname(path)
     if folder not in sys.path:
         sys.path.insert(0, folder)
     module = ModuleType(posixpath.basename(path).removesuffix(".py"))
     module.__file__ = path
-    sys.modules.setdefault(module.__name__, module)  # where its classes look for the names in their annotations
+    # Dataclasses of the module look up the names in their annotations here.
+    sys.modules.setdefault(module.__name__, module)
     try:
         exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102 - the user's own program, run on request
     except SyntaxError as error:
@@ -127,11 +128,11 @@ ARGUMENTS = {
     "ifTrue": ("user",),
     "capture": ("response", "user"),
 }
-"""What a function is given, by the key that names it."""
+"""The arguments that a function is called with, by the key of the script that names it."""
 
 
 def unfit(function: Callable[..., Any], role: str) -> str | None:
-    """Why a function cannot be called for a key of a script; None if it can."""
+    """Return why a function cannot be called for this key of a script, or None if it can."""
     if inspect.iscoroutinefunction(function):
         return "is async: functions are called and must return"
     given = ARGUMENTS[role]
@@ -139,6 +140,7 @@ def unfit(function: Callable[..., Any], role: str) -> str | None:
         inspect.signature(function).bind(*given)
     except TypeError:
         return f"does not take what {role} gives: ({', '.join(given)})"
-    except ValueError:  # a builtin that does not say what it takes
+    # A builtin without a signature.
+    except ValueError:
         pass
     return None

@@ -1,4 +1,4 @@
-"""Script text as values with their places: YAML as Artillery's reader (js-yaml 3) understands it. Pure.
+"""Reads YAML as Artillery's reader (js-yaml 3) does: text in, values with their places out. Pure.
 
 Its scalar rules are neither YAML 1.1's nor 1.2's: `yes`, `no`, `on`, `off` are texts, `1e3` is 1000, `010` is 8, `0o17` and
 `08` are texts, `1:30` is 90, a date is an ISO text. A key given twice is an error. JSON is read by the same rules.
@@ -41,19 +41,19 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 _YAML_TAG = "tag:yaml.org,2002:"
 _DEEPEST = 100
 _MOST_VALUES = 100_000
-"""A script that holds more was made by aliases of aliases: ten lines of them can stand for more values than memory holds."""
+"""Most values in a script. Ten lines of aliases of aliases can stand for more values than memory holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class YamlDocument:
-    """One file's value, and where each part of it stands (by path, the file itself under the empty one)."""
+    """The value of one file, and the place of each part by its path (the empty path is the file itself)."""
 
     value: Any
     places: Mapping[str, Place]
 
 
 def read_yaml(file: str, text: str) -> YamlDocument:
-    """The value of a YAML or JSON (by the file's extension) text. Raises ScriptErrors: what is wrong, and where."""
+    """Read a YAML or JSON text, chosen by the file's extension. Raises ScriptErrors, which say what is wrong and where."""
     if file.lower().endswith(".json"):
         text = _STRING_OR_TAB.sub(lambda m: " " if m.group() == "\t" else m.group(), text)
     reader = _Reader(file, text)
@@ -78,19 +78,19 @@ def read_yaml(file: str, text: str) -> YamlDocument:
 
 
 def child_path(path: str, key: str | int) -> str:
-    """The path of a part: `scenarios[0].flow`."""
+    """Return the path of a part inside another, such as `scenarios[0].flow`."""
     if isinstance(key, int):
         return f"{path}[{key}]"
     return f"{path}.{key}" if path else key
 
 
 class _Composer(Composer):
-    """Stops at a depth that no script has, before the stack does."""
+    """A YAML composer that refuses a nesting deeper than any script needs, before the stack overflows."""
 
     _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """The node that begins here."""
+        """Compose the node that begins at the next event."""
         self._depth += 1
         if self._depth > _DEEPEST:
             raise ComposerError(problem="nested too deeply", problem_mark=self.parser.peek_event().start_mark)
@@ -101,7 +101,7 @@ class _Composer(Composer):
 
 
 class _Reader:
-    """Builds values out of nodes, noting places and problems."""
+    """Builds values from YAML nodes, and notes their places and problems."""
 
     def __init__(self, file: str, text: str) -> None:
         self.places: dict[str, Place] = {"": Place(file, 1, 1, "")}
@@ -111,7 +111,7 @@ class _Reader:
         self._made = 0
 
     def value(self, node: Node, path: str, above: frozenset[int]) -> Any:
-        """The value of a node. `above`: the nodes that it stands in (an alias may not name one of them)."""
+        """Return the value of a node. `above` holds the nodes around it, none of which an alias may name."""
         if id(node) in above:
             self._refuse(node, path, "an alias of what it stands in")
             return None
@@ -172,13 +172,14 @@ class _Reader:
         elif node.style is None:
             return plain_scalar(node.value)
         value = node.value
-        if _SURROGATES.search(value):  # JSON escapes beyond the basic plane come in two halves
+        # JSON writes a character beyond the basic plane as two escapes.
+        if _SURROGATES.search(value):
             value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return value
 
 
 def plain_scalar(text: str) -> Any:
-    """What an unquoted scalar is."""
+    """Return the value of an unquoted scalar."""
     if text in _NULLS:
         return None
     if text in _BOOLEANS:
@@ -211,7 +212,7 @@ def _number_or_text(text: str) -> Any:
 
 
 def _date(text: str) -> str | None:
-    """A YAML timestamp as the ISO text that JavaScript makes of it; None for anything else."""
+    """Return a YAML timestamp as the ISO text that JavaScript makes of it; None for anything else."""
     match = _TIMESTAMP.fullmatch(text)
     if not match:
         return None

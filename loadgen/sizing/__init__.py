@@ -1,1 +1,1 @@
-"""How big should the pool be: measured by running sizes against rates, and predicted from one measured run."""
+"""How big the pool should be: measured by running sizes at given rates, and predicted from one measured run."""

@@ -1,9 +1,9 @@
-"""What a report tells of how a service borrows connections: how often, for how long, and what opening one costs.
+"""Reads from a report how a service borrows connections: how often, for how long, and what opening one costs.
 
 All of it comes from the Server-Timing entries `pool`, `connect`, `db` and `total`, whose sketches our reports keep. An
-answer without a loan in it has a `db` of 0.000 ms, and one that needed no new connection a `connect` of 0.000 ms: zeros are left
-out. Of the answers without a loan those that failed (5xx: a timeout, a full queue) asked for a connection; the others, such as
-those of a probe, did not, and are no part of the workload.
+answer without a loan has a `db` of 0.000 ms, and one that needed no new connection a `connect` of 0.000 ms: zeros are left
+out. An answer without a loan that failed (5xx: a timeout, a full queue) did ask for a connection. Others without a loan, such
+as those to a health probe, did not, and are not part of the workload.
 """
 
 from __future__ import annotations
@@ -27,26 +27,29 @@ _Z_95 = 1.96
 
 @dataclass(frozen=True, slots=True)
 class MeasuredWorkload:
-    """A measured workload."""
+    """How a service borrowed connections during one measured run."""
 
     rate_per_s: float
-    """Requests for a connection per second, at all servers together."""
+    """Requests for a connection per second, all servers together."""
     arrival_variation: float
-    """Of the time between two: variance over mean squared. 1 where the report does not speak against Poisson."""
+    """Variance over mean squared of the time between two requests; 1 unless the report contradicts Poisson arrivals."""
     holds: Sketch
-    """ms from having a connection to giving it back."""
+    """Times from getting a connection to returning it, in ms."""
     connects: Sketch | None
-    """ms to open one; None where none was opened."""
+    """Times to open a connection, in ms; None if none was opened."""
     own_s: float
-    """Mean time that a request takes the service beside the database: a pass of its event loop. 0 where not known."""
+    """Mean time, in s, that a request takes the service outside the database; 0 if not known."""
     waits: Sketch
-    """ms, as measured."""
+    """Times spent waiting for a connection, in ms."""
     doubts: tuple[str, ...] = ()
-    """A sentence on each thing that makes predictions from it doubtful."""
+    """A sentence for each reason to doubt predictions from this workload."""
 
 
 def workload(report: Report) -> MeasuredWorkload:
-    """Raises ReportError where the report has no sketches of Server-Timing, no loans or no duration."""
+    """Read the workload from a report.
+
+    Raises ReportError if the report has no Server-Timing sketches, no loans or no duration.
+    """
     sketches = report.aggregate.sketches
     missing = [name for name in (POOL, DB) if name not in sketches]
     if missing:
@@ -73,7 +76,7 @@ def workload(report: Report) -> MeasuredWorkload:
 
 
 def draw_s(sketch: Sketch, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """So many samples, in s, of the positive values (ms) that a sketch holds: even within a bin, the mean kept exactly."""
+    """Draw samples, in s, from the positive values (in ms) of a sketch: uniform within a bin, with the exact mean."""
     bins = sketch.positive
     gamma = (1 + sketch.relative_accuracy) / (1 - sketch.relative_accuracy)
     chosen = rng.choice(len(bins.counts), count, p=bins.counts / bins.total)
@@ -84,7 +87,7 @@ def draw_s(sketch: Sketch, count: int, rng: np.random.Generator) -> NDArray[np.f
 
 
 def variation(sketch: Sketch) -> float:
-    """Variance over mean squared of the positive values of a sketch, within a few percent."""
+    """Return variance over mean squared of the positive values of a sketch, to within a few per cent."""
     bins = sketch.positive
     values = _middles(sketch)
     mean = float(np.average(values, weights=bins.counts))
@@ -103,14 +106,14 @@ def _mean_of_bins(sketch: Sketch) -> float:
 
 
 def _positive(sketch: Sketch) -> Sketch:
-    """Without its zeros."""
+    """Return the sketch without its zeros."""
     gamma = (1 + sketch.relative_accuracy) / (1 - sketch.relative_accuracy)
     least = sketch.min if sketch.min > 0 else gamma ** (sketch.positive.offset - 1)
     return Sketch(sketch.positive, Sketch.of([]).negative, 0, least, sketch.max, sketch.sum, sketch.relative_accuracy)
 
 
 def _span_s(report: Report) -> float:
-    """From the first request to the last."""
+    """Return the time from the first request to the last, in s."""
     rates = [period.rates.get(names.REQUEST_RATE) for period in (*report.periods, report.aggregate)]
     firsts = [rate.first_ms for rate in rates if rate is not None and rate.first_ms is not None]
     lasts = [rate.last_ms for rate in rates if rate is not None and rate.last_ms is not None]
@@ -120,7 +123,7 @@ def _span_s(report: Report) -> float:
 
 
 def _asking(report: Report) -> int:
-    """Requests for a connection: those that had one, and those that failed for want of it."""
+    """Count the requests for a connection: those that got one, and those that failed because they did not."""
     total = report.aggregate
     answers, held = total.sketches[DB].count, _positive(total.sketches[DB]).count
     failed = sum(count for name, count in total.counters.items() if name.startswith(f"{names.CODES}5"))
@@ -136,20 +139,19 @@ def _own_s(report: Report) -> float:
 
 
 def _arrival_variation(report: Report) -> tuple[float, tuple[str, ...]]:
-    """By the index of dispersion of the requests in each whole period, variance over mean, which for long periods is that
-    of the distances (Cox and Lewis, The Statistical Analysis of Series of Events, 1966, section 4.5).
+    """Estimate it by the index of dispersion (variance over mean) of the requests in each whole period. For long periods
+    this equals the variation of the distances (Cox and Lewis, The Statistical Analysis of Series of Events, 1966, section 4.5).
 
-    Poisson unless a chi-square test on the level of 95 % speaks against it; a rate that varies more than that has changed,
-    which is no law of arrivals.
+    Arrivals count as Poisson unless a chi-square test at the 95 % level rejects that; a rate that varies more than the test
+    allows has changed, which is no law of arrivals.
     """
     counts = np.array([period.counters.get(names.REQUESTS, 0) for period in report.periods[1:-1]], np.float64)
     degrees = len(counts) - 1
     if len(counts) < _PERIODS_TO_JUDGE_BY or not counts.mean():
         return 1.0, ()
     dispersion = float(counts.var(ddof=1) / counts.mean())
-    low, high = (
-        max(0.0, 1 - 2 / (9 * degrees) + z * sqrt(2 / (9 * degrees))) ** 3 for z in (-_Z_95, _Z_95)
-    )  # the quantiles of chi-square over its degrees of freedom, by Wilson and Hilferty
+    # The quantiles of chi-square over its degrees of freedom, by Wilson and Hilferty.
+    low, high = (max(0.0, 1 - 2 / (9 * degrees) + z * sqrt(2 / (9 * degrees))) ** 3 for z in (-_Z_95, _Z_95))
     if dispersion < low:
         return dispersion, ()
     if dispersion > high:

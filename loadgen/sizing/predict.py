@@ -1,4 +1,4 @@
-"""From a measured workload to what each pool size would give, with the formulas beside it. Pure."""
+"""Predicts from a measured workload what each pool size would give, with closed formulas beside the simulation. Pure."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ class Question:
 
     workload: MeasuredWorkload
     arrangement: Arrangement
-    """Its size is replaced by each of `sizes`."""
+    """The servers, pools and database; its size is replaced by each of `sizes`."""
     sizes: tuple[int, ...]
     rate_per_s: float
-    """At all servers together."""
+    """Requests for a connection per second, all servers together."""
     arrival_variation: float
     connect_s: float | None = None
-    """In place of the measured cost of connecting."""
+    """Cost of connecting, in s, used in place of the measured one."""
     p99_ms: float | None = None
-    """Target of the response time; None: as good as the best size."""
+    """Target for the p99 of the response time; None asks to be as good as the best size."""
     requests: int = 100_000
     seed: int = 0
 
     def of_size(self, size: int) -> Arrangement:
-        """Raises ValueError for a size that cannot be."""
+        """Return the arrangement with this size. Raises ValueError for an impossible size."""
         waiting = self.arrangement.max_waiting
         if waiting is None and self.arrangement.hand_over == "fifo":
             waiting = WAITING_PER_CONNECTION * max(size, 1)
@@ -64,13 +64,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Formulas:
-    """What closed formulas say of one server's pool, all servers being alike. ms; None where there is no steady state."""
+    """What closed formulas give for one server's pool, all servers being alike. Times in ms; None without a steady state."""
 
     connections: int
     load: float
-    """Of the connections."""
+    """Share of the connections in use."""
     db_load: float
-    """Of the database's cores; 0 where their number was not said."""
+    """Share of the database's cores in use; 0 if their number was not given."""
     mmc_mean_ms: float | None
     mmc_p50_ms: float | None
     mmc_p99_ms: float | None
@@ -78,20 +78,20 @@ class Formulas:
     ggc_p50_ms: float | None
     ggc_p99_ms: float | None
     timed_out: float
-    """M/M/c with the timeout, and an unlimited queue."""
+    """Share of requests that time out in M/M/c with the timeout and an unlimited queue."""
     shed: float
-    """M/M/c with the limited queue, and no timeout; 0 without a limit."""
+    """Share of requests that are shed in M/M/c with the limited queue and no timeout; 0 without a limit."""
     lost: float
-    """At least so many, whatever the law: what exceeds the capacity of connections or cores."""
+    """Least share of requests that are lost under any law: what exceeds the capacity of connections or cores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One size. Waits are of those that were served."""
+    """The prediction for one size. Waits are those of requests that were served."""
 
     size: int
     connections: int | None
-    """That all servers may open together; None: no limit."""
+    """Connections that all servers may open together; None means no limit."""
     wait_mean_ms: float
     wait_p50_ms: float
     wait_p99_ms: float
@@ -100,21 +100,21 @@ class Prediction:
     utilisation: float
     throughput_per_s: float
     hold_mean_ms: float
-    """From having a connection to giving it back, connecting included."""
+    """Mean time from getting a connection to returning it, with connecting."""
     response_p99_ms: float
-    """Of the time in the service: waiting, connecting, holding, and its own."""
+    """p99 of the time in the service: waiting, connecting, holding, and its own work."""
     db_busy: float | None
-    """Share of the database's cores at work; None where their number was not said."""
+    """Share of the database's cores in use; None if their number was not given."""
     formulas: Formulas | None
 
     @property
     def lost(self) -> float:
-        """Share of the requests that got no connection."""
+        """The share of requests that got no connection."""
         return self.timed_out + self.shed
 
 
 def predict(question: Question) -> Iterator[Prediction]:
-    """Each size, all with the same arrivals, holds and choices of server. Raises ValueError."""
+    """Predict each size with the same arrivals, holds and choices of server. Raises ValueError for an impossible size."""
     workload, seed = question.workload, question.seed
     streams = np.random.default_rng(seed).spawn(3)
     arrived_s = arrivals(question.rate_per_s, question.requests, streams[0], question.arrival_variation)
@@ -132,8 +132,8 @@ def predict(question: Question) -> Iterator[Prediction]:
 
 
 def _settled_s(span_s: float, timeout_s: float) -> float:
-    """When a simulation that began with empty queues is taken to have reached its steady state: where there is more load
-    than capacity, nobody is lost before the queue is a timeout long.
+    """Return when a simulation that began with empty queues counts as settled, in s: under more load than capacity, no
+    request is lost before the queue is as long as the timeout.
     """
     return max(_WARM_UP * span_s, min(span_s / 2, _WARM_UP_TIMEOUTS * timeout_s))
 
@@ -162,10 +162,10 @@ def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Pre
 
 
 def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Prediction | None:
-    """The smallest size that loses at most one request in a thousand and has a p99 of response times of at most `p99_ms`.
+    """Return the smallest size that loses at most one request in a thousand and keeps the p99 within `p99_ms`.
 
-    Without a target: that loses at most one in a hundred more than the best, and whose p99 is at most a tenth above the
-    least of such sizes. None where no size meets the target.
+    Without a target, it may lose one request in a hundred more than the best size, and its p99 may be a tenth above the
+    lowest of such sizes. None if no size meets the target.
     """
     usable = [each for each in found if each.throughput_per_s > 0]
     most_lost = _LOST if p99_ms is not None else min((each.lost for each in usable), default=0.0) + _LOST_ALIKE
@@ -175,7 +175,7 @@ def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Pre
 
 
 def formulas(question: Question, arrangement: Arrangement) -> Formulas:
-    """For one of the servers: an equal part of the arrivals, which are Poisson again where there are many servers."""
+    """Apply the formulas to one server, which gets an equal part of the arrivals; with many servers these are Poisson again."""
     connections, hold_s = int(arrangement.limit), question.workload.holds.mean / 1000
     rate_per_s = question.rate_per_s / arrangement.servers
     of_holds = variation(question.workload.holds)
@@ -201,7 +201,7 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
 
 
 def doubts(question: Question) -> list[str]:
-    """What makes the predictions doubtful, a sentence each."""
+    """Return a sentence for each reason to doubt the predictions."""
     workload, arrangement = question.workload, question.arrangement
     said = list(workload.doubts)
     cores_busy = workload.rate_per_s * workload.holds.mean / 1000 * arrangement.db_share
@@ -227,7 +227,7 @@ def doubts(question: Question) -> list[str]:
 
 
 def partings(question: Question, found: Prediction) -> list[str]:
-    """Where simulation and formulas say different things of a size, and why: a clause each."""
+    """Return a clause for each way in which simulation and formulas differ for a size, with the reason."""
     formula, arrangement = found.formulas, question.of_size(found.size)
     if formula is None:
         return ["no limit on connections: nobody waits, and there is no formula to ask"]

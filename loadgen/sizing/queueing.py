@@ -1,8 +1,8 @@
-"""Closed formulas of queueing theory, for pools of c connections: what the simulation is checked against. Pure.
+"""Closed formulas of queueing theory for pools of c connections, against which the simulation is checked. Pure.
 
-Arrivals come at `rate_per_s` and hold a connection for `hold_s` on average; load = rate x hold / c. All assume Poisson arrivals
-unless they say otherwise, one queue in order of arrival, and the steady state, which a load of 1 or more does not have: the
-formulas of waiting raise ValueError there, those of loss do not.
+Arrivals come at `rate_per_s` and hold a connection for `hold_s` on average; load = rate x hold / c. All formulas assume one
+queue in order of arrival, a steady state and, unless they say otherwise, Poisson arrivals. At a load of 1 or more there is no
+steady state: formulas for waits raise ValueError there, formulas for losses do not.
 
 Sources: Erlang, "Solution of some problems in the theory of probabilities of significance in automatic telephone exchanges"
 (1917), for B and C; Pollaczek (1930) and Khinchine (1932) for M/G/1; Lee and Longton, "Queueing processes associated with
@@ -19,12 +19,12 @@ _TINY = 1e-9
 
 
 def load(rate_per_s: float, hold_s: float, connections: int) -> float:
-    """Share of the connections that those who come would keep lent, 1 being all of them."""
+    """Return the load: the share of the connections that the arrivals keep busy; 1 means all of them."""
     return rate_per_s * hold_s / connections
 
 
 def erlang_b(offered: float, connections: int) -> float:
-    """Share of arrivals that find all connections lent where nobody can wait (M/G/c/c). `offered` = rate x hold.
+    """Return the share of arrivals that find all connections busy where nobody can wait (M/G/c/c). `offered` = rate x hold.
 
     By the recursion B(0) = 1, B(c) = a B(c - 1) / (c + a B(c - 1)), which neither overflows nor cancels.
     """
@@ -35,7 +35,7 @@ def erlang_b(offered: float, connections: int) -> float:
 
 
 def erlang_c(offered: float, connections: int) -> float:
-    """Share of arrivals that have to wait in M/M/c. Raises ValueError at a load of 1 or more."""
+    """Return the share of arrivals that have to wait in M/M/c. Raises ValueError at a load of 1 or more."""
     share = offered / connections
     if share >= 1:
         raise ValueError(f"at a load of {share:.0%} the queue never ends")
@@ -44,18 +44,18 @@ def erlang_c(offered: float, connections: int) -> float:
 
 
 def mmc_mean_wait_s(rate_per_s: float, hold_s: float, connections: int) -> float:
-    """Mean wait in M/M/c, those who do not wait included: C(c, a) hold / (c - a)."""
+    """Return the mean wait in M/M/c, counting zero for those who do not wait: C(c, a) hold / (c - a)."""
     offered = rate_per_s * hold_s
     return erlang_c(offered, connections) * hold_s / (connections - offered)
 
 
 def mmc_wait_quantile_s(q: float, rate_per_s: float, hold_s: float, connections: int) -> float:
-    """Quantile q (0 <= q < 1) of the wait in M/M/c, from P(wait > t) = C(c, a) exp(-(c - a) t / hold)."""
+    """Return quantile q (0 <= q < 1) of the wait in M/M/c, from P(wait > t) = C(c, a) exp(-(c - a) t / hold)."""
     return mgc_wait_quantile_s(q, rate_per_s, hold_s, connections, variation=1.0)
 
 
 def mgc_mean_wait_s(rate_per_s: float, hold_s: float, connections: int, variation: float) -> float:
-    """Mean wait in M/G/c by Lee and Longton: M/M/c's, times (1 + variation) / 2. Exact for one connection (M/G/1).
+    """Return the mean wait in M/G/c by Lee and Longton: M/M/c's, times (1 + variation) / 2. Exact for one connection (M/G/1).
 
     `variation`: variance of the holds over their mean squared; 1 is exponential, 0 is constant.
     """
@@ -65,7 +65,7 @@ def mgc_mean_wait_s(rate_per_s: float, hold_s: float, connections: int, variatio
 def ggc_mean_wait_s(
     rate_per_s: float, hold_s: float, connections: int, variation: float, arrival_variation: float
 ) -> float:
-    """Mean wait in G/G/c by Allen and Cunneen: M/M/c's, times (arrival_variation + variation) / 2.
+    """Return the mean wait in G/G/c by Allen and Cunneen: M/M/c's, times (arrival_variation + variation) / 2.
 
     `arrival_variation`: variance of the time between two arrivals over its mean squared; 1 is Poisson, 0 is a steady beat.
     """
@@ -75,8 +75,8 @@ def ggc_mean_wait_s(
 def mgc_wait_quantile_s(
     q: float, rate_per_s: float, hold_s: float, connections: int, variation: float, arrival_variation: float = 1.0
 ) -> float:
-    """Quantile q (0 <= q < 1) of the wait: as many wait as in M/M/c, and the law of their waits is exponential with the mean
-    of Allen and Cunneen. Exact for M/M/c.
+    """Return quantile q (0 <= q < 1) of the wait, assuming that as many wait as in M/M/c, and that their waits are
+    exponential with the mean of Allen and Cunneen. Exact for M/M/c.
     """
     offered = rate_per_s * hold_s
     waiting = erlang_c(offered, connections)
@@ -87,10 +87,10 @@ def mgc_wait_quantile_s(
 
 
 def mmc_timeout_share(rate_per_s: float, hold_s: float, connections: int, timeout_s: float) -> float:
-    """Share of arrivals that give up after waiting for `timeout_s`, in M/M/c in order of arrival, at any load (Barrer).
+    """Return the share of arrivals that give up after waiting `timeout_s`, in M/M/c in order of arrival, at any load (Barrer).
 
     The wait that an arrival would need, w, has the density A exp(-k w) up to the timeout, k = (c - a) / hold, and
-    decays with c / hold beyond it, where nobody joins any more; who would need more than the timeout gives up.
+    decays with c / hold beyond it, where nobody joins any more; an arrival that would need more than the timeout gives up.
     """
     offered, capacity_per_s = rate_per_s * hold_s, connections / hold_s
     # All relative to the probability that c - 1 are lent; above the capacity also to exp(-k timeout), which would overflow.
@@ -110,7 +110,7 @@ def mmc_timeout_share(rate_per_s: float, hold_s: float, connections: int, timeou
 
 
 def mmc_shed_share(rate_per_s: float, hold_s: float, connections: int, max_waiting: int) -> float:
-    """Share of arrivals that find c connections lent and `max_waiting` waiting, in M/M/c/(c + max_waiting), at any load."""
+    """Return the share of arrivals that find c connections busy and `max_waiting` waiting: M/M/c/(c + max_waiting), any load."""
     share, refused = load(rate_per_s, hold_s, connections), erlang_b(rate_per_s * hold_s, connections)
     for _ in range(max_waiting):
         refused = share * refused / (1 + share * refused)
@@ -118,5 +118,5 @@ def mmc_shed_share(rate_per_s: float, hold_s: float, connections: int, max_waiti
 
 
 def lost_share(load: float) -> float:
-    """Share of arrivals that cannot be served whatever is done: what exceeds the capacity (the fluid limit, any law)."""
+    """Return the share of arrivals that no system could serve: what exceeds the capacity (the fluid limit, any law)."""
     return max(0.0, 1 - 1 / load) if load > 0 else 0.0

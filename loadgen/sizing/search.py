@@ -1,11 +1,11 @@
-"""Which pool size to measure next, and which to recommend: the decisions of `loadgen sweep`, without the measuring. Pure.
+"""Decides which pool size `loadgen sweep` measures next, and which it recommends. Pure: nothing is measured here.
 
 A *run* is one size under one offered rate for some seconds. Sizes are compared by two figures: good answers per second, and
-the p99 of response times. Both are compared on logarithms, so that 10 % is as much at 5 ms as at 500.
+the p99 of response times. Both are compared on logarithms, so that 10 % counts the same at 5 ms and at 500 ms.
 
-How much a size's runs vary is estimated from its own and from all sizes' (the moderated variance of Smyth, Stat. Appl.
-Genet. Mol. Biol. 3, 2004, its prior weighing `_PRIOR_RUNS` runs): two runs that agree by chance are not trusted to agree
-always. Sizes are then compared by `reports.compare.statistics.difference`. One size is *measurably worse* than another where the
+How much the runs of a size vary is estimated from its own runs and from those of all sizes (the moderated variance of Smyth,
+Stat. Appl. Genet. Mol. Biol. 3, 2004, with a prior worth `_PRIOR_RUNS` runs), because two runs may agree by
+chance. Sizes are compared by `reports.compare.statistics.difference`: one is *measurably worse* than another if the
 difference is more than chance (5 %, two-sided) and more than the precision asked for.
 """
 
@@ -19,28 +19,32 @@ from typing import Literal
 from reports.compare.statistics import LEVEL, Interval, difference, student_critical
 
 LEAST_RUNS = 2
-"""Of each size of the ladder, before anything is decided."""
+"""Runs of each size of the ladder before anything is decided."""
 
 _PRIOR_RUNS = 4.0
-_SUPPOSED_DEVIATION = 0.1  # of a logarithm: where no size was run twice, as `loadgen diff` supposes of single runs
-_LEAST_DEVIATION = 0.01  # of a logarithm: what a sketch's accuracy leaves open
-LEAST_LOSS = 0.01  # of good answers: one in a hundred counts, whatever precision is asked for
-_NOTHING = 1e-3  # stands for nothing, which has no logarithm
+# Assumed deviation between runs, of a logarithm, while no size has been run twice.
+_SUPPOSED_DEVIATION = 0.1
+# Least deviation, of a logarithm: the accuracy of a sketch.
+_LEAST_DEVIATION = 0.01
+# Least share of lost answers that counts, whatever precision is asked for.
+LEAST_LOSS = 0.01
+# Stands for zero, which has no logarithm.
+_NOTHING = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class SizeRun:
-    """One size under the offered rate, once. Shares of CPU are in cores."""
+    """One run of one size at the offered rate. CPU shares are in cores."""
 
     size: int
     good_per_s: float
-    """Answers 2xx and 3xx, by the seconds from the first request to the last answer."""
+    """Answers with 2xx and 3xx per second, from the first request to the last answer."""
     failed_share: float
-    """Requests without such an answer, of all sent."""
+    """Share of all requests sent that had no such answer."""
     p99_ms: float | None
-    """Of all answers; None without any."""
+    """p99 of the response times of all answers; None without answers."""
     wait_p99_ms: float | None
-    """Waiting for a connection, as the servers tell; None where they do not."""
+    """p99 of the wait for a connection, as reported by the servers; None if they do not report it."""
     database_cpu: float | None
     servers_cpu: float
     requests: int
@@ -48,40 +52,39 @@ class SizeRun:
 
 
 Runs = Mapping[int, Sequence[SizeRun]]
-"""All runs under one rate, by size."""
+"""All runs at one rate, by size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is asked: the smallest size for this rate (new virtual users per second), and for a p99 of at most `p99_ms`."""
+    """The question: the smallest size for this rate (new virtual users per second) whose p99 is at most `p99_ms`."""
 
     rate: float
     p99_ms: float | None = None
     precision: float = 0.1
-    """Half width of the intervals to reach, relative; also the least difference that counts."""
+    """Relative half width that the intervals are to reach; also the smallest difference that counts."""
     max_rounds: int = 8
-    """Runs of a size, at most."""
+    """Most runs of one size."""
 
 
 @dataclass(frozen=True, slots=True)
 class SizeEstimate:
-    """One size's figures with their 95 % intervals (of logarithms); `p99` None where no run had an answer."""
+    """The figures of one size with 95 % intervals on logarithms; `p99` is None if no run had an answer."""
 
     size: int
     runs: int
     good: Interval
     p99: Interval | None
     failed_share: float = 0.0
-    """Of all requests of all its runs."""
+    """Share of failed requests in all runs of this size."""
 
     @property
     def half_width(self) -> float:
-        """Of the wider interval, as a share of its figure."""
+        """Half the width of the wider interval, relative to its figure."""
         return max(_half_width(i) for i in (self.good, self.p99) if i is not None)
 
     def is_known(self, goal: Goal) -> bool:
-        """Whether its intervals are as narrow as asked. A p99 that is within the target wherever in its interval it lies is
-        known as well as the question needs."""
+        """Whether the intervals are as narrow as asked. A p99 whose whole interval meets the target is precise enough."""
         within = self.p99 is not None and goal.p99_ms is not None and self.p99.high <= log(goal.p99_ms)
         return (_half_width(self.good) if within else self.half_width) <= goal.precision
 
@@ -91,7 +94,7 @@ Reason = Literal["meets the target", "as good as the best", "nothing meets the t
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The size recommended among those measured, the one with the best figures, and why."""
+    """The recommended size, the size with the best figures, and the reason."""
 
     size: int
     best: int
@@ -99,7 +102,7 @@ class Choice:
 
 
 def ladder(sizes: Sequence[int]) -> tuple[int, ...]:
-    """The sizes to begin with: the least, the greatest, and between them each about twice the one before."""
+    """Return the sizes to begin with: the smallest, the largest, and between them each about twice the one before."""
     steps, wanted = [], min(sizes)
     while wanted < max(sizes):
         steps.append(min((s for s in sizes if s >= wanted), default=wanted))
@@ -108,10 +111,10 @@ def ladder(sizes: Sequence[int]) -> tuple[int, ...]:
 
 
 def next_sizes(runs: Runs, sizes: Sequence[int], goal: Goal) -> tuple[int, ...]:
-    """What to measure next, each once, in turns; empty when the answer is known as precisely as asked or as allowed.
+    """Return the sizes to measure next, once each; empty when the answer is as precise as asked or the runs are used up.
 
-    First the ladder. Then the gap under the smallest good size is halved, beside what it is judged by, until the neighbour
-    below is known to be too small. Then the answer, that neighbour, and what they are judged by are repeated.
+    First comes the ladder. Then the gap below the smallest good size is halved, with the sizes it is compared with run
+    again, until the next smaller size is known to be too small. Then these two and what they are compared with are repeated.
     """
     beginning = tuple(s for s in ladder(sizes) if len(runs.get(s, ())) < min(LEAST_RUNS, goal.max_rounds))
     if beginning:
@@ -129,11 +132,11 @@ def next_sizes(runs: Runs, sizes: Sequence[int], goal: Goal) -> tuple[int, ...]:
 
 
 def choose(known: Mapping[int, SizeEstimate], goal: Goal) -> Choice:
-    """The smallest size that is not measurably worse than the best.
+    """Choose the smallest size that is not measurably worse than the best.
 
     A size must answer no fewer requests than the one that answers most, nor fail one in a hundred more than the one that fails
-    fewest (a rate that is known to a few per cent does not show that). With a target, one whose p99 meets it is as good as
-    any other; without, or where none meets it, the p99 must not be measurably longer than the shortest.
+    fewest (a rate known to a few per cent does not show that). With a target, all sizes whose p99 meets it are equally good.
+    Without one, or if none meets it, the p99 must not be measurably longer than the shortest.
     """
     most = max(known.values(), key=lambda e: e.good.value)
     fewest = min(e.failed_share for e in known.values())
@@ -155,7 +158,7 @@ def choose(known: Mapping[int, SizeEstimate], goal: Goal) -> Choice:
 
 
 def estimates(runs: Runs) -> dict[int, SizeEstimate]:
-    """Each size's figures, from all that was measured. A size without a run is left out."""
+    """Return the figures of each size that has a run."""
     good = _moderated({size: [log(max(r.good_per_s, _NOTHING)) for r in some] for size, some in runs.items()})
     timed = {size: [r.p99_ms for r in some if r.p99_ms is not None] for size, some in runs.items()}
     p99 = _moderated({size: [log(max(ms, _NOTHING)) for ms in some] for size, some in timed.items()})
@@ -171,7 +174,7 @@ def _failed(runs: Sequence[SizeRun]) -> float:
 
 
 def _moderated(values: Mapping[int, Sequence[float]]) -> dict[int, Interval]:
-    """Means with intervals whose variance is partly that of all sizes."""
+    """Return means with intervals whose variance is moderated by that of all sizes."""
     squares = {size: _squares(some) for size, some in values.items() if some}
     freedom = sum(len(values[size]) - 1 for size in squares)
     prior = min(_PRIOR_RUNS, freedom or _PRIOR_RUNS)
@@ -191,7 +194,7 @@ def _squares(values: Sequence[float]) -> float:
 
 
 def _worse(figure: Interval, best: Interval, least: float) -> bool:
-    """Of logarithms where less is better: by more than chance, and by more than `least`."""
+    """Whether one estimate (logarithms, lower is better) is worse than another by more than chance and by more than `least`."""
     found = difference(best, figure)
     return found.value > log(1 + least) and found.p <= LEVEL
 
@@ -209,7 +212,7 @@ def _may_repeat(runs: Runs, size: int, goal: Goal) -> bool:
 
 
 def _settled(estimate: SizeEstimate, found: Choice, goal: Goal) -> bool:
-    """Known as precisely as asked, or, for one that was left out, known to be too slow."""
+    """Whether a size is known as precisely as asked or, if it was rejected, known to be too slow."""
     p99 = estimate.p99
     if estimate.size < found.size and p99 is not None and goal.p99_ms is not None and p99.low > log(goal.p99_ms):
         return True
@@ -218,30 +221,30 @@ def _settled(estimate: SizeEstimate, found: Choice, goal: Goal) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """What sizes are possible: so many connections to each of so many servers, on a database with a memory."""
+    """Limits on the size: the connections of all servers must fit into the database's connection limit and memory."""
 
     servers: int
     max_connections: int
     reserved: int = 0
-    """Of them not for the service: kept for superusers, or for roles with a privilege."""
+    """Connections that the database reserves for superusers or privileged roles."""
     memory_mb: float | None = None
     fixed_mb: float = 0.0
-    """What the database takes without connections: shared memory, and its own processes."""
+    """Memory of the database without connections, in MB: shared memory and its own processes."""
     per_backend_mb: float = 0.0
 
     @property
     def by_connections(self) -> int:
-        """Greatest size that `max_connections` allows."""
+        """The largest size that `max_connections` allows."""
         return max(0, self.max_connections - self.reserved) // self.servers
 
     @property
     def by_memory(self) -> int | None:
-        """Greatest size that fits into the memory; None without a limit."""
+        """The largest size that fits into the memory; None without a limit."""
         if self.memory_mb is None or self.per_backend_mb <= 0:
             return None
         return max(0, int((self.memory_mb - self.fixed_mb) / self.per_backend_mb)) // self.servers
 
     def allowed(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """Those of the sizes that keep both limits."""
+        """Return the sizes that keep both limits."""
         most = self.by_connections if self.by_memory is None else min(self.by_connections, self.by_memory)
         return tuple(size for size in sizes if size <= most)

@@ -1,14 +1,14 @@
 """A discrete-event simulation of servers that borrow database connections from their pools. Pure: numbers in, numbers out.
 
-The model. A request arrives at one of S servers, at random, and asks that server's pool for a connection. If one is idle it
-has it at once; if fewer than size + overflow are open it opens one, which costs the connecting; else it waits, unless
-`max_waiting` wait already: then it is shed. Who has waited for `timeout_s` gives up. Who has a connection holds it for the
-time that the request brings along, and gives it back: to the first who waits, or to the idle ones, or, where `size` are
-idle, it is closed.
+The model. A request arrives at one of S servers, chosen at random, and asks that server's pool for a connection. If one is
+idle, the request gets it at once. If fewer than size + overflow are open, it opens one, which takes the connecting time.
+Otherwise it waits, unless `max_waiting` requests wait already: then it is shed. A request that has waited for `timeout_s` gives
+up. A request holds its connection for a time given with it. A returned connection goes to the first waiter; if nobody waits it
+becomes idle, or is closed if `size` are idle already.
 
 fifo     a returned connection belongs to the first waiter from that instant on; the waiter runs `wake_s` later
-barging  a returned connection lies there for `wake_s`, until the first waiter runs; whoever asks in between has it, and the
-         waiter goes back to the end of the queue (SQLAlchemy's QueuePool under gevent)
+barging  a returned connection is free for `wake_s`, until the first waiter runs; a request that asks in between gets it, and
+         the waiter goes back to the end of the queue (SQLAlchemy's QueuePool under gevent)
 
 The database has C cores, and a hold keeps a core busy for a share f of its time. While n holds are under way and n f > C,
 all of them go on at C / (n f) of their speed: processor sharing (Kleinrock, Queueing Systems II, 1976, section 4.4). A part
@@ -34,30 +34,30 @@ Floats = NDArray[np.float64]
 HandOver = Literal["fifo", "barging"]
 
 SERVED, TIMED_OUT, SHED = range(3)
-"""What became of a request."""
+"""The ways in which a request can end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
-    """The servers, their pools and the database. Raises ValueError for one that cannot be."""
+    """The servers, their pools and the database. Raises ValueError for impossible values."""
 
     servers: int = 1
     size: int = 10
     """Connections that each server's pool keeps."""
     max_overflow: int = 0
-    """Connections beyond, closed on return; -1: no limit."""
+    """Connections beyond `size`, which are closed on return; -1 means no limit."""
     timeout_s: float = inf
-    """Longest wait."""
+    """Longest wait for a connection."""
     max_waiting: int | None = None
-    """How many may wait at each server; None: no limit."""
+    """Most requests that may wait at each server; None means no limit."""
     hand_over: HandOver = "fifo"
     wake_s: float = 0.0
-    """From a return until the waiter runs: a pass of the event loop."""
+    """Time from a return until the waiter runs: one pass of the event loop."""
     db_cores: float = inf
     db_share: float = 1.0
-    """The share of a hold in which it keeps a core of the database busy."""
+    """The share of a hold during which it keeps a core of the database busy."""
     cold: bool = False
-    """Start without a single open connection, as after a deployment."""
+    """Whether to start without open connections, as after a deployment."""
 
     def __post_init__(self) -> None:
         if self.servers < 1 or self.size < 0 or self.limit < 1:
@@ -67,72 +67,72 @@ class Arrangement:
 
     @property
     def limit(self) -> float:
-        """Connections that each server may have open."""
+        """Most connections that each server may have open."""
         return inf if self.max_overflow < 0 else self.size + self.max_overflow
 
 
 @dataclass(frozen=True, slots=True)
 class SimulationCounts:
-    """Where the requests are that have arrived: the other four add up to the first."""
+    """Where the arrived requests are; the other four counts add up to `arrived`."""
 
     arrived: int
     served: int
     timed_out: int
     shed: int
     in_flight: int
-    """Waiting, connecting or holding."""
+    """Requests that are waiting, connecting or holding a connection."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Simulation:
-    """What became of each request, in order of arrival. All requests ran to their end.
+    """The outcome of each request, in order of arrival. All requests ran to their end.
 
-    Figures are of the requests that arrived from `since_s` on, `counts` apart, and of the time from then to the last arrival.
+    All figures except `counts` cover the requests that arrived from `since_s` on, until the last arrival.
     """
 
     arrangement: Arrangement
     arrived_s: Floats
     granted_s: Floats
-    """When the wait ended; for those who timed out, when they gave up; for those shed, when they came."""
+    """When the wait ended: by a connection, by giving up, or, for a shed request, at its arrival."""
     ended_s: Floats
-    """When the connection was given back; for the others as `granted_s`."""
+    """When the connection was returned; equal to `granted_s` for requests that got none."""
     fates: NDArray[np.uint8]
     since_s: float = 0.0
 
     @property
     def waits_s(self) -> Floats:
-        """Waits of those that were served, connecting not included."""
+        """Waits of the requests that were served, without connecting."""
         return self._of_served(self.granted_s - self.arrived_s)
 
     @property
     def held_s(self) -> Floats:
-        """From having a connection, or the right to open one, to giving it back."""
+        """Times from getting a connection, or the right to open one, to returning it."""
         return self._of_served(self.ended_s - self.granted_s)
 
     @property
     def responses_s(self) -> Floats:
-        """From arrival to giving the connection back."""
+        """Times from arrival to returning the connection."""
         return self._of_served(self.ended_s - self.arrived_s)
 
     @property
     def throughput_per_s(self) -> float:
-        """Connections given back per second; nan where all arrived at once."""
+        """Connections returned per second; nan if all requests arrived at once."""
         given_back = (self.fates == SERVED) & (self.ended_s > self.since_s) & (self.ended_s <= self.arrived_s[-1])
         return int(np.count_nonzero(given_back)) / self._span_s if self._span_s else nan
 
     @property
     def utilisation(self) -> float:
-        """Share of all connections that may be open, on average over time, that are lent or being opened."""
+        """Average share of the possible connections that are lent or being opened."""
         window = (self.since_s, float(self.arrived_s[-1]))
         busy_s = float((np.clip(self.ended_s, *window) - np.clip(self.granted_s, *window)).sum())
         return busy_s / self._span_s / (self.arrangement.servers * self.arrangement.limit) if self._span_s else nan
 
     def share(self, fate: int) -> float:
-        """Share of the requests that ended so."""
+        """Return the share of requests that ended in this way."""
         return float(np.mean(self.fates[self.arrived_s >= self.since_s] == fate))
 
     def counts(self, at_s: float = inf) -> SimulationCounts:
-        """Where the requests are at that instant."""
+        """Count where the requests are at that instant."""
         here = self.arrived_s <= at_s
         over = self.ended_s <= at_s
         served, timed_out, shed = (int(np.count_nonzero(over & (self.fates == f))) for f in (SERVED, TIMED_OUT, SHED))
@@ -150,14 +150,14 @@ class Simulation:
 
 
 def quantile(values: Floats, q: float) -> float:
-    """The value of rank q * (count - 1), lower, as sketches give it; nan of none."""
+    """Return the value of rank q * (count - 1), rounded down, as sketches do; nan without values."""
     return float(np.quantile(values, q, method="lower")) if len(values) else nan
 
 
 def arrivals(rate_per_s: float, count: int, rng: np.random.Generator, variation: float = 1.0) -> Floats:
-    """Instants of so many arrivals whose distances follow a gamma law.
+    """Draw the instants of `count` arrivals whose distances follow a gamma law.
 
-    `variation`: variance of the distances over their mean squared: 1 is Poisson, 0 a steady beat, more than 1 comes in bursts.
+    `variation`: variance of the distances over their mean squared. 1 is Poisson, 0 a steady beat, more than 1 bursts.
     """
     if variation == 0:
         return np.cumsum(np.full(count, 1 / rate_per_s))
@@ -169,9 +169,9 @@ def simulate(
 ) -> Simulation:
     """Run every request to its end.
 
-    `arrived_s`: instants, in order. `holds_s`, `connects_s`: what each request would hold for, and connecting would cost it,
-    with the database's cores to itself. `seed`: of the choice of servers. Raises ValueError where lengths differ, instants
-    go back, or a time is negative.
+    `arrived_s`: instants in order. `holds_s`, `connects_s`: how long each request holds a connection and connecting takes
+    when it has the database's cores to itself. `seed` determines the choice of servers. Raises ValueError if lengths differ,
+    instants go back, or a time is negative.
     """
     connects = np.broadcast_to(np.asarray(connects_s, np.float64), arrived_s.shape)
     if not len(arrived_s) or holds_s.shape != arrived_s.shape:
@@ -191,14 +191,18 @@ def simulate(
 
 
 class _DatabaseModel:
-    """Processor sharing. `work_s` is what each hold under way since the start would have got done: the clock of the heap."""
+    """A database whose cores are shared by all holds under way. `work_s` is the work that a hold under way since the start
+    would have done; the heap is ordered by it.
+    """
 
     __slots__ = ("busy", "full_at", "now_s", "work_s")
 
     def __init__(self, full_at: float) -> None:
-        self.full_at = full_at  # holds under way that keep all cores busy
+        # The number of holds under way that keep all cores busy.
+        self.full_at = full_at
         self.now_s = self.work_s = 0.0
-        self.busy: list[tuple[float, int]] = []  # (work_s at its end, request)
+        # A heap of (work_s at the end of the hold, request).
+        self.busy: list[tuple[float, int]] = []
 
     def next_end_s(self) -> float:
         if not self.busy:
@@ -207,13 +211,13 @@ class _DatabaseModel:
         return self.now_s + (left_s * number / self.full_at if number > self.full_at else left_s)
 
     def advance(self, to_s: float) -> None:
-        """At most to the next end."""
+        """Advance the clock, at most to the end of the next hold."""
         passed_s, number = to_s - self.now_s, len(self.busy)
         self.work_s += passed_s * self.full_at / number if number > self.full_at else passed_s
         self.now_s = to_s
 
     def finish(self, at_s: float) -> int:
-        """The request whose end it is."""
+        """End the hold that is due, and return its request."""
         self.now_s = at_s
         self.work_s, request = heappop(self.busy)
         return request
@@ -223,17 +227,18 @@ class _DatabaseModel:
 
 
 class _PoolModel:
-    """One server's connections. Under fifo there are idle ones only while nobody waits."""
+    """The connections of one server. With fifo, some are idle only while nobody waits."""
 
     __slots__ = ("idle", "opened", "queue")
 
     def __init__(self, opened: int) -> None:
         self.idle = self.opened = opened
-        self.queue: deque[int] = deque()  # some of them may have given up: they leave when they are looked at
+        # Requests that have given up stay in the queue until they are looked at.
+        self.queue: deque[int] = deque()
 
 
 class _SimulationCourse:
-    """One simulation under way. Between two calls of its methods everything that is due has happened."""
+    """A simulation in progress. After each call of a method, everything that was due has happened."""
 
     def __init__(
         self, arrangement: Arrangement, arrived_s: list[float], holds_s: list[float], connects_s: list[float]
@@ -247,13 +252,14 @@ class _SimulationCourse:
         self._database = _DatabaseModel(arrangement.db_cores / share if share else inf)
         self._pools = [_PoolModel(0 if arrangement.cold else arrangement.size) for _ in range(arrangement.servers)]
         self._pool_of: list[_PoolModel] = []
-        self._woken: deque[tuple[float, int]] = deque()  # (when it runs, waiter) of barging, in order of time
+        # With barging: (when it runs, waiter), in order of time.
+        self._woken: deque[tuple[float, int]] = deque()
         self.granted_s = list(arrived_s)
         self.ended_s = list(arrived_s)
         self.fates = bytearray(len(arrived_s))
 
     def run(self, servers: list[int]) -> None:
-        """`servers`: which each request comes to."""
+        """Run all requests; `servers` holds the server of each."""
         self._pool_of = [self._pools[server] for server in servers]
         catch_up, ask = self._catch_up, self._ask
         for request, at_s in enumerate(self._arrived_s):
@@ -262,7 +268,7 @@ class _SimulationCourse:
         catch_up(inf)
 
     def _catch_up(self, until_s: float) -> None:
-        """Let happen what is due by then."""
+        """Process everything that is due by that instant."""
         database, woken = self._database, self._woken
         while True:
             end_s = database.next_end_s()
@@ -291,9 +297,10 @@ class _SimulationCourse:
             self.fates[request] = SHED
 
     def _waiting(self, pool: _PoolModel, now_s: float) -> int:
-        """How many wait, those left out who have given up."""
+        """Count the waiting requests, without those that have given up."""
         latest_s = now_s - self._timeout_s
-        if self._is_fifo:  # who came first gives up first
+        # With fifo, requests give up in order of arrival.
+        if self._is_fifo:
             while pool.queue and self._arrived_s[pool.queue[0]] <= latest_s:
                 self._give_up(pool.queue.popleft())
         else:
@@ -326,7 +333,7 @@ class _SimulationCourse:
             pool.opened -= 1
 
     def _wake(self, waiter: int, now_s: float) -> None:
-        """A waiter of a barging pool runs: what it was woken for may be gone."""
+        """Run a waiter of a barging pool; the connection it was woken for may be gone."""
         pool = self._pool_of[waiter]
         if pool.idle or pool.opened < self._limit:
             self.granted_s[waiter] = now_s

@@ -9,11 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from html_samples import EVIL, LAB, report
 
 from reports.compare.diff import compare
 from reports.page.lab import lab_page
 from reports.page.page import SHARED_JS, plotly_js, to_html
+from tests.support.sample_reports import EVIL, LAB, report
 
 CHROMIUM = os.environ.get("POOLBENCH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 AXE_PLACES = (

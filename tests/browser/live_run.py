@@ -1,5 +1,6 @@
-"""A small real run with its live page, for the browser's tests: `live_run.py SECONDS` prints the page's address and the token
-as one line of JSON, then the outcome as another. The service it loads answers in the same process.
+"""A small real run with its live page, for the browser's tests; the service it loads answers in the same process.
+
+`python -m tests.browser.live_run SECONDS` prints the page's address and token as one line of JSON, then the outcome as another.
 """
 
 import json

@@ -4,18 +4,18 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+from tests.support.paths import ROOT
 
-PROGRAM = Path(__file__).parent / "live_run.py"
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
 
 class LiveRun:
     def __init__(self, seconds):
-        self.process = subprocess.Popen([sys.executable, PROGRAM, str(seconds)], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "tests.browser.live_run", str(seconds)]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
     def open(self):
         opening = json.loads(self.process.stdout.readline())

@@ -1,26 +1,17 @@
 """For the tests of the stack: an engine, the stack on it, a load that keeps a ledger, and what was measured, told at the end."""
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from engine import Engine, NoEngine
 
-# The fault tests' load and ledger serve here, too.
-sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
-
-import fault_evidence
-import fault_load
-from stack import COMPOSE, Stack
+from tests.compose.engine import Engine, NoEngine
+from tests.compose.stack import COMPOSE, Stack
+from tests.support import fault_evidence, fault_load
 
 IMAGES = ("app", "loadgen"), ("db", "lb", "pgbouncer", "prometheus")
 
 _FINDINGS = pytest.StashKey[list[str]]()
-
-
-def pytest_addoption(parser):
-    parser.addoption("--table", metavar="FILE", help="file what is measured in this JSON file, as the fault tests do")
 
 
 @pytest.fixture(scope="module")
@@ -73,5 +64,5 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.section("measured")
         for each in findings:
             terminalreporter.write_line(each)
-        if given := config.getoption("--table", None):
+        if given := config.getoption("--table"):
             fault_evidence.file_findings(Path(given), findings)

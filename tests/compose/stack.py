@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from engine import BASE_IMAGE, Engine
-from server_process import ROOT, Answer, free_port, wait_until
+from tests.compose.engine import BASE_IMAGE, Engine
+from tests.support.paths import ROOT
+from tests.support.server_process import Answer, free_port, wait_until
 
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 FILES = ("-f", "docker-compose.yml", "-f", "docker-compose.local.yml")

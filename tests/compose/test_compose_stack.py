@@ -13,8 +13,9 @@ from urllib.request import urlopen
 
 import psycopg2
 import pytest
-from fault_evidence import check_writes, recovery_s, seen
-from server_process import free_port, wait_until
+
+from tests.support.fault_evidence import check_writes, recovery_s, seen
+from tests.support.server_process import free_port, wait_until
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -18,16 +18,17 @@ from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Self
 
-import certificates
 import psycopg2
 import pytest
-from fault_evidence import check_writes, seen
-from server_process import ROOT, ServerProcess, free_port, start_server, wait_until
 from sqlalchemy import make_url
 
 from db.binaries import as_server_user
 from db.embedded import temporary_postgres
 from loadgen.lab.memory_limit import MemoryLimit, NoMemoryLimit
+from tests.support import certificates
+from tests.support.fault_evidence import check_writes, seen
+from tests.support.paths import ROOT
+from tests.support.server_process import ServerProcess, free_port, start_server, wait_until
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -9,7 +9,6 @@ import psycopg2
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from server_process import ROOT, wait_until
 from sqlalchemy import create_engine
 
 from db import errors, queries
@@ -19,6 +18,8 @@ from db.schema import metadata
 from db.settings import STRATEGY_NAMES, DatabaseSettings, PoolSettings, SettingError, database_url
 from db.strategies import STRATEGIES, unhonoured
 from db.visitor import visitor
+from tests.support.paths import ROOT
+from tests.support.server_process import wait_until
 
 
 @pytest.fixture
@@ -231,7 +232,7 @@ def upgrade_alone(database):
     import subprocess
     import sys
 
-    from server_process import ROOT
+    from tests.support.paths import ROOT
 
     code = (
         "import sys; from db.database import Database; from db.settings import DatabaseSettings;"

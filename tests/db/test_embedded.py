@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
-from server_process import ROOT, free_port, wait_until
 
 from db.binaries import EmbeddedPostgresError, find_binaries
 from db.embedded import EmbeddedPostgres, _last_complaint, temporary_postgres
+from tests.support.paths import ROOT
+from tests.support.server_process import free_port, wait_until
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 import weakref
-from pathlib import Path
 
 import gevent
 import pytest
@@ -18,8 +17,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 from poolbench import fair_pool
 from poolbench.fair_pool import BOUNDS_NS, CannotWait, FairPool, PoolDeadlock, QueueFull, checkout_of
 from tests.db.fair_pool_driver import DriverError, ScriptedDriver
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.support.paths import ROOT
 
 
 def pool_of(driver, size=1, max_overflow=0, timeout=5, **kw):

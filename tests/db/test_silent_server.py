@@ -5,10 +5,10 @@ import sys
 
 import psycopg2
 import pytest
-from server_process import ROOT
 
 from db.database import LATE_MARGIN_S, connect_arguments
 from db.settings import DatabaseSettings
+from tests.support.paths import ROOT
 
 GREEN = """
 from gevent import monkey

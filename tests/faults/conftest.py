@@ -3,17 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-import fault_evidence
-import fault_load
 import psutil
 import pytest
 
 from db.embedded import temporary_postgres
-
-
-def pytest_addoption(parser):
-    parser.addoption("--table", metavar="FILE", help="file what the fault tests measure in this JSON file")
-    parser.addoption("--minutes", type=float, default=1.0, help="length of the soak (default: 1)")
+from tests.support import fault_evidence, fault_load
 
 
 @pytest.fixture
@@ -55,7 +49,7 @@ def record(request):
 
     def file(row):
         print(dataclasses.asdict(row))  # noqa: T201
-        if given := request.config.getoption("--table", None):
+        if given := request.config.getoption("--table"):
             fault_evidence.file_row(Path(given), row)
 
     return file
@@ -64,7 +58,7 @@ def record(request):
 @pytest.fixture
 def minutes(request):
     """Length of the soak."""
-    return request.config.getoption("--minutes", 1.0)
+    return request.config.getoption("--minutes")
 
 
 @pytest.fixture

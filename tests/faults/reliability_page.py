@@ -1,6 +1,6 @@
 """Writes docs/reliability.md from what the tests of faults, of the stack and of bad input have filed.
 
-    python tests/faults/reliability_page.py docs/reliability.json bad-input.xml
+    python -m tests.faults.reliability_page docs/reliability.json bad-input.xml
 
 The commands that file it stand in the page itself (`COMMANDS`). Without the second file (pytest's --junitxml) the bad inputs
 of the last time stay.
@@ -16,10 +16,10 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 BAD_INPUT = {
-    "tests/service/test_security_http.py": "the service, as HTTP",
-    "tests/service/test_security_service.py": "the service, as requests",
+    "tests/wsgi/test_security_http.py": "the service, as HTTP",
+    "tests/app/test_security_service.py": "the service, as requests",
     "tests/loadgen/script/test_security_scripts.py": "`loadgen run`: scripts, options, answers of servers",
-    "tests/loadgen/test_misbehaving_servers.py": "`loadgen run`: servers",
+    "tests/loadgen/http/test_misbehaving_servers.py": "`loadgen run`: servers",
     "tests/reports/test_security_reports.py": "`loadgen report` and `diff`: reports, exports",
 }
 """Test files, and what is given the bad input in them."""
@@ -29,7 +29,7 @@ make test-faults ARGS='--table docs/reliability.json'
 .venv/bin/python -m pytest tests/faults/test_fault_soak.py --minutes 10 --table docs/reliability.json
 make test-compose ARGS='--table docs/reliability.json'
 .venv/bin/python -m pytest --junitxml bad-input.xml {" ".join(BAD_INPUT)}
-.venv/bin/python tests/faults/reliability_page.py docs/reliability.json bad-input.xml > docs/reliability.md"""
+.venv/bin/python -m tests.faults.reliability_page docs/reliability.json bad-input.xml > docs/reliability.md"""
 
 HEAD = """\
 # Reliability: faults, and what clients saw; the stack; bad input

@@ -2,8 +2,8 @@
 
 import time
 
-from fault_evidence import Row, check_answers, check_writes, recovery_s, seen
-from server_process import wait_until
+from tests.support.fault_evidence import Row, check_answers, check_writes, recovery_s, seen
+from tests.support.server_process import wait_until
 
 CLIENTS = 8
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from fault_evidence import Row, check_answers, check_writes, recovery_s, seen
-from server_process import wait_until
 
 from db.binaries import server_user
 from db.embedded import temporary_postgres
+from tests.support.fault_evidence import Row, check_answers, check_writes, recovery_s, seen
+from tests.support.server_process import wait_until
 
 DISK_MB = 80
 

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from dask_processes import Dask, until
 
 from reports.formats.artillery_json import from_json
+from tests.support.dask_processes import Dask, until
 
 pytest.importorskip("distributed", reason="distributed is not installed")
 

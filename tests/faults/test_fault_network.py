@@ -10,11 +10,12 @@ from statistics import median
 
 import psycopg2
 import pytest
-from fault_evidence import Row, check_answers, check_writes, recovery_s, seen
-from fault_proxy import Proxy
-from server_process import ROOT, wait_until
 
 from db.database import LATE_MARGIN_S
+from tests.support.fault_evidence import Row, check_answers, check_writes, recovery_s, seen
+from tests.support.fault_proxy import Proxy
+from tests.support.paths import ROOT
+from tests.support.server_process import wait_until
 
 CLIENTS = 8
 STATEMENT_TIMEOUT_S = 1

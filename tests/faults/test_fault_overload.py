@@ -6,9 +6,10 @@ from contextlib import closing
 from statistics import quantiles
 
 import psycopg2
-from fault_evidence import Row, check_answers, recovery_s, seen
-from fault_proxy import Proxy
-from server_process import wait_until
+
+from tests.support.fault_evidence import Row, check_answers, recovery_s, seen
+from tests.support.fault_proxy import Proxy
+from tests.support.server_process import wait_until
 
 OVERLOAD_S = 30.0
 HEALTH_LIMIT_S = 2.0  # as the fixture sets it

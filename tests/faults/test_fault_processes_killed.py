@@ -4,12 +4,12 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
 
 import psutil
-from fault_evidence import Row, check_answers, check_writes, recovery_s, seen
-from fault_load import NOT_SENT
-from server_process import GUNICORN, wait_until
+
+from tests.support.fault_evidence import Row, check_answers, check_writes, recovery_s, seen
+from tests.support.fault_load import NOT_SENT
+from tests.support.server_process import GUNICORN, wait_until
 
 CLIENTS = 8
 MIX = ("create", "follow", "read")
@@ -49,7 +49,7 @@ def test_a_killed_worker_costs_only_the_requests_it_had(service, database, load,
 def test_workers_of_a_killed_master_finish_their_work_and_make_room_for_the_next(
     serve, database, load, record, tmp_path
 ):
-    supervised = [sys.executable, str(Path(__file__).parent / "fault_supervisor.py"), *GUNICORN]
+    supervised = [sys.executable, "-m", "tests.support.fault_supervisor", *GUNICORN]
     server = serve(command=supervised, DATABASE_URL=database.url, WEB_CONCURRENCY=2, TMPDIR=tmp_path)
     code = server.new_link("https://example.com/followed")
     supervisor = psutil.Process(server.process.pid)

@@ -6,10 +6,11 @@ from itertools import chain
 from statistics import median
 
 import pytest
-from fault_evidence import Row, check_writes, seen
-from fault_load import NOT_SENT
-from fault_proxy import Proxy
-from server_process import wait_until
+
+from tests.support.fault_evidence import Row, check_writes, seen
+from tests.support.fault_load import NOT_SENT
+from tests.support.fault_proxy import Proxy
+from tests.support.server_process import wait_until
 
 RATES_PER_S = (500, 250, 125, 60, 30)
 MIX = ("create", "read", "read", "read")

@@ -5,7 +5,8 @@ from statistics import mean
 
 import psutil
 import pytest
-from fault_evidence import Row, check_writes, seen
+
+from tests.support.fault_evidence import Row, check_writes, seen
 
 CLIENTS = 8
 MOST_GROWTH_MB = 4.0

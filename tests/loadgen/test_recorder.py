@@ -9,25 +9,11 @@ from hypothesis import strategies as st
 
 from loadgen import recorder as module
 from loadgen.clock import WallOffset, now_ns
-from loadgen.http.exchange import Exchange
-from loadgen.http.response import ResponseHead
 from loadgen.recorder import Recorder, server_timing
 from reports.sketch import Sketch
+from tests.support.exchanges import FixedWall, answer
 
 PERIOD_NS = 10_000_000_000
-
-
-class FixedWall:
-    """Monotonic instants are epoch instants: bucket edges fall where the test puts them."""
-
-    wall_ns = 0
-
-
-def answer(at_ns, *, status=200, waited_ns=1_000_000, body_bytes=5, last_ns=None, head=b"HTTP/1.1 200 OK\r\n\r\n"):
-    return Exchange(
-        status, head, b"", body_bytes, False, True, at_ns - waited_ns, at_ns - waited_ns, at_ns - waited_ns,
-        at_ns, at_ns if last_ns is None else last_ns, (0, 0, 0), ResponseHead.of(head),
-    )  # fmt: skip
 
 
 def test_an_answer_counts_under_artillerys_names():

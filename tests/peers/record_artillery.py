@@ -1,4 +1,4 @@
-"""Runs the reference scripts under the real Artillery and keeps what it did: `python tests/peers/record_artillery.py [NAME...]`.
+"""Runs the reference scripts under the real Artillery and keeps what it did: `python -m tests.peers.record_artillery [NAME...]`.
 
 Artillery is POOLBENCH_ARTILLERY, or the one on the path. Each script of tests/golden/artillery gets a `.json` beside it.
 """
@@ -11,9 +11,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent))
-
-from reference_runs import SCRIPTS, run_case, scripts, tls_files
+from tests.peers.reference_runs import SCRIPTS, run_case, scripts, tls_files
 
 
 def main():

@@ -12,10 +12,11 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import certificates
-from recording_target import RecordingTarget
+from tests.peers.recording_target import RecordingTarget
+from tests.support import certificates
+from tests.support.paths import GOLDEN
 
-SCRIPTS = Path(__file__).parent.parent / "golden" / "artillery"
+SCRIPTS = GOLDEN / "artillery"
 _OWN_FIELDS = ("host", "content-length", "transfer-encoding", "traceparent")
 _AGENTS = re.compile(r"^(Artillery \(|got \(|poolbench/)")
 

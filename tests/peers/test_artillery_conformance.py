@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 
 import pytest
-from reference_runs import console, run_case, scripts, tls_files
+
+from tests.peers.reference_runs import console, run_case, scripts, tls_files
 
 pytest.importorskip("trustme")
 

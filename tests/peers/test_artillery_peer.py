@@ -6,7 +6,8 @@ import sys
 from importlib.resources import files
 
 import pytest
-from server_process import ROOT
+
+from tests.support.paths import ROOT
 
 PHASES = json.dumps({"config": {"phases": [{"duration": 3, "arrivalRate": 40}]}})
 SHIPPED = ["pool10.yml", "analytics.yml"]

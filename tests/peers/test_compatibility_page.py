@@ -1,9 +1,9 @@
 """The compatibility page names tests and reference runs; all of them exist, and every reference run is named."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+from tests.support.paths import ROOT
+
 PAGE = (ROOT / "docs" / "artillery-compatibility.md").read_text()
 ROWS = [line.split(" | ") for line in PAGE.splitlines() if line.startswith("| ") and "---" not in line]
 NAMED = {name for row in ROWS if row[-1] != "shown by |" for name in re.findall(r"`([^`]+)`", row[-1])}

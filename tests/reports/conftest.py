@@ -5,23 +5,21 @@ from pathlib import Path
 
 import pytest
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "reports"
+from tests.support.paths import GOLDEN
 
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rewrite-golden", action="store_true", help="Write the golden files anew.")
+REPORTS = GOLDEN / "reports"
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
-    return GOLDEN
+    return REPORTS
 
 
 @pytest.fixture
 def assert_golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     def check(name: str, text: str) -> None:
-        path = GOLDEN / name
-        if request.config.getoption("--rewrite-golden", default=False):
+        path = REPORTS / name
+        if request.config.getoption("--rewrite-golden"):
             path.write_text(text, "utf-8", newline="")
         assert text == path.read_bytes().decode()
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_strategies import measured_periods
 
 from reports.merge import merge, merge_periods
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary, aggregate
 from reports.sketch import Sketch
+from tests.support.report_strategies import measured_periods
 
 
 def period(start_ms=0, times=(1.0,), count=1):

@@ -3,10 +3,10 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_strategies import measured_periods
 
 from reports.model import Period, Rate, Report, Summary, aggregate, round_half_up
 from reports.sketch import Sketch
+from tests.support.report_strategies import measured_periods
 
 
 @pytest.mark.parametrize(("value", "digits", "rounded"), [(0.25, 1, 0.3), (1.5, 0, 2), (2.5, 0, 3), (-0.5, 0, 0)])

@@ -4,13 +4,13 @@ import os
 import threading
 
 import pytest
-from test_artillery_json import sample_report
 
 from reports.files import WriteError, check_writable, write_text
 from reports.formats.artillery_json import to_json
 from reports.formats.published import published
 from reports.formats.read import load
 from reports.model import ReportError
+from tests.support.sample_reports import sample_report
 
 
 def test_artillerys_json_is_known_whatever_its_name(tmp_path):

@@ -2,18 +2,18 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_strategies import samples
 
 from reports.model import Summary
 from reports.sketch import RELATIVE_ACCURACY, Sketch
+from tests.support.paths import GOLDEN
+from tests.support.report_strategies import samples
 
-SERIES = json.loads((Path(__file__).parents[1] / "golden" / "ddsketch.json").read_text())["series"]
+SERIES = json.loads((GOLDEN / "ddsketch.json").read_text())["series"]
 
 
 def uniforms(seed, count):

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import psycopg2
 import pytest
-from server_process import ends_with_its_starter
 
 from db.embedded import temporary_postgres
 from loadgen.lab import pgbouncer
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.stack import StackError, connect, query
+from tests.support.server_process import ends_with_its_starter
 
 needs_pgbouncer = pytest.mark.skipif(
     shutil.which("pgbouncer", path="/usr/bin:/usr/sbin:/usr/local/sbin") is None, reason="PgBouncer is not installed"

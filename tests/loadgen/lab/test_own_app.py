@@ -13,8 +13,9 @@ from loadgen.lab.own_app import chosen_settings, parameters
 from reports.formats.artillery_json import from_json
 from reports.model import Period, Report
 from reports.sketch import Sketch
+from tests.support.paths import EXAMPLES
 
-SHOP = Path(__file__).parents[3] / "examples" / "shop"
+SHOP = EXAMPLES / "shop"
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
 SCRIPT = """
 config:

@@ -1,0 +1,168 @@
+"""Several workers carry out one plan: nothing is sent twice or left out, and what happens to one is told."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadgen.crew.crew import at_most
+from loadgen.recorder import Recorder
+from loadgen.schedule import Share
+from loadgen.script.model import Phase
+from reports.formats.artillery_json import from_json, to_json
+from reports.merge import merge_periods
+from reports.model import Period, Report
+from tests.support.exchanges import FixedWall, answer
+from tests.support.loadgen_process import alive, report_of, script
+
+
+def workers_of(process):
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()]
+
+
+def test_together_they_send_what_one_would(start, serve, ok_answer, tmp_path):
+    counters = []
+    for count in ("1", "3"):
+        server = serve(ok_answer())
+        process = start(script(server, [{"duration": 1, "arrivalRate": 50}]), "--workers", count)
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert len(server.heads) == 50
+        total = report_of(tmp_path).aggregate
+        counters.append({name: n for name, n in total.counters.items() if name != "loadgen.late"})
+        assert total.sketches["http.response_time"].count == total.sketches["loadgen.start_lag"].count == 50
+    assert counters[0] == counters[1]
+
+
+def test_rows_in_sequence_are_shared_without_gap_or_repetition(start, serve, ok_answer, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("".join(f"row{i}\n" for i in range(40)), "utf-8")
+    server = serve(ok_answer())
+    flow = [{"get": {"url": "/{{ row }}"}}]
+    payload = {"path": str(rows), "fields": ["row"], "order": "sequence"}
+    plan = script(server, [{"duration": 1, "arrivalRate": 40}], flow, payload=payload)
+    start(plan, "--workers", "2").communicate(timeout=30)
+    asked = [int(re.search(rb"/row(\d+)", head)[1]) for head in server.heads]
+    assert sorted(asked) == list(range(40))
+
+
+def test_the_console_shows_one_run(start, serve, ok_answer):
+    server = serve(ok_answer())
+    flow = [{"get": {"url": "/"}}, {"log": "a line"}]
+    phases = [{"duration": 1, "arrivalCount": 4, "name": "first"}, {"pause": 1}]
+    out, _ = start(script(server, phases, flow), "--workers", "2").communicate(timeout=30)
+    assert out.count("Phase started: first") == out.count("Phase completed: first") == 1
+    assert out.count("Phase completed") == 2
+    assert out.count("a line\n") == 4
+    assert re.findall(r"^http\.requests: \.+ (\d+)$", out.partition("Summary report")[2], re.MULTILINE) == ["4"]
+
+
+def test_a_failed_expectation_of_any_worker_fails_the_run(start, serve, ok_answer):
+    flow = [{"get": {"url": "/", "expect": [{"statusCode": 201}]}}]
+    plan = script(serve(ok_answer()), [{"duration": 1, "arrivalCount": 2}], flow, plugins={"expect": {}})
+    process = start(plan, "--workers", "2")
+    process.communicate(timeout=30)
+    assert process.returncode == 21
+
+
+def test_conditions_are_checked_on_the_sum_of_all_workers(start, serve, ok_answer):
+    ensure = {"conditions": [{"expression": "vusers.created == 4"}]}
+    plan = script(serve(ok_answer()), [{"duration": 1, "arrivalCount": 4}], plugins={"ensure": {}}, ensure=ensure)
+    process = start(plan, "--workers", "2")
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "ok: vusers.created == 4" in out
+
+
+def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, serve, ok_answer, tmp_path, eventually):
+    server = serve(ok_answer())
+    process = start(script(server, [{"duration": 4, "arrivalRate": 20}]), "--workers", "2")
+    eventually(lambda: len(server.heads) > 30, timeout_s=20)  # past a second, so that something of it has arrived
+    os.kill(workers_of(process)[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert "worker 2 of 2 was killed by signal 9" in err
+    report = report_of(tmp_path)
+    assert report.extras.partial
+    assert any("worker 2 of 2" in warning for warning in report.extras.warnings)
+    sent, told = len(server.heads), report.aggregate.counters["http.requests"]
+    assert 40 < told <= sent < 80
+    assert sent - told <= 15  # a second's worth of one worker, and what was sent meanwhile
+
+
+def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_answer, tmp_path, eventually):
+    server = serve(ok_answer())
+    flow = [{"get": {"url": "/"}}, {"think": "1s"}, {"get": {"url": "/"}}]
+    process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--workers", "2")
+    eventually(lambda: len(server.heads) > 10, timeout_s=20)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=15)
+    assert process.returncode == 130
+    report = report_of(tmp_path)
+    assert report.extras.partial
+    assert report.aggregate.counters["vusers.completed"] == report.aggregate.counters["vusers.created"] > 0
+
+
+def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, tmp_path, eventually):
+    server = serve(ok_answer())
+    flow = [{"get": {"url": "/"}}, {"think": "8s"}]
+    process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--workers", "2")
+    eventually(lambda: len(server.heads) > 10, timeout_s=20)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)  # two that come at once are one
+    before = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=15)
+    assert time.monotonic() - before < 5
+    assert process.returncode == 130
+    assert report_of(tmp_path).aggregate.counters["vusers.created"] > 10
+
+
+def test_workers_end_with_their_parent(start, serve, ok_answer, eventually):
+    server = serve(ok_answer())
+    process = start(script(server, [{"duration": 60, "arrivalRate": 20}]), "--workers", "2")
+    eventually(lambda: len(server.heads) > 2, timeout_s=20)
+    workers = workers_of(process)
+    assert len(workers) == 2
+    process.kill()
+    process.wait()
+    eventually(lambda: not any(alive(pid) for pid in workers))
+
+
+@given(st.integers(0, 1000), st.integers(1, 40))
+def test_the_parts_of_a_split_number_add_up_and_differ_by_one_at_most(total, of):
+    parts = [Share(index, of).part(total) for index in range(of)]
+    assert sum(parts) == total
+    assert max(parts) - min(parts) <= 1
+
+
+def test_no_worker_is_left_without_a_part_of_the_users():
+    phases = [Phase(0, None, 1.0, "1", arrival_rate=5, max_vusers=limit) for limit in (None, 3, 8)]
+    assert [at_most(wanted, phases) for wanted in (1, 2, 3, 8)] == [1, 2, 3, 3]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 29_999), st.integers(1, 10**9)), min_size=1, max_size=60))
+def test_what_workers_send_in_pieces_merges_into_what_one_would_have_filed(events):
+    whole, parts = Recorder(FixedWall()), [Recorder(FixedWall()) for _ in range(2)]
+    sent = []
+    for worker, at_ms, waited_ns in events:
+        for recorder in (whole, parts[worker % 2]):
+            recorder.request(at_ms * 1_000_000)
+            recorder.response(answer(at_ms * 1_000_000 + 1, waited_ns=waited_ns))
+        if worker > 1:
+            sent += _through_json(parts[worker % 2].drain())
+    for recorder in parts:
+        sent += _through_json(recorder.drain())
+    for one, other in zip(whole.report().periods, merge_periods(sent), strict=True):
+        assert (one.counters, one.rates) == (other.counters, other.rates)
+        assert {n: (s.positive, s.zero_count, s.min, s.max) for n, s in one.sketches.items()} == {
+            n: (s.positive, s.zero_count, s.min, s.max) for n, s in other.sketches.items()
+        }
+
+
+def _through_json(periods):
+    return from_json(to_json(Report(Period(0), tuple(periods)))).periods

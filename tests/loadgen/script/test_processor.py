@@ -1,0 +1,273 @@
+"""Functions of a script's own, in Python: found before anything is sent, called as promised, harmless when they fail."""
+
+import json
+import pickle
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from loadgen.clock import WallOffset, now_ns
+from loadgen.http.dialer import Connections, Dialer
+from loadgen.http.exchange import TimeLimits
+from loadgen.recorder import Recorder
+from loadgen.script.model import ScriptErrors
+from loadgen.script.parse import RunOptions, parse_script
+from loadgen.script.processor import ProcessorError, load
+from loadgen.vu.program import CompiledScript
+from tests.support.paths import EXAMPLES
+from tests.support.server_process import wait_until
+
+
+class Run:
+    """Users of a script with a processor against a server, one after another."""
+
+    def __init__(self, server, source, scenario, users=1, **config):
+        script = parsed(source, scenario, target=server.url, **config)
+        wall, self.warnings = WallOffset(), []
+        recorder, dialer = Recorder(wall), Dialer(TimeLimits(), wall)
+        program = CompiledScript(
+            script, recorder, lambda: Connections(dialer), Random(1),
+            agent="me/1", write_line=lambda _: None, warn=self.warnings.append,
+        )  # fmt: skip
+        for _ in range(users):
+            program.start_vu(now_ns())
+        self.counters = dict(recorder.report().aggregate.counters)
+        self.samples = {k: s.mean for k, s in recorder.report().aggregate.summaries.items()}
+        self.errors = {k.removeprefix("errors."): n for k, n in self.counters.items() if k.startswith("errors.")}
+        self.asked = [head.split(b"\r\n")[0].decode("latin-1").rsplit(" ", 1)[0] for head in server.heads]
+
+
+def parsed(source, scenario, path="own.py", **config):
+    scenario = {"flow": scenario} if isinstance(scenario, list) else scenario
+    text = json.dumps(
+        {"config": {"target": "http://h", "processor": path, **config}, "scenarios": [scenario]}, indent=1
+    )
+
+    def read(_):
+        if source is None:
+            raise FileNotFoundError(2, "No such file or directory")
+        return source.encode()
+
+    return parse_script([("s.json", text)], RunOptions(directory="/w"), read)
+
+
+def problems(source, scenario, **options):
+    with pytest.raises(ScriptErrors) as caught:
+        parsed(source, scenario, **options)
+    return [str(p) for p in caught.value.problems]
+
+
+@pytest.fixture
+def server(serve, ok_answer):
+    return serve(ok_answer(b'{"id": 7, "parts": [1, 2, 3]}'))
+
+
+def get(url, **more):
+    return {"get": {"url": url, **more}}
+
+
+def test_a_function_finds_what_the_script_itself_does_not_name(server):
+    source = """
+def note(user):
+    user.variables["id"] = user.variables["$uuid"]
+"""
+    run = Run(server, source, [{"function": "note"}, get("/{{ id }}")], users=2)
+    first, second = run.asked
+    assert len(first) == len("GET /") + 36
+    assert first != second
+
+
+def test_a_function_before_a_request_may_change_all_of_it(server):
+    source = """
+def change(request, user):
+    request.method = "PUT"
+    request.url += "/{{ who }}"
+    request.headers["x-own"] = "{{ who }}!"
+    request.json = {"n": user.variables["n"] + 1}
+    user.variables["who"] = "ada"
+"""
+    Run(server, source, [get("/a", beforeRequest="change", headers={"x-kept": "1"})], variables={"n": 1})
+    head = server.heads[0].decode()
+    assert head.startswith("PUT /a/ada HTTP/1.1\r\n")
+    assert "x-own: ada!" in head and "x-kept: 1" in head and "content-length: 7" in head
+
+
+def test_a_change_is_for_one_request_only(server):
+    source = """
+def change(request, user):
+    request.headers["x-n"] = str(user.variables["$loopCount"])
+    if user.variables["$loopCount"] == 0:
+        request.url = "/first"
+"""
+    run = Run(server, source, [{"loop": [get("/a", beforeRequest="change")], "count": 3}])
+    assert run.asked == ["GET /first", "GET /a", "GET /a"]
+    assert [h.decode().split("x-n: ")[1][0] for h in server.heads] == ["0", "1", "2"]
+
+
+def test_bytes_of_a_function_are_sent_as_they_are(server):
+    source = "def raw(request, user):\n    request.body = b'\\x00\\xff\\r\\n\\r\\n'\n"
+    flow = [{"post": {"url": "/a", "beforeRequest": "raw", "capture": {"json": "$.id", "as": "id"}}}]
+    Run(server, source, flow)
+    assert b"content-length: 6" in server.heads[0] and b"content-type" not in server.heads[0]
+    wait_until(lambda: len(server.heads) == 2, "the server has read the body")
+    assert server.heads[1] == b"\x00\xff"  # this server takes the body for another head
+
+
+def test_hooks_of_the_scenario_come_first_and_hold_for_every_request(server):
+    source = """
+def mark(name):
+    def hook(*given):
+        given[-1].variables.setdefault("seen", []).append(name)
+    return hook
+a, b, c, d, first, last = map(mark, ("a", "b", "c", "d", "first", "last"))
+def tell(user):
+    user.count("seen " + " ".join(user.variables["seen"]), 1)
+"""
+    flow = [get("/1", beforeRequest=["b"], afterResponse="d"), get("/2")]
+    scenario = {"beforeScenario": "first", "afterScenario": ["last", "tell"], "beforeRequest": "a",
+                "afterResponse": "c", "flow": flow}  # fmt: skip
+    assert "seen first a b c d a c last" in Run(server, source, scenario).counters
+
+
+def test_what_a_function_sees_after_a_response(server):
+    source = """
+def look(request, response, user):
+    user.sample("parts", len(response.json["parts"]))
+    user.count(f"{request.method} {request.headers['x-a']} {response.status} {response.headers['content-length']}", 2)
+"""
+    run = Run(server, source, [get("/x", headers={"X-A": "{{ n }}"}, afterResponse="look")], variables={"n": 5})
+    assert run.counters["GET 5 200 29"] == 2
+    assert run.samples["parts"] == 3
+
+
+def test_a_step_a_condition_and_a_loop_call_functions(server):
+    source = """
+def start(user): user.variables["left"] = 3
+def left(user):
+    user.variables["left"] -= 1
+    return user.variables["left"]
+def odd(user): return user.variables["left"] % 2
+"""
+    flow = [{"function": "start"}, {"loop": [get("/{{ left }}"), get("/odd", ifTrue="odd")], "whileTrue": "left"}]
+    assert Run(server, source, flow).asked == ["GET /3", "GET /odd", "GET /2", "GET /1", "GET /odd"]
+
+
+def test_a_loop_goes_round_once_before_it_asks(server):
+    run = Run(server, "def never(user): return False", [{"loop": [get("/a")], "whileTrue": "never", "count": 5}])
+    assert run.asked == ["GET /a"]
+
+
+def test_a_capture_by_a_function(server):
+    source = "def total(response, user): return sum(response.json['parts'])"
+    flow = [get("/a", capture={"function": "total", "as": "sum"}), get("/{{ sum }}")]
+    assert Run(server, source, flow).asked[1] == "GET /6"
+
+
+@pytest.mark.parametrize(("strict", "asked"), [({}, 1), ({"strict": False}, 2)])
+def test_a_capture_that_gives_nothing_fails_as_others_do(server, strict, asked):
+    flow = [get("/a", capture={"function": "none", "as": "v", **strict}), get("/b")]
+    run = Run(server, "def none(response, user): return ''", flow)
+    assert len(run.asked) == asked
+    assert run.errors == ({} if strict else {"Failed capture or match": 1})
+
+
+def test_a_raised_fail_names_the_error_and_tells_on_error(server):
+    source = """
+from loadgen.processor import Fail
+def stop(user): raise Fail("sold out")
+def note(error, user): user.count("noted " + error, 1)
+"""
+    run = Run(server, source, {"flow": [{"function": "stop"}, get("/never")], "onError": "note"})
+    assert run.errors == {"sold out": 1}
+    assert run.counters["noted sold out"] == run.counters["vusers.failed"] == 1
+    assert not run.asked and not run.warnings
+
+
+def test_any_other_exception_fails_its_user_alone_and_is_told_with_its_place(server):
+    source = "def bad(request, user):\n    if user.variables.pop('n', None) is None:\n        return {}['token']\n"
+    run = Run(server, source, [{"loop": [get("/a", beforeRequest="bad")], "count": 2}], users=2, variables={"n": 1})
+    assert run.errors == {"KeyError: 'token'": 2}
+    assert run.warnings == ["/w/own.py:3: bad: KeyError: 'token'"] * 2
+    assert run.asked == ["GET /a", "GET /a"]
+
+
+def test_an_error_in_on_error_changes_nothing(server):
+    source = "def stop(user): 1 / 0\ndef note(error, user): return user.nonsense"
+    run = Run(server, source, {"flow": [{"function": "stop"}], "onError": ["note"]})
+    assert run.errors == {"ZeroDivisionError: division by zero": 1}
+    assert len(run.warnings) == 2 and "note: AttributeError" in run.warnings[1]
+
+
+def test_missing_and_unfit_functions_are_all_told_before_anything_is_sent():
+    source = "def sign(request, user): ...\nasync def slow(user): ...\ndef few(user): ..."
+    flow = [get("/", beforeRequest="sing", afterResponse="few"), {"function": "slow"},
+            {"loop": [get("/")], "whileTrue": "nowhere"}, get("/", capture={"function": "gone", "as": "x"})]  # fmt: skip
+    told = problems(source, {"flow": flow, "onError": "sign", "afterScenario": "few"})
+    messages = [line.split(": ", 2)[2] for line in told]
+    assert messages == [
+        "no function `sing` in /w/own.py (did you mean `sign`?)",
+        "`few` does not take what afterResponse gives: (request, response, user)",
+        "`slow` is async: functions are called and must return",
+        "no function `nowhere` in /w/own.py",
+        "no function `gone` in /w/own.py",
+    ]
+    assert "scenarios[0].flow[0].get.beforeRequest" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("def f(:\n", "/w/own.py:1: invalid syntax"),
+        (
+            "\nimport no_such_module_of_anyone",
+            "/w/own.py:2: ModuleNotFoundError: No module named 'no_such_module_of_anyone'",
+        ),
+        ("x = 1 / 0", "/w/own.py:1: ZeroDivisionError: division by zero"),
+        (None, "cannot read own.py: No such file or directory"),
+    ],
+)
+def test_a_processor_that_cannot_be_loaded_is_told_with_its_place(source, said):
+    assert problems(source, [get("/", beforeRequest="f")]) == [f"s.json:4:3: config.processor: {said}"]
+
+
+def test_a_javascript_processor_stays_refused_with_every_call():
+    told = problems("", {"flow": [{"function": "login"}], "beforeScenario": "setup"}, path="./own.js")
+    assert [('"setup"' in line, '"login"' in line) for line in sorted(told, key=lambda t: "login" in t)] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_a_processor_may_be_sent_to_another_process():
+    processor = load("/w/flow.py", b"def f(user): return 42")
+    assert pickle.loads(pickle.dumps(processor)).functions["f"](None) == 42
+
+
+def test_a_processor_may_import_what_lies_beside_it(tmp_path):
+    (tmp_path / "beside_the_processor.py").write_text("value = 3")
+    path = tmp_path / "main.py"
+    assert load(str(path), b"from beside_the_processor import value\ndef f(): ...").functions.keys() == {"f"}
+    with pytest.raises(ProcessorError, match=r"main\.py:1: ImportError"):
+        load(str(path), b"from beside_the_processor import other")
+
+
+def test_the_example_shortens_and_follows_three_links_a_user(serve, ok_answer):
+    def answer(connection, head):
+        if head.startswith(b"POST"):
+            connection.sendall(b'HTTP/1.1 201 Created\r\nContent-Length: 15\r\n\r\n{"code": "abc"}')
+        else:
+            connection.sendall(b"HTTP/1.1 301 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n")
+
+    server = serve(answer)
+    text = (EXAMPLES / "checkout.yml").read_text()
+    options = RunOptions(target=server.url, directory=str(EXAMPLES))
+    script = parse_script([("checkout.yml", text)], options, lambda path: Path(path).read_bytes())
+    wall = WallOffset()
+    recorder, dialer = Recorder(wall), Dialer(TimeLimits(), wall)
+    program = CompiledScript(script, recorder, lambda: Connections(dialer), Random(1), agent="me",
+                      write_line=lambda _: None)  # fmt: skip
+    program.start_vu(now_ns())
+    counters = recorder.report().aggregate.counters
+    assert counters["links.created"] == 3 and counters["http.codes.301"] == 3 and counters["vusers.completed"] == 1
+    assert sum(b"GET /abc" in head for head in server.heads) == 3

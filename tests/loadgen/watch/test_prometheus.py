@@ -1,0 +1,134 @@
+"""The scraper's page: the totals of the recorder in the text format, whoever gathered them."""
+
+import json
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import gevent
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from loadgen.clock import WallOffset, now_ns
+from loadgen.engine import Progress
+from loadgen.recorder import Recorder
+from loadgen.watch.live import LiveError
+from loadgen.watch.observer import ObserverError, Underway
+from loadgen.watch.prometheus import BOUNDS_S, count_up_to, exposition, observer, serving
+from reports.sketch import Sketch
+from tests.support.exchanges import answer
+
+AT_WORK = Progress(1.0, 7, 0, 0, 0)
+
+
+def samples(text):
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found[sample.name, *sorted(sample.labels.values())] = sample.value
+    return found
+
+
+def shown(recorder):
+    return samples(exposition(lambda: recorder.report().aggregate, lambda: AT_WORK)().decode())
+
+
+def test_totals_are_those_of_the_recorder():
+    recorder = Recorder(WallOffset())
+    for status in (200, 200, 503):
+        recorder.request(now_ns())
+        recorder.response(answer(now_ns(), status=status, body_bytes=10))
+    recorder.count("errors.ECONNRESET", 2)
+    recorder.count("vusers.created")
+    found = shown(recorder)
+    assert found["poolbench_requests_total",] == 3
+    assert found["poolbench_responses_total", "200"] == 2
+    assert found["poolbench_responses_total", "503"] == 1
+    assert found["poolbench_errors_total", "ECONNRESET"] == 2
+    assert found["poolbench_downloaded_bytes_total",] == 30
+    assert found["poolbench_vusers_total", "created"] == 1
+    assert found["poolbench_vusers_active",] == 7
+
+
+def test_response_times_are_a_histogram_in_seconds():
+    recorder = Recorder(WallOffset())
+    for waited_ms in (0.2, 3, 30, 30_000):
+        recorder.response(answer(now_ns(), waited_ns=int(waited_ms * 1e6)))
+    found = shown(recorder)
+    name = "poolbench_response_time_seconds_bucket"
+    assert [found[name, bound] for bound in ("0.0001", "0.00025", "0.005", "0.05", "10.0", "+Inf")] == [
+        0,
+        1,
+        2,
+        3,
+        3,
+        4,
+    ]
+    assert found["poolbench_response_time_seconds_sum",] == pytest.approx(30.0332)
+
+
+def test_before_anything_was_sent_everything_is_zero():
+    found = shown(Recorder(WallOffset()))
+    assert found["poolbench_requests_total",] == 0
+    assert found["poolbench_response_time_seconds_count",] == 0
+
+
+@given(st.lists(st.floats(1e-4, 1e5), min_size=1, max_size=50), st.sampled_from(BOUNDS_S))
+def test_a_bucket_is_exact_but_for_samples_within_the_accuracy_of_its_bound(values_ms, bound_s):
+    bound_ms = bound_s * 1000
+    counted = count_up_to(Sketch.of(values_ms), bound_ms)
+    assert sum(v <= bound_ms * 0.98 for v in values_ms) <= counted <= sum(v <= bound_ms * 1.0203 for v in values_ms)
+
+
+def test_only_metrics_are_served():
+    recorder = Recorder(WallOffset())
+    with serving(("127.0.0.1", 0), lambda: recorder.report().aggregate, lambda: AT_WORK) as (host, port):
+        fetched = gevent.get_hub().threadpool.spawn(_fetch, f"http://{host}:{port}").get()
+    assert fetched == (200, "text/plain", 404)
+
+
+def _fetch(base):
+    with urllib.request.urlopen(f"{base}/metrics", timeout=5) as page:
+        status, kind = page.status, page.headers.get_content_type()
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{base}/", timeout=5)
+    with refused.value:
+        return status, kind, refused.value.code
+
+
+def test_an_address_that_is_taken_is_named_in_one_line():
+    with pytest.raises(LiveError):
+        observer("nowhere", print)
+    underway = Underway(lambda: None, lambda: None, lambda: AT_WORK, lambda: None)
+    with serving(("127.0.0.1", 0), print, print) as (_, port):
+        second = observer(str(port), print)(underway)
+        with pytest.raises(ObserverError, match=f"cannot serve metrics on {port}: Address already in use"):
+            second.__enter__()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, eventually, workers):
+    path = tmp_path / "script.yml"
+    server = serve(ok_answer())
+    phases = [{"duration": 4, "arrivalRate": 20}]
+    flow = [{"get": {"url": "/"}}]
+    path.write_text(json.dumps({"config": {"target": server.url, "phases": phases}, "scenarios": [{"flow": flow}]}))
+    command = [sys.executable, "-m", "loadgen", "run", str(path), "-q", "--prometheus", "0", "--workers", workers]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=Path.cwd()) as run:
+        url = run.stderr.readline().removeprefix("Metrics: ").strip()
+        found = {}
+
+        def told():
+            with urllib.request.urlopen(url, timeout=5) as page:
+                found.update(samples(page.read().decode()))
+            return found.get(("poolbench_responses_total", "200"), 0) > 20
+
+        eventually(told, timeout_s=20)
+        _, said = run.communicate(timeout=20)
+    assert run.returncode == 0, said
+    assert 20 < found["poolbench_responses_total", "200"] <= 80
+    assert found["poolbench_response_time_seconds_count",] == found["poolbench_responses_total", "200"]

@@ -1,0 +1,107 @@
+"""Reports that look like real ones, small and always the same."""
+
+import numpy as np
+
+from reports import names
+from reports.model import Extras, Period, Rate, Report, Summary
+from reports.sketch import Sketch
+
+START_MS = 1_700_000_000_000
+ENDPOINT_TIME = f"{names.ENDPOINT}.response_time."
+EVIL = """</script><script>hacked=1</script><img src=x onerror=hacked=1><a href="javascript:hacked=1">'"<!--\u2028"""
+LAB = {
+    "partial": False,
+    "notes": ["a note"],
+    "claims": [
+        {"id": f"c{i}", "source": "B", "claim": f"claim {i}", "published": "4x", "criterion": "within 1.5", "measured": "5x",
+         "verdict": verdict, "why": "because"}
+        for i, verdict in enumerate(("reproduced", "partly", "not reproduced", "not measured"))
+    ],
+    "experiments": {
+        "B.1.c1": {
+            "title": "a connection per request", "strategy": "null", "servers": 1, "settings": {"DB_POOL_SIZE": "5"},
+            "settings_without_effect": ["DB_POOL_MIN"], "partial": False, "requests": 300, "seconds": 3.0,
+            "failed_share": 0.02, "good_per_second": 98.0, "peak_backends": 4, "database_cpu_s": 0.5, "servers_cpu_s": 1.5,
+            "failures": {"53300": 6}, "clicks_recorded": None,
+            "figures": [
+                {"name": "Requests per second", "published": 44.26, "measured": 100.0, "ratio": 2.26},
+                {"name": "95% within (ms)", "published": 36, "measured": 20, "ratio": 0.56},
+                {"name": "Write errors", "published": None, "measured": 0, "ratio": None},
+            ],
+        },
+        "B.3.c1": {"title": "one shared pool", "strategy": "queue", "servers": 1, "figures": []},
+    },
+    "gains": [{"users": "single", "figure": "rps", "published": [44.26, 256.76], "printed": "+580.12%", "measured": [73, 408]}],
+    "memory": {"per_backend_mb": 1.7, "shared_mb": 150.0, "base_mb": 13.0, "counts": [10, 50]},
+    "restart": {"before": [200, 3229], "after": [200, 3229]},
+}  # fmt: skip
+SCRIPT = "config:\n  target: http://127.0.0.1:8000\n"
+
+
+def period(rng, number, slower=1.0, answers=500):
+    """Ten seconds of a service that spends its time as Server-Timing says; one answer in 50 is a 503."""
+    start = START_MS + number * 10_000
+    pool, db = rng.exponential(1.5 * slower, answers), rng.lognormal(0.4, 0.5, answers)
+    connect = np.where(rng.random(answers) < 0.02, 9.0, 0.0)
+    total = pool + connect + db + 0.5
+    response = total + rng.lognormal(-0.6, 0.6, answers)
+    values = {
+        names.RESPONSE_TIME: response,
+        names.INTENDED: response + 0.4,
+        names.START_LAG: rng.exponential(0.1, answers),
+        "server.pool": pool,
+        "server.connect": connect,
+        "server.db": db,
+        "server.total": total,
+        f"{ENDPOINT_TIME}/links": response[: answers // 10],
+        f"{ENDPOINT_TIME}/{{{{ code }}}}": response[answers // 10 :],
+    }
+    sketches = {name: Sketch.of(v) for name, v in values.items()}
+    bad, lost = answers // 50, number % 2
+    counters = {
+        names.VUSERS_CREATED: answers + lost,
+        names.VUSERS_COMPLETED: answers,
+        names.VUSERS_FAILED: lost,
+        f"{names.VUSERS_CREATED_BY_NAME}follow": answers - 50,
+        f"{names.VUSERS_CREATED_BY_NAME}create": 50 + lost,
+        names.REQUESTS: answers + lost,
+        names.RESPONSES: answers,
+        f"{names.CODES}301": answers - bad,
+        f"{names.CODES}503": bad,
+        f"{names.ENDPOINT}./links.codes.201": answers // 10,
+        f"{names.ENDPOINT}./{{{{ code }}}}.codes.503": bad,
+        f"{names.ERRORS}ETIMEDOUT": lost,
+    }
+    at = start + 10, start + 9_990
+    summaries = {name: Summary.of(s) for name, s in sketches.items()}
+    return Period(start, counters, {names.REQUEST_RATE: Rate.of(answers, *at)}, summaries, sketches, *at, *at)
+
+
+def report(seed=1, *, periods=6, slower=1.0, environment=None, warnings=()):
+    rng = np.random.default_rng(seed)
+    extras = Extras(
+        tool_version="0.1.0",
+        model="open",
+        environment={"cpu": "a CPU", "cores": 2, "packages": {"gevent": "26"}, "script": SCRIPT, **(environment or {})},
+        generator={"cpu_share": 0.25, "late_starts": 3},
+        warnings=tuple(warnings),
+    )
+    return Report.of((period(rng, n, slower) for n in range(periods)), extras)
+
+
+def sample_report() -> Report:
+    """One period with every kind of metric, ours among them."""
+    times, lag = Sketch.of([1.25, 303.4, 4.6, 0]), Sketch.of([0.12])
+    period = Period(
+        start_ms=1_700_000_000_000,
+        counters={"vusers.created": 4, "http.codes.200": 4, "loadgen.late": 1},
+        rates={"http.request_rate": Rate.of(4, 1_700_000_001_000, 1_700_000_003_500)},
+        summaries={"http.response_time": Summary.of(times), "loadgen.start_lag": Summary.of(lag)},
+        sketches={"http.response_time": times, "loadgen.start_lag": lag},
+        first_counter_ms=1_700_000_001_000,
+        last_counter_ms=1_700_000_003_500,
+        first_histogram_ms=1_700_000_001_010,
+        last_histogram_ms=1_700_000_003_900,
+    )
+    extras = Extras("0.1.0", "open", environment={"cpus": 2}, generator={"cpu_share": 0.25}, warnings=("one warning",))
+    return Report.of([period], extras)

@@ -1,0 +1,129 @@
+"""The service as a process of its own, for tests that reach it over HTTP."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.paths import BIN, ROOT
+
+GUNICORN = [str(BIN / "gunicorn"), "-c", "wsgi/gunicorn_conf.py", "wsgi:create_app()"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def problem(self) -> str:
+        """The kind of problem that the answer tells of."""
+        assert self.headers["content-type"] == "application/problem+json"
+        assert self.json["status"] == self.status and self.json["title"]
+        return self.json["type"].rpartition(":")[2]
+
+
+@dataclass
+class ServerProcess:
+    """The service as a process of its own, reached over HTTP; its stderr is kept in a file."""
+
+    process: subprocess.Popen
+    port: int
+    log_file: Path
+
+    def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            given = dict(headers or {})
+            if body is not None and not isinstance(body, bytes):
+                body = json.dumps(body).encode()
+                given.setdefault("Content-Type", "application/json")
+            connection.request(method, path, body, given)
+            answer = connection.getresponse()
+            return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.request("GET", path, headers=headers)
+
+    def get_many(self, path: str, count: int) -> list[Answer]:
+        """That many requests at once."""
+        with ThreadPoolExecutor(count) as threads:
+            return list(threads.map(self.get, [path] * count))
+
+    def new_link(self, url: str = "https://example.com/some/where") -> str:
+        answer = self.request("POST", "/links", {"url": url})
+        assert answer.status == 201, answer
+        return answer.json["code"]
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """The JSON lines of the log, those of gunicorn included."""
+        return [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The lines that failed requests wrote."""
+        return [line for line in self.log_lines() if "trace" in line]
+
+    def serves(self, path: str) -> bool:
+        """Whether it answers; fails, showing its log, if the process ended."""
+        assert self.process.poll() is None, self.log_file.read_text()
+        try:
+            self.get(path)
+        except OSError:
+            return False
+        return True
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(15)
+
+
+def start_server(log_file: Path, *, command: list[str] | None = None, **settings: object) -> ServerProcess:
+    """A gunicorn process (or another command, in which PORT stands for the port) with exactly these settings."""
+    port = free_port()
+    plain = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR"}}
+    environment = plain | {"WEB_CONCURRENCY": "1", "PORT": str(port)} | {k: str(v) for k, v in settings.items()}
+    command = [part.replace("PORT", str(port)) for part in command or GUNICORN]
+    with log_file.open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    return ServerProcess(process, port, log_file)
+
+
+def wait_until(condition: Any, what: str, limit_s: float = 10.0) -> None:
+    """Return as soon as the condition holds; fail after the limit."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {limit_s:g} s: {what}"
+        time.sleep(0.01)
+
+
+def ends_with_its_starter(source: str) -> None:
+    """Run Python code that starts a process, prints its pid and waits for input; kill it; that process must end as well."""
+    starter = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with starter:
+        process = psutil.Process(int(starter.stdout.readline()))
+        starter.kill()
+    process.wait(5)
+    assert not process.is_running()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,114 @@
+"""Starting and stopping: gunicorn, `flask run`, and what they say to wrong settings."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
+
+import psycopg2
+import pytest
+
+from tests.support.paths import BIN, ROOT
+from tests.support.server_process import GUNICORN, free_port, wait_until
+
+FLASK_RUN = [str(BIN / "flask"), "run", "--port", "PORT"]
+
+
+def waiting_for_lock(url):
+    connection = psycopg2.connect(url)
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return cursor.fetchone()[0]
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("command", [FLASK_RUN, GUNICORN], ids=["flask", "gunicorn"])
+def test_clients_wait_in_the_database_all_at_once(serve, postgres, command):
+    server = serve(command=command, DATABASE_URL=postgres.url, DB_POOL_SIZE=20)
+    code = server.new_link()
+    lock = psycopg2.connect(postgres.url)
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            lock.cursor().execute("LOCK TABLE links IN ACCESS EXCLUSIVE MODE")
+            answers = thread.submit(server.get_many, f"/links/{code}", 20)
+            wait_until(lambda: waiting_for_lock(postgres.admin_url) == 20, "20 clients wait in the database")
+        finally:
+            lock.close()
+        assert [answer.status for answer in answers.result()] == [200] * 20
+
+
+def test_a_stop_lets_the_running_request_end_and_idle_clients_go(serve, postgres):
+    server = serve(DATABASE_URL=postgres.url)
+    code = server.new_link()
+    idle = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    idle.request("GET", "/live")
+    idle.getresponse().read()
+    lock = psycopg2.connect(postgres.url)
+    with ThreadPoolExecutor(1) as thread:
+        lock.cursor().execute("LOCK TABLE links IN ACCESS EXCLUSIVE MODE")
+        running = thread.submit(server.get, f"/links/{code}")
+        wait_until(lambda: waiting_for_lock(postgres.admin_url) == 1, "the request is in the database")
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.sock.recv(1) == b"", "the idle client is let go"
+        assert server.process.poll() is None
+        lock.close()
+        assert running.result().status == 200
+    idle.close()
+    started = time.monotonic()
+    assert server.process.wait(10) == 0
+    assert time.monotonic() - started < 3
+
+
+def test_keep_alive_answers_do_not_stall(serve, postgres):
+    server = serve(DATABASE_URL=postgres.url)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
+    took = []
+    for _ in range(20):
+        started = time.perf_counter()
+        connection.request("GET", "/live")
+        connection.getresponse().read()
+        took.append(time.perf_counter() - started)
+    connection.close()
+    assert sorted(took)[10] < 0.02, "Nagle's algorithm and a delayed acknowledgement would cost 0.04 s each"
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("DB_POOL", "nosuch"),    ("PORT", "0"),
+    ("DATABASE_URL", "mysql://root:hunter2@localhost/x"), ("WEB_CONCURRENCY", "0"),
+])  # fmt: skip
+def test_a_wrong_setting_stops_the_start_with_one_line(name, value):
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql://127.0.0.1:1/x", name: value}
+    done = subprocess.run(GUNICORN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and name in done.stderr and "hunter2" not in done.stderr
+
+
+def test_a_port_in_use_is_one_line():
+    with socket.socket() as taken:
+        port = free_port()
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        environment = {"PATH": os.environ["PATH"], "DATABASE_URL": "postgresql://127.0.0.1:1/x", "PORT": str(port)}
+        done = subprocess.run(
+            GUNICORN, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False
+        )
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in done.stderr.splitlines()[-1]
+
+
+def test_seeding_says_what_it_did(postgres):
+    with closing(psycopg2.connect(postgres.url)) as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA seeded")
+        connection.commit()
+    url = f"{postgres.url}?options=-csearch_path%3Dseeded"
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
+    command = [str(BIN / "flask"), "links", "seed", "12", "--clicks", "30"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "added 12 links" in done.stdout and "360 clicks" in done.stdout
