@@ -1,7 +1,7 @@
 # The verbs of this project. Each sets up .venv by itself; nothing is done twice while requirements and Python stay the same.
 PYTHON ?= python3
 BIN := .venv/bin
-KEY := $(shell { cat requirements.txt requirements-dev.txt pyproject.toml; $(PYTHON) -VV; pwd; } 2>&1 | cksum | tr -d ' ')
+KEY := $(shell { cat requirements.txt requirements-dev.txt pyproject.toml poolbench/pyproject.toml; $(PYTHON) -VV; pwd; } 2>&1 | cksum | tr -d ' ')
 READY := .venv/.ready-$(KEY)
 READY_DEV := .venv/.ready-dev-$(KEY)
 
@@ -54,7 +54,7 @@ audit: $(READY_DEV)
 
 # These rules of bandit's are ruff's as well (S102 is B102), where each exception stands in its place with its reason.
 JUDGED_BY_RUFF := B102,B104,B108,B301,B608,B704
-ROOMS := app.py db loadgen poolbench reports wsgi
+ROOMS := app.py db loadgen poolbench poolbench_tool reports wsgi
 REACHES_PYPI := import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=3)
 export REACHES_PYPI
 
@@ -99,7 +99,7 @@ $(READY):
 	@echo 'setting up .venv (once, some 20 s)' >&2
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check --no-input -r requirements.txt
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-build-isolation -e . -e ./poolbench
 	@touch $@
 
 $(READY_DEV): $(READY)
