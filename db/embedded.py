@@ -5,12 +5,11 @@ opening a connection costs what it really costs and the reserved slots stay rese
 
 One folder holds one server: `pgdata` (the cluster), `credentials.json` (0600), `server.log`, and `owner.lock`, which is
 locked by the process that started the server for as long as that process lives. The kernel frees the lock however the
-process ends, so whoever gets the lock beside a running server knows that its owner is dead, and takes over.
+process ends. So a process that gets the lock while the server runs knows that the server's owner is dead, and takes over.
 """
 
 import atexit
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import json
@@ -21,32 +20,35 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import SystemRandom
 from types import TracebackType
 from typing import IO, Self
 
+import psutil
+
 from db.binaries import EmbeddedPostgresError, as_server_user, check_private, find_binaries, reachable, server_user
+from db.child import Child, ChildError
 
 ROLE = "poolbench"
 """Name of the application's role and of its database."""
 
 _ADMIN = "postgres"
 _TEMPORARY = "poolbench-temporary-"
-_PATIENCE_S = 15.0  # for a start (with recovery) or a stop
-_PR_SET_PDEATHSIG = 1
+# For a start, recovery included, and for a stop.
+_PATIENCE_S = 15.0
 
 
 class EmbeddedPostgres:
     """A PostgreSQL server whose data live in `data_dir`, on a free port of 127.0.0.1.
 
-    `settings` are server parameters by name and win over the two that have an argument. With `shared`, a server that runs
-    already is used as it is (and stopped only by its owner), and it outlives a killed owner until somebody adopts it;
-    without, it dies with the process that started it, and a folder in use by another process is an error.
+    `settings` are server parameters by name; they win over `max_connections` and `shared_buffers`. With `shared`, a server
+    that already runs in the folder is used as it is and stopped only by its owner; it survives when its owner is killed,
+    and the next process to start it becomes its owner. Without `shared`, the server ends with the process that started it,
+    and a folder in use by another process is an error.
     """
 
     def __init__(
@@ -67,7 +69,8 @@ class EmbeddedPostgres:
             "unix_socket_directories": "",
             "max_connections": str(max_connections),
             "shared_buffers": shared_buffers,
-            "lc_messages": "C",  # refusals are told apart by their English text
+            # `db.errors` tells refused connections apart by their English text.
+            "lc_messages": "C",
             "timezone": "UTC",
             "log_timezone": "UTC",
             **(settings or {}),
@@ -77,16 +80,16 @@ class EmbeddedPostgres:
         self._passwords: dict[str, str] = {}
         self._owner: IO[bytes] | None = None
         self._owner_pid = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
 
     @property
     def url(self) -> str:
-        """For the application: owner of its database, no superuser."""
+        """URL for the application, whose role owns its database and is no superuser."""
         return f"postgresql://{ROLE}:{self._passwords[ROLE]}@127.0.0.1:{self.port}/{ROLE}"
 
     @property
     def admin_url(self) -> str:
-        """For monitoring: a superuser, who may use the reserved connections."""
+        """URL for monitoring: a superuser, who may use the reserved connections."""
         return f"postgresql://{_ADMIN}:{self._passwords[_ADMIN]}@127.0.0.1:{self.port}/{ROLE}"
 
     @property
@@ -95,7 +98,7 @@ class EmbeddedPostgres:
         return self._owner is not None and self._owner_pid == os.getpid()
 
     def start(self) -> Self:
-        """Return once the server accepts connections, having created the cluster if there was none.
+        """Create the cluster if there is none, start the server, and return once it accepts connections.
 
         Raises EmbeddedPostgresError.
         """
@@ -113,13 +116,13 @@ class EmbeddedPostgres:
         return self
 
     def stop(self) -> None:
-        """End the server cleanly (a "fast" stop: sessions are ended, data are safe); only its owner does so."""
+        """End the server with a "fast" stop, which ends its sessions and keeps its data; does nothing for a guest."""
         if self.owned:
             self._end(signal.SIGINT)
             self._release()
 
     def kill(self) -> None:
-        """End the postmaster with SIGKILL, as a crash would. `start()` recovers the data."""
+        """End the postmaster with SIGKILL, as a crash would; `start()` then recovers the data."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -147,7 +150,7 @@ class EmbeddedPostgres:
         self.data_dir.chmod(0o700)
 
     def _become_owner_or_guest(self) -> bool:
-        """True: the owner, who starts the server; False: a guest, and the server is ready."""
+        """Whether this object became the owner, who starts the server; if not, the server of another owner is ready."""
         deadline = time.monotonic() + _PATIENCE_S
         while not self._become_owner():
             if not self._shared:
@@ -179,7 +182,7 @@ class EmbeddedPostgres:
     # The cluster
 
     def _create_cluster(self, binaries: Path) -> None:
-        """Initialise beside the final place and rename, so that a half-made cluster is never started."""
+        """Create the cluster beside its final place and rename it, so that a half-made one is never started."""
         new, pwfile = self.data_dir / "pgdata.new", self.data_dir / "pwfile"
         shutil.rmtree(new, ignore_errors=True)
         passwords = {_ADMIN: secrets.token_urlsafe(24), ROLE: secrets.token_urlsafe(24)}
@@ -208,23 +211,25 @@ class EmbeddedPostgres:
     # The server process
 
     def _start_as_owner(self) -> None:
-        if self._process is not None and self._process.poll() is not None:
-            self.pid, self._process = 0, None  # it ended by itself
+        if self._child is not None and not self._child.running:
+            self._forget_child()
         if self._find_running():
             if self._shared:
-                return  # its owner was killed: adopted as it is
+                # Its owner was killed: it is adopted as it is.
+                return
             self._end(signal.SIGINT)
-        elif self._process is not None:
-            self._end(signal.SIGINT)  # told to stop by somebody else, and on its way out
+        elif self._child is not None:
+            # Somebody else has told it to stop, and it has not ended yet.
+            self._end(signal.SIGINT)
         binaries = find_binaries()
         if not (self.data_dir / "pgdata" / "PG_VERSION").exists():
             self._create_cluster(binaries)
         deadline = time.monotonic() + _PATIENCE_S
         while (complaint := self._launch(binaries)) is not None:
-            # After a kill, backends of the old server may live on for some seconds and hold its shared memory, and the
-            # old server itself may be on its way out. And between our look at the port and the server's bind somebody
-            # else may take it.
+            # Another process may have taken the port after we looked for a free one.
             port_taken = "Address already in use" in complaint and not self._fixed_port
+            # After a kill, backends of the old server may live on for some seconds and hold its shared memory, and an old
+            # server that was told to stop may still be at it.
             passes = (
                 port_taken or "pre-existing shared memory" in complaint or 'lock file "postmaster.pid"' in complaint
             )
@@ -233,104 +238,98 @@ class EmbeddedPostgres:
             if port_taken:
                 self.port = 0
             time.sleep(0.1)
-        self._fixed_port = not self._shared  # the URL handed out stays right across restarts
+        # The URL that was handed out stays right when the server is restarted.
+        self._fixed_port = not self._shared
 
     def _launch(self, binaries: Path) -> str | None:
-        """Start the server and wait until it is ready; None, or what it complained of before it ended."""
+        """Start the server and wait until it is ready; returns None, or the reason why it is not."""
         self.port = self.port or _free_port()
         command = [str(binaries / "postgres"), "-D", str(self.data_dir / "pgdata"), "-p", str(self.port)]
         for name, value in self._parameters.items():
             command += ["-c", f"{name}={value}"]
-        with (self.data_dir / "server.log").open("ab") as log:
-            seen = log.tell()
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.data_dir,
-                start_new_session=True,  # Ctrl-C is for the starter, who then stops the server
-                preexec_fn=None if self._shared else _die_with_parent(),  # noqa: PLW1509 (one system call, no lock)
-                **as_server_user(),
-            )
-        self.pid = self._process.pid
-        deadline = time.monotonic() + _PATIENCE_S
-        while (found := self._look()) is None or found[0] != self.pid:  # it may be an old server that is on its way out
-            if not self._alive():
-                self._process.wait()  # it has ended, perhaps since poll's look: collect its status
-                with (self.data_dir / "server.log").open("rb") as log:
-                    log.seek(seen)
-                    return _last_complaint(log.read().decode(errors="replace"), self.pid)
-            if time.monotonic() > deadline:
-                self._end(signal.SIGQUIT)
-                return f"not ready after {_PATIENCE_S:.0f} s"
-            time.sleep(0.01)
+        child = self._child = Child(
+            command,
+            log=self.data_dir / "server.log",
+            stop_signals=(signal.SIGINT, signal.SIGQUIT),
+            patience_s=_PATIENCE_S,
+            death_signal=None if self._shared else signal.SIGINT,
+            cwd=self.data_dir,
+            **as_server_user(),
+        )
+        self.pid = child.pid
+        try:
+            # The ready server of this folder may also be an old one that has not ended yet.
+            child.await_ready(lambda: self._ready_server() == (child.pid, self.port), _PATIENCE_S, every_s=0.01)
+        except ChildError as error:
+            self._forget_child()
+            return f"it {error.failure}: {_last_complaint(error.output, child.pid)}"
         return None
 
     def _find_running(self) -> bool:
-        """Whether the folder's server runs and is ready; then `pid` and `port` are its own."""
-        found = self._look()
+        """Whether the folder's server runs and is ready; `pid` and `port` are then its own."""
+        found = self._ready_server()
         if found is None:
             return False
+        if self._child is not None and self._child.pid != found[0]:
+            # The folder has another server, so ours has refused to start.
+            self._forget_child()
         self.pid, self.port = found
-        if self._process is not None and self._process.pid != self.pid:
-            self._process.wait()  # ours was refused: the folder has another server
-            self._process = None
         return True
 
-    def _look(self) -> tuple[int, int] | None:
-        """Pid and port of the folder's server, if it runs and is ready."""
+    def _ready_server(self) -> tuple[int, int] | None:
+        """Pid and port of the folder's server; None where none runs, or it is not ready."""
         try:
             lines = (self.data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()
         except OSError:
             return None
-        if len(lines) < 8 or lines[7].strip() != "ready":  # the server's own word, as read by pg_ctl
+        # The server itself writes this word; pg_ctl reads it, too.
+        if len(lines) < 8 or lines[7].strip() != "ready":
             return None
         pid = int(lines[0])
-        if self._process is not None and self._process.pid == pid:
-            lives = self._alive()
-        else:
-            cwd = Path(f"/proc/{pid}/cwd")  # a stale file may name a process that is something else by now
-            try:
-                lives = not (cwd.is_symlink() and cwd.readlink() != (self.data_dir / "pgdata").resolve()) and _lives(
-                    pid
-                )
-            except FileNotFoundError:
-                lives = False
-        return (pid, int(lines[3])) if lives else None
+        runs = self._child.running if self._child is not None and self._child.pid == pid else self._is_server(pid)
+        return (pid, int(lines[3])) if runs else None
 
-    def _alive(self) -> bool:
-        if self._process is not None and self._process.poll() is not None:
-            return False
-        return _lives(self.pid)
+    def _is_server(self, pid: int) -> bool:
+        """Whether a process, which we have not started, is this folder's server: an old file may name a later process."""
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            return _lives(pid) and Path(psutil.Process(pid).cwd()) == (self.data_dir / "pgdata").resolve()
+        return False
 
     def _end(self, how: signal.Signals) -> None:
-        if not self.pid:
-            return
+        if self._child is not None:
+            if how == signal.SIGKILL:
+                self._child.kill()
+            else:
+                self._child.stop(how, signal.SIGQUIT)
+        elif self.pid:
+            self._end_adopted(how)
+        self._forget_child()
+
+    def _end_adopted(self, how: signal.Signals) -> None:
+        """End a server that another process started."""
         for each in (how, signal.SIGQUIT, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, each)
             deadline = time.monotonic() + _PATIENCE_S
-            while self._alive():
-                if time.monotonic() > deadline:
-                    break
+            while time.monotonic() < deadline:
+                if not _lives(self.pid):
+                    return
                 time.sleep(0.005)
-            else:
-                break
-        else:
-            raise EmbeddedPostgresError(f"the server process {self.pid} does not end")
-        if self._process is not None:
-            self._process.wait()  # it may have ended between poll's look and the one at /proc: collect its status
-        self.pid, self._process = 0, None
+        raise EmbeddedPostgresError(f"the server process {self.pid} does not end")
+
+    def _forget_child(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+        self.pid, self._child = 0, None
 
 
 @contextlib.contextmanager
 def temporary_postgres(
     *, max_connections: int = 100, shared_buffers: str = "128MB", settings: Mapping[str, str] | None = None
 ) -> Iterator[EmbeddedPostgres]:
-    """A started server in a folder of its own, where the server's user can reach it; both are gone afterwards.
+    """Run a server in a temporary folder while inside; server and folder are gone afterwards.
 
-    So are the folders that killed processes left behind.
+    Temporary folders that killed processes left behind are removed as well. Raises EmbeddedPostgresError.
     """
     parent = Path("/var/tmp" if server_user() else tempfile.gettempdir())  # noqa: S108
     _sweep(parent)
@@ -345,7 +344,7 @@ def temporary_postgres(
 
 
 def _sweep(parent: Path) -> None:
-    """Remove temporary servers' folders whose owner is dead: its lock is free, and its server died with it."""
+    """Remove the temporary folders whose owner is dead: the lock is free, and the server ended with its owner."""
     for folder in parent.glob(f"{_TEMPORARY}*"):
         with contextlib.suppress(OSError), (folder / "owner.lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -353,7 +352,7 @@ def _sweep(parent: Path) -> None:
 
 
 def development_server(checkout: Path) -> EmbeddedPostgres:
-    """The server of a checkout, started: shared by all its processes, and stopped at the exit of the one that owns it.
+    """Start the server of a checkout, which all its processes share; it is stopped when the process that owns it exits.
 
     Raises EmbeddedPostgresError.
     """
@@ -384,17 +383,15 @@ def _development_folder(checkout: Path) -> Path:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process exists and is no zombie (an orphan stays one until somebody takes notice)."""
+    """Whether a process exists and is no zombie: an orphan may stay one for long."""
     try:
-        os.kill(pid, 0)
-        status = Path(f"/proc/{pid}/stat")
-        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
 
 
 def _single_user(statements: str) -> str:
-    """With -j, the single-user server takes what stands before a semicolon and an empty line as one statement."""
+    """Lines of SQL as `postgres --single -j` reads them: a statement ends with a semicolon and an empty line."""
     return "".join(f"{each};\n\n" for each in statements.splitlines())
 
 
@@ -407,9 +404,9 @@ def _write_private(path: Path, text: str, owner: pwd.struct_passwd | None = None
 
 
 def _free_port() -> int:
-    """A port that is free now.
+    """A port of 127.0.0.1 that is free now. Raises EmbeddedPostgresError.
 
-    Below 32768, where Linux begins to number outgoing connections: one of those must not take it during a restart.
+    It is below 32768, where Linux's ports for outgoing connections begin, so that none of those takes it during a restart.
     """
     for port in SystemRandom().sample(range(20000, 32000), 100):
         with socket.socket() as probe:
@@ -422,20 +419,15 @@ def _free_port() -> int:
     raise EmbeddedPostgresError("no free port between 20000 and 32000 on 127.0.0.1")
 
 
-def _die_with_parent() -> Callable[[], object] | None:
-    """For the child, after its change of user (which would clear it): a fast stop when the starter is gone."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-
-
 def _last_complaint(output: str, pid: int | None = None) -> str:
-    """Why a program ended; of what several processes wrote, the words of this one (an old server ends noisily)."""
+    """The line of a program's output that says why it failed.
+
+    `pid` picks the lines of one process out of a log that several have written: an old server also logs its own end.
+    """
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     lines = [line for line in lines if f"[{pid}]" in line] or lines
     for level in ("could not bind", "FATAL:", "ERROR:", "error:"):
         for line in lines:
             if level in line:
                 return line[line.index(level) :]
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it wrote no message"

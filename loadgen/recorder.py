@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 
 from loadgen.clock import WallOffset, now_ns
 from reports import names
-from reports.model import PERIOD_MS, Extras, Period, Rate, Report, Summary
+from reports.model import PERIOD_MS, Extras, Period, Rate, Report, Second, Summary
 from reports.sketch import Sketch
 
 if TYPE_CHECKING:
     from loadgen.http.exchange import Exchange, Filing
 
+_SECOND_NS = 1_000_000_000
 _PERIOD_NS = PERIOD_MS * 1_000_000
 _FLUSH_ROWS = 2048
 _PARTS_MAX = 16
@@ -60,13 +61,32 @@ class _Table:
         return rows
 
 
+class _SecondTally:
+    """One second under construction."""
+
+    __slots__ = ("answers", "errors", "requests", "times")
+
+    def __init__(self) -> None:
+        self.requests = self.answers = self.errors = 0
+        self.times: list[Sketch] = []
+
+    def second(self, number: int) -> Second:
+        """The finished value of the second that began `number` seconds after the epoch."""
+        if len(self.times) > 1:
+            self.times[:] = [Sketch.merged(self.times)]
+        times = self.times[0] if self.times else None
+        return Second(number * 1000, self.requests, self.answers, self.errors, times)
+
+
 class _Bucket:
     """One period under construction. Instants are epoch nanoseconds."""
 
     def __init__(self) -> None:
+        self.seconds: defaultdict[int, _SecondTally] = defaultdict(_SecondTally)
         self.counters: dict[str, int] = {}
         self.sketches: dict[str, list[Sketch]] = defaultdict(list)
-        self.requests = (0, 0, 0)  # how many, first, last
+        self.requests = 0
+        self.requested: tuple[int, int] | None = None
         self.counted: tuple[int, int] | None = None
         self.sampled: tuple[int, int] | None = None
 
@@ -82,14 +102,16 @@ class _Bucket:
         self.sampled = _span(self.sampled, first_ns, last_ns)
 
     def request(self, count: int, first_ns: int, last_ns: int) -> None:
-        so_far, first, last = self.requests
-        self.requests = so_far + count, min(first or first_ns, first_ns), max(last, last_ns)
+        self.requests += count
+        self.requested = _span(self.requested, first_ns, last_ns)
         self.count(names.REQUESTS, count, first_ns, last_ns)
 
     def period(self, start_ms: int) -> Period:
         sketches = {name: Sketch.merged(parts) for name, parts in self.sketches.items()}
-        count, first, last = self.requests
-        rates = {names.REQUEST_RATE: Rate.of(count, first // 1_000_000, last // 1_000_000)} if count else {}
+        rates = {}
+        if self.requested is not None:
+            first_ns, last_ns = self.requested
+            rates[names.REQUEST_RATE] = Rate.of(self.requests, first_ns // 1_000_000, last_ns // 1_000_000)
         counted, sampled = self.counted or (None, None), self.sampled or (None, None)
         return Period(
             start_ms,
@@ -101,6 +123,7 @@ class _Bucket:
             _ms(counted[1]),
             _ms(sampled[0]),
             _ms(sampled[1]),
+            tuple(self.seconds[number].second(number) for number in sorted(self.seconds)),
         )
 
 
@@ -274,20 +297,26 @@ class Recorder:
             found = self._buckets[start] = _Bucket()
         return found
 
-    def _by_bucket(self, at_ns: Ints) -> Iterator[tuple[_Bucket, Rows, int, int]]:
-        """Rows of each period: (bucket, which rows, first and last of their instants)."""
+    def _by_bucket(self, at_ns: Ints, slice_ns: int = _PERIOD_NS) -> Iterator[tuple[_Bucket, Rows, int, int]]:
+        """Rows of each period, or of shorter slices of it: (bucket, which rows, first and last of their instants)."""
         if not len(at_ns):
             return
         wall_ns = at_ns + self._wall.wall_ns
         first_ns, last_ns = int(wall_ns.min()), int(wall_ns.max())
-        if first_ns // _PERIOD_NS == last_ns // _PERIOD_NS:
+        if first_ns // slice_ns == last_ns // slice_ns:
             yield self._bucket(first_ns // _PERIOD_NS), slice(None), first_ns, last_ns
             return
-        starts = wall_ns // _PERIOD_NS
-        for start in np.unique(starts):
-            rows = starts == start
+        slices = wall_ns // slice_ns
+        for number in np.unique(slices):
+            rows = slices == number
             when = wall_ns[rows]
-            yield self._bucket(int(start)), rows, int(when.min()), int(when.max())
+            first_ns, last_ns = int(when.min()), int(when.max())
+            yield self._bucket(first_ns // _PERIOD_NS), rows, first_ns, last_ns
+
+    def _by_second(self, at_ns: Ints) -> Iterator[tuple[_Bucket, _SecondTally, Rows, int, int]]:
+        """Rows of each second, as `_by_bucket` gives them, with the second's tally."""
+        for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns, _SECOND_NS):
+            yield bucket, bucket.seconds[first_ns // _SECOND_NS], rows, first_ns, last_ns
 
     def _flush_created(self) -> None:
         for name, column in self._created.items():
@@ -317,25 +346,31 @@ class Recorder:
     def _flush_counts(self) -> None:
         for (name, n), column in self._counts.items():
             at_ns = _taken(column)
-            for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns):
-                bucket.count(name, n * len(at_ns[rows]), first_ns, last_ns)
-            if name.startswith(names.ERRORS):
-                self.errors += n * len(at_ns)
+            is_error = name.startswith(names.ERRORS)
+            for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns, _SECOND_NS if is_error else _PERIOD_NS):
+                counted = n * len(at_ns[rows])
+                bucket.count(name, counted, first_ns, last_ns)
+                if is_error:
+                    self.errors += counted
+                    bucket.seconds[first_ns // _SECOND_NS].errors += counted
 
     def _flush_requests(self) -> None:
         at_ns = _taken(self._requested_ns)
         self.requests += len(at_ns)
-        for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns):
+        for bucket, second, rows, first_ns, last_ns in self._by_second(at_ns):
+            second.requests += len(at_ns[rows])
             bucket.request(len(at_ns[rows]), first_ns, last_ns)
 
     def _flush_answers(self) -> None:
         table = self._answers.take()
         self.responses += len(table)
         self.stamped += int(table[:, 7].sum())
-        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 2]):
+        for bucket, second, rows, first_ns, last_ns in self._by_second(table[:, 2]):
             status, written, first_byte, last_byte, intended, _, endpoint, _ = table[rows].T
             waited_ms = (first_byte - written) / 1e6
             sketch = Sketch.of(waited_ms)
+            second.answers += len(status)
+            second.times.append(sketch)
             for code, n in _tally(status):
                 bucket.count(f"{names.CODES}{code}", n, first_ns, last_ns)
             bucket.count(names.RESPONSES, len(status), first_ns, last_ns)

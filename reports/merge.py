@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from reports.model import Extras, Period, Rate, Report, ReportError, aggregate
+from reports.model import Extras, Period, Rate, Report, ReportError, Second, aggregate
+from reports.names import ERRORS, REQUESTS, RESPONSES
+from reports.sketch import Sketch
 
 _Value = TypeVar("_Value")
 
@@ -30,7 +32,8 @@ def merge(reports: Sequence[Report]) -> Report:
 
 
 def merge_periods(periods: Iterable[Period]) -> list[Period]:
-    """In time order, one period for each start: counters add up, sketches merge, rates are those of all events.
+    """In time order, one period for each start: counters add up, sketches merge, rates are those of all events, and
+    seconds of the same start become one.
 
     A rate without count and instants (not ours) adds its events per second.
     """
@@ -45,7 +48,33 @@ def _one(parts: list[Period]) -> Period:
     for part in parts:
         for name, rate in part.rates.items():
             rates.setdefault(name, []).append(rate)
-    return replace(aggregate(parts), rates={name: _rate(some) for name, some in rates.items()})
+    return replace(aggregate(parts), rates={name: _rate(some) for name, some in rates.items()}, seconds=_seconds(parts))
+
+
+def _seconds(parts: list[Period]) -> tuple[Second, ...]:
+    """The seconds of all parts; none where one part has events but no seconds, since the sum would be too low."""
+    if not all(part.seconds or not _has_events(part) for part in parts):
+        return ()
+    same: dict[int, list[Second]] = {}
+    for part in parts:
+        for second in part.seconds:
+            same.setdefault(second.start_ms, []).append(second)
+    return tuple(some[0] if len(some) == 1 else _one_second(some) for _, some in sorted(same.items()))
+
+
+def _has_events(part: Period) -> bool:
+    return any(name in (REQUESTS, RESPONSES) or name.startswith(ERRORS) for name in part.counters)
+
+
+def _one_second(parts: list[Second]) -> Second:
+    sketches = [part.response_time for part in parts if part.response_time is not None]
+    return Second(
+        parts[0].start_ms,
+        sum(part.requests for part in parts),
+        sum(part.answers for part in parts),
+        sum(part.errors for part in parts),
+        Sketch.merged(sketches) if sketches else None,
+    )
 
 
 def _rate(rates: list[Rate]) -> Rate:

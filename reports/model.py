@@ -5,7 +5,7 @@ Rules of merging and rounding are Artillery 2.0's, so that a saved report says w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import floor
 from typing import Any
@@ -87,8 +87,10 @@ class Rate:
 class Second:
     """What happened in one second of a run, for charts over time; nothing is judged by it.
 
-    `start_ms` is epoch ms, a whole second. `requests` were sent, `answers` came whole, `errors` failed in that second.
-    `response_time` holds the answers' times in ms, None where there was no answer.
+    `start_ms` is epoch ms, a whole second. The counts are of events of that second: requests that were sent
+    (`http.requests`), answers whose first byte came (`http.responses`), failures (all of `errors.`). `response_time` is
+    the sketch of `http.response_time` of those answers in ms, None where there was no answer. Over the seconds of a
+    period they add up to the period's own figures.
     """
 
     start_ms: int
@@ -115,8 +117,10 @@ class Period:
     last_counter_ms: int | None = None
     first_histogram_ms: int | None = None
     last_histogram_ms: int | None = None
-    seconds: tuple[Second, ...] = ()
-    """The seconds of this slice in time order, those without an event left out; empty in other tools' documents."""
+    seconds: Sequence[Second] = ()
+    """The seconds of this slice in time order, those without an event left out. Empty in an aggregate, and in the
+    documents of other tools.
+    """
 
     @property
     def first_metric_ms(self) -> int | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby, repeat
 from math import ceil, inf, log
 from typing import Any
 
@@ -29,6 +30,7 @@ _MAPPINGS: dict[float, LogarithmicMapping] = {}
 _MANY = 50  # from there on one pass over all parts is quicker than one over each
 _MOST_SAMPLES = 2**53  # so that a thousand such sketches still add up in 64 bits
 _LARGEST_LOG = 709.0  # of a double
+_SHORTEST_RUN = 3  # of empty bins that is worth a number of its own
 _NEAR_EDGE = 1e-9  # of a bucket: the scalar log decides there, since numpy's may differ in the last bit
 
 
@@ -72,8 +74,26 @@ def _bins_of(values: NDArray[np.float64], mapping: LogarithmicMapping) -> Bins:
     return Bins(offset, np.bincount(keys - offset).astype(np.int64))
 
 
-def _bins_from_json(data: Mapping[str, Any], furthest: int) -> Bins:
+def _with_runs(counts: list[int]) -> list[int]:
+    """Counts of bins, with each run of three or more empty bins as one negative number: its length."""
+    out: list[int] = []
+    for count, bins in groupby(counts):
+        length = sum(1 for _ in bins)
+        out += [-length] if count == 0 and length >= _SHORTEST_RUN else [count] * length
+    return out
+
+
+def _without_runs(given: Any, furthest: int) -> list[int]:
+    """Inverse of `_with_runs`. Raises TypeError or ValueError for what is no list of numbers, or one of too many bins."""
+    if sum(-item for item in given if item < 0) > 2 * furthest:
+        raise ValueError("more empty bins than there are numbers")
+    return [count for item in given for count in ((item,) if item >= 0 else repeat(0, -item))]
+
+
+def _bins_from_json(data: Mapping[str, Any], furthest: int, runs: bool) -> Bins:
     given, offset = data["counts"], int(data["offset"])
+    if runs and isinstance(given, list):
+        given = _without_runs(given, furthest)
     # By way of an array, which numpy's own reading of a list takes twice as long as; as floats, no sum can wrap around.
     counts = np.frombuffer(array("q", given if isinstance(given, list) else ()), np.int64)
     if not isinstance(given, list) or (given and counts.min() < 0) or counts.sum(dtype=np.float64) > _MOST_SAMPLES:
@@ -181,25 +201,30 @@ class Sketch:
         at = int(np.searchsorted(np.cumsum(self.positive.counts), rank - self.zero_count, side="right"))
         return float(mapping.value(self.positive.offset + at))
 
-    def to_json(self) -> dict[str, Any]:
-        """Readable bins: relative accuracy, offset, counts, zero count, min, max, sum. `from_json` is its inverse."""
+    def to_json(self, *, runs: bool = False) -> dict[str, Any]:
+        """Readable bins: relative accuracy, offset, counts, zero count, min, max, sum. `from_json` is its inverse.
+
+        `runs`: among the counts, three or more empty bins in a row are one negative number, how many they are. A sketch of
+        few samples takes half the bytes then.
+        """
+        shown = _with_runs if runs else list
         empty = not self.count
         out: dict[str, Any] = {
             "relative_accuracy": self.relative_accuracy,
             "offset": self.positive.offset,
-            "counts": self.positive.counts.tolist(),
+            "counts": shown(self.positive.counts.tolist()),
             "zero_count": self.zero_count,
             "min": None if empty else self.min,
             "max": None if empty else self.max,
             "sum": self.sum,
         }
         if len(self.negative.counts):
-            out["negative"] = {"offset": self.negative.offset, "counts": self.negative.counts.tolist()}
+            out["negative"] = {"offset": self.negative.offset, "counts": shown(self.negative.counts.tolist())}
         return out
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Sketch:
-        """Inverse of `to_json`. Raises KeyError, TypeError or ValueError for anything else."""
+    def from_json(cls, data: Mapping[str, Any], *, runs: bool = False) -> Sketch:
+        """Inverse of `to_json` with the same `runs`. Raises KeyError, TypeError or ValueError for anything else."""
         if not isinstance(data, Mapping):
             raise TypeError("a sketch is an object")
         below, accuracy, zeros = data.get("negative"), float(data["relative_accuracy"]), int(data["zero_count"])
@@ -207,8 +232,8 @@ class Sketch:
             raise ValueError(f"no sketch has a relative accuracy of {accuracy} and {zeros} zeros")
         furthest = int(_LARGEST_LOG / log((1 + accuracy) / (1 - accuracy)))
         return cls(
-            positive=_bins_from_json(data, furthest),
-            negative=NO_BINS if below is None else _bins_from_json(below, furthest),
+            positive=_bins_from_json(data, furthest, runs),
+            negative=NO_BINS if below is None else _bins_from_json(below, furthest, runs),
             zero_count=zeros,
             min=inf if data["min"] is None else float(data["min"]),
             max=-inf if data["max"] is None else float(data["max"]),

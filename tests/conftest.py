@@ -51,5 +51,4 @@ def serve(tmp_path):
 
     yield start
     for server in started:
-        if server.process.poll() is None:
-            server.stop()
+        server.child.stop()

@@ -21,7 +21,7 @@ from loadgen.crew.crew import CrewError, Job
 from loadgen.script.model import Loop, MultipartBody, Parallel, RequestStep, Script, Step
 from loadgen.script.processor import Processor
 
-_OURS = Path(__file__).parents[1]
+_OURS = Path(__file__).parents[2]
 _OUR_ROOMS = ("loadgen", "reports")
 _INSTALLED = ("site-packages", "dist-packages")
 

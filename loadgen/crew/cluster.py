@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -23,6 +24,7 @@ from distributed import Client, LocalCluster, Security
 from distributed.comm import connect
 from distributed.gc import disable_gc_diagnosis
 
+from db.child import Child
 from loadgen.clock import now_ns
 from loadgen.crew.crew import CrewError
 from loadgen.crew.relay import about, clocks
@@ -258,28 +260,14 @@ def _workers(scheduler: str, count: int, folder: str) -> Iterator[None]:
     options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
     options += ["--memory-limit", "0", "--local-directory", folder, "--death-timeout", "10"]
     command = python_command("distributed.cli.dask_worker", scheduler, *options)
-    processes: list[subprocess.Popen[bytes]] = []
+    environment = {**environ, "DASK_LOGGING__DISTRIBUTED": "critical"}
+    workers: list[Child] = []
     try:
         for number in range(count):
-            process = subprocess.Popen(
-                [*command, "--name", f"local-{number + 1}"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={**environ, "DASK_LOGGING__DISTRIBUTED": "critical"},
-                start_new_session=True,  # the terminal's Ctrl-C is for us, who pass it on
-            )
-            processes.append(process)
+            named = [*command, "--name", f"local-{number + 1}"]
+            workers.append(Child(named, patience_s=_LOCAL_END_S, stdout=subprocess.DEVNULL, env=environment))
         yield
     finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            _end(process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(_LOCAL_END_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        # All at a time: each takes a moment to say goodbye.
+        with ThreadPoolExecutor(count) as threads:
+            list(threads.map(Child.stop, workers))

@@ -5,7 +5,7 @@ scheduler. It ends with this task in whichever way the task ends: its stdin is c
 gone, and it must be told every few seconds to go on. It is told so only while the scheduler answers and still wants the task.
 
 A message of the run's topic: [shard, number, kind, content], numbered from 0 for each start of a shard. Besides
-Dask only the standard library is imported here.
+Dask, only what needs nothing but the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from distributed import Event, Variable, get_client, get_worker
 
+from db.child import Child
 from loadgen.crew.framing import INTERRUPT, JOB, RENEW, START, message
 from loadgen.environment import python_command
 
@@ -37,7 +38,7 @@ SAYS = "says"
 """The topic of what its shards say."""
 
 _LOG = logging.getLogger("distributed.worker")
-_ROOMS = ("loadgen", "reports")
+_SOURCES = ("loadgen/**/*.py", "reports/**/*.py", "db/child.py")
 _CHUNK_BYTES = 1 << 18
 _RENEW_S = 2.0
 _ANSWER_S = 10.0
@@ -72,30 +73,25 @@ def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int])
     if Event(name_of(run, GO), client=client).is_set():  # Dask runs a lost task again: its time has passed
         return
     task = worker.get_current_task()
-    child = subprocess.Popen(
+    child = Child(
         python_command("loadgen.shard", *map(str, (os.getpid(), index, of, *beside))),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,
     )
     try:
         orders = _Orders(child, run, index, client, lambda: _wants(worker, task))
         threading.Thread(target=orders.pass_on, args=(packed,), daemon=True).start()
-        while chunk := os.read(_pipe(child.stdout).fileno(), _CHUNK_BYTES):
+        while chunk := os.read(child.stdout.fileno(), _CHUNK_BYTES):
             tell(DATA, chunk)
-        tell(ENDED, child.wait())
+        tell(ENDED, child.process.wait())
     finally:
         child.kill()
-        child.wait()
-        _pipe(child.stdout).close()
 
 
 class _Orders:
     """What the generator is told, until it ends or nobody is there to give orders: then its stdin is closed."""
 
-    def __init__(
-        self, child: subprocess.Popen[bytes], run: str, index: int, client: Any, wanted: Callable[[], bool]
-    ) -> None:
+    def __init__(self, child: Child, run: str, index: int, client: Any, wanted: Callable[[], bool]) -> None:
         self._child, self._run, self._index = child, run, index
         self._client, self._wanted = client, wanted
 
@@ -109,15 +105,15 @@ class _Orders:
             for order in (STOP, END):
                 self._await(order)
                 self._send(INTERRUPT)
-            while self._child.poll() is None:
+            while self._child.running:
                 self._renew()
                 time.sleep(_RENEW_S)
         except Exception as error:  # noqa: BLE001 - the child is gone, or the scheduler: there are no orders any more
-            if self._child.poll() is None:
+            if self._child.running:
                 _LOG.warning("poolbench: shard %d is ended: %s: %s", self._index, type(error).__name__, error)
         finally:
             with suppress(OSError):
-                _pipe(self._child.stdin).close()
+                self._child.stdin.close()
 
     def _await(self, order: str) -> None:
         event = Event(name_of(self._run, order), client=self._client)
@@ -130,9 +126,8 @@ class _Orders:
         self._send(RENEW)
 
     def _send(self, kind: bytes, content: bytes = b"") -> None:
-        stdin = _pipe(self._child.stdin)
-        stdin.write(message(kind, content))
-        stdin.flush()
+        self._child.stdin.write(message(kind, content))
+        self._child.stdin.flush()
 
 
 def _wants(worker: Any, task: Any) -> bool:
@@ -141,16 +136,10 @@ def _wants(worker: Any, task: Any) -> bool:
     return known is not None and known.state == "executing"
 
 
-def _pipe(end: IO[bytes] | None) -> IO[bytes]:
-    if end is None:
-        raise BrokenPipeError
-    return end
-
-
 def _fingerprint() -> str:
-    """Of this program's source: versions are the same for all that was changed between two releases."""
+    """A hash of this program's source, which tells changes apart that were made under one version number."""
     digest = hashlib.sha256()
-    here = Path(__file__).parents[1]
-    for path in sorted(path for room in _ROOMS for path in (here / room).rglob("*.py")):
+    here = Path(__file__).parents[2]
+    for path in sorted(path for pattern in _SOURCES for path in here.glob(pattern)):
         digest.update(f"{path.relative_to(here).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from db.child import Child
 from db.embedded import EmbeddedPostgres
 from loadgen.closed import Workload
 from loadgen.environment import python_command
@@ -35,7 +36,6 @@ USERS = (1, 20)
 CONNECTIONS = 10
 _ROUND_S = 1.5
 _TRIALS, _TRIPS = 10, 30  # of a calibration: rounds over all ways, statements a round
-_PATIENCE_S = 10.0
 
 
 class Delay:
@@ -46,41 +46,32 @@ class Delay:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
-        self._process: subprocess.Popen[str] | None = None
+        self._child: Child | None = None
         self.port = 0
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
+        self._child = Child(
             python_command("loadgen.lab.delay", *map(str, self._address)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the lab, which then stops it
         )
         self.port = int(self._answer())
         return self
 
     def __exit__(self, *_: object) -> None:
         """Connections that it carries are cut."""
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            return
-        with suppress(OSError):  # what was written and not read
-            process.stdin.close()
-        try:
-            process.wait(_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
-        self._process = None
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
 
     def set(self, round_trip_ms: float) -> None:
         """In force on return. Raises StackError."""
-        if self._process is not None and self._process.stdin is not None:
-            with suppress(OSError):  # it has ended, as its silence tells
-                self._process.stdin.write(f"{round_trip_ms / 1000}\n")
-                self._process.stdin.flush()
+        if self._child is not None:
+            # Where it has ended, the missing answer says so.
+            with suppress(OSError):
+                self._child.stdin.write(f"{round_trip_ms / 1000}\n")
+                self._child.stdin.flush()
         self._answer()
 
     def through(self, url: str) -> str:
@@ -93,12 +84,10 @@ class Delay:
 
     def cpu_s(self) -> float:
         """CPU seconds so far."""
-        return cpu_of_tree(self._process.pid) if self._process is not None else 0.0
+        return cpu_of_tree(self._child.pid) if self._child is not None else 0.0
 
     def _answer(self) -> str:
-        answer = ""
-        if self._process is not None and self._process.stdout is not None:
-            answer = self._process.stdout.readline().strip()
+        answer = self._child.stdout.readline().strip() if self._child is not None else ""
         if not answer:
             self.__exit__()
             raise StackError("the process that stands for the distance to the database has ended")

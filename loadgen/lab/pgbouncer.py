@@ -7,21 +7,17 @@ both sides, logs in with the key that the client's login gave it. No password is
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from sqlalchemy import make_url
 
 from db.binaries import as_server_user, server_user
+from db.child import Child, ChildError
 from db.embedded import ROLE, EmbeddedPostgres
 from loadgen.lab.stack import StackError, cpu_of_tree, free_port, query
 
@@ -33,7 +29,6 @@ _SESSION = "SET statement_timeout = 10000; SET client_connection_check_interval 
 
 _START_PATIENCE_S = 10.0
 _STOP_PATIENCE_S = 3.0
-_PR_SET_PDEATHSIG = 1
 
 
 class PgBouncer:
@@ -48,11 +43,10 @@ class PgBouncer:
         self._postgres = postgres
         self._pool_size = pool_size
         self._server_port = server_port or postgres.port
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self.port = free_port()
-        self._folder = (
-            postgres.data_dir / f"pgbouncer-{self.port}"
-        )  # its user can reach it, and it goes with the server's
+        # PgBouncer's user can reach this folder, and it is removed with the database's.
+        self._folder = postgres.data_dir / f"pgbouncer-{self.port}"
 
     @property
     def url(self) -> str:
@@ -61,7 +55,7 @@ class PgBouncer:
 
     def cpu_s(self) -> float:
         """CPU seconds so far. It is one thread, so a second a second is its limit."""
-        return cpu_of_tree(self._process.pid) if self._process else 0.0
+        return cpu_of_tree(self._child.pid) if self._child else 0.0
 
     def __enter__(self) -> Self:
         self.start()
@@ -79,39 +73,26 @@ class PgBouncer:
         path = self._write("pgbouncer.ini", text)
         if user := server_user():
             os.chown(self._folder, user.pw_uid, user.pw_gid)
-        with (self._folder / "pgbouncer.log").open("ab") as log:
-            self._process = self._launch(path, log)
-        deadline = time.monotonic() + _START_PATIENCE_S
-        while (ended := self._process.poll() is not None) or not self._answers():
-            if ended or time.monotonic() > deadline:
-                complaint = _complaints(self._folder / "pgbouncer.log")
-                self.stop()
-                raise StackError(f"PgBouncer did not start: {complaint}")
-            time.sleep(0.02)
+        child = self._child = Child(
+            [self._program, path],
+            log=self._folder / "pgbouncer.log",
+            patience_s=_STOP_PATIENCE_S,
+            cwd=self._folder,
+            # It refuses to run as root.
+            **as_server_user(),
+        )
+        try:
+            child.await_ready(self._answers, _START_PATIENCE_S)
+        except ChildError as error:
+            self.stop()
+            raise StackError(f"PgBouncer did not start: {_complaints(error)}") from None
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that does not do: it keeps nothing that could be lost. Its folder goes, too."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+        """End the process, after 3 s with SIGKILL: it keeps nothing that could be lost. Its folder is removed."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _launch(self, path: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [self._program, str(path)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=self._folder,
-            start_new_session=True,  # Ctrl-C is for the lab, which then stops it
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509 - one system call, no lock
-            **as_server_user(),  # it refuses to run as root
-        )
 
     def _answers(self) -> bool:
         with contextlib.suppress(Exception):
@@ -169,15 +150,6 @@ log_disconnections = 0
 """
 
 
-def _die_with_parent() -> Callable[[], object] | None:
-    """For the child, after its change of user (which would clear it)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _complaints(path: Path) -> str:
-    """What its log warns of and fails with, without the times."""
-    told = re.findall(r"(?:WARNING|ERROR|FATAL) (.+)", path.read_text(errors="replace"))
-    return "; ".join(told)[:300] or "it said nothing"
+def _complaints(error: ChildError) -> str:
+    """The warnings and errors in PgBouncer's log, without their times; where there are none, the log's last lines."""
+    return "; ".join(re.findall(r"(?:WARNING|ERROR|FATAL) (.+)", error.output))[:300] or str(error)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,11 +19,11 @@ from typing import Any, Self
 import psutil
 import psycopg2
 
+from db.child import Child, ChildError
 from loadgen.environment import TREE
 from loadgen.lab.evidence import Failures, Memory
 
 _START_PATIENCE_S = 20.0
-_STOP_PATIENCE_S = 15.0
 _SAMPLE_EVERY_S = 0.05
 _COUNT_BACKENDS = (
     "SELECT count(*) FROM pg_stat_activity"
@@ -62,7 +59,7 @@ class Servers:
         self._program = program
         self._count = count
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self.port = free_port()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("DB_POOL", "API_TOKEN"))}
         address = {"WEB_CONCURRENCY": str(count), "HOST": "127.0.0.1", "PORT": str(self.port)}
@@ -82,44 +79,31 @@ class Servers:
 
     def start(self) -> None:
         """Return when every server answers. Raises StackError."""
-        program = self._program
-        # With -P, gunicorn's import path begins with the program's folder, as the script `gunicorn` has it.
+        # With -P, only gunicorn itself adds to the import path: the program's folder.
         gunicorn = [sys.executable, "-P", "-m", "gunicorn"]
-        command = [*gunicorn, "-c", str(program.configuration), *program.options, program.application]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                cwd=self._program.folder,
-                start_new_session=True,  # Ctrl-C is for the lab, which then stops them
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock
-            )
-        deadline = time.monotonic() + _START_PATIENCE_S
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                raise StackError(f"the servers did not start: {_complaint(self._log)}")
-            time.sleep(0.02)
+        program = self._program
+        child = self._child = Child(
+            [*gunicorn, "-c", program.configuration, *program.options, program.application],
+            log=self._log,
+            death_signal=signal.SIGTERM,
+            env=self._environment,
+            cwd=program.folder,
+        )
+        try:
+            child.await_ready(lambda: self._ready(child), _START_PATIENCE_S)
+        except ChildError as error:
+            self._child = None
+            raise StackError(f"the servers did not start: {_complaint(error)}") from None
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL to the whole group if that does not do."""
-        process = self._process
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(_STOP_PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        self._process = None
+        """End all server processes: SIGTERM to gunicorn, after 15 s SIGKILL to those that are left."""
+        if self._child is not None:
+            self._child.stop()
+            self._child = None
 
     def cpu_s(self) -> float:
         """CPU seconds of all server processes so far."""
-        return cpu_of_tree(self._process.pid) if self._process else 0.0
+        return cpu_of_tree(self._child.pid) if self._child else 0.0
 
     def failures(self) -> Failures:
         """Failed requests so far, read from the log."""
@@ -140,11 +124,10 @@ class Servers:
             return connection.recv(64).startswith(beginning)
         return False
 
-    def _ready(self) -> bool:
-        """Workers fork before they serve: all must be there, and the port must answer."""
-        if self._process is None or len(psutil.Process(self._process.pid).children()) < self._count:
-            return False
-        return self.answers(self._program.ready_path, b"HTTP/1.")
+    def _ready(self, gunicorn: Child) -> bool:
+        """Whether all workers have been forked (they serve only afterwards) and the port answers."""
+        workers = psutil.Process(gunicorn.pid).children()
+        return len(workers) >= self._count and self.answers(self._program.ready_path, b"HTTP/1.")
 
 
 def _failure_kind(line: str) -> str | None:
@@ -266,14 +249,7 @@ def free_port() -> int:
         return port
 
 
-def _die_with_parent() -> None:
-    """A killed lab leaves no servers behind (Linux)."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
-def _complaint(path: Path) -> str:
-    """What a log says went wrong: the last exception's own line, else its last line."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b.*:", line)]
-    return (raised or lines or ["nothing in their log"])[-1][:300]
+def _complaint(error: ChildError) -> str:
+    """Why gunicorn did not start: the line of the last exception in its log, else the log's last lines."""
+    raised = re.findall(r"^[ \t]*([\w.]*(?:Error|Exception)\b.*:.*)$", error.output, re.MULTILINE)
+    return raised[-1].strip()[:300] if raised else str(error)

@@ -6,7 +6,9 @@ keys with null that Artillery adds per rate to each intermediate are a bug of it
 
 The `poolbench` key: what `Extras` holds, then `aggregate` and `periods` (one per intermediate, in the same order), each
 with those of `counters`, `rates`, `summaries` that Artillery does not know (`names.beyond_artillery`), `rate_counts`
-(count and instants of each rate, so that periods of several generators can be merged) and `sketches` (DDSketch bins).
+(count and instants of each rate, so that periods of several generators can be merged), `sketches` (DDSketch bins) and
+`seconds` (one object for each second with an event: `start_ms`, those of `requests`, `answers` and `errors` that are not 0,
+and the sketch `response_time`, whose empty bins are written as `Sketch.to_json` says with `runs`).
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from reports.formats.json_values import Later, a_list, an_object, document, each, number, whole
-from reports.model import FORMAT_VERSION, SUMMARY_KEYS, Extras, Period, Rate, Report, ReportError, Summary
+from reports.formats.json_values import Later, LaterList, a_list, an_object, document, each, number, whole
+from reports.model import FORMAT_VERSION, SUMMARY_KEYS, Extras, Period, Rate, Report, ReportError, Second, Summary
 from reports.names import beyond_artillery
 from reports.sketch import Sketch
 
@@ -160,8 +162,15 @@ def _our_period(period: Period, fragment: _Fragment) -> dict[str, Any]:
             if (rate.count, rate.first_ms, rate.last_ms) != (None, None, None)
         },
         "sketches": {name: fragment(sketch.to_json()) for name, sketch in period.sketches.items()},
+        "seconds": [fragment(_second_document(second)) for second in period.seconds],
     }
     return {key: part for key, part in parts.items() if part}
+
+
+def _second_document(second: Second) -> dict[str, Any]:
+    counts = {"requests": second.requests, "answers": second.answers, "errors": second.errors}
+    shown = {"start_ms": second.start_ms} | {key: count for key, count in counts.items() if count}
+    return shown if second.response_time is None else shown | {"response_time": second.response_time.to_json(runs=True)}
 
 
 def _line(value: Mapping[str, Any]) -> orjson.Fragment:
@@ -212,11 +221,24 @@ def _summary(value: Any, place: str) -> Summary:
     return Summary(**found)
 
 
-def _sketch(value: Any, place: str) -> Sketch:
+def _sketch(value: Any, place: str, *, runs: bool = False) -> Sketch:
     try:
-        return Sketch.from_json(value)
+        return Sketch.from_json(value, runs=runs)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ReportError(f"poolbench: the sketch {place} cannot be read ({error!r})") from None
+
+
+def _second(value: Any, place: str) -> Second:
+    found = an_object(value, place)
+    counts = {key: whole(found[key], f"{place}.{key}") for key in ("requests", "answers", "errors") if key in found}
+    if min(counts.values(), default=0) < 0:
+        raise ReportError(f"{place} counts less than nothing")
+    times = found.get("response_time")
+    return Second(
+        whole(found.get("start_ms"), f"{place}.start_ms"),
+        **counts,
+        response_time=None if times is None else _sketch(times, f"{place}.response_time", runs=True),
+    )
 
 
 def _instants(found: Mapping[str, Any], place: str) -> dict[str, int]:
@@ -255,6 +277,7 @@ def _period(their_part: Any, our_part: Any, place: str, latest: int | None = Non
             _summary,
         ),
         sketches=Later(sketches, f"{place}.sketches", _sketch),
+        seconds=LaterList(a_list(ours.get("seconds"), f"poolbench {place}.seconds"), f"{place}.seconds", _second),
         **_instants(theirs, place),
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar, overload
 
 import orjson
 
@@ -114,3 +114,36 @@ class Later(Mapping[str, _Value]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+class LaterList(Sequence[_Value]):
+    """A list's values, each read when it is asked for. Asking raises ReportError for a value that is not as it should be.
+
+    Equal to any sequence of the same values.
+    """
+
+    __slots__ = ("_items", "_place", "_read")
+
+    def __init__(self, items: Sequence[Any], place: str, read: Callable[[Any, str], _Value]) -> None:
+        """Keeps `items`."""
+        self._items, self._place, self._read = items, place, read
+
+    @overload
+    def __getitem__(self, index: int) -> _Value: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_Value]: ...
+    def __getitem__(self, index: int | slice) -> _Value | Sequence[_Value]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        return self._read(self._items[index], f"{self._place}[{index}]")
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment] # as of a list
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))

@@ -5,16 +5,16 @@ neither another engine of the machine nor what it runs is touched; leaving ends 
 """
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Self
+
+from db.child import Child, ChildError
 
 BASE_IMAGE = "debian:bookworm-slim"
 """The name under which the base is imported: the one in the Dockerfiles' FROM, so that nothing is pulled."""
@@ -56,8 +56,7 @@ class Engine:
             if containers := self.docker("ps", "--all", "--quiet").split():
                 self.docker("rm", "--force", "--volumes", *containers)
             self.docker("network", "prune", "--force")
-        self._daemon.terminate()
-        self._daemon.wait(60)
+        self._daemon.stop()
         for mounted in reversed([line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]):
             if mounted.startswith(f"{self.folder}/"):
                 subprocess.run(["umount", "--lazy", mounted], check=True)
@@ -83,21 +82,19 @@ class Engine:
         }
         if self._groups.parent:
             options["--cgroup-parent"] = self._groups.parent
-        log = self.folder / "log"
-        with log.open("wb") as file:
-            self._daemon = subprocess.Popen(
-                ["/usr/sbin/dockerd", *(f"{name}={value}" for name, value in options.items())],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock
-            )
-        deadline = time.monotonic() + _START_PATIENCE_S
-        while subprocess.run([_DOCKER, "info"], env=self.environment, capture_output=True, check=False).returncode:
-            if self._daemon.poll() is not None or time.monotonic() > deadline:
-                raise NoEngine(f"dockerd did not start: {log.read_text()[-500:]}")
-            time.sleep(0.1)
+        self._daemon = Child(
+            ["/usr/sbin/dockerd", *(f"{name}={value}" for name, value in options.items())],
+            log=self.folder / "log",
+            patience_s=60.0,
+            death_signal=signal.SIGTERM,
+        )
+        try:
+            self._daemon.await_ready(self._answers, _START_PATIENCE_S, every_s=0.1)
+        except ChildError as error:
+            raise NoEngine(f"dockerd did not start: {error}") from None
+
+    def _answers(self) -> bool:
+        return not subprocess.run([_DOCKER, "info"], env=self.environment, capture_output=True, check=False).returncode
 
     def _try(self) -> None:
         """Run a container, on a network of its own, and one that must reach Debian's archive as a build does."""
@@ -182,7 +179,3 @@ def _run(*command: str) -> None:
     )
     if done.returncode:
         raise NoEngine(f"{command[0]} failed: {done.stdout[-500:]}")
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)

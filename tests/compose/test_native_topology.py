@@ -23,6 +23,7 @@ import pytest
 from sqlalchemy import make_url
 
 from db.binaries import as_server_user
+from db.child import Child
 from db.embedded import temporary_postgres
 from loadgen.lab.memory_limit import MemoryLimit, NoMemoryLimit
 from tests.support import certificates
@@ -54,7 +55,7 @@ class Topology:
             subprocess.run([sys.executable, "-m", "db.migrations"], cwd=ROOT, env=settings, check=True)
             self.servers = [self._start_server(n) for n in range(4)]
             for server in self.servers:
-                stack.callback(stop, server.process)
+                stack.callback(server.child.stop)
             wait_until(lambda: all(server.serves("/live") for server in self.servers), "four servers", 60.0)
             self._start_balancer(stack)
             self._stack = stack.pop_all()
@@ -104,19 +105,17 @@ class Topology:
             assert text.count(shipped) == 1
             text = text.replace(shipped, wanted)
         (folder / "pgbouncer.ini").write_text(text)
-        with (self.folder / "pgbouncer.log").open("wb") as log:
-            process = subprocess.Popen([program, folder / "pgbouncer.ini"], stdout=log, stderr=log, **as_server_user())
-        stack.callback(stop, process)
+        child = Child([program, folder / "pgbouncer.ini"], log=self.folder / "pgbouncer.log", **as_server_user())
+        stack.callback(child.stop)
         url = make_url(self.postgres.url).set(port=port).render_as_string(hide_password=False)
 
         def answers() -> bool:
-            assert process.poll() is None, (self.folder / "pgbouncer.log").read_text()
             with contextlib.suppress(psycopg2.OperationalError):
                 psycopg2.connect(url).close()
                 return True
             return False
 
-        wait_until(answers, "PgBouncer answers")
+        child.await_ready(answers, 10.0)
         return url
 
     def _start_server(self, number: int, port: int | None = None) -> ServerProcess:
@@ -134,11 +133,12 @@ class Topology:
     def restart(self, number: int, how: signal.Signals) -> None:
         """End a server so, and start it again where it was."""
         ended = self.servers[number]
-        kill_tree(ended.process) if how == signal.SIGKILL else ended.stop(how)
+        # SIGKILL to master and workers at once is what happens when their machine dies.
+        ended.child.kill() if how == signal.SIGKILL else ended.stop(how)
         again = self._start_server(number, ended.port)
         again.port = ended.port
         self.servers[number] = again
-        self._stack.callback(stop, again.process)
+        self._stack.callback(again.child.stop)
         wait_until(lambda: again.serves("/live"), "the server is back", 60.0)
 
     def _start_balancer(self, stack: contextlib.ExitStack) -> None:
@@ -150,9 +150,8 @@ class Topology:
             **{f"SERVER_{n}": f"127.0.0.1:{server.port}" for n, server in enumerate(self.servers, 1)},
         }
         command = [haproxy(), "-W", "-db", "-f", str(ROOT / "deploy/haproxy.cfg")]
-        with (self.folder / "haproxy.log").open("wb") as log:
-            self._balancer = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        stack.callback(stop, self._balancer)
+        self._balancer = Child(command, log=self.folder / "haproxy.log", env=environment)
+        stack.callback(self._balancer.stop)
         wait_until(lambda: self.balancer.serves("/health"), "the balancer answers")
 
 
@@ -166,25 +165,6 @@ def haproxy() -> str:
     if found is None:
         pytest.skip("HAProxy is not installed")
     return found
-
-
-def stop(process: subprocess.Popen) -> None:
-    """At the end, however it went."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def kill_tree(process: subprocess.Popen) -> None:
-    """Master and worker at once, as when their machine dies."""
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in (process.pid, *map(int, workers)):
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
 
 
 @pytest.fixture(scope="module", params=["pools", "pgbouncer"])

@@ -74,6 +74,44 @@ def test_the_aggregate_is_the_sum_of_the_periods(events):
         assert sketch == Sketch.merged([p.sketches[name] for p in report.periods if name in p.sketches])
 
 
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2 * PERIOD_NS), st.sampled_from([200, 404, 503])), max_size=200))
+def test_the_seconds_of_a_period_add_up_to_it(events):
+    recorder = Recorder(FixedWall())
+    for at, status in events:
+        recorder.request(at)
+        recorder.response(answer(at + 700_000_000, status=status, waited_ns=1 + at % 10**9))
+    for period in recorder.report().periods:
+        seconds = period.seconds
+        assert [s.start_ms for s in seconds] == sorted({s.start_ms for s in seconds})
+        assert all(period.start_ms <= s.start_ms < period.start_ms + 10_000 and s.start_ms % 1000 == 0 for s in seconds)
+        assert sum(s.requests for s in seconds) == period.counters.get("http.requests", 0)
+        assert sum(s.answers for s in seconds) == period.counters.get("http.responses", 0)
+        times = Sketch.merged([s.response_time for s in seconds if s.response_time])
+        assert times.count == sum(s.answers for s in seconds)
+        if times.count:
+            assert times.positive == period.sketches["http.response_time"].positive
+
+
+def test_an_event_belongs_to_the_second_of_its_own_instant():
+    recorder = Recorder(FixedWall())
+    recorder.request(1_900_000_000)
+    recorder.response(answer(2_100_000_000, waited_ns=200_000_000))
+    one, two = recorder.report().periods[0].seconds
+    assert (one.start_ms, one.requests, one.answers, one.response_time) == (1000, 1, 0, None)
+    assert (two.start_ms, two.requests, two.answers, two.response_time.max) == (2000, 0, 1, 200.0)
+
+
+def test_errors_are_counted_in_their_second():
+    wall = WallOffset()
+    recorder = Recorder(wall)
+    recorder.count("errors.ECONNRESET")
+    recorder.count("errors.ETIMEDOUT", 2)
+    recorder.count("vusers.failed")
+    [period] = recorder.report().periods
+    assert sum(second.errors for second in period.seconds) == 3
+
+
 def test_flushing_in_between_changes_nothing(monkeypatch):
     rng = random.Random(1)
     events = [(rng.randrange(3 * PERIOD_NS), rng.choice([200, 500]), rng.randrange(1, 10**9)) for _ in range(500)]

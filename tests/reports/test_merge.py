@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports.merge import merge, merge_periods
-from reports.model import Extras, Period, Rate, Report, ReportError, Summary, aggregate
-from reports.sketch import Sketch
+from reports.model import Extras, Period, Rate, Report, ReportError, Second, Summary, aggregate
+from reports.sketch import NO_BINS, Sketch
 from tests.support.report_strategies import measured_periods
 
 
@@ -37,6 +37,31 @@ def test_merged_counters_and_sketches_are_those_of_all_runs(runs):
         assert merged.aggregate.sketches[name].count == sketch.count
     starts = [p.start_ms for p in merged.periods]
     assert starts == sorted(set(starts))
+
+
+@settings(max_examples=30)
+@given(st.lists(measured_periods(), min_size=2, max_size=6))
+def test_merged_seconds_are_those_of_all_parts(parts):
+    merged = [second for period in merge_periods(parts) for second in period.seconds]
+    given_seconds = [second for part in parts for second in part.seconds]
+
+    assert [s.start_ms for s in merged] == sorted({s.start_ms for s in given_seconds})
+    for second in merged:
+        same = [s for s in given_seconds if s.start_ms == second.start_ms]
+        for count in ("requests", "answers", "errors"):
+            assert getattr(second, count) == sum(getattr(s, count) for s in same)
+        times = Sketch.merged([s.response_time for s in same if s.response_time is not None])
+        assert (second.response_time.positive if second.response_time else NO_BINS) == times.positive
+        assert (second.response_time.count if second.response_time else 0) == times.count
+
+
+def test_there_are_no_seconds_where_one_part_has_events_but_no_seconds():
+    """Half of a second's events would look like all of them."""
+    with_seconds = replace(period(), seconds=(Second(0, 1, 1, 0, Sketch.of([1.0])),))
+    without_events = Period(start_ms=0, counters={"vusers.created": 1})
+
+    assert merge_periods([with_seconds, period()])[0].seconds == ()
+    assert merge_periods([with_seconds, without_events])[0].seconds == with_seconds.seconds
 
 
 def test_slices_of_the_same_time_become_one():

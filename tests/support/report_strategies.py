@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from reports.model import Extras, Period, Rate, Report, Summary
+from reports.model import Extras, Period, Rate, Report, Second, Summary
 from reports.sketch import Sketch
 
 texts = st.text(max_size=8)
@@ -42,6 +42,9 @@ json_values = st.recursive(
 json_objects = st.dictionaries(texts, json_values, max_size=3)
 
 
+seconds = st.builds(Second, st.integers(0, 2**42), counts, counts, counts, st.none() | sketches)
+
+
 def _named(values: st.SearchStrategy) -> st.SearchStrategy:
     return st.dictionaries(names, values, max_size=4)
 
@@ -59,6 +62,7 @@ def periods(draw: st.DrawFn) -> Period:
         last_counter_ms=draw(instants),
         first_histogram_ms=draw(instants),
         last_histogram_ms=draw(instants),
+        seconds=tuple(draw(st.lists(seconds, max_size=3))),
     )
 
 
@@ -77,6 +81,10 @@ def measured_periods(draw: st.DrawFn) -> Period:
         sketches=found,
         first_counter_ms=first,
         last_counter_ms=first + 9_000,
+        seconds=tuple(
+            Second(first + 1000 * n, *draw(st.tuples(*[st.integers(0, 10**6)] * 3)), draw(st.none() | sketches))
+            for n in sorted(draw(st.sets(st.integers(0, 9), min_size=1)))
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from reports import names
-from reports.model import Extras, Period, Rate, Report, Summary
+from reports.model import Extras, Period, Rate, Report, Second, Summary
 from reports.sketch import Sketch
 
 START_MS = 1_700_000_000_000
@@ -102,6 +102,7 @@ def sample_report() -> Report:
         last_counter_ms=1_700_000_003_500,
         first_histogram_ms=1_700_000_001_010,
         last_histogram_ms=1_700_000_003_900,
+        seconds=(Second(1_700_000_001_000, requests=4), Second(1_700_000_003_000, 0, 4, 1, times)),
     )
     extras = Extras("0.1.0", "open", environment={"cpus": 2}, generator={"cpu_share": 0.25}, warnings=("one warning",))
     return Report.of([period], extras)

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from db.child import Child
 from tests.support.paths import BIN, ROOT
 
 GUNICORN = [str(BIN / "gunicorn"), "-c", "wsgi/gunicorn_conf.py", "wsgi:create_app()"]
@@ -42,9 +43,13 @@ class Answer:
 class ServerProcess:
     """The service as a process of its own, reached over HTTP; its stderr is kept in a file."""
 
-    process: subprocess.Popen
+    child: Child
     port: int
     log_file: Path
+
+    @property
+    def process(self) -> subprocess.Popen:
+        return self.child.process
 
     def request(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
@@ -90,6 +95,7 @@ class ServerProcess:
         return True
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End the server's main process alone, as a supervisor would: its workers are for themselves."""
         self.process.send_signal(how)
         return self.process.wait(15)
 
@@ -100,9 +106,9 @@ def start_server(log_file: Path, *, command: list[str] | None = None, **settings
     plain = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "TMPDIR"}}
     environment = plain | {"WEB_CONCURRENCY": "1", "PORT": str(port)} | {k: str(v) for k, v in settings.items()}
     command = [part.replace("PORT", str(port)) for part in command or GUNICORN]
-    with log_file.open("wb") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-    return ServerProcess(process, port, log_file)
+    log_file.unlink(missing_ok=True)
+    child = Child(command, log=log_file, death_signal=signal.SIGTERM, cwd=ROOT, env=environment)
+    return ServerProcess(child, port, log_file)
 
 
 def wait_until(condition: Any, what: str, limit_s: float = 10.0) -> None:

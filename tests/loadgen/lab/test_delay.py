@@ -162,7 +162,7 @@ def test_it_ends_with_the_process_that_started_it():
         "import sys\n"
         "from loadgen.lab.distance import Delay\n"
         "with Delay(('127.0.0.1', 1)) as delay:\n"
-        "    print(delay._process.pid, flush=True)\n"
+        "    print(delay._child.pid, flush=True)\n"
         "    sys.stdin.read()\n"
     )
     ends_with_its_starter(source)
@@ -170,7 +170,7 @@ def test_it_ends_with_the_process_that_started_it():
 
 def test_a_delay_that_was_killed_is_an_error_and_not_silence():
     with Delay(("127.0.0.1", 1)) as delay:
-        psutil.Process(delay._process.pid).kill()
+        psutil.Process(delay._child.pid).kill()
         with pytest.raises(StackError, match="has ended"):
             delay.set(1)
 

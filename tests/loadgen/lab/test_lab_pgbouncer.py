@@ -74,7 +74,7 @@ def test_sessions_have_the_services_limits_though_clients_cannot_ask_for_them(bo
 @needs_pgbouncer
 def test_it_leaves_no_process_and_no_folder(postgres):
     with PgBouncer(postgres) as running:
-        process = psutil.Process(running._process.pid)
+        process = psutil.Process(running._child.pid)
         folder = running._folder
         assert folder.exists()
         assert process.is_running()
@@ -89,7 +89,7 @@ def test_it_dies_with_the_process_that_started_it():
         "from db.embedded import temporary_postgres\n"
         "from loadgen.lab.pgbouncer import PgBouncer\n"
         "with temporary_postgres() as postgres, PgBouncer(postgres) as running:\n"
-        "    print(running._process.pid, flush=True)\n"
+        "    print(running._child.pid, flush=True)\n"
         "    sys.stdin.read()\n"
     )
     ends_with_its_starter(source)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports.formats.artillery_json import from_json, to_json
-from reports.model import Period, Report, ReportError, Summary
+from reports.model import Period, Report, ReportError, Second, Summary
 from reports.names import beyond_artillery
 from reports.sketch import Sketch
 from tests.support.report_strategies import json_values, reports
@@ -112,6 +112,39 @@ def test_what_stands_for_a_sketch_and_is_none_is_refused_with_its_place(value):
     document["poolbench"]["aggregate"]["sketches"]["http.response_time"] = value
     with pytest.raises(ReportError, match="response_time"):
         from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        [],
+        {},
+        {"start_ms": "x"},
+        {"start_ms": 0, "answers": -1},
+        {"start_ms": 0, "response_time": {"counts": [1]}},
+        {"start_ms": 0, "response_time": {**Sketch.of([1.0]).to_json(), "counts": [1, -(10**12)]}},
+        {"start_ms": 0, "response_time": {**Sketch.of([1.0]).to_json(), "counts": [1, 0.5]}},
+    ],
+)
+def test_a_spoilt_second_is_refused_with_its_place(spoilt):
+    document = json.loads(to_json(sample_report()))
+    document["poolbench"]["periods"][0]["seconds"][1] = spoilt
+    [period] = from_json(json.dumps(document)).periods
+
+    assert period.seconds[0] == Second(1_700_000_001_000, requests=4)
+    with pytest.raises(ReportError, match=r"seconds\[1\]"):
+        tuple(period.seconds)
+
+
+def test_a_second_takes_few_bytes():
+    """Most bins of a hundred answers are empty: they are counted, not listed."""
+    times = Sketch.of([1.0, 1.01, 250.0])
+    period = Period(start_ms=0, counters={"a": 1}, seconds=(Second(0, 3, 3, 0, times),))
+    document = json.loads(to_json(Report(Period(0), (period,))))
+
+    [second] = document["poolbench"]["periods"][0]["seconds"]
+    assert len(second["response_time"]["counts"]) < 6
+    assert from_json(json.dumps(document)).periods[0].seconds == period.seconds
 
 
 @given(st.data())
