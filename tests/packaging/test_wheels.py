@@ -10,7 +10,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from urllib.request import urlopen
 
 import pytest
@@ -22,9 +27,10 @@ from tests.support.server_process import free_port, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 APP = """
-import sys
-from flask import Flask, jsonify
-import db, db.engine, reports
+import os, sys
+from pathlib import Path
+from flask import Flask
+import db.engine, reports
 
 app = Flask(__name__)
 
@@ -32,10 +38,14 @@ app = Flask(__name__)
 def seen():
     with db.engine.engine.connect() as connection:
         lent = connection.exec_driver_sql("SELECT 1").scalar()
-    modules = {name: list(sys.modules[name].__path__)[0] for name in ("db", "reports")}
+    files = [__file__, db.engine.__file__, reports.__file__]
+    own = all(Path(file).is_relative_to(Path(__file__).parent) for file in files)
+    way_to_tool = "poolbench_tool" in str(sys.path) or "PYTHONPATH" in os.environ
     pools = [kind.__name__ for kind in type(db.engine.engine.pool).__mro__]
-    return jsonify(app=__file__, modules=modules, path=sys.path, pools=pools, lent=lent)
+    return dict(files=files, path=sys.path, pools=pools, lent=lent), 200 if own and not way_to_tool else 500
 """
+"""Answers 500 where a module is not its own, or where it could have found one of the tool's."""
+
 ENGINE = """
 import os
 from sqlalchemy import create_engine
@@ -49,6 +59,24 @@ config:
 scenarios:
   - flow: [get: {url: /}]
 """
+
+
+LENDING = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from sqlalchemy import create_engine
+
+engine = create_engine(sys.argv[1])
+
+def borrow(_):
+    with engine.connect() as connection:
+        return connection.exec_driver_sql("SELECT pg_backend_pid(), pg_sleep(0.05)").scalar()
+
+with ThreadPoolExecutor(8) as threads:
+    pids = list(threads.map(borrow, range(8)))
+print(f"{len(pids)} loans, {len(set(pids))} connections")
+"""
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 class Environment:
@@ -173,13 +201,6 @@ def what_flask_serves(environment: Environment, folder: Path, url: str) -> dict:
     return seen
 
 
-def found_only_its_own(seen: dict, folder: Path) -> bool:
-    """Whether the application's modules are its own, and the tool's are not on its path."""
-    ours = [entry for entry in seen["path"] if "poolbench_tool" in entry or Path(entry or ".") == ROOT]
-    modules = {name: str(folder / name) for name in ("db", "reports")}
-    return not ours and seen["app"] == str(folder / "app.py") and seen["modules"] == modules
-
-
 @dataclass
 class Beside:
     """An application's environment, and what was in it before the wheels were installed into it."""
@@ -203,8 +224,19 @@ def beside(tmp_path_factory, wheels):
 def alone(tmp_path_factory, wheels):
     """The tool in an environment of its own: the newest versions, on the newest Python."""
     environment = Environment(tmp_path_factory.mktemp("alone") / "env", newest_python())
-    environment.install(wheels[1])
+    environment.install(f"{wheels[1]}[distributed]")
     return environment
+
+
+@pytest.fixture
+def target(tmp_path):
+    """The address of a server that answers 200."""
+    (tmp_path / "served").mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -224,21 +256,76 @@ def test_an_applications_pins_stay_as_they_are(beside):
 def test_an_application_with_modules_of_our_names_finds_its_own_and_borrows(beside, tmp_path, postgres, db_has_init):
     host = make_host(tmp_path / "host", db_has_init=db_has_init)
     seen = what_flask_serves(beside.environment, host, fair(postgres.url))
-    assert found_only_its_own(seen, host)
     assert seen["lent"] == 1
     assert "FairPool" in seen["pools"]
 
 
-@pytest.mark.parametrize("python", ["beside", "alone"])
-def test_the_lab_loads_an_application_that_finds_only_its_own_modules(python, request, tmp_path):
-    found = request.getfixturevalue(python)
-    environment = getattr(found, "environment", found)
+@pytest.mark.parametrize("place", ["beside", "alone"])
+def test_the_lab_loads_an_application_that_finds_only_its_own_modules(place, request, tmp_path):
+    found = request.getfixturevalue(place)
+    environment = found.environment if place == "beside" else found
     host = make_host(tmp_path / "host", db_has_init=False)
     lab = ["loadgen", "lab", "--app", "app:app", "--script", "load.yml", "--strategies", "null,fair", "--out", "../out"]
     environment.run(*lab, "--servers", 1, folder=host)
     results = json.loads((tmp_path / "out" / "summary.json").read_text())["strategies"]
-    assert [results[name]["failed"] for name in ("null", "fair")] == [0, 0]
-    for name in ("null", "fair"):
-        [captured] = (
-            json.loads((tmp_path / "out" / f"{name}.json").read_text())["aggregate"]["counters"].items() & set()
-        )
+    assert {name: found["failed"] for name, found in results.items()} == {"null": 0, "fair": 0}
+
+
+def test_the_tool_runs_the_experiments_from_any_folder(alone, tmp_path):
+    alone.run("loadgen", "lab", "--only", "B.3", "--out", "out", folder=tmp_path)
+    experiments = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "B.3.c1" in str(experiments)
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+@pytest.mark.parametrize("how", [["--workers", 2], ["--dask", "local:2"]], ids=str)
+def test_the_tool_loads_compares_and_reports_beside_modules_of_its_names(alone, tmp_path, target, how):
+    """In the folder of an application, whose reports/ must not be taken for the tool's, nor by its worker processes."""
+    host = make_host(tmp_path / "host", db_has_init=True)
+    for name in ("old.json", "new.json"):
+        alone.run("loadgen", "run", "load.yml", "--target", target, "-o", name, *how, folder=host)
+    saved = json.loads((host / "new.json").read_text())
+    assert saved["aggregate"]["counters"]["http.codes.200"] == 20
+    assert saved["poolbench"]["tool_version"] == VERSION
+    assert "p99" in alone.run("poolbench", "diff", "old.json", "new.json", folder=host).stdout
+    alone.run("loadgen", "report", "new.json", "-o", "page.html", folder=host)
+    assert (host / "page.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("command", ["loadgen", "poolbench"])
+def test_both_commands_know_their_version(alone, tmp_path, command):
+    assert alone.run(command, "--version", folder=tmp_path).stdout == f"loadgen {VERSION}\n"
+
+
+def test_an_sqlalchemy_that_is_too_old_is_named_in_one_line(beside, old_sqlalchemy, tmp_path):
+    environment = beside.environment
+    library = environment.run("python", "-c", "import poolbench", folder=tmp_path, code=1, PYTHONPATH=old_sqlalchemy)
+    told = "needs SQLAlchemy 2.0 or newer; here is 1.4.54"
+    assert library.stderr.splitlines()[-1] == f"ImportError: poolbench {told}"
+    tool = environment.run("loadgen", "lab", "--only", "B.3", folder=tmp_path, code=2, PYTHONPATH=old_sqlalchemy)
+    assert tool.stderr == f"Error: this {told}\n"
+
+
+@pytest.mark.parametrize("newest", [False, True], ids=["lowest", "newest"])
+def test_the_library_lends_where_nothing_else_is_installed(tmp_path, wheels, postgres, newest):
+    """Without gevent, in threads, on both ends of the range of SQLAlchemy."""
+    environment = Environment(tmp_path / "env", newest_python() if newest else sys.executable)
+    pins = {each.partition("==")[0]: each for each in lowest()}
+    needed = ["SQLAlchemy", "psycopg2-binary"]
+    environment.install(wheels[0], *(needed if newest else [pins[name] for name in needed]))
+    assert not {"gevent", "greenlet"} & environment.versions().keys() or newest is False
+    done = environment.run("python", "-c", LENDING, fair(postgres.url), folder=tmp_path)
+    assert done.stdout == "8 loans, 2 connections\n"
+
+
+def test_a_wheel_takes_with_it_what_it_brought_and_nothing_else(beside, tmp_path, postgres):
+    """The tool goes first, and the library serves on. The last test here: it leaves the environment without both."""
+    host = make_host(tmp_path / "host", db_has_init=False)
+    before = files_in(host)
+    beside.environment.pip("uninstall", "--yes", "poolbench")
+    assert "FairPool" in what_flask_serves(beside.environment, host, fair(postgres.url))["pools"]
+    beside.environment.pip("uninstall", "--yes", "poolbench-pool")
+    assert beside.environment.versions() == beside.versions
+    assert set(files_in(beside.environment.packages)) == beside.files
+    assert files_in(host) == before
+    assert not (beside.environment.packages / "poolbench_tool").exists()
