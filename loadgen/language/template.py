@@ -12,18 +12,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import Any
+from typing import Any, Final
 
-from loadgen.language.values import UNDEFINED, get_path, json_text, number, text
+from loadgen.language.values import UNDEFINED, get_path, json_text, number, path_steps, text
 
 Variables = Mapping[str, Any]
 Render = Callable[[Variables], Any]
 Function = Callable[..., Any]
 
-_CALL = re.compile(r"\{\{\s*(\$[A-Za-z0-9_]+)\s*\(([A-Za-z0-9_,\s]*)\)\s*\}\}")
-_PLACEHOLDER = re.compile(r"""\{\{\{?[\s$\w.\[\]'"-]+\}\}\}?""", re.ASCII)
+CALL: Final = re.compile(r"\{\{\s*(\$[A-Za-z0-9_]+)\s*\(([A-Za-z0-9_,\s]*)\)\s*\}\}")
+"""A placeholder that calls a function; the groups are its name and its arguments."""
+PLACEHOLDER: Final = re.compile(r"""\{\{\{?[\s$\w.\[\]'"-]+\}\}\}?""", re.ASCII)
+"""A placeholder that names a variable."""
 _PLAIN_NAME = re.compile(r"[$\w-]+", re.ASCII)
 _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+_ENVIRONMENTS = (("$processEnvironment",), ("$env",))
 _NESTED_MAX = 10
 """How many levels of placeholders inside the values of placeholders are filled in."""
 _LONGEST = 1_000_000
@@ -82,12 +85,12 @@ def compile_template(value: Any, calls: Mapping[str, Function]) -> Template:
 
 def placeholders(template: str) -> list[str]:
     """Return the variable paths that a text refers to, without its function calls."""
-    return [_path_of(found) for found in _PLACEHOLDER.findall(_CALL.sub("", template))]
+    return [_path_of(found) for found in PLACEHOLDER.findall(CALL.sub("", template))]
 
 
 def calls_in(template: str) -> list[str]:
     """Return the names of the functions that a text calls, with `$`."""
-    return [match.group(1) for match in _CALL.finditer(template)]
+    return [match.group(1) for match in CALL.finditer(template)]
 
 
 def _object(pairs: list[tuple[Template, Template]]) -> Render:
@@ -119,10 +122,10 @@ def _list(items: list[Template]) -> Render:
 
 def _compile_text(template: str, calls: Mapping[str, Function]) -> Render | None:
     """Compile a text with braces; None if nothing in it is a placeholder."""
-    called = _CALL.search(template)
+    called = CALL.search(template)
     if called:
         return _compile_calls(template, calls)
-    found = _PLACEHOLDER.findall(template)
+    found = PLACEHOLDER.findall(template)
     if not found:
         return None
     if found == [template]:
@@ -134,7 +137,7 @@ def _compile_calls(template: str, calls: Mapping[str, Function]) -> Render:
     """Compile a text with function calls: they are filled in first, as text, and then the variables."""
     pieces: list[str | Callable[[], str]] = []
     at = 0
-    for match in _CALL.finditer(template):
+    for match in CALL.finditer(template):
         name, arguments = match.groups()
         if name not in calls:
             return lambda _: UNDEFINED
@@ -142,7 +145,7 @@ def _compile_calls(template: str, calls: Mapping[str, Function]) -> Render:
         at = match.end()
     pieces.append(template[at:])
     plain = "".join(p for p in pieces if isinstance(p, str))
-    has_variables = bool(_PLACEHOLDER.search(plain))
+    has_variables = bool(PLACEHOLDER.search(plain))
 
     def render(variables: Variables) -> str:
         filled = "".join(p if isinstance(p, str) else p() for p in pieces)
@@ -176,7 +179,7 @@ def _mixed(template: str) -> Render:
     literals: list[str] = []
     getters: list[Render] = []
     at = 0
-    for match in _PLACEHOLDER.finditer(template):
+    for match in PLACEHOLDER.finditer(template):
         literals.append(template[at : match.start()])
         getters.append(_getter(_path_of(match.group())))
         at = match.end()
@@ -190,7 +193,7 @@ def _mixed(template: str) -> Render:
             if type(value) is not str:
                 value = _as_text(value)
             elif "{{" in value:
-                value = _fill(value, variables)
+                value = _fill(value, variables, own=False)
             out.append(literal)
             out.append(value)
         out.append(last)
@@ -199,17 +202,23 @@ def _mixed(template: str) -> Render:
     return render
 
 
-def _fill(template: str, variables: Variables) -> str:
-    """Fill in a text that was not known before; placeholders inside values are filled in too, up to `_LONGEST` characters."""
+def _fill(template: str, variables: Variables, *, own: bool = True) -> str:
+    """Fill in a text that was not known before; placeholders inside values are filled in too, up to `_LONGEST` characters.
+
+    `own`: the text is the script's. Values may come from an answer, so environment variables are not filled in there.
+    """
     left = _LONGEST
 
     def filled(part: str, depth: int) -> str:
         def value_of(match: re.Match[str]) -> str:
             nonlocal left
-            value = _as_text(get_path(variables, _path_of(match.group())))
+            path = _path_of(match.group())
+            if (depth or not own) and path_steps(path)[:1] in _ENVIRONMENTS:
+                return match.group()
+            value = _as_text(get_path(variables, path))
             left -= len(value)
             return filled(value, depth + 1) if "{{" in value and depth < _NESTED_MAX and left > 0 else value
 
-        return _PLACEHOLDER.sub(value_of, part)
+        return PLACEHOLDER.sub(value_of, part)
 
     return filled(template, 0)

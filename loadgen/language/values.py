@@ -232,7 +232,10 @@ def get_path(value: Any, path: str) -> Any:
     """Return the value at `path`, UNDEFINED if there is none; a key spelled exactly like the path takes precedence."""
     if isinstance(value, Mapping) and path in value:
         return value[path]
-    for key in path_steps(path):
+    keys = path_steps(path)
+    if not keys:
+        return UNDEFINED
+    for key in keys:
         value = child(value, key)
         if value is UNDEFINED:
             return UNDEFINED
@@ -249,6 +252,9 @@ def set_path(variables: dict[str, Any], path: str, value: Any) -> None:
         variables[path] = value
         return
     keys = path_steps(path)
+    if not keys:
+        variables[path] = value
+        return
     holder: Any = variables
     for key, following in pairwise(keys):
         found = child(holder, key)

@@ -8,7 +8,7 @@ from typing import Any
 from loadgen.http.tls import TlsSettings, client_context
 from loadgen.language.values import to_number, truthy
 from loadgen.script import model
-from loadgen.script.document import ABSENT, ScriptNode
+from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import duration_text, seconds
 from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, read_rows
@@ -24,15 +24,18 @@ _HTTP_KEYS = (
 _TLS_TEXTS = {"ca": ("ca", "certificateAuthority"), "cert": ("cert", "certificate"), "key": ("key",)}
 _TLS_KEYS = ("rejectUnauthorized", "pfx", "passphrase", "servername", *(n for ns in _TLS_TEXTS.values() for n in ns))
 _PLUGINS = ("expect", "ensure", "metrics-by-endpoint", "apdex", "fake-data")
+_MODES = ("uniform", "poisson")
+_DEFAULT_KEYS = ("headers", "cookie", "strictCapture", "think")
 _MOST = 2**53
 _EXPECT_OUTPUTS = ("pretty", "json", "prettyError", "silent")
 
 
-def phases(part: ScriptNode, *, mode: Any, poisson: bool) -> tuple[model.Phase, ...]:
+def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool) -> tuple[model.Phase, ...]:
     """Read `config.phases`. `mode` is that of `config`; `poisson` gives every phase with a rate Poisson arrivals."""
     if not part.expect(list, "a list"):
         return ()
-    found = (_phase(i, item, mode, poisson=poisson) for i, item in enumerate(part.parts()))
+    _warn_of_mode(mode)
+    found = (_phase(i, item, mode.value, poisson=poisson) for i, item in enumerate(part.parts()))
     return tuple(phase for phase in found if phase is not None)
 
 
@@ -43,12 +46,15 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
     is_pause = "pause" in part
     length = part["pause" if is_pause else "duration"]
     duration_s = seconds(length.value) if length.value is not ABSENT else None
-    if length.value is ABSENT:
+    if length.value is ABSENT and length.path in part.notes.undefined:
+        length.refuse(part.notes.undefined[length.path])
+    elif length.value is ABSENT:
         part.refuse("a phase needs a `duration` (or a `pause`)")
     elif not duration_s or duration_s < 0:
         length.refuse(f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value}")
     rate, ramp_to = _amount(part["arrivalRate"]), _amount(part["rampTo"])
     count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
+    _warn_of_contradictions(part)
     if not duration_s:
         return None
     nothing_to_do = not is_pause and count is None and not rate and ramp_to is None
@@ -66,6 +72,24 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
         max_vusers=None if max_vusers is None else int(max_vusers),
         poisson=poisson or (part.get("mode") or mode) == "poisson",
     )
+
+
+def _warn_of_contradictions(part: ScriptNode) -> None:
+    """Warn of keys of a phase that another key makes useless."""
+    if "pause" in part:
+        for key in ("duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers"):
+            if key in part:
+                part[key].warn("has no effect: the phase is a `pause`")
+    elif "arrivalCount" in part:
+        for key in ("arrivalRate", "rampTo"):
+            if key in part:
+                part[key].warn("has no effect: the phase has an `arrivalCount`")
+    _warn_of_mode(part["mode"])
+
+
+def _warn_of_mode(part: ScriptNode) -> None:
+    if part.value is not ABSENT and part.value not in _MODES:
+        part.warn(f"no such mode: {part.value!r}; uniform is used", nearest(str(part.value), _MODES))
 
 
 def _amount(part: ScriptNode) -> float | None:
@@ -177,6 +201,8 @@ def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> mod
     """Read `config.http`, `config.defaults` and `config.timeout`."""
     part = config["http"]
     part.warn_unknown(_HTTP_KEYS)
+    for defaults in (part["defaults"], config["defaults"]):
+        defaults.warn_unknown(_DEFAULT_KEYS)
     if "maxSockets" in part:
         part["maxSockets"].warn("has no effect (in Artillery neither); `pool` limits connections")
     timeout = config["timeout"] if truthy(config.get("timeout")) else part["timeout"]

@@ -51,6 +51,10 @@ class Notes:
         self.warnings: list[ScriptProblem] = []
         self._places = places
         self._hints_left = _HINTS_MAX
+        self.skipped = False
+        """Whether something that cannot be run was left out (--skip-unsupported)."""
+        self.undefined: dict[str, str] = {}
+        """Why a text of `config` was filled in as undefined, by its path."""
 
     def hint(self, key: str, known: Iterable[str]) -> str | None:
         """Return the known key that `key` was probably meant to be; only the first `_HINTS_MAX` keys are looked up."""

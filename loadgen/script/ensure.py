@@ -13,13 +13,17 @@ from typing import Any
 
 from loadgen.language.expressions import ExpressionError, compile_expression
 from loadgen.language.values import UNDEFINED, number_text, to_number, whole
-from loadgen.script.document import ScriptNode
+from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.model import Check
 from reports.model import SUMMARY_KEYS, Period
 
 _LEGACY = ("min", "max", "median", "p95", "p99")
 _ERROR_RATE = "((vusers.created - vusers.completed)/vusers.created * 100) <= "
 _APDEX_COUNTERS = ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
+_SUMMARIES = ("http.response_time", "vusers.session_length", "http.response_time.2xx")
+_FAMILIES = ("http", "vusers", "errors", "plugins", "apdex", "server", "loadgen")
+_MANY_CODES = re.compile(r"http\.codes\.\d*[xX]+")
+_NAMED_BY_USERS = re.compile(r"vusers\.created_by_name\.|errors\.|plugins\.|\{\{")
 _RANKS = ((0.94, "excellent"), (0.85, "good"), (0.7, "fair"), (0.49, "poor"))
 
 
@@ -34,23 +38,82 @@ class EnsureResult:
 def checks_of(part: ScriptNode) -> tuple[Check, ...]:
     """Return the checks that an `ensure` section defines, in the order in which they are evaluated."""
     checks: list[Check] = []
+    _warn_of_no_checks(part)
     for item in part["thresholds"].parts():
         if isinstance(item.value, dict) and item.value:
             name, limit = next(iter(item.value.items()))
             expression = f"{name} < {_shown(limit)}"
             checks.append(Check(expression, expression))
+            _warn_of_limit(item[name])
+            _warn_of_metric(item[name], name)
+            for other in list(item.value)[1:]:
+                item[other].warn("is not checked: an element of `thresholds` is one metric and its limit")
+        else:
+            item.warn("is no check: an element of `thresholds` is one metric and its limit")
     for item in part["conditions"].parts():
         if isinstance(item.value, dict):
             expression, strict = str(item.get("expression")), item.get("strict", True)
             checks.append(Check(expression, expression, strict is not False))
+            _warn_of_expression(item["expression"])
+        else:
+            item.warn("is no check: an element of `conditions` has an `expression`")
     for key, item in part.items():
         if key in _LEGACY:
             limit_text = _whole(item.value)
+            _warn_of_limit(item)
             checks.append(Check(f"{key} < {limit_text}", f"http.response_time.{key} < {limit_text}"))
     if "maxErrorRate" in part:
         limit_text = number_text(to_number(part.get("maxErrorRate")))
+        _warn_of_limit(part["maxErrorRate"])
         checks.append(Check(f"maxErrorRate < {limit_text}", _ERROR_RATE + limit_text))
     return tuple(checks)
+
+
+def _warn_of_no_checks(part: ScriptNode) -> None:
+    """Warn of a section, or of keys in it, that make no check."""
+    if not isinstance(part.value, dict):
+        if part.value not in (ABSENT, None, True):
+            part.warn("makes no check: it is an object with `thresholds`, `conditions`, or limits such as `p95: 200`")
+        return
+    part.warn_unknown((*_LEGACY, "maxErrorRate", "thresholds", "conditions", "suppressOutput"))
+    for key in ("thresholds", "conditions"):
+        part[key].expect((list, type(None)), "a list", strict=False)
+
+
+def _warn_of_limit(part: ScriptNode) -> None:
+    limit = part.value
+    if isinstance(limit, bool) or limit is None or to_number(limit) != to_number(limit):
+        part.warn(f"the limit must be a number, not {limit!r}: the check always fails")
+
+
+def _warn_of_metric(part: ScriptNode, name: str) -> None:
+    """Warn of metrics that no run has."""
+    family, _, rest = name.partition(".")
+    if _MANY_CODES.fullmatch(name):
+        part.warn("no run has this metric: codes are counted one by one, as `http.codes.500`")
+    elif name in _SUMMARIES:
+        part.warn(f"is a summary: name one of its figures, such as `{name}.p95`")
+    elif not rest and name != "apdex":
+        like = nearest(name, ("maxErrorRate", *_LEGACY))
+        part.warn("no run has this metric, unless a function of the processor makes it", like)
+    elif family not in _FAMILIES and (like := nearest(family, _FAMILIES)):
+        part.warn(
+            f"no run has this metric, unless a function of the processor makes it (did you mean `{like}.{rest}`?)"
+        )
+
+
+def _warn_of_expression(part: ScriptNode) -> None:
+    """Warn of an expression that cannot be read. Names of metrics may hold any character; such expressions are left alone."""
+    if part.value is ABSENT:
+        part.warn("is missing: the check always fails")
+        return
+    text = str(part.value)
+    if _NAMED_BY_USERS.search(text):
+        return
+    try:
+        compile_expression(text)
+    except ExpressionError as error:
+        part.warn(f"{error}: the check always fails")
 
 
 def _shown(limit: Any) -> str:

@@ -15,6 +15,9 @@ from typing import Any
 
 from loadgen.http.message import FormPart
 from loadgen.language.expressions import ExpressionError, compile_expression
+from loadgen.language.jsonpath import JsonPathError
+from loadgen.language.jsonpath import check as check_json_path
+from loadgen.language.regex import compile_regex
 from loadgen.language.values import to_number, truthy
 from loadgen.script import model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
@@ -75,6 +78,7 @@ class FlowReader:
     def unsupported(self, part: ScriptNode, what: str, instead: str) -> None:
         """Note a part of the script that this program cannot run."""
         if self._skip:
+            part.notes.skipped = True
             part.warn(f"{what}: skipped")
         else:
             part.refuse(f"{what}: not supported. {instead}")
@@ -320,6 +324,7 @@ class FlowReader:
         source = next((s for s in _SOURCES if part.get(s)), "")
         if source == "function" and not self._called_by_capture(part["function"]):
             return None
+        _warn_of_unreadable(part[source], source, str(part.get("flags") or ""))
         if source in {"", "xpath"}:
             part.warn(
                 "xpath captures are not available: this always fails" if source else "captures nothing, and fails"
@@ -359,6 +364,48 @@ class FlowReader:
             if len(used) < len(keys):
                 item.warn(f"only the first key of a list's element is an expectation: `{keys[0]}`")
         return tuple(out)
+
+
+def _warn_of_unreadable(part: ScriptNode, source: str, flags: str) -> None:
+    """Warn of a regular expression, selector or JSONPath that cannot be read: such a capture always fails."""
+    expression = part.value
+    if not isinstance(expression, str) or "{{" in expression or source not in _READERS:
+        return
+    if said := _READERS[source](expression, flags):
+        part.warn(f"cannot be read, so this always fails: {said.splitlines()[0]}")
+
+
+def _complaint_about_regexp(expression: str, flags: str) -> str | None:
+    try:
+        compile_regex(expression, flags)
+    except (re.error, RecursionError) as error:
+        return str(error)
+    return None
+
+
+def _complaint_about_json(expression: str, _: str) -> str | None:
+    try:
+        check_json_path(expression)
+    except (JsonPathError, RecursionError) as error:
+        return str(error)
+    return None
+
+
+def _complaint_about_selector(expression: str, _: str) -> str | None:
+    import cssselect  # noqa: PLC0415 - scripts without a selector need not pay for it
+
+    try:
+        cssselect.parse(expression)
+    except (cssselect.SelectorError, RecursionError) as error:
+        return str(error)
+    return None
+
+
+_READERS = {
+    "regexp": _complaint_about_regexp,
+    "json": _complaint_about_json,
+    "selector": _complaint_about_selector,
+}
 
 
 def media_type(path: str) -> str:

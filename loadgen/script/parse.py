@@ -11,20 +11,23 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from random import Random
 from typing import Any
 
 from loadgen.http.proxy import ProxyError, ProxyRoute
 from loadgen.http.route import Route
-from loadgen.language.template import calls_in, compile_template, functions, placeholders
+from loadgen.language.fakes import fake_functions
+from loadgen.language.template import compile_template, functions, placeholders
 from loadgen.language.values import UNDEFINED, get_path, integer, text
 from loadgen.script import config as sections
 from loadgen.script import model
-from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged
+from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged, nearest
 from loadgen.script.flow import FlowReader
 from loadgen.script.model import Place, Script, ScriptErrors, ScriptProblem
+from loadgen.script.placeholders import Names, complaints, set_by, variables_of, warn_of_steps, warn_of_texts
 from loadgen.script.processor import Processor, ProcessorError, load
-from loadgen.script.yaml_reader import YamlDocument, read_yaml
+from loadgen.script.yaml_reader import YamlDocument, child_path, read_yaml
 
 _EXTENSIONS = (".yml", ".yaml", ".json")
 _CONFIG_KEYS = (
@@ -41,6 +44,22 @@ _VU_TEMPLATES = {
     ("defaults", "cookie"),
 }
 """Parts of `config` in which virtual users fill in the variables that are unknown before the run."""
+_NOTHING_SETS = "nothing sets"
+_ONCE = " before the run, when templates in config are filled in"
+_SCENARIO_KEYS = (
+    *(
+        "name",
+        "weight",
+        "engine",
+        "flow",
+        "onError",
+        "beforeScenario",
+        "afterScenario",
+        "beforeRequest",
+        "afterResponse",
+    ),
+    *("afterRequest", "id", "tags"),
+)
 _ONE_VU = {"duration": 1, "arrivalCount": 1}
 
 
@@ -99,7 +118,8 @@ def parse_script(
 
 
 def _in_order(problems: list[ScriptProblem]) -> tuple[ScriptProblem, ...]:
-    return tuple(sorted(problems, key=lambda p: (p.place.file, p.place.line, p.place.column)))
+    """The problems in the order of the files, each of them once."""
+    return tuple(sorted(dict.fromkeys(problems), key=lambda p: (p.place.file, p.place.line, p.place.column)))
 
 
 def _read(files: list[tuple[str, str]]) -> Iterable[YamlDocument]:
@@ -137,6 +157,7 @@ class _ScriptParser:
         self._rng = rng
         self._folder = posixpath.dirname(posixpath.join(options.directory, script_file))
         self._read_file = read_file
+        self._root = ScriptNode({}, "", notes)
 
     def _read_beside(self, path: str) -> bytes:
         """Read a file whose name is relative to the script. Raises OSError."""
@@ -151,10 +172,13 @@ class _ScriptParser:
         options = self._options
         given = self._json_option("--variables", options.variables)
         value = self._with_options(value, given)
-        root = ScriptNode(value, "", self._notes)
+        root = self._root = ScriptNode(value, "", self._notes)
         root.warn_unknown(("config", "scenarios", "before", "after"), only_similar=True)
         config = ScriptNode(self._filled(value["config"], given), "config", self._notes)
         config.warn_unknown(_CONFIG_KEYS, only_similar=True)
+        for key in ("thresholds", "conditions", "maxErrorRate"):
+            if key in config:
+                config[key].warn("has no effect here: it belongs under `config.ensure`")
         target = self._target(config)
         plugins = config["plugins"]
         sections.warn_of_unknown_plugins(plugins)
@@ -165,6 +189,7 @@ class _ScriptParser:
         scenarios = self._scenarios(root, config, reader)
         if processor is None:
             self._note_processor(config)
+        self._warn_of_placeholders(root, config, processor)
         return Script(
             target=target,
             phases=self._phases(config),
@@ -259,39 +284,61 @@ class _ScriptParser:
         variables = {**self._built_ins(), **given}
         calls = functions(self._rng)
 
-        def fill(value: Any, path: tuple[str, ...]) -> Any:
+        names = Names(
+            frozenset(given), frozenset(calls), self._options.env, named_environment=bool(self._options.environment)
+        )
+
+        def fill(value: Any, path: tuple[str | int, ...]) -> Any:
             if isinstance(value, Mapping):
                 return {k: v for k, inner in value.items() if (v := fill(inner, (*path, k))) is not UNDEFINED}
             if isinstance(value, list):
-                return [None if (v := fill(inner, path)) is UNDEFINED else v for inner in value]
+                return [None if (v := fill(inner, (*path, i))) is UNDEFINED else v for i, inner in enumerate(value)]
             if not isinstance(value, str) or "{{" not in value:
                 return value
             if path[:-1] in _VU_TEMPLATES and _is_for_vus(value, variables):
                 return value
-            self._warn_of_missing(value, variables, calls, path)
-            return compile_template(value, calls).render(variables)
+            part = ScriptNode(value, reduce(child_path, path, "config"), self._notes)
+            filled = compile_template(value, calls).render(variables)
+            for said in complaints(value, names):
+                part.warn(f"{said}{_ONCE if _NOTHING_SETS in said else ''}")
+                if filled is UNDEFINED:
+                    self._notes.undefined[part.path] = said
+            return filled
 
         return fill(config, ())
 
-    def _warn_of_missing(
-        self, value: str, variables: Mapping[str, Any], calls: Mapping[str, Any], path: tuple[str, ...]
-    ) -> None:
-        place = self._notes.place(".".join(("config", *path)))
-        for name in calls_in(value):
-            if name not in calls:
-                self._notes.warnings.append(
-                    ScriptProblem(place, f"no template function `{name}`: the value is undefined")
-                )
-        for name in placeholders(value):
-            root = name.split(".")[0].split("[")[0]
-            if root not in variables:
-                message = f"`{name}` is not known here: templates in config are filled in once, before the run"
-                self._notes.warnings.append(ScriptProblem(place, message))
+    def _warn_of_placeholders(self, root: ScriptNode, config: ScriptNode, processor: Processor | None) -> None:
+        """Warn of placeholders in steps and in default headers and cookies that no virtual user can fill in."""
+        options = self._options
+        calls = {
+            *functions(self._rng),
+            *(() if (fake := sections.fake_data(config)) is None else fake_functions(fake, self._rng)),
+        }
+        source = processor.source.decode("utf-8", "replace") if processor is not None else ""
+        names = Names(
+            frozenset(variables_of(config.value)),
+            frozenset(calls),
+            options.env,
+            named_environment=bool(options.environment),
+            source=source,
+        )
+        before = root["before"]["flow"]
+        warn_of_steps(before, names)
+        names = names.with_variables(set_by(before))
+        everywhere = names
+        for part in root["scenarios"].parts():
+            warn_of_steps(part["flow"], names)
+            everywhere = everywhere.with_variables(set_by(part["flow"]))
+        warn_of_steps(root["after"]["flow"], names)
+        for holder in (config["http"]["defaults"], config["defaults"]):
+            for key in ("headers", "cookie"):
+                warn_of_texts(holder[key], everywhere)
 
     def _target(self, config: ScriptNode) -> str:
         target = config["target"]
         if target.value in (ABSENT, None, ""):
-            config.refuse(_NO_TARGET)
+            why = self._notes.undefined.get(target.path)
+            (config if why is None else target).refuse(_NO_TARGET if why is None else why)
             return ""
         return str(target.value) if target.expect(str, "a text") else ""
 
@@ -299,7 +346,7 @@ class _ScriptParser:
         part = config["phases"]
         if self._options.solo or part.value is ABSENT:
             part = ScriptNode([_ONE_VU], part.path, self._notes)
-        return sections.phases(part, mode=config.get("mode"), poisson=self._options.poisson)
+        return sections.phases(part, mode=config["mode"], poisson=self._options.poisson)
 
     def _scenarios(self, root: ScriptNode, config: ScriptNode, reader: FlowReader) -> tuple[model.Scenario, ...]:
         part = root["scenarios"]
@@ -328,7 +375,7 @@ class _ScriptParser:
             return None
         flow = part["flow"]
         if flow.value is ABSENT:
-            part.refuse("`flow` is missing")
+            self._refuse_without_flow(part)
             return None
         if not flow.expect(list, "a list of steps"):
             return None
@@ -340,6 +387,25 @@ class _ScriptParser:
             reader.flow(part),
             reader.called(part, "onError"),
         )
+
+    def _refuse_without_flow(self, part: ScriptNode) -> None:
+        """Say which key was meant, or, where the next element of the list is a flow alone, that one dash is too many."""
+        for key, inner in part.items():
+            if key not in _SCENARIO_KEYS and (nearest(key, ("flow",)) or isinstance(inner.value, list)):
+                inner.refuse("`flow` is missing", "flow")
+                return
+        following = self._after(part)
+        if following is not None and set(following.value) <= {"flow"}:
+            following.refuse("`flow` stands in an element of its own: without its dash it belongs to the one before")
+            return
+        part.refuse("`flow` is missing")
+
+    def _after(self, part: ScriptNode) -> ScriptNode | None:
+        """Return the scenario behind this one in the list."""
+        elements = list(self._root["scenarios"].parts())
+        at = next((i for i, each in enumerate(elements) if each.path == part.path), len(elements))
+        following = elements[at + 1] if at + 1 < len(elements) else None
+        return following if following is not None and isinstance(following.value, Mapping) else None
 
     def _speaks_http(self, part: ScriptNode, config: ScriptNode, reader: FlowReader) -> bool:
         engine = part.get("engine") or config.get("engine") or "http"
@@ -379,7 +445,7 @@ class _ScriptParser:
             return ()
         reader.called(part, "onError")
         if part["flow"].value is ABSENT:
-            part.refuse("`flow` is missing")
+            self._refuse_without_flow(part)
         return reader.flow(part) if part["flow"].expect(list, "a list of steps") else ()
 
     def _processor(self, config: ScriptNode) -> Processor | None:
@@ -405,7 +471,7 @@ class _ScriptParser:
         return found
 
     def _note_processor(self, config: ScriptNode) -> None:
-        if config.get("processor") and not self._notes.problems:
+        if config.get("processor") and not self._notes.problems and not self._notes.skipped:
             config["processor"].warn("JavaScript is not run; nothing in the script calls it")
 
 

@@ -51,10 +51,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A final response with its body decompressed. Names in `headers` are lower-case."""
+    """A final response with its body decompressed. Names in `headers` are lower-case; `set-cookie` is a list of texts."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, Any]
     text: str
 
     @property

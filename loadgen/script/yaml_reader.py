@@ -65,8 +65,7 @@ def read_yaml(file: str, text: str) -> YamlDocument:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        said = error.problem or error.context or "not YAML"
-        said = f"{error.context}, {said}" if said.startswith("but ") else said
+        said = _in_words(error, column)
         raise ScriptErrors((ScriptProblem(Place(file, line, column, ""), said),)) from None
     except YAMLError as error:
         raise ScriptErrors((ScriptProblem(Place(file, 0, 0, ""), str(error).splitlines()[0]),)) from None
@@ -75,6 +74,25 @@ def read_yaml(file: str, text: str) -> YamlDocument:
     if reader.problems:
         raise ScriptErrors(tuple(reader.problems))
     return YamlDocument(value, reader.places)
+
+
+def _in_words(error: MarkedYAMLError, column: int) -> str:
+    """Say what is wrong in the words of somebody who writes scripts, where the parser speaks of its own states."""
+    said = str(error.problem or error.context or "not YAML")
+    if said.startswith("expected <block end>"):
+        around = error.context_mark
+        kind = "list" if "collection" in str(error.context) else "object"
+        block = (
+            f"; the {kind} above it begins in line {around.line + 1} at column {around.column + 1}" if around else ""
+        )
+        return f"the indentation does not fit: this line begins at column {column}{block}"
+    if said.startswith("found character '\\t'"):
+        return "a tab: YAML is indented with spaces"
+    if said.startswith("mapping values are not allowed"):
+        return "a `:` in a place where YAML takes none: quote the text before it, or check the indentation"
+    if said.startswith("could not find expected ':'"):
+        return "a key without a `:` behind it, or a line whose indentation does not fit"
+    return f"{error.context}, {said}" if said.startswith("but ") else said
 
 
 def child_path(path: str, key: str | int) -> str:

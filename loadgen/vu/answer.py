@@ -36,12 +36,14 @@ class Answer:
         self._decode = decode and b"\ncontent-encoding:" in head.lower()
 
     @cached_property
-    def headers(self) -> dict[str, str]:
-        """Values by lower-case name."""
-        out: dict[str, str] = {}
+    def headers(self) -> dict[str, Any]:
+        """Values by lower-case name; `set-cookie` is a list of texts, as in Node.js, every other value a text."""
+        out: dict[str, Any] = {}
         for name, value in parse_headers(self._head):
             key = name.lower()
-            if key not in out:
+            if key == "set-cookie":
+                out.setdefault(key, []).append(value)
+            elif key not in out:
                 out[key] = value
             elif key not in _ONCE:
                 out[key] += f", {value}"

@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
-import jsonpath
-
+from loadgen.language.jsonpath import JsonPathError, find_all
 from loadgen.language.regex import compile_regex, group_name
 from loadgen.language.template import Function, Template, compile_template
-from loadgen.language.values import UNDEFINED, child, set_path, strictly_equal, text, to_number
+from loadgen.language.values import UNDEFINED, set_path, strictly_equal, text, to_number, truthy
 from loadgen.script.model import Capture
 from loadgen.script.processor import Response
 from loadgen.vu.answer import Answer
@@ -96,65 +95,22 @@ def _nothing(_: Capture) -> Taker:
 
 
 def _from_json(spec: Capture) -> Taker:
-    compiled: dict[str, Callable[[Any], list[Any]]] = {}
-
     def take(answer: Answer, expression: Any, rng: Random) -> Any:
         document = answer.json
         if not isinstance(document, dict | list):
             return ""
-        source = text(expression)
-        find = compiled.get(source) or compiled.setdefault(source, compile_json_path(source))
-        found = find(document)
-        if not spec.multiple:
-            return UNDEFINED if not found else (found[0] if len(found) == 1 else found)
-        if len(found) > 1:
-            return rng.choice(found)
-        return found[0] if found else UNDEFINED
+        try:
+            found, many = find_all(text(expression), document)
+        except JsonPathError:
+            return ""
+        if spec.multiple:
+            return rng.choice(found) if found else UNDEFINED
+        if not found:
+            return ""
+        value = found if many else found[0]
+        return value if truthy(value) else ""
 
     return take
-
-
-_LENGTH = re.compile(r"(.*)\.length")
-_PLAIN_PATH = re.compile(r"\$?(?:\.?[A-Za-z_][\w-]*|\[\d+\]|\['[^'\\]*'\])*")
-_PLAIN_STEP = re.compile(r"\.?([A-Za-z_][\w-]*)|\[(\d+)\]|\['([^'\\]*)'\]")
-_JAVASCRIPT = ((re.compile("==="), "=="), (re.compile("!=="), "!="), (re.compile(r"@\.(\w+)\.length"), r"length(@.\1)"))
-
-
-def compile_json_path(source: str) -> Callable[[Any], list[Any]]:
-    """The function from a document to all matches of a JSONPath (RFC 9535; `$.` may be left out, `.length` is a property).
-
-    A path that cannot be read matches nothing.
-    """
-    path = source.strip()
-    if _PLAIN_PATH.fullmatch(path):
-        return _plain_path(path)
-    length = _LENGTH.fullmatch(path)
-    if length:
-        inner = compile_json_path(length[1])
-        return lambda document: [n for found in inner(document) if (n := child(found, "length")) is not UNDEFINED]
-    if not path.startswith("$"):
-        path = f"$.{path}" if not path.startswith(("[", ".")) else f"${path}"
-    for pattern, rfc in _JAVASCRIPT:
-        path = pattern.sub(rfc, path)
-    try:
-        compiled = jsonpath.compile(path)
-    except jsonpath.JSONPathError:
-        return lambda _: []
-    return lambda document: list(compiled.findall(document))
-
-
-def _plain_path(path: str) -> Callable[[Any], list[Any]]:
-    """Names and indexes only: no need for the full language."""
-    steps = [name or index or quoted for name, index, quoted in _PLAIN_STEP.findall(path.removeprefix("$"))]
-
-    def find(document: Any) -> list[Any]:
-        for step in steps:
-            document = child(document, step)
-            if document is UNDEFINED:
-                return []
-        return [document]
-
-    return find
 
 
 def _from_header(_: Capture) -> Taker:

@@ -137,7 +137,7 @@ def _header_equals(response: _AnswerUnderTest, expected: Any) -> ExpectationResu
     got = response.headers.get(name)
     if not got:
         return ExpectationResult(False, f"response to have {name} header", kind, f"response has no {name} header")
-    return ExpectationResult(got == wanted, wanted, kind, got)
+    return ExpectationResult(text(got) == wanted, wanted, kind, text(got))
 
 
 def _matches_regexp(response: _AnswerUnderTest, expected: Any) -> ExpectationResult:
@@ -152,7 +152,7 @@ def _cdn_hit(response: _AnswerUnderTest, expected: Any) -> ExpectationResult:
     wanted = ("hit", "stale") if expected else ("miss",)
     said = f"a cache header indicating a cache {'hit' if expected else 'miss'}"
     for name in _CACHE_HEADERS:
-        value = response.headers.get(name, "")
+        value = text(response.headers.get(name, ""))
         if value.lower().startswith(wanted):
             return ExpectationResult(True, said, "cdnHit", f"{name} is {value}")
     return ExpectationResult(False, said, "cdnHit", "cache status header not found")
@@ -242,7 +242,7 @@ def console_text(results: Sequence[ExpectationResult], exchanged: Exchanged, out
 def _context(exchanged: Exchanged) -> list[str]:
     sent = json.dumps(exchanged.json or "", indent=2, ensure_ascii=False, default=text)
     lines = ["  Request params:", f"    {exchanged.url}", *(f"    {line}" for line in sent.split("\n")), "  Headers:"]
-    lines += [f"  {name}: {value}" for name, value in exchanged.answer.headers.items()]
+    lines += [f"  {name}: {text(value)}" for name, value in exchanged.answer.headers.items()]
     lines += ["  Body:", exchanged.answer.text[:_SHOWN_BODY], "  User variables:"]
     hidden = ("$processEnvironment", "$env")
     return lines + [f"    {name}: {text(value)}" for name, value in exchanged.variables.items() if name not in hidden]
