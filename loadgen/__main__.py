@@ -11,14 +11,15 @@ def main() -> None:
 
     try:
         cli()
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "sqlalchemy":
-            raise
+    except ImportError:
         import click  # noqa: PLC0415
 
         from loadgen.environment import installed  # noqa: PLC0415
 
-        click.echo(f"Error: this needs SQLAlchemy 2.0 or newer; here is {installed('SQLAlchemy') or 'none'}", err=True)
+        found = installed("SQLAlchemy")
+        if found is not None and int(found.partition(".")[0]) >= 2:
+            raise
+        click.echo(f"Error: this needs SQLAlchemy 2.0 or newer; here is {found or 'none'}", err=True)
         sys.exit(2)
 
 

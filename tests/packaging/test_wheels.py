@@ -300,10 +300,11 @@ def test_both_commands_know_their_version(alone, tmp_path, command):
 def test_an_sqlalchemy_that_is_too_old_is_named_in_one_line(beside, old_sqlalchemy, tmp_path):
     environment = beside.environment
     library = environment.run("python", "-c", "import poolbench", folder=tmp_path, code=1, PYTHONPATH=old_sqlalchemy)
-    told = "needs SQLAlchemy 2.0 or newer; here is 1.4.54"
-    assert library.stderr.splitlines()[-1] == f"ImportError: poolbench {told}"
+    told = library.stderr.splitlines()[-1]
+    assert told.startswith("ImportError: poolbench needs SQLAlchemy 2.0 or newer")
+    assert "1.4.54" in told
     tool = environment.run("loadgen", "lab", "--only", "B.3", folder=tmp_path, code=2, PYTHONPATH=old_sqlalchemy)
-    assert tool.stderr == f"Error: this {told}\n"
+    assert tool.stderr == "Error: this needs SQLAlchemy 2.0 or newer; here is 1.4.54\n"
 
 
 @pytest.mark.parametrize("newest", [False, True], ids=["lowest", "newest"])
