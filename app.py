@@ -33,7 +33,6 @@ from werkzeug.routing import Map, UnicodeConverter
 
 from db import queries
 from db.binaries import EmbeddedPostgresError
-from db.checkout import Checkout
 from db.database import Database
 from db.embedded import development_server
 from db.errors import (
@@ -48,6 +47,7 @@ from db.errors import (
 from db.settings import DatabaseSettings, database_url, read, seconds
 from db.telemetry import Metrics
 from db.visitor import visitor
+from poolbench import LoanCost, server_timing_header
 
 RESERVED = frozenset({
     "health", "live", "links", "pool", "metrics", "openapi", "static", "admin", "api", "favicon", "robots",
@@ -263,13 +263,10 @@ class Service:
 
     def _finish(self, answer: Response) -> Response:
         total_ns = _elapsed_ns()
-        checkout: Checkout | None = g.get("checkout")
-        if checkout is not None:
-            answer.headers["Server-Timing"] = (
-                f"pool;dur={checkout.wait_ns / 1e6:.3f}, connect;dur={checkout.connect_ns / 1e6:.3f}, "
-                f"db;dur={checkout.held_ns / 1e6:.3f}, total;dur={total_ns / 1e6:.3f}"
-            )
-            self._metrics.observe_loan(checkout)
+        cost: LoanCost | None = g.get("checkout")
+        if cost is not None:
+            answer.headers["Server-Timing"] = server_timing_header(cost, total_ns)
+            self._metrics.observe_loan(cost)
         self._metrics.observe_request(request.endpoint or "none", answer.status_code, total_ns)
         return answer
 
@@ -418,10 +415,10 @@ def _http_problem(error: HTTPException) -> Response:
     return HttpProblem(error.code or 500, kind, name, error.description or "", headers).response()
 
 
-def _checkout() -> Checkout:
-    """Where the request's loan writes down its cost, for the Server-Timing header."""
-    checkout: Checkout = g.setdefault("checkout", Checkout())
-    return checkout
+def _checkout() -> LoanCost:
+    """The cost of the request's loans, filled in by the database, for the Server-Timing header."""
+    cost: LoanCost = g.setdefault("checkout", LoanCost())
+    return cost
 
 
 def _elapsed_ns() -> int:

@@ -24,7 +24,7 @@ from psycogreen.gevent import patch_psycopg  # noqa: E402
 from sqlalchemy import Engine, create_engine, exc, text  # noqa: E402
 
 from db.embedded import EmbeddedPostgres, temporary_postgres  # noqa: E402
-from poolbench.fair_pool import FairPool  # noqa: E402
+from poolbench import FairPool  # noqa: E402
 
 SIZE, USERS, TIMEOUT_S = 10, 100, 2.0
 CHECK = "-c client_connection_check_interval=50"

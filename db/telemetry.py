@@ -7,8 +7,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from db.checkout import Checkout
 from db.database import Database
+from poolbench import LoanCost
 
 _BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
@@ -84,12 +84,12 @@ class Metrics:
             took = self._took[endpoint] = _Tally()
         took.add(duration_ns)
 
-    def observe_loan(self, checkout: Checkout) -> None:
+    def observe_loan(self, cost: LoanCost) -> None:
         """Count what one loan cost."""
         lent = self._lent
-        lent["wait"].add(checkout.wait_ns)
-        lent["connect"].add(checkout.connect_ns)
-        lent["hold"].add(checkout.held_ns)
+        lent["wait"].add(cost.wait_ns)
+        lent["connect"].add(cost.connect_ns)
+        lent["hold"].add(cost.held_ns)
 
     def publish(self, database: Database) -> None:
         """Hand over what was counted since the last time, and the pool's state; each worker does so for its own."""
