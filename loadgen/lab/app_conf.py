@@ -22,7 +22,7 @@ def post_fork(_server: Any, _worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """In the worker, the application loaded."""
-    from poolbench.plugin import server_timing  # noqa: PLC0415
+    from poolbench import server_timing  # noqa: PLC0415
 
     worker.wsgi = server_timing(worker.wsgi)
     gc.collect()

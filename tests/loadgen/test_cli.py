@@ -266,7 +266,7 @@ def test_help_is_quick():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_writes_its_partial_report(script, tmp_path, eventually, number, code):
+def test_an_interrupted_run_writes_its_partial_report(script, tmp_path, number, code):
     script.write_text(script.read_text().replace("duration: 1, arrivalCount: 5", "duration: 60, arrivalRate: 20"))
     out = tmp_path / "out.json"
     process = subprocess.Popen(
