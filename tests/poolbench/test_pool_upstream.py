@@ -37,7 +37,7 @@ def fetch() -> None:
     """Download the source distribution of the installed SQLAlchemy with pip and keep its tests."""
     with tempfile.TemporaryDirectory() as folder:
         requirement = f"sqlalchemy=={version('sqlalchemy')}"
-        pip = [sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps", "-d", folder]
+        pip = [sys.executable, "-m", "pip", "download", "--no-binary", "sqlalchemy", "--no-deps", "-d", folder]
         subprocess.run([*pip, requirement], check=True, timeout=300)
         [archive] = Path(folder).glob("*.tar.gz")
         SDIST.parent.mkdir(exist_ok=True)

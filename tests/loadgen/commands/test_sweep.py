@@ -36,7 +36,7 @@ def one(size, good_per_s, p99_ms):
 
 
 def knee(needed, *, slow=10.0, growth=0.0):
-    """A service that needs so many connections: below, it answers too little, late; above, p99 grows by so much a size."""
+    """A service that needs a given pool size: smaller pools answer too few requests too late; p99 grows with each larger size."""
 
     def at(size):
         if size < needed:
