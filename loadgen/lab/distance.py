@@ -7,7 +7,6 @@ started once, and all distances and arrangements take turns in one session, and 
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from db.child import Child
 from db.embedded import EmbeddedPostgres
 from loadgen.closed import Workload
+from loadgen.environment import python_command
 from loadgen.http.route import Origin
 from loadgen.lab.evidence import Crossing, Distance
 from loadgen.lab.pgbouncer import PgBouncer
@@ -52,7 +52,7 @@ class Delay:
 
     def __enter__(self) -> Self:
         self._child = Child(
-            [sys.executable, "-P", "-m", "loadgen.lab.delay", *map(str, self._address)],
+            python_command("loadgen.lab.delay", *map(str, self._address)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

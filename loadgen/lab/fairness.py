@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from loadgen.closed import Workload
+from loadgen.environment import TREE
 from loadgen.http.route import Origin
 from loadgen.lab.evidence import Fairness
 from loadgen.lab.stack import ServerProgram, Servers
@@ -32,7 +33,8 @@ def program() -> ServerProgram:
     The less CPU is spent on reading HTTP, the more of what is measured is the pool.
     """
     own_worker = ("--worker-class", "wsgi.worker.Worker")
-    return ServerProgram(Path(__file__).with_name("app_conf.py"), "loadgen.lab.hold:create_app()", options=own_worker)
+    configuration = Path(__file__).with_name("app_conf.py")
+    return ServerProgram(configuration, "loadgen.lab.hold:create_app()", TREE, options=own_worker)
 
 
 def with_pool(database_url: str, strategy: str, **parameters: object) -> str:
