@@ -1,39 +1,30 @@
-"""The service: short links, redirects that count their clicks, and what the clicks tell.
+"""The service: short links, redirects that count their clicks, and analytics of the clicks.
 
-`create_app` puts the endpoints, the error answers and the Server-Timing header on a `db.database.Database`; it knows
-nothing of the server that runs it. Importing this module does no work.
+`create_app(settings)` makes the Flask application: endpoints, error answers and the Server-Timing header, on a
+`db.database.Database`. It knows nothing of the server that runs it, and importing this module does no work.
 """
 
 import hmac
 import logging
 import os
 import re
-import secrets
-import string
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from socket import inet_aton, inet_ntoa
 from time import perf_counter_ns
 from typing import Any
-from urllib.parse import urlsplit
 
-import click
 import orjson
 from flask import Flask, Response, g, request
-from flask.cli import AppGroup
-from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import Map, UnicodeConverter
 
-from db import queries
-from db.binaries import EmbeddedPostgresError
-from db.checkout import Checkout
+from db import links, queries
+from db.commands import links_commands
 from db.database import Database
 from db.embedded import development_server
 from db.errors import (
@@ -48,49 +39,46 @@ from db.errors import (
 from db.settings import DatabaseSettings, database_url, read, seconds
 from db.telemetry import Metrics
 from db.visitor import visitor
+from poolbench import LoanCost, server_timing_header
 
-RESERVED = frozenset({
-    "health", "live", "links", "pool", "metrics", "openapi", "static", "admin", "api", "favicon", "robots",
-})  # fmt: skip
-"""Words that are, or may become, addresses of the service itself, and so cannot be codes."""
-
-LONGEST_URL = 2048
 LARGEST_BODY = 16 * 1024
+"""Largest body of a request, in bytes."""
+
 RETRY_AFTER_S = 1
+"""Seconds that a client should wait after a 503."""
 
 _OPENAPI = Path(__file__).with_name("openapi.json")
-_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
-_CODE_ALPHABET = string.ascii_letters + string.digits
-_CODE_LENGTH = 7
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-_LOOPBACK = {"localhost", "127.0.0.1", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1", "::ffff:7f00:1"}
+# Random codes that are tried before a new link is refused.
+_NEW_CODES = 10
 
 log = logging.getLogger("poolbench.app")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the service is told."""
+    """Settings of the service."""
 
     database: DatabaseSettings
     api_token: str | None = None
-    """Needed to create links and to read analytics; None: nobody is asked."""
+    """Token that creating links and reading analytics need; None: they need none."""
     health_timeout_s: float = 0.0
-    """Longest time for `/health` to answer; 0: as long as any request."""
+    """Longest time that `/health` takes to answer, in seconds; 0: as long as any request."""
+    public_url: str | None = None
+    """URL that short URLs begin with, with a slash at its end; None: the address that the client has used."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "Settings":
-        """Read the settings by their environment names. Raises SettingError."""
+        """Read the settings under their environment names. Raises SettingError."""
         return cls(
             DatabaseSettings.from_mapping(mapping),
             mapping.get("API_TOKEN", "").strip() or None,
             read(mapping, "HEALTH_TIMEOUT", seconds, 0.0),
+            read(mapping, "PUBLIC_URL", links.base_url, None),
         )
 
 
 class HttpProblem(Exception):
-    """An error answer (RFC 9457): `kind` is the last part of its `type`, `title` goes for all of its kind."""
+    """An error answer as of RFC 9457. `kind` is the last part of its `type`; all of one kind have the same `title`."""
 
     def __init__(
         self, status: int, kind: str, title: str, detail: str = "", headers: Mapping[str, str] | None = None
@@ -116,13 +104,14 @@ _FAILURES: dict[type[DatabaseFailure], tuple[int, str, str]] = {
     StatementTimeout: (504, "statement-timeout", "The database took too long"),
     DiskFull: (507, "disk-full", "The database has no room for more"),
 }
+"""Status, kind and title of the answer to each failure of the database."""
 
 
 def create_app(settings: Settings | Mapping[str, str]) -> Flask:
-    """The service, ready to be served; its `Database` is in `extensions["database"]`.
+    """Make the application, ready to be served; its `Database` is `extensions["database"]`.
 
-    Opens no connection. Settings may come as a mapping of their environment names; without DATABASE_URL, the checkout's
-    embedded server is started when a connection is first needed. Raises SettingError, whose text is one line.
+    Opens no connection. `settings` may be a mapping of their environment names; without DATABASE_URL in it, the embedded
+    server of this checkout is started when a connection is first needed. Raises SettingError, whose text is one line.
     """
     locate = None
     if not isinstance(settings, Settings):
@@ -136,8 +125,9 @@ def create_app(settings: Settings | Mapping[str, str]) -> Flask:
     metrics = Metrics()
     app.extensions |= {"database": database, "metrics": metrics}
     Service(database, metrics, settings).register(app)
-    app.cli.add_command(_links_commands(database))
-    visitor("", "")  # the parser compiles its patterns when first used, which takes 0.1 s: now, not in a request
+    app.cli.add_command(links_commands(database))
+    # The parser of user agents compiles its patterns when first used. That takes 0.1 s, and should not in a request.
+    visitor("", "")
     return app
 
 
@@ -146,20 +136,22 @@ def _start_embedded() -> URL:
 
 
 class Service:
-    """The endpoints."""
+    """The endpoints, and what is done before and after each request."""
 
-    def __init__(self, database: Database, metrics: "Metrics", settings: Settings) -> None:
+    def __init__(self, database: Database, metrics: Metrics, settings: Settings) -> None:
         self._database = database
         self._metrics = metrics
         self._authorization = None if settings.api_token is None else f"Bearer {settings.api_token}".encode()
+        self._public_url = settings.public_url
         self._lend_for_health = database.connection
         if settings.health_timeout_s:
             self._lend_for_health = partial(database.connection_within, settings.health_timeout_s)
 
     def register(self, app: Flask) -> None:
-        """Put the endpoints, and what surrounds each request, on the application."""
+        """Put the endpoints and the handlers around each request on the application."""
         app.url_map.converters["code"] = _CodeInPath
-        app.url_map.merge_slashes = False  # what nobody has given out leads nowhere
+        # A path with two slashes is not redirected: nobody has given such an address out.
+        app.url_map.merge_slashes = False
         for rule, view, methods in (
             ("/health", self.health, ["GET"]),
             ("/live", self.live, ["GET"]),
@@ -177,62 +169,61 @@ class Service:
         app.register_error_handler(Exception, self._answer_error)
 
     def health(self) -> Response:
-        """Whether the database answers, asked through the strategy in force; within HEALTH_TIMEOUT, where that is set."""
+        """Say whether the database answers through the strategy in force, within HEALTH_TIMEOUT where that is set."""
         with self._lend_for_health(_checkout()) as connection:
             queries.ping(connection)
         return _json({"status": "ok", "database": "up"})
 
     def live(self) -> Response:
-        """Whether the process serves; touches no database."""
+        """Say that the process serves; touches no database."""
         return _json({"status": "ok"})
 
     def pool(self) -> Response:
-        """This worker's connections."""
+        """Show this worker's pool of connections."""
         return _json({"pid": os.getpid(), **asdict(self._database.status())})
 
     def metrics(self) -> Response:
-        """All workers together, in Prometheus's text format."""
+        """Give the metrics of all workers together, in Prometheus's text format."""
         self._metrics.publish(self._database)
-        return Response(self._metrics.text(), content_type=CONTENT_TYPE_LATEST)
+        return Response(self._metrics.text(), content_type=self._metrics.content_type)
 
     def openapi(self) -> Response:
-        """What the endpoints take and give, as an OpenAPI document."""
+        """Describe the endpoints, as an OpenAPI document."""
         return Response(_OPENAPI.read_bytes(), mimetype="application/json")
 
     def create_link(self) -> Response:
-        """Shorten a URL, to the code asked for or to a random one."""
+        """Make a link to a URL, under the code asked for or a random one."""
         self._authorize()
-        url, wanted = _link_request()
+        url, wanted = _link_request(self._own_addresses())
         with self._database.connection(_checkout()) as connection:
-            for code in [wanted] if wanted else (_random_code() for _ in range(10)):
+            for code in [wanted] if wanted else (links.random_code() for _ in range(_NEW_CODES)):
                 if link := queries.add_link(connection, code, url):
                     break
             else:
                 raise HttpProblem(409, "code-taken", "The code is taken", f"There is a link with the code {code!r}")
-        answer = _json({"code": link.code, "url": link.url, "short_url": request.host_url + link.code}, 201)
+        short_url = (self._public_url or request.host_url) + link.code
+        answer = _json({"code": link.code, "url": link.url, "short_url": short_url}, 201)
         answer.headers["Location"] = f"/{link.code}"
         return answer
 
     def follow(self, code: str) -> Response:
-        """Redirect to the link's URL, the click recorded. A HEAD request, which must have no effect, is no click."""
+        """Redirect to the link's URL and record the click. A HEAD request must have no effect, so it is no click."""
         _check_code(code)
         headers = request.environ
         who = visitor(headers.get("HTTP_USER_AGENT", ""), headers.get("HTTP_REFERER", ""))
         with self._database.connection(_checkout()) as connection:
-            if request.method == "HEAD":
-                link = queries.read_link(connection, code)
-                url = link and link.url
-            else:
-                url = queries.follow(connection, code, who)
+            head = request.method == "HEAD"
+            url = queries.read_url(connection, code) if head else queries.follow(connection, code, who)
         if url is None:
             raise _no_link(code)
         answer = Response(status=301)
         answer.headers["Location"] = url
-        answer.headers["Cache-Control"] = "private, no-store"  # a cached redirect would hide the clicks that follow
+        # A browser that keeps a redirect does not ask again, and its later clicks would not be counted.
+        answer.headers["Cache-Control"] = "private, no-store"
         return answer
 
     def read_link(self, code: str) -> Response:
-        """The link and the number of its clicks."""
+        """Show the link and the number of its clicks."""
         _check_code(code)
         with self._database.connection(_checkout()) as connection:
             link = queries.read_link(connection, code)
@@ -241,7 +232,7 @@ class Service:
         return _json({"code": link.code, "url": link.url, "created": link.created_text, "clicks": link.clicks})
 
     def analytics(self, code: str) -> Response:
-        """What is known about the link's clicks."""
+        """Show everything that is known about the link's clicks."""
         self._authorize()
         _check_code(code)
         with self._database.connection(_checkout(), slow=True) as connection:
@@ -253,23 +244,29 @@ class Service:
     def _authorize(self) -> None:
         if self._authorization is None:
             return
-        given = request.headers.get("Authorization", "").encode("latin-1", "replace")  # WSGI's way of giving bytes
+        # WSGI gives the bytes of a header as the characters of Latin-1.
+        given = request.headers.get("Authorization", "").encode("latin-1", "replace")
+        # The case of a scheme's name means nothing (RFC 9110, 11.1).
+        if given[:7].lower() == b"bearer ":
+            given = b"Bearer " + given[7:]
         if not hmac.compare_digest(given, self._authorization):
             headers = {"WWW-Authenticate": 'Bearer realm="poolbench"'}
             raise HttpProblem(401, "unauthorized", "A valid token is needed", headers=headers)
+
+    def _own_addresses(self) -> set[tuple[str, int]]:
+        """Host and port of this service as the client calls it, as it is bound, and as the public knows it."""
+        bound = request.environ.get("SERVER_NAME", ""), int(request.environ.get("SERVER_PORT") or 0)
+        return {bound, *(links.address_of(url) for url in (request.host_url, self._public_url) if url)}
 
     def _begin(self) -> None:
         g.started_ns = perf_counter_ns()
 
     def _finish(self, answer: Response) -> Response:
         total_ns = _elapsed_ns()
-        checkout: Checkout | None = g.get("checkout")
-        if checkout is not None:
-            answer.headers["Server-Timing"] = (
-                f"pool;dur={checkout.wait_ns / 1e6:.3f}, connect;dur={checkout.connect_ns / 1e6:.3f}, "
-                f"db;dur={checkout.held_ns / 1e6:.3f}, total;dur={total_ns / 1e6:.3f}"
-            )
-            self._metrics.observe_loan(checkout)
+        cost: LoanCost | None = g.get("checkout")
+        if cost is not None:
+            answer.headers["Server-Timing"] = server_timing_header(cost, total_ns)
+            self._metrics.observe_loan(cost)
         self._metrics.observe_request(request.endpoint or "none", answer.status_code, total_ns)
         return answer
 
@@ -297,35 +294,16 @@ class Service:
         return problem.response()
 
 
-def _links_commands(database: Database) -> AppGroup:
-    group = AppGroup("links", help="Work on the links.")
-
-    @group.command("seed")
-    @click.argument("count", type=click.IntRange(min=1), metavar="N")
-    @click.option("--clicks", type=click.IntRange(min=0), default=100, show_default=True, help="Clicks per link.")
-    def seed(count: int, clicks: int) -> None:
-        """Fill in the links seed1 … seedN, and clicks for each."""
-        try:
-            with database.connection() as connection:
-                links = queries.seed_links(connection, count)
-                added = queries.seed_clicks(connection, count, clicks)
-                queries.analyze(connection)
-        except (DatabaseFailure, EmbeddedPostgresError) as failure:
-            raise click.ClickException(str(failure)) from failure
-        click.echo(f"added {links} links ({count - links} were there) and {added} clicks: seed1 … seed{count}")
-
-    return group
+# Requests
 
 
-# What clients send
-
-
-def _link_request() -> tuple[str, str | None]:
-    """URL and code (None: any) of a request to create a link. Raises Problem and HTTPException."""
+def _link_request(own_addresses: set[tuple[str, int]]) -> tuple[str, str | None]:
+    """URL and code (None: any) of a request to create a link. Raises HttpProblem and HTTPException."""
     if not request.is_json:
         raise HttpProblem(415, "not-json", "The body must be application/json")
     text = request.get_data(cache=False)
-    if len(text) >= LARGEST_BODY:  # a chunked body is cut off at the limit, without a word
+    # Werkzeug cuts a chunked body off at the limit without an error.
+    if len(text) >= LARGEST_BODY:
         raise RequestEntityTooLarge
     try:
         body = orjson.loads(text)
@@ -333,56 +311,24 @@ def _link_request() -> tuple[str, str | None]:
         raise HttpProblem(400, "invalid-json", "The body is not JSON", str(error)) from None
     url, code = (body.get("url"), body.get("code")) if isinstance(body, dict) else (None, None)
     if not isinstance(url, str):
-        raise HttpProblem(
-            422, "invalid-url", "The URL is not acceptable", 'The body must be an object with a string "url"'
-        )
-    if complaint := _complaint_about(url):
-        raise HttpProblem(422, "invalid-url", "The URL is not acceptable", complaint)
+        raise _bad_url('The body must be an object with a string "url"')
+    if problem := links.url_problem(url, own_addresses):
+        raise _bad_url(f"The URL {problem}")
     if code is None:
         return url, None
-    if not isinstance(code, str) or not _CODE.fullmatch(code):
-        raise HttpProblem(422, "invalid-code", "The code is not acceptable", "1 to 64 letters, digits, - and _")
-    if code.lower() in RESERVED:
+    if not isinstance(code, str) or not links.is_code(code):
+        raise HttpProblem(422, "invalid-code", "The code is not acceptable", links.CODE_RULE)
+    if code.lower() in links.RESERVED_CODES:
         raise HttpProblem(422, "reserved-code", "The code is reserved", f"{code!r} is an address of the service")
     return url, code
 
 
-def _complaint_about(url: str) -> str | None:
-    if len(url) > LONGEST_URL:
-        return f"longer than {LONGEST_URL} characters"
-    if not url.isprintable() or " " in url or "\\" in url:
-        return "holds a space, a backslash or a control character"
-    try:
-        parts = urlsplit(url)
-        # As the redirect will have it: what cannot be encoded could be stored, and never followed.
-        host, port = (parts.hostname or "").encode("idna").decode().rstrip("."), parts.port
-    except ValueError:
-        return "is not a URL"
-    if parts.scheme not in _DEFAULT_PORTS or not host:
-        return "must begin with http:// or https:// and a host"
-    # %6c, say, is an l to a browser, and not to us
-    if not _HOST.fullmatch(host) or ("[" in parts.netloc) != (":" in host):
-        return "holds a host that is none"
-    if "@" in parts.netloc:
-        return "holds credentials"
-    if _is_own(host, port or _DEFAULT_PORTS[parts.scheme]):
-        return "points at this service"
-    return None
-
-
-def _is_own(host: str, port: int) -> bool:
-    """Whether an address is this service's, as the client calls it or as it is bound."""
-    asked = urlsplit(f"//{request.host}")
-    bound = request.environ.get("SERVER_NAME", ""), int(request.environ.get("SERVER_PORT") or 0)
-    own = {(asked.hostname or "", asked.port or _DEFAULT_PORTS.get(request.scheme, 0)), bound}
-    with suppress(OSError):  # 127.1, 0x7f000001 and 2130706433 are 127.0.0.1 to a browser
-        host = inet_ntoa(inet_aton(host))
-    names = _LOOPBACK if host in _LOOPBACK or host.startswith("127.") else {host}
-    return any((name, port) in own for name in names)
+def _bad_url(detail: str) -> HttpProblem:
+    return HttpProblem(422, "invalid-url", "The URL is not acceptable", detail)
 
 
 class _CodeInPath(UnicodeConverter):
-    """Any one part of a path, but not an address of the service that is asked by another method only."""
+    """One part of a path, but not /links, which has only a POST: a GET of it is a 405 and no code."""
 
     def __init__(self, map: Map) -> None:  # noqa: A002 - werkzeug's name
         super().__init__(map)
@@ -390,8 +336,8 @@ class _CodeInPath(UnicodeConverter):
 
 
 def _check_code(code: str) -> None:
-    """Codes that cannot exist are not looked up; some could not even be sent to the database."""
-    if not _CODE.fullmatch(code):
+    """Answer 404 to what cannot be a code, without asking the database, to which some could not even be sent."""
+    if not links.is_code(code):
         raise _no_link(code)
 
 
@@ -399,11 +345,7 @@ def _no_link(code: str) -> HttpProblem:
     return HttpProblem(404, "no-such-link", "There is no such link", f"There is no link with the code {code[:64]!r}")
 
 
-def _random_code() -> str:
-    return "".join(secrets.choice(_CODE_ALPHABET) for _ in range(_CODE_LENGTH))
-
-
-# What they get
+# Answers
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -411,17 +353,17 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 def _http_problem(error: HTTPException) -> Response:
-    """Werkzeug's own errors (404, 405, 413, …) in our form; what headers they bring (Allow) are kept."""
+    """One of Werkzeug's own errors (404, 405, 413 and others) in our form, with the headers that it brings, as Allow."""
     name = error.name
     headers = {key: value for key, value in error.get_headers() if key.lower() != "content-type"}
     kind = re.sub(r"[^a-z]+", "-", name.lower())
     return HttpProblem(error.code or 500, kind, name, error.description or "", headers).response()
 
 
-def _checkout() -> Checkout:
-    """Where the request's loan writes down its cost, for the Server-Timing header."""
-    checkout: Checkout = g.setdefault("checkout", Checkout())
-    return checkout
+def _checkout() -> LoanCost:
+    """The cost of the request's loans, filled in by the database, for the Server-Timing header."""
+    cost: LoanCost = g.setdefault("checkout", LoanCost())
+    return cost
 
 
 def _elapsed_ns() -> int:
@@ -430,7 +372,7 @@ def _elapsed_ns() -> int:
 
 
 def _trace(error: Exception) -> str:
-    """The traceback, headed by the SQLSTATE where there is one."""
+    """The traceback for the log, after the SQLSTATE where there is one."""
     sqlstate = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
     text = "".join(traceback.format_exception(error))
     return f"SQLSTATE {sqlstate}: {text}" if sqlstate else text

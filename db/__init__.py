@@ -1,1 +1,1 @@
-"""Lends database connections and says what each loan cost; knows no HTTP."""
+"""The service's database: settings, pool, tables, statements, and an embedded PostgreSQL. It knows no HTTP."""

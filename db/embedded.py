@@ -25,10 +25,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import SystemRandom
-from types import TracebackType
 from typing import IO, Self
-
-import psutil
 
 from db.binaries import EmbeddedPostgresError, as_server_user, check_private, find_binaries, reachable, server_user
 from db.child import Child, ChildError
@@ -133,7 +130,7 @@ class EmbeddedPostgres:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # The folder and its owner
@@ -291,9 +288,15 @@ class EmbeddedPostgres:
 
     def _is_server(self, pid: int) -> bool:
         """Whether a process, which we have not started, is this folder's server: an old file may name a later process."""
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            return _lives(pid) and Path(psutil.Process(pid).cwd()) == (self.data_dir / "pgdata").resolve()
-        return False
+        # Other systems than Linux do not show a process's folder there.
+        if Path("/proc/self/cwd").is_symlink():
+            try:
+                if Path(f"/proc/{pid}/cwd").readlink() != (self.data_dir / "pgdata").resolve():
+                    return False
+            except OSError:
+                # It has ended, or belongs to another user.
+                return False
+        return _lives(pid)
 
     def _end(self, how: signal.Signals) -> None:
         if self._child is not None:
@@ -385,8 +388,10 @@ def _development_folder(checkout: Path) -> Path:
 def _lives(pid: int) -> bool:
     """Whether a process exists and is no zombie: an orphan may stay one for long."""
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+        os.kill(pid, 0)
+        status = Path(f"/proc/{pid}/stat")
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
         return False
 
 

@@ -1,4 +1,4 @@
-"""How greenlets wait for PostgreSQL: through gevent, and not for ever."""
+"""Waiting for PostgreSQL in greenlets: through gevent, and for a limited time."""
 
 from time import monotonic
 from typing import Any
@@ -13,18 +13,18 @@ _LOOK_EVERY_S = 0.5
 
 
 class GreenConnection(connection):  # type: ignore[misc]
-    """A connection that can lose its patience with the server."""
+    """A psycopg2 connection whose statements may be given up. That needs `wait_with_gevent`."""
 
     patience_s: float | None = None
-    """Longest wait for the whole answer to a statement, in s; None: no limit. Needs `wait_with_gevent`."""
+    """Longest wait for the whole answer to a statement, in seconds; None: no limit."""
 
 
 def wait_with_gevent() -> None:
-    """Let psycopg2 wait through gevent, in the whole process.
+    """Make psycopg2 wait through gevent, in the whole process.
 
-    A statement on a `GreenConnection` that goes on for longer than its patience (by up to half a second) raises
-    OperationalError and closes the connection. Nothing else would end it where the network is dead and the kernel does
-    not notice: the statement timeout is the server's, and its word does not come through.
+    A statement on a `GreenConnection` that takes longer than its `patience_s`, by up to half a second, raises
+    OperationalError, and the connection is closed. Nothing else would end the wait where the network is dead and the kernel
+    does not notice: the server's own statement timeout could not be heard.
     """
     set_wait_callback(_wait)
 
@@ -46,14 +46,14 @@ def _wait(waiting: connection) -> None:
 
 
 class _WaitWatch:
-    """Over all who wait in one event loop, by one timer: a timer for each statement would cost a tenth of the statement."""
+    """Watches all waits of one event loop with one timer. A timer for each statement would cost a tenth of the statement."""
 
     def __init__(self, hub: Any) -> None:
         self.deadlines: dict[connection, tuple[float, Any]] = {}
         self.timer = hub.loop.timer(_LOOK_EVERY_S, _LOOK_EVERY_S, ref=False)
 
     def look(self) -> None:
-        """Run by the hub, while anybody waits."""
+        """End the waits that have taken too long; the hub calls this while there are any."""
         if not self.deadlines:
             self.timer.stop()
         now = monotonic()

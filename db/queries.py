@@ -1,7 +1,7 @@
-"""One function per statement: (connection, arguments) -> rows.
+"""The service's statements, one function for each.
 
-The statements are PostgreSQL's own SQL, written out, and handed to the driver as they are: on a statement of 100 us the
-40 us that composing one costs would show.
+They are written out in PostgreSQL's own SQL and handed to the driver as they are: composing one with SQLAlchemy costs 40 us,
+which would show beside a statement of 100 us.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from sqlalchemy import Connection
 from db.visitor import Visitor
 
 RECENT_CLICKS = 10
-"""How many clicks the analytics show one by one."""
+"""Number of the latest clicks that the analytics list one by one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A short link and how often it was followed."""
+    """A short link and the number of its clicks."""
 
     code: str
     url: str
@@ -26,12 +26,12 @@ class Link:
 
     @property
     def created_text(self) -> str:
-        """The instant in RFC 3339's notation, UTC, with microseconds."""
+        """Time of creation in the notation of RFC 3339: UTC, with microseconds."""
         return self.created.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def ping(connection: Connection) -> None:
-    """One round trip."""
+    """Make one round trip to the database."""
     connection.exec_driver_sql("SELECT 1")
 
 
@@ -41,12 +41,12 @@ INSERT INTO links (code, url) VALUES (%s, %s) ON CONFLICT (code) DO NOTHING RETU
 
 
 def add_link(connection: Connection, code: str, url: str) -> Link | None:
-    """The new link; None if the code is taken."""
+    """Add a link and return it; None if the code is taken."""
     row = connection.exec_driver_sql(_ADD_LINK, (code, url)).first()
     return None if row is None else Link(*row)
 
 
-# One statement is one transaction: when the answer is here, the click is on disk.
+# One statement is one transaction: when its answer arrives, the click is on disk.
 _FOLLOW = """
 WITH link AS (SELECT id, url FROM links WHERE code = %s),
      click AS (INSERT INTO clicks (link_id, browser, platform, referrer) SELECT id, %s, %s, %s FROM link)
@@ -55,8 +55,14 @@ SELECT url FROM link
 
 
 def follow(connection: Connection, code: str, visitor: Visitor) -> str | None:
-    """The link's URL, its click recorded; None if there is no such link."""
+    """Record a click and return the link's URL; None if there is no such link."""
     row = connection.exec_driver_sql(_FOLLOW, (code, visitor.browser, visitor.platform, visitor.referrer)).first()
+    return None if row is None else str(row[0])
+
+
+def read_url(connection: Connection, code: str) -> str | None:
+    """The link's URL, without a click and without counting any; None if there is no such link."""
+    row = connection.exec_driver_sql("SELECT url FROM links WHERE code = %s", (code,)).first()
     return None if row is None else str(row[0])
 
 
@@ -66,7 +72,7 @@ SELECT code, url, created, (SELECT count(*) FROM clicks WHERE link_id = links.id
 
 
 def read_link(connection: Connection, code: str) -> Link | None:
-    """The link and the number of its clicks."""
+    """The link and the number of its clicks, which takes longer the more there are; None if there is no such link."""
     row = connection.exec_driver_sql(_READ_LINK, (code,)).first()
     return None if row is None else Link(*row)
 
@@ -100,40 +106,6 @@ SELECT jsonb_build_object(
 
 
 def analytics(connection: Connection, code: str) -> str | None:
-    """Everything known about a link and its clicks, as the text of a JSON object assembled by the server."""
+    """Everything known about a link and its clicks, as JSON text that PostgreSQL puts together; None if there is no link."""
     row = connection.exec_driver_sql(_ANALYTICS, (code,)).first()
     return None if row is None else str(row[0])
-
-
-_SEED_LINKS = """
-INSERT INTO links (code, url)
-SELECT 'seed' || n, 'https://example.com/articles/' || n FROM generate_series(1, %s) AS n
-ON CONFLICT (code) DO NOTHING
-"""
-
-# Arithmetic instead of random(): the same call always gives the same clicks, spread over 30 days up to now.
-_SEED_CLICKS = """
-INSERT INTO clicks (link_id, at, browser, platform, referrer)
-SELECT links.id,
-       now() - interval '30 days' * ((n * 7919 + links.id * 104729) %% 100003) / 100003.0,
-       (ARRAY['Chrome', 'Safari', 'Firefox', 'Edge', 'Chrome Mobile'])[1 + (n * 7 + links.id) %% 5],
-       (ARRAY['Windows', 'Mac OS X', 'Linux', 'Android', 'iOS'])[1 + (n * 3 + n / 5 + links.id) %% 5],
-       (ARRAY[NULL, 'www.google.com', 'news.ycombinator.com', 'github.com', 'duckduckgo.com', NULL, 't.co'])[1 + n %% 7]
-FROM links, generate_series(1, %s) AS n
-WHERE links.code IN (SELECT 'seed' || m FROM generate_series(1, %s) AS m)
-"""
-
-
-def seed_links(connection: Connection, count: int) -> int:
-    """Add the links `seed1` … `seed<count>` where missing; how many were added."""
-    return connection.exec_driver_sql(_SEED_LINKS, (count,)).rowcount
-
-
-def seed_clicks(connection: Connection, links: int, clicks: int) -> int:
-    """Add `clicks` clicks to each of the first `links` seeded links; how many were added."""
-    return connection.exec_driver_sql(_SEED_CLICKS, (clicks, links)).rowcount
-
-
-def analyze(connection: Connection) -> None:
-    """Let the planner know what a bulk insert changed."""
-    connection.exec_driver_sql("ANALYZE links, clicks")

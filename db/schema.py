@@ -1,4 +1,4 @@
-"""The tables. `db/migrations` creates them; a test compares the two."""
+"""The tables as SQLAlchemy sees them. `db/migrations` creates them, and a test compares the two."""
 
 from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Identity, Index, MetaData, Table, Text, func
 
@@ -21,6 +21,7 @@ clicks = Table(
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("browser", Text, nullable=False),
     Column("platform", Text, nullable=False),
-    Column("referrer", Text),  # the host only
+    # The host only.
+    Column("referrer", Text),
     Index("clicks_link_id_at_idx", "link_id", "at"),
 )

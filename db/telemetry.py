@@ -1,24 +1,111 @@
-"""Counters, histograms and gauges of the service for Prometheus, all of its processes together."""
+"""The service's metrics for Prometheus, of all its processes together. The only module that uses prometheus_client."""
 
 import os
 from bisect import bisect_left
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from db.checkout import Checkout
 from db.database import Database
+from poolbench import LoanCost
 
 _BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
 
 
-class _PrometheusHistogram(Histogram):
-    """Also takes samples counted elsewhere."""
+class Metrics:
+    """Counters of requests, histograms of durations, and gauges of the pool, of this process.
+
+    Where PROMETHEUS_MULTIPROC_DIR is set (the server sets it before this module is imported), prometheus_client keeps each
+    process's values in files there, and `text` adds them up. Changing such a value takes microseconds. So requests and loans
+    are counted in plain numbers first, and `publish`, called once a second, adds those to the shared values.
+    """
+
+    content_type = CONTENT_TYPE_LATEST
+    """Content type of `text`."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._requests = Counter(
+            "poolbench_requests", "Answers by endpoint and status.", ["endpoint", "status"], registry=self._registry
+        )
+        self._request_seconds = self._histogram(
+            "poolbench_request_seconds", "Time of a request in the application.", ["endpoint"]
+        )
+        self._loan_seconds = {
+            "wait": self._histogram("poolbench_pool_wait_seconds", "Time that a loan waited for a connection."),
+            "connect": self._histogram("poolbench_pool_connect_seconds", "Time that a loan spent on connecting."),
+            "hold": self._histogram("poolbench_pool_hold_seconds", "Time that a loan held its connection."),
+        }
+        self._pool = Gauge(
+            "poolbench_pool_connections",
+            "Connections and requests that wait for one, by state.",
+            ["state"],
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self._timeouts = Counter(
+            "poolbench_pool_timeouts", "Requests that waited for a connection in vain.", registry=self._registry
+        )
+        self._published_timeouts = 0
+        self._new_requests: dict[tuple[str, int], int] = {}
+        self._new_durations: dict[str, _Tally] = {}
+        self._new_loans = {name: _Tally() for name in self._loan_seconds}
+
+    def observe_request(self, endpoint: str, status: int, duration_ns: int) -> None:
+        """Count one answer."""
+        self._new_requests[endpoint, status] = self._new_requests.get((endpoint, status), 0) + 1
+        durations = self._new_durations.get(endpoint)
+        if durations is None:
+            durations = self._new_durations[endpoint] = _Tally()
+        durations.add(duration_ns)
+
+    def observe_loan(self, cost: LoanCost) -> None:
+        """Count the cost of one loan of a connection."""
+        loans = self._new_loans
+        loans["wait"].add(cost.wait_ns)
+        loans["connect"].add(cost.connect_ns)
+        loans["hold"].add(cost.held_ns)
+
+    def publish(self, database: Database) -> None:
+        """Add what was counted since the last call to the shared values, and set the gauges to the pool's state."""
+        requests, self._new_requests = self._new_requests, {}
+        for (endpoint, status), count in requests.items():
+            self._requests.labels(endpoint, str(status)).inc(count)
+        for endpoint, durations in self._new_durations.items():
+            durations.move_to(self._request_seconds.labels(endpoint))
+        for name, loans in self._new_loans.items():
+            loans.move_to(self._loan_seconds[name])
+        pool = database.status()
+        for state in ("in_use", "idle", "waiting", "connecting", "overflow"):
+            self._pool.labels(state).set(getattr(pool, state))
+        self._timeouts.inc(pool.timeouts - self._published_timeouts)
+        self._published_timeouts = pool.timeouts
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's text format, added up over the processes that share a folder."""
+        if not self._shared:
+            return generate_latest(self._registry)
+        all_processes = CollectorRegistry()
+        MultiProcessCollector(all_processes)
+        return generate_latest(all_processes)
+
+    def _histogram(self, name: str, text: str, labels: list[str] | None = None) -> "_BulkHistogram":
+        return _BulkHistogram(name, text, labels or [], buckets=_BOUNDS_S, registry=self._registry)
+
+
+def forget_process(pid: int) -> None:
+    """Take the gauges of a process that has ended out of the sums."""
+    mark_process_dead(pid)
+
+
+class _BulkHistogram(Histogram):
+    """prometheus_client's histogram, which also takes many samples at once."""
 
     def add(self, counts: list[int], total_s: float) -> None:
-        """Add samples by bucket, and their sum."""
+        """Add samples, given as a number for each bucket and the sum of all, in seconds."""
         for bucket, count in zip(self._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)
@@ -26,93 +113,22 @@ class _PrometheusHistogram(Histogram):
 
 
 class _Tally:
-    """A histogram in two plain numbers and a list: a tenth of what the library's `observe` costs across processes."""
+    """A histogram in plain numbers, a tenth as costly as prometheus_client's `observe` across processes."""
 
     __slots__ = ("counts", "total_ns")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(_BOUNDS_NS) + 1)
-        self.total_ns = 0
+        self._clear()
 
     def add(self, duration_ns: int) -> None:
         self.counts[bisect_left(_BOUNDS_NS, duration_ns)] += 1
         self.total_ns += duration_ns
 
     def move_to(self, histogram: Any) -> None:
+        """Add everything to a histogram, and begin anew."""
         histogram.add(self.counts, self.total_ns / 1e9)
-        self.__init__()  # type: ignore[misc]
+        self._clear()
 
-
-class Metrics:
-    """Request counters, loan histograms and pool gauges for Prometheus.
-
-    Where PROMETHEUS_MULTIPROC_DIR is set (the server does so before this module is imported), the library keeps each
-    process's figures in files there, and `text` adds them up. That costs microseconds a figure, so a request is counted
-    in plain numbers, and `publish`, called once a second, hands them over.
-    """
-
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ  # as the library asks
-        self._requests = Counter(
-            "poolbench_requests", "Answers by endpoint and status.", ["endpoint", "status"], registry=self._registry
-        )
-        self._seconds = self._histogram("poolbench_request_seconds", "Time in the application.", ["endpoint"])
-        self._loans = {
-            "wait": self._histogram("poolbench_pool_wait_seconds", "Waiting for a connection, one loan."),
-            "connect": self._histogram("poolbench_pool_connect_seconds", "Opening a connection, one loan."),
-            "hold": self._histogram("poolbench_pool_hold_seconds", "Holding a connection, one loan."),
-        }
-        self._pool = Gauge(
-            "poolbench_pool_connections",
-            "Connections and those who ask for them, by state.",
-            ["state"],
-            multiprocess_mode="livesum",
-            registry=self._registry,
-        )
-        self._timeouts = Counter("poolbench_pool_timeouts", "Loans that came too late.", registry=self._registry)
-        self._timeouts_told = 0
-        self._answered: dict[tuple[str, int], int] = {}
-        self._took: dict[str, _Tally] = {}
-        self._lent = {name: _Tally() for name in self._loans}
-
-    def observe_request(self, endpoint: str, status: int, duration_ns: int) -> None:
-        """Count one answer."""
-        self._answered[endpoint, status] = self._answered.get((endpoint, status), 0) + 1
-        took = self._took.get(endpoint)
-        if took is None:
-            took = self._took[endpoint] = _Tally()
-        took.add(duration_ns)
-
-    def observe_loan(self, checkout: Checkout) -> None:
-        """Count what one loan cost."""
-        lent = self._lent
-        lent["wait"].add(checkout.wait_ns)
-        lent["connect"].add(checkout.connect_ns)
-        lent["hold"].add(checkout.held_ns)
-
-    def publish(self, database: Database) -> None:
-        """Hand over what was counted since the last time, and the pool's state; each worker does so for its own."""
-        answered, self._answered = self._answered, {}
-        for (endpoint, status), count in answered.items():
-            self._requests.labels(endpoint, str(status)).inc(count)
-        for endpoint, took in self._took.items():
-            took.move_to(self._seconds.labels(endpoint))
-        for name, lent in self._lent.items():
-            lent.move_to(self._loans[name])
-        found = database.status()
-        for state in ("in_use", "idle", "waiting", "connecting", "overflow"):
-            self._pool.labels(state).set(getattr(found, state))
-        self._timeouts.inc(found.timeouts - self._timeouts_told)
-        self._timeouts_told = found.timeouts
-
-    def text(self) -> bytes:
-        """The exposition, of all processes where they share a folder."""
-        if not self._shared:
-            return generate_latest(self._registry)
-        everybody = CollectorRegistry()
-        MultiProcessCollector(everybody)
-        return generate_latest(everybody)
-
-    def _histogram(self, name: str, what: str, labels: list[str] | None = None) -> _PrometheusHistogram:
-        return _PrometheusHistogram(name, what, labels or [], buckets=_BOUNDS_S, registry=self._registry)
+    def _clear(self) -> None:
+        self.counts = [0] * (len(_BOUNDS_NS) + 1)
+        self.total_ns = 0

@@ -12,7 +12,7 @@ from typing import Literal
 
 Tone = Literal["", "good", "bad", "warn"]
 Scale = Literal["linear", "log", "elapsed", "tail", "category"]
-Mark = Literal["line", "step", "bar", "hbar", "dot"]
+Mark = Literal["line", "step", "area", "bar", "hbar", "dot"]
 Dash = Literal["solid", "dash", "dot"]
 
 ABSENT = "–"
@@ -96,9 +96,10 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points of one name. Numbers of x are in the unit of the axis; a y of None is a gap.
+    """One curve, or one colour of bars. `x` is in the unit of the x axis; a `y` of None is a gap.
 
-    `colour` counts through the page's palette; `labels` say x in words where it is not read off the axis.
+    For the marks "step", "area" and "bar", `x` holds the left edges of bins and each `y` holds until the next edge, so
+    the last `y` is None. `colour` is a number of the palette, 0 to 7. `labels` name points that the axis cannot name.
     """
 
     name: str
@@ -111,9 +112,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """`elapsed`: seconds since the start. `tail`: 1 / (1 - quantile) on a log scale, so that 90, 99, 99.9 % lie evenly.
+    """What an axis shows, its unit and its scale.
 
-    `category`: positions 0, 1, 2 … named by `names`.
+    "elapsed": seconds, shown as a clock. "tail": 1 / (1 - quantile) on a log scale, so that 90, 99 and 99.9 % lie evenly.
+    "category": positions 0, 1, 2 ... named by `names`.
     """
 
     title: str
@@ -124,7 +126,11 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """One drawing. "bar" stacks upright bars `bar_width` wide, "hbar" lies them down; "step" fills under a staircase."""
+    """One chart. Its mark says how the series are drawn.
+
+    "line" joins points. "step" draws a level for each bin, "area" fills under it, "bar" stacks filled bins. "hbar" stacks
+    lying bars, a row for each name of the y axis; "dot" puts points on such rows. `wide`: it takes the page's whole width.
+    """
 
     id: str
     title: str
@@ -133,7 +139,6 @@ class Chart:
     y: Axis
     series: tuple[Series, ...]
     note: str = ""
-    bar_width: float = 0.0
     wide: bool = False
 
 
@@ -192,6 +197,13 @@ def percent(share: float | None) -> str:
         return ABSENT
     digits = 0 if share == 0 or share >= 0.1 else 1 if share >= 0.01 else 2
     return f"{share * 100:.{digits}f} %"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, with hours where there are any: 0:07, 12:30, 1:00:00. Rounded to seconds."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"
 
 
 def number_cell(value: float | None, digits: int = 0, tone: Tone = "") -> Cell:

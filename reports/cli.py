@@ -14,16 +14,6 @@ if TYPE_CHECKING:
     from reports.compare.diff import Diff
     from reports.compare.gates import GateResult
     from reports.model import Report
-    from reports.page.page import ReportJs
-
-_REPORT_JS = click.option(
-    "--report-js",
-    "js",
-    type=click.Choice(["inline", "shared", "none"]),
-    default="inline",
-    show_default=True,
-    help="Of an HTML page: the chart library in it, beside it (one for many pages), or static charts without any script.",
-)
 
 
 class BadInput(click.ClickException):
@@ -53,7 +43,6 @@ class BadInput(click.ClickException):
     help="Changes of a time below either bound are not called better or worse; 0 calls any that is not chance.",
 )
 @click.option("--format", "style", type=click.Choice(["text", "markdown", "json", "html"]), help="Default: text.")
-@_REPORT_JS
 @click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
 def diff(
     old: str | None,
@@ -64,7 +53,6 @@ def diff(
     run_deviation: str,
     least_effect: str,
     style: str | None,
-    js: ReportJs,
     output: str | None,
 ) -> None:
     """Compare two reports, or several runs a side, and say what got better or worse beyond chance.
@@ -91,8 +79,8 @@ def diff(
         found = compare_runs(old_runs, new_runs, criteria)
         outcomes = [gate.check(found) for gate in gates]
         chosen = style or _style_of(output, ("markdown", "json", "html")) or "text"
-        text = _diff_text(found, outcomes, [*runs[0], *runs[1]], chosen, js, colour=output is None and _colour())
-        _write(text, output, shared_js=chosen == "html" and js == "shared")
+        text = _diff_text(found, outcomes, [*runs[0], *runs[1]], chosen, colour=output is None and _colour())
+        _write(text, output)
     except (ReportError, WriteError) as error:
         raise BadInput(str(error)) from None
     if chosen in ("json", "html") or output is not None:
@@ -111,9 +99,8 @@ def diff(
     help="Default: by the ending of the output's name, else text.",
 )
 @click.option("--periods", is_flag=True, help="With text and csv: the periods too.")
-@_REPORT_JS
 @click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
-def report(files: tuple[str, ...], style: str | None, periods: bool, js: ReportJs, output: str | None) -> None:
+def report(files: tuple[str, ...], style: str | None, periods: bool, output: str | None) -> None:
     """Show a saved report, or several merged into one: by default as Artillery's console summary.
 
     Merging is exact; it needs the sketches that our own reports carry.
@@ -126,8 +113,8 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, js: ReportJ
         merged = merge([_load(name) for name in files])
         chosen = style or _style_of(output, ("json", "markdown", "csv", "html")) or _usual_style(merged)
         label = ", ".join(Path(name).name for name in files)
-        text = _report_text(merged, label, chosen, periods, js, colour=output is None and _colour())
-        _write(text, output, shared_js=chosen == "html" and js == "shared")
+        text = _report_text(merged, label, chosen, periods, colour=output is None and _colour())
+        _write(text, output)
     except (ReportError, WriteError) as error:
         raise BadInput(str(error)) from None
 
@@ -144,15 +131,9 @@ def _load(spec: str) -> Report:
         gc.enable()
 
 
-def _write(text: str, output: str | None, *, shared_js: bool = False) -> None:
+def _write(text: str, output: str | None) -> None:
     from reports.files import write_text
 
-    if shared_js:
-        from reports.page.page import SHARED_JS, plotly_js
-
-        if output is None:
-            raise click.UsageError("--report-js shared needs -o: the library is written beside the page")
-        write_text(str(Path(output).with_name(SHARED_JS)), plotly_js())
     if output is None:
         click.echo(text, nl=False)
     else:
@@ -175,7 +156,6 @@ def _diff_text(
     outcomes: list[GateResult],
     reports: list[tuple[str, Report]],
     style: str,
-    js: ReportJs,
     *,
     colour: bool,
 ) -> str:
@@ -184,7 +164,7 @@ def _diff_text(
     if style == "html":
         from reports.page.page import to_html
 
-        return to_html(reports, found, title="Comparison of load tests", js=js)
+        return to_html(reports, found, title="Comparison of load tests")
     if style == "json":
         return diff_text.to_json(found, outcomes)
     if style == "markdown":
@@ -199,14 +179,14 @@ def _usual_style(shown: Report) -> str:
     return "ab" if bare and shown.extras is not None and shown.extras.ab is not None else "text"
 
 
-def _report_text(shown: Report, label: str, style: str, periods: bool, js: ReportJs, *, colour: bool) -> str:
+def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour: bool) -> str:
     from reports.formats import apachebench, artillery_json, artillery_text, csv_text, markdown
     from reports.model import ReportError
 
     if style == "html":
         from reports.page.page import to_html
 
-        return to_html([(label, shown)], title=label, js=js)
+        return to_html([(label, shown)], title=label)
     if style == "json":
         return artillery_json.to_json(shown) + "\n"
     if style == "csv":

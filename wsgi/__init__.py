@@ -1,7 +1,7 @@
-"""The server's front door: `flask run` finds it by its name, gunicorn is given `wsgi:create_app()`.
+"""The application as servers load it: `flask run` finds this package by its name, gunicorn gets `wsgi:create_app()`.
 
-Everything below waits through gevent, so its first lines patch the standard library and psycopg2, before anything that
-keeps a lock is imported. The other modules of this package are imported after this one, hence patched as well.
+Everything below waits through gevent, so the first lines here patch the standard library and psycopg2, before any module
+that creates a lock is imported. Python imports this module before the others of the package, so they are patched as well.
 """
 
 from gevent import monkey
@@ -33,15 +33,15 @@ log = logging.getLogger("poolbench.wsgi")
 
 
 def create_app() -> Flask:
-    """The service as the environment asks for it, its tables up to date.
+    """Make the application from the environment's settings, and bring its tables up to date.
 
-    A database that is down does not stop the start: the tables are then brought up to date before the first loan that
-    finds it there. Wrong settings do: one line on stderr, exit code 2. Of the commands of `flask` only `run` needs the
-    database right away; `--help` and the like must not start an embedded server.
+    If the database is down, the service starts all the same, and the first request that reaches the database brings the
+    tables up to date. Wrong settings end the process with one line on stderr and exit code 2. Of the commands of `flask`,
+    only `run` needs the database at once; `--help` and the like must not start an embedded server.
     """
     log_json()
     if not os.environ.get("DATABASE_URL"):
-        # The embedded server is stopped at exit, and a plain SIGTERM would leave without one.
+        # The embedded server is stopped by an exit handler, which SIGTERM would otherwise not run.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         flask = app.create_app(os.environ)
@@ -57,6 +57,6 @@ def create_app() -> Flask:
 
 
 def refuse(reason: str) -> NoReturn:
-    """End the program before it began: one line on stderr, exit code 2."""
+    """End the process before it serves, with one line on stderr and exit code 2."""
     print(f"poolbench: {reason}", file=sys.stderr)  # noqa: T201
     raise SystemExit(2)

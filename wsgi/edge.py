@@ -1,4 +1,4 @@
-"""Between the network and the application: whom to believe about the client, and what browsers are told with each answer."""
+"""What is done to each request and answer on its way: which proxies are believed, which headers protect browsers."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -11,17 +11,17 @@ Network = IPv4Network | IPv6Network
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _HEADERS = [
-    # Answers are data and redirects; a browser that shows one as a page is to load, run, submit and embed nothing.
+    # Answers are data and redirects. A browser that shows one as a page shall load, run, submit and embed nothing.
     ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
-    # A target is told which site a visitor came from, never the page.
+    # The target of a link learns which site a visitor came from, never which page.
     ("Referrer-Policy", "strict-origin-when-cross-origin"),
 ]
 _OVER_TLS = [*_HEADERS, ("Strict-Transport-Security", "max-age=31536000")]
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Addresses and networks out of a list with commas. Raises ValueError."""
+    """Parse addresses and networks, separated by commas. Raises ValueError."""
     try:
         return tuple(ip_network(part.strip(), strict=False) for part in text.split(","))
     except ValueError:
@@ -29,10 +29,10 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 class Edge:
-    """A WSGI application whose answers carry the headers above.
+    """WSGI middleware that adds the headers above to the answers of `app`.
 
-    X-Forwarded-For, -Proto and -Host are believed, one hop of them, if a trusted proxy has sent the request; from anybody
-    else they mean nothing. Strict-Transport-Security goes with answers to requests that came over TLS.
+    X-Forwarded-For, -Proto and -Host of one hop are believed where the request comes from a `trusted` network, and ignored
+    otherwise. Answers to requests over TLS also get Strict-Transport-Security.
     """
 
     def __init__(self, app: Wsgi, trusted: tuple[Network, ...]) -> None:
@@ -42,7 +42,7 @@ class Edge:
         self._is_trusted = lru_cache(maxsize=1024)(lambda address: _within(address, trusted))
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        """One request."""
+        """Answer one request, as WSGI wants it."""
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             headers += _OVER_TLS if environ["wsgi.url_scheme"] == "https" else _HEADERS

@@ -1,12 +1,13 @@
 """gunicorn's configuration: `gunicorn -c wsgi/gunicorn_conf.py 'wsgi:create_app()'`, from any folder.
 
-The application is loaded once, in the master, and forked into the workers: they start in no time and share its memory.
-So the master is patched as well (importing `wsgi` does it), and it must hand down neither connections nor greenlets.
+The application is loaded once, in the master, and workers are forked from it: they start at once and share its memory. So the
+master is patched for gevent as well (by importing `wsgi`), and must not pass connections or greenlets on to its workers.
 """
 
 import atexit
 import ctypes
 import gc
+import logging
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# Read by prometheus_client when it is first imported: the workers' figures meet in files there.
+# prometheus_client reads this when it is first imported, and keeps the values of all workers in files there.
 if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="poolbench-metrics-")
 
@@ -30,35 +31,46 @@ if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
 
 
 import gevent
-from prometheus_client import multiprocess
 
-from db.settings import SettingError
+from db.settings import PoolSettings, SettingError
+from db.telemetry import forget_process
 from wsgi import refuse
-from wsgi.logs import gunicorn_logging
-from wsgi.settings import ServerSettings
+from wsgi.logs import gunicorn_logging, log_json
+from wsgi.settings import MOST_CLIENTS, ServerSettings, client_limit, raise_descriptor_limit
 
+_descriptors = raise_descriptor_limit()
 try:
     _settings = ServerSettings.from_mapping(os.environ)
+    worker_connections = client_limit(_descriptors, PoolSettings.from_mapping(os.environ))
 except SettingError as error:
     refuse(str(error))
 
 bind = _settings.bind
 workers = _settings.workers
 worker_class = "wsgi.worker.Worker"
-worker_connections = 4096
 preload_app = True
 graceful_timeout = 20
 control_socket_disable = True
 logconfig_dict = gunicorn_logging()
 access_log_format = '%(h)s "%(r)s" %(s)s %(B)s %(D)s us'
 
+if worker_connections < MOST_CLIENTS:
+    log_json()
+    logging.getLogger("poolbench.wsgi").warning(
+        "a worker holds at most %d connections of clients: it may open %d files (ulimit -n)",
+        *(worker_connections, _descriptors),
+    )
 
-_PORT_PATIENCE_S = 1.5  # the workers of a killed master let go of it within one
+# The workers of a killed master close the port within 1 s.
+_PORT_PATIENCE_S = 1.5
 _PR_SET_PDEATHSIG = 1
 
 
 def on_starting(server: Any) -> None:
-    """Say soon that the port is taken (gunicorn itself would try again for 5 s), unless it is our own old master."""
+    """In the master, first of all: refuse a port that is in use, unless the user is our own old master.
+
+    gunicorn itself would try for 5 s before it says so.
+    """
     if "GUNICORN_FD" in os.environ:
         return
     host, port = server.cfg.address[0]
@@ -81,13 +93,13 @@ def _cannot_bind(host: str, port: int) -> str | None:
 
 
 def post_fork(_server: Any, _worker: Any) -> None:
-    """In the worker: drain, and let go of the port, as soon as the master is killed (Linux; elsewhere within a second)."""
+    """In the worker: drain and close the port as soon as the master is killed (on Linux; elsewhere within a second)."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def post_worker_init(worker: Any) -> None:
-    """In the worker: begin with a pool of its own, and report its state once a second."""
+    """In the worker: start with an empty pool of its own, and publish the metrics once a second."""
     database, metrics = (worker.wsgi.extensions[name] for name in ("database", "metrics"))
     database.forget()
 
@@ -98,15 +110,16 @@ def post_worker_init(worker: Any) -> None:
 
     gevent.spawn(report)
     gc.collect()
-    gc.freeze()  # what was loaded stays: a collector that looks through all of it makes every request wait for tens of ms
+    # What is loaded by now stays. A collection that looked through all of it would hold requests up for tens of ms.
+    gc.freeze()
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """In the worker, last of all: what was counted in its last second."""
+    """In the worker, last of all: publish what was counted in its last second."""
     if (flask := worker.wsgi) is not None:
         flask.extensions["metrics"].publish(flask.extensions["database"])
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """In the master: the gauges of a worker that is gone no longer count."""
-    multiprocess.mark_process_dead(worker.pid)
+    """In the master: take the gauges of a worker that has ended out of the sums."""
+    forget_process(worker.pid)

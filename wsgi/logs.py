@@ -1,4 +1,4 @@
-"""One JSON object per line, for the service, the server and the libraries alike."""
+"""Logging of the service, the server and the libraries: one JSON object on each line."""
 
 import logging
 import time
@@ -8,12 +8,12 @@ from pythonjsonlogger.json import JsonFormatter
 
 
 def formatter() -> JsonFormatter:
-    """`time` (UTC), `level`, `msg`, then whatever the record was given as `extra`."""
+    """Make a formatter of JSON lines: `time` (UTC), `level`, `msg`, then what the record got as `extra`."""
     return _Formatter("%(asctime)s %(levelname)s %(message)s", rename_fields=_NAMES)
 
 
 def log_json() -> None:
-    """Let the service's loggers write JSON lines to stderr."""
+    """Make the service's loggers write JSON lines to stderr."""
     logger = logging.getLogger("poolbench")
     if not logger.handlers:
         handler = logging.StreamHandler()
@@ -24,7 +24,7 @@ def log_json() -> None:
 
 
 def gunicorn_logging() -> dict[str, Any]:
-    """gunicorn's `logconfig_dict`: its errors to stderr, and its accesses, where asked for, to stdout."""
+    """Make gunicorn's `logconfig_dict`: errors go to stderr, and accesses, where they are wanted, to stdout."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -47,4 +47,5 @@ _NAMES = {"asctime": "time", "levelname": "level", "message": "msg"}
 class _Formatter(JsonFormatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
-    converter = staticmethod(time.gmtime)  # UTC
+    # UTC, as the Z above says.
+    converter = staticmethod(time.gmtime)

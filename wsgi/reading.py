@@ -1,12 +1,12 @@
-"""Requests read strictly and in bounded time, both of which gevent.pywsgi leaves to a proxy in front of it.
+"""Reading of requests, strictly and in bounded time; gevent.pywsgi leaves both to a proxy in front of it.
 
-A head is read whole, within limits, and parsed by httptools, which is llhttp, the parser of Node.js. pywsgi's overlooks
-what follows a malformed header line, and takes bare line feeds, folded lines, repeated and odd Content-Lengths, unknown
-transfer codings and HTTP/0.9: each a way to hide a request from a balancer in the body of another. It also takes ten
-times as long. Bodies are read by gunicorn's readers, those of its other workers.
+The head of a request is read whole, within limits, and parsed by httptools, which is llhttp, the parser of Node.js. The
+parser of pywsgi ignores what follows a malformed header line, and accepts bare line feeds, folded lines, repeated and odd
+Content-Lengths, unknown transfer codings and HTTP/0.9: each is a way to hide a request from a balancer in the body of
+another. It also takes ten times as long. Bodies are read by the classes that gunicorn's other workers use.
 
-Those who send or read slowly are found by one look a second at the connections that are waited for: a timer per request
-would cost more than its parsing.
+Clients that send or read slowly are found once a second, by a look at the deadlines of all connections that are waited for. A
+timer for each request would cost more than parsing it.
 """
 
 import contextlib
@@ -31,27 +31,32 @@ from gunicorn.workers.ggevent import PyWSGIHandler, PyWSGIServer
 from werkzeug.sansio.utils import host_is_trusted
 
 IDLE_S = 75.0
-"""Longest wait for a request line: longer than balancers keep idle connections, so that they are the ones to close."""
+"""Seconds to wait for a request line. Balancers keep idle connections for less, so it is they that close them."""
 HEAD_S = 10.0
-"""Longest time for the rest of a head."""
+"""Seconds for the rest of a head to arrive."""
 BODY_S = 30.0
-"""Longest time for a body, the application's work on it included."""
+"""Seconds for a body to arrive, including the application's work on it."""
 ANSWER_S = 30.0
-"""Longest time for an answer to be taken."""
+"""Seconds for the client to take an answer."""
 LINGER_S = 2.0
-"""Longest time to go on reading what is of no use, so that its sender gets to read the answer."""
+"""Seconds to go on reading data that is not used, so that its sender comes to read the answer."""
 LARGEST_HEAD = 32 * 1024
+"""Largest head, in bytes."""
 LARGEST_LINE = 8 * 1024
-"""Of the request line; a trailer or the size of a chunk has as much."""
+"""Largest request line, trailer, or line with the size of a chunk, in bytes."""
 
-_DISCARDED = 256 * 1024  # of what is of no use
+# Bytes that are read without being used before the connection is given up, and the most that is read at a time.
+_MOST_DISCARDED = 256 * 1024
 _PIECE = 64 * 1024
+# Longest texts that the caches below keep, in characters: a host name has at most 253, and a port.
+_LONGEST_HOST = 260
+_LONGEST_CACHED_NAME = 64
 
 log = logging.getLogger("poolbench.wsgi")
 
 
 class Refused(Exception):
-    """What came is no request that may be answered; `status` says so."""
+    """The request cannot be accepted; it is answered with `status` instead of being handed to the application."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -59,10 +64,10 @@ class Refused(Exception):
 
 
 class RequestHead:
-    """A request's head, parsed. `fields` are by their names in WSGI's environ, repeated ones joined.
+    """The parsed head of a request. `fields` has its header fields under their names in WSGI's environ, repeated ones joined.
 
-    Raises Refused for what is malformed, and for what could be framed or addressed in two ways. A field whose name holds a
-    `_` is left out: in environ it would pass for another.
+    Raises Refused for a malformed head, and for one whose body or address could be understood in two ways. A field with a
+    `_` in its name is left out: in the environ it would pass for another one.
     """
 
     __slots__ = ("chunked", "fields", "keep_alive", "length", "method", "target", "version")
@@ -74,7 +79,8 @@ class RequestHead:
         try:
             parser.feed_data(raw)
         except httptools.HttpParserUpgrade:
-            pass  # an offer, which is declined by answering in HTTP/1.1
+            # An offer, which is declined by answering in HTTP/1.1.
+            pass
         except httptools.HttpParserError as error:
             raise Refused(400, str(error)) from None
         self.method: str = parser.get_method().decode()
@@ -97,26 +103,26 @@ class RequestHead:
         if host is None and self.version == "1.1":
             raise Refused(400, "no Host")
         if host is not None and not _is_host(host):
-            raise Refused(400, "a Host that is none, or several")
+            raise Refused(400, "a Host that is not valid, or several")
         if self.fields.get("HTTP_EXPECT", "100-continue").lower() != "100-continue":
             raise Refused(417, "an expectation other than 100-continue")
 
     def _split_absolute_form(self) -> None:
-        """RFC 9112, 3.2.2: it must be taken, and the host in it replaces the Host field (which must be there all the same)."""
+        """Accept a whole URL as the target (RFC 9112, 3.2.2): its host replaces the Host field, which must still be there."""
         scheme, mark, rest = self.target.partition("://")
         if not mark or scheme.lower() not in ("http", "https"):
-            raise Refused(400, "a target that is no path")
+            raise Refused(400, "a target that is neither a path nor a URL")
         authority, slash, path = rest.partition("/")
         if "HTTP_HOST" in self.fields:
             self.fields["HTTP_HOST"] = authority
         self.target = slash + path or "/"
 
     def on_url(self, piece: bytes) -> None:
-        """httptools: the target, or a piece of it."""
+        """Take the target, or a piece of it, from httptools."""
         self.target += piece.decode("latin-1")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: a field."""
+        """Take a header field from httptools."""
         key = _environ_key(name)
         if key is not None:
             text = value.decode("latin-1").strip(" \t")
@@ -124,31 +130,43 @@ class RequestHead:
             self.fields[key] = text if known is None else f"{known}{'; ' if key == 'HTTP_COOKIE' else ','}{text}"
 
 
-_is_host = lru_cache(maxsize=1024)(host_is_trusted)  # without a list of names: whether it is one at all
+# Without a list of trusted names, this says whether a text is a host name at all.
+_is_short_host = lru_cache(maxsize=1024)(host_is_trusted)
 
 
-@lru_cache(maxsize=1024)
+def _is_host(text: str) -> bool:
+    return len(text) <= _LONGEST_HOST and _is_short_host(text)
+
+
 def _environ_key(name: bytes) -> str | None:
+    """Name of a header field in WSGI's environ; None where it must be left out. Clients invent long ones: not cached."""
+    return _short_environ_key(name) if len(name) <= _LONGEST_CACHED_NAME else _make_environ_key(name)
+
+
+def _make_environ_key(name: bytes) -> str | None:
     key = name.decode("ascii").upper()
     if "_" in key:
         return None
     return key.replace("-", "_") if key in ("CONTENT-TYPE", "CONTENT-LENGTH") else "HTTP_" + key.replace("-", "_")
 
 
+_short_environ_key = lru_cache(maxsize=1024)(_make_environ_key)
+
+
 class StrictServer(PyWSGIServer):  # type: ignore[misc]
-    """A listening socket whose connections are waited for in bounded time."""
+    """A listening socket; the time that its connections may be waited for is limited."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.deadlines: dict[StrictHandler, float] = {}
-        """When those that wait for their client give up, by the monotonic clock."""
+        """The time by the monotonic clock, in seconds, at which each handler that waits for its client gives up."""
 
     def start(self) -> None:
-        """Listen."""
+        """Begin to listen, and to watch the deadlines."""
         super().start()
-        gevent.spawn(self._end_the_late)
+        gevent.spawn(self._watch_deadlines)
 
-    def _end_the_late(self) -> None:
+    def _watch_deadlines(self) -> None:
         while True:
             gevent.sleep(1.0)
             now = monotonic()
@@ -157,26 +175,27 @@ class StrictServer(PyWSGIServer):  # type: ignore[misc]
 
 
 class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
-    """One connection."""
+    """One connection and its requests."""
 
     server: StrictServer
     socket: Any
     rfile: Any
     close_connection: bool
     headers_sent: bool
-    ignored_socket_errors = (*PyWSGIHandler.ignored_socket_errors, errno.EBADF)  # what giving up tells those who wait
-    wsgi_input: "Input | _Nothing"
+    # EBADF is what a greenlet that waits for a socket gets when the socket is given up.
+    ignored_socket_errors = (*PyWSGIHandler.ignored_socket_errors, errno.EBADF)
+    wsgi_input: "Input | _EmptyInput"
     _late = False
 
     def handle(self) -> None:
-        """Answer the connection's requests, until it ends."""
+        """Answer the connection's requests until it ends."""
         try:
             super().handle()
         finally:
             self.server.deadlines.pop(self, None)
 
     def handle_one_request(self) -> bool | None:
-        """Answer a request; True to go on with the connection, None to close it."""
+        """Read and answer one request; returns True to go on with the connection, None to close it."""
         self.headers_sent = False
         self.allow(IDLE_S)
         try:
@@ -187,21 +206,22 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         except Refused as refused:
             self._refuse(refused)
             return None
-        except OSError:  # the client is gone, or was given up before it began
+        except OSError:
+            # The client is gone, or was given up before it sent anything.
             return None
         self._begin()
         self.handle_one_response()
         return None if self.close_connection else True
 
     def give_up(self) -> None:
-        """The client took too long: reading ends as if it had closed; an answer that it does not take is cut off."""
+        """End the wait for a slow client: reading ends as if the client had closed, an answer that it does not take is cut."""
         self._late = True
         self.server.deadlines.pop(self, None)
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR if self.headers_sent else socket.SHUT_RD)
 
     def get_environ(self) -> dict[str, Any]:
-        """The request as WSGI has it."""
+        """Make WSGI's environ for the current request."""
         head, (path, _, query) = self._head, self.path.partition("?")
         environ: dict[str, Any] = self.server.get_environ()
         environ |= head.fields
@@ -220,16 +240,16 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         return environ
 
     def finalize_headers(self) -> None:
-        """Before the answer is sent."""
+        """Complete the headers of the answer, which the client then has ANSWER_S to take."""
         self.allow(ANSWER_S)
         super().finalize_headers()
 
     def allow(self, seconds: float) -> None:
-        """Wait for the client for so long, from now on."""
+        """Set the deadline for the client to the given number of seconds from now."""
         self.server.deadlines[self] = monotonic() + seconds
 
     def _read_head(self, line: bytes) -> RequestHead:
-        """Raises Refused."""
+        """Read the rest of a head that begins with `line`, and parse it. Raises Refused."""
         self.allow(HEAD_S)
         head, read_line = line, self.rfile.readline
         if len(line) >= LARGEST_LINE:
@@ -248,9 +268,10 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         return RequestHead(head)
 
     def _begin(self) -> None:
-        """Make the request the one to be answered."""
+        """Set the attributes by which pywsgi answers the current request."""
         head = self._head
-        self.headers = head.fields  # for the access log, which is told their number at most
+        # The access log at most counts them.
+        self.headers = head.fields
         self.command, self.path = head.method, head.target
         self.request_version = f"HTTP/{head.version}"
         self.requestline = f"{head.method} {head.target} {self.request_version}"
@@ -259,12 +280,12 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
             self.allow(BODY_S)
             self.wsgi_input = Input(self, head)
         else:
-            self.wsgi_input = _NOTHING
+            self.wsgi_input = _EMPTY_INPUT
         self.application = self.server.application
         self.environ = self.get_environ()
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer what is no request. Nothing that the client sent goes into the log."""
+        """Answer a request that is not accepted, and close. Nothing that the client sent goes into the log."""
         log.info("refused: %s", refused, extra={"status": refused.status, "remote_addr": str(self.client_address[0])})
         self.allow(LINGER_S)
         with contextlib.suppress(OSError):
@@ -272,108 +293,113 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Say that this was all, and let the client finish, so that no reset overtakes the answer."""
+        """End the answers, and read on until the client has finished, so that no reset overtakes the last answer."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-            _drop(self.rfile.read1)
+            _exhaust(self.rfile.read1)
 
 
-def _drop(read: Callable[[int], bytes]) -> bool:
-    """Whether what comes is read to its end: a connection that is closed before it is reset, and its answer lost."""
-    dropped = 0
+def _exhaust(read: Callable[[int], bytes]) -> bool:
+    """Read data that is not used, and return whether it came to an end within the limit.
+
+    A connection that is closed with data unread is reset, and the answer may be lost with it.
+    """
+    discarded = 0
     while piece := read(_PIECE):
-        dropped += len(piece)
-        if dropped > _DISCARDED:
+        discarded += len(piece)
+        if discarded > _MOST_DISCARDED:
             return False
     return True
 
 
 class _Framing:
-    """What gunicorn's reader of chunks asks of a request."""
+    """The attributes of a request that gunicorn's reader of chunks needs."""
 
     limit_request_field_size = LARGEST_LINE
     max_buffer_headers = LARGEST_LINE
 
     @staticmethod
     def parse_headers(_: bytes, *, from_trailer: bool) -> list[tuple[str, str]]:  # noqa: ARG004 - gunicorn's name
-        """Trailers are read, and mean nothing."""
+        """Ignore the trailers, which have been read."""
         return []
 
 
 class Input:
-    """A request's body as the application reads it. Raises OSError where it is cut short or malformed."""
+    """The body of a request as a file. Its methods raise OSError where the body is cut short or malformed."""
 
     def __init__(self, handler: StrictHandler, head: RequestHead) -> None:
         self._handler = handler
         source = _RequestSource(handler.rfile)
         self._body = Body(ChunkedReader(_Framing(), source) if head.chunked else LengthReader(source, head.length))
         self._malformed = False
-        self._waits_for_word = head.version == "1.1" and "HTTP_EXPECT" in head.fields
+        self._expects_continue = head.version == "1.1" and "HTTP_EXPECT" in head.fields
 
     def read(self, size: int = -1) -> bytes:
-        """So many bytes, fewer at the end; without a size, the whole."""
+        """Read up to `size` bytes, fewer only at the end; without a size, everything."""
         return self._guarded(self._body.read, size)
 
     def readline(self, size: int = -1) -> bytes:
-        """A line."""
+        """Read a line."""
         return self._guarded(self._body.readline, size)
 
     def readlines(self, _hint: int = -1) -> list[bytes]:
-        """All lines."""
+        """Read all lines."""
         return list(self)
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.readline, b"")
 
     def _guarded(self, read: Callable[[int], bytes], size: int) -> bytes:
-        if self._waits_for_word:
-            self._waits_for_word = False
+        if self._expects_continue:
+            self._expects_continue = False
             self._handler.socket.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             return read(size)
         except (ParseException, OSError) as error:
-            self._malformed = self._handler.close_connection = True  # nobody knows where the next request begins
+            # Where the next request begins cannot be known any more.
+            self._malformed = self._handler.close_connection = True
             raise OSError("the body is cut short or malformed") from error
 
     def _discard(self) -> None:
-        """pywsgi, after the answer: read what is left, but not without end."""
-        if self._waits_for_word:  # the client may send the body or not
+        """Read what is left of the body, within limits; pywsgi calls this after the answer."""
+        if self._expects_continue:
+            # The client was never told to go on, and may now send the body or not.
             self._handler.close_connection = True
             return
         self._handler.allow(LINGER_S)
         with contextlib.suppress(OSError):
-            if not self._malformed and _drop(self.read):
+            if not self._malformed and _exhaust(self.read):
                 return
             self._handler.close_connection = True
         self._handler.hang_up()
 
 
 class _RequestSource(Unreader):  # type: ignore[misc]
-    """A connection's file for gunicorn's readers: never read beyond what they use, since the next request follows."""
+    """A connection's file for gunicorn's readers. It reads no more than they use, since the next request follows."""
 
     def __init__(self, rfile: Any) -> None:
         super().__init__()
         self._rfile = rfile
 
     def chunk(self, size_hint: int | None = None) -> bytes:
-        """So many bytes at most; without a hint, to the end of a line: sizes of chunks and trailers are lines."""
+        """Read up to `size_hint` bytes; without it a line, as the sizes of chunks and the trailers are."""
         data: bytes = self._rfile.read1(min(size_hint, _PIECE)) if size_hint else self._rfile.readline(LARGEST_LINE + 1)
         if not data:
             raise OSError("the body ends too early")
         return data
 
 
-class _Nothing(io.BytesIO):
-    """The body of a request that has none; shared, since there is nothing in it to be used up."""
+class _EmptyInput(io.BytesIO):
+    """The body of all requests that have none; there is nothing in it to be used up."""
 
     def close(self) -> None:
-        """Others read it."""
+        """Stay open: other requests read it, too."""
 
     def _discard(self) -> None:
         pass
 
 
-_NOTHING = _Nothing()
+_EMPTY_INPUT = _EmptyInput()
 
 
 def _answer(status: int) -> bytes:

@@ -1,21 +1,31 @@
-"""What the server is told."""
+"""Settings of the server."""
 
+import contextlib
+import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from db.settings import read, whole
+from db.settings import PoolSettings, read, whole
 from wsgi.edge import Network, networks
+
+MOST_CLIENTS = 4096
+"""Most connections of clients that a worker holds, where it may open as many files."""
+
+# File descriptors for logs, metrics, listening sockets and the event loop.
+_OWN_DESCRIPTORS = 64
+# Where the system has no limit.
+_ENOUGH_DESCRIPTORS = 65_536
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Address, number of worker processes, and whose word on the client is taken."""
+    """Address, number of worker processes, and the proxies that are believed about the client."""
 
     host: str = "127.0.0.1"
     port: int = 8000
     workers: int = 4
     trusted_proxies: tuple[Network, ...] = ()
-    """Where X-Forwarded-… may come from; from anywhere else it means nothing."""
+    """Networks whose X-Forwarded-... headers are believed; from anywhere else they are ignored."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "ServerSettings":
@@ -29,5 +39,32 @@ class ServerSettings:
 
     @property
     def bind(self) -> str:
-        """Address as gunicorn writes it."""
+        """The address in gunicorn's notation, HOST:PORT or [HOST]:PORT."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def raise_descriptor_limit() -> int:
+    """Let this process and its children open as many files as the system allows, and return that number.
+
+    The limit in force is often 1024, where the system allows far more.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(soft, _ENOUGH_DESCRIPTORS) if hard == resource.RLIM_INFINITY else hard
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        return wanted
+    return soft
+
+
+def client_limit(descriptors: int, pool: PoolSettings) -> int:
+    """How many connections of clients a worker holds at most, when it may have `descriptors` file descriptors.
+
+    The rest of them is for its connections to the database: those of the pool, or without a bounded pool as many as clients
+    that are all served at a time would need.
+    """
+    free = descriptors - _OWN_DESCRIPTORS
+    if pool.strategy in ("queue", "fair") and pool.size and pool.max_overflow >= 0:
+        clients = free - pool.size - pool.max_overflow
+    else:
+        clients = free // (1 + max(1, pool.min_size))
+    return max(1, min(MOST_CLIENTS, clients))

@@ -1,11 +1,13 @@
-"""gunicorn's gevent_pywsgi worker, which also drains: on SIGTERM it lets running requests end, and idle clients go.
+"""gunicorn's gevent_pywsgi worker, which also drains: on SIGTERM it finishes running requests and closes idle connections.
 
-The stock worker waits its whole grace period for idle keep-alive connections, looks up only once a second, resets the
-connections that the kernel took but nobody accepted, and leaves in the middle of its requests when the master is killed.
+The worker that comes with gunicorn waits for idle keep-alive connections until its grace period is over, notices SIGTERM only
+once a second, resets the connections that the kernel took but nobody accepted, and ends in the middle of its requests when
+the master is killed.
 """
 
 import contextlib
 import os
+import socket
 from types import FrameType
 from typing import Any
 
@@ -18,16 +20,16 @@ from gunicorn.workers.ggevent import VERSION, GeventPyWSGIWorker
 from wsgi.reading import StrictHandler, StrictServer
 
 KEEP_ALIVE_GRACE_S = 1.0
-"""How long a draining worker leaves kept connections open: a client whose next request is on its way gets its answer."""
+"""Seconds that a draining worker leaves idle connections open, so that a request that is on its way is still answered."""
 
 
 class Handler(StrictHandler):
-    """One connection; says goodbye after the answer at hand once its server drains."""
+    """One connection. It is closed after the current answer when its server drains."""
 
     close_connection: bool
 
     def read_requestline(self) -> str:
-        """Between two requests the connection counts as idle."""
+        """Wait for the next request's first line; the connection counts as idle meanwhile."""
         if self.server.ended_idle:
             return ""
         self.server.idle.add(self)
@@ -37,20 +39,23 @@ class Handler(StrictHandler):
             self.server.idle.discard(self)
 
     def finalize_headers(self) -> None:
-        """While draining, tell the client that this is the last answer on the connection."""
+        """Complete the headers: while the server drains, they say that the connection ends with this answer."""
         if self.server.draining and not self.close_connection:
             self.close_connection = True
             self.response_headers.append((b"Connection", b"close"))
         super().finalize_headers()
 
     def log_request(self) -> None:
-        """Compose an access line only where one is wanted."""
+        """Write the access log's line, where there is an access log."""
         if self.server.log_accesses:
             super().log_request()
 
 
 class Server(StrictServer):
-    """A listening socket and the connections accepted from it."""
+    """A listening socket and the connections accepted from it.
+
+    `draining` is true when each answer is the last on its connection, `ended_idle` when idle connections have been closed.
+    """
 
     draining = False
     ended_idle = False
@@ -61,7 +66,7 @@ class Server(StrictServer):
         self.idle: set[Handler] = set()
 
     def drain(self) -> None:
-        """Accept who has connected already, and nobody else; answers from now on are the last on their connection."""
+        """Accept the connections that are waiting, then close the socket; each answer from now on ends its connection."""
         self.draining = True
         while not self.full() and (accepted := self.do_read()):
             self.do_handle(*accepted)
@@ -72,14 +77,15 @@ class Server(StrictServer):
         self.ended_idle = True
         for handler in self.idle:
             with contextlib.suppress(OSError):
-                handler.socket.shutdown(0)  # for reading: the handler sees the end of its input
+                # The handler then sees the end of its input.
+                handler.socket.shutdown(socket.SHUT_RD)
 
 
 class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
-    """A process that serves until it is told to stop."""
+    """A worker process, which serves until it is told to stop."""
 
     def run(self) -> None:
-        """Serve until told to stop, or without a master; then drain, within `graceful_timeout`."""
+        """Serve until SIGTERM, or the end of the master; then drain for at most `graceful_timeout` seconds."""
         self.told_to_stop = Event()
         servers = [self._serve(listener) for listener in self.sockets]
         while self.alive and os.getppid() == self.ppid:
@@ -97,11 +103,11 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
             server.stop(timeout=1)
 
     def notify(self) -> None:
-        """Tell the master that we live; gunicorn's own would end the process at once where there is none."""
+        """Tell the master that this worker is alive. gunicorn's own method would end the process where the master is gone."""
         self.tmp.notify()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM."""
+        """Handle SIGTERM: stop serving."""
         super().handle_exit(sig, frame)
         self.told_to_stop.set()
 

@@ -6,14 +6,15 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection
 
-_LOCK = 0x706F6F6C62656E63  # any number that nobody else uses: "poolbenc"
+# Any number that no other program uses: the bytes of "poolbenc".
+_LOCK = 0x706F6F6C62656E63
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the tables of the connection's schema to the newest version, in one transaction.
+    """Bring the tables in the connection's schema to the newest version.
 
-    Processes that start together take turns; those that come late find nothing to do. `connection` must be in a
-    transaction, which the caller commits.
+    `connection` must be in a transaction, which the caller commits. Processes that start together take turns, and all but the
+    first find nothing to do.
     """
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     config = Config()

@@ -9,7 +9,7 @@ from db.settings import DatabaseSettings, SettingError
 
 
 def main() -> None:
-    """Exit code 2, and one line, for a setting that does not parse; 1 for a database that cannot be reached."""
+    """Bring the tables up to date. Exits with 2 for wrong settings, 1 for a database that cannot be reached, and one line."""
     try:
         Database(DatabaseSettings.from_mapping(os.environ)).migrate()
     except SettingError as error:

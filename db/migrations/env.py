@@ -1,4 +1,4 @@
-"""Run by Alembic: hands it the connection that `upgrade` was given."""
+"""Alembic runs this file, which hands it the connection that `upgrade` was given."""
 
 from alembic import context
 

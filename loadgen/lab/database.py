@@ -11,7 +11,7 @@ from urllib.parse import quote
 import psutil
 import psycopg2
 
-from db import queries
+from db import seeding
 from db.database import Database
 from db.embedded import EmbeddedPostgres, temporary_postgres
 from db.settings import DatabaseSettings, database_url
@@ -47,9 +47,9 @@ class LabDatabase:
         self._has_clicks = self._has_clicks or clicks > 0
         database = Database(DatabaseSettings(database_url(self.url)))
         with database.connection() as connection:
-            queries.seed_links(connection, LINKS)
-            queries.seed_clicks(connection, LINKS, clicks)
-            queries.analyze(connection)
+            seeding.seed_links(connection, LINKS)
+            seeding.seed_clicks(connection, LINKS, clicks)
+            seeding.analyze(connection)
         database.close()
 
     def clicks(self) -> int:

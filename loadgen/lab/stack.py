@@ -13,7 +13,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ import psutil
 import psycopg2
 
 from db.child import Child, ChildError
+from loadgen.environment import TREE
 from loadgen.lab.evidence import Failures, Memory
 
 _START_PATIENCE_S = 20.0
@@ -49,10 +49,7 @@ class ServerProgram:
 
 def service() -> ServerProgram:
     """The service of this project."""
-    spec = find_spec("wsgi")
-    if spec is None or spec.origin is None:
-        raise StackError("the service's package wsgi is not installed")
-    return ServerProgram(Path(spec.origin).with_name("gunicorn_conf.py"), "wsgi:create_app()")
+    return ServerProgram(TREE / "wsgi" / "gunicorn_conf.py", "wsgi:create_app()", TREE)
 
 
 class Servers:
@@ -82,11 +79,11 @@ class Servers:
 
     def start(self) -> None:
         """Return when every server answers. Raises StackError."""
-        # The script rather than `python -m`, which would make the current folder an import path.
-        gunicorn = Path(sys.executable).with_name("gunicorn")
+        # With -P, only gunicorn itself adds to the import path: the program's folder.
+        gunicorn = [sys.executable, "-P", "-m", "gunicorn"]
         program = self._program
         child = self._child = Child(
-            [gunicorn, "-c", program.configuration, *program.options, program.application],
+            [*gunicorn, "-c", program.configuration, *program.options, program.application],
             log=self._log,
             death_signal=signal.SIGTERM,
             env=self._environment,

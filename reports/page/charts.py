@@ -1,24 +1,25 @@
-"""The charts of one report, or of several laid over each other: every one a value that can be drawn as SVG or by plotly."""
+"""The charts of one report, or of several laid over each other. Pure: reports in, charts as data out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import log10
 
 import numpy as np
 
 from reports import names
-from reports.blocks import Axis, Chart, Dash, Series
+from reports.blocks import Axis, Chart, Dash, Mark, Series
 from reports.model import Report
-from reports.page.measures import Slice, breakdown, failures, quantile, sketch, slices
+from reports.page.measures import Moment, Slice, breakdown, failures, sketch, slices, timeline
 from reports.sketch import Sketch
 
 Named = tuple[str, Report]
 
 RATE = Axis("per second", "/s")
 TIME = Axis("milliseconds", "ms")
-ELAPSED = Axis("time since the first request", "s", "elapsed")
+ELAPSED = Axis("time since the start", "s", "elapsed")
 
 BREAKDOWN_NAMES = {
     "pool": "pool wait",
@@ -29,19 +30,50 @@ BREAKDOWN_NAMES = {
 }
 _BREAKDOWN_COLOURS = {"pool": 1, "connect": 3, "db": 0, "rest": 2, "network": 7}
 _QUANTILES: tuple[tuple[str, int], ...] = (("p50", 0), ("p95", 3), ("p99", 1))
+QUANTILE_KEYS = tuple(key for key, _ in _QUANTILES)
+_RATES: tuple[tuple[str, Callable[[Moment], float | None], int, Dash], ...] = (
+    ("requests", lambda m: m.requests, 7, "dash"),
+    ("answers", lambda m: m.answers, 0, "solid"),
+    ("errors", lambda m: m.errors, 4, "solid"),
+)
 _QUANTILE_DASHES: Mapping[str, Dash] = {"p50": "dot", "p95": "dash", "p99": "solid"}
 _MOST_KINDS = 7
+"""Rarer kinds of failure than these share one colour."""
+
+_FEWEST_POINTS = 3
+_FEWEST_OF_A_LINE = 30
+"""Fewer points than this are drawn as levels, each as long as it held: a line would show little but dots."""
+
+_OF_PERIODS = "For each reporting period of 10 s."
 _HISTOGRAM_BARS = 60
 _TAIL_END = 1000.0
-"""1 / (1 - 0.999): where the percentile curve ends."""
+"""The percentile curve ends at p99.9, which is 1 / (1 - 0.999) on its axis."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A report as the charts over time need it."""
+
+    name: str
+    moments: Sequence[Moment]
+    slices: Sequence[Slice]
+    has_seconds: bool
 
 
 def over_time(reports: Sequence[Named]) -> tuple[Chart, ...]:
-    """Throughput, failures, latency percentiles and the generator's lag by reporting period; those that can be drawn."""
-    timed = [(name, found) for name, report in reports if len(found := slices(report)) > 1]
-    if not timed:
+    """Throughput, response time percentiles, failures and where the time goes, against time; those that can be drawn.
+
+    Throughput and percentiles have a point for each second, where the document has that; failures by kind and parts of
+    the time are of whole periods. A run with fewer than three points says nothing about time, and has no such chart.
+    """
+    runs = [
+        _Run(name, timeline(report, QUANTILE_KEYS), slices(report), any(p.seconds for p in report.periods))
+        for name, report in reports
+    ]
+    runs = [run for run in runs if len(run.moments) >= _FEWEST_POINTS]
+    if not runs:
         return ()
-    charts = (_throughput(timed), _failures(timed), _latency(timed), _breakdown_over_time(timed))
+    charts = (_throughput(runs), _latency(runs), _failures(runs), _breakdown_over_time(runs))
     return tuple(chart for chart in charts if chart is not None)
 
 
@@ -56,7 +88,7 @@ def distribution(reports: Sequence[Named]) -> tuple[Chart, ...]:
 
 
 def where_time_goes(reports: Sequence[Named]) -> Chart | None:
-    """One bar for each report that tells its server's time."""
+    """A bar for each report whose server reports its times, None where no report has such times."""
     found = [(name, {s.name: s.ms for s in breakdown(report.aggregate)}) for name, report in reports]
     told = [(name, shares) for name, shares in found if shares]
     if not told:
@@ -81,75 +113,73 @@ def where_time_goes(reports: Sequence[Named]) -> Chart | None:
     )
 
 
-def _throughput(timed: Sequence[tuple[str, list[Slice]]]) -> Chart:
-    series: list[Series] = []
-    if len(timed) == 1:
-        found = timed[0][1]
-        for label, metric, colour in (("requests sent", names.REQUESTS, 7), ("answers", names.RESPONSES, 0)):
-            if any(metric in s.period.counters for s in found):
-                dash: Dash = "dash" if colour else "solid"
-                series.append(_line(label, found, _rate_of(metric), colour, dash))
+def _throughput(runs: Sequence[_Run]) -> Chart:
+    series = []
+    if len(runs) == 1:
+        run = runs[0]
+        for label, of, colour, dash in _RATES:
+            one = _over_time(label, runs, run, of, colour, dash)
+            if any(one.y if label == "errors" else (y is not None for y in one.y)):
+                series.append(one)
     else:
-        series = [_line(name, found, _rate_of(names.RESPONSES), i) for i, (name, found) in enumerate(timed)]
-    title = "Throughput" if len(timed) == 1 else "Answers per second"
-    return Chart("throughput", title, "line", ELAPSED, RATE, tuple(series))
+        series = [_over_time(run.name, runs, run, lambda m: m.answers, i) for i, run in enumerate(runs)]
+    title = "Throughput" if len(runs) == 1 else "Answers per second"
+    return Chart("throughput", title, _mark(runs), ELAPSED, RATE, tuple(series), _resolution(runs))
 
 
-def _failures(timed: Sequence[tuple[str, list[Slice]]]) -> Chart | None:
-    if len(timed) > 1:
-        many = [_line(name, found, _failure_rate, i) for i, (name, found) in enumerate(timed)]
+def _latency(runs: Sequence[_Run]) -> Chart | None:
+    series = []
+    for i, run in enumerate(runs):
+        for key, colour in _QUANTILES:
+            if len(runs) == 1:
+                series.append(_over_time(key, runs, run, _time_of(key), colour))
+            else:
+                series.append(_over_time(f"{run.name} {key}", runs, run, _time_of(key), i, _QUANTILE_DASHES[key]))
+    series = [s for s in series if any(y is not None for y in s.y)]
+    if not series:
+        return None
+    title = "Response time percentiles"
+    return Chart("latency", title, _mark(runs), ELAPSED, _scaled(series), tuple(series), _resolution(runs))
+
+
+def _failures(runs: Sequence[_Run]) -> Chart | None:
+    title = "Errors and answers of 400 and above"
+    runs = [run for run in runs if len(run.slices) >= _FEWEST_POINTS]
+    if not runs:
+        return None
+    if len(runs) > 1:
+        many = [_by_period(run.name, run, _failure_rate, i) for i, run in enumerate(runs)]
         if not any(y for s in many for y in s.y):
             return None
-        return Chart("failures", "Errors and answers of 400 and above, per second", "line", ELAPSED, RATE, tuple(many))
-    found = timed[0][1]
+        return Chart("failures", title, "step", ELAPSED, RATE, tuple(many), _OF_PERIODS)
     totals: dict[str, int] = {}
-    for s in found:
-        for kind, n in failures(s.period.counters).items():
+    for part in runs[0].slices:
+        for kind, n in failures(part.period.counters).items():
             totals[kind] = totals.get(kind, 0) + n
     if not totals:
         return None
     kinds = sorted(totals, key=lambda kind: (-totals[kind], kind))
     groups = [(kind, [kind]) for kind in kinds[:_MOST_KINDS]]
     groups += [("other kinds", kinds[_MOST_KINDS:])] if len(kinds) > _MOST_KINDS else []
-    series = tuple(_line(label, found, _kinds_rate(group), (4 + i) % 8) for i, (label, group) in enumerate(groups))
-    return Chart(
-        "failures", "Errors and answers of 400 and above", "bar", ELAPSED, RATE, series, bar_width=_width(found)
-    )
-
-
-def _latency(timed: Sequence[tuple[str, list[Slice]]]) -> Chart | None:
-    series = []
-    for i, (name, found) in enumerate(timed):
-        for key, colour in _QUANTILES:
-            if len(timed) == 1:
-                series.append(_line(key, found, _quantile_of(key), colour))
-            else:
-                series.append(_line(f"{name} {key}", found, _quantile_of(key), i, _QUANTILE_DASHES[key]))
-    series = [s for s in series if any(y is not None for y in s.y)]
-    if not series:
-        return None
-    return Chart("latency", "Response time percentiles", "line", ELAPSED, _scaled(series), tuple(series))
-
-
-def _breakdown_over_time(timed: Sequence[tuple[str, list[Slice]]]) -> Chart | None:
-    if len(timed) > 1:
-        return None
-    found = timed[0][1]
-    shares = [{s.name: s.ms for s in breakdown(one.period)} for one in found]
     series = tuple(
-        Series(
-            BREAKDOWN_NAMES[part],
-            _middles(found),
-            tuple(_figure(s.get(part)) for s in shares),
-            _BREAKDOWN_COLOURS[part],
-        )
+        _by_period(label, runs[0], _kinds_rate(group), (4 + i) % 8) for i, (label, group) in enumerate(groups)
+    )
+    return Chart("failures", title, "bar", ELAPSED, RATE, series, _OF_PERIODS)
+
+
+def _breakdown_over_time(runs: Sequence[_Run]) -> Chart | None:
+    if len(runs) > 1 or len(runs[0].slices) < _FEWEST_POINTS:
+        return None
+    shares = {id(s.period): {share.name: share.ms for share in breakdown(s.period)} for s in runs[0].slices}
+    series = tuple(
+        _by_period(BREAKDOWN_NAMES[part], runs[0], _share_of(shares, part), _BREAKDOWN_COLOURS[part])
         for part in BREAKDOWN_NAMES
-        if any(part in s for s in shares)
+        if any(part in found for found in shares.values())
     )
     if not series:
         return None
-    title = "Where the time goes, means by period"
-    return Chart("time-goes-over-time", title, "bar", ELAPSED, TIME, series, bar_width=_width(found))
+    title = "Where the time goes, means"
+    return Chart("time-goes-over-time", title, "bar", ELAPSED, TIME, series, _OF_PERIODS)
 
 
 def _percentile_curve(reports: Sequence[Named]) -> Chart:
@@ -175,7 +205,7 @@ def _tail(label: str, found: Sketch, colour: int, dash: Dash = "solid") -> Serie
 
 
 def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
-    """Buckets of the sketches, some of them taken together: the same edges for every report."""
+    """The sketches' buckets as bins, several buckets to a bin where there are many; the same edges for every report."""
     base = known[0][2]
     alike = [k for k in known if k[2].relative_accuracy == base.relative_accuracy]
     low = min((k[2].positive.offset for k in alike if len(k[2].positive.counts)), default=0)
@@ -191,33 +221,59 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
         edges = [gamma ** (low - 1 + k * step) for k in range(len(shares) + 1)]
         spans = tuple(f"{a:.3g} to {b:.3g} ms" for a, b in pairwise(edges))
         label = "response time" if len(known) == 1 else name
-        series.append(
-            Series(label, tuple(edges), (*(_figure(float(s)) for s in shares), 0.0), i, "solid", (*spans, ""))
-        )
+        levels = (*(_figure(float(s)) for s in shares), None)
+        series.append(Series(label, tuple(edges), levels, i, labels=spans))
     zeros = sum(k[2].zero_count for k in alike)
     note = f"{zeros} answers of 0 ms have no place on a logarithmic axis." if zeros else ""
-    return Chart("histogram", "Histogram", "step", Axis("milliseconds", "ms", "log"), Axis("percent of answers", "%"),
+    return Chart("histogram", "Histogram", "area", Axis("milliseconds", "ms", "log"), Axis("percent of answers", "%"),
                  tuple(series), note)  # fmt: skip
 
 
-def _line(
-    label: str, found: Sequence[Slice], of: Callable[[Slice], float | None], colour: int, dash: Dash = "solid"
+def _mark(runs: Sequence[_Run]) -> Mark:
+    """How the charts over time are drawn: as levels where points are few, else as lines."""
+    return "line" if max(len(run.moments) for run in runs) >= _FEWEST_OF_A_LINE else "step"
+
+
+def _resolution(runs: Sequence[_Run]) -> str:
+    """How long the stretches are that the points stand for, in words; nothing where the reports differ in that."""
+    found = {round(r.moments[0].end_s - r.moments[0].start_s) if r.has_seconds else 0 for r in runs}
+    step = found.pop()
+    if found:
+        return ""
+    return _OF_PERIODS if not step else "For each second." if step == 1 else f"For each {step} s."
+
+
+def _over_time(
+    label: str,
+    runs: Sequence[_Run],
+    run: _Run,
+    of: Callable[[Moment], float | None],
+    colour: int,
+    dash: Dash = "solid",
 ) -> Series:
-    return Series(label, _middles(found), tuple(_figure(of(s)) for s in found), colour % 8, dash)
+    if _mark(runs) == "line":
+        return Series(
+            label,
+            tuple(round(m.start_s, 3) for m in run.moments),
+            tuple(_figure(of(m)) for m in run.moments),
+            colour % 8,
+            dash,
+        )
+    return _binned(label, [(m.start_s, m.end_s, of(m)) for m in run.moments], colour, dash)
 
 
-def _middles(found: Sequence[Slice]) -> tuple[float, ...]:
-    return tuple(round(s.middle_s, 3) for s in found)
+def _by_period(label: str, run: _Run, of: Callable[[Slice], float | None], colour: int) -> Series:
+    return _binned(label, [(s.start_s, s.end_s, of(s)) for s in run.slices], colour)
 
 
-def _width(found: Sequence[Slice]) -> float:
-    """Of a bar: the shortest way from one to the next, so that none covers another."""
-    middles = _middles(found)
-    return min((b - a for a, b in pairwise(middles)), default=1.0) * 0.86
-
-
-def _rate_of(metric: str) -> Callable[[Slice], float | None]:
-    return lambda s: s.per_second(s.period.counters.get(metric, 0))
+def _binned(label: str, bins: Sequence[tuple[float, float, float | None]], colour: int, dash: Dash = "solid") -> Series:
+    """A series of (start, end, value): edges and levels, with a gap where a bin does not begin where the last one ended."""
+    points: list[tuple[float, float | None]] = []
+    for i, (start, end, value) in enumerate(bins):
+        points.append((round(start, 3), _figure(value)))
+        if i + 1 == len(bins) or bins[i + 1][0] > end:
+            points.append((round(end, 3), None))
+    return Series(label, tuple(at for at, _ in points), tuple(value for _, value in points), colour % 8, dash)
 
 
 def _failure_rate(s: Slice) -> float:
@@ -229,12 +285,16 @@ def _kinds_rate(kinds: Iterable[str]) -> Callable[[Slice], float | None]:
     return lambda s: s.per_second(sum(failures(s.period.counters).get(kind, 0) for kind in wanted))
 
 
-def _quantile_of(key: str) -> Callable[[Slice], float | None]:
-    return lambda s: quantile(s.period, names.RESPONSE_TIME, key)
+def _time_of(key: str) -> Callable[[Moment], float | None]:
+    return lambda m: m.times_ms.get(key)
+
+
+def _share_of(shares: Mapping[int, Mapping[str, float]], part: str) -> Callable[[Slice], float | None]:
+    return lambda s: shares[id(s.period)].get(part)
 
 
 def _scaled(series: Sequence[Series]) -> Axis:
-    """Logarithmic where the largest is more than 30 times the smallest: a linear axis would show only the largest."""
+    """An axis of times; logarithmic where the largest is over 30 times the smallest, which a linear one would flatten."""
     values = [y for s in series for y in s.y if y is not None and y > 0]
     wide = bool(values) and max(values) / min(values) > 30
     return Axis(TIME.title, TIME.unit, "log") if wide else TIME

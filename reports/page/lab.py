@@ -28,7 +28,7 @@ from reports.blocks import (
 from reports.model import Report
 from reports.page.charts import TIME, distribution, over_time, where_time_goes
 from reports.page.distance import distance_section
-from reports.page.page import ReportJs, render
+from reports.page.page import render
 from reports.page.sections import flattened, headline, notices
 
 _VERDICTS: Mapping[str, Tone] = {"reproduced": "good", "partly": "warn", "not reproduced": "bad"}
@@ -46,12 +46,10 @@ def lab_page(
     environment: Mapping[str, Any] | None = None,
     *,
     title: str = "Two published experiments, run again",
-    js: ReportJs = "inline",
 ) -> str:
     """The page on the lab's `summary.json` (as decoded) and the reports of its experiments by id.
 
-    An experiment without a report has its figures only, a report that the document does not name is left out. Raises
-    ReportError where the chart library is wanted and not installed.
+    An experiment without a report has its figures only; a report that the document does not name is left out.
     """
     experiments: Mapping[str, Mapping[str, Any]] = document.get("experiments", {})
     sections = [_claims(document)]
@@ -73,7 +71,7 @@ def lab_page(
     ]
     verdicts = [claim["verdict"] for claim in document.get("claims", ())]
     told = ", ".join(f"{verdicts.count(v)} {v}" for v in (*_VERDICTS, "not measured") if v in verdicts)
-    return render(Page(title, f"{len(verdicts)} claims: {told}", tuple(sections)), js)
+    return render(Page(title, f"{len(verdicts)} claims: {told}", tuple(sections)))
 
 
 def _claims(document: Mapping[str, Any]) -> Section:

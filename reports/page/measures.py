@@ -5,12 +5,14 @@ A figure that a report does not carry is None or absent, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from math import ceil
 
 from reports import names
 from reports.formats.apachebench import AbReport
-from reports.model import PERIOD_MS, QUANTILES, Period, Report
+from reports.model import PERIOD_MS, QUANTILES, Period, Report, Second
 from reports.sketch import Sketch
 
 COMPONENTS = ("pool", "connect", "db")
@@ -19,22 +21,41 @@ COMPONENTS = ("pool", "connect", "db")
 _TOTAL = f"{names.SERVER}total"
 
 
+_STEPS_S = (1, 2, 5, 10, 30, 60, 300, 600, 3600)
+_MOST_POINTS = 1200
+"""A chart over time has no more points than this for each curve, so that long runs do not make large pages."""
+
+_LEAST_OBSERVED_S = 0.5
+"""A first or last second of which less was observed says nothing of a rate."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A period with its place in the run: from where to where it was observed, in seconds since the first event."""
+    """A period and its place in the run: the seconds from the first event to where it was observed from and until."""
 
     period: Period
     start_s: float
     end_s: float
 
-    @property
-    def middle_s(self) -> float:
-        """Where a point for this period is drawn."""
-        return (self.start_s + self.end_s) / 2
-
     def per_second(self, count: int) -> float:
-        """A count as a rate; the first and last period are shorter than the others, at least 1 s (as in Artillery)."""
+        """A count as a rate. The first and last period are shorter than the others, but at least 1 s as in Artillery."""
         return count / max(1.0, self.end_s - self.start_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One point of the charts over time: what happened from `start_s` to `end_s`, seconds since the run's first event.
+
+    Rates are per second, None where too little was observed; `times_ms` are quantiles of the response time by name,
+    None where there was no answer.
+    """
+
+    start_s: float
+    end_s: float
+    requests: float | None
+    answers: float | None
+    errors: float | None
+    times_ms: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +81,68 @@ def slices(report: Report) -> list[Slice]:
     ]
 
 
+def timeline(report: Report, quantiles: Sequence[str]) -> list[Moment]:
+    """The run in order of time, a point for each second; in a run of more than 1,200 s, for each 2, 5, 10 or more.
+
+    A document that has no seconds gives a point for each of its periods. `quantiles` are keys such as "p95".
+    """
+    seconds = sorted((s for p in report.periods for s in p.seconds), key=lambda s: s.start_ms)
+    if not seconds:
+        return [_of_slice(s, quantiles) for s in slices(report)]
+    origin, total = seconds[0].start_ms, report.aggregate
+    first = max(origin, total.first_metric_ms or origin)
+    last = max(seconds[-1].start_ms, total.last_metric_ms or seconds[-1].start_ms + 1000)
+    whole_s = (last - origin) // 1000 + 1
+    step_s = next((s for s in _STEPS_S if whole_s / s <= _MOST_POINTS), ceil(whole_s / _MOST_POINTS))
+    step_ms = 1000 * step_s
+    bins = {at: list(some) for at, some in groupby(seconds, key=lambda s: (s.start_ms - origin) // step_ms)}
+    return [
+        _of_seconds(bins.get(at, []), origin + at * step_ms, step_ms, origin, (first, last), quantiles)
+        for at in range((last - origin) // step_ms + 1)
+    ]
+
+
+def _of_seconds(
+    seconds: Sequence[Second],
+    start_ms: int,
+    step_ms: int,
+    origin: int,
+    observed: tuple[int, int],
+    quantiles: Sequence[str],
+) -> Moment:
+    end_ms = start_ms + step_ms
+    seen_s = (min(end_ms, observed[1]) - max(start_ms, observed[0])) / 1000
+
+    def rate(count: int) -> float | None:
+        return count / seen_s if seen_s >= _LEAST_OBSERVED_S else None
+
+    sketches = [s.response_time for s in seconds if s.response_time is not None and s.response_time.count]
+    found = Sketch.merged(s for s in sketches if s.relative_accuracy == sketches[0].relative_accuracy)
+    times = {key: _sketched(found, key) if found.count else None for key in quantiles}
+    return Moment(
+        start_s=(start_ms - origin) / 1000,
+        end_s=(end_ms - origin) / 1000,
+        requests=rate(sum(s.requests for s in seconds)),
+        answers=rate(sum(s.answers for s in seconds)),
+        errors=rate(sum(s.errors for s in seconds)),
+        times_ms=times,
+    )
+
+
+def _of_slice(part: Slice, quantiles: Sequence[str]) -> Moment:
+    counters = part.period.counters
+    return Moment(
+        start_s=part.start_s,
+        end_s=part.end_s,
+        requests=part.per_second(counters[names.REQUESTS]) if names.REQUESTS in counters else None,
+        answers=part.per_second(counters[names.RESPONSES]) if names.RESPONSES in counters else None,
+        errors=part.per_second(sum(errors(counters).values())),
+        times_ms={key: quantile(part.period, names.RESPONSE_TIME, key) for key in quantiles},
+    )
+
+
 def duration_s(report: Report) -> float | None:
-    """First event to last; of an ab run, its own figure."""
+    """Seconds from the first event to the last, None where a report has none; for an ab run, its own figure."""
     ab = ab_of(report)
     if ab is not None and ab.time_taken_s is not None:
         return ab.time_taken_s
@@ -70,7 +151,7 @@ def duration_s(report: Report) -> float | None:
 
 
 def throughput(report: Report) -> float | None:
-    """Answers per second over the whole run; of an ab run, its own figure."""
+    """Answers per second over the whole run, None where it is not known; for an ab run, its own figure."""
     ab = ab_of(report)
     if ab is not None and ab.requests_per_second is not None:
         return ab.requests_per_second
@@ -89,22 +170,22 @@ def requests(report: Report) -> int | None:
 
 
 def ab_of(report: Report) -> AbReport | None:
-    """The figures of an ab run."""
+    """ApacheBench's figures in a report of one of its runs, else None."""
     return AbReport.from_json(report.extras.ab) if report.extras and report.extras.ab else None
 
 
 def codes(counters: Mapping[str, int]) -> dict[str, int]:
-    """Answers by status."""
+    """Number of answers, by status."""
     return _under(counters, names.CODES)
 
 
 def errors(counters: Mapping[str, int]) -> dict[str, int]:
-    """Requests or users that failed without an answer that could be used, by kind."""
+    """Number of requests or users that failed without a usable answer, by kind of failure."""
     return _under(counters, names.ERRORS)
 
 
 def failures(counters: Mapping[str, int]) -> dict[str, int]:
-    """Errors by kind, and answers of 400 and above by status."""
+    """Number of errors by kind, and of answers of 400 and above by status."""
     bad = {f"HTTP {code}": n for code, n in codes(counters).items() if code[:1] in "45"}
     return {**errors(counters), **bad}
 
@@ -123,29 +204,35 @@ def failed(report: Report) -> int | None:
 
 
 def quantile(period: Period, name: str, key: str) -> float | None:
-    """`key` is a field of a summary ("p95", "mean", "max"). From the sketch where there is one: summaries are rounded."""
+    """A figure of a distribution, None where the period does not have it. `key` is a field of a summary ("p95", "mean").
+
+    It is taken from the sketch where there is one, because summaries are rounded.
+    """
     sketch = period.sketches.get(name)
     if sketch is not None and sketch.count:
-        if key in QUANTILES:
-            return min(max(sketch.quantile(QUANTILES[key]), sketch.min), sketch.max)
-        return {"mean": sketch.mean, "min": sketch.min, "max": sketch.max, "count": float(sketch.count)}[key]
+        return _sketched(sketch, key)
     summary = period.summaries.get(name)
     found = getattr(summary, key) if summary is not None else None
     return None if found is None else float(found)
 
 
+def _sketched(found: Sketch, key: str) -> float:
+    if key in QUANTILES:
+        return min(max(found.quantile(QUANTILES[key]), found.min), found.max)
+    return {"mean": found.mean, "min": found.min, "max": found.max, "count": float(found.count)}[key]
+
+
 def sketch(report: Report, name: str) -> Sketch | None:
-    """Of the whole run, if it has any sample."""
+    """The sketch of a metric over the whole run, None where it has no sample."""
     found = report.aggregate.sketches.get(name)
     return found if found is not None and found.count else None
 
 
 def breakdown(period: Period) -> list[TimeShare]:
-    """Where an answer's time went, in means, which add up where quantiles do not: the parts that the server tells, the rest
-    of its total, and the network: response time minus that total. Empty without `server.total`.
+    """The parts of the mean response time in ms: those that the server reports, the rest of its total, and the network.
 
-    A part that an answer does not name counts as 0 in its mean. Response time is of all answers; where some lack the header
-    the difference is still between the two means.
+    Means add up, where quantiles do not. Empty without `server.total`. A part that an answer does not name counts as 0 in
+    its mean. Network is the mean response time of all answers minus the mean total of those with a Server-Timing header.
     """
     whole, response = _sum_count(period, _TOTAL), _sum_count(period, names.RESPONSE_TIME)
     if whole is None:
@@ -164,7 +251,7 @@ def breakdown(period: Period) -> list[TimeShare]:
 
 
 def endpoints(period: Period) -> Iterator[tuple[str, str, dict[str, int]]]:
-    """(endpoint, name of its response time, its answers and errors by kind), by name."""
+    """(endpoint, name of its response time metric, counts of its answers and errors by kind), sorted by endpoint."""
     times = f"{names.ENDPOINT}.response_time."
     found: dict[str, dict[str, int]] = {
         name.removeprefix(times): {} for name in period.summaries if name.startswith(times)
@@ -180,7 +267,7 @@ def endpoints(period: Period) -> Iterator[tuple[str, str, dict[str, int]]]:
 
 
 def scenarios(counters: Mapping[str, int]) -> dict[str, int]:
-    """Virtual users created by scenario."""
+    """Number of virtual users created, by scenario."""
     return _under(counters, names.VUSERS_CREATED_BY_NAME)
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Themes, filters, sorting; then charts, each drawn over its static picture when it comes near.
+// Themes, filters, sorting; then what can be done with charts: reading values, switching scales, hiding series, saving.
 (() => {
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const root = document.documentElement;
@@ -13,7 +13,6 @@
   function dress() {
     if (theme === "auto") delete root.dataset.theme; else root.dataset.theme = theme;
     button.textContent = `Theme: ${theme}`;
-    repaint();
   }
   button.hidden = false;
   button.addEventListener("click", () => {
@@ -21,7 +20,6 @@
     kept.set(theme);
     dress();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => repaint());
 
   // Tables: a filter by text, a choice by value, sorting by column.
   function refresh(id) {
@@ -85,184 +83,231 @@
   }, { rootMargin: "-10% 0px -80% 0px" });
   for (const section of all("main section")) inView.observe(section);
 
-  // Charts. The library reads a little markup in every text it is given, so text is escaped for it.
-  const START = Date.UTC(2000, 0, 1); // of elapsed time: the library takes small numbers of a date axis for years
-  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const specs = new Map(JSON.parse(document.getElementById("chart-data").textContent).map((spec) => [spec.id, spec]));
-  const drawn = new Map();
+  // Charts are drawn in the page already. The table beneath each holds its figures; the drawing says where they stand.
+  const SVG = "http://www.w3.org/2000/svg";
+  const ACROSS = 2000;
 
-  function paint() {
-    const probe = document.createElement("span");
-    document.body.append(probe);
-    const colours = Array.from({ length: 8 }, (_, i) => { probe.className = `s${i}`; return getComputedStyle(probe).color; });
-    const of = (name) => { probe.className = ""; probe.style.color = `var(${name})`; return getComputedStyle(probe).color; };
-    const found = { colours, ink: of("--ink"), soft: of("--soft"), grid: of("--grid"), rule: of("--rule"), paper: of("--paper") };
-    probe.remove();
-    return found;
-  }
-  const clear = (colour) => colour.replace(/^rgb\((.*)\)$/, "rgba($1, 0.16)");
-
-  function trace(spec, series, colours) {
-    const colour = colours[series.colour];
-    const elapsed = spec.x.scale === "elapsed";
-    const name = plain(series.name);
-    const base = { name, x: elapsed ? series.x.map((s) => START + s * 1000) : series.x, y: series.y, showlegend: false };
-    const figure = (axis, unit) => `%{${axis}:,.3~f} ${plain(unit)}`;
-    if (spec.mark === "hbar") {
-      return { ...base, type: "bar", orientation: "h", x: series.y, y: series.x, width: 0.4, marker: { color: colour },
-               hovertemplate: `${name}: ${figure("x", spec.x.unit)}<extra></extra>` };
-    }
-    if (spec.mark === "dot") {
-      return { ...base, type: "scatter", mode: "markers", hovertemplate: `${name}: ${figure("x", spec.x.unit)}<extra></extra>`,
-               marker: { color: colour, size: 11, symbol: series.dash === "dash" ? "circle-open" : "circle", line: { width: 2, color: colour } } };
-    }
-    if (spec.mark === "bar") {
-      return { ...base, type: "bar", width: spec.width * 1000, marker: { color: colour }, hovertemplate: figure("y", spec.y.unit) };
-    }
-    const line = { color: colour, width: 1.8, dash: series.dash, shape: spec.mark === "step" ? "hv" : "linear" };
-    const labelled = series.labels.length > 0;
-    return { ...base, type: "scatter", line, mode: !labelled && series.x.length <= 40 ? "lines+markers" : "lines", marker: { size: 4.5 },
-             ...(spec.mark === "step" ? { fill: "tozeroy", fillcolor: clear(colour) } : {}),
-             ...(labelled ? { customdata: series.labels } : {}),
-             hovertemplate: labelled ? `%{customdata}: ${figure("y", spec.y.unit)}<extra>${name}</extra>` : figure("y", spec.y.unit) };
+  function make(name, attributes = {}, ...children) {
+    const made = ["svg", "rect", "text", "tspan", "path", "g"].includes(name) ? document.createElementNS(SVG, name) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
   }
 
-  function axis(side, colours, spec) {
-    const common = { title: { text: plain(side.title), font: { size: 12 }, standoff: 8 }, gridcolor: colours.grid, linecolor: colours.rule,
-                     zeroline: false, tickfont: { size: 12 }, automargin: side === spec.y, separatethousands: true, exponentformat: "none" };
-    if (side.scale === "elapsed") {
-      const long = Math.max(...spec.series.flatMap((s) => s.x)) >= 3600;
-      return { ...common, type: "date", tickformat: long ? "%-H:%M:%S" : "%-M:%S", hoverformat: long ? "%-H:%M:%S" : "%-M:%S" };
-    }
-    if (side.scale === "tail") {
-      return { ...common, type: "log", tickvals: side.ticks.map(([at]) => at), ticktext: side.ticks.map(([, text]) => text) };
-    }
-    if (side.scale === "log") return { ...common, type: "log", tickformat: ",~g", dtick: "D2" };
-    return { ...common, type: "linear", rangemode: "tozero" };
-  }
-
-  function layout(spec, colours) {
-    const found = {
-      height: undefined, autosize: true, margin: { l: 54, r: 14, t: 12, b: 44 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colours.soft }, barmode: "stack", dragmode: "zoom",
-      hovermode: spec.x.scale === "elapsed" ? "x unified" : "closest",
-      hoverlabel: { bgcolor: colours.paper, bordercolor: colours.rule, font: { color: colours.ink, size: 12 } },
-      xaxis: axis(spec.x, colours, spec), yaxis: { ...axis(spec.y, colours, spec), fixedrange: spec.y.scale === "category" },
-    };
-    if (spec.y.scale === "category") {
-      found.margin.l = 14;
-      found.yaxis = { showgrid: spec.mark === "dot", gridcolor: colours.grid, showticklabels: false, zeroline: false, fixedrange: true,
-                      tickvals: spec.y.names.map((_, i) => i), range: [spec.y.names.length - 0.4, -0.7] };
-      found.annotations = spec.y.names.map((name, i) => ({ text: plain(name), x: 0, xref: "paper", y: i - 0.27, xanchor: "left", yanchor: "bottom",
-                                                           showarrow: false, font: { size: 12, color: colours.ink } }));
-    }
-    return found;
-  }
-
-  async function draw(figure) {
-    const spec = specs.get(figure.dataset.chart);
-    if (!spec || drawn.has(spec.id)) return;
-    const colours = paint();
+  function chartOf(figure) {
     const plot = figure.querySelector(".plot");
-    const live = document.createElement("div");
-    live.className = "live";
-    live.style.height = `${spec.y.scale === "category" ? spec.height : Math.round(Math.max(220, plot.clientHeight))}px`;
-    const state = { spec, live, hidden: new Set(), log: spec.y.scale === "log" };
-    drawn.set(spec.id, state);
-    plot.append(live);
-    figure.classList.add("drawn");
-    await Plotly.newPlot(live, spec.series.map((series) => trace(spec, series, colours.colours)), layout(spec, colours),
-                         { displayModeBar: false, responsive: true, typesetMath: false, showTips: false });
-    equip(figure, state);
+    const at = plot.querySelector(".at");
+    const cells = (row) => [...row.cells].map((cell) => cell.textContent);
+    const table = figure.querySelector("table.data");
+    return {
+      figure, plot, table, drawing: plot.querySelector(".drawing"),
+      title: figure.querySelector("figcaption").firstChild.textContent.trim(),
+      places: at.dataset.at.split(" ").filter(Boolean).map(Number),
+      bins: at.dataset.bins === "1", row: Number(at.dataset.row ?? 0), lying: at.dataset.row !== undefined,
+      names: cells(table.tHead.rows[0]).slice(1),
+      texts: (i) => cells(table.tBodies[0].rows[i]),
+      colours: [...plot.querySelectorAll("[data-series]")].reduce((found, mark) => {
+        found[mark.dataset.series] ??= [...mark.classList].find((name) => /^s\d$/.test(name));
+        return found;
+      }, []),
+      hidden: new Set(), shown: -1,
+    };
   }
 
-  function equip(figure, state) {
-    const { spec, live } = state;
-    const controls = figure.querySelector(".controls");
-    const add = (text, label, press) => {
-      const one = document.createElement("button");
-      one.type = "button";
-      one.textContent = text;
-      one.setAttribute("aria-label", `${label}: ${spec.title}`);
-      one.addEventListener("click", () => press(one));
-      controls.append(one);
-      return one;
-    };
-    if (spec.mark === "line") {
-      add("Log", "Log scale", (one) => {
-        state.log = !state.log;
-        one.setAttribute("aria-pressed", state.log);
-        Plotly.relayout(live, { "yaxis.type": state.log ? "log" : "linear", "yaxis.autorange": true, "yaxis.tickformat": ",~g" });
-      }).setAttribute("aria-pressed", state.log);
-    }
-    if (spec.y.scale !== "category") {
-      add("Reset", "Reset zoom", () => Plotly.relayout(live, { "xaxis.autorange": true, "yaxis.autorange": true }));
-    }
-    add("PNG", "Save as PNG", () => Plotly.downloadImage(live, { format: "png", filename: spec.id, width: 1000, height: 480, scale: 2 }));
-    controls.hidden = false;
-    if (spec.series.length < 2) return;
-    all(".legend li", figure).forEach((item, i) => {
-      const press = document.createElement("button");
-      press.type = "button";
-      press.append(...item.childNodes);
-      press.setAttribute("aria-pressed", "true");
+  const numberOf = (text) => text === "–" ? null : Number(text.replace(/,/g, ""));
+
+  // Where a value stands, in shares of the plot's height from above; null where nothing is drawn for it.
+  function heightOf(chart, value) {
+    if (value === null || !chart.plot.querySelector(".line")) return null;
+    const { low, high, log } = chart.plot.querySelector(chart.figure.classList.contains("switched") ? ".other" : ".on").dataset;
+    const scaled = log === "1" ? Math.log10 : (v) => v;
+    return 1 - (scaled(value) - scaled(Number(low))) / (scaled(Number(high)) - scaled(Number(low)));
+  }
+
+  function nearest(chart, event) {
+    const box = chart.drawing.getBoundingClientRect();
+    const at = chart.lying ? event.clientY - box.top : (event.clientX - box.left) / box.width * ACROSS;
+    const after = chart.places.findIndex((place) => place > at);
+    const next = after < 0 ? chart.places.length : after;
+    if (chart.bins || next === 0) return Math.max(0, next - 1);
+    return next < chart.places.length && chart.places[next] - at < at - chart.places[next - 1] ? next : next - 1;
+  }
+
+  function show(chart, i, aloud) {
+    if (i === chart.shown && !aloud) return;
+    hide(chart);
+    chart.shown = i;
+    const [label, ...texts] = chart.texts(i);
+    const { offsetLeft: left, offsetTop: top, offsetWidth: width, offsetHeight: height } = areaOf(chart);
+    const unit = chart.plot.dataset.unit;
+    const from = chart.places[i], to = chart.bins ? chart.places[i + 1] ?? ACROSS : from;
+    const guide = make("div", { class: "guide" });
+    const tip = make("div", { class: "tip", ...(aloud ? { role: "status" } : {}) }, make("b", {}, label));
+    chart.names.forEach((name, k) => {
+      if (chart.hidden.has(k)) return;
+      tip.append(make("span", {}, make("i", { class: chart.colours[k] ?? "" }), name, make("em", {}, texts[k] === "–" ? "–" : `${texts[k]} ${unit}`)));
+      const y = heightOf(chart, numberOf(texts[k]));
+      if (y === null || chart.lying) return;
+      const dot = make("i", { class: chart.colours[k] ?? "" });
+      dot.style.top = `${y * height}px`;
+      dot.style.left = `${(to - from) / 2 / ACROSS * width}px`;
+      guide.append(dot);
+    });
+    const x = chart.lying ? 0 : from / ACROSS * width;
+    Object.assign(guide.style, chart.lying ? { left: `${left}px`, top: `${top + from}px`, height: `${chart.row}px`, width: `${width}px`, border: "0" }
+      : { left: `${left + x}px`, top: `${top}px`, height: `${height}px`, width: `${(to - from) / ACROSS * width}px` });
+    guide.classList.toggle("band", chart.bins || chart.lying);
+    chart.plot.append(guide, tip);
+    const middle = left + (chart.lying ? width / 2 : x + (to - from) / 2 / ACROSS * width);
+    const side = middle < chart.plot.clientWidth / 2 ? middle + 14 : middle - 14 - tip.offsetWidth;
+    tip.style.left = `${Math.max(0, Math.min(side, chart.plot.clientWidth - tip.offsetWidth))}px`;
+    tip.style.top = `${chart.lying ? top + from + chart.row + 2 : top + 6}px`;
+  }
+
+  function areaOf({ plot, drawing }) {
+    const box = plot.getBoundingClientRect(), inner = drawing.getBoundingClientRect();
+    return { offsetLeft: inner.left - box.left, offsetTop: inner.top - box.top, offsetWidth: inner.width, offsetHeight: inner.height };
+  }
+
+  function hide(chart) {
+    chart.shown = -1;
+    for (const one of all(".guide, .tip", chart.plot)) one.remove();
+  }
+
+  function readable(chart) {
+    const last = chart.places.length - 1;
+    if (last < 0) return;
+    const keys = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity };
+    chart.plot.tabIndex = 0;
+    chart.plot.setAttribute("role", "group");
+    chart.plot.setAttribute("aria-label", `${chart.title}: arrow keys read its values`);
+    for (const kind of ["pointermove", "pointerdown"]) chart.plot.addEventListener(kind, (event) => show(chart, nearest(chart, event)));
+    // What a finger has touched stays until another place is touched.
+    chart.plot.addEventListener("pointerleave", (event) => { if (event.pointerType !== "touch") hide(chart); });
+    chart.plot.addEventListener("blur", () => hide(chart));
+    chart.plot.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") hide(chart);
+      const step = keys[event.key];
+      if (step === undefined || event.ctrlKey || event.altKey || event.metaKey) return;
+      event.preventDefault();
+      const from = chart.shown < 0 ? (step < 0 ? last + 1 : -1) : chart.shown;
+      show(chart, Math.min(last, Math.max(0, from + step)), true);
+    });
+  }
+
+  function pressing(text, label, press, pressed) {
+    const one = make("button", { type: "button", "aria-label": label, ...(pressed === undefined ? {} : { "aria-pressed": pressed }) }, text);
+    one.addEventListener("click", () => press(one));
+    return one;
+  }
+
+  function switching(chart) {
+    if (!chart.plot.querySelector(".other")) return;
+    const first = chart.plot.querySelector(".on").dataset.log === "1";
+    const button = pressing("Log", `Log scale: ${chart.title}`, (one) => {
+      const other = chart.figure.classList.toggle("switched");
+      one.setAttribute("aria-pressed", other !== first);
+      hide(chart);
+    }, first);
+    button.className = "scale";
+    chart.figure.querySelector("figcaption").after(button);
+  }
+
+  function hiding(chart) {
+    all(".legend li", chart.figure).forEach((item, i) => {
+      const press = make("button", { type: "button", "aria-pressed": "true" }, ...item.childNodes);
       press.addEventListener("click", () => {
-        if (!state.hidden.delete(i)) state.hidden.add(i);
-        press.setAttribute("aria-pressed", !state.hidden.has(i));
-        Plotly.restyle(live, { visible: !state.hidden.has(i) }, [i]);
+        if (!chart.hidden.delete(i)) chart.hidden.add(i);
+        press.setAttribute("aria-pressed", !chart.hidden.has(i));
+        for (const mark of all(`[data-series="${i}"]`, chart.plot)) mark.classList.toggle("hidden", chart.hidden.has(i));
+        hide(chart);
       });
       item.append(press);
     });
   }
 
-  function repaint() {
-    if (!drawn.size) return;
-    const colours = paint();
-    for (const { spec, live, hidden, log } of drawn.values()) {
-      const traces = spec.series.map((series, i) => ({ ...trace(spec, series, colours.colours), visible: !hidden.has(i) }));
-      const dressed = layout(spec, colours);
-      if (spec.mark === "line") dressed.yaxis = { ...dressed.yaxis, type: log ? "log" : "linear", tickformat: ",~g" };
-      Plotly.react(live, traces, dressed);
-    }
+  // Saving: the figures as CSV, the drawing with its title and legend as a file of its own, in the colours it has here.
+  const WIDE = 720, HEAD = 52;
+  const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "stroke-linejoin", "vector-effect",
+                  "font-family", "font-size", "font-weight"];
+
+  // `thick`: how many times the picture is enlarged by, since strokes that do not grow with it must be made thicker.
+  function picture(chart, thick = 1) {
+    const style = (element) => getComputedStyle(element);
+    const copy = chart.drawing.cloneNode(true);
+    const originals = all("*", chart.drawing);
+    const gone = [];
+    all("*", copy).forEach((element, i) => {
+      const found = style(originals[i]);
+      if (found.display === "none" || found.visibility === "hidden") { gone.push(element); return; }
+      if (!["path", "line", "text"].includes(element.tagName)) return;
+      for (const name of STYLES) element.setAttribute(name, found.getPropertyValue(name));
+      if (element.tagName === "path") element.setAttribute("stroke-width", parseFloat(found.strokeWidth) * thick);
+    });
+    for (const element of gone) element.remove();
+    const [top, right, bottom, left] = ["top", "right", "bottom", "left"].map((side) => parseFloat(style(chart.plot).getPropertyValue(`padding-${side}`)));
+    const tall = chart.drawing.clientHeight || chart.drawing.getBoundingClientRect().height;
+    for (const [name, value] of Object.entries({ x: left, y: HEAD + top, width: WIDE - left - right, height: tall, overflow: "visible" })) copy.setAttribute(name, value);
+    const body = style(document.body), soft = style(chart.figure.querySelector("summary")).color;
+    const text = (x, y, fill, weight, ...words) =>
+      make("text", { x, y, fill, "font-size": 13, "font-weight": weight, "font-family": body.fontFamily }, ...words);
+    const whole = make("svg", { xmlns: SVG, width: WIDE, height: HEAD + top + tall + bottom, viewBox: `0 0 ${WIDE} ${HEAD + top + tall + bottom}` },
+      make("rect", { width: "100%", height: "100%", fill: body.backgroundColor }),
+      text(12, 22, body.color, 600, chart.title, make("tspan", { dx: 8, fill: soft, "font-weight": 400 },
+        chart.figure.querySelector("figcaption small")?.textContent ?? "")));
+    const ruler = make("canvas").getContext("2d");
+    ruler.font = `13px ${body.fontFamily}`;
+    let x = 12;
+    all(".legend li", chart.figure).forEach((item, i) => {
+      if (chart.hidden.has(i)) return;
+      whole.append(make("rect", { x, y: 35, width: 10, height: 10, fill: style(item.querySelector("i")).color }),
+                   text(x + 15, 44, soft, 400, item.textContent.trim()));
+      x += 15 + ruler.measureText(item.textContent.trim()).width + 18;
+    });
+    whole.append(copy);
+    return whole;
   }
 
-  // The library costs a second or two to start, in which nothing else happens. So it starts when somebody reaches for a chart,
-  // or after half a second, in which first clicks are answered; until then the charts are static. They are drawn one by one, the nearest first.
-  const LOOK_AROUND_MS = 500;
-  let started = false;
-  function begin() {
-    if (started) return;
-    started = true;
-    start();
-  }
-  const pause = () => new Promise((resume) => setTimeout(resume));
-  function start() {
-    const parked = document.getElementById("library");
-    const script = document.createElement("script");
-    script.addEventListener("load", watch);
-    if (parked.dataset.src) script.src = parked.dataset.src; else script.textContent = parked.textContent;
-    document.head.append(script);
-    parked.remove();
-    if (!script.src) watch();
+  function download(blob, name) {
+    const url = URL.createObjectURL(blob);
+    make("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
 
-  let queue = Promise.resolve();
-  function watch() {
-    const near = new IntersectionObserver((entries) => {
-      for (const { isIntersecting, target } of entries) {
-        if (!isIntersecting) continue;
-        near.unobserve(target);
-        queue = queue.then(() => draw(target)).then(pause);
-      }
-    }, { rootMargin: "150px" });
-    for (const figure of all("figure[data-chart]")) near.observe(figure);
+  const quoted = (text) => /[",\n]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text;
+  // A spreadsheet takes a text that begins like this for a formula.
+  const tame = (text) => /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+  function csv(chart) {
+    const head = all("th", chart.table.tHead).map((cell) => quoted(tame(cell.textContent)));
+    const rows = chart.places.map((_, i) => chart.texts(i))
+      .map(([label, ...texts]) => [quoted(tame(label)), ...texts.map((text) => numberOf(text) ?? "")]);
+    return new Blob([[head, ...rows].map((row) => row.join(",")).join("\n"), "\n"], { type: "text/csv" });
+  }
+
+  const vector = (chart, thick) => new Blob([new XMLSerializer().serializeToString(picture(chart, thick))], { type: "image/svg+xml" });
+  async function raster(chart) {
+    const url = URL.createObjectURL(vector(chart, 2));
+    const image = new Image();
+    image.src = url;
+    await image.decode();
+    const canvas = make("canvas", { width: image.width * 2, height: image.height * 2 });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    URL.revokeObjectURL(url);
+    canvas.toBlob((blob) => download(blob, `${chart.figure.id}.png`));
+  }
+
+  function saving(chart) {
+    const add = (text, press) => pressing(text, `Save as ${text}: ${chart.title}`, press);
+    chart.figure.querySelector("details").before(make("div", { class: "save" },
+      add("CSV", () => download(csv(chart), `${chart.figure.id}.csv`)),
+      add("SVG", () => download(vector(chart), `${chart.figure.id}.svg`)),
+      add("PNG", () => raster(chart))));
+  }
+
+  for (const figure of all("figure.chart")) {
+    const chart = chartOf(figure);
+    for (const equip of [readable, switching, hiding, saving]) equip(chart);
   }
 
   dress();
-  if (specs.size) {
-    for (const figure of all("figure[data-chart]")) {
-      for (const kind of ["pointerenter", "focusin"]) figure.addEventListener(kind, begin, { once: true });
-    }
-    setTimeout(begin, LOOK_AROUND_MS);
-  }
 })();

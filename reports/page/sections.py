@@ -23,6 +23,7 @@ from reports.blocks import (
     Tone,
     amount,
     amount_cell,
+    clock,
     number,
     number_cell,
     percent,
@@ -44,7 +45,6 @@ from reports.page.measures import (
     scenarios,
     throughput,
 )
-from reports.page.svg import clock
 
 _TIMES = (
     (names.RESPONSE_TIME, "response time: request written to first byte"),
@@ -81,12 +81,12 @@ def report_sections(reports: Sequence[Named], diff: Diff | None = None) -> tuple
 
 
 def headline(report: Report) -> Figures:
-    """The figures one looks for first; those that the report has."""
+    """Throughput, failures, response times and virtual users of a report, as far as it has them."""
     return Figures(tuple(_headline_items(report)))
 
 
 def response_times(reports: Sequence[Named], table_id: str = "times") -> Table | None:
-    """Percentiles of every timing that goes beyond one endpoint, in ms; for several reports of the response time alone."""
+    """Percentiles in ms: of every timing of one report that is not of a single endpoint; of several, the response time."""
     if len(reports) == 1:
         rows = [(label, reports[0][1], metric) for metric, label in _TIMES]
         return _timings(table_id, "Percentiles in ms", "timing", rows)
@@ -94,7 +94,7 @@ def response_times(reports: Sequence[Named], table_id: str = "times") -> Table |
 
 
 def notices(name: str, report: Report) -> Iterator[Text]:
-    """What a reader must know before the figures: an unfinished run, the generator's own warnings."""
+    """Warnings that stand before the figures: that the run was cut short, and those of the generator itself."""
     extras = report.extras
     prefix = f"{name}: " if name else ""
     if extras is not None and extras.partial:
@@ -214,7 +214,7 @@ def _over_time(reports: Sequence[Named]) -> Section | None:
     charts = over_time(reports)
     if not charts:
         return None
-    lead = "One point for each reporting period of 10 s, against the time since the run's first event."
+    lead = "Against the time since the run's first event."
     return Section("over-time", "Over time", (Charts(charts),), lead=lead, menu="Over time")
 
 
@@ -245,8 +245,8 @@ def _time_goes(reports: Sequence[Named]) -> Section | None:
     first = (Column("report"),) if len(reports) > 1 else ()
     columns = (*first, Column("part"), Column("mean, ms", "number"), Column("share", "number"))
     lead = (
-        "Means, which add up. Waiting for a connection, opening one, the statements and the rest are what the service says in "
-        "Server-Timing; network, with the server's queue, is the response time less those."
+        "Mean times, which add up to the mean response time. The service reports pool wait, connect, statements and its rest "
+        "in the Server-Timing header; network is what remains, waiting in front of the service included."
     )
     blocks = (Charts((chart,)), Table("parts", "Parts of an answer's time", columns, tuple(rows)))
     return Section("time-goes-section", "Where the time goes", blocks, lead=lead, menu="Where time goes")
@@ -364,7 +364,7 @@ def _script(reports: Sequence[Named]) -> Section | None:
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as lines of name and text: `packages.gevent`, `26.9.0`."""
+    """Nested settings as (name, text), such as `packages.gevent` and `26.9.0`."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -378,7 +378,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _timings(table_id: str, caption: str, first: str, rows: Iterable[tuple[str, Report, str]]) -> Table | None:
-    """A table of (name, report, metric), those left out that have no sample."""
+    """A table with a row for each (name, report, metric) that has samples; None where no metric has any."""
     found = [(label, report.aggregate, metric) for label, report, metric in rows]
     told = [row for row in found if quantile(row[1], row[2], "mean") is not None]
     digits = time_digits(quantile(total, metric, "max") for _, total, metric in told)

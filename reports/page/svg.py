@@ -1,267 +1,328 @@
-"""A chart as static SVG: what stands in a page until a script draws over it, on paper, and where there is no script.
+"""The one drawer of charts: a chart in, SVG out.
 
-Colours come from a style sheet (`style`: `s0` to `s7` inside `plot`), so that one drawing serves light and dark.
+The drawing is as wide as its place allows: places across it are percentages, curves are stretched without their strokes
+growing thicker, and text keeps its size, so that one drawing serves a phone, a screen, a sheet of paper and a picture file.
+Ticks and labels stand outside the plotted area, in a margin that whoever places the drawing leaves around it (`margins`).
+
+A chart whose values are all above zero is drawn on a linear and on a logarithmic scale, one of them hidden, so that a
+script switches between them without drawing anything itself. Colours come from a style sheet (`style`: classes `s0` to
+`s7`), so that the same drawing serves light and dark.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
-from itertools import pairwise
-from math import ceil, floor, log10
+from itertools import groupby, pairwise
 from pathlib import Path
+from textwrap import wrap
 
 from markupsafe import Markup
 
-from reports.blocks import Axis, Chart, Series, amount
+from reports.blocks import Chart, Series, amount
+from reports.page.chart_table import BINNED, describe, positions
+from reports.page.scales import AxisScale, axis_scale
 
-WIDTH, HEIGHT = 560, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 12, 44
-_ROW = 40
-_BAR = 16
-_TAIL_TICKS = ((1, "0"), (2, "50"), (10, "90"), (20, "95"), (100, "99"), (1000, "99.9"))
-_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+ACROSS = 2000
+"""Units across the plotted area, whatever its width in px. Whole units keep paths short."""
 
+_DOWN = 4
+"""Units for each px of height."""
 
-@dataclass(frozen=True, slots=True)
-class _AxisScale:
-    """From values to drawing units, with the places of its ticks and what they say."""
+_PLOT_PX = 200
+_ROW_PX, _BAR_PX = 44, 14
+_NAME_CHARACTERS, _NAME_LINES, _NAME_LINE_PX = 42, 2, 14
+"""A row's name is broken into lines that a phone has room for."""
 
-    place: Callable[[float], float]
-    ticks: tuple[tuple[float, str], ...]
+_LABEL_PX = 15
+"""Least distance between two labels beside each other's curves."""
+
+_GAP = 6
+"""Units left free between bars that are wide enough for it."""
+
+_MOST_LABELS, _LONGEST_LABEL = 5, 11
+_CHARACTER_PX = 7.5
+"""Width of a character of a label, generously."""
+_MOST_DOTS = 40
+"""A line of no more points than this shows each of them as a dot."""
+
+_MANY_POINTS = 300
+"""A line of more points than this is drawn finer, so that its ups and downs stay apart."""
+
+_MOST_X_TICKS = 5
+"""Where there are more, every second one is hidden on narrow pages; of percentiles, these."""
+
+_SPARE_PERCENTILES = ("75", "95")
+
+Point = tuple[int, int]
 
 
 @cache
 def style() -> str:
-    """The style sheet of drawings, in pages and beside them."""
+    """The style sheet of drawings, for pages and for pictures."""
     return (Path(__file__).parent / "chart.css").read_text("utf-8")
 
 
-def height(chart: Chart) -> int:
-    """Of the drawing; charts with a row for each name grow with them."""
-    return _TOP + _BOTTOM + _ROW * len(chart.y.names) if chart.y.scale == "category" else HEIGHT
+def plot_height(chart: Chart) -> int:
+    """Height of the plotted area in px: fixed, or growing with the number of named rows."""
+    return _row_height(chart) * len(chart.y.names) if chart.y.scale == "category" else _PLOT_PX
 
 
-def ticks(axis: Axis, low: float, high: float) -> tuple[tuple[float, str], ...]:
-    """Where to label an axis from `low` to `high`, and how."""
-    if axis.scale == "tail":
-        return tuple((float(at), text) for at, text in _TAIL_TICKS if low <= at <= high * 1.001)
-    if axis.scale == "elapsed":
-        return tuple((at, clock(at)) for at in _multiples(max(0.0, low), high, _time_step(high - low)))
-    if axis.scale == "log":
-        return tuple((at, _short(at)) for at in _log_ticks(low, high))
-    return tuple((at, _short(at)) for at in _multiples(low, high, _step(high - low)))
+def margins(chart: Chart) -> tuple[int, int, int, int]:
+    """(top, right, bottom, left) in px that ticks, labels and the title of the x axis need around the plotted area."""
+    longest = max((len(series.name) for series in chart.series), default=0) if labelled(chart) else 0
+    return 8, max(22, 10 + round(_CHARACTER_PX * longest)), 46, 12 if chart.y.scale == "category" else 54
 
 
-def clock(seconds: float) -> str:
-    """0:07, 12:30, 1:00:00."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+def labelled(chart: Chart) -> bool:
+    """Whether each curve's name stands beside its end."""
+    names = [series.name for series in chart.series]
+    few = 2 <= len(names) <= _MOST_LABELS and all(len(name) <= _LONGEST_LABEL for name in names)
+    return chart.mark in ("line", "step") and few
 
 
 def svg(chart: Chart) -> Markup:
-    """The drawing, hidden from screen readers: `describe` and `points` say the same in words and figures."""
-    head = Markup('<svg viewBox="0 0 {} {}" aria-hidden="true">').format(WIDTH, height(chart))
-    return head + drawing(chart) + Markup("</svg>")
+    """The drawing as an SVG element, with the chart in words for those who cannot see it."""
+    head = Markup('<svg class="drawing" width="100%" height="{}" role="img" aria-label="{}">')
+    return head.format(plot_height(chart), describe(chart)) + drawing(chart) + Markup("</svg>")
 
 
-def drawing(chart: Chart) -> Markup:
-    """What is in it, WIDTH wide and `height` high."""
-    tall = height(chart)
-    xs, ys = _values(chart)
-    rows = range(len(chart.y.names))
-    x = _scale(chart.x, xs, _left(chart), WIDTH - _RIGHT)
-    if chart.y.scale == "category":
-        y = _AxisScale(
-            lambda row: _TOP + _ROW * (row + 0.7), tuple((row, "") for row in rows) if chart.mark == "dot" else ()
+def drawing(chart: Chart, *, both_scales: bool = True) -> Markup:
+    """What an SVG element of any width and `plot_height` shows, with the scale that can be switched to or without it.
+
+    For scripts: `data-at` holds the places of the rows of the chart's table on the main axis, in units of ACROSS;
+    `data-bins` is 1 where they are left edges of bins. For rows of names they are upper edges in px, and `data-row` is the
+    height of each. `data-low`, `data-high` and `data-log` of a group say how values are placed in it.
+    """
+    return Markup("").join(_rows(chart) if chart.y.scale == "category" else _curves(chart, both_scales))
+
+
+def _curves(chart: Chart, both_scales: bool) -> Iterator[Markup]:
+    ys = [top for *_, top in stacked(chart.series)] if chart.mark == "bar" else _values(s.y for s in chart.series)
+    x = axis_scale(chart.x, (x for s in chart.series for x in s.x), rounded=chart.x.scale == "linear")
+    at = " ".join(str(round(x.place(p) * ACROSS)) for p in positions(chart))
+    yield Markup('<g class="at" data-at="{}" data-bins="{}">').format(at, int(chart.mark in BINNED))
+    yield from _x_axis(chart, x)
+    scales = [axis_scale(chart.y, ys)]
+    if both_scales and switchable(chart):
+        scales.append(axis_scale(replace(chart.y, scale="linear" if scales[0].log else "log"), ys))
+    for number, y in enumerate(scales):
+        yield Markup('<g class="{}" data-low="{:.6g}" data-high="{:.6g}" data-log="{}">').format(
+            "other" if number else "on", y.low, y.high, int(y.log)
         )
-        body = _rows(chart, x, y)
-    else:
-        y = _scale(chart.y, ys, tall - _BOTTOM, _TOP)
-        body = _marks(chart, x, y)
-    return Markup("").join([*_grid(chart, x, y, tall), *body])
+        for value, label in y.ticks:
+            place = _percent(1 - y.place(value))
+            yield Markup('<line class="grid" x2="100%" y1="{0}" y2="{0}"/>').format(place)
+            yield Markup('<text x="-8" y="{}" dy=".32em" text-anchor="end">{}</text>').format(place, label)
+        tall = _PLOT_PX * _DOWN
+        yield Markup(
+            '<svg class="marks" width="100%" height="100%" viewBox="0 0 {} {}" preserveAspectRatio="none">'
+        ).format(ACROSS, tall)
+        yield from _marks(chart, x, y, tall)
+        yield Markup("</svg>")
+        if labelled(chart):
+            yield from _end_labels(chart, y)
+        yield Markup("</g>")
+    yield Markup("</g>")
 
 
-def describe(chart: Chart) -> str:
-    """The chart in words: each series with its range."""
-    parts = []
-    for series in chart.series:
-        values = [v for v in (series.x if chart.mark == "dot" else series.y) if v is not None]
-        if values:
-            low, high = amount(min(values)), amount(max(values))
-            span = low if low == high else f"{low} to {high}"
-            parts.append(f"{series.name} {span} {(chart.x if chart.y.scale == 'category' else chart.y).unit}".strip())
-    return f"{chart.title}: {'; '.join(parts) or 'nothing to draw'}."
+def switchable(chart: Chart) -> bool:
+    """Whether the chart is drawn on both scales: lines, and no value that a logarithmic axis has no place for."""
+    values = list(_values(s.y for s in chart.series))
+    return chart.mark in ("line", "step") and chart.y.scale in ("linear", "log") and bool(values) and min(values) > 0
 
 
-def points(chart: Chart) -> tuple[list[str], list[list[str]]]:
-    """(headings, rows): the chart as a table, a column for each series."""
-    table: dict[float, dict[str, float | None]] = {}
-    for series in chart.series:
-        for x, y in zip(series.x, series.y, strict=True):
-            row, value = (y, x) if chart.mark == "dot" else (x, y)
-            if row is not None:
-                table.setdefault(row, {})[series.name] = value
-    labels = {x: text for s in chart.series for x, text in zip(s.x, s.labels, strict=False)}
-    headings = [chart.y.title if chart.y.scale == "category" else chart.x.title, *(s.name for s in chart.series)]
-    rows = [
-        [labels.get(x) or _said(chart, x), *(amount(values.get(s.name)) for s in chart.series)]
-        for x, values in sorted(table.items())
-        if labels.get(x) != ""
-    ]
-    return headings, rows
-
-
-def _said(chart: Chart, x: float) -> str:
-    if chart.y.scale == "category":
-        return chart.y.names[int(x)]
-    return clock(x) if chart.x.scale == "elapsed" else amount(x)
-
-
-def stacked(series: Sequence[Series]) -> Iterator[tuple[Series, int, float, float]]:
-    """(series, point, from, to): where each part of a stack begins and ends; points are told apart by their place."""
+def stacked(series: Sequence[Series]) -> Iterator[tuple[int, int, float, float]]:
+    """(number of the series, of its point, from, to) for each part of a stack; parts at the same x stand on each other."""
     tops: dict[float, float] = {}
-    for one in series:
+    for number, one in enumerate(series):
         for i, (at, value) in enumerate(zip(one.x, one.y, strict=True)):
             if value is not None:
                 base = tops.get(at, 0.0)
                 tops[at] = base + value
-                yield one, i, base, tops[at]
+                yield number, i, base, tops[at]
 
 
-def _values(chart: Chart) -> tuple[list[float], list[float]]:
-    """What the axes must hold, in the order of the axes of the drawing."""
-    xs = [x for s in chart.series for x in s.x]
-    ys = [y for s in chart.series for y in s.y if y is not None]
+def _values(rows: Iterable[Iterable[float | None]]) -> list[float]:
+    return [value for row in rows for value in row if value is not None]
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+def _x_axis(chart: Chart, x: AxisScale) -> Iterator[Markup]:
+    upright = chart.y.scale == "category"
+    yield Markup('<line class="{}" x2="100%" y1="100%" y2="100%"/>').format("grid" if upright else "axis")
+    many = len(x.ticks) > _MOST_X_TICKS
+    for number, (value, label) in enumerate(x.ticks):
+        spare = label in _SPARE_PERCENTILES if chart.x.scale == "tail" else many and number % 2
+        place = _percent(x.place(value))
+        if upright:
+            yield Markup('<line class="grid" x1="{0}" x2="{0}" y2="100%"/>').format(place)
+        text = Markup('<text{} x="{}" y="100%" dy="1.45em" text-anchor="middle">{}</text>')
+        yield text.format(Markup(' class="spare"') if spare else "", place, label)
+    yield Markup('<text x="50%" y="100%" dy="3.05em" text-anchor="middle">{}</text>').format(chart.x.title)
+
+
+# Curves and bins
+
+
+def _marks(chart: Chart, x: AxisScale, y: AxisScale, tall: int) -> Iterator[Markup]:
     if chart.mark == "bar":
-        ends = [x + side * chart.bar_width / 2 for x in xs for side in (-1, 1)]
-        return ends, [top for *_, top in stacked(chart.series)]
-    if chart.mark == "hbar":
-        return [top for *_, top in stacked(chart.series)], []
-    return xs, ys
-
-
-def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _AxisScale:
-    if axis.scale in ("log", "tail"):
-        above = [v for v in values if v > 0] or [1.0]
-        low, high = min(above), max(above)
-        if axis.scale == "log" and high / low < 10:
-            low, high = low / 2, high * 2
-        low_log, span = log10(low), (log10(high) - log10(low)) or 1.0
-        return _AxisScale(
-            lambda v: start + (end - start) * (log10(max(v, low)) - low_log) / span, ticks(axis, low, high)
-        )
-    low, high = min(0.0, *values, 0.0), max(0.0, *values, 0.0)
-    high = high if high > low else low + 1.0
-    if axis.scale == "linear":
-        step = _step(high - low)
-        high = ceil(high / step) * step
-    return _AxisScale(lambda v: start + (end - start) * (v - low) / (high - low), ticks(axis, low, high))
-
-
-def _left(chart: Chart) -> int:
-    return _RIGHT if chart.y.scale == "category" else _LEFT
-
-
-def _grid(chart: Chart, x: _AxisScale, y: _AxisScale, tall: float) -> Iterator[Markup]:
-    bottom, left = tall - _BOTTOM, _left(chart)
-    line = Markup('<line class="grid" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
-    text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
-    for at, label in y.ticks:
-        yield line.format(left, y.place(at), WIDTH - _RIGHT, y.place(at))
-        yield text.format(left - 7, y.place(at) + 4, "end", label)
-    for at, label in x.ticks:
-        yield line.format(x.place(at), _TOP, x.place(at), bottom)
-        yield text.format(x.place(at), bottom + 17, "middle", label)
-    yield text.format((left + WIDTH - _RIGHT) / 2, bottom + 36, "middle", chart.x.title)
-    if chart.y.title:
-        middle = (_TOP + bottom) / 2
-        turned = Markup('<text x="12" y="{:.1f}" text-anchor="middle" transform="rotate(-90 12 {:.1f})">{}</text>')
-        yield turned.format(middle, middle, chart.y.title)
-
-
-def _marks(chart: Chart, x: _AxisScale, y: _AxisScale) -> Iterator[Markup]:
-    if chart.mark == "bar":
-        for series, i, base, top in stacked(chart.series):
-            left = x.place(series.x[i] - chart.bar_width / 2)
-            wide = x.place(series.x[i] + chart.bar_width / 2) - left
-            yield _rectangle(series.colour, left, y.place(top), wide, y.place(base) - y.place(top))
+        yield from _stacks(chart, x, y, tall)
         return
-    for series in chart.series:
-        points = [(x.place(a), y.place(b)) if b is not None else None for a, b in zip(series.x, series.y, strict=True)]
-        if chart.mark == "step":
-            yield _staircase(series, [p for p in points if p is not None], y.place(0))
+    for number, series in enumerate(chart.series):
+        points = [
+            (round(x.place(a) * ACROSS), None if b is None else round((1 - y.place(b)) * tall))
+            for a, b in zip(series.x, series.y, strict=True)
+        ]
+        if chart.mark == "line":
+            runs = _runs(points)
+            count = sum(map(len, runs))
+            kind = f"line {series.dash}{' fine' if count > _MANY_POINTS else ''}"
+            yield _path(kind, number, series, "".join(map(_joined, runs)))
+            if count <= _MOST_DOTS:
+                yield _path("dots", number, series, "".join(f"M{a} {b}h0" for run in runs for a, b in run))
+        elif chart.mark == "step":
+            yield _path(f"line {series.dash}", number, series, _staircase(points))
         else:
-            yield from _polyline(series, points)
+            yield _path("area", number, series, _staircase(points, tall))
 
 
-def _polyline(series: Series, points: Sequence[tuple[float, float] | None]) -> Iterator[Markup]:
-    runs: list[list[tuple[float, float]]] = [[]]
-    for point in points:
-        if point is None:
+def _staircase(points: Sequence[tuple[int, int | None]], floor_at: int | None = None) -> str:
+    """Levels from each edge to the next; closed along `floor_at` where that is given."""
+    runs: list[list[Point]] = [[]]
+    for (left, level), (right, _) in pairwise(points):
+        if level is None:
             runs.append([])
         else:
-            runs[-1].append(point)
-    path = "".join(f"M{' L'.join(f'{a:.1f},{b:.1f}' for a, b in run)}" for run in runs if len(run) > 1)
-    yield Markup('<path class="line s{} {}" d="{}"/>').format(series.colour % 8, series.dash, path)
-    if len(points) <= 40:
-        for a, b in (p for run in runs for p in run):
-            yield Markup('<circle class="fill s{}" cx="{:.1f}" cy="{:.1f}" r="2.2"/>').format(series.colour % 8, a, b)
+            runs[-1] += [(left, level), (right, level)]
+    if floor_at is not None:
+        runs = [[(run[0][0], floor_at), *run, (run[-1][0], floor_at)] for run in runs if run]
+    return "".join(map(_joined, runs))
 
 
-def _staircase(series: Series, points: Sequence[tuple[float, float]], floor_at: float) -> Markup:
-    if not points:
-        return Markup("")
-    steps = [f"M{points[0][0]:.1f},{floor_at:.1f}", f"V{points[0][1]:.1f}"]
-    steps += [f"H{b[0]:.1f}V{b[1]:.1f}" for _, b in pairwise(points)]
-    return Markup('<path class="area s{}" d="{}"/>').format(series.colour % 8, "".join(steps))
+def _stacks(chart: Chart, x: AxisScale, y: AxisScale, tall: int) -> Iterator[Markup]:
+    for number, parts in groupby(stacked(chart.series), key=lambda part: part[0]):
+        series, path = chart.series[number], ""
+        for _, i, base, top in parts:
+            if top > base and i + 1 < len(series.x):
+                left, right = (round(x.place(series.x[k]) * ACROSS) for k in (i, i + 1))
+                right -= _GAP if right - left > 10 * _GAP else 0
+                low, high = (round((1 - y.place(v)) * tall) for v in (base, top))
+                path += f"M{left} {low}V{high}H{right}V{low}z"
+        yield _path("fill", number, series, path)
 
 
-def _rows(chart: Chart, x: _AxisScale, y: _AxisScale) -> Iterator[Markup]:
+def _runs(points: Iterable[tuple[int, int | None]]) -> list[list[Point]]:
+    """The stretches between gaps."""
+    runs: list[list[Point]] = [[]]
+    for a, b in points:
+        if b is None:
+            runs.append([])
+        else:
+            runs[-1].append((a, b))
+    return runs
+
+
+def _joined(run: Sequence[Point]) -> str:
+    """A path through the points, each told as its distance from the one before; a lone point is a dot."""
+    if not run:
+        return ""
+    (a, b), *others = run
+    steps: list[str] = []
+    for to_a, to_b in others:
+        steps += [f"{to_a - a}", f"{to_b - b}"]
+        a, b = to_a, to_b
+    moves = "".join(step if step.startswith("-") else f" {step}" for step in steps)
+    return f"M{run[0][0]} {run[0][1]}" + (f"l{moves.strip()}" if steps else "h0")
+
+
+def _path(kind: str, number: int, series: Series, path: str) -> Markup:
+    return Markup('<path class="{} s{}" data-series="{}" d="{}"/>').format(kind, series.colour % 8, number, path)
+
+
+def _end_labels(chart: Chart, y: AxisScale) -> Iterator[Markup]:
+    """Each series' name at the height where its curve ends, moved apart where two would overlap."""
+    ends = [
+        ((1 - y.place(last)) * _PLOT_PX, number, series)
+        for number, series in enumerate(chart.series)
+        if (last := next((v for v in reversed(series.y) if v is not None), None)) is not None
+    ]
+    # Of curves that end at one height, the later series is the higher percentile, and stands above.
+    ends.sort(key=lambda end: (round(end[0]), -end[1]))
+    heights: list[float] = []
+    for height, *_ in ends:
+        heights.append(max(height, heights[-1] + _LABEL_PX) if heights else height)
+    # Labels that were pushed below the axis push the others up again.
+    lowest = _PLOT_PX - 4.0
+    for i in reversed(range(len(heights))):
+        heights[i] = min(heights[i], lowest)
+        lowest = heights[i] - _LABEL_PX
+    for height, (_, number, series) in zip(heights, ends, strict=True):
+        label = Markup('<text class="end s{}" data-series="{}" x="100%" dx="7" y="{:.0f}" dy=".32em">{}</text>')
+        yield label.format(series.colour % 8, number, height, series.name)
+
+
+# Rows of names
+
+
+def _rows(chart: Chart) -> Iterator[Markup]:
+    bars = chart.mark == "hbar"
+    values = [top for *_, top in stacked(chart.series)] if bars else [x for s in chart.series for x in s.x]
+    x = axis_scale(chart.x, values)
+    tall = plot_height(chart)
+    row_px = _row_height(chart)
+    middles = [(row + 1) * row_px - 14 for row in range(len(chart.y.names))]
+    places = " ".join(str(int(row) * row_px) for row in positions(chart))
+    yield Markup('<g class="at" data-at="{}" data-bins="1" data-row="{}">').format(places, row_px)
+    yield from _x_axis(chart, x)
     for row, name in enumerate(chart.y.names):
-        yield Markup('<text class="name" x="{}" y="{:.1f}">{}</text>').format(_left(chart), y.place(row) - 9, name)
-    if chart.mark == "dot":
-        for series in chart.series:
-            for at, level in zip(series.x, series.y, strict=True):
-                if level is not None:
-                    yield Markup('<circle class="{} s{}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(
-                        "ring" if series.dash == "dash" else "fill", series.colour % 8, x.place(at), y.place(level)
-                    )
-        return
-    for series, i, base, top in stacked(chart.series):
-        left = x.place(base)
-        yield _rectangle(series.colour, left, y.place(series.x[i]) - 4, x.place(top) - left, _BAR)
+        lines = _name_lines(name)
+        for number, line in enumerate(lines, 1 - len(lines)):
+            height = middles[row] - 14 + number * _NAME_LINE_PX
+            yield Markup('<text class="name" y="{}">{}</text>').format(height, line)
+        if bars:
+            total = sum(s.y[i] or 0.0 for s in chart.series for i, at in enumerate(s.x) if at == row)
+            said = Markup('<text class="name" x="100%" y="{}" text-anchor="end">{} {}</text>')
+            yield said.format(middles[row] - 14, amount(total), chart.x.unit)
+        else:
+            yield Markup('<line class="grid" x2="100%" y1="{0}" y2="{0}"/>').format(middles[row])
+    yield Markup(
+        '<svg class="marks" width="100%" height="100%" viewBox="0 0 {} {}" preserveAspectRatio="none">'
+    ).format(ACROSS, tall)
+    yield from _bars(chart, x, middles) if bars else _dots(chart, x, middles)
+    yield Markup("</svg></g>")
 
 
-def _rectangle(colour: int, left: float, top: float, wide: float, tall: float) -> Markup:
-    return Markup('<rect class="fill s{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"/>').format(
-        colour % 8, left, top, max(0.0, wide), max(0.0, tall)
-    )
+def _row_height(chart: Chart) -> int:
+    most = max((len(_name_lines(name)) for name in chart.y.names), default=1)
+    return _ROW_PX + _NAME_LINE_PX * (most - 1)
 
 
-def _short(tick: float) -> str:
-    return f"{tick:,.0f}" if tick >= 10 else f"{tick:.6g}"
+def _name_lines(name: str) -> list[str]:
+    return wrap(name, _NAME_CHARACTERS, max_lines=_NAME_LINES, placeholder=" …") or [""]
 
 
-def _multiples(low: float, high: float, step: float) -> list[float]:
-    first, last = ceil(low / step - 1e-9), floor(high / step + 1e-9)
-    return [round(k * step, 12) for k in range(first, last + 1)]
+def _bars(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:
+    for number, parts in groupby(stacked(chart.series), key=lambda part: part[0]):
+        series, path = chart.series[number], ""
+        for _, i, base, top in parts:
+            left, right = (round(x.place(v) * ACROSS) for v in (base, top))
+            path += f"M{left} {middles[int(series.x[i])] - _BAR_PX // 2}h{right - left}v{_BAR_PX}H{left}z"
+        yield _path("fill", number, series, path)
 
 
-def _step(span: float) -> float:
-    """1, 2 or 5 times a power of ten, so that about five ticks fit."""
-    rough = (span or 1.0) / 5
-    power: float = 10.0 ** floor(log10(rough))
-    return next(m * power for m in (1.0, 2.0, 5.0, 10.0) if m * power >= rough * 0.999)
-
-
-def _time_step(span_s: float) -> float:
-    return next((float(s) for s in _STEPS_S if span_s / s <= 8), float(_STEPS_S[-1]))
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    powers = range(floor(log10(low)), ceil(log10(high)) + 1)
-    few = (1, 2, 5) if log10(high / low) < 3.2 else (1,)
-    return [m * 10.0**p for p in powers for m in few if low * 0.999 <= m * 10.0**p <= high * 1.001]
+def _dots(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:
+    for number, series in enumerate(chart.series):
+        places = [
+            f"M{round(x.place(at) * ACROSS)} {middles[int(row)]}h0"
+            for at, row in zip(series.x, series.y, strict=True)
+            if row is not None
+        ]
+        path = "".join(places)
+        yield _path("spot", number, series, path)
+        if series.dash == "dash":
+            yield _path("hole", number, series, path)

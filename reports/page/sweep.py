@@ -25,7 +25,7 @@ from reports.blocks import (
     percent,
 )
 from reports.page.charts import RATE, TIME
-from reports.page.page import ReportJs, render
+from reports.page.page import render
 from reports.page.sections import flattened
 
 _SIZE = Axis("connections kept by each server", "")
@@ -39,8 +39,8 @@ _DRAWN: tuple[tuple[str, str, Axis, Callable[[_Row], float | None]], ...] = (
 )  # fmt: skip
 
 
-def sweep_page(document: Mapping[str, Any], *, js: ReportJs = "inline") -> str:
-    """The page on a `sweep.json` (as decoded). Raises ReportError where the chart library is wanted and not installed."""
+def sweep_page(document: Mapping[str, Any]) -> str:
+    """The page on a `sweep.json` (as decoded)."""
     curves = [curve for curve in document["curves"] if curve["sizes"]]
     blocks: list[Block] = []
     if document["partial"]:
@@ -55,7 +55,7 @@ def sweep_page(document: Mapping[str, Any], *, js: ReportJs = "inline") -> str:
         *(Section(f"t{i}", f"{curve['rate']:g} users/s", (_table(i, curve),), 3) for i, curve in enumerate(curves)),
         Section("machine", "Environment", (machine,), menu="Environment"),
     )
-    return render(Page("How big should the pool be?", f"{document['subject']}, {document['strategy']}", sections), js)
+    return render(Page("How big should the pool be?", f"{document['subject']}, {document['strategy']}", sections))
 
 
 def sweep_charts(document: Mapping[str, Any]) -> tuple[Chart, ...]:

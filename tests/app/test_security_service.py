@@ -1,17 +1,21 @@
 """The service under attack: what links, headers and tokens may not do, whose word is taken, and what must stay secret."""
 
 import hmac
+import itertools
 import json
 import re
+import socket
 import subprocess
 import time
 from contextlib import closing
 from urllib.parse import urlsplit
 
+import psutil
 import psycopg2
 import pytest
 
 import app
+from db import links
 from tests.support.paths import BIN, ROOT
 from tests.support.server_process import free_port, start_server, wait_until
 
@@ -158,6 +162,12 @@ def test_no_other_token_is_taken(service, given):
     assert service.request("GET", "/links/x/analytics", headers=headers).status == 401
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_the_case_of_the_scheme_means_nothing(service, scheme):
+    token = {"Authorization": f"{scheme} {TOKEN}"}
+    assert service.request("POST", "/links", {"url": "https://example.com/"}, token).status == 201
+
+
 def test_the_token_is_compared_in_constant_time(monkeypatch):
     compared = []
     whole = hmac.compare_digest
@@ -190,8 +200,8 @@ def test_secrets_are_told_to_nobody(service, postgres):
     assert urlsplit(postgres.url).password.encode() not in everything and TOKEN.encode() not in everything
 
 
-def test_a_failure_is_written_down_without_what_a_client_could_forge(serve):
-    server = serve(DATABASE_URL=f"postgresql://guarded:{PASSWORD}@127.0.0.1:1/x")
+def test_a_failure_is_written_down_without_what_a_client_could_forge(start_service):
+    server = start_service(DATABASE_URL=f"postgresql://guarded:{PASSWORD}@127.0.0.1:1/x")
     forged = "/health?%0a{%22level%22:%22FORGED%22}%1b[2J"
     assert server.get(forged, **{"User-Agent": "a\tb", "X-Forwarded-For": "6.6.6.6"}).problem == "database-down"
     text = server.log_file.read_text()
@@ -209,6 +219,31 @@ def test_a_database_that_cannot_be_reached_is_told_of_without_its_password(url, 
     told = [client.get(path).text for path in ("/health", "/links/x", "/pool", "/metrics")]
     assert "database-down" in told[0] and "SQLSTATE" in str(vars(caplog.records[-1]))
     assert PASSWORD not in "".join(told) + "".join(str(vars(record)) for record in caplog.records)
+
+
+# What a client can make the service keep
+
+
+def test_headers_that_are_never_the_same_twice_take_no_memory(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url)
+    code = server.new_link()
+    (worker,) = psutil.Process(server.process.pid).children()
+
+    def ask(count):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=15) as connection:
+            answers = connection.makefile("rb")
+            for _ in range(count):
+                long = f"{next(number)}".rjust(9000, "x")
+                head = f"GET /{code} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: {long}\r\nReferer: http://{long}/\r\n"
+                connection.sendall(f"{head}{long}: x\r\n\r\n".encode())
+                while answers.readline().strip():
+                    pass
+        return worker.memory_info().rss / 2**20
+
+    number = itertools.count()
+    before_mb = ask(100)
+    # 800 requests with 27 kB of such headers each.
+    assert ask(800) - before_mb < 8
 
 
 # Headers of answers, and headers from proxies
@@ -245,14 +280,14 @@ def test_a_trusted_proxy_speaks_for_the_client(service):
     assert spoofed.json["short_url"].startswith("https://short.example/"), "the last hop's word counts"
 
 
-def test_nobody_else_does(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url, TRUSTED_PROXIES="10.0.0.0/8,::1")
+def test_nobody_else_does(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url, TRUSTED_PROXIES="10.0.0.0/8,::1")
     answer = server.request("POST", "/links", {"url": "https://example.com/"}, FORWARDED)
     assert answer.json["short_url"] == f"http://127.0.0.1:{server.port}/{answer.json['code']}"
     assert "strict-transport-security" not in answer.headers
 
 
-def test_a_list_of_proxies_that_is_none_stops_the_start():
+def test_an_invalid_list_of_proxies_stops_the_start():
     environment = {
         "PATH": "/usr/bin:/bin",
         "DATABASE_URL": "postgresql://127.0.0.1:1/x",
@@ -278,7 +313,7 @@ def test_the_openapi_document_names_every_endpoint_and_method(service):
     told = {(path, method) for path, item in document["paths"].items() for method in item if method != "parameters"}
     assert told == served and document["openapi"].startswith("3.1")
     words = document["components"]["schemas"]["Code"]["not"]["pattern"]
-    assert all(re.fullmatch(words, word) and re.fullmatch(words, word.upper()) for word in app.RESERVED)
+    assert all(re.fullmatch(words, word) and re.fullmatch(words, word.upper()) for word in links.RESERVED_CODES)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 from reports.compare.diff import compare
 from reports.page.lab import lab_page
-from reports.page.page import SHARED_JS, plotly_js, to_html
+from reports.page.page import to_html
 from tests.support.sample_reports import EVIL, LAB, report
 
 CHROMIUM = os.environ.get("POOLBENCH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
@@ -32,19 +32,14 @@ FLAGS = (
 )
 
 
-def lacking(what: str) -> None:
-    """Skip, or fail on a machine that promised to have everything."""
-    (pytest.fail if os.environ.get("POOLBENCH_NO_SKIP") else pytest.skip)(what)
-
-
 @pytest.fixture(scope="session")
 def chromium():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        lacking("playwright is not installed")
+        pytest.skip("playwright is not installed")
     if CHROMIUM is None:
-        lacking("no chromium (apt-get install chromium, or POOLBENCH_CHROMIUM)")
+        pytest.skip("Chromium is not installed (apt-get install chromium, or POOLBENCH_CHROMIUM)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
@@ -81,7 +76,7 @@ def visit(chromium):
 
 @pytest.fixture(scope="module")
 def one(chromium, pages):
-    """The page on one report, opened once for all tests of a file: drawing its charts costs a second or two."""
+    """The page on one report, opened once for all tests of a file."""
     with visiting(chromium) as open_page:
         yield open_page((pages / "one.html").as_uri(), color_scheme="light")
 
@@ -106,12 +101,10 @@ def pages(tmp_path_factory):
     one, two = [("pool10.json", old)], [("old.json", old), ("new.json", new)]
     (folder / "one.html").write_text(to_html(one, title="Load test report"))
     (folder / "two.html").write_text(to_html(two, compare(old, new), title="Two reports"))
-    (folder / "none.html").write_text(to_html(one, title="Load test report", js="none"))
-    (folder / "shared.html").write_text(to_html(one, title="Load test report", js="shared"))
-    (folder / "lab.html").write_text(lab_page(LAB, {"B.1.c1": old}, js="none"))
+    (folder / "lab.html").write_text(lab_page(LAB, {"B.1.c1": old}))
     hostile = report(3, periods=3, environment={"cpu": EVIL, EVIL: EVIL, "script": EVIL}, warnings=[EVIL])
     (folder / "hostile.html").write_text(to_html([(EVIL, hostile)] * 2, title=EVIL))
-    (folder / SHARED_JS).write_text(plotly_js())
+    (folder / "long.html").write_text(to_html([("long.json", report(4, periods=100))], title="A long run"))
     return folder
 
 
@@ -120,7 +113,7 @@ def axe():
     """axe(page, rules) -> serious and critical findings of axe-core (of these rules only), one line each."""
     path = next((p for p in AXE_PLACES if p and Path(p).is_file()), None)
     if path is None:
-        lacking("no axe-core (npm install axe-core, and POOLBENCH_AXE=…/axe.min.js)")
+        pytest.skip("axe-core is not installed (npm install axe-core, and POOLBENCH_AXE=…/axe.min.js)")
     source = Path(path).read_text()
 
     def findings(page, rules=()):

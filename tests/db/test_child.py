@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from db.child import Child, ChildError
-from tests.support.server_process import ROOT, ends_with_its_starter, wait_until
+from tests.support.paths import ROOT
+from tests.support.server_process import ends_with_its_starter, wait_until
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the death signal is Linux's")
 

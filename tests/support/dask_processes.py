@@ -5,9 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from db.child import Child
+from tests.support.server_process import wait_until
 
 
 class DaskWorker:
@@ -25,8 +27,8 @@ class DaskWorker:
             "--local-directory",
             str(folder),
         ]
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen([*command, *options], stderr=log, env={**os.environ, **env})
+        self._child = Child([*command, *options], log=self._log, env={**os.environ, **env})
+        self.process = self._child.process
 
     def registered(self):
         return "Registered to" in self._log.read_text()
@@ -37,8 +39,7 @@ class DaskWorker:
         return [int(pid) for children in tasks for pid in children.read_text("ascii").split()]
 
     def end(self):
-        self.process.kill()
-        self.process.wait()
+        self._child.kill()
 
 
 class Dask:
@@ -51,24 +52,23 @@ class Dask:
             port = free.getsockname()[1]
         self.address = f"tcp://{host}:{port}"
         command = [*within, sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard", "--host", host]
-        self._scheduler = subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
+        self._scheduler = Child([*command, "--port", str(port)], stderr=subprocess.DEVNULL)
         self.workers = []
 
     def have(self, count):
-        """So many workers that live."""
+        """Make sure that `count` workers live."""
         self.workers = [worker for worker in self.workers if worker.process.poll() is None]
         new = [self.worker() for _ in range(count - len(self.workers))]
         self.workers += new
-        until(lambda: all(worker.registered() for worker in new))
+        wait_until(lambda: all(worker.registered() for worker in new), limit_s=30)
 
     def worker(self, **options):
-        """One more, which may not have registered yet."""
+        """Start one more worker, which may not have registered yet."""
         self._started += 1
         return DaskWorker(self.address, self._folder, f"w{self._started}", **options)
 
     def kill_scheduler(self):
         self._scheduler.kill()
-        self._scheduler.wait()
 
     def close(self):
         for worker in self.workers:
@@ -76,16 +76,9 @@ class Dask:
         self.kill_scheduler()
 
 
-def until(condition, timeout_s=30.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
-
-
 @contextmanager
 def stopped(pid):
-    """A process stands still while inside."""
+    """Keep a process stopped (SIGSTOP) inside the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

@@ -16,6 +16,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
+from db.child import Child
 from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
@@ -27,23 +28,21 @@ class Proxy:
 
     def __init__(self, database: EmbeddedPostgres) -> None:
         command = [sys.executable, "-m", __name__, str(database.port)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        port = int(self._process.stdout.readline())
+        self._child = Child(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        port = int(self._child.stdout.readline())
         self.url = database.url.replace(f":{database.port}/", f":{port}/")
 
     def order(self, *words: object) -> float:
         """Carry out an order; the instant at which it was in force."""
-        print(*words, file=self._process.stdin, flush=True)
-        assert self._process.stdout.readline() == "done\n"
+        print(*words, file=self._child.stdin, flush=True)
+        assert self._child.stdout.readline() == "done\n"
         return time.monotonic()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
+        self._child.stop()
 
 
 class Network:

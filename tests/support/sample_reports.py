@@ -38,6 +38,17 @@ LAB = {
 SCRIPT = "config:\n  target: http://127.0.0.1:8000\n"
 
 
+def seconds(start_ms, response, lost):
+    """The answers' times dealt out over the ten seconds of a period, in turn; what was lost failed in the first second."""
+    return tuple(
+        Second(
+            start_ms + i * 1000, len(part) + (lost if i == 0 else 0), len(part), lost if i == 0 else 0, Sketch.of(part)
+        )
+        for i, part in enumerate(np.array_split(response, 10))
+        if len(part)
+    )
+
+
 def period(rng, number, slower=1.0, answers=500):
     """Ten seconds of a service that spends its time as Server-Timing says; one answer in 50 is a 503."""
     start = START_MS + number * 10_000
@@ -74,7 +85,8 @@ def period(rng, number, slower=1.0, answers=500):
     }
     at = start + 10, start + 9_990
     summaries = {name: Summary.of(s) for name, s in sketches.items()}
-    return Period(start, counters, {names.REQUEST_RATE: Rate.of(answers, *at)}, summaries, sketches, *at, *at)
+    rates = {names.REQUEST_RATE: Rate.of(answers, *at)}
+    return Period(start, counters, rates, summaries, sketches, *at, *at, seconds(start, response, lost))
 
 
 def report(seed=1, *, periods=6, slower=1.0, environment=None, warnings=()):

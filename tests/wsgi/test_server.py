@@ -4,9 +4,10 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 
 import psycopg2
@@ -29,8 +30,8 @@ def waiting_for_lock(url):
 
 
 @pytest.mark.parametrize("command", [FLASK_RUN, GUNICORN], ids=["flask", "gunicorn"])
-def test_clients_wait_in_the_database_all_at_once(serve, postgres, command):
-    server = serve(command=command, DATABASE_URL=postgres.url, DB_POOL_SIZE=20)
+def test_clients_wait_in_the_database_all_at_once(start_service, postgres, command):
+    server = start_service(command=command, DATABASE_URL=postgres.url, DB_POOL_SIZE=20)
     code = server.new_link()
     lock = psycopg2.connect(postgres.url)
     with ThreadPoolExecutor(1) as thread:
@@ -43,8 +44,8 @@ def test_clients_wait_in_the_database_all_at_once(serve, postgres, command):
         assert [answer.status for answer in answers.result()] == [200] * 20
 
 
-def test_a_stop_lets_the_running_request_end_and_idle_clients_go(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url)
+def test_a_stop_lets_the_running_request_end_and_idle_clients_go(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url)
     code = server.new_link()
     idle = HTTPConnection("127.0.0.1", server.port, timeout=10)
     idle.request("GET", "/live")
@@ -65,8 +66,8 @@ def test_a_stop_lets_the_running_request_end_and_idle_clients_go(serve, postgres
     assert time.monotonic() - started < 3
 
 
-def test_keep_alive_answers_do_not_stall(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url)
+def test_keep_alive_answers_do_not_stall(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url)
     connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
     took = []
     for _ in range(20):
@@ -112,3 +113,39 @@ def test_seeding_says_what_it_did(postgres):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 0, done.stderr
     assert "added 12 links" in done.stdout and "360 clicks" in done.stdout
+
+
+SHARES = [
+    # Without a bounded pool, each client may need a connection to the database, or DB_POOL_MIN of them.
+    (20_000, {}, 4096),
+    (256, {"DB_POOL_SIZE": "20", "DB_POOL_MAX_OVERFLOW": "5"}, 256 - 64 - 25),
+    (256, {"DB_POOL": "null"}, (256 - 64) // 2),
+    (256, {"DB_POOL": "per-request", "DB_POOL_MIN": "5"}, (256 - 64) // 6),
+    (256, {"DB_POOL": "queue", "DB_POOL_MAX_OVERFLOW": "-1"}, (256 - 64) // 2),
+    (32, {}, 1),
+]
+
+
+def test_descriptors_are_shared_out_among_clients_and_the_database():
+    """In a process of its own, since importing `wsgi` patches the whole process."""
+    code = (
+        "from wsgi.settings import client_limit; from db.settings import PoolSettings\n"
+        f"print([client_limit(n, PoolSettings.from_mapping(pool)) for n, pool, _ in {SHARES}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str([clients for *_, clients in SHARES])
+
+
+@pytest.mark.parametrize("strategy", ["fair", "null"])
+def test_with_few_descriptors_idle_clients_leave_some_for_the_database(start_service, postgres, strategy):
+    command = ["sh", "-c", f"ulimit -n 256; exec {' '.join(GUNICORN[:-1])} '{GUNICORN[-1]}'"]
+    server = start_service(command=command, DATABASE_URL=postgres.url, DB_POOL=strategy)
+    assert any("256 files" in line["msg"] for line in server.log_lines() if line["level"] == "WARNING")
+    with ExitStack() as stack:
+        idle = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=15)) for _ in range(300)
+        ]
+        for connection in idle[:20]:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert {connection.recv(12) for connection in idle[:20]} == {b"HTTP/1.1 200"}
+    assert server.failures() == []

@@ -333,7 +333,7 @@ def test_a_mistake_gives_one_line_and_exit_code_2(measured, arguments, says):
         (to_json(report(entries=())), "no sketch of server.pool: a plan needs"),
     ],
 )
-def test_a_report_that_is_none_gives_one_line_that_names_the_file(tmp_path, content, says):
+def test_an_unreadable_report_gives_one_line_that_names_the_file(tmp_path, content, says):
     path = tmp_path / "bad.json"
     if content is not None:
         path.write_text(content)

@@ -9,15 +9,15 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.crew.crew import at_most
 from loadgen.recorder import Recorder
-from loadgen.schedule import Share
+from loadgen.schedule import Share, most_shares
 from loadgen.script.model import Phase
 from reports.formats.artillery_json import from_json, to_json
 from reports.merge import merge_periods
 from reports.model import Period, Report
-from tests.support.exchanges import FixedWall, answer
+from tests.support.exchanges import FixedWall, answer, filed
 from tests.support.loadgen_process import alive, report_of, script
+from tests.support.server_process import wait_until
 
 
 def workers_of(process):
@@ -78,10 +78,10 @@ def test_conditions_are_checked_on_the_sum_of_all_workers(start, serve, ok_answe
     assert "ok: vusers.created == 4" in out
 
 
-def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, serve, ok_answer, tmp_path, eventually):
+def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 4, "arrivalRate": 20}]), "--workers", "2")
-    eventually(lambda: len(server.heads) > 30, timeout_s=20)  # past a second, so that something of it has arrived
+    wait_until(lambda: len(server.heads) > 30, limit_s=20)  # past a second, so that something of it has arrived
     os.kill(workers_of(process)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 3
@@ -94,11 +94,11 @@ def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, ser
     assert sent - told <= 15  # a second's worth of one worker, and what was sent meanwhile
 
 
-def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_answer, tmp_path, eventually):
+def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"think": "1s"}, {"get": {"url": "/"}}]
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--workers", "2")
-    eventually(lambda: len(server.heads) > 10, timeout_s=20)
+    wait_until(lambda: len(server.heads) > 10, limit_s=20)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=15)
     assert process.returncode == 130
@@ -107,11 +107,11 @@ def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_ans
     assert report.aggregate.counters["vusers.completed"] == report.aggregate.counters["vusers.created"] > 0
 
 
-def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, tmp_path, eventually):
+def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"think": "8s"}]
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--workers", "2")
-    eventually(lambda: len(server.heads) > 10, timeout_s=20)
+    wait_until(lambda: len(server.heads) > 10, limit_s=20)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)  # two that come at once are one
     before = time.monotonic()
@@ -122,19 +122,19 @@ def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, t
     assert report_of(tmp_path).aggregate.counters["vusers.created"] > 10
 
 
-def test_workers_end_with_their_parent(start, serve, ok_answer, eventually):
+def test_workers_end_with_their_parent(start, serve, ok_answer):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}]), "--workers", "2")
-    eventually(lambda: len(server.heads) > 2, timeout_s=20)
+    wait_until(lambda: len(server.heads) > 2, limit_s=20)
     workers = workers_of(process)
     assert len(workers) == 2
     process.kill()
     process.wait()
-    eventually(lambda: not any(alive(pid) for pid in workers))
+    wait_until(lambda: not any(alive(pid) for pid in workers))
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))
-def test_the_parts_of_a_split_number_add_up_and_differ_by_one_at_most(total, of):
+def test_the_parts_of_a_split_number_add_up_and_differ_by_one_most_shares(total, of):
     parts = [Share(index, of).part(total) for index in range(of)]
     assert sum(parts) == total
     assert max(parts) - min(parts) <= 1
@@ -142,7 +142,7 @@ def test_the_parts_of_a_split_number_add_up_and_differ_by_one_at_most(total, of)
 
 def test_no_worker_is_left_without_a_part_of_the_users():
     phases = [Phase(0, None, 1.0, "1", arrival_rate=5, max_vusers=limit) for limit in (None, 3, 8)]
-    assert [at_most(wanted, phases) for wanted in (1, 2, 3, 8)] == [1, 2, 3, 3]
+    assert [most_shares(wanted, phases) for wanted in (1, 2, 3, 8)] == [1, 2, 3, 3]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 29_999), st.integers(1, 10**9)), min_size=1, max_size=60))
@@ -152,16 +152,24 @@ def test_what_workers_send_in_pieces_merges_into_what_one_would_have_filed(event
     for worker, at_ms, waited_ns in events:
         for recorder in (whole, parts[worker % 2]):
             recorder.request(at_ms * 1_000_000)
-            recorder.response(answer(at_ms * 1_000_000 + 1, waited_ns=waited_ns))
+            filed(recorder, answer(at_ms * 1_000_000 + 1, waited_ns=waited_ns))
         if worker > 1:
             sent += _through_json(parts[worker % 2].drain())
     for recorder in parts:
         sent += _through_json(recorder.drain())
     for one, other in zip(whole.report().periods, merge_periods(sent), strict=True):
         assert (one.counters, one.rates) == (other.counters, other.rates)
+        assert _bins_by_second(one) == _bins_by_second(other)
         assert {n: (s.positive, s.zero_count, s.min, s.max) for n, s in one.sketches.items()} == {
             n: (s.positive, s.zero_count, s.min, s.max) for n, s in other.sketches.items()
         }
+
+
+def _bins_by_second(period):
+    return [
+        (s.start_ms, s.requests, s.answers, s.errors, s.response_time and s.response_time.positive)
+        for s in period.seconds
+    ]
 
 
 def _through_json(periods):

@@ -283,7 +283,7 @@ def test_a_distance_beside_experiments_with_a_way_of_their_own_is_refused(tmp_pa
 
 
 @pytest.mark.parametrize("text", ["5", "-1ms", "fast", "2m"])
-def test_a_distance_that_is_none_is_one_line(text):
+def test_an_invalid_distance_is_one_line(text):
     done = CliRunner().invoke(cli, ["lab", "--only", "B.3.c1", "--db-rtt", text])
     assert done.exit_code == 2
     assert f"Error: --db-rtt {text}" in done.stderr

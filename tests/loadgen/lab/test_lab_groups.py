@@ -153,7 +153,7 @@ def test_both_groups_are_in_the_summary_and_on_the_page():
     text, document = to_markdown(found), to_document(found)
     for title in (groups.PGBOUNCER_TITLE, groups.MEMORY_TITLE):
         assert title in text
-        assert title in lab_page(document, {}, js="none")
+        assert title in lab_page(document, {})
     assert [len(group["rows"]) for group in document["groups"]] == [2, 1]
     assert document["experiments"]["M.pool20"]["memory_use"]["peak_mb"] == 300
     assert not to_document(evidence())["groups"]

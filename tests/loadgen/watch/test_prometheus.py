@@ -20,7 +20,8 @@ from loadgen.watch.live import LiveError
 from loadgen.watch.observer import ObserverError, Underway
 from loadgen.watch.prometheus import BOUNDS_S, count_up_to, exposition, observer, serving
 from reports.sketch import Sketch
-from tests.support.exchanges import answer
+from tests.support.exchanges import answer, filed
+from tests.support.server_process import wait_until
 
 AT_WORK = Progress(1.0, 7, 0, 0, 0)
 
@@ -41,7 +42,7 @@ def test_totals_are_those_of_the_recorder():
     recorder = Recorder(WallOffset())
     for status in (200, 200, 503):
         recorder.request(now_ns())
-        recorder.response(answer(now_ns(), status=status, body_bytes=10))
+        filed(recorder, answer(now_ns(), status=status, body_bytes=10))
     recorder.count("errors.ECONNRESET", 2)
     recorder.count("vusers.created")
     found = shown(recorder)
@@ -57,7 +58,7 @@ def test_totals_are_those_of_the_recorder():
 def test_response_times_are_a_histogram_in_seconds():
     recorder = Recorder(WallOffset())
     for waited_ms in (0.2, 3, 30, 30_000):
-        recorder.response(answer(now_ns(), waited_ns=int(waited_ms * 1e6)))
+        filed(recorder, answer(now_ns(), waited_ns=int(waited_ms * 1e6)))
     found = shown(recorder)
     name = "poolbench_response_time_seconds_bucket"
     assert [found[name, bound] for bound in ("0.0001", "0.00025", "0.005", "0.05", "10.0", "+Inf")] == [
@@ -111,7 +112,7 @@ def test_an_address_that_is_taken_is_named_in_one_line():
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, eventually, workers):
+def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, workers):
     path = tmp_path / "script.yml"
     server = serve(ok_answer())
     phases = [{"duration": 4, "arrivalRate": 20}]
@@ -127,7 +128,7 @@ def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, eventuall
                 found.update(samples(page.read().decode()))
             return found.get(("poolbench_responses_total", "200"), 0) > 20
 
-        eventually(told, timeout_s=20)
+        wait_until(told, limit_s=20)
         _, said = run.communicate(timeout=20)
     assert run.returncode == 0, said
     assert 20 < found["poolbench_responses_total", "200"] <= 80

@@ -1,13 +1,13 @@
 """Charts as one SVG file: readable without the page, by eyes and by screen readers."""
 
+from collections import Counter
 from xml.etree import ElementTree as ET
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reports.blocks import Axis, Chart, Series
-from reports.page.picture import picture
-from reports.page.svg import WIDTH
+from reports.page.picture import WIDTH, picture
 
 SVG = "{http://www.w3.org/2000/svg}"
 SIZE, RATE = Axis("connections", ""), Axis("requests per second", "/s")
@@ -23,7 +23,7 @@ def drawn(*charts):
 
 
 def texts(document):
-    return [each.text for each in document.iter(f"{SVG}text")]
+    return [each.text for each in document.iter() if each.tag in (f"{SVG}text", f"{SVG}tspan")]
 
 
 def test_every_chart_has_its_title_its_axes_and_a_legend_of_its_lines():
@@ -44,5 +44,5 @@ def test_three_charts_are_two_rows_and_one_is_no_wider_than_itself():
 @given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=0xD7FF), max_size=60), min_size=1, max_size=9))
 def test_any_names_make_a_document_in_which_they_are_text(names):
     document = drawn(chart("t", *names))
-    assert [text or "" for text in texts(document)][1 : 1 + len(names)] == names
+    assert Counter(names) <= Counter(text or "" for text in texts(document))
     assert not list(document.iter(f"{SVG}script"))

@@ -1,0 +1,102 @@
+"""Which URLs and codes a link may have. Pure functions: they know neither a request nor the database."""
+
+import re
+import secrets
+import string
+from collections.abc import Iterable
+from ipaddress import IPv6Address, ip_address
+from socket import inet_aton, inet_ntoa
+from urllib.parse import urlsplit
+
+LONGEST_URL = 2048
+"""Longest URL of a link, in characters."""
+
+RESERVED_CODES = frozenset({
+    "health", "live", "links", "pool", "metrics", "openapi", "static", "admin", "api", "favicon", "robots",
+})  # fmt: skip
+"""Words that are, or may become, addresses of the service itself, and so cannot be codes, in any case of letters."""
+
+CODE_RULE = "1 to 64 letters, digits, - and _"
+"""What `is_code` accepts, in words."""
+
+# Their keys are the schemes that a link's URL may have.
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_CODE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_CODE_ALPHABET = string.ascii_letters + string.digits
+_CODE_LENGTH = 7
+
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+# With these letters, sharp s and final sigma, browsers (UTS 46) make another domain of a host than IDNA 2003 does, by which
+# Python and so the redirect's Location encode it.
+_AMBIGUOUS_LETTERS = frozenset("ß\N{GREEK SMALL LETTER FINAL SIGMA}")
+_LOOPBACK_NAMES = {"localhost", "ip6-localhost", "ip6-loopback"}
+_LOOPBACK = "loopback"
+
+
+def is_code(text: str) -> bool:
+    """Whether a link could have this code. Where not, it need not be looked up, and perhaps could not even be."""
+    return _CODE.fullmatch(text) is not None
+
+
+def random_code() -> str:
+    """A new code of 7 letters and digits; it may be taken."""
+    return "".join(secrets.choice(_CODE_ALPHABET) for _ in range(_CODE_LENGTH))
+
+
+def url_problem(url: str, own_addresses: Iterable[tuple[str, int]]) -> str | None:
+    """Why a link must not have this URL, as the rest of a sentence that begins with "the URL"; None where it may.
+
+    `own_addresses` are the host and port of this service, by each name that is known: a link to it could be a loop.
+    """
+    if len(url) > LONGEST_URL:
+        return f"is longer than {LONGEST_URL} characters"
+    if not url.isprintable() or " " in url or "\\" in url:
+        return "holds a space, a backslash or a control character"
+    try:
+        parts = urlsplit(url)
+        name = parts.hostname or ""
+        # Encoded as the redirect's Location will be: what cannot be encoded could be stored, but never followed.
+        host, port = name.encode("idna").decode().rstrip("."), parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in _DEFAULT_PORTS or not host:
+        return "must begin with http:// or https:// and a host"
+    if _AMBIGUOUS_LETTERS & set(name):
+        return "holds a host that is one domain to browsers and another to older programs: write it as xn--..."
+    # A host with %6c in it, say, is one with an l to a browser, and not to us.
+    if not _HOST.fullmatch(host) or ("[" in parts.netloc) != (":" in host):
+        return "holds a host that is not valid"
+    if "@" in parts.netloc:
+        return "holds credentials"
+    address = _machine(host), port or _DEFAULT_PORTS[parts.scheme]
+    if any(address == (_machine(own), own_port) for own, own_port in own_addresses):
+        return "points at this service"
+    return None
+
+
+def base_url(text: str) -> str:
+    """The URL under which the service's links stand for the public, with a slash at its end. Raises ValueError."""
+    problem = url_problem(text, ())
+    if problem is not None or "?" in text or "#" in text:
+        raise ValueError("an http:// or https:// URL without ? and #")
+    return text.rstrip("/") + "/"
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL that has no `url_problem`."""
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+
+
+def _machine(host: str) -> str:
+    """One spelling for all names of an address, and one for all that mean this machine."""
+    host = host.lower().rstrip(".")
+    try:
+        # To a browser 127.1, 0x7f000001 and 2130706433 are 127.0.0.1, and so they are to this function.
+        address = ip_address(host if ":" in host else inet_ntoa(inet_aton(host)))
+    except (OSError, ValueError):
+        return _LOOPBACK if host in _LOOPBACK_NAMES or host.endswith(".localhost") else host
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return _LOOPBACK if address.is_loopback or address.is_unspecified else str(address)
