@@ -1,7 +1,7 @@
 # The verbs of this project. Each sets up .venv by itself; nothing is done twice while requirements and Python stay the same.
 PYTHON ?= python3
 BIN := .venv/bin
-KEY := $(shell { cat requirements.txt requirements-dev.txt pyproject.toml; $(PYTHON) -VV; pwd; } 2>&1 | cksum | tr -d ' ')
+KEY := $(shell { cat requirements.txt requirements-dev.txt pyproject.toml poolbench/pyproject.toml; $(PYTHON) -VV; pwd; } 2>&1 | cksum | tr -d ' ')
 READY := .venv/.ready-$(KEY)
 READY_DEV := .venv/.ready-dev-$(KEY)
 
@@ -13,7 +13,7 @@ help:
 	@echo 'make test    run the tests (ARGS: options of pytest)'
 	@echo 'make check   run ruff, mypy and bandit, and check the compose files and Dockerfiles; needs no network'
 	@echo 'make fix     let ruff format the code and fix what it can'
-	@echo 'make audit   look for known vulnerabilities in the pinned dependencies (needs PyPI)'
+	@echo 'make audit   look for known vulnerabilities in the pinned dependencies (needs the package index)'
 	@echo 'make bench   run the benchmarks beside other programs (half an hour)'
 	@echo 'make soak    run the pool and the service under minutes of faults (ARGS: --minutes N)'
 	@echo 'make test-slow     run the tests that take many seconds each'
@@ -56,7 +56,7 @@ audit: $(READY_DEV)
 
 # Ruff has these rules of bandit's too (S102 is B102); there, each exception is marked in the code with its reason.
 JUDGED_BY_RUFF := B102,B104,B108,B301,B608,B704
-ROOMS := app.py db loadgen poolbench reports wsgi
+ROOMS := app.py db loadgen poolbench poolbench_tool reports wsgi
 
 fix: $(READY_DEV)
 	@$(BIN)/ruff format .
@@ -99,7 +99,7 @@ $(READY):
 	@echo 'setting up .venv (once, some 20 s)' >&2
 	@rm -rf .venv && $(PYTHON) -m venv .venv
 	@$(BIN)/pip install -q --disable-pip-version-check --no-input -r requirements.txt
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-build-isolation -e . -e ./poolbench
 	@touch $@
 
 $(READY_DEV): $(READY)

@@ -165,17 +165,17 @@ def row_of(diff: Diff, name: str) -> str:
 
 ONE_RUN = (
     World("lognormal, 12 periods", periods=12),
-    World("the same, without our key", periods=12, sketches=False),
+    World("lognormal, 12 periods, without our key", periods=12, sketches=False),
     World("lognormal, 30 periods"),
     World("runs differ by 2 %", run_deviation=0.02),
     World("runs differ by 5 %", run_deviation=0.05, level=0.1),
-    World("the same, without our key", run_deviation=0.05, level=0.1, sketches=False),
+    World("runs differ by 5 %, without our key", run_deviation=0.05, level=0.1, sketches=False),
     World("runs differ by 5 %, 11 periods", periods=11, run_deviation=0.05, level=0.1),
     World("runs differ by 5 %, 3 periods", periods=3, run_deviation=0.05, level=0.1),
     World("runs differ by 10 %", run_deviation=0.10, level=None),
     World("AR(1), correlation 0.6", correlation=0.6),
     World("AR(1), correlation 0.8, periods vary by 10 %", period_deviation=0.1, correlation=0.8),
-    World("the same, without our key", period_deviation=0.1, correlation=0.8, sketches=False),
+    World("AR(1), correlation 0.8, 10 %, without our key", period_deviation=0.1, correlation=0.8, sketches=False),
     World("120 periods of 1 s", periods=120, period_s=1),
     World("120 periods of 1 s, AR(1), correlation 0.9", periods=120, period_s=1, correlation=0.9),
     World("drift of 30 % over the run", drift=0.3),
@@ -221,7 +221,7 @@ SEVERAL_RUNS = tuple(replace(world, runs=runs) for world, counts in _OF_RUNS for
 """Worlds in which several runs are compared with as many."""
 
 QUICK = tuple(
-    replace(world, rate=20)
+    replace(world, rate=world.rate if world.load else 20)
     for world in (*ONE_RUN, *SEVERAL_RUNS)
     if (world.runs in (1, 5) and world.level) and (world.periods <= 30)
 )

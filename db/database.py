@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from time import perf_counter_ns
 from typing import Any
 
@@ -15,6 +16,7 @@ from gevent.lock import Semaphore
 from psycopg2 import errorcodes
 from psycopg2.extensions import get_wait_callback
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
+from sqlalchemy.engine.default import DefaultDialect
 
 from db.errors import DatabaseDown, DatabaseFailure, PoolQueueFull, PoolTimeout, classify
 from db.green import GreenConnection
@@ -34,6 +36,10 @@ _CLIENT_CHECK_MS = 100
 # A peer that is gone without a word is noticed after some 15 s, by either side's kernel: of an idle connection by probes,
 # of a busy one by data that nobody acknowledges. The defaults are two hours and a quarter of one.
 _IDLE_S, _PROBE_S, _PROBES, _UNACKNOWLEDGED_MS = 10, 2, 3, 10_000
+# In autocommit mode a connection that comes back has nothing to roll back. SQLAlchemy before 2.0.43 rolls back all the same.
+_NOTHING_TO_ROLL_BACK = (
+    {"skip_autocommit_rollback": True} if "skip_autocommit_rollback" in signature(DefaultDialect).parameters else {}
+)
 
 log = logging.getLogger("poolbench.db")
 
@@ -73,7 +79,7 @@ class Database:
         self._behind_pooler = False
         self._engine = self._make_engine(
             isolation_level="AUTOCOMMIT",
-            skip_autocommit_rollback=True,  # there is never anything to roll back
+            **_NOTHING_TO_ROLL_BACK,
             **engine_arguments(settings.pool),
         )
         self._slow = _turns_of_the_slow(settings.pool)

@@ -259,7 +259,7 @@ class ScriptExecution:
         partial = engine.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings))
         report = self.recorder.report(
-            extras(watch, self.recorder, "open", partial=partial, warnings=warnings, script=self._script.source)
+            extras(watch, self.recorder, "open", partial=partial, warnings=warnings, script=self._script)
         )
         return ScriptRun(report, signals[0] if signals else None, self._program.expectation_failed, failures)
 
@@ -291,7 +291,8 @@ class ScriptExecution:
         failures = (*crew.lost(), *(sentence for result in results for sentence in result["defects"]))
         partial = crew.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings), *doubts)
-        beyond = Extras(version(), "open", partial, environment(self._script.source), figures, warnings)
+        script = self._script
+        beyond = Extras(version(), "open", partial, environment(script.source, script.target), figures, warnings)
         return ScriptRun(
             Report.of(periods, beyond),
             signals[0] if signals else None,
@@ -346,7 +347,7 @@ def extras(
     partial: bool,
     ab: dict[str, Any] | None = None,
     warnings: Sequence[str] = (),
-    script: str = "",
+    script: Script | None = None,
 ) -> Extras:
     """What a report says beyond Artillery's document. `warnings` are those that are not about the generator."""
     health, doubts = watch.health(recorder)
@@ -354,7 +355,7 @@ def extras(
         tool_version=version(),
         model=model,
         partial=partial,
-        environment=environment(script),
+        environment=environment() if script is None else environment(script.source, script.target),
         generator=health,
         warnings=(*warnings, *doubts),
         ab=ab,

@@ -8,12 +8,15 @@ import pytest
 
 from tests.support.paths import ROOT
 
-ROOMS = ("app", "poolbench", "wsgi", "db", "loadgen", "reports")
+ROOMS = ("app", "poolbench", "wsgi", "db", "loadgen", "reports", "poolbench_tool")
 LONGEST_FILE = 650
 
 LADDER = {
-    "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen"),
-    "reports": ("names", "sketch", "model", "merge", "files", "formats", "compare", "blocks", "page", "cli"),
+    "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen", "poolbench_tool"),
+    "reports": (
+        *("names", "answers", "sketch", "model", "merge", "files", "blocks"),
+        *("formats", "compare", "page", "writers", "cli"),
+    ),
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
         *("recorder", "schedule", "engine", "closed", "health"),
@@ -29,6 +32,7 @@ MAY_IMPORT = {
     "wsgi": {"app", "db"},
     "reports": set(),
     "loadgen": {"reports"},
+    "poolbench_tool": {"loadgen"},
     "loadgen.lab": {"reports", "db", "poolbench"},
     "loadgen.sizing": {"reports", "db", "poolbench"},
     "loadgen.commands": {"reports", "db", "poolbench"},

@@ -1,9 +1,10 @@
 """Reader of Artillery's console text: as it was printed by any 2.0 release, or as people paste it.
 
-Indentation may be lost, dots fewer or gone, headings turned into Markdown's, prose and quote marks around it, metrics left
-out, several reports one after the other. A line `name:` opens a distribution; min, max, mean, median, p50 … p999 below it
-are its rows, also where other metrics stand in between. `label: ....... value` is a counter, with `/sec` a rate. The text has times of day without a
-date, so periods are placed on 1970-01-01 (local to the text), and a period that ends before the one above it, on the next day.
+Indentation may be lost, dots fewer or gone, headings turned into Markdown's, prose and quote marks around it, metrics
+left out, several reports one after the other. A line `name:` opens a distribution; min, max, mean, median, p50 … p999
+below it are its rows, also where other metrics stand in between. `label: ....... value` is a counter, with `/sec` a
+rate. The text has times of day without a date, so periods are placed on 1970-01-01 (local to the text), and a period
+that ends before the one above it, on the next day.
 """
 
 from __future__ import annotations

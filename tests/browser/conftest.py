@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from loadgen.lab.findings import lab_page
 from reports.compare.diff import compare
-from reports.page.lab import lab_page
-from reports.page.page import to_html
-from tests.support.sample_reports import EVIL, LAB, report
+from reports.page.page import render, to_html
+from tests.support.sample_lab import lab_evidence
+from tests.support.sample_reports import EVIL, report
 
 CHROMIUM = os.environ.get("POOLBENCH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 AXE_PLACES = (
@@ -101,7 +102,7 @@ def pages(tmp_path_factory):
     one, two = [("pool10.json", old)], [("old.json", old), ("new.json", new)]
     (folder / "one.html").write_text(to_html(one, title="Load test report"))
     (folder / "two.html").write_text(to_html(two, compare(old, new), title="Two reports"))
-    (folder / "lab.html").write_text(lab_page(LAB, {"B.1.c1": old}))
+    (folder / "lab.html").write_text(render(lab_page(lab_evidence())))
     hostile = report(3, periods=3, environment={"cpu": EVIL, EVIL: EVIL, "script": EVIL}, warnings=[EVIL])
     (folder / "hostile.html").write_text(to_html([(EVIL, hostile)] * 2, title=EVIL))
     (folder / "long.html").write_text(to_html([("long.json", report(4, periods=100))], title="A long run"))

@@ -15,7 +15,7 @@ def test_dispose_keeps_the_limit_and_the_counters_and_serves_waiters_in_order():
     pool, served = pool_of(driver, size=3), []
     held = [pool.connect() for _ in range(3)]
     old = [loan.dbapi_connection for loan in held]
-    waiters = queue_up(pool, range(6), served, hold_s=0.005)
+    waiters = queue_up(pool, range(6), served, hold_s=0.1)
     pool.dispose()
     assert pool.checkedout() == 3 and pool.checkedin() == 0
     for loan in held:

@@ -1,6 +1,7 @@
 """The commands: exit codes, streams and formats."""
 
 import csv
+import html
 import io
 import json
 import os
@@ -155,6 +156,21 @@ def test_a_rule_that_cannot_be_checked_exits_2_in_one_line(invoke, rule):
     assert (done.exit_code, done.stdout) == (2, "") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("option", "value"), [("--run-deviation", "x"), ("--least-effect", "1 apple")])
+def test_a_bound_that_is_no_amount_is_a_bad_input(invoke, option, value):
+    done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", option, value)
+
+    assert (done.exit_code, done.stdout) == (2, "") and done.stderr.startswith(f"Error: {option} ")
+
+
+def test_the_assumed_deviation_between_runs_is_told_and_can_be_set(invoke):
+    usual = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1").stdout
+    wide = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", "--run-deviation", "40%").stdout
+
+    assert "a standard deviation of 5 %" in usual and " better\n" in usual
+    assert "a standard deviation of 40 %" in wide and wide.count(" better\n") < usual.count(" better\n")
+
+
 def test_several_runs_a_side_are_compared(invoke, saved):
     sides = [part for side in ("--old", "--new") for _ in range(4) for part in (side, saved)]
 
@@ -182,6 +198,26 @@ def test_a_diff_goes_to_a_file_in_the_format_of_its_name(invoke, tmp_path):
 
     assert (done.exit_code, done.stdout) == (0, "")
     assert "| metric | old | new |" in (tmp_path / "diff.md").read_text()
+
+
+def test_a_report_goes_to_a_file_in_the_format_of_its_name(invoke, saved, tmp_path):
+    begins = {"html": "<!doctype html>", "md": "| metric", "csv": "period,", "json": "{", "txt": "----"}
+    for ending, start in begins.items():
+        done = invoke(cli.report, saved, "-o", tmp_path / f"out.{ending}")
+        assert (done.exit_code, done.output) == (0, "")
+        assert (tmp_path / f"out.{ending}").read_text("utf-8").strip().startswith(start)
+
+
+@pytest.mark.parametrize("ending", ["html", "md", "json", "txt"])
+def test_a_diff_says_the_same_in_every_format(invoke, tmp_path, ending):
+    """Every figure with both of its values, its verdict, the notes and the rules."""
+    out = tmp_path / f"out.{ending}"
+    done = invoke(cli.diff, "published:B.3.c1", "published:B.1.c1", "--fail-on", "p99 > +10%", "-o", out)
+    text = html.unescape(re.sub(r"<[^>]+>", " ", out.read_text("utf-8"))).replace("\\", "")
+    assert done.exit_code == 1
+    assert "FAILED: p99 > +10% (ab.percentile.99 8 -> 60" in text
+    assert "runs are supposed to vary" in text
+    assert re.search(r"ab\.requests_per_second\W.*?256\.76.*?44\.26.*?worse", text, re.DOTALL)
 
 
 def test_a_page_is_one_file(invoke, saved, tmp_path):

@@ -7,12 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports.compare.diff import compare, compare_runs
-from reports.compare.diff_text import to_json, to_markdown, to_text
+from reports.compare.diff_blocks import comparison
 from reports.formats.apachebench import AbFailures, AbReport
 from reports.formats.published import published
 from reports.model import Extras, Period, Rate, Report, Summary
+from reports.writers.output import written
 from tests.support.report_strategies import reports
 from tests.support.sample_reports import sample_report
+
+
+def to_json(diff):
+    return written(comparison(diff), "json")
+
+
+def to_markdown(diff, **options):
+    return written(comparison(diff, **options), "markdown")
+
+
+def to_text(diff, *, colour=False, **options):
+    return written(comparison(diff, **options), "text", colour=colour)
 
 
 def totals(**parts) -> Report:
