@@ -20,7 +20,20 @@ LADDER = {
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
         *("recorder", "schedule", "engine", "closed", "health"),
-        *("vu", "watch", "crew", "runner", "duel", "sizing", "lab", "commands", "cli", "__main__", "shard", "processor"),
+        *(
+            "vu",
+            "watch",
+            "crew",
+            "runner",
+            "duel",
+            "sizing",
+            "lab",
+            "commands",
+            "cli",
+            "__main__",
+            "shard",
+            "processor",
+        ),
     ),
 }
 """From the bottom up: each may import those before it, never those after."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import replace
@@ -14,14 +13,15 @@ from urllib.parse import urlsplit
 import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
-from reports.cli import BadInput
+from reports.cli import BadInput, show
 from reports.files import WriteError, check_writable
 
 if TYPE_CHECKING:
     from loadgen.duel import DuelRuns
     from loadgen.script.model import Script
+    from reports.blocks import Page
     from reports.compare.diff import Diff
-    from reports.compare.gates import GateResult
+    from reports.compare.gates import Gate, GateResult
 
 _MOST_MINUTES = 24 * 60
 
@@ -42,7 +42,8 @@ _MOST_MINUTES = 24 * 60
     "--least-effect",
     default="1ms,1%",
     show_default=True,
-    help="Smallest change that matters: of times both parts must be exceeded, of rates the percentage.",
+    metavar="MS,PERCENT",
+    help="Changes of a time below either bound are not called better or worse; 0 calls any that is not chance.",
 )
 @click.option(
     "--format",
@@ -112,14 +113,8 @@ def duel(
     facts = _facts((url_a, url_b), runs, seed)
     found = compare_paired(runs.a.report, runs.b.report, criteria)
     found = replace(found, notes=(_sentence(facts), *found.notes))
-    outcomes: list[GateResult] = []
-    try:
-        outcomes = [gate.check(found) for gate in gates]
-    except ReportError as error:
-        unknown = str(error)
-    else:
-        unknown = ""
-    click.echo(_text(found, outcomes, facts, style, runs), nl=False)
+    outcomes, unknown = _checked(gates, found)
+    show(_page(found, outcomes, facts, style, runs), style, None)
     if style in ("json", "html"):
         for outcome in outcomes:
             click.echo(outcome.line, err=True)
@@ -151,6 +146,16 @@ def _script(url: str, path: str, minutes: float | None, seed: int, given: dict[s
         raise BadInput(f"cannot read {error.filename}: {error.strerror}") from None
     except ValueError as error:
         raise BadInput(f"--minutes: {error}") from None
+
+
+def _checked(gates: list[Gate], found: Diff) -> tuple[list[GateResult], str]:
+    """What became of the rules, and why they could not be looked at, if so."""
+    from reports.model import ReportError
+
+    try:
+        return [gate.check(found) for gate in gates], ""
+    except ReportError as error:
+        return [], str(error)
 
 
 def _check_url(url: str) -> None:
@@ -210,25 +215,23 @@ def _sentence(facts: dict[str, Any]) -> str:
     )
 
 
-def _text(found: Diff, outcomes: list[GateResult], facts: dict[str, Any], style: str, runs: DuelRuns) -> str:
-    """The comparison in one of the formats; JSON has the facts on the duel, too, under `duel`.
+def _page(found: Diff, outcomes: list[GateResult], facts: dict[str, Any], style: str, runs: DuelRuns) -> Page:
+    """The comparison as a result; JSON has the facts on the duel, too, under `duel`.
 
     Text and Markdown leave out what a duel does not judge.
     """
-    from reports.compare import diff_text
+    from reports.compare.diff_blocks import changes, comparison
 
     if style == "html":
-        from reports.page.page import to_html
+        from reports.page.page import report_page
 
-        return to_html([("A", runs.a.report), ("B", runs.b.report)], found, title="Duel")
-    if style == "json":
-        return json.dumps(json.loads(diff_text.to_json(found, outcomes)) | {"duel": facts}, indent=2) + "\n"
-    judged = tuple(row for row in found.rows if row.basis or row.verdict == "cannot be judged")
-    notes = (*found.notes, f"{len(found.rows) - len(judged)} figures that a duel does not judge are in JSON and HTML.")
-    found = replace(found, rows=judged, notes=notes)
-    if style == "markdown":
-        return diff_text.to_markdown(found, outcomes)
-    return diff_text.to_text(found, outcomes, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+        return report_page([("A", runs.a.report), ("B", runs.b.report)], changes(found, outcomes), title="Duel")
+    if style != "json":
+        judged = tuple(row for row in found.rows if row.basis or row.verdict == "cannot be judged")
+        others = f"{len(found.rows) - len(judged)} figures that a duel does not judge are in JSON and HTML."
+        found = replace(found, rows=judged, notes=(*found.notes, others))
+    page = comparison(found, outcomes, rules_last=style == "text")
+    return replace(page, title="Duel", data={**page.data, "duel": facts})
 
 
 def _failures(runs: DuelRuns, urls: tuple[str, str]) -> list[str]:

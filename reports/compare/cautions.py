@@ -33,8 +33,11 @@ def start_lag_ms(report: Report) -> float | None:
     return max(known, default=None)
 
 
-def cautions(old: Sequence[Report], new: Sequence[Report]) -> Iterator[str]:
-    """What a reader must know of the runs before believing any verdict, a sentence each."""
+def cautions(old: Sequence[Report], new: Sequence[Report], *, one_target: bool = True) -> Iterator[str]:
+    """What a reader must know of the runs before believing any verdict, a sentence each.
+
+    `one_target` says that runs of different targets are nothing that the reader expects.
+    """
     sides = (("old", old), ("new", new))
     partial = [side for side, runs in sides if any(r.extras and r.extras.partial for r in runs)]
     if partial:
@@ -43,7 +46,7 @@ def cautions(old: Sequence[Report], new: Sequence[Report]) -> Iterator[str]:
         yield from _warnings(side, runs)
     if len({script for runs in sides for script in _told(runs[1], ("script",))}) > 1:
         yield "The runs are of different scripts: what changed may be the load, not the service."
-    for what, keys in (("targets", ("target",)), ("machines", _MACHINE)):
+    for what, keys in (*((("targets", ("target",)),) if one_target else ()), ("machines", _MACHINE)):
         told = [_told(runs, keys) for _, runs in sides]
         if len({*told[0], *told[1]}) > 1:
             yield f"The runs are of different {what}: old {'; '.join(told[0])}, new {'; '.join(told[1])}."

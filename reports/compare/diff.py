@@ -537,7 +537,7 @@ def compare_paired(old: Report, new: Report, criteria: Criteria = Criteria()) ->
         row = _with_verdict(row, found.value > 0, response_ms, criteria)
         alone = found.p <= statistics.LEVEL and row.verdict == "no clear change" and not row.reason
         rows[i] = replace(row, reason=_ONE_OF_SEVERAL) if alone else row
-    return Diff(tuple(rows), (_OF_DUELS, *cautions([old], [new])))
+    return Diff(tuple(rows), (_OF_DUELS, *cautions([old], [new], one_target=False)))
 
 
 _ONE_OF_SEVERAL: Final = "its interval leaves out zero, but of several figures judged at once one does so by chance"
