@@ -76,9 +76,9 @@ def duel(
     """Run one Artillery script against two targets at once, and say which is better beyond chance.
 
     Of any two arrivals in a row, one goes to URL_A and the other to URL_B; chance decides which. So each side has half of
-    the script's load, and what disturbs the machine disturbs both. Of URL_B it is said whether it is better or worse than
-    URL_A in errors, requests per second, and the median, p95 and p99 of response times. In every 20 duels of two
-    equal targets, at most one finds a difference.
+    the script's load, and what disturbs the machine disturbs both. The verdicts say whether URL_B is better or worse than
+    URL_A: in errors, requests per second, and the median, p95 and p99 of response times. Of duels between two equal
+    targets, at most one in 20 finds a difference.
 
     A RULE is as of `loadgen diff`: 'p99 worse' (by the verdict), 'p99 > +10%' (a signed limit is one of the change),
     'errors > 0.1%', or 'worse' (of any figure).

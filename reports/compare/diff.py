@@ -544,7 +544,8 @@ _ONE_OF_SEVERAL: Final = "its interval leaves out zero, but of several figures j
 _NOT_IN_DUELS: Final = "not judged in a duel"
 _OF_DUELS: Final = (
     "Judged second by second, as both sides were under load at once: an interval is that of the change within the same "
-    "seconds. What disturbed both sides is in neither verdict nor interval."
+    "seconds, and what disturbed both sides is in neither verdict nor interval. Verdicts allow for several figures being "
+    "judged at once; intervals do not."
 )
 
 
