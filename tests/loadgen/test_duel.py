@@ -17,6 +17,7 @@ from loadgen.script.model import Phase
 from loadgen.script.parse import RunOptions, parse_script
 from reports import names
 from reports.formats.artillery_json import from_json
+from tests.support.server_process import wait_until
 
 PHASES = [{"duration": 1, "arrivalRate": 60, "name": "brief"}]
 
@@ -118,7 +119,7 @@ def test_a_target_that_cannot_be_prepared_ends_the_duel_before_it_begins(serve, 
 
 
 def test_the_slower_target_is_worse_in_json_like_that_of_diff(serve, ok_answer, script, tmp_path):
-    urls = [serve(after(seconds, ok_answer)).url for seconds in (0.005, 0.025)]
+    urls = [serve(after(seconds, ok_answer)).url for seconds in (0.005, 0.06)]
     out = tmp_path / "out"
     done = duel(
         *urls,
@@ -170,13 +171,14 @@ def test_a_target_that_never_answers_is_exit_code_3(serve, ok_answer, script):
 
 
 def test_an_interrupt_gives_what_there_is_marked_partial(serve, ok_answer, script, tmp_path):
-    urls = [serve(ok_answer()).url for _ in range(2)]
+    servers = [serve(ok_answer()) for _ in range(2)]
+    urls = [server.url for server in servers]
     out = tmp_path / "out"
     command = [sys.executable, "-m", "loadgen", "duel", *urls, script, "--minutes", "5", "--format", "json", "-o", out]
     with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True) as process:
-        time.sleep(4)
+        wait_until(lambda: all(len(server.heads) > 10 for server in servers), "both targets are under load", 60)
         process.send_signal(signal.SIGINT)
-        stdout, _ = process.communicate(timeout=30)
+        stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     found = json.loads(stdout)
     assert found["duel"]["partial"]
