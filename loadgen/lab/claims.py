@@ -65,7 +65,8 @@ class Claim:
 
     def _busiest(self, evidence: Evidence) -> str | None:
         """A sentence on the experiment with which other programs interfered most; None where they used little CPU."""
-        shares = {need: evidence.outcomes[need].others_share or 0.0 for need in self.needs if self.about_load}
+        runs = {need: evidence.outcomes[need] for need in self.needs if self.about_load and need in evidence.outcomes}
+        shares = {need: run.others_share or 0.0 for need, run in runs.items()}
         need = max(shares, key=shares.__getitem__, default="")
         if not need or shares[need] <= BUSY_SHARE:
             return None
