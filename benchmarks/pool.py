@@ -98,7 +98,7 @@ def postgres(url: str, hold_s: float) -> Backend:
 
 
 @dataclass
-class Run:
+class PoolRun:
     """One workload on one pool. Times in s; loans counts finished ones, for each client."""
 
     clients: int
@@ -186,7 +186,7 @@ def make_pool(pool_class: type[Pool], backend: Backend, size: int) -> Pool:
     return pool
 
 
-def closed_loop(run: Run, pool: Pool, backend: Backend, between: Callable[[], None] | None) -> Run:
+def closed_loop(run: PoolRun, pool: Pool, backend: Backend, between: Callable[[], None] | None) -> PoolRun:
     """`clients` greenlets borrow over and over for `seconds`."""
     run.loans = [0] * run.clients
 
@@ -211,7 +211,7 @@ def yield_and_burn() -> None:
         pass
 
 
-def open_loop(run: Run, pool: Pool, backend: Backend, rate_per_s: float, seed: int) -> Run:
+def open_loop(run: PoolRun, pool: Pool, backend: Backend, rate_per_s: float, seed: int) -> PoolRun:
     """Arrivals at `rate_per_s`, planned before the first; a late generator catches up and loses none."""
     rng = random.Random(seed)
     arrivals: list[float] = []
@@ -245,9 +245,9 @@ class Trial:
     hold_s: float
     seed: int
 
-    def once(self, pool_class: type[Pool]) -> Run:
+    def once(self, pool_class: type[Pool]) -> PoolRun:
         """Measure on a fresh pool of this class."""
-        run = Run(self.clients, self.size, self.seconds * (4 if self.workload == "open" else 1))
+        run = PoolRun(self.clients, self.size, self.seconds * (4 if self.workload == "open" else 1))
         pool = make_pool(pool_class, self.backend, self.size)
         gc.collect()
         gevent.spawn(run.watch)
@@ -258,7 +258,7 @@ class Trial:
         finally:
             pool.dispose()
 
-    def undisturbed(self, pool_class: type[Pool]) -> Run:
+    def undisturbed(self, pool_class: type[Pool]) -> PoolRun:
         """Measure until the machine lets the process run; after the last attempt take what there is."""
         for _ in range(ATTEMPTS):
             run = self.once(pool_class)
@@ -360,7 +360,7 @@ class Findings:
     """What both pools did, round by round."""
 
     def __init__(self) -> None:
-        self.runs: dict[tuple[str, type[Pool]], list[Run]] = {}
+        self.runs: dict[tuple[str, type[Pool]], list[PoolRun]] = {}
         self.costs: dict[tuple[str, type[Pool]], list[float]] = {}
 
     def measure(self, backend: Backend, args: argparse.Namespace) -> None:
@@ -386,15 +386,15 @@ class Findings:
                 hold_s = min(self.runs["tight", pool_class][-1].mean_hold for pool_class in POOLS)
         return hold_s
 
-    def middle(self, workload: str, pool_class: type[Pool], figure: Callable[[Run], float]) -> float:
+    def middle(self, workload: str, pool_class: type[Pool], figure: Callable[[PoolRun], float]) -> float:
         """The median of a figure over the rounds."""
         return median(figure(run) for run in self.runs[workload, pool_class])
 
-    def both(self, workload: str, figure: Callable[[Run], float]) -> tuple[float, float]:
+    def both(self, workload: str, figure: Callable[[PoolRun], float]) -> tuple[float, float]:
         """That of QueuePool and of FairPool."""
         return self.middle(workload, QueuePool, figure), self.middle(workload, FairPool, figure)
 
-    def paired(self, workload: str, figure: Callable[[Run], float]) -> float:
+    def paired(self, workload: str, figure: Callable[[PoolRun], float]) -> float:
         """The median of the rounds' ratios, FairPool to QueuePool."""
         return ratio(*(map(figure, self.runs[workload, pool_class]) for pool_class in POOLS))
 

@@ -44,7 +44,7 @@ Records = NDArray[np.void]
 Rows = NDArray[np.bool_] | slice
 
 
-class _Table:
+class _ColumnBuffer:
     """Rows of 64-bit whole numbers in one piece of memory, read as named columns.
 
     Adding a row is written out where it is done, for speed: `pack(buffer, end, ...)` with the values in the order of the
@@ -152,12 +152,12 @@ class Recorder:
         self._shown: set[int] = set()
         self._endpoints: list[tuple[str, str]] = []
         self._requested_ns = array("q")
-        self._answers = _Table(
+        self._answers = _ColumnBuffer(
             "status", "written_ns", "first_byte_ns", "last_byte_ns", "intended_ns", "body_bytes", "stamped", "endpoint"
         )
-        self._endpoint_answers = _Table("status", "written_ns", "first_byte_ns", "endpoint")
-        self._starts = _Table("started_ns", "intended_ns")
-        self._ends = _Table("ended_ns", "started_ns")
+        self._endpoint_answers = _ColumnBuffer("status", "written_ns", "first_byte_ns", "endpoint")
+        self._starts = _ColumnBuffer("started_ns", "intended_ns")
+        self._ends = _ColumnBuffer("ended_ns", "started_ns")
         self._created: dict[str, array[int]] = {}
         self._counts: dict[tuple[str, int], array[int]] = {}
         self._samples: dict[str, tuple[array[int], array[float]]] = {}

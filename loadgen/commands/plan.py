@@ -20,7 +20,7 @@ _LARGEST = 10_000
 _MOST = 1e9
 
 
-class _Number(click.FloatRange):
+class _FiniteRange(click.FloatRange):
     """A range of numbers without nan, which no comparison would refuse."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
@@ -30,8 +30,8 @@ class _Number(click.FloatRange):
         return number
 
 
-_NUMBER = _Number(0, _MOST)
-_POSITIVE = _Number(0, _MOST, min_open=True)
+_NUMBER = _FiniteRange(0, _MOST)
+_POSITIVE = _FiniteRange(0, _MOST, min_open=True)
 
 
 @click.command()

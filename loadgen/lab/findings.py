@@ -74,7 +74,7 @@ _GAINS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class MeasuredGain:
     """A row of source B's table of gains: a figure before and after the shared pool."""
 
     users: str
@@ -99,14 +99,14 @@ def findings(evidence: Evidence) -> tuple[Section, ...]:
     return tuple(_sections(evidence))
 
 
-def gains(evidence: Evidence) -> Iterator[Gain]:
+def gains(evidence: Evidence) -> Iterator[MeasuredGain]:
     """Source B's table of gains, where the experiments behind a row were run."""
     for gain in published.gains():
         users = "c1" if gain.group == "single" else "c100"
         old, new = evidence.outcomes.get(f"B.1.{users}"), evidence.outcomes.get(f"B.3.{users}")
         if old is not None and new is not None and old.ab is not None and new.ab is not None:
             measured = _gain_figure(old.ab, gain.figure), _gain_figure(new.ab, gain.figure)
-            yield Gain(gain.group, gain.figure, (gain.old, gain.new), gain.printed, measured)
+            yield MeasuredGain(gain.group, gain.figure, (gain.old, gain.new), gain.printed, measured)
 
 
 def _sections(evidence: Evidence) -> Iterator[Section]:
@@ -212,7 +212,7 @@ def _gain_figure(report: AbReport, figure: str) -> float:
     return (report.requests_per_second if figure == "rps" else report.time_per_request_all_ms) or 0.0
 
 
-def _gains(found: list[Gain]) -> Section:
+def _gains(found: list[MeasuredGain]) -> Section:
     rows = tuple(
         (
             Cell(f"{gain.users}: {_GAINS[gain.figure]}"),

@@ -51,7 +51,7 @@ _TAIL_END = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _ChartedReport:
     """A report as the charts over time need it."""
 
     name: str
@@ -67,7 +67,7 @@ def over_time(reports: Sequence[Named]) -> tuple[Chart, ...]:
     the time are of whole periods. A run with fewer than three points says nothing about time, and has no such chart.
     """
     runs = [
-        _Run(name, timeline(report, QUANTILE_KEYS), slices(report), any(p.seconds for p in report.periods))
+        _ChartedReport(name, timeline(report, QUANTILE_KEYS), slices(report), any(p.seconds for p in report.periods))
         for name, report in reports
     ]
     runs = [run for run in runs if len(run.moments) >= _FEWEST_POINTS]
@@ -113,7 +113,7 @@ def where_time_goes(reports: Sequence[Named]) -> Chart | None:
     )
 
 
-def _throughput(runs: Sequence[_Run]) -> Chart:
+def _throughput(runs: Sequence[_ChartedReport]) -> Chart:
     series = []
     if len(runs) == 1:
         run = runs[0]
@@ -127,7 +127,7 @@ def _throughput(runs: Sequence[_Run]) -> Chart:
     return Chart("throughput", title, _mark(runs), ELAPSED, RATE, tuple(series), _resolution(runs))
 
 
-def _latency(runs: Sequence[_Run]) -> Chart | None:
+def _latency(runs: Sequence[_ChartedReport]) -> Chart | None:
     series = []
     for i, run in enumerate(runs):
         for key, colour in _QUANTILES:
@@ -142,7 +142,7 @@ def _latency(runs: Sequence[_Run]) -> Chart | None:
     return Chart("latency", title, _mark(runs), ELAPSED, _scaled(series), tuple(series), _resolution(runs))
 
 
-def _failures(runs: Sequence[_Run]) -> Chart | None:
+def _failures(runs: Sequence[_ChartedReport]) -> Chart | None:
     title = "Errors and answers of 400 and above"
     runs = [run for run in runs if len(run.slices) >= _FEWEST_POINTS]
     if not runs:
@@ -167,7 +167,7 @@ def _failures(runs: Sequence[_Run]) -> Chart | None:
     return Chart("failures", title, "bar", ELAPSED, RATE, series, _OF_PERIODS)
 
 
-def _breakdown_over_time(runs: Sequence[_Run]) -> Chart | None:
+def _breakdown_over_time(runs: Sequence[_ChartedReport]) -> Chart | None:
     if len(runs) > 1 or len(runs[0].slices) < _FEWEST_POINTS:
         return None
     shares = {id(s.period): {share.name: share.ms for share in breakdown(s.period)} for s in runs[0].slices}
@@ -229,12 +229,12 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
                  tuple(series), note)  # fmt: skip
 
 
-def _mark(runs: Sequence[_Run]) -> Mark:
+def _mark(runs: Sequence[_ChartedReport]) -> Mark:
     """How the charts over time are drawn: as levels where points are few, else as lines."""
     return "line" if max(len(run.moments) for run in runs) >= _FEWEST_OF_A_LINE else "step"
 
 
-def _resolution(runs: Sequence[_Run]) -> str:
+def _resolution(runs: Sequence[_ChartedReport]) -> str:
     """How long the stretches are that the points stand for, in words; nothing where the reports differ in that."""
     found = {round(r.moments[0].end_s - r.moments[0].start_s) if r.has_seconds else 0 for r in runs}
     step = found.pop()
@@ -245,8 +245,8 @@ def _resolution(runs: Sequence[_Run]) -> str:
 
 def _over_time(
     label: str,
-    runs: Sequence[_Run],
-    run: _Run,
+    runs: Sequence[_ChartedReport],
+    run: _ChartedReport,
     of: Callable[[Moment], float | None],
     colour: int,
     dash: Dash = "solid",
@@ -262,7 +262,7 @@ def _over_time(
     return _binned(label, [(m.start_s, m.end_s, of(m)) for m in run.moments], colour, dash)
 
 
-def _by_period(label: str, run: _Run, of: Callable[[Slice], float | None], colour: int) -> Series:
+def _by_period(label: str, run: _ChartedReport, of: Callable[[Slice], float | None], colour: int) -> Series:
     return _binned(label, [(s.start_s, s.end_s, of(s)) for s in run.slices], colour)
 
 
