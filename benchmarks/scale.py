@@ -134,13 +134,23 @@ CLICKS = A["clicks"]
 BATCH = 1000
 DIRECT = Design("direct", M["app_us"], M["db_us"], CLICKS * M["wal_bytes"], 1, M["hold_ms"], bouncers=False)
 POOLED = Design(
-    "PgBouncer and replicas", M["kept_us"], CLICKS * M["db_us"], CLICKS * M["wal_bytes"], CLICKS, M["hold_ms"],
+    "PgBouncer and replicas",
+    M["kept_us"],
+    CLICKS * M["db_us"],
+    CLICKS * M["wal_bytes"],
+    CLICKS,
+    M["hold_ms"],
     replica_us=(1 - CLICKS) * M["db_us"],
-)  # fmt: skip
+)
 BATCHED = Design(
-    "links cached, clicks batched", M["cached_us"], CLICKS * M["batched_us"], CLICKS * M["batched_wal_bytes"],
-    CLICKS / BATCH, BATCH * M["batched_us"] / 1e3 + M["hold_ms"], replica_us=(1 - CLICKS) * M["db_us"],
-)  # fmt: skip
+    "links cached, clicks batched",
+    M["cached_us"],
+    CLICKS * M["batched_us"],
+    CLICKS * M["batched_wal_bytes"],
+    CLICKS / BATCH,
+    BATCH * M["batched_us"] / 1e3 + M["hold_ms"],
+    replica_us=(1 - CLICKS) * M["db_us"],
+)
 EDGE = replace(BATCHED, name="at the edge, in shards", app_us=A["edge_us"])
 DESIGNS = (DIRECT, POOLED, BATCHED, EDGE)
 

@@ -121,9 +121,14 @@ def main() -> None:
     with temporary_postgres(settings={"fsync": "off"}) as postgres:
         url = postgres.url.replace("postgresql://", "postgresql+psycopg2://")
         engine = create_engine(
-            url, poolclass=FairPool, pool_size=SIZE, max_overflow=0, pool_timeout=TIMEOUT_S, min_size=3,
+            url,
+            poolclass=FairPool,
+            pool_size=SIZE,
+            max_overflow=0,
+            pool_timeout=TIMEOUT_S,
+            min_size=3,
             connect_args={"options": CHECK},
-        )  # fmt: skip
+        )
         end = time.monotonic() + given.minutes * 60
         memory = []
         users = [gevent.spawn(user, engine, random.Random(rng.random()), seen, end) for _ in range(USERS)]

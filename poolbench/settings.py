@@ -126,8 +126,17 @@ _KEPT = ("queue", "fair")
 _ONLY_FAIR = ("fair",)
 
 
-def _row(argument: str, variable: str, parameters: str, kind: Kind, pools: tuple[str, ...], default: Any, shown: str,
-         meaning: str, **more: Any) -> PoolSetting:  # fmt: skip
+def _row(
+    argument: str,
+    variable: str,
+    parameters: str,
+    kind: Kind,
+    pools: tuple[str, ...],
+    default: Any,
+    shown: str,
+    meaning: str,
+    **more: Any,
+) -> PoolSetting:
     names = tuple(parameters.split())
     field = more.pop("field", argument)
     engine_argument = more.pop("engine_argument", argument)

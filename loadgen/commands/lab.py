@@ -141,9 +141,16 @@ def _run_own_app(
         raise BadInput(f"no strategy {unknown[0]!r} for an application; there are {', '.join(own_app.STRATEGIES)}")
     live = LiveLine()
     options = own_app.OwnAppOptions(
-        application, script, Path.cwd(), out, strategies or own_app.STRATEGIES, servers, database_url,
-        own_app.chosen_settings(os.environ), far_ms,
-    )  # fmt: skip
+        application,
+        script,
+        Path.cwd(),
+        out,
+        strategies or own_app.STRATEGIES,
+        servers,
+        database_url,
+        own_app.chosen_settings(os.environ),
+        far_ms,
+    )
     try:
         return own_app.run(options, _sayer(live), live)
     except ScriptErrors as errors:

@@ -164,9 +164,21 @@ def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
         folder=Path.cwd(),
         memory_mb=None if memory is None else megabytes(memory),
         round_trip_ms=round_trip_ms(given["db_rtt"]),
-        **{name: given[name] for name in ("application", "script", "strategy", "servers", "max_connections", "seconds",
-                                          "max_seconds", "database_url", "seed")},
-    )  # fmt: skip
+        **{
+            name: given[name]
+            for name in (
+                "application",
+                "script",
+                "strategy",
+                "servers",
+                "max_connections",
+                "seconds",
+                "max_seconds",
+                "database_url",
+                "seed",
+            )
+        },
+    )
 
 
 def _goals(given: dict[str, Any]) -> tuple[Goal, ...]:

@@ -56,8 +56,13 @@ def distance_section(crossing: Crossing, cells: Sequence[Distance]) -> Section:
     if cells:
         blocks.append(Text(_NOTE))
     data = {"crossing": crossing_values(crossing), "cells": [_values(cell, cells) for cell in cells]}
-    return Section("distance", "D.rtt: what pooling gains, by the distance to the database", tuple(blocks),
-                   menu="Distance", data=data)  # fmt: skip
+    return Section(
+        "distance",
+        "D.rtt: what pooling gains, by the distance to the database",
+        tuple(blocks),
+        menu="Distance",
+        data=data,
+    )
 
 
 def distance_charts(cells: Sequence[Distance]) -> tuple[Chart, ...]:

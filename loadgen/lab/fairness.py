@@ -51,13 +51,14 @@ def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fa
         servers = {
             strategy: running.enter_context(
                 Servers(
-                    program(), 1,
+                    program(),
+                    1,
                     {"DATABASE_URL": with_pool(database_url, strategy, pool_size=CONNECTIONS, max_overflow=0)},
                     folder / f"{ID}.{strategy}.log",
                 )
             )
             for strategy in STRATEGIES
-        }  # fmt: skip
+        }
         for users in USERS:
             runs: dict[str, list[ClosedResult]] = {strategy: [] for strategy in STRATEGIES}
             for _ in range(rounds):

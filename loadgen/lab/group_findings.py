@@ -74,12 +74,21 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
         ]
     table = Table("fairness-cells", "Each strategy under each number of users", columns, rows, _FAIRNESS_NOTE)
     data = [
-        {"users": c.users, "strategy": c.strategy, "requests_per_second": c.requests_per_second,
-         "p50_ms": c.total_ms.quantile(0.5), "p99_ms": c.total_ms.quantile(0.99), "max_ms": c.total_ms.max,
-         "wait_p50_ms": c.wait_ms.quantile(0.5), "wait_p99_ms": c.wait_ms.quantile(0.99), "wait_max_ms": c.wait_ms.max,
-         "jain": c.jain, "unserved": c.unserved}
+        {
+            "users": c.users,
+            "strategy": c.strategy,
+            "requests_per_second": c.requests_per_second,
+            "p50_ms": c.total_ms.quantile(0.5),
+            "p99_ms": c.total_ms.quantile(0.99),
+            "max_ms": c.total_ms.max,
+            "wait_p50_ms": c.wait_ms.quantile(0.5),
+            "wait_p99_ms": c.wait_ms.quantile(0.99),
+            "wait_max_ms": c.wait_ms.max,
+            "jain": c.jain,
+            "unserved": c.unserved,
+        }
         for c in cells
-    ]  # fmt: skip
+    ]
     blocks: tuple[Block, ...] = (table, *([Charts(tuple(charts))] if charts else []))
     title = "C.fairness: 10 connections, a query of 5 ms, more users than connections"
     return Section("fairness", title, blocks, menu="C.fairness", data=data)
@@ -93,8 +102,19 @@ def throughputs(outcomes: Sequence[ExperimentResult]) -> list[Throughput]:
 def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
     """Group P, in the order of running."""
     found = throughputs(outcomes)
-    numbers = ("good/s", "of direct", "failed", "p50, ms", "p99, ms", "peak connections", "servers' CPU", "PgBouncer's CPU",
-               "database's CPU", "clicks recorded", "answers 301")  # fmt: skip
+    numbers = (
+        "good/s",
+        "of direct",
+        "failed",
+        "p50, ms",
+        "p99, ms",
+        "peak connections",
+        "servers' CPU",
+        "PgBouncer's CPU",
+        "database's CPU",
+        "clicks recorded",
+        "answers 301",
+    )
     columns = (Column("experiment"), *(Column(name, "number") for name in numbers))
     rows = tuple(
         (
@@ -119,8 +139,18 @@ def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
 def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
     """Group M, in the order of running."""
     limited = [(outcome, outcome.memory_use) for outcome in outcomes if outcome.memory_use is not None]
-    numbers = ("failed", "good/s", "p50, ms", "p99, ms", "connections", "PSS, MB", "peak, MB", "limit met, times",
-               "killed for memory", "answers afterwards")  # fmt: skip
+    numbers = (
+        "failed",
+        "good/s",
+        "p50, ms",
+        "p99, ms",
+        "connections",
+        "PSS, MB",
+        "peak, MB",
+        "limit met, times",
+        "killed for memory",
+        "answers afterwards",
+    )
     columns = (Column("experiment"), *(Column(name, "number") for name in numbers))
     rows = tuple(
         (

@@ -176,8 +176,13 @@ class _Sweeper:
 
     def _learn_limits(self) -> None:
         database, options = self._database, self._options
-        shown = dict(query(database.monitor_url, "SELECT name, setting::int FROM pg_settings WHERE name IN"
-                           " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"))  # fmt: skip
+        shown = dict(
+            query(
+                database.monitor_url,
+                "SELECT name, setting::int FROM pg_settings WHERE name IN"
+                " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')",
+            )
+        )
         most = shown.pop("max_connections")
         self._limits = SizeLimits(
             options.servers, min(most, options.max_connections or most), sum(shown.values()), options.memory_mb

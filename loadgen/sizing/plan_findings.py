@@ -46,13 +46,17 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
             "own_ms": measured.own_s * 1000,
         },
         "arrangement": {
-            **asdict(arrangement), "size": None, "rate_per_s": question.rate_per_s,
-            "arrival_variation": question.arrival_variation, "connect_s": question.connect_s,
-            "requests": question.requests, "seed": question.seed,
+            **asdict(arrangement),
+            "size": None,
+            "rate_per_s": question.rate_per_s,
+            "arrival_variation": question.arrival_variation,
+            "connect_s": question.connect_s,
+            "requests": question.requests,
+            "seed": question.seed,
         },
         "recommended": best.size if (best := recommended(found, question.p99_ms)) else None,
         "warnings": warnings,
-    }  # fmt: skip
+    }
     sizes = [asdict(each) | {"partings": partings(question, each)} for each in found]
     section = Section("sizes", "Predicted for each pool size", tuple(blocks), menu="Sizes", data=sizes)
     return Page("How big should the pool be?", f"predicted from {name}", (section,), data)

@@ -193,11 +193,19 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
     )
     places = arrangement.max_waiting
     return Formulas(
-        connections, load, db_load, means[0], p50s[0], p99s[0], means[1], p50s[1], p99s[1],
+        connections,
+        load,
+        db_load,
+        means[0],
+        p50s[0],
+        p99s[0],
+        means[1],
+        p50s[1],
+        p99s[1],
         timed_out=queueing.mmc_timeout_share(*given, arrangement.timeout_s),
         shed=0.0 if places is None else queueing.mmc_shed_share(*given, places),
         lost=queueing.lost_share(max(load, db_load)),
-    )  # fmt: skip
+    )
 
 
 def doubts(question: Question) -> list[str]:

@@ -159,15 +159,20 @@ def sweep_page(sweep: Sweep) -> Page:
     charts = sweep_charts(sweep)
     sections = (
         Section("answer", "The answer", tuple(blocks), menu="Answer"),
-        Section("curves", "Against pool size", (*([Charts(charts)] if charts else []), Text(_HOW_TO_READ)), menu="Charts",
-                data=[_curve_values(curve, limits) for curve in sweep.curves]),
+        Section(
+            "curves",
+            "Against pool size",
+            (*([Charts(charts)] if charts else []), Text(_HOW_TO_READ)),
+            menu="Charts",
+            data=[_curve_values(curve, limits) for curve in sweep.curves],
+        ),
         *(
             Section(f"rate-{number}", f"{curve.goal.rate:g} users/s", (_table(number, curve, limits),), 3)
             for number, curve in enumerate(sweep.curves)
             if curve.runs
         ),
         Section("environment", "Environment", (facts,), menu="Environment", data=sweep.environment),
-    )  # fmt: skip
+    )
     data = {
         "partial": sweep.partial,
         "subject": sweep.subject,
@@ -328,8 +333,17 @@ def _table(number: int, curve: Curve, limits: SizeLimits) -> Table:
         )
         for s in size_results(curve, limits)
     )
-    headings = ("connections", "runs", "good/s", "failed", "p99, ms", "pool wait p99, ms", "database CPU", "servers' CPU",
-                "memory, MB")  # fmt: skip
+    headings = (
+        "connections",
+        "runs",
+        "good/s",
+        "failed",
+        "p99, ms",
+        "pool wait p99, ms",
+        "database CPU",
+        "servers' CPU",
+        "memory, MB",
+    )
     columns = (Column("pool size", "mark"), *(Column(heading, "number") for heading in headings))
     return Table(f"sizes-{number}", f"Each size at {curve.goal.rate:g} users/s", columns, rows)
 

@@ -225,8 +225,15 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
         series.append(Series(label, tuple(edges), levels, i, labels=spans))
     zeros = sum(k[2].zero_count for k in alike)
     note = f"{zeros} answers of 0 ms have no place on a logarithmic axis." if zeros else ""
-    return Chart("histogram", "Histogram", "area", Axis("milliseconds", "ms", "log"), Axis("percent of answers", "%"),
-                 tuple(series), note)  # fmt: skip
+    return Chart(
+        "histogram",
+        "Histogram",
+        "area",
+        Axis("milliseconds", "ms", "log"),
+        Axis("percent of answers", "%"),
+        tuple(series),
+        note,
+    )
 
 
 def _mark(runs: Sequence[_ChartedReport]) -> Mark:

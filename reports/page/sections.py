@@ -130,8 +130,11 @@ def _headline_items(report: Report) -> Iterator[Figure]:
     created = counters.get(names.VUSERS_CREATED)
     if created is not None:
         told = [f"{number(counters.get(names.VUSERS_COMPLETED, 0))} completed"]
-        told += [f"{number(n)} {word}" for name, word in ((names.VUSERS_FAILED, "failed"), (names.VUSERS_SKIPPED, "skipped"))
-                 if (n := counters.get(name))]  # fmt: skip
+        told += [
+            f"{number(n)} {word}"
+            for name, word in ((names.VUSERS_FAILED, "failed"), (names.VUSERS_SKIPPED, "skipped"))
+            if (n := counters.get(name))
+        ]
         yield Figure("Virtual users", number(created), ", ".join(told))
 
 
@@ -203,10 +206,14 @@ def _time_goes(reports: Sequence[Named]) -> Section | None:
         shares = breakdown(report.aggregate)
         whole = sum(s.ms for s in shares)
         rows += [
-            (*([Cell(name)] if len(reports) > 1 else []), Cell(BREAKDOWN_NAMES[s.name]), amount_cell(s.ms),
-             Cell(percent(s.ms / whole if whole else None), s.ms / whole if whole else None))
+            (
+                *([Cell(name)] if len(reports) > 1 else []),
+                Cell(BREAKDOWN_NAMES[s.name]),
+                amount_cell(s.ms),
+                Cell(percent(s.ms / whole if whole else None), s.ms / whole if whole else None),
+            )
             for s in shares
-        ]  # fmt: skip
+        ]
     first = (Column("report"),) if len(reports) > 1 else ()
     columns = (*first, Column("part"), Column("mean, ms", "number"), Column("share", "number"))
     lead = (
@@ -231,8 +238,11 @@ def _endpoints(report: Report) -> Section | None:
         for endpoint, metric, found in endpoints(total)
     )
     if by_endpoint:
-        columns = (Column("endpoint"), *(Column(c, "number") for c in ("answers", "mean", "p50", "p95", "p99", "max")),
-                   Column("answers and errors by kind"))  # fmt: skip
+        columns = (
+            Column("endpoint"),
+            *(Column(c, "number") for c in ("answers", "mean", "p50", "p95", "p99", "max")),
+            Column("answers and errors by kind"),
+        )
         blocks.append(Table("endpoints", "By endpoint, times in ms", columns, by_endpoint, tools=True))
     by_scenario = scenarios(total.counters)
     if by_scenario:
