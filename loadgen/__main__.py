@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Without an SQLAlchemy that it can use, it says so in one line and exits with 2."""
+    """Run the command line. If no usable SQLAlchemy is installed, it says so in one line and exits with 2."""
     from loadgen.cli import cli  # noqa: PLC0415 - nothing heavy before the command is known
 
     try:

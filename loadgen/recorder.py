@@ -167,7 +167,7 @@ class Recorder:
         """Running totals as of the last flush: requests, responses, errors, answers that the kernel stamped."""
 
     def apart(self) -> Recorder:
-        """Another recorder with the same clock, whose figures are in no report."""
+        """Make another recorder with the same clock, whose figures go into no report."""
         return Recorder(self._wall)
 
     def endpoint(self, name: str, namespace: str = names.ENDPOINT) -> int:
@@ -234,7 +234,7 @@ class Recorder:
         column.append(now_ns())
 
     def sample(self, name: str, value_ms: float) -> None:
-        """Add a value in ms to a distribution, at this instant. What is no number of a sensible size is left out."""
+        """Add a value in ms to a distribution, at this instant. A value that is not a number of a sensible size is ignored."""
         if not -_LARGEST_MS < value_ms < _LARGEST_MS:
             return
         at, values = self._samples.get(name) or self._samples.setdefault(name, (array("q"), array("d")))
@@ -244,11 +244,11 @@ class Recorder:
             self._flush_samples(name)
 
     def scenario(self, label: str) -> Callable[[int], None]:
-        """The function that counts a virtual user of that scenario, created at the instant that it is given."""
+        """Make the function that counts a virtual user of that scenario; its argument is the instant of creation."""
         return self._created.setdefault(f"{names.VUSERS_CREATED_BY_NAME}{label}", array("q")).append
 
     def started(self, intended_ns: int) -> None:
-        """Record that a virtual user starts now whose start was planned for `intended_ns`."""
+        """Record that a virtual user, whose start was planned for `intended_ns`, starts now."""
         table = self._starts
         table.pack(table.buffer, table.end, now_ns(), intended_ns)
         table.end += table.row
@@ -276,13 +276,13 @@ class Recorder:
             self._flush_samples(name)
 
     def drain(self) -> list[Period]:
-        """Give away everything recorded since the last call: periods, to be merged with those of other calls."""
+        """Return and forget everything recorded since the last call: periods, to be merged with those of other calls."""
         self.flush()
         buckets, self._buckets = self._buckets, {}
         return [buckets[start].period(start * PERIOD_MS) for start in sorted(buckets)]
 
     def over(self, grace_ns: int) -> Iterator[Period]:
-        """The periods that ended at least `grace_ns` ago and that this method has not given before."""
+        """The periods that ended at least `grace_ns` ago and that this method has not returned before."""
         self.flush()
         now = now_ns() + self._wall.wall_ns - grace_ns
         for start in sorted(self._buckets.keys() - self._shown):
@@ -291,7 +291,7 @@ class Recorder:
                 yield self._buckets[start].period(start * PERIOD_MS)
 
     def remaining(self) -> Iterator[Period]:
-        """The periods that `over` has not given yet."""
+        """The periods that `over` has not returned yet."""
         return self.over(-2 * _PERIOD_NS)
 
     def latest(self) -> Period | None:

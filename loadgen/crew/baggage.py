@@ -36,7 +36,7 @@ class Module:
 
 
 def unfit(script: Script) -> list[str]:
-    """What of a script cannot travel to other machines; a line for each problem."""
+    """List the parts of a script that cannot be sent to other machines; a line for each problem."""
     found = [
         f"{request.place}: a file whose name holds a template is only known when it is sent, and cannot travel to other machines"
         for request in _requests(step for scenario in script.scenarios for step in scenario.flow)
@@ -50,7 +50,7 @@ def unfit(script: Script) -> list[str]:
 
 
 def pack(job: Job) -> bytes:
-    """The bytes of a job and of the modules it needs. Raises CrewError if a value cannot travel, such as one set by `before`."""
+    """The bytes of a job and of the modules it needs. Raises CrewError if a value (say, one set by `before`) cannot be sent."""
     try:
         return pickle.dumps((_modules(job.script.processor), pickle.dumps(job)))
     except Exception as error:
@@ -61,7 +61,7 @@ def pack(job: Job) -> bytes:
 
 
 def unpack(packed: bytes) -> Job:
-    """The job in these bytes. From now on imports find its modules. Loads the processor, so it raises ProcessorError."""
+    """Unpack a job. From now on imports find its modules. Raises ProcessorError if its processor fails to load."""
     modules, job = pickle.loads(packed)  # noqa: S301 - the port it came through runs anybody's code anyway
     sys.meta_path.insert(0, _Travelled(modules))
     unpacked: Job = pickle.loads(job)  # noqa: S301
@@ -124,7 +124,7 @@ def _modules(processor: Processor | None) -> dict[str, Module]:
 
 
 class _Travelled(MetaPathFinder, InspectLoader):
-    """Finds the modules that came with the job, before any files of this machine."""
+    """Finds the modules that came with the job, in preference to any files of this machine."""
 
     def __init__(self, modules: Mapping[str, Module]) -> None:
         self._modules = modules

@@ -95,12 +95,12 @@ def lab_page(evidence: Evidence) -> Page:
 
 
 def findings(evidence: Evidence) -> tuple[Section, ...]:
-    """A section for everything that was measured."""
+    """One section for each kind of measurement that was made."""
     return tuple(_sections(evidence))
 
 
 def gains(evidence: Evidence) -> Iterator[MeasuredGain]:
-    """Source B's table of gains, where the experiments behind a row were run."""
+    """The rows of source B's table of gains whose experiments were run."""
     for gain in published.gains():
         users = "c1" if gain.group == "single" else "c100"
         old, new = evidence.outcomes.get(f"B.1.{users}"), evidence.outcomes.get(f"B.3.{users}")
@@ -134,7 +134,7 @@ def _sections(evidence: Evidence) -> Iterator[Section]:
 
 
 def _claims(evidence: Evidence) -> Section:
-    """Those that could be judged as a table, the others as a list."""
+    """The claims that could be judged as a table, the others as a list."""
     judged = [(claim, claim.finding(evidence)) for claim in claims_on(evidence)]
     rows = tuple(
         (
@@ -205,7 +205,7 @@ def _overview(evidence: Evidence) -> Section:
 
 def _gain_figure(report: AbReport, figure: str) -> float:
     if figure == "processed":
-        # For 10,000 requests, however many were made. A failure is an answer other than 2xx, or none.
+        # Scaled to 10,000 requests, however many were made. Any answer other than 2xx is a failure, as is no answer.
         broken = report.failures.total - report.failures.length if report.failures else 0
         bad = (report.non_2xx or 0) + broken
         return round(10_000 * (1 - bad / report.complete)) if report.complete else 0.0

@@ -1,4 +1,4 @@
-"""What the groups that are run by name found, as blocks: C (fairness), P (PgBouncer) and M (memory). Pure."""
+"""The findings of the groups that run only by name, as blocks: C (fairness), P (PgBouncer) and M (memory). Pure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MEMORY_NOTE = (
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What a load came to through PgBouncer, or direct. Times in ms, CPU in cores; None where it is not known."""
+    """The figures of one load through PgBouncer, or direct. Times in ms, CPU in cores; None where it is not known."""
 
     experiment: str
     good_per_second: float
@@ -100,7 +100,7 @@ def throughputs(outcomes: Sequence[ExperimentResult]) -> list[Throughput]:
 
 
 def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
-    """Group P, in the order of running."""
+    """The section on group P; experiments stand in the order in which they ran."""
     found = throughputs(outcomes)
     numbers = (
         "good/s",
@@ -137,7 +137,7 @@ def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
 
 
 def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
-    """Group M, in the order of running."""
+    """The section on group M; experiments stand in the order in which they ran."""
     limited = [(outcome, outcome.memory_use) for outcome in outcomes if outcome.memory_use is not None]
     numbers = (
         "failed",
@@ -182,7 +182,7 @@ def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
 
 
 def memory_note(uses: Sequence[MemoryUse]) -> str:
-    """How to read the table, and by how much PSS grows with a connection where rows have different numbers of them."""
+    """How to read the table, and how much PSS each further connection adds if rows have different numbers of them."""
     slope = pss_slope_mb([(use.connections, use.pss_mb) for use in uses if use.connections and not use.oom_kills])
     if slope is None:
         return _MEMORY_NOTE
@@ -190,7 +190,7 @@ def memory_note(uses: Sequence[MemoryUse]) -> str:
 
 
 def pss_slope_mb(points: Sequence[tuple[float, float]]) -> float | None:
-    """Least squares of summed PSS over the number of connections; None for fewer than two different numbers."""
+    """PSS of each further connection, in MB, by least squares; None for fewer than two different numbers of connections."""
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True)) if points else (0.0, 0.0)
     squares = sum((x - mean_x) ** 2 for x, _ in points)
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / squares if squares else None
@@ -215,7 +215,7 @@ def _throughput(outcome: ExperimentResult, direct: ExperimentResult | None) -> T
 
 
 def _direct(outcome: ExperimentResult, others: Sequence[ExperimentResult]) -> ExperimentResult | None:
-    """The same load without PgBouncer."""
+    """The experiment with the same load but without PgBouncer."""
     wanted = (0, outcome.experiment.users, outcome.experiment.script)
     return next(
         (o for o in others if (o.experiment.pgbouncer, o.experiment.users, o.experiment.script) == wanted), None

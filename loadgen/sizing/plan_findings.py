@@ -1,4 +1,4 @@
-"""A plan as blocks: what it was made from, a table of the sizes, the advice, and on demand the formulas beside it. Pure."""
+"""A plan as blocks: the run that it is based on, a table of the sizes, the advice, and on request the formulas. Pure."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _formula_row(found: Prediction, said: Formulas) -> tuple[str, ...]:
 
 
 def _table(table_id: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table of figures behind a first column that names the row; columns with nothing in them are left out."""
+    """A table of figures whose first column names the row; empty columns are left out."""
     kept = [i for i, _ in enumerate(headings) if any(row[i] for row in rows)]
     columns = tuple(Column(headings[i], "number" if i else "text") for i in kept)
     return Table(table_id, caption, columns, tuple(tuple(Cell(row[i]) for i in kept) for row in rows))

@@ -1,4 +1,4 @@
-"""Predicts from a measured workload what each pool size would give, with closed formulas beside the simulation. Pure."""
+"""Predicts from a measured workload how each pool size would perform, with closed formulas beside the simulation. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WARM_UP_TIMEOUTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be predicted."""
+    """The question to answer: the load, the arrangement, and the target."""
 
     workload: MeasuredWorkload
     arrangement: Arrangement
@@ -64,7 +64,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Formulas:
-    """What closed formulas give for one server's pool, all servers being alike. Times in ms; None without a steady state."""
+    """The results of closed formulas for one server's pool; all servers are alike. Times in ms; None without a steady state."""
 
     connections: int
     load: float
@@ -132,8 +132,9 @@ def predict(question: Question) -> Iterator[Prediction]:
 
 
 def _settled_s(span_s: float, timeout_s: float) -> float:
-    """Return when a simulation that began with empty queues counts as settled, in s: under more load than capacity, no
-    request is lost before the queue is as long as the timeout.
+    """Return the time, in s, after which a simulation that began with empty queues counts as settled.
+
+    Under more load than capacity, no request is lost before the queue is as long as the timeout.
     """
     return max(_WARM_UP * span_s, min(span_s / 2, _WARM_UP_TIMEOUTS * timeout_s))
 

@@ -1,4 +1,4 @@
-"""What a sweep found, as blocks: the answer in a sentence, charts, and a table of all sizes. Pure."""
+"""The findings of a sweep as blocks: the answer in a sentence, charts, and a table of all sizes. Pure."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def sentence(curve: Curve, limits: SizeLimits) -> str:
 
 
 def settled(curve: Curve) -> bool:
-    """Whether there is an answer, and it is known as precisely as asked."""
+    """Whether there is an answer that is as precise as was asked."""
     if not curve.runs:
         return False
     known = estimates(curve.runs)
@@ -233,7 +233,7 @@ def _reason(found: Choice, chosen: SizeEstimate, known: Mapping[int, SizeEstimat
 
 
 def _clearly_worse(below: SizeEstimate, chosen: SizeEstimate, found: Choice, goal: Goal) -> bool:
-    """Whether more than chance speaks against a size that was left out. With a target, its p99 alone was reason enough."""
+    """Whether a rejected size is worse by more than chance. With a target, its p99 alone is reason enough."""
     if found.reason != "meets the target" or goal.p99_ms is None or below.p99 is None:
         return True
     if below.failed_share > chosen.failed_share + LEAST_LOSS:
