@@ -27,7 +27,8 @@ def run(mode: str, address: tuple[str, int], users: int, requests: int) -> tuple
     loop, switch, now_ns = get_hub().loop, get_hub().switch, time.monotonic_ns
     kept = array("q")
     over = Event()
-    stamps = WallOffset()  # while it lives the kernel goes on stamping
+    # While this object exists, the kernel goes on stamping.
+    stamps = WallOffset()
     ports = LocalPorts()
     running = users
 

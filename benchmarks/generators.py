@@ -239,7 +239,8 @@ def locust(url: str, seconds: float) -> Measured:
         entries = json.loads(ran.out[ran.out.index("[") :])
         runs.append((sum(entry["num_requests"] for entry in entries), float(length_s), ran.cpu_s, ran.wall_s))
     (requests, length_s, cpu_s, _), (_, _, _, _) = runs
-    idle_cpu_s = max(0.0, runs[1][2] - 1.0)  # of that second it was busy throughout
+    # It was busy for the whole of that second.
+    idle_cpu_s = max(0.0, runs[1][2] - 1.0)
     return Measured(requests, length_s, max(0.001, cpu_s - idle_cpu_s))
 
 

@@ -1,4 +1,4 @@
-"""Whether the predictions of `loadgen plan` come true. Takes about 5 minutes and prints Markdown.
+"""Checks whether the predictions of `loadgen plan` come true. Takes about 5 minutes and prints Markdown.
 
     python -m benchmarks.planning
 
@@ -102,7 +102,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class RunFigures:
-    """What was measured or predicted for a cell."""
+    """The figures measured or predicted for one planned run."""
 
     p50_ms: float
     p99_ms: float

@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale [--check]
 
-writes the document's tables anew; with `--check` it only says whether they are up to date.
+rewrites the document's tables; with `--check` it only says whether they are up to date.
 
 A cost was measured on one machine, and says where; an assumption was not measured. A design turns a rate of requests into
 cores, connections and bytes, and reaches its limit where one part that cannot be multiplied is full.
@@ -79,7 +79,7 @@ def cores(rate_per_s: float, each_us: float) -> float:
 
 @dataclass(frozen=True)
 class Design:
-    """What stands between a browser and the disk. Costs are of one request of the mix, limits of one primary."""
+    """An arrangement of everything between a browser and the disk. Costs are per request, limits per primary database."""
 
     name: str
     app_us: float
@@ -218,7 +218,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """The document's text with each table computed anew."""
+    """The document's text with each table computed again."""
     for name, make in TABLES.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         new = make()

@@ -40,7 +40,8 @@ def in_turns(
     """Load each side in turn; return each side's medians, with the CPU microseconds per request of its server processes."""
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for name, (servers, path) in sides.items():
-        ab(servers.url + path, 500, users)  # connections opened, caches warm
+        # Opens the connections and warms the caches.
+        ab(servers.url + path, 500, users)
         assert name
     for _ in range(rounds):
         for name, (servers, path) in sides.items():
@@ -73,7 +74,7 @@ def main() -> None:
         (folder / "stock.py").write_text(STOCK_CONF)
 
         def start(name: str, program: ServerProgram, **settings: str) -> Servers:
-            # As patient as the stock pool is: QueuePool keeps some waiting for longer than this service's 5 s.
+            # The same timeout as the stock pool's: QueuePool keeps some requests waiting for longer than this service's 5 s.
             settings = {"DATABASE_URL": postgres.url, "DB_POOL_SIZE": "10", "DB_POOL_TIMEOUT": "30", **settings}
             return running.enter_context(Servers(program, 1, settings, folder / f"{name}.log"))
 

@@ -50,7 +50,7 @@ class PoolStatus:
 
     strategy: str
     size: int
-    """Connections that are kept; 0 where none are, or where there is no limit."""
+    """Connections that are kept open; 0 if the strategy keeps none, or without a limit."""
     in_use: int
     idle: int
     waiting: int
@@ -228,9 +228,9 @@ class Database:
     def _connect_in_turn(self, turns: Semaphore) -> Connection:
         pool = self.settings.pool
         if turns.locked() and pool.max_waiting is not None and self._asking - self._connecting > pool.max_waiting:
-            raise PoolQueueFull(f"{pool.max_waiting} wait already, no more may")
+            raise PoolQueueFull(f"{pool.max_waiting} wait already, and no more are allowed")
         if not turns.acquire(timeout=pool.timeout_s):
-            raise PoolTimeout(f"no turn among the slow statements within {pool.timeout_s:g} s")
+            raise PoolTimeout(f"no connection for a slow statement came free within {pool.timeout_s:g} s")
         try:
             return self._engine.connect()
         except BaseException:

@@ -19,7 +19,7 @@ def main() -> None:
         found = installed("SQLAlchemy")
         if found is not None and int(found.partition(".")[0]) >= 2:
             raise
-        click.echo(f"Error: this needs SQLAlchemy 2.0 or newer; here is {found or 'none'}", err=True)
+        click.echo(f"Error: this needs SQLAlchemy 2.0 or newer; installed: {found or 'none'}", err=True)
         sys.exit(2)
 
 

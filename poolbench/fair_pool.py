@@ -311,20 +311,22 @@ class FairPool(Pool):
         rare, waiters, max_waiting, max_wait_s = self._statistics.rare, self._waiters, self._max_waiting, self._max_wait
         if max_waiting is not None and len(waiters) > max_waiting and removed(waiters, waiter):
             rare["rejected"] += 1
-            raise QueueFull(f"FairPool: {max_waiting} wait already, no more may. {self.status()}")
+            raise QueueFull(f"FairPool: {max_waiting} wait already, and no more are allowed. {self.status()}")
         if max_wait_s is not None:
             expected_s = self._expected_wait_ns(len(waiters)) / 1e9
             if expected_s > max_wait_s and removed(waiters, waiter):
                 rare["rejected"] += 1
                 raise QueueFull(
-                    f"FairPool: the wait would take {expected_s:.2g} s, and at most {max_wait_s:g} s is allowed."
+                    f"FairPool: the wait would take {expected_s:.2g} s, but at most {max_wait_s:g} s is allowed."
                     f" {self.status()}"
                 )
         if self._timeout_ns is not None and self._timeout_ns <= 0 and removed(waiters, waiter):
             raise self._timed_out()
         if self._detect_deadlock and self._is_deadlocked() and removed(waiters, waiter):
             rare["deadlocks"] += 1
-            raise PoolDeadlock(f"FairPool: every connection is held by somebody who waits here. {self.status()}")
+            raise PoolDeadlock(
+                f"FairPool: every connection is held by a greenlet or thread that waits here. {self.status()}"
+            )
 
     def _expected_wait_ns(self, place: int) -> int:
         """The probable wait, in ns, of the waiter at this place in the queue (1: the head).

@@ -107,7 +107,7 @@ class Housekeeping:
             try:
                 record.get_connection()
             except Exception as error:  # noqa: BLE001 - whatever the driver raises: the next round tries again
-                pool.logger.warning("FairPool could not open a connection in reserve: %s", error)
+                pool.logger.warning("FairPool could not open a spare connection: %s", error)
                 return
             finally:
                 pool._do_return_conn(record)
@@ -120,7 +120,7 @@ class Housekeeping:
             if record.lent and stack is not None and held_ns > self._leak_ns:
                 record.stack = None
                 where = "".join(stack.format())
-                pool.logger.warning("A connection is lent for %.1f s now, borrowed here:\n%s", held_ns / 1e9, where)
+                pool.logger.warning("A connection has been lent for %.1f s, borrowed here:\n%s", held_ns / 1e9, where)
 
 
 POOLS: weakref.WeakSet[FairPool] = weakref.WeakSet()

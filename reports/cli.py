@@ -186,7 +186,7 @@ def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour
         return markdown.report_text(shown)
     if style == "ab":
         if shown.extras is None or shown.extras.ab is None:
-            raise ReportError("no ApacheBench figures in this report: it is not of one ab run")
+            raise ReportError("no ApacheBench figures in this report: it is not the report of a single ab run")
         return apachebench.to_text(apachebench.AbReport.from_json(shown.extras.ab))
     parts = shown.periods if periods else ()
     return "".join(artillery_text.period_text(p, colour=colour) for p in parts) + artillery_text.summary_text(

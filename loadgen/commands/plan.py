@@ -155,9 +155,7 @@ def _sizes(text: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         last = last if dash else first
         if not (first.isdecimal() and last.isdecimal() and 0 <= int(first) <= int(last) <= _LARGEST):
-            raise BadInput(
-                f"--sizes {text}: whole numbers up to {_LARGEST} and ranges of them are wanted, as in 2,5,10-20"
-            )
+            raise BadInput(f"--sizes {text}: must be whole numbers up to {_LARGEST} or ranges of them, as in 2,5,10-20")
         found.update(range(int(first), int(last) + 1))
     if len(found) > _MOST_SIZES:
         raise BadInput(f"--sizes {text}: at most {_MOST_SIZES} sizes at once")

@@ -38,12 +38,12 @@ class Module:
 def unfit(script: Script) -> list[str]:
     """List the parts of a script that cannot be sent to other machines; a line for each problem."""
     found = [
-        f"{request.place}: a file whose name holds a template is only known when it is sent, and cannot travel to other machines"
+        f"{request.place}: a file whose name holds a template is not known beforehand, and cannot be sent to other machines"
         for request in _requests(step for scenario in script.scenarios for step in scenario.flow)
         if any(part.read for body in request.bodies if isinstance(body, MultipartBody) for part in body.parts)
     ]
     return found + [
-        f"{script.processor.path}: it imports {module.__file__}, which is not a Python source and cannot travel"
+        f"{script.processor.path}: it imports {module.__file__}, which is not Python source and cannot be sent to other machines"
         for module in _beside(script.processor)
         if script.processor and not _is_source(module)
     ]
@@ -56,8 +56,10 @@ def pack(job: Job) -> bytes:
     except Exception as error:
         for name, value in job.script.built_ins.items():
             if not _travels(value):
-                raise CrewError(f"the before section left a value in `{name}` that cannot travel: {error}") from None
-        raise CrewError(f"the script cannot travel: {error}") from error
+                raise CrewError(
+                    f"the before section left a value in `{name}` that cannot be sent to other machines: {error}"
+                ) from None
+        raise CrewError(f"the script cannot be sent to other machines: {error}") from error
 
 
 def unpack(packed: bytes) -> Job:

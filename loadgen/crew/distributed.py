@@ -72,7 +72,7 @@ class RemoteCrew(Crew[_Shard]):
         wall: WallOffset,
         write_line: Callable[[str], None],
     ) -> None:
-        """Raises CrewError if the job cannot travel to other machines."""
+        """Raises CrewError if the job cannot be sent to other machines."""
         super().__init__(most_shares(len(cluster.members), job.script.phases), wall, write_line)
         self._cluster, self._say = cluster, say
         self._packed = pack(job)
@@ -211,7 +211,7 @@ class RemoteCrew(Crew[_Shard]):
             self._miss(shard, patience)
             return
         if shard.silent_looks >= _SILENT_LOOKS and self._started_ns:
-            self._say(f"{shard.label} is heard of again")
+            self._say(f"{shard.label} sends again")
         shard.silent_looks = 0
         if kind == _GONE:
             self._lose(shard, content)
@@ -246,9 +246,9 @@ class RemoteCrew(Crew[_Shard]):
                 shard, f"did not get ready in {patience * _LOOK_S:.0f} s, perhaps for other tasks of that worker,"
             )
         elif shard.silent_looks >= patience:
-            self._lose(shard, f"was not heard of for {patience * _LOOK_S:.0f} s and counts as lost")
+            self._lose(shard, f"sent nothing for {patience * _LOOK_S:.0f} s and counts as lost")
         elif shard.silent_looks == _SILENT_LOOKS and self._started_ns:
-            self._say(f"{shard.label} has not been heard of for {_SILENT_LOOKS * _LOOK_S:.0f} s")
+            self._say(f"{shard.label} has sent nothing for {_SILENT_LOOKS * _LOOK_S:.0f} s")
 
     def _lose(self, worker: _Shard, cause: str) -> None:
         super()._lose(worker, cause)
@@ -313,7 +313,7 @@ class Crews:
             say(f"{self.count} of {len(cluster.members)} workers take part: `maxVusers` cannot be split further")
 
     def __call__(self, job: Job, wall: WallOffset, write_line: Callable[[str], None]) -> RemoteCrew:
-        """Raises CrewError if the job cannot travel to other machines."""
+        """Raises CrewError if the job cannot be sent to other machines."""
         return RemoteCrew(self._cluster, self._say, job, wall, write_line)
 
 

@@ -159,7 +159,9 @@ class _Sweeper:
         self._learn_limits()
         self._sizes = self._limits.allowed(options.sizes)
         if not self._sizes:
-            raise SweepError(f"no pool size from {min(options.sizes)} on keeps the limits: {self._limits_text()}")
+            raise SweepError(
+                f"no pool size from {min(options.sizes)} up keeps within the limits: {self._limits_text()}"
+            )
 
     @contextmanager
     def _some_database(self) -> Iterator[LabDatabase]:

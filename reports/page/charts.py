@@ -61,10 +61,10 @@ class _ChartedReport:
 
 
 def over_time(reports: Sequence[Named]) -> tuple[Chart, ...]:
-    """Throughput, response time percentiles, failures and where the time goes, against time; those that can be drawn.
+    """The charts over time that can be drawn: throughput, response time percentiles, failures, and where the time goes.
 
-    Throughput and percentiles have a point for each second, where the document has that; failures by kind and parts of
-    the time are of whole periods. A run with fewer than three points says nothing about time, and has no such chart.
+    Throughput and percentiles have a point for each second if the document has seconds; failures by kind and parts of the
+    time have one for each period. A run with fewer than three points shows no course over time, and has no such chart.
     """
     runs = [
         _ChartedReport(name, timeline(report, QUANTILE_KEYS), slices(report), any(p.seconds for p in report.periods))
@@ -88,7 +88,7 @@ def distribution(reports: Sequence[Named]) -> tuple[Chart, ...]:
 
 
 def where_time_goes(reports: Sequence[Named]) -> Chart | None:
-    """A bar for each report whose server reports its times, None where no report has such times."""
+    """A chart with a bar for each report whose server reports its times; None if no report has such times."""
     found = [(name, {s.name: s.ms for s in breakdown(report.aggregate)}) for name, report in reports]
     told = [(name, shares) for name, shares in found if shares]
     if not told:
@@ -237,12 +237,12 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
 
 
 def _mark(runs: Sequence[_ChartedReport]) -> Mark:
-    """How the charts over time are drawn: as levels where points are few, else as lines."""
+    """How the charts over time are drawn: as levels if points are few, else as lines."""
     return "line" if max(len(run.moments) for run in runs) >= _FEWEST_OF_A_LINE else "step"
 
 
 def _resolution(runs: Sequence[_ChartedReport]) -> str:
-    """How long the stretches are that the points stand for, in words; nothing where the reports differ in that."""
+    """The duration that each point stands for, in words; empty if the reports differ in it."""
     found = {round(r.moments[0].end_s - r.moments[0].start_s) if r.has_seconds else 0 for r in runs}
     step = found.pop()
     if found:
@@ -274,7 +274,7 @@ def _by_period(label: str, run: _ChartedReport, of: Callable[[Slice], float | No
 
 
 def _binned(label: str, bins: Sequence[tuple[float, float, float | None]], colour: int, dash: Dash = "solid") -> Series:
-    """A series of (start, end, value): edges and levels, with a gap where a bin does not begin where the last one ended."""
+    """Turn (start, end, value) into a series of edges and levels, with a gap where a bin does not begin at the last one's end."""
     points: list[tuple[float, float | None]] = []
     for i, (start, end, value) in enumerate(bins):
         points.append((round(start, 3), _figure(value)))
@@ -301,7 +301,7 @@ def _share_of(shares: Mapping[int, Mapping[str, float]], part: str) -> Callable[
 
 
 def _scaled(series: Sequence[Series]) -> Axis:
-    """An axis of times; logarithmic where the largest is over 30 times the smallest, which a linear one would flatten."""
+    """An axis of times; logarithmic if the largest is over 30 times the smallest, which a linear one would flatten."""
     values = [y for s in series for y in s.y if y is not None and y > 0]
     wide = bool(values) and max(values) / min(values) > 30
     return Axis(TIME.title, TIME.unit, "log") if wide else TIME

@@ -1,4 +1,4 @@
-"""Charts as one SVG file of their own, for documents: light or dark as its reader has it. Pure."""
+"""Charts as one SVG file of their own, for documents: light or dark, as the reader's system is set. Pure."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _headed(chart: Chart) -> Iterator[Markup]:
 
 
 def _legend(chart: Chart) -> list[list[tuple[float, Series]]]:
-    """Lines of (place, series), as many to a line as there is room for; none where curves have their names beside them."""
+    """The legend's lines of (place, series), each as full as there is room for; empty if curves have their names beside them."""
     if labelled(chart):
         return []
     lines: list[list[tuple[float, Series]]] = [[]]

@@ -66,9 +66,9 @@ _SCRIPT = "script"
 def report_sections(
     reports: Sequence[Named], comparison: Section | None = None, *, summary: Section | None = None
 ) -> tuple[Section, ...]:
-    """Every section that these reports have something to say in.
+    """All sections for which these reports have data.
 
-    `comparison` stands behind the summary, `summary` in place of the usual one.
+    `comparison` is put after the summary, `summary` in place of the usual one.
     """
     one = reports[0][1] if len(reports) == 1 else None
     found = [
@@ -85,7 +85,7 @@ def report_sections(
 
 
 def headline(report: Report) -> Figures:
-    """Throughput, failures, response times and virtual users of a report, as far as it has them."""
+    """The headline figures of a report, as far as it has them: throughput, failures, response times and virtual users."""
     return Figures(tuple(_headline_items(report)))
 
 
@@ -340,7 +340,7 @@ def _script(reports: Sequence[Named]) -> Section | None:
 
 
 def _each_once(caption: str, found: Sequence[tuple[str, _Value]]) -> Iterator[tuple[str, _Value]]:
-    """What reports have, with a caption that names the report; what all have alike stands once and names none."""
+    """Caption each report's value with the report's name; if all values are alike, give it once, with the bare caption."""
     if len({value for _, value in found}) == 1:
         yield caption, found[0][1]
     else:
