@@ -39,7 +39,8 @@ def run(mode: str, address: tuple[str, int], users: int, requests: int) -> tuple
         if option := ports.option(now_ns()):
             sock.setsockopt(*option)
         sock.connect_ex(address)
-        sock.connect_ex(address)  # on loopback it stands by now
+        # On loopback the connection is open when this returns.
+        sock.connect_ex(address)
         return sock
 
     def once(sock: socket.socket, readable: object, resume: object) -> None:

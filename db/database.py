@@ -30,7 +30,7 @@ CONNECT_TIMEOUT_S = 5.0
 """Longest time to open a connection; `?connect_timeout=` in the URL wins."""
 
 LATE_MARGIN_S = 2.0
-"""What a server may be late with the word that a statement took too long, before it is given up as unreachable."""
+"""How late, in s, a server may report that a statement took too long, before it is given up as unreachable."""
 
 _CLIENT_CHECK_MS = 100
 # A peer that vanishes is noticed after some 15 s, by either side's kernel: on an idle connection by probes, on a busy one by
@@ -54,7 +54,7 @@ class PoolStatus:
     in_use: int
     idle: int
     waiting: int
-    """Those who asked, have none yet, and are not opening one."""
+    """Requests for a connection that have none yet and are not opening one."""
     connecting: int
     overflow: int
     loans: int

@@ -15,7 +15,7 @@ from poolbench.settings import seconds as seconds_up_to
 T = TypeVar("T")
 
 STRATEGY_NAMES = ("null", "per-request", "queue", "fair")
-"""What DB_POOL may say; `strategies.STRATEGIES` holds the recipes."""
+"""The values of DB_POOL; `strategies.STRATEGIES` holds the recipes."""
 
 DEFAULT_STRATEGY = "fair"
 
@@ -44,7 +44,7 @@ class PoolSettings:
     idle_s: float = 1800.0
     pre_ping: bool = False
     use_lifo: bool | None = None
-    """None: as is best for the strategy."""
+    """None: the best value for the strategy."""
     max_waiting: int | None = None
     """None: no limit."""
     max_wait_s: float | None = None
@@ -55,7 +55,7 @@ class PoolSettings:
     reserve: int = 0
     """Connections that slow statements must leave to the others."""
     given: frozenset[str] = frozenset()
-    """Names of the settings that somebody set, as against those left at their defaults."""
+    """Names of the settings that were set explicitly."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "PoolSettings":

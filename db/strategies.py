@@ -75,7 +75,7 @@ class Strategy:
     """One way of lending connections. `poolbench.settings.POOL_SETTINGS` lists the settings that it honours."""
 
     when: str
-    """When one would choose it."""
+    """When to choose it."""
     pool: type[Pool]
     own_arguments: Callable[[PoolSettings], dict[str, Any]] = lambda _: {}
     """Arguments of `create_engine` that differ from the settings."""

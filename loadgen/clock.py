@@ -31,7 +31,7 @@ _SO_TIMESTAMPING = 37
 # The flags SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE.
 _SOFTWARE_STAMPS = 1 << 3 | 1 << 4
 KERNEL_STAMPS = os.uname().sysname == "Linux" and struct.calcsize("l") == 8
-"""Whether the kernel of this system can note when data arrived."""
+"""Whether this system's kernel can record when data arrived."""
 
 
 def stamp_arrivals(sock: socket.socket) -> None:

@@ -136,7 +136,7 @@ class CountedLoan:
 
 
 costs = Costs()
-"""Of the running greenlet (or thread)."""
+"""The costs of the running greenlet (or thread)."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ Mark = Literal["line", "step", "area", "bar", "hbar", "dot"]
 Dash = Literal["solid", "dash", "dot"]
 
 ABSENT = "–"
-"""What stands for a figure that a report does not have."""
+"""Stands for a figure that a report does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class Page:
     subtitle: str
     sections: tuple[Section, ...]
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What JSON has beside the sections, by name."""
+    """Values that JSON has beside the sections, by name."""
 
 
 def number(value: float | None, digits: int = 0) -> str:

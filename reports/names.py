@@ -46,7 +46,7 @@ APDEX = ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
 
 # Beyond Artillery: written under the `poolbench` key of a JSON report, never among Artillery's metrics.
 INTENDED = "http.response_time.intended"
-"""From intended to last byte: how long a user waits who arrives when the plan says. Free of coordinated omission."""
+"""From intended to last byte: how long a user who arrives as planned has to wait. Free of coordinated omission."""
 START_LAG = "loadgen.start_lag"
 """From the intended to the actual start of a VU: the generator's own lateness."""
 LATE = "loadgen.late"

@@ -72,7 +72,7 @@ class SweepOptions:
     strategy: str = "fair"
     servers: int = 4
     max_connections: int | None = None
-    """Connections that the database takes; None: 100, or what a given database has."""
+    """Connections that the database allows; None: 100, or what a given database has."""
     memory_mb: float | None = None
     seconds: int = 5
     """Duration of each run."""

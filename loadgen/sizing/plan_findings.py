@@ -149,7 +149,7 @@ def _explanation(question: Question, found: Sequence[Prediction]) -> Iterator[Bl
     if rows:
         yield _table("formulas", "Formulas beside the simulation", _FORMULA_HEADINGS, rows)
     reasons = [f"size {each.size}: {reason}" for each in found for reason in partings(question, each)]
-    yield Text("Where they part:" if reasons else "They part nowhere by more than 10% or 0.5 ms.")
+    yield Text("Where they differ:" if reasons else "They differ nowhere by more than 10% or 0.5 ms.")
     if reasons:
         yield Items(tuple(map(Text, reasons)))
 

@@ -23,7 +23,7 @@ from loadgen.sizing.simulate import (
 )
 
 WAITING_PER_CONNECTION = 10
-"""Places in the queue of a fair pool for each connection it keeps, where nobody says how many."""
+"""Places in the queue of a fair pool for each connection it keeps, unless the number is given."""
 
 _BUSY_CORES = 0.7
 _PARTED = 0.1

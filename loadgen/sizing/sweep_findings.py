@@ -45,7 +45,7 @@ class Curve:
     goal: Goal
     runs: Runs = field(default_factory=dict)
     ended: str = ""
-    """Why the search stopped before it knew enough; empty where it did not."""
+    """Why the search stopped early; empty if it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def limits_text(limits: SizeLimits) -> str:
     if limits.by_memory is not None:
         text += (
             f"; {limits.memory_mb:g} MB of memory, up to {limits.by_memory}: a connection costs {limits.per_backend_mb:.2f} MB"
-            f" here, and the database without any {limits.fixed_mb:.0f} MB"
+            f" here, and the database without connections {limits.fixed_mb:.0f} MB"
         )
     return text
 
@@ -244,7 +244,7 @@ def _clearly_worse(below: SizeEstimate, chosen: SizeEstimate, found: Choice, goa
 def _doubts(found: Choice, known: Mapping[int, SizeEstimate], curve: Curve, limits: SizeLimits) -> Iterator[str]:
     chosen, goal = known[found.size], curve.goal
     if all(e.runs == 1 for e in known.values()):
-        yield "No size was run twice: how much runs vary was supposed, not measured."
+        yield "No size was run twice: how much runs vary was assumed, not measured."
     if not chosen.is_known(goal):
         known_to = f"known to ±{chosen.half_width:.0%}, not to the ±{goal.precision:.0%} asked for"
         yield f"More runs may change that: its figures are {known_to}."
@@ -253,7 +253,7 @@ def _doubts(found: Choice, known: Mapping[int, SizeEstimate], curve: Curve, limi
     if found.size == max(known) and found.size > min(known):
         greatest = min(m for m in (limits.by_connections, limits.by_memory) if m is not None)
         why = "the limits allow" if found.size == greatest else "was asked for"
-        yield f"That is the greatest size that {why}: a greater one may be better."
+        yield f"That is the largest size that {why}: a larger one may be better."
     if curve.ended:
         yield f"The search stopped early: {curve.ended}."
 

@@ -27,7 +27,7 @@ _MOST_POINTS = 1200
 """A chart over time has no more points than this for each curve, so that long runs do not make large pages."""
 
 _LEAST_OBSERVED_S = 0.5
-"""A first or last second of which less was observed says nothing of a rate."""
+"""A first or last second that was observed for less than this gives no rate."""
 
 
 @dataclass(frozen=True, slots=True)

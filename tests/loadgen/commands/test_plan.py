@@ -268,7 +268,7 @@ def test_explain_says_where_formulas_and_simulation_part(measured):
     assert "- size 1: load 1" in done.stdout
     assert "no steady state, so no formula of waits" in done.stdout
     calm = plan(measured, "--servers", 1, "--sizes", "4", "--explain", "--wake-ms", 0)
-    assert calm.stdout.endswith("They part nowhere by more than 10% or 0.5 ms.\n")
+    assert calm.stdout.endswith("They differ nowhere by more than 10% or 0.5 ms.\n")
 
 
 def test_the_same_seed_gives_the_same_plan(measured):
