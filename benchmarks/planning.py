@@ -44,7 +44,7 @@ from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
 from loadgen.sizing.simulate import SERVED, Arrangement, simulate
 from loadgen.watch.console import Console
 from reports import names
-from reports.compare.period_bins import interpolated
+from reports.compare.quantiles import interpolated
 from reports.formats import markdown
 from reports.model import Report
 

@@ -35,10 +35,10 @@ def python_command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-c", _RUN_MODULE, str(TREE), module, *arguments]
 
 
-def environment(script: str = "") -> dict[str, Any]:
-    """CPU, memory, kernel, Python and package versions of this machine, and the name of the script that was run, if any.
+def environment(script: str = "", target: str = "") -> dict[str, Any]:
+    """CPU, memory, kernel, Python and package versions of this machine, and what was run: a script's text, and its target.
 
-    Reads /proc where there is one.
+    User name and password are left out of the target. Reads /proc where there is one.
     """
     found = {
         "cpu": _first_field("/proc/cpuinfo", "model name") or platform.processor(),
@@ -48,6 +48,11 @@ def environment(script: str = "") -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := installed(name))},
     }
+    if target:
+        # By text, since a mistyped target need not be a URL.
+        scheme, separator, rest = target.rpartition("://")
+        host, slash, path = rest.partition("/")
+        found["target"] = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
     return found | {"script": script} if script else found
 
 

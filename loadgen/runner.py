@@ -247,7 +247,7 @@ class _ScriptExecution:
         partial = engine.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings))
         report = recorder.report(
-            extras(watch, recorder, "open", partial=partial, warnings=warnings, script=self._script.source)
+            extras(watch, recorder, "open", partial=partial, warnings=warnings, script=self._script)
         )
         return ScriptRun(report, signals[0] if signals else None, self._program.expectation_failed, failures)
 
@@ -279,7 +279,8 @@ class _ScriptExecution:
         failures = (*crew.lost(), *(sentence for result in results for sentence in result["defects"]))
         partial = crew.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings), *doubts)
-        beyond = Extras(version(), "open", partial, environment(self._script.source), figures, warnings)
+        script = self._script
+        beyond = Extras(version(), "open", partial, environment(script.source, script.target), figures, warnings)
         return ScriptRun(
             Report.of(periods, beyond),
             signals[0] if signals else None,
@@ -333,7 +334,7 @@ def extras(
     partial: bool,
     ab: dict[str, Any] | None = None,
     warnings: Sequence[str] = (),
-    script: str = "",
+    script: Script | None = None,
 ) -> Extras:
     """The part of a report that Artillery's document does not have. `warnings` are those that are not about the generator."""
     health, doubts = watch.health(recorder)
@@ -341,7 +342,7 @@ def extras(
         tool_version=version(),
         model=model,
         partial=partial,
-        environment=environment(script),
+        environment=environment() if script is None else environment(script.source, script.target),
         generator=health,
         warnings=(*warnings, *doubts),
         ab=ab,

@@ -14,7 +14,7 @@ BOUNDS_NS = (0, *(round(1000 * 2 ** (step / 4)) for step in range(109)))
 """Upper bounds of the histograms' buckets: 0, then 1 us to 134 s, four to the octave (a quantile is within 19 %)."""
 
 SMOOTHING = 1 / 16
-"""Weight of the newest duration in a smoothed mean: after 16 durations of a new length it is 64 % of the way there, after 48 95 %."""
+"""Weight of the newest duration in a smoothed mean: after 16 of a new length it is 64 % of the way there, after 48 95 %."""
 
 
 @dataclass(frozen=True, slots=True)

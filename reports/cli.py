@@ -71,6 +71,20 @@ def show(page: Page, style: str | None, output: str | None) -> None:
 @click.option(
     "--fail-on", "rules", multiple=True, metavar="RULE", help="Exit with 1 if this rule holds; may be repeated."
 )
+@click.option(
+    "--run-deviation",
+    default="5%",
+    show_default=True,
+    metavar="PERCENT",
+    help="By how much runs of one version differ (standard deviation), assumed where both sides are a single run.",
+)
+@click.option(
+    "--least-effect",
+    default="1ms,1%",
+    show_default=True,
+    metavar="MS,PERCENT",
+    help="Changes of a time below either bound are not called better or worse; 0 calls any that is not chance.",
+)
 @output_options
 def diff(
     old: str | None,
@@ -78,6 +92,8 @@ def diff(
     olds: tuple[str, ...],
     news: tuple[str, ...],
     rules: tuple[str, ...],
+    run_deviation: str,
+    least_effect: str,
     style: str | None,
     output: str | None,
 ) -> None:
@@ -89,7 +105,7 @@ def diff(
     A RULE is like 'p99 > +10%' (a signed limit is one of the change), 'errors > 0.1%', 'http.response_time.p95 > 250',
     'p99 worse' (by the verdict), or 'worse' (of any figure).
     """
-    from reports.compare.diff import compare_runs
+    from reports.compare.diff import Criteria, compare_runs
     from reports.compare.diff_blocks import changes, comparison
     from reports.compare.gates import Gate
     from reports.model import ReportError
@@ -101,8 +117,10 @@ def diff(
     chosen = style_of(style, output)
     try:
         gates = [Gate.parse(rule) for rule in rules]
+        criteria = Criteria.parse(run_deviation, least_effect)
         runs = [[(spec, _load(spec)) for spec in side] for side in (before, after)]
-        found = compare_runs(*([report for _, report in side] for side in runs))
+        old_runs, new_runs = ([report for _, report in side] for side in runs)
+        found = compare_runs(old_runs, new_runs, criteria)
         outcomes = [gate.check(found) for gate in gates]
         page = comparison(found, outcomes, rules_last=chosen == "text")
         if chosen == "html":

@@ -25,7 +25,7 @@ _COLUMNS = (
 )
 _VERDICT = 6
 _TONES: Mapping[Verdict, Tone] = {"worse": "bad", "better": "good"}
-_VERDICTS: tuple[Verdict, ...] = ("worse", "better", "no clear change", "not comparable")
+_VERDICTS: tuple[Verdict, ...] = ("worse", "better", "no clear change", "cannot be judged", "not comparable")
 _KEYS = ("name", "kind", "old", "new", "change", "relative", "low", "high", "p", "verdict", "basis", "reason")
 
 

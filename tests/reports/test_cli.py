@@ -156,12 +156,27 @@ def test_a_rule_that_cannot_be_checked_exits_2_in_one_line(invoke, rule):
     assert (done.exit_code, done.stdout) == (2, "") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("option", "value"), [("--run-deviation", "x"), ("--least-effect", "1 apple")])
+def test_a_bound_that_is_no_amount_is_a_bad_input(invoke, option, value):
+    done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", option, value)
+
+    assert (done.exit_code, done.stdout) == (2, "") and done.stderr.startswith(f"Error: {option} ")
+
+
+def test_the_assumed_deviation_between_runs_is_told_and_can_be_set(invoke):
+    usual = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1").stdout
+    wide = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", "--run-deviation", "40%").stdout
+
+    assert "a standard deviation of 5 %" in usual and " better\n" in usual
+    assert "a standard deviation of 40 %" in wide and wide.count(" better\n") < usual.count(" better\n")
+
+
 def test_several_runs_a_side_are_compared(invoke, saved):
     sides = [part for side in ("--old", "--new") for _ in range(4) for part in (side, saved)]
 
     done = invoke(cli.diff, *sides)
 
-    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a permutation test." in done.stdout
+    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a rotation test." in done.stdout
     assert "0 worse, 0 better" in done.stdout
 
 

@@ -230,8 +230,8 @@ def test_an_answer_that_is_not_known_precisely_says_so():
 
 def test_the_greatest_size_says_that_a_greater_one_may_be_better():
     runs, _ = searched(knee(100), range(1, 25), Goal(RATE))
-    assert "greatest size that the limits allow" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100, 3))
-    assert "greatest size that was asked for" in sentence(Curve(Goal(RATE), runs), SizeLimits(1, 100, 3))
+    assert "largest size that the limits allow" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100, 3))
+    assert "largest size that was asked for" in sentence(Curve(Goal(RATE), runs), SizeLimits(1, 100, 3))
 
 
 def test_a_sweep_is_told_as_values_as_a_table_and_as_a_page(found):
