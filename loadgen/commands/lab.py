@@ -41,7 +41,7 @@ _SIGNALLED = 128
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for all files (default runs/<UTC stamp>).")
 @click.option("--database-url", help="PostgreSQL to use instead of the embedded one, in its own schema.")
 @click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
-@click.option("--db-rtt", metavar="DURATION", help="Delay the way to the database by this round-trip time: 5ms.")
+@click.option("--db-rtt", metavar="DURATION", help="Round-trip time to add on the way to the database: 5ms.")
 @click.option(
     "--app", "application", metavar="MODULE:APP", help="Run your own WSGI application, in the current folder."
 )

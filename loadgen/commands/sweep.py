@@ -82,7 +82,7 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random order in which sizes are run.")
 @click.option("--database-url", help="PostgreSQL to use instead of the embedded one.")
-@click.option("--db-rtt", metavar="DURATION", help="Delay the way to the database by this round-trip time: 5ms.")
+@click.option("--db-rtt", metavar="DURATION", help="Round-trip time to add on the way to the database: 5ms.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default runs/<UTC stamp>).")
 @output_options
 def sweep(out: Path | None, style: str | None, output: str | None, **given: Any) -> None:

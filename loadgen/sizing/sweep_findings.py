@@ -67,7 +67,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class EstimatedFigure:
     """A figure with its 95 % interval."""
 
     value: float
@@ -83,8 +83,8 @@ class SizeResult:
     connections: int
     """Connections at all servers together."""
     runs: int
-    good_per_s: Span
-    p99_ms: Span | None
+    good_per_s: EstimatedFigure
+    p99_ms: EstimatedFigure | None
     failed_share: float | None
     wait_p99_ms: float | None
     database_cpu: float | None
@@ -307,8 +307,8 @@ def _curve_values(curve: Curve, limits: SizeLimits) -> dict[str, Any]:
     }
 
 
-def _span(interval: Interval) -> Span:
-    return Span(exp(interval.value), exp(interval.low), exp(interval.high))
+def _span(interval: Interval) -> EstimatedFigure:
+    return EstimatedFigure(exp(interval.value), exp(interval.low), exp(interval.high))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -348,7 +348,7 @@ def _table(number: int, curve: Curve, limits: SizeLimits) -> Table:
     return Table(f"sizes-{number}", f"Each size at {curve.goal.rate:g} users/s", columns, rows)
 
 
-def _span_cell(span: Span | None) -> Cell:
+def _span_cell(span: EstimatedFigure | None) -> Cell:
     if span is None:
         return Cell(ABSENT)
     return Cell(f"{amount(span.value)} ({amount(span.low)} to {amount(span.high)})", span.value)
