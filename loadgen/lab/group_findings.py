@@ -12,17 +12,17 @@ from reports.page.charts import distribution
 
 _FAIRNESS_NOTE = (
     "Both strategies took turns in one session, one server each. Times are in ms from the start of a request to its last byte;"
-    " waits are the server's own (Server-Timing). Jain's index is of the answers that each user got: 1 if all got the same"
-    " number. Unserved: users without a single answer."
+    " waits are the server's own (Server-Timing). Jain's index compares the users' numbers of answers: 1 if all got the"
+    " same. Unserved: users without a single answer."
 )
 _PGBOUNCER_NOTE = (
     "The three arrangements of each load took turns in one session, three rounds each. Times are in ms from the intended start"
-    " of a request to its last byte. CPU is in shares of one core; PgBouncer has one thread, so 100 % is all it can use. A click"
+    " of a request to its last byte. CPU is in shares of one core; PgBouncer has one thread, so it can use 100 % at most. A click"
     " may be recorded for an answer that nobody waited for any more; fewer clicks than answers would be lost ones."
 )
 _MEMORY_NOTE = (
     "Peak is the kernel's count for all processes of the database, page cache of its files included; cache is given up when the"
-    " limit is met, and a process is killed when there is none left. PSS is measured at the end of the load, all connections"
+    " limit is met, and a process is killed when no cache is left. PSS is measured at the end of the load, all connections"
     " still open."
 )
 

@@ -16,7 +16,7 @@ WIDTH = 560
 _MARGIN, _GAP = 16, 28
 _TITLE, _LEGEND_LINE = 24, 18
 _CHARACTER = 6.4
-"""Mean width of a character of 12 px, generously."""
+"""Mean width in px of a character of 12 px, on the safe side."""
 _KEY = 24
 
 _STYLE = """
@@ -24,7 +24,7 @@ svg { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif
 .paper { fill: var(--paper); } .plot .title { fill: var(--ink); font-weight: 600; font-size: 13px; }
 .plot .unit { fill: var(--soft); font-weight: 400; font-size: 12px; }
 """
-"""Beyond that of all charts."""
+"""The style sheet of a picture file, in addition to that of all charts."""
 
 
 def picture(charts: Sequence[Chart], columns: int = 2) -> str:
