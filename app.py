@@ -78,7 +78,7 @@ class Settings:
 
 
 class HttpProblem(Exception):
-    """An error answer as of RFC 9457. `kind` is the last part of its `type`; all of one kind have the same `title`."""
+    """An error answer as defined by RFC 9457. `kind` is the last part of its `type`; all of one kind have the same `title`."""
 
     def __init__(
         self, status: int, kind: str, title: str, detail: str = "", headers: Mapping[str, str] | None = None
@@ -169,13 +169,13 @@ class Service:
         app.register_error_handler(Exception, self._answer_error)
 
     def health(self) -> Response:
-        """Say whether the database answers through the strategy in force, within HEALTH_TIMEOUT where that is set."""
+        """Say whether the database answers through the strategy in force, within HEALTH_TIMEOUT if that is set."""
         with self._lend_for_health(_checkout()) as connection:
             queries.ping(connection)
         return _json({"status": "ok", "database": "up"})
 
     def live(self) -> Response:
-        """Say that the process serves; touches no database."""
+        """Say that the process is serving; does not use the database."""
         return _json({"status": "ok"})
 
     def pool(self) -> Response:
@@ -328,7 +328,7 @@ def _bad_url(detail: str) -> HttpProblem:
 
 
 class _CodeInPath(UnicodeConverter):
-    """One part of a path, but not /links, which has only a POST: a GET of it is a 405 and no code."""
+    """One part of a path, except /links, which has only a POST: a GET of it is a 405, not a look-up of a code."""
 
     def __init__(self, map: Map) -> None:  # noqa: A002 - werkzeug's name
         super().__init__(map)
@@ -336,7 +336,7 @@ class _CodeInPath(UnicodeConverter):
 
 
 def _check_code(code: str) -> None:
-    """Answer 404 to what cannot be a code, without asking the database, to which some could not even be sent."""
+    """Answer 404 to a text that cannot be a code, without asking the database: some texts could not even be sent to it."""
     if not links.is_code(code):
         raise _no_link(code)
 
@@ -353,7 +353,7 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 def _http_problem(error: HTTPException) -> Response:
-    """One of Werkzeug's own errors (404, 405, 413 and others) in our form, with the headers that it brings, as Allow."""
+    """One of Werkzeug's own errors (404, 405, 413 and others) in our form, with its own headers, such as Allow."""
     name = error.name
     headers = {key: value for key, value in error.get_headers() if key.lower() != "content-type"}
     kind = re.sub(r"[^a-z]+", "-", name.lower())
@@ -372,7 +372,7 @@ def _elapsed_ns() -> int:
 
 
 def _trace(error: Exception) -> str:
-    """The traceback for the log, after the SQLSTATE where there is one."""
+    """The traceback for the log, after the SQLSTATE if there is one."""
     sqlstate = getattr(error.orig, "pgcode", None) if isinstance(error, DBAPIError) else None
     text = "".join(traceback.format_exception(error))
     return f"SQLSTATE {sqlstate}: {text}" if sqlstate else text

@@ -1,6 +1,7 @@
-"""What the tool's wheel holds beside its door: the tool's modules, in the folder `poolbench_tool/tree`.
+"""Puts the tool's modules into its wheel, in the folder `poolbench_tool/tree`.
 
-A hook, since the setting `force-include` would also copy them into an editable installation, which finds them in the checkout.
+This is a hook because the setting `force-include` would also copy the modules into an editable installation, which finds
+them in the checkout.
 """
 
 from pathlib import Path

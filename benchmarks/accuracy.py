@@ -1,10 +1,10 @@
-"""Whether the generators' figures are true. Takes about 90 s and prints Markdown.
+"""Checks whether the generators' figures are true. Takes about 90 s and prints Markdown.
 
     python -m benchmarks.accuracy [--only lag,busy,freeze,memory]
 
 - lag: how late virtual users start, at 5,000 a second against nginx.
-- busy: a server with known delays (5 to 15 ms evenly, every 33rd answer 40 ms) on its own core. What each tool reports of
-  it while the generator's core is idle, and while another program keeps that core 85 % busy.
+- busy: a server with known delays (5 to 15 ms evenly, every 33rd answer 40 ms) on its own core. What each tool reports
+  about it while the generator's core is idle, and while another program keeps that core 85 % busy.
 - freeze: nginx is stopped (SIGSTOP) for 2 s of a 10 s run. What the report shows of the stall.
 - memory: 10,000 users at once, each with a connection. Bytes per user beyond what ten users need.
 """
@@ -189,7 +189,7 @@ _TOOLS: dict[str, Callable[[str], Percentiles]] = {
 
 
 def busy() -> Iterator[str]:
-    """Print what each tool reports of one server while the tool's core is idle, and while it is busy."""
+    """Print what each tool reports about one server while the tool's core is idle, and while it is busy."""
     yield "| tool | p50 idle | p50 busy | off by | p99 idle | p99 busy | off by |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     port = free_port()

@@ -60,8 +60,10 @@ def main() -> None:
                         before = _cpu_ticks()
                         found = ab(servers.url + "/", 6000, 100)
                         spent = [after - then for then, after in zip(before, _cpu_ticks(), strict=True)]
-                    print(f"| {name} | {spent[7] / sum(spent):.0%} | {found['rps']:.0f} | {found['p50']:.0f} | "
-                          f"{found['p99']:.0f} | {found['p100']:.0f} |")  # fmt: skip
+                    print(
+                        f"| {name} | {spent[7] / sum(spent):.0%} | {found['rps']:.0f} | {found['p50']:.0f} | "
+                        f"{found['p99']:.0f} | {found['p100']:.0f} |"
+                    )
 
 
 def _cpu_ticks() -> list[int]:

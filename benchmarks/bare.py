@@ -27,7 +27,8 @@ def run(mode: str, address: tuple[str, int], users: int, requests: int) -> tuple
     loop, switch, now_ns = get_hub().loop, get_hub().switch, time.monotonic_ns
     kept = array("q")
     over = Event()
-    stamps = WallOffset()  # while it lives the kernel goes on stamping
+    # While this object exists, the kernel goes on stamping.
+    stamps = WallOffset()
     ports = LocalPorts()
     running = users
 
@@ -38,7 +39,8 @@ def run(mode: str, address: tuple[str, int], users: int, requests: int) -> tuple
         if option := ports.option(now_ns()):
             sock.setsockopt(*option)
         sock.connect_ex(address)
-        sock.connect_ex(address)  # on loopback it stands by now
+        # On loopback the connection is open when this returns.
+        sock.connect_ex(address)
         return sock
 
     def once(sock: socket.socket, readable: object, resume: object) -> None:

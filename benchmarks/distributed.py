@@ -93,7 +93,7 @@ def dask_processes(folder: Path, workers: int) -> Iterator[tuple[str, list[int]]
             process.wait()
 
 
-# Against --workers
+# The first table: beside --workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def cpu_s(pids: Sequence[int]) -> float:
     return mine.children_user + mine.children_system + sum(sum(times[:4]) for times in theirs)
 
 
-# Of a worker, to who started the run
+# The second table: what a worker costs the process that started the run
 
 
 def recorded(script: Script) -> list[list[bytes]]:
@@ -255,7 +255,8 @@ def delivered(address: str, scheduler: int, piece: bytes, messages: int = 2000) 
 
 
 def _flood() -> Callable[[str, bytes, int], None]:
-    def flood(topic: str, piece: bytes, messages: int) -> None:  # of no module, so that it travels
+    # A function defined inside a function is sent to the worker by value.
+    def flood(topic: str, piece: bytes, messages: int) -> None:
         for number in range(messages):
             get_worker().log_event(topic, [0, number, 1, piece])
 

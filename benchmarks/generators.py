@@ -53,7 +53,7 @@ Generator = Callable[[str, float], Measured]
 
 
 @dataclass(slots=True)
-class Workload:
+class WorkloadTable:
     """One table: its title and the tools in it, ours first."""
 
     title: str
@@ -239,7 +239,8 @@ def locust(url: str, seconds: float) -> Measured:
         entries = json.loads(ran.out[ran.out.index("[") :])
         runs.append((sum(entry["num_requests"] for entry in entries), float(length_s), ran.cpu_s, ran.wall_s))
     (requests, length_s, cpu_s, _), (_, _, _, _) = runs
-    idle_cpu_s = max(0.0, runs[1][2] - 1.0)  # of that second it was busy throughout
+    # It was busy for the whole of that second.
+    idle_cpu_s = max(0.0, runs[1][2] - 1.0)
     return Measured(requests, length_s, max(0.001, cpu_s - idle_cpu_s))
 
 
@@ -253,10 +254,10 @@ def _last_line(ran: Ran) -> str:
 # Tables
 
 
-def workloads() -> dict[str, Workload]:
+def workloads() -> dict[str, WorkloadTable]:
     """The workloads by their short names."""
     return {
-        "keepalive": Workload(
+        "keepalive": WorkloadTable(
             f"{USERS} users looping one GET, keep-alive",
             {
                 "poolbench": ours(lambda s: looped(GET, max(1, int(1200 * s)))),
@@ -269,7 +270,7 @@ def workloads() -> dict[str, Workload]:
                 "Artillery": artillery(lambda s: looped(GET, max(1, int(60 * s)))),
             },
         ),
-        "connections": Workload(
+        "connections": WorkloadTable(
             "a new user and connection per request: ours is asked for 20,000 a second: more than it can, and said so",
             {
                 "poolbench": ours(lambda s: arriving(20_000, s)),
@@ -278,7 +279,7 @@ def workloads() -> dict[str, Workload]:
                 "Artillery": artillery(lambda s: arriving(1500, s)),
             },
         ),
-        "realistic": Workload(
+        "realistic": WorkloadTable(
             "POST json, capture, templated GET, 2 templated headers, cookie (per request)",
             {
                 "poolbench": ours(lambda s: looped(REALISTIC, max(1, int(200 * s)))),
@@ -288,7 +289,7 @@ def workloads() -> dict[str, Workload]:
     }
 
 
-def measure(workload: Workload, rounds: int, seconds: float) -> None:
+def measure(workload: WorkloadTable, rounds: int, seconds: float) -> None:
     """Run all generators in turn, `rounds` times."""
     with nginx() as (url, _):
         for _ in range(rounds):
@@ -301,7 +302,7 @@ def measure(workload: Workload, rounds: int, seconds: float) -> None:
                     workload.missing[name] = str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def table(workload: Workload) -> Iterator[str]:
+def table(workload: WorkloadTable) -> Iterator[str]:
     """A Markdown table of medians, and of their ratios to ours."""
     yield f"### {workload.title}"
     yield ""

@@ -1,4 +1,4 @@
-"""Whether the predictions of `loadgen plan` come true. Takes about 5 minutes and prints Markdown.
+"""Checks whether the predictions of `loadgen plan` come true. Takes about 5 minutes and prints Markdown.
 
     python -m benchmarks.planning
 
@@ -78,7 +78,7 @@ def application(environ, start_response):
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One pool size under one load."""
 
     size: int
@@ -101,8 +101,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What was measured or predicted for a cell."""
+class RunFigures:
+    """The figures measured or predicted for one planned run."""
 
     p50_ms: float
     p99_ms: float
@@ -135,7 +135,7 @@ def service(database_url: str, size: int, folder: Path, *, is_calm: bool) -> Ite
         yield servers.url
 
 
-def run(url: str, cell: Cell) -> Report:
+def run(url: str, cell: PlannedRun) -> Report:
     """End the program where an answer is missing, or is neither 200 nor 503."""
     done = run_script(cell.script(url), Console(lambda _: None), lambda _: None, cell.seed)
     if done.signal is not None:
@@ -147,18 +147,18 @@ def run(url: str, cell: Cell) -> Report:
     return done.report
 
 
-def planned(cell: Cell) -> np.ndarray:
+def planned(cell: PlannedRun) -> np.ndarray:
     """The instants at which the run's users begin, in s, as the runner draws them from the seed."""
     phases = cell.script("http://localhost").phases
     return np.array([at_ns for at_ns, _ in arrivals(phases, Random(Random(cell.seed).getrandbits(64)))]) / 1e9
 
 
-def measured(report: Report, cell: Cell) -> Figures:
+def measured(report: Report, cell: PlannedRun) -> RunFigures:
     """What the report says of a cell."""
     counters, sketches = report.aggregate.counters, report.aggregate.sketches
     served, lost = counters.get("http.codes.200", 0), counters.get("http.codes.503", 0)
     p50_ms, p99_ms = (sketches[POOL].quantile(q) for q in (0.5, 0.99))
-    return Figures(
+    return RunFigures(
         p50_ms,
         p99_ms,
         served / cell.seconds,
@@ -168,7 +168,7 @@ def measured(report: Report, cell: Cell) -> Figures:
     )
 
 
-def predicted(base: MeasuredWorkload, cell: Cell) -> Figures:
+def predicted(base: MeasuredWorkload, cell: PlannedRun) -> RunFigures:
     """What the measured workload and the plan of arrivals predict for a cell."""
     arrived_s = planned(cell)
     arrangement = Arrangement(
@@ -181,7 +181,7 @@ def predicted(base: MeasuredWorkload, cell: Cell) -> Figures:
     outcome = simulate(arrangement, arrived_s, np.resize(holds_s, len(arrived_s)))
     p50_ms, p99_ms = np.quantile(outcome.granted_s - arrived_s, (0.5, 0.99), method="lower") * 1000
     served = outcome.share(SERVED)
-    return Figures(p50_ms, p99_ms, served * len(arrived_s) / cell.seconds, 1 - served)
+    return RunFigures(p50_ms, p99_ms, served * len(arrived_s) / cell.seconds, 1 - served)
 
 
 def is_near(seen: float, said: float, share: float, least: float = 0.0) -> bool:
@@ -189,7 +189,7 @@ def is_near(seen: float, said: float, share: float, least: float = 0.0) -> bool:
     return abs(said - seen) <= max(share * seen, least)
 
 
-def calm_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
+def calm_row(cell: PlannedRun, seen: RunFigures, said: RunFigures) -> tuple[str, ...]:
     """The table of waits."""
     met = all(is_near(getattr(seen, name), getattr(said, name), WITHIN, WITHIN_MS) for name in ("p50_ms", "p99_ms"))
     return (
@@ -200,7 +200,7 @@ def calm_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
     )
 
 
-def overload_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
+def overload_row(cell: PlannedRun, seen: RunFigures, said: RunFigures) -> tuple[str, ...]:
     """The table of requests that were served and lost."""
     met = is_near(seen.served_per_s, said.served_per_s, LOST_WITHIN) and is_near(seen.lost, said.lost, LOST_WITHIN)
     return (
@@ -211,7 +211,7 @@ def overload_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
     )
 
 
-def tables(base: MeasuredWorkload, cells: list[tuple[Cell, Figures, Figures]]) -> str:
+def tables(base: MeasuredWorkload, cells: list[tuple[PlannedRun, RunFigures, RunFigures]]) -> str:
     """The whole result as Markdown."""
     hold, own_ms = base.holds, base.own_s * 1000
     premise = (
@@ -238,7 +238,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, temporary_postgres() as postgres:
         folder = Path(name)
         (folder / "service.py").write_text(SERVICE)
-        first = Cell(
+        first = PlannedRun(
             MEASURED_SIZE, MEASURED_LOAD, MEASURED_LOAD * MEASURED_SIZE / DURATIONS_S.mean(), MEASURED_S, seed=1
         )
         with service(postgres.url, MEASURED_SIZE, folder, is_calm=True) as url:
@@ -248,7 +248,7 @@ def main() -> None:
                 with service(postgres.url, size, folder, is_calm=loads == CALM) as url:
                     for load in loads:
                         rate_per_s = round(load * size / base.holds.mean * 1000, 1)
-                        cell = Cell(size, load, rate_per_s, given.seconds, seed=100 * size + round(10 * load))
+                        cell = PlannedRun(size, load, rate_per_s, given.seconds, seed=100 * size + round(10 * load))
                         rows.append((cell, measured(run(url, cell), cell), predicted(base, cell)))
                         print(f"size {size}, load {load:.0%}: done", file=sys.stderr)
     print(tables(base, rows))

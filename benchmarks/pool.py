@@ -24,7 +24,8 @@ they hold it and once after, so that QueuePool's waiters are not overtaken and w
 
 from gevent import monkey
 
-monkey.patch_all()  # before SQLAlchemy: its pool waits on the standard library's locks
+# Before SQLAlchemy is imported: its pool waits on the standard library's locks.
+monkey.patch_all()
 
 import argparse
 import gc
@@ -56,30 +57,30 @@ ATTEMPTS = 4
 
 
 class StubConnection:
-    """Costs nothing, so that what is measured is the pool."""
+    """A connection that costs nothing, so that only the pool is measured."""
 
     def rollback(self) -> None:
-        """Nothing to undo."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """Where connections come from, and how long one is held."""
+    """The source of connections, and how long each is held."""
 
     creator: Callable[[], Any]
     hold: Callable[[Any], None]
 
 
 def scripted(hold_s: float) -> Backend:
-    """No server: the hold is a sleep."""
+    """A backend without a server: the hold is a sleep."""
     return Backend(StubConnection, lambda _connection: gevent.sleep(hold_s))
 
 
 def postgres(url: str, hold_s: float) -> Backend:
-    """A real server through psycopg2 and psycogreen; autocommit, so that a return costs no round trip."""
+    """A backend with a real server through psycopg2 and psycogreen; in autocommit mode a return costs no round trip."""
     import psycopg2  # noqa: PLC0415
     from psycogreen.gevent import patch_psycopg  # noqa: PLC0415
 
@@ -98,7 +99,7 @@ def postgres(url: str, hold_s: float) -> Backend:
 
 
 @dataclass
-class Run:
+class PoolRun:
     """One workload on one pool. Times in s; loans counts finished ones, for each client."""
 
     clients: int
@@ -112,7 +113,7 @@ class Run:
     longest_pause: float = 0.0
 
     def borrow(self, client: int, pool: Pool, hold: Callable[[Any], None]) -> None:
-        """One loan by one client, with its figures."""
+        """Make one loan for one client, and record its figures."""
         clock = time.monotonic
         asked = self.asking_since[client] = clock()
         connection = pool.connect()
@@ -129,7 +130,7 @@ class Run:
             self.loans[client] += 1
 
     def watch(self) -> None:
-        """Look every 2 ms for time that passed without this process running or sleeping by its own will."""
+        """Look every 2 ms for time in which this process neither ran nor slept of its own accord."""
         while not self.is_over:
             wall, cpu = time.monotonic(), time.process_time()
             gevent.sleep(0.002)
@@ -137,57 +138,57 @@ class Run:
             self.longest_pause = max(self.longest_pause, pause)
 
     def finish(self) -> None:
-        """Count the waits that are not over, and nothing from now on."""
+        """Count the waits that are not over, and stop counting."""
         self.is_over = True
         now = time.monotonic()
         self.waits += [now - since for since in self.asking_since.values()]
         self.waits.sort()
 
     def quantile(self, q: float) -> float:
-        """Of the waits."""
+        """A quantile (0 to 1) of the waits, in s."""
         return self.waits[min(len(self.waits) - 1, int(q * len(self.waits)))]
 
     @property
     def spread(self) -> float:
-        """p99 / p50 of the waits."""
+        """The ratio p99 / p50 of the waits."""
         return self.quantile(0.99) / max(self.quantile(0.5), 1e-6)
 
     @property
     def mean_hold(self) -> float:
-        """In s, the return included."""
+        """The mean hold in s, including the return."""
         return sum(self.holds) / len(self.holds)
 
     @property
     def max_over_ideal(self) -> float:
-        """Longest wait over what FIFO would take at this mean hold."""
+        """The longest wait, divided by the ideal wait of FIFO at this mean hold."""
         return self.waits[-1] / (self.clients / self.size * self.mean_hold)
 
     @property
     def jain(self) -> float:
-        """(sum x)^2 / (n sum x^2): 1 if all clients were served equally often, 1/n if one had all."""
+        """Jain's index, (sum x)^2 / (n sum x^2): 1 if all clients were served equally often, 1/n if one had all."""
         return sum(self.loans) ** 2 / (len(self.loans) * sum(x * x for x in self.loans))
 
     @property
     def unserved(self) -> int:
-        """Clients without a single loan."""
+        """The number of clients without a single loan."""
         return self.loans.count(0)
 
     @property
     def rate(self) -> float:
-        """Loans per s."""
+        """Loans per second."""
         return len(self.holds) / self.seconds
 
 
 def make_pool(pool_class: type[Pool], backend: Backend, size: int) -> Pool:
-    """A full pool without overflow whose connections are open already."""
+    """Make a pool without overflow, all of whose connections are open already."""
     pool = pool_class(backend.creator, pool_size=size, max_overflow=0, timeout=60)  # type: ignore[call-arg]
     for connection in [pool.connect() for _ in range(size)]:
         connection.close()
     return pool
 
 
-def closed_loop(run: Run, pool: Pool, backend: Backend, between: Callable[[], None] | None) -> Run:
-    """`clients` greenlets borrow over and over for `seconds`."""
+def closed_loop(run: PoolRun, pool: Pool, backend: Backend, between: Callable[[], None] | None) -> PoolRun:
+    """Have `clients` greenlets borrow over and over for `seconds`."""
     run.loans = [0] * run.clients
 
     def client(number: int) -> None:
@@ -204,15 +205,15 @@ def closed_loop(run: Run, pool: Pool, backend: Backend, between: Callable[[], No
 
 
 def yield_and_burn() -> None:
-    """What a web request does besides its query."""
+    """Do what a web request does besides its query."""
     gevent.sleep(0)
     until = time.perf_counter() + 0.0001
     while time.perf_counter() < until:
         pass
 
 
-def open_loop(run: Run, pool: Pool, backend: Backend, rate_per_s: float, seed: int) -> Run:
-    """Arrivals at `rate_per_s`, planned before the first; a late generator catches up and loses none."""
+def open_loop(run: PoolRun, pool: Pool, backend: Backend, rate_per_s: float, seed: int) -> PoolRun:
+    """Have clients arrive at `rate_per_s`, all planned beforehand; a generator that falls behind catches up and loses none."""
     rng = random.Random(seed)
     arrivals: list[float] = []
     at = rng.expovariate(rate_per_s)
@@ -245,9 +246,9 @@ class Trial:
     hold_s: float
     seed: int
 
-    def once(self, pool_class: type[Pool]) -> Run:
+    def once(self, pool_class: type[Pool]) -> PoolRun:
         """Measure on a fresh pool of this class."""
-        run = Run(self.clients, self.size, self.seconds * (4 if self.workload == "open" else 1))
+        run = PoolRun(self.clients, self.size, self.seconds * (4 if self.workload == "open" else 1))
         pool = make_pool(pool_class, self.backend, self.size)
         gc.collect()
         gevent.spawn(run.watch)
@@ -258,7 +259,7 @@ class Trial:
         finally:
             pool.dispose()
 
-    def undisturbed(self, pool_class: type[Pool]) -> Run:
+    def undisturbed(self, pool_class: type[Pool]) -> PoolRun:
         """Measure until the machine lets the process run; after the last attempt take what there is."""
         for _ in range(ATTEMPTS):
             run = self.once(pool_class)
@@ -268,7 +269,7 @@ class Trial:
 
 
 def uncontended_us(pool_class: type[Pool], loans: int = 20_000) -> float:
-    """connect() + close() of a free connection, in us of CPU."""
+    """The cost of connect() + close() of a free connection, in us of CPU."""
     pool = make_pool(pool_class, scripted(0), 5)
     for _ in range(WARM_UP_LOANS):
         pool.connect().close()
@@ -280,7 +281,7 @@ def uncontended_us(pool_class: type[Pool], loans: int = 20_000) -> float:
 
 
 def cpu_per_wait_us(pool_class: type[Pool], clients: int = 10, loans: int = 20_000) -> float:
-    """CPU of a loan that had to wait, yields of client and holder included, in us."""
+    """The CPU time of a loan that had to wait, including the yields of client and holder, in us."""
     pool = make_pool(pool_class, scripted(0), 1)
     waited = 0
 
@@ -301,7 +302,7 @@ def cpu_per_wait_us(pool_class: type[Pool], clients: int = 10, loans: int = 20_0
 
 
 def recording_us(loans: int = 100_000, rounds: int = 15) -> float:
-    """What FairPool does for its telemetry alone in a loan that did not wait, in us of CPU: the least of several rounds.
+    """The cost of FairPool's telemetry in a loan that did not wait, in us of CPU: the least of several rounds.
 
     The same operations on the same objects as in `_do_get` and `_do_return_conn`, less an empty loop of that length.
     """
@@ -335,7 +336,7 @@ class Row:
     upper: bool = True
 
     def text(self) -> str:
-        """As markdown."""
+        """The row as Markdown."""
 
         def met(limit: float) -> bool:
             return self.fair <= limit if self.upper else self.fair >= limit
@@ -347,7 +348,7 @@ class Row:
 
 
 def number(value: float) -> str:
-    """Four significant places, never in powers of ten."""
+    """Format a number with four significant digits, never in powers of ten."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
@@ -357,15 +358,17 @@ COSTS = {"free": ("connect()+close(), nobody waits", 0.95, 0.6), "wait": ("CPU o
 
 
 class Findings:
-    """What both pools did, round by round."""
+    """The figures of both pools, round by round."""
 
     def __init__(self) -> None:
-        self.runs: dict[tuple[str, type[Pool]], list[Run]] = {}
+        self.runs: dict[tuple[str, type[Pool]], list[PoolRun]] = {}
         self.costs: dict[tuple[str, type[Pool]], list[float]] = {}
 
     def measure(self, backend: Backend, args: argparse.Namespace) -> None:
-        """All rounds, the pools in alternation. The cores are kept awake for what waits, and left alone for what counts CPU
-        time: another loop on the same physical core would slow it down."""
+        """Run all rounds, the pools in alternation.
+
+        The cores are kept awake while waits are measured, but not while CPU time is: another loop on the same physical core
+        would slow it down."""
         hold_s = args.hold_ms / 1000
         for seed in range(args.rounds):
             with cores_awake():
@@ -377,7 +380,7 @@ class Findings:
             print(f"round {seed + 1} of {args.rounds} done", file=sys.stderr)
 
     def _measure_waits(self, backend: Backend, args: argparse.Namespace, hold_s: float, seed: int) -> float:
-        """One round of the workloads; the mean hold found."""
+        """Run one round of the workloads. Returns the mean hold, in s."""
         for workload in ("tight", "web", "open"):
             trial = Trial(workload, backend, args.clients, args.size, args.seconds, hold_s, seed)
             for pool_class in POOLS if seed % 2 else POOLS[::-1]:
@@ -386,20 +389,20 @@ class Findings:
                 hold_s = min(self.runs["tight", pool_class][-1].mean_hold for pool_class in POOLS)
         return hold_s
 
-    def middle(self, workload: str, pool_class: type[Pool], figure: Callable[[Run], float]) -> float:
+    def middle(self, workload: str, pool_class: type[Pool], figure: Callable[[PoolRun], float]) -> float:
         """The median of a figure over the rounds."""
         return median(figure(run) for run in self.runs[workload, pool_class])
 
-    def both(self, workload: str, figure: Callable[[Run], float]) -> tuple[float, float]:
-        """That of QueuePool and of FairPool."""
+    def both(self, workload: str, figure: Callable[[PoolRun], float]) -> tuple[float, float]:
+        """The medians of a figure of QueuePool and of FairPool."""
         return self.middle(workload, QueuePool, figure), self.middle(workload, FairPool, figure)
 
-    def paired(self, workload: str, figure: Callable[[Run], float]) -> float:
+    def paired(self, workload: str, figure: Callable[[PoolRun], float]) -> float:
         """The median of the rounds' ratios, FairPool to QueuePool."""
         return ratio(*(map(figure, self.runs[workload, pool_class]) for pool_class in POOLS))
 
     def rows(self, real: bool) -> Iterable[Row]:
-        """The measures that have a bar."""
+        """The rows of the acceptance table: the measures that have a bar."""
         for workload in ("tight", "web"):
             yield Row(
                 f"{workload}: p99/p50 of wait", *self.both(workload, lambda r: r.spread), 1.5 if real else 1.25, 1.1

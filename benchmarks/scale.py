@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale [--check]
 
-writes the document's tables anew; with `--check` it only says whether they are up to date.
+rewrites the document's tables; with `--check` it only says whether they are up to date.
 
 A cost was measured on one machine, and says where; an assumption was not measured. A design turns a rate of requests into
 cores, connections and bytes, and reaches its limit where one part that cannot be multiplied is full.
@@ -24,7 +24,7 @@ MB, GB, TB = 1e6, 1e9, 1e12
 
 
 @dataclass(frozen=True)
-class Figure:
+class SourcedFigure:
     """A number, its unit and its source."""
 
     value: float
@@ -33,38 +33,40 @@ class Figure:
 
 
 MEASURED = {
-    "app_us": Figure(
+    "app_us": SourcedFigure(
         1137, "us of CPU", "application, a request on a new connection: A.pool10.fair, 68 % of a core at 598/s"
     ),
-    "kept_us": Figure(
+    "kept_us": SourcedFigure(
         452, "us of CPU", "application, a request on a kept connection with one statement: benchmarks, /health"
     ),
-    "cached_us": Figure(225, "us of CPU", "application, a request without the database: benchmarks, /live at 4439/s"),
-    "db_us": Figure(418, "us of CPU", "database, a request: A.pool10.fair, 25 % of a core at 598/s"),
-    "lookup_us": Figure(38, "us of CPU", "database, a look-up of a link by its code alone"),
-    "batched_us": Figure(15, "us of CPU", "database, a click inserted in a statement of 1,000"),
-    "hold_ms": Figure(
+    "cached_us": SourcedFigure(
+        225, "us of CPU", "application, a request without the database: benchmarks, /live at 4439/s"
+    ),
+    "db_us": SourcedFigure(418, "us of CPU", "database, a request: A.pool10.fair, 25 % of a core at 598/s"),
+    "lookup_us": SourcedFigure(38, "us of CPU", "database, a look-up of a link by its code alone"),
+    "batched_us": SourcedFigure(15, "us of CPU", "database, a click inserted in a statement of 1,000"),
+    "hold_ms": SourcedFigure(
         1.4, "ms", "upper bound of the median time a request holds a connection: the response time of A.pool10.fair"
     ),
-    "backend_mb": Figure(1.95, "MB", "database, one more warm connection: the lab's memory experiment"),
-    "wal_bytes": Figure(382, "bytes", "WAL, a click in a statement of its own"),
-    "batched_wal_bytes": Figure(285, "bytes", "WAL, a click in a statement of 1,000"),
-    "row_bytes": Figure(144, "bytes", "disk, a click: 83 in the table, 61 in its two indexes"),
+    "backend_mb": SourcedFigure(1.95, "MB", "database, one more warm connection: the lab's memory experiment"),
+    "wal_bytes": SourcedFigure(382, "bytes", "WAL, a click in a statement of its own"),
+    "batched_wal_bytes": SourcedFigure(285, "bytes", "WAL, a click in a statement of 1,000"),
+    "row_bytes": SourcedFigure(144, "bytes", "disk, a click: 83 in the table, 61 in its two indexes"),
 }
 ASSUMED = {
-    "busy": Figure(0.6, "", "share of its capacity to which each part is used"),
-    "clicks": Figure(0.9, "", "share of requests that are clicks; the others read a link"),
-    "pool": Figure(10, "connections", "pool size of an application process, which uses one core"),
-    "db_cores": Figure(32, "cores", "largest database machine one would buy"),
-    "db_connections": Figure(
+    "busy": SourcedFigure(0.6, "", "share of its capacity to which each part is used"),
+    "clicks": SourcedFigure(0.9, "", "share of requests that are clicks; the others read a link"),
+    "pool": SourcedFigure(10, "connections", "pool size of an application process, which uses one core"),
+    "db_cores": SourcedFigure(32, "cores", "largest database machine one would buy"),
+    "db_connections": SourcedFigure(
         500, "connections", "direct connections to a primary; memory would allow more, but snapshots get slow"
     ),
-    "wal_mb_s": Figure(400, "MB/s", "WAL that a primary's log device and its replicas can take"),
-    "bouncer_rate": Figure(20_000, "statements/s", "capacity of a PgBouncer, which uses one core"),
-    "wire_bytes": Figure(1_000, "bytes", "a request and its answer, with a browser's headers"),
-    "edge_us": Figure(20, "us of CPU", "redirect from memory in a compiled language"),
-    "partition_gb": Figure(50, "GB", "largest partition one would vacuum and drop"),
-    "kept_days": Figure(90, "days", "time for which single clicks are kept"),
+    "wal_mb_s": SourcedFigure(400, "MB/s", "WAL that a primary's log device and its replicas can take"),
+    "bouncer_rate": SourcedFigure(20_000, "statements/s", "capacity of a PgBouncer, which uses one core"),
+    "wire_bytes": SourcedFigure(1_000, "bytes", "a request and its answer, with a browser's headers"),
+    "edge_us": SourcedFigure(20, "us of CPU", "redirect from memory in a compiled language"),
+    "partition_gb": SourcedFigure(50, "GB", "largest partition one would vacuum and drop"),
+    "kept_days": SourcedFigure(90, "days", "time for which single clicks are kept"),
 }
 M = {name: figure.value for name, figure in MEASURED.items()}
 A = {name: figure.value for name, figure in ASSUMED.items()}
@@ -77,7 +79,7 @@ def cores(rate_per_s: float, each_us: float) -> float:
 
 @dataclass(frozen=True)
 class Design:
-    """What stands between a browser and the disk. Costs are of one request of the mix, limits of one primary."""
+    """An arrangement of everything between a browser and the disk. Costs are per request, limits per primary database."""
 
     name: str
     app_us: float
@@ -132,13 +134,23 @@ CLICKS = A["clicks"]
 BATCH = 1000
 DIRECT = Design("direct", M["app_us"], M["db_us"], CLICKS * M["wal_bytes"], 1, M["hold_ms"], bouncers=False)
 POOLED = Design(
-    "PgBouncer and replicas", M["kept_us"], CLICKS * M["db_us"], CLICKS * M["wal_bytes"], CLICKS, M["hold_ms"],
+    "PgBouncer and replicas",
+    M["kept_us"],
+    CLICKS * M["db_us"],
+    CLICKS * M["wal_bytes"],
+    CLICKS,
+    M["hold_ms"],
     replica_us=(1 - CLICKS) * M["db_us"],
-)  # fmt: skip
+)
 BATCHED = Design(
-    "links cached, clicks batched", M["cached_us"], CLICKS * M["batched_us"], CLICKS * M["batched_wal_bytes"],
-    CLICKS / BATCH, BATCH * M["batched_us"] / 1e3 + M["hold_ms"], replica_us=(1 - CLICKS) * M["db_us"],
-)  # fmt: skip
+    "links cached, clicks batched",
+    M["cached_us"],
+    CLICKS * M["batched_us"],
+    CLICKS * M["batched_wal_bytes"],
+    CLICKS / BATCH,
+    BATCH * M["batched_us"] / 1e3 + M["hold_ms"],
+    replica_us=(1 - CLICKS) * M["db_us"],
+)
 EDGE = replace(BATCHED, name="at the edge, in shards", app_us=A["edge_us"])
 DESIGNS = (DIRECT, POOLED, BATCHED, EDGE)
 
@@ -150,7 +162,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def figures(known: dict[str, Figure]) -> str:
+def figures(known: dict[str, SourcedFigure]) -> str:
     """The table of costs, or of assumptions."""
     return table(("figure", "value"), ((f.source, f"{f.value:,g} {f.unit}".strip()) for f in known.values()))
 
@@ -206,7 +218,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """The document's text with each table computed anew."""
+    """The document's text with each table computed again."""
     for name, make in TABLES.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         new = make()

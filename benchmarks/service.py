@@ -40,7 +40,8 @@ def in_turns(
     """Load each side in turn; return each side's medians, with the CPU microseconds per request of its server processes."""
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for name, (servers, path) in sides.items():
-        ab(servers.url + path, 500, users)  # connections opened, caches warm
+        # Opens the connections and warms the caches.
+        ab(servers.url + path, 500, users)
         assert name
     for _ in range(rounds):
         for name, (servers, path) in sides.items():
@@ -73,7 +74,7 @@ def main() -> None:
         (folder / "stock.py").write_text(STOCK_CONF)
 
         def start(name: str, program: ServerProgram, **settings: str) -> Servers:
-            # As patient as the stock pool is: QueuePool keeps some waiting for longer than this service's 5 s.
+            # The same timeout as the stock pool's: QueuePool keeps some requests waiting for longer than this service's 5 s.
             settings = {"DATABASE_URL": postgres.url, "DB_POOL_SIZE": "10", "DB_POOL_TIMEOUT": "30", **settings}
             return running.enter_context(Servers(program, 1, settings, folder / f"{name}.log"))
 
@@ -91,8 +92,10 @@ def main() -> None:
         print("| server | requests/s | against stock | CPU us/request | p50, ms | p99, ms | max, ms |")
         print("| :-- | --: | --: | --: | --: | --: | --: |")
         for name, f in found.items():
-            print(f"| {name} | {f['rps']:.0f} | {f['rps'] / base['rps']:.2f} | {f['cpu_us']:.0f} | {f['p50']:.0f} | "
-                  f"{f['p99']:.0f} | {f['p100']:.0f} |")  # fmt: skip
+            print(
+                f"| {name} | {f['rps']:.0f} | {f['rps'] / base['rps']:.2f} | {f['cpu_us']:.0f} | {f['p50']:.0f} | "
+                f"{f['p99']:.0f} | {f['p100']:.0f} |"
+            )
         live = in_turns({"stock": (stock, "/live"), "ours": (ours, "/live")}, given.rounds, given.requests, 100)
         print(
             f"\nA connection, opened and closed: {connect_us(postgres.url):.0f} us of the client's CPU. "
@@ -100,19 +103,26 @@ def main() -> None:
         )
 
         hold = {
-            name: start(name, fairness.program(), DATABASE_URL=fairness.with_pool(postgres.url, name, pool_size=10,
-                                                                                  max_overflow=0))
+            name: start(
+                name,
+                fairness.program(),
+                DATABASE_URL=fairness.with_pool(postgres.url, name, pool_size=10, max_overflow=0),
+            )
             for name in fairness.STRATEGIES
-        }  # fmt: skip
+        }
         found = in_turns({name: (servers, "/") for name, servers in hold.items()}, given.rounds, given.requests, 100)
         print("\n### A query of 5 ms, one worker, 100 users, 10 connections\n")
         print("| pool | requests/s | p50, ms | p99, ms | max, ms | p99/p50 | max/p50 |")
         print("| :-- | --: | --: | --: | --: | --: | --: |")
         for name, f in found.items():
-            print(f"| {name} | {f['rps']:.0f} | {f['p50']:.0f} | {f['p99']:.0f} | {f['p100']:.0f} | "
-                  f"{f['p99'] / f['p50']:.2f} | {f['p100'] / f['p50']:.2f} |")  # fmt: skip
-        print(f"\nfair against queue: {found['fair']['rps'] / found['queue']['rps']:.3f} x the requests/s. "
-              f"Database CPU over the whole session: {cpu_of_tree(postgres.pid):.1f} s.")  # fmt: skip
+            print(
+                f"| {name} | {f['rps']:.0f} | {f['p50']:.0f} | {f['p99']:.0f} | {f['p100']:.0f} | "
+                f"{f['p99'] / f['p50']:.2f} | {f['p100'] / f['p50']:.2f} |"
+            )
+        print(
+            f"\nfair against queue: {found['fair']['rps'] / found['queue']['rps']:.3f} x the requests/s. "
+            f"Database CPU over the whole session: {cpu_of_tree(postgres.pid):.1f} s."
+        )
 
 
 if __name__ == "__main__":

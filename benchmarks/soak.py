@@ -37,7 +37,8 @@ def borrow(engine: Engine, rng: random.Random, seen: Counter) -> None:
             connection = engine.connect()
             if rng.random() < 0.02:
                 seen["leaked"] += 1
-                connection = None  # for the collector to find
+                # Left for the garbage collector to find.
+                connection = None
                 return
             with connection:
                 connection.execute(text("SELECT pg_sleep(:s)"), {"s": rng.choice((0, 0, 0.002, 0.02))})
@@ -84,7 +85,7 @@ def watch(postgres: EmbeddedPostgres, engine: Engine, seen: Counter, end: float)
 
 
 def verdict(engine: Engine, seen: Counter) -> str | None:
-    """What is wrong at the end, or None."""
+    """A description of what is wrong at the end, or None."""
     gc.collect()
     deadline = time.monotonic() + 10
     while engine.pool.checkedout() and time.monotonic() < deadline:
@@ -121,9 +122,14 @@ def main() -> None:
     with temporary_postgres(settings={"fsync": "off"}) as postgres:
         url = postgres.url.replace("postgresql://", "postgresql+psycopg2://")
         engine = create_engine(
-            url, poolclass=FairPool, pool_size=SIZE, max_overflow=0, pool_timeout=TIMEOUT_S, min_size=3,
+            url,
+            poolclass=FairPool,
+            pool_size=SIZE,
+            max_overflow=0,
+            pool_timeout=TIMEOUT_S,
+            min_size=3,
             connect_args={"options": CHECK},
-        )  # fmt: skip
+        )
         end = time.monotonic() + given.minutes * 60
         memory = []
         users = [gevent.spawn(user, engine, random.Random(rng.random()), seen, end) for _ in range(USERS)]

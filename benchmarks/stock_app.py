@@ -8,8 +8,11 @@ from sqlalchemy import create_engine, text
 
 patch_psycopg()
 app = Flask(__name__)
-engine = create_engine(os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg2://"),
-                       pool_size=int(os.environ["DB_POOL_SIZE"]), max_overflow=0)  # fmt: skip
+engine = create_engine(
+    os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+psycopg2://"),
+    pool_size=int(os.environ["DB_POOL_SIZE"]),
+    max_overflow=0,
+)
 
 
 @app.get("/health")

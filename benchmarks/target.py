@@ -39,7 +39,7 @@ http {{
 
 
 class MissingTool(Exception):
-    """Something that is measured, or measured against, is not installed."""
+    """A program that this benchmark needs is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ def nginx() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run nginx inside the block; yields its base URL and its master process. Raises MissingTool."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="poolbench-nginx-") as folder:
-        Path(folder).chmod(0o755)  # its worker may be another user
+        # nginx's worker may run as another user.
+        Path(folder).chmod(0o755)
         config = Path(folder) / "nginx.conf"
         config.write_text(_CONFIG.format(folder=folder, port=port), "ascii")
         with started([which("nginx"), "-c", str(config), "-p", folder], port) as process:

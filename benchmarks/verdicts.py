@@ -5,7 +5,7 @@ Both sides of a comparison come from one world, the new one's times multiplied b
 diff` does. A verdict of better or worse on any figure where nothing changed is a false alarm.
 """
 
-# ruff: noqa: E402 - the path must be set before the rooms are imported
+# ruff: noqa: E402 - the path must be set before the project's modules are imported
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)  # as in reports.py
+sys.path[0] = str(ROOT)
 
 from reports import names
 from reports.compare.diff import Diff, compare_runs
@@ -33,7 +33,7 @@ BEGINS, ENDS = "<!-- benchmarks/verdicts.py writes from here -->", "<!-- to here
 
 @dataclass(frozen=True)
 class World:
-    """Where reports come from."""
+    """A world that reports are drawn from, with known truth."""
 
     name: str
     runs: int = 1
@@ -57,9 +57,9 @@ class World:
     sketches: bool = True
     """Whether the report has our key; else percentiles by period, as Artillery writes them."""
     level: float | None = 0.05
-    """The share of false alarms that is claimed; None where none is."""
+    """The claimed share of false alarms; None if nothing is claimed."""
     factor: float = 1.0
-    """What all times are multiplied by."""
+    """The factor by which all times are multiplied."""
 
     @property
     def requests(self) -> int:

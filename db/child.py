@@ -87,16 +87,16 @@ class Child:
 
     @property
     def stdin(self) -> IO[Any]:
-        """The pipe to the child, where `stdin=PIPE` was among the options. Raises BrokenPipeError where it was not."""
+        """The pipe to the child, if `stdin=PIPE` was among the options. Raises BrokenPipeError if it was not."""
         return _pipe(self.process.stdin)
 
     @property
     def stdout(self) -> IO[Any]:
-        """The pipe from the child, where `stdout=PIPE` was among the options. Raises BrokenPipeError where it was not."""
+        """The pipe from the child, if `stdout=PIPE` was among the options. Raises BrokenPipeError if it was not."""
         return _pipe(self.process.stdout)
 
     def output(self) -> str:
-        """What the child has written to its log; empty where it has none."""
+        """The text that the child has written to its log; empty if it has no log."""
         if self._log is None:
             return ""
         with self._log.open("rb") as file:

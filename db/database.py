@@ -30,11 +30,11 @@ CONNECT_TIMEOUT_S = 5.0
 """Longest time to open a connection; `?connect_timeout=` in the URL wins."""
 
 LATE_MARGIN_S = 2.0
-"""What a server may be late with the word that a statement took too long, before it is given up as unreachable."""
+"""How late, in s, a server may report that a statement took too long, before it is given up as unreachable."""
 
 _CLIENT_CHECK_MS = 100
-# A peer that is gone without a word is noticed after some 15 s, by either side's kernel: of an idle connection by probes,
-# of a busy one by data that nobody acknowledges. The defaults are two hours and a quarter of one.
+# A peer that vanishes is noticed after some 15 s, by either side's kernel: on an idle connection by probes, on a busy one by
+# data that nobody acknowledges. The defaults are two hours and a quarter of an hour.
 _IDLE_S, _PROBE_S, _PROBES, _UNACKNOWLEDGED_MS = 10, 2, 3, 10_000
 # In autocommit mode a connection that comes back has nothing to roll back. SQLAlchemy before 2.0.43 rolls back all the same.
 _NOTHING_TO_ROLL_BACK = (
@@ -50,11 +50,11 @@ class PoolStatus:
 
     strategy: str
     size: int
-    """Connections that are kept; 0 where none are, or where there is no limit."""
+    """Connections that are kept open; 0 if the strategy keeps none, or without a limit."""
     in_use: int
     idle: int
     waiting: int
-    """Those who asked, have none yet, and are not opening one."""
+    """Requests for a connection that have none yet and are not opening one."""
     connecting: int
     overflow: int
     loans: int
@@ -117,9 +117,9 @@ class Database:
 
     @contextmanager
     def connection_within(self, limit_s: float, cost: LoanCost | None = None) -> Iterator[Connection]:
-        """Lend a connection, as `connection` does, for at most so many seconds in all: waiting for it, opening it, using it.
+        """Lend a connection, as `connection` does, for at most this many seconds in all: waiting for it, opening it, using it.
 
-        For those who would rather know soon that something is wrong. Raises PoolTimeout when none came free in that time,
+        For callers who need to know soon that something is wrong. Raises PoolTimeout when none came free in that time,
         DatabaseDown when the database took too long. The limit needs gevent's event loop, and begins after a migration.
         """
         cost = cost or LoanCost()
@@ -168,14 +168,16 @@ class Database:
             engine.dispose()
 
     def _look_for_timeout(self, connection: Connection) -> None:
-        """A pooler may also drop the limits without a word."""
+        """Warn if the statement timeout is not in force, since a pooler may drop it silently."""
         setting = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
         if self.settings.statement_timeout_s and not connection.exec_driver_sql(setting).scalar_one():
-            log.warning("STATEMENT_TIMEOUT is not in force: a pooler is in between, which must set it (PgBouncer:"
-                        " connect_query), or the role (ALTER ROLE ... SET statement_timeout)")  # fmt: skip
+            log.warning(
+                "STATEMENT_TIMEOUT is not in force: a pooler is in between, which must set it (PgBouncer:"
+                " connect_query), or the role (ALTER ROLE ... SET statement_timeout)"
+            )
 
     def forget(self) -> None:
-        """In a forked child: drop the parent's connections without a word to the server, and start with none."""
+        """In a forked child: drop the parent's connections without sending the server anything, and start with none."""
         self._engine.dispose(close=False)
 
     def close(self) -> None:
@@ -226,9 +228,9 @@ class Database:
     def _connect_in_turn(self, turns: Semaphore) -> Connection:
         pool = self.settings.pool
         if turns.locked() and pool.max_waiting is not None and self._asking - self._connecting > pool.max_waiting:
-            raise PoolQueueFull(f"{pool.max_waiting} wait already, no more may")
+            raise PoolQueueFull(f"{pool.max_waiting} wait already, and no more are allowed")
         if not turns.acquire(timeout=pool.timeout_s):
-            raise PoolTimeout(f"no turn among the slow statements within {pool.timeout_s:g} s")
+            raise PoolTimeout(f"no connection for a slow statement came free within {pool.timeout_s:g} s")
         try:
             return self._engine.connect()
         except BaseException:
@@ -239,7 +241,8 @@ class Database:
         return create_engine(
             "postgresql+psycopg2://",
             creator=self._open,
-            use_native_hstore=False,  # spares each new connection a look-up of types that we do not use
+            # Spares each new connection a look-up of types that we do not use.
+            use_native_hstore=False,
             **arguments,
         )
 
@@ -255,7 +258,7 @@ class Database:
         return connection
 
     def _connect(self) -> GreenConnection:
-        """A pooler such as PgBouncer, whose sessions are for all its clients, may refuse limits of the session: then without."""
+        """Open a connection; without limits of the session if a pooler (whose sessions are shared) refuses them."""
         if not self._behind_pooler:
             try:
                 return _connect(connect_arguments(self.settings))
@@ -267,19 +270,19 @@ class Database:
 
 
 def _turns_of_the_slow(pool: PoolSettings) -> Semaphore | None:
-    """One for each connection that slow statements may have at a time; None: as many as there are."""
+    """A semaphore of as many connections as slow statements may have at a time; None: no limit of their own."""
     if not pool.reserve or not pool.size or pool.max_overflow < 0:
         return None
     return Semaphore(pool.size + pool.max_overflow - pool.reserve) if pool.strategy in {"queue", "fair"} else None
 
 
 def connect_arguments(settings: DatabaseSettings, *, limited: bool = True) -> dict[str, Any]:
-    """What `psycopg2.connect` is given: the URL's parts, the session's limits, and a name that shows in pg_stat_activity."""
+    """Arguments of `psycopg2.connect`: the URL's parts, the session's limits, and a name that shows in pg_stat_activity."""
     given: dict[str, Any] = settings.url.translate_connect_args(database="dbname", username="user") | settings.url.query
     timeout_ms = round(settings.statement_timeout_s * 1000)
-    # A greenlet that is killed or timed out in a statement closes its connection, which the server would notice only
-    # when it next writes: let it look, so that nobody's statement runs on. Where the network is dead it can look in vain,
-    # and would keep the session, one of `max_connections`, for hours: hence the same limits as on our side.
+    # A greenlet that is killed or timed out in a statement closes its connection, which the server would notice only when it
+    # next writes. Let the server check, so that no statement runs on for nobody. If the network is dead, this check finds
+    # nothing, and the session, one of `max_connections`, would stay for hours: hence the same limits as on our side.
     limits = {
         "statement_timeout": timeout_ms,
         "client_connection_check_interval": _CLIENT_CHECK_MS,
@@ -289,7 +292,8 @@ def connect_arguments(settings: DatabaseSettings, *, limited: bool = True) -> di
         "tcp_user_timeout": _UNACKNOWLEDGED_MS,
     }
     asked = [f"-c {name}={value}" for name, value in limits.items()] if limited else []
-    options = " ".join((*asked, given.get("options", ""))).strip()  # the URL's come last, and win
+    # The URL's options come last, and win.
+    options = " ".join((*asked, given.get("options", ""))).strip()
     return {
         "connect_timeout": CONNECT_TIMEOUT_S,
         "application_name": "poolbench",

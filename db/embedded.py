@@ -81,7 +81,7 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        """URL for the application, whose role owns its database and is no superuser."""
+        """URL for the application, whose role owns its database and is not a superuser."""
         return f"postgresql://{ROLE}:{self._passwords[ROLE]}@127.0.0.1:{self.port}/{ROLE}"
 
     @property
@@ -95,7 +95,7 @@ class EmbeddedPostgres:
         return self._owner is not None and self._owner_pid == os.getpid()
 
     def start(self) -> Self:
-        """Create the cluster if there is none, start the server, and return once it accepts connections.
+        """Create the cluster if it does not exist, start the server, and return once it accepts connections.
 
         Raises EmbeddedPostgresError.
         """
@@ -274,7 +274,7 @@ class EmbeddedPostgres:
         return True
 
     def _ready_server(self) -> tuple[int, int] | None:
-        """Pid and port of the folder's server; None where none runs, or it is not ready."""
+        """Pid and port of the folder's server; None if it is not running, or not ready."""
         try:
             lines = (self.data_dir / "pgdata" / "postmaster.pid").read_text().splitlines()
         except OSError:
@@ -386,7 +386,7 @@ def _development_folder(checkout: Path) -> Path:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process exists and is no zombie: an orphan may stay one for long."""
+    """Whether a process exists and is not a zombie: an orphan may stay one for a long time."""
     try:
         os.kill(pid, 0)
         status = Path(f"/proc/{pid}/stat")

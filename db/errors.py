@@ -11,7 +11,7 @@ UNDEFINED = "-"
 
 
 class DatabaseFailure(Exception):
-    """A failure that is nobody's bug: load, a limit, or a server that is not there. `sqlstate` is PostgreSQL's code."""
+    """A failure that is not a bug: load, a limit, or a server that is not there. `sqlstate` is PostgreSQL's code."""
 
     def __init__(self, detail: str, sqlstate: str = UNDEFINED) -> None:
         super().__init__(detail)
@@ -47,13 +47,17 @@ class DiskFull(DatabaseFailure):
     """The server has no room left to write to (53100); it goes on reading."""
 
 
-# psycopg2 gives no SQLSTATE for a connection that failed, nor for one that broke; the server's words, in the C locale.
+# psycopg2 gives no SQLSTATE for a connection that failed to open or broke, so it is told by the server's words, which are
+# those of the C locale.
 _TEXTS = (
     ("sorry, too many clients already", errorcodes.TOO_MANY_CONNECTIONS),
     ("remaining connection slots are reserved", errorcodes.TOO_MANY_CONNECTIONS),
-    ("too many connections for", errorcodes.TOO_MANY_CONNECTIONS),  # role "…", database "…"
-    ("no more connections allowed", errorcodes.TOO_MANY_CONNECTIONS),  # PgBouncer's max_client_conn
-    ("the database system is", errorcodes.CANNOT_CONNECT_NOW),  # starting up, shutting down, in recovery mode
+    # For a role or a database.
+    ("too many connections for", errorcodes.TOO_MANY_CONNECTIONS),
+    # PgBouncer's max_client_conn.
+    ("no more connections allowed", errorcodes.TOO_MANY_CONNECTIONS),
+    # Starting up, shutting down, or in recovery mode.
+    ("the database system is", errorcodes.CANNOT_CONNECT_NOW),
     ("terminating connection due to administrator command", errorcodes.ADMIN_SHUTDOWN),
     ("terminating connection because of crash", errorcodes.CRASH_SHUTDOWN),
     ("authentication failed", errorcodes.INVALID_PASSWORD),
@@ -62,7 +66,8 @@ _TEXTS = (
     ("could not receive data", errorcodes.CONNECTION_FAILURE),
     ("could not send data", errorcodes.CONNECTION_FAILURE),
     ("connection already closed", errorcodes.CONNECTION_FAILURE),
-    ("no word from the server", errorcodes.CONNECTION_FAILURE),  # our own, see green.py
+    # Our own words, see green.py.
+    ("no word from the server", errorcodes.CONNECTION_FAILURE),
 )
 
 

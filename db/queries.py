@@ -61,7 +61,7 @@ def follow(connection: Connection, code: str, visitor: Visitor) -> str | None:
 
 
 def read_url(connection: Connection, code: str) -> str | None:
-    """The link's URL, without a click and without counting any; None if there is no such link."""
+    """The link's URL, without recording a click or counting the clicks; None if there is no such link."""
     row = connection.exec_driver_sql("SELECT url FROM links WHERE code = %s", (code,)).first()
     return None if row is None else str(row[0])
 

@@ -15,7 +15,7 @@ from poolbench.settings import seconds as seconds_up_to
 T = TypeVar("T")
 
 STRATEGY_NAMES = ("null", "per-request", "queue", "fair")
-"""What DB_POOL may say; `strategies.STRATEGIES` holds the recipes."""
+"""The values of DB_POOL; `strategies.STRATEGIES` holds the recipes."""
 
 DEFAULT_STRATEGY = "fair"
 
@@ -24,7 +24,7 @@ LONGEST_STATEMENT_S = 2_147_483
 
 
 class SettingError(ValueError):
-    """A setting does not parse; the message is one line that names it."""
+    """A setting has an invalid value; the message is one line that names it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PoolSettings:
     idle_s: float = 1800.0
     pre_ping: bool = False
     use_lifo: bool | None = None
-    """None: as is best for the strategy."""
+    """None: the best value for the strategy."""
     max_waiting: int | None = None
     """None: no limit."""
     max_wait_s: float | None = None
@@ -55,7 +55,7 @@ class PoolSettings:
     reserve: int = 0
     """Connections that slow statements must leave to the others."""
     given: frozenset[str] = frozenset()
-    """Names of the settings that somebody set, as against those left at their defaults."""
+    """Names of the settings that were set explicitly."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "PoolSettings":
@@ -98,14 +98,15 @@ class DatabaseSettings:
 
 
 def read(mapping: Mapping[str, str], name: str, parse: Callable[[str], T], default: T) -> T:
-    """The named setting, parsed; the default where it is missing or empty. Raises SettingError."""
+    """The named setting, parsed; the default if it is missing or empty. Raises SettingError."""
     text = mapping.get(name, "").strip()
     if not text:
         return default
     try:
         return parse(text)
     except ValueError as error:
-        shown = "" if name == "DATABASE_URL" else f" not {text!r}"  # a URL may hold a password
+        # A URL may hold a password.
+        shown = "" if name == "DATABASE_URL" else f" not {text!r}"
         raise SettingError(f"{name} must be {error},{shown}".rstrip(",")) from None
 
 
@@ -120,7 +121,7 @@ switch = Switch()
 
 
 def choice(names: Collection[str]) -> Callable[[str], str]:
-    """A parser that takes one of the names."""
+    """Make a parser that accepts only these names."""
 
     def parse(text: str) -> str:
         if text not in names:
@@ -133,7 +134,7 @@ def choice(names: Collection[str]) -> Callable[[str], str]:
 def database_url(text: str) -> URL:
     """SQLAlchemy's URL of a PostgreSQL database, from SQLAlchemy's or libpq's notation (URL, or `key=value` pairs).
 
-    libpq itself reads it, so whatever libpq knows is understood; what has no place in a URL goes into its query.
+    libpq itself reads the text, so all that libpq knows is understood; what has no other place in a URL goes into its query.
     Raises ValueError, whose text never shows a part of the URL.
     """
     scheme, colon, rest = text.partition("://")
@@ -150,7 +151,8 @@ def database_url(text: str) -> URL:
         raise ValueError("a URL whose port is a number from 1 to 65535")
     query = {key: value for key, value in parts.items() if key not in {"user", "password", "host", "port", "dbname"}}
     single = "," not in parts.get("host", "")
-    if not single:  # several hosts: a list that only libpq understands
+    if not single:
+        # A list of several hosts, which only libpq understands.
         query |= {key: parts[key] for key in ("host", "port") if key in parts}
     return URL.create(
         "postgresql+psycopg2",

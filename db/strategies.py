@@ -15,7 +15,7 @@ from poolbench.costs import connecting
 class PerRequestPool(NullPool):
     """A pool for each loan: opens `min_size` connections at once, lends the first that succeeds, closes all on return.
 
-    Extra connections may fail; only if all do is the loan an error (the first one's).
+    Some of them may fail to open; only if all do does the loan raise an error, that of the first.
     """
 
     def __init__(self, creator: Any, min_size: int = 5, **options: Any) -> None:
@@ -47,7 +47,8 @@ class PerRequestPool(NullPool):
                         openings.remove(each)
                         self._extras[each.value] = openings
                         return each.value
-        except BaseException:  # killed while waiting: nobody else knows of these connections
+        # Killed while waiting: nobody else knows of these connections.
+        except BaseException:
             gevent.spawn(self._close, openings)
             raise
         raise next(each.value for each in openings if isinstance(each.value, Exception))
@@ -71,10 +72,10 @@ class PerRequestPool(NullPool):
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way of lending connections. Which settings it honours says `poolbench.settings.POOL_SETTINGS`."""
+    """One way of lending connections. `poolbench.settings.POOL_SETTINGS` lists the settings that it honours."""
 
     when: str
-    """When one would choose it."""
+    """When to choose it."""
     pool: type[Pool]
     own_arguments: Callable[[PoolSettings], dict[str, Any]] = lambda _: {}
     """Arguments of `create_engine` that differ from the settings."""
@@ -97,7 +98,7 @@ STRATEGIES: dict[str, Strategy] = {
             # Connections that are not needed become idle, and close, only if the most recent is lent first.
             "pool_use_lifo": True if pool.use_lifo is None else pool.use_lifo,
             "min_size": min(pool.min_size, pool.size or pool.min_size),
-            # Looking at the clock in each loan is spared where the lifetime ends sooner anyway.
+            # No need to look at the clock in each loan where the lifetime ends sooner anyway.
             "pool_recycle": -1 if 0 < pool.max_lifetime_s <= pool.recycle_s else pool.recycle_s,
         },
     ),

@@ -97,7 +97,7 @@ class Metrics:
 
 
 def forget_process(pid: int) -> None:
-    """Take the gauges of a process that has ended out of the sums."""
+    """Remove the gauges of a process that has ended from the sums."""
     mark_process_dead(pid)
 
 
@@ -125,7 +125,7 @@ class _Tally:
         self.total_ns += duration_ns
 
     def move_to(self, histogram: Any) -> None:
-        """Add everything to a histogram, and begin anew."""
+        """Add everything to a histogram, and start again from zero."""
         histogram.add(self.counts, self.total_ns / 1e9)
         self._clear()
 

@@ -1,4 +1,4 @@
-"""What a click tells about its visitor: families of programs instead of versions, a host instead of an address."""
+"""What is kept about the visitor behind a click: families of programs instead of versions, a host instead of an address."""
 
 from dataclasses import dataclass
 from functools import lru_cache

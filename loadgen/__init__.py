@@ -1,1 +1,3 @@
-"""Makes load and measures it: gevent sockets by name, no monkey patching. Runs Artillery scripts and ApacheBench workloads."""
+"""Generates load and measures the answers. Runs Artillery scripts and ApacheBench workloads.
+
+It uses gevent's own sockets by name, and patches nothing."""

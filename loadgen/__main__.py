@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. Without an SQLAlchemy that it can use, it says so in one line and exits with 2."""
+    """Run the command line. If no usable SQLAlchemy is installed, it says so in one line and exits with 2."""
     from loadgen.cli import cli  # noqa: PLC0415 - nothing heavy before the command is known
 
     try:
@@ -19,7 +19,7 @@ def main() -> None:
         found = installed("SQLAlchemy")
         if found is not None and int(found.partition(".")[0]) >= 2:
             raise
-        click.echo(f"Error: this needs SQLAlchemy 2.0 or newer; here is {found or 'none'}", err=True)
+        click.echo(f"Error: this needs SQLAlchemy 2.0 or newer; installed: {found or 'none'}", err=True)
         sys.exit(2)
 
 

@@ -53,4 +53,4 @@ def _version(context: click.Context, _parameter: click.Parameter, value: bool) -
     "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and exit."
 )
 def cli() -> None:
-    """Put load on an HTTP service and tell, with measurements, how it held."""
+    """Put load on an HTTP service, and measure how well it copes."""

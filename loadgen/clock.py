@@ -1,4 +1,4 @@
-"""Reading the time, and sleeping until an instant: all that a generator does with clocks.
+"""Reads the time, and sleeps until an instant: everything that a generator does with clocks.
 
 Every instant inside the generator is whole nanoseconds of CLOCK_MONOTONIC, which never steps. `WallOffset` turns them into
 epoch time for reports, and turns the kernel's receive stamps (CLOCK_REALTIME) back. It is measured again every second, so
@@ -31,11 +31,11 @@ _SO_TIMESTAMPING = 37
 # The flags SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE.
 _SOFTWARE_STAMPS = 1 << 3 | 1 << 4
 KERNEL_STAMPS = os.uname().sysname == "Linux" and struct.calcsize("l") == 8
-"""Whether the kernel of this system can note when data arrived."""
+"""Whether this system's kernel can record when data arrived."""
 
 
 def stamp_arrivals(sock: socket.socket) -> None:
-    """Ask the kernel to note when the data that this socket receives arrives, where it can."""
+    """Ask the kernel, if it can, to record when data arrives at this socket."""
     if KERNEL_STAMPS:
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _SOFTWARE_STAMPS)
 
@@ -63,7 +63,7 @@ class WallOffset:
         self._stamped.close()
 
     def measure(self) -> None:
-        """Read both clocks anew: the reading least disturbed in between counts, within 0.25 us if one of 50 was so quick."""
+        """Read both clocks again, up to 50 times; the least disturbed reading counts, the first within 0.25 us ends it."""
         least = _QUICK_NS * 1_000_000
         for _ in range(_READINGS_MAX):
             before = now_ns()
@@ -87,8 +87,8 @@ class Alarm:
     """Sleeps until an instant, as exactly as the kernel's timers allow.
 
     libev's own timers go through epoll_wait, which rounds up to whole milliseconds. That is half a millisecond late on
-    average, many times the gap between arrivals at 5,000 a second. A timerfd is not rounded. Where there is none (outside
-    Linux), gevent's sleep is used.
+    average, many times the gap between arrivals at 5,000 a second. A timerfd is not rounded. Outside Linux, which alone has
+    it, gevent's sleep is used.
     """
 
     def __init__(self) -> None:

@@ -59,7 +59,7 @@ class Listener:
 
 
 class VuStarter(Protocol):
-    """What starts virtual users; a compiled script does."""
+    """Starts virtual users; a compiled script is one."""
 
     def start_vu(self, intended_ns: int) -> None:
         """Run one virtual user to its end in the calling greenlet. Failures are recorded, not raised."""
@@ -204,7 +204,7 @@ class Engine:
         self._defects[name] = count + 1, first
 
     def defects(self) -> tuple[str, ...]:
-        """A sentence on each kind of error that ended virtual users by a defect of this program; empty as a rule."""
+        """A sentence about each kind of error that ended virtual users through a defect of this program; usually empty."""
         return tuple(
             f"a defect of this program ended {count} virtual user{'s' if count > 1 else ''}: {first}"
             for count, first in self._defects.values()

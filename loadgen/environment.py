@@ -57,7 +57,7 @@ def environment(script: str = "", target: str = "") -> dict[str, Any]:
 
 
 def installed(package: str) -> str | None:
-    """The version of an installed distribution; None if there is none."""
+    """The version of an installed distribution; None if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -58,7 +58,7 @@ def undisturbed() -> Iterator[None]:
 
 @dataclass(slots=True)
 class HealthWatch:
-    """Watches this process from its construction on. `sample` is to be called about once a second."""
+    """Watches this process from the moment it is created. Call `sample` about once a second."""
 
     started_ns: int = field(default_factory=now_ns)
     cpu_s: float = field(default_factory=time.process_time)
@@ -104,7 +104,7 @@ _STAMP_TEXT = {True: "kernel receive stamp where stamped", False: "the clock aft
 
 
 def health(processes: Sequence[Mapping[str, Any]], total: Period) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """For a run in several processes, with these figures: all together (counts summed, the greatest share), and warnings."""
+    """For a run in several processes, each with its figures: those of all together (sums, or the largest share), and warnings."""
     lag = total.sketches.get(names.START_LAG)
     lag_p99_ms = lag.quantile(0.99) if lag else None
     figures = dict(processes[0]) if processes else {}

@@ -1,4 +1,4 @@
-"""What a script's Python functions (`config.processor`) may import, under a name that stays: see docs/processor.md."""
+"""What a script's Python functions (`config.processor`) may import, under a name that will not change: see docs/processor.md."""
 
 from loadgen.script.processor import Fail, Request, Response, User
 

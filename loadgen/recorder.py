@@ -44,7 +44,7 @@ Records = NDArray[np.void]
 Rows = NDArray[np.bool_] | slice
 
 
-class _Table:
+class _ColumnBuffer:
     """Rows of 64-bit whole numbers in one piece of memory, read as named columns.
 
     Adding a row is written out where it is done, for speed: `pack(buffer, end, ...)` with the values in the order of the
@@ -152,12 +152,12 @@ class Recorder:
         self._shown: set[int] = set()
         self._endpoints: list[tuple[str, str]] = []
         self._requested_ns = array("q")
-        self._answers = _Table(
+        self._answers = _ColumnBuffer(
             "status", "written_ns", "first_byte_ns", "last_byte_ns", "intended_ns", "body_bytes", "stamped", "endpoint"
         )
-        self._endpoint_answers = _Table("status", "written_ns", "first_byte_ns", "endpoint")
-        self._starts = _Table("started_ns", "intended_ns")
-        self._ends = _Table("ended_ns", "started_ns")
+        self._endpoint_answers = _ColumnBuffer("status", "written_ns", "first_byte_ns", "endpoint")
+        self._starts = _ColumnBuffer("started_ns", "intended_ns")
+        self._ends = _ColumnBuffer("ended_ns", "started_ns")
         self._created: dict[str, array[int]] = {}
         self._counts: dict[tuple[str, int], array[int]] = {}
         self._samples: dict[str, tuple[array[int], array[float]]] = {}
@@ -167,7 +167,7 @@ class Recorder:
         """Running totals as of the last flush: requests, responses, errors, answers that the kernel stamped."""
 
     def apart(self) -> Recorder:
-        """Another recorder with the same clock, whose figures are in no report."""
+        """Make another recorder with the same clock, whose figures go into no report."""
         return Recorder(self._wall)
 
     def endpoint(self, name: str, namespace: str = names.ENDPOINT) -> int:
@@ -234,7 +234,7 @@ class Recorder:
         column.append(now_ns())
 
     def sample(self, name: str, value_ms: float) -> None:
-        """Add a value in ms to a distribution, at this instant. What is no number of a sensible size is left out."""
+        """Add a value in ms to a distribution, at this instant. A value that is not a number of a sensible size is ignored."""
         if not -_LARGEST_MS < value_ms < _LARGEST_MS:
             return
         at, values = self._samples.get(name) or self._samples.setdefault(name, (array("q"), array("d")))
@@ -244,11 +244,11 @@ class Recorder:
             self._flush_samples(name)
 
     def scenario(self, label: str) -> Callable[[int], None]:
-        """The function that counts a virtual user of that scenario, created at the instant that it is given."""
+        """Make the function that counts a virtual user of that scenario; its argument is the instant of creation."""
         return self._created.setdefault(f"{names.VUSERS_CREATED_BY_NAME}{label}", array("q")).append
 
     def started(self, intended_ns: int) -> None:
-        """Record that a virtual user starts now whose start was planned for `intended_ns`."""
+        """Record that a virtual user, whose start was planned for `intended_ns`, starts now."""
         table = self._starts
         table.pack(table.buffer, table.end, now_ns(), intended_ns)
         table.end += table.row
@@ -276,13 +276,13 @@ class Recorder:
             self._flush_samples(name)
 
     def drain(self) -> list[Period]:
-        """Give away everything recorded since the last call: periods, to be merged with those of other calls."""
+        """Return and forget everything recorded since the last call: periods, to be merged with those of other calls."""
         self.flush()
         buckets, self._buckets = self._buckets, {}
         return [buckets[start].period(start * PERIOD_MS) for start in sorted(buckets)]
 
     def over(self, grace_ns: int) -> Iterator[Period]:
-        """The periods that ended at least `grace_ns` ago and that this method has not given before."""
+        """The periods that ended at least `grace_ns` ago and that this method has not returned before."""
         self.flush()
         now = now_ns() + self._wall.wall_ns - grace_ns
         for start in sorted(self._buckets.keys() - self._shown):
@@ -291,7 +291,7 @@ class Recorder:
                 yield self._buckets[start].period(start * PERIOD_MS)
 
     def remaining(self) -> Iterator[Period]:
-        """The periods that `over` has not given yet."""
+        """The periods that `over` has not returned yet."""
         return self.over(-2 * _PERIOD_NS)
 
     def latest(self) -> Period | None:

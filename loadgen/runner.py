@@ -1,4 +1,4 @@
-"""Carries out one run in this process, from values to a finished report: what the commands and the lab have in common."""
+"""Carries out one run, from values to a finished report, for the commands and the lab."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ScriptRun:
-    """What a run of a script gave."""
+    """The result of a run of a script."""
 
     report: Report
     signal: int | None = None
@@ -61,7 +61,7 @@ class ScriptRun:
 
 @dataclass(frozen=True, slots=True)
 class ClosedResult:
-    """What a closed run gave."""
+    """The result of a closed run."""
 
     report: Report
     samples: AbSamples
@@ -101,7 +101,7 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
 
 
 def run_ab(workload: Workload, live: Live) -> ClosedResult:
-    """Carry out a closed run to its end, or to a signal. `live` is told the progress once a second."""
+    """Carry out a closed run to its end, or to a signal. `live` is called with the progress once a second."""
     # Runs of scripts, which start more often, need neither of these.
     from loadgen.closed import ClosedRun  # noqa: PLC0415
     from reports.formats.apachebench import AbReport  # noqa: PLC0415
@@ -128,7 +128,7 @@ def new_run_id(given: str | None = None) -> str:
 
 
 def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = None) -> Script:
-    """The script that the files and options make together. Raises ScriptErrors, and OSError for a script file."""
+    """Read the script that the files and options give together. Raises ScriptErrors, and OSError for a script file."""
     sources = [(path, Path(path).read_text("utf-8-sig")) for path in paths]
     return parse_script(sources, options, read_bytes, Random(seed))
 
@@ -164,7 +164,7 @@ def run_script(
 
 @contextmanager
 def generator(job: Job, wall: WallOffset, stamps: WallOffset) -> Iterator[tuple[Recorder, Work]]:
-    """Prepare to carry out a share of another process's run: the recorder that it fills, and the function that does it.
+    """Prepare a share of another process's run. Returns the recorder that it fills, and the function that carries it out.
 
     `wall` gives the report's epoch time; `stamps` is the offset of this machine's kernel, for its receive stamps.
     """
@@ -264,7 +264,7 @@ class ScriptExecution:
         return ScriptRun(report, signals[0] if signals else None, self._program.expectation_failed, failures)
 
     def _job(self) -> Job:
-        """What workers on other machines are given: the script without its sections, with what `before` left."""
+        """The job of workers on other machines: the script without its sections, and the variables that `before` has set."""
         from loadgen.crew.crew import Job  # noqa: PLC0415 - most runs have no workers
 
         script = replace(self._script, before=(), after=(), built_ins=self._program.known)
@@ -301,7 +301,7 @@ class ScriptExecution:
         )
 
     def work(self, share: Share, link: ParentPipe, started_ns: int) -> dict[str, Any]:
-        """Carry out a worker's share of the plan; return what the parent needs besides the periods, as JSON has it."""
+        """Carry out a worker's share of the plan. Returns what the parent needs besides the periods, as JSON values."""
         self._write_line = link.line
         self._program.take_share(share.index, share.of, f"{self.plan_seed}/{share.index}")
         self._transports.take_share(share)
@@ -349,7 +349,7 @@ def extras(
     warnings: Sequence[str] = (),
     script: Script | None = None,
 ) -> Extras:
-    """What a report says beyond Artillery's document. `warnings` are those that are not about the generator."""
+    """The part of a report that Artillery's document does not have. `warnings` are those that are not about the generator."""
     health, doubts = watch.health(recorder)
     return Extras(
         tool_version=version(),

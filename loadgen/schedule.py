@@ -1,4 +1,4 @@
-"""The plan of arrivals: when each virtual user is to start. Pure: it reads no clock and does nothing.
+"""The plan of arrivals: when each virtual user is to start. Pure: it reads no clock and has no effects.
 
 Artillery 2.0's laws, counted from the start of a phase:
 
@@ -33,7 +33,7 @@ class PhaseSpan:
 
 
 def arrivals(phases: Iterable[Phase], rng: Random) -> Iterator[tuple[int, int]]:
-    """Every arrival as (offset from the start of the run in ns, index of its phase), made one by one as they are asked for.
+    """Yield every arrival as (offset from the start of the run in ns, index of its phase).
 
     Offsets never go back. Only poisson phases use `rng`.
     """
@@ -61,7 +61,7 @@ def _is_poisson(phase: Phase) -> bool:
 
 
 def _interval_us(phase: Phase) -> int:
-    """Microseconds between two arrivals of a uniform phase; 0 when it has none.
+    """Microseconds between two arrivals of a uniform phase; 0 if it has no arrivals.
 
     The result is floored, so the order of the divisions matters: it is Artillery's.
     """
@@ -170,5 +170,5 @@ class DealtShare(Share):
 
 
 def most_shares(wanted: int, phases: Iterable[Phase]) -> int:
-    """Into how many shares a plan can be split, at most `wanted`: each needs a part of every phase's `maxVusers`."""
+    """The number of shares into which a plan can be split, at most `wanted`: each needs a part of every phase's `maxVusers`."""
     return max(1, min([wanted, *(phase.max_vusers for phase in phases if phase.max_vusers is not None)]))

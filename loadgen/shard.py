@@ -35,14 +35,14 @@ _LEASE_S = 20
 
 
 class _AgreedWall(WallOffset):
-    """Epoch time as the machine that started the run has it. `here` is this machine's own, for its kernel's stamps."""
+    """The epoch time of the machine that started the run. `here` is this machine's own, for its kernel's stamps."""
 
     def __init__(self) -> None:
         self.here = WallOffset()
         super().__init__()
 
     def measure(self) -> None:
-        """Measure this machine's clock again. The agreed time stays: setting the clock here must not tear the report."""
+        """Measure this machine's clock again. The agreed time stays: setting the clock here must not shift the report's times."""
         self.here.measure()
 
 

@@ -62,7 +62,7 @@ def _waits_in_a_callback() -> bool:
 
 
 def _limit_s(parameters: Mapping[str, Any]) -> float:
-    """`connect_timeout` in s; 0 for none, and for what is no number: libpq says so itself."""
+    """`connect_timeout` in s; 0 where it is missing, or is not a number, which libpq itself then reports."""
     try:
         return max(0.0, float(parameters.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT") or 0))
     except ValueError:

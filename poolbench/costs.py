@@ -1,4 +1,4 @@
-"""What borrowing a connection costs: waiting for it, opening it, holding it. One idea of it for pools, engines, services.
+"""What borrowing a connection costs: waiting for it, opening it, holding it. Pools, engines and services all use this.
 
 `LoanCost` is the cost of one loan, or the sum of several. `asking(cost)` charges to it what the running greenlet (or
 thread) spends until it has its connection, and `connecting()`, around whatever opens connections, tells opening from
@@ -72,8 +72,9 @@ class asking:  # noqa: N801 - a context manager, read as a word: `with asking(co
 
 
 class connecting:  # noqa: N801 - as `asking`
-    """Charge the block, as opening a connection, to what the running greenlet (or thread) asks for; to nothing if it asks
-    for nothing. Of nested blocks only the outermost counts.
+    """Charge the block, as opening a connection, to the cost that the running greenlet (or thread) is charged with, if any.
+
+    Of nested blocks only the outermost counts.
     """
 
     __slots__ = ("_began_ns", "_cost")
@@ -95,7 +96,7 @@ class Costs(threading.local):
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew; what is lent now no longer counts."""
+        """Start again from zero; loans that have not ended are no longer counted."""
         self._ended = LoanCost()
         self._lent_since_ns: dict[Any, int] = {}
 
@@ -103,12 +104,12 @@ class Costs(threading.local):
         """A context manager around a request for a connection."""
         return asking(self._ended)
 
-    def lent(self, loan: Any) -> Loan:
-        """A loan begins, known by any hashable object; whoever gives it back calls `end()` on what this returns."""
-        return Loan(loan, self._ended, self._lent_since_ns)
+    def lent(self, loan: Any) -> CountedLoan:
+        """Record the start of a loan, identified by any hashable object. Call `end()` on the result when it is returned."""
+        return CountedLoan(loan, self._ended, self._lent_since_ns)
 
     def sum(self) -> LoanCost:
-        """The cost until now, loans included that have not ended."""
+        """The cost so far, including loans that have not ended."""
         ended, now_ns = self._ended, perf_counter_ns()
         still_lent_ns = sum(now_ns - since_ns for since_ns in self._lent_since_ns.values())
         return LoanCost(ended.wait_ns, ended.connect_ns, ended.held_ns + still_lent_ns)
@@ -118,7 +119,7 @@ class Costs(threading.local):
         return len(self._lent_since_ns)
 
 
-class Loan:
+class CountedLoan:
     """A loan that counts for the greenlet (or thread) in which it began, wherever it ends."""
 
     __slots__ = ("_key", "_lent_since_ns", "_sum")
@@ -128,14 +129,14 @@ class Loan:
         lent_since_ns[key] = perf_counter_ns()
 
     def end(self) -> None:
-        """The connection was given back."""
+        """Record that the connection was given back."""
         since_ns = self._lent_since_ns.pop(self._key, None)
         if since_ns is not None:
             self._sum.held_ns += perf_counter_ns() - since_ns
 
 
 costs = Costs()
-"""Of the running greenlet (or thread)."""
+"""The costs of the running greenlet (or thread)."""
 
 
 @dataclass(frozen=True)

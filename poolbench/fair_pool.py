@@ -49,8 +49,9 @@ _clock_ns = time.monotonic_ns
 
 
 class QueueFull(exc.TimeoutError):
-    """Refused at once: `max_waiting` wait already, or the wait would take longer than `max_wait`. A web service answers
-    503.
+    """A loan was refused at once: the queue already holds `max_waiting`, or the wait would be longer than `max_wait`.
+
+    A web service answers 503.
     """
 
 
@@ -220,7 +221,7 @@ class FairPool(Pool):
         return record
 
     def _get_slowly(self) -> Record:
-        """Take the right to connect if nobody waits, else wait."""
+        """Take a slot whose connection must be opened if nobody waits, else wait in the queue."""
         record = None if self._waiters else self._queue.take_vacant()
         if record is None:
             return self._wait()
@@ -306,27 +307,29 @@ class FairPool(Pool):
         return record
 
     def _admit(self, waiter: Waiter) -> None:
-        """Let it sleep, or raise at once the reason why it may not."""
+        """Let the waiter sleep, or raise at once the reason why it may not."""
         rare, waiters, max_waiting, max_wait_s = self._statistics.rare, self._waiters, self._max_waiting, self._max_wait
         if max_waiting is not None and len(waiters) > max_waiting and removed(waiters, waiter):
             rare["rejected"] += 1
-            raise QueueFull(f"FairPool: {max_waiting} wait already, no more may. {self.status()}")
+            raise QueueFull(f"FairPool: {max_waiting} wait already, and no more are allowed. {self.status()}")
         if max_wait_s is not None:
             expected_s = self._expected_wait_ns(len(waiters)) / 1e9
             if expected_s > max_wait_s and removed(waiters, waiter):
                 rare["rejected"] += 1
                 raise QueueFull(
-                    f"FairPool: the wait would take {expected_s:.2g} s, and at most {max_wait_s:g} s is allowed."
+                    f"FairPool: the wait would take {expected_s:.2g} s, but at most {max_wait_s:g} s is allowed."
                     f" {self.status()}"
                 )
         if self._timeout_ns is not None and self._timeout_ns <= 0 and removed(waiters, waiter):
             raise self._timed_out()
         if self._detect_deadlock and self._is_deadlocked() and removed(waiters, waiter):
             rare["deadlocks"] += 1
-            raise PoolDeadlock(f"FairPool: every connection is held by somebody who waits here. {self.status()}")
+            raise PoolDeadlock(
+                f"FairPool: every connection is held by a greenlet or thread that waits here. {self.status()}"
+            )
 
     def _expected_wait_ns(self, place: int) -> int:
-        """What the waiter at this place of the queue (1: the head) will probably wait.
+        """The probable wait, in ns, of the waiter at this place in the queue (1: the head).
 
         From one return of a connection to the next pass a loan and the gap before it. If half of the loans of this moment
         last longer than those that have ended, they count: else the estimate would be too low until they end.
@@ -385,7 +388,7 @@ class FairPool(Pool):
         self._do_return_conn(record)
 
     def _return_unfit(self, record: Record) -> None:
-        """Keep, pass on or close what is not a live connection that the pool has room for."""
+        """Keep, pass on or close a record that is not simply a live connection that the pool has room for."""
         if record not in self._queue.taken:
             # Forgotten by a fork.
             return
@@ -407,7 +410,7 @@ class FairPool(Pool):
             self._drop(record)
 
     def _discard(self, record: Record, why: str) -> None:
-        """Close it, then give its slot away, whatever closing does."""
+        """Close the record's connection, then give its slot away, even if closing fails."""
         try:
             if record.dbapi_connection is not None:
                 self._statistics.closed[why] += 1
@@ -422,7 +425,7 @@ class FairPool(Pool):
     def _invalidate(
         self, connection: PoolProxiedConnection, exception: BaseException | None = None, _checkin: bool = True
     ) -> None:
-        """As in Pool, and put what has become stale behind what is live; housekeeping, or who asks next, closes it."""
+        """As in SQLAlchemy's Pool; also put stale connections behind live ones; housekeeping or the next borrower closes them."""
         super()._invalidate(connection, exception, _checkin=False)
         for record in list(self._idle):
             if record.is_stale() and removed(self._idle, record):
@@ -497,7 +500,7 @@ class FairPool(Pool):
         return len(self._waiters)
 
     def estimated_wait_ns(self) -> int:
-        """What a newcomer will probably wait, in ns: 0 if something is free, else its place in the queue times the recent
+        """The probable wait of a newcomer, in ns: 0 if something is free, else its place in the queue times the recent
         time from one return of a connection to the next, by the limit.
         """
         queue = self._queue

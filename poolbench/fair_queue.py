@@ -114,7 +114,7 @@ class FairQueue(Generic[Resource]):
 
     def take_vacant(self) -> Resource | None:
         """A resource whose connection must be opened first: a vacant one, else that of a free slot; None without either."""
-        # What is empty is not asked: an exception costs more. What is not may be emptied by another thread meanwhile.
+        # An empty collection is not popped, since an exception costs more. Another thread may still empty it first.
         if self.vacant:
             try:
                 return self.vacant.pop()
@@ -138,7 +138,7 @@ class FairQueue(Generic[Resource]):
             self.match()
 
     def add_vacant(self, resource: Resource, *, is_open: bool) -> None:
-        """Take back a resource that must reconnect; those still open are used first, so that they get closed."""
+        """Take back a resource that must reconnect. Those still open are used first, so that they are closed."""
         if is_open:
             self.vacant.append(resource)
         else:

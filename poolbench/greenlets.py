@@ -26,7 +26,7 @@ _spawn: Callable[..., Any] = gevent.spawn_raw
 _switch_to: Callable[[Any], Any] = RawGreenlet.switch
 
 
-class Alarm:
+class QueueAlarm:
     """The deadlines of all greenlets that wait in one queue and sleep in one event loop, on a single timer.
 
     All waiters of a queue have the same timeout, so the one that has waited longest is the next to expire. Used in the
@@ -42,7 +42,7 @@ class Alarm:
         self.sleepers = 0
 
     def start(self, deadline_ns: int) -> None:
-        """Ring at the deadline, unless it is to ring before."""
+        """Ring at the deadline (monotonic ns), unless it is set to ring earlier."""
         if self._timer is None:
             # `update`: libev counts from its cached time, which is old if this greenlet computed for a while.
             timer = self._hub.loop.timer(max(0, deadline_ns - time.monotonic_ns()) / 1e9)
@@ -76,7 +76,7 @@ class GreenletWaiter(Waiter):
 
     __slots__ = ("_alarm", "_alarms", "_parked", "hub")
 
-    def __init__(self, owner: Any, hub: Any, timeout_ns: int | None, alarms: dict[Any, Alarm]) -> None:
+    def __init__(self, owner: Any, hub: Any, timeout_ns: int | None, alarms: dict[Any, QueueAlarm]) -> None:
         # As Waiter's, written out: every greenlet that waits comes by here.
         self.owner = owner
         self.granted = []
@@ -85,7 +85,7 @@ class GreenletWaiter(Waiter):
         self.deadline_ns = NEVER_NS if timeout_ns is None else since_ns + timeout_ns
         self.hub = hub
         self._alarms = alarms
-        self._alarm: Alarm | None = None
+        self._alarm: QueueAlarm | None = None
         self._parked = False
 
     def notify(self) -> None:
@@ -123,12 +123,12 @@ class GreenletWaiter(Waiter):
                 self._alarms.pop(self.hub, None)
                 alarm.stop()
 
-    def _first_alarm(self, queue: FairQueue[Any]) -> Alarm:
-        alarm = self._alarms[self.hub] = Alarm(self.hub, queue)
+    def _first_alarm(self, queue: FairQueue[Any]) -> QueueAlarm:
+        alarm = self._alarms[self.hub] = QueueAlarm(self.hub, queue)
         return alarm
 
     def _wake(self) -> None:
-        """Run by the loop. Not parked: it died, or it is awake and will look into `granted` by itself."""
+        """Wake the sleeper; run by the loop. If it is not parked, it died, or it is awake and will look into `granted`."""
         if self._parked:
             self.owner.switch()
 
@@ -173,7 +173,7 @@ def is_in_play() -> bool:
 
 
 def keeper_here(interval_s: float, work: Callable[[], bool]) -> HubKeeper | None:
-    """As in waiters, where `is_in_play()`. None in a thread without a loop of its own: there is another to do it."""
+    """As `waiters.keeper_here`, called only where `is_in_play()`. None in a thread that has no event loop of its own."""
     hub = hub_if_exists()
     if hub is None and _native_thread() == MAIN_THREAD_IDENT:
         hub = _get_hub()

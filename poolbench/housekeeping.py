@@ -45,18 +45,18 @@ class Housekeeping:
         self._busy = False
 
     def start(self) -> None:
-        """Begin, if there is anything to do and it has not begun; called for each connection that is opened."""
+        """Begin, unless there is nothing to do or it has begun already; called for each connection that is opened."""
         if self._has_work and (self._keeper is None or not self._keeper.is_running()):
             self._keeper = keeper_here(self._interval_s, self._round)
 
     def stop(self) -> None:
-        """End; the next `start` begins again."""
+        """Stop the rounds; the next `start` begins them again."""
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.stop()
 
     def _round(self) -> bool:
-        """One round. False: the pool is gone, or keeps nothing any more."""
+        """Do one round. False: the pool is gone, or keeps no connections any more."""
         pool = self._pool()
         if pool is None or not pool._keep:
             return False
@@ -66,7 +66,8 @@ class Housekeeping:
                 self._close_old(pool)
                 self._fill_up(pool)
                 self._report_leaks(pool)
-            except Exception:  # a thread or a loop that looks after other pools must go on
+            # The thread or the event loop may look after other pools, too, and must go on.
+            except Exception:
                 pool.logger.exception("FairPool's housekeeping failed; it goes on in %g s", self._interval_s)
             finally:
                 self._busy = False
@@ -88,7 +89,8 @@ class Housekeeping:
     def _close(pool: FairPool, record: Record, why: str) -> None:
         try:
             pool._discard(record, why)
-        except Exception:  # it is gone all the same, and the others are still to be looked at
+        # The connection is gone all the same, and the others are still to be looked at.
+        except Exception:
             pool.logger.warning("FairPool could not close a connection properly", exc_info=True)
 
     @staticmethod
@@ -105,7 +107,7 @@ class Housekeeping:
             try:
                 record.get_connection()
             except Exception as error:  # noqa: BLE001 - whatever the driver raises: the next round tries again
-                pool.logger.warning("FairPool could not open a connection in reserve: %s", error)
+                pool.logger.warning("FairPool could not open a spare connection: %s", error)
                 return
             finally:
                 pool._do_return_conn(record)
@@ -118,7 +120,7 @@ class Housekeeping:
             if record.lent and stack is not None and held_ns > self._leak_ns:
                 record.stack = None
                 where = "".join(stack.format())
-                pool.logger.warning("A connection is lent for %.1f s now, borrowed here:\n%s", held_ns / 1e9, where)
+                pool.logger.warning("A connection has been lent for %.1f s, borrowed here:\n%s", held_ns / 1e9, where)
 
 
 POOLS: weakref.WeakSet[FairPool] = weakref.WeakSet()

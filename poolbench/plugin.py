@@ -3,8 +3,8 @@
     postgresql+psycopg2://me@host/db?plugin=poolbench&pool=fair&pool_size=10
 
 `pool` is `fair` (the default), `queue` or `null`; the other parameters are those of `settings.POOL_SETTINGS`, and
-`client_connection_check_interval` (below). What stands in the URL wins over what the application gives to `create_engine`,
-so nothing in it has to change; Flask-SQLAlchemy's engines are no exception.
+`client_connection_check_interval` (below). Settings in the URL win over those that the application gives to
+`create_engine`, so the application does not have to change, not even with Flask-SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from poolbench.connecting import connect_within_limit
-from poolbench.costs import Loan, connecting, costs, server_timing_header
+from poolbench.costs import CountedLoan, connecting, costs, server_timing_header
 from poolbench.fair_pool import FairPool
 from poolbench.settings import POOL_SETTINGS, PoolSetting, Whole, engine_arguments
 
@@ -50,11 +50,11 @@ _POOLS: dict[str, type[Pool]] = {"fair": _Fair, "queue": _Queue, "null": _Null}
 
 
 class PoolbenchPlugin(CreateEnginePlugin):
-    """The plugin `poolbench`. Raises sqlalchemy.exc.ArgumentError, naming the parameter, for one that cannot be.
+    """The plugin `poolbench`. Raises sqlalchemy.exc.ArgumentError, naming the parameter, for an invalid value.
 
-    client_connection_check_interval: ms; the server looks that often whether the client is still there, and ends the
-    statement of one that is gone (a greenlet killed in a statement closes its connection). It is a `SET` on each new
-    connection, which a pooler such as PgBouncer may show to other clients: only where it is asked for.
+    client_connection_check_interval: ms; how often the server checks that the client is still connected, and ends the
+    statement of one that is not (a greenlet killed in a statement closes its connection). Off unless it is given: it is a
+    `SET` on each new connection, which behind a pooler such as PgBouncer may affect other clients.
     """
 
     names: ClassVar = ("pool", _CHECK_INTERVAL, *(name for setting in POOL_SETTINGS for name in setting.parameters))
@@ -74,12 +74,12 @@ class PoolbenchPlugin(CreateEnginePlugin):
         self._check_interval_ms = _parsed(_CHECK_INTERVAL, Whole(0, 2_147_483_647), url) or 0
 
     def update_url(self, url: URL) -> URL:
-        """SQLAlchemy: leave to the driver what is the driver's."""
+        """Called by SQLAlchemy: take the plugin's parameters out of the URL, and leave the driver's in it."""
         return url.difference_update_query(self.names)
 
     def engine_created(self, engine: Engine) -> None:
-        """SQLAlchemy: listen to connections being opened, lent and given back."""
-        loans: WeakKeyDictionary[Any, Loan] = WeakKeyDictionary()
+        """Called by SQLAlchemy: listen to connections being opened, lent and given back."""
+        loans: WeakKeyDictionary[Any, CountedLoan] = WeakKeyDictionary()
 
         @event.listens_for(engine, "do_connect")
         def connect(dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
@@ -102,7 +102,7 @@ class PoolbenchPlugin(CreateEnginePlugin):
 
 
 def _value(setting: PoolSetting, kind: str, url: URL) -> Any:
-    """The setting's value in the URL; None where it is not there."""
+    """The setting's value in the URL; None if the URL does not have it."""
     for name in setting.parameters:
         if name in url.query:
             if kind not in setting.pools and not setting.any_engine:
@@ -136,7 +136,7 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def server_timing(application: Application) -> Application:
-    """The WSGI application with a Server-Timing header on each answer: pool, connect, db and total, in ms.
+    """Wrap a WSGI application so that each answer has a Server-Timing header: pool, connect, db and total, in ms.
 
     `db` is how long connections were held until the answer begins; frameworks that give them back after it (Flask-SQLAlchemy's
     sessions) do so within microseconds, unless the answer is a stream.

@@ -62,7 +62,7 @@ class Record(_ConnectionRecord):
         )
 
     def checkin(self, _fairy_was_created: bool = True) -> None:
-        """As SQLAlchemy's; and what a "checkin" listener raises closes the connection and frees the slot."""
+        """As SQLAlchemy's; if a "checkin" listener raises, the connection is closed and its slot freed."""
         pool = self.pool
         if self.fairy_ref is not None and not self.finalize_callback and not pool.dispatch.checkin:
             self.fairy_ref = None
@@ -83,7 +83,7 @@ class Record(_ConnectionRecord):
     def forget(self) -> Any:
         """In a forked child: let go of the parent's connection without a word on its socket; return it.
 
-        A loan that the child has inherited is good for nothing, and says so.
+        A loan that the child has inherited cannot be used, and raises an error that says so.
         """
         connection, self.dbapi_connection = self.dbapi_connection, None
         loan: Any = self.fairy_ref() if self.fairy_ref is not None else None
@@ -94,7 +94,7 @@ class Record(_ConnectionRecord):
 
 
 class _Finalizer(weakref.ref["Loan"]):
-    """Brings back the connection of a forgotten loan; a quarter of the price of `weakref.finalize`."""
+    """Brings back the connection of a forgotten loan, at a quarter of the cost of `weakref.finalize`."""
 
     __slots__ = ("record",)
     record: Record | None

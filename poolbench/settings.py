@@ -1,6 +1,7 @@
-"""The settings of a pool, said once: one table, `POOL_SETTINGS`, from which are made the names in the environment, the
-parameters of the plugin's URL, the arguments of `create_engine`, which pool honours what, the checks of FairPool's
-constructor, and the table in the documentation.
+"""The settings of a pool, in one table, `POOL_SETTINGS`.
+
+From it come the names in the environment, the parameters of the plugin's URL, the arguments of `create_engine`, the pools
+that honour each setting, the checks of FairPool's constructor, and the table in the documentation.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ MOST_CONNECTIONS = 262_143
 
 
 class Kind(Protocol):
-    """What a setting can be. `wanted` says so, and fits after "must be"."""
+    """Which values a setting can have. `wanted` describes them, in words that fit after "must be"."""
 
     wanted: str
 
     def __call__(self, text: str) -> Any:
-        """The value that the text stands for. Raises ValueError(wanted)."""
+        """Parse a value. Raises ValueError(wanted)."""
 
     def accepts(self, value: Any) -> bool:
         """Whether an argument can have this value."""
@@ -49,7 +50,7 @@ class Whole:
 
 
 class Number:
-    """Numbers from `least` to `most`, both included; `wanted` says what they are."""
+    """Numbers from `least` to `most`, both included; `wanted` describes them in words."""
 
     def __init__(self, wanted: str, least: float, most: float) -> None:
         self.wanted, self._least, self._most = wanted, least, most
@@ -125,8 +126,17 @@ _KEPT = ("queue", "fair")
 _ONLY_FAIR = ("fair",)
 
 
-def _row(argument: str, variable: str, parameters: str, kind: Kind, pools: tuple[str, ...], default: Any, shown: str,
-         meaning: str, **more: Any) -> PoolSetting:  # fmt: skip
+def _row(
+    argument: str,
+    variable: str,
+    parameters: str,
+    kind: Kind,
+    pools: tuple[str, ...],
+    default: Any,
+    shown: str,
+    meaning: str,
+    **more: Any,
+) -> PoolSetting:
     names = tuple(parameters.split())
     field = more.pop("field", argument)
     engine_argument = more.pop("engine_argument", argument)
@@ -164,10 +174,10 @@ POOL_SETTINGS: tuple[PoolSetting, ...] = (
          engine_argument="pool_use_lifo"),
     _row("max_waiting", "MAX_WAITING", "max_waiting", Whole(0, 1_000_000), _ONLY_FAIR,
          lambda strategy, values: 10 * values["size"] if strategy == "fair" else None, "10 x size",
-         "longest queue for a connection; who comes beyond it is refused at once", unset=(None,)),
+         "longest queue for a connection; a request beyond it is refused at once", unset=(None,)),
     _row("max_wait", "MAX_WAIT", "max_wait", seconds(), _ONLY_FAIR,
          lambda strategy, values: values["timeout_s"] if strategy == "fair" else None, "`DB_POOL_TIMEOUT`",
-         "longest estimated wait; who would wait longer is refused at once; 0: no limit",
+         "longest estimated wait; a request that would wait longer is refused at once; 0: no limit",
          field="max_wait_s", unset=(None,)),
     _row("leak_threshold", "LEAK_THRESHOLD", "leak_threshold", seconds(), _ONLY_FAIR, 0.0, "off",
          "a longer loan is logged once, with the borrower's stack; 0: off", field="leak_threshold_s", unset=(None,)),
@@ -176,7 +186,7 @@ POOL_SETTINGS: tuple[PoolSetting, ...] = (
     _row("detect_deadlock", "DETECT_DEADLOCK", "detect_deadlock", Switch(), _ONLY_FAIR, False, "off",
          "refuse at once when every connection is held by somebody who waits for another"),
 )  # fmt: skip
-"""All of them, in the order of the documentation. FairPool has these arguments and SQLAlchemy's common ones."""
+"""All settings, in the order of the documentation. FairPool has these arguments and SQLAlchemy's common ones."""
 
 
 def check(arguments: Mapping[str, Any]) -> None:
@@ -192,7 +202,7 @@ def check(arguments: Mapping[str, Any]) -> None:
 
 
 def honoured(pool: str) -> frozenset[str]:
-    """The environment's names of the settings that a pool honours."""
+    """The names, in the environment, of the settings that a pool honours."""
     return frozenset(setting.variable for setting in POOL_SETTINGS if pool in setting.pools)
 
 

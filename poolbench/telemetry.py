@@ -14,7 +14,7 @@ BOUNDS_NS = (0, *(round(1000 * 2 ** (step / 4)) for step in range(109)))
 """Upper bounds of the histograms' buckets: 0, then 1 us to 134 s, four to the octave (a quantile is within 19 %)."""
 
 SMOOTHING = 1 / 16
-"""Weight of the newest duration in a smoothed mean: after 16 of a new length 64 % of the way is gone, after 48 95 %."""
+"""Weight of the newest duration in a smoothed mean: after 16 of a new length it is 64 % of the way there, after 48 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PoolSnapshot:
 
     limit is pool_size + max_overflow, None when unlimited. in_use counts slots whose connection is lent, being opened
     or being closed; connecting is the part being opened. estimated_wait_ns: see `FairPool.estimated_wait_ns`.
-    closed tells why: overflow, idle, lifetime, stale, disposed, and invalidated for all that SQLAlchemy closes by itself
+    closed counts by reason: overflow, idle, lifetime, stale, disposed, and invalidated for all that SQLAlchemy itself closes
     (invalidation, recycle, a failed listener).
     """
 
@@ -90,7 +90,7 @@ class HistogramRecorder:
         self.total_ns += duration_ns
 
     def freeze(self, zeros: int = 0) -> Histogram:
-        """What was counted, and `zeros` durations of 0 ns more."""
+        """The finished histogram, with `zeros` more durations of 0 ns."""
         return Histogram((self.counts[0] + zeros, *self.counts[1:]), self.total_ns)
 
 
@@ -113,7 +113,10 @@ class PoolStatistics:
         self.hold_mean_ns = self.gap_ns = 0.0
 
     def recent_hold_ns(self, lent: int) -> float:
-        """Mean duration of the last few tens of loans, in ns; 0 before the first has ended. `lent` have not ended."""
-        # The smoothed mean began at 0: of the first loans it has seen this share only.
+        """Mean duration of the last few tens of loans, in ns; 0 before the first has ended.
+
+        `lent`: the number of loans that have not ended.
+        """
+        # The smoothed mean began at 0, so that the first few loans have only this share in it.
         ended = min(self.checkouts - lent, 1000)
         return self.hold_mean_ns / (1 - (1 - SMOOTHING) ** ended) if ended > 0 else 0.0

@@ -1,7 +1,7 @@
 """Those who wait: plain threads here, greenlets in greenlets.py, which is imported only where the process has gevent.
 
-Whatever is asked for is decided anew at each wait, by the surroundings of the caller: in a thread with an event loop of
-gevent the greenlet sleeps and the loop goes on; anywhere else the thread itself sleeps.
+How to wait is decided at each wait, by where the caller runs: in a thread with an event loop of gevent the greenlet sleeps
+and the loop goes on; anywhere else the thread itself sleeps.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class CannotWaitHereError(Exception):
 
 
 class Keeper(Protocol):
-    """What calls a pool's housekeeping once per interval."""
+    """Calls a pool's housekeeping once per interval."""
 
     def stop(self) -> None:
-        """End it; may be called in any thread, and more than once."""
+        """Stop calling it; may be called in any thread, and more than once."""
 
     def is_running(self) -> bool:
         """Whether calls are still to be expected."""
 
 
 def _unpatched(name: str) -> Any:
-    """A function of `_thread` as the interpreter has it, although gevent may have replaced it before this import."""
+    """The interpreter's own version of a function of `_thread`, which gevent may have replaced before this import."""
     monkey: Any = sys.modules.get("gevent.monkey")
     return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
 
@@ -44,7 +44,7 @@ _greenlets: ModuleType | None = None
 
 
 class ThreadWaiter(Waiter):
-    """A thread in the queue. It sleeps on a lock of its own, which whoever serves it opens."""
+    """A thread in the queue. It sleeps on a lock of its own, which is released to wake it up."""
 
     __slots__ = ("_bell",)
 
@@ -110,7 +110,7 @@ def current() -> Any:
 
 
 def waiter_here(timeout_ns: int | None, alarms: dict[Any, Any]) -> Waiter:
-    """A waiter for whoever runs now. `alarms` is the queue's own, empty at first: one timer for each event loop.
+    """A waiter for the running greenlet or thread. `alarms` belongs to the queue, empty at first: a timer per event loop.
 
     Raises CannotWaitHereError in a callback of the event loop.
     """
@@ -128,7 +128,7 @@ def waiter_here(timeout_ns: int | None, alarms: dict[Any, Any]) -> Waiter:
 
 
 def keeper_here(interval_s: float, work: Callable[[], bool]) -> Keeper | None:
-    """Start calling `work` once per `interval_s` until it returns False: in the event loop where one is running, else in
+    """Start calling `work` once per `interval_s` until it returns False: in the event loop if one is running, else in
     a daemon thread. None if neither can be had here, though it can elsewhere in the process.
     """
     gevent = greenlets()

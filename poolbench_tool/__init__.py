@@ -1,4 +1,4 @@
-"""The door of the installed tool: it makes the tool's modules importable in the tool's own processes, and nowhere else.
+"""The entry point of the installed tool: it makes the tool's modules importable in the tool's own processes only.
 
 Those modules have names that other applications use too (`app`, `db`, `reports`, `wsgi`). So none of them is installed where an
 application would find it: an installation holds them in the folder `tree` beside this file. A process of the tool puts that
@@ -26,5 +26,5 @@ def open_tree() -> None:
 
 
 def dask_setup(_process: Any) -> None:
-    """What `dask worker --preload poolbench_tool` and `dask scheduler --preload poolbench_tool` call at their start."""
+    """Called by `dask worker --preload poolbench_tool` and `dask scheduler --preload poolbench_tool` at their start."""
     open_tree()

@@ -1,1 +1,1 @@
-"""The saved document: model, readers, writers, comparison. Imports no other room of ours and needs no gevent."""
+"""Saved reports: model, readers, writers, comparison. Imports no other folder of this project and needs no gevent."""

@@ -1,7 +1,7 @@
-"""What a result is made of, as values without any markup: sections of figures, tables, facts, sentences, charts and code.
+"""The parts of a result, as values without any markup: sections of figures, tables, facts, sentences, charts and code.
 
-Whoever has a result fills these in with plain text. `reports.writers` turns them into text for a terminal, Markdown and JSON,
-`reports.page` into HTML, so escaping has one place for each format.
+Each kind of result fills them with plain text. `reports.writers` turns them into text for a terminal, Markdown and JSON,
+`reports.page` into HTML, so that each format has a single place that escapes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Mark = Literal["line", "step", "area", "bar", "hbar", "dot"]
 Dash = Literal["solid", "dash", "dot"]
 
 ABSENT = "–"
-"""What stands for a figure that a report does not have."""
+"""Stands for a figure that a report does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A headline figure: what it is, the figure, and a word of explanation under it."""
+    """A headline figure: its name, its value, and a few words of explanation under it."""
 
     label: str
     value: str
@@ -39,9 +39,9 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading. Columns of the kind "number" are aligned at the right and sort by amount; "mark" shows a cell's tone.
+    """A column's heading. Columns of the kind "number" are right-aligned and sort by amount; "mark" shows a cell's tone.
 
-    `aside`: shown on a page only, which has room for it.
+    `aside`: shown only on a page, which has room for it.
     """
 
     label: str
@@ -51,7 +51,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Text as shown. `sort` is the amount behind it, where the text does not say it to a machine; `link` an anchor."""
+    """A table's cell: its text as shown. `sort` is the amount to sort by, if the text itself will not do; `link` an anchor."""
 
     text: str
     sort: float | None = None
@@ -61,7 +61,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under headings; the first cell of a row names it. `tools`: the page offers a filter and sorting."""
+    """A table: rows under headings; the first cell names its row. `tools`: the page offers a filter and sorting."""
 
     id: str
     caption: str
@@ -80,7 +80,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Names and what they are."""
+    """A list of names and their values."""
 
     caption: str
     items: tuple[tuple[str, str], ...]
@@ -88,7 +88,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A paragraph; with a tone other than "", one that stands out."""
+    """A paragraph; a tone other than "" makes it stand out."""
 
     text: str
     tone: Tone = ""
@@ -103,7 +103,7 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Text shown letter by letter."""
+    """Text shown exactly as it is, in a fixed-width font."""
 
     caption: str
     text: str
@@ -190,16 +190,16 @@ class Page:
     subtitle: str
     sections: tuple[Section, ...]
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What JSON has beside the sections, by name."""
+    """Values that JSON has beside the sections, by name."""
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """With a comma between thousands and so many decimals; ABSENT for None or what is no number."""
+    """Format a number with a comma between thousands and the given number of decimals; ABSENT for None, nan and infinity."""
     return ABSENT if value is None or not isfinite(value) else f"{value:,.{digits}f}"
 
 
 def amount(value: float | None) -> str:
-    """A whole number as it is, any other with three figures that count or more: 0.0123, 1.24, 12.4, 124, 12,400."""
+    """Format a number: a whole one as it is, any other with at least three significant figures: 0.0123, 1.24, 12.4, 12,400."""
     if value is None or not isfinite(value):
         return ABSENT
     if isinstance(value, int) or not value:
@@ -209,7 +209,7 @@ def amount(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage: 0 %, 0.03 %, 1.2 %, 34 %; ABSENT for None."""
+    """Format a share as a percentage: 0 %, 0.03 %, 1.2 %, 34 %; ABSENT for None."""
     if share is None:
         return ABSENT
     digits = 0 if share == 0 or share >= 0.1 else 1 if share >= 0.01 else 2
@@ -217,27 +217,27 @@ def percent(share: float | None) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds, with hours where there are any: 0:07, 12:30, 1:00:00. Rounded to seconds."""
+    """Format seconds as minutes and seconds, and hours if needed: 0:07, 12:30, 1:00:00. Rounded to whole seconds."""
     minutes, second = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"
 
 
 def number_cell(value: float | None, digits: int = 0, tone: Tone = "") -> Cell:
-    """A figure with its amount to sort by."""
+    """A cell with a number, formatted as by `number`, that sorts by its value."""
     return Cell(number(value, digits), value, tone)
 
 
 def amount_cell(value: float | None, tone: Tone = "") -> Cell:
-    """As `amount`, with the value to sort by."""
+    """A cell with a number, formatted as by `amount`, that sorts by its value."""
     return Cell(amount(value), value, tone)
 
 
 def share_cell(share: float | None, *, bad: bool = False) -> Cell:
-    """A share as a percentage, with its amount to sort by. `bad`: a share above 0 is a bad sign."""
+    """A cell with a share as a percentage, that sorts by its value. `bad`: a share above 0 is a bad sign."""
     return Cell(percent(share), share, "bad" if bad and share else "")
 
 
 def time_digits(values_ms: Iterable[float | None]) -> int:
-    """Decimals for a table of times in ms: the same for all, so that the figures stand under each other."""
+    """The number of decimals for all times (ms) in a table, so that digits of equal weight stand under each other."""
     return 2 if max((v for v in values_ms if v is not None), default=0.0) < 1000 else 1

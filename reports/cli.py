@@ -1,4 +1,4 @@
-"""The commands on saved reports, for the `loadgen` program to mount: flags in, one call, the chosen format out."""
+"""The commands on saved reports, which `loadgen` includes: turn flags into one call, and write the chosen format."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class BadInput(click.ClickException):
-    """One line on stderr, exit code 2."""
+    """An input that cannot be used; ends the command with one line on stderr and exit code 2."""
 
     exit_code = 2
 
 
 def output_options(command: _Command) -> _Command:
-    """The options of every command that gives a result: --format, as `style`, and -o, as `output`."""
+    """Add the options of every command that has a result: --format, as `style`, and -o, as `output`."""
     style = click.option(
         "--format",
         "style",
         type=click.Choice(["text", "markdown", "json", "html"]),
-        help="Format of the result. Default: by the ending of the output file's name, else text.",
+        help="Format of the result (default: the one that the output file's ending names, else text).",
     )
     output = click.option(
         "-o",
         "--output",
         type=click.Path(),
-        help="Write the result to this file (.txt, .md, .json, .html), not to stdout.",
+        help="Write the result to this file (.txt, .md, .json, .html) instead of stdout.",
     )
     return style(output(command))
 
 
 def check_output(output: str | None) -> None:
-    """Raises BadInput where the file `output` cannot be written: to be asked before a long run."""
+    """Check that the file `output` can be written; called before a long run. Raises BadInput."""
     from reports.files import WriteError, check_writable
 
     try:
@@ -52,7 +52,7 @@ def check_output(output: str | None) -> None:
 
 
 def show(page: Page, style: str | None, output: str | None) -> None:
-    """Writes a result to the file `output`, or to stdout where that is None. Raises BadInput."""
+    """Write a result to the file `output`, or to stdout if that is None. Raises BadInput."""
     from reports.files import WriteError
     from reports.writers.output import coloured, put, style_of, written
 
@@ -66,10 +66,10 @@ def show(page: Page, style: str | None, output: str | None) -> None:
 @click.command()
 @click.argument("old", required=False)
 @click.argument("new", required=False)
-@click.option("--old", "olds", multiple=True, metavar="REPORT", help="A report of the old side; repeatable.")
-@click.option("--new", "news", multiple=True, metavar="REPORT", help="A report of the new side; repeatable.")
+@click.option("--old", "olds", multiple=True, metavar="REPORT", help="Report of the old side; may be repeated.")
+@click.option("--new", "news", multiple=True, metavar="REPORT", help="Report of the new side; may be repeated.")
 @click.option(
-    "--fail-on", "rules", multiple=True, metavar="RULE", help="Exit with 1 where this rule holds; repeatable."
+    "--fail-on", "rules", multiple=True, metavar="RULE", help="Exit with 1 if this rule holds; may be repeated."
 )
 @click.option(
     "--run-deviation",
@@ -97,7 +97,7 @@ def diff(
     style: str | None,
     output: str | None,
 ) -> None:
-    """Compare two reports, or several runs a side, and say what got better or worse beyond chance.
+    """Compare two reports, or several on each side, and say which figures got better or worse by more than chance.
 
     OLD and NEW are files of Artillery (JSON of 2.x or 1.x, console text), ApacheBench, wrk, wrk2, hey, Locust (CSV) or k6
     (summary JSON); FILE#N, the Nth report in a text; or published:ID.
@@ -144,9 +144,9 @@ def diff(
     "--format",
     "style",
     type=click.Choice(["text", "json", "ab", "markdown", "csv", "html"]),
-    help="Format of the report. Default: by the ending of the output file's name, else text.",
+    help="Format of the report (default: the one that the output file's ending names, else text).",
 )
-@click.option("--periods", is_flag=True, help="With the formats text and csv: show each reporting period, too.")
+@click.option("--periods", is_flag=True, help="Also show each reporting period (formats text and csv).")
 @click.option(
     "-o", "--output", type=click.Path(), help="Write to this file (.txt, .md, .json, .csv, .html) instead of stdout."
 )
@@ -182,7 +182,7 @@ def _load(spec: str) -> Report:
 
 
 def _usual_style(shown: Report) -> str:
-    """ApacheBench's format for what came from its text alone, which has no metrics of Artillery's; else text."""
+    """The default format: ApacheBench's for reports read from its text, which have none of Artillery's metrics; else text."""
     total = shown.aggregate
     bare = not (total.counters or total.rates or total.summaries)
     return "ab" if bare and shown.extras is not None and shown.extras.ab is not None else "text"
@@ -204,7 +204,7 @@ def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour
         return markdown.report_text(shown)
     if style == "ab":
         if shown.extras is None or shown.extras.ab is None:
-            raise ReportError("no ApacheBench figures in this report: it is not of one ab run")
+            raise ReportError("no ApacheBench figures in this report: it is not the report of a single ab run")
         return apachebench.to_text(apachebench.AbReport.from_json(shown.extras.ab))
     parts = shown.periods if periods else ()
     return "".join(artillery_text.period_text(p, colour=colour) for p in parts) + artillery_text.summary_text(

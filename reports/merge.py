@@ -34,7 +34,7 @@ def merge(reports: Sequence[Report]) -> Report:
 def merge_periods(periods: Iterable[Period]) -> list[Period]:
     """Merge periods of the same start: counters add up, sketches and seconds merge, rates are those of all events.
 
-    The result is in time order. A rate without count and instants (not ours) adds its events per second.
+    The result is in time order. A rate without count and instants (from another tool) adds its events per second.
     """
     same: dict[int, list[Period]] = {}
     for period in periods:
@@ -51,7 +51,7 @@ def _one(parts: list[Period]) -> Period:
 
 
 def _seconds(parts: list[Period]) -> tuple[Second, ...]:
-    """The seconds of all parts; none where one part has events but no seconds, since the sum would be too low."""
+    """The seconds of all parts; empty if one part has events but no seconds, since the sum would be too low."""
     if not all(part.seconds or not _has_events(part) for part in parts):
         return ()
     same: dict[int, list[Second]] = {}
@@ -101,5 +101,5 @@ def _extras(extras: list[Extras | None]) -> Extras | None:
 
 
 def _common(values: list[_Value], otherwise: Any) -> Any:
-    """The value that all have, or `otherwise`."""
+    """The value that all of them share, else `otherwise`."""
     return values[0] if all(value == values[0] for value in values) else otherwise

@@ -23,11 +23,11 @@ QUANTILES = {"p50": 0.5, "median": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p
 
 
 class ReportError(ValueError):
-    """A text is not a report of the expected kind, or a report lacks what is needed. The message is one line."""
+    """A text is not a report of the expected kind, or a report lacks required data. The message is one line."""
 
 
 def round_half_up(value: float, digits: int = 0) -> float:
-    """Rounding as JavaScript's Math.round does: halves go up; Python's `round` goes to even."""
+    """Round as JavaScript's Math.round does: halves go up, where Python's `round` goes to even."""
     scale: int = 10**digits
     return floor(value * scale + 0.5) / scale
 
@@ -133,7 +133,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What a report has beyond Artillery's document: the `poolbench` key, except its sketches, which the periods have.
+    """The part of a report beyond Artillery's document: the `poolbench` key, except its sketches, which the periods have.
 
     `partial` says that the run did not reach its planned end. `model` is "open" or "closed". `environment` has CPU, kernel,
     versions and settings, `generator` the generator's own health (CPU seconds and share, clocks, lag). `ab` has the figures

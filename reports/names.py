@@ -1,4 +1,4 @@
-"""The names of all metrics, and for each time between which two instants it lies. Times are in ms.
+"""The names of all metrics, and the two instants between which each time is measured. Times are in ms.
 
 The instants of an exchange are: intended (when the plan wanted it), started (when the generator began it), connected,
 written (when the last byte of the request was given to the kernel), first byte, last byte.
@@ -46,7 +46,7 @@ APDEX = ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
 
 # Beyond Artillery: written under the `poolbench` key of a JSON report, never among Artillery's metrics.
 INTENDED = "http.response_time.intended"
-"""From intended to last byte: how long a user waits who arrives when the plan says. Free of coordinated omission."""
+"""From intended to last byte: how long a user who arrives as planned has to wait. Free of coordinated omission."""
 START_LAG = "loadgen.start_lag"
 """From the intended to the actual start of a VU: the generator's own lateness."""
 LATE = "loadgen.late"
@@ -58,7 +58,7 @@ _BEYOND = ("loadgen.", SERVER, INTENDED)
 
 
 def beyond_artillery(name: str) -> bool:
-    """Whether Artillery does not know a metric, so that it is kept out of the Artillery part of a report."""
+    """Whether a metric is unknown to Artillery, and so is kept out of the Artillery part of a report."""
     return name.startswith(_BEYOND)
 
 
@@ -96,7 +96,7 @@ _ENDPOINT_FAILURE = re.compile(rf"{re.escape(ENDPOINT)}\..*\.(?:errors\..*|codes
 
 
 def better(name: str) -> Direction | None:
-    """In which direction a metric is better; None if it only says what was asked for, or if its meaning is not known."""
+    """The direction in which a metric is better; None if it only counts what was asked for, or if its meaning is unknown."""
     if name.startswith(_HIGHER):
         return "higher"
     return "lower" if name.startswith(_LOWER) or _ENDPOINT_FAILURE.fullmatch(name) else None

@@ -99,7 +99,7 @@ def _bins_from_json(data: Mapping[str, Any], furthest: int, runs: bool) -> Bins:
     given, offset = data["counts"], int(data["offset"])
     if runs and isinstance(given, list):
         given = _without_runs(given, furthest)
-    # By way of an array, which numpy's own reading of a list takes twice as long as; as floats, no sum can wrap around.
+    # By way of an array: numpy's own reading of a list takes twice as long. As floats, no sum can wrap around.
     counts = np.frombuffer(array("q", given if isinstance(given, list) else ()), np.int64)
     if not isinstance(given, list) or (given and counts.min() < 0) or counts.sum(dtype=np.float64) > _MOST_SAMPLES:
         raise ValueError("the counts of a sketch are a list of whole numbers from 0 to 2**53 in all")

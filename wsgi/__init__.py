@@ -52,7 +52,7 @@ def create_app() -> Flask:
     except (SettingError, EmbeddedPostgresError) as error:
         refuse(str(error))
     except DatabaseFailure as failure:
-        log.warning("the database is not there yet: %s", failure)
+        log.warning("the database cannot be reached yet: %s", failure)
     return flask
 
 

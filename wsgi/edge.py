@@ -1,4 +1,4 @@
-"""What is done to each request and answer on its way: which proxies are believed, which headers protect browsers."""
+"""Prepares each request and answer on its way: which proxies are trusted, which headers protect browsers."""
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -11,7 +11,7 @@ Network = IPv4Network | IPv6Network
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _HEADERS = [
-    # Answers are data and redirects. A browser that shows one as a page shall load, run, submit and embed nothing.
+    # Answers are data and redirects. A browser that shows one as a page must not load, run, submit or embed anything.
     ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
     # The target of a link learns which site a visitor came from, never which page.
@@ -31,7 +31,7 @@ def networks(text: str) -> tuple[Network, ...]:
 class Edge:
     """WSGI middleware that adds the headers above to the answers of `app`.
 
-    X-Forwarded-For, -Proto and -Host of one hop are believed where the request comes from a `trusted` network, and ignored
+    X-Forwarded-For, -Proto and -Host of one hop are believed if the request comes from a `trusted` network, and ignored
     otherwise. Answers to requests over TLS also get Strict-Transport-Security.
     """
 

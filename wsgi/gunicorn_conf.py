@@ -67,7 +67,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def on_starting(server: Any) -> None:
-    """In the master, first of all: refuse a port that is in use, unless the user is our own old master.
+    """In the master, first of all: refuse a port that is in use, unless it is used by our own old master.
 
     gunicorn itself would try for 5 s before it says so.
     """
@@ -110,7 +110,7 @@ def post_worker_init(worker: Any) -> None:
 
     gevent.spawn(report)
     gc.collect()
-    # What is loaded by now stays. A collection that looked through all of it would hold requests up for tens of ms.
+    # Objects loaded by now stay. A collection that looked through all of them would delay requests by tens of ms.
     gc.freeze()
 
 
@@ -121,5 +121,5 @@ def worker_exit(_server: Any, worker: Any) -> None:
 
 
 def child_exit(_server: Any, worker: Any) -> None:
-    """In the master: take the gauges of a worker that has ended out of the sums."""
+    """In the master: remove the gauges of a worker that has ended from the sums."""
     forget_process(worker.pid)

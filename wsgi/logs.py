@@ -24,7 +24,7 @@ def log_json() -> None:
 
 
 def gunicorn_logging() -> dict[str, Any]:
-    """Make gunicorn's `logconfig_dict`: errors go to stderr, and accesses, where they are wanted, to stdout."""
+    """Make gunicorn's `logconfig_dict`: errors go to stderr, and accesses, if they are to be logged, to stdout."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -1,12 +1,12 @@
-"""Reading of requests, strictly and in bounded time; gevent.pywsgi leaves both to a proxy in front of it.
+"""Reads requests strictly and in bounded time; gevent.pywsgi leaves both to a proxy in front of it.
 
 The head of a request is read whole, within limits, and parsed by httptools, which is llhttp, the parser of Node.js. The
 parser of pywsgi ignores what follows a malformed header line, and accepts bare line feeds, folded lines, repeated and odd
 Content-Lengths, unknown transfer codings and HTTP/0.9: each is a way to hide a request from a balancer in the body of
 another. It also takes ten times as long. Bodies are read by the classes that gunicorn's other workers use.
 
-Clients that send or read slowly are found once a second, by a look at the deadlines of all connections that are waited for. A
-timer for each request would cost more than parsing it.
+Clients that send or read slowly are found once a second, by checking the deadlines of all connections that are being waited
+for. A timer for each request would cost more than parsing it.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ class RequestHead:
         try:
             parser.feed_data(raw)
         except httptools.HttpParserUpgrade:
-            # An offer, which is declined by answering in HTTP/1.1.
+            # An offer to change the protocol, which is declined by answering in HTTP/1.1.
             pass
         except httptools.HttpParserError as error:
             raise Refused(400, str(error)) from None
@@ -390,10 +390,10 @@ class _RequestSource(Unreader):  # type: ignore[misc]
 
 
 class _EmptyInput(io.BytesIO):
-    """The body of all requests that have none; there is nothing in it to be used up."""
+    """The empty body, shared by all requests without a body."""
 
     def close(self) -> None:
-        """Stay open: other requests read it, too."""
+        """Stay open, since other requests share this object."""
 
     def _discard(self) -> None:
         pass

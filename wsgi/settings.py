@@ -13,13 +13,13 @@ MOST_CLIENTS = 4096
 
 # File descriptors for logs, metrics, listening sockets and the event loop.
 _OWN_DESCRIPTORS = 64
-# Where the system has no limit.
+# Used if the system has no limit.
 _ENOUGH_DESCRIPTORS = 65_536
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """Address, number of worker processes, and the proxies that are believed about the client."""
+    """Address, number of worker processes, and the proxies whose word about the client is trusted."""
 
     host: str = "127.0.0.1"
     port: int = 8000
@@ -59,8 +59,8 @@ def raise_descriptor_limit() -> int:
 def client_limit(descriptors: int, pool: PoolSettings) -> int:
     """How many connections of clients a worker holds at most, when it may have `descriptors` file descriptors.
 
-    The rest of them is for its connections to the database: those of the pool, or without a bounded pool as many as clients
-    that are all served at a time would need.
+    The other descriptors are for its connections to the database: those of the pool or, without a bounded pool, as many as
+    these clients may need at the same time.
     """
     free = descriptors - _OWN_DESCRIPTORS
     if pool.strategy in ("queue", "fair") and pool.size and pool.max_overflow >= 0:

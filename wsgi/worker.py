@@ -82,7 +82,7 @@ class Server(StrictServer):
 
 
 class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
-    """A worker process, which serves until it is told to stop."""
+    """A worker process, which serves until SIGTERM."""
 
     def run(self) -> None:
         """Serve until SIGTERM, or the end of the master; then drain for at most `graceful_timeout` seconds."""

@@ -1,1 +1,1 @@
-"""The commands, one file each: flags become objects, one call is made, and its outcome becomes an exit code."""
+"""The commands, one file each: turn flags into objects, make one call, and turn its result into an exit code."""

@@ -1,4 +1,4 @@
-"""How the commands that make load end: exit codes, the report's file, warnings."""
+"""How the commands that produce load end: exit codes, the report's file, warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`loadgen lab`: flags in, one session, its result out."""
+"""The command `loadgen lab`: turns flags into one session, and writes its result."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ _SIGNALLED = 128
 @click.command()
 @click.option("--full", is_flag=True, help="Run the sources' exact sizes, which takes many minutes.")
 @click.option(
-    "--only", metavar="ID,...", default="", help="Run these experiments or groups only: B, B.3, A.pool10, ..."
+    "--only", metavar="ID,...", default="", help="Run only the experiments or groups named: B, B.3, A.pool10, ..."
 )
-@click.option("--strategies", metavar="NAME,...", default="", help="Run experiments with these strategies only.")
-@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Number of servers.")
+@click.option(
+    "--strategies", metavar="NAME,...", default="", help="Run only experiments with these strategies: null,fair, ..."
+)
+@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Number of server processes.")
 @click.option(
     "--clicks",
     type=click.IntRange(min=0),
@@ -37,11 +39,13 @@ _SIGNALLED = 128
     help="Clicks that each link has at the start.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for all files (default runs/<UTC stamp>).")
-@click.option("--database-url", help="A PostgreSQL to use, in a schema of its own, in place of the embedded one.")
+@click.option("--database-url", help="PostgreSQL to use instead of the embedded one, in its own schema.")
 @click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
-@click.option("--db-rtt", metavar="DURATION", help="Put this round-trip time before the database: 0.5ms, 5ms, ...")
-@click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder, instead.")
-@click.option("--script", metavar="FILE", help="The Artillery script to load your own application with.")
+@click.option("--db-rtt", metavar="DURATION", help="Round-trip time to add on the way to the database: 5ms.")
+@click.option(
+    "--app", "application", metavar="MODULE:APP", help="Run your own WSGI application, in the current folder."
+)
+@click.option("--script", metavar="FILE", help="Artillery script to load your own application with.")
 @output_options
 def lab(
     full: bool,
@@ -100,14 +104,14 @@ def lab(
 
 
 def _end(page: Page, style: str | None, output: str | None, out: Path, *, interrupted: bool) -> None:
-    """Shows the result, says where the files are, and ends the program."""
+    """Show the result, say where the files are, and end the program."""
     show(page, style, output)
     click.echo(f"\n{page.subtitle}. Everything is in {out}", err=True)
     sys.exit(_SIGNALLED + signal.SIGINT if interrupted else 0)
 
 
 def _run_lab(options: LabOptions) -> tuple[Page, bool]:
-    """The result, and whether the session was interrupted."""
+    """Run the session. Returns its result, and whether it was interrupted."""
     from loadgen.lab.findings import lab_page
     from loadgen.lab.run import Lab
     from loadgen.watch.progress import LiveLine
@@ -127,7 +131,7 @@ def _run_own_app(
     database_url: str | None,
     far_ms: float | None,
 ) -> tuple[Page, bool]:
-    """The result, and whether the run was interrupted."""
+    """Run the user's application. Returns the result, and whether the run was interrupted."""
     import psycopg2
 
     from db.binaries import EmbeddedPostgresError
@@ -141,9 +145,16 @@ def _run_own_app(
         raise BadInput(f"no strategy {unknown[0]!r} for an application; there are {', '.join(own_app.STRATEGIES)}")
     live = LiveLine()
     options = own_app.OwnAppOptions(
-        application, script, Path.cwd(), out, strategies or own_app.STRATEGIES, servers, database_url,
-        own_app.chosen_settings(os.environ), far_ms,
-    )  # fmt: skip
+        application,
+        script,
+        Path.cwd(),
+        out,
+        strategies or own_app.STRATEGIES,
+        servers,
+        database_url,
+        own_app.chosen_settings(os.environ),
+        far_ms,
+    )
     try:
         return own_app.run(options, _sayer(live), live)
     except ScriptErrors as errors:

@@ -1,4 +1,4 @@
-"""`loadgen plan`: predicts what each pool size would give, from a measured report, without any load."""
+"""The command `loadgen plan`: predicts how each pool size would perform, from a measured report, without any load."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 _VARIATIONS = {"poisson": 1.0, "uniform": 0.0}
 _MOST_SIZES = 100
 _LARGEST = 10_000
-# The largest number of anything: beyond, the formulas would only overflow.
+# The largest value of any option: with more, the formulas would overflow.
 _MOST = 1e9
 
 
-class _Number(click.FloatRange):
-    """A range of numbers without nan, which no comparison would refuse."""
+class _FiniteRange(click.FloatRange):
+    """A range of numbers that also refuses nan, which passes click's comparisons."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         number: float = super().convert(value, parameter, context)
@@ -30,8 +30,8 @@ class _Number(click.FloatRange):
         return number
 
 
-_NUMBER = _Number(0, _MOST)
-_POSITIVE = _Number(0, _MOST, min_open=True)
+_NUMBER = _FiniteRange(0, _MOST)
+_POSITIVE = _FiniteRange(0, _MOST, min_open=True)
 
 
 @click.command()
@@ -48,18 +48,18 @@ _POSITIVE = _Number(0, _MOST, min_open=True)
     metavar="N-M,...",
     default="2,5,10,20,40",
     show_default=True,
-    help="Pool sizes to predict for, of each server.",
+    help="Pool sizes, of each server, to make predictions for.",
 )
 @click.option(
     "--max-connections",
     type=click.IntRange(1),
-    help="Connections that the database takes; sizes that need more are left out.",
+    help="Connections that the database allows; sizes that need more are left out.",
 )
 @click.option(
     "--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Longest response time wanted at the 99th percentile, in ms."
 )
 @click.option(
-    "--rate", type=_POSITIVE, metavar="N", help="Requests per second at all servers together (default: as measured)."
+    "--rate", type=_POSITIVE, metavar="N", help="Requests per second, over all servers (default: as measured)."
 )
 @click.option(
     "--timeout", type=_NUMBER, default=5, show_default=True, help="Longest wait for a connection, in seconds."
@@ -81,7 +81,8 @@ _POSITIVE = _Number(0, _MOST, min_open=True)
     type=click.Choice(["fifo", "barging"]),
     default="fifo",
     show_default=True,
-    help="Who gets a returned connection: the first who waits (DB_POOL=fair), or whoever asks first (queue).",
+    help="How a returned connection is lent: fifo, to the first in the queue, as DB_POOL=fair does; or barging, to"
+    " whichever request asks first, as DB_POOL=queue does.",
 )
 @click.option(
     "--wake-ms",
@@ -92,7 +93,7 @@ _POSITIVE = _Number(0, _MOST, min_open=True)
 @click.option(
     "--db-cpu-ms",
     type=_NUMBER,
-    help="CPU time that the database needs while a connection is held, in ms (default: all of that time).",
+    help="CPU time of the database for each loan of a connection, in ms (default: the whole time that the loan lasts).",
 )
 @click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
@@ -100,7 +101,7 @@ _POSITIVE = _Number(0, _MOST, min_open=True)
     type=click.Choice(["measured", *_VARIATIONS]),
     default="measured",
     show_default=True,
-    help="How requests arrive; a measured run too short to tell counts as poisson.",
+    help="How requests arrive; if a measured run is too short to tell, it counts as poisson.",
 )
 @click.option("--cold", is_flag=True, help="Start without an open connection, as after a deployment.")
 @click.option(
@@ -124,7 +125,7 @@ _POSITIVE = _Number(0, _MOST, min_open=True)
 )
 @output_options
 def plan(report: str, sizes: str, explain: bool, style: str | None, output: str | None, **given: Any) -> None:
-    """Predict waits, timeouts and use of the connections for pool sizes, from one measured run and without load.
+    """Predict waits, timeouts and use of the connections for each pool size, from one measured run and without load.
 
     REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
     """
@@ -154,9 +155,7 @@ def _sizes(text: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         last = last if dash else first
         if not (first.isdecimal() and last.isdecimal() and 0 <= int(first) <= int(last) <= _LARGEST):
-            raise BadInput(
-                f"--sizes {text}: whole numbers up to {_LARGEST} and ranges of them are wanted, as in 2,5,10-20"
-            )
+            raise BadInput(f"--sizes {text}: must be whole numbers up to {_LARGEST} or ranges of them, as in 2,5,10-20")
         found.update(range(int(first), int(last) + 1))
     if len(found) > _MOST_SIZES:
         raise BadInput(f"--sizes {text}: at most {_MOST_SIZES} sizes at once")
@@ -164,7 +163,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
-    """The sizes whose connections the database takes. Raises BadInput where none is left."""
+    """The sizes whose connections the database allows. Raises BadInput if no size is left."""
     most, overflow = given["max_connections"], given["max_overflow"]
     if most is None:
         return sizes
@@ -178,7 +177,7 @@ def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
-    """The question that the options ask. Raises BadInput for options that do not go together."""
+    """Make the question from the options. Raises BadInput for options that do not go together."""
     from loadgen.sizing.predict import Question
     from loadgen.sizing.simulate import Arrangement
 

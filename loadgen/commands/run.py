@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 @click.argument("scripts", nargs=-1, required=True, metavar="SCRIPT...")
 @click.option("-t", "--target", help="Base URL of the service, instead of the script's `target`.")
 @click.option("-e", "--environment", help="Name of the script's environment (`config.environments`) to use.")
-@click.option("-v", "--variables", metavar="JSON", help="Variables that every virtual user has, as a JSON object.")
+@click.option("-v", "--variables", metavar="JSON", help="Variables of every virtual user, as a JSON object.")
 @click.option("--overrides", metavar="JSON", help="A JSON object that is merged over the script.")
 @click.option("-c", "--config", "config_file", help="A file that is merged over the script.")
 @click.option("-p", "--payload", help="A CSV file to use instead of the script's payload.")
-@click.option("-i", "--input", "inputs", multiple=True, help="One more script file; may be given several times.")
+@click.option("-i", "--input", "inputs", multiple=True, help="Another script file to merge in; may be repeated.")
 @click.option("-o", "--output", help="Write the report as JSON to this file, or to a new file in this folder.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
 @click.option("-q", "--quiet", is_flag=True, help="Print neither phases nor reports on stdout.")
-@click.option("-s", "--solo", is_flag=True, help="Run one virtual user only.")
+@click.option("-s", "--solo", is_flag=True, help="Run a single virtual user.")
 @click.option("--scenario-name", help="Run only the scenario with this name, or those that match it as a pattern.")
 @click.option("--dotenv", "--env-file", "dotenv", help="Read environment variables from this file.")
 @click.option(
@@ -73,9 +73,7 @@ if TYPE_CHECKING:
     "--prometheus", metavar="[HOST:]PORT", help="Serve the run's totals at this address, for Prometheus to scrape."
 )
 @click.option("--check", is_flag=True, help="Look for problems in the script without running it.")
-@click.option(
-    "--skip-unsupported", is_flag=True, help="Leave out what is not supported instead of refusing the script."
-)
+@click.option("--skip-unsupported", is_flag=True, help="Skip unsupported parts of the script instead of refusing it.")
 @click.option("--name", "_name", hidden=True)
 @click.option("--tags", "_tags", hidden=True)
 @click.option("--note", "_note", hidden=True)
@@ -100,7 +98,7 @@ def run(
 ) -> None:
     """Run Artillery scripts.
 
-    stdout shows what Artillery's console would; progress, warnings and whatever goes beyond Artillery go to stderr.
+    stdout shows what Artillery's console would show; progress, warnings and all that Artillery does not have go to stderr.
     """
     environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
@@ -173,7 +171,7 @@ def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check
 
 
 def _prometheus(text: str) -> Observer:
-    """The observer that serves a run's totals at an address. Exits with 1 for an address that cannot be read."""
+    """The observer that serves a run's totals at an address. Exits with 1 for an invalid address."""
     # Only a run with a page for Prometheus needs its library.
     from loadgen.watch.live import LiveError
     from loadgen.watch.prometheus import observer
@@ -185,7 +183,7 @@ def _prometheus(text: str) -> Observer:
 
 
 def _live_page(text: str, script: Script, workers: int) -> LivePage:
-    """The page that shows a run at an address. Exits with 1 for an address that cannot be read."""
+    """The page that shows a run at an address. Exits with 1 for an invalid address."""
     # Only a run with a live page needs a web server and the writer of HTML.
     from loadgen.watch.live import LiveError, LivePage
 
@@ -198,9 +196,9 @@ def _live_page(text: str, script: Script, workers: int) -> LivePage:
 
 @contextmanager
 def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
-    """While inside, what makes the workers of a run on the Dask cluster at this address.
+    """While inside, gives the function that makes the workers of a run on the Dask cluster at this address.
 
-    Exits with 1 for what cannot be run there, with 3 where the cluster fails, and with 130 on a Ctrl-C before the start.
+    Exits with 1 for a script that cannot run there, with 3 if the cluster fails, and with 130 on a Ctrl-C before the start.
     """
     # Dask is an extra that need not be installed.
     try:
@@ -277,7 +275,7 @@ def _console(script: Script, *, quiet: bool) -> Console:
 
 
 def _judge(script: Script, console: Console, finished: ScriptRun, failed: str | None) -> int:
-    """Print how the script's own checks came out, and the warnings. Returns the exit code."""
+    """Print the results of the script's own checks, and the warnings. Returns the exit code."""
     extras = finished.report.extras
     verdict = None if script.ensure is None else evaluate(script.ensure, finished.report.aggregate)
     if verdict is not None and verdict.lines:

@@ -1,4 +1,4 @@
-"""`loadgen sweep`: flags in, one sweep, its answer out."""
+"""The command `loadgen sweep`: turns flags into one sweep, and writes its answer."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 
 
 @click.command()
-@click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder.")
-@click.option("--script", metavar="FILE", help="The Artillery script to load with; its phases are replaced.")
+@click.option(
+    "--app", "application", metavar="MODULE:APP", help="Load your own WSGI application, in the current folder."
+)
+@click.option("--script", metavar="FILE", help="Artillery script to run; the sweep replaces its phases.")
 @click.option(
     "--rate",
     metavar="R,...",
     required=True,
-    help="New virtual users per second, at all servers together; several with commas between them.",
+    help="New virtual users per second, over all servers; one or several rates, separated by commas.",
 )
 @click.option(
     "--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Longest response time wanted at the 99th percentile, in ms."
@@ -47,7 +49,7 @@ _POSITIVE = click.FloatRange(0, min_open=True)
     type=click.Choice(["fair", "queue"]),
     default="fair",
     show_default=True,
-    help="Which pool to size: DB_POOL.",
+    help="Connection strategy (DB_POOL) whose pool size is sought.",
 )
 @click.option(
     "--servers",
@@ -59,24 +61,28 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 @click.option(
     "--max-connections",
     type=click.IntRange(5, 10_000),
-    help="Connections that the database takes (default 100, or what a given database has).",
+    help="Connections that the database allows (default: 100, or those of the database of --database-url).",
 )
 @click.option(
     "--memory", metavar="SIZE", help="Memory of the database, such as 512MB or 2GB; sizes that do not fit are left out."
 )
 @click.option(
-    "--precision", metavar="SHARE", default="10%", show_default=True, help="Half width of the 95 % intervals to reach."
+    "--precision",
+    metavar="SHARE",
+    default="10%",
+    show_default=True,
+    help="Measure until the 95 % intervals are within +/- this.",
 )
 @click.option(
     "--seconds", type=click.IntRange(1, 600), default=5, show_default=True, help="Duration of each run, in seconds."
 )
-@click.option("--max-rounds", type=click.IntRange(1, 100), default=8, show_default=True, help="Most runs of one size.")
+@click.option("--max-rounds", type=click.IntRange(1, 100), default=8, show_default=True, help="Most runs of each size.")
 @click.option(
     "--max-seconds", type=_POSITIVE, default=900, show_default=True, help="Duration of the whole sweep, in seconds."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order in which sizes take turns.")
-@click.option("--database-url", help="A PostgreSQL to use in place of the embedded one.")
-@click.option("--db-rtt", metavar="DURATION", help="Put this round-trip time before the database: 0.5ms, 5ms, ...")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random order in which sizes are run.")
+@click.option("--database-url", help="PostgreSQL to use instead of the embedded one.")
+@click.option("--db-rtt", metavar="DURATION", help="Round-trip time to add on the way to the database: 5ms.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default runs/<UTC stamp>).")
 @output_options
 def sweep(out: Path | None, style: str | None, output: str | None, **given: Any) -> None:
@@ -129,7 +135,7 @@ def _run(options: SweepOptions, live: Any, signals: list[int]) -> Sweep:
 def _interruptible() -> Iterator[list[int]]:
     """While inside, SIGINT and SIGTERM raise KeyboardInterrupt, and their numbers are added to the list it gives.
 
-    Python drops the exception when it comes in the middle of a fork, as every start of servers is; the list still says so.
+    Python drops the exception if it comes in the middle of a fork, and every start of servers is one; the list still has it.
     """
     seen: list[int] = []
 
@@ -146,7 +152,7 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
-    """The options of the sweep, from the flags. Raises BadInput."""
+    """Make the options of the sweep from the flags. Raises BadInput."""
     from loadgen.commands.lab import round_trip_ms
     from loadgen.lab.sweep import SweepOptions
 
@@ -164,9 +170,21 @@ def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
         folder=Path.cwd(),
         memory_mb=None if memory is None else megabytes(memory),
         round_trip_ms=round_trip_ms(given["db_rtt"]),
-        **{name: given[name] for name in ("application", "script", "strategy", "servers", "max_connections", "seconds",
-                                          "max_seconds", "database_url", "seed")},
-    )  # fmt: skip
+        **{
+            name: given[name]
+            for name in (
+                "application",
+                "script",
+                "strategy",
+                "servers",
+                "max_connections",
+                "seconds",
+                "max_seconds",
+                "database_url",
+                "seed",
+            )
+        },
+    )
 
 
 def _goals(given: dict[str, Any]) -> tuple[Goal, ...]:

@@ -36,32 +36,34 @@ class Module:
 
 
 def unfit(script: Script) -> list[str]:
-    """What of a script cannot travel to other machines; a line for each problem."""
+    """List the parts of a script that cannot be sent to other machines; a line for each problem."""
     found = [
-        f"{request.place}: a file whose name holds a template is only known when it is sent, and cannot travel to other machines"
+        f"{request.place}: a file whose name holds a template is not known beforehand, and cannot be sent to other machines"
         for request in _requests(step for scenario in script.scenarios for step in scenario.flow)
         if any(part.read for body in request.bodies if isinstance(body, MultipartBody) for part in body.parts)
     ]
     return found + [
-        f"{script.processor.path}: it imports {module.__file__}, which is not a Python source and cannot travel"
+        f"{script.processor.path}: it imports {module.__file__}, which is not Python source and cannot be sent to other machines"
         for module in _beside(script.processor)
         if script.processor and not _is_source(module)
     ]
 
 
 def pack(job: Job) -> bytes:
-    """The bytes of a job and of the modules it needs. Raises CrewError if a value cannot travel, such as one set by `before`."""
+    """The bytes of a job and of the modules it needs. Raises CrewError if a value (say, one set by `before`) cannot be sent."""
     try:
         return pickle.dumps((_modules(job.script.processor), pickle.dumps(job)))
     except Exception as error:
         for name, value in job.script.built_ins.items():
             if not _travels(value):
-                raise CrewError(f"the before section left a value in `{name}` that cannot travel: {error}") from None
-        raise CrewError(f"the script cannot travel: {error}") from error
+                raise CrewError(
+                    f"the before section left a value in `{name}` that cannot be sent to other machines: {error}"
+                ) from None
+        raise CrewError(f"the script cannot be sent to other machines: {error}") from error
 
 
 def unpack(packed: bytes) -> Job:
-    """The job in these bytes. From now on imports find its modules. Loads the processor, so it raises ProcessorError."""
+    """Unpack a job. From now on imports find its modules. Raises ProcessorError if its processor fails to load."""
     modules, job = pickle.loads(packed)  # noqa: S301 - the port it came through runs anybody's code anyway
     sys.meta_path.insert(0, _Travelled(modules))
     unpacked: Job = pickle.loads(job)  # noqa: S301
@@ -124,7 +126,7 @@ def _modules(processor: Processor | None) -> dict[str, Module]:
 
 
 class _Travelled(MetaPathFinder, InspectLoader):
-    """Finds the modules that came with the job, before any files of this machine."""
+    """Finds the modules that came with the job, in preference to any files of this machine."""
 
     def __init__(self, modules: Mapping[str, Module]) -> None:
         self._modules = modules

@@ -64,7 +64,7 @@ class Clock:
         """Compare clocks by readings of (before, its monotonic, its epoch, after), all in ns; before and after are ours.
 
         The quickest reading counts, as in NTP (RFC 5905). The other clock was read at some instant between before and after,
-        so the middle of the two is wrong by half of their distance at most. `wall_ns` turns our monotonic into epoch time.
+        so their midpoint is wrong by at most half their difference. `wall_ns` turns our monotonic time into epoch time.
         """
         before, its, its_wall, after = min(readings, key=lambda reading: reading[3] - reading[0])
         middle = (before + after) // 2
@@ -75,7 +75,7 @@ class Cluster:
     """A cluster that this process is connected to. `members` are its running workers, in the order of their addresses."""
 
     def __init__(self, client: Any) -> None:
-        """Raises CrewError if there is no worker, or a different program on one of them."""
+        """Connect. Raises CrewError if there is no worker, or if one runs a different version of the program."""
         self.client = client
         found = client.scheduler_info(n_workers=-1)["workers"]
         self._names = {address: str(info["name"]) for address, info in found.items() if info["status"] == "running"}
@@ -91,12 +91,12 @@ class Cluster:
         return {m.address: Clock.of([self._ping(m.address) for _ in range(times)], wall_ns) for m in members}
 
     def allow_failures(self, number: int | None) -> int | None:
-        """Set how often a task may lose its worker before the scheduler gives it up; it holds for all tasks.
+        """Set how often a task may lose its worker before the scheduler gives it up; this applies to all tasks.
 
         Returns the setting as it was before.
         """
 
-        # A function inside a function is of no module, so that Dask can send it to the scheduler.
+        # Dask sends a function defined inside a function by value, so the scheduler need not have this module.
         def change(number: int | None, dask_scheduler: Any = None) -> int | None:
             before: int | None = dask_scheduler.allowed_failures
             dask_scheduler.allowed_failures = number
@@ -106,7 +106,7 @@ class Cluster:
         return previous
 
     def forget(self, topic: str) -> None:
-        """Make the scheduler drop the messages of a topic that it keeps."""
+        """Make the scheduler drop the messages that it keeps of a topic."""
 
         def drop(topic: str, dask_scheduler: Any = None) -> None:
             dask_scheduler._broker._topics.pop(topic, None)  # noqa: SLF001 - `truncate` would leave the topic itself
@@ -164,7 +164,7 @@ def _demand_same(ours: Mapping[str, str | None], others: Mapping[str, Mapping[st
 def connected(address: str, warn: Callable[[str], None]) -> Iterator[Cluster]:
     """The cluster at `tcp://HOST:PORT` or `tls://HOST:PORT`, or one of N workers on this machine for `local:N`.
 
-    `address` has no `address_problem`; `warn` takes a line on what the user should know. Raises CrewError.
+    `address` must have no `address_problem`; `warn` is called with lines that the user should see. Raises CrewError.
     """
     _silence()
     with ExitStack() as opened:
@@ -185,7 +185,7 @@ def _silence() -> None:
 
 
 def address_problem(address: str) -> str | None:
-    """What is wrong with an address, in a line; None if nothing is."""
+    """The reason why an address is invalid, in one line; None if it is valid."""
     if address.startswith("local:"):
         count = address.removeprefix("local:")
         if count.isascii() and count.isdigit() and 1 <= int(count) <= _LOCAL_MAX:
@@ -217,7 +217,7 @@ def _reach(address: str, warn: Callable[[str], None]) -> None:
 
 
 async def _greet(address: str) -> None:
-    """Raise CrewError if what listens at the address does not speak Dask's protocol; Dask's client would be slow to give up."""
+    """Raise CrewError if the server at the address does not speak Dask's protocol; Dask's client would be slow to give up."""
     try:
         arguments = Security().get_connection_args("client")
         comm = await asyncio.wait_for(connect(address, timeout=_CONNECT_S, **arguments), _CONNECT_S)

@@ -7,7 +7,7 @@ forgets it. Counters, sketches, rates and seconds merge exactly, and if a worker
 measurements is missing; the run goes on without it. Workers end with their parent (PR_SET_PDEATHSIG), and leave signals to
 it (each has a process group of its own).
 
-A worker sends a JSON report (P), its progress (T), lines for stdout (L), and at its end what its work returned (E), framed
+A worker sends JSON reports (P), its progress (T), lines for stdout (L), and at its end the result of its work (E), framed
 as in `loadgen.crew.framing`. Workers on other machines (`loadgen.crew.distributed`) send the same.
 """
 
@@ -52,7 +52,7 @@ class CrewError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all workers of a run must know. Together with a `Share` it describes the work of one."""
+    """What all workers of a run must know. Together with a `Share` it describes the work of one worker."""
 
     script: Script
     """The script. Its built-ins include the variables that its `before` section set."""
@@ -83,7 +83,7 @@ class ParentPipe:
         self._send(b"T", orjson.dumps([asdict(progress), told_ms]))
 
     def end(self, result: dict[str, Any]) -> None:
-        """Send what is left to send, and the result of the work."""
+        """Send everything that has not been sent, and the result of the work."""
         self._periods()
         self._send(b"E", orjson.dumps(result))
 
@@ -105,7 +105,7 @@ Work = Callable[[Share, ParentPipe, int], dict[str, Any]]
 
 @dataclass(slots=True)
 class CrewWorker:
-    """What the process that started the run knows of a worker."""
+    """What the process that started the run knows about one worker."""
 
     share: Share
     progress: Progress = _NO_PROGRESS
@@ -122,7 +122,7 @@ class CrewWorker:
 
     @property
     def label(self) -> str:
-        """What messages call the worker."""
+        """The worker's name in messages to the user."""
         return f"worker {self.share.index + 1} of {self.share.of}"
 
 
@@ -210,7 +210,7 @@ class Crew(ABC, Generic[AnyWorker]):
         return []
 
     def lost(self) -> tuple[str, ...]:
-        """A sentence on each worker that was lost."""
+        """A sentence about each worker that was lost."""
         return tuple(worker.lost for worker in self._workers if worker.lost is not None)
 
     def progress(self) -> Progress:
@@ -252,7 +252,7 @@ class Crew(ABC, Generic[AnyWorker]):
         return parts[0]
 
     def _over(self, until_ms: float) -> Iterator[Period]:
-        """The periods that ended by this epoch ms and were not given before."""
+        """The periods that ended by this instant (epoch ms) and that this method has not given before."""
         for start in sorted(self._parts.keys() - self._shown):
             if start + PERIOD_MS <= until_ms:
                 self._shown.add(start)

@@ -61,7 +61,7 @@ class _Shard(CrewWorker):
 class RemoteCrew(Crew[_Shard]):
     """The workers of a run on a cluster: as many of its members as the plan can be split among.
 
-    `say` takes lines for stderr.
+    `say` is called with lines for stderr.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RemoteCrew(Crew[_Shard]):
         wall: WallOffset,
         write_line: Callable[[str], None],
     ) -> None:
-        """Raises CrewError if the job cannot travel to other machines."""
+        """Raises CrewError if the job cannot be sent to other machines."""
         super().__init__(most_shares(len(cluster.members), job.script.phases), wall, write_line)
         self._cluster, self._say = cluster, say
         self._packed = pack(job)
@@ -115,7 +115,7 @@ class RemoteCrew(Crew[_Shard]):
         return self._interrupts > 1
 
     def _apart(self, task: Callable[[], object], given_up: Callable[[], bool] = lambda: False) -> None:
-        """Do a task that blocks in a thread, while greenlets go on. Raises CrewError for whatever it raises."""
+        """Do a blocking task in a thread, while greenlets go on. Raises CrewError in place of any error of the task."""
         raised: list[Exception] = []
 
         def caught() -> None:
@@ -203,7 +203,7 @@ class RemoteCrew(Crew[_Shard]):
     def _receive(self, shard: _Shard, patience: int) -> None:
         """Handle the next message of a shard.
 
-        Silence is counted in looks, so that time in which this process itself was stopped does not count.
+        Silence is measured by the number of checks, so that time in which this process itself was stopped does not count.
         """
         try:
             number, kind, content = shard.inbox.get(timeout=_LOOK_S)
@@ -211,7 +211,7 @@ class RemoteCrew(Crew[_Shard]):
             self._miss(shard, patience)
             return
         if shard.silent_looks >= _SILENT_LOOKS and self._started_ns:
-            self._say(f"{shard.label} is heard of again")
+            self._say(f"{shard.label} sends again")
         shard.silent_looks = 0
         if kind == _GONE:
             self._lose(shard, content)
@@ -246,9 +246,9 @@ class RemoteCrew(Crew[_Shard]):
                 shard, f"did not get ready in {patience * _LOOK_S:.0f} s, perhaps for other tasks of that worker,"
             )
         elif shard.silent_looks >= patience:
-            self._lose(shard, f"was not heard of for {patience * _LOOK_S:.0f} s and counts as lost")
+            self._lose(shard, f"sent nothing for {patience * _LOOK_S:.0f} s and counts as lost")
         elif shard.silent_looks == _SILENT_LOOKS and self._started_ns:
-            self._say(f"{shard.label} has not been heard of for {_SILENT_LOOKS * _LOOK_S:.0f} s")
+            self._say(f"{shard.label} has sent nothing for {_SILENT_LOOKS * _LOOK_S:.0f} s")
 
     def _lose(self, worker: _Shard, cause: str) -> None:
         super()._lose(worker, cause)
@@ -284,7 +284,7 @@ class RemoteCrew(Crew[_Shard]):
     def _clean_up(self) -> None:
         client, run = self._cluster.client, self._run_id
         ended = [task for task, shard in zip(self._tasks, self._workers, strict=False) if shard.result is not None]
-        # Such a task has one more message to send, which must not come after the topic was dropped.
+        # Such a task has one more message to send, which must not arrive after the topic was dropped.
         for task in ended:
             task.result(timeout=_LAST_WORDS_S)
         client.cancel(self._tasks, force=True)
@@ -298,7 +298,7 @@ class RemoteCrew(Crew[_Shard]):
 
 
 def problems(address: str, script: Script) -> list[str]:
-    """Why a script cannot run on the cluster at an address, as far as can be said before trying; a line for each reason."""
+    """The reasons why a script cannot run on the cluster at an address, a line each, as far as they show before trying."""
     wrong = address_problem(address)
     return [*([wrong] if wrong else []), *unfit(script)]
 
@@ -313,13 +313,13 @@ class Crews:
             say(f"{self.count} of {len(cluster.members)} workers take part: `maxVusers` cannot be split further")
 
     def __call__(self, job: Job, wall: WallOffset, write_line: Callable[[str], None]) -> RemoteCrew:
-        """Raises CrewError if the job cannot travel to other machines."""
+        """Raises CrewError if the job cannot be sent to other machines."""
         return RemoteCrew(self._cluster, self._say, job, wall, write_line)
 
 
 @contextmanager
 def crews(address: str, script: Script, say: Callable[[str], None]) -> Iterator[Crews]:
-    """While inside, what makes crews on the cluster at an address that has no `problems`.
+    """While inside, gives a function that makes crews on the cluster at an address that has no `problems`.
 
     `say` takes lines for stderr. Raises CrewError.
     """
@@ -338,7 +338,7 @@ def _place(shard: _Shard) -> dict[str, Any]:
 
 
 def _fate(task: Any) -> str:
-    """How a task ended that did not end properly, in words."""
+    """How a task that did not end properly ended, in words."""
     if task.status != "error":
         return "was lost with its scheduler"
     error = task.exception(timeout=1)

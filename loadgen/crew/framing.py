@@ -19,7 +19,7 @@ def message(kind: bytes, content: bytes = b"") -> bytes:
 
 
 def parted(pending: bytearray) -> Iterator[tuple[bytes, bytes]]:
-    """Take the whole messages at the beginning of a buffer out of it, and give the kind and content of each."""
+    """Take all complete messages out of the beginning of a buffer, and give the kind and content of each."""
     while len(pending) >= _HEAD.size:
         kind, length = _HEAD.unpack_from(pending)
         end = _HEAD.size + length

@@ -3,7 +3,7 @@
 The generator (`loadgen.shard`) never runs in the worker's own process, whose event loop and threads keep the worker in touch
 with its scheduler. It ends with this task, however the task ends: its stdin is closed, the kernel kills it when its parent
 is gone, and it must be told every few seconds to go on. It is told so only while the scheduler answers and still wants the
-task.
+task's result.
 
 A message of the run's topic: [shard, number, kind, content], numbered from 0 for each start of a shard. Besides
 Dask, only what needs nothing but the standard library is imported here.
@@ -63,8 +63,8 @@ def clocks() -> tuple[int, int]:
 def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int]) -> None:
     """The Dask task: run one shard from its start to its end.
 
-    `packed` is the job, packed by `loadgen.crew.baggage`. `beside` is the shard's number among those on its machine, and how
-    many those are.
+    `packed` is the job, packed by `loadgen.crew.baggage`. `beside` is the shard's number among those on its machine, and the
+    number of these shards.
     """
     worker, client = get_worker(), get_client()
     numbers = itertools.count()
@@ -126,7 +126,7 @@ class _Orders:
 
     def _renew(self) -> None:
         if not self._wanted():
-            raise ConnectionAbortedError("whoever started the run does not want it any more")
+            raise ConnectionAbortedError("the run was given up by the process that started it")
         self._send(RENEW)
 
     def _send(self, kind: bytes, content: bytes = b"") -> None:
@@ -141,7 +141,7 @@ def _wants(worker: Any, task: Any) -> bool:
 
 
 def _fingerprint() -> str:
-    """A hash of this program's source, which tells changes apart that were made under one version number."""
+    """A hash of this program's source, which shows differences that the version number does not."""
     digest = hashlib.sha256()
     here = Path(__file__).parents[2]
     for path in sorted(path for pattern in _SOURCES for path in here.glob(pattern)):

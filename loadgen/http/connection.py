@@ -23,7 +23,7 @@ IDLE_CLOSE_NS = 4_000_000_000
 # A request that fits into one segment is never held back by Nagle's algorithm.
 _ONE_SEGMENT_BYTES = 1400
 _FIRST_READ_BYTES = 4096
-# After a small answer this is tried first: Python has memory for objects of up to that size at hand.
+# After a small answer this size is tried first: Python keeps memory ready for objects of up to this size.
 _SMALL_READ_BYTES = 470
 _READ_BYTES = 65536
 _READ, _WRITE = 1, 2
@@ -34,7 +34,7 @@ _unpack_stamp = struct.Struct("qq").unpack_from
 
 
 class ConnectionContext:
-    """What all connections of a run share, looked up once: time limits, clocks, and functions of the event loop."""
+    """Shared by all connections of a run, and looked up once: time limits, clocks, and functions of the event loop."""
 
     __slots__ = ("deadlines", "head_limit", "limits", "switch", "wall", "watcher")
 
@@ -109,7 +109,7 @@ class Connection:
         stamp_arrivals(sock)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
-            # On loopback it is connected by now, and there is no need to wait for an event.
+            # On loopback the socket is connected by now, and there is no need to wait for an event.
             code = sock.connect_ex(address)
         if code in _CONNECTING:
             self._wait_writable()
@@ -136,7 +136,7 @@ class Connection:
             self._sock.close()
 
     def fresh_enough(self, at_ns: int) -> bool:
-        """Whether the connection may be used again: kept alive, not idle for too long, and not closed by the peer meanwhile."""
+        """Whether the connection may be used again: kept alive, not idle for too long, and not closed by the peer."""
         idle_ns = at_ns - self.last_used_ns
         if not self.usable or idle_ns > IDLE_CLOSE_NS:
             return False
@@ -163,8 +163,8 @@ class Connection:
     ) -> Exchange | Failure:
         """Send the request's bytes, read the answer and file it. Afterwards `usable` says whether there may be another.
 
-        The parameters are those of `Connections.exchange`. What every exchange goes through stands here in one piece,
-        since calls and objects in between show in the cost of a request.
+        The parameters are those of `Connections.exchange`. The steps of every exchange stand here in one piece, since calls
+        and objects in between would add to the cost of a request.
         """
         self._resume = resume = getcurrent().switch
         self.usable = False
@@ -286,7 +286,7 @@ class Connection:
         return self._filled(answer, reader)
 
     def _broken(self, name: str, answer: Exchange, reader: ResponseReader) -> Failure:
-        """The failure with this name that cut an answer off, with what had arrived of the answer."""
+        """Make the failure, with this name, that cut an answer off; it has the part of the answer that had arrived."""
         partial = self._filled(answer, reader) if reader.status else None
         return Failure(name, "receive", answer.started_ns, answer.connected_ns, now_ns(), partial)
 
@@ -358,7 +358,7 @@ class Connection:
             io.stop()
 
     def time_is_up(self) -> None:
-        """End the wait if its deadline has passed; else ask to be woken at its deadline. Called at an instant asked for."""
+        """End the wait if its deadline has passed; else ask to be woken at its deadline. Called by `Deadlines`."""
         self._fires_ns = _NEVER_NS
         if not self._waiting:
             return

@@ -25,11 +25,11 @@ class Limited(Protocol):
     """Whether nothing will ever wait here again."""
 
     def time_is_up(self) -> None:
-        """Called when an instant that was asked for has come."""
+        """Called when a requested instant has come."""
 
 
 class Deadlines:
-    """Calls `time_is_up` at the instants that were asked for, or up to a millisecond later, in the event loop."""
+    """Calls `time_is_up` in the event loop at the requested instants, or up to a millisecond later."""
 
     __slots__ = ("_fires_ns", "_heap", "_loop", "_numbers", "_timer")
 

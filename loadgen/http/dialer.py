@@ -29,11 +29,11 @@ class Dialer:
         self._ways: dict[Origin, tuple[Sequence[Callable[[Any], Handshake]], list[Any]]] = {}
 
     def close(self) -> None:
-        """End the watching of time limits, once the run is over."""
+        """Stop watching time limits, once the run is over."""
         self._context.deadlines.close()
 
     def open(self, origin: Origin) -> Connection:
-        """Open a connection to the first address of the origin that answers. Raises OSError or Ended."""
+        """Open a connection to the first of the origin's addresses that accepts one. Raises OSError or Ended."""
         started_ns = now_ns()
         way = self._ways.get(origin)
         if way is None:
@@ -87,9 +87,9 @@ class Connections:
     ) -> Exchange | Failure:
         """Make one exchange with the origin, over its kept connection or a new one.
 
-        `file` files the answer, also one that breaks off after its head, under the instant when the plan wanted the request
-        started (`intended_ns`, 0: when it was). Without `want_plain`, FILED is returned for a whole answer that nobody needs
-        to look into (`ResponseHead.plain`), which is quicker than an Exchange.
+        `file` files the answer, even one that breaks off after its head, under the planned start of the request
+        (`intended_ns`; 0: its actual start). Without `want_plain`, FILED is returned for a whole answer whose content nobody
+        needs (`ResponseHead.plain`), which is quicker than an Exchange.
         """
         started_ns = connected_ns = now_ns()
         connection = self._kept.get(origin)

@@ -1,6 +1,6 @@
-"""The result of an HTTP exchange, an Exchange or a Failure: values, not exceptions. And which instants are measured.
+"""The result of an HTTP exchange: an Exchange or a Failure, which are values, not exceptions.
 
-Instants are in ns of CLOCK_MONOTONIC (clock.py):
+The measured instants, in ns of CLOCK_MONOTONIC (clock.py):
 
 - started: the exchange was asked for; connected: the connection was open (the same as started on a kept one);
 - written: just before the system call that handed the last byte of the request to the kernel;
@@ -26,7 +26,7 @@ from loadgen.http.response import ResponseHead, parse_headers
 class Exchange:
     """A finished exchange.
 
-    `body` is the body as sent (without chunks, still compressed), and empty unless it was wanted; `body_bytes` is its length
+    `body` is the body as sent (without chunks, still compressed), and empty unless it was asked for; `body_bytes` is its length
     in either case. The names of instants are explained above.
     """
 

@@ -158,7 +158,7 @@ def is_field(name: str, value: str) -> bool:
 
 
 def field_lines(name: str, value: Any) -> list[tuple[str, str]]:
-    """The lines of a header field: none for undefined, one for each element of a list.
+    """The lines of a header field: no line for an undefined value, one for each element of a list.
 
     Raises BadRequestError for null, and for a name or value that no field may have.
     """
@@ -187,7 +187,7 @@ def form_text(fields: Iterable[tuple[str, Any]]) -> str:
 
 
 def query_text(fields: Iterable[tuple[str, Any]]) -> str:
-    """Fields as the query of a URL. A list repeats its key; a value that is no text, number or boolean is empty."""
+    """Fields as the query of a URL. A list repeats its key; a value other than a text, number or boolean is empty."""
     pairs: list[tuple[str, Any]] = []
     for name, value in fields:
         pairs += [(name, item) for item in value] if isinstance(value, list) else [(name, value)]

@@ -1,4 +1,4 @@
-"""The local ports that connections start from: all that the system offers, or a part where generators share a machine."""
+"""The local ports that connections start from: all that the system offers, or a part if generators share a machine."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Ports:
 
 
 def ports_here() -> Ports | None:
-    """The ports that the system uses for outgoing connections, or None where it does not say."""
+    """The ports that the system uses for outgoing connections, or None if they are not known."""
     try:
         first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()
     except OSError:
@@ -55,7 +55,7 @@ def ports_here() -> Ports | None:
 
 
 def ports_to_take() -> Ports | None:
-    """The ports that a generator may use, or None where the system cannot keep a socket to a range of ports.
+    """The ports that a generator may use, or None if the system cannot restrict a socket to a range of ports.
 
     These are not all of the system's: for a minute after a connection from a port has ended, that port cannot be had by
     servers that ask for any free port.

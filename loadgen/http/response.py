@@ -36,7 +36,7 @@ _ERROR_NAMES = (
 
 
 class BadResponse(Exception):
-    """What the peer sent is not a response. `name` is the error's name in Node.js (HPE_...)."""
+    """The peer sent something that is not a response. `name` is the error's name in Node.js (HPE_...)."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -45,7 +45,7 @@ class BadResponse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """What the head of a response says. It is worked out once for each different head."""
+    """The meaning of a response's head. It is worked out once for each different head."""
 
     raw: bytes
     """The head as sent, with the empty line at its end."""
@@ -62,7 +62,7 @@ class ResponseHead:
 
     @classmethod
     def of(cls, raw: bytes) -> ResponseHead:
-        """What these bytes of a head say; heads that were seen lately are looked up."""
+        """The meaning of these bytes of a head; recent heads are looked up."""
         known = _known_heads.get(raw)
         if known is None:
             if len(_known_heads) >= _KNOWN_HEADS_MAX:
@@ -160,7 +160,7 @@ class ResponseReader:
         return self._done
 
     def eof(self) -> bool:
-        """Take the end of the stream. Returns True if that properly ends the response, whose length nothing else gave."""
+        """Take the end of the stream. Returns True if it properly ends the response, that is, if nothing else gave its length."""
         self.keep_alive = False
         return bool(self.status) and not self._framed
 
@@ -200,7 +200,7 @@ class ResponseReader:
             if self._done:
                 self.keep_alive = False
                 return
-            # Node drops the connection under a response that has begun, and tells no more than that.
+            # Node drops the connection if a response has begun, and gives no other reason.
             raise BadResponse("ECONNRESET" if self.status else _error_name(str(error))) from None
 
     def on_headers_complete(self) -> None:

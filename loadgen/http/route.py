@@ -11,7 +11,7 @@ from gevent import get_hub
 
 
 class Origin(NamedTuple):
-    """What a connection is made to: scheme, host and port."""
+    """The target of a connection: scheme, host and port."""
 
     scheme: str
     host: str
@@ -27,7 +27,7 @@ class Ended(Exception):
 
 
 def error_name(error: OSError) -> str:
-    """The name of a system error in Node.js."""
+    """The name that Node.js gives to a system error."""
     if isinstance(error, socket.gaierror):
         return "EAI_AGAIN" if error.errno == socket.EAI_AGAIN else "ENOTFOUND"
     if error.errno == errno.EPIPE:
@@ -51,7 +51,7 @@ def addresses_of(host: str, port: int) -> list[Any]:
 
 
 class Handshake(Protocol):
-    """What a new connection goes through before its first request, such as TLS or a proxy's tunnel."""
+    """A step of a new connection before its first request, such as TLS or a proxy's tunnel."""
 
     def advance(self) -> Any | None:
         """Go on. Returns the socket to use from now on, or None while the peer has yet to answer. Raises OSError, Ended."""

@@ -55,14 +55,14 @@ class TlsSettings:
 
 
 def handshake_error_name(error: ssl.SSLError) -> str:
-    """The name in Node.js of an error that ended a handshake."""
+    """The name that Node.js gives to an error that ended a handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY_NAMES.get(error.verify_code, "CERT_REJECTED")
     return "EPROTO"
 
 
 def client_context(settings: TlsSettings) -> ssl.SSLContext:
-    """The TLS context of all connections of a run. Raises ValueError that says which option cannot be used."""
+    """The TLS context of all connections of a run. Raises ValueError, which names the option that cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
     if settings.verify:

@@ -1,6 +1,6 @@
 """gunicorn's configuration for a user's own application.
 
-It is loaded by its path, so that it takes no name that the application's modules could have. The application runs under
+It is loaded by its path, so that its module name cannot clash with one of the application's. The application runs under
 gevent, psycopg2 included, and its answers say in Server-Timing what connections cost.
 """
 
@@ -23,7 +23,7 @@ def post_fork(_server: Any, _worker: Any) -> None:
     """Prepares the worker before the application is loaded; the master must stay unpatched."""
     from gevent import monkey  # noqa: PLC0415
 
-    # As the worker itself is about to do. SQLAlchemy, imported below, must find locks of gevent's.
+    # The worker itself is about to do this, too. SQLAlchemy, imported below, must find gevent's locks.
     monkey.patch_all()
     from psycogreen.gevent import patch_psycopg  # noqa: PLC0415
 

@@ -62,7 +62,7 @@ class LabDatabase:
         return int(query(self.url, "SELECT count(*) FROM links")[0][0]), self.clicks()
 
     def watch_memory(self) -> None:
-        """Begins what `memory_use` measures."""
+        """Starts the measurement that `memory_use` reads."""
         if self._limit is not None:
             self._limit.forget_peak()
             self._before = self._limit.counts()
@@ -82,7 +82,7 @@ class LabDatabase:
         )
 
     def _settled(self) -> tuple[int, float] | None:
-        """Client connections and summed PSS of all processes, MB; None where the database does not answer any more."""
+        """Number of client connections, and summed PSS of all processes in MB; None if the database does not answer."""
         assert self.postgres is not None  # noqa: S101 - only those of our own are limited
         deadline = time.monotonic() + _RECOVERY_PATIENCE_S
         while time.monotonic() < deadline and psutil.pid_exists(self.postgres.pid):
@@ -102,7 +102,7 @@ def own_database() -> Iterator[LabDatabase]:
 
 @contextlib.contextmanager
 def limited_database(limit_mb: int, connections: int, tell: Callable[[str], None]) -> Iterator[LabDatabase]:
-    """As `own_database`, with its memory limited. `tell` is called with a sentence on the limit.
+    """As `own_database`, with its memory limited. `tell` is called with a sentence about the limit.
 
     max_connections is raised to `connections` and some more where needed, so that the memory runs out first. Raises
     EmbeddedPostgresError.

@@ -5,9 +5,9 @@
 prints the port of 127.0.0.1 that it listens on. Each line of its standard input is a round-trip time in seconds, in force
 from then on, and is printed back when it is; the end of the input is the end of the process, so it dies with its parent.
 
-What is simulated is time, not a network: bytes arrive in order and whole, as many at once as were sent (no bandwidth, no
-loss, no slow start). Opening a connection costs the round trip that TCP's handshake would. Nagle's algorithm is off on both
-sides. What the process itself adds is for `distance.calibrate` to measure.
+Only time is simulated, not a network: bytes arrive in order and whole, as many at once as were sent (no limit of bandwidth,
+no loss, no slow start). Opening a connection costs the round trip that TCP's handshake would. Nagle's algorithm is off on
+both sides. `distance.calibrate` measures the time that the process itself adds.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Way:
 
 
 def main() -> None:
-    """Runs the delay as a program. Its arguments are the host and the port of the database."""
+    """Runs this module as a program. Its arguments are the host and the port of the database."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Each connection takes four open files.
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

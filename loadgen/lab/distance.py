@@ -1,7 +1,7 @@
-"""D.rtt: how much pooling pays, by the distance between service and database.
+"""D.rtt: how much pooling gains, by the distance between service and database.
 
-The distance is a `delay.py` process, whose round-trip time can be changed while connections live. So every arrangement is
-started once, and all distances and arrangements take turns in one session, and other work of the machine falls on all alike.
+The distance is a `delay.py` process, whose round-trip time can be changed while connections are open. So every arrangement
+is started once, and all distances and arrangements take turns: other work of the machine affects all of them alike.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TRIALS, _TRIPS = 10, 30
 class Delay:
     """A running `delay.py` in front of `address`, its round trip 0 at first. Ends on leaving, or with this process.
 
-    Entering raises StackError where it does not start.
+    Entering raises StackError if it does not start.
     """
 
     def __init__(self, address: tuple[str, int]) -> None:
@@ -69,14 +69,14 @@ class Delay:
     def set(self, round_trip_ms: float) -> None:
         """Sets the round trip, in ms; it is in force on return. Raises StackError."""
         if self._child is not None:
-            # Where it has ended, the missing answer says so.
+            # If the process has ended, the missing answer shows it.
             with suppress(OSError):
                 self._child.stdin.write(f"{round_trip_ms / 1000}\n")
                 self._child.stdin.flush()
         self._answer()
 
     def through(self, url: str) -> str:
-        """The database's URL changed to lead through this process. The host's name stays, for TLS to check."""
+        """The database's URL, changed to lead through this process. The host's name is kept, for TLS to check."""
         parts = urlsplit(url)
         user, at, _ = parts.netloc.rpartition("@")
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -111,7 +111,7 @@ def at(url: str, round_trip_ms: float | None) -> Iterator[tuple[str, Crossing | 
 
 
 def address_of(url: str) -> tuple[str, int]:
-    """Host and port of a database's URL. Raises StackError where the URL does not name one of each: a distance needs TCP."""
+    """Host and port of a database's URL. Raises StackError unless the URL names one of each: a distance needs TCP."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 5432
@@ -156,7 +156,7 @@ def _round_trips_ms(connection: Any) -> list[float]:
 
 
 def expected_s(rounds: int) -> float:
-    """About how long D.rtt takes, in seconds; shown to whoever waits for it."""
+    """About how long D.rtt takes, in seconds; shown to the user."""
     return 15.0 + rounds * len(USERS) * len(ROUND_TRIPS_MS) * (len(STRATEGIES) + 2) * _ROUND_S
 
 

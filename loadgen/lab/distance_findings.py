@@ -56,8 +56,13 @@ def distance_section(crossing: Crossing, cells: Sequence[Distance]) -> Section:
     if cells:
         blocks.append(Text(_NOTE))
     data = {"crossing": crossing_values(crossing), "cells": [_values(cell, cells) for cell in cells]}
-    return Section("distance", "D.rtt: what pooling gains, by the distance to the database", tuple(blocks),
-                   menu="Distance", data=data)  # fmt: skip
+    return Section(
+        "distance",
+        "D.rtt: what pooling gains, by the distance to the database",
+        tuple(blocks),
+        menu="Distance",
+        data=data,
+    )
 
 
 def distance_charts(cells: Sequence[Distance]) -> tuple[Chart, ...]:
@@ -66,7 +71,7 @@ def distance_charts(cells: Sequence[Distance]) -> tuple[Chart, ...]:
 
 
 def crossing_values(crossing: Crossing) -> dict[str, Any]:
-    """What the delay was measured to be, for JSON; times in ms."""
+    """The measured delays, for JSON; times in ms."""
     return {
         "direct_ms": crossing.direct_ms,
         "added_ms": crossing.added_ms,
@@ -75,7 +80,7 @@ def crossing_values(crossing: Crossing) -> dict[str, Any]:
 
 
 def crossing_text(crossing: Crossing) -> str:
-    """One paragraph: what the delay process adds of its own, and what each delay asked for came to."""
+    """One paragraph: the time that the delay process itself adds, and the measured round trip of each delay."""
     asked = ", ".join(f"{way:g} ms: {ms:.3f} ms" for way, ms in crossing.through_ms.items() if way)
     return (
         f"`select 1` on an open connection took {crossing.direct_ms:.3f} ms to the database itself, and"

@@ -93,7 +93,7 @@ def experiment_section(anchor: str, outcome: ExperimentResult) -> Section:
 
 
 def experiment_values(outcome: ExperimentResult) -> dict[str, Any]:
-    """Everything known of one experiment but its report, for JSON."""
+    """Everything known about one experiment except its report, for JSON."""
     experiment = outcome.experiment
     return {
         "title": experiment.title,
@@ -122,7 +122,7 @@ def experiment_values(outcome: ExperimentResult) -> dict[str, Any]:
 
 
 def dots(chart_id: str, title: str, x: Axis, found: Sequence[Comparison]) -> Chart | None:
-    """A row for each figure that both sides have, with a dot for each side; None where there is no such figure."""
+    """A chart with a row for each figure that both sides have, and a dot for each side; None without such figures."""
     both = [c for c in found if c.drawn and c.published and c.measured]
     if not both:
         return None

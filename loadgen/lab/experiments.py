@@ -1,4 +1,4 @@
-"""The experiments of the sources as values, in the order of running, in the sources' sizes or briefer ones."""
+"""The experiments of the sources as values, in the order in which they run, in the sources' sizes or smaller ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Experiment:
     only_full: bool = False
     """Whether a brief session leaves this experiment out."""
     pgbouncer: int = 0
-    """Server connections of a PgBouncer between the servers and the database; 0: there is none."""
+    """Server connections of a PgBouncer between the servers and the database; 0: no PgBouncer."""
     rounds: int = 1
     """Number of rounds; with more than one, experiments of the same load take turns."""
     memory_mb: int = 0
@@ -65,7 +65,7 @@ _SOURCE_B: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 
 
 def experiments(servers: int = 4) -> tuple[Experiment, ...]:
-    """All experiments of both sources. Source A's run on `servers` servers, source B's on one."""
+    """All experiments of both sources. Those of source A use `servers` servers, those of source B one."""
     of_b = [
         Experiment(f"{group}.c{users}", f"{title}, {_people(users)}", strategy, 1, settings, users=users,
                    published=f"{'B.3' if group == 'B.4' else group}.c{users}")
@@ -140,7 +140,7 @@ _AROUND_S = 2.5
 
 
 def expected_s(experiment: Experiment, sizes: Sizes) -> float:
-    """About how long an experiment takes, in seconds; shown to whoever waits for it."""
+    """About how long an experiment takes, in seconds; shown to the user."""
     if experiment.script is not None:
         drain_s = 10.0 if experiment.strategy == "null" else 4.0
         return _AROUND_S + sizes.phase_s + drain_s

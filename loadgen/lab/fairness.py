@@ -1,6 +1,6 @@
 """C.fairness: ten connections, a query of 5 ms, more users than connections: who waits, and for how long.
 
-QueuePool and the fair pool take turns in one session, so that other work of the machine falls on both alike.
+QueuePool and the fair pool take turns in one session, so that other work of the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ROUND_S = 3.0
 def program() -> ServerProgram:
     """The service of `hold.py`, under the worker that serves this project's service.
 
-    The less CPU is spent on reading HTTP, the more of what is measured is the pool.
+    That worker spends little CPU on reading HTTP, so the pool is a larger part of the times measured.
     """
     own_worker = ("--worker-class", "wsgi.worker.Worker")
     configuration = Path(__file__).with_name("app_conf.py")
@@ -51,13 +51,14 @@ def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fa
         servers = {
             strategy: running.enter_context(
                 Servers(
-                    program(), 1,
+                    program(),
+                    1,
                     {"DATABASE_URL": with_pool(database_url, strategy, pool_size=CONNECTIONS, max_overflow=0)},
                     folder / f"{ID}.{strategy}.log",
                 )
             )
             for strategy in STRATEGIES
-        }  # fmt: skip
+        }
         for users in USERS:
             runs: dict[str, list[ClosedResult]] = {strategy: [] for strategy in STRATEGIES}
             for _ in range(rounds):

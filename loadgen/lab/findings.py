@@ -75,7 +75,7 @@ _GAINS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class MeasuredGain:
     """A row of source B's table of gains: a figure before and after the shared pool."""
 
     users: str
@@ -98,18 +98,18 @@ def lab_page(evidence: Evidence) -> Page:
 
 
 def findings(evidence: Evidence) -> tuple[Section, ...]:
-    """A section for everything that was measured."""
+    """One section for each kind of measurement that was made."""
     return tuple(_sections(evidence))
 
 
-def gains(evidence: Evidence) -> Iterator[Gain]:
-    """Source B's table of gains, where the experiments behind a row were run."""
+def gains(evidence: Evidence) -> Iterator[MeasuredGain]:
+    """The rows of source B's table of gains whose experiments were run."""
     for gain in published.gains():
         users = "c1" if gain.group == "single" else "c100"
         old, new = evidence.outcomes.get(f"B.1.{users}"), evidence.outcomes.get(f"B.3.{users}")
         if old is not None and new is not None and old.ab is not None and new.ab is not None:
             measured = _gain_figure(old.ab, gain.figure), _gain_figure(new.ab, gain.figure)
-            yield Gain(gain.group, gain.figure, (gain.old, gain.new), gain.printed, measured)
+            yield MeasuredGain(gain.group, gain.figure, (gain.old, gain.new), gain.printed, measured)
 
 
 def _sections(evidence: Evidence) -> Iterator[Section]:
@@ -137,7 +137,7 @@ def _sections(evidence: Evidence) -> Iterator[Section]:
 
 
 def _claims(evidence: Evidence) -> Section:
-    """Those that could be judged as a table, the others as a list."""
+    """The claims that could be judged as a table, the others as a list."""
     judged = [(claim, claim.finding(evidence)) for claim in claims_on(evidence)]
     rows = tuple(
         (
@@ -216,14 +216,14 @@ def _overview(evidence: Evidence) -> Section:
 
 def _gain_figure(report: AbReport, figure: str) -> float:
     if figure == "processed":
-        # For 10,000 requests, however many were made. A failure is an answer other than 2xx, or none.
+        # Scaled to 10,000 requests, however many were made. Any answer other than 2xx is a failure, as is no answer.
         broken = report.failures.total - report.failures.length if report.failures else 0
         bad = (report.non_2xx or 0) + broken
         return round(10_000 * (1 - bad / report.complete)) if report.complete else 0.0
     return (report.requests_per_second if figure == "rps" else report.time_per_request_all_ms) or 0.0
 
 
-def _gains(found: list[Gain]) -> Section:
+def _gains(found: list[MeasuredGain]) -> Section:
     rows = tuple(
         (
             Cell(f"{gain.users}: {_GAINS[gain.figure]}"),

@@ -1,4 +1,4 @@
-"""What the groups that are run by name found, as blocks: C (fairness), P (PgBouncer) and M (memory). Pure."""
+"""The findings of the groups that run only by name, as blocks: C (fairness), P (PgBouncer) and M (memory). Pure."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from reports.page.charts import distribution
 
 _FAIRNESS_NOTE = (
     "Both strategies took turns in one session, one server each. Times are in ms from the start of a request to its last byte;"
-    " waits are the server's own (Server-Timing). Jain's index is of the answers that each user got: 1 if all got the same"
-    " number. Unserved: users without a single answer."
+    " waits are the server's own (Server-Timing). Jain's index compares the users' numbers of answers: 1 if all got the"
+    " same. Unserved: users without a single answer."
 )
 _PGBOUNCER_NOTE = (
     "The three arrangements of each load took turns in one session, three rounds each. Times are in ms from the intended start"
-    " of a request to its last byte. CPU is in shares of one core; PgBouncer has one thread, so 100 % is all it can use. A click"
+    " of a request to its last byte. CPU is in shares of one core; PgBouncer has one thread, so it can use 100 % at most. A click"
     " may be recorded for an answer that nobody waited for any more; fewer clicks than answers would be lost ones."
 )
 _MEMORY_NOTE = (
     "Peak is the kernel's count for all processes of the database, page cache of its files included; cache is given up when the"
-    " limit is met, and a process is killed when there is none left. PSS is measured at the end of the load, all connections"
+    " limit is met, and a process is killed when no cache is left. PSS is measured at the end of the load, all connections"
     " still open."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What a load came to through PgBouncer, or direct. Times in ms, CPU in cores; None where it is not known."""
+    """The figures of one load through PgBouncer, or direct. Times in ms, CPU in cores; None where it is not known."""
 
     experiment: str
     good_per_second: float
@@ -74,12 +74,21 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
         ]
     table = Table("fairness-cells", "Each strategy under each number of users", columns, rows, _FAIRNESS_NOTE)
     data = [
-        {"users": c.users, "strategy": c.strategy, "requests_per_second": c.requests_per_second,
-         "p50_ms": c.total_ms.quantile(0.5), "p99_ms": c.total_ms.quantile(0.99), "max_ms": c.total_ms.max,
-         "wait_p50_ms": c.wait_ms.quantile(0.5), "wait_p99_ms": c.wait_ms.quantile(0.99), "wait_max_ms": c.wait_ms.max,
-         "jain": c.jain, "unserved": c.unserved}
+        {
+            "users": c.users,
+            "strategy": c.strategy,
+            "requests_per_second": c.requests_per_second,
+            "p50_ms": c.total_ms.quantile(0.5),
+            "p99_ms": c.total_ms.quantile(0.99),
+            "max_ms": c.total_ms.max,
+            "wait_p50_ms": c.wait_ms.quantile(0.5),
+            "wait_p99_ms": c.wait_ms.quantile(0.99),
+            "wait_max_ms": c.wait_ms.max,
+            "jain": c.jain,
+            "unserved": c.unserved,
+        }
         for c in cells
-    ]  # fmt: skip
+    ]
     blocks: tuple[Block, ...] = (table, *([Charts(tuple(charts))] if charts else []))
     title = "C.fairness: 10 connections, a query of 5 ms, more users than connections"
     return Section("fairness", title, blocks, menu="C.fairness", data=data)
@@ -91,10 +100,21 @@ def throughputs(outcomes: Sequence[ExperimentResult]) -> list[Throughput]:
 
 
 def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
-    """Group P, in the order of running."""
+    """The section on group P; experiments stand in the order in which they ran."""
     found = throughputs(outcomes)
-    numbers = ("good/s", "of direct", "failed", "p50, ms", "p99, ms", "peak connections", "servers' CPU", "PgBouncer's CPU",
-               "database's CPU", "clicks recorded", "answers 301")  # fmt: skip
+    numbers = (
+        "good/s",
+        "of direct",
+        "failed",
+        "p50, ms",
+        "p99, ms",
+        "peak connections",
+        "servers' CPU",
+        "PgBouncer's CPU",
+        "database's CPU",
+        "clicks recorded",
+        "answers 301",
+    )
     columns = (Column("experiment"), *(Column(name, "number") for name in numbers))
     rows = tuple(
         (
@@ -117,10 +137,20 @@ def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
 
 
 def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
-    """Group M, in the order of running."""
+    """The section on group M; experiments stand in the order in which they ran."""
     limited = [(outcome, outcome.memory_use) for outcome in outcomes if outcome.memory_use is not None]
-    numbers = ("failed", "good/s", "p50, ms", "p99, ms", "connections", "PSS, MB", "peak, MB", "limit met, times",
-               "killed for memory", "answers afterwards")  # fmt: skip
+    numbers = (
+        "failed",
+        "good/s",
+        "p50, ms",
+        "p99, ms",
+        "connections",
+        "PSS, MB",
+        "peak, MB",
+        "limit met, times",
+        "killed for memory",
+        "answers afterwards",
+    )
     columns = (Column("experiment"), *(Column(name, "number") for name in numbers))
     rows = tuple(
         (
@@ -152,7 +182,7 @@ def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
 
 
 def memory_note(uses: Sequence[MemoryUse]) -> str:
-    """How to read the table, and by how much PSS grows with a connection where rows have different numbers of them."""
+    """How to read the table, and how much PSS each further connection adds if rows have different numbers of them."""
     slope = pss_slope_mb([(use.connections, use.pss_mb) for use in uses if use.connections and not use.oom_kills])
     if slope is None:
         return _MEMORY_NOTE
@@ -160,7 +190,7 @@ def memory_note(uses: Sequence[MemoryUse]) -> str:
 
 
 def pss_slope_mb(points: Sequence[tuple[float, float]]) -> float | None:
-    """Least squares of summed PSS over the number of connections; None for fewer than two different numbers."""
+    """PSS of each further connection, in MB, by least squares; None for fewer than two different numbers of connections."""
     mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True)) if points else (0.0, 0.0)
     squares = sum((x - mean_x) ** 2 for x, _ in points)
     return sum((x - mean_x) * (y - mean_y) for x, y in points) / squares if squares else None
@@ -185,7 +215,7 @@ def _throughput(outcome: ExperimentResult, direct: ExperimentResult | None) -> T
 
 
 def _direct(outcome: ExperimentResult, others: Sequence[ExperimentResult]) -> ExperimentResult | None:
-    """The same load without PgBouncer."""
+    """The experiment with the same load but without PgBouncer."""
     wanted = (0, outcome.experiment.users, outcome.experiment.script)
     return next(
         (o for o in others if (o.experiment.pgbouncer, o.experiment.users, o.experiment.script) == wanted), None

@@ -1,7 +1,7 @@
-"""A limit of the memory of some processes, by a control group of our own (Linux, cgroup v1 or v2, where we may make one).
+"""Limits the memory of some processes with a control group of our own (Linux, cgroup v1 or v2, if we may make one).
 
-What the kernel counts for the group is all that its processes touch first: private memory, shared buffers, page cache of the
-files they read and write, and kernel memory. Cache is given up before a process is killed.
+The kernel counts for the group all memory that its processes are the first to touch: private memory, shared buffers, page
+cache of the files they read and write, and kernel memory. Cache is given up before a process is killed.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class MemoryCounts:
 
 
 class MemoryLimit:
-    """A group whose processes may use `limit_mb` together, swap excluded. Entering makes it, leaving removes it.
+    """A group whose processes together may use `limit_mb` MB, without swap. Entering makes it, leaving removes it.
 
     Raises NoMemoryLimit on entering.
     """
@@ -78,7 +78,7 @@ class MemoryLimit:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """Processes started in the block belong to the group, and so does what they start. This one only visits."""
+        """Processes started in the block belong to the group, and so do theirs. This process leaves it after the block."""
         pid = str(os.getpid())
         (self._folder / "cgroup.procs").write_text(pid)
         try:
@@ -103,7 +103,7 @@ class MemoryLimit:
         return None
 
     def forget_peak(self) -> None:
-        """Begins to measure the peak anew, where the kernel can."""
+        """Starts measuring the peak again, if the kernel can."""
         with contextlib.suppress(OSError):
             self._peak.write_text("0")
 
@@ -115,7 +115,7 @@ class MemoryLimit:
         limit = str(self.limit_mb * _MB)
         if self._home.version == 1:
             (self._folder / "memory.limit_in_bytes").write_text(limit)
-            # No swapping. A limit of memory and swap together would do the same, but what meets it is not counted.
+            # No swapping. A limit of memory and swap together would do the same, but the kernel does not count hits of it.
             (self._folder / "memory.swappiness").write_text("0")
         else:
             (self._folder / "memory.max").write_text(limit)
@@ -124,7 +124,7 @@ class MemoryLimit:
 
 
 def find_home(groups: str, root: Path) -> Home:
-    """From the text of /proc/self/cgroup, where a limiting group can be made below `root`. Raises NoMemoryLimit.
+    """Finds out from the text of /proc/self/cgroup where below `root` a group can be made. Raises NoMemoryLimit.
 
     v1 (and hybrid) allows it in our own group. v2 allows it where the controller is handed down, which is no group that holds
     processes itself: the nearest one above ours. (Linux: Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst)

@@ -90,7 +90,7 @@ class ComparedFigure:
 
 
 def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
-    """The comparison, and whether it was interrupted; all reports are written then.
+    """Runs the comparison, and writes all reports. Returns the comparison, and whether it was interrupted.
 
     Raises StackError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error, and WriteError or OSError for files.
     """
@@ -112,12 +112,12 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
 
 
 def parameters(strategy: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """The plugin's parameters for those settings that the strategy knows."""
+    """The plugin's URL parameters for the settings that the strategy knows."""
     return {_SETTINGS[key][0]: value for key, value in settings.items() if strategy in _SETTINGS[key][1]}
 
 
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The default settings, replaced by those that the environment has."""
+    """The default settings, overridden by those that the environment has."""
     return _DEFAULTS | {key: environ[key] for key in _SETTINGS if environ.get(key, "").strip()}
 
 
@@ -165,7 +165,7 @@ def figures(result: OwnAppResult) -> list[ComparedFigure]:
 
 
 def own_app_page(options: OwnAppOptions, results: Sequence[OwnAppResult]) -> Page:
-    """The comparison as a result: a column for each strategy, then what there is to say of all runs side by side."""
+    """The comparison as a result: a table with a column for each strategy, then all runs side by side."""
     crossing = next((r.crossing for r in results if r.crossing), None)
     partial = any(r.interrupted for r in results)
     blocks: list[Block] = []

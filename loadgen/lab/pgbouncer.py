@@ -34,8 +34,8 @@ _STOP_PATIENCE_S = 3.0
 class PgBouncer:
     """Started on entering, on a free port of 127.0.0.1; stopped on leaving, and by the death of the process that started it.
 
-    `pool_size` server connections at most, however many clients there are. `server_port` stands in for PostgreSQL's own
-    port where something else is between the two. Raises StackError where it is not installed or does not start.
+    It opens at most `pool_size` server connections, however many clients there are. `server_port` replaces PostgreSQL's own
+    port if something else is between the two. Raises StackError if PgBouncer is not installed or does not start.
     """
 
     def __init__(self, postgres: EmbeddedPostgres, *, pool_size: int = 20, server_port: int | None = None) -> None:
@@ -54,7 +54,7 @@ class PgBouncer:
         return make_url(self._postgres.url).set(port=self.port).render_as_string(hide_password=False)
 
     def cpu_s(self) -> float:
-        """CPU seconds that PgBouncer has used so far. It has one thread, so one second a second is its limit."""
+        """CPU seconds that PgBouncer has used so far. It has one thread, so it can use one core at most."""
         return cpu_of_tree(self._child.pid) if self._child else 0.0
 
     def __enter__(self) -> Self:
@@ -109,7 +109,7 @@ class PgBouncer:
 
 
 def find() -> str:
-    """Path of the installed PgBouncer. Raises StackError where there is none."""
+    """Path of the installed PgBouncer. Raises StackError if it is not installed."""
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         raise StackError(
@@ -151,5 +151,5 @@ log_disconnections = 0
 
 
 def _complaints(error: ChildError) -> str:
-    """The warnings and errors in PgBouncer's log, without their times; where there are none, the log's last lines."""
+    """The warnings and errors in PgBouncer's log, without their times; if it has neither, the log's last lines."""
     return "; ".join(re.findall(r"(?:WARNING|ERROR|FATAL) (.+)", error.output))[:300] or str(error)

@@ -19,9 +19,9 @@ _Number = TypeVar("_Number", int, float)
 
 
 def in_turns(experiments: Iterable[Experiment]) -> Iterator[Experiment]:
-    """The experiments in the order of running, each as often as it has rounds.
+    """The experiments in the order in which they run, each as often as it has rounds.
 
-    Neighbours with the same load and number of rounds take turns, so that other work of the machine falls on all of them.
+    Neighbours with the same load and number of rounds take turns, so that other work of the machine affects all of them.
     """
     for (rounds, *_), block in groupby(
         experiments, lambda e: (e.rounds, e.users, e.script) if e.rounds > 1 else (1, e.id)

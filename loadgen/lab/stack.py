@@ -40,7 +40,7 @@ class StackError(Exception):
 @dataclass(frozen=True, slots=True)
 class ServerProgram:
     """A program for gunicorn to serve: its configuration file, the application, the folder to start it in, and a path that
-    answers when it is ready. `options` of gunicorn's command line win over the configuration file.
+    answers when it is ready. `options`, for gunicorn's command line, override the configuration file.
     """
 
     configuration: Path
@@ -149,7 +149,7 @@ def _failure_kind(line: str) -> str | None:
 
 
 class BackendWatch(threading.Thread):
-    """Counts the database's client backends, its own left out, 20 times a second while in force; keeps the peak."""
+    """Counts the database's client backends, except its own, 20 times a second while inside, and keeps the peak."""
 
     def __init__(self, monitor_url: str) -> None:
         super().__init__(daemon=True)
@@ -193,7 +193,7 @@ def query(url: str, statement: str, arguments: tuple[Any, ...] = ()) -> list[tup
 
 
 def count_backends(monitor_url: str) -> int:
-    """Number of the database's client backends, without that of this question."""
+    """Number of the database's client backends, except the one of this query."""
     return int(query(monitor_url, _COUNT_BACKENDS)[0][0])
 
 
@@ -236,9 +236,9 @@ _KERNEL_MB_PER_BACKEND = 0.13
 
 
 def measure_memory(pid: int, app_url: str, statements: tuple[str, ...], counts: tuple[int, int] = (10, 50)) -> Memory:
-    """Open connections, warm each with `statements`, and take the slope of summed PSS between two counts.
+    """Opens connections, warms each with `statements`, and takes the slope of summed PSS between two counts.
 
-    A single backend's PSS would be wrong: the first to touch a buffer pays for it alone.
+    The PSS of a single backend would be wrong: whichever touches a buffer first is charged for all of it.
     """
     with contextlib.ExitStack() as opened:
         base_mb = sum(private for private, _ in memory_of_tree(pid))
@@ -268,7 +268,7 @@ def memory_of_tree(pid: int) -> Iterator[tuple[float, float]]:
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
+    """A port of the loopback address on which nothing listens at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -276,6 +276,6 @@ def free_port() -> int:
 
 
 def _complaint(error: ChildError) -> str:
-    """Why gunicorn did not start: the line of the last exception in its log, else the log's last lines."""
+    """The reason why gunicorn did not start: the line of the last exception in its log, else the log's last lines."""
     raised = re.findall(r"^[ \t]*([\w.]*(?:Error|Exception)\b.*:.*)$", error.output, re.MULTILINE)
     return raised[-1].strip()[:300] if raised else str(error)

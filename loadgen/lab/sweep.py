@@ -1,8 +1,8 @@
-"""`loadgen sweep`, carried out: starts the servers with one pool size after the other, loads them, and lets
+"""Carries out `loadgen sweep`: starts the servers with one pool size after the other, loads them, and lets
 `loadgen.sizing.search` decide what to measure next.
 
-A run is: servers started afresh with the size, `WARM_S` of the load to open their connections, which nobody counts, then the
-load itself. So every run begins alike, and sizes can take turns.
+Each run starts the servers again with its size, loads them for `WARM_S` seconds that are not counted, to open their
+connections, and then applies the load to measure. So all runs begin alike, and sizes can take turns.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class SweepOptions:
     strategy: str = "fair"
     servers: int = 4
     max_connections: int | None = None
-    """Connections that the database takes; None: 100, or what a given database has."""
+    """Connections that the database allows; None: 100, or what a given database has."""
     memory_mb: float | None = None
     seconds: int = 5
     """Duration of each run."""
@@ -88,7 +88,7 @@ class SweepOptions:
 def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> Sweep:
     """Runs the sweep and writes its files. The result is `partial` when it was interrupted.
 
-    `signals`: numbers of the signals received, which end the sweep even where the KeyboardInterrupt got lost.
+    `signals`: numbers of the signals received, which end the sweep even if the KeyboardInterrupt got lost.
     Raises SweepError, StackError, ScriptErrors, SectionFailed, EmbeddedPostgresError, psycopg2.Error, WriteError, and
     OSError for the script.
     """
@@ -110,7 +110,7 @@ def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: 
 
 
 class _Sweeper:
-    """A sweep that is being run."""
+    """A sweep in progress."""
 
     def __init__(self, options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> None:
         self._options, self._say, self._live, self._signals = options, say, live, signals
@@ -159,11 +159,13 @@ class _Sweeper:
         self._learn_limits()
         self._sizes = self._limits.allowed(options.sizes)
         if not self._sizes:
-            raise SweepError(f"no pool size from {min(options.sizes)} on keeps the limits: {self._limits_text()}")
+            raise SweepError(
+                f"no pool size from {min(options.sizes)} up keeps within the limits: {self._limits_text()}"
+            )
 
     @contextmanager
     def _some_database(self) -> Iterator[LabDatabase]:
-        """The database to use. An application gets a given database as it is; the service gets a schema of its own in it."""
+        """The database to use. An application gets a given database unchanged; the service gets a schema of its own in it."""
         url, options = self._options.database_url, self._options
         if url is None:
             with temporary_postgres(max_connections=options.max_connections or 100) as postgres:
@@ -176,8 +178,13 @@ class _Sweeper:
 
     def _learn_limits(self) -> None:
         database, options = self._database, self._options
-        shown = dict(query(database.monitor_url, "SELECT name, setting::int FROM pg_settings WHERE name IN"
-                           " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"))  # fmt: skip
+        shown = dict(
+            query(
+                database.monitor_url,
+                "SELECT name, setting::int FROM pg_settings WHERE name IN"
+                " ('max_connections', 'superuser_reserved_connections', 'reserved_connections')",
+            )
+        )
         most = shown.pop("max_connections")
         self._limits = SizeLimits(
             options.servers, min(most, options.max_connections or most), sum(shown.values()), options.memory_mb
@@ -287,7 +294,7 @@ class _Sweeper:
     # What is said
 
     def _note_warnings(self, done: ScriptRun) -> None:
-        """Counts warnings; those that differ in their figures only count as one."""
+        """Counts warnings; those that differ only in their figures count as one."""
         for text in done.report.extras.warnings if done.report.extras else ():
             alike = next((known for known in self._warned if _without_figures(known) == _without_figures(text)), text)
             self._warned[alike] += 1

@@ -1,1 +1,1 @@
-"""How big the pool should be: measured by running sizes at given rates, and predicted from one measured run."""
+"""How large the pool should be: measured by running sizes at given rates, or predicted from one measured run."""

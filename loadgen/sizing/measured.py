@@ -139,11 +139,13 @@ def _own_s(report: Report) -> float:
 
 
 def _arrival_variation(report: Report) -> tuple[float, tuple[str, ...]]:
-    """Estimate it by the index of dispersion (variance over mean) of the requests in each whole period. For long periods
-    this equals the variation of the distances (Cox and Lewis, The Statistical Analysis of Series of Events, 1966, section 4.5).
+    """Estimate the variation of the times between arrivals: variance over mean squared.
 
-    Arrivals count as Poisson unless a chi-square test at the 95 % level rejects that; a rate that varies more than the test
-    allows has changed, which is no law of arrivals.
+    The estimate is the index of dispersion (variance over mean) of the requests in each whole period, which for long periods
+    equals it (Cox and Lewis, The Statistical Analysis of Series of Events, 1966, section 4.5).
+
+    Arrivals count as Poisson unless a chi-square test at the 95 % level rejects that. If the counts vary more than the test
+    allows, the rate itself has changed, which says nothing about the law of arrivals.
     """
     counts = np.array([period.counters.get(names.REQUESTS, 0) for period in report.periods[1:-1]], np.float64)
     degrees = len(counts) - 1

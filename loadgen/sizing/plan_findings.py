@@ -1,4 +1,4 @@
-"""A plan as blocks: what it was made from, a table of the sizes, the advice, and on demand the formulas beside it. Pure."""
+"""A plan as blocks: the run that it is based on, a table of the sizes, the advice, and on request the formulas. Pure."""
 
 from __future__ import annotations
 
@@ -46,13 +46,17 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
             "own_ms": measured.own_s * 1000,
         },
         "arrangement": {
-            **asdict(arrangement), "size": None, "rate_per_s": question.rate_per_s,
-            "arrival_variation": question.arrival_variation, "connect_s": question.connect_s,
-            "requests": question.requests, "seed": question.seed,
+            **asdict(arrangement),
+            "size": None,
+            "rate_per_s": question.rate_per_s,
+            "arrival_variation": question.arrival_variation,
+            "connect_s": question.connect_s,
+            "requests": question.requests,
+            "seed": question.seed,
         },
         "recommended": best.size if (best := recommended(found, question.p99_ms)) else None,
         "warnings": warnings,
-    }  # fmt: skip
+    }
     sizes = [asdict(each) | {"partings": partings(question, each)} for each in found]
     section = Section("sizes", "Predicted for each pool size", tuple(blocks), menu="Sizes", data=sizes)
     return Page("How big should the pool be?", f"predicted from {name}", (section,), data)
@@ -145,7 +149,7 @@ def _explanation(question: Question, found: Sequence[Prediction]) -> Iterator[Bl
     if rows:
         yield _table("formulas", "Formulas beside the simulation", _FORMULA_HEADINGS, rows)
     reasons = [f"size {each.size}: {reason}" for each in found for reason in partings(question, each)]
-    yield Text("Where they part:" if reasons else "They part nowhere by more than 10% or 0.5 ms.")
+    yield Text("Where they differ:" if reasons else "They differ nowhere by more than 10% or 0.5 ms.")
     if reasons:
         yield Items(tuple(map(Text, reasons)))
 
@@ -161,7 +165,7 @@ def _formula_row(found: Prediction, said: Formulas) -> tuple[str, ...]:
 
 
 def _table(table_id: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table of figures behind a first column that names the row; columns with nothing in them are left out."""
+    """A table of figures whose first column names the row; empty columns are left out."""
     kept = [i for i, _ in enumerate(headings) if any(row[i] for row in rows)]
     columns = tuple(Column(headings[i], "number" if i else "text") for i in kept)
     return Table(table_id, caption, columns, tuple(tuple(Cell(row[i]) for i in kept) for row in rows))

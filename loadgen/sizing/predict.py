@@ -1,4 +1,4 @@
-"""Predicts from a measured workload what each pool size would give, with closed formulas beside the simulation. Pure."""
+"""Predicts from a measured workload how each pool size would perform, with closed formulas beside the simulation. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from loadgen.sizing.simulate import (
 )
 
 WAITING_PER_CONNECTION = 10
-"""Places in the queue of a fair pool for each connection it keeps, where nobody says how many."""
+"""Places in the queue of a fair pool for each connection it keeps, unless the number is given."""
 
 _BUSY_CORES = 0.7
 _PARTED = 0.1
@@ -38,7 +38,7 @@ _WARM_UP_TIMEOUTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is to be predicted."""
+    """The question to answer: the load, the arrangement, and the target."""
 
     workload: MeasuredWorkload
     arrangement: Arrangement
@@ -64,7 +64,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Formulas:
-    """What closed formulas give for one server's pool, all servers being alike. Times in ms; None without a steady state."""
+    """The results of closed formulas for one server's pool; all servers are alike. Times in ms; None without a steady state."""
 
     connections: int
     load: float
@@ -132,8 +132,9 @@ def predict(question: Question) -> Iterator[Prediction]:
 
 
 def _settled_s(span_s: float, timeout_s: float) -> float:
-    """Return when a simulation that began with empty queues counts as settled, in s: under more load than capacity, no
-    request is lost before the queue is as long as the timeout.
+    """Return the time, in s, after which a simulation that began with empty queues counts as settled.
+
+    Under more load than capacity, no request is lost before the queue is as long as the timeout.
     """
     return max(_WARM_UP * span_s, min(span_s / 2, _WARM_UP_TIMEOUTS * timeout_s))
 
@@ -193,11 +194,19 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
     )
     places = arrangement.max_waiting
     return Formulas(
-        connections, load, db_load, means[0], p50s[0], p99s[0], means[1], p50s[1], p99s[1],
+        connections,
+        load,
+        db_load,
+        means[0],
+        p50s[0],
+        p99s[0],
+        means[1],
+        p50s[1],
+        p99s[1],
         timed_out=queueing.mmc_timeout_share(*given, arrangement.timeout_s),
         shed=0.0 if places is None else queueing.mmc_shed_share(*given, places),
         lost=queueing.lost_share(max(load, db_load)),
-    )  # fmt: skip
+    )
 
 
 def doubts(question: Question) -> list[str]:

@@ -73,7 +73,7 @@ class Arrangement:
 
 @dataclass(frozen=True, slots=True)
 class SimulationCounts:
-    """Where the arrived requests are; the other four counts add up to `arrived`."""
+    """How many requests have arrived, and where they are: the other four counts add up to `arrived`."""
 
     arrived: int
     served: int
@@ -128,11 +128,11 @@ class Simulation:
         return busy_s / self._span_s / (self.arrangement.servers * self.arrangement.limit) if self._span_s else nan
 
     def share(self, fate: int) -> float:
-        """Return the share of requests that ended in this way."""
+        """Return the share of requests that ended in the given way."""
         return float(np.mean(self.fates[self.arrived_s >= self.since_s] == fate))
 
     def counts(self, at_s: float = inf) -> SimulationCounts:
-        """Count where the requests are at that instant."""
+        """Count where the requests are at an instant."""
         here = self.arrived_s <= at_s
         over = self.ended_s <= at_s
         served, timed_out, shed = (int(np.count_nonzero(over & (self.fates == f))) for f in (SERVED, TIMED_OUT, SHED))
@@ -268,7 +268,7 @@ class _SimulationCourse:
         catch_up(inf)
 
     def _catch_up(self, until_s: float) -> None:
-        """Process everything that is due by that instant."""
+        """Process everything that is due by an instant."""
         database, woken = self._database, self._woken
         while True:
             end_s = database.next_end_s()

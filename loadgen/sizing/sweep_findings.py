@@ -1,4 +1,4 @@
-"""What a sweep found, as blocks: the answer in a sentence, charts, and a table of all sizes. Pure."""
+"""The findings of a sweep as blocks: the answer in a sentence, charts, and a table of all sizes. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Curve:
     goal: Goal
     runs: Runs = field(default_factory=dict)
     ended: str = ""
-    """Why the search stopped before it knew enough; empty where it did not."""
+    """Why the search stopped early; empty if it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class EstimatedFigure:
     """A figure with its 95 % interval."""
 
     value: float
@@ -83,8 +83,8 @@ class SizeResult:
     connections: int
     """Connections at all servers together."""
     runs: int
-    good_per_s: Span
-    p99_ms: Span | None
+    good_per_s: EstimatedFigure
+    p99_ms: EstimatedFigure | None
     failed_share: float | None
     wait_p99_ms: float | None
     database_cpu: float | None
@@ -132,7 +132,7 @@ def sentence(curve: Curve, limits: SizeLimits) -> str:
 
 
 def settled(curve: Curve) -> bool:
-    """Whether there is an answer, and it is known as precisely as asked."""
+    """Whether there is an answer that is as precise as was asked."""
     if not curve.runs:
         return False
     known = estimates(curve.runs)
@@ -159,15 +159,20 @@ def sweep_page(sweep: Sweep) -> Page:
     charts = sweep_charts(sweep)
     sections = (
         Section("answer", "The answer", tuple(blocks), menu="Answer"),
-        Section("curves", "Against pool size", (*([Charts(charts)] if charts else []), Text(_HOW_TO_READ)), menu="Charts",
-                data=[_curve_values(curve, limits) for curve in sweep.curves]),
+        Section(
+            "curves",
+            "Against pool size",
+            (*([Charts(charts)] if charts else []), Text(_HOW_TO_READ)),
+            menu="Charts",
+            data=[_curve_values(curve, limits) for curve in sweep.curves],
+        ),
         *(
             Section(f"rate-{number}", f"{curve.goal.rate:g} users/s", (_table(number, curve, limits),), 3)
             for number, curve in enumerate(sweep.curves)
             if curve.runs
         ),
         Section("environment", "Environment", (facts,), menu="Environment", data=sweep.environment),
-    )  # fmt: skip
+    )
     data = {
         "partial": sweep.partial,
         "subject": sweep.subject,
@@ -212,7 +217,7 @@ def limits_text(limits: SizeLimits) -> str:
     if limits.by_memory is not None:
         text += (
             f"; {limits.memory_mb:g} MB of memory, up to {limits.by_memory}: a connection costs {limits.per_backend_mb:.2f} MB"
-            f" here, and the database without any {limits.fixed_mb:.0f} MB"
+            f" here, and the database without connections {limits.fixed_mb:.0f} MB"
         )
     return text
 
@@ -228,7 +233,7 @@ def _reason(found: Choice, chosen: SizeEstimate, known: Mapping[int, SizeEstimat
 
 
 def _clearly_worse(below: SizeEstimate, chosen: SizeEstimate, found: Choice, goal: Goal) -> bool:
-    """Whether more than chance speaks against a size that was left out. With a target, its p99 alone was reason enough."""
+    """Whether a rejected size is worse by more than chance. With a target, its p99 alone is reason enough."""
     if found.reason != "meets the target" or goal.p99_ms is None or below.p99 is None:
         return True
     if below.failed_share > chosen.failed_share + LEAST_LOSS:
@@ -239,7 +244,7 @@ def _clearly_worse(below: SizeEstimate, chosen: SizeEstimate, found: Choice, goa
 def _doubts(found: Choice, known: Mapping[int, SizeEstimate], curve: Curve, limits: SizeLimits) -> Iterator[str]:
     chosen, goal = known[found.size], curve.goal
     if all(e.runs == 1 for e in known.values()):
-        yield "No size was run twice: how much runs vary was supposed, not measured."
+        yield "No size was run twice: how much runs vary was assumed, not measured."
     if not chosen.is_known(goal):
         known_to = f"known to ±{chosen.half_width:.0%}, not to the ±{goal.precision:.0%} asked for"
         yield f"More runs may change that: its figures are {known_to}."
@@ -248,7 +253,7 @@ def _doubts(found: Choice, known: Mapping[int, SizeEstimate], curve: Curve, limi
     if found.size == max(known) and found.size > min(known):
         greatest = min(m for m in (limits.by_connections, limits.by_memory) if m is not None)
         why = "the limits allow" if found.size == greatest else "was asked for"
-        yield f"That is the greatest size that {why}: a greater one may be better."
+        yield f"That is the largest size that {why}: a larger one may be better."
     if curve.ended:
         yield f"The search stopped early: {curve.ended}."
 
@@ -302,8 +307,8 @@ def _curve_values(curve: Curve, limits: SizeLimits) -> dict[str, Any]:
     }
 
 
-def _span(interval: Interval) -> Span:
-    return Span(exp(interval.value), exp(interval.low), exp(interval.high))
+def _span(interval: Interval) -> EstimatedFigure:
+    return EstimatedFigure(exp(interval.value), exp(interval.low), exp(interval.high))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -328,13 +333,22 @@ def _table(number: int, curve: Curve, limits: SizeLimits) -> Table:
         )
         for s in size_results(curve, limits)
     )
-    headings = ("connections", "runs", "good/s", "failed", "p99, ms", "pool wait p99, ms", "database CPU", "servers' CPU",
-                "memory, MB")  # fmt: skip
+    headings = (
+        "connections",
+        "runs",
+        "good/s",
+        "failed",
+        "p99, ms",
+        "pool wait p99, ms",
+        "database CPU",
+        "servers' CPU",
+        "memory, MB",
+    )
     columns = (Column("pool size", "mark"), *(Column(heading, "number") for heading in headings))
     return Table(f"sizes-{number}", f"Each size at {curve.goal.rate:g} users/s", columns, rows)
 
 
-def _span_cell(span: Span | None) -> Cell:
+def _span_cell(span: EstimatedFigure | None) -> Cell:
     if span is None:
         return Cell(ABSENT)
     return Cell(f"{amount(span.value)} ({amount(span.low)} to {amount(span.high)})", span.value)

@@ -56,7 +56,7 @@ class LiveError(OSError):
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port of `[HOST:]PORT`: by default the loopback host, and port 0 for any free one. Raises LiveError."""
+    """Host and port of `[HOST:]PORT`; the default host is loopback, and port 0 means any free port. Raises LiveError."""
     host, colon, port = text.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > 65535 or (colon and not host):
         raise LiveError(f"invalid address {text!r}: it must be PORT or HOST:PORT, with a port up to 65535")
@@ -105,7 +105,7 @@ def with_rates(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict
 class LivePage:
     """The page of one run: `observe` the run, `finish` with its report, `close`.
 
-    `say` takes the line that tells the page's address, with the token.
+    `say` is called with a line that has the page's address and token.
     """
 
     def __init__(self, address: str, planned_s: float, workers: int, say: Callable[[str], None]) -> None:
@@ -185,7 +185,7 @@ class LiveServer:
         return f"http://{host}:{self._port}/"
 
     def start(self) -> None:
-        """Listen, and begin to ask for snapshots. Raises LiveError where the address cannot be had."""
+        """Listen, and begin to ask for snapshots. Raises LiveError if the address is not available."""
         try:
             listener = _listener(self._host, self._port)
         except OSError as error:

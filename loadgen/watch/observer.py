@@ -1,4 +1,4 @@
-"""A run in progress, as it is shown to whatever watches it."""
+"""A run in progress, as the console, the live page and Prometheus see it."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ Entering it may raise ObserverError; nothing else is raised.
 
 
 class ObserverError(Exception):
-    """A run cannot be watched as was asked, and nothing was sent. The message is one line."""
+    """A run cannot be watched in the way that was asked for; no request was sent. The message is one line."""

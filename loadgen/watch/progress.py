@@ -13,7 +13,7 @@ _PLAIN_EVERY_S = 10.0
 class LiveLine:
     """Shows the progress that it is called with once a second.
 
-    `prefix` stands before the line and may change between runs. If `total_s` is set, the time that is left is shown.
+    `prefix` is put before the line and may change between runs. If `total_s` is set, the time left is shown.
     """
 
     def __init__(self, stream: TextIO = sys.stderr, *, prefix: str = "", plain: bool = True) -> None:

@@ -6,7 +6,7 @@ the start of the run:
 - poolbench_requests_total, poolbench_downloaded_bytes_total
 - poolbench_responses_total{code}, poolbench_errors_total{error}
 - poolbench_vusers_total{state}: created, completed, failed, skipped
-- poolbench_vusers_active: at this moment
+- poolbench_vusers_active: those active at the moment
 - poolbench_response_time_seconds: histogram of `http.response_time`, request written to first byte; the counts come from
   a sketch, so that a sample may stand in the bucket beside its own if it is within 1 % of the bound
 - poolbench_start_lag_seconds: histogram of the generator's own lateness
@@ -54,7 +54,7 @@ _HISTOGRAMS = (
 
 
 class Totals(Collector):
-    """The metrics of a run, made anew at each scrape."""
+    """The metrics of a run, computed again at each scrape."""
 
     def __init__(self, totals: Callable[[], Period], progress: Callable[[], Progress]) -> None:
         self._totals = totals
@@ -77,7 +77,7 @@ class Totals(Collector):
 
 
 def exposition(totals: Callable[[], Period], progress: Callable[[], Progress]) -> Callable[[], bytes]:
-    """A function that returns the metrics of the moment as text."""
+    """Make the function that returns the current metrics as text."""
     registry = CollectorRegistry()
     registry.register(Totals(totals, progress))
     return lambda: generate_latest(registry)
@@ -111,7 +111,7 @@ def serving(
 
 
 def observer(address: str, say: Callable[[str], None]) -> Observer:
-    """An observer that serves a run's metrics at `[HOST:]PORT`, and says where. Raises LiveError for an invalid address."""
+    """An observer that serves a run's metrics at `[HOST:]PORT`, and prints the address. Raises LiveError for an invalid one."""
     wanted = parse_address(address)
 
     @contextmanager

@@ -50,7 +50,7 @@ def from_json(text: str) -> Report:
 
 
 def all_from_text(text: str) -> list[Report]:
-    """Read all reports in a console text, which end with their summaries. Raises ReportError if there is none.
+    """Read all reports in a console text, which end with their summaries. Raises ReportError if it has none.
 
     A text without a summary is that of an interrupted run: its periods are added up, and the report is partial.
     """

@@ -26,7 +26,8 @@ _OPENING = re.compile(r"(?P<name>[\w/{][^:]*(?::\S[^:]*)*):")
 _ROWS = {"min": "min", "max": "max", "mean": "mean", "median": "p50", "p50": "p50"} | {
     row: row for row in ("p75", "p90", "p95", "p99", "p999")
 }
-_RENAMED = {"vusers.created.total": names.VUSERS_CREATED}  # before January 2022
+# Its name before January 2022.
+_RENAMED = {"vusers.created.total": names.VUSERS_CREATED}
 _KNOWN = ("http.", "vusers.", names.ERRORS, "plugins.", "apdex.", "browser.", "socketio.", "websocket.")
 
 

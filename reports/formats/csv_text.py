@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from reports.formats.artillery_text import js_number
 from reports.model import SUMMARY_KEYS, Period, Report
 
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are the same, full width
+# The last four are full-width forms of the first four.
+_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 

@@ -23,7 +23,7 @@ _PERCENTILES = {"50": "p50", "75": "p75", "90": "p90", "95": "p95", "99": "p99",
 
 
 def all_from_text(text: str) -> list[Report]:
-    """Read all reports in a text; each begins with `Summary:`, or with its total time. Raises ReportError if there is none."""
+    """Read all reports in a text; each begins with `Summary:`, or with its total time. Raises ReportError if it has none."""
     lines = text.splitlines(keepends=True)
     starts: list[int] = []
     complete = True

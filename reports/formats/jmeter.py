@@ -21,7 +21,7 @@ _LATEST_MS = 1 << 43
 
 
 @dataclass
-class _Slice:
+class _PeriodSamples:
     """The counts and times of one period while samples are being read."""
 
     counters: dict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -35,7 +35,7 @@ def from_csv(text: str) -> Report:
     try:
         if not set(next(csv.reader(lines[:1]), [])) >= _NEEDED:
             raise ReportError("no columns timeStamp, elapsed, label, responseCode, success")
-        slices: dict[int, _Slice] = defaultdict(_Slice)
+        slices: dict[int, _PeriodSamples] = defaultdict(_PeriodSamples)
         for count, row in enumerate(csv.DictReader(lines, strict=True), 2):
             _add(slices, row, count)
     except csv.Error as error:
@@ -45,7 +45,7 @@ def from_csv(text: str) -> Report:
     return Report.of((_period(start, each) for start, each in slices.items()), Extras("JMeter", "closed"))
 
 
-def _add(slices: dict[int, _Slice], row: dict[str, str | None], line: int) -> None:
+def _add(slices: dict[int, _PeriodSamples], row: dict[str, str | None], line: int) -> None:
     try:
         at_ms, elapsed_ms = int(row["timeStamp"] or ""), number(row["elapsed"] or "")
     except ValueError:
@@ -66,7 +66,7 @@ def _add(slices: dict[int, _Slice], row: dict[str, str | None], line: int) -> No
         found.counters[f"{names.ERRORS}{code if answered else row.get('responseMessage') or code or 'failed'}"] += 1
 
 
-def _period(start_ms: int, found: _Slice) -> Period:
+def _period(start_ms: int, found: _PeriodSamples) -> Period:
     sketches = {name: Sketch.of(times) for name, times in found.times.items()}
     first, last = min(found.instants), max(found.instants)
     return Period(

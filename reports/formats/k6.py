@@ -37,7 +37,7 @@ _PERCENTILE = re.compile(r"p\(?(50|75|90|95|99|99\.9|999)\)?")
 
 
 def all_from_text(text: str) -> list[Report]:
-    """Read all reports in a text; a metric that is printed again begins the next one. Raises ReportError if there is none."""
+    """Read all reports in a text; a metric that is printed again begins the next one. Raises ReportError if it has none."""
     reports: list[dict[str, dict[str, float]]] = [{}]
     last = ""
     for raw in text.splitlines():

@@ -44,7 +44,7 @@ READERS: dict[str, Callable[[str], Sequence[Report]]] = {
 }
 """The readers by format, in the order in which they are tried, the most tolerant last.
 
-Each returns the reports in a text, or raises ValueError if there is none.
+Each returns the reports in a text, or raises ValueError if it has none.
 """
 
 _OWN_WORDS = {

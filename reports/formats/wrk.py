@@ -29,7 +29,7 @@ _PERCENTILES = {50: "p50", 75: "p75", 90: "p90", 95: "p95", 99: "p99", 99.9: "p9
 
 
 def all_from_text(text: str) -> list[Report]:
-    """Read all reports in a text, each of which ends with its rates, however it begins. Raises ReportError if there is none."""
+    """Read all reports in a text, each of which ends with its rates, however it begins. Raises ReportError if it has none."""
     ends = [match.end() for match in _LAST_LINES.finditer(text)] or [len(text)]
     starts = [0, *ends[:-1]]
     return [from_text(text[start:end]) for start, end in zip(starts, ends, strict=True)]
@@ -40,7 +40,8 @@ def from_text(text: str) -> Report:
     counters: dict[str, int] = {}
     times: dict[str, dict[str, Any]] = {}
     rate = None
-    corrected = "HdrHistogram" in text  # only wrk2 has it
+    # Only wrk2 prints this.
+    corrected = "HdrHistogram" in text
     recorded = names.INTENDED if corrected else names.RESPONSE_TIME
     current = recorded
     for raw in text.splitlines():

@@ -1,1 +1,1 @@
-"""Reports as a page: blocks to HTML, and charts as SVG."""
+"""Results as an HTML page, with charts as SVG."""

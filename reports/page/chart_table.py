@@ -21,9 +21,9 @@ def describe(chart: Chart) -> str:
 
 
 def positions(chart: Chart) -> list[float]:
-    """Where the rows of the chart's table stand on its main axis: x, or the number of a row of names. Ascending.
+    """The positions of the rows of the chart's table on its main axis, ascending: x, or the number of a row of names.
 
-    The closing edge of the last bin has no row: nothing is said there.
+    The closing edge of the last bin has no row, as no value belongs to it.
     """
     points = [point for series in chart.series for point in _points(chart, series.x, series.y)]
     found = sorted({at for at, _ in points})
@@ -45,7 +45,7 @@ def chart_table(chart: Chart) -> tuple[list[str], list[list[str]]]:
 
 
 def _points(chart: Chart, x: tuple[float, ...], y: tuple[float | None, ...]) -> list[tuple[float, float | None]]:
-    """(position on the main axis, value) of one series."""
+    """The points of one series, as (position on the main axis, value)."""
     if chart.mark == "dot":
         return [(row, value) for value, row in zip(x, y, strict=True) if row is not None]
     return list(zip(x, y, strict=True))

@@ -51,7 +51,7 @@ _TAIL_END = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _ChartedReport:
     """A report as the charts over time need it."""
 
     name: str
@@ -61,13 +61,13 @@ class _Run:
 
 
 def over_time(reports: Sequence[Named]) -> tuple[Chart, ...]:
-    """Throughput, response time percentiles, failures and where the time goes, against time; those that can be drawn.
+    """The charts over time that can be drawn: throughput, response time percentiles, failures, and where the time goes.
 
-    Throughput and percentiles have a point for each second, where the document has that; failures by kind and parts of
-    the time are of whole periods. A run with fewer than three points says nothing about time, and has no such chart.
+    Throughput and percentiles have a point for each second if the document has seconds; failures by kind and parts of the
+    time have one for each period. A run with fewer than three points shows no course over time, and has no such chart.
     """
     runs = [
-        _Run(name, timeline(report, QUANTILE_KEYS), slices(report), any(p.seconds for p in report.periods))
+        _ChartedReport(name, timeline(report, QUANTILE_KEYS), slices(report), any(p.seconds for p in report.periods))
         for name, report in reports
     ]
     runs = [run for run in runs if len(run.moments) >= _FEWEST_POINTS]
@@ -88,7 +88,7 @@ def distribution(reports: Sequence[Named]) -> tuple[Chart, ...]:
 
 
 def where_time_goes(reports: Sequence[Named]) -> Chart | None:
-    """A bar for each report whose server reports its times, None where no report has such times."""
+    """A chart with a bar for each report whose server reports its times; None if no report has such times."""
     found = [(name, {s.name: s.ms for s in breakdown(report.aggregate)}) for name, report in reports]
     told = [(name, shares) for name, shares in found if shares]
     if not told:
@@ -113,7 +113,7 @@ def where_time_goes(reports: Sequence[Named]) -> Chart | None:
     )
 
 
-def _throughput(runs: Sequence[_Run]) -> Chart:
+def _throughput(runs: Sequence[_ChartedReport]) -> Chart:
     series = []
     if len(runs) == 1:
         run = runs[0]
@@ -127,7 +127,7 @@ def _throughput(runs: Sequence[_Run]) -> Chart:
     return Chart("throughput", title, _mark(runs), ELAPSED, RATE, tuple(series), _resolution(runs))
 
 
-def _latency(runs: Sequence[_Run]) -> Chart | None:
+def _latency(runs: Sequence[_ChartedReport]) -> Chart | None:
     series = []
     for i, run in enumerate(runs):
         for key, colour in _QUANTILES:
@@ -142,7 +142,7 @@ def _latency(runs: Sequence[_Run]) -> Chart | None:
     return Chart("latency", title, _mark(runs), ELAPSED, _scaled(series), tuple(series), _resolution(runs))
 
 
-def _failures(runs: Sequence[_Run]) -> Chart | None:
+def _failures(runs: Sequence[_ChartedReport]) -> Chart | None:
     title = "Errors and answers of 400 and above"
     runs = [run for run in runs if len(run.slices) >= _FEWEST_POINTS]
     if not runs:
@@ -167,7 +167,7 @@ def _failures(runs: Sequence[_Run]) -> Chart | None:
     return Chart("failures", title, "bar", ELAPSED, RATE, series, _OF_PERIODS)
 
 
-def _breakdown_over_time(runs: Sequence[_Run]) -> Chart | None:
+def _breakdown_over_time(runs: Sequence[_ChartedReport]) -> Chart | None:
     if len(runs) > 1 or len(runs[0].slices) < _FEWEST_POINTS:
         return None
     shares = {id(s.period): {share.name: share.ms for share in breakdown(s.period)} for s in runs[0].slices}
@@ -225,17 +225,24 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
         series.append(Series(label, tuple(edges), levels, i, labels=spans))
     zeros = sum(k[2].zero_count for k in alike)
     note = f"{zeros} answers of 0 ms have no place on a logarithmic axis." if zeros else ""
-    return Chart("histogram", "Histogram", "area", Axis("milliseconds", "ms", "log"), Axis("percent of answers", "%"),
-                 tuple(series), note)  # fmt: skip
+    return Chart(
+        "histogram",
+        "Histogram",
+        "area",
+        Axis("milliseconds", "ms", "log"),
+        Axis("percent of answers", "%"),
+        tuple(series),
+        note,
+    )
 
 
-def _mark(runs: Sequence[_Run]) -> Mark:
-    """How the charts over time are drawn: as levels where points are few, else as lines."""
+def _mark(runs: Sequence[_ChartedReport]) -> Mark:
+    """How the charts over time are drawn: as levels if points are few, else as lines."""
     return "line" if max(len(run.moments) for run in runs) >= _FEWEST_OF_A_LINE else "step"
 
 
-def _resolution(runs: Sequence[_Run]) -> str:
-    """How long the stretches are that the points stand for, in words; nothing where the reports differ in that."""
+def _resolution(runs: Sequence[_ChartedReport]) -> str:
+    """The duration that each point stands for, in words; empty if the reports differ in it."""
     found = {round(r.moments[0].end_s - r.moments[0].start_s) if r.has_seconds else 0 for r in runs}
     step = found.pop()
     if found:
@@ -245,8 +252,8 @@ def _resolution(runs: Sequence[_Run]) -> str:
 
 def _over_time(
     label: str,
-    runs: Sequence[_Run],
-    run: _Run,
+    runs: Sequence[_ChartedReport],
+    run: _ChartedReport,
     of: Callable[[Moment], float | None],
     colour: int,
     dash: Dash = "solid",
@@ -262,12 +269,12 @@ def _over_time(
     return _binned(label, [(m.start_s, m.end_s, of(m)) for m in run.moments], colour, dash)
 
 
-def _by_period(label: str, run: _Run, of: Callable[[Slice], float | None], colour: int) -> Series:
+def _by_period(label: str, run: _ChartedReport, of: Callable[[Slice], float | None], colour: int) -> Series:
     return _binned(label, [(s.start_s, s.end_s, of(s)) for s in run.slices], colour)
 
 
 def _binned(label: str, bins: Sequence[tuple[float, float, float | None]], colour: int, dash: Dash = "solid") -> Series:
-    """A series of (start, end, value): edges and levels, with a gap where a bin does not begin where the last one ended."""
+    """Turn (start, end, value) into a series of edges and levels, with a gap where a bin does not begin at the last one's end."""
     points: list[tuple[float, float | None]] = []
     for i, (start, end, value) in enumerate(bins):
         points.append((round(start, 3), _figure(value)))
@@ -294,7 +301,7 @@ def _share_of(shares: Mapping[int, Mapping[str, float]], part: str) -> Callable[
 
 
 def _scaled(series: Sequence[Series]) -> Axis:
-    """An axis of times; logarithmic where the largest is over 30 times the smallest, which a linear one would flatten."""
+    """An axis of times; logarithmic if the largest is over 30 times the smallest, which a linear one would flatten."""
     values = [y for s in series for y in s.y if y is not None and y > 0]
     wide = bool(values) and max(values) / min(values) > 30
     return Axis(TIME.title, TIME.unit, "log") if wide else TIME

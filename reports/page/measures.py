@@ -1,6 +1,6 @@
-"""What a page reads out of a report: rates over time, failures, quantiles, and where the time went. Pure.
+"""Reads the figures of a page from a report: rates over time, failures, quantiles, and where the time went. Pure.
 
-A figure that a report does not carry is None or absent, never zero.
+A figure that a report does not have is None or absent, never zero.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _MOST_POINTS = 1200
 """A chart over time has no more points than this for each curve, so that long runs do not make large pages."""
 
 _LEAST_OBSERVED_S = 0.5
-"""A first or last second of which less was observed says nothing of a rate."""
+"""A first or last second that was observed for less than this gives no rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A period and its place in the run: the seconds from the first event to where it was observed from and until."""
+    """A period and its place in the run: the start and end of its observation, in seconds from the run's first event."""
 
     period: Period
     start_s: float
     end_s: float
 
     def per_second(self, count: int) -> float:
-        """A count as a rate. The first and last period are shorter than the others, but at least 1 s as in Artillery."""
+        """Turn a count into a rate. The first and last period are shorter than the others, but at least 1 s as in Artillery."""
         return count / max(1.0, self.end_s - self.start_s)
 
 
@@ -143,7 +143,7 @@ def _of_slice(part: Slice, quantiles: Sequence[str]) -> Moment:
 
 
 def duration_s(report: Report) -> float | None:
-    """Seconds from the first event to the last, None where a report has none; for an ab run, its own figure."""
+    """Seconds from the first event to the last, None if a report has no event; for an ab run, its own figure."""
     ab = ab_of(report)
     if ab is not None and ab.time_taken_s is not None:
         return ab.time_taken_s
@@ -161,7 +161,7 @@ def throughput(report: Report) -> float | None:
 
 
 def requests(report: Report) -> int | None:
-    """Requests sent; of an ab run without counters, those completed; of a document with codes alone, the answers."""
+    """Number of requests sent; for an ab run without counters, of those completed; for a document with only codes, of answers."""
     counters = report.aggregate.counters
     found = counters.get(names.REQUESTS)
     ab = ab_of(report)
@@ -192,7 +192,7 @@ def failures(counters: Mapping[str, int]) -> dict[str, int]:
 
 
 def failed(report: Report) -> int | None:
-    """Requests without a good answer. Of ab's text: failed by its own rules, or not 2xx, whichever is more."""
+    """Number of requests without a good answer; for ab's text, failed by its own rules or not 2xx, whichever is more."""
     total = requests(report)
     ab = ab_of(report)
     if not report.aggregate.counters and ab is not None:
@@ -204,7 +204,7 @@ def failed(report: Report) -> int | None:
 
 
 def quantile(period: Period, name: str, key: str) -> float | None:
-    """A figure of a distribution, None where the period does not have it. `key` is a field of a summary ("p95", "mean").
+    """A figure of a distribution, None if the period does not have it. `key` is a field of a summary ("p95", "mean").
 
     It is taken from the sketch where there is one, because summaries are rounded.
     """
@@ -223,7 +223,7 @@ def _sketched(found: Sketch, key: str) -> float:
 
 
 def sketch(report: Report, name: str) -> Sketch | None:
-    """The sketch of a metric over the whole run, None where it has no sample."""
+    """The sketch of a metric over the whole run, None if it has no sample."""
     found = report.aggregate.sketches.get(name)
     return found if found is not None and found.count else None
 
@@ -251,7 +251,7 @@ def breakdown(period: Period) -> list[TimeShare]:
 
 
 def endpoints(period: Period) -> Iterator[tuple[str, str, dict[str, int]]]:
-    """(endpoint, name of its response time metric, counts of its answers and errors by kind), sorted by endpoint."""
+    """All endpoints, sorted: (endpoint, name of its response time metric, counts of its answers and errors by kind)."""
     times = f"{names.ENDPOINT}.response_time."
     found: dict[str, dict[str, int]] = {
         name.removeprefix(times): {} for name in period.summaries if name.startswith(times)

@@ -1,8 +1,8 @@
 """Reports as one self-contained HTML file that opens offline.
 
-All text of a report is hostile: it may hold what a server, a script or a stranger's file put there. It reaches the page
-through the template's escaping only. The page's Content-Security-Policy admits the page's own script, by its hash, and
-nothing else. Everything can be read without the script: charts are drawings in the page, their figures tables beneath.
+All text of a report is treated as hostile: a server, a script or a stranger's file may have put it there. It reaches the
+page only through the template's escaping. The page's Content-Security-Policy admits the page's own script, by its hash, and
+nothing else. Everything can be read without the script: charts are drawings in the page, with their figures in tables below.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from reports.page.svg import margins, style, svg
 
 
 def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | None = None, *, title: str) -> Page:
-    """One report, or several laid over each other, each with the name to show it by; `comparison` says how two sides differ.
+    """The page of one report, or of several in the same charts, each with its name; `comparison`: how two sides differ.
 
-    Raises ReportError where `reports` is empty.
+    Raises ReportError if `reports` is empty.
     """
     if not reports:
         raise ReportError("there is no report to draw")
@@ -38,12 +38,12 @@ def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | Non
 
 
 def to_html(reports: Sequence[tuple[str, Report]], diff: Diff | None = None, *, title: str) -> str:
-    """As `report_page`, in HTML; `diff` compares the reports. Raises ReportError where `reports` is empty."""
+    """As `report_page`, in HTML; `diff` compares the reports. Raises ReportError if `reports` is empty."""
     return render(report_page(reports, None if diff is None else changes(diff), title=title))
 
 
 def render(page: Page) -> str:
-    """Any result, as one HTML file."""
+    """Write any result as one HTML file."""
     script = _file("page.js")
     return (
         _templates()
@@ -64,7 +64,7 @@ def live_files() -> dict[str, tuple[str, str]]:
 
 
 def _short(names: Sequence[str]) -> Sequence[str]:
-    """File names without their folders, where they stay different: they head columns and label curves."""
+    """File names without their folders, if they still differ then: they head columns and label curves."""
     bare = [name.rpartition("/")[2] or name for name in names]
     return bare if len(set(bare)) == len(names) else names
 
@@ -78,7 +78,7 @@ def _policy(script: str) -> str:
 
 
 def _trusted(text: str) -> Markup:
-    """A file of this program, for a place where HTML is not escaped. Raises ReportError where it would end its element."""
+    """A file of this program, for a place where HTML is not escaped. Raises ReportError if it would end its element."""
     if "</script" in text.lower() or "</style" in text.lower() or "<!--" in text:
         raise ReportError("a packaged file cannot be put into a page: it would end its element")
     return Markup(text)  # noqa: S704 - packaged with the program

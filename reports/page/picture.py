@@ -1,4 +1,4 @@
-"""Charts as one SVG file of their own, for documents: light or dark as its reader has it. Pure."""
+"""Charts as one SVG file of their own, for documents: light or dark, as the reader's system is set. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTH = 560
 _MARGIN, _GAP = 16, 28
 _TITLE, _LEGEND_LINE = 24, 18
 _CHARACTER = 6.4
-"""Mean width of a character of 12 px, generously."""
+"""Mean width in px of a character of 12 px, on the safe side."""
 _KEY = 24
 
 _STYLE = """
@@ -24,7 +24,7 @@ svg { font: 12px system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif
 .paper { fill: var(--paper); } .plot .title { fill: var(--ink); font-weight: 600; font-size: 13px; }
 .plot .unit { fill: var(--soft); font-weight: 400; font-size: 12px; }
 """
-"""Beyond that of all charts."""
+"""The style sheet of a picture file, in addition to that of all charts."""
 
 
 def picture(charts: Sequence[Chart], columns: int = 2) -> str:
@@ -79,7 +79,7 @@ def _headed(chart: Chart) -> Iterator[Markup]:
 
 
 def _legend(chart: Chart) -> list[list[tuple[float, Series]]]:
-    """Lines of (place, series), as many to a line as there is room for; none where curves have their names beside them."""
+    """The legend's lines of (place, series), each as full as there is room for; empty if curves have their names beside them."""
     if labelled(chart):
         return []
     lines: list[list[tuple[float, Series]]] = [[]]

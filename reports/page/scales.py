@@ -1,4 +1,4 @@
-"""Axes of charts: where a value stands between the ends of its axis, and which values are labelled. Pure."""
+"""Axes of charts: the position of a value between the ends of its axis, and which values are labelled. Pure."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AxisScale:
     ticks: tuple[Tick, ...]
 
     def place(self, value: float) -> float:
-        """Where a value stands: 0 at `low`, 1 at `high`. Values beyond an end stand at that end."""
+        """The position of a value: 0 at `low`, 1 at `high`. Values beyond an end are put at that end."""
         value = min(max(value, self.low), self.high)
         if self.log:
             return (log10(value) - log10(self.low)) / (log10(self.high) - log10(self.low))
@@ -44,9 +44,9 @@ class AxisScale:
 
 
 def axis_scale(axis: Axis, values: Iterable[float], *, rounded: bool = True) -> AxisScale:
-    """The scale on which all `values` find room. Linear axes include zero.
+    """The scale that has room for all `values`. Linear axes include zero.
 
-    `rounded`: both ends are moved out to round figures, as fits the axis that points are read off. An axis of time or of
+    `rounded`: both ends are moved out to round figures, for an axis that values are read from. An axis of time or of
     percentiles always ends where its values do.
     """
     found = list(values)

@@ -66,9 +66,9 @@ _SCRIPT = "script"
 def report_sections(
     reports: Sequence[Named], comparison: Section | None = None, *, summary: Section | None = None
 ) -> tuple[Section, ...]:
-    """Every section that these reports have something to say in.
+    """All sections for which these reports have data.
 
-    `comparison` stands behind the summary, `summary` in place of the usual one.
+    `comparison` is put after the summary, `summary` in place of the usual one.
     """
     one = reports[0][1] if len(reports) == 1 else None
     found = [
@@ -85,7 +85,7 @@ def report_sections(
 
 
 def headline(report: Report) -> Figures:
-    """Throughput, failures, response times and virtual users of a report, as far as it has them."""
+    """The headline figures of a report, as far as it has them: throughput, failures, response times and virtual users."""
     return Figures(tuple(_headline_items(report)))
 
 
@@ -130,8 +130,11 @@ def _headline_items(report: Report) -> Iterator[Figure]:
     created = counters.get(names.VUSERS_CREATED)
     if created is not None:
         told = [f"{number(counters.get(names.VUSERS_COMPLETED, 0))} completed"]
-        told += [f"{number(n)} {word}" for name, word in ((names.VUSERS_FAILED, "failed"), (names.VUSERS_SKIPPED, "skipped"))
-                 if (n := counters.get(name))]  # fmt: skip
+        told += [
+            f"{number(n)} {word}"
+            for name, word in ((names.VUSERS_FAILED, "failed"), (names.VUSERS_SKIPPED, "skipped"))
+            if (n := counters.get(name))
+        ]
         yield Figure("Virtual users", number(created), ", ".join(told))
 
 
@@ -203,10 +206,14 @@ def _time_goes(reports: Sequence[Named]) -> Section | None:
         shares = breakdown(report.aggregate)
         whole = sum(s.ms for s in shares)
         rows += [
-            (*([Cell(name)] if len(reports) > 1 else []), Cell(BREAKDOWN_NAMES[s.name]), amount_cell(s.ms),
-             Cell(percent(s.ms / whole if whole else None), s.ms / whole if whole else None))
+            (
+                *([Cell(name)] if len(reports) > 1 else []),
+                Cell(BREAKDOWN_NAMES[s.name]),
+                amount_cell(s.ms),
+                Cell(percent(s.ms / whole if whole else None), s.ms / whole if whole else None),
+            )
             for s in shares
-        ]  # fmt: skip
+        ]
     first = (Column("report"),) if len(reports) > 1 else ()
     columns = (*first, Column("part"), Column("mean, ms", "number"), Column("share", "number"))
     lead = (
@@ -231,8 +238,11 @@ def _endpoints(report: Report) -> Section | None:
         for endpoint, metric, found in endpoints(total)
     )
     if by_endpoint:
-        columns = (Column("endpoint"), *(Column(c, "number") for c in ("answers", "mean", "p50", "p95", "p99", "max")),
-                   Column("answers and errors by kind"))  # fmt: skip
+        columns = (
+            Column("endpoint"),
+            *(Column(c, "number") for c in ("answers", "mean", "p50", "p95", "p99", "max")),
+            Column("answers and errors by kind"),
+        )
         blocks.append(Table("endpoints", "By endpoint, times in ms", columns, by_endpoint, tools=True))
     by_scenario = scenarios(total.counters)
     if by_scenario:
@@ -330,7 +340,7 @@ def _script(reports: Sequence[Named]) -> Section | None:
 
 
 def _each_once(caption: str, found: Sequence[tuple[str, _Value]]) -> Iterator[tuple[str, _Value]]:
-    """What reports have, with a caption that names the report; what all have alike stands once and names none."""
+    """Caption each report's value with the report's name; if all values are alike, give it once, with the bare caption."""
     if len({value for _, value in found}) == 1:
         yield caption, found[0][1]
     else:

@@ -1,8 +1,8 @@
-"""The one drawer of charts: a chart in, SVG out.
+"""Draws charts as SVG; the only module that does.
 
-The drawing is as wide as its place allows: places across it are percentages, curves are stretched without their strokes
-growing thicker, and text keeps its size, so that one drawing serves a phone, a screen, a sheet of paper and a picture file.
-Ticks and labels stand outside the plotted area, in a margin that whoever places the drawing leaves around it (`margins`).
+The drawing is as wide as its container allows: horizontal positions are percentages, curves are stretched without their
+strokes growing thicker, and text keeps its size, so that one drawing serves a phone, a screen, paper and a picture file.
+Ticks and labels are outside the plotted area, in a margin that the container must leave around it (`margins`).
 
 A chart whose values are all above zero is drawn on a linear and on a logarithmic scale, one of them hidden, so that a
 script switches between them without drawing anything itself. Colours come from a style sheet (`style`: classes `s0` to
@@ -70,7 +70,7 @@ def plot_height(chart: Chart) -> int:
 
 
 def margins(chart: Chart) -> tuple[int, int, int, int]:
-    """(top, right, bottom, left) in px that ticks, labels and the title of the x axis need around the plotted area."""
+    """The margins in px (top, right, bottom, left) that ticks, labels and the x axis's title need around the plotted area."""
     longest = max((len(series.name) for series in chart.series), default=0) if labelled(chart) else 0
     return 8, max(22, 10 + round(_CHARACTER_PX * longest)), 46, 12 if chart.y.scale == "category" else 54
 
@@ -89,7 +89,7 @@ def svg(chart: Chart) -> Markup:
 
 
 def drawing(chart: Chart, *, both_scales: bool = True) -> Markup:
-    """What an SVG element of any width and `plot_height` shows, with the scale that can be switched to or without it.
+    """The content of an SVG element of any width and of `plot_height`, with or without the second scale to switch to.
 
     For scripts: `data-at` holds the places of the rows of the chart's table on the main axis, in units of ACROSS;
     `data-bins` is 1 where they are left edges of bins. For rows of names they are upper edges in px, and `data-row` is the
@@ -128,13 +128,13 @@ def _curves(chart: Chart, both_scales: bool) -> Iterator[Markup]:
 
 
 def switchable(chart: Chart) -> bool:
-    """Whether the chart is drawn on both scales: lines, and no value that a logarithmic axis has no place for."""
+    """Whether the chart is drawn on both scales: it has lines, and all its values can stand on a logarithmic axis."""
     values = list(_values(s.y for s in chart.series))
     return chart.mark in ("line", "step") and chart.y.scale in ("linear", "log") and bool(values) and min(values) > 0
 
 
 def stacked(series: Sequence[Series]) -> Iterator[tuple[int, int, float, float]]:
-    """(number of the series, of its point, from, to) for each part of a stack; parts at the same x stand on each other."""
+    """All parts of the stacks, as (number of the series, of its point, from, to); parts at the same x are stacked."""
     tops: dict[float, float] = {}
     for number, one in enumerate(series):
         for i, (at, value) in enumerate(zip(one.x, one.y, strict=True)):
@@ -217,7 +217,7 @@ def _stacks(chart: Chart, x: AxisScale, y: AxisScale, tall: int) -> Iterator[Mar
 
 
 def _runs(points: Iterable[tuple[int, int | None]]) -> list[list[Point]]:
-    """The stretches between gaps."""
+    """The stretches of a curve between its gaps."""
     runs: list[list[Point]] = [[]]
     for a, b in points:
         if b is None:
@@ -228,7 +228,7 @@ def _runs(points: Iterable[tuple[int, int | None]]) -> list[list[Point]]:
 
 
 def _joined(run: Sequence[Point]) -> str:
-    """A path through the points, each told as its distance from the one before; a lone point is a dot."""
+    """A path through the points, each given by its distance from the one before; a lone point is a dot."""
     if not run:
         return ""
     (a, b), *others = run
@@ -251,7 +251,7 @@ def _end_labels(chart: Chart, y: AxisScale) -> Iterator[Markup]:
         for number, series in enumerate(chart.series)
         if (last := next((v for v in reversed(series.y) if v is not None), None)) is not None
     ]
-    # Of curves that end at one height, the later series is the higher percentile, and stands above.
+    # If curves end at the same height, the later series is the higher percentile, and its label goes above.
     ends.sort(key=lambda end: (round(end[0]), -end[1]))
     heights: list[float] = []
     for height, *_ in ends:

@@ -13,10 +13,10 @@ from reports.blocks import Charts, Page
 
 
 def to_json(page: Page) -> str:
-    """An object with a key for each section: its `data`, or its blocks where it has none; then the page's `data`.
+    """Write a page as an object with a key for each section: its `data`, else its blocks; then the page's `data`.
 
     Sections of level 3 show parts of the data of the section before them. Charts are left out. Null stands for None and for
-    numbers that JSON has no word for, such as infinity.
+    numbers that JSON cannot express, such as infinity.
     """
     document: dict[str, Any] = {}
     for section in page.sections:
@@ -29,7 +29,7 @@ def to_json(page: Page) -> str:
 
 
 def plain_values(value: Any) -> Any:
-    """Values as JSON knows them: objects by their fields, null for numbers that are not finite.
+    """Turn values into those that JSON has: objects by their fields, null for numbers that are not finite.
 
     Integers beyond 64 bits become floats, and halves of a surrogate pair question marks.
     """
@@ -48,4 +48,4 @@ def plain_values(value: Any) -> Any:
             return [plain_values(item) for item in value]
     if is_dataclass(value):
         return {field.name: plain_values(getattr(value, field.name)) for field in fields(value)}
-    raise TypeError(f"JSON has no word for {value!r}")
+    raise TypeError(f"JSON cannot express {value!r}")

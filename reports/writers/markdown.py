@@ -1,4 +1,4 @@
-"""Blocks as GitHub's Markdown. Charts are left out: they draw what tables and reports hold."""
+"""Writes blocks as GitHub's Markdown. Charts are left out: they only show what tables and reports contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from reports.writers.text import said
 
 
 def to_markdown(page: Page) -> str:
-    """The whole result. One section alone stands without headings."""
+    """Write the whole result. A single section gets no headings."""
     sections = said(page)
     alone = len(sections) == 1
     parts = [] if alone else [f"# {escaped(page.title)}", escaped(page.subtitle)]
@@ -52,7 +52,7 @@ def _block(block: Block, *, captions: bool) -> str:
 
 
 def _table(block: Table) -> Iterator[str]:
-    """The table. Where most rows are quiet, those that are not come first and the rest is folded away."""
+    """Write a table. If most rows are quiet, the others come first and the quiet ones are folded away."""
     if not block.quiet:
         yield _rows(block, block.rows)
         return

@@ -1,4 +1,4 @@
-"""Which format a command writes, and where to. This is the one place that chooses among the writers."""
+"""Chooses the format that a command writes, and writes it. The only place that chooses among the writers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDINGS = {"txt": "text", "md": "markdown", "htm": "html"}
 
 
 def written(page: Page, style: str, *, colour: bool = False) -> str:
-    """The result in one of the STYLES. `colour` is for text on a terminal."""
+    """Write the result in one of the STYLES. `colour` is for text on a terminal."""
     # A command needs one writer; the template engine and the charts take a while to load.
     match style:
         case "html":
@@ -39,7 +39,7 @@ def written(page: Page, style: str, *, colour: bool = False) -> str:
 
 
 def style_of(style: str | None, output: str | None, known: Sequence[str] = STYLES, usual: str = "text") -> str:
-    """The style asked for; without one, what the ending of the output's name says; else the usual one."""
+    """The style asked for; else the one that the ending of the output's name stands for; else the usual one."""
     if style is not None:
         return style
     ending = Path(output).suffix.lower().removeprefix(".") if output else ""

@@ -1,4 +1,4 @@
-"""Blocks as text for a terminal. Charts are left out: they draw what tables and reports hold."""
+"""Writes blocks as text for a terminal. Charts are left out: they only show what tables and reports contain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COLOURS = {"good": 32, "bad": 31, "warn": 33}
 
 
 def to_text(page: Page, *, colour: bool = False) -> str:
-    """The whole result. One section alone stands without headings. With `colour`, good is green and bad is red."""
+    """Write the whole result. A single section gets no headings. With `colour`, good is green and bad is red."""
     sections = said(page)
     alone = len(sections) == 1
     parts = [] if alone else [_headed(page.title, "="), page.subtitle]
@@ -22,12 +22,12 @@ def to_text(page: Page, *, colour: bool = False) -> str:
 
 
 def said(page: Page) -> list[Section]:
-    """The sections that have something to say in words: not those of charts alone."""
+    """The sections that have anything other than charts."""
     return [section for section in page.sections if any(not isinstance(block, Charts) for block in section.blocks)]
 
 
 def plain(text: str) -> str:
-    """One line of printable characters: text of a report may hold what a stranger's server sent."""
+    """Reduce a text to one line of printable characters: a report may contain text that an unknown server sent."""
     return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
 
 
@@ -95,7 +95,7 @@ def _prose(block: Table, *, colour: bool) -> Iterator[str]:
 
 
 def _tone(row: Sequence[Cell]) -> Tone:
-    """The first tone in a row, which the whole row is painted by."""
+    """The first tone in a row, which colours the whole row."""
     return next((cell.tone for cell in row if cell.tone), "")
 
 

@@ -119,7 +119,7 @@ def test_a_server_started_before_its_database_migrates_later(start_service, tmp_
         server = start_service(DATABASE_URL=own.url)
         answer = server.get("/health")
         assert (answer.status, answer.problem) == (503, "database-down")
-        assert any("not there yet" in line["msg"] for line in server.log_lines())
+        assert any("cannot be reached yet" in line["msg"] for line in server.log_lines())
         own.start()
         wait_until(lambda: server.get("/health").status == 200, "the service finds its database")
         assert server.get(f"/{server.new_link()}").status == 301

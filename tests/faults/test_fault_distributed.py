@@ -151,7 +151,7 @@ def test_a_worker_that_is_cut_off_counts_as_lost_and_its_generator_ends_by_itsel
     namespaces.link(2, "down")
     cut_s = time.monotonic()
     warned, told = "", ""
-    while "has not been heard of" not in warned:
+    while "has sent nothing" not in warned:
         warned = process.stderr.readline()
     while "counts as lost" not in told:
         told = process.stderr.readline()

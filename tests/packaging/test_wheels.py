@@ -309,7 +309,7 @@ def test_an_sqlalchemy_that_is_too_old_is_named_in_one_line(beside, old_sqlalche
     assert told.startswith("ImportError: poolbench needs SQLAlchemy 2.0 or newer")
     assert "1.4.54" in told
     tool = environment.run("loadgen", "lab", "--only", "B.3", folder=tmp_path, code=2, PYTHONPATH=old_sqlalchemy)
-    assert tool.stderr == "Error: this needs SQLAlchemy 2.0 or newer; here is 1.4.54\n"
+    assert tool.stderr == "Error: this needs SQLAlchemy 2.0 or newer; installed: 1.4.54\n"
 
 
 @pytest.mark.parametrize("newest", [False, True], ids=["lowest", "newest"])

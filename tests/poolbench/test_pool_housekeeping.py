@@ -75,7 +75,7 @@ def test_a_loan_longer_than_the_leak_threshold_is_logged_once_with_the_borrowers
     loan = pool.connect()
     gevent.sleep(0.06)
     loan.close()
-    [record] = [record for record in caplog.records if "is lent for" in record.getMessage()]
+    [record] = [record for record in caplog.records if "has been lent for" in record.getMessage()]
     assert "test_a_loan_longer_than_the_leak_threshold" in record.getMessage()
     pool.dispose()
 

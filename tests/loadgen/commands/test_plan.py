@@ -261,14 +261,14 @@ def test_the_text_is_a_table_below_what_it_was_made_from(measured):
     assert lines[7:] == ["Smallest size as good as the best: 2, 8 connections in all."]
 
 
-def test_explain_says_where_formulas_and_simulation_part(measured):
+def test_explain_says_where_formulas_and_simulation_differ(measured):
     done = plan(measured, "--servers", 1, "--sizes", "1,2", "--rate", 150, "--explain")
     assert done.exit_code == 0
     assert "p99: M/M/c" in done.stdout
     assert "- size 1: load 1" in done.stdout
     assert "no steady state, so no formula of waits" in done.stdout
     calm = plan(measured, "--servers", 1, "--sizes", "4", "--explain", "--wake-ms", 0)
-    assert calm.stdout.endswith("They part nowhere by more than 10% or 0.5 ms.\n")
+    assert calm.stdout.endswith("They differ nowhere by more than 10% or 0.5 ms.\n")
 
 
 def test_the_same_seed_gives_the_same_plan(measured):
@@ -318,9 +318,9 @@ def test_what_makes_a_plan_doubtful_goes_to_stderr(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--sizes", "2,x"], "--sizes 2,x: whole numbers up to 10000"),
-        (["--sizes", ""], "--sizes : whole numbers up to 10000"),
-        (["--sizes", "9-2"], "--sizes 9-2: whole numbers up to 10000"),
+        (["--sizes", "2,x"], "--sizes 2,x: must be whole numbers up to 10000"),
+        (["--sizes", ""], "--sizes : must be whole numbers up to 10000"),
+        (["--sizes", "9-2"], "--sizes 9-2: must be whole numbers up to 10000"),
         (["--sizes", "1-200"], "--sizes 1-200: at most 100 sizes at once"),
         (["--sizes", "5-9", "--max-connections", 10], "--max-connections 10: even size 5 needs 20 connections"),
         (["--max-overflow", "-1", "--max-connections", 10], "--max-connections cannot be kept with --max-overflow -1"),

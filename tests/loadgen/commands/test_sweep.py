@@ -124,7 +124,7 @@ def test_single_runs_are_supposed_to_vary_and_still_tell_large_differences():
     runs = {1: [one(1, 300.0, 900.0)], 4: [one(4, 597.0, 15.0)], 8: [one(8, RATE, 14.0)]}
     assert 0.2 < estimates(runs)[8].half_width < 0.5
     assert choose(estimates(runs), Goal(RATE)).size == 4
-    assert "supposed" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100))
+    assert "assumed, not measured" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100))
 
 
 def test_a_difference_of_less_than_the_precision_does_not_count():
@@ -230,8 +230,8 @@ def test_an_answer_that_is_not_known_precisely_says_so():
 
 def test_the_greatest_size_says_that_a_greater_one_may_be_better():
     runs, _ = searched(knee(100), range(1, 25), Goal(RATE))
-    assert "greatest size that the limits allow" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100, 3))
-    assert "greatest size that was asked for" in sentence(Curve(Goal(RATE), runs), SizeLimits(1, 100, 3))
+    assert "largest size that the limits allow" in sentence(Curve(Goal(RATE), runs), SizeLimits(4, 100, 3))
+    assert "largest size that was asked for" in sentence(Curve(Goal(RATE), runs), SizeLimits(1, 100, 3))
 
 
 def test_a_sweep_is_told_as_values_as_a_table_and_as_a_page(found):

@@ -68,7 +68,7 @@ def test_files_processor_and_its_modules_travel_and_are_not_looked_for_where_the
 def test_an_upload_whose_name_only_a_user_knows_is_refused_with_its_place(script_folder):
     flow = [{"post": {"url": "/", "formData": {"file": {"fromFile": "./{{ name }}.txt"}}}}]
     [line] = unfit(script_in(script_folder, flow))
-    assert line.startswith(f"{script_folder}/s.json:1:") and "cannot travel" in line
+    assert line.startswith(f"{script_folder}/s.json:1:") and "cannot be sent to other machines" in line
 
 
 def test_an_upload_of_a_known_name_travels(script_folder):
@@ -81,7 +81,9 @@ def test_an_upload_of_a_known_name_travels(script_folder):
 def test_what_before_left_and_cannot_travel_is_named(script_folder):
     script = script_in(script_folder, [{"get": {"url": "/"}}])
     script = replace(script, built_ins={**script.built_ins, "open": (n for n in ())})
-    with pytest.raises(CrewError, match="the before section left a value in `open` that cannot travel"):
+    with pytest.raises(
+        CrewError, match="the before section left a value in `open` that cannot be sent to other machines"
+    ):
         pack(Job(script, 1))
 
 
@@ -90,7 +92,7 @@ def test_a_compiled_module_beside_the_processor_is_refused(script_folder):
     (script_folder / "flow.py").write_text("import travelling_compiled\ndef greet(user): ...", "utf-8")
     script = script_in(script_folder, [{"function": "greet"}], processor="flow.py")
     sys.modules["travelling_compiled"].__file__ = str(script_folder / "travelling_compiled.so")
-    why = f"it imports {script_folder}/travelling_compiled.so, which is not a Python source and cannot travel"
+    why = f"it imports {script_folder}/travelling_compiled.so, which is not Python source and cannot be sent to other machines"
     assert unfit(script) == [f"{script_folder}/flow.py: {why}"]
 
 
