@@ -1,8 +1,8 @@
-"""Time, at the only two places where a generator touches it: reading it and sleeping until an instant.
+"""Reading the time, and sleeping until an instant: all that a generator does with clocks.
 
-Every instant inside is whole nanoseconds of CLOCK_MONOTONIC, which never steps. `WallOffset` turns them into epoch time
-for reports, and turns the kernel's receive stamps (CLOCK_REALTIME) back; it is measured again every second, so that an
-adjusted wall clock spoils a second of stamps at most.
+Every instant inside the generator is whole nanoseconds of CLOCK_MONOTONIC, which never steps. `WallOffset` turns them into
+epoch time for reports, and turns the kernel's receive stamps (CLOCK_REALTIME) back. It is measured again every second, so
+that a wall clock that is set meanwhile spoils the stamps of one second at most.
 """
 
 from __future__ import annotations
@@ -22,35 +22,40 @@ _QUICK_NS = 500
 _READINGS_MAX = 50
 
 _AT_ONCE = 32
-"""So many sleeps that are over already, before the event loop gets a turn."""
+"""After this number of sleeps that were over before they began, the event loop gets a turn."""
 _TFD_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _TFD_TIMER_ABSTIME = 1
 
 
 _SO_TIMESTAMPING = 37
-_SOFTWARE_STAMPS = 1 << 3 | 1 << 4  # SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE
+# The flags SOF_TIMESTAMPING_RX_SOFTWARE and SOF_TIMESTAMPING_SOFTWARE.
+_SOFTWARE_STAMPS = 1 << 3 | 1 << 4
 KERNEL_STAMPS = os.uname().sysname == "Linux" and struct.calcsize("l") == 8
-"""Whether this system can stamp arrivals."""
+"""Whether the kernel of this system can note when data arrived."""
 
 
 def stamp_arrivals(sock: socket.socket) -> None:
-    """Have the kernel note when what this socket receives arrived, where it can."""
+    """Ask the kernel to note when the data that this socket receives arrives, where it can."""
     if KERNEL_STAMPS:
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPING, _SOFTWARE_STAMPS)
 
 
 class WallOffset:
-    """`wall_ns`: nanoseconds to add to a monotonic instant for epoch time.
+    """The difference between the wall clock and CLOCK_MONOTONIC.
 
-    While it exists the kernel goes on stamping. It stops when no socket wants stamps, takes a while to begin again, and
-    patches its own code at both: with a connection per request, answers would go without and everything be slower.
+    `wall_ns` is what must be added to a monotonic instant to get epoch time, in ns.
+
+    While an object of this class exists, the kernel goes on stamping. It stops when no socket wants stamps, takes a while
+    to begin again, and patches its own code each time: with a connection per request, answers would have no stamps, and
+    everything would be slower.
     """
 
     __slots__ = ("_stamped", "wall_ns")
 
     def __init__(self) -> None:
         self.wall_ns = 0
-        self._stamped = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)  # bound to nothing: it only asks for stamps
+        # This socket is bound to nothing; it only keeps the kernel stamping.
+        self._stamped = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         stamp_arrivals(self._stamped)
         self.measure()
 
@@ -79,11 +84,11 @@ class _TimerSpec(ctypes.Structure):
 
 
 class Alarm:
-    """Sleeps to an instant with the kernel's timer precision.
+    """Sleeps until an instant, as exactly as the kernel's timers allow.
 
-    libev's own timers go through epoll_wait, which rounds up to whole milliseconds: half a millisecond late on average,
-    many times the gap between arrivals at 5,000 a second. A timerfd has no such grain. Where there is none (not Linux),
-    gevent's sleep serves.
+    libev's own timers go through epoll_wait, which rounds up to whole milliseconds. That is half a millisecond late on
+    average, many times the gap between arrivals at 5,000 a second. A timerfd is not rounded. Where there is none (outside
+    Linux), gevent's sleep is used.
     """
 
     def __init__(self) -> None:
@@ -97,10 +102,10 @@ class Alarm:
             self._watcher = get_hub().loop.io(self._fd, 1)
 
     def sleep_until(self, instant_ns: int) -> None:
-        """Return at the monotonic instant or just after.
+        """Return at this monotonic instant, or just after it; at once if it has passed.
 
-        At once when it has passed; but now and then the event loop gets a turn first, so that who is far behind its plan
-        starts a few users and sees to their answers, instead of starting all that are due while answers lie about.
+        Even then the event loop gets a turn now and then. So a generator that is far behind its plan starts a few users and
+        reads answers in between, instead of starting all users that are due while answers wait to be read.
         """
         ahead_ns = instant_ns - now_ns()
         if ahead_ns <= 0:
@@ -117,10 +122,11 @@ class Alarm:
         try:
             hub.switch()
         finally:
-            watcher.stop()  # what the timer has to read stays unread: setting it anew takes that back
+            # The expiry is not read from the timer: setting the timer again clears it.
+            watcher.stop()
 
     def close(self) -> None:
-        """Give the timer back."""
+        """Close the timer."""
         if self._fd >= 0:
             self._watcher.close()
             os.close(self._fd)

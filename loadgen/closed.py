@@ -1,8 +1,8 @@
-"""ApacheBench's workload: c users, each waiting for its answer before it asks again, until n answers or t seconds.
+"""ApacheBench's workload: each of c users waits for its answer before it asks again, until n answers or t seconds.
 
-Closed, so there is no plan of arrivals and no start lag. One connection per request unless keep-alive is asked for, and
-HTTP/1.0 as `ab` speaks it. Failures are counted as `ab -r` counts them: a broken connection does not end the test, more than
-ten connections refused without a success do.
+The workload is closed, so there is no plan of arrivals and no start lag. Each request has a new connection unless
+keep-alive is wanted, and is HTTP/1.0 as `ab` speaks it. Failures are counted as `ab -r` counts them: a broken connection
+does not end the test; more than ten refused connections without a success do.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _TIMEOUTS = ("ETIMEDOUT", "ERR_SOCKET_TIMEOUT")
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What each user asks for, and how often."""
+    """What each user of a closed run asks for, and how often."""
 
     origin: Origin
     path: str
     requests: int = 1
     concurrency: int = 1
     duration_s: float | None = None
-    """Stop asking after this long, even if requests are left."""
+    """After this time no more requests are sent, even if some are left."""
     keep_alive: bool = False
     method: str = "GET"
     headers: Sequence[tuple[str, str]] = ()
@@ -46,7 +46,7 @@ class Workload:
     timeout_s: float = 30.0
 
     def request_bytes(self, agent: str) -> bytes:
-        """The request, as `ab` would write it. A header of the user's replaces the default of that name."""
+        """The bytes of the request, as `ab` writes them. A header of the user's own replaces the default of the same name."""
         default_port = {"http": 80, "https": 443}[self.origin.scheme]
         host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
         host = host if self.origin.port == default_port else f"{host}:{self.origin.port}"
@@ -62,7 +62,10 @@ class Workload:
 
 
 class ClosedRun:
-    """One run of one workload. `refused` names the error when it was given up because nothing listens there."""
+    """One run of one workload.
+
+    `refused` is the name of the error if the run was given up because nothing listens at the address; else None.
+    """
 
     def __init__(self, workload: Workload, recorder: Recorder, wall: WallOffset, agent: str) -> None:
         self._work = workload
@@ -70,8 +73,10 @@ class ClosedRun:
         self._recorder = recorder
         self._wall = wall
         limits = TimeLimits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
-        self._dialer = Dialer(limits, wall, TlsRoute(TlsSettings(verify=False)))  # ab takes any certificate, too
-        self._times = array("q")  # rows of connect, waiting, total ns
+        # Like ab, accept any certificate.
+        self._dialer = Dialer(limits, wall, TlsRoute(TlsSettings(verify=False)))
+        # For each request three numbers: nanoseconds to connect, of waiting for the first byte, and in all.
+        self._times = array("q")
         self._left = workload.requests
         self._begun = 0
         self._ends_ns = 0
@@ -81,12 +86,12 @@ class ClosedRun:
         self._write_errors = self._non_2xx = self._kept = self._total_bytes = self._html_bytes = 0
         self._users: list[gevent.Greenlet] = []
         self.served: list[int] = []
-        """Answers within the run's time to each user that is done."""
+        """For each user that has ended: the number of its answers within the run's time."""
         self.refused: str | None = None
         self.interrupted = False
 
     def run(self, tick: Callable[[Progress], None] = lambda _: None) -> AbSamples:
-        """Block until it is over; what was measured, interrupted or not."""
+        """Carry out the run and return what was measured, also after an interrupt. `tick` is called once a second."""
         self._started_ns = self._finished_ns = now_ns()
         if self._work.duration_s is not None:
             self._ends_ns = self._started_ns + int(self._work.duration_s * 1e9)
@@ -101,12 +106,12 @@ class ClosedRun:
         return self.samples()
 
     def stop(self) -> None:
-        """End it now."""
+        """End the run now."""
         self.interrupted = True
         gevent.killall(self._users, block=False)
 
     def samples(self) -> AbSamples:
-        """What was measured so far."""
+        """What has been measured so far."""
         times_us = np.frombuffer(self._times, np.int64).reshape(-1, 3) // 1000
         work, first = self._work, self._first
         return AbSamples(
@@ -132,6 +137,7 @@ class ClosedRun:
     def _user(self) -> None:
         connections = Connections(self._dialer)
         head_only = self._work.method == "HEAD"
+        file = self._recorder.answers()
         served = 0
         self._recorder.count(names.VUSERS_CREATED)
         try:
@@ -139,9 +145,7 @@ class ClosedRun:
                 self._left -= 1
                 self._begun += 1
                 self._recorder.request(now_ns())
-                answer = connections.exchange(
-                    self._work.origin, self._request, method_is_head=head_only, want_body=False
-                )
+                answer = connections.exchange(self._work.origin, self._request, head_only, False, file)
                 self._finished_ns = now_ns()
                 if isinstance(answer, Failure):
                     self._fail(answer)
@@ -159,13 +163,13 @@ class ClosedRun:
         return self.refused is not None or (self._ends_ns > 0 and now_ns() >= self._ends_ns)
 
     def _take(self, answer: Exchange) -> None:
-        self._recorder.response(answer)
         if self._first is None:
             self._first = answer
         elif answer.body_bytes != self._first.body_bytes:
             self._failed["length"] += 1
         self._non_2xx += not 200 <= answer.status < 300
-        self._kept += self._work.keep_alive and b"eep-alive" in answer.head  # ab's own test
+        # ab looks for these letters, too.
+        self._kept += self._work.keep_alive and b"eep-alive" in answer.head
         self._total_bytes += len(answer.head) + answer.body_bytes
         self._html_bytes += answer.body_bytes
         connect_ns = answer.connected_ns - answer.started_ns
@@ -173,7 +177,7 @@ class ClosedRun:
         self._times.extend((connect_ns, waiting_ns, answer.last_byte_ns - answer.started_ns))
 
     def _fail(self, failure: Failure) -> None:
-        """ab gives a refused request another try; every other failure completes one, if badly."""
+        """Count a failure as ab does: a refused request is tried again, every other failure counts as a finished request."""
         self._recorder.count(names.ERRORS + failure.name)
         if failure.stage == "connect" and failure.name not in _TIMEOUTS:
             self._failed["connect"] += 1

@@ -1,7 +1,8 @@
 """Runs a plan of arrivals: every virtual user is started at its planned instant, whatever the server does (open workload).
 
-The plan is fixed before the first byte is sent. An arrival that finds `maxVusers` active is counted as skipped; one that
-starts late is started all the same, and its lag recorded. The run ends when the phases are over and all VUs have finished.
+The plan is fixed before the first byte is sent. An arrival that finds `maxVusers` users active is counted as skipped. One
+that is late is started all the same, and its lag recorded. The run ends when the phases are over and all virtual users
+(VUs) have finished.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
+from traceback import print_exception
 from typing import Any, Protocol
 
 import gevent
@@ -25,16 +27,16 @@ from reports import names
 from reports.model import Period
 
 GRACE_S = 10.0
-"""How long VUs may go on after the first interrupt."""
+"""How long VUs may go on after the first interrupt, in seconds."""
 
 _PERIOD_GRACE_NS = 200_000_000
 _SPARES_MAX = 1000
-"""So many greenlets wait for another user at most: a rush does not keep its memory for ever."""
+"""The most greenlets that are kept for further users, so that a rush does not keep its memory for ever."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A running test at one instant."""
+    """The progress of a run at one instant."""
 
     elapsed_s: float
     active_vus: int
@@ -49,7 +51,7 @@ def _nothing(*_: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """What is told while it happens: phases starting and ending, periods that are over, progress once a second."""
+    """The functions to call while a run goes on: as phases start and end, as periods end, and with progress once a second."""
 
     phase_started: Callable[[Phase], None] = _nothing
     phase_completed: Callable[[Phase], None] = _nothing
@@ -58,14 +60,14 @@ class Listener:
 
 
 class VuStarter(Protocol):
-    """What a VU executes: a compiled script."""
+    """What starts virtual users; a compiled script does."""
 
     def start_vu(self, intended_ns: int) -> None:
-        """Walk one scenario to its end in the calling greenlet; failures are recorded, not raised."""
+        """Run one virtual user to its end in the calling greenlet. Failures are recorded, not raised."""
 
 
 class Engine:
-    """One run of one program. `run` blocks until it is over; `stop` may be called from a signal handler's greenlet."""
+    """One run of a plan. `run` blocks until it is over; `stop` may be called from a signal handler."""
 
     def __init__(
         self,
@@ -83,23 +85,24 @@ class Engine:
         self._rng = rng
         self._share = share
         self._hub = get_hub()
-        self._run_soon = (
-            self._hub.loop.run_callback
-        )  # what gevent.spawn_raw does, less the copy of a context nobody uses
+        # gevent.spawn_raw does the same, but also copies a context that nobody uses.
+        self._run_soon = self._hub.loop.run_callback
         self._active = 0
-        self._spare: list[Callable[[int], Any]] = []  # what has walked a user to its end, and waits to walk another
+        # Functions that wake greenlets which have finished a user and wait for another.
+        self._spare: list[Callable[[int], Any]] = []
         self._spares_max = _SPARES_MAX
         self._arriving = True
         self._over = Event()
         self._crash: BaseException | None = None
+        self._defects: dict[str, tuple[int, str]] = {}
         self._arrivals: gevent.Greenlet | None = None
         self._started_ns = 0
         self.interrupted = False
 
     def run(self, listener: Listener, started_ns: int | None = None) -> None:
-        """Start every arrival of the plan, which counts from `started_ns` (default now), and wait for the last VU.
+        """Start every arrival of the plan, which counts from `started_ns` (default: now), and wait for the last VU to end.
 
-        Raises what a VU raised against its promise.
+        An error that a virtual user should not have raised ends that user only: see `defects`.
         """
         self._started_ns = now_ns() if started_ns is None else started_ns
         if self.interrupted:
@@ -119,7 +122,7 @@ class Engine:
             listener.period(period)
 
     def stop(self) -> None:
-        """First call: no more arrivals, VUs get GRACE_S to finish. Second call: over at once."""
+        """End the run. After the first call no more VUs start, and the others have GRACE_S to finish; the second ends it now."""
         if self.interrupted:
             self._over.set()
             return
@@ -129,7 +132,7 @@ class Engine:
         gevent.spawn_later(GRACE_S, self._over.set)
 
     def progress(self) -> Progress:
-        """Now; requests, responses and errors as of the recorder's last flush."""
+        """The progress now; requests, responses and errors are as of the recorder's last flush."""
         recorder = self._recorder
         elapsed_s = max(0, now_ns() - self._started_ns) / 1e9
         return Progress(elapsed_s, self._active, recorder.requests, recorder.responses, recorder.errors)
@@ -167,18 +170,18 @@ class Engine:
         self._run_soon(begin, intended_ns)
 
     def _walk(self, intended_ns: int) -> None:
-        """Walk one user to its end, and then others: a greenlet of its own for each would cost it a new stack from the kernel."""
+        """Run one user to its end, and then others: a new greenlet for each would need a new stack from the kernel."""
         started, start_vu, spare = self._recorder.started, self._program.start_vu, self._spare
         me, rest = getcurrent(), self._hub.switch
         resume = me.switch
         while True:
-            me.gr_context = None  # no context variable of the user before it
+            # A user must not see context variables of the user before it.
+            me.gr_context = None
             try:
                 started(intended_ns)
                 start_vu(intended_ns)
-            except Exception as error:  # noqa: BLE001 - a defect of ours: the run must not go on as if nothing was
-                self._crash = error
-                self._over.set()
+            except Exception as error:  # noqa: BLE001 - an error of one user must not end the run
+                self._note_defect(error)
             finally:
                 self._active -= 1
                 if not self._arriving:
@@ -187,8 +190,26 @@ class Engine:
                 return
             spare.append(resume)
             while type(begun := rest()) is not int:
-                pass  # woken by something that the user before it left behind
+                # Something that the user before left behind has woken this greenlet.
+                pass
             intended_ns = begun
+
+    def _note_defect(self, error: Exception) -> None:
+        """Count a virtual user that ended with an error it should not have raised; print the first one's traceback."""
+        name = type(error).__name__
+        self._recorder.count(names.ERRORS + name)
+        self._recorder.count(names.VUSERS_FAILED)
+        if not self._defects:
+            print_exception(error)
+        count, first = self._defects.get(name, (0, f"{name}: {error}".partition("\n")[0]))
+        self._defects[name] = count + 1, first
+
+    def defects(self) -> tuple[str, ...]:
+        """A sentence on each kind of error that ended virtual users by a defect of this program; empty as a rule."""
+        return tuple(
+            f"a defect of this program ended {count} virtual user{'s' if count > 1 else ''}: {first}"
+            for count, first in self._defects.values()
+        )
 
     def _check_over(self) -> None:
         if not self._arriving and not self._active:

@@ -1,9 +1,10 @@
-"""What machine and versions a run was made with, for the reader of its report."""
+"""The machine and the versions that a run was made with, for the reader of its report."""
 
 from __future__ import annotations
 
 import os
 import platform
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 _PACKAGES = ("poolbench", "gevent", "numpy", "SQLAlchemy", "psycopg2-binary", "gunicorn", "Flask")
 
 
+@cache
 def version() -> str:
     """This program's version."""
     return metadata.version("poolbench")
 
 
 def environment(script: str = "") -> dict[str, Any]:
-    """CPU, memory, kernel, Python and package versions of this machine, and the script that was run on it, if there was one.
+    """CPU, memory, kernel, Python and package versions of this machine, and the name of the script that was run, if any.
 
     Reads /proc where there is one.
     """

@@ -1,7 +1,8 @@
-"""The generator watching itself: whether the figures of a run are the server's or its own.
+"""Watches the generator itself, to tell whether the figures of a run are the server's or the generator's own.
 
-CPU is this process's against CLOCK_MONOTONIC. Open files and local ports are looked at once a second: the lowest free
-descriptor tells how many files are open, /proc/net/sockstat how many TCP ports of this machine are taken or in TIME_WAIT.
+CPU time is that of this process, set against CLOCK_MONOTONIC. Open files and local ports are looked at once a second: the
+lowest free descriptor tells how many files are open, and /proc/net/sockstat how many TCP ports of this machine are in use
+or in TIME_WAIT.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from reports.model import Period
 
 _BUSY_SHARE = 0.85
 _NEAR_SHARE = 0.9
-_JUDGED_FROM_S = 1.0  # a shorter run is all start-up
+# A shorter run is mostly start-up, so its share of CPU says nothing.
+_JUDGED_FROM_S = 1.0
 _LAG_BOUND_MS = 10.0
 _COLLECT_AFTER = (50_000, 20, 100)
 _SUMMED = ("cpu_s", "kernel_stamped", "responses")
@@ -36,11 +38,12 @@ _GREATEST = ("wall_s", "cpu_share", "open_files", "ports_taken")
 def undisturbed() -> Iterator[None]:
     """While inside, as many files may be open as the hard limit allows, and garbage is collected rarely.
 
-    What exists already is never looked at by the collector, since a pause of some ten milliseconds would delay arrivals.
+    The collector never looks at objects that exist already: a pause of some ten milliseconds would delay arrivals.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(OSError, ValueError):  # some systems have a limit of their own below the hard one
+        # Some systems have a limit of their own below the hard one.
+        with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     thresholds = gc.get_threshold()
     gc.collect()
@@ -55,17 +58,17 @@ def undisturbed() -> Iterator[None]:
 
 @dataclass(slots=True)
 class HealthWatch:
-    """Of this process, from construction on. `sample` is to be called about once a second."""
+    """Watches this process from its construction on. `sample` is to be called about once a second."""
 
     started_ns: int = field(default_factory=now_ns)
     cpu_s: float = field(default_factory=time.process_time)
     open_files: int = 0
-    """Most seen at once."""
+    """The most files that were open at one time."""
     ports_taken: int = 0
-    """Most seen at once, by all programs of this machine."""
+    """The most local ports that were taken at one time, by all programs of this machine."""
 
     def sample(self) -> None:
-        """Look at what can run out."""
+        """Look how many files are open and how many ports are taken."""
         with suppress(OSError):
             descriptor = os.dup(2)
             os.close(descriptor)
@@ -73,7 +76,7 @@ class HealthWatch:
         self.ports_taken = max(self.ports_taken, _ports_taken())
 
     def figures(self, recorder: Recorder) -> dict[str, Any]:
-        """What the report says of this process."""
+        """The figures on this process for the report: times, clocks, files, ports."""
         self.sample()
         wall_s = (now_ns() - self.started_ns) / 1e9
         cpu_s = time.process_time() - self.cpu_s
@@ -92,7 +95,7 @@ class HealthWatch:
         }
 
     def health(self, recorder: Recorder) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """(figures for the report, warnings that the figures measure the generator) of a run in one process."""
+        """For a run in one process: the figures for the report, and warnings if they partly measure the generator."""
         total = recorder.report().aggregate
         return health([self.figures(recorder)], total)
 
@@ -101,7 +104,7 @@ _STAMP_TEXT = {True: "kernel receive stamp where stamped", False: "the clock aft
 
 
 def health(processes: Sequence[Mapping[str, Any]], total: Period) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The same of a run in several processes, whose figures these are: counts summed, shares the greatest."""
+    """For a run in several processes, with these figures: all together (counts summed, the greatest share), and warnings."""
     lag = total.sketches.get(names.START_LAG)
     lag_p99_ms = lag.quantile(0.99) if lag else None
     figures = dict(processes[0]) if processes else {}

@@ -1,9 +1,9 @@
-"""Files what happened: exchanges into columns, columns into counters, rates and sketches of 10-second periods.
+"""Records what happens in a run: events go into columns, columns into counters, rates and sketches of 10-second periods.
 
-The hot path appends plain numbers to columns and does no arithmetic; `flush` turns the columns into counters and sketches
-with numpy. A column is flushed when it is full, after so few rows that the pause (about half a millisecond) delays nobody.
-An event belongs to the period of its own instant: a request may be counted in one period and its answer in the next.
-Greenlets do not preempt and nothing here waits, so there is no lock.
+While requests are under way only plain numbers are appended to columns; `flush` turns the columns into counters and sketches
+with numpy. A column is flushed as soon as it holds 2048 rows, which takes about half a millisecond and so delays nobody.
+An event belongs to the period, and to the second, of its own instant: a request may be counted in one period and its answer
+in the next. Greenlets do not preempt each other and nothing here waits, so there is no lock.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from math import isfinite
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -18,51 +19,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadgen.clock import WallOffset, now_ns
+from loadgen.http.response import parse_headers
 from reports import names
 from reports.model import PERIOD_MS, Extras, Period, Rate, Report, Second, Summary
 from reports.sketch import Sketch
 
 if TYPE_CHECKING:
-    from loadgen.http.exchange import Exchange, Filing
+    from loadgen.http.exchange import Exchange, FileAnswer
+    from loadgen.http.response import ResponseHead
 
 _SECOND_NS = 1_000_000_000
 _PERIOD_NS = PERIOD_MS * 1_000_000
 _FLUSH_ROWS = 2048
 _PARTS_MAX = 16
 _LATE_NS = 10_000_000
+_LARGEST_MS = 1e15
 NO_ENDPOINT = -1
-"""In place of an endpoint's number."""
+"""In place of an endpoint's number: the answer belongs to none, or it is not known yet to which."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Records = NDArray[np.void]
+"""An array of rows with named columns (a numpy structured array)."""
 Rows = NDArray[np.bool_] | slice
 
 
 class _Table:
-    """Rows of whole numbers in one piece of memory. Adding one is written out where it is done, for speed:
-    `pack(buffer, end, ...)`, then `end += row`; when `end` is `size`, it must be taken.
+    """Rows of 64-bit whole numbers in one piece of memory, read as named columns.
+
+    Adding a row is written out where it is done, for speed: `pack(buffer, end, ...)` with the values in the order of the
+    columns, then `end += row`. When `end` has become `size`, the table is full and must be taken.
     """
 
-    __slots__ = ("buffer", "columns", "end", "pack", "row", "size")
+    __slots__ = ("buffer", "dtype", "end", "pack", "row", "size")
 
-    def __init__(self, columns: int) -> None:
-        layout = Struct(f"{columns}q")
-        self.columns = columns
+    def __init__(self, *columns: str) -> None:
+        layout = Struct(f"{len(columns)}q")
+        self.dtype = np.dtype([(name, np.int64) for name in columns])
         self.row = layout.size
         self.size = self.row * _FLUSH_ROWS
         self.buffer = bytearray(self.size)
         self.end = 0
         self.pack = layout.pack_into
 
-    def take(self) -> Ints:
-        """All rows; none are left."""
-        rows = np.frombuffer(self.buffer, np.int64, self.end // 8).reshape(-1, self.columns).copy()
+    def take(self) -> Records:
+        """Return all rows, as an array whose fields are the columns, and empty the table."""
+        rows = np.frombuffer(self.buffer, self.dtype, self.end // self.row).copy()
         self.end = 0
         return rows
 
 
 class _SecondTally:
-    """One second under construction."""
+    """A second that is being recorded."""
 
     __slots__ = ("answers", "errors", "requests", "times")
 
@@ -79,7 +87,7 @@ class _SecondTally:
 
 
 class _Bucket:
-    """One period under construction. Instants are epoch nanoseconds."""
+    """A period that is being recorded. Instants are epoch ns."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[int, _SecondTally] = defaultdict(_SecondTally)
@@ -136,7 +144,7 @@ def _ms(instant_ns: int | None) -> int | None:
 
 
 class Recorder:
-    """Takes events with their monotonic instants; gives periods, running totals and the report."""
+    """Takes the events of one generator, with instants in ns of CLOCK_MONOTONIC; gives periods, totals and the report."""
 
     def __init__(self, wall: WallOffset) -> None:
         self._wall = wall
@@ -144,85 +152,91 @@ class Recorder:
         self._shown: set[int] = set()
         self._endpoints: list[tuple[str, str]] = []
         self._requested_ns = array("q")
-        self._answers = _Table(8)  # status, written, first byte, last byte, intended, body bytes, endpoint, stamped
-        self._finals = _Table(4)  # endpoint, status, written, first byte
-        self._starts = _Table(2)  # started, intended
-        self._ends = _Table(2)  # ended, started
+        self._answers = _Table(
+            "status", "written_ns", "first_byte_ns", "last_byte_ns", "intended_ns", "body_bytes", "stamped", "endpoint"
+        )
+        self._endpoint_answers = _Table("status", "written_ns", "first_byte_ns", "endpoint")
+        self._starts = _Table("started_ns", "intended_ns")
+        self._ends = _Table("ended_ns", "started_ns")
         self._created: dict[str, array[int]] = {}
         self._counts: dict[tuple[str, int], array[int]] = {}
         self._samples: dict[str, tuple[array[int], array[float]]] = {}
         self.request: Callable[[int], None] = self._requested_ns.append
-        """A request object was created (each redirect hop too), at that instant."""
+        """Count a request (each redirect is one too) that was made at this instant."""
         self.requests = self.responses = self.errors = self.stamped = 0
-        """Running totals at the last flush: requests, responses, errors, kernel-stamped answers."""
+        """Running totals as of the last flush: requests, responses, errors, answers that the kernel stamped."""
+
+    def apart(self) -> Recorder:
+        """Another recorder with the same clock, whose figures are in no report."""
+        return Recorder(self._wall)
 
     def endpoint(self, name: str, namespace: str = names.ENDPOINT) -> int:
-        """A number for an endpoint's name, to be given to `endpoint_response`."""
-        metric = f"{namespace}.response_time.{name}", f"{namespace}.{name}.codes."
+        """The number of an endpoint, for `answers` and `endpoint_answer`; the same name has the same number."""
+        metric = f"{namespace}{names.ENDPOINT_TIME}{name}", f"{namespace}.{name}{names.ENDPOINT_CODES}"
         if metric not in self._endpoints:
             self._endpoints.append(metric)
         return self._endpoints.index(metric)
 
-    def response(self, answer: Exchange, intended_ns: int = 0, endpoint: int = NO_ENDPOINT) -> None:
-        """An answer's head arrived; `intended_ns` is when the plan wanted its request started (0: when it was).
+    def answers(self, endpoint: int = NO_ENDPOINT) -> FileAnswer:
+        """The function that files answers, to be given to the connection that reads them.
 
-        `endpoint`: it is also the final answer of a request to that endpoint.
+        With an endpoint's number it files plain answers as answers of that endpoint too. Others may be redirects, or have
+        more to be looked at: they are given to `endpoint_answer` once they turn out to be final.
         """
-        table = self._answers
-        pack = table.pack
-        pack(
-            table.buffer, table.end, answer.status, answer.written_ns, answer.first_byte_ns, answer.last_byte_ns,
-            intended_ns or answer.started_ns, answer.body_bytes, endpoint, answer.stamped,
-        )  # fmt: skip
-        table.end += table.row
-        if answer.facts.server_timing:
-            self._server_timing(answer)
-        if table.end == table.size:
-            self._flush_requests()
-            self._flush_answers()
-
-    def filing(self, endpoint: int = NO_ENDPOINT) -> Filing:
-        """`response` for plain answers to one endpoint, as numbers."""
         table = self._answers
         pack, buffer, row, size = table.pack, table.buffer, table.row, table.size
 
         def file(
-            status: int,
+            head: ResponseHead,
             written_ns: int,
             first_byte_ns: int,
             last_byte_ns: int,
             intended_ns: int,
             body_bytes: int,
             stamped: bool,
+            plain: bool,
         ) -> None:
             end = table.end
             pack(
-                buffer, end, status, written_ns, first_byte_ns, last_byte_ns, intended_ns, body_bytes, endpoint, stamped
+                buffer,
+                end,
+                head.status,
+                written_ns,
+                first_byte_ns,
+                last_byte_ns,
+                intended_ns,
+                body_bytes,
+                stamped,
+                endpoint if plain else NO_ENDPOINT,
             )
             table.end = end = end + row
+            if not plain and head.server_timing:
+                self._server_timing(head)
             if end == size:
                 self._flush_requests()
                 self._flush_answers()
 
         return file
 
-    def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
-        """The final answer of a request to that endpoint, where `response` was not told."""
-        table = self._finals
-        table.pack(table.buffer, table.end, endpoint, answer.status, answer.written_ns, answer.first_byte_ns)
+    def endpoint_answer(self, endpoint: int, answer: Exchange) -> None:
+        """Count an answer, filed before, as the final one of a request to that endpoint."""
+        table = self._endpoint_answers
+        table.pack(table.buffer, table.end, answer.status, answer.written_ns, answer.first_byte_ns, endpoint)
         table.end += table.row
         if table.end == table.size:
-            self._flush_finals()
+            self._flush_endpoint_answers()
 
     def count(self, name: str, n: int = 1) -> None:
-        """Counter event, now."""
+        """Add `n` to a counter, at this instant."""
         column = self._counts.get((name, n))
         if column is None:
             column = self._counts[name, n] = array("q")
         column.append(now_ns())
 
     def sample(self, name: str, value_ms: float) -> None:
-        """One value of a summary, now."""
+        """Add a value in ms to a distribution, at this instant. What is no number of a sensible size is left out."""
+        if not -_LARGEST_MS < value_ms < _LARGEST_MS:
+            return
         at, values = self._samples.get(name) or self._samples.setdefault(name, (array("q"), array("d")))
         at.append(now_ns())
         values.append(value_ms)
@@ -230,11 +244,11 @@ class Recorder:
             self._flush_samples(name)
 
     def scenario(self, label: str) -> Callable[[int], None]:
-        """What to call with the instant at which a VU of that scenario is created."""
+        """The function that counts a virtual user of that scenario, created at the instant that it is given."""
         return self._created.setdefault(f"{names.VUSERS_CREATED_BY_NAME}{label}", array("q")).append
 
     def started(self, intended_ns: int) -> None:
-        """A VU started, which the plan wanted at `intended_ns`."""
+        """Record that a virtual user starts now whose start was planned for `intended_ns`."""
         table = self._starts
         table.pack(table.buffer, table.end, now_ns(), intended_ns)
         table.end += table.row
@@ -242,7 +256,7 @@ class Recorder:
             self._flush_starts()
 
     def completed(self, started_ns: int) -> None:
-        """A VU that started then came to the end of its flow."""
+        """Record that a virtual user that started at `started_ns` has come to the end of its scenario."""
         table = self._ends
         table.pack(table.buffer, table.end, now_ns(), started_ns)
         table.end += table.row
@@ -257,18 +271,18 @@ class Recorder:
         self._flush_counts()
         self._flush_requests()
         self._flush_answers()
-        self._flush_finals()
+        self._flush_endpoint_answers()
         for name in self._samples:
             self._flush_samples(name)
 
     def drain(self) -> list[Period]:
-        """Everything filed since the last call and no longer kept here: periods to be merged with those of other calls."""
+        """Give away everything recorded since the last call: periods, to be merged with those of other calls."""
         self.flush()
         buckets, self._buckets = self._buckets, {}
         return [buckets[start].period(start * PERIOD_MS) for start in sorted(buckets)]
 
     def over(self, grace_ns: int) -> Iterator[Period]:
-        """Periods that ended at least `grace_ns` ago and were not given by this method before."""
+        """The periods that ended at least `grace_ns` ago and that this method has not given before."""
         self.flush()
         now = now_ns() + self._wall.wall_ns - grace_ns
         for start in sorted(self._buckets.keys() - self._shown):
@@ -277,17 +291,17 @@ class Recorder:
                 yield self._buckets[start].period(start * PERIOD_MS)
 
     def remaining(self) -> Iterator[Period]:
-        """What `over` has not given yet."""
+        """The periods that `over` has not given yet."""
         return self.over(-2 * _PERIOD_NS)
 
     def latest(self) -> Period | None:
-        """The newest period, as far as it goes."""
+        """The period being recorded now, as far as it goes; None before the first event."""
         self.flush()
         start = max(self._buckets, default=None)
         return None if start is None else self._buckets[start].period(start * PERIOD_MS)
 
     def report(self, extras: Extras | None = None) -> Report:
-        """Everything so far."""
+        """The report on everything recorded so far."""
         self.flush()
         return Report.of((self._buckets[start].period(start * PERIOD_MS) for start in sorted(self._buckets)), extras)
 
@@ -327,9 +341,9 @@ class Recorder:
 
     def _flush_starts(self) -> None:
         table = self._starts.take()
-        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 0]):
-            started, intended = table[rows].T
-            lag_ns = started - intended
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table["started_ns"]):
+            starts = table[rows]
+            lag_ns = starts["started_ns"] - starts["intended_ns"]
             bucket.sample(names.START_LAG, Sketch.of(lag_ns / 1e6), first_ns, last_ns)
             late = int((lag_ns > _LATE_NS).sum())
             if late:
@@ -337,11 +351,12 @@ class Recorder:
 
     def _flush_ends(self) -> None:
         table = self._ends.take()
-        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 0]):
-            ended, started = table[rows].T
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table["ended_ns"]):
+            ends = table[rows]
+            length_ms = (ends["ended_ns"] - ends["started_ns"]) / 1e6
             bucket.count(names.VUSERS_FAILED, 0, first_ns, last_ns)
-            bucket.count(names.VUSERS_COMPLETED, len(ended), first_ns, last_ns)
-            bucket.sample(names.SESSION_LENGTH, Sketch.of((ended - started) / 1e6), first_ns, last_ns)
+            bucket.count(names.VUSERS_COMPLETED, len(ends), first_ns, last_ns)
+            bucket.sample(names.SESSION_LENGTH, Sketch.of(length_ms), first_ns, last_ns)
 
     def _flush_counts(self) -> None:
         for (name, n), column in self._counts.items():
@@ -364,31 +379,34 @@ class Recorder:
     def _flush_answers(self) -> None:
         table = self._answers.take()
         self.responses += len(table)
-        self.stamped += int(table[:, 7].sum())
-        for bucket, second, rows, first_ns, last_ns in self._by_second(table[:, 2]):
-            status, written, first_byte, last_byte, intended, _, endpoint, _ = table[rows].T
-            waited_ms = (first_byte - written) / 1e6
+        self.stamped += int(table["stamped"].sum())
+        for bucket, second, rows, first_ns, last_ns in self._by_second(table["first_byte_ns"]):
+            answers = table[rows]
+            status = answers["status"]
+            waited_ms = (answers["first_byte_ns"] - answers["written_ns"]) / 1e6
             sketch = Sketch.of(waited_ms)
-            second.answers += len(status)
+            second.answers += len(answers)
             second.times.append(sketch)
             for code, n in _tally(status):
                 bucket.count(f"{names.CODES}{code}", n, first_ns, last_ns)
-            bucket.count(names.RESPONSES, len(status), first_ns, last_ns)
+            bucket.count(names.RESPONSES, len(answers), first_ns, last_ns)
             bucket.sample(names.RESPONSE_TIME, sketch, first_ns, last_ns)
             for hundreds, part in _parted(waited_ms, status // 100, sketch):
                 if hundreds > 1:
                     bucket.sample(names.status_class(hundreds * 100), part, first_ns, last_ns)
-            bucket.sample(names.INTENDED, Sketch.of((last_byte - intended) / 1e6), first_ns, last_ns)
-            self._endpoint_figures(bucket, endpoint, status, waited_ms, sketch, first_ns, last_ns)
-        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 3]):
-            bucket.count(names.DOWNLOADED_BYTES, int(table[rows, 5].sum()), first_ns, last_ns)
+            response_ms = (answers["last_byte_ns"] - answers["intended_ns"]) / 1e6
+            bucket.sample(names.INTENDED, Sketch.of(response_ms), first_ns, last_ns)
+            self._endpoint_figures(bucket, answers["endpoint"], status, waited_ms, sketch, first_ns, last_ns)
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table["last_byte_ns"]):
+            bucket.count(names.DOWNLOADED_BYTES, int(table["body_bytes"][rows].sum()), first_ns, last_ns)
 
-    def _flush_finals(self) -> None:
-        table = self._finals.take()
-        for bucket, rows, first_ns, last_ns in self._by_bucket(table[:, 3]):
-            endpoint, status, written, first_byte = table[rows].T
-            waited_ms = (first_byte - written) / 1e6
-            self._endpoint_figures(bucket, endpoint, status, waited_ms, Sketch.of(waited_ms), first_ns, last_ns)
+    def _flush_endpoint_answers(self) -> None:
+        table = self._endpoint_answers.take()
+        for bucket, rows, first_ns, last_ns in self._by_bucket(table["first_byte_ns"]):
+            answers = table[rows]
+            waited_ms = (answers["first_byte_ns"] - answers["written_ns"]) / 1e6
+            sketch = Sketch.of(waited_ms)
+            self._endpoint_figures(bucket, answers["endpoint"], answers["status"], waited_ms, sketch, first_ns, last_ns)
 
     def _endpoint_figures(
         self,
@@ -400,7 +418,7 @@ class Recorder:
         first_ns: int,
         last_ns: int,
     ) -> None:
-        """Codes and times of each endpoint; `whole` is the sketch of all of `waited_ms`."""
+        """Add status codes and times of each endpoint; `whole` is the sketch of all of `waited_ms`."""
         for number, part in _parted(waited_ms, endpoint, whole):
             if number == NO_ENDPOINT:
                 continue
@@ -416,28 +434,28 @@ class Recorder:
         for bucket, rows, first_ns, last_ns in self._by_bucket(_taken(at)):
             bucket.sample(name, Sketch.of(value_ms[rows]), first_ns, last_ns)
 
-    def _server_timing(self, answer: Exchange) -> None:
-        for field, value in answer.headers():
+    def _server_timing(self, head: ResponseHead) -> None:
+        for field, value in parse_headers(head.raw):
             if field.lower() == "server-timing":
                 for name, duration_ms in server_timing(value):
                     self.sample(names.SERVER + name, duration_ms)
 
 
 def _taken(column: array[int]) -> Ints:
-    """What is in a column, which is empty afterwards."""
+    """Return the values of a column, and empty it."""
     values = np.array(column, np.int64)
     del column[:]
     return values
 
 
 def _tally(status: Ints) -> Iterator[tuple[int, int]]:
-    """(status, how often)."""
+    """Each status and how often it occurs."""
     counts = np.bincount(status)
     return ((int(code), int(counts[code])) for code in np.flatnonzero(counts))
 
 
 def _parted(values: Floats, labels: Ints, whole: Sketch) -> Iterator[tuple[int, Sketch]]:
-    """(label, sketch of the values that have it). Most often all have the same: then it is `whole`."""
+    """Each label and the sketch of the values that have it. Most often all have the same label: then it is `whole`."""
     if labels.min() == labels.max():
         yield int(labels[0]), whole
         return
@@ -446,13 +464,15 @@ def _parted(values: Floats, labels: Ints, whole: Sketch) -> Iterator[tuple[int, 
 
 
 def server_timing(value: str) -> Iterator[tuple[str, float]]:
-    """(name, duration in ms) of each entry of a Server-Timing field that has a duration (W3C Server Timing)."""
+    """Name and duration in ms of each entry of a Server-Timing field that has a finite duration (W3C Server Timing)."""
     for entry in value.split(","):
         name, *parameters = (part.strip() for part in entry.split(";"))
         for parameter in parameters:
             key, _, number = parameter.partition("=")
             if key.strip().lower() == "dur":
                 try:
-                    yield name, float(number.strip().strip('"'))
+                    duration_ms = float(number.strip().strip('"'))
                 except ValueError:
                     continue
+                if isfinite(duration_ms):
+                    yield name, duration_ms

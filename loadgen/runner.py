@@ -12,31 +12,34 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loadgen.clock import WallOffset
-from loadgen.closed import ClosedRun, Workload
-from loadgen.crew.crew import Crew, Job, ParentPipe, Work, at_most
-from loadgen.crew.forked import ForkedCrew
 from loadgen.engine import Engine, Listener, Progress
 from loadgen.environment import environment, version
 from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
-from loadgen.schedule import Share
+from loadgen.schedule import Share, most_shares
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
 from loadgen.watch.console import Console
 from loadgen.watch.observer import Observer, Underway
-from reports.formats.apachebench import AbReport, AbSamples
 from reports.model import Extras, Report, aggregate
 
+if TYPE_CHECKING:
+    from loadgen.closed import Workload
+    from loadgen.crew.crew import Crew, Job, ParentPipe, Work
+    from reports.formats.apachebench import AbSamples
+
 Live = Callable[[Progress], None]
+"""Takes the progress of a run, once a second."""
 
-
-Elsewhere = Callable[[Job, WallOffset, Callable[[str], None]], Crew[Any]]
-"""Makes workers that are not forked from this process, of (the job, this process's wall clock, what takes their lines)."""
+Elsewhere = Callable[["Job", WallOffset, Callable[[str], None]], "Crew[Any]"]
+"""Makes the workers of a run that are not forked from this process, from the job, this process's wall clock, and the
+function that takes lines for stdout. Raises CrewError.
+"""
 
 
 class Interrupted(Exception):
@@ -45,21 +48,29 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ScriptRun:
-    """What a run gave."""
+    """What a run of a script gave."""
 
     report: Report
     signal: int | None = None
-    """The signal that ended it early: the report is partial."""
-    samples: AbSamples | None = None
-    """Of a closed run."""
-    refused: str | None = None
-    """Error of a closed run that was given up because nothing answered."""
-    served: tuple[int, ...] = ()
-    """Answers to each user of a closed run, within its time."""
+    """Number of the signal that ended the run early; the report is partial then."""
     expectation_failed: bool = False
-    """Some expectation of the script did not hold."""
-    lost: tuple[str, ...] = ()
-    """A sentence on each worker that was lost: the report is partial."""
+    """Whether an expectation of the script did not hold."""
+    failures: tuple[str, ...] = ()
+    """A sentence on each worker that was lost, and on virtual users that a defect ended; the report is partial then."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedResult:
+    """What a closed run gave."""
+
+    report: Report
+    samples: AbSamples
+    signal: int | None = None
+    """Number of the signal that ended the run early; the report is partial then."""
+    refused: str | None = None
+    """The error's name, where the run was given up because nothing answered."""
+    served: tuple[int, ...] = ()
+    """How many answers each user had within the run's time."""
 
 
 class SectionFailed(Exception):
@@ -72,7 +83,7 @@ class SectionFailed(Exception):
 
 @contextmanager
 def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
-    """While inside, SIGINT and SIGTERM call `stop` instead of ending the program; the list gets their numbers."""
+    """While inside, SIGINT and SIGTERM call `stop` instead of ending the program; the list collects their numbers."""
     seen: list[int] = []
 
     def handle(number: int, _frame: Any) -> None:
@@ -87,8 +98,12 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def run_ab(workload: Workload, live: Live) -> ScriptRun:
-    """A closed run to its end, or to a signal."""
+def run_ab(workload: Workload, live: Live) -> ClosedResult:
+    """Carry out a closed run to its end, or to a signal. `live` is told the progress once a second."""
+    # Runs of scripts, which start more often, need neither of these.
+    from loadgen.closed import ClosedRun  # noqa: PLC0415
+    from reports.formats.apachebench import AbReport  # noqa: PLC0415
+
     wall = WallOffset()
     recorder = Recorder(wall)
     closed = ClosedRun(workload, recorder, wall, agent())
@@ -97,24 +112,24 @@ def run_ab(workload: Workload, live: Live) -> ScriptRun:
         samples = closed.run(live)
     ab = AbReport.of(samples).to_json()
     report = recorder.report(extras(watch, recorder, "closed", partial=bool(signals), ab=ab))
-    return ScriptRun(report, signals[0] if signals else None, samples, closed.refused, tuple(closed.served))
+    return ClosedResult(report, samples, signals[0] if signals else None, closed.refused, tuple(closed.served))
 
 
 def new_run_id(given: str | None = None) -> str:
-    """A run's id: as given, or of Artillery's form."""
+    """The id of a run: the given one, or a random one of Artillery's form."""
     alphabet = "3456789abcdefghjkmnpqrtwxyz"
     parts = ("".join(secrets.choice(alphabet) for _ in range(length)) for length in (4, 29, 4))
     return given or "t" + "_".join(parts)
 
 
 def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = None) -> Script:
-    """The script that files and options make. Raises ScriptErrors, and OSError for a script file."""
+    """The script that the files and options make together. Raises ScriptErrors, and OSError for a script file."""
     sources = [(path, Path(path).read_text("utf-8-sig")) for path in paths]
     return parse_script(sources, options, read_bytes, Random(seed))
 
 
 def read_bytes(path: str) -> bytes:
-    """A file that a script names: anything but a device, which need not end. Raises OSError."""
+    """The content of a file that a script names. Raises OSError, also for a device, which may never end."""
     if Path(path).is_char_device() or Path(path).is_block_device():
         raise OSError(errno.EINVAL, "it is a device", path)
     return Path(path).read_bytes()
@@ -131,32 +146,33 @@ def run_script(
     observers: Sequence[Observer] = (),
     elsewhere: Elsewhere | None = None,
 ) -> ScriptRun:
-    """An open run to its end, or to a signal. `show` gets it before the `after` section is run. Raises SectionFailed.
+    """Carry out an open run to its end, or to a signal. `show` gets its result before the `after` section runs.
 
-    `workers`: processes that share the plan; fewer where a phase's `maxVusers` is less. `elsewhere`: makes the workers that
-    do it in their place; raises CrewError.
+    `workers` is the number of processes that share the plan; there are fewer where a phase's `maxVusers` is less.
+    `elsewhere` makes the workers that carry out the plan instead. Raises SectionFailed, and CrewError for `elsewhere`.
     """
     wall = WallOffset()
-    with closing(Transports(script, wall, _tell)) as transports, undisturbed():
+    with closing(Transports(script, wall, _print_debug)) as transports, undisturbed():
         course = _ScriptRunCourse(script, console, live, wall, transports, Random(seed), observers)
-        return course.run(at_most(workers, script.phases), elsewhere, show)
+        return course.run(most_shares(workers, script.phases), elsewhere, show)
 
 
 @contextmanager
 def generator(job: Job, wall: WallOffset, stamps: WallOffset) -> Iterator[tuple[Recorder, Work]]:
-    """What carries out a part of another process's run in this one, compiled: where it files, and what does it.
+    """Prepare to carry out a share of another process's run: the recorder that it fills, and the function that does it.
 
-    `wall` gives the report's epoch time, `stamps` that of this machine's kernel.
+    `wall` gives the report's epoch time; `stamps` is the offset of this machine's kernel, for its receive stamps.
     """
-    with closing(Transports(job.script, stamps, _tell)) as transports, undisturbed():
+    with closing(Transports(job.script, stamps, _print_debug)) as transports, undisturbed():
         silent = Console(lambda _: None, quiet=True)
         course = _ScriptRunCourse(job.script, silent, lambda _: None, wall, transports, Random(0), ())
         course.plan_seed = job.plan_seed
         yield course.recorder, course.work
 
 
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201 - the debugging output that was asked for
+def _print_debug(text: str) -> None:
+    """Print debugging output that the user asked for (DEBUG=http) to stderr."""
+    print(text, file=sys.stderr)  # noqa: T201
 
 
 class _ScriptRunCourse:
@@ -175,8 +191,9 @@ class _ScriptRunCourse:
         self._script, self._console, self._live = script, console, live
         self._wall, self._transports, self._observers = wall, transports, observers
         self.recorder = Recorder(wall)
-        self._trouble: Counter[str] = Counter()
-        self.plan_seed = rng.getrandbits(64)  # of its own, so that workers draw the same plan whatever users draw
+        self._warnings: Counter[str] = Counter()
+        # The plan has a seed of its own, so that all workers draw the same plan whatever their users draw.
+        self.plan_seed = rng.getrandbits(64)
         self._write_line = console.line
         self._program = CompiledScript(
             script,
@@ -185,17 +202,19 @@ class _ScriptRunCourse:
             rng,
             agent=agent(),
             write_line=self._write,
-            warn=lambda message: self._trouble.update((message,)),
+            warn=lambda message: self._warnings.update((message,)),
         )
 
     def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[ScriptRun], None] | None) -> ScriptRun:
-        """The whole. Raises SectionFailed, CrewError."""
+        """Run `before`, the plan and `after`. Raises SectionFailed, CrewError."""
         error = self._program.run_before()
         if error is not None:
             raise SectionFailed("before", error)
         if elsewhere is not None:
             run = self._together(elsewhere(self._job(), self._wall, self._console.line))
         elif workers > 1:
+            from loadgen.crew.forked import ForkedCrew  # noqa: PLC0415 - most runs have no workers
+
             run = self._together(ForkedCrew(workers, self.work, self.recorder, self._wall, self._console.line))
         else:
             run = self._alone()
@@ -210,6 +229,7 @@ class _ScriptRunCourse:
         self._write_line(text)
 
     def _alone(self) -> ScriptRun:
+        """Carry out the whole plan in this process."""
         watch, recorder, console = HealthWatch(), self.recorder, self._console
         engine = self._engine(Share())
         with ExitStack() as observed, stopping(engine.stop) as signals:
@@ -218,17 +238,23 @@ class _ScriptRunCourse:
                 observed.enter_context(observer(underway))
             tick = _both(watch.sample, self._live)
             engine.run(Listener(console.phase_started, console.phase_completed, console.period, tick))
-        said = _told(self._trouble)
+        failures = engine.defects()
+        partial = engine.interrupted or bool(failures)
+        warnings = (*failures, *_counted(self._warnings))
         report = recorder.report(
-            extras(watch, recorder, "open", partial=engine.interrupted, warnings=said, script=self._script.source)
+            extras(watch, recorder, "open", partial=partial, warnings=warnings, script=self._script.source)
         )
-        return ScriptRun(report, signals[0] if signals else None, expectation_failed=self._program.expectation_failed)
+        return ScriptRun(report, signals[0] if signals else None, self._program.expectation_failed, failures)
 
     def _job(self) -> Job:
+        """What workers on other machines are given: the script without its sections, with what `before` left."""
+        from loadgen.crew.crew import Job  # noqa: PLC0415 - most runs have no workers
+
         script = replace(self._script, before=(), after=(), built_ins=self._program.known)
         return Job(script, self.plan_seed)
 
     def _together(self, crew: Crew[Any]) -> ScriptRun:
+        """Have a crew of workers carry out the plan, and merge what they measure."""
         console = self._console
         with ExitStack() as observed, stopping(crew.stop) as signals:
             underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop)
@@ -244,19 +270,20 @@ class _ScriptRunCourse:
         if crew.places():
             figures["cluster"] = crew.places()
         for result in results:
-            self._trouble.update(result["trouble"])
-        warnings = (*crew.lost(), *_told(self._trouble), *doubts)
-        partial = crew.interrupted or bool(crew.lost())
+            self._warnings.update(result["warnings"])
+        failures = (*crew.lost(), *(sentence for result in results for sentence in result["defects"]))
+        partial = crew.interrupted or bool(failures)
+        warnings = (*failures, *_counted(self._warnings), *doubts)
         beyond = Extras(version(), "open", partial, environment(self._script.source), figures, warnings)
         return ScriptRun(
             Report.of(periods, beyond),
             signals[0] if signals else None,
-            expectation_failed=any(result["expectation_failed"] for result in results),
-            lost=crew.lost(),
+            any(result["expectation_failed"] for result in results),
+            failures,
         )
 
     def work(self, share: Share, link: ParentPipe, started_ns: int) -> dict[str, Any]:
-        """In a worker: its share, to the end."""
+        """Carry out a worker's share of the plan; return what the parent needs besides the periods, as JSON has it."""
         self._write_line = link.line
         self._program.take_share(share.index, share.of, f"{self.plan_seed}/{share.index}")
         self._transports.take_share(share)
@@ -266,7 +293,8 @@ class _ScriptRunCourse:
         return {
             "figures": watch.figures(self.recorder) | self._transports.about(),
             "expectation_failed": self._program.expectation_failed,
-            "trouble": dict(self._trouble),
+            "warnings": dict(self._warnings),
+            "defects": engine.defects(),
         }
 
     def _engine(self, share: Share) -> Engine:
@@ -282,12 +310,13 @@ def _both(first: Callable[[], None], then: Live) -> Live:
     return tick
 
 
-def _told(trouble: Counter[str]) -> list[str]:
-    return [f"{message} ({times} times)" if times > 1 else message for message, times in trouble.items()]
+def _counted(warnings: Counter[str]) -> list[str]:
+    """Each warning once, with the number of times that it was given."""
+    return [f"{message} ({times} times)" if times > 1 else message for message, times in warnings.items()]
 
 
 def agent() -> str:
-    """What this program calls itself to servers."""
+    """The User-Agent that this program sends."""
     return f"poolbench/{version()}"
 
 
@@ -301,7 +330,7 @@ def extras(
     warnings: Sequence[str] = (),
     script: str = "",
 ) -> Extras:
-    """What the report says beyond Artillery's document. `warnings`: besides those about the generator."""
+    """What a report says beyond Artillery's document. `warnings` are those that are not about the generator."""
     health, doubts = watch.health(recorder)
     return Extras(
         tool_version=version(),

@@ -1,4 +1,4 @@
-"""The plan of arrivals: when each virtual user is to start. Pure: no clock, no sleep, nothing sent.
+"""The plan of arrivals: when each virtual user is to start. Pure: it reads no clock and does nothing.
 
 Artillery 2.0's laws, counted from the start of a phase:
 
@@ -32,9 +32,9 @@ class PhaseSpan:
 
 
 def arrivals(phases: Iterable[Phase], rng: Random) -> Iterator[tuple[int, int]]:
-    """(offset from the start of the run in ns, phase index) of every arrival, lazily; offsets never go back.
+    """Every arrival as (offset from the start of the run in ns, index of its phase), made one by one as they are asked for.
 
-    Only poisson phases use `rng`.
+    Offsets never go back. Only poisson phases use `rng`.
     """
     for span in spans(phases):
         for offset_ns in _offsets(span.phase, rng):
@@ -42,18 +42,13 @@ def arrivals(phases: Iterable[Phase], rng: Random) -> Iterator[tuple[int, int]]:
 
 
 def spans(phases: Iterable[Phase]) -> tuple[PhaseSpan, ...]:
-    """When each phase starts and ends."""
+    """When each phase starts and ends, in the order of the phases."""
     out: list[PhaseSpan] = []
     start_ns = 0
     for phase in phases:
         out.append(PhaseSpan(phase, start_ns, start_ns + _length_ns(phase)))
         start_ns = out[-1].end_ns
     return tuple(out)
-
-
-def planned(phases: Iterable[Phase]) -> int:
-    """How many arrivals the plan has; a poisson phase counts its expected number."""
-    return sum(_count(phase) for phase in phases)
 
 
 def _is_ramp(phase: Phase) -> bool:
@@ -65,7 +60,10 @@ def _is_poisson(phase: Phase) -> bool:
 
 
 def _interval_us(phase: Phase) -> int:
-    """Between two arrivals of a uniform phase; 0 when it has none. The operations' order is Artillery's: floats are floored."""
+    """Microseconds between two arrivals of a uniform phase; 0 when it has none.
+
+    The result is floored, so the order of the divisions matters: it is Artillery's.
+    """
     if phase.arrival_count is not None:
         each_ms = phase.duration_s * 1000 / phase.arrival_count if phase.arrival_count else 0.0
     else:
@@ -79,7 +77,7 @@ def _uniform_count(phase: Phase) -> int:
 
 
 def _stairs(phase: Phase) -> Iterator[tuple[int, int]]:
-    """(arrivals, microseconds between two of them) of each second of a ramp."""
+    """For each second of a ramp: the number of arrivals, and the microseconds between two of them."""
     low, high = phase.arrival_rate, phase.ramp_to or 0.0
     if phase.duration_s == 1:
         yield floor((low + high) / 2 + 0.5), 0
@@ -96,23 +94,14 @@ def _length_ns(phase: Phase) -> int:
     if _is_ramp(phase):
         return ceil(phase.duration_s) * _S_IN_NS
     count = _uniform_count(phase)
-    if not count:  # a rate of 0, or nothing fits: a pause
+    # Where the rate is 0, or not one interval fits, the phase is a pause.
+    if not count:
         return 0 if phase.arrival_count == 0 else round(phase.duration_s * _S_IN_NS)
     return count * _interval_us(phase) * 1000
 
 
-def _count(phase: Phase) -> int:
-    if phase.pause:
-        return 0
-    if _is_ramp(phase):
-        return sum(n for n, _ in _stairs(phase))
-    if _is_poisson(phase):
-        return round(phase.arrival_rate * phase.duration_s)
-    return _uniform_count(phase)
-
-
 def _offsets(phase: Phase, rng: Random) -> Iterator[int]:
-    """Arrivals of one phase, ns from its start."""
+    """The arrivals of one phase, in ns from its start."""
     if phase.pause:
         return
     if _is_ramp(phase):
@@ -143,8 +132,13 @@ class Share:
     index: int = 0
     of: int = 1
     beside: tuple[int, int] = (0, 1)
-    """Its number among the generators that share its machine's ports with it, and how many those are."""
+    """The generator's number among those on its machine, with which it shares the ports, and how many those are."""
 
     def part(self, total: int) -> int:
-        """Of a number that is split fairly; all parts add up to it."""
+        """This generator's part of a number that is split fairly; all parts add up to the number."""
         return total // self.of + (self.index < total % self.of)
+
+
+def most_shares(wanted: int, phases: Iterable[Phase]) -> int:
+    """Into how many shares a plan can be split, at most `wanted`: each needs a part of every phase's `maxVusers`."""
+    return max(1, min([wanted, *(phase.max_vusers for phase in phases if phase.max_vusers is not None)]))

@@ -1,8 +1,9 @@
 """`python -m loadgen.shard PARENT INDEX OF INDEX-HERE OF-HERE`: a generator that carries out one share of a run.
 
-Orders come on stdin, what is measured goes to stdout, both framed as in `loadgen.crew.framing`. It never outlives who started
-it: the kernel kills it with its parent, end-of-file on stdin ends it, and an alarm clock of the kernel's kills it unless it
-is wound up by a message every few seconds, which it is at the longest until its hard end.
+Orders come on stdin, and what is measured goes to stdout, both framed as in `loadgen.crew.framing`. The process never
+outlives the one that started it: the kernel kills it together with its parent, it exits at the end of stdin, and an alarm of
+the kernel's kills it unless a message on stdin puts the alarm off every few seconds. After the hard end of the run nothing
+puts it off any more.
 """
 
 from __future__ import annotations
@@ -30,41 +31,43 @@ from loadgen.script.processor import ProcessorError
 
 _PREPARE_S = 60
 _LEASE_S = 20
-"""Without word for so long, it is over."""
+"""Seconds without a message after which the process is ended."""
 
 
 class _AgreedWall(WallOffset):
-    """Epoch time of the machine that started the run. `here` is this machine's, for its kernel's stamps."""
+    """Epoch time as the machine that started the run has it. `here` is this machine's own, for its kernel's stamps."""
 
     def __init__(self) -> None:
         self.here = WallOffset()
         super().__init__()
 
     def measure(self) -> None:
-        """Only this machine's clock is read again: a wall clock that is set here does not tear the report."""
+        """Measure this machine's clock again. The agreed time stays: setting the clock here must not tear the report."""
         self.here.measure()
 
 
 class _ShardLink(ParentPipe):
     def ready(self) -> None:
-        """The script is compiled: it could begin."""
+        """Say that the script is compiled and the run could begin."""
         self._send(READY, b"")
 
     def failed(self, reason: str) -> None:
-        """It cannot go on."""
+        """Say why this generator cannot go on."""
         self._send(FAILED, reason.encode("utf-8", "replace"))
 
 
 def main(parent: int, share: Share) -> int:
-    """The exit code."""
+    """Carry out the share of the run that stdin describes. Returns the exit code."""
     try:
         end_with(parent)
     except BrokenPipeError:
         return 0
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal's; orders come on stdin
+    # A Ctrl-C in the terminal is not for this process: orders come on stdin.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.alarm(_PREPARE_S)
     output = os.dup(1)
-    os.dup2(2, 1)  # whatever the script's own functions print must not get among the messages
+    # What the script's own functions print goes to stderr, so that it does not get among the messages.
+    os.dup2(2, 1)
     gevent.os.make_nonblocking(0)
     wall = _AgreedWall()
     link = _ShardLink(output, Recorder(wall), wall)
@@ -84,7 +87,8 @@ def main(parent: int, share: Share) -> int:
         return 0
     except BrokenPipeError:
         return 0
-    except ProcessorError as error:  # the user's own program does not start here
+    except ProcessorError as error:
+        # The functions that the user wrote cannot be loaded on this machine.
         link.failed(str(error))
         return DEFECT
     except Exception as error:  # noqa: BLE001 - told to whoever started the run
@@ -101,7 +105,8 @@ def _obey(orders: Iterator[tuple[bytes, bytes]], began: AsyncResult) -> None:
             start = orjson.loads(content)
             ends_ns = start["ends_ns"]
             began.set(start)
-            gevent.sleep(0)  # until it has begun, interrupts are ignored
+            # Let the run begin first: until then it ignores interrupts.
+            gevent.sleep(0)
         elif kind == INTERRUPT:
             os.kill(os.getpid(), signal.SIGINT)
         left_s = (ends_ns - now_ns()) // 1_000_000_000

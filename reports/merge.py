@@ -1,4 +1,4 @@
-"""Several measurements, made at once or one after the other, as one: exact, because sketches merge exactly."""
+"""Merges several measurements, made at the same time or one after the other, into one: exactly, as sketches do."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _Value = TypeVar("_Value")
 
 
 def merge(reports: Sequence[Report]) -> Report:
-    """One report on all runs: slices of the same time become one, and the aggregate is that of the slices.
+    """Merge reports into one: periods of the same time become one, and the aggregate is that of the merged periods.
 
-    Raises ReportError where a distribution has no sketch (a document of another tool): percentiles cannot be merged.
+    Raises ReportError where a distribution has no sketch (in a document of another tool): percentiles cannot be merged.
     """
     if len(reports) == 1:
         return reports[0]
@@ -32,10 +32,9 @@ def merge(reports: Sequence[Report]) -> Report:
 
 
 def merge_periods(periods: Iterable[Period]) -> list[Period]:
-    """In time order, one period for each start: counters add up, sketches merge, rates are those of all events, and
-    seconds of the same start become one.
+    """Merge periods of the same start: counters add up, sketches and seconds merge, rates are those of all events.
 
-    A rate without count and instants (not ours) adds its events per second.
+    The result is in time order. A rate without count and instants (not ours) adds its events per second.
     """
     same: dict[int, list[Period]] = {}
     for period in periods:
@@ -102,5 +101,5 @@ def _extras(extras: list[Extras | None]) -> Extras | None:
 
 
 def _common(values: list[_Value], otherwise: Any) -> Any:
-    """The value that all have, or something else."""
+    """The value that all have, or `otherwise`."""
     return values[0] if all(value == values[0] for value in values) else otherwise

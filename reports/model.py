@@ -1,6 +1,6 @@
-"""The report as a value: periods of counters, rates and summaries, and what goes beyond Artillery. Frozen; no I/O.
+"""A report as a value: periods of counters, rates and summaries, and what goes beyond Artillery. Frozen; no I/O.
 
-Rules of merging and rounding are Artillery 2.0's, so that a saved report says what Artillery would have said.
+The rules of merging and rounding are those of Artillery 2.0, so that a report has the figures that Artillery would have.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from reports.sketch import Sketch
 
 FORMAT_VERSION = 1
-"""Of the `poolbench` key of a JSON report."""
+"""The version of the `poolbench` key of a JSON report."""
 
 PERIOD_MS = 10_000
-"""Reporting slice, aligned to the wall clock."""
+"""The length of a period in ms. Periods are aligned to the wall clock."""
 
 SUMMARY_KEYS = ("min", "max", "count", "mean", "p50", "median", "p75", "p90", "p95", "p99", "p999")
 QUANTILES = {"p50": 0.5, "median": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 
 
 class ReportError(ValueError):
-    """A text is not a report of the kind asked for, or a report lacks what is asked of it. Its message is one line."""
+    """A text is not a report of the expected kind, or a report lacks what is needed. The message is one line."""
 
 
 def round_half_up(value: float, digits: int = 0) -> float:
@@ -34,7 +34,7 @@ def round_half_up(value: float, digits: int = 0) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a report says of one distribution. What the document did not carry is None."""
+    """The summary of a distribution. Figures that the document did not have are None."""
 
     min: float | None = None
     max: float | None = None
@@ -49,12 +49,12 @@ class Summary:
 
     @property
     def median(self) -> float | None:
-        """Artillery prints the 50th percentile under two names."""
+        """The 50th percentile, which Artillery prints under two names."""
         return self.p50
 
     @classmethod
     def of(cls, sketch: Sketch) -> Summary:
-        """Rounded to one decimal, halves up. Raises ValueError for an empty sketch: leave such a metric out."""
+        """The summary of a sketch, rounded to one decimal, halves up. Raises ValueError for an empty sketch."""
         quantiles = {k: round_half_up(sketch.quantile(q), 1) for k, q in QUANTILES.items() if k != "median"}
         return cls(
             min=round_half_up(sketch.min, 1),
@@ -69,7 +69,7 @@ class Summary:
 class Rate:
     """Events per second of one period; `count`, `first_ms`, `last_ms` (epoch) let periods of several workers merge.
 
-    Artillery's are whole numbers; other tools' need not be.
+    Artillery's rates are whole numbers; those of other tools need not be.
     """
 
     per_second: float
@@ -79,7 +79,7 @@ class Rate:
 
     @classmethod
     def of(cls, count: int, first_ms: int, last_ms: int) -> Rate:
-        """round(count / max(1 s, time from the first event to the last))."""
+        """The rate of `count` events between two instants: round(count / max(1 s, time from the first event to the last))."""
         return cls(int(round_half_up(count / max(1.0, (last_ms - first_ms) / 1000))), count, first_ms, last_ms)
 
 
@@ -102,10 +102,10 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """One reporting slice, or the aggregate of all. Instants are whole epoch ms, None where no such event was.
+    """One period of a report, or the aggregate of all. Instants are whole epoch ms, None without such an event.
 
-    Metrics beyond Artillery's (`names.beyond_artillery`) stand among the others; the writers keep them apart.
-    `summaries` has each name that `sketches` has; documents of other tools have summaries alone.
+    Metrics that Artillery does not know (`names.beyond_artillery`) are among the others; the writers keep them apart.
+    `summaries` has every name that `sketches` has; documents of other tools have only summaries.
     """
 
     start_ms: int
@@ -118,28 +118,26 @@ class Period:
     first_histogram_ms: int | None = None
     last_histogram_ms: int | None = None
     seconds: Sequence[Second] = ()
-    """The seconds of this slice in time order, those without an event left out. Empty in an aggregate, and in the
-    documents of other tools.
-    """
+    """The seconds of this period that had events, in time order. Empty in an aggregate and in documents of other tools."""
 
     @property
     def first_metric_ms(self) -> int | None:
-        """Time of the first event of any kind."""
+        """The instant of the first event of any kind."""
         return _least(self.first_counter_ms, self.first_histogram_ms)
 
     @property
     def last_metric_ms(self) -> int | None:
-        """Time of the last event of any kind."""
+        """The instant of the last event of any kind."""
         return _most(self.last_counter_ms, self.last_histogram_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What a report of ours says beyond Artillery's document: the `poolbench` key, its sketches left to the periods.
+    """What a report has beyond Artillery's document: the `poolbench` key, except its sketches, which the periods have.
 
-    `partial`: the run did not reach its planned end. `model`: "open" or "closed" workload. `environment`: CPU, kernel,
-    versions, settings. `generator`: the generator's own health (CPU seconds and share, clocks, lag bounds).
-    `ab`: the figures of an ApacheBench report as `apachebench.AbReport.to_json` gives them, for `ab` runs.
+    `partial` says that the run did not reach its planned end. `model` is "open" or "closed". `environment` has CPU, kernel,
+    versions and settings, `generator` the generator's own health (CPU seconds and share, clocks, lag). `ab` has the figures
+    of an ApacheBench report, as `apachebench.AbReport.to_json` gives them, for runs of `ab`.
     """
 
     tool_version: str
@@ -154,7 +152,7 @@ class Extras:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A finished run: the aggregate, its periods in time order, and our extras where the document had them."""
+    """The report on a run: the aggregate, the periods in time order, and the extras if the document had them."""
 
     aggregate: Period
     periods: tuple[Period, ...] = ()
@@ -162,13 +160,13 @@ class Report:
 
     @classmethod
     def of(cls, periods: Iterable[Period], extras: Extras | None = None) -> Report:
-        """The aggregate of measured periods: counters add up, sketches merge, rates are averaged as Artillery does."""
+        """The report of these periods. In its aggregate counters add up, sketches merge, rates are averaged as in Artillery."""
         ordered = tuple(sorted(periods, key=lambda p: p.start_ms))
         return cls(aggregate(ordered), ordered, extras)
 
 
 def aggregate(periods: Iterable[Period]) -> Period:
-    """Artillery's aggregate. A rate: round(sum over periods / number of periods), those without it included."""
+    """The aggregate of periods, as in Artillery: a rate is its sum over the periods divided by their number, rounded."""
     parts = list(periods)
     sums: dict[str, int] = {}
     rate_sums: dict[str, float] = {}

@@ -27,11 +27,16 @@ RELATIVE_ACCURACY = 0.01
 """Artillery's: 1 % of the value, at every quantile."""
 
 _MAPPINGS: dict[float, LogarithmicMapping] = {}
-_MANY = 50  # from there on one pass over all parts is quicker than one over each
-_MOST_SAMPLES = 2**53  # so that a thousand such sketches still add up in 64 bits
-_LARGEST_LOG = 709.0  # of a double
-_SHORTEST_RUN = 3  # of empty bins that is worth a number of its own
-_NEAR_EDGE = 1e-9  # of a bucket: the scalar log decides there, since numpy's may differ in the last bit
+# With more parts than this, one pass over all is quicker than one over each.
+_MANY = 50
+# The most samples of a sketch that is read, so that a thousand such sketches still add up in 64 bits.
+_MOST_SAMPLES = 2**53
+# The natural logarithm of the largest double.
+_LARGEST_LOG = 709.0
+# The shortest run of empty bins that is written as a single number.
+_SHORTEST_RUN = 3
+# Values this near to the edge of a bucket are sorted by the scalar log, since numpy's may differ in the last bit.
+_NEAR_EDGE = 1e-9
 
 
 def _mapping(relative_accuracy: float) -> LogarithmicMapping:

@@ -1,27 +1,40 @@
-"""`loadgen ab`: a closed workload like ApacheBench's, and its report."""
+"""The command `loadgen ab`: a closed workload like ApacheBench's, and ApacheBench's report."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
+from loadgen.closed import Workload
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, warn, write_json
+from loadgen.environment import version
+from loadgen.http.route import Origin
+from loadgen.runner import run_ab
+from loadgen.watch.progress import LiveLine
 from reports.cli import BadInput
-
-if TYPE_CHECKING:
-    from loadgen.closed import Workload
-    from loadgen.http.route import Origin
+from reports.files import WriteError, check_writable
+from reports.formats.apachebench import AbReport, opening_text, to_text
 
 
 @click.command()
 @click.argument("url")
-@click.option("-n", "requests", type=click.IntRange(min=1), help="Requests in all (default 1; with -t: 50000).")
-@click.option("-c", "concurrency", type=click.IntRange(min=1), default=1, show_default=True, help="Users at once.")
-@click.option("-t", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Seconds after which to stop.")
+@click.option(
+    "-n", "requests", type=click.IntRange(min=1), help="Number of requests in all (default: 1, or 50000 with -t)."
+)
+@click.option(
+    "-c",
+    "concurrency",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of users that send requests at the same time.",
+)
+@click.option(
+    "-t", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Stop after this number of seconds."
+)
 @click.option(
     "-s",
     "timeout_s",
@@ -30,13 +43,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="Seconds to wait for an answer.",
 )
-@click.option("-k", "keep_alive", is_flag=True, help="Keep connections alive.")
-@click.option("-m", "method", help="Method (default GET, with -p POST).")
-@click.option("-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header to add; repeatable.")
-@click.option("-p", "body_file", type=click.Path(), help="Send the bytes of this file as the body.")
+@click.option("-k", "keep_alive", is_flag=True, help="Keep connections open for further requests.")
+@click.option("-m", "method", help="HTTP method of the requests (default: GET, or POST with -p).")
+@click.option(
+    "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="Header to add; may be given several times."
+)
+@click.option("-p", "body_file", type=click.Path(), help="File whose bytes are sent as the body.")
 @click.option("-T", "content_type", default="text/plain", show_default=True, help="Content type of the body.")
-@click.option("-q", "quiet", is_flag=True, help="No progress on stderr.")
-@click.option("-o", "--output", type=click.Path(), help="Write a JSON report too.")
+@click.option("-q", "quiet", is_flag=True, help="Show no progress on stderr.")
+@click.option("-o", "--output", type=click.Path(), help="Write the report as JSON to this file, too.")
 def ab(
     url: str,
     requests: int | None,
@@ -50,46 +65,41 @@ def ab(
     content_type: str,
     quiet: bool,
     output: str | None,
-) -> None:  # fmt: skip
-    """A closed workload like ApacheBench's, with ApacheBench's report. One connection per request unless -k."""
-    from loadgen.closed import Workload
+) -> None:
+    """Send requests as ApacheBench does, and print its report.
 
+    Each user sends its next request when the one before it is answered (a closed workload), over a new connection unless -k
+    is given.
+    """
     number = requests or (50_000 if duration_s is not None else 1)
     if concurrency > number:
         raise BadInput(f"-c {concurrency} is more than the number of requests ({number})")
     body = _bytes_of(body_file) if body_file is not None else None
     origin, path = _origin(url)
-    _run_ab(
-        Workload(
-            origin=origin,
-            path=path,
-            requests=number,
-            concurrency=concurrency,
-            duration_s=duration_s,
-            keep_alive=keep_alive,
-            method=method or ("GET" if body is None else "POST"),
-            headers=tuple(_header(text) for text in headers),
-            body=body,
-            content_type=content_type,
-            timeout_s=timeout_s,
-        ),
-        quiet,
-        output,
+    workload = Workload(
+        origin=origin,
+        path=path,
+        requests=number,
+        concurrency=concurrency,
+        duration_s=duration_s,
+        keep_alive=keep_alive,
+        method=method or ("GET" if body is None else "POST"),
+        headers=tuple(_header(text) for text in headers),
+        body=body,
+        content_type=content_type,
+        timeout_s=timeout_s,
     )
+    sys.exit(_run_ab(workload, quiet, output))
 
 
-def _run_ab(workload: Workload, quiet: bool, output: str | None) -> None:
-    from loadgen.environment import version
-    from loadgen.runner import run_ab
-    from loadgen.watch.progress import LiveLine
-    from reports.formats.apachebench import AbReport, opening_text, to_text
-
+def _run_ab(workload: Workload, quiet: bool, output: str | None) -> int:
+    """Carry out the run and print its report. Returns the exit code."""
     _check_output(output)
     click.echo(opening_text(workload.origin.host, f"loadgen {version()}"))
     live = LiveLine(plain=not quiet)
     run = run_ab(workload, (lambda _: None) if quiet else live)
     live.clear()
-    if run.samples is not None and (len(run.samples.total_us) or run.refused is None):
+    if len(run.samples.total_us) or run.refused is None:
         click.echo(to_text(AbReport.of(run.samples)), nl=False)
     if output is not None:
         write_json(output, run.report)
@@ -97,15 +107,12 @@ def _run_ab(workload: Workload, quiet: bool, output: str | None) -> None:
     if run.refused is not None:
         origin = workload.origin
         click.echo(f"Error: cannot connect to {origin.host}:{origin.port} ({run.refused})", err=True)
-        sys.exit(COULD_NOT_RUN)
-    if run.signal is not None:
-        sys.exit(SIGNALLED + run.signal)
+        return COULD_NOT_RUN
+    return 0 if run.signal is None else SIGNALLED + run.signal
 
 
 def _origin(url: str) -> tuple[Origin, str]:
-    """Where a URL goes, and the path to ask for. Raises BadInput."""
-    from loadgen.http.route import Origin
-
+    """The origin that a URL names, and its path with the query. Raises BadInput."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -120,6 +127,7 @@ def _origin(url: str) -> tuple[Origin, str]:
 
 
 def _header(text: str) -> tuple[str, str]:
+    """Name and value of a header given as 'Name: value'. Raises BadInput."""
     name, colon, value = text.partition(":")
     if not colon or not name.strip() or "\r" in text or "\n" in text:
         raise BadInput(f"invalid header {text!r}: it must be of the form 'Name: value'")
@@ -127,6 +135,7 @@ def _header(text: str) -> tuple[str, str]:
 
 
 def _bytes_of(path: str) -> bytes:
+    """The content of a file. Raises BadInput where it cannot be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -134,8 +143,7 @@ def _bytes_of(path: str) -> bytes:
 
 
 def _check_output(path: str | None) -> None:
-    from reports.files import WriteError, check_writable
-
+    """Raises BadInput where the report could not be written to this file."""
     if path is not None:
         try:
             check_writable(Path(path))

@@ -7,21 +7,22 @@ from typing import TYPE_CHECKING
 import click
 
 from reports.cli import BadInput
+from reports.files import WriteError, write_text
 
 if TYPE_CHECKING:
     from reports.model import Report
 
 EXPECTATION_FAILED = 21
-"""Artillery's, where some expectation of the script did not hold."""
+"""Some expectation of the script did not hold (Artillery's exit code)."""
 COULD_NOT_RUN = 3
 """The run itself could not be carried out."""
 SIGNALLED = 128
-"""Added to the number of the signal that ended the run."""
+"""To be added to the number of the signal that ended the run."""
 
 
 def write_json(path: str, finished: Report) -> None:
-    """Write the report to this file. Raises BadInput."""
-    from reports.files import WriteError, write_text
+    """Write the report as JSON to this file. Raises BadInput where that fails."""
+    # Only a run with -o needs the writer.
     from reports.formats.artillery_json import to_json
 
     try:
@@ -31,6 +32,6 @@ def write_json(path: str, finished: Report) -> None:
 
 
 def warn(report: Report) -> None:
-    """Tell on stderr what the report warns of."""
+    """Print the report's warnings on stderr, a line each."""
     for warning in report.extras.warnings if report.extras else ():
         click.echo(f"Warning: {warning}", err=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,43 +16,66 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, EXPECTATION_FAILED, SIGNALLED, warn, write_json
+from loadgen.runner import Elsewhere, ScriptRun, SectionFailed, new_run_id, read_bytes, read_script, run_script
+from loadgen.schedule import spans
+from loadgen.script.ensure import apdex_line, evaluate
+from loadgen.script.model import Script, ScriptErrors
+from loadgen.script.parse import RunOptions, parse_script
+from loadgen.watch.console import Console
+from loadgen.watch.observer import Observer, ObserverError
+from loadgen.watch.progress import LiveLine
+from reports.files import WriteError, check_writable
 
 if TYPE_CHECKING:
-    from loadgen.runner import Elsewhere, ScriptRun
-    from loadgen.script.model import Script
-    from loadgen.script.parse import RunOptions
-    from loadgen.watch.console import Console
+    from loadgen.crew.distributed import Crews
     from loadgen.watch.live import LivePage
-    from loadgen.watch.observer import Observer
 
 
 @click.command()
 @click.argument("scripts", nargs=-1, required=True, metavar="SCRIPT...")
-@click.option("-t", "--target", help="Base URL; replaces the script's.")
-@click.option("-e", "--environment", help="Use this environment of the script.")
-@click.option("-v", "--variables", metavar="JSON", help="Variables for every virtual user.")
-@click.option("--overrides", metavar="JSON", help="Merged over the script.")
-@click.option("-c", "--config", "config_file", help="A file merged over the script.")
-@click.option("-p", "--payload", help="A CSV file in place of the script's payload.")
-@click.option("-i", "--input", "inputs", multiple=True, help="One more script file; repeatable.")
-@click.option("-o", "--output", help="Write a JSON report to this file, or into this folder.")
+@click.option("-t", "--target", help="Base URL of the service, instead of the script's `target`.")
+@click.option("-e", "--environment", help="Name of the script's environment (`config.environments`) to use.")
+@click.option("-v", "--variables", metavar="JSON", help="Variables that every virtual user has, as a JSON object.")
+@click.option("--overrides", metavar="JSON", help="A JSON object that is merged over the script.")
+@click.option("-c", "--config", "config_file", help="A file that is merged over the script.")
+@click.option("-p", "--payload", help="A CSV file to use instead of the script's payload.")
+@click.option("-i", "--input", "inputs", multiple=True, help="One more script file; may be given several times.")
+@click.option("-o", "--output", help="Write the report as JSON to this file, or to a new file in this folder.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
-@click.option("-q", "--quiet", is_flag=True, help="No phases and reports on stdout.")
-@click.option("-s", "--solo", is_flag=True, help="One virtual user only.")
-@click.option("--scenario-name", help="Run this scenario only (a name or a regular expression).")
+@click.option("-q", "--quiet", is_flag=True, help="Print neither phases nor reports on stdout.")
+@click.option("-s", "--solo", is_flag=True, help="Run one virtual user only.")
+@click.option("--scenario-name", help="Run only the scenario with this name, or those that match it as a pattern.")
 @click.option("--dotenv", "--env-file", "dotenv", help="Read environment variables from this file.")
-@click.option("--arrivals", type=click.Choice(["artillery", "poisson"]), default="artillery", help="Law of arrivals.")
-@click.option("--seed", type=int, help="Of everything random; the same seed gives the same run.")
 @click.option(
-    "--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes that share the load."
+    "--arrivals",
+    type=click.Choice(["artillery", "poisson"]),
+    default="artillery",
+    show_default=True,
+    help="How virtual users arrive: as evenly as Artillery's, or at random with the same mean rate.",
+)
+@click.option("--seed", type=int, help="Seed of all random choices: the same seed gives the same run.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Number of processes on this machine that share the load.",
 )
 @click.option(
-    "--dask", metavar="ADDRESS", help="Share it on a Dask cluster instead: tcp://HOST:PORT, or local:N workers."
+    "--dask",
+    metavar="ADDRESS",
+    help="Share the load among the workers of a Dask cluster: tcp://HOST:PORT, or local:N to start N of them here.",
 )
-@click.option("--live", metavar="[HOST:]PORT", help="Serve a page there that shows the run, and then its report.")
-@click.option("--prometheus", metavar="[HOST:]PORT", help="Serve running totals there, on /metrics.")
-@click.option("--check", is_flag=True, help="Only look for problems in the script.")
-@click.option("--skip-unsupported", is_flag=True, help="Leave out what cannot be run, instead of refusing the script.")
+@click.option(
+    "--live", metavar="[HOST:]PORT", help="Serve a web page at this address that shows the run and then its report."
+)
+@click.option(
+    "--prometheus", metavar="[HOST:]PORT", help="Serve the run's totals at this address, for Prometheus to scrape."
+)
+@click.option("--check", is_flag=True, help="Look for problems in the script without running it.")
+@click.option(
+    "--skip-unsupported", is_flag=True, help="Leave out what is not supported instead of refusing the script."
+)
 @click.option("--name", "_name", hidden=True)
 @click.option("--tags", "_tags", hidden=True)
 @click.option("--note", "_note", hidden=True)
@@ -74,14 +98,14 @@ def run(
     check: bool,
     **given: Any,
 ) -> None:
-    """Run Artillery scripts. stdout is what Artillery's console would show; the rest goes to stderr."""
-    from loadgen.commands.dask import crews_at
-    from loadgen.runner import new_run_id
-    from loadgen.script.parse import RunOptions
+    """Run Artillery scripts.
 
+    stdout shows what Artillery's console would; progress, warnings and whatever goes beyond Artillery go to stderr.
+    """
     environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
     paths = [*scripts, *inputs, *([config_file] if config_file else [])]
+    # The options that are accepted for Artillery's sake and have no effect are hidden and begin with `_`.
     known = {name: value for name, value in given.items() if not name.startswith("_")}
     options = RunOptions(
         config_file=config_file,
@@ -91,47 +115,46 @@ def run(
         test_id=run_id,
         **known,
     )
-    script = _read(paths, options, seed, listing=check)
-    if not check:
-        path = _output_path(output)
-        observers = [] if prometheus is None else [_prometheus(prometheus)]
-        with ExitStack() as opened:
-            crews = None if dask is None else opened.enter_context(crews_at(dask, script, workers))
-            page = None if live is None else _live_page(live, script, crews.count if crews else workers)
-            sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page, crews))
+    script = _read(paths, options, seed, only_check=check)
+    if check:
+        return
+    path = _output_path(output)
+    observers = [] if prometheus is None else [_prometheus(prometheus)]
+    with ExitStack() as opened:
+        crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
+        page = None if live is None else _live_page(live, script, crews.count if crews else workers)
+        sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page, crews))
 
 
 @click.command()
 @click.argument("url")
-@click.option("-c", "--count", type=click.IntRange(min=1), default=10, show_default=True, help="Virtual users.")
-@click.option("-n", "--num", type=click.IntRange(min=1), default=10, show_default=True, help="Requests of each.")
-@click.option("-o", "--output", help="Write a JSON report to this file, or into this folder.")
+@click.option(
+    "-c", "--count", type=click.IntRange(min=1), default=10, show_default=True, help="Number of virtual users."
+)
+@click.option(
+    "-n", "--num", type=click.IntRange(min=1), default=10, show_default=True, help="Number of requests of each user."
+)
+@click.option("-o", "--output", help="Write the report as JSON to this file, or to a new file in this folder.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
-@click.option("-q", "--quiet", is_flag=True, help="No phases and reports on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="Print neither phases nor reports on stdout.")
 def quick(url: str, count: int, num: int, output: str | None, insecure: bool, quiet: bool) -> None:
     """Send GETs to one URL from a number of virtual users."""
-    import json
-
-    from loadgen.runner import new_run_id
-    from loadgen.script.parse import RunOptions, parse_script
-
     if not url.startswith(("http://", "https://")):
         _fail(f"invalid URL {url}: it must begin with http:// or https://")
     run_id = new_run_id(os.environ.get("ARTILLERY_TEST_RUN_ID"))
-    text = json.dumps({
-        "config": {"target": url, "phases": [{"duration": 1, "arrivalCount": count}]},
-        "scenarios": [{"flow": [{"loop": [{"get": {"url": url}}], "count": num}]}],
-    })  # fmt: skip
+    flow = [{"loop": [{"get": {"url": url}}], "count": num}]
+    phases = [{"duration": 1, "arrivalCount": count}]
+    text = json.dumps({"config": {"target": url, "phases": phases}, "scenarios": [{"flow": flow}]})
     options = RunOptions(insecure=insecure, env=os.environ, test_id=run_id)
-    script = parse_script([("quick.json", text)], options, lambda path: Path(path).read_bytes())
+    script = parse_script([("quick.json", text)], options, read_bytes)
     sys.exit(_run_script(script, run_id, _output_path(output), quiet, None))
 
 
-def _read(paths: list[str], options: RunOptions, seed: int | None, *, listing: bool) -> Script:
-    """The script, its warnings on stderr; with problems, all of them there and exit code 1."""
-    from loadgen.runner import read_script
-    from loadgen.script.model import ScriptErrors
+def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check: bool) -> Script:
+    """Read the script, and print its warnings to stderr.
 
+    Exits with 1 where the script has problems, all of them printed; with `only_check`, also where it has warnings.
+    """
     try:
         script = read_script(paths, options, seed)
     except ScriptErrors as errors:
@@ -144,34 +167,57 @@ def _read(paths: list[str], options: RunOptions, seed: int | None, *, listing: b
         _fail(f"cannot read {error.filename}: {error.strerror}")
     for warning in script.warnings:
         click.echo(f"Warning: {warning}", err=True)
-    if listing and script.warnings:
+    if only_check and script.warnings:
         sys.exit(1)
     return script
 
 
 def _prometheus(text: str) -> Observer:
-    """Exit code 1 for an address that is none."""
+    """The observer that serves a run's totals at an address. Exits with 1 for an address that cannot be read."""
+    # Only a run with a page for Prometheus needs its library.
     from loadgen.watch.live import LiveError
     from loadgen.watch.prometheus import observer
 
     try:
-        return observer(text, lambda line: click.echo(line, err=True))
+        return observer(text, _say)
     except LiveError as error:
         _fail(f"--prometheus: {error}")
 
 
 def _live_page(text: str, script: Script, workers: int) -> LivePage:
-    """Exit code 1 for an address that is none."""
-    from loadgen.schedule import spans
+    """The page that shows a run at an address. Exits with 1 for an address that cannot be read."""
+    # Only a run with a live page needs a web server and the writer of HTML.
     from loadgen.watch.live import LiveError, LivePage
 
     planned = spans(script.phases)
     try:
-        return LivePage(
-            text, planned[-1].end_ns / 1e9 if planned else 0.0, workers, lambda line: click.echo(line, err=True)
-        )
+        return LivePage(text, planned[-1].end_ns / 1e9 if planned else 0.0, workers, _say)
     except LiveError as error:
         _fail(f"--live: {error}")
+
+
+@contextmanager
+def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
+    """While inside, what makes the workers of a run on the Dask cluster at this address.
+
+    Exits with 1 for what cannot be run there, with 3 where the cluster fails, and with 130 on a Ctrl-C before the start.
+    """
+    # Dask is an extra that need not be installed.
+    try:
+        from loadgen.crew.crew import CrewError
+        from loadgen.crew.distributed import crews, problems
+    except ModuleNotFoundError as error:
+        _fail(f"--dask needs {error.name}, which is not installed: pip install '.[distributed]'")
+    wrong = problems(address, script) + (["--workers and --dask exclude each other"] if workers > 1 else [])
+    if wrong:
+        _fail(*wrong)
+    try:
+        with crews(address, script, _say_beside_progress) as made:
+            yield made
+    except CrewError as error:
+        _fail(str(error), code=COULD_NOT_RUN)
+    except KeyboardInterrupt:
+        _fail("interrupted before the start", code=SIGNALLED + signal.SIGINT)
 
 
 def _run_script(
@@ -185,11 +231,7 @@ def _run_script(
     page: LivePage | None = None,
     elsewhere: Elsewhere | None = None,
 ) -> int:
-    """The exit code."""
-    from loadgen.runner import SectionFailed, run_script
-    from loadgen.watch.observer import ObserverError
-    from loadgen.watch.progress import LiveLine
-
+    """Run the script, show its report and write it to `output`. Returns the exit code."""
     console = _console(script, quiet=quiet)
     live = LiveLine(plain=False)
     console.run_id(run_id)
@@ -223,8 +265,7 @@ def _run_script(
 
 
 def _console(script: Script, *, quiet: bool) -> Console:
-    from loadgen.watch.console import Console
-
+    """Artillery's console on stdout, coloured and as wide as the terminal where stdout is one."""
     terminal = sys.stdout.isatty()
     return Console(
         _write_through,
@@ -236,9 +277,7 @@ def _console(script: Script, *, quiet: bool) -> Console:
 
 
 def _judge(script: Script, console: Console, finished: ScriptRun, failed: str | None) -> int:
-    """Print what the script's checks say of the run. The exit code."""
-    from loadgen.script.ensure import apdex_line, evaluate
-
+    """Print how the script's own checks came out, and the warnings. Returns the exit code."""
     extras = finished.report.extras
     verdict = None if script.ensure is None else evaluate(script.ensure, finished.report.aggregate)
     if verdict is not None and verdict.lines:
@@ -252,9 +291,10 @@ def _judge(script: Script, console: Console, finished: ScriptRun, failed: str | 
         _fail(failed)
     if finished.signal is not None:
         return SIGNALLED + finished.signal
-    if finished.lost:
+    if finished.failures:
         return COULD_NOT_RUN
-    if extras is not None and extras.partial:  # ended from its live page
+    # A run that is partial for no other reason was ended from its live page.
+    if extras is not None and extras.partial:
         return SIGNALLED + signal.SIGINT
     if verdict is not None and verdict.failed:
         return 1
@@ -266,21 +306,34 @@ def _write_through(text: str) -> None:
     sys.stdout.flush()
 
 
-def _fail(*messages: str) -> NoReturn:
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _say_beside_progress(line: str) -> None:
+    """Print a line on stderr, in place of the progress line where stderr is a terminal."""
+    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
+    click.echo(f"{clear}{line}", err=True)
+
+
+def _fail(*messages: str, code: int = 1) -> NoReturn:
+    """Print each message as an error on stderr, and exit."""
     for message in messages:
         click.echo(f"Error: {message}", err=True)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _output_path(given: str | None) -> Path | None:
-    """Where a run's JSON goes: the file, or a file named by the time in a folder that exists. Exit code 1 if nowhere."""
-    from reports.files import WriteError, check_writable
+    """Where the JSON report goes: the given file, or a file named by the time in the given folder.
 
+    Exits with 1 where no file can be written there.
+    """
     if given is None:
         return None
     path = Path(given)
     if path.is_dir():
-        now = datetime.now()  # noqa: DTZ005 - local time, as the console's
+        # Local time, as on the console.
+        now = datetime.now()  # noqa: DTZ005
         path /= f"artillery_report_{now:%Y%m%d_%H%M%S}{now.microsecond // 10_000:02d}.json"
     try:
         check_writable(path)
@@ -290,6 +343,8 @@ def _output_path(given: str | None) -> Path | None:
 
 
 def _dotenv(path: str) -> dict[str, str]:
+    """The variables that a .env file sets. Exits with 1 where there is no such file."""
+    # Few runs have such a file.
     from dotenv import dotenv_values
 
     if not Path(path).is_file():

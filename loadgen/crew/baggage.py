@@ -1,7 +1,7 @@
-"""What travels with a distributed run: the script as a value, and the modules that lie beside its processor.
+"""Packs what other machines need for a run: the script as a value, and the modules that lie beside its processor.
 
-A parsed script holds the contents of all files that it names (payload rows, uploads, certificates, the processor's source), so
-nothing is read on the machines it travels to. What cannot travel is refused before anything is sent.
+A parsed script holds the contents of all files that it names (payload rows, uploads, certificates, the processor's source),
+so the other machines read no files. What cannot be packed is refused before anything is sent.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A module's source, under the path it had."""
+    """A module's source, and the path of its file where the run was started."""
 
     path: str
     source: bytes
@@ -36,7 +36,7 @@ class Module:
 
 
 def unfit(script: Script) -> list[str]:
-    """What of a script cannot travel, a line each."""
+    """What of a script cannot travel to other machines; a line for each problem."""
     found = [
         f"{request.place}: a file whose name holds a template is only known when it is sent, and cannot travel to other machines"
         for request in _requests(step for scenario in script.scenarios for step in scenario.flow)
@@ -50,7 +50,7 @@ def unfit(script: Script) -> list[str]:
 
 
 def pack(job: Job) -> bytes:
-    """Everything a worker needs. Raises CrewError where something cannot travel, most likely what `before` left."""
+    """The bytes of a job and of the modules it needs. Raises CrewError if a value cannot travel, such as one set by `before`."""
     try:
         return pickle.dumps((_modules(job.script.processor), pickle.dumps(job)))
     except Exception as error:
@@ -61,7 +61,7 @@ def pack(job: Job) -> bytes:
 
 
 def unpack(packed: bytes) -> Job:
-    """What was packed, its modules found by imports from now on. Runs the processor: raises ProcessorError."""
+    """The job in these bytes. From now on imports find its modules. Loads the processor, so it raises ProcessorError."""
     modules, job = pickle.loads(packed)  # noqa: S301 - the port it came through runs anybody's code anyway
     sys.meta_path.insert(0, _Travelled(modules))
     unpacked: Job = pickle.loads(job)  # noqa: S301
@@ -85,7 +85,7 @@ def _requests(steps: Iterable[Step]) -> Iterator[RequestStep]:
 
 
 def _beside(processor: Processor | None) -> list[ModuleType]:
-    """Modules of the user's that the processor has imported from its folder, and from below it."""
+    """The user's modules that the processor has imported from its folder, or from a folder below."""
     if processor is None:
         return []
     folder = Path(processor.path).parent.resolve()
@@ -111,18 +111,20 @@ def _modules(processor: Processor | None) -> dict[str, Module]:
     found: dict[str, Module] = {}
     for module in _beside(processor):
         path = str(module.__file__)
-        if processor is not None and path == processor.path:  # it travels with the script
+        # The processor itself is part of the script.
+        if processor is not None and path == processor.path:
             continue
         found[module.__name__] = Module(path, Path(path).read_bytes(), hasattr(module, "__path__"))
         parent = module.__name__.rpartition(".")[0]
-        while parent:  # a folder without an __init__.py is a package all the same
+        # A folder without an __init__.py is a package, too.
+        while parent:
             found.setdefault(parent, Module(str(Path(path).parent), b"", is_package=True))
             parent = parent.rpartition(".")[0]
     return found
 
 
 class _Travelled(MetaPathFinder, InspectLoader):
-    """Finds modules by what they were where the run was started, whatever lies on this machine."""
+    """Finds the modules that came with the job, before any files of this machine."""
 
     def __init__(self, modules: Mapping[str, Module]) -> None:
         self._modules = modules

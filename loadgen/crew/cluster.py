@@ -1,6 +1,7 @@
-"""A Dask cluster as a place for load: connecting to one or starting one here, comparing versions, reading clocks.
+"""Connects to a Dask cluster, or starts one here; compares versions and reads the clocks of its machines.
 
-Dask's client has threads of its own. What blocks here blocks the calling thread: from greenlets, use a thread pool.
+Dask's client has threads of its own. The functions here block the calling thread: call them in a thread pool from
+greenlets.
 """
 
 from __future__ import annotations
@@ -54,17 +55,17 @@ class Clock:
     """Another machine's clocks against this one's. The true offsets lie within `uncertainty_ns` either way."""
 
     ahead_ns: int
-    """Its CLOCK_MONOTONIC, which counts from its own boot."""
+    """How far its CLOCK_MONOTONIC is ahead, which counts from its own boot."""
     wall_ahead_ns: int
-    """Its epoch time."""
+    """How far its epoch time is ahead."""
     uncertainty_ns: int
 
     @classmethod
     def of(cls, readings: Sequence[tuple[int, int, int, int]], wall_ns: int) -> Clock:
-        """Of readings (before, its monotonic, its epoch, after): the one with the shortest way counts, as in NTP (RFC 5905).
+        """Compare clocks by readings of (before, its monotonic, its epoch, after), all in ns; before and after are ours.
 
-        It was read somewhere between before and after; the middle is wrong by half of the way at most. `wall_ns` makes epoch
-        time of our monotonic.
+        The quickest reading counts, as in NTP (RFC 5905). The other clock was read at some instant between before and after,
+        so the middle of the two is wrong by half of their distance at most. `wall_ns` turns our monotonic into epoch time.
         """
         before, its, its_wall, after = min(readings, key=lambda reading: reading[3] - reading[0])
         middle = (before + after) // 2
@@ -72,10 +73,10 @@ class Clock:
 
 
 class Cluster:
-    """Connected. `members` are those workers that can be had, in the order of their addresses."""
+    """A cluster that this process is connected to. `members` are its running workers, in the order of their addresses."""
 
     def __init__(self, client: Any) -> None:
-        """Raises CrewError where there is no worker, or a different program on one."""
+        """Raises CrewError if there is no worker, or a different program on one of them."""
         self.client = client
         found = client.scheduler_info(n_workers=-1)["workers"]
         self._names = {address: str(info["name"]) for address, info in found.items() if info["status"] == "running"}
@@ -86,14 +87,18 @@ class Cluster:
         self.members = [Member(address, told[address]["host"]) for address in sorted(self._names)]
 
     def clocks(self, members: Sequence[Member], wall_ns: int) -> dict[str, Clock]:
-        """The clocks of members by address, each asked several times by way of the scheduler."""
+        """The clocks of these members, by address; each is read several times."""
         times = max(_PINGS_LEAST, min(_PINGS, _PINGS_IN_ALL // len(members)))
         return {m.address: Clock.of([self._ping(m.address) for _ in range(times)], wall_ns) for m in members}
 
     def allow_failures(self, number: int | None) -> int | None:
-        """How many dead workers a task may have before the scheduler gives it up: a setting for all tasks. What it was."""
+        """Set how often a task may lose its worker before the scheduler gives it up; it holds for all tasks.
 
-        def change(number: int | None, dask_scheduler: Any = None) -> int | None:  # of no module, so that it travels
+        Returns the setting as it was before.
+        """
+
+        # A function inside a function is of no module, so that Dask can send it to the scheduler.
+        def change(number: int | None, dask_scheduler: Any = None) -> int | None:
             before: int | None = dask_scheduler.allowed_failures
             dask_scheduler.allowed_failures = number
             return before
@@ -102,7 +107,7 @@ class Cluster:
         return previous
 
     def forget(self, topic: str) -> None:
-        """Have the scheduler drop what it keeps of a topic's messages."""
+        """Make the scheduler drop the messages of a topic that it keeps."""
 
         def drop(topic: str, dask_scheduler: Any = None) -> None:
             dask_scheduler._broker._topics.pop(topic, None)  # noqa: SLF001 - `truncate` would leave the topic itself
@@ -134,7 +139,7 @@ class Cluster:
 
 
 def _versions(found: Mapping[str, Any]) -> dict[str, str | None]:
-    """What must be the same everywhere."""
+    """The versions that must be the same on all machines."""
     packages = found["packages"]
     return {
         "poolbench": packages.get("poolbench"),
@@ -173,7 +178,7 @@ def connected(address: str, warn: Callable[[str], None]) -> Iterator[Cluster]:
 
 
 def _silence() -> None:
-    """What Dask logs of lost connections is told by us, in a line."""
+    """Silence what Dask logs about lost connections: this program says it in a line of its own."""
     warnings.filterwarnings("ignore", module="distributed")
     for name in [*logging.root.manager.loggerDict, "distributed"]:
         if name.startswith("distributed"):
@@ -181,7 +186,7 @@ def _silence() -> None:
 
 
 def address_problem(address: str) -> str | None:
-    """Why an address is none; None if it is one."""
+    """What is wrong with an address, in a line; None if nothing is."""
     if address.startswith("local:"):
         count = address.removeprefix("local:")
         if count.isascii() and count.isdigit() and 1 <= int(count) <= _LOCAL_MAX:
@@ -202,7 +207,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _reach(address: str, warn: Callable[[str], None]) -> None:
-    """Raises CrewError where nothing listens there. Dask itself would go on trying for a while."""
+    """Raise CrewError if nothing listens at the address; Dask itself would go on trying for a while."""
     try:
         with socket.create_connection(_host_and_port(address), timeout=_CONNECT_S) as connection:
             peer = connection.getpeername()[0]
@@ -213,7 +218,7 @@ def _reach(address: str, warn: Callable[[str], None]) -> None:
 
 
 async def _greet(address: str) -> None:
-    """Raises CrewError where what listens there does not speak as Dask's client wants it: a client that fails is slow to go."""
+    """Raise CrewError if what listens at the address does not speak Dask's protocol; Dask's client would be slow to give up."""
     try:
         arguments = Security().get_connection_args("client")
         comm = await asyncio.wait_for(connect(address, timeout=_CONNECT_S, **arguments), _CONNECT_S)
@@ -241,12 +246,13 @@ def _client(address: Any) -> Iterator[Any]:
 
 @contextmanager
 def _local(count: int) -> Iterator[Cluster]:
-    """A scheduler in this process, on loopback, and workers in processes of their own, which end with it."""
+    """A cluster on this machine: a scheduler in this process, and workers in processes of their own that end with it."""
     with ExitStack() as opened:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="poolbench-dask-"))
         scheduler = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL)
         opened.enter_context(scheduler)
-        disable_gc_diagnosis(force=True)  # it would swallow a Ctrl-C that comes while garbage is collected
+        # Dask's diagnosis of garbage collection would swallow a Ctrl-C that comes during a collection.
+        disable_gc_diagnosis(force=True)
         client = opened.enter_context(_client(scheduler))
         opened.enter_context(_workers(scheduler.scheduler_address, count, folder))
         try:
@@ -269,6 +275,6 @@ def _workers(scheduler: str, count: int, folder: str) -> Iterator[None]:
             workers.append(Child(named, patience_s=_LOCAL_END_S, stdout=subprocess.DEVNULL, env=environment))
         yield
     finally:
-        # All at a time: each takes a moment to say goodbye.
+        # All are stopped at the same time, since each takes a moment to end.
         with ThreadPoolExecutor(count) as threads:
             list(threads.map(Child.stop, workers))

@@ -1,13 +1,14 @@
-"""Several processes that carry out one plan together; what they measure arrives here and is merged exactly.
+"""A crew: several processes that carry out one plan together, and whose measurements are merged exactly.
 
-Workers are forked once the script is compiled and its `before` section has run. All count the plan from one instant of
-CLOCK_MONOTONIC; worker k of N starts every N-th arrival from number k on, so that the stream stays as even as that of one.
-Once a second a worker sends what it has filed since the last time, as periods in the form of a JSON report, and keeps
-nothing: counters add up, sketches and rates merge exactly, and of a worker that is lost a second is missing at most. The
-run goes on without it. Workers end with their parent (PR_SET_PDEATHSIG), and leave signals to it (a process group each).
+Workers start once the script is compiled and its `before` section has run. All count the plan from one instant of
+CLOCK_MONOTONIC. Worker k of N starts every N-th arrival from number k on, so that arrivals stay as even as those of a
+single process. Once a second a worker sends what it has recorded since the last time, as periods of a JSON report, and
+forgets it. Counters, sketches, rates and seconds merge exactly, and if a worker is lost, at most a second of its
+measurements is missing; the run goes on without it. Workers end with their parent (PR_SET_PDEATHSIG), and leave signals to
+it (each has a process group of its own).
 
-A worker sends a JSON report (P), progress (T), a line for stdout (L) and the end with what `work` returned (E), framed as in
-`loadgen.crew.framing`. Workers on other machines (`loadgen.crew.distributed`) send the same.
+A worker sends a JSON report (P), its progress (T), lines for stdout (L), and at its end what its work returned (E), framed
+as in `loadgen.crew.framing`. Workers on other machines (`loadgen.crew.distributed`) send the same.
 """
 
 from __future__ import annotations
@@ -40,25 +41,29 @@ _READ_BYTES = 1 << 16
 _PERIOD_GRACE_MS = 200
 _PARTS_MAX = 64
 _PR_SET_PDEATHSIG = 1
-DEFECT = 70  # sysexits.h: internal software error
+DEFECT = 70
+"""Exit code of a worker that ended with an error of its own (EX_SOFTWARE of sysexits.h)."""
 _NO_PROGRESS = Progress(0.0, 0, 0, 0, 0)
 
 
 class CrewError(Exception):
-    """The workers that a run was to have cannot be had; nothing was sent. The message is one line."""
+    """The workers of a run could not be started, and nothing was sent. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all workers of a run must know; with a `Share` it is everything."""
+    """What all workers of a run must know. Together with a `Share` it describes the work of one."""
 
     script: Script
-    """Its built-ins include what its `before` section left."""
+    """The script. Its built-ins include the variables that its `before` section set."""
     plan_seed: int
 
 
 class ParentPipe:
-    """A worker's way to its parent. Whole messages, in order, whichever greenlet sends them; none stops the others."""
+    """A worker's connection to its parent.
+
+    It sends whole messages, in order, whichever greenlet sends them, and other greenlets go on meanwhile.
+    """
 
     def __init__(self, descriptor: int, recorder: Recorder, wall: WallOffset) -> None:
         gevent.os.make_nonblocking(descriptor)
@@ -68,17 +73,17 @@ class ParentPipe:
         self._gate = BoundedSemaphore(1)
 
     def line(self, text: str) -> None:
-        """For stdout."""
+        """Send a line for stdout."""
         self._send(b"L", text.encode("utf-8", "surrogatepass"))
 
     def tick(self, progress: Progress) -> None:
-        """How far it is, and all that was filed since the last time."""
+        """Send the progress, and everything recorded since the last time."""
         told_ms = (now_ns() + self._wall.wall_ns) // 1_000_000
         self._periods()
         self._send(b"T", orjson.dumps([asdict(progress), told_ms]))
 
     def end(self, result: dict[str, Any]) -> None:
-        """It is over."""
+        """Send what is left to send, and the result of the work."""
         self._periods()
         self._send(b"E", orjson.dumps(result))
 
@@ -95,29 +100,29 @@ class ParentPipe:
 
 
 Work = Callable[[Share, ParentPipe, int], dict[str, Any]]
-"""What a worker does: (its share, its link, when the plan starts) to what its end says, which must be JSON."""
+"""The work of a worker: (its share, its connection, the instant when the plan starts) -> its result, which JSON can hold."""
 
 
 @dataclass(slots=True)
 class CrewWorker:
-    """What is known of a worker where the run was started."""
+    """What the process that started the run knows of a worker."""
 
     share: Share
     progress: Progress = _NO_PROGRESS
     told_ms: int = 0
-    """Epoch: all that happened until then has arrived."""
+    """Everything that happened up to this instant, in epoch ms, has arrived."""
     result: dict[str, Any] | None = None
     lost: str | None = None
-    """What became of it."""
+    """A sentence on how the worker was lost; None if it was not."""
 
     @property
     def running(self) -> bool:
-        """Whether more may come from it."""
+        """Whether the worker may still send something."""
         return self.result is None and self.lost is None
 
     @property
     def label(self) -> str:
-        """What to call it."""
+        """What messages call the worker."""
         return f"worker {self.share.index + 1} of {self.share.of}"
 
 
@@ -125,7 +130,10 @@ AnyWorker = TypeVar("AnyWorker", bound=CrewWorker)
 
 
 class Crew(ABC, Generic[AnyWorker]):
-    """The side that started the run: has workers started, listens to them, and merges. May be asked at any time."""
+    """The workers of a run, for the process that started it: starts them, listens to them, and merges what they send.
+
+    Its results so far may be asked for at any time.
+    """
 
     def __init__(self, count: int, wall: WallOffset, write_line: Callable[[str], None]) -> None:
         self.count = count
@@ -139,26 +147,27 @@ class Crew(ABC, Generic[AnyWorker]):
 
     @abstractmethod
     def _launch(self) -> None:
-        """Have all workers started, and say when the plan begins (`_started_ns`). Raises CrewError."""
+        """Start all workers, and set the instant when the plan begins (`_started_ns`). Raises CrewError."""
 
     @abstractmethod
     def _attend(self, worker: AnyWorker) -> None:
-        """`_take` what a worker says, until it has ended or is lost."""
+        """Give every message of a worker to `_take`, until the worker has ended or is lost."""
 
     @abstractmethod
     def _pass_interrupt(self) -> None:
-        """Tell all workers of the interrupt that has just been counted."""
+        """Pass the interrupt that has just been counted on to all workers."""
 
     @abstractmethod
     def _end_all(self) -> None:
-        """Whatever made the run end: no worker is left behind."""
+        """End all workers that are still running, whatever made the run end."""
 
     def run(self, phases: Sequence[Phase], listener: Listener, started: Callable[[], None] = lambda: None) -> None:
-        """Block until the last worker has ended or is lost. `started` is called once all have been started."""
+        """Block until the last worker has ended or is lost. `started` is called once all workers have been started."""
         announcer = ticker = None
         try:
             self._launch()
-            if not self._workers:  # interrupted before it began
+            # The run was interrupted before it began.
+            if not self._workers:
                 return
             readers = [gevent.spawn(self._attend, worker) for worker in self._workers]
             announcer = gevent.spawn(self._announce, phases, listener)
@@ -166,7 +175,8 @@ class Crew(ABC, Generic[AnyWorker]):
             started()
             gevent.joinall(readers, raise_error=True)
             if not self._interrupts and any(worker.lost is None for worker in self._workers):
-                announcer.join()  # the same instant; who is a little sooner does not matter
+                # The last phase ends at this instant; let its end be announced.
+                announcer.join()
         finally:
             gevent.killall([greenlet for greenlet in (announcer, ticker) if greenlet is not None])
             self._end_all()
@@ -174,7 +184,7 @@ class Crew(ABC, Generic[AnyWorker]):
             listener.period(period)
 
     def stop(self) -> None:
-        """Pass an interrupt on: the first ends arrivals, the second everything."""
+        """End the run: after the first call no more users start, the second ends everything."""
         self._interrupts += 1
         self._pass_interrupt()
 
@@ -184,27 +194,27 @@ class Crew(ABC, Generic[AnyWorker]):
         return self._interrupts > 0
 
     def periods(self) -> list[Period]:
-        """All that has arrived so far, in time order."""
+        """The periods that have arrived so far, merged and in time order."""
         return [self._period(start) for start in sorted(self._parts)]
 
     def latest(self) -> Period | None:
-        """The newest period, as far as it has arrived."""
+        """The newest period, as far as it has arrived; None before the first."""
         return self._period(max(self._parts)) if self._parts else None
 
     def results(self) -> list[dict[str, Any]]:
-        """What the workers that ended properly returned."""
+        """The results of the workers that ended properly."""
         return [worker.result for worker in self._workers if worker.result is not None]
 
     def places(self) -> list[dict[str, Any]]:
-        """What the report says of each worker's machine; nothing where all are on this one."""
+        """What the report says about each worker's machine; empty if all workers run on this one."""
         return []
 
     def lost(self) -> tuple[str, ...]:
-        """A sentence on each worker that did not."""
+        """A sentence on each worker that was lost."""
         return tuple(worker.lost for worker in self._workers if worker.lost is not None)
 
     def progress(self) -> Progress:
-        """Of all workers together."""
+        """The progress of all workers together."""
         elapsed_s = max(0.0, (now_ns() - self._started_ns) / 1e9) if self._started_ns else 0.0
         known = [worker.progress for worker in self._workers]
         active = sum(w.progress.active_vus for w in self._workers if w.running)
@@ -229,7 +239,7 @@ class Crew(ABC, Generic[AnyWorker]):
             worker.result = orjson.loads(content)
 
     def _file(self, period: Period) -> None:
-        """Parts of a period are merged when it is asked for, or there are many: percentiles are worked out each time."""
+        """Keep a part of a period. Parts are merged when the period is asked for, or when there are many."""
         parts = self._parts.setdefault(period.start_ms, [])
         parts.append(period)
         if len(parts) == _PARTS_MAX:
@@ -242,7 +252,7 @@ class Crew(ABC, Generic[AnyWorker]):
         return parts[0]
 
     def _over(self, until_ms: float) -> Iterator[Period]:
-        """Periods that had ended by then and were not given before."""
+        """The periods that ended by this epoch ms and were not given before."""
         for start in sorted(self._parts.keys() - self._shown):
             if start + PERIOD_MS <= until_ms:
                 self._shown.add(start)
@@ -279,7 +289,7 @@ class Crew(ABC, Generic[AnyWorker]):
 
 
 def messages(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
-    """(kind, content) of what comes up a non-blocking pipe until its other end is closed; half a message is of no use."""
+    """Kind and content of each message from a non-blocking pipe, until its other end is closed. Half a message is dropped."""
     pending = bytearray()
     while data := gevent.os.nb_read(descriptor, _READ_BYTES):
         pending += data
@@ -287,19 +297,14 @@ def messages(descriptor: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def exit_text(code: int) -> str:
-    """What became of a process that ended with this code (negative: of a signal)."""
+    """How a process with this exit code ended, in words. A negative code is that of a signal."""
     return f"was killed by signal {-code}" if code < 0 else f"ended by itself with exit code {code}"
 
 
 def end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends (Linux). Raises BrokenPipeError where it has ended already."""
+    """Have the kernel kill this process when its parent ends (Linux). Raises BrokenPipeError if the parent has ended already."""
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "prctl"):
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise BrokenPipeError
-
-
-def at_most(wanted: int, phases: Sequence[Phase]) -> int:
-    """How many workers a plan can be split among: none may be left without a part of a phase's `maxVusers`."""
-    return max(1, min([wanted, *(phase.max_vusers for phase in phases if phase.max_vusers is not None)]))

@@ -1,9 +1,9 @@
-"""A run on the workers of a Dask cluster: one shard pinned to each, its periods coming back while it runs.
+"""Runs a script on the workers of a Dask cluster: one shard on each, whose periods come back while it runs.
 
-Dask is made for tasks that may be done again; load may not. So a shard is pinned to its worker, the scheduler is told to give up
-a task whose worker died instead of trying again, starts are counted, and a second one voids the run. What a shard says is
-numbered: a gap means that something was lost on the way, and the worker counts as lost. So does one that is not heard of for
-a while; its generator ends by itself (`loadgen.shard`).
+Dask is made for tasks that may be repeated; load may not be. So a shard is pinned to its worker, and the scheduler is told
+to give up a task whose worker died instead of repeating it. Starts are counted, and a second one makes the run invalid. The
+messages of a shard are numbered: a gap means that something was lost on the way, and the worker counts as lost. So does a
+worker that is silent for a while; its generator ends by itself (`loadgen.shard`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from gevent.queue import Empty, Queue
 from loadgen.clock import WallOffset, now_ns
 from loadgen.crew.baggage import pack, unfit
 from loadgen.crew.cluster import Clock, Cluster, Member, address_problem, connected
-from loadgen.crew.crew import Crew, CrewError, CrewWorker, Job, at_most, exit_text
+from loadgen.crew.crew import Crew, CrewError, CrewWorker, Job, exit_text
 from loadgen.crew.framing import FAILED, READY, parted
 from loadgen.crew.relay import DATA, END, GO, SAYS, STARTED, STOP, name_of, relay
-from loadgen.schedule import Share, spans
+from loadgen.schedule import Share, most_shares, spans
 from loadgen.script.model import Script
 
 _LOOK_S = 1.0
@@ -38,7 +38,7 @@ _LAST_WAIT_S = 5.0
 _LAST_WORDS_S, _CLEAN_UP_S = 2.0, 5.0
 _HARD_END_AFTER_NS = 3600 * 1_000_000_000
 _GONE = -1
-"""Said of a shard by Dask, and not numbered: why its task will give no more."""
+"""Kind of a message that comes from Dask and is not numbered: why a shard's task has ended."""
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class _Shard(CrewWorker):
     ready: bool = False
     starts: int = 0
     heard: int = 0
-    """Messages of it."""
+    """How many messages of the shard have arrived."""
     silent_looks: int = 0
 
     @property
@@ -59,7 +59,10 @@ class _Shard(CrewWorker):
 
 
 class RemoteCrew(Crew[_Shard]):
-    """Workers on a cluster, as many of its members as the plan can be split among; `say` takes lines for stderr."""
+    """The workers of a run on a cluster: as many of its members as the plan can be split among.
+
+    `say` takes lines for stderr.
+    """
 
     def __init__(
         self,
@@ -69,8 +72,8 @@ class RemoteCrew(Crew[_Shard]):
         wall: WallOffset,
         write_line: Callable[[str], None],
     ) -> None:
-        """Raises CrewError where the job cannot travel."""
-        super().__init__(at_most(len(cluster.members), job.script.phases), wall, write_line)
+        """Raises CrewError if the job cannot travel to other machines."""
+        super().__init__(most_shares(len(cluster.members), job.script.phases), wall, write_line)
         self._cluster, self._say = cluster, say
         self._packed = pack(job)
         planned = spans(job.script.phases)
@@ -93,7 +96,7 @@ class RemoteCrew(Crew[_Shard]):
         self._listening = True
 
     def places(self) -> list[dict[str, Any]]:
-        """Where each worker is, how its clocks differ from this machine's, and whether it came to its end."""
+        """Where each worker runs, how its clocks differ from this machine's, and whether it ended properly."""
         return [_place(shard) for shard in self._workers]
 
     def _launch(self) -> None:
@@ -112,13 +115,13 @@ class RemoteCrew(Crew[_Shard]):
         return self._interrupts > 1
 
     def _apart(self, task: Callable[[], object], given_up: Callable[[], bool] = lambda: False) -> None:
-        """Do what blocks in a thread, while greenlets go on. Raises CrewError for whatever it raises."""
+        """Do a task that blocks in a thread, while greenlets go on. Raises CrewError for whatever it raises."""
         raised: list[Exception] = []
 
         def caught() -> None:
             try:
                 task()
-            except Exception as error:  # noqa: BLE001 - Dask's many kinds, of which one line is told
+            except Exception as error:  # noqa: BLE001 - Dask raises many kinds, which all become one line
                 raised.append(error)
 
         doing = self._threads.spawn(caught)
@@ -137,14 +140,23 @@ class RemoteCrew(Crew[_Shard]):
         [packed] = client.scatter([self._packed], workers=addresses, broadcast=True, hash=False)
         for index, address in enumerate(addresses):
             task = client.submit(
-                relay, packed, run, index, self.count, self._workers[index].share.beside, key=name_of(run, str(index)),
-                workers=[address], allow_other_workers=False, pure=False, retries=0,
-            )  # fmt: skip
+                relay,
+                packed,
+                run,
+                index,
+                self.count,
+                self._workers[index].share.beside,
+                key=name_of(run, str(index)),
+                workers=[address],
+                allow_other_workers=False,
+                pure=False,
+                retries=0,
+            )
             task.add_done_callback(partial(self._done, index))
             self._tasks.append(task)
 
     def _begin(self) -> None:
-        """Agree on an instant, and tell each shard when that is on its own clock."""
+        """Choose the instant when the plan begins, and tell each shard when that is on its own clock."""
         client, wall_ns = self._cluster.client, self._wall.wall_ns
         clocks = self._cluster.clocks([shard.member for shard in self._workers], wall_ns)
         started_ns = now_ns() + _START_AFTER_NS + _START_AFTER_EACH_NS * self.count
@@ -163,18 +175,18 @@ class RemoteCrew(Crew[_Shard]):
         Event(name_of(self._run_id, GO), client=client).set()
 
     def _post(self, said: Sequence[Any]) -> None:
-        """From any thread: [shard, number, kind, content]."""
+        """Take a message of a shard, [shard, number, kind, content]. May be called in any thread."""
         self._posted.append(said)
         if self._listening:
             self._bell.send()
 
     def _done(self, index: int, task: Any) -> None:
-        """In a thread of Dask's: a task that is over without error has said so itself."""
+        """Called in a thread of Dask's when a task has ended. One that ended without error has sent its own message."""
         if task.status != "finished":
             self._post([index, 0, _GONE, _fate(task)])
 
     def _sort(self) -> None:
-        """In the hub: to each shard what it said."""
+        """Called in gevent's hub: put each message into the inbox of its shard."""
         while self._posted:
             index, *said = self._posted.popleft()
             if index < len(self._workers) and self._workers[index].running:
@@ -189,7 +201,10 @@ class RemoteCrew(Crew[_Shard]):
             self._receive(worker, _LOST_LOOKS)
 
     def _receive(self, shard: _Shard, patience: int) -> None:
-        """The next that it says. Silence is counted in looks: seconds that this process itself slept do not count."""
+        """Handle the next message of a shard.
+
+        Silence is counted in looks, so that time in which this process itself was stopped does not count.
+        """
         try:
             number, kind, content = shard.inbox.get(timeout=_LOOK_S)
         except Empty:
@@ -250,7 +265,8 @@ class RemoteCrew(Crew[_Shard]):
     def _order(self, *orders: str) -> None:
         for order in orders:
             event = Event(name_of(self._run_id, order), client=self._cluster.client)
-            with suppress(CrewError):  # without its scheduler a shard ends by itself
+            # If the scheduler is gone, shards end by themselves.
+            with suppress(CrewError):
                 self._apart(event.set)
 
     def _give_up(self) -> None:
@@ -259,7 +275,7 @@ class RemoteCrew(Crew[_Shard]):
                 self._lose(shard, "did not end when told to")
 
     def _end_all(self) -> None:
-        """Tasks that nobody wants any more end their generators."""
+        """Cancel the tasks, which ends their generators, and clean up what the run left on the cluster."""
         with suppress(CrewError), gevent.Timeout(_CLEAN_UP_S, False):
             self._apart(self._clean_up)
         self._listening = False
@@ -268,7 +284,8 @@ class RemoteCrew(Crew[_Shard]):
     def _clean_up(self) -> None:
         client, run = self._cluster.client, self._run_id
         ended = [task for task, shard in zip(self._tasks, self._workers, strict=False) if shard.result is not None]
-        for task in ended:  # it has one more message to send, which would come after the topic was dropped
+        # Such a task has one more message to send, which must not come after the topic was dropped.
+        for task in ended:
             task.result(timeout=_LAST_WORDS_S)
         client.cancel(self._tasks, force=True)
         client.unsubscribe_topic(name_of(run, SAYS))
@@ -281,28 +298,31 @@ class RemoteCrew(Crew[_Shard]):
 
 
 def problems(address: str, script: Script) -> list[str]:
-    """What is wrong with running a script at an address before anything is tried, a line each."""
+    """Why a script cannot run on the cluster at an address, as far as can be said before trying; a line for each reason."""
     wrong = address_problem(address)
     return [*([wrong] if wrong else []), *unfit(script)]
 
 
 class Crews:
-    """Makes the crew of a run of a script. `count`: of its workers."""
+    """Makes the crew of a run of a script; `count` is the number of its workers."""
 
     def __init__(self, cluster: Cluster, script: Script, say: Callable[[str], None]) -> None:
-        self.count = at_most(len(cluster.members), script.phases)
+        self.count = most_shares(len(cluster.members), script.phases)
         self._cluster, self._say = cluster, say
         if self.count < len(cluster.members):
             say(f"{self.count} of {len(cluster.members)} workers take part: `maxVusers` cannot be split further")
 
     def __call__(self, job: Job, wall: WallOffset, write_line: Callable[[str], None]) -> RemoteCrew:
-        """Raises CrewError where the job cannot travel."""
+        """Raises CrewError if the job cannot travel to other machines."""
         return RemoteCrew(self._cluster, self._say, job, wall, write_line)
 
 
 @contextmanager
 def crews(address: str, script: Script, say: Callable[[str], None]) -> Iterator[Crews]:
-    """On the cluster at an address that has no `problems`, while inside. `say` takes lines for stderr. Raises CrewError."""
+    """While inside, what makes crews on the cluster at an address that has no `problems`.
+
+    `say` takes lines for stderr. Raises CrewError.
+    """
     with connected(address, say) as cluster:
         yield Crews(cluster, script, say)
 
@@ -318,7 +338,7 @@ def _place(shard: _Shard) -> dict[str, Any]:
 
 
 def _fate(task: Any) -> str:
-    """What became of a task that did not end as it should."""
+    """How a task ended that did not end properly, in words."""
     if task.status != "error":
         return "was lost with its scheduler"
     error = task.exception(timeout=1)

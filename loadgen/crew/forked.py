@@ -1,4 +1,4 @@
-"""Workers that are forked from this process."""
+"""A crew on this machine: its workers are forked from this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from loadgen.recorder import Recorder
 from loadgen.schedule import Share
 
 _PIPE_BYTES = 1 << 20
-_START_AFTER_NS = 100_000_000  # all workers have been forked by then, at this much and as much again for each
+# The plan starts this long after the fork begins, plus as long again for each worker: by then all are ready.
+_START_AFTER_NS = 100_000_000
 _LAST_WAIT_S = 2.0
 
 
@@ -32,12 +33,12 @@ class _Forked(CrewWorker):
 
 
 class ForkedCrew(Crew[_Forked]):
-    """Workers that are forked from this process, each with what it has compiled: `recorder` and all that `work` needs."""
+    """Workers that are forked from this process, each with a copy of everything that `work` needs."""
 
     def __init__(
         self, count: int, work: Work, recorder: Recorder, wall: WallOffset, write_line: Callable[[str], None]
     ) -> None:
-        """`recorder` is the workers' own, once forked; nothing is filed in it here."""
+        """`recorder` is what each worker records in after the fork; nothing is recorded in it here."""
         super().__init__(count, wall, write_line)
         self._work = work
         self._recorder = recorder
@@ -59,10 +60,12 @@ class ForkedCrew(Crew[_Forked]):
 
     def _fork(self, share: Share, started_ns: int) -> _Forked:
         read_end, write_end = os.pipe()
-        with suppress(OSError):  # room for what a worker sends in a second, so that it need not wait
+        # The pipe should hold what a worker sends in a second, so that the worker need not wait.
+        with suppress(OSError):
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         parent = os.getpid()
-        pid = gevent.os.fork_gevent()  # unlike `fork`, it leaves waiting for the child to us
+        # Unlike gevent's `fork`, this one leaves it to us to wait for the child.
+        pid = gevent.os.fork_gevent()
         if not pid:
             os.close(read_end)
             for worker in self._workers:
@@ -73,7 +76,7 @@ class ForkedCrew(Crew[_Forked]):
         return _Forked(share, pid=pid, descriptor=read_end)
 
     def _be_worker(self, share: Share, descriptor: int, started_ns: int, parent: int) -> NoReturn:
-        """The rest of a worker's life."""
+        """Do the work of a worker in the forked process, and exit."""
         code = DEFECT
         try:
             os.setpgid(0, 0)
@@ -82,9 +85,10 @@ class ForkedCrew(Crew[_Forked]):
             link = ParentPipe(descriptor, self._recorder, self._wall)
             link.end(self._work(share, link, started_ns))
             code = 0
-        except BrokenPipeError:  # the parent is gone
+        except BrokenPipeError:
+            # The parent is gone.
             code = 0
-        except BaseException:  # noqa: BLE001 - nothing of the parent's may go on in this process
+        except BaseException:  # noqa: BLE001 - the parent's code must not go on in this process
             traceback.print_exc()
         finally:
             sys.stderr.flush()
@@ -97,7 +101,8 @@ class ForkedCrew(Crew[_Forked]):
         finally:
             os.close(worker.descriptor)
         status = 0
-        with suppress(ChildProcessError):  # somebody else's handler of SIGCHLD was first
+        # Another handler of SIGCHLD may have waited for the child already.
+        with suppress(ChildProcessError):
             _, status = os.waitpid(worker.pid, 0)
         if worker.result is None:
             self._lose(worker, exit_text(os.waitstatus_to_exitcode(status)))
@@ -109,7 +114,7 @@ class ForkedCrew(Crew[_Forked]):
                     os.kill(worker.pid, signal.SIGKILL)
 
     def _end_all(self) -> None:
-        """Whatever made the parent leave early: no worker is left behind."""
+        """Kill the workers that are still running, whatever made the parent end the run."""
         running = [worker for worker in self._workers if worker.running]
         self._kill_all()
         for worker in running:

@@ -1,8 +1,9 @@
-"""What runs in a Dask worker: starts the generator as a process of its own, hands it orders, and passes on what it says.
+"""Runs in a Dask worker: starts the generator as a process of its own, gives it orders, and passes on what it sends.
 
-The generator (`loadgen.shard`) is never run in the worker's event loop or its threads: those keep the worker in touch with its
-scheduler. It ends with this task in whichever way the task ends: its stdin is closed, the kernel kills it when its parent is
-gone, and it must be told every few seconds to go on. It is told so only while the scheduler answers and still wants the task.
+The generator (`loadgen.shard`) never runs in the worker's own process, whose event loop and threads keep the worker in touch
+with its scheduler. It ends with this task, however the task ends: its stdin is closed, the kernel kills it when its parent
+is gone, and it must be told every few seconds to go on. It is told so only while the scheduler answers and still wants the
+task.
 
 A message of the run's topic: [shard, number, kind, content], numbered from 0 for each start of a shard. Besides
 Dask, only what needs nothing but the standard library is imported here.
@@ -31,11 +32,11 @@ from db.child import Child
 from loadgen.crew.framing import INTERRUPT, JOB, RENEW, START, message
 
 STARTED, DATA, ENDED = 0, 1, 2
-"""Kinds: the task has begun (content: its worker's address), output of the generator, its exit code."""
+"""Kinds of messages: the task has begun (with its worker's address), output of the generator, its exit code."""
 GO, STOP, END = "go", "stop", "end"
-"""Orders of a run, each a Dask Event: begin, let users finish, end at once. GO comes with a Variable of the same name."""
+"""Orders of a run: begin, let users finish, end at once. Each is a Dask Event; GO also has a Variable of the same name."""
 SAYS = "says"
-"""The topic of what its shards say."""
+"""The topic of the messages of a run's shards."""
 
 _LOG = logging.getLogger("distributed.worker")
 _SOURCES = ("loadgen/**/*.py", "reports/**/*.py", "db/child.py")
@@ -45,23 +46,25 @@ _ANSWER_S = 10.0
 
 
 def name_of(run: str, what: str) -> str:
-    """Of a Dask object of a run."""
+    """The name of a Dask object that belongs to a run."""
     return f"poolbench-{run}-{what}"
 
 
 def about() -> dict[str, str]:
-    """The machine's name, and what tells one source of this program from another."""
+    """The name of this machine, and a fingerprint of this program's source."""
     return {"host": socket.gethostname(), "code": _fingerprint()}
 
 
 def clocks() -> tuple[int, int]:
-    """(CLOCK_MONOTONIC, epoch) in nanoseconds."""
+    """CLOCK_MONOTONIC and the epoch time of this machine, in ns."""
     return time.monotonic_ns(), time.time_ns()
 
 
 def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int]) -> None:
-    """The Dask task: one shard, from its start to its end. `packed` is the job, as `loadgen.crew.baggage` packs it; `beside` says
-    which of the shards on its machine it is, and of how many.
+    """The Dask task: run one shard from its start to its end.
+
+    `packed` is the job, packed by `loadgen.crew.baggage`. `beside` is the shard's number among those on its machine, and how
+    many those are.
     """
     worker, client = get_worker(), get_client()
     numbers = itertools.count()
@@ -70,7 +73,8 @@ def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int])
         worker.log_event(name_of(run, SAYS), [index, next(numbers), kind, content])
 
     tell(STARTED, worker.address)
-    if Event(name_of(run, GO), client=client).is_set():  # Dask runs a lost task again: its time has passed
+    # Dask runs a lost task again, but by then the run has begun without it.
+    if Event(name_of(run, GO), client=client).is_set():
         return
     task = worker.get_current_task()
     child = Child(
@@ -89,14 +93,14 @@ def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int])
 
 
 class _Orders:
-    """What the generator is told, until it ends or nobody is there to give orders: then its stdin is closed."""
+    """Passes orders on to the generator. When the generator or the scheduler is gone, the generator's stdin is closed."""
 
     def __init__(self, child: Child, run: str, index: int, client: Any, wanted: Callable[[], bool]) -> None:
         self._child, self._run, self._index = child, run, index
         self._client, self._wanted = client, wanted
 
     def pass_on(self, packed: bytes) -> None:
-        """In a thread of its own."""
+        """Pass orders on, from the job to the end; this runs in a thread of its own."""
         try:
             self._send(JOB, packed)
             self._await(GO)
@@ -108,7 +112,7 @@ class _Orders:
             while self._child.running:
                 self._renew()
                 time.sleep(_RENEW_S)
-        except Exception as error:  # noqa: BLE001 - the child is gone, or the scheduler: there are no orders any more
+        except Exception as error:  # noqa: BLE001 - the generator or the scheduler is gone
             if self._child.running:
                 _LOG.warning("poolbench: shard %d is ended: %s: %s", self._index, type(error).__name__, error)
         finally:

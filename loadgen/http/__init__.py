@@ -1,1 +1,1 @@
-"""HTTP/1.1 from the client's side: requests as bytes, connections, answers, and the instants that are measured."""
+"""HTTP/1.1 as a client speaks it: requests as bytes, connections, answers, and the instants that are measured."""

@@ -1,4 +1,4 @@
-"""One connection to one origin: a raw non-blocking socket with one libev watcher, used by one greenlet at a time."""
+"""A connection to an origin: a raw non-blocking socket with one libev watcher, used by one greenlet at a time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from gevent import get_hub, getcurrent
 
 from loadgen.clock import WallOffset, now_ns, stamp_arrivals
 from loadgen.http.deadlines import Deadlines
-from loadgen.http.exchange import FILED, NO_HEAD, Exchange, Failure, Filing, TimeLimits
+from loadgen.http.exchange import FILED, NO_HEAD, Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.response import BadResponse, ResponseHead, ResponseReader, parse_common
 from loadgen.http.route import Ended, Handshake, error_name
 
 IDLE_CLOSE_NS = 4_000_000_000
-"""A kept connection unused for this long is not used again (Artillery's rule, and most servers')."""
-_ONE_SEGMENT_BYTES = 1400  # what is sent in one piece is never held back (Nagle)
+"""A kept connection that was idle for longer than this is not used again (4 s: Artillery's rule)."""
+# A request that fits into one segment is never held back by Nagle's algorithm.
+_ONE_SEGMENT_BYTES = 1400
 _FIRST_READ_BYTES = 4096
-_SMALL_READ_BYTES = 470  # where the answer before was a small one: Python has memory of up to that size at hand
+# After a small answer this is tried first: Python has memory for objects of up to that size at hand.
+_SMALL_READ_BYTES = 470
 _READ_BYTES = 65536
 _READ, _WRITE = 1, 2
 _NEVER_NS = 1 << 62
@@ -32,7 +34,7 @@ _unpack_stamp = struct.Struct("qq").unpack_from
 
 
 class ConnectionContext:
-    """What all connections of a run have in common, looked up once: limits, clocks, and the event loop's functions."""
+    """What all connections of a run share, looked up once: time limits, clocks, and functions of the event loop."""
 
     __slots__ = ("deadlines", "head_limit", "limits", "switch", "wall", "watcher")
 
@@ -48,16 +50,33 @@ class ConnectionContext:
 
 
 class Connection:
-    """One connection to one origin, lent to one greenlet at a time.
+    """One connection to one origin, used by one greenlet at a time.
 
-    Methods of other objects are called by way of local names: Python 3.11 specialises that, and not a call on a slot.
+    Methods of other objects are called through local names, which Python 3.11 makes quicker than a call on a slot.
     """
 
     __slots__ = (
-        "_deadline_ns", "_deadlines", "_fires_ns", "_head_limit_name", "_head_limit_ns", "_io", "_limits", "_recvmsg",
-        "_resume", "_room", "_send", "_sock", "_switch", "_undelayed", "_waiting", "_wall", "last_used_ns", "over", "setup_ns",
+        "_deadline_ns",
+        "_deadlines",
+        "_fires_ns",
+        "_head_limit_name",
+        "_head_limit_ns",
+        "_io",
+        "_limits",
+        "_recvmsg",
+        "_resume",
+        "_room",
+        "_send",
+        "_sock",
+        "_switch",
+        "_undelayed",
+        "_waiting",
+        "_wall",
+        "last_used_ns",
+        "over",
+        "setup_ns",
         "usable",
-    )  # fmt: skip
+    )
 
     def __init__(self, sock: Any, context: ConnectionContext) -> None:
         self._sock = sock
@@ -76,21 +95,22 @@ class Connection:
         self._waiting = self._undelayed = False
         self.usable = True
         self.over = False
-        """Closed: no time limit matters any more."""
+        """Whether it is closed, so that no time limit matters any more."""
         self.last_used_ns = 0
         self.setup_ns = (0, 0, 0)
 
     def start_from(self, option: tuple[int, int, int]) -> None:
-        """Before connecting: the ports that LocalPorts says. Raises OSError."""
+        """Before connecting: restrict the local port with the option that `LocalPorts.option` gave. Raises OSError."""
         self._sock.setsockopt(*option)
 
     def connect(self, address: Any) -> None:
-        """Raises OSError, Ended."""
+        """Connect the socket to this address. Raises OSError, and Ended after the time limit."""
         sock = self._sock
         stamp_arrivals(sock)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
-            code = sock.connect_ex(address)  # on loopback it stands by now: no need to wait for an event
+            # On loopback it is connected by now, and there is no need to wait for an event.
+            code = sock.connect_ex(address)
         if code in _CONNECTING:
             self._wait_writable()
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -98,7 +118,7 @@ class Connection:
             raise OSError(code, os.strerror(code))
 
     def shake_hands(self, handshakes: Sequence[Callable[[Any], Handshake]]) -> None:
-        """Go through what follows the connect. Raises OSError, Ended."""
+        """Go through the handshakes that follow the connect, such as TLS. Raises OSError, Ended."""
         self._send_at_once()
         for begin in handshakes:
             handshake = begin(self._sock)
@@ -108,7 +128,7 @@ class Connection:
             self._sock, self._send, self._recvmsg = ready, ready.send, ready.recvmsg
 
     def close(self) -> None:
-        """Give everything back; safe to repeat."""
+        """Close the socket and its watcher; may be called again."""
         self.usable = False
         if not self.over:
             self.over = True
@@ -116,7 +136,7 @@ class Connection:
             self._sock.close()
 
     def fresh_enough(self, at_ns: int) -> bool:
-        """Whether it may be used again: kept alive, not idle too long, and not closed by the peer meanwhile."""
+        """Whether the connection may be used again: kept alive, not idle for too long, and not closed by the peer meanwhile."""
         idle_ns = at_ns - self.last_used_ns
         if not self.usable or idle_ns > IDLE_CLOSE_NS:
             return False
@@ -126,7 +146,8 @@ class Connection:
             return True
         except OSError:
             return False
-        return False  # closed, or bytes that nobody asked for
+        # The peer has closed it, or has sent bytes that nobody asked for.
+        return False
 
     def exchange(
         self,
@@ -136,12 +157,14 @@ class Connection:
         reused: bool,
         head_only: bool,
         want_body: bool,
-        filing: Filing | None = None,
-        intended_ns: int = 0,
+        file: FileAnswer | None,
+        intended_ns: int,
+        want_plain: bool,
     ) -> Exchange | Failure:
-        """Send the request's bytes, read the answer. Usable again afterwards only if `usable` says so.
+        """Send the request's bytes, read the answer and file it. Afterwards `usable` says whether there may be another.
 
-        What every exchange goes through stands here in one piece: calls and objects in between show in its cost.
+        The parameters are those of `Connections.exchange`. What every exchange goes through stands here in one piece,
+        since calls and objects in between show in the cost of a request.
         """
         self._resume = resume = getcurrent().switch
         self.usable = False
@@ -163,7 +186,8 @@ class Connection:
                 self._fires_ns = deadline_ns
                 self._deadlines.watch(self, deadline_ns)
             while True:
-                io.start(resume, True)  # as `_wait`
+                # The same as in `_wait`.
+                io.start(resume, True)
                 self._waiting = True
                 try:
                     ready = switch()
@@ -189,30 +213,68 @@ class Connection:
             if written_ns <= stamp_ns <= read_ns:
                 first_byte_ns, stamped = stamp_ns, True
             else:
-                self._wall.measure()  # the wall clock was set meanwhile, and the stamp means nothing
+                # The wall clock has been set meanwhile, so this stamp means nothing.
+                self._wall.measure()
         self._room = _SMALL_READ_BYTES if len(data) < _SMALL_READ_BYTES else _FIRST_READ_BYTES
         head = None if head_only else parse_common(data)
         if head is None:
             answer = Exchange(
-                0, b"", b"", 0, reused, stamped,
-                started_ns, connected_ns, written_ns, first_byte_ns, read_ns, self.setup_ns, NO_HEAD,
-            )  # fmt: skip
-            return self._receive(answer, data, head_only, want_body)
+                status=0,
+                head=b"",
+                body=b"",
+                body_bytes=0,
+                reused=reused,
+                stamped=stamped,
+                started_ns=started_ns,
+                connected_ns=connected_ns,
+                written_ns=written_ns,
+                first_byte_ns=first_byte_ns,
+                last_byte_ns=read_ns,
+                setup_ns=self.setup_ns,
+                facts=NO_HEAD,
+            )
+            found = self._receive(answer, data, head_only, want_body)
+            plain = found is answer and answer.facts.plain
+            if answer.status and file is not None:
+                file(
+                    answer.facts,
+                    written_ns,
+                    first_byte_ns,
+                    answer.last_byte_ns,
+                    intended_ns or started_ns,
+                    answer.body_bytes,
+                    stamped,
+                    plain,
+                )
+            return FILED if plain and not want_plain else found
         self.usable = head.keep_alive
         self.last_used_ns = read_ns
-        body_at = len(head.raw)
-        if filing is not None and head.plain:
-            filing(
-                head.status, written_ns, first_byte_ns, read_ns, intended_ns or started_ns, len(data) - body_at, stamped
-            )
+        # The stamp of a read is that of the last segment in it, so it is the stamp of the last byte, too.
+        last_byte_ns = first_byte_ns
+        body_bytes = len(data) - len(head.raw)
+        plain = head.plain
+        if file is not None:
+            file(head, written_ns, first_byte_ns, last_byte_ns, intended_ns or started_ns, body_bytes, stamped, plain)
+        if plain and not want_plain:
             return FILED
         return Exchange(
-            head.status, head.raw, data[body_at:] if want_body else b"", len(data) - body_at, reused, stamped,
-            started_ns, connected_ns, written_ns, first_byte_ns, read_ns, self.setup_ns, head,
-        )  # fmt: skip
+            head.status,
+            head.raw,
+            data[len(head.raw) :] if want_body else b"",
+            body_bytes,
+            reused,
+            stamped,
+            started_ns,
+            connected_ns,
+            written_ns,
+            first_byte_ns,
+            last_byte_ns,
+            self.setup_ns,
+            head,
+        )
 
     def _receive(self, answer: Exchange, data: bytes, head_only: bool, want_body: bool) -> Exchange | Failure:
-        """Fill in an answer that the fast path does not know, whose first bytes are read."""
+        """Read the rest of an answer that is not of the common shape, and fill it in. `data` are its first bytes."""
         reader = ResponseReader(head_only=head_only, want_body=want_body)
         try:
             self._read_rest(reader, data, answer.written_ns)
@@ -224,6 +286,7 @@ class Connection:
         return self._filled(answer, reader)
 
     def _broken(self, name: str, answer: Exchange, reader: ResponseReader) -> Failure:
+        """The failure with this name that cut an answer off, with what had arrived of the answer."""
         partial = self._filled(answer, reader) if reader.status else None
         return Failure(name, "receive", answer.started_ns, answer.connected_ns, now_ns(), partial)
 
@@ -256,7 +319,7 @@ class Connection:
                     continue
 
     def _send_rest(self, rest: bytes) -> int:
-        """Send what the kernel did not take at once; the instant just before the last piece went. Raises OSError, Ended."""
+        """Send what the kernel did not take. Returns the instant just before the last piece was sent. Raises OSError, Ended."""
         while True:
             self._wait_writable()
             written_ns = now_ns()
@@ -276,10 +339,10 @@ class Connection:
             self._io.events = _READ
 
     def _wait(self, deadline_ns: int) -> bool:
-        """Yield until the socket is ready; False when the deadline came first.
+        """Let other greenlets run until the socket is ready. Returns False if the deadline came first.
 
-        The limit is watched lazily, from exchange to exchange: an instant asked for once is not taken back, and the deadline
-        is looked at when it comes. An ordinary exchange, over long before, never touches it.
+        A wake-up that was asked for is not cancelled when the wait ends: when it comes, the deadline in force by then is
+        looked at. So an ordinary exchange, over long before its deadline, costs nothing here.
         """
         self._deadline_ns = deadline_ns
         if self._fires_ns > deadline_ns:
@@ -295,7 +358,7 @@ class Connection:
             io.stop()
 
     def time_is_up(self) -> None:
-        """The instant that `_wait` asked for has come: end the wait, if it is still that one."""
+        """End the wait if its deadline has passed; else ask to be woken at its deadline. Called at an instant asked for."""
         self._fires_ns = _NEVER_NS
         if not self._waiting:
             return
@@ -306,7 +369,7 @@ class Connection:
             self._resume(False)
 
     def _send_at_once(self) -> None:
-        """From now on; needed where more than one segment goes out before the peer has anything to say."""
+        """From now on send without delay: needed where more than one segment is sent before the peer answers."""
         if not self._undelayed:
             self._undelayed = True
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

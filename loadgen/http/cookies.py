@@ -1,18 +1,22 @@
-"""A virtual user's cookies: RFC 6265, storage and sending (sections 5.3 and 5.4), without a public suffix list. No I/O.
+"""A virtual user's cookies, stored and sent as RFC 6265 says (5.3 and 5.4), without a public suffix list. No I/O.
 
-The standard library's http.cookiejar wants request objects and guards against servers; a load generator needs neither.
+The standard library's http.cookiejar needs request objects and protects against servers; a load generator needs neither.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import inf
 
+_MAX_AGE = re.compile(r"-?[0-9]+")
+"""A valid Max-Age (RFC 6265, 5.2.2). It is read as a float, so that a very long number is an endless age."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cookie:
-    """One stored cookie. `domain` matches itself and, unless `host_only`, the hosts below it."""
+    """A stored cookie. It goes to the host `domain` and, unless `host_only`, to all hosts below it."""
 
     name: str
     value: str
@@ -21,11 +25,11 @@ class Cookie:
     host_only: bool
     secure: bool
     expires_s: float
-    """Epoch seconds."""
+    """When the cookie expires, in epoch seconds."""
 
 
 class Jar:
-    """Cookies by (domain, path, name). `now_s` is epoch seconds in every method."""
+    """The cookies of one virtual user, by domain, path and name. In every method, `now_s` is the time in epoch seconds."""
 
     __slots__ = ("_cookies",)
 
@@ -33,7 +37,7 @@ class Jar:
         self._cookies: dict[tuple[str, str, str], Cookie] = {}
 
     def store(self, field: str, host: str, path: str, now_s: float) -> None:
-        """Take in one Set-Cookie field of an answer from `host` to a request for `path`; what is not valid is ignored."""
+        """Store the cookie of a Set-Cookie field, from an answer of `host` to a request for `path`. Invalid ones are ignored."""
         cookie = parse_cookie(field, host, path, now_s)
         if cookie is None:
             return
@@ -44,7 +48,7 @@ class Jar:
             self._cookies[key] = cookie
 
     def header(self, host: str, path: str, now_s: float, *, secure: bool) -> str:
-        """The Cookie field's value for a request; empty for none. Longer paths first."""
+        """The value of the Cookie field for a request to this host and path; empty without cookies. Longer paths come first."""
         path = path.partition("?")[0]
         found = [
             c
@@ -60,12 +64,13 @@ class Jar:
 
 
 def parse_cookie(field: str, host: str, path: str, now_s: float) -> Cookie | None:
-    """The cookie that a Set-Cookie field sets; None where the standard says to ignore it."""
+    """The cookie that a Set-Cookie field sets, or None where RFC 6265 says to ignore the field."""
     pair, *attributes = field.split(";")
     name, equals, value = pair.partition("=")
     if not equals or not name.strip():
         return None
-    domain, cookie_path, secure, expires_s, max_age_s = "", "", False, inf, None
+    domain, cookie_path, secure, expires_s = "", "", False, inf
+    max_age_s: float | None = None
     for attribute in attributes:
         key, _, setting = (part.strip() for part in attribute.partition("="))
         match key.lower():
@@ -77,8 +82,8 @@ def parse_cookie(field: str, host: str, path: str, now_s: float) -> Cookie | Non
                 secure = True
             case "expires":
                 expires_s = _date(setting, expires_s)
-            case "max-age" if setting.lstrip("-").isdigit():
-                max_age_s = int(setting)
+            case "max-age" if _MAX_AGE.fullmatch(setting):
+                max_age_s = float(setting)
     if domain and domain != host and not host.endswith(f".{domain}"):
         return None
     if max_age_s is not None:
@@ -95,7 +100,7 @@ def parse_cookie(field: str, host: str, path: str, now_s: float) -> Cookie | Non
 
 
 def default_path(path: str) -> str:
-    """RFC 6265, 5.1.4: the folder of the request's path."""
+    """The path of a cookie that names none (RFC 6265, 5.1.4): the folder of the request's path."""
     folder = path.partition("?")[0].rpartition("/")[0]
     return folder if folder.startswith("/") else "/"
 

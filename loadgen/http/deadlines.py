@@ -1,8 +1,8 @@
-"""Time limits of many waits with one timer of the event loop.
+"""The time limits of many waits, kept with one timer of the event loop.
 
-An ordinary exchange is over long before its time limit: a libev timer for each connection would be made, put in order and
-thrown away for nothing, which costs more than sending the request. So limits lie in a heap, and one timer stands for the
-earliest. What is over in the meantime is dropped when it comes to the top.
+An ordinary exchange is over long before its time limit. A libev timer for each connection would be made, sorted and thrown
+away for nothing, which costs more than sending the request. So the limits lie in a heap, and one timer is set for the
+earliest. Limits of connections that are closed by then are dropped when they reach the top of the heap.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ _NEVER_NS = 1 << 62
 
 
 class Limited(Protocol):
-    """What has a time limit."""
+    """Something with a time limit; connections are."""
 
     over: bool
-    """Nothing will ever wait here again."""
+    """Whether nothing will ever wait here again."""
 
     def time_is_up(self) -> None:
-        """The instant it asked for has come."""
+        """Called when an instant that was asked for has come."""
 
 
 class Deadlines:
-    """Calls `time_is_up` at the instants asked for, or up to a millisecond later, from the event loop."""
+    """Calls `time_is_up` at the instants that were asked for, or up to a millisecond later, in the event loop."""
 
     __slots__ = ("_fires_ns", "_heap", "_loop", "_numbers", "_timer")
 
     def __init__(self) -> None:
         self._loop = get_hub().loop
         self._heap: list[tuple[int, int, Limited]] = []
-        self._numbers = count()  # equal instants are not ordered by comparing what waits
+        # A number for each entry, so that entries with equal instants are not compared any further.
+        self._numbers = count()
         self._timer: Any = None
         self._fires_ns = _NEVER_NS
 
     def watch(self, limited: Limited, instant_ns: int) -> None:
-        """Tell it once at that monotonic instant, unless it is over by then."""
+        """Call `limited.time_is_up` once at this monotonic instant, unless `limited` is over by then."""
         heap = self._heap
         while heap and heap[0][2].over:
             heappop(heap)
@@ -50,7 +51,7 @@ class Deadlines:
             self._arm(instant_ns)
 
     def close(self) -> None:
-        """Give the timer back; nothing is told any more."""
+        """Close the timer; nothing is called any more."""
         self._heap.clear()
         if self._timer is not None:
             self._timer.close()

@@ -1,4 +1,4 @@
-"""Opens connections, and keeps those of one virtual user."""
+"""Opens connections, and keeps the connections of one virtual user."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 from loadgen.clock import WallOffset, now_ns
 from loadgen.http.connection import Connection, ConnectionContext
-from loadgen.http.exchange import Exchange, Failure, Filing, TimeLimits
+from loadgen.http.exchange import Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.ports import LocalPorts
 from loadgen.http.route import DIRECT, Ended, Handshake, Origin, Route, addresses_of, error_name
 
-_PROBE_AFTER_NS = 1_000_000  # an idle connection is looked at for the peer's close before it is used again
+# A connection that was idle for longer is checked for being closed by the peer before it is used again.
+_PROBE_AFTER_NS = 1_000_000
 _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
 class Dialer:
-    """Opens connections for all users of a run, by one route and within the same limits."""
+    """Opens connections for all virtual users of a run, by one route and with the same time limits."""
 
     def __init__(self, limits: TimeLimits, wall: WallOffset, route: Route = DIRECT) -> None:
         self._context = ConnectionContext(limits, wall)
@@ -28,11 +29,11 @@ class Dialer:
         self._ways: dict[Origin, tuple[Sequence[Callable[[Any], Handshake]], list[Any]]] = {}
 
     def close(self) -> None:
-        """The run is over: no time limit is watched any more."""
+        """End the watching of time limits, once the run is over."""
         self._context.deadlines.close()
 
     def open(self, origin: Origin) -> Connection:
-        """Connect to the first address that answers. Raises OSError or Ended."""
+        """Open a connection to the first address of the origin that answers. Raises OSError or Ended."""
         started_ns = now_ns()
         way = self._ways.get(origin)
         if way is None:
@@ -43,7 +44,7 @@ class Dialer:
         option = self.ports.option(started_ns)
         error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
         for family, _, _, _, address in addresses:
-            # The type beneath socket.socket, whose own layer takes longer than the system calls it stands before.
+            # This is the type beneath socket.socket, whose own code takes longer than the system calls that it makes.
             connection = Connection(_socket.socket(family, _KIND), self._context)
             try:
                 if option is not None:
@@ -66,7 +67,7 @@ class Dialer:
 
 
 class Connections:
-    """A virtual user's connections: one kept alive for each origin, opened when first used."""
+    """The connections of a virtual user: one for each origin, opened when it is first needed and kept alive."""
 
     __slots__ = ("_dialer", "_kept")
 
@@ -80,12 +81,15 @@ class Connections:
         request: bytes,
         method_is_head: bool = False,
         want_body: bool = True,
-        filing: Filing | None = None,
+        file: FileAnswer | None = None,
         intended_ns: int = 0,
+        want_plain: bool = True,
     ) -> Exchange | Failure:
-        """One exchange with the origin, over its kept connection or a new one.
+        """Make one exchange with the origin, over its kept connection or a new one.
 
-        `filing`: takes a plain answer that came in one piece; what is returned for that is FILED.
+        `file` files the answer, also one that breaks off after its head, under the instant when the plan wanted the request
+        started (`intended_ns`, 0: when it was). Without `want_plain`, FILED is returned for a whole answer that nobody needs
+        to look into (`ResponseHead.plain`), which is quicker than an Exchange.
         """
         started_ns = connected_ns = now_ns()
         connection = self._kept.get(origin)
@@ -107,11 +111,11 @@ class Connections:
             connected_ns = now_ns()
         assert connection is not None  # noqa: S101 - for the type checker: reused or just opened
         return connection.exchange(
-            request, started_ns, connected_ns, reused, method_is_head, want_body, filing, intended_ns
+            request, started_ns, connected_ns, reused, method_is_head, want_body, file, intended_ns, want_plain
         )
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all connections."""
         for connection in self._kept.values():
             connection.close()
         self._kept.clear()

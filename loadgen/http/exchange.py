@@ -1,17 +1,17 @@
-"""One HTTP exchange over a socket: a request's bytes in, an Exchange or a Failure out. Values, not exceptions.
+"""The result of an HTTP exchange, an Exchange or a Failure: values, not exceptions. And which instants are measured.
 
-A connection is a raw non-blocking socket with one libev watcher, used by one greenlet at a time. Instants are monotonic
-nanoseconds (clock.py):
+Instants are in ns of CLOCK_MONOTONIC (clock.py):
 
-- started: the exchange was asked for; connected: the connection stood (equal to started on a reused one);
-- written: just before the system call that handed the request's last byte to the kernel;
+- started: the exchange was asked for; connected: the connection was open (the same as started on a kept one);
+- written: just before the system call that handed the last byte of the request to the kernel;
 - first byte: on Linux the kernel's own receive stamp (SO_TIMESTAMPING, software) of the read that began the answer, so that
-  a generator that is late to read does not lengthen what it measures; elsewhere the clock after that read (`stamped` tells);
-- last byte: the clock after the read that made the answer whole.
+  a generator that is late to read does not lengthen what it measures; elsewhere the clock after that read (see `stamped`);
+- last byte: for an answer that came whole in one read, the stamp of that read, too; else the clock after the read that
+  completed the answer.
 
-The kernel stamps segments, and joins those that wait unread under the stamp of the last (tried: a first read of one byte
-gives that stamp too). So an answer in several segments, to a generator that comes late, counts from the last one that was
-there: still never later than the clock after the read, which is what there would be without stamps.
+The kernel stamps segments, and gives those that wait unread together the stamp of the last (a first read of one byte gets
+that stamp, too). So if a generator is late to read an answer of several segments, the first byte is dated by the last
+segment that had arrived. That is still never later than the clock after the read, which would be used without stamps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from loadgen.http.response import ResponseHead, parse_headers
 
 @dataclass(slots=True)
 class Exchange:
-    """A finished exchange. `body` is as sent (de-chunked, still compressed), empty unless wanted; `body_bytes` counts always."""
+    """A finished exchange.
+
+    `body` is the body as sent (without chunks, still compressed), and empty unless it was wanted; `body_bytes` is its length
+    in either case. The names of instants are explained above.
+    """
 
     status: int
     head: bytes
@@ -38,16 +42,16 @@ class Exchange:
     first_byte_ns: int
     last_byte_ns: int
     setup_ns: tuple[int, int, int]
-    """(dns, tcp, tls) of the connection, also when it was opened by an earlier exchange."""
+    """Nanoseconds of resolving, connecting and TLS for this connection, even if an earlier exchange opened it."""
     facts: ResponseHead
-    """What the head says that many ask for."""
+    """What the head says, as far as it is often needed."""
 
     def headers(self) -> list[tuple[str, str]]:
-        """All header fields in order, names as sent."""
+        """All header fields in order, with names as sent."""
         return parse_headers(self.head)
 
     def header(self, name: str) -> str | None:
-        """The first field of that name (any case), or None."""
+        """The value of the first field with this name (in any case), or None."""
         wanted = name.lower()
         return next((value for field, value in self.headers() if field.lower() == wanted), None)
 
@@ -55,18 +59,21 @@ class Exchange:
 NO_HEAD = ResponseHead.of(b"")
 
 FILED = Exchange(0, b"", b"", 0, False, False, 0, 0, 0, 0, 0, (0, 0, 0), NO_HEAD)
-"""Stands for an exchange that nobody needs to look at: its answer was filed."""
+"""Returned in place of a plain answer that was filed and that the caller did not want to see."""
 
-Filing = Callable[[int, int, int, int, int, int, bool], None]
-"""Takes an answer as numbers: status; instants of: written, first byte, last byte, intended start; bytes of body; stamped."""
+FileAnswer = Callable[[ResponseHead, int, int, int, int, int, bool, bool], None]
+"""Files one answer: its head; the instants when the request was written, of the first and the last byte, and when the
+request was planned to start; bytes of the body; whether the kernel stamped the first byte; whether the answer is whole and
+plain (`ResponseHead.plain`). Made by `Recorder.answers`.
+"""
 
 
 @dataclass(slots=True)
 class Failure:
-    """An exchange that did not finish. `name` is Artillery's (ECONNREFUSED, ETIMEDOUT...).
+    """An exchange that did not finish. `name` is the error's name in Artillery (ECONNREFUSED, ETIMEDOUT...).
 
-    `stage`: "connect" (no connection, and `connected_ns` is 0), "send", "receive". `response` holds status and instants
-    when a head had arrived.
+    `stage` is "connect" (there was no connection, and `connected_ns` is 0), "send" or "receive". `response` has the status
+    and the instants of the answer if its head had arrived.
     """
 
     name: str
@@ -79,16 +86,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Time limits. `response_ns`: request written to head of the answer, ETIMEDOUT. `idle_ns`: a socket without traffic,
-    connecting included, ERR_SOCKET_TIMEOUT.
+    """Time limits of an exchange, in ns.
+
+    `response_ns` is the longest time from the request written to the head of the answer (else ETIMEDOUT), `idle_ns` the
+    longest time without traffic on a socket, also while connecting (else ERR_SOCKET_TIMEOUT).
     """
 
     response_ns: int = 10_000_000_000
     idle_ns: int = 8_000_000_000
-
-    @classmethod
-    def for_timeout(cls, timeout_s: float | None) -> TimeLimits:
-        """Artillery's: 10 s to the head by default, and max(8 s, the timeout that was given) for a silent socket."""
-        if timeout_s is None:
-            return cls()
-        return cls(int(timeout_s * 1e9), max(8_000_000_000, int(timeout_s * 1e9)))

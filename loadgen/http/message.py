@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests as bytes: addresses, header fields, bodies of every kind. Pure."""
+"""HTTP/1.1 requests as bytes: addresses, header fields, and bodies of every kind. No I/O."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from loadgen.language.values import UNDEFINED, text
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_KEPT = "!$%&'()*+,/:;=@[\\]^|~"  # not encoded in a path, besides letters, digits and `-._` (WHATWG URL, 1.3)
+# These are not encoded in a path, nor are letters, digits and `-._` (WHATWG URL, 1.3).
+_KEPT = "!$%&'()*+,/:;=@[\\]^|~"
 _KEPT_IN_QUERY = _KEPT.replace("'", "") + "?`{}"
 _FIELD_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
 class BadRequestError(Exception):
-    """A request that cannot be sent; `name` is the error's name in the metrics."""
+    """A request cannot be sent. `name` is the error's name in the metrics."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -31,41 +32,44 @@ class BadRequestError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An absolute URL taken apart: where to connect, what to ask for."""
+    """An absolute URL taken apart: where to connect, and what to ask for."""
 
     origin: Origin
     target: str
     """Path and query, percent-encoded."""
     host: str
-    """The Host field: with the port where that is not the scheme's own."""
+    """The value of the Host field, with the port where that is not the scheme's default."""
     userinfo: tuple[str, str] | None = None
 
     @property
     def url(self) -> str:
-        """The whole, without user and password."""
+        """The whole URL, without user and password."""
         return f"{self.origin.scheme}://{self.host}{self.target}"
 
 
 @lru_cache(maxsize=4096)
 def address_of(url: str) -> Address:
-    """The address that an http(s) URL names; spaces and non-ASCII are encoded, what is encoded stays, a fragment is dropped.
+    """The address that an http or https URL names. Spaces and non-ASCII letters are encoded; a fragment is dropped.
 
     Raises BadRequestError: ERR_INVALID_URL, or ERR_UNSUPPORTED_PROTOCOL for another scheme.
     """
     try:
-        parts = urlsplit(url.strip())
-        host, port = parts.hostname, parts.port
+        return _address_of(url)
     except ValueError:
+        # Brackets without an IPv6 address, a port beyond 65535, a name that IDNA refuses, half a surrogate pair.
         raise BadRequestError("ERR_INVALID_URL") from None
+
+
+def _address_of(url: str) -> Address:
+    """The same as `address_of`. Raises ValueError as well."""
+    parts = urlsplit(url.strip())
+    host, port = parts.hostname, parts.port
     scheme = parts.scheme.lower()
     if scheme not in DEFAULT_PORTS:
         raise BadRequestError("ERR_UNSUPPORTED_PROTOCOL")
     if not host or " " in host or "{" in host:
         raise BadRequestError("ERR_INVALID_URL")
-    try:
-        host = host if host.isascii() else host.encode("idna").decode()
-    except UnicodeError:
-        raise BadRequestError("ERR_INVALID_URL") from None
+    host = host if host.isascii() else host.encode("idna").decode()
     shown = f"[{host}]" if ":" in host else host
     if port is not None and port != DEFAULT_PORTS[scheme]:
         shown += f":{port}"
@@ -76,7 +80,7 @@ def address_of(url: str) -> Address:
 
 
 def _without_dots(path: str) -> str:
-    """A path without `.` and `..` segments (RFC 3986, 5.2.4)."""
+    """A path with its `.` and `..` segments resolved (RFC 3986, 5.2.4)."""
     if "/." not in path:
         return path
     out: list[str] = []
@@ -94,8 +98,12 @@ def _without_dots(path: str) -> str:
 
 
 def redirected(address: Address, location: str) -> Address:
-    """The address that a Location field leads to. Raises BadRequestError."""
-    return address_of(urljoin(address.url, location))
+    """The address that a Location field leads to, which may be relative to `address`. Raises BadRequestError."""
+    try:
+        url = urljoin(address.url, location)
+    except ValueError:
+        raise BadRequestError("ERR_INVALID_URL") from None
+    return address_of(url)
 
 
 def with_query(address: Address, query: str) -> Address:
@@ -109,16 +117,16 @@ class Outgoing:
     """A request about to be sent. `fields` are lower-case, without host, cookie and content-length."""
 
     asked: str
-    """The URL as the script has it, templates filled in; also after redirects."""
+    """The URL as the script has it, with its templates filled in; it stays the same after redirects."""
     method: str
     address: Address
     fields: list[tuple[str, str]]
     body: bytes | None = None
     cookie: str = ""
-    """A Cookie field of the script's own; the jar's takes its place."""
+    """The value of a Cookie field that the script sets; cookies from the jar replace it."""
 
     def encoded(self, cookie: str = "") -> bytes:
-        """The bytes to send."""
+        """The bytes to send, with this value of the Cookie field, if any. Raises UnicodeEncodeError."""
         address = self.address
         lines = [f"{self.method} {address.target} HTTP/1.1\r\nhost: {address.host}\r\nconnection: keep-alive"]
         lines += [f"{name}: {value}" for name, value in self.fields]
@@ -132,7 +140,10 @@ class Outgoing:
         return head + self.body if self.body else head
 
     def followed(self, address: Address, status: int) -> Outgoing:
-        """The request that follows a redirect: method and body are kept, but for 303; secrets stay with their host."""
+        """The request that follows a redirect with this status to this address.
+
+        Method and body are kept, except after 303; Authorization and Cookie do not go to another host.
+        """
         moved = (address.origin.host, address.origin.port) != (self.address.origin.host, self.address.origin.port)
         method, body, dropped = self.method, self.body, {"authorization"} if moved else set()
         if status == 303 and method != "HEAD":
@@ -142,14 +153,14 @@ class Outgoing:
 
 
 def is_field(name: str, value: str) -> bool:
-    """Whether a header field may be sent so (RFC 9110, 5)."""
+    """Whether a header field may have this name and value (RFC 9110, 5)."""
     return bool(_FIELD_NAME.fullmatch(name) and _FIELD_VALUE.fullmatch(value))
 
 
 def field_lines(name: str, value: Any) -> list[tuple[str, str]]:
-    """A header field as it is sent: nothing for undefined, a line for each element of a list.
+    """The lines of a header field: none for undefined, one for each element of a list.
 
-    Raises BadRequestError: for null, and for a name or value that no field may have.
+    Raises BadRequestError for null, and for a name or value that no field may have.
     """
     if type(value) is str and is_field(name, value):
         return [(name, value)]
@@ -166,17 +177,17 @@ def field_lines(name: str, value: Any) -> list[tuple[str, str]]:
 
 
 def basic(user: Any, password: Any) -> str:
-    """The Authorization field for a user and password (RFC 7617)."""
+    """The value of the Authorization field for a user and a password (RFC 7617)."""
     return "Basic " + b64encode(f"{text(user)}:{text(password)}".encode()).decode()
 
 
 def form_text(fields: Iterable[tuple[str, Any]]) -> str:
-    """application/x-www-form-urlencoded: values as text, a space as `+`."""
+    """Fields as application/x-www-form-urlencoded: values as text, a space as `+`."""
     return "&".join(f"{_form(name)}={_form(text(value))}" for name, value in fields)
 
 
 def query_text(fields: Iterable[tuple[str, Any]]) -> str:
-    """A query: a list repeats its key; what is neither text, number nor boolean is empty."""
+    """Fields as the query of a URL. A list repeats its key; a value that is no text, number or boolean is empty."""
     pairs: list[tuple[str, Any]] = []
     for name, value in fields:
         pairs += [(name, item) for item in value] if isinstance(value, list) else [(name, value)]
@@ -188,7 +199,7 @@ def _form(value: str) -> str:
 
 
 def multipart(parts: Iterable[FormPart], boundary: str) -> bytes:
-    """multipart/form-data (RFC 7578) of parts whose values are rendered."""
+    """A multipart/form-data body (RFC 7578) of parts whose values have been filled in."""
     out = bytearray()
     for part in parts:
         out += f'--{boundary}\r\nContent-Disposition: form-data; name="{_quoted(part.name)}"'.encode()
@@ -207,7 +218,7 @@ def _quoted(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FormPart:
-    """One part of a multipart body: a value, or the bytes of a file."""
+    """A part of a multipart body: a value, or the bytes of a file."""
 
     name: str
     value: Any
@@ -215,4 +226,4 @@ class FormPart:
     file_name: Any = None
     content: bytes | None = None
     read: Callable[[str], bytes] | None = None
-    """Gets the content where the file's name holds a template: it is then known only to the user. Raises OSError."""
+    """Reads the content of a file whose name holds a template, and so is known only when the request is made. Raises OSError."""

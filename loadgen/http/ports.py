@@ -1,4 +1,4 @@
-"""The ports that connections start from: all that the system has for it, or a part where generators share a machine."""
+"""The local ports that connections start from: all that the system offers, or a part where generators share a machine."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _IP_LOCAL_PORT_RANGE = 51
-"""Of a socket, since Linux 6.3 (ip(7)); not among Python's names yet."""
+"""A socket option since Linux 6.3, see ip(7); Python has no name for it yet."""
 
 _LEFT = 8
-"""One port in so many is left to others."""
+"""One port in this number is left to other programs."""
 _COUNTED = 512
 _BRISK = 0.75
-"""How fast is fast: so many connections looked at together, at this share of the even ports in a second or faster."""
+"""Connections count as opened fast if the last _COUNTED of them came at a rate of at least this share of the even ports
+in a second.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """`first` to `last`, both included."""
+    """A range of ports, from `first` to `last`, both included."""
 
     first: int
     last: int
 
     @property
     def option(self) -> tuple[int, int, int]:
-        """Arguments of `setsockopt`, for both versions of IP. A number: Python tries that first, and bytes take it longer."""
+        """Arguments of `setsockopt` that keep a socket to these ports, for IPv4 and IPv6.
+
+        The value is a number, because Python takes longer to pass bytes.
+        """
         number = self.last << 16 | self.first
         return socket.IPPROTO_IP, _IP_LOCAL_PORT_RANGE, number - (1 << 32 if number >= 1 << 31 else 0)
 
@@ -33,7 +38,7 @@ class Ports:
         return self.last - self.first + 1
 
     def part(self, index: int, of: int) -> Ports:
-        """One of `of` parts that have no port in common; all have as many, up to one. Raises ValueError for none left."""
+        """Part number `index` of `of` equal parts with no port in common. Raises ValueError where there are too few ports."""
         bounds = [self.first + len(self) * n // of for n in (index, index + 1)]
         if bounds[0] == bounds[1]:
             raise ValueError(f"{len(self)} ports cannot be split among {of}")
@@ -41,7 +46,7 @@ class Ports:
 
 
 def ports_here() -> Ports | None:
-    """Those that the system picks from for outgoing connections; None where it does not say."""
+    """The ports that the system uses for outgoing connections, or None where it does not say."""
     try:
         first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text("ascii").split()
     except OSError:
@@ -50,8 +55,10 @@ def ports_here() -> Ports | None:
 
 
 def ports_to_take() -> Ports | None:
-    """Those that a generator may keep its sockets to: not all, since a port stays closed to servers that ask for any port for a
-    minute after a connection from it has ended. None where the system can neither tell them nor keep a socket to some of them.
+    """The ports that a generator may use, or None where the system cannot keep a socket to a range of ports.
+
+    These are not all of the system's: for a minute after a connection from a port has ended, that port cannot be had by
+    servers that ask for any free port.
     """
     here = ports_here()
     if here is None:
@@ -66,19 +73,19 @@ def ports_to_take() -> Ports | None:
 
 
 def ports_of(index: int, of: int) -> Ports | None:
-    """The part of one of `of` generators on this machine. None, any port: for a single one, and where there are too few."""
+    """The ports of generator number `index` of `of` on this machine. None (any port) for a single one, or with too few ports."""
     ports = ports_to_take() if of > 1 else None
     return None if ports is None or len(ports) < of else ports.part(index, of)
 
 
 class LocalPorts:
-    """Where each new connection of a generator starts from: among `own` ports, or any.
+    """Chooses the ports from which the connections of a generator start: from the range `own`, or any.
 
-    Left to itself, Linux tries the even ports one after another, and the odd ones (kept for servers that ask for any port)
-    only when no even one is free. A port is not free for a while after its connection was closed, on loopback for a second.
-    So whoever opens connections nearly as fast as that makes it go through all even ports, for each connection: a third of
-    the generator's CPU at 14,000 a second. A socket with a range of its own takes odd and even ports in one order (since Linux
-    6.8). So while connections are opened fast, they are given a range: that of `ports_to_take`.
+    Without a range, Linux tries the even ports one after another, and the odd ones (kept for servers that ask for any port)
+    only when no even port is free. A port is not free for some time after its connection was closed, on loopback for a
+    second. So a program that opens connections nearly that fast makes Linux go through all even ports for each connection,
+    which took a third of the generator's CPU at 14,000 a second. A socket with a range of its own uses odd and even ports
+    alike (since Linux 6.8). So while connections are opened fast, they are given the range of `ports_to_take`.
     """
 
     __slots__ = ("_brisk_ns", "_opened", "_option", "_range", "_since_ns", "own")
@@ -93,7 +100,7 @@ class LocalPorts:
         self._since_ns = 0
 
     def option(self, at_ns: int) -> tuple[int, int, int] | None:
-        """For `setsockopt` of a connection that is opened at that monotonic instant; None: nothing needs to be set."""
+        """Arguments of `setsockopt` for a connection that is opened at this monotonic instant; None if none are needed."""
         self._opened += 1
         if self._opened == _COUNTED:
             if self.own is None:

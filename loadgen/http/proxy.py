@@ -1,4 +1,4 @@
-"""HTTP proxies: every connection to an origin goes through a tunnel (CONNECT), plain HTTP too, as Artillery's do."""
+"""HTTP proxies: every connection to an origin, also for plain HTTP, goes through a tunnel (CONNECT), as in Artillery."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from loadgen.http.route import Ended, Handshake, Origin, Route
 
 _PORTS = {"http": 80, "https": 443}
 _VARIABLES = {"http": ("HTTP_PROXY",), "https": ("HTTPS_PROXY", "HTTP_PROXY")}
-"""By scheme; the first that is set."""
+"""The variables that name the proxy of a scheme; the first that is set counts."""
 _HEAD_BYTES_MAX = 16 * 1024
 
 
 class ProxyError(ValueError):
-    """A proxy variable that names no proxy; the message says which."""
+    """A proxy variable names no proxy; the message says which variable."""
 
 
 class ProxyRoute(Route):
-    """Reaches origins through the proxy that is set for their scheme, others as `direct` does."""
+    """Reaches origins through the proxy of their scheme, and origins without one in the way that `direct` does."""
 
     def __init__(self, environment: Mapping[str, str], direct: Route) -> None:
-        """`environment`: HTTP_PROXY and HTTPS_PROXY, upper case; NO_PROXY has no effect (Artillery's rule). Raises ProxyError."""
+        """`environment` may set HTTP_PROXY and HTTPS_PROXY, in upper case; NO_PROXY has no effect, as in Artillery.
+
+        Raises ProxyError.
+        """
         self._direct = direct
         self._proxies = {}
         for scheme, names in _VARIABLES.items():
@@ -33,12 +36,12 @@ class ProxyRoute(Route):
                 self._proxies[scheme] = _proxy(name, environment[name])
 
     def door(self, origin: Origin) -> tuple[str, int]:
-        """The proxy's, where there is one."""
+        """Host and port of the proxy, where there is one for this origin."""
         proxy = self._proxies.get(origin.scheme)
         return self._direct.door(origin) if proxy is None else proxy[0][1:]
 
     def handshakes(self, origin: Origin) -> Sequence[Callable[[Any], Handshake]]:
-        """TLS with the proxy if it wants that, the tunnel, then what the origin needs."""
+        """The handshakes with the proxy (TLS if it has an https URL), then the tunnel, then those with the origin."""
         proxy = self._proxies.get(origin.scheme)
         if proxy is None:
             return self._direct.handshakes(origin)
@@ -47,7 +50,7 @@ class ProxyRoute(Route):
 
 
 def _proxy(name: str, url: str) -> tuple[Origin, str]:
-    """(where it is, credentials for it or "")."""
+    """The proxy that a URL names, and the credentials in it ("" without any). Raises ProxyError."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -60,7 +63,7 @@ def _proxy(name: str, url: str) -> tuple[Origin, str]:
 
 
 class Tunnel:
-    """The CONNECT of one connection (RFC 9110, 9.3.6). Anything but 200 is `Bad response: <status>`."""
+    """The CONNECT of one connection (RFC 9110, 9.3.6). A status other than 200 is the error `Bad response: <status>`."""
 
     def __init__(self, sock: Any, *, origin: Origin, credentials: str) -> None:
         self._sock = sock
@@ -72,7 +75,7 @@ class Tunnel:
         self._answer = b""
 
     def advance(self) -> Any | None:
-        """The socket when the tunnel stands, None to wait. Raises OSError, Ended."""
+        """The socket once the tunnel is open; None while the proxy has yet to answer. Raises OSError, Ended."""
         try:
             while self._request:
                 self._request = self._request[self._sock.send(self._request) :]

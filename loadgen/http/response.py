@@ -1,8 +1,8 @@
-"""HTTP/1 responses out of bytes, with no socket in sight: a fast path for the common shape, a complete parser for the rest.
+"""Reads HTTP/1 responses from bytes, without a socket: a fast path for the common shape, a complete parser for the rest.
 
-The common shape is a whole response in one read: one Content-Length, nothing else that changes the framing. It is
-recognised without copying the body, and its head is looked up among those seen before (a server repeats itself). Everything
-else goes to httptools, which is llhttp, the parser of Node.js and so of Artillery: errors carry the same names.
+The common shape is a whole response in one read, with one Content-Length and nothing else that affects where it ends. It is
+recognised without copying the body, and its head is looked up among those seen before, since a server repeats itself. All
+other responses go to httptools. That is llhttp, the parser of Node.js and so of Artillery: errors have the same names.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import httptools
 
 MAX_HEAD_BYTES = 16 * 1024
-"""Node's limit for a response's head; more is HPE_HEADER_OVERFLOW."""
+"""The largest head of a response, as in Node.js; a larger one is the error HPE_HEADER_OVERFLOW."""
 
 _KNOWN_HEADS_MAX = 512
 _REGULAR_HEAD = re.compile(
@@ -36,7 +36,7 @@ _ERROR_NAMES = (
 
 
 class BadResponse(Exception):
-    """The peer's bytes are not a response. `name` is the error's name as Node gives it (HPE_...)."""
+    """What the peer sent is not a response. `name` is the error's name in Node.js (HPE_...)."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -45,24 +45,24 @@ class BadResponse(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """What a response's head says, found out once: a server repeats itself, so that most heads were seen before."""
+    """What the head of a response says. It is worked out once for each different head."""
 
     raw: bytes
-    """As sent, the empty line included."""
+    """The head as sent, with the empty line at its end."""
     length: int | None
-    """Of the body, where one Content-Length alone frames it; None leaves the framing to the complete parser."""
+    """The length of the body where one Content-Length alone gives it; None if the complete parser must tell."""
     status: int
     keep_alive: bool
-    """Meaningful with a `length`."""
+    """Whether the connection may be used again; meaningful only with a `length`."""
     sets_cookie: bool
     server_timing: bool
-    """Whether there is a Server-Timing field."""
+    """Whether it has a Server-Timing field."""
     plain: bool
-    """No cookie, no Server-Timing and no redirect: nobody needs to look into it."""
+    """Whether it has no cookie, no Server-Timing and is no redirect, so that nobody needs to look into it."""
 
     @classmethod
     def of(cls, raw: bytes) -> ResponseHead:
-        """Of a head in bytes; those seen lately are looked up."""
+        """What these bytes of a head say; heads that were seen lately are looked up."""
         known = _known_heads.get(raw)
         if known is None:
             if len(_known_heads) >= _KNOWN_HEADS_MAX:
@@ -90,7 +90,7 @@ def _read_head(raw: bytes) -> ResponseHead:
 
 
 def _common_length(head: bytes, status: int) -> int | None:
-    """The content length that a lower-cased head gives; None if its framing is any but one Content-Length."""
+    """The length of the body that a head in lower case gives, or None if not exactly one Content-Length gives it."""
     if head[:9] not in (b"http/1.1 ", b"http/1.0 ") or status < 200 or status in (204, 304):
         return None
     at = head.find(b"\r\ncontent-length:")
@@ -104,8 +104,8 @@ _latest: tuple[bytes, ResponseHead | None] = (b"", None)
 
 
 def parse_common(data: bytes) -> ResponseHead | None:
-    """The head of a whole common response; None for any other bytes. The body is what follows `len(head.raw)` bytes."""
-    global _latest  # noqa: PLW0603 - one look at the answer before this one saves all others: they are often the same bytes
+    """The head of a whole response of the common shape; None for any other bytes. The body begins after `len(head.raw)` bytes."""
+    global _latest  # noqa: PLW0603 - answers are often the same bytes as the one before
     if data == _latest[0]:
         return _latest[1]
     end = data.find(b"\r\n\r\n") + 4
@@ -119,10 +119,10 @@ def parse_common(data: bytes) -> ResponseHead | None:
 
 
 class ResponseReader:
-    """One response from any split of its bytes. `feed` until it returns True; then the attributes are final.
+    """Reads one response, however its bytes are split. Call `feed` until it returns True; then the attributes are final.
 
-    Interim responses (1xx) are passed over. `status` is 0 until a final head has arrived, `head` its bytes as sent.
-    `body` stays empty unless `want_body`; `body_bytes` counts in either case (after de-chunking, before decompression).
+    Interim responses (1xx) are skipped. `status` is 0 until a final head has arrived, and `head` has its bytes as sent.
+    `body` stays empty unless `want_body`; `body_bytes` is its length in either case, without chunks, still compressed.
     """
 
     def __init__(self, *, head_only: bool = False, want_body: bool = True) -> None:
@@ -143,7 +143,7 @@ class ResponseReader:
         return b"".join(self._parts or ())
 
     def feed(self, data: bytes) -> bool:
-        """Take bytes in; True once the response is whole. Raises BadResponse."""
+        """Take the next bytes. Returns True once the response is whole. Raises BadResponse."""
         if not self.status:
             data = self._pending + data
             if not self._take_head(data):
@@ -160,7 +160,7 @@ class ResponseReader:
         return self._done
 
     def eof(self) -> bool:
-        """The peer has closed: True if that ends the response properly (a body framed by nothing else)."""
+        """Take the end of the stream. Returns True if that properly ends the response, whose length nothing else gave."""
         self.keep_alive = False
         return bool(self.status) and not self._framed
 
@@ -196,21 +196,23 @@ class ResponseReader:
         except httptools.HttpParserUpgrade:
             self._done = True
         except httptools.HttpParserError as error:
-            if self._done:  # bytes after the end: not ours to judge, but the connection is of no more use
+            # Bytes after the end do not spoil this response, but the connection cannot be used any more.
+            if self._done:
                 self.keep_alive = False
                 return
             # Node drops the connection under a response that has begun, and tells no more than that.
             raise BadResponse("ECONNRESET" if self.status else _error_name(str(error))) from None
 
     def on_headers_complete(self) -> None:
-        """httptools: asked here, since the parser forgets once the message is complete."""
-        if self._done:  # another response, which nobody asked for
+        """Called by httptools. Keep-alive is asked for here, since the parser forgets it at the end of the message."""
+        # This is another response, which nobody asked for.
+        if self._done:
             self.keep_alive = False
             return
         self.keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]
 
     def on_body(self, data: bytes) -> None:
-        """httptools: a piece of the body."""
+        """Called by httptools with a piece of the body."""
         if self._done:
             return
         self.body_bytes += len(data)
@@ -218,7 +220,7 @@ class ResponseReader:
             self._parts.append(data)
 
     def on_message_complete(self) -> None:
-        """httptools: the response is whole."""
+        """Called by httptools when the response is whole."""
         self._done = True
 
 
@@ -227,7 +229,7 @@ def _error_name(reason: str) -> str:
 
 
 def parse_headers(head: bytes) -> list[tuple[str, str]]:
-    """The header fields of a head as bytes, in order, names as sent."""
+    """The names, as sent, and values of the header fields in these bytes of a head, in order."""
     fields = []
     for line in head.split(b"\r\n")[1:]:
         name, colon, value = line.partition(b":")

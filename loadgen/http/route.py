@@ -1,4 +1,4 @@
-"""Where requests go: origins, their addresses, and what a connection to one goes through before its first request."""
+"""Where requests go: origins, their addresses, and the handshakes of a connection before its first request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gevent import get_hub
 
 
 class Origin(NamedTuple):
-    """Where a connection goes."""
+    """What a connection is made to: scheme, host and port."""
 
     scheme: str
     host: str
@@ -19,7 +19,7 @@ class Origin(NamedTuple):
 
 
 class Ended(Exception):
-    """A wait or a system call ended the exchange; `name` is the error's."""
+    """A wait or a system call ended the exchange. `name` is the error's name in the metrics."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -27,7 +27,7 @@ class Ended(Exception):
 
 
 def error_name(error: OSError) -> str:
-    """Node's name of a system error."""
+    """The name of a system error in Node.js."""
     if isinstance(error, socket.gaierror):
         return "EAI_AGAIN" if error.errno == socket.EAI_AGAIN else "ENOTFOUND"
     if error.errno == errno.EPIPE:
@@ -36,30 +36,36 @@ def error_name(error: OSError) -> str:
 
 
 def addresses_of(host: str, port: int) -> list[Any]:
-    """getaddrinfo's list for a stream socket, without stopping other greenlets. Raises socket.gaierror."""
+    """The addresses of a host as `socket.getaddrinfo` lists them for TCP. Raises socket.gaierror.
+
+    A name is looked up by the threads of gevent's resolver, so that other greenlets go on.
+    """
     bare = host.strip("[]")
     try:
         return socket.getaddrinfo(bare, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    except socket.gaierror:  # a name: the resolver's threads look it up
+    except socket.gaierror:
         return get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)  # type: ignore[no-any-return]
+    except ValueError:
+        # A name with an empty label, one of more than 63 letters, or a zero byte: no name server can have it.
+        raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None
 
 
 class Handshake(Protocol):
-    """What a new connection goes through before its first request: TLS, a proxy's tunnel."""
+    """What a new connection goes through before its first request, such as TLS or a proxy's tunnel."""
 
     def advance(self) -> Any | None:
-        """Go on: the socket to use from now on, or None while the peer has yet to answer. Raises OSError, Ended."""
+        """Go on. Returns the socket to use from now on, or None while the peer has yet to answer. Raises OSError, Ended."""
 
 
 class Route:
-    """How origins are reached: directly and without TLS. Those that do more are in tls.py and proxy.py."""
+    """Reaches origins directly and without TLS. Routes that do more are in tls.py and proxy.py."""
 
     def door(self, origin: Origin) -> tuple[str, int]:
-        """Host and port to connect to."""
+        """The host and the port to connect to."""
         return origin.host, origin.port
 
     def handshakes(self, origin: Origin) -> Sequence[Callable[[Any], Handshake]]:
-        """What follows on the connected socket, in order; each is given the socket that the one before it left."""
+        """The handshakes on the connected socket, in order. Each is made with the socket that the one before it returned."""
         if origin.scheme == "https":
             raise Ended("ERR_INVALID_PROTOCOL")
         return ()

@@ -1,4 +1,4 @@
-"""`http.pool`: all virtual users together have at most so many connections to an origin, and wait for one in order."""
+"""Artillery's `http.pool`: all virtual users share a limited number of connections to an origin, and wait for them in order."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ from loadgen.http.route import Origin
 class SharedConnections:
     """Lends each exchange a connection: the one given back last, else a new one, else the next that becomes free.
 
-    Waiting comes before the exchange's first instant: it is in the session's length, not in `http.response_time`.
-    Who waits longest is served first.
+    The exchange that has waited longest is served first. The wait is over before the exchange starts: it is part of
+    `vusers.session_length`, and not of `http.response_time`.
     """
 
     def __init__(self, limit: int, connections: Callable[[], Connections]) -> None:
-        """`limit` per origin; `connections` makes a holder of one."""
+        """`limit` is the number of connections to each origin; `connections` makes an object that keeps one of them."""
         self._limit = limit
         self._connections = connections
         self._pools: dict[Origin, _ConnectionPool] = {}
 
     def exchange(self, origin: Origin, *what: Any, **how: Any) -> Exchange | Failure:
-        """One exchange with the origin; the arguments are those of `Connections.exchange`."""
+        """Make one exchange with the origin; the arguments are those of `Connections.exchange`."""
         pool = self._pools.get(origin) or self._pools.setdefault(
             origin, _ConnectionPool(self._limit, self._connections)
         )
         lent = pool.take()
         try:
             return lent.exchange(origin, *what, **how)
-        except BaseException:  # its greenlet was killed: nobody knows what is under way on that connection
+        except BaseException:
+            # The greenlet was killed in the middle of an exchange, so the connection cannot be used again.
             lent.close()
             raise
         finally:
             pool.give_back(lent)
 
     def close(self) -> None:
-        """A virtual user has ended: its connections were never its own."""
+        """Do nothing when a virtual user ends: the connections are not its own."""
 
     def close_all(self) -> None:
-        """The run is over."""
+        """Close all connections, once the run is over."""
         for pool in self._pools.values():
             pool.close()
 
 
 class _ConnectionPool:
-    """The connections to one origin. `_made` of them exist; the free ones are in `_free` only while nobody waits."""
+    """The connections to one origin. `_made` has all of them; `_free` has some only while nobody waits."""
 
     def __init__(self, limit: int, connections: Callable[[], Connections]) -> None:
         self._limit = limit
@@ -69,7 +70,8 @@ class _ConnectionPool:
         self._waiting.append(turn)
         try:
             lent: Connections = turn.get()
-        except BaseException:  # killed while waiting, perhaps just after its turn had come
+        except BaseException:
+            # The greenlet was killed while it waited, perhaps just after its turn had come.
             if turn.ready():
                 self.give_back(turn.value)
             else:

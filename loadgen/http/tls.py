@@ -1,7 +1,7 @@
-"""TLS for connections, without a socket of Python's: what comes off the wire goes through memory.
+"""TLS for connections, without Python's TLS sockets: encrypted bytes are decrypted in memory.
 
-So the raw socket is still read by exchange.py's own calls, and the kernel's receive stamps hold for encrypted answers too:
-the first byte of an answer is stamped with the read that completed its first record. Errors carry Node's names.
+So the raw socket is still read by connection.py, and the kernel's receive stamps serve encrypted answers, too: the first
+byte of an answer has the stamp of the read that completed its first record. Errors have their names in Node.js.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _VERIFY_NAMES = {
     10: "CERT_HAS_EXPIRED",
     18: "DEPTH_ZERO_SELF_SIGNED_CERT",
     19: "SELF_SIGNED_CERT_IN_CHAIN",
-    20: "UNABLE_TO_VERIFY_LEAF_SIGNATURE",  # Node looks on, and finds this; Python stops at the missing issuer
+    # Python stops at the missing issuer; Node.js goes on and reports this.
+    20: "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
     21: "UNABLE_TO_VERIFY_LEAF_SIGNATURE",
     22: "CERT_CHAIN_TOO_LONG",
     23: "CERT_REVOKED",
@@ -34,34 +35,34 @@ _VERIFY_NAMES = {
     62: "ERR_TLS_CERT_ALTNAME_INVALID",
     64: "ERR_TLS_CERT_ALTNAME_INVALID",
 }
-"""OpenSSL's verification results, as Node.js calls them."""
+"""The names in Node.js of OpenSSL's verification results."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """`config.tls` and -k. Certificates and keys are PEM."""
+    """The settings of `config.tls` and of the option -k. Certificates and keys are in PEM."""
 
     verify: bool = True
     ca: bytes | None = None
-    """Trusted besides the system's."""
+    """Certificates to trust besides those of the system."""
     cert: bytes | None = None
-    """The client's own."""
+    """The client's own certificate."""
     key: bytes | None = None
-    """Of `cert`; None where the same file holds it."""
+    """The key of `cert`; None where the same file has both."""
     passphrase: str | None = None
     server_name: str | None = None
-    """Asked for and verified in place of the URL's host."""
+    """The server name to ask for and to verify instead of the URL's host."""
 
 
 def handshake_error_name(error: ssl.SSLError) -> str:
-    """Node's name of an error that ended a handshake."""
+    """The name in Node.js of an error that ended a handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY_NAMES.get(error.verify_code, "CERT_REJECTED")
     return "EPROTO"
 
 
 def client_context(settings: TlsSettings) -> ssl.SSLContext:
-    """The context of all connections of a run. Raises ValueError, saying which option is not usable."""
+    """The TLS context of all connections of a run. Raises ValueError that says which option cannot be used."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_alpn_protocols(["http/1.1"])
     if settings.verify:
@@ -80,12 +81,12 @@ def client_context(settings: TlsSettings) -> ssl.SSLContext:
 
 
 def _load_own(context: ssl.SSLContext, settings: TlsSettings) -> None:
-    """The client's own certificate. Python takes it from a file only."""
+    """Load the client's own certificate, which Python can read only from a file. Raises ValueError."""
     with tempfile.NamedTemporaryFile(prefix="poolbench-", suffix=".pem") as file:
         file.write((settings.cert or b"") + b"\n" + (settings.key or b""))
         file.flush()
         try:
-            # A password that is asked for but not given must not be asked of the terminal.
+            # Without a password OpenSSL would ask for one on the terminal.
             context.load_cert_chain(file.name, password=settings.passphrase or "")
         except (ssl.SSLError, ValueError) as error:
             said = getattr(error, "reason", None) or error
@@ -93,14 +94,14 @@ def _load_own(context: ssl.SSLContext, settings: TlsSettings) -> None:
 
 
 class TlsRoute(Route):
-    """Reaches https origins through TLS, http ones as they are."""
+    """Reaches https origins through TLS, and http origins without."""
 
     def __init__(self, settings: TlsSettings = TlsSettings()) -> None:
         self._settings = settings
         self._context: ssl.SSLContext | None = None
 
     def handshakes(self, origin: Origin) -> Sequence[Callable[[Any], TlsSocket]]:
-        """TLS, for https."""
+        """The TLS handshake for an https origin, nothing for http."""
         if origin.scheme != "https":
             return ()
         self._context = self._context or client_context(self._settings)
@@ -109,17 +110,25 @@ class TlsRoute(Route):
 
 
 class TlsSocket:
-    """Speaks TLS over a connected non-blocking socket; has the methods of one that exchange.py uses."""
+    """Speaks TLS over a connected non-blocking socket; has those methods of a socket that connection.py uses."""
 
     def __init__(self, sock: Any, *, context: ssl.SSLContext, server_name: str) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
-        self._sealed = b""  # not yet taken by the kernel
-        self._sealed_bytes = 0  # of plain text in it
+        try:
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_name)
+        except ValueError:
+            # Not a host name, as in `addresses_of`; with a proxy, which resolves names itself, it shows only here.
+            raise Ended("ENOTFOUND") from None
+        # Encrypted bytes that the kernel has not taken yet, and how many bytes of plain text they hold.
+        self._sealed = b""
+        self._sealed_bytes = 0
 
     def advance(self) -> TlsSocket | None:
-        """Go on with the handshake: this socket when it is done, None to wait for the peer. Raises OSError, Ended."""
+        """Go on with the handshake. Returns this socket when it is done, None while the peer has yet to answer.
+
+        Raises OSError, Ended.
+        """
         while True:
             try:
                 self._tls.do_handshake()
@@ -133,7 +142,8 @@ class TlsSocket:
                     raise Ended("ECONNRESET") from None
                 self._incoming.write(data)
             except ssl.SSLError as error:
-                with contextlib.suppress(OSError):  # the alert that tells the peer why
+                # Send the alert that tells the peer why.
+                with contextlib.suppress(OSError):
                     self._flush()
                 raise Ended(handshake_error_name(error)) from None
             else:
@@ -141,7 +151,10 @@ class TlsSocket:
                 return self
 
     def send(self, data: bytes) -> int:
-        """Bytes of `data` that are sent: a piece counts once all of its records are. Raises BlockingIOError, as a socket."""
+        """Send some of `data` and return how many bytes: a piece counts once all of its records are sent.
+
+        Raises BlockingIOError, as a socket does.
+        """
         if not self._sealed:
             piece = data[:_PIECE_BYTES]
             self._tls.write(piece)
@@ -155,11 +168,11 @@ class TlsSocket:
             self._sealed = self._sealed[self._sock.send(self._sealed) :]
 
     def recv(self, _size: int, _flags: int = 0) -> bytes:
-        """All that can be read, perhaps more than asked for; empty at the end. Raises BlockingIOError, Ended."""
+        """The bytes that can be read, perhaps more than asked for; empty at the end. Raises BlockingIOError, Ended."""
         return self._opened(self._sock.recv(_PIECE_BYTES))
 
     def recvmsg(self, size: int, room: int) -> tuple[bytes, Any, int, Any]:
-        """The same, with the kernel's stamp of the bytes that made it readable."""
+        """The same as `recv`, with the kernel's stamp of the bytes that completed a record."""
         data, stamps, flags, sender = self._sock.recvmsg(size, room)
         return self._opened(data), stamps, flags, sender
 
@@ -173,7 +186,8 @@ class TlsSocket:
             while part := self._tls.read(_PIECE_BYTES):
                 parts.append(part)
         except ssl.SSLWantReadError:
-            if not parts:  # a session ticket, or part of a record
+            # What arrived was a session ticket or part of a record.
+            if not parts:
                 raise BlockingIOError from None
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             pass
@@ -182,9 +196,9 @@ class TlsSocket:
         return b"".join(parts)
 
     def fileno(self) -> int:
-        """Of the socket beneath."""
+        """The descriptor of the socket beneath."""
         return int(self._sock.fileno())
 
     def close(self) -> None:
-        """At once, without a farewell: Node's agents do not wait for one either."""
+        """Close at once, without TLS's closing message, as the agents of Node.js do."""
         self._sock.close()

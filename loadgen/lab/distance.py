@@ -23,7 +23,7 @@ from loadgen.http.route import Origin
 from loadgen.lab.evidence import Crossing, Distance
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.stack import Servers, StackError, connect, cpu_of_tree, service
-from loadgen.runner import Interrupted, Live, ScriptRun, run_ab
+from loadgen.runner import ClosedResult, Interrupted, Live, run_ab
 from reports import names
 from reports.formats.apachebench import AbReport
 from reports.merge import merge
@@ -196,7 +196,7 @@ class Session:
     def run(self, rounds: int, live: Live) -> Iterator[Distance]:
         """Each cell when all rounds are over, or what there is of them before Interrupted is raised."""
         cells = [(users, far, name) for users in USERS for far in ROUND_TRIPS_MS for name in self._servers]
-        runs: dict[tuple[int, float, str], list[ScriptRun]] = {cell: [] for cell in cells}
+        runs: dict[tuple[int, float, str], list[ClosedResult]] = {cell: [] for cell in cells}
         interrupted = False
         try:
             for users, far, name in cells * rounds:
@@ -230,7 +230,7 @@ class Session:
         return {NEAR_APP: here.url, NEAR_DATABASE: far.through(there.url)}
 
 
-def _one(servers: Servers, users: int, live: Live) -> ScriptRun:
+def _one(servers: Servers, users: int, live: Live) -> ClosedResult:
     origin = Origin("http", "127.0.0.1", servers.port)
     done = run_ab(Workload(origin, "/health", 10**9, users, _ROUND_S, keep_alive=True, timeout_s=60.0), live)
     if done.signal is not None:
@@ -238,9 +238,9 @@ def _one(servers: Servers, users: int, live: Live) -> ScriptRun:
     return done
 
 
-def _cell(users: int, round_trip_ms: float, arrangement: str, runs: Sequence[ScriptRun]) -> Distance:
+def _cell(users: int, round_trip_ms: float, arrangement: str, runs: Sequence[ClosedResult]) -> Distance:
     merged = merge([run.report for run in runs])
-    rates = [AbReport.of(run.samples).requests_per_second or 0.0 for run in runs if run.samples is not None]
+    rates = [AbReport.of(run.samples).requests_per_second or 0.0 for run in runs]
     return Distance(
         arrangement,
         users,

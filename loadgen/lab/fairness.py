@@ -14,7 +14,7 @@ from loadgen.closed import Workload
 from loadgen.http.route import Origin
 from loadgen.lab.evidence import Fairness
 from loadgen.lab.stack import ServerProgram, Servers
-from loadgen.runner import Interrupted, Live, ScriptRun, run_ab
+from loadgen.runner import ClosedResult, Interrupted, Live, run_ab
 from reports import names
 from reports.formats.apachebench import AbReport
 from reports.merge import merge
@@ -55,7 +55,7 @@ def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fa
             for strategy in STRATEGIES
         }  # fmt: skip
         for users in USERS:
-            runs: dict[str, list[ScriptRun]] = {strategy: [] for strategy in STRATEGIES}
+            runs: dict[str, list[ClosedResult]] = {strategy: [] for strategy in STRATEGIES}
             for _ in range(rounds):
                 for strategy in STRATEGIES:
                     runs[strategy].append(_one(servers[strategy], users, live))
@@ -63,7 +63,7 @@ def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fa
                 yield _cell(strategy, users, done)
 
 
-def _one(servers: Servers, users: int, live: Live) -> ScriptRun:
+def _one(servers: Servers, users: int, live: Live) -> ClosedResult:
     origin = Origin("http", "127.0.0.1", servers.port)
     done = run_ab(Workload(origin, "/", 10**9, users, _ROUND_S, keep_alive=True, timeout_s=60.0), live)
     if done.signal is not None:
@@ -71,10 +71,10 @@ def _one(servers: Servers, users: int, live: Live) -> ScriptRun:
     return done
 
 
-def _cell(strategy: str, users: int, runs: list[ScriptRun]) -> Fairness:
+def _cell(strategy: str, users: int, runs: list[ClosedResult]) -> Fairness:
     merged = merge([run.report for run in runs])
     total = merged.aggregate
-    rates = [AbReport.of(run.samples).requests_per_second or 0.0 for run in runs if run.samples is not None]
+    rates = [AbReport.of(run.samples).requests_per_second or 0.0 for run in runs]
     return Fairness(
         strategy,
         users,

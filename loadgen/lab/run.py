@@ -28,7 +28,7 @@ from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.rounds import in_turns, together
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
-from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_ab, run_script
+from loadgen.runner import ClosedResult, Interrupted, Live, ScriptRun, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
 from reports.files import check_writable, write_text
@@ -267,11 +267,12 @@ class Lab:
             run, text = self._load(experiment, servers)
             wall_s = time.monotonic() - started
         after = cpu_s()
+        samples = run.samples if isinstance(run, ClosedResult) else None
         outcome = ExperimentResult(
             experiment=experiment,
             report=run.report,
-            ab=AbReport.of(run.samples) if run.samples is not None else None,
-            samples=run.samples,
+            ab=None if samples is None else AbReport.of(samples),
+            samples=samples,
             wall_s=wall_s,
             peak_backends=watch.peak,
             servers_cpu_s=after[0] - before[0],
@@ -285,7 +286,7 @@ class Lab:
         )
         return outcome, text
 
-    def _load(self, experiment: Experiment, servers: Servers) -> tuple[ScriptRun, str]:
+    def _load(self, experiment: Experiment, servers: Servers) -> tuple[ScriptRun | ClosedResult, str]:
         """The run, and its report as text: Artillery's console, or for an ab-like test Artillery's summary."""
         sizes = self._options.sizes
         parts: list[str] = []
@@ -293,7 +294,7 @@ class Lab:
         if experiment.script is None:
             origin = Origin("http", "127.0.0.1", servers.port)
             workload = Workload(origin, "/health", sizes.requests, experiment.users, sizes.ab_s, timeout_s=120.0)
-            run = run_ab(workload, self._live)
+            run: ScriptRun | ClosedResult = run_ab(workload, self._live)
         else:
             phase = {
                 "name": f"{ARRIVAL_RATE} new users a second",

@@ -12,6 +12,7 @@ from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import duration_text, seconds
 from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, read_rows
+from reports.names import ENDPOINT
 
 _PHASE_KEYS = ("name", "duration", "arrivalRate", "arrivalCount", "rampTo", "pause", "maxVusers", "mode", "index", "id")
 _PAYLOAD_KEYS = (
@@ -275,7 +276,7 @@ def endpoint_metrics(plugins: ScriptNode) -> model.EndpointMetrics:
     if not truthy(part.value):
         return model.EndpointMetrics()
     return model.EndpointMetrics(
-        namespace=part.get("metricsNamespace") or "plugins.metrics-by-endpoint",
+        namespace=part.get("metricsNamespace") or ENDPOINT,
         only_request_names=truthy(part.get("useOnlyRequestNames")),
         strip_query=truthy(part.get("stripQueryString")),
         ignore_unnamed=truthy(part.get("ignoreUnnamedRequests")),

@@ -16,11 +16,11 @@ from loadgen.language.values import UNDEFINED, number_text, to_number, whole
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.model import Check
 from reports.model import SUMMARY_KEYS, Period
+from reports.names import APDEX, RESPONSE_TIME, SESSION_LENGTH, VUSERS_COMPLETED, VUSERS_CREATED, status_class
 
 _LEGACY = ("min", "max", "median", "p95", "p99")
-_ERROR_RATE = "((vusers.created - vusers.completed)/vusers.created * 100) <= "
-_APDEX_COUNTERS = ("apdex.satisfied", "apdex.tolerated", "apdex.frustrated")
-_SUMMARIES = ("http.response_time", "vusers.session_length", "http.response_time.2xx")
+_ERROR_RATE = f"(({VUSERS_CREATED} - {VUSERS_COMPLETED})/{VUSERS_CREATED} * 100) <= "
+_SUMMARIES = (RESPONSE_TIME, SESSION_LENGTH, status_class(200))
 _FAMILIES = ("http", "vusers", "errors", "plugins", "apdex", "server", "loadgen")
 _MANY_CODES = re.compile(r"http\.codes\.\d*[xX]+")
 _NAMED_BY_USERS = re.compile(r"vusers\.created_by_name\.|errors\.|plugins\.|\{\{")
@@ -61,7 +61,7 @@ def checks_of(part: ScriptNode) -> tuple[Check, ...]:
         if key in _LEGACY:
             limit_text = _whole(item.value)
             _warn_of_limit(item)
-            checks.append(Check(f"{key} < {limit_text}", f"http.response_time.{key} < {limit_text}"))
+            checks.append(Check(f"{key} < {limit_text}", f"{RESPONSE_TIME}.{key} < {limit_text}"))
     if "maxErrorRate" in part:
         limit_text = number_text(to_number(part.get("maxErrorRate")))
         _warn_of_limit(part["maxErrorRate"])
@@ -171,7 +171,7 @@ def holds(expression: str, metrics: Mapping[str, float]) -> bool:
 
 def apdex_score(counters: Mapping[str, int]) -> float | None:
     """Return (satisfied + tolerated / 2) / all; None if there were no samples. Source: Apdex specification 1.1."""
-    satisfied, tolerated, frustrated = (counters.get(name, 0) for name in _APDEX_COUNTERS)
+    satisfied, tolerated, frustrated = (counters.get(name, 0) for name in APDEX)
     judged = satisfied + tolerated + frustrated
     return (satisfied + tolerated / 2) / judged if judged else None
 

@@ -13,6 +13,7 @@ from typing import Any
 from loadgen.http.message import FormPart
 from loadgen.http.tls import TlsSettings
 from loadgen.script.processor import Processor
+from reports.names import ENDPOINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,7 @@ class HttpSettings:
 class EndpointMetrics:
     """Options of the metrics-by-endpoint plugin, which is always on."""
 
-    namespace: str = "plugins.metrics-by-endpoint"
+    namespace: str = ENDPOINT
     only_request_names: bool = False
     strip_query: bool = True
     ignore_unnamed: bool = False
@@ -334,7 +335,7 @@ class Script:
     """Checks of the ensure plugin in the order of definition; None if the plugin is not listed."""
     fake_data: Mapping[str, Any] | None = None
     """Options of the fake-data plugin by function name; None if the plugin is not listed."""
-    hidden_metrics: tuple[str, ...] = ("plugins.metrics-by-endpoint",)
+    hidden_metrics: tuple[str, ...] = (ENDPOINT,)
     """Texts: the console leaves out every metric whose name contains one of them."""
     processor: Processor | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)

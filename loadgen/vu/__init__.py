@@ -1,1 +1,1 @@
-"""What one virtual user does: a compiled script, its requests, and what is read from their answers."""
+"""Virtual users: a compiled script, the requests that it makes, and what it reads from their answers."""

@@ -1,4 +1,4 @@
-"""A finished response as scripts see it: decompressed text, JSON, headers by lower-case name. Pure; worked out when asked."""
+"""A finished response as scripts see it: decompressed text, JSON, headers by lower-case name. No I/O."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from loadgen.http.response import parse_headers
 from loadgen.language.values import json_value
 
 ENCODINGS = "gzip, deflate, br"
-"""What `decoded` undoes: the Accept-Encoding to ask with."""
+"""The content codings that `decoded` can undo, as the value of Accept-Encoding."""
 
 LARGEST_BYTES = 16 * 1024 * 1024
-"""How much of a compressed body is looked at, decompressed."""
+"""The largest part of a compressed body that is decompressed, in bytes after that."""
 
 _ONCE = frozenset((
     "age", "authorization", "content-length", "content-type", "etag", "expires", "from", "host", "if-modified-since",
     "if-unmodified-since", "last-modified", "location", "max-forwards", "proxy-authorization", "referer", "retry-after",
     "server", "user-agent",
 ))  # fmt: skip
-"""Fields of which only the first counts, as in Node.js; others are joined by commas."""
+"""Header fields of which only the first counts, as in Node.js. Fields of other names are joined by commas."""
 
 
 class Answer:
-    """`status`, `headers`, and the body as `text` or parsed (`json`: raises ValueError where it is none)."""
+    """A response: its `status`, its `headers`, and its body as `text` or parsed as `json`. Each is worked out when asked for."""
 
     def __init__(self, status: int, head: bytes, body: bytes, *, decode: bool) -> None:
-        """`head` and `body` as received; `decode`: undo a content coding."""
+        """`head` and `body` are as received; with `decode`, a content coding of the body is undone."""
         self.status = status
         self._head = head
         self._body = body
@@ -37,7 +37,7 @@ class Answer:
 
     @cached_property
     def headers(self) -> dict[str, Any]:
-        """Values by lower-case name; `set-cookie` is a list of texts, as in Node.js, every other value a text."""
+        """Header fields by lower-case name: `set-cookie` is a list of texts, as in Node.js, every other value a text."""
         out: dict[str, Any] = {}
         for name, value in parse_headers(self._head):
             key = name.lower()
@@ -51,7 +51,7 @@ class Answer:
 
     @cached_property
     def text(self) -> str:
-        """The body as UTF-8, bad bytes replaced."""
+        """The body as text in UTF-8, with invalid bytes replaced."""
         return self._plain_body().decode("utf-8", "replace")
 
     def _plain_body(self) -> bytes:
@@ -59,14 +59,14 @@ class Answer:
 
     @cached_property
     def json(self) -> Any:
-        """The body as JSON. Raises ValueError."""
+        """The body parsed as JSON. Raises ValueError where it is not JSON."""
         return json_value(self._plain_body())
 
 
 def decoded(body: bytes, coding: str) -> bytes:
-    """A body without its content coding (gzip, deflate or br); as it is where that cannot be undone.
+    """A body without its content coding (gzip, deflate or br); unchanged where that cannot be undone.
 
-    Of one that would be more than LARGEST_BYTES, the beginning: a few KB can stand for gigabytes.
+    A body that would be longer than LARGEST_BYTES is cut off there: a few KB can stand for gigabytes.
     """
     try:
         if coding in {"gzip", "x-gzip"}:
@@ -74,7 +74,8 @@ def decoded(body: bytes, coding: str) -> bytes:
         if coding == "deflate":
             try:
                 return _inflated(body, zlib.MAX_WBITS)
-            except zlib.error:  # some servers send it without the zlib wrapper
+            except zlib.error:
+                # Some servers send deflate without the zlib wrapper.
                 return _inflated(body, -zlib.MAX_WBITS)
         if coding == "br":
             return _unpacked(body)

@@ -1,4 +1,4 @@
-"""Values taken out of responses, and compared with what is expected: `capture` and `match`, compiled once."""
+"""Takes values out of responses (`capture`) and compares them with expected ones (`match`); compiled once for all users."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from loadgen.script.processor import Response
 from loadgen.vu.answer import Answer
 
 Taker = Callable[[Answer, Any, Random], Any]
-"""(response, expression, rng) -> value; UNDEFINED or "" where there is none. Raises ValueError for a body that cannot be read."""
+"""Takes a value out of a response: (response, expression, rng) -> value, UNDEFINED or "" if there is none.
+
+Raises ValueError for a body that cannot be read.
+"""
 
 
 OwnTaker = Callable[[Response, Any], Any]
-"""(response, user) -> value: a function of the processor."""
+"""A function of the processor that takes a value out of a response: (response, user) -> value."""
 
 
 class _Rule:
@@ -49,12 +52,11 @@ def compile_captures(
     strict_default: bool,
     functions: Mapping[str, OwnTaker] | None = None,
 ) -> Callable[..., bool]:
-    """The function (answer, variables, user for `functions`) that takes all values out of an answer into the variables.
+    """Compile captures and matches into one function, (answer, variables, user) -> whether they all succeeded.
 
-    `functions`: the processor's, by name.
-
-    It gives False, and stores nothing, when a strict capture has no value (undefined, "" or an unreadable body) or a strict
-    match does not hold.
+    It stores the captured values in the variables. If a strict capture has no value (undefined, "" or a body that cannot be
+    read), or a strict match does not hold, it returns False and stores nothing. `functions` are those of the processor, by
+    name; they are given the user.
     """
     rules = [_Rule(spec, calls, functions or {}, strict_default=strict_default) for spec in specs]
 
@@ -78,16 +80,12 @@ def compile_captures(
         try:
             for path, value in taken.items():
                 set_path(variables, path, value)
-        except ValueError:  # a place that no list should grow to
+        except ValueError:
+            # The path is an index so large that no list should grow to it.
             return False
         return True
 
     return apply
-
-
-def uses_selector(specs: Sequence[Capture]) -> bool:
-    """Whether an HTML parser is needed."""
-    return any(spec.source == "selector" for spec in specs)
 
 
 def _nothing(_: Capture) -> Taker:

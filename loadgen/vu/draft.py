@@ -1,4 +1,4 @@
-"""A request as the script drafts it, compiled: what of it is the same for all users is worked out once, here."""
+"""Compiles a request step, so that whatever is the same for all users is worked out only once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REFUSED = "ERR_GOT_REQUEST_ERROR"
 
 
 class Draft:
-    """Renders one request step for each user."""
+    """A compiled request step, which makes the request of each user."""
 
     def __init__(self, spec: model.RequestStep, setting: Setting) -> None:
         calls = setting.calls
@@ -50,7 +50,7 @@ class Draft:
         self._tracing = setting.script.http.tracing
 
     def constant(self) -> Outgoing | None:
-        """The request, if every user sends the same; None also where building it fails (each user then fails)."""
+        """The request, if every user sends the same; else None. Also None if it cannot be built: then each user fails."""
         templates = [self.url, *(t for _, t in self._fields)] + ([self._auth] if self._auth else [])
         templates += [t for pair in self._query or () for t in pair]
         if (
@@ -68,12 +68,12 @@ class Draft:
             return None
 
     def asked(self, variables: Mapping[str, Any]) -> str:
-        """The URL that the script asks for; perhaps none that can be asked for."""
+        """The URL that the script asks for, with its templates filled in. It need not be a valid one."""
         url = text(self.url.render(variables))
         return self._target + url if url.startswith("/") else url
 
     def build(self, variables: Mapping[str, Any], url: str) -> Outgoing:
-        """The request as this user sends it. Raises BadRequestError."""
+        """The request as a user with these variables sends it to this URL. Raises BadRequestError."""
         address = address_of(url)
         if self._query is not None:
             values = [(text(k.render(variables)), v.render(variables)) for k, v in self._query]
@@ -108,7 +108,7 @@ class Draft:
 
 
 def editable(spec: model.RequestStep) -> Request:
-    """A request step as the functions of a processor get it."""
+    """The request of a step, as the functions of a processor are given it."""
     bodies = {type(body): body for body in spec.bodies}
     json, form, plain = (bodies.get(kind) for kind in (model.JsonBody, model.FormBody, model.TextBody))
     return Request(
@@ -122,7 +122,7 @@ def editable(spec: model.RequestStep) -> Request:
 
 
 def edited(spec: model.RequestStep, request: Request) -> model.RequestStep:
-    """The step as they left it. Files to be uploaded stay where nothing else is to be sent."""
+    """The step with a request as the functions left it. Files to upload stay, unless there is another body now."""
     bodies: tuple[model.Body, ...] = tuple(b for b in spec.bodies if isinstance(b, model.MultipartBody))
     if request.json is not None:
         bodies = (model.JsonBody(request.json),)
@@ -140,7 +140,7 @@ def _prefixed(url: Any, target: str) -> Any:
 def _field_templates(
     spec: model.RequestStep, setting: Setting
 ) -> tuple[list[tuple[str, str]], list[tuple[str, Template]]]:
-    """Header fields by lower-case name, the request's over the defaults: (the same for all users, the others)."""
+    """The header fields, those of the request in place of the defaults: fields that never change, and templates of the others."""
     fields: dict[str, Any] = {"user-agent": setting.agent}
     if spec.gzip:
         fields["accept-encoding"] = ENCODINGS
@@ -159,7 +159,7 @@ def _field_templates(
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """A compiled body. `render` gives (content, content type or ""), None for no body."""
+    """A compiled body. `render` returns its content and its content type (or ""), or None for no body."""
 
     constant: bool
     render: Callable[[Mapping[str, Any]], tuple[bytes, str] | None]
@@ -190,7 +190,8 @@ def _json_body(value: Any) -> tuple[bytes, str] | None:
 def _text_body(value: Any) -> tuple[bytes, str] | None:
     if value is UNDEFINED:
         return None
-    if isinstance(value, bytes):  # of a processor
+    # A processor may set the body to bytes.
+    if isinstance(value, bytes):
         return value, ""
     if not isinstance(value, str):
         raise BadRequestError(_REFUSED)
@@ -227,6 +228,6 @@ def _read_part(part: FormPart, path: str) -> FormPart:
 
 
 def _traceparent(tracing: model.Tracing) -> str:
-    """W3C Trace Context, level 1."""
+    """A new value of the traceparent field (W3C Trace Context, level 1)."""
     trace = (tracing.prefix + secrets.token_hex(16))[:32]
     return f"00-{trace}-{secrets.token_hex(8)}-{'01' if tracing.sampled else '00'}"

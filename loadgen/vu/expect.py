@@ -1,4 +1,4 @@
-"""The expect plugin: expectations checked against a final response, and how their results read on the console. Pure."""
+"""The expect plugin: checks expectations against a final response, and shows the results on the console. No I/O."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ _ORDERS = {
     "jpath": ("expected", "type", "ok", "got"),
     "cdnHit": ("ok", "type", "got", "expected"),
 }
-"""Of the json output's keys, where Artillery writes them in another order than elsewhere."""
+"""The order of keys in the json output, for expectations whose keys Artillery writes in an order of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectationResult:
-    """How one expectation came out."""
+    """The result of one expectation."""
 
     ok: bool
     expected: Any
     kind: str
-    """Its name in the counters."""
+    """The name of the expectation in the counters."""
     got: Any
     found: Any = False
-    """What a query gave; it holds if that is truthy."""
+    """The result of a query; the expectation holds if it is truthy."""
 
     def to_json(self) -> dict[str, Any]:
-        """As the json output shows it."""
+        """The result as the json output shows it."""
         shown = {"ok": self.ok, "expected": self.expected, "type": self.kind, "got": self.got}
         if self.kind in _QUERIES:
             shown["ok"] = self.found
@@ -50,12 +50,12 @@ class ExpectationResult:
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """What the console says of the request that the expectations belong to."""
+    """The request that expectations belong to, as far as the console shows it, and its answer."""
 
     method: str
     url: str
     path: str
-    """With its query."""
+    """The path of the URL, with its query."""
     name: str | None
     json: Any
     answer: Answer
@@ -63,7 +63,7 @@ class Exchanged:
 
 
 class _AnswerUnderTest:
-    """An answer with its body parsed as the expectations want it: JSON by content type, None where that fails, else text."""
+    """An answer whose body is parsed for expectations: as JSON if the content type says so (None where that fails), else text."""
 
     def __init__(self, answer: Answer) -> None:
         self.status = answer.status
@@ -193,9 +193,10 @@ _CHECKS: dict[str, Callable[[_AnswerUnderTest, Any], ExpectationResult]] = {
 def compile_expectations(
     expectations: Sequence[Expectation], plugin: ExpectPlugin, calls: Mapping[str, Function]
 ) -> Callable[[Answer, Mapping[str, Any]], tuple[list[ExpectationResult], list[str]]] | None:
-    """The function that checks a response: (results, messages about kinds that do not exist). None: nothing to do.
+    """Compile expectations into the function that checks a response; None if there is nothing to do.
 
-    With the json output every request gets its line, also one without expectations.
+    The function returns the results, and messages about expectations that do not exist. With the json output every request
+    has its line, even without expectations.
     """
     wanted = list(expectations)
     if not wanted and plugin.default_200:
@@ -220,7 +221,7 @@ def _compiled(expectation: Expectation, calls: Mapping[str, Function]) -> Templa
 
 
 def console_text(results: Sequence[ExpectationResult], exchanged: Exchanged, output: str) -> str:
-    """What stdout shows, without the last newline; empty for nothing."""
+    """The text that stdout shows for these results, without a newline at its end; it may be empty."""
     failed = any(not result.ok for result in results)
     if output == "silent" or (output == "prettyError" and not failed):
         return ""

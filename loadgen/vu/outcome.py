@@ -1,6 +1,6 @@
-"""What becomes of a request: captures, expectations and the metrics of its final answer, or of its failure.
+"""What follows from a request's final answer or failure: captures, hooks, expectations, and metrics of plugins.
 
-Names of metrics and errors, and the order in which things happen, are Artillery's.
+The names of metrics and errors, and the order of events, are Artillery's.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from loadgen.vu.answer import Answer
 from loadgen.vu.capture import compile_captures
 from loadgen.vu.expect import Exchanged, compile_expectations, console_text
 from loadgen.vu.vu import Setting, Vu, VuFailedError
+from reports import names
 
 _TOTAL = re.compile(r"total;dur=([0-9.]+)", re.IGNORECASE)
 _AUTHORITY = re.compile(
@@ -30,7 +31,7 @@ _NEVER_PLAIN = re.compile(r"""[\s"'<>`{}|\\^]""")
 
 
 class Judge:
-    """Of the outcomes of one request step; `url` is its URL as the script has it."""
+    """Judges the answers and failures of one request step. `url` is the step's URL as the script has it."""
 
     def __init__(self, spec: model.RequestStep, url: Template, setting: Setting) -> None:
         script, calls = setting.script, setting.calls
@@ -59,10 +60,10 @@ class Judge:
         self._metrics = script.endpoint_metrics
         self._endpoints: dict[str, int | None] = {}
         self._grouped = self._grouped_name()
-        """Name of the endpoint where it is the same for all users; else None."""
+        """The name of the endpoint if it is the same for all users; else None."""
 
     def busy(self) -> bool:
-        """Whether a final answer has more to it than its endpoint's metrics."""
+        """Whether a final answer needs more than to be counted for its endpoint."""
         script = self._setting.script
         return bool(
             self.want_body
@@ -72,7 +73,10 @@ class Judge:
         )
 
     def final(self, vu: Vu, outgoing: Outgoing, result: Exchange) -> None:
-        """Captures first, then expectations, apdex and the endpoint's metrics; then a failed capture ends the user."""
+        """Judge the final answer: captures, hooks, expectations, apdex, the endpoint's metrics.
+
+        Raises VuFailedError for an expectation that counts as an error, and at the end for a failed capture.
+        """
         self.extended(outgoing, result)
         captured = True
         if self.want_body:
@@ -85,7 +89,7 @@ class Judge:
         name = self.endpoint_name(outgoing, vu.variables)
         endpoint = self.endpoint(name)
         if endpoint is not None:
-            self._recorder.endpoint_response(endpoint, result)
+            self._recorder.endpoint_answer(endpoint, result)
             self._server_timing(name, result)
         if not captured:
             raise VuFailedError("Failed capture or match")
@@ -107,15 +111,20 @@ class Judge:
         for message in messages:
             self._setting.write_line(message)
         for result in results:
-            verdict = "ok" if result.ok else "failed"
-            self._recorder.count(f"plugins.expect.{verdict}")
-            self._recorder.count(f"plugins.expect.{verdict}.{result.kind}")
+            verdict = names.EXPECT_OK if result.ok else names.EXPECT_FAILED
+            self._recorder.count(verdict)
+            self._recorder.count(f"{verdict}.{result.kind}")
         name = self._name(vu.variables)
         sent = next((b.value for b in self._spec.bodies if isinstance(b, model.JsonBody)), None)
         exchanged = Exchanged(
-            self._spec.method, outgoing.asked, _asked_path(outgoing.asked), name,
-            compile_template(sent, self._setting.calls).render(vu.variables), answer, vu.variables,
-        )  # fmt: skip
+            self._spec.method,
+            outgoing.asked,
+            _asked_path(outgoing.asked),
+            name,
+            compile_template(sent, self._setting.calls).render(vu.variables),
+            answer,
+            vu.variables,
+        )
         shown = console_text(results, exchanged, plugin.output)
         if shown:
             self._setting.write_line(shown)
@@ -136,25 +145,31 @@ class Judge:
             return
         total_ms = (result.last_byte_ns - result.started_ns) / 1e6
         reached = 0 if total_ms <= threshold_ms else (1 if total_ms <= 4 * threshold_ms else 2)
-        for i, name in enumerate(("satisfied", "tolerated", "frustrated")):
-            self._recorder.count(f"apdex.{name}", int(i == reached))
+        for i, name in enumerate(names.APDEX):
+            self._recorder.count(name, int(i == reached))
 
     def extended(self, outgoing: Outgoing, result: Exchange) -> None:
-        """Times of connecting and of the whole exchange, where the script asks for them (of each redirect, too)."""
+        """Record the times of connecting and of the whole exchange if the script wants them; each redirect has its own."""
         if not self._http.extended_metrics:
             return
         dns_ns, tcp_ns, tls_ns = result.setup_ns
-        self._recorder.sample("http.dns", dns_ns / 1e6)
-        self._recorder.sample("http.tcp", tcp_ns / 1e6)
+        self._recorder.sample(names.DNS_TIME, dns_ns / 1e6)
+        self._recorder.sample(names.TCP_TIME, tcp_ns / 1e6)
         if outgoing.address.origin.scheme == "https":
-            self._recorder.sample("http.tls", tls_ns / 1e6)
-        self._recorder.sample("http.total", (result.last_byte_ns - result.started_ns) / 1e6)
+            self._recorder.sample(names.TLS_TIME, tls_ns / 1e6)
+        self._recorder.sample(names.TOTAL_TIME, (result.last_byte_ns - result.started_ns) / 1e6)
 
     def _server_timing(self, name: str, result: Exchange) -> None:
         value = result.header("server-timing") if result.facts.server_timing else None
         if value is not None:
+            # Artillery's plugin looks for one entry, called total, and files -1 where it is missing.
             total = _TOTAL.search(value)
-            self._recorder.sample(f"{self._metrics.namespace}.server-timing.{name}", float(total[1]) if total else -1.0)
+            try:
+                total_ms = float(total[1]) if total else -1.0
+            except ValueError:
+                # The pattern also takes what has several decimal points, or nothing else.
+                total_ms = -1.0
+            self._recorder.sample(f"{self._metrics.namespace}{names.SERVER_TIMING}{name}", total_ms)
 
     def _grouped_name(self) -> str | None:
         if not self._metrics.group_dynamic_urls and not (self._url.constant and self._named.constant):
@@ -168,23 +183,21 @@ class Judge:
         return text(name) if self._metrics.only_request_names else f"{shown} ({text(name)})"
 
     def endpoint_name(self, outgoing: Outgoing, variables: Mapping[str, Any]) -> str:
-        """The request's endpoint in the metrics; empty where it is not to be counted."""
+        """The name of the request's endpoint in the metrics; empty if it is not to be counted."""
         return self._name_of(outgoing.asked, self._name(variables)) if self._grouped is None else self._grouped
 
     def endpoint(self, name: str) -> int | None:
-        """The recorder's number of an endpoint."""
+        """The recorder's number of an endpoint; None for an empty name."""
         if name not in self._endpoints:
             self._endpoints[name] = self._recorder.endpoint(name, self._metrics.namespace) if name else None
         return self._endpoints[name]
 
     def failed(self, vu: Vu, failure: Failure, outgoing: Outgoing) -> VuFailedError:
-        """Count a request that got no whole answer; the error that ends its user."""
-        if failure.response is not None:
-            self._recorder.response(failure.response, vu.intended_ns)
+        """The error that ends a virtual user whose request got no whole answer."""
         return self.error(vu, failure.name, outgoing, self._said(failure, outgoing.address.origin))
 
     def _said(self, failure: Failure, origin: Origin) -> str:
-        """A failure in Node's words."""
+        """The message of a failure in Node.js."""
         if failure.name in {"ENOTFOUND", "EAI_AGAIN"}:
             return f"getaddrinfo {failure.name} {origin.host}"
         if failure.stage == "connect":
@@ -194,10 +207,10 @@ class Judge:
         return "socket hang up" if failure.name == "ECONNRESET" else failure.name
 
     def error(self, vu: Vu, name: str, outgoing: Outgoing, said: str) -> VuFailedError:
-        """Tell the plugins that the request came to nothing."""
+        """Tell the plugins that the request failed. Returns the error that ends its user."""
         endpoint = self.endpoint_name(outgoing, vu.variables)
         if endpoint:
-            self._recorder.count(f"{self._metrics.namespace}.{endpoint}.errors.{name}")
+            self._recorder.count(f"{self._metrics.namespace}.{endpoint}.{names.ERRORS}{name}")
         plugin = self._setting.script.expect
         if plugin is not None:
             line = json_text({"ok": False, "error": said}) if plugin.output == "json" else f"Error: {said}"
@@ -206,16 +219,16 @@ class Judge:
 
 
 def _asked_path(url: str) -> str:
-    """Path and query of a URL as Node's `url.parse` shows them: not made plain, only what no URL has is encoded."""
+    """Path and query of a URL as `url.parse` of Node.js shows them: only characters that no URL may have are encoded."""
     parts = urlsplit(url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return _NEVER_PLAIN.sub(lambda match: quote(match.group()), path)
 
 
 def named_endpoint(target: str, url: str, *, strip_query: bool) -> str:
-    """A URL as the endpoint metrics name it: host and port where they are not the target's, then the path, decoded.
+    """A URL as the endpoint metrics name it: host and port if they differ from the target's, then the decoded path.
 
-    It may hold templates: as in Node's `url.parse`, a host ends where a character comes that no host has.
+    The URL may hold templates. As in `url.parse` of Node.js, the host ends before a character that no host may have.
     """
     here, there = _AUTHORITY.match(target), _AUTHORITY.match(url)
     host, port = (there["host"].lower(), there["port"]) if there else ("", "")

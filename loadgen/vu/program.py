@@ -1,7 +1,8 @@
-"""Virtual users: a script compiled once into what each of them executes, and one walk of one scenario.
+"""A script compiled once into functions that each virtual user calls, and the run of one user through one scenario.
 
-A step becomes a function of the virtual user; a scenario is a tuple of them. A user ends at the end of its flow, or at the
-first step that raises VuFailedError: then it counts as failed, with exactly one `errors.` counter.
+Each step is compiled into a function of the virtual user, and a scenario into a tuple of such functions. A user ends at the
+end of its scenario, or at the first step that raises VuFailedError: then it counts as failed, with exactly one `errors.`
+counter.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from random import Random
+from traceback import print_exception
 from typing import Any
 
 import gevent
 from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import now_ns
-from loadgen.http.exchange import Exchange, Failure, Filing
-from loadgen.language.fakes import fake_functions
+from loadgen.http.exchange import Exchange, Failure
 from loadgen.language.inspected import inspected
 from loadgen.language.template import compile_template, functions
 from loadgen.language.values import UNDEFINED, get_path, text, to_number, truthy
-from loadgen.recorder import NO_ENDPOINT, Recorder
+from loadgen.recorder import Recorder
 from loadgen.script import model
 from loadgen.script.durations import think_seconds
 from loadgen.script.payload import variables_of
@@ -36,39 +37,11 @@ from reports import names
 _RANGE = re.compile(r"\d-\d")
 _FOR_EVER = -1
 _BREATHE_ROUNDS = 1000
-"""A loop without end lets others run after so many rounds, should its steps never wait."""
-
-
-class _Silent(Recorder):
-    """Files nothing: requests of `before` and `after` are not in the metrics."""
-
-    def __init__(self) -> None:
-        """No clock, no buckets."""
-
-    def endpoint(self, name: str, namespace: str = "") -> int:  # noqa: ARG002
-        return 0
-
-    def request(self, at_ns: int) -> None:
-        pass
-
-    def response(self, answer: Exchange, intended_ns: int = 0, endpoint: int = NO_ENDPOINT) -> None:
-        pass
-
-    def filing(self, endpoint: int = NO_ENDPOINT) -> Filing:  # noqa: ARG002
-        return lambda *_: None
-
-    def endpoint_response(self, endpoint: int, answer: Exchange) -> None:
-        pass
-
-    def count(self, name: str, n: int = 1) -> None:
-        pass
-
-    def sample(self, name: str, value_ms: float) -> None:
-        pass
+"""A loop whose steps never wait lets other users run after this number of rounds."""
 
 
 class CompiledScript:
-    """A compiled script. `expectation_failed` becomes true with the first expectation that does not hold."""
+    """A compiled script. `expectation_failed` becomes true at the first expectation that does not hold."""
 
     def __init__(
         self,
@@ -81,8 +54,8 @@ class CompiledScript:
         write_line: Callable[[str], None],
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`connections` makes those of one virtual user; `write_line` takes lines for stdout (`log` and `expect`); `warn` is
-        told of what the processor's functions raise.
+        """`connections` makes the connections of one virtual user. `write_line` takes lines for stdout (of `log` steps and
+        expectations), `warn` takes messages about what functions of the processor raised.
         """
         self.expectation_failed = False
         self._script = script
@@ -93,24 +66,27 @@ class CompiledScript:
         self._known: dict[str, Any] = dict(script.built_ins)
         self._choices = {name: value for name, value in script.variables.items() if isinstance(value, list)}
         self._constants = {name: value for name, value in script.variables.items() if not isinstance(value, list)}
-        # Making one for each user takes a while: only where somebody could see it. The expect plugin shows all variables.
+        # A UUID takes time to make, so users have one only if it can be seen; the expect plugin shows all variables.
         shown = script.processor is not None or script.expect is not None
         self._has_uuid = shown or "$uuid" in repr(replace(script, payloads=()))
         self._cookies_on = bool(script.http.cookies)
         calls = functions(rng)
         if script.fake_data is not None:
+            from loadgen.language.fakes import fake_functions  # noqa: PLC0415 - few scripts need it
+
             calls |= fake_functions(script.fake_data, rng)
         setting = Setting(script, recorder, rng, calls, agent, write_line, warn, self._note_failed_expectation)
         self._scenarios = [_compile(scenario.flow, setting) for scenario in script.scenarios]
         self._on_error = [[setting.function(name) for name in scenario.on_error] for scenario in script.scenarios]
         self._created = [recorder.scenario(scenario.label) for scenario in script.scenarios]
         self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
-        silent = replace(setting, recorder=_Silent())
-        self._before = _compile(script.before, silent)
-        self._after = _compile(script.after, silent)
+        # Requests of these sections are not in the metrics.
+        unreported = replace(setting, recorder=recorder.apart())
+        self._before = _compile(script.before, unreported)
+        self._after = _compile(script.after, unreported)
 
     def start_vu(self, intended_ns: int) -> None:
-        """Walk one scenario, picked by weight, to its end in the calling greenlet. Failures are recorded, not raised."""
+        """Run a new virtual user through one scenario, picked by weight. Failures are recorded, not raised."""
         recorder = self._recorder
         chosen = bisect(self._weights, self._rng.random() * self._weights[-1]) if len(self._weights) > 1 else 0
         started_ns = now_ns()
@@ -121,7 +97,7 @@ class CompiledScript:
             for act in self._scenarios[chosen]:
                 act(vu)
         except VuFailedError as failed:
-            self._tell(self._on_error[chosen], failed.name, vu)
+            self._call_on_error(self._on_error[chosen], failed.name, vu)
             recorder.count(names.ERRORS + failed.name)
             recorder.count(names.VUSERS_FAILED)
         else:
@@ -129,28 +105,28 @@ class CompiledScript:
         finally:
             connections.close()
 
-    def _tell(self, functions: Sequence[Callable[..., Any]], error: str, vu: Vu) -> None:
-        """The user has failed already: an error in these functions is told (Setting.warn) and changes nothing."""
+    def _call_on_error(self, functions: Sequence[Callable[..., Any]], error: str, vu: Vu) -> None:
+        """Call the `onError` functions of a user that has failed. What they raise becomes a warning and changes nothing."""
         for call in functions:
             with suppress(VuFailedError):
                 call(error, vu)
 
     def take_share(self, index: int, of: int, seed: str) -> None:
-        """Be one of `of` generators: every `of`-th payload row from number `index` on, and chance of its own."""
+        """Become one of `of` generators: use every `of`-th payload row from number `index` on, and random numbers of its own."""
         self._rng.seed(seed)
         self._payloads = [variables_of(payload, self._rng, index, of) for payload in self._script.payloads]
 
     @property
     def known(self) -> Mapping[str, Any]:
-        """What every user knows before its own row and variables: the built-ins, and what `before` left."""
+        """The variables of every user before its payload rows and script variables: built-ins, and those that `before` set."""
         return self._known
 
     def run_before(self) -> str | None:
-        """Run the `before` section; its variables are given to every user. The error's name where it failed."""
+        """Run the `before` section, whose variables every user will have. Returns the error's name if it failed, else None."""
         return self._run_section(self._before)
 
     def run_after(self) -> str | None:
-        """Run the `after` section. The error's name where it failed."""
+        """Run the `after` section. Returns the error's name if it failed, else None."""
         return self._run_section(self._after)
 
     def _run_section(self, actions: Sequence[Action]) -> str | None:
@@ -163,13 +139,16 @@ class CompiledScript:
                 act(vu)
         except VuFailedError as failed:
             return failed.name
+        except Exception as error:  # noqa: BLE001 - a defect ends the section, not the program
+            print_exception(error)
+            return type(error).__name__
         finally:
             connections.close()
         self._known |= vu.variables
         return None
 
     def _variables(self, payloads: Sequence[Callable[[], Mapping[str, Any]]]) -> dict[str, Any]:
-        """What a new user knows: built-ins, then `before`, payload rows and variables, later ones winning."""
+        """The variables of a new user: built-ins, those of `before`, payload rows, script variables; later ones win."""
         out = dict(self._known)
         for row in payloads:
             out.update(row())
@@ -186,7 +165,7 @@ class CompiledScript:
 
 
 def _uuid4(bits: int) -> str:
-    """128 random bits as RFC 9562 writes a version 4 UUID; the module `uuid` takes several times as long."""
+    """A version 4 UUID (RFC 9562) of 128 random bits. The module `uuid` takes several times as long."""
     digits = f"{bits:032x}"
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[bits >> 60 & 3]}{digits[17:20]}-{digits[20:]}"
 
@@ -242,7 +221,7 @@ def _think(step: model.Think, setting: Setting) -> Action:
 
 
 def jittered(length_s: float, jitter: Any, rng: Random) -> float:
-    """A think time, give or take: `"20%"` of it, or a number of ms. What is neither leaves it as it is."""
+    """A think time in seconds, changed at random by up to `jitter`: `"20%"` of it, or a number of ms. Other values do nothing."""
     match = re.match(r"\s*(\d+)", text(jitter))
     if not match:
         return length_s
@@ -277,13 +256,13 @@ def _loop(step: model.Loop, setting: Setting) -> Action:
 
 
 def _count_on(variables: dict[str, Any], name: str) -> None:
-    """The next index: one more than the variable says, which a loop inside may have left elsewhere."""
+    """Set a loop's index to one more than its variable holds, which a loop inside may have changed."""
     index = variables.get(name)
     variables[name] = (index if type(index) is int else to_number(index)) + 1
 
 
 def _loop_while(step: model.Loop, actions: tuple[Action, ...], more: Callable[[Vu], Any]) -> Action:
-    """At least one round; then as long as the processor's function says so."""
+    """A loop of at least one round, which goes on while the processor's function returns something truthy."""
 
     def act(vu: Vu) -> None:
         variables = vu.variables
@@ -302,7 +281,7 @@ def _loop_while(step: model.Loop, actions: tuple[Action, ...], more: Callable[[V
 
 
 def _loop_counted(step: model.Loop, actions: tuple[Action, ...], count: int) -> Action:
-    """The hot path: a fixed number of rounds."""
+    """A loop of a fixed number of rounds. Most loops are, so it does as little as it can."""
     index_name, element_name = step.index_name, step.element_name
 
     def act(vu: Vu) -> None:
@@ -337,7 +316,10 @@ def _loop_over(step: model.Loop, actions: tuple[Action, ...]) -> Action:
 
 
 def rounds(count: Any) -> tuple[int, float]:
-    """(first index, where it ends) of a loop's count: `3`, `"3"`, `"2-4"`; -1 ends never, what is no number at once."""
+    """The first index of a loop and the index before which it ends, from its count: `3`, `"3"`, `"2-4"`.
+
+    -1 means that it never ends. A count that is no number means no rounds.
+    """
     if isinstance(count, str):
         bare = to_number(count)
         if bare == bare:  # noqa: PLR0124 - NaN
@@ -350,7 +332,7 @@ def rounds(count: Any) -> tuple[int, float]:
 
 
 def _parallel(step: model.Parallel, setting: Setting) -> Action:
-    """All branches at once; the user's one connection takes their requests one after another."""
+    """Steps that run at the same time. A user has one connection to each origin, so it makes their requests one by one."""
     branches = [_compile_step(inner, setting) for inner in step.steps]
     shares_pool = setting.script.http.pool is not None
 
@@ -371,12 +353,12 @@ def _parallel(step: model.Parallel, setting: Setting) -> Action:
     return act
 
 
-def _outcome(branch: Action, vu: Vu) -> VuFailedError | None:
-    """A failure as a value: gevent prints what a greenlet raises."""
+def _outcome(branch: Action, vu: Vu) -> Exception | None:
+    """Run a branch and return what it raises, which gevent would print, or None."""
     try:
         branch(vu)
-    except VuFailedError as failed:
-        return failed
+    except Exception as error:  # noqa: BLE001 - the user raises it again
+        return error
     return None
 
 

@@ -1,6 +1,6 @@
-"""A request step, compiled: what a virtual user does to send one and follow its redirects.
+"""Compiles a request step into what a virtual user does: send the request, follow its redirects, judge its answer.
 
-A request that is the same for all users is bytes before the first user starts.
+A request that is the same for all users is turned into bytes before the first user starts.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NOWHERE = Address(Origin("http", "", 0), "/", "")
 
 
 def compile_request(spec: model.RequestStep, setting: Setting) -> Action:
-    """The action of a request step."""
+    """Compile a request step into its action."""
     action = _RequestBuilder(spec, setting).action()
     if spec.if_true is not None:
         action = _only_if(spec.if_true, action, setting)
@@ -50,7 +50,8 @@ def _only_if(condition: str, action: Action, setting: Setting) -> Action:
     def act(vu: Vu) -> None:
         try:
             wanted = truthy(holds(vu.variables))
-        except (re.error, ArithmeticError):  # an expression that cannot be worked out counts as true
+        except (re.error, ArithmeticError):
+            # An expression that cannot be evaluated counts as true.
             wanted = True
         if wanted:
             action(vu)
@@ -67,7 +68,7 @@ def _perhaps(percent: float, rng: Random, action: Action) -> Action:
 
 
 class _RequestBuilder:
-    """One request step while it is compiled, and the rarer parts of what it does later."""
+    """Compiles one request step; and what its action does in the rarer cases."""
 
     def __init__(self, spec: model.RequestStep, setting: Setting) -> None:
         self._spec = spec
@@ -76,26 +77,24 @@ class _RequestBuilder:
         self._before = [setting.function(name) for name in spec.before]
         self._judge = Judge(spec, self._draft.url, setting)
         self._recorder = setting.recorder
+        self._file = setting.recorder.answers()
         self._cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
         self._follows = spec.follow_redirect
 
     def action(self) -> Action:
-        """The fastest action that does what the step says."""
+        """The quickest action that does what the step says."""
         outgoing = None if self._cookies.value or self._before else self._draft.constant()
         return self._templated if outgoing is None else self._static(outgoing)
 
     def _static(self, outgoing: Outgoing) -> Action:
-        """The hot path: nothing to render; as few operations as there are."""
+        """The action of a request that is always the same. Most are, so it does as little as it can."""
         data = outgoing.encoded()
         origin = outgoing.address.origin
         is_head, want_body = outgoing.method == "HEAD", self._judge.want_body
-        recorder = self._recorder
-        created, answered = recorder.request, recorder.response
-        endpoint = self._judge.endpoint(self._judge.endpoint_name(outgoing, {}))
-        filed_under = NO_ENDPOINT if endpoint is None else endpoint
-        judges = self._judge.busy()
-        filing = None if judges else recorder.filing(filed_under)
-        follows = self._follows
+        created = self._recorder.request
+        judged = self._judge.busy()
+        endpoint = None if judged else self._judge.endpoint(self._judge.endpoint_name(outgoing, {}))
+        file = self._recorder.answers(NO_ENDPOINT if endpoint is None else endpoint)
 
         def act(vu: Vu) -> None:
             if vu.cookies_on:
@@ -103,28 +102,15 @@ class _RequestBuilder:
                 return
             created(now_ns())
             exchange = vu.exchange
-            result = exchange(origin, data, is_head, want_body, filing, vu.intended_ns)
-            if result is FILED:
-                vu.intended_ns = 0
-                return
-            if isinstance(result, Failure):
-                raise self._judge.failed(vu, result, outgoing)
-            facts = result.facts
-            if facts.plain and not judges:
-                answered(result, vu.intended_ns, filed_under)
-                vu.intended_ns = 0
-                return
-            answered(result, vu.intended_ns)
+            result = exchange(origin, data, is_head, want_body, file, vu.intended_ns, judged)
             vu.intended_ns = 0
-            if facts.sets_cookie or (300 <= result.status < 400 and follows):
-                self._after_answer(vu, outgoing, result, 0)
-            else:
-                self._judge.final(vu, outgoing, result)
+            if result is not FILED:
+                self._finish(vu, outgoing, result)
 
         return act
 
     def _drafted(self, vu: Vu) -> Draft:
-        """The draft, once the functions that go before it have been called and perhaps have changed the request."""
+        """Call the `beforeRequest` functions. Returns the draft of the request as they left it."""
         if not self._before:
             return self._draft
         given = editable(self._spec)
@@ -154,7 +140,7 @@ class _RequestBuilder:
             vu.jar.store(f"{name}={text(value)}", address.origin.host, address.target, time.time())
 
     def _exchange(self, vu: Vu, outgoing: Outgoing, hop: int = 0, *, with_jar: bool = False) -> None:
-        """Send a request and all that follows from its answer."""
+        """Send a request, and do what follows from its answer. `hop` is the number of redirects before it."""
         cookie, address = "", outgoing.address
         if vu.jar is not None and (vu.cookies_on or with_jar):
             secure = address.origin.scheme == "https"
@@ -165,15 +151,16 @@ class _RequestBuilder:
             raise VuFailedError("ERR_INVALID_CHAR") from None
         self._recorder.request(now_ns())
         is_head = outgoing.method == "HEAD"
-        result = vu.exchange(address.origin, data, method_is_head=is_head, want_body=self._judge.want_body)
+        result = vu.exchange(address.origin, data, is_head, self._judge.want_body, self._file, vu.intended_ns)
+        vu.intended_ns = 0
+        self._finish(vu, outgoing, result, hop, with_jar=with_jar)
+
+    def _finish(
+        self, vu: Vu, outgoing: Outgoing, result: Exchange | Failure, hop: int = 0, *, with_jar: bool = False
+    ) -> None:
+        """Do what follows from an exchange: keep its cookies, follow its redirect or judge it. Raises VuFailedError."""
         if isinstance(result, Failure):
             raise self._judge.failed(vu, result, outgoing)
-        self._recorder.response(result, vu.intended_ns)
-        vu.intended_ns = 0
-        self._after_answer(vu, outgoing, result, hop, with_jar=with_jar)
-
-    def _after_answer(self, vu: Vu, outgoing: Outgoing, result: Exchange, hop: int, *, with_jar: bool = False) -> None:
-        """Keep its cookies; follow it, or take it as final."""
         self._keep_cookies(vu, result, outgoing.address)
         location = result.header("location") if result.status in _REDIRECTS and self._follows else None
         if location is None:

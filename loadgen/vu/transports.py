@@ -1,4 +1,4 @@
-"""What virtual users send with, as the script wants it: connections of their own or shared, TLS, proxies, all shown or not."""
+"""The connections of virtual users as the script wants them: own or shared, with TLS, through proxies, printed or not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from loadgen.clock import WallOffset
 from loadgen.http.dialer import Connections, Dialer
-from loadgen.http.exchange import Exchange, Failure, Filing, TimeLimits
+from loadgen.http.exchange import FILED, Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.ports import LocalPorts, ports_of
 from loadgen.http.proxy import ProxyRoute
 from loadgen.http.route import Origin, Route
@@ -21,7 +21,7 @@ _SHOWN_BODY_BYTES = 2048
 
 
 class Transport(Protocol):
-    """A virtual user's connections."""
+    """The connections of a virtual user."""
 
     def exchange(
         self,
@@ -29,17 +29,18 @@ class Transport(Protocol):
         request: bytes,
         method_is_head: bool = False,
         want_body: bool = True,
-        filing: Filing | None = None,
+        file: FileAnswer | None = None,
         intended_ns: int = 0,
+        want_plain: bool = True,
     ) -> Exchange | Failure:
-        """One exchange with the origin. FILED where `filing` was given and took the answer."""
+        """Make one exchange with the origin; see `Connections.exchange`."""
 
     def close(self) -> None:
-        """Close all connections that are its own."""
+        """Close all connections that belong to this user alone."""
 
 
 class Transports:
-    """Makes them. `tell` takes the lines that `DEBUG=http` asks for."""
+    """Makes the connections of each virtual user of a run. `tell` takes the lines that `DEBUG=http` asks for."""
 
     def __init__(self, script: Script, wall: WallOffset, tell: Callable[[str], None]) -> None:
         http = script.http
@@ -55,30 +56,30 @@ class Transports:
         self._shared = None if http.pool is None else SharedConnections(http.pool, self._own)
 
     def __call__(self) -> Transport:
-        """One virtual user's."""
+        """The connections of a new virtual user."""
         transport: Transport = self._own() if self._shared is None else self._shared
         return transport if self._tell is None else _Shown(transport, self._tell)
 
     def take_share(self, share: Share) -> None:
-        """Be one of several generators: a part of the connections that users share, one at least, and of the ports."""
+        """Become one of several generators: use only a part of the shared connections, at least one, and of the ports."""
         if self._pool is not None:
             self._shared = SharedConnections(max(1, share.part(self._pool)), self._own)
         self._dialer.ports = LocalPorts(ports_of(*share.beside))
 
     def about(self) -> dict[str, Any]:
-        """For the report: the first and the last port that connections start from, where those are not all."""
+        """For the report: the first and the last local port, if connections are kept to a part of the ports."""
         ports = self._dialer.ports.own
         return {} if ports is None else {"from_ports": [ports.first, ports.last]}
 
     def close(self) -> None:
-        """Close what users shared."""
+        """Close the connections that users shared."""
         if self._shared is not None:
             self._shared.close_all()
         self._dialer.close()
 
 
 class _Shown:
-    """Tells of every exchange."""
+    """Prints every exchange, and makes it with another transport."""
 
     def __init__(self, transport: Transport, tell: Callable[[str], None]) -> None:
         self._transport = transport
@@ -91,15 +92,20 @@ class _Shown:
         request: bytes,
         method_is_head: bool = False,
         want_body: bool = True,  # noqa: ARG002
-        filing: Filing | None = None,  # noqa: ARG002 - every answer is looked at
-        intended_ns: int = 0,  # noqa: ARG002
+        file: FileAnswer | None = None,
+        intended_ns: int = 0,
+        want_plain: bool = True,
     ) -> Exchange | Failure:
         self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
-        result = self._transport.exchange(origin, request, method_is_head=method_is_head)
+        result = self._transport.exchange(
+            origin, request, method_is_head=method_is_head, file=file, intended_ns=intended_ns
+        )
         if isinstance(result, Failure):
             self._tell(f"http:response none: {result.name} ({result.stage})")
         else:
             self._tell(f"http:response\n{_indented(result.head + result.body[:_SHOWN_BODY_BYTES])}")
+            if result.facts.plain and not want_plain:
+                return FILED
         return result
 
 

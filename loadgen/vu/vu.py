@@ -1,4 +1,4 @@
-"""A virtual user, and what every step that it executes was compiled with."""
+"""A virtual user, and what all steps of a script are compiled with."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loadgen.script.processor import Fail, User
 
 
 class VuFailedError(Exception):
-    """Ends a virtual user; `name` is the error's name in the metrics."""
+    """Ends a virtual user. `name` is the error's name in the metrics."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -24,7 +24,7 @@ class VuFailedError(Exception):
 
 
 class Vu:
-    """One virtual user on its way: its variables, cookies and connections."""
+    """A running virtual user: its variables, cookies and connections."""
 
     __slots__ = ("cookies_on", "exchange", "intended_ns", "jar", "variables")
 
@@ -39,34 +39,34 @@ class Vu:
         self.variables = variables
         self.exchange = exchange
         self.intended_ns = intended_ns
-        """When the plan wanted its next request; 0 once it has made one."""
+        """When the plan wanted its first request, as a monotonic instant in ns; 0 once it has made one."""
         self.jar: Jar | None = None
         self.cookies_on = cookies_on
-        """A default cookie, or the first Set-Cookie, switches the jar on."""
+        """Whether cookies are sent: from the start if the script has default cookies, else from the first Set-Cookie on."""
 
 
 Action = Callable[[Vu], None]
-"""A compiled step. Raises VuFailedError."""
+"""A compiled step: a function of the virtual user. Raises VuFailedError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all steps of a run are compiled with."""
+    """What all steps of a script are compiled with."""
 
     script: model.Script
     recorder: Recorder
     rng: Random
     calls: Mapping[str, Function]
     agent: str
-    """The User-Agent that is sent where the script names none."""
+    """The User-Agent to send if the script sets none."""
     write_line: Callable[[str], None]
     """Takes a line for stdout."""
     warn: Callable[[str], None]
-    """Takes a warning for the report, once or often."""
+    """Takes a warning for the report. The same warning may come many times."""
     expectation_failed: Callable[[], None]
 
     def function(self, name: str) -> Callable[..., Any]:
-        """The processor's function, made to be called with (arguments..., vu): what it raises fails the user."""
+        """The processor's function of this name, to be called with (arguments..., vu). What it raises ends the virtual user."""
         processor = self.script.processor
         if processor is None:
             raise KeyError(name)

@@ -1,4 +1,4 @@
-"""What `loadgen run` writes to stdout: Artillery's console, in Artillery's order, as the run goes on."""
+"""Writes to stdout what Artillery's console shows, in Artillery's order, while a run goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Write = Callable[[str], None]
 
 
 class Console:
-    """Whole lines, newlines included, go to `write`. `quiet` leaves the run id, `log` lines, expectations and checks."""
+    """Writes whole lines, with their newlines, to `write`.
+
+    With `quiet`, only the run id, lines of `log` steps, expectations and checks are written.
+    """
 
     def __init__(
         self,
@@ -31,32 +34,32 @@ class Console:
         self._width = width
 
     def run_id(self, run_id: str) -> None:
-        """First of all."""
+        """Write the id of the run; this comes first."""
         self._write(artillery_text.run_id_line(run_id))
 
     def line(self, text: str) -> None:
-        """Of a `log` step or an expectation."""
+        """Write a line of a `log` step or of an expectation."""
         self._write(f"{text}\n")
 
     def phase_started(self, phase: Phase) -> None:
-        """Now."""
+        """Write that a phase starts now."""
         self._loud(
             artillery_text.phase_started(phase.name, phase.index, phase.duration_text, _now_ms(), colour=self._colour)
         )
 
     def phase_completed(self, phase: Phase) -> None:
-        """Now."""
+        """Write that a phase ends now."""
         self._loud(
             artillery_text.phase_completed(phase.name, phase.index, phase.duration_text, _now_ms(), colour=self._colour)
         )
 
     def period(self, period: Period) -> None:
-        """A slice that is over."""
+        """Write the report of a period that is over."""
         if period.counters or period.summaries or period.rates:
             self._loud(artillery_text.period_text(period, hidden=self._hidden, colour=self._colour, width=self._width))
 
     def summary(self, report: Report) -> None:
-        """The end: how long it took, counted from the first metric, and the summary report."""
+        """Write how long the run took, counted from the first metric, and the summary report."""
         now_ms = _now_ms()
         first_ms = report.aggregate.first_metric_ms
         self._loud(artillery_text.finished_text(0.0 if first_ms is None else (now_ms - first_ms) / 1000))
@@ -65,15 +68,15 @@ class Console:
         )
 
     def log_file(self, path: str) -> None:
-        """After the summary."""
+        """Write where the JSON report is; this comes after the summary."""
         self._loud(artillery_text.log_file_line(path))
 
     def apdex(self, line: str) -> None:
-        """The plugin's score."""
+        """Write the score of the apdex plugin."""
         self._write(f"\n{line}\n")
 
     def checks(self, lines: tuple[str, ...]) -> None:
-        """The ensure plugin's."""
+        """Write the results of the ensure plugin's checks."""
         self._write("".join(f"{line}\n" for line in ("", "Checks:", *lines)))
 
     def _loud(self, text: str) -> None:

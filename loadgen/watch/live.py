@@ -1,10 +1,9 @@
-"""A run in progress as a web page: figures and curves that move once a second, a stop button, at the end the report.
+"""Shows a run in progress on a web page: figures and curves once a second, a stop button, and the report at the end.
 
-The page is told by server-sent events (HTML standard, section 9.2): one event a second with a number as its id, so that a
-browser that lost its connection gets what it missed. What is shown is what `snapshot` says, whoever gathered it: with
-several workers, their sum. Reading needs no permission beyond reaching the port; stopping needs the token, in a POST.
-On a loopback address only requests that name a loopback host are answered, so that no foreign page can read along by way
-of a name that it points there.
+The page gets its figures as server-sent events (HTML standard, section 9.2): one each second, numbered, so that a browser
+that lost its connection gets the events it missed. With several workers the figures are those of all together. Whoever
+reaches the port may read; stopping needs the token, in a POST. On a loopback address only requests that name a loopback
+host are answered, so that no foreign page can read the figures through a name that points there.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from reports.model import Period, Report
 from reports.page.page import live_files, live_page, to_html
 
 WINDOW = 300
-"""How many updates a page that opens late is given."""
+"""How many past updates a page that is opened late gets."""
 
 _MOST_CONNECTIONS = 64
 _MOST_BODY_BYTES = 4096
@@ -50,14 +49,14 @@ StartResponse = Callable[[str, list[tuple[str, str]]], Any]
 
 
 class LiveError(OSError):
-    """The page cannot be served, or its address does not parse. Its message is one line."""
+    """The page cannot be served, or its address is invalid. The message is one line."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """(host, port) of `[HOST:]PORT`; without a host the loopback one, 0 for any free port. Raises LiveError."""
+    """Host and port of `[HOST:]PORT`: by default the loopback host, and port 0 for any free one. Raises LiveError."""
     host, colon, port = text.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > 65535 or (colon and not host):
         raise LiveError(f"invalid address {text!r}: it must be PORT or HOST:PORT, with a port up to 65535")
@@ -67,9 +66,10 @@ def parse_address(text: str) -> tuple[str, int]:
 def snapshot_of(
     progress: Progress, recent: Period | None, *, planned_s: float | None = None, workers: int = 1
 ) -> dict[str, Any]:
-    """What the page shows of one instant: totals from `progress`, percentiles from `recent`, the period now being recorded.
+    """The figures that the page shows for one instant: totals from `progress`, percentiles from the period `recent`.
 
-    Both are of all workers together. `planned_s` is how long the phases last. Percentiles are absent without a sample.
+    Both are of all workers together. `planned_s` is how long the phases last, in seconds. Without samples there are no
+    percentiles.
     """
     found: dict[str, Any] = {
         "elapsed_s": progress.elapsed_s,
@@ -81,8 +81,11 @@ def snapshot_of(
         "errors": progress.errors,
     }
     if recent is not None:
-        for key, metric in (("response_ms", names.RESPONSE_TIME), ("start_lag_ms", names.START_LAG),
-                            ("pool_wait_ms", f"{names.SERVER}pool")):  # fmt: skip
+        for key, metric in (
+            ("response_ms", names.RESPONSE_TIME),
+            ("start_lag_ms", names.START_LAG),
+            ("pool_wait_ms", f"{names.SERVER}pool"),
+        ):
             sketch = recent.sketches.get(metric)
             if sketch is not None and sketch.count:
                 found[key] = {label: round(sketch.quantile(q), 3) for label, q in _QUANTILES}
@@ -90,7 +93,7 @@ def snapshot_of(
 
 
 def with_rates(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A snapshot with what happened per second since the one before it."""
+    """The figures of a snapshot, with rates per second since the one before."""
     found = dict(now)
     if before is not None and now["elapsed_s"] > before["elapsed_s"]:
         seconds = now["elapsed_s"] - before["elapsed_s"]
@@ -100,10 +103,13 @@ def with_rates(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict
 
 
 class LivePage:
-    """The page of one run: `observe` it, `finish` with its report, `close`. `say` is told where it is, token included."""
+    """The page of one run: `observe` the run, `finish` with its report, `close`.
+
+    `say` takes the line that tells the page's address, with the token.
+    """
 
     def __init__(self, address: str, planned_s: float, workers: int, say: Callable[[str], None]) -> None:
-        """Raises LiveError for an address that is none."""
+        """Raises LiveError for an invalid address."""
         self._address = parse_address(address)
         self._planned_s = planned_s
         self._workers = workers
@@ -112,7 +118,7 @@ class LivePage:
 
     @contextmanager
     def observe(self, underway: Underway) -> Iterator[None]:
-        """An observer of the run. Goes on serving after it, until `close`."""
+        """Serve the page of this run. It is served until `close`, also after the run."""
 
         def snapshot() -> dict[str, Any]:
             return snapshot_of(underway.progress(), underway.latest(), planned_s=self._planned_s, workers=self._workers)
@@ -127,21 +133,21 @@ class LivePage:
         yield
 
     def finish(self, report: Report) -> None:
-        """From now on the page is the report."""
+        """Show the report on the page from now on."""
         if self._server is not None:
             self._server.finish(report)
 
     def close(self) -> None:
-        """Stop serving, once open pages have the report."""
+        """Stop serving, once the pages that are open have the report."""
         if self._server is not None:
             self._server.close()
 
 
 class LiveServer:
-    """Serves the page on gevent's own sockets, from `start` until `close`; as a context manager, inside the block.
+    """Serves the page from `start` until `close`, or inside a `with` block.
 
-    `snapshot` is asked once a second (`snapshot_of` makes what it should return), `stop` is called in a greenlet of its own when
-    somebody asks for the end with the right token.
+    `snapshot` is called once a second and returns what `snapshot_of` makes. `stop` is called in a greenlet of its own when
+    somebody stops the run with the right token.
     """
 
     def __init__(
@@ -155,7 +161,7 @@ class LiveServer:
         every_s: float = 1.0,
     ) -> None:
         self.token = token or secrets.token_urlsafe(18)
-        """What a POST to /stop must carry."""
+        """What the body of a POST to /stop must be."""
         self._snapshot = snapshot
         self._stop = stop
         self._title = title
@@ -174,12 +180,12 @@ class LiveServer:
 
     @property
     def url(self) -> str:
-        """Where the page is; the port in force, also where any was asked for."""
+        """The address of the page, with the port in use."""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}/"
 
     def start(self) -> None:
-        """Listen and begin to watch. Raises LiveError where the address cannot be had."""
+        """Listen, and begin to ask for snapshots. Raises LiveError where the address cannot be had."""
         try:
             listener = _listener(self._host, self._port)
         except OSError as error:
@@ -191,14 +197,14 @@ class LiveServer:
         self._ticker = gevent.spawn(self._watch)
 
     def finish(self, report: Report, name: str = "this run") -> None:
-        """From now on the page is the report; open pages are told so."""
+        """Show the report from now on, also on the pages that are open."""
         self._end_watch()
         self._report = to_html([(name, report)], title="Load test report").encode()
         self._waiting = self._watchers
         self._announce()
 
     def close(self, linger_s: float = 10.0) -> None:
-        """Stop serving; after `finish`, not before open pages have fetched the report, but at most so long."""
+        """Stop serving. After `finish`, wait up to `linger_s` seconds for open pages to fetch the report."""
         self._end_watch()
         if self._report is not None and self._waiting > 0:
             self._fetched.wait(linger_s)
@@ -276,7 +282,7 @@ class LiveServer:
         if method == "GET":
             self._waiting -= 1
             if self._waiting <= 0:
-                # The answer is still to be written when this returns; closing waits for open requests to end.
+                # This answer is written after the return; closing waits for open requests to end.
                 self._fetched.set()
         return _body(start_response, "text/html", self._report, ("Content-Security-Policy", "frame-ancestors 'none'"))
 
@@ -310,7 +316,8 @@ class LiveServer:
         try:
             yield b"retry: 1000\n\n"
             if self._history and seen > self._history[-1][0]:
-                seen = 0  # the id is of another run
+                # The id is from another run.
+                seen = 0
             while not self._closing:
                 changed = self._changed
                 missed = [(number, data) for number, data in self._history if number > seen]
@@ -327,7 +334,7 @@ class LiveServer:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError."""
+    """A socket that listens at this address. Raises OSError."""
     family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     made = socket.socket(family, kind)
     made.setblocking(False)
@@ -348,7 +355,12 @@ def _text(start_response: StartResponse, status: HTTPStatus, text: str, *headers
 def _body(
     start_response: StartResponse, kind: str, body: bytes, *headers: tuple[str, str], status: HTTPStatus = HTTPStatus.OK
 ) -> Iterable[bytes]:
-    always = [("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(body))), _NO_STORE,
-              ("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer")]  # fmt: skip
+    always = [
+        ("Content-Type", f"{kind}; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        _NO_STORE,
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+    ]
     start_response(f"{status.value} {status.phrase}", [*always, *headers])
     return [body]

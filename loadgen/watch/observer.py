@@ -1,4 +1,4 @@
-"""A run in progress, as others may look at it."""
+"""A run in progress, as it is shown to whatever watches it."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from reports.model import Period
 
 @dataclass(frozen=True, slots=True)
 class Underway:
-    """A run in progress, of one process or several: may be asked at any time."""
+    """A run in progress, in one process or several. Its functions may be called at any time."""
 
     totals: Callable[[], Period]
-    """Everything so far."""
+    """The totals of everything recorded so far."""
     latest: Callable[[], Period | None]
-    """The period that is being recorded now."""
+    """The period that is being recorded now; None before the first event."""
     progress: Callable[[], Progress]
     stop: Callable[[], None]
-    """As an interrupt: once, and users finish; twice, and it is over."""
+    """Ends the run as an interrupt does: after the first call users may finish, the second ends it at once."""
 
 
 Observer = Callable[[Underway], AbstractContextManager[Any]]
-"""Entered when the run begins, left when its last user has ended. Raises ObserverError on entering, or does not raise."""
+"""Makes a context manager that is entered when the run begins and left when its last user has ended.
+
+Entering it may raise ObserverError; nothing else is raised.
+"""
 
 
 class ObserverError(Exception):
-    """A run cannot be observed as was asked; nothing was sent. The message is one line."""
+    """A run cannot be watched as was asked, and nothing was sent. The message is one line."""

@@ -1,4 +1,4 @@
-"""A run's progress on stderr: one line that redraws itself on a terminal, plain lines now and then elsewhere."""
+"""Shows a run's progress on stderr: as one line that is redrawn on a terminal, elsewhere as a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ _PLAIN_EVERY_S = 10.0
 
 
 class LiveLine:
-    """Told once a second how a run is doing. `prefix` may change between runs; `total_s` adds the time that is left."""
+    """Shows the progress that it is called with once a second.
+
+    `prefix` stands before the line and may change between runs. If `total_s` is set, the time that is left is shown.
+    """
 
     def __init__(self, stream: TextIO = sys.stderr, *, prefix: str = "", plain: bool = True) -> None:
         self.prefix = prefix
@@ -23,8 +26,9 @@ class LiveLine:
         self._spoke_s = 0.0
 
     def __call__(self, now: Progress) -> None:
-        """Show it."""
-        if now.elapsed_s < self._last.elapsed_s:  # another run
+        """Show this progress."""
+        # The time went back, so this is another run.
+        if now.elapsed_s < self._last.elapsed_s:
             self._last, self._spoke_s = Progress(0.0, 0, 0, 0, 0), 0.0
         text = self._text(now)
         if self._terminal:
@@ -36,7 +40,7 @@ class LiveLine:
         self._stream.flush()
 
     def clear(self) -> None:
-        """Leave an empty line for others to write on."""
+        """Clear the line, so that others can write there."""
         if self._terminal:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -1,7 +1,7 @@
-"""A run's running totals for a Prometheus scraper: `GET /metrics` in its text format, served while the run goes on.
+"""Serves the totals of a run in progress to Prometheus: `GET /metrics` in its text format, while the run goes on.
 
-Whoever gathered the totals: with several workers they are the sum of what has arrived from them, a second old at most.
-Names, all counted from the start of the run:
+With several workers, the totals are sums of what has arrived from them, a second old at most. The metrics, all counted from
+the start of the run:
 
 - poolbench_requests_total, poolbench_downloaded_bytes_total
 - poolbench_responses_total{code}, poolbench_errors_total{error}
@@ -39,7 +39,7 @@ from reports.sketch import Sketch
 BOUNDS_S = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
-"""Upper bounds of the histograms' buckets."""
+"""Upper bounds of the histograms' buckets, in seconds."""
 
 _STATES = {
     "created": names.VUSERS_CREATED,
@@ -54,14 +54,14 @@ _HISTOGRAMS = (
 
 
 class Totals(Collector):
-    """What a scraper is told, asked for anew at each scrape."""
+    """The metrics of a run, made anew at each scrape."""
 
     def __init__(self, totals: Callable[[], Period], progress: Callable[[], Progress]) -> None:
         self._totals = totals
         self._progress = progress
 
     def collect(self) -> Iterator[Metric]:
-        """prometheus_client's protocol."""
+        """The metrics of this moment; prometheus_client calls this."""
         total = self._totals()
         counters = total.counters
         yield _counter("requests", "Requests begun.", counters.get(names.REQUESTS, 0))
@@ -77,7 +77,7 @@ class Totals(Collector):
 
 
 def exposition(totals: Callable[[], Period], progress: Callable[[], Progress]) -> Callable[[], bytes]:
-    """The function that renders the metrics of this moment."""
+    """A function that returns the metrics of the moment as text."""
     registry = CollectorRegistry()
     registry.register(Totals(totals, progress))
     return lambda: generate_latest(registry)
@@ -87,7 +87,7 @@ def exposition(totals: Callable[[], Period], progress: Callable[[], Progress]) -
 def serving(
     address: tuple[str, int], totals: Callable[[], Period], progress: Callable[[], Progress]
 ) -> Iterator[tuple[str, int]]:
-    """Serve them while inside; gives the address, where 0 has become a port. Raises OSError where that cannot be had."""
+    """Serve the metrics at this address while inside; port 0 means any free port. Gives the address in use. Raises OSError."""
     render = exposition(totals, progress)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -111,7 +111,7 @@ def serving(
 
 
 def observer(address: str, say: Callable[[str], None]) -> Observer:
-    """Serves a run at `[HOST:]PORT` and says where. Raises LiveError for an address that is none."""
+    """An observer that serves a run's metrics at `[HOST:]PORT`, and says where. Raises LiveError for an invalid address."""
     wanted = parse_address(address)
 
     @contextmanager
@@ -151,7 +151,7 @@ def _histogram(name: str, help_text: str, sketch: Sketch | None) -> Metric:
 
 
 def count_up_to(sketch: Sketch, value: float) -> int:
-    """How many samples were at most `value` (> 0), within the sketch's relative accuracy of it."""
+    """The number of samples that were at most `value` (> 0), which is blurred by the sketch's relative accuracy."""
     below = sketch.negative.total + sketch.zero_count
     edge = LogarithmicMapping(sketch.relative_accuracy).key(value) - sketch.positive.offset
     return below + int(np.sum(sketch.positive.counts[: max(0, edge + 1)]))

@@ -37,8 +37,10 @@ _INSTANTS = {
     "firstMetricAt": "first_metric_ms",
     "lastMetricAt": "last_metric_ms",
 }
-_READ_INSTANTS = {key: attribute for key, attribute in _INSTANTS.items() if "Metric" not in key}  # those are derived
-_SUMMARY_FIELDS = tuple(key for key in SUMMARY_KEYS if key != "median")  # in the order of Summary's own
+# The instants with Metric in their names are derived from the others.
+_READ_INSTANTS = {key: attribute for key, attribute in _INSTANTS.items() if "Metric" not in key}
+# The keys of a summary, in the order of the fields of Summary.
+_SUMMARY_FIELDS = tuple(key for key in SUMMARY_KEYS if key != "median")
 _ALL_FIGURES = set(_SUMMARY_FIELDS)
 _FIGURES = itemgetter(*_SUMMARY_FIELDS)
 _NUMBERS, _HUGE = {int, float}, 1e300
@@ -51,7 +53,8 @@ def to_json(report: Report) -> str:
     """
     try:
         return orjson.dumps(_document(report, _line), option=orjson.OPT_INDENT_2).decode()
-    except TypeError:  # half a surrogate pair in a name: the standard library can escape it
+    except TypeError:
+        # A name holds half a surrogate pair, which only the standard library can escape.
         return json.dumps(_document(report, dict), indent=2)
 
 
@@ -202,7 +205,8 @@ def _holds_a_figure(item: Mapping[str, Any]) -> bool:
 
 def _summary(value: Any, place: str) -> Summary:
     figures = an_object(value, place)
-    if figures.keys() >= _ALL_FIGURES:  # as nearly always, and large documents have many
+    # Nearly all summaries have all figures, and large documents have many: these are read quickly.
+    if figures.keys() >= _ALL_FIGURES:
         row = _FIGURES(figures)
         if (
             _NUMBERS.issuperset(map(type, row))

@@ -12,7 +12,8 @@ import orjson
 from reports.model import ReportError
 
 _Value = TypeVar("_Value")
-_LARGEST = 1e308  # of a double; JSON's whole numbers have no bound
+# The largest double is near this; whole numbers of JSON have no bound.
+_LARGEST = 1e308
 
 
 def document(text: str) -> dict[str, Any]:

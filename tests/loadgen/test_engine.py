@@ -160,13 +160,24 @@ def test_users_that_do_not_finish_after_a_stop_are_given_up_after_the_grace_peri
     assert 250_000_000 < now_ns() - before < 1_500_000_000
 
 
-def test_a_defect_in_a_user_ends_the_run_with_its_own_error():
-    class Broken(Users):
-        def start_vu(self, _):
-            raise KeyError("defect")
+class Defective(Users):
+    """A program of which every other user raises what it should not."""
 
-    with pytest.raises(KeyError, match="defect"):
-        run(Broken(), phase(arrival_rate=10, duration_s=5))
+    def start_vu(self, intended_ns):
+        super().start_vu(intended_ns)
+        if self.finished % 2:
+            raise KeyError(f"defect {self.finished}")
+
+
+def test_a_defect_ends_its_user_and_not_the_run(capsys):
+    users = Defective()
+    engine, total = run(users, phase(arrival_rate=50))
+    assert users.finished == 10
+    assert total.counters["errors.KeyError"] == total.counters["vusers.failed"] == 5
+    assert engine.defects() == ("a defect of this program ended 5 virtual users: KeyError: 'defect 1'",)
+    shown = capsys.readouterr().err
+    assert shown.count("Traceback") == 1
+    assert "in start_vu" in shown
 
 
 def test_progress_is_told_once_a_second():

@@ -11,7 +11,7 @@ from loadgen import recorder as module
 from loadgen.clock import WallOffset, now_ns
 from loadgen.recorder import Recorder, server_timing
 from reports.sketch import Sketch
-from tests.support.exchanges import FixedWall, answer
+from tests.support.exchanges import FixedWall, answer, filed
 
 PERIOD_NS = 10_000_000_000
 
@@ -19,8 +19,8 @@ PERIOD_NS = 10_000_000_000
 def test_an_answer_counts_under_artillerys_names():
     recorder = Recorder(FixedWall())
     recorder.request(5 * PERIOD_NS)
-    recorder.response(answer(5 * PERIOD_NS + 3_000_000, waited_ns=2_500_000))
-    recorder.response(answer(5 * PERIOD_NS + 4_000_000, status=404))
+    filed(recorder, answer(5 * PERIOD_NS + 3_000_000, waited_ns=2_500_000))
+    filed(recorder, answer(5 * PERIOD_NS + 4_000_000, status=404))
     total = recorder.report().aggregate
     assert total.counters == {
         "http.requests": 1, "http.codes.200": 1, "http.codes.404": 1, "http.responses": 2, "http.downloaded_bytes": 10,
@@ -29,29 +29,23 @@ def test_an_answer_counts_under_artillerys_names():
     assert total.summaries["http.response_time.2xx"].count == total.summaries["http.response_time.4xx"].count == 1
 
 
-def test_what_is_filed_as_numbers_counts_as_the_answer_would():
-    def told(file):
-        recorder = Recorder(FixedWall())
-        endpoint = recorder.endpoint("/a")
-        for n in range(module._FLUSH_ROWS + 10):
-            file(recorder, endpoint, answer(5 * PERIOD_NS + n, waited_ns=1000 + n, status=200 + n % 2, body_bytes=n))
-        return recorder.report().aggregate
-
-    def as_numbers(recorder, endpoint, a):
-        recorder.filing(endpoint)(
-            a.status, a.written_ns, a.first_byte_ns, a.last_byte_ns, a.started_ns, a.body_bytes, a.stamped
-        )
-
-    one, other = told(lambda recorder, endpoint, a: recorder.response(a, 0, endpoint)), told(as_numbers)
-    assert one.counters == other.counters
-    assert one.summaries == other.summaries
-    assert one.counters["plugins.metrics-by-endpoint./a.codes.201"] == (module._FLUSH_ROWS + 10) // 2
+def test_a_plain_answer_counts_for_its_endpoint_at_once():
+    """Others may be redirects: they count when they turn out to be final."""
+    recorder = Recorder(FixedWall())
+    endpoint = recorder.endpoint("/a")
+    for n in range(module._FLUSH_ROWS + 10):
+        filed(recorder, answer(5 * PERIOD_NS + n, status=200 + n % 2), endpoint=endpoint)
+    filed(recorder, answer(6 * PERIOD_NS, status=302), endpoint=endpoint)
+    total = recorder.report().aggregate
+    assert total.counters["plugins.metrics-by-endpoint./a.codes.201"] == (module._FLUSH_ROWS + 10) // 2
+    assert total.counters["http.codes.302"] == 1
+    assert "plugins.metrics-by-endpoint./a.codes.302" not in total.counters
 
 
 def test_request_answer_and_body_may_fall_into_three_periods():
     recorder = Recorder(FixedWall())
     recorder.request(PERIOD_NS - 1)
-    recorder.response(answer(2 * PERIOD_NS - 1, last_ns=2 * PERIOD_NS + 1))
+    filed(recorder, answer(2 * PERIOD_NS - 1, last_ns=2 * PERIOD_NS + 1))
     periods = recorder.report().periods
     assert [set(p.counters) for p in periods] == [
         {"http.requests"}, {"http.codes.200", "http.responses"}, {"http.downloaded_bytes"},
@@ -65,7 +59,7 @@ def test_the_aggregate_is_the_sum_of_the_periods(events):
     recorder = Recorder(FixedWall())
     for at, status in events:
         recorder.request(at)
-        recorder.response(answer(at + 1_000_000, status=status))
+        filed(recorder, answer(at + 1_000_000, status=status))
     report = recorder.report()
     assert report.aggregate.counters.get("http.responses", 0) == len(events)
     for name, total in report.aggregate.counters.items():
@@ -80,7 +74,7 @@ def test_the_seconds_of_a_period_add_up_to_it(events):
     recorder = Recorder(FixedWall())
     for at, status in events:
         recorder.request(at)
-        recorder.response(answer(at + 700_000_000, status=status, waited_ns=1 + at % 10**9))
+        filed(recorder, answer(at + 700_000_000, status=status, waited_ns=1 + at % 10**9))
     for period in recorder.report().periods:
         seconds = period.seconds
         assert [s.start_ms for s in seconds] == sorted({s.start_ms for s in seconds})
@@ -96,7 +90,7 @@ def test_the_seconds_of_a_period_add_up_to_it(events):
 def test_an_event_belongs_to_the_second_of_its_own_instant():
     recorder = Recorder(FixedWall())
     recorder.request(1_900_000_000)
-    recorder.response(answer(2_100_000_000, waited_ns=200_000_000))
+    filed(recorder, answer(2_100_000_000, waited_ns=200_000_000))
     one, two = recorder.report().periods[0].seconds
     assert (one.start_ms, one.requests, one.answers, one.response_time) == (1000, 1, 0, None)
     assert (two.start_ms, two.requests, two.answers, two.response_time.max) == (2000, 0, 1, 200.0)
@@ -121,7 +115,7 @@ def test_flushing_in_between_changes_nothing(monkeypatch):
         recorder = Recorder(FixedWall())
         for at, status, waited in events:
             recorder.request(at)
-            recorder.response(answer(at + 1, status=status, waited_ns=waited))
+            filed(recorder, answer(at + 1, status=status, waited_ns=waited))
         total = recorder.report().aggregate
         return total.counters, total.rates, {name: s.positive for name, s in total.sketches.items()}
 
@@ -139,8 +133,8 @@ def test_endpoints_have_times_and_codes_of_their_own():
     recorder = Recorder(FixedWall())
     one, two = recorder.endpoint("/a"), recorder.endpoint("/b (named)")
     assert recorder.endpoint("/a") == one
-    recorder.endpoint_response(one, answer(10, status=200))
-    recorder.endpoint_response(two, answer(20, status=500))
+    recorder.endpoint_answer(one, answer(10, status=200))
+    recorder.endpoint_answer(two, answer(20, status=500))
     total = recorder.report().aggregate
     assert total.counters == {
         "plugins.metrics-by-endpoint./a.codes.200": 1,
@@ -151,7 +145,7 @@ def test_endpoints_have_times_and_codes_of_their_own():
 
 def test_the_intended_time_runs_from_the_plan_to_the_last_byte():
     recorder = Recorder(FixedWall())
-    recorder.response(answer(8_000_000_000, last_ns=9_000_000_000), intended_ns=2_000_000_000)
+    filed(recorder, answer(8_000_000_000, last_ns=9_000_000_000), intended_ns=2_000_000_000)
     assert recorder.report().aggregate.summaries["http.response_time.intended"].max == 7000
 
 
@@ -166,8 +160,7 @@ def test_late_starts_are_counted():
 
 def test_server_timing_becomes_metrics():
     recorder = Recorder(FixedWall())
-    head = b"HTTP/1.1 200 OK\r\nserver-timing: pool;dur=1.5, db;desc=x;dur=2, miss\r\n\r\n"
-    recorder.response(answer(10, head=head))
+    filed(recorder, answer(10, fields=b"server-timing: pool;dur=1.5, db;desc=x;dur=2, miss\r\n"))
     total = recorder.report().aggregate
     assert {name: s.max for name, s in total.summaries.items() if name.startswith("server.")} == {
         "server.pool": 1.5, "server.db": 2.0,
@@ -182,10 +175,20 @@ def test_server_timing_becomes_metrics():
         ("db;dur=53, app;dur=47.2", [("db", 53.0), ("app", 47.2)]),
         ('cache;desc="Cache Read";dur=23.2', [("cache", 23.2)]),
         ("a;DUR=1 ; x=y,b;dur=", [("a", 1.0)]),
+        ("a;dur=nan,b;dur=inf,c;dur=-inf,d;dur=1e400,e;dur=" + "9" * 5000 + ",f;dur=2", [("f", 2.0)]),
     ],
 )
 def test_server_timing_is_read_as_the_standard_writes_it(text, found):
     assert list(server_timing(text)) == found
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300, 10**400])
+def test_a_sample_that_is_no_sensible_number_is_left_out(value):
+    """A processor may give anything, and one infinite value would spoil the whole distribution."""
+    recorder = Recorder(WallOffset())
+    recorder.sample("own", value)
+    recorder.sample("own", 2)
+    assert recorder.report().aggregate.summaries["own"].count == 1
 
 
 def test_a_period_is_given_once_when_it_is_over():
@@ -200,7 +203,7 @@ def test_a_period_is_given_once_when_it_is_over():
 def test_totals_while_running():
     recorder = Recorder(WallOffset())
     recorder.request(now_ns())
-    recorder.response(answer(now_ns()))
+    filed(recorder, answer(now_ns()))
     recorder.count("errors.ECONNRESET", 2)
     recorder.flush()
     assert (recorder.requests, recorder.responses, recorder.errors, recorder.stamped) == (1, 1, 2, 1)
@@ -209,6 +212,6 @@ def test_totals_while_running():
 def test_sums_do_not_depend_on_the_arrays_width():
     recorder = Recorder(FixedWall())
     for _ in range(5000):
-        recorder.response(answer(1, body_bytes=2**40))
+        filed(recorder, answer(1, body_bytes=2**40))
     assert recorder.report().aggregate.counters["http.downloaded_bytes"] == 5000 * 2**40
     assert np.iinfo(np.int64).max > 5000 * 2**40

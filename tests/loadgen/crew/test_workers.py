@@ -9,14 +9,13 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.crew.crew import at_most
 from loadgen.recorder import Recorder
-from loadgen.schedule import Share
+from loadgen.schedule import Share, most_shares
 from loadgen.script.model import Phase
 from reports.formats.artillery_json import from_json, to_json
 from reports.merge import merge_periods
 from reports.model import Period, Report
-from tests.support.exchanges import FixedWall, answer
+from tests.support.exchanges import FixedWall, answer, filed
 from tests.support.loadgen_process import alive, report_of, script
 
 
@@ -134,7 +133,7 @@ def test_workers_end_with_their_parent(start, serve, ok_answer, eventually):
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))
-def test_the_parts_of_a_split_number_add_up_and_differ_by_one_at_most(total, of):
+def test_the_parts_of_a_split_number_add_up_and_differ_by_one_most_shares(total, of):
     parts = [Share(index, of).part(total) for index in range(of)]
     assert sum(parts) == total
     assert max(parts) - min(parts) <= 1
@@ -142,7 +141,7 @@ def test_the_parts_of_a_split_number_add_up_and_differ_by_one_at_most(total, of)
 
 def test_no_worker_is_left_without_a_part_of_the_users():
     phases = [Phase(0, None, 1.0, "1", arrival_rate=5, max_vusers=limit) for limit in (None, 3, 8)]
-    assert [at_most(wanted, phases) for wanted in (1, 2, 3, 8)] == [1, 2, 3, 3]
+    assert [most_shares(wanted, phases) for wanted in (1, 2, 3, 8)] == [1, 2, 3, 3]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 29_999), st.integers(1, 10**9)), min_size=1, max_size=60))
@@ -152,16 +151,24 @@ def test_what_workers_send_in_pieces_merges_into_what_one_would_have_filed(event
     for worker, at_ms, waited_ns in events:
         for recorder in (whole, parts[worker % 2]):
             recorder.request(at_ms * 1_000_000)
-            recorder.response(answer(at_ms * 1_000_000 + 1, waited_ns=waited_ns))
+            filed(recorder, answer(at_ms * 1_000_000 + 1, waited_ns=waited_ns))
         if worker > 1:
             sent += _through_json(parts[worker % 2].drain())
     for recorder in parts:
         sent += _through_json(recorder.drain())
     for one, other in zip(whole.report().periods, merge_periods(sent), strict=True):
         assert (one.counters, one.rates) == (other.counters, other.rates)
+        assert _bins_by_second(one) == _bins_by_second(other)
         assert {n: (s.positive, s.zero_count, s.min, s.max) for n, s in one.sketches.items()} == {
             n: (s.positive, s.zero_count, s.min, s.max) for n, s in other.sketches.items()
         }
+
+
+def _bins_by_second(period):
+    return [
+        (s.start_ms, s.requests, s.answers, s.errors, s.response_time and s.response_time.positive)
+        for s in period.seconds
+    ]
 
 
 def _through_json(periods):

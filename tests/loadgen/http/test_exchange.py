@@ -80,8 +80,9 @@ def test_a_busy_generator_does_not_lengthen_what_the_kernel_stamps(connections, 
     gevent.spawn(hog)
     answer = waiting.get()
     assert answer.stamped
-    assert answer.last_byte_ns - answer.written_ns > 90 * MS
+    assert now_ns() - answer.written_ns > 90 * MS
     assert answer.first_byte_ns - answer.written_ns < 50 * MS
+    assert answer.last_byte_ns == answer.first_byte_ns
 
 
 def test_a_connection_is_kept_and_used_again(connections, serve, ok_answer):
@@ -91,34 +92,46 @@ def test_a_connection_is_kept_and_used_again(connections, serve, ok_answer):
     assert server.connections == 1
 
 
-def test_a_plain_answer_is_filed_as_numbers_where_that_is_all_one_wants(connections, serve, ok_answer):
+def test_every_answer_is_filed_and_a_plain_one_need_not_be_returned(connections, serve, ok_answer):
     server, link, filed = serve(ok_answer()), connections(), []
     asked_ns = now_ns()
     for intended_ns in (0, asked_ns - MS):
-        result = link.exchange(origin(server), GET, filing=lambda *row: filed.append(row), intended_ns=intended_ns)
-        assert result is FILED
-    (status, written, first, last, intended, body_bytes, stamped), second = filed
-    assert (status, body_bytes, stamped) == (200, 2, KERNEL_STAMPS)
+        found = link.exchange(
+            origin(server), GET, file=lambda *row: filed.append(row), intended_ns=intended_ns, want_plain=False
+        )
+        assert found is FILED
+    (head, written, first, last, intended, body_bytes, stamped, plain), second = filed
+    assert (head.status, body_bytes, stamped, plain) == (200, 2, KERNEL_STAMPS, True)
     assert asked_ns <= intended <= written <= first <= last <= now_ns()
     assert second[4] == asked_ns - MS
     assert server.connections == 1
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "plain"),
     [
-        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 200 OK\r\nServer-Timing: db;dur=2\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        (b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\nok", False),
+        (b"HTTP/1.1 200 OK\r\nServer-Timing: db;dur=2\r\nContent-Length: 2\r\n\r\nok", False),
+        (b"HTTP/1.1 302 Found\r\nLocation: /\r\nContent-Length: 2\r\n\r\nok", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", True),
     ],
 )
-def test_an_answer_that_somebody_has_to_look_at_is_not_filed(connections, serve, answer):
-    def to_be_filed(*_):
-        raise AssertionError("it was filed")
+def test_an_answer_that_somebody_has_to_look_into_is_returned(connections, serve, answer, plain):
+    filed = []
+    found = connections().exchange(origin(serve(answer)), GET, file=lambda *row: filed.append(row), want_plain=False)
+    assert found is FILED if plain else (found.body, found.body_bytes) == (b"ok", 2)
+    assert [row[-1] for row in filed] == [plain]
 
-    found = connections().exchange(origin(serve(answer)), GET, filing=to_be_filed)
-    assert (found.body, found.body_bytes) == (b"ok", 2)
+
+def test_an_answer_that_breaks_off_after_its_head_is_filed_but_not_as_plain(connections, serve):
+    def begin(connection, _):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
+        return False
+
+    filed = []
+    found = connections().exchange(origin(serve(begin)), GET, file=lambda *row: filed.append(row), want_plain=False)
+    assert isinstance(found, Failure)
+    assert [(row[0].status, row[5], row[-1]) for row in filed] == [(200, 2, False)]
 
 
 def test_connection_close_is_obeyed(connections, serve, ok_answer):

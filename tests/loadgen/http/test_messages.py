@@ -1,5 +1,7 @@
 """Addresses, header fields and cookies."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,42 @@ def test_cookies_expire_and_are_removed():
     assert kept.header("a.example", "/", 1011, secure=False) == "c=1"
     kept.store("c=; Max-Age=0; Path=/", "a.example", "/", 1012)
     assert kept.header("a.example", "/", 1012, secure=False) == ""
+
+
+@pytest.mark.parametrize(
+    ("max_age", "kept"),
+    [
+        ("²", True),
+        ("--5", True),
+        ("", True),
+        ("1e3", True),
+        ("9" * 400, True),
+        ("9" * 5000, True),
+        ("-" + "9" * 5000, False),
+    ],
+)
+def test_an_odd_age_is_ignored_or_endless_and_never_an_error(max_age, kept):
+    assert jar(f"a=1; Max-Age={max_age}; Path=/").header("a.example", "/", 1e9, secure=False) == ("a=1" if kept else "")
+
+
+@given(st.text(max_size=40) | st.from_regex(r"a=b; ?(Max-Age|Expires|Path|Domain)=.{0,30}", fullmatch=True))
+def test_no_field_of_a_server_ends_a_user(field):
+    kept = jar(field)
+    kept.header("a.example", "/", 1000.0, secure=True)
+
+
+@pytest.mark.parametrize(
+    "location", ["//[", "http://[x]/", "http://a:99999/", "http://\ud800/", "/\ud800", "http://a\xad../"]
+)
+def test_a_location_that_is_no_url_is_refused(location):
+    with pytest.raises(BadRequestError, match="ERR_INVALID_URL"):
+        redirected(address_of("http://a.example/x"), location)
+
+
+@given(st.text(max_size=30).map(lambda text: f"http://{text}") | st.text(max_size=30))
+def test_any_location_leads_somewhere_or_is_refused(location):
+    with suppress(BadRequestError):
+        redirected(address_of("http://a.example/x"), location)
 
 
 def test_secure_cookies_need_tls_and_newer_ones_replace_older():

@@ -28,6 +28,10 @@ ANSWERS = {
     "/loop": (302, (("Location", "/loop"),), b""),
     "/lost": (302, (), b""),
     "/304": (304, (), b""),
+    "/odd-timing": (200, (("Server-Timing", "a;dur=nan, b;dur=1e400, c;dur=-inf, total;dur=1.2.3"),), b""),
+    "/odd-cookie": (200, (("Set-Cookie", f"a=b; Max-Age={'9' * 5000}"), ("Set-Cookie", "c=d; Max-Age=--5")), b""),
+    "/odd-location-1": (302, (("Location", "//["),), b""),
+    "/odd-location-2": (302, (("Location", "http://[x]/"),), b""),
 }
 
 
@@ -119,6 +123,21 @@ def get(url, **more):
 
 def post(url, **more):
     return {"post": {"url": url, **more}}
+
+
+def test_odd_fields_of_answers_are_ignored_or_fail_their_user(target):
+    walk = Walk(target, [get("/odd-timing"), get("/odd-cookie"), get("/a")])
+    assert not walk.errors
+    assert walk.samples["plugins.metrics-by-endpoint.server-timing./odd-timing"] == 1
+    assert not [name for name in walk.samples if name.startswith("server.")]
+    for path in ("/odd-location-1", "/odd-location-2"):
+        assert Walk(target, [get(path)]).errors == {"ERR_INVALID_URL": 1}
+
+
+@pytest.mark.parametrize("host", ["a..b", ".", f"{'a' * 64}.example", "\u200b.example"])
+def test_a_host_that_no_name_server_can_have_is_not_found(target, host):
+    [error] = Walk(target, [get(f"http://{host}/")]).errors
+    assert error in ("ENOTFOUND", "EAI_AGAIN", "ERR_INVALID_URL")
 
 
 def test_a_finished_user_is_created_completed_and_not_failed(target):

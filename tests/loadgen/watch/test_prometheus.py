@@ -20,7 +20,7 @@ from loadgen.watch.live import LiveError
 from loadgen.watch.observer import ObserverError, Underway
 from loadgen.watch.prometheus import BOUNDS_S, count_up_to, exposition, observer, serving
 from reports.sketch import Sketch
-from tests.support.exchanges import answer
+from tests.support.exchanges import answer, filed
 
 AT_WORK = Progress(1.0, 7, 0, 0, 0)
 
@@ -41,7 +41,7 @@ def test_totals_are_those_of_the_recorder():
     recorder = Recorder(WallOffset())
     for status in (200, 200, 503):
         recorder.request(now_ns())
-        recorder.response(answer(now_ns(), status=status, body_bytes=10))
+        filed(recorder, answer(now_ns(), status=status, body_bytes=10))
     recorder.count("errors.ECONNRESET", 2)
     recorder.count("vusers.created")
     found = shown(recorder)
@@ -57,7 +57,7 @@ def test_totals_are_those_of_the_recorder():
 def test_response_times_are_a_histogram_in_seconds():
     recorder = Recorder(WallOffset())
     for waited_ms in (0.2, 3, 30, 30_000):
-        recorder.response(answer(now_ns(), waited_ns=int(waited_ms * 1e6)))
+        filed(recorder, answer(now_ns(), waited_ns=int(waited_ms * 1e6)))
     found = shown(recorder)
     name = "poolbench_response_time_seconds_bucket"
     assert [found[name, bound] for bound in ("0.0001", "0.00025", "0.005", "0.05", "10.0", "+Inf")] == [
