@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from loadgen.http.message import (
+    FRAMING,
     BadRequestError,
     FormPart,
     Outgoing,
@@ -47,7 +48,10 @@ class Draft:
         self._auth = None if spec.auth is None else compile_template(list(spec.auth), calls)
         self._fixed_fields, self._fields = _field_templates(spec, setting)
         self._bodies = [_body(body, calls) for body in spec.bodies]
-        self._tracing = setting.script.http.tracing
+        names = {name for name, _ in (*self._fixed_fields, *self._fields)}
+        self._framed = not names.isdisjoint(FRAMING)
+        # A traceparent of the script's own takes the place of a new one.
+        self._tracing = None if "traceparent" in names else setting.script.http.tracing
 
     def constant(self) -> Outgoing | None:
         """The request, if every user sends the same; else None. Also None if it cannot be built: then each user fails."""
@@ -93,7 +97,7 @@ class Draft:
         if self._tracing is not None:
             fields.append(("traceparent", _traceparent(self._tracing)))
         body = self._body(variables, fields)
-        return Outgoing(url, self.method, address, fields, body, cookie)
+        return Outgoing(url, self.method, address, fields, body, cookie, self._framed and _says_length(fields))
 
     def _body(self, variables: Mapping[str, Any], fields: list[tuple[str, str]]) -> bytes | None:
         rendered = [made for body in self._bodies if (made := body.render(variables)) is not None]
@@ -105,6 +109,10 @@ class Draft:
         if content_type and not any(name == "content-type" for name, _ in fields):
             fields.append(("content-type", content_type))
         return content
+
+
+def _says_length(fields: list[tuple[str, str]]) -> bool:
+    return any(name in FRAMING for name, _ in fields)
 
 
 def editable(spec: model.RequestStep) -> Request:

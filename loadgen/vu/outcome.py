@@ -52,7 +52,7 @@ class Judge:
                     c.expression: setting.function(c.expression) for c in spec.captures if c.source == "function"
                 },
             )
-        self._after = [setting.function(name) for name in spec.after]
+        self._after = [setting.hook(name) for name in spec.after]
         self._expectations = None
         if script.expect is not None:
             self._expectations = compile_expectations(spec.expectations, script.expect, calls)

@@ -80,8 +80,8 @@ class CompiledScript:
         self._on_error = [[setting.function(name) for name in scenario.on_error] for scenario in script.scenarios]
         self._created = [recorder.scenario(scenario.label) for scenario in script.scenarios]
         self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
-        # Requests of these sections are not in the metrics.
-        unreported = replace(setting, recorder=recorder.apart())
+        # Requests of these sections are not in the metrics, and the expect plugin does not see them.
+        unreported = replace(setting, recorder=recorder.apart(), script=replace(script, expect=None))
         self._before = _compile(script.before, unreported)
         self._after = _compile(script.after, unreported)
 
@@ -342,13 +342,13 @@ def _parallel(step: model.Parallel, setting: Setting) -> Action:
             vu.exchange = _one_at_a_time(exchange)
         greenlets = [gevent.spawn(_outcome, branch, vu) for branch in branches]
         try:
-            for greenlet in gevent.iwait(greenlets):
-                error = greenlet.get()
-                if error is not None:
-                    raise error
+            # The user fails with the first error; the other branches are not cut off, and what they do is counted.
+            errors = [error for greenlet in gevent.iwait(greenlets) if (error := greenlet.get()) is not None]
         finally:
             gevent.killall(greenlets)
             vu.exchange = exchange
+        if errors:
+            raise errors[0]
 
     return act
 

@@ -25,9 +25,11 @@ from loadgen.script import model
 from loadgen.vu.draft import Draft, editable, edited
 from loadgen.vu.outcome import Judge
 from loadgen.vu.vu import Action, Setting, Vu, VuFailedError
+from reports import names
 
 REDIRECTS_MAX = 10
 _REDIRECTS = frozenset((300, 301, 302, 303, 304, 307, 308))
+_INVALID_COOKIE = "cookie_parse_error_invalid_cookie"
 _NOWHERE = Address(Origin("http", "", 0), "/", "")
 
 
@@ -74,7 +76,7 @@ class _RequestBuilder:
         self._spec = spec
         self._setting = setting
         self._draft = Draft(spec, setting)
-        self._before = [setting.function(name) for name in spec.before]
+        self._before = [setting.hook(name) for name in spec.before]
         self._judge = Judge(spec, self._draft.url, setting)
         self._recorder = setting.recorder
         self._file = setting.recorder.answers()
@@ -135,9 +137,10 @@ class _RequestBuilder:
         self._exchange(vu, outgoing, with_jar=bool(cookies))
 
     def _put_cookies(self, vu: Vu, cookies: Mapping[str, Any], address: Address) -> None:
-        vu.jar = vu.jar or Jar()
+        vu.jar = vu.jar or self._jar()
         for name, value in cookies.items():
-            vu.jar.store(f"{name}={text(value)}", address.origin.host, address.target, time.time())
+            if not vu.jar.store(f"{name}={text(value)}", address.origin.host, address.target, time.time()):
+                raise VuFailedError("Cookie failed to parse")
 
     def _exchange(self, vu: Vu, outgoing: Outgoing, hop: int = 0, *, with_jar: bool = False) -> None:
         """Send a request, and do what follows from its answer. `hop` is the number of redirects before it."""
@@ -178,8 +181,15 @@ class _RequestBuilder:
     def _keep_cookies(self, vu: Vu, result: Exchange, address: Address) -> None:
         if not result.facts.sets_cookie:
             return
+        # As in Artillery, invalid cookies are counted in the answer that brings a user its first ones.
+        first = not vu.cookies_on
         vu.cookies_on = True
-        vu.jar = vu.jar or Jar()
+        vu.jar = vu.jar or self._jar()
         for name, value in result.headers():
             if name.lower() == "set-cookie":
-                vu.jar.store(value, address.origin.host, address.target, time.time())
+                stored = vu.jar.store(value, address.origin.host, address.target, time.time())
+                if first and not stored:
+                    self._recorder.count(names.ERRORS + _INVALID_COOKIE)
+
+    def _jar(self) -> Jar:
+        return Jar(loose=self._setting.script.http.loose_cookies)

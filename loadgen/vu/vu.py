@@ -9,7 +9,8 @@ from typing import Any
 
 from loadgen.http.cookies import Jar
 from loadgen.http.exchange import Exchange, Failure
-from loadgen.language.template import Function
+from loadgen.language.template import Function, compile_template
+from loadgen.language.values import text
 from loadgen.recorder import Recorder
 from loadgen.script import model
 from loadgen.script.processor import Fail, User
@@ -64,6 +65,22 @@ class Setting:
     warn: Callable[[str], None]
     """Takes a warning for the report. The same warning may come many times."""
     expectation_failed: Callable[[], None]
+
+    def hook(self, name: str) -> Callable[..., Any]:
+        """As `function`, for a name that may be a template. If that names no function, nothing is called, with a warning."""
+        if "{{" not in name:
+            return self.function(name)
+        template = compile_template(name, self.calls)
+
+        def call(*arguments: Any) -> None:
+            *_, vu = arguments
+            chosen, processor = text(template.render(vu.variables)), self.script.processor
+            if processor is not None and chosen in processor.functions:
+                self.function(chosen)(*arguments)
+            else:
+                self.warn(f"no function `{chosen}` is called for `{name}`: the processor has none of this name")
+
+        return call
 
     def function(self, name: str) -> Callable[..., Any]:
         """The processor's function of this name, to be called with (arguments..., vu). What it raises ends the virtual user."""

@@ -130,6 +130,22 @@ def tell(user):
     assert "seen first a b c d a c last" in Run(server, source, scenario).counters
 
 
+def test_the_name_of_a_hook_may_be_a_template(server):
+    source = """
+def one(request, user): request.headers["x-by"] = "one"
+def two(request, user): request.headers["x-by"] = "two"
+def seen(request, response, user): user.count("seen", 1)
+"""
+    flow = [{"loop": [get("/a", beforeRequest="{{ $loopElement }}", afterResponse="{{ after }}")],
+             "over": ["one", "two", "three"]}]  # fmt: skip
+    run = Run(server, source, flow, variables={"after": "seen"})
+    assert [b"x-by: one" in h or b"x-by: two" in h for h in server.heads] == [True, True, False]
+    assert run.counters["seen"] == 3
+    assert run.warnings == [
+        "no function `three` is called for `{{ $loopElement }}`: the processor has none of this name"
+    ]
+
+
 def test_what_a_function_sees_after_a_response(server):
     source = """
 def look(request, response, user):
