@@ -55,6 +55,8 @@ class ScriptRun:
     """Number of the signal that ended the run early; the report is partial then."""
     expectation_failed: bool = False
     """Whether an expectation of the script did not hold."""
+    exit_code: int = 0
+    """The exit code that functions of the script's processor asked for; 0 if they did not."""
     failures: tuple[str, ...] = ()
     """A sentence on each worker that was lost, and on virtual users that a defect ended; the report is partial then."""
 
@@ -223,7 +225,7 @@ class _ScriptRunCourse:
         error = self._program.run_after()
         if error is not None:
             raise SectionFailed("after", error, run)
-        return run
+        return replace(run, exit_code=max(run.exit_code, self._program.exit_code))
 
     def _write(self, text: str) -> None:
         self._write_line(text)
@@ -244,7 +246,9 @@ class _ScriptRunCourse:
         report = recorder.report(
             extras(watch, recorder, "open", partial=partial, warnings=warnings, script=self._script.source)
         )
-        return ScriptRun(report, signals[0] if signals else None, self._program.expectation_failed, failures)
+        return ScriptRun(
+            report, signals[0] if signals else None, self._program.expectation_failed, self._program.exit_code, failures
+        )
 
     def _job(self) -> Job:
         """What workers on other machines are given: the script without its sections, with what `before` left."""
@@ -279,6 +283,7 @@ class _ScriptRunCourse:
             Report.of(periods, beyond),
             signals[0] if signals else None,
             any(result["expectation_failed"] for result in results),
+            max((result["exit_code"] for result in results), default=0),
             failures,
         )
 
@@ -293,6 +298,7 @@ class _ScriptRunCourse:
         return {
             "figures": watch.figures(self.recorder) | self._transports.about(),
             "expectation_failed": self._program.expectation_failed,
+            "exit_code": self._program.exit_code,
             "warnings": dict(self._warnings),
             "defects": engine.defects(),
         }

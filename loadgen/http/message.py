@@ -129,6 +129,11 @@ class Outgoing:
     framed: bool = False
     """Whether the script itself says how long the body is: `fields` have a content-length or a transfer-encoding."""
 
+    id: str = ""
+    """An id that the functions before and after the request are given."""
+    response_ns: int = 0
+    """The longest time from the request written to the head of the answer, in ns; 0 for that of the script."""
+
     def encoded(self, cookie: str = "") -> bytes:
         """The bytes to send, with this value of the Cookie field, if any. Raises UnicodeEncodeError."""
         address = self.address
@@ -165,7 +170,8 @@ class Outgoing:
             method, body, framed = "GET", None, False
             dropped |= FRAMING
         fields = [(name, value) for name, value in self.fields if name not in dropped]
-        return Outgoing(self.asked, method, address, fields, body, "" if moved else self.cookie, framed)
+        cookie = "" if moved else self.cookie
+        return Outgoing(self.asked, method, address, fields, body, cookie, framed, self.id, self.response_ns)
 
 
 def is_field(name: str, value: str) -> bool:

@@ -373,7 +373,7 @@ class _Makers:
 
         def several(low: int, high: int, joint: str, make: Callable[[], str]) -> Callable[[_Options], str]:
             def made(o: _Options) -> str:
-                count = min(o.amount(rng, low, high, "count"), 10_000)
+                count = min(o.amount(rng, low, high, "count"), 1000)
                 return joint.join(make() for _ in range(count))
 
             return made
@@ -390,9 +390,9 @@ class _Makers:
                 f"{self._pick('hackerAbbreviation')} {self._pick('hackerNoun')}!"
             ),
             "loremLines": several(1, 5, "\n", fake.sentence),
-            "loremParagraph": lambda o: fake.paragraph(nb_sentences=min(o.amount(rng, 3, 3, "count"), 10_000)),
+            "loremParagraph": lambda o: fake.paragraph(nb_sentences=min(o.amount(rng, 3, 3, "count"), 1000)),
             "loremParagraphs": several(3, 3, "\n", paragraph),
-            "loremSentence": lambda o: fake.sentence(nb_words=min(o.amount(rng, 3, 10, "count"), 10_000)),
+            "loremSentence": lambda o: fake.sentence(nb_words=min(o.amount(rng, 3, 10, "count"), 1000)),
             "loremSentences": several(2, 6, " ", fake.sentence),
             "loremSlug": several(3, 3, "-", fake.word),
             "loremText": lambda _: fake.paragraph(nb_sentences=5),

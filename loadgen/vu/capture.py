@@ -68,7 +68,7 @@ def compile_captures(
                 if rule.own is None:
                     value = rule.take(answer, rule.expression.render(variables), rng)
                 else:
-                    value = rule.own(Response(answer.status, answer.headers, answer.text), user)
+                    value = rule.own(Response(answer.status, answer.headers, answer.text, answer.plain_body()), user)
             except ValueError:
                 value = UNDEFINED
                 if rule.is_match and not rule.may_fail:

@@ -94,7 +94,15 @@ def test_options_of_the_script_are_followed(name, options, shape):
 
 
 @pytest.mark.parametrize(
-    "options", ["odd", [], {"min": "x", "max": None, "length": "many", "count": {}}, -1, 1e300, True]
+    "options",
+    [
+        "odd",
+        [],
+        {"min": "x", "max": None, "length": "many", "count": {}},
+        -1,
+        {"min": 1e300, "max": -1e300, "years": 1e300},
+        True,
+    ],
 )
 def test_odd_options_stop_nothing(options):
     everywhere = dict.fromkeys((name.removeprefix("$") for name in fake_functions({}, Random(1))), options)
