@@ -24,7 +24,6 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.routing import Map, UnicodeConverter
 
 from db import links, queries
-from db.checkout import Checkout
 from db.commands import links_commands
 from db.database import Database
 from db.embedded import development_server
@@ -40,6 +39,7 @@ from db.errors import (
 from db.settings import DatabaseSettings, database_url, read, seconds
 from db.telemetry import Metrics
 from db.visitor import visitor
+from poolbench import LoanCost, server_timing_header
 
 LARGEST_BODY = 16 * 1024
 """Largest body of a request, in bytes."""
@@ -263,13 +263,10 @@ class Service:
 
     def _finish(self, answer: Response) -> Response:
         total_ns = _elapsed_ns()
-        checkout: Checkout | None = g.get("checkout")
-        if checkout is not None:
-            answer.headers["Server-Timing"] = (
-                f"pool;dur={checkout.wait_ns / 1e6:.3f}, connect;dur={checkout.connect_ns / 1e6:.3f}, "
-                f"db;dur={checkout.held_ns / 1e6:.3f}, total;dur={total_ns / 1e6:.3f}"
-            )
-            self._metrics.observe_loan(checkout)
+        cost: LoanCost | None = g.get("checkout")
+        if cost is not None:
+            answer.headers["Server-Timing"] = server_timing_header(cost, total_ns)
+            self._metrics.observe_loan(cost)
         self._metrics.observe_request(request.endpoint or "none", answer.status_code, total_ns)
         return answer
 
@@ -363,10 +360,10 @@ def _http_problem(error: HTTPException) -> Response:
     return HttpProblem(error.code or 500, kind, name, error.description or "", headers).response()
 
 
-def _checkout() -> Checkout:
-    """The cost of the request's loan of a connection, which the Server-Timing header shows."""
-    checkout: Checkout = g.setdefault("checkout", Checkout())
-    return checkout
+def _checkout() -> LoanCost:
+    """The cost of the request's loans, filled in by the database, for the Server-Timing header."""
+    cost: LoanCost = g.setdefault("checkout", LoanCost())
+    return cost
 
 
 def _elapsed_ns() -> int:

@@ -1,10 +1,12 @@
-"""Whether figures are true: `python -m benchmarks.accuracy [--only lag,busy,freeze,memory]`, some 90 s.
+"""Whether the generators' figures are true. Takes about 90 s and prints Markdown.
 
-- lag: 5,000 virtual users a second against nginx; how late they start.
-- busy: a server whose delays are known (5 to 15 ms evenly, each 33rd answer 40 ms) on its own core; the generator's core
-  idle, then kept busy to 85 % by another program. What each tool reports of the same server in both situations.
-- freeze: nginx stopped (SIGSTOP) for 2 s in a run of 10 s. What the report shows of the stall.
-- memory: 10,000 users at once, each holding a connection; bytes for each beyond what ten users need.
+    python -m benchmarks.accuracy [--only lag,busy,freeze,memory]
+
+- lag: how late virtual users start, at 5,000 a second against nginx.
+- busy: a server with known delays (5 to 15 ms evenly, every 33rd answer 40 ms) on its own core. What each tool reports of
+  it while the generator's core is idle, and while another program keeps that core 85 % busy.
+- freeze: nginx is stopped (SIGSTOP) for 2 s of a 10 s run. What the report shows of the stall.
+- memory: 10,000 users at once, each with a connection. Bytes per user beyond what ten users need.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ while True:
 
 
 def run(url: str, phases: Sequence[Any], flow: Sequence[Any]) -> Report:
-    """A run of ours on the generators' core."""
+    """A report of `loadgen run` on the generators' core."""
     script = {"config": {"target": url, "phases": phases}, "scenarios": [{"flow": flow}]}
     with tempfile.TemporaryDirectory() as folder:
         source, out = Path(folder) / "script.json", Path(folder) / "out.json"
@@ -87,7 +89,7 @@ def run(url: str, phases: Sequence[Any], flow: Sequence[Any]) -> Report:
 
 
 def lag() -> Iterator[str]:
-    """Start lag at 5,000 users a second."""
+    """Print the start lag at 5,000 users a second."""
     with nginx() as (url, _):
         report = run(url, [{"duration": 5, "arrivalRate": 5000}], [{"get": {"url": "/"}}])
     sketch = report.aggregate.sketches["loadgen.start_lag"]
@@ -104,7 +106,7 @@ Percentiles = tuple[float, float]
 
 
 def ours_reports(url: str) -> Percentiles:
-    """`http.response_time`, to the microsecond."""
+    """p50 and p99 of our `http.response_time`, in ms, to the microsecond."""
     flow = [{"loop": [{"get": {"url": "/"}}], "count": int(_BUSY_SECONDS * 95)}]
     report = run(url, [{"duration": 1, "arrivalCount": _USERS}], flow)
     sketch = report.aggregate.sketches["http.response_time"]
@@ -112,7 +114,7 @@ def ours_reports(url: str) -> Percentiles:
 
 
 def wrk_reports(url: str) -> Percentiles:
-    """wrk --latency."""
+    """p50 and p99 as `wrk --latency` reports them, in ms."""
     ran = run_pinned([which("wrk"), "-t1", f"-c{_USERS}", f"-d{_BUSY_SECONDS}s", "--latency", f"{url}/"])
     found = {
         key: _ms(value, unit)
@@ -126,14 +128,14 @@ def _ms(value: str, unit: str) -> float:
 
 
 def ab_reports(url: str) -> Percentiles:
-    """Ab -k; whole milliseconds."""
+    """p50 and p99 as `ab -k` reports them, in whole ms."""
     command = [which("ab"), "-q", "-k", "-t", str(_BUSY_SECONDS), "-n", "1000000", "-c", str(_USERS), f"{url}/"]
     found = dict(re.findall(r"^\s+(\d+)%\s+(\d+)", run_pinned(command).out, re.MULTILINE))
     return float(found["50"]), float(found["99"])
 
 
 def hey_reports(url: str) -> Percentiles:
-    """Hey."""
+    """p50 and p99 as hey reports them, in ms."""
     ran = run_pinned([which("hey"), "-cpus", "1", "-c", str(_USERS), "-z", f"{_BUSY_SECONDS}s", f"{url}/"])
     found = {
         key: float(value) * 1000 for key, value in re.findall(r"^\s+(\d+)%+ in ([\d.]+) secs", ran.out, re.MULTILINE)
@@ -142,7 +144,7 @@ def hey_reports(url: str) -> Percentiles:
 
 
 def artillery_reports(url: str) -> Percentiles:
-    """Artillery's http.response_time; whole milliseconds."""
+    """p50 and p99 of Artillery's http.response_time, in whole ms."""
     script = {
         "config": {"target": url, "phases": [{"duration": 1, "arrivalCount": _USERS}]},
         "scenarios": [{"flow": [{"loop": [{"get": {"url": "/"}}], "count": int(_BUSY_SECONDS * 95)}]}],
@@ -161,7 +163,7 @@ def artillery_reports(url: str) -> Percentiles:
 
 
 def locust_reports(url: str) -> Percentiles:
-    """Locust's FastHttpUser; whole milliseconds."""
+    """p50 and p99 of Locust's FastHttpUser, in whole ms."""
     program = os.environ.get("LOCUST") or which("locust")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "locustfile.py"
@@ -187,7 +189,7 @@ _TOOLS: dict[str, Callable[[str], Percentiles]] = {
 
 
 def busy() -> Iterator[str]:
-    """What tools say of one server while their core is idle, and while it is not."""
+    """Print what each tool reports of one server while the tool's core is idle, and while it is busy."""
     yield "| tool | p50 idle | p50 busy | off by | p99 idle | p99 busy | off by |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     port = free_port()
@@ -218,7 +220,7 @@ def _core_kept_busy() -> Iterator[None]:
 
 
 def freeze() -> Iterator[str]:
-    """A stall of 2 s, seen by users who arrive all the while."""
+    """Print what the report shows of a stall of 2 s while users keep arriving."""
     with nginx() as (url, process):
         (worker,) = workers_of(process)
         stop = threading.Timer(5.0, os.kill, (worker, signal.SIGSTOP))
@@ -235,7 +237,7 @@ def freeze() -> Iterator[str]:
 
 
 def memory() -> Iterator[str]:
-    """Of a virtual user that holds a connection and thinks."""
+    """Print the memory of a virtual user that holds a connection and thinks."""
     with nginx() as (url, _):
         peaks = [_peak_bytes(url, users) for users in (10, 10_000)]
     yield f"10,000 users at once: {(peaks[1] - peaks[0]) / 9_990 / 1024:.1f} KB each (bar: 20 KB)"
@@ -260,7 +262,7 @@ def _peak_bytes(url: str, users: int) -> int:
 
 
 def main() -> None:
-    """Print what was found."""
+    """Print the chosen measurements as Markdown."""
     parts = {"lag": lag, "busy": busy, "freeze": freeze, "memory": memory}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help=", ".join(parts))

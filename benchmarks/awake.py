@@ -1,12 +1,13 @@
-"""Keeps the cores from falling asleep while something is measured, as the kernel's `idle=poll` would.
+"""Keeps the cores from going idle while something is measured, as the kernel's `idle=poll` would.
 
-An idle core of a virtual machine is given back to the host, and is not always back at once when a packet or a timer wakes
-it: "stolen" time that falls on whatever sleeps and wakes often, which is all that connection pools and load generators
-do. So each core runs a loop under SCHED_IDLE, which yields to anything else at once.
+A virtual machine gives an idle core back to its host, and does not always get it back at once when a packet or a timer
+wakes the core. This "stolen" time hits programs that sleep and wake often, and connection pools and load generators do
+little else. So each core runs a loop under SCHED_IDLE, which gives way to anything else at once.
 
     python -m benchmarks.awake
 
-shows what that changes on this machine: 100 clients of ten connections in a service whose query takes 5 ms, either way.
+shows what this changes here: 100 clients of a service with ten connections, whose query takes 5 ms, with the loops and
+without.
 """
 
 import os
@@ -29,7 +30,7 @@ while os.getppid() == int(sys.argv[2]):
 
 @contextmanager
 def cores_awake() -> Iterator[None]:
-    """All cores this process may use stay awake inside; the loops end with it, however it ends. Linux only."""
+    """Keep this process's cores awake inside the block; the loops end with the process, however it ends. Linux only."""
     loops = [
         subprocess.Popen([sys.executable, "-c", _LOOP, str(core), str(os.getpid())]) for core in os.sched_getaffinity(0)
     ]
@@ -42,8 +43,8 @@ def cores_awake() -> Iterator[None]:
 
 
 def main() -> None:
-    """Measure both, in turns, and print a line for each."""
-    from benchmarks.service import ab  # noqa: PLC0415 - which keeps the cores awake itself
+    """Measure with and without the loops, in turns, and print a row for each."""
+    from benchmarks.target import ab  # noqa: PLC0415
     from db.embedded import temporary_postgres  # noqa: PLC0415
     from loadgen.lab import fairness  # noqa: PLC0415
     from loadgen.lab.stack import Servers  # noqa: PLC0415
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def _cpu_ticks() -> list[int]:
-    """Of all cores since the start: user, nice, system, idle, iowait, irq, softirq, steal (proc(5))."""
+    """CPU ticks of all cores since boot: user, nice, system, idle, iowait, irq, softirq, steal (proc(5))."""
     return [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
 
 

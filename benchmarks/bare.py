@@ -1,10 +1,10 @@
-"""The floor under any generator of this kind: a bare gevent loop over raw sockets that measures and nothing else.
+"""The least that any generator of this kind can cost: a bare gevent loop over raw sockets that only measures.
 
     python -m benchmarks.bare keepalive|connections HOST:PORT USERS REQUESTS
 
-Raw non-blocking sockets, one libev watcher each, `recvmsg` with the kernel's receive stamp, four numbers kept of each
-request. No script, no parser, no limits, no errors. Prints requests, wall seconds and CPU seconds as JSON. What a complete
-generator costs beside it does not depend on how fast a machine's Python is, nor on how that compares with its kernel.
+It has raw non-blocking sockets with one libev watcher each, `recvmsg` with the kernel's receive stamp, and keeps four
+numbers per request. It has no script, parser, limits or error handling. It prints requests, wall seconds and CPU seconds as
+JSON. Comparing a complete generator with this loop removes the speed of the machine's Python and kernel from the result.
 """
 
 import json
@@ -23,7 +23,7 @@ _REQUEST = b"GET / HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: keep-alive\r\n\r\n
 
 
 def run(mode: str, address: tuple[str, int], users: int, requests: int) -> tuple[int, float, float]:
-    """(requests, wall s, CPU s). `users` greenlets share the requests; "connections": a socket for each request."""
+    """Return (requests, wall s, CPU s). `users` greenlets share the requests; mode "connections" opens a socket for each."""
     loop, switch, now_ns = get_hub().loop, get_hub().switch, time.monotonic_ns
     kept = array("q")
     over = Event()

@@ -1,9 +1,12 @@
-"""What it costs to share a run over a Dask cluster: `python -m benchmarks.distributed [--rounds 3] [--seconds 10]`.
+"""What sharing a run over a Dask cluster costs. Prints two Markdown tables.
 
-Two tables. The first runs one plan with `--workers 2` and with `--dask` on two Dask workers, in turns, against nginx: CPU of the
-generators per request, and what everything else took (coordinator, scheduler, workers, start-up). The second is the cost of
-one worker to who started the run: streams recorded from a real generator are played back to a crew of 10, 100 and 1,000
-workers, through the same code that takes what Dask delivers, and as many messages are sent through a real scheduler.
+    python -m benchmarks.distributed [--rounds 3] [--seconds 10]
+
+The first table runs one plan with `--workers 2` and with `--dask` on two Dask workers, in turns, against nginx: the
+generators' CPU per request, and the CPU of everything else (coordinator, scheduler, workers, start-up). The second is what
+one worker costs the process that started the run: streams recorded from a real generator are played back to a crew of 10,
+100 and 1,000 workers through the code that receives Dask's messages, and as many messages are sent through a real
+scheduler.
 """
 
 from __future__ import annotations
@@ -48,7 +51,7 @@ _TOPIC = "poolbench-benchmark"
 
 
 def main() -> None:
-    """Prints both tables."""
+    """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=10)
@@ -64,7 +67,7 @@ def main() -> None:
 
 
 def plan_for(url: str, seconds: int) -> dict[str, Any]:
-    """Five endpoints, a user each in turn."""
+    """The script: five endpoints, one user after another for each."""
     flow = [{"get": {"url": f"/{number}"}} for number in range(ENDPOINTS)]
     phases = [{"duration": seconds, "arrivalRate": RATE_PER_S // ENDPOINTS}]
     return {"config": {"target": url, "phases": phases}, "scenarios": [{"flow": flow}]}
@@ -72,7 +75,7 @@ def plan_for(url: str, seconds: int) -> dict[str, Any]:
 
 @contextmanager
 def dask_processes(folder: Path, workers: int) -> Iterator[tuple[str, list[int]]]:
-    """(address, process ids: the scheduler's first) of a cluster on loopback, while inside."""
+    """Run a cluster on loopback inside the block; yields its address and its process ids, the scheduler's first."""
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     common = ["--no-dashboard", "--host", "127.0.0.1"]
@@ -95,7 +98,7 @@ def dask_processes(folder: Path, workers: int) -> Iterator[tuple[str, list[int]]
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one run: CPU of its generators per request, CPU of all else, seconds beyond the plan's."""
+    """What one run cost: CPU of the generators per request, CPU of everything else, seconds beyond the plan's."""
 
     generators_us: float
     rest_s: float
@@ -103,7 +106,7 @@ class Cost:
 
 
 def overhead(plan: Path, address: str, pids: Sequence[int], rounds: int) -> None:
-    """The first table."""
+    """Print the first table: two workers forked here against two in a cluster."""
     ways = {"`--workers 2`": ["--workers", "2"], "`--dask`, 2 workers": ["--dask", address]}
     costs: dict[str, list[Cost]] = {way: [] for way in ways}
     for _ in range(rounds):
@@ -118,7 +121,7 @@ def overhead(plan: Path, address: str, pids: Sequence[int], rounds: int) -> None
 
 
 def cost_of(plan: Path, options: Sequence[str], pids: Sequence[int]) -> Cost:
-    """One run, and what it cost here and in the cluster's processes."""
+    """Carry out one run; return what it cost here and in the cluster's processes."""
     out = plan.with_suffix(".out.json")
     before, began = cpu_s(pids), time.monotonic()
     subprocess.run([PYTHON, "-m", "loadgen", "run", str(plan), "-q", "-o", str(out), *options], check=True, stdout=-3)
@@ -131,7 +134,7 @@ def cost_of(plan: Path, options: Sequence[str], pids: Sequence[int]) -> Cost:
 
 
 def cpu_s(pids: Sequence[int]) -> float:
-    """CPU seconds so far of processes and of all ended children, theirs and ours."""
+    """CPU seconds used so far by these processes, and by all ended children, theirs and ours."""
     mine = os.times()
     theirs = (psutil.Process(pid).cpu_times() for pid in pids)
     return mine.children_user + mine.children_system + sum(sum(times[:4]) for times in theirs)
@@ -141,7 +144,7 @@ def cpu_s(pids: Sequence[int]) -> float:
 
 
 def recorded(script: Script) -> list[list[bytes]]:
-    """What a generator that carries out the whole plan says, in the pieces in which it came, by second."""
+    """What a generator sends while it carries out the whole plan, by second, in the pieces in which it arrived."""
     command = [PYTHON, "-m", "loadgen.shard", str(os.getpid()), *"0101"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         if child.stdin is None or child.stdout is None:
@@ -168,7 +171,7 @@ def recorded(script: Script) -> list[list[bytes]]:
 
 
 class Replay(RemoteCrew):
-    """Takes recorded pieces as if each of its workers had sent them, second by second, as quickly as it can."""
+    """A crew that receives the recorded pieces as if each of its workers had sent them, second by second, as fast as it can."""
 
     def __init__(self, count: int, job: Job, seconds: Sequence[Sequence[bytes]]) -> None:
         members = [Member(f"tcp://192.0.2.1:{number}", "recorded") for number in range(count)]
@@ -203,13 +206,13 @@ class Replay(RemoteCrew):
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """Stands where a crew has its cluster."""
+    """Takes the place of a crew's cluster."""
 
     members: list[Member]
 
 
 def streams(seconds: Sequence[Sequence[bytes]], script: Script, address: str, scheduler: int) -> None:
-    """The second table."""
+    """Print the second table: what each worker of a large crew costs."""
     pieces = sum(len(second) for second in seconds) / len(seconds)
     size = sum(len(piece) for second in seconds for piece in second) / len(seconds)
     rows = {count: replayed(count, script, seconds) for count in CREWS}
@@ -226,7 +229,7 @@ def streams(seconds: Sequence[Sequence[bytes]], script: Script, address: str, sc
 
 
 def replayed(count: int, script: Script, seconds: Sequence[Sequence[bytes]]) -> float:
-    """CPU milliseconds for each worker and second of the recording."""
+    """CPU milliseconds per worker and second of the recording."""
     crew = Replay(count, Job(script, 1), seconds)
     began = time.process_time()
     crew.run((), Listener())
@@ -237,7 +240,7 @@ def replayed(count: int, script: Script, seconds: Sequence[Sequence[bytes]]) -> 
 
 
 def delivered(address: str, scheduler: int, piece: bytes, messages: int = 2000) -> tuple[float, float]:
-    """CPU microseconds of a message: (in this process, in the scheduler)."""
+    """CPU microseconds per message: (in this process, in the scheduler)."""
     arrived = threading.Semaphore(0)
     with Client(address, timeout=60, set_as_default=False) as client:
         client.subscribe_topic(_TOPIC, lambda _: arrived.release())

@@ -1,11 +1,13 @@
-"""Load generators side by side: `python -m benchmarks.generators [--rounds 5] [--seconds 3] [--only WORKLOAD,...]
-[--tools NAME,...]`.
+"""Load generators side by side. Prints Markdown tables with the medians of the rounds.
 
-Each generator has one core for itself, nginx with one worker the last one. Generators take turns within a round, so that
-all meet the same machine; the table shows medians of the rounds. CPU is what the kernel charged the generator's process,
-start-up of an interpreter taken off where a run without requests tells it (ours, Locust, Artillery).
-Peers that are not installed are left out, with a word. Other places for them: LOCUST=/path/to/locust,
-ARTILLERY=/path/to/artillery (NODE_BIN=/folder/of/node), AUTOCANNON=...
+    python -m benchmarks.generators [--rounds 5] [--seconds 3] [--only WORKLOAD,...] [--tools NAME,...]
+
+Each generator has core 0 to itself; nginx, with one worker, has the last core. The generators take turns within a round, so
+that all meet the same machine. CPU is what the kernel charged the generator's process, without the interpreter's start-up
+where a run without requests shows how much that is (ours, Locust, Artillery).
+
+A tool that is not installed is named and left out. LOCUST, ARTILLERY and AUTOCANNON may name its command; NODE_BIN names
+the folder of Artillery's node.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ USERS = 50
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Requests answered, seconds they took, CPU seconds of the generator."""
+    """Requests that were answered, the seconds they took, and the generator's CPU seconds."""
 
     requests: int
     wall_s: float
@@ -37,22 +39,22 @@ class Measured:
 
     @property
     def per_s(self) -> float:
-        """Of one core, that the generator had for itself."""
+        """Requests per second, of the one core that the generator had to itself."""
         return self.requests / self.wall_s
 
     @property
     def cpu_us(self) -> float:
-        """Per request."""
+        """CPU microseconds per request."""
         return self.cpu_s * 1e6 / self.requests
 
 
 Generator = Callable[[str, float], Measured]
-"""(base URL, seconds) to what was measured. Raises MissingTool."""
+"""A function of (base URL, seconds) that runs a tool and returns what was measured. Raises MissingTool."""
 
 
 @dataclass(slots=True)
 class Workload:
-    """One table: its title, and who takes part; the first is ours."""
+    """One table: its title and the tools in it, ours first."""
 
     title: str
     generators: dict[str, Generator]
@@ -78,13 +80,13 @@ REALISTIC = [
 
 
 def looped(flow: list[Any], count: int) -> dict[str, Any]:
-    """50 users, each going round so often, over one connection."""
+    """50 users who each repeat the flow `count` times over one connection."""
     phases = [{"duration": 1, "arrivalCount": USERS}]
     return _script(phases, [{"loop": flow, "count": count}])
 
 
 def arriving(rate: float, seconds: float) -> dict[str, Any]:
-    """A new user, and so a new connection, per request."""
+    """A new user, and so a new connection, for each request."""
     return _script([{"duration": seconds, "arrivalRate": rate}], GET)
 
 
@@ -107,7 +109,7 @@ print(json.dumps([report.aggregate.counters.get("http.responses", 0), wall, cpu,
 
 
 def ours(script: Callable[[float], dict[str, Any]]) -> Generator:
-    """Full metrics and kernel timestamps on, in one process."""
+    """Measure ours: one process, with full metrics and kernel timestamps."""
 
     def measure(url: str, seconds: float) -> Measured:
         with tempfile.TemporaryDirectory() as folder:
@@ -120,7 +122,7 @@ def ours(script: Callable[[float], dict[str, Any]]) -> Generator:
 
 
 def artillery(script: Callable[[float], dict[str, Any]]) -> Generator:
-    """Its start-up, about 10 s of CPU, is found with a script of one request and taken off."""
+    """Measure Artillery. Its start-up, about 10 s of CPU, is measured with a script of one request and subtracted."""
 
     def measure(url: str, seconds: float) -> Measured:
         program = os.environ.get("ARTILLERY") or which("artillery")
@@ -147,7 +149,7 @@ def artillery(script: Callable[[float], dict[str, Any]]) -> Generator:
 
 
 def bare(mode: str, requests_per_s: int) -> Generator:
-    """The floor (bare.py): a gevent loop that measures and nothing else."""
+    """Measure the floor, `bare`: a gevent loop that only measures."""
 
     def measure(url: str, seconds: float) -> Measured:
         requests = int(requests_per_s * seconds)
@@ -159,7 +161,7 @@ def bare(mode: str, requests_per_s: int) -> Generator:
 
 
 def wrk(url: str, seconds: float) -> Measured:
-    """wrk, one thread."""
+    """Measure wrk with one thread."""
     ran = run_pinned([which("wrk"), "-t1", f"-c{USERS}", f"-d{max(1, round(seconds))}s", f"{url}/"])
     found = re.search(r"(\d+) requests in ([\d.]+)s", ran.out)
     if found is None:
@@ -168,7 +170,7 @@ def wrk(url: str, seconds: float) -> Measured:
 
 
 def ab(*options: str) -> Generator:
-    """ApacheBench."""
+    """Measure ApacheBench."""
 
     def measure(url: str, seconds: float) -> Measured:
         command = [which("ab"), "-q", "-t", str(max(1, round(seconds))), "-n", "10000000", "-c", str(USERS), *options]
@@ -183,7 +185,7 @@ def ab(*options: str) -> Generator:
 
 
 def hey(url: str, seconds: float) -> Measured:
-    """Hey, on one core."""
+    """Measure hey on one core."""
     command = [which("hey"), "-cpus", "1", "-c", str(USERS), "-z", f"{max(1, round(seconds))}s", f"{url}/"]
     ran = run_pinned(command)
     counts = [int(n) for n in re.findall(r"^\s*\[\d+\]\s+(\d+) responses", ran.out, re.MULTILINE)]
@@ -194,7 +196,7 @@ def hey(url: str, seconds: float) -> Measured:
 
 
 def autocannon(url: str, seconds: float) -> Measured:
-    """Autocannon, one worker."""
+    """Measure autocannon with one worker."""
     program = os.environ.get("AUTOCANNON") or which("autocannon")
     command = [program, "-j", "-c", str(USERS), "-d", str(max(1, round(seconds))), f"{url}/"]
     ran = run_pinned(command, env={"PATH": os.environ.get("NODE_BIN", "") + os.pathsep + os.environ["PATH"]})
@@ -210,11 +212,11 @@ class User(FastHttpUser):
     def get(self):
         self.client.get("/")
 """
-"""A user that asks as fast as it can."""
+"""Locust's script: a user that sends requests as fast as it can."""
 
 
 def locust(url: str, seconds: float) -> Measured:
-    """Locust's FastHttpUser; start-up by a run that is stopped after a second of one user."""
+    """Measure Locust's FastHttpUser. Its start-up is that of a run stopped after a second of one user."""
     program = os.environ.get("LOCUST") or which("locust")
     runs = []
     for users, length_s in ((USERS, max(2, round(seconds))), (1, 1)):
@@ -252,7 +254,7 @@ def _last_line(ran: Ran) -> str:
 
 
 def workloads() -> dict[str, Workload]:
-    """By their short names."""
+    """The workloads by their short names."""
     return {
         "keepalive": Workload(
             f"{USERS} users looping one GET, keep-alive",
@@ -287,7 +289,7 @@ def workloads() -> dict[str, Workload]:
 
 
 def measure(workload: Workload, rounds: int, seconds: float) -> None:
-    """All generators in turn, so often."""
+    """Run all generators in turn, `rounds` times."""
     with nginx() as (url, _):
         for _ in range(rounds):
             for name, generator in workload.generators.items():
@@ -300,10 +302,10 @@ def measure(workload: Workload, rounds: int, seconds: float) -> None:
 
 
 def table(workload: Workload) -> Iterator[str]:
-    """Markdown: medians, and ratios to ours."""
+    """A Markdown table of medians, and of their ratios to ours."""
     yield f"### {workload.title}"
     yield ""
-    yield "| generator | requests/s/core | CPU us per request | ours is so many times as fast | ours by CPU |"
+    yield "| generator | requests/s/core | CPU us per request | ours / theirs, by requests/s | ours by CPU |"
     yield "| --- | --- | --- | --- | --- |"
     medians = {
         name: (statistics.median(r.per_s for r in results), statistics.median(r.cpu_us for r in results))
@@ -320,7 +322,7 @@ def table(workload: Workload) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables of the chosen workloads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="about how long each generator runs")

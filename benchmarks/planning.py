@@ -1,19 +1,21 @@
-"""Is what `loadgen plan` predicts what then happens? `python -m benchmarks.planning`, some 5 minutes, prints Markdown.
+"""Whether the predictions of `loadgen plan` come true. Takes about 5 minutes and prints Markdown.
 
-A service with the fair pool (one worker of gunicorn under gevent, PostgreSQL through psycopg2) holds a connection for a
-query that sleeps as long as the request says: one of 500 durations, of 40 ms and an exponential of 60 ms on top. One run, with
-ten connections at half their capacity, is measured. From its report alone come the hold times and a pass of the event loop;
-then each size and load is predicted, and run.
+    python -m benchmarks.planning
 
-Both sides have the same chance, so that what differs is the model's fault: the instants of arrival are those of the
-generator's plan, which its seed gives before anything is sent, and of the measured holds each request gets the quantile
-that its duration is among the 500. (With holds drawn anew a perfect model would miss every fourth cell of runs so short.)
-Loads are relative to the capacity, size / measured mean hold. Up to 90 % a request may wait for 5 s; above, for half a second,
-and at most seven for each connection.
+A service with the fair pool (one gunicorn worker under gevent, PostgreSQL through psycopg2) holds a connection during a
+query that sleeps as long as the request says: one of 500 durations, 40 ms plus an exponential with a mean of 60 ms. One run
+is measured, with ten connections at half their capacity. Its report alone gives the hold times and the length of a pass of
+the event loop. Then each size and load is predicted, and run.
 
-Waits are the sketches of the answers' Server-Timing entry `pool`; what was lost are answers 503, by the timeout or by the
-full queue. `late` is the generator's lateness against its plan, `held` the mean hold in that very run: where a busy machine
-lets arrivals come late or holds grow, it is the machine that differs from the measured run, and the prediction must miss.
+Both sides get the same chance, so that a difference is the model's fault. The arrivals are those of the generator's plan,
+which its seed fixes beforehand, and each request gets, among the measured holds, the quantile that its duration has among
+the 500. (With holds drawn anew, a perfect model would miss every fourth cell of runs this short.) Load is relative to
+capacity, which is size / mean measured hold. Up to 90 % a request may wait 5 s; above that half a second, with at most
+seven waiters per connection.
+
+Waits are the sketches of the Server-Timing entry `pool`; a lost request is an answer of 503, for the timeout or the full
+queue. `late` is how far the generator fell behind its plan, and `held` the mean hold in that very run. Where a busy machine
+delays arrivals or lengthens holds, it differs from the measured run, and the prediction must miss.
 """
 
 import argparse
@@ -42,7 +44,7 @@ from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
 from loadgen.sizing.simulate import SERVED, Arrangement, simulate
 from loadgen.watch.console import Console
 from reports import names
-from reports.compare.period_bins import interpolated
+from reports.compare.quantiles import interpolated
 from reports.formats import markdown
 from reports.model import Report
 
@@ -51,7 +53,7 @@ SIZES = (2, 5, 10, 20, 40)
 CALM, OVERLOADED = (0.5, 0.7, 0.9), (1.3, 1.6)
 CALM_PATIENCE_S, LITTLE_PATIENCE_S, WAITING_PER_CONNECTION = 5.0, 0.5, 7
 QUANTILES = np.random.default_rng(1).permutation((np.arange(500) + 0.5) / 500)
-"""Of the 500 durations, in the order in which requests ask for them."""
+"""The 500 durations, in the order in which requests ask for them."""
 DURATIONS_S = 0.04 - 0.06 * np.log(1 - QUANTILES)
 WITHIN, WITHIN_MS, LOST_WITHIN = 0.15, 2.0, 0.05
 
@@ -77,7 +79,7 @@ def application(environ, start_response):
 
 @dataclass(frozen=True)
 class Cell:
-    """One size under one load."""
+    """One pool size under one load."""
 
     size: int
     load: float
@@ -86,7 +88,7 @@ class Cell:
     seed: int
 
     def script(self, url: str) -> Script:
-        """Users at random instants, one request each."""
+        """The script: users at random instants, one request each."""
         config = {
             "target": url,
             "phases": [{"duration": self.seconds, "arrivalRate": self.rate_per_s}],
@@ -100,22 +102,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured, or predicted, of a cell."""
+    """What was measured or predicted for a cell."""
 
     p50_ms: float
     p99_ms: float
     served_per_s: float
     lost: float
-    """Share of the requests."""
+    """Share of the requests that were lost."""
     hold_ms: float = nan
-    """Mean of those that were served."""
+    """Mean wait of the requests that were served."""
     lag_ms: float = nan
-    """By how much arrivals were later than planned, at the 99th percentile."""
+    """How much later than planned users arrived, at the 99th percentile."""
 
 
 @contextmanager
 def service(database_url: str, size: int, folder: Path, *, is_calm: bool) -> Iterator[str]:
-    """The URL of a server whose connections are all open."""
+    """Run a server inside the block whose connections are all open; yields its URL."""
     pool = {
         "pool_size": size,
         "max_overflow": 0,
@@ -134,7 +136,7 @@ def service(database_url: str, size: int, folder: Path, *, is_calm: bool) -> Ite
 
 
 def run(url: str, cell: Cell) -> Report:
-    """Ends the program where an answer is missing, or is neither 200 nor 503."""
+    """End the program where an answer is missing, or is neither 200 nor 503."""
     done = run_script(cell.script(url), Console(lambda _: None), lambda _: None, cell.seed)
     if done.signal is not None:
         sys.exit(128 + done.signal)
@@ -146,13 +148,13 @@ def run(url: str, cell: Cell) -> Report:
 
 
 def planned(cell: Cell) -> np.ndarray:
-    """The instants, in s, at which the run's users begin: as the runner draws them from the seed."""
+    """The instants at which the run's users begin, in s, as the runner draws them from the seed."""
     phases = cell.script("http://localhost").phases
     return np.array([at_ns for at_ns, _ in arrivals(phases, Random(Random(cell.seed).getrandbits(64)))]) / 1e9
 
 
 def measured(report: Report, cell: Cell) -> Figures:
-    """From the report."""
+    """What the report says of a cell."""
     counters, sketches = report.aggregate.counters, report.aggregate.sketches
     served, lost = counters.get("http.codes.200", 0), counters.get("http.codes.503", 0)
     p50_ms, p99_ms = (sketches[POOL].quantile(q) for q in (0.5, 0.99))
@@ -167,7 +169,7 @@ def measured(report: Report, cell: Cell) -> Figures:
 
 
 def predicted(base: MeasuredWorkload, cell: Cell) -> Figures:
-    """From the measured workload and the plan of arrivals."""
+    """What the measured workload and the plan of arrivals predict for a cell."""
     arrived_s = planned(cell)
     arrangement = Arrangement(
         size=cell.size,
@@ -188,7 +190,7 @@ def is_near(seen: float, said: float, share: float, least: float = 0.0) -> bool:
 
 
 def calm_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
-    """Waits."""
+    """The table of waits."""
     met = all(is_near(getattr(seen, name), getattr(said, name), WITHIN, WITHIN_MS) for name in ("p50_ms", "p99_ms"))
     return (
         *(str(cell.size), f"{cell.load:.0%}", f"{cell.rate_per_s:.1f}"),
@@ -199,7 +201,7 @@ def calm_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
 
 
 def overload_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
-    """What is served, and what is not."""
+    """The table of requests that were served and lost."""
     met = is_near(seen.served_per_s, said.served_per_s, LOST_WITHIN) and is_near(seen.lost, said.lost, LOST_WITHIN)
     return (
         *(str(cell.size), f"{cell.load:.0%}", f"{cell.rate_per_s:.1f}"),
@@ -210,7 +212,7 @@ def overload_row(cell: Cell, seen: Figures, said: Figures) -> tuple[str, ...]:
 
 
 def tables(base: MeasuredWorkload, cells: list[tuple[Cell, Figures, Figures]]) -> str:
-    """The Markdown."""
+    """The whole result as Markdown."""
     hold, own_ms = base.holds, base.own_s * 1000
     premise = (
         f"Predicted from one run of {base.waits.count} loans at {base.rate_per_s:.1f}/s with {MEASURED_SIZE} connections: "

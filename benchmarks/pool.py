@@ -47,8 +47,8 @@ from sqlalchemy.pool import Pool, QueuePool
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.awake import cores_awake
-from poolbench import fair_pool
-from poolbench.fair_pool import FairPool
+from poolbench import FairPool
+from poolbench.telemetry import BOUNDS_NS, SMOOTHING, PoolStatistics
 
 WARM_UP_LOANS = 200
 PAUSE_LIMIT_S = 0.01
@@ -305,16 +305,17 @@ def recording_us(loans: int = 100_000, rounds: int = 15) -> float:
 
     The same operations on the same objects as in `_do_get` and `_do_return_conn`, less an empty loop of that length.
     """
-    stats, record = fair_pool._Stats(), SimpleNamespace(connect_ns=0, since_ns=0)  # noqa: SLF001
-    clock_ns, bounds_ns = fair_pool._clock_ns, fair_pool.BOUNDS_NS  # noqa: SLF001
+    statistics, record = PoolStatistics(), SimpleNamespace(connect_ns=0, since_ns=0)
+    clock_ns, bounds_ns = time.monotonic_ns, BOUNDS_NS
 
     def recorded() -> None:
-        stats.checkouts += 1
+        statistics.checkouts += 1
         record.connect_ns = 0
         record.since_ns = clock_ns()
-        held_ns, hold = clock_ns() - record.since_ns, stats.hold
+        held_ns, hold = clock_ns() - record.since_ns, statistics.hold
         hold.counts[bisect_left(bounds_ns, held_ns)] += 1
         hold.total_ns += held_ns
+        statistics.hold_mean_ns += (held_ns - statistics.hold_mean_ns) * SMOOTHING
 
     def least_s(task: Callable[[], None]) -> float:
         return min(timeit.repeat(task, number=loans, repeat=rounds, timer=time.process_time))

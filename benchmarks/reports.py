@@ -1,10 +1,10 @@
-"""How long the commands on saved reports take: `python benchmarks/reports.py` prints a table of medians and bounds.
+"""How long the commands on saved reports take. Prints a Markdown table of medians and bounds; exits 1 where a bound is
+exceeded.
 
-Everything is measured in this process but for the start of a command. The reports are synthetic: lognormal times, all
-from one seed.
+    python -m benchmarks.reports
+
+Everything runs in this process except a command's start. The reports are synthetic: lognormal times from one seed.
 """
-
-# ruff: noqa: E402 - the path must be set before the rooms are imported
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[0] = str(Path(__file__).parents[1])  # this file's own folder would make it the room of its name
-
 from reports.compare.diff import compare
 from reports.formats.artillery_json import to_json
 from reports.merge import merge_periods
@@ -30,7 +28,7 @@ START_MS = 1_790_000_000_000
 
 
 def main() -> None:
-    """Prints the table; exits 1 where a bound is not met."""
+    """Print the table; exit 1 where a bound is exceeded."""
     rng = np.random.default_rng(1)
     old, new = (large_report(rng, periods=1000, summaries=20, counters=179) for _ in range(2))
     workers = [period(rng, 0, summaries=20, counters=29) for _ in range(1000)]
@@ -54,7 +52,7 @@ def main() -> None:
 
 
 def show(what: str, bound_s: float | None, task: Callable[[], object]) -> bool:
-    """A row: the median of five."""
+    """A row of the table: the median of five runs."""
     times = []
     for _ in range(5):
         began = time.perf_counter()
@@ -66,17 +64,17 @@ def show(what: str, bound_s: float | None, task: Callable[[], object]) -> bool:
 
 
 def command(*args: str) -> None:
-    """Runs `loadgen` as a process of its own."""
+    """Run `loadgen` as a process of its own."""
     subprocess.run([sys.executable, "-m", "loadgen", *args], stdout=subprocess.DEVNULL, check=True)
 
 
 def large_report(rng: np.random.Generator, periods: int, summaries: int, counters: int) -> Report:
-    """As the recorder makes it, but larger."""
+    """A report as the recorder makes it, but larger."""
     return Report.of([period(rng, i, summaries, counters) for i in range(periods)], Extras("0", "open"))
 
 
 def period(rng: np.random.Generator, index: int, summaries: int, counters: int) -> Period:
-    """`summaries` distributions of 500 samples, `counters` counters and a rate."""
+    """A period with `summaries` distributions of 500 samples, `counters` counters and a rate."""
     start = START_MS + index * PERIOD_MS
     samples = np.round(rng.lognormal(3, 0.6, (summaries, 500)), 3)
     sketches = {f"http.response_time.{i}": Sketch.of(row) for i, row in enumerate(samples)}

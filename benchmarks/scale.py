@@ -1,7 +1,11 @@
-"""The arithmetic of docs/scale.md: `python benchmarks/scale.py` writes its tables anew, `--check` says whether they are so.
+"""The arithmetic of docs/scale.md.
 
-A cost is what was measured on one machine (each says where); an assumption is what was not. A design turns a rate of
-requests into cores, connections and bytes; where one of its single parts is full, it breaks.
+    python -m benchmarks.scale [--check]
+
+writes the document's tables anew; with `--check` it only says whether they are up to date.
+
+A cost was measured on one machine, and says where; an assumption was not measured. A design turns a rate of requests into
+cores, connections and bytes, and reaches its limit where one part that cannot be multiplied is full.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ MB, GB, TB = 1e6, 1e9, 1e12
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, its unit, and where it is from."""
+    """A number, its unit and its source."""
 
     value: float
     unit: str
@@ -40,7 +44,7 @@ MEASURED = {
     "lookup_us": Figure(38, "us of CPU", "database, a look-up of a link by its code alone"),
     "batched_us": Figure(15, "us of CPU", "database, a click inserted in a statement of 1,000"),
     "hold_ms": Figure(
-        1.4, "ms", "longest a request holds a connection at the median: A.pool10.fair, its whole response time"
+        1.4, "ms", "upper bound of the median time a request holds a connection: the response time of A.pool10.fair"
     ),
     "backend_mb": Figure(1.95, "MB", "database, one more warm connection: the lab's memory experiment"),
     "wal_bytes": Figure(382, "bytes", "WAL, a click in a statement of its own"),
@@ -48,26 +52,26 @@ MEASURED = {
     "row_bytes": Figure(144, "bytes", "disk, a click: 83 in the table, 61 in its two indexes"),
 }
 ASSUMED = {
-    "busy": Figure(0.6, "", "share of its capacity that a part is used to"),
-    "clicks": Figure(0.9, "", "share of the requests that are clicks; the others read a link"),
-    "pool": Figure(10, "connections", "pool of one application process, which uses one core"),
-    "db_cores": Figure(32, "cores", "the largest database machine one would buy"),
+    "busy": Figure(0.6, "", "share of its capacity to which each part is used"),
+    "clicks": Figure(0.9, "", "share of requests that are clicks; the others read a link"),
+    "pool": Figure(10, "connections", "pool size of an application process, which uses one core"),
+    "db_cores": Figure(32, "cores", "largest database machine one would buy"),
     "db_connections": Figure(
-        500, "connections", "that a primary is given directly; its memory would hold more, its snapshots suffer"
+        500, "connections", "direct connections to a primary; memory would allow more, but snapshots get slow"
     ),
-    "wal_mb_s": Figure(400, "MB/s", "that a primary's log device and its replicas take"),
-    "bouncer_rate": Figure(20_000, "statements/s", "one PgBouncer, which is one core"),
-    "wire_bytes": Figure(1_000, "bytes", "a request and its answer, a browser's headers included"),
-    "edge_us": Figure(20, "us of CPU", "a redirect in a compiled language, from memory"),
-    "partition_gb": Figure(50, "GB", "the largest partition one would vacuum and drop"),
-    "kept_days": Figure(90, "days", "that single clicks are kept"),
+    "wal_mb_s": Figure(400, "MB/s", "WAL that a primary's log device and its replicas can take"),
+    "bouncer_rate": Figure(20_000, "statements/s", "capacity of a PgBouncer, which uses one core"),
+    "wire_bytes": Figure(1_000, "bytes", "a request and its answer, with a browser's headers"),
+    "edge_us": Figure(20, "us of CPU", "redirect from memory in a compiled language"),
+    "partition_gb": Figure(50, "GB", "largest partition one would vacuum and drop"),
+    "kept_days": Figure(90, "days", "time for which single clicks are kept"),
 }
 M = {name: figure.value for name, figure in MEASURED.items()}
 A = {name: figure.value for name, figure in ASSUMED.items()}
 
 
 def cores(rate_per_s: float, each_us: float) -> float:
-    """Cores that so many requests of that cost keep busy to the share that is assumed."""
+    """Cores that `rate_per_s` requests of this cost keep as busy as assumed."""
     return rate_per_s * each_us / 1e6 / A["busy"]
 
 
@@ -78,18 +82,18 @@ class Design:
     name: str
     app_us: float
     db_us: float
-    """On the primary."""
+    """CPU of the primary."""
     wal_bytes: float
     statements: float
-    """On the primary."""
+    """Statements on the primary."""
     hold_ms: float
-    """How long one of them has its connection."""
+    """How long a request holds its connection."""
     bouncers: bool = True
-    """Without them, each of the application's processes has a pool of its own at the primary."""
+    """PgBouncers; without them, each process of the application has its own pool at the primary."""
     replica_us: float = 0.0
 
     def app_cores(self, rate_per_s: float) -> int:
-        """Cores of the application, one process each."""
+        """Cores that the application needs, one process each."""
         return ceil(cores(rate_per_s, self.app_us))
 
     def connections(self, rate_per_s: float) -> int:
@@ -99,7 +103,7 @@ class Design:
         return ceil(rate_per_s * self.statements * self.hold_ms / 1e3 / A["busy"])
 
     def pgbouncers(self, rate_per_s: float) -> int:
-        """Processes of it."""
+        """PgBouncer processes."""
         return ceil(rate_per_s * self.statements / A["bouncer_rate"]) if self.bouncers else 0
 
     def loads(self) -> dict[str, Callable[[float], float]]:
@@ -140,19 +144,19 @@ DESIGNS = (DIRECT, POOLED, BATCHED, EDGE)
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """In Markdown; the first column to the left."""
+    """A Markdown table, its first column aligned left."""
     names = list(head)
     lines = [names, [":--", *["--:"] * (len(names) - 1)], *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def figures(known: dict[str, Figure]) -> str:
-    """Costs or assumptions."""
+    """The table of costs, or of assumptions."""
     return table(("figure", "value"), ((f.source, f"{f.value:,g} {f.unit}".strip()) for f in known.values()))
 
 
 def needs() -> str:
-    """Of each design at each rate; a primary that is too small counts as so many shards."""
+    """The table of each design at each rate; where one primary is too small it counts shards."""
     rows = []
     for design in DESIGNS:
         for rate in RATES:
@@ -164,20 +168,20 @@ def needs() -> str:
                 f"{cores(rate, design.replica_us):,.1f}", f"{rate * design.wal_bytes / MB:,.1f}", f"{shards:,}",
             ))  # fmt: skip
     head = (
-        "design", "requests/s", "app cores", "PgBouncers", "primary cores", "its connections", "their GB",
+        "design", "requests/s", "app cores", "PgBouncers", "primary cores", "connections to it", "their memory, GB",
         "replica cores", "WAL MB/s", "primaries",
     )  # fmt: skip
     return table(head, rows)
 
 
 def limits() -> str:
-    """Where one primary is full."""
+    """The table of the rates at which one primary is full."""
     rows = ((design.name, f"{rate:,.0f}", part) for design in DESIGNS for rate, part in [design.breaks_at()])
     return table(("design", "one primary carries, requests/s", "what is full then"), rows)
 
 
 def storage() -> str:
-    """The clicks table and the wire."""
+    """The table of how fast clicks grow and how much goes over the network."""
     rows = []
     for rate in RATES:
         rows_a_day = rate * CLICKS * DAY_S
@@ -202,7 +206,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """The document with each table as it is computed now."""
+    """The document's text with each table computed anew."""
     for name, make in TABLES.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         new = make()
@@ -213,10 +217,10 @@ def filled(text: str) -> str:
 
 
 def main() -> None:
-    """Write the tables, or check them."""
+    """Write the document's tables, or check them."""
     text = DOCUMENT.read_text()
     if "--check" in sys.argv[1:]:
-        sys.exit(0 if filled(text) == text else f"{DOCUMENT}: its tables are not what benchmarks/scale.py computes")
+        sys.exit(0 if filled(text) == text else f"{DOCUMENT}: its tables are not what benchmarks.scale computes")
     DOCUMENT.write_text(filled(text))
 
 

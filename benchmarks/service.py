@@ -1,15 +1,14 @@
-"""The service beside what one writes first, and the fair pool beside QueuePool, over HTTP: one worker, `ab -k`, in turns.
+"""The service beside a stock Flask application, and the fair pool beside QueuePool, over HTTP. Prints Markdown; needs `ab`.
 
-    python benchmarks/service.py [--rounds 5] [--requests 6000]
+    python -m benchmarks.service [--rounds 5] [--requests 6000]
 
-Prints Markdown. Needs `ab`. Ratios count: both sides of each are measured in alternation on the same machine.
+Each server has one worker and is loaded by `ab -k`. Compare the ratios: both sides are measured in turns on the same
+machine.
 """
 
 import argparse
-import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,11 +18,12 @@ from pathlib import Path
 import psycopg2
 
 from benchmarks.awake import cores_awake
+from benchmarks.target import ab
 from db.embedded import temporary_postgres
 from loadgen.lab import fairness
 from loadgen.lab.stack import ServerProgram, Servers, cpu_of_tree, service
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 STOCK_CONF = """
 import os
 bind = "127.0.0.1:" + os.environ["PORT"]
@@ -34,23 +34,10 @@ loglevel = "error"
 """
 
 
-def ab(url: str, requests: int, users: int) -> dict[str, float]:
-    """Requests per second, and p50, p99 and the longest in ms."""
-    command = ["ab", "-q", "-k", "-n", str(requests), "-c", str(users), url]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    failed = int(re.search(r"Failed requests: +(\d+)", text)[1])
-    if failed or "Non-2xx" in text:
-        sys.exit(f"{url}: {failed} failed\n{text}")
-    found = {"rps": float(re.search(r"Requests per second: +([\d.]+)", text)[1])}
-    for percent in (50, 99, 100):
-        found[f"p{percent}"] = float(re.search(rf"{percent}% +(\d+)", text)[1])
-    return found
-
-
 def in_turns(
     sides: dict[str, tuple[Servers, str]], rounds: int, requests: int, users: int
 ) -> dict[str, dict[str, float]]:
-    """Medians of each side's rounds, CPU microseconds of its server processes per request among them."""
+    """Load each side in turn; return each side's medians, with the CPU microseconds per request of its server processes."""
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
     for name, (servers, path) in sides.items():
         ab(servers.url + path, 500, users)  # connections opened, caches warm
@@ -65,7 +52,7 @@ def in_turns(
 
 
 def connect_us(url: str, connects: int = 200) -> float:
-    """Opening and closing a connection with a SCRAM password, in us of the client's CPU."""
+    """What opening and closing a connection with a SCRAM password costs, in us of the client's CPU."""
     began_s = time.process_time()
     for _ in range(connects):
         psycopg2.connect(url).close()
@@ -73,7 +60,7 @@ def connect_us(url: str, connects: int = 200) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure all sides and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=6000)
@@ -92,7 +79,7 @@ def main() -> None:
 
         ours = start("ours", service(), DB_POOL="fair")
         queue = start("queue", service(), DB_POOL="queue")
-        stock = start("stock", ServerProgram(folder / "stock.py", "stock_app:app", HERE))
+        stock = start("stock", ServerProgram(folder / "stock.py", "benchmarks.stock_app:app", ROOT))
         sides = {
             "stock: gunicorn gevent, QueuePool, defaults": (stock, "/health"),
             "this service, DB_POOL=queue": (queue, "/health"),

@@ -2,9 +2,9 @@
 
     python -m benchmarks.soak [--minutes 5] [--seed N]
 
-A hundred greenlets borrow from ten connections; some give up waiting, some are killed at a random instant, some leak what they
-borrowed to the garbage collector. At the end nobody may be waiting, every slot must be back, and the pool must serve as on the
-first day. Exits 1, saying why, if not.
+A hundred greenlets borrow from ten connections. Some give up waiting, some are killed at a random instant, some leave what
+they borrowed to the garbage collector. At the end no greenlet may be waiting, every slot must be back, and the pool must
+serve as it did at the start. Otherwise the command says what is wrong and exits 1.
 """
 
 from gevent import monkey
@@ -24,14 +24,14 @@ from psycogreen.gevent import patch_psycopg  # noqa: E402
 from sqlalchemy import Engine, create_engine, exc, text  # noqa: E402
 
 from db.embedded import EmbeddedPostgres, temporary_postgres  # noqa: E402
-from poolbench.fair_pool import FairPool  # noqa: E402
+from poolbench import FairPool  # noqa: E402
 
 SIZE, USERS, TIMEOUT_S = 10, 100, 2.0
 CHECK = "-c client_connection_check_interval=50"
 
 
 def borrow(engine: Engine, rng: random.Random, seen: Counter) -> None:
-    """One visit: a query, and now and then a mishap."""
+    """Borrow once: a query, and now and then a mishap."""
     try:
         with gevent.Timeout(rng.uniform(0.001, 0.2)) if rng.random() < 0.1 else gevent.Timeout(None):
             connection = engine.connect()
@@ -54,7 +54,7 @@ def borrow(engine: Engine, rng: random.Random, seen: Counter) -> None:
 
 
 def user(engine: Engine, rng: random.Random, seen: Counter, end: float) -> None:
-    """Visits until the end; a killed user is replaced."""
+    """Borrow until the end; a killed user is replaced."""
     while time.monotonic() < end:
         visit = gevent.spawn(borrow, engine, rng, seen)
         if rng.random() < 0.05:
@@ -67,7 +67,7 @@ def user(engine: Engine, rng: random.Random, seen: Counter, end: float) -> None:
 
 
 def watch(postgres: EmbeddedPostgres, engine: Engine, seen: Counter, end: float) -> None:
-    """Restarts at a third and at two thirds; a line and a look at the limits every ten seconds."""
+    """Restart the database at one third and two thirds; check the limits and print a line every ten seconds."""
     began, restarts = time.monotonic(), 0
     while (now := time.monotonic()) < end:
         snapshot = engine.pool.snapshot()
@@ -84,7 +84,7 @@ def watch(postgres: EmbeddedPostgres, engine: Engine, seen: Counter, end: float)
 
 
 def verdict(engine: Engine, seen: Counter) -> str | None:
-    """What is wrong at the end; None if nothing is."""
+    """What is wrong at the end, or None."""
     gc.collect()
     deadline = time.monotonic() + 10
     while engine.pool.checkedout() and time.monotonic() < deadline:
@@ -111,7 +111,7 @@ def verdict(engine: Engine, seen: Counter) -> str | None:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the soak and exit with its result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,4 +1,4 @@
-"""What one writes first: Flask and SQLAlchemy with their defaults, for gunicorn's gevent worker. The peer of our /health."""
+"""A stock application to compare ours with: Flask and SQLAlchemy with their defaults, on gunicorn's gevent worker."""
 
 import os
 
@@ -14,7 +14,7 @@ engine = create_engine(os.environ["DATABASE_URL"].replace("postgresql://", "post
 
 @app.get("/health")
 def health() -> Response:
-    """A round trip."""
+    """Answer after a round trip to the database."""
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
     return jsonify(status="ok", database="up")
@@ -22,5 +22,5 @@ def health() -> Response:
 
 @app.get("/live")
 def live() -> Response:
-    """None."""
+    """Answer without the database."""
     return jsonify(status="ok")

@@ -1,8 +1,9 @@
-"""The server that the generators' benchmarks aim at: nginx with one worker, pinned to the last core; and running things."""
+"""What the generators' benchmarks have in common: nginx with one worker on the last core, and processes pinned to a core."""
 
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import socket
@@ -85,7 +86,7 @@ def run_pinned(
 
 @contextmanager
 def started(command: Sequence[str], port: int, core: int = SERVER_CORE) -> Iterator[subprocess.Popen[bytes]]:
-    """A server on one core while inside, once it accepts connections."""
+    """Run a server on one core inside the block, which begins when it accepts connections."""
     pinned = ["taskset", "-c", str(core), *command]
     with subprocess.Popen(pinned, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
@@ -103,7 +104,7 @@ def started(command: Sequence[str], port: int, core: int = SERVER_CORE) -> Itera
 
 @contextmanager
 def nginx() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """(its base URL, its master process) while inside. Raises MissingTool."""
+    """Run nginx inside the block; yields its base URL and its master process. Raises MissingTool."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="poolbench-nginx-") as folder:
         Path(folder).chmod(0o755)  # its worker may be another user
@@ -114,12 +115,25 @@ def nginx() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
-    """Process ids of its children."""
+    """Process ids of a process's children."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return [int(pid) for pid in children.read_text("ascii").split()]
 
 
+def ab(url: str, requests: int, users: int) -> dict[str, float]:
+    """Load a URL with `ab -k`; return requests per second as `rps`, and p50, p99 and p100 (the longest) in ms."""
+    command = ["ab", "-q", "-k", "-n", str(requests), "-c", str(users), url]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    failed = int(re.search(r"Failed requests: +(\d+)", text)[1])
+    if failed or "Non-2xx" in text:
+        sys.exit(f"{url}: {failed} failed\n{text}")
+    found = {"rps": float(re.search(r"Requests per second: +([\d.]+)", text)[1])}
+    for percent in (50, 99, 100):
+        found[f"p{percent}"] = float(re.search(rf"{percent}% +(\d+)", text)[1])
+    return found
+
+
 def conditions() -> str:
-    """What a reader must know of the machine: cores, load."""
+    """A sentence on the machine: its cores and its load."""
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     return f"{os.cpu_count()} cores, load average {load}, Python {sys.version.split()[0]}, Linux {os.uname().release}"

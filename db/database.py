@@ -2,10 +2,10 @@
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from inspect import signature
 from time import perf_counter_ns
 from typing import Any
 
@@ -16,12 +16,15 @@ from gevent.lock import Semaphore
 from psycopg2 import errorcodes
 from psycopg2.extensions import get_wait_callback
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
+from sqlalchemy.engine.default import DefaultDialect
 
-from db.checkout import Checkout, asking, connecting
 from db.errors import DatabaseDown, DatabaseFailure, PoolQueueFull, PoolTimeout, classify
 from db.green import GreenConnection
 from db.settings import DatabaseSettings, PoolSettings
-from db.strategies import STRATEGIES, unhonoured
+from db.strategies import engine_arguments, unhonoured
+from poolbench import LoanCost
+from poolbench.connecting import connect_each_host
+from poolbench.costs import Quantiles, RecentCosts, asking, connecting
 
 CONNECT_TIMEOUT_S = 5.0
 """Longest time to open a connection; `?connect_timeout=` in the URL wins."""
@@ -33,19 +36,12 @@ _CLIENT_CHECK_MS = 100
 # A peer that is gone without a word is noticed after some 15 s, by either side's kernel: of an idle connection by probes,
 # of a busy one by data that nobody acknowledges. The defaults are two hours and a quarter of one.
 _IDLE_S, _PROBE_S, _PROBES, _UNACKNOWLEDGED_MS = 10, 2, 3, 10_000
-_RECENT = 1024  # loans that the quantiles of a snapshot are taken from
+# In autocommit mode a connection that comes back has nothing to roll back. SQLAlchemy before 2.0.43 rolls back all the same.
+_NOTHING_TO_ROLL_BACK = (
+    {"skip_autocommit_rollback": True} if "skip_autocommit_rollback" in signature(DefaultDialect).parameters else {}
+)
 
 log = logging.getLogger("poolbench.db")
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Of the most recent loans, in ms."""
-
-    p50: float
-    p90: float
-    p99: float
-    max: float
 
 
 @dataclass(frozen=True)
@@ -83,62 +79,62 @@ class Database:
         self._behind_pooler = False
         self._engine = self._make_engine(
             isolation_level="AUTOCOMMIT",
-            skip_autocommit_rollback=True,  # there is never anything to roll back
-            **STRATEGIES[settings.pool.strategy].arguments(settings.pool),
+            **_NOTHING_TO_ROLL_BACK,
+            **engine_arguments(settings.pool),
         )
         self._slow = _turns_of_the_slow(settings.pool)
         self._migrated = False
         self._migrating = threading.Lock()
         self._asking = self._connecting = self._lent = 0
         self._loans = self._timeouts = self._failures = 0
-        self._waits: deque[int] = deque(maxlen=_RECENT)
-        self._holds: deque[int] = deque(maxlen=_RECENT)
+        self._recent = RecentCosts()
         if ignored := unhonoured(settings.pool):
             log.warning("DB_POOL=%s cannot honour %s", settings.pool.strategy, ", ".join(ignored))
 
     @contextmanager
-    def connection(self, checkout: Checkout | None = None, *, slow: bool = False) -> Iterator[Connection]:
-        """Lend a connection for the duration of the block, and write down in `checkout` what it cost.
+    def connection(self, cost: LoanCost | None = None, *, slow: bool = False) -> Iterator[Connection]:
+        """Lend a connection for the duration of the block, and add to `cost` what it cost.
 
         `slow` is for statements that may take long: they leave DB_POOL_RESERVE connections to the others, and wait for each
         other. Raises DatabaseFailure, also in place of what a statement in the block raises, where that is one of its kinds.
         """
-        checkout = checkout or Checkout()
+        cost = cost or LoanCost()
         try:
             if not self._migrated:
                 self.migrate()
-            with self._borrow(checkout, self._slow if slow else None) as connection:
+            with self._borrow(cost, self._slow if slow else None) as connection:
                 lent = perf_counter_ns()
                 self._lent += 1
                 try:
                     yield connection
                 finally:
                     self._lent -= 1
-                    checkout.held_ns += perf_counter_ns() - lent
-                    self._holds.append(checkout.held_ns)
+                    held_ns = perf_counter_ns() - lent
+                    cost.held_ns += held_ns
+                    self._recent.add_hold(held_ns)
         except (sqlalchemy.exc.SQLAlchemyError, psycopg2.Error) as error:
             raise classify(error) or error from error
 
     @contextmanager
-    def connection_within(self, limit_s: float, checkout: Checkout | None = None) -> Iterator[Connection]:
+    def connection_within(self, limit_s: float, cost: LoanCost | None = None) -> Iterator[Connection]:
         """Lend a connection, as `connection` does, for at most so many seconds in all: waiting for it, opening it, using it.
 
         For those who would rather know soon that something is wrong. Raises PoolTimeout when none came free in that time,
         DatabaseDown when the database took too long. The limit needs gevent's event loop, and begins after a migration.
         """
-        checkout = checkout or Checkout()
+        cost = cost or LoanCost()
         limit = gevent.Timeout(limit_s)
         lent = False
         try:
             if not self._migrated:
                 self.migrate()
-            with limit, self.connection(checkout) as connection:
+            with limit, self.connection(cost) as connection:
                 lent = True
                 yield connection
         except gevent.Timeout as expired:
             if expired is not limit:
                 raise
-            if lent or checkout.connect_ns:
+            if lent or cost.connect_ns:
                 text = f"the database did not answer within {limit_s:g} s"
                 raise DatabaseDown(text, errorcodes.CONNECTION_FAILURE) from None
             self._failures += 1
@@ -201,28 +197,24 @@ class Database:
             loans=self._loans,
             timeouts=self._timeouts,
             failures=self._failures,
-            wait_ms=_quantiles(self._waits),
-            hold_ms=_quantiles(self._holds),
+            wait_ms=self._recent.wait_ms(),
+            hold_ms=self._recent.hold_ms(),
         )
 
     @contextmanager
-    def _borrow(self, checkout: Checkout, turns: Semaphore | None) -> Iterator[Connection]:
-        started = perf_counter_ns()
-        connected_before = checkout.connect_ns
-        asking.checkout = checkout
+    def _borrow(self, cost: LoanCost, turns: Semaphore | None) -> Iterator[Connection]:
+        waited_before_ns = cost.wait_ns
         self._asking += 1
         try:
-            connection = self._engine.connect() if turns is None else self._connect_in_turn(turns)
+            with asking(cost):
+                connection = self._engine.connect() if turns is None else self._connect_in_turn(turns)
         except Exception as error:
             self._failures += 1
             self._timeouts += isinstance(classify(error) or error, PoolTimeout)
             raise
         finally:
             self._asking -= 1
-            asking.checkout = None
-            wait_ns = perf_counter_ns() - started - (checkout.connect_ns - connected_before)
-            checkout.wait_ns += wait_ns
-            self._waits.append(wait_ns)
+            self._recent.add_wait(cost.wait_ns - waited_before_ns)
         self._loans += 1
         try:
             with connection:
@@ -311,27 +303,18 @@ def connect_arguments(settings: DatabaseSettings, *, limited: bool = True) -> di
 
 
 def _connect(arguments: dict[str, Any]) -> GreenConnection:
-    """Open a connection within `connect_timeout`, which libpq does not enforce while a wait callback does the waiting."""
+    """Open a connection, to each host within `connect_timeout`, also where a wait callback keeps libpq from enforcing it."""
     limit_s = float(arguments["connect_timeout"])
-    libpq_limit_s = max(2, round(limit_s))  # its own least is 2 s
-    arguments = arguments | {"connect_timeout": libpq_limit_s, "connection_factory": GreenConnection}
-    timeout = gevent.Timeout(limit_s if get_wait_callback() and limit_s > 0 else None)
-    with timeout:
-        try:
-            opened: GreenConnection = psycopg2.connect(**arguments)
-        except gevent.Timeout as expired:
-            if expired is not timeout:
-                raise
-            raise psycopg2.OperationalError(f"no connection within {limit_s:g} s: timeout expired") from None
-    return opened
+    # libpq's own least is 2 s, and it takes whole seconds only.
+    arguments = arguments | {"connect_timeout": max(2, round(limit_s)), "connection_factory": GreenConnection}
 
+    def connect(**each: Any) -> GreenConnection:
+        opened: GreenConnection = psycopg2.connect(**each)
+        return opened
 
-def _quantiles(sample_ns: Sequence[int]) -> Quantiles:
-    """By the nearest rank; zeros for an empty sample."""
-    ordered = sorted(sample_ns) or [0]
-    last = len(ordered) - 1
-    p50, p90, p99 = (ordered[round(q * last)] / 1e6 for q in (0.5, 0.9, 0.99))
-    return Quantiles(p50, p90, p99, ordered[-1] / 1e6)
+    if not get_wait_callback() or limit_s <= 0:
+        return connect(**arguments)
+    return connect_each_host(connect, arguments, limit_s, psycopg2.OperationalError)
 
 
 __all__ = [
@@ -340,6 +323,5 @@ __all__ = [
     "Database",
     "DatabaseFailure",
     "PoolStatus",
-    "Quantiles",
     "connect_arguments",
 ]

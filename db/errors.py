@@ -4,7 +4,7 @@ import psycopg2
 import sqlalchemy.exc
 from psycopg2 import errorcodes
 
-from poolbench import fair_pool
+from poolbench import QueueFull
 
 UNDEFINED = "-"
 """Stands for the SQLSTATE of a failure that the server has no part in."""
@@ -69,7 +69,7 @@ _TEXTS = (
 def classify(error: BaseException) -> DatabaseFailure | None:
     """The failure behind an exception of SQLAlchemy or psycopg2; None if it is something else (a bug, as a rule)."""
     if isinstance(error, sqlalchemy.exc.TimeoutError):
-        kind = PoolQueueFull if isinstance(error, fair_pool.QueueFull) else PoolTimeout
+        kind = PoolQueueFull if isinstance(error, QueueFull) else PoolTimeout
         return kind(str(error.args[0]))
     original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if not isinstance(original, (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.DatabaseError)):

@@ -1,13 +1,16 @@
-"""What the database room is told, read once from a mapping (the environment) that the caller passes in."""
+"""The settings of the database room, read once from a mapping (the environment) that the caller passes in."""
 
-import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
 from sqlalchemy import URL
+
+from poolbench.settings import PoolSetting, Switch, Whole
+from poolbench.settings import read as read_pool_settings
+from poolbench.settings import seconds as seconds_up_to
 
 T = TypeVar("T")
 
@@ -16,6 +19,9 @@ STRATEGY_NAMES = ("null", "per-request", "queue", "fair")
 
 DEFAULT_STRATEGY = "fair"
 
+LONGEST_STATEMENT_S = 2_147_483
+"""PostgreSQL counts its time limits in ms, in 32 bits."""
+
 
 class SettingError(ValueError):
     """A setting does not parse; the message is one line that names it."""
@@ -23,25 +29,29 @@ class SettingError(ValueError):
 
 @dataclass(frozen=True)
 class PoolSettings:
-    """How connections are lent; not every strategy can honour every field (see `strategies.unhonoured`)."""
+    """How connections are lent. The fields after `strategy` are those of `poolbench.settings.POOL_SETTINGS`, where each is
+    explained; not every strategy can honour every field (see `strategies.unhonoured`). Durations are in s.
+    """
 
     strategy: str = DEFAULT_STRATEGY
     size: int = 10
-    """Connections kept; 0 means no limit."""
     max_overflow: int = 0
-    """Connections beyond `size`, closed on return; -1 means no limit."""
     timeout_s: float = 5.0
-    """Longest wait for a connection."""
     min_size: int = 0
-    """Connections held ready, or, per request, opened at once."""
     recycle_s: float = 3600.0
-    """Age at which a connection is replaced."""
+    max_lifetime_s: float = 3600.0
+    lifetime_jitter: float = 0.1
     idle_s: float = 1800.0
-    """Idleness after which a connection is closed."""
     pre_ping: bool = False
-    """Whether each loan begins with a test of the connection."""
+    use_lifo: bool | None = None
+    """None: as is best for the strategy."""
     max_waiting: int | None = None
-    """Longest queue for a connection; None means no limit."""
+    """None: no limit."""
+    max_wait_s: float | None = None
+    """None: no limit."""
+    leak_threshold_s: float = 0.0
+    maintenance_interval_s: float = 1.0
+    detect_deadlock: bool = False
     reserve: int = 0
     """Connections that slow statements must leave to the others."""
     given: frozenset[str] = frozenset()
@@ -50,20 +60,17 @@ class PoolSettings:
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "PoolSettings":
         """Read the DB_POOL… settings. Raises SettingError."""
+
+        def given(setting: PoolSetting) -> Any:
+            return read(mapping, setting.variable, setting.kind, None)
+
         strategy = read(mapping, "DB_POOL", choice(STRATEGY_NAMES), DEFAULT_STRATEGY)
-        size = read(mapping, "DB_POOL_SIZE", whole(0), 10)
-        max_overflow = read(mapping, "DB_POOL_MAX_OVERFLOW", whole(-1), 0)
+        values = read_pool_settings(given, strategy)
+        size, max_overflow = values["size"], values["max_overflow"]
         most = size + max_overflow - 1 if size and max_overflow >= 0 else None
         return cls(
             strategy=strategy,
-            size=size,
-            max_overflow=max_overflow,
-            timeout_s=read(mapping, "DB_POOL_TIMEOUT", seconds, 5.0),
-            min_size=read(mapping, "DB_POOL_MIN", whole(0), 5 if strategy == "per-request" else 0),
-            recycle_s=read(mapping, "DB_POOL_RECYCLE", seconds, 3600.0),
-            idle_s=read(mapping, "DB_POOL_IDLE", seconds, 1800.0),
-            pre_ping=read(mapping, "DB_POOL_PRE_PING", switch, False),
-            max_waiting=read(mapping, "DB_POOL_MAX_WAITING", whole(0), 10 * size if strategy == "fair" else None),
+            **values,
             reserve=read(mapping, "DB_POOL_RESERVE", whole(0, most), 0),
             given=frozenset(name for name, value in mapping.items() if name.startswith("DB_POOL_") and value.strip()),
         )
@@ -86,7 +93,7 @@ class DatabaseSettings:
         return cls(
             url=read(mapping, "DATABASE_URL", database_url, URL.create("postgresql+psycopg2")),
             pool=PoolSettings.from_mapping(mapping),
-            statement_timeout_s=read(mapping, "STATEMENT_TIMEOUT", seconds, 10.0),
+            statement_timeout_s=read(mapping, "STATEMENT_TIMEOUT", seconds_up_to(LONGEST_STATEMENT_S), 10.0),
         )
 
 
@@ -102,39 +109,14 @@ def read(mapping: Mapping[str, str], name: str, parse: Callable[[str], T], defau
         raise SettingError(f"{name} must be {error},{shown}".rstrip(",")) from None
 
 
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers from `least` to `most`."""
+whole = Whole
+"""A parser of whole numbers from `least` to `most`."""
 
-    def parse(text: str) -> int:
-        wanted = f"a whole number from {least}" + ("" if most is None else f" to {most}")
-        if not text.lstrip("-").isdecimal() or not text.isascii():
-            raise ValueError(wanted)
-        number = int(text)
-        if number < least or (most is not None and number > most):
-            raise ValueError(wanted)
-        return number
+seconds = seconds_up_to()
+"""A parser of durations in s, 0 or more."""
 
-    return parse
-
-
-def seconds(text: str) -> float:
-    """A number of seconds, 0 or more."""
-    wanted = "a number of seconds, 0 or more"
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError(wanted) from None
-    if not math.isfinite(number) or number < 0:
-        raise ValueError(wanted)
-    return number
-
-
-def switch(text: str) -> bool:
-    """On or off, in any of the usual words."""
-    words = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
-    if text.lower() not in words:
-        raise ValueError("on or off")
-    return words[text.lower()]
+switch = Switch()
+"""A parser of on and off, in any of the usual words."""
 
 
 def choice(names: Collection[str]) -> Callable[[str], str]:

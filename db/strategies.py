@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import gevent
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool, QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool, QueuePool
 
-from db.checkout import connecting
 from db.settings import PoolSettings
-from poolbench.fair_pool import FairPool
+from poolbench import FairPool, settings
+from poolbench.costs import connecting
 
 
 class PerRequestPool(NullPool):
@@ -71,68 +71,49 @@ class PerRequestPool(NullPool):
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way of lending connections."""
+    """One way of lending connections. Which settings it honours says `poolbench.settings.POOL_SETTINGS`."""
 
     when: str
     """When one would choose it."""
-    honours: frozenset[str]
-    """The DB_POOL… settings that have an effect."""
-    arguments: Callable[[PoolSettings], dict[str, Any]]
-    """Arguments of `create_engine`."""
+    pool: type[Pool]
+    own_arguments: Callable[[PoolSettings], dict[str, Any]] = lambda _: {}
+    """Arguments of `create_engine` that differ from the settings."""
 
 
 STRATEGIES: dict[str, Strategy] = {
     "null": Strategy(
-        when="few requests, or a pooler such as PgBouncer close by: a connection per request, none kept",
-        honours=frozenset(),
-        arguments=lambda _: {"poolclass": NullPool},
+        "few requests, or a pooler such as PgBouncer close by: a connection per request, none kept", NullPool
     ),
     "per-request": Strategy(
-        when="never on purpose: what creating the pool inside the request handler amounts to",
-        honours=frozenset({"DB_POOL_MIN"}),
-        arguments=lambda pool: {"poolclass": PerRequestPool, "min_size": pool.min_size},
+        "never on purpose: what creating the pool inside the request handler amounts to", PerRequestPool
     ),
     "queue": Strategy(
-        when="the default of SQLAlchemy: kept connections, unfair to those who wait once all are lent",
-        honours=frozenset(
-            {
-                *("DB_POOL_SIZE", "DB_POOL_MAX_OVERFLOW", "DB_POOL_TIMEOUT", "DB_POOL_RECYCLE", "DB_POOL_PRE_PING"),
-                "DB_POOL_RESERVE",  # kept by `Database`, whatever the pool
-            }
-        ),
-        arguments=lambda pool: {
-            "poolclass": QueuePool,
-            "pool_size": pool.size,
-            "max_overflow": pool.max_overflow,
-            "pool_timeout": pool.timeout_s,
-            "pool_recycle": pool.recycle_s,
-            "pool_pre_ping": pool.pre_ping,
-        },
+        "the default of SQLAlchemy: kept connections, unfair to those who wait once all are lent", QueuePool
     ),
     "fair": Strategy(
-        when="the default: kept connections, first come first served, a bounded queue in front of them",
-        honours=frozenset(
-            {
-                *("DB_POOL_SIZE", "DB_POOL_MAX_OVERFLOW", "DB_POOL_TIMEOUT", "DB_POOL_RECYCLE", "DB_POOL_PRE_PING"),
-                *("DB_POOL_MIN", "DB_POOL_IDLE", "DB_POOL_MAX_WAITING", "DB_POOL_RESERVE"),
-            }
-        ),
-        arguments=lambda pool: {
-            "poolclass": FairPool,
-            "pool_size": pool.size,
-            "max_overflow": pool.max_overflow,
-            "pool_timeout": pool.timeout_s,
-            "pool_use_lifo": True,  # so that connections that are not needed become idle, and close
-            "pool_pre_ping": pool.pre_ping,
+        "the default: kept connections, first come first served, a bounded queue in front of them",
+        FairPool,
+        lambda pool: {
+            # Connections that are not needed become idle, and close, only if the most recent is lent first.
+            "pool_use_lifo": True if pool.use_lifo is None else pool.use_lifo,
             "min_size": min(pool.min_size, pool.size or pool.min_size),
-            "max_lifetime": pool.recycle_s,
-            "idle_timeout": pool.idle_s,
-            "max_waiting": pool.max_waiting,
+            # Looking at the clock in each loan is spared where the lifetime ends sooner anyway.
+            "pool_recycle": -1 if 0 < pool.max_lifetime_s <= pool.recycle_s else pool.recycle_s,
         },
     ),
 }
 
 
-def unhonoured(settings: PoolSettings) -> tuple[str, ...]:
-    """The settings that somebody set and that the strategy cannot honour, sorted."""
-    return tuple(sorted(settings.given - STRATEGIES[settings.strategy].honours))
+def engine_arguments(pool: PoolSettings) -> dict[str, Any]:
+    """The arguments of `create_engine` for the strategy and the settings in force."""
+    strategy = STRATEGIES[pool.strategy]
+    values = {setting.argument: getattr(pool, setting.field) for setting in settings.POOL_SETTINGS}
+    given = settings.engine_arguments(pool.strategy, values)
+    return {"poolclass": strategy.pool, **given, **strategy.own_arguments(pool)}
+
+
+def unhonoured(pool: PoolSettings) -> tuple[str, ...]:
+    """Names of the settings that somebody gave and that the strategy cannot honour, sorted."""
+    # DB_POOL_RESERVE is kept by `Database`, in front of any pool that keeps connections.
+    honoured = settings.honoured(pool.strategy) | ({"DB_POOL_RESERVE"} if pool.strategy in {"queue", "fair"} else set())
+    return tuple(sorted(pool.given - honoured))

@@ -7,8 +7,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from db.checkout import Checkout
 from db.database import Database
+from poolbench import LoanCost
 
 _BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
@@ -62,12 +62,12 @@ class Metrics:
             durations = self._new_durations[endpoint] = _Tally()
         durations.add(duration_ns)
 
-    def observe_loan(self, checkout: Checkout) -> None:
+    def observe_loan(self, cost: LoanCost) -> None:
         """Count the cost of one loan of a connection."""
         loans = self._new_loans
-        loans["wait"].add(checkout.wait_ns)
-        loans["connect"].add(checkout.connect_ns)
-        loans["hold"].add(checkout.held_ns)
+        loans["wait"].add(cost.wait_ns)
+        loans["connect"].add(cost.connect_ns)
+        loans["hold"].add(cost.held_ns)
 
     def publish(self, database: Database) -> None:
         """Add what was counted since the last call to the shared values, and set the gauges to the pool's state."""

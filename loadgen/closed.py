@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from traceback import print_exception
 
 import gevent
 import numpy as np
@@ -88,6 +89,7 @@ class ClosedRun:
         self.served: list[int] = []
         """For each user that has ended: the number of its answers within the run's time."""
         self.refused: str | None = None
+        self._raised: list[Exception] = []
         self.interrupted = False
 
     def run(self, tick: Callable[[Progress], None] = lambda _: None) -> AbSamples:
@@ -100,10 +102,14 @@ class ClosedRun:
         gevent.joinall(self._users)
         ticker.kill()
         self._dialer.close()
-        for user in self._users:
-            if user.exception is not None:
-                raise user.exception
         return self.samples()
+
+    def defects(self) -> tuple[str, ...]:
+        """A sentence on users that a defect of this program ended; empty as a rule. The first traceback was printed."""
+        if not self._raised:
+            return ()
+        first = f"{type(self._raised[0]).__name__}: {self._raised[0]}".partition("\n")[0]
+        return (f"a defect of this program ended {len(self._raised)} of its users: {first}",)
 
     def stop(self) -> None:
         """End the run now."""
@@ -155,6 +161,11 @@ class ClosedRun:
                 if not self._work.keep_alive:
                     connections.close()
             self._recorder.count(names.VUSERS_COMPLETED)
+        except Exception as error:  # noqa: BLE001 - an error of one user must not lose what was measured
+            self._recorder.count(names.ERRORS + type(error).__name__)
+            if not self._raised:
+                print_exception(error)
+            self._raised.append(error)
         finally:
             self.served.append(served)
             connections.close()
@@ -174,7 +185,8 @@ class ClosedRun:
         self._html_bytes += answer.body_bytes
         connect_ns = answer.connected_ns - answer.started_ns
         waiting_ns = answer.first_byte_ns - answer.written_ns
-        self._times.extend((connect_ns, waiting_ns, answer.last_byte_ns - answer.started_ns))
+        # ab's total time ends when ab has read the answer, so that users and requests agree (Little's law).
+        self._times.extend((connect_ns, waiting_ns, self._finished_ns - answer.started_ns))
 
     def _fail(self, failure: Failure) -> None:
         """Count a failure as ab does: a refused request is tried again, every other failure counts as a finished request."""

@@ -1,14 +1,22 @@
-"""The machine and the versions that a run was made with, for the reader of its report."""
+"""The machine and versions that a run was made with, for the reader of its report, and the command for another Python."""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+TREE = Path(__file__).resolve().parents[1]
+"""The folder that holds this project's modules: a checkout, or the folder `tree` of the installed tool."""
+
+_RUN_MODULE = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); del sys.argv[0];"
+    " runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
 _PACKAGES = ("poolbench", "gevent", "numpy", "SQLAlchemy", "psycopg2-binary", "gunicorn", "Flask")
 
 
@@ -18,10 +26,19 @@ def version() -> str:
     return metadata.version("poolbench")
 
 
-def environment(script: str = "") -> dict[str, Any]:
-    """CPU, memory, kernel, Python and package versions of this machine, and the name of the script that was run, if any.
+def python_command(module: str, *arguments: str) -> list[str]:
+    """The command line that runs a module in another Python, with this project's modules first on its import path.
 
-    Reads /proc where there is one.
+    The path is given to that one process alone. PYTHONPATH would pass it on to every process that it starts, a user's own
+    among them, whose modules may have the same names. `-P` keeps the current folder off the path for the same reason.
+    """
+    return [sys.executable, "-P", "-c", _RUN_MODULE, str(TREE), module, *arguments]
+
+
+def environment(script: str = "", target: str = "") -> dict[str, Any]:
+    """CPU, memory, kernel, Python and package versions of this machine, and what was run: a script's text, and its target.
+
+    User name and password are left out of the target. Reads /proc where there is one.
     """
     found = {
         "cpu": _first_field("/proc/cpuinfo", "model name") or platform.processor(),
@@ -29,12 +46,18 @@ def environment(script: str = "") -> dict[str, Any]:
         "memory_mb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: version for name in _PACKAGES if (version := _installed(name))},
+        "packages": {name: version for name in _PACKAGES if (version := installed(name))},
     }
+    if target:
+        # By text, since a mistyped target need not be a URL.
+        scheme, separator, rest = target.rpartition("://")
+        host, slash, path = rest.partition("/")
+        found["target"] = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
     return found | {"script": script} if script else found
 
 
-def _installed(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of an installed distribution; None if there is none."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -73,6 +73,8 @@ class ClosedResult:
     """The error's name, where the run was given up because nothing answered."""
     served: tuple[int, ...] = ()
     """How many answers each user had within the run's time."""
+    failures: tuple[str, ...] = ()
+    """A sentence on users that a defect ended; the report is partial then."""
 
 
 class SectionFailed(Exception):
@@ -113,8 +115,11 @@ def run_ab(workload: Workload, live: Live) -> ClosedResult:
     with stopping(closed.stop) as signals:
         samples = closed.run(live)
     ab = AbReport.of(samples).to_json()
-    report = recorder.report(extras(watch, recorder, "closed", partial=bool(signals), ab=ab))
-    return ClosedResult(report, samples, signals[0] if signals else None, closed.refused, tuple(closed.served))
+    defects = closed.defects()
+    partial = bool(signals or defects)
+    report = recorder.report(extras(watch, recorder, "closed", partial=partial, ab=ab, warnings=defects))
+    ended_by = signals[0] if signals else None
+    return ClosedResult(report, samples, ended_by, closed.refused, tuple(closed.served), defects)
 
 
 def new_run_id(given: str | None = None) -> str:
@@ -155,8 +160,8 @@ def run_script(
     """
     wall = WallOffset()
     with closing(Transports(script, wall, _print_debug)) as transports, undisturbed():
-        course = _ScriptRunCourse(script, console, live, wall, transports, Random(seed), observers)
-        return course.run(most_shares(workers, script.phases), elsewhere, show)
+        execution = _ScriptExecution(script, console, live, wall, transports, Random(seed), observers)
+        return execution.run(most_shares(workers, script.phases), elsewhere, show)
 
 
 @contextmanager
@@ -167,9 +172,9 @@ def generator(job: Job, wall: WallOffset, stamps: WallOffset) -> Iterator[tuple[
     """
     with closing(Transports(job.script, stamps, _print_debug)) as transports, undisturbed():
         silent = Console(lambda _: None, quiet=True)
-        course = _ScriptRunCourse(job.script, silent, lambda _: None, wall, transports, Random(0), ())
-        course.plan_seed = job.plan_seed
-        yield course.recorder, course.work
+        execution = _ScriptExecution(job.script, silent, lambda _: None, wall, transports, Random(0), ())
+        execution.plan_seed = job.plan_seed
+        yield execution.recorder, execution.work
 
 
 def _print_debug(text: str) -> None:
@@ -177,7 +182,7 @@ def _print_debug(text: str) -> None:
     print(text, file=sys.stderr)  # noqa: T201
 
 
-class _ScriptRunCourse:
+class _ScriptExecution:
     """One run of a script: its sections, and between them the plan, carried out here or by workers."""
 
     def __init__(
@@ -244,7 +249,7 @@ class _ScriptRunCourse:
         partial = engine.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings))
         report = recorder.report(
-            extras(watch, recorder, "open", partial=partial, warnings=warnings, script=self._script.source)
+            extras(watch, recorder, "open", partial=partial, warnings=warnings, script=self._script)
         )
         return ScriptRun(
             report, signals[0] if signals else None, self._program.expectation_failed, self._program.exit_code, failures
@@ -278,7 +283,8 @@ class _ScriptRunCourse:
         failures = (*crew.lost(), *(sentence for result in results for sentence in result["defects"]))
         partial = crew.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings), *doubts)
-        beyond = Extras(version(), "open", partial, environment(self._script.source), figures, warnings)
+        script = self._script
+        beyond = Extras(version(), "open", partial, environment(script.source, script.target), figures, warnings)
         return ScriptRun(
             Report.of(periods, beyond),
             signals[0] if signals else None,
@@ -334,7 +340,7 @@ def extras(
     partial: bool,
     ab: dict[str, Any] | None = None,
     warnings: Sequence[str] = (),
-    script: str = "",
+    script: Script | None = None,
 ) -> Extras:
     """What a report says beyond Artillery's document. `warnings` are those that are not about the generator."""
     health, doubts = watch.health(recorder)
@@ -342,7 +348,7 @@ def extras(
         tool_version=version(),
         model=model,
         partial=partial,
-        environment=environment(script),
+        environment=environment() if script is None else environment(script.source, script.target),
         generator=health,
         warnings=(*warnings, *doubts),
         ab=ab,

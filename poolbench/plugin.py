@@ -2,16 +2,13 @@
 
     postgresql+psycopg2://me@host/db?plugin=poolbench&pool=fair&pool_size=10
 
-`pool` is `fair` (the default), `queue` or `null`; the other parameters are in `PARAMETERS`. What stands in the URL wins over
-what the application gives to `create_engine`, so nothing in it has to change; Flask-SQLAlchemy's engines are no exception.
-
-This file and fair_pool.py are also installed as the package `poolbench`, a name that no application's own modules have: the
-process that imports them has an `app` or a `db` of its own. Hence the one relative import.
+`pool` is `fair` (the default), `queue` or `null`; the other parameters are those of `settings.POOL_SETTINGS`, and
+`client_connection_check_interval` (below). What stands in the URL wins over what the application gives to `create_engine`,
+so nothing in it has to change; Flask-SQLAlchemy's engines are no exception.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, MutableMapping
 from time import perf_counter_ns
 from typing import Any, ClassVar
@@ -21,46 +18,20 @@ from sqlalchemy import URL, Engine, event, exc
 from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
-from .fair_pool import FairPool  # see above
+from poolbench.connecting import connect_within_limit
+from poolbench.costs import Loan, connecting, costs, server_timing_header
+from poolbench.fair_pool import FairPool
+from poolbench.settings import POOL_SETTINGS, PoolSetting, Whole, engine_arguments
 
-_CLIENT_CHECK_MS = 100
-
-
-class Costs(threading.local):
-    """What the running greenlet (or thread) has spent on connections since `reset`, in ns."""
-
-    wait_ns = 0
-    """Asking for connections, less opening them."""
-    connect_ns = 0
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Begin anew; what is lent now no longer counts."""
-        self.wait_ns = self.connect_ns = self.given_back_ns = 0
-        self.lent_since_ns: dict[int, int] = {}
-
-    @property
-    def held_ns(self) -> int:
-        """From having to giving back, or until now where that is still to come."""
-        now_ns = perf_counter_ns()
-        return self.given_back_ns + sum(now_ns - since_ns for since_ns in self.lent_since_ns.values())
-
-
-costs = Costs()
-"""Of the running greenlet, over all engines with this plugin."""
+_CHECK_INTERVAL = "client_connection_check_interval"
 
 
 class _Timed(Pool):
-    """A pool whose loans are charged to the greenlet that asks for them."""
+    """A pool whose loans are charged to the greenlet (or thread) that asks for them."""
 
     def connect(self) -> Any:
-        began_ns, connect_before_ns = perf_counter_ns(), costs.connect_ns
-        try:
+        with costs.asking():
             return super().connect()
-        finally:
-            costs.wait_ns += perf_counter_ns() - began_ns - (costs.connect_ns - connect_before_ns)
 
 
 class _Fair(_Timed, FairPool):
@@ -78,50 +49,29 @@ class _Null(_Timed, NullPool):
 _POOLS: dict[str, type[Pool]] = {"fair": _Fair, "queue": _Queue, "null": _Null}
 
 
-def _switch(text: str) -> bool:
-    if text.lower() not in ("0", "1", "true", "false", "yes", "no", "on", "off"):
-        raise ValueError(text)
-    return text.lower() in ("1", "true", "yes", "on")
-
-
-PARAMETERS: dict[str, tuple[Callable[[str], Any], tuple[str, ...]]] = {
-    "pool_size": (int, ("fair", "queue")),
-    "max_overflow": (int, ("fair", "queue")),
-    "pool_timeout": (float, ("fair", "queue")),
-    "pool_use_lifo": (_switch, ("fair", "queue")),
-    "pool_recycle": (int, ("fair", "queue", "null")),
-    "pool_pre_ping": (_switch, ("fair", "queue", "null")),
-    "max_waiting": (int, ("fair",)),
-    "min_size": (int, ("fair",)),
-    "max_lifetime": (float, ("fair",)),
-    "idle_timeout": (float, ("fair",)),
-}
-"""Parameters of the URL: how each is read, and the pools that know it. They mean what they mean to `create_engine`."""
-
-
 class PoolbenchPlugin(CreateEnginePlugin):
-    """The plugin `poolbench`. Raises sqlalchemy.exc.ArgumentError, naming the parameter, for one that cannot be."""
+    """The plugin `poolbench`. Raises sqlalchemy.exc.ArgumentError, naming the parameter, for one that cannot be.
 
-    names: ClassVar = ("pool", *PARAMETERS)
+    client_connection_check_interval: ms; the server looks that often whether the client is still there, and ends the
+    statement of one that is gone (a greenlet killed in a statement closes its connection). It is a `SET` on each new
+    connection, which a pooler such as PgBouncer may show to other clients: only where it is asked for.
+    """
+
+    names: ClassVar = ("pool", _CHECK_INTERVAL, *(name for setting in POOL_SETTINGS for name in setting.parameters))
 
     def __init__(self, url: URL, kwargs: MutableMapping[str, Any]) -> None:
         super().__init__(url, kwargs)  # type: ignore[arg-type]
         kind = str(url.query.get("pool", "fair"))
         if kind not in _POOLS:
             raise exc.ArgumentError(f"pool={kind}: one of {', '.join(_POOLS)}")
-        for name, (_, kinds) in PARAMETERS.items():
-            if kind not in kinds:  # given for the pool that the application had in mind
-                kwargs.pop(name, None)
-        for name, (parse, kinds) in PARAMETERS.items():
-            if name not in url.query:
-                continue
-            if kind not in kinds:
-                raise exc.ArgumentError(f"{name}: pool={kind} has no such parameter")
-            try:
-                kwargs[name] = parse(str(url.query[name]))
-            except ValueError:
-                raise exc.ArgumentError(f"{name}={url.query[name]}: not a value that it can have") from None
+        values = {setting.argument: _value(setting, kind, url) for setting in POOL_SETTINGS}
+        for setting in POOL_SETTINGS:
+            if kind not in setting.pools and not setting.any_engine:
+                # Given for the pool that the application had in mind.
+                kwargs.pop(setting.engine_argument, None)
+        kwargs.update(engine_arguments(kind, values))
         kwargs["poolclass"] = _POOLS[kind]
+        self._check_interval_ms = _parsed(_CHECK_INTERVAL, Whole(0, 2_147_483_647), url) or 0
 
     def update_url(self, url: URL) -> URL:
         """SQLAlchemy: leave to the driver what is the driver's."""
@@ -129,39 +79,52 @@ class PoolbenchPlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: Engine) -> None:
         """SQLAlchemy: listen to connections being opened, lent and given back."""
-        loans: WeakKeyDictionary[Any, tuple[dict[int, int], int]] = WeakKeyDictionary()
+        loans: WeakKeyDictionary[Any, Loan] = WeakKeyDictionary()
 
         @event.listens_for(engine, "do_connect")
         def connect(dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
-            began_ns = perf_counter_ns()
-            try:
-                return dialect.connect(*arguments, **parameters)
-            finally:
-                costs.connect_ns += perf_counter_ns() - began_ns
+            with connecting():
+                return connect_within_limit(dialect, arguments, parameters)
 
         @event.listens_for(engine, "checkout")
         def lent(_connection: Any, record: Any, _proxy: Any) -> None:
-            since_ns, borrowers = perf_counter_ns(), costs.lent_since_ns
-            borrowers[id(record)] = since_ns
-            loans[record] = borrowers, since_ns
+            loans[record] = costs.lent(id(record))
 
         @event.listens_for(engine, "checkin")
         def returned(_connection: Any, record: Any) -> None:
             loan = loans.pop(record, None)
             if loan is not None:
-                borrowers, since_ns = loan
-                borrowers.pop(id(record), None)
-                costs.given_back_ns += perf_counter_ns() - since_ns
+                loan.end()
 
-        if engine.dialect.name == "postgresql" and engine.dialect.driver == "psycopg2":
-            event.listen(engine, "connect", _let_the_server_look)
+        if self._check_interval_ms and engine.dialect.name == "postgresql":
+            statement = f"SET {_CHECK_INTERVAL} = {self._check_interval_ms}"
+            event.listen(engine, "connect", lambda connection, _record: _execute_if_known(connection, statement))
 
 
-def _let_the_server_look(connection: Any, _record: Any) -> None:
-    """A greenlet killed in a statement closes its connection; the server is to notice, and end the statement."""
+def _value(setting: PoolSetting, kind: str, url: URL) -> Any:
+    """The setting's value in the URL; None where it is not there."""
+    for name in setting.parameters:
+        if name in url.query:
+            if kind not in setting.pools and not setting.any_engine:
+                raise exc.ArgumentError(f"{name}: pool={kind} has no such parameter")
+            return _parsed(name, setting.kind, url)
+    return None
+
+
+def _parsed(name: str, parse: Callable[[str], Any], url: URL) -> Any:
+    if name not in url.query:
+        return None
+    text = str(url.query[name])
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise exc.ArgumentError(f"{name} must be {error}, not {text!r}") from None
+
+
+def _execute_if_known(connection: Any, statement: str) -> None:
     cursor = connection.cursor()
     try:
-        cursor.execute(f"SET client_connection_check_interval = {_CLIENT_CHECK_MS}")
+        cursor.execute(statement)
         connection.commit()
     except Exception:  # noqa: BLE001 - a server before PostgreSQL 14, or one on a system that cannot
         connection.rollback()
@@ -184,11 +147,7 @@ def server_timing(application: Application) -> Application:
         began_ns = perf_counter_ns()
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            total_ns = perf_counter_ns() - began_ns
-            value = (
-                f"pool;dur={costs.wait_ns / 1e6:.3f}, connect;dur={costs.connect_ns / 1e6:.3f}, "
-                f"db;dur={costs.held_ns / 1e6:.3f}, total;dur={total_ns / 1e6:.3f}"
-            )
+            value = server_timing_header(costs.sum(), perf_counter_ns() - began_ns)
             return start_response(status, [*headers, ("Server-Timing", value)], *rest)
 
         return application(environ, start)

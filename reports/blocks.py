@@ -1,6 +1,7 @@
-"""What a page is made of, as values without a tag in them: sections of figures, tables, facts, charts and code.
+"""What a result is made of, as values without any markup: sections of figures, tables, facts, sentences, charts and code.
 
-Whoever builds a page fills these in with plain text; `html_page` alone turns them into HTML, and so escaping has one place.
+Whoever has a result fills these in with plain text. `reports.writers` turns them into text for a terminal, Markdown and JSON,
+`reports.page` into HTML, so escaping has one place for each format.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
-from typing import Literal
+from typing import Any, Literal
 
 Tone = Literal["", "good", "bad", "warn"]
 Scale = Literal["linear", "log", "elapsed", "tail", "category"]
@@ -38,10 +39,14 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading; `kind` "number" aligns at the right and sorts by amount, "mark" shows its tone."""
+    """A heading. Columns of the kind "number" are aligned at the right and sort by amount; "mark" shows a cell's tone.
+
+    `aside`: shown on a page only, which has room for it.
+    """
 
     label: str
     kind: Literal["text", "number", "mark"] = "text"
+    aside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,10 @@ class Table:
     choices: int | None = None
     """Column whose few values can be chosen from, beside the filter by text."""
     prose: bool = False
-    """Cells hold sentences: where the page is narrow, each stands on lines of its own."""
+    """Cells hold sentences: where there is little room, each stands on lines of its own."""
+    quiet: str = ""
+    """What to call rows without a tone, such as "figures without a clear change". A page shows them last, Markdown folds
+    them away; "": all rows are of equal interest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,13 @@ class Text:
 
     text: str
     tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list of sentences of one kind: notes, reasons, or verdicts with their tones."""
+
+    items: tuple[Text, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,12 +164,12 @@ class Charts:
     items: tuple[Chart, ...]
 
 
-Block = Figures | Table | Facts | Text | Code | Charts
+Block = Figures | Table | Facts | Text | Items | Code | Charts
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, its anchor, and what stands under it. Level 3 belongs to the level 2 before it."""
+    """A heading, its anchor, and the blocks under it. A section of level 3 belongs to the one of level 2 before it."""
 
     id: str
     title: str
@@ -163,17 +178,19 @@ class Section:
     lead: str = ""
     menu: str = ""
     """Its name in the page's menu; without one it is not in there."""
+    data: Any = None
+    """The values that the blocks show, as JSON has them under the section's id; None: JSON has the blocks themselves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A whole page."""
+    """A whole result."""
 
     title: str
     subtitle: str
     sections: tuple[Section, ...]
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """Shown at the foot: what made the page."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What JSON has beside the sections, by name."""
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -192,7 +209,7 @@ def amount(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage: none, 0.03 %, 1.2 %, 34 %."""
+    """A share as a percentage: 0 %, 0.03 %, 1.2 %, 34 %; ABSENT for None."""
     if share is None:
         return ABSENT
     digits = 0 if share == 0 or share >= 0.1 else 1 if share >= 0.01 else 2
@@ -214,6 +231,11 @@ def number_cell(value: float | None, digits: int = 0, tone: Tone = "") -> Cell:
 def amount_cell(value: float | None, tone: Tone = "") -> Cell:
     """As `amount`, with the value to sort by."""
     return Cell(amount(value), value, tone)
+
+
+def share_cell(share: float | None, *, bad: bool = False) -> Cell:
+    """A share as a percentage, with its amount to sort by. `bad`: a share above 0 is a bad sign."""
+    return Cell(percent(share), share, "bad" if bad and share else "")
 
 
 def time_digits(values_ms: Iterable[float | None]) -> int:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from reports.compare.diff import Diff
-    from reports.compare.gates import GateResult
+    from reports.blocks import Page
     from reports.model import Report
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class BadInput(click.ClickException):
@@ -22,20 +23,77 @@ class BadInput(click.ClickException):
     exit_code = 2
 
 
+def output_options(command: _Command) -> _Command:
+    """The options of every command that gives a result: --format, as `style`, and -o, as `output`."""
+    style = click.option(
+        "--format",
+        "style",
+        type=click.Choice(["text", "markdown", "json", "html"]),
+        help="Format of the result. Default: by the ending of the output file's name, else text.",
+    )
+    output = click.option(
+        "-o",
+        "--output",
+        type=click.Path(),
+        help="Write the result to this file (.txt, .md, .json, .html), not to stdout.",
+    )
+    return style(output(command))
+
+
+def check_output(output: str | None) -> None:
+    """Raises BadInput where the file `output` cannot be written: to be asked before a long run."""
+    from reports.files import WriteError, check_writable
+
+    try:
+        if output is not None:
+            check_writable(Path(output))
+    except WriteError as error:
+        raise BadInput(str(error)) from None
+
+
+def show(page: Page, style: str | None, output: str | None) -> None:
+    """Writes a result to the file `output`, or to stdout where that is None. Raises BadInput."""
+    from reports.files import WriteError
+    from reports.writers.output import coloured, put, style_of, written
+
+    chosen = style_of(style, output)
+    try:
+        put(written(page, chosen, colour=output is None and coloured()), output)
+    except WriteError as error:
+        raise BadInput(str(error)) from None
+
+
 @click.command()
 @click.argument("old", required=False)
 @click.argument("new", required=False)
-@click.option("--old", "olds", multiple=True, metavar="REPORT", help="A run of the old side; repeatable.")
-@click.option("--new", "news", multiple=True, metavar="REPORT", help="A run of the new side; repeatable.")
-@click.option("--fail-on", "rules", multiple=True, metavar="RULE", help="Exit 1 where this holds; repeatable.")
-@click.option("--format", "style", type=click.Choice(["text", "markdown", "json", "html"]), help="Default: text.")
-@click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
+@click.option("--old", "olds", multiple=True, metavar="REPORT", help="A report of the old side; repeatable.")
+@click.option("--new", "news", multiple=True, metavar="REPORT", help="A report of the new side; repeatable.")
+@click.option(
+    "--fail-on", "rules", multiple=True, metavar="RULE", help="Exit with 1 where this rule holds; repeatable."
+)
+@click.option(
+    "--run-deviation",
+    default="5%",
+    show_default=True,
+    metavar="PERCENT",
+    help="By how much runs of one version differ (standard deviation), assumed where both sides are a single run.",
+)
+@click.option(
+    "--least-effect",
+    default="1ms,1%",
+    show_default=True,
+    metavar="MS,PERCENT",
+    help="Changes of a time below either bound are not called better or worse; 0 calls any that is not chance.",
+)
+@output_options
 def diff(
     old: str | None,
     new: str | None,
     olds: tuple[str, ...],
     news: tuple[str, ...],
     rules: tuple[str, ...],
+    run_deviation: str,
+    least_effect: str,
     style: str | None,
     output: str | None,
 ) -> None:
@@ -47,24 +105,32 @@ def diff(
     A RULE is like 'p99 > +10%' (a signed limit is one of the change), 'errors > 0.1%', 'http.response_time.p95 > 250',
     'p99 worse' (by the verdict), or 'worse' (of any figure).
     """
-    from reports.compare.diff import compare_runs
+    from reports.compare.diff import Criteria, compare_runs
+    from reports.compare.diff_blocks import changes, comparison
     from reports.compare.gates import Gate
-    from reports.files import WriteError
     from reports.model import ReportError
+    from reports.writers.output import style_of
 
     before, after = [*([old] if old else []), *olds], [*([new] if new else []), *news]
     if not before or not after:
         raise click.UsageError("two reports are needed: OLD NEW, or --old and --new")
+    chosen = style_of(style, output)
     try:
         gates = [Gate.parse(rule) for rule in rules]
+        criteria = Criteria.parse(run_deviation, least_effect)
         runs = [[(spec, _load(spec)) for spec in side] for side in (before, after)]
-        found = compare_runs(*([report for _, report in side] for side in runs))
+        old_runs, new_runs = ([report for _, report in side] for side in runs)
+        found = compare_runs(old_runs, new_runs, criteria)
         outcomes = [gate.check(found) for gate in gates]
-        chosen = style or _style_of(output, ("markdown", "json", "html")) or "text"
-        text = _diff_text(found, outcomes, [*runs[0], *runs[1]], chosen, colour=output is None and _colour())
-        _write(text, output)
-    except (ReportError, WriteError) as error:
+        page = comparison(found, outcomes, rules_last=chosen == "text")
+        if chosen == "html":
+            # A page has room for what both sides are, and for figures by endpoint.
+            from reports.page.page import report_page
+
+            page = report_page([*runs[0], *runs[1]], changes(found, outcomes), title=page.title)
+    except ReportError as error:
         raise BadInput(str(error)) from None
+    show(page, chosen, output)
     if chosen in ("json", "html") or output is not None:
         for outcome in outcomes:
             click.echo(outcome.line, err=True)
@@ -78,10 +144,12 @@ def diff(
     "--format",
     "style",
     type=click.Choice(["text", "json", "ab", "markdown", "csv", "html"]),
-    help="Default: by the ending of the output's name, else text.",
+    help="Format of the report. Default: by the ending of the output file's name, else text.",
 )
-@click.option("--periods", is_flag=True, help="With text and csv: the periods too.")
-@click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
+@click.option("--periods", is_flag=True, help="With the formats text and csv: show each reporting period, too.")
+@click.option(
+    "-o", "--output", type=click.Path(), help="Write to this file (.txt, .md, .json, .csv, .html) instead of stdout."
+)
 def report(files: tuple[str, ...], style: str | None, periods: bool, output: str | None) -> None:
     """Show a saved report, or several merged into one: by default as Artillery's console summary.
 
@@ -90,13 +158,13 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
     from reports.files import WriteError
     from reports.merge import merge
     from reports.model import ReportError
+    from reports.writers.output import coloured, put, style_of
 
     try:
         merged = merge([_load(name) for name in files])
-        chosen = style or _style_of(output, ("json", "markdown", "csv", "html")) or _usual_style(merged)
+        chosen = style_of(style, output, ("text", "json", "markdown", "csv", "html"), _usual_style(merged))
         label = ", ".join(Path(name).name for name in files)
-        text = _report_text(merged, label, chosen, periods, colour=output is None and _colour())
-        _write(text, output)
+        put(_report_text(merged, label, chosen, periods, colour=output is None and coloured()), output)
     except (ReportError, WriteError) as error:
         raise BadInput(str(error)) from None
 
@@ -113,49 +181,8 @@ def _load(spec: str) -> Report:
         gc.enable()
 
 
-def _write(text: str, output: str | None) -> None:
-    from reports.files import write_text
-
-    if output is None:
-        click.echo(text, nl=False)
-    else:
-        write_text(output, text)
-
-
-def _colour() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-def _style_of(output: str | None, known: tuple[str, ...]) -> str | None:
-    """What the ending of a file's name asks for."""
-    ending = Path(output).suffix.lower().removeprefix(".") if output else ""
-    style = {"md": "markdown", "htm": "html"}.get(ending, ending)
-    return style if style in known else None
-
-
-def _diff_text(
-    found: Diff,
-    outcomes: list[GateResult],
-    reports: list[tuple[str, Report]],
-    style: str,
-    *,
-    colour: bool,
-) -> str:
-    from reports.compare import diff_text
-
-    if style == "html":
-        from reports.page.page import to_html
-
-        return to_html(reports, found, title="Comparison of load tests")
-    if style == "json":
-        return diff_text.to_json(found, outcomes)
-    if style == "markdown":
-        return diff_text.to_markdown(found, outcomes)
-    return diff_text.to_text(found, outcomes, colour=colour)
-
-
 def _usual_style(shown: Report) -> str:
-    """That of ab for what came from ab's text alone: it has no metrics of Artillery's."""
+    """ApacheBench's format for what came from its text alone, which has no metrics of Artillery's; else text."""
     total = shown.aggregate
     bare = not (total.counters or total.rates or total.summaries)
     return "ab" if bare and shown.extras is not None and shown.extras.ab is not None else "text"
@@ -166,9 +193,9 @@ def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour
     from reports.model import ReportError
 
     if style == "html":
-        from reports.page.page import to_html
+        from reports.page.page import render, report_page
 
-        return to_html([(label, shown)], title=label)
+        return render(report_page([(label, shown)], title=label))
     if style == "json":
         return artillery_json.to_json(shown) + "\n"
     if style == "csv":

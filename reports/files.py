@@ -1,4 +1,4 @@
-"""Writing a file so that whoever reads it finds the old text or the new one, never half of it."""
+"""Writes files atomically: a reader finds the old text or the new one, never a part of it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 class WriteError(OSError):
-    """A file could not be written. Its message is one line that names the file and the reason."""
+    """Raised if a file cannot be written. The message is one line that names the file and the reason."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 def check_writable(path: Path) -> None:
-    """Raises WriteError if `path` is a folder, or cannot be created in its folder: to be asked before a long run."""
+    """Raise WriteError if `path` is a folder or cannot be created; to be called before a long run."""
     folder = path.resolve().parent
     if path.is_dir():
         raise WriteError(f"cannot write {path}: it is a folder")
@@ -25,9 +25,9 @@ def check_writable(path: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes UTF-8 to a temporary file beside `path`, then renames it over `path`. Raises WriteError.
+    """Write UTF-8 to a temporary file beside `path`, then rename it to `path`. Raises WriteError.
 
-    A pipe or device (/dev/stdout) is written to as it stands; a symbolic link keeps pointing where it points.
+    A pipe or device (/dev/stdout) is written to directly; a symbolic link stays, and its target is replaced.
     """
     path = Path(path)
     content = text.encode("utf-8", "replace")

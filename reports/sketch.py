@@ -24,7 +24,7 @@ from ddsketch.mapping import LogarithmicMapping
 from numpy.typing import ArrayLike, NDArray
 
 RELATIVE_ACCURACY = 0.01
-"""Artillery's: 1 % of the value, at every quantile."""
+"""Relative accuracy of all sketches, as in Artillery: 1 % of the value at every quantile."""
 
 _MAPPINGS: dict[float, LogarithmicMapping] = {}
 # With more parts than this, one pass over all is quicker than one over each.
@@ -61,7 +61,7 @@ class Bins:
 
     @property
     def total(self) -> int:
-        """Number of samples."""
+        """The number of samples."""
         return int(self.counts.sum()) if len(self.counts) else 0
 
 
@@ -80,7 +80,7 @@ def _bins_of(values: NDArray[np.float64], mapping: LogarithmicMapping) -> Bins:
 
 
 def _with_runs(counts: list[int]) -> list[int]:
-    """Counts of bins, with each run of three or more empty bins as one negative number: its length."""
+    """Replace each run of three or more empty bins by one negative number, its length."""
     out: list[int] = []
     for count, bins in groupby(counts):
         length = sum(1 for _ in bins)
@@ -89,7 +89,7 @@ def _with_runs(counts: list[int]) -> list[int]:
 
 
 def _without_runs(given: Any, furthest: int) -> list[int]:
-    """Inverse of `_with_runs`. Raises TypeError or ValueError for what is no list of numbers, or one of too many bins."""
+    """Undo `_with_runs`. Raises TypeError or ValueError for anything but a list of numbers with a plausible number of bins."""
     if sum(-item for item in given if item < 0) > 2 * furthest:
         raise ValueError("more empty bins than there are numbers")
     return [count for item in given for count in ((item,) if item >= 0 else repeat(0, -item))]
@@ -145,7 +145,7 @@ class Sketch:
 
     @classmethod
     def of(cls, values: ArrayLike, relative_accuracy: float = RELATIVE_ACCURACY) -> Sketch:
-        """Sketch of an array of finite numbers (any length, none included)."""
+        """Return the sketch of an array of finite numbers, which may be empty."""
         v = np.asarray(values, np.float64)
         mapping = _mapping(relative_accuracy)
         tiny = mapping.min_possible
@@ -162,7 +162,7 @@ class Sketch:
 
     @classmethod
     def merged(cls, sketches: Iterable[Sketch]) -> Sketch:
-        """The sketch of all samples of all sketches. Raises ValueError where their accuracies differ."""
+        """Return the sketch of all samples of all sketches. Raises ValueError if their accuracies differ."""
         parts = list(sketches)
         accuracies = {s.relative_accuracy for s in parts} or {RELATIVE_ACCURACY}
         if len(accuracies) > 1:
@@ -184,11 +184,14 @@ class Sketch:
 
     @property
     def mean(self) -> float:
-        """Exact mean. Raises ZeroDivisionError for an empty sketch."""
+        """The exact mean. Raises ZeroDivisionError for an empty sketch."""
         return self.sum / self.count
 
     def quantile(self, q: float) -> float:
-        """Value of rank q * (count - 1), lower, not interpolated; 0 <= q <= 1. ValueError for an empty sketch."""
+        """Return the value of rank q * (count - 1), rounded down and not interpolated, 0 <= q <= 1.
+
+        Raises ValueError for an empty sketch.
+        """
         count = self.count
         if not count or not 0 <= q <= 1:
             raise ValueError(f"no quantile {q} of {count} samples")
@@ -207,10 +210,10 @@ class Sketch:
         return float(mapping.value(self.positive.offset + at))
 
     def to_json(self, *, runs: bool = False) -> dict[str, Any]:
-        """Readable bins: relative accuracy, offset, counts, zero count, min, max, sum. `from_json` is its inverse.
+        """Return the bins in readable form: relative accuracy, offset, counts, zero count, min, max, sum.
 
-        `runs`: among the counts, three or more empty bins in a row are one negative number, how many they are. A sketch of
-        few samples takes half the bytes then.
+        `from_json` is the inverse. With `runs`, three or more empty bins in a row are written as one negative number, their
+        count, which halves the size of a sketch with few samples.
         """
         shown = _with_runs if runs else list
         empty = not self.count
@@ -229,7 +232,7 @@ class Sketch:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, runs: bool = False) -> Sketch:
-        """Inverse of `to_json` with the same `runs`. Raises KeyError, TypeError or ValueError for anything else."""
+        """Undo `to_json` with the same `runs`. Raises KeyError, TypeError or ValueError for anything else."""
         if not isinstance(data, Mapping):
             raise TypeError("a sketch is an object")
         below, accuracy, zeros = data.get("negative"), float(data["relative_accuracy"]), int(data["zero_count"])

@@ -1,14 +1,18 @@
-"""Real parts for all tests: a PostgreSQL server and server processes."""
+"""Real parts for all tests: a PostgreSQL server, service processes, and a load on them that keeps a ledger."""
 
 import os
+import re
+import subprocess
 
 import pytest
 from hypothesis import settings
 
 from db.embedded import temporary_postgres
+from tests.support.paths import ROOT
 from tests.support.server_process import ServerProcess, start_server, wait_until
 
-settings.register_profile("poolbench", deadline=None)  # how long an example takes says more of the machine's other work
+# How long an example takes depends mostly on what else the machine does.
+settings.register_profile("poolbench", deadline=None)
 settings.load_profile("poolbench")
 
 
@@ -22,13 +26,24 @@ def pytest_addoption(parser):
     )
 
 
+def fail_if_something_is_missing(report):
+    """With POOLBENCH_NO_SKIP set, a test that is skipped because something is not installed fails."""
+    if report.skipped and isinstance(report.longrepr, tuple) and os.environ.get("POOLBENCH_NO_SKIP"):
+        *_, reason = report.longrepr
+        if re.match(r"Skipped: [^:]* (is|are) not installed", reason):
+            report.outcome = "failed"
+            report.longrepr = reason
+    return report
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Where every tool should be there (POOLBENCH_NO_SKIP), a test that lacks one has failed."""
-    report = yield
-    if report.skipped and os.environ.get("POOLBENCH_NO_SKIP") and "not installed" in str(report.longrepr):
-        report.outcome = "failed"
-    return report
+    return fail_if_something_is_missing((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return fail_if_something_is_missing((yield))
 
 
 @pytest.fixture(scope="session")
@@ -39,8 +54,8 @@ def postgres():
 
 
 @pytest.fixture
-def serve(tmp_path):
-    """Start server processes: `serve(DATABASE_URL=…, …)`; whatever still runs at the end of the test is stopped."""
+def start_service(tmp_path):
+    """Start server processes: `start_service(DATABASE_URL=…, …)`; whatever still runs at the end of the test is stopped."""
     started: list[ServerProcess] = []
 
     def start(*, command: list[str] | None = None, path: str = "/live", **settings: object) -> ServerProcess:
@@ -52,3 +67,37 @@ def serve(tmp_path):
     yield start
     for server in started:
         server.child.stop()
+
+
+@pytest.fixture
+def start_process():
+    """start_process(command) -> the running command, its stdout and stderr pipes of text; killed at the latest with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str]) -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        started.append(subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Start a load: `load(port=…, mix=…, clients=… or rate_per_s=…)`; ended at the latest with the test."""
+    from tests.support.fault_load import Load, Plan
+
+    started: list[Load] = []
+
+    def start(**plan: object) -> Load:
+        named = Plan(**plan | {"name": f"{plan.get('name', 'w')}{len(started)}"})
+        started.append(Load(named, tmp_path / f"ledger-{len(started)}"))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.abandon()

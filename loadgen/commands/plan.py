@@ -1,14 +1,13 @@
-"""`loadgen plan`: a measured report and an arrangement in, what each pool size would give out, without any load."""
+"""`loadgen plan`: predicts what each pool size would give, from a measured report, without any load."""
 
 from __future__ import annotations
 
 from math import inf, isnan
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from reports.cli import BadInput
+from reports.cli import BadInput, check_output, output_options, show
 
 if TYPE_CHECKING:
     from loadgen.sizing.measured import MeasuredWorkload
@@ -17,11 +16,12 @@ if TYPE_CHECKING:
 _VARIATIONS = {"poisson": 1.0, "uniform": 0.0}
 _MOST_SIZES = 100
 _LARGEST = 10_000
-_MOST = 1e9  # of anything: numbers beyond would only overflow in the formulas
+# The largest number of anything: beyond, the formulas would only overflow.
+_MOST = 1e9
 
 
 class _Number(click.FloatRange):
-    """A range that nan is not in, though no comparison says so."""
+    """A range of numbers without nan, which no comparison would refuse."""
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         number: float = super().convert(value, parameter, context)
@@ -36,16 +36,46 @@ _POSITIVE = _Number(0, _MOST, min_open=True)
 
 @click.command()
 @click.argument("report")
-@click.option("--servers", type=click.IntRange(1, _LARGEST), default=4, show_default=True, help="A pool in each.")
 @click.option(
-    "--sizes", metavar="N-M,...", default="2,5,10,20,40", show_default=True, help="Pool sizes, of each server."
+    "--servers",
+    type=click.IntRange(1, _LARGEST),
+    default=4,
+    show_default=True,
+    help="Number of servers; each has a pool of its own.",
 )
-@click.option("--max-connections", type=click.IntRange(1), help="Of the database; sizes beyond are left out.")
-@click.option("--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Response time wanted, at the 99th percentile.")
-@click.option("--rate", type=_POSITIVE, metavar="N", help="Requests/s, at all servers (default: as measured).")
-@click.option("--timeout", type=_NUMBER, default=5, show_default=True, help="Longest wait, in seconds.")
-@click.option("--max-overflow", type=click.IntRange(-1), default=0, show_default=True, help="Beyond; -1: no limit.")
-@click.option("--max-waiting", type=click.IntRange(0), help="Longest queue of a server (default with fifo: 10 x size).")
+@click.option(
+    "--sizes",
+    metavar="N-M,...",
+    default="2,5,10,20,40",
+    show_default=True,
+    help="Pool sizes to predict for, of each server.",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1),
+    help="Connections that the database takes; sizes that need more are left out.",
+)
+@click.option(
+    "--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Longest response time wanted at the 99th percentile, in ms."
+)
+@click.option(
+    "--rate", type=_POSITIVE, metavar="N", help="Requests per second at all servers together (default: as measured)."
+)
+@click.option(
+    "--timeout", type=_NUMBER, default=5, show_default=True, help="Longest wait for a connection, in seconds."
+)
+@click.option(
+    "--max-overflow",
+    type=click.IntRange(-1),
+    default=0,
+    show_default=True,
+    help="Connections that a pool may open beyond its size; -1: no limit.",
+)
+@click.option(
+    "--max-waiting",
+    type=click.IntRange(0),
+    help="Most requests waiting for a connection at one server (default with fifo: 10 x size).",
+)
 @click.option(
     "--hand-over",
     type=click.Choice(["fifo", "barging"]),
@@ -53,55 +83,66 @@ _POSITIVE = _Number(0, _MOST, min_open=True)
     show_default=True,
     help="Who gets a returned connection: the first who waits (DB_POOL=fair), or whoever asks first (queue).",
 )
-@click.option("--wake-ms", type=_NUMBER, help="From a return until the waiter runs (default: as measured).")
-@click.option("--db-cores", type=_POSITIVE, metavar="N", help="Cores of the database (default: always enough).")
-@click.option("--db-cpu-ms", type=_NUMBER, help="CPU that a hold needs there (default: for all of it).")
-@click.option("--connect-ms", type=_NUMBER, help="Opening a connection (default: as measured).")
+@click.option(
+    "--wake-ms",
+    type=_NUMBER,
+    help="Time from the return of a connection until its waiter runs, in ms (default: as measured).",
+)
+@click.option("--db-cores", type=_POSITIVE, metavar="N", help="Cores of the database (default: as many as are needed).")
+@click.option(
+    "--db-cpu-ms",
+    type=_NUMBER,
+    help="CPU time that the database needs while a connection is held, in ms (default: all of that time).",
+)
+@click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
     "--arrivals",
     type=click.Choice(["measured", *_VARIATIONS]),
     default="measured",
     show_default=True,
-    help="Their law; a run too short to tell counts as poisson.",
+    help="How requests arrive; a measured run too short to tell counts as poisson.",
 )
 @click.option("--cold", is_flag=True, help="Start without an open connection, as after a deployment.")
-@click.option("--requests", type=click.IntRange(100, 10**7), default=100_000, show_default=True, help="For each size.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same plan.")
-@click.option("--explain", is_flag=True, help="Show queueing theory's formulas beside it, and where they part.")
 @click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), help="Default: by the output's name, else text."
+    "--requests",
+    type=click.IntRange(100, 10**7),
+    default=100_000,
+    show_default=True,
+    help="Requests to simulate for each size.",
 )
-@click.option("-o", "--output", type=click.Path(), help="Write to this file instead of stdout.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Seed of the random numbers; the same seed gives the same plan.",
+)
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Show the formulas of queueing theory beside the simulation, and where the two differ.",
+)
+@output_options
 def plan(report: str, sizes: str, explain: bool, style: str | None, output: str | None, **given: Any) -> None:
     """Predict waits, timeouts and use of the connections for pool sizes, from one measured run and without load.
 
     REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
     """
-    # Not above: the program's --help must be quick.
+    # Imported here, so that the program's --help is quick.
     from loadgen.sizing.measured import workload
-    from loadgen.sizing.plan_text import to_json, to_text
+    from loadgen.sizing.plan_findings import plan_page
     from loadgen.sizing.predict import doubts, predict
-    from reports.files import WriteError, check_writable, write_text
     from reports.formats.read import load
     from reports.model import ReportError
 
+    check_output(output)
     try:
-        if output is not None:
-            check_writable(Path(output))
-        question = _question(
-            workload(load(report, lambda note: click.echo(note, err=True))), _within(_sizes(sizes), given), given
-        )
+        measured = workload(load(report, lambda note: click.echo(note, err=True)))
+        question = _question(measured, _within(_sizes(sizes), given), given)
         found = list(predict(question))
-        as_json = style == "json" or (style is None and output is not None and output.endswith(".json"))
-        text = to_json(question, found) if as_json else to_text(question, found, report, explain=explain)
-        if output is None:
-            click.echo(text, nl=False)
-        else:
-            write_text(output, text)
     except ReportError as error:
         raise BadInput(str(error) if str(error).startswith(report) else f"{report}: {error}") from None
-    except WriteError as error:
-        raise BadInput(str(error)) from None
+    show(plan_page(question, found, report, explain=explain), style, output)
     for doubt in doubts(question):
         click.echo(f"Warning: {doubt}", err=True)
 
@@ -123,7 +164,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
-    """Without the sizes whose connections are more than the database takes. Raises BadInput where none is left."""
+    """The sizes whose connections the database takes. Raises BadInput where none is left."""
     most, overflow = given["max_connections"], given["max_overflow"]
     if most is None:
         return sizes
@@ -137,7 +178,7 @@ def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
-    """What the options ask. Raises BadInput for options that do not go together."""
+    """The question that the options ask. Raises BadInput for options that do not go together."""
     from loadgen.sizing.predict import Question
     from loadgen.sizing.simulate import Arrangement
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reports.cli import BadInput
+from reports.cli import BadInput, check_output, output_options, show
 
 if TYPE_CHECKING:
     from loadgen.lab.sweep import SweepOptions
     from loadgen.sizing.search import Goal
-    from loadgen.sizing.sweep_summary import Sweep
+    from loadgen.sizing.sweep_findings import Sweep
 
 _LARGEST = 1000
 _MOST_SIZES = 1000
@@ -30,42 +30,72 @@ _POSITIVE = click.FloatRange(0, min_open=True)
 @click.command()
 @click.option("--app", "application", metavar="MODULE:APP", help="Your own WSGI application, in this folder.")
 @click.option("--script", metavar="FILE", help="The Artillery script to load with; its phases are replaced.")
-@click.option("--rate", metavar="R,...", required=True, help="New virtual users per second, at all servers.")
 @click.option(
-    "--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Longest response time wanted, at the 99th percentile."
+    "--rate",
+    metavar="R,...",
+    required=True,
+    help="New virtual users per second, at all servers together; several with commas between them.",
 )
-@click.option("--sizes", metavar="N-M,...", default="1-40", show_default=True, help="Pool sizes, of each server.")
-@click.option("--strategy", type=click.Choice(["fair", "queue"]), default="fair", show_default=True, help="The pool.")
-@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="A pool in each.")
-@click.option("--max-connections", type=click.IntRange(5, 10_000), help="Of the database (default 100, or as given).")
-@click.option("--memory", metavar="SIZE", help="Of the database: 512MB, 2GB. Sizes that do not fit are left out.")
 @click.option(
-    "--precision", metavar="SHARE", default="10%", show_default=True, help="Half width of intervals to reach."
+    "--p99", "p99_ms", type=_POSITIVE, metavar="MS", help="Longest response time wanted at the 99th percentile, in ms."
 )
-@click.option("--seconds", type=click.IntRange(1, 600), default=5, show_default=True, help="Of a run.")
-@click.option("--max-rounds", type=click.IntRange(1, 100), default=8, show_default=True, help="Runs of a size.")
-@click.option("--max-seconds", type=_POSITIVE, default=900, show_default=True, help="Of the whole sweep.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order in which sizes take turns.")
+@click.option(
+    "--sizes", metavar="N-M,...", default="1-40", show_default=True, help="Pool sizes to choose from, of each server."
+)
+@click.option(
+    "--strategy",
+    type=click.Choice(["fair", "queue"]),
+    default="fair",
+    show_default=True,
+    help="Which pool to size: DB_POOL.",
+)
+@click.option(
+    "--servers",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Number of servers; each has a pool of its own.",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(5, 10_000),
+    help="Connections that the database takes (default 100, or what a given database has).",
+)
+@click.option(
+    "--memory", metavar="SIZE", help="Memory of the database, such as 512MB or 2GB; sizes that do not fit are left out."
+)
+@click.option(
+    "--precision", metavar="SHARE", default="10%", show_default=True, help="Half width of the 95 % intervals to reach."
+)
+@click.option(
+    "--seconds", type=click.IntRange(1, 600), default=5, show_default=True, help="Duration of each run, in seconds."
+)
+@click.option("--max-rounds", type=click.IntRange(1, 100), default=8, show_default=True, help="Most runs of one size.")
+@click.option(
+    "--max-seconds", type=_POSITIVE, default=900, show_default=True, help="Duration of the whole sweep, in seconds."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order in which sizes take turns.")
 @click.option("--database-url", help="A PostgreSQL to use in place of the embedded one.")
 @click.option("--db-rtt", metavar="DURATION", help="Put this round-trip time before the database: 0.5ms, 5ms, ...")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the report (default runs/<UTC stamp>).")
-def sweep(out: Path | None, **given: Any) -> None:
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default runs/<UTC stamp>).")
+@output_options
+def sweep(out: Path | None, style: str | None, output: str | None, **given: Any) -> None:
     """Search, with load, for the smallest pool size that is not measurably worse than the best.
 
     The service of this project is loaded with source A's script, or your own application with yours (--app and --script).
     Exit code 1: no size meets --p99.
     """
+    from loadgen.sizing.sweep_findings import meets_targets, sweep_page
     from loadgen.watch.progress import LiveLine
 
     out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     options = _options(out, given)
+    check_output(output)
     live = LiveLine(plain=False)
     with _interruptible() as signals:
         found = _run(options, live, signals)
     live.clear()
-    from loadgen.sizing.sweep_summary import meets_targets, to_markdown
-
-    click.echo(to_markdown(found), nl=False)
+    show(sweep_page(found), style, output)
     click.echo(f"\nEverything is in {out}", err=True)
     if found.partial:
         sys.exit(_SIGNALLED + (signals[0] if signals else signal.SIGINT))
@@ -97,9 +127,9 @@ def _run(options: SweepOptions, live: Any, signals: list[int]) -> Sweep:
 
 @contextmanager
 def _interruptible() -> Iterator[list[int]]:
-    """While inside, SIGINT and SIGTERM raise KeyboardInterrupt, and the list gets their numbers.
+    """While inside, SIGINT and SIGTERM raise KeyboardInterrupt, and their numbers are added to the list it gives.
 
-    Python drops the exception where it strikes in the middle of a fork, which every start of servers is; the list tells.
+    Python drops the exception when it comes in the middle of a fork, as every start of servers is; the list still says so.
     """
     seen: list[int] = []
 
@@ -116,7 +146,7 @@ def _interruptible() -> Iterator[list[int]]:
 
 
 def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
-    """What the flags mean. Raises BadInput."""
+    """The options of the sweep, from the flags. Raises BadInput."""
     from loadgen.commands.lab import round_trip_ms
     from loadgen.lab.sweep import SweepOptions
 
@@ -147,7 +177,7 @@ def _goals(given: dict[str, Any]) -> tuple[Goal, ...]:
 
 
 def sizes(text: str) -> tuple[int, ...]:
-    """`1-40`, `1,2,5-8`: in ascending order. Raises BadInput."""
+    """The pool sizes of a text such as `1-40` or `1,2,5-8`, in ascending order. Raises BadInput."""
     found: set[int] = set()
     for part in text.split(","):
         ends = re.fullmatch(r"\s*(\d{1,4})(?:\s*-\s*(\d{1,4}))?\s*", part)
@@ -162,7 +192,7 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 def megabytes(text: str) -> float:
-    """`512MB`, `2GB`, `512` (MB); a GB is 1024 MB. Raises BadInput."""
+    """The MB of a text such as `512MB`, `2GB` or `512`; a GB is 1024 MB. Raises BadInput."""
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(MB?|GB?)?\s*", text, re.IGNORECASE)
     if parts is None or not float(parts[1]):
         raise BadInput(f"--memory {text}: an amount of memory, such as 512MB or 2GB")
@@ -170,7 +200,7 @@ def megabytes(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """`10%` or `0.1`. Raises BadInput."""
+    """The share of a text such as `10%` or `0.1`. Raises BadInput."""
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     found = float(parts[1]) / (100 if parts[2] else 1) if parts else 0.0
     if not 0.001 <= found <= 1:

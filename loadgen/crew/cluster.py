@@ -10,7 +10,6 @@ import asyncio
 import logging
 import socket
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from db.child import Child
 from loadgen.clock import now_ns
 from loadgen.crew.crew import CrewError
 from loadgen.crew.relay import about, clocks
-from loadgen.environment import version
+from loadgen.environment import python_command, version
 
 _PORT = 8786
 _CONNECT_S = 10.0
@@ -266,7 +265,7 @@ def _local(count: int) -> Iterator[Cluster]:
 def _workers(scheduler: str, count: int, folder: str) -> Iterator[None]:
     options = ["--no-nanny", "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1"]
     options += ["--memory-limit", "0", "--local-directory", folder, "--death-timeout", "10"]
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", scheduler, *options]
+    command = python_command("distributed.cli.dask_worker", scheduler, *options)
     environment = {**environ, "DASK_LOGGING__DISTRIBUTED": "critical"}
     workers: list[Child] = []
     try:

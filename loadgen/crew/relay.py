@@ -18,7 +18,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from distributed import Event, Variable, get_client, get_worker
 
 from db.child import Child
 from loadgen.crew.framing import INTERRUPT, JOB, RENEW, START, message
+from loadgen.environment import python_command
 
 STARTED, DATA, ENDED = 0, 1, 2
 """Kinds of messages: the task has begun (with its worker's address), output of the generator, its exit code."""
@@ -78,7 +78,7 @@ def relay(packed: bytes, run: str, index: int, of: int, beside: tuple[int, int])
         return
     task = worker.get_current_task()
     child = Child(
-        [sys.executable, "-m", "loadgen.shard", *map(str, (os.getpid(), index, of, *beside))],
+        python_command("loadgen.shard", *map(str, (os.getpid(), index, of, *beside))),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -29,7 +29,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One claim of a source. `criterion` says in words what `judge` does."""
+    """One claim of a source. `criterion` describes in words what `judge` decides by."""
 
     id: str
     source: str
@@ -41,7 +41,7 @@ class Claim:
     judge: Callable[[Evidence], Finding]
 
     def finding(self, evidence: Evidence) -> Finding:
-        """The verdict, "not measured" where something needed was not run to its end."""
+        """Judges the claim. The verdict is "not measured" where an experiment it needs was not run to its end."""
         missing = [need for need in self.needs if not _has(evidence, need)]
         return Finding("-", UNMEASURED, f"without {', '.join(missing)}") if missing else self.judge(evidence)
 
@@ -290,7 +290,7 @@ CLAIMS: tuple[Claim, ...] = (
         "reproduced if both row counts are the same after the restart", ("restart",), _judge_restart,
     ),
 )  # fmt: skip
-"""The sources', in the order of printing."""
+"""The claims of both sources, in the order in which they are shown."""
 
 MORE_CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -300,9 +300,9 @@ MORE_CLAIMS: tuple[Claim, ...] = (
         " so that cache has to be given up, but nothing is killed", ("M.pool20",), _judge_limit,
     ),
 )  # fmt: skip
-"""Those that are judged by experiments which are run by name only."""
+"""Claims whose experiments run only when they are asked for by name."""
 
 
 def claims_on(evidence: Evidence) -> tuple[Claim, ...]:
-    """The sources' claims, and those of groups that were run by name."""
+    """The claims of both sources, and those of groups that were run by name in this session."""
     return (*CLAIMS, *(claim for claim in MORE_CLAIMS if all(_has(evidence, need) for need in claim.needs)))

@@ -1,4 +1,4 @@
-"""The database under test: whose it is, what is put into it, and what can be asked of it from outside."""
+"""The database under test: starting it or using a given one, filling it, and what can be asked of it from outside."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from loadgen.lab.memory_limit import MemoryCounts, MemoryLimit, NoMemoryLimit
 from loadgen.lab.stack import count_backends, memory_of_tree, query
 
 LINKS = 200
-"""How many links the scripts speak of."""
+"""Number of links that the scripts use."""
 
 _RECOVERY_PATIENCE_S = 30.0
 
 
 class LabDatabase:
-    """One database. `postgres` is None where it was given by its URL."""
+    """One database under test. `postgres` is None where it was given by its URL."""
 
     def __init__(
         self, url: str, monitor_url: str, postgres: EmbeddedPostgres | None = None, limit: MemoryLimit | None = None
     ) -> None:
         self.url = url
-        """For the servers."""
+        """URL for the servers."""
         self.monitor_url = monitor_url
-        """For those who watch: may use the reserved connections."""
+        """URL for watching the database; it may use the reserved connections."""
         self.postgres = postgres
         self._limit = limit
         self._before = MemoryCounts(0, 0)
         self._has_clicks = False
 
     def seed(self, experiment: Experiment, clicks: int) -> None:
-        """The links of the scripts, and once the clicks that the nested object is made of."""
+        """Puts in the links of the scripts, and once the clicks that the nested object is made of."""
         clicks = 0 if self._has_clicks or experiment.script != "analytics.yml" else clicks
         self._has_clicks = self._has_clicks or clicks > 0
         database = Database(DatabaseSettings(database_url(self.url)))
@@ -53,21 +53,21 @@ class LabDatabase:
         database.close()
 
     def clicks(self) -> int:
-        """Rows of clicks."""
+        """Number of rows of clicks."""
         return int(query(self.url, "SELECT count(*) FROM clicks")[0][0])
 
     def rows(self) -> tuple[int, int]:
-        """Links and clicks."""
+        """Number of rows of links and of clicks."""
         return int(query(self.url, "SELECT count(*) FROM links")[0][0]), self.clicks()
 
     def watch_memory(self) -> None:
-        """What `memory_use` tells begins here."""
+        """Begins what `memory_use` measures."""
         if self._limit is not None:
             self._limit.forget_peak()
             self._before = self._limit.counts()
 
     def memory_use(self) -> MemoryUse:
-        """Of an embedded database since `watch_memory`; where it does not answer, it has 30 s to recover."""
+        """Memory of an embedded database since `watch_memory`. A database that does not answer has 30 s to recover."""
         connections, pss_mb = self._settled() or (0, 0.0)
         counts = self._limit.counts() if self._limit else None
         return MemoryUse(
@@ -94,16 +94,17 @@ class LabDatabase:
 
 @contextlib.contextmanager
 def own_database() -> Iterator[LabDatabase]:
-    """An embedded PostgreSQL, gone afterwards. Raises EmbeddedPostgresError."""
+    """An embedded PostgreSQL, removed afterwards. Raises EmbeddedPostgresError."""
     with temporary_postgres(max_connections=100, shared_buffers="128MB") as postgres:
         yield LabDatabase(postgres.url, postgres.admin_url, postgres)
 
 
 @contextlib.contextmanager
 def limited_database(limit_mb: int, connections: int, tell: Callable[[str], None]) -> Iterator[LabDatabase]:
-    """As `own_database`, in so much memory, with room for so many connections. `tell` gets a sentence on the limit.
+    """As `own_database`, with its memory limited. `tell` is called with a sentence on the limit.
 
-    max_connections is raised where needed, so that the memory is what ends first. Raises EmbeddedPostgresError.
+    max_connections is raised to `connections` and some more where needed, so that the memory runs out first. Raises
+    EmbeddedPostgresError.
     """
     with contextlib.ExitStack() as entered:
         limit: MemoryLimit | None = None
@@ -122,7 +123,7 @@ def limited_database(limit_mb: int, connections: int, tell: Callable[[str], None
 
 @contextlib.contextmanager
 def given_database(text: str) -> Iterator[LabDatabase]:
-    """A schema of our own in the database of that URL, dropped afterwards. Raises ValueError, psycopg2.Error."""
+    """A schema of our own in the database at the URL `text`, dropped afterwards. Raises ValueError, psycopg2.Error."""
     monitor_url = database_url(text).set(drivername="postgresql").render_as_string(hide_password=False)
     schema = f"poolbench_lab_{datetime.now(UTC):%Y%m%d_%H%M%S}"
     query(monitor_url, f"CREATE SCHEMA {schema}")

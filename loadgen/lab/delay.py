@@ -28,22 +28,23 @@ from gevent.server import StreamServer
 from loadgen.clock import Alarm, now_ns
 
 _CHUNK_BYTES = 256 * 1024
-_CHUNKS_UNDER_WAY = 4096  # then the reader waits: memory has an end, and 5 ms of it are still gigabytes a second
+# Beyond this, the reader waits, so that memory stays bounded; within 5 ms it is still gigabytes a second.
+_CHUNKS_UNDER_WAY = 4096
 _BACKLOG = 1024
 
 Socket = Any
-"""gevent's, which has the methods of the standard library's."""
+"""gevent's socket, which has the methods of the standard library's."""
 
 
 class Proxy:
-    """Carries connections to `address` and back. `round_trip_ns` may change at any time; what is under way keeps its time."""
+    """Carries connections to `address` and back. `round_trip_ns` may change at any time; bytes under way keep their delay."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
         self.round_trip_ns = 0
 
     def carry(self, client: Socket, _client_address: object) -> None:
-        """One connection, from its acceptance to the end of both directions."""
+        """Serves one connection, from its acceptance to the end of both directions."""
         accepted_ns = now_ns()
         try:
             server = gevent.socket.create_connection(self._address)
@@ -59,15 +60,17 @@ class Proxy:
 
 
 class _Way:
-    """One direction: what is read at an instant is written half a round trip after it, and so is the end."""
+    """One direction of a connection: bytes, and the end of the stream, are written half a round trip after they were read."""
 
     def __init__(self, proxy: Proxy, source: Socket, target: Socket, from_ns: int) -> None:
         self._proxy, self._source, self._target = proxy, source, target
-        self._from_ns = from_ns  # nothing sets out before the handshake is over
-        self._under_way: Any = Queue(_CHUNKS_UNDER_WAY)  # of pairs: when due, and what; nothing stands for the end
+        # No byte leaves before the handshake is over.
+        self._from_ns = from_ns
+        # Pairs of the time when bytes are due, and the bytes; empty bytes mean the end.
+        self._under_way: Any = Queue(_CHUNKS_UNDER_WAY)
 
     def read(self) -> None:
-        """Until the source has said everything, or is gone."""
+        """Reads until the source has ended or is gone."""
         data = b"-"
         while data:
             try:
@@ -77,7 +80,7 @@ class _Way:
             self._under_way.put((max(now_ns(), self._from_ns) + self._proxy.round_trip_ns // 2, data))
 
     def write(self) -> None:
-        """Until the end has been handed on."""
+        """Writes what was read, each part when it is due, until the end has been passed on."""
         with closing(Alarm()) as alarm:
             due_ns, data = self._under_way.get()
             while data:
@@ -91,16 +94,18 @@ class _Way:
     def _send(self, data: bytes) -> None:
         try:
             self._target.sendall(data)
-        except OSError:  # the target is gone, and so there is nobody to read for
+        # The target is gone, so nobody needs what the source still sends.
+        except OSError:
             for each in (self._source, self._target):
                 with suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
 
 
 def main() -> None:
-    """As a program: host and port of the database are its arguments."""
+    """Runs the delay as a program. Its arguments are the host and the port of the database."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection takes four
+    # Each connection takes four open files.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     proxy = Proxy((sys.argv[1], int(sys.argv[2])))
     server = StreamServer(("127.0.0.1", 0), proxy.carry, backlog=_BACKLOG)
     server.start()

@@ -1,13 +1,12 @@
 """D.rtt: how much pooling pays, by the distance between service and database.
 
 The distance is a `delay.py` process, whose round-trip time can be changed while connections live. So every arrangement is
-started once, and all distances and arrangements take turns in one session: what else the machine does falls on all alike.
+started once, and all distances and arrangements take turns in one session, and other work of the machine falls on all alike.
 """
 
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 from db.child import Child
 from db.embedded import EmbeddedPostgres
 from loadgen.closed import Workload
+from loadgen.environment import python_command
 from loadgen.http.route import Origin
 from loadgen.lab.evidence import Crossing, Distance
 from loadgen.lab.pgbouncer import PgBouncer
@@ -35,7 +35,8 @@ NEAR_APP, NEAR_DATABASE = "null, PgBouncer near the app", "null, PgBouncer near 
 USERS = (1, 20)
 CONNECTIONS = 10
 _ROUND_S = 1.5
-_TRIALS, _TRIPS = 10, 30  # of a calibration: rounds over all ways, statements a round
+# A calibration makes this many rounds over all ways, with this many statements a round.
+_TRIALS, _TRIPS = 10, 30
 
 
 class Delay:
@@ -51,7 +52,7 @@ class Delay:
 
     def __enter__(self) -> Self:
         self._child = Child(
-            [sys.executable, "-P", "-m", "loadgen.lab.delay", *map(str, self._address)],
+            python_command("loadgen.lab.delay", *map(str, self._address)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -60,13 +61,13 @@ class Delay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Connections that it carries are cut."""
+        """Ends the process, which cuts the connections that it carries."""
         if self._child is not None:
             self._child.stop()
             self._child = None
 
     def set(self, round_trip_ms: float) -> None:
-        """In force on return. Raises StackError."""
+        """Sets the round trip, in ms; it is in force on return. Raises StackError."""
         if self._child is not None:
             # Where it has ended, the missing answer says so.
             with suppress(OSError):
@@ -75,7 +76,7 @@ class Delay:
         self._answer()
 
     def through(self, url: str) -> str:
-        """The database's URL with the way through here in it; the host's name stays, for TLS to check."""
+        """The database's URL changed to lead through this process. The host's name stays, for TLS to check."""
         parts = urlsplit(url)
         user, at, _ = parts.netloc.rpartition("@")
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
@@ -83,7 +84,7 @@ class Delay:
         return parts._replace(netloc=f"{user}{at}{host}:{self.port}", query=query).geturl()
 
     def cpu_s(self) -> float:
-        """CPU seconds so far."""
+        """CPU seconds that the process has used so far."""
         return cpu_of_tree(self._child.pid) if self._child is not None else 0.0
 
     def _answer(self) -> str:
@@ -96,9 +97,9 @@ class Delay:
 
 @contextmanager
 def at(url: str, round_trip_ms: float | None) -> Iterator[tuple[str, Crossing | None]]:
-    """The URL of that database at a distance, and what the distance was measured to be; the same URL where there is none.
+    """Puts a distance before a database while inside: gives the URL at a distance, and the cost of a round trip.
 
-    Raises StackError, psycopg2.Error.
+    Without `round_trip_ms` it gives the URL as it is, and None. Raises StackError, psycopg2.Error.
     """
     if round_trip_ms is None:
         yield url, None
@@ -110,7 +111,7 @@ def at(url: str, round_trip_ms: float | None) -> Iterator[tuple[str, Crossing | 
 
 
 def address_of(url: str) -> tuple[str, int]:
-    """Host and port of a database's URL. Raises StackError where it has not one of each: a distance needs TCP."""
+    """Host and port of a database's URL. Raises StackError where the URL does not name one of each: a distance needs TCP."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 5432
@@ -122,10 +123,10 @@ def address_of(url: str) -> tuple[str, int]:
 
 
 def calibrate(url: str, delay: Delay, round_trips_ms: Sequence[float]) -> Crossing:
-    """What a round trip costs without the process and through it, with each delay asked for and with none.
+    """Measures a round trip without the delay process and through it, with each delay asked for and with none.
 
-    Medians of `select 1` on connections that are open, from before the statement is handed to libpq until its row is here,
-    CLOCK_MONOTONIC; all ways take turns. Leaves the delay at none. Raises StackError, psycopg2.Error.
+    Times are medians of `select 1` on open connections, from before the statement is given to libpq until its row has
+    arrived, by CLOCK_MONOTONIC; all ways take turns. Leaves the delay at 0. Raises StackError, psycopg2.Error.
     """
     asked = (None, *sorted({0.0, *round_trips_ms}))
     took: dict[float | None, list[float]] = {way: [] for way in asked}
@@ -135,7 +136,8 @@ def calibrate(url: str, delay: Delay, round_trips_ms: Sequence[float]) -> Crossi
                 if way is not None:
                     delay.set(way)
                 times = _round_trips_ms(direct if way is None else through)
-                if trial:  # the first only warms
+                # The first trial only warms the connections.
+                if trial:
                     took[way] += times
     delay.set(0.0)
     direct_ms = median(took.pop(None))
@@ -154,15 +156,15 @@ def _round_trips_ms(connection: Any) -> list[float]:
 
 
 def expected_s(rounds: int) -> float:
-    """About how long D.rtt takes: for the reader's patience only."""
+    """About how long D.rtt takes, in seconds; shown to whoever waits for it."""
     return 15.0 + rounds * len(USERS) * len(ROUND_TRIPS_MS) * (len(STRATEGIES) + 2) * _ROUND_S
 
 
 class Session:
-    """Every arrangement, running: a server each, on a database that is as far away as is said in between.
+    """All arrangements of D.rtt while they run: a server each, in front of a database at a distance that can be changed.
 
-    `crossing` is what the distances were measured to be, `skipped` what could not be arranged and why. Entering raises
-    StackError, EmbeddedPostgresError, psycopg2.Error.
+    `crossing` holds the measured distances, `skipped` says what could not be arranged and why. Entering raises StackError,
+    EmbeddedPostgresError, psycopg2.Error.
     """
 
     def __init__(self, url: str, postgres: EmbeddedPostgres | None, folder: Path) -> None:
@@ -182,7 +184,8 @@ class Session:
                 log = self._folder / f"{ID}.{number}.log"
                 settings = {"DATABASE_URL": url, "DB_POOL": name.split(",")[0], "DB_POOL_SIZE": str(CONNECTIONS)}
                 servers = running.enter_context(Servers(service(), 1, settings, log))
-                if not servers.answers("/health"):  # the first request also brings the tables up to date
+                # The first request also brings the tables up to date.
+                if not servers.answers("/health"):
                     raise StackError(
                         f"{ID}: the service does not reach the database ({name}): {log.read_text()[-300:]}"
                     )
@@ -194,7 +197,7 @@ class Session:
         self._running.close()
 
     def run(self, rounds: int, live: Live) -> Iterator[Distance]:
-        """Each cell when all rounds are over, or what there is of them before Interrupted is raised."""
+        """Yields each cell when all its rounds are over. When interrupted, yields what was measured, then raises Interrupted."""
         cells = [(users, far, name) for users in USERS for far in ROUND_TRIPS_MS for name in self._servers]
         runs: dict[tuple[int, float, str], list[ClosedResult]] = {cell: [] for cell in cells}
         interrupted = False
@@ -216,7 +219,7 @@ class Session:
         return self._delays[-1]
 
     def _pooled_urls(self, running: ExitStack, near: Delay) -> dict[str, str]:
-        """PgBouncer on this side of the distance, and on the other."""
+        """Starts PgBouncer on either side of the distance; returns the URL through each by the name of its arrangement."""
         if self._postgres is None:
             self.skipped = (f"{ID}: no PgBouncer, which is set up beside the lab's own database only.",)
             return {}

@@ -1,62 +1,77 @@
-"""What D.rtt found, as values for JSON and as Markdown: every arrangement beside a connection per request. Pure."""
+"""What D.rtt found as blocks: what pooling gains, by the distance to the database. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from loadgen.lab.evidence import Crossing, Distance
-from reports.formats.markdown import table
+from reports.blocks import (
+    ABSENT,
+    Axis,
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Column,
+    Section,
+    Series,
+    Table,
+    Text,
+    amount_cell,
+    share_cell,
+)
+from reports.page.charts import RATE, TIME
 
-TITLE = "D.rtt: what pooling gains, by the distance to the database"
+_FAR = Axis("round trip to the database, ms", "ms")
+_DRAWN: tuple[tuple[str, str, Axis, Callable[[Distance], float]], ...] = (
+    ("rate", "Good answers per second", RATE, lambda cell: cell.good_per_second),
+    ("p50", "Median time", TIME, lambda cell: cell.total_ms.quantile(0.5)),
+    ("p99", "p99", TIME, lambda cell: cell.total_ms.quantile(0.99)),
+)
+_COLUMNS = (
+    Column("round trip"),
+    Column("arrangement"),
+    Column("good/s", "number"),
+    Column("times null's", "number"),
+    Column("p50, ms", "number"),
+    Column("p99, ms", "number"),
+    Column("failed", "number"),
+)
+_NOTE = (
+    "Good answers a second, also as a multiple of null's at the same distance; times in ms from the start of a request to its"
+    " last byte. GET /health, one round trip for a connection that is open; one server; all took turns in one session."
+)
 
 
-def to_document(crossing: Crossing, cells: Sequence[Distance]) -> dict[str, Any]:
-    """Times in ms. `gain`: good answers a second, as a multiple of those of a connection per request."""
-    return {
-        "crossing": crossing_document(crossing),
-        "cells": [
-            {
-                "users": cell.users,
-                "round_trip_ms": cell.round_trip_ms,
-                "arrangement": cell.arrangement,
-                "good_per_second": cell.good_per_second,
-                "gain": _gain(cell, cells),
-                "p50_ms": cell.total_ms.quantile(0.5),
-                "p99_ms": cell.total_ms.quantile(0.99),
-                "failed_share": cell.failed_share,
-            }
-            for cell in cells
-        ],
-    }
+def distance_section(crossing: Crossing, cells: Sequence[Distance]) -> Section:
+    """Every arrangement beside a connection per request, at every distance: a table for each number of users."""
+    blocks: list[Block] = [Text(crossing_text(crossing))]
+    if cells:
+        blocks.append(Charts(distance_charts(cells)))
+    for users in dict.fromkeys(cell.users for cell in cells):
+        some = [cell for cell in cells if cell.users == users]
+        rows = tuple(_row(cell, cells) for cell in sorted(some, key=lambda cell: cell.round_trip_ms))
+        blocks.append(Table(f"distance-{users}", _people(users).capitalize(), _COLUMNS, rows, tools=True))
+    if cells:
+        blocks.append(Text(_NOTE))
+    data = {"crossing": crossing_values(crossing), "cells": [_values(cell, cells) for cell in cells]}
+    return Section("distance", "D.rtt: what pooling gains, by the distance to the database", tuple(blocks),
+                   menu="Distance", data=data)  # fmt: skip
 
 
-def crossing_document(crossing: Crossing) -> dict[str, Any]:
-    """What the delay was measured to be."""
+def distance_charts(cells: Sequence[Distance]) -> tuple[Chart, ...]:
+    """Rates and times against the distance, a line for each arrangement; empty where D.rtt was not run."""
+    return tuple(_charts(cells))
+
+
+def crossing_values(crossing: Crossing) -> dict[str, Any]:
+    """What the delay was measured to be, for JSON; times in ms."""
     return {
         "direct_ms": crossing.direct_ms,
         "added_ms": crossing.added_ms,
         "through_ms": [{"asked_ms": asked, "measured_ms": ms} for asked, ms in crossing.through_ms.items()],
     }
-
-
-def to_markdown(crossing: Crossing, cells: Sequence[Distance]) -> str:
-    """A table for each number of users: a row for each arrangement, a column for each distance."""
-    parts = [f"{crossing_text(crossing)}\n"]
-    for users in dict.fromkeys(cell.users for cell in cells):
-        some = [cell for cell in cells if cell.users == users]
-        far = sorted({cell.round_trip_ms for cell in some})
-        rows = [
-            (name, *(_cell_text(_find(some, name, ms), some) for ms in far))
-            for name in dict.fromkeys(cell.arrangement for cell in some)
-        ]
-        people = "1 user" if users == 1 else f"{users} users at once"
-        parts.append(f"{people}, round trip to the database:\n\n{table(('', *(f'{ms:g} ms' for ms in far)), rows)}")
-    parts.append(
-        "Good answers a second (as a multiple of `null`'s at that distance), p50 / p99 in ms from the start of a request to its"
-        " last byte. GET /health, one round trip for a connection that is open; one server; all took turns in one session.\n"
-    )
-    return "\n".join(parts)
 
 
 def crossing_text(crossing: Crossing) -> str:
@@ -69,19 +84,49 @@ def crossing_text(crossing: Crossing) -> str:
     )
 
 
-def _cell_text(cell: Distance | None, cells: Sequence[Distance]) -> str:
-    if cell is None:
-        return "-"
+def _charts(cells: Sequence[Distance]) -> Iterator[Chart]:
+    for users in dict.fromkeys(cell.users for cell in cells):
+        for key, title, axis, figure in _DRAWN:
+            series = []
+            for colour, name in enumerate(dict.fromkeys(cell.arrangement for cell in cells)):
+                line = [cell for cell in cells if cell.users == users and cell.arrangement == name]
+                far = tuple(cell.round_trip_ms for cell in line)
+                series.append(Series(name, far, tuple(map(figure, line)), colour))
+            yield Chart(f"distance-{users}-{key}", f"{title}, {_people(users)}", "line", _FAR, axis, tuple(series))
+
+
+def _row(cell: Distance, cells: Sequence[Distance]) -> tuple[Cell, ...]:
     gain = _gain(cell, cells)
-    failed = f", {cell.failed_share:.1%} failed" if cell.failed_share else ""
-    times = f"{cell.total_ms.quantile(0.5):.1f} / {cell.total_ms.quantile(0.99):.1f}"
-    return f"{cell.good_per_second:.0f} ({'-' if gain is None else f'{gain:.1f}x'}), {times}{failed}"
+    return (
+        Cell(f"{cell.round_trip_ms:g} ms"),
+        Cell(cell.arrangement),
+        amount_cell(cell.good_per_second),
+        Cell(ABSENT if gain is None else f"{gain:.1f}", gain),
+        amount_cell(cell.total_ms.quantile(0.5)),
+        amount_cell(cell.total_ms.quantile(0.99)),
+        share_cell(cell.failed_share, bad=True),
+    )
+
+
+def _values(cell: Distance, cells: Sequence[Distance]) -> Mapping[str, Any]:
+    return {
+        "users": cell.users,
+        "round_trip_ms": cell.round_trip_ms,
+        "arrangement": cell.arrangement,
+        "good_per_second": cell.good_per_second,
+        "gain": _gain(cell, cells),
+        "p50_ms": cell.total_ms.quantile(0.5),
+        "p99_ms": cell.total_ms.quantile(0.99),
+        "failed_share": cell.failed_share,
+    }
 
 
 def _gain(cell: Distance, cells: Sequence[Distance]) -> float | None:
-    null = _find([c for c in cells if c.users == cell.users], "null", cell.round_trip_ms)
+    """Good answers a second as a multiple of those of a connection per request, with the same users and distance."""
+    like = (cell.users, cell.round_trip_ms, "null")
+    null = next((c for c in cells if (c.users, c.round_trip_ms, c.arrangement) == like), None)
     return cell.good_per_second / null.good_per_second if null is not None and null.good_per_second else None
 
 
-def _find(cells: Sequence[Distance], arrangement: str, round_trip_ms: float) -> Distance | None:
-    return next((c for c in cells if (c.arrangement, c.round_trip_ms) == (arrangement, round_trip_ms)), None)
+def _people(users: int) -> str:
+    return "1 user" if users == 1 else f"{users} users at once"

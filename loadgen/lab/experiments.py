@@ -1,4 +1,4 @@
-"""What is run: each experiment of the sources as a value, in the order of running. Sizes are the sources' or briefer."""
+"""The experiments of the sources as values, in the order of running, in the sources' sizes or briefer ones."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 SOURCE_REQUESTS = 10_000
-"""Of each of source B's tests."""
+"""Requests in each of source B's tests."""
 
 SOURCE_PHASE_S = 30
-"""Of source A's phases."""
+"""Duration of source A's phases."""
 
 ARRIVAL_RATE = 600
-"""New virtual users a second, source A."""
+"""New virtual users a second in source A."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,20 @@ class Experiment:
     strategy: str
     servers: int
     settings: Mapping[str, str] = field(default_factory=dict)
-    """DB_POOL_… settings of the service."""
+    """DB_POOL_… settings of the service, by name."""
     users: int = 0
     script: str | None = None
     """File name of an Artillery script in `loadgen/lab/scripts`."""
     published: str | None = None
-    """Id of the published report to stand beside."""
+    """Id of the published report that this experiment is compared with."""
     only_full: bool = False
-    """Left out of a brief session."""
+    """Whether a brief session leaves this experiment out."""
     pgbouncer: int = 0
     """Server connections of a PgBouncer between the servers and the database; 0: there is none."""
     rounds: int = 1
-    """More than one: in turns with its neighbours of the same load."""
+    """Number of rounds; with more than one, experiments of the same load take turns."""
     memory_mb: int = 0
-    """Limit of the memory of the database, which then is one of its own; 0: no limit."""
+    """Limit of the memory of a database of this experiment's own; 0: no limit, and the database of the session."""
 
 
 _ONE_SHARED_POOL = {"DB_POOL_SIZE": "20", "DB_POOL_RECYCLE": "3600", "DB_POOL_MIN": "5", "DB_POOL_IDLE": "1800"}
@@ -63,7 +63,7 @@ _SOURCE_B: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 
 
 def experiments(servers: int = 4) -> tuple[Experiment, ...]:
-    """All of them. Source A's run on `servers` servers, source B's on one."""
+    """All experiments of both sources. Source A's run on `servers` servers, source B's on one."""
     of_b = [
         Experiment(f"{group}.c{users}", f"{title}, {_people(users)}", strategy, 1, settings, users=users,
                    published=f"{'B.3' if group == 'B.4' else group}.c{users}")
@@ -87,15 +87,18 @@ def experiments(servers: int = 4) -> tuple[Experiment, ...]:
 
 
 MEMORY_LIMIT_MB = 512
-"""What source A's database had."""
+"""Memory that source A's database had."""
 
 
-_ROUNDS = 3  # of group P
+# Rounds of each experiment of group P.
+_ROUNDS = 3
 
 
 def more_experiments(servers: int = 4) -> tuple[Experiment, ...]:
-    """Those that are run where they are asked for by name: group P, with and without PgBouncer in turns, and group M, source
-    A's nested object from a database under source A's memory limit, and in the end under half of it.
+    """Experiments that run only when they are asked for by name.
+
+    Group P: loads with and without PgBouncer, in turns. Group M: source A's nested object from a database under source A's
+    memory limit, and in the end under half of it.
     """
     ways = (("null", "null", "a connection per request through PgBouncer", True),
             ("fair", "fair", "a fair pool through PgBouncer", True),
@@ -118,18 +121,20 @@ def more_experiments(servers: int = 4) -> tuple[Experiment, ...]:
 
 
 def _limited(servers: int, size: int, memory_mb: int, name: str) -> Experiment:
-    """All connections are opened, needed or not, and everybody may wait: what differs is the memory that they take."""
+    """An experiment with limited memory. All connections are opened and every request may wait, so that only memory differs."""
     settings = {"DB_POOL_SIZE": str(size), "DB_POOL_MIN": str(size), "DB_POOL_MAX_WAITING": "1000"}
     title = f"the nested object, {servers} servers with {size} connections each, database in {memory_mb} MB"
     return Experiment(name, title, "fair", servers, settings, script="analytics.yml", memory_mb=memory_mb)
 
 
-_USUAL_RATES = {"null": 150.0, "per-request": 40.0}  # requests per second on two cores, to say how long it may take
-_AROUND_S = 2.5  # starting and stopping the servers
+# Usual requests per second on two cores, by strategy, to say how long an experiment may take.
+_USUAL_RATES = {"null": 150.0, "per-request": 40.0}
+# Time to start and stop the servers.
+_AROUND_S = 2.5
 
 
 def expected_s(experiment: Experiment, sizes: Sizes) -> float:
-    """About how long an experiment takes: for the reader's patience only."""
+    """About how long an experiment takes, in seconds; shown to whoever waits for it."""
     if experiment.script is not None:
         drain_s = 10.0 if experiment.strategy == "null" else 4.0
         return _AROUND_S + sizes.phase_s + drain_s
@@ -140,8 +145,9 @@ def expected_s(experiment: Experiment, sizes: Sizes) -> float:
 def chosen(
     known: Iterable[Experiment], only: Iterable[str] = (), strategies: Iterable[str] = (), *, full: bool = True
 ) -> tuple[Experiment, ...]:
-    """Those whose id is, or begins with, one of `only` (`B`, `B.3`, `A.pool10`) and whose strategy is among `strategies`;
-    an empty choice means all. Raises ValueError, naming what exists, for a name that fits nothing.
+    """The experiments whose id is, or begins with, one of `only` (`B`, `B.3`, `A.pool10`) and that use one of `strategies`.
+
+    An empty choice means all. Raises ValueError, naming what exists, for a name that fits nothing.
     """
     only = tuple(only)
     everything = tuple(e for e in known if full or only or not e.only_full)

@@ -1,6 +1,6 @@
 """C.fairness: ten connections, a query of 5 ms, more users than connections: who waits, and for how long.
 
-QueuePool and the fair pool take turns in one session, so that what else the machine does falls on both alike.
+QueuePool and the fair pool take turns in one session, so that other work of the machine falls on both alike.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from loadgen.closed import Workload
+from loadgen.environment import TREE
 from loadgen.http.route import Origin
 from loadgen.lab.evidence import Fairness
 from loadgen.lab.stack import ServerProgram, Servers
@@ -27,14 +28,17 @@ _ROUND_S = 3.0
 
 
 def program() -> ServerProgram:
-    """The service of `hold.py`, under the worker that serves this project's service: the less of the core is spent on
-    reading HTTP, the more of what is measured is the pool's."""
+    """The service of `hold.py`, under the worker that serves this project's service.
+
+    The less CPU is spent on reading HTTP, the more of what is measured is the pool.
+    """
     own_worker = ("--worker-class", "wsgi.worker.Worker")
-    return ServerProgram(Path(__file__).with_name("app_conf.py"), "loadgen.lab.hold:create_app()", options=own_worker)
+    configuration = Path(__file__).with_name("app_conf.py")
+    return ServerProgram(configuration, "loadgen.lab.hold:create_app()", TREE, options=own_worker)
 
 
 def with_pool(database_url: str, strategy: str, **parameters: object) -> str:
-    """The URL with the engine plugin and its pool in it."""
+    """The database's URL with the engine plugin and its pool added."""
     url = database_url.replace("postgresql://", "postgresql+psycopg2://", 1)
     pairs = {"plugin": "poolbench", "pool": strategy, **parameters}
     query = "&".join(f"{name}={quote(str(value))}" for name, value in pairs.items())
@@ -42,7 +46,7 @@ def with_pool(database_url: str, strategy: str, **parameters: object) -> str:
 
 
 def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fairness]:
-    """Each cell when its rounds are over. Raises Interrupted, StackError."""
+    """Runs the experiment; yields each cell when its rounds are over. Raises Interrupted, StackError."""
     with ExitStack() as running:
         servers = {
             strategy: running.enter_context(

@@ -1,6 +1,6 @@
-"""A service that does nothing but borrow a connection for a 5 ms query: what is left to see is how connections are lent.
+"""A service that only borrows a connection for a query of 5 ms, so that little but the lending of connections is measured.
 
-Its pool is chosen in DATABASE_URL, by the engine plugin, as anybody's could be.
+The pool is chosen in DATABASE_URL, by the engine plugin, as any application could choose it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A limit of the memory of some processes, by a control group of our own (Linux, cgroup v1 or v2, where we may make one).
 
 What the kernel counts for the group is all that its processes touch first: private memory, shared buffers, page cache of the
-files they read and write, and kernel memory. Cache is given up before anybody is killed.
+files they read and write, and kernel memory. Cache is given up before a process is killed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _LEAVE_PATIENCE_S = 5.0
 
 
 class NoMemoryLimit(Exception):
-    """No limit can be set here; the message says why in a few words."""
+    """No limit of memory can be set on this machine; the message says why in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a group can be made, and where this process belongs."""
+    """Folders of the kernel where a control group can be made, and where this process belongs."""
 
     version: int
     base: Path
-    """Folder that the group's own is made in."""
+    """Folder in which the new group's folder is made."""
     own: Path
-    """Folder of this process's group."""
+    """Folder of the group that this process is in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,8 @@ class MemoryLimit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        deadline = time.monotonic() + _LEAVE_PATIENCE_S  # a process that has just ended may be in it for a moment more
+        # A process that has just ended may be in the group for a moment more.
+        deadline = time.monotonic() + _LEAVE_PATIENCE_S
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError):
                 self._folder.rmdir()
@@ -86,7 +87,7 @@ class MemoryLimit:
             (self._home.own / "cgroup.procs").write_text(pid)
 
     def counts(self) -> MemoryCounts:
-        """The kernel's counters."""
+        """The kernel's counters of the group."""
         if self._home.version == 1:
             hits = int((self._folder / "memory.failcnt").read_text())
             return MemoryCounts(hits, _field((self._folder / "memory.oom_control").read_text(), "oom_kill"))
@@ -94,7 +95,7 @@ class MemoryLimit:
         return MemoryCounts(_field(events, "max"), _field(events, "oom_kill"))
 
     def peak_mb(self) -> float | None:
-        """The most that was used at once since `forget_peak`, or ever where the kernel cannot forget; None before Linux 5.19
+        """Most memory used at once since `forget_peak`, or ever where the kernel cannot forget; None before Linux 5.19
         with cgroup v2.
         """
         with contextlib.suppress(OSError):
@@ -102,7 +103,7 @@ class MemoryLimit:
         return None
 
     def forget_peak(self) -> None:
-        """Begin anew, where the kernel can."""
+        """Begins to measure the peak anew, where the kernel can."""
         with contextlib.suppress(OSError):
             self._peak.write_text("0")
 
@@ -132,7 +133,8 @@ def find_home(groups: str, root: Path) -> Home:
     for _, controllers, path in lines:
         if "memory" in controllers.split(","):
             own = root / "memory" / path.lstrip("/")
-            own = own if own.exists() else root / "memory"  # a container sees its own group as the root
+            # A container sees its own group as the root.
+            own = own if own.exists() else root / "memory"
             return Home(1, _writable(own), own)
     for number, controllers, path in lines:
         if number == "0" and not controllers:
@@ -151,7 +153,7 @@ def _writable(folder: Path) -> Path:
 
 
 def _remove_left_over(base: Path) -> None:
-    """Groups of processes that were killed before they could remove them."""
+    """Removes groups left by processes that were killed before they could remove them."""
     for folder in base.glob(f"{_NAME}*"):
         if not psutil.pid_exists(int(folder.name.removeprefix(_NAME))):
             with contextlib.suppress(OSError):

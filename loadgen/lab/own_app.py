@@ -1,20 +1,18 @@
-"""Somebody else's application under each strategy: the same script, the same servers, another pool by its DATABASE_URL."""
+"""A user's own application under each strategy: the same script and servers, with another pool in its DATABASE_URL."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from db.embedded import temporary_postgres
 from loadgen.environment import environment
 from loadgen.lab import distance
-from loadgen.lab import distance_findings as distance_summary
+from loadgen.lab.distance_findings import crossing_text, crossing_values
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.fairness import with_pool
 from loadgen.lab.stack import BackendWatch, ServerProgram, Servers
@@ -22,10 +20,13 @@ from loadgen.runner import Live, ScriptRun, new_run_id, read_script, run_script
 from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
 from reports import names
+from reports.answers import failed_share, good_answers
+from reports.blocks import Block, Cell, Column, Page, Section, Table, Text, amount_cell, share_cell
 from reports.files import write_text
 from reports.formats import artillery_json
-from reports.formats.markdown import table
 from reports.model import Report
+from reports.page.sections import notices, report_sections
+from reports.writers.output import write_summaries
 
 STRATEGIES = ("null", "queue", "fair")
 
@@ -37,12 +38,20 @@ _SETTINGS = {
     "DB_POOL_IDLE": ("idle_timeout", ("fair",)),
     "DB_POOL_MAX_WAITING": ("max_waiting", ("fair",)),
 }
+_TIMES = (
+    ("response", names.RESPONSE_TIME, ("p50", "p95", "p99", "max")),
+    ("pool wait", f"{names.SERVER}pool", ("p50", "p99", "max")),
+    ("connect", f"{names.SERVER}connect", ("mean", "p99")),
+    ("held", f"{names.SERVER}db", ("mean",)),
+)
+"""Distributions to compare: the name for a reader, the metric, and fields of its summary."""
+
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
 
 
 @dataclass(frozen=True, slots=True)
 class OwnAppOptions:
-    """Which application, and how. `settings` are DB_POOL_… variables; those a strategy does not know are left out for it."""
+    """The application to run, and how. `settings` are DB_POOL_… variables; a strategy gets those that it knows."""
 
     application: str
     """MODULE:APP, found from `folder`."""
@@ -54,12 +63,12 @@ class OwnAppOptions:
     database_url: str | None = None
     settings: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULTS))
     round_trip_ms: float | None = None
-    """A distance to put between the application and the database."""
+    """Round trip to put between the application and the database, in ms; None: no distance."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnAppResult:
-    """One strategy's run."""
+    """The run of one strategy."""
 
     strategy: str
     report: Report
@@ -67,11 +76,24 @@ class OwnAppResult:
     wall_s: float
     interrupted: bool
     crossing: Crossing | None = None
-    """What a round trip to the database cost, where it was put at a distance."""
+    """Cost of a round trip to the database; None where it was not put at a distance."""
 
 
-def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> list[OwnAppResult]:
-    """Each strategy's result, its reports written. Raises StackError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error."""
+@dataclass(frozen=True, slots=True)
+class ComparedFigure:
+    """One figure of one strategy; its value is None where the run does not have it."""
+
+    name: str
+    value: float | None
+    is_share: bool = False
+    """Whether it is a share, 0 to 1."""
+
+
+def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
+    """The comparison, and whether it was interrupted; all reports are written then.
+
+    Raises StackError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error, and WriteError or OSError for files.
+    """
     options.out.mkdir(parents=True, exist_ok=True)
     results: list[OwnAppResult] = []
     with (
@@ -84,19 +106,18 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> list[
             results.append(replace(_one(options, strategy, url, monitor_url, Path(logs), live), crossing=crossing))
             if results[-1].interrupted:
                 break
-    write_text(options.out / "summary.md", to_markdown(options, results))
-    write_text(options.out / "summary.json", json.dumps(to_document(options, results), indent=2) + "\n")
-    write_text(options.out / "environment.json", json.dumps(environment(), indent=2) + "\n")
-    return results
+    page = own_app_page(options, results)
+    write_summaries(page, options.out, environment())
+    return page, results[-1].interrupted
 
 
 def parameters(strategy: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """The plugin's parameters that stand for the settings."""
+    """The plugin's parameters for those settings that the strategy knows."""
     return {_SETTINGS[key][0]: value for key, value in settings.items() if strategy in _SETTINGS[key][1]}
 
 
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The defaults, and what the environment says in their place."""
+    """The default settings, replaced by those that the environment has."""
     return _DEFAULTS | {key: environ[key] for key in _SETTINGS if environ.get(key, "").strip()}
 
 
@@ -128,51 +149,49 @@ def _one(options: OwnAppOptions, strategy: str, url: str, monitor_url: str, logs
     return OwnAppResult(strategy, done.report, watch.peak, wall_s, done.signal is not None)
 
 
-def figures(result: OwnAppResult) -> dict[str, Any]:
-    """What is compared. Times in ms; pool and connect are what the application's answers tell (Server-Timing)."""
+def figures(result: OwnAppResult) -> list[ComparedFigure]:
+    """The figures that strategies are compared by. Pool wait, connect and held are from the answers' Server-Timing."""
     total = result.report.aggregate
-    requests = total.counters.get(names.REQUESTS, 0)
-    good = sum(n for name, n in total.counters.items() if name.startswith((f"{names.CODES}2", f"{names.CODES}3")))
-    out: dict[str, Any] = {
-        "requests": requests,
-        "good per second": round(good / result.wall_s, 1),
-        "failed": round(1 - good / requests, 4) if requests else None,
-        "backends at peak": result.peak_backends,
-    }
-    for label, name, keys in (
-        ("response", names.RESPONSE_TIME, ("p50", "p95", "p99", "max")),
-        ("pool wait", f"{names.SERVER}pool", ("p50", "p99", "max")),
-        ("connect", f"{names.SERVER}connect", ("mean", "p99")),
-        ("held", f"{names.SERVER}db", ("mean",)),
-    ):
+    found = [
+        ComparedFigure("requests", total.counters.get(names.REQUESTS, 0)),
+        ComparedFigure("good per second", round(good_answers(total.counters) / result.wall_s, 1)),
+        ComparedFigure("failed", round(failed_share(total.counters), 4), is_share=True),
+        ComparedFigure("backends at peak", result.peak_backends),
+    ]
+    for label, name, keys in _TIMES:
         summary = total.summaries.get(name)
-        for key in keys:
-            out[f"{label} {key} (ms)"] = getattr(summary, key) if summary else None
-    return out
+        found += [ComparedFigure(f"{label} {key} (ms)", getattr(summary, key) if summary else None) for key in keys]
+    return found
 
 
-def to_document(options: OwnAppOptions, results: Sequence[OwnAppResult]) -> dict[str, Any]:
-    """The comparison as plain values."""
-    return {
+def own_app_page(options: OwnAppOptions, results: Sequence[OwnAppResult]) -> Page:
+    """The comparison as a result: a column for each strategy, then what there is to say of all runs side by side."""
+    crossing = next((r.crossing for r in results if r.crossing), None)
+    partial = any(r.interrupted for r in results)
+    blocks: list[Block] = []
+    if partial:
+        blocks.append(Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
+    blocks += [text for r in results for text in notices(r.strategy, r.report)]
+    settings = ", ".join(f"{key}={value}" for key, value in options.settings.items())
+    blocks.append(Text(f"Servers: {options.servers}. Settings, where a strategy knows them: {settings}."))
+    if crossing is not None:
+        blocks.append(Text(crossing_text(crossing)))
+    columns = Column("figure"), *(Column(r.strategy, "number") for r in results)
+    rows = tuple(
+        (Cell(row[0].name), *(share_cell(f.value) if f.is_share else amount_cell(f.value) for f in row))
+        for row in zip(*map(figures, results), strict=True)
+    )
+    blocks.append(Table("strategies-figures", "The same load under each strategy", columns, rows))
+    compared = {r.strategy: {f.name: f.value for f in figures(r)} for r in results}
+    summary = Section("strategies", "Strategies", tuple(blocks), menu="Strategies", data=compared)
+    data = {
         "application": options.application,
         "script": options.script,
         "servers": options.servers,
-        "settings": dict(options.settings),
-        "partial": any(r.interrupted for r in results),
-        "crossing": next((distance_summary.crossing_document(r.crossing) for r in results if r.crossing), None),
-        "strategies": {r.strategy: figures(r) for r in results},
+        "settings": options.settings,
+        "partial": partial,
+        "crossing": None if crossing is None else crossing_values(crossing),
     }
-
-
-def to_markdown(options: OwnAppOptions, results: Sequence[OwnAppResult]) -> str:
-    """The comparison as a table, a column for each strategy."""
-    columns = [figures(r) for r in results]
-    rows = [(name, *("-" if c[name] is None else f"{c[name]:g}" for c in columns)) for name in (columns or [{}])[0]]
-    settings = ", ".join(f"{key}={value}" for key, value in options.settings.items())
-    crossed = next((f"{distance_summary.crossing_text(r.crossing)}\n\n" for r in results if r.crossing), "")
-    partial = "**Partial: the run was interrupted.**\n\n" if any(r.interrupted for r in results) else ""
-    return (
-        f"# {options.application} under {options.script}\n\n{partial}"
-        f"{options.servers} servers; {settings} (where the strategy knows them).\n\n{crossed}"
-        + table(("", *(r.strategy for r in results)), rows)
-    )
+    reports = [(r.strategy, r.report) for r in results]
+    title = f"{options.application} under {options.script}"
+    return Page(title, ", ".join(r.strategy for r in results), report_sections(reports, summary=summary), data)

@@ -22,10 +22,10 @@ from db.embedded import ROLE, EmbeddedPostgres
 from loadgen.lab.stack import StackError, cpu_of_tree, free_port, query
 
 MAX_CLIENTS = 2000
-"""Connections that it accepts; with 4 servers of a connection per request, more than there are requests at once."""
+"""Connections that PgBouncer accepts: more than 4 servers with a connection per request have open at once."""
 
 _SESSION = "SET statement_timeout = 10000; SET client_connection_check_interval = 100"
-"""What the service asks of each session (STATEMENT_TIMEOUT at its default). In transaction mode sessions are PgBouncer's."""
+"""Setting that the service asks for in each session; in transaction mode, PgBouncer owns the sessions."""
 
 _START_PATIENCE_S = 10.0
 _STOP_PATIENCE_S = 3.0
@@ -50,11 +50,11 @@ class PgBouncer:
 
     @property
     def url(self) -> str:
-        """For the application: the role's URL, at PgBouncer's port."""
+        """URL for the application: that of its database role, with PgBouncer's port."""
         return make_url(self._postgres.url).set(port=self.port).render_as_string(hide_password=False)
 
     def cpu_s(self) -> float:
-        """CPU seconds so far. It is one thread, so a second a second is its limit."""
+        """CPU seconds that PgBouncer has used so far. It has one thread, so one second a second is its limit."""
         return cpu_of_tree(self._child.pid) if self._child else 0.0
 
     def __enter__(self) -> Self:
@@ -65,7 +65,7 @@ class PgBouncer:
         self.stop()
 
     def start(self) -> None:
-        """Return when a statement has gone through it and back. Raises StackError."""
+        """Returns when a statement has gone through PgBouncer and back. Raises StackError."""
         secret = query(self._postgres.admin_url, "SELECT rolpassword FROM pg_authid WHERE rolname = %s", (ROLE,))[0][0]
         self._folder.mkdir()
         self._write("users.txt", f'"{ROLE}" "{secret}"\n')
@@ -88,7 +88,7 @@ class PgBouncer:
             raise StackError(f"PgBouncer did not start: {_complaints(error)}") from None
 
     def stop(self) -> None:
-        """End the process, after 3 s with SIGKILL: it keeps nothing that could be lost. Its folder is removed."""
+        """Ends the process, after 3 s with SIGKILL, as it keeps nothing that could be lost, and removes its folder."""
         if self._child is not None:
             self._child.stop()
             self._child = None
@@ -109,7 +109,7 @@ class PgBouncer:
 
 
 def find() -> str:
-    """The installed program. Raises StackError."""
+    """Path of the installed PgBouncer. Raises StackError where there is none."""
     found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if found is None:
         raise StackError(
@@ -119,13 +119,13 @@ def find() -> str:
 
 
 def version() -> str:
-    """As the program says, for a report: "PgBouncer 1.18.0". Raises StackError."""
+    """Version of the installed PgBouncer, such as "PgBouncer 1.18.0". Raises StackError."""
     done = subprocess.run([find(), "--version"], capture_output=True, text=True, check=False, env={"LC_ALL": "C"})
     return (done.stdout.splitlines() or ["PgBouncer"])[0]
 
 
 def configuration(port: int, server_port: int, pool_size: int, users: Path) -> str:
-    """Its file. Parameters: https://www.pgbouncer.org/config.html, from 1.14 on, without 1.20.0; tried with 1.18."""
+    """Text of PgBouncer's configuration file, for 1.14 and later: https://www.pgbouncer.org/config.html."""
     return f"""\
 [databases]
 {ROLE} = host=127.0.0.1 port={server_port} dbname={ROLE} connect_query='{_SESSION}'

@@ -1,4 +1,4 @@
-"""Several rounds of one experiment, between which others had their turns, as one outcome. Pure."""
+"""Rounds of experiments that take turns, and the rounds of one experiment joined into one result. Pure."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ _Number = TypeVar("_Number", int, float)
 
 
 def in_turns(experiments: Iterable[Experiment]) -> Iterator[Experiment]:
-    """In the order of running: neighbours with the same load and number of rounds take turns, so that what else the machine
-    does falls on all of them.
+    """The experiments in the order of running, each as often as it has rounds.
+
+    Neighbours with the same load and number of rounds take turns, so that other work of the machine falls on all of them.
     """
     for (rounds, *_), block in groupby(
         experiments, lambda e: (e.rounds, e.users, e.script) if e.rounds > 1 else (1, e.id)
@@ -29,7 +30,7 @@ def in_turns(experiments: Iterable[Experiment]) -> Iterator[Experiment]:
 
 
 def together(earlier: ExperimentResult, later: ExperimentResult) -> ExperimentResult:
-    """Both rounds as one: times and counts of all requests, the seconds and CPU of both, the higher peak."""
+    """Two rounds of an experiment as one result: all requests, the seconds and CPU of both, and the higher peak."""
     if not later.report.periods:
         return replace(earlier, partial=earlier.partial or later.partial)
     report = merge([earlier.report, later.report])

@@ -1,4 +1,4 @@
-"""Carries the experiments out, one after the other, and writes each report as soon as it is there."""
+"""A session of the lab: runs the experiments one after the other, and writes each report as soon as it is there."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from loadgen.closed import Workload
 from loadgen.environment import environment
 from loadgen.http.route import Origin
 from loadgen.lab import distance, fairness, pgbouncer
-from loadgen.lab import distance_findings as distance_summary
-from loadgen.lab import findings as summary
 from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
+from loadgen.lab.distance_findings import crossing_text, distance_charts
 from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
+from loadgen.lab.findings import lab_page
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.rounds import in_turns, together
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
@@ -34,9 +34,8 @@ from loadgen.watch.console import Console
 from reports.files import check_writable, write_text
 from reports.formats import apachebench, artillery_json, artillery_text
 from reports.formats.apachebench import AbReport
-from reports.page.distance import distance_charts
-from reports.page.lab import lab_page
 from reports.page.picture import picture
+from reports.writers.output import write_summaries
 
 _EXHAUSTING = ("null", "per-request")
 
@@ -44,7 +43,7 @@ _TYPICAL_STATEMENTS = (
     "SELECT url FROM links WHERE code = 'seed1'",
     "SELECT jsonb_agg(c) FROM clicks c JOIN links l ON l.id = c.link_id WHERE l.code = 'seed1'",
 )
-"""What a warm connection has done: a key look-up, and an aggregate over one link's clicks."""
+"""Statements that a warm connection has run: a look-up by key, and an aggregate over one link's clicks."""
 
 
 class LabError(Exception):
@@ -53,27 +52,27 @@ class LabError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LabOptions:
-    """What to run, and on what."""
+    """The experiments to run, and the database to run them on."""
 
     experiments: Sequence[Experiment]
     sizes: Sizes
     out: Path
     clicks: int = 300
-    """Clicks of each link before the nested object is read."""
+    """Clicks that each link has before the nested object is read."""
     database_url: str | None = None
-    """None: an embedded PostgreSQL of the lab's own."""
+    """URL of the database to use; None: an embedded PostgreSQL of the lab's own."""
     fairness_rounds: int = 0
-    """Of C.fairness; 0 leaves it out."""
+    """Rounds of C.fairness; 0 leaves it out."""
     distance_rounds: int = 0
-    """Of D.rtt; 0 leaves it out."""
+    """Rounds of D.rtt; 0 leaves it out."""
     round_trip_ms: float | None = None
-    """A distance to put between the servers and the database, for all experiments but D.rtt, which has its own."""
+    """Round trip to put between the servers and the database, in ms, for all experiments but D.rtt, which has its own."""
     confirm: Callable[[str], bool] = lambda _: True
-    """Asked before an experiment that may use up a given database's connections."""
+    """Asks whether to run an experiment that may use up a given database's connections; called with the question."""
 
 
 class Lab:
-    """One session. `run` gives the evidence, also of a session that was interrupted."""
+    """One session of the lab."""
 
     def __init__(self, options: LabOptions, say: Callable[[str], None], live: Live) -> None:
         self._options = options
@@ -84,7 +83,7 @@ class Lab:
         self._folder = Path()
 
     def run(self) -> Evidence:
-        """Everything asked for. Raises LabError for what cannot be started at all."""
+        """Runs everything asked for; gives the evidence, also of an interrupted session. Raises LabError."""
         self._check()
         try:
             self._options.out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +142,7 @@ class Lab:
             self._evidence = replace(self._evidence, memory=memory)
 
     def _distances(self, rounds: int) -> None:
-        """D.rtt."""
+        """Runs D.rtt."""
         if self._database.postgres is None and not self._options.confirm(
             f"{distance.ID} may use up the connections of the given database. Run it?"
         ):
@@ -163,7 +162,7 @@ class Lab:
     # What is needed, and what is there
 
     def _check(self) -> None:
-        """Before anything is started or written."""
+        """Checks that the options fit together, before anything is started or written. Raises LabError."""
         experiments, given = self._options.experiments, self._options.database_url
         own = [e.id for e in experiments if e.pgbouncer or e.memory_mb]
         if own and given is not None:
@@ -189,7 +188,7 @@ class Lab:
         with distance.at(self._database.url, self._options.round_trip_ms) as (self._database.url, crossing):
             if crossing is not None:
                 self._evidence = replace(self._evidence, crossing=crossing)
-                self._note(distance_summary.crossing_text(crossing))
+                self._note(crossing_text(crossing))
             yield
 
     def _know_database(self) -> None:
@@ -216,7 +215,7 @@ class Lab:
 
     @contextlib.contextmanager
     def _database_of(self, experiment: Experiment) -> Iterator[LabDatabase]:
-        """The session's, or one of the experiment's own where its memory is limited."""
+        """The database of the session, or one of the experiment's own where its memory is limited."""
         if not experiment.memory_mb:
             yield self._database
             return
@@ -248,7 +247,7 @@ class Lab:
     def _under_load(
         self, experiment: Experiment, database: LabDatabase, bouncer: PgBouncer | None, servers: Servers
     ) -> tuple[ExperimentResult, str]:
-        """What came of it, and the report as text."""
+        """Loads the servers. Returns the result, and the report as text."""
 
         def cpu_s() -> tuple[float, float | None, float | None]:
             postgres = database.postgres
@@ -258,7 +257,8 @@ class Lab:
                 bouncer.cpu_s() if bouncer else None,
             )
 
-        counted = experiment.script is not None and not experiment.memory_mb  # one without memory may not answer
+        # A database with too little memory may not answer.
+        counted = experiment.script is not None and not experiment.memory_mb
         clicks = database.clicks() if counted else None
         database.watch_memory()
         before = cpu_s()
@@ -287,7 +287,7 @@ class Lab:
         return outcome, text
 
     def _load(self, experiment: Experiment, servers: Servers) -> tuple[ScriptRun | ClosedResult, str]:
-        """The run, and its report as text: Artillery's console, or for an ab-like test Artillery's summary."""
+        """Runs the load. Returns the run, and its report as text: Artillery's console, or its summary for an ab-like test."""
         sizes = self._options.sizes
         parts: list[str] = []
         console = Console(parts.append)
@@ -309,7 +309,7 @@ class Lab:
         return run, "".join(parts)
 
     def _restart(self, experiment: Experiment) -> Restart:
-        """Both had been used; servers started for each experiment are gone by now, so they start anew here."""
+        """Restarts the database, starts servers anew, and counts rows before and after."""
         database = self._database
         assert database.postgres is not None  # noqa: S101 - the caller looked
         before = database.rows()
@@ -330,13 +330,8 @@ class Lab:
 
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
-        document = summary.to_document(evidence)
-        write_text(out / "environment.json", json.dumps(dict(evidence.environment), indent=2) + "\n")
-        write_text(out / "summary.json", json.dumps(document, indent=2) + "\n")
-        write_text(out / "summary.md", summary.to_markdown(evidence))
-        reports = {key: outcome.report for key, outcome in evidence.outcomes.items()}
-        write_text(out / "index.html", lab_page(document, reports, evidence.environment))
-        if charts := distance_charts(document):
+        write_summaries(lab_page(evidence), out, evidence.environment)
+        if charts := distance_charts(evidence.distance):
             write_text(out / "distance.svg", picture(charts))
 
     def _note(self, text: str) -> None:

@@ -13,7 +13,6 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ import psutil
 import psycopg2
 
 from db.child import Child, ChildError
+from loadgen.environment import TREE
 from loadgen.lab.evidence import Failures, Memory
 
 _START_PATIENCE_S = 20.0
@@ -32,13 +32,14 @@ _COUNT_BACKENDS = (
 
 
 class StackError(Exception):
-    """Something under test could not be started; the message is one line."""
+    """A program under test could not be started; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerProgram:
-    """What gunicorn serves: a configuration file, an application, the folder it is started in, a path that answers, and
-    options of gunicorn's that the configuration file has not the last word on."""
+    """A program for gunicorn to serve: its configuration file, the application, the folder to start it in, and a path that
+    answers when it is ready. `options` of gunicorn's command line win over the configuration file.
+    """
 
     configuration: Path
     application: str
@@ -48,11 +49,8 @@ class ServerProgram:
 
 
 def service() -> ServerProgram:
-    """The service of this project."""
-    spec = find_spec("wsgi")
-    if spec is None or spec.origin is None:
-        raise StackError("the service's package wsgi is not installed")
-    return ServerProgram(Path(spec.origin).with_name("gunicorn_conf.py"), "wsgi:create_app()")
+    """This project's own service, as a program to serve."""
+    return ServerProgram(TREE / "wsgi" / "gunicorn_conf.py", "wsgi:create_app()", TREE)
 
 
 class Servers:
@@ -70,7 +68,7 @@ class Servers:
 
     @property
     def url(self) -> str:
-        """Where they answer."""
+        """URL at which the servers answer."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -81,12 +79,12 @@ class Servers:
         self.stop()
 
     def start(self) -> None:
-        """Return when every server answers. Raises StackError."""
-        # The script rather than `python -m`, which would make the current folder an import path.
-        gunicorn = Path(sys.executable).with_name("gunicorn")
+        """Returns when every server answers. Raises StackError."""
+        # With -P, only gunicorn itself adds to the import path: the program's folder.
+        gunicorn = [sys.executable, "-P", "-m", "gunicorn"]
         program = self._program
         child = self._child = Child(
-            [gunicorn, "-c", program.configuration, *program.options, program.application],
+            [*gunicorn, "-c", program.configuration, *program.options, program.application],
             log=self._log,
             death_signal=signal.SIGTERM,
             env=self._environment,
@@ -99,17 +97,17 @@ class Servers:
             raise StackError(f"the servers did not start: {_complaint(error)}") from None
 
     def stop(self) -> None:
-        """End all server processes: SIGTERM to gunicorn, after 15 s SIGKILL to those that are left."""
+        """Ends all server processes: SIGTERM to gunicorn, after 15 s SIGKILL to those that are left."""
         if self._child is not None:
             self._child.stop()
             self._child = None
 
     def cpu_s(self) -> float:
-        """CPU seconds of all server processes so far."""
+        """CPU seconds that all server processes have used so far."""
         return cpu_of_tree(self._child.pid) if self._child else 0.0
 
     def failures(self) -> Failures:
-        """Failed requests so far, read from the log."""
+        """Failed requests so far, as the log has them."""
         kinds: Counter[str] = Counter()
         example = None
         with self._log.open(encoding="utf-8", errors="replace") as lines:
@@ -121,7 +119,7 @@ class Servers:
         return Failures(dict(kinds), example)
 
     def answers(self, path: str, beginning: bytes = b"HTTP/1.1 200") -> bool:
-        """Whether the answer to a GET of the path begins so."""
+        """Whether the answer to a GET of the path begins with the status expected."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
             return connection.recv(64).startswith(beginning)
@@ -159,7 +157,7 @@ class BackendWatch(threading.Thread):
         self.peak = 0
 
     def run(self) -> None:
-        """Until left. A server that ends its sessions to recover is asked again until it answers."""
+        """Counts until the block is left. A database that ends its sessions to recover is asked again until it answers."""
         while not self._done.wait(_SAMPLE_EVERY_S):
             with contextlib.suppress(psycopg2.Error):
                 if self._connection.closed:
@@ -193,12 +191,12 @@ def query(url: str, statement: str, arguments: tuple[Any, ...] = ()) -> list[tup
 
 
 def count_backends(monitor_url: str) -> int:
-    """The database's client backends, the asker's own left out."""
+    """Number of the database's client backends, without that of this question."""
     return int(query(monitor_url, _COUNT_BACKENDS)[0][0])
 
 
 def cpu_of_tree(pid: int) -> float:
-    """CPU seconds of a process, its children that have ended, and those that live, with theirs."""
+    """CPU seconds of a process and of all its children, living or ended, and theirs."""
     total = 0.0
     with contextlib.suppress(psutil.NoSuchProcess):
         parent = psutil.Process(pid)
@@ -209,7 +207,8 @@ def cpu_of_tree(pid: int) -> float:
     return total
 
 
-_KERNEL_MB_PER_BACKEND = 0.13  # page tables, kernel stack, slab: not in PSS
+# Page tables, kernel stack and slab, which are not in PSS.
+_KERNEL_MB_PER_BACKEND = 0.13
 
 
 def measure_memory(pid: int, app_url: str, statements: tuple[str, ...], counts: tuple[int, int] = (10, 50)) -> Memory:
@@ -236,7 +235,7 @@ def measure_memory(pid: int, app_url: str, statements: tuple[str, ...], counts: 
 
 
 def memory_of_tree(pid: int) -> Iterator[tuple[float, float]]:
-    """(private MB, PSS MB) of the postmaster and each child."""
+    """Memory of the postmaster and of each child, as (private MB, PSS MB)."""
     parent = psutil.Process(pid)
     for process in (parent, *parent.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -245,7 +244,7 @@ def memory_of_tree(pid: int) -> Iterator[tuple[float, float]]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """A port of the loopback address that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -23,8 +23,8 @@ from signal import SIGINT
 from db.embedded import temporary_postgres
 from loadgen.environment import environment
 from loadgen.lab import distance
-from loadgen.lab import distance_findings as distance_summary
 from loadgen.lab.database import LabDatabase, given_database
+from loadgen.lab.distance_findings import crossing_text
 from loadgen.lab.experiments import Experiment
 from loadgen.lab.fairness import with_pool
 from loadgen.lab.own_app import parameters
@@ -33,23 +33,25 @@ from loadgen.runner import Interrupted, Live, ScriptRun, read_script, run_script
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions
 from loadgen.sizing.search import Goal, SizeEstimate, SizeLimits, SizeRun, estimates, next_sizes
-from loadgen.sizing.sweep_summary import Curve, Sweep, limits_text, to_document, to_markdown
+from loadgen.sizing.sweep_findings import Curve, Sweep, limits_text, sweep_charts, sweep_page
 from loadgen.watch.console import Console
 from reports import names
+from reports.answers import failed_share, good_answers
 from reports.files import write_text
 from reports.model import Period
 from reports.page.picture import picture
-from reports.page.sweep import sweep_charts, sweep_page
+from reports.writers.output import written
 
 WARM_S = 1
-"""Of load before each run."""
+"""Seconds of load before each run."""
 
 STRATEGIES = ("queue", "fair")
-"""Those that have a size."""
+"""Strategies whose pool has a size."""
 
 _OWN_SCRIPT = "pool10.yml"
 _MOST_TABLES = 20
-_MEMORY_CONNECTIONS = 50  # the slope is taken from a fifth of them on
+# Connections to measure memory with; the slope is taken from a fifth of them on.
+_MEMORY_CONNECTIONS = 50
 
 
 class SweepError(Exception):
@@ -58,7 +60,7 @@ class SweepError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions:
-    """What is asked. Without an `application` it is the service of this project, without a `script` source A's."""
+    """The sizes to sweep, and the arrangement. Default `application`: this project's service; default `script`: source A's."""
 
     sizes: Sequence[int]
     goals: Sequence[Goal]
@@ -70,23 +72,23 @@ class SweepOptions:
     strategy: str = "fair"
     servers: int = 4
     max_connections: int | None = None
-    """None: 100, or what a given database has."""
+    """Connections that the database takes; None: 100, or what a given database has."""
     memory_mb: float | None = None
     seconds: int = 5
-    """Of a run."""
+    """Duration of each run."""
     max_seconds: float = 900.0
-    """Of the whole; the run that is under way then is finished."""
+    """Duration of the whole sweep; a run that is under way by then is finished."""
     database_url: str | None = None
-    """None: an embedded PostgreSQL of the sweep's own."""
+    """URL of the database to use; None: an embedded PostgreSQL of the sweep's own."""
     round_trip_ms: float | None = None
     seed: int = 0
-    """Of the order in which sizes take turns."""
+    """Seed of the order in which sizes take turns."""
 
 
 def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> Sweep:
-    """The sweep, its files written; `partial` when it was interrupted.
+    """Runs the sweep and writes its files. The result is `partial` when it was interrupted.
 
-    `signals`: those that were seen, which mean an end even where the KeyboardInterrupt got lost; a run's are added.
+    `signals`: numbers of the signals received, which end the sweep even where the KeyboardInterrupt got lost.
     Raises SweepError, StackError, ScriptErrors, SectionFailed, EmbeddedPostgresError, psycopg2.Error, WriteError, and
     OSError for the script.
     """
@@ -99,17 +101,16 @@ def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: 
     except (Interrupted, KeyboardInterrupt):
         signals = signals or [SIGINT]
     found = replace(sweeper.found(), partial=bool(signals))
-    document = to_document(found)
-    write_text(options.out / "sweep.json", json.dumps(document, indent=2) + "\n")
-    write_text(options.out / "sweep.md", to_markdown(found))
-    write_text(options.out / "sweep.html", sweep_page(document))
-    if charts := sweep_charts(document):
+    page = sweep_page(found)
+    for style, ending in (("json", "json"), ("markdown", "md"), ("html", "html")):
+        write_text(options.out / f"sweep.{ending}", written(page, style))
+    if charts := sweep_charts(found):
         write_text(options.out / "sweep.svg", picture(charts))
     return found
 
 
 class _Sweeper:
-    """One sweep under way."""
+    """A sweep that is being run."""
 
     def __init__(self, options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> None:
         self._options, self._say, self._live, self._signals = options, say, live, signals
@@ -124,7 +125,7 @@ class _Sweeper:
         self._url = ""
 
     def found(self) -> Sweep:
-        """What there is."""
+        """The result so far."""
         options = self._options
         warned = [f"The generator, in {times} of the runs: {text}" for text, times in self._warned.items()]
         return Sweep(
@@ -141,18 +142,20 @@ class _Sweeper:
     # Before the first run
 
     def prepare(self, running: ExitStack) -> None:
-        """Start the database, and learn the limits."""
+        """Starts the database, and finds the limits."""
         options = self._options
-        self._script("http://127.0.0.1:1", 1, 1)  # a mistake in it is told before anything is started
+        # Read now, so that a mistake in the script is reported before anything is started.
+        self._script("http://127.0.0.1:1", 1, 1)
         self._logs = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="poolbench-sweep-")))
         self._database = running.enter_context(self._some_database())
         self._url, crossing = running.enter_context(distance.at(self._database.url, options.round_trip_ms))
         if crossing is not None:
-            self._notes.append(distance_summary.crossing_text(crossing))
+            self._notes.append(crossing_text(crossing))
         if options.application is None:
             self._database.seed(Experiment("sweep", "", options.strategy, options.servers, script=_OWN_SCRIPT), 0)
         with self._servers(min(options.sizes)):
-            pass  # an application that does not start is told now; one that makes its tables has made them
+            # An application that does not start is reported now; one that makes its tables has made them.
+            pass
         self._learn_limits()
         self._sizes = self._limits.allowed(options.sizes)
         if not self._sizes:
@@ -160,7 +163,7 @@ class _Sweeper:
 
     @contextmanager
     def _some_database(self) -> Iterator[LabDatabase]:
-        """An application of one's own gets a given database as it is; the service a schema of its own in it."""
+        """The database to use. An application gets a given database as it is; the service gets a schema of its own in it."""
         url, options = self._options.database_url, self._options
         if url is None:
             with temporary_postgres(max_connections=options.max_connections or 100) as postgres:
@@ -193,7 +196,7 @@ class _Sweeper:
         )
 
     def _table_reads(self) -> tuple[str, ...]:
-        """A statement for each table of the application: what warms a connection's caches."""
+        """A statement for each table of the application, to warm a connection's caches."""
         rows = query(
             self._database.url,
             "SELECT format('SELECT * FROM %%I.%%I LIMIT 100', schemaname, tablename) FROM pg_tables"
@@ -205,7 +208,7 @@ class _Sweeper:
     # The search
 
     def search(self) -> None:
-        """Every rate, one after the other, each with an equal share of the time that is left."""
+        """Searches for each rate, one after the other, each with an equal share of the time that is left."""
         goals = self._options.goals
         for number, goal in enumerate(goals):
             left_s = self._options.max_seconds - (time.monotonic() - self._began_s)
@@ -237,17 +240,15 @@ class _Sweeper:
             database_cpu = (cpu_of_tree(postgres.pid) - before[1]) / wall_s if postgres else None
         self._note_warnings(done)
         total = done.report.aggregate
-        sent = total.counters.get(names.REQUESTS, 0)
-        good = sum(n for name, n in total.counters.items() if name.startswith((f"{names.CODES}2", f"{names.CODES}3")))
         return SizeRun(
             size=size,
-            good_per_s=good / _lasted_s(total, self._options.seconds),
-            failed_share=1 - good / sent if sent else 0.0,
+            good_per_s=good_answers(total.counters) / _lasted_s(total, self._options.seconds),
+            failed_share=failed_share(total.counters),
             p99_ms=_p99(done, names.RESPONSE_TIME),
             wait_p99_ms=_p99(done, f"{names.SERVER}pool"),
             database_cpu=database_cpu,
             servers_cpu=servers_cpu,
-            requests=sent,
+            requests=total.counters.get(names.REQUESTS, 0),
             peak_backends=watch.peak,
         )
 
@@ -286,7 +287,7 @@ class _Sweeper:
     # What is said
 
     def _note_warnings(self, done: ScriptRun) -> None:
-        """Those of one kind, whatever their figures, once."""
+        """Counts warnings; those that differ in their figures only count as one."""
         for text in done.report.extras.warnings if done.report.extras else ():
             alike = next((known for known in self._warned if _without_figures(known) == _without_figures(text)), text)
             self._warned[alike] += 1
@@ -306,7 +307,7 @@ class _Sweeper:
 
 
 def _lasted_s(total: Period, planned_s: float) -> float:
-    """From the first request to the last answer, and no less than arrivals were planned to take."""
+    """Seconds from the first request to the last answer, and no less than arrivals were planned to take."""
     first_ms, last_ms = total.first_metric_ms, total.last_metric_ms
     return max(planned_s, (last_ms - first_ms) / 1000 if first_ms is not None and last_ms is not None else 0.0)
 

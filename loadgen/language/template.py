@@ -88,11 +88,6 @@ def placeholders(template: str) -> list[str]:
     return [_path_of(found) for found in PLACEHOLDER.findall(CALL.sub("", template))]
 
 
-def calls_in(template: str) -> list[str]:
-    """Return the names of the functions that a text calls, with `$`."""
-    return [match.group(1) for match in CALL.finditer(template)]
-
-
 def _object(pairs: list[tuple[Template, Template]]) -> Render:
     if all(k.constant for k, _ in pairs):
         fields = [(k.value, v.render) for k, v in pairs]

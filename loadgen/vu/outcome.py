@@ -19,7 +19,6 @@ from loadgen.language.values import UNDEFINED, json_text, number_text, text
 from loadgen.script import model
 from loadgen.script.processor import Request, Response, Timings
 from loadgen.vu.answer import Answer
-from loadgen.vu.capture import compile_captures
 from loadgen.vu.expect import Exchanged, compile_expectations, console_text
 from loadgen.vu.vu import Setting, Vu, VuFailedError
 from reports import names
@@ -44,6 +43,9 @@ class Judge:
         self._named = compile_template(spec.name, calls)
         self._captures = None
         if spec.captures:
+            # Most scripts capture nothing, and start quicker without the languages that captures are written in.
+            from loadgen.vu.capture import compile_captures  # noqa: PLC0415
+
             self._captures = compile_captures(
                 spec.captures,
                 calls,

@@ -1,65 +1,98 @@
 """Two sides compared: each figure of both, by how much it changed, and whether that is better, worse or chance.
 
-The statistics are those of `reports.compare.statistics` and `reports.compare.estimates`; docs/statistics.md tells them whole.
+The statistics are those of `reports.compare.statistics` and `reports.compare.estimates`; docs/statistics.md explains them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
-from typing import Literal
+from math import comb, exp, expm1, hypot, inf, isfinite, log, nan, sin, sqrt
+from typing import Final, Literal
 
 import numpy as np
 
 from reports import names
-from reports.compare import statistics
-from reports.compare.estimates import Basis, Estimate, RunEstimates, ab_estimates
-from reports.formats.apachebench import DOING_WHAT, PERCENTILES, AbReport
-from reports.model import Extras, Period, Rate, Report, Summary
-
-Kind = Literal["share", "counter", "rate", "summary", "ab"]
-Verdict = Literal["better", "worse", "no clear change", "not comparable"]
-
-ERRORS = "errors"
-"""The share of requests that failed: those without an answer (`errors.*`) and those answered by a status of 500 or more. Of
-ab's report without other metrics, its failed requests."""
-
-SUMMARY_ROWS = ("count", "min", "mean", "median", "p75", "p90", "p95", "p99", "p999", "max")
-"""What is compared of a distribution."""
-
-_AB_TOTALS = (
-    "concurrency",
-    "time_taken_s",
-    "complete",
-    "failed",
-    "write_errors",
-    "non_2xx",
-    "keep_alive",
-    "total_bytes",
-    "body_sent_bytes",
-    "html_bytes",
-    "requests_per_second",
-    "time_per_request_ms",
-    "time_per_request_all_ms",
-    "transfer_rate_kbytes_s",
+from reports.compare import figures, statistics, tracks
+from reports.compare.cautions import cautions, lateness
+from reports.compare.estimates import (
+    ASSUMED_WITHIN,
+    Basis,
+    Estimate,
+    RunEstimates,
+    ab_estimates,
+    requests,
+    too_few,
 )
-_AB_FAILURES = ("connect", "receive", "length", "exceptions")
-_AB_TABLE = tuple((row, column) for row in DOING_WHAT for column in ("min", "mean", "sd", "median", "max"))
-_AB_NAMES = (
-    *(f"ab.{name}" for name in _AB_TOTALS),
-    *(f"ab.failures.{kind}" for kind in _AB_FAILURES),
-    *(f"ab.{row}.{column}" for row, column in _AB_TABLE),
-    *(f"ab.percentile.{percentage}" for percentage in PERCENTILES),
-)
-_AB_HIGHER = ("ab.requests_per_second", "ab.transfer_rate_kbytes_s")
+from reports.compare.figures import AB_SHARES, Figures, Kind
+from reports.compare.quantiles import interpolated
+from reports.compare.scales import assumed_angle, on_angle, on_log
+from reports.compare.statistics import Interval
+from reports.formats.apachebench import AbReport
+from reports.model import QUANTILES, Report, ReportError
+from reports.sketch import Sketch
+
+Verdict = Literal["better", "worse", "no clear change", "cannot be judged", "not comparable"]
+
+LEAST_SPREAD: Final = 0.01
+"""Standard deviation between runs, as a share of a time or rate, that is never undercut, however well runs agree."""
+
+_LARGEST: Final = 700.0
+
+SEPARATE_BLOCKS: Final = 5
+"""Of how many independent stretches a run is supposed to consist where every period of one run is above all of another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What a change must exceed to be called better or worse, besides chance within the runs."""
+
+    run_deviation: float = 0.05
+    """Standard deviation between runs of one version, as a share of a figure; assumed where one side has one run only."""
+    least_ms: float = 1.0
+    """Times: the least change that matters, in ms."""
+    least_share: float = 0.01
+    """Times and rates: the least change that matters, as a share of the figure, or of the response time if that is more."""
+
+    @classmethod
+    def parse(cls, run_deviation: str = "5%", least_effect: str = "1ms,1%") -> Criteria:
+        """Criteria from texts like `5%` and `1ms,1%`; of the least effect either part alone, or 0, will do.
+
+        Raises ReportError, one line, for anything else.
+        """
+        deviation = _amounts("--run-deviation", run_deviation, {"%": 0.01}, "5%")
+        least = _amounts("--least-effect", least_effect, {"ms": 1.0, "%": 0.01}, "1ms,1%")
+        if deviation.get("%", 0.0) >= 1:
+            raise ReportError(f"--run-deviation {run_deviation!r} is not under 100%")
+        return cls(deviation.get("%", 0.0), least.get("ms", 0.0), least.get("%", 0.0))
+
+
+def _amounts(option: str, text: str, units: dict[str, float], example: str) -> dict[str, float]:
+    """Amounts by unit in a text such as `1ms,1%`. Raises ReportError."""
+    found: dict[str, float] = {}
+    for part in text.replace(" ", "").split(","):
+        unit = next((u for u in units if part.endswith(u)), "")
+        amount = part.removesuffix(unit)
+        if not amount.replace(".", "", 1).isdecimal() or not (unit or not float(amount)) or unit in found:
+            raise ReportError(f"{option} {text!r} is not an amount such as {example}")
+        found[unit] = float(amount) * units.get(unit, 1.0)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A change's interval on the scale of `reports.compare.scales`, and where between old and new it lies (for shares)."""
+
+    low: float
+    high: float
+    middle: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One figure on both sides; None where a side does not have it, which is not the same as zero.
 
-    Of several runs a side, `old` and `new` are the means over them.
+    Where a side has several runs, `old` and `new` are the means over them.
     """
 
     name: str
@@ -68,15 +101,31 @@ class Change:
     old: float | None
     new: float | None
     verdict: Verdict = "not comparable"
-    low: float | None = None
-    """Of the change's 95 % interval: in the figure's unit; of counters that are judged as a share, in shares."""
-    high: float | None = None
+    span: Span | None = None
+    """The change's 95 % interval on the scale that the figure is compared on."""
     p: float | None = None
     """How likely a change like this is by chance alone, corrected for the number of figures that were judged."""
     basis: Basis | Literal["runs"] | None = None
     """What the verdict rests on: variation between "runs" or "periods", or "totals" and an assumed variation."""
     reason: str = ""
     """Why there is no verdict of better or worse, where that is not for lack of change."""
+    runs_differ: bool = False
+    """One run a side: the two runs differ by more than chance within them, which need not be for another version."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the change's 95 % interval, in the figure's unit; of counters that are judged as a share, in shares."""
+        return None if self.span is None else self._in_units(self.span.low, self.span)
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the change's 95 % interval, as `low`."""
+        return None if self.span is None else self._in_units(self.span.high, self.span)
+
+    def _in_units(self, by: float, span: Span) -> float:
+        if _is_share(self):
+            return sin(max(span.middle, abs(by) / 2)) * sin(by / 2)
+        return exp(on_log(self.old or 0.0)) * expm1(min(by, _LARGEST))
 
     @property
     def change(self) -> float | None:
@@ -99,9 +148,9 @@ class Change:
     def mirrored(self) -> Change:
         """The same, seen from the other side."""
         swapped: dict[Verdict, Verdict] = {"better": "worse", "worse": "better"}
-        low, high = None if self.high is None else -self.high, None if self.low is None else -self.low
+        span = None if self.span is None else Span(-self.span.high, -self.span.low, self.span.middle)
         verdict = swapped.get(self.verdict, self.verdict)
-        return replace(self, old=self.new, new=self.old, verdict=verdict, low=low, high=high)
+        return replace(self, old=self.new, new=self.old, verdict=verdict, span=span)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,162 +167,44 @@ class Diff:
         return tuple(row for row in self.rows if row.differs)
 
     def mirrored(self) -> Diff:
-        """`compare(new, old)`, given `compare(old, new)`."""
+        """`compare(new, old)`, given `compare(old, new)`; the notes stay as they are."""
         return Diff(tuple(row.mirrored() for row in self.rows), self.notes)
 
 
-def compare(old: Report, new: Report) -> Diff:
-    """One run a side. Figures of ab's report are compared where both have one; else what they say in others' terms."""
-    old, new = _in_same_terms(old, new)
-    pairs = _pairs([_figures(old)], [_figures(new)], zeros=_same_tool([old], [new]))
-    estimates = _Estimates(old), _Estimates(new)
-    rows: list[Change] = []
-    for change in pairs:
-        try:
-            row = _unjudged(change) or _judged(change, *(estimate(change.name, change.kind) for estimate in estimates))
-        except OverflowError:
-            row = replace(change, reason="numbers too large to judge")
-        rows.append(row)
-    return Diff(tuple(_decided(rows, statistics.adjusted)), tuple(_notes([old], [new], rows)))
+def compare(old: Report, new: Report, criteria: Criteria = Criteria()) -> Diff:
+    """Compares one run a side. Figures of ab's report are compared where both have one, else under other tools' names."""
+    old, new = figures.in_same_terms(old, new)
+    return _finished([old], [new], _compared_runs_alone(old, new, criteria), criteria)
 
 
-def compare_runs(old: Sequence[Report], new: Sequence[Report]) -> Diff:
-    """Several runs a side (or one against several): judged by the variation between runs alone.
-
-    A permutation test where there are enough runs for it, else Student's t with the spread of both sides pooled.
-    """
+def compare_runs(old: Sequence[Report], new: Sequence[Report], criteria: Criteria = Criteria()) -> Diff:
+    """Compares several runs a side (or one with several): judged by the variation between runs alone, by a rotation test."""
     if len(old) == len(new) == 1:
-        return compare(old[0], new[0])
-    sides = [[_figures(report) for report in side] for side in (old, new)]
-    zeros = _same_tool(old, new)
-    rows = [_unjudged(change) or change for change in _pairs(*sides, zeros=zeros)]
-    judged = [i for i, row in enumerate(rows) if row.verdict == "not comparable" and not row.reason]
-    values = [np.array([[_scaled(rows[i], run) for i in judged] for run in side]) for side in sides]
-    usable = np.isfinite(values[0]).all(0) & np.isfinite(values[1]).all(0)
-    for i, ok in zip(judged, usable, strict=True):
-        if not ok:
-            rows[i] = replace(rows[i], reason="not in every run")
-    kept = [i for i, ok in zip(judged, usable, strict=True) if ok]
-    requests = [_denominator(rows[i], [*sides[0], *sides[1]]) for i in kept]
-    judged_rows = _judged_runs([rows[i] for i in kept], requests, *(v[:, usable] for v in values))
-    for i, row in zip(kept, judged_rows, strict=True):
-        rows[i] = row
-    return Diff(tuple(rows), tuple(_notes(old, new, rows)))
+        return compare(old[0], new[0], criteria)
+    return _finished(old, new, _compared_by_runs(old, new, criteria), criteria)
 
 
-# Figures
-
-_Figures = Mapping[tuple[Kind, str], float]
-
-
-def _figures(report: Report) -> _Figures:
-    total = report.aggregate
-    found: dict[tuple[Kind, str], float] = {}
-    if total.counters.get(names.REQUESTS):
-        failed = sum(total.counters[name] for name in _failures(total))
-        found["share", ERRORS] = min(1.0, failed / total.counters[names.REQUESTS])
-    found |= {("counter", name): count for name, count in sorted(total.counters.items())}
-    found |= {("rate", name): rate.per_second for name, rate in sorted(total.rates.items())}
-    for name, summary in sorted(total.summaries.items()):
-        rows = ((row, getattr(summary, row)) for row in SUMMARY_ROWS)
-        found |= {("summary", f"{name}.{row}"): figure for row, figure in rows if figure is not None}
-    if report.extras and report.extras.ab:
-        ab = AbReport.from_json(report.extras.ab)
-        found |= {("ab", name): figure for name, figure in _ab_figures(ab).items()}
-        if ab.complete and ab.failed is not None:
-            found.setdefault(("share", ERRORS), min(1.0, ab.failed / ab.complete))
-    return found
+def _finished(old: Sequence[Report], new: Sequence[Report], rows: Sequence[Change], criteria: Criteria) -> Diff:
+    late = lateness(old, new)
+    if late:
+        judged = ("better", "worse", "no clear change")
+        rows = [
+            replace(row, verdict="cannot be judged", reason=late, runs_differ=False) if row.verdict in judged else row
+            for row in rows
+        ]
+    told = [f"Cannot be judged: {late}."] if late else _notes(old, new, rows, criteria)
+    return Diff(tuple(rows), (*told, *cautions(old, new)))
 
 
-def _failures(period: Period) -> list[str]:
-    return [name for name in period.counters if name.startswith((names.ERRORS, f"{names.CODES}5"))]
-
-
-def _ab_figures(ab: AbReport) -> dict[str, float]:
-    found = {f"ab.{name}": getattr(ab, name) for name in _AB_TOTALS}
-    found |= {f"ab.failures.{kind}": getattr(ab.failures, kind, None) for kind in _AB_FAILURES}
-    found |= {f"ab.{row}.{column}": getattr(ab.rows.get(row), column, None) for row, column in _AB_TABLE}
-    found |= {f"ab.percentile.{percentage}": ab.percentiles.get(percentage) for percentage in PERCENTILES}
-    return {name: figure for name, figure in found.items() if figure is not None}
-
-
-def _pairs(old: Sequence[_Figures], new: Sequence[_Figures], *, zeros: bool) -> Iterator[Change]:
-    """In the order of the kinds. `zeros`: failures of a kind that a run did not count were none, if it counts requests.
+def _pairs(old: Sequence[Figures], new: Sequence[Figures], *, zeros: bool) -> Iterator[Change]:
+    """A row per figure in the order of the kinds. `zeros`: a run that counts requests had none of a failure it does not name.
 
     So it is among reports of one tool, which writes a counter when it first counts; others may not know such failures.
     """
-    known = sorted({key for run in (*old, *new) for key in run}, key=_place)
+    known = sorted({key for run in (*old, *new) for key in run}, key=figures.place)
     for key in known:
-        absent = 0.0 if zeros and key[0] == "counter" and better(key[1], key[0]) == "lower" else None
-        yield Change(key[1], key[0], _mean(old, key, absent), _mean(new, key, absent))
-
-
-def _same_tool(old: Sequence[Report], new: Sequence[Report]) -> bool:
-    tools = {_tool(report) for report in (*old, *new)}
-    return len(tools) == 1 or not tools & _OTHER_TOOLS
-
-
-_KINDS = ("share", "counter", "rate", "summary", "ab")
-_AB_ORDER = {name: i for i, name in enumerate(_AB_NAMES)}
-_ROW_ORDER = {row: i for i, row in enumerate(SUMMARY_ROWS)}
-
-
-def _place(key: tuple[Kind, str]) -> tuple[int, str, int]:
-    kind, name = key
-    if kind == "summary":
-        metric, _, row = name.rpartition(".")
-        return _KINDS.index(kind), metric, _ROW_ORDER[row]
-    return (_KINDS.index(kind), "", _AB_ORDER[name]) if kind == "ab" else (_KINDS.index(kind), name, 0)
-
-
-def _mean(runs: Sequence[_Figures], key: tuple[Kind, str], absent: float | None) -> float | None:
-    found = (run.get(key, absent if ("counter", names.REQUESTS) in run else None) for run in runs)
-    values = [value for value in found if value is not None]
-    if not values:
-        return None
-    return values[0] if len(values) == 1 else sum(values) / len(values)
-
-
-def _in_same_terms(old: Report, new: Report) -> tuple[Report, Report]:
-    """Where only one side has ab's figures, they are told by the names that other tools' readers use."""
-    told = [report.extras.ab if report.extras else None for report in (old, new)]
-    if all(told) or not any(told):
-        return old, new
-    ours, theirs = (_from_ab(r, ab) if ab else r for r, ab in zip((old, new), told, strict=True))
-    return ours, theirs
-
-
-def _from_ab(report: Report, figures: Mapping[str, object]) -> Report:
-    """Its total time is from the start of the connection to the last byte; what ab alone tells is left out."""
-    if report.aggregate.summaries:
-        return Report(report.aggregate, report.periods, replace(report.extras, ab=None) if report.extras else None)
-    ab = AbReport.from_json(figures)
-    total, at = ab.rows.get("total"), {p: float(ms) for p, ms in ab.percentiles.items()}
-    shape = {} if total is None else {"min": float(total.min), "mean": float(total.mean), "max": float(total.max)}
-    shape |= {f"p{p}": at[p] for p in (50, 75, 90, 95, 99) if p in at}
-    counters = {names.REQUESTS: ab.complete, f"{names.ERRORS}failed": ab.failed}
-    period = Period(
-        start_ms=0,
-        counters={name: count for name, count in counters.items() if count is not None},
-        rates={} if ab.requests_per_second is None else {names.REQUEST_RATE: Rate(ab.requests_per_second)},
-        summaries={names.RESPONSE_TIME: Summary(**shape, count=ab.complete)} if shape else {},
-    )
-    return Report(period, extras=Extras("ApacheBench 2.3", "closed"))
-
-
-# Verdicts
-
-
-def better(name: str, kind: Kind) -> names.Direction | None:
-    """Which way a figure is better; None where neither is."""
-    if kind == "ab":
-        neutral = name in ("ab.concurrency", "ab.complete", "ab.keep_alive", "ab.time_taken_s") or name.endswith(
-            "_bytes"
-        )
-        return None if neutral else "higher" if name in _AB_HIGHER else "lower"
-    if kind == "share":
-        return "lower"
-    return None if kind == "summary" and name.endswith(".count") else names.better(name)
+        absent = 0.0 if zeros and key[0] == "counter" and figures.better(key[1], key[0]) == "lower" else None
+        yield Change(key[1], key[0], figures.mean_of(old, key, absent), figures.mean_of(new, key, absent))
 
 
 def _unjudged(change: Change) -> Change | None:
@@ -282,7 +213,9 @@ def _unjudged(change: Change) -> Change | None:
         return replace(change, reason="on one side only")
     if not (isfinite(change.old) and isfinite(change.new)):
         return replace(change, reason="not a finite number")
-    if better(change.name, change.kind) is None:
+    if change.name.startswith("loadgen."):
+        reason = "the generator's own figure: it says nothing of the service"
+    elif figures.better(change.name, change.kind) is None:
         reason = "neither more nor less of it is better"
     elif change.kind in ("summary", "ab") and change.name.endswith((".min", ".max", ".sd", ".percentile.100")):
         reason = "an extreme or a spread: it says little of the rest, and grows with the number of samples"
@@ -295,15 +228,66 @@ def _unjudged(change: Change) -> Change | None:
     )
 
 
+def _cannot(change: Change, reason: str) -> Change:
+    """The row of a figure that lacks what a verdict needs; where both sides say the same, there is no clear change."""
+    return replace(change, verdict="cannot be judged" if change.differs else "no clear change", reason=reason)
+
+
+def _either(one: str, other: str) -> str:
+    """The reason of either side, the same one whichever is the old side; empty without one."""
+    return min(filter(None, (one, other)), default="")
+
+
+def _is_share(change: Change) -> bool:
+    return change.kind in ("share", "counter") or change.name in AB_SHARES
+
+
+# One run a side
+
+
+@dataclass(frozen=True, slots=True)
+class _Test:
+    """A figure's change with its p-values, not yet corrected for other figures."""
+
+    row: Change
+    within: float = nan
+    """By the variation within the two runs alone."""
+    rose: bool = False
+
+
+def _compared_runs_alone(old: Report, new: Report, criteria: Criteria) -> list[Change]:
+    pairs = _pairs(*([f] for f in figures.figures_of([old, new])), zeros=figures.same_tool([old, new]))
+    estimates = _Estimates(old), _Estimates(new)
+    tests: list[_Test] = []
+    for change in pairs:
+        try:
+            done = _unjudged(change)
+            tests.append(_Test(done) if done else _tested(change, *_looked_up(change, estimates), criteria))
+        except (OverflowError, ZeroDivisionError):
+            tests.append(_Test(_cannot(change, "numbers too large to judge")))
+    response_ms = _response_ms([test.row for test in tests])
+    of = [i for i, test in enumerate(tests) if test.row.p is not None]
+    versions = statistics.adjusted([tests[i].row.p or 0.0 for i in of])
+    runs = statistics.adjusted([tests[i].within for i in of])
+    rows = [test.row for test in tests]
+    for i, p, within in zip(of, versions, runs, strict=True):
+        row = _with_verdict(replace(rows[i], p=p), tests[i].rose, response_ms, criteria)
+        differ = within <= statistics.LEVEL and _matters(row, response_ms, criteria)
+        if differ and row.verdict == "no clear change":
+            row = replace(row, reason="these two runs differ, but by no more than runs of one version may")
+        rows[i] = replace(row, runs_differ=differ)
+    return rows
+
+
 class _Estimates:
     """Looks up the estimate that a row of a diff needs."""
 
     def __init__(self, report: Report) -> None:
         self._total = report.aggregate
         self._run = RunEstimates(report)
-        self._quantiles: dict[str, Mapping[str, Estimate]] = {}
         ab = report.extras.ab if report.extras else None
         self._ab = ab_estimates(AbReport.from_json(ab)) if ab else {}
+        self._quantiles: dict[str, dict[str, Estimate]] = {}
 
     def __call__(self, name: str, kind: Kind) -> Estimate | None:
         if kind == "ab":
@@ -311,117 +295,253 @@ class _Estimates:
         if kind == "rate":
             return self._run.rate(name)
         if kind == "share":
-            return self._run.share(_failures(self._total), (names.REQUESTS,)) or self._ab.get("ab.failed")
+            failed = self._run.share(figures.failures(self._total), (names.REQUESTS,))
+            return failed or self._ab.get("ab.failed")
         if kind == "counter":
             return self._run.share((name,), names.share_of(name))
         metric, _, row = name.rpartition(".")
         if row == "mean":
             return self._run.mean(metric)
         if metric not in self._quantiles:
-            self._quantiles[metric] = self._run.quantiles(metric)
+            self._quantiles[metric] = dict(self._run.quantiles(metric))
         return self._quantiles[metric].get(row)
 
 
-def _judged(change: Change, old: Estimate | None, new: Estimate | None) -> Change:
-    """With the interval and the p-value of this figure alone."""
+def _looked_up(change: Change, estimates: tuple[_Estimates, _Estimates]) -> tuple[Estimate | None, Estimate | None]:
+    old, new = (side(change.name, change.kind) for side in estimates)
+    return old, new
+
+
+def _tested(change: Change, old: Estimate | None, new: Estimate | None, criteria: Criteria) -> _Test:
+    """The change with its interval and p-values; without, where the runs do not let it be judged."""
     if old is None or new is None:
         whole = " or ".join(names.share_of(change.name)) if change.kind == "counter" else "enough samples"
-        return replace(change, reason=f"too little data: no {whole} to judge it by", verdict="no clear change")
-    if old.interval is None or new.interval is None:
-        return replace(change, reason=old.lacking or new.lacking, verdict="no clear change")
-    found = statistics.difference(old.interval, new.interval)
+        return _Test(_cannot(change, f"too little data: no {whole} to judge it by"))
+    if lacking := _either(old.lacking, new.lacking):
+        return _Test(_cannot(change, lacking))
+    deviations = _deviations(change, old, new, criteria)
     basis: Basis = "periods" if old.basis == new.basis == "periods" else "totals"
-    return replace(change, low=found.low, high=found.high, p=found.p, basis=basis)
-
-
-def _decided(rows: list[Change], adjust: Callable[[list[float]], list[float]]) -> Iterator[Change]:
-    """With p-values corrected for how many there are, and verdicts by them."""
-    corrected = iter(adjust([row.p for row in rows if row.p is not None]))
-    for row in rows:
-        yield row if row.p is None else _with_verdict(replace(row, p=next(corrected)))
-
-
-def _with_verdict(row: Change) -> Change:
-    if row.p is None or row.low is None or row.high is None or not row.p <= statistics.LEVEL:
-        return replace(row, verdict="no clear change")
-    rose = row.low + row.high > 0
-    return replace(row, verdict="better" if rose == (better(row.name, row.kind) == "higher") else "worse")
-
-
-def _scaled(change: Change, run: _Figures) -> float:
-    """What is tested of a run: a counter as a share; NaN where the run does not have it."""
-    value = run.get((change.kind, change.name))
-    if change.kind != "counter":
-        return float("nan") if value is None else value
-    whole = sum(run.get(("counter", name), 0) for name in names.share_of(change.name))
-    return (value or 0) / whole if whole else float("nan")
-
-
-def _denominator(change: Change, runs: Sequence[_Figures]) -> float:
-    """What a run's shares are shares of, on average over runs; at least 1."""
-    whole = names.share_of(change.name)
-    return max(1.0, sum(run.get(("counter", name), 0) for run in runs for name in whole) / len(runs))
-
-
-def _least_spread(change: Change, requests: float, share: float) -> float:
-    """Standard deviation that chance or rounding alone gives a figure: of a share that of independent failures."""
-    if change.kind in ("share", "counter"):
-        return float(np.sqrt(max(share * (1 - share), 1 / requests) / requests))
-    return 0.03 if change.kind == "summary" else 0.3  # rounded to 0.1 ms; to whole events per second or ms
-
-
-def _judged_runs(
-    rows: list[Change], requests: list[float], old: statistics.Floats, new: statistics.Floats
-) -> Iterator[Change]:
-    """Times and rates by their logarithms where all are positive: runs vary by factors rather than by sums."""
-    if not rows:
-        return
-    by_log = (old > 0).all(0) & (new > 0).all(0) & np.array([row.kind not in ("share", "counter") for row in rows])
-    before, after = (np.where(by_log, np.log(np.where(by_log, side, 1.0)), side) for side in (old, new))
-    middle = np.concatenate([old, new]).mean(0)
-    given = zip(rows, requests, middle.tolist(), strict=True)
-    least = np.array([_least_spread(row, of, share) for row, of, share in given])
-    t, _ = statistics.pooled_t(before, after, least / np.where(by_log, middle, 1.0))
-    df = len(old) + len(new) - 2
-    if statistics.permutation_can_tell(len(old), len(new)):
-        ps = statistics.permutation_p(before, after).tolist()
+    if old.track is not None and new.track is not None:
+        found = tracks.changed(old.track, new.track, old.q)
+        if found.interval is None or (found.lacking and not found.apart):
+            return _Test(_cannot(change, found.lacking))
+        versions = found.interval.widened(hypot(*deviations))
+        by, p_within, p_versions, basis = found.interval.value, _p(found.interval), _p(versions), "periods"
+        if found.apart:
+            # so many independent stretches stand apart by chance once in 126 times
+            alone = 2 / comb(2 * SEPARATE_BLOCKS, SEPARATE_BLOCKS)
+            beyond_runs = statistics.student_p(abs(by) / hypot(*deviations), inf) if any(deviations) else 0.0
+            p_within, p_versions = min(p_within, alone), min(p_versions, max(alone, beyond_runs))
+        low, high = versions.low, versions.high
+    elif old.interval is not None and new.interval is not None:
+        p_within = statistics.difference(old.interval, new.interval).p
+        joint = statistics.difference(old.interval.widened(deviations[0]), new.interval.widened(deviations[1]))
+        by, p_versions, low, high = joint.value, joint.p, joint.low, joint.high
     else:
-        ps = statistics.adjusted([statistics.student_p(value, df) for value in t.tolist()])
-    _, error = statistics.pooled_t(old, new, least)
-    reach = error * statistics.student_critical(df)
-    with np.errstate(all="ignore"):
-        change = new.mean(0) - old.mean(0)
-    for row, p, by, half in zip(rows, ps, change.tolist(), reach.tolist(), strict=True):
-        yield _with_verdict(replace(row, low=by - half, high=by + half, p=p, basis="runs"))
+        return _Test(_cannot(change, "too little data"))
+    if not all(isfinite(value) for value in (p_within, p_versions, low, high)):
+        return _Test(_cannot(change, "numbers too large to judge"))
+    middle = (old.interval.value + new.interval.value) / 2 if old.interval and new.interval else 0.0
+    # an interval on both sides of zero is not what the verdict of runs that stand apart rests on
+    span = None if p_versions <= statistics.LEVEL and low < 0 < high else Span(low, high, middle)
+    if by * ((change.new or 0.0) - (change.old or 0.0)) < 0 and change.kind != "counter":
+        # the typical stretch of time and the whole run say the opposite: a burst decides one of them
+        p_within = p_versions = 1.0
+    return _Test(replace(change, span=span, p=p_versions, basis=basis), p_within, by > 0)
+
+
+def _p(interval: Interval) -> float:
+    """How likely a difference as large as this one is where there is none."""
+    if not interval.value:
+        return 1.0
+    facing = interval.value - interval.low if interval.value > 0 else interval.high - interval.value
+    error = facing / statistics.student_critical(interval.df)
+    return statistics.student_p(interval.value / error if error else inf, interval.df)
+
+
+def _deviations(change: Change, old: Estimate, new: Estimate, criteria: Criteria) -> tuple[float, float]:
+    """Standard errors on the figure's scale that runs of one version are supposed to differ by, of each side."""
+    if _is_share(change):
+        shares = (sin(side.interval.value / 2) ** 2 if side.interval else 0.0 for side in (old, new))
+        one, other = (assumed_angle(share, criteria.run_deviation) for share in shares)
+    else:
+        values = (value or 0.0 for value in (change.old, change.new))
+        one, other = (criteria.run_deviation * value / exp(on_log(value)) for value in values)
+    return one, other
+
+
+# Verdicts
+
+
+def _with_verdict(row: Change, rose: bool, response_ms: float, criteria: Criteria) -> Change:
+    level = statistics.RUNS_LEVEL if row.basis == "runs" else statistics.LEVEL
+    if row.p is None or not row.p <= level:
+        return replace(row, verdict="no clear change")
+    if not _matters(row, response_ms, criteria):
+        least = f"{criteria.least_ms:g} ms and {criteria.least_share:.3g} of the response time"
+        return replace(row, verdict="no clear change", reason=f"a change, but of less than matters ({least})")
+    return replace(row, verdict="better" if rose == (figures.better(row.name, row.kind) == "higher") else "worse")
+
+
+def _matters(row: Change, response_ms: float, criteria: Criteria) -> bool:
+    """Whether a change is large enough to mind, be it chance or not. Shares of failures matter however small they are."""
+    if _is_share(row) or row.old is None or row.new is None:
+        return True
+    by, least = abs(row.new - row.old), min(row.old, row.new)
+    if row.kind == "rate" or figures.better(row.name, row.kind) == "higher":
+        return by >= criteria.least_share * least
+    of = least if row.name.startswith((names.RESPONSE_TIME, "ab.")) else max(least, response_ms)
+    return by >= criteria.least_ms and by >= criteria.least_share * of
+
+
+def _response_ms(rows: Iterable[Change]) -> float:
+    """The lesser of both sides' mean response times, in ms; 0 where a side has none."""
+    row = next((row for row in rows if row.name == f"{names.RESPONSE_TIME}.mean"), None)
+    return 0.0 if row is None or row.old is None or row.new is None else min(row.old, row.new)
+
+
+# Several runs a side
+
+
+def _compared_by_runs(old: Sequence[Report], new: Sequence[Report], criteria: Criteria) -> list[Change]:
+    runs = [*old, *new]
+    known = figures.figures_of(runs)
+    sides = known[: len(old)], known[len(old) :]
+    zeros = figures.same_tool(runs)
+    rows = [_unjudged(change) or change for change in _pairs(*sides, zeros=zeros)]
+    values = _RunValues(runs, known)
+    kept: list[int] = []
+    columns = []
+    for i, row in enumerate(rows):
+        if row.verdict != "not comparable" or row.reason:
+            continue
+        column = values.column(row)
+        lacking = _either(_lacking(row, old), _lacking(row, new))
+        if not np.isfinite(column).all():
+            rows[i] = replace(row, reason="not in every run")
+        elif lacking:
+            rows[i] = _cannot(row, lacking)
+        else:
+            kept.append(i)
+            columns.append(column)
+    if not kept:
+        return rows
+    table = np.stack(columns, axis=1)
+    before, after = table[: len(old)], table[len(old) :]
+    least = np.array([values.least_spread(rows[i]) for i in kept])
+    ps = statistics.rotation_p(before, after, least).tolist()
+    _, error = statistics.pooled_t(before, after, least)
+    reach = (error * statistics.student_critical(len(runs) - 2)).tolist()
+    means = zip(before.mean(0).tolist(), after.mean(0).tolist(), strict=True)
+    response_ms = _response_ms(rows)
+    for i, p, half, (one, other) in zip(kept, ps, reach, means, strict=True):
+        by, middle = other - one, (one + other) / 2
+        row = replace(rows[i], span=Span(by - half, by + half, middle), p=p, basis="runs")
+        rows[i] = _with_verdict(row, by > 0, response_ms, criteria)
+    return rows
+
+
+class _RunValues:
+    """The value of each run that is tested, on the figure's scale."""
+
+    def __init__(self, runs: Sequence[Report], known: Sequence[Figures]) -> None:
+        self._runs = runs
+        self._known = known
+
+    def column(self, row: Change) -> statistics.Floats:
+        """One value per run; NaN where a run does not have the figure, or one that no scale has a place for."""
+        return np.array([self._value(row, run, known) for run, known in zip(self._runs, self._known, strict=True)])
+
+    def least_spread(self, row: Change) -> float:
+        """Standard deviation on the scale that chance or rounding alone gives: a share's of independent failures."""
+        if _is_share(row):
+            wholes = [self._whole(row, run, known) for run, known in zip(self._runs, self._known, strict=True)]
+            return 1 / sqrt(max(1.0, sum(wholes) / len(wholes)))
+        value = ((row.old or 0.0) + (row.new or 0.0)) / 2
+        rounded = 0.3 if row.kind == "ab" else 0.03
+        return hypot(LEAST_SPREAD * value, rounded) / exp(on_log(value))
+
+    def _value(self, row: Change, run: Report, known: Figures) -> float:
+        value = known.get((row.kind, row.name))
+        if _is_share(row):
+            whole = self._whole(row, run, known)
+            share = value if row.kind == "share" else (value or 0.0) / whole if whole else None
+            return nan if share is None else on_angle(share)
+        if row.kind == "summary" and value is not None:
+            metric, _, q = row.name.rpartition(".")
+            value = _unrounded(run.aggregate.sketches.get(metric), q, value)
+        return nan if value is None or not 0 <= value < inf else on_log(value)
+
+    @staticmethod
+    def _whole(row: Change, run: Report, known: Figures) -> float:
+        if row.kind == "ab":
+            return known.get(("ab", "ab.complete"), 0.0)
+        if row.kind == "counter":
+            return figures.whole_of(row.name, known)
+        return requests(run.aggregate) or known.get(("ab", "ab.complete"), 0.0)
+
+
+def _unrounded(sketch: Sketch | None, row: str, value: float) -> float:
+    """A row of a distribution by its sketch, finer than a bin; as it stands in the report where there is no sketch."""
+    if sketch is None or not sketch.count:
+        return value
+    if row == "mean":
+        return sketch.mean
+    return interpolated(sketch, QUANTILES[row]) if row in QUANTILES else value
+
+
+def _lacking(row: Change, runs: Sequence[Report]) -> str:
+    """Why a quantile cannot be judged by these runs: all together have too few samples beyond it; else empty."""
+    metric, _, name = row.name.rpartition(".")
+    if row.kind != "summary" or name not in QUANTILES:
+        return ""
+    counts = [s.count for run in runs if (s := run.aggregate.summaries.get(metric)) is not None]
+    return too_few(None if None in counts else sum(c or 0 for c in counts), QUANTILES[name], name)
 
 
 # Notes
 
 
-def _notes(old: Sequence[Report], new: Sequence[Report], rows: Iterable[Change]) -> Iterator[str]:
+def _notes(old: Sequence[Report], new: Sequence[Report], rows: Sequence[Change], criteria: Criteria) -> Iterator[str]:
     bases = {row.basis for row in rows}
     if "runs" in bases:
-        test = "a permutation test" if statistics.permutation_can_tell(len(old), len(new)) else "Student's t test"
-        yield f"Judged by the variation between {len(old)} and {len(new)} runs, by {test}."
-    if "periods" in bases:
-        yield "Judged by the variation between periods of one run a side; other runs may differ by more."
+        yield f"Judged by the variation between {len(old)} and {len(new)} runs, by a rotation test."
+    if bases & {"periods", "totals"}:
+        yield from _of_single_runs(rows, criteria)
     if "totals" in bases:
         yield (
-            f"Too few periods to measure variation in some figures: runs are supposed to vary by 10 % there, so that "
-            f"changes under some 30 % are not told from chance ({statistics.LEAST_PERIODS} periods a side are needed)."
+            f"Too few periods to measure variation in some figures ({statistics.LEAST_PERIODS} a side are needed): runs are "
+            f"supposed to vary by {ASSUMED_WITHIN:.0%} within themselves there, and only large changes are told from chance."
         )
-    partial = [side for side, runs in (("old", old), ("new", new)) if any(r.extras and r.extras.partial for r in runs)]
-    if partial:
-        yield f"Partial: {' and '.join(partial)} did not reach the planned end."
-    tools = [sorted({_tool(report) for report in runs}) for runs in (old, new)]
-    if not _same_tool(old, new):
-        sides = f"Old is of {', '.join(tools[0])}, new of {', '.join(tools[1])}"
-        yield f"{sides}: tools start and stop their clocks at different instants."
 
 
-def _tool(report: Report) -> str:
-    return report.extras.tool_version if report.extras else "Artillery"
+def _of_single_runs(rows: Sequence[Change], criteria: Criteria) -> Iterator[str]:
+    """The two sentences that one run a side allows: whether the runs differ, and whether the versions do."""
+    deviation = criteria.run_deviation
+    if not deviation:
+        yield (
+            "One run a side: that runs of one version do not differ was taken for granted (--run-deviation 0); better and "
+            "worse are said of these two runs."
+        )
+        return
+    yield (
+        f"One run a side: better and worse are said where a change exceeds what runs of one version are supposed to differ by, "
+        f"a standard deviation of {100 * deviation:.3g} % (--run-deviation). "
+        f"{_runs_text(log(1.1), deviation)} would tell a change of 10 %."
+    )
+    unsure = [row for row in rows if row.runs_differ and row.verdict == "no clear change"]
+    if unsure:
+        some = ", ".join(row.name for row in unsure[:3]) + (f" and {len(unsure) - 3} more" if len(unsure) > 3 else "")
+        yield (
+            f"These two runs differ by more than chance within them ({some}); whether the versions differ, one run a side "
+            f"cannot say."
+        )
+    times = [(abs(on_log(row.new or 0.0) - on_log(row.old or 0.0)), row.name) for row in unsure if not _is_share(row)]
+    if times:
+        by, name = max(times)
+        yield f"{_runs_text(by, deviation)} would tell a change like that of {name}."
 
 
-_OTHER_TOOLS = {"ApacheBench 2.3", "Artillery 1", "Locust", "hey", "k6", "wrk", "wrk2"}
-"""What readers of other tools' reports put into `Extras.tool_version`; ours write Poolbench's version there."""
+def _runs_text(change: float, deviation: float) -> str:
+    runs = statistics.runs_needed(change, deviation)
+    return f"{runs} runs a side" if runs else "More than 100 runs a side"

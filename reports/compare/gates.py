@@ -26,9 +26,9 @@ class GateResult:
 
     rule: str
     met: bool
-    """False: the rule says to fail."""
+    """False: the rule says to fail, or it goes by a verdict and there is none."""
     line: str
-    """For a reader: `FAILED`, `passed`, the rule and the figures it was decided by."""
+    """For a reader: `FAILED`, `NOT JUDGED` or `passed`, the rule and the figures it was decided by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +62,18 @@ class Gate:
         return cls(wanted, found["name"], found["operator"], limit, bool(found["sign"]), found["unit"] == "%")
 
     def check(self, diff: Diff) -> GateResult:
-        """Raises ReportError where the comparison has no such figure, or not what the rule needs of it."""
+        """Raises ReportError where the comparison has no such figure, or not what the rule needs of it.
+
+        A rule that goes by the verdict does not pass where nothing could be judged: nobody knows whether it holds.
+        """
         if not self.name:
-            return self._outcome([row for row in diff.rows if row.verdict == "worse"])
+            verdicts = {row.verdict for row in diff.rows}
+            unknown = "cannot be judged" in verdicts and not verdicts & {"better", "worse", "no clear change"}
+            return self._outcome([row for row in diff.rows if row.verdict == "worse"], unknown=unknown)
         row = _find(self.name, diff)
         if not self.operator:
-            return self._outcome([row] if row.verdict == "worse" else [], row)
+            unknown = row.verdict == "cannot be judged"
+            return self._outcome([row] if row.verdict == "worse" else [], row, unknown=unknown)
         return self._outcome([row] if _holds(self.operator, self._measured(row), self.limit) else [], row)
 
     def _measured(self, row: Change) -> float:
@@ -85,13 +91,15 @@ class Gate:
             return row.change
         return row.relative if row.relative is not None else inf if row.change > 0 else -inf
 
-    def _outcome(self, broken_by: list[Change], looked_at: Change | None = None) -> GateResult:
+    def _outcome(
+        self, broken_by: list[Change], looked_at: Change | None = None, *, unknown: bool = False
+    ) -> GateResult:
         rows = broken_by or ([] if looked_at is None else [looked_at])
-        told = "; ".join(_told(row) for row in rows[:5]) or "no figure is worse"
+        nothing = "no figure could be judged" if unknown else "no figure is worse"
+        told = "; ".join(_told(row) for row in rows[:5]) or nothing
         more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
-        return GateResult(
-            self.text, not broken_by, f"{'FAILED' if broken_by else 'passed'}: {self.text} ({told}{more})"
-        )
+        outcome = "FAILED" if broken_by else "NOT JUDGED" if unknown else "passed"
+        return GateResult(self.text, outcome == "passed", f"{outcome}: {self.text} ({told}{more})")
 
 
 def _holds(operator: str, measured: float, limit: float) -> bool:
@@ -132,4 +140,5 @@ def _long_names(name: str) -> list[str]:
 def _told(row: Change) -> str:
     old, new = ("-" if v is None else f"{v:.2%}" if row.kind == "share" else f"{v:g}" for v in (row.old, row.new))
     relative = "" if row.relative is None else f", {row.relative:+.1%}"
-    return f"{row.name} {old} -> {new}{relative}, {row.verdict}"
+    reason = f": {row.reason}" if row.verdict == "cannot be judged" else ""
+    return f"{row.name} {old} -> {new}{relative}, {row.verdict}{reason}"

@@ -1,7 +1,7 @@
-"""The arithmetic of verdicts: exact intervals, block bootstrap, differences, permutation, many comparisons. Pure; no I/O.
+"""The arithmetic of verdicts: exact intervals, variation within a run, differences, several runs, several figures. Pure; no I/O.
 
 What is assumed, why each method was chosen and how well it does in simulation stands in docs/statistics.md. Everything
-here is deterministic: where chance is needed (a permutation test with too many splits to try all) it has a fixed seed.
+here is deterministic: the rotation test, which needs random directions, draws them from a fixed seed.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
-from math import ceil, comb, exp, hypot, inf, isfinite, lgamma, log, log1p, sqrt
+from math import ceil, exp, hypot, inf, isfinite, lgamma, log, log1p, nan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +19,21 @@ Floats = NDArray[np.float64]
 LEVEL = 0.05
 """Two-sided: intervals are 95 % ones, and at most 5 % of comparisons without a change end in a verdict."""
 
-BLOCKS = 5
-"""The block bootstrap cuts a run into about so many blocks: long ones keep what neighbouring periods share."""
+RUNS_LEVEL = 0.03
+"""The level of verdicts by several runs: stricter, since runs scatter with heavier tails than the normal distribution's."""
 
-LEAST_PERIODS = 12
-"""Below that the variation between periods cannot be told from chance."""
+LEAST_PERIODS = 6
+"""With fewer periods than this, the variation between them is not estimated."""
 
-_MOST_SPLITS = 10_000
+MOST_BATCHES = 20
+"""Neighbouring periods are added up until there are at most this many batches, which depend less on each other."""
+
+_CORRELATION_MARGIN = 1.0
+"""Standard errors by which the correlation of neighbouring batches is taken higher than estimated: few show too little."""
+
+_MOST_CORRELATION = 0.9
+_ROTATIONS = 4_999
+_MANY_DF = 30.0
 _MOST_EXACT = 1_000
 
 
@@ -40,15 +47,26 @@ class Interval:
     df: float = inf
 
     def widened(self, by: float) -> Interval:
-        """With another source of error, independent of the first, whose standard error is `by`."""
-        more = by * student_critical(self.df)
-        low, high = self.value - hypot(self.value - self.low, more), self.value + hypot(self.high - self.value, more)
-        return Interval(self.value, low, high, self.df)
+        """The interval with another source of error added, independent of the first, whose standard error is `by`."""
+        if not by:
+            return self
+        low, df_low = _with_exact(self.value - self.low, self.df, by)
+        high, df_high = _with_exact(self.high - self.value, self.df, by)
+        df = min(df_low, df_high)
+        reach = student_critical(df)
+        return Interval(self.value, self.value - low * reach, self.value + high * reach, df)
+
+
+def _with_exact(width: float, df: float, by: float) -> tuple[float, float]:
+    """Joint standard error and degrees of freedom (Welch and Satterthwaite) of half an interval and an error known exactly."""
+    error = width / student_critical(df)
+    joint = hypot(error, by)
+    return joint, df * (joint / error) ** 4 if error and isfinite(df) and (error / joint) ** 4 > 1e-9 else inf
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """New minus old with its 95 % interval, and how likely a difference so large is by chance alone."""
+    """New minus old with its 95 % interval, and how likely a difference this large is by chance alone."""
 
     value: float
     low: float
@@ -96,6 +114,15 @@ def student_critical(df: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _critical(df: float) -> float:
+    """By halving; for many degrees of freedom by Cornish and Fisher's expansion around the normal quantile, to 1e-5."""
+    if df > _MANY_DF:
+        z = 1.959963984540054
+        terms = (
+            (z**3 + z) / (4 * df),
+            (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2),
+            (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * df**3),
+        )
+        return z + sum(terms)
     return _root(lambda t: student_p(t, df) - LEVEL, 0.0, 1000.0)
 
 
@@ -110,8 +137,10 @@ def _root(falls: Callable[[float], float], low: float, high: float) -> float:
 # Exact intervals of counts
 
 
-def share_interval(count: int, of: int) -> Interval:
+def share_interval(count: float, of: float) -> Interval:
     """Clopper and Pearson's exact interval of a share (Biometrika 26, 1934), 0 <= count <= of, of > 0.
+
+    Counts need not be whole: those of an effective sample size are not.
 
     With more than 1,000 on either side Wilson's, which then agrees with it to 0.1 % of the share and is quick.
     """
@@ -153,44 +182,44 @@ def _poisson_cdf(count: int, mean: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """Sum of numerators / sum of denominators over periods, one per column, with standard errors."""
+    """Sum of numerators / sum of denominators over periods, with its standard error and that one's degrees of freedom."""
 
-    value: Floats
-    error: Floats
+    value: float
+    error: float
     df: float
+    trending: bool
+    """Neighbours resemble each other as far as can be told: the run is too short beside its own swings, or has a trend."""
 
 
-def ratio_over_periods(numerators: Floats, denominators: Floats) -> Ratio:
-    """The standard errors of ratios by a circular block bootstrap over periods (rows); columns are figures.
+def ratio_over_periods(numerators: Floats, denominators: Floats | float = 1.0) -> Ratio:
+    """The ratio of sums over periods, in order of time, with its standard error; a plain mean without denominators.
 
     A period weighs what its denominator says (requests, or seconds), so that a short first or last one counts for
-    little. Resampling blocks with replacement is not done by drawing: of a sum, its variance over all possible draws
-    is known, B x mean square of the block sums (B blocks), here of the linearised ratio's residuals. It is corrected
-    for the mean having been fitted; never taken below what the lag-1 autocorrelation implies for a first-order
-    autoregression (which short runs' blocks miss); and known with the degrees of freedom of overlapping batch means
-    (Meketon and Schmeiser, WSC 1984). Fewer than `LEAST_PERIODS` rows give errors too small to use.
+    little. The error is that of a sum of a first-order autoregression of at most `MOST_BATCHES` batches of neighbouring
+    periods: slow swings of a server, such as queues that build up, make neighbours alike. The correlation is corrected
+    for its bias in short series, and taken its own standard error higher; the degrees of freedom are those of the
+    number of independent batches that is left. With fewer than 3 periods the error is NaN.
     """
-    totals = denominators.sum(0)
-    with np.errstate(all="ignore"):
-        value = numerators.sum(0) / totals
-        residuals = numerators - value * denominators
-        periods = len(residuals)
-        length = ceil(periods / BLOCKS)
-        circle = np.concatenate([residuals, residuals[: length - 1]]) if length > 1 else residuals
-        sums = np.concatenate([np.zeros_like(circle[:1]), circle.cumsum(0)])
-        blocks = sums[length:] - sums[:-length]
-        variance = periods / length * np.square(blocks).mean(0) / (1 - length / periods)
-        error = np.sqrt(np.maximum(variance, _autoregressive(residuals))) / totals
-    return Ratio(value, error, 1.5 * (periods / length - 1))
+    wholes = np.broadcast_to(np.asarray(denominators, np.float64), numerators.shape)
+    total = float(wholes.sum())
+    value = float(numerators.sum()) / total if total else nan
+    residuals = _batches(numerators - value * wholes)
+    count = len(residuals)
+    if count < 3:
+        return Ratio(value, nan, 2.0, trending=False)
+    squares = float(np.square(residuals).sum())
+    seen = float((residuals[1:] * residuals[:-1]).sum()) / squares if squares > 0 else 0.0
+    margin = _CORRELATION_MARGIN * sqrt(max(0.0, 1 - seen * seen) / count)
+    correlation = min(max(seen + (1 + 3 * seen) / count + margin, 0.0), _MOST_CORRELATION)
+    inflation = (1 + correlation) / (1 - correlation)
+    error = sqrt(squares * count / (count - 1) * inflation) / total
+    return Ratio(value, error, max(2.0, count / inflation - 1), trending=correlation >= _MOST_CORRELATION)
 
 
-def _autoregressive(residuals: Floats) -> Floats:
-    """Variance of the sum of a first-order autoregression; its coefficient is corrected for its bias in short series."""
-    periods, squares = len(residuals), np.square(residuals).sum(0)
-    lag1 = (residuals[1:] * residuals[:-1]).sum(0) / np.where(squares > 0, squares, 1)
-    lag1 = np.clip(lag1 + (1 + 3 * lag1) / periods, 0, 0.9)
-    result: Floats = squares * periods / (periods - 1) * (1 + lag1) / (1 - lag1)
-    return result
+def _batches(values: Floats) -> Floats:
+    """Sums of neighbouring values, at most `MOST_BATCHES` of them, of as many values each but for the last."""
+    size = ceil(len(values) / MOST_BATCHES)
+    return values if size <= 1 else np.add.reduceat(values, np.arange(0, len(values), size))
 
 
 # Two sides
@@ -236,42 +265,55 @@ def pooled_t(old: Floats, new: Floats, least_spread: Floats | float = 0.0) -> tu
     return np.where(np.isnan(t), 0.0, t), error
 
 
-def permutation_can_tell(old_runs: int, new_runs: int) -> bool:
-    """Whether there are enough ways of splitting the runs for the rarest to be rarer than `LEVEL`."""
-    mirrored = 2 if old_runs == new_runs else 1
-    return mirrored / comb(old_runs + new_runs, old_runs) <= LEVEL
+def rotation_p(old: Floats, new: Floats, least_spread: Floats | float = 0.0, *, seed: int = 0) -> Floats:
+    """P of each column, adjusted for all columns together: a rotation test (Langsrud, Stat. Comput. 15, 2005).
 
-
-def permutation_p(old: Floats, new: Floats, *, seed: int = 0) -> Floats:
-    """P of each column, adjusted for all columns together: Westfall and Young's single-step maxT (1993).
-
-    How often the largest |t| of any column is as large as this column's, when runs are dealt to the sides anew: all
-    ways, or 10,000 drawn by `seed` where there are more. Columns may depend on each other in any way.
+    How often the largest |t| of any column is as large as this column's when the runs' scatter is turned into a random
+    direction. Where nothing changed and runs scatter normally, every direction is as likely, whatever the spread of the
+    columns and however they depend on each other; so this is exact already for two runs against one, where dealing
+    the runs to the sides anew has too few ways. Columns with a larger |t| are left out of the others' comparison (Westfall
+    and Young's step-down, 1993). `least_spread` holds under every rotation, as in `pooled_t`: a column that is the same
+    in all runs is no evidence in any of them. The order of the runs and of the sides does not matter.
     """
     runs = np.concatenate([old, new])
+    runs = runs[np.lexsort(runs.T[::-1])]
     runs = runs - runs.mean(0)
-    chosen = _splits(len(runs), len(old), seed)
-    n, rest = len(old), len(new)
-    with np.errstate(all="ignore"):
-        sums = chosen @ runs  # of the one side; the other's is the same with its sign turned, as all add up to nothing
-        within = np.square(runs).sum(0) - np.square(sums) * (1 / n + 1 / rest)
-        t2 = np.square(sums) / np.maximum(within, 1e-12 * np.square(runs).sum(0))
-    t2 = np.nan_to_num(t2, nan=0.0)  # a figure that is the same in all runs
-    reached = t2.max(1)[:, None] >= t2[0] * (1 - 1e-9)  # the observed split must count, however it was rounded
-    beyond: Floats = reached.mean(0)
-    return beyond
+    df, a, b = len(runs) - 2, len(old), len(new)
+    towards = np.random.default_rng(seed).normal(size=(_ROTATIONS, len(runs)))
+    towards -= towards.mean(1, keepdims=True)
+    towards /= np.sqrt(np.square(towards).sum(1, keepdims=True))
+    least, total = np.square(least_spread), np.square(runs).sum(0)
+
+    def t_squared(along: Floats) -> Floats:
+        with np.errstate(all="ignore"):
+            within = np.maximum((total - np.square(along)) / df, least)
+            t2: Floats = np.nan_to_num(np.square(along) / within, nan=0.0, posinf=np.finfo(np.float64).max)
+        return t2
+
+    seen = t_squared((new.mean(0) - old.mean(0)) * sqrt(a * b / (a + b)))
+    rising = np.argsort(seen, kind="stable")
+    largest = np.maximum.accumulate(t_squared(towards @ runs)[:, rising], axis=1)
+    # a tie must count as reached, however it was rounded
+    beyond = (1 + (largest >= seen[rising] * (1 - 1e-9)).sum(0)) / (1 + _ROTATIONS)
+    found: Floats = np.empty(len(beyond))
+    found[rising] = np.maximum.accumulate(beyond[::-1])[::-1]
+    return found
 
 
-def _splits(runs: int, first: int, seed: int) -> Floats:
-    """A row per way of dealing the runs, 1 for those on the first side; the first row is the way they are."""
-    if comb(runs, first) <= _MOST_SPLITS:
-        members = np.array(list(combinations(range(runs), first)))
-    else:
-        members = np.random.default_rng(seed).random((_MOST_SPLITS, runs)).argsort(1)[:, :first]
-        members[0] = np.arange(first)
-    chosen = np.zeros((len(members), runs))
-    np.put_along_axis(chosen, members, 1.0, axis=1)
-    return chosen
+def runs_needed(change: float, deviation: float, most: int = 100) -> int | None:
+    """Runs a side with which a change is found 8 times in 10, where runs differ by `deviation` (both on one scale).
+
+    At least 2; None where more than `most` are needed.
+    """
+    for runs in range(2, most + 1):
+        df = 2 * runs - 2
+        # Student's t that 8 in 10 exceed lies 0.84 below its mean, by and large
+        if abs(change) >= deviation * sqrt(2 / runs) * (student_critical(df) + 0.84):
+            return runs
+    return None
+
+
+# Several figures
 
 
 def adjusted(ps: list[float]) -> list[float]:

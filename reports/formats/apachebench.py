@@ -1,4 +1,4 @@
-"""ApacheBench 2.3's report: its figures by its own definitions, its text, and readers for both.
+"""ApacheBench 2.3's report: its figures as it defines them, its text, and readers of both.
 
 Checked against `ab` itself (Apache 2.4): with arrays of whole microseconds, sorted ascending, n of them,
 
@@ -32,7 +32,7 @@ DOING_WHAT: Final = {
     "waiting": "the waiting time",
     "total": "the total time",
 }
-"""The rows of the table, and how ab calls each when it doubts it."""
+"""The rows of the table, and the words that ab uses for each in a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class AbFailures:
 
     @property
     def total(self) -> int:
-        """All kinds together."""
+        """Failures of all kinds."""
         return self.connect + self.receive + self.length + self.exceptions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AbSamples:
-    """What a closed run measured. The arrays have an entry per completed request, failed ones too, in any order."""
+    """The measurements of a closed run. The arrays have one entry per completed request, failed or not, in any order."""
 
     host: str
     port: int
@@ -64,21 +64,21 @@ class AbSamples:
     total_us: Microseconds
     server_software: str = ""
     document_length: int | None = 0
-    """Bytes of the first answer's body; None where lengths may vary (ab's -l)."""
+    """Size of the first answer's body in bytes; None if sizes may vary (ab's -l)."""
     total_bytes: int = 0
     html_bytes: int = 0
     failures: AbFailures = field(default_factory=AbFailures)
     write_errors: int = 0
     non_2xx: int = 0
     keep_alive: int | None = None
-    """Requests on a connection kept alive; None where keep-alive was not asked for."""
+    """Number of requests on kept-alive connections; None without -k."""
     body_sent_bytes: int | None = None
-    """Headers and bodies of requests that carry one; None where they carry none."""
+    """Bytes of requests with a body, headers included; None if requests have no body."""
 
 
 @dataclass(frozen=True, slots=True)
 class AbRow:
-    """A row of the connection times, in ms: whole numbers but for the standard deviation, printed to one decimal."""
+    """A row of the table of connection times, in whole ms; the standard deviation has one decimal."""
 
     min: int
     mean: int
@@ -88,7 +88,7 @@ class AbRow:
 
     @classmethod
     def of(cls, times: Microseconds) -> AbRow:
-        """By ab's definitions. `times`: at least one."""
+        """Compute a row by ab's definitions from at least one time."""
         ordered = np.sort(times)
         count = len(ordered)
         mean = int(ordered.sum()) // count
@@ -100,21 +100,21 @@ class AbRow:
 
     @property
     def doubt(self) -> str | None:
-        """What ab says where mean and median lie more than one ("WARNING") or two ("ERROR") deviations apart."""
+        """Return ab's doubt if mean and median differ by more than one ("WARNING") or two ("ERROR") standard deviations."""
         apart = abs(self.mean - self.median)
         return "ERROR" if apart > 2 * self.sd else "WARNING" if apart > self.sd else None
 
 
 @dataclass(frozen=True, slots=True)
 class AbReport:
-    """The figures of one report. None, or no entry, where the report does not tell that figure."""
+    """The figures of one report. A figure that the report does not have is None or absent."""
 
     server_software: str | None = None
     host: str | None = None
     port: int | None = None
     path: str | None = None
     document_length: int | str | None = None
-    """Bytes, or "Variable"."""
+    """Size in bytes, or "Variable"."""
     concurrency: int | None = None
     time_taken_s: float | None = None
     complete: int | None = None
@@ -128,14 +128,14 @@ class AbReport:
     html_bytes: int | None = None
     requests_per_second: float | None = None
     time_per_request_ms: float | None = None
-    """Concurrency x time taken / requests: what one user waits."""
+    """Concurrency x time taken / requests: the time that one user waits, in ms."""
     time_per_request_all_ms: float | None = None
-    """Time taken / requests."""
+    """Time taken / requests, in ms."""
     transfer_rate_kbytes_s: float | None = None
     sent_kbytes_s: float | None = None
     both_kbytes_s: float | None = None
     rows: Mapping[str, AbRow] = field(default_factory=dict)
-    """By "connect", "processing", "waiting", "total"."""
+    """The rows of connection times: "connect", "processing", "waiting" and "total"."""
     doubts: Mapping[str, str] = field(default_factory=dict)
     """"WARNING" or "ERROR" by row, where ab prints that mean and median do not fit together."""
     percentiles: Mapping[int, int] = field(default_factory=dict)
@@ -143,7 +143,7 @@ class AbReport:
 
     @classmethod
     def of(cls, samples: AbSamples) -> AbReport:
-        """The report on a run. Where nothing was completed there are no speeds and no tables."""
+        """Make the report on a run. Without completed requests it has no rates and no tables."""
         complete, seconds, sent = len(samples.total_us), samples.time_taken_s, samples.body_sent_bytes
         rows = _rows(samples) if complete else {}
         return cls(
@@ -170,7 +170,7 @@ class AbReport:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As values JSON has; figures that are not there are left out. `from_json` is its inverse."""
+        """Return the report as JSON values, without absent figures. `from_json` is its inverse."""
         plain = ((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in _NESTED)
         out = {name: value for name, value in plain if value is not None}
         if self.failures is not None:
@@ -197,7 +197,7 @@ class AbReport:
             raise ReportError(f"not the figures of an ApacheBench report: {error}") from None
 
     def as_report(self) -> Report:
-        """For a text of ab's own: a report with no metrics of Artillery's, only these figures."""
+        """Return a report that has only these figures and none of Artillery's metrics."""
         return Report(Period(start_ms=0), extras=Extras("ApacheBench 2.3", "closed", ab=self.to_json()))
 
 
@@ -209,7 +209,7 @@ def _values(of: AbFailures | AbRow) -> dict[str, float]:
 
 
 def _ms(us: int) -> int:
-    """Whole ms, halves up."""
+    """Return a time as whole ms, halves rounded up."""
     return (us + 500) // 1000
 
 
@@ -264,7 +264,7 @@ class _Line:
     """Printed only where the figure is not zero."""
 
     def text(self, report: AbReport) -> str | None:
-        """The line, or None where there is none."""
+        """Return the printed line, or None if there is nothing to print."""
         value = getattr(report, self.attribute)
         if value is None or (self.if_any and not value):
             return None
@@ -273,7 +273,7 @@ class _Line:
         return f"{label:<24}{figure}{'' if value == 'Variable' else self.after}"
 
     def read(self, line: str) -> Any:
-        """The figure, of a line whose runs of spaces are single ones; None if the line is another."""
+        """Return the figure of a line whose spaces have been collapsed; None if it is another line."""
         label = f"{re.escape(self.label)}: ?" if self.label else ""
         if self.digits is None:
             found = re.fullmatch(f"{label}(.*)", line)
@@ -327,16 +327,16 @@ _DOUBT = {
 
 
 def opening_text(host: str, tool: str) -> str:
-    """What stands above a run: whose work this is (not Apache's), and ab's line to be completed by `CLOSING`."""
+    """Return the text above a run: a heading that does not claim to be Apache's, and ab's line, which `CLOSING` completes."""
     return f"This is {tool}, reporting as ApacheBench, Version 2.3\n\nBenchmarking {host} (be patient)..."
 
 
 CLOSING: Final = "..done\n\n\n"
-"""Completes `opening_text` when the run is over; the report follows."""
+"""The text that completes `opening_text` at the end of the run; the report follows."""
 
 
 def to_text(report: AbReport) -> str:
-    """The report from "Server Software:" on, to the character; a line whose figure is missing is left out."""
+    """Return the report from "Server Software:" on, exactly as ab prints it; lines without a figure are left out."""
     kinds = report.failures
     blocks = [_block(lines, report) for lines in _ABOUT]
     blocks.append(_block(_COUNTS, report) + _failures(kinds) + _block(_MORE, report))
@@ -387,7 +387,7 @@ _DOUBT_LINE = re.compile(r"(WARNING|ERROR): The median and mean for (.+) are (?:
 
 
 def from_text(text: str) -> AbReport:
-    """The first report in a text: ab's own, or as people paste it, with its alignment lost and prose around it.
+    """Read the first report in a text: ab's own, or as people paste it, with its alignment lost and prose around it.
 
     What the text does not show is None, but for what ab shows only when it is not zero: that is 0 where its neighbours
     are shown. Raises ReportError where no figure of such a report is found.
@@ -396,7 +396,7 @@ def from_text(text: str) -> AbReport:
 
 
 def all_from_text(text: str) -> list[AbReport]:
-    """As `from_text`, every report in a text: where a figure comes a second time, another report has begun."""
+    """Read every report in a text as `from_text` does; a figure that appears a second time begins another report."""
     drafts: list[dict[str, Any]] = [_draft()]
     for raw in text.splitlines():
         line = " ".join(raw.strip(" \t>|`*#").split())
@@ -424,7 +424,7 @@ def _finished(found: dict[str, Any]) -> AbReport:
 
 
 def _read_line(line: str, found: dict[str, Any]) -> bool:
-    """Takes what the line says; False if that is known already, so that the line must be of another report."""
+    """Read one line; False if its figure is known already, so that it belongs to another report."""
     if kinds := _FAILURES_LINE.fullmatch(line):
         found["failures"] = AbFailures(**{kind: int(count or 0) for kind, count in kinds.groupdict().items()})
     elif row := _ROW_LINE.fullmatch(line):

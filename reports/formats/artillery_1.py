@@ -36,7 +36,7 @@ _FIELDS = {"min": "min", "max": "max", "median": "p50", "p95": "p95", "p99": "p9
 
 
 def from_json(text: str) -> Report:
-    """The report in a text. Raises ReportError (one line) for any other text."""
+    """Read the report in a text. Raises ReportError (one line) for any other text."""
     found = document(text)
     total = found.get("aggregate")
     if not isinstance(total, dict) or "scenariosCreated" not in total:
@@ -50,7 +50,7 @@ def from_json(text: str) -> Report:
 
 
 def all_from_text(text: str) -> list[Report]:
-    """All reports in a console text, which end with their summaries. Raises ReportError if there is none.
+    """Read all reports in a console text, which end with their summaries. Raises ReportError if there is none.
 
     A text without a summary is that of an interrupted run: its periods are added up, and the report is partial.
     """
@@ -71,7 +71,7 @@ def all_from_text(text: str) -> list[Report]:
 
 
 def _blocks(text: str) -> Iterator[tuple[str, Period]]:
-    """Each heading with the figures under it."""
+    """Yield each heading with the figures under it."""
     heading, at_ms, lines = "", 0, list[str]()
     for raw in [*text.splitlines(), "Summary report"]:
         line = raw.strip(" \t>|`*\r")
@@ -84,7 +84,7 @@ def _blocks(text: str) -> Iterator[tuple[str, Period]]:
 
 
 def _printed_instant(said: str | None) -> int:
-    """Epoch ms of `12:34:56(+0000) 2020-06-22`; 0 where the heading has no date."""
+    """Return the epoch ms of `12:34:56(+0000) 2020-06-22`; 0 if the heading has no date."""
     match = _AT.fullmatch((said or "").strip())
     if match is None:
         return 0
@@ -145,7 +145,7 @@ def _summary(value: Any, place: str) -> Summary:
 
 
 def _instant(value: Any, place: str) -> int:
-    """Epoch ms of `2020-06-22T03:05:36.243Z`; a report without one gets 0."""
+    """Return the epoch ms of `2020-06-22T03:05:36.243Z`; 0 for a report without a time."""
     if value is None:
         return 0
     try:

@@ -1,9 +1,10 @@
 """Reader of Artillery's console text: as it was printed by any 2.0 release, or as people paste it.
 
-Indentation may be lost, dots fewer or gone, headings turned into Markdown's, prose and quote marks around it, metrics left
-out, several reports one after the other. A line `name:` opens a distribution, and the following min, max, mean, median,
-p50 … p999 are its rows; `label: ....... value` is a counter, with `/sec` a rate. The text has times of day without a
-date, so periods are placed on 1970-01-01 (local to the text), and a period that ends before the one above it, on the next day.
+Indentation may be lost, dots fewer or gone, headings turned into Markdown's, prose and quote marks around it, metrics
+left out, several reports one after the other. A line `name:` opens a distribution; min, max, mean, median, p50 … p999
+below it are its rows, also where other metrics stand in between. `label: ....... value` is a counter, with `/sec` a
+rate. The text has times of day without a date, so periods are placed on 1970-01-01 (local to the text), and a period
+that ends before the one above it, on the next day.
 """
 
 from __future__ import annotations
@@ -75,16 +76,19 @@ def _sections(text: str) -> list[_ConsoleSection]:
     for raw in text.splitlines():
         line = " ".join(re.sub(r"\x1b\[[\d;]*m", "", raw).strip(" \t>|`*#").split())
         if heading := _SUMMARY_HEADING.fullmatch(line):
+            open_name = ""
             sections.append(_ConsoleSection(False, line, _ms_of_day(heading["time"])))
         elif heading := _PERIOD_HEADING.fullmatch(line):
+            open_name = ""
             sections.append(_ConsoleSection(True, line, _ms_of_day(heading["time"])))
         elif (found := _LINE.fullmatch(line)) and (value := _number(found["value"])) is not None:
             label = found["label"] + (found["cut"] or "")
             if label in _ROWS and open_name:
-                sections[-1].summaries.setdefault(open_name, {})[_ROWS[label]] = value
+                sections[-1].summaries.setdefault(open_name, {}).setdefault(_ROWS[label], value)
             elif label not in _ROWS and (found["cut"] or len(found["dots"] or "") > 1 or _is_metric(label)):
-                open_name, name = "", _RENAMED.get(label, label)
-                _begin_another(sections, name in (sections[-1].rates if found["rate"] else sections[-1].counters))
+                name = _RENAMED.get(label, label)
+                if _begin_another(sections, name in (sections[-1].rates if found["rate"] else sections[-1].counters)):
+                    open_name = ""
                 _add(sections[-1], name, value, rate=bool(found["rate"]))
         elif (opening := _OPENING.fullmatch(line)) and _is_metric(opening["name"]):
             open_name = opening["name"]
@@ -92,9 +96,12 @@ def _sections(text: str) -> list[_ConsoleSection]:
     return [section for section in sections if section]
 
 
-def _begin_another(sections: list[_ConsoleSection], again: bool) -> None:
-    if again and not sections[-1].heading:
-        sections.append(_ConsoleSection())
+def _begin_another(sections: list[_ConsoleSection], again: bool) -> bool:
+    """Starts another report where a metric comes `again` without a heading above it. Returns whether it did."""
+    if not again or sections[-1].heading:
+        return False
+    sections.append(_ConsoleSection())
+    return True
 
 
 def _is_metric(label: str) -> bool:

@@ -1,4 +1,4 @@
-"""Report <-> JSON: Artillery 2.0's document, and beside it one key of ours, `poolbench`, for what it has no place for.
+"""Writes and reads reports as JSON: Artillery 2.0's document, with one key of ours, `poolbench`, for everything else.
 
 The Artillery part is what `JSON.stringify(document, null, 2)` gives: key order, indentation, integers without `.0`, the
 period a string in intermediates and a number in the aggregate, `histograms` an exact repetition of `summaries`. The
@@ -89,7 +89,7 @@ def from_json(text: str) -> Report:
 # Writing
 
 _Fragment = Callable[[Mapping[str, Any]], Any]
-"""Makes of a flat object of ours what the encoder shall write."""
+"""Turns a flat object of ours into the text that the encoder writes."""
 
 
 def _document(report: Report, fragment: _Fragment) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def _document(report: Report, fragment: _Fragment) -> dict[str, Any]:
 
 
 def _number(value: float) -> float:
-    """As JavaScript prints it: an integral float has no fraction."""
+    """Return a number as JavaScript prints it: without a fraction if it is integral."""
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_EXACT else value
 
 
@@ -177,7 +177,7 @@ def _second_document(second: Second) -> dict[str, Any]:
 
 
 def _line(value: Mapping[str, Any]) -> orjson.Fragment:
-    """On one line: a bin per line would make the document many times as long, and no easier to read."""
+    """Write a value on one line: a bin per line would make the document many times longer and no easier to read."""
     return orjson.Fragment(orjson.dumps(value))
 
 
@@ -193,7 +193,7 @@ def _counts(value: Any, place: str) -> dict[str, int]:
 
 
 def _summaries(value: Any, place: str) -> dict[str, Any]:
-    """Those that hold any figure, unread: Artillery writes nulls for a distribution whose samples were no numbers."""
+    """Return the summaries that hold any figure, not yet read. Artillery writes nulls if the samples were no numbers."""
     items = an_object(value, place)
     kept = {name: item for name, item in items.items() if item is not None}
     return {name: item for name, item in kept.items() if not isinstance(item, dict) or _holds_a_figure(item)}
@@ -262,7 +262,7 @@ def _rate_count(counted: Mapping[str, int]) -> dict[str, int]:
 
 
 def _period(their_part: Any, our_part: Any, place: str, latest: int | None = None) -> Period:
-    """A period of the document with our part of it; `latest`: its start where it does not say one."""
+    """Read a period and our part of it; `latest` is its start if the document has none."""
     theirs, ours = an_object(their_part, place), an_object(our_part, f"poolbench {place}")
     summaries = theirs.get("summaries") or theirs.get("histograms")
     sketches = {n: s for n, s in an_object(ours.get("sketches"), f"{place}.sketches").items() if s is not None}

@@ -1,4 +1,4 @@
-"""Artillery 2.0's console text, to the character: what its users compare, paste and parse.
+"""Writes Artillery 2.0's console text exactly, because its users compare, paste and parse it.
 
 Each function returns whole lines, newlines included: written one after the other they give Artillery's console. Times
 of day are local (or of the given zone), without a date. Metrics beyond Artillery's are never printed here.
@@ -18,28 +18,28 @@ HIDDEN = (ENDPOINT,)
 """Metrics whose names contain one of these are in the JSON only, unless the script itself lists the plugin."""
 
 ROWS = ("min", "max", "mean", "median", "p95", "p99")
-"""What is printed of a summary, in this order."""
+"""The figures of a summary that are printed, in this order."""
 
 WIDTH = 79
 """Column of the last dot; on a terminal narrower than that, Artillery uses max(50, columns)."""
 
 
 def run_id_line(run_id: str) -> str:
-    """The first line of a run."""
+    """Return the first line of a run."""
     return f"Test run id: {run_id}\n"
 
 
 def phase_started(
     name: str | None, index: int, duration: str, at_ms: float, *, tz: tzinfo | None = None, colour: bool = False
 ) -> str:
-    """A phase line and the empty one after it. `duration` is the text of the script, `at_ms` epoch milliseconds."""
+    """Return a phase line and the empty line after it. `duration` is the text of the script, `at_ms` epoch milliseconds."""
     return _phase_line("started", name, index, duration, at_ms, tz, colour)
 
 
 def phase_completed(
     name: str | None, index: int, duration: str, at_ms: float, *, tz: tzinfo | None = None, colour: bool = False
 ) -> str:
-    """As `phase_started`."""
+    """Return the line for the end of a phase, with the arguments of `phase_started`."""
     return _phase_line("completed", name, index, duration, at_ms, tz, colour)
 
 
@@ -51,7 +51,7 @@ def period_text(
     tz: tzinfo | None = None,
     colour: bool = False,
 ) -> str:
-    """The periodic report of one slice; its heading names the slice's end. Two empty lines follow it."""
+    """Return the periodic report of one period, with two empty lines after it. Its heading names the period's end."""
     heading = f"Metrics for period to: {time_of_day(period.start_ms + PERIOD_MS, tz)}"
     first, last = period.first_metric_ms, period.last_metric_ms
     seconds = 0.0 if first is None or last is None else (last - first) / 1000
@@ -70,7 +70,7 @@ def summary_text(
     tz: tzinfo | None = None,
     colour: bool = False,
 ) -> str:
-    """The summary report. `at_ms` (epoch): the heading's time; by default the last event's, left out if unknown."""
+    """Return the summary report. `at_ms` (epoch): the heading's time; by default the last event's, left out if unknown."""
     at = report.aggregate.last_metric_ms if at_ms is None else at_ms
     heading = "Summary report" if at is None else f"Summary report @ {time_of_day(at, tz)}"
     rule = "-" * len(heading)
@@ -78,7 +78,7 @@ def summary_text(
 
 
 def metrics_text(period: Period, *, hidden: tuple[str, ...] = HIDDEN, width: int = WIDTH, colour: bool = False) -> str:
-    """The metric lines alone, sorted by UTF-16 code unit."""
+    """Return the lines of the metrics, sorted by UTF-16 code unit."""
     names = {n for n in (*period.counters, *period.rates, *period.summaries) if not beyond_artillery(n)}
     if not names:
         return "No measurements recorded during this period\n"
@@ -87,17 +87,17 @@ def metrics_text(period: Period, *, hidden: tuple[str, ...] = HIDDEN, width: int
 
 
 def finished_text(seconds: float) -> str:
-    """The line between the last periodic report and the summary, and the empty one after it."""
+    """Return the line between the last periodic report and the summary, and the empty line after it."""
     return f"All VUs finished. Total time: {total_time_text(seconds)}\n\n"
 
 
 def log_file_line(path: str) -> str:
-    """The line after the summary of a run with an output file."""
+    """Return the line after the summary of a run with an output file."""
     return f"Log file: {path}\n"
 
 
 def total_time_text(seconds: float) -> str:
-    """Floored to seconds: `1 minute, 1 second`; smaller units are always there once a larger one is."""
+    """Return a duration in whole seconds: `1 minute, 1 second`. Below the largest unit, every unit is shown."""
     rest, names = int(seconds), ("day", "hour", "minute", "second")
     counts: list[int] = []
     for size in (86_400, 3_600, 60, 1):
@@ -109,12 +109,12 @@ def total_time_text(seconds: float) -> str:
 
 
 def time_of_day(at_ms: float, tz: tzinfo | None = None) -> str:
-    """`23:59:07(+0000)`; the local zone if none is given."""
+    """Return a time of day as `23:59:07(+0000)`, in the local zone unless one is given."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(tz).strftime("%H:%M:%S(%z)")
 
 
 def js_number(value: float) -> str:
-    """A number as JavaScript's Number::toString writes it (ECMA-262, 6.1.6.1.20): `2`, `0.7`, `1e+21`, `1.5e-7`."""
+    """Return a number as JavaScript's Number::toString writes it (ECMA-262, 6.1.6.1.20): `2`, `0.7`, `1e+21`, `1.5e-7`."""
     if isinstance(value, int):
         return str(value) if abs(value) < 10**21 else js_number(float(value))
     if not isfinite(value):
@@ -134,7 +134,7 @@ def js_number(value: float) -> str:
 
 
 def _shortest_digits(value: float) -> tuple[str, str, int]:
-    """Sign, the shortest digits that read back as the same double, and where the point stands among them."""
+    """Return the sign, the shortest digits that read back as the same double, and the position of the decimal point."""
     sign = "-" if value < 0 else ""
     mantissa, _, exponent = repr(abs(value)).partition("e")
     whole, _, fraction = mantissa.partition(".")
@@ -153,7 +153,7 @@ def _phase_line(
 
 
 def _metric_lines(period: Period, name: str, width: int, colour: bool) -> Iterator[str]:
-    """More than one kind may go by one name; Artillery prints counter, summary and rate in this order."""
+    """Yield the lines of one name. It may be counter, summary and rate at once; Artillery prints them in this order."""
     if name in period.counters:
         yield _line(name, js_number(period.counters[name]), width, colour)
     if name in period.summaries:
@@ -167,7 +167,7 @@ def _metric_lines(period: Period, name: str, width: int, colour: bool) -> Iterat
 
 
 def _line(label: str, value: str, width: int, colour: bool) -> str:
-    """Lengths are JavaScript's, in UTF-16 code units."""
+    """Return one line with its dots. Lengths are counted as in JavaScript, in UTF-16 code units."""
     units = _utf16(f"{label}:")
     if len(units) > 2 * width:
         units = units[: 2 * (width - 3)] + _utf16("...")
@@ -183,5 +183,5 @@ def _painted(text: str, code: int, colour: bool) -> str:
 
 
 def _utf16(name: str) -> bytes:
-    """JavaScript sorts and counts by UTF-16 code unit; half a surrogate pair is printed as U+FFFD."""
+    """Encode a name in UTF-16, by whose units JavaScript sorts and counts; half a surrogate pair is printed as U+FFFD."""
     return name.encode("utf-16-be", "surrogatepass")

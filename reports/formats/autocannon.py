@@ -28,7 +28,7 @@ _ERRORS = re.compile(r"^[ \t]*([\d.]+[kMG]?) errors \(([\d.]+[kMG]?) timeouts\)"
 
 
 def from_text(text: str) -> Report:
-    """The report in a text. Raises ReportError for any other text."""
+    """Read the report in a text. Raises ReportError for any other text."""
     requests = _REQUESTS.search(text)
     rows = [
         [cell.strip() for cell in re.split("[│|]", row[1])] for line in text.splitlines() if (row := _ROW.match(line))
@@ -59,7 +59,7 @@ def from_text(text: str) -> Report:
 
 
 def _table(rows: list[list[str]], name: str) -> dict[str, str] | None:
-    """The cells of the row of that name, by the headings of the nearest row above that holds headings."""
+    """Return the cells of the row of that name, by the headings above it."""
     headings: list[str] = []
     for row in rows:
         if row[0] == "Stat":
@@ -70,7 +70,7 @@ def _table(rows: list[list[str]], name: str) -> dict[str, str] | None:
 
 
 def from_json(text: str) -> Report:
-    """The report in a text. Raises ReportError (one line) for any other text."""
+    """Read the report in a text. Raises ReportError (one line) for any other text."""
     found = document(text)
     if not found.keys() >= {"latency", "requests", "non2xx", "connections"}:
         raise ReportError("no latency, requests, non2xx and connections")

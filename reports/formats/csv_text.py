@@ -1,4 +1,4 @@
-"""A report as CSV: a line per figure, for spreadsheets and scripts."""
+"""Writes a report as CSV, one line per figure, for spreadsheets and scripts."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def to_csv(report: Report, *, periods: bool = False) -> str:
-    """Columns period ("all", or the start of each as ISO 8601 in UTC), metric, figure, value; times in ms.
+    """Return CSV with the columns period ("all", or its start as ISO 8601 in UTC), metric, figure and value; times in ms.
 
-    A metric's name may come from a server or from a script of somebody else's: one that a spreadsheet would take for a
-    formula has an apostrophe in front, as OWASP advises.
+    The name of a metric may come from a server or from a script that somebody else wrote. A name that a spreadsheet
+    would take for a formula gets an apostrophe in front, as OWASP advises.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

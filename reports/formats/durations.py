@@ -1,4 +1,4 @@
-"""Durations, counts and sizes as load generators write them: `1.5ms`, `1m2.5s`, `90.4 µs`, `276k`, `12 MB`. Pure."""
+"""Reads durations, counts and sizes as load generators write them: `1.5ms`, `1m2.5s`, `90.4 µs`, `276k`, `12 MB`. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _UNITS_MS = {
 }  # fmt: skip
 _UNIT = "|".join(sorted(_UNITS_MS, key=len, reverse=True))
 DURATION = rf"(?:[\d.]+ ?(?:{_UNIT})(?![A-Za-zµμ]))+"
-"""A regular expression for a duration with its units, without groups."""
+"""A regular expression that matches a duration with its units; it has no groups."""
 _PIECE = re.compile(rf"([\d.]+) ?({_UNIT})(?![A-Za-zµμ])")
 _PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 _AMOUNT = re.compile(r"([\d.]+) ?([kKMG]?)i?B?")
 
 
 def milliseconds(text: str) -> float:
-    """The duration in ms. Raises ReportError for anything else."""
+    """Return a duration in ms. Raises ReportError for anything else."""
     total, at = 0.0, 0
     for piece in _PIECE.finditer(text):
         if text[at : piece.start()].strip():
@@ -32,7 +32,7 @@ def milliseconds(text: str) -> float:
 
 
 def amount(text: str) -> float:
-    """A count or a number of bytes that may be shortened to thousands, millions and so on. Raises ReportError."""
+    """Return a count or size that may be written in thousands, millions and so on. Raises ReportError."""
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
         raise ReportError(f"{text!r} is not a number")
@@ -40,7 +40,7 @@ def amount(text: str) -> float:
 
 
 def number(text: str) -> float:
-    """A decimal number. Raises ReportError for anything else."""
+    """Return a decimal number. Raises ReportError for anything else."""
     try:
         return float(text)
     except ValueError:

@@ -1,6 +1,6 @@
 """Reader of the text summaries of hey and oha, whose response time is the whole request with connecting and the body.
 
-Percentiles that hey could not fill (it prints `0% in 0.0000 secs` then) and its NaN are absent here.
+Percentiles for which hey had too few samples (it prints `0% in 0.0000 secs`) and its NaN are absent here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PERCENTILES = {"50": "p50", "75": "p75", "90": "p90", "95": "p95", "99": "p99",
 
 
 def all_from_text(text: str) -> list[Report]:
-    """All reports in a text; each begins with `Summary:`, or with its total time. Raises ReportError if there is none."""
+    """Read all reports in a text; each begins with `Summary:`, or with its total time. Raises ReportError if there is none."""
     lines = text.splitlines(keepends=True)
     starts: list[int] = []
     complete = True
@@ -39,7 +39,7 @@ def all_from_text(text: str) -> list[Report]:
 
 
 def from_text(text: str) -> Report:
-    """The report in a text, also with its indentation lost. Raises ReportError for any other text."""
+    """Read the report in a text, also with its indentation lost. Raises ReportError for any other text."""
     lines = [" ".join(line.strip(" \t>|`*").split()) for line in text.splitlines()]
     rate = next((found for line in lines if (found := _RATE.fullmatch(line))), None)
     if rate is None or not any(line.startswith(("Fastest:", "Status code distribution:")) for line in lines):

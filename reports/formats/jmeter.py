@@ -1,4 +1,4 @@
-"""Reader of JMeter's results as CSV (`jmeter -l results.jtl`): one row a sample.
+"""Reader of JMeter's results as CSV (`jmeter -l results.jtl`): one row per sample.
 
 `elapsed` (ms), from the start of a sample to its last byte, becomes `http.response_time`; the same of each label stands among
 the endpoints. `timeStamp` (epoch ms) is the start of a sample, unless `sampleresult.timestamp.start=false` was set; a sample
@@ -22,7 +22,7 @@ _LATEST_MS = 1 << 43
 
 @dataclass
 class _Slice:
-    """One period being collected."""
+    """The counts and times of one period while samples are being read."""
 
     counters: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -30,7 +30,7 @@ class _Slice:
 
 
 def from_csv(text: str) -> Report:
-    """The report in a text. Raises ReportError (one line) for any other text."""
+    """Read the report in a text. Raises ReportError (one line) for any other text."""
     lines = text.strip().splitlines()
     try:
         if not set(next(csv.reader(lines[:1]), [])) >= _NEEDED:

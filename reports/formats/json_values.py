@@ -1,4 +1,4 @@
-"""JSON text to values, and values checked where a document of somebody else's is read: a wrong one is a ReportError."""
+"""Reads JSON text and checks the values of documents that other programs wrote; a wrong value is a ReportError."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST = 1e308
 
 
 def document(text: str) -> dict[str, Any]:
-    """The object that a JSON text is. Raises ReportError.
+    """Parse a JSON text whose value is an object. Raises ReportError.
 
     At orjson's speed, by the standard library where orjson gives up, as on half a surrogate pair. The indentation after
     the first brace goes first: orjson 3.13 guesses from it that the whole text is indented, and reserves too little
@@ -41,7 +41,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def an_object(value: Any, place: str) -> Mapping[str, Any]:
-    """An object; None counts as an empty one."""
+    """Return an object; None counts as an empty one. Raises ReportError for anything else."""
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -50,7 +50,7 @@ def an_object(value: Any, place: str) -> Mapping[str, Any]:
 
 
 def a_list(value: Any, place: str) -> list[Any]:
-    """A list; None counts as an empty one."""
+    """Return a list; None counts as an empty one. Raises ReportError for anything else."""
     if value is None:
         return []
     if not isinstance(value, list):
@@ -59,14 +59,14 @@ def a_list(value: Any, place: str) -> list[Any]:
 
 
 def number(value: Any, place: str) -> float:
-    """A finite number."""
+    """Return a finite number. Raises ReportError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
         raise ReportError(f"{place} is not a number")
     return value
 
 
 def whole(value: Any, place: str) -> int:
-    """An integer, also where it was written as a string (as Artillery's periods are) or with a fraction of nothing."""
+    """Return an integer, which may be written as a string (as Artillery's periods are) or with a zero fraction."""
     if isinstance(value, str):
         try:
             return int(value)
@@ -81,21 +81,21 @@ def whole(value: Any, place: str) -> int:
 
 
 def each(value: Any, place: str, read: Callable[[Any, str], _Value]) -> dict[str, _Value]:
-    """An object's values, read one by one; nulls are left out."""
+    """Read the values of an object one by one; nulls are left out."""
     items = an_object(value, place)
     return {name: read(item, f"{place}.{name}") for name, item in items.items() if item is not None}
 
 
 class Later(Mapping[str, _Value]):
-    """An object's values, each read when it is first asked for: most of a large document never is.
+    """The values of an object, each read when it is first asked for, since most of a large document never is.
 
-    Asking raises ReportError for a value that is not as it should be.
+    Asking for a malformed value raises ReportError.
     """
 
     __slots__ = ("_found", "_items", "_place", "_read")
 
     def __init__(self, items: Mapping[str, Any], place: str, read: Callable[[Any, str], _Value]) -> None:
-        """Keeps `items`; those without a value must have been left out."""
+        """Take the items of an object, from which nulls have been removed."""
         self._items, self._place, self._read = items, place, read
         self._found: dict[str, _Value] = {}
 
@@ -118,7 +118,7 @@ class Later(Mapping[str, _Value]):
 
 
 class LaterList(Sequence[_Value]):
-    """A list's values, each read when it is asked for. Asking raises ReportError for a value that is not as it should be.
+    """The values of a list, each read when it is asked for. Asking for a malformed value raises ReportError.
 
     Equal to any sequence of the same values.
     """
@@ -126,7 +126,7 @@ class LaterList(Sequence[_Value]):
     __slots__ = ("_items", "_place", "_read")
 
     def __init__(self, items: Sequence[Any], place: str, read: Callable[[Any, str], _Value]) -> None:
-        """Keeps `items`."""
+        """Take the items of a list."""
         self._items, self._place, self._read = items, place, read
 
     @overload

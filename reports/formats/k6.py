@@ -3,8 +3,8 @@
 The JSON is what `--summary-export` writes, what `handleSummary` is given, and the newer one with `results`.
 
 `http_req_duration` (sending, waiting, receiving) becomes `http.response_time`, which in Artillery ends with the first
-byte; what k6 counts as failed becomes `errors.http_req_failed`, the time of an iteration a session's. Other metrics keep
-k6's names; those of a part of the requests (`http_req_duration{…}`) too.
+byte; what k6 counts as failed becomes `errors.http_req_failed`, and the time of an iteration becomes the length of a session.
+Other metrics keep their names in k6, as do those of a part of the requests (`http_req_duration{…}`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PERCENTILE = re.compile(r"p\(?(50|75|90|95|99|99\.9|999)\)?")
 
 
 def all_from_text(text: str) -> list[Report]:
-    """All reports in a text; a metric that is printed again begins the next one. Raises ReportError if there is none."""
+    """Read all reports in a text; a metric that is printed again begins the next one. Raises ReportError if there is none."""
     reports: list[dict[str, dict[str, float]]] = [{}]
     last = ""
     for raw in text.splitlines():
@@ -57,7 +57,7 @@ def all_from_text(text: str) -> list[Report]:
 
 
 def _printed(said: str) -> dict[str, float]:
-    """The figures of one line; times in ms. A line of another kind has none."""
+    """Return the figures of one line, times in ms; a line of another kind has none."""
     if trend := dict(_FIGURE.findall(said)):
         times = all(re.fullmatch(DURATION, value) for value in trend.values())
         return {name: milliseconds(value) if times else amount(value) for name, value in trend.items()}
@@ -74,7 +74,7 @@ def _printed(said: str) -> dict[str, float]:
 
 
 def from_json(text: str) -> Report:
-    """The report in a text. Raises ReportError (one line) for any other text."""
+    """Read the report in a text. Raises ReportError (one line) for any other text."""
     metrics = _metrics(document(text))
     return _report({name: _values(metric, f"metrics.{name}") for name, metric in metrics.items()})
 
@@ -114,7 +114,7 @@ def _metrics(found: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _values(metric: Any, place: str) -> dict[str, float]:
-    """The figures of a metric, which the older shape has beside its thresholds and the newer under `values`."""
+    """Return the figures of a metric: the older form has them beside its thresholds, the newer form under `values`."""
     found = an_object(metric, place)
     found = an_object(found.get("values", found), place)
     return each({key: v for key, v in found.items() if isinstance(v, int | float)}, place, a_number)

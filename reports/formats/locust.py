@@ -36,7 +36,7 @@ _FIELDS = {
 
 
 def from_csv(text: str) -> Report:
-    """The report in a text. Raises ReportError (one line) for any other text."""
+    """Read the report in a text. Raises ReportError (one line) for any other text."""
     lines = text.strip().splitlines()
     try:
         columns = set(next(csv.reader(lines[:1]), []))
@@ -63,7 +63,7 @@ def from_csv(text: str) -> Report:
 
 
 def _of_history(rows: Sequence[Mapping[str, Any]]) -> Report:
-    """The last state of NAME_stats_history.csv: its totals count from the start of the run, its percentiles are recent."""
+    """Read the last state in NAME_stats_history.csv. Only its totals are used: its percentiles cover recent seconds alone."""
     last: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         last[row["Name"] if row["Name"] == "Aggregated" else f"{row['Type']} {row['Name']}".strip()] = row
@@ -90,7 +90,7 @@ def _of_history(rows: Sequence[Mapping[str, Any]]) -> Report:
 
 
 def _of_failures(rows: Sequence[Mapping[str, Any]]) -> Report:
-    """NAME_failures.csv: how often each error occurred, and nothing else."""
+    """Read NAME_failures.csv, which has only the number of times that each error occurred."""
     counters: dict[str, int] = {}
     for row in rows:
         name = f"{names.ERRORS}{row['Error']}"
@@ -115,7 +115,7 @@ def _counters(row: Mapping[str, Any], endpoint: str) -> dict[str, int]:
 
 
 def _summary(row: Mapping[str, Any]) -> Summary:
-    """Of a row with requests; Locust fills one without any with zeros and N/A."""
+    """Return the times of a row; empty without requests, where Locust writes zeros and N/A."""
     count = _number(row, "Request Count")
     figures: dict[str, Any] = {ours: _number(row, column) for column, ours in _FIELDS.items()}
     return Summary(**figures, count=int(count)) if count else Summary()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from reports.formats.artillery_text import js_number
 from reports.model import SUMMARY_KEYS, Report
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is text and the others figures; every cell is escaped."""
-    rule = [":--", *("--:" for _ in headings[1:])]
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """A table; columns in `left`, counted from 0, are text and the others figures. Every cell is escaped."""
+    rule = [":--" if at in left else "--:" for at, _ in enumerate(headings)]
     lines = [rule, *([escaped(cell) for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in [headings, *lines])
 

@@ -1,4 +1,4 @@
-"""What the two source documents published, as reports: the other side of the lab's comparisons."""
+"""The figures of the two published experiments, as reports to which the lab compares its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ROWS = ("connect", "processing", "waiting", "total")
 
 @dataclass(frozen=True, slots=True)
 class PublishedExperiment:
-    """One published experiment. What its source does not say is absent from the report."""
+    """One published experiment. Figures that its source does not give are absent from the report."""
 
     id: str
     source: str
@@ -36,15 +36,15 @@ class PublishedExperiment:
     title: str
     report: Report
     ab: AbReport | None = None
-    """Of source B's experiments; `report.extras.ab` says the same."""
+    """The ApacheBench report of an experiment of source B; `report.extras.ab` has the same figures."""
     total_time_s: float | None = None
     summary_at: str | None = None
-    """Time of day in the heading of the published summary."""
+    """The time of day in the heading of the published summary."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """One figure of source B's own summary: original approach, final approach, and the gain as it words it.
+    """One row of source B's own summary: the original figure, the final figure, and the gain in its words.
 
     The source prints ratios as percentages: 257 instead of 44 requests/s, 5.84 times as many, stands as "+584.09%".
     """
@@ -59,14 +59,14 @@ class Gain:
 
 @cache
 def experiments() -> Mapping[str, PublishedExperiment]:
-    """All of them by id, in the sources' order."""
+    """Return all published experiments by id, in the order of the sources."""
     document = _document()
     found = [_artillery_experiment(e) for e in document["artillery"]] + [_ab_experiment(e) for e in document["ab"]]
     return {experiment.id: experiment for experiment in found}
 
 
 def published(experiment_id: str) -> Report:
-    """The report of one experiment. Raises ReportError, with the known ids, for an unknown one."""
+    """Return the report of one experiment. Raises ReportError, with the known ids, for an unknown one."""
     known = experiments()
     if experiment_id not in known:
         raise ReportError(f"nothing was published as {experiment_id!r}; there are {', '.join(known)}")
@@ -75,7 +75,7 @@ def published(experiment_id: str) -> Report:
 
 @cache
 def gains() -> tuple[Gain, ...]:
-    """Source B's table of gains."""
+    """Return source B's table of gains."""
     document = _document()["gains"]
     return tuple(
         Gain(group, figure, document[group][figure][0], document[group][figure][1], printed)
@@ -86,7 +86,7 @@ def gains() -> tuple[Gain, ...]:
 
 @cache
 def facts(source: str) -> tuple[str, ...]:
-    """What a source ("A" or "B") says in words."""
+    """Return what a source ("A" or "B") states in words."""
     return tuple(_document()["facts"][source])
 
 

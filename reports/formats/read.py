@@ -1,4 +1,4 @@
-"""Any report from a file or from the published figures. What a file is, its content says, not its name."""
+"""Reads any report from a file, or a published one. The format is recognised by the content of a file, not by its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from reports.formats import (
 from reports.model import Report, ReportError
 
 PUBLISHED = "published:"
-"""`published:ID` stands for what a source document published."""
+"""The prefix of `published:ID`, which names a published experiment."""
 
 READERS: dict[str, Callable[[str], Sequence[Report]]] = {
     "Artillery JSON": lambda text: [artillery_json.from_json(text)],
@@ -42,7 +42,10 @@ READERS: dict[str, Callable[[str], Sequence[Report]]] = {
     "Artillery 1 console text": artillery_1.all_from_text,
     "Artillery console text": artillery_console.from_text,
 }
-"""Tried in this order, the most tolerant last. Each gives the reports of a text, or raises ValueError if it has none."""
+"""The readers by format, in the order in which they are tried, the most tolerant last.
+
+Each returns the reports in a text, or raises ValueError if there is none.
+"""
 
 _OWN_WORDS = {
     "ApacheBench text": ("This is ApacheBench", "Time taken for tests:", "Requests per second:"),
@@ -69,7 +72,7 @@ _NOBODY_COUNTED = 2**63
 
 
 def _each_from(first_words: str, text: str, reader: Callable[[str], Report]) -> Sequence[Report]:
-    """The reports of a text, each from its first line to the next one's."""
+    """Read the reports of a text, each of which begins with `first_words`."""
     parts = re.split(rf"^(?=[^\w\n]*{re.escape(first_words)})", text, flags=re.MULTILINE)
     if len(parts) <= 2:
         return [reader(text)]
@@ -77,10 +80,10 @@ def _each_from(first_words: str, text: str, reader: Callable[[str], Report]) -> 
 
 
 def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Report:
-    """The report in a file, the Nth of `FILE#N` (from 1), or `published:ID`.
+    """Read the report in a file, the Nth report of `FILE#N` (counted from 1), or `published:ID`.
 
-    `note` is told in one line where a file holds several and none was named: the first is taken. Raises ReportError: one
-    line that names the file and says what was tried.
+    If a file holds several reports and no number was given, the first is used, and `note` gets one line that says so.
+    Raises ReportError with one line that names the file.
     """
     name = str(spec)
     if name.startswith(PUBLISHED):
@@ -101,13 +104,13 @@ def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Repo
 
 
 def _numbered(name: str) -> tuple[str, int | None]:
-    """A file whose own name ends like that is itself."""
+    """Split `FILE#N` into file and number, unless a file of the whole name exists."""
     path, mark, number = name.rpartition("#")
     return (path, int(number)) if mark and number.isdecimal() and not Path(name).exists() else (name, None)
 
 
 def read(text: str, name: str) -> Sequence[Report]:
-    """The reports in a text, one at least; `name` is for the error. Raises ReportError."""
+    """Read the reports in a text, at least one; `name` is used in the error. Raises UnreadableReport."""
     reasons: dict[str, str] = {}
     for kind, reader in READERS.items():
         try:
@@ -121,7 +124,7 @@ def read(text: str, name: str) -> Sequence[Report]:
 
 
 class UnreadableReport(ReportError):
-    """No reader takes the text. The message is one line about the likeliest format; `reasons` holds one for each format."""
+    """Raised for a text that no reader takes. The message is about the likeliest format; `reasons` has one for each format."""
 
     def __init__(self, name: str, likeliest: str | None, reasons: Mapping[str, str]) -> None:
         said = f"it looks like {likeliest}, but: {reasons[likeliest]}" if likeliest else "of none of the known formats"
@@ -130,7 +133,7 @@ class UnreadableReport(ReportError):
 
 
 def _likeliest(text: str, reasons: Mapping[str, str]) -> str | None:
-    """The format whose own words the text holds, or None."""
+    """Return the format whose typical words the text holds, or None."""
     if not text.lstrip().startswith(("{", "[")):
         return next((kind for kind, words in _OWN_WORDS.items() if any(word in text for word in words)), None)
     if reasons["Artillery JSON"].startswith(_NOT_JSON):
@@ -139,7 +142,7 @@ def _likeliest(text: str, reasons: Mapping[str, str]) -> str | None:
 
 
 def _check(report: Report) -> None:
-    """Raises ReportError for a count that nobody has counted, so that arithmetic need not fear it."""
+    """Raise ReportError for a count too large to be real, so that no arithmetic overflows."""
     ab = report.extras.ab if report.extras else None
     for counts in (*(period.counters for period in (report.aggregate, *report.periods)), *_flat(ab or {})):
         odd = next((name for name, count in counts.items() if not abs(count) < _NOBODY_COUNTED), None)
@@ -148,7 +151,7 @@ def _check(report: Report) -> None:
 
 
 def _flat(figures: Mapping[str, Any]) -> Iterator[Mapping[str, float]]:
-    """The numbers of nested objects, an object at a time."""
+    """Yield the numbers of nested objects, one object at a time."""
     yield {name: value for name, value in figures.items() if isinstance(value, int | float)}
     for value in figures.values():
         if isinstance(value, dict):

@@ -26,7 +26,7 @@ NO_ANSWER = f"{names.ERRORS}no answer"
 
 
 def from_text(text: str) -> Report:
-    """The report in a text. Raises ReportError for any other text."""
+    """Read the report in a text. Raises ReportError for any other text."""
     found: dict[str, dict[str, str]] = {}
     for name, fields, values in _LINE.findall(text):
         if name == "Status Codes":
@@ -46,7 +46,7 @@ def from_text(text: str) -> Report:
 
 
 def from_json(text: str) -> Report:
-    """The report in a text. Raises ReportError (one line) for any other text."""
+    """Read the report in a text. Raises ReportError (one line) for any other text."""
     found = document(text)
     if not found.keys() >= {"latencies", "status_codes", "requests"}:
         raise ReportError("no latencies, status_codes and requests")

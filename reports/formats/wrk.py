@@ -1,4 +1,4 @@
-"""Reader of the text of wrk and of wrk2.
+"""Reader of the text of wrk and wrk2.
 
 Both time a request to the last byte of its answer. wrk starts when the request is sent: `http.response_time`. wrk2
 starts when it was due by its constant rate: `http.response_time.intended`; what it prints under "Uncorrected Latency" is
@@ -29,14 +29,14 @@ _PERCENTILES = {50: "p50", 75: "p75", 90: "p90", 95: "p95", 99: "p99", 99.9: "p9
 
 
 def all_from_text(text: str) -> list[Report]:
-    """All reports in a text, each of which ends with its rates, however it begins. Raises ReportError if there is none."""
+    """Read all reports in a text, each of which ends with its rates, however it begins. Raises ReportError if there is none."""
     ends = [match.end() for match in _LAST_LINES.finditer(text)] or [len(text)]
     starts = [0, *ends[:-1]]
     return [from_text(text[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def from_text(text: str) -> Report:
-    """The report in a text, also with its indentation lost. Raises ReportError for any other text."""
+    """Read the report in a text, also with its indentation lost. Raises ReportError for any other text."""
     counters: dict[str, int] = {}
     times: dict[str, dict[str, Any]] = {}
     rate = None

@@ -11,6 +11,7 @@ from itertools import groupby
 from math import ceil
 
 from reports import names
+from reports.answers import good_answers
 from reports.formats.apachebench import AbReport
 from reports.model import PERIOD_MS, QUANTILES, Period, Report, Second
 from reports.sketch import Sketch
@@ -191,16 +192,15 @@ def failures(counters: Mapping[str, int]) -> dict[str, int]:
 
 
 def failed(report: Report) -> int | None:
-    """Requests without a 2xx or 3xx answer. Of ab's text: failed by its own rules, or not 2xx, whichever is more."""
+    """Requests without a good answer. Of ab's text: failed by its own rules, or not 2xx, whichever is more."""
     total = requests(report)
-    found = codes(report.aggregate.counters)
     ab = ab_of(report)
     if not report.aggregate.counters and ab is not None:
         counts = [n for n in (ab.failed, ab.non_2xx) if n is not None]
         return max(counts) if counts else None
     if total is None:
         return None
-    return max(0, total - sum(n for code, n in found.items() if code[:1] in "123"))
+    return max(0, total - good_answers(report.aggregate.counters))
 
 
 def quantile(period: Period, name: str, key: str) -> float | None:

@@ -18,32 +18,32 @@ from markupsafe import Markup
 
 from reports.blocks import Page, Section
 from reports.compare.diff import Diff
+from reports.compare.diff_blocks import changes
 from reports.model import Report, ReportError
 from reports.page.chart_table import chart_table
 from reports.page.sections import report_sections
 from reports.page.svg import margins, style, svg
 
 
-def to_html(
-    reports: Sequence[tuple[str, Report]],
-    diff: Diff | None = None,
-    *,
-    title: str,
-    sections: Sequence[Section] = (),
-) -> str:
-    """The page on one report, or on several laid over each other, each with the name to show it by.
+def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | None = None, *, title: str) -> Page:
+    """One report, or several laid over each other, each with the name to show it by; `comparison` says how two sides differ.
 
-    `diff` adds verdicts; `sections` stand after the report's own. Raises ReportError where `reports` is empty.
+    Raises ReportError where `reports` is empty.
     """
     if not reports:
         raise ReportError("there is no report to draw")
     found = list(zip(_short([name for name, _ in reports]), (report for _, report in reports), strict=True))
     subtitle = reports[0][0] if len(found) == 1 else f"{len(found)} reports: {', '.join(name for name, _ in reports)}"
-    return render(Page(title, subtitle, (*report_sections(found, diff), *sections)))
+    return Page(title, subtitle, report_sections(found, comparison))
+
+
+def to_html(reports: Sequence[tuple[str, Report]], diff: Diff | None = None, *, title: str) -> str:
+    """As `report_page`, in HTML; `diff` compares the reports. Raises ReportError where `reports` is empty."""
+    return render(report_page(reports, None if diff is None else changes(diff), title=title))
 
 
 def render(page: Page) -> str:
-    """Any page made of blocks, as one HTML file."""
+    """Any result, as one HTML file."""
     script = _file("page.js")
     return (
         _templates()
@@ -98,4 +98,7 @@ def _templates() -> Environment:
     found.filters["kind"] = lambda block: type(block).__name__
     found.filters["chart_table"] = chart_table
     found.filters["margins"] = margins
+    found.filters["ranked"] = lambda table: (
+        sorted(table.rows, key=lambda row: not any(cell.tone for cell in row)) if table.quiet else table.rows
+    )
     return found

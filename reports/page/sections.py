@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from reports import names
 from reports.blocks import (
@@ -29,7 +29,6 @@ from reports.blocks import (
     percent,
     time_digits,
 )
-from reports.compare.diff import Change, Diff, Verdict
 from reports.model import Report
 from reports.page.charts import BREAKDOWN_NAMES, Named, distribution, over_time, where_time_goes
 from reports.page.measures import (
@@ -46,6 +45,8 @@ from reports.page.measures import (
     throughput,
 )
 
+_Value = TypeVar("_Value", str, tuple[tuple[str, str], ...])
+
 _TIMES = (
     (names.RESPONSE_TIME, "response time: request written to first byte"),
     (names.INTENDED, "intended start to last byte"),
@@ -58,18 +59,21 @@ _TIMES = (
 )
 _KEYS = ("count", "min", "mean", "p50", "p75", "p90", "p95", "p99", "p999", "max")
 _KEY_LABELS = {"count": "samples", "p999": "p99.9"}
-_SEVERITY: Sequence[Verdict] = ("worse", "better", "no clear change", "not comparable")
-_VERDICT_TONES: Mapping[Verdict, Tone] = {"worse": "bad", "better": "good"}
 _GOOD = ("HTTP 1", "HTTP 2", "HTTP 3")
 _SCRIPT = "script"
 
 
-def report_sections(reports: Sequence[Named], diff: Diff | None = None) -> tuple[Section, ...]:
-    """Every section that these reports have something to say in."""
+def report_sections(
+    reports: Sequence[Named], comparison: Section | None = None, *, summary: Section | None = None
+) -> tuple[Section, ...]:
+    """Every section that these reports have something to say in.
+
+    `comparison` stands behind the summary, `summary` in place of the usual one.
+    """
     one = reports[0][1] if len(reports) == 1 else None
     found = [
-        _summary(reports),
-        _verdicts(diff, reports) if diff is not None else None,
+        summary or _summary(reports),
+        comparison,
         _over_time(reports),
         _distribution(reports),
         _time_goes(reports),
@@ -169,45 +173,6 @@ def _ab_side_by_side(reports: Sequence[Named]) -> Iterator[tuple[Cell, ...]]:
         values = [ab.percentiles.get(percentage) if (ab := ab_of(r)) else None for _, r in reports]
         if any(v is not None for v in values):
             yield (Cell(f"total time, {percentage} % within, ms"), *map(amount_cell, values))
-
-
-def _verdicts(diff: Diff, reports: Sequence[Named]) -> Section:
-    ranked = sorted(diff.rows, key=lambda row: _SEVERITY.index(row.verdict))
-    sides = [name for name, _ in reports]
-    old, new = (sides[0], sides[1]) if len(sides) == 2 else ("old", "new")
-    columns = (Column("metric"), Column("verdict", "mark"), Column(old, "number"), Column(new, "number"),
-               Column("change", "number"), Column("relative", "number"), Column("95 % interval", "number"),
-               Column("reason"))  # fmt: skip
-    rows = tuple(_verdict_row(row) for row in ranked)
-    told = ", ".join(f"{n} {verdict}" for verdict in _SEVERITY if (n := sum(r.verdict == verdict for r in diff.rows)))
-    note = "Times are in ms. The interval is that of the change."
-    table = Table("verdicts", "Every figure of both sides", columns, rows, note, tools=True, choices=1)
-    notes = [Text(note) for note in diff.notes]
-    return Section(
-        "verdicts", "What changed", (table, *notes), lead=f"Of {len(diff.rows)} figures: {told}.", menu="Verdicts"
-    )
-
-
-def _verdict_row(row: Change) -> tuple[Cell, ...]:
-    shown = _share if row.kind == "share" else amount
-    interval = ABSENT
-    if row.low is not None and row.high is not None:
-        bound = _share if row.kind in ("share", "counter") else amount
-        interval = f"{bound(row.low)} to {bound(row.high)}"
-    return (
-        Cell(row.name),
-        Cell(row.verdict, tone=_VERDICT_TONES.get(row.verdict, "")),
-        Cell(shown(row.old), row.old),
-        Cell(shown(row.new), row.new),
-        Cell(("+" if row.change is not None and row.change > 0 else "") + shown(row.change), row.change),
-        Cell(ABSENT if row.relative is None else f"{row.relative * 100:+.1f} %", row.relative),
-        Cell(interval, row.low),
-        Cell(row.reason),
-    )
-
-
-def _share(value: float | None) -> str:
-    return ABSENT if value is None else f"{value * 100:.2f} %"
 
 
 def _over_time(reports: Sequence[Named]) -> Section | None:
@@ -342,25 +307,34 @@ def _metrics(report: Report) -> Section | None:
 def _machine(reports: Sequence[Named]) -> Section | None:
     blocks: list[Block] = []
     for name, report in reports:
-        if report.extras is None:
-            continue
-        suffix = f": {name}" if len(reports) > 1 else ""
-        health = (("workload", report.extras.model), *flattened(report.extras.generator))
-        blocks.append(Facts(f"Generator{suffix}", health))
-        machine = {key: value for key, value in report.extras.environment.items() if key != _SCRIPT}
-        if machine:
-            blocks.append(Facts(f"Environment{suffix}", tuple(flattened(machine))))
+        if report.extras is not None:
+            health = (("workload", report.extras.model), *flattened(report.extras.generator))
+            blocks.append(Facts(f"Generator: {name}" if len(reports) > 1 else "Generator", health))
+    machines = [
+        (name, tuple(flattened({key: value for key, value in report.extras.environment.items() if key != _SCRIPT})))
+        for name, report in reports
+        if report.extras is not None
+    ]
+    blocks += [Facts(caption, facts) for caption, facts in _each_once("Environment", machines) if facts]
     return Section("machine", "Generator and environment", tuple(blocks), menu="Environment") if blocks else None
 
 
 def _script(reports: Sequence[Named]) -> Section | None:
-    found = [
+    scripts = [
         (name, text)
         for name, report in reports
         if report.extras is not None and isinstance(text := report.extras.environment.get(_SCRIPT), str)
     ]
-    blocks = tuple(Code(f"Script{f': {name}' if len(reports) > 1 else ''}", text) for name, text in found)
+    blocks = tuple(Code(caption, text) for caption, text in _each_once("Script", scripts))
     return Section("script", "Script", blocks, menu="Script") if blocks else None
+
+
+def _each_once(caption: str, found: Sequence[tuple[str, _Value]]) -> Iterator[tuple[str, _Value]]:
+    """What reports have, with a caption that names the report; what all have alike stands once and names none."""
+    if len({value for _, value in found}) == 1:
+        yield caption, found[0][1]
+    else:
+        yield from ((f"{caption}: {name}", value) for name, value in found)
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -54,8 +54,8 @@ def without(monkeypatch, *lines):
 
 
 @pytest.mark.parametrize("strategy", ["null", "fair"])
-def test_every_request_works_and_no_click_is_lost(serve, logging_postgres, bouncer, strategy):
-    server = serve(DATABASE_URL=bouncer.url, DB_POOL=strategy, DB_POOL_SIZE="10")
+def test_every_request_works_and_no_click_is_lost(start_service, logging_postgres, bouncer, strategy):
+    server = start_service(DATABASE_URL=bouncer.url, DB_POOL=strategy, DB_POOL_SIZE="10")
     assert server.get("/health").json["database"] == "up"
     code = server.new_link()
     assert {answer.status for answer in server.get_many(f"/{code}", 20)} == {301}

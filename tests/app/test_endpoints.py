@@ -201,15 +201,15 @@ def test_nothing_of_this_was_a_failure(service):
     assert service.failures() == []
 
 
-def test_short_urls_begin_with_the_public_url_whatever_the_client_says(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url, PUBLIC_URL="https://sho.rt/to")
+def test_short_urls_begin_with_the_public_url_whatever_the_client_says(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url, PUBLIC_URL="https://sho.rt/to")
     answer = server.request("POST", "/links", {"url": "https://example.com/"}, {"Host": "evil.example"})
     assert answer.json["short_url"] == f"https://sho.rt/to/{answer.json['code']}"
     assert server.request("POST", "/links", {"url": "https://SHO.rt:443/x"}).problem == "invalid-url"
 
 
-def test_with_a_token_creating_and_analytics_need_it(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url, API_TOKEN="s3cret-ü")
+def test_with_a_token_creating_and_analytics_need_it(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url, API_TOKEN="s3cret-ü")
     assert server.request("POST", "/links", {"url": "https://example.com/"}).problem == "unauthorized"
     assert server.request("POST", "/links", {}, {"Authorization": "Bearer wrong"}).status == 401
     token = {"Authorization": "Bearer s3cret-ü".encode()}

@@ -53,8 +53,8 @@ def check_failure_line(line, path, sqlstate=None):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
 
 
-def test_too_many_clients_is_503_with_53300_in_the_log(serve, small_postgres):
-    server = serve(DATABASE_URL=small_postgres.url, DB_POOL="null")
+def test_too_many_clients_is_503_with_53300_in_the_log(start_service, small_postgres):
+    server = start_service(DATABASE_URL=small_postgres.url, DB_POOL="null")
     server.get("/health")
     answers = [answer for _ in range(5) for answer in server.get_many("/health", 40)]
     refused = [answer for answer in answers if answer.status != 200]
@@ -68,16 +68,16 @@ def test_too_many_clients_is_503_with_53300_in_the_log(serve, small_postgres):
 
 
 @pytest.mark.parametrize("strategy", ["null", "per-request", "queue", "fair"])
-def test_every_strategy_serves(serve, postgres, strategy):
-    server = serve(DATABASE_URL=postgres.url, DB_POOL=strategy)
+def test_every_strategy_serves(start_service, postgres, strategy):
+    server = start_service(DATABASE_URL=postgres.url, DB_POOL=strategy)
     code = server.new_link()
     assert {answer.status for answer in server.get_many(f"/{code}", 5)} == {301}
     assert server.get(f"/links/{code}").json["clicks"] == 5
     assert server.get("/pool").json["strategy"] == strategy
 
 
-def test_a_request_that_finds_no_connection_in_time_is_503(serve, postgres, admin):
-    server = serve(DATABASE_URL=postgres.url, DB_POOL_SIZE=1, DB_POOL_TIMEOUT=0.2)
+def test_a_request_that_finds_no_connection_in_time_is_503(start_service, postgres, admin):
+    server = start_service(DATABASE_URL=postgres.url, DB_POOL_SIZE=1, DB_POOL_TIMEOUT=0.2)
     code = server.new_link()
     with ThreadPoolExecutor(1) as thread:
         with locked_links(postgres.url):
@@ -91,8 +91,8 @@ def test_a_request_that_finds_no_connection_in_time_is_503(serve, postgres, admi
     assert server.get("/pool").json["timeouts"] == 1
 
 
-def test_a_slow_statement_is_504(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url, STATEMENT_TIMEOUT=0.2, DB_POOL_SIZE=1)
+def test_a_slow_statement_is_504(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url, STATEMENT_TIMEOUT=0.2, DB_POOL_SIZE=1)
     code = server.new_link()
     with locked_links(postgres.url):
         answer = server.get(f"/links/{code}")
@@ -101,8 +101,8 @@ def test_a_slow_statement_is_504(serve, postgres):
     assert server.get(f"/links/{code}").status == 200
 
 
-def test_a_lost_database_is_503_until_it_is_back(serve, small_postgres):
-    server = serve(DATABASE_URL=small_postgres.url)
+def test_a_lost_database_is_503_until_it_is_back(start_service, small_postgres):
+    server = start_service(DATABASE_URL=small_postgres.url)
     assert server.get("/health").status == 200
     small_postgres.stop()
     answers = [server.get("/health") for _ in range(3)]
@@ -113,10 +113,10 @@ def test_a_lost_database_is_503_until_it_is_back(serve, small_postgres):
     wait_until(lambda: server.get("/health").status == 200, "the service recovers without a restart")
 
 
-def test_a_server_started_before_its_database_migrates_later(serve, tmp_path):
+def test_a_server_started_before_its_database_migrates_later(start_service, tmp_path):
     with temporary_postgres(max_connections=10, shared_buffers="16MB") as own:
         own.stop()
-        server = serve(DATABASE_URL=own.url)
+        server = start_service(DATABASE_URL=own.url)
         answer = server.get("/health")
         assert (answer.status, answer.problem) == (503, "database-down")
         assert any("not there yet" in line["msg"] for line in server.log_lines())
@@ -125,13 +125,13 @@ def test_a_server_started_before_its_database_migrates_later(serve, tmp_path):
         assert server.get(f"/{server.new_link()}").status == 301
 
 
-def test_links_and_clicks_survive_restarts(serve, small_postgres):
-    server = serve(DATABASE_URL=small_postgres.url)
+def test_links_and_clicks_survive_restarts(start_service, small_postgres):
+    server = start_service(DATABASE_URL=small_postgres.url)
     code = server.new_link()
     server.get_many(f"/{code}", 7)
     assert server.stop() == 0
     small_postgres.restart()
-    again = serve(DATABASE_URL=small_postgres.url)
+    again = start_service(DATABASE_URL=small_postgres.url)
     assert again.get(f"/links/{code}").json["clicks"] == 7
     small_postgres.kill()
     small_postgres.start()

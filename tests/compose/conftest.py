@@ -7,7 +7,7 @@ import pytest
 
 from tests.compose.engine import Engine, NoEngine
 from tests.compose.stack import COMPOSE, Stack
-from tests.support import fault_evidence, fault_load
+from tests.support import fault_evidence
 
 IMAGES = ("app", "loadgen"), ("db", "lb", "pgbouncer", "prometheus")
 
@@ -36,20 +36,6 @@ def stack(engine):
     stack.compose("up", "--detach", "--wait")
     yield stack
     stack.compose("--profile", "*", "down", "--volumes", "--remove-orphans", "--timeout", "10")
-
-
-@pytest.fixture
-def load(tmp_path):
-    """Start a load: `load(port=…, mix=…, rate_per_s=…)`; ended at the latest with the test."""
-    started = []
-
-    def start(**plan):
-        started.append(fault_load.Load(fault_load.Plan(**plan), tmp_path / f"ledger-{len(started)}"))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.abandon()
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from db import errors, queries
-from db.checkout import Checkout
 from db.database import Database
 from db.schema import metadata
 from db.settings import STRATEGY_NAMES, DatabaseSettings, PoolSettings, SettingError, database_url
 from db.strategies import STRATEGIES, unhonoured
 from db.visitor import visitor
+from poolbench import LoanCost
 from tests.support.paths import ROOT
 from tests.support.server_process import wait_until
 
@@ -55,7 +55,7 @@ def test_there_is_a_recipe_for_every_name():
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_lends_and_writes_down_the_cost(make, name):
     database = make(DB_POOL=name)
-    checkout = Checkout()
+    checkout = LoanCost()
     with database.connection(checkout) as connection:
         queries.ping(connection)
         time.sleep(0.01)
@@ -70,7 +70,7 @@ def test_a_kept_connection_costs_no_connecting(make):
     database = make()
     with database.connection():
         pass
-    checkout = Checkout()
+    checkout = LoanCost()
     with database.connection(checkout):
         pass
     assert checkout.connect_ns == 0
@@ -113,7 +113,7 @@ def test_a_pool_per_request_tolerates_refused_extras(make, postgres):
 
 def test_an_exhausted_pool_is_a_pool_timeout(make):
     database = make(DB_POOL_SIZE=1, DB_POOL_TIMEOUT=0.05)
-    checkout = Checkout()
+    checkout = LoanCost()
     with database.connection(), pytest.raises(errors.PoolTimeout, match="timeout"), database.connection(checkout):
         pass
     assert checkout.wait_ns >= 50_000_000
@@ -123,7 +123,7 @@ def test_an_exhausted_pool_is_a_pool_timeout(make):
 @pytest.mark.parametrize("strategy", ["queue", "fair"])
 def test_slow_statements_leave_the_reserve_to_the_others(make, strategy):
     database = make(DB_POOL=strategy, DB_POOL_SIZE=2, DB_POOL_RESERVE=1, DB_POOL_TIMEOUT=0.1)
-    checkout = Checkout()
+    checkout = LoanCost()
     with database.connection(slow=True):
         with pytest.raises(errors.PoolTimeout, match="slow"), database.connection(checkout, slow=True):
             pass

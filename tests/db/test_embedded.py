@@ -19,7 +19,7 @@ from tests.support.server_process import free_port, wait_until
 
 
 @pytest.fixture
-def folder():
+def server_folder():
     """A folder that the server's user can reach, also where that is not the one who runs the tests."""
     with tempfile.TemporaryDirectory(dir="/var/tmp", ignore_cleanup_errors=True) as path:
         Path(path).chmod(0o755)
@@ -70,13 +70,13 @@ def test_settings_reach_the_server():
     with temporary_postgres(max_connections=7, shared_buffers="4MB", settings={"work_mem": "1MB"}) as server:
         names = "SELECT current_setting(n) FROM unnest(ARRAY['max_connections', 'shared_buffers', 'work_mem']) n"
         assert query(server.url, names) == [("7",), ("4MB",), ("1MB",)]
-        folder = server.data_dir
-        assert (folder / "credentials.json").stat().st_mode & 0o777 == 0o600
-    assert not folder.exists()
+        server_folder = server.data_dir
+        assert (server_folder / "credentials.json").stat().st_mode & 0o777 == 0o600
+    assert not server_folder.exists()
 
 
-def test_data_survive_restart_and_kill(folder):
-    with EmbeddedPostgres(folder, shared_buffers="4MB") as server:
+def test_data_survive_restart_and_kill(server_folder):
+    with EmbeddedPostgres(server_folder, shared_buffers="4MB") as server:
         url = server.url
         query(url, "CREATE TABLE t AS SELECT 42 AS x")
         server.restart()
@@ -90,62 +90,63 @@ def test_data_survive_restart_and_kill(folder):
     assert not runs(pid)
 
 
-def test_a_folder_in_use_is_refused(folder):
+def test_a_folder_in_use_is_refused(server_folder):
     with (
-        EmbeddedPostgres(folder, shared_buffers="4MB"),
+        EmbeddedPostgres(server_folder, shared_buffers="4MB"),
         pytest.raises(EmbeddedPostgresError, match="in use by another process"),
     ):
-        EmbeddedPostgres(folder).start()
+        EmbeddedPostgres(server_folder).start()
 
 
-def test_a_shared_server_is_reused_and_stopped_by_its_owner_only(folder):
-    with EmbeddedPostgres(folder, shared_buffers="4MB", shared=True) as owner:
-        guest = EmbeddedPostgres(folder, shared=True).start()
+def test_a_shared_server_is_reused_and_stopped_by_its_owner_only(server_folder):
+    with EmbeddedPostgres(server_folder, shared_buffers="4MB", shared=True) as owner:
+        guest = EmbeddedPostgres(server_folder, shared=True).start()
         assert (guest.pid, guest.url, guest.owned, owner.owned) == (owner.pid, owner.url, False, True)
         guest.stop()
         assert query(owner.url, "SELECT 1") == [(1,)]
     assert not runs(guest.pid)
 
 
-def test_a_shared_server_whose_owner_was_killed_is_adopted(folder):
-    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r}), shared=True).start()")
+def test_a_shared_server_whose_owner_was_killed_is_adopted(server_folder):
+    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared=True).start()")
     end(process)
     assert runs(pid)
-    with EmbeddedPostgres(folder, shared=True) as heir:
+    with EmbeddedPostgres(server_folder, shared=True) as heir:
         assert (heir.pid, heir.owned) == (pid, True) and query(heir.url, "SELECT 1") == [(1,)]
     assert not runs(pid)
 
 
-def test_after_owner_and_server_were_killed_the_next_start_recovers(folder):
-    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r}), shared=True).start()")
+def test_after_owner_and_server_were_killed_the_next_start_recovers(server_folder):
+    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared=True).start()")
     end(process)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not runs(pid), "the server is dead")
-    assert (folder / "pgdata" / "postmaster.pid").exists()
-    with EmbeddedPostgres(folder, shared=True) as server:
+    assert (server_folder / "pgdata" / "postmaster.pid").exists()
+    with EmbeddedPostgres(server_folder, shared=True) as server:
         assert server.pid != pid and query(server.url, "SELECT 1") == [(1,)]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
-def test_a_private_server_dies_with_its_killed_starter(folder):
-    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r})).start()")
+def test_a_private_server_dies_with_its_killed_starter(server_folder):
+    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r})).start()")
     end(process)
     wait_until(lambda: not runs(pid), "the server ends")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
-def test_a_start_waits_for_an_old_server_that_is_on_its_way_out(folder):
-    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(folder)!r}), shared_buffers='4MB').start()")
+def test_a_start_waits_for_an_old_server_that_is_on_its_way_out(server_folder):
+    process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared_buffers='4MB').start()")
     (checkpointer,) = (c for c in psutil.Process(pid).children() if "checkpointer" in " ".join(c.cmdline()))
     checkpointer.suspend()  # its last checkpoint is what a server that stops waits for
     end(process)
-    lines = (folder / "pgdata" / "postmaster.pid").read_text
+    lines = (server_folder / "pgdata" / "postmaster.pid").read_text
     wait_until(lambda: lines().splitlines()[7].strip() == "stopping", "the old server is on its way out")
-    new = EmbeddedPostgres(folder, shared_buffers="4MB")
+    new = EmbeddedPostgres(server_folder, shared_buffers="4MB")
     with ThreadPoolExecutor(1) as thread:
         started = thread.submit(new.start)
         wait_until(
-            lambda: 'lock file "postmaster.pid"' in (folder / "server.log").read_text(), "the new one was refused"
+            lambda: 'lock file "postmaster.pid"' in (server_folder / "server.log").read_text(),
+            "the new one was refused",
         )
         checkpointer.resume()
         assert started.result().pid != pid
@@ -163,8 +164,8 @@ def test_a_server_is_not_blamed_for_what_an_old_one_wrote_meanwhile():
     )
 
 
-def test_processes_that_start_together_share_one_server(folder):
-    code = f"s = EmbeddedPostgres(Path({str(folder)!r}), shared=True).start()"
+def test_processes_that_start_together_share_one_server(server_folder):
+    code = f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared=True).start()"
     script = f"from pathlib import Path\nfrom db.embedded import *\n{code}\nprint(s.pid, flush=True)\ninput()\ns.stop()"
     processes = [
         subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdin=-1, stdout=-1, text=True) for _ in range(3)
@@ -175,37 +176,37 @@ def test_processes_that_start_together_share_one_server(folder):
     assert len(pids) == 1 and not runs(int(pids.pop()))
 
 
-def test_a_half_made_cluster_is_made_anew(folder):
-    folder.mkdir()
-    (folder / "owner.lock").touch()
-    (folder / "pgdata.new").mkdir()
-    (folder / "pgdata.new" / "PG_VERSION").write_text("18\n")
-    with EmbeddedPostgres(folder, shared_buffers="4MB") as server:
+def test_a_half_made_cluster_is_made_anew(server_folder):
+    server_folder.mkdir()
+    (server_folder / "owner.lock").touch()
+    (server_folder / "pgdata.new").mkdir()
+    (server_folder / "pgdata.new" / "PG_VERSION").write_text("18\n")
+    with EmbeddedPostgres(server_folder, shared_buffers="4MB") as server:
         assert query(server.url, "SELECT 1") == [(1,)]
 
 
-def test_a_folder_of_something_else_is_left_alone(folder):
-    folder.mkdir()
-    (folder / "thesis.txt").touch()
+def test_a_folder_of_something_else_is_left_alone(server_folder):
+    server_folder.mkdir()
+    (server_folder / "thesis.txt").touch()
     with pytest.raises(EmbeddedPostgresError, match="something other than an embedded server"):
-        EmbeddedPostgres(folder).start()
+        EmbeddedPostgres(server_folder).start()
 
 
-def test_trouble_is_told_in_one_line(folder, monkeypatch):
-    folder.write_text("a file")
+def test_trouble_is_told_in_one_line(server_folder, monkeypatch):
+    server_folder.write_text("a file")
     with pytest.raises(EmbeddedPostgresError) as error:
-        EmbeddedPostgres(folder).start()
-    assert str(folder) in str(error.value) and "\n" not in str(error.value)
+        EmbeddedPostgres(server_folder).start()
+    assert str(server_folder) in str(error.value) and "\n" not in str(error.value)
     monkeypatch.setenv("PG_BIN_DIR", "/nowhere")
     with pytest.raises(EmbeddedPostgresError, match="PG_BIN_DIR: no postgres in /nowhere"):
         find_binaries()
 
 
-def test_a_given_port_that_is_taken_is_told_in_one_line(folder, postgres):
+def test_a_given_port_that_is_taken_is_told_in_one_line(server_folder, postgres):
     with pytest.raises(EmbeddedPostgresError, match="Address already in use") as error:
-        EmbeddedPostgres(folder, port=postgres.port).start()
+        EmbeddedPostgres(server_folder, port=postgres.port).start()
     assert "\n" not in str(error.value)
-    with EmbeddedPostgres(folder, port=free_port(), shared_buffers="4MB") as server:
+    with EmbeddedPostgres(server_folder, port=free_port(), shared_buffers="4MB") as server:
         assert query(server.url, "SELECT 1") == [(1,)]
 
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from db.embedded import temporary_postgres
-from tests.support import fault_evidence, fault_load
+from tests.support import fault_evidence
 
 
 @pytest.fixture
@@ -18,29 +18,14 @@ def database():
 
 
 @pytest.fixture
-def service(serve, tmp_path):
-    """Start the service on a database: `service(url, WORKERS=2, …)`; returns the server and a link's code to follow."""
+def service_on(start_service, tmp_path):
+    """Start the service on a database: `service_on(url, workers=2, …)` -> (server, code of a link)."""
 
     def start(url, *, workers=2, **settings):
-        server = serve(DATABASE_URL=url, WEB_CONCURRENCY=workers, HEALTH_TIMEOUT=2, TMPDIR=tmp_path, **settings)
+        server = start_service(DATABASE_URL=url, WEB_CONCURRENCY=workers, HEALTH_TIMEOUT=2, TMPDIR=tmp_path, **settings)
         return server, server.new_link("https://example.com/followed")
 
     return start
-
-
-@pytest.fixture
-def load(tmp_path):
-    """Start a load: `load(port=…, mix=…, clients=… or rate_per_s=…)`; ended at the latest with the test."""
-    started = []
-
-    def start(**plan):
-        plan = fault_load.Plan(**plan | {"name": f"{plan.get('name', 'w')}{len(started)}"})
-        started.append(fault_load.Load(plan, tmp_path / f"ledger-{len(started)}"))
-        return started[-1]
-
-    yield start
-    for each in started:
-        each.abandon()
 
 
 @pytest.fixture

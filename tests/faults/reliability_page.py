@@ -32,16 +32,16 @@ make test-compose ARGS='--table docs/reliability.json'
 .venv/bin/python -m tests.faults.reliability_page docs/reliability.json bad-input.xml > docs/reliability.md"""
 
 HEAD = """\
-# Reliability: faults, and what clients saw; the stack; bad input
+# Reliability: faults, the stack, and bad input
 
-Each line is a test with real processes (`tests/faults/`): gunicorn with its workers, PostgreSQL, and a load that writes down
-what became of each single request. Afterwards the database is asked for every write. A write counts as acknowledged when its
-client had 201 (a link) or 301 (a click); all of those must be found, none twice. A write whose client had an error or no
-answer may be there too, once: the commit may have come before the fault.
+Each row is a test with real processes (`tests/faults/`): gunicorn with its workers, PostgreSQL, and a load that records
+the result of every request. Afterwards the test looks for every write in the database. A write counts as acknowledged
+if its client got 201 (a link) or 301 (a click); each of those must be there, and only once. A write whose client got an
+error or no answer may be there too, once, because it may have been committed before the fault.
 
-Recovery runs from the repair to the end of the last request that failed; 0.0 s means that none failed after it.
-The figures are of one run, made by the commands below, on the machine named there; the tests hold the limits. All processes
-of a test, its load included, share that machine.
+Recovery is the time from the repair to the end of the last request that failed; 0.0 s means that none failed after the
+repair. The figures are from one run of the commands below, on the machine named below the table; the tests check the
+limits. All processes of a test, including its load, share that machine.
 
 ```sh
 {commands}
@@ -52,47 +52,49 @@ of a test, its load included, share that machine.
 STACK = """
 ## The stack in containers
 
-What `tests/compose/` measured on the stack of docker-compose.yml, built from nothing; load, engine and all containers share the
-machine (docs/compose.md).
+What `tests/compose/` measured on the stack of docker-compose.yml, built from nothing. Load, engine and all containers
+share the machine (see docs/compose.md).
 
 """
 
 TRIED = """
 ## Bad input
 
-Each line is a test, by its name, with the number of inputs it tried; all got what the name says.
+Each row is a test, by its name, with the number of inputs that it tried; all passed.
 
 | given to | promise | inputs |
 | :-- | :-- | --: |
 """
 
 TAIL = """
-## What the limits are, and where they come from
+## Limits, and where they are set
 
 | what | limit | where it is set |
 | :-- | :-- | :-- |
-| waiting for a connection | `DB_POOL_TIMEOUT` (5 s), or refused at once when `DB_POOL_MAX_WAITING` wait | `poolbench/` |
+| waiting for a connection | `DB_POOL_TIMEOUT` (5 s); refused at once if `DB_POOL_MAX_WAITING` already wait | `poolbench/` |
 | connections that analytics may hold | all but `DB_POOL_RESERVE` (0) | `db/database.py` |
 | opening a connection | 5 s, or `?connect_timeout=` | `db/database.py` |
-| a statement, while the network lives | `STATEMENT_TIMEOUT` (10 s), ended by the server: 504 | the server |
-| a statement, when the server falls silent | 2 s more: the connection is given up, 503 | `db/green.py` |
-| a peer that is gone without a word | 10 to 16 s, by keepalive probes and TCP_USER_TIMEOUT on both sides | `db/database.py` |
-| `/health` | `HEALTH_TIMEOUT` in all (none; 2 s in these tests), for a balancer that waits no longer | `app.py` |
-| a stop (SIGTERM) | as long as the running requests take, at most 20 s; kept connections get 1 s for a last request | `wsgi/` |
+| a statement, while the network works | `STATEMENT_TIMEOUT` (10 s), enforced by the database: 504 | the database |
+| a statement, if the database falls silent | 2 s more; then the connection is given up: 503 | `db/green.py` |
+| a peer that disappeared | 10 to 16 s, by keepalive probes and TCP_USER_TIMEOUT on both sides | `db/database.py` |
+| `/health` | `HEALTH_TIMEOUT` in all (default none; 2 s in these tests), for balancers that do not wait longer | `app.py` |
+| a stop (SIGTERM) | as long as running requests take, at most 20 s; kept connections get 1 s for a last request | `wsgi/` |
 
 ## What a balancer and a supervisor should know
 
-- `/live` says that the process serves, `/health` that it reaches the database. Restart a server by the first. Taking servers out
-  by the second takes out all of them at once when the database is slow, and with them what needs no database.
-- A killed worker takes its running requests with it, without an answer; the others go on, and the master starts another.
-- Workers whose master is killed finish what they are doing, and let go of the port at once, so that the next master can have it.
-- Overload of the database is shed before the pool, at the price of an error answer. Where a worker's own CPU is the bottleneck
-  an error costs about as much as an answer, so a worker takes one new connection at a time, and what it cannot take waits in
-  the kernel's backlog (2048): at two to three times the capacity goodput stayed at its peak, and nobody was refused, but the
-  median wait was 4 s after eight seconds of it. Taking all that come was tried: goodput fell to a twentieth. Bounding that wait
-  is the balancer's part: deploy/haproxy.cfg limits the requests at each server (maxconn) and the time in its own queue.
-- A full disk fails writes with 507 and no `Retry-After`: repeating does not help until somebody makes room. The write-ahead log
-  belongs on another disk than the tables: PostgreSQL panics when it cannot write that.
+- `/live` says that the process works, `/health` that it reaches the database. Use `/live` to decide on a restart. A
+  balancer that removes servers because of `/health` removes all of them at once when the database is slow, even for
+  requests that need no database.
+- The running requests of a killed worker get no answer. The other workers continue, and the master starts a new one.
+- Workers whose master is killed finish their requests and release the port at once, so that the next master can use it.
+- If the database is overloaded, requests are refused before they enter the pool, which costs only an error answer. If a
+  worker's own CPU is the bottleneck, an error costs about as much as an answer. So a worker accepts one new connection
+  at a time, and the rest wait in the kernel's backlog (2048). At two to three times the capacity, goodput stayed at its
+  peak and no request was refused, but after eight seconds the median wait was 4 s. When workers accepted every
+  connection at once, goodput fell to a twentieth. To bound the wait is the balancer's task: deploy/haproxy.cfg limits
+  the requests at each server (maxconn) and the time in its own queue.
+- On a full disk, writes fail with 507 and no `Retry-After`: a retry cannot succeed until somebody frees space. Keep the
+  write-ahead log on a different disk than the tables: PostgreSQL panics if it cannot write the log.
 """
 
 

@@ -8,8 +8,8 @@ from tests.support.server_process import wait_until
 CLIENTS = 8
 
 
-def test_a_killed_database_loses_no_acknowledged_write_and_is_found_again(service, database, load, record):
-    server, code = service(database.url)
+def test_a_killed_database_loses_no_acknowledged_write_and_is_found_again(service_on, database, load, record):
+    server, code = service_on(database.url)
     running = load(
         port=server.port, code=code, mix=("create", "follow", "read", "follow"), clients=CLIENTS, think_s=0.02
     )

@@ -55,8 +55,8 @@ def fill(folder):
     return ballast
 
 
-def test_a_full_disk_fails_writes_alone_and_is_forgotten_when_there_is_room(service, database, disk, load, record):
-    server, code = service(database.url)
+def test_a_full_disk_fails_writes_alone_and_is_forgotten_when_there_is_room(service_on, database, disk, load, record):
+    server, code = service_on(database.url)
     move_tables(database, disk)
     running = load(port=server.port, code=code, mix=("create", "follow", "read", "health"), clients=8, think_s=0.01)
     wait_until(lambda: running.good_since(0) >= 100, "the load runs", 60)
@@ -113,8 +113,8 @@ def logged_there(disk):
         yield server.start()
 
 
-def test_a_full_disk_under_the_log_panics_the_database_and_loses_nothing(service, logged_there, disk, load, record):
-    server, code = service(logged_there.url)
+def test_a_full_disk_under_the_log_panics_the_database_and_loses_nothing(service_on, logged_there, disk, load, record):
+    server, code = service_on(logged_there.url)
     running = load(port=server.port, code=code, mix=("create", "follow", "read", "health"), clients=8, think_s=0.01)
     wait_until(lambda: running.good_since(0) >= 100, "the load runs", 60)
     ballast = fill(disk)

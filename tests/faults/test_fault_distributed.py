@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from reports.formats.artillery_json import from_json
-from tests.support.dask_processes import Dask, until
+from tests.support.dask_processes import Dask
+from tests.support.loadgen_process import alive, report_of
+from tests.support.server_process import wait_until
 
 pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -71,7 +71,7 @@ class Network:
         self.dask.workers = [
             self.dask.worker(host=f"198.18.{number}.2", within=self.within(number)) for number in range(1, workers + 1)
         ]
-        until(lambda: all(worker.registered() for worker in self.dask.workers))
+        wait_until(lambda: all(worker.registered() for worker in self.dask.workers), limit_s=30)
 
     def within(self, number):
         return ["ip", "netns", "exec", self._names[number]]
@@ -108,10 +108,10 @@ def may_make_namespaces():
 
 
 @pytest.fixture
-def network(tmp_path):
+def namespaces(tmp_path):
     """Two workers, each in a namespace of its own."""
     if not may_make_namespaces():
-        pytest.skip("network namespaces need root and `ip` (iproute2), which is not installed or may not make them")
+        pytest.skip("network namespaces need `ip` (iproute2), root, and the right to make them")
     made = Network(tmp_path, 2)
     try:
         made.open()
@@ -130,45 +130,25 @@ def cluster(tmp_path):
 
 
 @pytest.fixture
-def start(tmp_path):
-    """start(target, phases, address, within=()) -> the running command, its JSON going to `tmp_path / "out.json"`."""
-    started = []
+def start_run(start_process, tmp_path):
+    """start_run(target, phases, address, within=()) -> the running command, its JSON going to `tmp_path / "out.json"`."""
 
     def run(target, phases, address, within=(), **http):
         config = {"target": target, "phases": phases, "http": http}
         plan = {"config": config, "scenarios": [{"flow": [{"get": {"url": "/"}}]}]}
         (tmp_path / "s.json").write_text(json.dumps(plan), "utf-8")
         command = [*within, sys.executable, "-m", "loadgen", "run", str(tmp_path / "s.json"), "--dask", address]
-        process = subprocess.Popen(
-            [*command, "-o", str(tmp_path / "out.json")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process
+        return start_process([*command, "-o", str(tmp_path / "out.json")])
 
-    yield run
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+    return run
 
 
-def report_of(tmp_path):
-    return from_json((tmp_path / "out.json").read_text("utf-8"))
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def test_a_worker_that_is_cut_off_counts_as_lost_and_its_generator_ends_by_itself(network, start, tmp_path):
-    process = start("http://198.18.0.1:18080", [{"duration": 16, "arrivalRate": 20}], network.dask.address,
-                    network.within(0), timeout=2)  # fmt: skip
-    until(lambda: network.requests > 30, 60)
-    [lost_shard] = network.dask.workers[1].shards
-    network.link(2, "down")
+def test_a_worker_that_is_cut_off_counts_as_lost_and_its_generator_ends_by_itself(namespaces, start_run, tmp_path):
+    process = start_run("http://198.18.0.1:18080", [{"duration": 16, "arrivalRate": 20}], namespaces.dask.address,
+                        namespaces.within(0), timeout=2)  # fmt: skip
+    wait_until(lambda: namespaces.requests > 30, limit_s=60)
+    [lost_shard] = namespaces.dask.workers[1].shards
+    namespaces.link(2, "down")
     cut_s = time.monotonic()
     warned, told = "", ""
     while "has not been heard of" not in warned:
@@ -181,40 +161,40 @@ def test_a_worker_that_is_cut_off_counts_as_lost_and_its_generator_ends_by_itsel
     assert process.returncode == 3, err
     report = report_of(tmp_path)
     assert report.extras.partial and told.rstrip() in report.extras.warnings
-    sent, filed = network.requests, report.aggregate.counters["http.codes.200"]
+    sent, filed = namespaces.requests, report.aggregate.counters["http.codes.200"]
     assert sent - 15 <= filed <= sent  # what the lost one sent since its last word is missing, and nothing else
-    until(lambda: not alive(lost_shard), 30)
-    assert network.dask.workers[1].process.poll() is None or not alive(lost_shard)
+    wait_until(lambda: not alive(lost_shard), limit_s=30)
+    assert namespaces.dask.workers[1].process.poll() is None or not alive(lost_shard)
 
 
-def test_a_link_that_is_down_for_a_moment_costs_nothing_of_what_was_measured(network, start, tmp_path):
-    process = start("http://198.18.0.1:18080", [{"duration": 12, "arrivalRate": 20}], network.dask.address,
-                    network.within(0), timeout=20)  # fmt: skip
-    until(lambda: network.requests > 30, 60)
-    network.link(2, "down")
+def test_a_link_that_is_down_for_a_moment_costs_nothing_of_what_was_measured(namespaces, start_run, tmp_path):
+    process = start_run("http://198.18.0.1:18080", [{"duration": 12, "arrivalRate": 20}], namespaces.dask.address,
+                        namespaces.within(0), timeout=20)  # fmt: skip
+    wait_until(lambda: namespaces.requests > 30, limit_s=60)
+    namespaces.link(2, "down")
     time.sleep(2)
-    network.link(2, "up")
+    namespaces.link(2, "up")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     counters = report_of(tmp_path).aggregate.counters
     assert counters["vusers.created"] == counters["http.requests"] == 240
-    assert counters["http.codes.200"] == network.requests
+    assert counters["http.codes.200"] == namespaces.requests
 
 
-def test_clocks_of_other_namespaces_are_the_same_machines(network, start, tmp_path):
-    process = start("http://198.18.0.1:18080", [{"duration": 1, "arrivalRate": 20}], network.dask.address,
-                    network.within(0))  # fmt: skip
+def test_clocks_of_other_namespaces_are_the_same_machines(namespaces, start_run, tmp_path):
+    process = start_run("http://198.18.0.1:18080", [{"duration": 1, "arrivalRate": 20}], namespaces.dask.address,
+                        namespaces.within(0))  # fmt: skip
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "neither encrypted nor protected" in err
     places = report_of(tmp_path).extras.generator["cluster"]
     assert sorted(place["worker"].rpartition(":")[0] for place in places) == ["tcp://198.18.1.2", "tcp://198.18.2.2"]
     assert all(abs(place["clock_ahead_ms"]) <= place["clock_uncertainty_ms"] + 5 for place in places)
-    assert network.requests == report_of(tmp_path).aggregate.counters["http.requests"] == 20
+    assert namespaces.requests == report_of(tmp_path).aggregate.counters["http.requests"] == 20
 
 
 @pytest.fixture
-def target(tmp_path):
+def counting_server(tmp_path):
     """(url, how many requests so far) of a server on loopback."""
     log = tmp_path / "requests"
     log.write_bytes(b"")
@@ -224,34 +204,34 @@ def target(tmp_path):
     process.wait()
 
 
-def test_generators_end_when_who_started_the_run_is_killed(cluster, start, target):
-    url, requests = target
-    process = start(url, [{"duration": 60, "arrivalRate": 20}], cluster.address)
-    until(lambda: requests() > 2, 60)
+def test_generators_end_when_who_started_the_run_is_killed(cluster, start_run, counting_server):
+    url, requests = counting_server
+    process = start_run(url, [{"duration": 60, "arrivalRate": 20}], cluster.address)
+    wait_until(lambda: requests() > 2, limit_s=60)
     shards = [pid for worker in cluster.workers for pid in worker.shards]
     assert len(shards) == 2
     process.kill()
     process.wait()
-    until(lambda: not any(alive(pid) for pid in shards))
+    wait_until(lambda: not any(alive(pid) for pid in shards), limit_s=30)
 
 
-def test_generators_end_and_the_run_does_when_the_scheduler_is_killed(cluster, start, target, tmp_path):
-    url, requests = target
-    process = start(url, [{"duration": 60, "arrivalRate": 20}], cluster.address)
-    until(lambda: requests() > 30, 60)
+def test_generators_end_and_the_run_does_when_the_scheduler_is_killed(cluster, start_run, counting_server, tmp_path):
+    url, requests = counting_server
+    process = start_run(url, [{"duration": 60, "arrivalRate": 20}], cluster.address)
+    wait_until(lambda: requests() > 30, limit_s=60)
     shards = [pid for worker in cluster.workers for pid in worker.shards]
     cluster.kill_scheduler()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert err.count("was lost with its scheduler") >= 2
     assert report_of(tmp_path).aggregate.counters["http.requests"] > 10
-    until(lambda: not any(alive(pid) for pid in shards))
+    wait_until(lambda: not any(alive(pid) for pid in shards), limit_s=30)
 
 
-def test_a_second_start_of_a_share_voids_the_run(cluster, start, target, tmp_path):
-    url, requests = target
-    process = start(url, [{"duration": 60, "arrivalRate": 20}], cluster.address)
-    until(lambda: requests() > 2, 60)
+def test_a_second_start_of_a_share_voids_the_run(cluster, start_run, counting_server, tmp_path):
+    url, requests = counting_server
+    process = start_run(url, [{"duration": 60, "arrivalRate": 20}], cluster.address)
+    wait_until(lambda: requests() > 2, limit_s=60)
     subprocess.run([sys.executable, "-c", START_AGAIN, cluster.address], check=True, timeout=40)
     _, err = process.communicate(timeout=40)
     assert process.returncode == 3
@@ -259,14 +239,14 @@ def test_a_second_start_of_a_share_voids_the_run(cluster, start, target, tmp_pat
     assert report_of(tmp_path).extras.partial
 
 
-def test_a_generator_whose_worker_stands_still_ends_by_its_alarm_clock(cluster, start, target):
-    url, requests = target
-    process = start(url, [{"duration": 120, "arrivalRate": 20}], cluster.address)
-    until(lambda: requests() > 2, 60)
+def test_a_generator_whose_worker_stands_still_ends_by_its_alarm_clock(cluster, start_run, counting_server):
+    url, requests = counting_server
+    process = start_run(url, [{"duration": 120, "arrivalRate": 20}], cluster.address)
+    wait_until(lambda: requests() > 2, limit_s=60)
     [shard] = cluster.workers[0].shards
     os.kill(cluster.workers[0].process.pid, signal.SIGSTOP)
     try:
-        until(lambda: not alive(shard), 40)
+        wait_until(lambda: not alive(shard), limit_s=40)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=40)
     finally:

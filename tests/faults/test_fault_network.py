@@ -42,8 +42,8 @@ def round_trip_s(url):
 
 
 @pytest.mark.parametrize("delay_ms", [5, 50, 500])
-def test_a_slow_network_costs_time_and_nothing_else(service, database, network, load, record, delay_ms):
-    server, code = service(network.url)
+def test_a_slow_network_costs_time_and_nothing_else(service_on, database, network, load, record, delay_ms):
+    server, code = service_on(network.url)
     network.order("delay", delay_ms / 1e3)
     measured_s = round_trip_s(network.url)
     assert measured_s >= 2 * delay_ms / 1e3
@@ -70,8 +70,8 @@ def test_a_slow_network_costs_time_and_nothing_else(service, database, network, 
 
 
 @pytest.mark.parametrize("how", ["cut", "silence"])
-def test_a_network_that_is_gone_is_told_in_time_and_found_again(service, database, network, load, record, how):
-    server, code = service(network.url, DB_POOL_SIZE=4, STATEMENT_TIMEOUT=STATEMENT_TIMEOUT_S)
+def test_a_network_that_is_gone_is_told_in_time_and_found_again(service_on, database, network, load, record, how):
+    server, code = service_on(network.url, DB_POOL_SIZE=4, STATEMENT_TIMEOUT=STATEMENT_TIMEOUT_S)
     running = load(port=server.port, code=code, mix=MIX, clients=CLIENTS, think_s=0.02)
     wait_until(lambda: running.good_since(0) >= 100, "the load runs", 60)
     gone_s = network.order(how)

@@ -19,10 +19,10 @@ def goodput_per_s(outcomes, since_s, until_s):
     return sum(o.good and since_s <= o.ended_s < until_s for o in outcomes) / (until_s - since_s)
 
 
-def test_ten_times_overload_is_shed_fast_and_forgotten_at_once(service, database, load, record):
+def test_ten_times_overload_is_shed_fast_and_forgotten_at_once(service_on, database, load, record):
     """The capacity is the pool's: 2 connections to a database 80 ms away serve 25 requests/s, whatever the machine."""
     with Proxy(database) as network:
-        server, code = service(network.url, workers=1, DB_POOL_SIZE=2)
+        server, code = service_on(network.url, workers=1, DB_POOL_SIZE=2)
         network.order("delay", 0.04)
         plan = {"port": server.port, "code": code, "mix": ("read",)}
         saturating = load(**plan, clients=8)
@@ -64,8 +64,10 @@ def test_ten_times_overload_is_shed_fast_and_forgotten_at_once(service, database
     )
 
 
-def test_slow_statements_that_fill_the_pool_leave_health_and_cheap_requests_answerable(service, database, load, record):
-    server, code = service(database.url, workers=1, DB_POOL_SIZE=4, STATEMENT_TIMEOUT=6)
+def test_slow_statements_that_fill_the_pool_leave_health_and_cheap_requests_answerable(
+    service_on, database, load, record
+):
+    server, code = service_on(database.url, workers=1, DB_POOL_SIZE=4, STATEMENT_TIMEOUT=6)
     assert server.get("/health").status == 200
     with closing(psycopg2.connect(database.url)) as lock, ThreadPoolExecutor(4) as slow:
         lock.cursor().execute("LOCK TABLE links IN ACCESS EXCLUSIVE MODE")
@@ -103,7 +105,7 @@ def test_slow_statements_that_fill_the_pool_leave_health_and_cheap_requests_answ
 
 
 def many_clicks(database, code, count):
-    """So many that their analytics take seconds."""
+    """Add so many clicks that their analytics take seconds."""
     with closing(psycopg2.connect(database.url)) as connection:
         connection.autocommit = True
         cursor = connection.cursor()
@@ -115,8 +117,8 @@ def many_clicks(database, code, count):
         cursor.execute("ANALYZE clicks")
 
 
-def test_slow_statements_leave_the_reserve_to_cheap_requests(service, database, load, record):
-    server, code = service(database.url, workers=1, DB_POOL_SIZE=4, DB_POOL_RESERVE=2, STATEMENT_TIMEOUT=20)
+def test_slow_statements_leave_the_reserve_to_cheap_requests(service_on, database, load, record):
+    server, code = service_on(database.url, workers=1, DB_POOL_SIZE=4, DB_POOL_RESERVE=2, STATEMENT_TIMEOUT=20)
     many_clicks(database, code, 200_000)
     cheap = server.new_link("https://example.com/cheap")
     slow = load(port=server.port, code=code, mix=("analytics",), clients=8, name="slow")

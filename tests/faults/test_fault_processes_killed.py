@@ -15,8 +15,8 @@ CLIENTS = 8
 MIX = ("create", "follow", "read")
 
 
-def test_a_killed_worker_costs_only_the_requests_it_had(service, database, load, record, workers):
-    server, code = service(database.url)
+def test_a_killed_worker_costs_only_the_requests_it_had(service_on, database, load, record, workers):
+    server, code = service_on(database.url)
     wait_until(lambda: len(workers(server)) == 2, "both workers are there")
     running = load(port=server.port, code=code, mix=MIX, clients=CLIENTS, think_s=0.01)
     wait_until(lambda: running.good_since(0) >= 100, "the load runs", 60)
@@ -47,10 +47,10 @@ def test_a_killed_worker_costs_only_the_requests_it_had(service, database, load,
 
 
 def test_workers_of_a_killed_master_finish_their_work_and_make_room_for_the_next(
-    serve, database, load, record, tmp_path
+    start_service, database, load, record, tmp_path
 ):
     supervised = [sys.executable, "-m", "tests.support.fault_supervisor", *GUNICORN]
-    server = serve(command=supervised, DATABASE_URL=database.url, WEB_CONCURRENCY=2, TMPDIR=tmp_path)
+    server = start_service(command=supervised, DATABASE_URL=database.url, WEB_CONCURRENCY=2, TMPDIR=tmp_path)
     code = server.new_link("https://example.com/followed")
     supervisor = psutil.Process(server.process.pid)
     running = load(port=server.port, code=code, mix=MIX, clients=CLIENTS, think_s=0.01)

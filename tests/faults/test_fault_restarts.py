@@ -30,8 +30,8 @@ def held(outcomes):
     return all(o.good for o in outcomes) and median(at_last) < 0.1
 
 
-def test_a_rolling_restart_fails_no_request(service, database, load, record, workers):
-    server, code = service(database.url)
+def test_a_rolling_restart_fails_no_request(service_on, database, load, record, workers):
+    server, code = service_on(database.url)
     plan = {"port": server.port, "code": code, "mix": MIX}
     trials = []
     for rate in RATES_PER_S:
@@ -70,9 +70,9 @@ def test_a_rolling_restart_fails_no_request(service, database, load, record, wor
 
 
 @pytest.mark.parametrize("keep_alive", [False, True], ids=["new connections", "kept connections"])
-def test_a_stop_answers_everything_that_was_asked_before_it(service, database, load, record, keep_alive):
+def test_a_stop_answers_everything_that_was_asked_before_it(service_on, database, load, record, keep_alive):
     with Proxy(database) as network:
-        server, code = service(network.url)
+        server, code = service_on(network.url)
         network.order("delay", 0.05)  # so that at any instant requests are under way
         running = load(port=server.port, code=code, mix=MIX, clients=16, keep_alive=keep_alive, think_s=0.01)
         wait_until(lambda: running.good_since(0) >= 200, "the load runs", 60)

@@ -28,8 +28,8 @@ def growth(series):
 
 
 @pytest.mark.timeout(0)
-def test_memory_and_open_files_stay_flat(service, database, load, record, workers, minutes):
-    server, code = service(database.url)
+def test_memory_and_open_files_stay_flat(service_on, database, load, record, workers, minutes):
+    server, code = service_on(database.url)
     mix = ("create", "follow", "read", "health", "live")
     running = load(port=server.port, code=code, mix=mix, clients=CLIENTS, keep_alive=True, think_s=0.02)
     pids, samples = workers(server), []

@@ -1,4 +1,4 @@
-"""ApacheBench's workload: so many requests over so many users, failures told apart by kind."""
+"""ApacheBench's workload: a number of requests shared by a number of users, with failures counted by kind."""
 
 import gevent
 import pytest

@@ -68,7 +68,7 @@ def test_the_run_ends_with_the_last_user_not_with_the_phases():
     assert users.finished == 1
 
 
-def test_who_is_far_behind_its_plan_ends_users_before_it_admits_all_that_are_due():
+def test_an_engine_far_behind_its_plan_ends_users_before_it_starts_all_that_are_due():
     active = []
 
     class Slow(Users):

@@ -22,8 +22,8 @@ def layout(text):
 
 @pytest.mark.parametrize("options", [["-n", "60", "-c", "6"], ["-n", "60", "-c", "6", "-k"], ["-n", "1"]], ids=" ".join)
 @pytest.mark.parametrize("path", ["/health", "/no-such-link"])
-def test_the_report_has_the_layout_of_abs(ab, postgres, serve, options, path):
-    server = serve(DATABASE_URL=postgres.url)
+def test_the_report_has_the_layout_of_abs(ab, postgres, start_service, options, path):
+    server = start_service(DATABASE_URL=postgres.url)
     url = f"http://127.0.0.1:{server.port}{path}"
     theirs = report_of([ab, "-q", *options, url])
     ours = report_of([sys.executable, "-m", "loadgen", "ab", "-q", *options, url])
@@ -32,8 +32,8 @@ def test_the_report_has_the_layout_of_abs(ab, postgres, serve, options, path):
 
 @pytest.mark.parametrize("label", ["Document Length", "Complete requests", "Failed requests", "Keep-Alive requests",
                                    "HTML transferred", "Concurrency Level"])  # fmt: skip
-def test_the_counts_are_abs(ab, postgres, serve, label):
-    server = serve(DATABASE_URL=postgres.url)
+def test_the_counts_are_abs(ab, postgres, start_service, label):
+    server = start_service(DATABASE_URL=postgres.url)
     url = f"http://127.0.0.1:{server.port}/live"
     figures = [
         re.search(rf"{label}: +(\d+)", report_of([*command, "-q", "-n", "40", "-c", "4", "-k", url]))[1]

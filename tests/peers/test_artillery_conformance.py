@@ -15,7 +15,7 @@ import pytest
 
 from tests.peers.reference_runs import console, run_case, scripts, tls_files
 
-pytest.importorskip("trustme")
+pytest.importorskip("trustme", reason="trustme is not installed")
 
 SCRIPTS = scripts()
 AT_ONCE = 8

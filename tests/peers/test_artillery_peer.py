@@ -14,8 +14,8 @@ SHIPPED = ["pool10.yml", "analytics.yml"]
 
 
 @pytest.fixture
-def service(postgres, serve):
-    server = serve(DATABASE_URL=postgres.url, DB_POOL="queue", WEB_CONCURRENCY=1)
+def service(postgres, start_service):
+    server = start_service(DATABASE_URL=postgres.url, DB_POOL="queue", WEB_CONCURRENCY=1)
     seed = [sys.executable, "-m", "flask", "--app", "wsgi", "links", "seed", "200", "--clicks", "5"]
     subprocess.run(seed, check=True, cwd=ROOT, env={"DATABASE_URL": postgres.url}, capture_output=True)
     return server

@@ -1,6 +1,7 @@
 """The commands: exit codes, streams and formats."""
 
 import csv
+import html
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from tests.support.sample_reports import sample_report
 
 
 @pytest.fixture
-def run():
+def invoke():
     return lambda command, *args: CliRunner().invoke(command, [str(a) for a in args])
 
 
@@ -31,16 +32,16 @@ def saved(tmp_path):
     return path
 
 
-def test_a_diff_goes_to_stdout_and_exits_0(run):
-    done = run(cli.diff, "published:B.1.c1", "published:B.3.c1")
+def test_a_diff_goes_to_stdout_and_exits_0(invoke):
+    done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1")
 
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith("metric ") and "ab.requests_per_second" in done.stdout
 
 
 @pytest.mark.parametrize("style", ["json", "markdown"])
-def test_a_diff_has_other_formats(run, style):
-    done = run(cli.diff, "published:B.1.c1", "published:B.3.c1", "--format", style)
+def test_a_diff_has_other_formats(invoke, style):
+    done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", "--format", style)
 
     assert json.loads(done.stdout)["metrics"] if style == "json" else done.stdout.startswith("| metric | old |")
 
@@ -52,57 +53,57 @@ def test_a_diff_has_other_formats(run, style):
         (["published:B.9", "published:B.3.c1"], "nothing was published as 'B.9'"),
     ],
 )
-def test_a_bad_input_is_one_line_on_stderr_and_exits_2(run, args, message):
-    done = run(cli.diff, *args)
+def test_a_bad_input_is_one_line_on_stderr_and_exits_2(invoke, args, message):
+    done = invoke(cli.diff, *args)
 
     assert (done.exit_code, done.stdout) == (2, "")
     assert message in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_made_up_figures_of_ab_are_a_bad_input(run, tmp_path, saved):
+def test_made_up_figures_of_ab_are_a_bad_input(invoke, tmp_path, saved):
     document = json.loads(saved.read_text())
     document["poolbench"]["ab"] = {"colour": "red"}
     (tmp_path / "odd.json").write_text(json.dumps(document))
 
-    done = run(cli.diff, tmp_path / "odd.json", "published:B.3.c1")
+    done = invoke(cli.diff, tmp_path / "odd.json", "published:B.3.c1")
 
     assert done.exit_code == 2 and "not the figures of an ApacheBench report" in done.stderr
 
 
-def test_a_report_is_shown_as_artillerys_console_summary(run, saved):
-    done = run(cli.report, saved)
+def test_a_report_is_shown_as_artillerys_console_summary(invoke, saved):
+    done = invoke(cli.report, saved)
 
     assert done.exit_code == 0
     assert done.stdout.splitlines()[1].startswith("Summary report @ ") and "loadgen." not in done.stdout
 
 
-def test_periods_come_before_the_summary_on_demand(run, saved):
-    lines = run(cli.report, saved, "--periods").stdout.splitlines()
+def test_periods_come_before_the_summary_on_demand(invoke, saved):
+    lines = invoke(cli.report, saved, "--periods").stdout.splitlines()
 
     assert lines[1].startswith("Metrics for period to: ") and any(line.startswith("Summary report") for line in lines)
 
 
-def test_abs_text_is_shown_as_abs_text(run, golden):
+def test_abs_text_is_shown_as_abs_text(invoke, golden):
     path = golden / "ab" / "some-non-2xx.txt"
 
-    assert run(cli.report, path).stdout == path.read_text()
+    assert invoke(cli.report, path).stdout == path.read_text()
 
 
-def test_several_reports_are_merged(run, saved):
-    done = run(cli.report, saved, saved, "--format", "json")
+def test_several_reports_are_merged(invoke, saved):
+    done = invoke(cli.report, saved, saved, "--format", "json")
 
     assert from_json(done.stdout).aggregate.counters["vusers.created"] == 8
 
 
-def test_a_report_goes_to_a_file_on_demand(run, saved, tmp_path):
-    done = run(cli.report, saved, "-o", tmp_path / "out.md", "--format", "markdown")
+def test_a_report_goes_to_a_file_on_demand(invoke, saved, tmp_path):
+    done = invoke(cli.report, saved, "-o", tmp_path / "out.md", "--format", "markdown")
 
     assert (done.exit_code, done.output) == (0, "")
     assert (tmp_path / "out.md").read_text().startswith("| metric | value |")
 
 
-def test_the_markdown_report_is_as_the_golden_file_shows(run, saved, assert_golden):
-    assert_golden("report.md", run(cli.report, saved, "--format", "markdown").stdout)
+def test_the_markdown_report_is_as_the_golden_file_shows(invoke, saved, assert_golden):
+    assert_golden("report.md", invoke(cli.report, saved, "--format", "markdown").stdout)
 
 
 @pytest.mark.parametrize(
@@ -112,22 +113,24 @@ def test_the_markdown_report_is_as_the_golden_file_shows(run, saved, assert_gold
         (["--format", "ab"], "no ApacheBench figures"),
     ],
 )
-def test_what_cannot_be_written_exits_2(run, saved, args, message):
-    done = run(cli.report, saved, *args)
+def test_what_cannot_be_written_exits_2(invoke, saved, args, message):
+    done = invoke(cli.report, saved, *args)
 
     assert done.exit_code == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_reports_that_cannot_be_merged_exit_2(run, saved, tmp_path):
+def test_reports_that_cannot_be_merged_exit_2(invoke, saved, tmp_path):
     (tmp_path / "short.json").write_text(to_json(Report(Period(start_ms=0, counters={"a": 1}))))
 
-    done = run(cli.report, saved, tmp_path / "short.json")
+    done = invoke(cli.report, saved, tmp_path / "short.json")
 
     assert done.exit_code == 2 and "cannot be merged" in done.stderr
 
 
-def test_a_broken_rule_exits_1_and_says_which(run):
-    done = run(cli.diff, "published:B.3.c1", "published:B.1.c1", "--fail-on", "p99 > +10%", "--fail-on", "rps > 1000")
+def test_a_broken_rule_exits_1_and_says_which(invoke):
+    done = invoke(
+        cli.diff, "published:B.3.c1", "published:B.1.c1", "--fail-on", "p99 > +10%", "--fail-on", "rps > 1000"
+    )
 
     assert done.exit_code == 1
     lines = done.stdout.splitlines()[-2:]
@@ -135,8 +138,8 @@ def test_a_broken_rule_exits_1_and_says_which(run):
     assert lines[1].startswith("passed: rps > 1000")
 
 
-def test_rules_that_are_kept_exit_0_and_json_lists_them(run):
-    done = run(cli.diff, "published:B.1.c1", "published:B.3.c1", "--fail-on", "worse", "--format", "json")
+def test_rules_that_are_kept_exit_0_and_json_lists_them(invoke):
+    done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", "--fail-on", "worse", "--format", "json")
 
     assert done.exit_code == 0 and done.stderr == "passed: worse (no figure is worse)\n"
     assert json.loads(done.stdout)["checks"][0] == {
@@ -147,52 +150,87 @@ def test_rules_that_are_kept_exit_0_and_json_lists_them(run):
 
 
 @pytest.mark.parametrize("rule", ["p99 >> 5", "p97 > 5"])
-def test_a_rule_that_cannot_be_checked_exits_2_in_one_line(run, rule):
-    done = run(cli.diff, "published:B.1.c1", "published:B.3.c1", "--fail-on", rule)
+def test_a_rule_that_cannot_be_checked_exits_2_in_one_line(invoke, rule):
+    done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", "--fail-on", rule)
 
     assert (done.exit_code, done.stdout) == (2, "") and done.stderr.count("\n") == 1
 
 
-def test_several_runs_a_side_are_compared(run, saved):
+@pytest.mark.parametrize(("option", "value"), [("--run-deviation", "x"), ("--least-effect", "1 apple")])
+def test_a_bound_that_is_no_amount_is_a_bad_input(invoke, option, value):
+    done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", option, value)
+
+    assert (done.exit_code, done.stdout) == (2, "") and done.stderr.startswith(f"Error: {option} ")
+
+
+def test_the_assumed_deviation_between_runs_is_told_and_can_be_set(invoke):
+    usual = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1").stdout
+    wide = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", "--run-deviation", "40%").stdout
+
+    assert "a standard deviation of 5 %" in usual and " better\n" in usual
+    assert "a standard deviation of 40 %" in wide and wide.count(" better\n") < usual.count(" better\n")
+
+
+def test_several_runs_a_side_are_compared(invoke, saved):
     sides = [part for side in ("--old", "--new") for _ in range(4) for part in (side, saved)]
 
-    done = run(cli.diff, *sides)
+    done = invoke(cli.diff, *sides)
 
-    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a permutation test." in done.stdout
+    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a rotation test." in done.stdout
     assert "0 worse, 0 better" in done.stdout
 
 
-def test_a_side_that_is_missing_is_bad_usage(run, saved):
-    assert run(cli.diff, saved).exit_code == run(cli.diff, "--old", saved).exit_code == 2
+def test_a_side_that_is_missing_is_bad_usage(invoke, saved):
+    assert invoke(cli.diff, saved).exit_code == invoke(cli.diff, "--old", saved).exit_code == 2
 
 
-def test_which_of_several_reports_was_taken_is_said_on_stderr(run, golden):
+def test_which_of_several_reports_was_taken_is_said_on_stderr(invoke, golden):
     path = golden / "pasted" / "artillery.md"
 
-    done = run(cli.diff, path, f"{path}#2")
+    done = invoke(cli.diff, path, f"{path}#2")
 
     assert done.exit_code == 0 and done.stderr == f"{path} holds 2 reports; the first is used ({path}#2 is the next)\n"
     assert re.search(r"http.response_time.p99 +127.8 +3000", done.stdout)
 
 
-def test_a_diff_goes_to_a_file_in_the_format_of_its_name(run, tmp_path):
-    done = run(cli.diff, "published:B.1.c1", "published:B.3.c1", "-o", tmp_path / "diff.md")
+def test_a_diff_goes_to_a_file_in_the_format_of_its_name(invoke, tmp_path):
+    done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", "-o", tmp_path / "diff.md")
 
     assert (done.exit_code, done.stdout) == (0, "")
     assert "| metric | old | new |" in (tmp_path / "diff.md").read_text()
 
 
-def test_a_page_is_one_file(run, saved, tmp_path):
+def test_a_report_goes_to_a_file_in_the_format_of_its_name(invoke, saved, tmp_path):
+    begins = {"html": "<!doctype html>", "md": "| metric", "csv": "period,", "json": "{", "txt": "----"}
+    for ending, start in begins.items():
+        done = invoke(cli.report, saved, "-o", tmp_path / f"out.{ending}")
+        assert (done.exit_code, done.output) == (0, "")
+        assert (tmp_path / f"out.{ending}").read_text("utf-8").strip().startswith(start)
+
+
+@pytest.mark.parametrize("ending", ["html", "md", "json", "txt"])
+def test_a_diff_says_the_same_in_every_format(invoke, tmp_path, ending):
+    """Every figure with both of its values, its verdict, the notes and the rules."""
+    out = tmp_path / f"out.{ending}"
+    done = invoke(cli.diff, "published:B.3.c1", "published:B.1.c1", "--fail-on", "p99 > +10%", "-o", out)
+    text = html.unescape(re.sub(r"<[^>]+>", " ", out.read_text("utf-8"))).replace("\\", "")
+    assert done.exit_code == 1
+    assert "FAILED: p99 > +10% (ab.percentile.99 8 -> 60" in text
+    assert "runs are supposed to vary" in text
+    assert re.search(r"ab\.requests_per_second\W.*?256\.76.*?44\.26.*?worse", text, re.DOTALL)
+
+
+def test_a_page_is_one_file(invoke, saved, tmp_path):
     page = tmp_path / "page.html"
-    done = run(cli.report, saved, "-o", page)
+    done = invoke(cli.report, saved, "-o", page)
     assert (done.exit_code, done.stdout) == (0, "")
     assert "<svg" in page.read_text("utf-8")
     assert [path.name for path in tmp_path.iterdir() if path.suffix in (".html", ".js")] == ["page.html"]
 
 
-def test_csv_has_a_line_per_figure_and_periods_on_demand(run, saved, tmp_path):
-    plain = list(csv.DictReader(io.StringIO(run(cli.report, saved, "--format", "csv").stdout)))
-    periods = list(csv.DictReader(io.StringIO(run(cli.report, saved, "--format", "csv", "--periods").stdout)))
+def test_csv_has_a_line_per_figure_and_periods_on_demand(invoke, saved, tmp_path):
+    plain = list(csv.DictReader(io.StringIO(invoke(cli.report, saved, "--format", "csv").stdout)))
+    periods = list(csv.DictReader(io.StringIO(invoke(cli.report, saved, "--format", "csv", "--periods").stdout)))
 
     assert {row["period"] for row in plain} == {"all"} and set(plain[0]) == {"period", "metric", "figure", "value"}
     assert ("vusers.created", "count", "4") in {(row["metric"], row["figure"], row["value"]) for row in plain}

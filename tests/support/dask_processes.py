@@ -5,11 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 from db.child import Child
+from tests.support.server_process import wait_until
 
 
 class DaskWorker:
@@ -56,14 +56,14 @@ class Dask:
         self.workers = []
 
     def have(self, count):
-        """So many workers that live."""
+        """Make sure that `count` workers live."""
         self.workers = [worker for worker in self.workers if worker.process.poll() is None]
         new = [self.worker() for _ in range(count - len(self.workers))]
         self.workers += new
-        until(lambda: all(worker.registered() for worker in new))
+        wait_until(lambda: all(worker.registered() for worker in new), limit_s=30)
 
     def worker(self, **options):
-        """One more, which may not have registered yet."""
+        """Start one more worker, which may not have registered yet."""
         self._started += 1
         return DaskWorker(self.address, self._folder, f"w{self._started}", **options)
 
@@ -76,16 +76,9 @@ class Dask:
         self.kill_scheduler()
 
 
-def until(condition, timeout_s=30.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true in time"
-        time.sleep(0.02)
-
-
 @contextmanager
 def stopped(pid):
-    """A process stands still while inside."""
+    """Keep a process stopped (SIGSTOP) inside the block."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

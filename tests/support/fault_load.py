@@ -171,7 +171,7 @@ class Client:
 
 
 def _answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers by lower-case name, and body of an answer with a length. Raises OSError, ValueError if it is none."""
+    """Status, headers by lower-case name, and body of an answer with a length. Raises OSError; ValueError if not HTTP."""
     read = b""
     while b"\r\n\r\n" not in read:
         read += _more(connection)

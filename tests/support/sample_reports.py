@@ -9,32 +9,6 @@ from reports.sketch import Sketch
 START_MS = 1_700_000_000_000
 ENDPOINT_TIME = f"{names.ENDPOINT}.response_time."
 EVIL = """</script><script>hacked=1</script><img src=x onerror=hacked=1><a href="javascript:hacked=1">'"<!--\u2028"""
-LAB = {
-    "partial": False,
-    "notes": ["a note"],
-    "claims": [
-        {"id": f"c{i}", "source": "B", "claim": f"claim {i}", "published": "4x", "criterion": "within 1.5", "measured": "5x",
-         "verdict": verdict, "why": "because"}
-        for i, verdict in enumerate(("reproduced", "partly", "not reproduced", "not measured"))
-    ],
-    "experiments": {
-        "B.1.c1": {
-            "title": "a connection per request", "strategy": "null", "servers": 1, "settings": {"DB_POOL_SIZE": "5"},
-            "settings_without_effect": ["DB_POOL_MIN"], "partial": False, "requests": 300, "seconds": 3.0,
-            "failed_share": 0.02, "good_per_second": 98.0, "peak_backends": 4, "database_cpu_s": 0.5, "servers_cpu_s": 1.5,
-            "failures": {"53300": 6}, "clicks_recorded": None,
-            "figures": [
-                {"name": "Requests per second", "published": 44.26, "measured": 100.0, "ratio": 2.26},
-                {"name": "95% within (ms)", "published": 36, "measured": 20, "ratio": 0.56},
-                {"name": "Write errors", "published": None, "measured": 0, "ratio": None},
-            ],
-        },
-        "B.3.c1": {"title": "one shared pool", "strategy": "queue", "servers": 1, "figures": []},
-    },
-    "gains": [{"users": "single", "figure": "rps", "published": [44.26, 256.76], "printed": "+580.12%", "measured": [73, 408]}],
-    "memory": {"per_backend_mb": 1.7, "shared_mb": 150.0, "base_mb": 13.0, "counts": [10, 50]},
-    "restart": {"before": [200, 3229], "after": [200, 3229]},
-}  # fmt: skip
 SCRIPT = "config:\n  target: http://127.0.0.1:8000\n"
 
 

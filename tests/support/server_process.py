@@ -111,7 +111,7 @@ def start_server(log_file: Path, *, command: list[str] | None = None, **settings
     return ServerProcess(child, port, log_file)
 
 
-def wait_until(condition: Any, what: str, limit_s: float = 10.0) -> None:
+def wait_until(condition: Any, what: str = "it came true", limit_s: float = 10.0) -> None:
     """Return as soon as the condition holds; fail after the limit."""
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -191,7 +191,7 @@ PATIENCE_S = 1.0
 
 
 @pytest.fixture
-def impatient(serve, postgres, tmp_path):
+def impatient(start_service, postgres, tmp_path):
     """A server whose time limits are a second instead of ten or more."""
     conf = ROOT / "wsgi" / "gunicorn_conf.py"
     own = tmp_path / "conf.py"
@@ -200,7 +200,9 @@ def impatient(serve, postgres, tmp_path):
         f"globals().update({{k: v for k, v in run_path({str(conf)!r}).items() if not k.startswith('__')}})\n"
         f"import wsgi.reading as r\nr.IDLE_S = r.HEAD_S = r.BODY_S = r.ANSWER_S = {PATIENCE_S}\n"
     )
-    return serve(command=[str(BIN / "gunicorn"), "-c", str(own), "wsgi:create_app()"], DATABASE_URL=postgres.url)
+    return start_service(
+        command=[str(BIN / "gunicorn"), "-c", str(own), "wsgi:create_app()"], DATABASE_URL=postgres.url
+    )
 
 
 def test_those_who_send_slowly_are_let_go_and_nobody_waits_for_them(impatient):

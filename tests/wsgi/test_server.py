@@ -30,8 +30,8 @@ def waiting_for_lock(url):
 
 
 @pytest.mark.parametrize("command", [FLASK_RUN, GUNICORN], ids=["flask", "gunicorn"])
-def test_clients_wait_in_the_database_all_at_once(serve, postgres, command):
-    server = serve(command=command, DATABASE_URL=postgres.url, DB_POOL_SIZE=20)
+def test_clients_wait_in_the_database_all_at_once(start_service, postgres, command):
+    server = start_service(command=command, DATABASE_URL=postgres.url, DB_POOL_SIZE=20)
     code = server.new_link()
     lock = psycopg2.connect(postgres.url)
     with ThreadPoolExecutor(1) as thread:
@@ -44,8 +44,8 @@ def test_clients_wait_in_the_database_all_at_once(serve, postgres, command):
         assert [answer.status for answer in answers.result()] == [200] * 20
 
 
-def test_a_stop_lets_the_running_request_end_and_idle_clients_go(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url)
+def test_a_stop_lets_the_running_request_end_and_idle_clients_go(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url)
     code = server.new_link()
     idle = HTTPConnection("127.0.0.1", server.port, timeout=10)
     idle.request("GET", "/live")
@@ -66,8 +66,8 @@ def test_a_stop_lets_the_running_request_end_and_idle_clients_go(serve, postgres
     assert time.monotonic() - started < 3
 
 
-def test_keep_alive_answers_do_not_stall(serve, postgres):
-    server = serve(DATABASE_URL=postgres.url)
+def test_keep_alive_answers_do_not_stall(start_service, postgres):
+    server = start_service(DATABASE_URL=postgres.url)
     connection = HTTPConnection("127.0.0.1", server.port, timeout=10)
     took = []
     for _ in range(20):
@@ -137,9 +137,9 @@ def test_descriptors_are_shared_out_among_clients_and_the_database():
 
 
 @pytest.mark.parametrize("strategy", ["fair", "null"])
-def test_with_few_descriptors_idle_clients_leave_some_for_the_database(serve, postgres, strategy):
+def test_with_few_descriptors_idle_clients_leave_some_for_the_database(start_service, postgres, strategy):
     command = ["sh", "-c", f"ulimit -n 256; exec {' '.join(GUNICORN[:-1])} '{GUNICORN[-1]}'"]
-    server = serve(command=command, DATABASE_URL=postgres.url, DB_POOL=strategy)
+    server = start_service(command=command, DATABASE_URL=postgres.url, DB_POOL=strategy)
     assert any("256 files" in line["msg"] for line in server.log_lines() if line["level"] == "WARNING")
     with ExitStack() as stack:
         idle = [

@@ -16,6 +16,7 @@ from loadgen.sizing.measured import draw_s, variation, workload
 from reports.formats.artillery_json import to_json
 from reports.model import Extras, Period, Rate, Report, ReportError
 from reports.sketch import Sketch
+from reports.writers.output import STYLES
 
 RATE = 80
 HOLD_MS = 10.0
@@ -283,6 +284,22 @@ def test_a_file_is_written_in_the_style_of_its_name(measured, tmp_path):
     assert json.loads(out.read_text())["sizes"][0]["size"] == 2
 
 
+def test_every_format_says_the_same(measured):
+    by_style = {
+        style: plan(measured, "--sizes", "2,10", "--requests", 5000, "--explain", "--format", style).stdout
+        for style in STYLES
+    }
+    document = json.loads(by_style.pop("json"))
+    assert document["recommended"] == 2
+    for text in by_style.values():
+        assert "Smallest size as good as the best: 2, 8 connections in all." in text
+        assert "80 loans/s" in text
+        assert "Allen and Cunneen" in text
+        for size in document["sizes"]:
+            assert f"{size['wait_p99_ms']:.2f}" in text
+            assert f"{size['throughput_per_s']:.1f}" in text
+
+
 def test_what_makes_a_plan_doubtful_goes_to_stderr(tmp_path):
     path = tmp_path / "bare.json"
     path.write_text(to_json(report(connects_ms=())))
@@ -329,11 +346,11 @@ def test_a_mistake_gives_one_line_and_exit_code_2(measured, arguments, says):
     ("content", "says"),
     [
         (None, "No such file"),
-        ("nothing of the kind", "no report that I can read"),
+        ("nothing of the kind", "no report that can be read"),
         (to_json(report(entries=())), "no sketch of server.pool: a plan needs"),
     ],
 )
-def test_a_report_that_is_none_gives_one_line_that_names_the_file(tmp_path, content, says):
+def test_an_unreadable_report_gives_one_line_that_names_the_file(tmp_path, content, says):
     path = tmp_path / "bad.json"
     if content is not None:
         path.write_text(content)

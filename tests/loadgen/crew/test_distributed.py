@@ -23,9 +23,10 @@ from loadgen.runner import read_script
 from loadgen.script.parse import RunOptions
 from reports.formats.artillery_json import from_json
 from reports.merge import merge_periods
-from tests.support.dask_processes import Dask, stopped, until
+from tests.support.dask_processes import Dask, stopped
 from tests.support.loadgen_process import alive, report_of, script
 from tests.support.paths import ROOT
+from tests.support.server_process import wait_until
 
 dask = pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -104,11 +105,10 @@ def test_a_worker_that_is_killed_is_told_at_once_and_its_share_is_not_done_again
     serve,
     ok_answer,
     tmp_path,
-    eventually,
 ):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 5, "arrivalRate": 20}]), "--dask", cluster.address)
-    eventually(lambda: len(server.heads) > 30, timeout_s=40)  # past a second, so that something of it has arrived
+    wait_until(lambda: len(server.heads) > 30, limit_s=40)  # past a second, so that something of it has arrived
     victim = cluster.workers[1]
     shards = victim.shards
     assert len(shards) == 1
@@ -134,10 +134,10 @@ def test_a_worker_that_is_killed_is_told_at_once_and_its_share_is_not_done_again
 
 
 @pytest.mark.slow
-def test_a_worker_that_stands_still_for_a_second_loses_nothing(cluster, start, serve, ok_answer, tmp_path, eventually):
+def test_a_worker_that_stands_still_for_a_second_loses_nothing(cluster, start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 3, "arrivalRate": 20}]), "--dask", cluster.address)
-    eventually(lambda: len(server.heads) > 10, timeout_s=40)
+    wait_until(lambda: len(server.heads) > 10, limit_s=40)
     [shard] = cluster.workers[0].shards
     with stopped(cluster.workers[0].process.pid), stopped(shard):
         time.sleep(1)
@@ -149,18 +149,18 @@ def test_a_worker_that_stands_still_for_a_second_loses_nothing(cluster, start, s
     assert not report.extras.partial
 
 
-def test_an_interrupt_reaches_every_worker_and_users_finish(cluster, start, serve, ok_answer, tmp_path, eventually):
+def test_an_interrupt_reaches_every_worker_and_users_finish(cluster, start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"think": "1s"}, {"get": {"url": "/"}}]
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--dask", cluster.address)
-    eventually(lambda: len(server.heads) > 10, timeout_s=40)
+    wait_until(lambda: len(server.heads) > 10, limit_s=40)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 130
     report = report_of(tmp_path)
     assert report.extras.partial
     assert report.aggregate.counters["vusers.completed"] == report.aggregate.counters["vusers.created"] > 0
-    until(lambda: not any(worker.shards for worker in cluster.workers))
+    wait_until(lambda: not any(worker.shards for worker in cluster.workers), limit_s=30)
 
 
 def test_a_worker_with_another_version_is_refused_before_anything_is_sent(
@@ -175,7 +175,7 @@ def test_a_worker_with_another_version_is_refused_before_anything_is_sent(
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: poolbench\nVersion: 9.9\n", "utf-8")
     foreign = cluster.worker(PYTHONPATH=str(other.parent))
     try:
-        until(foreign.registered)
+        wait_until(foreign.registered, limit_s=30)
         server = serve(ok_answer())
         process = start(script(server, [{"duration": 1, "arrivalRate": 20}]), "--dask", cluster.address)
         _, err = process.communicate(timeout=40)
@@ -205,7 +205,7 @@ def test_a_change_of_any_of_the_programs_files_changes_the_hash_of_its_source(tm
 def test_workers_started_here_end_with_the_run(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 1, "arrivalRate": 20}]), "--dask", "local:1")
-    until(lambda: server.heads)
+    wait_until(lambda: server.heads, limit_s=30)
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
     _, err = process.communicate(timeout=40)
     assert (process.returncode, err.replace("Warning: arrivals started late", "")) == (0, err)

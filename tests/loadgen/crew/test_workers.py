@@ -17,6 +17,7 @@ from reports.merge import merge_periods
 from reports.model import Period, Report
 from tests.support.exchanges import FixedWall, answer, filed
 from tests.support.loadgen_process import alive, report_of, script
+from tests.support.server_process import wait_until
 
 
 def workers_of(process):
@@ -77,10 +78,10 @@ def test_conditions_are_checked_on_the_sum_of_all_workers(start, serve, ok_answe
     assert "ok: vusers.created == 4" in out
 
 
-def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, serve, ok_answer, tmp_path, eventually):
+def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 4, "arrivalRate": 20}]), "--workers", "2")
-    eventually(lambda: len(server.heads) > 30, timeout_s=20)  # past a second, so that something of it has arrived
+    wait_until(lambda: len(server.heads) > 30, limit_s=20)  # past a second, so that something of it has arrived
     os.kill(workers_of(process)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 3
@@ -93,11 +94,11 @@ def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, ser
     assert sent - told <= 15  # a second's worth of one worker, and what was sent meanwhile
 
 
-def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_answer, tmp_path, eventually):
+def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"think": "1s"}, {"get": {"url": "/"}}]
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--workers", "2")
-    eventually(lambda: len(server.heads) > 10, timeout_s=20)
+    wait_until(lambda: len(server.heads) > 10, limit_s=20)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=15)
     assert process.returncode == 130
@@ -106,11 +107,11 @@ def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_ans
     assert report.aggregate.counters["vusers.completed"] == report.aggregate.counters["vusers.created"] > 0
 
 
-def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, tmp_path, eventually):
+def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"think": "8s"}]
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--workers", "2")
-    eventually(lambda: len(server.heads) > 10, timeout_s=20)
+    wait_until(lambda: len(server.heads) > 10, limit_s=20)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)  # two that come at once are one
     before = time.monotonic()
@@ -121,15 +122,15 @@ def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, t
     assert report_of(tmp_path).aggregate.counters["vusers.created"] > 10
 
 
-def test_workers_end_with_their_parent(start, serve, ok_answer, eventually):
+def test_workers_end_with_their_parent(start, serve, ok_answer):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}]), "--workers", "2")
-    eventually(lambda: len(server.heads) > 2, timeout_s=20)
+    wait_until(lambda: len(server.heads) > 2, limit_s=20)
     workers = workers_of(process)
     assert len(workers) == 2
     process.kill()
     process.wait()
-    eventually(lambda: not any(alive(pid) for pid in workers))
+    wait_until(lambda: not any(alive(pid) for pid in workers))
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))

@@ -35,7 +35,7 @@ def test_the_earliest_is_told_first_whatever_the_order_of_asking(deadlines):
     assert all(at_ns - began_ns >= ahead for (_, at_ns), ahead in zip(told, (10**7, 2 * 10**7, 3 * 10**7), strict=True))
 
 
-def test_who_is_over_is_not_told_and_does_not_stay(deadlines):
+def test_a_finished_wait_gets_no_timeout_and_is_not_kept(deadlines):
     told, gone = [], Waiter("gone", [])
     deadlines.watch(gone, now_ns() + 5_000_000)
     gone.over = True

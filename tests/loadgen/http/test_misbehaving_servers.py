@@ -19,7 +19,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
 
 def run(url, flow, users, open_sockets, duration_s=0.3, **config):
-    """Counters of a run of so many users, its errors by name, and how many files stayed open."""
+    """Run that many users; return the counters, the errors by name, and how many files stayed open."""
     phases = [{"duration": f"{int(duration_s * 1000)}ms", "arrivalCount": users}]
     text = json.dumps({"config": {"target": url, "phases": phases, **config}, "scenarios": [{"flow": flow}]})
     script = parse_script([("s.json", text)], RunOptions(), lambda _: b"")

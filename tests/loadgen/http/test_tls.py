@@ -1,5 +1,6 @@
 """TLS beneath exchanges, certificates good and bad under Node's names, tunnels through proxies; on real sockets."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -15,8 +16,9 @@ from loadgen.http.proxy import ProxyError, ProxyRoute
 from loadgen.http.route import Origin, Route
 from loadgen.http.tls import TlsRoute, TlsSettings, client_context
 
-pytest.importorskip("trustme")
+pytest.importorskip("trustme", reason="trustme is not installed")
 from tests.support import certificates
+from tests.support.raw_server import RawServer
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -28,47 +30,19 @@ def tls(tmp_path_factory):
     return certificates.make(tmp_path_factory.mktemp("tls"))
 
 
-class TlsServer:
-    """Speaks TLS on connections; calls `answer(connection, head)` for each head, until it returns False."""
+class TlsServer(RawServer):
+    """Speaks TLS; keeps the host names that clients ask for."""
 
     def __init__(self, context, answer, address="127.0.0.1"):
-        self.connections, self.server_names, self.answer = 0, [], answer
+        self.server_names = []
         context.sni_callback = lambda _sock, name, _context: self.server_names.append(name)
         self._context = context
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._listener = socket.create_server((address, 0), family=family)
-        self.origin = Origin("https", address, self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(answer, address)
+        self.origin = Origin("https", address, self.port)
 
-    def close(self):
-        self._listener.close()
-
-    def _accept(self):
-        while True:
-            try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._serve, args=(raw,), daemon=True).start()
-
-    def _serve(self, raw):
-        try:
-            with self._context.wrap_socket(raw, server_side=True) as connection:
-                pending = b""
-                while True:
-                    while b"\r\n\r\n" not in pending:
-                        data = connection.recv(65536)
-                        if not data:
-                            return
-                        pending += data
-                    head, _, pending = pending.partition(b"\r\n\r\n")
-                    if self.answer(connection, head) is False:
-                        return
-        except OSError:
-            pass
-        finally:
-            raw.close()
+    def _serve(self, connection):
+        with connection, contextlib.suppress(OSError):
+            super()._serve(self._context.wrap_socket(connection, server_side=True))
 
 
 @pytest.fixture
@@ -194,7 +168,7 @@ def test_a_client_certificate_is_shown_where_there_is_one(serve_tls, connect, tl
         ({"cert": b"nonsense"}, "cert and key: not a PEM certificate and its key"),
     ],
 )
-def test_a_certificate_that_is_none_is_told(settings, said):
+def test_an_invalid_certificate_is_reported(settings, said):
     with pytest.raises(ValueError, match=said):
         client_context(TlsSettings(**settings))
 
@@ -259,27 +233,14 @@ def test_plain_connections_refuse_https():
     assert link.exchange(Origin("https", "127.0.0.1", 1), GET).name == "ERR_INVALID_PROTOCOL"
 
 
-class Proxy:
+class Proxy(RawServer):
     """Tunnels; keeps the heads that it was asked with."""
 
     def __init__(self, status=b"200 Connection established"):
-        self.heads, self._status = [], status
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._status = status
+        super().__init__(answer=None)
 
-    def close(self):
-        self._listener.close()
-
-    def _accept(self):
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._tunnel, args=(near,), daemon=True).start()
-
-    def _tunnel(self, near):
+    def _serve(self, near):
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += near.recv(1)

@@ -1,6 +1,7 @@
 """The distance to the database: a process that delays, what is measured through it, and the lab at a distance."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -15,16 +16,17 @@ from hypothesis import strategies as st
 
 from loadgen.cli import cli
 from loadgen.lab import distance
-from loadgen.lab import distance_findings as distance_summary
 from loadgen.lab.distance import Delay, address_of, calibrate
+from loadgen.lab.distance_findings import crossing_text, distance_section
 from loadgen.lab.evidence import Crossing, Distance
 from loadgen.lab.experiments import Sizes, experiments
 from loadgen.lab.run import Lab, LabError, LabOptions
 from loadgen.lab.stack import StackError
 from reports import names
+from reports.blocks import Page
 from reports.model import Period, Report
-from reports.page.lab import lab_page
 from reports.sketch import Sketch
+from reports.writers.output import written
 from tests.support.server_process import ends_with_its_starter
 
 
@@ -210,7 +212,7 @@ def test_what_the_process_adds_is_measured_and_told(postgres):
             assert cursor.fetchone() == (2,)
     assert 0 < crossing.added_ms < 5
     assert crossing.through_ms[5.0] > 5
-    text = distance_summary.crossing_text(crossing)
+    text = crossing_text(crossing)
     assert f"{crossing.added_ms:.3f} ms are its own" in text
     assert f"{crossing.through_ms[5.0]:.3f} ms" in text
 
@@ -251,15 +253,14 @@ def cell(arrangement, rate, good=100, sent=100):
 
 def test_gain_is_good_answers_against_a_connection_per_request():
     crossing, cells = Crossing(0.1, {0.0: 0.15, 5.0: 5.2}), [cell("null", 20.0, good=50), cell("fair", 80.0)]
-    document = distance_summary.to_document(crossing, cells)
-    assert [c["gain"] for c in document["cells"]] == [1.0, 8.0]
-    assert document["cells"][0]["failed_share"] == 0.5
-    text = distance_summary.to_markdown(crossing, cells)
-    assert "|  | 5 ms |" in text
-    assert "| null | 10 (1.0x), 1.0 / 1.0, 50.0% failed |" in text
-    assert "| fair | 80 (8.0x), 1.0 / 1.0 |" in text
-    page = lab_page({"distance": document}, {})
-    assert "D.rtt: distance to the database" in page
+    section = distance_section(crossing, cells)
+    assert [c["gain"] for c in section.data["cells"]] == [1.0, 8.0]
+    assert section.data["cells"][0]["failed_share"] == 0.5
+    page = Page("", "", (section,))
+    text = written(page, "markdown")
+    assert re.search(r"\| 5 ms \| null \| 10.0 \| 1.0 \| .* \| 50 % \|", text)
+    assert re.search(r"\| 5 ms \| fair \| 80.0 \| 8.0 \| .* \| 0 % \|", text)
+    assert "D.rtt: what pooling gains, by the distance to the database" in written(page, "html")
 
 
 @pytest.mark.slow
@@ -283,7 +284,7 @@ def test_a_distance_beside_experiments_with_a_way_of_their_own_is_refused(tmp_pa
 
 
 @pytest.mark.parametrize("text", ["5", "-1ms", "fast", "2m"])
-def test_a_distance_that_is_none_is_one_line(text):
+def test_an_invalid_distance_is_one_line(text):
     done = CliRunner().invoke(cli, ["lab", "--only", "B.3.c1", "--db-rtt", text])
     assert done.exit_code == 2
     assert f"Error: --db-rtt {text}" in done.stderr

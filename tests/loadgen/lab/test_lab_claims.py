@@ -1,48 +1,18 @@
 """Claims are judged by criteria alone: given evidence, the verdict follows."""
 
+import html
+import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from loadgen.lab.claims import CLAIMS, NOT, PARTLY, REPRODUCED, UNMEASURED
-from loadgen.lab.evidence import Evidence, ExperimentResult, Failures, Memory, Restart
-from loadgen.lab.experiments import experiments
-from loadgen.lab.findings import claim_lines, comparisons, gain_rows, to_document, to_markdown
-from reports.formats.apachebench import AbFailures, AbReport
-from reports.model import Period, Report, Summary
-from reports.sketch import Sketch
-
-KNOWN = {e.id: e for e in experiments()}
-
-
-def ab_outcome(key, rps, *, bad=0, refused=0, requests=1000):
-    counters = {"http.requests": requests, "http.responses": requests, "http.codes.200": requests - bad}
-    if bad:
-        counters["http.codes.503"] = bad
-    ab = AbReport(
-        complete=requests, failed=bad, non_2xx=bad or None, requests_per_second=rps, time_per_request_all_ms=1000 / rps,
-        failures=AbFailures(length=bad) if bad else None,
-    )  # fmt: skip
-    failures = Failures({"53300": refused} if refused else {})
-    report = Report(Period(0, counters=counters))
-    return ExperimentResult(KNOWN[key], report, ab, requests / rps, 10, 1.0, 1.0, failures)
-
-
-def script_outcome(key, mean_ms, *, users=1000, completed=None, codes=None, clicks=900, p99=100.0):
-    codes = codes if codes is not None else {301: 900, 200: 100}
-    counters = {
-        "vusers.created": users, "vusers.completed": users if completed is None else completed,
-        "http.requests": users, "http.responses": sum(codes.values()),
-        **{f"http.codes.{code}": n for code, n in codes.items()},
-    }  # fmt: skip
-    sketch = Sketch.of([mean_ms] * 10)
-    total = Period(
-        0,
-        counters=counters,
-        summaries={"http.response_time": Summary(p99=p99)},
-        sketches={"http.response_time": sketch},
-    )
-    return ExperimentResult(KNOWN[key], Report(total), None, 10.0, 40, 5.0, 3.0, Failures(), clicks_recorded=clicks)
+from loadgen.lab.evidence import Evidence, Memory, Restart
+from loadgen.lab.experiment_findings import comparisons
+from loadgen.lab.findings import gains, lab_page
+from reports.writers.output import STYLES, written
+from tests.support.sample_lab import KNOWN, ab_outcome, lab_evidence, script_outcome
 
 
 def verdict(claim_id, *outcomes, **rest):
@@ -136,46 +106,75 @@ def test_a_restart_may_lose_nothing(after, expected):
 
 @pytest.fixture
 def evidence():
-    outcomes = [ab_outcome(e.id, 100 + i, bad=10 * (i < 2), refused=10 * (i < 2)) for i, e in enumerate(KNOWN.values())
-                if not e.script]  # fmt: skip
-    outcomes += [script_outcome(e.id, 10) for e in KNOWN.values() if e.script]
-    return Evidence(
-        {o.experiment.id: o for o in outcomes},
-        Memory(1.5, 150, 11, (10, 50)),
-        Restart((200, 900), (200, 900)),
-        {"cpu": "a CPU", "cores": 2, "memory_mb": 100, "system": "Linux", "python": "3"},
-        ("a note",),
-    )
+    return lab_evidence()
 
 
 def test_each_report_stands_beside_the_published_one_label_by_label(evidence):
-    rows = {label: (was, now) for label, was, now in comparisons(evidence.outcomes["B.1.c1"])}
+    rows = {c.name: (c.published, c.measured) for c in comparisons(evidence.outcomes["B.1.c1"])}
     assert rows["Requests per second"] == (44.26, 100)
     assert rows["Non-2xx responses"] == (6300, 10)
-    rows = {label: (was, now) for label, was, now in comparisons(evidence.outcomes["A.pool10"])}
+    rows = {c.name: (c.published, c.measured) for c in comparisons(evidence.outcomes["A.pool10"])}
     assert rows["http.codes.301"] == (16198, 900)
     assert rows["http.response_time, p99 (ms)"] == (127.8, 100.0)
 
 
 def test_the_table_of_gains_is_recomputed(evidence):
-    rows = list(gain_rows(evidence))
-    assert [(users, figure) for users, figure, *_ in rows] == [
+    rows = list(gains(evidence))
+    assert [(row.users, row.figure) for row in rows] == [
         (users, figure) for users in ("single", "concurrent") for figure in ("processed", "rps", "time_per_request_ms")
     ]
-    assert rows[1][2:] == ((44, 257), "+584.09%", (100, 104))
+    assert (rows[1].published, rows[1].printed, rows[1].measured) == ((44, 257), "+584.09%", (100, 104))
 
 
-def test_the_summary_says_it_all_in_both_forms(evidence):
-    text, document = to_markdown(evidence), to_document(evidence)
+@pytest.mark.parametrize("style", STYLES)
+def test_every_format_says_it_all(evidence, style):
+    text = written(lab_page(evidence), style)
     for claim in CLAIMS:
-        assert claim.text in text
-        assert claim.criterion in text
+        assert said(claim.text, text)
+        assert said(claim.criterion, text)
+    for fact in (
+        *KNOWN,
+        "fairness",
+        "a note",
+        *(() if style == "json" else ("Restart of the database", "3,229", "484 %")),
+    ):
+        assert said(fact, text)
+
+
+def test_json_has_the_values_by_section(evidence):
+    document = json.loads(written(lab_page(evidence), "json"))
     assert set(document["experiments"]) == set(KNOWN)
     assert [c["id"] for c in document["claims"]] == [c.id for c in CLAIMS]
-    assert len(list(claim_lines(evidence))) == len(CLAIMS)
-    assert "5.84x (+484 %)" in text
+    assert document["restart"] == {"before": [200, 3229], "after": [200, 3229]}
+    assert document["memory"]["per_backend_mb"] == 1.5
+    assert document["fairness"][0]["users"] == 20
+    assert document["environment"]["cpu"] == "a CPU"
+    figures = {f["name"]: f for f in document["experiments"]["B.1.c1"]["figures"]}
+    assert figures["Requests per second"]["ratio"] == pytest.approx(100 / 44.26)
 
 
-def test_a_partial_session_says_so(evidence):
-    assert "Partial" in to_markdown(replace(evidence, partial=True))
-    assert to_document(replace(evidence, partial=True))["partial"] is True
+def test_a_session_of_one_group_has_that_group_in_every_format():
+    only = Evidence(fairness=lab_evidence().fairness)
+    for style in STYLES:
+        text = written(lab_page(only), style)
+        assert "fairness" in text
+        assert "queue" in text
+        assert "B.1.c1:" not in text
+
+
+def test_claims_that_could_not_be_judged_are_told_apart(evidence):
+    one = replace(evidence, outcomes={"B.3.c1": evidence.outcomes["B.3.c1"]}, memory=None, restart=None)
+    text = written(lab_page(one), "text")
+    assert "Not measured, because experiments were not run to their end:" in text
+    assert f"- {CLAIMS[0].text}: without B.1.c1, B.1.c100" in text
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_partial_session_says_so(evidence, style):
+    assert "artial" in written(lab_page(replace(evidence, partial=True)), style)
+
+
+def said(text, page):
+    """Whether a page says something, whichever way its format escapes it."""
+    bare = re.sub(r"\\+|\s+", "", html.unescape(page))
+    return re.sub(r"\s+", "", text) in bare

@@ -9,17 +9,17 @@ import pytest
 from click.testing import CliRunner
 
 from loadgen.commands.lab import lab
-from loadgen.lab import groups, pgbouncer
+from loadgen.lab import group_findings, pgbouncer
 from loadgen.lab.claims import CLAIMS, MORE_CLAIMS, NOT, PARTLY, REPRODUCED, UNMEASURED, claims_on
 from loadgen.lab.evidence import Evidence, ExperimentResult, Failures, MemoryUse
 from loadgen.lab.experiments import Sizes, chosen, experiments, more_experiments
-from loadgen.lab.findings import claim_lines, to_document, to_markdown
+from loadgen.lab.findings import lab_page
 from loadgen.lab.rounds import in_turns, together
 from loadgen.lab.run import Lab, LabOptions
 from reports.formats.apachebench import AbFailures, AbSamples
 from reports.model import Period, Report
-from reports.page.lab import lab_page
 from reports.sketch import Sketch
+from reports.writers.output import written
 
 KNOWN = {e.id: e for e in more_experiments()}
 USE = MemoryUse(512, 300.0, 0, 0, 80, 230.0, answers_afterwards=True)
@@ -97,12 +97,12 @@ def test_a_round_that_was_broken_off_before_it_began_changes_nothing_but_that_it
 
 
 def test_each_row_is_compared_with_the_same_load_direct():
-    rows = groups.pgbouncer_rows(
-        evidence(outcome("P.null.c1", 50, pgbouncer_cpu_s=0.3), outcome("P.direct.c1", 200), outcome("P.A.fair", 10))
+    rows = group_findings.throughputs(
+        [outcome("P.null.c1", 50, pgbouncer_cpu_s=0.3), outcome("P.direct.c1", 200), outcome("P.A.fair", 10)]
     )
-    assert [row["experiment"] for row in rows] == ["P.null.c1", "P.direct.c1", "P.A.fair"]
-    assert [row["of direct"] for row in rows] == [0.25, 1, None]
-    assert [row["PgBouncer's CPU"] for row in rows] == [30, None, None]
+    assert [row.experiment for row in rows] == ["P.null.c1", "P.direct.c1", "P.A.fair"]
+    assert [row.of_direct for row in rows] == [0.25, 1, None]
+    assert [row.pgbouncer_cpu for row in rows] == [0.3, None, None]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_each_row_is_compared_with_the_same_load_direct():
      ([(0, 0.0), (1, 3.0), (2, 3.0)], 1.5)],
 )  # fmt: skip
 def test_the_slope_is_that_of_least_squares(points, slope):
-    assert groups.pss_slope_mb(points) == slope
+    assert group_findings.pss_slope_mb(points) == slope
 
 
 def test_the_slope_leaves_out_what_lost_its_connections_on_the_way():
@@ -120,8 +120,7 @@ def test_the_slope_leaves_out_what_lost_its_connections_on_the_way():
         replace(USE, connections=40, pss_mb=120.0),
         replace(USE, oom_kills=1),
     )
-    found = evidence(*(outcome(f"M.pool{n}", memory_use=use) for n, use in zip((5, 10, 20), uses, strict=True)))
-    assert "2.00 MB a connection" in groups.memory_note(found)
+    assert "2.00 MB a connection" in group_findings.memory_note(uses)
 
 
 @pytest.mark.parametrize(
@@ -144,19 +143,22 @@ def test_the_claim_of_a_group_is_told_of_only_where_the_group_was_run():
     assert claims_on(evidence()) == CLAIMS
     with_m = evidence(outcome("M.pool20", memory_use=USE), outcome("M.pool10", bad=100, memory_use=USE))
     assert claims_on(with_m) == CLAIMS + MORE_CLAIMS
-    (line,) = [line for line in claim_lines(with_m) if "512 MB does not hold" in line]
-    assert "10 (50% failed)" in line
+    (row,) = [
+        c for c in json.loads(written(lab_page(with_m), "json"))["claims"] if "512 MB does not hold" in c["claim"]
+    ]
+    assert "10 (50% failed)" in row["measured"]
 
 
 def test_both_groups_are_in_the_summary_and_on_the_page():
     found = evidence(outcome("P.null.c1"), outcome("P.direct.c1"), outcome("M.pool20", memory_use=USE))
-    text, document = to_markdown(found), to_document(found)
-    for title in (groups.PGBOUNCER_TITLE, groups.MEMORY_TITLE):
-        assert title in text
-        assert title in lab_page(document, {})
-    assert [len(group["rows"]) for group in document["groups"]] == [2, 1]
+    page = lab_page(found)
+    for style in ("text", "markdown", "html"):
+        for title in ("P: through PgBouncer and direct", "M: the nested object from a database with a limit of memory"):
+            assert title in written(page, style)
+    document = json.loads(written(page, "json"))
+    assert [len(document[group]) for group in ("pgbouncer", "memory_limit")] == [2, 1]
     assert document["experiments"]["M.pool20"]["memory_use"]["peak_mb"] == 300
-    assert not to_document(evidence())["groups"]
+    assert "pgbouncer" not in {section.id for section in lab_page(evidence()).sections}
 
 
 @pytest.mark.parametrize("only", ["P.null.c1", "M"])
@@ -197,5 +199,5 @@ def test_both_for_real(tmp_path):
     assert any("PgBouncer" in note and "transaction mode" in note for note in found.notes)
     assert any("memory" in note for note in found.notes)
     document = json.loads((tmp_path / "summary.json").read_text())
-    assert [group["title"][0] for group in document["groups"]] == ["P", "M"]
+    assert [document[group][0]["experiment"] for group in ("pgbouncer", "memory_limit")] == ["P.fair.c1", "M.pool5"]
     assert {"P.fair.c1.ab.txt", "M.pool5.json", "index.html"} <= {path.name for path in tmp_path.iterdir()}

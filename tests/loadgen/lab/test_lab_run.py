@@ -9,7 +9,9 @@ import time
 import psutil
 import psycopg2
 import pytest
+from click.testing import CliRunner
 
+from loadgen.commands.lab import lab
 from loadgen.lab.experiments import Sizes, experiments
 from loadgen.lab.run import Lab, LabError, LabOptions
 from reports.formats.apachebench import from_text
@@ -177,3 +179,11 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):
     assert "Traceback" not in done.stderr
     assert str(tmp_path / "file") in done.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_run(tmp_path):
+    arguments = ["--only", "B.3.c1", "--out", str(tmp_path / "out"), "-o", str(tmp_path / "missing" / "page.html")]
+    done = CliRunner().invoke(lab, arguments)
+    assert done.exit_code == 2
+    assert "there is no folder" in done.stderr
+    assert not list(tmp_path.iterdir())

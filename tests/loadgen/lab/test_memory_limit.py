@@ -132,6 +132,6 @@ def test_v2_allows_one_where_the_controller_is_handed_down(tmp_path):
 
 
 @pytest.mark.parametrize("groups", ["", "0::/\n", "0::/somewhere\n", "3:cpu:/\n"])
-def test_without_a_memory_controller_there_is_none(tmp_path, groups):
+def test_without_a_memory_controller_there_is_no_home_for_a_limit(tmp_path, groups):
     with pytest.raises(NoMemoryLimit, match="not handed down"):
         find_home(groups, tmp_path)

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from loadgen.lab import fairness
-from loadgen.lab.evidence import Fairness
-from loadgen.lab.own_app import chosen_settings, parameters
+from loadgen.lab.evidence import Crossing, Fairness
+from loadgen.lab.own_app import OwnAppOptions, OwnAppResult, chosen_settings, own_app_page, parameters
 from reports.formats.artillery_json import from_json
 from reports.model import Period, Report
 from reports.sketch import Sketch
+from reports.writers.output import STYLES, written
 from tests.support.paths import EXAMPLES
+from tests.support.sample_reports import report
 
 SHOP = EXAMPLES / "shop"
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
@@ -41,10 +43,35 @@ def test_an_application_with_its_own_app_and_db_runs_under_each_strategy(tmp_pat
         total = from_json((out / f"{strategy}.json").read_text()).aggregate
         assert total.counters["http.codes.201"] > 0
         assert figures["connect mean (ms)"] is not None
-        assert f" {strategy} |" in done.stdout
+        assert strategy in done.stdout
+        assert f" {strategy} |" in (out / "summary.md").read_text()
+        assert f"<h3>Generator: {strategy}</h3>" in (out / "index.html").read_text()
     assert found["null"]["connect mean (ms)"] > found["fair"]["connect mean (ms)"]
     assert found["fair"]["failed"] == found["queue"]["failed"] == 0
     assert not list(SHOP.glob("runs"))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_format_compares_the_strategies(style):
+    options = OwnAppOptions("shop:app", "load.yml", Path(), Path(), servers=3)
+    results = [
+        OwnAppResult(
+            strategy, report(seed), 7, 12.0, interrupted=strategy == "fair", crossing=Crossing(0.1, {0.0: 0.123})
+        )
+        for seed, strategy in enumerate(("null", "fair"))
+    ]
+    text = written(own_app_page(options, results), style)
+    for fact in (
+        "shop:app",
+        "null",
+        "fair",
+        "backends at peak",
+        "artial",
+        "pool wait p99 (ms)",
+        "DB_POOL_SIZE",
+        "0.123",
+    ):
+        assert fact in text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.language.template import calls_in, compile_template, functions, placeholders
+from loadgen.language.template import compile_template, functions, placeholders
 from loadgen.language.values import UNDEFINED, get_path, json_text, json_value, number_text, path_steps, set_path, text
 
 VARIABLES = {
@@ -76,9 +76,8 @@ def test_what_has_no_placeholder_is_known_to_be_constant():
     assert not compile_template({"a": ["{{ n }}"]}, CALLS).constant
 
 
-def test_a_text_tells_its_variables_and_functions():
+def test_a_text_tells_its_variables():
     assert placeholders("{{ a.b }}-{{ $f(1) }}-{{c}}") == ["a.b", "c"]
-    assert calls_in("{{ a.b }}-{{ $f(1) }}") == ["$f"]
 
 
 @given(st.text(st.characters(exclude_characters="{}"), max_size=20), st.integers())

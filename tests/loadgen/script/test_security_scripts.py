@@ -105,7 +105,7 @@ def test_a_bomb_is_refused_within_a_small_memory(tmp_path):
 @pytest.mark.parametrize(
     "source", ["(" * 5000 + "1" + ")" * 5000, "-" * 100_000 + "1", "not " * 9000 + "1", " or ".join("a" * 9000)]
 )
-def test_an_expression_that_could_exhaust_the_stack_is_none(source):
+def test_an_expression_that_could_exhaust_the_stack_is_refused(source):
     with pytest.raises(ExpressionError, match=r"too (long|deeply)"):
         compile_expression(source)
 

@@ -35,7 +35,7 @@ def warnings(text):
         ("{conditions: ['a < 1']}", "config.ensure.conditions[0]: is no check"),
     ],
 )
-def test_a_check_that_is_none_is_told(ensure, said):
+def test_an_invalid_check_is_reported(ensure, said):
     found = warnings(TOP % (f"plugins: {{ensure: {{}}}}, ensure: {ensure}", ""))
     assert any(said in warning for warning in found), found
 

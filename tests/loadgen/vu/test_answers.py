@@ -107,7 +107,7 @@ def test_regexp_captures(pattern, spec, value):
 
 @pytest.mark.parametrize(("index", "value"), [(0, "/1"), (1, "/2"), ("last", "/3")])
 def test_selector_captures(index, value):
-    pytest.importorskip("lxml")
+    pytest.importorskip("lxml", reason="lxml is not installed")
     page = answer(
         b'<a class=k href="/1">1</a><a class=k href="/2">2</a><a class=k href="/3">', content_type="text/html"
     )

@@ -30,13 +30,13 @@ class Run:
 
 
 @pytest.fixture
-def run():
+def fake_run():
     return Run()
 
 
 @pytest.fixture
-def live(run):
-    with LiveServer(("127.0.0.1", 0), run.snapshot, run.stop, TOKEN, every_s=0.01) as server:
+def live(fake_run):
+    with LiveServer(("127.0.0.1", 0), fake_run.snapshot, fake_run.stop, TOKEN, every_s=0.01) as server:
         yield server
 
 
@@ -87,16 +87,16 @@ def test_an_address_may_leave_out_the_host_and_then_is_loopback():
 
 
 @pytest.mark.parametrize("text", ["", "x", "127.0.0.1", "1:2:x", ":80", "70000", "-1", "٣", "host:"])
-def test_an_address_that_is_none_is_refused_in_one_line(text):
+def test_an_invalid_address_is_refused_in_one_line(text):
     with pytest.raises(LiveError, match="invalid address") as error:
         parse_address(text)
     assert "\n" not in str(error.value)
 
 
-def test_a_port_in_use_is_told_in_one_line(live, run):
+def test_a_port_in_use_is_told_in_one_line(live, fake_run):
     address = parse_address(live.url.removeprefix("http://").rstrip("/"))
     with pytest.raises(LiveError, match=r"cannot serve the live page on 127\.0\.0\.1:\d+: Address") as error:
-        LiveServer(address, run.snapshot, run.stop).start()
+        LiveServer(address, fake_run.snapshot, fake_run.stop).start()
     assert "\n" not in str(error.value)
 
 
@@ -149,9 +149,9 @@ def test_an_id_of_another_run_gets_everything(live, given):
     events.close()
 
 
-def test_what_is_kept_for_late_pages_is_bounded(live, run):
+def test_what_is_kept_for_late_pages_is_bounded(live, fake_run):
     live._every_s = 0.0
-    while run.seconds < WINDOW + 50:
+    while fake_run.seconds < WINDOW + 50:
         gevent.sleep(0.01)
     events = Events(live)
     assert int(events.next()[1]) > 1
@@ -168,20 +168,20 @@ def test_the_page_allows_scripts_of_its_own_only(live):
         assert ask(live, path=path)[1]["content-type"].startswith(kind)
 
 
-def test_stopping_needs_a_post_with_the_token(live, run):
+def test_stopping_needs_a_post_with_the_token(live, fake_run):
     assert ask(live, "GET", f"/stop?token={TOKEN}")[0] == 405
     assert ask(live, "POST", "/stop")[0] == 403
     assert ask(live, "POST", "/stop", "the-tokem")[0] == 403
     assert ask(live, "POST", f"/stop?token={TOKEN}", "")[0] == 403
     assert ask(live, "POST", "/stop", "x" * 10_000)[0] == 413
-    assert run.stopped == 0
+    assert fake_run.stopped == 0
     assert ask(live, "POST", "/stop", TOKEN)[0] == 202
     gevent.sleep(0)
-    assert run.stopped == 1
+    assert fake_run.stopped == 1
 
 
-def test_a_token_is_made_up_where_none_is_given(run):
-    tokens = {LiveServer(("127.0.0.1", 0), run.snapshot, run.stop).token for _ in range(5)}
+def test_a_token_is_made_up_where_none_is_given(fake_run):
+    tokens = {LiveServer(("127.0.0.1", 0), fake_run.snapshot, fake_run.stop).token for _ in range(5)}
     assert len(tokens) == 5
     assert min(map(len, tokens)) >= 20
 
@@ -200,7 +200,7 @@ def test_anything_else_is_refused(live, method, path, status):
     assert ask(live, method, path)[0] == status
 
 
-def test_after_the_end_the_page_is_the_report_and_open_pages_are_told(live, run):
+def test_after_the_end_the_page_is_the_report_and_open_pages_are_told(live, fake_run):
     events = Events(live)
     events.next()
     live.finish(report(1, periods=2))
@@ -219,8 +219,8 @@ def test_after_the_end_the_page_is_the_report_and_open_pages_are_told(live, run)
     late.close()
 
 
-def test_closing_waits_for_open_pages_to_fetch_the_report(run):
-    live = LiveServer(("127.0.0.1", 0), run.snapshot, run.stop, every_s=0.01)
+def test_closing_waits_for_open_pages_to_fetch_the_report(fake_run):
+    live = LiveServer(("127.0.0.1", 0), fake_run.snapshot, fake_run.stop, every_s=0.01)
     live.start()
     events = Events(live)
     events.next()
@@ -233,8 +233,8 @@ def test_closing_waits_for_open_pages_to_fetch_the_report(run):
     events.close()
 
 
-def test_closing_without_a_reader_does_not_wait(run):
-    live = LiveServer(("127.0.0.1", 0), run.snapshot, run.stop)
+def test_closing_without_a_reader_does_not_wait(fake_run):
+    live = LiveServer(("127.0.0.1", 0), fake_run.snapshot, fake_run.stop)
     live.start()
     live.finish(report(1, periods=2))
     with gevent.Timeout(2):

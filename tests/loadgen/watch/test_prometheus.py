@@ -21,6 +21,7 @@ from loadgen.watch.observer import ObserverError, Underway
 from loadgen.watch.prometheus import BOUNDS_S, count_up_to, exposition, observer, serving
 from reports.sketch import Sketch
 from tests.support.exchanges import answer, filed
+from tests.support.server_process import wait_until
 
 AT_WORK = Progress(1.0, 7, 0, 0, 0)
 
@@ -111,7 +112,7 @@ def test_an_address_that_is_taken_is_named_in_one_line():
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, eventually, workers):
+def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, workers):
     path = tmp_path / "script.yml"
     server = serve(ok_answer())
     phases = [{"duration": 4, "arrivalRate": 20}]
@@ -127,7 +128,7 @@ def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, eventuall
                 found.update(samples(page.read().decode()))
             return found.get(("poolbench_responses_total", "200"), 0) > 20
 
-        eventually(told, timeout_s=20)
+        wait_until(told, limit_s=20)
         _, said = run.communicate(timeout=20)
     assert run.returncode == 0, said
     assert 20 < found["poolbench_responses_total", "200"] <= 80

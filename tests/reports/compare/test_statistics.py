@@ -1,7 +1,5 @@
 """The arithmetic of verdicts against known values, brute force, and simulation."""
 
-from dataclasses import replace
-from itertools import product
 from math import comb, inf
 
 import numpy as np
@@ -9,17 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks import verdicts as study
 from reports.compare.statistics import (
     Interval,
     adjusted,
     beta_cdf,
     count_interval,
     difference,
-    permutation_can_tell,
-    permutation_p,
     pooled_t,
     ratio_over_periods,
+    rotation_p,
+    runs_needed,
     share_interval,
     student_critical,
     student_p,
@@ -73,35 +70,38 @@ def test_students_t_is_as_in_the_tables():
     assert (student_p(0, 3), student_p(inf, 3)) == (1.0, 0.0)
 
 
-def test_the_block_bootstraps_error_is_that_of_all_resamples():
-    values = np.array([3.0, 5.0, 4.0, 8.0, 6.0, 1.0, 7.0, 2.0, 6.0, 3.0])
-    blocks = [np.take(values, range(i, i + 2), mode="wrap") for i in range(10)]  # 10 periods: 5 blocks of 2
-    sums = np.array([block.sum() for block in blocks])
-    every = [sum(some) / 10 for some in product(sums, repeat=5)]
+def test_a_means_error_is_that_of_independent_batches_where_neighbours_are_unlike():
+    values = np.array([1.0, 9.0] * 10)
 
-    found = ratio_over_periods(values[:, None], np.ones((10, 1)))
+    found = ratio_over_periods(values)
 
-    assert found.value[0] == values.mean()
-    assert found.error[0] >= np.std(every) / np.sqrt(1 - 2 / 10) - 1e-12
-    assert found.df == 1.5 * (5 - 1)
+    assert found.value == 5
+    # neighbours are opposite: no positive correlation is left, even with a margin
+    assert found.error == pytest.approx(values.std(ddof=1) / np.sqrt(20))
+    assert (found.df, found.trending) == (19, False)
 
 
-def test_the_block_bootstraps_error_is_exactly_the_resamples_where_neighbours_are_alike():
-    values = np.array([1.0, 1, 1, 1, 9, 9, 9, 9, 1, 9, 1, 9, 1, 9, 1, 9, 1, 9, 1, 9])  # no positive lag-1 correlation
-    sums = np.array([np.take(values, range(i, i + 4), mode="wrap").sum() for i in range(20)])
-    rng = np.random.default_rng(1)
-    drawn = rng.choice(sums, (200_000, 5)).sum(1) / 20
+def test_a_run_with_a_trend_is_too_short_beside_its_own_swings():
+    assert ratio_over_periods(np.arange(30.0)).trending
 
-    found = ratio_over_periods(values[:, None], np.ones((20, 1)))
 
-    autoregressive = np.sqrt(np.square(values - values.mean()).sum() * 20 / 19) / 20
-    assert found.error[0] == pytest.approx(max(drawn.std() / np.sqrt(0.8), autoregressive), rel=0.01)
+def test_the_error_of_a_correlated_run_covers_its_truth():
+    rng = np.random.default_rng(5)
+    missed = 0
+    for _ in range(200):
+        values = np.zeros(30)
+        for i in range(1, 30):
+            values[i] = 0.6 * values[i - 1] + rng.normal()
+        found = ratio_over_periods(values)
+        missed += abs(found.value) > student_critical(found.df) * found.error
+
+    assert missed <= 200 * 0.05 + 3 * np.sqrt(200 * 0.05 * 0.95)
 
 
 def test_a_short_period_counts_for_as_little_as_it_measured():
-    counts, seconds = np.array([[1.0], [100.0], [100.0]]), np.array([[0.01], [10.0], [10.0]])
+    counts, seconds = np.array([1.0, 100.0, 100.0]), np.array([0.01, 10.0, 10.0])
 
-    assert ratio_over_periods(counts, seconds).value[0] == pytest.approx(201 / 20.01)
+    assert ratio_over_periods(counts, seconds).value == pytest.approx(201 / 20.01)
 
 
 def test_a_difference_of_normal_intervals_is_welchs():
@@ -129,97 +129,50 @@ def test_many_p_values_are_corrected_as_benjamini_and_hochberg_do():
     assert adjusted([]) == []
 
 
-def test_a_permutation_test_counts_the_splits_that_are_as_far_apart():
-    old, new = np.array([[1.0], [2.0], [3.0], [4.0]]), np.array([[11.0], [12.0], [13.0], [14.0]])
+@pytest.mark.parametrize(("old", "new"), [(2, 2), (3, 3), (5, 5), (1, 4)])
+def test_a_rotation_test_of_one_figure_is_students_t(old, new):
+    rng = np.random.default_rng(old)
+    a, b = rng.normal(size=(old, 1)), rng.normal(1.5, size=(new, 1))
+    t, _ = pooled_t(a, b)
 
-    assert permutation_p(old, new).tolist() == [2 / 70]
-    assert permutation_p(old, old).tolist() == [1.0]
+    assert rotation_p(a, b)[0] == pytest.approx(student_p(float(t[0]), old + new - 2), abs=0.02)
 
 
-def test_a_permutation_test_holds_all_figures_together_to_the_level():
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_a_rotation_test_holds_all_figures_together_to_the_level(runs):
     rng = np.random.default_rng(3)
-    wrong = [permutation_p(rng.normal(size=(4, 15)), rng.normal(size=(4, 15))).min() <= 0.05 for _ in range(200)]
+    wrong = [rotation_p(*rng.normal(size=(2, runs, 15))).min() <= 0.05 for _ in range(100)]
 
-    assert sum(wrong) <= 200 * 0.05 + 3 * np.sqrt(200 * 0.05 * 0.95)
+    assert sum(wrong) <= 100 * 0.05 + 3 * np.sqrt(100 * 0.05 * 0.95)
 
 
-def test_many_runs_are_permuted_by_chance_the_same_each_time():
+@pytest.mark.parametrize("runs", [4, 5, 6])
+def test_a_figure_that_is_the_same_in_all_runs_hides_no_other(runs):
+    rng = np.random.default_rng(runs)
+    old, new = rng.normal(0, 0.01, size=(2, runs, 3))
+    new[:, 1] += 0.7
+    # equal but for the last digit, as sums are
+    old[:, 2], new[:, 2] = 0.1, 0.1 * (1 + 1e-16)
+
+    found = rotation_p(old, new, least_spread=0.01)
+
+    assert found[1] <= 0.01
+    assert found[2] > 0.9
+
+
+def test_neither_the_order_of_runs_nor_of_sides_matters():
     rng = np.random.default_rng(4)
-    old, new = rng.normal(size=(12, 2)), rng.normal([0, 3], size=(12, 2))
+    old, new = rng.normal(size=(5, 3)), rng.normal([0, 3, 1], size=(4, 3))
 
-    assert permutation_p(old, new).tolist() == permutation_p(old, new).tolist()
-    assert permutation_p(old, new)[1] <= 0.001
+    assert rotation_p(old, new).tolist() == rotation_p(new[::-1], old).tolist()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "can"), [(2, 2, False), (3, 3, False), (4, 4, True), (3, 5, True), (1, 9, False)]
-)
-def test_few_runs_have_too_few_splits_for_a_permutation_test(old, new, can):
-    assert permutation_can_tell(old, new) is can
+def test_how_many_runs_would_tell():
+    assert [runs_needed(by, 0.05) for by in (1.0, 0.18, 0.095, 0.02)] == [2, 3, 6, 99]
+    assert runs_needed(0.001, 0.05) is None
 
 
 def test_students_t_of_runs_that_are_all_alike_is_zero_or_infinite():
     t, _ = pooled_t(np.array([[1.0, 1.0]] * 2), np.array([[1.0, 2.0]] * 2))
 
     assert t.tolist() == [0.0, inf]
-
-
-# Whole comparisons, in a small version of the study whose table docs/statistics.md shows.
-
-
-P99 = "http.response_time.p99"
-REPEATS = 30
-
-
-def _at_most(share, of):
-    """Three standard deviations above: a right program fails one time in 700."""
-    return share + 3 * np.sqrt(share * (1 - share) / of)
-
-
-@pytest.mark.parametrize(
-    "world",
-    [
-        study.World(14, requests=150, correlation=0.3),
-        study.World(30, requests=100, correlation=0.6),
-        study.World(20, requests=150, correlation=0.3, sketches=False),
-        study.World(3, requests=300, run_deviation=0.05, runs=4),
-        study.World(3, requests=300, run_deviation=0.05, runs=2),
-        study.World(4, requests=500),
-    ],
-    ids=str,
-)
-def test_without_a_change_verdicts_are_as_rare_as_the_level_says(world):
-    assert study.share_of_verdicts(study.comparisons(world, 1.0, REPEATS)) <= _at_most(0.05, REPEATS)
-
-
-@pytest.mark.parametrize(
-    ("world", "power"),
-    [
-        (study.World(30, requests=1000, period_deviation=0.0), 0.9),
-        (study.World(30, requests=1000), 0.8),
-        (study.World(6, requests=500, run_deviation=0.03, runs=8), 0.8),
-    ],
-    ids=str,
-)
-def test_a_p99_that_rose_by_a_tenth_is_found_as_often_as_stated(world, power):
-    found = study.share_of_verdicts(study.comparisons(world, 1.1, 15), P99)
-
-    assert found >= power - 3 * np.sqrt(power * (1 - power) / 15)
-
-
-def test_what_is_found_is_called_worse_when_slower_and_better_when_faster():
-    world = study.World(20, requests=300)
-
-    for factor, verdict in ((1.4, "worse"), (0.6, "better")):
-        rows = {row.name: row for row in next(study.comparisons(world, factor, 1)).rows}
-        assert rows[P99].verdict == rows["vusers.session_length.mean"].verdict == verdict
-        assert rows[P99].basis == "periods"
-
-
-def test_one_run_a_side_says_nothing_of_how_runs_differ_and_several_do():
-    world = study.World(30, requests=100, run_deviation=0.2, correlation=0.3)
-    several = replace(world, periods=3, runs=4)
-
-    one = study.share_of_verdicts(study.comparisons(world, 1.0, 15), "http.response_time.median")
-    assert one > 0.3  # these runs do differ: the docs say so
-    assert study.share_of_verdicts(study.comparisons(several, 1.0, 30)) <= _at_most(0.05, 30)

@@ -107,7 +107,7 @@ def test_a_rate_of_null_is_absent():
 
 
 @pytest.mark.parametrize("value", [[], [1], "x", 1, {}, {"positive": []}])
-def test_what_stands_for_a_sketch_and_is_none_is_refused_with_its_place(value):
+def test_an_invalid_sketch_is_refused_with_its_place(value):
     document = json.loads(to_json(sample_report()))
     document["poolbench"]["aggregate"]["sketches"]["http.response_time"] = value
     with pytest.raises(ReportError, match="response_time"):

@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.compare import diff_text
 from reports.compare.diff import compare
+from reports.compare.diff_blocks import comparison
 from reports.formats import artillery_console, csv_text
 from reports.formats.artillery_text import period_text, summary_text
 from reports.formats.read import READERS, load, read
 from reports.model import Rate, ReportError, Summary
+from reports.writers.output import written
 
 
 @pytest.fixture
@@ -172,6 +173,26 @@ def test_metric_lines_without_any_heading_are_a_report_and_begin_another_when_th
     assert two.aggregate.counters == {"http.requests": 6, "errors.E": 1}
 
 
+def test_a_distribution_stays_open_over_lines_that_are_no_rows_of_it(tmp_path):
+    text = """Summary report @ 16:02:12(-0400)
+http.response_time:
+http.downloaded_bytes: ... 959413
+  min: ....... 1.9
+  max: ....... 303.4
+http.requests: ... 18000
+  p99: ....... 127.8
+http.session_length:
+  p99: ....... 7
+"""
+    (tmp_path / "pasted.txt").write_text(text)
+
+    found = load(tmp_path / "pasted.txt").aggregate
+
+    assert found.summaries["http.response_time"] == Summary(min=1.9, max=303.4, p99=127.8)
+    assert found.summaries["http.session_length"] == Summary(p99=7)
+    assert found.counters == {"http.downloaded_bytes": 959413, "http.requests": 18000}
+
+
 def test_what_artillery_prints_is_what_is_read_back(golden):
     report = load(golden / "artillery" / "run.json")
     printed = "".join(period_text(p, hidden=()) for p in report.periods) + summary_text(report, hidden=())
@@ -223,7 +244,7 @@ def test_a_report_with_its_figures_spoilt_never_gives_a_traceback(data, golden):
         text = text[: found.start()] + data.draw(odd) + text[found.end() :]
     try:
         for report in read(text, "x"):
-            diff_text.to_json(compare(report, report))
+            written(comparison(compare(report, report)), "json")
             csv_text.to_csv(report, periods=True)
     except ReportError as error:
         message = str(error)

@@ -23,8 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from psycogreen.gevent import gevent_wait_callback
 from sqlalchemy import create_engine, exc, make_url, text
 
-from poolbench.fair_pool import FairPool
-from tests.db.fair_pool_driver import DriverError, ScriptedDriver
+from poolbench import FairPool
+from tests.poolbench.fair_pool_driver import DriverError, ScriptedDriver
 
 TIMEOUT_S = 0.012
 

@@ -1,32 +1,42 @@
-"""A plan as text and as JSON: values in, text out."""
+"""A plan as blocks: what it was made from, a table of the sizes, the advice, and on demand the formulas beside it. Pure."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from math import inf, isfinite
-from typing import Any
 
 from loadgen.sizing.measured import variation
 from loadgen.sizing.predict import WAITING_PER_CONNECTION, Formulas, Prediction, Question, doubts, partings, recommended
+from reports.blocks import ABSENT, Axis, Block, Cell, Chart, Charts, Column, Items, Page, Section, Series, Table, Text
+from reports.page.charts import TIME
 
 _SAID_LOST = 0.001
+_SIZE = Axis("pool size of each server", "")
+_DRAWN: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
+    ("response p99", lambda each: each.response_p99_ms),
+    ("wait p99", lambda each: each.wait_p99_ms),
+    ("wait p50", lambda each: each.wait_p50_ms),
+)
 
 
-def to_text(question: Question, found: Sequence[Prediction], name: str, *, explain: bool = False) -> str:
-    """A table of the sizes below what it was made from; with `explain` the formulas after it."""
-    blocks = [*_premises(question, name), "", *_columns(_HEADINGS, map(_row, found)), "", _advice(question, found)]
-    if explain:
-        blocks += ["", *_explanation(question, found)]
-    return "\n".join(blocks) + "\n"
+def plan_page(question: Question, found: Sequence[Prediction], name: str, *, explain: bool = False) -> Page:
+    """The whole result; `name` is that of the measured report. With `explain`, the formulas come after the advice.
 
-
-def to_json(question: Question, found: Sequence[Prediction]) -> str:
-    """The same as data: `workload`, `arrangement`, `sizes` (each with its `formulas`), `recommended`
-    (a size), `warnings`. No number: null."""
+    JSON: `sizes` (each with its `formulas`), `workload`, `arrangement`, `recommended` (a size), `warnings`.
+    """
     measured, arrangement = question.workload, question.arrangement
-    document = {
+    blocks: list[Block] = [
+        *(Text(premise) for premise in _premises(question, name)),
+        _table("sizes-predicted", "Each pool size", _HEADINGS, [_row(each) for each in found]),
+        Charts((_chart(found),)),
+        Text(_advice(question, found), "good" if recommended(found, question.p99_ms) else "warn"),
+    ]
+    if warnings := doubts(question):
+        blocks.append(Items(tuple(Text(f"Doubtful: {warning}.") for warning in warnings)))
+    if explain:
+        blocks += _explanation(question, found)
+    data = {
         "workload": {
             "rate_per_s": measured.rate_per_s,
             "hold_mean_ms": measured.holds.mean,
@@ -40,20 +50,21 @@ def to_json(question: Question, found: Sequence[Prediction]) -> str:
             "arrival_variation": question.arrival_variation, "connect_s": question.connect_s,
             "requests": question.requests, "seed": question.seed,
         },
-        "sizes": [asdict(each) | {"partings": partings(question, each)} for each in found],
         "recommended": best.size if (best := recommended(found, question.p99_ms)) else None,
-        "warnings": doubts(question),
+        "warnings": warnings,
     }  # fmt: skip
-    return json.dumps(_finite(document), indent=2) + "\n"
+    sizes = [asdict(each) | {"partings": partings(question, each)} for each in found]
+    section = Section("sizes", "Predicted for each pool size", tuple(blocks), menu="Sizes", data=sizes)
+    return Page("How big should the pool be?", f"predicted from {name}", (section,), data)
 
 
-def _finite(value: Any) -> Any:
-    """With null for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
+def _chart(found: Sequence[Prediction]) -> Chart:
+    sizes = tuple(float(each.size) for each in found)
+    series = tuple(
+        Series(label, sizes, tuple(y if isfinite(y) else None for y in map(figure, found)), colour)
+        for colour, (label, figure) in enumerate(_DRAWN)
+    )
+    return Chart("times", "Times by pool size", "line", _SIZE, TIME, series)
 
 
 def _premises(question: Question, name: str) -> Iterator[str]:
@@ -120,19 +131,23 @@ def _advice(question: Question, found: Sequence[Prediction]) -> str:
     return f"Smallest size {target}: {best.size}{connections}{lost}."
 
 
-def _explanation(question: Question, found: Sequence[Prediction]) -> Iterator[str]:
+def _explanation(question: Question, found: Sequence[Prediction]) -> Iterator[Block]:
     servers, holds = question.arrangement.servers, question.workload.holds
-    yield (f"Formulas, for each server alone: {question.rate_per_s / servers:.4g} requests/s, holds of {holds.mean:.3g} ms with "
-           f"a variation (variance / mean^2) of {variation(holds):.2g}, waits in ms.")  # fmt: skip
-    yield "M/M/c: Erlang's C. G/G/c: Allen and Cunneen (M/G/c: Lee and Longton). Lost: Barrer's timeout or the full queue, the"
-    yield "greater of both; at least 1 - 1/load."
-    yield ""
+    yield Text(
+        f"Formulas, for each server alone: {question.rate_per_s / servers:.4g} requests/s, holds of {holds.mean:.3g} ms with"
+        f" a variation (variance / mean^2) of {variation(holds):.2g}, waits in ms."
+    )
+    yield Text(
+        "M/M/c: Erlang's C. G/G/c: Allen and Cunneen (M/G/c: Lee and Longton). Lost: Barrer's timeout or the full queue, the"
+        " greater of both; at least 1 - 1/load."
+    )
     rows = [_formula_row(each, each.formulas) for each in found if each.formulas is not None]
-    yield from _columns(_FORMULA_HEADINGS, rows)
+    if rows:
+        yield _table("formulas", "Formulas beside the simulation", _FORMULA_HEADINGS, rows)
     reasons = [f"size {each.size}: {reason}" for each in found for reason in partings(question, each)]
-    yield ""
-    yield "Where they part:" if reasons else "They part nowhere by more than 10% or 0.5 ms."
-    yield from (f"- {reason}" for reason in reasons)
+    yield Text("Where they part:" if reasons else "They part nowhere by more than 10% or 0.5 ms.")
+    if reasons:
+        yield Items(tuple(map(Text, reasons)))
 
 
 def _formula_row(found: Prediction, said: Formulas) -> tuple[str, ...]:
@@ -145,23 +160,17 @@ def _formula_row(found: Prediction, said: Formulas) -> tuple[str, ...]:
     )
 
 
-def _columns(headings: Sequence[str], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Aligned to the right; columns with nothing in them are left out."""
-    lines = list(rows)
-    kept = [i for i, _ in enumerate(headings) if any(line[i] for line in lines)]
-    widths = [max(len(line[i]) for line in (headings, *lines)) for i in kept]
-    for line in (headings, *lines):
-        yield "  ".join(line[i].rjust(width) for i, width in zip(kept, widths, strict=True))
+def _table(table_id: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of figures behind a first column that names the row; columns with nothing in them are left out."""
+    kept = [i for i, _ in enumerate(headings) if any(row[i] for row in rows)]
+    columns = tuple(Column(headings[i], "number" if i else "text") for i in kept)
+    return Table(table_id, caption, columns, tuple(tuple(Cell(row[i]) for i in kept) for row in rows))
 
 
 def _ms(value_ms: float | None) -> str:
-    return (
-        "-"
-        if value_ms is None or not isfinite(value_ms)
-        else f"{value_ms:.2f}"
-        if value_ms < 100
-        else f"{value_ms:.0f}"
-    )
+    if value_ms is None or not isfinite(value_ms):
+        return ABSENT
+    return f"{value_ms:.2f}" if value_ms < 100 else f"{value_ms:.0f}"
 
 
 def _share(share: float) -> str:

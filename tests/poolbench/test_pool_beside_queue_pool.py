@@ -24,7 +24,7 @@ def scenes(pool_class):
 
     import gevent
 
-    from tests.db.fair_pool_driver import DriverError, ScriptedDriver
+    from tests.poolbench.fair_pool_driver import DriverError, ScriptedDriver
 
     def make(driver, size=1):
         return pool_class(driver.connect, pool_size=size, max_overflow=0, timeout=TIMEOUT_S)
@@ -142,7 +142,7 @@ def scenes(pool_class):
 def seen():
     root = Path(__file__).parent.parent.parent
     done = subprocess.run(
-        [sys.executable, "-m", "tests.db.test_fair_pool_beside_queue_pool"],
+        [sys.executable, "-m", "tests.poolbench.test_pool_beside_queue_pool"],
         cwd=root,
         capture_output=True,
         text=True,
@@ -190,6 +190,6 @@ if __name__ == "__main__":
 
     from sqlalchemy.pool import QueuePool
 
-    from poolbench.fair_pool import FairPool
+    from poolbench import FairPool
 
     sys.stdout.write(json.dumps({cls.__name__: scenes(cls) for cls in (QueuePool, FairPool)}))

@@ -1,11 +1,23 @@
-"""A DBAPI driver that does what a test tells it: scripted failures, slow steps, and a count of what is open."""
+"""A DBAPI driver that does what a test tells it: scripted failures, slow steps, and a count of what is open; and what the
+tests of the pool do with it.
+"""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-import gevent
+from poolbench import FairPool
+from tests.support.paths import ROOT
+
+try:
+    import gevent
+except ImportError:
+    # There are tests of a process without it.
+    gevent = None
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +76,7 @@ class ScriptedDriver:
         if hook := self.hooks.get(name):
             hook()
         if name in self.delays:
-            gevent.sleep(self.delays[name])
+            (time if gevent is None else gevent).sleep(self.delays[name])
 
     def answer(self) -> None:
         if self.failures:
@@ -83,3 +95,48 @@ class ScriptedDriver:
             self.open -= 1
             raise
         return ScriptedConnection(self, self.attempts)
+
+
+def pool_of(driver, size=1, max_overflow=0, timeout=5, **kw):
+    return FairPool(driver.connect, pool_size=size, max_overflow=max_overflow, timeout=timeout, **kw)
+
+
+def queue_up(pool, names, served, hold_s=0.0):
+    """Start one greenlet for each name, in this order; each notes its name in `served` when it is."""
+
+    def borrow(name):
+        connection = pool.connect()
+        served.append(name)
+        if hold_s:
+            gevent.sleep(hold_s)
+        connection.close()
+
+    greenlets = [gevent.spawn(borrow, name) for name in names]
+    gevent.sleep(0)
+    return greenlets
+
+
+def eventually(condition, within_s=3.0):
+    """Whether the condition comes true while the event loop turns."""
+    deadline = time.monotonic() + within_s
+    while not condition() and time.monotonic() < deadline:
+        gevent.sleep(0.002)
+    return condition()
+
+
+def is_full_and_idle(pool):
+    """Whether every slot can be had at once, and nobody holds or waits for one."""
+    limit = pool.snapshot().limit
+    held = [pool.connect() for _ in range(limit)]
+    for connection in held:
+        connection.close()
+    return pool.checkedout() == 0 and pool.waiting() == 0
+
+
+def run_script(code):
+    """Run Python in a process of its own; its stdout."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

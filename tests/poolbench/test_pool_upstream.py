@@ -1,7 +1,8 @@
-"""SQLAlchemy's own pool tests, run against FairPool in QueuePool's place, monkey-patched and not.
+"""SQLAlchemy's own tests of pools and of reconnecting, run against FairPool in QueuePool's place in three surroundings:
+monkey-patched by gevent, with gevent unpatched, and where gevent cannot be imported.
 
 They come with SQLAlchemy's source distribution, of which this project keeps no copy. Fetch it once with
-`python tests/db/test_fair_pool_upstream.py`; without it these tests are skipped.
+`python tests/poolbench/test_pool_upstream.py`; without it these tests are skipped.
 
 As a pytest plugin (in the child process) this file puts FairPool in QueuePool's place and keeps one shard of the tests.
 """
@@ -22,6 +23,8 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 SDIST = ROOT / ".data" / f"sqlalchemy-{version('sqlalchemy')}"
 SHARDS = 3
+SURROUNDINGS = ("unpatched", "monkey-patched", "without gevent")
+FILES = ("test/engine/test_pool.py", "test/engine/test_reconnect.py")
 
 DO_NOT_APPLY = {
     "test_recreate_state[QueuePool-pool_args0]": "compares instance dictionaries, in which FairPool has deques",
@@ -34,7 +37,7 @@ def fetch() -> None:
     """Download the source distribution of the installed SQLAlchemy with pip and keep its tests."""
     with tempfile.TemporaryDirectory() as folder:
         requirement = f"sqlalchemy=={version('sqlalchemy')}"
-        pip = [sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps", "-d", folder]
+        pip = [sys.executable, "-m", "pip", "download", "--no-binary", "sqlalchemy", "--no-deps", "-d", folder]
         subprocess.run([*pip, requirement], check=True, timeout=300)
         [archive] = Path(folder).glob("*.tar.gz")
         SDIST.parent.mkdir(exist_ok=True)
@@ -42,47 +45,56 @@ def fetch() -> None:
             tar.extractall(SDIST.parent, filter="data")
 
 
-def run_shard(patched: bool, shard: int) -> subprocess.Popen:
+def run_shard(surroundings: str, shard: int) -> subprocess.Popen:
     env = {
         **os.environ,
         "FAIR_POOL_SHARD": str(shard),
-        "FAIR_POOL_PATCHED": str(int(patched)),
+        "FAIR_POOL_SURROUNDINGS": surroundings,
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-s", "-m", "pytest", "-q", "-p", "tests.db.test_fair_pool_upstream"]
-    command += ["-p", "no:cacheprovider", "test/engine/test_pool.py"]
+    command = [sys.executable, "-s", "-m", "pytest", "-q", "-p", "tests.poolbench.test_pool_upstream"]
+    command += ["-p", "no:cacheprovider", *FILES]
     return subprocess.Popen(command, cwd=SDIST, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")
 def runs():
-    """All shards of both ways at once: they sleep most of the time."""
+    """All shards in all surroundings at once: they sleep most of the time."""
     if not SDIST.is_dir():
         pytest.skip(f"SQLAlchemy's tests are not installed; python {Path(__file__).relative_to(ROOT)} fetches them")
-    processes = {(patched, shard): run_shard(patched, shard) for patched in (False, True) for shard in range(SHARDS)}
-    outputs = {key: process.communicate(timeout=110)[0] for key, process in processes.items()}
-    return {patched: [outputs[patched, shard] for shard in range(SHARDS)] for patched in (False, True)}
+    processes = {(kind, shard): run_shard(kind, shard) for kind in SURROUNDINGS for shard in range(SHARDS)}
+    try:
+        outputs = {key: process.communicate(timeout=300)[0] for key, process in processes.items()}
+    finally:
+        for process in processes.values():
+            process.kill()
+    return {kind: [outputs[kind, shard] for shard in range(SHARDS)] for kind in SURROUNDINGS}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("patched", [False, True], ids=["unpatched", "monkey-patched"])
-def test_queue_pools_own_tests_pass(runs, patched):
+@pytest.mark.timeout(320)
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_queue_pools_own_tests_pass(runs, surroundings):
     passed = 0
-    for output in runs[patched]:
+    for output in runs[surroundings]:
         summary = output.strip().splitlines()[-1]
         assert "failed" not in summary and "error" not in summary, output[-8000:]
         passed += int(re.search(r"(\d+) passed", summary)[1])
-    assert passed >= 140
+    assert passed >= 170
 
 
 def _take_queue_pools_place() -> None:
-    if os.environ["FAIR_POOL_PATCHED"] == "1":
+    if os.environ["FAIR_POOL_SURROUNDINGS"] == "monkey-patched":
         import gevent.monkey
 
         gevent.monkey.patch_all()
+    elif os.environ["FAIR_POOL_SURROUNDINGS"] == "without gevent":
+        sys.modules["gevent"] = None
+    else:
+        import gevent
     from sqlalchemy import pool
 
-    from poolbench.fair_pool import FairPool
+    from poolbench import FairPool
 
     class QueueView:
         """What some of the tests look up in the queue object, told of FairPool's shelves."""

@@ -1,0 +1,197 @@
+"""What the groups that are run by name found, as blocks: C (fairness), P (PgBouncer) and M (memory). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from loadgen.lab.evidence import ExperimentResult, Fairness, MemoryUse
+from reports import names
+from reports.blocks import ABSENT, Block, Cell, Charts, Column, Section, Table, amount_cell, number_cell, share_cell
+from reports.page.charts import distribution
+
+_FAIRNESS_NOTE = (
+    "Both strategies took turns in one session, one server each. Times are in ms from the start of a request to its last byte;"
+    " waits are the server's own (Server-Timing). Jain's index is of the answers that each user got: 1 if all got the same"
+    " number. Unserved: users without a single answer."
+)
+_PGBOUNCER_NOTE = (
+    "The three arrangements of each load took turns in one session, three rounds each. Times are in ms from the intended start"
+    " of a request to its last byte. CPU is in shares of one core; PgBouncer has one thread, so 100 % is all it can use. A click"
+    " may be recorded for an answer that nobody waited for any more; fewer clicks than answers would be lost ones."
+)
+_MEMORY_NOTE = (
+    "Peak is the kernel's count for all processes of the database, page cache of its files included; cache is given up when the"
+    " limit is met, and a process is killed when there is none left. PSS is measured at the end of the load, all connections"
+    " still open."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What a load came to through PgBouncer, or direct. Times in ms, CPU in cores; None where it is not known."""
+
+    experiment: str
+    good_per_second: float
+    of_direct: float | None
+    """Good answers a second as a multiple of those of the same load without PgBouncer."""
+    failed_share: float
+    p50_ms: float | None
+    p99_ms: float | None
+    peak_backends: int
+    servers_cpu: float | None
+    pgbouncer_cpu: float | None
+    database_cpu: float | None
+    clicks_recorded: int | None
+    redirects: int
+    """Answers 301, each of which stands for a click."""
+
+
+def fairness_section(cells: Sequence[Fairness]) -> Section:
+    """Group C: the time, the wait and the share of answers of each user under saturation, by strategy."""
+    numbers = ("requests/s", "p50", "p99", "max", "wait p50", "wait p99", "wait max", "Jain's index", "unserved")
+    columns = (Column("users"), Column("strategy"), *(Column(name, "number") for name in numbers))
+    rows = tuple(
+        (
+            number_cell(cell.users),
+            Cell(cell.strategy),
+            amount_cell(cell.requests_per_second),
+            *(amount_cell(cell.total_ms.quantile(q)) for q in (0.5, 0.99)),
+            amount_cell(cell.total_ms.max),
+            *(amount_cell(cell.wait_ms.quantile(q)) for q in (0.5, 0.99)),
+            amount_cell(cell.wait_ms.max),
+            number_cell(cell.jain, 4),
+            number_cell(cell.unserved, tone="bad" if cell.unserved else ""),
+        )
+        for cell in cells
+    )
+    charts = []
+    for users in dict.fromkeys(cell.users for cell in cells):
+        reports = [(cell.strategy, cell.report) for cell in cells if cell.users == users]
+        charts += [
+            replace(chart, id=f"fairness-{users}-{chart.id}", title=f"{chart.title}, {users} users")
+            for chart in distribution(reports)
+        ]
+    table = Table("fairness-cells", "Each strategy under each number of users", columns, rows, _FAIRNESS_NOTE)
+    data = [
+        {"users": c.users, "strategy": c.strategy, "requests_per_second": c.requests_per_second,
+         "p50_ms": c.total_ms.quantile(0.5), "p99_ms": c.total_ms.quantile(0.99), "max_ms": c.total_ms.max,
+         "wait_p50_ms": c.wait_ms.quantile(0.5), "wait_p99_ms": c.wait_ms.quantile(0.99), "wait_max_ms": c.wait_ms.max,
+         "jain": c.jain, "unserved": c.unserved}
+        for c in cells
+    ]  # fmt: skip
+    blocks: tuple[Block, ...] = (table, *([Charts(tuple(charts))] if charts else []))
+    title = "C.fairness: 10 connections, a query of 5 ms, more users than connections"
+    return Section("fairness", title, blocks, menu="C.fairness", data=data)
+
+
+def throughputs(outcomes: Sequence[ExperimentResult]) -> list[Throughput]:
+    """The experiments of group P, each beside the same load without PgBouncer."""
+    return [_throughput(outcome, _direct(outcome, outcomes)) for outcome in outcomes]
+
+
+def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
+    """Group P, in the order of running."""
+    found = throughputs(outcomes)
+    numbers = ("good/s", "of direct", "failed", "p50, ms", "p99, ms", "peak connections", "servers' CPU", "PgBouncer's CPU",
+               "database's CPU", "clicks recorded", "answers 301")  # fmt: skip
+    columns = (Column("experiment"), *(Column(name, "number") for name in numbers))
+    rows = tuple(
+        (
+            Cell(t.experiment),
+            amount_cell(t.good_per_second),
+            Cell(ABSENT if t.of_direct is None else f"{t.of_direct:.3f}", t.of_direct),
+            share_cell(t.failed_share, bad=True),
+            amount_cell(t.p50_ms),
+            amount_cell(t.p99_ms),
+            number_cell(t.peak_backends),
+            *(share_cell(share) for share in (t.servers_cpu, t.pgbouncer_cpu, t.database_cpu)),
+            number_cell(t.clicks_recorded),
+            number_cell(None if t.clicks_recorded is None else t.redirects),
+        )
+        for t in found
+    )
+    title = "P: through PgBouncer and direct"
+    table = Table("pgbouncer-rows", title, columns, rows, _PGBOUNCER_NOTE)
+    return Section("pgbouncer", title, (table,), menu="P", data=found)
+
+
+def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
+    """Group M, in the order of running."""
+    limited = [(outcome, outcome.memory_use) for outcome in outcomes if outcome.memory_use is not None]
+    numbers = ("failed", "good/s", "p50, ms", "p99, ms", "connections", "PSS, MB", "peak, MB", "limit met, times",
+               "killed for memory", "answers afterwards")  # fmt: skip
+    columns = (Column("experiment"), *(Column(name, "number") for name in numbers))
+    rows = tuple(
+        (
+            Cell(outcome.experiment.id),
+            share_cell(outcome.failed_share, bad=True),
+            amount_cell(outcome.good_per_second),
+            *(amount_cell(_quantile_ms(outcome, q)) for q in (0.5, 0.99)),
+            number_cell(use.connections),
+            number_cell(use.pss_mb, 1),
+            number_cell(use.peak_mb, 1),
+            number_cell(use.limit_hits),
+            number_cell(use.oom_kills, tone="bad" if use.oom_kills else ""),
+            Cell("yes") if use.answers_afterwards else Cell("no", tone="bad"),
+        )
+        for outcome, use in limited
+    )
+    title = "M: the nested object from a database with a limit of memory"
+    table = Table("memory-limit-rows", title, columns, rows, memory_note([use for _, use in limited]))
+    data = [
+        {
+            "experiment": o.experiment.id,
+            "failed_share": o.failed_share,
+            "good_per_second": o.good_per_second,
+            **asdict(use),
+        }
+        for o, use in limited
+    ]
+    return Section("memory_limit", title, (table,), menu="M", data=data)
+
+
+def memory_note(uses: Sequence[MemoryUse]) -> str:
+    """How to read the table, and by how much PSS grows with a connection where rows have different numbers of them."""
+    slope = pss_slope_mb([(use.connections, use.pss_mb) for use in uses if use.connections and not use.oom_kills])
+    if slope is None:
+        return _MEMORY_NOTE
+    return f"{_MEMORY_NOTE} Where nothing was killed it grows by {slope:.2f} MB a connection."
+
+
+def pss_slope_mb(points: Sequence[tuple[float, float]]) -> float | None:
+    """Least squares of summed PSS over the number of connections; None for fewer than two different numbers."""
+    mean_x, mean_y = (sum(values) / len(points) for values in zip(*points, strict=True)) if points else (0.0, 0.0)
+    squares = sum((x - mean_x) ** 2 for x, _ in points)
+    return sum((x - mean_x) * (y - mean_y) for x, y in points) / squares if squares else None
+
+
+def _throughput(outcome: ExperimentResult, direct: ExperimentResult | None) -> Throughput:
+    rate = direct.good_per_second if direct is not None else 0.0
+    return Throughput(
+        experiment=outcome.experiment.id,
+        good_per_second=outcome.good_per_second,
+        of_direct=outcome.good_per_second / rate if rate else None,
+        failed_share=outcome.failed_share,
+        p50_ms=_quantile_ms(outcome, 0.5),
+        p99_ms=_quantile_ms(outcome, 0.99),
+        peak_backends=outcome.peak_backends,
+        servers_cpu=outcome.cores(outcome.servers_cpu_s),
+        pgbouncer_cpu=outcome.cores(outcome.pgbouncer_cpu_s),
+        database_cpu=outcome.cores(outcome.database_cpu_s),
+        clicks_recorded=outcome.clicks_recorded,
+        redirects=outcome.answers(301),
+    )
+
+
+def _direct(outcome: ExperimentResult, others: Sequence[ExperimentResult]) -> ExperimentResult | None:
+    """The same load without PgBouncer."""
+    wanted = (0, outcome.experiment.users, outcome.experiment.script)
+    return next(
+        (o for o in others if (o.experiment.pgbouncer, o.experiment.users, o.experiment.script) == wanted), None
+    )
+
+
+def _quantile_ms(outcome: ExperimentResult, q: float) -> float | None:
+    sketch = outcome.report.aggregate.sketches.get(names.INTENDED)
+    return None if sketch is None else sketch.quantile(q)

@@ -1,0 +1,198 @@
+"""The rules of the queue: who is given which slot, and when. Pure Python: no gevent, no SQLAlchemy, no input or output.
+
+A *slot* is the right to have one connection. The object that stands for a taken slot is a *resource*: idle if its
+connection is open and can be lent, vacant if the connection has to be opened first. `Waiter` is the small protocol that
+greenlets, threads, and whatever else can wait have in common.
+
+Rules
+-----
+1.  Resources and free slots rest only while nobody waits: whoever puts one back looks at the queue afterwards, and
+    whoever joins the queue looks for resources afterwards. So no order of events leaves both a waiter and something to
+    give to it.
+2.  The queue is the decision. A waiter is served by whoever takes it off the queue, and gives up (timeout, kill) by
+    taking itself off. The deque allows exactly one of the two.
+3.  A served waiter finds its resource in `granted`. If it died in the meantime, whoever pops the resource from there
+    passes it on.
+4.  Every step that changes the books is one operation on a built-in list, deque or set, and the books are right after
+    each. There is no lock and no "busy" flag. Hence all of this is safe when a garbage collection in the middle of these
+    lines rolls back a forgotten connection and thereby *switches greenlets*, and when connections come back in other
+    threads.
+
+What rule 4 asks of the interpreter is what CPython documents about its global interpreter lock: a method of a built-in
+type that runs no Python code is atomic, and all threads see such operations in one order. (`deque.remove` compares by
+identity and by `object.__eq__`, which is C code.) Without that lock nothing here is promised, so `FairQueue` refuses to
+start there. Counters (`+= 1`) are exact among greenlets and approximate among threads.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Resource = TypeVar("Resource")
+
+NEVER_NS = 1 << 63
+"""A deadline, in ns of the monotonic clock, that never comes."""
+
+
+class Waiter:
+    """Somebody in the queue: a greenlet, a thread, or whatever can sleep until it is notified.
+
+    granted: where it finds its resource (rule 3). deadline_ns: when its wait ends, in ns of the monotonic clock.
+    expired: the deadline passed before anything was granted. gone: it left the queue with an exception.
+    owner: the greenlet or thread, comparable with `waiters.current()`.
+    """
+
+    __slots__ = ("deadline_ns", "expired", "gone", "granted", "owner", "since_ns")
+
+    def __init__(self, owner: Any, timeout_ns: int | None) -> None:
+        self.owner = owner
+        self.granted: list[Any] = []
+        self.expired = self.gone = False
+        self.since_ns = time.monotonic_ns()
+        self.deadline_ns = NEVER_NS if timeout_ns is None else self.since_ns + timeout_ns
+
+    def notify(self) -> None:
+        """Wake the waiter up soon; may be called in any thread. Called once, by whoever took it off the queue."""
+        raise NotImplementedError
+
+    def sleep(self, queue: FairQueue[Any]) -> None:
+        """Sleep until notified, or until the deadline has passed: then leave `queue` and set `expired`, in this order.
+
+        May return early for no reason. Whatever the sleeper's surroundings throw at it comes out of here.
+        """
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """The wait is over, however it ended: undo what `sleep` set up."""
+
+
+def removed(queue: deque[Any], item: Any) -> bool:
+    """Take the item out of the queue. False: somebody else has done so (rules 2 and 4)."""
+    try:
+        queue.remove(item)
+    except ValueError:
+        return False
+    return True
+
+
+class FairQueue(Generic[Resource]):
+    """Slots, resources, and the strict queue in front of them.
+
+    limit: number of slots, or None for no limit. use_lifo: whether the resource idle for the shortest time is given
+    first. new: makes the resource of a slot that has just been taken. put_back: called with a resource that was taken
+    for a waiter who is no longer there; it must end in `add_idle`, `add_vacant` or `drop`.
+
+    To join the queue is to append oneself to `waiters` and to call `match` (rule 1). The other collections may be read
+    from outside; idle and vacant hold the longest unused at the left.
+    """
+
+    def __init__(
+        self, limit: int | None, use_lifo: bool, new: Callable[[], Resource], put_back: Callable[[Resource], None]
+    ) -> None:
+        if not getattr(sys, "_is_gil_enabled", lambda: True)():
+            raise RuntimeError("FairPool needs CPython's global interpreter lock; this interpreter runs without it")
+        self.limit = limit
+        self.idle: deque[Resource] = deque()
+        self.vacant: deque[Resource] = deque()
+        self.waiters: deque[Waiter] = deque()
+        self.free: list[None] = [None] * (limit or 0)
+        self.taken: set[Resource] = set()
+        self.handed_over = 0
+        self.take_idle: Callable[[], Resource] = self.idle.pop if use_lifo else self.idle.popleft
+        self._new = new
+        self._put_back = put_back
+
+    def resting(self) -> int:
+        """Number of resources that nobody has borrowed."""
+        return len(self.idle) + len(self.vacant)
+
+    def take_vacant(self) -> Resource | None:
+        """A resource whose connection must be opened first: a vacant one, else that of a free slot; None without either."""
+        # What is empty is not asked: an exception costs more. What is not may be emptied by another thread meanwhile.
+        if self.vacant:
+            try:
+                return self.vacant.pop()
+            except IndexError:
+                pass
+        if self.limit is not None:
+            if not self.free:
+                return None
+            try:
+                self.free.pop()
+            except IndexError:
+                return None
+        resource = self._new()
+        self.taken.add(resource)
+        return resource
+
+    def add_idle(self, resource: Resource) -> None:
+        """Take back a resource whose connection can be lent."""
+        self.idle.append(resource)
+        if self.waiters:
+            self.match()
+
+    def add_vacant(self, resource: Resource, *, is_open: bool) -> None:
+        """Take back a resource that must reconnect; those still open are used first, so that they get closed."""
+        if is_open:
+            self.vacant.append(resource)
+        else:
+            self.vacant.appendleft(resource)
+        if self.waiters:
+            self.match()
+
+    def drop(self, resource: Resource) -> None:
+        """Give up the resource: its slot is free."""
+        self.taken.discard(resource)
+        if self.limit is not None:
+            self.free.append(None)
+        if self.waiters:
+            self.match()
+
+    def abandon(self, waiter: Waiter) -> bool:
+        """The waiter leaves with an exception; what it was granted goes to the next. False: it had neither."""
+        waiter.gone = True
+        return removed(self.waiters, waiter) or self._reclaim(waiter)
+
+    def match(self) -> None:
+        """Give resources to waiters, oldest first, until either runs out.
+
+        May be entered again at any point, by another greenlet or thread: a resource is taken before its waiter, so
+        that the waiter is the oldest at that moment, and what came in between is seen in the next round.
+        """
+        waiters, idle = self.waiters, self.idle
+        while waiters:
+            resource = None
+            if idle:
+                try:  # noqa: SIM105 - a context manager would take longer than all the rest
+                    resource = self.take_idle()
+                except IndexError:
+                    pass
+            if resource is None:
+                resource = self.take_vacant()
+                if resource is None:
+                    return
+            try:
+                waiter = waiters.popleft()
+            except IndexError:
+                self._put_back(resource)
+                continue
+            waiter.granted.append(resource)
+            if waiter.gone:
+                self._reclaim(waiter)
+            else:
+                self.handed_over += 1
+                waiter.notify()
+
+    def _reclaim(self, waiter: Waiter) -> bool:
+        try:
+            resource = waiter.granted.pop()
+        except IndexError:
+            return False
+        self._put_back(resource)
+        return True

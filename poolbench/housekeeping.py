@@ -1,0 +1,141 @@
+"""What a FairPool does without being asked: closes what is too old, keeps `min_size` open, reports leaks, and starts
+empty in a forked child.
+"""
+
+# ruff: noqa: SLF001 - the pool's own helpers
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from poolbench.fair_queue import NEVER_NS, removed
+from poolbench.waiters import Keeper, keeper_here
+
+if TYPE_CHECKING:
+    from poolbench.fair_pool import FairPool
+    from poolbench.records import Record
+
+
+class Housekeeping:
+    """The rounds of one pool, once per `interval_s`, by the event loop or by a thread (see `waiters.keeper_here`).
+
+    Begins with the first connection that is opened, ends with the pool, and with `stop`; keeps no pool alive.
+    """
+
+    def __init__(
+        self,
+        pool: FairPool,
+        *,
+        interval_s: float,
+        min_size: int,
+        idle_timeout_s: float | None,
+        leak_threshold_s: float | None,
+        has_lifetimes: bool,
+    ) -> None:
+        self._pool = weakref.ref(pool)
+        self._interval_s = interval_s
+        self._min_size = min_size
+        self._idle_ns = NEVER_NS if idle_timeout_s is None else round(idle_timeout_s * 1e9)
+        self._leak_ns = NEVER_NS if leak_threshold_s is None else round(leak_threshold_s * 1e9)
+        self._has_work = bool(min_size or has_lifetimes) or self._idle_ns < NEVER_NS or self._leak_ns < NEVER_NS
+        self._keeper: Keeper | None = None
+        self._busy = False
+
+    def start(self) -> None:
+        """Begin, if there is anything to do and it has not begun; called for each connection that is opened."""
+        if self._has_work and (self._keeper is None or not self._keeper.is_running()):
+            self._keeper = keeper_here(self._interval_s, self._round)
+
+    def stop(self) -> None:
+        """End; the next `start` begins again."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.stop()
+
+    def _round(self) -> bool:
+        """One round. False: the pool is gone, or keeps nothing any more."""
+        pool = self._pool()
+        if pool is None or not pool._keep:
+            return False
+        if not self._busy:
+            self._busy = True
+            try:
+                self._close_old(pool)
+                self._fill_up(pool)
+                self._report_leaks(pool)
+            except Exception:  # a thread or a loop that looks after other pools must go on
+                pool.logger.exception("FairPool's housekeeping failed; it goes on in %g s", self._interval_s)
+            finally:
+                self._busy = False
+        return True
+
+    def _close_old(self, pool: FairPool) -> None:
+        queue = pool._queue
+        for record in list(queue.idle):
+            now_ns = time.monotonic_ns()
+            too_old = now_ns >= record.expires_ns
+            too_idle = now_ns - record.since_ns >= self._idle_ns and self._open_count(pool) > self._min_size
+            if (too_old or too_idle) and removed(queue.idle, record):
+                self._close(pool, record, "lifetime" if too_old else "idle")
+        for record in list(queue.vacant):
+            if record.dbapi_connection is not None and removed(queue.vacant, record):
+                self._close(pool, record, "stale")
+
+    @staticmethod
+    def _close(pool: FairPool, record: Record, why: str) -> None:
+        try:
+            pool._discard(record, why)
+        except Exception:  # it is gone all the same, and the others are still to be looked at
+            pool.logger.warning("FairPool could not close a connection properly", exc_info=True)
+
+    @staticmethod
+    def _open_count(pool: FairPool) -> int:
+        return len(pool._queue.taken) - len(pool._queue.vacant)
+
+    def _fill_up(self, pool: FairPool) -> None:
+        """Open connections up to `min_size`; the first failure ends the round."""
+        generation = pool._generation
+        while self._open_count(pool) < self._min_size and generation == pool._generation:
+            record = pool._queue.take_vacant()
+            if record is None:
+                return
+            try:
+                record.get_connection()
+            except Exception as error:  # noqa: BLE001 - whatever the driver raises: the next round tries again
+                pool.logger.warning("FairPool could not open a connection in reserve: %s", error)
+                return
+            finally:
+                pool._do_return_conn(record)
+
+    def _report_leaks(self, pool: FairPool) -> None:
+        if self._leak_ns == NEVER_NS:
+            return
+        for record in list(pool._queue.taken):
+            stack, held_ns = record.stack, time.monotonic_ns() - record.since_ns
+            if record.lent and stack is not None and held_ns > self._leak_ns:
+                record.stack = None
+                where = "".join(stack.format())
+                pool.logger.warning("A connection is lent for %.1f s now, borrowed here:\n%s", held_ns / 1e9, where)
+
+
+POOLS: weakref.WeakSet[FairPool] = weakref.WeakSet()
+"""All FairPools of the process: a forked child empties them."""
+
+# Connections that a forked child must keep from being collected, and thereby closed.
+_the_parents: list[Any] = []
+
+
+def _start_empty_in_the_child() -> None:
+    for pool in list(POOLS):
+        _the_parents.extend(record.forget() for record in list(pool._queue.taken))
+        for alarm in list(pool._alarms.values()):
+            alarm.stop()
+        pool._housekeeping.stop()
+        pool._start_empty()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_empty_in_the_child)

@@ -1,0 +1,146 @@
+"""One connection of a FairPool, its loans, and what becomes of both when something fails or the process forks."""
+
+# ruff: noqa: SLF001 - the classes here and SQLAlchemy's pool know each other's insides
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sqlalchemy import exc
+from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord, _finalize_fairy
+
+from poolbench.fair_queue import NEVER_NS
+
+if TYPE_CHECKING:
+    import traceback
+
+    from sqlalchemy.engine.interfaces import DBAPIConnection
+
+    from poolbench.fair_pool import FairPool
+
+
+class Record(_ConnectionRecord):
+    """SQLAlchemy's record of one connection, owning one slot, and the latest loan of it.
+
+    since_ns: the instant it was last lent or returned. expires_ns: not to be lent or kept from then on; 0 once the
+    pool was disposed of. is_due: its return has begun, and has not reached the pool. holder and stack: who borrowed it,
+    kept only where an option needs them.
+    """
+
+    __slots__ = ("connect_ns", "expires_ns", "holder", "is_due", "lent", "pool", "since_ns", "stack", "wait_ns")
+
+    def __init__(self, pool: FairPool) -> None:
+        super().__init__(pool, connect=False)
+        self.pool = pool
+        self.lent = self.is_due = False
+        self.wait_ns = self.connect_ns = self.since_ns = 0
+        self.expires_ns = NEVER_NS
+        self.holder: Any = None
+        self.stack: traceback.StackSummary | None = None
+
+    def get_connection(self) -> DBAPIConnection:
+        """The live connection; first closes what is stale and connects where needed (switches, may raise)."""
+        connection = self.dbapi_connection
+        if connection is not None and self.since_ns < self.expires_ns and not self.is_stale():
+            return connection
+        if connection is not None and self.since_ns >= self.expires_ns:
+            self.pool._statistics.closed["lifetime" if self.expires_ns else "disposed"] += 1
+            self.close()
+        return self.pool._connecting(self, super().get_connection)
+
+    def is_stale(self) -> bool:
+        """Whether SQLAlchemy will replace the connection at the next checkout."""
+        started, pool = self.starttime, self.pool
+        return (
+            pool._invalidate_time > started
+            or self._soft_invalidate_time > started
+            or (pool._recycle > -1 and time.time() - started > pool._recycle)
+        )
+
+    def checkin(self, _fairy_was_created: bool = True) -> None:
+        """As SQLAlchemy's; and what a "checkin" listener raises closes the connection and frees the slot."""
+        pool = self.pool
+        if self.fairy_ref is not None and not self.finalize_callback and not pool.dispatch.checkin:
+            self.fairy_ref = None
+            pool._do_return_conn(self)
+            return
+        if self.fairy_ref is None and _fairy_was_created:
+            # Checked in twice: SQLAlchemy says so.
+            super().checkin(_fairy_was_created)
+            return
+        self.is_due = True
+        try:
+            super().checkin(_fairy_was_created)
+        except BaseException:
+            if self.is_due:
+                pool._return_failed(self)
+            raise
+
+    def forget(self) -> Any:
+        """In a forked child: let go of the parent's connection without a word on its socket; return it.
+
+        A loan that the child has inherited is good for nothing, and says so.
+        """
+        connection, self.dbapi_connection = self.dbapi_connection, None
+        loan: Any = self.fairy_ref() if self.fairy_ref is not None else None
+        if loan is not None:
+            loan.dbapi_connection = None
+            loan.__class__ = _LoanOfTheParent
+        return connection
+
+
+class _Finalizer(weakref.ref["Loan"]):
+    """Brings back the connection of a forgotten loan; a quarter of the price of `weakref.finalize`."""
+
+    __slots__ = ("record",)
+    record: Record | None
+
+    def detach(self) -> None:
+        self.record = None
+
+    def loan_is_gone(self) -> None:
+        if self.record is not None and not sys.is_finalizing():
+            _finalize_fairy(None, self.record, self.record.pool, False, is_gc_cleanup=True)
+
+
+class Loan(_ConnectionFairy):
+    """SQLAlchemy's proxy of a lent connection, made in a third of the time."""
+
+    __slots__ = ()
+
+    def __init__(self, pool: FairPool, connection: DBAPIConnection, record: Record, echo: bool) -> None:
+        self._pool = pool
+        self._counter = 0
+        self.dbapi_connection = connection
+        self._connection_record = record
+        self._echo = echo
+        finalizer = _Finalizer(self, _Finalizer.loan_is_gone)
+        finalizer.record = record
+        self._finalizer = record.fairy_ref = finalizer  # type: ignore[assignment]
+
+
+class _LoanOfTheParent(_ConnectionFairy):
+    """What a loan becomes in a forked child: it can be closed, and nothing else."""
+
+    __slots__ = ()
+
+    def cursor(self, *_: Any, **__: Any) -> NoReturn:
+        raise exc.InvalidRequestError(
+            "this connection was lent before the process forked, and belongs to the parent process: borrow a new one"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self.cursor
+
+
+# `Loan` stands in for what SQLAlchemy does in its checkout only as long as that is what it was written for.
+STOCK_CHECKOUT = _ConnectionRecord.__dict__["checkout"]
+KNOWN_SQLALCHEMY = "_finalizer" in _ConnectionFairy.__slots__ and list(
+    inspect.signature(_finalize_fairy).parameters
+) == ["dbapi_connection", "connection_record", "pool", "echo", "transaction_was_reset", "fairy", "is_gc_cleanup"]

@@ -1,0 +1,119 @@
+"""What a pool counts: histograms of durations, counters, and the snapshot that shows them. All durations are in ns."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BOUNDS_NS = (0, *(round(1000 * 2 ** (step / 4)) for step in range(109)))
+"""Upper bounds of the histograms' buckets: 0, then 1 us to 134 s, four to the octave (a quantile is within 19 %)."""
+
+SMOOTHING = 1 / 16
+"""Weight of the newest duration in a smoothed mean: after 16 of a new length 64 % of the way is gone, after 48 95 %."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Durations counted in the buckets of `BOUNDS_NS`; the last count is for what is longer than all of them."""
+
+    counts: tuple[int, ...]
+    total_ns: int
+
+    @property
+    def count(self) -> int:
+        """Number of durations recorded."""
+        return sum(self.counts)
+
+    @property
+    def mean_ns(self) -> float:
+        """The exact mean in ns; 0 when empty."""
+        return self.total_ns / max(1, self.count)
+
+    def quantile_ns(self, q: float) -> int:
+        """The bucket bound at or above quantile `q` (0..1), in ns: too large by at most 19 %; 0 when empty."""
+        rank = q * self.count
+        for bound_ns, count in zip(BOUNDS_NS, self.counts, strict=False):
+            rank -= count
+            if rank <= 0:
+                return bound_ns
+        return BOUNDS_NS[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """The pool at one moment: gauges, counters since the pool was made (or the process forked), histograms.
+
+    limit is pool_size + max_overflow, None when unlimited. in_use counts slots whose connection is lent, being opened
+    or being closed; connecting is the part being opened. estimated_wait_ns: see `FairPool.estimated_wait_ns`.
+    closed tells why: overflow, idle, lifetime, stale, disposed, and invalidated for all that SQLAlchemy closes by itself
+    (invalidation, recycle, a failed listener).
+    """
+
+    size: int
+    limit: int | None
+    in_use: int
+    idle: int
+    waiting: int
+    connecting: int
+    estimated_wait_ns: int
+    checkouts: int
+    handed_over: int
+    created: int
+    connect_errors: int
+    timeouts: int
+    cancelled: int
+    rejected: int
+    deadlocks: int
+    closed: Mapping[str, int]
+    wait: Histogram
+    connect: Histogram
+    hold: Histogram
+
+
+class HistogramRecorder:
+    """A histogram being filled: one bisection and two additions a duration."""
+
+    __slots__ = ("counts", "total_ns")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_NS) + 1)
+        self.total_ns = 0
+
+    def add(self, duration_ns: int) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(BOUNDS_NS, duration_ns)] += 1
+        self.total_ns += duration_ns
+
+    def freeze(self, zeros: int = 0) -> Histogram:
+        """What was counted, and `zeros` durations of 0 ns more."""
+        return Histogram((self.counts[0] + zeros, *self.counts[1:]), self.total_ns)
+
+
+class PoolStatistics:
+    """What a pool counts while it works. `rare` holds the counters that are not touched by every loan.
+
+    hold_mean_ns, gap_ns: smoothed means of how long a loan lasts, and of how long it takes from handing a connection over
+    until its new borrower runs.
+    """
+
+    __slots__ = ("checkouts", "closed", "closed_in_all", "connect", "gap_ns", "hold", "hold_mean_ns", "rare", "wait")
+
+    def __init__(self) -> None:
+        self.checkouts = self.closed_in_all = 0
+        names = ("connecting", "created", "connect_errors", "timeouts", "cancelled", "rejected", "deadlocks")
+        self.rare = dict.fromkeys(names, 0)
+        # Closed for the pool's own reasons; all others were closed by SQLAlchemy.
+        self.closed: Counter[str] = Counter()
+        self.wait, self.connect, self.hold = HistogramRecorder(), HistogramRecorder(), HistogramRecorder()
+        self.hold_mean_ns = self.gap_ns = 0.0
+
+    def recent_hold_ns(self, lent: int) -> float:
+        """Mean duration of the last few tens of loans, in ns; 0 before the first has ended. `lent` have not ended."""
+        # The smoothed mean began at 0: of the first loans it has seen this share only.
+        ended = min(self.checkouts - lent, 1000)
+        return self.hold_mean_ns / (1 - (1 - SMOOTHING) ** ended) if ended > 0 else 0.0

@@ -1,0 +1,138 @@
+"""Those who wait: plain threads here, greenlets in greenlets.py, which is imported only where the process has gevent.
+
+Whatever is asked for is decided anew at each wait, by the surroundings of the caller: in a thread with an event loop of
+gevent the greenlet sleeps and the loop goes on; anywhere else the thread itself sleeps.
+"""
+
+from __future__ import annotations
+
+import _thread
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from poolbench.fair_queue import NEVER_NS, FairQueue, Waiter, removed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+
+class CannotWaitHereError(Exception):
+    """Nobody may sleep in a callback of the event loop: the loop itself would stand still."""
+
+
+class Keeper(Protocol):
+    """What calls a pool's housekeeping once per interval."""
+
+    def stop(self) -> None:
+        """End it; may be called in any thread, and more than once."""
+
+    def is_running(self) -> bool:
+        """Whether calls are still to be expected."""
+
+
+def _unpatched(name: str) -> Any:
+    """A function of `_thread` as the interpreter has it, although gevent may have replaced it before this import."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
+
+
+_native_lock: Callable[[], Any] = _unpatched("allocate_lock")
+_greenlets: ModuleType | None = None
+
+
+class ThreadWaiter(Waiter):
+    """A thread in the queue. It sleeps on a lock of its own, which whoever serves it opens."""
+
+    __slots__ = ("_bell",)
+
+    def __init__(self, owner: Any, timeout_ns: int | None) -> None:
+        super().__init__(owner, timeout_ns)
+        self._bell = _native_lock()
+        self._bell.acquire()
+
+    def notify(self) -> None:
+        """As in Waiter."""
+        self._bell.release()
+
+    def sleep(self, queue: FairQueue[Any]) -> None:
+        """As in Waiter."""
+        if self.deadline_ns == NEVER_NS:
+            self._bell.acquire()
+            return
+        left_s = (self.deadline_ns - time.monotonic_ns()) / 1e9
+        if not self._bell.acquire(timeout=min(max(0.0, left_s), threading.TIMEOUT_MAX)):
+            self.expired = time.monotonic_ns() >= self.deadline_ns and removed(queue.waiters, self)
+
+
+class ThreadKeeper:
+    """Housekeeping by a daemon thread, which neither keeps the process nor what `work` belongs to alive.
+
+    `work` is called once per `interval_s`, until it returns False or `stop` is called. A fork's child has no such thread.
+    """
+
+    def __init__(self, interval_s: float, work: Callable[[], bool]) -> None:
+        self._interval_s = interval_s
+        self._work = work
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="poolbench-housekeeping", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """As in Keeper."""
+        self._stopped.set()
+
+    def is_running(self) -> bool:
+        """As in Keeper."""
+        return self._thread.is_alive() and not self._stopped.is_set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._interval_s) and self._work():
+            pass
+
+
+def greenlets() -> Any:
+    """The module poolbench.greenlets, or None where the process has not imported gevent (we never do so ourselves)."""
+    global _greenlets  # noqa: PLW0603 - gevent may be imported later than this module
+    if _greenlets is None and sys.modules.get("gevent") is not None:
+        from poolbench import greenlets as found  # noqa: PLC0415 - it needs gevent
+
+        _greenlets = found
+    return _greenlets
+
+
+def current() -> Any:
+    """The running greenlet, or the running thread's number where the process has no gevent."""
+    gevent = _greenlets or greenlets()
+    return threading.get_ident() if gevent is None else gevent.current()
+
+
+def waiter_here(timeout_ns: int | None, alarms: dict[Any, Any]) -> Waiter:
+    """A waiter for whoever runs now. `alarms` is the queue's own, empty at first: one timer for each event loop.
+
+    Raises CannotWaitHereError in a callback of the event loop.
+    """
+    gevent = _greenlets or greenlets()
+    if gevent is not None:
+        hub = gevent.hub_if_exists()
+        if hub is not None:
+            me = gevent.current()
+            if me is hub:
+                raise CannotWaitHereError
+            waiter: Waiter = gevent.GreenletWaiter(me, hub, timeout_ns, alarms)
+            return waiter
+        return ThreadWaiter(gevent.current(), timeout_ns)
+    return ThreadWaiter(threading.get_ident(), timeout_ns)
+
+
+def keeper_here(interval_s: float, work: Callable[[], bool]) -> Keeper | None:
+    """Start calling `work` once per `interval_s` until it returns False: in the event loop where one is running, else in
+    a daemon thread. None if neither can be had here, though it can elsewhere in the process.
+    """
+    gevent = greenlets()
+    if gevent is not None and gevent.is_in_play():
+        keeper: Keeper | None = gevent.keeper_here(interval_s, work)
+        return keeper
+    return ThreadKeeper(interval_s, work)

@@ -1,0 +1,69 @@
+"""Which format a command writes, and where to. This is the one place that chooses among the writers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reports.blocks import Page
+from reports.files import write_text
+
+STYLES = ("text", "markdown", "json", "html")
+_ENDINGS = {"txt": "text", "md": "markdown", "htm": "html"}
+
+
+def written(page: Page, style: str, *, colour: bool = False) -> str:
+    """The result in one of the STYLES. `colour` is for text on a terminal."""
+    # A command needs one writer; the template engine and the charts take a while to load.
+    match style:
+        case "html":
+            from reports.page.page import render
+
+            return render(page)
+        case "json":
+            from reports.writers.json_text import to_json
+
+            return to_json(page)
+        case "markdown":
+            from reports.writers.markdown import to_markdown
+
+            return to_markdown(page)
+        case _:
+            from reports.writers.text import to_text
+
+            return to_text(page, colour=colour)
+
+
+def style_of(style: str | None, output: str | None, known: Sequence[str] = STYLES, usual: str = "text") -> str:
+    """The style asked for; without one, what the ending of the output's name says; else the usual one."""
+    if style is not None:
+        return style
+    ending = Path(output).suffix.lower().removeprefix(".") if output else ""
+    found = _ENDINGS.get(ending, ending)
+    return found if found in known else usual
+
+
+def write_summaries(page: Page, out: Path, environment: Mapping[str, Any]) -> None:
+    """Writes summary.json, summary.md, index.html and environment.json into the folder `out`. Raises WriteError."""
+    write_text(out / "summary.json", written(page, "json"))
+    write_text(out / "summary.md", written(page, "markdown"))
+    write_text(out / "index.html", written(page, "html"))
+    write_text(out / "environment.json", json.dumps(dict(environment), indent=2) + "\n")
+
+
+def put(text: str, output: str | None) -> None:
+    """Writes text to the file `output`, or to stdout where that is None. Raises WriteError."""
+    if output is not None:
+        write_text(output, text)
+        return
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def coloured() -> bool:
+    """Whether stdout is a terminal whose reader wants colours (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -1,0 +1,113 @@
+"""Blocks as text for a terminal. Charts are left out: they draw what tables and reports hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from reports.blocks import ABSENT, Block, Cell, Charts, Code, Facts, Figures, Items, Page, Section, Table, Text, Tone
+
+_COLOURS = {"good": 32, "bad": 31, "warn": 33}
+
+
+def to_text(page: Page, *, colour: bool = False) -> str:
+    """The whole result. One section alone stands without headings. With `colour`, good is green and bad is red."""
+    sections = said(page)
+    alone = len(sections) == 1
+    parts = [] if alone else [_headed(page.title, "="), page.subtitle]
+    for section in sections:
+        parts += [] if alone else [_headed(section.title, "-" if section.level == 2 else "."), section.lead]
+        parts += _section(section, colour=colour)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def said(page: Page) -> list[Section]:
+    """The sections that have something to say in words: not those of charts alone."""
+    return [section for section in page.sections if any(not isinstance(block, Charts) for block in section.blocks)]
+
+
+def plain(text: str) -> str:
+    """One line of printable characters: text of a report may hold what a stranger's server sent."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
+def _headed(title: str, line: str) -> str:
+    title = plain(title)
+    return f"{title}\n{line * len(title)}"
+
+
+def _section(section: Section, *, colour: bool) -> Iterator[str]:
+    captions = sum(isinstance(block, Table) for block in section.blocks) > 1
+    for (kind, _), some in groupby(section.blocks, lambda block: (type(block), getattr(block, "tone", ""))):
+        if kind is Text:
+            yield "\n".join(_sentence(block, colour=colour) for block in some if isinstance(block, Text))
+        else:
+            yield from (_block(block, captions=captions, colour=colour) for block in some)
+
+
+def _block(block: Block, *, captions: bool, colour: bool) -> str:
+    match block:
+        case Figures(items):
+            return _aligned([(f.label, f"{f.value} ({f.note})" if f.note else f.value) for f in items])
+        case Facts(caption, items):
+            return f"{plain(caption)}:\n{_aligned(items)}"
+        case Items(items):
+            return "\n".join(f"{'' if item.tone else '- '}{_sentence(item, colour=colour)}" for item in items)
+        case Table():
+            lines = [plain(block.caption)] if captions else []
+            lines += _prose(block, colour=colour) if block.prose else _table(block, colour=colour)
+            return "\n".join([*lines, *([plain(block.note)] if block.note else [])])
+        case Code(caption, text):
+            return "\n".join([f"{plain(caption)}:", *(f"    {plain(line)}" for line in text.splitlines())])
+        case Text():
+            return _sentence(block, colour=colour)
+        case Charts():
+            return ""
+
+
+def _sentence(block: Text, *, colour: bool) -> str:
+    return _painted(plain(block.text), block.tone if colour else "")
+
+
+def _table(block: Table, *, colour: bool) -> Iterator[str]:
+    shown = [i for i, column in enumerate(block.columns) if not column.aside]
+    lines = [[plain(block.columns[i].label) for i in shown]]
+    lines += [[_cell(row[i].text) for i in shown] for row in block.rows]
+    tones: list[Tone] = ["", *map(_tone, block.rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    numbers = [block.columns[i].kind == "number" for i in shown]
+    for line, tone in zip(lines, tones, strict=True):
+        cells = (
+            text.rjust(w) if right else text.ljust(w) for text, w, right in zip(line, widths, numbers, strict=True)
+        )
+        yield _painted("  ".join(cells).rstrip(), tone if colour else "")
+
+
+def _prose(block: Table, *, colour: bool) -> Iterator[str]:
+    """Each row as its first cell, and the others below it with their headings."""
+    for row in block.rows:
+        yield _cell(row[0].text)
+        rest = [(column, cell) for column, cell in zip(block.columns[1:], row[1:], strict=True) if not column.aside]
+        width = max((len(column.label) for column, _ in rest), default=0)
+        for column, cell in rest:
+            line = f"    {plain(column.label).ljust(width)}  {_cell(cell.text)}"
+            yield _painted(line.rstrip(), cell.tone if colour else "")
+
+
+def _tone(row: Sequence[Cell]) -> Tone:
+    """The first tone in a row, which the whole row is painted by."""
+    return next((cell.tone for cell in row if cell.tone), "")
+
+
+def _cell(text: str) -> str:
+    return "-" if text == ABSENT else plain(text)
+
+
+def _aligned(pairs: Iterable[Sequence[str]]) -> str:
+    found = [(plain(name), _cell(value)) for name, value in pairs]
+    width = max((len(name) for name, _ in found), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in found)
+
+
+def _painted(line: str, tone: Tone) -> str:
+    return f"\x1b[{_COLOURS[tone]}m{line}\x1b[39m" if tone else line

@@ -1,0 +1,139 @@
+"""Blocks in every format: what each shows of a block, and that text stays text."""
+
+import json
+from dataclasses import fields
+from math import inf, nan
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.blocks import (
+    ABSENT,
+    Axis,
+    Cell,
+    Chart,
+    Charts,
+    Code,
+    Column,
+    Facts,
+    Figure,
+    Figures,
+    Items,
+    Page,
+    Section,
+    Series,
+    Table,
+    Text,
+)
+from reports.writers.json_text import plain_values, to_json
+from reports.writers.markdown import to_markdown
+from reports.writers.output import STYLES, style_of, written
+from reports.writers.text import to_text
+
+TABLE = Table(
+    "t",
+    "A table",
+    (Column("name"), Column("ms", "number"), Column("verdict", "mark"), Column("reason", aside=True)),
+    ((Cell("first"), Cell("1.50", 1.5), Cell("worse", tone="bad"), Cell("late")),
+     (Cell("second"), Cell(ABSENT), Cell("same"), Cell(""))),
+    note="A note.",
+    quiet="rows alike",
+)  # fmt: skip
+CHART = Chart("c", "A chart", "line", Axis("x"), Axis("y"), (Series("s", (1.0, 2.0), (3.0, 4.0)),))
+BLOCKS = (
+    Figures((Figure("Requests", "12", "in 3 s"),)),
+    TABLE,
+    Facts("Machine", (("cpu", "a CPU"),)),
+    Text("A sentence."),
+    Text("A warning.", "warn"),
+    Items((Text("plain item"), Text("met", "good"))),
+    Code("Script", "config:\n  target: x"),
+    Charts((CHART,)),
+)
+
+
+def page(*blocks, title="A section", **options):
+    return Page("A title", "a subtitle", (Section("one", title, blocks), Section("two", "Other", ())), **options)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_kind_of_block_is_in_every_format(style):
+    text = written(page(*BLOCKS), style)
+    for said in (
+        "Requests",
+        "12",
+        "first",
+        "1.50",
+        "a CPU",
+        "A sentence.",
+        "plain item",
+        "met",
+        "target: x",
+        "A note.",
+    ):
+        assert said in text
+    assert ("A chart" in text) == (style == "html")
+
+
+def test_text_aligns_tables_and_leaves_out_what_only_a_page_has_room_for():
+    lines = to_text(page(TABLE)).splitlines()
+    at = lines.index("name      ms  verdict")
+    assert lines[at + 1 : at + 4] == ["first   1.50  worse", "second     -  same", "A note."]
+    assert "late" in written(page(TABLE), "html")
+
+
+def test_one_section_alone_stands_without_headings():
+    alone = Page("A title", "", (Section("one", "A section", (Text("said"),)),))
+    assert (to_text(alone), to_markdown(alone)) == ("said\n", "said\n")
+
+
+def test_rows_of_sentences_are_written_below_each_other():
+    prose = Table("p", "", (Column("claim"), Column("why")), ((Cell("it is quick"), Cell("caches")),), prose=True)
+    assert "it is quick\n    why  caches\n" in to_text(page(prose))
+
+
+def test_quiet_rows_are_folded_away_in_markdown_and_stand_last_on_a_page():
+    text = to_markdown(page(TABLE))
+    assert text.index("| first |") < text.index("<details><summary>1 rows alike</summary>") < text.index("| second |")
+
+
+def test_a_tone_is_a_colour_on_demand():
+    assert "\x1b[31mfirst" in to_text(page(TABLE), colour=True)
+    assert "\x1b" not in to_text(page(TABLE))
+
+
+@given(st.text())
+def test_no_text_reaches_a_terminal_but_as_printable_characters(text):
+    shown = to_text(page(Text(text), Facts(text, ((text, text),)), Code(text, text)))
+    assert all(c.isprintable() or c == "\n" for c in shown)
+
+
+def test_code_cannot_end_its_fence_in_markdown():
+    assert "````\n```\n````" in to_markdown(page(Code("c", "```")))
+
+
+def test_json_has_the_values_of_a_section_or_else_its_blocks_and_no_charts():
+    sections = (
+        Section("a", "A", (TABLE,), data={"x": 1}),
+        Section("b", "B", (Text("said"), Charts((CHART,)))),
+        Section("c", "C", (Text("part of b"),), 3),
+    )
+    document = json.loads(to_json(Page("t", "", sections, {"partial": False})))
+    assert document == {"a": {"x": 1}, "b": [{"text": "said", "tone": ""}], "partial": False}
+
+
+def test_what_json_has_no_word_for_becomes_null_or_a_near_value():
+    assert plain_values([nan, inf, None, True, 2**70, (1,), "\ud800"]) == [None, None, None, True, 2.0**70, [1], "?"]
+    assert set(plain_values(TABLE)) == {f.name for f in fields(Table)}
+    with pytest.raises(TypeError):
+        plain_values(object())
+
+
+@pytest.mark.parametrize(
+    ("style", "output", "chosen"),
+    [(None, None, "text"), (None, "a.md", "markdown"), (None, "a.HTML", "html"), (None, "a.htm", "html"), (None, "a", "text"),
+     (None, "a.json", "json"), (None, "a.csv", "text"), ("json", "a.md", "json")],
+)  # fmt: skip
+def test_the_format_is_the_one_asked_for_or_that_of_the_files_name(style, output, chosen):
+    assert style_of(style, output) == chosen
