@@ -291,7 +291,9 @@ class Connection:
         except OSError as error:
             return self._broken(error_name(error), answer, reader)
         except (Ended, BadResponse) as ended:
-            return self._broken(ended.name, answer, reader)
+            failure = self._broken(ended.name, answer, reader)
+            failure.closed = ended.name not in ("ETIMEDOUT", "ERR_SOCKET_TIMEOUT")
+            return failure
         self.usable = reader.keep_alive
         return self._filled(answer, reader)
 
