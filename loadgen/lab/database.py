@@ -43,7 +43,8 @@ class LabDatabase:
 
     def seed(self, experiment: Experiment, clicks: int) -> None:
         """Puts in the links of the scripts, and once the clicks that the nested object is made of."""
-        clicks = 0 if self._has_clicks or experiment.script != "analytics.yml" else clicks
+        nested = "analytics" in (experiment.script or experiment.path)
+        clicks = 0 if self._has_clicks or not nested else clicks
         self._has_clicks = self._has_clicks or clicks > 0
         database = Database(DatabaseSettings(database_url(self.url)))
         with database.connection() as connection:

@@ -71,6 +71,8 @@ class ExperimentResult:
     """Samples from which `ab` was computed."""
     memory_use: MemoryUse | None = None
     """Memory of a database with a limit; None for other databases."""
+    others_share: float | None = None
+    """Share of the machine's CPU that other programs used; None where the database's own CPU is not known."""
     partial: bool = False
 
     @property
@@ -120,6 +122,17 @@ class Memory:
     def needed_mb(self, connections: int) -> float:
         """Memory needed for a number of warm connections: shared + base + connections x cost of one."""
         return self.shared_mb + self.base_mb + connections * self.per_backend_mb
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """What opening a connection to the database takes, before there is any load."""
+
+    ms: float
+    """Median time to open one, in ms."""
+    authentication: str | None
+    """Method in force, such as "scram-sha-256" or "trust"; None where the database cannot tell (before PostgreSQL 16)."""
+    max_connections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,4 +226,5 @@ class Evidence:
     """Cells of D.rtt; empty where it was not run."""
     crossing: Crossing | None = None
     """Cost of a round trip; None where no distance was put in."""
+    connecting: Connecting | None = None
     partial: bool = False

@@ -109,6 +109,7 @@ def experiment_values(outcome: ExperimentResult) -> dict[str, Any]:
         "peak_backends": outcome.peak_backends,
         "database_cpu_s": outcome.database_cpu_s,
         "servers_cpu_s": outcome.servers_cpu_s,
+        "other_programs_cpu_share": outcome.others_share,
         "failures": outcome.failures.by_kind,
         "clicks_recorded": outcome.clicks_recorded,
         "pgbouncer_cpu_s": outcome.pgbouncer_cpu_s,

@@ -30,7 +30,7 @@ BRIEF = Sizes(ab_s=2.0, phase_s=5)
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One load on one arrangement of servers. Without a `script` it is an ab-like test of GET /health by `users`."""
+    """One load on one arrangement of servers. Without a `script` it is an ab-like test of `path` by `users`."""
 
     id: str
     title: str
@@ -41,6 +41,8 @@ class Experiment:
     users: int = 0
     script: str | None = None
     """File name of an Artillery script in `loadgen/lab/scripts`."""
+    path: str = "/health"
+    """Path that an ab-like test gets."""
     published: str | None = None
     """Id of the published report that this experiment is compared with."""
     only_full: bool = False
@@ -78,6 +80,10 @@ def experiments(servers: int = 4) -> tuple[Experiment, ...]:
                    script="pool10.yml", published="A.pool10"),
         Experiment("A.analytics", f"the nested object, {servers} servers with 10 connections each", "queue", servers,
                    ten, script="analytics.yml", published="A.analytics"),
+        Experiment("A.nested.c1", f"the nested object, {servers} servers with 10 connections each, 1 user", "queue",
+                   servers, ten, users=1, path="/links/seed1/analytics"),
+        Experiment("A.plain.c1", f"the link alone, {servers} servers with 10 connections each, 1 user", "queue",
+                   servers, ten, users=1, path="/links/seed1"),
         Experiment("A.pool10.fair", f"{servers} servers with 10 connections each, lent fairly", "fair", servers, ten,
                    script="pool10.yml", published="A.pool10", only_full=True),
         Experiment("A.analytics.fair", f"the nested object, {servers} servers with 10 connections each, lent fairly",

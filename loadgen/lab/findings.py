@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from loadgen.lab.claims import NOT, PARTLY, REPRODUCED, UNMEASURED, claims_on
+from loadgen.lab.claims import BUSY_SHARE, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED, claims_on
 from loadgen.lab.distance_findings import distance_section
 from loadgen.lab.evidence import Evidence, Memory, Restart
 from loadgen.lab.experiment_findings import dots, experiment_section, experiment_values, rates
@@ -35,7 +35,7 @@ from reports.page.sections import flattened
 
 TITLE = "Two published experiments, run again"
 
-_TONES: Mapping[str, Tone] = {REPRODUCED: "good", PARTLY: "warn", NOT: "bad"}
+_TONES: Mapping[str, Tone] = {REPRODUCED: "good", PARTLY: "warn", NOT: "bad", NOT_JUDGED: ""}
 _CLAIM_COLUMNS = (
     Column("claim"),
     Column("verdict", "mark"),
@@ -54,6 +54,7 @@ _OVERVIEW_COLUMNS = (
     Column("backends", "number"),
     Column("database CPU", "number"),
     Column("servers' CPU", "number"),
+    Column("other programs", "number"),
     Column("failures logged"),
 )
 _GAIN_COLUMNS = (
@@ -89,7 +90,9 @@ class Gain:
 def lab_page(evidence: Evidence) -> Page:
     """The whole result of a session."""
     verdicts = [claim.finding(evidence).verdict for claim in claims_on(evidence)]
-    counted = ", ".join(f"{verdicts.count(v)} {v}" for v in (REPRODUCED, PARTLY, NOT, UNMEASURED) if v in verdicts)
+    counted = ", ".join(
+        f"{verdicts.count(v)} {v}" for v in (REPRODUCED, PARTLY, NOT, NOT_JUDGED, UNMEASURED) if v in verdicts
+    )
     data = {"partial": evidence.partial, "notes": evidence.notes}
     return Page(TITLE, f"{len(verdicts)} claims: {counted}", findings(evidence), data)
 
@@ -153,7 +156,11 @@ def _claims(evidence: Evidence) -> Section:
         blocks.append(Text("Partial: the session was interrupted. What follows was measured until then.", "warn"))
     if rows:
         caption = "What the sources claim, and what was measured here"
-        blocks.append(Table("claims-judged", caption, _CLAIM_COLUMNS, rows, prose=True))
+        note = (
+            f"Where other programs used more than {BUSY_SHARE:.0%} of the machine's CPU during an experiment, what it shows of"
+            " speed and failures is not judged."
+        )
+        blocks.append(Table("claims-judged", caption, _CLAIM_COLUMNS, rows, note, prose=True))
     unmeasured = tuple(Text(f"{c.text}: {f.why}") for c, f in judged if f.verdict == UNMEASURED)
     if unmeasured and evidence.outcomes:
         blocks += [Text("Not measured, because experiments were not run to their end:"), Items(unmeasured)]
@@ -188,11 +195,15 @@ def _overview(evidence: Evidence) -> Section:
             number_cell(o.peak_backends),
             share_cell(o.cores(o.database_cpu_s)),
             share_cell(o.cores(o.servers_cpu_s)),
+            share_cell(o.others_share, bad=(o.others_share or 0) > BUSY_SHARE),
             Cell(", ".join(f"{kind}: {n}" for kind, n in sorted(o.failures.by_kind.items())) or ABSENT),
         )
         for number, (key, o) in enumerate(outcomes.items())
     )
-    note = "Backends: most at once. CPU is in shares of one core. Failed: without a 2xx or 3xx answer."
+    note = (
+        "Backends: most at once. CPU is in shares of one core; other programs: their share of the whole machine's CPU. Failed:"
+        " without a 2xx or 3xx answer."
+    )
     blocks: list[Block] = [Table("overview", "Seen from outside", _OVERVIEW_COLUMNS, rows, note, tools=True)]
     title = "Requests per second, published and measured"
     if chart := dots("rates", title, Axis("requests per second", "/s", "log"), [rates(o) for o in outcomes.values()]):

@@ -54,6 +54,7 @@ def together(earlier: ExperimentResult, later: ExperimentResult) -> ExperimentRe
             dict(Counter(earlier.failures.by_kind) + Counter(later.failures.by_kind)),
             earlier.failures.example or later.failures.example,
         ),
+        others_share=_mean_share(earlier, later),
         clicks_recorded=_sum(earlier.clicks_recorded, later.clicks_recorded),
         partial=earlier.partial or later.partial,
     )
@@ -74,6 +75,13 @@ def _joined(a: AbSamples, b: AbSamples) -> AbSamples:
         keep_alive=_sum(a.keep_alive, b.keep_alive),
         body_sent_bytes=_sum(a.body_sent_bytes, b.body_sent_bytes),
     )
+
+
+def _mean_share(a: ExperimentResult, b: ExperimentResult) -> float | None:
+    """The share of the CPU that other programs used, over both rounds."""
+    if a.others_share is None or b.others_share is None:
+        return None
+    return (a.others_share * a.wall_s + b.others_share * b.wall_s) / (a.wall_s + b.wall_s)
 
 
 def _sum(a: _Number | None, b: _Number | None) -> _Number | None:

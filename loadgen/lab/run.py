@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
+import psutil
 import psycopg2
 
 from db.binaries import EmbeddedPostgresError
@@ -27,7 +29,17 @@ from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.findings import lab_page
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.rounds import in_turns, together
-from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, measure_memory, query, service
+from loadgen.lab.stack import (
+    BackendWatch,
+    Servers,
+    StackError,
+    cpu_of_tree,
+    machine_cpu_s,
+    measure_connecting,
+    measure_memory,
+    query,
+    service,
+)
 from loadgen.runner import ClosedResult, Interrupted, Live, ScriptRun, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
@@ -199,9 +211,16 @@ class Lab:
         text = (
             f"PostgreSQL {shown['server_version']}, max_connections {shown['max_connections']}, "
             f"shared_buffers {buffers_mb} MB"
-            + (", over TCP on loopback with SCRAM passwords" if database.postgres else ", given by its URL")
+            + (", over TCP on loopback" if database.postgres else ", given by its URL")
         )
-        self._evidence = replace(self._evidence, environment={**self._evidence.environment, "postgres": text})
+        connecting = measure_connecting(database.url)
+        if connecting.authentication is not None:
+            text += f", {connecting.authentication} authentication"
+        self._evidence = replace(
+            self._evidence, connecting=connecting, environment={**self._evidence.environment, "postgres": text}
+        )
+        if database.postgres is None:
+            self._note("The CPU of the given database, and so that of other programs, was not measured.")
 
     def _allowed(self, experiment: Experiment) -> bool:
         if self._database.postgres is not None or experiment.strategy not in _EXHAUSTING:
@@ -235,7 +254,7 @@ class Lab:
                 bouncer = entered.enter_context(PgBouncer(postgres, pool_size=experiment.pgbouncer))
             url = bouncer.url if bouncer else database.url
             servers = entered.enter_context(self._servers(experiment, url, self._folder / f"{experiment.id}.log"))
-            if experiment.script is not None:
+            if experiment.script is not None or experiment.path != "/health":
                 database.seed(experiment, self._options.clicks)
             outcome, text = self._under_load(experiment, database, bouncer, servers)
         if earlier := self._evidence.outcomes.get(experiment.id):
@@ -261,12 +280,12 @@ class Lab:
         counted = experiment.script is not None and not experiment.memory_mb
         clicks = database.clicks() if counted else None
         database.watch_memory()
-        before = cpu_s()
+        before, others_before_s = cpu_s(), _others_cpu_s()
         with BackendWatch(database.monitor_url) as watch:
             started = time.monotonic()
             run, text = self._load(experiment, servers)
             wall_s = time.monotonic() - started
-        after = cpu_s()
+        after, others_s = cpu_s(), _others_cpu_s() - others_before_s
         samples = run.samples if isinstance(run, ClosedResult) else None
         outcome = ExperimentResult(
             experiment=experiment,
@@ -278,6 +297,7 @@ class Lab:
             servers_cpu_s=after[0] - before[0],
             database_cpu_s=_grown(before[1], after[1]),
             pgbouncer_cpu_s=_grown(before[2], after[2]),
+            others_share=max(0.0, others_s / (wall_s * (psutil.cpu_count() or 1))) if database.postgres else None,
             failures=servers.failures(),
             clicks_recorded=None if clicks is None else database.clicks() - clicks,
             unhonoured=unhonoured(PoolSettings.from_mapping({"DB_POOL": experiment.strategy, **experiment.settings})),
@@ -293,7 +313,7 @@ class Lab:
         console = Console(parts.append)
         if experiment.script is None:
             origin = Origin("http", "127.0.0.1", servers.port)
-            workload = Workload(origin, "/health", sizes.requests, experiment.users, sizes.ab_s, timeout_s=120.0)
+            workload = Workload(origin, experiment.path, sizes.requests, experiment.users, sizes.ab_s, timeout_s=120.0)
             run: ScriptRun | ClosedResult = run_ab(workload, self._live)
         else:
             phase = {
@@ -337,6 +357,11 @@ class Lab:
     def _note(self, text: str) -> None:
         if text not in self._evidence.notes:
             self._evidence = replace(self._evidence, notes=(*self._evidence.notes, text))
+
+
+def _others_cpu_s() -> float:
+    """CPU seconds that programs other than the lab, its servers and its own database have used so far."""
+    return machine_cpu_s() - cpu_of_tree(os.getpid())
 
 
 def _grown(before: float | None, after: float | None) -> float | None:

@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import socket
+import statistics
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ import psycopg2
 
 from db.child import Child, ChildError
 from loadgen.environment import TREE
-from loadgen.lab.evidence import Failures, Memory
+from loadgen.lab.evidence import Connecting, Failures, Memory
 
 _START_PATIENCE_S = 20.0
 _SAMPLE_EVERY_S = 0.05
@@ -205,6 +207,28 @@ def cpu_of_tree(pid: int) -> float:
                 times = process.cpu_times()
                 total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def machine_cpu_s() -> float:
+    """CPU seconds that all programs of the machine have used so far, and those taken by other virtual machines (steal)."""
+    times = psutil.cpu_times()
+    return sum(getattr(times, kind, 0.0) for kind in ("user", "nice", "system", "steal"))
+
+
+def measure_connecting(url: str, times: int = 20) -> Connecting:
+    """Opens connections one after the other and takes the median time. Raises psycopg2.Error."""
+    took_ms = []
+    for _ in range(times):
+        started = time.monotonic()
+        connect(url).close()
+        took_ms.append((time.monotonic() - started) * 1000)
+    settings = "current_setting('server_version_num')::int, current_setting('max_connections')::int"
+    ((version, max_connections),) = query(url, f"SELECT {settings}")
+    authentication = None
+    if version >= 160000:
+        ((user,),) = query(url, "SELECT system_user")
+        authentication = "trust" if user is None else user.partition(":")[0]
+    return Connecting(statistics.median(took_ms), authentication, max_connections)
 
 
 # Page tables, kernel stack and slab, which are not in PSS.

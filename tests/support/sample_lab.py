@@ -22,7 +22,7 @@ def ab_outcome(key, rps, *, bad=0, refused=0, requests=1000):
     return ExperimentResult(KNOWN[key], report, ab, requests / rps, 10, 1.0, 1.0, failures)
 
 
-def script_outcome(key, mean_ms, *, users=1000, completed=None, codes=None, clicks=900, p99=100.0):
+def script_outcome(key, mean_ms, *, users=1000, completed=None, codes=None, clicks=900, p99=100.0, database_cpu_s=1.0):
     codes = codes if codes is not None else {301: 900, 200: 100}
     counters = {
         "vusers.created": users, "vusers.completed": users if completed is None else completed,
@@ -36,7 +36,9 @@ def script_outcome(key, mean_ms, *, users=1000, completed=None, codes=None, clic
         summaries={"http.response_time": Summary(p99=p99)},
         sketches={"http.response_time": sketch},
     )
-    return ExperimentResult(KNOWN[key], Report(total), None, 10.0, 40, 5.0, 3.0, Failures(), clicks_recorded=clicks)
+    return ExperimentResult(
+        KNOWN[key], Report(total), None, 10.0, 40, 1.0, database_cpu_s, Failures(), clicks_recorded=clicks
+    )
 
 
 def fairness_cell(strategy, users=20):

@@ -7,17 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from loadgen.lab.claims import CLAIMS, NOT, PARTLY, REPRODUCED, UNMEASURED
-from loadgen.lab.evidence import Evidence, Memory, Restart
+from loadgen.lab.claims import BUSY_SHARE, CLAIMS, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED
+from loadgen.lab.evidence import Connecting, Evidence, Failures, Memory, Restart
 from loadgen.lab.experiment_findings import comparisons
 from loadgen.lab.findings import gains, lab_page
 from reports.writers.output import STYLES, written
 from tests.support.sample_lab import KNOWN, ab_outcome, lab_evidence, script_outcome
 
 
-def verdict(claim_id, *outcomes, **rest):
+def finding(claim_id, *outcomes, **rest):
     claim = next(c for c in CLAIMS if c.id == claim_id)
-    return claim.finding(Evidence({o.experiment.id: o for o in outcomes}, **rest)).verdict
+    return claim.finding(Evidence({o.experiment.id: o for o in outcomes}, **rest))
+
+
+def verdict(claim_id, *outcomes, **rest):
+    return finding(claim_id, *outcomes, **rest).verdict
 
 
 def test_each_claim_has_a_criterion_and_an_id_of_its_own():
@@ -35,7 +39,8 @@ def test_an_interrupted_experiment_is_not_judged():
 
 
 @pytest.mark.parametrize(
-    ("bad", "refused", "expected"), [(500, 500, REPRODUCED), (20, 20, PARTLY), (0, 0, NOT), (600, 0, NOT)]
+    ("bad", "refused", "expected"),
+    [(500, 500, REPRODUCED), (20, 20, PARTLY), (0, 0, NOT), (600, 0, NOT), (600, 1, PARTLY)],
 )
 def test_refusals_need_53300_and_many_failures(bad, refused, expected):
     runs = ab_outcome("B.1.c1", 100), ab_outcome("B.1.c100", 100, bad=bad, refused=refused)
@@ -43,13 +48,32 @@ def test_refusals_need_53300_and_many_failures(bad, refused, expected):
 
 
 @pytest.mark.parametrize(
-    ("null_bad", "pool_bad", "pool_rps", "expected"),
-    [(700, 60, 20, REPRODUCED), (0, 0, 20, PARTLY), (700, 800, 20, PARTLY), (700, 60, 200, PARTLY), (0, 0, 200, NOT)],
+    ("one", "many", "rps", "expected"),
+    [
+        # Failures in tenths of a per cent without and with the pool, for 1 user and for 100; requests/s with it (100 without).
+        ((630, 0), (710, 60), 20, REPRODUCED),
+        ((0, 0), (710, 60), 20, REPRODUCED),
+        ((630, 0), (710, 60), 90, PARTLY),
+        ((630, 0), (710, 60), 200, PARTLY),
+        ((630, 0), (20, 20), 20, PARTLY),
+        ((0, 0), (0, 0), 20, PARTLY),
+        ((0, 0), (0, 0), 200, NOT),
+        ((0, 0), (10, 630), 20, NOT),
+        ((0, 0), (34, 292), 20, NOT),
+        ((0, 0), (20, 20), 20, NOT),
+        ((20, 20), (20, 20), 20, NOT),
+        ((20, 20), (20, 20), 200, NOT),
+        ((630, 0), (60, 710), 20, NOT),
+        ((700, 800), (700, 800), 20, NOT),
+        ((60, 630), (60, 710), 200, NOT),
+    ],
 )
-def test_a_trade_needs_both_slower_and_fewer_failures(null_bad, pool_bad, pool_rps, expected):
+def test_a_trade_needs_both_slower_and_fewer_failures(one, many, rps, expected):
     runs = [
-        ab_outcome(f"B.1.{c}", 100, bad=null_bad) for c in ("c1", "c100")
-    ] + [ab_outcome(f"B.2.{c}", pool_rps, bad=pool_bad) for c in ("c1", "c100")]  # fmt: skip
+        ab_outcome(f"{group}.{users}", speed, bad=bad[index])
+        for index, (group, speed) in enumerate((("B.1", 100), ("B.2", rps)))
+        for users, bad in (("c1", one), ("c100", many))
+    ]
     assert verdict("B.pool-per-request", *runs) == expected
 
 
@@ -88,10 +112,113 @@ def test_holding_a_rate_means_serving_everybody_soon(outcome, expected):
     assert verdict("A.forty", outcome) == expected
 
 
-@pytest.mark.parametrize(("nested_ms", "expected"), [(30, REPRODUCED), (15, PARTLY), (11, NOT)])
-def test_the_nested_read_must_cost_a_multiple(nested_ms, expected):
-    runs = script_outcome("A.pool10", 10), script_outcome("A.analytics", nested_ms)
-    assert verdict("A.nested", *runs) == expected
+@pytest.mark.parametrize(
+    ("bad", "expected"),
+    [((0, 0), REPRODUCED), ((630, 0), REPRODUCED), ((0, 5), REPRODUCED), ((0, 900), NOT), ((500, 900), NOT)],
+)
+def test_a_gain_in_failures_is_none(bad, expected):
+    runs = ab_outcome("B.1.c1", 100, bad=bad[0]), ab_outcome("B.3.c1", 580, bad=bad[1])
+    assert verdict("B.gain.c1", *runs) == expected
+
+
+@pytest.mark.parametrize(
+    ("nested_ms", "cpu_s", "expected"),
+    [
+        (62, 6, REPRODUCED),
+        (30, 3, REPRODUCED),
+        (30, 1.3, PARTLY),
+        (15, 3, PARTLY),
+        (15, 1.3, NOT),
+        (11, 1, NOT),
+        (8, 3, NOT),
+        (62, 0.7, NOT),
+        (500, 3, PARTLY),
+        (30, None, NOT_JUDGED),
+    ],
+)
+def test_the_nested_read_must_cost_a_multiple_of_time_and_of_the_databases_cpu(nested_ms, cpu_s, expected):
+    loads = script_outcome("A.pool10", 10), script_outcome("A.analytics", nested_ms, database_cpu_s=cpu_s)
+    assert verdict("A.nested", *loads, *ONE_USER) == expected
+
+
+ONE_USER = script_outcome("A.plain.c1", 2), script_outcome("A.nested.c1", 7, database_cpu_s=3.0)
+
+
+def queued(outcome):
+    """The outcome, with nearly all of its time spent waiting for a connection."""
+    total = outcome.report.aggregate
+    sketches = {**total.sketches, "server.pool": total.sketches["http.response_time"]}
+    return replace(outcome, report=replace(outcome.report, aggregate=replace(total, sketches=sketches)))
+
+
+NESTED = script_outcome("A.analytics", 7186, database_cpu_s=6.0)
+
+
+@pytest.mark.parametrize(
+    ("nested", "why"),
+    [
+        (script_outcome("A.analytics", 7186, codes={200: 910, 503: 90}), "9.00% of requests failed"),
+        (script_outcome("A.analytics", 7186, codes={200: 910}), "9.00% of requests failed"),
+        (queued(NESTED), "waiting for a connection"),
+        (replace(NESTED, servers_cpu_s=4.0), "100% of 1 cores in use"),
+    ],
+)
+def test_a_ratio_under_saturation_is_told_and_not_judged(nested, why):
+    loads = script_outcome("A.pool10", 10), nested
+    found = finding("A.nested", *loads, *ONE_USER)
+    assert found.verdict == REPRODUCED
+    assert "with 1 user: mean 2.0 -> 7.0 ms, 3.5x" in found.measured
+    assert "718" not in found.measured
+    assert why in found.why
+    found = finding("A.nested", *loads, *(queued(outcome) for outcome in ONE_USER))
+    assert (found.verdict, found.measured) == (NOT_JUDGED, "-")
+    assert why in found.why
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [((0.0, 0.0), REPRODUCED), ((BUSY_SHARE, None), REPRODUCED), ((0.0, 0.62), NOT_JUDGED), ((0.4, 0.62), NOT_JUDGED)],
+)
+def test_nothing_about_speed_is_judged_on_a_busy_machine(shares, expected):
+    runs = [
+        replace(ab_outcome(key, rps), others_share=share)
+        for key, rps, share in zip(("B.1.c1", "B.3.c1"), (100, 580), shares, strict=True)
+    ]
+    found = finding("B.gain.c1", *runs)
+    assert found.verdict == expected
+    if expected == NOT_JUDGED:
+        assert "the machine was busy: other programs used 62% of its CPU during B.3.c1" in found.why
+        assert "5.8x" in found.measured
+
+
+def test_whether_a_click_is_lost_is_judged_on_a_busy_machine_too():
+    assert verdict("A.concurrency", replace(script_outcome("A.pool10", 5), others_share=0.9)) == REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("connecting", "told", "untold"),
+    [
+        (
+            Connecting(6.1, "scram-sha-256", 100),
+            "takes 6.1 ms on the idle database, scram-sha-256 authentication",
+            "trust",
+        ),
+        (Connecting(1.2, "trust", 100), "takes 1.2 ms on the idle database, trust authentication", "scram"),
+        (Connecting(1.2, None, 100), "takes 1.2 ms on the idle database", "authentication"),
+        (None, "CPU of servers and database for a request 2.0 ms", "opening"),
+    ],
+)
+@pytest.mark.parametrize("ratio", [1.1, 3.0, 5.8, 12.0])
+def test_the_reason_for_a_gain_is_what_was_measured(ratio, connecting, told, untold):
+    runs = ab_outcome("B.1.c1", 100), ab_outcome("B.3.c1", 100 * ratio)
+    why = finding("B.gain.c1", *runs, connecting=connecting).why
+    assert told in why
+    assert untold not in why.lower()
+
+
+def test_failures_of_the_shared_pool_are_explained_by_the_servers_log():
+    failing = replace(ab_outcome("B.3.c100", 900, bad=7), failures=Failures({"PoolTimeout": 7}))
+    assert "PoolTimeout: 7" in finding("B.no-failures", ab_outcome("B.3.c1", 500), failing).why
 
 
 @pytest.mark.parametrize(("per_backend", "expected"), [(1.5, NOT), (5.0, REPRODUCED)])

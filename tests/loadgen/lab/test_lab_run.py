@@ -38,19 +38,19 @@ def children():
 def session(tmp_path_factory):
     out = tmp_path_factory.mktemp("lab") / "made" / "by" / "the lab"
     before = children()
-    evidence, said = run(options(out, "B.1.c1", "B.3.c1", "A.pool10", "A.analytics"))
+    evidence, said = run(options(out, "B.1.c1", "B.3.c1", "A.pool10", "A.analytics", "A.nested.c1", "A.plain.c1"))
     assert children() == before
     return out, evidence, said
 
 
 def test_each_experiment_leaves_its_reports(session):
     out, evidence, _ = session
-    assert list(evidence.outcomes) == ["B.1.c1", "B.3.c1", "A.pool10", "A.analytics"]
+    assert list(evidence.outcomes) == ["B.1.c1", "B.3.c1", "A.pool10", "A.analytics", "A.nested.c1", "A.plain.c1"]
     for key, outcome in evidence.outcomes.items():
         report = from_json((out / f"{key}.json").read_text())
         assert report.aggregate.counters == outcome.report.aggregate.counters
         assert "Summary report @" in (out / f"{key}.txt").read_text()
-        assert (out / f"{key}.ab.txt").exists() == key.startswith("B")
+        assert (out / f"{key}.ab.txt").exists() == (outcome.experiment.script is None)
     assert from_text((out / "B.3.c1.ab.txt").read_text()).complete == 60
     assert {p.name for p in out.iterdir()} >= {"summary.md", "summary.json", "environment.json"}
 
@@ -62,8 +62,17 @@ def test_what_was_seen_from_outside_is_told(session):
     assert 2 <= many.peak_backends <= 20
     assert many.servers_cpu_s > 0
     assert many.database_cpu_s > 0
+    assert all(0 <= outcome.others_share <= 1 for outcome in evidence.outcomes.values())
     assert evidence.outcomes["B.3.c1"].unhonoured == ("DB_POOL_IDLE", "DB_POOL_MIN")
     assert any("A.pool10" in line for line in said)
+
+
+def test_what_a_connection_costs_and_how_it_is_authenticated_is_asked_of_the_database(session):
+    _, evidence, _ = session
+    connecting = evidence.connecting
+    assert 0 < connecting.ms < 1000
+    assert (connecting.authentication, connecting.max_connections) == ("scram-sha-256", 100)
+    assert "scram-sha-256 authentication" in evidence.environment["postgres"]
 
 
 def test_no_click_is_lost_and_a_restart_keeps_everything(session):
@@ -72,6 +81,8 @@ def test_no_click_is_lost_and_a_restart_keeps_everything(session):
     assert outcome.clicks_recorded == outcome.answers(301) > 400
     assert evidence.restart.before == evidence.restart.after
     assert evidence.restart.before[0] == 200
+    for key in ("A.nested.c1", "A.plain.c1"):
+        assert evidence.outcomes[key].answers(200) == evidence.outcomes[key].requests == 60
 
 
 def test_memory_per_backend_is_plausible(session):
@@ -108,6 +119,7 @@ def test_a_given_database_is_used_in_a_schema_of_its_own_and_left_as_it_was(post
     assert evidence.restart is None
     assert evidence.memory is None
     assert evidence.outcomes["A.pool10"].database_cpu_s is None
+    assert evidence.outcomes["A.pool10"].others_share is None
 
 
 @pytest.mark.parametrize(
