@@ -45,6 +45,10 @@ class Workload:
     body: bytes | None = None
     content_type: str = "text/plain"
     timeout_s: float = 30.0
+    any_length: bool = False
+    """Whether answers may differ in length; otherwise one that is not as long as the first counts as failed."""
+    proxy: Origin | None = None
+    """The HTTP proxy to ask instead of the origin itself."""
 
     def request_bytes(self, agent: str) -> bytes:
         """The bytes of the request, as `ab` writes them. A header of the user's own replaces the default of the same name."""
@@ -58,7 +62,8 @@ class Workload:
         own = {name.lower() for name, _ in self.headers}
         lines = [f"{name}: {value}" for name, value in fields.items() if name.lower() not in own]
         lines += [f"{name}: {value}" for name, value in self.headers]
-        head = "\r\n".join([f"{self.method} {self.path} HTTP/1.0", *lines, "", ""])
+        path = self.path if self.proxy is None else f"{self.origin.scheme}://{host}{self.path}"
+        head = "\r\n".join([f"{self.method} {path} HTTP/1.0", *lines, "", ""])
         return head.encode("latin-1", "replace") + (self.body or b"")
 
 
@@ -76,7 +81,7 @@ class ClosedRun:
         limits = TimeLimits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
         # Like ab, accept any certificate.
         self._dialer = Dialer(limits, wall, TlsRoute(TlsSettings(verify=False)))
-        # For each request three numbers: nanoseconds to connect, of waiting for the first byte, and in all.
+        # For each request four numbers: nanoseconds to connect, of waiting for the first byte, and in all; and its start.
         self._times = array("q")
         self._left = workload.requests
         self._begun = 0
@@ -118,7 +123,7 @@ class ClosedRun:
 
     def samples(self) -> AbSamples:
         """What has been measured so far."""
-        times_us = np.frombuffer(self._times, np.int64).reshape(-1, 3) // 1000
+        times_us = np.frombuffer(self._times, np.int64).reshape(-1, 4) // 1000
         work, first = self._work, self._first
         return AbSamples(
             host=work.origin.host,
@@ -129,8 +134,10 @@ class ClosedRun:
             connect_us=times_us[:, 0],
             waiting_us=times_us[:, 1],
             total_us=times_us[:, 2],
-            server_software=(first.header("server") or "") if first else "",
-            document_length=first.body_bytes if first else 0,
+            started_us=times_us[:, 3] + self._wall.wall_ns // 1000,
+            # ab shows the first word.
+            server_software=((first.header("server") or "") if first else "").partition(" ")[0],
+            document_length=None if work.any_length else (first.body_bytes if first else 0),
             total_bytes=self._total_bytes,
             html_bytes=self._html_bytes,
             failures=AbFailures(**self._failed),
@@ -151,7 +158,9 @@ class ClosedRun:
                 self._left -= 1
                 self._begun += 1
                 self._recorder.request(now_ns())
-                answer = connections.exchange(self._work.origin, self._request, head_only, False, file)
+                answer = connections.exchange(
+                    self._work.proxy or self._work.origin, self._request, head_only, False, file
+                )
                 self._finished_ns = now_ns()
                 if isinstance(answer, Failure):
                     self._fail(answer)
@@ -176,7 +185,7 @@ class ClosedRun:
     def _take(self, answer: Exchange) -> None:
         if self._first is None:
             self._first = answer
-        elif answer.body_bytes != self._first.body_bytes:
+        elif answer.body_bytes != self._first.body_bytes and not self._work.any_length:
             self._failed["length"] += 1
         self._non_2xx += not 200 <= answer.status < 300
         # ab looks for these letters, too.
@@ -186,7 +195,7 @@ class ClosedRun:
         connect_ns = answer.connected_ns - answer.started_ns
         waiting_ns = answer.first_byte_ns - answer.written_ns
         # ab's total time ends when ab has read the answer, so that users and requests agree (Little's law).
-        self._times.extend((connect_ns, waiting_ns, self._finished_ns - answer.started_ns))
+        self._times.extend((connect_ns, waiting_ns, self._finished_ns - answer.started_ns, answer.started_ns))
 
     def _fail(self, failure: Failure) -> None:
         """Count a failure as ab does: a refused request is tried again, every other failure counts as a finished request."""
@@ -200,8 +209,15 @@ class ClosedRun:
         self._write_errors += failure.stage == "send"
         first_byte_ns = failure.response.first_byte_ns - failure.response.written_ns if failure.response else 0
         connect_ns = failure.connected_ns - failure.started_ns if failure.connected_ns else 0
-        self._times.extend((connect_ns, first_byte_ns, failure.at_ns - failure.started_ns))
-        self._failed["exceptions" if failure.name in _TIMEOUTS else "receive"] += 1
+        self._times.extend((connect_ns, first_byte_ns, failure.at_ns - failure.started_ns, failure.started_ns))
+        self._failed[self._kind(failure)] += 1
+
+    def _kind(self, failure: Failure) -> str:
+        if failure.name in _TIMEOUTS:
+            return "exceptions"
+        # To ab, a connection that is closed in good order has given an answer of another length.
+        wrong_length = failure.closed and self._first is not None and not self._work.any_length
+        return "length" if wrong_length else "receive"
 
     def _tick(self, tick: Callable[[Progress], None]) -> None:
         while True:

@@ -95,6 +95,7 @@ class _Bucket:
         self.sketches: dict[str, list[Sketch]] = defaultdict(list)
         self.requests = 0
         self.requested: tuple[int, int] | None = None
+        self.rates: dict[str, tuple[int, tuple[int, int]]] = {}
         self.counted: tuple[int, int] | None = None
         self.sampled: tuple[int, int] | None = None
 
@@ -107,7 +108,13 @@ class _Bucket:
         parts.append(sketch)
         if len(parts) == _PARTS_MAX:
             parts[:] = [Sketch.merged(parts)]
-        self.sampled = _span(self.sampled, first_ns, last_ns)
+        # The instants of first and last samples stand in Artillery's part of a report.
+        if not names.beyond_artillery(name):
+            self.sampled = _span(self.sampled, first_ns, last_ns)
+
+    def rate(self, name: str, count: int, first_ns: int, last_ns: int) -> None:
+        so_far, span = self.rates.get(name, (0, None))
+        self.rates[name] = so_far + count, _span(span, first_ns, last_ns)
 
     def request(self, count: int, first_ns: int, last_ns: int) -> None:
         self.requests += count
@@ -120,6 +127,8 @@ class _Bucket:
         if self.requested is not None:
             first_ns, last_ns = self.requested
             rates[names.REQUEST_RATE] = Rate.of(self.requests, first_ns // 1_000_000, last_ns // 1_000_000)
+        for name, (count, (first_ns, last_ns)) in self.rates.items():
+            rates[name] = Rate.of(count, first_ns // 1_000_000, last_ns // 1_000_000)
         counted, sampled = self.counted or (None, None), self.sampled or (None, None)
         return Period(
             start_ms,
@@ -160,6 +169,7 @@ class Recorder:
         self._ends = _ColumnBuffer("ended_ns", "started_ns")
         self._created: dict[str, array[int]] = {}
         self._counts: dict[tuple[str, int], array[int]] = {}
+        self._rates: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
         self._samples: dict[str, tuple[array[int], array[float]]] = {}
         self.request: Callable[[int], None] = self._requested_ns.append
         """Count a request (each redirect is one too) that was made at this instant."""
@@ -233,6 +243,10 @@ class Recorder:
             column = self._counts[name, n] = array("q")
         column.append(now_ns())
 
+    def rate(self, name: str) -> None:
+        """Count an event of a rate per second, at this instant."""
+        self._rates[name].append(now_ns())
+
     def sample(self, name: str, value_ms: float) -> None:
         """Add a value in ms to a distribution, at this instant. A value that is not a number of a sensible size is ignored."""
         if not -_LARGEST_MS < value_ms < _LARGEST_MS:
@@ -269,6 +283,7 @@ class Recorder:
         self._flush_starts()
         self._flush_ends()
         self._flush_counts()
+        self._flush_rates()
         self._flush_requests()
         self._flush_answers()
         self._flush_endpoint_answers()
@@ -368,6 +383,12 @@ class Recorder:
                 if is_error:
                     self.errors += counted
                     bucket.seconds[first_ns // _SECOND_NS].errors += counted
+
+    def _flush_rates(self) -> None:
+        for name, column in self._rates.items():
+            at_ns = _taken(column)
+            for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns):
+                bucket.rate(name, len(at_ns[rows]), first_ns, last_ns)
 
     def _flush_requests(self) -> None:
         at_ns = _taken(self._requested_ns)

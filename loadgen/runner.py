@@ -55,6 +55,8 @@ class ScriptRun:
     """Number of the signal that ended the run early; the report is partial then."""
     expectation_failed: bool = False
     """Whether an expectation of the script did not hold."""
+    exit_code: int = 0
+    """The exit code that functions of the script's processor asked for; 0 if they did not."""
     failures: tuple[str, ...] = ()
     """A sentence on each worker that was lost, and on virtual users that a defect ended; the report is partial then."""
 
@@ -223,8 +225,7 @@ class ScriptExecution:
             run = self._alone()
         if show is not None:
             show(run)
-        self.after(run)
-        return run
+        return self.after(run)
 
     def before(self) -> None:
         """Run the `before` section. Raises SectionFailed."""
@@ -232,11 +233,12 @@ class ScriptExecution:
         if error is not None:
             raise SectionFailed("before", error)
 
-    def after(self, run: ScriptRun) -> None:
-        """Run the `after` section. Raises SectionFailed, which carries the run."""
+    def after(self, run: ScriptRun) -> ScriptRun:
+        """Run the `after` section. Returns the run with its final exit code. Raises SectionFailed, which carries the run."""
         error = self._program.run_after()
         if error is not None:
             raise SectionFailed("after", error, run)
+        return replace(run, exit_code=max(run.exit_code, self._program.exit_code))
 
     def _write(self, text: str) -> None:
         self._write_line(text)
@@ -261,7 +263,9 @@ class ScriptExecution:
         report = self.recorder.report(
             extras(watch, self.recorder, "open", partial=partial, warnings=warnings, script=self._script)
         )
-        return ScriptRun(report, signals[0] if signals else None, self._program.expectation_failed, failures)
+        return ScriptRun(
+            report, signals[0] if signals else None, self._program.expectation_failed, self._program.exit_code, failures
+        )
 
     def _job(self) -> Job:
         """The job of workers on other machines: the script without its sections, and the variables that `before` has set."""
@@ -297,6 +301,7 @@ class ScriptExecution:
             Report.of(periods, beyond),
             signals[0] if signals else None,
             any(result["expectation_failed"] for result in results),
+            max((result["exit_code"] for result in results), default=0),
             failures,
         )
 
@@ -311,6 +316,7 @@ class ScriptExecution:
         return {
             "figures": watch.figures(self.recorder) | self._transports.about(),
             "expectation_failed": self._program.expectation_failed,
+            "exit_code": self._program.exit_code,
             "warnings": dict(self._warnings),
             "defects": engine.defects(),
         }

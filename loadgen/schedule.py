@@ -84,8 +84,9 @@ def _stairs(phase: Phase) -> Iterator[tuple[int, int]]:
         yield floor((low + high) / 2 + 0.5), 0
         return
     for i in range(ceil(phase.duration_s)):
-        climbed = min(1.0, i / (phase.duration_s - 1)) if i else 0.0
-        n = floor(low + (high - low) * climbed + 0.5)
+        # A ramp whose duration is no whole number of seconds goes beyond `rampTo` in its last, shorter second.
+        climbed = i / (phase.duration_s - 1) if i else 0.0
+        n = max(0, floor(low + (high - low) * climbed + 0.5))
         yield n, (1000 // n * 1000 or 1_000_000 // n) if n else 0
 
 

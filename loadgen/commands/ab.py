@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from base64 import b64encode
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,11 +14,12 @@ from loadgen.closed import Workload
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, warn, write_json
 from loadgen.environment import version
 from loadgen.http.route import Origin
-from loadgen.runner import run_ab
+from loadgen.runner import ClosedResult, run_ab
 from loadgen.watch.progress import LiveLine
 from reports.cli import BadInput
 from reports.files import WriteError, check_writable
-from reports.formats.apachebench import AbReport, opening_text, to_text
+from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
+from reports.names import RESPONSES
 
 
 @click.command()
@@ -50,6 +53,30 @@ from reports.formats.apachebench import AbReport, opening_text, to_text
 )
 @click.option("-p", "body_file", type=click.Path(), help="File whose bytes are sent as the body.")
 @click.option("-T", "content_type", default="text/plain", show_default=True, help="Content type of the body.")
+@click.option("-u", "put_file", type=click.Path(), help="File whose bytes are sent as the body of a PUT.")
+@click.option("-i", "head", is_flag=True, help="Send HEAD requests.")
+@click.option(
+    "-l", "any_length", is_flag=True, help="Let answers differ in length: such answers do not count as failed."
+)
+@click.option("-C", "cookie", metavar="NAME=VALUE", help="Cookie to send.")
+@click.option(
+    "-A", "credentials", metavar="USER:PASSWORD", help="User and password for the server (basic authentication)."
+)
+@click.option("-P", "proxy_credentials", metavar="USER:PASSWORD", help="User and password for the proxy.")
+@click.option("-X", "proxy", metavar="HOST:PORT", help="HTTP proxy to send the requests to.")
+@click.option("-e", "csv_file", type=click.Path(), help="Write the percentiles to this file, as CSV.")
+@click.option(
+    "-g", "gnuplot_file", type=click.Path(), help="Write the times of every request to this file, for gnuplot."
+)
+@click.option("-d", "no_percentiles", is_flag=True, help="Do not print the table of percentiles.")
+@click.option(
+    "-S", "no_deviations", is_flag=True, help="Do not print medians, standard deviations and warnings about them."
+)
+@click.option("-r", "go_on", is_flag=True, help="Go on after errors of sockets; this is always so.")
+@click.option("-v", "verbosity", type=int, help="Accepted, and without effect.")
+@click.version_option(
+    None, "-V", package_name="poolbench", message="loadgen %(version)s, reporting as ApacheBench, Version 2.3"
+)
 @click.option("-q", "quiet", is_flag=True, help="Show no progress on stderr.")
 @click.option("-o", "--output", type=click.Path(), help="Write the report as JSON to this file, too.")
 def ab(
@@ -63,6 +90,19 @@ def ab(
     headers: tuple[str, ...],
     body_file: str | None,
     content_type: str,
+    put_file: str | None,
+    head: bool,
+    any_length: bool,
+    cookie: str | None,
+    credentials: str | None,
+    proxy_credentials: str | None,
+    proxy: str | None,
+    csv_file: str | None,
+    gnuplot_file: str | None,
+    no_percentiles: bool,
+    no_deviations: bool,
+    go_on: bool,  # noqa: ARG001 - ab's option asks for what is always done
+    verbosity: int | None,  # noqa: ARG001 - ab's option, without effect
     quiet: bool,
     output: str | None,
 ) -> None:
@@ -74,7 +114,15 @@ def ab(
     number = requests or (50_000 if duration_s is not None else 1)
     if concurrency > number:
         raise BadInput(f"-c {concurrency} is more than the number of requests ({number})")
-    body = _bytes_of(body_file) if body_file is not None else None
+    if sum((head, put_file is not None, body_file is not None)) > 1:
+        raise BadInput("-i, -p and -u exclude each other")
+    sent = put_file if body_file is None else body_file
+    body = None if sent is None else _bytes_of(sent)
+    usual = "HEAD" if head else "PUT" if put_file is not None else "GET" if body is None else "POST"
+    extra = [("Cookie", cookie)] if cookie is not None else []
+    for name, given in (("Authorization", credentials), ("Proxy-Authorization", proxy_credentials)):
+        if given is not None:
+            extra.append((name, "Basic " + b64encode(given.encode()).decode()))
     origin, path = _origin(url)
     workload = Workload(
         origin=origin,
@@ -83,26 +131,53 @@ def ab(
         concurrency=concurrency,
         duration_s=duration_s,
         keep_alive=keep_alive,
-        method=method or ("GET" if body is None else "POST"),
-        headers=tuple(_header(text) for text in headers),
+        method=method or usual,
+        headers=(*extra, *(_header(text) for text in headers)),
         body=body,
         content_type=content_type,
         timeout_s=timeout_s,
+        any_length=any_length,
+        proxy=None if proxy is None else _proxy(proxy),
     )
-    sys.exit(_run_ab(workload, quiet, output))
+    files = _Files(output, csv_file, gnuplot_file)
+    files.check()
+    sys.exit(_run_ab(workload, files, quiet=quiet, percentiles=not no_percentiles, deviations=not no_deviations))
 
 
-def _run_ab(workload: Workload, quiet: bool, output: str | None) -> int:
+@dataclass(frozen=True)
+class _Files:
+    """The names of the files to write: the report as JSON, percentiles as CSV, a table for gnuplot."""
+
+    report: str | None
+    percentiles: str | None
+    gnuplot: str | None
+
+    def check(self) -> None:
+        """Raises BadInput where one of them cannot be written."""
+        for path in (self.report, self.percentiles, self.gnuplot):
+            _check_output(path)
+
+    def write(self, run: ClosedResult) -> None:
+        """Write them all."""
+        if self.report is not None:
+            write_json(self.report, run.report)
+        for path, text in ((self.percentiles, percentiles_csv), (self.gnuplot, gnuplot_table)):
+            if path is not None:
+                Path(path).write_text(text(run.samples), "utf-8")
+
+
+def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool, deviations: bool) -> int:
     """Carry out the run and print its report. Returns the exit code."""
-    _check_output(output)
-    click.echo(opening_text(workload.origin.host, f"loadgen {version()}"))
+    through = "" if workload.proxy is None else f" [through {workload.proxy.host}:{workload.proxy.port}]"
+    click.echo(opening_text(workload.origin.host + through, f"loadgen {version()}"))
     live = LiveLine(plain=not quiet)
     run = run_ab(workload, (lambda _: None) if quiet else live)
     live.clear()
     if len(run.samples.total_us) or run.refused is None:
-        click.echo(to_text(AbReport.of(run.samples)), nl=False)
-    if output is not None:
-        write_json(output, run.report)
+        shown = AbReport.of(run.samples)
+        shown = shown if percentiles else replace(shown, percentiles={})
+        click.echo(to_text(shown, deviations=deviations), nl=False)
+    files.write(run)
     warn(run.report)
     if run.refused is not None:
         origin = workload.origin
@@ -110,13 +185,17 @@ def _run_ab(workload: Workload, quiet: bool, output: str | None) -> int:
         return COULD_NOT_RUN
     if run.signal is not None:
         return SIGNALLED + run.signal
+    if len(run.samples.total_us) and not run.report.aggregate.counters.get(RESPONSES):
+        click.echo("Error: not one request was answered", err=True)
+        return COULD_NOT_RUN
     return COULD_NOT_RUN if run.failures else 0
 
 
 def _origin(url: str) -> tuple[Origin, str]:
     """The origin that a URL names, and its path with the query. Raises BadInput."""
     try:
-        parts = urlsplit(url)
+        # As ab does, take a URL without a scheme, if it has a path.
+        parts = urlsplit(url if "://" in url or "/" not in url else f"http://{url}")
         port = parts.port
     except ValueError as error:
         raise BadInput(f"invalid URL {url}: {error}") from None
@@ -126,6 +205,14 @@ def _origin(url: str) -> tuple[Origin, str]:
     if not path.isascii() or not path.isprintable() or " " in path:
         raise BadInput(f"invalid URL {url}: the path must be percent-encoded")
     return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), path
+
+
+def _proxy(text: str) -> Origin:
+    """The origin of a proxy given as HOST:PORT. Raises BadInput."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise BadInput(f"invalid proxy {text!r}: it must be HOST:PORT")
+    return Origin("http", host, int(port))
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -296,7 +296,7 @@ def _judge(script: Script, console: Console, finished: ScriptRun, failed: str | 
         return SIGNALLED + signal.SIGINT
     if verdict is not None and verdict.failed:
         return 1
-    return EXPECTATION_FAILED if finished.expectation_failed else 0
+    return EXPECTATION_FAILED if finished.expectation_failed else finished.exit_code
 
 
 def _write_through(text: str) -> None:

@@ -31,21 +31,29 @@ class Cookie:
 class Jar:
     """The cookies of one virtual user, by domain, path and name. In every method, `now_s` is the time in epoch seconds."""
 
-    __slots__ = ("_cookies",)
+    __slots__ = ("_cookies", "_loose")
 
-    def __init__(self) -> None:
+    def __init__(self, *, loose: bool = False) -> None:
+        """With `loose`, cookies without a name are kept as well, as servers may send and browsers take them."""
+        self._loose = loose
         self._cookies: dict[tuple[str, str, str], Cookie] = {}
 
-    def store(self, field: str, host: str, path: str, now_s: float) -> None:
-        """Store the cookie of a Set-Cookie field, from an answer of `host` to a request for `path`. Invalid ones are ignored."""
-        cookie = parse_cookie(field, host, path, now_s)
+    def store(self, field: str, host: str, path: str, now_s: float) -> bool:
+        """Store the cookie of a Set-Cookie field, from an answer of `host` to a request for `path`.
+
+        Returns False for an invalid field. That changes nothing, nor does a cookie that breaks the promise of its name's prefix.
+        """
+        cookie = parse_cookie(field, host, path, now_s, loose=self._loose)
         if cookie is None:
-            return
+            return False
+        if not _keeps_prefix(cookie):
+            return True
         key = (cookie.domain, cookie.path, cookie.name)
         if cookie.expires_s <= now_s:
             self._cookies.pop(key, None)
         else:
             self._cookies[key] = cookie
+        return True
 
     def header(self, host: str, path: str, now_s: float, *, secure: bool) -> str:
         """The value of the Cookie field for a request to this host and path; empty without cookies. Longer paths come first."""
@@ -63,11 +71,18 @@ class Jar:
         return "; ".join(f"{c.name}={c.value}" if c.name else c.value for c in found)
 
 
-def parse_cookie(field: str, host: str, path: str, now_s: float) -> Cookie | None:
-    """The cookie that a Set-Cookie field sets, or None where RFC 6265 says to ignore the field."""
+def parse_cookie(field: str, host: str, path: str, now_s: float, *, loose: bool = False) -> Cookie | None:
+    """The cookie that a Set-Cookie field sets, or None where RFC 6265 says to ignore the field.
+
+    With `loose`, a cookie may have no name.
+    """
     pair, *attributes = field.split(";")
     name, equals, value = pair.partition("=")
-    if not equals or not name.strip():
+    if loose and not name:
+        name, equals, value = value.partition("=")
+    if loose and not equals:
+        name, value = "", name
+    elif not equals or not name.strip():
         return None
     domain, cookie_path, secure, expires_s = "", "", False, inf
     max_age_s: float | None = None
@@ -110,6 +125,13 @@ def _date(setting: str, otherwise: float) -> float:
         return parsedate_to_datetime(setting.replace("-", " ")).timestamp()
     except (ValueError, TypeError, OverflowError):
         return otherwise
+
+
+def _keeps_prefix(cookie: Cookie) -> bool:
+    """Whether a cookie is what its name promises (RFC 6265bis, 4.1.3): `__Secure-` or `__Host-`."""
+    if cookie.name.startswith("__Host-"):
+        return cookie.secure and cookie.host_only and cookie.path == "/"
+    return cookie.secure or not cookie.name.startswith("__Secure-")
 
 
 def _host_matches(cookie: Cookie, host: str) -> bool:

@@ -84,12 +84,14 @@ class Connections:
         file: FileAnswer | None = None,
         intended_ns: int = 0,
         want_plain: bool = True,
+        response_ns: int = 0,
     ) -> Exchange | Failure:
         """Make one exchange with the origin, over its kept connection or a new one.
 
         `file` files the answer, even one that breaks off after its head, under the planned start of the request
         (`intended_ns`; 0: its actual start). Without `want_plain`, FILED is returned for a whole answer whose content nobody
-        needs (`ResponseHead.plain`), which is quicker than an Exchange.
+        needs (`ResponseHead.plain`), which is quicker than an Exchange. `response_ns` replaces the time limit from the
+        request written to the head of the answer, unless it is 0.
         """
         started_ns = connected_ns = now_ns()
         connection = self._kept.get(origin)
@@ -110,6 +112,19 @@ class Connections:
             self._kept[origin] = connection
             connected_ns = now_ns()
         assert connection is not None  # noqa: S101 - for the type checker: reused or just opened
+        if response_ns:
+            return connection.exchange_within(
+                response_ns,
+                request,
+                started_ns,
+                connected_ns,
+                reused,
+                method_is_head,
+                want_body,
+                file,
+                intended_ns,
+                want_plain,
+            )
         return connection.exchange(
             request, started_ns, connected_ns, reused, method_is_head, want_body, file, intended_ns, want_plain
         )

@@ -82,6 +82,8 @@ class Failure:
     connected_ns: int
     at_ns: int
     response: Exchange | None = None
+    closed: bool = False
+    """Whether the peer closed the connection in good order before its answer was whole, or sent what is no answer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from urllib.parse import quote, quote_plus, unquote, urljoin, urlsplit
 from loadgen.http.route import Origin
 from loadgen.language.values import UNDEFINED, text
 
+FRAMING = frozenset(("content-length", "transfer-encoding"))
+"""Header fields that say how long a body is."""
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # These are not encoded in a path, nor are letters, digits and `-._` (WHATWG URL, 1.3).
@@ -114,7 +116,7 @@ def with_query(address: Address, query: str) -> Address:
 
 @dataclass(slots=True)
 class Outgoing:
-    """A request about to be sent. `fields` are lower-case, without host, cookie and content-length."""
+    """A request about to be sent. `fields` are lower-case, without host and cookie."""
 
     asked: str
     """The URL as the script has it, with its templates filled in; it stays the same after redirects."""
@@ -124,6 +126,13 @@ class Outgoing:
     body: bytes | None = None
     cookie: str = ""
     """The value of a Cookie field that the script sets; cookies from the jar replace it."""
+    framed: bool = False
+    """Whether the script itself says how long the body is: `fields` have a content-length or a transfer-encoding."""
+
+    id: str = ""
+    """An id that the functions before and after the request are given."""
+    response_ns: int = 0
+    """The longest time from the request written to the head of the answer, in ns; 0 for that of the script."""
 
     def encoded(self, cookie: str = "") -> bytes:
         """The bytes to send, with this value of the Cookie field, if any. Raises UnicodeEncodeError."""
@@ -132,12 +141,22 @@ class Outgoing:
         lines += [f"{name}: {value}" for name, value in self.fields]
         if cookie or self.cookie:
             lines.append(f"cookie: {cookie or self.cookie}")
+        if self.framed:
+            return self._encoded_as_scripted(lines)
         if self.body is not None:
             lines.append(f"content-length: {len(self.body)}")
         elif self.method in {"POST", "PUT", "PATCH"}:
             lines.append("content-length: 0")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
         return head + self.body if self.body else head
+
+    def _encoded_as_scripted(self, lines: list[str]) -> bytes:
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        body = self.body or b""
+        if dict(self.fields).get("transfer-encoding", "").lower() != "chunked":
+            return head + body
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return head + chunk + b"0\r\n\r\n"
 
     def followed(self, address: Address, status: int) -> Outgoing:
         """The request that follows a redirect with this status to this address.
@@ -146,10 +165,13 @@ class Outgoing:
         """
         moved = (address.origin.host, address.origin.port) != (self.address.origin.host, self.address.origin.port)
         method, body, dropped = self.method, self.body, {"authorization"} if moved else set()
+        framed = self.framed
         if status == 303 and method != "HEAD":
-            method, body = "GET", None
+            method, body, framed = "GET", None, False
+            dropped |= FRAMING
         fields = [(name, value) for name, value in self.fields if name not in dropped]
-        return Outgoing(self.asked, method, address, fields, body, "" if moved else self.cookie)
+        cookie = "" if moved else self.cookie
+        return Outgoing(self.asked, method, address, fields, body, cookie, framed, self.id, self.response_ns)
 
 
 def is_field(name: str, value: str) -> bool:

@@ -11,7 +11,7 @@ from loadgen.script import model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import duration_text, seconds
 from loadgen.script.ensure import checks_of
-from loadgen.script.payload import PayloadError, read_rows
+from loadgen.script.payload import PayloadError, loses_digits, read_rows
 from reports.names import ENDPOINT
 
 _PHASE_KEYS = ("name", "duration", "arrivalRate", "arrivalCount", "rampTo", "pause", "maxVusers", "mode", "index", "id")
@@ -36,8 +36,17 @@ def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool) -> tuple[model.
     if not part.expect(list, "a list"):
         return ()
     _warn_of_mode(mode)
-    found = (_phase(i, item, mode.value, poisson=poisson) for i, item in enumerate(part.parts()))
+    items = [item for item in part.parts() if not _has_no_length(item)]
+    found = (_phase(i, item, mode.value, poisson=poisson) for i, item in enumerate(items))
     return tuple(phase for phase in found if phase is not None)
+
+
+def _has_no_length(part: ScriptNode) -> bool:
+    """Whether a phase is `pause: 0`, which Artillery leaves out; a text, `pause: "0"`, is a pause of no seconds there."""
+    left_out = isinstance(part.value, dict) and type(part.get("pause")) is int and part.get("pause") == 0
+    if left_out:
+        part["pause"].warn("a pause of no length: it is left out")
+    return left_out
 
 
 def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.Phase | None:
@@ -51,12 +60,12 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
         length.refuse(part.notes.undefined[length.path])
     elif length.value is ABSENT:
         part.refuse("a phase needs a `duration` (or a `pause`)")
-    elif not duration_s or duration_s < 0:
+    elif duration_s is None or duration_s < 0 or (duration_s == 0 and not is_pause):
         length.refuse(f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value}")
     rate, ramp_to = _amount(part["arrivalRate"]), _amount(part["rampTo"])
     count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
     _warn_of_contradictions(part)
-    if not duration_s:
+    if duration_s is None:
         return None
     nothing_to_do = not is_pause and count is None and not rate and ramp_to is None
     if nothing_to_do:
@@ -135,7 +144,11 @@ def _payload(part: ScriptNode, override: str | None, read_file: Callable[[str], 
     if everything and not name:
         part.warn("loadAll needs a `name`: no variable is made")
     try:
-        rows = read_rows(read_file(path).decode("utf-8-sig", "replace"), **_csv_settings(part))
+        table = read_file(path).decode("utf-8-sig", "replace")
+        settings = _csv_settings(part)
+        rows = read_rows(table, **settings)
+        if settings["cast"]:
+            _warn_of_lost_digits(part["path"], path, read_rows(table, **settings | {"cast": False}))
     except OSError as error:
         part["path"].refuse(f"cannot read {path}: {error.strerror or error}")
         return None
@@ -145,6 +158,14 @@ def _payload(part: ScriptNode, override: str | None, read_file: Callable[[str], 
     fields = tuple(str(f) for f in part.get("fields") or ())
     order = "all" if everything else ("sequence" if part.get("order") == "sequence" else "random")
     return None if everything and not name else model.Payload(rows, fields, order, name)
+
+
+def _warn_of_lost_digits(part: ScriptNode, path: str, rows: tuple[tuple[str, ...], ...]) -> None:
+    long = next((cell for row in rows for cell in row if len(cell) >= 16 and loses_digits(cell)), None)
+    if long is not None:
+        part.warn(
+            f"{path}: {long} is read as a number and loses its last digits, as in Artillery; `cast: false` keeps them"
+        )
 
 
 def _csv_settings(part: ScriptNode) -> dict[str, Any]:
@@ -202,6 +223,7 @@ def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> mod
     """Read `config.http`, `config.defaults` and `config.timeout`."""
     part = config["http"]
     part.warn_unknown(_HTTP_KEYS)
+    part["cookieJarOptions"].warn_unknown(("looseMode",))
     for defaults in (part["defaults"], config["defaults"]):
         defaults.warn_unknown(_DEFAULT_KEYS)
     if "maxSockets" in part:
@@ -221,6 +243,7 @@ def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> mod
         extended_metrics=extended_metrics or part.get("extendedMetrics") is True,
         headers=_default(config, "headers"),
         cookies=_default(config, "cookie") or {},
+        loose_cookies=part["cookieJarOptions"].get("looseMode") is True,
         strict_capture=part["defaults"].get("strictCapture") is not False
         and config["defaults"].get("strictCapture") is not False,
         think_jitter=(_default(config, "think") or {}).get("jitter"),

@@ -16,7 +16,7 @@ from typing import Any
 from loadgen.http.message import FormPart
 from loadgen.language.expressions import ExpressionError, compile_expression
 from loadgen.language.regex import compile_regex
-from loadgen.language.values import to_number, truthy
+from loadgen.language.values import UNDEFINED, to_number, truthy
 from loadgen.script import model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import think_seconds
@@ -100,6 +100,9 @@ class FlowReader:
         # A processor that could not be loaded has been reported already.
         if self._processor is None or not self._processor.path:
             return False
+        # Which function this is, each virtual user finds out.
+        if role in _HOOKS and "{{" in name:
+            return True
         functions = self._processor.functions
         if name not in functions:
             part.refuse(f"no function `{name}` in {self._processor.path}", nearest(name, functions))
@@ -235,15 +238,18 @@ class FlowReader:
     def _condition(self, part: ScriptNode) -> str | None:
         if part.value is ABSENT:
             return None
+        if not isinstance(part.value, str):
+            part.warn("is no text, so it counts as true whatever it is; write the expression in quotes")
+            return None
         if self._processor is not None and part.value in self._processor.functions:
             self._has(part, part.value, "ifTrue")
-            return str(part.value)
+            return part.value
         try:
-            compile_expression(str(part.value))
+            compile_expression(part.value)
         except ExpressionError as error:
             part.warn(f"{error}: it counts as true")
             return None
-        return str(part.value)
+        return part.value
 
     def _check_request(self, part: ScriptNode, *, strict: bool) -> None:
         part.warn_unknown(_REQUEST_KEYS)
@@ -319,6 +325,10 @@ class FlowReader:
         if not is_match and not isinstance(part.get("as"), str):
             part.refuse("`as` must name a variable")
             return None
+        captures = isinstance(part.get("as"), str)
+        compared_with_nothing = part["value"].value is ABSENT
+        if compared_with_nothing and not captures:
+            part.warn("has no `value`: nothing is compared")
         source = next((s for s in _SOURCES if part.get(s)), "")
         if source == "function" and not self._called_by_capture(part["function"]):
             return None
@@ -338,8 +348,8 @@ class FlowReader:
             attribute=part.get("attr"),
             index=part.get("index", 0),
             into=part.get("as") or "",
-            expected=part.get("value"),
-            is_match=is_match or part["value"].value is not ABSENT,
+            expected=part.get("value", UNDEFINED),
+            is_match=not compared_with_nothing or not captures,
         )
 
     def _called_by_capture(self, part: ScriptNode) -> bool:
@@ -393,11 +403,11 @@ def _complaint_about_json(expression: str, _: str) -> str | None:
 
 
 def _complaint_about_selector(expression: str, _: str) -> str | None:
-    import cssselect  # noqa: PLC0415 - scripts without a selector need not pay for it
+    from loadgen.language.selectors import SelectorInvalid, compile_selector  # noqa: PLC0415 - few scripts need it
 
     try:
-        cssselect.parse(expression)
-    except (cssselect.SelectorError, RecursionError) as error:
+        compile_selector(expression)
+    except SelectorInvalid as error:
         return str(error)
     return None
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from loadgen.http.message import FormPart
 from loadgen.http.tls import TlsSettings
+from loadgen.language.values import UNDEFINED
 from loadgen.script.processor import Processor
 from reports.names import ENDPOINT
 
@@ -106,7 +107,8 @@ class Capture:
     attribute: Any = None
     index: Any = 0
     into: str = ""
-    expected: Any = None
+    expected: Any = UNDEFINED
+    """The value to compare with; UNDEFINED compares with nothing, so that a match fails only for a body that cannot be read."""
     is_match: bool = False
 
 
@@ -275,6 +277,8 @@ class HttpSettings:
     headers: Mapping[str, Any] | None = None
     """Default header fields; None means only this program's own User-Agent."""
     cookies: Mapping[str, Any] = field(default_factory=dict)
+    loose_cookies: bool = False
+    """Whether cookies without a name are kept (`cookieJarOptions.looseMode`)."""
     strict_capture: bool = True
     think_jitter: Any = None
     tracing: Tracing | None = None

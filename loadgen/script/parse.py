@@ -315,6 +315,7 @@ class _ScriptParser:
         calls = {
             *functions(self._rng),
             *(() if (fake := sections.fake_data(config)) is None else fake_functions(fake, self._rng)),
+            *(() if processor is None else processor.template_functions),
         }
         source = processor.source.decode("utf-8", "replace") if processor is not None else ""
         names = Names(

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from math import isfinite
 from random import Random
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from loadgen.language.values import UNDEFINED, number
 from loadgen.script.model import Payload
 
+_EXACT = 2**53
+"""Up to here, doubles hold every whole number."""
+_LONG = re.compile(r"[+-]?\d{16,21}", re.ASCII)
 _RADIX = re.compile(r"\s*0[xXoObB]")
 # Takes the place of a delimiter of several characters, which the csv module does not support.
 _STAND_IN = "\x1f"
@@ -63,7 +67,20 @@ def _cell(text: str, *, cast: bool) -> Any:
     # Artillery's CSV reader takes `0x10` for a number, and then reads it up to the letter.
     if value and _RADIX.match(text):
         return 0
-    return text if value is None or not isfinite(value) else value
+    if value is None or not isfinite(value):
+        return text
+    return _rounded(value) if isinstance(value, int) and abs(value) > _EXACT else value
+
+
+def _rounded(value: int) -> int:
+    """An integer beyond 2^53 as JavaScript has it: the double beside it, in the fewest digits that name that double."""
+    return int(Decimal(repr(float(value))))
+
+
+def loses_digits(text: str) -> bool:
+    """Whether a cell of a CSV file is a whole number that Artillery, and `read_rows` with `cast`, changes."""
+    bare = text.strip()
+    return bool(_LONG.fullmatch(bare)) and _cell(bare, cast=True) != int(bare)
 
 
 def variables_of(payload: Payload, rng: Random, first: int = 0, every: int = 1) -> Callable[[], Mapping[str, Any]]:

@@ -7,7 +7,8 @@ A processor is a plain module. Functions in it are called by the names that the 
 - `beforeScenario`, `afterScenario` and `function: login` steps call `login(user: User)`;
 - `whileTrue: more` and `ifTrue: more` call `more(user: User) -> bool`;
 - `onError: note` calls `note(error: str, user: User)`;
-- `capture: {function: total, as: sum}` calls `total(response: Response, user: User)`, which returns the value.
+- `capture: {function: total, as: sum}` calls `total(response: Response, user: User)`, which returns the value;
+- `{{ $total(1, 2) }}` calls `total(1, 2)`, if the function is marked with `@template_function`.
 
 An exception in a function fails its virtual user and nothing else; `Fail` sets the error's name in the metrics.
 """
@@ -21,7 +22,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from loadgen.language.values import json_value
 
@@ -38,7 +39,8 @@ class Fail(Exception):
 class Request:
     """A request. In `beforeRequest` it is as the script has it; `{{ }}` templates in it are filled in afterwards.
 
-    At most one of `json`, `form` and `body` is sent, the first that is not None.
+    At most one of `json`, `form`, `body` and `form_data` is sent, the first that is not None. In `afterResponse` it is what
+    was sent, and the parts from `form_data` on say nothing.
     """
 
     method: str
@@ -47,6 +49,36 @@ class Request:
     json: Any = None
     form: dict[str, Any] | None = None
     body: str | bytes | None = None
+    name: Any = None
+    """The name of the request in metrics, or None."""
+    id: str = field(default="", compare=False)
+    """An id of this one request, the same before and after it."""
+    form_data: dict[str, Any] | None = None
+    """The parts of a multipart body: a value, or a file as a tuple `(file name, bytes, media type)`."""
+    qs: dict[str, Any] | None = None
+    """The query, which replaces that of the URL."""
+    cookie: dict[str, Any] = field(default_factory=dict)
+    """Cookies to set before the request is sent."""
+    auth: tuple[Any, Any] | None = None
+    """User name and password."""
+    follow_redirect: bool = True
+    timeout_s: float | None = None
+    """Longest time from the request written to the head of the response, in seconds; None for that of the script."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long the parts of a request took, in ms. Those of the connection are 0 where it was open already."""
+
+    dns: float
+    tcp: float
+    tls: float
+    first_byte: float
+    """From the request written to the first byte of the response, as in `http.response_time`."""
+    download: float
+    """From the first byte of the response to its last."""
+    total: float
+    """From the start, before any connecting, to the last byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +88,17 @@ class Response:
     status: int
     headers: Mapping[str, Any]
     text: str
+    body: bytes = b""
+    timings: Timings | None = None
 
     @property
     def json(self) -> Any:
         """The body parsed as JSON. Raises ValueError if it is not JSON."""
         return json_value(self.text)
+
+
+def _nothing(_: Any) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +111,22 @@ class User:
     """`count(name, n)` adds n to a counter of the report."""
     sample: Callable[[str, float], None]
     """`sample(name, value)` adds a value (in ms if it is a time) to a summary of the report."""
+    rate: Callable[[str], None] = _nothing
+    """`rate(name)` counts an event of a rate per second."""
+    scenario: str | None = None
+    """The name of the scenario that the user runs; None where it has none, and in `before` and `after`."""
+    exit_code: Callable[[int], None] = _nothing
+    """`exit_code(n)` makes `loadgen run` exit with n (1 to 255), if nothing else makes it fail; the highest wins."""
+
+
+_Called = TypeVar("_Called", bound=Callable[..., Any])
+_MARK = "_is_template_function"
+
+
+def template_function(function: _Called) -> _Called:
+    """Mark a function, so that templates may call it: `{{ $name() }}`, with numbers as arguments. Its result becomes text."""
+    setattr(function, _MARK, True)
+    return function
 
 
 class ProcessorError(Exception):
@@ -86,6 +140,11 @@ class Processor:
     path: str
     source: bytes
     functions: Mapping[str, Callable[..., Any]] = field(compare=False)
+
+    @property
+    def template_functions(self) -> dict[str, Callable[..., Any]]:
+        """The functions that templates may call, by name with `$`."""
+        return {f"${name}": called for name, called in self.functions.items() if getattr(called, _MARK, False)}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by path: another process loads the file again."""

@@ -52,15 +52,16 @@ class Answer:
     @cached_property
     def text(self) -> str:
         """The body as text in UTF-8, with invalid bytes replaced."""
-        return self._plain_body().decode("utf-8", "replace")
+        return self.plain_body().decode("utf-8", "replace")
 
-    def _plain_body(self) -> bytes:
+    def plain_body(self) -> bytes:
+        """The body, decompressed."""
         return decoded(self._body, self.headers["content-encoding"].lower()) if self._decode else self._body
 
     @cached_property
     def json(self) -> Any:
         """The body parsed as JSON. Raises ValueError where it is not JSON."""
-        return json_value(self._plain_body())
+        return json_value(self.plain_body())
 
 
 def decoded(body: bytes, coding: str) -> bytes:

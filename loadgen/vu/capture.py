@@ -27,7 +27,7 @@ OwnTaker = Callable[[Response, Any], Any]
 
 
 class _Rule:
-    __slots__ = ("expected", "expression", "into", "is_match", "may_fail", "own", "take")
+    __slots__ = ("compares", "expected", "expression", "into", "is_match", "may_fail", "own", "take")
 
     def __init__(
         self, spec: Capture, calls: Mapping[str, Function], own: Mapping[str, OwnTaker], *, strict_default: bool
@@ -35,6 +35,7 @@ class _Rule:
         self.take = _TAKERS.get(spec.source, _nothing)(spec)
         self.own = own[spec.expression] if spec.source == "function" else None
         self.expression: Template = compile_template(spec.expression, calls)
+        self.compares = spec.expected is not UNDEFINED
         self.expected: Template = compile_template(spec.expected, calls)
         self.into = spec.into
         self.is_match = spec.is_match
@@ -67,11 +68,13 @@ def compile_captures(
                 if rule.own is None:
                     value = rule.take(answer, rule.expression.render(variables), rng)
                 else:
-                    value = rule.own(Response(answer.status, answer.headers, answer.text), user)
+                    value = rule.own(Response(answer.status, answer.headers, answer.text, answer.plain_body()), user)
             except ValueError:
                 value = UNDEFINED
+                if rule.is_match and not rule.may_fail:
+                    return False
             if rule.is_match:
-                if not rule.may_fail and not strictly_equal(value, rule.expected.render(variables)):
+                if rule.compares and not rule.may_fail and not strictly_equal(value, rule.expected.render(variables)):
                     return False
             else:
                 if not rule.may_fail and (value is UNDEFINED or value == ""):
@@ -138,11 +141,12 @@ def _from_regexp(spec: Capture) -> Taker:
 def _from_selector(spec: Capture) -> Taker:
     def take(answer: Answer, expression: Any, rng: Random) -> Any:
         from lxml import html  # noqa: PLC0415 - a large library that few scripts need
-        from lxml.cssselect import CSSSelector  # noqa: PLC0415
+
+        from loadgen.language.selectors import compile_selector  # noqa: PLC0415
 
         try:
             page = html.fromstring(answer.text or "<html/>")
-            found: list[Any] = list(CSSSelector(text(expression), translator="html")(page))  # type: ignore[arg-type]
+            found = compile_selector(text(expression))(page)
         except Exception as error:  # noqa: BLE001 - lxml and cssselect have many, all saying: not readable
             raise ValueError(str(error)) from None
         if not found:

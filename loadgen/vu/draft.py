@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from loadgen.http.message import (
+    FRAMING,
     BadRequestError,
     FormPart,
     Outgoing,
@@ -47,7 +48,10 @@ class Draft:
         self._auth = None if spec.auth is None else compile_template(list(spec.auth), calls)
         self._fixed_fields, self._fields = _field_templates(spec, setting)
         self._bodies = [_body(body, calls) for body in spec.bodies]
-        self._tracing = setting.script.http.tracing
+        names = {name for name, _ in (*self._fixed_fields, *self._fields)}
+        self._framed = not names.isdisjoint(FRAMING)
+        # A traceparent of the script's own takes the place of a new one.
+        self._tracing = None if "traceparent" in names else setting.script.http.tracing
 
     def constant(self) -> Outgoing | None:
         """The request, if every user sends the same; else None. Also None if it cannot be built: then each user fails."""
@@ -93,7 +97,7 @@ class Draft:
         if self._tracing is not None:
             fields.append(("traceparent", _traceparent(self._tracing)))
         body = self._body(variables, fields)
-        return Outgoing(url, self.method, address, fields, body, cookie)
+        return Outgoing(url, self.method, address, fields, body, cookie, self._framed and _says_length(fields))
 
     def _body(self, variables: Mapping[str, Any], fields: list[tuple[str, str]]) -> bytes | None:
         rendered = [made for body in self._bodies if (made := body.render(variables)) is not None]
@@ -107,30 +111,75 @@ class Draft:
         return content
 
 
+def _says_length(fields: list[tuple[str, str]]) -> bool:
+    return any(name in FRAMING for name, _ in fields)
+
+
 def editable(spec: model.RequestStep) -> Request:
     """The request of a step, as the functions of a processor are given it."""
-    bodies = {type(body): body for body in spec.bodies}
-    json, form, plain = (bodies.get(kind) for kind in (model.JsonBody, model.FormBody, model.TextBody))
-    return Request(
+    request = Request(
         spec.method,
         spec.url,
         dict(spec.headers),
-        json.value if isinstance(json, model.JsonBody) else None,
-        dict(form.fields) if isinstance(form, model.FormBody) else None,
-        plain.text if isinstance(plain, model.TextBody) else None,
+        name=spec.name,
+        qs=None if spec.query is None else dict(spec.query),
+        cookie=dict(spec.cookies),
+        auth=spec.auth,
+        follow_redirect=spec.follow_redirect,
     )
+    for body in spec.bodies:
+        match body:
+            case model.JsonBody(value):
+                request.json = value
+            case model.TextBody(value):
+                request.body = value
+            case model.FormBody(fields):
+                request.form = dict(fields)
+            case model.MultipartBody(parts):
+                request.form_data = {part.name: _shown(part) for part in parts}
+    return request
+
+
+def _shown(part: FormPart) -> Any:
+    """A part of a multipart body as the functions of a processor are given it."""
+    if part.content is not None:
+        return part.file_name, part.content, part.content_type
+    return part if part.read is not None or part.content_type is not None else part.value
+
+
+def _part(name: str, value: Any) -> FormPart:
+    if isinstance(value, FormPart):
+        return value
+    if isinstance(value, tuple):
+        file_name, content, content_type = (*value, None)[:3]
+        return FormPart(name, None, content_type or media_type(file_name), file_name, content)
+    return FormPart(name, value)
 
 
 def edited(spec: model.RequestStep, request: Request) -> model.RequestStep:
-    """The step with a request as the functions left it. Files to upload stay, unless there is another body now."""
-    bodies: tuple[model.Body, ...] = tuple(b for b in spec.bodies if isinstance(b, model.MultipartBody))
+    """The step with a request as the functions left it."""
+    auth: Any = request.auth
+    bodies: tuple[model.Body, ...] = ()
     if request.json is not None:
         bodies = (model.JsonBody(request.json),)
     elif request.form is not None:
         bodies = (model.FormBody(request.form),)
     elif request.body is not None:
         bodies = (model.TextBody(request.body),)
-    return replace(spec, method=request.method.upper(), url=request.url, headers=request.headers, bodies=bodies)
+    elif request.form_data is not None:
+        bodies = (model.MultipartBody(tuple(_part(name, value) for name, value in request.form_data.items())),)
+    return replace(
+        spec,
+        method=request.method.upper(),
+        url=request.url,
+        name=request.name,
+        headers=request.headers,
+        bodies=bodies,
+        query=request.qs,
+        cookies=request.cookie,
+        auth=(auth.get("user"), auth.get("pass")) if isinstance(auth, Mapping) else auth,
+        follow_redirect=request.follow_redirect,
+    )
 
 
 def _prefixed(url: Any, target: str) -> Any:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
+from uuid import uuid4
 
 from loadgen.http.exchange import Exchange, Failure
 from loadgen.http.message import Outgoing
@@ -16,7 +17,7 @@ from loadgen.http.route import Origin
 from loadgen.language.template import Template, compile_template
 from loadgen.language.values import UNDEFINED, json_text, number_text, text
 from loadgen.script import model
-from loadgen.script.processor import Request, Response
+from loadgen.script.processor import Request, Response, Timings
 from loadgen.vu.answer import Answer
 from loadgen.vu.expect import Exchanged, compile_expectations, console_text
 from loadgen.vu.vu import Setting, Vu, VuFailedError
@@ -54,7 +55,7 @@ class Judge:
                     c.expression: setting.function(c.expression) for c in spec.captures if c.source == "function"
                 },
             )
-        self._after = [setting.function(name) for name in spec.after]
+        self._after = [setting.hook(name) for name in spec.after]
         self._expectations = None
         if script.expect is not None:
             self._expectations = compile_expectations(spec.expectations, script.expect, calls)
@@ -84,7 +85,7 @@ class Judge:
         if self.want_body:
             answer = Answer(result.status, result.head, result.body, decode=self._spec.gzip)
             captured = self._captures is None or self._captures(answer, vu.variables, vu)
-            self._call_after(vu, outgoing, answer)
+            self._call_after(vu, outgoing, answer, result)
             if self._expectations is not None:
                 self._expect(vu, outgoing, answer)
         self._apdex(result)
@@ -96,12 +97,19 @@ class Judge:
         if not captured:
             raise VuFailedError("Failed capture or match")
 
-    def _call_after(self, vu: Vu, outgoing: Outgoing, answer: Answer) -> None:
+    def _call_after(self, vu: Vu, outgoing: Outgoing, answer: Answer, result: Exchange) -> None:
         if not self._after:
             return
         fields = dict(outgoing.fields)
-        request = Request(outgoing.method, outgoing.address.url, fields, body=outgoing.body)
-        response = Response(answer.status, answer.headers, answer.text)
+        request = Request(
+            outgoing.method,
+            outgoing.address.url,
+            fields,
+            body=outgoing.body,
+            name=self._name(vu.variables),
+            id=outgoing.id or f"{uuid4()}",
+        )
+        response = Response(answer.status, answer.headers, answer.text, answer.plain_body(), _timings(result))
         for call in self._after:
             call(request, response, vu)
 
@@ -218,6 +226,18 @@ class Judge:
             line = json_text({"ok": False, "error": said}) if plugin.output == "json" else f"Error: {said}"
             self._setting.write_line(line)
         return VuFailedError(name)
+
+
+def _timings(result: Exchange) -> Timings:
+    dns_ns, tcp_ns, tls_ns = (0, 0, 0) if result.reused else result.setup_ns
+    return Timings(
+        dns_ns / 1e6,
+        tcp_ns / 1e6,
+        tls_ns / 1e6,
+        (result.first_byte_ns - result.written_ns) / 1e6,
+        (result.last_byte_ns - result.first_byte_ns) / 1e6,
+        (result.last_byte_ns - result.started_ns) / 1e6,
+    )
 
 
 def _asked_path(url: str) -> str:

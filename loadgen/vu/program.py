@@ -31,7 +31,7 @@ from loadgen.script.durations import think_seconds
 from loadgen.script.payload import variables_of
 from loadgen.vu.request import compile_request
 from loadgen.vu.transports import Transport
-from loadgen.vu.vu import Action, Setting, Vu, VuFailedError
+from loadgen.vu.vu import Action, Setting, Vu, VuFailedError, guarded
 from reports import names
 
 _RANGE = re.compile(r"\d-\d")
@@ -41,7 +41,11 @@ _BREATHE_ROUNDS = 1000
 
 
 class CompiledScript:
-    """A compiled script. `expectation_failed` becomes true at the first expectation that does not hold."""
+    """A compiled script.
+
+    `expectation_failed` becomes true at the first expectation that does not hold. `exit_code` is the highest that functions
+    of the processor have asked for, else 0.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class CompiledScript:
         expectations), `warn` takes messages about what functions of the processor raised.
         """
         self.expectation_failed = False
+        self.exit_code = 0
         self._script = script
         self._recorder = recorder
         self._connections = connections
@@ -75,13 +80,27 @@ class CompiledScript:
             from loadgen.language.fakes import fake_functions  # noqa: PLC0415 - few scripts need it
 
             calls |= fake_functions(script.fake_data, rng)
-        setting = Setting(script, recorder, rng, calls, agent, write_line, warn, self._note_failed_expectation)
+        if script.processor is not None:
+            for name, function in script.processor.template_functions.items():
+                calls[name] = guarded(script.processor, name, function, warn)
+        setting = Setting(
+            script,
+            recorder,
+            rng,
+            calls,
+            agent,
+            write_line,
+            warn,
+            self._note_failed_expectation,
+            self._note_exit_code,
+        )
         self._scenarios = [_compile(scenario.flow, setting) for scenario in script.scenarios]
         self._on_error = [[setting.function(name) for name in scenario.on_error] for scenario in script.scenarios]
+        self._names = [scenario.name for scenario in script.scenarios]
         self._created = [recorder.scenario(scenario.label) for scenario in script.scenarios]
         self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
-        # Requests of these sections are not in the metrics.
-        unreported = replace(setting, recorder=recorder.apart())
+        # Requests of these sections are not in the metrics, and the expect plugin does not see them.
+        unreported = replace(setting, recorder=recorder.apart(), script=replace(script, expect=None))
         self._before = _compile(script.before, unreported)
         self._after = _compile(script.after, unreported)
 
@@ -92,7 +111,13 @@ class CompiledScript:
         started_ns = now_ns()
         self._created[chosen](started_ns)
         connections = self._connections()
-        vu = Vu(self._variables(self._payloads), connections.exchange, intended_ns, cookies_on=self._cookies_on)
+        vu = Vu(
+            self._variables(self._payloads),
+            connections.exchange,
+            intended_ns,
+            cookies_on=self._cookies_on,
+            scenario=self._names[chosen],
+        )
         try:
             for act in self._scenarios[chosen]:
                 act(vu)
@@ -162,6 +187,9 @@ class CompiledScript:
 
     def _note_failed_expectation(self) -> None:
         self.expectation_failed = True
+
+    def _note_exit_code(self, code: int) -> None:
+        self.exit_code = max(self.exit_code, min(max(int(code), 0), 255))
 
 
 def _uuid4(bits: int) -> str:
@@ -342,13 +370,13 @@ def _parallel(step: model.Parallel, setting: Setting) -> Action:
             vu.exchange = _one_at_a_time(exchange)
         greenlets = [gevent.spawn(_outcome, branch, vu) for branch in branches]
         try:
-            for greenlet in gevent.iwait(greenlets):
-                error = greenlet.get()
-                if error is not None:
-                    raise error
+            # The user fails with the first error; the other branches are not cut off, and what they do is counted.
+            errors = [error for greenlet in gevent.iwait(greenlets) if (error := greenlet.get()) is not None]
         finally:
             gevent.killall(greenlets)
             vu.exchange = exchange
+        if errors:
+            raise errors[0]
 
     return act
 

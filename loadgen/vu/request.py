@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from random import Random
 from typing import Any
+from uuid import uuid4
 
 from loadgen.clock import now_ns
 from loadgen.http.cookies import Jar
@@ -22,12 +23,15 @@ from loadgen.language.template import compile_template
 from loadgen.language.values import text, truthy
 from loadgen.recorder import NO_ENDPOINT
 from loadgen.script import model
+from loadgen.script.processor import Request
 from loadgen.vu.draft import Draft, editable, edited
 from loadgen.vu.outcome import Judge
 from loadgen.vu.vu import Action, Setting, Vu, VuFailedError
+from reports import names
 
 REDIRECTS_MAX = 10
 _REDIRECTS = frozenset((300, 301, 302, 303, 304, 307, 308))
+_INVALID_COOKIE = "cookie_parse_error_invalid_cookie"
 _NOWHERE = Address(Origin("http", "", 0), "/", "")
 
 
@@ -73,27 +77,30 @@ class _RequestBuilder:
     def __init__(self, spec: model.RequestStep, setting: Setting) -> None:
         self._spec = spec
         self._setting = setting
-        self._draft = Draft(spec, setting)
-        self._before = [setting.function(name) for name in spec.before]
-        self._judge = Judge(spec, self._draft.url, setting)
+        self.draft = Draft(spec, setting)
+        self._before = [setting.hook(name) for name in spec.before]
+        self.judge = Judge(spec, self.draft.url, setting)
         self._recorder = setting.recorder
         self._file = setting.recorder.answers()
-        self._cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
-        self._follows = spec.follow_redirect
+        self.cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
+        self.follows = spec.follow_redirect
+        self.response_ns = 0
 
     def action(self) -> Action:
         """The quickest action that does what the step says."""
-        outgoing = None if self._cookies.value or self._before else self._draft.constant()
-        return self._templated if outgoing is None else self._static(outgoing)
+        if self._before:
+            return self._hooked
+        outgoing = None if self.cookies.value else self.draft.constant()
+        return self.send if outgoing is None else self._static(outgoing)
 
     def _static(self, outgoing: Outgoing) -> Action:
         """The action of a request that is always the same. Most are, so it does as little as it can."""
         data = outgoing.encoded()
         origin = outgoing.address.origin
-        is_head, want_body = outgoing.method == "HEAD", self._judge.want_body
+        is_head, want_body = outgoing.method == "HEAD", self.judge.want_body
         created = self._recorder.request
-        judged = self._judge.busy()
-        endpoint = None if judged else self._judge.endpoint(self._judge.endpoint_name(outgoing, {}))
+        judged = self.judge.busy()
+        endpoint = None if judged else self.judge.endpoint(self.judge.endpoint_name(outgoing, {}))
         file = self._recorder.answers(NO_ENDPOINT if endpoint is None else endpoint)
 
         def act(vu: Vu) -> None:
@@ -109,18 +116,32 @@ class _RequestBuilder:
 
         return act
 
-    def _drafted(self, vu: Vu) -> Draft:
-        """Call the `beforeRequest` functions. Returns the draft of the request as they left it."""
-        if not self._before:
-            return self._draft
+    def _hooked(self, vu: Vu) -> None:
+        """Call the `beforeRequest` functions, and send the request as they left it."""
         given = editable(self._spec)
         request = deepcopy(given)
+        request.id = f"{uuid4()}"
         for call in self._before:
             call(request, vu)
-        return self._draft if request == given else Draft(edited(self._spec, request), self._setting)
+        step = self if request == given else self._changed(request)
+        step.send(vu, request.id)
 
-    def _templated(self, vu: Vu) -> None:
-        draft = self._drafted(vu)
+    def _changed(self, request: Request) -> _RequestBuilder:
+        """This step with a request that functions have changed."""
+        spec, setting = edited(self._spec, request), self._setting
+        step = copy(self)
+        step.draft = Draft(spec, setting)
+        if spec.name != self._spec.name:
+            step.judge = Judge(spec, self.draft.url, setting)
+        if spec.cookies != self._spec.cookies:
+            step.cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
+        step.follows = truthy(spec.follow_redirect)
+        step.response_ns = 0 if request.timeout_s is None else max(1, int(request.timeout_s * 1e9))
+        return step
+
+    def send(self, vu: Vu, request_id: str = "") -> None:
+        """Fill in the templates of the request, and send it. `request_id` is the id that functions before it were given."""
+        draft = self.draft
         url = draft.asked(vu.variables)
         if not url.startswith("http"):
             raise VuFailedError(f"Invalid URL - {url}")
@@ -128,16 +149,18 @@ class _RequestBuilder:
             outgoing = draft.build(vu.variables, url)
         except BadRequestError as error:
             unsent = Outgoing(url, draft.method, _NOWHERE, [])
-            raise self._judge.error(vu, error.name, unsent, error.name) from None
-        cookies = self._cookies.render(vu.variables)
+            raise self.judge.error(vu, error.name, unsent, error.name) from None
+        outgoing.id, outgoing.response_ns = request_id, self.response_ns
+        cookies = self.cookies.render(vu.variables)
         if cookies:
             self._put_cookies(vu, cookies, outgoing.address)
         self._exchange(vu, outgoing, with_jar=bool(cookies))
 
     def _put_cookies(self, vu: Vu, cookies: Mapping[str, Any], address: Address) -> None:
-        vu.jar = vu.jar or Jar()
+        vu.jar = vu.jar or self._jar()
         for name, value in cookies.items():
-            vu.jar.store(f"{name}={text(value)}", address.origin.host, address.target, time.time())
+            if not vu.jar.store(f"{name}={text(value)}", address.origin.host, address.target, time.time()):
+                raise VuFailedError("Cookie failed to parse")
 
     def _exchange(self, vu: Vu, outgoing: Outgoing, hop: int = 0, *, with_jar: bool = False) -> None:
         """Send a request, and do what follows from its answer. `hop` is the number of redirects before it."""
@@ -151,7 +174,15 @@ class _RequestBuilder:
             raise VuFailedError("ERR_INVALID_CHAR") from None
         self._recorder.request(now_ns())
         is_head = outgoing.method == "HEAD"
-        result = vu.exchange(address.origin, data, is_head, self._judge.want_body, self._file, vu.intended_ns)
+        result = vu.exchange(
+            address.origin,
+            data,
+            is_head,
+            self.judge.want_body,
+            self._file,
+            vu.intended_ns,
+            response_ns=outgoing.response_ns,
+        )
         vu.intended_ns = 0
         self._finish(vu, outgoing, result, hop, with_jar=with_jar)
 
@@ -160,26 +191,33 @@ class _RequestBuilder:
     ) -> None:
         """Do what follows from an exchange: keep its cookies, follow its redirect or judge it. Raises VuFailedError."""
         if isinstance(result, Failure):
-            raise self._judge.failed(vu, result, outgoing)
+            raise self.judge.failed(vu, result, outgoing)
         self._keep_cookies(vu, result, outgoing.address)
-        location = result.header("location") if result.status in _REDIRECTS and self._follows else None
+        location = result.header("location") if result.status in _REDIRECTS and self.follows else None
         if location is None:
-            self._judge.final(vu, outgoing, result)
+            self.judge.final(vu, outgoing, result)
             return
-        self._judge.extended(outgoing, result)
+        self.judge.extended(outgoing, result)
         if hop == REDIRECTS_MAX:
-            raise self._judge.error(vu, "ERR_TOO_MANY_REDIRECTS", outgoing, "Redirected 10 times. Aborting.")
+            raise self.judge.error(vu, "ERR_TOO_MANY_REDIRECTS", outgoing, "Redirected 10 times. Aborting.")
         try:
             address = redirected(outgoing.address, location)
         except BadRequestError as error:
-            raise self._judge.error(vu, error.name, outgoing, "Invalid URL") from None
+            raise self.judge.error(vu, error.name, outgoing, "Invalid URL") from None
         self._exchange(vu, outgoing.followed(address, result.status), hop + 1, with_jar=with_jar)
 
     def _keep_cookies(self, vu: Vu, result: Exchange, address: Address) -> None:
         if not result.facts.sets_cookie:
             return
+        # As in Artillery, invalid cookies are counted in the answer that brings a user its first ones.
+        first = not vu.cookies_on
         vu.cookies_on = True
-        vu.jar = vu.jar or Jar()
+        vu.jar = vu.jar or self._jar()
         for name, value in result.headers():
             if name.lower() == "set-cookie":
-                vu.jar.store(value, address.origin.host, address.target, time.time())
+                stored = vu.jar.store(value, address.origin.host, address.target, time.time())
+                if first and not stored:
+                    self._recorder.count(names.ERRORS + _INVALID_COOKIE)
+
+    def _jar(self) -> Jar:
+        return Jar(loose=self._setting.script.http.loose_cookies)

@@ -32,6 +32,7 @@ class Transport(Protocol):
         file: FileAnswer | None = None,
         intended_ns: int = 0,
         want_plain: bool = True,
+        response_ns: int = 0,
     ) -> Exchange | Failure:
         """Make one exchange with the origin; see `Connections.exchange`."""
 
@@ -95,10 +96,11 @@ class _Shown:
         file: FileAnswer | None = None,
         intended_ns: int = 0,
         want_plain: bool = True,
+        response_ns: int = 0,
     ) -> Exchange | Failure:
         self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
         result = self._transport.exchange(
-            origin, request, method_is_head=method_is_head, file=file, intended_ns=intended_ns
+            origin, request, method_is_head=method_is_head, file=file, intended_ns=intended_ns, response_ns=response_ns
         )
         if isinstance(result, Failure):
             self._tell(f"http:response none: {result.name} ({result.stage})")

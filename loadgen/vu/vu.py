@@ -9,10 +9,11 @@ from typing import Any
 
 from loadgen.http.cookies import Jar
 from loadgen.http.exchange import Exchange, Failure
-from loadgen.language.template import Function
+from loadgen.language.template import Function, compile_template
+from loadgen.language.values import text
 from loadgen.recorder import Recorder
 from loadgen.script import model
-from loadgen.script.processor import Fail, User
+from loadgen.script.processor import Fail, Processor, User
 
 
 class VuFailedError(Exception):
@@ -26,7 +27,7 @@ class VuFailedError(Exception):
 class Vu:
     """A running virtual user: its variables, cookies and connections."""
 
-    __slots__ = ("cookies_on", "exchange", "intended_ns", "jar", "variables")
+    __slots__ = ("cookies_on", "exchange", "intended_ns", "jar", "scenario", "variables")
 
     def __init__(
         self,
@@ -35,11 +36,14 @@ class Vu:
         intended_ns: int,
         *,
         cookies_on: bool,
+        scenario: str | None = None,
     ) -> None:
         self.variables = variables
         self.exchange = exchange
         self.intended_ns = intended_ns
         """When the plan wanted its first request, as a monotonic instant in ns; 0 once it has made one."""
+        self.scenario = scenario
+        """The name of the scenario that it runs, if that has one."""
         self.jar: Jar | None = None
         self.cookies_on = cookies_on
         """Whether cookies are sent: from the start if the script has default cookies, else from the first Set-Cookie on."""
@@ -64,24 +68,54 @@ class Setting:
     warn: Callable[[str], None]
     """Takes a warning for the report. The same warning may come many times."""
     expectation_failed: Callable[[], None]
+    exit_code: Callable[[int], None] = lambda _: None
+    """Takes an exit code that a function of the processor wants."""
+
+    def hook(self, name: str) -> Callable[..., Any]:
+        """As `function`, for a name that may be a template. If that names no function, nothing is called, with a warning."""
+        if "{{" not in name:
+            return self.function(name)
+        template = compile_template(name, self.calls)
+
+        def call(*arguments: Any) -> None:
+            *_, vu = arguments
+            chosen, processor = text(template.render(vu.variables)), self.script.processor
+            if processor is not None and chosen in processor.functions:
+                self.function(chosen)(*arguments)
+            else:
+                self.warn(f"no function `{chosen}` is called for `{name}`: the processor has none of this name")
+
+        return call
 
     def function(self, name: str) -> Callable[..., Any]:
         """The processor's function of this name, to be called with (arguments..., vu). What it raises ends the virtual user."""
         processor = self.script.processor
         if processor is None:
             raise KeyError(name)
-        called = processor.functions[name]
-        count, sample = self.recorder.count, self.recorder.sample
+        called = guarded(processor, name, processor.functions[name], self.warn)
+        recorder, exit_code = self.recorder, self.exit_code
+        count, sample, rate = recorder.count, recorder.sample, recorder.rate
 
         def call(*arguments: Any) -> Any:
             *given, vu = arguments
-            try:
-                return called(*given, User(vu.variables, count, sample))
-            except Fail as failed:
-                raise VuFailedError(failed.name) from None
-            except Exception as error:  # noqa: BLE001 - whatever the user's function does
-                said = f"{type(error).__name__}: {error}"
-                self.warn(f"{processor.place_of(error)}: {name}: {said}")
-                raise VuFailedError(said) from None
+            return called(*given, User(vu.variables, count, sample, rate, vu.scenario, exit_code))
 
         return call
+
+
+def guarded(
+    processor: Processor, name: str, called: Callable[..., Any], warn: Callable[[str], None]
+) -> Callable[..., Any]:
+    """A function of the processor whose exceptions end the virtual user; those other than Fail go to `warn`, with their place."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return called(*arguments)
+        except Fail as failed:
+            raise VuFailedError(failed.name) from None
+        except Exception as error:  # noqa: BLE001 - whatever the user's function does
+            said = f"{type(error).__name__}: {error}"
+            warn(f"{processor.place_of(error)}: {name}: {said}")
+            raise VuFailedError(said) from None
+
+    return call

@@ -103,7 +103,8 @@ class Gate:
 
 
 def _holds(operator: str, measured: float, limit: float) -> bool:
-    slack = 1e-9 * max(abs(limit), 1e-3)  # +10 % of 100 is 110, whatever a double makes of it
+    # +10 % of 100 is 110, whatever a double makes of it
+    slack = 1e-9 * max(abs(limit), 1e-3)
     return {
         ">": measured > limit + slack,
         "<": measured < limit - slack,

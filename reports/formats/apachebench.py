@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from math import sqrt
+from time import ctime
 from typing import Any, Final
 
 import numpy as np
@@ -62,6 +63,8 @@ class AbSamples:
     connect_us: Microseconds
     waiting_us: Microseconds
     total_us: Microseconds
+    started_us: Microseconds | None = None
+    """When each request started, in microseconds since the epoch."""
     server_software: str = ""
     document_length: int | None = 0
     """Size of the first answer's body in bytes; None if sizes may vary (ab's -l)."""
@@ -335,12 +338,15 @@ CLOSING: Final = "..done\n\n\n"
 """The text that completes `opening_text` at the end of the run; the report follows."""
 
 
-def to_text(report: AbReport) -> str:
-    """Return the report from "Server Software:" on, exactly as ab prints it; lines without a figure are left out."""
+def to_text(report: AbReport, *, deviations: bool = True) -> str:
+    """Return the report from "Server Software:" on, exactly as ab prints it; lines without a figure are left out.
+
+    Without `deviations` the table has neither standard deviations nor medians, and nothing is doubted (ab's -S).
+    """
     kinds = report.failures
     blocks = [_block(lines, report) for lines in _ABOUT]
     blocks.append(_block(_COUNTS, report) + _failures(kinds) + _block(_MORE, report))
-    blocks.append(list(_table(report)))
+    blocks.append(list(_table(report) if deviations else _short_table(report)))
     blocks.append(list(_percentages(report)))
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -368,6 +374,40 @@ def _table(report: AbReport) -> Iterator[str]:
     for name, what in DOING_WHAT.items():
         if name in report.doubts:
             yield _DOUBT[report.doubts[name]].format(what)
+
+
+def _short_table(report: AbReport) -> Iterator[str]:
+    if report.rows:
+        yield "Connection Times (ms)"
+        yield "              min   avg   max"
+    for name in DOING_WHAT:
+        if name in report.rows:
+            row = report.rows[name]
+            label = f"{name.capitalize()}:"
+            yield f"{label:<12}{row.min:5d} {row.mean:5d}{row.max:5d}"
+
+
+def percentiles_csv(samples: AbSamples) -> str:
+    """Return the file that ab's -e writes: for each percentage of requests from 0 to 100, the time in ms they took at most."""
+    ordered = np.sort(samples.total_us)
+    count = len(ordered)
+    lines = ["Percentage served,Time in ms"]
+    for percentage in range(101 if count else 0):
+        at = min(int(0.5 + percentage * count / 100), count - 1)
+        lines.append(f"{percentage},{ordered[at] / 1000:.3f}")
+    return "\n".join(lines) + "\n"
+
+
+def gnuplot_table(samples: AbSamples) -> str:
+    """Return the file that ab's -g writes: a line for each request in order of its whole time; times in ms, tabs between."""
+    lines = ["starttime\tseconds\tctime\tdtime\tttime\twait"]
+    started_us = samples.total_us * 0 if samples.started_us is None else samples.started_us
+    for i in np.argsort(samples.total_us, kind="stable"):
+        started_s = int(started_us[i]) // 1_000_000
+        connect, total, wait = (int(t[i]) for t in (samples.connect_us, samples.total_us, samples.waiting_us))
+        times = "\t".join(str(_ms(us)) for us in (connect, total - connect, total, wait))
+        lines.append(f"{ctime(started_s)}\t{started_s}\t{times}")
+    return "\n".join(lines) + "\n"
 
 
 def _percentages(report: AbReport) -> Iterator[str]:

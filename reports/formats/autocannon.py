@@ -75,9 +75,9 @@ def from_json(text: str) -> Report:
     if not found.keys() >= {"latency", "requests", "non2xx", "connections"}:
         raise ReportError("no latency, requests, non2xx and connections")
     latency = each(an_object(found["latency"], "latency"), "latency", _number_or_none)
-    requests = each(an_object(found["requests"], "requests"), "requests", _number_or_none)
-    answered = int(requests.get("total") or 0)
-    counters = {names.REQUESTS: int(requests.get("sent") or answered), names.RESPONSES: answered}
+    sent = each(an_object(found["requests"], "requests"), "requests", _number_or_none)
+    answered = int(sent.get("total") or 0)
+    counters = {names.REQUESTS: int(sent.get("sent") or answered), names.RESPONSES: answered}
     for code, counts in an_object(found.get("statusCodeStats", {}), "statusCodeStats").items():
         counters[f"{names.CODES}{code}"] = whole(
             an_object(counts, f"statusCodeStats.{code}").get("count"), f"statusCodeStats.{code}"
@@ -87,7 +87,7 @@ def from_json(text: str) -> Report:
     counters |= {f"{names.ERRORS}failed": failed} if failed > 0 else {}
     counters |= {f"{names.ERRORS}timeout": timeouts} if timeouts else {}
     times = {ours: latency[theirs] for theirs, ours in _JSON_FIELDS.items() if latency.get(theirs) is not None}
-    average = requests.get("average")
+    average = sent.get("average")
     rates = {} if average is None else {names.REQUEST_RATE: Rate(average)}
     return _report(counters, rates, times if answered else {})
 

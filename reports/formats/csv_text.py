@@ -34,7 +34,8 @@ def to_csv(report: Report, *, periods: bool = False) -> str:
 def _start(period: Period) -> str:
     try:
         return datetime.fromtimestamp(period.start_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):  # a document may say anything
+    except (ValueError, OverflowError, OSError):
+        # A document may say anything.
         return str(period.start_ms)
 
 

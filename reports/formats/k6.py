@@ -84,7 +84,8 @@ def _report(values: Mapping[str, Mapping[str, float]]) -> Report:
         raise ReportError("no metrics.http_reqs or iterations")
     requests = values.get("http_reqs", {})
     summaries = {_TRENDS.get(name, name): _summary(v) for name, v in values.items() if "avg" in v or "med" in v}
-    if names.RESPONSE_TIME in summaries and "count" in requests:  # each request is timed once
+    # Each request is timed once.
+    if names.RESPONSE_TIME in summaries and "count" in requests:
         summaries[names.RESPONSE_TIME] = replace(
             summaries[names.RESPONSE_TIME], count=whole(requests["count"], "http_reqs")
         )
@@ -92,7 +93,8 @@ def _report(values: Mapping[str, Mapping[str, float]]) -> Report:
         ours: whole(values[name]["count"], name) for name, ours in _COUNTERS.items() if "count" in values.get(name, {})
     }
     failed = values.get("http_req_failed", {})
-    if "passes" in failed:  # of "has it failed?": those that passed are the failed ones
+    # Of "has it failed?": those that passed are the failed ones.
+    if "passes" in failed:
         counters[f"{names.ERRORS}http_req_failed"] = whole(failed["passes"], "http_req_failed")
     elif "rate" in failed and "count" in requests:
         counters[f"{names.ERRORS}http_req_failed"] = round(failed["rate"] * requests["count"])

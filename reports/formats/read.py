@@ -118,7 +118,8 @@ def read(text: str, name: str) -> Sequence[Report]:
             for report in found:
                 _check(report)
             return found
-        except (ValueError, OverflowError) as error:  # a ReportError is a ValueError; so is what absurd numbers raise
+        except (ValueError, OverflowError) as error:
+            # A ReportError is a ValueError; so is what absurd numbers raise.
             reasons[kind] = " ".join(str(error).split())[:_LONGEST_REASON]
     raise UnreadableReport(name, _likeliest(text, reasons), reasons)
 

@@ -35,14 +35,14 @@ def from_text(text: str) -> Report:
             found[name] = dict(zip(fields.split(", "), values.split(", "), strict=False))
     if not found.keys() >= {"Requests", "Latencies", "Status Codes"}:
         raise ReportError("no Requests, Latencies and Status Codes")
-    requests = found["Requests"]
+    sent = found["Requests"]
     times = {
         ours: milliseconds(found["Latencies"][theirs])
         for theirs, ours in _TEXT_FIELDS.items()
         if theirs in found["Latencies"]
     }
     codes = {code: int(number(count)) for code, count in found["Status Codes"].items()}
-    return _report(int(number(requests.get("total", ""))), number(requests.get("rate", "")), codes, times)
+    return _report(int(number(sent.get("total", ""))), number(sent.get("rate", "")), codes, times)
 
 
 def from_json(text: str) -> Report:

@@ -129,6 +129,22 @@ def test_the_rate_is_of_the_first_to_the_last_request_in_its_period():
     assert recorder.report().periods[0].rates["http.request_rate"].per_second == 2  # 8 / 3.5 s
 
 
+def test_metrics_that_artillery_does_not_know_leave_its_instants_alone():
+    recorder = Recorder(FixedWall())
+    recorder.started(now_ns())
+    assert recorder.report().aggregate.first_histogram_ms is None
+    recorder.sample("own", 1.0)
+    assert recorder.report().aggregate.first_histogram_ms is not None
+
+
+def test_an_own_rate_is_counted_as_the_rate_of_requests_is():
+    recorder = Recorder(FixedWall())
+    for _ in range(3):
+        recorder.rate("orders")
+    (period,) = recorder.report().periods
+    assert (period.rates["orders"].per_second, period.rates["orders"].count) == (3, 3)
+
+
 def test_endpoints_have_times_and_codes_of_their_own():
     recorder = Recorder(FixedWall())
     one, two = recorder.endpoint("/a"), recorder.endpoint("/b (named)")

@@ -51,6 +51,17 @@ def test_a_falling_ramp_ends_with_silence():
     assert [sum(1 for a in at if i * S < a <= (i + 1) * S) for i in range(3)] == [4, 2, 0]
 
 
+@pytest.mark.parametrize(("length_s", "low", "high", "per_second"), [
+    (2.5, 1, 5, [1, 4, 6]),  # 1, 3.67, 6.33: one step takes 1.5 s
+    (1.5, 2, 4, [2, 6]),
+    (0.5, 3, 9, [3]),
+    (2.5, 5, 1, [5, 2, 0]),  # 5, 2.33, -0.33
+])  # fmt: skip
+def test_a_ramp_of_fractional_length_goes_on_climbing_in_its_last_second(length_s, low, high, per_second):
+    at = offsets(phase(length_s, arrival_rate=low, ramp_to=high))
+    assert [sum(1 for a in at if i * S < a <= (i + 1) * S) for i in range(len(per_second))] == per_second
+
+
 def test_a_pause_delays_what_follows():
     assert offsets(phase(3, pause=True), phase(1, arrival_count=1, index=1)) == [4 * S]
 

@@ -14,6 +14,11 @@ DOCUMENT = {
     "id": 42, "name": "Ada", "nothing": None, "empty": "", "zero": 0, "yes": True, "half": 0.5, "list": [1, 2, 3],
     "items": [{"sku": "A1", "price": 3}, {"sku": "B2", "price": 5}], "deep": {"a": {"b": ["x", "y"]}}, "a-b": "dashed",
 }  # fmt: skip
+ROWS = """<html><body><h2 id="title">Rows</h2>
+<ul id="u1"><li id="l1" class="odd">one</li><li id="l2">two</li><li id="l3" class="odd"><b>three</b></li></ul>
+<ul id="u2"><li id="l4">four</li><li id="l5" class="odd">five</li></ul>
+<a id="a1" href="/x:first">x</a><a id="a2" href="/y">y</a>
+<form><input id="i1" type="text"><input id="i2" type="checkbox"><input id="i3" type="checkbox" checked></form></body></html>"""
 PAGE = '<html><body><a class="x" href="/first">1</a><a class="x" href="/second">2</a><p id="p" title="T">t</p></body></html>'
 
 
@@ -142,6 +147,7 @@ TEXT = json.dumps(DOCUMENT).encode()
 ANSWERS = {
     "json": fixed(TEXT, JSON, ("x-token", "T-77")),
     "page": fixed(PAGE.encode(), ("content-type", "text/html; charset=utf-8")),
+    "rows": fixed(ROWS.encode(), ("content-type", "text/html")),
     "gzip": fixed(gzip.compress(TEXT), JSON, ("content-encoding", "gzip")),
     "deflate": fixed(zlib.compress(TEXT), JSON, ("content-encoding", "deflate")),
     "timing": fixed(b"ok", ("server-timing", "db;dur=3, total;dur=12.5")),

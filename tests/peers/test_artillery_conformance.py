@@ -19,7 +19,7 @@ pytest.importorskip("trustme", reason="trustme is not installed")
 
 SCRIPTS = scripts()
 AT_ONCE = 8
-SHARED_CONNECTIONS = ("pool", "tls-insecure-option")
+SHARED_CONNECTIONS = ("pool", "tls-insecure-option", "parallel-branches")
 """Which of two connections takes a request is chance there."""
 DIFFERENT = {
     # Artillery's worker crashes on a phase it cannot read.

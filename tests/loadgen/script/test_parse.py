@@ -78,6 +78,17 @@ def test_a_rate_of_zero_is_a_pause_with_a_warning():
     assert "no arrivals" in warnings(text)[0]
 
 
+def test_a_pause_of_no_length_is_left_out():
+    text = 'config: {target: http://h, phases: [{pause: 0}, {pause: "0"}, {duration: 1, arrivalRate: 1}]}\n' + FLOW
+    assert [(p.index, p.pause, p.duration_text) for p in parse(text).phases] == [(0, True, "0s"), (1, False, "1s")]
+    assert "left out" in warnings(text)[0]
+
+
+def test_a_phase_of_no_length_is_refused():
+    text = "config: {target: http://h, phases: [{duration: 0, arrivalRate: 1}]}\n" + FLOW
+    assert "Invalid duration for phase: 0" in problems(text)[0]
+
+
 def test_poisson_comes_from_the_configuration_the_phase_or_the_option():
     rates = "phases: [{duration: 1, arrivalRate: 1}]}\n" + FLOW
     assert parse("config: {target: http://h, mode: poisson, " + rates).phases[0].poisson

@@ -1,7 +1,11 @@
 """Functions of a script's own, in Python: found before anything is sent, called as promised, harmless when they fail."""
 
 import json
+import os
 import pickle
+import re
+import subprocess
+import sys
 from pathlib import Path
 from random import Random
 
@@ -15,7 +19,7 @@ from loadgen.script.model import ScriptErrors
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.script.processor import ProcessorError, load
 from loadgen.vu.program import CompiledScript
-from tests.support.paths import EXAMPLES
+from tests.support.paths import EXAMPLES, ROOT
 from tests.support.server_process import wait_until
 
 
@@ -33,6 +37,7 @@ class Run:
         for _ in range(users):
             program.start_vu(now_ns())
         self.counters = dict(recorder.report().aggregate.counters)
+        self.rates = recorder.report().aggregate.rates
         self.samples = {k: s.mean for k, s in recorder.report().aggregate.summaries.items()}
         self.errors = {k.removeprefix("errors."): n for k, n in self.counters.items() if k.startswith("errors.")}
         self.asked = [head.split(b"\r\n")[0].decode("latin-1").rsplit(" ", 1)[0] for head in server.heads]
@@ -128,6 +133,132 @@ def tell(user):
     scenario = {"beforeScenario": "first", "afterScenario": ["last", "tell"], "beforeRequest": "a",
                 "afterResponse": "c", "flow": flow}  # fmt: skip
     assert "seen first a b c d a c last" in Run(server, source, scenario).counters
+
+
+def test_the_name_of_a_hook_may_be_a_template(server):
+    source = """
+def one(request, user): request.headers["x-by"] = "one"
+def two(request, user): request.headers["x-by"] = "two"
+def seen(request, response, user): user.count("seen", 1)
+"""
+    flow = [{"loop": [get("/a", beforeRequest="{{ $loopElement }}", afterResponse="{{ after }}")],
+             "over": ["one", "two", "three"]}]  # fmt: skip
+    run = Run(server, source, flow, variables={"after": "seen"})
+    assert [b"x-by: one" in h or b"x-by: two" in h for h in server.heads] == [True, True, False]
+    assert run.counters["seen"] == 3
+    assert run.warnings == [
+        "no function `three` is called for `{{ $loopElement }}`: the processor has none of this name"
+    ]
+
+
+def test_a_function_before_a_request_may_change_what_is_not_in_its_head(server):
+    source = """
+def change(request, user):
+    request.qs = {**request.qs, "page": "{{ n }}"}
+    request.cookie["sid"] = "s{{ n }}"
+    request.auth = {"user": "ada", "pass": "x"}
+    request.name = "signed"
+"""
+    run = Run(server, source, [get("/a", qs={"q": 1}, beforeRequest="change")], variables={"n": 2})
+    head = server.heads[0].decode()
+    assert head.startswith("GET /a?q=1&page=2 HTTP/1.1\r\n")
+    assert "cookie: sid=s2" in head and "authorization: Basic YWRhOng=" in head
+    assert run.counters["plugins.metrics-by-endpoint./a (signed).codes.200"] == 1
+
+
+def test_a_function_before_a_request_may_add_a_file_to_a_form(server):
+    source = """
+def change(request, user):
+    request.form_data["file"] = ("a.csv", b"1,2", "text/csv")
+    request.form_data["who"] = "{{ n }}"
+"""
+    Run(
+        server,
+        source,
+        [{"post": {"url": "/a", "formData": {"kept": "k"}, "beforeRequest": "change"}}],
+        variables={"n": 2},
+    )
+    wait_until(lambda: b'name="who"' in server.heads[-1], "the server has read the body")
+    body = b"\r\n\r\n".join(server.heads[1:])
+    assert b'name="kept"' in body and b'name="file"; filename="a.csv"\r\nContent-Type: text/csv' in body
+
+
+def test_a_function_before_a_request_may_keep_a_redirect_and_shorten_the_wait(serve):
+    def answer(sock, head):
+        if b" /moved" in head:
+            sock.sendall(b"HTTP/1.1 302 X\r\nLocation: /next\r\nContent-Length: 0\r\n\r\n")
+
+    source = """
+def stay(request, user): request.follow_redirect = False
+def hurry(request, user): request.timeout_s = 0.05
+"""
+    server = serve(answer)
+    run = Run(server, source, [get("/moved", beforeRequest="stay"), get("/silent", beforeRequest="hurry")])
+    assert run.asked == ["GET /moved", "GET /silent"]
+    assert run.errors == {"ETIMEDOUT": 1}
+
+
+def test_both_hooks_of_a_request_share_its_id_and_see_its_name(server):
+    source = """
+began = {}
+def before(request, user): began[request.id] = request.name
+def after(request, response, user):
+    user.count(f"{request.name} {began.pop(request.id)} {len(began)}", 1)
+"""
+    flow = [get("/a", name="page {{ n }}", beforeRequest="before", afterResponse="after")]
+    assert Run(server, source, flow, users=2, variables={"n": 5}).counters["page 5 page {{ n }} 0"] == 2
+
+
+def test_a_function_after_a_response_sees_its_bytes_and_times(server):
+    source = """
+def look(request, response, user):
+    times = response.timings
+    assert 0 <= times.dns + times.tcp + times.tls + times.first_byte + times.download <= times.total < 10_000
+    user.count(f"{response.body[:8]} {times.tcp > 0}", 1)
+"""
+    counters = Run(server, source, [get("/a", afterResponse="look"), get("/b", afterResponse="look")]).counters
+    assert counters["b'{\"id\": 7' True"] >= 1
+
+
+def test_a_user_knows_its_scenario_and_counts_rates(server):
+    source = """
+def note(user):
+    user.count(f"in {user.scenario}", 1)
+    user.rate("orders.rate")
+"""
+    run = Run(server, source, {"name": "shop", "flow": [{"function": "note"}, {"function": "note"}]})
+    assert run.counters["in shop"] == 2
+    assert run.rates["orders.rate"].per_second == 2
+
+
+def test_templates_may_call_marked_functions(server):
+    source = """
+from loadgen.processor import template_function
+@template_function
+def order(low=1, high=9): return f"o{low}-{high}"
+@template_function
+def broken(): raise KeyError("k")
+def hidden(): return "never"
+"""
+    run = Run(server, source, [get("/{{ $order() }}/{{ $order(2, 3) }}"), get("/{{ $broken() }}")])
+    assert run.asked == ["GET /o1-9/o2-3"]
+    assert run.errors == {"KeyError: 'k'": 1}
+    assert run.warnings == ["/w/own.py:6: $broken: KeyError: 'k'"]
+    warned = [str(w) for w in parsed(source, [get("/{{ $hidden() }}")]).warnings]
+    assert len(warned) == 1 and "no template function `$hidden`" in warned[0]
+
+
+def test_the_exit_code_may_be_chosen(server, tmp_path):
+    (tmp_path / "own.py").write_text("def leave(user): user.exit_code(7)\n")
+    script = {"config": {"target": server.url, "processor": "own.py"}, "scenarios": [{"flow": [{"function": "leave"}]}]}
+    (tmp_path / "s.json").write_text(json.dumps(script))
+    done = subprocess.run(
+        [sys.executable, "-m", "loadgen", "run", "-q", "s.json"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 7
 
 
 def test_what_a_function_sees_after_a_response(server):
@@ -237,6 +368,27 @@ def test_a_javascript_processor_stays_refused_with_every_call():
         (True, False),
         (False, True),
     ]
+
+
+EXAMPLES_OF_THE_PAGE = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "processor.md").read_text(), re.DOTALL)
+
+
+def test_the_examples_of_the_page_do_what_it_says(server):
+    source = "\n".join(EXAMPLES_OF_THE_PAGE)
+    flow = [
+        {"function": "choose_product"},
+        {"post": {"url": "/orders/{{ product }}/{{ $order_number() }}", "json": {"a": 1}, "name": "order",
+                  "beforeRequest": ["sign", "begin"], "afterResponse": ["check_items", "measure"]}},
+        {"function": "wait_a_little"},
+        {"loop": [get("/jobs/1", afterResponse="note_state")], "whileTrue": "not_done"},
+    ]  # fmt: skip
+    scenario = {"name": "shop", "beforeScenario": "start_session", "onError": "tell", "flow": flow}
+    run = Run(server, source, scenario, variables={"secret": "s", "attempts": 2})
+    assert not run.errors and not run.warnings
+    assert sum(b"GET /jobs/1" in head for head in server.heads) == 2
+    assert b"x-signature: " in server.heads[0].lower()
+    assert run.counters["orders with 3 parts"] == 1
+    assert "order.time" in run.samples
 
 
 def test_a_processor_may_be_sent_to_another_process():

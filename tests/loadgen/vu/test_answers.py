@@ -272,6 +272,53 @@ def test_broken_expressions_and_unknown_metrics_fail(expression):
     assert evaluate((Check(expression, expression),), AGGREGATE).failed
 
 
+def test_check_lines_are_in_artillerys_order_of_results():
+    # These lines are what Artillery 2.0.34 printed for this section and a run with these figures.
+    counters = {"http.codes.200": 2, "http.requests": 2, "http.responses": 2, "vusers.created": 2, "vusers.failed": 0,
+                "vusers.completed": 2}  # fmt: skip
+    times = Summary(20, 23, 2, 21, 20, 20, 20, 20, 20, 20)
+    ensure = {
+        "maxErrorRate": 50,
+        "thresholds": [{"http.codes.200": 3}, {"no.such.metric": 1}, {"http.requests": 1}, {"vusers.created": 9}],
+        "conditions": [
+            {"expression": "http.requests"},
+            {"expression": "http.requests > 1", "strict": False},
+            {"expression": "http.requests >", "strict": False},
+            {"expression": "http.requests == 2"},
+            {"expression": "http.requests - 5", "strict": False},
+            {"expression": "http.responses - 1"},
+            {"expression": "no.such", "strict": False},
+            {"expression": "http.requests < 0", "strict": False},
+            {"expression": "vusers.failed == 0"},
+        ],
+        "p99": 9000,
+        "max": 1,
+        "min": 9000,
+    }
+    checks = checks_of(ScriptNode(ensure, "ensure", Notes({})))
+    result = evaluate(checks, Period(0, counters, {}, {"http.response_time": times}))
+    assert result.failed
+    assert result.lines == (
+        "ok: maxErrorRate < 50",
+        "ok: vusers.failed == 0",
+        "fail: no.such (optional)",
+        "fail: http.requests > (optional)",
+        "fail: http.requests",
+        "ok: min < 9000",
+        "ok: p99 < 9000",
+        "ok: http.responses - 1",
+        "ok: http.requests == 2",
+        "ok: http.requests > 1",
+        "ok: vusers.created < 9",
+        "ok: http.codes.200 < 3",
+        "fail: max < 1",
+        "fail: http.requests < 0 (optional)",
+        "fail: http.requests < 1",
+        "fail: no.such.metric < 1",
+        "fail: http.requests - 5 (optional)",
+    )
+
+
 def test_error_rate_counts_users_and_its_bound_is_included():
     assert not verdict({"maxErrorRate": 10}).failed
     assert verdict({"maxErrorRate": 9}).failed

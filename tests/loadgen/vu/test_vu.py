@@ -521,13 +521,28 @@ def test_a_trace_is_started_when_asked_for(target):
     assert re.fullmatch(r"00-beef[0-9a-f]{28}-[0-9a-f]{16}-00", target.requests[0][2]["traceparent"])
 
 
+def test_a_trace_and_a_length_of_the_scripts_own_are_sent_alone(target):
+    own = "00-11111111111111111111111111111111-2222222222222222-01"
+    headers = {"Content-Length": "{{ n }}", "Traceparent": own}
+    walk = Walk(
+        target,
+        [post("/echo", body="hello", headers=headers)],
+        config={"http": {"distributedTracing": True}, "variables": {"n": 5}},
+    )
+    (asked,) = target.requests
+    assert asked[2]["content-length"] == "5"
+    assert asked[2]["traceparent"] == own
+    assert asked[3] == b"hello"
+    assert "errors" not in str(walk.counters)
+
+
 def test_fake_data_makes_plausible_values(target):
     walk = Walk(
         target,
         [{"log": "{{ $internetEmail() }}|{{ $randNumber() }}"}],
         config={"plugins": {"fake-data": {"numberInt": {"min": 3, "max": 3}}}},
     )
-    assert re.fullmatch(r"[\w.]+@example\.com\|3", walk.lines[0])
+    assert re.fullmatch(r"[\w.]+@example\.\w+\|3", walk.lines[0])
 
 
 def test_payload_rows_are_taken_in_turn_by_users_alone(target):
