@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from loadgen.lab.evidence import Evidence, ExperimentResult
+from reports import names
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
 NOT_JUDGED, UNMEASURED = "not judged", "not measured"
@@ -212,8 +213,8 @@ def _judge_concurrency(evidence: Evidence) -> Finding:
 def _judge_forty(evidence: Evidence) -> Finding:
     run = evidence.outcomes["A.pool10"]
     total = run.report.aggregate
-    created, completed = total.counters.get("vusers.created", 0), total.counters.get("vusers.completed", 0)
-    times = total.summaries.get("http.response_time")
+    created, completed = total.counters.get(names.VUSERS_CREATED, 0), total.counters.get(names.VUSERS_COMPLETED, 0)
+    times = total.summaries.get(names.RESPONSE_TIME)
     p99 = times.p99 if times else None
     measured = f"{completed} of {created} users served, {_percent(run.failed_share)} failed, p99 {p99} ms"
     if created == completed and run.failed_share == 0:
@@ -303,7 +304,7 @@ def _rps(run: ExperimentResult) -> float:
 
 
 def _mean_ms(run: ExperimentResult) -> float:
-    times = run.report.aggregate.sketches.get("http.response_time")
+    times = run.report.aggregate.sketches.get(names.RESPONSE_TIME)
     return times.mean if times else 0.0
 
 
@@ -331,7 +332,7 @@ def _saturation(run: ExperimentResult) -> str | None:
     key, total = run.experiment.id, run.report.aggregate
     if run.failed_share > 0:
         return f"{key}: {_percent(run.failed_share)} of requests failed"
-    wait = total.sketches.get("server.pool")
+    wait = total.sketches.get(f"{names.SERVER}pool")
     if wait and wait.mean > _mean_ms(run) / 2:
         return f"{key}: {wait.mean:.0f} ms of {_mean_ms(run):.0f} ms were waiting for a connection"
     extras = run.report.extras

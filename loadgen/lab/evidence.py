@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.lab.experiments import Experiment
+from reports import names
 from reports.answers import failed_share, good_answers
 from reports.formats.apachebench import AbReport, AbSamples
 from reports.model import Report
@@ -78,12 +79,12 @@ class ExperimentResult:
     @property
     def requests(self) -> int:
         """Number of requests sent."""
-        return self.report.aggregate.counters.get("http.requests", 0)
+        return self.report.aggregate.counters.get(names.REQUESTS, 0)
 
     @property
     def responses(self) -> int:
         """Number of answers of any status."""
-        return self.report.aggregate.counters.get("http.responses", 0)
+        return self.report.aggregate.counters.get(names.RESPONSES, 0)
 
     def answers(self, status: int) -> int:
         """Number of answers of that status."""

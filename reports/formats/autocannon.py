@@ -22,6 +22,7 @@ _DETAILS = {"50": "p50", "75": "p75", "90": "p90", "99": "p99", "99.9": "p999"}
 _JSON_FIELDS = {
     "min": "min", "max": "max", "mean": "mean", "p50": "p50", "p75": "p75", "p90": "p90", "p99": "p99", "p99_9": "p999",
 }  # fmt: skip
+_2XX = f"{names.RESPONSES}.2xx"
 _REQUESTS = re.compile(r"^[ \t]*([\d.]+[kMG]?) requests in [\d.]+s, ", re.MULTILINE)
 _ANSWERS = re.compile(r"^[ \t]*([\d.]+[kMG]?) 2xx responses, ([\d.]+[kMG]?) non 2xx responses", re.MULTILINE)
 _ERRORS = re.compile(r"^[ \t]*([\d.]+[kMG]?) errors \(([\d.]+[kMG]?) timeouts\)", re.MULTILINE)
@@ -43,11 +44,11 @@ def from_text(text: str) -> Report:
             times[_DETAILS[cells[0]]] = number(cells[1])
     counters = {names.REQUESTS: int(amount(requests[1]))}
     if answers is not None:
-        counters |= {"http.responses.2xx": int(amount(answers[1])), f"{names.ERRORS}non 2xx": int(amount(answers[2]))}
+        counters |= {_2XX: int(amount(answers[1])), f"{names.ERRORS}non 2xx": int(amount(answers[2]))}
     if errors is not None:
         timeouts = int(amount(errors[2]))
         counters |= {f"{names.ERRORS}failed": int(amount(errors[1])) - timeouts, f"{names.ERRORS}timeout": timeouts}
-    answered = counters.get("http.responses.2xx", 0) + counters.get(f"{names.ERRORS}non 2xx", 0)
+    answered = counters.get(_2XX, 0) + counters.get(f"{names.ERRORS}non 2xx", 0)
     failed = counters.get(f"{names.ERRORS}failed", 0) + counters.get(f"{names.ERRORS}timeout", 0)
     if answers is None:
         # Printed only where some answer was not 2xx.
