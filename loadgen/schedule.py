@@ -52,6 +52,18 @@ def spans(phases: Iterable[Phase]) -> tuple[PhaseSpan, ...]:
     return tuple(out)
 
 
+def expected_users(phases: Iterable[Phase]) -> int:
+    """About how many arrivals the phases plan, before any limit of active users."""
+    total = 0.0
+    for phase in phases:
+        if phase.arrival_count is not None:
+            total += phase.arrival_count
+        elif not phase.pause:
+            last = phase.arrival_rate if phase.ramp_to is None else phase.ramp_to
+            total += phase.duration_s * (phase.arrival_rate + last) / 2
+    return round(total)
+
+
 def _is_ramp(phase: Phase) -> bool:
     return phase.arrival_count is None and phase.ramp_to is not None
 

@@ -99,8 +99,8 @@ def diff(
 ) -> None:
     """Compare two reports, or several on each side, and say which figures got better or worse by more than chance.
 
-    OLD and NEW are files of Artillery (JSON of 2.x or 1.x, console text), ApacheBench, wrk, wrk2, hey, Locust (CSV) or k6
-    (summary JSON); FILE#N, the Nth report in a text; or published:ID.
+    OLD and NEW are files of Artillery (JSON or console text of 2.x or 1.x), ApacheBench, wrk, wrk2, hey, oha, vegeta,
+    autocannon, k6, Locust or JMeter (CSV); FILE#N, the Nth report in a text; or published:ID.
 
     A RULE is like 'p99 > +10%' (a signed limit is one of the change), 'errors > 0.1%', 'http.response_time.p95 > 250',
     'p99 worse' (by the verdict), or 'worse' (of any figure).
@@ -155,6 +155,8 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
 
     Merging is exact; it needs the sketches that our own reports carry.
     """
+    from reports import names
+    from reports.compare.figures import is_of_another_tool
     from reports.files import WriteError
     from reports.merge import merge
     from reports.model import ReportError
@@ -165,6 +167,10 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
         chosen = style_of(style, output, ("text", "json", "markdown", "csv", "html"), _usual_style(merged))
         label = ", ".join(Path(name).name for name in files)
         put(_report_text(merged, label, chosen, periods, colour=output is None and coloured()), output)
+        if merged.extras is not None and merged.extras.partial:
+            click.echo("The report is partial: the run did not reach its planned end.", err=True)
+        if names.INTENDED in merged.aggregate.summaries and is_of_another_tool(merged):
+            click.echo(f"{names.INTENDED} is wrk2's corrected latency: from the planned start of a request.", err=True)
     except (ReportError, WriteError) as error:
         raise BadInput(str(error)) from None
 
@@ -189,6 +195,7 @@ def _usual_style(shown: Report) -> str:
 
 
 def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour: bool) -> str:
+    from reports.compare.figures import is_of_another_tool
     from reports.formats import apachebench, artillery_json, artillery_text, csv_text, markdown
     from reports.model import ReportError
 
@@ -208,5 +215,5 @@ def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour
         return apachebench.to_text(apachebench.AbReport.from_json(shown.extras.ab))
     parts = shown.periods if periods else ()
     return "".join(artillery_text.period_text(p, colour=colour) for p in parts) + artillery_text.summary_text(
-        shown, colour=colour
+        shown, colour=colour, everything=is_of_another_tool(shown)
     )

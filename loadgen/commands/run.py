@@ -17,7 +17,7 @@ import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, EXPECTATION_FAILED, SIGNALLED, warn, write_json
 from loadgen.runner import Elsewhere, ScriptRun, SectionFailed, new_run_id, read_bytes, read_script, run_script
-from loadgen.schedule import spans
+from loadgen.schedule import expected_users, spans
 from loadgen.script.ensure import apdex_line, evaluate
 from loadgen.script.model import Script, ScriptErrors
 from loadgen.script.parse import RunOptions, parse_script
@@ -167,7 +167,18 @@ def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check
         click.echo(f"Warning: {warning}", err=True)
     if only_check and script.warnings:
         sys.exit(1)
+    if only_check:
+        click.echo(_outline(script), err=True)
     return script
+
+
+def _outline(script: Script) -> str:
+    """One line on a script without problems: its scenarios, the length of its plan, and the users that it starts."""
+    planned = spans(script.phases)
+    seconds = planned[-1].end_ns / 1e9 if planned else 0.0
+    amounts = ((len(script.scenarios), "scenario"), (seconds, "second"), (expected_users(script.phases), "user"))
+    scenarios, length, users = (f"{amount:,.10g} {unit}{'' if amount == 1 else 's'}" for amount, unit in amounts)
+    return f"{scenarios}, {length}, about {users}; no problems"
 
 
 def _prometheus(text: str) -> Observer:

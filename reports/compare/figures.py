@@ -154,6 +154,11 @@ def tool(report: Report) -> str:
     return report.extras.tool_version if report.extras else "Artillery"
 
 
+def is_of_another_tool(report: Report) -> bool:
+    """Whether the report is neither ours nor Artillery 2's, so that its names and clocks may be others."""
+    return tool(report) in _OTHER_TOOLS
+
+
 def same_tool(runs: Sequence[Report]) -> bool:
     """Whether all runs are of one tool; ours and Artillery measure the same and count as one."""
     tools = {tool(report) for report in runs}

@@ -10,11 +10,11 @@ that ends before the one above it, on the next day.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reports import names
-from reports.model import PERIOD_MS, Period, Rate, Report, ReportError, Summary
+from reports.model import PERIOD_MS, Extras, Period, Rate, Report, ReportError, Summary, aggregate
 
 _DAY_MS = 86_400_000
 _SUMMARY_HEADING = re.compile(r"Summary report(?: @ (?P<time>[\d:]+).*)?")
@@ -50,7 +50,7 @@ def from_text(text: str) -> list[Report]:
     """Every report of a text, in its order: each summary with the periods above it. Raises ReportError if none.
 
     Metrics above the first heading are prose's; where there are no headings at all, a metric that comes again begins
-    another report. A single period without a summary is a report of its own.
+    another report. Periods without a summary are those of an interrupted run: their report is partial.
     """
     reports: list[Report] = []
     pending: list[_ConsoleSection] = []
@@ -64,8 +64,9 @@ def from_text(text: str) -> list[Report]:
         else:
             reports.append(_report(section, pending))
             pending = []
-    if not reports and len(pending) == 1:
-        reports.append(_report(pending[0], []))
+    if pending:
+        # The run was interrupted, or only a part of the text was pasted.
+        reports.append(_interrupted(pending))
     if not reports:
         raise ReportError("no Summary report and no metric lines")
     return reports
@@ -131,14 +132,42 @@ def _ms_of_day(text: str | None) -> int | None:
 
 
 def _report(total: _ConsoleSection, periods: list[_ConsoleSection]) -> Report:
+    parts = _placed(periods)
+    start = parts[-1].start_ms if parts else 0 if total.at_ms is None else total.at_ms // PERIOD_MS * PERIOD_MS
+    return Report(_period(total, start), tuple(parts))
+
+
+def _placed(periods: list[_ConsoleSection]) -> list[Period]:
+    """The periods at their instants: one that ends before the one above it is of the next day."""
     parts: list[Period] = []
     for section in periods:
         start = (section.at_ms or 0) - PERIOD_MS
         while parts and start < parts[-1].start_ms:
             start += _DAY_MS
         parts.append(_period(section, start))
-    start = parts[-1].start_ms if parts else 0 if total.at_ms is None else total.at_ms // PERIOD_MS * PERIOD_MS
-    return Report(_period(total, start), tuple(parts))
+    return parts
+
+
+def _interrupted(periods: list[_ConsoleSection]) -> Report:
+    """Add up the periods of a run without a summary, as far as that is possible, into a partial report.
+
+    Counters add up, rates are averaged as Artillery does, and distributions keep their least and greatest value; of one
+    that a single period has, all figures are known.
+    """
+    parts = _placed(periods)
+    total = aggregate(parts)
+    found: dict[str, list[Summary]] = {}
+    for part in parts:
+        for name, summary in part.summaries.items():
+            found.setdefault(name, []).append(summary)
+    summaries = {name: each[0] if len(each) == 1 else _extremes(each) for name, each in found.items()}
+    return Report(replace(total, summaries=summaries), tuple(parts), Extras("Artillery", "open", partial=True))
+
+
+def _extremes(summaries: list[Summary]) -> Summary:
+    least = [each.min for each in summaries if each.min is not None]
+    greatest = [each.max for each in summaries if each.max is not None]
+    return Summary(min=min(least, default=None), max=max(greatest, default=None))
 
 
 def _period(section: _ConsoleSection, start_ms: int) -> Period:

@@ -1,7 +1,7 @@
 """Writes Artillery 2.0's console text exactly, because its users compare, paste and parse it.
 
 Each function returns whole lines, newlines included: written one after the other they give Artillery's console. Times
-of day are local (or of the given zone), without a date. Metrics beyond Artillery's are never printed here.
+of day are local (or of the given zone), without a date. Metrics that Artillery does not have are printed only on request.
 """
 
 from __future__ import annotations
@@ -69,17 +69,29 @@ def summary_text(
     width: int = WIDTH,
     tz: tzinfo | None = None,
     colour: bool = False,
+    everything: bool = False,
 ) -> str:
-    """Return the summary report. `at_ms` (epoch): the heading's time; by default the last event's, left out if unknown."""
+    """Return the summary report; with `everything`, also the metrics that Artillery does not have.
+
+    `at_ms` (epoch): the heading's time; by default the last event's, left out if unknown.
+    """
     at = report.aggregate.last_metric_ms if at_ms is None else at_ms
     heading = "Summary report" if at is None else f"Summary report @ {time_of_day(at, tz)}"
     rule = "-" * len(heading)
-    return f"{rule}\n{heading}\n{rule}\n\n{metrics_text(report.aggregate, hidden=hidden, width=width, colour=colour)}"
+    body = metrics_text(report.aggregate, hidden=hidden, width=width, colour=colour, everything=everything)
+    return f"{rule}\n{heading}\n{rule}\n\n{body}"
 
 
-def metrics_text(period: Period, *, hidden: tuple[str, ...] = HIDDEN, width: int = WIDTH, colour: bool = False) -> str:
-    """Return the lines of the metrics, sorted by UTF-16 code unit."""
-    names = {n for n in (*period.counters, *period.rates, *period.summaries) if not beyond_artillery(n)}
+def metrics_text(
+    period: Period,
+    *,
+    hidden: tuple[str, ...] = HIDDEN,
+    width: int = WIDTH,
+    colour: bool = False,
+    everything: bool = False,
+) -> str:
+    """Return the lines of the metrics, sorted by UTF-16 code unit. `everything` includes those that Artillery does not have."""
+    names = {n for n in (*period.counters, *period.rates, *period.summaries) if everything or not beyond_artillery(n)}
     if not names:
         return "No measurements recorded during this period\n"
     shown = sorted((n for n in names if not any(part in n for part in hidden)), key=_utf16)

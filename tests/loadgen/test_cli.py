@@ -164,7 +164,10 @@ def test_errors_of_the_target_leave_exit_code_0(script):
 
 def test_check_only_looks(script, serve, ok_answer):
     assert loadgen("run", script, "--check").exit_code == 0
-    assert loadgen("run", script, "--check").stdout == ""
+    checked = loadgen("run", script, "--check")
+    assert checked.stdout == "" and re.fullmatch(
+        r"1 scenario, .* seconds?, about .* users?; no problems\n", checked.stderr
+    )
 
 
 @pytest.mark.parametrize(

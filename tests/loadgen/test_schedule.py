@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.schedule import arrivals, spans
+from loadgen.schedule import arrivals, expected_users, spans
 from loadgen.script.model import Phase
 
 MS = 1_000_000
@@ -120,3 +120,15 @@ def test_the_count_of_a_rate_is_its_integral_within_the_floor_of_the_interval(du
 
 def _fields(law):
     return {name: getattr(law, name) for name in Phase.__dataclass_fields__}
+
+
+def test_the_expected_users_of_a_plan_are_those_that_arrive():
+    phases = (
+        Phase(0, None, 10, "10", arrival_rate=5),
+        Phase(1, None, 10, "10", arrival_rate=0, ramp_to=20),
+        Phase(2, None, 3, "3", arrival_count=7),
+        Phase(3, None, 9, "9", pause=True, arrival_rate=9),
+    )
+    planned = sum(1 for _ in arrivals(phases, Random(1)))
+    assert expected_users(phases) == 50 + 100 + 7
+    assert abs(planned - expected_users(phases)) <= 10

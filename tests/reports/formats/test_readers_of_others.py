@@ -246,3 +246,31 @@ def test_an_unreadable_file_gets_one_short_line_about_the_likeliest_format(text,
         read(text, "x")
     assert said in str(refused.value) and len(str(refused.value)) < 250 and "\n" not in str(refused.value)
     assert len(refused.value.reasons) == len(READERS)
+
+
+PERIOD = """--------------------------------------
+Metrics for period to: 16:54:{0}(+0000) (width: 8.9s)
+--------------------------------------
+
+http.requests: ................................................................. 6{0}
+http.response_time:
+  min: ......................................................................... {0}
+  max: ......................................................................... 2{0}
+  median: ...................................................................... 4
+"""
+
+
+def test_an_interrupted_artillery_is_added_up_as_far_as_it_can_be_and_partial():
+    (one,) = read(PERIOD.format(50), "x")
+    assert one.extras.partial and one.aggregate.summaries["http.response_time"].p50 == 4
+
+    (two,) = read(PERIOD.format(20) + PERIOD.format(30) + "^CStopping test run (SIGINT)...\n", "x")
+    assert two.extras.partial and len(two.periods) == 2
+    assert two.aggregate.counters["http.requests"] == 620 + 630
+    assert two.aggregate.summaries["http.response_time"] == Summary(min=20.0, max=230.0)
+
+
+def test_a_whole_run_before_an_interrupted_one_is_a_report_of_its_own():
+    whole = PERIOD.format(20) + "Summary report @ 16:55:00(+0000)\nhttp.requests: .......... 7\n"
+    first, second = read(whole + PERIOD.format(40), "x")
+    assert first.aggregate.counters["http.requests"] == 7 and second.extras.partial
