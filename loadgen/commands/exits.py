@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from reports import names
 from reports.cli import BadInput
 from reports.files import WriteError, write_text
 
@@ -16,6 +17,13 @@ EXPECTATION_FAILED = 21
 """Some expectation of the script did not hold (Artillery's exit code)."""
 COULD_NOT_RUN = 3
 """The run itself could not be carried out."""
+_WHY_UNANSWERED = {
+    "ECONNREFUSED": "nothing listens at {where}",
+    "ENOTFOUND": "the name of {where} is not known",
+    "EAI_AGAIN": "the name of {where} cannot be looked up now",
+    "ETIMEDOUT": "{where} did not answer in time",
+    "ECONNRESET": "{where} closes the connections",
+}
 SIGNALLED = 128
 """To be added to the number of the signal that ended the run."""
 
@@ -35,3 +43,20 @@ def warn(report: Report) -> None:
     """Print the report's warnings on stderr, a line each."""
     for warning in report.extras.warnings if report.extras else ():
         click.echo(f"Warning: {warning}", err=True)
+    if said := _unanswered(report):
+        click.echo(f"Warning: {said}", err=True)
+
+
+def _unanswered(report: Report) -> str | None:
+    """One line for a run in which requests were made and none was answered; None for any other run."""
+    counters = report.aggregate.counters
+    failures = {
+        name.removeprefix(names.ERRORS): n for name, n in counters.items() if name.startswith(names.ERRORS) and n
+    }
+    if counters.get(names.RESPONSES) or not counters.get(names.REQUESTS) or not failures:
+        return None
+    target = str(report.extras.environment.get("target", "")) if report.extras else ""
+    most = max(failures, key=lambda name: failures[name])
+    where = target.partition("://")[2].partition("/")[0] or target or "the target"
+    why = _WHY_UNANSWERED.get(most, f"most requests ended with {most}")
+    return f"no request was answered: {why.format(where=where)}"

@@ -160,6 +160,7 @@ def test_errors_of_the_target_leave_exit_code_0(script):
     done = loadgen("run", script, "-t", "http://127.0.0.1:1")
     assert done.exit_code == 0
     assert re.search(r"errors\.ECONNREFUSED: \.+ 5\n", done.stdout)
+    assert "Warning: no request was answered: nothing listens at 127.0.0.1:1\n" in done.stderr
 
 
 def test_check_only_looks(script, serve, ok_answer):
