@@ -280,12 +280,14 @@ class Lab:
         counted = experiment.script is not None and not experiment.memory_mb
         clicks = database.clicks() if counted else None
         database.watch_memory()
-        before, others_before_s = cpu_s(), _others_cpu_s()
+        before, others_before_s, watched_from = cpu_s(), _others_cpu_s(), time.monotonic()
         with BackendWatch(database.monitor_url) as watch:
             started = time.monotonic()
             run, text = self._load(experiment, servers)
             wall_s = time.monotonic() - started
-        after, others_s = cpu_s(), _others_cpu_s() - others_before_s
+        after, others_s, watched_s = cpu_s(), _others_cpu_s() - others_before_s, time.monotonic() - watched_from
+        # The kernel counts CPU in ticks of 10 ms, so that a short experiment may come out beyond either end.
+        others_share = min(1.0, max(0.0, others_s / (watched_s * (psutil.cpu_count() or 1))))
         samples = run.samples if isinstance(run, ClosedResult) else None
         outcome = ExperimentResult(
             experiment=experiment,
@@ -297,7 +299,7 @@ class Lab:
             servers_cpu_s=after[0] - before[0],
             database_cpu_s=_grown(before[1], after[1]),
             pgbouncer_cpu_s=_grown(before[2], after[2]),
-            others_share=max(0.0, others_s / (wall_s * (psutil.cpu_count() or 1))) if database.postgres else None,
+            others_share=others_share if database.postgres else None,
             failures=servers.failures(),
             clicks_recorded=None if clicks is None else database.clicks() - clicks,
             unhonoured=unhonoured(PoolSettings.from_mapping({"DB_POOL": experiment.strategy, **experiment.settings})),

@@ -131,5 +131,5 @@ def test_a_close_that_fails_does_not_end_housekeeping():
     for loan in loans:
         loan.close()
     assert eventually(lambda: pool.snapshot().closed.get("idle") == 3)
-    assert pool.checkedout() == 0 and is_full_and_idle(pool)
+    assert eventually(lambda: pool.checkedout() == 0 and is_full_and_idle(pool))
     pool.dispose()
