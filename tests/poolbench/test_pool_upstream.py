@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -45,7 +46,10 @@ def fetch() -> None:
             tar.extractall(SDIST.parent, filter="data")
 
 
-def run_shard(surroundings: str, shard: int) -> subprocess.Popen:
+def run_shard(surroundings: str, shard: int, folder: Path) -> subprocess.Popen:
+    """Run one shard in a folder of its own: some tests make a database file in the current folder, and remove it."""
+    own = folder / f"{surroundings} {shard}"
+    shutil.copytree(SDIST, own, copy_function=os.link)
     env = {
         **os.environ,
         "FAIR_POOL_SHARD": str(shard),
@@ -54,7 +58,7 @@ def run_shard(surroundings: str, shard: int) -> subprocess.Popen:
     }
     command = [sys.executable, "-s", "-m", "pytest", "-q", "-p", "tests.poolbench.test_pool_upstream"]
     command += ["-p", "no:cacheprovider", *FILES]
-    return subprocess.Popen(command, cwd=SDIST, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=own, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +66,16 @@ def runs():
     """All shards in all surroundings at once: they sleep most of the time."""
     if not SDIST.is_dir():
         pytest.skip(f"SQLAlchemy's tests are not installed; python {Path(__file__).relative_to(ROOT)} fetches them")
-    processes = {(kind, shard): run_shard(kind, shard) for kind in SURROUNDINGS for shard in range(SHARDS)}
-    try:
-        outputs = {key: process.communicate(timeout=300)[0] for key, process in processes.items()}
-    finally:
-        for process in processes.values():
-            process.kill()
+    # Beside the distribution, since links cannot lead to another file system.
+    with tempfile.TemporaryDirectory(dir=SDIST.parent) as folder:
+        processes = {
+            (kind, shard): run_shard(kind, shard, Path(folder)) for kind in SURROUNDINGS for shard in range(SHARDS)
+        }
+        try:
+            outputs = {key: process.communicate(timeout=300)[0] for key, process in processes.items()}
+        finally:
+            for process in processes.values():
+                process.kill()
     return {kind: [outputs[kind, shard] for shard in range(SHARDS)] for kind in SURROUNDINGS}
 
 
