@@ -15,7 +15,7 @@ help:
 	@echo 'make fix     let ruff format the code and fix what it can'
 	@echo 'make audit   look for known vulnerabilities in the pinned dependencies (needs the package index)'
 	@echo 'make bench   run the benchmarks beside other programs (half an hour)'
-	@echo 'make soak    run the pool and the service under minutes of faults (ARGS: --minutes N)'
+	@echo 'make soak    simulate the pool a million times, and run it and the service under minutes of faults (ARGS: --minutes N)'
 	@echo 'make test-slow     run the tests that take many seconds each'
 	@echo 'make test-faults   kill, restart, overload and cut off the service (five minutes; ARGS: --table FILE)'
 	@echo 'make test-compose  build the compose stack from nothing, load it and break it (five minutes; root on Debian)'
@@ -67,6 +67,7 @@ bench: $(READY_DEV)
 	  echo "## benchmarks/$$each.py"; $(BIN)/python -m benchmarks.$$each || exit 1; done
 
 soak: $(READY_DEV)
+	@$(BIN)/python -m tests.poolbench.simulation --schedules 1000000
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 	@$(BIN)/python -m pytest tests/faults/test_fault_soak.py --minutes 10 $(ARGS)
 

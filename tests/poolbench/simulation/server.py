@@ -53,7 +53,9 @@ class Server:
     def check(self) -> None:
         """Fail if there are more connections than allowed."""
         if self.limit is not None and len(self.open) + self.opening > self.limit:
-            self.world.fail(f"{len(self.open)} connections are open and {self.opening} being opened; {self.limit} are allowed")
+            self.world.fail(
+                f"{len(self.open)} connections are open and {self.opening} being opened; {self.limit} are allowed"
+            )
 
     def restart(self) -> None:
         """Break all connections."""
@@ -76,7 +78,7 @@ class StubConnection:
     def __init__(self, server: Server) -> None:
         self.server, self.number = server, server.opened + 1
         self.borrower: Any = None
-        self.is_broken = self.is_closed = self.is_the_parents = False
+        self.is_broken = self.is_closed = self.is_the_parents = self.is_disposed = False
 
     def rollback(self) -> None:
         """Ends a transaction; what returning a connection does."""

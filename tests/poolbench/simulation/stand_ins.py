@@ -9,7 +9,7 @@ import threading as real_threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 from greenlet import getcurrent, greenlet
 
@@ -159,7 +159,7 @@ class SimulatedThread:
 
     def __init__(
         self,
-        group: None = None,
+        _group: None = None,
         target: Any = None,
         name: str | None = None,
         args: Any = (),
@@ -231,9 +231,9 @@ _TIME = _Like(
 )
 _RANDOM = _Like(
     random,
-    random=lambda: World.now.rng.random(),
-    uniform=lambda low, high: World.now.rng.uniform(low, high),
-    expovariate=lambda rate: World.now.rng.expovariate(rate),
+    random=lambda *_: World.now.rng.random(),
+    uniform=lambda *bounds: World.now.rng.uniform(*bounds),
+    expovariate=lambda *rate: World.now.rng.expovariate(*rate),
 )
 _LOW = _Like(real_threading, allocate_lock=Lock, get_ident=_ident, start_new_thread=_start_new_thread, RLock=RLock)
 _THREADING = _Like(
@@ -303,11 +303,11 @@ class Timeout(BaseException):
 
     cancel = close
 
-    def __enter__(self) -> Timeout:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, kind: Any, value: Any, _: Any) -> bool:
+    def __exit__(self, _: object, value: object, __: object) -> bool:
         self.close()
         return value is self and self._exception is False
 

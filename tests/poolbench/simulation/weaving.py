@@ -99,7 +99,7 @@ class Package:
             if found is None:
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
             # `import a.b` binds `a`; the stand-in of `a` has `b` as an attribute.
-            return found if fromlist else self._stand_ins[name.split(".")[0]]
+            return found if fromlist else self._stand_ins[name.split(".", maxsplit=1)[0]]
         if name == PACKAGE:
             for each in fromlist:
                 if (self._folder / f"{each}.py").is_file():

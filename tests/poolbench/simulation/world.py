@@ -6,6 +6,7 @@ which of them goes on. Time stands still while anybody can run, and then jumps t
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import random
 from collections import deque
@@ -76,7 +77,7 @@ class Hub(greenlet):  # type: ignore[misc]
 
     run_callback_threadsafe = run_callback
 
-    def timer(self, after_s: float, repeat_s: float = 0.0, ref: bool = True) -> LoopTimer:
+    def timer(self, after_s: float, repeat_s: float = 0.0, **_: Any) -> LoopTimer:
         return LoopTimer(self, self._world, after_s, repeat_s)
 
     def becomes_due(self, timer: LoopTimer) -> None:
@@ -93,7 +94,7 @@ class LoopTimer:
         self.is_active = False
         self._round = 0
 
-    def start(self, callback: Any, *args: Any, update: bool = True) -> None:
+    def start(self, callback: Any, *args: Any, **_: Any) -> None:
         self._task = callback, args
         self.is_active = True
         self._set(self._after_s)
@@ -149,7 +150,9 @@ class World:
 
     # What runs
 
-    def run(self, is_done: Callable[[], bool], each_step: Callable[[], None], when_quiet: Callable[[], None], until_s: float) -> None:
+    def run(
+        self, is_done: Callable[[], bool], each_step: Callable[[], None], when_quiet: Callable[[], None], until_s: float
+    ) -> None:
         """Run until `is_done`, or nothing more can happen, or `until_s` (of simulated time from now) is over."""
         end_ns = self.now_ns + round(until_s * 1e9)
         rng, threads = self.rng, self.threads
@@ -300,8 +303,8 @@ class World:
         self._greenlets = [me]
         self._timers.clear()
         if self.thread is not None and self.thread.hub is not None:
-            self.thread.hub._callbacks.clear()  # noqa: SLF001
-            self.thread.hub._due.clear()  # noqa: SLF001
+            self.thread.hub._callbacks.clear()
+            self.thread.hub._due.clear()
 
     def fail(self, what: str) -> None:
         """Record that something does not hold; the schedule ends."""
@@ -318,10 +321,9 @@ class World:
         for each in [*(one for one in left if one not in hubs), *hubs]:
             if not each.dead:
                 each.parent = self.scheduler
-                try:
+                # Whatever it held is gone with the world.
+                with contextlib.suppress(Exception):
                     each.throw(Stopped)
-                except Exception:  # noqa: BLE001, S110 - whatever it held is gone with the world
-                    pass
         self.threads.clear()
         self._timers.clear()
         self.garbage.clear()
