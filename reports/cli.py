@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from reports.model import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+"""The environment variable that names the file of a step's summary, in Markdown, in a job of GitHub's."""
 
 
 class BadInput(click.ClickException):
@@ -38,6 +42,17 @@ def output_options(command: _Command) -> _Command:
         help="Write the result to this file (.txt, .md, .json, .html) instead of stdout.",
     )
     return style(output(command))
+
+
+def junit_option(command: _Command) -> _Command:
+    """Add the option of every command that has gates: --junit, as `junit`."""
+    text = "Write what became of each gate to this file, as JUnit XML for a CI system."
+    return click.option("--junit", type=click.Path(), metavar="FILE", help=text)(command)
+
+
+def for_ci(junit: str | None) -> bool:
+    """Whether a CI system wants to know what became of this command's gates."""
+    return junit is not None or bool(os.environ.get(STEP_SUMMARY))
 
 
 def check_output(output: str | None) -> None:

@@ -19,7 +19,7 @@ def start(*arguments, options=()):
         stderr=subprocess.PIPE,
         text=True,
         # A shell that starts a command in the background has it ignore SIGINT, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
     )
 
 
