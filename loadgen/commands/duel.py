@@ -83,7 +83,7 @@ def duel(
     A RULE is as of `loadgen diff`: 'p99 worse' (by the verdict), 'p99 > +10%' (a signed limit is one of the change),
     'errors > 0.1%', or 'worse' (of any figure).
     """
-    from loadgen.duel import planned_seconds, run_duel
+    from loadgen.duel import run_duel
     from loadgen.runner import SectionFailed
     from loadgen.watch.progress import LiveLine
     from reports.compare.diff import Criteria, compare_paired
@@ -101,7 +101,6 @@ def duel(
         click.echo(f"Warning: {warning}", err=True)
     paths = _report_paths(output)
     live = LiveLine(plain=False)
-    live.total_s = planned_seconds(scripts[0])
     try:
         runs = run_duel(scripts, live, _on_stderr, seed)
     except SectionFailed as error:

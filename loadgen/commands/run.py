@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -241,8 +241,8 @@ def _run_script(
     elsewhere: Elsewhere | None = None,
 ) -> int:
     """Run the script, show its report and write it to `output`. Returns the exit code."""
-    console = _console(script, quiet=quiet)
     live = LiveLine(plain=False)
+    console = _console(script, live.beside(_write_through), quiet=quiet)
     console.run_id(run_id)
     failed: str | None = None
 
@@ -273,11 +273,11 @@ def _run_script(
     return _judge(script, console, finished, failed)
 
 
-def _console(script: Script, *, quiet: bool) -> Console:
+def _console(script: Script, write: Callable[[str], None], *, quiet: bool) -> Console:
     """Artillery's console on stdout, coloured and as wide as the terminal where stdout is one."""
     terminal = sys.stdout.isatty()
     return Console(
-        _write_through,
+        write,
         hidden=script.hidden_metrics,
         quiet=quiet,
         colour=terminal and not os.environ.get("NO_COLOR"),
