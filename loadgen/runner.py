@@ -286,9 +286,7 @@ class ScriptExecution:
         """Have a crew of workers carry out the plan, and merge what they measure."""
         console = self._console
         with ExitStack() as observed, stopping(crew.stop) as signals:
-            underway = Underway(
-                lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop, self._warn
-            )
+            underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop, self._warn)
 
             def started() -> None:
                 for observer in self._observers:

@@ -9,7 +9,6 @@ import click
 
 from reports import names
 from reports.blocks import Block, Cell, Column, Items, Page, Section, Table, Text, amount_cell, number_cell
-from reports.cli import STEP_SUMMARY
 from reports.compare.figures import failures
 from reports.compare.gates import GateResult
 from reports.compare.rates import measured_rate
@@ -21,21 +20,28 @@ from reports.writers.markdown import to_markdown
 
 
 def leave(
-    command: str, results: Sequence[GateResult], page: Page, junit: str | None, *, name: str = "", seconds: float = 0.0
+    command: str,
+    results: Sequence[GateResult],
+    page: Page,
+    junit: str | None,
+    step_summary: str | None,
+    *,
+    name: str = "",
+    seconds: float = 0.0,
 ) -> None:
-    """Write the JUnit file, and append the page to the step's summary; each where it is wanted.
+    """Write the JUnit file `junit`, and append the page to the Markdown file `step_summary`; None: not wanted.
 
     `name` is what the command ran, for the summary's heading. Raises WriteError where the JUnit file cannot be written. A
     summary that cannot be written is one line on stderr.
     """
     if junit is not None:
         write_text(junit, to_junit(command, results, seconds))
-    if path := os.environ.get(STEP_SUMMARY):
+    if step_summary is not None:
         try:
-            _append(path, f"## {_heading(command, name, results)}\n\n{to_markdown(page)}\n")
+            _append(step_summary, f"## {_heading(command, name, results)}\n\n{to_markdown(page)}\n")
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            click.echo(f"Warning: cannot append to {STEP_SUMMARY} ({path}): {reason}", err=True)
+            click.echo(f"Warning: cannot append to GITHUB_STEP_SUMMARY ({step_summary}): {reason}", err=True)
 
 
 def run_summary(report: Report, results: Sequence[GateResult]) -> Page:

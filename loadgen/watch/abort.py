@@ -47,31 +47,32 @@ class AbortWatch:
         finally:
             watching.kill()
 
-    def results(self, total: Period, elapsed_s: float) -> list[GateResult]:
+    def results(self, total: Period) -> list[GateResult]:
         """What became of every condition: as it was when it ended the run; else judged by the figures of the whole run."""
         ended = self.ended_by
         return [
-            ended if ended is not None and ended.rule == condition.text else condition.judge(total, elapsed_s)
+            ended if ended is not None and ended.rule == condition.text else condition.judge(total)
             for condition in self._conditions
         ]
 
     def _watch(self, underway: Underway) -> None:
-        gevent.sleep(FIRST_LOOK_S)
         while self.ended_by is None:
-            elapsed_s = underway.progress().elapsed_s
-            total = self._total(underway)
-            for condition in self._conditions:
-                self._look(condition, condition.judge(total, elapsed_s), elapsed_s, underway)
             gevent.sleep(1.0)
+            # From the beginning, so that no period passes by unseen.
+            total = self._total(underway)
+            if underway.progress().elapsed_s >= FIRST_LOOK_S:
+                for condition in self._conditions:
+                    self._look(condition, condition.judge(total), underway)
 
-    def _look(self, condition: Condition, found: GateResult, elapsed_s: float, underway: Underway) -> None:
+    def _look(self, condition: Condition, found: GateResult, underway: Underway) -> None:
         self._looks[condition] = 0 if found.met else self._looks.get(condition, 0) + 1
         if self._looks[condition] < LOOKS_LEAST or self.ended_by is not None:
             return
         self.ended_by = found
         at = datetime.now(UTC).isoformat(timespec="seconds")
         figures = found.line.removeprefix("FAILED: ")
-        said = f"the run was aborted after {elapsed_s:.1f} s, at {at}, because --abort-on held: {figures}"
+        after_s = underway.progress().elapsed_s
+        said = f"the run was aborted after {after_s:.1f} s, at {at}, because --abort-on held: {figures}"
         underway.warn(said)
         self._say(f"Aborted: {said}")
         underway.stop()

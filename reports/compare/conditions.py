@@ -70,9 +70,9 @@ class Condition:
             raise ReportError(f"{option} {text!r}: no run has a figure called {gate.name!r}{hint}")
         return cls(gate.text, gate.name, gate.operator, gate.limit)
 
-    def judge(self, total: Period, elapsed_s: float) -> GateResult:
-        """Judge the condition on the totals of a run that has gone on for `elapsed_s`. Met means: it does not hold."""
-        name, measured = self._measured(total, elapsed_s)
+    def judge(self, total: Period) -> GateResult:
+        """Judge the condition on the totals of a run, as far as it has gone. Met means: the condition does not hold."""
+        name, measured = self._measured(total)
         if measured is None:
             return GateResult(self.text, True, f"passed: {self.text} (the run has no {name})")
         told = f"{name} {measured:.2%}" if name == ERRORS else f"{name} {measured:g}"
@@ -82,11 +82,13 @@ class Condition:
             return GateResult(self.text, True, f"passed: {self.text} ({told}, but {doubt})")
         return GateResult(self.text, False, f"FAILED: {self.text} ({told})")
 
-    def _measured(self, total: Period, elapsed_s: float) -> tuple[str, float | None]:
+    def _measured(self, total: Period) -> tuple[str, float | None]:
         """The figure's full name and its value; None where the run does not have it."""
         figures = {name: value for (_, name), value in figures_of([Report(total)])[0].items()}
-        if total.counters.get(names.REQUESTS) and elapsed_s > 0:
-            figures[names.REQUEST_RATE] = total.counters[names.REQUESTS] / elapsed_s
+        sent, first_ms, last_ms = total.counters.get(names.REQUESTS), total.first_counter_ms, total.last_counter_ms
+        if sent and first_ms is not None and last_ms is not None:
+            # Over the seconds so far: the totals' own rate is a mean over periods, of which the first and last are cut.
+            figures[names.REQUEST_RATE] = sent / max(1.0, (last_ms - first_ms) / 1000)
         for name in (self.name, *long_names(self.name)):
             if name in figures:
                 return name, figures[name]
