@@ -126,10 +126,8 @@ def health(processes: Sequence[Mapping[str, Any]], total: Period) -> tuple[dict[
 
 def _first_bytes(examined: int, later: int) -> str:
     """A sentence on the answers whose stamp may be too late, because several segments of them were read at once."""
-    return (
-        f"of {examined:,} answers examined (one in 16), {later:,} ({later / examined:.1%}) were dated by a later segment than"
-        " their first, as several were read at once"
-    )
+    share = f"{later:,} ({later / examined:.1%})"
+    return f"of {examined:,} answers examined (one in 16), {share} were read in several segments and dated by the last of them"
 
 
 def _warnings(figures: Mapping[str, Any], total: Period, lag_p99_ms: float | None) -> Iterator[str]:
