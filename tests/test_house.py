@@ -29,6 +29,7 @@ LADDER = {
             "sizing",
             "lab",
             "commands",
+            "help",
             "cli",
             "__main__",
             "shard",
