@@ -18,6 +18,7 @@ _COMMANDS = {
     "report": ("reports.cli", "Show a saved report, or several merged into one."),
     "lab": ("loadgen.commands.lab", "Repeat the published experiments on this machine."),
     "sweep": ("loadgen.commands.sweep", "Measure which pool size is best."),
+    "capacity": ("loadgen.commands.capacity", "Find the highest arrival rate that meets a target."),
     "plan": ("loadgen.commands.plan", "Predict which pool size is best."),
 }
 """Each command's name: the module that has a click command of that name, and its line in `loadgen --help`."""

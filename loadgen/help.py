@@ -87,6 +87,17 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         },
         ("loadgen sweep --app app:app --script load.yml --rate 100 --p99 100 --servers 2",),
     ),
+    "capacity": (
+        {
+            "Target": ("--p99", "--errors"),
+            "What to run": (
+                "--target", "--environment", "--variables", "--payload", "--insecure", "--first-rate", "--seed",
+            ),
+            "How long": ("--max-seconds", "--precision"),
+            "Result": ("--report", "--format", "--output"),
+        },
+        ("loadgen capacity load.yml --target http://127.0.0.1:8000 --p99 100",),
+    ),
     "plan": (
         {
             "What to predict": ("--sizes", "--servers", "--rate", "--p99", "--max-connections", "--cold"),

@@ -27,6 +27,7 @@ LADDER = {
             "runner",
             "duel",
             "sizing",
+            "capacity",
             "lab",
             "commands",
             "help",
