@@ -21,12 +21,14 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
                 "--scenario-name", "--solo", "--dotenv", "--insecure", "--skip-unsupported", "--check",
             ),
             "How the load is made": ("--arrivals", "--seed", "--workers", "--dask"),
+            "Gates": ("--abort-on", "--junit"),
             "What is shown and saved": ("--output", "--quiet", "--live", "--prometheus"),
         },
         (
             "loadgen run load.yml --target http://127.0.0.1:8000 -o report.json",
             "loadgen run --check load.yml",
             "loadgen run load.yml --live 8089 --workers 2",
+            "loadgen run load.yml --abort-on 'errors > 5%' --junit gates.xml",
         ),
     ),
     "quick": (
@@ -45,7 +47,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         ),
     ),
     "diff": (
-        {"Reports": ("--old", "--new"), "Verdicts": ("--fail-on", "--run-deviation", "--least-effect"), **_RESULT},
+        {"Reports": ("--old", "--new"), "Verdicts": ("--fail-on", "--run-deviation", "--least-effect", "--junit"), **_RESULT},
         (
             "loadgen diff before.json after.json",
             "loadgen diff --old old1.json --old old2.json --new new1.json --new new2.json -o diff.html",
@@ -55,7 +57,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "duel": (
         {
             "What to run": ("--minutes", "--environment", "--variables", "--payload", "--insecure", "--seed"),
-            "Verdicts": ("--fail-on", "--least-effect"),
+            "Verdicts": ("--fail-on", "--least-effect", "--junit"),
             **_RESULT,
         },
         ("loadgen duel http://127.0.0.1:8000 http://127.0.0.1:8001 load.yml --minutes 2 --fail-on 'p99 worse'",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from secrets import randbelow
@@ -13,7 +14,7 @@ import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
 from loadgen.commands.script_options import read_script_with, script_options
-from reports.cli import BadInput, FiniteRange, show
+from reports.cli import BadInput, FiniteRange, check_output, junit_option, show, tell_ci
 from reports.files import WriteError, check_writable
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ _MOST_MINUTES = 24 * 60
     show_default=True,
     help="Format of the comparison on stdout.",
 )
+@junit_option
 @click.option(
     "-o", "--output", type=click.Path(), help="Write both sides' reports into this folder: a.json and b.json."
 )
@@ -65,6 +67,7 @@ def duel(
     minutes: float | None,
     rules: tuple[str, ...],
     least_effect: str,
+    junit: str | None,
     style: str,
     output: str | None,
     seed: int | None,
@@ -79,7 +82,14 @@ def duel(
 
     A RULE is as of `loadgen diff`: 'p99 worse' (by the verdict), 'p99 > +10%' (a signed limit is one of the change),
     'errors > 0.1%', or 'worse' (of any figure).
-    """
+
+    With $GITHUB_STEP_SUMMARY set, the comparison is also appended to that file, as Markdown.
+
+    \b
+    Examples:
+      loadgen duel http://127.0.0.1:8001 http://127.0.0.1:8002 load.yml --minutes 2
+      loadgen duel $OLD $NEW load.yml --fail-on 'p99 worse' --fail-on 'errors > 0.1%' --junit gates.xml
+    """  # noqa: D301 - click needs the character itself
     from loadgen.duel import run_duel
     from loadgen.runner import SectionFailed
     from loadgen.watch.progress import LiveLine
@@ -97,6 +107,7 @@ def duel(
     for warning in scripts[0].warnings:
         click.echo(f"Warning: {warning}", err=True)
     paths = _report_paths(output)
+    check_output(junit)
     live = LiveLine(plain=False)
     try:
         runs = run_duel(scripts, live, _on_stderr, seed)
@@ -115,6 +126,7 @@ def duel(
         for outcome in outcomes:
             click.echo(outcome.line, err=True)
     wrong = _failures(runs, (url_a, url_b))
+    tell_ci("loadgen duel", _judged(found), [_whole(runs, (*wrong, unknown)), *outcomes], junit)
     for message in filter(None, (*wrong, unknown)):
         click.echo(f"Error: {message}", err=True)
     if runs.a.signal is not None:
@@ -212,12 +224,26 @@ def _page(found: Diff, outcomes: list[GateResult], facts: dict[str, Any], style:
         from reports.page.page import report_page
 
         return report_page([("A", runs.a.report), ("B", runs.b.report)], changes(found, outcomes), title="Duel")
-    if style != "json":
-        judged = tuple(row for row in found.rows if row.basis or row.verdict == "cannot be judged")
-        others = f"{len(found.rows) - len(judged)} figures that a duel does not judge are in JSON and HTML."
-        found = replace(found, rows=judged, notes=(*found.notes, others))
-    page = comparison(found, outcomes, rules_last=style == "text")
+    page = comparison(found if style == "json" else _judged(found), outcomes, rules_last=style == "text")
     return replace(page, title="Duel", data={**page.data, "duel": facts})
+
+
+def _judged(found: Diff) -> Diff:
+    """The comparison without the figures that a duel does not judge."""
+    judged = tuple(row for row in found.rows if row.basis or row.verdict == "cannot be judged")
+    others = f"{len(found.rows) - len(judged)} figures that a duel does not judge are in JSON and HTML."
+    return replace(found, rows=judged, notes=(*found.notes, others))
+
+
+def _whole(runs: DuelRuns, reasons: Iterable[str]) -> GateResult:
+    """Whether the duel was carried out as planned, as the first of its gates."""
+    from reports.compare.gates import GateResult
+
+    rule = "the duel reached its planned end"
+    why = [reason for reason in reasons if reason]
+    if runs.a.signal is not None:
+        why.append(f"it was ended by signal {runs.a.signal}")
+    return GateResult(rule, not why, f"FAILED: {rule} ({'; '.join(why)})" if why else f"passed: {rule}")
 
 
 def _failures(runs: DuelRuns, urls: tuple[str, str]) -> list[str]:
