@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection
 
+from db import rollups
+
 _BATCH_ROWS = 20_000
 """Rows of one statement: it takes a second at most, far from the statement timeout."""
 
@@ -37,20 +39,23 @@ def seed_clicks(
 ) -> int:
     """Add `clicks` clicks to each of the first `links` seeded links, and return how many were added in all.
 
-    Each batch is a transaction of its own; `progress` is called after it with the number of its rows.
+    Each batch is a transaction of its own, and is folded into the roll-ups after it; then `progress` is called with the
+    number of its rows.
     """
     added = 0
     for group in _ranges(links, _BATCH_ROWS):
         for batch in _ranges(clicks, max(1, _BATCH_ROWS // (group[1] - group[0] + 1))):
             rows = connection.exec_driver_sql(_SEED_CLICKS, (*batch, *group)).rowcount
             added += rows
+            rollups.fold(connection)
             progress(rows)
+    rollups.fold_all(connection)
     return added
 
 
 def analyze(connection: Connection) -> None:
     """Renew the statistics that PostgreSQL plans by, which a bulk insert has made wrong."""
-    connection.exec_driver_sql("ANALYZE links, clicks")
+    connection.exec_driver_sql("ANALYZE links, clicks, click_totals, click_counts")
 
 
 def _ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
