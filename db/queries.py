@@ -64,9 +64,12 @@ def follow(connection: Connection, code: str, visitor: Visitor) -> str | None:
     return None if row is None else str(row[0])
 
 
+_READ_URL = "SELECT url FROM links WHERE code = %s"
+
+
 def read_url(connection: Connection, code: str) -> str | None:
     """The link's URL, without recording a click or counting the clicks; None if there is no such link."""
-    row = connection.exec_driver_sql("SELECT url FROM links WHERE code = %s", (code,)).first()
+    row = connection.exec_driver_sql(_READ_URL, (code,)).first()
     return None if row is None else str(row[0])
 
 

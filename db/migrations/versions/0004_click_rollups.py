@@ -139,11 +139,15 @@ BEGIN
     END IF;
     -- All transactions below have ended: the statements below see all their clicks, and no more will come.
     ended := greatest(folding.watermark, pg_snapshot_xmin(pg_current_snapshot())::text::bigint + folding.added);
-    -- A batch holds whole transactions.
-    SELECT greatest(transaction_id, folding.watermark + 1) INTO upto FROM clicks
+    -- A batch holds whole transactions, at least one.
+    SELECT transaction_id INTO upto FROM clicks
         WHERE transaction_id >= folding.watermark AND transaction_id < ended
         ORDER BY transaction_id OFFSET most LIMIT 1;
-    upto := coalesce(upto, ended);
+    IF FOUND THEN
+        upto := greatest(upto, 1 + (SELECT min(transaction_id) FROM clicks WHERE transaction_id >= folding.watermark));
+    ELSE
+        upto := ended;
+    END IF;
     old_upto := least(folding.last_old_id, folding.old_id + most);
     WITH batch AS MATERIALIZED (
         SELECT * FROM clicks WHERE transaction_id >= folding.watermark AND transaction_id < upto
