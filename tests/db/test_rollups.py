@@ -93,7 +93,8 @@ def test_the_latest_clicks_are_the_latest_whenever_they_were_folded(connection):
     for hours in (5, 1, 30, 2):
         connection.exec_driver_sql(
             "INSERT INTO clicks (link_id, at, browser, platform)"
-            " SELECT links.id, now() - interval '1 hour' * (%s + n), 'B', n::text FROM links, generate_series(1, 8) AS n WHERE code = 'seed1'",
+            " SELECT links.id, now() - interval '1 hour' * (%s + n), 'B', n::text"
+            " FROM links, generate_series(1, 8) AS n WHERE code = 'seed1'",
             (hours,),
         )
         if hours != 2:
