@@ -20,7 +20,7 @@ from loadgen.environment import environment, version
 from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
 from loadgen.schedule import Share, most_shares
-from loadgen.script.model import Script
+from loadgen.script.model import Phase, Script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
@@ -330,10 +330,10 @@ class ScriptExecution:
             "defects": engine.defects(),
         }
 
-    def engine(self, share: Share) -> Engine:
-        """What carries out a share of the plan."""
+    def engine(self, share: Share, phases: tuple[Phase, ...] | None = None) -> Engine:
+        """What carries out a share of the plan, or of other phases than the script's."""
         plan = Random(self.plan_seed)
-        return Engine(self._program, self._script.phases, self.recorder, self._wall, plan, share)
+        return Engine(self._program, phases or self._script.phases, self.recorder, self._wall, plan, share)
 
 
 def _sampled(watch: HealthWatch, then: Live) -> Live:

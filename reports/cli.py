@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,17 @@ class BadInput(click.ClickException):
     """An input that cannot be used; ends the command with one line on stderr and exit code 2."""
 
     exit_code = 2
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers. It refuses infinity, and nan, which passes click's comparisons."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """As click's types do. Fails for a number that is not finite."""
+        number: float = super().convert(value, parameter, context)
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", parameter, context)
+        return number
 
 
 def output_options(command: _Command) -> _Command:

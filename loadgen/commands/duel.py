@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,7 +13,8 @@ from urllib.parse import urlsplit
 import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
-from reports.cli import BadInput, check_output, junit_option, show, tell_ci
+from loadgen.commands.script_options import read_script_with, script_options
+from reports.cli import BadInput, FiniteRange, check_output, junit_option, show, tell_ci
 from reports.files import WriteError, check_writable
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _MOST_MINUTES = 24 * 60
 @click.argument("script", type=click.Path())
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, _MOST_MINUTES, min_open=True),
+    type=FiniteRange(0, _MOST_MINUTES, min_open=True),
     help="Stretch the script's phases, at their rates, to this length in all. Default: as long as the script says.",
 )
 @click.option(
@@ -58,10 +58,7 @@ _MOST_MINUTES = 24 * 60
 @click.option(
     "-o", "--output", type=click.Path(), help="Write both sides' reports into this folder: a.json and b.json."
 )
-@click.option("-e", "--environment", help="Name of the script's environment (`config.environments`) to use.")
-@click.option("-v", "--variables", metavar="JSON", help="Variables that every virtual user has, as a JSON object.")
-@click.option("-p", "--payload", help="A CSV file to use instead of the script's payload.")
-@click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
+@script_options
 @click.option("--seed", type=int, help="Seed of all random choices: the same seed deals the same plan in the same way.")
 def duel(
     url_a: str,
@@ -140,21 +137,11 @@ def duel(
 def _script(url: str, path: str, minutes: float | None, seed: int, given: dict[str, Any]) -> Script:
     """The script for one side. Raises BadInput."""
     from loadgen.duel import stretched
-    from loadgen.runner import read_script
-    from loadgen.script.model import ScriptErrors
-    from loadgen.script.parse import RunOptions
 
     _check_url(url)
-    options = RunOptions(target=url, env=os.environ, directory=str(Path.cwd()), **given)
+    found = read_script_with(given, path, seed, url)
     try:
-        script = read_script([path], options, seed)
-        return script if minutes is None else stretched(script, 60 * minutes)
-    except ScriptErrors as errors:
-        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"cannot read {path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {error.filename}: {error.strerror}") from None
+        return found if minutes is None else stretched(found, 60 * minutes)
     except ValueError as error:
         raise BadInput(f"--minutes: {error}") from None
 

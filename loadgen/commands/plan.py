@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import inf, isnan
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from reports.cli import BadInput, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
     from loadgen.sizing.measured import MeasuredWorkload
@@ -23,18 +23,8 @@ _LARGEST = 10_000
 _MOST = 1e9
 
 
-class _FiniteRange(click.FloatRange):
-    """A range of numbers that also refuses nan, which passes click's comparisons."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        number: float = super().convert(value, parameter, context)
-        if isnan(number):
-            self.fail(f"{value!r} is not a number.", parameter, context)
-        return number
-
-
-_NUMBER = _FiniteRange(0, _MOST)
-_POSITIVE = _FiniteRange(0, _MOST, min_open=True)
+_NUMBER = FiniteRange(0, _MOST)
+_POSITIVE = FiniteRange(0, _MOST, min_open=True)
 
 
 @click.command()

@@ -146,7 +146,7 @@ def run(
     observers = [] if prometheus is None else [_prometheus(prometheus)]
     with ExitStack() as opened:
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
-        page = None if live is None else _live_page(live, script, crews.count if crews else workers)
+        page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
         gates = _Gates(" ".join(map(os.path.basename, scripts)), abort, junit)
         sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates))
 
@@ -244,14 +244,18 @@ def _prometheus(text: str) -> Observer:
         _fail(f"--prometheus: {error}")
 
 
-def _live_page(text: str, script: Script, workers: int) -> LivePage:
+def _live_page(text: str, script: Script, source: str, workers: int) -> LivePage:
     """The page that shows a run at an address. Exits with 1 for an invalid address."""
     # Only a run with a live page needs a web server and the writer of HTML.
     from loadgen.watch.live import LiveError, LivePage
 
     planned = spans(script.phases)
+    phases = ", ".join(
+        f"{span.phase.name or f'phase {span.phase.index + 1}'} {span.phase.duration_text}" for span in planned
+    )
+    facts = [("Script", source), ("Target", script.target or "as each URL says"), ("Phases", phases)]
     try:
-        return LivePage(text, planned[-1].end_ns / 1e9 if planned else 0.0, workers, _say)
+        return LivePage(text, facts, planned[-1].end_ns / 1e9 if planned else 0.0, workers, _say)
     except LiveError as error:
         _fail(f"--live: {error}")
 
