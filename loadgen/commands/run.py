@@ -117,12 +117,7 @@ def run(
     at least 10 of which must have failed or been slower than the limit.
 
     With $GITHUB_STEP_SUMMARY set, a summary of the run is appended to that file.
-
-    \b
-    Examples:
-      loadgen run load.yml -o report.json
-      loadgen run load.yml --abort-on 'errors > 5%' --abort-on 'p99 > 2000' --junit gates.xml
-    """  # noqa: D301 - click needs the character itself
+    """
     environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
     paths = [*scripts, *inputs, *([config_file] if config_file else [])]
