@@ -12,7 +12,7 @@ from random import Random
 from statistics import median
 from typing import Self, TypeVar
 
-from reports.compare.diff import Change, Criteria, compare_runs
+from reports.compare.diff import Change, compare_runs
 from reports.model import Report
 
 _Item = TypeVar("_Item")
@@ -40,11 +40,11 @@ class Spread:
         return cls(min(values), median(values), max(values))
 
 
-def compared(old: Sequence[Report], new: Sequence[Report], criteria: Criteria = Criteria()) -> dict[str, Change]:
+def compared(old: Sequence[Report], new: Sequence[Report]) -> dict[str, Change]:
     """Figures of two arrangements by name, the verdicts by the variation between their rounds.
 
     Takes a report for each round, two rounds of each at least: the rounds of one are what a change is measured by.
     """
     if min(len(old), len(new)) < 2:
         raise ValueError("a comparison needs two rounds of each arrangement at least")
-    return {change.name: change for change in compare_runs(old, new, criteria).rows}
+    return {change.name: change for change in compare_runs(old, new).rows}
