@@ -285,7 +285,7 @@ def _compared_runs_alone(old: Report, new: Report, criteria: Criteria) -> list[C
     return rows
 
 
-_ONLY_THE_RUNS: Final = f"these two runs differ; with fewer than {statistics.LEAST_PERIODS} periods it cannot be told from a burst in one of them"
+_ONLY_THE_RUNS: Final = "these two runs differ; with so few periods it cannot be told from a burst in one of them"
 
 
 class _Estimates:
