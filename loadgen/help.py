@@ -47,7 +47,11 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         ),
     ),
     "diff": (
-        {"Reports": ("--old", "--new"), "Verdicts": ("--fail-on", "--run-deviation", "--least-effect", "--junit"), **_RESULT},
+        {
+            "Reports": ("--old", "--new"),
+            "Verdicts": ("--fail-on", "--run-deviation", "--least-effect", "--junit"),
+            "Result": ("--all", "--format", "--output"),
+        },
         (
             "loadgen diff before.json after.json",
             "loadgen diff --old old1.json --old old2.json --new new1.json --new new2.json -o diff.html",
