@@ -44,6 +44,19 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen ab -t 30 -c 50 -p body.json -T application/json http://127.0.0.1:8000/links",
         ),
     ),
+    "ping": (
+        {
+            "Request": ("--headers", "--qs", "--auth", "--json", "--form", "--body", "--insecure", "--h1"),
+            "What is checked": ("--expect",),
+            "What is shown": ("--verbose", "--showBody", "--pretty", "--query", "--jmespath", "--cheerio"),
+            **_RESULT,
+        },
+        (
+            "loadgen ping http://127.0.0.1:8000/live --expect statusCode=200",
+            "loadgen ping post http://127.0.0.1:8000/links --json '{url: \"https://example.org/\"}' -bp",
+        ),
+    ),
+    "schema": (_RESULT, ("loadgen schema -o artillery.schema.json",)),
     "diff": (
         {"Reports": ("--old", "--new"), "Verdicts": ("--fail-on", "--run-deviation", "--least-effect"), **_RESULT},
         (

@@ -72,6 +72,7 @@ class Connection:
         "_undelayed",
         "_waiting",
         "_wall",
+        "address",
         "last_used_ns",
         "over",
         "setup_ns",
@@ -98,6 +99,8 @@ class Connection:
         """Whether it is closed, so that no time limit matters any more."""
         self.last_used_ns = 0
         self.setup_ns = (0, 0, 0)
+        self.address: Any = None
+        """The peer's address, once `connect` was called."""
 
     def start_from(self, option: tuple[int, int, int]) -> None:
         """Before connecting: restrict the local port with the option that `LocalPorts.option` gave. Raises OSError."""
@@ -106,6 +109,7 @@ class Connection:
     def connect(self, address: Any) -> None:
         """Connect the socket to this address. Raises OSError, and Ended after the time limit."""
         sock = self._sock
+        self.address = address
         stamp_arrivals(sock)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
