@@ -26,7 +26,7 @@ from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
 from loadgen.watch.console import Console
 from loadgen.watch.observer import Observer, Underway
-from reports.model import Extras, Report, aggregate
+from reports.model import Extras, Period, Report, aggregate
 
 if TYPE_CHECKING:
     from loadgen.closed import Workload
@@ -152,15 +152,17 @@ def run_script(
     workers: int = 1,
     observers: Sequence[Observer] = (),
     elsewhere: Elsewhere | None = None,
+    publish: Callable[[Period], None] | None = None,
 ) -> ScriptRun:
     """Carry out an open run to its end, or to a signal. `show` gets its result before the `after` section runs.
 
     `workers` is the number of processes that share the plan; there are fewer where a phase's `maxVusers` is less.
+    `publish` gets each period once it is over.
     `elsewhere` makes the workers that carry out the plan instead. Raises SectionFailed, and CrewError for `elsewhere`.
     """
     wall = WallOffset()
     with closing(Transports(script, wall, print_debug)) as transports, undisturbed():
-        execution = ScriptExecution(script, console, live, wall, transports, Random(seed), observers)
+        execution = ScriptExecution(script, console, live, wall, transports, Random(seed), observers, publish)
         return execution.run(most_shares(workers, script.phases), elsewhere, show)
 
 
@@ -194,9 +196,11 @@ class ScriptExecution:
         transports: Transports,
         rng: Random,
         observers: Sequence[Observer],
+        publish: Callable[[Period], None] | None = None,
     ) -> None:
         self._script, self._console, self._live = script, console, live
         self._wall, self._transports, self._observers = wall, transports, observers
+        self._publish = publish
         self.recorder = Recorder(wall)
         self._warnings: Counter[str] = Counter()
         # The plan has a seed of its own, so that all workers draw the same plan whatever their users draw.
@@ -243,6 +247,11 @@ class ScriptExecution:
     def _write(self, text: str) -> None:
         self._write_line(text)
 
+    def _period(self, period: Period) -> None:
+        self._console.period(period)
+        if self._publish is not None:
+            self._publish(period)
+
     def _alone(self) -> ScriptRun:
         """Carry out the whole plan in this process."""
         watch, recorder, console = HealthWatch(), self.recorder, self._console
@@ -252,7 +261,7 @@ class ScriptExecution:
             for observer in self._observers:
                 observed.enter_context(observer(underway))
             tick = _both(watch.sample, self._live)
-            engine.run(Listener(console.phase_started, console.phase_completed, console.period, tick))
+            engine.run(Listener(console.phase_started, console.phase_completed, self._period, tick))
         return self.finished(engine, watch, signals)
 
     def finished(self, engine: Engine, watch: HealthWatch, signals: Sequence[int]) -> ScriptRun:
@@ -284,7 +293,7 @@ class ScriptExecution:
                 for observer in self._observers:
                     observed.enter_context(observer(underway))
 
-            listener = Listener(console.phase_started, console.phase_completed, console.period, self._live)
+            listener = Listener(console.phase_started, console.phase_completed, self._period, self._live)
             crew.run(self._script.phases, listener, started)
         periods, results = crew.periods(), crew.results()
         figures, doubts = health([result["figures"] for result in results], aggregate(periods))

@@ -29,6 +29,7 @@ from reports.files import WriteError, check_writable
 if TYPE_CHECKING:
     from loadgen.crew.distributed import Crews
     from loadgen.watch.live import LivePage
+    from reports.model import Period
 
 
 @click.command()
@@ -262,9 +263,18 @@ def _run_script(
     if page is not None:
         observers = [*observers, page.observe]
     try:
-        finished = run_script(
-            script, console, live, seed, show, workers=workers, observers=observers, elsewhere=elsewhere
-        )
+        with _publishing(script) as publish:
+            finished = run_script(
+                script,
+                console,
+                live,
+                seed,
+                show,
+                workers=workers,
+                observers=observers,
+                elsewhere=elsewhere,
+                publish=publish,
+            )
     except ObserverError as error:
         _fail(str(error))
     except SectionFailed as error:
@@ -275,6 +285,19 @@ def _run_script(
         if page is not None:
             page.close()
     return _judge(script, console, finished, failed)
+
+
+@contextmanager
+def _publishing(script: Script) -> Iterator[Callable[[Period], None] | None]:
+    """Send the metrics of each period to where the script wants them, if anywhere."""
+    if not script.gateways and not script.collectors:
+        yield None
+        return
+    # Few scripts publish their metrics.
+    from loadgen.watch.publish import publishing
+
+    with publishing(script.gateways, script.collectors, _say_beside_progress) as publish:
+        yield publish
 
 
 def _console(script: Script, write: Callable[[str], None], *, quiet: bool) -> Console:

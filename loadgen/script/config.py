@@ -24,7 +24,7 @@ _HTTP_KEYS = (
 )  # fmt: skip
 _TLS_TEXTS = {"ca": ("ca", "certificateAuthority"), "cert": ("cert", "certificate"), "key": ("key",)}
 _TLS_KEYS = ("rejectUnauthorized", "pfx", "passphrase", "servername", *(n for ns in _TLS_TEXTS.values() for n in ns))
-_PLUGINS = ("expect", "ensure", "metrics-by-endpoint", "apdex", "fake-data")
+_PLUGINS = ("expect", "ensure", "metrics-by-endpoint", "apdex", "fake-data", "publish-metrics")
 _MODES = ("uniform", "poisson")
 _DEFAULT_KEYS = ("headers", "cookie", "strictCapture", "think")
 _MOST = 2**53

@@ -307,6 +307,32 @@ class ExpectPlugin:
 
 
 @dataclass(frozen=True, slots=True)
+class PushGateway:
+    """A Prometheus push gateway that is sent the metrics of each period."""
+
+    url: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = "artillery"
+    ca: bytes | None = None
+    """Certificates to trust besides those of the system, in PEM."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTelemetry:
+    """An OpenTelemetry collector that is sent the metrics of each period by OTLP over HTTP, as JSON."""
+
+    endpoint: str | None = None
+    """Its whole URL; None: as the environment says, else on this machine."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    meter: str = "Artillery.io_metrics"
+    include_only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    service: str = "Artillery-test"
+    resource: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One check of the ensure plugin. `expression` is in the language of `loadgen.language.expressions`."""
 
@@ -339,6 +365,9 @@ class Script:
     """Checks of the ensure plugin in the order of definition; None if the plugin is not listed."""
     fake_data: Mapping[str, Any] | None = None
     """Options of the fake-data plugin by function name; None if the plugin is not listed."""
+    gateways: tuple[PushGateway, ...] = ()
+    collectors: tuple[OpenTelemetry, ...] = ()
+    """Where the plugin publish-metrics sends the metrics of each period."""
     hidden_metrics: tuple[str, ...] = (ENDPOINT,)
     """Texts: the console leaves out every metric whose name contains one of them."""
     processor: Processor | None = None

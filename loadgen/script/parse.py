@@ -21,7 +21,7 @@ from loadgen.language.fakes import fake_functions
 from loadgen.language.template import compile_template, functions, placeholders
 from loadgen.language.values import UNDEFINED, get_path, integer, text
 from loadgen.script import config as sections
-from loadgen.script import model
+from loadgen.script import model, publish
 from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged, nearest
 from loadgen.script.flow import FlowReader
 from loadgen.script.model import Place, Script, ScriptErrors, ScriptProblem
@@ -192,6 +192,7 @@ class _ScriptParser:
         if processor is None:
             self._note_processor(config)
         self._warn_of_placeholders(root, config, processor)
+        gateways, collectors = publish.receivers(plugins["publish-metrics"], self._read_beside)
         return Script(
             target=target,
             phases=self._phases(config),
@@ -211,6 +212,8 @@ class _ScriptParser:
             apdex_threshold_ms=sections.apdex_threshold_ms(config),
             ensure=sections.ensure_checks(config, disabled="ARTILLERY_DISABLE_ENSURE" in options.env),
             fake_data=sections.fake_data(config),
+            gateways=gateways,
+            collectors=collectors,
             hidden_metrics=sections.hidden_metrics(plugins),
             processor=processor,
             proxies=self._proxies(),
