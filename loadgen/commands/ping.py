@@ -55,6 +55,7 @@ _NO_NAME = "ENOTFOUND"
 @click.pass_context
 def ping(
     context: click.Context,
+    /,
     words: tuple[str, ...],
     insecure: bool,
     expect: tuple[str, ...],
@@ -219,7 +220,7 @@ def _answered(found: Ping, jmespath: str | None, cheerio: str | None, query: str
         except ValueError:
             body = found.answer.text
         try:
-            result = queries.search(jmespath or query, body)
+            result = queries.search(str(jmespath or query), body)
         except JMESPathError as error:
             _fail(f"the JMESPath query cannot be read: {str(error).splitlines()[0]}")
         return [json.dumps(result, indent=4, ensure_ascii=False) if sys.stdout.isatty() else json_text(result)]

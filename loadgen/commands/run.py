@@ -174,12 +174,22 @@ def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check
 
 
 def _outline(script: Script) -> str:
-    """One line on a script without problems: its scenarios, the length of its plan, and the users that it starts."""
+    """One line on a script without problems: its scenarios, the length of its plan, and the users that it starts.
+
+    Closed phases, which only this program has, are named in a second line.
+    """
     planned = spans(script.phases)
     seconds = planned[-1].end_ns / 1e9 if planned else 0.0
     amounts = ((len(script.scenarios), "scenario"), (seconds, "second"), (expected_users(script.phases), "user"))
     scenarios, length, users = (f"{amount:,.10g} {unit}{'' if amount == 1 else 's'}" for amount, unit in amounts)
-    return f"{scenarios}, {length}, about {users}; no problems"
+    line = f"{scenarios}, {length}, about {users}; no problems"
+    closed = [phase for phase in script.phases if phase.concurrency is not None]
+    if not closed:
+        return line
+    where = ", ".join(
+        f"{phase.name or f'phase {phase.index}'} ({phase.concurrency} users at a time)" for phase in closed
+    )
+    return f"{line}\nAn extension of this program, which Artillery does not have: `concurrency`, in {where}"
 
 
 def _prometheus(text: str) -> Observer:

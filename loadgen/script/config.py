@@ -14,7 +14,19 @@ from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, loses_digits, read_rows
 from reports.names import ENDPOINT
 
-_PHASE_KEYS = ("name", "duration", "arrivalRate", "arrivalCount", "rampTo", "pause", "maxVusers", "mode", "index", "id")
+_PHASE_KEYS = (
+    "name",
+    "duration",
+    "arrivalRate",
+    "arrivalCount",
+    "rampTo",
+    "pause",
+    "maxVusers",
+    "concurrency",
+    "mode",
+    "index",
+    "id",
+)
 _PAYLOAD_KEYS = (
     "path", "fields", "order", "skipHeader", "delimiter", "skipEmptyLines", "cast", "loadAll", "name", "options",
 )  # fmt: skip
@@ -64,10 +76,11 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
         length.refuse(f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value}")
     rate, ramp_to = _amount(part["arrivalRate"]), _amount(part["rampTo"])
     count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
+    concurrency = _concurrency(part["concurrency"])
     _warn_of_contradictions(part)
     if duration_s is None:
         return None
-    nothing_to_do = not is_pause and count is None and not rate and ramp_to is None
+    nothing_to_do = not is_pause and count is None and not rate and ramp_to is None and concurrency is None
     if nothing_to_do:
         part.warn("no arrivals: neither arrivalRate nor arrivalCount nor rampTo; it is a pause")
     return model.Phase(
@@ -81,15 +94,20 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
         ramp_to=ramp_to,
         max_vusers=None if max_vusers is None else int(max_vusers),
         poisson=poisson or (part.get("mode") or mode) == "poisson",
+        concurrency=None if is_pause else concurrency,
     )
 
 
 def _warn_of_contradictions(part: ScriptNode) -> None:
     """Warn of keys of a phase that another key makes useless."""
     if "pause" in part:
-        for key in ("duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers"):
+        for key in ("duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers", "concurrency"):
             if key in part:
                 part[key].warn("has no effect: the phase is a `pause`")
+    elif "concurrency" in part:
+        for key in ("arrivalRate", "arrivalCount", "rampTo", "maxVusers", "mode"):
+            if key in part:
+                part[key].warn("has no effect: the phase has a `concurrency`")
     elif "arrivalCount" in part:
         for key in ("arrivalRate", "rampTo"):
             if key in part:
@@ -100,6 +118,17 @@ def _warn_of_contradictions(part: ScriptNode) -> None:
 def _warn_of_mode(part: ScriptNode) -> None:
     if part.value is not ABSENT and part.value not in _MODES:
         part.warn(f"no such mode: {part.value!r}; uniform is used", nearest(str(part.value), _MODES))
+
+
+def _concurrency(part: ScriptNode) -> int | None:
+    """Return the number of users of a closed phase; None if it is absent or refused."""
+    if part.value is ABSENT:
+        return None
+    users = to_number(part.value) if type(part.value) in (int, float, str) else 0
+    if not 1 <= users < _MOST or users != int(users):
+        part.refuse(f"must be a whole number of users, 1 or more, not {part.value!r}")
+        return None
+    return int(users)
 
 
 def _amount(part: ScriptNode) -> float | None:

@@ -6,7 +6,7 @@ Texts that may hold `{{ }}` placeholders stay as written (`Any`: a script may pu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,8 +59,8 @@ class ScriptErrors(Exception):
 class Phase:
     """A stretch of the run with one arrival law (see `loadgen.schedule`).
 
-    The law is given by the first of these that is set: `pause`; `arrival_count` over `duration_s`; `arrival_rate` to `ramp_to`;
-    `arrival_rate`.
+    The law is given by the first of these that is set: `pause`; `concurrency`; `arrival_count` over `duration_s`;
+    `arrival_rate` to `ramp_to`; `arrival_rate`.
     """
 
     index: int
@@ -76,6 +76,14 @@ class Phase:
     ramp_to: float | None = None
     max_vusers: int | None = None
     poisson: bool = False
+    concurrency: int | None = None
+    """Number of virtual users that are active all the time: a closed phase, in which each is replaced when it ends."""
+
+
+def workload_model(phases: Iterable[Phase]) -> str:
+    """The workload model of a report: "open", "closed" (every phase with users has a `concurrency`), or "mixed"."""
+    closed = {phase.concurrency is not None for phase in phases if not phase.pause}
+    return "mixed" if len(closed) > 1 else "closed" if True in closed else "open"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class _Format(Protocol):
     """What one kind of receiver is sent."""
 
     url: str
-    headers: Mapping[str, str]
+    headers: dict[str, str]
 
     def body(self, period: Period) -> bytes:
         """The body of the request that publishes a period."""
