@@ -56,7 +56,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen ping post http://127.0.0.1:8000/links --json '{url: \"https://example.org/\"}' -bp",
         ),
     ),
-    "schema": (_RESULT, ("loadgen schema -o artillery.schema.json",)),
+    "schema": ({"Result": ("--output",)}, ("loadgen schema -o artillery.schema.json",)),
     "diff": (
         {"Reports": ("--old", "--new"), "Verdicts": ("--fail-on", "--run-deviation", "--least-effect"), **_RESULT},
         (

@@ -17,7 +17,7 @@ from loadgen.language.selectors import SelectorInvalid, compile_selector
 from loadgen.language.values import json_text, text
 from loadgen.ping import Ping, PingFailed, send_ping
 from loadgen.runner import agent, read_bytes
-from loadgen.script.flow import METHODS
+from loadgen.script.keys import METHODS
 from loadgen.script.model import Expectation, ScriptErrors
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.script.yaml_reader import read_yaml

@@ -7,12 +7,10 @@ from typing import Any
 
 from loadgen.http.message import BadRequestError, address_of
 from loadgen.language.values import text, truthy
+from loadgen.script import keys
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.model import OpenTelemetry, PushGateway
 
-PROMETHEUS_KEYS = ("type", "pushgateway", "tags", "prefix", "ca")
-TELEMETRY_KEYS = ("type", "metrics", "traces", "serviceName", "resourceAttributes")
-METRICS_KEYS = ("exporter", "endpoint", "headers", "attributes", "includeOnly", "exclude", "meterName", "type")
 EXPORTER = "otlp-http"
 OTHER_EXPORTERS = ("otlp-proto", "otlp-grpc")
 TYPES = ("prometheus", "open-telemetry")
@@ -44,7 +42,7 @@ def receivers(part: ScriptNode, read_file: ReadFile) -> tuple[tuple[PushGateway,
 
 
 def _gateway(part: ScriptNode, read_file: ReadFile) -> PushGateway | None:
-    part.warn_unknown(PROMETHEUS_KEYS)
+    part.warn_unknown(keys.PROMETHEUS)
     url = _url(part["pushgateway"])
     if url is None:
         if "pushgateway" not in part:
@@ -73,13 +71,13 @@ def _certificates(part: ScriptNode, read_file: ReadFile) -> bytes | None:
 
 
 def _collector(part: ScriptNode, *, first: bool) -> OpenTelemetry | None:
-    part.warn_unknown(TELEMETRY_KEYS)
+    part.warn_unknown(keys.TELEMETRY)
     if "traces" in part:
         part["traces"].warn("traces are not sent, only metrics")
     metrics = part["metrics"]
     if not truthy(metrics.value) or not metrics.expect(dict, "an object"):
         return None
-    metrics.warn_unknown(METRICS_KEYS)
+    metrics.warn_unknown(keys.TELEMETRY_METRICS)
     if not first:
         metrics.warn("is ignored: metrics are sent to the first collector only, as in Artillery")
         return None
