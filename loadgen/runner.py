@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadgen.clock import WallOffset
 from loadgen.engine import Engine, Listener, Progress
@@ -20,18 +20,20 @@ from loadgen.environment import environment, version
 from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
 from loadgen.schedule import Share, most_shares
-from loadgen.script.model import Script, workload_model
+from loadgen.script.model import Phase, Script, workload_model
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
 from loadgen.watch.console import Console
 from loadgen.watch.observer import Observer, Underway
-from reports.model import Extras, Period, Report, aggregate
+from reports.model import Extras, Report, aggregate
 
 if TYPE_CHECKING:
     from loadgen.closed import Workload
     from loadgen.crew.crew import Crew, Job, ParentPipe, Work
     from reports.formats.apachebench import AbSamples
+
+_Told = TypeVar("_Told")
 
 Live = Callable[[Progress], None]
 """Takes the progress of a run, once a second."""
@@ -152,17 +154,15 @@ def run_script(
     workers: int = 1,
     observers: Sequence[Observer] = (),
     elsewhere: Elsewhere | None = None,
-    publish: Callable[[Period], None] | None = None,
 ) -> ScriptRun:
     """Carry out an open run to its end, or to a signal. `show` gets its result before the `after` section runs.
 
     `workers` is the number of processes that share the plan; there are fewer where a phase's `maxVusers` is less.
-    `publish` gets each period once it is over.
     `elsewhere` makes the workers that carry out the plan instead. Raises SectionFailed, and CrewError for `elsewhere`.
     """
     wall = WallOffset()
     with closing(Transports(script, wall, print_debug)) as transports, undisturbed():
-        execution = ScriptExecution(script, console, live, wall, transports, Random(seed), observers, publish)
+        execution = ScriptExecution(script, console, live, wall, transports, Random(seed), observers)
         return execution.run(most_shares(workers, script.phases), elsewhere, show)
 
 
@@ -196,11 +196,9 @@ class ScriptExecution:
         transports: Transports,
         rng: Random,
         observers: Sequence[Observer],
-        publish: Callable[[Period], None] | None = None,
     ) -> None:
         self._script, self._console, self._live = script, console, live
         self._wall, self._transports, self._observers = wall, transports, observers
-        self._publish = publish
         self.recorder = Recorder(wall)
         self._warnings: Counter[str] = Counter()
         # The plan has a seed of its own, so that all workers draw the same plan whatever their users draw.
@@ -213,7 +211,7 @@ class ScriptExecution:
             rng,
             agent=agent(),
             write_line=self._write,
-            warn=lambda message: self._warnings.update((message,)),
+            warn=self._warn,
         )
 
     def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[ScriptRun], None] | None) -> ScriptRun:
@@ -247,21 +245,22 @@ class ScriptExecution:
     def _write(self, text: str) -> None:
         self._write_line(text)
 
-    def _period(self, period: Period) -> None:
-        self._console.period(period)
-        if self._publish is not None:
-            self._publish(period)
+    def _warn(self, message: str) -> None:
+        self._warnings.update((message,))
 
     def _alone(self) -> ScriptRun:
         """Carry out the whole plan in this process."""
         watch, recorder, console = HealthWatch(), self.recorder, self._console
         engine = self.engine(Share())
         with ExitStack() as observed, stopping(engine.stop) as signals:
-            underway = Underway(lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop)
+            underway = Underway(
+                lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop, self._warn
+            )
             for observer in self._observers:
                 observed.enter_context(observer(underway))
-            tick = _both(watch.sample, self._live)
-            engine.run(Listener(console.phase_started, console.phase_completed, self._period, tick))
+            tick = _sampled(watch, self._live)
+            period = _both(underway.period_over, console.period)
+            engine.run(Listener(console.phase_started, console.phase_completed, period, tick))
         return self.finished(engine, watch, signals)
 
     def finished(self, engine: Engine, watch: HealthWatch, signals: Sequence[int]) -> ScriptRun:
@@ -294,13 +293,14 @@ class ScriptExecution:
         """Have a crew of workers carry out the plan, and merge what they measure."""
         console = self._console
         with ExitStack() as observed, stopping(crew.stop) as signals:
-            underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop)
+            underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop, self._warn)
 
             def started() -> None:
                 for observer in self._observers:
                     observed.enter_context(observer(underway))
 
-            listener = Listener(console.phase_started, console.phase_completed, self._period, self._live)
+            period = _both(underway.period_over, console.period)
+            listener = Listener(console.phase_started, console.phase_completed, period, self._live)
             crew.run(self._script.phases, listener, started)
         periods, results = crew.periods(), crew.results()
         figures, doubts = health([result["figures"] for result in results], aggregate(periods))
@@ -329,7 +329,7 @@ class ScriptExecution:
         self._transports.take_share(share)
         watch, engine = HealthWatch(), self.engine(share)
         with stopping(engine.stop):
-            engine.run(Listener(tick=_both(watch.sample, link.tick)), started_ns)
+            engine.run(Listener(tick=_sampled(watch, link.tick)), started_ns)
         return {
             "figures": watch.figures(self.recorder) | self._transports.about(),
             "expectation_failed": self._program.expectation_failed,
@@ -338,18 +338,22 @@ class ScriptExecution:
             "defects": engine.defects(),
         }
 
-    def engine(self, share: Share) -> Engine:
-        """What carries out a share of the plan."""
+    def engine(self, share: Share, phases: tuple[Phase, ...] | None = None) -> Engine:
+        """What carries out a share of the plan, or of other phases than the script's."""
         plan = Random(self.plan_seed)
-        return Engine(self._program, self._script.phases, self.recorder, self._wall, plan, share)
+        return Engine(self._program, phases or self._script.phases, self.recorder, self._wall, plan, share)
 
 
-def _both(first: Callable[[], None], then: Live) -> Live:
-    def tick(progress: Progress) -> None:
-        first()
-        then(progress)
+def _sampled(watch: HealthWatch, then: Live) -> Live:
+    return _both(lambda _: watch.sample(), then)
 
-    return tick
+
+def _both(first: Callable[[_Told], None], then: Callable[[_Told], None]) -> Callable[[_Told], None]:
+    def call(value: _Told) -> None:
+        first(value)
+        then(value)
+
+    return call
 
 
 def _counted(warnings: Counter[str]) -> list[str]:

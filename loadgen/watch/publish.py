@@ -28,6 +28,7 @@ from loadgen.http.message import address_of
 from loadgen.http.tls import TlsRoute, TlsSettings
 from loadgen.language.values import number_text
 from loadgen.script.model import OpenTelemetry, PushGateway
+from loadgen.watch.observer import Observer, Underway
 from reports.model import SUMMARY_KEYS, Period
 from reports.names import beyond_artillery
 
@@ -186,30 +187,27 @@ class _Publisher:
             self._say(f"Warning: publish-metrics: {where} did not take the metrics ({what}); the run goes on")
 
 
-@contextmanager
-def publishing(
-    gateways: tuple[PushGateway, ...], collectors: tuple[OpenTelemetry, ...], say: Say
-) -> Iterator[Callable[[Period], None] | None]:
-    """Publish the periods that the given function is called with, until the context ends; None if nobody wants them.
+def observer(gateways: tuple[PushGateway, ...], collectors: tuple[OpenTelemetry, ...], say: Say) -> Observer:
+    """An observer that publishes each period of a run. `say` takes the one line about a receiver that fails."""
 
-    `say` takes the one line about a receiver that fails.
-    """
-    if not gateways and not collectors:
-        yield None
-        return
-    publishers = [_Publisher(Gateway(each), each.ca, say) for each in gateways]
-    publishers += [_Publisher(Collector(each), None, say) for each in collectors]
+    @contextmanager
+    def observe(underway: Underway) -> Iterator[None]:
+        publishers = [_Publisher(Gateway(each), each.ca, say) for each in gateways]
+        publishers += [_Publisher(Collector(each), None, say) for each in collectors]
 
-    def publish(period: Period) -> None:
-        if period.counters or period.rates or period.summaries:
+        def publish(period: Period) -> None:
+            if period.counters or period.rates or period.summaries:
+                for publisher in publishers:
+                    publisher.take(period)
+
+        underway.period_listeners.append(publish)
+        try:
+            yield
+        finally:
             for publisher in publishers:
-                publisher.take(period)
+                publisher.close()
 
-    try:
-        yield publish
-    finally:
-        for publisher in publishers:
-            publisher.close()
+    return observe
 
 
 def _counters(period: Period) -> Iterator[tuple[str, float]]:
