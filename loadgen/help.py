@@ -38,6 +38,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "ab": (
         {
             "Load": ("-n", "-c", "-t", "-s", "-k", "-r"),
+            "Connections": ("-b", "-B", "-f", "-Z", "-I", "-E"),
             "Requests": ("-m", "-i", "-H", "-C", "-A", "-p", "-u", "-T", "-X", "-P", "-l"),
             "What is shown and saved": ("--output", "-e", "-g", "-d", "-S", "-q", "-v", "-V"),
         },

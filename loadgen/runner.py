@@ -104,15 +104,18 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def run_ab(workload: Workload, live: Live) -> ClosedResult:
-    """Carry out a closed run to its end, or to a signal. `live` is called with the progress once a second."""
+def run_ab(workload: Workload, live: Live, completed: Callable[[int], None] = lambda _: None) -> ClosedResult:
+    """Carry out a closed run to its end, or to a signal.
+
+    `live` is called with the progress once a second, `completed` with the number of finished requests after each of them.
+    """
     # Runs of scripts, which start more often, need neither of these.
     from loadgen.closed import ClosedRun  # noqa: PLC0415
     from reports.formats.apachebench import AbReport  # noqa: PLC0415
 
     wall = WallOffset()
     recorder = Recorder(wall)
-    closed = ClosedRun(workload, recorder, wall, agent())
+    closed = ClosedRun(workload, recorder, wall, agent(), completed)
     watch = HealthWatch()
     with stopping(closed.stop) as signals:
         samples = closed.run(live)

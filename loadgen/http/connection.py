@@ -141,6 +141,10 @@ class Connection:
                 self._countable = False
             self._sock, self._send, self._recvmsg = ready, ready.send, ready.recvmsg
 
+    def encryption(self) -> str:
+        """How the connection is encrypted, as `TlsSocket.encryption` says; "" if it is not."""
+        return str(said()) if (said := getattr(self._sock, "encryption", None)) else ""
+
     def close(self) -> None:
         """Close the socket and its watcher; may be called again."""
         self.usable = False
