@@ -200,7 +200,9 @@ def tls(part: ScriptNode, *, insecure: bool, read_file: Callable[[str], bytes]) 
         verify=not insecure and part.get("rejectUnauthorized", True) is not False,
         passphrase=None if passphrase is None else str(passphrase),
         server_name=str(server_name) if server_name else None,
-        **texts,
+        ca=texts["ca"],
+        cert=texts["cert"],
+        key=texts["key"],
     )
     if any(texts.values()):
         try:

@@ -140,7 +140,7 @@ class _Publisher:
         limit_ns = int(_PUSH_S * 1e9)
         self._dialer = Dialer(TimeLimits(limit_ns, limit_ns), WallOffset(), TlsRoute(TlsSettings(ca=ca)))
         self._connections = Connections(self._dialer)
-        self._waiting: Queue[Period | None] = Queue()
+        self._waiting = Queue()
         self._sender = gevent.spawn(self._send_all)
 
     def take(self, period: Period) -> None:
