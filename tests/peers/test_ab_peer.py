@@ -142,7 +142,7 @@ def test_the_heading_and_progress_are_abs(ab, unreliable, options):
     assert ours == theirs
 
 
-@pytest.mark.parametrize("options", ["", "-f TLS1.2 -Z ECDHE-RSA-AES128-GCM-SHA256", "-f TLS1.3", "-I"])
+@pytest.mark.parametrize("options", ["", "-f TLS1.2 -Z ECDHE-ECDSA-AES128-GCM-SHA256", "-f TLS1.3", "-I"])
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_the_lines_about_tls_are_abs(ab, tls_port, options, host):
     found = []
