@@ -115,7 +115,7 @@ def limit_options(command: _Command) -> _Command:
 @click.option("--tags", "_tags", hidden=True)
 @click.option("--note", "_note", hidden=True)
 @click.option("--count", "_count", hidden=True)
-@click.option("--platform", "_platform", hidden=True)
+@click.option("--platform", hidden=True)
 @click.option("--platform-opt", "_platform_opt", multiple=True, hidden=True)
 def run(
     scripts: tuple[str, ...],
@@ -133,6 +133,7 @@ def run(
     abort_on: tuple[str, ...],
     junit: str | None,
     check: bool,
+    platform: str | None,
     **given: Any,
 ) -> None:
     """Run Artillery scripts.
@@ -144,12 +145,7 @@ def run(
     at least 10 of which must have failed or been slower than the limit.
 
     With $GITHUB_STEP_SUMMARY set, a summary of the run is appended to that file.
-
-    \b
-    Examples:
-      loadgen run load.yml -o report.json
-      loadgen run load.yml --abort-on 'errors > 5%' --abort-on 'p99 > 2000' --junit gates.xml
-    """  # noqa: D301 - click needs the character itself
+    """
     environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
     paths = [*scripts, *inputs, *([config_file] if config_file else [])]
@@ -163,6 +159,10 @@ def run(
         test_id=run_id,
         **known,
     )
+    if platform not in (None, "local"):
+        _say(
+            f"Warning: --platform {platform} has no effect: the run is on this machine; --workers and --dask share the load"
+        )
     script = _read(paths, options, seed, only_check=check)
     abort = _abort_watch(abort_on, script) if abort_on else None
     if check:
@@ -174,7 +174,7 @@ def run(
     with ExitStack() as opened:
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
-        gates = _Gates(" ".join(map(os.path.basename, scripts)), abort, junit)
+        gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
         opened.enter_context(outliving_the_terminal())
         code = _run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates)
     sys.exit(code)
@@ -245,6 +245,7 @@ def _outline(script: Script) -> str:
 class _Gates:
     """What a run is judged by beside the script's own checks, and where the results go."""
 
+    command: str = "loadgen quick"
     name: str = ""
     """The script's name, for the summary."""
     abort: AbortWatch | None = None
@@ -429,7 +430,7 @@ def _tell_ci(finished: ScriptRun, verdict: EnsureResult | None, failed: str | No
     seconds = about.generator.get("wall_s", 0.0) if about else 0.0
     try:
         page = run_summary(finished.report, results)
-        leave("loadgen run", results, page, gates.junit, step_summary(), name=gates.name, seconds=seconds)
+        leave(gates.command, results, page, gates.junit, step_summary(), name=gates.name, seconds=seconds)
     except WriteError as error:
         _fail(str(error))
 
