@@ -11,7 +11,8 @@ The measured instants, in ns of CLOCK_MONOTONIC (clock.py):
 
 The kernel stamps segments, and gives those that wait unread together the stamp of the last (a first read of one byte gets
 that stamp, too). So if a generator is late to read an answer of several segments, the first byte is dated by the last
-segment that had arrived. That is still never later than the clock after the read, which would be used without stamps.
+segment that had arrived. That is still never later than the clock after the read, which would be used without stamps. How
+often it happens is counted on one exchange in 16: the kernel says how many bytes and segments have come in (TCP_INFO).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadgen.http.response import ResponseHead, parse_headers
+from loadgen.http.response import MAX_BODY_BYTES, ResponseHead, parse_headers
 
 
 @dataclass(slots=True)
@@ -45,6 +46,8 @@ class Exchange:
     """Nanoseconds of resolving, connecting and TLS for this connection, even if an earlier exchange opened it."""
     facts: ResponseHead
     """What the head says, as far as it is often needed."""
+    too_large: bool = False
+    """Whether the body was wanted, but is longer than may be kept; `body` is empty then."""
 
     def headers(self) -> list[tuple[str, str]]:
         """All header fields in order, with names as sent."""
@@ -61,9 +64,13 @@ NO_HEAD = ResponseHead.of(b"")
 FILED = Exchange(0, b"", b"", 0, False, False, 0, 0, 0, 0, 0, (0, 0, 0), NO_HEAD)
 """Returned in place of a plain answer that was filed and that the caller did not want to see."""
 
-FileAnswer = Callable[[ResponseHead, int, int, int, int, int, bool, bool], None]
+STAMPED, EXAMINED, LATER = 1, 2, 4
+"""The kernel stamped the first byte; it is known of how many segments the first read was; it was of several, so that the
+stamp is that of a later segment than the first."""
+
+FileAnswer = Callable[[ResponseHead, int, int, int, int, int, int, bool], None]
 """Files one answer: its head; the instants when the request was written, of the first and the last byte, and when the
-request was planned to start; bytes of the body; whether the kernel stamped the first byte; whether the answer is whole and
+request was planned to start; bytes of the body; 0 or a sum of STAMPED, EXAMINED and LATER; whether the answer is whole and
 plain (`ResponseHead.plain`). Made by `Recorder.answers`.
 """
 
@@ -88,7 +95,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Time limits of an exchange, in ns.
+    """Limits of an exchange, times in ns.
 
     `response_ns` is the longest time from the request written to the head of the answer (else ETIMEDOUT), `idle_ns` the
     longest time without traffic on a socket, also while connecting (else ERR_SOCKET_TIMEOUT).
@@ -96,3 +103,7 @@ class TimeLimits:
 
     response_ns: int = 10_000_000_000
     idle_ns: int = 8_000_000_000
+    drain_ns: int = 0
+    """How long an answer may go on after the last arrival of the plan (else ERR_DRAIN_TIMEOUT); 0 for without end."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    """The most that is kept of a body, in bytes as sent; a longer one is not kept at all."""

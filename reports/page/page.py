@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,6 +24,7 @@ from reports.model import Report, ReportError
 from reports.page.chart_table import chart_table
 from reports.page.sections import report_sections
 from reports.page.svg import margins, style, svg
+from reports.printable import printable
 
 
 def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | None = None, *, title: str) -> Page:
@@ -37,24 +39,35 @@ def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | Non
     return Page(title, subtitle, report_sections(found, comparison))
 
 
-def to_html(reports: Sequence[tuple[str, Report]], diff: Diff | None = None, *, title: str) -> str:
+def to_html(
+    reports: Sequence[tuple[str, Report]], diff: Diff | None = None, *, title: str, download: str | None = None
+) -> str:
     """As `report_page`, in HTML; `diff` compares the reports. Raises ReportError if `reports` is empty."""
-    return render(report_page(reports, None if diff is None else changes(diff), title=title))
+    return render(report_page(reports, None if diff is None else changes(diff), title=title), download)
 
 
-def render(page: Page) -> str:
-    """Write any result as one HTML file."""
+def render(page: Page, download: str | None = None) -> str:
+    """Write any result as one HTML file. `download`: where its server has the report as JSON, for a link to it."""
     script = _file("page.js")
     return (
         _templates()
         .get_template("page.html")
-        .render(page=page, css=_trusted(style() + _file("page.css")), script=_trusted(script), policy=_policy(script))
+        .render(
+            page=page,
+            download=download,
+            css=_trusted(style() + _file("page.css")),
+            script=_trusted(script),
+            policy=_policy(script),
+        )
     )
 
 
-def live_page(title: str) -> str:
-    """The page of a run in progress, which loads its style and script from the server that serves it."""
-    return _templates().get_template("live.html").render(title=title)
+def live_page(title: str, facts: Sequence[tuple[str, str]] = ()) -> str:
+    """The page of a run in progress, which loads its style and script from the server that serves it.
+
+    `facts` are names and values of what does not change during the run, such as its target.
+    """
+    return _templates().get_template("live.html").render(title=title, facts=facts)
 
 
 def live_files() -> dict[str, tuple[str, str]]:
@@ -89,10 +102,20 @@ def _file(name: str) -> str:
     return (Path(__file__).parent / name).read_text("utf-8")
 
 
+def _visible(value: Any) -> Any:
+    """A value as the page shows it: controls and bidi marks in text of others are escaped; SVG and HTML of ours stay."""
+    return printable(value, "\n\t") if type(value) is str else value
+
+
 @cache
 def _templates() -> Environment:
     found = Environment(
-        loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_file),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
     )
     found.filters["svg"] = svg
     found.filters["kind"] = lambda block: type(block).__name__
