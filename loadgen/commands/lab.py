@@ -64,7 +64,8 @@ def lab(
 ) -> None:
     """Run the experiments of both source documents and judge their claims.
 
-    Groups that only --only runs: C, queue and fair under saturation; D, what pooling gains by the distance to the database;
+    Groups that only --only runs: C, pools under saturation, and three of them side by side; D, what pooling gains by the
+    distance to the database;
     P, through PgBouncer and direct; M, the database in 512 MB. With --app and --script, your own application is run under
     each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
     """
@@ -77,12 +78,12 @@ def lab(
             application, script, out, _listed(strategies), servers, database_url, round_trip_ms(db_rtt)
         )
         _end(page, style, output, out, interrupted=interrupted)
-    from loadgen.lab import distance, fairness
+    from loadgen.lab import distance, fairness, league
     from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments, more_experiments
     from loadgen.lab.run import LabError, LabOptions
 
     ids = _listed(only)
-    of_c, of_d = {"C", fairness.ID}, {"D", distance.ID}
+    of_c, of_d = {"C", fairness.ID, league.ID}, {"D", distance.ID}
     of_sources = [name for name in ids if name not in of_c | of_d]
     known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
     try:
@@ -92,7 +93,8 @@ def lab(
             out=out,
             clicks=clicks,
             database_url=database_url,
-            fairness_rounds=3 if of_c & set(ids) else 0,
+            fairness_rounds=3 if {"C", fairness.ID} & set(ids) else 0,
+            league_rounds=(5 if full else 3) if {"C", league.ID} & set(ids) else 0,
             distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
             round_trip_ms=round_trip_ms(db_rtt),
             confirm=lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True)),

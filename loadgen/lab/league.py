@@ -10,18 +10,22 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
-from reports.blocks import ABSENT, Axis, Cell, Chart, Column, Page, Section, Series, Table, Text, Tone
+from reports.blocks import ABSENT, Axis, Cell, Chart, Charts, Column, Page, Section, Series, Table, Text, Tone
 
 ID = "C.league"
 POOLS = {"queue": "QueuePool", "fair": "FairPool", "psycopg_pool": "psycopg_pool"}
 MODES = ("threads", "greenlets")
 _LONGEST_TURN_S = 90
+_NOTE = (
+    "100 borrowers on 10 connections, queries of 10 ms. Spike: 50 borrowers at once, 5 idle connections of 50, opening one"
+    " takes 150 ms more. Goodput: answers within nine holds and a half, by what the connections could serve."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,14 @@ TURNS = (
     ),
     Turn("outage", "outage", (2.0,), 7),
 )
+BRIEF_TURNS = (
+    Turn("fairness", "fairness", (2.0,), 3),
+    *TURNS[1:3],
+    Turn("overload 3x 100 ms", "overload", (3.0, 0.1, 3.0), 5),
+    Turn("outage", "outage", (1.0,), 6),
+)
+"""Those of `loadgen lab` without --full."""
+
 LONG_TURNS = tuple(Turn(f"overload {f:g}x 1000 ms", "overload", (f, 1.0, 20.0), 32) for f in (1.5, 3.0, 10.0))
 """Overload with holds of a second, which takes minutes."""
 
@@ -60,8 +72,13 @@ def pools() -> tuple[str, ...]:
     return tuple(name for name in POOLS if name != "psycopg_pool" or find_spec("psycopg_pool") is not None)
 
 
+def expected_s(rounds: int, turns: Sequence[Turn], modes: Sequence[str] = MODES) -> float:
+    """About how long `run` takes, in s."""
+    return rounds * len(modes) * len(pools()) * sum(turn.expected_s for turn in turns)
+
+
 def run(
-    url: str, rounds: int, say: Callable[[str], None], turns: tuple[Turn, ...] = TURNS, modes: tuple[str, ...] = MODES
+    url: str, rounds: int, say: Callable[[str], None], turns: Sequence[Turn] = TURNS, modes: Sequence[str] = MODES
 ) -> Figures:
     """Measure all turns on the database at `url`; a turn that fails is reported through `say` and has no figures."""
     found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
@@ -134,19 +151,38 @@ def bars(mode: str, keys: tuple[str, ...]) -> Iterator[Bar]:
 
 def page(figures: Figures, environment: str) -> Page:
     """The league's table, a section for each mode, as a result to be written."""
-    sections = [
-        Section(f"league-{mode}", f"In {mode}", (table(mode, figures),)) for mode in MODES if _keys(mode, figures)
-    ]
-    if not sections:
+    found = tuple(sections(figures))
+    if not found:
         why = "psycopg 3 is not installed" if not pools() else "nothing was measured"
-        sections = [Section("league", "The league", (Text(f"There are no figures: {why}."),))]
-    return Page("The league of pools", environment, tuple(sections))
+        found = (Section("league", "The league", (Text(f"There are no figures: {why}."),)),)
+    return Page("The league of pools", environment, found)
+
+
+def sections(figures: Figures) -> Iterator[Section]:
+    """A section for each mode that was measured."""
+    drawn = charts(figures)
+    for mode in MODES:
+        if _keys(mode, figures):
+            mine = tuple(chart for chart in drawn if chart.id == f"league-{mode}")
+            data = [
+                {"turn": key, "pool": POOLS[name], **values}
+                for (each, key, name), values in figures.items()
+                if each == mode
+            ]
+            blocks = (table(mode, figures), *((Charts(mine),) if mine else ()))
+            yield Section(
+                f"league-{mode}", f"{ID}: three pools side by side, in {mode}", blocks, menu=f"{ID} {mode}", data=data
+            )
 
 
 def table(mode: str, figures: Figures) -> Table:
     """All figures of one mode with their bars."""
     rows = tuple(_row(bar, mode, figures) for bar in bars(mode, _keys(mode, figures)))
-    note = "" if any(place[2] == "psycopg_pool" for place in figures) else "psycopg_pool is not installed here."
+    note = (
+        _NOTE
+        if any(place[2] == "psycopg_pool" for place in figures)
+        else f"{_NOTE} psycopg_pool is not installed here."
+    )
     columns = (
         Column("figure"),
         *(Column(title, "number") for title in POOLS.values()),

@@ -25,8 +25,8 @@ def mutant_package(mutant, folder: Path) -> Path:
     return package
 
 
-def test_everything_holds_in_a_thousand_schedules():
-    done = simulation("--schedules", "2000", "--seconds", "30")
+def test_everything_holds_in_ten_thousand_schedules():
+    done = simulation("--schedules", "10000", "--seconds", "60")
     assert done.returncode == 0, done.stderr
 
 
@@ -45,7 +45,6 @@ def test_every_mutant_changes_a_line_that_is_there(mutant):
     compile(mutated((POOL / mutant.file).read_text(), mutant), mutant.file, "exec")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.breaks}")
 def test_every_mutant_is_found_within_a_minute(mutant, tmp_path):
     found = simulation("--package", str(mutant_package(mutant, tmp_path)), "--schedules", "1000000", "--seconds", "60")

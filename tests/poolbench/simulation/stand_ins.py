@@ -232,8 +232,8 @@ _TIME = _Like(
 _RANDOM = _Like(
     random,
     random=lambda *_: World.now.rng.random(),
-    uniform=lambda *bounds: World.now.rng.uniform(*bounds),
-    expovariate=lambda *rate: World.now.rng.expovariate(*rate),
+    uniform=lambda low, high: low + (high - low) * World.now.rng.random(),
+    expovariate=lambda rate: World.now.rng.expovariate(rate) + 0.0,
 )
 _LOW = _Like(real_threading, allocate_lock=Lock, get_ident=_ident, start_new_thread=_start_new_thread, RLock=RLock)
 _THREADING = _Like(
