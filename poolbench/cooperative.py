@@ -43,13 +43,14 @@ def make_cooperative(driver: str) -> bool:
 
 def _wait(connection: Any) -> None:
     """Wait until libpq has what it waits for, in the running greenlet only."""
-    from gevent.socket import wait_read, wait_write  # noqa: PLC0415
+    import gevent.socket  # noqa: PLC0415
     from psycopg2 import OperationalError, extensions  # noqa: PLC0415
 
+    socket: Any = gevent.socket
     while (state := connection.poll()) != extensions.POLL_OK:
         if state == extensions.POLL_READ:
-            wait_read(connection.fileno())
+            socket.wait_read(connection.fileno())
         elif state == extensions.POLL_WRITE:
-            wait_write(connection.fileno())
+            socket.wait_write(connection.fileno())
         else:
             raise OperationalError(f"libpq is in an unknown state: {state}")

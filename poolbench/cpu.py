@@ -43,7 +43,7 @@ _clocks: dict[int, _Greenlets] = {}
 def watch_greenlets() -> None:
     """From now on, tell the greenlets of this thread apart, where gevent has patched the process."""
     monkey: Any = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("thread"):
+    if monkey is None or not monkey.is_module_patched("_thread"):
         return
     native: int = monkey.get_original("_thread", "get_ident")()
     if native not in _clocks:

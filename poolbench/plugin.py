@@ -3,14 +3,14 @@
     postgresql+psycopg2://me@host/db?plugin=poolbench&pool=fair&pool_size=10
 
 `pool` is `fair` (the default), `queue`, `null`, or `own`, which keeps the application's pool and only measures it. The other
-parameters are those of `settings.POOL_SETTINGS`, and `client_connection_check_interval` (below). Settings in the URL win over those that the application gives to
-`create_engine`, so the application does not have to change, not even with Flask-SQLAlchemy.
+parameters are those of `settings.POOL_SETTINGS`, and `client_connection_check_interval` (below). Settings in the URL win over
+those that the application gives to `create_engine`, so the application does not have to change, not even with
+Flask-SQLAlchemy. Under gevent, psycopg2 is made to wait cooperatively.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from functools import cache
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -51,10 +51,17 @@ _POOLS: dict[str, type[Pool]] = {"fair": _Fair, "queue": _Queue, "null": _Null}
 _OWN = "own"
 
 
-@cache
+_TIMED: dict[Any, type[Pool]] = {}
+"""Kinds of pools of applications, and the same that charge their loans."""
+
+
 def _timed(kind: type[Pool]) -> type[Pool]:
     """The application's own kind of pool, with its loans charged to whoever asks for them."""
-    return kind if issubclass(kind, _Timed) else type(kind.__name__, (_Timed, kind), {})
+    if issubclass(kind, _Timed):
+        return kind
+    if kind not in _TIMED:
+        _TIMED[kind] = type(kind.__name__, (_Timed, kind), {})
+    return _TIMED[kind]
 
 
 class PoolbenchPlugin(CreateEnginePlugin):

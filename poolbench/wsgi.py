@@ -16,7 +16,9 @@ _answers = AnswerCpu()
 
 
 def server_timing(application: Application) -> Application:
-    """Wrap a WSGI application so that each answer has a Server-Timing header, in ms; one line in a deployment:
+    """Wrap a WSGI application so that each answer has a Server-Timing header, in ms.
+
+    One line in a deployment:
 
         app.wsgi_app = poolbench.server_timing(app.wsgi_app)
 

@@ -134,7 +134,7 @@ class _Attachment:
     def _check(self, connection: Any, module: Any) -> None:
         """Close a connection to any other database than the one given, and raise the driver's OperationalError."""
         place = _place(connection)
-        if place is None or getattr(connection, "async_", 0):
+        if place is None or getattr(connection, "async_", False):
             return
         if place not in self._known:
             self._known[place] = self._is_given(connection)
@@ -144,7 +144,7 @@ class _Attachment:
         connection.close()
         host, port, database = place
         where = f"postgresql://{host}:{port}/{database}"
-        self.evidence.add("elsewhere", url=where, variables=sorted(_variables_naming(host, database)))
+        self.evidence.add("elsewhere", url=where, variables=sorted(_variables_naming(host, port, database)))
         raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
 
     def _is_given(self, connection: Any) -> bool:
@@ -232,10 +232,12 @@ def _place(connection: Any) -> tuple[str, str, str] | None:
         return None
 
 
-def _variables_naming(host: str, database: str) -> Iterator[str]:
+def _variables_naming(host: str, port: str, database: str) -> Iterator[str]:
     """Names of the variables whose value names this database."""
+    parts = [re.compile(rf"[/=]{re.escape(database)}\b"), re.compile(re.escape(host))]
+    parts += [re.compile(rf"[:=]{port}\b")] if port != "5432" else []
     for name, value in os.environ.items():
-        if name != _OURS and database and re.search(rf"[/=]{re.escape(database)}\b", value) and host in value:
+        if name != _OURS and database and all(part.search(value) for part in parts):
             yield name
 
 

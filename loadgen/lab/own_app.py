@@ -98,7 +98,7 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
             comparison.run()
         except (Interrupted, KeyboardInterrupt):
             comparison.interrupted = True
-        page = comparison.page()
+    page = comparison.page()
     write_summaries(page, options.out, environment())
     return page, comparison.interrupted
 
@@ -190,7 +190,8 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         yield arrangement
         if isinstance(found, UsersDatabase):
             written = "; ".join(found.written()) or "none that its statistics show"
-            arrangement.notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
+            notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
+            say(notes[-1])
 
 
 def _notes(application: OwnApplication, has_gevent: bool) -> Iterator[str]:
@@ -255,10 +256,15 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     fault = evidence.fault(given)
     if fault is None:
         return
-    if report is not None and not good_answers(report.aggregate.counters) and not any(evidence.of("engine")):
+    if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
         # Without an answer there is nothing to prove by.
         raise NothingAnsweredError
     raise StackError(f"{options.application.name}: {fault}")
+
+
+def _may_yet(evidence: Evidence) -> bool:
+    """Whether the application is attached, and has not come as far as to use another kind of database."""
+    return any(evidence.of("attached")) and not any(evidence.of("engine"))
 
 
 class _Comparison:

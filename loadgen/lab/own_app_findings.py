@@ -205,7 +205,7 @@ def _clause(row: Change) -> str:
 
 def _tail(result: OwnAppResult) -> float:
     summary = result.report.aggregate.summaries.get(names.RESPONSE_TIME)
-    return summary.p99 if summary else float("inf")
+    return float("inf") if summary is None or summary.p99 is None else summary.p99
 
 
 def _tail_of_better(best: OwnAppResult, base: OwnAppResult) -> float:

@@ -279,11 +279,10 @@ class Evidence:
         for each in self.of("library"):
             return f"poolbench cannot be imported by it: {each['error']}"
         for each in self.of("elsewhere"):
-            known = " and ".join(each["variables"])
+            variables = [name for name in each["variables"] if name not in given]
+            known = " and ".join(variables)
             by = (
-                f", which {known} names: add --url-variable {each['variables'][0]}"
-                if known
-                else ", set in its code or a file"
+                f", which {known} names: give --url-variable {variables[0]}" if known else ", set in its code or a file"
             )
             return f"it connects to {each['url']}, not to the database given in {named}{by}. Nothing was loaded there"
         if self.lent:
@@ -309,8 +308,7 @@ def run_setup(
     for command in application.setup:
         with log.open("ab") as output:
             code = subprocess.run(
-                command,
-                shell=True,
+                ["/bin/sh", "-c", command],
                 cwd=application.folder,
                 env={**own_environment(application), **variables},
                 stdin=subprocess.DEVNULL,
