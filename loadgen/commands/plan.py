@@ -95,6 +95,17 @@ _POSITIVE = _FiniteRange(0, _MOST, min_open=True)
     type=_NUMBER,
     help="CPU time of the database for each loan of a connection, in ms (default: the whole time that the loan lasts).",
 )
+@click.option(
+    "--worker",
+    type=click.Choice(["gevent", "gthread", "sync"]),
+    default="gevent",
+    show_default=True,
+    help="Kind of worker that each server is, where the report tells their CPU: gevent, any number of requests; gthread,"
+    " --threads requests, one computing at a time; sync, one request.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 1000), default=8, show_default=True, help="Threads of each gthread worker."
+)
 @click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
     "--arrivals",
@@ -130,7 +141,7 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
     """
     # Imported here, so that the program's --help is quick.
-    from loadgen.sizing.measured import workload
+    from loadgen.sizing.measured import check_fit, workload
     from loadgen.sizing.plan_findings import plan_page
     from loadgen.sizing.predict import doubts, predict
     from reports.formats.read import load
@@ -138,7 +149,9 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
 
     check_output(output)
     try:
-        measured = workload(load(report, lambda note: click.echo(note, err=True)))
+        found_report = load(report, lambda note: click.echo(note, err=True))
+        measured = workload(found_report)
+        check_fit(found_report, measured, given["servers"])
         question = _question(measured, _within(_sizes(sizes), given), given)
         found = list(predict(question))
     except ReportError as error:
@@ -146,6 +159,11 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     show(plan_page(question, found, report, explain=explain), style, output)
     for doubt in doubts(question):
         click.echo(f"Warning: {doubt}", err=True)
+
+
+def _wake_s(measured: MeasuredWorkload) -> float:
+    """Time until a waiter runs: the service's own work, unless the simulation has the CPU that this stands for."""
+    return measured.own_s if measured.cpu is None else 0.0
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -193,10 +211,13 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         timeout_s=given["timeout"],
         max_waiting=given["max_waiting"],
         hand_over=given["hand_over"],
-        wake_s=measured.own_s if wake_ms is None else wake_ms / 1000,
+        wake_s=_wake_s(measured) if wake_ms is None else wake_ms / 1000,
         db_cores=given["db_cores"] or inf,
         db_share=1.0 if cpu_ms is None else min(1.0, cpu_ms / measured.holds.mean),
         cold=given["cold"],
+        slots={"gevent": None, "gthread": given["threads"], "sync": 1}[given["worker"]],
+        # Python's lock goes to another thread that wants it after 5 ms.
+        turn_s=0.005 if given["worker"] == "gthread" else inf,
     )
     return Question(
         workload=measured,

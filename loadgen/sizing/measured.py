@@ -15,14 +15,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports import names
+from reports.compare.cautions import lateness
 from reports.model import Report, ReportError
 from reports.sketch import Sketch
 
-POOL, CONNECT, DB, TOTAL = (f"{names.SERVER}{entry}" for entry in ("pool", "connect", "db", "total"))
+POOL, CONNECT, DB, TOTAL, CPU, LOAN_CPU = (
+    f"{names.SERVER}{entry}" for entry in ("pool", "connect", "db", "total", "cpu", "loan-cpu")
+)
 
 _FEW = 200
 _PERIODS_TO_JUDGE_BY = 6
 _Z_95 = 1.96
+_MOST_FAILED = 0.01
+_MOST_WAITING = 0.3
+_LEAST_WAIT_MS = 1.0
+_MOST_BUSY = 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCpu:
+    """CPU time that a request costs its worker, in ms."""
+
+    all_ms: Sketch
+    """From reading the request to writing its answer; the mean is exact, single values are where few requests overlap."""
+    loan_ms: Sketch
+    """The part of it while the request held a connection."""
+
+    @property
+    def outside_mean_ms(self) -> float:
+        """Mean of the part outside of loans."""
+        return max(0.0, self.all_ms.mean - self.loan_ms.mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +63,8 @@ class MeasuredWorkload:
     """Mean time, in s, that a request takes the service outside the database; 0 if not known."""
     waits: Sketch
     """Times spent waiting for a connection, in ms."""
+    cpu: WorkerCpu | None = None
+    """CPU time of the workers; None if the answers do not tell it."""
     doubts: tuple[str, ...] = ()
     """A sentence for each reason to doubt predictions from this workload."""
 
@@ -71,8 +95,41 @@ def workload(report: Report) -> MeasuredWorkload:
         connects=connects if connects and connects.count else None,
         own_s=_own_s(report),
         waits=waits,
+        cpu=_worker_cpu(report),
         doubts=(*doubt, *_doubts(report, holds)),
     )
+
+
+def check_fit(report: Report, found: MeasuredWorkload, servers: int) -> None:
+    """Raise ReportError if no prediction can be made from this run, because it was late, queued or failed."""
+    if why := _unfit(report, found, servers):
+        raise ReportError(f"no prediction from this run: {why}. Measure again at a lower rate")
+
+
+def _unfit(report: Report, found: MeasuredWorkload, servers: int) -> str | None:
+    late = lateness([report], [])
+    if late:
+        return late
+    counters = report.aggregate.counters
+    bad = sum(count for name, count in counters.items() if name.startswith((f"{names.CODES}5", names.ERRORS)))
+    failed = bad / max(1, counters.get(names.REQUESTS, 0))
+    if failed > _MOST_FAILED:
+        return f"{failed:.1%} of its requests failed: their holds are not those of good answers"
+    waited, held = found.waits.mean, found.holds.mean
+    if waited > max(_MOST_WAITING * held, _LEAST_WAIT_MS):
+        return f"its requests queued: {waited:.3g} ms for a connection, held for {held:.3g} ms"
+    if found.cpu is not None:
+        busy = found.rate_per_s * found.cpu.all_ms.mean / 1000 / servers
+        if busy > _MOST_BUSY:
+            return f"its workers were busy for {busy:.0%} of the time: requests queued for their CPU"
+    return None
+
+
+def _worker_cpu(report: Report) -> WorkerCpu | None:
+    sketches = report.aggregate.sketches
+    if CPU not in sketches or LOAN_CPU not in sketches or not sketches[LOAN_CPU].positive.total:
+        return None
+    return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]))
 
 
 def draw_s(sketch: Sketch, count: int, rng: np.random.Generator) -> NDArray[np.float64]:

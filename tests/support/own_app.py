@@ -52,7 +52,9 @@ def write_app(folder: Path, url: str, source: str = APP) -> Path:
 
 def lab(folder: Path, *arguments: object, app: str = "rows_app:app", timeout: float = 100, **environment: str):
     """The finished `loadgen lab --app` in a folder; its files are in `folder`/out."""
-    command = [LOADGEN, "lab", "--app", app, "--script", "load.yml", "--out", folder / "out"]
+    command = [LOADGEN, "lab", "--out", folder / "out"]
+    if "--app" not in arguments:
+        command += ["--app", app, "--script", "load.yml"]
     if "--servers" not in arguments:
         command += ["--servers", "1"]
     if "--rounds" not in arguments:
