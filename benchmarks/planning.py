@@ -6,8 +6,8 @@ An application computes for a while, holds a connection while it computes and wh
 arrangement is a kind of worker (gevent, threads, sync) and their number, the CPU time, the statement's time, the pool's
 size, and a load as a share of the rate at which the arrangement is full. Each is measured calmly once, with many connections
 and a fifth of that rate. From that report alone `plan` predicts two more runs: one below the knee, of which the mean wait
-for a connection (within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true, and one at 1.5
-times the rate at which the arrangement is full, of which the answers per second, the knee's rate, must (within 10 %).
+for a connection (within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true, and one with
+as many users as keep everything busy, each asking again when it has its answer, whose rate, the knee's, must (within 10 %).
 
 Statements take an exponential time, one of 500, the same ones in every run; CPU time is constant. `late` is the p99 of how far
 the generator fell behind its plan: where it is not small, the machine was busy with something else, and the run counts for
@@ -28,20 +28,23 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.awake import cores_awake
+from loadgen.closed import Workload
+from loadgen.http.route import Origin
 from loadgen.lab.own_app import OwnAppOptions, arranged, prove
 from loadgen.lab.own_server import OwnApplication
-from loadgen.runner import run_script
+from loadgen.runner import run_ab, run_script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.sizing.measured import POOL, MeasuredWorkload, check_fit, workload
-from loadgen.sizing.predict import Prediction, Question, predict, remedy
+from loadgen.sizing.predict import Question, predict, remedy
 from loadgen.sizing.simulate import Arrangement
 from loadgen.watch.console import Console
 from reports import names
-from reports.answers import good_answers
 from reports.formats import markdown
+from reports.formats.apachebench import AbReport
 from reports.model import Report, ReportError
 
 CALM, BEYOND = 0.2, 1.5
+PATIENCE_S = 60.0
 MANY = 20
 THREADS = 8
 STATEMENTS = -np.log(1 - np.random.default_rng(1).permutation((np.arange(500) + 0.5) / 500))
@@ -157,15 +160,6 @@ ARRANGEMENTS = (
 )
 
 
-@dataclass(frozen=True)
-class PlannedFigures:
-    """What was measured or predicted."""
-
-    wait_ms: float
-    tail_ms: float
-    per_s: float
-
-
 def options(arrangement: PlannedArrangement, folder: Path) -> OwnAppOptions:
     """The application under the arrangement's workers."""
     kind = {"gevent": "gevent", "gthread": f"gthread --threads {THREADS}", "sync": "sync"}[arrangement.worker]
@@ -185,8 +179,13 @@ def text_of(arrangement: PlannedArrangement, rate_per_s: float, seconds: float) 
     return json.dumps({"config": config, "scenarios": [{"flow": flow}]})
 
 
-def run(arrangement: PlannedArrangement, size: int, rate_per_s: float, seconds: float, folder: Path) -> Report:
-    """One run with connections and workers warm. Raises KeyboardInterrupt if a signal ended it."""
+def run(
+    arrangement: PlannedArrangement, size: int, rate_per_s: float, seconds: int, folder: Path, *, closed: bool = False
+) -> tuple[Report, float]:
+    """One run with connections and workers warm, and after it, if `closed`, the knee's rate.
+
+    Raises KeyboardInterrupt if a signal ended it.
+    """
     statements = "".join(f"{value * arrangement.statement_ms / 1000:.6f}\n" for value in STATEMENTS).encode()
     chosen = options(arrangement, folder)
     settings = {"DB_POOL_SIZE": str(size), "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
@@ -201,19 +200,18 @@ def run(arrangement: PlannedArrangement, size: int, rate_per_s: float, seconds: 
             done = run_script(script, Console(lambda _: None), lambda _: None, 1)
             if done.signal is not None:
                 raise KeyboardInterrupt
-    return done.report
+        return done.report, _knee(arrangement, served.servers.port, seconds) if closed else 0.0
 
 
-def measured(report: Report, seconds: float) -> PlannedFigures:
-    """What a run gave."""
-    total = report.aggregate
-    first_ms, last_ms = total.first_metric_ms or 0, total.last_metric_ms or 0
-    lasted_s = max(seconds, (last_ms - first_ms) / 1000)
-    return PlannedFigures(
-        total.sketches[POOL].mean,
-        total.sketches[names.RESPONSE_TIME].quantile(0.99),
-        good_answers(total.counters) / lasted_s,
-    )
+def _knee(arrangement: PlannedArrangement, port: int, seconds: float) -> float:
+    """Answers per second to as many users as keep everything busy, each asking again when it has its answer."""
+    users = arrangement.workers * (2 * arrangement.size + (arrangement.slots or 0) + 4)
+    path = f"/?{arrangement.cpu_ms / 1000},{arrangement.statement_ms / 1000}"
+    origin = Origin("http", "127.0.0.1", port)
+    done = run_ab(Workload(origin, path, 10**9, users, seconds, keep_alive=False, timeout_s=PATIENCE_S), lambda _: None)
+    if done.signal is not None:
+        raise KeyboardInterrupt
+    return AbReport.of(done.samples).requests_per_second or 0.0
 
 
 def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s: float) -> Question:
@@ -228,49 +226,38 @@ def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s
     return Question(base, worker, (arrangement.size,), rate_per_s, arrival_variation=1.0, requests=40_000)
 
 
-def predicted(
-    arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s: float
-) -> tuple[PlannedFigures, Prediction]:
-    """What the calm run predicts for a rate."""
-    (found,) = predict(question(arrangement, base, rate_per_s))
-    return PlannedFigures(found.wait_mean_ms, found.response_p99_ms, found.throughput_per_s), found
-
-
 def is_near(seen: float, said: float, share: float, least: float = 0.0) -> bool:
     """Whether a prediction is within a share of what was measured, or within `least`."""
     return abs(said - seen) <= max(share * seen, least)
 
 
-def row(number: int, arrangement: PlannedArrangement, seconds: float, folder: Path) -> tuple[str, ...]:
+def row(number: int, arrangement: PlannedArrangement, seconds: int, folder: Path) -> tuple[str, ...]:
     """Measure, predict and compare one arrangement: a row of the table."""
     calm_per_s = CALM * arrangement.full_per_s
     calm_s = max(seconds, ceil(300 / calm_per_s))
-    calm = run(arrangement, MANY if arrangement.slots != 1 else 1, calm_per_s, calm_s, folder)
+    calm, _ = run(arrangement, MANY if arrangement.slots != 1 else 1, calm_per_s, calm_s, folder)
     base = workload(calm)
     try:
         check_fit(calm, base, arrangement.workers)
     except ReportError as error:
-        return (str(number), str(arrangement), str(error), *[""] * 8)
-    below_per_s, beyond_per_s = arrangement.load * arrangement.full_per_s, BEYOND * arrangement.full_per_s
-    below_run = run(arrangement, arrangement.size, below_per_s, seconds, folder)
-    below, beyond = (
-        measured(below_run, seconds),
-        measured(run(arrangement, arrangement.size, beyond_per_s, seconds, folder), seconds),
-    )
-    said_below, found = predicted(arrangement, base, below_per_s)
-    said_beyond, _ = predicted(arrangement, base, beyond_per_s)
-    late_ms = below_run.aggregate.sketches[names.START_LAG].quantile(0.99)
+        return (str(number), str(arrangement), *[""] * 8, f"not counted: {error}", "")
+    per_s = arrangement.load * arrangement.full_per_s
+    below, knee_per_s = run(arrangement, arrangement.size, per_s, seconds, folder, closed=True)
+    (said,) = predict(question(arrangement, base, per_s))
+    sketches = below.aggregate.sketches
+    wait_ms, tail_ms = sketches[POOL].mean, sketches[names.RESPONSE_TIME].quantile(0.99)
+    late_ms = sketches[names.START_LAG].quantile(0.99)
     met = (
-        is_near(below.wait_ms, said_below.wait_ms, WAIT_WITHIN, WAIT_MS),
-        is_near(below.tail_ms, said_below.tail_ms, TAIL_WITHIN, TAIL_MS),
-        is_near(beyond.per_s, said_beyond.per_s, KNEE_WITHIN),
+        is_near(wait_ms, said.wait_mean_ms, WAIT_WITHIN, WAIT_MS),
+        is_near(tail_ms, said.response_p99_ms, TAIL_WITHIN, TAIL_MS),
+        is_near(knee_per_s, said.knee_per_s, KNEE_WITHIN),
     )
     verdict = "late" if late_ms > LATE_MS else "met" if all(met) else "missed"
-    first = remedy(question(arrangement, base, beyond_per_s), [found])[0]
+    beyond = question(arrangement, base, BEYOND * arrangement.full_per_s)
     return (
-        *(str(number), str(arrangement), f"{below_per_s:.0f}", f"{late_ms:.1f}"),
-        *(f"{below.wait_ms:.2f}", f"{said_below.wait_ms:.2f}", f"{below.tail_ms:.1f}", f"{said_below.tail_ms:.1f}"),
-        *(f"{beyond.per_s:.1f}", f"{said_beyond.per_s:.1f}", verdict, first),
+        *(str(number), str(arrangement), f"{per_s:.0f}", f"{late_ms:.1f}"),
+        *(f"{wait_ms:.2f}", f"{said.wait_mean_ms:.2f}", f"{tail_ms:.1f}", f"{said.response_p99_ms:.1f}"),
+        *(f"{knee_per_s:.1f}", f"{said.knee_per_s:.1f}", verdict, remedy(beyond, list(predict(beyond)))[0]),
     )
 
 

@@ -25,6 +25,7 @@ from reports.blocks import (
     percent,
     share_cell,
 )
+from reports.compare.cautions import lateness
 from reports.compare.diff import Change, compare_runs
 from reports.merge import merge
 from reports.model import Report
@@ -167,6 +168,10 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
     """What the runs show, in sentences, and the best strategy: that of today unless another is measurably better."""
     base = min(results, key=lambda result: _REPLACED.index(result.strategy))
     unanswered = [r.strategy for r in results if not good_answers(r.report.aggregate.counters)]
+    late = lateness([run.report for result in results for run in result.runs], [])
+    if late:
+        text = f"The strategies cannot be compared: {late}. Lower the script's rate, or free the machine."
+        return Text(text, "warn"), base.strategy
     if len(results) == 1:
         return Text(f"{base.strategy} alone was run: {_told(base)}."), base.strategy
     sentences: list[str] = []

@@ -117,6 +117,8 @@ class Prediction:
     """The same of the p99 of the response time."""
     cpu_busy: float | None
     """Share of the time that each worker's CPU is busy; None if the run does not tell."""
+    knee_per_s: float
+    """Requests per second, over all servers, at which CPU, connections, places or database cores are all busy."""
     formulas: Formulas | None
 
     @property
@@ -188,6 +190,7 @@ def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Pre
         wait_mean_error_ms=_error(waits_s, np.mean) * 1000,
         response_p99_error_ms=_error(outcome.responses_s, lambda part: quantile(part, 0.99)) * 1000,
         cpu_busy=_cpu_busy(question),
+        knee_per_s=knee_per_s(question, arrangement),
         db_busy=work_s / all_cores_s if all_cores_s < inf else None,
         formulas=formulas(question, arrangement) if limited else None,
     )
@@ -199,6 +202,23 @@ def _error(times_s: Floats, figure: Callable[[Floats], float]) -> float:
         return nan
     values = [float(figure(part)) for part in np.array_split(times_s, _PARTS)]
     return _T_OF_TEN * float(np.std(values, ddof=1)) / sqrt(_PARTS)
+
+
+def knee_per_s(question: Question, arrangement: Arrangement) -> float:
+    """Requests per second, over all servers, beyond which no queue can help: the least that any of their parts can do."""
+    workload = question.workload
+    hold_s = workload.holds.mean / 1000
+    loan_cpu_s = workload.cpu.loan_ms.mean / 1000 if workload.cpu else 0.0
+    outside_s = workload.cpu.outside_mean_ms / 1000 if workload.cpu else workload.own_s
+    work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
+    most = [arrangement.servers * arrangement.limit / hold_s]
+    if workload.cpu is not None:
+        most.append(arrangement.servers / (workload.cpu.all_ms.mean / 1000))
+    if arrangement.slots is not None:
+        most.append(arrangement.servers * arrangement.slots / (hold_s + outside_s))
+    if work_s:
+        most.append(arrangement.db_cores / work_s)
+    return min(most)
 
 
 def _cpu_busy(question: Question) -> float | None:
