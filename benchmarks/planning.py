@@ -34,7 +34,8 @@ from loadgen.lab.own_app import OwnAppOptions, arranged, prove
 from loadgen.lab.own_server import OwnApplication
 from loadgen.runner import run_ab, run_script
 from loadgen.script.parse import RunOptions, parse_script
-from loadgen.sizing.measured import POOL, MeasuredWorkload, check_fit, workload
+from loadgen.sizing.grounds import grounds
+from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
 from loadgen.sizing.predict import Question, predict, remedy
 from loadgen.sizing.simulate import Arrangement
 from loadgen.watch.console import Console
@@ -238,7 +239,7 @@ def row(number: int, arrangement: PlannedArrangement, seconds: int, folder: Path
     calm, _ = run(arrangement, MANY if arrangement.slots != 1 else 1, calm_per_s, calm_s, folder)
     base = workload(calm)
     try:
-        check_fit(calm, base, arrangement.workers)
+        grounds(calm, base, arrangement.workers)
     except ReportError as error:
         return (str(number), str(arrangement), *[""] * 8, f"not counted: {error}", "")
     per_s = arrangement.load * arrangement.full_per_s

@@ -315,6 +315,12 @@ class Recorder:
         start = max(self._buckets, default=None)
         return None if start is None else self._buckets[start].period(start * PERIOD_MS)
 
+    def recent_ms(self, quantile: float) -> float | None:
+        """A quantile of the response times of the newest second with answers, in ms, as of the last flush; None before that."""
+        bucket = self._buckets.get(max(self._buckets, default=0))
+        timed = [number for number, second in bucket.seconds.items() if second.times] if bucket else []
+        return Sketch.merged(bucket.seconds[max(timed)].times).quantile(quantile) if bucket and timed else None
+
     def report(self, extras: Extras | None = None) -> Report:
         """The report on everything recorded so far."""
         self.flush()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.commands.application import application_options, one_line_errors, own_application
-from reports.cli import BadInput, check_output, output_options, show
+from reports.cli import BadInput, check_output, output_options, show, step_summary
 
 if TYPE_CHECKING:
     from loadgen.lab.own_server import OwnApplication
@@ -132,6 +132,10 @@ def lab(
 def _end(page: Page, style: str | None, output: str | None, out: Path, *, interrupted: bool) -> None:
     """Show the result, say where the files are, and end the program."""
     show(page, style, output)
+    if summary := step_summary():
+        from reports.ci import leave
+
+        leave("loadgen lab", [], page, None, summary)
     click.echo(f"\n{page.subtitle}. Everything is in {out}", err=True)
     sys.exit(_SIGNALLED + signal.SIGINT if interrupted else 0)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.commands.application import application_options, one_line_errors, own_application
-from reports.cli import BadInput, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
     from loadgen.lab.sweep import SweepOptions
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LARGEST = 1000
 _MOST_SIZES = 1000
 _SIGNALLED = 128
-_POSITIVE = click.FloatRange(0, min_open=True)
+_POSITIVE = FiniteRange(0, min_open=True)
 
 
 @click.command()

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports import names
-from reports.compare.cautions import lateness
 from reports.model import Report, ReportError
 from reports.sketch import Sketch
 
@@ -26,10 +25,6 @@ POOL, CONNECT, DB, TOTAL, CPU, LOAN_CPU = (
 _FEW = 200
 _PERIODS_TO_JUDGE_BY = 6
 _Z_95 = 1.96
-_MOST_FAILED = 0.01
-_MOST_WAITING = 0.3
-_LEAST_WAIT_MS = 1.0
-_MOST_BUSY = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +93,6 @@ def workload(report: Report) -> MeasuredWorkload:
         cpu=_worker_cpu(report),
         doubts=(*doubt, *_doubts(report, holds)),
     )
-
-
-def check_fit(report: Report, found: MeasuredWorkload, servers: int) -> None:
-    """Raise ReportError if no prediction can be made from this run, because it was late, queued or failed."""
-    if why := _unfit(report, found, servers):
-        raise ReportError(f"no prediction from this run: {why}. Measure again at a lower rate")
-
-
-def _unfit(report: Report, found: MeasuredWorkload, servers: int) -> str | None:
-    late = lateness([report], [])
-    if late:
-        return late
-    counters = report.aggregate.counters
-    bad = sum(count for name, count in counters.items() if name.startswith((f"{names.CODES}5", names.ERRORS)))
-    failed = bad / max(1, counters.get(names.REQUESTS, 0))
-    if failed > _MOST_FAILED:
-        return f"{failed:.1%} of its requests failed: their holds are not those of good answers"
-    waited, held = found.waits.mean, found.holds.mean
-    if waited > max(_MOST_WAITING * held, _LEAST_WAIT_MS):
-        return f"its requests queued: {waited:.3g} ms for a connection, held for {held:.3g} ms"
-    if found.cpu is not None:
-        busy = found.rate_per_s * found.cpu.all_ms.mean / 1000 / servers
-        if busy > _MOST_BUSY:
-            return f"its workers were busy for {busy:.0%} of the time: requests queued for their CPU"
-    return None
 
 
 def _worker_cpu(report: Report) -> WorkerCpu | None:
