@@ -249,6 +249,8 @@ def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str
         return "cheaper statement", f"the database's cores are busy for {database:.0%} of the time"
     best = recommended(found, question.p99_ms)
     if best is None:
+        if busy is not None and busy >= _BUSY / 2:
+            return "more workers", f"each worker's CPU is busy for {busy:.0%} of the time, and requests wait for it"
         if kept_up:
             return "cheaper statement", "no size keeps the target, and neither workers nor connections are short"
         return "more connections", f"{largest.size} connections for each server are too few"
