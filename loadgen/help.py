@@ -28,7 +28,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen run load.yml --target http://127.0.0.1:8000 -o report.json",
             "loadgen run --check load.yml",
             "loadgen run load.yml --live 8089 --workers 2",
-            "loadgen run load.yml --abort-on 'errors > 5%' --junit gates.xml",
+            "loadgen run load.yml --abort-on 'errors > 5%' --abort-on 'p99 > 2000' --junit gates.xml",
         ),
     ),
     "quick": (
@@ -51,7 +51,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         (
             "loadgen diff before.json after.json",
             "loadgen diff --old old1.json --old old2.json --new new1.json --new new2.json -o diff.html",
-            "loadgen diff before.json after.json --fail-on 'p99 worse' --fail-on 'errors > 0.1%'",
+            "loadgen diff before.json after.json --fail-on 'p99 worse' --fail-on 'errors > 0.1%' --junit gates.xml",
         ),
     ),
     "duel": (
@@ -60,7 +60,10 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "Verdicts": ("--fail-on", "--least-effect", "--junit"),
             **_RESULT,
         },
-        ("loadgen duel http://127.0.0.1:8000 http://127.0.0.1:8001 load.yml --minutes 2 --fail-on 'p99 worse'",),
+        (
+            "loadgen duel http://127.0.0.1:8000 http://127.0.0.1:8001 load.yml --minutes 2",
+            "loadgen duel http://127.0.0.1:8000 http://127.0.0.1:8001 load.yml --fail-on 'p99 worse' --junit gates.xml",
+        ),
     ),
     "report": (
         {"Result": ("--format", "--periods", "--output")},

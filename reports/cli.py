@@ -149,12 +149,7 @@ def diff(
     'p99 worse' (by the verdict), or 'worse' (of any figure).
 
     With $GITHUB_STEP_SUMMARY set, the comparison is also appended to that file, as Markdown.
-
-    \b
-    Examples:
-      loadgen diff old.json new.json
-      loadgen diff base.json new.json --fail-on 'errors > 0.1%' --fail-on 'p99 worse' --junit gates.xml
-    """  # noqa: D301 - click needs the character itself
+    """
     from reports.compare.diff import Criteria, compare_runs
     from reports.compare.diff_blocks import changes, comparison
     from reports.compare.gates import Gate, GateResult

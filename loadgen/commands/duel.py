@@ -84,12 +84,7 @@ def duel(
     'errors > 0.1%', or 'worse' (of any figure).
 
     With $GITHUB_STEP_SUMMARY set, the comparison is also appended to that file, as Markdown.
-
-    \b
-    Examples:
-      loadgen duel http://127.0.0.1:8001 http://127.0.0.1:8002 load.yml --minutes 2
-      loadgen duel $OLD $NEW load.yml --fail-on 'p99 worse' --fail-on 'errors > 0.1%' --junit gates.xml
-    """  # noqa: D301 - click needs the character itself
+    """
     from loadgen.duel import run_duel
     from loadgen.runner import SectionFailed
     from loadgen.watch.progress import LiveLine

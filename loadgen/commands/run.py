@@ -117,12 +117,7 @@ def run(
     at least 10 of which must have failed or been slower than the limit.
 
     With $GITHUB_STEP_SUMMARY set, a summary of the run is appended to that file.
-
-    \b
-    Examples:
-      loadgen run load.yml -o report.json
-      loadgen run load.yml --abort-on 'errors > 5%' --abort-on 'p99 > 2000' --junit gates.xml
-    """  # noqa: D301 - click needs the character itself
+    """
     environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
     paths = [*scripts, *inputs, *([config_file] if config_file else [])]
@@ -147,7 +142,7 @@ def run(
     with ExitStack() as opened:
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
-        gates = _Gates(" ".join(map(os.path.basename, scripts)), abort, junit)
+        gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
         sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates))
 
 
@@ -212,6 +207,7 @@ def _outline(script: Script) -> str:
 class _Gates:
     """What a run is judged by beside the script's own checks, and where the results go."""
 
+    command: str = "loadgen quick"
     name: str = ""
     """The script's name, for the summary."""
     abort: AbortWatch | None = None
@@ -387,7 +383,7 @@ def _tell_ci(finished: ScriptRun, verdict: EnsureResult | None, failed: str | No
     seconds = about.generator.get("wall_s", 0.0) if about else 0.0
     try:
         page = run_summary(finished.report, results)
-        leave("loadgen run", results, page, gates.junit, step_summary(), name=gates.name, seconds=seconds)
+        leave(gates.command, results, page, gates.junit, step_summary(), name=gates.name, seconds=seconds)
     except WriteError as error:
         _fail(str(error))
 

@@ -61,7 +61,7 @@ class Gate:
             raise ReportError(f"{option} {text!r} is no rule; rules are like {examples}")
         limit = float(found["value"]) * (-1 if found["sign"] == "-" else 1)
         limit *= {"%": 0.01, "s": 1000.0}.get(found["unit"] or "", 1.0)
-        if found["name"] == ERRORS and found["unit"] != "%" and abs(limit) > 1:
+        if found["name"] == ERRORS and found["unit"] != "%" and abs(limit) >= 1:
             raise ReportError(f"{option} {text!r}: errors is a share; write '{ERRORS} {found['operator']} ...%'")
         return cls(wanted, found["name"], found["operator"], limit, bool(found["sign"]), found["unit"] == "%")
 

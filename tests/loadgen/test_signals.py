@@ -26,7 +26,7 @@ def start(*arguments, options=()):
 @pytest.mark.parametrize("number", LINES)
 @pytest.mark.parametrize(
     "before",
-    [("run",), ("report",), ("diff",), ("plan",), ("duel", *URLS)],
+    [("run",), ("report",), ("diff",), ("plan",), ("duel", *URLS), ("capacity", "--p99", "100")],
     ids=lambda before: before[0],
 )
 def test_while_a_command_reads_its_input(tmp_path, before, number):
