@@ -20,6 +20,7 @@ from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page
 from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, masking, shown
 from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
+from loadgen.lab.turns import in_turns
 from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_script
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions
@@ -280,13 +281,11 @@ class _Comparison:
 
     def run(self) -> None:
         """Run all turns: in each round every strategy once, in a random order."""
-        rng = Random(self._options.seed)
-        for number in range(1, self._options.rounds + 1):
-            order = list(self._options.strategies)
-            rng.shuffle(order)
-            for strategy in order:
-                self._say(f"round {number} of {self._options.rounds}: {self._options.application.name}, {strategy}")
-                self._turn(strategy, number)
+        options = self._options
+        for strategy in in_turns(options.strategies, options.rounds, Random(options.seed)):
+            number = len(self._runs[strategy]) + 1
+            self._say(f"round {number} of {options.rounds}: {options.application.name}, {strategy}")
+            self._turn(strategy, number)
 
     def _turn(self, strategy: str, number: int) -> None:
         options = self._options
