@@ -16,14 +16,23 @@ from loadgen.http.route import DIRECT, Ended, Handshake, Origin, Route, addresse
 
 # A connection that was idle for longer is checked for being closed by the peer before it is used again.
 _PROBE_AFTER_NS = 1_000_000
+_WAYS_MAX = 4096
 _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
 class Dialer:
     """Opens connections for all virtual users of a run, by one route and with the same time limits."""
 
-    def __init__(self, limits: TimeLimits, wall: WallOffset, route: Route = DIRECT) -> None:
+    def __init__(
+        self,
+        limits: TimeLimits,
+        wall: WallOffset,
+        route: Route = DIRECT,
+        prepare: Callable[[Any], None] | None = None,
+    ) -> None:
+        """`prepare` is called with each new socket, before it is connected."""
         self._context = ConnectionContext(limits, wall)
+        self._prepare = prepare
         self.ports = LocalPorts()
         self._route = route
         self._ways: dict[Origin, tuple[Sequence[Callable[[Any], Handshake]], list[Any]]] = {}
@@ -32,11 +41,23 @@ class Dialer:
         """Stop watching time limits, once the run is over."""
         self._context.deadlines.close()
 
+    def set_plan_end(self, at_ns: int) -> None:
+        """Set when the plan's last user arrived, from when on answers have a limited time (`TimeLimits.drain_ns`)."""
+        self._context.plan_ended_ns = at_ns
+
+    @property
+    def cut_off(self) -> int:
+        """How many answers were given up because they went on for too long after that."""
+        return self._context.cut_off
+
     def open(self, origin: Origin) -> Connection:
         """Open a connection to the first of the origin's addresses that accepts one. Raises OSError or Ended."""
         started_ns = now_ns()
         way = self._ways.get(origin)
         if way is None:
+            if len(self._ways) >= _WAYS_MAX:
+                # A server may redirect to ever new hosts.
+                self._ways.clear()
             handshakes = self._route.handshakes(origin)
             way = self._ways[origin] = handshakes, addresses_of(*self._route.door(origin))
         handshakes, addresses = way
@@ -45,8 +66,11 @@ class Dialer:
         error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
         for family, _, _, _, address in addresses:
             # This is the type beneath socket.socket, whose own code takes longer than the system calls that it makes.
-            connection = Connection(_socket.socket(family, _KIND), self._context)
+            sock = _socket.socket(family, _KIND)
+            connection = Connection(sock, self._context)
             try:
+                if self._prepare is not None:
+                    self._prepare(sock)
                 if option is not None:
                     connection.start_from(option)
                 connection.connect(address)
@@ -128,6 +152,11 @@ class Connections:
         return connection.exchange(
             request, started_ns, connected_ns, reused, method_is_head, want_body, file, intended_ns, want_plain
         )
+
+    def encryption(self, origin: Origin) -> str:
+        """How the kept connection to the origin is encrypted, as `TlsSocket.encryption` says; "" if it is not."""
+        connection = self._kept.get(origin)
+        return "" if connection is None else connection.encryption()
 
     def close(self) -> None:
         """Close all connections."""

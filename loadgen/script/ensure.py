@@ -13,13 +13,15 @@ from math import nan
 from typing import Any
 
 from loadgen.language.expressions import ExpressionError, compile_expression
+from loadgen.language.limits import LimitExceeded
 from loadgen.language.values import UNDEFINED, number_text, to_number, whole
+from loadgen.script import keys
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.model import Check
 from reports.model import SUMMARY_KEYS, Period
 from reports.names import APDEX, RESPONSE_TIME, SESSION_LENGTH, VUSERS_COMPLETED, VUSERS_CREATED, status_class
 
-_LEGACY = ("min", "max", "median", "p95", "p99")
+_LEGACY = keys.ENSURE_LIMITS
 _ERROR_RATE = f"(({VUSERS_CREATED} - {VUSERS_COMPLETED})/{VUSERS_CREATED} * 100) <= "
 _SUMMARIES = (RESPONSE_TIME, SESSION_LENGTH, status_class(200))
 _FAMILIES = ("http", "vusers", "errors", "plugins", "apdex", "server", "loadgen")
@@ -86,7 +88,7 @@ def _warn_of_no_checks(part: ScriptNode) -> None:
         if part.value not in (ABSENT, None, True):
             part.warn("makes no check: it is an object with `thresholds`, `conditions`, or limits such as `p95: 200`")
         return
-    part.warn_unknown((*_LEGACY, "maxErrorRate", "thresholds", "conditions", "suppressOutput"))
+    part.warn_unknown(keys.ENSURE)
     for key in ("thresholds", "conditions"):
         part[key].expect((list, type(None)), "a list", strict=False)
 
@@ -223,7 +225,7 @@ def result_of(expression: str, metrics: Mapping[str, float]) -> Any:
         expression = found.sub(stand_in, expression)
     try:
         return compile_expression(expression)({**metrics, **values})
-    except (ExpressionError, re.error):
+    except (ExpressionError, LimitExceeded, re.error):
         return UNDEFINED
 
 

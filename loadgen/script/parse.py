@@ -16,12 +16,13 @@ from random import Random
 from typing import Any
 
 from loadgen.http.proxy import ProxyError, ProxyRoute
+from loadgen.http.response import MAX_BODY_BYTES
 from loadgen.http.route import Route
 from loadgen.language.fakes import fake_functions
 from loadgen.language.template import compile_template, functions, placeholders
 from loadgen.language.values import UNDEFINED, get_path, integer, text
 from loadgen.script import config as sections
-from loadgen.script import model
+from loadgen.script import keys, model, publish
 from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged, nearest
 from loadgen.script.flow import FlowReader
 from loadgen.script.model import Place, Script, ScriptErrors, ScriptProblem
@@ -30,11 +31,6 @@ from loadgen.script.processor import Processor, ProcessorError, load
 from loadgen.script.yaml_reader import YamlDocument, child_path, read_yaml
 
 _EXTENSIONS = (".yml", ".yaml", ".json")
-_CONFIG_KEYS = (
-    "target", "phases", "variables", "environments", "payload", "http", "timeout", "tls", "defaults", "plugins", "ensure",
-    "apdex", "processor", "engines", "engine", "mode", "statsInterval", "fake-data", "includeFiles", "bundling", "ws",
-    "socketio", "phases",
-)  # fmt: skip
 _DEBUG = re.compile(r"(^|[\s,])(\*|http(:\*|:request|:response)?)([\s,]|$)")
 _NO_TARGET = "No target specified and no environment chosen"
 _VU_TEMPLATES = {
@@ -46,20 +42,6 @@ _VU_TEMPLATES = {
 """Parts of `config` in which virtual users fill in the variables that are unknown before the run."""
 _NOTHING_SETS = "nothing sets"
 _ONCE = " before the run, when templates in config are filled in"
-_SCENARIO_KEYS = (
-    *(
-        "name",
-        "weight",
-        "engine",
-        "flow",
-        "onError",
-        "beforeScenario",
-        "afterScenario",
-        "beforeRequest",
-        "afterResponse",
-    ),
-    *("afterRequest", "id", "tags"),
-)
 _ONE_VU = {"duration": 1, "arrivalCount": 1}
 
 
@@ -86,6 +68,10 @@ class RunOptions:
     directory: str = "."
     """The directory that relative paths of the sources refer to."""
     test_id: str = ""
+    max_body_mb: float = MAX_BODY_BYTES / 2**20
+    """The most that is kept of a body, in MB of 2**20 bytes."""
+    drain_s: float = 60.0
+    """How long an answer may go on after the plan's last arrival, in seconds; 0 for without end."""
 
 
 def parse_script(
@@ -175,9 +161,9 @@ class _ScriptParser:
         given = self._json_option("--variables", options.variables)
         value = self._with_options(value, given)
         root = self._root = ScriptNode(value, "", self._notes)
-        root.warn_unknown(("config", "scenarios", "before", "after"), only_similar=True)
+        root.warn_unknown(keys.ROOT, only_similar=True)
         config = ScriptNode(self._filled(value["config"], given), "config", self._notes)
-        config.warn_unknown(_CONFIG_KEYS, only_similar=True)
+        config.warn_unknown(keys.CONFIG, only_similar=True)
         for key in ("thresholds", "conditions", "maxErrorRate"):
             if key in config:
                 config[key].warn("has no effect here: it belongs under `config.ensure`")
@@ -192,6 +178,7 @@ class _ScriptParser:
         if processor is None:
             self._note_processor(config)
         self._warn_of_placeholders(root, config, processor)
+        gateways, collectors = publish.receivers(plugins["publish-metrics"], self._read_beside)
         return Script(
             target=target,
             phases=self._phases(config),
@@ -201,16 +188,22 @@ class _ScriptParser:
             variables=config.get("variables") if isinstance(config.get("variables"), dict) else {},
             built_ins={"target": target, **self._built_ins()},
             payloads=sections.payloads(config["payload"], self._payload_option(), self._read_beside),
-            http=sections.http(
-                config,
-                tls=sections.tls(config["tls"], insecure=options.insecure, read_file=self._read_beside),
-                extended_metrics=bool(options.env.get("ARTILLERY_EXTENDED_HTTP_METRICS")),
+            http=replace(
+                sections.http(
+                    config,
+                    tls=sections.tls(config["tls"], insecure=options.insecure, read_file=self._read_beside),
+                    extended_metrics=bool(options.env.get("ARTILLERY_EXTENDED_HTTP_METRICS")),
+                ),
+                max_body_bytes=int(options.max_body_mb * 2**20),
+                drain_s=options.drain_s,
             ),
             endpoint_metrics=sections.endpoint_metrics(plugins),
             expect=sections.expect_plugin(plugins),
             apdex_threshold_ms=sections.apdex_threshold_ms(config),
             ensure=sections.ensure_checks(config, disabled="ARTILLERY_DISABLE_ENSURE" in options.env),
             fake_data=sections.fake_data(config),
+            gateways=gateways,
+            collectors=collectors,
             hidden_metrics=sections.hidden_metrics(plugins),
             processor=processor,
             proxies=self._proxies(),
@@ -394,7 +387,7 @@ class _ScriptParser:
     def _refuse_without_flow(self, part: ScriptNode) -> None:
         """Say which key was meant, or, where the next element of the list is a flow alone, that one dash is too many."""
         for key, inner in part.items():
-            if key not in _SCENARIO_KEYS and (nearest(key, ("flow",)) or isinstance(inner.value, list)):
+            if key not in keys.SCENARIO and (nearest(key, ("flow",)) or isinstance(inner.value, list)):
                 inner.refuse("`flow` is missing", "flow")
                 return
         following = self._after(part)
