@@ -104,7 +104,7 @@ def check(connection: Connection) -> Check:
 
 # Partitions
 
-_NOW = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+_NOW = "txid_snapshot_xmax(txid_current_snapshot())"
 
 # How many transactions are missing to those that clicks have: some where a dump was restored, and numbers began anew.
 _STATE = f"""
@@ -131,8 +131,7 @@ def prepare(connection: Connection, length: int = PARTITION_TRANSACTIONS) -> Non
     if missing > 0:
         connection.exec_driver_sql("UPDATE click_folding SET added = added + %s", (missing,))
         added = connection.exec_driver_sql("SELECT added FROM click_folding").scalar_one()
-        default = f"(pg_current_xact_id()::text::bigint + {added:d})"
-        connection.exec_driver_sql(f"ALTER TABLE clicks ALTER transaction_id SET DEFAULT {default}")
+        connection.exec_driver_sql(f"ALTER TABLE clicks ALTER transaction_id SET DEFAULT txid_current() + {added:d}")
         now += missing
     while ends < now + 2 * length:
         start = ends if ends > now or ends == 1 else now + _LATE_START
