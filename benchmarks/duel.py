@@ -10,8 +10,6 @@ everything on both sides slower for random lengths of time; the level of the mac
 other are of the same world, each with a neighbour of its own.
 """
 
-# ruff: noqa: E402 - the path must be set before the rooms are imported
-
 from __future__ import annotations
 
 import argparse
@@ -27,15 +25,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)  # as in reports.py
-
 from reports import names
 from reports.compare.diff import Diff, compare, compare_paired
 from reports.compare.statistics import Floats
 from reports.model import PERIOD_MS, Period, Rate, Report, Second, Summary
 from reports.sketch import Sketch
 
+ROOT = Path(__file__).parents[1]
 P99 = f"{names.RESPONSE_TIME}.p99"
 BEGINS, ENDS = "<!-- benchmarks/duel.py writes from here -->", "<!-- to here -->"
 TICK_S = 0.1

@@ -5,12 +5,9 @@ Both sides of a comparison come from one world, the new one's times multiplied b
 diff` does. A verdict of better or worse on any figure where nothing changed is a false alarm.
 """
 
-# ruff: noqa: E402 - the path must be set before the project's modules are imported
-
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -18,15 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).parents[1]
-sys.path[0] = str(ROOT)
-
 from reports import names
 from reports.compare.diff import Diff, compare_runs
 from reports.compare.statistics import Floats
 from reports.model import Period, Rate, Report, Summary
 from reports.sketch import Sketch
 
+ROOT = Path(__file__).parents[1]
 MEDIAN, P99 = f"{names.RESPONSE_TIME}.median", f"{names.RESPONSE_TIME}.p99"
 BEGINS, ENDS = "<!-- benchmarks/verdicts.py writes from here -->", "<!-- to here -->"
 

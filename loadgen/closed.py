@@ -16,7 +16,7 @@ import gevent
 import numpy as np
 
 from loadgen.clock import WallOffset, now_ns
-from loadgen.engine import Progress
+from loadgen.engine import Progress, Stage
 from loadgen.http.dialer import Connections, Dialer
 from loadgen.http.exchange import Exchange, Failure, TimeLimits
 from loadgen.http.route import Origin
@@ -225,5 +225,16 @@ class ClosedRun:
             self._wall.measure()
             self._recorder.flush()
             elapsed_s = (now_ns() - self._started_ns) / 1e9
-            done = self._recorder
-            tick(Progress(elapsed_s, self._work.concurrency, done.requests, done.responses, done.errors))
+            done, users, length_s = self._recorder, self._work.concurrency, self._work.duration_s
+            tick(
+                Progress(
+                    elapsed_s,
+                    users,
+                    done.requests,
+                    done.responses,
+                    done.errors,
+                    None if length_s is None else Stage("", elapsed_s, length_s),
+                    done.recent_ms(0.95),
+                    self._started_ns,
+                )
+            )

@@ -108,4 +108,6 @@ def _together(a: Progress, b: Progress) -> Progress:
         a.requests + b.requests,
         a.responses + b.responses,
         a.errors + b.errors,
+        a.stage,
+        started_ns=a.started_ns,
     )

@@ -7,7 +7,7 @@ that is late is started all the same, and its lag recorded. The run ends when th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from traceback import print_exception
@@ -34,6 +34,15 @@ _SPARES_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """The part of a run that is going on: a phase, or the wait for the last users (whose length nobody knows)."""
+
+    name: str
+    elapsed_s: float
+    length_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """The progress of a run at one instant."""
 
@@ -42,6 +51,20 @@ class Progress:
     requests: int
     responses: int
     errors: int
+    stage: Stage | None = None
+    p95_ms: float | None = None
+    """The 95th percentile of the response times of the newest second with answers; None where it is not known."""
+    started_ns: int = 0
+    """The instant when the run began, which tells runs apart."""
+
+
+def stage_at(spans: Sequence[PhaseSpan], elapsed_s: float) -> Stage | None:
+    """The stage of a plan at this time after its start; None for a plan without phases."""
+    for span in spans:
+        if elapsed_s * 1e9 < span.end_ns:
+            name = span.phase.name or f"phase {span.phase.index + 1}"
+            return Stage(name, elapsed_s - span.start_ns / 1e9, (span.end_ns - span.start_ns) / 1e9)
+    return Stage("waiting for the last users", elapsed_s - spans[-1].end_ns / 1e9, None) if spans else None
 
 
 def _nothing(*_: Any) -> None:
@@ -134,7 +157,16 @@ class Engine:
         """The progress now; requests, responses and errors are as of the recorder's last flush."""
         recorder = self._recorder
         elapsed_s = max(0, now_ns() - self._started_ns) / 1e9
-        return Progress(elapsed_s, self._active, recorder.requests, recorder.responses, recorder.errors)
+        return Progress(
+            elapsed_s,
+            self._active,
+            recorder.requests,
+            recorder.responses,
+            recorder.errors,
+            stage_at(spans(self._phases), elapsed_s),
+            recorder.recent_ms(0.95),
+            self._started_ns,
+        )
 
     def _arrive(self, listener: Listener) -> None:
         alarm = Alarm()

@@ -15,7 +15,7 @@ LADDER = {
     "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen", "poolbench_tool"),
     "reports": (
         *("names", "answers", "sketch", "model", "merge", "files", "blocks"),
-        *("formats", "compare", "page", "writers", "cli"),
+        *("formats", "compare", "page", "writers", "ci", "cli"),
     ),
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
@@ -27,8 +27,10 @@ LADDER = {
             "runner",
             "duel",
             "sizing",
+            "capacity",
             "lab",
             "commands",
+            "help",
             "cli",
             "__main__",
             "shard",

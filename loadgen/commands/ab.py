@@ -16,7 +16,7 @@ from loadgen.environment import version
 from loadgen.http.route import Origin
 from loadgen.runner import ClosedResult, run_ab
 from loadgen.watch.progress import LiveLine
-from reports.cli import BadInput
+from reports.cli import BadInput, FiniteRange
 from reports.files import WriteError, check_writable
 from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
 from reports.names import RESPONSES
@@ -35,13 +35,11 @@ from reports.names import RESPONSES
     show_default=True,
     help="Number of users that send requests at the same time.",
 )
-@click.option(
-    "-t", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Stop after this number of seconds."
-)
+@click.option("-t", "duration_s", type=FiniteRange(min=0, min_open=True), help="Stop after this number of seconds.")
 @click.option(
     "-s",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=30,
     show_default=True,
     help="Seconds to wait for an answer.",

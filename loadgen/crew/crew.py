@@ -18,7 +18,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from typing import Any, Generic, TypeVar
 
@@ -29,10 +29,11 @@ from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import Alarm, WallOffset, now_ns
 from loadgen.crew.framing import message, parted
-from loadgen.engine import Listener, Progress
+from loadgen.engine import Listener, Progress, stage_at
 from loadgen.recorder import Recorder
 from loadgen.schedule import Share, spans
 from loadgen.script.model import Phase, Script
+from reports import names
 from reports.formats.artillery_json import from_json, to_json
 from reports.merge import merge_periods
 from reports.model import PERIOD_MS, Period, Report
@@ -80,7 +81,7 @@ class ParentPipe:
         """Send the progress, and everything recorded since the last time."""
         told_ms = (now_ns() + self._wall.wall_ns) // 1_000_000
         self._periods()
-        self._send(b"T", orjson.dumps([asdict(progress), told_ms]))
+        self._send(b"T", orjson.dumps([asdict(replace(progress, stage=None)), told_ms]))
 
     def end(self, result: dict[str, Any]) -> None:
         """Send everything that has not been sent, and the result of the work."""
@@ -144,6 +145,7 @@ class Crew(ABC, Generic[AnyWorker]):
         self._shown: set[int] = set()
         self._interrupts = 0
         self._started_ns = 0
+        self._phases: Sequence[Phase] = ()
 
     @abstractmethod
     def _launch(self) -> None:
@@ -164,13 +166,14 @@ class Crew(ABC, Generic[AnyWorker]):
     def run(self, phases: Sequence[Phase], listener: Listener, started: Callable[[], None] = lambda: None) -> None:
         """Block until the last worker has ended or is lost. `started` is called once all workers have been started."""
         announcer = ticker = None
+        self._phases = phases
         try:
             self._launch()
             # The run was interrupted before it began.
             if not self._workers:
                 return
             readers = [gevent.spawn(self._attend, worker) for worker in self._workers]
-            announcer = gevent.spawn(self._announce, phases, listener)
+            announcer = gevent.spawn(self._announce, listener)
             ticker = gevent.spawn(self._tick, listener)
             started()
             gevent.joinall(readers, raise_error=True)
@@ -217,6 +220,8 @@ class Crew(ABC, Generic[AnyWorker]):
         """The progress of all workers together."""
         elapsed_s = max(0.0, (now_ns() - self._started_ns) / 1e9) if self._started_ns else 0.0
         known = [worker.progress for worker in self._workers]
+        latest = self.latest()
+        times = latest.summaries.get(names.RESPONSE_TIME) if latest else None
         active = sum(w.progress.active_vus for w in self._workers if w.running)
         return Progress(
             elapsed_s,
@@ -224,6 +229,9 @@ class Crew(ABC, Generic[AnyWorker]):
             sum(p.requests for p in known),
             sum(p.responses for p in known),
             sum(p.errors for p in known),
+            stage_at(spans(self._phases), elapsed_s),
+            times.p95 if times else None,
+            self._started_ns,
         )
 
     def _take(self, worker: AnyWorker, kind: bytes, content: bytes) -> None:
@@ -265,10 +273,10 @@ class Crew(ABC, Generic[AnyWorker]):
         after_s = max(0.0, (now_ns() - self._started_ns) / 1e9)
         worker.lost = f"{worker.label} {cause} after {after_s:.1f} s: its part is missing from there on"
 
-    def _announce(self, phases: Sequence[Phase], listener: Listener) -> None:
+    def _announce(self, listener: Listener) -> None:
         alarm = Alarm()
         try:
-            for span in spans(phases):
+            for span in spans(self._phases):
                 alarm.sleep_until(self._started_ns + span.start_ns)
                 listener.phase_started(span.phase)
                 alarm.sleep_until(self._started_ns + span.end_ns)

@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loadgen.language.operators import ORDER, add, divide, multiply, remainder, subtract
 from loadgen.language.regex import compile_regex
 from loadgen.language.values import UNDEFINED, integer, loosely_equal, strictly_equal, text, to_number, truthy
 
@@ -99,24 +100,6 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _add(a: Any, b: Any) -> Any:
-    if isinstance(a, str | list | Mapping) or isinstance(b, str | list | Mapping):
-        return text(a) + text(b)
-    return to_number(a) + to_number(b)
-
-
-def _divide(a: Any, b: Any) -> float:
-    x, y = to_number(a), to_number(b)
-    if y:
-        return x / y
-    return math.nan if not x or math.isnan(x) else math.copysign(math.inf, x)
-
-
-def _remainder(a: Any, b: Any) -> float:
-    x, y = to_number(a), to_number(b)
-    return math.fmod(x, y) if y and math.isfinite(x) else math.nan
-
-
 def _power(a: Any, b: Any) -> float:
     try:
         power = float(to_number(a)) ** float(to_number(b))
@@ -125,13 +108,8 @@ def _power(a: Any, b: Any) -> float:
     return math.nan if isinstance(power, complex) else power
 
 
-def _order(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], int]:
-    def ordered(a: Any, b: Any) -> int:
-        if isinstance(a, str) and isinstance(b, str):
-            return int(compare(a, b))
-        return int(compare(to_number(a), to_number(b)))
-
-    return ordered
+def _as_number(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], int]:
+    return lambda a, b: int(compare(a, b))
 
 
 def _subset(a: Any, b: Any) -> int:
@@ -146,14 +124,9 @@ _BINARY: tuple[dict[str, Callable[[Any, Any], Any]], ...] = (
         "!=": lambda a, b: int(not loosely_equal(a, b)),
         "~=": lambda a, b: int(bool(compile_regex(text(b)).search(text(a)))),
     },
-    {
-        "<": _order(lambda a, b: a < b),
-        "<=": _order(lambda a, b: a <= b),
-        ">": _order(lambda a, b: a > b),
-        ">=": _order(lambda a, b: a >= b),
-    },
-    {"+": _add, "-": lambda a, b: to_number(a) - to_number(b)},
-    {"*": lambda a, b: float(to_number(a)) * float(to_number(b)), "/": _divide, "%": _remainder},
+    {sign: _as_number(compare) for sign, compare in ORDER.items()},
+    {"+": add, "-": subtract},
+    {"*": multiply, "/": divide, "%": remainder},
     {"^": _power},
 )
 """Binary operators by precedence, lowest level first."""

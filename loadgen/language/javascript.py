@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loadgen.language.operators import ORDER, add, divide, multiply, remainder, subtract
 from loadgen.language.regex import compile_regex
 from loadgen.language.values import UNDEFINED, child, integer, loosely_equal, strictly_equal, text, to_number, truthy
 
@@ -57,32 +58,6 @@ def _int32(value: Any) -> int:
     return whole - (1 << 32) if whole >= 1 << 31 else whole
 
 
-def _add(a: Any, b: Any) -> Any:
-    if isinstance(a, str | list | Mapping) or isinstance(b, str | list | Mapping):
-        return text(a) + text(b)
-    return to_number(a) + to_number(b)
-
-
-def _divide(a: Any, b: Any) -> float:
-    x, y = to_number(a), to_number(b)
-    if y:
-        return x / y
-    return math.nan if not x or math.isnan(x) else math.copysign(math.inf, x) * math.copysign(1, y)
-
-
-def _remainder(a: Any, b: Any) -> float:
-    x, y = to_number(a), to_number(b)
-    return math.fmod(x, y) if y and math.isfinite(x) else math.nan
-
-
-def _order(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    def ordered(a: Any, b: Any) -> bool:
-        both_texts = isinstance(a, str) and isinstance(b, str)
-        return compare(a, b) if both_texts else compare(to_number(a), to_number(b))
-
-    return ordered
-
-
 _BINARY: tuple[dict[str, Callable[[Any, Any], Any]], ...] = (
     {"|": lambda a, b: _int32(a) | _int32(b)},
     {"^": lambda a, b: _int32(a) ^ _int32(b)},
@@ -93,19 +68,14 @@ _BINARY: tuple[dict[str, Callable[[Any, Any], Any]], ...] = (
         "===": strictly_equal,
         "!==": lambda a, b: not strictly_equal(a, b),
     },
-    {
-        "<": _order(lambda a, b: a < b),
-        "<=": _order(lambda a, b: a <= b),
-        ">": _order(lambda a, b: a > b),
-        ">=": _order(lambda a, b: a >= b),
-    },
+    ORDER,
     {
         "<<": lambda a, b: _int32(_int32(a) << (_int32(b) & 31)),
         ">>": lambda a, b: _int32(a) >> (_int32(b) & 31),
         ">>>": lambda a, b: (_int32(a) & 0xFFFFFFFF) >> (_int32(b) & 31),
     },
-    {"+": _add, "-": lambda a, b: to_number(a) - to_number(b)},
-    {"*": lambda a, b: float(to_number(a)) * float(to_number(b)), "/": _divide, "%": _remainder},
+    {"+": add, "-": subtract},
+    {"*": multiply, "/": divide, "%": remainder},
 )
 """Binary operators by precedence, lowest level first; `||` and `&&`, which come before them, do not evaluate both sides."""
 

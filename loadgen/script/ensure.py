@@ -29,11 +29,21 @@ _RANKS = ((0.94, "excellent"), (0.85, "good"), (0.7, "fair"), (0.49, "poor"))
 
 
 @dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of one check: whether it held, and the metrics that its expression names, with their values."""
+
+    check: Check
+    held: bool
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class EnsureResult:
-    """The result of all checks: the lines to print after `Checks:`, and whether a strict check failed."""
+    """The result of all checks: the lines to print after `Checks:`, whether a strict check failed, and each check's result."""
 
     lines: tuple[str, ...]
     failed: bool
+    results: tuple[CheckResult, ...] = ()
 
 
 def checks_of(part: ScriptNode) -> tuple[Check, ...]:
@@ -132,14 +142,17 @@ def evaluate(checks: tuple[Check, ...], aggregate: Period) -> EnsureResult:
     order of definition where that is the same.
     """
     metrics = metrics_of(aggregate)
-    lines, failed = [], False
+    lines, failed, results = [], False, []
     for check, result in _in_order([(check, result_of(check.expression, metrics)) for check in checks]):
+        named = _named(check.expression, metrics)
+        figures = {name: metrics[name] for name in named.findall(check.expression)} if named else {}
+        results.append(CheckResult(check, _is_true(result), figures))
         if _is_true(result):
             lines.append(f"ok: {check.text}")
         else:
             lines.append(f"fail: {check.text}{'' if check.strict else ' (optional)'}")
             failed |= check.strict
-    return EnsureResult(tuple(lines), failed)
+    return EnsureResult(tuple(lines), failed, tuple(results))
 
 
 def _in_order(judged: list[tuple[Check, Any]]) -> list[tuple[Check, Any]]:
@@ -200,10 +213,8 @@ def result_of(expression: str, metrics: Mapping[str, float]) -> Any:
 
     Metric names may hold any character, even `{{ id }}`.
     """
-    names = sorted((name for name in metrics if name in expression), key=len, reverse=True)
     values: dict[str, Any] = {}
-    if names:
-        found = re.compile("(?<![\\w.'])(?:" + "|".join(re.escape(name) for name in names) + ")(?![\\w'])")
+    if found := _named(expression, metrics):
 
         def stand_in(match: re.Match[str]) -> str:
             values[f"metric{len(values)}"] = metrics[match.group()]
@@ -214,6 +225,14 @@ def result_of(expression: str, metrics: Mapping[str, float]) -> Any:
         return compile_expression(expression)({**metrics, **values})
     except (ExpressionError, re.error):
         return UNDEFINED
+
+
+def _named(expression: str, metrics: Mapping[str, float]) -> re.Pattern[str] | None:
+    """The pattern of the metrics' names that occur in the expression; None if there are none."""
+    names = sorted((name for name in metrics if name in expression), key=len, reverse=True)
+    if not names:
+        return None
+    return re.compile("(?<![\\w.'])(?:" + "|".join(re.escape(name) for name in names) + ")(?![\\w'])")
 
 
 def apdex_score(counters: Mapping[str, int]) -> float | None:

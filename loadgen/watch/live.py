@@ -12,12 +12,13 @@ import hmac
 import json
 import secrets
 import socket
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from ipaddress import ip_address
-from types import TracebackType
+from itertools import islice
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from gevent.pywsgi import WSGIServer
 from loadgen.engine import Progress
 from loadgen.watch.observer import ObserverError, Underway
 from reports import names
+from reports.formats.artillery_json import to_json
 from reports.model import Period, Report
 from reports.page.page import live_files, live_page, to_html
 
@@ -38,6 +40,9 @@ WINDOW = 300
 _MOST_CONNECTIONS = 64
 _MOST_BODY_BYTES = 4096
 _HEARTBEAT_S = 15.0
+_RELOAD_S = 60.0
+_MOST_ROWS = 50
+_DOCUMENT = "report.json"
 _QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 _NO_STORE = ("Cache-Control", "no-store")
 _POLICY = (
@@ -83,12 +88,17 @@ def is_loopback(host: str) -> bool:
 
 
 def snapshot_of(
-    progress: Progress, recent: Period | None, *, planned_s: float | None = None, workers: int = 1
+    progress: Progress,
+    recent: Period | None,
+    *,
+    planned_s: float | None = None,
+    workers: int = 1,
+    errors: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The figures that the page shows for one instant: totals from `progress`, percentiles from the period `recent`.
 
-    Both are of all workers together. `planned_s` is how long the phases last, in seconds. Without samples there are no
-    percentiles.
+    Both are of all workers together. `planned_s` is how long the phases last, in seconds; `errors` counts errors by name
+    since the start. Without samples there are no percentiles.
     """
     found: dict[str, Any] = {
         "elapsed_s": progress.elapsed_s,
@@ -98,8 +108,10 @@ def snapshot_of(
         "requests": progress.requests,
         "responses": progress.responses,
         "errors": progress.errors,
+        "errors_by_kind": sorted(errors.items(), key=lambda each: -each[1])[:_MOST_ROWS],
     }
     if recent is not None:
+        found["endpoints"] = list(islice(_endpoints(recent), _MOST_ROWS))
         for key, metric in (
             ("response_ms", names.RESPONSE_TIME),
             ("start_lag_ms", names.START_LAG),
@@ -109,6 +121,37 @@ def snapshot_of(
             if sketch is not None and sketch.count:
                 found[key] = {label: round(sketch.quantile(q), 3) for label, q in _QUANTILES}
     return found
+
+
+def _endpoints(recent: Period) -> Iterator[dict[str, Any]]:
+    """Answers and percentiles of each endpoint, where the script measures by endpoint."""
+    for metric in sorted(recent.sketches):
+        start, is_time, name = metric.partition(names.ENDPOINT_TIME)
+        sketch = recent.sketches[metric]
+        if is_time and start != "http" and sketch.count:
+            quantiles = {label: round(sketch.quantile(q), 3) for label, q in _QUANTILES}
+            yield {"name": name, "answers": sketch.count, **quantiles}
+
+
+class ErrorCounts:
+    """Counts the errors of a run by name, from its newest period each time."""
+
+    def __init__(self) -> None:
+        self._before: Counter[str] = Counter()
+        self._current: Counter[str] = Counter()
+        self._start_ms: int | None = None
+
+    def counted(self, recent: Period | None) -> Counter[str]:
+        """The errors up to now. Of a period, those that it had when it was last seen here are counted."""
+        if recent is None:
+            return self._before + self._current
+        if recent.start_ms != self._start_ms:
+            self._before, self._start_ms = self._before + self._current, recent.start_ms
+        counters = recent.counters.items()
+        self._current = Counter(
+            {name.removeprefix(names.ERRORS): n for name, n in counters if name.startswith(names.ERRORS)}
+        )
+        return self._before + self._current
 
 
 def with_rates(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -127,39 +170,56 @@ class LivePage:
     `say` is called with a line that has the page's address and token.
     """
 
-    def __init__(self, address: str, planned_s: float, workers: int, say: Callable[[str], None]) -> None:
-        """Raises LiveError for an invalid address."""
+    def __init__(
+        self,
+        address: str,
+        facts: Sequence[tuple[str, str]],
+        planned_s: float,
+        workers: int,
+        say: Callable[[str], None],
+    ) -> None:
+        """`facts` are names and values for the head of the page. Raises LiveError for an invalid address."""
         self._address = parse_address(address)
+        self._facts = facts
         self._planned_s = planned_s
         self._workers = workers
         self._say = say
-        self._server: LiveServer | None = None
+        self.server: LiveServer | None = None
 
     @contextmanager
     def observe(self, underway: Underway) -> Iterator[None]:
         """Serve the page of this run. It is served until `close`, also after the run."""
+        errors = ErrorCounts()
 
         def snapshot() -> dict[str, Any]:
-            return snapshot_of(underway.progress(), underway.latest(), planned_s=self._planned_s, workers=self._workers)
+            recent = underway.latest()
+            counted = errors.counted(recent)
+            return snapshot_of(
+                underway.progress(), recent, planned_s=self._planned_s, workers=self._workers, errors=counted
+            )
 
-        server = LiveServer(self._address, snapshot, underway.stop)
+        server = LiveServer(self._address, snapshot, underway.stop, facts=self._facts)
         try:
             server.start()
         except LiveError as error:
             raise ObserverError(str(error)) from None
-        self._server = server
+        self.server = server
         self._say(f"Live: {server.url}#token={server.token}")
         yield
 
     def finish(self, report: Report) -> None:
         """Show the report on the page from now on."""
-        if self._server is not None:
-            self._server.finish(report)
+        if self.server is not None:
+            self.server.finish(report)
 
     def close(self) -> None:
-        """Stop serving, once the pages that are open have the report."""
-        if self._server is not None:
-            self._server.close()
+        """Stop serving. If somebody has the page open, that is after a minute, in which it may be loaded again, or on Ctrl-C."""
+        if self.server is None:
+            return
+        if self.server.watched:
+            self._say(f"The report stays at {self.server.url} for a minute; Ctrl-C ends this now.")
+        with suppress(KeyboardInterrupt):
+            self.server.close(reload_s=_RELOAD_S)
 
 
 class LiveServer:
@@ -177,6 +237,7 @@ class LiveServer:
         token: str | None = None,
         *,
         title: str = "Load test in progress",
+        facts: Sequence[tuple[str, str]] = (),
         every_s: float = 1.0,
     ) -> None:
         self.token = token or secrets.token_urlsafe(18)
@@ -184,6 +245,7 @@ class LiveServer:
         self._snapshot = snapshot
         self._stop = stop
         self._title = title
+        self._facts = facts
         self._every_s = every_s
         self._host, self._port = address
         self._server: WSGIServer | None = None
@@ -192,6 +254,7 @@ class LiveServer:
         self._changed = Event()
         self._ticker: gevent.Greenlet | None = None
         self._report: bytes | None = None
+        self._document = b""
         self._watchers = 0
         self._waiting = 0
         self._fetched = Event()
@@ -218,15 +281,24 @@ class LiveServer:
     def finish(self, report: Report, name: str = "this run") -> None:
         """Show the report from now on, also on the pages that are open."""
         self._end_watch()
-        self._report = to_html([(name, report)], title="Load test report").encode()
+        self._report = to_html([(name, report)], title="Load test report", download=_DOCUMENT).encode()
+        self._document = to_json(report).encode()
         self._waiting = self._watchers
         self._announce()
 
-    def close(self, linger_s: float = 10.0) -> None:
-        """Stop serving. After `finish`, wait up to `linger_s` seconds for open pages to fetch the report."""
+    @property
+    def watched(self) -> bool:
+        """Whether pages were open when the run finished."""
+        return self._waiting > 0
+
+    def close(self, linger_s: float = 10.0, reload_s: float = 0.0) -> None:
+        """Stop serving. After `finish`, wait up to `linger_s` seconds for open pages to fetch the report.
+
+        Where one has fetched it, go on for `reload_s` seconds, so that the page can be loaded again.
+        """
         self._end_watch()
-        if self._report is not None and self._waiting > 0:
-            self._fetched.wait(linger_s)
+        if self._report is not None and self._waiting > 0 and self._fetched.wait(linger_s):
+            gevent.sleep(reload_s)
         self._closing = True
         self._announce()
         if self._server is not None:
@@ -274,6 +346,8 @@ class LiveServer:
         files = live_files()
         if path == "/stop":
             return self._answer_stop(environ, start_response)
+        if path == f"/{_DOCUMENT}" and self._report is not None and method in ("GET", "HEAD"):
+            return _body(start_response, "application/json", self._document)
         if path not in ("/", "/events") and path not in files:
             return _text(start_response, HTTPStatus.NOT_FOUND, "There is nothing here.\n")
         if method not in ("GET", "HEAD"):
@@ -287,9 +361,8 @@ class LiveServer:
 
     def _page(self, method: str, start_response: StartResponse) -> Iterable[bytes]:
         if self._report is None:
-            return _body(
-                start_response, "text/html", live_page(self._title).encode(), ("Content-Security-Policy", _POLICY)
-            )
+            page = live_page(self._title, self._facts).encode()
+            return _body(start_response, "text/html", page, ("Content-Security-Policy", _POLICY))
         if method == "GET":
             self._waiting -= 1
             if self._waiting <= 0:

@@ -3,40 +3,38 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
-from loadgen.engine import Progress
+from loadgen.engine import Progress, Stage
 
 _PLAIN_EVERY_S = 10.0
+_BAR_WIDTH = 20
 
 
 class LiveLine:
     """Shows the progress that it is called with once a second.
 
-    `prefix` is put before the line and may change between runs. If `total_s` is set, the time left is shown.
+    `prefix` is put before the line and may change between runs.
     """
 
     def __init__(self, stream: TextIO = sys.stderr, *, prefix: str = "", plain: bool = True) -> None:
         self.prefix = prefix
-        self.total_s: float | None = None
         self._stream = stream
         self._plain = plain
         self._terminal = stream.isatty()
         self._last = Progress(0.0, 0, 0, 0, 0)
-        self._spoke_s = 0.0
 
     def __call__(self, now: Progress) -> None:
         """Show this progress."""
-        # The time went back, so this is another run.
-        if now.elapsed_s < self._last.elapsed_s:
-            self._last, self._spoke_s = Progress(0.0, 0, 0, 0, 0), 0.0
-        text = self._text(now)
+        if now.started_ns != self._last.started_ns:
+            self._last = Progress(0.0, 0, 0, 0, 0, started_ns=now.started_ns)
         if self._terminal:
-            self._stream.write(f"\r\x1b[K{text}")
+            self._stream.write(f"\r\x1b[K{progress_text(now, self._last, self.prefix)}")
             self._last = now
-        elif self._plain and now.elapsed_s - self._spoke_s >= _PLAIN_EVERY_S:
-            self._stream.write(f"{text}\n")
-            self._last, self._spoke_s = now, now.elapsed_s
+        elif self._plain and now.elapsed_s - self._last.elapsed_s >= _PLAIN_EVERY_S:
+            self._stream.write(f"{progress_text(now, self._last, self.prefix)}\n")
+            self._last = now
         self._stream.flush()
 
     def clear(self) -> None:
@@ -45,10 +43,37 @@ class LiveLine:
             self._stream.write("\r\x1b[K")
             self._stream.flush()
 
-    def _text(self, now: Progress) -> str:
-        seconds = max(now.elapsed_s - self._last.elapsed_s, 1e-9)
-        parts = [f"{now.elapsed_s:.0f} s", f"{(now.responses - self._last.responses) / seconds:.0f} answers/s"]
-        parts += [f"{now.active_vus} users", f"{now.errors} errors"]
-        if self.total_s is not None:
-            parts.append(f"{max(0.0, self.total_s - now.elapsed_s):.0f} s left")
-        return f"{self.prefix}{', '.join(parts)}"
+    def beside(self, write: Callable[[str], None]) -> Callable[[str], None]:
+        """A function that writes text, by `write`, without mixing it with the line."""
+
+        def written(text: str) -> None:
+            self.clear()
+            write(text)
+
+        return written
+
+
+def progress_text(now: Progress, before: Progress, prefix: str = "") -> str:
+    """One line such as `warm up 4/15 s [=====               ] 33/s p95 38 ms 7 users 0 errors`.
+
+    The rate is that of answers between the two instants of one run.
+    """
+    rate = (now.responses - before.responses) / max(now.elapsed_s - before.elapsed_s, 1e-9)
+    parts = [_stage_text(now.stage) if now.stage else f"{now.elapsed_s:.0f} s", f"{rate:,.0f}/s"]
+    if now.p95_ms is not None:
+        parts.append(f"p95 {now.p95_ms:,.{0 if now.p95_ms >= 10 else 1}f} ms")
+    parts += [_counted(now.active_vus, "user"), _counted(now.errors, "error")]
+    return f"{prefix}{' '.join(parts)}"
+
+
+def _stage_text(stage: Stage) -> str:
+    name = f"{stage.name} " if stage.name else ""
+    if stage.length_s is None:
+        return f"{name}{stage.elapsed_s:.0f} s"
+    done = min(1.0, stage.elapsed_s / stage.length_s) if stage.length_s else 1.0
+    bar = "=" * int(_BAR_WIDTH * done)
+    return f"{name}{stage.elapsed_s:.0f}/{stage.length_s:.0f} s [{bar:{_BAR_WIDTH}}]"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -17,6 +17,7 @@ from reports import names
 from reports.compare import figures, paired, statistics, tracks
 from reports.compare.cautions import cautions, lateness
 from reports.compare.estimates import (
+    ASSUMED_BETWEEN,
     ASSUMED_WITHIN,
     Basis,
     Estimate,
@@ -276,9 +277,15 @@ def _compared_runs_alone(old: Report, new: Report, criteria: Criteria) -> list[C
         row = _with_verdict(replace(rows[i], p=p), tests[i].rose, response_ms, criteria)
         differ = within <= statistics.LEVEL and _matters(row, response_ms, criteria)
         if differ and row.verdict == "no clear change":
-            row = replace(row, reason="these two runs differ, but by no more than runs of one version may")
+            if row.basis == "totals":
+                row = replace(row, verdict="cannot be judged", reason=_ONLY_THE_RUNS)
+            else:
+                row = replace(row, reason="these two runs differ, but by no more than runs of one version may")
         rows[i] = replace(row, runs_differ=differ)
     return rows
+
+
+_ONLY_THE_RUNS: Final = "these two runs differ; with so few periods it cannot be told from a burst in one of them"
 
 
 class _Estimates:
@@ -322,13 +329,21 @@ def _tested(change: Change, old: Estimate | None, new: Estimate | None, criteria
     if lacking := _either(old.lacking, new.lacking):
         return _Test(_cannot(change, lacking))
     deviations = _deviations(change, old, new, criteria)
+    if change.kind in ("summary", "ab") and not _is_share(change):
+        one, other = (
+            hypot(deviation, ASSUMED_BETWEEN) if side.few_periods else deviation
+            for side, deviation in zip((old, new), deviations, strict=True)
+        )
+        deviations = one, other
+    few_periods = old.few_periods or new.few_periods
     basis: Basis = "periods" if old.basis == new.basis == "periods" else "totals"
     if old.track is not None and new.track is not None:
         found = tracks.changed(old.track, new.track, old.q)
         if found.interval is None or (found.lacking and not found.apart):
             return _Test(_cannot(change, found.lacking))
         versions = found.interval.widened(hypot(*deviations))
-        by, p_within, p_versions, basis = found.interval.value, _p(found.interval), _p(versions), "periods"
+        by, p_within, p_versions = found.interval.value, _p(found.interval), _p(versions)
+        basis = "totals" if few_periods else "periods"
         if found.apart:
             # so many independent stretches stand apart by chance once in 126 times
             alone = 2 / comb(2 * SEPARATE_BLOCKS, SEPARATE_BLOCKS)
@@ -571,7 +586,8 @@ def _notes(old: Sequence[Report], new: Sequence[Report], rows: Sequence[Change],
     if "totals" in bases:
         yield (
             f"Too few periods to measure variation in some figures ({statistics.LEAST_PERIODS} a side are needed): runs are "
-            f"supposed to vary by {ASSUMED_WITHIN:.0%} within themselves there, and only large changes are told from chance."
+            f"supposed to vary by {ASSUMED_WITHIN:.0%} within themselves there, times of two runs by {ASSUMED_BETWEEN:.0%}, and "
+            f"only changes of several times are said to be of the versions."
         )
 
 
@@ -589,7 +605,7 @@ def _of_single_runs(rows: Sequence[Change], criteria: Criteria) -> Iterator[str]
         f"a standard deviation of {100 * deviation:.3g} % (--run-deviation). "
         f"{_runs_text(log(1.1), deviation)} would tell a change of 10 %."
     )
-    unsure = [row for row in rows if row.runs_differ and row.verdict == "no clear change"]
+    unsure = [row for row in rows if row.runs_differ and row.verdict not in ("better", "worse")]
     if unsure:
         some = ", ".join(row.name for row in unsure[:3]) + (f" and {len(unsure) - 3} more" if len(unsure) > 3 else "")
         yield (

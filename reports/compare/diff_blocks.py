@@ -46,7 +46,8 @@ def comparison(
     section = changes(diff, outcomes, hidden=hidden)
     if outcomes and rules_last:
         section = replace(section, blocks=(*section.blocks[1:], section.blocks[0]))
-    return Page("Comparison of load tests", "", (section,), {"checks": outcomes, "notes": diff.notes})
+    checks = [{"rule": outcome.rule, "met": outcome.met, "line": outcome.line} for outcome in outcomes]
+    return Page("Comparison of load tests", "", (section,), {"checks": checks, "notes": diff.notes})
 
 
 def changes(diff: Diff, outcomes: Sequence[GateResult] = (), *, hidden: tuple[str, ...] = ()) -> Section:

@@ -28,6 +28,9 @@ from reports.sketch import Sketch
 ASSUMED_WITHIN = 0.15
 """Standard error of a figure, as a share of it, where too few periods show how much a run varies within itself."""
 
+ASSUMED_BETWEEN = 0.5
+"""Standard deviation of the logarithm of a time between such runs of one version, which bursts and queues may outlast."""
+
 BURSTS = 2.0
 """How many times as far as independent ones failures are supposed to stray where no periods tell."""
 
@@ -53,6 +56,11 @@ class Estimate:
     """The figure over time, where there are periods enough to compare it with another run's."""
     q: float | None = None
     """The quantile that this is, 0 to 1; None for other figures."""
+
+    @property
+    def few_periods(self) -> bool:
+        """Whether the run had too few periods to show how it varies: its totals decide, or the seconds of a short run."""
+        return self.basis == "totals"
 
 
 class RunEstimates:
@@ -84,12 +92,16 @@ class RunEstimates:
         # p95 lies of the order of two standard deviations above the mean
         spread = abs((high if high is not None else 2 * value) - value)
         assumed = _assumed(value, spread / sqrt(count) if count else 0.0)
-        return Estimate(assumed.interval, "totals", assumed.lacking, self._track(metric, "mean", None))
+        return Estimate(assumed.interval, self._basis(metric), assumed.lacking, self._track(metric, "mean", None))
 
     def _quantile(self, metric: str, summary: Summary, row: str, q: float) -> Estimate:
         curve = {1.0: summary.max} | {share: getattr(summary, key) for key, share in QUANTILES.items()}
         found = _on_curve({0.0: summary.min, **curve}, q, float(getattr(summary, row)), summary.count)
-        return Estimate(found.interval, "totals", found.lacking, self._track(metric, row, q), q)
+        return Estimate(found.interval, self._basis(metric), found.lacking, self._track(metric, row, q), q)
+
+    def _basis(self, metric: str) -> Basis:
+        having = sum(metric in period.summaries or metric in period.sketches for period in self._report.periods)
+        return "totals" if having < LEAST_PERIODS else "periods"
 
     def _track(self, metric: str, row: str, q: float | None) -> Track | None:
         sketches = self._of_sketches(metric)
@@ -108,8 +120,12 @@ class RunEstimates:
     def _of_sketches(self, metric: str) -> SketchTrack | None:
         """The distribution's sketches with their sizes, from the first period that has samples to the last."""
         if metric not in self._sketches:
-            empty = Sketch.of([])
-            sketches = [period.sketches.get(metric, empty) for period in self._report.periods]
+            empty, periods = Sketch.of([]), self._report.periods
+            sketches = [period.sketches.get(metric, empty) for period in periods]
+            if len(periods) < LEAST_PERIODS and metric == names.RESPONSE_TIME:
+                # Our own reports say of each second what others say of periods only.
+                seconds = [second.response_time or empty for period in periods for second in period.seconds]
+                sketches = seconds or sketches
             sizes = np.array([s.count for s in sketches], np.float64)
             having = np.flatnonzero(sizes)
             some = sketches[having[0] : having[-1] + 1] if len(having) else []
@@ -151,7 +167,8 @@ class RunEstimates:
             events = max(1.0, float(found.events.sum()))
             assumed = _assumed(found.per_second, found.per_second / sqrt(events))
             enough = len(found.events) >= LEAST_PERIODS
-            return Estimate(assumed.interval, track=RateTrack(found.events, found.seconds) if enough else None)
+            track = RateTrack(found.events, found.seconds) if enough else None
+            return Estimate(assumed.interval, "periods" if enough else "totals", track=track)
         value, count = self._total.rates[name].per_second, self._total.rates[name].count
         if self._report.extras is None or self._report.periods or value < 0:
             return Estimate(None, lacking=SLICES)
@@ -237,7 +254,8 @@ def _whole(period: Period, counters: Sequence[str]) -> int:
 def requests(period: Period) -> int | None:
     """Requests of a period; where those are not in the report, answers and failures; None without either."""
     counted = period.counters.get(names.REQUESTS)
-    if counted is not None:
+    if counted:
         return counted
+    # wrk counts answers, so it has none where every request failed
     parts = [n for name, n in period.counters.items() if name.startswith((names.CODES, names.ERRORS))]
-    return sum(parts) if parts else None
+    return sum(parts) if parts else counted

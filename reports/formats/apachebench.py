@@ -330,12 +330,8 @@ _DOUBT = {
 
 
 def opening_text(host: str, tool: str) -> str:
-    """Return the text above a run: a heading that does not claim to be Apache's, and ab's line, which `CLOSING` completes."""
+    """Return the text above a run: a heading that does not claim to be Apache's, and ab's line about the host."""
     return f"This is {tool}, reporting as ApacheBench, Version 2.3\n\nBenchmarking {host} (be patient)..."
-
-
-CLOSING: Final = "..done\n\n\n"
-"""The text that completes `opening_text` at the end of the run; the report follows."""
 
 
 def to_text(report: AbReport, *, deviations: bool = True) -> str:

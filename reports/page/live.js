@@ -93,6 +93,15 @@
       bar.value = Math.min(now.elapsed_s, now.planned_s);
     }
     charts.forEach(draw);
+    rows("errors", now.errors_by_kind ?? [], ([kind, count]) => [kind, figure(count)]);
+    rows("endpoints", now.endpoints ?? [], (e) => [e.name, figure(e.answers), ms(e.p50), ms(e.p95), ms(e.p99)]);
+  }
+
+  function rows(id, items, cells) {
+    const section = byId(id);
+    section.hidden = !items.length;
+    section.querySelector("tbody").replaceChildren(...items.map((item) => element("tr", {}, ...cells(item).map((text, i) =>
+      i ? element("td", { class: "n" }, text) : element("th", { class: "t", scope: "row" }, text)))));
   }
 
   const say = (text) => { if (byId("state").textContent !== text) byId("state").textContent = text; };

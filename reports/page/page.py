@@ -37,24 +37,35 @@ def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | Non
     return Page(title, subtitle, report_sections(found, comparison))
 
 
-def to_html(reports: Sequence[tuple[str, Report]], diff: Diff | None = None, *, title: str) -> str:
+def to_html(
+    reports: Sequence[tuple[str, Report]], diff: Diff | None = None, *, title: str, download: str | None = None
+) -> str:
     """As `report_page`, in HTML; `diff` compares the reports. Raises ReportError if `reports` is empty."""
-    return render(report_page(reports, None if diff is None else changes(diff), title=title))
+    return render(report_page(reports, None if diff is None else changes(diff), title=title), download)
 
 
-def render(page: Page) -> str:
-    """Write any result as one HTML file."""
+def render(page: Page, download: str | None = None) -> str:
+    """Write any result as one HTML file. `download`: where its server has the report as JSON, for a link to it."""
     script = _file("page.js")
     return (
         _templates()
         .get_template("page.html")
-        .render(page=page, css=_trusted(style() + _file("page.css")), script=_trusted(script), policy=_policy(script))
+        .render(
+            page=page,
+            download=download,
+            css=_trusted(style() + _file("page.css")),
+            script=_trusted(script),
+            policy=_policy(script),
+        )
     )
 
 
-def live_page(title: str) -> str:
-    """The page of a run in progress, which loads its style and script from the server that serves it."""
-    return _templates().get_template("live.html").render(title=title)
+def live_page(title: str, facts: Sequence[tuple[str, str]] = ()) -> str:
+    """The page of a run in progress, which loads its style and script from the server that serves it.
+
+    `facts` are names and values of what does not change during the run, such as its target.
+    """
+    return _templates().get_template("live.html").render(title=title, facts=facts)
 
 
 def live_files() -> dict[str, tuple[str, str]]:

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from loadgen.cli import cli
+from loadgen.cli import _COMMANDS, cli
+from loadgen.help import HELP, option_name
+from reports.cli import FiniteRange
 from reports.formats.artillery_json import from_json
 
 SCRIPT = """
@@ -260,6 +263,30 @@ def test_ab_posts_a_file(serve, ok_answer, tmp_path):
 
 def test_the_version_is_told():
     assert re.fullmatch(r"loadgen \d+\.\d+\.\d+\n", loadgen("--version").stdout)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("name", sorted(_COMMANDS))
+def test_a_number_that_is_not_finite_is_refused_wherever_a_number_is_taken(name, value):
+    command = cli.get_command(None, name)
+    taking = [each for each in command.params if isinstance(each.type, click.types.FloatParamType)]
+    for option in taking:
+        assert isinstance(option.type, FiniteRange)
+        with pytest.raises(click.BadParameter):
+            option.type.convert(value, option, None)
+
+
+@pytest.mark.parametrize("name", sorted(_COMMANDS))
+def test_each_option_stands_in_one_section_of_its_commands_help(name):
+    command = cli.get_command(None, name)
+    options = [option_name(each) for each in command.params if isinstance(each, click.Option) and not each.hidden]
+    sections, examples = HELP[name]
+    named = [each for section in sections.values() for each in section]
+    assert sorted(named) == sorted(options)
+    assert examples
+    shown = CliRunner().invoke(cli, [name, "--help"]).output
+    assert all(f"\n{title}:\n" in shown for title in (*sections, "Examples"))
+    assert all(f"  {example}\n" in shown for example in examples)
 
 
 def test_help_is_quick():

@@ -1,4 +1,4 @@
-"""One table of pool settings: what the environment, the URL, the strategies, FairPool and the README say is the same."""
+"""One table of pool settings: what the environment, the URL, the strategies, FairPool and the reference say is the same."""
 
 import inspect
 from dataclasses import fields
@@ -55,7 +55,7 @@ def test_every_option_is_reachable_from_the_environment(setting):
 
 
 def test_the_readmes_table_is_the_tables():
-    assert "\n".join(documentation()) in (ROOT / "README.md").read_text()
+    assert "\n".join(documentation()) in (ROOT / "docs" / "reference.md").read_text()
 
 
 def test_the_settings_of_the_service_have_a_field_for_each():

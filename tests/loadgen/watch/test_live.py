@@ -8,7 +8,20 @@ import pytest
 from gevent import socket
 
 from loadgen.engine import Progress
-from loadgen.watch.live import WINDOW, LiveError, LiveServer, parse_address, snapshot_of, with_rates
+from loadgen.watch.live import (
+    WINDOW,
+    ErrorCounts,
+    LiveError,
+    LivePage,
+    LiveServer,
+    parse_address,
+    snapshot_of,
+    with_rates,
+)
+from loadgen.watch.observer import Underway
+from reports.formats.artillery_json import from_json
+from reports.model import Period
+from reports.sketch import Sketch
 from tests.support.sample_reports import report
 
 TOKEN = "the-token"
@@ -239,3 +252,55 @@ def test_closing_without_a_reader_does_not_wait(fake_run):
     live.finish(report(1, periods=2))
     with gevent.Timeout(2):
         live.close(60.0)
+
+
+def test_while_somebody_watches_the_report_may_be_loaded_again_after_the_end(fake_run):
+    live = LiveServer(("127.0.0.1", 0), fake_run.snapshot, fake_run.stop, every_s=0.01)
+    live.start()
+    events = Events(live)
+    events.next()
+    live.finish(report(1, periods=2))
+    closing = gevent.spawn(live.close, 5.0, 1.0)
+    assert "Load test report" in ask(live)[2]
+    gevent.sleep(0.2)
+    assert "Load test report" in ask(live)[2]
+    closing.get(timeout=5)
+    events.close()
+
+
+def test_after_the_end_the_report_can_be_downloaded(live):
+    assert ask(live, path="/report.json")[0] == 404
+    finished = report(1, periods=2)
+    live.finish(finished)
+    status, _, body = ask(live, path="/report.json")
+    assert status == 200
+    assert from_json(body).aggregate == finished.aggregate
+    assert '<a href="report.json" download>' in ask(live)[2]
+
+
+def test_a_snapshot_has_a_row_for_each_endpoint_and_for_each_kind_of_error():
+    sketch = Sketch.of([1.0, 2.0, 3.0])
+    period = Period(
+        0, {}, {}, {}, {"plugins.metrics-by-endpoint.response_time.GET /a": sketch, "http.response_time.2xx": sketch}
+    )
+    found = snapshot_of(Progress(2.0, 1, 5, 4, 0), period, errors={"ECONNRESET": 1, "ETIMEDOUT": 7})
+    assert [(row["name"], row["answers"]) for row in found["endpoints"]] == [("GET /a", 3)]
+    assert found["errors_by_kind"] == [("ETIMEDOUT", 7), ("ECONNRESET", 1)]
+
+
+def test_errors_by_kind_are_counted_over_all_periods():
+    errors = ErrorCounts()
+    for start, timeouts in [(0, 1), (0, 3), (10_000, 2), (10_000, 5)]:
+        counted = errors.counted(Period(start, {"errors.ETIMEDOUT": timeouts, "http.requests": 9}))
+    assert counted == {"ETIMEDOUT": 8}
+    assert errors.counted(None) == {"ETIMEDOUT": 8}
+
+
+def test_the_page_names_what_is_run():
+    said = []
+    page = LivePage("127.0.0.1:0", [("Script", "a.yml"), ("Target", "http://<b>")], 10.0, 1, said.append)
+    with page.observe(Underway(lambda: Period(0), lambda: None, lambda: Progress(1.0, 0, 0, 0, 0), lambda: None)):
+        body = ask(page.server)[2]
+    page.close()
+    assert "<dd>a.yml</dd>" in body
+    assert "<dd>http://&lt;b&gt;</dd>" in body

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import duel as duels
 from benchmarks import verdicts as study
 from reports.compare.diff import Criteria, compare, compare_runs
 from reports.compare.gates import Gate
@@ -125,7 +126,7 @@ def test_a_tenth_of_a_millisecond_and_the_generators_own_lag_fail_no_gate():
     assert Gate.parse("worse").check(found).met
     assert row(found, "loadgen.start_lag.mean").verdict == "not comparable"
     fine = compare(run(0.1, 0.1), run(0.2, 0.1), Criteria.parse(least_effect="0"))
-    assert row(fine, "server.pool.mean").verdict in ("worse", "no clear change")
+    assert row(fine, "server.pool.mean").verdict in ("worse", "cannot be judged")
     assert "less than matters" not in row(fine, "server.pool.mean").reason
 
 
@@ -179,3 +180,24 @@ def test_the_page_shows_every_world_of_the_study():
 
     shown = [(name.strip(), int(runs)) for name, runs, _ in rows if runs.strip().isdigit()]
     assert shown == [(world.name, world.runs) for world in (*study.ONE_RUN, *study.SEVERAL_RUNS)]
+
+
+def test_short_runs_beside_bursts_differ_and_say_nothing_of_the_versions():
+    rng = np.random.default_rng(5)
+    world = duels.World("", seconds=30)
+    found = [duels.one_after_the_other(world, 1.0, rng) for _ in range(25)]
+
+    assert sum(duels.called(diff) for diff in found) <= 2
+    short = [row for diff in found for row in diff.rows if row.runs_differ]
+    assert short
+    assert {r.verdict for r in short} <= {"cannot be judged", "better", "worse"}
+    assert any("cannot be told from a burst" in r.reason for r in short)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.1, "no clear change"), (2, "cannot be judged"), (20, "worse")])
+def test_totals_alone_tell_of_a_change_of_several_times_only(factor, verdict):
+    def run(by):
+        times = Summary(count=9000, min=1.0 * by, max=90.0 * by, mean=15.0 * by, p50=14.0 * by, p95=30.0 * by)
+        return Report(Period(0, {"http.requests": 9000}, {}, {"http.response_time": times}))
+
+    assert row(compare(run(1), run(factor)), "http.response_time.median").verdict == verdict

@@ -1,0 +1,74 @@
+"""The documentation is whole: links lead somewhere, every page can be reached, and the reference leaves nothing out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from loadgen.cli import _COMMANDS
+from reports import names
+from tests.support.paths import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
+REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+SOURCES = [ROOT / "app.py", *(each for room in ("db", "wsgi") for each in (ROOT / room).rglob("*.py"))]
+
+
+def links(page):
+    """Pairs of (file, heading) for each link of a page to a file of the project; the heading is "" for the whole file."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" not in target:
+            path, _, heading = target.partition("#")
+            yield (page.parent / path).resolve() if path else page, heading
+
+
+def anchors(page):
+    """The headings of a page, as the addresses that GitHub gives them."""
+    headings = re.findall(r"(?m)^#+ (.+)$", page.read_text())
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_every_link_leads_to_a_file_and_a_heading(page):
+    lost = [
+        f"{path.name}#{heading}"
+        for path, heading in links(page)
+        if not path.exists() or (heading and heading not in anchors(path))
+    ]
+    assert not lost
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    reached: set[Path] = set()
+    found = {ROOT / "README.md"}
+    while found:
+        page = found.pop()
+        reached.add(page)
+        found |= {path for path, _ in links(page) if path.suffix == ".md"} - reached
+    assert not set(PAGES) - reached
+
+
+def test_the_reference_names_every_metric():
+    plain = {value for name, value in vars(names).items() if name.isupper() and isinstance(value, str)}
+    for value in plain - {names.ENDPOINT_TIME, names.ENDPOINT_CODES, names.SERVER_TIMING}:
+        assert f"`{value}" in REFERENCE, value
+
+
+def test_the_reference_names_every_setting_of_the_service():
+    read = {name for path in SOURCES for name in re.findall(r'read\(mapping, "([A-Z_]+)"', path.read_text())}
+    assert {"PORT", "DATABASE_URL", "DB_POOL_RESERVE"} <= read
+    for name in read - {"DB_POOL"}:
+        assert f"`{name}`" in REFERENCE, name
+
+
+def test_the_reference_gives_every_command_its_exit_codes():
+    table = next(line for line in REFERENCE.splitlines() if line.startswith("| code"))
+    assert [name for name in _COMMANDS if f"`{name}`" not in table] == []
+
+
+def test_each_error_that_the_library_raises_has_an_entry_in_troubleshooting():
+    source = (ROOT / "poolbench" / "fair_pool.py").read_text()
+    raised = re.findall(r"(?m)^class (\w+)\(exc\.", source)
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert raised
+    assert [name for name in raised if not re.search(rf"(?m)^### .*`{name}`", text)] == []
