@@ -109,7 +109,7 @@ def test_overload_with_slow_statements_keeps_the_pool_busy(service_on, database,
     late = sum(o.problem == "pool-timeout" for o in outcomes)
     record(
         Row(
-            order=7 + statement_s / 10 + times / 1000,
+            order=round(7 + statement_s / 10 + times / 1000, 3),
             fault=f"overload: {times} times the capacity, statements of {statement_s * 1e3:.0f} ms",
             load=f"{offered_per_s:.0f} requests/s arriving, capacity {capacity_per_s:.0f} ({size} connections)",
             saw=f"{seen(outcomes)}; goodput {goodput / capacity_per_s:.0%} of capacity; refused after "
