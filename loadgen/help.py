@@ -38,6 +38,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "ab": (
         {
             "Load": ("-n", "-c", "-t", "-s", "-k", "-r"),
+            "Connections": ("-b", "-B", "-f", "-Z", "-I", "-E"),
             "Requests": ("-m", "-i", "-H", "-C", "-A", "-p", "-u", "-T", "-X", "-P", "-l"),
             "What is shown and saved": ("--output", "-e", "-g", "-d", "-S", "-q", "-v", "-V"),
         },
@@ -46,8 +47,25 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen ab -t 30 -c 50 -p body.json -T application/json http://127.0.0.1:8000/links",
         ),
     ),
+    "ping": (
+        {
+            "Request": ("--headers", "--qs", "--auth", "--json", "--form", "--body", "--insecure", "--h1"),
+            "What is checked": ("--expect",),
+            "What is shown": ("--verbose", "--showBody", "--pretty", "--query", "--jmespath", "--cheerio"),
+            **_RESULT,
+        },
+        (
+            "loadgen ping http://127.0.0.1:8000/live --expect statusCode=200",
+            "loadgen ping post http://127.0.0.1:8000/links --json '{url: \"https://example.org/\"}' -bp",
+        ),
+    ),
+    "schema": ({"Result": ("--output",)}, ("loadgen schema -o artillery.schema.json",)),
     "diff": (
-        {"Reports": ("--old", "--new"), "Verdicts": ("--fail-on", "--run-deviation", "--least-effect", "--junit"), **_RESULT},
+        {
+            "Reports": ("--old", "--new"),
+            "Verdicts": ("--fail-on", "--run-deviation", "--least-effect", "--junit"),
+            "Result": ("--all", "--format", "--output"),
+        },
         (
             "loadgen diff before.json after.json",
             "loadgen diff --old old1.json --old old2.json --new new1.json --new new2.json -o diff.html",

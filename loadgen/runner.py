@@ -20,7 +20,7 @@ from loadgen.environment import environment, version
 from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
 from loadgen.schedule import Share, most_shares
-from loadgen.script.model import Phase, Script
+from loadgen.script.model import Phase, Script, workload_model
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
@@ -104,15 +104,18 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def run_ab(workload: Workload, live: Live) -> ClosedResult:
-    """Carry out a closed run to its end, or to a signal. `live` is called with the progress once a second."""
+def run_ab(workload: Workload, live: Live, completed: Callable[[int], None] = lambda _: None) -> ClosedResult:
+    """Carry out a closed run to its end, or to a signal.
+
+    `live` is called with the progress once a second, `completed` with the number of finished requests after each of them.
+    """
     # Runs of scripts, which start more often, need neither of these.
     from loadgen.closed import ClosedRun  # noqa: PLC0415
     from reports.formats.apachebench import AbReport  # noqa: PLC0415
 
     wall = WallOffset()
     recorder = Recorder(wall)
-    closed = ClosedRun(workload, recorder, wall, agent())
+    closed = ClosedRun(workload, recorder, wall, agent(), completed)
     watch = HealthWatch()
     with stopping(closed.stop) as signals:
         samples = closed.run(live)
@@ -269,7 +272,14 @@ class ScriptExecution:
         partial = engine.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings))
         report = self.recorder.report(
-            extras(watch, self.recorder, "open", partial=partial, warnings=warnings, script=self._script)
+            extras(
+                watch,
+                self.recorder,
+                workload_model(self._script.phases),
+                partial=partial,
+                warnings=warnings,
+                script=self._script,
+            )
         )
         return ScriptRun(
             report, signals[0] if signals else None, self._program.expectation_failed, self._program.exit_code, failures
@@ -305,7 +315,8 @@ class ScriptExecution:
         partial = crew.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings), *doubts)
         script = self._script
-        beyond = Extras(version(), "open", partial, environment(script.source, script.target), figures, warnings)
+        about = environment(script.source, script.target)
+        beyond = Extras(version(), workload_model(script.phases), partial, about, figures, warnings)
         return ScriptRun(
             Report.of(periods, beyond),
             signals[0] if signals else None,

@@ -112,6 +112,7 @@ def show(page: Page, style: str | None, output: str | None) -> None:
 @click.option(
     "--fail-on", "rules", multiple=True, metavar="RULE", help="Exit with 1 if this rule holds; may be repeated."
 )
+@click.option("--all", "everything", is_flag=True, help="Show every figure, not only those that matter most.")
 @click.option(
     "--run-deviation",
     default="5%",
@@ -136,6 +137,7 @@ def diff(
     rules: tuple[str, ...],
     run_deviation: str,
     least_effect: str,
+    everything: bool,
     junit: str | None,
     style: str | None,
     output: str | None,
@@ -168,7 +170,7 @@ def diff(
         old_runs, new_runs = ([report for _, report in side] for side in runs)
         found = compare_runs(old_runs, new_runs, criteria)
         outcomes = [gate.check(found) for gate in gates]
-        page = comparison(found, outcomes, rules_last=chosen == "text")
+        page = comparison(found, outcomes, everything=everything, rules_last=chosen == "text")
         if chosen == "html":
             # A page has room for what both sides are, and for figures by endpoint.
             from reports.page.page import report_page

@@ -22,6 +22,7 @@ LADDER = {
         *("recorder", "schedule", "engine", "closed", "health"),
         *(
             "vu",
+            "ping",
             "watch",
             "crew",
             "runner",

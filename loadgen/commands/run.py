@@ -195,12 +195,22 @@ def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check
 
 
 def _outline(script: Script) -> str:
-    """One line on a script without problems: its scenarios, the length of its plan, and the users that it starts."""
+    """One line on a script without problems: its scenarios, the length of its plan, and the users that it starts.
+
+    Closed phases, which only this program has, are named in a second line.
+    """
     planned = spans(script.phases)
     seconds = planned[-1].end_ns / 1e9 if planned else 0.0
     amounts = ((len(script.scenarios), "scenario"), (seconds, "second"), (expected_users(script.phases), "user"))
     scenarios, length, users = (f"{amount:,.10g} {unit}{'' if amount == 1 else 's'}" for amount, unit in amounts)
-    return f"{scenarios}, {length}, about {users}; no problems"
+    line = f"{scenarios}, {length}, about {users}; no problems"
+    closed = [phase for phase in script.phases if phase.concurrency is not None]
+    if not closed:
+        return line
+    where = ", ".join(
+        f"{phase.name or f'phase {phase.index}'} ({phase.concurrency} users at a time)" for phase in closed
+    )
+    return f"{line}\nAn extension of this program, which Artillery does not have: `concurrency`, in {where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +319,8 @@ def _run_script(
 
     if page is not None:
         observers = [*observers, page.observe]
+    if script.gateways or script.collectors:
+        observers = [*observers, _publisher(script)]
     if gates.abort is not None:
         observers = [*observers, gates.abort.observe]
     try:
@@ -325,6 +337,14 @@ def _run_script(
         if page is not None:
             page.close()
     return _judge(script, console, finished, failed, gates)
+
+
+def _publisher(script: Script) -> Observer:
+    """The observer that sends the metrics of each period to where the script wants them."""
+    # Few scripts publish their metrics.
+    from loadgen.watch.publish import observer
+
+    return observer(script.gateways, script.collectors, _say_beside_progress)
 
 
 def _console(script: Script, write: Callable[[str], None], *, quiet: bool) -> Console:

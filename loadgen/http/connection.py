@@ -78,6 +78,7 @@ class Connection:
         "_undelayed",
         "_waiting",
         "_wall",
+        "address",
         "last_used_ns",
         "over",
         "setup_ns",
@@ -105,6 +106,8 @@ class Connection:
         """Whether it is closed, so that no time limit matters any more."""
         self.last_used_ns = 0
         self.setup_ns = (0, 0, 0)
+        self.address: Any = None
+        """The peer's address, once `connect` was called."""
 
     def start_from(self, option: tuple[int, int, int]) -> None:
         """Before connecting: restrict the local port with the option that `LocalPorts.option` gave. Raises OSError."""
@@ -113,6 +116,7 @@ class Connection:
     def connect(self, address: Any) -> None:
         """Connect the socket to this address. Raises OSError, and Ended after the time limit."""
         sock = self._sock
+        self.address = address
         stamp_arrivals(sock)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
@@ -136,6 +140,10 @@ class Connection:
                 # The kernel counts encrypted bytes, which are more than what is read.
                 self._countable = False
             self._sock, self._send, self._recvmsg = ready, ready.send, ready.recvmsg
+
+    def encryption(self) -> str:
+        """How the connection is encrypted, as `TlsSocket.encryption` says; "" if it is not."""
+        return str(said()) if (said := getattr(self._sock, "encryption", None)) else ""
 
     def close(self) -> None:
         """Close the socket and its watcher; may be called again."""

@@ -14,12 +14,13 @@ from typing import Any
 
 from loadgen.language.expressions import ExpressionError, compile_expression
 from loadgen.language.values import UNDEFINED, number_text, to_number, whole
+from loadgen.script import keys
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.model import Check
 from reports.model import SUMMARY_KEYS, Period
 from reports.names import APDEX, RESPONSE_TIME, SESSION_LENGTH, VUSERS_COMPLETED, VUSERS_CREATED, status_class
 
-_LEGACY = ("min", "max", "median", "p95", "p99")
+_LEGACY = keys.ENSURE_LIMITS
 _ERROR_RATE = f"(({VUSERS_CREATED} - {VUSERS_COMPLETED})/{VUSERS_CREATED} * 100) <= "
 _SUMMARIES = (RESPONSE_TIME, SESSION_LENGTH, status_class(200))
 _FAMILIES = ("http", "vusers", "errors", "plugins", "apdex", "server", "loadgen")
@@ -86,7 +87,7 @@ def _warn_of_no_checks(part: ScriptNode) -> None:
         if part.value not in (ABSENT, None, True):
             part.warn("makes no check: it is an object with `thresholds`, `conditions`, or limits such as `p95: 200`")
         return
-    part.warn_unknown((*_LEGACY, "maxErrorRate", "thresholds", "conditions", "suppressOutput"))
+    part.warn_unknown(keys.ENSURE)
     for key in ("thresholds", "conditions"):
         part[key].expect((list, type(None)), "a list", strict=False)
 
