@@ -1,11 +1,11 @@
 # The verbs of this project. Each sets up .venv by itself; nothing is done twice while requirements and Python stay the same.
 PYTHON ?= python3
 BIN := .venv/bin
-KEY := $(shell { cat requirements.txt requirements-dev.txt pyproject.toml poolbench/pyproject.toml; $(PYTHON) -VV; pwd; } 2>&1 | cksum | tr -d ' ')
+KEY := $(shell { cat requirements.txt requirements-dev.txt deploy/requirements.lock deploy/requirements-dev.lock pyproject.toml poolbench/pyproject.toml; $(PYTHON) -VV; pwd; } 2>&1 | cksum | tr -d ' ')
 READY := .venv/.ready-$(KEY)
 READY_DEV := .venv/.ready-dev-$(KEY)
 
-.PHONY: help setup lab test check fix bench soak serve test-slow test-faults test-compose audit
+.PHONY: help setup lab test check fix bench soak serve test-slow test-faults test-compose audit lock sbom
 help:
 	@echo 'make lab     run the experiments of both sources on an embedded PostgreSQL (ARGS=--full: at their exact sizes)'
 	@echo 'make serve   run the service on 4 workers'
@@ -14,6 +14,8 @@ help:
 	@echo 'make check   run ruff, mypy and bandit, and check the compose files and Dockerfiles; needs no network'
 	@echo 'make fix     let ruff format the code and fix what it can'
 	@echo 'make audit   look for known vulnerabilities in the pinned dependencies (needs the package index)'
+	@echo 'make lock    write deploy/*.lock: each version with the hashes of its files (needs the package index and uv)'
+	@echo 'make sbom    list what the service consists of, as CycloneDX (sbom.json)'
 	@echo 'make bench   run the benchmarks beside other programs (half an hour)'
 	@echo 'make soak    simulate the pool a million times, and run it and the service under minutes of faults (ARGS: --minutes N)'
 	@echo 'make test-slow     run the tests that take many seconds each'
@@ -53,6 +55,18 @@ check: $(READY_DEV)
 audit: $(READY_DEV)
 	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps -r requirements.txt
 	@$(BIN)/pip-audit --progress-spinner off --disable-pip --no-deps -r requirements-dev.txt
+
+# One command a lock; `make` and the images install nothing else. requirements*.txt say the versions.
+LOCK := uv pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate
+lock:
+	@command -v uv >/dev/null || { echo 'make lock needs uv (pipx install uv)' >&2; exit 1; }
+	@$(LOCK) --output-file deploy/requirements.lock requirements.txt
+	@$(LOCK) --no-deps --output-file deploy/requirements-dev.lock requirements-dev.txt
+	@$(LOCK) --constraint requirements.txt --output-file deploy/service.lock deploy/service.in
+	@$(LOCK) --constraint requirements.txt --output-file deploy/build.lock deploy/build.in
+
+sbom: $(READY_DEV)
+	@$(BIN)/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml --output-file sbom.json deploy/service.lock
 
 # Ruff has these rules of bandit's too (S102 is B102); there, each exception is marked in the code with its reason.
 JUDGED_BY_RUFF := B102,B104,B108,B301,B608,B704
@@ -99,10 +113,10 @@ $(READY):
 	@$(PYTHON) -c "$$CAN_START"
 	@echo 'setting up .venv (once, some 20 s)' >&2
 	@rm -rf .venv && $(PYTHON) -m venv .venv
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input -r requirements.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --require-hashes -r deploy/requirements.lock
 	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --no-build-isolation -e . -e ./poolbench
 	@touch $@
 
 $(READY_DEV): $(READY)
-	@$(BIN)/pip install -q --disable-pip-version-check --no-input -r requirements-dev.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-input --no-deps --require-hashes -r deploy/requirements-dev.lock
 	@touch $@

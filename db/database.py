@@ -156,8 +156,8 @@ class Database:
         try:
             if self._locate is not None:
                 self.settings, self._locate = replace(self.settings, url=self._locate()), None
-            with limit:
-                while not self._upgraded(engine):
+            with limit, engine.connect() as connection:
+                while not self._upgraded(connection):
                     pass
             self._migrated = True
         except gevent.Timeout as expired:
@@ -173,25 +173,25 @@ class Database:
             self._migrating.release()
             engine.dispose()
 
-    def _upgraded(self, engine: Engine) -> bool:
+    def _upgraded(self, connection: Connection) -> bool:
         """Whether the tables are up to date and ready for clicks; if not, they are brought one version further."""
         from db import migrations, rollups  # noqa: PLC0415 (Alembic takes 0.2 s to import; a worker needs it only here)
 
-        with engine.begin() as connection:
+        with connection.begin():
             self._look_for_timeout(connection)
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
             newest = migrations.is_newest(connection)
             if newest and rollups.is_prepared(connection):
                 return True
-        with engine.begin() as connection:
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}; SET LOCAL statement_timeout = 0")
+        with connection.begin():
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
             if newest:
                 rollups.prepare(connection)
-                return False
-            # What needs its time gets it. In all other cases, a database that falls silent is given up.
-            driver: Any = connection.connection.dbapi_connection
-            driver.patience_s = None
-            migrations.upgrade(connection)
+            else:
+                # What needs its time gets it. In all other cases, a database that falls silent is given up.
+                with time_limit(connection, 0) as setting:
+                    connection.exec_driver_sql(setting)
+                    migrations.upgrade(connection)
         return False
 
     def _look_for_timeout(self, connection: Connection) -> None:
@@ -301,6 +301,20 @@ def _turns_of_the_slow(pool: PoolSettings) -> Semaphore | None:
     if not pool.reserve or not pool.size or pool.max_overflow < 0:
         return None
     return Semaphore(pool.size + pool.max_overflow - pool.reserve) if pool.strategy in {"queue", "fair"} else None
+
+
+@contextmanager
+def time_limit(connection: Connection, limit_s: float) -> Iterator[str]:
+    """Allow statements in the block so many seconds (0: no limit) instead of the usual ones.
+
+    Gives the statement that tells the server, for the transaction in which it is.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    patience_s, driver.patience_s = driver.patience_s, limit_s + LATE_MARGIN_S if limit_s else None
+    try:
+        yield f"SET LOCAL statement_timeout = {limit_s * 1000:.0f}"
+    finally:
+        driver.patience_s = patience_s
 
 
 def connect_arguments(settings: DatabaseSettings, *, limited: bool = True) -> dict[str, Any]:

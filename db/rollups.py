@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import gevent
 import gevent.event
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from db.database import Database
+from db.database import Database, time_limit
 from db.errors import DatabaseFailure
 
 PARTITION_TRANSACTIONS = 20_000_000
@@ -32,6 +32,9 @@ FOLDING_PAUSE_S = 1.0
 
 UPKEEP_S = 600.0
 """Time from one look at the partitions to the next, in s."""
+
+LONGEST_S = 600.0
+"""Longest time, in s, of a folding or a check: a single transaction may have added very many clicks."""
 
 _BATCH_CLICKS = 20_000
 """Clicks that are folded in one transaction, unless one transaction has added more: some 0.2 s of work."""
@@ -45,15 +48,10 @@ log = logging.getLogger("poolbench.rollups")
 
 
 def fold(connection: Connection) -> int | None:
-    """Fold a batch of new clicks and return their number; None if somebody else is folding. Has no time limit."""
-    driver: Any = connection.connection.dbapi_connection
-    patience_s, driver.patience_s = driver.patience_s, None
-    try:
-        # One message, and so one transaction: a single transaction may have added millions of clicks.
-        statements = f"SET LOCAL statement_timeout = 0; SELECT fold_clicks({_BATCH_CLICKS})"
-        found: int | None = connection.exec_driver_sql(statements).scalar_one()
-    finally:
-        driver.patience_s = patience_s
+    """Fold a batch of new clicks and return their number; None if somebody else is folding."""
+    with time_limit(connection, LONGEST_S) as setting:
+        # One message, and so one transaction.
+        found: int | None = connection.exec_driver_sql(f"{setting}; SELECT fold_clicks({_BATCH_CLICKS})").scalar_one()
     return found
 
 
@@ -98,19 +96,15 @@ FROM (SELECT coalesce(sum(clicks), 0) AS gone FROM click_partitions WHERE droppe
 
 
 def check(connection: Connection) -> Check:
-    """Compare the roll-ups with the clicks, which reads all of these. Has no time limit."""
-    driver: Any = connection.connection.dbapi_connection
-    patience_s, driver.patience_s = driver.patience_s, None
-    try:
-        row = connection.exec_driver_sql(f"SET LOCAL statement_timeout = 0; {_CHECK}").one()
-    finally:
-        driver.patience_s = patience_s
+    """Compare the roll-ups with the clicks, which reads all of these."""
+    with time_limit(connection, LONGEST_S) as setting:
+        row = connection.exec_driver_sql(f"{setting}; {_CHECK}").one()
     return Check(*(int(each) for each in row))
 
 
 # Partitions
 
-_NOW = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+_NOW = "txid_snapshot_xmax(txid_current_snapshot())"
 
 # How many transactions are missing to those that clicks have: some where a dump was restored, and numbers began anew.
 _STATE = f"""
@@ -137,8 +131,7 @@ def prepare(connection: Connection, length: int = PARTITION_TRANSACTIONS) -> Non
     if missing > 0:
         connection.exec_driver_sql("UPDATE click_folding SET added = added + %s", (missing,))
         added = connection.exec_driver_sql("SELECT added FROM click_folding").scalar_one()
-        default = f"(pg_current_xact_id()::text::bigint + {added:d})"
-        connection.exec_driver_sql(f"ALTER TABLE clicks ALTER transaction_id SET DEFAULT {default}")
+        connection.exec_driver_sql(f"ALTER TABLE clicks ALTER transaction_id SET DEFAULT txid_current() + {added:d}")
         now += missing
     while ends < now + 2 * length:
         start = ends if ends > now or ends == 1 else now + _LATE_START
@@ -163,10 +156,12 @@ def keep_partitions(connection: Connection, retention_days: float, length: int =
     if not retention_days:
         return []
     for name in _names(connection, _FOLDED):
-        connection.exec_driver_sql(
-            f"UPDATE click_partitions SET (clicks, newest) = (SELECT count(*), max(at) FROM {name}) WHERE name = %s",  # noqa: S608
-            (name,),
-        )
+        with time_limit(connection, LONGEST_S) as setting:
+            connection.exec_driver_sql(
+                f"{setting};"  # noqa: S608
+                f"UPDATE click_partitions SET (clicks, newest) = (SELECT count(*), max(at) FROM {name}) WHERE name = %s",
+                (name,),
+            )
     old = _names(connection, _OLD, (retention_days,))
     for name in old:
         with _transaction(connection):

@@ -21,7 +21,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
                 "--scenario-name", "--solo", "--dotenv", "--insecure", "--skip-unsupported", "--check",
             ),
             "How the load is made": ("--arrivals", "--seed", "--workers", "--dask"),
-            "Gates": ("--abort-on", "--junit"),
+            "Limits and gates": ("--drain", "--max-body", "--abort-on", "--junit"),
             "What is shown and saved": ("--output", "--quiet", "--live", "--prometheus"),
         },
         (
@@ -32,7 +32,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         ),
     ),
     "quick": (
-        {"Load": ("--count", "--num", "--insecure"), "What is shown and saved": ("--output", "--quiet")},
+        {"Load": ("--count", "--num", "--insecure", "--drain", "--max-body"), "What is shown and saved": ("--output", "--quiet")},
         ("loadgen quick --count 20 --num 50 http://127.0.0.1:8000/live",),
     ),
     "ab": (
@@ -62,7 +62,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "schema": ({"Result": ("--output",)}, ("loadgen schema -o artillery.schema.json",)),
     "diff": (
         {
-            "Reports": ("--old", "--new"),
+            "Reports": ("--old", "--new", "--explain"),
             "Verdicts": ("--fail-on", "--run-deviation", "--least-effect", "--junit"),
             "Result": ("--all", "--format", "--output"),
         },
@@ -84,13 +84,15 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         ),
     ),
     "report": (
-        {"Result": ("--format", "--periods", "--output")},
+        {"Result": ("--format", "--periods", "--output", "--explain")},
         ("loadgen report report.json -o report.html", "loadgen report part1.json part2.json --format markdown"),
     ),
     "lab": (
         {
             "Experiments": ("--full", "--only", "--strategies", "--servers", "--clicks"),
-            "Your own application": ("--app", "--script"),
+            "Your own application": (
+                "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--rounds", "--seed",
+            ),
             "Database": ("--database-url", "--yes", "--db-rtt"),
             "Result": ("--out", "--format", "--output"),
         },
@@ -102,10 +104,11 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     ),
     "sweep": (
         {
-            "What to load": ("--app", "--script", "--rate", "--servers", "--strategy"),
+            "What to load": ("--rate", "--servers", "--strategy"),
+            "Your own application": ("--app", "--script", "--python", "--server", "--setup", "--url-variable"),
             "What to look for": ("--p99", "--sizes", "--max-connections", "--memory"),
             "How long": ("--precision", "--seconds", "--max-rounds", "--max-seconds", "--seed"),
-            "Database": ("--database-url", "--db-rtt"),
+            "Database": ("--database-url", "--yes", "--db-rtt"),
             "Result": ("--out", "--format", "--output"),
         },
         ("loadgen sweep --app app:app --script load.yml --rate 100 --p99 100 --servers 2",),
@@ -124,6 +127,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "plan": (
         {
             "What to predict": ("--sizes", "--servers", "--rate", "--p99", "--max-connections", "--cold"),
+            "The workers": ("--worker", "--threads"),
             "The pool": ("--timeout", "--max-overflow", "--max-waiting", "--hand-over"),
             "What the report does not say": (
                 "--wake-ms", "--db-cores", "--db-cpu-ms", "--connect-ms", "--arrivals",

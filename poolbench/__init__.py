@@ -10,8 +10,9 @@ if int(sqlalchemy.__version__.split(".", maxsplit=1)[0]) < 2:
 
 from poolbench.costs import LoanCost, server_timing_header
 from poolbench.fair_pool import CannotWait, FairPool, PoolDeadlock, QueueFull, checkout_of
-from poolbench.plugin import PoolbenchPlugin, server_timing
+from poolbench.plugin import PoolbenchPlugin
 from poolbench.telemetry import Histogram, PoolSnapshot
+from poolbench.wsgi import server_timing
 
 __all__ = [
     "CannotWait",

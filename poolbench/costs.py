@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import Any
 
+from poolbench.cpu import own_cpu_ns
+
 
 @dataclass(slots=True)
 class LoanCost:
@@ -28,6 +30,8 @@ class LoanCost:
     """Opening connections for this loan, listeners of the "connect" event included."""
     held_ns: int = 0
     """From having the connection to giving it back, or until now if it is still lent."""
+    cpu_ns: int = 0
+    """CPU time that the borrower used while it held the connection."""
 
 
 def server_timing_header(cost: LoanCost, total_ns: int) -> str:
@@ -98,7 +102,7 @@ class Costs(threading.local):
     def reset(self) -> None:
         """Start again from zero; loans that have not ended are no longer counted."""
         self._ended = LoanCost()
-        self._lent_since_ns: dict[Any, int] = {}
+        self._lent_since_ns: dict[Any, tuple[int, int]] = {}
 
     def asking(self) -> asking:
         """A context manager around a request for a connection."""
@@ -111,8 +115,13 @@ class Costs(threading.local):
     def sum(self) -> LoanCost:
         """The cost so far, including loans that have not ended."""
         ended, now_ns = self._ended, perf_counter_ns()
-        still_lent_ns = sum(now_ns - since_ns for since_ns in self._lent_since_ns.values())
-        return LoanCost(ended.wait_ns, ended.connect_ns, ended.held_ns + still_lent_ns)
+        total = LoanCost(ended.wait_ns, ended.connect_ns, ended.held_ns, ended.cpu_ns)
+        if self._lent_since_ns:
+            cpu_ns = own_cpu_ns()
+            for since_ns, cpu_since_ns in self._lent_since_ns.values():
+                total.held_ns += now_ns - since_ns
+                total.cpu_ns += cpu_ns - cpu_since_ns
+        return total
 
     def lent_now(self) -> int:
         """Number of loans that have not ended."""
@@ -122,17 +131,21 @@ class Costs(threading.local):
 class CountedLoan:
     """A loan that counts for the greenlet (or thread) in which it began, wherever it ends."""
 
-    __slots__ = ("_key", "_lent_since_ns", "_sum")
+    __slots__ = ("_borrower", "_key", "_lent_since_ns", "_sum")
 
-    def __init__(self, key: Any, total: LoanCost, lent_since_ns: dict[Any, int]) -> None:
+    def __init__(self, key: Any, total: LoanCost, lent_since_ns: dict[Any, tuple[int, int]]) -> None:
         self._key, self._sum, self._lent_since_ns = key, total, lent_since_ns
-        lent_since_ns[key] = perf_counter_ns()
+        self._borrower = threading.get_ident()
+        lent_since_ns[key] = perf_counter_ns(), own_cpu_ns()
 
     def end(self) -> None:
         """Record that the connection was given back."""
-        since_ns = self._lent_since_ns.pop(self._key, None)
-        if since_ns is not None:
-            self._sum.held_ns += perf_counter_ns() - since_ns
+        since = self._lent_since_ns.pop(self._key, None)
+        if since is not None:
+            self._sum.held_ns += perf_counter_ns() - since[0]
+            # Elsewhere, such as in a collection of garbage, the clock is another one.
+            if threading.get_ident() == self._borrower:
+                self._sum.cpu_ns += own_cpu_ns() - since[1]
 
 
 costs = Costs()

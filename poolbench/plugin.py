@@ -2,15 +2,15 @@
 
     postgresql+psycopg2://me@host/db?plugin=poolbench&pool=fair&pool_size=10
 
-`pool` is `fair` (the default), `queue` or `null`; the other parameters are those of `settings.POOL_SETTINGS`, and
-`client_connection_check_interval` (below). Settings in the URL win over those that the application gives to
-`create_engine`, so the application does not have to change, not even with Flask-SQLAlchemy.
+`pool` is `fair` (the default), `queue`, `null`, or `own`, which keeps the application's pool and only measures it. The other
+parameters are those of `settings.POOL_SETTINGS`, and `client_connection_check_interval` (below). Settings in the URL win over
+those that the application gives to `create_engine`, so the application does not have to change, not even with
+Flask-SQLAlchemy. Under gevent, psycopg2 is made to wait cooperatively.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping
-from time import perf_counter_ns
+from collections.abc import Callable, MutableMapping
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -19,7 +19,8 @@ from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
 from poolbench.connecting import connect_within_limit
-from poolbench.costs import CountedLoan, connecting, costs, server_timing_header
+from poolbench.cooperative import make_cooperative
+from poolbench.costs import CountedLoan, connecting, costs
 from poolbench.fair_pool import FairPool
 from poolbench.settings import POOL_SETTINGS, PoolSetting, Whole, engine_arguments
 
@@ -47,6 +48,20 @@ class _Null(_Timed, NullPool):
 
 
 _POOLS: dict[str, type[Pool]] = {"fair": _Fair, "queue": _Queue, "null": _Null}
+_OWN = "own"
+
+
+_TIMED: dict[Any, type[Pool]] = {}
+"""Kinds of pools of applications, and the same that charge their loans."""
+
+
+def _timed(kind: type[Pool]) -> type[Pool]:
+    """The application's own kind of pool, with its loans charged to whoever asks for them."""
+    if issubclass(kind, _Timed):
+        return kind
+    if kind not in _TIMED:
+        _TIMED[kind] = type(kind.__name__, (_Timed, kind), {})
+    return _TIMED[kind]
 
 
 class PoolbenchPlugin(CreateEnginePlugin):
@@ -62,15 +77,17 @@ class PoolbenchPlugin(CreateEnginePlugin):
     def __init__(self, url: URL, kwargs: MutableMapping[str, Any]) -> None:
         super().__init__(url, kwargs)  # type: ignore[arg-type]
         kind = str(url.query.get("pool", "fair"))
-        if kind not in _POOLS:
-            raise exc.ArgumentError(f"pool={kind}: one of {', '.join(_POOLS)}")
+        if kind not in _POOLS and kind != _OWN:
+            raise exc.ArgumentError(f"pool={kind}: one of {', '.join((*_POOLS, _OWN))}")
         values = {setting.argument: _value(setting, kind, url) for setting in POOL_SETTINGS}
-        for setting in POOL_SETTINGS:
-            if kind not in setting.pools and not setting.any_engine:
-                # Given for the pool that the application had in mind.
-                kwargs.pop(setting.engine_argument, None)
-        kwargs.update(engine_arguments(kind, values))
-        kwargs["poolclass"] = _POOLS[kind]
+        if kind != _OWN:
+            for setting in POOL_SETTINGS:
+                if kind not in setting.pools and not setting.any_engine:
+                    # Given for the pool that the application had in mind.
+                    kwargs.pop(setting.engine_argument, None)
+            kwargs.pop("pool", None)
+            kwargs.update(engine_arguments(kind, values))
+            kwargs["poolclass"] = _POOLS[kind]
         self._check_interval_ms = _parsed(_CHECK_INTERVAL, Whole(0, 2_147_483_647), url) or 0
 
     def update_url(self, url: URL) -> URL:
@@ -79,6 +96,8 @@ class PoolbenchPlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: Engine) -> None:
         """Called by SQLAlchemy: listen to connections being opened, lent and given back."""
+        make_cooperative(engine.dialect.driver)
+        engine.pool.__class__ = _timed(type(engine.pool))
         loans: WeakKeyDictionary[Any, CountedLoan] = WeakKeyDictionary()
 
         @event.listens_for(engine, "do_connect")
@@ -130,26 +149,3 @@ def _execute_if_known(connection: Any, statement: str) -> None:
         connection.rollback()
     finally:
         cursor.close()
-
-
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-
-def server_timing(application: Application) -> Application:
-    """Wrap a WSGI application so that each answer has a Server-Timing header: pool, connect, db and total, in ms.
-
-    `db` is how long connections were held until the answer begins; frameworks that give them back after it (Flask-SQLAlchemy's
-    sessions) do so within microseconds, unless the answer is a stream.
-    """
-
-    def timed(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        costs.reset()
-        began_ns = perf_counter_ns()
-
-        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            value = server_timing_header(costs.sum(), perf_counter_ns() - began_ns)
-            return start_response(status, [*headers, ("Server-Timing", value)], *rest)
-
-        return application(environ, start)
-
-    return timed

@@ -38,8 +38,19 @@ def test_a_lock_has_the_requirements_versions_each_with_hashes(lock):
     assert len(entries) == len(locked) and all("--hash=sha256:" in entry for entry in entries)
 
 
-def test_the_whole_lock_lists_every_requirement():
-    assert pins(DEPLOY / "requirements.lock") == pins(ROOT / "requirements.txt")
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_whole_lock_lists_every_requirement_with_hashes(name):
+    lock = DEPLOY / f"{name}.lock"
+    assert pins(lock) == pins(ROOT / f"{name}.txt")
+    entries = re.split(r"(?m)^(?=[A-Za-z0-9])", lock.read_text())[1:]
+    assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_make_installs_only_what_is_locked_by_hashes():
+    installs = [
+        line for line in (ROOT / "Makefile").read_text().splitlines() if "pip install" in line and " -r " in line
+    ]
+    assert len(installs) == 2 and all("--require-hashes" in line and ".lock" in line for line in installs)
 
 
 def imported(*rooms):

@@ -69,8 +69,15 @@ _PR_SET_PDEATHSIG = 1
 def on_starting(server: Any) -> None:
     """In the master, first of all: refuse a port that is in use, unless it is used by our own old master.
 
-    gunicorn itself would try for 5 s before it says so.
+    gunicorn itself would try for 5 s before it says so. Warns of a `worker_connections` from the command line that leaves
+    the database no file.
     """
+    if server.cfg.worker_connections > worker_connections:
+        log_json()
+        logging.getLogger("poolbench.wsgi").warning(
+            "worker_connections %d is too many for %d files (ulimit -n): beyond %d clients, the database may get none",
+            *(server.cfg.worker_connections, _descriptors, worker_connections),
+        )
     if "GUNICORN_FD" in os.environ:
         return
     host, port = server.cfg.address[0]

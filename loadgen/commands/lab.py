@@ -8,13 +8,15 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadgen.commands.application import application_options, one_line_errors, own_application
 from reports.cli import BadInput, check_output, output_options, show, step_summary
 
 if TYPE_CHECKING:
+    from loadgen.lab.own_server import OwnApplication
     from loadgen.lab.run import LabOptions
     from loadgen.watch.progress import LiveLine
     from reports.blocks import Page
@@ -42,10 +44,15 @@ _SIGNALLED = 128
 @click.option("--database-url", help="PostgreSQL to use instead of the embedded one, in its own schema.")
 @click.option("--yes", is_flag=True, help="Do not ask before experiments that may use up the database's connections.")
 @click.option("--db-rtt", metavar="DURATION", help="Round-trip time to add on the way to the database: 5ms.")
+@application_options
 @click.option(
-    "--app", "application", metavar="MODULE:APP", help="Run your own WSGI application, in the current folder."
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=2,
+    show_default=True,
+    help="With --app: how often each strategy is run; each round has an order of its own.",
 )
-@click.option("--script", metavar="FILE", help="Artillery script to load your own application with.")
+@click.option("--seed", type=int, default=0, show_default=True, help="With --app: seed of the order of the runs.")
 @output_options
 def lab(
     full: bool,
@@ -57,25 +64,50 @@ def lab(
     database_url: str | None,
     yes: bool,
     db_rtt: str | None,
-    application: str | None,
-    script: str | None,
+    rounds: int,
+    seed: int,
     style: str | None,
     output: str | None,
+    **given: Any,
 ) -> None:
     """Run the experiments of both source documents and judge their claims.
 
+<<<<<<< HEAD
     Groups that only --only runs: C, pools under saturation, and three of them side by side; D, what pooling gains by the
     distance to the database;
     P, through PgBouncer and direct; M, the database in 512 MB. With --app and --script, your own application is run under
     each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
+=======
+    Groups that only --only runs: C, queue and fair under saturation; D, what pooling gains by the distance to the database;
+    P, through PgBouncer and direct; M, the database in 512 MB.
+
+    With --app and --script, your own application is run under each strategy (--strategies own,null,queue,fair; own is the
+    pool that it configures itself), each time with a fresh copy of the database that --setup made. With --database-url it
+    runs on your own database, whose tables it then changes. Pools are sized by DB_POOL_SIZE, DB_POOL_MAX_OVERFLOW and
+    DB_POOL_TIMEOUT in the environment (10, 0, 5). Exit code 1: nothing was answered well.
+>>>>>>> main
     """
     out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     check_output(output)
-    if (application is None) != (script is None):
+
+    def confirm(question: str) -> bool:
+        return yes or (sys.stdin.isatty() and click.confirm(question, err=True))
+
+    application = own_application(given)
+    if application is None and given["script"]:
         raise BadInput("--app and --script go together")
-    if application is not None and script is not None:
+    if application is not None:
         page, interrupted = _run_own_app(
-            application, script, out, _listed(strategies), servers, database_url, round_trip_ms(db_rtt)
+            application,
+            script=given["script"],
+            out=out,
+            strategies=_listed(strategies),
+            servers=servers,
+            database_url=database_url,
+            round_trip_ms=round_trip_ms(db_rtt),
+            rounds=rounds,
+            seed=seed,
+            confirm=confirm,
         )
         _end(page, style, output, out, interrupted=interrupted)
     from loadgen.lab import distance, fairness, league
@@ -97,7 +129,7 @@ def lab(
             league_rounds=(5 if full else 3) if {"C", league.ID} & set(ids) else 0,
             distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
             round_trip_ms=round_trip_ms(db_rtt),
-            confirm=lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True)),
+            confirm=confirm,
         )
         page, interrupted = _run_lab(options)
     except (ValueError, LabError) as error:
@@ -128,47 +160,21 @@ def _run_lab(options: LabOptions) -> tuple[Page, bool]:
     return lab_page(evidence), evidence.partial
 
 
-def _run_own_app(
-    application: str,
-    script: str,
-    out: Path,
-    strategies: list[str],
-    servers: int,
-    database_url: str | None,
-    far_ms: float | None,
-) -> tuple[Page, bool]:
+def _run_own_app(application: OwnApplication, strategies: list[str], **given: Any) -> tuple[Page, bool]:
     """Run the user's application. Returns the result, and whether the run was interrupted."""
-    import psycopg2
-
-    from db.binaries import EmbeddedPostgresError
     from loadgen.lab import own_app
-    from loadgen.lab.stack import StackError
-    from loadgen.script.model import ScriptErrors
     from loadgen.watch.progress import LiveLine
 
     unknown = [name for name in strategies if name not in own_app.STRATEGIES]
     if unknown:
         raise BadInput(f"no strategy {unknown[0]!r} for an application; there are {', '.join(own_app.STRATEGIES)}")
+    chosen = tuple(dict.fromkeys(strategies)) or own_app.STRATEGIES
     live = LiveLine()
-    options = own_app.OwnAppOptions(
-        application,
-        script,
-        Path.cwd(),
-        out,
-        strategies or own_app.STRATEGIES,
-        servers,
-        database_url,
-        own_app.chosen_settings(os.environ),
-        far_ms,
-    )
     try:
-        return own_app.run(options, _sayer(live), live)
-    except ScriptErrors as errors:
-        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
-    except (StackError, EmbeddedPostgresError, psycopg2.Error) as error:
-        raise BadInput(" ".join(str(error).split())) from None
-    except OSError as error:
-        raise BadInput(f"{error.filename}: {error.strerror}") from None
+        settings = own_app.chosen_settings(os.environ)
+        options = own_app.OwnAppOptions(application, strategies=chosen, settings=settings, **given)
+        with one_line_errors(given["database_url"]):
+            return own_app.run(options, _sayer(live), live)
     finally:
         live.clear()
 

@@ -88,6 +88,17 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
     type=_NUMBER,
     help="CPU time of the database for each loan of a connection, in ms (default: the whole time that the loan lasts).",
 )
+@click.option(
+    "--worker",
+    type=click.Choice(["gevent", "gthread", "sync"]),
+    default="gevent",
+    show_default=True,
+    help="Kind of worker that each server is, where the report tells their CPU: gevent, any number of requests; gthread,"
+    " --threads requests, one computing at a time; sync, one request.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 1000), default=8, show_default=True, help="Threads of each gthread worker."
+)
 @click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
     "--arrivals",
@@ -122,8 +133,8 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     """Predict waits, timeouts and use of the connections for each pool size, from one measured run and without load.
 
     REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
-    Its warnings stand above the plan. No plan is made from a run whose arrivals were late, whose requests mostly failed, or
-    waited longer for a connection than they held it.
+    Its warnings stand above the plan. No plan is made from a run whose arrivals were late, whose requests failed, or
+    queued for a connection or for the CPU of the workers.
     """
     # Imported here, so that the program's --help is quick.
     from loadgen.sizing.grounds import grounds
@@ -137,7 +148,7 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     try:
         given_report = load(report, lambda note: click.echo(note, err=True))
         measured = workload(given_report)
-        cautions = grounds(given_report, measured)
+        cautions = grounds(given_report, measured, given["servers"])
         question = _question(measured, _within(_sizes(sizes), given), given)
         found = list(predict(question))
     except ReportError as error:
@@ -146,6 +157,11 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     show(_with_cautions(page, cautions) if cautions else page, style, output)
     for doubt in (*cautions, *doubts(question)):
         click.echo(f"Warning: {doubt}", err=True)
+
+
+def _wake_s(measured: MeasuredWorkload) -> float:
+    """Time until a waiter runs: the service's own work, unless the simulation has the CPU that this stands for."""
+    return measured.own_s if measured.cpu is None else 0.0
 
 
 def _with_cautions(page: Page, cautions: Sequence[str]) -> Page:
@@ -202,10 +218,13 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         timeout_s=given["timeout"],
         max_waiting=given["max_waiting"],
         hand_over=given["hand_over"],
-        wake_s=measured.own_s if wake_ms is None else wake_ms / 1000,
+        wake_s=_wake_s(measured) if wake_ms is None else wake_ms / 1000,
         db_cores=given["db_cores"] or inf,
         db_share=1.0 if cpu_ms is None else min(1.0, cpu_ms / measured.holds.mean),
         cold=given["cold"],
+        slots={"gevent": None, "gthread": given["threads"], "sync": 1}[given["worker"]],
+        # Python's lock goes to another thread that wants it after 5 ms.
+        turn_s=0.005 if given["worker"] == "gthread" else inf,
     )
     return Question(
         workload=measured,

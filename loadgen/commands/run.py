@@ -26,7 +26,7 @@ from loadgen.script.parse import RunOptions, parse_script
 from loadgen.watch.console import Console
 from loadgen.watch.observer import Observer, ObserverError
 from loadgen.watch.progress import LiveLine
-from reports.cli import BadInput, junit_option, step_summary
+from reports.cli import BadInput, FiniteRange, junit_option, step_summary
 from reports.files import WriteError, check_writable
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def limit_options(command: _Command) -> _Command:
     drain = click.option(
         "--drain",
         "drain_s",
-        type=click.FloatRange(0, 1e9),
+        type=FiniteRange(0, 1e9),
         default=60,
         show_default=True,
         metavar="SECONDS",
@@ -51,7 +51,7 @@ def limit_options(command: _Command) -> _Command:
     body = click.option(
         "--max-body",
         "max_body_mb",
-        type=click.FloatRange(0, 1e6, min_open=True),
+        type=FiniteRange(0, 1e6, min_open=True),
         default=64,
         show_default=True,
         metavar="MB",

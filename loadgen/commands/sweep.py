@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from loadgen.commands.application import application_options, one_line_errors, own_application
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
@@ -28,10 +29,7 @@ _POSITIVE = FiniteRange(0, min_open=True)
 
 
 @click.command()
-@click.option(
-    "--app", "application", metavar="MODULE:APP", help="Load your own WSGI application, in the current folder."
-)
-@click.option("--script", metavar="FILE", help="Artillery script to run; the sweep replaces its phases.")
+@application_options
 @click.option(
     "--rate",
     metavar="R,...",
@@ -83,6 +81,9 @@ _POSITIVE = FiniteRange(0, min_open=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random order in which sizes are run.")
 @click.option("--database-url", help="PostgreSQL to use instead of the embedded one.")
 @click.option("--db-rtt", metavar="DURATION", help="Round-trip time to add on the way to the database: 5ms.")
+@click.option(
+    "--yes", is_flag=True, help="Do not ask before your application writes to the database of --database-url."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default runs/<UTC stamp>).")
 @output_options
 def sweep(out: Path | None, style: str | None, output: str | None, **given: Any) -> None:
@@ -109,26 +110,17 @@ def sweep(out: Path | None, style: str | None, output: str | None, **given: Any)
 
 
 def _run(options: SweepOptions, live: Any, signals: list[int]) -> Sweep:
-    import psycopg2
-
-    from db.binaries import EmbeddedPostgresError
-    from loadgen.lab.stack import StackError
     from loadgen.lab.sweep import SweepError, run
-    from loadgen.runner import SectionFailed
-    from loadgen.script.model import ScriptErrors
 
     def say(text: str) -> None:
         live.clear()
         click.echo(text, err=True)
 
     try:
-        return run(options, say, live, signals)
-    except ScriptErrors as errors:
-        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
-    except (SweepError, StackError, EmbeddedPostgresError, SectionFailed, psycopg2.Error, ValueError) as error:
+        with one_line_errors(options.database_url):
+            return run(options, say, live, signals)
+    except (SweepError, ValueError) as error:
         raise BadInput(" ".join(str(error).split())) from None
-    except OSError as error:
-        raise BadInput(str(error) if error.strerror is None else f"{error.filename}: {error.strerror}") from None
 
 
 @contextmanager
@@ -156,8 +148,11 @@ def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
     from loadgen.commands.lab import round_trip_ms
     from loadgen.lab.sweep import SweepOptions
 
-    if given["application"] is not None and given["script"] is None:
-        raise BadInput("--app needs --script")
+    application = own_application(given)
+
+    def confirm(question: str) -> bool:
+        return bool(given["yes"]) or (sys.stdin.isatty() and click.confirm(question, err=True))
+
     memory = given["memory"]
     if memory is not None and given["database_url"] is not None:
         raise BadInput(
@@ -167,13 +162,13 @@ def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
         sizes=sizes(given["sizes"]),
         goals=_goals(given),
         out=out,
-        folder=Path.cwd(),
+        application=application,
+        confirm=confirm,
         memory_mb=None if memory is None else megabytes(memory),
         round_trip_ms=round_trip_ms(given["db_rtt"]),
         **{
             name: given[name]
             for name in (
-                "application",
                 "script",
                 "strategy",
                 "servers",

@@ -52,7 +52,7 @@ TURNS = (
 )
 BRIEF_TURNS = (
     Turn("fairness", "fairness", (2.0,), 3),
-    *TURNS[1:3],
+    *TURNS[1:4],
     Turn("overload 3x 100 ms", "overload", (3.0, 0.1, 3.0), 5),
     Turn("outage", "outage", (1.0,), 6),
 )
@@ -177,7 +177,8 @@ def sections(figures: Figures) -> Iterator[Section]:
 
 def table(mode: str, figures: Figures) -> Table:
     """All figures of one mode with their bars."""
-    rows = tuple(_row(bar, mode, figures) for bar in bars(mode, _keys(mode, figures)))
+    keys = _keys(mode, figures)
+    rows = tuple(_row(bar, mode, figures) for bar in bars(mode, keys) if bar.key in keys)
     note = (
         _NOTE
         if any(place[2] == "psycopg_pool" for place in figures)

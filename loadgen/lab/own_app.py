@@ -1,119 +1,82 @@
-"""A user's own application under each strategy: the same script and servers, with another pool in its DATABASE_URL."""
+"""A user's own application, as it is, under each strategy: randomised turns of the same script, each with a fresh database."""
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import Random
 
-from db.embedded import temporary_postgres
+from sqlalchemy import make_url
+
 from loadgen.environment import environment
 from loadgen.lab import distance
-from loadgen.lab.distance_findings import crossing_text, crossing_values
 from loadgen.lab.evidence import Crossing
-from loadgen.lab.fairness import with_pool
-from loadgen.lab.stack import BackendWatch, ServerProgram, Servers
-from loadgen.runner import Live, ScriptRun, new_run_id, read_script, run_script
+from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page
+from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, masking, shown
+from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup
+from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
+from loadgen.lab.turns import in_turns
+from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_script
+from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
+from poolbench.settings import POOL_SETTINGS
 from reports import names
-from reports.answers import failed_share, good_answers
-from reports.blocks import Block, Cell, Column, Page, Section, Table, Text, amount_cell, share_cell
+from reports.answers import good_answers
+from reports.blocks import Page
 from reports.files import write_text
 from reports.formats import artillery_json
-from reports.model import Report
-from reports.page.sections import notices, report_sections
+from reports.merge import merge
 from reports.writers.output import write_summaries
 
-STRATEGIES = ("null", "queue", "fair")
-
-_SETTINGS = {
-    "DB_POOL_SIZE": ("pool_size", ("queue", "fair")),
-    "DB_POOL_MAX_OVERFLOW": ("max_overflow", ("queue", "fair")),
-    "DB_POOL_TIMEOUT": ("pool_timeout", ("queue", "fair")),
-    "DB_POOL_MIN": ("min_size", ("fair",)),
-    "DB_POOL_IDLE": ("idle_timeout", ("fair",)),
-    "DB_POOL_MAX_WAITING": ("max_waiting", ("fair",)),
-}
-_TIMES = (
-    ("response", names.RESPONSE_TIME, ("p50", "p95", "p99", "max")),
-    ("pool wait", f"{names.SERVER}pool", ("p50", "p99", "max")),
-    ("connect", f"{names.SERVER}connect", ("mean", "p99")),
-    ("held", f"{names.SERVER}db", ("mean",)),
-)
-"""Distributions to compare: the name for a reader, the metric, and fields of its summary."""
+STRATEGIES = ("own", "null", "queue", "fair")
+"""`own` is the pool that the application itself configures."""
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
+_SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
+_FIRST_USERS = 5
+
+
+class NothingAnsweredError(Exception):
+    """No request was answered well; the message is one line with the last error of the server's log."""
+
+
+class RefusedError(Exception):
+    """The user did not want the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnAppOptions:
     """The application to run, and how. `settings` are DB_POOL_… variables; a strategy gets those that it knows."""
 
-    application: str
-    """MODULE:APP, found from `folder`."""
+    application: OwnApplication
     script: str
-    folder: Path
     out: Path
     strategies: Sequence[str] = STRATEGIES
     servers: int = 4
     database_url: str | None = None
+    """URL of the user's own database; None: an embedded PostgreSQL, with a fresh copy of its tables for each turn."""
     settings: Mapping[str, str] = field(default_factory=lambda: dict(_DEFAULTS))
     round_trip_ms: float | None = None
     """Round trip to put between the application and the database, in ms; None: no distance."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnAppResult:
-    """The run of one strategy."""
-
-    strategy: str
-    report: Report
-    peak_backends: int
-    wall_s: float
-    interrupted: bool
-    crossing: Crossing | None = None
-    """Cost of a round trip to the database; None where it was not put at a distance."""
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedFigure:
-    """One figure of one strategy; its value is None where the run does not have it."""
-
-    name: str
-    value: float | None
-    is_share: bool = False
-    """Whether it is a share, 0 to 1."""
-
-
-def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
-    """Runs the comparison, and writes all reports. Returns the comparison, and whether it was interrupted.
-
-    Raises StackError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error, and WriteError or OSError for files.
-    """
-    options.out.mkdir(parents=True, exist_ok=True)
-    results: list[OwnAppResult] = []
-    with (
-        _database(options) as (near_url, monitor_url),
-        distance.at(near_url, options.round_trip_ms) as (url, crossing),
-        tempfile.TemporaryDirectory(prefix="poolbench-lab-") as logs,
-    ):
-        for strategy in options.strategies:
-            say(f"{options.application} with DATABASE_URL's pool={strategy}")
-            results.append(replace(_one(options, strategy, url, monitor_url, Path(logs), live), crossing=crossing))
-            if results[-1].interrupted:
-                break
-    page = own_app_page(options, results)
-    write_summaries(page, options.out, environment())
-    return page, results[-1].interrupted
+    rounds: int = 2
+    """How often each strategy is run."""
+    seed: int = 0
+    """Seed of the order of the turns."""
+    max_connections: int = 100
+    """Connections that an embedded database allows."""
+    confirm: Callable[[str], bool] = lambda _: False
+    """Asks the user whether to go on; not called for an embedded database."""
 
 
 def parameters(strategy: str, settings: Mapping[str, str]) -> dict[str, str]:
     """The plugin's URL parameters for the settings that the strategy knows."""
-    return {_SETTINGS[key][0]: value for key, value in settings.items() if strategy in _SETTINGS[key][1]}
+    return {_SETTINGS[key].parameters[0]: value for key, value in settings.items() if strategy in _SETTINGS[key].pools}
 
 
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
@@ -121,77 +84,300 @@ def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return _DEFAULTS | {key: environ[key] for key in _SETTINGS if environ.get(key, "").strip()}
 
 
+def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
+    """Runs the comparison, and writes all reports. Returns the comparison, and whether it was interrupted.
+
+    Raises StackError, NothingAnsweredError, RefusedError, DatabaseError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error,
+    and WriteError or OSError for files.
+    """
+    # Read now, so that a mistake in the script is reported before anything is started.
+    _script(options, "http://127.0.0.1:1")
+    options.out.mkdir(parents=True, exist_ok=True)
+    with arranged(options, say) as arrangement:
+        comparison = _Comparison(options, arrangement, say, live)
+        try:
+            comparison.run()
+        except (Interrupted, KeyboardInterrupt):
+            comparison.interrupted = True
+    page = comparison.page()
+    write_summaries(page, options.out, environment())
+    return page, comparison.interrupted
+
+
+@dataclass
+class Arrangement:
+    """What all turns share: the database, the library for the servers, and the distance between them."""
+
+    options: OwnAppOptions
+    databases: EmbeddedDatabases | UsersDatabase
+    attachments: Attachments
+    far_url: str
+    crossing: Crossing | None
+    masked: Callable[[str], str]
+    notes: list[str]
+
+    @contextmanager
+    def served(self, strategy: str, settings: Mapping[str, str], log: Path) -> Iterator[Served]:
+        """The application under a strategy with a fresh database, serving. Raises StackError, with no password in it."""
+        source = self.databases
+        with source.fresh() as database:
+            most = source.most
+            program = self.attachments.server(
+                strategy, _within(parameters(strategy, settings), most), database.place, most
+            )
+            url = _at_distance(database.app_url, self.far_url) if self.crossing else database.app_url
+            variables = dict.fromkeys(self.options.application.url_variables, url)
+            servers = Servers(program, self.options.servers, variables, log)
+            try:
+                servers.start()
+                yield Served(servers, program, database)
+            except StackError as error:
+                fault = Evidence.read(program.evidence).fault(self.options.application.url_variables)
+                raise StackError(
+                    f"{self.options.application.name}: {fault}"
+                    if fault and _explains(program)
+                    else self.masked(str(error))
+                ) from None
+            finally:
+                servers.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A serving application and its database."""
+
+    servers: Servers
+    program: AppServer
+    database: OwnDatabase
+
+    def cpu_s(self) -> tuple[float, float | None]:
+        """CPU seconds used so far by the servers, and by the database where it is embedded."""
+        postgres = self.database.postgres
+        return self.servers.cpu_s(), cpu_of_tree(postgres.pid) if postgres else None
+
+
+def _explains(program: AppServer) -> bool:
+    """Whether the processes saw a reason for not starting, rather than merely not having come to the database yet."""
+    evidence = Evidence.read(program.evidence)
+    return any(each["event"] in {"asgi", "elsewhere", "library"} for each in evidence.events)
+
+
 @contextmanager
-def _database(options: OwnAppOptions) -> Iterator[tuple[str, str]]:
-    if options.database_url is not None:
-        yield options.database_url, options.database_url
+def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arrangement]:
+    """Prepare everything that all turns share, setup commands included. Raises as `run` does."""
+    application = options.application
+    interpreter = look_at(application.python)
+    if application.server is None and not interpreter.has("gunicorn"):
+        raise StackError(
+            f"{application.python} has no gunicorn: install it there, or give your own server with"
+            " --server 'COMMAND with {host} and {port}'"
+        )
+    notes = list(_notes(application, interpreter.has("gevent")))
+    with (
+        databases(options.database_url, interpreter.driver, options.servers, options.max_connections) as found,
+        distance.at(found.base.monitor_url, options.round_trip_ms) as (far_url, crossing),
+        tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder,
+    ):
+        if isinstance(found, UsersDatabase):
+            notes += _agreed(options, found)
+        for note in notes:
+            say(note)
+        masked = masking(found.base.app_url, found.base.monitor_url)
+        variables = dict.fromkeys(application.url_variables, found.base.app_url)
+        (options.out / "logs").mkdir(parents=True, exist_ok=True)
+        run_setup(application, variables, options.out / "logs" / "setup.log", masked)
+        attachments = Attachments(application, interpreter, Path(folder))
+        arrangement = Arrangement(options, found, attachments, far_url, crossing, masked, notes)
+        yield arrangement
+        if isinstance(found, UsersDatabase):
+            written = "; ".join(found.written()) or "none that its statistics show"
+            notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
+            say(notes[-1])
+
+
+def _notes(application: OwnApplication, has_gevent: bool) -> Iterator[str]:
+    if application.server is not None:
+        yield f"Served by: {application.server}"
         return
-    with temporary_postgres() as postgres:
-        yield postgres.url, postgres.admin_url
+    worker = "one gevent worker" if has_gevent else "one worker with 8 threads (gevent is not installed there)"
+    yield f"Served by gunicorn of {application.python}, {worker} for each server (--server runs your own command)."
+    if (application.folder / "gunicorn.conf.py").exists():
+        yield (
+            "gunicorn.conf.py is not used; with it: --server 'gunicorn -c gunicorn.conf.py -b {host}:{port}"
+            f' "{application.name}"\''
+        )
 
 
-def _one(options: OwnAppOptions, strategy: str, url: str, monitor_url: str, logs: Path, live: Live) -> OwnAppResult:
-    pooled = with_pool(url, strategy, **parameters(strategy, options.settings))
-    here = Path(__file__).parent
-    program = ServerProgram(here / "app_conf.py", options.application, options.folder, ready_path="/")
-    parts: list[str] = []
-    console = Console(parts.append)
-    with Servers(program, options.servers, {"DATABASE_URL": pooled}, logs / f"{strategy}.log") as servers:
-        script = read_script([options.script], RunOptions(target=servers.url, directory=str(options.folder)))
-        console.run_id(new_run_id())
-        with BackendWatch(monitor_url) as watch:
-            started = time.monotonic()
-            done: ScriptRun = run_script(script, console, live)
-            wall_s = time.monotonic() - started
-    console.summary(done.report)
-    write_text(options.out / f"{strategy}.json", artillery_json.to_json(done.report) + "\n")
-    write_text(options.out / f"{strategy}.txt", "".join(parts))
-    return OwnAppResult(strategy, done.report, watch.peak, wall_s, done.signal is not None)
-
-
-def figures(result: OwnAppResult) -> list[ComparedFigure]:
-    """The figures that strategies are compared by. Pool wait, connect and held are from the answers' Server-Timing."""
-    total = result.report.aggregate
-    found = [
-        ComparedFigure("requests", total.counters.get(names.REQUESTS, 0)),
-        ComparedFigure("good per second", round(good_answers(total.counters) / result.wall_s, 1)),
-        ComparedFigure("failed", round(failed_share(total.counters), 4), is_share=True),
-        ComparedFigure("backends at peak", result.peak_backends),
-    ]
-    for label, name, keys in _TIMES:
-        summary = total.summaries.get(name)
-        found += [ComparedFigure(f"{label} {key} (ms)", getattr(summary, key) if summary else None) for key in keys]
-    return found
-
-
-def own_app_page(options: OwnAppOptions, results: Sequence[OwnAppResult]) -> Page:
-    """The comparison as a result: a table with a column for each strategy, then all runs side by side."""
-    crossing = next((r.crossing for r in results if r.crossing), None)
-    partial = any(r.interrupted for r in results)
-    blocks: list[Block] = []
-    if partial:
-        blocks.append(Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
-    blocks += [text for r in results for text in notices(r.strategy, r.report)]
-    settings = ", ".join(f"{key}={value}" for key, value in options.settings.items())
-    blocks.append(Text(f"Servers: {options.servers}. Settings, where a strategy knows them: {settings}."))
-    if crossing is not None:
-        blocks.append(Text(crossing_text(crossing)))
-    columns = Column("figure"), *(Column(r.strategy, "number") for r in results)
-    rows = tuple(
-        (Cell(row[0].name), *(share_cell(f.value) if f.is_share else amount_cell(f.value) for f in row))
-        for row in zip(*map(figures, results), strict=True)
+def _agreed(options: OwnAppOptions, found: UsersDatabase) -> list[str]:
+    """What will happen to the user's own database, to which the user has agreed. Raises RefusedError."""
+    where = shown(options.database_url or "")
+    tables = ", ".join(found.tables()) or "none yet"
+    question = (
+        f"The script's requests will write to {where}, as its users would; nothing is undone. Its tables: {tables}. At most"
+        f" {(found.most or 0) * options.servers} of its {found.max_connections} connections will be open. Go on?"
     )
-    blocks.append(Table("strategies-figures", "The same load under each strategy", columns, rows))
-    compared = {r.strategy: {f.name: f.value for f in figures(r)} for r in results}
-    summary = Section("strategies", "Strategies", tuple(blocks), menu="Strategies", data=compared)
-    data = {
-        "application": options.application,
-        "script": options.script,
-        "servers": options.servers,
-        "settings": options.settings,
-        "partial": partial,
-        "crossing": None if crossing is None else crossing_values(crossing),
-    }
-    reports = [(r.strategy, r.report) for r in results]
-    title = f"{options.application} under {options.script}"
-    return Page(title, ", ".join(r.strategy for r in results), report_sections(reports, summary=summary), data)
+    if not options.confirm(question):
+        raise RefusedError(f"{question} Not without --yes")
+    return [
+        f"Each of {options.servers} server processes may open {found.most} connections to {where}, half of those free now."
+    ]
+
+
+def _within(given: dict[str, str], most: int | None) -> dict[str, str]:
+    """The parameters, with no larger a pool than a process may open."""
+    if most is None or "pool_size" not in given:
+        return given
+    size = min(int(given["pool_size"]) or most, most)
+    overflow = int(given.get("max_overflow", "0"))
+    return {**given, "pool_size": str(size), "max_overflow": str(min(overflow if overflow >= 0 else most, most - size))}
+
+
+def _at_distance(url: str, far_url: str) -> str:
+    """The application's URL, changed to lead through the process that stands for the distance."""
+    far = make_url(far_url)
+    return make_url(url).set(host=far.host, port=far.port, query=far.query).render_as_string(hide_password=False)
+
+
+def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
+    """Return if the application uses the database given, for which some users of the script may have to be sent.
+
+    Raises StackError, or NothingAnsweredError, with the reason why it does not.
+    """
+    given = options.application.url_variables
+    evidence = Evidence.read(served.program.evidence)
+    report = None
+    if evidence.fault(given) and not _explains(served.program):
+        phase = {"duration": 1, "arrivalCount": _FIRST_USERS}
+        script = _script(options, served.servers.url, phase)
+        done = run_script(script, Console(lambda _: None), live)
+        if done.signal is not None:
+            raise Interrupted
+        report = done.report
+        evidence = Evidence.read(served.program.evidence)
+    fault = evidence.fault(given)
+    if fault is None:
+        return
+    if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
+        # Without an answer there is nothing to prove by.
+        raise NothingAnsweredError
+    raise StackError(f"{options.application.name}: {fault}")
+
+
+def _may_yet(evidence: Evidence) -> bool:
+    """Whether the application is attached, and has not come as far as to use another kind of database."""
+    return any(evidence.of("attached")) and not any(evidence.of("engine"))
+
+
+class _Comparison:
+    """A comparison in progress."""
+
+    def __init__(
+        self, options: OwnAppOptions, arrangement: Arrangement, say: Callable[[str], None], live: Live
+    ) -> None:
+        self._options, self._arrangement, self._say, self._live = options, arrangement, say, live
+        self._runs: dict[str, list[OwnAppRun]] = {name: [] for name in options.strategies}
+        self._reads: dict[str, None] = {}
+        self.interrupted = False
+
+    def run(self) -> None:
+        """Run all turns: in each round every strategy once, in a random order."""
+        options = self._options
+        for strategy in in_turns(options.strategies, options.rounds, Random(options.seed)):
+            number = len(self._runs[strategy]) + 1
+            self._say(f"round {number} of {options.rounds}: {options.application.name}, {strategy}")
+            self._turn(strategy, number)
+
+    def _turn(self, strategy: str, number: int) -> None:
+        options = self._options
+        log = options.out / "logs" / f"{strategy}.{number}.log"
+        parts: list[str] = []
+        console = Console(parts.append)
+        with self._arrangement.served(strategy, options.settings, log) as served:
+            try:
+                prove(served, options, self._live)
+            except NothingAnsweredError:
+                raise self._nothing_answered(strategy, log, {}) from None
+            self._note(served)
+            script = _script(options, served.servers.url)
+            console.run_id(new_run_id())
+            before = served.cpu_s()
+            with BackendWatch(served.database.monitor_url) as watch:
+                started = time.monotonic()
+                done: ScriptRun = run_script(script, console, self._live)
+                wall_s = time.monotonic() - started
+            after = served.cpu_s()
+            # Requests may have been the first to ask for another database.
+            fault = Evidence.read(served.program.evidence).fault(options.application.url_variables)
+            if fault:
+                raise StackError(f"{options.application.name}: {fault}")
+        console.summary(done.report)
+        servers_cpu_s = after[0] - before[0]
+        database_cpu_s = None if after[1] is None or before[1] is None else after[1] - before[1]
+        measured = OwnAppRun(done.report, watch.peak, wall_s, servers_cpu_s, database_cpu_s)
+        self._runs[strategy].append(measured)
+        self._write(strategy, number, "".join(parts))
+        if done.signal is not None:
+            raise Interrupted
+        if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
+            raise self._nothing_answered(strategy, log, done.report.aggregate.counters)
+
+    def _write(self, strategy: str, number: int, console: str) -> None:
+        """Write the run's files, and all runs of the strategy so far as one report."""
+        out, runs = self._options.out, self._runs[strategy]
+        write_text(out / f"{strategy}.{number}.json", artillery_json.to_json(runs[-1].report) + "\n")
+        write_text(out / f"{strategy}.{number}.txt", console)
+        write_text(out / f"{strategy}.json", artillery_json.to_json(merge([each.report for each in runs])) + "\n")
+
+    def _note(self, served: Served) -> None:
+        evidence = Evidence.read(served.program.evidence)
+        first = not self._reads
+        self._reads.update(dict.fromkeys(evidence.read_variables))
+        if not first:
+            return
+        pools = sorted({str(each["pool"]) for each in evidence.of("lent")})
+        self._say(
+            f"The database given is used. Variables read: {', '.join(self._reads) or 'none'}. Pool: {', '.join(pools)}"
+        )
+        if evidence.is_factory:
+            name = self._options.application.name
+            self._arrangement.notes.append(f"{name} is a factory: it was called, as if {name}() had been given.")
+            self._say(self._arrangement.notes[-1])
+
+    def _nothing_answered(self, strategy: str, log: Path, counters: Mapping[str, int]) -> NothingAnsweredError:
+        kinds = {
+            name.removeprefix(names.CODES).removeprefix(names.ERRORS): count
+            for name, count in counters.items()
+            if name.startswith((names.CODES, names.ERRORS)) and count
+        }
+        how = f" ({', '.join(f'{kind}: {count}' for kind, count in kinds.items())})" if kinds else ""
+        text = log.read_text(errors="replace")
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        said = last_error(text) or (lines[-1][:300] if lines else "the log is empty")
+        return NothingAnsweredError(
+            f"{self._options.application.name} with {strategy}: no request was answered well{how}. The last error in {log}:"
+            f" {self._arrangement.masked(said)}"
+        )
+
+    def page(self) -> Page:
+        """The comparison so far."""
+        options = self._options
+        results = [OwnAppResult(name, tuple(runs)) for name, runs in self._runs.items() if runs]
+        if not results:
+            raise Interrupted
+        given = {
+            "application": options.application.name,
+            "script": options.script,
+            "servers": options.servers,
+            "rounds": options.rounds,
+            "settings": dict(options.settings),
+            "variables_read": list(self._reads),
+        }
+        return own_app_page(
+            given, results, self._arrangement.notes, self._arrangement.crossing, partial=self.interrupted
+        )
+
+
+def _script(options: OwnAppOptions, url: str, phase: Mapping[str, object] | None = None) -> Script:
+    overrides = None if phase is None else json.dumps({"config": {"phases": [phase]}})
+    given = RunOptions(target=url, directory=str(options.application.folder))
+    return read_script([options.script], replace(given, overrides=overrides) if overrides else given)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import psutil
 import psycopg2
@@ -25,7 +25,8 @@ from db.child import Child, ChildError
 from loadgen.environment import TREE
 from loadgen.lab.evidence import Connecting, Failures, Memory
 
-_START_PATIENCE_S = 20.0
+_START_PATIENCE_S = 30.0
+_CONFIGURING = ("DB_POOL", "API_TOKEN", "GUNICORN_CMD_ARGS")
 _SAMPLE_EVERY_S = 0.05
 _COUNT_BACKENDS = (
     "SELECT count(*) FROM pg_stat_activity"
@@ -49,6 +50,42 @@ class ServerProgram:
     ready_path: str = "/live"
     options: tuple[str, ...] = ()
 
+    def command(self, _address: tuple[str, int], _count: int) -> list[str]:
+        """The command line that serves the program."""
+        # With -P, only gunicorn itself adds to the import path: the program's folder.
+        gunicorn = [sys.executable, "-P", "-m", "gunicorn"]
+        return [*gunicorn, "-c", str(self.configuration), *self.options, self.application]
+
+    def environment(self, address: tuple[str, int], count: int) -> dict[str, str]:
+        """The environment of its processes: the host's, without what would configure the program, and its address."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_CONFIGURING)}
+        return {**kept, "WEB_CONCURRENCY": str(count), "HOST": address[0], "PORT": str(address[1])}
+
+    def awaited_workers(self, count: int) -> int:
+        """Number of child processes without which it is not ready."""
+        return count
+
+
+class Program(Protocol):
+    """What `Servers` can serve; `ServerProgram` is one."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder to start it in."""
+
+    @property
+    def ready_path(self) -> str:
+        """A path that answers when it is ready."""
+
+    def command(self, _address: tuple[str, int], _count: int) -> list[str]:
+        """As in ServerProgram."""
+
+    def environment(self, address: tuple[str, int], count: int) -> dict[str, str]:
+        """As in ServerProgram."""
+
+    def awaited_workers(self, count: int) -> int:
+        """As in ServerProgram."""
+
 
 def service() -> ServerProgram:
     """This project's own service, as a program to serve."""
@@ -56,17 +93,15 @@ def service() -> ServerProgram:
 
 
 class Servers:
-    """A program under gunicorn: `count` workers, each a server with its own connections, on one port of loopback."""
+    """A program that is being served: `count` workers, each a server with its own connections, on one port of loopback."""
 
-    def __init__(self, program: ServerProgram, count: int, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(self, program: Program, count: int, settings: Mapping[str, str], log: Path) -> None:
         self._program = program
         self._count = count
         self._log = log
         self._child: Child | None = None
         self.port = free_port()
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("DB_POOL", "API_TOKEN"))}
-        address = {"WEB_CONCURRENCY": str(count), "HOST": "127.0.0.1", "PORT": str(self.port)}
-        self._environment = {**kept, **settings, **address}
+        self._settings = settings
 
     @property
     def url(self) -> str:
@@ -82,16 +117,17 @@ class Servers:
 
     def start(self) -> None:
         """Returns when every server answers. Raises StackError."""
-        # With -P, only gunicorn itself adds to the import path: the program's folder.
-        gunicorn = [sys.executable, "-P", "-m", "gunicorn"]
-        program = self._program
-        child = self._child = Child(
-            [*gunicorn, "-c", program.configuration, *program.options, program.application],
-            log=self._log,
-            death_signal=signal.SIGTERM,
-            env=self._environment,
-            cwd=program.folder,
-        )
+        program, address = self._program, ("127.0.0.1", self.port)
+        try:
+            child = self._child = Child(
+                program.command(address, self._count),
+                log=self._log,
+                death_signal=signal.SIGTERM,
+                env={**program.environment(address, self._count), **self._settings},
+                cwd=program.folder,
+            )
+        except OSError as error:
+            raise StackError(f"the servers did not start: {error.filename}: {error.strerror}") from None
         try:
             child.await_ready(lambda: self._ready(child), _START_PATIENCE_S)
         except ChildError as error:
@@ -127,10 +163,12 @@ class Servers:
             return connection.recv(64).startswith(beginning)
         return False
 
-    def _ready(self, gunicorn: Child) -> bool:
+    def _ready(self, parent: Child) -> bool:
         """Whether all workers have been forked (they serve only afterwards) and the port answers."""
-        workers = psutil.Process(gunicorn.pid).children()
-        return len(workers) >= self._count and self.answers(self._program.ready_path, b"HTTP/1.")
+        workers = psutil.Process(parent.pid).children()
+        return len(workers) >= self._program.awaited_workers(self._count) and self.answers(
+            self._program.ready_path, b"HTTP/1."
+        )
 
 
 def _failure_kind(line: str) -> str | None:
@@ -275,7 +313,12 @@ def free_port() -> int:
         return port
 
 
+def last_error(log: str) -> str | None:
+    """The line of the last exception in a log; None without one."""
+    raised = re.findall(r"^[ \t]*([\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*)$", log, re.MULTILINE)
+    return raised[-1].strip()[:300] if raised else None
+
+
 def _complaint(error: ChildError) -> str:
-    """The reason why gunicorn did not start: the line of the last exception in its log, else the log's last lines."""
-    raised = re.findall(r"^[ \t]*([\w.]*(?:Error|Exception)\b.*:.*)$", error.output, re.MULTILINE)
-    return raised[-1].strip()[:300] if raised else str(error)
+    """The reason why a server did not start: the last exception in its log, else the log's last lines."""
+    return last_error(error.output) or str(error)

@@ -25,10 +25,11 @@ from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.database import LabDatabase, given_database
 from loadgen.lab.distance_findings import crossing_text
+from loadgen.lab.evidence import Crossing
 from loadgen.lab.experiments import Experiment
-from loadgen.lab.fairness import with_pool
-from loadgen.lab.own_app import parameters
-from loadgen.lab.stack import BackendWatch, ServerProgram, Servers, cpu_of_tree, measure_memory, query, service
+from loadgen.lab.own_app import Arrangement, OwnAppOptions, arranged, prove
+from loadgen.lab.own_server import OwnApplication
+from loadgen.lab.stack import BackendWatch, Servers, cpu_of_tree, measure_memory, query, service
 from loadgen.runner import Interrupted, Live, ScriptRun, read_script, run_script
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions
@@ -65,10 +66,8 @@ class SweepOptions:
     sizes: Sequence[int]
     goals: Sequence[Goal]
     out: Path
-    application: str | None = None
-    """MODULE:APP, found from `folder`."""
+    application: OwnApplication | None = None
     script: str | None = None
-    folder: Path = Path()
     strategy: str = "fair"
     servers: int = 4
     max_connections: int | None = None
@@ -81,6 +80,8 @@ class SweepOptions:
     database_url: str | None = None
     """URL of the database to use; None: an embedded PostgreSQL of the sweep's own."""
     round_trip_ms: float | None = None
+    confirm: Callable[[str], bool] = lambda _: False
+    """Asks the user whether an application may write to a database of the user's own."""
     seed: int = 0
     """Seed of the order in which sizes take turns."""
 
@@ -123,13 +124,14 @@ class _Sweeper:
         self._warned: Counter[str] = Counter()
         self._logs = Path()
         self._url = ""
+        self._own: tuple[OwnAppOptions, Arrangement] | None = None
 
     def found(self) -> Sweep:
         """The result so far."""
         options = self._options
         warned = [f"The generator, in {times} of the runs: {text}" for text, times in self._warned.items()]
         return Sweep(
-            subject=f"{options.application or 'the service'} under {options.script or _OWN_SCRIPT}",
+            subject=f"{options.application.name if options.application else 'the service'} under {options.script or _OWN_SCRIPT}",
             strategy=options.strategy,
             limits=self._limits,
             sizes=options.sizes,
@@ -147,14 +149,12 @@ class _Sweeper:
         # Read now, so that a mistake in the script is reported before anything is started.
         self._script("http://127.0.0.1:1", 1, 1)
         self._logs = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="poolbench-sweep-")))
-        self._database = running.enter_context(self._some_database())
-        self._url, crossing = running.enter_context(distance.at(self._database.url, options.round_trip_ms))
-        if crossing is not None:
-            self._notes.append(crossing_text(crossing))
-        if options.application is None:
-            self._database.seed(Experiment("sweep", "", options.strategy, options.servers, script=_OWN_SCRIPT), 0)
+        if options.application is not None:
+            self._prepare_application(options.application, running)
+        else:
+            self._prepare_service(running)
         with self._servers(min(options.sizes)):
-            # An application that does not start is reported now; one that makes its tables has made them.
+            # An application that does not start, or does not use the database, is reported now.
             pass
         self._learn_limits()
         self._sizes = self._limits.allowed(options.sizes)
@@ -163,15 +163,42 @@ class _Sweeper:
                 f"no pool size from {min(options.sizes)} up keeps within the limits: {self._limits_text()}"
             )
 
+    def _prepare_application(self, application: OwnApplication, running: ExitStack) -> None:
+        options = self._options
+        own = OwnAppOptions(
+            application,
+            options.script or "",
+            options.out,
+            servers=options.servers,
+            database_url=options.database_url,
+            round_trip_ms=options.round_trip_ms,
+            confirm=options.confirm,
+            max_connections=options.max_connections or 100,
+        )
+        self._own = own, running.enter_context(arranged(own, self._say))
+        base = self._own[1].databases.base
+        self._database = LabDatabase(base.monitor_url, base.monitor_url, base.postgres)
+        self._notes += self._own[1].notes
+        self._crossed(self._own[1].crossing)
+
+    def _prepare_service(self, running: ExitStack) -> None:
+        options = self._options
+        self._database = running.enter_context(self._service_database())
+        self._url, crossing = running.enter_context(distance.at(self._database.url, options.round_trip_ms))
+        self._crossed(crossing)
+        self._database.seed(Experiment("sweep", "", options.strategy, options.servers, script=_OWN_SCRIPT), 0)
+
+    def _crossed(self, crossing: Crossing | None) -> None:
+        if crossing is not None:
+            self._notes.append(crossing_text(crossing))
+
     @contextmanager
-    def _some_database(self) -> Iterator[LabDatabase]:
-        """The database to use. An application gets a given database unchanged; the service gets a schema of its own in it."""
+    def _service_database(self) -> Iterator[LabDatabase]:
+        """The database of the service: an embedded one, or a schema of its own in the one given."""
         url, options = self._options.database_url, self._options
         if url is None:
             with temporary_postgres(max_connections=options.max_connections or 100) as postgres:
                 yield LabDatabase(postgres.url, postgres.admin_url, postgres)
-        elif options.application is not None:
-            yield LabDatabase(url, url)
         else:
             with given_database(url) as database:
                 yield database
@@ -236,10 +263,10 @@ class _Sweeper:
 
     def _measure(self, size: int, rate: float) -> SizeRun:
         postgres = self._database.postgres
-        with self._servers(size) as servers:
+        with self._servers(size) as (servers, monitor_url):
             self._load(servers, rate, WARM_S)
             before = servers.cpu_s(), cpu_of_tree(postgres.pid) if postgres else 0.0
-            with BackendWatch(self._database.monitor_url) as watch:
+            with BackendWatch(monitor_url) as watch:
                 began_s = time.monotonic()
                 done = self._load(servers, rate, self._options.seconds)
                 wall_s = time.monotonic() - began_s
@@ -259,18 +286,21 @@ class _Sweeper:
             peak_backends=watch.peak,
         )
 
-    def _servers(self, size: int) -> Servers:
+    @contextmanager
+    def _servers(self, size: int) -> Iterator[tuple[Servers, str]]:
+        """Servers with a pool of this size, and the URL for watching their database."""
         options = self._options
         pool = {"DB_POOL_SIZE": str(size), "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
         log = self._logs / f"{size}.log"
-        if options.application is None:
+        if self._own is None:
             settings = {"DATABASE_URL": self._url, "DB_POOL": options.strategy, **pool}
-            return Servers(service(), options.servers, settings, log)
-        program = ServerProgram(
-            Path(__file__).with_name("app_conf.py"), options.application, options.folder, ready_path="/"
-        )
-        pooled = with_pool(self._url, options.strategy, **parameters(options.strategy, pool))
-        return Servers(program, options.servers, {"DATABASE_URL": pooled}, log)
+            with Servers(service(), options.servers, settings, log) as servers:
+                yield servers, self._database.monitor_url
+            return
+        own, arrangement = self._own
+        with arrangement.served(options.strategy, pool, own.out / "logs" / f"{size}.log") as served:
+            prove(served, own, self._live)
+            yield served.servers, served.database.monitor_url
 
     def _load(self, servers: Servers, rate: float, seconds: int) -> ScriptRun:
         if self._signals:
@@ -285,7 +315,7 @@ class _Sweeper:
     def _script(self, url: str, rate: float, seconds: int) -> Script:
         phase = {"duration": seconds, "arrivalRate": int(rate) if rate == int(rate) else rate}
         overrides = json.dumps({"config": {"phases": [phase]}})
-        given = RunOptions(target=url, overrides=overrides, directory=str(self._options.folder.absolute()))
+        given = RunOptions(target=url, overrides=overrides, directory=str(Path.cwd()))
         if self._options.script is not None:
             return read_script([self._options.script], given)
         with as_file(files("loadgen.lab") / "scripts" / _OWN_SCRIPT) as path:

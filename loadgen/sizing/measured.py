@@ -18,11 +18,28 @@ from reports import names
 from reports.model import Report, ReportError
 from reports.sketch import Sketch
 
-POOL, CONNECT, DB, TOTAL = (f"{names.SERVER}{entry}" for entry in ("pool", "connect", "db", "total"))
+POOL, CONNECT, DB, TOTAL, CPU, LOAN_CPU = (
+    f"{names.SERVER}{entry}" for entry in ("pool", "connect", "db", "total", "cpu", "loan-cpu")
+)
 
 _FEW = 200
 _PERIODS_TO_JUDGE_BY = 6
 _Z_95 = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCpu:
+    """CPU time that a request costs its worker, in ms."""
+
+    all_ms: Sketch
+    """From reading the request to writing its answer; the mean is exact, single values are where few requests overlap."""
+    loan_ms: Sketch
+    """The part of it while the request held a connection."""
+
+    @property
+    def outside_mean_ms(self) -> float:
+        """Mean of the part outside of loans."""
+        return max(0.0, self.all_ms.mean - self.loan_ms.mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,8 @@ class MeasuredWorkload:
     """Mean time, in s, that a request takes the service outside the database; 0 if not known."""
     waits: Sketch
     """Times spent waiting for a connection, in ms."""
+    cpu: WorkerCpu | None = None
+    """CPU time of the workers; None if the answers do not tell it."""
     doubts: tuple[str, ...] = ()
     """A sentence for each reason to doubt predictions from this workload."""
 
@@ -71,8 +90,16 @@ def workload(report: Report) -> MeasuredWorkload:
         connects=connects if connects and connects.count else None,
         own_s=_own_s(report),
         waits=waits,
+        cpu=_worker_cpu(report),
         doubts=(*doubt, *_doubts(report, holds)),
     )
+
+
+def _worker_cpu(report: Report) -> WorkerCpu | None:
+    sketches = report.aggregate.sketches
+    if CPU not in sketches or LOAN_CPU not in sketches or not sketches[LOAN_CPU].positive.total:
+        return None
+    return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]))
 
 
 def draw_s(sketch: Sketch, count: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -7,7 +7,16 @@ from dataclasses import asdict
 from math import inf, isfinite
 
 from loadgen.sizing.measured import variation
-from loadgen.sizing.predict import WAITING_PER_CONNECTION, Formulas, Prediction, Question, doubts, partings, recommended
+from loadgen.sizing.predict import (
+    WAITING_PER_CONNECTION,
+    Formulas,
+    Prediction,
+    Question,
+    doubts,
+    partings,
+    recommended,
+    remedy,
+)
 from reports.blocks import ABSENT, Axis, Block, Cell, Chart, Charts, Column, Items, Page, Section, Series, Table, Text
 from reports.page.charts import TIME
 
@@ -26,10 +35,13 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
     JSON: `sizes` (each with its `formulas`), `workload`, `arrangement`, `recommended` (a size), `warnings`.
     """
     measured, arrangement = question.workload, question.arrangement
+    change, reason = remedy(question, found)
     blocks: list[Block] = [
         *(Text(premise) for premise in _premises(question, name)),
         _table("sizes-predicted", "Each pool size", _HEADINGS, [_row(each) for each in found]),
         Charts((_chart(found),)),
+        Text(_own_error(found)),
+        Text(f"To change first: {change}. {reason[:1].upper()}{reason[1:]}."),
         Text(_advice(question, found), "good" if recommended(found, question.p99_ms) else "warn"),
     ]
     if warnings := doubts(question):
@@ -44,6 +56,8 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
             "hold_variation": variation(measured.holds),
             "connect_mean_ms": measured.connects.mean if measured.connects else None,
             "own_ms": measured.own_s * 1000,
+            "cpu_mean_ms": measured.cpu.all_ms.mean if measured.cpu else None,
+            "loan_cpu_mean_ms": measured.cpu.loan_ms.mean if measured.cpu else None,
         },
         "arrangement": {
             **asdict(arrangement),
@@ -55,6 +69,8 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
             "seed": question.seed,
         },
         "recommended": best.size if (best := recommended(found, question.p99_ms)) else None,
+        "remedy": change,
+        "reason": reason,
         "warnings": warnings,
     }
     sizes = [asdict(each) | {"partings": partings(question, each)} for each in found]
@@ -76,10 +92,14 @@ def _premises(question: Question, name: str) -> Iterator[str]:
     connecting = f"{measured.connects.mean:.3g} ms to connect" if measured.connects else "no connection opened"
     held = f"held for {measured.holds.mean:.3g} ms (p99 {measured.holds.quantile(0.99):.3g} ms)"
     own = f"{measured.own_s * 1000:.3g} ms beside the database"
-    yield f"Measured in {name}: {measured.rate_per_s:.4g} loans/s, {held}, {connecting}, {own}."
+    if measured.cpu is not None:
+        held += f", {measured.cpu.loan_ms.mean:.3g} ms of it the worker's CPU"
+        own = f"{measured.cpu.all_ms.mean:.3g} ms of the worker's CPU in all"
+    untold = "" if measured.cpu else " (CPU of the worker not told by the answers; poolbench.server_timing does)"
+    yield f"Measured in {name}: {measured.rate_per_s:.4g} loans/s, {held}, {connecting}, {own}{untold}."
     known = {1.0: "Poisson", 0.0: "uniform"}
     law = known.get(question.arrival_variation, f"variation {question.arrival_variation:.2g}")
-    servers = f"{arrangement.servers} server{'s' * (arrangement.servers > 1)}"
+    servers = f"{arrangement.servers} server{'s' * (arrangement.servers > 1)}{_kind(arrangement.slots)}"
     by_default = f"{WAITING_PER_CONNECTION} x size" if arrangement.hand_over == "fifo" else "no limit"
     queue = by_default if arrangement.max_waiting is None else f"{arrangement.max_waiting}"
     pools = f"{arrangement.hand_over} hand-over, timeout {arrangement.timeout_s:g} s, waiting at most: {queue}"
@@ -90,9 +110,33 @@ def _premises(question: Question, name: str) -> Iterator[str]:
         yield f"The database has {arrangement.db_cores:g} cores; a hold needs one for {share} of its time."
 
 
+def _own_error(found: Sequence[Prediction]) -> str:
+    """The largest error that the simulation itself leaves, in a sentence."""
+    waits, tails = ([getattr(each, name) for each in found] for name in ("wait_mean_error_ms", "response_p99_error_ms"))
+    wait_ms, tail_ms = (max((e for e in errors if isfinite(e)), default=None) for errors in (waits, tails))
+    return (
+        f"The simulation's own error is at most {_ms(wait_ms)} ms in the mean wait and {_ms(tail_ms)} ms in the response p99"
+        " (95 %, from ten parts of it)."
+    )
+
+
+def _kind(slots: int | None) -> str:
+    return "" if slots is None else f" of {slots} thread{'s' * (slots > 1)}"
+
+
 _HEADINGS = (
-    *("size", "connections", "wait p50 ms", "wait p99 ms", "timed out", "shed", "in use", "served/s", "hold ms"),
-    *("response p99 ms", "db cores in use"),
+    *(
+        "size",
+        "connections",
+        "wait p50 ms",
+        "wait p99 ms",
+        "timed out",
+        "shed",
+        "in use",
+        "served/s",
+        "hold ms",
+    ),
+    *("response p99 ms", "worker CPU", "db cores in use"),
 )
 
 
@@ -108,6 +152,7 @@ def _row(found: Prediction) -> tuple[str, ...]:
         f"{found.throughput_per_s:.1f}",
         _ms(found.hold_mean_ms),
         _ms(found.response_p99_ms),
+        "" if found.cpu_busy is None else f"{found.cpu_busy:.0%}",
         "" if found.db_busy is None else f"{found.db_busy:.0%}",
     )
 

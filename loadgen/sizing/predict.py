@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import inf, nan
+from math import inf, nan, sqrt
+from typing import Literal
 
 import numpy as np
 
 from loadgen.sizing import queueing
-from loadgen.sizing.measured import MeasuredWorkload, draw_s, variation
+from loadgen.sizing.measured import MeasuredWorkload, WorkerCpu, draw_s, variation
 from loadgen.sizing.simulate import (
     SERVED,
     SHED,
     TIMED_OUT,
     Arrangement,
+    CpuTimes,
     Floats,
     Simulation,
     arrivals,
@@ -34,6 +36,10 @@ _LOST_ALIKE = 0.01
 _WORSE = 0.1
 _WARM_UP = 0.1
 _WARM_UP_TIMEOUTS = 3
+_PARTS = 10
+# Student's t for nine degrees of freedom, 95 %.
+_T_OF_TEN = 2.262
+_BUSY = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,14 @@ class Prediction:
     """p99 of the time in the service: waiting, connecting, holding, and its own work."""
     db_busy: float | None
     """Share of the database's cores in use; None if their number was not given."""
+    wait_mean_error_ms: float
+    """Half of the 95 % interval of the mean wait that the simulation itself leaves, from means of ten parts of it."""
+    response_p99_error_ms: float
+    """The same of the p99 of the response time."""
+    cpu_busy: float | None
+    """Share of the time that each worker's CPU is busy; None if the run does not tell."""
+    knee_per_s: float
+    """Requests per second, over all servers, at which CPU, connections, places or database cores are all busy."""
     formulas: Formulas | None
 
     @property
@@ -116,19 +130,33 @@ class Prediction:
 def predict(question: Question) -> Iterator[Prediction]:
     """Predict each size with the same arrivals, holds and choices of server. Raises ValueError for an impossible size."""
     workload, seed = question.workload, question.seed
-    streams = np.random.default_rng(seed).spawn(3)
+    streams = np.random.default_rng(seed).spawn(4)
     arrived_s = arrivals(question.rate_per_s, question.requests, streams[0], question.arrival_variation)
     holds_s = draw_s(workload.holds, question.requests, streams[1])
     if question.connect_s is not None or workload.connects is None:
         connects_s = np.full(question.requests, question.connect_s or 0.0)
     else:
         connects_s = draw_s(workload.connects, question.requests, streams[2])
+    cpu = None
+    if workload.cpu is not None:
+        cpu = _drawn_cpu(workload.cpu, holds_s, streams[3])
+        holds_s = np.maximum(holds_s - cpu.inside_s, 0.0)
     for size in question.sizes:
         arrangement = question.of_size(size)
-        outcome = simulate(arrangement, arrived_s, holds_s, connects_s, seed)
+        outcome = simulate(arrangement, arrived_s, holds_s, connects_s, seed, cpu)
         if not arrangement.cold:
             outcome = replace(outcome, since_s=_settled_s(float(arrived_s[-1]), arrangement.timeout_s))
         yield _prediction(question, outcome, holds_s)
+
+
+def _drawn_cpu(measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -> CpuTimes:
+    """CPU times for each hold. Long holds are those that compute for long, as far as the distributions let them."""
+    count = len(holds_s)
+    inside_s = np.empty(count)
+    inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, count, rng))
+    all_s = draw_s(measured.all_ms, count, rng)
+    outside_s = all_s * (measured.outside_mean_ms / measured.all_ms.mean)
+    return CpuTimes(inside_s, outside_s)
 
 
 def _settled_s(span_s: float, timeout_s: float) -> float:
@@ -143,6 +171,8 @@ def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Pre
     arrangement, waits_s, held_s = outcome.arrangement, outcome.waits_s, outcome.held_s
     limited = arrangement.max_overflow >= 0
     counted = (outcome.fates == SERVED) & (outcome.arrived_s >= outcome.since_s)
+    # With the CPU of the workers in the simulation, their own work is part of the response times already.
+    own_s = question.workload.own_s if question.workload.cpu is None else 0.0
     work_s = float(holds_s[counted].sum()) * arrangement.db_share
     all_cores_s = arrangement.db_cores * (float(outcome.ended_s.max()) - outcome.since_s)
     return Prediction(
@@ -156,10 +186,87 @@ def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Pre
         utilisation=outcome.utilisation,
         throughput_per_s=outcome.throughput_per_s,
         hold_mean_ms=float(held_s.mean()) * 1000 if len(held_s) else nan,
-        response_p99_ms=(quantile(outcome.responses_s, 0.99) + question.workload.own_s) * 1000,
+        response_p99_ms=(quantile(outcome.responses_s, 0.99) + own_s) * 1000,
+        wait_mean_error_ms=_error(waits_s, np.mean) * 1000,
+        response_p99_error_ms=_error(outcome.responses_s, lambda part: quantile(part, 0.99)) * 1000,
+        cpu_busy=_cpu_busy(question),
+        knee_per_s=knee_per_s(question, arrangement),
         db_busy=work_s / all_cores_s if all_cores_s < inf else None,
         formulas=formulas(question, arrangement) if limited else None,
     )
+
+
+def _error(times_s: Floats, figure: Callable[[Floats], float]) -> float:
+    """Half of the 95 % interval of a figure of a simulation, from its values in ten parts, one after the other; nan for few."""
+    if len(times_s) < _PARTS * 10:
+        return nan
+    values = [float(figure(part)) for part in np.array_split(times_s, _PARTS)]
+    return _T_OF_TEN * float(np.std(values, ddof=1)) / sqrt(_PARTS)
+
+
+def knee_per_s(question: Question, arrangement: Arrangement) -> float:
+    """Requests per second, over all servers, beyond which no queue can help: the least that any of their parts can do."""
+    workload = question.workload
+    hold_s = workload.holds.mean / 1000
+    loan_cpu_s = workload.cpu.loan_ms.mean / 1000 if workload.cpu else 0.0
+    outside_s = workload.cpu.outside_mean_ms / 1000 if workload.cpu else workload.own_s
+    work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
+    most = [arrangement.servers * arrangement.limit / hold_s]
+    if workload.cpu is not None:
+        most.append(arrangement.servers / (workload.cpu.all_ms.mean / 1000))
+    if arrangement.slots is not None:
+        most.append(arrangement.servers * arrangement.slots / (hold_s + outside_s))
+    if work_s:
+        most.append(arrangement.db_cores / work_s)
+    return min(most)
+
+
+def _cpu_busy(question: Question) -> float | None:
+    cpu = question.workload.cpu
+    return None if cpu is None else question.rate_per_s / question.arrangement.servers * cpu.all_ms.mean / 1000
+
+
+Remedy = Literal["more workers", "cheaper statement", "more connections", "smaller pool", "nothing"]
+
+
+def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str]:
+    """What to change first at this rate, and why, in a sentence."""
+    largest = max(found, key=lambda each: each.size)
+    busy = largest.cpu_busy
+    kept_up = largest.lost <= _LOST_ALIKE and largest.throughput_per_s >= (1 - _WORSE / 2) * question.rate_per_s
+    arrangement = question.arrangement
+    database = question.rate_per_s * question.workload.holds.mean / 1000 * arrangement.db_share / arrangement.db_cores
+    if busy is not None and busy >= _BUSY:
+        return "more workers", f"each worker's CPU is busy for {busy:.0%} of the time: no pool size changes that"
+    slots = question.arrangement.slots
+    if slots is not None and _slots_busy(question) >= _BUSY:
+        share = _slots_busy(question)
+        return (
+            "more workers",
+            f"their {slots * question.arrangement.servers} places for requests are taken {share:.0%} of the time",
+        )
+    if database >= _BUSY:
+        return "cheaper statement", f"the database's cores are busy for {database:.0%} of the time"
+    best = recommended(found, question.p99_ms)
+    if best is None:
+        if busy is not None and busy >= _BUSY / 2:
+            return "more workers", f"each worker's CPU is busy for {busy:.0%} of the time, and requests wait for it"
+        if kept_up:
+            return "cheaper statement", "no size keeps the target, and neither workers nor connections are short"
+        return "more connections", f"{largest.size} connections for each server are too few"
+    smallest = min(found, key=lambda each: each.size)
+    if best.size > smallest.size:
+        return "more connections", f"fewer than {best.size} for each server are too few"
+    if largest.size > best.size:
+        return "smaller pool", f"{best.size} connections for each server do as well as {largest.size}"
+    return "nothing", f"{best.size} connections for each server are enough"
+
+
+def _slots_busy(question: Question) -> float:
+    """Share of the workers' places for requests that requests take up, without waiting."""
+    workload, arrangement = question.workload, question.arrangement
+    spent_ms = workload.holds.mean + (workload.cpu.outside_mean_ms if workload.cpu else workload.own_s * 1000)
+    return question.rate_per_s * spent_ms / 1000 / ((arrangement.slots or 1) * arrangement.servers)
 
 
 def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Prediction | None:
@@ -220,7 +327,7 @@ def doubts(question: Question) -> list[str]:
             "for a core already, which is counted twice (measure at a lower rate)"
         )
     own = question.rate_per_s / arrangement.servers * workload.own_s
-    if own > _BUSY_CORES:
+    if workload.cpu is None and own > _BUSY_CORES:
         said.append(
             f"at this rate each server is busy for {own:.0%} of the time beside the database: it will be the limit, not its pool"
         )

@@ -16,13 +16,20 @@ of a hold that needs no core slows down with the rest, which is what a closed ne
 once the cores are busy all the time: they finish C / f holds' worth of work per second, however many are under way.
 Connecting is work as a hold is, so a storm of connects slows itself down.
 
+Workers. Where the CPU time of requests is given, each server is one process with one CPU, which runs one request's piece of
+work at a time, in order of arrival: half of the work outside a loan comes before the request asks for a connection and half
+after it is returned; of the work in a loan, half comes before the database's part of the hold and half after it. A server has
+`slots` for requests (one: gunicorn's sync workers; its threads; no limit: gevent); a request that finds none waits in front
+of it. With `turn_s`, as under Python's lock, a piece of work that takes longer lets the others go first. A new request goes
+to a server whose CPU is idle if there is one, else to one chosen at random; with one slot each, all servers share one line.
+
 Times are in seconds. Everything random is drawn from numpy's PCG64 by a seed: the same seed gives the same outcome.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from math import inf, nan
 from typing import Literal
@@ -58,6 +65,10 @@ class Arrangement:
     """The share of a hold during which it keeps a core of the database busy."""
     cold: bool = False
     """Whether to start without open connections, as after a deployment."""
+    slots: int | None = None
+    """Requests that each server works on at a time; None means no limit."""
+    turn_s: float = inf
+    """Longest piece of work before another request's goes on."""
 
     def __post_init__(self) -> None:
         if self.servers < 1 or self.size < 0 or self.limit < 1:
@@ -98,11 +109,15 @@ class Simulation:
     """When the connection was returned; equal to `granted_s` for requests that got none."""
     fates: NDArray[np.uint8]
     since_s: float = 0.0
+    asked_s: Floats | None = None
+    """When the request asked for a connection; None: at its arrival."""
+    done_s: Floats | None = None
+    """When the request was done with; None: when it returned the connection."""
 
     @property
     def waits_s(self) -> Floats:
         """Waits of the requests that were served, without connecting."""
-        return self._of_served(self.granted_s - self.arrived_s)
+        return self._of_served(self.granted_s - (self.arrived_s if self.asked_s is None else self.asked_s))
 
     @property
     def held_s(self) -> Floats:
@@ -111,8 +126,8 @@ class Simulation:
 
     @property
     def responses_s(self) -> Floats:
-        """Times from arrival to returning the connection."""
-        return self._of_served(self.ended_s - self.arrived_s)
+        """Times from arrival to being done with: the return of the connection, or the end of the work after it."""
+        return self._of_served((self.ended_s if self.done_s is None else self.done_s) - self.arrived_s)
 
     @property
     def throughput_per_s(self) -> float:
@@ -164,13 +179,29 @@ def arrivals(rate_per_s: float, count: int, rng: np.random.Generator, variation:
     return np.cumsum(rng.gamma(1 / variation, variation / rate_per_s, count))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CpuTimes:
+    """CPU time of the worker for each request, in s."""
+
+    inside_s: Floats
+    """While it holds a connection; comes on top of the hold that the simulation is given."""
+    outside_s: Floats
+    """Before and after."""
+
+
 def simulate(
-    arrangement: Arrangement, arrived_s: Floats, holds_s: Floats, connects_s: ArrayLike = 0.0, seed: int = 0
+    arrangement: Arrangement,
+    arrived_s: Floats,
+    holds_s: Floats,
+    connects_s: ArrayLike = 0.0,
+    seed: int = 0,
+    cpu: CpuTimes | None = None,
 ) -> Simulation:
     """Run every request to its end.
 
     `arrived_s`: instants in order. `holds_s`, `connects_s`: how long each request holds a connection and connecting takes
-    when it has the database's cores to itself. `seed` determines the choice of servers. Raises ValueError if lengths differ,
+    when it has the database's cores to itself. `cpu`: None for servers that need no CPU. `seed` determines the choice of
+    servers. Raises ValueError if lengths differ,
     instants go back, or a time is negative.
     """
     connects = np.broadcast_to(np.asarray(connects_s, np.float64), arrived_s.shape)
@@ -178,15 +209,34 @@ def simulate(
         raise ValueError(f"{len(arrived_s)} arrivals and {len(holds_s)} holds")
     if min(arrived_s[0], holds_s.min(), connects.min(), np.diff(arrived_s).min(initial=0.0)) < 0:
         raise ValueError("instants must be in order, and no time negative")
-    course = _SimulationCourse(arrangement, arrived_s.tolist(), holds_s.tolist(), connects.tolist())
-    rng = np.random.default_rng(seed)
-    course.run(rng.integers(arrangement.servers, size=len(arrived_s)).tolist())
+    servers = np.random.default_rng(seed).integers(arrangement.servers, size=len(arrived_s)).tolist()
+    if cpu is None:
+        course = _SimulationCourse(arrangement, arrived_s.tolist(), holds_s.tolist(), connects.tolist())
+        course.run(servers)
+        return Simulation(
+            arrangement,
+            arrived_s,
+            np.array(course.granted_s),
+            np.array(course.ended_s),
+            np.frombuffer(course.fates, np.uint8),
+        )
+    worked = _WorkersCourse(
+        arrangement,
+        arrived_s.tolist(),
+        holds_s.tolist(),
+        connects.tolist(),
+        cpu.inside_s.tolist(),
+        cpu.outside_s.tolist(),
+    )
+    worked.run(servers)
     return Simulation(
         arrangement,
         arrived_s,
-        np.array(course.granted_s),
-        np.array(course.ended_s),
-        np.frombuffer(course.fates, np.uint8),
+        np.array(worked.granted_s),
+        np.array(worked.ended_s),
+        np.frombuffer(worked.fates, np.uint8),
+        asked_s=np.array(worked.asked_s),
+        done_s=np.array(worked.done_s),
     )
 
 
@@ -257,6 +307,8 @@ class _SimulationCourse:
         self.granted_s = list(arrived_s)
         self.ended_s = list(arrived_s)
         self.fates = bytearray(len(arrived_s))
+        # The instants of asking, from which a wait is counted.
+        self.asked_s = self._arrived_s
 
     def run(self, servers: list[int]) -> None:
         """Run all requests; `servers` holds the server of each."""
@@ -287,30 +339,34 @@ class _SimulationCourse:
         pool = self._pool_of[request]
         if pool.idle:
             pool.idle -= 1
-            self._database.begin(request, self._holds_s[request])
+            self._begin_hold(request, 0.0, now_s)
         elif pool.opened < self._limit:
             pool.opened += 1
-            self._database.begin(request, self._connects_s[request] + self._holds_s[request])
+            self._begin_hold(request, self._connects_s[request], now_s)
         elif len(pool.queue) < self._max_waiting or self._waiting(pool, now_s) < self._max_waiting:
             pool.queue.append(request)
         else:
             self.fates[request] = SHED
+
+    def _begin_hold(self, request: int, connect_s: float, _now_s: float) -> None:
+        """Begin a hold, with `connect_s` of other work before it."""
+        self._database.begin(request, connect_s + self._holds_s[request])
 
     def _waiting(self, pool: _PoolModel, now_s: float) -> int:
         """Count the waiting requests, without those that have given up."""
         latest_s = now_s - self._timeout_s
         # With fifo, requests give up in order of arrival.
         if self._is_fifo:
-            while pool.queue and self._arrived_s[pool.queue[0]] <= latest_s:
+            while pool.queue and self.asked_s[pool.queue[0]] <= latest_s:
                 self._give_up(pool.queue.popleft())
         else:
-            for waiter in [waiter for waiter in pool.queue if self._arrived_s[waiter] <= latest_s]:
+            for waiter in [waiter for waiter in pool.queue if self.asked_s[waiter] <= latest_s]:
                 pool.queue.remove(waiter)
                 self._give_up(waiter)
         return len(pool.queue)
 
     def _give_up(self, waiter: int) -> None:
-        self.granted_s[waiter] = self.ended_s[waiter] = self._arrived_s[waiter] + self._timeout_s
+        self.granted_s[waiter] = self.ended_s[waiter] = self.asked_s[waiter] + self._timeout_s
         self.fates[waiter] = TIMED_OUT
 
     def _give_back(self, request: int, now_s: float) -> None:
@@ -318,11 +374,11 @@ class _SimulationCourse:
         pool, latest_s = self._pool_of[request], now_s - self._timeout_s
         while pool.queue:
             waiter = pool.queue.popleft()
-            if self._arrived_s[waiter] <= latest_s:
+            if self.asked_s[waiter] <= latest_s:
                 self._give_up(waiter)
             elif self._is_fifo:
                 self.granted_s[waiter] = now_s + self._wake_s
-                self._database.begin(waiter, self._wake_s + self._holds_s[waiter])
+                self._begin_hold(waiter, self._wake_s, now_s)
                 return
             else:
                 self._woken.append((now_s + self._wake_s, waiter))
@@ -338,7 +394,167 @@ class _SimulationCourse:
         if pool.idle or pool.opened < self._limit:
             self.granted_s[waiter] = now_s
             self._ask(waiter, now_s)
-        elif self._arrived_s[waiter] + self._timeout_s <= now_s:
+        elif self.asked_s[waiter] + self._timeout_s <= now_s:
             self._give_up(waiter)
         else:
             pool.queue.append(waiter)
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One server process: its CPU, and the requests that wait for it or for a slot."""
+
+    free: float
+    """Slots that are free."""
+    running: tuple[int, int, float] | None = None
+    """The piece of work on the CPU: request, stage, and what is left of it after this turn."""
+    work: deque[tuple[int, int, float]] = field(default_factory=deque)
+    backlog: deque[int] = field(default_factory=deque)
+
+
+_BEFORE, _IN_FIRST, _IN_LAST, _AFTER = range(4)
+"""The pieces of a request's work on the CPU."""
+
+
+class _WorkersCourse(_SimulationCourse):
+    """A simulation whose servers have a CPU each."""
+
+    def __init__(
+        self,
+        arrangement: Arrangement,
+        arrived_s: list[float],
+        holds_s: list[float],
+        connects_s: list[float],
+        inside_s: list[float],
+        outside_s: list[float],
+    ) -> None:
+        super().__init__(arrangement, arrived_s, holds_s, connects_s)
+        self._inside_s, self._outside_s = inside_s, outside_s
+        self._turn_s = arrangement.turn_s
+        slots = inf if arrangement.slots is None else arrangement.slots
+        self._workers = [_Worker(slots) for _ in range(arrangement.servers)]
+        # One line for all, as an idle worker takes the next connection from the socket that all listen on.
+        self._shared: deque[int] | None = deque() if slots == 1 else None
+        self._worker_of = [0] * len(arrived_s)
+        self._pool_of = [self._pools[0]] * len(arrived_s)
+        self.asked_s = list(arrived_s)
+        self.done_s = list(arrived_s)
+        # Ends of turns on the CPUs: (instant, server).
+        self._turns: list[tuple[float, int]] = []
+        self._to_connect_s = [0.0] * len(arrived_s)
+        self._granted = bytearray(len(arrived_s))
+
+    def run(self, servers: list[int]) -> None:
+        """Run all requests; `servers` holds the server of each that finds no idle one."""
+        for request, at_s in enumerate(self._arrived_s):
+            self._catch_up(at_s)
+            self._arrive(request, servers[request], at_s)
+        self._catch_up(inf)
+
+    def _catch_up(self, until_s: float) -> None:
+        database, woken, turns = self._database, self._woken, self._turns
+        while True:
+            end_s = database.next_end_s()
+            turn_s = turns[0][0] if turns else inf
+            wake_s = woken[0][0] if woken else inf
+            next_s = min(end_s, turn_s, wake_s)
+            if next_s > until_s or next_s == inf:
+                break
+            if turn_s == next_s:
+                _, server = heappop(turns)
+                database.advance(turn_s)
+                self._end_turn(server, turn_s)
+            elif wake_s == next_s:
+                _, waiter = woken.popleft()
+                database.advance(wake_s)
+                self._wake(waiter, wake_s)
+            else:
+                request = database.finish(end_s)
+                self._compute(request, _IN_LAST, self._inside_s[request] / 2, end_s)
+        if until_s < inf:
+            database.advance(until_s)
+
+    def _arrive(self, request: int, drawn: int, now_s: float) -> None:
+        idle = [number for number, worker in enumerate(self._workers) if worker.running is None and worker.free > 0]
+        server = idle[drawn % len(idle)] if idle else drawn
+        worker = self._workers[server]
+        if worker.free > 0:
+            self._start(request, server, now_s)
+        elif self._shared is not None:
+            self._shared.append(request)
+        else:
+            worker.backlog.append(request)
+            self._worker_of[request] = server
+
+    def _start(self, request: int, server: int, now_s: float) -> None:
+        self._workers[server].free -= 1
+        self._worker_of[request] = server
+        self._pool_of[request] = self._pools[server]
+        self._compute(request, _BEFORE, self._outside_s[request] / 2, now_s)
+
+    def _compute(self, request: int, stage: int, work_s: float, now_s: float, *, goes_on: bool = False) -> None:
+        """Give the CPU of the request's server a piece of work: at once if it `goes_on` or nothing is waiting, else in turn."""
+        server = self._worker_of[request]
+        worker = self._workers[server]
+        if worker.running is None and (goes_on or not worker.work):
+            self._begin_turn(server, (request, stage, work_s), now_s)
+        else:
+            worker.work.append((request, stage, work_s))
+
+    def _begin_turn(self, server: int, piece: tuple[int, int, float], now_s: float) -> None:
+        worker, (request, stage, work_s) = self._workers[server], piece
+        turn_s = min(work_s, self._turn_s)
+        worker.running = (request, stage, work_s - turn_s)
+        if stage == _IN_FIRST and not self._granted[request]:
+            # A waiter has its connection only when it runs.
+            self._granted[request] = 1
+            self.granted_s[request] = now_s
+        heappush(self._turns, (now_s + turn_s, server))
+
+    def _end_turn(self, server: int, now_s: float) -> None:
+        worker = self._workers[server]
+        assert worker.running is not None  # noqa: S101
+        request, stage, left_s = worker.running
+        worker.running = None
+        if left_s > 0:
+            worker.work.append((request, stage, left_s))
+        else:
+            self._after(request, stage, now_s)
+        if worker.running is None and worker.work:
+            self._begin_turn(server, worker.work.popleft(), now_s)
+
+    def _after(self, request: int, stage: int, now_s: float) -> None:
+        """Go on with a request whose piece of work is done."""
+        if stage == _BEFORE:
+            self.asked_s[request] = self.granted_s[request] = self.ended_s[request] = now_s
+            self._ask(request, now_s)
+            if self.fates[request] == SHED:
+                # An answer that says no is work, too.
+                self._compute(request, _AFTER, self._outside_s[request] / 2, now_s, goes_on=True)
+        elif stage == _IN_FIRST:
+            self._database.begin(request, self._to_connect_s[request] + self._holds_s[request])
+        elif stage == _IN_LAST:
+            # It runs on, and the waiter that gets its connection comes after it.
+            self._compute(request, _AFTER, self._outside_s[request] / 2, now_s, goes_on=True)
+            self._give_back(request, now_s)
+        else:
+            self._leave(request, now_s)
+
+    def _leave(self, request: int, now_s: float) -> None:
+        self.done_s[request] = now_s
+        server = self._worker_of[request]
+        worker = self._workers[server]
+        worker.free += 1
+        line = worker.backlog if self._shared is None else self._shared
+        if line:
+            self._start(line.popleft(), server, now_s)
+
+    def _begin_hold(self, request: int, connect_s: float, now_s: float) -> None:
+        self._to_connect_s[request] = connect_s
+        # Who finds an idle connection does not wait for the CPU.
+        self._compute(request, _IN_FIRST, self._inside_s[request] / 2, now_s, goes_on=self.asked_s[request] == now_s)
+
+    def _give_up(self, waiter: int) -> None:
+        super()._give_up(waiter)
+        now_s = max(self.granted_s[waiter], self._database.now_s)
+        self._compute(waiter, _AFTER, self._outside_s[waiter] / 2, now_s)

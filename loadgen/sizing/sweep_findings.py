@@ -114,7 +114,11 @@ def sentence(curve: Curve, limits: SizeLimits) -> str:
     if not curve.runs:
         return f"{curve.goal.rate:g} users/s: nothing was measured."
     known = estimates(curve.runs)
-    found = choose(known, curve.goal)
+    found = answer(curve)
+    if found is None:
+        ((size, only),) = known.items()
+        told = "No answer: one size was run in the time given (--max-seconds)."
+        return f"{curve.goal.rate:g} users/s: {told} A pool of {size}: {_figures(only)}."
     if found.reason == "nothing answers":
         return f"{curve.goal.rate:g} users/s: no request was answered well at any size. Does the script fit the application?"
     chosen, below = known[found.size], max((s for s in known if s < found.size), default=None)
@@ -131,18 +135,25 @@ def sentence(curve: Curve, limits: SizeLimits) -> str:
     return " ".join(parts)
 
 
+def answer(curve: Curve) -> Choice | None:
+    """The size to use under one rate; None where nothing was run, or only one of several sizes before the time was up."""
+    if not curve.runs or (len(curve.runs) == 1 and curve.ended):
+        return None
+    return choose(estimates(curve.runs), curve.goal)
+
+
 def settled(curve: Curve) -> bool:
     """Whether there is an answer that is as precise as was asked."""
-    if not curve.runs:
+    found = answer(curve)
+    if found is None:
         return False
     known = estimates(curve.runs)
-    found = choose(known, curve.goal)
     return found.reason != "nothing answers" and known[found.size].is_known(curve.goal)
 
 
 def meets_targets(sweep: Sweep) -> bool:
     """Whether every rate has an answer, and one that meets the target where there is one."""
-    found = [choose(estimates(curve.runs), curve.goal).reason for curve in sweep.curves if curve.runs]
+    found = [choice.reason for curve in sweep.curves if (choice := answer(curve)) is not None]
     return len(found) == len(sweep.curves) and not {"nothing meets the target", "nothing answers"} & set(found)
 
 
@@ -293,7 +304,7 @@ def _size_result(estimate: SizeEstimate, runs: Sequence[SizeRun], connections: i
 
 
 def _curve_values(curve: Curve, limits: SizeLimits) -> dict[str, Any]:
-    found = choose(estimates(curve.runs), curve.goal) if curve.runs else None
+    found = answer(curve)
     return {
         "rate": curve.goal.rate,
         "target_p99_ms": curve.goal.p99_ms,
@@ -317,10 +328,11 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _table(number: int, curve: Curve, limits: SizeLimits) -> Table:
-    answer = choose(estimates(curve.runs), curve.goal).size
+    found = answer(curve)
+    best = None if found is None else found.size
     rows = tuple(
         (
-            Cell(f"{s.size} (the answer)", s.size, "good") if s.size == answer else Cell(f"{s.size}", s.size),
+            Cell(f"{s.size} (the answer)", s.size, "good") if s.size == best else Cell(f"{s.size}", s.size),
             number_cell(s.connections),
             number_cell(s.runs),
             _span_cell(s.good_per_s),

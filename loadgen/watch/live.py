@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
+from ipaddress import ip_address
 from itertools import islice
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -43,7 +44,6 @@ _RELOAD_S = 60.0
 _MOST_ROWS = 50
 _DOCUMENT = "report.json"
 _QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NO_STORE = ("Cache-Control", "no-store")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
@@ -66,6 +66,25 @@ def parse_address(text: str) -> tuple[str, int]:
     if not port.isascii() or not port.isdigit() or int(port) > 65535 or (colon and not host):
         raise LiveError(f"invalid address {text!r}: it must be PORT or HOST:PORT, with a port up to 65535")
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
+
+
+def host_allowed(listening: str, environ: dict[str, Any]) -> bool:
+    """Whether a request may be answered by a server that listens at this host: only under loopback's own names there.
+
+    A foreign page could otherwise read it through a name of its own that it points at this machine.
+    """
+    try:
+        return not is_loopback(listening) or is_loopback(urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or "")
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, a name or an address, is this machine's own loopback."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def snapshot_of(
@@ -320,7 +339,7 @@ class LiveServer:
 
     def _answer(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
-        if not self._host_allowed(environ):
+        if not host_allowed(self._host, environ):
             return _text(
                 start_response, HTTPStatus.MISDIRECTED_REQUEST, "This page is served by its own address only.\n"
             )
@@ -339,14 +358,6 @@ class LiveServer:
             kind, text = files[path]
             return _body(start_response, kind, text.encode())
         return self._page(method, start_response)
-
-    def _host_allowed(self, environ: dict[str, Any]) -> bool:
-        if self._host not in _LOOPBACK:
-            return True
-        try:
-            return urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname in _LOOPBACK
-        except ValueError:
-            return False
 
     def _page(self, method: str, start_response: StartResponse) -> Iterable[bytes]:
         if self._report is None:

@@ -1,5 +1,7 @@
 """Serves the totals of a run in progress to Prometheus: `GET /metrics` in its text format, while the run goes on.
 
+On a loopback address, only requests that name a loopback host are answered, as by the live page.
+
 With several workers, the totals are sums of what has arrived from them, a second old at most. The metrics, all counted from
 the start of the run:
 
@@ -30,7 +32,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from loadgen.engine import Progress
-from loadgen.watch.live import parse_address
+from loadgen.watch.live import host_allowed, parse_address
 from loadgen.watch.observer import Observer, ObserverError, Underway
 from reports import names
 from reports.model import Period
@@ -91,6 +93,9 @@ def serving(
     render = exposition(totals, progress)
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not host_allowed(address[0], environ):
+            start_response("421 Misdirected Request", [("Content-Type", "text/plain")])
+            return [b"These metrics are served by their own address only.\n"]
         if environ["PATH_INFO"] != "/metrics":
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"only /metrics is here\n"]

@@ -12,6 +12,7 @@ from alembic.config import Config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
 
 import app
 from db import migrations, queries, rollups, seeding
@@ -324,7 +325,7 @@ def test_clicks_for_which_no_partition_was_made_are_kept_elsewhere_and_folded(co
         cursor.execute("UPDATE click_folding SET added = 10 * (SELECT max(ends) FROM click_partitions)")
         cursor.execute(
             "INSERT INTO clicks (link_id, browser, platform, transaction_id)"
-            " SELECT links.id, 'B', 'P', pg_current_xact_id()::text::bigint + added FROM links, click_folding"
+            " SELECT links.id, 'B', 'P', txid_current() + added FROM links, click_folding"
             " WHERE code = 'seed3'"
         )
         cursor.execute("SELECT tableoid::regclass::text FROM clicks WHERE browser = 'B'")
@@ -392,6 +393,17 @@ def restore(url, dump):
             if line.rstrip().endswith(";") and text.count("$$") % 2 == 0:
                 cursor.execute(text)
                 statement.clear()
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_link_with_clicks_cannot_be_removed(connection, folded):
+    queries.add_link(connection, "removed", "https://example.com/")
+    queries.follow(connection, "removed", CHROME)
+    if folded:
+        rollups.fold_all(connection)
+    with pytest.raises(IntegrityError, match="the link removed has clicks"):
+        connection.exec_driver_sql("DELETE FROM links WHERE code = 'removed'")
+    connection.exec_driver_sql("TRUNCATE clicks; DELETE FROM links WHERE code = 'removed'")
 
 
 def test_emptying_the_table_empties_the_roll_ups(connection):

@@ -73,7 +73,10 @@ TAIL = """
 | :-- | :-- | :-- |
 | waiting for a connection | `DB_POOL_TIMEOUT` (5 s); refused at once if `DB_POOL_MAX_WAITING` already wait | `poolbench/` |
 | connections that analytics may hold | all but `DB_POOL_RESERVE` (0) | `db/database.py` |
-| opening a connection | 5 s, or `?connect_timeout=` | `db/database.py` |
+| opening a connection | 5 s for each host, or `?connect_timeout=` | `db/database.py` |
+| the start, while the database is silent or locked | 3 s; the service listens then, answers 503 and goes on trying | `wsgi/` |
+| a lock while the tables are brought up to date | 2 s; then 503, and the next request tries again | `db/database.py` |
+| folding clicks into the roll-ups, or checking them | 10 min | `db/rollups.py` |
 | a statement, while the network works | `STATEMENT_TIMEOUT` (10 s), enforced by the database: 504 | the database |
 | a statement, if the database falls silent | 2 s more; then the connection is given up: 503 | `db/green.py` |
 | a peer that disappeared | 10 to 16 s, by keepalive probes and TCP_USER_TIMEOUT on both sides | `db/database.py` |
@@ -93,6 +96,9 @@ TAIL = """
   peak and no request was refused, but after eight seconds the median wait was 4 s. When workers accepted every
   connection at once, goodput fell to a twentieth. To bound the wait is the balancer's task: deploy/haproxy.cfg limits
   the requests at each server (maxconn) and the time in its own queue.
+- With several hosts in DATABASE_URL and `target_session_attrs=read-write`, a promoted standby is found by itself. No
+  acknowledged write is lost if replication is synchronous (`synchronous_standby_names`); otherwise the last moments may be.
+  A silent host costs each new connection its `connect_timeout`, so set that to a second or two.
 - On a full disk, writes fail with 507 and no `Retry-After`: a retry cannot succeed until somebody frees space. Keep the
   write-ahead log on a different disk than the tables: PostgreSQL panics if it cannot write the log.
 """

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from time import thread_time_ns
 
 import pytest
 from sqlalchemy import NullPool, QueuePool, create_engine, exc, text
@@ -87,7 +88,7 @@ def test_answers_tell_what_connections_cost(postgres):
     status, headers = told[0]
     parts = dict(part.split(";dur=") for part in headers["Server-Timing"].split(", "))
     assert status == "200 OK"
-    assert set(parts) == {"pool", "connect", "db", "total"}
+    assert set(parts) == {"pool", "connect", "db", "total", "cpu", "loan-cpu"}
     assert float(parts["total"]) >= float(parts["connect"]) > 0
     engine.dispose()
 
@@ -185,3 +186,111 @@ print(*first.value, *second.value)
     first_wait, first_held, second_wait, second_held = map(float, patched(postgres, url, code))
     assert first_wait < 0.1 < second_wait
     assert second_held < 0.2 < first_held
+
+
+def burn(milliseconds):
+    began = thread_time_ns()
+    while thread_time_ns() - began < milliseconds * 1e6:
+        pass
+
+
+def timings(application):
+    told = []
+    wrapped = server_timing(application)
+    list(wrapped({}, lambda _status, headers: told.append(dict(headers)["Server-Timing"])))
+    return {name: float(value) for name, value in (part.split(";dur=") for part in told[0].split(", "))}
+
+
+def test_cpu_of_a_loan_is_told_from_waiting_for_the_database(postgres):
+    engine = engine_of(postgres)
+
+    def application(_environ, start_response):
+        burn(10)
+        with engine.connect() as connection:
+            burn(20)
+            connection.execute(text("SELECT pg_sleep(0.05)"))
+        start_response("200 OK", [])
+        return []
+
+    timings(application)
+    parts = timings(application)
+    assert 20 <= parts["loan-cpu"] < 30
+    assert 30 <= parts["cpu"] < 45
+    assert parts["db"] > 70
+    engine.dispose()
+
+
+def test_an_application_that_is_wrapped_twice_is_counted_once():
+    def application(_environ, start_response):
+        start_response("200 OK", [])
+        return []
+
+    headers = []
+    list(server_timing(server_timing(application))({}, lambda _status, given: headers.extend(given)))
+    assert [name for name, _ in headers] == ["Server-Timing"]
+
+
+def test_an_applications_own_pool_is_kept_and_measured(postgres):
+    engine = create_engine(with_pool(postgres.url, "own"), pool_size=3, max_overflow=1)
+    assert isinstance(engine.pool, QueuePool)
+    assert engine.pool.size() == 3
+    costs.reset()
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(0.02)"))
+    assert costs.sum().held_ns > 20_000_000
+    engine.dispose()
+    assert isinstance(engine.pool, QueuePool)
+    pool = create_engine(with_pool(postgres.url, "own"), poolclass=NullPool).pool
+    assert isinstance(pool, NullPool)
+
+
+UNDER_GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import sys, time, gevent
+from sqlalchemy import create_engine, text
+from poolbench import server_timing
+engine = create_engine(sys.argv[1], pool_size=10)
+
+def application(environ, start_response):
+    with engine.connect() as connection:
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+        connection.execute(text("SELECT pg_sleep(0.2)"))
+    start_response("200 OK", [])
+    return []
+
+told = []
+application = server_timing(application)
+began = time.monotonic()
+one = lambda: application({}, lambda _status, headers: told.append(dict(headers)["Server-Timing"]))
+gevent.joinall([gevent.spawn(one) for _ in range(8)], raise_error=True)
+print(time.monotonic() - began)
+for line in told:
+    parts = dict(part.split(";dur=") for part in line.split(", "))
+    print(parts["loan-cpu"], parts["cpu"])
+"""
+
+
+@pytest.mark.parametrize("driver", ["psycopg2", "psycopg"])
+def test_under_gevent_waits_are_cooperative_and_cpu_is_each_greenlets_own(postgres, driver):
+    url = with_pool(postgres.url, "own").replace("psycopg2", driver)
+    done = subprocess.run([sys.executable, "-c", UNDER_GEVENT, url], capture_output=True, text=True, check=True)
+    took, *requests = done.stdout.splitlines()
+    # One after the other, eight statements of 200 ms would take 1.6 s.
+    assert float(took) < 1.2
+    loans, answers = zip(*(map(float, line.split()) for line in requests), strict=True)
+    assert len(loans) == 8
+    # 10 ms of their own each; the others' 70 ms are not in it.
+    assert all(10 <= each < 30 for each in loans)
+    assert sum(answers) > 75
+
+
+def test_a_driver_that_stops_all_greenlets_is_told_in_one_line(postgres):
+    program = (
+        "import psycopg; from gevent import monkey; monkey.patch_all(); import sys; from sqlalchemy import create_engine;"
+        " create_engine(sys.argv[1]); create_engine(sys.argv[1])"
+    )
+    url = with_pool(postgres.url, "own").replace("psycopg2", "psycopg")
+    done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=True)
+    assert "psycopg was imported before gevent" in done.stderr.splitlines()[0]

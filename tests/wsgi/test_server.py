@@ -149,3 +149,11 @@ def test_with_few_descriptors_idle_clients_leave_some_for_the_database(start_ser
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert {connection.recv(12) for connection in idle[:20]} == {b"HTTP/1.1 200"}
     assert server.failures() == []
+
+
+def test_more_connections_than_the_files_allow_are_warned_of(start_service, postgres):
+    arguments = [GUNICORN[0], "--worker-connections", "1000", *GUNICORN[1:-1], f"'{GUNICORN[-1]}'"]
+    server = start_service(
+        command=["sh", "-c", f"ulimit -n 256; exec {' '.join(arguments)}"], DATABASE_URL=postgres.url
+    )
+    assert any("worker_connections 1000 is too many for 256 files" in line["msg"] for line in server.log_lines())

@@ -258,7 +258,9 @@ def test_the_text_is_a_table_below_what_it_was_made_from(measured):
     headings = [*("size", "connections", "wait p50 ms", "wait p99 ms", "timed out", "shed", "in use", "served/s")]
     assert lines[3].split("  ") == [*headings, "hold ms", "response p99 ms"]
     assert [line.split()[:2] for line in lines[4:6]] == [["2", "8"], ["10", "40"]]
-    assert lines[7:] == ["Smallest size as good as the best: 2, 8 connections in all."]
+    assert lines[7].startswith("The simulation's own error is at most ")
+    assert lines[8] == "To change first: smaller pool. 2 connections for each server do as well as 10."
+    assert lines[10:] == ["Smallest size as good as the best: 2, 8 connections in all."]
 
 
 def test_explain_says_where_formulas_and_simulation_differ(measured):
@@ -357,7 +359,7 @@ def test_no_plan_is_made_from_a_run_that_cannot_support_one(tmp_path, run, says)
     assert line.startswith(f"Error: {path}: no plan can be made from this run: {says}")
 
 
-@pytest.mark.parametrize("run", [late(9), report(failed=2000), overloaded(4)])
+@pytest.mark.parametrize("run", [late(9), report(failed=200), overloaded(4)])
 def test_a_plan_is_made_from_a_run_that_was_nearly_as_planned(tmp_path, run):
     path = tmp_path / "fit.json"
     path.write_text(to_json(run))
@@ -408,3 +410,95 @@ def test_an_unreadable_report_gives_one_line_that_names_the_file(tmp_path, conte
     assert done.stderr.startswith(f"Error: {path}")
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+# The worker's CPU
+
+
+def computing(tmp_path, *, cpu_ms, loan_cpu_ms, statement_ms=5.0, rate=10, waits_ms=0.05, failed=0, lag_ms=1.0):
+    """A calm run of 100 s at `rate` requests/s whose answers tell the worker's CPU."""
+    rng = np.random.default_rng(2)
+    number = 100 * rate
+    holds = rng.exponential(statement_ms, number) + loan_cpu_ms
+    waits = np.full(number, waits_ms)
+    sketches = {
+        "server.pool": Sketch.of(waits),
+        "server.connect": Sketch.of(np.zeros(number)),
+        "server.db": Sketch.of(holds),
+        "server.total": Sketch.of(waits + holds + cpu_ms - loan_cpu_ms),
+        "server.cpu": Sketch.of(np.full(number, cpu_ms)),
+        "server.loan-cpu": Sketch.of(np.full(number, loan_cpu_ms)),
+    }
+    counters = {"http.requests": number, "http.codes.200": number - failed, "http.codes.500": failed}
+    total = Period(0, counters, sketches=sketches, first_counter_ms=0, last_counter_ms=100_000)
+    path = tmp_path / "computing.json"
+    extras = Extras("1", "open", generator={"start_lag_p99_ms": lag_ms})
+    path.write_text(to_json(Report(total, (), extras)))
+    return path
+
+
+def test_a_worker_out_of_cpu_is_told_from_a_pool_that_is_too_small(tmp_path):
+    path = computing(tmp_path, cpu_ms=10.0, loan_cpu_ms=8.0)
+    found = planned(path, "--servers", 1, "--rate", 150, "--sizes", "5,40")
+    assert found["remedy"] == "more workers"
+    for row in found["sizes"]:
+        # One CPU, 10 ms a request: a larger pool changes nothing.
+        assert row["throughput_per_s"] < 105
+        assert row["cpu_busy"] == pytest.approx(1.5, rel=0.05)
+    enough = planned(path, "--servers", 4, "--rate", 150, "--sizes", "5,40")
+    assert enough["remedy"] != "more workers"
+    assert enough["sizes"][0]["throughput_per_s"] == pytest.approx(150, rel=0.05)
+
+
+LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("load", "arguments", "remedy"),
+    [
+        ({"statement_ms": 20}, ["--rate", 150, "--sizes", "2,4,8"], "more connections"),
+        ({"statement_ms": 5}, ["--rate", 50, "--sizes", "4,40"], "smaller pool"),
+        ({"statement_ms": 20}, ["--rate", 95, "--sizes", "20", "--db-cores", 2], "cheaper statement"),
+        ({"cpu_ms": 8.0, "loan_cpu_ms": 6.0}, ["--rate", 120, "--sizes", "2,4,8"], "more workers"),
+        ({"statement_ms": 20}, ["--rate", 60, "--sizes", "1", "--worker", "sync"], "more workers"),
+    ],
+)
+def test_what_to_change_first(tmp_path, load, arguments, remedy):
+    assert planned(computing(tmp_path, **LITTLE_CPU | load), "--servers", 1, *arguments)["remedy"] == remedy
+
+
+def test_a_sync_worker_answers_one_request_at_a_time_and_threads_as_many_as_they_are(tmp_path):
+    path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=20)
+    sync, two, gevent = (
+        planned(path, "--servers", 1, "--rate", 200, "--sizes", "10", *worker)["sizes"][0]["throughput_per_s"]
+        for worker in (["--worker", "sync"], ["--worker", "gthread", "--threads", 2], [])
+    )
+    assert sync == pytest.approx(1000 / 21, rel=0.1)
+    assert two == pytest.approx(2 * 1000 / 21, rel=0.1)
+    assert gevent == pytest.approx(200, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        ({"waits_ms": 30.0}, "requests waited 30"),
+        ({"failed": 100}, "100 of 1,000 requests failed"),
+        ({"lag_ms": 40.0}, "started its arrivals late"),
+        ({"cpu_ms": 90.0, "loan_cpu_ms": 50.0}, "its workers were busy for 90%"),
+    ],
+)
+def test_a_run_that_was_late_queued_or_failed_predicts_nothing(tmp_path, run, says):
+    path = computing(tmp_path, **{"cpu_ms": 1.0, "loan_cpu_ms": 0.5, **run})
+    done = plan(path, "--servers", 1)
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: {path}: no plan can be made from this run") and says in line
+
+
+def test_the_simulations_own_error_shrinks_with_its_requests(measured):
+    few, many = (
+        planned(measured, "--servers", 1, "--sizes", 2, "--rate", 140, "--requests", number)["sizes"][0]
+        for number in (2000, 100_000)
+    )
+    assert 0 < many["wait_mean_error_ms"] < few["wait_mean_error_ms"]
+    assert 0 < many["response_p99_error_ms"] < few["response_p99_error_ms"]

@@ -156,6 +156,19 @@ def test_with_a_target_slower_but_quick_enough_is_good_enough():
     assert (none.size, none.reason) == (8, "nothing meets the target")
 
 
+def test_one_size_in_the_time_given_is_no_answer():
+    runs = {4: (SizeRun(4, 20.0, 0.0, 5.0, 0.1, 0.1, 0.1, 40, 4),)}
+    ended = Curve(Goal(RATE), runs, "its time was up (--max-seconds)")
+    limits = SizeLimits(4, 100)
+    text = sentence(ended, limits)
+    assert "No answer: one size was run in the time given" in text
+    sweep = Sweep("app", "fair", limits, (1, 2, 4), 1.0, (ended,))
+    page = written(sweep_page(sweep), "text")
+    assert "(the answer)" not in page and "No answer: one size" in page
+    assert not meets_targets(sweep)
+    assert json.loads(written(sweep_page(sweep), "json"))["curves"][0]["answer"] is None
+
+
 def test_nothing_is_recommended_where_nothing_was_answered():
     curve = Curve(Goal(RATE), {1: (one(1, 0.0, None),), 8: (one(8, 0.0, None),)})
     assert choose(estimates(curve.runs), curve.goal).reason == "nothing answers"
@@ -341,6 +354,7 @@ def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_wha
         "1-4",
         "--database-url",
         postgres.url,
+        "--yes",
     )
     process = subprocess.Popen(
         command(tmp_path / "out", *arguments), cwd=SHOP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -9,7 +9,8 @@ import pytest
 
 from loadgen.lab import fairness
 from loadgen.lab.evidence import Crossing, Fairness
-from loadgen.lab.own_app import OwnAppOptions, OwnAppResult, chosen_settings, own_app_page, parameters
+from loadgen.lab.own_app import chosen_settings, parameters
+from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, line_for_production, own_app_page, verdict
 from reports.formats.artillery_json import from_json
 from reports.model import Period, Report
 from reports.sketch import Sketch
@@ -34,11 +35,23 @@ def test_an_application_with_its_own_app_and_db_runs_under_each_strategy(tmp_pat
     """Its modules are called app and db, like two of ours; nothing in it knows of pools."""
     (tmp_path / "short.yml").write_text(SCRIPT)
     out = tmp_path / "out"
-    command = [LOADGEN, "lab", "--app", "app:app", "--script", tmp_path / "short.yml", "--servers", "2", "--out", out]
+    command = [
+        LOADGEN,
+        "lab",
+        "--app",
+        "app:app",
+        "--script",
+        tmp_path / "short.yml",
+        "--servers",
+        "2",
+        "--rounds",
+        "1",
+    ]
+    command += ["--out", out]
     done = subprocess.run(command, cwd=SHOP, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "summary.json").read_text())["strategies"]
-    assert list(found) == ["null", "queue", "fair"]
+    assert list(found) == ["own", "null", "queue", "fair"]
     for strategy, figures in found.items():
         total = from_json((out / f"{strategy}.json").read_text()).aggregate
         assert total.counters["http.codes.201"] > 0
@@ -51,27 +64,50 @@ def test_an_application_with_its_own_app_and_db_runs_under_each_strategy(tmp_pat
     assert not list(SHOP.glob("runs"))
 
 
+GIVEN = {
+    "application": "shop:app",
+    "script": "load.yml",
+    "servers": 3,
+    "rounds": 2,
+    "settings": {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"},
+    "variables_read": ["DATABASE_URL"],
+}
+
+
+def result(strategy, *seeds):
+    return OwnAppResult(strategy, tuple(OwnAppRun(report(seed), 7, 12.0, 3.0, 1.5) for seed in seeds))
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_every_format_compares_the_strategies(style):
-    options = OwnAppOptions("shop:app", "load.yml", Path(), Path(), servers=3)
-    results = [
-        OwnAppResult(
-            strategy, report(seed), 7, 12.0, interrupted=strategy == "fair", crossing=Crossing(0.1, {0.0: 0.123})
-        )
-        for seed, strategy in enumerate(("null", "fair"))
-    ]
-    text = written(own_app_page(options, results), style)
+    results = [result("null", 0, 1), result("fair", 2, 3)]
+    text = written(own_app_page(GIVEN, results, ["A note."], Crossing(0.1, {0.0: 0.123}), partial=True), style)
     for fact in (
         "shop:app",
         "null",
         "fair",
         "backends at peak",
+        "answered well",
         "artial",
         "pool wait p99 (ms)",
         "DB_POOL_SIZE",
         "0.123",
+        "A note.",
     ):
         assert fact in text
+
+
+def test_a_strategy_is_recommended_only_where_it_is_measurably_better():
+    said, best = verdict([result("own", 0, 1), result("fair", 2, 3)])
+    assert best == "own"
+    assert said.text.startswith("No strategy is measurably better than own")
+
+
+def test_the_line_for_production_is_a_url_with_the_pool():
+    code = line_for_production("fair", GIVEN["settings"])
+    assert "?plugin=poolbench&pool=fair&pool_size=10&max_overflow=0&pool_timeout=5" in code.text
+    assert "pool_size" not in line_for_production("null", GIVEN["settings"]).text
+    assert line_for_production("own", GIVEN["settings"]) is None
 
 
 @pytest.mark.parametrize(

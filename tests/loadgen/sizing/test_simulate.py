@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.sizing import queueing
-from loadgen.sizing.simulate import SERVED, SHED, TIMED_OUT, Arrangement, arrivals, quantile, simulate
+from loadgen.sizing.simulate import SERVED, SHED, TIMED_OUT, Arrangement, CpuTimes, arrivals, quantile, simulate
 
 REPLICATIONS = 10
 
@@ -329,3 +329,90 @@ def test_what_cannot_be_is_refused(wrong, says):
 def test_times_that_make_no_sense_are_refused(arrived, holds):
     with pytest.raises(ValueError, match=r"holds|order"):
         run(Arrangement(), arrived, holds)
+
+
+# Workers with a CPU
+
+
+def worked(arrangement, arrived, holds, inside, outside, seed=0):
+    cpu = CpuTimes(np.array(inside, float), np.array(outside, float))
+    return simulate(arrangement, np.array(arrived, float), np.array(holds, float), seed=seed, cpu=cpu)
+
+
+def test_a_request_computes_before_in_and_after_its_loan():
+    found = worked(Arrangement(size=1), [0.0], [10.0], [4.0], [2.0])
+    assert found.asked_s.tolist() == [1.0]
+    assert found.granted_s.tolist() == [1.0]
+    assert found.ended_s.tolist() == [15.0]
+    assert found.done_s.tolist() == [16.0]
+
+
+def test_two_requests_compute_one_after_the_other_and_wait_for_the_database_together():
+    found = worked(Arrangement(size=2), [0.0, 0.0], [10.0, 10.0], [2.0, 2.0], [0.0, 0.0])
+    # The second computes from 1 to 2, so its hold at the database ends a second later.
+    assert found.done_s.tolist() == [12.0, 13.0]
+
+
+def test_a_waiter_has_its_connection_when_the_returner_is_done_computing():
+    found = worked(Arrangement(size=1), [0.0, 0.0], [10.0, 10.0], [0.0, 0.0], [2.0, 2.0])
+    # The first returns at 12, computes until 13, and only then the second runs.
+    assert found.ended_s[0] == 11.0
+    assert found.granted_s[1] == 12.0
+
+
+def test_a_sync_worker_finishes_one_request_before_the_next():
+    found = worked(Arrangement(size=5, slots=1), [0.0, 0.0], [10.0, 10.0], [0.0, 0.0], [2.0, 2.0])
+    assert found.done_s.tolist() == [12.0, 24.0]
+    two = worked(Arrangement(servers=2, size=5, slots=1), [0.0] * 3, [10.0] * 3, [0.0] * 3, [2.0] * 3)
+    # All workers share one line.
+    assert sorted(two.done_s.tolist()) == [12.0, 12.0, 24.0]
+
+
+def test_threads_take_turns_at_long_work():
+    long = worked(Arrangement(size=2, slots=2, turn_s=1.0), [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [10.0, 2.0])
+    alone = worked(Arrangement(size=2, slots=2), [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [10.0, 2.0])
+    assert long.done_s[1] == pytest.approx(4.0)
+    assert alone.done_s[1] > 5.0
+
+
+def test_a_worker_without_a_database_is_between_first_come_and_processor_sharing():
+    load, count = 0.7, 60_000
+    rng = np.random.default_rng(3)
+    arrived = arrivals(load, count, rng)
+    found = worked(Arrangement(size=50), arrived, np.zeros(count), np.zeros(count), np.ones(count), seed=3)
+    # Each request visits the CPU twice for half of its work: M/D/1 if it were once, M/G/1-PS if it were very often.
+    assert load / (2 * (1 - load)) < found.responses_s.mean() - 1 < load / (1 - load)
+
+
+def test_beyond_a_cpu_all_workers_serve_no_more_than_it_can():
+    count = 20_000
+    arrived = arrivals(150, count, np.random.default_rng(1))
+    cpu = np.full(count, 0.01)
+    found = worked(Arrangement(servers=1, size=20, timeout_s=1.0, max_waiting=100), arrived, cpu, cpu / 2, cpu / 2)
+    assert found.throughput_per_s < 101
+
+
+@given(
+    slots=st.sampled_from([None, 1, 4]),
+    size=st.integers(1, 4),
+    servers=st.integers(1, 3),
+    timeout_s=st.sampled_from([inf, 2.0]),
+    max_waiting=st.sampled_from([None, 3]),
+    hand_over=st.sampled_from(["fifo", "barging"]),
+    seed=st.integers(0, 10_000),
+)
+def test_with_workers_every_request_ends_and_its_instants_are_in_order(
+    slots, size, servers, timeout_s, max_waiting, hand_over, seed
+):
+    rng = np.random.default_rng(seed)
+    count = 60
+    arrangement = Arrangement(
+        servers, size, timeout_s=timeout_s, max_waiting=max_waiting, hand_over=hand_over, slots=slots, turn_s=0.1
+    )
+    arrived = arrivals(5, count, rng)
+    found = worked(arrangement, arrived, *rng.exponential(0.3, (3, count)), seed=seed)
+    served = found.fates == SERVED
+    assert np.all(found.asked_s >= arrived)
+    assert np.all(found.granted_s >= found.asked_s)
+    assert np.all(found.ended_s >= found.granted_s)
+    assert np.all(found.done_s[served] >= found.ended_s[served])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from http.client import HTTPConnection
 from pathlib import Path
 
 import gevent
@@ -16,9 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Progress
 from loadgen.recorder import Recorder
-from loadgen.watch.live import LiveError
+from loadgen.watch.live import LiveError, host_allowed
 from loadgen.watch.observer import ObserverError, Underway
 from loadgen.watch.prometheus import BOUNDS_S, count_up_to, exposition, observer, serving
+from reports.model import Period
 from reports.sketch import Sketch
 from tests.support.exchanges import answer, filed
 from tests.support.server_process import wait_until
@@ -90,6 +92,27 @@ def test_only_metrics_are_served():
     with serving(("127.0.0.1", 0), lambda: recorder.report().aggregate, lambda: AT_WORK) as (host, port):
         fetched = gevent.get_hub().threadpool.spawn(_fetch, f"http://{host}:{port}").get()
     assert fetched == (200, "text/plain", 404)
+
+
+@pytest.mark.parametrize(("host", "status"), [
+    ("127.0.0.1", 200), ("localhost:9090", 200), ("[::1]:9090", 200), ("127.8.9.1", 200), ("evil.example", 421), ("", 421),
+    ("localhost.evil.example", 421), ("[", 421), ("192.0.2.1", 421),
+])  # fmt: skip
+def test_names_that_are_pointed_at_this_host_from_elsewhere_are_not_served(host, status):
+    environ = {"PATH_INFO": "/metrics", "HTTP_HOST": host}
+    assert host_allowed("127.0.0.1", environ) is host_allowed("localhost", environ) is (status == 200)
+    assert host_allowed("0.0.0.0", environ) is True
+    with serving(("127.0.0.1", 0), lambda: Period(0), lambda: AT_WORK) as (_, port):
+        assert gevent.get_hub().threadpool.spawn(_status, port, host).get() == status
+
+
+def _status(port, host):
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    connection.request("GET", "/metrics", headers={"Host": host})
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
 
 
 def _fetch(base):

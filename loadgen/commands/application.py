@@ -1,0 +1,123 @@
+"""The options by which a command runs the user's own application; several commands have them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from reports.cli import BadInput
+
+if TYPE_CHECKING:
+    from loadgen.lab.own_server import OwnApplication
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--app",
+        "application",
+        metavar="MODULE:APP",
+        help="Run your own WSGI application, found from the current folder.",
+    ),
+    click.option("--script", metavar="FILE", help="Artillery script to load your own application with."),
+    click.option(
+        "--python",
+        metavar="PATH",
+        help="Python that has your application's packages (default: that of $VIRTUAL_ENV, then of ./.venv, then our own).",
+    ),
+    click.option(
+        "--server",
+        metavar="COMMAND",
+        help="Command that serves your application, with {host} and {port}, in place of gunicorn as loadgen configures it.",
+    ),
+    click.option(
+        "--setup",
+        metavar="COMMAND",
+        multiple=True,
+        help="Command to run first, with the database's URL in its environment, such as migrations; repeatable.",
+    ),
+    click.option(
+        "--url-variable",
+        metavar="NAME",
+        multiple=True,
+        help="Variable from which your application reads the database's URL (default: DATABASE_URL); repeatable.",
+    ),
+)
+_ONLY_WITH_APP = ("python", "server", "setup", "url_variable")
+
+
+def application_options(command: _Command) -> _Command:
+    """Add the options to a command. They arrive as `application`, `script`, `python`, `server`, `setup`, `url_variable`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
+    """The application that the options name; None without --app. Raises BadInput."""
+    from loadgen.lab.own_server import OwnApplication, chosen_python
+    from loadgen.lab.stack import StackError
+
+    name = given["application"]
+    if name is None:
+        alone = [option for option in _ONLY_WITH_APP if given.get(option)]
+        if alone:
+            raise BadInput(f"--{alone[0].replace('_', '-')} goes with --app")
+        return None
+    if not given["script"]:
+        raise BadInput("--app and --script go together")
+    module, colon, attribute = name.partition(":")
+    if not module or (colon and not attribute):
+        raise BadInput(f"--app {name}: must be MODULE:APP or MODULE:FACTORY()")
+    server = given["server"]
+    if server is not None and "{port}" not in server:
+        raise BadInput(f"--server {server!r}: needs {{port}} where the port belongs")
+    for variable in given["url_variable"]:
+        if not variable.isidentifier():
+            raise BadInput(f"--url-variable {variable!r} is no name of a variable")
+    folder = Path.cwd()
+    try:
+        python = chosen_python(given["python"], os.environ, folder, sys.executable)
+    except StackError as error:
+        raise BadInput(str(error)) from None
+    variables = tuple(given["url_variable"]) or ("DATABASE_URL",)
+    return OwnApplication(name, folder, python, server, tuple(given["setup"]), variables)
+
+
+class NothingGood(click.ClickException):
+    """No request was answered well; ends the command with one line on stderr and exit code 1."""
+
+    exit_code = 1
+
+
+@contextmanager
+def one_line_errors(database_url: str | None) -> Iterator[None]:
+    """Turn what may go wrong while an application is run into one line without the password of this URL."""
+    import psycopg2
+
+    from db.binaries import EmbeddedPostgresError
+    from loadgen.lab.own_app import NothingAnsweredError, RefusedError
+    from loadgen.lab.own_database import DatabaseError, masking
+    from loadgen.lab.stack import StackError
+    from loadgen.runner import SectionFailed
+    from loadgen.script.model import ScriptErrors
+
+    try:
+        masked = masking(*([database_url] if database_url is not None else []))
+        yield
+    except ScriptErrors as errors:
+        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
+    except NothingAnsweredError as error:
+        raise NothingGood(str(error)) from None
+    except (StackError, RefusedError, DatabaseError, EmbeddedPostgresError) as error:
+        raise BadInput(" ".join(str(error).split())) from None
+    except (SectionFailed, psycopg2.Error) as error:
+        raise BadInput(masked(" ".join(str(error).split()))) from None
+    except OSError as error:
+        raise BadInput(f"{error.filename}: {error.strerror}") from None

@@ -1,0 +1,321 @@
+"""What runs inside the server processes of a user's own application. It is copied as `sitecustomize.py` into the folder that
+these processes find first on their path, so Python runs it before the application.
+
+It puts the strategy's pool into every SQLAlchemy engine for PostgreSQL, adds Server-Timing to the answers, keeps the
+application away from any other PostgreSQL than the one given, and writes down what it saw as JSON lines, one file for each
+process, from which the lab proves that the given database was used. It imports nothing but the standard library until
+the application itself has imported SQLAlchemy, a driver or a server.
+
+The file that `POOLBENCH_ATTACHED` names is JSON: `strategy`, `parameters` (the plugin's), `host`, `port`, `database` and
+`identity` of the database given, `most` (connections that each process may open; null: no limit) and `evidence`, a folder.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import inspect
+import json
+import os
+import re
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+IDENTITY = "SELECT extract(epoch FROM pg_postmaster_start_time())::text || ' ' || current_database()"
+"""Asks a server for what tells one database from every other, whatever way leads there."""
+
+_NAMES = re.compile(
+    r"DATABASE|(^|_)DB(_|$)|POSTGRES|^PG(HOST|DATABASE|SERVICE)$|SQL|DSN|(^|_)(URI|URL)$", re.IGNORECASE
+)
+_OURS = "POOLBENCH_ATTACHED"
+
+
+class _Evidence:
+    """What this process and its forks have seen, each event once, as a JSON line in a file of the process."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._written: set[tuple[int, str]] = set()
+
+    def add(self, event: str, **values: Any) -> None:
+        """Write an event down, unless this process has done so."""
+        line = json.dumps({"event": event, **values})
+        key = (os.getpid(), line)
+        if key not in self._written:
+            self._written.add(key)
+            with Path(self._folder, f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
+class _Attachment:
+    """The changes to the modules that the application imports."""
+
+    def __init__(self, given: dict[str, Any]) -> None:
+        self.given = given
+        self.evidence = _Evidence(given["evidence"])
+        self._known: dict[tuple[str, str, str], bool] = {
+            (given["host"], str(given["port"]), given["database"]): True,
+        }
+        self._open: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._opening = 0
+
+    # Engines
+
+    def sqlalchemy(self, module: Any) -> None:
+        """Called with sqlalchemy.engine.create: engines for PostgreSQL get the strategy's pool."""
+        inner = module.create_engine
+
+        def create_engine(url: Any, **arguments: Any) -> Any:
+            from sqlalchemy import make_url  # noqa: PLC0415 - it is being used
+
+            found = make_url(url)
+            if found.get_backend_name() != "postgresql":
+                self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
+                return inner(url, **arguments)
+            engine = inner(self._pooled(found), **arguments)
+            self._observe(engine, found)
+            return engine
+
+        module.create_engine = create_engine
+
+    def _pooled(self, url: Any) -> Any:
+        from poolbench import PoolbenchPlugin  # noqa: PLC0415 - SQLAlchemy is being used
+
+        strategy = self.given["strategy"]
+        if strategy == "own" and "poolbench" in (url.query.get("plugin") or ()):
+            return url
+        bare = url.difference_update_query(["plugin", *PoolbenchPlugin.names])
+        return bare.update_query_dict({"plugin": "poolbench", "pool": strategy, **self.given["parameters"]})
+
+    def _observe(self, engine: Any, url: Any) -> None:
+        from sqlalchemy import event  # noqa: PLC0415
+
+        where = f"postgresql://{url.host or ''}:{url.port or 5432}/{url.database or ''}"
+        self.evidence.add("engine", url=where)
+
+        @event.listens_for(engine, "checkout")
+        def lent(connection: Any, _record: Any, _proxy: Any) -> None:
+            at = _place(connection) or (str(url.host), str(url.port or 5432), str(url.database))
+            self.evidence.add("lent", given=self._known.get(at, False), pool=type(engine.pool).__name__.strip("_"))
+
+    # Drivers
+
+    def psycopg2(self, module: Any) -> None:
+        """Called with the module psycopg2."""
+        module.connect = self._guarded(module.connect, module)
+
+    def psycopg(self, module: Any) -> None:
+        """Called with the module psycopg."""
+        inner = module.Connection.connect.__func__
+        module.Connection.connect = classmethod(self._guarded(inner, module))
+        # SQLAlchemy calls the module's function, and psycopg_pool the class's.
+        module.connect = module.Connection.connect
+
+    def _guarded(self, inner: Callable[..., Any], module: Any) -> Callable[..., Any]:
+        def connect(*given: Any, **named: Any) -> Any:
+            most = self.given["most"]
+            if most is not None and self._opening + sum(not each.closed for each in self._open) >= most:
+                raise module.OperationalError(f"FATAL: too many connections: loadgen lets each process open {most}")
+            self._opening += 1
+            try:
+                connection = inner(*given, **named)
+            finally:
+                self._opening -= 1
+            self._open.add(connection)
+            self._check(connection, module)
+            return connection
+
+        return connect
+
+    def _check(self, connection: Any, module: Any) -> None:
+        """Close a connection to any other database than the one given, and raise the driver's OperationalError."""
+        place = _place(connection)
+        if place is None or getattr(connection, "async_", False):
+            return
+        if place not in self._known:
+            self._known[place] = self._is_given(connection)
+        if self._known[place]:
+            self.evidence.add("connected", driver=module.__name__)
+            return
+        connection.close()
+        host, port, database = place
+        where = f"postgresql://{host}:{port}/{database}"
+        self.evidence.add("elsewhere", url=where, variables=sorted(_variables_naming(host, port, database)))
+        raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
+
+    def _is_given(self, connection: Any) -> bool:
+        cursor = connection.cursor()
+        try:
+            cursor.execute(IDENTITY)
+            return bool(cursor.fetchone()[0] == self.given["identity"])
+        finally:
+            cursor.close()
+            connection.rollback()
+
+    # Servers
+
+    def gunicorn(self, module: Any) -> None:
+        """Called with gunicorn.workers.base."""
+        inner = module.Worker.load_wsgi
+
+        def load_wsgi(worker: Any) -> None:
+            inner(worker)
+            worker.wsgi = self.timed(worker.wsgi)
+
+        module.Worker.load_wsgi = load_wsgi
+
+    def waitress(self, module: Any) -> None:
+        """Called with waitress.server."""
+        inner = module.create_server
+        module.create_server = lambda application, *given, **named: inner(self.timed(application), *given, **named)
+
+    def werkzeug(self, module: Any) -> None:
+        """Called with werkzeug.serving."""
+        inner = module.BaseWSGIServer.__init__
+
+        def initialise(server: Any, host: str, port: int, app: Any, *given: Any, **named: Any) -> None:
+            inner(server, host, port, self.timed(app), *given, **named)
+
+        module.BaseWSGIServer.__init__ = initialise
+
+    def pywsgi(self, module: Any) -> None:
+        """Called with gevent.pywsgi."""
+        inner = module.WSGIServer.__init__
+
+        def initialise(server: Any, listener: Any, application: Any = None, *given: Any, **named: Any) -> None:
+            inner(server, listener, None if application is None else self.timed(application), *given, **named)
+
+        module.WSGIServer.__init__ = initialise
+
+    def timed(self, application: Any) -> Any:
+        """The application with Server-Timing in its answers; made by its factory where it is one."""
+        if getattr(application, "is_timed_by_poolbench", False):
+            return application
+        called = type(application).__call__ if not inspect.isfunction(application) else application
+        if inspect.iscoroutinefunction(called):
+            self.evidence.add("asgi")
+            raise TypeError("an ASGI application: loadgen runs WSGI applications")
+        if _is_factory(application):
+            self.evidence.add("factory")
+            application = application()
+        # Imported now, so that it finds gevent's locks where the server's worker has put them in place.
+        try:
+            from poolbench import server_timing  # noqa: PLC0415
+        except ImportError as error:
+            self.evidence.add("library", error=str(error))
+            raise
+        timed: Any = server_timing(application)
+        timed.is_timed_by_poolbench = True
+        return timed
+
+
+def _is_factory(application: Any) -> bool:
+    """Whether this is a function that can be called without arguments and so is no WSGI application, which needs two."""
+    if not inspect.isfunction(application):
+        return False
+    parameters = inspect.signature(application).parameters.values()
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return False
+    return all(each.default is not each.empty or each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def _place(connection: Any) -> tuple[str, str, str] | None:
+    """Host, port and database of a connection of psycopg2 or psycopg; None for other drivers'."""
+    info = getattr(connection, "info", None)
+    try:
+        return (str(info.host or ""), str(info.port), str(info.dbname))  # type: ignore[union-attr]
+    except Exception:  # noqa: BLE001 - each driver has its own kind of info, or none
+        return None
+
+
+def _variables_naming(host: str, port: str, database: str) -> Iterator[str]:
+    """Names of the variables whose value names this database."""
+    parts = [re.compile(rf"[/=]{re.escape(database)}\b"), re.compile(re.escape(host))]
+    parts += [re.compile(rf"[:=]{port}\b")] if port != "5432" else []
+    for name, value in os.environ.items():
+        if name != _OURS and database and all(part.search(value) for part in parts):
+            yield name
+
+
+def _watched_environment(evidence: _Evidence) -> type:
+    """A class for os.environ that writes down which variables that may name a database are read."""
+
+    class Watched(type(os.environ)):  # type: ignore[misc]
+        def __getitem__(self, key: str) -> str:
+            if isinstance(key, str) and key != _OURS and _NAMES.search(key):
+                evidence.add("read", name=key)
+            found: str = super().__getitem__(key)
+            return found
+
+    return Watched
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Calls a function with each module of a list, when it has been imported."""
+
+    def __init__(self, told: dict[str, Callable[[Any], None]]) -> None:
+        self._told = told
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Called by Python for each import; says nothing of modules that are not on the list."""
+        if name not in self._told:
+            return None
+        tell = self._told.pop(name)
+        spec = next(
+            (
+                found
+                for finder in sys.meta_path
+                if finder is not self and (found := finder.find_spec(name, path, target)) is not None
+            ),
+            None,
+        )
+        if spec is None or spec.loader is None:
+            return spec
+        inner = spec.loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            inner(module)
+            tell(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _run_the_hosts_own() -> None:
+    """Run the sitecustomize.py that this one hides, if there is one."""
+    here = str(Path(__file__).resolve().parent)
+    elsewhere = [folder for folder in sys.path if folder and str(Path(folder).resolve()) != here]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", elsewhere)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def attach(path: str) -> None:
+    """Prepare this process as the file at `path` says."""
+    attachment = _Attachment(json.loads(Path(path).read_text(encoding="utf-8")))
+    attachment.evidence.add("attached")
+    os.environ.__class__ = _watched_environment(attachment.evidence)
+    sys.meta_path.insert(
+        0,
+        _AfterImport(
+            {
+                "sqlalchemy.engine.create": attachment.sqlalchemy,
+                "psycopg2": attachment.psycopg2,
+                "psycopg": attachment.psycopg,
+                "gunicorn.workers.base": attachment.gunicorn,
+                "waitress.server": attachment.waitress,
+                "werkzeug.serving": attachment.werkzeug,
+                "gevent.pywsgi": attachment.pywsgi,
+            }
+        ),
+    )
+
+
+if __name__ == "sitecustomize":
+    if "POOLBENCH_ATTACHED" in os.environ:
+        attach(os.environ["POOLBENCH_ATTACHED"])
+    _run_the_hosts_own()

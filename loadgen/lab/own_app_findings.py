@@ -1,0 +1,241 @@
+"""The comparison of a user's own application under several strategies, as blocks: the verdict first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadgen.lab.distance_findings import crossing_text, crossing_values
+from loadgen.lab.evidence import Crossing
+from reports import names
+from reports.answers import failed_share, good_answers
+from reports.blocks import (
+    Block,
+    Cell,
+    Code,
+    Column,
+    Items,
+    Page,
+    Section,
+    Table,
+    Text,
+    amount,
+    amount_cell,
+    percent,
+    share_cell,
+)
+from reports.compare.cautions import lateness
+from reports.compare.diff import Change, compare_runs
+from reports.merge import merge
+from reports.model import Report
+from reports.page.sections import notices, report_sections
+
+_TIMES = (
+    ("response", names.RESPONSE_TIME, ("p50", "p95", "p99", "max")),
+    ("pool wait", f"{names.SERVER}pool", ("p50", "p99", "max")),
+    ("connect", f"{names.SERVER}connect", ("mean", "p99")),
+    ("held", f"{names.SERVER}db", ("mean",)),
+    ("worker CPU", f"{names.SERVER}cpu", ("mean",)),
+    ("worker CPU in a loan", f"{names.SERVER}loan-cpu", ("mean",)),
+)
+"""Distributions to compare: the name for a reader, the metric, and fields of its summary."""
+
+_TAIL = f"{names.RESPONSE_TIME}.p99"
+_FAILED = "errors"
+_REPLACED = ("own", "queue", "null", "fair")
+"""What a strategy is compared with: the first of these that was run, which is what the application has today."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAppRun:
+    """One run of one strategy. CPU in seconds; None: not known, as the database is not ours."""
+
+    report: Report
+    peak_backends: int
+    wall_s: float
+    servers_cpu_s: float = 0.0
+    database_cpu_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnAppResult:
+    """All runs of one strategy."""
+
+    strategy: str
+    runs: tuple[OwnAppRun, ...]
+
+    @property
+    def report(self) -> Report:
+        """All runs as one report."""
+        return merge([run.report for run in self.runs])
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that all runs took."""
+        return sum(run.wall_s for run in self.runs)
+
+    @property
+    def servers_cpu(self) -> float:
+        """CPU that all servers used, in cores."""
+        return sum(run.servers_cpu_s for run in self.runs) / self.wall_s
+
+    @property
+    def database_cpu(self) -> float | None:
+        """CPU that the database used, in cores."""
+        known = [run.database_cpu_s for run in self.runs if run.database_cpu_s is not None]
+        return sum(known) / self.wall_s if len(known) == len(self.runs) else None
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedFigure:
+    """One figure of one strategy; its value is None where the runs do not have it."""
+
+    name: str
+    value: float | None
+    is_share: bool = False
+    """Whether it is a share, 0 to 1."""
+
+
+def figures(result: OwnAppResult) -> list[ComparedFigure]:
+    """The figures that strategies are compared by. Pool wait, connect, held and worker CPU are from Server-Timing."""
+    total = result.report.aggregate
+    failed = failed_share(total.counters)
+    found = [
+        ComparedFigure("requests", total.counters.get(names.REQUESTS, 0)),
+        ComparedFigure("answered well", round(1 - failed, 4), is_share=True),
+        ComparedFigure("failed", round(failed, 4), is_share=True),
+        ComparedFigure("good per second", round(good_answers(total.counters) / result.wall_s, 1)),
+        ComparedFigure("backends at peak", max(run.peak_backends for run in result.runs)),
+        ComparedFigure("servers' CPU", round(result.servers_cpu, 4), is_share=True),
+        ComparedFigure("database's CPU", result.database_cpu, is_share=True),
+    ]
+    for label, name, keys in _TIMES:
+        summary = total.summaries.get(name)
+        found += [ComparedFigure(f"{label} {key} (ms)", getattr(summary, key) if summary else None) for key in keys]
+    return found
+
+
+def own_app_page(
+    given: Mapping[str, Any],
+    results: Sequence[OwnAppResult],
+    notes: Sequence[str],
+    crossing: Crossing | None,
+    *,
+    partial: bool,
+) -> Page:
+    """The comparison as a result: the verdict, a table with a column for each strategy, then all strategies side by side."""
+    blocks: list[Block] = []
+    if partial:
+        blocks.append(Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
+    said, best = verdict(results)
+    blocks.append(said)
+    if line := line_for_production(best, given["settings"]):
+        blocks.append(line)
+    blocks += [text for result in results for text in notices(result.strategy, result.report)]
+    settings = ", ".join(f"{key}={value}" for key, value in given["settings"].items())
+    told = [*notes, f"Servers: {given['servers']}. Settings, where a strategy knows them: {settings}."]
+    if crossing is not None:
+        told.append(crossing_text(crossing))
+    columns = Column("figure"), *(Column(result.strategy, "number") for result in results)
+    rows = tuple(
+        (Cell(row[0].name), *(_cell(figure) for figure in row)) for row in zip(*map(figures, results), strict=True)
+    )
+    rounds = max(len(result.runs) for result in results)
+    caption = f"The same load under each strategy, in {rounds} round{'s' * (rounds > 1)}"
+    note = "Answered well: 2xx and 3xx. CPU is in shares of one core."
+    blocks += [Table("strategies-figures", caption, columns, rows, note), Items(tuple(map(Text, told)))]
+    compared = {result.strategy: {each.name: each.value for each in figures(result)} for result in results}
+    summary = Section("strategies", "Strategies", tuple(blocks), menu="Strategies", data=compared)
+    data = {
+        **given,
+        "partial": partial,
+        "verdict": said.text,
+        "best": best,
+        "notes": list(notes),
+        "crossing": None if crossing is None else crossing_values(crossing),
+    }
+    named = [(result.strategy, result.report) for result in results]
+    title = f"{given['application']} under {given['script']}"
+    return Page(title, ", ".join(result.strategy for result in results), report_sections(named, summary=summary), data)
+
+
+def _cell(figure: ComparedFigure) -> Cell:
+    return share_cell(figure.value, bad=figure.name == "failed") if figure.is_share else amount_cell(figure.value)
+
+
+def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
+    """What the runs show, in sentences, and the best strategy: that of today unless another is measurably better."""
+    base = min(results, key=lambda result: _REPLACED.index(result.strategy))
+    unanswered = [r.strategy for r in results if not good_answers(r.report.aggregate.counters)]
+    late = lateness([run.report for result in results for run in result.runs], [])
+    if late:
+        text = f"The strategies cannot be compared: {late}. Lower the script's rate, or free the machine."
+        return Text(text, "warn"), base.strategy
+    if len(results) == 1:
+        return Text(f"{base.strategy} alone was run: {_told(base)}."), base.strategy
+    sentences: list[str] = []
+    best = base
+    for result in results:
+        if result is base or result.strategy in unanswered:
+            continue
+        changes = {row.name: row for row in _changes(base, result) if row.name in {_TAIL, _FAILED}}
+        verdicts = {row.verdict for row in changes.values()}
+        parts = [_clause(row) for row in changes.values() if row.verdict in {"better", "worse"}]
+        if parts:
+            sentences.append(f"{result.strategy} beside {base.strategy}: {' and '.join(parts)}")
+        if "better" in verdicts and "worse" not in verdicts and _tail(result) <= _tail_of_better(best, base):
+            best = result
+    sentences += [f"{name} answered nothing well" for name in unanswered]
+    if base.strategy in unanswered and len(unanswered) < len(results):
+        best = min((r for r in results if r.strategy not in unanswered), key=_tail)
+    if best is base:
+        lead = f"No strategy is measurably better than {base.strategy} under this load: {_told(base)}."
+    else:
+        lead = f"Use {best.strategy}: {_told(best)}; {base.strategy}: {_told(base)}."
+    text = f"{lead} {'. '.join(sentences)}." if sentences else lead
+    return Text(text, "warn" if unanswered else "good"), best.strategy
+
+
+def _changes(base: OwnAppResult, result: OwnAppResult) -> Iterator[Change]:
+    old, new = ([run.report for run in each.runs] for each in (base, result))
+    yield from compare_runs(old, new).rows
+
+
+def _clause(row: Change) -> str:
+    if row.name == _FAILED:
+        return f"failures {percent(row.old)} to {percent(row.new)} ({row.verdict})"
+    return f"p99 {amount(row.old)} to {amount(row.new)} ms ({row.verdict})"
+
+
+def _tail(result: OwnAppResult) -> float:
+    summary = result.report.aggregate.summaries.get(names.RESPONSE_TIME)
+    return float("inf") if summary is None or summary.p99 is None else summary.p99
+
+
+def _tail_of_better(best: OwnAppResult, base: OwnAppResult) -> float:
+    """The p99 that a strategy must reach to be the best so far; any will do where none was better than today's."""
+    return float("inf") if best is base else _tail(best)
+
+
+def _told(result: OwnAppResult) -> str:
+    total = result.report.aggregate
+    return f"p99 {amount(_tail(result))} ms, {percent(failed_share(total.counters))} failed"
+
+
+def line_for_production(strategy: str, settings: Mapping[str, str]) -> Code | None:
+    """The URL to set in production for a strategy; None for the pool that the application configures itself."""
+    if strategy == "own":
+        return None
+    chosen = {"pool": strategy}
+    if strategy != "null":
+        chosen |= {
+            "pool_size": settings["DB_POOL_SIZE"],
+            "max_overflow": settings["DB_POOL_MAX_OVERFLOW"],
+            "pool_timeout": settings["DB_POOL_TIMEOUT"],
+        }
+    query = "&".join(f"{name}={value}" for name, value in chosen.items())
+    return Code(
+        "For production, with poolbench-pool installed beside the application",
+        f"DATABASE_URL='postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE?plugin=poolbench&{query}'",
+    )

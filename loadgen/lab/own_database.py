@@ -1,0 +1,201 @@
+"""The database of a user's own application: an embedded one with a fresh copy for each turn, or one of the user's own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from sqlalchemy import URL
+
+from db.embedded import ROLE, EmbeddedPostgres, temporary_postgres
+from db.settings import database_url
+from loadgen.lab.attached import IDENTITY
+from loadgen.lab.stack import connect, query
+
+_NOTATIONS = ("postgresql+psycopg2", "postgresql+psycopg", "postgresql", "postgres")
+_CHANGES = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+_KEPT_FREE = 0.5
+
+
+class DatabaseError(Exception):
+    """The database given cannot be used; the message is one line without a password."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenPlace:
+    """Where the database given is: how its connections are told from all others."""
+
+    host: str
+    port: int
+    database: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnDatabase:
+    """One database for the servers."""
+
+    app_url: str
+    """URL for the application, in the notation that it expects."""
+    monitor_url: str
+    """libpq's URL, for watching it."""
+    place: GivenPlace
+    postgres: EmbeddedPostgres | None = None
+
+
+def libpq_url(text: str) -> str:
+    """libpq's URL of a database in any notation. Raises DatabaseError."""
+    return _parsed(text)[1].set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _parsed(text: str) -> tuple[str | None, URL]:
+    """The driver that a text names (None: it names none), and the URL. Raises DatabaseError, which shows nothing of it."""
+    scheme, separator, rest = text.partition("://")
+    driver = None
+    if separator and scheme in _NOTATIONS:
+        driver = scheme.partition("+")[2] or None
+        text = f"postgresql://{rest}"
+    try:
+        return driver, database_url(text)
+    except ValueError as error:
+        raise DatabaseError(f"--database-url must be {error}") from None
+
+
+def app_url(text: str, driver: str | None) -> str:
+    """The URL for the application: with the driver that the text names, else with `driver`, else with none."""
+    named, url = _parsed(text)
+    chosen = named or driver
+    return url.set(drivername=f"postgresql+{chosen}" if chosen else "postgresql").render_as_string(hide_password=False)
+
+
+def shown(text: str) -> str:
+    """A database's URL without its password or user. Raises DatabaseError."""
+    url = _parsed(text)[1]
+    return f"postgresql://{url.host or ''}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+
+
+def masking(*urls: str) -> Callable[[str], str]:
+    """A function that replaces the passwords of these URLs in a text."""
+    secrets: set[str] = set()
+    for text in urls:
+        password = _parsed(text)[1].password
+        if password:
+            secrets |= {str(password), quote(str(password)), quote(str(password), safe="")}
+
+    def masked(text: str) -> str:
+        for secret in sorted(secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return text
+
+    return masked
+
+
+def place_of(monitor_url: str) -> GivenPlace:
+    """Where a database is. Raises psycopg2.Error."""
+    connection = connect(monitor_url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(IDENTITY)
+            identity = cursor.fetchone()[0]
+        info = connection.info
+        return GivenPlace(info.host or "", info.port, info.dbname, identity)
+    finally:
+        connection.close()
+
+
+class EmbeddedDatabases:
+    """Databases of an embedded server: `base`, and a copy of it for each turn."""
+
+    most: int | None = None
+
+    def __init__(self, postgres: EmbeddedPostgres, driver: str | None) -> None:
+        self._postgres, self._driver = postgres, driver
+        self._numbers = itertools.count(1)
+
+    @property
+    def base(self) -> OwnDatabase:
+        """The database that setup commands fill."""
+        return self._named(ROLE)
+
+    @contextmanager
+    def fresh(self) -> Iterator[OwnDatabase]:
+        """A copy of `base` as it was set up, gone afterwards."""
+        name = f"{ROLE}_{next(self._numbers)}"
+        admin = _renamed(self._postgres.admin_url, "postgres")
+        query(admin, f"CREATE DATABASE {name} TEMPLATE {ROLE} OWNER {ROLE}")
+        try:
+            yield self._named(name)
+        finally:
+            query(admin, f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _named(self, name: str) -> OwnDatabase:
+        url, monitor = _renamed(self._postgres.url, name), _renamed(self._postgres.admin_url, name)
+        return OwnDatabase(app_url(url, self._driver), monitor, place_of(monitor), self._postgres)
+
+
+def _renamed(url: str, database: str) -> str:
+    return f"{url.rpartition('/')[0]}/{database}"
+
+
+class UsersDatabase:
+    """A database of the user's own: the same one in every turn, with the rows that the turns before left."""
+
+    def __init__(self, text: str, driver: str | None, servers: int) -> None:
+        """Raises DatabaseError, psycopg2.Error."""
+        monitor = libpq_url(text)
+        self.base = OwnDatabase(app_url(text, driver), monitor, place_of(monitor))
+        self.free, self.max_connections = _free_connections(monitor)
+        self.most: int | None = max(1, int(self.free * _KEPT_FREE) // servers)
+        self._before = table_changes(monitor)
+
+    @contextmanager
+    def fresh(self) -> Iterator[OwnDatabase]:
+        """The database as it is."""
+        yield self.base
+
+    def tables(self) -> tuple[str, ...]:
+        """Names of its tables."""
+        return tuple(sorted(self._before))
+
+    def written(self) -> tuple[str, ...]:
+        """What has changed since: a phrase for each table, such as "orders: 120 rows added"."""
+        words = ("added", "changed", "deleted")
+        told = []
+        for name, counts in sorted(table_changes(self.base.monitor_url).items()):
+            before = self._before.get(name, (0, 0, 0))
+            parts = [f"{a - b} rows {word}" for a, b, word in zip(counts, before, words, strict=True) if a > b]
+            told += [f"{name}: {', '.join(parts)}"] if parts else []
+        return tuple(told)
+
+
+def table_changes(url: str) -> Mapping[str, tuple[int, int, int]]:
+    """Rows added, changed and deleted so far, by table. Raises psycopg2.Error."""
+    return {row[0]: (row[1], row[2], row[3]) for row in query(url, _CHANGES)}
+
+
+def _free_connections(url: str) -> tuple[int, int]:
+    """Connections that the database would still let in, and those it allows in all. Raises psycopg2.Error."""
+    ((most, reserved, used),) = query(
+        url,
+        "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,"
+        " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')",
+    )
+    return max(0, most - reserved - used), most
+
+
+@contextmanager
+def databases(
+    text: str | None, driver: str | None, servers: int, max_connections: int
+) -> Iterator[EmbeddedDatabases | UsersDatabase]:
+    """The databases of a run: of an embedded server, or the one that the text names.
+
+    Raises EmbeddedPostgresError, DatabaseError, psycopg2.Error.
+    """
+    if text is not None:
+        yield UsersDatabase(text, driver, servers)
+        return
+    with temporary_postgres(max_connections=max_connections) as postgres:
+        yield EmbeddedDatabases(postgres, driver)

@@ -1,0 +1,331 @@
+"""A user's own application as a program to serve: on its own interpreter and packages, by our gunicorn or its own command.
+
+Nothing is installed. The server's processes find one more folder on their path, made for the time of the run: this project's
+library, its entry in SQLAlchemy's list of plugins, and `attached.py` as `sitecustomize.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadgen.environment import TREE
+from loadgen.lab.own_database import GivenPlace
+from loadgen.lab.stack import StackError
+
+OLDEST_PYTHON = (3, 11)
+_CONFIGURATION = "gunicorn_of_loadgen.py"
+_PATIENCE_S = 60.0
+
+_LOOK = """
+import importlib.metadata, json, sys
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+names = ("SQLAlchemy", "gunicorn", "gevent", "psycopg2", "psycopg2-binary", "psycopg", "uvicorn", "hypercorn")
+print(json.dumps({"python": sys.version_info[:3], **{name.lower(): version(name) for name in names}}))
+"""
+
+_GUNICORN = '''"""gunicorn's configuration for an application of loadgen lab, in place of the application's own."""
+
+import gc
+
+worker_connections = 4096
+graceful_timeout = 5
+control_socket_disable = True
+
+
+def post_worker_init(_worker):
+    """What the application loaded stays in memory: collecting it again and again would only make requests wait."""
+    gc.collect()
+    gc.freeze()
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class OwnApplication:
+    """A user's application, and how it is started."""
+
+    name: str
+    """MODULE:APP or MODULE:FACTORY(), found from `folder` or its `src`."""
+    folder: Path
+    python: Path
+    """The interpreter that has the application's packages."""
+    server: str | None = None
+    """A command with {host} and {port}; None: our gunicorn."""
+    setup: tuple[str, ...] = ()
+    """Commands that make the tables and their rows."""
+    url_variables: tuple[str, ...] = ("DATABASE_URL",)
+    """Names of the variables that get the database's URL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """What the application's interpreter has installed: versions of the packages of interest, None for one it lacks."""
+
+    path: Path
+    version: tuple[int, ...]
+    packages: Mapping[str, str | None]
+
+    def has(self, name: str) -> bool:
+        """Whether a package is installed."""
+        return self.packages.get(name) is not None
+
+    @property
+    def driver(self) -> str | None:
+        """The driver that a URL must name, because SQLAlchemy's own choice is not installed; None: a plain URL will do."""
+        usual = "psycopg" if _numbers(self.packages["sqlalchemy"]) >= (2, 1) else "psycopg2"
+        installed = {"psycopg"} & {name for name in self.packages if self.has(name)}
+        if self.has("psycopg2") or self.has("psycopg2-binary"):
+            installed.add("psycopg2")
+        return None if usual in installed or not installed else installed.pop()
+
+
+def chosen_python(given: str | None, environ: Mapping[str, str], folder: Path, own: str) -> Path:
+    """The application's interpreter: the one given, else that of $VIRTUAL_ENV, else of ./.venv, else our own.
+
+    Raises StackError if it is not there.
+    """
+    if given is not None:
+        found = shutil.which(given)
+        if found is None:
+            raise StackError(f"--python {given}: no such program")
+        return Path(found).absolute()
+    places = [Path(environ["VIRTUAL_ENV"])] if environ.get("VIRTUAL_ENV") else []
+    for place in (*places, folder / ".venv"):
+        if (place / "bin" / "python").exists():
+            return place / "bin" / "python"
+    return Path(own)
+
+
+def look_at(python: Path) -> Interpreter:
+    """Ask an interpreter what it has. Raises StackError if it cannot serve an application."""
+    try:
+        done = subprocess.run(
+            [python, "-c", _LOOK], capture_output=True, text=True, timeout=_PATIENCE_S, check=True, cwd="/"
+        )
+        found = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise StackError(f"--python {python}: it is no usable Python: {error}") from None
+    version = tuple(found.pop("python"))
+    if version[:2] < OLDEST_PYTHON:
+        raise StackError(
+            f"--python {python}: Python {_dotted(version)}; poolbench needs {_dotted(OLDEST_PYTHON)} or newer"
+        )
+    if found["sqlalchemy"] is None:
+        raise StackError(
+            f"{python} has no SQLAlchemy, so no application on it has a pool to compare: name the right one with --python"
+        )
+    if _numbers(found["sqlalchemy"]) < (2, 0):
+        raise StackError(f"{python} has SQLAlchemy {found['sqlalchemy']}; poolbench needs 2.0 or newer")
+    return Interpreter(python, version, found)
+
+
+@dataclass(frozen=True, slots=True)
+class AppServer:
+    """The application under one strategy, with a place for what its processes write down. Made by `Attachments`."""
+
+    application: OwnApplication
+    interpreter: Interpreter
+    library: Path
+    attached: Path
+    """The file that tells `attached.py` what to do."""
+    evidence: Path
+    ready_path: str = "/"
+
+    @property
+    def folder(self) -> Path:
+        """The folder to start it in."""
+        return self.application.folder
+
+    def command(self, address: tuple[str, int], count: int) -> list[str]:
+        """The command line that serves the application."""
+        if self.application.server is not None:
+            filled = self.application.server.replace("{host}", address[0]).replace("{port}", str(address[1]))
+            return shlex.split(filled)
+        kind = (
+            ["gunicorn.workers.ggevent.GeventPyWSGIWorker"]
+            if self.interpreter.has("gevent")
+            else ["gthread", "--threads", str(THREADS)]
+        )
+        return [
+            *(str(self.interpreter.path), "-m", "gunicorn", "-c", str(self.library / _CONFIGURATION)),
+            *("--bind", f"{address[0]}:{address[1]}", "--workers", str(count), "--worker-class", *kind),
+            self.application.name,
+        ]
+
+    def environment(self, _address: tuple[str, int], _count: int) -> dict[str, str]:
+        """The host's environment, with the library on the path of Python and the interpreter's programs before others."""
+        environment = own_environment(self.application, self.library)
+        environment["POOLBENCH_ATTACHED"] = str(self.attached)
+        return environment
+
+    def awaited_workers(self, count: int) -> int:
+        """A command of the user's own may have any number of processes."""
+        return count if self.application.server is None else 0
+
+
+THREADS = 8
+"""Threads of each worker where gevent is not installed."""
+
+
+def own_environment(application: OwnApplication, library: Path | None = None) -> dict[str, str]:
+    """The environment of the application's processes, and of its setup commands, which do without the library."""
+    environment = dict(os.environ)
+    if application.server is None:
+        # It would win over our configuration.
+        environment.pop("GUNICORN_CMD_ARGS", None)
+    sources = application.folder / "src"
+    paths = [library, *([sources] if sources.is_dir() else []), environment.get("PYTHONPATH")]
+    environment["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths if path)
+    environment["PATH"] = os.pathsep.join((str(application.python.parent), environment.get("PATH", os.defpath)))
+    if (application.python.parent / "activate").exists():
+        environment["VIRTUAL_ENV"] = str(application.python.parent.parent)
+    return environment
+
+
+@dataclass
+class Attachments:
+    """The folder that the server's processes find on their path, and a file and a folder of evidence for each start."""
+
+    application: OwnApplication
+    interpreter: Interpreter
+    folder: Path
+    """An empty folder, which lives as long as the servers."""
+    _made: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        library = self.library
+        shutil.copytree(
+            TREE / "poolbench", library / "poolbench", ignore=shutil.ignore_patterns("__pycache__", "*.toml")
+        )
+        shutil.copy(Path(__file__).with_name("attached.py"), library / "sitecustomize.py")
+        (library / _CONFIGURATION).write_text(_GUNICORN)
+        about = library / "poolbench_pool-0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: poolbench-pool\nVersion: 0\n")
+        (about / "entry_points.txt").write_text("[sqlalchemy.plugins]\npoolbench = poolbench.plugin:PoolbenchPlugin\n")
+
+    @property
+    def library(self) -> Path:
+        """The folder for the path of Python."""
+        return self.folder / "library"
+
+    def server(self, strategy: str, parameters: Mapping[str, str], place: GivenPlace, most: int | None) -> AppServer:
+        """The application under a strategy. `most`: connections that each process may open; None: no limit."""
+        self._made += 1
+        evidence = self.folder / f"evidence-{self._made}"
+        evidence.mkdir()
+        given = {
+            "strategy": strategy,
+            "parameters": dict(parameters),
+            "host": place.host,
+            "port": place.port,
+            "database": place.database,
+            "identity": place.identity,
+            "most": most,
+            "evidence": str(evidence),
+        }
+        attached = self.folder / f"attached-{self._made}.json"
+        attached.write_text(json.dumps(given))
+        return AppServer(self.application, self.interpreter, self.library, attached, evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the server's processes have written down."""
+
+    events: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Evidence:
+        """Everything written so far."""
+        lines = [line for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines(keepends=True)]
+        return cls([json.loads(line) for line in lines if line.endswith("\n")])
+
+    def of(self, event: str) -> Iterator[Mapping[str, Any]]:
+        """The events of one kind."""
+        return (each for each in self.events if each["event"] == event)
+
+    @property
+    def lent(self) -> bool:
+        """Whether an engine with the plugin has lent a connection to the database given."""
+        return any(each["given"] for each in self.of("lent"))
+
+    @property
+    def read_variables(self) -> tuple[str, ...]:
+        """Names of the variables read that may name a database."""
+        return tuple(dict.fromkeys(str(each["name"]) for each in self.of("read")))
+
+    @property
+    def is_factory(self) -> bool:
+        """Whether the application had to be made by calling it."""
+        return any(self.of("factory"))
+
+    def fault(self, given: Sequence[str]) -> str | None:
+        """Why the database given was not used, in a sentence; None if it was. `given`: the variables that had its URL."""
+        named = " and ".join(given)
+        if any(self.of("asgi")):
+            return "it is an ASGI application; lab, sweep and doctor run WSGI applications"
+        for each in self.of("library"):
+            return f"poolbench cannot be imported by it: {each['error']}"
+        for each in self.of("elsewhere"):
+            variables = [name for name in each["variables"] if name not in given]
+            known = " and ".join(variables)
+            by = (
+                f", which {known} names: give --url-variable {variables[0]}" if known else ", set in its code or a file"
+            )
+            return f"it connects to {each['url']}, not to the database given in {named}{by}. Nothing was loaded there"
+        if self.lent:
+            return None
+        reads = ", ".join(self.read_variables) or "none"
+        read = f"Variables it read that may name a database: {reads} (--url-variable NAME)"
+        if not any(self.of("attached")):
+            return "no Python of its server found the library on its path: does the command run Python with -I or -E?"
+        for each in self.of("engine"):
+            if not str(each["url"]).startswith("postgresql"):
+                return f"it uses {each['url']}, not the database given in {named}. {read}"
+        for each in self.of("connected"):
+            return f"it connects with {each['driver']} itself: without an SQLAlchemy engine there is no pool to replace"
+        if any(self.of("engine")):
+            return f"its engine lent no connection: does the script's first request use the database? {read}"
+        return f"it made no SQLAlchemy engine, so it did not use the database given in {named}. {read}"
+
+
+def run_setup(
+    application: OwnApplication, variables: Mapping[str, str], log: Path, masked: Callable[[str], str]
+) -> None:
+    """Run the setup commands in the application's folder. Raises StackError, naming the command, if one fails."""
+    for command in application.setup:
+        with log.open("ab") as output:
+            code = subprocess.run(
+                ["/bin/sh", "-c", command],
+                cwd=application.folder,
+                env={**own_environment(application), **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                check=False,
+            ).returncode
+        if code:
+            lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            said = masked(lines[-1][:300]) if lines else "it said nothing"
+            raise StackError(f"--setup {masked(command)!r} ended with exit code {code}: {said} (see {log})")
+
+
+def _numbers(version: str | None) -> tuple[int, ...]:
+    parts = (version or "0").split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdecimal())
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))

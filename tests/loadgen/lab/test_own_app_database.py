@@ -1,0 +1,172 @@
+"""A user's application uses the database given and no other, and its data are handled with care."""
+
+import json
+
+import psycopg2
+import pytest
+
+from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, masking, shown
+from tests.support.own_app import APP, SETUP, errors, lab, write_app
+
+GIVEN = 'os.environ["DATABASE_URL"]'
+WITH_SETUP = ("--setup", SETUP)
+
+
+def count(postgres, table="rows_of_app"):
+    with psycopg2.connect(postgres.url) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s)", (table,))
+        if cursor.fetchone()[0] is None:
+            return None
+        cursor.execute(f"SELECT count(*) FROM {table}")
+        return cursor.fetchone()[0]
+
+
+@pytest.fixture
+def own_table(postgres):
+    with psycopg2.connect(postgres.url) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS rows_of_app; CREATE TABLE rows_of_app (id serial)")
+    connection.close()
+    yield postgres
+    with psycopg2.connect(postgres.url) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE rows_of_app")
+    connection.close()
+
+
+@pytest.mark.parametrize("strategy", ["own", "fair"])
+def test_a_hard_coded_sqlite_is_one_clear_line(tmp_path, strategy):
+    write_app(tmp_path, '"sqlite:///rows.db"')
+    done = lab(tmp_path, "--strategies", strategy)
+    assert done.returncode == 2
+    (error,) = errors(done)
+    assert "sqlite:///rows.db" in error and "DATABASE_URL" in error
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("driver", ["", "+psycopg"])
+def test_a_developers_default_in_another_variable_is_never_loaded(tmp_path, own_table, driver):
+    default = own_table.url.replace("postgresql", f"postgresql{driver}", 1)
+    write_app(tmp_path, 'os.environ["MY_DB"]')
+    done = lab(tmp_path, MY_DB=default)
+    assert done.returncode == 2
+    (error,) = errors(done)
+    assert "MY_DB" in error and "--url-variable MY_DB" in error
+    assert count(own_table) == 0
+    assert own_table.url.split(":")[2].split("@")[0] not in done.stdout + done.stderr
+
+
+def test_a_connection_without_sqlalchemy_is_kept_away_from_other_databases(tmp_path, own_table):
+    source = APP.replace("engine = create_engine(URL)", "import psycopg2; connection = psycopg2.connect(URL)").replace(
+        "with engine.begin() as connection:\n        connection.execute(text(", "if True:\n        (print("
+    )
+    write_app(tmp_path, repr(own_table.url), source)
+    done = lab(tmp_path)
+    assert done.returncode == 2
+    (error,) = errors(done)
+    assert f"127.0.0.1:{own_table.port}" in error and "Nothing was loaded" in error
+
+
+def test_without_its_tables_the_last_error_of_the_log_is_shown(tmp_path):
+    write_app(tmp_path, GIVEN)
+    done = lab(tmp_path, "--strategies", "queue,fair")
+    assert done.returncode == 1
+    (error,) = errors(done)
+    assert "UndefinedTable" in error and "rows_of_app" in error and "500" in error
+    assert "Traceback" not in done.stderr
+    (log,) = (tmp_path / "out" / "logs").glob("*.1.log")
+    assert "UndefinedTable" in log.read_text()
+
+
+def test_each_turn_begins_with_the_data_of_the_setup(tmp_path):
+    counting = APP.replace(
+        "return {}, 201", "return {'rows': connection.scalar(text('SELECT count(*) FROM rows_of_app'))}"
+    )
+    counting = counting.replace("    return {'rows'", "        return {'rows'")
+    write_app(tmp_path, GIVEN, counting)
+    (tmp_path / "load.yml").write_text(
+        "config: {target: http://h, phases: [{duration: 1, arrivalCount: 5}], ensure: {maxErrorRate: 0}}\n"
+        "scenarios:\n"
+        "  - flow:\n"
+        "      - post: {url: /rows, json: {}, capture: {json: $.rows, as: rows}}\n"
+        "      - log: 'seen {{ rows }}'\n"
+    )
+    done = lab(tmp_path, *WITH_SETUP, "--strategies", "queue,fair", "--rounds", 2)
+    assert done.returncode == 0, done.stderr
+    told = [(tmp_path / "out" / f"{run}.txt").read_text() for run in ("queue.1", "fair.1", "queue.2", "fair.2")]
+    highest = [max(int(line.split("seen ")[1]) for line in text.splitlines() if "seen " in line) for text in told]
+    # Five users before the run prove that the database is used.
+    assert highest == [10, 10, 10, 10]
+
+
+def test_ones_own_database_is_not_written_to_unasked(tmp_path, own_table):
+    write_app(tmp_path, GIVEN)
+    done = lab(tmp_path, "--database-url", own_table.url)
+    assert done.returncode == 2
+    (error,) = errors(done)
+    assert "--yes" in error and "rows_of_app" in error
+    assert count(own_table) == 0
+
+
+def key_value(url):
+    user, _, place = url.removeprefix("postgresql://").partition("@")
+    name, password = user.split(":")
+    host, _, database = place.partition("/")
+    return f"host={host.split(':')[0]} port={host.split(':')[1]} user={name} password={password} dbname={database}"
+
+
+@pytest.mark.parametrize(
+    "notation",
+    [
+        lambda url: url.replace("postgresql", "postgresql+psycopg2", 1),
+        lambda url: url.replace("postgresql", "postgresql+psycopg", 1),
+        lambda url: url.replace("postgresql", "postgres", 1),
+        key_value,
+    ],
+    ids=["psycopg2", "psycopg", "postgres", "key-value"],
+)
+def test_every_notation_is_understood_and_no_output_has_the_password(tmp_path, own_table, notation):
+    url = notation(own_table.url)
+    password = own_table.url.split(":")[2].split("@")[0]
+    write_app(tmp_path, GIVEN)
+    done = lab(tmp_path, "--database-url", url, "--yes", "--strategies", "fair")
+    assert done.returncode == 0, done.stderr
+    assert count(own_table) == 10 or count(own_table) == 15
+    assert f"rows_of_app: {count(own_table)} rows added" in done.stdout
+    files = [file.read_text(errors="replace") for file in (tmp_path / "out").rglob("*") if file.is_file()]
+    assert not [text for text in (done.stdout, done.stderr, *files) if password in text]
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://u:geheim@127.0.0.1:1/d", "postgresql+psycopg2://u:geheim@h h/d", "mysql://u:geheim@h/d"]
+)
+def test_an_unusable_database_is_one_line_without_the_password(tmp_path, url):
+    write_app(tmp_path, GIVEN)
+    done = lab(tmp_path, "--database-url", url, "--yes")
+    assert done.returncode == 2
+    assert len(errors(done)) == 1
+    assert "geheim" not in done.stdout + done.stderr
+
+
+def test_the_users_database_keeps_half_of_its_free_connections(tmp_path, own_table):
+    slow = APP.replace("INSERT INTO rows_of_app DEFAULT VALUES", "SELECT pg_sleep(0.5)")
+    write_app(tmp_path, GIVEN, slow)
+    (tmp_path / "load.yml").write_text(
+        "config: {target: http://h, phases: [{duration: 1, arrivalCount: 90}]}\nscenarios: [{flow: [{post: {url: /rows}}]}]\n"
+    )
+    done = lab(tmp_path, "--database-url", own_table.url, "--yes", "--strategies", "null", "--servers", 2)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "out" / "summary.json").read_text())["strategies"]["null"]
+    assert figures["backends at peak"] <= 50
+    assert figures["failed"] > 0
+
+
+def test_names_of_databases():
+    text = "postgresql+psycopg://me:p%40ss@h:5433/d?sslmode=disable"
+    assert libpq_url(text) == "postgresql://me:p%40ss@h:5433/d?sslmode=disable"
+    assert app_url(text, None) == text
+    assert app_url("postgres://h/d", None) == "postgresql://h/d"
+    assert app_url("host=h dbname=d", "psycopg2") == "postgresql+psycopg2://h/d"
+    assert shown(text) == "postgresql://h:5433/d"
+    assert masking(text)("p@ss p%40ss") == "*** ***"
+    with pytest.raises(DatabaseError) as error:
+        libpq_url("mysql://me:secret@h/d")
+    assert "secret" not in str(error.value)
