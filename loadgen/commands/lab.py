@@ -72,20 +72,13 @@ def lab(
 ) -> None:
     """Run the experiments of both source documents and judge their claims.
 
-<<<<<<< HEAD
     Groups that only --only runs: C, pools under saturation, and three of them side by side; D, what pooling gains by the
-    distance to the database;
-    P, through PgBouncer and direct; M, the database in 512 MB. With --app and --script, your own application is run under
-    each strategy (--strategies null,queue,fair) through the DATABASE_URL that it reads.
-=======
-    Groups that only --only runs: C, queue and fair under saturation; D, what pooling gains by the distance to the database;
-    P, through PgBouncer and direct; M, the database in 512 MB.
+    distance to the database; P, through PgBouncer and direct; M, the database in 512 MB.
 
     With --app and --script, your own application is run under each strategy (--strategies own,null,queue,fair; own is the
     pool that it configures itself), each time with a fresh copy of the database that --setup made. With --database-url it
     runs on your own database, whose tables it then changes. Pools are sized by DB_POOL_SIZE, DB_POOL_MAX_OVERFLOW and
     DB_POOL_TIMEOUT in the environment (10, 0, 5). Exit code 1: nothing was answered well.
->>>>>>> main
     """
     out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     check_output(output)
