@@ -254,7 +254,10 @@ class FairPool(Pool):
         self._statistics.connect.add(now_ns - began_ns)
         record.connect_ns += now_ns - began_ns
         record.since_ns = now_ns
-        record.expires_ns = now_ns + self._lifetime_ns() if generation == self._generation else 0
+        record.expires_ns = now_ns + self._lifetime_ns()
+        # After that, as dispose() may have come in between.
+        if generation != self._generation:
+            record.expire()
         if self._keep and generation == self._generation:
             self._housekeeping.start()
         return connection
@@ -461,7 +464,7 @@ class FairPool(Pool):
         """
         self._generation += 1
         for record in list(self._queue.taken):
-            record.expires_ns = 0
+            record.expire()
         self._housekeeping.stop()
         for shelf in (self._idle, self._vacant):
             for record in list(shelf):

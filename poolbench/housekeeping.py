@@ -125,7 +125,7 @@ class Housekeeping:
                 return
             finally:
                 if generation != pool._generation:
-                    record.expires_ns = 0
+                    record.expire()
                 pool._do_return_conn(record)
 
     def _report_leaks(self, pool: FairPool) -> None:

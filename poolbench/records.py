@@ -52,6 +52,10 @@ class Record(_ConnectionRecord):
             self.close()
         return self.pool._connecting(self, super().get_connection)
 
+    def expire(self) -> None:
+        """The pool was disposed of: the connection is not to be lent or kept from now on."""
+        self.expires_ns = 0
+
     def is_stale(self) -> bool:
         """Whether SQLAlchemy will replace the connection at the next checkout."""
         started, pool = self.starttime, self.pool

@@ -47,7 +47,7 @@ MUTANTS = tuple(
          "record = self._queue.take_vacant()",
          "a newcomer takes a free slot before those who wait"),
         ("fair_pool.py", 'rare["connecting"] -= 1', "pass", "connecting is counted, and never ends"),
-        ("fair_pool.py", "record.expires_ns = 0", "pass", "dispose() leaves lent connections open"),
+        ("records.py", "self.expires_ns = 0", "pass", "dispose() leaves lent connections open"),
         ("fair_pool.py", "if record not in self._queue.taken:", "if False:",
          "a loan of the parent comes back to the child's pool"),
         ("housekeeping.py", "_the_parents.extend(record.forget() for record in list(pool._queue.taken))", "pass",

@@ -122,7 +122,7 @@ class LoopTimer:
 class World:
     """One machine, from its beginning to the end of one schedule.
 
-    gap: the mean number of switch points from one interruption of a thread to the next; 0 for none. garbage: objects
+    left: number of switch points until the next interruption. gap: the mean number of switch points from one interruption of a thread to the next; 0 for none. garbage: objects
     that nobody refers to any more, until some switch point collects them.
     """
 
@@ -142,7 +142,7 @@ class World:
         self.failure: str | None = None
         self.is_over = False
         self.trace: list[str] | None = None
-        self._left = -1
+        self.left = -1
         self._steps = 0
         self._timers: list[tuple[int, float, Callable[[], Any]]] = []
         self._greenlets: list[Any] = []
@@ -165,8 +165,8 @@ class World:
             if ready:
                 thread = ready[0] if len(ready) == 1 else ready[int(rng.random() * len(ready))]
                 self.thread = thread
-                if self._left <= 0:
-                    self._left = self._next_gap()
+                if self.left <= 0:
+                    self.left = self._next_gap()
                 thread.resumes.switch()
                 if thread.resumes.dead and thread in threads:
                     threads.remove(thread)
@@ -182,24 +182,15 @@ class World:
             now_ns = self.now_ns = self._timers[0][0]
             while self._timers and self._timers[0][0] == now_ns:
                 heapq.heappop(self._timers)[2]()
-        self._left = -1
+        self.left = -1
 
-    def point(self) -> None:
-        """A switch point: now and then another thread runs here, or garbage is collected."""
-        self._left -= 1
-        if not self._left:
-            self._interrupt()
-
-    def after(self, value: Any) -> Any:
-        """A switch point after a call, whose value it passes on."""
-        self._left -= 1
-        if not self._left:
-            if self.garbage and self.rng.random() < 0.5:
-                self._left = self._next_gap()
-                self.collect()
-            else:
-                self._interrupt()
-        return value
+    def after_a_call(self) -> None:
+        """What an interruption after a call may be: garbage is collected, or another thread runs."""
+        if self.garbage and self.rng.random() < 0.5:
+            self.left = self._next_gap()
+            self.collect()
+        else:
+            self.interrupt()
 
     def collect(self) -> None:
         """Collect a piece of garbage, in the running thread."""
@@ -209,8 +200,9 @@ class World:
     def _next_gap(self) -> int:
         return 1 + int(self.rng.random() * 2 * self.gap) if self.gap else 10_000
 
-    def _interrupt(self) -> None:
-        self._left = self._next_gap()
+    def interrupt(self) -> None:
+        """Let another thread run, if one can."""
+        self.left = self._next_gap()
         self._steps += 1
         thread = self.thread
         if thread is None or self.is_over or self._steps > MOST_STEPS:
@@ -256,7 +248,7 @@ class World:
                 self.at(duration_ns / 1e9, lambda: self.wake(thread, token))
                 self.block(token)
             else:
-                self._interrupt()
+                self.interrupt()
             return
         me: Any = getcurrent()
         if me is hub:
@@ -315,7 +307,7 @@ class World:
     def end(self) -> None:
         """Stop everything that still runs."""
         self.is_over = True
-        self._left = -1
+        self.left = -1
         left = [*self._greenlets, *self._abandoned, *(thread.resumes for thread in self.threads)]
         hubs = [each for each in left if isinstance(each, Hub)]
         for each in [*(one for one in left if one not in hubs), *hubs]:
@@ -330,10 +322,17 @@ class World:
 
 
 def point() -> None:
-    """As World.point, of the machine that runs."""
-    World.now.point()
+    """A switch point of the machine that runs: now and then another thread goes on here."""
+    world = World.now
+    world.left -= 1
+    if not world.left:
+        world.interrupt()
 
 
 def after(value: Any) -> Any:
-    """As World.after, of the machine that runs."""
-    return World.now.after(value)
+    """A switch point after a call, whose value it passes on; now and then garbage is collected here."""
+    world = World.now
+    world.left -= 1
+    if not world.left:
+        world.after_a_call()
+    return value
