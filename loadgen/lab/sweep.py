@@ -25,7 +25,6 @@ from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.database import LabDatabase, given_database
 from loadgen.lab.distance_findings import crossing_text
-from loadgen.lab.experiments import Experiment
 from loadgen.lab.fairness import with_pool
 from loadgen.lab.own_app import parameters
 from loadgen.lab.stack import BackendWatch, ServerProgram, Servers, cpu_of_tree, measure_memory, query, service
@@ -152,7 +151,7 @@ class _Sweeper:
         if crossing is not None:
             self._notes.append(crossing_text(crossing))
         if options.application is None:
-            self._database.seed(Experiment("sweep", "", options.strategy, options.servers, script=_OWN_SCRIPT), 0)
+            self._database.seed(0)
         with self._servers(min(options.sizes)):
             # An application that does not start is reported now; one that makes its tables has made them.
             pass
