@@ -166,6 +166,8 @@ class Fairness:
     """Time a request waited for a connection, as the server's Server-Timing says."""
     served: tuple[int, ...]
     """Number of answers to each user of each round, within the round's time."""
+    rounds: tuple[Report, ...] = ()
+    """The report of each round."""
 
     @property
     def jain(self) -> float:

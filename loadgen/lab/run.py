@@ -143,7 +143,9 @@ class Lab:
             self._evidence = replace(self._evidence, restart=restart)
         if self._options.fairness_rounds:
             self._say(f"{fairness.ID}: 10 connections, a query of 5 ms, more users than connections")
-            for cell in fairness.run(self._database.url, self._folder, self._options.fairness_rounds, self._live):
+            rounds = self._options.fairness_rounds
+            self._note(f"{fairness.ID}: {rounds} rounds, each in a random order (seed {self._options.seed}).")
+            for cell in fairness.run(self._database.url, self._folder, rounds, self._live, self._rng):
                 self._evidence = replace(self._evidence, fairness=(*self._evidence.fairness, cell))
                 name = f"{fairness.ID}.{cell.strategy}.c{cell.users}"
                 write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
