@@ -36,7 +36,8 @@ from db.errors import (
     StatementTimeout,
     TooManyClients,
 )
-from db.settings import DatabaseSettings, database_url, read, seconds
+from db.rollups import Folder
+from db.settings import DatabaseSettings, database_url, read, seconds, whole
 from db.telemetry import Metrics
 from db.visitor import visitor
 from poolbench import LoanCost, server_timing_header
@@ -65,6 +66,8 @@ class Settings:
     """Longest time that `/health` takes to answer, in seconds; 0: as long as any request."""
     public_url: str | None = None
     """URL that short URLs begin with, with a slash at its end; None: the address that the client has used."""
+    click_retention_days: int = 0
+    """Days for which single clicks are kept; their counts stay. 0: for ever."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "Settings":
@@ -74,6 +77,7 @@ class Settings:
             mapping.get("API_TOKEN", "").strip() or None,
             read(mapping, "HEALTH_TIMEOUT", seconds, 0.0),
             read(mapping, "PUBLIC_URL", links.base_url, None),
+            read(mapping, "CLICK_RETENTION_DAYS", whole(0), 0),
         )
 
 
@@ -110,6 +114,8 @@ _FAILURES: dict[type[DatabaseFailure], tuple[int, str, str]] = {
 def create_app(settings: Settings | Mapping[str, str]) -> Flask:
     """Make the application, ready to be served; its `Database` is `extensions["database"]`.
 
+    Whoever serves it for long runs `extensions["folder"].run` in a greenlet, which folds clicks into the roll-ups.
+
     Opens no connection. `settings` may be a mapping of their environment names; without DATABASE_URL in it, the embedded
     server of this checkout is started when a connection is first needed. Raises SettingError, whose text is one line.
     """
@@ -123,8 +129,9 @@ def create_app(settings: Settings | Mapping[str, str]) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     database = Database(settings.database, locate)
     metrics = Metrics()
-    app.extensions |= {"database": database, "metrics": metrics}
-    Service(database, metrics, settings).register(app)
+    folder = Folder(database, settings.click_retention_days)
+    app.extensions |= {"database": database, "metrics": metrics, "folder": folder}
+    Service(database, metrics, folder, settings).register(app)
     app.cli.add_command(links_commands(database))
     # The parser of user agents compiles its patterns when first used. That takes 0.1 s, and should not in a request.
     visitor("", "")
@@ -138,8 +145,9 @@ def _start_embedded() -> URL:
 class Service:
     """The endpoints, and what is done before and after each request."""
 
-    def __init__(self, database: Database, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, database: Database, metrics: Metrics, folder: Folder, settings: Settings) -> None:
         self._database = database
+        self._folder = folder
         self._metrics = metrics
         self._authorization = None if settings.api_token is None else f"Bearer {settings.api_token}".encode()
         self._public_url = settings.public_url
@@ -216,6 +224,7 @@ class Service:
             url = queries.read_url(connection, code) if head else queries.follow(connection, code, who)
         if url is None:
             raise _no_link(code)
+        self._folder.wake()
         answer = Response(status=301)
         answer.headers["Location"] = url
         # A browser that keeps a redirect does not ask again, and its later clicks would not be counted.
@@ -229,6 +238,7 @@ class Service:
             link = queries.read_link(connection, code)
         if link is None:
             raise _no_link(code)
+        self._folder.wake()
         return _json({"code": link.code, "url": link.url, "created": link.created_text, "clicks": link.clicks})
 
     def analytics(self, code: str) -> Response:
@@ -239,6 +249,7 @@ class Service:
             text = queries.analytics(connection, code)
         if text is None:
             raise _no_link(code)
+        self._folder.wake()
         return Response(text, mimetype="application/json")
 
     def _authorize(self) -> None:

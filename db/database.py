@@ -18,7 +18,7 @@ from psycopg2.extensions import get_wait_callback
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
 from sqlalchemy.engine.default import DefaultDialect
 
-from db.errors import DatabaseDown, DatabaseFailure, PoolQueueFull, PoolTimeout, classify
+from db.errors import DatabaseDown, DatabaseFailure, PoolQueueFull, PoolTimeout, StatementTimeout, classify
 from db.green import GreenConnection
 from db.settings import DatabaseSettings, PoolSettings
 from db.strategies import engine_arguments, unhonoured
@@ -33,6 +33,8 @@ LATE_MARGIN_S = 2.0
 """How late, in s, a server may report that a statement took too long, before it is given up as unreachable."""
 
 _CLIENT_CHECK_MS = 100
+# Longest wait for a lock while the tables are brought up to date, for clicks queue up behind a lock that is asked for.
+_LOCK_TIMEOUT_MS = 2000
 # A peer that vanishes is noticed after some 15 s, by either side's kernel: on an idle connection by probes, on a busy one by
 # data that nobody acknowledges. The defaults are two hours and a quarter of an hour.
 _IDLE_S, _PROBE_S, _PROBES, _UNACKNOWLEDGED_MS = 10, 2, 3, 10_000
@@ -141,31 +143,56 @@ class Database:
             self._timeouts += 1
             raise PoolTimeout(f"no connection came free within {limit_s:g} s") from None
 
-    def migrate(self) -> None:
+    def migrate(self, limit_s: float | None = None) -> None:
         """Bring the tables up to date, once. Raises DatabaseFailure, and is tried again by the next loan.
 
-        While one greenlet is at it, the others fail at once instead of queueing up behind a server that may be down.
+        While one greenlet is at it, the others fail at once instead of queueing up behind a server that may be down. With
+        `limit_s`, which needs gevent's event loop, gives up after so many seconds; those of starting a server do not count.
         """
-        from db.migrations import upgrade  # noqa: PLC0415 (Alembic takes 0.2 s to import; a worker needs it only here)
-
         if not self._migrating.acquire(blocking=False):
             raise DatabaseDown("the tables are being brought up to date")
         engine = self._make_engine(poolclass=NullPool)
+        limit = gevent.Timeout(limit_s)
         try:
             if self._locate is not None:
                 self.settings, self._locate = replace(self.settings, url=self._locate()), None
-            with engine.begin() as connection:
-                self._look_for_timeout(connection)
-                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-                driver: Any = connection.connection.dbapi_connection
-                driver.patience_s = None
-                upgrade(connection)
+            with limit:
+                while not self._upgraded(engine):
+                    pass
             self._migrated = True
+        except gevent.Timeout as expired:
+            if expired is not limit:
+                raise
+            raise DatabaseDown(f"the tables were not brought up to date within {limit_s:g} s") from None
         except (sqlalchemy.exc.SQLAlchemyError, psycopg2.Error) as error:
-            raise classify(error) or error from error
+            failure = classify(error)
+            if isinstance(failure, StatementTimeout):
+                raise DatabaseDown(f"the tables could not be brought up to date: {failure}") from error
+            raise failure or error from error
         finally:
             self._migrating.release()
             engine.dispose()
+
+    def _upgraded(self, engine: Engine) -> bool:
+        """Whether the tables are up to date and ready for clicks; if not, they are brought one version further."""
+        from db import migrations, rollups  # noqa: PLC0415 (Alembic takes 0.2 s to import; a worker needs it only here)
+
+        with engine.begin() as connection:
+            self._look_for_timeout(connection)
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}")
+            newest = migrations.is_newest(connection)
+            if newest and rollups.is_prepared(connection):
+                return True
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCK_TIMEOUT_MS}; SET LOCAL statement_timeout = 0")
+            if newest:
+                rollups.prepare(connection)
+                return False
+            # What needs its time gets it. In all other cases, a database that falls silent is given up.
+            driver: Any = connection.connection.dbapi_connection
+            driver.patience_s = None
+            migrations.upgrade(connection)
+        return False
 
     def _look_for_timeout(self, connection: Connection) -> None:
         """Warn if the statement timeout is not in force, since a pooler may drop it silently."""

@@ -40,7 +40,7 @@ class DatabaseDown(DatabaseFailure):
 
 
 class StatementTimeout(DatabaseFailure):
-    """The server cancelled a statement that ran for too long (57014)."""
+    """The server cancelled a statement that ran for too long (57014), or waited too long for a lock (55P03)."""
 
 
 class DiskFull(DatabaseFailure):
@@ -82,7 +82,7 @@ def classify(error: BaseException) -> DatabaseFailure | None:
     sqlstate = original.pgcode or _sqlstate_from_text(str(original))
     if sqlstate == errorcodes.TOO_MANY_CONNECTIONS:
         return TooManyClients(str(original), sqlstate)
-    if sqlstate == errorcodes.QUERY_CANCELED:
+    if sqlstate in {errorcodes.QUERY_CANCELED, errorcodes.LOCK_NOT_AVAILABLE}:
         return StatementTimeout(str(original), sqlstate)
     if sqlstate == errorcodes.DISK_FULL:
         return DiskFull(str(original), sqlstate)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 
 from sqlalchemy import Connection
 
+from db import rollups
+
 _BATCH_ROWS = 20_000
 """Rows of one statement: it takes a second at most, far from the statement timeout."""
 
@@ -33,27 +35,34 @@ def seed_links(connection: Connection, count: int) -> int:
 
 
 def seed_clicks(
-    connection: Connection, links: int, clicks: int, progress: Callable[[int], None] = lambda _rows: None
+    connection: Connection,
+    links: int,
+    clicks: int,
+    progress: Callable[[int], None] = lambda _rows: None,
+    first: int = 1,
 ) -> int:
-    """Add `clicks` clicks to each of the first `links` seeded links, and return how many were added in all.
+    """Add `clicks` clicks to each of the seeded links from number `first` to `links`; return how many were added in all.
 
-    Each batch is a transaction of its own; `progress` is called after it with the number of its rows.
+    Each batch is a transaction of its own, and is folded into the roll-ups after it; then `progress` is called with the
+    number of its rows.
     """
     added = 0
-    for group in _ranges(links, _BATCH_ROWS):
+    for group in _ranges(links, _BATCH_ROWS, first):
         for batch in _ranges(clicks, max(1, _BATCH_ROWS // (group[1] - group[0] + 1))):
             rows = connection.exec_driver_sql(_SEED_CLICKS, (*batch, *group)).rowcount
             added += rows
+            rollups.fold(connection)
             progress(rows)
+    rollups.fold_all(connection)
     return added
 
 
 def analyze(connection: Connection) -> None:
     """Renew the statistics that PostgreSQL plans by, which a bulk insert has made wrong."""
-    connection.exec_driver_sql("ANALYZE links, clicks")
+    connection.exec_driver_sql("ANALYZE links, clicks, click_totals, click_counts")
 
 
-def _ranges(count: int, size: int) -> Iterator[tuple[int, int]]:
-    """The numbers 1 to `count` in ranges of at most `size`, each as its first and its last."""
-    for first in range(1, count + 1, size):
-        yield first, min(first + size - 1, count)
+def _ranges(last: int, size: int, first: int = 1) -> Iterator[tuple[int, int]]:
+    """The numbers `first` to `last` in ranges of at most `size`, each as its first and its last."""
+    for start in range(first, last + 1, size):
+        yield start, min(start + size - 1, last)

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+_INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line. If no usable SQLAlchemy is installed, it says so in one line and exits with 2."""
+    """Run the command line, and exit with its code.
+
+    A signal that no command handles ends it with one line on stderr and exit code 130 (SIGINT) or 143 (SIGTERM). If no
+    usable SQLAlchemy is installed, one line says so, and the exit code is 2.
+    """
+    try:
+        # Imports are inside, so that an interrupt during one of them is handled, too.
+        from signal import SIGTERM, signal  # noqa: PLC0415
+
+        signal(SIGTERM, _terminated)
+        _run()
+    except KeyboardInterrupt:
+        os.write(2, b"Interrupted\n")
+        sys.exit(_INTERRUPTED)
+
+
+def _run() -> None:
+    """Run the command, which ends the program."""
     from loadgen.cli import cli  # noqa: PLC0415 - nothing heavy before the command is known
 
     try:
@@ -21,6 +41,12 @@ def main() -> None:
             raise
         click.echo(f"Error: this needs SQLAlchemy 2.0 or newer; installed: {found or 'none'}", err=True)
         sys.exit(2)
+
+
+def _terminated(number: int, _frame: object) -> None:
+    # The buffer of sys.stderr may be in use where the signal came.
+    os.write(2, b"Terminated\n")
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -13,14 +14,20 @@ _COMMANDS = {
     "run": ("loadgen.commands.run", "Run Artillery scripts."),
     "quick": ("loadgen.commands.run", "Send GETs to one URL from a number of virtual users."),
     "ab": ("loadgen.commands.ab", "Send requests as ApacheBench does, and print its report."),
+    "ping": ("loadgen.commands.ping", "Send one request, and show how long each part of it takes."),
+    "schema": ("loadgen.commands.schema", "Print the JSON Schema of scripts, for editors."),
     "diff": ("reports.cli", "Compare two reports, or several runs a side."),
     "duel": ("loadgen.commands.duel", "Compare two services under load at the same time."),
     "report": ("reports.cli", "Show a saved report, or several merged into one."),
     "lab": ("loadgen.commands.lab", "Repeat the published experiments on this machine."),
     "sweep": ("loadgen.commands.sweep", "Measure which pool size is best."),
+    "capacity": ("loadgen.commands.capacity", "Find the highest arrival rate that meets a target."),
     "plan": ("loadgen.commands.plan", "Predict which pool size is best."),
 }
 """Each command's name: the module that has a click command of that name, and its line in `loadgen --help`."""
+
+
+_INTERRUPTED = 130
 
 
 class _LazyGroup(click.Group):
@@ -38,6 +45,14 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
         command.format_options = partial(format_options, command)  # type: ignore[method-assign]
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command. A Ctrl-C that it does not handle gives one line and exit code 130; click's own code would be 1."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted", err=True)
+            raise SystemExit(_INTERRUPTED) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -10,7 +10,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from traceback import print_exception
+from typing import Any
 
 import gevent
 import numpy as np
@@ -49,6 +51,10 @@ class Workload:
     """Whether answers may differ in length; otherwise one that is not as long as the first counts as failed."""
     proxy: Origin | None = None
     """The HTTP proxy to ask instead of the origin itself."""
+    tls: TlsSettings = TlsSettings(verify=False)  # noqa: RUF009 - frozen
+    """Like ab, accept any certificate unless told otherwise."""
+    prepare: Callable[[Any], None] | None = None
+    """What is done with each socket before it is connected."""
 
     def request_bytes(self, agent: str) -> bytes:
         """The bytes of the request, as `ab` writes them. A header of the user's own replaces the default of the same name."""
@@ -67,20 +73,36 @@ class Workload:
         return head.encode("latin-1", "replace") + (self.body or b"")
 
 
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
 class ClosedRun:
     """One run of one workload.
 
     `refused` is the name of the error if the run was given up because nothing listens at the address; else None.
     """
 
-    def __init__(self, workload: Workload, recorder: Recorder, wall: WallOffset, agent: str) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        recorder: Recorder,
+        wall: WallOffset,
+        agent: str,
+        completed: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """`completed` is called with the number of finished requests, after each of them."""
+        self._completed = completed
         self._work = workload
         self._request = workload.request_bytes(agent)
         self._recorder = recorder
         self._wall = wall
         limits = TimeLimits(int(workload.timeout_s * 1e9), int(workload.timeout_s * 1e9))
-        # Like ab, accept any certificate.
-        self._dialer = Dialer(limits, wall, TlsRoute(TlsSettings(verify=False)))
+        self._dialer = Dialer(limits, wall, TlsRoute(workload.tls), workload.prepare)
         # For each request four numbers: nanoseconds to connect, of waiting for the first byte, and in all; and its start.
         self._times = array("q")
         self._left = workload.requests
@@ -88,6 +110,7 @@ class ClosedRun:
         self._ends_ns = 0
         self._started_ns = self._finished_ns = 0
         self._first: Exchange | None = None
+        self._tls = ""
         self._failed = dict.fromkeys(("connect", "receive", "length", "exceptions"), 0)
         self._write_errors = self._non_2xx = self._kept = self._total_bytes = self._html_bytes = 0
         self._users: list[gevent.Greenlet] = []
@@ -143,6 +166,10 @@ class ClosedRun:
             failures=AbFailures(**self._failed),
             write_errors=self._write_errors,
             non_2xx=self._non_2xx,
+            tls_protocol=self._tls or None,
+            tls_server_name=work.origin.host
+            if self._tls and work.tls.names_server and not _is_address(work.origin.host)
+            else None,
             keep_alive=self._kept if work.keep_alive else None,
             body_sent_bytes=None if work.body is None else len(self._request) * self._begun,
         )
@@ -165,8 +192,11 @@ class ClosedRun:
                 if isinstance(answer, Failure):
                     self._fail(answer)
                 else:
+                    if self._first is None:
+                        self._tls = connections.encryption(self._work.proxy or self._work.origin)
                     self._take(answer)
                     served += not self._ended()
+                self._completed(len(self._times) // 4)
                 if not self._work.keep_alive:
                     connections.close()
             self._recorder.count(names.VUSERS_COMPLETED)
@@ -210,14 +240,18 @@ class ClosedRun:
         first_byte_ns = failure.response.first_byte_ns - failure.response.written_ns if failure.response else 0
         connect_ns = failure.connected_ns - failure.started_ns if failure.connected_ns else 0
         self._times.extend((connect_ns, first_byte_ns, failure.at_ns - failure.started_ns, failure.started_ns))
-        self._failed[self._kind(failure)] += 1
+        kind = self._kind(failure)
+        if kind is not None:
+            self._failed[kind] += 1
 
-    def _kind(self, failure: Failure) -> str:
+    def _kind(self, failure: Failure) -> str | None:
+        """The kind of failure; None for one that ab does not count."""
         if failure.name in _TIMEOUTS:
             return "exceptions"
-        # To ab, a connection that is closed in good order has given an answer of another length.
-        wrong_length = failure.closed and self._first is not None and not self._work.any_length
-        return "length" if wrong_length else "receive"
+        if failure.closed and (self._work.any_length or self._work.method == "HEAD"):
+            # To ab, a connection that is closed in good order has given an empty answer.
+            return None
+        return "length" if failure.closed and self._first is not None else "receive"
 
     def _tick(self, tick: Callable[[Progress], None]) -> None:
         while True:

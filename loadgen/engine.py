@@ -1,8 +1,9 @@
 """Runs a plan of arrivals: every virtual user is started at its planned instant, whatever the server does (open workload).
 
-The plan is fixed before the first byte is sent. An arrival that finds `maxVusers` users active is counted as skipped. One
-that is late is started all the same, and its lag recorded. The run ends when the phases are over and all virtual users
-(VUs) have finished.
+The plan is fixed before the first byte is sent, except in closed phases (`concurrency`): there a number of users is active
+all the time, each replaced when it ends, until the phase is over. An arrival that finds `maxVusers` users active is counted
+as skipped. One that is late is started all the same, and its lag recorded. The run ends when the phases are over and all
+virtual users (VUs) have finished.
 """
 
 from __future__ import annotations
@@ -175,6 +176,7 @@ class Engine:
             planned = next(plan, None)
             for span in spans(self._phases):
                 listener.phase_started(span.phase)
+                self._fill(span)
                 while planned is not None and planned[1] == span.phase.index:
                     intended_ns = self._started_ns + planned[0]
                     alarm.sleep_until(intended_ns)
@@ -189,6 +191,27 @@ class Engine:
             alarm.close()
             self._arriving = False
             self._check_over()
+
+    def _fill(self, span: PhaseSpan) -> None:
+        """Start this generator's users of a closed phase."""
+        ends_ns = self._started_ns + span.end_ns
+        for _ in range(0 if span.phase.concurrency is None else self._share.part(span.phase.concurrency)):
+            gevent.spawn(self._succeed, ends_ns)
+
+    def _succeed(self, ends_ns: int) -> None:
+        """Run one user after the other until the instant `ends_ns`; the last one comes to its own end."""
+        while not self.interrupted and now_ns() < ends_ns:
+            self._active += 1
+            try:
+                # No plan says when such a user starts, so none is late.
+                self._program.start_vu(0)
+            except Exception as error:  # noqa: BLE001 - an error of one user must not end the run
+                self._note_defect(error)
+            finally:
+                self._active -= 1
+            # A user that never waits must let the others go on.
+            gevent.sleep(0)
+        self._check_over()
 
     def _admit(self, span: PhaseSpan, intended_ns: int) -> None:
         limit = span.phase.max_vusers

@@ -30,7 +30,7 @@ _NEAR_SHARE = 0.9
 _JUDGED_FROM_S = 1.0
 _LAG_BOUND_MS = 10.0
 _COLLECT_AFTER = (50_000, 20, 100)
-_SUMMED = ("cpu_s", "kernel_stamped", "responses")
+_SUMMED = ("cpu_s", "kernel_stamped", "first_bytes_examined", "first_bytes_of_later_segment", "responses")
 _GREATEST = ("wall_s", "cpu_share", "open_files", "ports_taken")
 
 
@@ -87,6 +87,8 @@ class HealthWatch:
             "cpu_share": round(cpu_s / wall_s if wall_s else 0.0, 3),
             "clock": "CLOCK_MONOTONIC; first byte: " + _STAMP_TEXT[KERNEL_STAMPS],
             "kernel_stamped": recorder.stamped,
+            "first_bytes_examined": recorder.examined,
+            "first_bytes_of_later_segment": recorder.later_segment,
             "responses": recorder.responses,
             "open_files": self.open_files,
             "open_files_limit": limit,
@@ -109,15 +111,23 @@ def health(processes: Sequence[Mapping[str, Any]], total: Period) -> tuple[dict[
     lag_p99_ms = lag.quantile(0.99) if lag else None
     figures = dict(processes[0]) if processes else {}
     if len(processes) > 1:
-        figures |= {key: round(sum(p[key] for p in processes), 3) for key in _SUMMED}
+        figures |= {key: round(sum(p.get(key, 0) for p in processes), 3) for key in _SUMMED}
         figures |= {key: max(p[key] for p in processes) for key in _GREATEST}
         figures |= {"workers": len(processes), "processes": [dict(p) for p in processes]}
+    if examined := figures.get("first_bytes_examined", 0):
+        figures["first_byte"] = _first_bytes(examined, figures.get("first_bytes_of_later_segment", 0))
     figures |= {
         "start_lag_p99_ms": None if lag_p99_ms is None else round(lag_p99_ms, 3),
         "late_starts": total.counters.get(names.LATE, 0),
         "skipped": total.counters.get(names.VUSERS_SKIPPED, 0),
     }
     return figures, tuple(_warnings(figures, total, lag_p99_ms))
+
+
+def _first_bytes(examined: int, later: int) -> str:
+    """A sentence on the answers whose stamp may be too late, because several segments of them were read at once."""
+    share = f"{later:,} ({later / examined:.1%})"
+    return f"of {examined:,} answers examined (one in 16), {share} were read in several segments and dated by the last of them"
 
 
 def _warnings(figures: Mapping[str, Any], total: Period, lag_p99_ms: float | None) -> Iterator[str]:

@@ -21,12 +21,14 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
                 "--scenario-name", "--solo", "--dotenv", "--insecure", "--skip-unsupported", "--check",
             ),
             "How the load is made": ("--arrivals", "--seed", "--workers", "--dask"),
+            "Gates": ("--abort-on", "--junit"),
             "What is shown and saved": ("--output", "--quiet", "--live", "--prometheus"),
         },
         (
             "loadgen run load.yml --target http://127.0.0.1:8000 -o report.json",
             "loadgen run --check load.yml",
             "loadgen run load.yml --live 8089 --workers 2",
+            "loadgen run load.yml --abort-on 'errors > 5%' --abort-on 'p99 > 2000' --junit gates.xml",
         ),
     ),
     "quick": (
@@ -36,6 +38,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "ab": (
         {
             "Load": ("-n", "-c", "-t", "-s", "-k", "-r"),
+            "Connections": ("-b", "-B", "-f", "-Z", "-I", "-E"),
             "Requests": ("-m", "-i", "-H", "-C", "-A", "-p", "-u", "-T", "-X", "-P", "-l"),
             "What is shown and saved": ("--output", "-e", "-g", "-d", "-S", "-q", "-v", "-V"),
         },
@@ -44,21 +47,41 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen ab -t 30 -c 50 -p body.json -T application/json http://127.0.0.1:8000/links",
         ),
     ),
+    "ping": (
+        {
+            "Request": ("--headers", "--qs", "--auth", "--json", "--form", "--body", "--insecure", "--h1"),
+            "What is checked": ("--expect",),
+            "What is shown": ("--verbose", "--showBody", "--pretty", "--query", "--jmespath", "--cheerio"),
+            **_RESULT,
+        },
+        (
+            "loadgen ping http://127.0.0.1:8000/live --expect statusCode=200",
+            "loadgen ping post http://127.0.0.1:8000/links --json '{url: \"https://example.org/\"}' -bp",
+        ),
+    ),
+    "schema": ({"Result": ("--output",)}, ("loadgen schema -o artillery.schema.json",)),
     "diff": (
-        {"Reports": ("--old", "--new"), "Verdicts": ("--fail-on", "--run-deviation", "--least-effect"), **_RESULT},
+        {
+            "Reports": ("--old", "--new"),
+            "Verdicts": ("--fail-on", "--run-deviation", "--least-effect", "--junit"),
+            "Result": ("--all", "--format", "--output"),
+        },
         (
             "loadgen diff before.json after.json",
             "loadgen diff --old old1.json --old old2.json --new new1.json --new new2.json -o diff.html",
-            "loadgen diff before.json after.json --fail-on 'p99 worse' --fail-on 'errors > 0.1%'",
+            "loadgen diff before.json after.json --fail-on 'p99 worse' --fail-on 'errors > 0.1%' --junit gates.xml",
         ),
     ),
     "duel": (
         {
             "What to run": ("--minutes", "--environment", "--variables", "--payload", "--insecure", "--seed"),
-            "Verdicts": ("--fail-on", "--least-effect"),
+            "Verdicts": ("--fail-on", "--least-effect", "--junit"),
             **_RESULT,
         },
-        ("loadgen duel http://127.0.0.1:8000 http://127.0.0.1:8001 load.yml --minutes 2 --fail-on 'p99 worse'",),
+        (
+            "loadgen duel http://127.0.0.1:8000 http://127.0.0.1:8001 load.yml --minutes 2",
+            "loadgen duel http://127.0.0.1:8000 http://127.0.0.1:8001 load.yml --fail-on 'p99 worse' --junit gates.xml",
+        ),
     ),
     "report": (
         {"Result": ("--format", "--periods", "--output")},
@@ -86,6 +109,17 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "Result": ("--out", "--format", "--output"),
         },
         ("loadgen sweep --app app:app --script load.yml --rate 100 --p99 100 --servers 2",),
+    ),
+    "capacity": (
+        {
+            "Target": ("--p99", "--errors"),
+            "What to run": (
+                "--target", "--environment", "--variables", "--payload", "--insecure", "--first-rate", "--seed",
+            ),
+            "How long": ("--max-seconds", "--precision"),
+            "Result": ("--report", "--format", "--output"),
+        },
+        ("loadgen capacity load.yml --target http://127.0.0.1:8000 --p99 100",),
     ),
     "plan": (
         {

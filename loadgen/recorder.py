@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadgen.clock import WallOffset, now_ns
+from loadgen.http.exchange import EXAMINED, LATER, STAMPED
 from loadgen.http.response import parse_headers
 from reports import names
 from reports.model import PERIOD_MS, Extras, Period, Rate, Report, Second, Summary
@@ -175,6 +176,8 @@ class Recorder:
         """Count a request (each redirect is one too) that was made at this instant."""
         self.requests = self.responses = self.errors = self.stamped = 0
         """Running totals as of the last flush: requests, responses, errors, answers that the kernel stamped."""
+        self.examined = self.later_segment = 0
+        """Of the stamped answers: those whose segments were counted, and of these those dated by a later segment."""
 
     def apart(self) -> Recorder:
         """Make another recorder with the same clock, whose figures go into no report."""
@@ -203,7 +206,7 @@ class Recorder:
             last_byte_ns: int,
             intended_ns: int,
             body_bytes: int,
-            stamped: bool,
+            stamped: int,
             plain: bool,
         ) -> None:
             end = table.end
@@ -406,7 +409,10 @@ class Recorder:
     def _flush_answers(self) -> None:
         table = self._answers.take()
         self.responses += len(table)
-        self.stamped += int(table["stamped"].sum())
+        stamped = table["stamped"]
+        self.stamped += int(np.count_nonzero(stamped & STAMPED))
+        self.examined += int(np.count_nonzero(stamped & EXAMINED))
+        self.later_segment += int(np.count_nonzero(stamped & LATER))
         for bucket, second, rows, first_ns, last_ns in self._by_second(table["first_byte_ns"]):
             answers = table[rows]
             status = answers["status"]

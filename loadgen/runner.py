@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadgen.clock import WallOffset
 from loadgen.engine import Engine, Listener, Progress
@@ -20,7 +20,7 @@ from loadgen.environment import environment, version
 from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
 from loadgen.schedule import Share, most_shares
-from loadgen.script.model import Script
+from loadgen.script.model import Phase, Script, workload_model
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from loadgen.closed import Workload
     from loadgen.crew.crew import Crew, Job, ParentPipe, Work
     from reports.formats.apachebench import AbSamples
+
+_Told = TypeVar("_Told")
 
 Live = Callable[[Progress], None]
 """Takes the progress of a run, once a second."""
@@ -102,15 +104,18 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def run_ab(workload: Workload, live: Live) -> ClosedResult:
-    """Carry out a closed run to its end, or to a signal. `live` is called with the progress once a second."""
+def run_ab(workload: Workload, live: Live, completed: Callable[[int], None] = lambda _: None) -> ClosedResult:
+    """Carry out a closed run to its end, or to a signal.
+
+    `live` is called with the progress once a second, `completed` with the number of finished requests after each of them.
+    """
     # Runs of scripts, which start more often, need neither of these.
     from loadgen.closed import ClosedRun  # noqa: PLC0415
     from reports.formats.apachebench import AbReport  # noqa: PLC0415
 
     wall = WallOffset()
     recorder = Recorder(wall)
-    closed = ClosedRun(workload, recorder, wall, agent())
+    closed = ClosedRun(workload, recorder, wall, agent(), completed)
     watch = HealthWatch()
     with stopping(closed.stop) as signals:
         samples = closed.run(live)
@@ -209,7 +214,7 @@ class ScriptExecution:
             rng,
             agent=agent(),
             write_line=self._write,
-            warn=lambda message: self._warnings.update((message,)),
+            warn=self._warn,
         )
 
     def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[ScriptRun], None] | None) -> ScriptRun:
@@ -243,16 +248,22 @@ class ScriptExecution:
     def _write(self, text: str) -> None:
         self._write_line(text)
 
+    def _warn(self, message: str) -> None:
+        self._warnings.update((message,))
+
     def _alone(self) -> ScriptRun:
         """Carry out the whole plan in this process."""
         watch, recorder, console = HealthWatch(), self.recorder, self._console
         engine = self.engine(Share())
         with ExitStack() as observed, stopping(engine.stop) as signals:
-            underway = Underway(lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop)
+            underway = Underway(
+                lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop, self._warn
+            )
             for observer in self._observers:
                 observed.enter_context(observer(underway))
-            tick = _both(watch.sample, self._live)
-            engine.run(Listener(console.phase_started, console.phase_completed, console.period, tick))
+            tick = _sampled(watch, self._live)
+            period = _both(underway.period_over, console.period)
+            engine.run(Listener(console.phase_started, console.phase_completed, period, tick))
         return self.finished(engine, watch, signals)
 
     def finished(self, engine: Engine, watch: HealthWatch, signals: Sequence[int]) -> ScriptRun:
@@ -261,7 +272,14 @@ class ScriptExecution:
         partial = engine.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings))
         report = self.recorder.report(
-            extras(watch, self.recorder, "open", partial=partial, warnings=warnings, script=self._script)
+            extras(
+                watch,
+                self.recorder,
+                workload_model(self._script.phases),
+                partial=partial,
+                warnings=warnings,
+                script=self._script,
+            )
         )
         return ScriptRun(
             report, signals[0] if signals else None, self._program.expectation_failed, self._program.exit_code, failures
@@ -278,13 +296,14 @@ class ScriptExecution:
         """Have a crew of workers carry out the plan, and merge what they measure."""
         console = self._console
         with ExitStack() as observed, stopping(crew.stop) as signals:
-            underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop)
+            underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop, self._warn)
 
             def started() -> None:
                 for observer in self._observers:
                     observed.enter_context(observer(underway))
 
-            listener = Listener(console.phase_started, console.phase_completed, console.period, self._live)
+            period = _both(underway.period_over, console.period)
+            listener = Listener(console.phase_started, console.phase_completed, period, self._live)
             crew.run(self._script.phases, listener, started)
         periods, results = crew.periods(), crew.results()
         figures, doubts = health([result["figures"] for result in results], aggregate(periods))
@@ -296,7 +315,8 @@ class ScriptExecution:
         partial = crew.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings), *doubts)
         script = self._script
-        beyond = Extras(version(), "open", partial, environment(script.source, script.target), figures, warnings)
+        about = environment(script.source, script.target)
+        beyond = Extras(version(), workload_model(script.phases), partial, about, figures, warnings)
         return ScriptRun(
             Report.of(periods, beyond),
             signals[0] if signals else None,
@@ -312,7 +332,7 @@ class ScriptExecution:
         self._transports.take_share(share)
         watch, engine = HealthWatch(), self.engine(share)
         with stopping(engine.stop):
-            engine.run(Listener(tick=_both(watch.sample, link.tick)), started_ns)
+            engine.run(Listener(tick=_sampled(watch, link.tick)), started_ns)
         return {
             "figures": watch.figures(self.recorder) | self._transports.about(),
             "expectation_failed": self._program.expectation_failed,
@@ -321,18 +341,22 @@ class ScriptExecution:
             "defects": engine.defects(),
         }
 
-    def engine(self, share: Share) -> Engine:
-        """What carries out a share of the plan."""
+    def engine(self, share: Share, phases: tuple[Phase, ...] | None = None) -> Engine:
+        """What carries out a share of the plan, or of other phases than the script's."""
         plan = Random(self.plan_seed)
-        return Engine(self._program, self._script.phases, self.recorder, self._wall, plan, share)
+        return Engine(self._program, phases or self._script.phases, self.recorder, self._wall, plan, share)
 
 
-def _both(first: Callable[[], None], then: Live) -> Live:
-    def tick(progress: Progress) -> None:
-        first()
-        then(progress)
+def _sampled(watch: HealthWatch, then: Live) -> Live:
+    return _both(lambda _: watch.sample(), then)
 
-    return tick
+
+def _both(first: Callable[[_Told], None], then: Callable[[_Told], None]) -> Callable[[_Told], None]:
+    def call(value: _Told) -> None:
+        first(value)
+        then(value)
+
+    return call
 
 
 def _counted(warnings: Counter[str]) -> list[str]:

@@ -8,6 +8,8 @@ Artillery 2.0's laws, counted from the start of a phase:
   the first after one such space; above 1000 a second, where that would be 0, the space is floored to microseconds.
   For D = 1, round((A + B) / 2) arrivals at once. The phase ends after D.
 - poisson: exponential gaps of mean 1 / rate until D has passed.
+
+A closed phase (`concurrency`) has a length and no arrivals of the plan: its users start when others end.
 """
 
 from __future__ import annotations
@@ -53,10 +55,12 @@ def spans(phases: Iterable[Phase]) -> tuple[PhaseSpan, ...]:
 
 
 def expected_users(phases: Iterable[Phase]) -> int:
-    """About how many arrivals the phases plan, before any limit of active users."""
+    """About how many arrivals the phases plan, before any limit of active users; of a closed phase, its users at one time."""
     total = 0.0
     for phase in phases:
-        if phase.arrival_count is not None:
+        if phase.concurrency is not None:
+            total += phase.concurrency
+        elif phase.arrival_count is not None:
             total += phase.arrival_count
         elif not phase.pause:
             last = phase.arrival_rate if phase.ramp_to is None else phase.ramp_to
@@ -103,7 +107,7 @@ def _stairs(phase: Phase) -> Iterator[tuple[int, int]]:
 
 
 def _length_ns(phase: Phase) -> int:
-    if phase.pause or _is_poisson(phase):
+    if phase.pause or phase.concurrency is not None or _is_poisson(phase):
         return round(phase.duration_s * _S_IN_NS)
     if _is_ramp(phase):
         return ceil(phase.duration_s) * _S_IN_NS
@@ -116,7 +120,7 @@ def _length_ns(phase: Phase) -> int:
 
 def _offsets(phase: Phase, rng: Random) -> Iterator[int]:
     """The arrivals of one phase, in ns from its start."""
-    if phase.pause:
+    if phase.pause or phase.concurrency is not None:
         return
     if _is_ramp(phase):
         for second, (n, space_us) in enumerate(_stairs(phase)):
@@ -183,5 +187,8 @@ class DealtShare(Share):
 
 
 def most_shares(wanted: int, phases: Iterable[Phase]) -> int:
-    """The number of shares into which a plan can be split, at most `wanted`: each needs a part of every phase's `maxVusers`."""
-    return max(1, min([wanted, *(phase.max_vusers for phase in phases if phase.max_vusers is not None)]))
+    """The number of shares into which a plan can be split, at most `wanted`: each needs a part of every phase's
+    `maxVusers` and `concurrency`.
+    """
+    limits = (limit for phase in phases for limit in (phase.max_vusers, phase.concurrency) if limit is not None)
+    return max(1, min([wanted, *limits]))

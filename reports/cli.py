@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,6 +14,8 @@ import click
 
 if TYPE_CHECKING:
     from reports.blocks import Page
+    from reports.compare.diff import Diff
+    from reports.compare.gates import GateResult
     from reports.model import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -21,6 +25,17 @@ class BadInput(click.ClickException):
     """An input that cannot be used; ends the command with one line on stderr and exit code 2."""
 
     exit_code = 2
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers. It refuses infinity, and nan, which passes click's comparisons."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """As click's types do. Fails for a number that is not finite."""
+        number: float = super().convert(value, parameter, context)
+        if not isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", parameter, context)
+        return number
 
 
 def output_options(command: _Command) -> _Command:
@@ -38,6 +53,32 @@ def output_options(command: _Command) -> _Command:
         help="Write the result to this file (.txt, .md, .json, .html) instead of stdout.",
     )
     return style(output(command))
+
+
+def junit_option(command: _Command) -> _Command:
+    """Add the option of every command that has gates: --junit, as `junit`."""
+    text = "Write what became of each gate to this file, as JUnit XML for a CI system."
+    return click.option("--junit", type=click.Path(), metavar="FILE", help=text)(command)
+
+
+def step_summary() -> str | None:
+    """The file that a job of GitHub's wants a summary of this step in, as Markdown; None without one."""
+    return os.environ.get("GITHUB_STEP_SUMMARY") or None
+
+
+def tell_ci(command: str, found: Diff, outcomes: Sequence[GateResult], junit: str | None) -> None:
+    """Write the JUnit file and the step's summary of a comparison, where they are wanted. Raises BadInput."""
+    summary = step_summary()
+    if junit is None and summary is None:
+        return
+    from reports.ci import leave
+    from reports.compare.diff_blocks import comparison
+    from reports.files import WriteError
+
+    try:
+        leave(command, outcomes, comparison(found, outcomes), junit, summary)
+    except WriteError as error:
+        raise BadInput(str(error)) from None
 
 
 def check_output(output: str | None) -> None:
@@ -71,6 +112,7 @@ def show(page: Page, style: str | None, output: str | None) -> None:
 @click.option(
     "--fail-on", "rules", multiple=True, metavar="RULE", help="Exit with 1 if this rule holds; may be repeated."
 )
+@click.option("--all", "everything", is_flag=True, help="Show every figure, not only those that matter most.")
 @click.option(
     "--run-deviation",
     default="5%",
@@ -85,6 +127,7 @@ def show(page: Page, style: str | None, output: str | None) -> None:
     metavar="MS,PERCENT",
     help="Changes of a time below either bound are not called better or worse; 0 calls any that is not chance.",
 )
+@junit_option
 @output_options
 def diff(
     old: str | None,
@@ -94,6 +137,8 @@ def diff(
     rules: tuple[str, ...],
     run_deviation: str,
     least_effect: str,
+    everything: bool,
+    junit: str | None,
     style: str | None,
     output: str | None,
 ) -> None:
@@ -104,10 +149,12 @@ def diff(
 
     A RULE is like 'p99 > +10%' (a signed limit is one of the change), 'errors > 0.1%', 'http.response_time.p95 > 250',
     'p99 worse' (by the verdict), or 'worse' (of any figure).
+
+    With $GITHUB_STEP_SUMMARY set, the comparison is also appended to that file, as Markdown.
     """
     from reports.compare.diff import Criteria, compare_runs
     from reports.compare.diff_blocks import changes, comparison
-    from reports.compare.gates import Gate
+    from reports.compare.gates import Gate, GateResult
     from reports.model import ReportError
     from reports.writers.output import style_of
 
@@ -115,6 +162,7 @@ def diff(
     if not before or not after:
         raise click.UsageError("two reports are needed: OLD NEW, or --old and --new")
     chosen = style_of(style, output)
+    check_output(junit)
     try:
         gates = [Gate.parse(rule) for rule in rules]
         criteria = Criteria.parse(run_deviation, least_effect)
@@ -122,7 +170,7 @@ def diff(
         old_runs, new_runs = ([report for _, report in side] for side in runs)
         found = compare_runs(old_runs, new_runs, criteria)
         outcomes = [gate.check(found) for gate in gates]
-        page = comparison(found, outcomes, rules_last=chosen == "text")
+        page = comparison(found, outcomes, everything=everything, rules_last=chosen == "text")
         if chosen == "html":
             # A page has room for what both sides are, and for figures by endpoint.
             from reports.page.page import report_page
@@ -131,6 +179,8 @@ def diff(
     except ReportError as error:
         raise BadInput(str(error)) from None
     show(page, chosen, output)
+    compared = [GateResult("the reports were compared", True, "passed: no rule was given (--fail-on)")]
+    tell_ci("loadgen diff", found, outcomes or compared, junit)
     if chosen in ("json", "html") or output is not None:
         for outcome in outcomes:
             click.echo(outcome.line, err=True)

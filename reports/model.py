@@ -135,9 +135,9 @@ class Period:
 class Extras:
     """The part of a report beyond Artillery's document: the `poolbench` key, except its sketches, which the periods have.
 
-    `partial` says that the run did not reach its planned end. `model` is "open" or "closed". `environment` has CPU, kernel,
-    versions and settings, `generator` the generator's own health (CPU seconds and share, clocks, lag). `ab` has the figures
-    of an ApacheBench report, as `apachebench.AbReport.to_json` gives them, for runs of `ab`.
+    `partial` says that the run did not reach its planned end. `model` is "open", "closed" or "mixed". `environment` has CPU,
+    kernel, versions and settings, `generator` the generator's own health (CPU seconds and share, clocks, lag). `ab` has the
+    figures of an ApacheBench report, as `apachebench.AbReport.to_json` gives them, for runs of `ab`.
     """
 
     tool_version: str

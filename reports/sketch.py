@@ -209,6 +209,13 @@ class Sketch:
         at = int(np.searchsorted(np.cumsum(self.positive.counts), rank - self.zero_count, side="right"))
         return float(mapping.value(self.positive.offset + at))
 
+    def count_above(self, value: float) -> int:
+        """How many samples are greater than a positive value; a sample within the accuracy of it may count either way."""
+        if value >= self.max:
+            return 0
+        first = _mapping(self.relative_accuracy).key(value) + 1 - self.positive.offset
+        return int(self.positive.counts[max(0, first) :].sum())
+
     def to_json(self, *, runs: bool = False) -> dict[str, Any]:
         """Return the bins in readable form: relative accuracy, offset, counts, zero count, min, max, sum.
 

@@ -15,6 +15,9 @@ from tests.support.server_process import ServerProcess, start_server, wait_until
 settings.register_profile("poolbench", deadline=None)
 settings.load_profile("poolbench")
 
+# The commands under test must not fill the summary of the job that runs the tests.
+os.environ.pop("GITHUB_STEP_SUMMARY", None)
+
 
 def pytest_addoption(parser):
     parser.addoption(

@@ -15,18 +15,20 @@ LADDER = {
     "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen", "poolbench_tool"),
     "reports": (
         *("names", "answers", "sketch", "model", "merge", "files", "blocks"),
-        *("formats", "compare", "page", "writers", "cli"),
+        *("formats", "compare", "page", "writers", "ci", "cli"),
     ),
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
         *("recorder", "schedule", "engine", "closed", "health"),
         *(
             "vu",
+            "ping",
             "watch",
             "crew",
             "runner",
             "duel",
             "sizing",
+            "capacity",
             "lab",
             "commands",
             "help",

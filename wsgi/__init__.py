@@ -19,6 +19,7 @@ import sys  # noqa: E402
 from typing import NoReturn  # noqa: E402
 
 import click  # noqa: E402
+import gevent  # noqa: E402
 from flask import Flask  # noqa: E402
 
 import app  # noqa: E402
@@ -29,15 +30,19 @@ from wsgi.edge import Edge  # noqa: E402
 from wsgi.logs import log_json  # noqa: E402
 from wsgi.settings import ServerSettings  # noqa: E402
 
+START_S = 3.0
+"""Longest time, in s, that the start waits for the database; what is left to do is done while the service listens."""
+
 log = logging.getLogger("poolbench.wsgi")
 
 
 def create_app() -> Flask:
     """Make the application from the environment's settings, and bring its tables up to date.
 
-    If the database is down, the service starts all the same, and the first request that reaches the database brings the
-    tables up to date. Wrong settings end the process with one line on stderr and exit code 2. Of the commands of `flask`,
-    only `run` needs the database at once; `--help` and the like must not start an embedded server.
+    If the database is down, silent or locked, the service starts all the same, after `START_S` at most, and the first
+    request that reaches the database brings the tables up to date. Wrong settings end the process with one line on stderr
+    and exit code 2. Of the commands of `flask`, only `run` needs the database at once; `--help` and the like must not start
+    an embedded server.
     """
     log_json()
     if not os.environ.get("DATABASE_URL"):
@@ -48,7 +53,10 @@ def create_app() -> Flask:
         flask.wsgi_app = Edge(flask.wsgi_app, ServerSettings.from_mapping(os.environ).trusted_proxies)  # type: ignore[method-assign]
         command = click.get_current_context(silent=True)
         if command is None or command.info_name == "run":
-            flask.extensions["database"].migrate()
+            if command is not None:
+                # Each worker of gunicorn does this for itself.
+                gevent.spawn(flask.extensions["folder"].run)
+            flask.extensions["database"].migrate(START_S)
     except (SettingError, EmbeddedPostgresError) as error:
         refuse(str(error))
     except DatabaseFailure as failure:

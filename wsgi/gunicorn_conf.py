@@ -99,7 +99,7 @@ def post_fork(_server: Any, _worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """In the worker: start with an empty pool of its own, and publish the metrics once a second."""
+    """In the worker: start with an empty pool of its own; publish the metrics and fold clicks in the background."""
     database, metrics = (worker.wsgi.extensions[name] for name in ("database", "metrics"))
     database.forget()
 
@@ -109,6 +109,7 @@ def post_worker_init(worker: Any) -> None:
             gevent.sleep(1.0)
 
     gevent.spawn(report)
+    gevent.spawn(worker.wsgi.extensions["folder"].run)
     gc.collect()
     # Objects loaded by now stay. A collection that looked through all of them would delay requests by tens of ms.
     gc.freeze()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from base64 import b64encode
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from ssl import TLSVersion
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
@@ -14,12 +18,29 @@ from loadgen.closed import Workload
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, warn, write_json
 from loadgen.environment import version
 from loadgen.http.route import Origin
+from loadgen.http.tls import TlsSettings, client_context
 from loadgen.runner import ClosedResult, run_ab
-from loadgen.watch.progress import LiveLine
-from reports.cli import BadInput
+from reports.cli import BadInput, FiniteRange
 from reports.files import WriteError, check_writable
 from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
 from reports.names import RESPONSES
+
+_TOLD_FROM = 150
+"""The number of requests from which ab tells progress."""
+_MOST_BUFFER_BYTES = 2**30
+_PROTOCOLS = {
+    "ALL": None,
+    "TLS1": TLSVersion.TLSv1,
+    "TLS1.1": TLSVersion.TLSv1_1,
+    "TLS1.2": TLSVersion.TLSv1_2,
+    "TLS1.3": TLSVersion.TLSv1_3,
+}
+
+
+def _refuse_html(_: click.Context, option: click.Parameter, value: Any) -> None:
+    """Refuse one of ab's options for HTML. Raises BadInput."""
+    if value:
+        raise BadInput(f"{option.opts[0]}: no HTML tables are printed; `-o FILE` and `loadgen report` make a page")
 
 
 @click.command()
@@ -35,13 +56,11 @@ from reports.names import RESPONSES
     show_default=True,
     help="Number of users that send requests at the same time.",
 )
-@click.option(
-    "-t", "duration_s", type=click.FloatRange(min=0, min_open=True), help="Stop after this number of seconds."
-)
+@click.option("-t", "duration_s", type=FiniteRange(min=0, min_open=True), help="Stop after this number of seconds.")
 @click.option(
     "-s",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=30,
     show_default=True,
     help="Seconds to wait for an answer.",
@@ -58,7 +77,7 @@ from reports.names import RESPONSES
 @click.option(
     "-l", "any_length", is_flag=True, help="Let answers differ in length: such answers do not count as failed."
 )
-@click.option("-C", "cookie", metavar="NAME=VALUE", help="Cookie to send.")
+@click.option("-C", "cookies", multiple=True, metavar="NAME=VALUE", help="Cookie to send; may be given several times.")
 @click.option(
     "-A", "credentials", metavar="USER:PASSWORD", help="User and password for the server (basic authentication)."
 )
@@ -72,6 +91,16 @@ from reports.names import RESPONSES
 @click.option(
     "-S", "no_deviations", is_flag=True, help="Do not print medians, standard deviations and warnings about them."
 )
+@click.option("-b", "buffer_bytes", type=click.IntRange(min=1), help="Size of the sockets' buffers, in bytes.")
+@click.option("-B", "source", metavar="ADDRESS", help="Address of this machine to send from.")
+@click.option("-f", "protocol", type=click.Choice(tuple(_PROTOCOLS), case_sensitive=False), help="Version of TLS.")
+@click.option("-Z", "ciphers", metavar="LIST", help="Ciphers to offer, as `openssl ciphers` lists them.")
+@click.option("-I", "nameless", is_flag=True, help="Do not tell the server the name it is asked by (SNI).")
+@click.option("-E", "certificate", type=click.Path(), help="File with the client's certificate and its key, in PEM.")
+@click.option("-w", expose_value=False, is_flag=True, hidden=True, callback=_refuse_html)
+@click.option("-x", expose_value=False, hidden=True, callback=_refuse_html)
+@click.option("-y", expose_value=False, hidden=True, callback=_refuse_html)
+@click.option("-z", expose_value=False, hidden=True, callback=_refuse_html)
 @click.option("-r", "go_on", is_flag=True, help="Go on after errors of sockets; this is always so.")
 @click.option("-v", "verbosity", type=int, help="Accepted, and without effect.")
 @click.version_option(
@@ -93,7 +122,7 @@ def ab(
     put_file: str | None,
     head: bool,
     any_length: bool,
-    cookie: str | None,
+    cookies: tuple[str, ...],
     credentials: str | None,
     proxy_credentials: str | None,
     proxy: str | None,
@@ -101,6 +130,12 @@ def ab(
     gnuplot_file: str | None,
     no_percentiles: bool,
     no_deviations: bool,
+    buffer_bytes: int | None,
+    source: str | None,
+    protocol: str | None,
+    ciphers: str | None,
+    nameless: bool,
+    certificate: str | None,
     go_on: bool,  # noqa: ARG001 - ab's option asks for what is always done
     verbosity: int | None,  # noqa: ARG001 - ab's option, without effect
     quiet: bool,
@@ -119,7 +154,7 @@ def ab(
     sent = put_file if body_file is None else body_file
     body = None if sent is None else _bytes_of(sent)
     usual = "HEAD" if head else "PUT" if put_file is not None else "GET" if body is None else "POST"
-    extra = [("Cookie", cookie)] if cookie is not None else []
+    extra = [("Cookie", cookie) for cookie in cookies]
     for name, given in (("Authorization", credentials), ("Proxy-Authorization", proxy_credentials)):
         if given is not None:
             extra.append((name, "Basic " + b64encode(given.encode()).decode()))
@@ -138,6 +173,8 @@ def ab(
         timeout_s=timeout_s,
         any_length=any_length,
         proxy=None if proxy is None else _proxy(proxy),
+        tls=_tls(protocol, ciphers, certificate, nameless=nameless),
+        prepare=_preparation(buffer_bytes, source),
     )
     files = _Files(output, csv_file, gnuplot_file)
     files.check()
@@ -169,10 +206,22 @@ class _Files:
 def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool, deviations: bool) -> int:
     """Carry out the run and print its report. Returns the exit code."""
     through = "" if workload.proxy is None else f" [through {workload.proxy.host}:{workload.proxy.port}]"
-    click.echo(opening_text(workload.origin.host + through, f"loadgen {version()}"))
-    live = LiveLine(plain=not quiet)
-    run = run_ab(workload, (lambda _: None) if quiet else live)
-    live.clear()
+    every = 0 if quiet or workload.requests < _TOLD_FROM else max(workload.requests // 10, 100)
+    click.echo(
+        opening_text(workload.origin.host + through, f"loadgen {version()}") + ("" if every else "..."), nl=False
+    )
+    if every:
+        click.echo()
+    sys.stdout.flush()
+
+    def completed(requests: int) -> None:
+        if every and requests and requests % every == 0:
+            click.echo(f"Completed {requests} requests", err=True)
+
+    run = run_ab(workload, lambda _: None, completed)
+    if every:
+        click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
+    click.echo("\n" if every else "..done\n\n")
     if len(run.samples.total_us) or run.refused is None:
         shown = AbReport.of(run.samples)
         shown = shown if percentiles else replace(shown, percentiles={})
@@ -189,6 +238,41 @@ def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool
         click.echo("Error: not one request was answered", err=True)
         return COULD_NOT_RUN
     return COULD_NOT_RUN if run.failures else 0
+
+
+def _tls(protocol: str | None, ciphers: str | None, certificate: str | None, *, nameless: bool) -> TlsSettings:
+    """How to speak TLS. Raises BadInput."""
+    own = None if certificate is None else _bytes_of(certificate)
+    version = None if protocol is None else _PROTOCOLS[protocol.upper()]
+    settings = TlsSettings(verify=False, cert=own, ciphers=ciphers, version=version, names_server=not nameless)
+    try:
+        client_context(settings)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return settings
+
+
+def _preparation(buffer_bytes: int | None, source: str | None) -> Callable[[Any], None] | None:
+    """What -b and -B do with each socket before it is connected; None if neither is given. Raises BadInput."""
+    if source is not None:
+        family = socket.AF_INET6 if ":" in source else socket.AF_INET
+        try:
+            with socket.socket(family) as trial:
+                trial.bind((source, 0))
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BadInput(f"-B: cannot send from {source}: {reason}") from None
+    if buffer_bytes is None and source is None:
+        return None
+
+    def prepare(sock: Any) -> None:
+        if buffer_bytes is not None:
+            for kind in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                sock.setsockopt(socket.SOL_SOCKET, kind, min(buffer_bytes, _MOST_BUFFER_BYTES))
+        if source is not None:
+            sock.bind((source, 0))
+
+    return prepare
 
 
 def _origin(url: str) -> tuple[Origin, str]:

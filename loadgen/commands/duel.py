@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from secrets import randbelow
@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
-from reports.cli import BadInput, show
+from loadgen.commands.script_options import read_script_with, script_options
+from reports.cli import BadInput, FiniteRange, check_output, junit_option, show, tell_ci
 from reports.files import WriteError, check_writable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _MOST_MINUTES = 24 * 60
 @click.argument("script", type=click.Path())
 @click.option(
     "--minutes",
-    type=click.FloatRange(0, _MOST_MINUTES, min_open=True),
+    type=FiniteRange(0, _MOST_MINUTES, min_open=True),
     help="Stretch the script's phases, at their rates, to this length in all. Default: as long as the script says.",
 )
 @click.option(
@@ -53,13 +54,11 @@ _MOST_MINUTES = 24 * 60
     show_default=True,
     help="Format of the comparison on stdout.",
 )
+@junit_option
 @click.option(
     "-o", "--output", type=click.Path(), help="Write both sides' reports into this folder: a.json and b.json."
 )
-@click.option("-e", "--environment", help="Name of the script's environment (`config.environments`) to use.")
-@click.option("-v", "--variables", metavar="JSON", help="Variables that every virtual user has, as a JSON object.")
-@click.option("-p", "--payload", help="A CSV file to use instead of the script's payload.")
-@click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
+@script_options
 @click.option("--seed", type=int, help="Seed of all random choices: the same seed deals the same plan in the same way.")
 def duel(
     url_a: str,
@@ -68,6 +67,7 @@ def duel(
     minutes: float | None,
     rules: tuple[str, ...],
     least_effect: str,
+    junit: str | None,
     style: str,
     output: str | None,
     seed: int | None,
@@ -82,6 +82,8 @@ def duel(
 
     A RULE is as of `loadgen diff`: 'p99 worse' (by the verdict), 'p99 > +10%' (a signed limit is one of the change),
     'errors > 0.1%', or 'worse' (of any figure).
+
+    With $GITHUB_STEP_SUMMARY set, the comparison is also appended to that file, as Markdown.
     """
     from loadgen.duel import run_duel
     from loadgen.runner import SectionFailed
@@ -100,6 +102,7 @@ def duel(
     for warning in scripts[0].warnings:
         click.echo(f"Warning: {warning}", err=True)
     paths = _report_paths(output)
+    check_output(junit)
     live = LiveLine(plain=False)
     try:
         runs = run_duel(scripts, live, _on_stderr, seed)
@@ -118,6 +121,7 @@ def duel(
         for outcome in outcomes:
             click.echo(outcome.line, err=True)
     wrong = _failures(runs, (url_a, url_b))
+    tell_ci("loadgen duel", _judged(found), [_whole(runs, (*wrong, unknown)), *outcomes], junit)
     for message in filter(None, (*wrong, unknown)):
         click.echo(f"Error: {message}", err=True)
     if runs.a.signal is not None:
@@ -128,21 +132,11 @@ def duel(
 def _script(url: str, path: str, minutes: float | None, seed: int, given: dict[str, Any]) -> Script:
     """The script for one side. Raises BadInput."""
     from loadgen.duel import stretched
-    from loadgen.runner import read_script
-    from loadgen.script.model import ScriptErrors
-    from loadgen.script.parse import RunOptions
 
     _check_url(url)
-    options = RunOptions(target=url, env=os.environ, directory=str(Path.cwd()), **given)
+    found = read_script_with(given, path, seed, url)
     try:
-        script = read_script([path], options, seed)
-        return script if minutes is None else stretched(script, 60 * minutes)
-    except ScriptErrors as errors:
-        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"cannot read {path}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {error.filename}: {error.strerror}") from None
+        return found if minutes is None else stretched(found, 60 * minutes)
     except ValueError as error:
         raise BadInput(f"--minutes: {error}") from None
 
@@ -225,12 +219,26 @@ def _page(found: Diff, outcomes: list[GateResult], facts: dict[str, Any], style:
         from reports.page.page import report_page
 
         return report_page([("A", runs.a.report), ("B", runs.b.report)], changes(found, outcomes), title="Duel")
-    if style != "json":
-        judged = tuple(row for row in found.rows if row.basis or row.verdict == "cannot be judged")
-        others = f"{len(found.rows) - len(judged)} figures that a duel does not judge are in JSON and HTML."
-        found = replace(found, rows=judged, notes=(*found.notes, others))
-    page = comparison(found, outcomes, rules_last=style == "text")
+    page = comparison(found if style == "json" else _judged(found), outcomes, rules_last=style == "text")
     return replace(page, title="Duel", data={**page.data, "duel": facts})
+
+
+def _judged(found: Diff) -> Diff:
+    """The comparison without the figures that a duel does not judge."""
+    judged = tuple(row for row in found.rows if row.basis or row.verdict == "cannot be judged")
+    others = f"{len(found.rows) - len(judged)} figures that a duel does not judge are in JSON and HTML."
+    return replace(found, rows=judged, notes=(*found.notes, others))
+
+
+def _whole(runs: DuelRuns, reasons: Iterable[str]) -> GateResult:
+    """Whether the duel was carried out as planned, as the first of its gates."""
+    from reports.compare.gates import GateResult
+
+    rule = "the duel reached its planned end"
+    why = [reason for reason in reasons if reason]
+    if runs.a.signal is not None:
+        why.append(f"it was ended by signal {runs.a.signal}")
+    return GateResult(rule, not why, f"FAILED: {rule} ({'; '.join(why)})" if why else f"passed: {rule}")
 
 
 def _failures(runs: DuelRuns, urls: tuple[str, str]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from reports.cli import BadInput, check_output, output_options, show
+from reports.cli import BadInput, check_output, output_options, show, step_summary
 
 if TYPE_CHECKING:
     from loadgen.lab.run import LabOptions
@@ -109,6 +109,10 @@ def lab(
 def _end(page: Page, style: str | None, output: str | None, out: Path, *, interrupted: bool) -> None:
     """Show the result, say where the files are, and end the program."""
     show(page, style, output)
+    if summary := step_summary():
+        from reports.ci import leave
+
+        leave("loadgen lab", [], page, None, summary)
     click.echo(f"\n{page.subtitle}. Everything is in {out}", err=True)
     sys.exit(_SIGNALLED + signal.SIGINT if interrupted else 0)
 

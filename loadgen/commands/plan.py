@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from math import inf, isnan
+from collections.abc import Sequence
+from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from reports.cli import BadInput, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
     from loadgen.sizing.measured import MeasuredWorkload
     from loadgen.sizing.predict import Question
+    from reports.blocks import Page
 
 _VARIATIONS = {"poisson": 1.0, "uniform": 0.0}
 _MOST_SIZES = 100
@@ -20,18 +23,8 @@ _LARGEST = 10_000
 _MOST = 1e9
 
 
-class _FiniteRange(click.FloatRange):
-    """A range of numbers that also refuses nan, which passes click's comparisons."""
-
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        number: float = super().convert(value, parameter, context)
-        if isnan(number):
-            self.fail(f"{value!r} is not a number.", parameter, context)
-        return number
-
-
-_NUMBER = _FiniteRange(0, _MOST)
-_POSITIVE = _FiniteRange(0, _MOST, min_open=True)
+_NUMBER = FiniteRange(0, _MOST)
+_POSITIVE = FiniteRange(0, _MOST, min_open=True)
 
 
 @click.command()
@@ -128,8 +121,11 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     """Predict waits, timeouts and use of the connections for each pool size, from one measured run and without load.
 
     REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
+    Its warnings stand above the plan. No plan is made from a run whose arrivals were late, whose requests mostly failed, or
+    waited longer for a connection than they held it.
     """
     # Imported here, so that the program's --help is quick.
+    from loadgen.sizing.grounds import grounds
     from loadgen.sizing.measured import workload
     from loadgen.sizing.plan_findings import plan_page
     from loadgen.sizing.predict import doubts, predict
@@ -138,14 +134,26 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
 
     check_output(output)
     try:
-        measured = workload(load(report, lambda note: click.echo(note, err=True)))
+        given_report = load(report, lambda note: click.echo(note, err=True))
+        measured = workload(given_report)
+        cautions = grounds(given_report, measured)
         question = _question(measured, _within(_sizes(sizes), given), given)
         found = list(predict(question))
     except ReportError as error:
         raise BadInput(str(error) if str(error).startswith(report) else f"{report}: {error}") from None
-    show(plan_page(question, found, report, explain=explain), style, output)
-    for doubt in doubts(question):
+    page = plan_page(question, found, report, explain=explain)
+    show(_with_cautions(page, cautions) if cautions else page, style, output)
+    for doubt in (*cautions, *doubts(question)):
         click.echo(f"Warning: {doubt}", err=True)
+
+
+def _with_cautions(page: Page, cautions: Sequence[str]) -> Page:
+    """The result with what must be known of the measured run before anything else; JSON has it as `cautions`."""
+    from reports.blocks import Text
+
+    first, *others = page.sections
+    told = (*(Text(f"Warning: {caution}", "warn") for caution in cautions), *first.blocks)
+    return replace(page, sections=(replace(first, blocks=told), *others), data={**page.data, "cautions": cautions})
 
 
 def _sizes(text: str) -> tuple[int, ...]:

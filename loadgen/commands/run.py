@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,16 +19,18 @@ import click
 from loadgen.commands.exits import COULD_NOT_RUN, EXPECTATION_FAILED, SIGNALLED, warn, write_json
 from loadgen.runner import Elsewhere, ScriptRun, SectionFailed, new_run_id, read_bytes, read_script, run_script
 from loadgen.schedule import expected_users, spans
-from loadgen.script.ensure import apdex_line, evaluate
+from loadgen.script.ensure import EnsureResult, apdex_line, evaluate
 from loadgen.script.model import Script, ScriptErrors
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.watch.console import Console
 from loadgen.watch.observer import Observer, ObserverError
 from loadgen.watch.progress import LiveLine
+from reports.cli import junit_option, step_summary
 from reports.files import WriteError, check_writable
 
 if TYPE_CHECKING:
     from loadgen.crew.distributed import Crews
+    from loadgen.watch.abort import AbortWatch
     from loadgen.watch.live import LivePage
 
 
@@ -72,6 +75,13 @@ if TYPE_CHECKING:
 @click.option(
     "--prometheus", metavar="[HOST:]PORT", help="Serve the run's totals at this address, for Prometheus to scrape."
 )
+@click.option(
+    "--abort-on",
+    multiple=True,
+    metavar="CONDITION",
+    help="End the run early, with exit code 1, when this condition has held for three seconds; may be repeated.",
+)
+@junit_option
 @click.option("--check", is_flag=True, help="Look for problems in the script without running it.")
 @click.option("--skip-unsupported", is_flag=True, help="Skip unsupported parts of the script instead of refusing it.")
 @click.option("--name", "_name", hidden=True)
@@ -93,12 +103,20 @@ def run(
     dask: str | None,
     live: str | None,
     prometheus: str | None,
+    abort_on: tuple[str, ...],
+    junit: str | None,
     check: bool,
     **given: Any,
 ) -> None:
     """Run Artillery scripts.
 
     stdout shows what Artillery's console would show; progress, warnings and all that Artillery does not have go to stderr.
+
+    A CONDITION is about the figures of the run so far: 'errors > 5%', 'p99 > 2000' (ms), 'rps < 50' or
+    'http.codes.503 > 20'. It is looked at once a second from the fifth second on, and judged from 30 finished requests on,
+    at least 10 of which must have failed or been slower than the limit.
+
+    With $GITHUB_STEP_SUMMARY set, a summary of the run is appended to that file.
     """
     environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
@@ -114,14 +132,18 @@ def run(
         **known,
     )
     script = _read(paths, options, seed, only_check=check)
+    abort = _abort_watch(abort_on, script) if abort_on else None
     if check:
         return
     path = _output_path(output)
+    if junit is not None:
+        _check_writable(Path(junit))
     observers = [] if prometheus is None else [_prometheus(prometheus)]
     with ExitStack() as opened:
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
-        sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page, crews))
+        gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
+        sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates))
 
 
 @click.command()
@@ -173,12 +195,47 @@ def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check
 
 
 def _outline(script: Script) -> str:
-    """One line on a script without problems: its scenarios, the length of its plan, and the users that it starts."""
+    """One line on a script without problems: its scenarios, the length of its plan, and the users that it starts.
+
+    Closed phases, which only this program has, are named in a second line.
+    """
     planned = spans(script.phases)
     seconds = planned[-1].end_ns / 1e9 if planned else 0.0
     amounts = ((len(script.scenarios), "scenario"), (seconds, "second"), (expected_users(script.phases), "user"))
     scenarios, length, users = (f"{amount:,.10g} {unit}{'' if amount == 1 else 's'}" for amount, unit in amounts)
-    return f"{scenarios}, {length}, about {users}; no problems"
+    line = f"{scenarios}, {length}, about {users}; no problems"
+    closed = [phase for phase in script.phases if phase.concurrency is not None]
+    if not closed:
+        return line
+    where = ", ".join(
+        f"{phase.name or f'phase {phase.index}'} ({phase.concurrency} users at a time)" for phase in closed
+    )
+    return f"{line}\nAn extension of this program, which Artillery does not have: `concurrency`, in {where}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Gates:
+    """What a run is judged by beside the script's own checks, and where the results go."""
+
+    command: str = "loadgen quick"
+    name: str = ""
+    """The script's name, for the summary."""
+    abort: AbortWatch | None = None
+    junit: str | None = None
+
+
+def _abort_watch(texts: Sequence[str], script: Script) -> AbortWatch:
+    """What ends the run when a condition holds. Exits with 1 for one that cannot be judged."""
+    # Few runs have conditions.
+    from loadgen.watch.abort import AbortWatch
+    from reports.compare.conditions import Condition
+    from reports.model import ReportError
+
+    try:
+        conditions = [Condition.parse(text, "--abort-on", custom=script.processor is not None) for text in texts]
+    except ReportError as error:
+        _fail(str(error))
+    return AbortWatch(conditions, _say_beside_progress)
 
 
 def _prometheus(text: str) -> Observer:
@@ -243,6 +300,7 @@ def _run_script(
     observers: Sequence[Observer] = (),
     page: LivePage | None = None,
     elsewhere: Elsewhere | None = None,
+    gates: _Gates = _Gates(),
 ) -> int:
     """Run the script, show its report and write it to `output`. Returns the exit code."""
     live = LiveLine(plain=False)
@@ -261,6 +319,10 @@ def _run_script(
 
     if page is not None:
         observers = [*observers, page.observe]
+    if script.gateways or script.collectors:
+        observers = [*observers, _publisher(script)]
+    if gates.abort is not None:
+        observers = [*observers, gates.abort.observe]
     try:
         finished = run_script(
             script, console, live, seed, show, workers=workers, observers=observers, elsewhere=elsewhere
@@ -274,7 +336,15 @@ def _run_script(
     finally:
         if page is not None:
             page.close()
-    return _judge(script, console, finished, failed)
+    return _judge(script, console, finished, failed, gates)
+
+
+def _publisher(script: Script) -> Observer:
+    """The observer that sends the metrics of each period to where the script wants them."""
+    # Few scripts publish their metrics.
+    from loadgen.watch.publish import observer
+
+    return observer(script.gateways, script.collectors, _say_beside_progress)
 
 
 def _console(script: Script, write: Callable[[str], None], *, quiet: bool) -> Console:
@@ -289,29 +359,53 @@ def _console(script: Script, write: Callable[[str], None], *, quiet: bool) -> Co
     )
 
 
-def _judge(script: Script, console: Console, finished: ScriptRun, failed: str | None) -> int:
-    """Print the results of the script's own checks, and the warnings. Returns the exit code."""
-    extras = finished.report.extras
-    verdict = None if script.ensure is None else evaluate(script.ensure, finished.report.aggregate)
+def _judge(script: Script, console: Console, finished: ScriptRun, failed: str | None, gates: _Gates) -> int:
+    """Print the results of the script's own checks, and the warnings; tell a CI system. Returns the exit code."""
+    total, extras = finished.report.aggregate, finished.report.extras
+    verdict = None if script.ensure is None else evaluate(script.ensure, total)
     if verdict is not None and verdict.lines:
         console.checks(verdict.lines)
     if script.apdex_threshold_ms is not None:
-        score = apdex_line(finished.report.aggregate.counters)
+        score = apdex_line(total.counters)
         if score is not None:
             console.apdex(score)
     warn(finished.report)
+    if gates.junit is not None or step_summary() is not None:
+        _tell_ci(finished, verdict, failed, gates)
     if failed is not None:
         _fail(failed)
     if finished.signal is not None:
         return SIGNALLED + finished.signal
     if finished.failures:
         return COULD_NOT_RUN
+    held = [] if gates.abort is None else [result for result in gates.abort.results(total) if not result.met]
+    if gates.abort is not None and gates.abort.ended_by is None:
+        for result in held:
+            click.echo(f"--abort-on {result.line}", err=True)
+    if held:
+        return 1
     # A run that is partial for no other reason was ended from its live page.
     if extras is not None and extras.partial:
         return SIGNALLED + signal.SIGINT
     if verdict is not None and verdict.failed:
         return 1
     return EXPECTATION_FAILED if finished.expectation_failed else finished.exit_code
+
+
+def _tell_ci(finished: ScriptRun, verdict: EnsureResult | None, failed: str | None, gates: _Gates) -> None:
+    """Write the JUnit file and the step's summary, where they are wanted. Exits with 1 if the file cannot be written."""
+    # Only CI systems need these.
+    from loadgen.commands.gates import run_results
+    from reports.ci import leave, run_summary
+
+    results = run_results(finished, verdict, gates.abort, failed)
+    about = finished.report.extras
+    seconds = about.generator.get("wall_s", 0.0) if about else 0.0
+    try:
+        page = run_summary(finished.report, results)
+        leave(gates.command, results, page, gates.junit, step_summary(), name=gates.name, seconds=seconds)
+    except WriteError as error:
+        _fail(str(error))
 
 
 def _write_through(text: str) -> None:
@@ -348,11 +442,16 @@ def _output_path(given: str | None) -> Path | None:
         # Local time, as on the console.
         now = datetime.now()  # noqa: DTZ005
         path /= f"artillery_report_{now:%Y%m%d_%H%M%S}{now.microsecond // 10_000:02d}.json"
+    _check_writable(path)
+    return path
+
+
+def _check_writable(path: Path) -> None:
+    """Exits with 1 where no file can be written there."""
     try:
         check_writable(path)
     except WriteError as error:
         _fail(str(error))
-    return path
 
 
 def _dotenv(path: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reports.cli import BadInput, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
     from loadgen.lab.sweep import SweepOptions
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LARGEST = 1000
 _MOST_SIZES = 1000
 _SIGNALLED = 128
-_POSITIVE = click.FloatRange(0, min_open=True)
+_POSITIVE = FiniteRange(0, min_open=True)
 
 
 @click.command()

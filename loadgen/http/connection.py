@@ -12,9 +12,9 @@ from typing import Any
 
 from gevent import get_hub, getcurrent
 
-from loadgen.clock import WallOffset, now_ns, stamp_arrivals
+from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns, stamp_arrivals
 from loadgen.http.deadlines import Deadlines
-from loadgen.http.exchange import FILED, NO_HEAD, Exchange, Failure, FileAnswer, TimeLimits
+from loadgen.http.exchange import EXAMINED, FILED, LATER, NO_HEAD, STAMPED, Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.response import BadResponse, ResponseHead, ResponseReader, parse_common
 from loadgen.http.route import Ended, Handshake, error_name
 
@@ -31,6 +31,11 @@ _NEVER_NS = 1 << 62
 _CONNECTING = (errno.EINPROGRESS, errno.EALREADY)
 _STAMP_ROOM = socket.CMSG_SPACE(48)
 _unpack_stamp = struct.Struct("qq").unpack_from
+# An exchange is examined where these bits of its start are zero: one in 16, since that takes two system calls.
+_EXAMINED_BITS = 15 << 10
+_TCP_INFO, _TCP_INFO_BYTES = 11, 160
+# Of struct tcp_info in Linux 4.6 and later, from byte 128 on: bytes received, and segments with data received.
+_unpack_received = struct.Struct("=Q16xI").unpack_from
 
 
 class ConnectionContext:
@@ -56,6 +61,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_countable",
         "_deadline_ns",
         "_deadlines",
         "_fires_ns",
@@ -72,6 +78,7 @@ class Connection:
         "_undelayed",
         "_waiting",
         "_wall",
+        "address",
         "last_used_ns",
         "over",
         "setup_ns",
@@ -89,6 +96,7 @@ class Connection:
         self._switch = context.switch
         self._io = context.watcher(sock.fileno(), _READ)
         self._resume: Callable[[bool], Any] = getcurrent().switch
+        self._countable = KERNEL_STAMPS
         self._room = _FIRST_READ_BYTES
         self._fires_ns = _NEVER_NS
         self._deadline_ns = 0
@@ -98,6 +106,8 @@ class Connection:
         """Whether it is closed, so that no time limit matters any more."""
         self.last_used_ns = 0
         self.setup_ns = (0, 0, 0)
+        self.address: Any = None
+        """The peer's address, once `connect` was called."""
 
     def start_from(self, option: tuple[int, int, int]) -> None:
         """Before connecting: restrict the local port with the option that `LocalPorts.option` gave. Raises OSError."""
@@ -106,6 +116,7 @@ class Connection:
     def connect(self, address: Any) -> None:
         """Connect the socket to this address. Raises OSError, and Ended after the time limit."""
         sock = self._sock
+        self.address = address
         stamp_arrivals(sock)
         code = sock.connect_ex(address)
         if code == errno.EINPROGRESS:
@@ -125,7 +136,14 @@ class Connection:
             while (ready := handshake.advance()) is None:
                 if not self._wait(now_ns() + self._limits.idle_ns):
                     raise Ended("ERR_SOCKET_TIMEOUT")
+            if ready is not self._sock:
+                # The kernel counts encrypted bytes, which are more than what is read.
+                self._countable = False
             self._sock, self._send, self._recvmsg = ready, ready.send, ready.recvmsg
+
+    def encryption(self) -> str:
+        """How the connection is encrypted, as `TlsSocket.encryption` says; "" if it is not."""
+        return str(said()) if (said := getattr(self._sock, "encryption", None)) else ""
 
     def close(self) -> None:
         """Close the socket and its watcher; may be called again."""
@@ -183,6 +201,7 @@ class Connection:
             if len(request) > _ONE_SEGMENT_BYTES:
                 self._send_at_once()
             send, recvmsg, io, switch = self._send, self._recvmsg, self._io, self._switch
+            before = None if started_ns & _EXAMINED_BITS else self._received()
             written_ns = now_ns()
             try:
                 sent = send(request)
@@ -216,12 +235,14 @@ class Connection:
         except Ended as ended:
             return Failure(ended.name, stage, started_ns, connected_ns, now_ns())
         first_byte_ns = read_ns = now_ns()
-        stamped = False
+        stamped = 0
         if stamps:
             seconds, nanoseconds = _unpack_stamp(stamps[0][2])
             stamp_ns = seconds * 1_000_000_000 + nanoseconds - self._wall.wall_ns
             if written_ns <= stamp_ns <= read_ns:
-                first_byte_ns, stamped = stamp_ns, True
+                first_byte_ns, stamped = stamp_ns, STAMPED
+                if before is not None:
+                    stamped = self._examined(before, len(data))
             else:
                 # The wall clock has been set meanwhile, so this stamp means nothing.
                 self._wall.measure()
@@ -234,7 +255,7 @@ class Connection:
                 body=b"",
                 body_bytes=0,
                 reused=reused,
-                stamped=stamped,
+                stamped=bool(stamped),
                 started_ns=started_ns,
                 connected_ns=connected_ns,
                 written_ns=written_ns,
@@ -273,7 +294,7 @@ class Connection:
             data[len(head.raw) :] if want_body else b"",
             body_bytes,
             reused,
-            stamped,
+            bool(stamped),
             started_ns,
             connected_ns,
             written_ns,
@@ -282,6 +303,23 @@ class Connection:
             self.setup_ns,
             head,
         )
+
+    def _examined(self, before: tuple[int, int], read_bytes: int) -> int:
+        """STAMPED, with EXAMINED if the kernel's counts show of how many segments the read was, and LATER if of several.
+
+        `before` are the counts from before the request was sent. They show it only if nothing more has arrived than was read.
+        """
+        after = self._received()
+        if after is None or after[0] - before[0] != read_bytes:
+            return STAMPED
+        return STAMPED | EXAMINED | (LATER if after[1] - before[1] > 1 else 0)
+
+    def _received(self) -> tuple[int, int] | None:
+        """How many bytes and how many segments with data have arrived on this connection; None where that is not known."""
+        if not self._countable:
+            return None
+        told = self._sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_BYTES)
+        return _unpack_received(told, 128) if len(told) == _TCP_INFO_BYTES else None
 
     def _receive(self, answer: Exchange, data: bytes, head_only: bool, want_body: bool) -> Exchange | Failure:
         """Read the rest of an answer that is not of the common shape, and fill it in. `data` are its first bytes."""

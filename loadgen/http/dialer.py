@@ -22,8 +22,16 @@ _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 class Dialer:
     """Opens connections for all virtual users of a run, by one route and with the same time limits."""
 
-    def __init__(self, limits: TimeLimits, wall: WallOffset, route: Route = DIRECT) -> None:
+    def __init__(
+        self,
+        limits: TimeLimits,
+        wall: WallOffset,
+        route: Route = DIRECT,
+        prepare: Callable[[Any], None] | None = None,
+    ) -> None:
+        """`prepare` is called with each new socket, before it is connected."""
         self._context = ConnectionContext(limits, wall)
+        self._prepare = prepare
         self.ports = LocalPorts()
         self._route = route
         self._ways: dict[Origin, tuple[Sequence[Callable[[Any], Handshake]], list[Any]]] = {}
@@ -45,8 +53,11 @@ class Dialer:
         error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
         for family, _, _, _, address in addresses:
             # This is the type beneath socket.socket, whose own code takes longer than the system calls that it makes.
-            connection = Connection(_socket.socket(family, _KIND), self._context)
+            sock = _socket.socket(family, _KIND)
+            connection = Connection(sock, self._context)
             try:
+                if self._prepare is not None:
+                    self._prepare(sock)
                 if option is not None:
                     connection.start_from(option)
                 connection.connect(address)
@@ -128,6 +139,11 @@ class Connections:
         return connection.exchange(
             request, started_ns, connected_ns, reused, method_is_head, want_body, file, intended_ns, want_plain
         )
+
+    def encryption(self, origin: Origin) -> str:
+        """How the kept connection to the origin is encrypted, as `TlsSocket.encryption` says; "" if it is not."""
+        connection = self._kept.get(origin)
+        return "" if connection is None else connection.encryption()
 
     def close(self) -> None:
         """Close all connections."""

@@ -11,7 +11,8 @@ The measured instants, in ns of CLOCK_MONOTONIC (clock.py):
 
 The kernel stamps segments, and gives those that wait unread together the stamp of the last (a first read of one byte gets
 that stamp, too). So if a generator is late to read an answer of several segments, the first byte is dated by the last
-segment that had arrived. That is still never later than the clock after the read, which would be used without stamps.
+segment that had arrived. That is still never later than the clock after the read, which would be used without stamps. How
+often it happens is counted on one exchange in 16: the kernel says how many bytes and segments have come in (TCP_INFO).
 """
 
 from __future__ import annotations
@@ -61,9 +62,13 @@ NO_HEAD = ResponseHead.of(b"")
 FILED = Exchange(0, b"", b"", 0, False, False, 0, 0, 0, 0, 0, (0, 0, 0), NO_HEAD)
 """Returned in place of a plain answer that was filed and that the caller did not want to see."""
 
-FileAnswer = Callable[[ResponseHead, int, int, int, int, int, bool, bool], None]
+STAMPED, EXAMINED, LATER = 1, 2, 4
+"""The kernel stamped the first byte; it is known of how many segments the first read was; it was of several, so that the
+stamp is that of a later segment than the first."""
+
+FileAnswer = Callable[[ResponseHead, int, int, int, int, int, int, bool], None]
 """Files one answer: its head; the instants when the request was written, of the first and the last byte, and when the
-request was planned to start; bytes of the body; whether the kernel stamped the first byte; whether the answer is whole and
+request was planned to start; bytes of the body; 0 or a sum of STAMPED, EXAMINED and LATER; whether the answer is whole and
 plain (`ResponseHead.plain`). Made by `Recorder.answers`.
 """
 

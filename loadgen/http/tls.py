@@ -7,6 +7,7 @@ byte of an answer has the stamp of the read that completed its first record. Err
 from __future__ import annotations
 
 import contextlib
+import re
 import ssl
 import tempfile
 from collections.abc import Callable, Sequence
@@ -52,6 +53,12 @@ class TlsSettings:
     passphrase: str | None = None
     server_name: str | None = None
     """The server name to ask for and to verify instead of the URL's host."""
+    ciphers: str | None = None
+    """The ciphers of TLS 1.2 and before to offer, as OpenSSL lists them; None: as OpenSSL does."""
+    version: ssl.TLSVersion | None = None
+    """The only version of TLS to speak; None: any."""
+    names_server: bool = True
+    """Whether the server is told the name it was asked by (SNI)."""
 
 
 def handshake_error_name(error: ssl.SSLError) -> str:
@@ -59,6 +66,20 @@ def handshake_error_name(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY_NAMES.get(error.verify_code, "CERT_REJECTED")
     return "EPROTO"
+
+
+_RSA_KEY = re.compile(
+    rb"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00\x03\x82..\x00\x30\x82..\x02\x82(..)(.)", re.DOTALL
+)
+"""The algorithm rsaEncryption, and behind it the length of the modulus and its first octet."""
+_EC_KEY = re.compile(
+    rb"\x2a\x86\x48\xce\x3d\x02\x01\x06[\x05\x08](\x2a\x86\x48\xce\x3d\x03\x01\x07|\x2b\x81\x04\x00[\x22\x23])"
+)
+_CURVE_BITS = {
+    bytes.fromhex("2a8648ce3d030107"): 256,
+    bytes.fromhex("2b81040022"): 384,
+    bytes.fromhex("2b81040023"): 521,
+}
 
 
 def client_context(settings: TlsSettings) -> ssl.SSLContext:
@@ -77,6 +98,13 @@ def client_context(settings: TlsSettings) -> ssl.SSLContext:
             raise ValueError(f"ca: no PEM certificates ({error.reason or error})") from None
     if settings.cert is not None:
         _load_own(context, settings)
+    if settings.ciphers is not None:
+        try:
+            context.set_ciphers(settings.ciphers)
+        except ssl.SSLError:
+            raise ValueError(f"no such ciphers: {settings.ciphers}") from None
+    if settings.version is not None:
+        context.minimum_version = context.maximum_version = settings.version
     return context
 
 
@@ -93,6 +121,15 @@ def _load_own(context: ssl.SSLContext, settings: TlsSettings) -> None:
             raise ValueError(f"cert and key: not a PEM certificate and its key ({said})") from None
 
 
+def key_bits(certificate: bytes) -> int:
+    """The size of the public key in a certificate (DER), in bits; 0 where it is neither RSA nor on a usual curve."""
+    if rsa := _RSA_KEY.search(certificate):
+        # The modulus is one octet longer where its highest bit is set: a zero stands before it.
+        return (int.from_bytes(rsa[1]) - (rsa[2] == b"\0")) * 8
+    curve = _EC_KEY.search(certificate)
+    return _CURVE_BITS.get(curve[1], 0) if curve else 0
+
+
 class TlsRoute(Route):
     """Reaches https origins through TLS, and http origins without."""
 
@@ -106,13 +143,15 @@ class TlsRoute(Route):
             return ()
         self._context = self._context or client_context(self._settings)
         server_name = self._settings.server_name or origin.host.strip("[]")
-        return (partial(TlsSocket, context=self._context, server_name=server_name),)
+        return (
+            partial(TlsSocket, context=self._context, server_name=server_name if self._settings.names_server else None),
+        )
 
 
 class TlsSocket:
     """Speaks TLS over a connected non-blocking socket; has those methods of a socket that connection.py uses."""
 
-    def __init__(self, sock: Any, *, context: ssl.SSLContext, server_name: str) -> None:
+    def __init__(self, sock: Any, *, context: ssl.SSLContext, server_name: str | None) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
@@ -123,6 +162,12 @@ class TlsSocket:
         # Encrypted bytes that the kernel has not taken yet, and how many bytes of plain text they hold.
         self._sealed = b""
         self._sealed_bytes = 0
+
+    def encryption(self) -> str:
+        """Version, cipher, bits of the server's key and bits of the cipher: `TLSv1.3,TLS_AES_256_GCM_SHA384,2048,256`."""
+        name, _, bits = self._tls.cipher() or ("", "", 0)
+        certificate = self._tls.getpeercert(binary_form=True) or b""
+        return f"{self._tls.version()},{name},{key_bits(certificate)},{bits}"
 
     def advance(self) -> TlsSocket | None:
         """Go on with the handshake. Returns this socket when it is done, None while the peer has yet to answer.

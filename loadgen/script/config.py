@@ -7,28 +7,15 @@ from typing import Any
 
 from loadgen.http.tls import TlsSettings, client_context
 from loadgen.language.values import to_number, truthy
-from loadgen.script import model
+from loadgen.script import keys, model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import duration_text, seconds
 from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, loses_digits, read_rows
 from reports.names import ENDPOINT
 
-_PHASE_KEYS = ("name", "duration", "arrivalRate", "arrivalCount", "rampTo", "pause", "maxVusers", "mode", "index", "id")
-_PAYLOAD_KEYS = (
-    "path", "fields", "order", "skipHeader", "delimiter", "skipEmptyLines", "cast", "loadAll", "name", "options",
-)  # fmt: skip
-_CSV_OPTIONS = {"quote", "trim", "relax_column_count", "delimiter", "from_line", "skip_empty_lines", "cast"}
-_HTTP_KEYS = (
-    "timeout", "pool", "maxSockets", "extendedMetrics", "defaults", "distributedTracing", "cookieJarOptions",
-)  # fmt: skip
-_TLS_TEXTS = {"ca": ("ca", "certificateAuthority"), "cert": ("cert", "certificate"), "key": ("key",)}
-_TLS_KEYS = ("rejectUnauthorized", "pfx", "passphrase", "servername", *(n for ns in _TLS_TEXTS.values() for n in ns))
-_PLUGINS = ("expect", "ensure", "metrics-by-endpoint", "apdex", "fake-data")
-_MODES = ("uniform", "poisson")
-_DEFAULT_KEYS = ("headers", "cookie", "strictCapture", "think")
+_PLUGINS = tuple(keys.PLUGINS)
 _MOST = 2**53
-_EXPECT_OUTPUTS = ("pretty", "json", "prettyError", "silent")
 
 
 def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool) -> tuple[model.Phase, ...]:
@@ -52,7 +39,7 @@ def _has_no_length(part: ScriptNode) -> bool:
 def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.Phase | None:
     if not part.expect(dict, "an object"):
         return None
-    part.warn_unknown(_PHASE_KEYS)
+    part.warn_unknown(keys.PHASE)
     is_pause = "pause" in part
     length = part["pause" if is_pause else "duration"]
     duration_s = seconds(length.value) if length.value is not ABSENT else None
@@ -64,10 +51,11 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
         length.refuse(f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value}")
     rate, ramp_to = _amount(part["arrivalRate"]), _amount(part["rampTo"])
     count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
+    concurrency = _concurrency(part["concurrency"])
     _warn_of_contradictions(part)
     if duration_s is None:
         return None
-    nothing_to_do = not is_pause and count is None and not rate and ramp_to is None
+    nothing_to_do = not is_pause and count is None and not rate and ramp_to is None and concurrency is None
     if nothing_to_do:
         part.warn("no arrivals: neither arrivalRate nor arrivalCount nor rampTo; it is a pause")
     return model.Phase(
@@ -81,15 +69,20 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
         ramp_to=ramp_to,
         max_vusers=None if max_vusers is None else int(max_vusers),
         poisson=poisson or (part.get("mode") or mode) == "poisson",
+        concurrency=None if is_pause else concurrency,
     )
 
 
 def _warn_of_contradictions(part: ScriptNode) -> None:
     """Warn of keys of a phase that another key makes useless."""
     if "pause" in part:
-        for key in ("duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers"):
+        for key in ("duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers", "concurrency"):
             if key in part:
                 part[key].warn("has no effect: the phase is a `pause`")
+    elif "concurrency" in part:
+        for key in ("arrivalRate", "arrivalCount", "rampTo", "maxVusers", "mode"):
+            if key in part:
+                part[key].warn("has no effect: the phase has a `concurrency`")
     elif "arrivalCount" in part:
         for key in ("arrivalRate", "rampTo"):
             if key in part:
@@ -98,8 +91,19 @@ def _warn_of_contradictions(part: ScriptNode) -> None:
 
 
 def _warn_of_mode(part: ScriptNode) -> None:
-    if part.value is not ABSENT and part.value not in _MODES:
-        part.warn(f"no such mode: {part.value!r}; uniform is used", nearest(str(part.value), _MODES))
+    if part.value is not ABSENT and part.value not in keys.PHASE_MODES:
+        part.warn(f"no such mode: {part.value!r}; uniform is used", nearest(str(part.value), keys.PHASE_MODES))
+
+
+def _concurrency(part: ScriptNode) -> int | None:
+    """Return the number of users of a closed phase; None if it is absent or refused."""
+    if part.value is ABSENT:
+        return None
+    users = to_number(part.value) if type(part.value) in (int, float, str) else 0
+    if not 1 <= users < _MOST or users != int(users):
+        part.refuse(f"must be a whole number of users, 1 or more, not {part.value!r}")
+        return None
+    return int(users)
 
 
 def _amount(part: ScriptNode) -> float | None:
@@ -130,7 +134,7 @@ def payloads(part: ScriptNode, override: str | None, read_file: Callable[[str], 
 def _payload(part: ScriptNode, override: str | None, read_file: Callable[[str], bytes]) -> model.Payload | None:
     if not part.expect(dict, "an object"):
         return None
-    part.warn_unknown(_PAYLOAD_KEYS)
+    part.warn_unknown(keys.PAYLOAD)
     path = override or part.get("path")
     if not isinstance(path, str):
         part.refuse("no `path` here, and no file given with -p")
@@ -170,7 +174,7 @@ def _warn_of_lost_digits(part: ScriptNode, path: str, rows: tuple[tuple[str, ...
 
 def _csv_settings(part: ScriptNode) -> dict[str, Any]:
     options = part.get("options") or {}
-    for key in set(options) - _CSV_OPTIONS:
+    for key in set(options) - set(keys.CSV_OPTIONS):
         part["options"][key].warn(f"the CSV option `{key}` is not supported")
     return {
         "delimiter": options.get("delimiter") or part.get("delimiter") or ",",
@@ -187,16 +191,18 @@ def tls(part: ScriptNode, *, insecure: bool, read_file: Callable[[str], bytes]) 
     """Read `config.tls` and -k. Certificates and keys are PEM texts, or names of files that hold them."""
     if part.value is not ABSENT and not part.expect(dict, "an object", strict=False):
         part = ScriptNode(ABSENT, part.path, part.notes)
-    part.warn_unknown(_TLS_KEYS)
+    part.warn_unknown(keys.TLS)
     if "pfx" in part:
         part["pfx"].refuse("not supported; convert it to PEM files and name them as `cert` and `key`")
-    texts = {name: _pem(part, names, read_file) for name, names in _TLS_TEXTS.items()}
+    texts = {name: _pem(part, names, read_file) for name, names in keys.TLS_TEXTS.items()}
     passphrase, server_name = part.get("passphrase"), part.get("servername")
     settings = TlsSettings(
         verify=not insecure and part.get("rejectUnauthorized", True) is not False,
         passphrase=None if passphrase is None else str(passphrase),
         server_name=str(server_name) if server_name else None,
-        **texts,
+        ca=texts["ca"],
+        cert=texts["cert"],
+        key=texts["key"],
     )
     if any(texts.values()):
         try:
@@ -222,10 +228,10 @@ def _pem(part: ScriptNode, names: tuple[str, ...], read_file: Callable[[str], by
 def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> model.HttpSettings:
     """Read `config.http`, `config.defaults` and `config.timeout`."""
     part = config["http"]
-    part.warn_unknown(_HTTP_KEYS)
-    part["cookieJarOptions"].warn_unknown(("looseMode",))
+    part.warn_unknown(keys.HTTP)
+    part["cookieJarOptions"].warn_unknown(keys.COOKIE_JAR)
     for defaults in (part["defaults"], config["defaults"]):
-        defaults.warn_unknown(_DEFAULT_KEYS)
+        defaults.warn_unknown(keys.DEFAULTS)
     if "maxSockets" in part:
         part["maxSockets"].warn("has no effect (in Artillery neither); `pool` limits connections")
     timeout = config["timeout"] if truthy(config.get("timeout")) else part["timeout"]
@@ -282,7 +288,7 @@ def expect_plugin(plugins: ScriptNode) -> model.ExpectPlugin | None:
         return None
     part = plugins["expect"]
     output = part.get("formatter") or part.get("outputFormat") or "pretty"
-    if output not in _EXPECT_OUTPUTS:
+    if output not in keys.EXPECT_OUTPUTS:
         part.warn(f"unknown output format {output!r}: pretty is used")
         output = "pretty"
     return model.ExpectPlugin(

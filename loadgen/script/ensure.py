@@ -14,12 +14,13 @@ from typing import Any
 
 from loadgen.language.expressions import ExpressionError, compile_expression
 from loadgen.language.values import UNDEFINED, number_text, to_number, whole
+from loadgen.script import keys
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.model import Check
 from reports.model import SUMMARY_KEYS, Period
 from reports.names import APDEX, RESPONSE_TIME, SESSION_LENGTH, VUSERS_COMPLETED, VUSERS_CREATED, status_class
 
-_LEGACY = ("min", "max", "median", "p95", "p99")
+_LEGACY = keys.ENSURE_LIMITS
 _ERROR_RATE = f"(({VUSERS_CREATED} - {VUSERS_COMPLETED})/{VUSERS_CREATED} * 100) <= "
 _SUMMARIES = (RESPONSE_TIME, SESSION_LENGTH, status_class(200))
 _FAMILIES = ("http", "vusers", "errors", "plugins", "apdex", "server", "loadgen")
@@ -29,11 +30,21 @@ _RANKS = ((0.94, "excellent"), (0.85, "good"), (0.7, "fair"), (0.49, "poor"))
 
 
 @dataclass(frozen=True, slots=True)
+class CheckResult:
+    """The result of one check: whether it held, and the metrics that its expression names, with their values."""
+
+    check: Check
+    held: bool
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class EnsureResult:
-    """The result of all checks: the lines to print after `Checks:`, and whether a strict check failed."""
+    """The result of all checks: the lines to print after `Checks:`, whether a strict check failed, and each check's result."""
 
     lines: tuple[str, ...]
     failed: bool
+    results: tuple[CheckResult, ...] = ()
 
 
 def checks_of(part: ScriptNode) -> tuple[Check, ...]:
@@ -76,7 +87,7 @@ def _warn_of_no_checks(part: ScriptNode) -> None:
         if part.value not in (ABSENT, None, True):
             part.warn("makes no check: it is an object with `thresholds`, `conditions`, or limits such as `p95: 200`")
         return
-    part.warn_unknown((*_LEGACY, "maxErrorRate", "thresholds", "conditions", "suppressOutput"))
+    part.warn_unknown(keys.ENSURE)
     for key in ("thresholds", "conditions"):
         part[key].expect((list, type(None)), "a list", strict=False)
 
@@ -132,14 +143,17 @@ def evaluate(checks: tuple[Check, ...], aggregate: Period) -> EnsureResult:
     order of definition where that is the same.
     """
     metrics = metrics_of(aggregate)
-    lines, failed = [], False
+    lines, failed, results = [], False, []
     for check, result in _in_order([(check, result_of(check.expression, metrics)) for check in checks]):
+        named = _named(check.expression, metrics)
+        figures = {name: metrics[name] for name in named.findall(check.expression)} if named else {}
+        results.append(CheckResult(check, _is_true(result), figures))
         if _is_true(result):
             lines.append(f"ok: {check.text}")
         else:
             lines.append(f"fail: {check.text}{'' if check.strict else ' (optional)'}")
             failed |= check.strict
-    return EnsureResult(tuple(lines), failed)
+    return EnsureResult(tuple(lines), failed, tuple(results))
 
 
 def _in_order(judged: list[tuple[Check, Any]]) -> list[tuple[Check, Any]]:
@@ -200,10 +214,8 @@ def result_of(expression: str, metrics: Mapping[str, float]) -> Any:
 
     Metric names may hold any character, even `{{ id }}`.
     """
-    names = sorted((name for name in metrics if name in expression), key=len, reverse=True)
     values: dict[str, Any] = {}
-    if names:
-        found = re.compile("(?<![\\w.'])(?:" + "|".join(re.escape(name) for name in names) + ")(?![\\w'])")
+    if found := _named(expression, metrics):
 
         def stand_in(match: re.Match[str]) -> str:
             values[f"metric{len(values)}"] = metrics[match.group()]
@@ -214,6 +226,14 @@ def result_of(expression: str, metrics: Mapping[str, float]) -> Any:
         return compile_expression(expression)({**metrics, **values})
     except (ExpressionError, re.error):
         return UNDEFINED
+
+
+def _named(expression: str, metrics: Mapping[str, float]) -> re.Pattern[str] | None:
+    """The pattern of the metrics' names that occur in the expression; None if there are none."""
+    names = sorted((name for name in metrics if name in expression), key=len, reverse=True)
+    if not names:
+        return None
+    return re.compile("(?<![\\w.'])(?:" + "|".join(re.escape(name) for name in names) + ")(?![\\w'])")
 
 
 def apdex_score(counters: Mapping[str, int]) -> float | None:

@@ -17,23 +17,15 @@ from loadgen.http.message import FormPart
 from loadgen.language.expressions import ExpressionError, compile_expression
 from loadgen.language.regex import compile_regex
 from loadgen.language.values import UNDEFINED, to_number, truthy
-from loadgen.script import model
+from loadgen.script import keys, model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import think_seconds
+from loadgen.script.keys import METHODS
 from loadgen.script.processor import Processor, unfit
 
-METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 _ACTIONS = (*METHODS, "think", "log", "loop", "parallel", "function")
 _CHECKED = ("get", "post", "put", "patch", "delete")
 _HOOKS = ("beforeRequest", "afterResponse")
-_REQUEST_KEYS = (
-    "url", "uri", "name", "headers", "json", "body", "form", "formData", "qs", "cookie", "auth", "gzip",
-    "followRedirect", "capture", "match", "expect", "ifTrue", "probability", *_HOOKS,
-)  # fmt: skip
-_CAPTURE_KEYS = (
-    "json", "header", "regexp", "selector", "xpath", "function", "as", "strict", "multiple", "group", "flags", "attr",
-    "index", "value",
-)  # fmt: skip
 _SOURCES = ("json", "xpath", "regexp", "header", "selector", "function")
 _FILES_KEPT = 100
 _NO_URL = "an URL must be specified"
@@ -165,7 +157,7 @@ class FlowReader:
 
     def _loop(self, item: ScriptNode) -> list[model.Step]:
         steps_part, count, over = item["loop"], item["count"], item["over"]
-        item.warn_unknown(("loop", "count", "over", "loopValue", "loopElement", "whileTrue"))
+        item.warn_unknown(keys.LOOP)
         if not steps_part.expect(list, "a list of steps"):
             return []
         asked = self.called(item, "whileTrue")
@@ -252,7 +244,7 @@ class FlowReader:
         return part.value
 
     def _check_request(self, part: ScriptNode, *, strict: bool) -> None:
-        part.warn_unknown(_REQUEST_KEYS)
+        part.warn_unknown(keys.REQUEST)
         for key in ("headers", "cookie", "qs"):
             part[key].expect(dict, "an object", strict=strict)
         for key in ("followRedirect", "gzip"):
@@ -321,7 +313,7 @@ class FlowReader:
         if not isinstance(part.value, dict):
             part.refuse("must be an object")
             return None
-        part.warn_unknown(_CAPTURE_KEYS)
+        part.warn_unknown(keys.CAPTURE)
         if not is_match and not isinstance(part.get("as"), str):
             part.refuse("`as` must name a variable")
             return None

@@ -6,7 +6,7 @@ Texts that may hold `{{ }}` placeholders stay as written (`Any`: a script may pu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,8 +59,8 @@ class ScriptErrors(Exception):
 class Phase:
     """A stretch of the run with one arrival law (see `loadgen.schedule`).
 
-    The law is given by the first of these that is set: `pause`; `arrival_count` over `duration_s`; `arrival_rate` to `ramp_to`;
-    `arrival_rate`.
+    The law is given by the first of these that is set: `pause`; `concurrency`; `arrival_count` over `duration_s`;
+    `arrival_rate` to `ramp_to`; `arrival_rate`.
     """
 
     index: int
@@ -76,6 +76,14 @@ class Phase:
     ramp_to: float | None = None
     max_vusers: int | None = None
     poisson: bool = False
+    concurrency: int | None = None
+    """Number of virtual users that are active all the time: a closed phase, in which each is replaced when it ends."""
+
+
+def workload_model(phases: Iterable[Phase]) -> str:
+    """The workload model of a report: "open", "closed" (every phase with users has a `concurrency`), or "mixed"."""
+    closed = {phase.concurrency is not None for phase in phases if not phase.pause}
+    return "mixed" if len(closed) > 1 else "closed" if True in closed else "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +315,32 @@ class ExpectPlugin:
 
 
 @dataclass(frozen=True, slots=True)
+class PushGateway:
+    """A Prometheus push gateway that is sent the metrics of each period."""
+
+    url: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = "artillery"
+    ca: bytes | None = None
+    """Certificates to trust besides those of the system, in PEM."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTelemetry:
+    """An OpenTelemetry collector that is sent the metrics of each period by OTLP over HTTP, as JSON."""
+
+    endpoint: str | None = None
+    """Its whole URL; None: as the environment says, else on this machine."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    meter: str = "Artillery.io_metrics"
+    include_only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    service: str = "Artillery-test"
+    resource: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One check of the ensure plugin. `expression` is in the language of `loadgen.language.expressions`."""
 
@@ -339,6 +373,9 @@ class Script:
     """Checks of the ensure plugin in the order of definition; None if the plugin is not listed."""
     fake_data: Mapping[str, Any] | None = None
     """Options of the fake-data plugin by function name; None if the plugin is not listed."""
+    gateways: tuple[PushGateway, ...] = ()
+    collectors: tuple[OpenTelemetry, ...] = ()
+    """Where the plugin publish-metrics sends the metrics of each period."""
     hidden_metrics: tuple[str, ...] = (ENDPOINT,)
     """Texts: the console leaves out every metric whose name contains one of them."""
     processor: Processor | None = None

@@ -21,7 +21,7 @@ from loadgen.language.fakes import fake_functions
 from loadgen.language.template import compile_template, functions, placeholders
 from loadgen.language.values import UNDEFINED, get_path, integer, text
 from loadgen.script import config as sections
-from loadgen.script import model
+from loadgen.script import keys, model, publish
 from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged, nearest
 from loadgen.script.flow import FlowReader
 from loadgen.script.model import Place, Script, ScriptErrors, ScriptProblem
@@ -30,11 +30,6 @@ from loadgen.script.processor import Processor, ProcessorError, load
 from loadgen.script.yaml_reader import YamlDocument, child_path, read_yaml
 
 _EXTENSIONS = (".yml", ".yaml", ".json")
-_CONFIG_KEYS = (
-    "target", "phases", "variables", "environments", "payload", "http", "timeout", "tls", "defaults", "plugins", "ensure",
-    "apdex", "processor", "engines", "engine", "mode", "statsInterval", "fake-data", "includeFiles", "bundling", "ws",
-    "socketio", "phases",
-)  # fmt: skip
 _DEBUG = re.compile(r"(^|[\s,])(\*|http(:\*|:request|:response)?)([\s,]|$)")
 _NO_TARGET = "No target specified and no environment chosen"
 _VU_TEMPLATES = {
@@ -46,20 +41,6 @@ _VU_TEMPLATES = {
 """Parts of `config` in which virtual users fill in the variables that are unknown before the run."""
 _NOTHING_SETS = "nothing sets"
 _ONCE = " before the run, when templates in config are filled in"
-_SCENARIO_KEYS = (
-    *(
-        "name",
-        "weight",
-        "engine",
-        "flow",
-        "onError",
-        "beforeScenario",
-        "afterScenario",
-        "beforeRequest",
-        "afterResponse",
-    ),
-    *("afterRequest", "id", "tags"),
-)
 _ONE_VU = {"duration": 1, "arrivalCount": 1}
 
 
@@ -175,9 +156,9 @@ class _ScriptParser:
         given = self._json_option("--variables", options.variables)
         value = self._with_options(value, given)
         root = self._root = ScriptNode(value, "", self._notes)
-        root.warn_unknown(("config", "scenarios", "before", "after"), only_similar=True)
+        root.warn_unknown(keys.ROOT, only_similar=True)
         config = ScriptNode(self._filled(value["config"], given), "config", self._notes)
-        config.warn_unknown(_CONFIG_KEYS, only_similar=True)
+        config.warn_unknown(keys.CONFIG, only_similar=True)
         for key in ("thresholds", "conditions", "maxErrorRate"):
             if key in config:
                 config[key].warn("has no effect here: it belongs under `config.ensure`")
@@ -192,6 +173,7 @@ class _ScriptParser:
         if processor is None:
             self._note_processor(config)
         self._warn_of_placeholders(root, config, processor)
+        gateways, collectors = publish.receivers(plugins["publish-metrics"], self._read_beside)
         return Script(
             target=target,
             phases=self._phases(config),
@@ -211,6 +193,8 @@ class _ScriptParser:
             apdex_threshold_ms=sections.apdex_threshold_ms(config),
             ensure=sections.ensure_checks(config, disabled="ARTILLERY_DISABLE_ENSURE" in options.env),
             fake_data=sections.fake_data(config),
+            gateways=gateways,
+            collectors=collectors,
             hidden_metrics=sections.hidden_metrics(plugins),
             processor=processor,
             proxies=self._proxies(),
@@ -394,7 +378,7 @@ class _ScriptParser:
     def _refuse_without_flow(self, part: ScriptNode) -> None:
         """Say which key was meant, or, where the next element of the list is a flow alone, that one dash is too many."""
         for key, inner in part.items():
-            if key not in _SCENARIO_KEYS and (nearest(key, ("flow",)) or isinstance(inner.value, list)):
+            if key not in keys.SCENARIO and (nearest(key, ("flow",)) or isinstance(inner.value, list)):
                 inner.refuse("`flow` is missing", "flow")
                 return
         following = self._after(part)

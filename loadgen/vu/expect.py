@@ -188,6 +188,8 @@ _CHECKS: dict[str, Callable[[_AnswerUnderTest, Any], ExpectationResult]] = {
     "jmespath": _jmespath("jmespath"),
     "jpath": _jmespath("jpath"),
 }
+KINDS = tuple(_CHECKS)
+"""The names of all expectations."""
 
 
 def compile_expectations(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.engine import Progress
@@ -22,6 +22,15 @@ class Underway:
     progress: Callable[[], Progress]
     stop: Callable[[], None]
     """Ends the run as an interrupt does: after the first call users may finish, the second ends it at once."""
+    warn: Callable[[str], None] = lambda _: None
+    """Adds a sentence to the warnings of the run's report."""
+    period_listeners: list[Callable[[Period], None]] = field(default_factory=list)
+    """Functions to be called with each period once it is over."""
+
+    def period_over(self, period: Period) -> None:
+        """Pass on a period that is over."""
+        for told in self.period_listeners:
+            told(period)
 
 
 Observer = Callable[[Underway], AbstractContextManager[Any]]

@@ -162,7 +162,9 @@ class Diff:
 
     rows: tuple[Change, ...]
     notes: tuple[str, ...] = ()
-    """What a reader must know of the verdicts, a sentence each."""
+    """How the verdicts were reached, a sentence each."""
+    warnings: tuple[str, ...] = ()
+    """What a reader must know before believing any verdict, a sentence each."""
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -171,7 +173,7 @@ class Diff:
 
     def mirrored(self) -> Diff:
         """`compare(new, old)`, given `compare(old, new)`; the notes stay as they are."""
-        return Diff(tuple(row.mirrored() for row in self.rows), self.notes)
+        return replace(self, rows=tuple(row.mirrored() for row in self.rows))
 
 
 def compare(old: Report, new: Report, criteria: Criteria = Criteria()) -> Diff:
@@ -195,8 +197,9 @@ def _finished(old: Sequence[Report], new: Sequence[Report], rows: Sequence[Chang
             replace(row, verdict="cannot be judged", reason=late, runs_differ=False) if row.verdict in judged else row
             for row in rows
         ]
-    told = [f"Cannot be judged: {late}."] if late else _notes(old, new, rows, criteria)
-    return Diff(tuple(rows), (*told, *cautions(old, new)))
+    notes = () if late else tuple(_notes(old, new, rows, criteria))
+    warnings = (f"Cannot be judged: {late}.",) if late else ()
+    return Diff(tuple(rows), notes, (*warnings, *cautions(old, new)))
 
 
 def _pairs(old: Sequence[Figures], new: Sequence[Figures], *, zeros: bool) -> Iterator[Change]:
@@ -553,7 +556,8 @@ def compare_paired(old: Report, new: Report, criteria: Criteria = Criteria()) ->
         row = _with_verdict(row, found.value > 0, response_ms, criteria)
         alone = found.p <= statistics.LEVEL and row.verdict == "no clear change" and not row.reason
         rows[i] = replace(row, reason=_ONE_OF_SEVERAL) if alone else row
-    return Diff(tuple(rows), (_OF_DUELS, *_longer(rows, duel.seconds), *cautions([old], [new], one_target=False)))
+    notes = (_OF_DUELS, *_longer(rows, duel.seconds))
+    return Diff(tuple(rows), notes, tuple(cautions([old], [new], one_target=False)))
 
 
 def _longer(rows: Sequence[Change], seconds: int) -> Iterator[str]:

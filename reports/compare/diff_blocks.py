@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isfinite
 
 from reports.blocks import ABSENT, Block, Cell, Column, Items, Page, Section, Table, Text, Tone
@@ -24,6 +23,26 @@ _COLUMNS = (
     Column("reason", aside=True),
 )
 _VERDICT = 6
+_WORDS: Mapping[str, str] = {
+    "errors": "failed requests",
+    "http.request_rate": "requests per second",
+    "ab.requests_per_second": "requests per second",
+    "http.response_time.median": "response time, median",
+    "http.response_time.p95": "response time, p95",
+    "http.response_time.p99": "response time, p99",
+    "http.response_time.intended.p99": "response time, p99 from the planned start",
+    "ab.percentile.50": "response time, median",
+    "ab.percentile.95": "response time, p95",
+    "ab.percentile.99": "response time, p99",
+    "server.pool.p95": "p95 of waiting for a connection",
+    "server.db.p95": "p95 of the database",
+    "server.total.p95": "p95 inside the service",
+}
+"""The figures that matter most, by the words that they are shown with, in the order in which they are shown."""
+_RESPONSE_TIME = "response time, "
+_OF_ENDPOINTS = (".median", ".p95", ".p99", *(f".codes.{status}" for status in range(400, 600)))
+_MOST_NAMED = 6
+_MOST_ROWS = 20
 _TONES: Mapping[Verdict, Tone] = {"worse": "bad", "better": "good"}
 _VERDICTS: tuple[Verdict, ...] = ("worse", "better", "no clear change", "cannot be judged", "not comparable")
 _KEYS = ("name", "kind", "old", "new", "change", "relative", "low", "high", "p", "verdict", "basis", "reason")
@@ -33,50 +52,114 @@ def comparison(
     diff: Diff,
     outcomes: Sequence[GateResult] = (),
     *,
-    hidden: tuple[str, ...] = (ENDPOINT,),
+    everything: bool = False,
     rules_last: bool = False,
 ) -> Page:
     """The diff as a result of one section. `rules_last` is for a terminal, whose reader sees the last lines first.
 
-    Metrics whose names contain one of `hidden` are only counted, unless they became better or worse. JSON has them all:
-    `{"metrics": [{"name", "old", "new", "change", "verdict", …}], "checks": [{"rule", "met", "line"}], "notes": […]}`, with
-    null where a side lacks the figure; `change` is new minus old, `relative` the same as a share of old, `low` and `high` are
-    the change's 95 % interval, and `p` is corrected for the number of figures.
+    Shown are a headline, warnings, the figures that matter most, and what became better or worse; with `everything`, all
+    figures in one table. JSON has them all: `{"metrics": [{"name", "old", "new", "change", "verdict", …}], "checks":
+    [{"rule", "met", "line"}], "headline", "warnings": […], "notes": […]}`, with null where a side lacks the figure;
+    `change` is new minus old, `relative` the same as a share of old, `low` and `high` are the change's 95 % interval, and
+    `p` is corrected for the number of figures.
     """
-    section = changes(diff, outcomes, hidden=hidden)
-    if outcomes and rules_last:
-        section = replace(section, blocks=(*section.blocks[1:], section.blocks[0]))
-    return Page("Comparison of load tests", "", (section,), {"checks": outcomes, "notes": diff.notes})
+    shown = (_all_figures(diff),) if everything else _figures_that_matter(diff)
+    section = _section(diff, outcomes, shown, rules_last=rules_last)
+    checks = [{"rule": outcome.rule, "met": outcome.met, "line": outcome.line} for outcome in outcomes]
+    told = {"headline": headline(diff), "warnings": diff.warnings, "notes": (*diff.notes, *diff.warnings)}
+    return Page("Comparison of load tests", "", (section,), {"checks": checks, **told})
 
 
-def changes(diff: Diff, outcomes: Sequence[GateResult] = (), *, hidden: tuple[str, ...] = ()) -> Section:
-    """The section on what changed: a line for each rule, a table of the figures, and notes."""
-    rows = [row for row in diff.rows if row.verdict in _TONES or not any(part in row.name for part in hidden)]
+def changes(diff: Diff, outcomes: Sequence[GateResult] = ()) -> Section:
+    """The section of a page on what changed: as `comparison` with every figure."""
+    return _section(diff, outcomes, (_all_figures(diff),), rules_last=False)
+
+
+def headline(diff: Diff) -> str:
+    """What changed beyond chance, in a sentence or two."""
+    sides = {verdict: _in_words(row for row in diff.rows if row.verdict == verdict) for verdict in _TONES}
+    if sides["worse"] or sides["better"]:
+        said = [f"{verdict.capitalize()}, beyond chance: {names}." for verdict, names in sides.items() if names]
+        return " ".join(said if len(said) > 1 else [*said, f"Nothing {'better' if sides['worse'] else 'worse'}."])
+    judged = [row for row in diff.rows if row.verdict == "no clear change" and row.basis]
+    if judged:
+        return "No clear change: every difference that can be judged may be chance."
+    unjudged = any(row.verdict == "cannot be judged" for row in diff.rows)
+    return "Nothing can be judged." if unjudged else "Nothing can be compared."
+
+
+def _section(diff: Diff, outcomes: Sequence[GateResult], shown: Sequence[Block], *, rules_last: bool) -> Section:
+    tone: Tone = "bad" if any(row.verdict == "worse" for row in diff.rows) else ""
     counts = ", ".join(f"{sum(row.verdict == v for row in diff.rows)} {v}" for v in _VERDICTS)
-    notes = [f"{counts}. Times are in ms."]
-    if len(rows) < len(diff.rows):
-        notes.append(f"{len(diff.rows) - len(rows)} figures by endpoint are not shown; JSON has them.")
-    table = Table(
+    rules = (
+        (Items(tuple(Text(outcome.line, "good" if outcome.met else "bad") for outcome in outcomes)),)
+        if outcomes
+        else ()
+    )
+    blocks = (
+        Text(headline(diff), tone),
+        *(Text(warning, "warn") for warning in diff.warnings),
+        *(() if rules_last else rules),
+        *shown,
+        Text(f"{len(diff.rows)} figures in all: {counts}. Times are in ms."),
+        *(Text(note) for note in diff.notes),
+        *(rules if rules_last else ()),
+    )
+    data = [{key: getattr(row, key) for key in _KEYS} for row in diff.rows]
+    return Section("metrics", "What changed", blocks, menu="Verdicts", data=data)
+
+
+def _all_figures(diff: Diff) -> Table:
+    return Table(
         "verdicts",
         "Every figure of both sides",
         _COLUMNS,
-        tuple(map(_cells, rows)),
+        tuple(_cells(row, row.name) for row in diff.rows),
         tools=True,
         choices=_VERDICT,
         quiet="figures without a clear change",
     )
-    blocks: list[Block] = [table, *(Text(note) for note in (*notes, *diff.notes))]
-    if outcomes:
-        blocks.insert(0, Items(tuple(Text(outcome.line, "good" if outcome.met else "bad") for outcome in outcomes)))
-    data = [{key: getattr(row, key) for key in _KEYS} for row in diff.rows]
-    return Section("metrics", "What changed", tuple(blocks), menu="Verdicts", data=data)
 
 
-def _cells(row: Change) -> tuple[Cell, ...]:
+def _figures_that_matter(diff: Diff) -> tuple[Block, ...]:
+    """The figures that a reader looks for first, in words; errors and endpoints that became better or worse."""
+    by_name = {row.name: row for row in diff.rows}
+    found = [(by_name[name], words) for name, words in _WORDS.items() if name in by_name]
+    if not found:
+        return (_all_figures(diff),)
+    changed = [row for row in diff.rows if row.verdict in _TONES]
+    kinds = [row for row in changed if row.kind == "counter" and ENDPOINT not in row.name]
+    ends = [row for row in changed if ENDPOINT in row.name and row.name.endswith(_OF_ENDPOINTS)]
+    blocks: list[Block] = [
+        Table("matters", "The figures that matter most", _COLUMNS, tuple(_cells(row, words) for row, words in found))
+    ]
+    for id_, caption, rows in (
+        ("errors", "Errors and statuses, what changed", kinds),
+        ("endpoints", "By endpoint, what changed", ends),
+    ):
+        if rows:
+            cells = tuple(_cells(row, row.name.removeprefix(f"{ENDPOINT}.")) for row in rows[:_MOST_ROWS])
+            note = f"{len(rows) - _MOST_ROWS} more with --all." if len(rows) > _MOST_ROWS else ""
+            blocks.append(Table(id_, caption, _COLUMNS, cells, note=note))
+    blocks.append(Text("--all shows every figure."))
+    return tuple(blocks)
+
+
+def _in_words(rows: Iterable[Change]) -> str:
+    """The figures by their words where they matter most, else by name; a few of them, and the number of the others."""
+    names = [row.name for row in rows]
+    told = [words for name, words in _WORDS.items() if name in names] or names
+    some = [words.removeprefix(_RESPONSE_TIME) for words in told[:_MOST_NAMED]]
+    if others := len(names) - len(some):
+        some.append(f"{others} other figure{'s' if others > 1 else ''}")
+    return f"{', '.join(some[:-1])} and {some[-1]}" if len(some) > 1 else "".join(some)
+
+
+def _cells(row: Change, words: str) -> tuple[Cell, ...]:
     verdict = f"{row.verdict} (too little data)" if row.reason.startswith("too little data") else row.verdict
     share = row.kind == "share"
     return (
-        Cell(row.name),
+        Cell(words),
         Cell(_figure(row.old, share=share), row.old),
         Cell(_figure(row.new, share=share), row.new),
         Cell(_signed(row.change, share=share), row.change),

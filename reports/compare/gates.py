@@ -11,24 +11,29 @@ from typing import Final
 
 from reports import names
 from reports.compare.diff import Change, Diff
+from reports.compare.figures import ERRORS
 from reports.model import ReportError
 
-_ROWS: Final = ("min", "max", "mean", "median", "p50", "p75", "p90", "p95", "p99", "p999")
+ROWS: Final = ("min", "max", "mean", "median", "p50", "p75", "p90", "p95", "p99", "p999")
+"""The figures of a distribution that a rule may name."""
 _RULE = re.compile(
     r"(?P<name>\S.*?)\s*(?P<operator><=|>=|<|>)\s*(?P<sign>[+-]?)(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>%|ms|s)?"
 )
+_EXAMPLES = "'p99 > +10%', 'errors > 0.1%', 'http.response_time.p95 > 250', 'p99 worse' or 'worse'"
 _WORSE = re.compile(r"(?:(?P<name>\S.*)\s+)?worse")
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What became of one rule."""
+    """The result of one rule, check or other condition that a command's exit code depends on."""
 
     rule: str
     met: bool
     """False: the rule says to fail, or it goes by a verdict and there is none."""
     line: str
     """For a reader: `FAILED`, `NOT JUDGED` or `passed`, the rule and the figures it was decided by."""
+    optional: bool = False
+    """Whether the exit code is 0 even if the rule is not met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +51,18 @@ class Gate:
     percent: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> Gate:
-        """Raises ReportError, one line, for what is no rule."""
+    def parse(cls, text: str, option: str = "--fail-on", examples: str = _EXAMPLES) -> Gate:
+        """Raises ReportError, one line that names the option and has the examples, for what is no rule."""
         wanted = text.strip()
         if found := _WORSE.fullmatch(wanted):
             return cls(wanted, found["name"] or "", "")
         found = _RULE.fullmatch(wanted)
         if found is None:
-            raise ReportError(
-                f"--fail-on {text!r} is no rule; rules are like 'p99 > +10%', 'errors > 0.1%', "
-                "'http.response_time.p95 > 250', 'p99 worse' or 'worse'"
-            )
+            raise ReportError(f"{option} {text!r} is no rule; rules are like {examples}")
         limit = float(found["value"]) * (-1 if found["sign"] == "-" else 1)
         limit *= {"%": 0.01, "s": 1000.0}.get(found["unit"] or "", 1.0)
+        if found["name"] == ERRORS and found["unit"] != "%" and abs(limit) >= 1:
+            raise ReportError(f"{option} {text!r}: errors is a share; write '{ERRORS} {found['operator']} ...%'")
         return cls(wanted, found["name"], found["operator"], limit, bool(found["sign"]), found["unit"] == "%")
 
     def check(self, diff: Diff) -> GateResult:
@@ -74,7 +78,7 @@ class Gate:
         if not self.operator:
             unknown = row.verdict == "cannot be judged"
             return self._outcome([row] if row.verdict == "worse" else [], row, unknown=unknown)
-        return self._outcome([row] if _holds(self.operator, self._measured(row), self.limit) else [], row)
+        return self._outcome([row] if holds(self.operator, self._measured(row), self.limit) else [], row)
 
     def _measured(self, row: Change) -> float:
         if row.new is None:
@@ -102,7 +106,8 @@ class Gate:
         return GateResult(self.text, outcome == "passed", f"{outcome}: {self.text} ({told}{more})")
 
 
-def _holds(operator: str, measured: float, limit: float) -> bool:
+def holds(operator: str, measured: float, limit: float) -> bool:
+    """Whether `measured OPERATOR limit` is true; equal numbers may differ by a rounding error."""
     # +10 % of 100 is 110, whatever a double makes of it
     slack = 1e-9 * max(abs(limit), 1e-3)
     return {
@@ -116,7 +121,7 @@ def _holds(operator: str, measured: float, limit: float) -> bool:
 def _find(name: str, diff: Diff) -> Change:
     """By its name; `p99` and the like are of `http.response_time`, or of ab's; `rps` is the rate of requests."""
     rows: Mapping[str, Change] = {row.name: row for row in reversed(diff.rows)}
-    for candidate in (name, *_long_names(name)):
+    for candidate in (name, *long_names(name)):
         if candidate in rows:
             return rows[candidate]
     if name.startswith((names.ERRORS, names.CODES)) and names.REQUESTS in rows:
@@ -126,12 +131,13 @@ def _find(name: str, diff: Diff) -> Change:
     raise ReportError(f"--fail-on: neither side has a figure called {name!r}{hint}")
 
 
-def _long_names(name: str) -> list[str]:
+def long_names(name: str) -> list[str]:
+    """The names that a short name such as `p99` or `rps` may stand for in a report, the usual one first."""
     if name == "rps":
         return [names.REQUEST_RATE, "ab.requests_per_second"]
     if name.endswith(".p50"):
         return [f"{name.removesuffix('p50')}median"]
-    if name not in _ROWS:
+    if name not in ROWS:
         return []
     row = "median" if name == "p50" else name
     percentile = "50" if row == "median" else row.removeprefix("p")

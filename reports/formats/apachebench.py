@@ -66,6 +66,10 @@ class AbSamples:
     started_us: Microseconds | None = None
     """When each request started, in microseconds since the epoch."""
     server_software: str = ""
+    tls_protocol: str | None = None
+    """Version, cipher, bits of the server's key and of the cipher; None without TLS."""
+    tls_server_name: str | None = None
+    """The name that the server was asked by; None without one."""
     document_length: int | None = 0
     """Size of the first answer's body in bytes; None if sizes may vary (ab's -l)."""
     total_bytes: int = 0
@@ -115,6 +119,10 @@ class AbReport:
     server_software: str | None = None
     host: str | None = None
     port: int | None = None
+    tls_protocol: str | None = None
+    tls_temp_key: str | None = None
+    """The key that the server made for the connection; only ab itself knows it."""
+    tls_server_name: str | None = None
     path: str | None = None
     document_length: int | str | None = None
     """Size in bytes, or "Variable"."""
@@ -153,6 +161,8 @@ class AbReport:
             server_software=samples.server_software,
             host=samples.host,
             port=samples.port,
+            tls_protocol=samples.tls_protocol,
+            tls_server_name=samples.tls_server_name,
             path=samples.path,
             document_length="Variable" if samples.document_length is None else samples.document_length,
             concurrency=samples.concurrency,
@@ -293,6 +303,9 @@ _ABOUT = (
         _Line("Server Software", "server_software", digits=None),
         _Line("Server Hostname", "host", digits=None),
         _Line("Server Port", "port"),
+        _Line("SSL/TLS Protocol", "tls_protocol", digits=None),
+        _Line("Server Temp Key", "tls_temp_key", digits=None),
+        _Line("TLS Server Name", "tls_server_name", digits=None),
     ),
     (_Line("Document Path", "path", digits=None), _Line("Document Length", "document_length", " bytes")),
 )
@@ -330,8 +343,11 @@ _DOUBT = {
 
 
 def opening_text(host: str, tool: str) -> str:
-    """Return the text above a run: a heading that does not claim to be Apache's, and ab's line about the host."""
-    return f"This is {tool}, reporting as ApacheBench, Version 2.3\n\nBenchmarking {host} (be patient)..."
+    """Return the text above a run: a heading that does not claim to be Apache's, and ab's line about the host.
+
+    Where progress is told, ab ends that line; elsewhere it is completed by "..done" at the end of the run.
+    """
+    return f"This is {tool}, reporting as ApacheBench, Version 2.3\n\nBenchmarking {host} (be patient)"
 
 
 def to_text(report: AbReport, *, deviations: bool = True) -> str:

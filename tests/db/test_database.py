@@ -191,7 +191,9 @@ def test_migrations_make_the_tables_of_the_schema(make, postgres):
     make().migrate()
     engine = create_engine(database_url(postgres.url))
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        partitions = connection.exec_driver_sql("SELECT relname FROM pg_class WHERE relispartition").scalars().all()
+        options = {"include_name": lambda name, _kind, _parents: name not in partitions}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
     engine.dispose()
 
 
@@ -205,7 +207,7 @@ def test_migrations_go_where_the_search_path_points_and_nowhere_else(make, postg
         with database.connection() as connection:
             queries.add_link(connection, "only-here", "https://example.com/")
         cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'apart' ORDER BY 1")
-        assert [name for (name,) in cursor.fetchall()] == ["alembic_version", "clicks", "links"]
+        assert {"alembic_version", "clicks", "links"} <= {name for (name,) in cursor.fetchall()}
         with make().connection() as connection:
             assert queries.read_link(connection, "only-here") is None
     finally:

@@ -6,6 +6,7 @@ from contextlib import closing
 from statistics import quantiles
 
 import psycopg2
+import pytest
 
 from tests.support.fault_evidence import Row, check_answers, recovery_s, seen
 from tests.support.fault_proxy import Proxy
@@ -13,6 +14,7 @@ from tests.support.server_process import wait_until
 
 OVERLOAD_S = 30.0
 HEALTH_LIMIT_S = 2.0  # as the fixture sets it
+POOL_TIMEOUT_S = 5.0  # the default, and that of DB_POOL_MAX_WAIT
 
 
 def goodput_per_s(outcomes, since_s, until_s):
@@ -60,6 +62,53 @@ def test_ten_times_overload_is_shed_fast_and_forgotten_at_once(service_on, datab
             f"(median), {shed_s[98] * 1e3:.0f} ms (p99)",
             longest_answer_s=max(o.took_s for o in outcomes),
             recovery=f"{took_s:.1f} s",
+        )
+    )
+
+
+def make_reads_take(database, seconds):
+    """Let each read of a link wait in the database, in a statement that does nothing else for so long."""
+    with closing(psycopg2.connect(database.url)) as connection, connection.cursor() as cursor:
+        cursor.execute("ALTER FUNCTION unfolded_clicks RENAME TO unfolded_clicks_at_once")
+        cursor.execute(
+            "CREATE FUNCTION unfolded_clicks(of_link bigint) RETURNS SETOF clicks LANGUAGE plpgsql AS $$"
+            f"BEGIN PERFORM pg_sleep({seconds}); RETURN QUERY SELECT * FROM unfolded_clicks_at_once(of_link); END $$"
+        )
+        connection.commit()
+
+
+@pytest.mark.parametrize("times", [3, 10])
+@pytest.mark.parametrize("statement_s", [0.1, 1.0])
+def test_overload_with_slow_statements_keeps_the_pool_busy(service_on, database, load, record, statement_s, times):
+    """The capacity is the pool's, and known: each connection is busy for as long as a statement takes."""
+    size = 2 if statement_s < 1 else 4
+    server, code = service_on(database.url, workers=1, DB_POOL_SIZE=size)
+    make_reads_take(database, statement_s)
+    capacity_per_s = size / statement_s
+    overload = load(port=server.port, code=code, mix=("read",), rate_per_s=times * capacity_per_s)
+    wait_until(lambda: overload.good_since(0) >= 2 * size, "the pool is full", 20)
+    began_s = time.monotonic()
+    time.sleep(10 + 10 * statement_s)
+    ended_s = time.monotonic()
+    outcomes = overload.stop()
+
+    offered_per_s = sum(began_s <= o.intended_s < ended_s for o in outcomes) / (ended_s - began_s)
+    goodput = goodput_per_s(outcomes, began_s, ended_s)
+    refused_s = quantiles([o.took_s for o in outcomes if o.problem == "queue-full"], n=100)
+    assert offered_per_s > 0.9 * times * capacity_per_s, "the generator kept up"
+    check_answers(outcomes, limit_s=POOL_TIMEOUT_S + statement_s + 2)
+    assert goodput >= 0.9 * capacity_per_s
+    assert refused_s[49] < 0.1
+    late = sum(o.problem == "pool-timeout" for o in outcomes)
+    record(
+        Row(
+            order=7 + statement_s / 10 + times / 1000,
+            fault=f"overload: {times} times the capacity, statements of {statement_s * 1e3:.0f} ms",
+            load=f"{offered_per_s:.0f} requests/s arriving, capacity {capacity_per_s:.0f} ({size} connections)",
+            saw=f"{seen(outcomes)}; goodput {goodput / capacity_per_s:.0%} of capacity; refused after "
+            f"{refused_s[49] * 1e3:.0f} ms (median), {refused_s[98] * 1e3:.0f} ms (p99); {late} waited in vain",
+            longest_answer_s=max(o.took_s for o in outcomes),
+            recovery="-",
         )
     )
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from loadgen.cli import _COMMANDS, cli
 from loadgen.help import HELP, option_name
+from reports.cli import FiniteRange
 from reports.formats.artillery_json import from_json
 
 SCRIPT = """
@@ -262,6 +263,17 @@ def test_ab_posts_a_file(serve, ok_answer, tmp_path):
 
 def test_the_version_is_told():
     assert re.fullmatch(r"loadgen \d+\.\d+\.\d+\n", loadgen("--version").stdout)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize("name", sorted(_COMMANDS))
+def test_a_number_that_is_not_finite_is_refused_wherever_a_number_is_taken(name, value):
+    command = cli.get_command(None, name)
+    taking = [each for each in command.params if isinstance(each.type, click.types.FloatParamType)]
+    for option in taking:
+        assert isinstance(option.type, FiniteRange)
+        with pytest.raises(click.BadParameter):
+            option.type.convert(value, option, None)
 
 
 @pytest.mark.parametrize("name", sorted(_COMMANDS))

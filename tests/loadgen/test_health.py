@@ -72,3 +72,13 @@ def test_while_undisturbed_files_are_plenty_and_collections_rare_and_afterwards_
         assert gc.get_freeze_count() > 0
     assert gc.get_threshold() == thresholds
     assert gc.get_freeze_count() == 0
+
+
+def test_first_bytes_that_a_later_segment_dates_are_counted_in_a_sentence():
+    examined = {"first_bytes_examined": 1000, "first_bytes_of_later_segment": 17}
+    alone, _ = health([WELL | examined], Period(0))
+    told = "of 1,000 answers examined (one in 16), 17 (1.7%) were read in several segments"
+    assert alone["first_byte"].startswith(told)
+    together, _ = health([WELL | examined, WELL | examined], Period(0))
+    assert together["first_byte"].startswith("of 2,000 answers examined (one in 16), 34 (1.7%)")
+    assert "first_byte" not in health([WELL], Period(0))[0]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from loadgen import recorder as module
 from loadgen.clock import WallOffset, now_ns
+from loadgen.http.exchange import EXAMINED, LATER, STAMPED
 from loadgen.recorder import Recorder, server_timing
 from reports.sketch import Sketch
 from tests.support.exchanges import FixedWall, answer, filed
@@ -214,6 +215,15 @@ def test_a_period_is_given_once_when_it_is_over():
     assert len(list(recorder.over(0))) == 1
     assert not list(recorder.over(0))
     assert len(list(recorder.remaining())) == 1
+
+
+def test_what_is_known_of_a_stamp_is_counted():
+    recorder, found = Recorder(WallOffset()), answer(now_ns())
+    file = recorder.answers()
+    for known in (0, STAMPED, STAMPED | EXAMINED, STAMPED | EXAMINED | LATER):
+        file(found.facts, found.written_ns, found.first_byte_ns, found.last_byte_ns, 0, 2, known, True)
+    recorder.flush()
+    assert (recorder.responses, recorder.stamped, recorder.examined, recorder.later_segment) == (4, 3, 2, 1)
 
 
 def test_totals_while_running():

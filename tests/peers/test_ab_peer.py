@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.support.certificates import make
+
 
 def report_of(command):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -60,7 +62,7 @@ class _Unreliable(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_HEAD = do_PUT = do_GET  # noqa: N815 - the library's names
+    do_HEAD = do_PUT = do_POST = do_PATCH = do_GET  # noqa: N815 - the library's names
 
     def log_message(self, *_):
         pass
@@ -75,11 +77,27 @@ def unreliable():
         server.shutdown()
 
 
-@pytest.mark.parametrize("options", ["", "-k", "-l", "-i", "-k -l", "-d", "-S -C a=b -A u:p"])
+@pytest.fixture
+def tls_port(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Unreliable)
+    server.socket = make(tmp_path).server_context("good").wrap_socket(server.socket, server_side=True)
+    with server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+OPTIONS = (
+    "", "-k", "-l", "-i", "-k -l", "-i -k", "-d", "-S -C a=b -A u:p", "-C a=b -C c=d", "-u {body}", "-p {body} -T a/b",
+    "-r", "-v 1", "-P u:p", "-m PATCH", "-b 4096", "-B 127.0.0.2", "-f TLS1.2 -Z ALL -I", "-s 2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("path", ["/vary", "/lost", "/busy"])
-def test_failures_are_counted_under_abs_kinds(ab, unreliable, options, path):
-    if options in ("-l", "-k -l", "-i") and path == "/lost":
-        pytest.skip("ab does not count a lost answer where no length is expected; here it has failed")
+def test_failures_are_counted_under_abs_kinds(ab, unreliable, tmp_path, options, path):
+    (tmp_path / "body").write_text("a=1")
+    options = options.format(body=tmp_path / "body")
     found = []
     for command in ([ab], [sys.executable, "-m", "loadgen", "ab"]):
         _Unreliable.asked = 0
@@ -107,3 +125,49 @@ def test_the_counts_are_abs(ab, postgres, start_service, label):
         for command in ([ab], [sys.executable, "-m", "loadgen", "ab"])
     ]
     assert figures[0] == figures[1]
+
+
+def printed(command):
+    """Exit code, stdout from ab's line about the host on with figures replaced, and stderr."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, layout(done.stdout[done.stdout.index("Benchmarking") :]), done.stderr
+
+
+@pytest.mark.parametrize("options", ["-n 7 -l", "-n 160 -l -c 2", "-n 160 -l -q"])
+def test_the_heading_and_progress_are_abs(ab, unreliable, options):
+    theirs, ours = (
+        printed([*command, *options.split(), f"{unreliable}/vary"])
+        for command in ([ab], [sys.executable, "-m", "loadgen", "ab"])
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("options", ["", "-f TLS1.2 -Z ECDHE-ECDSA-AES128-GCM-SHA256", "-f TLS1.3", "-I"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_the_lines_about_tls_are_abs(ab, tls_port, options, host):
+    found = []
+    for command in ([ab], [sys.executable, "-m", "loadgen", "ab"]):
+        done = subprocess.run(
+            [*command, "-n", "2", *options.split(), f"https://{host}:{tls_port}/"],
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        found.append(re.findall(r"(?m)^(?:SSL/TLS Protocol|TLS Server Name):.*", done.stdout))
+    assert found[0] == found[1]
+    assert found[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("-w", "-w: no HTML tables are printed"),
+        ("-x border=1", "-x: no HTML tables are printed"),
+        ("-B 192.0.2.1", "-B: cannot send from 192.0.2.1"),
+        ("-Z none-such", "no such ciphers: none-such"),
+        ("-E no.pem", "cannot read no.pem"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(options, said):
+    command = [sys.executable, "-m", "loadgen", "ab", *options.split(), "http://127.0.0.1:1/"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr

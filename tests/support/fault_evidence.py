@@ -85,7 +85,7 @@ def seen(outcomes: list[Outcome]) -> str:
 class Row:
     """One line of the table of faults; `order` is its place, and tells it from the others."""
 
-    order: int
+    order: float
     fault: str
     load: str
     saw: str

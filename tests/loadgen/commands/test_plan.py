@@ -315,6 +315,55 @@ def test_what_makes_a_plan_doubtful_goes_to_stderr(tmp_path):
     assert "part of that" not in plan(path, "--sizes", "2", "--hand-over", "barging", "--wake-ms", 1).stderr
 
 
+def test_the_warnings_of_the_report_stand_above_the_plan(tmp_path):
+    path = tmp_path / "warned.json"
+    path.write_text(
+        to_json(replace(report(), extras=Extras("1", "open", partial=True, warnings=("the\nCPU was busy",))))
+    )
+    done = plan(path, "--sizes", "2", "--requests", 1000)
+    assert done.exit_code == 0
+    above = done.stdout.partition("Measured in")[0]
+    assert "Warning: the run did not reach its planned end" in above
+    assert "Warning: the report warns: the CPU was busy" in above
+    assert "Warning: the report warns: the CPU was busy" in done.stderr
+    document = json.loads(plan(path, "--sizes", "2", "--requests", 1000, "--format", "json").stdout)
+    assert document["cautions"] == ["the run did not reach its planned end", "the report warns: the CPU was busy"]
+
+
+def overloaded(waits_ms):
+    run = report()
+    waits = Sketch.of(np.full(run.aggregate.sketches["server.db"].count, waits_ms))
+    return replace(run, aggregate=replace(run.aggregate, sketches={**run.aggregate.sketches, "server.pool": waits}))
+
+
+def late(by_ms):
+    return replace(report(), extras=Extras("1", "open", generator={"start_lag_p99_ms": by_ms}))
+
+
+@pytest.mark.parametrize(
+    ("run", "says"),
+    [
+        (late(11), "every run started its arrivals late (p99 up to 11 ms)"),
+        (report(failed=4500), "4,500 of 8,000 requests failed"),
+        (overloaded(326), "requests waited 326 ms for a connection and held it for"),
+    ],
+)
+def test_no_plan_is_made_from_a_run_that_cannot_support_one(tmp_path, run, says):
+    path = tmp_path / "unfit.json"
+    path.write_text(to_json(run))
+    done = plan(path, "--sizes", "2")
+    assert (done.exit_code, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"Error: {path}: no plan can be made from this run: {says}")
+
+
+@pytest.mark.parametrize("run", [late(9), report(failed=2000), overloaded(4)])
+def test_a_plan_is_made_from_a_run_that_was_nearly_as_planned(tmp_path, run):
+    path = tmp_path / "fit.json"
+    path.write_text(to_json(run))
+    assert plan(path, "--sizes", "2", "--requests", 1000).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -9,8 +9,9 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset, now_ns
+from loadgen.http import connection as connection_module
 from loadgen.http.dialer import Connections, Dialer
-from loadgen.http.exchange import FILED, Exchange, Failure, TimeLimits
+from loadgen.http.exchange import EXAMINED, FILED, LATER, STAMPED, Exchange, Failure, TimeLimits
 from loadgen.http.route import Origin
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -64,16 +65,51 @@ def test_a_trickling_body_does_not_lengthen_the_time_to_first_byte(connections, 
     assert answer.last_byte_ns - answer.first_byte_ns > 140 * MS
 
 
+def hog():
+    """Keep the generator busy for 0.1 s."""
+    end = time.monotonic() + 0.1
+    while time.monotonic() < end:
+        time.sleep(0)  # lets the server's thread run, but never this thread's event loop
+
+
+@pytest.mark.skipif(not KERNEL_STAMPS, reason="this system does not stamp arrivals")
+@pytest.mark.parametrize(
+    ("pieces", "pause_s", "busy", "known"),
+    [
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",), 0, True, EXAMINED),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"), 0, True, EXAMINED | LATER),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"), 0.03, True, EXAMINED | LATER),
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"), 0.1, False, EXAMINED),
+        # More has arrived than the first read took: nobody can say whether before it or after.
+        ((b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n", b"k" * 20000), 0, True, 0),
+    ],
+    ids=["one segment", "two at once", "two late", "two reads", "more than read"],
+)
+def test_it_is_known_which_first_bytes_a_later_segment_dates(
+    connections, serve, monkeypatch, pieces, pause_s, busy, known
+):
+    monkeypatch.setattr(connection_module, "_EXAMINED_BITS", 0)
+
+    def answer(connection, _):
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause_s)
+
+    server, link, filed = serve(answer), connections(), []
+    for _ in range(2):  # on a new connection, and on a kept one
+        waiting = gevent.spawn(link.exchange, origin(server), GET, file=lambda *row: filed.append(row[6]))
+        gevent.sleep(0)
+        if busy:
+            gevent.spawn(hog)
+        waiting.get()
+    assert filed == [STAMPED | known] * 2
+
+
 @pytest.mark.skipif(not KERNEL_STAMPS, reason="this system does not stamp arrivals")
 def test_a_busy_generator_does_not_lengthen_what_the_kernel_stamps(connections, serve, ok_answer):
     server = serve(ok_answer())
     link = connections()
     link.exchange(origin(server), GET)  # connected
-
-    def hog():
-        end = time.monotonic() + 0.1
-        while time.monotonic() < end:
-            time.sleep(0)  # lets the server's thread run, but never this thread's event loop
 
     waiting = gevent.spawn(link.exchange, origin(server), GET)
     gevent.sleep(0)
@@ -101,7 +137,7 @@ def test_every_answer_is_filed_and_a_plain_one_need_not_be_returned(connections,
         )
         assert found is FILED
     (head, written, first, last, intended, body_bytes, stamped, plain), second = filed
-    assert (head.status, body_bytes, stamped, plain) == (200, 2, KERNEL_STAMPS, True)
+    assert (head.status, body_bytes, stamped & STAMPED, plain) == (200, 2, KERNEL_STAMPS, True)
     assert asked_ns <= intended <= written <= first <= last <= now_ns()
     assert second[4] == asked_ns - MS
     assert server.connections == 1

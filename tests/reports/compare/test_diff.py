@@ -1,19 +1,24 @@
 """Comparing two reports: what is on both sides, by how much it differs, and what is missing."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reports.compare.diff import compare, compare_runs
-from reports.compare.diff_blocks import comparison
+from reports.compare.diff_blocks import _WORDS, comparison, headline
 from reports.formats.apachebench import AbFailures, AbReport
 from reports.formats.published import published
 from reports.model import Extras, Period, Rate, Report, Summary
 from reports.writers.output import written
 from tests.support.report_strategies import reports
+from tests.support.sample_reports import report as sample
 from tests.support.sample_reports import sample_report
+
+
+SHOWN_FIRST = list(dict.fromkeys(_WORDS.values()))
 
 
 def to_json(diff):
@@ -71,8 +76,8 @@ def test_every_format_writes_any_diff(old, new):
     diff = compare(plain(old), plain(new))
 
     assert len(json.loads(to_json(diff))["metrics"]) == len(diff.rows)
-    assert to_markdown(diff, hidden=()).count("\n") >= len(diff.rows)
-    assert to_text(diff, hidden=()).startswith("metric")
+    assert to_markdown(diff, everything=True).count("\n") >= len(diff.rows)
+    assert to_text(diff).startswith(headline(diff))
 
 
 def test_a_change_is_absolute_and_relative():
@@ -144,7 +149,7 @@ def test_the_json_has_a_row_per_figure_with_null_for_what_is_missing():
 
     found = json.loads(to_json(diff))
 
-    assert set(found) == {"metrics", "checks", "notes"}
+    assert set(found) == {"metrics", "checks", "headline", "warnings", "notes"}
     assert [[r[key] for key in ("name", "old", "new", "change", "relative", "verdict")] for r in found["metrics"]] == [
         ["a", 40, 30, -10, -0.25, "not comparable"],
         ["b", 1, None, None, None, "not comparable"],
@@ -157,12 +162,26 @@ def test_published_experiments_compare_as_the_golden_files_show(suffix, write, a
     assert_golden(f"diff-artillery.{suffix}", write(compare(published("A.pool10"), sample_report())))
 
 
-def test_figures_by_endpoint_are_counted_but_not_listed():
-    name = "plugins.metrics-by-endpoint./a.codes.200"
+def test_what_is_shown_at_first_is_the_headline_and_the_figures_that_matter_in_words():
+    plain, slow = sample(1, periods=12), sample(2, periods=12, slower=2.5, warnings=("arrivals\nstarted late",))
 
-    text = to_text(compare(totals(counters={name: 1}), totals(counters={name: 2})))
+    shown = to_text(compare(plain, slow)).splitlines()
 
-    assert name not in text and "1 figures by endpoint are not shown" in text
+    assert shown[0].startswith("Worse, beyond chance: median, p95, p99, p99 from the planned start, ")
+    assert shown[0].endswith(" other figures. Nothing better.")
+    assert shown[2] == "Warning of the new report: arrivals started late"
+    assert [line.partition("  ")[0] for line in shown[6:15]] == SHOWN_FIRST
+    assert sum("./links.p95" in line for line in shown) == 1
+    assert not any("./links.p75" in line for line in shown)
+    assert any(line.startswith("104 figures in all: ") for line in shown)
+    everything = to_text(compare(plain, slow), everything=True)
+    assert "./links.p75" in everything
+    assert everything.startswith(shown[0])
+
+
+def test_the_headline_says_when_nothing_changed_and_when_nothing_can_be_judged():
+    assert headline(compare(sample(1), sample(1))).startswith("No clear change")
+    assert headline(compare(totals(counters={"a": 1}), totals(counters={"a": 2}))) == "Nothing can be compared."
 
 
 def test_a_name_cannot_break_out_of_a_markdown_table():
@@ -177,7 +196,9 @@ def test_colour_tells_worse_from_better_and_from_neither_and_only_on_demand():
     diff = compare(old, new)
 
     assert "\x1b" not in to_text(diff)
-    painted = [line[:5] for line in to_text(diff, colour=True).splitlines() if "mean" in line]
+    painted = [
+        line[:5] for line in to_text(diff, colour=True).splitlines() if re.match(r"(\x1b\S*)?(vusers|http)\.", line)
+    ]
     assert painted == ["\x1b[32m", "\x1b[31m"]
 
 

@@ -111,3 +111,9 @@ def test_any_text_is_a_rule_or_refused(text):
     except ReportError as error:
         message = str(error)
         assert "\n" not in message
+
+
+@pytest.mark.parametrize("text", ["errors > 5", "errors > 1", "errors >= +2"])
+def test_a_share_above_one_is_a_percentage_without_its_sign(text):
+    with pytest.raises(ReportError, match="errors is a share"):
+        Gate.parse(text)

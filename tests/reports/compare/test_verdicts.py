@@ -140,8 +140,8 @@ def test_runs_that_were_late_are_not_judged_and_pass_no_gate_by_a_verdict():
     found = compare_runs(late, fast)
 
     assert {r.verdict for r in found.rows} <= {"cannot be judged", "not comparable"}
-    assert any("late" in note for note in found.notes)
-    assert "Warning of 3 of 3 old reports: arrivals started late" in found.notes
+    assert any("late" in warning for warning in found.warnings)
+    assert "Warning of 3 of 3 old reports: arrivals started late" in found.warnings
     assert Gate.parse("worse").check(found).line == "NOT JUDGED: worse (no figure could be judged)"
     assert not Gate.parse("p99 worse").check(found).met
 
@@ -154,10 +154,10 @@ def test_other_scripts_targets_and_machines_are_told():
     old = run(script="a", target="http://a", cpu="one", **machine)
     new = run(script="b", target="http://b", cpu="two", **machine)
 
-    notes = " ".join(compare(old, new).notes)
+    warnings = " ".join(compare(old, new).warnings)
 
-    assert all(f"different {what}" in notes for what in ("scripts", "targets", "machines"))
-    assert "different" not in " ".join(compare(old, old).notes)
+    assert all(f"different {what}" in warnings for what in ("scripts", "targets", "machines"))
+    assert "different" not in " ".join(compare(old, old).warnings)
 
 
 @pytest.mark.parametrize("text", ["", "5", "x%", "-5%", "5%,5%", "100%", "1s"])

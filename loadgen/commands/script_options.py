@@ -1,0 +1,48 @@
+"""The options of the commands that run an Artillery script for a purpose of their own, and the reading of that script."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from reports.cli import BadInput
+
+if TYPE_CHECKING:
+    from loadgen.script.model import Script
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def script_options(command: _Command) -> _Command:
+    """Add -e, -v, -p and -k, which `read_script_with` takes by their names."""
+    for option in (
+        click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate."),
+        click.option("-p", "--payload", help="A CSV file to use instead of the script's payload."),
+        click.option(
+            "-v", "--variables", metavar="JSON", help="Variables that every virtual user has, as a JSON object."
+        ),
+        click.option("-e", "--environment", help="Name of the script's environment (`config.environments`) to use."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_script_with(given: dict[str, Any], path: str, seed: int, target: str | None = None) -> Script:
+    """Read a script with the options `given`, and a target in place of its own. Raises BadInput."""
+    from loadgen.runner import read_script
+    from loadgen.script.model import ScriptErrors
+    from loadgen.script.parse import RunOptions
+
+    options = RunOptions(target=target, env=os.environ, directory=str(Path.cwd()), **given)
+    try:
+        return read_script([path], options, seed)
+    except ScriptErrors as errors:
+        raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"cannot read {path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {error.filename}: {error.strerror}") from None

@@ -1,0 +1,83 @@
+"""What `loadgen capacity` says: the answer in a sentence, and a table of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from loadgen.sizing.capacity import Capacity, Step, Target
+from reports.blocks import Cell, Column, Page, Section, Table, Text, amount, amount_cell, percent
+
+_LIMITS = {
+    "service": "Beyond it the service falls behind: its queue grows for as long as the load lasts.",
+    "target": "Beyond it the service still keeps up, but no longer within the target.",
+    "generator": "The generator could not start users in time at a higher rate: the service may hold more.",
+    "time": "The time was up before the answer was as precise as asked.",
+}
+
+
+def target_text(target: Target) -> str:
+    """The target in words."""
+    return f"p99 within {amount(target.p99_ms)} ms and at most {percent(target.error_share)} errors"
+
+
+def step_line(step: Step, target: Target) -> str:
+    """One line about a step that is over."""
+    p99 = "no answers" if step.p99_ms is None else f"p99 {amount(step.p99_ms)} ms"
+    verdict = f"meets {target_text(target)}" if step.met else f"misses the target: {_why(step)}"
+    return f"{step.rate:.4g} users/s for {step.seconds} s: {p99}, {percent(step.error_share)} errors, {verdict}"
+
+
+def capacity_page(found: Capacity, target: Target, data: Mapping[str, Any]) -> Page:
+    """The result. `data` is what JSON has."""
+    steps = Table(
+        "steps",
+        "Steps, in the order in which they were run",
+        (
+            Column("users/s", "number"),
+            Column("seconds", "number"),
+            Column("answers", "number"),
+            Column("p99, ms", "number"),
+            Column("errors", "number"),
+            Column("verdict"),
+        ),
+        tuple(_row(step) for step in found.steps),
+        note="Each step is judged without its first seconds, in which the service warms up.",
+    )
+    blocks = (Text(answer(found, target), "good" if found.rate else "bad"), Text(_LIMITS[found.limit]), steps)
+    section = Section("capacity", "Capacity", blocks, data={"answer": answer(found, target)})
+    return Page("Capacity", target_text(target), (section,), data)
+
+
+def answer(found: Capacity, target: Target) -> str:
+    """The answer in one sentence."""
+    if found.rate is None:
+        return f"No rate met the target ({target_text(target)}), not even {amount(found.high)} new users per second."
+    if found.high is None or found.low == found.rate:
+        return f"{amount(found.rate)} new users per second were held with {target_text(target)}, and perhaps more."
+    between = f"between {amount(found.low)} and {amount(found.high)}"
+    return f"The service holds about {amount(found.rate)} new users per second ({between}) with {target_text(target)}."
+
+
+def _row(step: Step) -> tuple[Cell, ...]:
+    verdict = "meets the target" if step.met else f"misses it: {_why(step)}"
+    return (
+        amount_cell(step.rate),
+        amount_cell(step.seconds),
+        amount_cell(step.answers),
+        amount_cell(step.p99_ms),
+        Cell(percent(step.error_share), step.error_share),
+        Cell(
+            verdict if step.decided else f"{verdict} (by its figures, not beyond chance)",
+            tone="" if step.met else "bad",
+        ),
+    )
+
+
+def _why(step: Step) -> str:
+    return {
+        "p99": "answers are too slow",
+        "errors": "too many errors",
+        "the queue grows": "the queue grows",
+        "generator": "the generator was late",
+    }.get(step.why, "too few answers")

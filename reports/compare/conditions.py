@@ -1,0 +1,115 @@
+"""Conditions on the figures of one run, as `--abort-on` takes them: `errors > 5%`, `p99 > 2000`, `http.codes.503 > 20`.
+
+They are written as the rules of `--fail-on` are, without what needs a second run: a signed limit, or a verdict. A condition
+is judged only from a sufficient number of requests, so that a single early error or slow answer decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from reports import names
+from reports.compare.figures import ERRORS, failures, figures_of
+from reports.compare.gates import ROWS, Gate, GateResult, holds, long_names
+from reports.model import QUANTILES, Period, Report, ReportError
+
+FINISHED_LEAST: Final = 30
+"""The number of requests that must have been answered or have failed before a condition is judged."""
+
+BEHIND_LEAST: Final = 10
+"""A share of errors needs this number of failed requests, a percentile this number of answers beyond the limit."""
+
+_COUNTERS = (
+    *(names.REQUESTS, names.RESPONSES, names.DOWNLOADED_BYTES, names.VUSERS_CREATED, names.VUSERS_SKIPPED),
+    *(names.VUSERS_COMPLETED, names.VUSERS_FAILED, names.EXPECT_OK, names.EXPECT_FAILED, names.LATE, *names.APDEX),
+)
+_TIMES = (
+    *(names.RESPONSE_TIME, names.INTENDED, names.SESSION_LENGTH, names.START_LAG),
+    *(names.DNS_TIME, names.TCP_TIME, names.TLS_TIME, names.TOTAL_TIME),
+    *(names.status_class(hundreds * 100) for hundreds in range(2, 6)),
+)
+_SIMPLE = (ERRORS, "rps", names.REQUEST_RATE, *ROWS, *_COUNTERS, *(f"{time}.{row}" for time in _TIMES for row in ROWS))
+_ANY_OF = re.compile(
+    rf"{re.escape(names.ERRORS)}.+|{re.escape(names.CODES)}[1-5]\d\d|{re.escape(names.VUSERS_CREATED_BY_NAME)}.+"
+    rf"|plugins\..+|{re.escape(names.SERVER)}.+\.(?:{'|'.join(ROWS)})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on one figure of a run."""
+
+    text: str
+    name: str
+    operator: str
+    limit: float
+    """As a share where the figure is one, in ms where it is a time."""
+
+    @classmethod
+    def parse(cls, text: str, option: str, *, custom: bool = False) -> Condition:
+        """Raises ReportError, one line that names the option, for what is no condition or names a figure that no run has.
+
+        With `custom` any name is accepted, since functions of the script's processor may make figures of their own.
+        """
+        gate = Gate.parse(text, option, "'errors > 5%', 'p99 > 2000' or 'http.codes.503 > 20'")
+        if not gate.operator or gate.of_change:
+            raise ReportError(
+                f"{option} {text!r}: there is nothing to compare this run with; write the limit without a sign, as in "
+                "'errors > 5%' or 'p99 > 2000'"
+            )
+        if gate.percent and gate.name != ERRORS:
+            raise ReportError(f"{option} {text!r}: {gate.name} is no share; only {ERRORS} is given in %")
+        if not custom and gate.name not in _SIMPLE and not _ANY_OF.fullmatch(gate.name):
+            near = get_close_matches(gate.name, _SIMPLE, n=1)
+            hint = (
+                f" (did you mean {near[0]}?)" if near else f"; there are {ERRORS}, rps, p50 to p999, http.codes.503 ..."
+            )
+            raise ReportError(f"{option} {text!r}: no run has a figure called {gate.name!r}{hint}")
+        return cls(gate.text, gate.name, gate.operator, gate.limit)
+
+    def judge(self, total: Period) -> GateResult:
+        """Judge the condition on the totals of a run, as far as it has gone. Met means: the condition does not hold."""
+        name, measured = self._measured(total)
+        if measured is None:
+            return GateResult(self.text, True, f"passed: {self.text} (the run has no {name})")
+        told = f"{name} {measured:.2%}" if name == ERRORS else f"{name} {measured:g}"
+        if not holds(self.operator, measured, self.limit):
+            return GateResult(self.text, True, f"passed: {self.text} ({told})")
+        if doubt := self._too_few(total, name):
+            return GateResult(self.text, True, f"passed: {self.text} ({told}, but {doubt})")
+        return GateResult(self.text, False, f"FAILED: {self.text} ({told})")
+
+    def _measured(self, total: Period) -> tuple[str, float | None]:
+        """The figure's full name and its value; None where the run does not have it."""
+        figures = {name: value for (_, name), value in figures_of([Report(total)])[0].items()}
+        sent, first_ms, last_ms = total.counters.get(names.REQUESTS), total.first_counter_ms, total.last_counter_ms
+        if sent and first_ms is not None and last_ms is not None:
+            # Over the seconds so far: the totals' own rate is a mean over periods, of which the first and last are cut.
+            figures[names.REQUEST_RATE] = sent / max(1.0, (last_ms - first_ms) / 1000)
+        for name in (self.name, *long_names(self.name)):
+            if name in figures:
+                return name, figures[name]
+        counted = self.name.startswith((names.ERRORS, names.CODES)) or self.name in _COUNTERS
+        return self.name, 0.0 if counted else None
+
+    def _too_few(self, total: Period, name: str) -> str:
+        """Why a condition that holds is not believed yet, or "" where enough requests speak for it."""
+        failed = sum(count for counter, count in total.counters.items() if counter.startswith(names.ERRORS))
+        finished = total.counters.get(names.RESPONSES, 0) + failed
+        if finished < FINISHED_LEAST:
+            return f"only {finished} requests had finished: it is judged from {FINISHED_LEAST} on"
+        if self.operator in ("<", "<="):
+            return ""
+        metric, _, row = name.rpartition(".")
+        sketch = total.sketches.get(metric)
+        if name == ERRORS and sum(total.counters[counter] for counter in failures(total)) < BEHIND_LEAST:
+            return f"fewer than {BEHIND_LEAST} requests had failed"
+        if sketch is not None and row in QUANTILES:
+            # The value that BEHIND_LEAST samples reach or exceed.
+            rank = sketch.count - BEHIND_LEAST
+            if rank < 0 or not holds(self.operator, sketch.quantile(rank / (sketch.count - 1)), self.limit):
+                return f"fewer than {BEHIND_LEAST} answers were beyond the limit"
+        return ""

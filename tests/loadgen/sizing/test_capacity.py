@@ -1,0 +1,110 @@
+"""The search for a service's capacity, on simulated servers whose capacity is known."""
+
+import heapq
+
+import numpy as np
+import pytest
+
+from loadgen.sizing.capacity import LEAST_STEP_S, SecondSeen, Step, Target, found, judge, next_rate
+
+TARGET = Target(p99_ms=200.0)
+
+
+def served(rate, seconds, slots, service_s, rng, *, failing=0.0):
+    """The seconds of a step on a server with that many slots and one queue; service times vary by a fifth."""
+    arrivals = np.arange(0, seconds, 1 / rate)
+    free = [0.0] * slots
+    ends = []
+    for at in arrivals:
+        start = max(at, heapq.heappop(free))
+        ends.append(start + service_s * rng.uniform(0.8, 1.2))
+        heapq.heappush(free, ends[-1])
+    ends = np.array(ends)
+    waited_ms = (ends - arrivals) * 1000
+    for second in range(seconds):
+        inside = (ends >= second) & (ends < second + 1)
+        requests = int(((arrivals >= second) & (arrivals < second + 1)).sum())
+        in_flight = int(((arrivals < second + 1) & (ends >= second + 1)).sum())
+        slow = int((waited_ms[inside] > TARGET.p99_ms).sum())
+        yield SecondSeen(requests, int(inside.sum()), slow, rng.binomial(requests, failing), in_flight)
+
+
+def step(rate, longest_s, **server):
+    """A step as it is carried out: it ends as soon as it is decided."""
+    seen = []
+    for second in served(rate, longest_s, **server):
+        seen.append(second)
+        if judge(seen, TARGET).decided:
+            break
+    judgement = judge(seen, TARGET)
+    answers, slow = sum(s.answers for s in seen), sum(s.slow for s in seen)
+    p99_ms = TARGET.p99_ms * (0.5 if not slow else 2.0)
+    errors = sum(s.errors for s in seen) / sum(s.requests for s in seen)
+    return Step(rate, len(seen), answers, p99_ms, errors, judgement.met, judgement.decided, judgement.why)
+
+
+def search(slots, service_s, seed, first=10.0, precision=0.03, **server):
+    rng = np.random.default_rng(seed)
+    steps, rate = [], first
+    while rate is not None:
+        longest_s = LEAST_STEP_S if all(each.met for each in steps) else 20
+        steps.append(step(rate, longest_s, slots=slots, service_s=service_s, rng=rng, **server))
+        rate = next_rate(steps, first, precision)
+    return found(steps)
+
+
+@pytest.mark.parametrize(("slots", "service_s"), [(1, 0.005), (4, 0.02), (10, 0.1)])
+def test_the_capacity_of_a_known_server_is_found_within_5_percent_and_3_from_run_to_run(slots, service_s):
+    known = slots / service_s
+    answers = [search(slots, service_s, seed) for seed in range(10)]
+    rates = np.array([answer.rate for answer in answers])
+    assert np.abs(rates / known - 1).max() <= 0.05
+    assert rates.std() / rates.mean() <= 0.03
+    assert all(answer.low <= answer.rate <= answer.high for answer in answers)
+    assert {answer.limit for answer in answers} <= {"service", "target"}
+    assert all(sum(each.seconds + 1 for each in answer.steps) < 180 for answer in answers)
+
+
+def test_errors_above_the_limit_end_the_climb_and_are_named():
+    answer = search(4, 0.02, 1, failing=0.2)
+    assert answer.rate is None
+    assert answer.steps[0].why == "errors"
+    assert answer.limit == "target"
+
+
+def test_a_step_is_not_judged_by_its_warm_up():
+    quick, slow = SecondSeen(100, 100, 0, 0, 1), SecondSeen(100, 100, 100, 0, 50)
+    assert judge([slow, slow, *[quick] * 20], TARGET).met
+    assert not judge([*[quick] * 3, *[slow] * 10], TARGET).met
+
+
+def test_a_queue_that_never_drains_is_told_from_one_that_does():
+    def seconds(*in_flight):
+        return [SecondSeen(100, 95, 0, 0, n) for n in in_flight]
+
+    assert judge(seconds(*range(0, 120, 10)), TARGET).why == "the queue grows"
+    assert judge(seconds(*[0, 40, 80, 40, 0, 40, 80, 40, 0, 40, 80, 40]), TARGET).why == ""
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ([], 10.0),
+        ([(10, "")], 20.0),
+        ([(10, ""), (20, "p99")], pytest.approx(200**0.5)),
+        ([(10, ""), (10.2, "p99")], None),
+        ([(10, "p99")], 5.0),
+        ([(10, ""), (20, "generator")], 20),
+        ([(10, ""), (20, "generator"), (20, "")], 40),
+        ([(10, ""), (20, "generator"), (20, "generator")], None),
+    ],
+)
+def test_the_next_rate_doubles_then_halves_the_gap(steps, expected):
+    known = [Step(rate, 8, 100, 1.0, 0.0, not why, True, why) for rate, why in steps]
+    assert next_rate(known, 10.0, 0.03) == expected
+
+
+def test_a_generator_that_was_late_twice_is_the_limit_and_no_upper_end_is_claimed():
+    late = Step(20, 8, 200, 1.0, 0.0, False, True, "generator")
+    answer = found([Step(10, 8, 100, 1.0, 0.0, True, True), late, late])
+    assert (answer.rate, answer.limit, answer.high) == (10, "generator", None)
