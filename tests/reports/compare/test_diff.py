@@ -17,7 +17,6 @@ from tests.support.report_strategies import reports
 from tests.support.sample_reports import report as sample
 from tests.support.sample_reports import sample_report
 
-
 SHOWN_FIRST = list(dict.fromkeys(_WORDS.values()))
 
 
