@@ -100,7 +100,10 @@ class Engine:
         wall: WallOffset,
         rng: Random,
         share: Share = Share(),  # noqa: B008 - frozen
+        plan_ended: Callable[[], None] = _nothing,
     ) -> None:
+        """`plan_ended` is called when no more users will start."""
+        self._plan_ended = plan_ended
         self._program = program
         self._phases = phases
         self._recorder = recorder
@@ -190,6 +193,7 @@ class Engine:
         finally:
             alarm.close()
             self._arriving = False
+            self._plan_ended()
             self._check_over()
 
     def _fill(self, span: PhaseSpan) -> None:

@@ -136,6 +136,9 @@ def _warnings(figures: Mapping[str, Any], total: Period, lag_p99_ms: float | Non
         yield f"the generator used {share:.0%} of a core: these figures partly measure the generator"
     if lag_p99_ms is not None and lag_p99_ms > _LAG_BOUND_MS:
         yield f"arrivals started late (p99 {lag_p99_ms:.1f} ms): the load was not the one planned"
+    dropped = total.counters.get(names.DROPPED, 0)
+    if dropped:
+        yield f"{dropped:,} figures were not recorded: their names, which the server or the script makes, were too many"
     files, limit = figures.get("open_files", 0), figures.get("open_files_limit", 0)
     refused = total.counters.get(f"{names.ERRORS}EMFILE", 0)
     if refused or (limit > 0 and files > _NEAR_SHARE * limit):

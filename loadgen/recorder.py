@@ -8,6 +8,7 @@ in the next. Greenlets do not preempt each other and nothing here waits, so ther
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -35,6 +36,14 @@ _FLUSH_ROWS = 2048
 _PARTS_MAX = 16
 _LATE_NS = 10_000_000
 _LARGEST_MS = 1e15
+_NAMES_MAX = 1000
+"""The most different names of counters, of distributions, of rates and of endpoints: what a server sends may name them."""
+_SERVER_NAMES_MAX = 100
+"""The most different names of Server-Timing entries."""
+_LONGEST_NAME = 1024
+_OWN_NAME = re.compile(rf"(vusers|loadgen|apdex)\.|{re.escape(names.ERRORS)}[A-Z_]{{1,60}}$")
+"""Names that no server can make: they are always counted."""
+_OTHER_ERRORS = f"{names.ERRORS}TOO_MANY_DIFFERENT_ERRORS"
 NO_ENDPOINT = -1
 """In place of an endpoint's number: the answer belongs to none, or it is not known yet to which."""
 
@@ -161,6 +170,8 @@ class Recorder:
         self._buckets: dict[int, _Bucket] = {}
         self._shown: set[int] = set()
         self._endpoints: list[tuple[str, str]] = []
+        self._endpoint_numbers: dict[tuple[str, str], int] = {}
+        self._server_names: set[str] = set()
         self._requested_ns = array("q")
         self._answers = _ColumnBuffer(
             "status", "written_ns", "first_byte_ns", "last_byte_ns", "intended_ns", "body_bytes", "stamped", "endpoint"
@@ -184,11 +195,22 @@ class Recorder:
         return Recorder(self._wall)
 
     def endpoint(self, name: str, namespace: str = names.ENDPOINT) -> int:
-        """The number of an endpoint, for `answers` and `endpoint_answer`; the same name has the same number."""
-        metric = f"{namespace}{names.ENDPOINT_TIME}{name}", f"{namespace}.{name}{names.ENDPOINT_CODES}"
-        if metric not in self._endpoints:
+        """The number of an endpoint, for `answers` and `endpoint_answer`; the same name has the same number.
+
+        There are at most 1000 endpoints. Answers of any other have NO_ENDPOINT, and count as dropped.
+        """
+        metric = (
+            _cut(f"{namespace}{names.ENDPOINT_TIME}{name}"),
+            _cut(f"{namespace}.{name}") + names.ENDPOINT_CODES,
+        )
+        number = self._endpoint_numbers.get(metric)
+        if number is None:
+            if len(self._endpoints) >= _NAMES_MAX:
+                self._drop()
+                return NO_ENDPOINT
+            number = self._endpoint_numbers[metric] = len(self._endpoints)
             self._endpoints.append(metric)
-        return self._endpoints.index(metric)
+        return number
 
     def answers(self, endpoint: int = NO_ENDPOINT) -> FileAnswer:
         """The function that files answers, to be given to the connection that reads them.
@@ -240,21 +262,41 @@ class Recorder:
             self._flush_endpoint_answers()
 
     def count(self, name: str, n: int = 1) -> None:
-        """Add `n` to a counter, at this instant."""
+        """Add `n` to a counter, at this instant. Beyond 1000 counters, errors are counted together and others dropped."""
         column = self._counts.get((name, n))
         if column is None:
-            column = self._counts[name, n] = array("q")
+            column = self._new_counter(name, n)
         column.append(now_ns())
+
+    def _new_counter(self, name: str, n: int) -> array[int]:
+        if len(self._counts) >= _NAMES_MAX and not _OWN_NAME.match(name):
+            self._drop()
+            name, n = (_OTHER_ERRORS, n) if name.startswith(names.ERRORS) else (names.DROPPED, 0)
+        return self._counts.setdefault((_cut(name), n), array("q"))
+
+    def _drop(self) -> None:
+        """Count a figure that is not recorded, because there are too many different names already."""
+        self._counts.setdefault((names.DROPPED, 1), array("q")).append(now_ns())
 
     def rate(self, name: str) -> None:
         """Count an event of a rate per second, at this instant."""
-        self._rates[name].append(now_ns())
+        if name not in self._rates and len(self._rates) >= _NAMES_MAX:
+            self._drop()
+            return
+        self._rates[_cut(name)].append(now_ns())
 
     def sample(self, name: str, value_ms: float) -> None:
         """Add a value in ms to a distribution, at this instant. A value that is not a number of a sensible size is ignored."""
         if not -_LARGEST_MS < value_ms < _LARGEST_MS:
             return
-        at, values = self._samples.get(name) or self._samples.setdefault(name, (array("q"), array("d")))
+        columns = self._samples.get(name)
+        if columns is None:
+            if len(self._samples) >= _NAMES_MAX:
+                self._drop()
+                return
+            name = _cut(name)
+            columns = self._samples.setdefault(name, (array("q"), array("d")))
+        at, values = columns
         at.append(now_ns())
         values.append(value_ms)
         if len(at) == _FLUSH_ROWS:
@@ -472,7 +514,18 @@ class Recorder:
         for field, value in parse_headers(head.raw):
             if field.lower() == "server-timing":
                 for name, duration_ms in server_timing(value):
-                    self.sample(names.SERVER + name, duration_ms)
+                    if name in self._server_names:
+                        self.sample(names.SERVER + name, duration_ms)
+                    elif len(self._server_names) < _SERVER_NAMES_MAX:
+                        self._server_names.add(name)
+                        self.sample(names.SERVER + name, duration_ms)
+                    else:
+                        self._drop()
+
+
+def _cut(name: str) -> str:
+    """A name no longer than Artillery's longest."""
+    return name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME]
 
 
 def _taken(column: array[int]) -> Ints:

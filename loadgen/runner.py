@@ -268,7 +268,7 @@ class ScriptExecution:
 
     def finished(self, engine: Engine, watch: HealthWatch, signals: Sequence[int]) -> ScriptRun:
         """What a run gave that this engine carried out in this process, and that these signals ended, if any."""
-        failures = engine.defects()
+        failures = (*engine.defects(), *self._transports.cut_off())
         partial = engine.interrupted or bool(failures)
         warnings = (*failures, *_counted(self._warnings))
         report = self.recorder.report(
@@ -338,13 +338,15 @@ class ScriptExecution:
             "expectation_failed": self._program.expectation_failed,
             "exit_code": self._program.exit_code,
             "warnings": dict(self._warnings),
-            "defects": engine.defects(),
+            "defects": (*engine.defects(), *self._transports.cut_off()),
         }
 
     def engine(self, share: Share, phases: tuple[Phase, ...] | None = None) -> Engine:
         """What carries out a share of the plan, or of other phases than the script's."""
         plan = Random(self.plan_seed)
-        return Engine(self._program, phases or self._script.phases, self.recorder, self._wall, plan, share)
+        self._transports.plan_begins()
+        ended = self._transports.plan_ended
+        return Engine(self._program, phases or self._script.phases, self.recorder, self._wall, plan, share, ended)
 
 
 def _sampled(watch: HealthWatch, then: Live) -> Live:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from reports.compare.gates import GateResult
     from reports.model import Report
 
+_EXPLAIN = "reports.explain"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -25,6 +26,40 @@ class BadInput(click.ClickException):
     """An input that cannot be used; ends the command with one line on stderr and exit code 2."""
 
     exit_code = 2
+
+    def format_message(self) -> str:
+        """The message, which may quote a file, without characters that a terminal would obey."""
+        from reports.printable import printable
+
+        return printable(self.message, "\n")
+
+
+def explain_option(command: _Command) -> _Command:
+    """Add --explain to a command that reads reports; `refused` honours it."""
+
+    def note(context: click.Context, _: click.Parameter, explain: bool) -> None:
+        context.meta[_EXPLAIN] = explain
+
+    return click.option(
+        "--explain",
+        is_flag=True,
+        expose_value=False,
+        callback=note,
+        help="For a file that cannot be read, say for each format why not.",
+    )(command)
+
+
+def refused(error: Exception) -> BadInput:
+    """The end of a command for which an input could not be used; with --explain, each reader's reason has a line."""
+    from reports.formats.read import UnreadableReport
+
+    message, context = str(error), click.get_current_context(silent=True)
+    if isinstance(error, UnreadableReport) and context is not None and _EXPLAIN in context.meta:
+        if context.meta[_EXPLAIN]:
+            message += "".join(f"\n  {kind}: {reason}" for kind, reason in error.reasons.items())
+        else:
+            message += " (--explain: what each format misses)"
+    return BadInput(message)
 
 
 class FiniteRange(click.FloatRange):
@@ -128,6 +163,7 @@ def show(page: Page, style: str | None, output: str | None) -> None:
     help="Changes of a time below either bound are not called better or worse; 0 calls any that is not chance.",
 )
 @junit_option
+@explain_option
 @output_options
 def diff(
     old: str | None,
@@ -177,7 +213,7 @@ def diff(
 
             page = report_page([*runs[0], *runs[1]], changes(found, outcomes), title=page.title)
     except ReportError as error:
-        raise BadInput(str(error)) from None
+        raise refused(error) from None
     show(page, chosen, output)
     compared = [GateResult("the reports were compared", True, "passed: no rule was given (--fail-on)")]
     tell_ci("loadgen diff", found, outcomes or compared, junit)
@@ -196,6 +232,7 @@ def diff(
     type=click.Choice(["text", "json", "ab", "markdown", "csv", "html"]),
     help="Format of the report (default: the one that the output file's ending names, else text).",
 )
+@explain_option
 @click.option("--periods", is_flag=True, help="Also show each reporting period (formats text and csv).")
 @click.option(
     "-o", "--output", type=click.Path(), help="Write to this file (.txt, .md, .json, .csv, .html) instead of stdout."
@@ -222,7 +259,7 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
         if names.INTENDED in merged.aggregate.summaries and is_of_another_tool(merged):
             click.echo(f"{names.INTENDED} is wrk2's corrected latency: from the planned start of a request.", err=True)
     except (ReportError, WriteError) as error:
-        raise BadInput(str(error)) from None
+        raise refused(error) from None
 
 
 def _load(spec: str) -> Report:

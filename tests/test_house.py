@@ -14,7 +14,7 @@ LONGEST_FILE = 650
 LADDER = {
     "": ("poolbench", "db", "app", "wsgi", "reports", "loadgen", "poolbench_tool"),
     "reports": (
-        *("names", "answers", "sketch", "model", "merge", "files", "blocks"),
+        *("names", "printable", "answers", "sketch", "model", "merge", "files", "blocks"),
         *("formats", "compare", "page", "writers", "ci", "cli"),
     ),
     "loadgen": (

@@ -9,6 +9,7 @@ import click
 from reports import names
 from reports.cli import BadInput
 from reports.files import WriteError, write_text
+from reports.printable import printable
 
 if TYPE_CHECKING:
     from reports.model import Report
@@ -42,7 +43,7 @@ def write_json(path: str, finished: Report) -> None:
 def warn(report: Report) -> None:
     """Print the report's warnings on stderr, a line each."""
     for warning in report.extras.warnings if report.extras else ():
-        click.echo(f"Warning: {warning}", err=True)
+        click.echo(f"Warning: {printable(warning)}", err=True)
     if said := _unanswered(report):
         click.echo(f"Warning: {said}", err=True)
 

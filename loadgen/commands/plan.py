@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reports.cli import BadInput, FiniteRange, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, check_output, explain_option, output_options, refused, show
 
 if TYPE_CHECKING:
     from loadgen.sizing.measured import MeasuredWorkload
@@ -116,6 +116,7 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
     is_flag=True,
     help="Show the formulas of queueing theory beside the simulation, and where the two differ.",
 )
+@explain_option
 @output_options
 def plan(report: str, sizes: str, explain: bool, style: str | None, output: str | None, **given: Any) -> None:
     """Predict waits, timeouts and use of the connections for each pool size, from one measured run and without load.
@@ -140,7 +141,7 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
         question = _question(measured, _within(_sizes(sizes), given), given)
         found = list(predict(question))
     except ReportError as error:
-        raise BadInput(str(error) if str(error).startswith(report) else f"{report}: {error}") from None
+        raise refused(error if str(error).startswith(report) else ReportError(f"{report}: {error}")) from None
     page = plan_page(question, found, report, explain=explain)
     show(_with_cautions(page, cautions) if cautions else page, style, output)
     for doubt in (*cautions, *doubts(question)):

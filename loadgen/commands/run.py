@@ -12,11 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, EXPECTATION_FAILED, SIGNALLED, warn, write_json
+from loadgen.commands.outlet import outliving_the_terminal
 from loadgen.runner import Elsewhere, ScriptRun, SectionFailed, new_run_id, read_bytes, read_script, run_script
 from loadgen.schedule import expected_users, spans
 from loadgen.script.ensure import EnsureResult, apdex_line, evaluate
@@ -25,13 +26,38 @@ from loadgen.script.parse import RunOptions, parse_script
 from loadgen.watch.console import Console
 from loadgen.watch.observer import Observer, ObserverError
 from loadgen.watch.progress import LiveLine
-from reports.cli import junit_option, step_summary
+from reports.cli import BadInput, junit_option, step_summary
 from reports.files import WriteError, check_writable
 
 if TYPE_CHECKING:
     from loadgen.crew.distributed import Crews
     from loadgen.watch.abort import AbortWatch
     from loadgen.watch.live import LivePage
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def limit_options(command: _Command) -> _Command:
+    """Add the options that keep a server from holding a run for ever, or from filling the memory: --drain, --max-body."""
+    drain = click.option(
+        "--drain",
+        "drain_s",
+        type=click.FloatRange(0, 1e9),
+        default=60,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long an answer may go on after the last arrival; 0 waits for all. Given up: exit code 3.",
+    )
+    body = click.option(
+        "--max-body",
+        "max_body_mb",
+        type=click.FloatRange(0, 1e6, min_open=True),
+        default=64,
+        show_default=True,
+        metavar="MB",
+        help="The most that is kept of a body that something looks into; of a longer one, captures fail.",
+    )
+    return drain(body(command))
 
 
 @click.command()
@@ -82,13 +108,14 @@ if TYPE_CHECKING:
     help="End the run early, with exit code 1, when this condition has held for three seconds; may be repeated.",
 )
 @junit_option
+@limit_options
 @click.option("--check", is_flag=True, help="Look for problems in the script without running it.")
 @click.option("--skip-unsupported", is_flag=True, help="Skip unsupported parts of the script instead of refusing it.")
 @click.option("--name", "_name", hidden=True)
 @click.option("--tags", "_tags", hidden=True)
 @click.option("--note", "_note", hidden=True)
 @click.option("--count", "_count", hidden=True)
-@click.option("--platform", "_platform", hidden=True)
+@click.option("--platform", hidden=True)
 @click.option("--platform-opt", "_platform_opt", multiple=True, hidden=True)
 def run(
     scripts: tuple[str, ...],
@@ -106,6 +133,7 @@ def run(
     abort_on: tuple[str, ...],
     junit: str | None,
     check: bool,
+    platform: str | None,
     **given: Any,
 ) -> None:
     """Run Artillery scripts.
@@ -131,6 +159,10 @@ def run(
         test_id=run_id,
         **known,
     )
+    if platform not in (None, "local"):
+        _say(
+            f"Warning: --platform {platform} has no effect: the run is on this machine; --workers and --dask share the load"
+        )
     script = _read(paths, options, seed, only_check=check)
     abort = _abort_watch(abort_on, script) if abort_on else None
     if check:
@@ -143,7 +175,9 @@ def run(
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
         gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
-        sys.exit(_run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates))
+        opened.enter_context(outliving_the_terminal())
+        code = _run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates)
+    sys.exit(code)
 
 
 @click.command()
@@ -157,7 +191,8 @@ def run(
 @click.option("-o", "--output", help="Write the report as JSON to this file, or to a new file in this folder.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
 @click.option("-q", "--quiet", is_flag=True, help="Print neither phases nor reports on stdout.")
-def quick(url: str, count: int, num: int, output: str | None, insecure: bool, quiet: bool) -> None:
+@limit_options
+def quick(url: str, count: int, num: int, output: str | None, insecure: bool, quiet: bool, **limits: Any) -> None:
     """Send GETs to one URL from a number of virtual users."""
     if not url.startswith(("http://", "https://")):
         _fail(f"invalid URL {url}: it must begin with http:// or https://")
@@ -165,9 +200,12 @@ def quick(url: str, count: int, num: int, output: str | None, insecure: bool, qu
     flow = [{"loop": [{"get": {"url": url}}], "count": num}]
     phases = [{"duration": 1, "arrivalCount": count}]
     text = json.dumps({"config": {"target": url, "phases": phases}, "scenarios": [{"flow": flow}]})
-    options = RunOptions(insecure=insecure, env=os.environ, test_id=run_id)
+    options = RunOptions(insecure=insecure, env=os.environ, test_id=run_id, **limits)
     script = parse_script([("quick.json", text)], options, read_bytes)
-    sys.exit(_run_script(script, run_id, _output_path(output), quiet, None))
+    path = _output_path(output)
+    with outliving_the_terminal():
+        code = _run_script(script, run_id, path, quiet, None)
+    sys.exit(code)
 
 
 def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check: bool) -> Script:
@@ -303,17 +341,23 @@ def _run_script(
     gates: _Gates = _Gates(),
 ) -> int:
     """Run the script, show its report and write it to `output`. Returns the exit code."""
-    live = LiveLine(plain=False)
+    live = LiveLine(sys.stderr, plain=False)
     console = _console(script, live.beside(_write_through), quiet=quiet)
     console.run_id(run_id)
     failed: str | None = None
+    unwritten: list[str] = []
 
     def show(finished: ScriptRun) -> None:
         live.clear()
         console.summary(finished.report)
         if output is not None:
-            write_json(str(output), finished.report)
-            console.log_file(str(output))
+            # A full disk must not keep the script's `after` section from cleaning up.
+            try:
+                write_json(str(output), finished.report)
+            except BadInput as error:
+                unwritten.append(error.message)
+            else:
+                console.log_file(str(output))
         if page is not None:
             page.finish(finished.report)
 
@@ -336,7 +380,10 @@ def _run_script(
     finally:
         if page is not None:
             page.close()
-    return _judge(script, console, finished, failed, gates)
+    for message in unwritten:
+        click.echo(f"Error: {message}", err=True)
+    code = _judge(script, console, finished, failed, gates)
+    return code or int(bool(unwritten))
 
 
 def _publisher(script: Script) -> Observer:

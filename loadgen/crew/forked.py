@@ -24,12 +24,15 @@ _PIPE_BYTES = 1 << 20
 # The plan starts this long after the fork begins, plus as long again for each worker: by then all are ready.
 _START_AFTER_NS = 100_000_000
 _LAST_WAIT_S = 2.0
+_SILENT_LOOKS = 20
+"""A worker says something every second. One that was silent at so many looks, a second apart, is stopped or hangs."""
 
 
 @dataclass(slots=True)
 class _Forked(CrewWorker):
     pid: int = 0
     descriptor: int = -1
+    silent_looks: int = 0
 
 
 class ForkedCrew(Crew[_Forked]):
@@ -95,17 +98,30 @@ class ForkedCrew(Crew[_Forked]):
             os._exit(code)
 
     def _attend(self, worker: _Forked) -> None:
+        watcher = gevent.spawn(self._watch, worker)
         try:
             for kind, content in messages(worker.descriptor):
+                worker.silent_looks = 0
                 self._take(worker, kind, content)
         finally:
+            watcher.kill()
             os.close(worker.descriptor)
         status = 0
         # Another handler of SIGCHLD may have waited for the child already.
         with suppress(ChildProcessError):
             _, status = os.waitpid(worker.pid, 0)
-        if worker.result is None:
+        if worker.result is None and worker.silent_looks >= _SILENT_LOOKS:
+            self._lose(worker, f"said nothing for {_SILENT_LOOKS} s and was killed")
+        elif worker.result is None:
             self._lose(worker, exit_text(os.waitstatus_to_exitcode(status)))
+
+    def _watch(self, worker: _Forked) -> None:
+        """Kill a worker that is silent for too long. Looks are counted, not seconds: this process may be stopped as well."""
+        while worker.silent_looks < _SILENT_LOOKS:
+            gevent.sleep(1.0)
+            worker.silent_looks += now_ns() > self._started_ns
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGKILL)
 
     def _kill_all(self) -> None:
         for worker in self._workers:

@@ -27,7 +27,7 @@ _FIRST_READ_BYTES = 4096
 _SMALL_READ_BYTES = 470
 _READ_BYTES = 65536
 _READ, _WRITE = 1, 2
-_NEVER_NS = 1 << 62
+NEVER_NS = 1 << 62
 _CONNECTING = (errno.EINPROGRESS, errno.EALREADY)
 _STAMP_ROOM = socket.CMSG_SPACE(48)
 _unpack_stamp = struct.Struct("qq").unpack_from
@@ -41,7 +41,7 @@ _unpack_received = struct.Struct("=Q16xI").unpack_from
 class ConnectionContext:
     """Shared by all connections of a run, and looked up once: time limits, clocks, and functions of the event loop."""
 
-    __slots__ = ("deadlines", "head_limit", "limits", "switch", "wall", "watcher")
+    __slots__ = ("cut_off", "deadlines", "head_limit", "limits", "plan_ended_ns", "switch", "wall", "watcher")
 
     def __init__(self, limits: TimeLimits, wall: WallOffset) -> None:
         hub = get_hub()
@@ -52,6 +52,10 @@ class ConnectionContext:
         )
         self.wall = wall
         self.deadlines = Deadlines()
+        self.plan_ended_ns = 0
+        """When the plan's last user arrived; `NEVER_NS` while there are more to come, 0 where there is no plan."""
+        self.cut_off = 0
+        """How many answers were given up because they went on for too long after the plan's end."""
 
 
 class Connection:
@@ -61,6 +65,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_context",
         "_countable",
         "_deadline_ns",
         "_deadlines",
@@ -89,6 +94,7 @@ class Connection:
         self._sock = sock
         self._send = sock.send
         self._recvmsg = sock.recvmsg
+        self._context = context
         self._limits = context.limits
         self._head_limit_ns, self._head_limit_name = context.head_limit
         self._wall = context.wall
@@ -98,7 +104,7 @@ class Connection:
         self._resume: Callable[[bool], Any] = getcurrent().switch
         self._countable = KERNEL_STAMPS
         self._room = _FIRST_READ_BYTES
-        self._fires_ns = _NEVER_NS
+        self._fires_ns = NEVER_NS
         self._deadline_ns = 0
         self._waiting = self._undelayed = False
         self.usable = True
@@ -323,14 +329,14 @@ class Connection:
 
     def _receive(self, answer: Exchange, data: bytes, head_only: bool, want_body: bool) -> Exchange | Failure:
         """Read the rest of an answer that is not of the common shape, and fill it in. `data` are its first bytes."""
-        reader = ResponseReader(head_only=head_only, want_body=want_body)
+        reader = ResponseReader(head_only=head_only, want_body=want_body, max_body_bytes=self._limits.max_body_bytes)
         try:
             self._read_rest(reader, data, answer.written_ns)
         except OSError as error:
             return self._broken(error_name(error), answer, reader)
         except (Ended, BadResponse) as ended:
             failure = self._broken(ended.name, answer, reader)
-            failure.closed = ended.name not in ("ETIMEDOUT", "ERR_SOCKET_TIMEOUT")
+            failure.closed = ended.name not in ("ETIMEDOUT", "ERR_SOCKET_TIMEOUT", "ERR_DRAIN_TIMEOUT")
             return failure
         self.usable = reader.keep_alive
         return self._filled(answer, reader)
@@ -342,7 +348,7 @@ class Connection:
 
     def _filled(self, answer: Exchange, reader: ResponseReader) -> Exchange:
         answer.status, answer.head, answer.facts = reader.status, reader.head, ResponseHead.of(reader.head)
-        answer.body, answer.body_bytes = reader.body, reader.body_bytes
+        answer.body, answer.body_bytes, answer.too_large = reader.body, reader.body_bytes, reader.too_large
         answer.last_byte_ns = self.last_used_ns = now_ns()
         return answer
 
@@ -356,6 +362,9 @@ class Connection:
                 raise Ended("ECONNRESET")
             if reader.feed(data):
                 return
+            self._see_to_the_end(written_ns)
+            if not reader.status and now_ns() > written_ns + limits.response_ns:
+                raise Ended("ETIMEDOUT")
             deadline_ns, name = now_ns() + limits.idle_ns, "ERR_SOCKET_TIMEOUT"
             if not reader.status and written_ns + limits.response_ns <= deadline_ns:
                 deadline_ns, name = written_ns + limits.response_ns, "ETIMEDOUT"
@@ -367,6 +376,13 @@ class Connection:
                     break
                 except BlockingIOError:
                     continue
+
+    def _see_to_the_end(self, written_ns: int) -> None:
+        """Raise Ended for an answer that still goes on long after the plan's end: a server may send without end."""
+        context, drain_ns = self._context, self._limits.drain_ns
+        if drain_ns and now_ns() > max(written_ns, context.plan_ended_ns) + drain_ns:
+            context.cut_off += 1
+            raise Ended("ERR_DRAIN_TIMEOUT")
 
     def _send_rest(self, rest: bytes) -> int:
         """Send what the kernel did not take. Returns the instant just before the last piece was sent. Raises OSError, Ended."""
@@ -409,7 +425,7 @@ class Connection:
 
     def time_is_up(self) -> None:
         """End the wait if its deadline has passed; else ask to be woken at its deadline. Called by `Deadlines`."""
-        self._fires_ns = _NEVER_NS
+        self._fires_ns = NEVER_NS
         if not self._waiting:
             return
         if now_ns() < self._deadline_ns:

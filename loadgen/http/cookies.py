@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import inf
 
+_LARGEST_COOKIE = 4096
+"""The most characters of a cookie's name and value together, as in browsers (RFC 6265bis, 5.7)."""
+_MOST_OF_A_DOMAIN, _MOST = 180, 3000
+"""The most cookies of one domain and of all, as in browsers (RFC 6265, 6.1 asks for 50 and 3000)."""
 _MAX_AGE = re.compile(r"-?[0-9]+")
 """A valid Max-Age (RFC 6265, 5.2.2). It is read as a float, so that a very long number is an endless age."""
 
@@ -31,12 +35,14 @@ class Cookie:
 class Jar:
     """The cookies of one virtual user, by domain, path and name. In every method, `now_s` is the time in epoch seconds."""
 
-    __slots__ = ("_cookies", "_loose")
+    __slots__ = ("_cookies", "_loose", "dropped")
 
     def __init__(self, *, loose: bool = False) -> None:
         """With `loose`, cookies without a name are kept as well, as servers may send and browsers take them."""
         self._loose = loose
         self._cookies: dict[tuple[str, str, str], Cookie] = {}
+        self.dropped = 0
+        """How many cookies were too large, or had to make room for newer ones."""
 
     def store(self, field: str, host: str, path: str, now_s: float) -> bool:
         """Store the cookie of a Set-Cookie field, from an answer of `host` to a request for `path`.
@@ -51,9 +57,25 @@ class Jar:
         key = (cookie.domain, cookie.path, cookie.name)
         if cookie.expires_s <= now_s:
             self._cookies.pop(key, None)
+        elif len(cookie.name) + len(cookie.value) > _LARGEST_COOKIE:
+            self.dropped += 1
         else:
             self._cookies[key] = cookie
+            self._make_room(cookie.domain)
         return True
+
+    def _make_room(self, domain: str) -> None:
+        """Drop the cookie that was stored first, if there are too many of this domain, or in all."""
+        cookies = self._cookies
+        if len(cookies) <= _MOST_OF_A_DOMAIN:
+            return
+        of_domain = [key for key in cookies if key[0] == domain]
+        if len(of_domain) > _MOST_OF_A_DOMAIN:
+            del cookies[of_domain[0]]
+            self.dropped += 1
+        elif len(cookies) > _MOST:
+            del cookies[next(iter(cookies))]
+            self.dropped += 1
 
     def header(self, host: str, path: str, now_s: float, *, secure: bool) -> str:
         """The value of the Cookie field for a request to this host and path; empty without cookies. Longer paths come first."""

@@ -16,6 +16,7 @@ from loadgen.http.route import DIRECT, Ended, Handshake, Origin, Route, addresse
 
 # A connection that was idle for longer is checked for being closed by the peer before it is used again.
 _PROBE_AFTER_NS = 1_000_000
+_WAYS_MAX = 4096
 _KIND = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 
 
@@ -40,11 +41,23 @@ class Dialer:
         """Stop watching time limits, once the run is over."""
         self._context.deadlines.close()
 
+    def set_plan_end(self, at_ns: int) -> None:
+        """Set when the plan's last user arrived, from when on answers have a limited time (`TimeLimits.drain_ns`)."""
+        self._context.plan_ended_ns = at_ns
+
+    @property
+    def cut_off(self) -> int:
+        """How many answers were given up because they went on for too long after that."""
+        return self._context.cut_off
+
     def open(self, origin: Origin) -> Connection:
         """Open a connection to the first of the origin's addresses that accepts one. Raises OSError or Ended."""
         started_ns = now_ns()
         way = self._ways.get(origin)
         if way is None:
+            if len(self._ways) >= _WAYS_MAX:
+                # A server may redirect to ever new hosts.
+                self._ways.clear()
             handshakes = self._route.handshakes(origin)
             way = self._ways[origin] = handshakes, addresses_of(*self._route.door(origin))
         handshakes, addresses = way

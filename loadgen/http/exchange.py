@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from loadgen.http.response import ResponseHead, parse_headers
+from loadgen.http.response import MAX_BODY_BYTES, ResponseHead, parse_headers
 
 
 @dataclass(slots=True)
@@ -46,6 +46,8 @@ class Exchange:
     """Nanoseconds of resolving, connecting and TLS for this connection, even if an earlier exchange opened it."""
     facts: ResponseHead
     """What the head says, as far as it is often needed."""
+    too_large: bool = False
+    """Whether the body was wanted, but is longer than may be kept; `body` is empty then."""
 
     def headers(self) -> list[tuple[str, str]]:
         """All header fields in order, with names as sent."""
@@ -93,7 +95,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class TimeLimits:
-    """Time limits of an exchange, in ns.
+    """Limits of an exchange, times in ns.
 
     `response_ns` is the longest time from the request written to the head of the answer (else ETIMEDOUT), `idle_ns` the
     longest time without traffic on a socket, also while connecting (else ERR_SOCKET_TIMEOUT).
@@ -101,3 +103,7 @@ class TimeLimits:
 
     response_ns: int = 10_000_000_000
     idle_ns: int = 8_000_000_000
+    drain_ns: int = 0
+    """How long an answer may go on after the last arrival of the plan (else ERR_DRAIN_TIMEOUT); 0 for without end."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    """The most that is kept of a body, in bytes as sent; a longer one is not kept at all."""

@@ -15,6 +15,10 @@ import httptools
 MAX_HEAD_BYTES = 16 * 1024
 """The largest head of a response, as in Node.js; a larger one is the error HPE_HEADER_OVERFLOW."""
 
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""The most that is kept of a body unless a run says otherwise, in bytes as sent; the rest is read and counted only."""
+
+_INTERIM_MAX = 100
 _KNOWN_HEADS_MAX = 512
 _REGULAR_HEAD = re.compile(
     rb"HTTP/1\.[01] \d{3}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n"
@@ -121,17 +125,24 @@ def parse_common(data: bytes) -> ResponseHead | None:
 class ResponseReader:
     """Reads one response, however its bytes are split. Call `feed` until it returns True; then the attributes are final.
 
-    Interim responses (1xx) are skipped. `status` is 0 until a final head has arrived, and `head` has its bytes as sent.
+    Interim responses (1xx) are skipped, up to a hundred of them. `status` is 0 until a final head has arrived, and `head`
+    has its bytes as sent.
     `body` stays empty unless `want_body`; `body_bytes` is its length in either case, without chunks, still compressed.
+    A body longer than `max_body_bytes` is read to its end, but not kept: then `too_large` is true and `body` is empty.
     """
 
-    def __init__(self, *, head_only: bool = False, want_body: bool = True) -> None:
+    def __init__(
+        self, *, head_only: bool = False, want_body: bool = True, max_body_bytes: int = MAX_BODY_BYTES
+    ) -> None:
         self.status = 0
         self.head = b""
         self.body_bytes = 0
         self.keep_alive = False
         self._head_only = head_only
         self._parts: list[bytes] | None = [] if want_body else None
+        self._max_body_bytes = max_body_bytes
+        self.too_large = False
+        self._interim = 0
         self._pending = b""
         self._parser: httptools.HttpResponseParser | None = None
         self._done = False
@@ -184,6 +195,9 @@ class ResponseReader:
             status = self._parser.get_status_code()
             if status >= 200 or status == 101:
                 break
+            self._interim += 1
+            if self._interim > _INTERIM_MAX:
+                raise BadResponse("HPE_HEADER_OVERFLOW")
             self._done = False
         self.status, self.head, self._pending = status, head, data
         lower = head.lower()
@@ -216,7 +230,11 @@ class ResponseReader:
         if self._done:
             return
         self.body_bytes += len(data)
-        if self._parts is not None:
+        if self._parts is None:
+            return
+        if self.body_bytes > self._max_body_bytes:
+            self._parts, self.too_large = None, True
+        else:
             self._parts.append(data)
 
     def on_message_complete(self) -> None:

@@ -12,8 +12,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import regex
+
 from loadgen.language.operators import ORDER, add, divide, multiply, remainder, subtract
-from loadgen.language.regex import compile_regex
+from loadgen.language.regex import Regex, compile_regex
 from loadgen.language.values import UNDEFINED, child, integer, loosely_equal, strictly_equal, text, to_number, truthy
 
 Scope = Mapping[str, Any]
@@ -295,9 +297,9 @@ def _matches(self: str, pattern: Any) -> list[Any] | None:
     return None if found is None else [found[0], *(UNDEFINED if g is None else g for g in found.groups())]
 
 
-def _searched(self: str, pattern: Any) -> re.Match[str] | None:
+def _searched(self: str, pattern: Any) -> regex.Match[str] | None:
     try:
-        return (pattern if isinstance(pattern, re.Pattern) else compile_regex(text(pattern))).search(self)
+        return (pattern if isinstance(pattern, Regex) else compile_regex(text(pattern))).search(self)
     except re.error as error:
         raise JavaScriptError(str(error)) from None
 
@@ -359,7 +361,7 @@ def _method(owner: Any, name: str) -> Callable[..., Any] | None:
         (str, _OF_TEXTS),
         (list, _OF_LISTS),
         ((int, float), _OF_NUMBERS),
-        (re.Pattern, _OF_PATTERNS),
+        (Regex, _OF_PATTERNS),
     ):
         if isinstance(owner, kinds) and name in methods:
             method = methods[name]

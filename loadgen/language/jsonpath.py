@@ -15,6 +15,7 @@ from math import isfinite
 from typing import Any
 
 from loadgen.language.javascript import Expression, JavaScriptError, compile_javascript
+from loadgen.language.limits import LimitExceeded, Stopwatch
 from loadgen.language.values import UNDEFINED, child, text, truthy
 
 _TYPE = re.compile(r"@(null|boolean|number|string|integer|undefined|nonFinite|scalar|array|object|function|other)\(\)")
@@ -22,6 +23,7 @@ _SLICE = re.compile(r"(-?\d*):(-?\d*):?(\d*)")
 _NAME = re.compile(rf"(?:(?!{_TYPE.pattern})[^.\[^~])+")
 _INDEX = re.compile(r"0|[1-9]\d{0,9}")
 _LONGEST = 2000
+_MOST = 1_000_000
 _OPENING = {"(": ")", "[": "]"}
 
 
@@ -49,15 +51,29 @@ _Step = Callable[[_Found, Any], Iterator[_Found]]
 
 
 def find_all(path: str, document: Any) -> tuple[list[Any], bool]:
-    """Return all matches, and whether the path may have several. Raises JsonPathError."""
+    """Return all matches, and whether the path may have several. Raises JsonPathError, LimitExceeded."""
     steps = _compiled(path)
     found = [_Found(document, None, None, many=False)]
     try:
         for step in steps:
-            found = [each for place in found for each in step(place, document)]
+            found = list(_limited(step(place, document) for place in found))
     except (JavaScriptError, RecursionError) as error:
         raise JsonPathError(str(error) or "nested too deeply") from None
     return [each.value for each in found], len(found) != 1 or found[0].many
+
+
+def _limited(groups: Iterable[Iterator[_Found]]) -> Iterator[_Found]:
+    """All that a step has found. Raises LimitExceeded (ERR_JSONPATH_LIMIT) where that is too much, or takes too long."""
+    watch, number = Stopwatch("ERR_JSONPATH_LIMIT"), 0
+    for group in groups:
+        watch.check()
+        for each in group:
+            yield each
+            number += 1
+            if number % 1024 == 0:
+                watch.check()
+            if number > _MOST:
+                raise LimitExceeded("ERR_JSONPATH_LIMIT")
 
 
 def check(path: str) -> None:

@@ -1,15 +1,25 @@
-"""Translates JavaScript's regular expressions into Python's, where the syntax differs. Pure."""
+"""JavaScript's regular expressions, translated into Python's where the syntax differs, with a limit of time. Pure.
+
+The package `regex` matches what `re` matches, and can be told to give up: some expressions take exponentially long on some
+texts, and texts come from servers.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
+
+import regex
+
+from loadgen.language.limits import EVALUATION_S, LimitExceeded
 
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL}
 _DIFFERENT = re.compile(
     r"""\\k<(?P<back>[A-Za-z_$][\w$]*)>
     |\\(?P<escape>[\s\S])
     |\(\?<(?P<group>[A-Za-z_$][\w$]*)>
+    |(?P<brace>\{(?!\d+(?:,\d*)?\}))
     |(?P<empty>\[\]) | (?P<any>\[\^\])
     |(?P<open>\[\^?) | (?P<close>\]) | (?P<end>\$)""",
     re.VERBOSE,
@@ -19,9 +29,37 @@ _CLASSES = {"d": "0-9", "w": "A-Za-z0-9_"}
 _SAME_ESCAPES = "DWsSbBtnrvfxu"
 
 
+class Regex:
+    """A compiled regular expression."""
+
+    __slots__ = ("_pattern", "_search")
+
+    def __init__(self, pattern: regex.Pattern[str]) -> None:
+        self._pattern = pattern
+        self._search = pattern.search
+
+    @property
+    def groups(self) -> int:
+        """The number of groups."""
+        return int(self._pattern.groups)
+
+    @property
+    def group_numbers(self) -> Mapping[str, int]:
+        """The numbers of the groups that have a name, by name."""
+        return dict(self._pattern.groupindex)
+
+    def search(self, text: str) -> regex.Match[str] | None:
+        """Return the first match in the text, or None. Raises LimitExceeded (ERR_REGEX_TIMEOUT) after EVALUATION_S."""
+        try:
+            # Without `concurrent`, other threads wait; there are none that matter.
+            return self._search(text, timeout=EVALUATION_S)
+        except TimeoutError:
+            raise LimitExceeded("ERR_REGEX_TIMEOUT") from None
+
+
 @lru_cache(maxsize=1024)
-def compile_regex(source: str, flags: str = "") -> re.Pattern[str]:
-    """Return the Python pattern that matches what JavaScript's `new RegExp(source, flags)` matches.
+def compile_regex(source: str, flags: str = "") -> Regex:
+    """Return the expression that matches what JavaScript's `new RegExp(source, flags)` matches.
 
     Raises re.error for what neither language takes, and for flags that JavaScript does not have.
     """
@@ -30,7 +68,10 @@ def compile_regex(source: str, flags: str = "") -> re.Pattern[str]:
         if flag not in "gimsuyd":
             raise re.error(f"unknown flag {flag!r}")
         wanted |= _FLAGS.get(flag, re.RegexFlag(0))
-    return re.compile(_translated(source, multiline="m" in flags), wanted)
+    try:
+        return Regex(regex.compile(_translated(source, multiline="m" in flags), int(wanted) | regex.VERSION0))
+    except (regex.error, RecursionError, OverflowError) as error:
+        raise re.error(str(error) or "nested too deeply") from None
 
 
 def group_name(name: str) -> str:
@@ -49,6 +90,9 @@ def _translated(source: str, *, multiline: bool) -> str:
         if in_class:
             in_class = not match["close"]
             return found.replace("[", "\\[")
+        if match["brace"]:
+            # A brace that begins no number of repetitions stands for itself.
+            return "\\{"
         if match["back"]:
             return f"(?P={group_name(match['back'])})"
         if match["group"]:

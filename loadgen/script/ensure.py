@@ -13,6 +13,7 @@ from math import nan
 from typing import Any
 
 from loadgen.language.expressions import ExpressionError, compile_expression
+from loadgen.language.limits import LimitExceeded
 from loadgen.language.values import UNDEFINED, number_text, to_number, whole
 from loadgen.script import keys
 from loadgen.script.document import ABSENT, ScriptNode, nearest
@@ -224,7 +225,7 @@ def result_of(expression: str, metrics: Mapping[str, float]) -> Any:
         expression = found.sub(stand_in, expression)
     try:
         return compile_expression(expression)({**metrics, **values})
-    except (ExpressionError, re.error):
+    except (ExpressionError, LimitExceeded, re.error):
         return UNDEFINED
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.http.message import FormPart
+from loadgen.http.response import MAX_BODY_BYTES
 from loadgen.http.tls import TlsSettings
 from loadgen.language.values import UNDEFINED
 from loadgen.script.processor import Processor
@@ -289,6 +290,10 @@ class HttpSettings:
     """Whether cookies without a name are kept (`cookieJarOptions.looseMode`)."""
     strict_capture: bool = True
     think_jitter: Any = None
+    max_body_bytes: int = MAX_BODY_BYTES
+    """The most that is kept of a body for captures, expectations and functions, in bytes."""
+    drain_s: float = 60.0
+    """How long an answer may go on after the plan's last arrival, in seconds; 0 for without end."""
     tracing: Tracing | None = None
 
 

@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 from loadgen.http.proxy import ProxyError, ProxyRoute
+from loadgen.http.response import MAX_BODY_BYTES
 from loadgen.http.route import Route
 from loadgen.language.fakes import fake_functions
 from loadgen.language.template import compile_template, functions, placeholders
@@ -67,6 +68,10 @@ class RunOptions:
     directory: str = "."
     """The directory that relative paths of the sources refer to."""
     test_id: str = ""
+    max_body_mb: float = MAX_BODY_BYTES / 2**20
+    """The most that is kept of a body, in MB of 2**20 bytes."""
+    drain_s: float = 60.0
+    """How long an answer may go on after the plan's last arrival, in seconds; 0 for without end."""
 
 
 def parse_script(
@@ -183,10 +188,14 @@ class _ScriptParser:
             variables=config.get("variables") if isinstance(config.get("variables"), dict) else {},
             built_ins={"target": target, **self._built_ins()},
             payloads=sections.payloads(config["payload"], self._payload_option(), self._read_beside),
-            http=sections.http(
-                config,
-                tls=sections.tls(config["tls"], insecure=options.insecure, read_file=self._read_beside),
-                extended_metrics=bool(options.env.get("ARTILLERY_EXTENDED_HTTP_METRICS")),
+            http=replace(
+                sections.http(
+                    config,
+                    tls=sections.tls(config["tls"], insecure=options.insecure, read_file=self._read_beside),
+                    extended_metrics=bool(options.env.get("ARTILLERY_EXTENDED_HTTP_METRICS")),
+                ),
+                max_body_bytes=int(options.max_body_mb * 2**20),
+                drain_s=options.drain_s,
             ),
             endpoint_metrics=sections.endpoint_metrics(plugins),
             expect=sections.expect_plugin(plugins),

@@ -8,14 +8,13 @@ from typing import Any
 
 import brotli
 
-from loadgen.http.response import parse_headers
+from loadgen.http.response import MAX_BODY_BYTES, parse_headers
+from loadgen.language.limits import LimitExceeded
 from loadgen.language.values import json_value
+from loadgen.script.processor import Timings
 
 ENCODINGS = "gzip, deflate, br"
 """The content codings that `decoded` can undo, as the value of Accept-Encoding."""
-
-LARGEST_BYTES = 16 * 1024 * 1024
-"""The largest part of a compressed body that is decompressed, in bytes after that."""
 
 _ONCE = frozenset((
     "age", "authorization", "content-length", "content-type", "etag", "expires", "from", "host", "if-modified-since",
@@ -28,8 +27,25 @@ _ONCE = frozenset((
 class Answer:
     """A response: its `status`, its `headers`, and its body as `text` or parsed as `json`. Each is worked out when asked for."""
 
-    def __init__(self, status: int, head: bytes, body: bytes, *, decode: bool) -> None:
-        """`head` and `body` are as received; with `decode`, a content coding of the body is undone."""
+    def __init__(
+        self,
+        status: int,
+        head: bytes,
+        body: bytes,
+        *,
+        decode: bool,
+        too_large: bool = False,
+        largest_bytes: int = MAX_BODY_BYTES,
+        timings: Timings | None = None,
+    ) -> None:
+        """`head` and `body` are as received; with `decode`, a content coding of the body is undone.
+
+        A body that is `too_large` was not kept. One that has more than `largest_bytes` is too large, too: a few compressed
+        KB can stand for gigabytes. Asking for such a body raises LimitExceeded (ERR_BODY_TOO_LARGE).
+        """
+        self.timings = timings
+        self._too_large = too_large
+        self._largest_bytes = largest_bytes
         self.status = status
         self._head = head
         self._body = body
@@ -55,8 +71,15 @@ class Answer:
         return self.plain_body().decode("utf-8", "replace")
 
     def plain_body(self) -> bytes:
-        """The body, decompressed."""
-        return decoded(self._body, self.headers["content-encoding"].lower()) if self._decode else self._body
+        """The body, decompressed. Raises LimitExceeded."""
+        if self._too_large or len(self._body) > self._largest_bytes:
+            raise LimitExceeded("ERR_BODY_TOO_LARGE")
+        if not self._decode:
+            return self._body
+        plain = decoded(self._body, self.headers["content-encoding"].lower(), self._largest_bytes)
+        if len(plain) > self._largest_bytes:
+            raise LimitExceeded("ERR_BODY_TOO_LARGE")
+        return plain
 
     @cached_property
     def json(self) -> Any:
@@ -64,34 +87,35 @@ class Answer:
         return json_value(self.plain_body())
 
 
-def decoded(body: bytes, coding: str) -> bytes:
+def decoded(body: bytes, coding: str, largest_bytes: int = MAX_BODY_BYTES) -> bytes:
     """A body without its content coding (gzip, deflate or br); unchanged where that cannot be undone.
 
-    A body that would be longer than LARGEST_BYTES is cut off there: a few KB can stand for gigabytes.
+    A body that would be longer than `largest_bytes` is cut off one byte later.
     """
+    most = largest_bytes + 1
     try:
         if coding in {"gzip", "x-gzip"}:
-            return _inflated(body, zlib.MAX_WBITS | 16)
+            return _inflated(body, zlib.MAX_WBITS | 16, most)
         if coding == "deflate":
             try:
-                return _inflated(body, zlib.MAX_WBITS)
+                return _inflated(body, zlib.MAX_WBITS, most)
             except zlib.error:
                 # Some servers send deflate without the zlib wrapper.
-                return _inflated(body, -zlib.MAX_WBITS)
+                return _inflated(body, -zlib.MAX_WBITS, most)
         if coding == "br":
-            return _unpacked(body)
+            return _unpacked(body, most)
     except (zlib.error, brotli.error):
         pass
     return body
 
 
-def _inflated(body: bytes, window_bits: int) -> bytes:
-    return zlib.decompressobj(window_bits).decompress(body, LARGEST_BYTES)
+def _inflated(body: bytes, window_bits: int, most: int) -> bytes:
+    return zlib.decompressobj(window_bits).decompress(body, most)
 
 
-def _unpacked(body: bytes) -> bytes:
+def _unpacked(body: bytes, most: int) -> bytes:
     decompressor = brotli.Decompressor()
-    out = bytearray(decompressor.process(body, output_buffer_limit=LARGEST_BYTES))
-    while len(out) < LARGEST_BYTES and not decompressor.can_accept_more_data():
-        out += decompressor.process(b"", output_buffer_limit=LARGEST_BYTES - len(out))
-    return bytes(out[:LARGEST_BYTES])
+    out = bytearray(decompressor.process(body, output_buffer_limit=most))
+    while len(out) < most and not decompressor.can_accept_more_data():
+        out += decompressor.process(b"", output_buffer_limit=most - len(out))
+    return bytes(out[:most])

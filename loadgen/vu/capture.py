@@ -8,6 +8,7 @@ from random import Random
 from typing import Any
 
 from loadgen.language.jsonpath import JsonPathError, find_all
+from loadgen.language.limits import LimitExceeded
 from loadgen.language.regex import compile_regex, group_name
 from loadgen.language.template import Function, Template, compile_template
 from loadgen.language.values import UNDEFINED, set_path, strictly_equal, text, to_number, truthy
@@ -56,7 +57,8 @@ def compile_captures(
     """Compile captures and matches into one function, (answer, variables, user) -> whether they all succeeded.
 
     It stores the captured values in the variables. If a strict capture has no value (undefined, "" or a body that cannot be
-    read), or a strict match does not hold, it returns False and stores nothing. `functions` are those of the processor, by
+    read), or a strict match does not hold, it returns False and stores nothing. A strict one that would take too much time
+    or memory raises LimitExceeded. `functions` are those of the processor, by
     name; they are given the user.
     """
     rules = [_Rule(spec, calls, functions or {}, strict_default=strict_default) for spec in specs]
@@ -68,7 +70,12 @@ def compile_captures(
                 if rule.own is None:
                     value = rule.take(answer, rule.expression.render(variables), rng)
                 else:
-                    value = rule.own(Response(answer.status, answer.headers, answer.text, answer.plain_body()), user)
+                    response = Response(answer.status, answer.headers, answer.text, answer.plain_body(), answer.timings)
+                    value = rule.own(response, user)
+            except LimitExceeded:
+                if not rule.may_fail:
+                    raise
+                value = UNDEFINED
             except ValueError:
                 value = UNDEFINED
                 if rule.is_match and not rule.may_fail:
@@ -123,15 +130,16 @@ def _from_regexp(spec: Capture) -> Taker:
 
     def take(answer: Answer, expression: Any, _: Random) -> Any:
         try:
-            match = compile_regex(text(expression), spec.flags).search(answer.text)
+            pattern = compile_regex(text(expression), spec.flags)
+            match = pattern.search(answer.text)
         except re.error as error:
             raise ValueError(str(error)) from None
         if not match:
             return ""
-        if group and match.re.groupindex:
+        if group and pattern.group_numbers:
             return match.groupdict().get(group_name(text(group))) or UNDEFINED
         number = to_number(group) if group else 0
-        if group and number == int(number) and 0 < number <= match.re.groups and match[int(number)]:
+        if group and number == int(number) and 0 < number <= pattern.groups and match[int(number)]:
             return match[int(number)]
         return match[0]
 
@@ -147,6 +155,8 @@ def _from_selector(spec: Capture) -> Taker:
         try:
             page = html.fromstring(answer.text or "<html/>")
             found = compile_selector(text(expression))(page)
+        except LimitExceeded:
+            raise
         except Exception as error:  # noqa: BLE001 - lxml and cssselect have many, all saying: not readable
             raise ValueError(str(error)) from None
         if not found:

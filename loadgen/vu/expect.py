@@ -6,8 +6,10 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from loadgen.language.limits import LimitExceeded
 from loadgen.language.regex import compile_regex
 from loadgen.language.template import Function, Template, compile_template
 from loadgen.language.values import UNDEFINED, get_path, json_text, text, to_number, truthy
@@ -69,12 +71,19 @@ class _AnswerUnderTest:
         self.status = answer.status
         self.headers = answer.headers
         self.is_json = any(kind in answer.headers.get("content-type", "") for kind in _JSON_TYPES)
-        self.body: Any = answer.text
-        if self.is_json:
-            try:
-                self.body = answer.json
-            except ValueError:
-                self.body = None
+        self._answer = answer
+
+    @cached_property
+    def body(self) -> Any:
+        """The body, parsed. Raises LimitExceeded."""
+        if not self.is_json:
+            return self._answer.text
+        try:
+            return self._answer.json
+        except LimitExceeded:
+            raise
+        except ValueError:
+            return None
 
     @property
     def is_object(self) -> bool:
@@ -242,10 +251,17 @@ def console_text(results: Sequence[ExpectationResult], exchanged: Exchanged, out
     return "\n".join(lines)
 
 
+def _shown_body(answer: Answer) -> str:
+    try:
+        return answer.text[:_SHOWN_BODY]
+    except LimitExceeded as exceeded:
+        return exceeded.name
+
+
 def _context(exchanged: Exchanged) -> list[str]:
     sent = json.dumps(exchanged.json or "", indent=2, ensure_ascii=False, default=text)
     lines = ["  Request params:", f"    {exchanged.url}", *(f"    {line}" for line in sent.split("\n")), "  Headers:"]
     lines += [f"  {name}: {text(value)}" for name, value in exchanged.answer.headers.items()]
-    lines += ["  Body:", exchanged.answer.text[:_SHOWN_BODY], "  User variables:"]
+    lines += ["  Body:", _shown_body(exchanged.answer), "  User variables:"]
     hidden = ("$processEnvironment", "$env")
     return lines + [f"    {name}: {text(value)}" for name, value in exchanged.variables.items() if name not in hidden]

@@ -14,8 +14,10 @@ from uuid import uuid4
 from loadgen.http.exchange import Exchange, Failure
 from loadgen.http.message import Outgoing
 from loadgen.http.route import Origin
+from loadgen.language.limits import LimitExceeded
 from loadgen.language.template import Template, compile_template
 from loadgen.language.values import UNDEFINED, json_text, number_text, text
+from loadgen.recorder import NO_ENDPOINT
 from loadgen.script import model
 from loadgen.script.processor import Request, Response, Timings
 from loadgen.vu.answer import Answer
@@ -59,9 +61,13 @@ class Judge:
         self._expectations = None
         if script.expect is not None:
             self._expectations = compile_expectations(spec.expectations, script.expect, calls)
-        self.want_body = self._captures is not None or self._expectations is not None or bool(self._after)
+        self._looks = self._captures is not None or self._expectations is not None or bool(self._after)
+        # A header can be captured from an answer of any size.
+        self.want_body = self._looks and not (
+            self._expectations is None and not self._after and all(c.source == "header" for c in spec.captures)
+        )
         self._metrics = script.endpoint_metrics
-        self._endpoints: dict[str, int | None] = {}
+        self._endpoints: dict[str, int] = {}
         self._grouped = self._grouped_name()
         """The name of the endpoint if it is the same for all users; else None."""
 
@@ -69,10 +75,7 @@ class Judge:
         """Whether a final answer needs more than to be counted for its endpoint."""
         script = self._setting.script
         return bool(
-            self.want_body
-            or self._http.extended_metrics
-            or script.apdex_threshold_ms is not None
-            or self._grouped is None
+            self._looks or self._http.extended_metrics or script.apdex_threshold_ms is not None or self._grouped is None
         )
 
     def final(self, vu: Vu, outgoing: Outgoing, result: Exchange) -> None:
@@ -82,12 +85,11 @@ class Judge:
         """
         self.extended(outgoing, result)
         captured = True
-        if self.want_body:
-            answer = Answer(result.status, result.head, result.body, decode=self._spec.gzip)
-            captured = self._captures is None or self._captures(answer, vu.variables, vu)
-            self._call_after(vu, outgoing, answer, result)
-            if self._expectations is not None:
-                self._expect(vu, outgoing, answer)
+        if self._looks:
+            try:
+                captured = self._look_into(vu, outgoing, result)
+            except LimitExceeded as exceeded:
+                raise self.error(vu, exceeded.name, outgoing, exceeded.name) from None
         self._apdex(result)
         name = self.endpoint_name(outgoing, vu.variables)
         endpoint = self.endpoint(name)
@@ -97,7 +99,24 @@ class Judge:
         if not captured:
             raise VuFailedError("Failed capture or match")
 
-    def _call_after(self, vu: Vu, outgoing: Outgoing, answer: Answer, result: Exchange) -> None:
+    def _look_into(self, vu: Vu, outgoing: Outgoing, result: Exchange) -> bool:
+        """Apply captures, hooks and expectations. Returns whether the captures succeeded. Raises VuFailedError, LimitExceeded."""
+        answer = Answer(
+            result.status,
+            result.head,
+            result.body,
+            decode=self._spec.gzip,
+            too_large=result.too_large,
+            largest_bytes=self._http.max_body_bytes,
+            timings=_timings(result) if self._setting.script.processor is not None else None,
+        )
+        captured = self._captures is None or self._captures(answer, vu.variables, vu)
+        self._call_after(vu, outgoing, answer)
+        if self._expectations is not None:
+            self._expect(vu, outgoing, answer)
+        return captured
+
+    def _call_after(self, vu: Vu, outgoing: Outgoing, answer: Answer) -> None:
         if not self._after:
             return
         fields = dict(outgoing.fields)
@@ -109,7 +128,7 @@ class Judge:
             name=self._name(vu.variables),
             id=outgoing.id or f"{uuid4()}",
         )
-        response = Response(answer.status, answer.headers, answer.text, answer.plain_body(), _timings(result))
+        response = Response(answer.status, answer.headers, answer.text, answer.plain_body(), answer.timings)
         for call in self._after:
             call(request, response, vu)
 
@@ -198,9 +217,14 @@ class Judge:
 
     def endpoint(self, name: str) -> int | None:
         """The recorder's number of an endpoint; None for an empty name."""
-        if name not in self._endpoints:
-            self._endpoints[name] = self._recorder.endpoint(name, self._metrics.namespace) if name else None
-        return self._endpoints[name]
+        if not name:
+            return None
+        number = self._endpoints.get(name)
+        if number is None:
+            number = self._recorder.endpoint(name, self._metrics.namespace)
+            if number != NO_ENDPOINT:
+                self._endpoints[name] = number
+        return number
 
     def failed(self, vu: Vu, failure: Failure, outgoing: Outgoing) -> VuFailedError:
         """The error that ends a virtual user whose request got no whole answer."""

@@ -19,6 +19,7 @@ from loadgen.http.exchange import FILED, Exchange, Failure
 from loadgen.http.message import Address, BadRequestError, Outgoing, redirected
 from loadgen.http.route import Origin
 from loadgen.language.expressions import compile_expression
+from loadgen.language.limits import LimitExceeded
 from loadgen.language.template import compile_template
 from loadgen.language.values import text, truthy
 from loadgen.recorder import NO_ENDPOINT
@@ -54,6 +55,8 @@ def _only_if(condition: str, action: Action, setting: Setting) -> Action:
     def act(vu: Vu) -> None:
         try:
             wanted = truthy(holds(vu.variables))
+        except LimitExceeded as exceeded:
+            raise VuFailedError(exceeded.name) from None
         except (re.error, ArithmeticError):
             # An expression that cannot be evaluated counts as true.
             wanted = True
@@ -212,12 +215,15 @@ class _RequestBuilder:
         # As in Artillery, invalid cookies are counted in the answer that brings a user its first ones.
         first = not vu.cookies_on
         vu.cookies_on = True
-        vu.jar = vu.jar or self._jar()
+        jar = vu.jar = vu.jar or self._jar()
+        dropped = jar.dropped
         for name, value in result.headers():
             if name.lower() == "set-cookie":
-                stored = vu.jar.store(value, address.origin.host, address.target, time.time())
+                stored = jar.store(value, address.origin.host, address.target, time.time())
                 if first and not stored:
                     self._recorder.count(names.ERRORS + _INVALID_COOKIE)
+        if jar.dropped > dropped:
+            self._recorder.count(names.DROPPED_COOKIES, jar.dropped - dropped)
 
     def _jar(self) -> Jar:
         return Jar(loose=self._setting.script.http.loose_cookies)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from loadgen.clock import WallOffset
+from loadgen.clock import WallOffset, now_ns
+from loadgen.http.connection import NEVER_NS
 from loadgen.http.dialer import Connections, Dialer
 from loadgen.http.exchange import FILED, Exchange, Failure, FileAnswer, TimeLimits
 from loadgen.http.ports import LocalPorts, ports_of
@@ -45,7 +46,10 @@ class Transports:
 
     def __init__(self, script: Script, wall: WallOffset, tell: Callable[[str], None]) -> None:
         http = script.http
-        limits = TimeLimits(int(http.timeout_s * 1e9), int(http.socket_limit_s * 1e9))
+        self._drain_s = http.drain_s
+        limits = TimeLimits(
+            int(http.timeout_s * 1e9), int(http.socket_limit_s * 1e9), int(http.drain_s * 1e9), http.max_body_bytes
+        )
         route: Route = TlsRoute(http.tls)
         if script.proxies:
             route = ProxyRoute(script.proxies, route)
@@ -60,6 +64,22 @@ class Transports:
         """The connections of a new virtual user."""
         transport: Transport = self._own() if self._shared is None else self._shared
         return transport if self._tell is None else _Shown(transport, self._tell)
+
+    def plan_begins(self) -> None:
+        """Let answers go on for as long as users are still to come."""
+        self._dialer.set_plan_end(NEVER_NS)
+
+    def plan_ended(self) -> None:
+        """Note that the plan's last user has arrived: from now on answers have only a limited time."""
+        self._dialer.set_plan_end(now_ns())
+
+    def cut_off(self) -> tuple[str, ...]:
+        """A sentence on answers that were given up because they went on for too long after the plan's end; usually empty."""
+        cut = self._dialer.cut_off
+        if not cut:
+            return ()
+        answers = f"{cut} answers" if cut > 1 else "an answer"
+        return (f"{answers} still went on {self._drain_s:g} s after the last arrival, given up (see --drain)",)
 
     def take_share(self, share: Share) -> None:
         """Become one of several generators: use only a part of the shared connections, at least one, and of the ports."""

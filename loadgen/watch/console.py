@@ -8,6 +8,9 @@ from collections.abc import Callable
 from loadgen.script.model import Phase
 from reports.formats import artillery_text
 from reports.model import Period, Report
+from reports.printable import printable
+
+_KEPT = "\n\t"
 
 Write = Callable[[str], None]
 
@@ -39,7 +42,7 @@ class Console:
 
     def line(self, text: str) -> None:
         """Write a line of a `log` step or of an expectation."""
-        self._write(f"{text}\n")
+        self._write(f"{printable(text, _KEPT)}\n")
 
     def phase_started(self, phase: Phase) -> None:
         """Write that a phase starts now."""

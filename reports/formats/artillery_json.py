@@ -21,7 +21,18 @@ from typing import Any, TypeVar
 
 import orjson
 
-from reports.formats.json_values import Later, LaterList, a_list, an_object, document, each, number, whole
+from reports.formats.json_values import (
+    Later,
+    LaterList,
+    a_list,
+    an_object,
+    count,
+    document,
+    each,
+    instant,
+    number,
+    whole,
+)
 from reports.model import FORMAT_VERSION, SUMMARY_KEYS, Extras, Period, Rate, Report, ReportError, Second, Summary
 from reports.names import beyond_artillery
 from reports.sketch import Sketch
@@ -189,7 +200,8 @@ _PERIOD_PARTS = {"counters", "rates", "summaries", "histograms"}
 def _counts(value: Any, place: str) -> dict[str, int]:
     """`each` with `whole`, quick where all is as it should be: large documents are mostly this."""
     items = an_object(value, place)
-    return dict(items) if {int}.issuperset(map(type, items.values())) else each(items, place, whole)
+    quick = {int}.issuperset(map(type, items.values())) and min(items.values(), default=0) >= 0
+    return dict(items) if quick else each(items, place, count)
 
 
 def _summaries(value: Any, place: str) -> dict[str, Any]:
@@ -211,6 +223,7 @@ def _summary(value: Any, place: str) -> Summary:
         if (
             _NUMBERS.issuperset(map(type, row))
             and type(figures["count"]) is int
+            and figures["count"] >= 0
             and -_HUGE < min(row) <= max(row) < _HUGE
         ):
             return Summary(*row)
@@ -219,7 +232,7 @@ def _summary(value: Any, place: str) -> Summary:
         found["p50"] = figures["median"]
     for key, figure in found.items():
         if key == "count":
-            found[key] = whole(figure, f"{place}.count")
+            found[key] = count(figure, f"{place}.count")
         elif type(figure) is not float:
             found[key] = float(number(figure, f"{place}.{key}"))
     return Summary(**found)
@@ -239,7 +252,7 @@ def _second(value: Any, place: str) -> Second:
         raise ReportError(f"{place} counts less than nothing")
     times = found.get("response_time")
     return Second(
-        whole(found.get("start_ms"), f"{place}.start_ms"),
+        instant(found.get("start_ms"), f"{place}.start_ms"),
         **counts,
         response_time=None if times is None else _sketch(times, f"{place}.response_time", runs=True),
     )
@@ -247,13 +260,16 @@ def _second(value: Any, place: str) -> Second:
 
 def _instants(found: Mapping[str, Any], place: str) -> dict[str, int]:
     read = ((key, attribute, found.get(key)) for key, attribute in _READ_INSTANTS.items())
-    return {attribute: whole(v, f"{place}.{key}") for key, attribute, v in read if v is not None}
+    return {attribute: instant(v, f"{place}.{key}") for key, attribute, v in read if v is not None}
 
 
 def _rates(theirs: Mapping[str, Any], ours: Mapping[str, Any], place: str) -> dict[str, Rate]:
-    per_second = each(theirs.get("rates"), f"{place}.rates", number)
+    per_second: dict[str, float] = each(theirs.get("rates"), f"{place}.rates", number)
     per_second |= each(ours.get("rates"), f"poolbench {place}.rates", number)
     counted = each(ours.get("rate_counts"), f"poolbench {place}.rate_counts", lambda v, at: each(v, at, whole))
+    negative = next((name for name, value in per_second.items() if value < 0), None)
+    if negative is not None:
+        raise ReportError(f"{place}.rates.{negative} is negative")
     return {name: Rate(value, **_rate_count(counted.get(name, {}))) for name, value in per_second.items()}
 
 
@@ -270,7 +286,7 @@ def _period(their_part: Any, our_part: Any, place: str, latest: int | None = Non
     if start is None:
         raise ReportError(f"{place} has no period")
     return Period(
-        start_ms=whole(start, f"{place}.period"),
+        start_ms=instant(start, f"{place}.period"),
         counters=_counts(theirs.get("counters"), f"{place}.counters")
         | _counts(ours.get("counters"), f"poolbench {place}.counters"),
         rates=_rates(theirs, ours, place),

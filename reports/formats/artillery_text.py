@@ -13,6 +13,7 @@ from math import isfinite
 
 from reports.model import PERIOD_MS, Period, Report
 from reports.names import ENDPOINT, beyond_artillery
+from reports.printable import printable
 
 HIDDEN = (ENDPOINT,)
 """Metrics whose names contain one of these are in the JSON only, unless the script itself lists the plugin."""
@@ -160,7 +161,7 @@ def _phase_line(
     what: str, name: str | None, index: int, duration: str, at_ms: float, tz: tzinfo | None, colour: bool
 ) -> str:
     unit = "s" if re.fullmatch(r"[0-9]+(\.0*)?", duration) else ""
-    shown = _painted(name or "unnamed", _GREEN, colour)
+    shown = _painted(printable(name or "unnamed"), _GREEN, colour)
     return f"Phase {what}: {shown} (index: {index}, duration: {duration}{unit}) {time_of_day(at_ms, tz)}\n\n"
 
 
@@ -169,7 +170,7 @@ def _metric_lines(period: Period, name: str, width: int, colour: bool) -> Iterat
     if name in period.counters:
         yield _line(name, js_number(period.counters[name]), width, colour)
     if name in period.summaries:
-        yield f"{_utf16(name).decode('utf-16-be', 'replace')}:"
+        yield f"{printable(name)}:"
         for row in ROWS:
             value = getattr(period.summaries[name], row)
             if value is not None:
@@ -180,7 +181,7 @@ def _metric_lines(period: Period, name: str, width: int, colour: bool) -> Iterat
 
 def _line(label: str, value: str, width: int, colour: bool) -> str:
     """Return one line with its dots. Lengths are counted as in JavaScript, in UTF-16 code units."""
-    units = _utf16(f"{label}:")
+    units = _utf16(f"{printable(label)}:")
     if len(units) > 2 * width:
         units = units[: 2 * (width - 3)] + _utf16("...")
     dots = "." * (width - len(units) // 2)

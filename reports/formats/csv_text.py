@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from reports.formats.artillery_text import js_number
 from reports.model import SUMMARY_KEYS, Period, Report
+from reports.printable import printable
 
 # The last four are full-width forms of the first four.
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def to_csv(report: Report, *, periods: bool = False) -> str:
@@ -51,5 +50,5 @@ def _rows(period: Period) -> Iterator[tuple[str, str, str]]:
 
 
 def _harmless(name: str) -> str:
-    name = _CONTROL.sub("\ufffd", name.encode("utf-8", "replace").decode())
+    name = printable(name)
     return f"'{name}" if name.lstrip(" ").startswith(_FORMULA) else name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeVar, overload
 
 import orjson
@@ -14,6 +15,7 @@ from reports.model import ReportError
 _Value = TypeVar("_Value")
 # The largest double is near this; whole numbers of JSON have no bound.
 _LARGEST = 1e308
+YEAR_10000_MS = 253_402_300_800_000
 
 
 def document(text: str) -> dict[str, Any]:
@@ -28,12 +30,38 @@ def document(text: str) -> dict[str, Any]:
         value = orjson.loads("{" + text[opening.end() :] if opening else text)
     except ValueError:
         try:
-            value = json.loads(text, parse_constant=_refuse_constant)
+            value = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        except ReportError:
+            raise
         except (ValueError, RecursionError) as error:
             raise ReportError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ReportError("not a JSON object")
+    # Each key is followed by a colon. Only where there are other such pairs in the text, the slow parser looks.
+    if _number_of_keys(value) != text.count('":'):
+        with suppress(RecursionError):
+            json.loads(text, object_pairs_hook=_unique)
     return value
+
+
+def _number_of_keys(document: Any) -> int:
+    number, left = 0, [document]
+    while left:
+        value = left.pop()
+        number += len(value) if type(value) is dict else 0
+        inner = value.values() if type(value) is dict else value
+        left += [each for each in inner if type(each) in (dict, list)]
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object without repeated keys. Raises ReportError."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ReportError(f"the key {twice} stands twice in one object")
+    return found
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -78,6 +106,22 @@ def whole(value: Any, place: str) -> int:
     if figure != int(figure):
         raise ReportError(f"{place} is not a whole number")
     return int(figure)
+
+
+def count(value: Any, place: str) -> int:
+    """Return an integer that is not negative. Raises ReportError for anything else."""
+    found = whole(value, place)
+    if found < 0:
+        raise ReportError(f"{place} is negative")
+    return found
+
+
+def instant(value: Any, place: str) -> int:
+    """Return an instant in epoch ms, from 1970 to 9999. Raises ReportError for anything else."""
+    found = whole(value, place)
+    if not 0 <= found < YEAR_10000_MS:
+        raise ReportError(f"{place} is no instant between the years 1970 and 9999")
+    return found
 
 
 def each(value: Any, place: str, read: Callable[[Any, str], _Value]) -> dict[str, _Value]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from reports.formats.artillery_text import js_number
 from reports.model import SUMMARY_KEYS, Report
+from reports.printable import printable
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: Collection[int] = (0,)) -> str:
@@ -18,7 +19,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: Collecti
 
 def escaped(text: str) -> str:
     """Text that shows as it is: it may come from a server, or from a script of somebody else's."""
-    return re.sub(r"([\\`*|\[\]])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
+    return re.sub(r"([\\`*|\[\]])", r"\\\1", printable(" ".join(text.split()))).replace("<", "&lt;")
 
 
 def report_text(report: Report) -> str:

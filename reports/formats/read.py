@@ -20,6 +20,7 @@ from reports.formats import (
     vegeta,
     wrk,
 )
+from reports.formats.json_values import YEAR_10000_MS
 from reports.model import Report, ReportError
 
 PUBLISHED = "published:"
@@ -149,6 +150,13 @@ def _check(report: Report) -> None:
         odd = next((name for name, count in counts.items() if not abs(count) < _NOBODY_COUNTED), None)
         if odd is not None:
             raise ReportError(f"{odd} is too large a number")
+    for period in (report.aggregate, *report.periods):
+        negative = next((name for name, count in period.counters.items() if count < 0), None)
+        if negative is not None:
+            raise ReportError(f"{negative} is negative")
+        instants = (period.start_ms, period.first_metric_ms, period.last_metric_ms)
+        if any(at is not None and not 0 <= at < YEAR_10000_MS for at in instants):
+            raise ReportError("an instant is not between the years 1970 and 9999")
 
 
 def _flat(figures: Mapping[str, Any]) -> Iterator[Mapping[str, float]]:

@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -23,6 +24,7 @@ from reports.model import Report, ReportError
 from reports.page.chart_table import chart_table
 from reports.page.sections import report_sections
 from reports.page.svg import margins, style, svg
+from reports.printable import printable
 
 
 def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | None = None, *, title: str) -> Page:
@@ -100,10 +102,20 @@ def _file(name: str) -> str:
     return (Path(__file__).parent / name).read_text("utf-8")
 
 
+def _visible(value: Any) -> Any:
+    """A value as the page shows it: controls and bidi marks in text of others are escaped; SVG and HTML of ours stay."""
+    return printable(value, "\n\t") if type(value) is str else value
+
+
 @cache
 def _templates() -> Environment:
     found = Environment(
-        loader=FunctionLoader(_file), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(_file),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_visible,
     )
     found.filters["svg"] = svg
     found.filters["kind"] = lambda block: type(block).__name__

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from reports.blocks import ABSENT, Block, Cell, Charts, Code, Facts, Figures, Items, Page, Section, Table, Text
 from reports.formats.markdown import escaped, table
+from reports.printable import printable
 from reports.writers.text import said
 
 
@@ -44,7 +45,7 @@ def _block(block: Block, *, captions: bool) -> str:
             return "\n\n".join([*parts, *_table(block), *([escaped(block.note)] if block.note else [])])
         case Code(caption, text):
             fence = "`" * max(3, 1 + max((len(run) for run in _backticks(text)), default=0))
-            return f"{escaped(caption)}:\n\n{fence}\n{text.strip(chr(10))}\n{fence}"
+            return f"{escaped(caption)}:\n\n{fence}\n{printable(text.strip(chr(10)), chr(10))}\n{fence}"
         case Text():
             return _sentence(block)
         case Charts():

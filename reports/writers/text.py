@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from reports.blocks import ABSENT, Block, Cell, Charts, Code, Facts, Figures, Items, Page, Section, Table, Text, Tone
+from reports.printable import printable
 
 _COLOURS = {"good": 32, "bad": 31, "warn": 33}
 
@@ -28,7 +29,7 @@ def said(page: Page) -> list[Section]:
 
 def plain(text: str) -> str:
     """Reduce a text to one line of printable characters: a report may contain text that an unknown server sent."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def _headed(title: str, line: str) -> str:

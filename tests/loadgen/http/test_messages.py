@@ -112,7 +112,7 @@ def test_an_odd_age_is_ignored_or_endless_and_never_an_error(max_age, kept):
 @given(st.text(max_size=40) | st.from_regex(r"a=b; ?(Max-Age|Expires|Path|Domain)=.{0,30}", fullmatch=True))
 def test_no_field_of_a_server_ends_a_user(field):
     kept = jar(field)
-    kept.header("a.example", "/", 1000.0, secure=True)
+    assert kept.header("a.example", "/", 1000.0, secure=True) in ("", "a=b")
 
 
 @pytest.mark.parametrize(
