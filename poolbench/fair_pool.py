@@ -291,9 +291,11 @@ class FairPool(Pool):
                     raise self._timed_out()  # noqa: TRY301 - as whatever comes out of sleeping
                 waiter.sleep(queue)
             record: Record = granted.pop()
-        except BaseException:
+        except BaseException as error:
             if queue.abandon(waiter):
                 self._statistics.rare["cancelled"] += 1
+            refused = isinstance(error, (QueueFull, PoolDeadlock))
+            self._statistics.add_unserved(0 if refused else _clock_ns() - waiter.since_ns)
             raise
         finally:
             waiter.leave()
@@ -522,7 +524,9 @@ class FairPool(Pool):
             checkouts=statistics.checkouts,
             handed_over=self._queue.handed_over,
             closed=closed,
-            wait=statistics.wait.freeze(zeros=max(0, statistics.checkouts - sum(statistics.wait.counts))),
+            wait=statistics.wait.freeze(
+                zeros=max(0, statistics.checkouts + statistics.unserved - sum(statistics.wait.counts))
+            ),
             connect=statistics.connect.freeze(),
             hold=statistics.hold.freeze(),
             **statistics.rare,

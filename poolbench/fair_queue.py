@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -40,7 +41,7 @@ NEVER_NS = 1 << 63
 """A deadline, in ns of the monotonic clock, that never comes."""
 
 
-class Waiter:
+class Waiter(ABC):
     """Somebody in the queue: a greenlet, a thread, or whatever can sleep until it is notified.
 
     granted: where it finds its resource (rule 3). deadline_ns: when its wait ends, in ns of the monotonic clock.
@@ -57,18 +58,18 @@ class Waiter:
         self.since_ns = time.monotonic_ns()
         self.deadline_ns = NEVER_NS if timeout_ns is None else self.since_ns + timeout_ns
 
+    @abstractmethod
     def notify(self) -> None:
         """Wake the waiter up soon; may be called in any thread. Called once, by whoever took it off the queue."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sleep(self, queue: FairQueue[Any]) -> None:
         """Sleep until notified, or until the deadline has passed: then leave `queue` and set `expired`, in this order.
 
         May return early for no reason. Whatever the sleeper's surroundings throw at it comes out of here.
         """
-        raise NotImplementedError
 
-    def leave(self) -> None:
+    def leave(self) -> None:  # noqa: B027 - only greenlets have something to undo
         """The wait is over, however it ended: undo what `sleep` set up."""
 
 
