@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +44,13 @@ class Histogram:
         return BOUNDS_NS[-1]
 
 
+class OldLoan(NamedTuple):
+    """A loan that has not ended: its age in ns, and the line (`file:line`) that borrowed the connection."""
+
+    age_ns: int
+    borrowed_at: str
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
     """The pool at one moment: gauges, counters since the pool was made (or the process forked), histograms.
@@ -52,11 +59,13 @@ class PoolSnapshot:
     or being closed; connecting is the part being opened. estimated_wait_ns: see `FairPool.estimated_wait_ns`.
     wait counts every request that was made of the pool: those that had a connection at once and those that were refused at
     once (rejected, deadlocks) with 0, those that ended in a timeout or a kill with the time that they waited in vain.
+    oldest_loans: the ten loans that have lasted longest, oldest first, where `leak_threshold` is on; else empty.
     closed counts by reason: overflow, idle, lifetime, stale, disposed, and invalidated for all that SQLAlchemy itself closes
     (invalidation, recycle, a failed listener).
     """
 
     size: int
+    min_size: int
     limit: int | None
     in_use: int
     idle: int
@@ -72,6 +81,7 @@ class PoolSnapshot:
     rejected: int
     deadlocks: int
     closed: Mapping[str, int]
+    oldest_loans: tuple[OldLoan, ...]
     wait: Histogram
     connect: Histogram
     hold: Histogram
