@@ -9,9 +9,9 @@ if int(sqlalchemy.__version__.split(".", maxsplit=1)[0]) < 2:
     raise ImportError(f"poolbench needs SQLAlchemy 2.0 or newer; SQLAlchemy {sqlalchemy.__version__} is installed here")
 
 from poolbench.costs import LoanCost, server_timing_header
-from poolbench.fair_pool import CannotWait, FairPool, PoolDeadlock, QueueFull, checkout_of
+from poolbench.fair_pool import CannotWait, FairPool, PoolClosed, PoolDeadlock, QueueFull, checkout_of
 from poolbench.plugin import PoolbenchPlugin
-from poolbench.telemetry import Histogram, PoolSnapshot
+from poolbench.telemetry import Histogram, OldLoan, PoolSnapshot
 from poolbench.wsgi import server_timing
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "FairPool",
     "Histogram",
     "LoanCost",
+    "OldLoan",
+    "PoolClosed",
     "PoolDeadlock",
     "PoolSnapshot",
     "PoolbenchPlugin",
