@@ -263,7 +263,7 @@ class FairPool(Pool):
         record.connect_ns += now_ns - began_ns
         record.since_ns = now_ns
         record.expires_ns = now_ns + self._lifetime_ns() if generation == self._generation else 0
-        if self._keep:
+        if self._keep and generation == self._generation:
             self._housekeeping.start()
         return connection
 
@@ -443,7 +443,9 @@ class FairPool(Pool):
         try:
             record.close()
         finally:
-            self._drop(record)
+            # Unless it was forgotten by a fork.
+            if record in self._queue.taken:
+                self._drop(record)
 
     def _discard(self, record: Record, why: str) -> None:
         """Close the record's connection, then give its slot away, even if closing fails."""

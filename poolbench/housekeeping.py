@@ -43,12 +43,23 @@ class Housekeeping:
         self._leak_ns = NEVER_NS if leak_threshold_s is None else round(leak_threshold_s * 1e9)
         self._has_work = bool(min_size or has_lifetimes) or self._idle_ns < NEVER_NS or self._leak_ns < NEVER_NS
         self._keeper: Keeper | None = None
+        # Whoever takes it may start a keeper: of several threads that open connections at once, only one does.
+        self._permission: list[None] = [None]
         self._busy = False
 
     def start(self) -> None:
         """Begin, unless there is nothing to do or it has begun already; called for each connection that is opened."""
-        if self._has_work and (self._keeper is None or not self._keeper.is_running()):
-            self._keeper = keeper_here(self._interval_s, self._round)
+        if not self._has_work or (self._keeper is not None and self._keeper.is_running()):
+            return
+        try:
+            self._permission.pop()
+        except IndexError:
+            return
+        try:
+            if self._keeper is None or not self._keeper.is_running():
+                self._keeper = keeper_here(self._interval_s, self._round)
+        finally:
+            self._permission.append(None)
 
     def stop(self) -> None:
         """Stop the rounds; the next `start` begins them again."""
@@ -61,11 +72,15 @@ class Housekeeping:
         pool = self._pool()
         if pool is None or not pool._keep:
             return False
+        generation = pool._generation
+        if self._keeper is None:
+            # Stopped just now, by dispose() as a rule.
+            return False
         if not self._busy:
             self._busy = True
             try:
                 self._close_old(pool)
-                self._fill_up(pool)
+                self._fill_up(pool, generation)
                 self._report_leaks(pool)
             # The thread or the event loop may look after other pools, too, and must go on.
             except Exception:
@@ -98,9 +113,8 @@ class Housekeeping:
     def _open_count(pool: FairPool) -> int:
         return len(pool._queue.taken) - len(pool._queue.vacant)
 
-    def _fill_up(self, pool: FairPool) -> None:
-        """Open connections up to `min_size`; the first failure ends the round."""
-        generation = pool._generation
+    def _fill_up(self, pool: FairPool, generation: int) -> None:
+        """Open connections up to `min_size`; the first failure ends the round, and so does dispose()."""
         while self._open_count(pool) < self._min_size and generation == pool._generation:
             record = pool._queue.take_vacant()
             if record is None:
@@ -111,6 +125,8 @@ class Housekeeping:
                 pool.logger.warning("FairPool could not open a spare connection: %s", error)
                 return
             finally:
+                if generation != pool._generation:
+                    record.expires_ns = 0
                 pool._do_return_conn(record)
 
     def _report_leaks(self, pool: FairPool) -> None:

@@ -73,8 +73,8 @@ def lab(
 ) -> None:
     """Run the experiments of both source documents and judge their claims.
 
-    Groups that only --only runs: C, queue and fair under saturation; D, what pooling gains by the distance to the database;
-    P, through PgBouncer and direct; M, the database in 512 MB.
+    Groups that only --only runs: C, pools under saturation, and three of them side by side; D, what pooling gains by the
+    distance to the database; P, through PgBouncer and direct; M, the database in 512 MB.
 
     With --app and --script, your own application is run under each strategy (--strategies own,null,queue,fair; own is the
     pool that it configures itself), each time with a fresh copy of the database that --setup made. With --database-url it
@@ -104,12 +104,12 @@ def lab(
             confirm=confirm,
         )
         _end(page, style, output, out, interrupted=interrupted)
-    from loadgen.lab import distance, fairness
+    from loadgen.lab import distance, fairness, league
     from loadgen.lab.experiments import BRIEF, BRIEF_BY_NAME, FULL, chosen, experiments, more_experiments
     from loadgen.lab.run import LabError, LabOptions
 
     ids = _listed(only)
-    of_c, of_d = {"C", fairness.ID}, {"D", distance.ID}
+    of_c, of_d = {"C", fairness.ID, league.ID}, {"D", distance.ID}
     of_sources = [name for name in ids if name not in of_c | of_d]
     known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
     try:
@@ -120,7 +120,8 @@ def lab(
             out=out,
             clicks=clicks,
             database_url=database_url,
-            fairness_rounds=5 if of_c & set(ids) else 0,
+            fairness_rounds=5 if {"C", fairness.ID} & set(ids) else 0,
+            league_rounds=(5 if full else 3) if {"C", league.ID} & set(ids) else 0,
             distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
             round_trip_ms=round_trip_ms(db_rtt),
             seed=randbelow(2**32),

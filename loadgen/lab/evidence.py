@@ -233,6 +233,8 @@ class Evidence:
     """Sentences a reader must know to compare: sizes cut short, settings without effect, what was skipped and why."""
     fairness: tuple[Fairness, ...] = ()
     """Cells of C.fairness; empty where it was not run."""
+    league: Mapping[tuple[str, str, str], Mapping[str, float]] = field(default_factory=dict)
+    """Figures of C.league by mode, turn and pool (see league.py); empty where it was not run."""
     distance: tuple[Distance, ...] = ()
     """Cells of D.rtt; empty where it was not run."""
     crossing: Crossing | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
+from loadgen.lab import league
 from loadgen.lab.claims import BUSY_SHARE, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED, claims_on
 from loadgen.lab.distance_findings import distance_section
 from loadgen.lab.evidence import Evidence, Memory, Restart
@@ -123,6 +124,7 @@ def _sections(evidence: Evidence) -> Iterator[Section]:
         yield experiment_section(f"x{number}", outcome)
     if evidence.fairness:
         yield fairness_section(evidence.fairness)
+    yield from league.sections(evidence.league)
     if evidence.crossing is not None:
         yield distance_section(evidence.crossing, evidence.distance)
     if of_p := [o for o in evidence.outcomes.values() if o.experiment.id.startswith("P.")]:

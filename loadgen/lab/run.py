@@ -22,7 +22,7 @@ from db.strategies import unhonoured
 from loadgen.closed import Workload
 from loadgen.environment import environment
 from loadgen.http.route import Origin
-from loadgen.lab import distance, fairness, pgbouncer
+from loadgen.lab import distance, fairness, league, pgbouncer
 from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
 from loadgen.lab.distance_findings import crossing_text, distance_charts
 from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
@@ -76,6 +76,8 @@ class LabOptions:
     """URL of the database to use; None: an embedded PostgreSQL of the lab's own."""
     fairness_rounds: int = 0
     """Rounds of C.fairness; 0 leaves it out."""
+    league_rounds: int = 0
+    """Rounds of C.league; 0 leaves it out."""
     distance_rounds: int = 0
     """Rounds of D.rtt; 0 leaves it out."""
     round_trip_ms: float | None = None
@@ -150,6 +152,8 @@ class Lab:
                 name = f"{fairness.ID}.{cell.strategy}.c{cell.users}"
                 write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
                 write_text(self._options.out / f"{name}.txt", artillery_text.summary_text(cell.report))
+        if self._options.league_rounds:
+            self._league(self._options.league_rounds)
         if self._options.distance_rounds:
             self._distances(self._options.distance_rounds)
         postgres = self._database.postgres
@@ -157,6 +161,16 @@ class Lab:
             self._say("measuring memory per connection")
             memory = measure_memory(postgres.pid, self._database.url, _TYPICAL_STATEMENTS)
             self._evidence = replace(self._evidence, memory=memory)
+
+    def _league(self, rounds: int) -> None:
+        """Runs C.league."""
+        if not league.pools():
+            self._note(f"{league.ID} was skipped: psycopg 3, with which it measures all pools, is not installed.")
+            return
+        turns = league.TURNS if self._options.sizes.ab_s is None else league.BRIEF_TURNS
+        self._say(f"{league.ID}: three pools side by side (about {league.expected_s(rounds, turns):.0f} s)")
+        figures = league.run(self._database.url, rounds, self._say, turns)
+        self._evidence = replace(self._evidence, league=figures)
 
     def _distances(self, rounds: int) -> None:
         """Runs D.rtt."""
@@ -377,6 +391,8 @@ class Lab:
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
         write_summaries(lab_page(evidence), out, evidence.environment)
+        if drawn := league.charts(evidence.league):
+            write_text(out / "league.svg", picture(drawn))
         if charts := distance_charts(evidence.distance):
             write_text(out / "distance.svg", picture(charts))
 

@@ -1,0 +1,257 @@
+"""The league: QueuePool, FairPool and psycopg_pool side by side, in greenlets and in threads, each figure with its bar.
+
+Each measurement is a turn in a process of its own (`league_turn`). In each round the three pools run one measurement
+right after each other, in random order, so that other work of the machine affects all alike; figures are medians.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from statistics import median
+from typing import Any
+
+from reports.blocks import ABSENT, Axis, Cell, Chart, Charts, Column, Page, Section, Series, Table, Text, Tone
+
+ID = "C.league"
+POOLS = {"queue": "QueuePool", "fair": "FairPool", "psycopg_pool": "psycopg_pool"}
+MODES = ("threads", "greenlets")
+_LONGEST_TURN_S = 90
+_NOTE = (
+    "100 borrowers on 10 connections, queries of 10 ms. Spike: 50 borrowers at once, 5 idle connections of 50, opening one"
+    " takes 150 ms more. Goodput: answers within nine holds and a half, by what the connections could serve."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One measurement of `league_turn` and its arguments; `key` tells it from others of the same kind."""
+
+    key: str
+    measure: str
+    arguments: tuple[float, ...]
+    expected_s: float
+
+
+TURNS = (
+    Turn("fairness", "fairness", (3.0,), 4),
+    Turn("free", "free", (), 2),
+    Turn("spike", "spike", (0.002,), 3),
+    Turn("slow-spike", "spike", (1.0,), 6),
+    *(
+        Turn(f"overload {factor:g}x {hold_s * 1e3:.0f} ms", "overload", (factor, hold_s, max(3.0, 20 * hold_s)), 6)
+        for hold_s in (0.005, 0.1)
+        for factor in (1.5, 3.0, 10.0)
+    ),
+    Turn("outage", "outage", (2.0,), 7),
+)
+BRIEF_TURNS = (
+    Turn("fairness", "fairness", (2.0,), 3),
+    *TURNS[1:4],
+    Turn("overload 3x 100 ms", "overload", (3.0, 0.1, 3.0), 5),
+    Turn("outage", "outage", (1.0,), 6),
+)
+"""Those of `loadgen lab` without --full."""
+
+LONG_TURNS = tuple(Turn(f"overload {f:g}x 1000 ms", "overload", (f, 1.0, 20.0), 32) for f in (1.5, 3.0, 10.0))
+"""Overload with holds of a second, which takes minutes."""
+
+Figures = Mapping[tuple[str, str, str], Mapping[str, float]]
+"""Medians by mode, key of the turn, and pool; then by name."""
+
+
+def pools() -> tuple[str, ...]:
+    """The pools that can be measured here; none if psycopg 3 is missing, which all of them use in the league."""
+    if find_spec("psycopg") is None:
+        return ()
+    return tuple(name for name in POOLS if name != "psycopg_pool" or find_spec("psycopg_pool") is not None)
+
+
+def expected_s(rounds: int, turns: Sequence[Turn], modes: Sequence[str] = MODES) -> float:
+    """About how long `run` takes, in s."""
+    return rounds * len(modes) * len(pools()) * sum(turn.expected_s for turn in turns)
+
+
+def run(
+    url: str, rounds: int, say: Callable[[str], None], turns: Sequence[Turn] = TURNS, modes: Sequence[str] = MODES
+) -> Figures:
+    """Measure all turns on the database at `url`; a turn that fails is reported through `say` and has no figures."""
+    found: dict[tuple[str, str, str], list[dict[str, float]]] = {}
+    rng = random.Random()
+    for number in range(rounds):
+        order = [(mode, turn) for mode in modes for turn in turns]
+        rng.shuffle(order)
+        for mode, turn in order:
+            names = list(pools())
+            rng.shuffle(names)
+            for name in names:
+                figures = _measured({"pool": name, "mode": mode, "measure": turn.measure, "url": url,
+                                     "arguments": turn.arguments})  # fmt: skip
+                if isinstance(figures, str):
+                    say(f"{POOLS[name]}, {mode}, {turn.key}: {figures}")
+                else:
+                    found.setdefault((mode, turn.key, name), []).append(figures)
+        say(f"round {number + 1} of {rounds} done")
+    return {place: {name: median(each[name] for each in runs) for name in runs[0]} for place, runs in found.items()}
+
+
+def _measured(settings: Mapping[str, Any]) -> dict[str, float] | str:
+    """The figures of one turn, or the last line of what went wrong."""
+    command = [sys.executable, "-m", "loadgen.lab.league_turn", json.dumps(settings)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_TURN_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"did not end within {_LONGEST_TURN_S} s"
+    lines = done.stdout.splitlines()
+    figures: dict[str, float] | str = (
+        json.loads(lines[-1]) if lines else (done.stderr.splitlines() or ["no figures"])[-1]
+    )
+    return figures
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A figure that FairPool is judged by: its own value, or its ratio to `beside`'s; at most `limit`, or at least."""
+
+    key: str
+    name: str
+    title: str
+    limit: float
+    goal: float
+    beside: str | None = None
+    at_least: bool = False
+    unit: str = ""
+
+
+def bars(mode: str, keys: tuple[str, ...]) -> Iterator[Bar]:
+    """The figures with a bar, in the order of the table."""
+    yield Bar("fairness", "jain", "Jain's index", 0.998, 0.9999, at_least=True)
+    yield Bar("fairness", "spread", "p99/p50 of wait", 1.1, 1.0, "psycopg_pool")
+    yield Bar("fairness", "max_ms", "longest wait", 1.1, 1.0, "psycopg_pool", unit=" ms")
+    yield Bar("fairness", "unserved", "borrowers never served", 0, 0)
+    yield Bar("fairness", "cpu_us", "CPU per loan", 1.2, 0.8, "psycopg_pool", unit=" us")
+    limit, goal = (0.6, 0.45) if mode == "greenlets" else (0.8, 0.6)
+    yield Bar("free", "free_us", "connect() + close(), nobody waits", limit, goal, "queue", unit=" us")
+    yield Bar("spike", "spike_ms", "spike, queries of 2 ms: time", 1.2, 1.0, "psycopg_pool", unit=" ms")
+    yield Bar("spike", "opened", "spike, queries of 2 ms: opened", 5, 2)
+    yield Bar("slow-spike", "spike_ms", "spike, queries of 1 s: time", 1.2, 1.0, "psycopg_pool", unit=" ms")
+    for key in keys:
+        if key.startswith("overload"):
+            yield Bar(key, "goodput", f"{key}: goodput", 0.9, 0.95, at_least=True)
+            yield Bar(key, "late", f"{key}: late", 0.01, 0.0)
+            yield Bar(key, "refusal_ms", f"{key}: time to a refusal", 5, 1, unit=" ms")
+    yield Bar("outage", "attempts_per_s", "attempts a second while refused", 50, 10)
+    yield Bar("outage", "recovery_s", "recovery after the return", 0.5, 0.1, unit=" s")
+
+
+def page(figures: Figures, environment: str) -> Page:
+    """The league's table, a section for each mode, as a result to be written."""
+    found = tuple(sections(figures))
+    if not found:
+        why = "psycopg 3 is not installed" if not pools() else "nothing was measured"
+        found = (Section("league", "The league", (Text(f"There are no figures: {why}."),)),)
+    return Page("The league of pools", environment, found)
+
+
+def sections(figures: Figures) -> Iterator[Section]:
+    """A section for each mode that was measured."""
+    drawn = charts(figures)
+    for mode in MODES:
+        if _keys(mode, figures):
+            mine = tuple(chart for chart in drawn if chart.id == f"league-{mode}")
+            data = [
+                {"turn": key, "pool": POOLS[name], **values}
+                for (each, key, name), values in figures.items()
+                if each == mode
+            ]
+            blocks = (table(mode, figures), *((Charts(mine),) if mine else ()))
+            yield Section(
+                f"league-{mode}", f"{ID}: three pools side by side, in {mode}", blocks, menu=f"{ID} {mode}", data=data
+            )
+
+
+def table(mode: str, figures: Figures) -> Table:
+    """All figures of one mode with their bars."""
+    keys = _keys(mode, figures)
+    rows = tuple(_row(bar, mode, figures) for bar in bars(mode, keys) if bar.key in keys)
+    note = (
+        _NOTE
+        if any(place[2] == "psycopg_pool" for place in figures)
+        else f"{_NOTE} psycopg_pool is not installed here."
+    )
+    columns = (
+        Column("figure"),
+        *(Column(title, "number") for title in POOLS.values()),
+        Column("ratio", "number"),
+        Column("bar"),
+        Column("", "mark"),
+    )
+    return Table(f"league-{mode}-table", f"Medians, in {mode}", columns, rows, note=note)
+
+
+def charts(figures: Figures) -> tuple[Chart, ...]:
+    """FairPool's ratio to its peer, for each figure that has one, by mode."""
+    drawn = []
+    for mode in MODES:
+        compared = [
+            bar for bar in bars(mode, _keys(mode, figures)) if bar.beside and _ratio(bar, mode, figures) is not None
+        ]
+        if compared:
+            names = tuple(f"{bar.title} (bar {bar.limit:g})" for bar in compared)
+            ratios = tuple(_ratio(bar, mode, figures) for bar in compared)
+            series = Series("FairPool / its peer", tuple(map(float, range(len(ratios)))), ratios)
+            drawn.append(
+                Chart(f"league-{mode}", f"FairPool beside its peer, in {mode}", "hbar", Axis("ratio, smaller is better"),
+                      Axis("", "", "category", names), (series,))
+            )  # fmt: skip
+    return tuple(drawn)
+
+
+def _keys(mode: str, figures: Figures) -> tuple[str, ...]:
+    return tuple(sorted({key for each, key, _ in figures if each == mode}))
+
+
+def _value(bar: Bar, mode: str, name: str, figures: Figures) -> float | None:
+    return figures.get((mode, bar.key, name), {}).get(bar.name)
+
+
+def _ratio(bar: Bar, mode: str, figures: Figures) -> float | None:
+    ours = _value(bar, mode, "fair", figures)
+    theirs = None if bar.beside is None else _value(bar, mode, bar.beside, figures)
+    return None if ours is None or not theirs else ours / theirs
+
+
+def _row(bar: Bar, mode: str, figures: Figures) -> tuple[Cell, ...]:
+    ratio = _ratio(bar, mode, figures)
+    judged = ratio if bar.beside else _value(bar, mode, "fair", figures)
+    sign = ">=" if bar.at_least else "<="
+    verdict, tone = _verdict(judged, bar)
+    against = f" x {POOLS[bar.beside]}" if bar.beside else bar.unit
+    return (
+        Cell(bar.title),
+        *(_cell(_value(bar, mode, name, figures), bar.unit) for name in POOLS),
+        _cell(ratio, ""),
+        Cell(f"{sign} {bar.limit:g}{against}"),
+        Cell(verdict, tone=tone),
+    )
+
+
+def _verdict(value: float | None, bar: Bar) -> tuple[str, Tone]:
+    def met(limit: float) -> bool:
+        return value is not None and (value >= limit if bar.at_least else value <= limit)
+
+    if value is None:
+        return ABSENT, ""
+    return ("goal", "good") if met(bar.goal) else ("met", "good") if met(bar.limit) else ("missed", "bad")
+
+
+def _cell(value: float | None, unit: str) -> Cell:
+    if value is None:
+        return Cell(ABSENT)
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.4f}"
+    return Cell(f"{shown}{unit}", value)

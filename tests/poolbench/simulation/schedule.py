@@ -1,0 +1,472 @@
+"""One schedule: a pool, borrowers and mishaps drawn from a seed, and what must hold after every step of it."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import sqlalchemy.pool.base
+from sqlalchemy import event, exc
+
+from tests.poolbench.simulation import stand_ins
+from tests.poolbench.simulation.server import Disconnected, Refused, Server
+from tests.poolbench.simulation.weaving import Package
+from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, point
+
+HORIZON_S = 120.0
+FLAVOURS = ("threads", "greenlets", "both")
+
+
+class Killed(BaseException):
+    """A borrower is killed, as gevent.kill and gevent.Timeout do it."""
+
+
+class ListenerError(Exception):
+    """A listener of the application failed."""
+
+
+@dataclass(frozen=True)
+class Packages:
+    """The pool's package, in a process without gevent and in one with it."""
+
+    plain: Package
+    with_gevent: Package
+
+    @classmethod
+    def load(cls, folder: Path) -> Packages:
+        """Load both from the package's folder."""
+        found = cls(
+            Package(folder, "plain", stand_ins.without_gevent(), point, after),
+            Package(folder, "with_gevent", stand_ins.with_gevent(), point, after),
+        )
+        World(0)
+        for package in (found.plain, found.with_gevent):
+            # Sets of records are gone through in an order that depends on their hash.
+            record = package.records.Record
+            numbered = type("Numbered", (record,), {"__slots__": ("number",), "__init__": _numbered(record.__init__)})
+            numbered.__hash__ = lambda self: self.number  # type: ignore[method-assign]
+            package.fair_pool  # noqa: B018 - loads it
+            for module in package.loaded():
+                if vars(module).get("Record") is record and module is not package.records:
+                    module.Record = numbered  # type: ignore[attr-defined]
+        found.with_gevent.greenlets  # noqa: B018 - loads it
+        return found
+
+
+def _numbered(make: Any) -> Any:
+    def numbered(self: Any, pool: Any) -> None:
+        self.number = next(World.now.idents)
+        make(self, pool)
+
+    return numbered
+
+
+@contextlib.contextmanager
+def simulated_process() -> Iterator[None]:
+    """While inside, SQLAlchemy has the simulated clock, and garbage is collected only where a schedule wants it."""
+    logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
+    logging.getLogger("sqlalchemy.pool").propagate = False
+    warnings.simplefilter("ignore", exc.SAWarning)
+    clock = stand_ins._TIME
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    ignored = mock.patch.object(sys, "unraisablehook")
+    try:
+        with mock.patch.object(sqlalchemy.pool.base, "time", clock), ignored:
+            yield
+    finally:
+        gc.unfreeze()
+        gc.enable()
+        logging.getLogger("sqlalchemy.pool").propagate = True
+
+
+class Schedule:
+    """One run of the simulation. `run()` returns the description of what did not hold, or None."""
+
+    def __init__(self, packages: Packages, seed: int, *, trace: bool = False) -> None:
+        for package in (packages.plain, packages.with_gevent):
+            package.housekeeping.POOLS.clear()
+        # Only what this schedule leaves behind may be collected while it runs. What the one before left is young.
+        World(0)
+        gc.collect(0 if seed % 100 else 2)
+        world = self.world = World(seed)
+        world.trace = [] if trace else None
+        rng = world.rng
+        self.flavour = rng.choice(FLAVOURS)
+        world.is_patched = self.flavour == "greenlets"
+        world.gap = rng.choice((0, 3, 10, 40)) if self.flavour == "greenlets" else rng.choice((3, 8, 25, 80))
+        package = packages.plain if self.flavour == "threads" else packages.with_gevent
+        self.hubs = [] if self.flavour == "threads" else [Thread(world, lambda: None, hub=True).hub]
+        self.size = rng.choice((1, 1, 2, 3))
+        overflow = rng.choice((0, 0, 1))
+        self.limit = self.size + overflow
+        self.timeout_s = rng.choice((None, 0.02, 0.05, 0.5))
+        self.server = Server(world, self.limit)
+        if rng.random() < 0.3:
+            self.server.refusing_share = 0.3
+        if rng.random() < 0.2:
+            self.server.reset_fails_share = self.server.closing_fails_share = 0.2
+        self.server.switching_share = rng.choice((0.0, 0.5, 1.0))
+        self.server.connect_ns = rng.choice(((0,), (0, 10 * MS), (20 * MS, 50 * MS)))
+        options: dict[str, Any] = {
+            "pool_size": self.size,
+            "max_overflow": overflow,
+            "timeout": self.timeout_s,
+            "use_lifo": rng.random() < 0.5,
+        }
+        for name, share, values in (
+            ("max_waiting", 0.15, (0, 1, 2)),
+            ("max_wait", 0.1, (0.01, 0.05)),
+            ("min_size", 0.2, (1, self.size)),
+            ("max_lifetime", 0.15, (0.02, 0.1)),
+            ("idle_timeout", 0.2, (0.02, 0.05)),
+            ("leak_threshold", 0.05, (0.01,)),
+            ("recycle", 0.1, (0.02,)),
+            ("maintenance_interval", 0.5, (0.01, 0.05)),
+        ):
+            if rng.random() < share:
+                options[name] = rng.choice(values)
+        self.options = options
+        self.pool = package.fair_pool.FairPool(self.server.connect, **options)
+        self.queue_full = package.fair_pool.QueueFull
+        self.counts = {"lent": 0, "timeouts": 0, "rejected": 0}
+        self.unfinished = self.disposals = 0
+        self.is_forked = self.is_dying = False
+        if rng.random() < 0.25:
+            self._add_listeners(rng.choice((0.0, 0.3)))
+        self.borrowers: list[Any] = []
+        for number in range(rng.choice((2, 3, 4, 5))):
+            self._spawn(f"borrower {number}", self._loans_of(number))
+        if rng.random() < 0.7:
+            self._plan_mishaps()
+
+    # -- what happens ----------------------------------------------------------------------------------------------
+
+    def _spawn(self, name: str, run: Any) -> Any:
+        hub = self.hubs[0] if self.hubs and (self.flavour == "greenlets" or self.world.rng.random() < 0.5) else None
+        self.unfinished += 1
+
+        def whole() -> None:
+            try:
+                run()
+            except Stopped:
+                return
+            except Killed:
+                self._say("killed", name)
+            except Exception as error:
+                import traceback
+
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                with contextlib.suppress(Stopped):
+                    self.world.fail(f"{name} failed with {error!r} at {where.filename}:{where.lineno}")
+            self.unfinished -= 1
+
+        made = self.world.spawn(whole, hub)
+        self.borrowers.append((made, hub))
+        return made
+
+    def _loans_of(self, number: int) -> Any:
+        rng = self.world.rng
+        plans = [
+            (
+                rng.choice((0, 0, 10 * MS, 20 * MS)),
+                rng.choice((0, 0, 10 * MS, 20 * MS, 50 * MS)),
+                rng.choices(ENDS, WEIGHTS)[0],
+            )
+            for _ in range(rng.choice((1, 1, 2, 3)))
+        ]
+
+        def run() -> None:
+            for before_ns, hold_ns, end in plans:
+                if before_ns:
+                    self.world.pause(before_ns)
+                self.borrow(number, hold_ns, end)
+
+        return run
+
+    def borrow(self, number: Any, hold_ns: int, end: str) -> None:
+        """One loan of a borrower, checked as it goes."""
+        world, pool, counts = self.world, self.pool, self.counts
+        ahead, disposals = list(pool._queue.waiters), self.disposals
+        began_ns = world.now_ns
+        self._say("asks", number)
+        try:
+            loan = pool.connect()
+        except self.queue_full:
+            counts["rejected"] += 1
+            self._say("is refused", number)
+            return
+        except exc.TimeoutError:
+            counts["timeouts"] += 1
+            self._say("timed out", number)
+            self._timed_out(began_ns)
+            return
+        except (Refused, ListenerError, Disconnected, exc.InvalidatePoolError) as error:
+            self._say(f"failed with {error!r}", number)
+            return
+        counts["lent"] += 1
+        self._say(f"has connection {loan.dbapi_connection.number} ({end})", number)
+        overtaken = [waiter for waiter in ahead if waiter in pool._queue.waiters]
+        if overtaken and not self.is_dying:
+            world.fail(f"borrower {number} has overtaken {len(overtaken)} who began to wait before")
+        connection = loan.dbapi_connection
+        if connection.borrower is not None:
+            world.fail(f"borrower {number} was lent the connection of borrower {connection.borrower}")
+        if connection.is_closed or connection.is_the_parents:
+            world.fail(f"borrower {number} was lent a connection that is closed or its parent's")
+        if connection.is_disposed and disposals == self.disposals:
+            world.fail(f"borrower {number} was lent a connection from before dispose()")
+        connection.borrower = number
+        try:
+            if hold_ns:
+                world.pause(hold_ns)
+            if not connection.is_the_parents and connection.borrower != number:
+                world.fail(f"the connection of borrower {number} was taken away from it")
+            if connection.is_broken and end != "forget":
+                error = Disconnected()
+                with contextlib.suppress(Disconnected, ListenerError):
+                    pool._invalidate(loan, error)
+        except BaseException:
+            with contextlib.suppress(Disconnected, ListenerError):
+                loan.close()
+            raise
+        if end == "forget":
+            world.garbage.append(loan)
+            return
+        try:
+            if end == "invalidate":
+                loan.invalidate()
+            elif end == "soft":
+                loan.invalidate(soft=True)
+            elif end == "detach" and loan.is_valid:
+                self.server.open.discard(connection)
+                loan.detach()
+                loan.close()
+                return
+        except (Disconnected, ListenerError):
+            pass
+        with contextlib.suppress(Disconnected, ListenerError):
+            loan.close()
+
+    def _timed_out(self, began_ns: int) -> None:
+        waited_ns = self.world.now_ns - began_ns
+        if self.timeout_s is None:
+            self.world.fail("a wait without limit timed out")
+        elif waited_ns < self.timeout_s * 1e9:
+            self.world.fail(f"a wait of {self.timeout_s} s timed out after {waited_ns / 1e9:.3f} s")
+
+    def _plan_mishaps(self) -> None:
+        world, rng = self.world, self.world.rng
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            at_s = rng.choice((0.0, 0.01, 0.01, 0.02, 0.03, 0.05))
+            what = rng.choices(tuple(MISHAPS), tuple(MISHAPS.values()))[0]
+            if what == "kill" and self.hubs:
+                made, hub = rng.choice(self.borrowers)
+                if hub is not None:
+                    world.at(at_s, lambda made=made, hub=hub: world.throw(made, hub, Killed()))
+            elif what == "restart":
+                world.at(at_s, self.server.restart)
+            elif what == "outage":
+                world.at(at_s, lambda: setattr(self.server, "is_down", not self.is_dying))
+                world.at(at_s + rng.choice((0.02, 0.3)), lambda: setattr(self.server, "is_down", False))
+            elif what in ("dispose", "fork"):
+                self._spawn(what, lambda what=what, at_s=at_s: (world.pause(round(at_s * 1e9)), getattr(self, what)()))
+
+    def dispose(self) -> None:
+        """Dispose of the pool while it is in use."""
+        self._say("disposes", "somebody")
+        with contextlib.suppress(Disconnected, ListenerError):
+            open_before = list(self.server.open)
+            self.pool.dispose()
+            for connection in open_before:
+                connection.is_disposed = True
+            self.disposals += 1
+
+    def fork(self) -> None:
+        """Go on in the forked child."""
+        self._say("forks", "somebody")
+        world = self.world
+        world.fork()
+        self.server.fork()
+        self.hubs = [] if world.thread.hub is None else [world.thread.hub]
+        self.is_forked, self.unfinished = True, 1
+        self.counts = dict.fromkeys(self.counts, 0)
+        # Garbage that is collected within the pool's own few lines after the fork is still taken for the child's.
+        garbage, world.garbage = world.garbage, []
+        for callback in stand_ins.at_fork:
+            callback()
+        world.garbage = garbage
+        for number in range(2):
+            self._spawn(f"child {number}", self._loans_of(number))
+
+    def _add_listeners(self, failing_share: float) -> None:
+        world = self.world
+
+        def switching(*_: Any) -> None:
+            if world.rng.random() < 0.3:
+                with contextlib.suppress(RuntimeError):
+                    world.pause(0)
+            failing()
+
+        def failing(*_: Any) -> None:
+            if world.rng.random() < failing_share and not self.is_dying:
+                raise ListenerError
+
+        # SQLAlchemy calls the first "connect" listener under a lock of its own, which is not a simulated one.
+        listeners = {"connect": failing, "checkout": switching, "checkin": switching}
+        for name, listener in listeners.items():
+            if world.rng.random() < 0.5:
+                event.listen(self.pool, name, listener)
+
+    def _say(self, what: str, who: Any) -> None:
+        if self.world.trace is not None:
+            now_ms = (self.world.now_ns - 10**12) / MS
+            queue = self.pool._queue
+            self.world.trace.append(
+                f"{now_ms:8.1f} ms  {who} {what}  [idle {len(queue.idle)}, taken {len(queue.taken)},"
+                f" waiting {len(queue.waiters)}]"
+            )
+
+    # -- what must hold ----------------------------------------------------------------------------------------------
+
+    def _each_step(self) -> None:
+        queue = self.pool._queue
+        if len(queue.taken) > self.limit:
+            self._wrong(f"{len(queue.taken)} of {self.limit} slots are taken")
+        if len(queue.taken) + len(queue.free) > self.limit:
+            self._wrong(f"there are {len(queue.taken)} taken and {len(queue.free)} free slots of {self.limit}")
+
+    def _when_quiet(self) -> None:
+        """Nobody can run at this instant, so that nothing is half done."""
+        queue = self.pool._queue
+        if len(queue.taken) + len(queue.free) != self.limit:
+            self._wrong(f"there are {len(queue.taken)} taken and {len(queue.free)} free slots of {self.limit}")
+        if queue.waiters and (queue.idle or queue.vacant or queue.free):
+            self._wrong(
+                f"{len(queue.waiters)} wait beside {len(queue.idle)} idle, {len(queue.vacant)} vacant"
+                f" and {len(queue.free)} free slots"
+            )
+        for record in queue.idle:
+            if record not in queue.taken:
+                self._wrong("an idle connection has no slot")
+            if record.dbapi_connection is None or record.dbapi_connection.is_closed:
+                self._wrong("an idle connection is closed")
+            if record.dbapi_connection is not None and record.dbapi_connection.borrower is not None:
+                self._wrong("a connection is idle, and lent")
+        if len(set(queue.idle)) != len(queue.idle):
+            self._wrong("a connection is idle twice")
+        if self.world.garbage and (self.world.rng.random() < 0.7 or not self.world.goes_on()):
+            # Whoever allocates something next collects it.
+            self._spawn("the collector", self.world.collect)
+            return
+        now_ns = self.world.now_ns
+        for waiter in queue.waiters:
+            if waiter.deadline_ns < now_ns:
+                self._wrong("somebody waits beyond the timeout")
+        snapshot_waits = sum(self.pool._statistics.wait.counts)
+        if snapshot_waits > self.pool._statistics.checkouts:
+            self._wrong("more waits than loans are counted")
+
+    def _wrong(self, what: str) -> None:
+        with contextlib.suppress(Stopped):
+            self.world.fail(what)
+
+    def run(self) -> str | None:
+        """Run the schedule to its end."""
+        world = self.world
+        try:
+            self._phase(lambda: not self.unfinished, HORIZON_S)
+            if world.failure is None and self.unfinished:
+                self._wrong(f"{self.unfinished} borrowers never ended")
+            self._last_loans()
+            self._end_of_the_pool()
+        finally:
+            world.end()
+        return world.failure
+
+    def _phase(self, is_done: Any, until_s: float) -> None:
+        self.world.run(is_done, self._each_step, self._when_quiet, until_s)
+
+    def _last_loans(self) -> None:
+        """The pool must be able to lend all its connections at once."""
+        world, server = self.world, self.server
+        if world.failure is not None:
+            return
+        server.is_down = False
+        server.refusing_share = server.reset_fails_share = server.closing_fails_share = 0.0
+        self.is_dying = True
+        world.gap = 0
+        held: list[Any] = []
+
+        def collect() -> None:
+            while world.garbage:
+                world.collect()
+            for _ in range(100):
+                # Housekeeping may be opening or closing some at this moment.
+                try:
+                    while len(held) < self.limit:
+                        held.append(self.pool.connect())
+                    break
+                except exc.TimeoutError as error:
+                    self.counts["rejected" if isinstance(error, self.queue_full) else "timeouts"] += 1
+                    # Or a connection is in a circle of references, such as that of an exception and its frames.
+                    gc.collect()
+                    world.pause(10 * MS)
+            else:
+                self._wrong(f"only {len(held)} of {self.limit} connections can be lent at the end")
+            for loan in held:
+                with contextlib.suppress(Disconnected, ListenerError):
+                    loan.close()
+            held.clear()
+
+        self._spawn("the last borrower", collect)
+        self._phase(lambda: not self.unfinished, HORIZON_S)
+        if world.failure is None and self.unfinished:
+            self._wrong(f"only {len(held)} of {self.limit} connections can be lent at the end")
+
+    def _end_of_the_pool(self) -> None:
+        world, pool = self.world, self.pool
+        if world.failure is not None:
+            return
+        self._spawn("the owner", pool.dispose)
+        self._phase(lambda: not self.unfinished, HORIZON_S)
+        self._phase(lambda: False, 5.0)
+        if world.failure is not None:
+            return
+        queue, snapshot = pool._queue, pool.snapshot()
+        if self.server.open or self.server.opening:
+            self._wrong(f"{len(self.server.open)} connections are open after dispose()")
+        if queue.taken or len(queue.free) != self.limit or queue.waiters:
+            self._wrong(
+                f"after dispose(): {len(queue.taken)} slots taken, {len(queue.free)} free, {len(queue.waiters)} wait"
+            )
+        if snapshot.in_use or snapshot.idle or snapshot.waiting or snapshot.connecting:
+            self._wrong(f"gauges after dispose(): {snapshot}")
+        for name in ("timeouts", "rejected"):
+            if getattr(snapshot, name) != self.counts[name]:
+                self._wrong(f"{self.counts[name]} {name}, counted {getattr(snapshot, name)}")
+        if pool.checkedout() or pool.checkedin():
+            self._wrong(pool.status())
+        if len(world.threads) > len(self.hubs):
+            self._wrong(f"{len(world.threads) - len(self.hubs)} threads of the pool run on after dispose()")
+
+
+ENDS = ("close", "invalidate", "soft", "detach", "forget")
+WEIGHTS = (12, 1, 1, 1, 3)
+MISHAPS = {"kill": 6, "restart": 2, "outage": 2, "dispose": 2, "fork": 1}
+
+
+@cache
+def packages_in(folder: Path) -> Packages:
+    """The packages in that folder, loaded once."""
+    return Packages.load(folder)

@@ -1,0 +1,51 @@
+"""The deterministic simulation of the pool finds nothing wrong with it, and finds every fault that is put into it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.poolbench.simulation.mutants import MUTANTS, mutated
+from tests.support.paths import ROOT
+
+POOL = ROOT / "poolbench"
+
+
+def simulation(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.poolbench.simulation", "--processes", "1", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def mutant_package(mutant, folder: Path) -> Path:
+    package = folder / "poolbench"
+    shutil.copytree(POOL, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / mutant.file).write_text(mutated((POOL / mutant.file).read_text(), mutant))
+    return package
+
+
+def test_everything_holds_in_ten_thousand_schedules():
+    done = simulation("--schedules", "10000", "--seconds", "60")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_failure_is_replayed_by_its_seed(tmp_path):
+    package = mutant_package(MUTANTS[0], tmp_path)
+    found = simulation("--package", str(package))
+    assert found.returncode == 1
+    seed = found.stderr.split()[1]
+    again = simulation("--package", str(package), "--seed", seed)
+    assert again.returncode == 1
+    assert again.stderr.strip() in found.stderr
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.breaks}")
+def test_every_mutant_changes_a_line_that_is_there(mutant):
+    compile(mutated((POOL / mutant.file).read_text(), mutant), mutant.file, "exec")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.breaks}")
+def test_every_mutant_is_found_within_a_minute(mutant, tmp_path):
+    found = simulation("--package", str(mutant_package(mutant, tmp_path)), "--schedules", "1000000", "--seconds", "60")
+    assert "failed:" in found.stderr, found.stdout + found.stderr
