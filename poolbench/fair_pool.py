@@ -25,12 +25,10 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import exc, util
-from sqlalchemy.engine import Connection
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from poolbench import settings
-from poolbench.costs import LoanCost
 from poolbench.errors import CannotWait, PoolClosed, PoolDeadlock, QueueFull
 from poolbench.fair_queue import NEVER_NS, FairQueue, Waiter, removed
 from poolbench.housekeeping import POOLS, Housekeeping
@@ -42,24 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
-
-__all__ = ["CannotWait", "FairPool", "PoolClosed", "PoolDeadlock", "QueueFull", "checkout_of"]
+    from sqlalchemy.pool import PoolProxiedConnection
 
 _clock_ns = time.monotonic_ns
-
-
-def checkout_of(connection: Connection | PoolProxiedConnection | ConnectionPoolEntry) -> LoanCost | None:
-    """The cost so far of the loan behind an engine's Connection, a pooled connection or a pool event's record.
-
-    None if it does not come from a FairPool, was detached, or has gone back. In a "checkin" listener, given the
-    record, `held_ns` is the whole hold.
-    """
-    entry: Any = connection.connection if isinstance(connection, Connection) else connection
-    record = entry if isinstance(entry, Record) else getattr(entry, "_connection_record", None)
-    if not isinstance(record, Record):
-        return None
-    return LoanCost(record.wait_ns, record.connect_ns, _clock_ns() - record.since_ns)
 
 
 class FairPool(Pool):

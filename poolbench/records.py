@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import sqlalchemy
 from sqlalchemy import exc
+from sqlalchemy.engine import Connection
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord, _finalize_fairy
 
+from poolbench.costs import LoanCost
 from poolbench.fair_queue import NEVER_NS
 from poolbench.telemetry import OldLoan
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import traceback
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from poolbench.fair_pool import FairPool
 
@@ -124,6 +127,19 @@ def oldest_loans(records: list[Record]) -> tuple[OldLoan, ...]:
     known = [(now_ns - record.since_ns, record.stack) for record in records if record.lent]
     loans = [OldLoan(age_ns, borrowers_line(stack)) for age_ns, stack in known if stack is not None]
     return tuple(sorted(loans, reverse=True)[:10])
+
+
+def checkout_of(connection: Connection | PoolProxiedConnection | ConnectionPoolEntry) -> LoanCost | None:
+    """The cost so far of the loan behind an engine's Connection, a pooled connection or a pool event's record.
+
+    None if it does not come from a FairPool, was detached, or has gone back. In a "checkin" listener, given the
+    record, `held_ns` is the whole hold.
+    """
+    entry: Any = connection.connection if isinstance(connection, Connection) else connection
+    record = entry if isinstance(entry, Record) else getattr(entry, "_connection_record", None)
+    if not isinstance(record, Record):
+        return None
+    return LoanCost(record.wait_ns, record.connect_ns, time.monotonic_ns() - record.since_ns)
 
 
 class _Finalizer(weakref.ref["Loan"]):
