@@ -43,6 +43,7 @@ class PoolSettings:
     lifetime_jitter: float = 0.1
     idle_s: float = 1800.0
     pre_ping: bool = False
+    ping_idle_s: float = 30.0
     use_lifo: bool | None = None
     """None: the best value for the strategy."""
     max_waiting: int | None = None

@@ -35,7 +35,9 @@ class Metrics:
             "poolbench_request_seconds", "Time of a request in the application.", ["endpoint"]
         )
         self._loan_seconds = {
-            "wait": self._histogram("poolbench_pool_wait_seconds", "Time that a loan waited for a connection."),
+            "wait": self._histogram(
+                "poolbench_pool_wait_seconds", "Time that a request waited for a connection, also in vain."
+            ),
             "connect": self._histogram("poolbench_pool_connect_seconds", "Time that a loan spent on connecting."),
             "hold": self._histogram("poolbench_pool_hold_seconds", "Time that a loan held its connection."),
         }
@@ -63,11 +65,12 @@ class Metrics:
         durations.add(duration_ns)
 
     def observe_loan(self, cost: LoanCost) -> None:
-        """Count the cost of one loan of a connection."""
+        """Count what a request spent on connections; one that waited in vain has a wait, and no hold."""
         loans = self._new_loans
         loans["wait"].add(cost.wait_ns)
         loans["connect"].add(cost.connect_ns)
-        loans["hold"].add(cost.held_ns)
+        if cost.held_ns:
+            loans["hold"].add(cost.held_ns)
 
     def publish(self, database: Database) -> None:
         """Add what was counted since the last call to the shared values, and set the gauges to the pool's state."""

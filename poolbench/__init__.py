@@ -9,9 +9,11 @@ if int(sqlalchemy.__version__.split(".", maxsplit=1)[0]) < 2:
     raise ImportError(f"poolbench needs SQLAlchemy 2.0 or newer; SQLAlchemy {sqlalchemy.__version__} is installed here")
 
 from poolbench.costs import LoanCost, server_timing_header
-from poolbench.fair_pool import CannotWait, FairPool, PoolDeadlock, QueueFull, checkout_of
+from poolbench.errors import CannotWait, PoolClosed, PoolDeadlock, QueueFull
+from poolbench.fair_pool import FairPool
 from poolbench.plugin import PoolbenchPlugin
-from poolbench.telemetry import Histogram, PoolSnapshot
+from poolbench.records import checkout_of
+from poolbench.telemetry import Histogram, OldLoan, PoolSnapshot
 from poolbench.wsgi import server_timing
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "FairPool",
     "Histogram",
     "LoanCost",
+    "OldLoan",
+    "PoolClosed",
     "PoolDeadlock",
     "PoolSnapshot",
     "PoolbenchPlugin",

@@ -22,18 +22,17 @@ import sys
 import time
 import traceback
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import exc, util
-from sqlalchemy.engine import Connection
 from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from poolbench import settings
-from poolbench.costs import LoanCost
+from poolbench.errors import CannotWait, PoolClosed, PoolDeadlock, QueueFull
 from poolbench.fair_queue import NEVER_NS, FairQueue, Waiter, removed
 from poolbench.housekeeping import POOLS, Housekeeping
-from poolbench.records import KNOWN_SQLALCHEMY, STOCK_CHECKOUT, Loan, Record
+from poolbench.records import KNOWN_SQLALCHEMY, STOCK_CHECKOUT, Loan, Record, oldest_loans
 from poolbench.telemetry import BOUNDS_NS, SMOOTHING, PoolSnapshot, PoolStatistics
 from poolbench.waiters import CannotWaitHereError, current, waiter_here
 
@@ -41,39 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
-
-__all__ = ["CannotWait", "FairPool", "PoolDeadlock", "QueueFull", "checkout_of"]
+    from sqlalchemy.pool import PoolProxiedConnection
 
 _clock_ns = time.monotonic_ns
-
-
-class QueueFull(exc.TimeoutError):
-    """A loan was refused at once: the queue already holds `max_waiting`, or the wait would be longer than `max_wait`.
-
-    A web service answers 503.
-    """
-
-
-class PoolDeadlock(exc.TimeoutError):
-    """Every connection is held by a greenlet or thread that itself waits for one: no wait could ever end."""
-
-
-class CannotWait(exc.InvalidRequestError):
-    """No connection is free, and here nobody can wait for one: this is a callback of gevent's event loop itself."""
-
-
-def checkout_of(connection: Connection | PoolProxiedConnection | ConnectionPoolEntry) -> LoanCost | None:
-    """The cost so far of the loan behind an engine's Connection, a pooled connection or a pool event's record.
-
-    None if it does not come from a FairPool, was detached, or has gone back. In a "checkin" listener, given the
-    record, `held_ns` is the whole hold.
-    """
-    entry: Any = connection.connection if isinstance(connection, Connection) else connection
-    record = entry if isinstance(entry, Record) else getattr(entry, "_connection_record", None)
-    if not isinstance(record, Record):
-        return None
-    return LoanCost(record.wait_ns, record.connect_ns, _clock_ns() - record.since_ns)
 
 
 class FairPool(Pool):
@@ -81,8 +50,8 @@ class FairPool(Pool):
 
     Greenlets and threads may borrow, wait and return, all in one queue. `connect()` raises whatever connecting raised,
     to the caller who was connecting; `sqlalchemy.exc.TimeoutError` (code 3o7r) after `timeout` s, never earlier; its
-    subclasses `QueueFull` and `PoolDeadlock` at once; `CannotWait` where nobody can wait, in a callback of gevent's
-    event loop. The constructor raises `sqlalchemy.exc.ArgumentError` for a value that an argument cannot have.
+    subclasses `QueueFull` and `PoolDeadlock` at once; `PoolClosed` after `close`; `CannotWait` in a callback of
+    gevent's event loop. The constructor raises `sqlalchemy.exc.ArgumentError` for a value that an argument cannot have.
 
     creator, pool_size, max_overflow, timeout, use_lifo, recycle, echo, logging_name, reset_on_return, events, dialect,
     pre_ping: as QueuePool's, but that `recycle` of 0 means no limit. All may be given by position or name.
@@ -93,11 +62,12 @@ class FairPool(Pool):
     replaced when that has passed and it is idle or asked for.
     idle_timeout: s; housekeeping closes what was idle for this long, down to `min_size`. Wants `use_lifo`.
     maintenance_interval: s between rounds of housekeeping, which is also the pace of its connection attempts.
-    leak_threshold: s; a loan that lasts longer is logged once as a warning with the borrower's stack.
+    ping_idle: s; a connection that was idle for longer is tested before it is lent, and replaced if it is dead.
+    leak_threshold: s; a loan that lasts longer is logged once as a warning with the borrower's line and stack.
     detect_deadlock: raise `PoolDeadlock` if every connection is held by somebody who waits for another. Assumes that
     whoever borrows returns.
 
-    max_wait, max_lifetime, idle_timeout and leak_threshold: None and 0 both mean no limit.
+    max_wait, max_lifetime, idle_timeout, ping_idle and leak_threshold: None and 0 both mean no limit.
     """
 
     _is_asyncio = False
@@ -120,6 +90,7 @@ class FairPool(Pool):
         detect_deadlock: bool = False,
         max_wait: float | None = None,
         recycle: float = -1,
+        ping_idle: float | None = None,
         **kw: Any,
     ) -> None:
         self._options: dict[str, Any] = {
@@ -137,6 +108,7 @@ class FairPool(Pool):
             "detect_deadlock": detect_deadlock,
             "max_wait": max_wait or None,
             "recycle": recycle or -1,
+            "ping_idle": ping_idle or None,
         }
         try:
             settings.check(self._options)
@@ -153,6 +125,9 @@ class FairPool(Pool):
         self._detect_deadlock = detect_deadlock
         self._remembers_stacks = bool(leak_threshold)
         self._remembers = detect_deadlock or self._remembers_stacks
+        self._ping_idle_ns = round(ping_idle * 1e9) if ping_idle else NEVER_NS
+        self._prepares = self._remembers or bool(ping_idle)
+        self._is_closed = self._is_shrinking = False
         self._housekeeping = Housekeeping(
             self,
             interval_s=maintenance_interval,
@@ -161,6 +136,7 @@ class FairPool(Pool):
             leak_threshold_s=leak_threshold or None,
             has_lifetimes=bool(max_lifetime),
         )
+        self._connect_timers: list[Callable[[int], None]] = []
         self._start_empty()
         POOLS.add(self)
 
@@ -169,13 +145,16 @@ class FairPool(Pool):
         self._queue: FairQueue[Record] = queue
         # The same objects and methods by shorter names, for what every loan passes through.
         self._idle, self._vacant, self._waiters = queue.idle, queue.vacant, queue.waiters
-        self._take_idle, self._match, self._drop = queue.take_idle, queue.match, queue.drop
+        self._take_idle, self._match = queue.take_idle, queue.match
+        self._drop: Callable[[Record], None] = queue.drop
         self._statistics = PoolStatistics()
         self._alarms: dict[Any, Any] = {}
-        # Number of resources that rest here at most; 0 after engine.dispose().
+        # Number of resources that rest here at most; 0 after engine.dispose(). Below, the number of calls of dispose().
         self._keep = self._size or sys.maxsize
-        # Counts dispose().
         self._generation = 0
+        self._closers: FairQueue[Record] = FairQueue(0, False, lambda: Record(self), self._do_return_conn)
+        if self._is_closed:
+            self._refuse_all()
 
     # -- borrowing ---------------------------------------------------------------------------------------------------
 
@@ -213,22 +192,32 @@ class FairPool(Pool):
         self._statistics.checkouts += 1
         record.lent = True
         record.connect_ns = 0
-        record.since_ns = _clock_ns()
-        if self._remembers:
-            self._remember_borrower(record)
+        returned_ns, record.since_ns = record.since_ns, _clock_ns()
+        if self._prepares:
+            self._prepare(record, returned_ns)
         if not record.starttime:
             self._connect_first(record)
         return record
 
     def _get_slowly(self) -> Record:
         """Take a slot whose connection must be opened if nobody waits, else wait in the queue."""
+        if self._is_closed:
+            self._refuse()
         record = None if self._waiters else self._queue.take_vacant()
         if record is None:
-            return self._wait()
-        record.wait_ns = 0
-        # A newcomer: so the pool is in use again after dispose().
-        self._keep = self._size or sys.maxsize
+            record = self._wait()
+        else:
+            record.wait_ns = 0
+            # A newcomer: so the pool is in use again after dispose().
+            self._keep = self._most_resting()
+        if self._is_closed:
+            # Closed by another thread in the midst of this.
+            self._do_return_conn(record)
+            self._refuse()
         return record
+
+    def _most_resting(self) -> int:
+        return 0 if self._is_closed or self._is_shrinking else self._size or sys.maxsize
 
     def _connect_first(self, record: Record) -> None:
         """Open a new record's connection here: if it failed later, SQLAlchemy would fire "checkin" for it."""
@@ -252,6 +241,8 @@ class FairPool(Pool):
         now_ns = _clock_ns()
         rare["created"] += 1
         self._statistics.connect.add(now_ns - began_ns)
+        for timer in self._connect_timers:
+            timer(now_ns - began_ns)
         record.connect_ns += now_ns - began_ns
         record.since_ns = now_ns
         record.expires_ns = now_ns + self._lifetime_ns()
@@ -267,11 +258,29 @@ class FairPool(Pool):
         jitter: float = self._options["lifetime_jitter"]
         return NEVER_NS if longest_s is None else round(longest_s * (1 - jitter * random.random()) * 1e9)
 
-    def _remember_borrower(self, record: Record) -> None:
-        record.holder = current()
+    def _prepare(self, record: Record, returned_ns: int) -> None:
+        """What options ask for before a loan: remember the borrower, and test a connection that was idle for long."""
+        if self._remembers:
+            record.holder = current()
         if self._remembers_stacks:
             frames = traceback.walk_stack(sys._getframe(2))
             record.stack = traceback.StackSummary.extract(frames, limit=20, lookup_lines=False)
+            record.is_reported = False
+        connection = record.dbapi_connection
+        if (
+            connection is None
+            or record.since_ns - returned_ns <= self._ping_idle_ns
+            or record.since_ns >= record.expires_ns
+            or record.is_stale()
+        ):
+            return
+        try:
+            if not self._dialect._do_ping_w_event(connection):
+                # `get_connection` opens another in its place.
+                record.invalidate()
+        except BaseException:
+            self._return_failed(record)
+            raise
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -290,13 +299,17 @@ class FairPool(Pool):
             if not granted:
                 self._admit(waiter)
             while not granted:
+                if self._is_closed:
+                    self._refuse()
                 if waiter.expired:
                     raise self._timed_out()  # noqa: TRY301 - as whatever comes out of sleeping
                 waiter.sleep(queue)
             record: Record = granted.pop()
-        except BaseException:
+        except BaseException as error:
             if queue.abandon(waiter):
                 self._statistics.rare["cancelled"] += 1
+            refused = isinstance(error, (QueueFull, PoolDeadlock))
+            self._statistics.add_unserved(0 if refused else _clock_ns() - waiter.since_ns)
             raise
         finally:
             waiter.leave()
@@ -395,10 +408,16 @@ class FairPool(Pool):
         if record not in self._queue.taken:
             # Forgotten by a fork.
             return
-        if not record.starttime:
+        if self._is_shrinking and not self._queue.surplus:
+            self._is_shrinking = False
+            self._keep = self._most_resting()
+            self._do_return_conn(record)
+        elif not record.starttime:
             self._drop(record)
         elif record.since_ns >= record.expires_ns:
             self._discard(record, "lifetime" if record.expires_ns else "disposed")
+        elif self._queue.surplus:
+            self._discard(record, "resized")
         elif self._waiters or self._queue.resting() < self._keep:
             self._queue.add_vacant(record, is_open=record.dbapi_connection is not None)
         else:
@@ -444,8 +463,8 @@ class FairPool(Pool):
         """Return a new pool with the same parameters and listeners; a disposed pool then keeps nothing any more."""
         self.logger.info("Pool recreating")
         if self._generation and not self._idle:
-            self._keep = 0
-        return type(self)(
+            self._keep, self._is_shrinking = 0, False
+        pool = type(self)(
             self._creator,
             **self._options,
             pre_ping=self._pre_ping,
@@ -455,6 +474,8 @@ class FairPool(Pool):
             _dispatch=self.dispatch,
             dialect=self._dialect,
         )
+        pool._connect_timers = self._connect_timers
+        return pool
 
     def dispose(self) -> None:
         """Close idle connections now and lent ones on return; the limit, and serving those who wait, go on.
@@ -471,6 +492,85 @@ class FairPool(Pool):
                 if removed(shelf, record):
                     self._discard(record, "disposed")
         self.logger.info("Pool disposed. %s", self.status())
+
+    def close(self, timeout: float | None = 5.0) -> int:
+        """Close the pool for good: refuse newcomers and all who wait with `PoolClosed`, close idle connections, end
+        housekeeping, and wait up to `timeout` s (None: for ever) for the lent ones, which are closed as they come back.
+
+        Returns the number of connections that are still lent or being opened; those too are closed on return. Raises
+        ArgumentError for a timeout that is not a duration, `CannotWait` in a callback of gevent's event loop.
+        """
+        if timeout is not None and not settings.seconds().accepts(timeout):
+            raise exc.ArgumentError(f"FairPool.close: timeout must be {settings.seconds().wanted}, not {timeout!r}")
+        self._refuse_all()
+        for waiter in list(self._waiters):
+            if removed(self._waiters, waiter):
+                waiter.notify()
+        self.dispose()
+        if self._queue.taken and timeout != 0:
+            self._wait_for_the_lent(None if timeout is None else round(timeout * 1e9))
+        return len(self._queue.taken)
+
+    def _wait_for_the_lent(self, timeout_ns: int | None) -> None:
+        closers = self._closers
+        try:
+            waiter = waiter_here(timeout_ns, {})
+        except CannotWaitHereError:
+            raise CannotWait("FairPool: a callback of the event loop cannot wait for lent connections") from None
+        closers.waiters.append(waiter)
+        try:
+            while self._queue.taken and not waiter.expired and not waiter.granted:
+                waiter.sleep(closers)
+        finally:
+            removed(closers.waiters, waiter)
+            waiter.leave()
+
+    def _refuse_all(self) -> None:
+        self._is_closed = True
+        self._keep = 0
+        # Instead of a test in the path that every loan takes.
+        self._take_idle, self._drop = self._refuse, self._drop_last
+
+    def _refuse(self) -> NoReturn:
+        self._statistics.rare["rejected"] += 1
+        raise PoolClosed("FairPool: this pool was closed, and lends no connections any more")
+
+    def _drop_last(self, record: Record) -> None:
+        """As `drop`, in a closed pool: the last to come back wakes those up who wait in `close`."""
+        self._queue.drop(record)
+        for waiter in [] if self._queue.taken else list(self._closers.waiters):
+            if removed(self._closers.waiters, waiter):
+                waiter.granted.append(record)
+                waiter.notify()
+
+    def resize(self, pool_size: int, max_overflow: int | None = None) -> None:
+        """Change `pool_size`, and `max_overflow` unless it is None. One caller at a time.
+
+        A larger pool serves waiters at once. A smaller one closes idle connections at once and lent ones as they come back,
+        before anybody else is served. Raises ArgumentError, and changes nothing, for values that the constructor refuses,
+        and for a change from or to a pool without limit.
+        """
+        overflow = self._max_overflow if max_overflow is None else max_overflow
+        options = {**self._options, "pool_size": pool_size, "max_overflow": overflow}
+        try:
+            settings.check(options)
+        except ValueError as error:
+            raise exc.ArgumentError(f"FairPool.resize: {error}") from None
+        if self._limit is None or not pool_size or overflow == -1:
+            raise exc.ArgumentError(
+                "FairPool.resize: a pool without a limit has no size to change, nor can one get rid of it"
+            )
+        change = pool_size + overflow - self._limit
+        self._options, self._size, self._max_overflow, self._limit = options, pool_size, overflow, pool_size + overflow
+        self._queue.change_limit(change)
+        # While more slots are taken than the new size allows, what comes back is closed, whoever waits.
+        self._is_shrinking = bool(self._queue.surplus)
+        self._keep = self._most_resting()
+        while self._queue.surplus or self._queue.resting() > self._size:
+            record = self._queue.take_longest_unused()
+            if record is None:
+                break
+            self._discard(record, "resized")
 
     def status(self) -> str:
         """The gauges as a line, in QueuePool's words and with the number of waiters."""
@@ -519,6 +619,7 @@ class FairPool(Pool):
         closed["invalidated"] = max(0, statistics.closed_in_all - sum(closed.values()))
         return PoolSnapshot(
             size=self._size,
+            min_size=self._options["min_size"],
             limit=self._limit,
             in_use=self.checkedout(),
             idle=self.checkedin(),
@@ -527,7 +628,10 @@ class FairPool(Pool):
             checkouts=statistics.checkouts,
             handed_over=self._queue.handed_over,
             closed=closed,
-            wait=statistics.wait.freeze(zeros=max(0, statistics.checkouts - sum(statistics.wait.counts))),
+            oldest_loans=oldest_loans(list(self._queue.taken)),
+            wait=statistics.wait.freeze(
+                zeros=max(0, statistics.checkouts + statistics.unserved - sum(statistics.wait.counts))
+            ),
             connect=statistics.connect.freeze(),
             hold=statistics.hold.freeze(),
             **statistics.rare,

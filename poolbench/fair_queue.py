@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -40,7 +41,7 @@ NEVER_NS = 1 << 63
 """A deadline, in ns of the monotonic clock, that never comes."""
 
 
-class Waiter:
+class Waiter(ABC):
     """Somebody in the queue: a greenlet, a thread, or whatever can sleep until it is notified.
 
     granted: where it finds its resource (rule 3). deadline_ns: when its wait ends, in ns of the monotonic clock.
@@ -57,18 +58,18 @@ class Waiter:
         self.since_ns = time.monotonic_ns()
         self.deadline_ns = NEVER_NS if timeout_ns is None else self.since_ns + timeout_ns
 
+    @abstractmethod
     def notify(self) -> None:
         """Wake the waiter up soon; may be called in any thread. Called once, by whoever took it off the queue."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sleep(self, queue: FairQueue[Any]) -> None:
         """Sleep until notified, or until the deadline has passed: then leave `queue` and set `expired`, in this order.
 
         May return early for no reason. Whatever the sleeper's surroundings throw at it comes out of here.
         """
-        raise NotImplementedError
 
-    def leave(self) -> None:
+    def leave(self) -> None:  # noqa: B027 - only greenlets have something to undo
         """The wait is over, however it ended: undo what `sleep` set up."""
 
 
@@ -81,6 +82,14 @@ def removed(queue: deque[Any], item: Any) -> bool:
     return True
 
 
+def _taken_from(tokens: list[None]) -> bool:
+    try:
+        tokens.pop()
+    except IndexError:
+        return False
+    return True
+
+
 class FairQueue(Generic[Resource]):
     """Slots, resources, and the strict queue in front of them.
 
@@ -89,7 +98,8 @@ class FairQueue(Generic[Resource]):
     for a waiter who is no longer there; it must end in `add_idle`, `add_vacant` or `drop`.
 
     To join the queue is to append oneself to `waiters` and to call `match` (rule 1). The other collections may be read
-    from outside; idle and vacant hold the longest unused at the left.
+    from outside; idle and vacant hold the longest unused at the left. surplus: as many entries as slots are taken beyond a limit
+    that was lowered; the next slots that are given up are not free.
     """
 
     def __init__(
@@ -102,6 +112,7 @@ class FairQueue(Generic[Resource]):
         self.vacant: deque[Resource] = deque()
         self.waiters: deque[Waiter] = deque()
         self.free: list[None] = [None] * (limit or 0)
+        self.surplus: list[None] = []
         self.taken: set[Resource] = set()
         self.handed_over = 0
         self.take_idle: Callable[[], Resource] = self.idle.pop if use_lifo else self.idle.popleft
@@ -120,13 +131,8 @@ class FairQueue(Generic[Resource]):
                 return self.vacant.pop()
             except IndexError:
                 pass
-        if self.limit is not None:
-            if not self.free:
-                return None
-            try:
-                self.free.pop()
-            except IndexError:
-                return None
+        if self.limit is not None and not (self.free and _taken_from(self.free)):
+            return None
         resource = self._new()
         self.taken.add(resource)
         return resource
@@ -149,10 +155,35 @@ class FairQueue(Generic[Resource]):
     def drop(self, resource: Resource) -> None:
         """Give up the resource: its slot is free."""
         self.taken.discard(resource)
-        if self.limit is not None:
+        if self.limit is not None and not (self.surplus and _taken_from(self.surplus)):
             self.free.append(None)
         if self.waiters:
             self.match()
+
+    def change_limit(self, change: int) -> None:
+        """Add `change` slots, or take away as many: free ones at once, then those given up next. There must be a limit."""
+        if self.limit is None:
+            raise ValueError("a queue without a limit has none to change")
+        self.limit += change
+        for _ in range(change):
+            if not _taken_from(self.surplus):
+                self.free.append(None)
+        self.surplus.extend([None] * -change)
+        while self.surplus and _taken_from(self.free):
+            if not _taken_from(self.surplus):
+                self.free.append(None)
+        if self.waiters:
+            self.match()
+
+    def take_longest_unused(self) -> Resource | None:
+        """The resource, idle or else vacant, that was not used for the longest time; None if none rests."""
+        for shelf in (self.idle, self.vacant):
+            if shelf:
+                try:
+                    return shelf.popleft()
+                except IndexError:
+                    pass
+        return None
 
     def abandon(self, waiter: Waiter) -> bool:
         """The waiter leaves with an exception; what it was granted goes to the next. False: it had neither."""

@@ -12,6 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from poolbench.fair_queue import NEVER_NS, removed
+from poolbench.records import borrowers_line
 from poolbench.waiters import Keeper, keeper_here
 
 if TYPE_CHECKING:
@@ -133,10 +134,12 @@ class Housekeeping:
             return
         for record in list(pool._queue.taken):
             stack, held_ns = record.stack, time.monotonic_ns() - record.since_ns
-            if record.lent and stack is not None and held_ns > self._leak_ns:
-                record.stack = None
-                where = "".join(stack.format())
-                pool.logger.warning("A connection has been lent for %.1f s, borrowed here:\n%s", held_ns / 1e9, where)
+            if record.lent and stack is not None and held_ns > self._leak_ns and not record.is_reported:
+                record.is_reported = True
+                line, calls = borrowers_line(stack), "".join(stack.format())
+                pool.logger.warning(
+                    "A connection has been lent for %.1f s, borrowed at %s\n%s", held_ns / 1e9, line, calls
+                )
 
 
 POOLS: weakref.WeakSet[FairPool] = weakref.WeakSet()

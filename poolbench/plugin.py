@@ -3,13 +3,14 @@
     postgresql+psycopg2://me@host/db?plugin=poolbench&pool=fair&pool_size=10
 
 `pool` is `fair` (the default), `queue`, `null`, or `own`, which keeps the application's pool and only measures it. The other
-parameters are those of `settings.POOL_SETTINGS`, and `client_connection_check_interval` (below). Settings in the URL win over
-those that the application gives to `create_engine`, so the application does not have to change, not even with
+parameters are those of `settings.POOL_SETTINGS`, `client_connection_check_interval` and `otel` (below). Settings in the URL win
+over those that the application gives to `create_engine`, so the application does not have to change, not even with
 Flask-SQLAlchemy. Under gevent, psycopg2 is made to wait cooperatively.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, MutableMapping
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from poolbench.connecting import connect_within_limit
 from poolbench.cooperative import make_cooperative
 from poolbench.costs import CountedLoan, connecting, costs
 from poolbench.fair_pool import FairPool
-from poolbench.settings import POOL_SETTINGS, PoolSetting, Whole, engine_arguments
+from poolbench.settings import POOL_SETTINGS, PoolSetting, Switch, Whole, engine_arguments
 
 _CHECK_INTERVAL = "client_connection_check_interval"
 
@@ -70,9 +71,15 @@ class PoolbenchPlugin(CreateEnginePlugin):
     client_connection_check_interval: ms; how often the server checks that the client is still connected, and ends the
     statement of one that is not (a greenlet killed in a statement closes its connection). Off unless it is given: it is a
     `SET` on each new connection, which behind a pooler such as PgBouncer may affect other clients.
+    otel: `on` reports OpenTelemetry's metrics of the FairPool (see `otel.py`); the package opentelemetry-api must be installed.
     """
 
-    names: ClassVar = ("pool", _CHECK_INTERVAL, *(name for setting in POOL_SETTINGS for name in setting.parameters))
+    names: ClassVar = (
+        "pool",
+        _CHECK_INTERVAL,
+        "otel",
+        *(name for setting in POOL_SETTINGS for name in setting.parameters),
+    )
 
     def __init__(self, url: URL, kwargs: MutableMapping[str, Any]) -> None:
         super().__init__(url, kwargs)  # type: ignore[arg-type]
@@ -88,6 +95,11 @@ class PoolbenchPlugin(CreateEnginePlugin):
             kwargs.pop("pool", None)
             kwargs.update(engine_arguments(kind, values))
             kwargs["poolclass"] = _POOLS[kind]
+        self._reports_metrics = bool(_parsed("otel", Switch(), url))
+        if self._reports_metrics and kind != "fair":
+            raise exc.ArgumentError(f"otel: pool={kind} has no such parameter")
+        if self._reports_metrics and importlib.util.find_spec("opentelemetry") is None:
+            raise exc.ArgumentError("otel=on: the package opentelemetry-api is not installed")
         self._check_interval_ms = _parsed(_CHECK_INTERVAL, Whole(0, 2_147_483_647), url) or 0
 
     def update_url(self, url: URL) -> URL:
@@ -115,6 +127,10 @@ class PoolbenchPlugin(CreateEnginePlugin):
             if loan is not None:
                 loan.end()
 
+        if self._reports_metrics:
+            from poolbench.otel import observe  # noqa: PLC0415 - it needs a package that few have installed
+
+            observe(engine)
         if self._check_interval_ms and engine.dialect.name == "postgresql":
             statement = f"SET {_CHECK_INTERVAL} = {self._check_interval_ms}"
             event.listen(engine, "connect", lambda connection, _record: _execute_if_known(connection, statement))

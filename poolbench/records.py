@@ -4,23 +4,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import os
 import sys
 import time
 import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import sqlalchemy
 from sqlalchemy import exc
+from sqlalchemy.engine import Connection
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord, _finalize_fairy
 
+from poolbench.costs import LoanCost
 from poolbench.fair_queue import NEVER_NS
+from poolbench.telemetry import OldLoan
 
 if TYPE_CHECKING:
     import traceback
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
     from poolbench.fair_pool import FairPool
+
+
+_LIBRARIES = (*(f"{Path(file).parent}{os.sep}" for file in (__file__, sqlalchemy.__file__)), contextlib.__file__)
 
 
 class Record(_ConnectionRecord):
@@ -28,15 +39,26 @@ class Record(_ConnectionRecord):
 
     since_ns: the instant it was last lent or returned. expires_ns: not to be lent or kept from then on; 0 once the
     pool was disposed of. is_due: its return has begun, and has not reached the pool. holder and stack: who borrowed it,
-    kept only where an option needs them.
+    kept only where an option needs them. is_reported: the latest loan was logged as a leak.
     """
 
-    __slots__ = ("connect_ns", "expires_ns", "holder", "is_due", "lent", "pool", "since_ns", "stack", "wait_ns")
+    __slots__ = (
+        "connect_ns",
+        "expires_ns",
+        "holder",
+        "is_due",
+        "is_reported",
+        "lent",
+        "pool",
+        "since_ns",
+        "stack",
+        "wait_ns",
+    )
 
     def __init__(self, pool: FairPool) -> None:
         super().__init__(pool, connect=False)
         self.pool = pool
-        self.lent = self.is_due = False
+        self.lent = self.is_due = self.is_reported = False
         self.wait_ns = self.connect_ns = self.since_ns = 0
         self.expires_ns = NEVER_NS
         self.holder: Any = None
@@ -95,6 +117,33 @@ class Record(_ConnectionRecord):
             loan.dbapi_connection = None
             loan.__class__ = _LoanOfTheParent
         return connection
+
+
+def borrowers_line(stack: traceback.StackSummary) -> str:
+    """`file:line` of the innermost call in `stack` (innermost first) that is not this library's or SQLAlchemy's."""
+    frame = next((frame for frame in stack if not frame.filename.startswith(_LIBRARIES)), stack[-1])
+    return f"{frame.filename}:{frame.lineno}"
+
+
+def oldest_loans(records: list[Record]) -> tuple[OldLoan, ...]:
+    """The ten oldest loans among those whose borrower was remembered, oldest first."""
+    now_ns = time.monotonic_ns()
+    known = [(now_ns - record.since_ns, record.stack) for record in records if record.lent]
+    loans = [OldLoan(age_ns, borrowers_line(stack)) for age_ns, stack in known if stack is not None]
+    return tuple(sorted(loans, reverse=True)[:10])
+
+
+def checkout_of(connection: Connection | PoolProxiedConnection | ConnectionPoolEntry) -> LoanCost | None:
+    """The cost so far of the loan behind an engine's Connection, a pooled connection or a pool event's record.
+
+    None if it does not come from a FairPool, was detached, or has gone back. In a "checkin" listener, given the
+    record, `held_ns` is the whole hold.
+    """
+    entry: Any = connection.connection if isinstance(connection, Connection) else connection
+    record = entry if isinstance(entry, Record) else getattr(entry, "_connection_record", None)
+    if not isinstance(record, Record):
+        return None
+    return LoanCost(record.wait_ns, record.connect_ns, time.monotonic_ns() - record.since_ns)
 
 
 class _Finalizer(weakref.ref["Loan"]):

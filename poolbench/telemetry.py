@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,17 +44,28 @@ class Histogram:
         return BOUNDS_NS[-1]
 
 
+class OldLoan(NamedTuple):
+    """A loan that has not ended: its age in ns, and the line (`file:line`) that borrowed the connection."""
+
+    age_ns: int
+    borrowed_at: str
+
+
 @dataclass(frozen=True, slots=True)
 class PoolSnapshot:
     """The pool at one moment: gauges, counters since the pool was made (or the process forked), histograms.
 
     limit is pool_size + max_overflow, None when unlimited. in_use counts slots whose connection is lent, being opened
     or being closed; connecting is the part being opened. estimated_wait_ns: see `FairPool.estimated_wait_ns`.
+    wait counts every request that was made of the pool: those that had a connection at once and those that were refused at
+    once (rejected, deadlocks) with 0, those that ended in a timeout or a kill with the time that they waited in vain.
+    oldest_loans: the ten loans that have lasted longest, oldest first, where `leak_threshold` is on; else empty.
     closed counts by reason: overflow, idle, lifetime, stale, disposed, and invalidated for all that SQLAlchemy itself closes
     (invalidation, recycle, a failed listener).
     """
 
     size: int
+    min_size: int
     limit: int | None
     in_use: int
     idle: int
@@ -70,6 +81,7 @@ class PoolSnapshot:
     rejected: int
     deadlocks: int
     closed: Mapping[str, int]
+    oldest_loans: tuple[OldLoan, ...]
     wait: Histogram
     connect: Histogram
     hold: Histogram
@@ -98,19 +110,26 @@ class PoolStatistics:
     """What a pool counts while it works. `rare` holds the counters that are not touched by every loan.
 
     hold_mean_ns, gap_ns: smoothed means of how long a loan lasts, and of how long it takes from handing a connection over
-    until its new borrower runs.
+    until its new borrower runs. unserved: number of waits that ended without a connection.
     """
 
-    __slots__ = ("checkouts", "closed", "closed_in_all", "connect", "gap_ns", "hold", "hold_mean_ns", "rare", "wait")
+    __slots__ = (
+        "checkouts", "closed", "closed_in_all", "connect", "gap_ns", "hold", "hold_mean_ns", "rare", "unserved", "wait",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.checkouts = self.closed_in_all = 0
+        self.checkouts = self.closed_in_all = self.unserved = 0
         names = ("connecting", "created", "connect_errors", "timeouts", "cancelled", "rejected", "deadlocks")
         self.rare = dict.fromkeys(names, 0)
         # Closed for the pool's own reasons; all others were closed by SQLAlchemy.
         self.closed: Counter[str] = Counter()
         self.wait, self.connect, self.hold = HistogramRecorder(), HistogramRecorder(), HistogramRecorder()
         self.hold_mean_ns = self.gap_ns = 0.0
+
+    def add_unserved(self, wait_ns: int) -> None:
+        """Count a wait that ended without a connection, after `wait_ns`."""
+        self.unserved += 1
+        self.wait.add(wait_ns)
 
     def recent_hold_ns(self, lent: int) -> float:
         """Mean duration of the last few tens of loans, in ns; 0 before the first has ended.

@@ -34,17 +34,19 @@ class BadInput(click.ClickException):
         return printable(self.message, "\n")
 
 
+def remember_explain(context: click.Context, _: click.Parameter, explain: bool) -> bool:
+    """The callback of an option --explain: `refused` honours the option."""
+    context.meta[_EXPLAIN] = explain
+    return explain
+
+
 def explain_option(command: _Command) -> _Command:
-    """Add --explain to a command that reads reports; `refused` honours it."""
-
-    def note(context: click.Context, _: click.Parameter, explain: bool) -> None:
-        context.meta[_EXPLAIN] = explain
-
+    """Add --explain to a command that reads reports."""
     return click.option(
         "--explain",
         is_flag=True,
         expose_value=False,
-        callback=note,
+        callback=remember_explain,
         help="For a file that cannot be read, say for each format why not.",
     )(command)
 

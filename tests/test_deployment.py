@@ -53,13 +53,17 @@ def test_make_installs_only_what_is_locked_by_hashes():
     assert len(installs) == 2 and all("--require-hashes" in line and ".lock" in line for line in installs)
 
 
+OPTIONAL = {"opentelemetry", "psycopg", "psycopg_pool"}
+"""Modules that are imported only where they are installed and asked for."""
+
+
 def imported(*rooms):
     """Normalised names of the distributions that app.py and the files of these folders import."""
     files = [ROOT / "app.py", *(file for room in rooms for file in (ROOT / room).rglob("*.py"))]
     nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
-    modules = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"app", *rooms}
+    modules = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"app", *rooms} - OPTIONAL
     distributions = packages_distributions()
     return {normal(distributions[module][0]) for module in modules}
 

@@ -67,7 +67,7 @@ def test_the_reference_gives_every_command_its_exit_codes():
 
 
 def test_each_error_that_the_library_raises_has_an_entry_in_troubleshooting():
-    source = (ROOT / "poolbench" / "fair_pool.py").read_text()
+    source = (ROOT / "poolbench" / "errors.py").read_text()
     raised = re.findall(r"(?m)^class (\w+)\(exc\.", source)
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
     assert raised

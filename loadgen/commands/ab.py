@@ -16,6 +16,7 @@ import click
 
 from loadgen.closed import Workload
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, warn, write_json
+from loadgen.commands.outlet import outliving_the_terminal
 from loadgen.environment import version
 from loadgen.http.route import Origin
 from loadgen.http.tls import TlsSettings, client_context
@@ -178,7 +179,9 @@ def ab(
     )
     files = _Files(output, csv_file, gnuplot_file)
     files.check()
-    sys.exit(_run_ab(workload, files, quiet=quiet, percentiles=not no_percentiles, deviations=not no_deviations))
+    with outliving_the_terminal():
+        code = _run_ab(workload, files, quiet=quiet, percentiles=not no_percentiles, deviations=not no_deviations)
+    sys.exit(code)
 
 
 @dataclass(frozen=True)
@@ -195,12 +198,15 @@ class _Files:
             _check_output(path)
 
     def write(self, run: ClosedResult) -> None:
-        """Write them all."""
+        """Write them all. Raises BadInput where one of them cannot be written."""
         if self.report is not None:
             write_json(self.report, run.report)
         for path, text in ((self.percentiles, percentiles_csv), (self.gnuplot, gnuplot_table)):
             if path is not None:
-                Path(path).write_text(text(run.samples), "utf-8")
+                try:
+                    Path(path).write_text(text(run.samples), "utf-8")
+                except OSError as error:
+                    raise BadInput(f"cannot write {path}: {error.strerror}") from None
 
 
 def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool, deviations: bool) -> int:

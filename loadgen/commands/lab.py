@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import randbelow
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,7 +105,7 @@ def lab(
         )
         _end(page, style, output, out, interrupted=interrupted)
     from loadgen.lab import distance, fairness, league
-    from loadgen.lab.experiments import BRIEF, FULL, chosen, experiments, more_experiments
+    from loadgen.lab.experiments import BRIEF, BRIEF_BY_NAME, FULL, chosen, experiments, more_experiments
     from loadgen.lab.run import LabError, LabOptions
 
     ids = _listed(only)
@@ -112,16 +113,18 @@ def lab(
     of_sources = [name for name in ids if name not in of_c | of_d]
     known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
     try:
+        wanted = chosen(known, of_sources, _listed(strategies), full=full) if of_sources or not ids else ()
         options = LabOptions(
-            experiments=chosen(known, of_sources, _listed(strategies), full=full) if of_sources or not ids else (),
-            sizes=FULL if full else BRIEF,
+            experiments=wanted,
+            sizes=FULL if full else BRIEF_BY_NAME if any(e.rounds for e in wanted) else BRIEF,
             out=out,
             clicks=clicks,
             database_url=database_url,
-            fairness_rounds=3 if {"C", fairness.ID} & set(ids) else 0,
+            fairness_rounds=5 if {"C", fairness.ID} & set(ids) else 0,
             league_rounds=(5 if full else 3) if {"C", league.ID} & set(ids) else 0,
             distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
             round_trip_ms=round_trip_ms(db_rtt),
+            seed=randbelow(2**32),
             confirm=confirm,
         )
         page, interrupted = _run_lab(options)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from reports.cli import BadInput, FiniteRange, check_output, explain_option, output_options, refused, show
+from reports.cli import BadInput, FiniteRange, check_output, output_options, refused, remember_explain, show
 
 if TYPE_CHECKING:
     from loadgen.sizing.measured import MeasuredWorkload
@@ -125,9 +125,10 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
 @click.option(
     "--explain",
     is_flag=True,
-    help="Show the formulas of queueing theory beside the simulation, and where the two differ.",
+    callback=remember_explain,
+    help="Show the formulas of queueing theory beside the simulation, and where the two differ; for a file that cannot be read, "
+    "say for each format why not.",
 )
-@explain_option
 @output_options
 def plan(report: str, sizes: str, explain: bool, style: str | None, output: str | None, **given: Any) -> None:
     """Predict waits, timeouts and use of the connections for each pool size, from one measured run and without load.

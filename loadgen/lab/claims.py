@@ -2,16 +2,18 @@
 
 A claim of a ratio is reproduced within a factor of 1.5 either way of the published one, and partly reproduced when at least
 the direction is right by a factor of 1.2; other claims state their own criterion. A claim whose essence is turned round is
-not reproduced, and nothing about speed or failures is judged on a busy machine. Nothing here knows how to measure.
+not reproduced, and nothing about speed or failures is judged on a busy machine. Where experiments were run in rounds, each round
+is judged by itself, and a claim on which rounds disagree is not judged. Nothing here knows how to measure.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
 
 from loadgen.lab.evidence import Evidence, ExperimentResult
+from loadgen.lab.turns import Spread
 from reports import names
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
@@ -50,19 +52,40 @@ class Claim:
     judge: Callable[[Evidence], Finding]
     about_load: bool = True
     """Whether other programs that use the CPU may change the outcome."""
+    by_rounds: bool = True
+    """Whether each round is judged; otherwise all requests together are, since one failure is one too many."""
+    figure: tuple[str, str, Callable[[Evidence], float | None]] | None = None
+    """The figure that decides, to be shown with its spread: its name, its format, and how it is computed."""
 
     def finding(self, evidence: Evidence) -> Finding:
         """Judges the claim.
 
         The verdict is "not measured" where an experiment it needs was not run to its end, and "not judged" where other
-        programs used more than BUSY_SHARE of the machine's CPU during one of them.
+        programs used more than BUSY_SHARE of the machine's CPU during one of them, or where not all rounds say the same.
         """
         missing = [need for need in self.needs if not _has(evidence, need)]
         if missing:
             return Finding("-", UNMEASURED, f"without {', '.join(missing)}")
-        found = self.judge(evidence)
+        rounds = evidence.of_each_round(self.needs)
+        found = self._over_rounds(self.judge(evidence), rounds)
         busy = self._busiest(evidence)
         return replace(found, verdict=NOT_JUDGED, why=busy) if busy else found
+
+    def _over_rounds(self, found: Finding, rounds: Sequence[Evidence]) -> Finding:
+        """The finding on all rounds together, with the spread of its figure; not judged where rounds disagree."""
+        if self.figure and rounds:
+            name, style, compute = self.figure
+            values = [value for value in map(compute, rounds) if value is not None]
+            if values:
+                low, middle, high = (style.format(value) for value in astuple(Spread.of(values)))
+                found = replace(found, measured=f"{found.measured}; {name} by round: median {middle}, {low} to {high}")
+        if not (rounds and self.by_rounds):
+            return found
+        counted = Counter(self.judge(each).verdict for each in rounds)
+        if len(counted) == 1:
+            return replace(found, verdict=next(iter(counted)))
+        said = ", ".join(f"{verdict} in {number}" for verdict, number in counted.most_common())
+        return replace(found, verdict=NOT_JUDGED, why=f"the rounds disagree ({said} of {len(rounds)}); {found.why}")
 
     def _busiest(self, evidence: Evidence) -> str | None:
         """A sentence on the experiment with which other programs interfered most; None where they used little CPU."""
@@ -103,6 +126,15 @@ def _judge_refusals(evidence: Evidence) -> Finding:
     limit = f" of {evidence.connecting.max_connections}" if evidence.connecting else ""
     why = f"at most {one.peak_backends}{limit} connections were open at once with 1 user, {many.peak_backends} with 100"
     return Finding(measured, verdict, why)
+
+
+def _refused_share(run: ExperimentResult) -> float | None:
+    return run.failures.too_many_clients / run.requests if run.requests else None
+
+
+def _trade_ratio(evidence: Evidence) -> float | None:
+    rate = _rps(evidence.outcomes["B.1.c100"])
+    return _rps(evidence.outcomes["B.2.c100"]) / rate if rate else None
 
 
 def _judge_trade(evidence: Evidence) -> Finding:
@@ -170,6 +202,10 @@ def _gain_claim(claim_id: str, over: str, new: str, old: str, published: float) 
             verdict = PARTLY if ratio >= _SAME_DIRECTION else NOT
         return Finding(f"{ratio:.1f}x ({fast:.0f} against {slow:.0f} requests/s)", verdict, why)
 
+    def ratio_of(evidence: Evidence) -> float | None:
+        slow = _rps(evidence.outcomes[old])
+        return _rps(evidence.outcomes[new]) / slow if slow else None
+
     criterion = (
         f"reproduced within {_SAME_WITHIN} times either way of {published:g}x; partly from {_SAME_DIRECTION}x on; not if the "
         "shared pool fails more"
@@ -182,6 +218,7 @@ def _gain_claim(claim_id: str, over: str, new: str, old: str, published: float) 
         criterion,
         (new, old),
         judge,
+        figure=("ratio", "{:.1f}x", ratio_of),
     )
 
 
@@ -214,13 +251,22 @@ def _judge_forty(evidence: Evidence) -> Finding:
     run = evidence.outcomes["A.pool10"]
     total = run.report.aggregate
     created, completed = total.counters.get(names.VUSERS_CREATED, 0), total.counters.get(names.VUSERS_COMPLETED, 0)
-    times = total.summaries.get(names.RESPONSE_TIME)
-    p99 = times.p99 if times else None
+    p99 = _p99_ms(run)
     measured = f"{completed} of {created} users served, {_percent(run.failed_share)} failed, p99 {p99} ms"
     if created == completed and run.failed_share == 0:
         prompt = p99 is not None and p99 <= 1000
         return Finding(measured, REPRODUCED if prompt else PARTLY, _cpu(run))
     return Finding(measured, NOT, _cpu(run))
+
+
+def _p99_ms(run: ExperimentResult) -> float | None:
+    times = run.report.aggregate.summaries.get(names.RESPONSE_TIME)
+    return times.p99 if times else None
+
+
+def _nested_ratio(evidence: Evidence) -> float | None:
+    plain, nested = (_mean_ms(evidence.outcomes[key]) for key in ("A.plain.c1", "A.nested.c1"))
+    return nested / plain if plain else None
 
 
 def _judge_nested(evidence: Evidence) -> Finding:
@@ -352,6 +398,7 @@ CLAIMS: tuple[Claim, ...] = (
         "63% failed with 1 user, 71% with 100",
         "reproduced if at least 30% of the requests of 100 users are refused with 53300; partly if 53300 occurs at all",
         ("B.1.c1", "B.1.c100"), _judge_refusals,
+        figure=("refused of 100 users", "{:.0%}", lambda evidence: _refused_share(evidence.outcomes["B.1.c100"])),
     ),
     Claim(
         "B.pool-per-request", "B", "a pool per request trades failures for speed",
@@ -359,10 +406,12 @@ CLAIMS: tuple[Claim, ...] = (
         "reproduced if it is slower by 1.2 times and fails less than a connection per request wherever that fails; partly if only"
         " one of both holds; not if it fails more anywhere, or nowhere less; shares within 1 point or 1.5 times are alike",
         ("B.1.c1", "B.1.c100", "B.2.c1", "B.2.c100"), _judge_trade,
+        figure=("requests/s of 100 users", "{:.2f}x", _trade_ratio),
     ),
     Claim(
         "B.no-failures", "B", "one shared pool fails nothing", "0 failures of 20000",
         "reproduced if no request fails, with 1 user and with 100", ("B.3.c1", "B.3.c100"), _judge_no_failures,
+        by_rounds=False,
     ),
     _gain_claim("B.gain.c1", "a connection per request, 1 user", "B.3.c1", "B.1.c1", 5.8),
     _gain_claim("B.gain.c100", "a connection per request, 100 users", "B.3.c100", "B.1.c100", 4.0),
@@ -370,12 +419,12 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "A.concurrency", "A", "the database takes care of concurrency: no click lost or doubled", "said, not measured",
         "reproduced if the clicks recorded equal the 301 answers (requests left unanswered may add to them)",
-        ("A.pool10",), _judge_concurrency, about_load=False,
+        ("A.pool10",), _judge_concurrency, about_load=False, by_rounds=False,
     ),
     Claim(
         "A.forty", "A", "4 x 10 connections hold 600 requests a second", "18000 of 18000 answered, p99 127.8 ms",
         "reproduced if every user is served without a failure and p99 is within a second; partly if p99 is beyond",
-        ("A.pool10",), _judge_forty,
+        ("A.pool10",), _judge_forty, figure=("p99", "{:.0f} ms", lambda evidence: _p99_ms(evidence.outcomes["A.pool10"])),
     ),
     Claim(
         "A.nested", "A", "the nested read costs a multiple of the plain one", "mean 12.3 -> 76.4 ms, 6.2x",
@@ -383,6 +432,7 @@ CLAIMS: tuple[Claim, ...] = (
         " one of them is at least 2 times and neither is less than before; at the source's rate if neither is saturated there,"
         " else with 1 user",
         ("A.pool10", "A.analytics", "A.plain.c1", "A.nested.c1"), _judge_nested,
+        figure=("time with 1 user", "{:.1f}x", _nested_ratio),
     ),
     Claim(
         "A.memory", "A", "pools of 20 on 4 servers need a memory that 512 MB does not give", "said, not measured",

@@ -16,7 +16,6 @@ from db.database import Database
 from db.embedded import EmbeddedPostgres, temporary_postgres
 from db.settings import DatabaseSettings, database_url
 from loadgen.lab.evidence import MemoryUse
-from loadgen.lab.experiments import Experiment
 from loadgen.lab.memory_limit import MemoryCounts, MemoryLimit, NoMemoryLimit
 from loadgen.lab.stack import count_backends, memory_of_tree, query
 
@@ -41,10 +40,9 @@ class LabDatabase:
         self._before = MemoryCounts(0, 0)
         self._has_clicks = False
 
-    def seed(self, experiment: Experiment, clicks: int) -> None:
-        """Puts in the links of the scripts, and once the clicks that the nested object is made of."""
-        nested = "analytics" in (experiment.script or experiment.path)
-        clicks = 0 if self._has_clicks or not nested else clicks
+    def seed(self, clicks: int) -> None:
+        """Puts in the links of the scripts, and once a number of clicks on each, which the nested object is made of."""
+        clicks = 0 if self._has_clicks else clicks
         self._has_clicks = self._has_clicks or clicks > 0
         database = Database(DatabaseSettings(database_url(self.url)))
         with database.connection() as connection:

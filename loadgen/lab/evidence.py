@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loadgen.lab.experiments import Experiment
+from loadgen.lab.turns import Spread
 from reports import names
 from reports.answers import failed_share, good_answers
 from reports.formats.apachebench import AbReport, AbSamples
@@ -25,6 +27,11 @@ class Failures:
     def too_many_clients(self) -> int:
         """Requests refused with SQLSTATE 53300."""
         return self.by_kind.get("53300", 0)
+
+    def since(self, earlier: Failures) -> Failures:
+        """Those that are not among the earlier ones of the same log."""
+        kinds = dict(Counter(self.by_kind) - Counter(earlier.by_kind))
+        return Failures(kinds, self.example if kinds else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +166,8 @@ class Fairness:
     """Time a request waited for a connection, as the server's Server-Timing says."""
     served: tuple[int, ...]
     """Number of answers to each user of each round, within the round's time."""
+    rounds: tuple[Report, ...] = ()
+    """The report of each round."""
 
     @property
     def jain(self) -> float:
@@ -216,6 +225,7 @@ class Evidence:
     """Everything that a session measured; what was not measured is absent."""
 
     outcomes: Mapping[str, ExperimentResult] = field(default_factory=dict)
+    """Each experiment by its id, all its rounds together."""
     memory: Memory | None = None
     restart: Restart | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -231,3 +241,22 @@ class Evidence:
     """Cost of a round trip; None where no distance was put in."""
     connecting: Connecting | None = None
     partial: bool = False
+    rounds: Mapping[str, tuple[ExperimentResult, ...]] = field(default_factory=dict)
+    """Each round of the experiments that were run more than once, by their ids."""
+
+    def of_each_round(self, experiments: Collection[str]) -> list[Evidence]:
+        """The same evidence with these experiments as they were in each round; empty where they had fewer than two each."""
+        known = [key for key in experiments if key in self.outcomes]
+        count = min((len(self.rounds.get(key, ())) for key in known), default=0)
+        if count < 2:
+            return []
+        return [
+            replace(self, outcomes={**self.outcomes, **{key: self.rounds[key][i] for key in known}}, rounds={})
+            for i in range(count)
+        ]
+
+    def spread(self, experiment: str, figure: Callable[[ExperimentResult], float | None]) -> Spread | None:
+        """A figure of an experiment over its rounds; None where a round does not have it."""
+        values = [figure(run) for run in self.rounds.get(experiment) or (self.outcomes[experiment],)]
+        known = [value for value in values if value is not None]
+        return Spread.of(known) if len(known) == len(values) else None

@@ -121,6 +121,20 @@ def experiment_values(outcome: ExperimentResult) -> dict[str, Any]:
     }
 
 
+def experiment_round(run: ExperimentResult) -> dict[str, Any]:
+    """The headline figures of one round of an experiment, for JSON."""
+    times = run.report.aggregate.summaries.get(names.RESPONSE_TIME)
+    return {
+        "requests": run.requests,
+        "seconds": round(run.wall_s, 3),
+        "failed_share": run.failed_share,
+        "good_per_second": run.good_per_second,
+        "p50_ms": times.p50 if times else None,
+        "p99_ms": times.p99 if times else None,
+        "other_programs_cpu_share": run.others_share,
+    }
+
+
 def dots(chart_id: str, title: str, x: Axis, found: Sequence[Comparison]) -> Chart | None:
     """A chart with a row for each figure that both sides have, and a dot for each side; None without such figures."""
     both = [c for c in found if c.drawn and c.published and c.measured]

@@ -22,10 +22,14 @@ class Sizes:
     requests: int = SOURCE_REQUESTS
     ab_s: float | None = None
     phase_s: int = SOURCE_PHASE_S
+    rounds: int = 1
+    """How often an experiment of the sources is run; with more than once, all of them take turns in random order."""
 
 
 FULL = Sizes()
-BRIEF = Sizes(ab_s=2.0, phase_s=5)
+BRIEF = Sizes(ab_s=0.6, phase_s=1, rounds=3)
+BRIEF_BY_NAME = Sizes(ab_s=2.0, phase_s=5, rounds=3)
+"""Sizes of the groups that run by name only, whose experiments have numbers of rounds of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,8 @@ class Experiment:
     """Whether a brief session leaves this experiment out."""
     pgbouncer: int = 0
     """Server connections of a PgBouncer between the servers and the database; 0: no PgBouncer."""
-    rounds: int = 1
-    """Number of rounds; with more than one, experiments of the same load take turns."""
+    rounds: int = 0
+    """Number of rounds; with more than one, experiments take turns. 0: as the sizes say."""
     memory_mb: int = 0
     """Limit of the memory of a database of this experiment's own; 0: no limit, and the database of the session."""
 
@@ -130,22 +134,27 @@ def _limited(servers: int, size: int, memory_mb: int, name: str) -> Experiment:
     """An experiment with limited memory. All connections are opened and every request may wait, so that only memory differs."""
     settings = {"DB_POOL_SIZE": str(size), "DB_POOL_MIN": str(size), "DB_POOL_MAX_WAITING": "1000"}
     title = f"the nested object, {servers} servers with {size} connections each, database in {memory_mb} MB"
-    return Experiment(name, title, "fair", servers, settings, script="analytics.yml", memory_mb=memory_mb)
+    return Experiment(name, title, "fair", servers, settings, script="analytics.yml", memory_mb=memory_mb, rounds=1)
 
 
 # Usual requests per second on two cores, by strategy, to say how long an experiment may take.
 _USUAL_RATES = {"null": 150.0, "per-request": 40.0}
-# Time to start and stop the servers.
-_AROUND_S = 2.5
+# Time to start and stop the servers, and to fill the database.
+_AROUND_S = 2.0
 
 
-def expected_s(experiment: Experiment, sizes: Sizes) -> float:
-    """About how long an experiment takes, in seconds; shown to the user."""
+def expected_s(turn: Iterable[Experiment], sizes: Sizes) -> float:
+    """About how long experiments that share their servers take, in seconds; shown to the user."""
+    return _AROUND_S + sum(_under_load_s(experiment, sizes) for experiment in turn)
+
+
+def _under_load_s(experiment: Experiment, sizes: Sizes) -> float:
+    rate = _USUAL_RATES.get(experiment.strategy, 1000.0)
     if experiment.script is not None:
-        drain_s = 10.0 if experiment.strategy == "null" else 4.0
-        return _AROUND_S + sizes.phase_s + drain_s
-    full_s = sizes.requests / _USUAL_RATES.get(experiment.strategy, 1000.0)
-    return _AROUND_S + (full_s if sizes.ab_s is None else min(full_s, sizes.ab_s))
+        planned = ARRIVAL_RATE * sizes.phase_s
+        return sizes.phase_s + min(max(0.5, planned / rate - sizes.phase_s), 10.0)
+    full_s = sizes.requests / rate
+    return full_s if sizes.ab_s is None else min(full_s, max(sizes.ab_s, experiment.users / rate))
 
 
 def chosen(

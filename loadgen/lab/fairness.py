@@ -1,6 +1,6 @@
 """C.fairness: ten connections, a query of 5 ms, more users than connections: who waits, and for how long.
 
-QueuePool and the fair pool take turns in one session, so that other work of the machine affects both alike.
+QueuePool and the fair pool take turns in random order, so that other work of the machine affects both alike.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 from urllib.parse import quote
 
 from loadgen.closed import Workload
@@ -15,6 +16,7 @@ from loadgen.environment import TREE
 from loadgen.http.route import Origin
 from loadgen.lab.evidence import Fairness
 from loadgen.lab.stack import ServerProgram, Servers
+from loadgen.lab.turns import in_turns
 from loadgen.runner import ClosedResult, Interrupted, Live, run_ab
 from reports import names
 from reports.formats.apachebench import AbReport
@@ -45,7 +47,7 @@ def with_pool(database_url: str, strategy: str, **parameters: object) -> str:
     return f"{url}{'&' if '?' in url else '?'}{query}"
 
 
-def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fairness]:
+def run(database_url: str, folder: Path, rounds: int, live: Live, rng: Random) -> Iterator[Fairness]:
     """Runs the experiment; yields each cell when its rounds are over. Raises Interrupted, StackError."""
     with ExitStack() as running:
         servers = {
@@ -61,9 +63,8 @@ def run(database_url: str, folder: Path, rounds: int, live: Live) -> Iterator[Fa
         }
         for users in USERS:
             runs: dict[str, list[ClosedResult]] = {strategy: [] for strategy in STRATEGIES}
-            for _ in range(rounds):
-                for strategy in STRATEGIES:
-                    runs[strategy].append(_one(servers[strategy], users, live))
+            for strategy in in_turns(STRATEGIES, rounds, rng):
+                runs[strategy].append(_one(servers[strategy], users, live))
             for strategy, done in runs.items():
                 yield _cell(strategy, users, done)
 
@@ -88,4 +89,5 @@ def _cell(strategy: str, users: int, runs: list[ClosedResult]) -> Fairness:
         total.sketches[names.INTENDED],
         total.sketches[f"{names.SERVER}pool"],
         tuple(n for run in runs for n in run.served),
+        tuple(run.report for run in runs),
     )

@@ -9,7 +9,7 @@ from loadgen.lab import league
 from loadgen.lab.claims import BUSY_SHARE, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED, claims_on
 from loadgen.lab.distance_findings import distance_section
 from loadgen.lab.evidence import Evidence, Memory, Restart
-from loadgen.lab.experiment_findings import dots, experiment_section, experiment_values, rates
+from loadgen.lab.experiment_findings import dots, experiment_round, experiment_section, experiment_values, rates
 from loadgen.lab.group_findings import fairness_section, memory_section, pgbouncer_section
 from reports.blocks import (
     ABSENT,
@@ -52,6 +52,9 @@ _OVERVIEW_COLUMNS = (
     Column("seconds", "number"),
     Column("failed", "number"),
     Column("good/s", "number"),
+    Column("by round: median", "number"),
+    Column("lowest", "number"),
+    Column("highest", "number"),
     Column("backends", "number"),
     Column("database CPU", "number"),
     Column("servers' CPU", "number"),
@@ -184,6 +187,14 @@ def _claims(evidence: Evidence) -> Section:
     return Section("claims", "Claims", tuple(blocks), menu="Claims", data=data)
 
 
+def _spread_cells(evidence: Evidence, key: str) -> tuple[Cell, ...]:
+    """Median, lowest and highest good answers a second of the rounds; empty where there was one round."""
+    spread = evidence.spread(key, lambda run: run.good_per_second) if key in evidence.rounds else None
+    if spread is None or len(evidence.rounds[key]) < 2:
+        return (Cell(ABSENT),) * 3
+    return tuple(number_cell(value, 1) for value in (spread.median, spread.low, spread.high))
+
+
 def _overview(evidence: Evidence) -> Section:
     outcomes = evidence.outcomes
     rows = tuple(
@@ -194,6 +205,7 @@ def _overview(evidence: Evidence) -> Section:
             number_cell(o.wall_s, 1),
             share_cell(o.failed_share, bad=True),
             number_cell(o.good_per_second, 1),
+            *_spread_cells(evidence, key),
             number_cell(o.peak_backends),
             share_cell(o.cores(o.database_cpu_s)),
             share_cell(o.cores(o.servers_cpu_s)),
@@ -203,8 +215,8 @@ def _overview(evidence: Evidence) -> Section:
         for number, (key, o) in enumerate(outcomes.items())
     )
     note = (
-        "Backends: most at once. CPU is in shares of one core; other programs: their share of the whole machine's CPU. Failed:"
-        " without a 2xx or 3xx answer."
+        "Good/s: good answers a second of all rounds together, then of single rounds. Backends: most at once. CPU is in shares of"
+        " one core; other programs: their share of the whole machine's CPU. Failed: without a 2xx or 3xx answer."
     )
     blocks: list[Block] = [Table("overview", "Seen from outside", _OVERVIEW_COLUMNS, rows, note, tools=True)]
     title = "Requests per second, published and measured"
@@ -212,7 +224,10 @@ def _overview(evidence: Evidence) -> Section:
         blocks.insert(0, Charts((replace(chart, wide=True),)))
     if example := next((o.failures.example for o in outcomes.values() if o.failures.example), None):
         blocks.append(Code("A failure as the service logs it", example))
-    data = {key: experiment_values(outcome) for key, outcome in outcomes.items()}
+    data = {
+        key: {**experiment_values(outcome), "rounds": [experiment_round(run) for run in evidence.rounds.get(key, ())]}
+        for key, outcome in outcomes.items()
+    }
     return Section("experiments", "Experiments", tuple(blocks), menu="Experiments", data=data)
 
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from loadgen.lab.evidence import ExperimentResult, Fairness, MemoryUse
+from loadgen.lab.turns import compared
 from reports import names
 from reports.blocks import ABSENT, Block, Cell, Charts, Column, Section, Table, amount_cell, number_cell, share_cell
+from reports.model import Report
 from reports.page.charts import distribution
 
 _FAIRNESS_NOTE = (
-    "Both strategies took turns in one session, one server each. Times are in ms from the start of a request to its last byte;"
+    "Both strategies took turns in random order, one server each; verdicts are on fair against queue, by the variation between"
+    " the rounds. Times are in ms from the start of a request to its last byte;"
     " waits are the server's own (Server-Timing). Jain's index compares the users' numbers of answers: 1 if all got the"
     " same. Unserved: users without a single answer."
 )
@@ -50,7 +53,11 @@ class Throughput:
 def fairness_section(cells: Sequence[Fairness]) -> Section:
     """Group C: the time, the wait and the share of answers of each user under saturation, by strategy."""
     numbers = ("requests/s", "p50", "p99", "max", "wait p50", "wait p99", "wait max", "Jain's index", "unserved")
-    columns = (Column("users"), Column("strategy"), *(Column(name, "number") for name in numbers))
+    verdicts = ("median, beside queue", "p99, beside queue")
+    columns = (
+        *(Column("users"), Column("strategy"), *(Column(name, "number") for name in numbers)),
+        *(Column(name, "mark") for name in verdicts),
+    )
     rows = tuple(
         (
             number_cell(cell.users),
@@ -62,6 +69,7 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
             amount_cell(cell.wait_ms.max),
             number_cell(cell.jain, 4),
             number_cell(cell.unserved, tone="bad" if cell.unserved else ""),
+            *(Cell(verdict or ABSENT) for verdict in _beside_queue(cell, cells)),
         )
         for cell in cells
     )
@@ -86,12 +94,29 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
             "wait_max_ms": c.wait_ms.max,
             "jain": c.jain,
             "unserved": c.unserved,
+            **dict(zip(("p50_verdict", "p99_verdict"), _beside_queue(c, cells), strict=True)),
+            "rounds": [_round_ms(report) for report in c.rounds],
         }
         for c in cells
     ]
     blocks: tuple[Block, ...] = (table, *([Charts(tuple(charts))] if charts else []))
     title = "C.fairness: 10 connections, a query of 5 ms, more users than connections"
     return Section("fairness", title, blocks, menu="C.fairness", data=data)
+
+
+def _beside_queue(cell: Fairness, cells: Sequence[Fairness]) -> tuple[str | None, str | None]:
+    """Verdicts on median and p99 of the time to the last byte, against queue's rounds; None where there is no comparison."""
+    queue = next((c for c in cells if c.users == cell.users and c.strategy == "queue" and c is not cell), None)
+    if queue is None or min(len(queue.rounds), len(cell.rounds)) < 2:
+        return None, None
+    found = compared(queue.rounds, cell.rounds)
+    median, p99 = (found.get(f"{names.INTENDED}.{row}") for row in ("median", "p99"))
+    return median.verdict if median else None, p99.verdict if p99 else None
+
+
+def _round_ms(report: Report) -> dict[str, float | None]:
+    times = report.aggregate.sketches.get(names.INTENDED)
+    return {f"p{round(100 * q)}_ms": times.quantile(q) if times else None for q in (0.5, 0.99)}
 
 
 def throughputs(outcomes: Sequence[ExperimentResult]) -> list[Throughput]:

@@ -1,32 +1,47 @@
-"""Rounds of experiments that take turns, and the rounds of one experiment joined into one result. Pure."""
+"""Which experiments run when, and the rounds of one experiment joined into one result. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import fields, replace
-from itertools import groupby
+from random import Random
 from typing import TypeVar
 
 import numpy as np
 
 from loadgen.lab.evidence import ExperimentResult, Failures
-from loadgen.lab.experiments import Experiment
+from loadgen.lab.experiments import Experiment, Sizes
+from loadgen.lab.turns import in_turns
 from reports.formats.apachebench import AbFailures, AbReport, AbSamples
 from reports.merge import merge
 
 _Number = TypeVar("_Number", int, float)
 
 
-def in_turns(experiments: Iterable[Experiment]) -> Iterator[Experiment]:
-    """The experiments in the order in which they run, each as often as it has rounds.
+def turns(experiments: Iterable[Experiment], sizes: Sizes, rng: Random) -> list[tuple[Experiment, ...]]:
+    """The experiments in the order in which they run, those of one turn on the same servers.
 
-    Neighbours with the same load and number of rounds take turns, so that other work of the machine affects all of them.
+    Those that run once keep their order, each on servers of its own. The others share servers with those of the same
+    arrangement, and in each round the arrangements take turns in a random order. In a turn, loads of one user come first:
+    the connections that a larger load leaves open would be counted as theirs.
     """
-    for (rounds, *_), block in groupby(
-        experiments, lambda e: (e.rounds, e.users, e.script) if e.rounds > 1 else (1, e.id)
-    ):
-        yield from list(block) * rounds
+    rounds: dict[int, list[Experiment]] = {}
+    for experiment in experiments:
+        rounds.setdefault(experiment.rounds or sizes.rounds, []).append(experiment)
+    found: list[tuple[Experiment, ...]] = [(experiment,) for experiment in rounds.pop(1, ())]
+    for count, some in rounds.items():
+        order = in_turns(_arrangements(some), count, rng)
+        found += [tuple(sorted(in_turns(turn, 1, rng), key=lambda e: e.users != 1)) for turn in order]
+    return found
+
+
+def _arrangements(experiments: Iterable[Experiment]) -> list[list[Experiment]]:
+    found: dict[object, list[Experiment]] = {}
+    for e in experiments:
+        key = (e.strategy, e.servers, tuple(e.settings.items()), e.pgbouncer, e.memory_mb)
+        found.setdefault(key, []).append(e)
+    return list(found.values())
 
 
 def together(earlier: ExperimentResult, later: ExperimentResult) -> ExperimentResult:

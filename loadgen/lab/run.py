@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
+from random import Random
 
 import psutil
 import psycopg2
@@ -28,7 +29,7 @@ from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.findings import lab_page
 from loadgen.lab.pgbouncer import PgBouncer
-from loadgen.lab.rounds import in_turns, together
+from loadgen.lab.rounds import together, turns
 from loadgen.lab.stack import (
     BackendWatch,
     Servers,
@@ -81,6 +82,8 @@ class LabOptions:
     """Rounds of D.rtt; 0 leaves it out."""
     round_trip_ms: float | None = None
     """Round trip to put between the servers and the database, in ms, for all experiments but D.rtt, which has its own."""
+    seed: int = 0
+    """Seed of the order of the turns."""
     confirm: Callable[[str], bool] = lambda _: True
     """Asks whether to run an experiment that may use up a given database's connections; called with the question."""
 
@@ -93,6 +96,7 @@ class Lab:
         self._say = say
         self._live = live
         self._evidence = Evidence(environment=environment(), notes=_notes(options))
+        self._rng = Random(options.seed)
         self._database: LabDatabase
         self._folder = Path()
 
@@ -124,25 +128,26 @@ class Lab:
 
     def _all(self) -> None:
         began = time.monotonic()
-        turns = list(in_turns(self._options.experiments))
-        left_s = [expected_s(experiment, self._options.sizes) for experiment in turns]
-        for number, experiment in enumerate(turns, 1):
-            if not self._allowed(experiment):
+        order = turns(self._options.experiments, self._options.sizes, self._rng)
+        left_s = [expected_s(turn, self._options.sizes) for turn in order]
+        for number, turn in enumerate(order, 1):
+            allowed = [experiment for experiment in turn if self._allowed(experiment)]
+            if not allowed:
                 continue
             self._say(
-                f"[{number}/{len(left_s)}] {experiment.id}: {experiment.title}"
+                f"[{number}/{len(order)}] {', '.join(e.id for e in allowed)}: {allowed[0].title}"
                 f" ({time.monotonic() - began:.0f} s so far, about {sum(left_s[number - 1 :]):.0f} s left)"
             )
-            outcome = self._one(experiment)
-            self._evidence = replace(self._evidence, outcomes={**self._evidence.outcomes, experiment.id: outcome})
-            if outcome.partial:
-                raise Interrupted
-            if experiment.id == "A.pool10" and self._database.postgres is not None:
-                self._say("restarting the database and every server")
-                self._evidence = replace(self._evidence, restart=self._restart(experiment))
+            self._turn(allowed)
+        if "A.pool10" in self._evidence.outcomes and self._database.postgres is not None:
+            self._say("restarting the database and every server")
+            restart = self._restart(self._evidence.outcomes["A.pool10"].experiment)
+            self._evidence = replace(self._evidence, restart=restart)
         if self._options.fairness_rounds:
             self._say(f"{fairness.ID}: 10 connections, a query of 5 ms, more users than connections")
-            for cell in fairness.run(self._database.url, self._folder, self._options.fairness_rounds, self._live):
+            rounds = self._options.fairness_rounds
+            self._note(f"{fairness.ID}: {rounds} rounds, each in a random order (seed {self._options.seed}).")
+            for cell in fairness.run(self._database.url, self._folder, rounds, self._live, self._rng):
                 self._evidence = replace(self._evidence, fairness=(*self._evidence.fairness, cell))
                 name = f"{fairness.ID}.{cell.strategy}.c{cell.users}"
                 write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
@@ -260,22 +265,40 @@ class Lab:
         settings = {"DATABASE_URL": url, "DB_POOL": experiment.strategy, **experiment.settings}
         return Servers(service(), experiment.servers, settings, log)
 
-    def _one(self, experiment: Experiment) -> ExperimentResult:
+    def _turn(self, turn: Sequence[Experiment]) -> None:
+        """Runs experiments of one arrangement, one after the other, on the same servers. Raises Interrupted."""
+        first = turn[0]
         with contextlib.ExitStack() as entered:
-            database = entered.enter_context(self._database_of(experiment))
+            database = entered.enter_context(self._database_of(first))
             postgres, bouncer = database.postgres, None
-            if experiment.pgbouncer and postgres is not None:
-                bouncer = entered.enter_context(PgBouncer(postgres, pool_size=experiment.pgbouncer))
+            if first.pgbouncer and postgres is not None:
+                bouncer = entered.enter_context(PgBouncer(postgres, pool_size=first.pgbouncer))
             url = bouncer.url if bouncer else database.url
-            servers = entered.enter_context(self._servers(experiment, url, self._folder / f"{experiment.id}.log"))
-            if experiment.script is not None or experiment.path != "/health":
-                database.seed(experiment, self._options.clicks)
-            outcome, text = self._under_load(experiment, database, bouncer, servers)
+            servers = entered.enter_context(self._servers(first, url, self._folder / f"{first.id}.log"))
+            if any(e.script is not None or e.path != "/health" for e in turn):
+                nested = any("analytics" in (e.script or e.path) for e in self._options.experiments)
+                database.seed(self._options.clicks if nested else 0)
+            for experiment in turn:
+                self._one(experiment, database, bouncer, servers)
+
+    def _one(self, experiment: Experiment, database: LabDatabase, bouncer: PgBouncer | None, servers: Servers) -> None:
+        """Runs one experiment once, adds it to the evidence, and writes its report. Raises Interrupted."""
+        outcome, text = self._under_load(experiment, database, bouncer, servers)
+        rounds = dict(self._evidence.rounds)
+        if outcome.report.periods:
+            rounds[experiment.id] = (*rounds.get(experiment.id, ()), outcome)
         if earlier := self._evidence.outcomes.get(experiment.id):
             outcome = together(earlier, outcome)
             text = artillery_text.summary_text(outcome.report)
+        outcomes = {**self._evidence.outcomes, experiment.id: outcome}
+        self._evidence = replace(self._evidence, outcomes=self._sorted(outcomes), rounds=rounds)
         self._write_report(outcome, text)
-        return outcome
+        if outcome.partial:
+            raise Interrupted
+
+    def _sorted(self, outcomes: dict[str, ExperimentResult]) -> dict[str, ExperimentResult]:
+        """The outcomes in the order of the sources, in whichever order they were run."""
+        return {e.id: outcomes[e.id] for e in self._options.experiments if e.id in outcomes}
 
     def _under_load(
         self, experiment: Experiment, database: LabDatabase, bouncer: PgBouncer | None, servers: Servers
@@ -294,6 +317,7 @@ class Lab:
         counted = experiment.script is not None and not experiment.memory_mb
         clicks = database.clicks() if counted else None
         database.watch_memory()
+        logged = servers.failures()
         before, others_before_s, watched_from = cpu_s(), _others_cpu_s(), time.monotonic()
         with BackendWatch(database.monitor_url) as watch:
             started = time.monotonic()
@@ -314,7 +338,7 @@ class Lab:
             database_cpu_s=_grown(before[1], after[1]),
             pgbouncer_cpu_s=_grown(before[2], after[2]),
             others_share=others_share if database.postgres else None,
-            failures=servers.failures(),
+            failures=servers.failures().since(logged),
             clicks_recorded=None if clicks is None else database.clicks() - clicks,
             unhonoured=unhonoured(PoolSettings.from_mapping({"DB_POOL": experiment.strategy, **experiment.settings})),
             memory_use=database.memory_use() if experiment.memory_mb else None,
@@ -401,4 +425,11 @@ def _notes(options: LabOptions) -> tuple[str, ...]:
             f"Briefer than the sources: tests of source B end after {sizes.ab_s:g} s or {sizes.requests} requests, phases of "
             f"source A last {sizes.phase_s} s at the sources' rate (--full runs the sources' sizes)."
         )
-    return (size, f"Each link had {options.clicks} clicks before the nested object was read.")
+    if sizes.rounds > 1:
+        order = (
+            f"The experiments of the sources were run in {sizes.rounds} rounds, the arrangements of each in a random order"
+            f" (seed {options.seed}). Figures are of all rounds together; the lowest and highest round stand beside the median."
+        )
+    else:
+        order = "Experiments of one round were run once, one after the other: what the machine did meanwhile is in the figures."
+    return (size, order, f"Each link had {options.clicks} clicks before the nested object was read.")

@@ -26,7 +26,6 @@ from loadgen.lab import distance
 from loadgen.lab.database import LabDatabase, given_database
 from loadgen.lab.distance_findings import crossing_text
 from loadgen.lab.evidence import Crossing
-from loadgen.lab.experiments import Experiment
 from loadgen.lab.own_app import Arrangement, OwnAppOptions, arranged, prove
 from loadgen.lab.own_server import OwnApplication
 from loadgen.lab.stack import BackendWatch, Servers, cpu_of_tree, measure_memory, query, service
@@ -186,7 +185,7 @@ class _Sweeper:
         self._database = running.enter_context(self._service_database())
         self._url, crossing = running.enter_context(distance.at(self._database.url, options.round_trip_ms))
         self._crossed(crossing)
-        self._database.seed(Experiment("sweep", "", options.strategy, options.servers, script=_OWN_SCRIPT), 0)
+        self._database.seed(0)
 
     def _crossed(self, crossing: Crossing | None) -> None:
         if crossing is not None:

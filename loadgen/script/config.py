@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,11 +54,19 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
     count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
     concurrency = _concurrency(part["concurrency"])
     _warn_of_contradictions(part)
+    if max_vusers is not None and 1 < max_vusers != int(max_vusers):
+        part["maxVusers"].warn(f"must be a whole number: {int(max_vusers)} is used")
+    if max_vusers is not None and max_vusers < 1:
+        part["maxVusers"].warn("leaves no place for a virtual user: every arrival is skipped")
+    if count is not None and count != int(count):
+        part["arrivalCount"].warn(f"must be a whole number: {int(count)} is used")
     if duration_s is None:
         return None
     nothing_to_do = not is_pause and count is None and not rate and ramp_to is None and concurrency is None
     if nothing_to_do:
         part.warn("no arrivals: neither arrivalRate nor arrivalCount nor rampTo; it is a pause")
+    elif not is_pause and concurrency is None and not (count if count is not None else rate or ramp_to):
+        part["rampTo" if count is None else "arrivalCount"].warn("is 0: no virtual user is started")
     return model.Phase(
         index=index,
         name=None if part.get("name") is None else str(part.get("name")),
@@ -76,7 +85,7 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
 def _warn_of_contradictions(part: ScriptNode) -> None:
     """Warn of keys of a phase that another key makes useless."""
     if "pause" in part:
-        for key in ("duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers", "concurrency"):
+        for key in ("duration", "arrivalRate", "arrivalCount", "rampTo", "maxVusers", "concurrency", "mode"):
             if key in part:
                 part[key].warn("has no effect: the phase is a `pause`")
     elif "concurrency" in part:
@@ -84,8 +93,9 @@ def _warn_of_contradictions(part: ScriptNode) -> None:
             if key in part:
                 part[key].warn("has no effect: the phase has a `concurrency`")
     elif "arrivalCount" in part:
-        for key in ("arrivalRate", "rampTo"):
-            if key in part:
+        for key in ("arrivalRate", "rampTo", "mode"):
+            # `uniform` is how such users arrive anyway.
+            if key in part and part.get(key) != "uniform":
                 part[key].warn("has no effect: the phase has an `arrivalCount`")
     _warn_of_mode(part["mode"])
 
@@ -228,16 +238,12 @@ def _pem(part: ScriptNode, names: tuple[str, ...], read_file: Callable[[str], by
 def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> model.HttpSettings:
     """Read `config.http`, `config.defaults` and `config.timeout`."""
     part = config["http"]
-    part.warn_unknown(keys.HTTP)
-    part["cookieJarOptions"].warn_unknown(keys.COOKIE_JAR)
-    for defaults in (part["defaults"], config["defaults"]):
-        defaults.warn_unknown(keys.DEFAULTS)
-    if "maxSockets" in part:
-        part["maxSockets"].warn("has no effect (in Artillery neither); `pool` limits connections")
+    _warn_of_http(config, part)
     timeout = config["timeout"] if truthy(config.get("timeout")) else part["timeout"]
     timeout.expect((int, float, str), "a number or a text")
     timeout_s = to_number(timeout.value) if timeout.value is not ABSENT else 10.0
     if not timeout_s > 0:
+        timeout.warn(f"must be a number of seconds above 0, not {timeout.value!r}: 10 is used")
         timeout_s = 10.0
     given_as_number = isinstance(timeout.value, int | float)
     pool = min(to_number(part.get("pool")), _MOST) if truthy(part.get("pool")) else None
@@ -255,6 +261,44 @@ def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> mod
         think_jitter=(_default(config, "think") or {}).get("jitter"),
         tracing=_tracing(part["distributedTracing"]),
     )
+
+
+def _warn_of_http(config: ScriptNode, part: ScriptNode) -> None:
+    """Warn of what has no effect in `config.http` (`part`) and in `config.defaults`."""
+    tracing, jar, tls_part = part["distributedTracing"], part["cookieJarOptions"], config["tls"]
+    for section in (part, part["defaults"], config["defaults"], jar):
+        if section.value is not None:
+            section.expect(dict, "an object", strict=False)
+    part.warn_unknown(keys.HTTP)
+    jar.warn_unknown(keys.COOKIE_JAR)
+    tracing.warn_unknown(("enabled", "sampled", "traceIdPrefix"))
+    for flag in (part["extendedMetrics"], jar["looseMode"], tls_part["rejectUnauthorized"]):
+        flag.expect(bool, "true or false, without quotes: it has no effect", strict=False)
+    if not isinstance(tracing.value, dict):
+        tracing.expect(bool, "true, false or an object: it has no effect", strict=False)
+    for defaults in (part["defaults"], config["defaults"]):
+        defaults.warn_unknown(keys.DEFAULTS)
+        defaults["strictCapture"].expect(bool, "true or false, without quotes: it has no effect", strict=False)
+        defaults["think"].warn_unknown(("jitter",))
+        warn_of_jitter(defaults["think"]["jitter"])
+    for key in ("headers", "cookie", "think"):
+        if part["defaults"].get(key) is not None and key in config["defaults"]:
+            config["defaults"][key].warn(f"has no effect: `config.http.defaults.{key}` replaces it")
+    if truthy(config.get("timeout")) and "timeout" in part:
+        part["timeout"].warn("has no effect: `config.timeout` replaces it")
+    if "maxSockets" in part:
+        part["maxSockets"].warn("has no effect (in Artillery neither); `pool` limits connections")
+    if "pool" in part and not to_number(part.get("pool")) >= 1:
+        part["pool"].warn(f"must be a number of connections, 1 or more, not {part.get('pool')!r}: it has no effect")
+
+
+def warn_of_jitter(part: ScriptNode) -> None:
+    """Warn of a jitter that changes nothing: neither `20%` nor a number of milliseconds."""
+    value = part.value
+    if value in (ABSENT, None) or (isinstance(value, str) and "{{" in value):
+        return
+    if isinstance(value, bool) or not re.match(r"\s*\d", str(value)):
+        part.warn(f"has no effect: a jitter is `20%` or a number of milliseconds, not {value!r}")
 
 
 def _default(config: ScriptNode, key: str) -> Mapping[str, Any] | None:
@@ -339,7 +383,12 @@ def ensure_checks(config: ScriptNode, *, disabled: bool) -> tuple[model.Check, .
         if truthy(config.get("ensure")):
             config["ensure"].warn("does nothing: the ensure plugin is not listed under config.plugins")
         return None
-    part = config["ensure"] if truthy(config.get("ensure")) else config["plugins"]["ensure"]
+    inner = config["plugins"]["ensure"]
+    part = config["ensure"] if truthy(config.get("ensure")) else inner
+    if part is not inner and isinstance(inner.value, dict):
+        for key, other in inner.items():
+            if key in keys.ENSURE:
+                other.warn("has no effect: `config.ensure` replaces it")
     return None if disabled else checks_of(part)
 
 

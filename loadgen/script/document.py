@@ -127,6 +127,12 @@ class ScriptNode:
                 if like or not only_similar:
                     part.warn(f"`{key}` has no effect", like)
 
+    def warn_misplaced(self, homes: Mapping[str, str]) -> None:
+        """Warn of keys that have no effect here; `homes` names the section that each belongs to."""
+        for key, part in self.items():
+            if key in homes:
+                part.warn(f"has no effect here: it belongs under `{homes[key]}`")
+
     def expect(self, kind: type | tuple[type, ...], said: str, *, strict: bool = True) -> bool:
         """Whether this part is absent or of that kind. If not, it is refused, or, unless `strict`, warned of."""
         if self.value is ABSENT or (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from math import nan
 from typing import Any
 
@@ -19,11 +20,36 @@ from loadgen.script import keys
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.model import Check
 from reports.model import SUMMARY_KEYS, Period
-from reports.names import APDEX, RESPONSE_TIME, SESSION_LENGTH, VUSERS_COMPLETED, VUSERS_CREATED, status_class
+from reports.names import (
+    APDEX,
+    DOWNLOADED_BYTES,
+    REQUEST_RATE,
+    REQUESTS,
+    RESPONSE_TIME,
+    RESPONSES,
+    SESSION_LENGTH,
+    VUSERS_COMPLETED,
+    VUSERS_CREATED,
+    VUSERS_FAILED,
+    VUSERS_SKIPPED,
+    status_class,
+)
 
 _LEGACY = keys.ENSURE_LIMITS
 _ERROR_RATE = f"(({VUSERS_CREATED} - {VUSERS_COMPLETED})/{VUSERS_CREATED} * 100) <= "
 _SUMMARIES = (RESPONSE_TIME, SESSION_LENGTH, status_class(200))
+_FIGURES = tuple(f"{name}.{key}" for name in _SUMMARIES for key in SUMMARY_KEYS)
+_COUNTERS = (
+    REQUESTS,
+    REQUEST_RATE,
+    RESPONSES,
+    DOWNLOADED_BYTES,
+    VUSERS_CREATED,
+    VUSERS_COMPLETED,
+    VUSERS_FAILED,
+    VUSERS_SKIPPED,
+)
+_METRIC = re.compile(r"[A-Za-z]\w*(?:\.\w+)+")
 _FAMILIES = ("http", "vusers", "errors", "plugins", "apdex", "server", "loadgen")
 _MANY_CODES = re.compile(r"http\.codes\.\d*[xX]+")
 _NAMED_BY_USERS = re.compile(r"vusers\.created_by_name\.|errors\.|plugins\.|\{\{")
@@ -67,6 +93,8 @@ def checks_of(part: ScriptNode) -> tuple[Check, ...]:
         if isinstance(item.value, dict):
             expression, strict = str(item.get("expression")), item.get("strict", True)
             checks.append(Check(expression, expression, strict is not False))
+            item.warn_unknown(("expression", "strict"))
+            item["strict"].expect(bool, "true or false, without quotes: the check is strict", strict=False)
             _warn_of_expression(item["expression"])
         else:
             item.warn("is no check: an element of `conditions` has an `expression`")
@@ -97,6 +125,8 @@ def _warn_of_limit(part: ScriptNode) -> None:
     limit = part.value
     if isinstance(limit, bool) or limit is None or to_number(limit) != to_number(limit):
         part.warn(f"the limit must be a number, not {limit!r}: the check always fails")
+    elif to_number(limit) < 0:
+        part.warn(f"no figure is below {limit}: the check always fails")
 
 
 def _warn_of_metric(part: ScriptNode, name: str) -> None:
@@ -106,6 +136,8 @@ def _warn_of_metric(part: ScriptNode, name: str) -> None:
         part.warn("no run has this metric: codes are counted one by one, as `http.codes.500`")
     elif name in _SUMMARIES:
         part.warn(f"is a summary: name one of its figures, such as `{name}.p95`")
+    elif like := _misspelt(name):
+        part.warn("no run has this metric, unless a function of the processor makes it", like)
     elif not rest and name != "apdex":
         like = nearest(name, ("maxErrorRate", *_LEGACY))
         part.warn("no run has this metric, unless a function of the processor makes it", like)
@@ -113,6 +145,18 @@ def _warn_of_metric(part: ScriptNode, name: str) -> None:
         part.warn(
             f"no run has this metric, unless a function of the processor makes it (did you mean `{like}.{rest}`?)"
         )
+
+
+def _misspelt(name: str) -> str | None:
+    """Return the metric of every run that a name is like, but for one slip; None where it is right or unlike all."""
+    if name.startswith("http."):
+        stem, _, figure = name.rpartition(".")
+        if stem in _SUMMARIES or re.fullmatch(rf"{re.escape(RESPONSE_TIME)}\.[1-5]xx", stem):
+            return None if figure in (*SUMMARY_KEYS, "median") or figure == "2xx" else nearest(name, _FIGURES)
+    if name in _FIGURES or name in _COUNTERS:
+        return None
+    found = get_close_matches(name, (*_FIGURES, *_COUNTERS), 1, 0.93)
+    return found[0] if found else None
 
 
 def _warn_of_expression(part: ScriptNode) -> None:
@@ -127,6 +171,12 @@ def _warn_of_expression(part: ScriptNode) -> None:
         compile_expression(text)
     except ExpressionError as error:
         part.warn(f"{error}: the check always fails")
+        return
+    if _METRIC.fullmatch(text.strip()):
+        part.warn("compares nothing: write it with a limit, such as `http.response_time.p95 < 250`")
+    for name in dict.fromkeys(_METRIC.findall(text)):
+        if like := _misspelt(name):
+            part.warn(f"`{name}`: no run has this metric, unless a function of the processor makes it", like)
 
 
 def _shown(limit: Any) -> str:

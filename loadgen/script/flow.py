@@ -18,6 +18,7 @@ from loadgen.language.expressions import ExpressionError, compile_expression
 from loadgen.language.regex import compile_regex
 from loadgen.language.values import UNDEFINED, to_number, truthy
 from loadgen.script import keys, model
+from loadgen.script.config import warn_of_jitter
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import think_seconds
 from loadgen.script.keys import METHODS
@@ -124,17 +125,21 @@ class FlowReader:
             return self._loop(item)
         if truthy(item.get("parallel")):
             item["parallel"].expect(list, "a list of steps", strict=False)
+            _warn_of_second_actions(item, "parallel")
             return [model.Parallel(self._nested(item["parallel"]))]
         if "think" in item:
             return self._think(item, strict=strict)
         if "log" in item:
             item["log"].expect(str, "a text", strict=strict)
+            _warn_of_second_actions(item, "log")
             return [model.Log(item.get("log"))]
         if item.get("function"):
+            _warn_of_second_actions(item, "function")
             return [model.Call(name) for name in self.called(item, "function")]
         key = next(iter(item.value))
         if key.lower() not in METHODS:
             return self._unknown(item[key], key)
+        _warn_of_second_actions(item, key)
         return self._request(item[key], key, strict=strict)
 
     def _unknown(self, part: ScriptNode, key: str) -> list[model.Step]:
@@ -153,6 +158,10 @@ class FlowReader:
                 think.warn("Artillery does not wait for a fraction of a second given without a unit; here it is waited")
             if think_seconds(value) is None and not (isinstance(value, str) and "{{" in value):
                 think.warn("is not a think time: the virtual user fails here")
+            elif (think_seconds(value) or 0) < 0:
+                think.warn("is below 0: nothing is waited")
+        warn_of_jitter(item["jitter"])
+        _warn_of_second_actions(item, "think", "jitter")
         return [model.Think(think.value, item.get("jitter"))]
 
     def _loop(self, item: ScriptNode) -> list[model.Step]:
@@ -160,6 +169,10 @@ class FlowReader:
         item.warn_unknown(keys.LOOP)
         if not steps_part.expect(list, "a list of steps"):
             return []
+        if over.value is not ABSENT and "count" in item:
+            count.warn("has no effect: `over` gives the number of rounds")
+        if over.value is ABSENT and "loopElement" in item:
+            item["loopElement"].warn("has no effect without `over`")
         asked = self.called(item, "whileTrue")
         if not (count.expect((int, float, str), "a number or a text") and over.expect((list, str), "a list or a text")):
             return []
@@ -245,6 +258,10 @@ class FlowReader:
 
     def _check_request(self, part: ScriptNode, *, strict: bool) -> None:
         part.warn_unknown(keys.REQUEST)
+        if part.get("url") and "uri" in part:
+            part["uri"].warn("has no effect: `url` replaces it")
+        if "body" in part and (truthy(part.get("json")) or truthy(part.get("formData"))):
+            part["body"].warn(f"is not sent: `{'formData' if truthy(part.get('formData')) else 'json'}` replaces it")
         for key in ("headers", "cookie", "qs"):
             part[key].expect(dict, "an object", strict=strict)
         for key in ("followRedirect", "gzip"):
@@ -364,6 +381,13 @@ class FlowReader:
             if len(used) < len(keys):
                 item.warn(f"only the first key of a list's element is an expectation: `{keys[0]}`")
         return tuple(out)
+
+
+def _warn_of_second_actions(item: ScriptNode, *used: str) -> None:
+    """Warn of what else stands in an item, whose action is `used`: only in loops and `parallel` is that not refused."""
+    for key, part in item.items():
+        if key not in used:
+            part.warn(f"has no effect beside `{used[0]}`; write it as a step of its own")
 
 
 def _warn_of_unreadable(part: ScriptNode, source: str, flags: str) -> None:

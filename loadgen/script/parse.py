@@ -44,6 +44,17 @@ _NOTHING_SETS = "nothing sets"
 _ONCE = " before the run, when templates in config are filled in"
 _ONE_VU = {"duration": 1, "arrivalCount": 1}
 
+_MISPLACED = {
+    **dict.fromkeys(("thresholds", "conditions", "maxErrorRate"), "config.ensure"),
+    **dict.fromkeys(("arrivalRate", "arrivalCount", "rampTo", "maxVusers", "duration", "pause", "concurrency"), "config.phases"),
+    **dict.fromkeys(("pool", "maxSockets", "extendedMetrics", "distributedTracing", "cookieJarOptions"), "config.http"),
+    **dict.fromkeys(("headers", "cookie", "strictCapture"), "config.http.defaults"),
+    "rejectUnauthorized": "config.tls",
+    "jitter": "config.http.defaults.think",
+    "think": "scenarios[].flow",
+}  # fmt: skip
+"""Where keys belong that are often written at the top of a script, of `config` or of a scenario, without effect there."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
@@ -164,9 +175,8 @@ class _ScriptParser:
         root.warn_unknown(keys.ROOT, only_similar=True)
         config = ScriptNode(self._filled(value["config"], given), "config", self._notes)
         config.warn_unknown(keys.CONFIG, only_similar=True)
-        for key in ("thresholds", "conditions", "maxErrorRate"):
-            if key in config:
-                config[key].warn("has no effect here: it belongs under `config.ensure`")
+        root.warn_misplaced(_MISPLACED | dict.fromkeys(keys.CONFIG, "config"))
+        config.warn_misplaced(_MISPLACED)
         target = self._target(config)
         plugins = config["plugins"]
         sections.warn_of_unknown_plugins(plugins)
@@ -369,6 +379,7 @@ class _ScriptParser:
         part["name"].expect(str, "a text")
         if not self._speaks_http(part, config, reader):
             return None
+        part.warn_misplaced(_MISPLACED)
         flow = part["flow"]
         if flow.value is ABSENT:
             self._refuse_without_flow(part)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import comb, exp, expm1, hypot, inf, isfinite, log, nan, pi, sin, sqrt
+from math import ceil, comb, exp, expm1, hypot, inf, isfinite, log, nan, pi, sin, sqrt
 from typing import Final, Literal
 
 import numpy as np
@@ -528,7 +528,8 @@ def compare_paired(old: Report, new: Report, criteria: Criteria = Criteria()) ->
     Response times (median, p95, p99), failures and the rate of requests are judged; `criteria` says what change matters.
     """
     rows = list(_pairs(*([f] for f in figures.figures_of([old, new])), zeros=True))
-    questions = _questions(paired.Duel(old, new))
+    duel = paired.Duel(old, new)
+    questions = _questions(duel)
     judged: dict[int, paired.Paired] = {}
     for i, row in enumerate(rows):
         ask = questions.get(row.name)
@@ -555,7 +556,24 @@ def compare_paired(old: Report, new: Report, criteria: Criteria = Criteria()) ->
         row = _with_verdict(row, found.value > 0, response_ms, criteria)
         alone = found.p <= statistics.LEVEL and row.verdict == "no clear change" and not row.reason
         rows[i] = replace(row, reason=_ONE_OF_SEVERAL) if alone else row
-    return Diff(tuple(rows), (_OF_DUELS,), tuple(cautions([old], [new], one_target=False)))
+    notes = (_OF_DUELS, *_longer(rows, duel.seconds))
+    return Diff(tuple(rows), notes, tuple(cautions([old], [new], one_target=False)))
+
+
+def _longer(rows: Sequence[Change], seconds: int) -> Iterator[str]:
+    """How long a duel would have to be for what this one left open, where that is longer than it was."""
+    needed = {
+        row.name.rpartition(".")[2]: minutes
+        for row in rows
+        if row.basis == "pairs" and row.kind == "summary" and row.verdict == "no clear change" and row.span is not None
+        if (minutes := paired.minutes_needed(row.span.high - row.span.low, seconds)) * 60 > seconds
+    }
+    if needed:
+        told = ", ".join(f"{name} about {ceil(minutes)} min" for name, minutes in needed.items())
+        yield (
+            f"Would need, to find a change of {paired.SOUGHT:.0%} nine times in ten, under conditions like these: {told}; this"
+            f" duel had {seconds / 60:.1f} min."
+        )
 
 
 _ONE_OF_SEVERAL: Final = "its interval leaves out zero, but of several figures judged at once one does so by chance"

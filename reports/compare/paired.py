@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import asin, atanh, inf, sqrt
+from math import asin, atanh, inf, log1p, sqrt
 from typing import Final
 
 import numpy as np
@@ -29,8 +29,13 @@ LEAST_STRETCHES: Final = 12
 LEAST_BEYOND: Final = 20
 """Samples of both sides together that must lie beyond a quantile."""
 
+SOUGHT: Final = 0.1
+"""The change, as a share of a quantile, that a duel's length is told for."""
+
+_Z_95, _Z_99, _Z_90_ONE_SIDED = 1.96, 2.576, 1.282
 _BEYOND_IN_A_STRETCH: Final = 2.0
-_MARGIN: Final = 0.5
+_MARGIN: Final = 0.0
+"""Duels take the correlation as estimated: that sides take turns within seconds leaves little of it, and Holm's is strict."""
 _BIN_WIDTH: Final = 2 * atanh(RELATIVE_ACCURACY)
 """Width of a sketch's bin on the scale of logarithms."""
 _SHORT: Final = "too little data: both sides need answers in {} stretches of {} s at least, there are {}"
@@ -122,6 +127,16 @@ class Duel:
         value, low, high = (_log_of_share(found.value + by) for by in (0.0, -reach, reach))
         p = statistics.student_p(found.value / found.error if found.error else inf, found.df) if found.value else 1.0
         return Paired(value, low, high, p)
+
+
+def minutes_needed(width: float, seconds: float) -> float:
+    """Minutes in which a change of `SOUGHT` would be found nine times in ten.
+
+    By the width of a quantile's 95 % interval after a number of seconds, on the scale of logarithms: it shrinks with the square
+    root of time. The verdict is at 1 %, as several figures are judged at once.
+    """
+    error = width / (2 * _Z_95)
+    return seconds / 60 * (error * (_Z_99 + _Z_90_ONE_SIDED) / log1p(SOUGHT)) ** 2
 
 
 def holm(ps: Sequence[float]) -> list[float]:

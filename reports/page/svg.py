@@ -23,6 +23,7 @@ from markupsafe import Markup
 from reports.blocks import Chart, Series, amount
 from reports.page.chart_table import BINNED, describe, positions
 from reports.page.scales import AxisScale, axis_scale
+from reports.printable import printable
 
 ACROSS = 2000
 """Units across the plotted area, whatever its width in px. Whole units keep paths short."""
@@ -85,7 +86,7 @@ def labelled(chart: Chart) -> bool:
 def svg(chart: Chart) -> Markup:
     """The drawing as an SVG element, with the chart in words for those who cannot see it."""
     head = Markup('<svg class="drawing" width="100%" height="{}" role="img" aria-label="{}">')
-    return head.format(plot_height(chart), describe(chart)) + drawing(chart) + Markup("</svg>")
+    return head.format(plot_height(chart), printable(describe(chart))) + drawing(chart) + Markup("</svg>")
 
 
 def drawing(chart: Chart, *, both_scales: bool = True) -> Markup:
@@ -263,7 +264,7 @@ def _end_labels(chart: Chart, y: AxisScale) -> Iterator[Markup]:
         lowest = heights[i] - _LABEL_PX
     for height, (_, number, series) in zip(heights, ends, strict=True):
         label = Markup('<text class="end s{}" data-series="{}" x="100%" dx="7" y="{:.0f}" dy=".32em">{}</text>')
-        yield label.format(series.colour % 8, number, height, series.name)
+        yield label.format(series.colour % 8, number, height, printable(series.name))
 
 
 # Rows of names
@@ -283,7 +284,7 @@ def _rows(chart: Chart) -> Iterator[Markup]:
         lines = _name_lines(name)
         for number, line in enumerate(lines, 1 - len(lines)):
             height = middles[row] - 14 + number * _NAME_LINE_PX
-            yield Markup('<text class="name" y="{}">{}</text>').format(height, line)
+            yield Markup('<text class="name" y="{}">{}</text>').format(height, printable(line))
         if bars:
             total = sum(s.y[i] or 0.0 for s in chart.series for i, at in enumerate(s.x) if at == row)
             said = Markup('<text class="name" x="100%" y="{}" text-anchor="end">{} {}</text>')

@@ -1,19 +1,17 @@
 """Writes gates as JUnit XML, in the form that Jenkins, GitLab and GitHub's actions read.
 
 A gate is a test case: failed with the measured figures as its message, passed with them as its output, and skipped where it
-is optional and not met. XML 1.0 has no way to write most control characters and halves of surrogate pairs (section 2.2);
-they are written as escapes: a backslash, and their number in hexadecimal.
+is optional and not met. Control, formatting and bidi characters are written as escapes, as are halves of surrogate pairs:
+XML 1.0 has no way to write most of them (section 2.2), and a page that shows the others would obey them.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from reports.compare.gates import GateResult
-
-_NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+from reports.printable import printable
 
 
 def to_junit(command: str, results: Sequence[GateResult], seconds: float = 0.0) -> str:
@@ -40,4 +38,4 @@ def to_junit(command: str, results: Sequence[GateResult], seconds: float = 0.0) 
 
 
 def _text(text: str) -> str:
-    return _NOT_IN_XML.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+    return printable(text, "\t\n\r")

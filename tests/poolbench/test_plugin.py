@@ -294,3 +294,31 @@ def test_a_driver_that_stops_all_greenlets_is_told_in_one_line(postgres):
     url = with_pool(postgres.url, "own").replace("psycopg2", "psycopg")
     done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=True)
     assert "psycopg was imported before gevent" in done.stderr.splitlines()[0]
+
+
+def statements_logged(postgres, caplog, parameters):
+    """All statements that the server gets for a connect, a query and a return, by its own log, which it sends to the client."""
+    caplog.clear()
+    url = postgres.admin_url.replace("postgresql://", "postgresql+psycopg2://")
+    logged = "options=-c%20log_statement%3Dall%20-c%20client_min_messages%3Dlog"
+    engine = create_engine(f"{url}?plugin=poolbench&{logged}{parameters}")
+    # SQLAlchemy moves the server's messages to this logger, after each statement of its own.
+    with caplog.at_level("INFO", "sqlalchemy.dialects.postgresql"), engine.connect() as connection:
+        driver = connection.connection.dbapi_connection
+        connection.execute(text("SELECT 'mine'"))
+        connection.rollback()
+        connection.execute(text("SELECT 'again'"))
+    messages = [*caplog.messages, *driver.notices]
+    engine.dispose()
+    return [message.partition("statement: ")[2].strip() for message in messages if "statement: " in message]
+
+
+@pytest.mark.parametrize("pool", ["fair", "queue", "null"])
+def test_by_default_the_plugin_sends_no_set(postgres, caplog, pool):
+    logged = statements_logged(postgres, caplog, f"&pool={pool}")
+    assert "SELECT 'mine'" in logged
+    assert not [statement for statement in logged if statement.upper().startswith("SET ")]
+    asked_for = statements_logged(postgres, caplog, f"&pool={pool}&client_connection_check_interval=100")
+    assert [statement for statement in asked_for if statement.upper().startswith("SET ")] == [
+        "SET client_connection_check_interval = 100"
+    ]

@@ -88,8 +88,33 @@ def test_a_snapshot_counts_what_happened():
     assert (calm.in_use, calm.idle, calm.waiting, calm.connecting) == (0, 1, 0, 0)
     assert (calm.checkouts, calm.handed_over, calm.timeouts, calm.created) == (3, 1, 1, 3)
     assert dict(calm.closed) == {"overflow": 1, "invalidated": 1}
-    assert calm.wait.count == calm.hold.count == 3 and calm.connect.count == 3
-    assert sum(calm.wait.counts[1:]) == 1, "two did not wait"
+    assert calm.hold.count == calm.connect.count == 3
+    assert calm.wait.count == 4 and sum(calm.wait.counts[1:]) == 2, "two did not wait, and one waited in vain"
+
+
+def test_the_histogram_of_waits_has_those_that_timed_out_were_killed_or_were_refused():
+    pool = pool_of(ScriptedDriver(), timeout=0.05, max_waiting=2)
+    held = pool.connect()
+    killed, timed_out = queue_up(pool, "ab", [])
+    with pytest.raises(QueueFull):
+        pool.connect()
+    gevent.sleep(0.02)
+    killed.kill()
+    gevent.joinall([timed_out])
+    held.close()
+    snapshot = pool.snapshot()
+    assert (snapshot.cancelled, snapshot.timeouts, snapshot.rejected) == (1, 1, 1)
+    assert snapshot.wait.count == 4 and snapshot.wait.counts[0] == 2, "the first loan, and the one refused"
+    assert snapshot.wait.quantile_ns(0.75) >= 20_000_000 and snapshot.wait.quantile_ns(1) >= 50_000_000
+
+
+def test_a_deadlock_counts_as_a_wait_of_zero():
+    pool = pool_of(ScriptedDriver(), detect_deadlock=True)
+    held = pool.connect()
+    with pytest.raises(PoolDeadlock):
+        pool.connect()
+    held.close()
+    assert pool.snapshot().wait.counts[0] == 2 and pool.snapshot().wait.count == 2
 
 
 def test_a_histograms_quantile_is_within_a_fifth_and_its_mean_exact():

@@ -305,3 +305,46 @@ def said(text, page):
     """Whether a page says something, whichever way its format escapes it."""
     bare = re.sub(r"\\+|\s+", "", html.unescape(page))
     return re.sub(r"\s+", "", text) in bare
+
+
+def in_rounds(*rounds):
+    """Evidence of several rounds, each a list of outcomes; together they are as the first."""
+    by_id = {outcome.experiment.id: tuple(some) for some in zip(*rounds, strict=True) for outcome in some[:1]}
+    return Evidence({key: some[0] for key, some in by_id.items()}, rounds=by_id)
+
+
+def gain(ratio):
+    return ab_outcome("B.1.c1", 100), ab_outcome("B.3.c1", 100 * ratio)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        ((5.8, 5.0, 6.5), REPRODUCED),
+        ((9.0, 9.5, 12.0), PARTLY),
+        ((5.8, 8.6, 9.0), NOT_JUDGED),
+        ((1.1, 1.3, 1.1), NOT_JUDGED),
+    ],
+)
+def test_rounds_on_both_sides_of_a_criterion_are_not_judged(ratios, expected):
+    claim = next(c for c in CLAIMS if c.id == "B.gain.c1")
+    found = claim.finding(in_rounds(*map(gain, ratios)))
+    assert found.verdict == expected
+    assert ("the rounds disagree" in found.why) == (expected == NOT_JUDGED)
+    low, middle, high = sorted(ratios)
+    assert f"ratio by round: median {middle:.1f}x, {low:.1f}x to {high:.1f}x" in found.measured
+
+
+def test_one_failure_in_one_round_is_one_too_many():
+    claim = next(c for c in CLAIMS if c.id == "B.no-failures")
+    rounds = [(ab_outcome("B.3.c1", 500), ab_outcome("B.3.c100", 900, bad=bad)) for bad in (1, 0, 0)]
+    assert claim.finding(in_rounds(*rounds)).verdict == NOT
+
+
+def test_the_spread_of_rounds_is_in_every_format():
+    page = lab_page(in_rounds(*map(gain, (5.8, 5.0, 6.5))))
+    for style in STYLES:
+        assert "5.0x to 6.5x" in written(page, style)
+    rounds = json.loads(written(page, "json"))["experiments"]["B.3.c1"]["rounds"]
+    assert [round(each["good_per_second"]) for each in rounds] == [580, 500, 650]
+    assert "by round: median" in written(page, "markdown")

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from loadgen.commands.lab import lab
 from loadgen.lab import group_findings, pgbouncer
 from loadgen.lab.claims import CLAIMS, MORE_CLAIMS, NOT, PARTLY, REPRODUCED, UNMEASURED, claims_on
 from loadgen.lab.evidence import Evidence, ExperimentResult, Failures, MemoryUse
-from loadgen.lab.experiments import Sizes, chosen, experiments, more_experiments
+from loadgen.lab.experiments import BRIEF, FULL, Sizes, chosen, experiments, more_experiments
 from loadgen.lab.findings import lab_page
-from loadgen.lab.rounds import in_turns, together
+from loadgen.lab.rounds import together, turns
 from loadgen.lab.run import Lab, LabOptions
 from reports.formats.apachebench import AbFailures, AbSamples
 from reports.model import Period, Report
@@ -64,10 +65,38 @@ def test_pools_of_5_to_40_meet_the_sources_limit_and_the_largest_half_of_it():
     }
 
 
-def test_the_arrangements_of_a_load_take_turns():
-    turns = [e.id for e in in_turns(chosen(KNOWN.values(), ["P.null", "P.direct", "M.pool5"]))]
-    assert turns == ["P.null.c1", "P.direct.c1"] * 3 + ["P.null.c100", "P.direct.c100"] * 3 + ["M.pool5"]
-    assert [e.id for e in in_turns(experiments())] == [e.id for e in experiments()]
+def order(experiments_, sizes, seed=1):
+    return [tuple(e.id for e in turn) for turn in turns(experiments_, sizes, Random(seed))]
+
+
+def test_arrangements_take_turns_in_random_order_each_on_servers_of_its_own():
+    found = order(chosen(experiments(), ["B"]), BRIEF)
+    rounds = [found[i : i + 4] for i in range(0, 12, 4)]
+    assert {tuple(sorted(some)) for some in rounds} == {tuple((f"B.{i}.c1", f"B.{i}.c100") for i in (1, 2, 3, 4))}
+    assert len({tuple(some) for some in rounds}) > 1
+    assert order(chosen(experiments(), ["B"]), BRIEF) == found != order(chosen(experiments(), ["B"]), BRIEF, seed=2)
+
+
+def test_one_user_comes_before_what_leaves_connections_open():
+    shared = [turn for turn in order(experiments(), BRIEF) if "A.pool10" in turn]
+    assert all(set(turn[:2]) == {"A.nested.c1", "A.plain.c1"} for turn in shared)
+    assert len(shared) == 3
+
+
+def test_the_sources_sizes_run_once_in_the_sources_order():
+    assert order(experiments(), FULL) == [(e.id,) for e in experiments()]
+
+
+def test_the_groups_that_run_by_name_have_their_own_rounds():
+    found = order(chosen(KNOWN.values(), ["P.null.c1", "P.direct.c1", "M.pool5"]), BRIEF)
+    assert found[0] == ("M.pool5",)
+    assert sorted(found[1:]) == [("P.direct.c1",)] * 3 + [("P.null.c1",)] * 3
+
+
+def test_failures_of_an_earlier_experiment_in_the_same_log_are_not_counted_again():
+    earlier, later = Failures({"53300": 3}, "a line"), Failures({"53300": 5, "57014": 1}, "a line")
+    assert later.since(earlier).by_kind == {"53300": 2, "57014": 1}
+    assert earlier.since(earlier) == Failures()
 
 
 def samples(*total_us, failures=0):

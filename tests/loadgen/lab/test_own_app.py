@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -159,7 +160,7 @@ def test_jains_index(served, jain):
 def test_queue_and_fair_are_compared_in_turns(postgres, tmp_path, monkeypatch):
     monkeypatch.setattr(fairness, "USERS", (20,))
     monkeypatch.setattr(fairness, "_ROUND_S", 0.5)
-    cells = list(fairness.run(postgres.url, tmp_path, 2, lambda _: None))
+    cells = list(fairness.run(postgres.url, tmp_path, 2, lambda _: None, Random(1)))
     assert [(c.strategy, c.users) for c in cells] == [("queue", 20), ("fair", 20)]
     for cell in cells:
         assert len(cell.served) == 40

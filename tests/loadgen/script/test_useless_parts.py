@@ -32,6 +32,10 @@ def warnings(text):
         ("{thresholds: [{'http.requests': 1, 'http.responses': 2}]}", "http.responses: is not checked"),
         ("{conditions: [{expression: 'http.requests <'}]}", "the check always fails"),
         ("{conditions: [{strict: false}]}", "is missing: the check always fails"),
+        ("{maxErrorRate: -1}", "no figure is below -1: the check always fails"),
+        ("{thresholds: [{'http.respons_time.p95': 1}]}", "(did you mean `http.response_time.p95`?)"),
+        ("{conditions: [{expression: 'http.respons_time.p95 < 1'}]}", "(did you mean `http.response_time.p95`?)"),
+        ("{conditions: [{expression: http.response_time.p95}]}", "compares nothing"),
         ("{conditions: ['a < 1']}", "config.ensure.conditions[0]: is no check"),
     ],
 )
@@ -63,6 +67,17 @@ def test_a_check_that_works_is_not_told(ensure):
         ("phases: [{duration: 1, arrivalRate: 1, arrivalCount: 1}]", "config.phases[0].arrivalRate: has no effect"),
         ("phases: [{pause: 1, arrivalRate: 1}]", "config.phases[0].arrivalRate: has no effect: the phase is a `pause`"),
         ("http: {defaults: {timeout: 1}}", "config.http.defaults.timeout: `timeout` has no effect"),
+        ("http: {defaults: {think: {min: 1}}}", "config.http.defaults.think.min: `min` has no effect"),
+        ("http: {defaults: {think: {jitter: lots}}}", "a jitter is `20%` or a number of milliseconds, not 'lots'"),
+        ("http: {timeout: 10s}", "config.http.timeout: must be a number of seconds above 0, not '10s': 10 is used"),
+        ("http: {pool: many}", "config.http.pool: must be a number of connections, 1 or more, not 'many'"),
+        ("http: [1]", "config.http: must be an object"),
+        ("tls: {rejectUnauthorized: 'false'}", "config.tls.rejectUnauthorized: must be true or false, without quotes"),
+        ("rejectUnauthorized: false", "config.rejectUnauthorized: has no effect here: it belongs under `config.tls`"),
+        ("think: 3", "config.think: has no effect here: it belongs under `scenarios[].flow`"),
+        ("phases: [{pause: 1, mode: poisson}]", "config.phases[0].mode: has no effect: the phase is a `pause`"),
+        ("phases: [{duration: 1, arrivalCount: 0}]", "config.phases[0].arrivalCount: is 0: no virtual user is started"),
+        ("phases: [{duration: 1, arrivalRate: 1, maxVusers: 0}]", "every arrival is skipped"),
     ],
 )
 def test_a_key_without_effect_is_told(config, said):

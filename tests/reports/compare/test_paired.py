@@ -136,3 +136,22 @@ def test_holms_correction_lowers_no_p_and_keeps_their_order(ps):
 
 def test_holms_correction_by_hand():
     assert paired.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_a_duel_says_how_long_it_would_have_to_be_for_what_it_left_open():
+    found = compare_paired(*sides(1.0, 3))
+    p99 = row(found, TIMES[2])
+    needed = paired.minutes_needed(p99.span.high - p99.span.low, 30)
+    assert 0.5 < needed < 60
+    (told,) = [note for note in found.notes if "Would need" in note]
+    assert f"p99 about {np.ceil(needed):.0f} min" in told
+    assert "this duel had 0.5 min" in told
+
+
+def test_a_verdict_needs_no_longer_duel():
+    found = compare_paired(*sides(1.5, 3, study.World("calm", burst_s=0.0, drift=0.0, load=0.0)))
+    assert not any("Would need" in note for note in found.notes)
+
+
+def test_four_times_the_precision_takes_sixteen_times_as_long():
+    assert paired.minutes_needed(0.4, 60) == pytest.approx(16 * paired.minutes_needed(0.1, 60))
