@@ -5,7 +5,7 @@ KEY := $(shell { cat requirements.txt requirements-dev.txt deploy/requirements.l
 READY := .venv/.ready-$(KEY)
 READY_DEV := .venv/.ready-dev-$(KEY)
 
-.PHONY: help setup lab test check fix bench soak serve test-slow test-faults test-compose audit lock sbom
+.PHONY: help setup lab test check fix bench soak serve test-slow test-long test-faults test-compose audit lock sbom
 help:
 	@echo 'make lab     run the experiments of both sources on an embedded PostgreSQL (ARGS=--full: at their exact sizes)'
 	@echo 'make serve   run the service on 4 workers'
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench   run the benchmarks beside other programs (half an hour)'
 	@echo 'make soak    simulate the pool a million times, and run it and the service under minutes of faults (ARGS: --minutes N)'
 	@echo 'make test-slow     run the tests that take many seconds each'
+	@echo 'make test-long     run the tests that take minutes: applications under every server, recipes in other repositories'
 	@echo 'make test-faults   kill, restart, overload and cut off the service (five minutes; ARGS: --table FILE)'
 	@echo 'make test-compose  build the compose stack from nothing, load it and break it (five minutes; root on Debian)'
 
@@ -29,12 +30,16 @@ lab: $(READY)
 
 # The browser's tests run in a process of their own: Playwright's event loop and gevent's may disturb each other at the end.
 test: $(READY_DEV)
-	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-m 'not slow' $(MOST))
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-m 'not slow and not long' $(MOST))
 	@$(if $(ARGS),true,$(BIN)/python -m pytest tests/browser)
 
 # Tests of many seconds each; the quick ones touch the same code.
 test-slow: $(READY_DEV)
-	@$(BIN)/python -m pytest -m slow $(MOST)
+	@$(BIN)/python -m pytest -m "slow and not long" $(MOST)
+
+# Applications under every kind of server, and recipes in repositories of their own: minutes each.
+test-long: $(READY_DEV)
+	@$(BIN)/python -m pytest -m long $(MOST)
 
 MOST := -n 2 --dist loadfile --ignore tests/browser --ignore tests/faults --ignore tests/compose
 

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from tests.support.paths import ROOT
 from tests.support.server_process import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 PAGE = (ROOT / "docs/ci.md").read_text("utf-8")
 SERVICE = """

@@ -57,8 +57,9 @@ def test_the_metrics_are_the_pools(reader, provider):
     }  # fmt: skip
     assert create_time.count == 2 and 0 < create_time.sum < 1
     assert create_time.attributes == {"db.client.connection.pool.name": "orders"}
-    for connection in [*held, waiter.get()]:
+    for connection in held:
         connection.close()
+    waiter.get().close()
     calm = figures(reader)
     assert (calm["count used"], calm["count idle"], calm["pending_requests"]) == (0, 1, 0)
     engine.dispose()

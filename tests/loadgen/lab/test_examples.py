@@ -19,7 +19,7 @@ def test_every_folder_has_its_command():
     assert {folder for folder, _ in COMMANDS} == folders
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("folder", "arguments"), COMMANDS, ids=[folder for folder, _ in COMMANDS])
 def test_an_example_runs_with_its_command(tmp_path, folder, arguments):
     shutil.copytree(EXAMPLES / folder, tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))

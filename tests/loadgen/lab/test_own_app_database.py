@@ -8,6 +8,8 @@ import pytest
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, masking, shown
 from tests.support.own_app import APP, SETUP, errors, lab, write_app
 
+pytestmark = pytest.mark.long
+
 GIVEN = 'os.environ["DATABASE_URL"]'
 WITH_SETUP = ("--setup", SETUP)
 

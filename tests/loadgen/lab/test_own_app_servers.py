@@ -10,6 +10,8 @@ from loadgen.lab.stack import StackError
 from reports.formats.artillery_json import from_json
 from tests.support.own_app import APP, SETUP, errors, lab, own_python, write_app
 
+pytestmark = pytest.mark.long
+
 GIVEN = 'os.environ["DATABASE_URL"]'
 PSYCOPG_3 = 'os.environ["DATABASE_URL"].replace("postgresql", "postgresql+psycopg", 1)'
 FACTORY = APP.replace("app = Flask(__name__)", "def create_app(testing=False):\n    app = Flask(__name__)")
@@ -22,7 +24,6 @@ def factory():
     return f"{head}def create_app(testing=False):\n    app = Flask(__name__)\n{indented}    return app\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("url", [GIVEN, PSYCOPG_3], ids=["psycopg2", "psycopg"])
 @pytest.mark.parametrize(
     "server",
@@ -49,7 +50,6 @@ def test_each_server_and_driver_runs_under_the_strategies(tmp_path, server, url)
         assert total.summaries["server.cpu"].mean > total.summaries["server.loan-cpu"].mean > 0
 
 
-@pytest.mark.slow
 def test_under_gevent_statements_of_psycopg2_do_not_stop_each_other(tmp_path):
     write_app(tmp_path, GIVEN, APP.replace("INSERT INTO rows_of_app DEFAULT VALUES", "SELECT pg_sleep(0.3)"))
     done = lab(tmp_path, "--strategies", "own", "--server", "gunicorn -w 1 -k gevent -b {host}:{port} rows_app:app")

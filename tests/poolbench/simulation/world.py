@@ -122,7 +122,8 @@ class LoopTimer:
 class World:
     """One machine, from its beginning to the end of one schedule.
 
-    left: number of switch points until the next interruption. gap: the mean number of switch points from one interruption of a thread to the next; 0 for none. garbage: objects
+    left: number of switch points until the next interruption. gap: the mean number of switch points from one
+    interruption of a thread to the next; 0 for none. garbage: objects
     that nobody refers to any more, until some switch point collects them.
     """
 

@@ -164,7 +164,7 @@ def test_the_opening_names_the_tool_and_claims_no_copyright_of_others():
     opening = opening_text("127.0.0.1", "Poolbench 0.1.0")
 
     assert opening.startswith("This is Poolbench 0.1.0") and "Copyright" not in opening
-    assert opening.endswith("Benchmarking 127.0.0.1 (be patient)...")
+    assert opening.endswith("Benchmarking 127.0.0.1 (be patient)")
 
 
 @given(st.lists(st.floats(0, 100_000), min_size=1, max_size=50), st.integers(1, 100), st.floats(0.001, 1e4))
