@@ -41,7 +41,7 @@ def seen():
         lent = connection.exec_driver_sql("SELECT 1").scalar()
     files = [__file__, db.engine.__file__, reports.__file__]
     own = all(Path(file).is_relative_to(Path(__file__).parent) for file in files)
-    way_to_tool = "poolbench_tool" in str(sys.path) or "PYTHONPATH" in os.environ
+    way_to_tool = "poolbench_tool" in str(sys.path) + os.environ.get("PYTHONPATH", "")
     pools = [kind.__name__ for kind in type(db.engine.engine.pool).__mro__]
     return dict(files=files, path=sys.path, pools=pools, lent=lent), 200 if own and not way_to_tool else 500
 """
