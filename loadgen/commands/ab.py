@@ -160,6 +160,8 @@ def ab(
         if given is not None:
             extra.append((name, "Basic " + b64encode(given.encode()).decode()))
     origin, path = _origin(url)
+    if proxy is not None and origin.scheme == "https":
+        raise BadInput("-X: a proxy is asked in the clear, so it cannot be used for a URL of https")
     workload = Workload(
         origin=origin,
         path=path,
@@ -235,7 +237,7 @@ def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool
     files.write(run)
     warn(run.report)
     if run.refused is not None:
-        origin = workload.origin
+        origin = workload.proxy or workload.origin
         click.echo(f"Error: cannot connect to {origin.host}:{origin.port} ({run.refused})", err=True)
         return COULD_NOT_RUN
     if run.signal is not None:
@@ -300,7 +302,7 @@ def _origin(url: str) -> tuple[Origin, str]:
 def _proxy(text: str) -> Origin:
     """The origin of a proxy given as HOST:PORT. Raises BadInput."""
     host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise BadInput(f"invalid proxy {text!r}: it must be HOST:PORT")
     return Origin("http", host, int(port))
 

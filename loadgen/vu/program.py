@@ -331,9 +331,11 @@ def _loop_over(step: model.Loop, actions: tuple[Action, ...]) -> Action:
     def act(vu: Vu) -> None:
         variables = vu.variables
         over = get_path(variables, step.over) if isinstance(step.over, str) else step.over
-        if not isinstance(over, list | tuple):
-            return
         variables[step.index_name] = 0
+        if not isinstance(over, list | tuple):
+            # As in Artillery, which begins such a loop before it looks at what to go over.
+            variables[step.element_name] = 0
+            return
         for element in over:
             variables[step.element_name] = element
             for each in actions:

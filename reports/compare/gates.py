@@ -76,7 +76,7 @@ class Gate:
             return self._outcome([row for row in diff.rows if row.verdict == "worse"], unknown=unknown)
         row = _find(self.name, diff)
         if not self.operator:
-            unknown = row.verdict == "cannot be judged"
+            unknown = row.verdict == "cannot be judged" or (row.new is None and row.old is not None)
             return self._outcome([row] if row.verdict == "worse" else [], row, unknown=unknown)
         return self._outcome([row] if holds(self.operator, self._measured(row), self.limit) else [], row)
 

@@ -328,3 +328,26 @@ def test_an_interrupted_ab_prints_what_it_has(serve, ok_answer):
     out, _ = process.communicate(timeout=15)
     assert process.returncode == 130
     assert re.search(r"Complete requests: +\d+", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-X", "127.0.0.1:1", "https://127.0.0.1:1/"], "-X: a proxy is asked in the clear"),
+        (
+            ["-X", "http://127.0.0.1:1", "http://127.0.0.1:1/"],
+            "invalid proxy 'http://127.0.0.1:1': it must be HOST:PORT",
+        ),
+        (["-X", "127.0.0.1", "http://127.0.0.1:1/"], "invalid proxy '127.0.0.1'"),
+    ],
+)
+def test_a_proxy_that_ab_cannot_use_is_refused_before_anything_is_sent(arguments, said):
+    done = loadgen("ab", *arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert said in done.stderr
+
+
+def test_a_proxy_that_nothing_listens_at_is_named():
+    done = loadgen("ab", "-X", "127.0.0.1:1", "http://up.example/")
+    assert done.exit_code == 3
+    assert "cannot connect to 127.0.0.1:1 (ECONNREFUSED)" in done.stderr

@@ -87,13 +87,14 @@ def tls_port(tmp_path):
         server.shutdown()
 
 
-OPTIONS = (
-    "", "-k", "-l", "-i", "-k -l", "-i -k", "-d", "-S -C a=b -A u:p", "-C a=b -C c=d", "-u {body}", "-p {body} -T a/b",
-    "-r", "-v 1", "-P u:p", "-m PATCH", "-b 4096", "-B 127.0.0.2", "-f TLS1.2 -Z ALL -I", "-s 2",
+OPTIONS = ("", "-k", "-l", "-i", "-d", "-S -C a=b -A u:p", "-p {body} -T a/b")
+MORE_OPTIONS = (
+    "-k -l", "-i -k", "-C a=b -C c=d", "-u {body}", "-r", "-v 1", "-P u:p", "-m PATCH", "-b 4096", "-B 127.0.0.2",
+    "-f TLS1.2 -Z ALL -I", "-s 2",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", [*OPTIONS, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE_OPTIONS)])
 @pytest.mark.parametrize("path", ["/vary", "/lost", "/busy"])
 def test_failures_are_counted_under_abs_kinds(ab, unreliable, tmp_path, options, path):
     (tmp_path / "body").write_text("a=1")

@@ -381,9 +381,10 @@ def test_loops_go_over_lists_variables_and_nothing(target):
         {"loop": [get("/{{ i }}/{{ e.x }}")], "over": [{"x": 1}, {"x": 2}], "loopValue": "i", "loopElement": "e"},
         {"loop": [get("/{{ $loopElement }}")], "over": "list"},
         {"loop": [get("/never")], "over": "missing"},
+        get("/{{ $loopCount }}/{{ $loopElement }}"),
     ]
     walk = Walk(target, flow, config={"variables": {"list": [["a", "b"]]}})
-    assert [p for _, p in walk.asked] == ["/0/1", "/1/2", "/a", "/b"]
+    assert [p for _, p in walk.asked] == ["/0/1", "/1/2", "/a", "/b", "/0/0"]
 
 
 def test_parallel_branches_share_the_connection_and_think_at_once(target):

@@ -201,3 +201,10 @@ def test_totals_alone_tell_of_a_change_of_several_times_only(factor, verdict):
         return Report(Period(0, {"http.requests": 9000}, {}, {"http.response_time": times}))
 
     assert row(compare(run(1), run(factor)), "http.response_time.median").verdict == verdict
+
+
+def test_a_gate_by_a_verdict_does_not_pass_where_the_new_side_lacks_the_figure():
+    found = compare(Report(Period(0, summaries={"t": Summary(p99=5.0)})), Report(Period(0)))
+
+    assert Gate.parse("t.p99 worse").check(found).line.startswith("NOT JUDGED: t.p99 worse")
+    assert not Gate.parse("t.p99 worse").check(found).met
