@@ -179,7 +179,10 @@ class Engine:
             planned = next(plan, None)
             for span in spans(self._phases):
                 listener.phase_started(span.phase)
-                self._fill(span)
+                if span.phase.concurrency is not None:
+                    # A worker is ready before the instant at which all of them are to begin.
+                    alarm.sleep_until(self._started_ns + span.start_ns)
+                    self._fill(span.phase.concurrency, self._started_ns + span.end_ns)
                 while planned is not None and planned[1] == span.phase.index:
                     intended_ns = self._started_ns + planned[0]
                     alarm.sleep_until(intended_ns)
@@ -196,10 +199,9 @@ class Engine:
             self._plan_ended()
             self._check_over()
 
-    def _fill(self, span: PhaseSpan) -> None:
-        """Start this generator's users of a closed phase."""
-        ends_ns = self._started_ns + span.end_ns
-        for _ in range(0 if span.phase.concurrency is None else self._share.part(span.phase.concurrency)):
+    def _fill(self, users: int, ends_ns: int) -> None:
+        """Start this generator's share of the users of a closed phase, which ends at the instant `ends_ns`."""
+        for _ in range(self._share.part(users)):
             gevent.spawn(self._succeed, ends_ns)
 
     def _succeed(self, ends_ns: int) -> None:
