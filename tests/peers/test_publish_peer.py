@@ -4,7 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.recording_gateway import recording_gateway
+
+pytestmark = pytest.mark.slow
 
 
 def sent(command, environment, tmp_path):

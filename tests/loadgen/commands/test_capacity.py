@@ -26,6 +26,7 @@ def script(tmp_path, serve, ok_answer):
     return path
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_held_is_told_with_its_steps(script, tmp_path):
     report = tmp_path / "report.json"
     done = capacity(script, "--p99", 5000, "--max-seconds", 20, "--format", "json", "--report", report)
@@ -41,6 +42,7 @@ def test_a_rate_that_is_held_is_told_with_its_steps(script, tmp_path):
     assert saved.aggregate.counters["http.requests"] >= 120
 
 
+@pytest.mark.slow
 def test_a_target_that_no_rate_meets_exits_with_1(script):
     done = capacity(script, "--p99", 0.001, "--max-seconds", 20)
     assert done.exit_code == 1

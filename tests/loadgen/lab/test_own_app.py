@@ -32,6 +32,7 @@ scenarios:
 """
 
 
+@pytest.mark.slow
 def test_an_application_with_its_own_app_and_db_runs_under_each_strategy(tmp_path):
     """Its modules are called app and db, like two of ours; nothing in it knows of pools."""
     (tmp_path / "short.yml").write_text(SCRIPT)
@@ -111,6 +112,7 @@ def test_the_line_for_production_is_a_url_with_the_pool():
     assert line_for_production("own", GIVEN["settings"]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

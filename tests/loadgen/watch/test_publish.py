@@ -57,6 +57,7 @@ def test_a_collector_is_sent_the_metrics_that_were_asked_for(tmp_path, serve):
     assert resource[0] == {"key": "service.name", "value": {"stringValue": "svc"}}
 
 
+@pytest.mark.slow
 def test_a_gateway_that_is_down_or_answers_with_an_error_is_told_once(tmp_path, serve):
     with recording_gateway(500) as gateway:
         receivers = [{"type": "prometheus", "pushgateway": url} for url in (gateway.url, "http://127.0.0.1:1")]
@@ -71,6 +72,7 @@ def test_a_gateway_that_is_down_or_answers_with_an_error_is_told_once(tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_a_gateway_that_never_answers_holds_a_run_up_for_seconds_only(tmp_path, serve):
     silent = serve(lambda *_: time.sleep(30))
     started = time.monotonic()
