@@ -1,7 +1,8 @@
 """Finds the highest arrival rate that meets a target: which rate comes next, and what a step at one rate shows. Pure.
 
 A *step* is a stretch at one rate. Rates grow by doubling until a step misses the target; then the gap between the highest
-that met it and the lowest that missed it is halved, on a logarithmic scale, until it is as narrow as asked.
+that met it and the lowest that missed it is halved, on a logarithmic scale, until it is as narrow as asked. A rate counts as
+missed when it has missed the target twice: once may be a disturbance of the machine.
 
 A step is judged by seconds, after a warm-up, because the answers of one second are slow together. The share of answers
 slower than the p99 asked for is compared with 1 %, and the share of errors with the one allowed: its standard error comes
@@ -134,6 +135,8 @@ def next_rate(steps: Sequence[Step], first: float, precision: float) -> float | 
     """The rate of the next step; None when the answer is as precise as asked, or nothing more can be learnt."""
     if steps and steps[-1].why == "generator":
         return None if _was_late_twice(steps) else steps[-1].rate
+    if steps and not steps[-1].met and _misses(steps, steps[-1].rate) == 1:
+        return steps[-1].rate
     met, missed = _bracket(steps)
     if missed is None:
         return first if met is None else met * _FACTOR
@@ -162,11 +165,16 @@ def found(steps: Sequence[Step]) -> Capacity:
 def _bracket(steps: Sequence[Step]) -> tuple[float | None, float | None]:
     """The highest rate below every missed one that met the target, and the lowest that missed it."""
     judged = [step for step in steps if step.why != "generator"]
-    missed = min((step.rate for step in judged if not step.met), default=None)
+    missed = min((step.rate for step in judged if _misses(judged, step.rate) > 1), default=None)
     met = [step.rate for step in judged if step.met and (missed is None or step.rate < missed)]
     return max(met, default=None), missed
 
 
+def _misses(steps: Sequence[Step], rate: float) -> int:
+    """How often this rate missed the target. Once may be a disturbance of the machine: it is run again before it counts."""
+    return sum(step.rate == rate and not step.met and step.why != "generator" for step in steps)
+
+
 def _was_late_twice(steps: Sequence[Step]) -> bool:
-    """Whether the generator was late in two steps in a row: once may be a disturbance of the machine, and is tried again."""
+    """Whether the generator was late in two steps in a row."""
     return len(steps) > 1 and all(step.why == "generator" for step in steps[-2:])
