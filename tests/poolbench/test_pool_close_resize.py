@@ -82,7 +82,9 @@ def test_close_refuses_a_timeout_that_is_no_duration():
 def test_a_disposed_engines_new_pool_is_open():
     pool = pool_of(ScriptedDriver())
     pool.close()
-    pool.recreate().connect().close()
+    new = pool.recreate()
+    new.connect().close()
+    assert (new.checkedin(), pool.checkedin()) == (1, 0)
 
 
 def test_resize_to_more_serves_waiters_at_once():

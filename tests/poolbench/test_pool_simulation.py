@@ -42,7 +42,10 @@ def test_a_failure_is_replayed_by_its_seed(tmp_path):
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.breaks}")
 def test_every_mutant_changes_a_line_that_is_there(mutant):
-    compile(mutated((POOL / mutant.file).read_text(), mutant), mutant.file, "exec")
+    source = (POOL / mutant.file).read_text()
+    changed = mutated(source, mutant)
+    assert changed != source
+    compile(changed, mutant.file, "exec")
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.breaks}")
