@@ -166,7 +166,13 @@ def change(request, user):
     assert run.counters["plugins.metrics-by-endpoint./a (signed).codes.200"] == 1
 
 
-def test_a_function_before_a_request_may_add_a_file_to_a_form(server):
+def test_a_function_before_a_request_may_add_a_file_to_a_form(serve):
+    def answer(sock, head):
+        # To this server each part of the form is a head. Answering before the last one, it might lose what follows.
+        if b'name="who"' in head:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    server = serve(answer)
     source = """
 def change(request, user):
     request.form_data["file"] = ("a.csv", b"1,2", "text/csv")
@@ -178,7 +184,7 @@ def change(request, user):
         [{"post": {"url": "/a", "formData": {"kept": "k"}, "beforeRequest": "change"}}],
         variables={"n": 2},
     )
-    wait_until(lambda: b'name="who"' in server.heads[-1], "the server has read the body")
+    assert b'name="who"' in server.heads[-1]
     body = b"\r\n\r\n".join(server.heads[1:])
     assert b'name="kept"' in body and b'name="file"; filename="a.csv"\r\nContent-Type: text/csv' in body
 
