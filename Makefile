@@ -17,7 +17,7 @@ help:
 	@echo 'make lock    write deploy/*.lock: each version with the hashes of its files (needs the package index and uv)'
 	@echo 'make sbom    list what the service consists of, as CycloneDX (sbom.json)'
 	@echo 'make bench   run the benchmarks beside other programs (half an hour)'
-	@echo 'make soak    simulate the pool a million times, and run it and the service under minutes of faults (ARGS: --minutes N)'
+	@echo 'make soak    simulate the pool a million times, fuzz the load generator, and run the service under faults (ARGS: --minutes N)'
 	@echo 'make test-slow     run the tests that take many seconds each'
 	@echo 'make test-long     run the tests that take minutes: applications under every server, recipes in other repositories'
 	@echo 'make test-faults   kill, restart, overload and cut off the service (five minutes; ARGS: --table FILE)'
@@ -87,6 +87,7 @@ bench: $(READY_DEV)
 
 soak: $(READY_DEV)
 	@$(BIN)/python -m tests.poolbench.simulation --schedules 1000000
+	@$(BIN)/python -m tests.loadgen.fuzzing --minutes 10
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 	@$(BIN)/python -m pytest tests/faults/test_fault_soak.py --minutes 10 $(ARGS)
 
