@@ -6,6 +6,7 @@ The standard library's http.cookiejar needs request objects and protects against
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from math import inf
@@ -35,12 +36,14 @@ class Cookie:
 class Jar:
     """The cookies of one virtual user, by domain, path and name. In every method, `now_s` is the time in epoch seconds."""
 
-    __slots__ = ("_cookies", "_loose", "dropped")
+    __slots__ = ("_cookies", "_loose", "_of_domain", "dropped")
 
     def __init__(self, *, loose: bool = False) -> None:
         """With `loose`, cookies without a name are kept as well, as servers may send and browsers take them."""
         self._loose = loose
         self._cookies: dict[tuple[str, str, str], Cookie] = {}
+        # The number of cookies by domain: servers may send thousands, so that they cannot be counted anew for each.
+        self._of_domain: Counter[str] = Counter()
         self.dropped = 0
         """How many cookies were too large, or had to make room for newer ones."""
 
@@ -56,25 +59,29 @@ class Jar:
             return True
         key = (cookie.domain, cookie.path, cookie.name)
         if cookie.expires_s <= now_s:
-            self._cookies.pop(key, None)
+            if key in self._cookies:
+                self._drop(key)
         elif len(cookie.name) + len(cookie.value) > _LARGEST_COOKIE:
             self.dropped += 1
         else:
+            self._of_domain[cookie.domain] += key not in self._cookies
             self._cookies[key] = cookie
             self._make_room(cookie.domain)
         return True
 
+    def _drop(self, key: tuple[str, str, str]) -> None:
+        del self._cookies[key]
+        self._of_domain[key[0]] -= 1
+        if not self._of_domain[key[0]]:
+            del self._of_domain[key[0]]
+
     def _make_room(self, domain: str) -> None:
         """Drop the cookie that was stored first, if there are too many of this domain, or in all."""
-        cookies = self._cookies
-        if len(cookies) <= _MOST_OF_A_DOMAIN:
-            return
-        of_domain = [key for key in cookies if key[0] == domain]
-        if len(of_domain) > _MOST_OF_A_DOMAIN:
-            del cookies[of_domain[0]]
+        if self._of_domain[domain] > _MOST_OF_A_DOMAIN:
+            self._drop(next(key for key in self._cookies if key[0] == domain))
             self.dropped += 1
-        elif len(cookies) > _MOST:
-            del cookies[next(iter(cookies))]
+        elif len(self._cookies) > _MOST:
+            self._drop(next(iter(self._cookies)))
             self.dropped += 1
 
     def header(self, host: str, path: str, now_s: float, *, secure: bool) -> str:

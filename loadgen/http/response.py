@@ -19,6 +19,8 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 """The most that is kept of a body unless a run says otherwise, in bytes as sent; the rest is read and counted only."""
 
 _INTERIM_MAX = 100
+_BODILESS_MAX_BYTES = MAX_HEAD_BYTES
+"""The most that may follow a head without a byte of the body in it, in bytes: sizes and extensions of chunks, trailers."""
 _KNOWN_HEADS_MAX = 512
 _REGULAR_HEAD = re.compile(
     rb"HTTP/1\.[01] \d{3}(?: [\t\x20-\x7e\x80-\xff]*)?\r\n"
@@ -139,8 +141,9 @@ class ResponseReader:
         self.body_bytes = 0
         self.keep_alive = False
         self._head_only = head_only
-        self._parts: list[bytes] | None = [] if want_body else None
+        self._body: bytearray | None = bytearray() if want_body else None
         self._max_body_bytes = max_body_bytes
+        self._bodiless_bytes = 0
         self.too_large = False
         self._interim = 0
         self._pending = b""
@@ -151,7 +154,7 @@ class ResponseReader:
     @property
     def body(self) -> bytes:
         """The body so far."""
-        return b"".join(self._parts or ())
+        return bytes(self._body or b"")
 
     def feed(self, data: bytes) -> bool:
         """Take the next bytes. Returns True once the response is whole. Raises BadResponse."""
@@ -165,7 +168,11 @@ class ResponseReader:
             self.keep_alive = self.keep_alive and not data
             return True
         if data and not self._done:
+            known_bytes = self.body_bytes
             self._parse(data)
+            self._bodiless_bytes = 0 if self.body_bytes > known_bytes else self._bodiless_bytes + len(data)
+            if self._bodiless_bytes > _BODILESS_MAX_BYTES and not self._done:
+                raise BadResponse("ECONNRESET")
         elif data:
             self.keep_alive = False
         return self._done
@@ -230,12 +237,13 @@ class ResponseReader:
         if self._done:
             return
         self.body_bytes += len(data)
-        if self._parts is None:
+        if self._body is None:
             return
         if self.body_bytes > self._max_body_bytes:
-            self._parts, self.too_large = None, True
+            self._body, self.too_large = None, True
         else:
-            self._parts.append(data)
+            # In a list, pieces of one byte would take a hundred times their size.
+            self._body += data
 
     def on_message_complete(self) -> None:
         """Called by httptools when the response is whole."""

@@ -1,12 +1,13 @@
 """What a hostile server sends is bounded: bodies, names, cookies, and the time that an expression takes."""
 
 import json
+import tracemalloc
 
 import pytest
 
 from loadgen.clock import WallOffset
 from loadgen.http.cookies import Jar
-from loadgen.http.response import ResponseReader
+from loadgen.http.response import BadResponse, ResponseReader
 from loadgen.language.jsonpath import find_all
 from loadgen.language.limits import LimitExceeded
 from loadgen.language.regex import compile_regex
@@ -20,6 +21,25 @@ def test_a_body_beyond_the_limit_is_read_but_not_kept():
     reader = ResponseReader(max_body_bytes=10)
     assert reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n" + b"x" * 11)
     assert (reader.too_large, reader.body, reader.body_bytes) == (True, b"", 11)
+
+
+def test_a_body_in_pieces_of_one_byte_takes_no_more_than_a_whole_one():
+    reader = ResponseReader()
+    reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    tracemalloc.start()
+    for _ in range(20):
+        reader.feed(b"1\r\na\r\n" * 10_000)
+    assert reader.body == b"a" * 200_000
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("piece", [b"1;a=", b"1;", b"0", b"1\r\na\r\n0\r\nX-A: "])
+def test_an_answer_that_brings_no_more_of_its_body_is_given_up(piece):
+    reader = ResponseReader()
+    reader.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + piece)
+    with pytest.raises(BadResponse, match="ECONNRESET"):
+        any(reader.feed(b"0" * 500) for _ in range(40))
 
 
 def test_a_regular_expression_that_takes_too_long_is_given_up():

@@ -85,7 +85,8 @@ def answer(seed, path):
     end = "\r\n" if rng.random() < 0.99 else "\n"
     head = end.join([line, *(name + value for name, value in fields), "", ""])
     data = head.encode("latin-1", "backslashreplace" if rng.random() < 0.5 else "replace") + body
-    if rng.random() < 0.12:
+    if b"//" not in data and rng.random() < 0.12:
+        # An address with a digit less may be that of another machine.
         data = _damaged(rng, data)
     return Answer(_cut(rng, data), stays=False)
 
@@ -245,8 +246,7 @@ def _damaged(rng, data):
             case 0:
                 del out[at : at + rng.randrange(1, 9)]
             case 1:
-                # Digits are left out, so that no other machine's address can come of it.
-                out[at : at + 1] = bytes([rng.choice([*range(48), *range(58, 256)])])
+                out[at : at + 1] = bytes([rng.randrange(256)])
             case 2:
                 out[at:at] = out[max(0, at - 12) : at]
             case 3:
