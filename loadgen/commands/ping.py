@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from loadgen.language.selectors import SelectorInvalid, compile_selector
+from loadgen.language.selectors import SelectorInvalid, compile_selector, parse_page
 from loadgen.language.values import json_text, text
 from loadgen.ping import Ping, PingFailed, send_ping
 from loadgen.runner import agent, read_bytes
@@ -236,7 +236,7 @@ def _inside(page: str, selector: str) -> str:
     from lxml import etree, html
 
     try:
-        elements = compile_selector(selector)(html.document_fromstring(page or "<html/>"))
+        elements = compile_selector(selector)(parse_page(page))
     except SelectorInvalid as error:
         _fail(f"the selector cannot be read: {error}")
     except etree.ParserError:

@@ -148,13 +148,11 @@ def _from_regexp(spec: Capture) -> Taker:
 
 def _from_selector(spec: Capture) -> Taker:
     def take(answer: Answer, expression: Any, rng: Random) -> Any:
-        from lxml import html  # noqa: PLC0415 - a large library that few scripts need
-
-        from loadgen.language.selectors import compile_selector  # noqa: PLC0415
+        # These libraries are large, and few scripts need them.
+        from loadgen.language.selectors import compile_selector, parse_page  # noqa: PLC0415
 
         try:
-            page = html.fromstring(answer.text or "<html/>")
-            found = compile_selector(text(expression))(page)
+            found = compile_selector(text(expression))(parse_page(answer.text))
         except LimitExceeded:
             raise
         except Exception as error:  # noqa: BLE001 - lxml and cssselect have many, all saying: not readable
