@@ -137,7 +137,10 @@ class Outgoing:
     def encoded(self, cookie: str = "") -> bytes:
         """The bytes to send, with this value of the Cookie field, if any. Raises UnicodeEncodeError."""
         address = self.address
-        lines = [f"{self.method} {address.target} HTTP/1.1\r\nhost: {address.host}\r\nconnection: keep-alive"]
+        lines = [f"{self.method} {address.target} HTTP/1.1\r\nhost: {address.host}"]
+        # A script may ask for the connection to be closed.
+        if all(name != "connection" for name, _ in self.fields):
+            lines.append("connection: keep-alive")
         lines += [f"{name}: {value}" for name, value in self.fields]
         if cookie or self.cookie:
             lines.append(f"cookie: {cookie or self.cookie}")

@@ -31,6 +31,7 @@ _TOKEN = re.compile(
 _REGEX = re.compile(r"\s*/((?:\\.|\[(?:\\.|[^\]\\])*\]|[^/\\\n])+)/([a-z]*)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "0": "\0"}
 _LITERALS = {"true": True, "false": False, "null": None, "undefined": UNDEFINED}
+_BEHIND_VALUE = tuple(". )[\t\n\r\f\v")
 _LONGEST = 2000
 """Longest expression, in characters: nested calls could exhaust the stack."""
 
@@ -195,6 +196,10 @@ class _Parser:
             return _constant(integer(value) if value.isdecimal() else float(value))
         if kind == "text":
             return _constant(re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), value[1:-1], flags=re.DOTALL))
+        if value == "@" and self._source[self._at : self._at + 1] not in _BEHIND_VALUE:
+            raise JavaScriptError(
+                "`@` stands for the value only before a dot, a blank, `)` or `[`, as in jsonpath-plus"
+            )
         if kind == "name":
             return _constant(_LITERALS[value]) if value in _LITERALS else _variable(value)
         if value == "(":

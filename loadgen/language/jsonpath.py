@@ -224,7 +224,10 @@ def _slice(start: str, end: str, step: str) -> _Step:
 
 def _filter(holds: Expression) -> _Step:
     def filtered(place: _Found, root: Any) -> Iterator[_Found]:
-        for each in _children(place):
+        watch = Stopwatch("ERR_JSONPATH_LIMIT")
+        for number, each in enumerate(_children(place)):
+            if number % 16 == 0:
+                watch.check()
             if truthy(holds(_scope(each.value, each.name, place, root))):
                 yield each
 

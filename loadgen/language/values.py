@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from functools import lru_cache
 from itertools import pairwise
 from math import inf, isfinite, isnan, nan
@@ -38,6 +39,7 @@ UNDEFINED: Final = Undefined()
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)")
 _RADIX = re.compile(r"0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+")
 _EXPONENT = re.compile(r"e([+-])0*(\d)")
+_EXACT = 1 << 53
 _BEYOND_DOUBLES = 1 << 1023
 # Longest list, in elements, that a script can make by writing to an index beyond its end.
 _MOST_ELEMENTS = 1_000_000
@@ -74,7 +76,10 @@ def number(text: str) -> int | float | None:
 
 def whole(value: float) -> int | float:
     """Return an integral float as an int: JavaScript does not tell them apart."""
-    return int(value) if isfinite(value) and value.is_integer() and abs(value) < 1e21 else value
+    if not (isfinite(value) and value.is_integer() and abs(value) < 1e21):
+        return value
+    # Beyond 2^53, JavaScript shows the shortest digits that are this double's, and zeros.
+    return int(value) if abs(value) < _EXACT else int(Decimal(repr(value)))
 
 
 def integer(digits: str, base: int = 10) -> int | float:

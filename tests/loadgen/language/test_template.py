@@ -103,6 +103,16 @@ def test_numbers_read_as_in_javascript(number, shown):
     assert number_text(number) == shown
 
 
+def test_whole_numbers_of_answers_keep_their_digits_up_to_64_bits():
+    shown = json_text(
+        json_value("[9007199254740993, 18446744073709551615, 18446744073709551616, 1e20, 123456789012345678901]")
+    )
+    assert (
+        shown
+        == "[9007199254740993,18446744073709551615,18446744073709552000,100000000000000000000,123456789012345680000]"
+    )
+
+
 def test_values_as_text_and_as_json():
     assert text([1, None, "a"]) == "1,,a"
     assert text({"a": 1}) == "[object Object]"

@@ -156,6 +156,11 @@ def test_each_user_has_one_connection_of_its_own(target):
     assert target.connections == 3
 
 
+def test_a_connection_is_closed_where_the_script_asks_for_it(target):
+    Walk(target, [get("/a", headers={"Connection": "close"}), get("/b", headers={"connection": "{{ missing }}"})])
+    assert [fields["connection"] for _, _, fields, _ in target.requests] == ["close", "keep-alive"]
+
+
 def test_the_default_headers_are_sent_and_replaced(target):
     Walk(target, [get("/"), get("/", headers={"User-Agent": "x", "X-N": 5}, gzip=False)])
     first, second = (fields for _, _, fields, _ in target.requests)
