@@ -25,6 +25,7 @@ from loadgen.script import config as sections
 from loadgen.script import keys, model, publish
 from loadgen.script.document import ABSENT, Notes, ScriptNode, document, merged, nearest
 from loadgen.script.flow import FlowReader
+from loadgen.script.idle import warn_of_idle_parts
 from loadgen.script.model import Place, Script, ScriptErrors, ScriptProblem
 from loadgen.script.placeholders import Names, complaints, set_by, variables_of, warn_of_steps, warn_of_texts
 from loadgen.script.processor import Processor, ProcessorError, load
@@ -188,6 +189,7 @@ class _ScriptParser:
         if processor is None:
             self._note_processor(config)
         self._warn_of_placeholders(root, config, processor)
+        warn_of_idle_parts(root, config)
         gateways, collectors = publish.receivers(plugins["publish-metrics"], self._read_beside)
         return Script(
             target=target,

@@ -94,7 +94,7 @@ def test_a_key_without_effect_is_told(config, said):
     ],
 )
 def test_a_capture_that_cannot_be_read_is_told_in_one_line(capture, said):
-    found = warnings(TOP % ("phases: []", f", capture: {capture}"))
+    found = warnings(TOP % ("phases: [{duration: 1, arrivalRate: 1}]", f", capture: {capture}"))
     assert len(found) == 1 and said in found[0] and "\n" not in found[0]
 
 
