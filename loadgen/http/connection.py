@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import struct
 from collections.abc import Callable, Sequence
@@ -36,6 +37,14 @@ _EXAMINED_BITS = 15 << 10
 _TCP_INFO, _TCP_INFO_BYTES = 11, 160
 # Of struct tcp_info in Linux 4.6 and later, from byte 128 on: bytes received, and segments with data received.
 _unpack_received = struct.Struct("=Q16xI").unpack_from
+
+
+_CLOSE = re.compile(rb"\nconnection:[^\r]*close", re.IGNORECASE)
+
+
+def _asks_to_close(request: bytes) -> bool:
+    """Whether the head of a request asks for the connection to be closed, as a script may want it."""
+    return b"lose\r" in request and _CLOSE.search(request.partition(b"\r\n\r\n")[0] + b"\r") is not None
 
 
 class ConnectionContext:
@@ -271,6 +280,7 @@ class Connection:
                 facts=NO_HEAD,
             )
             found = self._receive(answer, data, head_only, want_body)
+            self.usable = self.usable and not _asks_to_close(request)
             plain = found is answer and answer.facts.plain
             if answer.status and file is not None:
                 file(
@@ -284,7 +294,7 @@ class Connection:
                     plain,
                 )
             return FILED if plain and not want_plain else found
-        self.usable = head.keep_alive
+        self.usable = head.keep_alive and not _asks_to_close(request)
         self.last_used_ns = read_ns
         # The stamp of a read is that of the last segment in it, so it is the stamp of the last byte, too.
         last_byte_ns = first_byte_ns

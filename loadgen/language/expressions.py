@@ -255,11 +255,11 @@ def _operation(operate: Callable[[Any, Any], Any], left: Expression, right: Expr
 
 
 def _either(left: Expression, right: Expression) -> Expression:
-    return lambda v: a if truthy(a := left(v)) else right(v)
+    return lambda v: to_number(a if truthy(a := left(v)) else right(v))
 
 
 def _both(left: Expression, right: Expression) -> Expression:
-    return lambda v: right(v) if truthy(a := left(v)) else a
+    return lambda v: to_number(right(v) if truthy(a := left(v)) else a)
 
 
 def _member(left: Expression, right: Expression, *, negated: bool) -> Expression:

@@ -24,7 +24,7 @@ from loadgen.clock import now_ns
 from loadgen.http.exchange import Exchange, Failure
 from loadgen.language.inspected import inspected
 from loadgen.language.template import compile_template, functions
-from loadgen.language.values import UNDEFINED, get_path, text, to_number, truthy
+from loadgen.language.values import UNDEFINED, get_path, json_text, text, to_number, truthy
 from loadgen.recorder import Recorder
 from loadgen.script import model
 from loadgen.script.durations import think_seconds
@@ -241,8 +241,11 @@ def _think(step: model.Think, setting: Setting) -> Action:
         value = template.render(vu.variables)
         length_s = think_seconds(value)
         if length_s is None:
-            shown = text(step.duration if value is UNDEFINED else value)
-            raise VuFailedError(f"Invalid think time: {shown}")
+            # Node's package `ms`, which reads it there, refuses what is neither text nor number in words of its own.
+            if not isinstance(value, str) or not value:
+                shown = json_text(value)
+                raise VuFailedError(f"val is not a non-empty string or a valid number. val={shown}")
+            raise VuFailedError(f"Invalid think time: {value}")
         gevent.sleep(max(0.0, length_s if jitter is None else jittered(length_s, jitter, rng)))
 
     return act

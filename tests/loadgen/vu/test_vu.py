@@ -159,6 +159,7 @@ def test_each_user_has_one_connection_of_its_own(target):
 def test_a_connection_is_closed_where_the_script_asks_for_it(target):
     Walk(target, [get("/a", headers={"Connection": "close"}), get("/b", headers={"connection": "{{ missing }}"})])
     assert [fields["connection"] for _, _, fields, _ in target.requests] == ["close", "keep-alive"]
+    assert target.connections == 2
 
 
 def test_the_default_headers_are_sent_and_replaced(target):
@@ -344,7 +345,7 @@ def test_a_dropped_connection_and_a_late_answer_have_their_names(target):
         (post("/", body={"a": 1}), "ERR_GOT_REQUEST_ERROR"),
         (get("/", headers={"a": None}), "ERR_GOT_REQUEST_ERROR"),
         ({"think": "soon"}, "Invalid think time: soon"),
-        ({"think": "{{ missing }}"}, "Invalid think time: {{ missing }}"),
+        ({"think": "{{ missing }}"}, "val is not a non-empty string or a valid number. val=undefined"),
         ({"thnik": 2}, "an URL must be specified"),
     ],
 )
