@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import floor, isfinite, log10
 from typing import Any, Literal
 
 Tone = Literal["", "good", "bad", "warn"]
@@ -206,6 +206,18 @@ def amount(value: float | None) -> str:
         return f"{value:,.0f}"
     size = abs(value)
     return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.01 else 4}f}"
+
+
+def decimal(value: float | None, digits: int = 6) -> str:
+    """Format a number for a sentence: `digits` significant figures, no trailing zeros, no exponent: 10000, 12.5, 0.00012.
+
+    Digits before the decimal point are never cut off. ABSENT for None, nan and infinity.
+    """
+    if value is None or not isfinite(value):
+        return ABSENT
+    places = 0 if not value else max(0, digits - 1 - floor(log10(abs(value))))
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def percent(share: float | None) -> str:

@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, replace
 from loadgen.lab.evidence import Evidence, ExperimentResult
 from loadgen.lab.turns import Spread
 from reports import names
+from reports.blocks import decimal
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
 NOT_JUDGED, UNMEASURED = "not judged", "not measured"
@@ -207,14 +208,15 @@ def _gain_claim(claim_id: str, over: str, new: str, old: str, published: float) 
         return _rps(evidence.outcomes[new]) / slow if slow else None
 
     criterion = (
-        f"reproduced within {_SAME_WITHIN} times either way of {published:g}x; partly from {_SAME_DIRECTION}x on; not if the "
+        f"reproduced within {_SAME_WITHIN} times either way of {decimal(published)}x; partly from {_SAME_DIRECTION}x "
+        f"on; not if the "
         "shared pool fails more"
     )
     return Claim(
         claim_id,
         "B",
         f"one shared pool multiplies the throughput of {over}",
-        f"{published:g}x",
+        f"{decimal(published)}x",
         criterion,
         (new, old),
         judge,

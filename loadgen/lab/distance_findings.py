@@ -19,6 +19,7 @@ from reports.blocks import (
     Table,
     Text,
     amount_cell,
+    decimal,
     share_cell,
 )
 from reports.page.charts import RATE, TIME
@@ -81,7 +82,7 @@ def crossing_values(crossing: Crossing) -> dict[str, Any]:
 
 def crossing_text(crossing: Crossing) -> str:
     """One paragraph: the time that the delay process itself adds, and the measured round trip of each delay."""
-    asked = ", ".join(f"{way:g} ms: {ms:.3f} ms" for way, ms in crossing.through_ms.items() if way)
+    asked = ", ".join(f"{decimal(way)} ms: {ms:.3f} ms" for way, ms in crossing.through_ms.items() if way)
     return (
         f"`select 1` on an open connection took {crossing.direct_ms:.3f} ms to the database itself, and"
         f" {crossing.through_ms[0.0]:.3f} ms through the delay process with no delay: {crossing.added_ms:.3f} ms are its own"
@@ -103,7 +104,7 @@ def _charts(cells: Sequence[Distance]) -> Iterator[Chart]:
 def _row(cell: Distance, cells: Sequence[Distance]) -> tuple[Cell, ...]:
     gain = _gain(cell, cells)
     return (
-        Cell(f"{cell.round_trip_ms:g} ms"),
+        Cell(f"{decimal(cell.round_trip_ms)} ms"),
         Cell(cell.arrangement),
         amount_cell(cell.good_per_second),
         Cell(ABSENT if gain is None else f"{gain:.1f}", gain),

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
-from reports.blocks import ABSENT, Axis, Cell, Chart, Charts, Column, Page, Section, Series, Table, Text, Tone
+from reports.blocks import ABSENT, Axis, Cell, Chart, Charts, Column, Page, Section, Series, Table, Text, Tone, decimal
 
 ID = "C.league"
 POOLS = {"queue": "QueuePool", "fair": "FairPool", "psycopg_pool": "psycopg_pool"}
@@ -44,7 +44,9 @@ TURNS = (
     Turn("spike", "spike", (0.002,), 3),
     Turn("slow-spike", "spike", (1.0,), 6),
     *(
-        Turn(f"overload {factor:g}x {hold_s * 1e3:.0f} ms", "overload", (factor, hold_s, max(3.0, 20 * hold_s)), 6)
+        Turn(
+            f"overload {decimal(factor)}x {hold_s * 1e3:.0f} ms", "overload", (factor, hold_s, max(3.0, 20 * hold_s)), 6
+        )
         for hold_s in (0.005, 0.1)
         for factor in (1.5, 3.0, 10.0)
     ),
@@ -58,7 +60,7 @@ BRIEF_TURNS = (
 )
 """Those of `loadgen lab` without --full."""
 
-LONG_TURNS = tuple(Turn(f"overload {f:g}x 1000 ms", "overload", (f, 1.0, 20.0), 32) for f in (1.5, 3.0, 10.0))
+LONG_TURNS = tuple(Turn(f"overload {decimal(f)}x 1000 ms", "overload", (f, 1.0, 20.0), 32) for f in (1.5, 3.0, 10.0))
 """Overload with holds of a second, which takes minutes."""
 
 Figures = Mapping[tuple[str, str, str], Mapping[str, float]]
@@ -202,7 +204,7 @@ def charts(figures: Figures) -> tuple[Chart, ...]:
             bar for bar in bars(mode, _keys(mode, figures)) if bar.beside and _ratio(bar, mode, figures) is not None
         ]
         if compared:
-            names = tuple(f"{bar.title} (bar {bar.limit:g})" for bar in compared)
+            names = tuple(f"{bar.title} (bar {decimal(bar.limit)})" for bar in compared)
             ratios = tuple(_ratio(bar, mode, figures) for bar in compared)
             series = Series("FairPool / its peer", tuple(map(float, range(len(ratios)))), ratios)
             drawn.append(
@@ -236,7 +238,7 @@ def _row(bar: Bar, mode: str, figures: Figures) -> tuple[Cell, ...]:
         Cell(bar.title),
         *(_cell(_value(bar, mode, name, figures), bar.unit) for name in POOLS),
         _cell(ratio, ""),
-        Cell(f"{sign} {bar.limit:g}{against}"),
+        Cell(f"{sign} {decimal(bar.limit)}{against}"),
         Cell(verdict, tone=tone),
     )
 
@@ -253,5 +255,5 @@ def _verdict(value: float | None, bar: Bar) -> tuple[str, Tone]:
 def _cell(value: float | None, unit: str) -> Cell:
     if value is None:
         return Cell(ABSENT)
-    shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 1e-3 else f"{value:.4f}"
+    shown = f"{value:,.0f}" if abs(value) >= 1000 else decimal(value, 4) if abs(value) >= 1e-3 else f"{value:.4f}"
     return Cell(f"{shown}{unit}", value)

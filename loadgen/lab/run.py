@@ -44,6 +44,7 @@ from loadgen.lab.stack import (
 from loadgen.runner import ClosedResult, Interrupted, Live, ScriptRun, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
+from reports.blocks import decimal
 from reports.files import check_writable, write_text
 from reports.formats import apachebench, artillery_json, artillery_text
 from reports.formats.apachebench import AbReport
@@ -186,7 +187,9 @@ class Lab:
                 self._note(reason)
             for cell in session.run(rounds, self._live):
                 self._evidence = replace(self._evidence, distance=(*self._evidence.distance, cell))
-                name = f"{distance.ID}.{cell.round_trip_ms:g}ms.{cell.arrangement.replace(' ', '-')}.c{cell.users}"
+                name = (
+                    f"{distance.ID}.{decimal(cell.round_trip_ms)}ms.{cell.arrangement.replace(' ', '-')}.c{cell.users}"
+                )
                 write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
                 write_text(self._options.out / f"{name}.txt", artillery_text.summary_text(cell.report))
 
@@ -422,7 +425,8 @@ def _notes(options: LabOptions) -> tuple[str, ...]:
         size = f"The sources' sizes: {sizes.requests} requests a test, phases of {sizes.phase_s} s."
     else:
         size = (
-            f"Briefer than the sources: tests of source B end after {sizes.ab_s:g} s or {sizes.requests} requests, phases of "
+            f"Briefer than the sources: tests of source B end after {decimal(sizes.ab_s)} s or {sizes.requests} "
+            f"requests, phases of "
             f"source A last {sizes.phase_s} s at the sources' rate (--full runs the sources' sizes)."
         )
     if sizes.rounds > 1:

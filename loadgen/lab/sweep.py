@@ -37,6 +37,7 @@ from loadgen.sizing.sweep_findings import Curve, Sweep, limits_text, sweep_chart
 from loadgen.watch.console import Console
 from reports import names
 from reports.answers import failed_share, good_answers
+from reports.blocks import decimal
 from reports.files import write_text
 from reports.model import Period
 from reports.page.picture import picture
@@ -329,13 +330,13 @@ class _Sweeper:
             self._warned[alike] += 1
 
     def _tell(self, run: SizeRun, number: int, estimate: SizeEstimate, goal: Goal) -> None:
-        p99 = "-" if run.p99_ms is None else f"{run.p99_ms:.3g} ms"
-        wait = "" if run.wait_p99_ms is None else f", pool wait p99 {run.wait_p99_ms:.3g} ms"
+        p99 = "-" if run.p99_ms is None else f"{decimal(run.p99_ms, 3)} ms"
+        wait = "" if run.wait_p99_ms is None else f", pool wait p99 {decimal(run.wait_p99_ms, 3)} ms"
         cpu = "" if run.database_cpu is None else f", database {run.database_cpu:.0%}"
         known = f" (known to {estimate.half_width:.0%})" if number > 1 else ""
         self._say(
-            f"[{time.monotonic() - self._began_s:.0f} s] {goal.rate:g} users/s, pool of {run.size}, run {number}:"
-            f" {run.good_per_s:.4g} good/s, p99 {p99}{wait}{cpu}{known}"
+            f"[{time.monotonic() - self._began_s:.0f} s] {decimal(goal.rate)} users/s, pool of {run.size}, run {number}:"
+            f" {decimal(run.good_per_s, 4)} good/s, p99 {p99}{wait}{cpu}{known}"
         )
 
     def _limits_text(self) -> str:

@@ -17,7 +17,22 @@ from loadgen.sizing.predict import (
     recommended,
     remedy,
 )
-from reports.blocks import ABSENT, Axis, Block, Cell, Chart, Charts, Column, Items, Page, Section, Series, Table, Text
+from reports.blocks import (
+    ABSENT,
+    Axis,
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Column,
+    Items,
+    Page,
+    Section,
+    Series,
+    Table,
+    Text,
+    decimal,
+)
 from reports.page.charts import TIME
 
 _SAID_LOST = 0.001
@@ -89,25 +104,25 @@ def _chart(found: Sequence[Prediction]) -> Chart:
 
 def _premises(question: Question, name: str) -> Iterator[str]:
     measured, arrangement = question.workload, question.arrangement
-    connecting = f"{measured.connects.mean:.3g} ms to connect" if measured.connects else "no connection opened"
-    held = f"held for {measured.holds.mean:.3g} ms (p99 {measured.holds.quantile(0.99):.3g} ms)"
-    own = f"{measured.own_s * 1000:.3g} ms beside the database"
+    connecting = f"{decimal(measured.connects.mean, 3)} ms to connect" if measured.connects else "no connection opened"
+    held = f"held for {decimal(measured.holds.mean, 3)} ms (p99 {decimal(measured.holds.quantile(0.99), 3)} ms)"
+    own = f"{decimal(measured.own_s * 1000, 3)} ms beside the database"
     if measured.cpu is not None:
-        held += f", {measured.cpu.loan_ms.mean:.3g} ms of it the worker's CPU"
-        own = f"{measured.cpu.all_ms.mean:.3g} ms of the worker's CPU in all"
+        held += f", {decimal(measured.cpu.loan_ms.mean, 3)} ms of it the worker's CPU"
+        own = f"{decimal(measured.cpu.all_ms.mean, 3)} ms of the worker's CPU in all"
     untold = "" if measured.cpu else " (CPU of the worker not told by the answers; poolbench.server_timing does)"
-    yield f"Measured in {name}: {measured.rate_per_s:.4g} loans/s, {held}, {connecting}, {own}{untold}."
+    yield f"Measured in {name}: {decimal(measured.rate_per_s, 4)} loans/s, {held}, {connecting}, {own}{untold}."
     known = {1.0: "Poisson", 0.0: "uniform"}
-    law = known.get(question.arrival_variation, f"variation {question.arrival_variation:.2g}")
+    law = known.get(question.arrival_variation, f"variation {decimal(question.arrival_variation, 2)}")
     servers = f"{arrangement.servers} server{'s' * (arrangement.servers > 1)}{_kind(arrangement.slots)}"
     by_default = f"{WAITING_PER_CONNECTION} x size" if arrangement.hand_over == "fifo" else "no limit"
     queue = by_default if arrangement.max_waiting is None else f"{arrangement.max_waiting}"
-    pools = f"{arrangement.hand_over} hand-over, timeout {arrangement.timeout_s:g} s, waiting at most: {queue}"
+    pools = f"{arrangement.hand_over} hand-over, timeout {decimal(arrangement.timeout_s)} s, waiting at most: {queue}"
     size = f"{question.requests} requests for each size, seed {question.seed}"
-    yield f"Simulated: {question.rate_per_s:.4g} requests/s ({law}) at {servers}, {pools}; {size}."
+    yield f"Simulated: {decimal(question.rate_per_s, 4)} requests/s ({law}) at {servers}, {pools}; {size}."
     if arrangement.db_cores < inf:
         share = f"{arrangement.db_share:.0%}"
-        yield f"The database has {arrangement.db_cores:g} cores; a hold needs one for {share} of its time."
+        yield f"The database has {decimal(arrangement.db_cores)} cores; a hold needs one for {share} of its time."
 
 
 def _own_error(found: Sequence[Prediction]) -> str:
@@ -171,7 +186,7 @@ def _advice(question: Question, found: Sequence[Prediction]) -> str:
     target = (
         "as good as the best"
         if question.p99_ms is None
-        else f"within a p99 of {question.p99_ms:g} ms, at most 0.1% lost"
+        else f"within a p99 of {decimal(question.p99_ms)} ms, at most 0.1% lost"
     )
     if best is None:
         return f"No size is {target}."
@@ -183,8 +198,9 @@ def _advice(question: Question, found: Sequence[Prediction]) -> str:
 def _explanation(question: Question, found: Sequence[Prediction]) -> Iterator[Block]:
     servers, holds = question.arrangement.servers, question.workload.holds
     yield Text(
-        f"Formulas, for each server alone: {question.rate_per_s / servers:.4g} requests/s, holds of {holds.mean:.3g} ms with"
-        f" a variation (variance / mean^2) of {variation(holds):.2g}, waits in ms."
+        f"Formulas, for each server alone: {decimal(question.rate_per_s / servers, 4)} requests/s, holds of "
+        f"{decimal(holds.mean, 3)} ms with"
+        f" a variation (variance / mean^2) of {decimal(variation(holds), 2)}, waits in ms."
     )
     yield Text(
         "M/M/c: Erlang's C. G/G/c: Allen and Cunneen (M/G/c: Lee and Longton). Lost: Barrer's timeout or the full queue, the"

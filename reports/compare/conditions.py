@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from reports import names
+from reports.blocks import decimal
 from reports.compare.figures import ERRORS, failures, figures_of
 from reports.compare.gates import ROWS, Gate, GateResult, holds, long_names
 from reports.model import QUANTILES, Period, Report, ReportError
@@ -75,7 +76,7 @@ class Condition:
         name, measured = self._measured(total)
         if measured is None:
             return GateResult(self.text, True, f"passed: {self.text} (the run has no {name})")
-        told = f"{name} {measured:.2%}" if name == ERRORS else f"{name} {measured:g}"
+        told = f"{name} {measured:.2%}" if name == ERRORS else f"{name} {decimal(measured)}"
         if not holds(self.operator, measured, self.limit):
             return GateResult(self.text, True, f"passed: {self.text} ({told})")
         if doubt := self._too_few(total, name):

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import numpy as np
 
 from reports import names
+from reports.blocks import decimal
 from reports.compare import figures, paired, statistics, tracks
 from reports.compare.cautions import cautions, lateness
 from reports.compare.estimates import (
@@ -398,7 +399,7 @@ def _with_verdict(row: Change, rose: bool, response_ms: float, criteria: Criteri
     if row.p is None or not row.p <= level:
         return replace(row, verdict="no clear change")
     if not _matters(row, response_ms, criteria):
-        least = f"{criteria.least_ms:g} ms and {criteria.least_share:.3g} of the response time"
+        least = f"{decimal(criteria.least_ms)} ms and {decimal(criteria.least_share, 3)} of the response time"
         return replace(row, verdict="no clear change", reason=f"a change, but of less than matters ({least})")
     return replace(row, verdict="better" if rose == (figures.better(row.name, row.kind) == "higher") else "worse")
 
@@ -623,7 +624,7 @@ def _of_single_runs(rows: Sequence[Change], criteria: Criteria) -> Iterator[str]
         return
     yield (
         f"One run a side: better and worse are said where a change exceeds what runs of one version are supposed to differ by, "
-        f"a standard deviation of {100 * deviation:.3g} % (--run-deviation). "
+        f"a standard deviation of {decimal(100 * deviation, 3)} % (--run-deviation). "
         f"{_runs_text(log(1.1), deviation)} would tell a change of 10 %."
     )
     unsure = [row for row in rows if row.runs_differ and row.verdict not in ("better", "worse")]

@@ -10,6 +10,7 @@ from math import inf
 from typing import Final
 
 from reports import names
+from reports.blocks import decimal
 from reports.compare.diff import Change, Diff
 from reports.compare.figures import ERRORS
 from reports.model import ReportError
@@ -145,7 +146,9 @@ def long_names(name: str) -> list[str]:
 
 
 def _told(row: Change) -> str:
-    old, new = ("-" if v is None else f"{v:.2%}" if row.kind == "share" else f"{v:g}" for v in (row.old, row.new))
+    old, new = (
+        "-" if v is None else f"{v:.2%}" if row.kind == "share" else f"{decimal(v)}" for v in (row.old, row.new)
+    )
     relative = "" if row.relative is None else f", {row.relative:+.1%}"
     reason = f": {row.reason}" if row.verdict == "cannot be judged" else ""
     return f"{row.name} {old} -> {new}{relative}, {row.verdict}{reason}"
