@@ -102,7 +102,7 @@ def _charts(cells: Sequence[Distance]) -> Iterator[Chart]:
 
 
 def _row(cell: Distance, cells: Sequence[Distance]) -> tuple[Cell, ...]:
-    gain = _gain(cell, cells)
+    gain = distance_gain(cell, cells)
     return (
         Cell(f"{decimal(cell.round_trip_ms)} ms"),
         Cell(cell.arrangement),
@@ -120,14 +120,14 @@ def _values(cell: Distance, cells: Sequence[Distance]) -> Mapping[str, Any]:
         "round_trip_ms": cell.round_trip_ms,
         "arrangement": cell.arrangement,
         "good_per_second": cell.good_per_second,
-        "gain": _gain(cell, cells),
+        "gain": distance_gain(cell, cells),
         "p50_ms": cell.total_ms.quantile(0.5),
         "p99_ms": cell.total_ms.quantile(0.99),
         "failed_share": cell.failed_share,
     }
 
 
-def _gain(cell: Distance, cells: Sequence[Distance]) -> float | None:
+def distance_gain(cell: Distance, cells: Sequence[Distance]) -> float | None:
     """Good answers a second as a multiple of those of a connection per request, with the same users and distance."""
     like = (cell.users, cell.round_trip_ms, "null")
     null = next((c for c in cells if (c.users, c.round_trip_ms, c.arrangement) == like), None)

@@ -69,7 +69,7 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
             amount_cell(cell.wait_ms.max),
             number_cell(cell.jain, 4),
             number_cell(cell.unserved, tone="bad" if cell.unserved else ""),
-            *(Cell(verdict or ABSENT) for verdict in _beside_queue(cell, cells)),
+            *(Cell(verdict or ABSENT) for verdict in beside_queue(cell, cells)),
         )
         for cell in cells
     )
@@ -94,7 +94,7 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
             "wait_max_ms": c.wait_ms.max,
             "jain": c.jain,
             "unserved": c.unserved,
-            **dict(zip(("p50_verdict", "p99_verdict"), _beside_queue(c, cells), strict=True)),
+            **dict(zip(("p50_verdict", "p99_verdict"), beside_queue(c, cells), strict=True)),
             "rounds": [_round_ms(report) for report in c.rounds],
         }
         for c in cells
@@ -104,7 +104,7 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
     return Section("fairness", title, blocks, menu="C.fairness", data=data)
 
 
-def _beside_queue(cell: Fairness, cells: Sequence[Fairness]) -> tuple[str | None, str | None]:
+def beside_queue(cell: Fairness, cells: Sequence[Fairness]) -> tuple[str | None, str | None]:
     """Verdicts on median and p99 of the time to the last byte, against queue's rounds; None where there is no comparison."""
     queue = next((c for c in cells if c.users == cell.users and c.strategy == "queue" and c is not cell), None)
     if queue is None or min(len(queue.rounds), len(cell.rounds)) < 2:

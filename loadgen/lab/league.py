@@ -196,6 +196,12 @@ def table(mode: str, figures: Figures) -> Table:
     return Table(f"league-{mode}-table", f"Medians, in {mode}", columns, rows, note=note)
 
 
+def limits_kept(figures: Figures) -> tuple[int, int]:
+    """How many of FairPool's figures keep their limits, and how many were measured, in all modes."""
+    signs = [row[-1].text for mode in MODES for row in table(mode, figures).rows]
+    return sum(sign in ("goal", "met") for sign in signs), sum(sign != ABSENT for sign in signs)
+
+
 def charts(figures: Figures) -> tuple[Chart, ...]:
     """FairPool's ratio to its peer, for each figure that has one, by mode."""
     drawn = []

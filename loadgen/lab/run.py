@@ -28,6 +28,7 @@ from loadgen.lab.distance_findings import crossing_text, distance_charts
 from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.findings import lab_page
+from loadgen.lab.folders import made
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.rounds import together, turns
 from loadgen.lab.stack import (
@@ -48,6 +49,7 @@ from reports.blocks import decimal
 from reports.files import check_writable, write_text
 from reports.formats import apachebench, artillery_json, artillery_text
 from reports.formats.apachebench import AbReport
+from reports.page.page import to_html
 from reports.page.picture import picture
 from reports.writers.output import write_summaries
 
@@ -102,13 +104,19 @@ class Lab:
         self._folder = Path()
 
     def run(self) -> Evidence:
-        """Runs everything asked for; gives the evidence, also of an interrupted session. Raises LabError."""
+        """Runs everything asked for; gives the evidence, also of an interrupted session. Raises LabError.
+
+        A session that ends before anything was measured leaves no folder that was not there before.
+        """
         self._check()
-        try:
-            self._options.out.mkdir(parents=True, exist_ok=True)
-            check_writable(self._options.out / "summary.json")
-        except OSError as error:
-            raise LabError(f"cannot write into {self._options.out}: {error.strerror or error}") from error
+        with made(self._options.out):
+            try:
+                check_writable(self._options.out / "summary.json")
+            except OSError as error:
+                raise LabError(f"cannot write into {self._options.out}: {error.strerror or error}") from error
+            return self._session()
+
+    def _session(self) -> Evidence:
         try:
             given = self._options.database_url
             with (
@@ -124,7 +132,8 @@ class Lab:
         except (EmbeddedPostgresError, StackError, SettingError, psycopg2.Error) as error:
             raise LabError(" ".join(str(error).split())) from error
         finally:
-            self._write()
+            if self._evidence.is_measured:
+                self._write()
         return self._evidence
 
     def _all(self) -> None:
@@ -388,12 +397,14 @@ class Lab:
         out, name = self._options.out, outcome.experiment.id
         write_text(out / f"{name}.json", artillery_json.to_json(outcome.report) + "\n")
         write_text(out / f"{name}.txt", text)
+        label = f"{name}: {outcome.experiment.title}"
+        write_text(out / f"{name}.html", to_html([(label, outcome.report)], title=label))
         if outcome.ab is not None:
             write_text(out / f"{name}.ab.txt", apachebench.to_text(outcome.ab))
 
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
-        write_summaries(lab_page(evidence), out, evidence.environment)
+        write_summaries(lab_page(evidence, in_folder=True), out, evidence.environment)
         if drawn := league.charts(evidence.league):
             write_text(out / "league.svg", picture(drawn))
         if charts := distance_charts(evidence.distance):
@@ -422,18 +433,18 @@ def _notes(options: LabOptions) -> tuple[str, ...]:
         return ()
     sizes = options.sizes
     if sizes.ab_s is None:
-        size = f"The sources' sizes: {sizes.requests} requests a test, phases of {sizes.phase_s} s."
+        size = f"The published sizes: {sizes.requests} requests a test of ab, {sizes.phase_s} s of Artillery's load."
     else:
         size = (
-            f"Briefer than the sources: tests of source B end after {decimal(sizes.ab_s)} s or {sizes.requests} "
-            f"requests, phases of "
-            f"source A last {sizes.phase_s} s at the sources' rate (--full runs the sources' sizes)."
+            f"Briefer than published: a test of ab's ends after {decimal(sizes.ab_s)} s or {sizes.requests} requests, Artillery's"
+            f" load lasts {sizes.phase_s} s at the published rate (--full runs the published sizes). Only what does not depend on"
+            " the size is compared: rates, times and shares."
         )
     if sizes.rounds > 1:
         order = (
-            f"The experiments of the sources were run in {sizes.rounds} rounds, the arrangements of each in a random order"
-            f" (seed {options.seed}). Figures are of all rounds together; the lowest and highest round stand beside the median."
+            f"The published experiments were run in {sizes.rounds} rounds, each in a random order (seed {options.seed}). Figures"
+            " are of all rounds together; the lowest and highest round stand beside the median."
         )
     else:
-        order = "Experiments of one round were run once, one after the other: what the machine did meanwhile is in the figures."
+        order = "Each experiment was run once, one after the other: what the machine did meanwhile is in its figures."
     return (size, order, f"Each link had {options.clicks} clicks before the nested object was read.")

@@ -37,7 +37,8 @@ def _block(block: Block, *, captions: bool) -> str:
             figures = [f"{f.label}: {f.value}" + (f" ({f.note})" if f.note else "") for f in items]
             return _list([escaped(figure) for figure in figures])
         case Facts(caption, items):
-            return f"{escaped(caption)}:\n\n{_list([f'{escaped(name)}: {escaped(value)}' for name, value in items])}"
+            listed = _list([f"{escaped(name)}: {escaped(value)}" for name, value in items])
+            return f"{escaped(caption)}:\n\n{listed}" if caption else listed
         case Items(items):
             return _list([_sentence(item) for item in items])
         case Table():

@@ -51,7 +51,7 @@ def _block(block: Block, *, captions: bool, colour: bool) -> str:
         case Figures(items):
             return _aligned([(f.label, f"{f.value} ({f.note})" if f.note else f.value) for f in items])
         case Facts(caption, items):
-            return f"{plain(caption)}:\n{_aligned(items)}"
+            return f"{plain(caption)}:\n{_aligned(items)}" if caption else _aligned(items)
         case Items(items):
             return "\n".join(f"{'' if item.tone else '- '}{_sentence(item, colour=colour)}" for item in items)
         case Table():
