@@ -33,15 +33,16 @@ _DRAWN: tuple[tuple[str, str, Axis, Callable[[Distance], float]], ...] = (
 _COLUMNS = (
     Column("round trip"),
     Column("arrangement"),
-    Column("good/s", "number"),
-    Column("times null's", "number"),
+    Column("good answers/s", "number"),
+    Column("times those of a connection per request", "number"),
     Column("p50, ms", "number"),
     Column("p99, ms", "number"),
     Column("failed", "number"),
 )
 _NOTE = (
-    "Good answers a second, also as a multiple of null's at the same distance; times in ms from the start of a request to its"
-    " last byte. GET /health, one round trip for a connection that is open; one server; all took turns in one session."
+    "Good answers a second, also as a multiple of a connection per request (null) at the same distance; times in ms from the"
+    " start of a request to its last byte. GET /health, one round trip for a connection that is open; one server; all took"
+    " turns in one session."
 )
 
 
@@ -59,7 +60,7 @@ def distance_section(crossing: Crossing, cells: Sequence[Distance]) -> Section:
     data = {"crossing": crossing_values(crossing), "cells": [_values(cell, cells) for cell in cells]}
     return Section(
         "distance",
-        "D.rtt: what pooling gains, by the distance to the database",
+        "What pooling gains, by the distance to the database (D.rtt)",
         tuple(blocks),
         menu="Distance",
         data=data,

@@ -30,7 +30,8 @@ def made(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for each in missing:
+        inside = [each for each in folder.iterdir() if each.is_dir()] if folder in missing else []
+        for each in (*inside, *missing):
             with contextlib.suppress(OSError):
                 each.rmdir()
         if folder.parent == RUNS and folder.is_dir():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from loadgen.lab import league
 from loadgen.lab.distance_findings import distance_gain
 from loadgen.lab.evidence import Evidence, ExperimentResult, Fairness
-from loadgen.lab.group_findings import beside_queue, throughputs
+from loadgen.lab.group_findings import beside_queue, throughputs, unanswered
 from reports.blocks import Text, Tone, amount, decimal, percent
 
 
@@ -33,18 +33,18 @@ def _fairness(cells: tuple[Fairness, ...]) -> Text:
     if not both:
         only = cells[-1]
         return Text(
-            f"Only {only.strategy} was run: with {only.users} users {_unanswered(only)} of them got no answer.", "warn"
+            f"Only {only.strategy} was run: with {only.users} users {unanswered(only)} of them got no answer.", "warn"
         )
     users = max(both)
     queue, fair = by_users[users, "queue"], by_users[users, "fair"]
     lost = (
-        f"{_unanswered(queue)} of {users} users got no answer with queue, {_unanswered(fair)} with fair"
+        f"{unanswered(queue)} of {users} users got no answer with queue, {unanswered(fair)} with fair"
         if queue.unserved or fair.unserved
         else "every user got answers with both"
     )
     waits = f"the longest wait for a connection was {_time(queue.wait_ms.max)} with queue, {_time(fair.wait_ms.max)} with fair"
     verdicts = beside_queue(fair, cells)
-    fewer = _unanswered(fair) * 1.2 < _unanswered(queue)
+    fewer = unanswered(fair) * 1.2 < unanswered(queue)
     lead: str
     tone: Tone
     if "worse" in verdicts and not fewer:
@@ -54,11 +54,6 @@ def _fairness(cells: tuple[Fairness, ...]) -> Text:
     else:
         lead, tone = "No clear difference between lending in order (fair) and not (queue)", "warn"
     return Text(f"{lead}: with {users} users on 10 connections, {lost}; {waits}.", tone)
-
-
-def _unanswered(cell: Fairness) -> int:
-    """Users without an answer in a round, the mean of all rounds."""
-    return round(cell.unserved / max(1, len(cell.served) / cell.users))
 
 
 def _time(ms: float) -> str:

@@ -34,8 +34,8 @@ from reports.page.charts import RATE, TIME
 from reports.page.sections import flattened
 
 _HOW_TO_READ = (
-    "Good answers are 2xx and 3xx. p99 is http.response_time's, over all answers. Figures are means over the runs (good/s and"
-    " p99: geometric, with their 95 % intervals). CPU is in shares of one core."
+    "Good answers are 2xx and 3xx. p99 is that of the response time, over all answers. Figures are means over the runs (good"
+    " answers/s and p99: geometric, with their 95 % intervals). CPU is in shares of one core."
 )
 
 
@@ -357,10 +357,10 @@ def _table(number: int, curve: Curve, limits: SizeLimits) -> Table:
     headings = (
         "connections",
         "runs",
-        "good/s",
+        "good answers/s",
         "failed",
         "p99, ms",
-        "pool wait p99, ms",
+        "wait for a connection p99, ms",
         "database CPU",
         "servers' CPU",
         "memory, MB",
