@@ -45,7 +45,7 @@ PUBLICATIONS = {
 
 _COUNTED = {PARTLY: "partly reproduced"}
 _SHORT = 8
-"""Most rows of a table at the end of a session on a terminal."""
+"""Most rows of a table of a group at the end of a session on a terminal."""
 
 _TONES: Mapping[str, Tone] = {REPRODUCED: "good", PARTLY: "warn", NOT: "bad", NOT_JUDGED: ""}
 _CLAIM_COLUMNS = (
@@ -60,7 +60,7 @@ _CLAIM_COLUMNS = (
 )
 _OVERVIEW_COLUMNS = (
     Column("arrangement and load"),
-    Column("files", aside=True),
+    Column("files"),
     Column("requests", "number"),
     Column("seconds", "number"),
     Column("failed", "number"),
@@ -110,8 +110,7 @@ class MeasuredGain:
 def lab_page(evidence: Evidence, *, in_folder: bool = False) -> Page:
     """The whole result of a session. Its title is the answer. `in_folder`: it lies beside the page of each experiment."""
     data = {"partial": evidence.partial, "notes": evidence.notes}
-    subtitle = f"{TITLE}: {counted_claims(evidence)}"
-    return Page(answer(evidence)[0].text, subtitle, findings(evidence, in_folder=in_folder), data)
+    return Page(answer(evidence)[0].text, _subtitle(evidence), findings(evidence, in_folder=in_folder), data)
 
 
 def terminal_page(evidence: Evidence, out: Path) -> Page:
@@ -120,8 +119,16 @@ def terminal_page(evidence: Evidence, out: Path) -> Page:
     if figures := strategy_figures(evidence):
         blocks.append(figures_table(figures))
     else:
-        blocks += [block for section in findings(evidence) for block in section.blocks if _is_short(section, block)]
-    items = [("Claims", f"{TITLE}: {counted_claims(evidence)}.")]
+        # A terminal has no room for notes.
+        blocks += [
+            replace(block, note="")
+            for section in _groups(evidence)
+            for block in section.blocks
+            if isinstance(block, Table) and len(block.rows) <= _SHORT
+        ]
+    items = []
+    if any(claim.finding(evidence).verdict != UNMEASURED for claim in claims_on(evidence)):
+        items.append(("Claims", f"{_subtitle(evidence)}."))
     if evidence.outcomes:
         items.append(("This machine", busy_words(evidence)))
     items += [
@@ -131,17 +138,14 @@ def terminal_page(evidence: Evidence, out: Path) -> Page:
     return Page("", "", (Section("end", "", (*blocks, Facts("", tuple(items)))),))
 
 
-def _is_short(section: Section, block: Block) -> bool:
-    """Whether a block is a table of a group that a terminal has room for."""
-    return section.id not in ("claims", "environment") and isinstance(block, Table) and len(block.rows) <= _SHORT
-
-
-def counted_claims(evidence: Evidence) -> str:
-    """The claims by verdict, such as "11 claims, 5 reproduced, 6 not measured"."""
+def _subtitle(evidence: Evidence) -> str:
+    """What was run, and the claims by verdict, such as "... run again: 11 claims, 5 reproduced, 6 not measured"."""
     verdicts = [claim.finding(evidence).verdict for claim in claims_on(evidence)]
     known = (REPRODUCED, PARTLY, NOT, NOT_JUDGED, UNMEASURED)
+    if set(verdicts) == {UNMEASURED}:
+        return f"{len(verdicts)} claims of two publications, none measured in this session"
     counted = ", ".join(f"{verdicts.count(v)} {_COUNTED.get(v, v)}" for v in known if v in verdicts)
-    return f"{len(verdicts)} claims, {counted}"
+    return f"{TITLE}: {len(verdicts)} claims, {counted}"
 
 
 def findings(evidence: Evidence, *, in_folder: bool = False) -> tuple[Section, ...]:

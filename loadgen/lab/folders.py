@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from reports.files import WriteError
+
 RUNS = Path("runs")
 """Folder of all runs that were not given one of their own, in the working directory."""
 
@@ -21,12 +23,15 @@ def run_folder(given: Path | None) -> Path:
 
 @contextlib.contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """While inside, the folder is there; those made for it that are empty at the end are removed. Raises OSError.
+    """While inside, the folder is there; those made for it that are empty at the end are removed. Raises WriteError.
 
     If it is a folder of a run in `RUNS` and has files at the end, the link `latest` beside it leads to it.
     """
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot write into {folder}: {error.strerror or error}") from None
     try:
         yield
     finally:

@@ -54,9 +54,10 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
     """Group C: the time, the wait and the share of answers of each user under saturation, by strategy."""
     numbers = ("requests/s", "without an answer", "longest wait", "median wait", "p99 of waits", "median time", "p99 of times",
                "longest time", "evenness")  # fmt: skip
+    beside = ("median time", "p99 of times", "longest time")
     verdicts = ("median beside queue", "p99 beside queue")
     columns = (
-        *(Column("users"), Column("strategy"), *(Column(name, "number") for name in numbers)),
+        *(Column("users"), Column("strategy"), *(Column(name, "number", aside=name in beside) for name in numbers)),
         *(Column(name, "mark") for name in verdicts),
     )
     rows = tuple(

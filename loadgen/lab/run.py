@@ -46,7 +46,7 @@ from loadgen.runner import ClosedResult, Interrupted, Live, ScriptRun, new_run_i
 from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
 from reports.blocks import decimal
-from reports.files import check_writable, write_text
+from reports.files import WriteError, check_writable, write_text
 from reports.formats import apachebench, artillery_json, artillery_text
 from reports.formats.apachebench import AbReport
 from reports.page.page import to_html
@@ -109,12 +109,12 @@ class Lab:
         A session that ends before anything was measured leaves no folder that was not there before.
         """
         self._check()
-        with made(self._options.out):
-            try:
+        try:
+            with made(self._options.out):
                 check_writable(self._options.out / "summary.json")
-            except OSError as error:
-                raise LabError(f"cannot write into {self._options.out}: {error.strerror or error}") from error
-            return self._session()
+                return self._session()
+        except WriteError as error:
+            raise LabError(str(error)) from error
 
     def _session(self) -> Evidence:
         try:
