@@ -54,19 +54,6 @@ _STRATEGIES = {
     "null": "a connection per request",
     "fair": "FairPool",
 }
-_IN_WORDS = {
-    "good per second": "good answers per second",
-    "backends at peak": "connections to PostgreSQL, most at once",
-    "held mean (ms)": "connection held, mean (ms)",
-    "pool wait p50 (ms)": "wait for a connection, p50 (ms)",
-    "pool wait p99 (ms)": "wait for a connection, p99 (ms)",
-    "pool wait max (ms)": "wait for a connection, longest (ms)",
-    "connect mean (ms)": "opening a connection, mean (ms)",
-    "connect p99 (ms)": "opening a connection, p99 (ms)",
-    "worker CPU mean (ms)": "CPU of the worker for a request, mean (ms)",
-    "worker CPU in a loan mean (ms)": "CPU of the worker while it holds a connection, mean (ms)",
-}
-"""Figures as a reader sees them, where their names in JSON are terse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +139,17 @@ def own_app_page(
     warned = [text for result in results for text in notices(result.strategy, result.report)]
     if partial:
         warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
-    line = line_for_production(best, given["settings"])
+    late = _late(results)
+    line = None if late else line_for_production(best, given["settings"])
     answer = Section(
         "answer",
         "Strategies under the same load",
-        (*(Text(sentence) for sentence in sentences), *warned, _answer_table(results, best), *([line] if line else [])),
+        (
+            *(Text(sentence) for sentence in sentences),
+            *warned,
+            _answer_table(results, "" if late else best),
+            *([line] if line else []),
+        ),
         menu="Answer",
         data={"sentence": said.text, "best": best},
     )
@@ -166,12 +159,14 @@ def own_app_page(
         told.append(crossing_text(crossing))
     columns = Column("figure"), *(Column(result.strategy, "number") for result in results)
     rows = tuple(
-        (Cell(_IN_WORDS.get(row[0].name, row[0].name)), *(_cell(figure) for figure in row))
-        for row in zip(*map(figures, results), strict=True)
+        (Cell(row[0].name), *(_cell(figure) for figure in row)) for row in zip(*map(figures, results), strict=True)
     )
     rounds = max(len(result.runs) for result in results)
     caption = f"The same load under each strategy, in {rounds} round{'s' * (rounds > 1)}"
-    note = "Answered well: 2xx and 3xx. CPU is in shares of one core."
+    note = (
+        "Answered well: 2xx and 3xx. Backends: connections to PostgreSQL. CPU is in shares of one core. Pool wait: for a"
+        " connection; connect: opening one; held: from getting a connection to giving it back, as are loans."
+    )
     blocks = (Table("strategies-figures", caption, columns, rows, note), Items(tuple(map(Text, told))))
     compared = {result.strategy: {each.name: each.value for each in figures(result)} for result in results}
     strategies = Section("strategies", "Every figure", blocks, menu="Every figure", folded=True, data=compared)
@@ -226,8 +221,7 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
     """What the runs show, in sentences, and the best strategy: that of today unless another is measurably better."""
     base = min(results, key=lambda result: _REPLACED.index(result.strategy))
     unanswered = [r.strategy for r in results if not good_answers(r.report.aggregate.counters)]
-    late = lateness([run.report for result in results for run in result.runs], [])
-    if late:
+    if late := _late(results):
         text = f"The strategies cannot be compared: {late}. Lower the script's rate, or free the machine."
         return Text(text, "warn"), base.strategy
     if len(results) == 1:
@@ -253,6 +247,11 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
         lead = f"Use {best.strategy}: {_told(best)}; {base.strategy}: {_told(base)}."
     text = f"{lead} {'. '.join(sentences)}." if sentences else lead
     return Text(text, "warn" if unanswered else "good"), best.strategy
+
+
+def _late(results: Sequence[OwnAppResult]) -> str:
+    """Why the runs cannot be compared, in words: the generator was late; "" where it was not."""
+    return lateness([run.report for result in results for run in result.runs], [])
 
 
 def _changes(base: OwnAppResult, result: OwnAppResult) -> Iterator[Change]:
