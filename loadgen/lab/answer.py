@@ -124,12 +124,18 @@ def answer_section(evidence: Evidence) -> Section:
     # The page's title says the first sentence.
     blocks: list[Block] = [*said[1:]]
     if figures:
-        blocks += [Charts(tuple(_picture(users, figures) for users in USERS)), figures_table(figures)]
+        blocks += [Charts(answer_charts(evidence)), figures_table(figures)]
     data = {"sentence": said[0].text, "others": [text.text for text in said[1:]], "strategies": [*map(asdict, figures)]}
     if not blocks:
         blocks.append(said[0])
     title = "Requests per second, by how the service connects to PostgreSQL" if figures else "The answer"
     return Section("answer", title, tuple(blocks), menu="Answer", data=data)
+
+
+def answer_charts(evidence: Evidence) -> tuple[Chart, ...]:
+    """A chart for each number of users; empty if no strategy was run."""
+    figures = strategy_figures(evidence)
+    return tuple(_picture(users, figures) for users in USERS) if figures else ()
 
 
 def figures_table(figures: Sequence[StrategyFigures]) -> Table:

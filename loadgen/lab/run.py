@@ -23,6 +23,7 @@ from loadgen.closed import Workload
 from loadgen.environment import environment
 from loadgen.http.route import Origin
 from loadgen.lab import distance, fairness, league, pgbouncer
+from loadgen.lab.answer import answer_charts
 from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
 from loadgen.lab.distance_findings import crossing_text, distance_charts
 from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
@@ -405,6 +406,8 @@ class Lab:
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
         write_summaries(lab_page(evidence, in_folder=True), out, evidence.environment)
+        if drawn := answer_charts(evidence):
+            write_text(out / "answer.svg", picture(drawn))
         if drawn := league.charts(evidence.league):
             write_text(out / "league.svg", picture(drawn))
         if charts := distance_charts(evidence.distance):

@@ -96,6 +96,37 @@ def test_rows_of_sentences_are_written_below_each_other():
     assert "it is quick\n    why  caches\n" in to_text(page(prose))
 
 
+def test_folded_columns_are_told_below_the_table_in_markdown_and_on_demand_on_a_page():
+    columns = Column("verdict", "mark"), Column("claim"), Column("why", folded=True)
+    prose = Table("p", "", columns, ((Cell("met"), Cell("it is quick"), Cell("caches")),), prose=True)
+    text = to_markdown(page(prose))
+    assert "| met | it is quick |\n" in text
+    assert "<details><summary>Each in detail</summary>\n\n- it is quick.  \n  why: caches\n\n</details>" in text
+    assert "<dt>why</dt><dd>caches</dd>" in written(page(prose), "html")
+
+
+def test_a_folded_section_and_table_are_details_on_a_page():
+    sections = (
+        Section("a", "Said", (Text("first"),)),
+        Section("b", "Folded", (TABLE,), folded=True),
+        Section("c", "In b", (), 3),
+    )
+    html = written(Page("t", "", sections), "html")
+    outer = html.index("<details", html.index("<main"))
+    assert (
+        html.index("first")
+        < outer
+        < html.index('id="b"')
+        < html.index("table-t")
+        < html.index('id="c"')
+        < html.rindex("</details>")
+    )
+
+
+def test_facts_without_a_caption_are_lines_alone():
+    assert to_text(Page("", "", (Section("one", "", (Facts("", (("cpu", "a CPU"),)),)),))) == "cpu  a CPU\n"
+
+
 def test_quiet_rows_are_folded_away_in_markdown_and_stand_last_on_a_page():
     text = to_markdown(page(TABLE))
     assert text.index("| first |") < text.index("<details><summary>1 rows alike</summary>") < text.index("| second |")
