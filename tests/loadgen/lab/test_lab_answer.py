@@ -1,6 +1,9 @@
 """The lab's answer: a sentence that follows from the evidence, whatever that is, and that stands first in every format."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from reports.model import Period, Report
 from reports.page.svg import margins, svg
 from reports.sketch import Sketch
 from reports.writers.output import STYLES, written
+from tests.support.paths import ROOT
 from tests.support.sample_lab import ab_outcome, fairness_cell, lab_evidence, script_outcome
 
 
@@ -169,6 +173,27 @@ def test_a_terminal_gets_some_twenty_lines_that_are_aligned():
     table = lines[start : lines.index("", start)]
     assert len(table) == 5
     assert len({len(line) for line in table}) == 1
+
+
+def test_a_pipe_gets_markdown_and_a_terminal_the_brief_result():
+    code = (
+        "from pathlib import Path; from loadgen.commands.lab import _end; from tests.support.sample_lab import lab_evidence;"
+        "from loadgen.lab.findings import lab_page, terminal_page; found, out = lab_evidence(), Path('runs/one');"
+        "_end(lab_page(found), terminal_page(found, out), None, None, out, interrupted=False)"
+    )
+    command = [sys.executable, "-c", code]
+    piped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert piped.stdout.startswith("# No clear difference here: one pool per server process")
+    assert "| :-- |" in piped.stdout
+    assert piped.stderr.endswith("Everything is in runs/one\n")
+    ours, its = os.openpty()
+    subprocess.run(command, cwd=ROOT, stdout=its, check=True)
+    shown = os.read(ours, 100_000).decode().replace("\r\n", "\n")
+    os.close(ours)
+    os.close(its)
+    assert shown.count("\n") <= 20
+    assert "file:///" in shown
+    assert "| :-- |" not in shown
 
 
 def test_the_picture_has_an_outline_and_a_bar_for_each_strategy_and_failures_in_red_words():
