@@ -73,6 +73,8 @@ def lab(
 ) -> None:
     """Run two published experiments again, and judge their claims: how a service should connect to PostgreSQL.
 
+    A terminal gets the answer in some 20 lines; where stdout is none, the result is Markdown. The whole is in runs/latest.
+
     Groups that only --only runs: C, pools under saturation, and three of them side by side; D, what pooling gains by the
     distance to the database; P, through PgBouncer and direct; M, the database in 512 MB.
 

@@ -60,7 +60,7 @@ def distance_section(crossing: Crossing, cells: Sequence[Distance]) -> Section:
     data = {"crossing": crossing_values(crossing), "cells": [_values(cell, cells) for cell in cells]}
     return Section(
         "distance",
-        "What pooling gains, by the distance to the database (D.rtt)",
+        "D.rtt: what pooling gains, by the distance to the database",
         tuple(blocks),
         menu="Distance",
         data=data,

@@ -74,7 +74,7 @@ _OVERVIEW_COLUMNS = (
     Column("other programs", "number"),
     Column("failures logged"),
 )
-_LOGGED = {"53300": "too many clients (53300)", "PoolTimeout": "no connection came free (PoolTimeout)"}
+_LOGGED = {"53300": "too many clients, SQLSTATE 53300", "PoolTimeout": "no connection came free, PoolTimeout"}
 """Kinds of failure that the service logs, in words."""
 
 _GAIN_COLUMNS = (

@@ -102,7 +102,7 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
         for c in cells
     ]
     blocks: tuple[Block, ...] = (table, *([Charts(tuple(charts))] if charts else []))
-    title = "More users than connections: 10 connections, a query of 5 ms (C.fairness)"
+    title = "C.fairness: 10 connections, a query of 5 ms, more users than connections"
     return Section("fairness", title, blocks, menu="C.fairness", data=data)
 
 
@@ -168,7 +168,7 @@ def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
         )
         for t in found
     )
-    title = "Through PgBouncer, and direct (P)"
+    title = "P: through PgBouncer and direct"
     table = Table("pgbouncer-rows", title, columns, rows, _PGBOUNCER_NOTE)
     return Section("pgbouncer", title, (table,), menu="P", data=found)
 
@@ -204,7 +204,7 @@ def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
         )
         for outcome, use in limited
     )
-    title = "The nested object from a database with a limit of memory (M)"
+    title = "M: the nested object from a database with a limit of memory"
     table = Table("memory-limit-rows", title, columns, rows, memory_note([use for _, use in limited]))
     data = [
         {

@@ -174,7 +174,7 @@ def sections(figures: Figures) -> Iterator[Section]:
             ]
             blocks = (table(mode, figures), *((Charts(mine),) if mine else ()))
             yield Section(
-                f"league-{mode}", f"Three pools side by side, in {mode} ({ID})", blocks, menu=f"{ID} {mode}", data=data
+                f"league-{mode}", f"{ID}: three pools side by side, in {mode}", blocks, menu=f"{ID} {mode}", data=data
             )
 
 

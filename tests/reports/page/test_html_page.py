@@ -429,7 +429,7 @@ def test_the_labs_page_has_every_experiment_and_its_anchors_lead_somewhere():
     page = Page(render(lab_page(evidence)))
     for text in (
         *evidence.outcomes,
-        "too many clients (53300): 10",
+        "too many clients, SQLSTATE 53300: 10",
         "DB_POOL_MIN",
         "+584.09%",
         "200 connections need",
