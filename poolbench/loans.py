@@ -5,14 +5,15 @@ from __future__ import annotations
 import _thread
 import re
 import sys
+import threading
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from poolbench.places import Place
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
-
-    from poolbench.places import Place
 
 DRIVER = "driver"
 """Stands where the name of a pool would."""
@@ -111,7 +112,6 @@ class Loan:
         "refused",
         "request",
         "statement",
-        "statement_ns",
         "thread",
         "wrote",
     )
@@ -122,7 +122,7 @@ class Loan:
         self.outer: Loan | None = None
         self.connection: Any = None
         self.adopted = self.foreign = self.wrote = False
-        self.lent_ns = self.ended_ns = self.connect_ns = self.statement_ns = 0
+        self.lent_ns = self.ended_ns = self.connect_ns = 0
         self.refused, self.statement = "", ""
         self.thread = _thread_number()
         self.asked_ns = perf_counter_ns()
@@ -131,3 +131,31 @@ class Loan:
     def endpoint(self) -> str:
         """The endpoint of the request; "" outside one."""
         return self.request.name if self.request is not None else ""
+
+
+class Opened(NamedTuple):
+    """How a connection was opened: by which process and borrower, at which place, when (the end), and for how long."""
+
+    process: int
+    borrower: Any
+    place: Place | None
+    at_ns: int
+    duration_ns: int
+
+
+STATEMENT_TEXT = 6
+"""Where a light loan keeps the statement it executed last."""
+
+
+def light_loan(record: Any, values: list[Any]) -> Loan:
+    """A loan of which only these values were noted: engine, borrower, code, instruction, request, instant, statement."""
+    engine, borrower, code, instruction, request, lent_ns, statement = values
+    loan = Loan(engine, borrower, Place(code, instruction) if code is not None else None, request)
+    loan.asked_ns = loan.lent_ns = lent_ns
+    loan.connection, loan.statement = record.dbapi_connection, statement
+    loan.thread = _main_thread
+    return loan
+
+
+_main_thread = threading.main_thread().ident or 0
+"""Where greenlets run, as a rule."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from poolbench.loans import Loan
 
-_ACTIVE = 1
+IDLE, _ACTIVE = 0, 1
 _SLEEPS = re.compile(r"\bsleep\(")
 _FUTEX = {"202", "98"}
 """The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
@@ -52,7 +52,7 @@ class Looker:
         if frame is None:
             return seen.LEAKED, loan.place, elapsed_ns
         place, is_database = application_place(frame)
-        if _transaction_status(loan.connection) == _ACTIVE:
+        if transaction_status(loan.connection) == _ACTIVE:
             return seen.STATEMENT, place or loan.place, elapsed_ns
         if is_database:
             return seen.LIBRARY, place or loan.place, elapsed_ns
@@ -81,7 +81,7 @@ class Looker:
         return elapsed_ns * (used_ns - before_ns) // max(1, now_ns - at_ns)
 
 
-def _transaction_status(connection: Any) -> int:
+def transaction_status(connection: Any) -> int:
     """As libpq's PQtransactionStatus; -1 where it cannot be known."""
     try:
         if isinstance(connection, weakref.ref):

@@ -33,7 +33,7 @@ _DATABASE = tuple(
     f"{os.sep}{name}{os.sep}" for name in ("sqlalchemy", "psycopg", "psycopg2", "psycogreen", "psycopg_pool")
 )
 
-_kinds: dict[str, int] = {}
+FILES: dict[str, int] = {}
 """File names seen so far, and what they are: 0 a library, 1 the application, 2 a database's library, 3 this package."""
 
 LIBRARY, APPLICATION, DATABASE, OURS = range(4)
@@ -62,24 +62,33 @@ class Place(NamedTuple):
 def kind_of(code: CodeType) -> int:
     """Whether code is of the APPLICATION, a LIBRARY, a DATABASE's library, or OURS."""
     name = code.co_filename
-    kind = _kinds.get(name)
+    kind = FILES.get(name)
     if kind is None:
-        kind = _kinds[name] = _kind(name)
+        kind = FILES[name] = _kind(name)
     return kind
+
+
+def application_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of the application on the stack of `frame`; None without one."""
+    files = FILES
+    while frame is not None:
+        code = frame.f_code
+        kind = files.get(code.co_filename)
+        if kind is None:
+            kind = kind_of(code)
+        if kind == APPLICATION:
+            return frame
+        frame = frame.f_back
+    return None
 
 
 def place_of(frame: FrameType | None) -> Place | None:
     """The innermost place of the application on the stack of `frame`; None without one."""
-    kinds = _kinds
-    while frame is not None:
-        code = frame.f_code
-        kind = kinds.get(code.co_filename)
-        if kind is None:
-            kind = kind_of(code)
-        if kind == APPLICATION:
-            return Place(code, frame.f_lasti, 0 if code.co_filename.endswith(".py") else _template_line(frame))
-        frame = frame.f_back
-    return None
+    found = application_frame(frame)
+    if found is None:
+        return None
+    code = found.f_code
+    return Place(code, found.f_lasti, 0 if code.co_filename.endswith(".py") else _template_line(found))
 
 
 def _kind(name: str) -> int:

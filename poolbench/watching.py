@@ -15,13 +15,13 @@ import _thread  # noqa: F401 - found by its name below
 import json
 import logging
 import os
-import re
 import sys
 import time
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from random import randrange
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
@@ -29,22 +29,23 @@ from sqlalchemy import Engine, event, exc
 from sqlalchemy.pool import Pool
 
 from poolbench import observed as seen
-from poolbench.costs import costs
 from poolbench.diagnosis import Diagnosis, diagnose
-from poolbench.loans import Loan, Request, WatchedEngine, native
+from poolbench.loans import STATEMENT_TEXT, Loan, Opened, Request, WatchedEngine, light_loan, native
 from poolbench.looking import (
+    IDLE,
     REQUEST_CODES,
     Looker,
     application_place,
     is_in_loop,
     is_running,
     loop_is_idle,
+    transaction_status,
     wanted_cpu_s,
 )
-from poolbench.observed import Ask, EngineSum, LoanKey, LoanSum, Observed, RequestSum, SampleKey, SampleSum, total
-from poolbench.places import Place, place_of
-from poolbench.timed import charge
-from poolbench.waiters import current
+from poolbench.observed import Ask, LoanKey, LoanSum, Observed, SampleKey, total
+from poolbench.places import APPLICATION, FILES, Place, application_frame, place_of
+from poolbench.tally import TEXT_LENGTH, Tally, add_sample, count_engine, writes
+from poolbench.waiters import current_function
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,19 +54,15 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("poolbench")
 _INTERVAL_S = 0.1
 _CLOSE_INTERVAL_S = 0.01
-_SLICE_NS = 10_000_000_000
+_STEPS = 4
 _SLICES = 6
-_MOST_FINISHED = 100_000
-_MOST_ASKS = 20_000
+_EVERY = 64
+"""Of so many loans, one is noted with all that it executes; of the others, only who holds them. The command notes all."""
 _LOG_EVERY_NS = 10_000_000_000
 _SHARE_OF_TIME = 30
 """A look is followed by a pause this many times as long, at least: looking takes some 3 % of a core at most."""
-_TEXT_LENGTH = 300
 _OPENED = "poolbench.opened"
 """Which process opened a connection, and at which place of the application."""
-_WRITES = re.compile(
-    r"\s*(INSERT|UPDATE|DELETE|MERGE|LOCK|TRUNCATE|CREATE|ALTER|DROP)\b|\bFOR\s+(NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,6 @@ class Watcher:
 
     def __init__(self) -> None:
         self.interval_s = _INTERVAL_S
-        self.slices: deque[Observed] = deque([Observed()], maxlen=_SLICES)
         self.report_folder: Path | None = None
         self.fault = ""
         self.logs = True
@@ -92,26 +88,31 @@ class Watcher:
         self._drivers: dict[str, WatchedEngine] = {}
         self._logged_ns = -_LOG_EVERY_NS
         self.inherited: dict[Any, Loan] = {}
+        self._how: tuple[int, int | None] = (_EVERY, _SLICES)
         self._clear()
 
     def _clear(self) -> None:
         self.pid = os.getpid()
-        self.loans: dict[Any, Loan] = {}
+        self.loans: dict[Any, Any] = {}
         self.asks: dict[Loan, None] = {}
-        self.holding: dict[Any, Loan] = {}
+        self.opening: dict[Any, int] = {}
         self.requests: dict[Any, Request] = {}
-        self.finished: deque[Loan] = deque()
-        self.answered: deque[Request] = deque()
+        self.tally = Tally(self.pid, *self._how)
         self._permits = [None]
-        self._slice_began_ns = perf_counter_ns()
         self.looker = Looker()
         self.is_looking = False
         self._began = wanted_cpu_s(), time.perf_counter()
+        self.left = 0
+        self.current = current_function()
+
+    def note_all(self) -> None:
+        """Note every loan, and keep everything."""
+        self._how = (1, 1)
+        self.tally = Tally(self.pid, *self._how)
 
     def after_fork(self) -> None:
         """In a child: begin anew. Loans of the parent are remembered, to notice that the child uses them."""
-        inherited = dict(self.loans)
-        self.slices = deque([Observed()], maxlen=self.slices.maxlen)
+        inherited = dict(self._all_loans())
         self._clear()
         self.inherited = inherited
 
@@ -125,6 +126,7 @@ class Watcher:
             return
         self.is_looking = True
         self._began = wanted_cpu_s(), time.perf_counter()
+        self.current = current_function()
         if self.report_folder is not None:
             (self.report_folder / f"{self.pid}.watching").touch()
         if not self._signals and "flask" in sys.modules:
@@ -133,53 +135,54 @@ class Watcher:
         native("_thread", "start_new_thread")(self._run, ())
 
     def asking(self, engine: WatchedEngine, frame: FrameType) -> Loan:
-        """Somebody asks for a connection."""
+        """Somebody asks for a connection, of whose loan everything will be noted."""
         if not self.is_looking:
             self.start()
-        borrower = current()
+        borrower = self.current()
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower))
-        outer = self.holding.get(borrower)
-        if outer is not None and outer.request is loan.request:
-            loan.outer = outer
+        for _, other in self._all_loans():
+            if other.borrower is borrower and other.request is loan.request and other.engine.key == engine.key:
+                loan.outer = other
         self.asks[loan] = None
         return loan
 
-    def lent(self, loan: Loan, fairy: Any, connect_ns: int) -> None:
+    def lent(self, loan: Loan, fairy: Any) -> None:
         """The connection is there."""
         loan.lent_ns = perf_counter_ns()
-        loan.connect_ns = connect_ns
         del self.asks[loan]
         record = fairy._connection_record  # noqa: SLF001
         loan.connection = fairy.dbapi_connection
-        opened = record.info.get(_OPENED)
-        if opened is not None and opened[0] != self.pid:
-            loan.foreign = True
-            loan.place = opened[1] or loan.place
-        self.loans[record] = self.holding[loan.borrower] = loan
+        opened: Opened | None = record.info.get(_OPENED)
+        if opened is not None:
+            if opened.process != self.pid:
+                loan.foreign = True
+                loan.place = opened.place or loan.place
+            if opened.at_ns >= loan.asked_ns and opened.borrower is loan.borrower:
+                loan.connect_ns = opened.duration_ns
+        self.loans[record] = loan
 
     def failed(self, loan: Loan, error: BaseException) -> None:
         """No connection came."""
         loan.ended_ns = perf_counter_ns()
         self.asks.pop(loan, None)
+        self.opening.pop(loan.borrower, None)
         loan.refused = _refusal(error)
-        self._finish(loan)
+        self.tally.ended(loan)
         if loan.refused == "timeout" and self.logs:
             self._log(loan)
 
-    def returned(self, record: Any) -> None:
+    def returned(self, loan: Loan) -> None:
         """A connection comes back."""
-        loan = self.loans.pop(record, None)
-        if loan is None:
-            return
         loan.ended_ns = perf_counter_ns()
         loan.connection = None
-        if self.holding.get(loan.borrower) is loan:
-            outer = loan.outer
-            if outer is not None and not outer.ended_ns:
-                self.holding[loan.borrower] = outer
-            else:
-                self.holding.pop(loan.borrower, None)
-        self._finish(loan)
+        self.tally.ended(loan)
+
+    def _all_loans(self) -> list[tuple[Any, Loan]]:
+        """Records and their loans at this moment; of those not noted in full only what is known."""
+        return [
+            (record, light_loan(record, loan) if loan.__class__ is list else loan)
+            for record, loan in list(self.loans.items())
+        ]
 
     def opened(self, connection: Any, place: Place, duration_ns: int) -> None:
         """The application has opened a connection without an engine: a loan until it is closed."""
@@ -188,7 +191,7 @@ class Watcher:
             engine = self._drivers[str(place)] = WatchedEngine.of_driver(place)
         if not self.is_looking:
             self.start()
-        borrower = current()
+        borrower = self.current()
         loan = Loan(engine, borrower, place, self.requests.get(borrower))
         loan.lent_ns, loan.connect_ns = loan.asked_ns, duration_ns
         loan.asked_ns -= duration_ns
@@ -199,53 +202,46 @@ class Watcher:
         for reference in [key for key in self.loans if isinstance(key, weakref.ref)]:
             connection = reference()
             if connection is None or connection.closed:
-                self.returned(reference)
+                self.returned(self.loans.pop(reference))
             else:
                 self.loans[reference].connection = reference
 
-    def _finish(self, loan: Loan) -> None:
-        if len(self.finished) < _MOST_FINISHED:
-            self.finished.append(loan)
-        else:
-            self.slices[-1].dropped += 1
-
     # Statements
 
-    def executing(self, connection: Any, statement: str) -> None:
-        """A statement begins."""
-        record = _record(connection)
+    def executing(self, record: Any, statement: str) -> Loan | None:
+        """A statement begins. Returns its loan if all of it is to be noted."""
         loan = self.loans.get(record)
+        if loan.__class__ is list:
+            loan[STATEMENT_TEXT] = statement
+            return None
         if loan is None:
             loan = self.inherited.get(record)
             if loan is None:
-                return
+                return None
             loan.foreign = True
-        if loan.request is not None and loan.request.ended_ns:
-            loan.adopted = True
-        loan.statement = statement
-        if not loan.wrote and _writes(statement):
-            loan.wrote = True
-        loan.statement_ns = perf_counter_ns()
+        noted: Loan = loan
+        if noted.request is not None and noted.request.ended_ns:
+            noted.adopted = True
+        noted.statement = statement
+        if noted.wrote and transaction_status(noted.connection) == IDLE:
+            noted.wrote = False
+        if not noted.wrote and writes(statement):
+            noted.wrote = True
+        return noted
 
-    def executed(self, connection: Any, rows: int, frame: FrameType, *, many: bool) -> None:
+    def executed(self, loan: Loan, duration_ns: int, rows: int, frame: FrameType, *, many: bool) -> None:
         """A statement has been executed."""
-        record = _record(connection)
-        loan = self.loans.get(record)
-        if loan is None:
-            loan = self.inherited.get(record)
-            if loan is None:
-                return
-            loan.place = loan.place or place_of(frame)
         now_ns = perf_counter_ns()
-        duration_ns = now_ns - loan.statement_ns
         place = place_of(frame)
+        if loan.place is None:
+            loan.place = place
         key = (loan.statement, id(place.code), place.instruction) if place is not None else (loan.statement, 0, 0)
         groups = loan.groups
         if groups is None:
             groups = loan.groups = {}
         group = groups.get(key)
         if group is None:
-            group = groups[key] = [place, 0, 0, 0, loan.statement_ns, 0, 0, 0, duration_ns]
+            group = groups[key] = [place, 0, 0, 0, now_ns - duration_ns, 0, 0, 0, duration_ns]
         group[1] += 1
         group[2] += duration_ns
         group[3] += max(rows, 0)
@@ -255,17 +251,11 @@ class Watcher:
             group[6] += 1
             group[7] += duration_ns
 
-    def ended_transaction(self, connection: Any) -> None:
-        """A transaction was committed or rolled back."""
-        loan = self.loans.get(_record(connection))
-        if loan is not None:
-            loan.wrote = False
-
     # Requests
 
     def begin(self, environ: dict[str, Any], name: str = "") -> Request:
         """A request begins in the running greenlet or thread."""
-        request = self.requests[current()] = Request(environ, name)
+        request = self.requests[self.current()] = Request(environ, name)
         return request
 
     def end(self, request: Request) -> None:
@@ -273,13 +263,10 @@ class Watcher:
         if request.ended_ns:
             return
         request.end()
-        me = current()
+        me = self.current()
         if self.requests.get(me) is request:
             del self.requests[me]
-        if len(self.answered) < _MOST_FINISHED:
-            self.answered.append(request)
-        else:
-            self.slices[-1].dropped += 1
+        self.tally.answered(request)
 
     # Looking
 
@@ -294,7 +281,7 @@ class Watcher:
             began_ns = perf_counter_ns()
             try:
                 self._look(began_ns - before_ns)
-                self._fold()
+                self.tally.add_up()
                 self._report()
             except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
                 # Not logged here: the host's handlers may have locks of gevent's, which this thread cannot take.
@@ -306,13 +293,15 @@ class Watcher:
         self._end_closed()
         frames = sys._current_frames()  # noqa: SLF001
         asks = list(self.asks)
-        waiting = Counter(ask.engine.key for ask in asks)
+        waiting = Counter(
+            {key: count * self.tally.every for key, count in Counter(ask.engine.key for ask in asks).items()}
+        )
         askers = {id(ask.borrower): ask for ask in asks if ask.outer is not None}
-        loans = list(self.loans.values())
+        loans = [loan for _, loan in self._all_loans()]
         lent = Counter(loan.engine.key for loan in loans)
         busy = {loan.thread for loan in loans if is_in_loop(loan) and not loop_is_idle(frames.get(loan.thread))}
         running = {loan.thread: loan for loan in loans if is_running(loan)}
-        samples = self.slices[-1].samples
+        samples = self.tally.slices[-1].samples
         for loan in loans:
             doing, place, ran_ns = self.looker.doing(loan, frames, askers, elapsed_ns)
             engine = loan.engine.key
@@ -323,94 +312,33 @@ class Watcher:
                     blamed_ns = elapsed_ns * waiting[engine]
                 else:
                     if loan.thread not in running:
-                        _add(samples, SampleKey(engine, loan.endpoint, "", seen.CPU, False), 0, blamed_ns)
+                        add_sample(samples, SampleKey(engine, loan.endpoint, "", seen.CPU, False), 0, blamed_ns)
                     blamed_ns = 0
             key = SampleKey(engine, loan.endpoint, str(place or ""), doing, loan.wrote)
-            _add(samples, key, ran_ns, blamed_ns * ran_ns // elapsed_ns)
+            add_sample(samples, key, ran_ns, blamed_ns * ran_ns // elapsed_ns)
             if ran_ns < elapsed_ns:
                 spare = SampleKey(engine, loan.endpoint, "", seen.CPU, False)
-                _add(samples, spare, elapsed_ns - ran_ns, blamed_ns * (elapsed_ns - ran_ns) // elapsed_ns)
+                add_sample(samples, spare, elapsed_ns - ran_ns, blamed_ns * (elapsed_ns - ran_ns) // elapsed_ns)
 
     # Adding up
 
-    def _fold(self) -> None:
-        now_ns = perf_counter_ns()
-        if now_ns - self._slice_began_ns >= _SLICE_NS and self.slices.maxlen != 1:
-            self.slices.append(Observed())
-            self._slice_began_ns = now_ns
-        into = self.slices[-1]
-        for _ in range(len(self.finished)):
-            self._add_loan(into, self.finished.popleft())
-        for _ in range(len(self.answered)):
-            request = self.answered.popleft()
-            row = into.requests.setdefault(request.name, RequestSum())
-            row.count += 1
-            row.duration_ns += request.ended_ns - request.began_ns
-
-    def _add_loan(self, into: Observed, loan: Loan) -> None:
-        engine = loan.engine
-        self._count_engine(into, engine)
-        endpoint, place = loan.endpoint, str(loan.place or "")
-        row = into.loans.setdefault(LoanKey(engine.key, endpoint, place), LoanSum())
-        until_ns = loan.lent_ns or loan.ended_ns
-        wait_ns = until_ns - loan.asked_ns - loan.connect_ns
-        held_ns = loan.ended_ns - until_ns
-        row.count += bool(loan.lent_ns)
-        row.wait_ns += wait_ns
-        row.connect_ns += loan.connect_ns
-        row.held_ns += held_ns
-        row.timeouts += loan.refused == "timeout"
-        row.refused += loan.refused == "refused"
-        row.opened += loan.connect_ns > 0
-        if loan.outer is not None and loan.outer.engine.key == engine.key:
-            row.nested += 1
-            row.nested_ns += loan.ended_ns - loan.asked_ns
-        row.foreign += loan.foreign
-        row.adopted += loan.adopted
-        if len(into.asks) < _MOST_ASKS:
-            into.asks.append(Ask(self.pid, engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
-        for key, (each, count, duration_ns, rows, first_ns, last_ns, slow, slow_ns, fastest_ns) in (
-            loan.groups or {}
-        ).items():
-            name = seen.StatementKey(endpoint, str(each or ""), " ".join(key[0].split())[:_TEXT_LENGTH])
-            statement = into.statements.setdefault(name, seen.StatementSum())
-            statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
-            statement.count += count
-            statement.duration_ns += duration_ns
-            statement.rows += rows
-            statement.slow += slow
-            statement.slow_ns += slow_ns
-            statement.groups += 1
-            if count >= seen.REPEATS and rows < seen.FEW_ROWS * count and not _writes(key[0]):
-                statement.repeated += count
-                statement.repeated_groups += 1
-                statement.repeated_ns += last_ns - first_ns
-
-    def _count_engine(self, into: Observed, engine: WatchedEngine) -> None:
-        row = into.engines.setdefault(engine.key, EngineSum())
-        row.pool, row.size, row.overflow = engine.pool, engine.size, engine.overflow
-        row.processes = max(row.processes, 1)
-        if not engine.is_counted:
-            engine.is_counted = True
-            row.made += 1
-            row.making_ns += engine.making_ns
-            row.made_in_requests += bool(engine.endpoint)
-            row.endpoint = engine.endpoint or row.endpoint
-
     def observed(self) -> Observed:
         """What was seen in the last minute (or all the time, for the command). Loans that have not ended count so far."""
-        found = total(list(self.slices))
+        found = total(list(self.tally.slices))
         found.worker_cpu = self._cpu_share()
         found.fault = self.fault
         now_ns = perf_counter_ns()
         inherited = [loan for loan in self.inherited.values() if loan.foreign]
-        for loan in [*self.loans.values(), *inherited]:
-            self._count_engine(found, loan.engine)
+        for row_of_engine in found.engines.values():
+            row_of_engine.processes = 1
+        for loan in [*(loan for _, loan in self._all_loans()), *inherited]:
+            count_engine(found, loan.engine)
             row = found.loans.setdefault(LoanKey(loan.engine.key, loan.endpoint, str(loan.place or "")), LoanSum())
             row.count += 1
             row.held_ns += now_ns - loan.lent_ns
             wait_ns = loan.lent_ns - loan.asked_ns - loan.connect_ns
-            found.asks.append(Ask(self.pid, loan.engine.key, loan.asked_ns, wait_ns, now_ns - loan.lent_ns, True))
+            if self.tally.every == 1:
+                found.asks.append(Ask(self.pid, loan.engine.key, loan.asked_ns, wait_ns, now_ns - loan.lent_ns, True))
             row.foreign += loan.foreign
             row.adopted += loan.adopted
         return found
@@ -427,10 +355,10 @@ class Watcher:
         frames, now_ns = sys._current_frames(), perf_counter_ns()  # noqa: SLF001
         askers = {id(ask.borrower): ask for ask in list(self.asks) if ask.outer is not None}
         found = []
-        for loan in list(self.loans.values()):
+        for _, loan in self._all_loans():
             doing, place, _ = self.looker.doing(loan, frames, askers, 1)
             seconds = round((now_ns - loan.lent_ns) / 1e9, 3)
-            text = f"{doing}: {' '.join(loan.statement.split())[:_TEXT_LENGTH]}" if doing == seen.STATEMENT else doing
+            text = f"{doing}: {' '.join(loan.statement.split())[:TEXT_LENGTH]}" if doing == seen.STATEMENT else doing
             found.append(Holder(str(loan.place or ""), loan.endpoint, seconds, text, str(place or "")))
         return tuple(sorted(found, key=lambda holder: -holder.seconds))
 
@@ -485,22 +413,55 @@ class _Watched(Pool):
     """A pool whose loans are watched."""
 
     _poolbench_engine: WatchedEngine
+    _poolbench_connect: Any
+    _poolbench_return: Any
+    """The methods of the pool's own class, without the price of super()."""
 
     def connect(self) -> Any:
-        loan = _watcher.asking(self._poolbench_engine, sys._getframe(1))  # noqa: SLF001
-        spent = costs._ended  # noqa: SLF001 - it costs less than asking for a copy
-        before_ns = spent.connect_ns
+        watcher = _watcher
+        watcher.left -= 1
+        if watcher.left < 0:
+            watcher.left = randrange(2 * watcher.tally.every - 1)
+            return self._connect_noting_all()
         try:
-            fairy = super().connect()
+            fairy = self._poolbench_connect()
+        except BaseException as error:
+            loan = watcher.asking(self._poolbench_engine, sys._getframe(1))  # noqa: SLF001
+            if isinstance(error, exc.TimeoutError):
+                # When it began was not noted; it has waited as long as the pool lets it.
+                loan.asked_ns -= round(1e9 * float(getattr(self, "_timeout", 0.0) or 0.0))
+            watcher.failed(loan, error)
+            raise
+        frame: FrameType | None
+        try:
+            # engine.connect() of the application is four steps away; a session's or another way is found step by step.
+            frame = sys._getframe(_STEPS)  # noqa: SLF001
+        except ValueError:
+            frame = None
+        if frame is None or FILES.get(frame.f_code.co_filename) != APPLICATION:
+            frame = application_frame(sys._getframe(1))  # noqa: SLF001
+        code, instruction = (frame.f_code, frame.f_lasti) if frame is not None else (None, 0)
+        borrower = watcher.current()
+        request = watcher.requests.get(borrower) if watcher.requests else None
+        light = [self._poolbench_engine, borrower, code, instruction, request, perf_counter_ns(), ""]
+        watcher.loans[fairy._connection_record] = light  # noqa: SLF001
+        return fairy
+
+    def _connect_noting_all(self) -> Any:
+        loan = _watcher.asking(self._poolbench_engine, sys._getframe(2))  # noqa: SLF001
+        try:
+            fairy = self._poolbench_connect()
         except BaseException as error:
             _watcher.failed(loan, error)
             raise
-        _watcher.lent(loan, fairy, spent.connect_ns - before_ns)
+        _watcher.lent(loan, fairy)
         return fairy
 
     def _do_return_conn(self, record: Any) -> None:
-        _watcher.returned(record)
-        super()._do_return_conn(record)
+        loan = _watcher.loans.pop(record, None)
+        if loan.__class__ is Loan:
+            _watcher.returned(loan)
+        self._poolbench_return(record)
 
 
 def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
@@ -508,29 +469,55 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
 
     making_ns: how long making the engine took.
     """
-    charge(engine)
     pool: Any = engine.pool
     if isinstance(pool, _Watched):
         return _watcher
-    request = _watcher.requests.get(current())
+    request = _watcher.requests.get(_watcher.current())
     found = WatchedEngine.of(engine, place_of(sys._getframe(1)), request, making_ns)  # noqa: SLF001
-    pool.__class__ = type(type(pool).__name__, (_Watched, type(pool)), {"_poolbench_engine": found})
+    kind: Any = type(pool)
+    pool.__class__ = type(
+        kind.__name__,
+        (_Watched, kind),
+        {
+            "_poolbench_engine": found,
+            "_poolbench_connect": kind.connect,
+            "_poolbench_return": kind._do_return_conn,  # noqa: SLF001
+        },
+    )
+
+    @event.listens_for(engine, "do_connect", insert=True)
+    def connecting(*_: Any) -> None:
+        _watcher.opening[_watcher.current()] = perf_counter_ns()
 
     @event.listens_for(engine, "connect")
     def connected(_connection: Any, record: Any) -> None:
-        record.info[_OPENED] = os.getpid(), place_of(sys._getframe(1))  # noqa: SLF001
+        now_ns, borrower = perf_counter_ns(), _watcher.current()
+        took_ns = now_ns - _watcher.opening.pop(borrower, now_ns)
+        place = place_of(sys._getframe(1))  # noqa: SLF001
+        record.info[_OPENED] = Opened(_watcher.pid, borrower, place, now_ns, took_ns)
 
-    @event.listens_for(engine, "before_cursor_execute")
-    def executing(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        _watcher.executing(connection, statement)
-
-    @event.listens_for(engine, "after_cursor_execute")
-    def executed(connection: Any, cursor: Any, _text: str, _values: Any, _context: Any, many: bool) -> None:
-        _watcher.executed(connection, cursor.rowcount, sys._getframe(1), many=many)  # noqa: SLF001
-
-    event.listen(engine, "commit", _watcher.ended_transaction)
-    event.listen(engine, "rollback", _watcher.ended_transaction)
+    # Listeners to statements would slow down each connection: SQLAlchemy asks the dialect to execute, and so do we.
+    dialect: Any = engine.dialect
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        setattr(dialect, name, _watched_execution(getattr(dialect, name), many=name == "do_executemany"))
     return _watcher
+
+
+def _watched_execution(execute: Any, *, many: bool) -> Any:
+    """A dialect's method that executes, and has its statements noted."""
+
+    def watched(cursor: Any, statement: str, *rest: Any) -> Any:
+        connection = getattr(rest[-1] if rest else None, "root_connection", None)
+        fairy = getattr(connection, "_dbapi_connection", None)
+        loan = _watcher.executing(getattr(fairy, "_connection_record", None), statement)
+        if loan is None:
+            return execute(cursor, statement, *rest)
+        began_ns = perf_counter_ns()
+        found = execute(cursor, statement, *rest)
+        _watcher.executed(loan, perf_counter_ns() - began_ns, cursor.rowcount, sys._getframe(1), many=many)  # noqa: SLF001
+        return found
+
+    return watched
 
 
 def record_all(folder: Path) -> None:
@@ -538,7 +525,7 @@ def record_all(folder: Path) -> None:
     if _watcher.report_folder is None:
         _watcher.report_folder = folder
         _watcher.interval_s = _CLOSE_INTERVAL_S
-        _watcher.slices = deque(_watcher.slices, maxlen=1)
+        _watcher.note_all()
         _watcher.logs = False
 
 
@@ -598,12 +585,12 @@ def _follow_flask(watcher: Watcher) -> None:
     import flask  # noqa: PLC0415 - the application has imported it
 
     def started(_application: Any, **_: Any) -> None:
-        known = watcher.requests.get(current())
+        known = watcher.requests.get(watcher.current())
         if known is None or known.ended_ns:
             watcher.begin(flask.request.environ).is_flasks = True
 
     def popped(_application: Any, **_: Any) -> None:
-        known = watcher.requests.get(current())
+        known = watcher.requests.get(watcher.current())
         if known is not None and known.is_flasks:
             watcher.end(known)
 
@@ -611,31 +598,8 @@ def _follow_flask(watcher: Watcher) -> None:
     flask.appcontext_popped.connect(popped, weak=False)
 
 
-def _add(samples: dict[SampleKey, SampleSum], key: SampleKey, own_ns: int, blamed_ns: int) -> None:
-    row = samples.setdefault(key, SampleSum())
-    row.own_ns += own_ns
-    row.blamed_ns += blamed_ns
-    row.looks += 1
-
-
 def _refusal(error: BaseException) -> str:
     if isinstance(error, exc.TimeoutError):
         return "timeout"
     text = str(error)
     return "refused" if "too many" in text or "remaining connection slots" in text else "error"
-
-
-def _record(connection: Any) -> Any:
-    return getattr(connection._dbapi_connection, "_connection_record", None)  # noqa: SLF001
-
-
-_known_writes: dict[str, bool] = {}
-
-
-def _writes(statement: str) -> bool:
-    known = _known_writes.get(statement)
-    if known is None:
-        if len(_known_writes) > 10_000:
-            _known_writes.clear()
-        known = _known_writes[statement] = _WRITES.search(statement) is not None
-    return known
