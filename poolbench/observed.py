@@ -197,6 +197,7 @@ class Observed:
             "asks": [list(ask) for ask in self.asks],
             "dropped": self.dropped,
             "worker_cpu": self.worker_cpu,
+            "fault": self.fault,
         }
         for name in ("requests", "loans", "statements", "samples", "engines"):
             rows: Mapping[Any, Any] = getattr(self, name)
