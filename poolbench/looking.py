@@ -39,13 +39,13 @@ class Looker:
         self._cpu: dict[int, tuple[int, int]] = {}
 
     def doing(
-        self, loan: Loan, frames: dict[int, FrameType], askers: dict[int, Loan], elapsed_ns: int
+        self, loan: Loan, frames: dict[int, FrameType], askers: dict[Any, Loan], elapsed_ns: int
     ) -> tuple[str, Place | None, int]:
         """What a borrower is doing, where, and for how much of the time since the last look."""
         request = loan.request
         if request is not None and request.ended_ns:
             return seen.LEAKED, loan.place, elapsed_ns
-        asker = askers.get(id(loan.borrower))
+        asker = askers.get(loan.borrower)
         if asker is not None and asker.outer is loan:
             return seen.NESTED, asker.place, elapsed_ns
         frame, thread = _frame_of(loan, frames)

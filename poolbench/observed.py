@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 MANY_ROWS = 1000
 """A statement that returns or changes this many rows may take its time."""
-SLOW_NS = 40_000_000
+SLOW_NS = 80_000_000
 """A statement that takes this long without handling many rows is a slow one."""
 REPEATS = 5
 """The same statement, run so often by one loan from one place, is repeated."""

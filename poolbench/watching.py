@@ -141,7 +141,7 @@ class Watcher:
         borrower = self.current()
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower))
         for _, other in self._all_loans():
-            if other.borrower is borrower and other.request is loan.request and other.engine.key == engine.key:
+            if other.borrower == borrower and other.request is loan.request and other.engine.key == engine.key:
                 loan.outer = other
         self.asks[loan] = None
         return loan
@@ -157,7 +157,7 @@ class Watcher:
             if opened.process != self.pid:
                 loan.foreign = True
                 loan.place = opened.place or loan.place
-            if opened.at_ns >= loan.asked_ns and opened.borrower is loan.borrower:
+            if opened.at_ns >= loan.asked_ns and opened.borrower == loan.borrower:
                 loan.connect_ns = opened.duration_ns
         self.loans[record] = loan
 
@@ -296,7 +296,7 @@ class Watcher:
         waiting = Counter(
             {key: count * self.tally.every for key, count in Counter(ask.engine.key for ask in asks).items()}
         )
-        askers = {id(ask.borrower): ask for ask in asks if ask.outer is not None}
+        askers = {ask.borrower: ask for ask in asks if ask.outer is not None}
         loans = [loan for _, loan in self._all_loans()]
         lent = Counter(loan.engine.key for loan in loans)
         busy = {loan.thread for loan in loans if is_in_loop(loan) and not loop_is_idle(frames.get(loan.thread))}
@@ -353,7 +353,7 @@ class Watcher:
     def holders(self) -> tuple[Holder, ...]:
         """Who holds a connection at this moment, the longest first."""
         frames, now_ns = sys._current_frames(), perf_counter_ns()  # noqa: SLF001
-        askers = {id(ask.borrower): ask for ask in list(self.asks) if ask.outer is not None}
+        askers = {ask.borrower: ask for ask in list(self.asks) if ask.outer is not None}
         found = []
         for _, loan in self._all_loans():
             doing, place, _ = self.looker.doing(loan, frames, askers, 1)
@@ -485,10 +485,6 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
         },
     )
 
-    @event.listens_for(engine, "do_connect", insert=True)
-    def connecting(*_: Any) -> None:
-        _watcher.opening[_watcher.current()] = perf_counter_ns()
-
     @event.listens_for(engine, "connect")
     def connected(_connection: Any, record: Any) -> None:
         now_ns, borrower = perf_counter_ns(), _watcher.current()
@@ -496,11 +492,22 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
         place = place_of(sys._getframe(1))  # noqa: SLF001
         record.info[_OPENED] = Opened(_watcher.pid, borrower, place, now_ns, took_ns)
 
-    # Listeners to statements would slow down each connection: SQLAlchemy asks the dialect to execute, and so do we.
+    # Listeners to statements would slow down each connection, so the methods that they would be called by are wrapped.
     dialect: Any = engine.dialect
+    dialect.connect = _timed_connect(dialect.connect)
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
         setattr(dialect, name, _watched_execution(getattr(dialect, name), many=name == "do_executemany"))
     return _watcher
+
+
+def _timed_connect(connect: Any) -> Any:
+    """A dialect's method that connects, and notes when it began."""
+
+    def timed(*given: Any, **named: Any) -> Any:
+        _watcher.opening[_watcher.current()] = perf_counter_ns()
+        return connect(*given, **named)
+
+    return timed
 
 
 def _watched_execution(execute: Any, *, many: bool) -> Any:

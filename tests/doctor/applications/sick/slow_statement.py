@@ -16,4 +16,4 @@ def question():
         return jsonify(connection.execute(text(SLOW)).scalar())  # sick
 
 
-SLOW = "SELECT count(*) FROM generate_series(1, 400000) i, pg_sleep(0.08) WHERE md5(i::text) < '1'"
+SLOW = "SELECT count(*) FROM generate_series(1, 400000) i, pg_sleep(0.12) WHERE md5(i::text) < '1'"
