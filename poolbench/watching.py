@@ -86,6 +86,7 @@ class Watcher:
         self.logs = True
         self._signals = False
         self._drivers: dict[str, WatchedEngine] = {}
+        self._numbers: Counter[str] = Counter()
         self._logged_ns = -_LOG_EVERY_NS
         self.inherited: dict[Any, Loan] = {}
         self._how: tuple[int, int | None] = (_EVERY, _SLICES)
@@ -116,6 +117,11 @@ class Watcher:
         self._clear()
         self.inherited = inherited
 
+    def next_number(self, place: str) -> int:
+        """How many engines the place has made before."""
+        self._numbers[place] += 1
+        return self._numbers[place]
+
     # Loans
 
     def start(self) -> None:
@@ -141,7 +147,7 @@ class Watcher:
         borrower = self.current()
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower))
         for _, other in self._all_loans():
-            if other.borrower == borrower and other.request is loan.request and other.engine.key == engine.key:
+            if other.borrower == borrower and other.request is loan.request and other.engine is engine:
                 loan.outer = other
         self.asks[loan] = None
         return loan
@@ -473,7 +479,9 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
     if isinstance(pool, _Watched):
         return _watcher
     request = _watcher.requests.get(_watcher.current())
-    found = WatchedEngine.of(engine, place_of(sys._getframe(1)), request, making_ns)  # noqa: SLF001
+    place = place_of(sys._getframe(1))  # noqa: SLF001
+    number = 0 if request is not None else _watcher.next_number(str(place))
+    found = WatchedEngine.of(engine, place, request, making_ns, number)
     kind: Any = type(pool)
     pool.__class__ = type(
         kind.__name__,
