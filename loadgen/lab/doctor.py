@@ -107,6 +107,7 @@ def _watched(
             cores=None if database_s is None else cores,
             max_connections=int(query(served.database.monitor_url, "SHOW max_connections")[0][0]),
             mean_active=watch.mean_active,
+            trivial_ms=watch.trivial_ms,
             lock_waits=watch.lock_waits(),
             active_s={key: looks * _LOOK_EVERY_S for key, looks in watch.active.items()},
             waits_for_idle_s=watch.waits_for_idle * _LOOK_EVERY_S,
@@ -151,6 +152,7 @@ class DatabaseWatch(threading.Thread):
         self._url = monitor_url
         self._done = threading.Event()
         self.looks = self.waits_for_idle = self._sum_active = 0
+        self._sum_took_s = 0.0
         self.active: Counter[str] = Counter()
         """Looks in which a statement was being executed, by `statement_key`."""
         self._waiting: Counter[str] = Counter()
@@ -159,6 +161,11 @@ class DatabaseWatch(threading.Thread):
     def mean_active(self) -> float:
         """Mean number of sessions that were executing a statement."""
         return self._sum_active / max(1, self.looks)
+
+    @property
+    def trivial_ms(self) -> float:
+        """What a look has taken on average."""
+        return 1000 * self._sum_took_s / max(1, self.looks)
 
     def lock_waits(self) -> dict[str, float]:
         """Of each statement, the share of looks in which it waited for a lock."""
@@ -173,9 +180,11 @@ class DatabaseWatch(threading.Thread):
                 self._look()
 
     def _look(self) -> None:
+        began_s = time.monotonic()
         with self._connection.cursor() as cursor:
             cursor.execute(_ACTIVITY)
             rows = cursor.fetchall()
+        self._sum_took_s += time.monotonic() - began_s
         self.looks += 1
         states = {pid: state for pid, state, *_ in rows}
         for _pid, state, waits_for, statement, blockers in rows:
