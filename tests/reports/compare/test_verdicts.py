@@ -182,6 +182,14 @@ def test_the_page_shows_every_world_of_the_study():
     assert shown == [(world.name, world.runs) for world in (*study.ONE_RUN, *study.SEVERAL_RUNS)]
 
 
+def test_rows_of_the_study_take_the_place_of_those_about_the_same_worlds():
+    page = "| a | 3 | 1 x 60 s | 10 | 5% | 6.0% |\n| a | 2 | 1 x 60 s | 10 | 5% | 2.0% |\n"
+    row = "| a | 3 | 1 x 60 s | 10 | 5% | 3.0% |"
+    assert study.with_rows(page, [row, ""]) == page.replace("6.0%", "3.0%")
+    with pytest.raises(ValueError, match="no row about"):
+        study.with_rows(page, [row.replace("a", "b")])
+
+
 def test_short_runs_beside_bursts_differ_and_say_nothing_of_the_versions():
     rng = np.random.default_rng(5)
     world = duels.World("", seconds=30)
