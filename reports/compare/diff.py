@@ -15,7 +15,7 @@ import numpy as np
 
 from reports import names
 from reports.compare import figures, paired, statistics, tracks
-from reports.compare.cautions import cautions, lateness
+from reports.compare.cautions import cautions, distinct, lateness, repeated
 from reports.compare.estimates import (
     ASSUMED_BETWEEN,
     ASSUMED_WITHIN,
@@ -184,9 +184,13 @@ def compare(old: Report, new: Report, criteria: Criteria = Criteria()) -> Diff:
 
 def compare_runs(old: Sequence[Report], new: Sequence[Report], criteria: Criteria = Criteria()) -> Diff:
     """Compares several runs a side (or one with several): judged by the variation between runs alone, by a rotation test."""
+    again = tuple(repeated(old, new))
+    old, new = distinct(old), distinct(new)
     if len(old) == len(new) == 1:
-        return compare(old[0], new[0], criteria)
-    return _finished(old, new, _compared_by_runs(old, new, criteria), criteria)
+        found = compare(old[0], new[0], criteria)
+    else:
+        found = _finished(old, new, _compared_by_runs(old, new, criteria), criteria)
+    return replace(found, warnings=(*again, *found.warnings))
 
 
 def _finished(old: Sequence[Report], new: Sequence[Report], rows: Sequence[Change], criteria: Criteria) -> Diff:
