@@ -580,6 +580,10 @@ def _longer(rows: Sequence[Change], seconds: int) -> Iterator[str]:
         )
 
 
+JUDGED_IN_DUELS: Final = (
+    *(figures.ERRORS, names.REQUEST_RATE),
+    *(f"{names.RESPONSE_TIME}.{row}" for row in ("median", "p95", "p99")),
+)
 _ONE_OF_SEVERAL: Final = "its interval leaves out zero, but of several figures judged at once one does so by chance"
 _NOT_IN_DUELS: Final = "not judged in a duel"
 _OF_DUELS: Final = (
@@ -590,13 +594,10 @@ _OF_DUELS: Final = (
 
 
 def _questions(duel: paired.Duel) -> dict[str, Callable[[], paired.Paired]]:
-    """The figures that a duel is judged by."""
-    rows = {"median": 0.5, "p95": 0.95, "p99": 0.99}
-    return {
-        figures.ERRORS: duel.failures,
-        names.REQUEST_RATE: duel.rate,
-        **{f"{names.RESPONSE_TIME}.{row}": partial(duel.quantile, q) for row, q in rows.items()},
-    }
+    """How each figure that a duel judges is tested."""
+    quantiles = (partial(duel.quantile, q) for q in (0.5, 0.95, 0.99))
+    asked: list[Callable[[], paired.Paired]] = [duel.failures, duel.rate, *quantiles]
+    return dict(zip(JUDGED_IN_DUELS, asked, strict=True))
 
 
 # Notes

@@ -160,7 +160,7 @@ def unknown_figure(name: str) -> str:
     """Why no run of ours has a figure of this name, with the name that may be meant; "" for what a run may have."""
     if name in _SIMPLE or _ANY_OF.fullmatch(name):
         return ""
-    near = get_close_matches(name.lower(), _SIMPLE, n=1)
+    near = get_close_matches(name.lower(), _SIMPLE, n=1, cutoff=0.65)
     hint = f" (did you mean {near[0]}?)" if near else f"; there are {ERRORS}, rps, p50 to p999, http.codes.503 ..."
     return f"no run has a figure called {name!r}{hint}"
 
