@@ -88,16 +88,15 @@ class Gate:
         that goes by a number where the runs do not have it.
         """
         if not self.name:
-            unknown = not {row.verdict for row in diff.rows} & {"better", "worse", "no clear change"}
-            return self._outcome([row for row in diff.rows if row.verdict == "worse"], unknown=unknown)
+            return self._outcome([row for row in diff.rows if row.verdict == "worse"], unknown=_unjudged(diff))
         row = _find(self.name, diff)
         self._check_unit(row)
         if not self.operator:
-            unknown = row.verdict in ("cannot be judged", "not comparable")
+            unknown = "" if row.verdict in _JUDGED else row.verdict
             return self._outcome([row] if row.verdict == "worse" else [], row, unknown=unknown)
         measured = self._measured(row)
         broken = measured is not None and holds(self.operator, measured, self.limit)
-        return self._outcome([row] if broken else [], row, unknown=measured is None)
+        return self._outcome([row] if broken else [], row, unknown="" if measured is not None else "not known")
 
     def _check_unit(self, row: Change) -> None:
         """Raises ReportError for a share of what is no share, and a time of what is no time."""
@@ -116,15 +115,25 @@ class Gate:
             return row.change
         return row.relative if row.relative is not None else inf if row.change > 0 else -inf
 
-    def _outcome(
-        self, broken_by: list[Change], looked_at: Change | None = None, *, unknown: bool = False
-    ) -> GateResult:
+    def _outcome(self, broken_by: list[Change], looked_at: Change | None = None, *, unknown: str) -> GateResult:
+        """The result of a rule that these figures break; `unknown`: why nobody knows whether any does, else empty."""
         rows = broken_by or ([] if looked_at is None else [looked_at])
-        nothing = "no figure could be judged" if unknown else "no figure is worse"
-        told = "; ".join(_told(row) for row in rows[:5]) or nothing
+        told = "; ".join(_told(row) for row in rows[:5]) or unknown or "no figure is worse"
         more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
         outcome = "FAILED" if broken_by else "NOT JUDGED" if unknown else "passed"
         return GateResult(self.text, outcome == "passed", f"{outcome}: {self.text} ({told}{more})")
+
+
+_JUDGED: Final = ("better", "worse", "no clear change")
+
+
+def _unjudged(diff: Diff) -> str:
+    """Why it is not known whether any figure is worse: none could be judged, or no time; else empty."""
+    if not any(row.verdict in _JUDGED for row in diff.rows):
+        return "no figure could be judged"
+    times = [row for row in diff.rows if row.kind in ("summary", "ab")]
+    tested = any(row.p is not None and row.verdict in _JUDGED for row in times)
+    return "" if tested or all(row.verdict != "cannot be judged" for row in times) else "no time could be judged"
 
 
 def holds(operator: str, measured: float, limit: float) -> bool:

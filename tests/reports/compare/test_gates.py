@@ -119,6 +119,20 @@ def test_a_rule_on_what_a_side_lacks_does_not_pass(old, new, rule):
     assert outcome.line.startswith(f"NOT JUDGED: {rule} (")
 
 
+def test_where_no_time_could_be_judged_nobody_knows_whether_any_figure_is_worse():
+    old, new = (
+        Report(
+            Period(
+                0, {"http.requests": 8}, summaries={"http.response_time": Summary(count=8, p95=5.0 * by, p99=9.0 * by)}
+            )
+        )
+        for by in (1, 9)
+    )
+    found = compare(old, new)
+    assert {row.verdict for row in found.rows} == {"no clear change", "cannot be judged"}
+    assert Gate.parse("worse").check(found).line == "NOT JUDGED: worse (no time could be judged)"
+
+
 def test_a_limit_is_on_the_new_side_alone():
     assert Gate.parse("p99 > 5").check(compare(Report(Period(0)), ANSWERED)).met
     assert Gate.parse("p99 > 2").check(compare(Report(Period(0)), ANSWERED)).line.startswith("FAILED")
