@@ -195,7 +195,7 @@ class Lab:
             self._evidence = replace(self._evidence, crossing=session.crossing)
             for reason in session.skipped:
                 self._note(reason)
-            for cell in session.run(rounds, self._live):
+            for cell in session.run(rounds, self._live, self._rng):
                 self._evidence = replace(self._evidence, distance=(*self._evidence.distance, cell))
                 name = (
                     f"{distance.ID}.{decimal(cell.round_trip_ms)}ms.{cell.arrangement.replace(' ', '-')}.c{cell.users}"
