@@ -17,6 +17,7 @@ _COMMANDS = {
     "ping": ("loadgen.commands.ping", "Send one request, and show how long each part of it takes."),
     "schema": ("loadgen.commands.schema", "Print the JSON Schema of scripts, for editors."),
     "diff": ("reports.cli", "Compare two reports, or several runs a side."),
+    "history": ("loadgen.commands.history", "Find in which of many reports a figure changed."),
     "duel": ("loadgen.commands.duel", "Compare two services under load at the same time."),
     "report": ("reports.cli", "Show a saved report, or several merged into one."),
     "lab": ("loadgen.commands.lab", "Repeat the published experiments on this machine."),

@@ -72,6 +72,18 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen diff before.json after.json --fail-on 'p99 worse' --fail-on 'errors > 0.1%' --junit gates.xml",
         ),
     ),
+    "history": (
+        {
+            "Reports": ("--metric", "--order", "--last", "--explain"),
+            "Verdicts": ("--fail-on", "--least-effect", "--junit"),
+            **_RESULT,
+        },
+        (
+            "loadgen history results",
+            "loadgen history results --metric p95 -o history.html",
+            "loadgen history results --last 50 --fail-on worse",
+        ),
+    ),
     "duel": (
         {
             "What to run": ("--minutes", "--environment", "--variables", "--payload", "--insecure", "--seed"),

@@ -105,6 +105,8 @@ def _curves(chart: Chart, both_scales: bool) -> Iterator[Markup]:
     at = " ".join(str(round(x.place(p) * ACROSS)) for p in positions(chart))
     yield Markup('<g class="at" data-at="{}" data-bins="{}">').format(at, int(chart.mark in BINNED))
     yield from _x_axis(chart, x)
+    for mark in chart.marks:
+        yield Markup('<line class="mark" x1="{0}" x2="{0}" y2="100%"/>').format(_percent(x.place(mark)))
     scales = [axis_scale(chart.y, ys)]
     if both_scales and switchable(chart):
         scales.append(axis_scale(replace(chart.y, scale="linear" if scales[0].log else "log"), ys))
