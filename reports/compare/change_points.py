@@ -30,6 +30,9 @@ WINDOW: Final = 50
 _FIRST_PASS: Final = 5.0
 """Candidates may be as many times less significant than change points: where a level comes and goes, one side hides the other."""
 
+_LOOKED_AT_TOO: Final = 5.0
+"""P of a drift is multiplied by this, so that looking for drifts too adds little to false alarms."""
+
 _MOST_CORRELATION: Final = 0.9
 _LEAST_DF: Final = 3.0
 
@@ -61,20 +64,31 @@ def change_points(values: Floats, least_spread: float = 0.0, level: float = LEVE
     return _pruned(values, sorted(found), least_spread, level)
 
 
-def is_gradual(values: Floats, points: list[ChangePoint]) -> bool:
-    """Whether a straight line describes the series better than its levels do, by the Bayesian information criterion.
+def drift_p(values: Floats, points: list[ChangePoint], least_spread: float = 0.0) -> float:
+    """How likely a series drifts like this by chance; 1 where its levels describe it as well as a straight line.
 
-    A slow drift has no instant at which it happened, though the levels before and after its middle differ.
+    A slow drift has no instant at which it happened, though the levels before and after its middle differ. Line and levels
+    are compared by the Bayesian information criterion.
     """
     count = len(values)
+    if count < LEAST_VALUES:
+        return 1.0
     edges = [0, *(point.at for point in points), count]
     steps = sum(float(np.square(values[a:b] - values[a:b].mean()).sum()) for a, b in pairwise(edges))
     at = np.arange(count) - (count - 1) / 2
     slope = float((at * values).sum() / np.square(at).sum())
-    line = float(np.square(values - values.mean() - slope * at).sum())
-    if not line or not steps:
-        return line < steps
-    return count * log(line) + 2 * log(count) < count * log(steps) + (2 * len(points) + 1) * log(count)
+    rest = values - values.mean() - slope * at
+    line = float(np.square(rest).sum())
+    floor = count * least_spread**2 + 1e-300
+    if (
+        log(max(line, floor)) + 2 * log(count) / count
+        >= log(max(steps, floor)) + (2 * len(points) + 1) * log(count) / count
+    ):
+        return 1.0
+    inflation = _inflation(float((rest[1:] * rest[:-1]).sum()), line)
+    spread = max(sqrt(line / (count - 2)), least_spread)
+    error = spread * sqrt(inflation / float(np.square(at).sum()))
+    return min(1.0, _LOOKED_AT_TOO * student_p(slope / error if error else inf, max(_LEAST_DF, count / inflation - 2)))
 
 
 def energies(values: Floats) -> Floats:
@@ -178,8 +192,16 @@ def _student(left: Floats, right: Floats, sign: int, least_spread: float, correl
     squares = float(np.square(a).sum() + np.square(b).sum())
     df = n + m - 2
     spread = max(sqrt(squares / df), least_spread)
-    seen = float((a[1:] * a[:-1]).sum() + (b[1:] * b[:-1]).sum()) / squares if squares and correlated else 0.0
-    correlation = min(max(seen, 0.0), _MOST_CORRELATION)
-    inflation = (1 + correlation) / (1 - correlation)
+    products = float((a[1:] * a[:-1]).sum() + (b[1:] * b[:-1]).sum())
+    inflation = _inflation(products, squares) if correlated else 1.0
     error = spread * sqrt((1 / n + 1 / m) * inflation)
     return student_p(change / error if error else inf, max(_LEAST_DF, (n + m) / inflation - 2))
+
+
+def _inflation(products: float, squares: float) -> float:
+    """By how much neighbours that resemble each other make the variance of a mean larger (a first-order autoregression).
+
+    `products` are summed over neighbouring residuals, `squares` over all.
+    """
+    correlation = min(max(products / squares if squares else 0.0, 0.0), _MOST_CORRELATION)
+    return (1 + correlation) / (1 - correlation)

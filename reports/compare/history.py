@@ -17,7 +17,7 @@ import numpy as np
 from reports import names
 from reports.compare import figures
 from reports.compare.cautions import LATE_MS, start_lag_ms
-from reports.compare.change_points import LEAST_VALUES, change_points, is_gradual
+from reports.compare.change_points import LEAST_VALUES, change_points, drift_p
 from reports.compare.diff import LEAST_SPREAD, Change, Criteria, Diff, Verdict
 from reports.compare.figures import ERRORS, Figures, Kind
 from reports.compare.gates import long_names
@@ -194,7 +194,8 @@ def _track(
         middle = float(np.median(known))
         spread = hypot(LEAST_SPREAD * middle, 0.3 if kind == "ab" else 0.03) / (middle + OFFSET)
     points = change_points(series, spread, level)
-    gradual = bool(points) and is_gradual(series, points)
+    drifting = drift_p(series, points, spread)
+    gradual = drifting <= level
     edges = [0, *(point.at for point in points), len(having)]
     means = [float(known[a:b].mean()) if is_share else _mean(series[a:b]) for a, b in pairwise(edges)]
     shifts = []
@@ -204,7 +205,7 @@ def _track(
         found = Shift(name, kind, *places, means[i], means[i + 1], 0.0, "no clear change", besides=besides)
         shifts.append(_judged(found, point.p * LEVEL / level))
     if gradual:
-        shifts = [_drift(name, kind, series, having, min(p.p for p in points) * LEVEL / level, is_share=is_share)]
+        shifts = [_drift(name, kind, series, having, drifting * LEVEL / level, is_share=is_share)]
     shifts = [shift for shift in shifts if is_share or _matters(shift, criteria)]
     levels: list[float | None] = [None] * len(values)
     for k, i in enumerate(having):
