@@ -28,6 +28,9 @@ from reports.model import Report, ReportError
 USUAL: Final = (ERRORS, "rps", "p50", "p95", "p99")
 """The figures that are looked at unless others are named; and p95 of each endpoint."""
 
+_AMOUNTS: Final = (names.REQUESTS, names.RESPONSES, names.DOWNLOADED_BYTES, names.VUSERS_CREATED)
+"""Counters that are compared as they are; others as a share."""
+
 CRITERIA: Final = Criteria()
 """What a change must exceed, unless said otherwise."""
 
@@ -100,9 +103,9 @@ class History:
 
     @property
     def shifts(self) -> tuple[Shift, ...]:
-        """All changes, the latest first, of one instant the worse ones first."""
+        """All changes, the latest first; of one instant the worse ones first, in the order of the figures."""
         found = (shift for track in self.tracks for shift in track.shifts)
-        return tuple(sorted(found, key=lambda s: (s.gradual, -s.first_new, s.verdict != "worse", s.p)))
+        return tuple(sorted(found, key=lambda s: (s.gradual, -s.first_new, s.verdict != "worse")))
 
     def last_changes(self) -> Diff:
         """The last change of each figure as a comparison, which `Gate` judges: the level before it and the present one."""
@@ -122,6 +125,11 @@ def history(entries: Sequence[Entry], metrics: Sequence[str] = (), criteria: Cri
     level = LEVEL / max(1, len(chosen))
     tracks = [_track(kind, name, runs, kept, level, criteria) for kind, name in dict.fromkeys(chosen)]
     return History(tuple(kept), tuple(tracks), tuple(notes))
+
+
+def compared_as_share(name: str, kind: Kind) -> bool:
+    """Whether a figure is compared as a share, 0 to 1: of requests, of users, or of what `names.share_of` says."""
+    return kind == "share" or name in figures.AB_SHARES or (kind == "counter" and not name.startswith(_AMOUNTS))
 
 
 def _unfit(report: Report) -> str:
@@ -158,6 +166,8 @@ def _find(metric: str, runs: Sequence[Figures]) -> tuple[Kind, str]:
     for name in (metric, *long_names(metric)):
         if name in known:
             return known[name], name
+    if metric.startswith((names.ERRORS, names.CODES)) and any(figures.whole_of(metric, run) for run in runs):
+        return "counter", metric
     if not runs:
         return "summary", metric
     near = get_close_matches(metric, known, n=1)
@@ -178,7 +188,7 @@ def _usual(runs: Sequence[Figures], entries: Sequence[Entry]) -> list[tuple[Kind
 def _track(
     kind: Kind, name: str, runs: Sequence[Figures], entries: Sequence[Entry], level: float, criteria: Criteria
 ) -> Track:
-    is_share = kind in ("share", "counter") or name in figures.AB_SHARES
+    is_share = compared_as_share(name, kind)
     wholes = [_whole(name, kind, run) if is_share else 0.0 for run in runs]
     raw = [_value(name, kind, run, whole, is_share=is_share) for run, whole in zip(runs, wholes, strict=True)]
     values = tuple(raw)
@@ -216,7 +226,7 @@ def _track(
 
 def _value(name: str, kind: Kind, run: Figures, whole: float, *, is_share: bool) -> float | None:
     value = run.get((kind, name))
-    if kind == "counter" and value is None and whole:
+    if kind == "counter" and is_share and value is None and whole:
         value = 0.0
     if value is None or not isfinite(value) or value < 0:
         return None

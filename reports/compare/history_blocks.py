@@ -27,9 +27,9 @@ from reports.blocks import (
 )
 from reports.compare.change_points import LEAST_VALUES
 from reports.compare.diff import Verdict
-from reports.compare.figures import AB_SHARES, ERRORS, better
+from reports.compare.figures import ERRORS, better
 from reports.compare.gates import GateResult
-from reports.compare.history import History, Shift, Track
+from reports.compare.history import History, Shift, Track, compared_as_share
 
 _COLUMNS = (
     Column("figure"),
@@ -100,8 +100,8 @@ def sentence(shift: Shift, found: History) -> str:
     old, new = when(shift.last_old, found), when(shift.first_new, found)
     where = f"gradually, from {old} to {new}," if shift.gradual else f"between {old} and {new}"
     name = words(shift.name)
-    # Percentiles are written small: p95.
-    name = name if name[:1] == "p" and name[1:2].isdigit() else name[:1].upper() + name[1:]
+    # Names and percentiles stay as they are: server.pool.p95, p95.
+    name = name[:1].upper() + name[1:] if name.partition(" ")[0].isalpha() else name
     levels = f"from {shown(shift.before, shift)} to {shown(shift.after, shift)} {unit_of(shift)}".rstrip()
     return f"{name} {rose}{by} {where} ({levels})"
 
@@ -110,6 +110,10 @@ def words(name: str) -> str:
     """What a figure is called in a sentence."""
     if name in _WORDS:
         return _WORDS[name]
+    if name.startswith(names.CODES):
+        return f"answers of status {name.removeprefix(names.CODES)}"
+    if name.startswith(names.ERRORS):
+        return f"requests that failed by {name.removeprefix(names.ERRORS)}"
     metric, _, row = name.rpartition(".")
     if metric == names.RESPONSE_TIME:
         return f"{row} of the response time"
@@ -121,7 +125,7 @@ def words(name: str) -> str:
 
 
 def _is_share(item: Shift | Track) -> bool:
-    return item.kind in ("share", "counter") or item.name in AB_SHARES
+    return compared_as_share(item.name, item.kind)
 
 
 def unit_of(item: Shift | Track) -> str:

@@ -169,6 +169,27 @@ def test_reports_without_a_time_go_by_that_of_their_files_or_by_name(invoke, tmp
     assert order[0] == "run2.txt" and order[-1] == "run10.txt" and by_name.stderr == ""
 
 
+@pytest.mark.parametrize("metric", ["http.codes.503", "errors.ETIMEDOUT", "http.requests", "rps", "p999", "errors"])
+def test_other_figures_can_be_named(invoke, folder, metric):
+    done = invoke(folder, "--metric", metric, "--format", "json")
+    assert done.exit_code == 0
+    [figure] = json.loads(done.stdout)["figures"]
+    expected = {"http.requests": pytest.approx(400), "rps": pytest.approx(400 / 9, 0.2), "p999": pytest.approx(75, 0.5)}
+    assert figure["levels"][0] == expected.get(metric, 0)
+
+
+def test_failures_that_begin_are_told_as_shares(invoke, folder):
+    for file in folder.iterdir():
+        document = json.loads(file.read_text())
+        if document["aggregate"]["firstCounterAt"] >= START_MS + 12 * DAY_MS:
+            for part in (document["aggregate"], *document["intermediate"]):
+                part["counters"]["http.codes.503"] = 40
+            file.write_text(json.dumps(document))
+    done = invoke(folder, "--metric", "errors", "--metric", "http.codes.503")
+    assert done.stdout.startswith("Failed requests rose between ") and "(from 0 % to 10 %)" in done.stdout
+    assert "answers of status 503" in done.stdout
+
+
 def test_runs_that_were_cut_short_are_left_out_with_a_note(invoke, folder):
     (folder / "cut.json").write_text(to_json(a_report(21, 9.0, partial=True)))
     done = invoke(folder)
