@@ -202,7 +202,7 @@ def test_two_versions_that_run_are_put_under_load_together(runner, service):
         ({"name": "../x"}, 2, "::error::name '../x'"),
         ({"runs": "many"}, 2, "::error::runs 'many'"),
         ({"script": "nowhere.yml"}, 1, "nowhere.yml"),
-        ({"runs": "1", "options": "--environment nowhere"}, 1, "nowhere"),
+        ({"runs": "1", "options": "--workers none"}, 2, "--workers"),
         ({"runs": "1", "baseline": "old/*.json"}, 2, "::error::baseline 'old/*.json': no file matches"),
         ({"runs": "1", "baseline": "service.py"}, 2, "service.py: no report"),
     ],
