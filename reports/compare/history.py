@@ -288,4 +288,4 @@ def _as_change(track: Track) -> Change:
         last = track.shifts[-1]
         return Change(track.name, track.kind, last.before, last.after, last.verdict, p=last.p)
     present = next((v for v in reversed(track.levels) if v is not None), None)
-    return Change(track.name, track.kind, present, present, "no clear change")
+    return Change(track.name, track.kind, present, present, "no clear change", p=1.0)
