@@ -212,7 +212,7 @@ def quantile(period: Period, name: str, key: str) -> float | None:
     if sketch is not None and sketch.count:
         return _sketched(sketch, key)
     summary = period.summaries.get(name)
-    found = getattr(summary, key) if summary is not None else None
+    found = summary.figure(key) if summary is not None else None
     return None if found is None else float(found)
 
 
@@ -229,10 +229,10 @@ def sketch(report: Report, name: str) -> Sketch | None:
 
 
 def breakdown(period: Period) -> list[TimeShare]:
-    """The parts of the mean response time in ms: those that the server reports, the rest of its total, and the network.
+    """The parts of the mean response time in ms: those that the server reports, the rest of its total, and what is outside.
 
     Means add up, where quantiles do not. Empty without `server.total`. A part that an answer does not name counts as 0 in
-    its mean. Network is the mean response time of all answers minus the mean total of those with a Server-Timing header.
+    its mean. Outside is the mean response time of all answers minus the mean total of those with a Server-Timing header.
     """
     whole, response = _sum_count(period, _TOTAL), _sum_count(period, names.RESPONSE_TIME)
     if whole is None:
@@ -246,7 +246,7 @@ def breakdown(period: Period) -> list[TimeShare]:
     shares = [TimeShare(name, ms) for name, ms in parts.items()]
     shares.append(TimeShare("rest", max(0.0, total_ms - sum(parts.values()))))
     if response is not None:
-        shares.append(TimeShare("network", max(0.0, response[0] / response[1] - total_ms)))
+        shares.append(TimeShare("outside", max(0.0, response[0] / response[1] - total_ms)))
     return shares
 
 

@@ -279,7 +279,33 @@ def test_no_two_texts_of_a_chart_overlap(visit, pages, name, width):
             assert apart, f"{figure.get_attribute('id')}: {one} and {other}"
 
 
-@pytest.mark.parametrize("name", ["one", "two", "lab"])
+@pytest.mark.parametrize("name", ["one", "two", "huge", "tiny", "lab"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_text_of_a_chart_is_cut_off(visit, pages, name, width):
+    """Each text of a chart lies within its figure, or in the page's margin of 16 px beside it."""
+    page = visit((pages / f"{name}.html").as_uri(), viewport={"width": width, "height": 900})
+    outside = page.locator("figure.chart").evaluate_all(
+        """figures => figures.flatMap((figure) => {
+             const frame = figure.getBoundingClientRect();
+             return [...figure.querySelectorAll('.drawing text')].filter((text) => {
+               const box = text.getBoundingClientRect();
+               return box.width && (box.left < frame.left - 12 || box.right > frame.right + 12);
+             }).map((text) => `${figure.id}: ${text.textContent}`);
+           })"""
+    )
+    assert outside == []
+
+
+@pytest.mark.parametrize("name", ["one", "two", "huge", "long-names", "lab"])
+def test_a_printed_page_is_not_wider_than_its_paper(visit, pages, name):
+    """A4 without its margins of 14 mm is 688 px wide; colours are printed, those of legends too."""
+    page = visit((pages / f"{name}.html").as_uri(), viewport={"width": 688, "height": 900})
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 692
+    assert page.evaluate("getComputedStyle(document.body).printColorAdjust") == "exact"
+
+
+@pytest.mark.parametrize("name", ["one", "two", "huge", "long-names", "lab"])
 def test_a_phone_needs_no_sideways_scrolling_of_the_page(visit, pages, name):
     page = visit((pages / f"{name}.html").as_uri(), viewport={"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
