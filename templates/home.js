@@ -35,6 +35,8 @@
   function draw() {
     const { at: now, pools } = seen.at(-1);
     const width = curves.clientWidth, right = width - 1, base = HEIGHT - BOTTOM;
+    // On paper, which may be narrower than the screen, the drawing is made smaller.
+    curves.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
     const most = Math.max(pools.size, ...seen.map((each) => Math.max(each.pools.in_use + each.pools.idle, each.pools.waiting)), 4);
     const x = (at) => right - (right - LEFT) * (now - at) / SHOWN_MS;
     const y = (value) => base - (base - TOP) * value / most;

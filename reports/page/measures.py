@@ -252,18 +252,21 @@ def breakdown(period: Period) -> list[TimeShare]:
 
 def endpoints(period: Period) -> Iterator[tuple[str, str, dict[str, int]]]:
     """All endpoints, sorted: (endpoint, name of its response time metric, counts of its answers and errors by kind)."""
-    times = f"{names.ENDPOINT}.response_time."
-    found: dict[str, dict[str, int]] = {
-        name.removeprefix(times): {} for name in period.summaries if name.startswith(times)
-    }
-    for name, count in period.counters.items():
-        rest = name.removeprefix(f"{names.ENDPOINT}.") if name.startswith(f"{names.ENDPOINT}.") else ""
-        for mark in (".codes.", ".errors."):
-            endpoint, cut, kind = rest.rpartition(mark)
-            if cut:
-                found.setdefault(endpoint, {})[kind] = count
-    for endpoint in sorted(found):
-        yield endpoint, times + endpoint, found[endpoint]
+    measured = (name.partition(names.ENDPOINT_TIME) for name in {**period.summaries, **period.sketches})
+    timed = {(start, endpoint) for start, cut, endpoint in measured if cut}
+    # A script may have another prefix than the plugin's own. Then its counters tell an endpoint from other metrics.
+    kinds: dict[tuple[str, str], dict[str, int]] = {each: {} for each in timed if each[0] == names.ENDPOINT}
+    prefixes = {names.ENDPOINT} | {start for start, _ in timed}
+    for counter, count in period.counters.items():
+        for prefix in prefixes:
+            rest = counter.removeprefix(f"{prefix}.") if counter.startswith(f"{prefix}.") else ""
+            # An endpoint's own name may have either mark in it: the last one counts.
+            cuts = (rest.rpartition(mark) for mark in (names.ENDPOINT_CODES, f".{names.ERRORS}"))
+            endpoint, cut, kind = max(cuts, key=lambda cut: len(cut[0]))
+            if cut and (prefix == names.ENDPOINT or (prefix, endpoint) in timed):
+                kinds.setdefault((prefix, endpoint), {})[kind] = count
+    for (prefix, endpoint), found in sorted(kinds.items(), key=lambda each: each[0][::-1]):
+        yield endpoint, f"{prefix}{names.ENDPOINT_TIME}{endpoint}", found
 
 
 def scenarios(counters: Mapping[str, int]) -> dict[str, int]:

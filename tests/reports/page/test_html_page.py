@@ -20,7 +20,7 @@ from reports.formats.published import published
 from reports.model import Period, Report, ReportError, Summary
 from reports.page.chart_table import chart_table, describe
 from reports.page.charts import distribution, over_time
-from reports.page.measures import breakdown, failed, requests, slices, throughput, timeline
+from reports.page.measures import breakdown, endpoints, failed, requests, slices, throughput, timeline
 from reports.page.page import render, to_html
 from reports.page.scales import axis_scale, ticks
 from reports.page.svg import stacked, svg
@@ -178,6 +178,23 @@ def test_parts_of_the_time_add_up_to_the_mean_response_time():
     assert [s.name for s in shares] == ["pool", "connect", "db", "rest", "outside"]
     assert sum(s.ms for s in shares) == pytest.approx(total.sketches[names.RESPONSE_TIME].mean)
     assert next(s.ms for s in shares if s.name == "rest") == pytest.approx(0.5)
+
+
+def test_endpoints_are_told_from_other_metrics_by_their_counters():
+    """A prefix that the script has set itself, an endpoint whose name holds a mark, and a metric that is no endpoint."""
+    times = ("plugins.metrics-by-endpoint.response_time./a", "mine.response_time./b", "http.response_time.2xx")
+    kinds = (
+        "plugins.metrics-by-endpoint./a.codes.x.errors.ETIMEDOUT",
+        "mine./b.codes.200",
+        "http.codes.200",
+        "mine.c.codes.1",
+    )
+    found = Period(0, dict.fromkeys(kinds, 7), {}, dict.fromkeys((*times, "shop.response_time.sale"), Summary(p50=1.0)))
+    assert list(endpoints(found)) == [
+        ("/a", times[0], {}),
+        ("/a.codes.x", "plugins.metrics-by-endpoint.response_time./a.codes.x", {"ETIMEDOUT": 7}),
+        ("/b", times[1], {"200": 7}),
+    ]
 
 
 def test_a_part_that_few_answers_name_is_spread_over_all():
