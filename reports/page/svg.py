@@ -33,7 +33,7 @@ _DOWN = 4
 
 _PLOT_PX = 200
 _ROW_PX, _BAR_PX = 44, 14
-_NAME_CHARACTERS, _NAME_LINES, _NAME_LINE_PX = 42, 2, 14
+_NAME_CHARACTERS, _NAME_LINES, _NAME_LINE_PX = 42, 3, 14
 """A row's name is broken into lines that a phone has room for."""
 
 _LABEL_PX = 15

@@ -117,7 +117,7 @@ def pages(tmp_path_factory):
 
 @pytest.fixture
 def axe():
-    """axe(page, rules) -> serious and critical findings of axe-core (of these rules only), one line each."""
+    """axe(page, rules) -> findings of axe-core (of these rules only), one line each."""
     path = next((p for p in AXE_PLACES if p and Path(p).is_file()), None)
     if path is None:
         pytest.skip("axe-core is not installed (npm install axe-core, and POOLBENCH_AXE=…/axe.min.js)")
@@ -127,7 +127,6 @@ def axe():
         page.evaluate(source)
         options = {"resultTypes": ["violations"], **({"runOnly": list(rules)} if rules else {})}
         found = page.evaluate("options => axe.run(document, options)", options)
-        serious = [v for v in found["violations"] if v["impact"] in ("serious", "critical")]
-        return [f"{v['id']}: {v['help']}: {n['target']}" for v in serious for n in v["nodes"]]
+        return [f"{v['id']}: {v['help']}: {n['target']}" for v in found["violations"] for n in v["nodes"]]
 
     return findings

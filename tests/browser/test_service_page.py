@@ -52,6 +52,7 @@ def test_a_page_that_nobody_sees_asks_for_nothing(visit, home):
         page.evaluate(hide, False)
 
 
+@pytest.mark.slow
 def test_the_page_says_that_the_service_does_not_answer(visit, home):
     page = visit(home, expected="500")
     page.route("**/pool", lambda route: route.fulfill(status=500))
@@ -67,9 +68,11 @@ def test_without_scripts_the_page_has_its_figures(visit, home):
     assert page.locator("tbody tr").count() > 8
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-def test_axe_finds_nothing_on_the_service_page(visit, axe, home, scheme, width):
-    page = visit(home, color_scheme=scheme, viewport={"width": width, "height": 800})
+def test_axe_finds_nothing_on_the_service_page(visit, axe, home):
+    page = visit(home)
     expect(page.locator("#curves")).to_be_visible()
-    assert axe(page) == []
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for width, scheme, media in ((1280, "light", "screen"), (390, "dark", "screen"), (688, "light", "print")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(media=media, color_scheme=scheme)
+        assert axe(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
