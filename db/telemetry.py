@@ -132,7 +132,7 @@ class Metrics:
         return generate_latest(self._all_processes())
 
     def all_pools(self, database: Database) -> AllPools:
-        """The pools of all processes that share a folder, added up; at most half a second old."""
+        """The pools of all processes that share a folder, added up at most half a second ago."""
         now_s = monotonic()
         if self._sums is None or now_s - self._summed_s > _SUMS_KEPT_S:
             self.publish(database)
