@@ -27,6 +27,7 @@ RUN pip install -q --no-cache-dir --disable-pip-version-check --require-hashes -
 FROM python AS app
 COPY --from=service-packages /opt/poolbench /opt/poolbench
 COPY app.py openapi.json ./
+COPY templates ./templates
 COPY poolbench ./poolbench
 COPY db ./db
 COPY wsgi ./wsgi
