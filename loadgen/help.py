@@ -59,6 +59,17 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen ping post http://127.0.0.1:8000/links --json '{url: \"https://example.org/\"}' -bp",
         ),
     ),
+    "init": (
+        {
+            "What to make it of": ("--target", "--writes", "--static", "--limit", "--no-probe", "--insecure"),
+            "Result": ("--force", "--output"),
+        },
+        (
+            "loadgen init http://127.0.0.1:8000",
+            "loadgen init openapi.yaml --target http://127.0.0.1:8000 --writes -o load.yml",
+            "loadgen init session.har -o session.yml",
+        ),
+    ),
     "schema": ({"Result": ("--output",)}, ("loadgen schema -o artillery.schema.json",)),
     "diff": (
         {

@@ -26,6 +26,7 @@ LADDER = {
             "watch",
             "crew",
             "runner",
+            "script_from",
             "duel",
             "sizing",
             "capacity",
