@@ -61,7 +61,9 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     ),
     "init": (
         {
-            "What to make it of": ("--target", "--writes", "--static", "--limit", "--no-probe", "--insecure"),
+            "What to make it of": (
+                "--target", "--writes", "--value", "--static", "--limit", "--no-probe", "--insecure",
+            ),
             "Result": ("--force", "--output"),
         },
         (

@@ -35,6 +35,7 @@ class _Options:
     target: str | None
     writes: bool
     static: bool
+    values: tuple[str, ...]
     limit: int
     probe: bool
     insecure: bool
@@ -46,6 +47,13 @@ class _Options:
     "-t", "--target", metavar="URL", help="Base URL of the service, instead of the one that the document names."
 )
 @click.option("--writes", is_flag=True, help="Also make requests that change something: POST, PUT, PATCH, DELETE.")
+@click.option(
+    "--value",
+    "values",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Value of a parameter that the document has no example for; may be repeated.",
+)
 @click.option("--static", is_flag=True, help="From a HAR file, also take images, styles, scripts and fonts.")
 @click.option(
     "--limit",
@@ -196,13 +204,21 @@ def _from_document(content: bytes, source: str, location: str, options: _Options
     if options.probe and (options.target or any(same_host(target, url) for url in named) or _is_here(target)):
         service = Service(target, insecure=options.insecure)
         ask = _reachable(service, required=options.target is not None)
-    choice = Choice(target, options.writes, options.limit, os.environ)
+    choice = Choice(target, options.writes, options.limit, os.environ, _values(options.values))
     draft = draft_from_api(api, references, choice, ask)
     if service is not None and service.gave_up:
         notes.append("The service was asked for a minute; the operations after that are as the document says.")
     if ask is None:
         notes.append("The service was not asked: the statuses are those of the document.")
     return replace(draft, notes=[*notes, *draft.notes])
+
+
+def _values(given: Sequence[str]) -> dict[str, str]:
+    """The values of --value by name. Raises BadInput."""
+    for each in given:
+        if "=" not in each.lstrip("="):
+            raise BadInput(f"--value: must be NAME=VALUE, not {each!r}")
+    return {name: value for name, _, value in (each.partition("=") for each in given)}
 
 
 def _is_here(url: str) -> bool:

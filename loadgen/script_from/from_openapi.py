@@ -61,6 +61,8 @@ class Choice:
     limit: int = 100
     """The most operations."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
+    """Values for parameters of these names, whatever the document says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ class _Planner:
 
     def _query(self, operation: Operation) -> Iterator[str]:
         for parameter in operation.parameters:
-            if parameter.where == "query" and parameter.required:
+            if parameter.where == "query" and (parameter.required or parameter.name in self._choice.values):
                 value = self._literal(parameter)
                 if value is None:
                     if _ID_LIKE.search(parameter.name):
@@ -254,6 +256,8 @@ class _Planner:
     def _literal(self, parameter: Parameter) -> Any:
         """A value that the document itself names for a parameter; None where there is none."""
         schema = parameter.schema
+        if parameter.name in self._choice.values:
+            return self._choice.values[parameter.name]
         for value in (*parameter.examples, *declared(schema, self._references)):
             if "{{" not in repr(value) and value != "" and fits(value, schema, self._references):
                 return value
@@ -275,6 +279,8 @@ class _Planner:
     def _path_value(self, operation: Operation, parameter: Parameter) -> str | _Need:
         """A text for a parameter of the path, or where it comes from. Raises NoSample."""
         schema = parameter.schema
+        if parameter.name in self._choice.values:
+            return self._choice.values[parameter.name]
         literal = self._literal(parameter)
         closed = isinstance(schema.get("enum"), list) or "const" in schema or type_of(schema) == "boolean"
         if literal is not None and closed:
@@ -361,6 +367,9 @@ class _Planner:
         generic = name.lower() in ("id", "uuid", "guid", "key", "name", "slug", "code")
         short = f"{one}_{name}" if generic and one and (new or name in self._variables) else name
         key = (source.label, path)
+        known = next((variable for variable, value in self._variables.items() if value == key), None)
+        if known is not None:
+            return known
         for number in range(1, 1000):
             variable = f"{new}{short}" + (f"_{number}" if number > 1 else "")
             if self._variables.setdefault(variable, key) == key:
@@ -403,11 +412,9 @@ class _Planner:
     def _judge(self, asked: Asked, missing: Sequence[str]) -> None:
         if asked.error:
             raise NoSample(f"no answer ({asked.error})")
-        if asked.status in (401, 403):
+        if asked.status >= 400:
             needs = f": it needs {' and '.join(missing)}, which is not set" if missing else ""
             raise NoSample(f"answered {asked.status}{needs}")
-        if asked.status >= 400:
-            raise NoSample(f"answered {asked.status}")
         if asked.status >= 300 and _TO_LOGIN.search(asked.location):
             raise NoSample(f"answered {asked.status}, to {asked.location}: it needs a session")
 

@@ -19,6 +19,10 @@ _SCHEMA_KEYS = (
     *("exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "multipleOf", "uniqueItems", "x-example"),
 )
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
+_SECRET = re.compile(
+    r"(?:.*[-_.])?(?:(?:api|app|access|auth|client|subscription|secret)[-_. ]?(?:key|token|secret|id)|token|authorization)",
+    re.IGNORECASE,
+)
 _WITHOUT_A_SERVER = "http://127.0.0.1:8000"
 
 
@@ -213,7 +217,7 @@ class _Reader:
             answer,
             links,
             str(spec.get("operationId") or ""),
-            self._needed(spec.get("security", self._document.get("security"))),
+            schemes,
             self._prefix(spec.get("servers") or item.get("servers")),
             streams,
         )
@@ -340,6 +344,14 @@ class _Reader:
         if kind in ("oauth2", "openIdConnect") or (kind == "http" and way == "bearer"):
             return Scheme("header", "Authorization", "Bearer {}", "TOKEN")
         return Scheme("", name, "{}", "")
+
+
+def _secret_parameter(parameter: dict[str, Any]) -> Scheme | None:
+    """The secret that a required parameter is, by its name; None for one that is no secret."""
+    where, name = parameter.get("in"), str(parameter.get("name"))
+    if where not in ("header", "query") or not parameter.get("required") or not _SECRET.fullmatch(name):
+        return None
+    return Scheme(where, name, "{}", environment_name(name))
 
 
 def environment_name(name: str) -> str:
