@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _LARGEST_BYTES = 200_000_000
 _STDOUT = "-"
+_JSON_DOCUMENT = re.compile(rb'"(?:openapi|swagger)"\s*:\s*"|"log"\s*:\s*\{')
+_YAML_DOCUMENT = re.compile(rb"^(?:openapi|swagger)[ \t]*:", re.MULTILINE)
 
 
 class _NotReachable(click.ClickException):
@@ -171,10 +174,8 @@ def _from_url(url: str, options: _Options) -> Draft:
 
 def _is_document(content: bytes) -> bool:
     """Whether a text is an OpenAPI document or a HAR file. A broken one counts: it will be told what is wrong."""
-    start = content.lstrip()[:2000]
-    return (start[:1] in (b"{", b"[") and any(word in start for word in (b'"openapi"', b'"swagger"', b'"log"'))) or (
-        start[:1] != b"<" and any(line.startswith((b"openapi:", b"swagger:")) for line in content.splitlines()[:200])
-    )
+    start = content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    return start != b"<" and (_JSON_DOCUMENT if start == b"{" else _YAML_DOCUMENT).search(content) is not None
 
 
 def _from_document(content: bytes, source: str, location: str, options: _Options, *, named: Sequence[str]) -> Draft:

@@ -204,9 +204,14 @@ class _Reader:
         found = {(str(p.get("in")), str(p.get("name"))): p for p in given}
         statuses, answer, links, streams = self._responses(spec.get("responses"))
         tags = [str(tag) for tag in _listed(spec, "tags") if isinstance(tag, str)]
-        parameters = [
-            self._parameter(p) for p in found.values() if p.get("in") in ("path", "query", "header", "cookie")
-        ]
+        schemes = self._needed(spec.get("security", self._document.get("security")))
+        parameters = []
+        for each in found.values():
+            secret = _secret_parameter(each)
+            if secret is not None:
+                schemes += [secret] if all(secret.name.lower() != known.name.lower() for known in schemes) else []
+            elif each.get("in") in ("path", "query", "header", "cookie"):
+                parameters.append(self._parameter(each))
         return Operation(
             method,
             path,
