@@ -111,8 +111,9 @@ def _say(line: str) -> None:
 
 def _tell(draft: Draft, output: str) -> None:
     """Say on stderr what was made, and what to do with it."""
-    amounts = ((draft.requests, "request"), (len(draft.flows), "scenario"))
-    requests, scenarios = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in amounts)
+    from loadgen.script_from.draft import counted
+
+    requests, scenarios = counted(draft.requests, "request"), counted(len(draft.flows), "scenario")
     left = f"; {len(draft.left_out)} left out, listed at its end" if draft.left_out else ""
     _say(f"{'the script' if output == _STDOUT else output}: {requests} in {scenarios}, for {draft.target}{left}")
     for note in draft.notes:
@@ -120,6 +121,8 @@ def _tell(draft: Draft, output: str) -> None:
     for secret in draft.secrets:
         if not secret.is_set:
             _say(f"{secret.variable} is not set: some requests need it. Set it and make the script again.")
+    if any("no value is known for" in each.why for each in draft.left_out):
+        _say("--value NAME=VALUE gives a value to a parameter that nothing is known for.")
     if output != _STDOUT:
         _say(f"Next: loadgen run {output}")
 
@@ -182,11 +185,21 @@ def _from_document(content: bytes, source: str, location: str, options: _Options
     """The draft for a document that was read from `location`; `named` are the URLs of the command line."""
     from loadgen.script_from.asking import Service, is_url, same_host
     from loadgen.script_from.draft import Unusable
+    from loadgen.script_from.from_har import draft_from_har, is_har
     from loadgen.script_from.from_openapi import Choice, draft_from_api
     from loadgen.script_from.openapi import is_openapi, read_api
     from loadgen.script_from.references import References, decoded
 
     document = decoded(content, source, _say)
+    if is_har(document):
+        return draft_from_har(
+            document,
+            source,
+            target=options.target,
+            static=options.static,
+            limit=options.limit,
+            environment=os.environ,
+        )
     if not is_openapi(document):
         raise Unusable(f"{source}: neither an OpenAPI document nor a HAR file")
     references = References(location, document, lambda other: _other_document(other, location, options))

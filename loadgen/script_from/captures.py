@@ -12,7 +12,8 @@ from loadgen.script_from.samples import merged, type_of
 _DEEPEST = 5
 _MOST_PROPERTIES = 200
 _LISTS_ARE_CALLED = ("items", "data", "results", "content", "records", "entries", "list", "value", "rows", "objects")
-_ID = ("id", "uuid", "guid", "key", "slug", "code", "name", "number", "ref")
+_ID = ("id", "uuid", "guid", "sid", "key", "slug", "code", "name", "number", "ref")
+_OPAQUE = _ID[:4]
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SAFE_IN_A_PATH = re.compile(r"[\w.~@:+,=-]{1,200}", re.ASCII)
 
@@ -100,13 +101,13 @@ def _names(wanted: str, collection: str) -> list[str]:
     names = [plain]
     if plain.startswith(one) and plain != one:
         names.append(plain.removeprefix(one))
-    ending = next((each for each in _ID if plain.endswith(each)), None)
+    ending = max((each for each in _ID if plain.endswith(each)), key=len, default=None)
     if ending == "name":
         names += [f"{one}name", "name", "login", "username"]
-    elif ending is not None and ending not in ("id", "uuid", "guid"):
+    elif ending is not None and ending not in _OPAQUE:
         names += [ending, f"{one}{ending}"]
-    if ending in ("id", "uuid", "guid") or ending is None:
-        names += ["id", "uuid", "guid", f"{one}id"]
+    if ending in _OPAQUE or ending is None:
+        names += [*_OPAQUE, f"{one}id"]
     if ending is None:
         names += ["slug", "key", "code", "name"]
     return list(dict.fromkeys(names))

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+def counted(number: int, thing: str) -> str:
+    """A number and what it counts, in the plural where it must be."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 class Unusable(Exception):
     """Raised for a document that no script can be made of. The message is one line that says why."""
 

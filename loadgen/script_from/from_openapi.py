@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from loadgen.script_from.captures import outline, path_of, path_of_pointer, singular, value_at
-from loadgen.script_from.draft import Capture, Draft, Flow, LeftOut, Secret, Step, Unusable
+from loadgen.script_from.draft import Capture, Draft, Flow, LeftOut, Secret, Step, Unusable, counted
 from loadgen.script_from.openapi import Api, Operation, Parameter, Scheme, first_name
 from loadgen.script_from.references import References
 from loadgen.script_from.samples import NoSample, declared, fits, sample, type_of
@@ -113,9 +113,11 @@ def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | 
         raise Unusable(_nothing(api, left, changing))
     notes = []
     if beyond:
-        notes.append(f"Not in this script: {_operations(beyond)} beyond --limit {choice.limit}.")
+        notes.append(f"Not in this script: {counted(beyond, 'operation')} beyond --limit {choice.limit}.")
     if changing:
-        notes.append(f"Not in this script: {_operations(len(changing))} that may change something; --writes adds them.")
+        notes.append(
+            f"Not in this script: {counted(len(changing), 'operation')} that may change something; --writes adds them."
+        )
     order = {operation.label: place for place, operation in enumerate(api.operations)}
     flows = _flows(sorted(ready, key=lambda each: order[each.operation.label]))
     title = f"{api.title or 'a service'} (OpenAPI {api.version})"
@@ -125,7 +127,7 @@ def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | 
 def _nothing(api: Api, left: Sequence[LeftOut], changing: Sequence[Operation]) -> str:
     reasons = [f"{each.request}: {each.why}" for each in left[:3]]
     more = [f"and {len(left) - 3} more"] if len(left) > 3 else []
-    without = f"{_operations(len(changing))} may change something (--writes adds them)" if changing else ""
+    without = f"{counted(len(changing), 'operation')} may change something (--writes adds them)" if changing else ""
     said = "; ".join([*reasons, *more, *([without] if without else [])])
     return f"no operation of {api.title or 'the document'} can be requested: {said}"
 
@@ -419,10 +421,6 @@ class _Planner:
             raise NoSample(f"answered {asked.status}, to {asked.location}: it needs a session")
 
 
-def _operations(number: int) -> str:
-    return f"{number} operation{'' if number == 1 else 's'}"
-
-
 def _as_text(value: Any) -> str:
     """A value as it stands in a URL or a header."""
     if isinstance(value, bool):
@@ -433,8 +431,8 @@ def _as_text(value: Any) -> str:
 
 
 def _plain_path(path: str) -> str:
-    """A path without the slash at its end, and without the names of its parameters."""
-    return re.sub(r"\{[^{}]*\}", "{}", path).rstrip("/")
+    """A path without the slash or the file ending at its end, and without the names of its parameters."""
+    return re.sub(r"\{[^{}]*\}", "{}", path).rstrip("/").removesuffix(".json")
 
 
 def _reference(node: Any) -> str:

@@ -75,7 +75,7 @@ def _scenario(flow: Flow) -> CommentedMap:
         if step.comment:
             steps.yaml_set_comment_before_after_key(len(steps) - 1, before=_line(step.comment), indent=6)
         if step.think_s:
-            steps.append(CommentedMap({"think": _number(step.think_s)}))
+            steps.append(CommentedMap({"think": _duration(step.think_s)}))
     return CommentedMap({"name": _quoted(flow.name), "flow": steps})
 
 
@@ -100,8 +100,9 @@ def _request(step: Step) -> CommentedMap:
     return request
 
 
-def _number(seconds: float) -> int | float:
-    return int(seconds) if seconds == int(seconds) else round(seconds, 3)
+def _duration(seconds: float) -> int | str:
+    """A pause as Artillery reads it: whole seconds as a number, others in ms."""
+    return int(seconds) if seconds == int(seconds) else f"{seconds * 1000:.0f}ms"
 
 
 def _quoted(value: Any) -> Any:
