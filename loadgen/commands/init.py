@@ -203,7 +203,7 @@ def _from_document(content: bytes, source: str, location: str, options: _Options
     if not is_openapi(document):
         raise Unusable(f"{source}: neither an OpenAPI document nor a HAR file")
     references = References(location, document, lambda other: _other_document(other, location, options))
-    api = read_api(document, location, references)
+    api = read_api(document, source, location, references)
     notes = []
     target = (options.target or api.target).rstrip("/")
     if options.target is None and is_url(location) and not same_host(target, location):

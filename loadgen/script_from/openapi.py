@@ -120,14 +120,14 @@ def is_openapi(document: Any) -> bool:
     return isinstance(document, dict) and ("openapi" in document or "swagger" in document)
 
 
-def read_api(document: Any, location: str, references: References) -> Api:
-    """Read a document. Raises Unusable for one that is no OpenAPI document of a version that is known here."""
+def read_api(document: Any, source: str, location: str, references: References) -> Api:
+    """Read a document from `location`, which the user knows as `source`. Raises Unusable for a version that is not known here."""
     version = str(document.get("openapi") or document.get("swagger"))
     if not version.startswith(("2.", "3.0", "3.1")) and version != "2":
-        raise Unusable(f"{location}: OpenAPI {version}; versions 2.0, 3.0 and 3.1 can be read")
+        raise Unusable(f"{source}: OpenAPI {version}; versions 2.0, 3.0 and 3.1 can be read")
     paths = document.get("paths")
     if not isinstance(paths, dict) or not paths:
-        raise Unusable(f"{location}: no `paths`: the document describes no endpoint")
+        raise Unusable(f"{source}: no `paths`: the document describes no endpoint")
     info = document.get("info")
     title = str(info.get("title") or "") if isinstance(info, dict) else ""
     target, named = _target(document, location)
