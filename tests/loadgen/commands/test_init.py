@@ -293,7 +293,7 @@ DOCUMENT = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}}
     ("name", "content", "code", "said"),
     [
         ("a.json", '{"openapi": "3.0.0",\n "paths": {]}', 2, "a.json, line 2: not JSON: "),
-        ("a.yaml", "openapi: 3.0.0\npaths: [\n", 2, "a.yaml, line 3: not YAML: "),
+        ("a.yaml", "openapi: 3.0.0\npaths: [\n", 2, "a.yaml, line 2: not YAML: "),
         ("a.yaml", "- 1\n- 2\n", 2, "a.yaml: neither an OpenAPI document nor a HAR file"),
         ("a.json", "[" * 100_000 + "]" * 100_000, 2, "a.json: nested too deeply"),
         ("a.json", "", 2, "a.json: empty"),
