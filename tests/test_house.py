@@ -19,7 +19,7 @@ LADDER = {
     ),
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
-        *("recorder", "schedule", "engine", "closed", "health"),
+        *("recorder", "rows", "schedule", "engine", "closed", "health"),
         *(
             "vu",
             "ping",

@@ -84,6 +84,7 @@ class _RequestBuilder:
         self._before = [setting.hook(name) for name in spec.before]
         self.judge = Judge(spec, self.draft.url, setting)
         self._recorder = setting.recorder
+        self._rows = setting.rows
         self._file = setting.recorder.answers()
         self.cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
         self.follows = spec.follow_redirect
@@ -94,7 +95,9 @@ class _RequestBuilder:
         if self._before:
             return self._hooked
         outgoing = None if self.cookies.value else self.draft.constant()
-        return self.send if outgoing is None else self._static(outgoing)
+        if outgoing is None:
+            return self.send
+        return self._static(outgoing) if self._rows is None else lambda vu: self._exchange(vu, outgoing)
 
     def _static(self, outgoing: Outgoing) -> Action:
         """The action of a request that is always the same. Most are, so it does as little as it can."""
@@ -186,6 +189,9 @@ class _RequestBuilder:
             vu.intended_ns,
             response_ns=outgoing.response_ns,
         )
+        if self._rows is not None:
+            name = self.judge.name(vu.variables)
+            self._rows.add(vu.scenario, name, outgoing.method, address.url, vu.intended_ns, result)
         vu.intended_ns = 0
         self._finish(vu, outgoing, result, hop, with_jar=with_jar)
 
