@@ -7,9 +7,9 @@ that are missing.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
+import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,6 +36,8 @@ COLUMNS = (
 """Name and type of each column. Instants are ns since the epoch; a value that is not known is empty."""
 ENDINGS = (".csv", ".parquet")
 _FLUSH_ROWS = 500
+_BEGINNINGS_MAX = 1000
+_SPECIAL = re.compile(r'[",\r\n]|^\s|\s$')
 _TAIL_BYTES = 1 << 16
 
 
@@ -60,9 +62,8 @@ class Rows:
         self.worker = 0
         """Number of this process among the workers of the run."""
         self._file, self._wall, self._warn = file, wall, warn
-        self._text = io.StringIO()
-        self._write = csv.writer(self._text, lineterminator="\n").writerow
-        self._count = 0
+        self._lines: list[str] = []
+        self._beginnings: dict[tuple[str | None, str | None, str, str], str] = {}
         self._lost = False
 
     def add(
@@ -75,33 +76,37 @@ class Rows:
         result: Exchange | Failure,
     ) -> None:
         """Add a finished request. `intended_ns` is when the plan wanted it, 0 for when it was started."""
+        key = scenario, name, method, url
+        begin = self._beginnings.get(key) or self._beginning(key)
         wall_ns = self._wall.wall_ns
-        answer = result.response if isinstance(result, Failure) else result
-        self._write((
-            self.worker,
-            scenario,
-            name,
-            method,
-            url,
-            answer.status if answer is not None else None,
-            result.name if isinstance(result, Failure) else None,
-            (intended_ns or result.started_ns) + wall_ns,
-            result.started_ns + wall_ns,
-            answer.written_ns + wall_ns if answer is not None else None,
-            answer.first_byte_ns + wall_ns if answer is not None else None,
-            (result.at_ns if isinstance(result, Failure) else result.last_byte_ns) + wall_ns,
-            answer.body_bytes if answer is not None else 0,
-        ))  # fmt: skip
-        self._count += 1
-        if self._count >= _FLUSH_ROWS:
+        started_ns = result.started_ns + wall_ns
+        planned_ns = intended_ns + wall_ns if intended_ns else started_ns
+        if isinstance(result, Failure):
+            answer, error, end_ns = result.response, _field(result.name), result.at_ns + wall_ns
+        else:
+            answer, error, end_ns = result, "", result.last_byte_ns + wall_ns
+        if answer is None:
+            line = f"{begin},{error},{planned_ns},{started_ns},,,{end_ns},0\n"
+        else:
+            line = (
+                f"{begin}{answer.status},{error},{planned_ns},{started_ns},{answer.written_ns + wall_ns},"
+                f"{answer.first_byte_ns + wall_ns},{end_ns},{answer.body_bytes}\n"
+            )
+        self._lines.append(line)
+        if len(self._lines) >= _FLUSH_ROWS:
             self.flush()
+
+    def _beginning(self, key: tuple[str | None, str | None, str, str]) -> str:
+        """The first columns of a row. They are the same for many requests, and so are kept."""
+        if len(self._beginnings) >= _BEGINNINGS_MAX:
+            self._beginnings.clear()
+        made = self._beginnings[key] = ",".join((str(self.worker), *map(_field, key), ""))
+        return made
 
     def flush(self) -> None:
         """Append the rows so far to the file. What it has no room for is lost, with one warning."""
-        text = self._text.getvalue()
-        self._text.seek(0)
-        self._text.truncate()
-        self._count = 0
+        text = "".join(self._lines)
+        self._lines.clear()
         if self._lost or not text:
             return
         try:
@@ -109,6 +114,13 @@ class Rows:
         except OSError as error:
             self._lost = True
             self._warn(f"cannot write {self._file.path}: {error.strerror}; the rows after that are missing")
+
+
+def _field(text: str | None) -> str:
+    """A text as a field of CSV (RFC 4180)."""
+    if text and _SPECIAL.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text or ""
 
 
 def _append(descriptor: int, data: bytes) -> None:
@@ -146,12 +158,14 @@ def rows_file(path: str) -> Iterator[RowsFile]:
 def _cut_to_whole_lines(path: str, descriptor: int) -> None:
     """Take away the part of a row at the end of a file that had no room for the rest of it."""
     with suppress(OSError):
-        size = os.fstat(descriptor).st_size
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            return
         with Path(path).open("rb") as file:
-            file.seek(max(0, size - _TAIL_BYTES))
-            tail = file.read()
+            file.seek(max(0, about.st_size - _TAIL_BYTES))
+            tail = file.read(_TAIL_BYTES)
         if tail and not tail.endswith(b"\n"):
-            os.ftruncate(descriptor, size - len(tail) + tail.rfind(b"\n") + 1)
+            os.ftruncate(descriptor, about.st_size - len(tail) + tail.rfind(b"\n") + 1)
 
 
 def _library() -> None:

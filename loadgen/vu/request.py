@@ -95,9 +95,7 @@ class _RequestBuilder:
         if self._before:
             return self._hooked
         outgoing = None if self.cookies.value else self.draft.constant()
-        if outgoing is None:
-            return self.send
-        return self._static(outgoing) if self._rows is None else lambda vu: self._exchange(vu, outgoing)
+        return self.send if outgoing is None else self._static(outgoing)
 
     def _static(self, outgoing: Outgoing) -> Action:
         """The action of a request that is always the same. Most are, so it does as little as it can."""
@@ -120,7 +118,22 @@ class _RequestBuilder:
             if result is not FILED:
                 self._finish(vu, outgoing, result)
 
-        return act
+        rows, method, url = self._rows, outgoing.method, outgoing.address.url
+        if rows is None:
+            return act
+
+        def act_and_note(vu: Vu) -> None:
+            if vu.cookies_on:
+                self._exchange(vu, outgoing)
+                return
+            created(now_ns())
+            result = vu.exchange(origin, data, is_head, want_body, file, vu.intended_ns, True)
+            rows.add(vu.scenario, self.judge.name(vu.variables), method, url, vu.intended_ns, result)
+            vu.intended_ns = 0
+            if judged or isinstance(result, Failure) or not result.facts.plain:
+                self._finish(vu, outgoing, result)
+
+        return act_and_note
 
     def _hooked(self, vu: Vu) -> None:
         """Call the `beforeRequest` functions, and send the request as they left it."""
