@@ -14,6 +14,7 @@ _MOST_PROPERTIES = 200
 _LISTS_ARE_CALLED = ("items", "data", "results", "content", "records", "entries", "list", "value", "rows", "objects")
 _ID = ("id", "uuid", "guid", "sid", "key", "slug", "code", "name", "number", "ref")
 _OPAQUE = _ID[:4]
+_SHORT_NAMES = ("login", "slug", "key", "code")
 _PLAIN_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SAFE_IN_A_PATH = re.compile(r"[\w.~@:+,=-]{1,200}", re.ASCII)
 
@@ -109,16 +110,20 @@ def _names(wanted: str, collection: str) -> list[str]:
     if ending in _OPAQUE or ending is None:
         names += [*_OPAQUE, f"{one}id"]
     if ending is None:
-        names += ["slug", "key", "code", "name"]
+        names += ["login", "slug", "key", "code", "name"]
     return list(dict.fromkeys(names))
 
 
 def _property(item: dict[str, Any], names: list[str], kind: str, path: str) -> str | None:
     by_name = {_plain(key.lstrip("_")): key for key in reversed(item)}
-    for name in names:
-        if name in by_name and _suits(item[by_name[name]], kind):
-            return _child(path, by_name[name])
-    return None
+    suiting = [name for name in names if name in by_name and _suits(item[by_name[name]], kind)]
+    if not suiting:
+        return None
+    first = suiting[0]
+    if kind == "string" and first != names[0] and isinstance(item[by_name[first]], int):
+        # A parameter that is a text is rather a name like these than a number.
+        first = next((name for name in suiting if name in _SHORT_NAMES), first)
+    return _child(path, by_name[first])
 
 
 def _suits(value: Any, kind: str) -> bool:

@@ -97,7 +97,7 @@ def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | 
     # Those without parameters come first: the others take their ids from them.
     wanted = sorted((o for o in api.operations if o.method in methods), key=lambda o: o.path.count("{"))
     ready: list[_Ready] = []
-    left = list(api.unreadable)
+    left = [each for each in api.unreadable if each.request.partition(" ")[0].lower() in methods]
     beyond = 0
     for operation in wanted:
         if len(ready) == choice.limit:
@@ -324,7 +324,7 @@ class _Planner:
         for method in methods:
             yield from ((each, None) for each in self._by_path.get(_plain_path(before), ()) if each.method == method)
         one = self._by_path.get(_plain_path(f"{before}{{{name}}}"), ())
-        objects = {_reference(each.answer) for each in (*one, operation) if each.method == "get"} - {""}
+        objects = {_reference(each.answer) for each in one if each.method == "get"} - {""}
         for other in self._api.operations:
             if other.method == "get" and objects & self._item_references(other):
                 yield other, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from math import ceil, floor
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
@@ -253,6 +254,14 @@ def _object(schema: dict[str, Any], references: References, depth: int) -> dict[
     for name in required:
         if isinstance(name, str) and name not in properties:
             out[name] = "text"
+    # An empty object says nothing, and is often refused.
+    least = max(_whole(schema.get("minProperties"), 0), int(depth == 0))
+    for name, node in properties.items():
+        if len(out) >= least:
+            break
+        with suppress(NoSample, Unusable):
+            if name not in out and not references.resolve(node).get("readOnly"):
+                out[name] = sample(node, references, depth + 1)
     return out
 
 
