@@ -91,9 +91,8 @@ def draft_from_har(
         notes.append(f"Not in this script: {counted(others.total(), 'request')} to other hosts: {names}{more}.")
     wanted = [each for each in own if static or not each.is_static]
     if len(wanted) < len(own):
-        notes.append(
-            f"Not in this script: {len(own) - len(wanted)} images, styles, scripts and fonts; --static adds them."
-        )
+        files = counted(len(own) - len(wanted), "static file")
+        notes.append(f"Not in this script: {files} (images, styles, scripts, fonts); --static adds them.")
     replay = _Replay(environment or {})
     steps, left = [], []
     kept: list[tuple[_Entry, Step]] = []
@@ -103,7 +102,7 @@ def draft_from_har(
         except Unusable as reason:
             left.append(LeftOut(each.label, str(reason)))
     if not kept:
-        why = f"{left[0].request}: {left[0].why}" if left else "they are static; --static takes them"
+        why = f"{left[0].request}: {left[0].why}" if left else "they are static files; --static adds them"
         raise Unusable(f"{source}: no request to {origin} can be repeated: {why}")
     if len(kept) > limit:
         notes.append(f"Not in this script: {counted(len(kept) - limit, 'request')} beyond --limit {limit}.")
