@@ -131,9 +131,10 @@ def _draft(source: str, options: _Options) -> Draft:
     """The draft of a script for a source. Raises Unusable, BadInput, and _NotReachable."""
     from loadgen.script_from.asking import is_url
 
-    if options.target is not None and not is_url(options.target):
-        raise BadInput(f"--target: invalid URL {options.target}: it must begin with http:// or https://")
+    if options.target is not None:
+        _check_url("--target: ", options.target)
     if is_url(source):
+        _check_url("", source)
         return _from_url(source, options)
     path = Path(source)
     try:
@@ -144,6 +145,17 @@ def _draft(source: str, options: _Options) -> Draft:
         hint = ": a URL begins with http:// or https://" if "." in source or ":" in source else ""
         raise BadInput(f"cannot read {source}: {error.strerror}{hint if not path.exists() else ''}") from None
     return _from_document(content, source, str(path.resolve()), options, named=())
+
+
+def _check_url(before: str, url: str) -> None:
+    """Raises BadInput for a URL that no request can be sent to."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme.lower() in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        raise BadInput(f"{before}invalid URL {url}: it must begin with http:// or https:// and name a host")
 
 
 def _from_url(url: str, options: _Options) -> Draft:
@@ -203,9 +215,9 @@ def _from_document(content: bytes, source: str, location: str, options: _Options
     if not is_openapi(document):
         raise Unusable(f"{source}: neither an OpenAPI document nor a HAR file")
     references = References(location, document, lambda other: _other_document(other, location, options))
-    api = read_api(document, source, location, references)
+    api = read_api(document, source, location, references, options.target)
     notes = []
-    target = (options.target or api.target).rstrip("/")
+    target = api.target
     if options.target is None and is_url(location) and not same_host(target, location):
         # The load goes to the host that the user has named, whatever host the document names.
         host = "{0.scheme}://{0.netloc}".format(urlsplit(location))

@@ -33,6 +33,7 @@ _STATIC_FILE = re.compile(
 _STATIC_KIND = re.compile(r"image/|font/|audio/|video/|text/css|.*javascript|.*font|application/wasm", re.IGNORECASE)
 _JSON_KIND = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
 _FORM_KIND = "application/x-www-form-urlencoded"
+_LARGEST = 1e15
 _TEMPLATE = "{{ $processEnvironment.%s }}"
 
 
@@ -306,8 +307,8 @@ def _instant(given: Any) -> float:
 
 
 def _amount(given: Any) -> float:
-    return float(given) if isinstance(given, (int, float)) else 0.0
+    return float(given) if isinstance(given, (int, float)) and abs(given) < _LARGEST else 0.0
 
 
 def _whole(given: Any) -> int:
-    return int(given) if isinstance(given, (int, float)) else 0
+    return int(_amount(given))

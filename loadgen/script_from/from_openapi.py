@@ -253,6 +253,8 @@ class _Planner:
         value = sample(body.schema, self._references)
         if body.key == "form" and not isinstance(value, dict):
             raise NoSample("its form has no fields")
+        if "{{" in repr(value):
+            raise NoSample("its body has {{ in it, which scripts read as a template")
         return body.key, value
 
     def _literal(self, parameter: Parameter) -> Any:

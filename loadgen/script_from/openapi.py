@@ -120,8 +120,10 @@ def is_openapi(document: Any) -> bool:
     return isinstance(document, dict) and ("openapi" in document or "swagger" in document)
 
 
-def read_api(document: Any, source: str, location: str, references: References) -> Api:
-    """Read a document from `location`, which the user knows as `source`. Raises Unusable for a version that is not known here."""
+def read_api(document: Any, source: str, location: str, references: References, target: str | None = None) -> Api:
+    """Read a document from `location`, which the user knows as `source`.
+
+    `target` is used instead of the document's server. Raises Unusable for a version that is not known here."""
     version = str(document.get("openapi") or document.get("swagger"))
     if not version.startswith(("2.", "3.0", "3.1")) and version != "2":
         raise Unusable(f"{source}: OpenAPI {version}; versions 2.0, 3.0 and 3.1 can be read")
@@ -130,7 +132,7 @@ def read_api(document: Any, source: str, location: str, references: References) 
         raise Unusable(f"{source}: no `paths`: the document describes no endpoint")
     info = document.get("info")
     title = str(info.get("title") or "") if isinstance(info, dict) else ""
-    target, named = _target(document, location)
+    target, named = _target(document, location) if target is None else (target.rstrip("/"), True)
     reader = _Reader(document, references, target)
     operations, unreadable = [], []
     for path, item in paths.items():
@@ -157,10 +159,17 @@ def _target(document: dict[str, Any], location: str) -> tuple[str, bool]:
         url = f"{scheme}://{host}{base}" if host else base or "/"
     else:
         url = _server(document.get("servers")) or "/"
-    whole = urljoin(location, url) if fetched else url
-    if urlsplit(whole).scheme in ("http", "https") and urlsplit(whole).hostname:
-        return whole.rstrip("/"), True
-    path = urlsplit(url).path
+    try:
+        whole = urlsplit(urljoin(location, url) if fetched else url)
+        # Looking at the port checks it.
+        named = whole.scheme in ("http", "https") and bool(whole.hostname) and (whole.port or 1) > 0
+    except ValueError as error:
+        raise Unusable(f"the server's URL {url} is invalid ({error}): --target names another") from None
+    if "{{" in url:
+        raise Unusable(f"the server's URL {url} has {{{{ in it: --target names another")
+    if named:
+        return whole.geturl().rstrip("/"), True
+    path = whole.path
     return (_WITHOUT_A_SERVER + (path if path.startswith("/") else f"/{path}")).rstrip("/"), False
 
 
@@ -188,7 +197,8 @@ class _Reader:
         self._document, self._references, self._target = document, references, target
         self._old = "swagger" in document
         components = document.get("components")
-        schemes = document.get("securityDefinitions") if self._old else (components or {}).get("securitySchemes")
+        holder = document if self._old else components if isinstance(components, dict) else {}
+        schemes = holder.get("securityDefinitions" if self._old else "securitySchemes")
         self._schemes: dict[str, Any] = schemes if isinstance(schemes, dict) else {}
 
     def operation(self, path: str, item: Any, method: str) -> Operation | None:
@@ -231,7 +241,10 @@ class _Reader:
         url = _server(servers)
         if not url:
             return ""
-        own, base = urlsplit(beside(f"{self._target}/", url)), urlsplit(self._target)
+        try:
+            own, base = urlsplit(beside(f"{self._target}/", url)), urlsplit(self._target)
+        except ValueError:
+            raise Unusable(f"its server's URL {url} is invalid") from None
         if own.netloc != base.netloc:
             raise Unusable(f"it is served by another host, {own.netloc}")
         if not own.path.startswith(base.path):

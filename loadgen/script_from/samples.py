@@ -15,6 +15,7 @@ from loadgen.script_from.references import References
 _DEEPEST = 12
 _MOST_ITEMS = 20
 _LONGEST = 10_000
+_LARGEST = 1e18
 _FORMATS = {
     "date": "2024-01-15",
     "date-time": "2024-01-15T10:00:00Z",
@@ -92,7 +93,7 @@ def fits(value: Any, schema: dict[str, Any], references: References, depth: int 
         return False
     kind = type_of(schema)
     if kind in ("integer", "number"):
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if _number(value) is None:
             return False
         if kind == "integer" and value != int(value):
             return False
@@ -152,11 +153,13 @@ def bounds(schema: dict[str, Any]) -> tuple[float | None, float | None]:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
+    return value if known else None
 
 
 def _whole(value: Any, absent: int) -> int:
-    return int(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else absent
+    number = _number(value)
+    return absent if number is None else int(number)
 
 
 def sample(node: Any, references: References, depth: int = 0) -> Any:

@@ -301,6 +301,12 @@ DOCUMENT = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}}
         ("a.html", "<html></html>", 2, "a.html: HTML or XML, not an OpenAPI document or a HAR file"),
         ("a.json", '{"swagger": "1.2", "apis": []}', 2, "a.json: OpenAPI 1.2; versions 2.0, 3.0 and 3.1 can be read"),
         ("a.json", '{"openapi": "3.1.0", "paths": {}}', 2, "a.json: no `paths`: the document describes no endpoint"),
+        (
+            "a.json",
+            '{"openapi": "3.1.0", "paths": {"/": {}}, "servers": [{"url": "http://[x"}]}',
+            2,
+            "the server's URL http",
+        ),
         ("a.har", '{"log": {"entries": []}}', 2, "a.har: no HTTP request is recorded in it"),
         (
             "a.json",
@@ -327,6 +333,9 @@ def test_a_source_that_cannot_be_used_is_one_clear_line(script, name, content, c
         (["http://127.0.0.1:1/"], 3, "cannot reach http://127.0.0.1:1/: ECONNREFUSED"),
         (["{document}", "--target", "http://127.0.0.1:1"], 3, "cannot reach http://127.0.0.1:1: ECONNREFUSED"),
         (["{document}", "--target", "shop"], 2, "--target: invalid URL shop"),
+        (["http://[x/"], 2, "invalid URL http://[x/"),
+        (["http://h:99999/"], 2, "invalid URL http://h:99999/"),
+        (["http://"], 2, "invalid URL http://"),
         (["{document}", "--value", "orderId"], 2, "--value: must be NAME=VALUE, not 'orderId'"),
         (["{document}", "-o", "no/such/x.yml"], 2, "cannot write no/such/x.yml"),
     ],
