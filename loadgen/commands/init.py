@@ -75,14 +75,14 @@ class _Options:
 def init(source: str, output: str, force: bool, no_probe: bool, **given: Any) -> None:
     """Write a first script for a service.
 
-    SOURCE is the URL of a service, whose OpenAPI document is looked for; or an OpenAPI document (2.0, 3.0, 3.1; JSON or YAML)
-    or a HAR file, as a file or URL. For a URL without such a document, the script makes one GET of that URL.
+    URL is a service, whose OpenAPI document is looked for, or such a document itself; a service without one gets a script
+    of one GET. FILE is an OpenAPI document (2.0, 3.0 or 3.1, as JSON or YAML) or a HAR file.
 
     Each GET of the document is sent once, to see what it answers, if it goes to a host that was named on the command line or
-    to this machine. What cannot be requested is listed at the end of the script, with the reason. Secrets are read from
-    environment variables, such as TOKEN; the script names them.
+    to this machine. What cannot be requested is listed at the end of the script, with the reason. Secrets come from
+    environment variables that the script names, such as TOKEN.
 
-    The exit code is 2 for a source that cannot be used, and 3 where nothing answers.
+    The exit code is 2 for input that cannot be used, and 3 where nothing answers.
     """
     if output != _STDOUT and not force and Path(output).exists():
         raise BadInput(f"{output} is there already: --force replaces it, -o names another file")
