@@ -128,7 +128,9 @@ def _nothing(api: Api, left: Sequence[LeftOut], changing: Sequence[Operation]) -
     reasons = [f"{each.request}: {each.why}" for each in left[:3]]
     more = [f"and {len(left) - 3} more"] if len(left) > 3 else []
     without = f"{counted(len(changing), 'operation')} may change something (--writes adds them)" if changing else ""
-    said = "; ".join([*reasons, *more, *([without] if without else [])])
+    unknown = any("no value is known for" in each.why for each in left)
+    hint = ["--value NAME=VALUE gives a value to a parameter"] if unknown else []
+    said = "; ".join([*reasons, *more, *([without] if without else []), *hint])
     return f"no operation of {api.title or 'the document'} can be requested: {said}"
 
 
