@@ -17,6 +17,7 @@ from pathlib import Path
 
 from loadgen.clock import WallOffset
 from loadgen.http.exchange import Exchange, Failure
+from reports.files import WriteError, check_writable
 
 COLUMNS = (
     ("worker", "int32"),
@@ -139,6 +140,10 @@ def rows_file(path: str) -> Iterator[RowsFile]:
     parquet = path.endswith(".parquet")
     if parquet:
         _library()
+        try:
+            check_writable(Path(path))
+        except WriteError as error:
+            raise RowsError(str(error)) from None
     text_path = f"{path}.csv" if parquet else path
     try:
         descriptor = os.open(text_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
@@ -148,11 +153,12 @@ def rows_file(path: str) -> Iterator[RowsFile]:
         with suppress(OSError):
             _append(descriptor, (",".join(name for name, _ in COLUMNS) + "\n").encode())
         yield RowsFile(path, descriptor)
-        _cut_to_whole_lines(text_path, descriptor)
     finally:
+        # Also after a run that has failed: its rows may say why.
+        _cut_to_whole_lines(text_path, descriptor)
         os.close(descriptor)
-    if parquet:
-        _convert(text_path, path)
+        if parquet:
+            _convert(text_path, path)
 
 
 def _cut_to_whole_lines(path: str, descriptor: int) -> None:
@@ -193,7 +199,8 @@ def _convert(text_path: str, path: str) -> None:
             for piece in pieces:
                 writer.write_batch(piece)
     except (OSError, pa.ArrowException) as error:
-        Path(path).unlink(missing_ok=True)
+        with suppress(OSError):
+            Path(path).unlink()
         said = str(error).partition("\n")[0]
         raise RowsError(f"cannot write {path}: {said}; the rows are in {text_path}") from None
     Path(text_path).unlink(missing_ok=True)

@@ -92,6 +92,27 @@ def test_parquet_has_the_same_rows_with_types(tmp_path, serve, ok_answer):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["rows.parquet", "script.json"]
 
 
+def test_a_run_whose_end_fails_leaves_its_rows(tmp_path, serve, ok_answer):
+    after = {"after": {"flow": [{"get": {"url": "http://127.0.0.1:1/"}}]}}
+    path = script(tmp_path, serve(ok_answer()).url, users=2, **after)
+    done = loadgen("run", path, "--rows", tmp_path / "rows.parquet")
+    assert done.exit_code == 1
+    assert "the after section failed: ECONNREFUSED" in done.stderr
+    assert pyarrow.parquet.read_table(tmp_path / "rows.parquet").num_rows == 6
+
+
+def test_parquet_that_cannot_be_written_leaves_the_rows_as_csv(tmp_path, serve, ok_answer):
+    def answer(connection, _):
+        (tmp_path / "rows.parquet").mkdir(exist_ok=True)
+        connection.sendall(ok_answer())
+
+    done = loadgen("run", script(tmp_path, serve(answer).url), "--rows", tmp_path / "rows.parquet")
+    assert done.exit_code == 1
+    said = f"Error: --rows: cannot write {tmp_path / 'rows.parquet'}: "
+    assert any(line.startswith(said) for line in done.stderr.splitlines())
+    assert len(rows_of(tmp_path / "rows.parquet.csv")) == 18
+
+
 def test_without_the_library_parquet_is_one_clear_line(tmp_path, serve, ok_answer, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.delitem(sys.modules, "pyarrow.parquet")
@@ -107,6 +128,7 @@ def test_without_the_library_parquet_is_one_clear_line(tmp_path, serve, ok_answe
     [
         ("rows.txt", "must end in .csv or .parquet, not "),
         ("no/such/rows.csv", "cannot write "),
+        ("no/such/rows.parquet", "cannot write "),
     ],
 )
 def test_a_file_that_cannot_be_made_is_told_before_the_run(tmp_path, serve, ok_answer, name, said):
