@@ -19,6 +19,7 @@ from reports.files import WriteError, write_text
 from reports.printable import printable
 
 if TYPE_CHECKING:
+    from loadgen.script_from.asking import Page, Service
     from loadgen.script_from.draft import Draft
 
 _LARGEST_BYTES = 200_000_000
@@ -196,7 +197,7 @@ def _is_document(content: bytes) -> bool:
 def _from_document(content: bytes, source: str, location: str, options: _Options, *, named: Sequence[str]) -> Draft:
     """The draft for a document that was read from `location`; `named` are the URLs of the command line."""
     from loadgen.script_from.asking import Service, is_url, same_host
-    from loadgen.script_from.draft import Unusable
+    from loadgen.script_from.draft import Draft, Flow, NothingToRequest, Step, Unusable
     from loadgen.script_from.from_har import draft_from_har, is_har
     from loadgen.script_from.from_openapi import Choice, draft_from_api
     from loadgen.script_from.openapi import is_openapi, read_api
@@ -225,13 +226,20 @@ def _from_document(content: bytes, source: str, location: str, options: _Options
         target = host + urlsplit(target).path
     elif options.target is None and not api.named_target and not is_url(location):
         notes.append(f"The document names no host: the target is {target}. --target changes that.")
-    ask = None
-    service = None
+    ask = root = service = None
     if options.probe and (options.target or any(same_host(target, url) for url in named) or _is_here(target)):
         service = Service(target, insecure=options.insecure)
-        ask = _reachable(service, required=options.target is not None)
+        root = _root(service, required=options.target is not None)
+        ask = None if root is None else service.ask
     choice = Choice(target, options.writes, options.limit, os.environ, _values(options.values))
-    draft = draft_from_api(api, references, choice, ask)
+    try:
+        draft = draft_from_api(api, references, choice, ask)
+    except NothingToRequest as nothing:
+        if root is None or root.status >= 400:
+            raise
+        step = Step("get", "/", (root.status,), follow_redirect=root.status < 300)
+        notes.append(f"This script requests / alone: {nothing}.")
+        draft = Draft(api.title or source, target, [Flow("one page", [step])], nothing.left_out, slowest_ms=root.ms)
     if service is not None and service.gave_up:
         notes.append("The service was asked for a minute; the operations after that are as the document says.")
     if ask is None:
@@ -252,19 +260,18 @@ def _is_here(url: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _reachable(service: Any, *, required: bool) -> Any:
-    """The function that asks the service; None where nothing answers. Raises _NotReachable for a service that must answer."""
+def _root(service: Service, *, required: bool) -> Page | None:
+    """What the service answers below its base URL; None where nothing answers. Raises _NotReachable if it must answer."""
     from loadgen.script_from.asking import Unreachable, get
 
     try:
-        get(f"{service.base}/")
+        return get(f"{service.base}/", insecure=service.insecure)
     except Unreachable as failed:
         if required:
             raise _NotReachable(
                 f"cannot reach {service.base}: {failed}; --no-probe makes the script without it"
             ) from None
         return None
-    return service.ask
 
 
 def _other_document(other: str, first: str, options: _Options) -> bytes:

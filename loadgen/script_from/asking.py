@@ -59,7 +59,7 @@ class Service:
 
     def __init__(self, base: str, *, insecure: bool = False, budget_s: float = 60.0) -> None:
         self.base = base
-        self._insecure = insecure
+        self.insecure = insecure
         self._until_ns = now_ns() + int(budget_s * 1e9)
         self.gave_up = False
         """Whether questions were not asked because the time was over."""
@@ -70,7 +70,7 @@ class Service:
             self.gave_up = True
             return None
         try:
-            page = get(self.base + path, headers, insecure=self._insecure)
+            page = get(self.base + path, headers, insecure=self.insecure)
         except Unreachable as failed:
             return Asked(error=str(failed))
         try:

@@ -78,6 +78,14 @@ class Secret:
     """Whether that variable was set when the script was made; otherwise the header is only a comment."""
 
 
+class NothingToRequest(Unusable):
+    """Raised for a document of which no operation can be requested. `left_out` has them all, with the reasons."""
+
+    def __init__(self, message: str, left_out: Sequence[LeftOut]) -> None:
+        super().__init__(message)
+        self.left_out = left_out
+
+
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A script to be written."""

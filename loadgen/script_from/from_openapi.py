@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from loadgen.script_from.captures import outline, path_of, path_of_pointer, singular, value_at
-from loadgen.script_from.draft import Capture, Draft, Flow, LeftOut, Secret, Step, Unusable, counted
+from loadgen.script_from.draft import Capture, Draft, Flow, LeftOut, NothingToRequest, Secret, Step, Unusable, counted
 from loadgen.script_from.openapi import Api, Operation, Parameter, Scheme, first_name
 from loadgen.script_from.references import References
 from loadgen.script_from.samples import NoSample, declared, fits, sample, type_of
@@ -91,7 +91,7 @@ class _Ready:
 
 
 def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | None = None) -> Draft:
-    """Make the draft. Raises Unusable where no operation can be requested."""
+    """Make the draft. Raises NothingToRequest where no operation can be requested."""
     planner = _Planner(api, references, choice, ask)
     methods = ("get", "post", "put", "patch", "delete") if choice.writes else ("get",)
     # Those without parameters come first: the others take their ids from them.
@@ -110,7 +110,7 @@ def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | 
             left.append(found)
     changing = [o for o in api.operations if o.method not in methods]
     if not ready:
-        raise Unusable(_nothing(api, left, changing))
+        raise NothingToRequest(_nothing(api, left, changing), left)
     notes = []
     if beyond:
         notes.append(f"Not in this script: {counted(beyond, 'operation')} beyond --limit {choice.limit}.")

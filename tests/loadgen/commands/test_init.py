@@ -286,6 +286,25 @@ def test_the_load_goes_to_the_host_that_was_named_and_not_to_the_one_in_the_docu
     runs_green(script)
 
 
+def test_a_document_without_a_request_gets_the_root_of_the_service_and_all_reasons(serve_app, script):
+    app = Flask(__name__)
+    document = {"openapi": "3.0.3", "paths": {"/a/{aId}": {"get": operation()}, "/b": {"post": operation()}}}
+    app.add_url_rule("/openapi.json", view_func=lambda: jsonify(document), endpoint="document")
+    url = serve_app(app)
+    refused = loadgen("init", url)
+    assert refused.exit_code == 2
+    assert refused.stderr.splitlines()[-1].startswith(
+        "Error: no operation of the document can be requested: GET /a/{aId}: "
+    )
+    app.view_functions["root"] = lambda: "hello"
+    app.url_map.add(app.url_rule_class("/", endpoint="root"))
+    done = loadgen("init", url)
+    assert done.exit_code == 0, done.output
+    assert "This script requests / alone: no operation of the document can be requested: " in done.stderr
+    assert list(left_out(script)) == ["GET /a/{aId}"]
+    runs_green(script)
+
+
 DOCUMENT = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}}
 
 
