@@ -1,10 +1,12 @@
 """The documentation is whole: links lead somewhere, every page can be reached, and the reference leaves nothing out."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks import lab_example
 from loadgen.cli import _COMMANDS
 from loadgen.help import HELP
 from reports import names
@@ -92,3 +94,13 @@ def test_llms_txt_has_its_form_and_names_every_command_and_option_as_it_is():
 
 def test_llms_txt_leads_to_every_page_of_the_documentation():
     assert {path.name for path in (ROOT / "docs").glob("*.md")} - {path.name for path, _ in links(LLMS)} <= UNLISTED
+
+
+def test_the_readme_shows_what_the_labs_example_found():
+    kept = json.loads(lab_example.KEPT.read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert lab_example.filled(readme, kept) == readme, "run: python -m benchmarks.lab_example FULL BRIEF"
+    assert kept["sentence"] in readme
+    assert kept["sentence"] in lab_example.EXAMPLE.read_text()
+    for claim in kept["claims"]:
+        assert f"| {claim['verdict']} | {claim['claim']} |" in readme
