@@ -11,6 +11,7 @@ import click
 from loadgen.help import format_options
 
 _COMMANDS = {
+    "init": ("loadgen.commands.init", "Write a first script, from an OpenAPI document or a HAR file."),
     "run": ("loadgen.commands.run", "Run Artillery scripts."),
     "quick": ("loadgen.commands.run", "Send GETs to one URL from a number of virtual users."),
     "ab": ("loadgen.commands.ab", "Send requests as ApacheBench does, and print its report."),

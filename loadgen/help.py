@@ -22,12 +22,13 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             ),
             "How the load is made": ("--arrivals", "--seed", "--workers", "--dask"),
             "Limits and gates": ("--drain", "--max-body", "--abort-on", "--junit"),
-            "What is shown and saved": ("--output", "--quiet", "--live", "--prometheus"),
+            "What is shown and saved": ("--output", "--rows", "--quiet", "--live", "--prometheus"),
         },
         (
             "loadgen run load.yml --target http://127.0.0.1:8000 -o report.json",
             "loadgen run --check load.yml",
             "loadgen run load.yml --live 8089 --workers 2",
+            "loadgen run load.yml --rows rows.csv",
             "loadgen run load.yml --abort-on 'errors > 5%' --abort-on 'p99 > 2000' --junit gates.xml",
         ),
     ),
@@ -57,6 +58,19 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         (
             "loadgen ping http://127.0.0.1:8000/live --expect statusCode=200",
             "loadgen ping post http://127.0.0.1:8000/links --json '{url: \"https://example.org/\"}' -bp",
+        ),
+    ),
+    "init": (
+        {
+            "What to make it of": (
+                "--target", "--writes", "--value", "--static", "--limit", "--no-probe", "--insecure",
+            ),
+            "Result": ("--force", "--output"),
+        },
+        (
+            "loadgen init http://127.0.0.1:8000",
+            "loadgen init openapi.yaml --target http://127.0.0.1:8000 --writes -o load.yml",
+            "loadgen init session.har -o session.yml",
         ),
     ),
     "schema": ({"Result": ("--output",)}, ("loadgen schema -o artillery.schema.json",)),
