@@ -26,9 +26,9 @@ BREAKDOWN_NAMES = {
     "connect": "connect",
     "db": "statements",
     "rest": "rest of server",
-    "network": "network",
+    "outside": "outside the service: waiting for a worker, network",
 }
-_BREAKDOWN_COLOURS = {"pool": 1, "connect": 3, "db": 0, "rest": 2, "network": 7}
+_BREAKDOWN_COLOURS = {"pool": 1, "connect": 3, "db": 0, "rest": 2, "outside": 7}
 _QUANTILES: tuple[tuple[str, int], ...] = (("p50", 0), ("p95", 3), ("p99", 1))
 QUANTILE_KEYS = tuple(key for key, _ in _QUANTILES)
 _RATES: tuple[tuple[str, Callable[[Moment], float | None], int, Dash], ...] = (

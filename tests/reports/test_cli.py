@@ -261,6 +261,24 @@ def test_no_name_is_a_formula_to_a_spreadsheet(name):
     assert row == ["all", f"'{name}", "count", "-5"]
 
 
+@pytest.mark.parametrize(("kind", "line"), [
+    ("csv", "all,http.response_time,p95,–"), ("markdown", "| http.response_time | 35.92 | – | 5.4 | – | – |"),
+    ("text", "  p95: " + "." * 73 + " –"), ("html", "<dt>p95</dt><dd>–"),
+])  # fmt: skip
+def test_percentiles_without_samples_are_dashes_in_every_format(invoke, tmp_path, kind, line):
+    """Such a report read back says the same: a dash is no figure."""
+    document = """{"aggregate": {"counters": {"http.requests": 4}, "summaries": {
+        "http.response_time": {"max": 35.92, "mean": 5.4, "p99": null}, "other": {"count": 0, "p95": 0, "p99": 0}}}}"""
+    path = tmp_path / "some.json"
+    path.write_text(document)
+    done = invoke(cli.report, path, "--format", kind)
+    assert done.exit_code == 0
+    assert line in done.output
+    if kind == "text":
+        (tmp_path / "again.txt").write_text(done.output)
+        assert "35.92" in invoke(cli.report, tmp_path / "again.txt").output
+
+
 def test_a_name_cannot_break_a_csv_line():
     text = to_csv(Report(Period(0, {'a\r=1,"\n\0b': 5})))
 
