@@ -81,6 +81,8 @@ class AbSamples:
     """Number of requests on kept-alive connections; None without -k."""
     body_sent_bytes: int | None = None
     """Bytes of requests with a body, headers included; None if requests have no body."""
+    answered: int = 0
+    """Number of requests whose answer came whole."""
 
 
 @dataclass(frozen=True, slots=True)
