@@ -27,9 +27,10 @@ _COUNTERS = {
     "dropped_iterations": names.VUSERS_SKIPPED,
 }
 _FIELDS = {"avg": "mean", "med": "p50", "min": "min", "max": "max", "count": "count"}
-_LINE = re.compile(r"(?:[^\w\s{] ?)?(\w+(?:\{[^}]*\})?|\{.*?\})\.*: (.+)")
+# The marks before a line may have become several letters, where its text was read in another character set.
+_LINE = re.compile(r"(?:[^\w\s{] ?|\S{1,3} )?(\w+(?:\{[^}]*\})?|\{.*?\})\.*: (.+)")
 _FIGURE = re.compile(r"(avg|min|med|max|p\([\d.]+\)|count)=(\S+)")
-_PASSED = re.compile(r"([\d.]+)% +\S (\d+) +\S (\d+)")
+_PASSED = re.compile(r"([\d.]+)% +\S{1,3} (\d+) +\S{1,3} (\d+)")
 _OUT_OF = re.compile(r"([\d.]+)% +(\d+) out of (\d+)")
 _COUNTED = re.compile(r"([\d.]+ ?[kKMG]?i?B?) +([\d.]+ ?[kKMG]?i?B?)/s")
 _GAUGE = re.compile(r"([\d.]+) +min=([\d.]+) +max=([\d.]+)")
@@ -59,8 +60,7 @@ def all_from_text(text: str) -> list[Report]:
 def _printed(said: str) -> dict[str, float]:
     """Return the figures of one line, times in ms; a line of another kind has none."""
     if trend := dict(_FIGURE.findall(said)):
-        times = all(re.fullmatch(DURATION, value) for value in trend.values())
-        return {name: milliseconds(value) if times else amount(value) for name, value in trend.items()}
+        return _trend(trend)
     if rate := _PASSED.fullmatch(said):
         return {"rate": number(rate[1]) / 100, "passes": number(rate[2]), "fails": number(rate[3])}
     if share := _OUT_OF.fullmatch(said):
@@ -71,6 +71,19 @@ def _printed(said: str) -> dict[str, float]:
     if gauge := _GAUGE.fullmatch(said):
         return {"value": amount(gauge[1]), "min": amount(gauge[2]), "max": amount(gauge[3])}
     return {}
+
+
+def _trend(printed: Mapping[str, str]) -> dict[str, float]:
+    """Return the figures of a distribution: times in ms, or plain numbers.
+
+    A terminal cuts long lines, and so the last figure; one that is cut is left out. A whole one of a time ends with its
+    seconds, even one of minutes (`1m2.5s`).
+    """
+    times = {name: value for name, value in printed.items() if name != "count" and re.fullmatch(DURATION, value)}
+    if not times:
+        return {name: amount(value) for name, value in printed.items()}
+    found = {name: milliseconds(value) for name, value in times.items() if value.endswith("s")}
+    return found | ({"count": amount(printed["count"])} if "count" in printed else {})
 
 
 def from_json(text: str) -> Report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,13 @@ from reports.formats import (
     jmeter,
     k6,
     locust,
+    oha,
     vegeta,
     wrk,
 )
 from reports.formats.json_values import YEAR_10000_MS
+from reports.formats.plain_text import decoded, undecorated
+from reports.formats.strangers import stranger
 from reports.model import Report, ReportError
 
 PUBLISHED = "published:"
@@ -30,16 +32,18 @@ READERS: dict[str, Callable[[str], Sequence[Report]]] = {
     "Artillery JSON": lambda text: [artillery_json.from_json(text)],
     "Artillery 1 JSON": lambda text: [artillery_1.from_json(text)],
     "k6 summary JSON": lambda text: [k6.from_json(text)],
+    "Locust CSV": lambda text: [locust.from_csv(text)],
+    "JMeter CSV": lambda text: [jmeter.from_csv(text)],
+    "JMeter XML": lambda text: [jmeter.from_xml(text)],
     "ApacheBench text": lambda text: [report.as_report() for report in apachebench.all_from_text(text)],
     "autocannon JSON": lambda text: [autocannon.from_json(text)],
     "vegeta JSON": lambda text: [vegeta.from_json(text)],
-    "autocannon text": lambda text: _each_from("Running ", text, autocannon.from_text),
+    "oha JSON": lambda text: [oha.from_json(text)],
+    "autocannon text": autocannon.all_from_text,
     "wrk text": wrk.all_from_text,
     "hey or oha text": hey.all_from_text,
-    "vegeta text": lambda text: _each_from("Requests ", text, vegeta.from_text),
+    "vegeta text": vegeta.all_from_text,
     "k6 text": k6.all_from_text,
-    "Locust CSV": lambda text: [locust.from_csv(text)],
-    "JMeter CSV": lambda text: [jmeter.from_csv(text)],
     "Artillery 1 console text": artillery_1.all_from_text,
     "Artillery console text": artillery_console.from_text,
 }
@@ -55,29 +59,24 @@ _OWN_WORDS = {
     "hey or oha text": ("Response time histogram:", "Status code distribution:", "Requests/sec:"),
     "vegeta text": ("Latencies     [", "Status Codes  ["),
     "k6 text": ("http_req_duration", "http_reqs", "iteration_duration"),
-    "Locust CSV": ("Request Count,Failure Count",),
+    "Locust CSV": ("Request Count,Failure Count", "Total Request Count", "Error,Occurrences"),
     "JMeter CSV": ("timeStamp,elapsed",),
+    "JMeter XML": ("<testResults",),
     "Artillery 1 console text": ("Scenarios launched:",),
     "Artillery console text": ("vusers.created", "http.response_time", "Metrics for period to:"),
 }
 _OWN_KEYS = {
     "autocannon JSON": ("latency", "non2xx"),
     "vegeta JSON": ("latencies", "status_codes"),
+    "oha JSON": ("latencyPercentiles", "statusCodeDistribution"),
     "k6 summary JSON": ("http_req_duration",),
     "Artillery 1 JSON": ("scenariosCreated",),
     "Artillery JSON": ("aggregate",),
 }
 _NOT_JSON = "not JSON"
+_MOST_BYTES = 256 << 20
 _LONGEST_REASON = 120
 _NOBODY_COUNTED = 2**63
-
-
-def _each_from(first_words: str, text: str, reader: Callable[[str], Report]) -> Sequence[Report]:
-    """Read the reports of a text, each of which begins with `first_words`."""
-    parts = re.split(rf"^(?=[^\w\n]*{re.escape(first_words)})", text, flags=re.MULTILINE)
-    if len(parts) <= 2:
-        return [reader(text)]
-    return [reader(part) for part in parts[1:]]
 
 
 def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Report:
@@ -93,10 +92,14 @@ def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Repo
         return published(name.removeprefix(PUBLISHED))
     path, number = _numbered(name)
     try:
-        text = Path(path).read_text("utf-8-sig", "replace")
+        # A file without end, such as a device, is left after this, too.
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ReportError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
-    found = read(text, path)
+    if len(data) > _MOST_BYTES:
+        raise ReportError(f"{name}: larger than {_MOST_BYTES >> 20} MB, the most that is read of a report")
+    found = read(decoded(data), path)
     if number is None and len(found) > 1:
         note(f"{name} holds {len(found)} reports; the first is used ({name}#2 is the next)")
     if not 1 <= (number or 1) <= len(found):
@@ -113,6 +116,7 @@ def _numbered(name: str) -> tuple[str, int | None]:
 def read(text: str, name: str) -> Sequence[Report]:
     """Read the reports in a text, at least one; `name` is used in the error. Raises UnreadableReport."""
     reasons: dict[str, str] = {}
+    text = undecorated(text)
     for kind, reader in READERS.items():
         try:
             found = reader(text)
@@ -122,14 +126,15 @@ def read(text: str, name: str) -> Sequence[Report]:
         except (ValueError, OverflowError) as error:
             # A ReportError is a ValueError; so is what absurd numbers raise.
             reasons[kind] = " ".join(str(error).split())[:_LONGEST_REASON]
-    raise UnreadableReport(name, _likeliest(text, reasons), reasons)
+    likeliest = _likeliest(text, reasons)
+    said = f"it looks like {likeliest}, but: {reasons[likeliest]}" if likeliest else "of none of the known formats"
+    raise UnreadableReport(name, stranger(text) or said, reasons)
 
 
 class UnreadableReport(ReportError):
     """Raised for a text that no reader takes. The message is about the likeliest format; `reasons` has one for each format."""
 
-    def __init__(self, name: str, likeliest: str | None, reasons: Mapping[str, str]) -> None:
-        said = f"it looks like {likeliest}, but: {reasons[likeliest]}" if likeliest else "of none of the known formats"
+    def __init__(self, name: str, said: str, reasons: Mapping[str, str]) -> None:
         super().__init__(f"{name}: no report that can be read: {said}")
         self.reasons = reasons
 

@@ -29,11 +29,19 @@ def test_a_published_experiment_is_named_by_its_id():
     assert load("published:B.1.c1") == published("B.1.c1")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x00\xff\xfe", b'{"a": 1}'])
-def test_a_file_that_is_no_report_is_named_in_one_line(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (b"hello", "of none of the known formats"),
+        (b"\x00\xff\xfe", "it is not text"),
+        (b'{"a": 1}', "of none of the known formats"),
+    ],
+)
+def test_a_file_that_is_no_report_is_named_in_one_line(tmp_path, content, said):
     (tmp_path / "x").write_bytes(content)
 
-    with pytest.raises(ReportError, match="x: no report that can be read: of none of the known formats") as e:
+    with pytest.raises(ReportError, match=f"x: no report that can be read: {said}") as e:
         load(tmp_path / "x")
     assert "\n" not in str(e.value)
 
