@@ -34,11 +34,18 @@ _PASSED = re.compile(r"([\d.]+)% +\S{1,3} (\d+) +\S{1,3} (\d+)")
 _OUT_OF = re.compile(r"([\d.]+)% +(\d+) out of (\d+)")
 _COUNTED = re.compile(r"([\d.]+ ?[kKMG]?i?B?) +([\d.]+ ?[kKMG]?i?B?)/s")
 _GAUGE = re.compile(r"([\d.]+) +min=([\d.]+) +max=([\d.]+)")
+_NEEDED = {"http_reqs", "iterations", "http_req_duration"}
+_QUOTED = 2
+"""The most metrics of a report that prose quotes."""
 _PERCENTILE = re.compile(r"p\(?(50|75|90|95|99|99\.9|999)\)?")
 
 
 def all_from_text(text: str) -> list[Report]:
-    """Read all reports in a text; a metric that is printed again begins the next one. Raises ReportError if it has none."""
+    """Read all reports in a text; a metric that is printed again begins the next one.
+
+    A line or two that prose quotes beside a whole report are none. Raises ReportError if there is no report, or one of them is
+    cut off.
+    """
     reports: list[dict[str, dict[str, float]]] = [{}]
     last = ""
     for raw in text.splitlines():
@@ -54,7 +61,11 @@ def all_from_text(text: str) -> list[Report]:
                 reports.append({})
         if values := _printed(said):
             reports[-1].setdefault(name, values)
-    return [_report(each) for each in reports]
+    whole = [each for each in reports if len(each) > _QUOTED] or reports
+    cut = next((n for n, each in enumerate(whole, 1) if not each.keys() & _NEEDED), None)
+    if cut is not None and len(whole) > 1:
+        raise ReportError(f"report {cut} of {len(whole)} is cut off: it has no http_reqs and iterations")
+    return [_report(each) for each in whole]
 
 
 def _printed(said: str) -> dict[str, float]:
@@ -93,7 +104,7 @@ def from_json(text: str) -> Report:
 
 
 def _report(values: Mapping[str, Mapping[str, float]]) -> Report:
-    if not values.keys() & {"http_reqs", "iterations", "http_req_duration"}:
+    if not values.keys() & _NEEDED:
         raise ReportError("no metrics.http_reqs or iterations")
     requests = values.get("http_reqs", {})
     summaries = {_TRENDS.get(name, name): _summary(v) for name, v in values.items() if "avg" in v or "med" in v}

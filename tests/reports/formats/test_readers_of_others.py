@@ -422,3 +422,9 @@ def test_a_report_of_several_that_is_cut_off_is_named(golden):
     text = (golden / "wrk" / "plain.txt").read_text()
     with pytest.raises(ReportError, match="report 2 of 2 is cut off"):
         read(text + "".join(text.splitlines(keepends=True)[:-2]), "x")
+
+
+def test_a_line_of_k6_that_prose_quotes_is_no_report(golden):
+    text = (golden / "others" / "k6.txt").read_text()
+    quoted = "The 95th percentile was high:\n\nhttp_req_duration...: avg=9.81ms p(95)=41.07ms\n\nThat is all.\n"
+    assert read(text + quoted, "x") == read(text, "x")
