@@ -18,6 +18,8 @@ _STAMP = re.compile(
 # These look like what a tool may have written itself, and go only where nearly all lines have them.
 _USUAL = (re.compile(r"\[?\d\d:\d\d:\d\d(?:[.,]\d+)?\]? "), re.compile(r"[\w.-]+ +\| ?"))
 _NEARLY_ALL = 0.8
+_BEGINNING = 1_000_000
+"""How many characters are looked at to tell whether lines have something in front."""
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 
@@ -34,12 +36,12 @@ def undecorated(text: str) -> str:
         text = _ESCAPES.sub("", text)
     if text.lstrip().startswith(("{", "[{", "<")):
         return text
-    text = _STAMP.sub("", text)
+    if _STAMP.search(text[:_BEGINNING]):
+        text = _STAMP.sub("", text)
     for prefix in _USUAL:
-        lines = text.split("\n")
-        written = [line for line in lines if line.strip()]
+        written = [line for line in text[:_BEGINNING].splitlines() if line.strip()]
         if len(written) > 1 and sum(prefix.match(line) is not None for line in written) > _NEARLY_ALL * len(written):
-            text = "\n".join(prefix.sub("", line, count=1) for line in lines)
+            text = "\n".join(prefix.sub("", line, count=1) for line in text.split("\n"))
     return text
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from reports.model import Report, ReportError
 
 PUBLISHED = "published:"
 """The prefix of `published:ID`, which names a published experiment."""
+STDIN = "-"
+"""The name of standard input."""
 
 READERS: dict[str, Callable[[str], Sequence[Report]]] = {
     "Artillery JSON": lambda text: [artillery_json.from_json(text)],
@@ -75,12 +79,14 @@ _OWN_KEYS = {
 }
 _NOT_JSON = "not JSON"
 _MOST_BYTES = 256 << 20
+_LONG = 8_000_000
+"""The length of a text, in characters, from which readers of text look at it only where it holds words of theirs."""
 _LONGEST_REASON = 120
 _NOBODY_COUNTED = 2**63
 
 
 def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Report:
-    """Read the report in a file, the Nth report of `FILE#N` (counted from 1), or `published:ID`.
+    """Read the report in a file, the Nth report of `FILE#N` (counted from 1), standard input (`-`), or `published:ID`.
 
     If a file holds several reports and no number was given, the first is used, and `note` gets one line that says so.
     Raises ReportError with one line that names the file.
@@ -91,9 +97,11 @@ def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Repo
 
         return published(name.removeprefix(PUBLISHED))
     path, number = _numbered(name)
+    if path == STDIN and sys.stdin is None:
+        raise ReportError(f"{name}: standard input is closed")
     try:
-        # A file without end, such as a device, is left after this, too.
-        with Path(path).open("rb") as file:
+        # Something without end, such as a device, is left after this, too.
+        with nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb") as file:  # noqa: PTH123 - an empty name is none
             data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ReportError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
@@ -102,9 +110,10 @@ def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Repo
     found = read(decoded(data), path)
     if number is None and len(found) > 1:
         note(f"{name} holds {len(found)} reports; the first is used ({name}#2 is the next)")
-    if not 1 <= (number or 1) <= len(found):
+    chosen = 1 if number is None else number
+    if not 1 <= chosen <= len(found):
         raise ReportError(f"{name}: the file holds {len(found)} report{'s' * (len(found) > 1)}, counted from 1")
-    return found[(number or 1) - 1]
+    return found[chosen - 1]
 
 
 def _numbered(name: str) -> tuple[str, int | None]:
@@ -118,6 +127,9 @@ def read(text: str, name: str) -> Sequence[Report]:
     reasons: dict[str, str] = {}
     text = undecorated(text)
     for kind, reader in READERS.items():
+        if len(text) > _LONG and not any(word in text for word in _OWN_WORDS.get(kind, ("",))):
+            reasons[kind] = "none of its words in a text of this length"
+            continue
         try:
             found = reader(text)
             for report in found:
@@ -159,6 +171,9 @@ def _check(report: Report) -> None:
         negative = next((name for name, count in period.counters.items() if count < 0), None)
         if negative is not None:
             raise ReportError(f"{negative} is negative")
+        slow = next((name for name, rate in period.rates.items() if not 0 <= rate.per_second < _NOBODY_COUNTED), None)
+        if slow is not None:
+            raise ReportError(f"{slow} is no rate")
         instants = (period.start_ms, period.first_metric_ms, period.last_metric_ms)
         if any(at is not None and not 0 <= at < YEAR_10000_MS for at in instants):
             raise ReportError("an instant is not between the years 1970 and 9999")

@@ -22,16 +22,18 @@ _OTHERS = (
         re.compile(r"^[ \t>|`*]*Summary:\s*\n[ \t>|`*]*Count:\s*\d", re.MULTILINE),
         "it is a report of ghz, which measures gRPC",
     ),
-    (re.compile(r"-+ Global Information -+"), "it is a report of Gatling"),
+    (re.compile(r"^-{1,40} Global Information -", re.MULTILINE), "it is a report of Gatling"),
 )
+_BEGINNING = 1_000_000
 _GHZ_KEYS = ('"latencyDistribution"', '"histogram"', '"statusCodeDistribution"')
 
 
 def stranger(text: str) -> str | None:
     """Return what a text is, in a few words, if it is of a kind that is known and not read; else None."""
+    text = text[:_BEGINNING]
     if not text.strip():
         return "it is empty"
-    if "\0" in text[:10_000]:
+    if "\0" in text:
         return "it is not text"
     if _PAGE.match(text):
         if "locust" in text.lower():
