@@ -20,6 +20,7 @@ _COMMANDS = {
     "duel": ("loadgen.commands.duel", "Compare two services under load at the same time."),
     "report": ("reports.cli", "Show a saved report, or several merged into one."),
     "lab": ("loadgen.commands.lab", "Repeat the published experiments on this machine."),
+    "doctor": ("loadgen.commands.doctor", "Say what holds back your own application's connections."),
     "sweep": ("loadgen.commands.sweep", "Measure which pool size is best."),
     "capacity": ("loadgen.commands.capacity", "Find the highest arrival rate that meets a target."),
     "plan": ("loadgen.commands.plan", "Predict which pool size is best."),

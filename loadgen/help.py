@@ -102,6 +102,19 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen lab --app app:app --script load.yml --strategies queue,fair",
         ),
     ),
+    "doctor": (
+        {
+            "Your own application": (
+                "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--servers", "--seconds",
+            ),
+            "Database": ("--database-url", "--yes", "--db-rtt", "--max-connections"),
+            "Result": ("--out", "--format", "--output"),
+        },
+        (
+            "loadgen doctor --app app:app --script load.yml",
+            "loadgen doctor --app 'shop:create_app()' --script load.yml --setup 'flask db upgrade' -o doctor.html",
+        ),
+    ),
     "sweep": (
         {
             "What to load": ("--rate", "--servers", "--strategy"),

@@ -225,7 +225,7 @@ def test_every_public_name_is_documented():
     assert not missing
 
 
-WHOLE_SYSTEM = {"browser", "compose", "faults", "packaging", "peers"}
+WHOLE_SYSTEM = {"browser", "compose", "doctor", "faults", "packaging", "peers"}
 """Folders of tests that belong to no single room."""
 
 

@@ -91,7 +91,7 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
     and WriteError or OSError for files.
     """
     # Read now, so that a mistake in the script is reported before anything is started.
-    _script(options, "http://127.0.0.1:1")
+    own_script(options, "http://127.0.0.1:1")
     options.out.mkdir(parents=True, exist_ok=True)
     with arranged(options, say) as arrangement:
         comparison = _Comparison(options, arrangement, say, live)
@@ -117,13 +117,16 @@ class Arrangement:
     notes: list[str]
 
     @contextmanager
-    def served(self, strategy: str, settings: Mapping[str, str], log: Path) -> Iterator[Served]:
-        """The application under a strategy with a fresh database, serving. Raises StackError, with no password in it."""
+    def served(self, strategy: str, settings: Mapping[str, str], log: Path, *, watch: bool = False) -> Iterator[Served]:
+        """The application under a strategy with a fresh database, serving; `watch`: and observed for the doctor.
+
+        Raises StackError, with no password in it.
+        """
         source = self.databases
         with source.fresh() as database:
             most = source.most
             program = self.attachments.server(
-                strategy, _within(parameters(strategy, settings), most), database.place, most
+                strategy, _within(parameters(strategy, settings), most), database.place, most, watch=watch
             )
             url = _at_distance(database.app_url, self.far_url) if self.crossing else database.app_url
             variables = dict.fromkeys(self.options.application.url_variables, url)
@@ -248,7 +251,7 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     report = None
     if evidence.fault(given) and not _explains(served.program):
         phase = {"duration": 1, "arrivalCount": _FIRST_USERS}
-        script = _script(options, served.servers.url, phase)
+        script = own_script(options, served.servers.url, phase)
         done = run_script(script, Console(lambda _: None), live)
         if done.signal is not None:
             raise Interrupted
@@ -298,7 +301,7 @@ class _Comparison:
             except NothingAnsweredError:
                 raise self._nothing_answered(strategy, log, {}) from None
             self._note(served)
-            script = _script(options, served.servers.url)
+            script = own_script(options, served.servers.url)
             console.run_id(new_run_id())
             before = served.cpu_s()
             with BackendWatch(served.database.monitor_url) as watch:
@@ -377,7 +380,8 @@ class _Comparison:
         )
 
 
-def _script(options: OwnAppOptions, url: str, phase: Mapping[str, object] | None = None) -> Script:
+def own_script(options: OwnAppOptions, url: str, phase: Mapping[str, object] | None = None) -> Script:
+    """The script for a target, with its own phases or with a single one. Raises ScriptErrors, and OSError for its file."""
     overrides = None if phase is None else json.dumps({"config": {"phases": [phase]}})
     given = RunOptions(target=url, directory=str(options.application.folder))
     return read_script([options.script], replace(given, overrides=overrides) if overrides else given)
