@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from poolbench import observed as seen
-from poolbench.observed import Ask, EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum
+from poolbench.observed import Ask, EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, made_at
 
 KINDS = (
     "leak",
@@ -56,6 +56,8 @@ class Server:
     mean_active: float = 0.0
     lock_waits: Mapping[str, float] = field(default_factory=dict)
     active_s: Mapping[str, float] = field(default_factory=dict)
+    trivial_ms: float = 0.0
+    """What a trivial statement took on average, measured beside the application."""
     waits_for_idle_s: float = 0.0
     """Seconds that statements waited for a lock that an idle transaction held."""
 
@@ -190,7 +192,8 @@ class _Case:
         """A second connection asked for while the first is held."""
         blamed = self._by_place(seen.NESTED)
         for (engine, endpoint, place), row in self._loans():
-            if not row.nested:
+            if not row.nested or (not endpoint and self.observed.requests):
+                # Once, while a process starts, nobody competes for the connections.
                 continue
             waits = blamed.get((engine, endpoint, place), SampleSum())
             cost_ns = blamed_ns = waits.blamed_ns * self.blame
@@ -220,7 +223,7 @@ class _Case:
         for (engine, place), (count, endpoint) in places.items():
             yield Finding(
                 "fork-shared",
-                place or engine,
+                place or made_at(engine),
                 endpoint or None,
                 f"{count} loans used a connection that another process had opened before it forked. Two processes that write to"
                 " one connection read each other's answers.",
@@ -238,7 +241,7 @@ class _Case:
             share = self.share(connect_ns + row.making_ns)
             yield Finding(
                 "pool-per-request",
-                _place(key),
+                made_at(key),
                 row.endpoint or None,
                 f"{row.made_in_requests} engines were made while requests were answered. Each has a pool of its own, which opens"
                 f" its own connections: {_ms(connect_ns / row.made_in_requests)} of connecting for each.",
@@ -265,7 +268,7 @@ class _Case:
             worst = max(endpoints[engine], key=lambda name: endpoints[engine][name])
             yield Finding(
                 "connection-per-request",
-                _place(engine),
+                made_at(engine),
                 worst or None,
                 f"{row.opened} of {row.count} loans opened a connection of their own, {_ms(row.connect_ns / row.opened)} each:"
                 f" {row.connect_ns / max(1, row.connect_ns + self.held_ns):.0%} of the time that connections were in use.",
@@ -382,6 +385,8 @@ class _Case:
     def _is_slow_in_the_database(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the time is the database's own: not that of a lock, nor of a worker that is late to read the answer."""
         name = statement_key(key.text)
+        if row.duration_ns / row.count < 5e6 * self.server.trivial_ms:
+            return False
         if self.server.lock_waits.get(name, 0.0) > 0.5:
             return False
         active_s = self.server.active_s.get(name)
@@ -444,7 +449,7 @@ class _Case:
             late = f" {timeouts} gave up; in a fair order it would have been {lost}." if timeouts else ""
             yield Finding(
                 "starvation",
-                _place(engine),
+                made_at(engine),
                 None,
                 f"{overtaken:.0%} of those that waited were overtaken by somebody who came later. The 99th percentile of waiting"
                 f" was {_ms(actual[last])}; in the order of arrival it would have been {_ms(fair[last])}.{late}",
@@ -466,7 +471,7 @@ class _Case:
             busy = f" The database used {database:.0%} of the machine's CPU meanwhile."
         yield Finding(
             "pool-too-small",
-            _place(engine),
+            made_at(engine),
             None,
             f"Requests waited {_ms(wait_ns / max(1, len(actual)))} on average for one of {limit} connections"
             f"{f', {timeouts} times in vain' if timeouts else ''}; the connections were busy with ordinary statements.{busy}",
@@ -483,7 +488,7 @@ class _Case:
             allowed = f" of {server.max_connections}" if server.max_connections else ""
             yield Finding(
                 "pool-too-large",
-                _place(engine),
+                made_at(engine),
                 None,
                 f"The database refused {refused} connections{allowed}: too many clients. {about.processes} processes may open"
                 f" {together} of this pool together.",
@@ -500,7 +505,7 @@ class _Case:
             most = _MOST_PER_CORE * server.cores / 2
             yield Finding(
                 "pool-too-large",
-                _place(engine),
+                made_at(engine),
                 None,
                 f"{server.mean_active:.0f} connections were active at a time in a database with {server.cores} cores, all busy:"
                 " they only took turns, and each statement became slower.",
@@ -511,7 +516,7 @@ class _Case:
         elif server.max_connections and together > server.max_connections:
             yield Finding(
                 "pool-too-large",
-                _place(engine),
+                made_at(engine),
                 None,
                 f"{about.processes} processes may open {together} connections together; the database allows"
                 f" {server.max_connections}.",
@@ -595,11 +600,6 @@ def statement_key(text: str) -> str:
         r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b", "?", text.lower()
     )
     return re.sub(r"\s+|::[a-z ]+", "", text)[:200]
-
-
-def _place(engine: str) -> str | None:
-    """The place where engines were made; None where only the database is known."""
-    return None if engine.startswith("postgresql://") else engine
 
 
 def _of(limit: int | None) -> str:

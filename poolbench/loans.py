@@ -56,6 +56,11 @@ class Request:
         self.ended_ns = perf_counter_ns()
 
 
+def engine_key(place: Place | None, database: str, number: int) -> str:
+    """What tells engines apart in sums: see `observed.made_at`."""
+    return f"{place or ''}\t{database}\t{number}"
+
+
 @dataclass(slots=True)
 class WatchedEngine:
     """An engine that is watched, by the place where it was made. `size` 0: no fixed size."""
@@ -71,11 +76,14 @@ class WatchedEngine:
     is_counted: bool = False
 
     @classmethod
-    def of(cls, engine: Engine, place: Place | None, request: Request | None, making_ns: int) -> WatchedEngine:
-        """What is known of an engine."""
+    def of(
+        cls, engine: Engine, place: Place | None, request: Request | None, making_ns: int, number: int
+    ) -> WatchedEngine:
+        """What is known of an engine. `number` tells those apart that one place makes at the start."""
         pool: Any = engine.pool
         url = engine.url
-        key = str(place or f"postgresql://{url.host or ''}:{url.port or 5432}/{url.database or ''}")
+        database = f"postgresql://{url.host or ''}:{url.port or 5432}/{url.database or ''}"
+        key = engine_key(place, database, number)
         size: Any = getattr(pool, "size", None)
         return cls(
             key,
@@ -90,7 +98,7 @@ class WatchedEngine:
     @classmethod
     def of_driver(cls, place: Place) -> WatchedEngine:
         """Stands for the connections that a place opens without an engine."""
-        return cls(str(place), place, DRIVER)
+        return cls(engine_key(place, "", 0), place, DRIVER)
 
 
 class Loan:

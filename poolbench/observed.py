@@ -1,7 +1,8 @@
 """What was seen of an application's loans, statements and requests: sums that several processes can add up. Pure.
 
 All durations are in ns. A place is `file:line` of the application, "" where none is known; an endpoint is `METHOD /path`,
-"" for what happened outside a request.
+"" for what happened outside a request. An engine's key is the place where it was made, its database and a number, with tabs
+between.
 """
 
 from __future__ import annotations
@@ -135,6 +136,11 @@ NESTED = "nested"
 """The borrower waits for another connection."""
 CPU = "cpu"
 """The borrower could run, and waits for its turn."""
+
+
+def made_at(engine: str) -> str | None:
+    """The place where engines with this key were made; None where it is unknown."""
+    return engine.partition("\t")[0] or None
 
 
 class Ask(NamedTuple):

@@ -12,6 +12,7 @@ or taking a key of a dict, are single steps in CPython.
 from __future__ import annotations
 
 import _thread  # noqa: F401 - found by its name below
+import atexit
 import json
 import logging
 import os
@@ -86,6 +87,7 @@ class Watcher:
         self.logs = True
         self._signals = False
         self._drivers: dict[str, WatchedEngine] = {}
+        self._numbers: Counter[str] = Counter()
         self._logged_ns = -_LOG_EVERY_NS
         self.inherited: dict[Any, Loan] = {}
         self._how: tuple[int, int | None] = (_EVERY, _SLICES)
@@ -103,6 +105,7 @@ class Watcher:
         self.is_looking = False
         self._began = wanted_cpu_s(), time.perf_counter()
         self.left = 0
+        self._has_noted_foreign = False
         self.current = current_function()
 
     def note_all(self) -> None:
@@ -115,6 +118,11 @@ class Watcher:
         inherited = dict(self._all_loans())
         self._clear()
         self.inherited = inherited
+
+    def next_number(self, place: str) -> int:
+        """How many engines the place has made before."""
+        self._numbers[place] += 1
+        return self._numbers[place]
 
     # Loans
 
@@ -141,7 +149,7 @@ class Watcher:
         borrower = self.current()
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower))
         for _, other in self._all_loans():
-            if other.borrower == borrower and other.request is loan.request and other.engine.key == engine.key:
+            if other.borrower == borrower and other.request is loan.request and other.engine is engine:
                 loan.outer = other
         self.asks[loan] = None
         return loan
@@ -155,8 +163,8 @@ class Watcher:
         opened: Opened | None = record.info.get(_OPENED)
         if opened is not None:
             if opened.process != self.pid:
-                loan.foreign = True
                 loan.place = opened.place or loan.place
+                self._note_foreign(loan)
             if opened.at_ns >= loan.asked_ns and opened.borrower == loan.borrower:
                 loan.connect_ns = opened.duration_ns
         self.loans[record] = loan
@@ -218,7 +226,7 @@ class Watcher:
             loan = self.inherited.get(record)
             if loan is None:
                 return None
-            loan.foreign = True
+            self._note_foreign(loan)
         noted: Loan = loan
         if noted.request is not None and noted.request.ended_ns:
             noted.adopted = True
@@ -258,7 +266,7 @@ class Watcher:
         request = self.requests[self.current()] = Request(environ, name)
         return request
 
-    def end(self, request: Request) -> None:
+    def answered(self, request: Request) -> None:
         """A request has been answered."""
         if request.ended_ns:
             return
@@ -395,18 +403,41 @@ class Watcher:
             )
         )
 
-    def _report(self) -> None:
-        """Write down what was seen, if the command asks for it by a file."""
+    def _report(self, *, at_once: bool = False) -> None:
+        """Write down what was seen, if the command asks for it by a file, or the process ends."""
         folder = self.report_folder
-        if folder is None or not (folder / "report").exists() or (folder / f"{self.pid}.observed").exists():
+        if folder is None or not (at_once or (folder / "report").exists()):
             return
-        written = folder / f"{self.pid}.writing"
-        written.write_text(json.dumps(self.observed().to_json()))
-        written.rename(folder / f"{self.pid}.observed")
+        if not (folder / f"{self.pid}.observed").exists():
+            self._write(folder, str(self.pid), self.observed())
+
+    def end(self) -> None:
+        """The process ends."""
+        if self.is_looking:
+            self.tally.add_up()
+            self._report(at_once=True)
+
+    def _note_foreign(self, loan: Loan) -> None:
+        """Write down at once that a connection of another process is used: a child that was forked may end at any time."""
+        loan.foreign = True
+        if self.report_folder is None or self._has_noted_foreign:
+            return
+        self._has_noted_foreign = True
+        found = Observed()
+        count_engine(found, loan.engine)
+        key = LoanKey(loan.engine.key, loan.endpoint, str(loan.place or ""))
+        found.loans[key] = LoanSum(count=1, foreign=1)
+        self._write(self.report_folder, f"{self.pid}-forked", found)
+
+    def _write(self, folder: Path, name: str, found: Observed) -> None:
+        written = folder / f"{name}.writing"
+        written.write_text(json.dumps(found.to_json()))
+        written.rename(folder / f"{name}.observed")
 
 
 _watcher = Watcher()
 os.register_at_fork(after_in_child=_watcher.after_fork)
+atexit.register(_watcher.end)
 
 
 class _Watched(Pool):
@@ -473,7 +504,9 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
     if isinstance(pool, _Watched):
         return _watcher
     request = _watcher.requests.get(_watcher.current())
-    found = WatchedEngine.of(engine, place_of(sys._getframe(1)), request, making_ns)  # noqa: SLF001
+    place = place_of(sys._getframe(1))  # noqa: SLF001
+    number = 0 if request is not None else _watcher.next_number(str(place))
+    found = WatchedEngine.of(engine, place, request, making_ns, number)
     kind: Any = type(pool)
     pool.__class__ = type(
         kind.__name__,
@@ -553,7 +586,7 @@ def watched_requests(application: Any) -> Any:
         try:
             answer = application(environ, start_response)
         except BaseException:
-            _watcher.end(request)
+            _watcher.answered(request)
             raise
         return _Answer(answer, request)
 
@@ -581,7 +614,7 @@ class _Answer:
             if close is not None:
                 close()
         finally:
-            _watcher.end(self._request)
+            _watcher.answered(self._request)
 
 
 REQUEST_CODES.add(_Answer.__next__.__code__)
@@ -599,7 +632,7 @@ def _follow_flask(watcher: Watcher) -> None:
     def popped(_application: Any, **_: Any) -> None:
         known = watcher.requests.get(watcher.current())
         if known is not None and known.is_flasks:
-            watcher.end(known)
+            watcher.answered(known)
 
     flask.request_started.connect(started, weak=False)
     flask.appcontext_popped.connect(popped, weak=False)

@@ -1,10 +1,12 @@
 """The documentation is whole: links lead somewhere, every page can be reached, and the reference leaves nothing out."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks import lab_example
 from loadgen.cli import _COMMANDS
 from reports import names
 from tests.support.paths import ROOT
@@ -72,3 +74,13 @@ def test_each_error_that_the_library_raises_has_an_entry_in_troubleshooting():
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
     assert raised
     assert [name for name in raised if not re.search(rf"(?m)^### .*`{name}`", text)] == []
+
+
+def test_the_readme_shows_what_the_labs_example_found():
+    kept = json.loads(lab_example.KEPT.read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert lab_example.filled(readme, kept) == readme, "run: python -m benchmarks.lab_example FULL BRIEF"
+    assert kept["sentence"] in readme
+    assert kept["sentence"] in lab_example.EXAMPLE.read_text()
+    for claim in kept["claims"]:
+        assert f"| {claim['verdict']} | {claim['claim']} |" in readme

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +53,9 @@ def doctor(out: Path | None, style: str | None, output: str | None, **given: Any
 
     Exit code 0: nothing found; 1: something found.
     """
-    out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    from loadgen.lab.folders import run_folder
+
+    out = run_folder(out)
     if given["application"] is None:
         raise BadInput("--app and --script say which application to run")
     check_output(output)

@@ -17,6 +17,7 @@ import psycopg2
 
 from loadgen.environment import environment
 from loadgen.lab.doctor_findings import doctor_page
+from loadgen.lab.folders import made
 from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, Served, arranged, own_script, prove
 from loadgen.lab.own_server import Evidence
 from loadgen.lab.stack import StackError, connect, query
@@ -25,7 +26,7 @@ from loadgen.script.model import Phase, Script
 from loadgen.watch.console import Console
 from poolbench.diagnosis import Diagnosis, Server, diagnose, statement_key
 from poolbench.observed import Observed, total
-from reports.blocks import Page
+from reports.blocks import Page, decimal
 from reports.files import write_text
 from reports.formats import artillery_json
 from reports.writers.output import write_summaries
@@ -48,21 +49,21 @@ def run(options: OwnAppOptions, seconds: float, say: Callable[[str], None], live
     Raises as `own_app.run` does.
     """
     script = lasting(own_script(options, "http://127.0.0.1:1"), seconds)
-    options.out.mkdir(parents=True, exist_ok=True)
-    with arranged(options, say) as arrangement:
-        say(f"{options.application.name}: {seconds:g} s under {options.script}, watched")
-        done, observed, server = _watched(arrangement, script, say, live)
-        notes = arrangement.notes
-    diagnosis = diagnose(observed, server)
-    write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
-    given = {
-        "application": options.application.name,
-        "script": options.script,
-        "servers": options.servers,
-        "seconds": seconds,
-    }
-    page = doctor_page(given, diagnosis, done.report, notes, partial=done.signal is not None)
-    write_summaries(page, options.out, environment())
+    with made(options.out):
+        with arranged(options, say) as arrangement:
+            say(f"{options.application.name}: {decimal(seconds)} s under {options.script}, watched")
+            done, observed, server = _watched(arrangement, script, say, live)
+            notes = arrangement.notes
+        diagnosis = diagnose(observed, server)
+        write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
+        given = {
+            "application": options.application.name,
+            "script": options.script,
+            "servers": options.servers,
+            "seconds": seconds,
+        }
+        page = doctor_page(given, diagnosis, done.report, notes, partial=done.signal is not None)
+        write_summaries(page, options.out, environment())
     return page, diagnosis, done.signal is not None
 
 
@@ -77,7 +78,7 @@ def lasting(script: Script, seconds: float) -> Script:
 def _stretched(phase: Phase, factor: float) -> Phase:
     duration_s = phase.duration_s * factor
     count = None if phase.arrival_count is None else max(1, round(phase.arrival_count * factor))
-    return replace(phase, duration_s=duration_s, duration_text=f"{duration_s:.3g}s", arrival_count=count)
+    return replace(phase, duration_s=duration_s, duration_text=f"{decimal(duration_s, 3)}s", arrival_count=count)
 
 
 def _watched(
@@ -106,6 +107,7 @@ def _watched(
             cores=None if database_s is None else cores,
             max_connections=int(query(served.database.monitor_url, "SHOW max_connections")[0][0]),
             mean_active=watch.mean_active,
+            trivial_ms=watch.trivial_ms,
             lock_waits=watch.lock_waits(),
             active_s={key: looks * _LOOK_EVERY_S for key, looks in watch.active.items()},
             waits_for_idle_s=watch.waits_for_idle * _LOOK_EVERY_S,
@@ -150,6 +152,7 @@ class DatabaseWatch(threading.Thread):
         self._url = monitor_url
         self._done = threading.Event()
         self.looks = self.waits_for_idle = self._sum_active = 0
+        self._sum_took_s = 0.0
         self.active: Counter[str] = Counter()
         """Looks in which a statement was being executed, by `statement_key`."""
         self._waiting: Counter[str] = Counter()
@@ -158,6 +161,11 @@ class DatabaseWatch(threading.Thread):
     def mean_active(self) -> float:
         """Mean number of sessions that were executing a statement."""
         return self._sum_active / max(1, self.looks)
+
+    @property
+    def trivial_ms(self) -> float:
+        """What a look has taken on average."""
+        return 1000 * self._sum_took_s / max(1, self.looks)
 
     def lock_waits(self) -> dict[str, float]:
         """Of each statement, the share of looks in which it waited for a lock."""
@@ -172,9 +180,11 @@ class DatabaseWatch(threading.Thread):
                 self._look()
 
     def _look(self) -> None:
+        began_s = time.monotonic()
         with self._connection.cursor() as cursor:
             cursor.execute(_ACTIVITY)
             rows = cursor.fetchall()
+        self._sum_took_s += time.monotonic() - began_s
         self.looks += 1
         states = {pid: state for pid, state, *_ in rows}
         for _pid, state, waits_for, statement, blockers in rows:

@@ -7,7 +7,21 @@ from typing import Any
 
 from poolbench.diagnosis import Diagnosis, Finding
 from reports.answers import failed_share
-from reports.blocks import Block, Cell, Column, Facts, Items, Page, Section, Table, Text, number, percent, share_cell
+from reports.blocks import (
+    Block,
+    Cell,
+    Column,
+    Facts,
+    Items,
+    Page,
+    Section,
+    Table,
+    Text,
+    decimal,
+    number,
+    percent,
+    share_cell,
+)
 from reports.model import Report
 from reports.names import REQUESTS, RESPONSE_TIME
 
@@ -34,7 +48,7 @@ def doctor_page(
     title = f"What holds {given['application']} back"
     return Page(
         title,
-        f"{given['application']} under {given['script']} for {given['seconds']:g} s",
+        f"{given['application']} under {given['script']} for {decimal(given['seconds'])} s",
         tuple(_sections(given, diagnosis, report, notes, partial=partial)),
         {
             "findings": [finding.to_json() for finding in diagnosis.findings],
@@ -52,7 +66,7 @@ def _sections(
     yield Section("diagnosis", "Diagnosis", tuple(_answer(diagnosis, partial=partial)), menu="Diagnosis")
     for index, finding in enumerate(diagnosis.findings):
         yield Section(f"finding-{index + 1}", f"{index + 1}. {heading(finding)}", tuple(_details(finding)), level=3)
-    yield Section("checked", "Looked for, and not found", (Text(_well(diagnosis.checked)),), menu="Looked for")
+    yield Section("looked-for", "Looked for, and not found", (Text(_well(diagnosis.checked)),), menu="Looked for")
     yield Section("run", "The run", tuple(_run(given, report, [*diagnosis.notes, *notes])), menu="The run")
 
 
@@ -90,14 +104,9 @@ def _answer(diagnosis: Diagnosis, *, partial: bool) -> Iterator[Block]:
 
 
 def _details(finding: Finding) -> Iterator[Block]:
-    items = [
-        ("Seen", finding.evidence),
-        ("Cure", finding.advice),
-        ("Share of time", percent(finding.share)),
-    ]
-    if finding.endpoint:
-        items.insert(0, ("Endpoint", finding.endpoint))
-    yield Facts("What was seen", tuple(items))
+    yield Text(f"{f'In {finding.endpoint}. ' if finding.endpoint else ''}{finding.evidence}")
+    yield Text(f"Cure: {finding.advice}")
+    yield Text(f"It costs {percent(finding.share)} of the requests' time.")
 
 
 def _well(checked: Sequence[str]) -> str:

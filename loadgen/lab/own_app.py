@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
+from loadgen.lab.folders import made
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page
 from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, masking, shown
 from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup
@@ -92,15 +93,16 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
     """
     # Read now, so that a mistake in the script is reported before anything is started.
     own_script(options, "http://127.0.0.1:1")
-    options.out.mkdir(parents=True, exist_ok=True)
-    with arranged(options, say) as arrangement:
-        comparison = _Comparison(options, arrangement, say, live)
-        try:
-            comparison.run()
-        except (Interrupted, KeyboardInterrupt):
-            comparison.interrupted = True
-    page = comparison.page()
-    write_summaries(page, options.out, environment())
+    with made(options.out):
+        with arranged(options, say) as arrangement:
+            comparison = _Comparison(options, arrangement, say, live)
+            try:
+                comparison.run()
+            except (Interrupted, KeyboardInterrupt):
+                comparison.interrupted = True
+        # The notes are whole only now: rows that were written are counted at the end.
+        page = comparison.page()
+        write_summaries(page, options.out, environment())
     return page, comparison.interrupted
 
 

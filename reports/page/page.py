@@ -107,6 +107,17 @@ def _visible(value: Any) -> Any:
     return printable(value, "\n\t") if type(value) is str else value
 
 
+def _grouped(sections: Sequence[Section]) -> list[tuple[Section, list[Section]]]:
+    """Each section of level 2 with those of level 3 that belong to it; a page may begin with one of level 3."""
+    found: list[tuple[Section, list[Section]]] = []
+    for section in sections:
+        if section.level == 3 and found:
+            found[-1][1].append(section)
+        else:
+            found.append((section, []))
+    return found
+
+
 @cache
 def _templates() -> Environment:
     found = Environment(
@@ -121,6 +132,7 @@ def _templates() -> Environment:
     found.filters["kind"] = lambda block: type(block).__name__
     found.filters["chart_table"] = chart_table
     found.filters["margins"] = margins
+    found.filters["grouped"] = _grouped
     found.filters["ranked"] = lambda table: (
         sorted(table.rows, key=lambda row: not any(cell.tone for cell in row)) if table.quiet else table.rows
     )

@@ -31,8 +31,17 @@ ACROSS = 2000
 _DOWN = 4
 """Units for each px of height."""
 
+FILLED = ("bar", "hbar", "bars", "area")
+"""Marks whose series are areas: a legend shows a block for each."""
+
 _PLOT_PX = 200
 _ROW_PX, _BAR_PX = 44, 14
+_NEXT_BAR_PX = 19
+"""From one bar of the mark "bars" to the next one of its row."""
+
+_WORD_CHARACTER_PX = 6.7
+"""Width of a character of the words beside a bar."""
+
 _NAME_CHARACTERS, _NAME_LINES, _NAME_LINE_PX = 42, 2, 14
 """A row's name is broken into lines that a phone has room for."""
 
@@ -73,7 +82,9 @@ def plot_height(chart: Chart) -> int:
 def margins(chart: Chart) -> tuple[int, int, int, int]:
     """The margins in px (top, right, bottom, left) that ticks, labels and the x axis's title need around the plotted area."""
     longest = max((len(series.name) for series in chart.series), default=0) if labelled(chart) else 0
-    return 8, max(22, 10 + round(_CHARACTER_PX * longest)), 46, 12 if chart.y.scale == "category" else 54
+    words = max((len(text.text) for series in chart.series for text in series.words), default=0)
+    right = 10 + round(max(_CHARACTER_PX * longest, _WORD_CHARACTER_PX * words))
+    return 8, max(22, right), 46, 12 if chart.y.scale == "category" else 54
 
 
 def labelled(chart: Chart) -> bool:
@@ -272,7 +283,10 @@ def _end_labels(chart: Chart, y: AxisScale) -> Iterator[Markup]:
 
 def _rows(chart: Chart) -> Iterator[Markup]:
     bars = chart.mark == "hbar"
-    values = [top for *_, top in stacked(chart.series)] if bars else [x for s in chart.series for x in s.x]
+    if chart.mark == "bars":
+        values = [0.0, *_values(s.y for s in chart.series)]
+    else:
+        values = [top for *_, top in stacked(chart.series)] if bars else [x for s in chart.series for x in s.x]
     x = axis_scale(chart.x, values)
     tall = plot_height(chart)
     row_px = _row_height(chart)
@@ -283,24 +297,34 @@ def _rows(chart: Chart) -> Iterator[Markup]:
     for row, name in enumerate(chart.y.names):
         lines = _name_lines(name)
         for number, line in enumerate(lines, 1 - len(lines)):
-            height = middles[row] - 14 + number * _NAME_LINE_PX
+            height = middles[row] - 14 - _above(chart) + number * _NAME_LINE_PX
             yield Markup('<text class="name" y="{}">{}</text>').format(height, printable(line))
         if bars:
             total = sum(s.y[i] or 0.0 for s in chart.series for i, at in enumerate(s.x) if at == row)
             said = Markup('<text class="name" x="100%" y="{}" text-anchor="end">{} {}</text>')
             yield said.format(middles[row] - 14, amount(total), printable(chart.x.unit))
-        else:
+        elif chart.mark == "dot":
             yield Markup('<line class="grid" x2="100%" y1="{0}" y2="{0}"/>').format(middles[row])
     yield Markup(
         '<svg class="marks" width="100%" height="100%" viewBox="0 0 {} {}" preserveAspectRatio="none">'
     ).format(ACROSS, tall)
-    yield from _bars(chart, x, middles) if bars else _dots(chart, x, middles)
-    yield Markup("</svg></g>")
+    if chart.mark == "bars":
+        yield from _bars_apart(chart, x, middles)
+    else:
+        yield from _bars(chart, x, middles) if bars else _dots(chart, x, middles)
+    yield Markup("</svg>")
+    yield from _words(chart, x, middles)
+    yield Markup("</g>")
 
 
 def _row_height(chart: Chart) -> int:
     most = max((len(_name_lines(name)) for name in chart.y.names), default=1)
-    return _ROW_PX + _NAME_LINE_PX * (most - 1)
+    return _ROW_PX + _NAME_LINE_PX * (most - 1) + _above(chart)
+
+
+def _above(chart: Chart) -> int:
+    """Height in px that a row needs for bars above its lowest one."""
+    return _NEXT_BAR_PX * (len(chart.series) - 1) if chart.mark == "bars" else 0
 
 
 def _name_lines(name: str) -> list[str]:
@@ -314,6 +338,31 @@ def _bars(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup
             left, right = (round(x.place(v) * ACROSS) for v in (base, top))
             path += f"M{left} {middles[int(series.x[i])] - _BAR_PX // 2}h{right - left}v{_BAR_PX}H{left}z"
         yield _path("fill", number, series, path)
+
+
+def _bars_apart(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:
+    for number, series in enumerate(chart.series):
+        lift = _NEXT_BAR_PX * (len(chart.series) - 1 - number) + _BAR_PX // 2
+        path = "".join(
+            f"M0 {middles[int(row)] - lift}h{round(x.place(value) * ACROSS)}v{_BAR_PX}H0z"
+            for row, value in zip(series.x, series.y, strict=True)
+            if value is not None
+        )
+        yield _path("outline" if series.dash == "dash" else "fill", number, series, path)
+
+
+def _words(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:
+    """The words of each bar of the mark "bars", at its end."""
+    for number, series in enumerate(chart.series):
+        lift = _NEXT_BAR_PX * (len(chart.series) - 1 - number)
+        for row, value, text in zip(series.x, series.y, series.words, strict=False):
+            yield Markup('<text{} data-series="{}" x="{}" dx="7" y="{}" dy=".32em">{}</text>').format(
+                Markup(' class="bad"') if text.tone == "bad" else "",
+                number,
+                _percent(x.place(value or 0.0)),
+                middles[int(row)] - lift,
+                printable(text.text),
+            )
 
 
 def _dots(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:

@@ -28,7 +28,8 @@ from poolbench.observed import (
 )
 
 MS = 1_000_000
-ENGINE, ENDPOINT, PLACE = "app.py:3", "GET /orders", "app.py:10"
+MADE_AT = "app.py:3"
+ENGINE, ENDPOINT, PLACE = f"{MADE_AT}\tpostgresql://h:5432/d\t1", "GET /orders", "app.py:10"
 
 
 def seen(**changes):
@@ -84,7 +85,7 @@ DISEASES = {
     ),
     "a slow statement": (
         seen(statements={StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(
-            10, 600 * MS, 10, 55 * MS, slow=10, slow_ns=600 * MS, groups=10)}),
+            10, 600 * MS, 10, 95 * MS, slow=10, slow_ns=600 * MS, groups=10)}),
         ("slow-statement", "app.py:16"),
     ),
     "no pool": (
@@ -92,16 +93,16 @@ DISEASES = {
             loans=loans(opened=100, connect_ns=400 * MS),
             engines={ENGINE: EngineSum(made=1, pool="NullPool", processes=1)},
         ),
-        ("connection-per-request", ENGINE),
+        ("connection-per-request", MADE_AT),
     ),
     "an engine for each request": (
         seen(
             loans=loans(opened=100, connect_ns=400 * MS),
             engines={ENGINE: EngineSum(100, 100, 50 * MS, ENDPOINT, "QueuePool", 5, 10, 1)},
         ),
-        ("pool-per-request", ENGINE),
+        ("pool-per-request", MADE_AT),
     ),
-    "connections that the server refuses": (seen(loans=loans(refused=20)), ("pool-too-large", ENGINE)),
+    "connections that the server refuses": (seen(loans=loans(refused=20)), ("pool-too-large", MADE_AT)),
 }  # fmt: skip
 
 
@@ -139,7 +140,7 @@ def waits(order, pool="QueuePool"):
 
 
 def test_waiting_in_order_is_a_pool_too_small():
-    assert first(waits(range(200))) == ("pool-too-small", ENGINE)
+    assert first(waits(range(200))) == ("pool-too-small", MADE_AT)
 
 
 def test_waiting_while_others_overtake_is_starvation():

@@ -178,13 +178,21 @@ def test_the_assumed_deviation_between_runs_is_told_and_can_be_set(invoke):
     assert "a standard deviation of 40 %" in wide and wide.count(" better\n") < usual.count(" better\n")
 
 
-def test_several_runs_a_side_are_compared(invoke, saved):
-    sides = [part for side in ("--old", "--new") for _ in range(4) for part in (side, saved)]
+def test_several_runs_a_side_are_compared(invoke, saved, tmp_path):
+    later = tmp_path / "later.json"
+    later.write_text(saved.read_text().replace("303.4", "303.5"))
+    done = invoke(cli.diff, *(part for side in ("--old", "--new") for path in (saved, later) for part in (side, path)))
 
-    done = invoke(cli.diff, *sides)
-
-    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a rotation test." in done.stdout
+    assert done.exit_code == 0 and "Judged by the variation between 2 and 2 runs, by a rotation test." in done.stdout
     assert "0 worse, 0 better" in done.stdout
+
+
+def test_a_report_that_is_given_twice_counts_once(invoke, saved):
+    done = invoke(cli.diff, *(part for side in ("--old", "--new") for _ in range(4) for part in (side, saved)))
+
+    assert done.exit_code == 0 and "3 of 4 old reports are there a second time; a run counts once." in done.stdout
+    assert "The same report is on both sides" in done.stdout
+    assert "One run a side" in done.stdout and "0 worse, 0 better" in done.stdout
 
 
 def test_a_side_that_is_missing_is_bad_usage(invoke, saved):
