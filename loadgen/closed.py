@@ -44,6 +44,8 @@ class Workload:
     keep_alive: bool = False
     method: str = "GET"
     headers: Sequence[tuple[str, str]] = ()
+    credentials: Sequence[tuple[str, str]] = ()
+    """Headers with cookies and passwords; `ab` writes them above those that describe the body."""
     body: bytes | None = None
     content_type: str = "text/plain"
     timeout_s: float = 30.0
@@ -55,19 +57,33 @@ class Workload:
     """Like ab, accept any certificate unless told otherwise."""
     prepare: Callable[[Any], None] | None = None
     """What is done with each socket before it is connected."""
+    see: Callable[[Exchange], None] | None = None
+    """What is done with each answer, its body included."""
+
+    @property
+    def keeps_connections(self) -> bool:
+        """Whether a connection is used again: with `keep_alive`, unless a header of the user's own says otherwise."""
+        own = [value.lower() for name, value in self.headers if name.lower() == "connection"]
+        return self.keep_alive and all("keep-alive" in value for value in own)
 
     def request_bytes(self, agent: str) -> bytes:
-        """The bytes of the request, as `ab` writes them. A header of the user's own replaces the default of the same name."""
+        """The bytes of the request, as `ab` writes them: headers of the user's own stand before Host.
+
+        Such a header replaces the default of the same name.
+        """
         default_port = {"http": 80, "https": 443}[self.origin.scheme]
         host = f"[{self.origin.host}]" if ":" in self.origin.host else self.origin.host
         host = host if self.origin.port == default_port else f"{host}:{self.origin.port}"
-        fields = {"Connection": "Keep-Alive"} if self.keep_alive else {}
-        if self.body is not None:
-            fields |= {"Content-length": str(len(self.body)), "Content-type": self.content_type}
-        fields |= {"Host": host, "User-Agent": agent, "Accept": "*/*"}
         own = {name.lower() for name, _ in self.headers}
-        lines = [f"{name}: {value}" for name, value in fields.items() if name.lower() not in own]
-        lines += [f"{name}: {value}" for name, value in self.headers]
+        connection = [("Connection", "Keep-Alive")] if self.keep_alive else []
+        content = [("Content-length", str(len(self.body or b""))), ("Content-type", self.content_type)]
+        about = [("Host", host), ("User-Agent", agent), ("Accept", "*/*")]
+        connection, content, about = (
+            [field for field in fields if field[0].lower() not in own]
+            for fields in (connection, [] if self.body is None else content, about)
+        )
+        fields = (*connection, *self.credentials, *content, *self.headers, *about)
+        lines = [f"{name}: {value}" for name, value in fields]
         path = self.path if self.proxy is None else f"{self.origin.scheme}://{host}{self.path}"
         head = "\r\n".join([f"{self.method} {path} HTTP/1.0", *lines, "", ""])
         return head.encode("latin-1", "replace") + (self.body or b"")
@@ -112,7 +128,7 @@ class ClosedRun:
         self._first: Exchange | None = None
         self._tls = ""
         self._failed = dict.fromkeys(("connect", "receive", "length", "exceptions"), 0)
-        self._write_errors = self._non_2xx = self._kept = self._total_bytes = self._html_bytes = 0
+        self._answered = self._write_errors = self._non_2xx = self._kept = self._total_bytes = self._html_bytes = 0
         self._users: list[gevent.Greenlet] = []
         self.served: list[int] = []
         """For each user that has ended: the number of its answers within the run's time."""
@@ -149,6 +165,7 @@ class ClosedRun:
         times_us = np.frombuffer(self._times, np.int64).reshape(-1, 4) // 1000
         work, first = self._work, self._first
         return AbSamples(
+            answered=self._answered,
             host=work.origin.host,
             port=work.origin.port,
             path=work.path,
@@ -176,7 +193,8 @@ class ClosedRun:
 
     def _user(self) -> None:
         connections = Connections(self._dialer)
-        head_only = self._work.method == "HEAD"
+        head_only, see = self._work.method == "HEAD", self._work.see
+        server, keeps_connections = self._work.proxy or self._work.origin, self._work.keeps_connections
         file = self._recorder.answers()
         served = 0
         self._recorder.count(names.VUSERS_CREATED)
@@ -185,19 +203,19 @@ class ClosedRun:
                 self._left -= 1
                 self._begun += 1
                 self._recorder.request(now_ns())
-                answer = connections.exchange(
-                    self._work.proxy or self._work.origin, self._request, head_only, False, file
-                )
+                answer = connections.exchange(server, self._request, head_only, see is not None, file)
                 self._finished_ns = now_ns()
                 if isinstance(answer, Failure):
                     self._fail(answer)
                 else:
                     if self._first is None:
-                        self._tls = connections.encryption(self._work.proxy or self._work.origin)
+                        self._tls = connections.encryption(server)
+                    if see is not None:
+                        see(answer)
                     self._take(answer)
                     served += not self._ended()
                 self._completed(len(self._times) // 4)
-                if not self._work.keep_alive:
+                if not keeps_connections:
                     connections.close()
             self._recorder.count(names.VUSERS_COMPLETED)
         except Exception as error:  # noqa: BLE001 - an error of one user must not lose what was measured
@@ -213,6 +231,7 @@ class ClosedRun:
         return self.refused is not None or (self._ends_ns > 0 and now_ns() >= self._ends_ns)
 
     def _take(self, answer: Exchange) -> None:
+        self._answered += 1
         if self._first is None:
             self._first = answer
         elif answer.body_bytes != self._first.body_bytes and not self._work.any_length:

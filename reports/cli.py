@@ -242,7 +242,8 @@ def diff(
 def report(files: tuple[str, ...], style: str | None, periods: bool, output: str | None) -> None:
     """Show a saved report, or several merged into one: by default as Artillery's console summary.
 
-    Merging is exact; it needs the sketches that our own reports carry.
+    FILE may be - for standard input, or FILE#N for the Nth report in a text. Merging is exact; it needs the sketches that our
+    own reports carry.
     """
     from reports import names
     from reports.compare.figures import is_of_another_tool

@@ -18,16 +18,19 @@ from loadgen.closed import Workload
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, warn, write_json
 from loadgen.commands.outlet import outliving_the_terminal
 from loadgen.environment import version
+from loadgen.http.exchange import Exchange
 from loadgen.http.route import Origin
 from loadgen.http.tls import TlsSettings, client_context
-from loadgen.runner import ClosedResult, run_ab
+from loadgen.runner import ClosedResult, agent, run_ab
 from reports.cli import BadInput, FiniteRange
 from reports.files import WriteError, check_writable
 from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
-from reports.names import RESPONSES
+from reports.printable import printable
 
-_TOLD_FROM = 150
-"""The number of requests from which ab tells progress."""
+_TOLD_ABOVE = 150
+"""ab tells progress on runs of more requests than this."""
+_SHOWN_BYTES = 8191
+"""How much of an answer ab prints with -v."""
 _MOST_BUFFER_BYTES = 2**30
 _PROTOCOLS = {
     "ALL": None,
@@ -83,7 +86,7 @@ def _refuse_html(_: click.Context, option: click.Parameter, value: Any) -> None:
     "-A", "credentials", metavar="USER:PASSWORD", help="User and password for the server (basic authentication)."
 )
 @click.option("-P", "proxy_credentials", metavar="USER:PASSWORD", help="User and password for the proxy.")
-@click.option("-X", "proxy", metavar="HOST:PORT", help="HTTP proxy to send the requests to.")
+@click.option("-X", "proxy", metavar="HOST[:PORT]", help="HTTP proxy to send the requests to (default port: 80).")
 @click.option("-e", "csv_file", type=click.Path(), help="Write the percentiles to this file, as CSV.")
 @click.option(
     "-g", "gnuplot_file", type=click.Path(), help="Write the times of every request to this file, for gnuplot."
@@ -103,7 +106,13 @@ def _refuse_html(_: click.Context, option: click.Parameter, value: Any) -> None:
 @click.option("-y", expose_value=False, hidden=True, callback=_refuse_html)
 @click.option("-z", expose_value=False, hidden=True, callback=_refuse_html)
 @click.option("-r", "go_on", is_flag=True, help="Go on after errors of sockets; this is always so.")
-@click.option("-v", "verbosity", type=int, help="Accepted, and without effect.")
+@click.option(
+    "-v",
+    "verbosity",
+    type=int,
+    default=0,
+    help="2: print the request, each answer and a warning about each status other than 2xx; 3: print each status.",
+)
 @click.version_option(
     None, "-V", package_name="poolbench", message="loadgen %(version)s, reporting as ApacheBench, Version 2.3"
 )
@@ -138,7 +147,7 @@ def ab(
     nameless: bool,
     certificate: str | None,
     go_on: bool,  # noqa: ARG001 - ab's option asks for what is always done
-    verbosity: int | None,  # noqa: ARG001 - ab's option, without effect
+    verbosity: int,
     quiet: bool,
     output: str | None,
 ) -> None:
@@ -155,10 +164,10 @@ def ab(
     sent = put_file if body_file is None else body_file
     body = None if sent is None else _bytes_of(sent)
     usual = "HEAD" if head else "PUT" if put_file is not None else "GET" if body is None else "POST"
-    extra = [("Cookie", cookie) for cookie in cookies]
+    secret = [("Cookie", "; ".join(cookies))] if cookies else []
     for name, given in (("Authorization", credentials), ("Proxy-Authorization", proxy_credentials)):
         if given is not None:
-            extra.append((name, "Basic " + b64encode(given.encode()).decode()))
+            secret.append((name, "Basic " + b64encode(given.encode()).decode()))
     origin, path = _origin(url)
     if proxy is not None and origin.scheme == "https":
         raise BadInput("-X: a proxy is asked in the clear, so it cannot be used for a URL of https")
@@ -170,7 +179,8 @@ def ab(
         duration_s=duration_s,
         keep_alive=keep_alive,
         method=method or usual,
-        headers=(*extra, *(_header(text) for text in headers)),
+        headers=tuple(_header(text) for text in headers),
+        credentials=tuple(secret),
         body=body,
         content_type=content_type,
         timeout_s=timeout_s,
@@ -178,6 +188,7 @@ def ab(
         proxy=None if proxy is None else _proxy(proxy),
         tls=_tls(protocol, ciphers, certificate, nameless=nameless),
         prepare=_preparation(buffer_bytes, source),
+        see=None if verbosity < 2 else lambda answer: _print_answer(answer, verbosity),
     )
     files = _Files(output, csv_file, gnuplot_file)
     files.check()
@@ -214,12 +225,14 @@ class _Files:
 def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool, deviations: bool) -> int:
     """Carry out the run and print its report. Returns the exit code."""
     through = "" if workload.proxy is None else f" [through {workload.proxy.host}:{workload.proxy.port}]"
-    every = 0 if quiet or workload.requests < _TOLD_FROM else max(workload.requests // 10, 100)
+    every = 0 if quiet or workload.requests <= _TOLD_ABOVE else max(workload.requests // 10, 100)
     click.echo(
         opening_text(workload.origin.host + through, f"loadgen {version()}") + ("" if every else "..."), nl=False
     )
     if every:
         click.echo()
+    if workload.see is not None:
+        _print_request(workload)
     sys.stdout.flush()
 
     def completed(requests: int) -> None:
@@ -229,8 +242,10 @@ def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool
     run = run_ab(workload, lambda _: None, completed)
     if every:
         click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
-    click.echo("\n" if every else "..done\n\n")
-    if len(run.samples.total_us) or run.refused is None:
+    if run.refused is not None:
+        click.echo()
+    else:
+        click.echo("\n" if every else "..done\n\n")
         shown = AbReport.of(run.samples)
         shown = shown if percentiles else replace(shown, percentiles={})
         click.echo(to_text(shown, deviations=deviations), nl=False)
@@ -242,10 +257,27 @@ def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool
         return COULD_NOT_RUN
     if run.signal is not None:
         return SIGNALLED + run.signal
-    if len(run.samples.total_us) and not run.report.aggregate.counters.get(RESPONSES):
+    if len(run.samples.total_us) and not run.samples.answered:
         click.echo("Error: not one request was answered", err=True)
         return COULD_NOT_RUN
     return COULD_NOT_RUN if run.failures else 0
+
+
+def _print_request(workload: Workload) -> None:
+    """Print the head of the requests as `ab -v 2` does."""
+    head = workload.request_bytes(agent()).partition(b"\r\n\r\n")[0].decode("latin-1")
+    click.echo(f"INFO: {workload.method} header == \n---\n{head}\r\n\r\n\n---")
+
+
+def _print_answer(answer: Exchange, verbosity: int) -> None:
+    """Print an answer as `ab -v 2` does: its head with the beginning of its body, and what its status was."""
+    text = (answer.head + answer.body)[:_SHOWN_BYTES].decode("utf-8", "replace")
+    lines = (printable(line.removesuffix("\r"), "\t") for line in text.split("\n"))
+    click.echo("LOG: header received:\n" + "\n".join(lines))
+    if not 200 <= answer.status < 300:
+        click.echo(f"WARNING: Response code not 2xx ({answer.status})")
+    elif verbosity >= 3:
+        click.echo(f"LOG: Response code = {answer.status}")
 
 
 def _tls(protocol: str | None, ciphers: str | None, certificate: str | None, *, nameless: bool) -> TlsSettings:
@@ -300,11 +332,15 @@ def _origin(url: str) -> tuple[Origin, str]:
 
 
 def _proxy(text: str) -> Origin:
-    """The origin of a proxy given as HOST:PORT. Raises BadInput."""
-    host, _, port = text.rpartition(":")
-    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise BadInput(f"invalid proxy {text!r}: it must be HOST:PORT")
-    return Origin("http", host, int(port))
+    """The origin of a proxy given as HOST[:PORT]. Raises BadInput."""
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, 80 if parts.port is None else parts.port
+    except ValueError:
+        host, port = None, 0
+    if not host or not port or parts.netloc != text or "@" in text:
+        raise BadInput(f"invalid proxy {text!r}: it must be HOST or HOST:PORT")
+    return Origin("http", host, port)
 
 
 def _header(text: str) -> tuple[str, str]:

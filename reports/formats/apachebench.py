@@ -81,6 +81,8 @@ class AbSamples:
     """Number of requests on kept-alive connections; None without -k."""
     body_sent_bytes: int | None = None
     """Bytes of requests with a body, headers included; None if requests have no body."""
+    answered: int = 0
+    """Number of requests whose answer came whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +431,7 @@ def _percentages(report: AbReport) -> Iterator[str]:
         yield f" {percentage:3d}%  {ms:5d}{' (longest request)' if percentage == 100 else ''}"
 
 
+_TYPICAL = re.compile("Complete requests|Requests per second|Time taken for tests")
 _FAILURES_LINE = re.compile(
     r"\(?Connect: ?(?P<connect>\d+), ?(?:Receive: ?(?P<receive>\d+), ?)?"
     r"Length: ?(?P<length>\d+), ?Exceptions: ?(?P<exceptions>\d+)\)?"
@@ -449,6 +452,8 @@ def from_text(text: str) -> AbReport:
 
 def all_from_text(text: str) -> list[AbReport]:
     """Read every report in a text as `from_text` does; a figure that appears a second time begins another report."""
+    if not _TYPICAL.search(text):
+        raise ReportError("not an ApacheBench report: it has neither its request counts nor its rates")
     drafts: list[dict[str, Any]] = [_draft()]
     for raw in text.splitlines():
         line = " ".join(raw.strip(" \t>|`*#").split())

@@ -26,6 +26,7 @@ _MAPS = {"scenarioCounts": names.VUSERS_CREATED_BY_NAME, "errors": names.ERRORS,
 _HEADING = re.compile(r"(Summary report|Report)(?: @ (.+))?$")
 _AT = re.compile(r"(\d\d:\d\d:\d\d)\(([+-]\d{4})\) (\d{4}-\d\d-\d\d)")
 _PRINTED = re.compile(r"(\S.*?):(?: +(.*))?")
+_PRINTED_COUNT = re.compile(r"(\d+)(?: \([\d.]+%\))?")
 _PRINTED_COUNTERS = {
     "Scenarios launched": names.VUSERS_CREATED,
     "Scenarios completed": names.VUSERS_COMPLETED,
@@ -106,12 +107,16 @@ def _printed(lines: list[str], at_ms: int) -> Period:
         elif name in _PRINTED_COUNTERS:
             section, counters[_PRINTED_COUNTERS[name]] = "", int(number_of(said))
         elif name in ("RPS sent", "Mean response/sec", "Mean requests/sec"):
-            section, rates[names.REQUEST_RATE] = "", Rate(number_of(said))
+            section = ""
+            if said != "NaN":
+                rates[names.REQUEST_RATE] = Rate(number_of(said))
         elif section in ("Request latency", "Response time (msec)") and name in _FIELDS:
-            if said not in ("NaN", "null"):
+            if said not in ("NaN", "null", "undefined"):
                 figures[_FIELDS[name]] = number_of(said)
-        elif section in _PRINTED_MAPS:
-            counters[f"{_PRINTED_MAPS[section]}{name}"] = int(number_of(said.split(" ")[0]))
+        elif section in _PRINTED_MAPS and (count := _PRINTED_COUNT.fullmatch(said)):
+            counters[f"{_PRINTED_MAPS[section]}{name}"] = int(count[1])
+        else:
+            section = ""
     summaries = {names.RESPONSE_TIME: Summary(**figures)} if figures else {}  # type: ignore[arg-type]
     return Period(at_ms, counters, rates, summaries)
 

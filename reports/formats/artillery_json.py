@@ -233,7 +233,7 @@ def _summary(value: Any, place: str) -> Summary:
     for key, figure in found.items():
         if key == "count":
             found[key] = count(figure, f"{place}.count")
-        elif type(figure) is not float:
+        elif type(figure) is not float or not -_HUGE < figure < _HUGE:
             found[key] = float(number(figure, f"{place}.{key}"))
     return Summary(**found)
 

@@ -16,27 +16,34 @@ from reports.formats.json_values import an_object, document, each, whole
 from reports.formats.json_values import number as a_number
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
-_ROW = re.compile(r"^\s*[│|](.*)[│|]\s*$")
+_START = re.compile(r"^(?=[^\w\n]*Running [\d.]+(?:m?s|k?) (?:test|requests test) @ )", re.MULTILINE)
+_ROW = re.compile(r"^[\s>]*[│|](.*)[│|]\s*$")
 _FIELDS = {"50%": "p50", "75%": "p75", "90%": "p90", "99%": "p99", "Avg": "mean", "Max": "max"}
 _DETAILS = {"50": "p50", "75": "p75", "90": "p90", "99": "p99", "99.9": "p999"}
 _JSON_FIELDS = {
     "min": "min", "max": "max", "mean": "mean", "p50": "p50", "p75": "p75", "p90": "p90", "p99": "p99", "p99_9": "p999",
 }  # fmt: skip
 _2XX = f"{names.RESPONSES}.2xx"
-_REQUESTS = re.compile(r"^[ \t]*([\d.]+[kMG]?) requests in [\d.]+s, ", re.MULTILINE)
-_ANSWERS = re.compile(r"^[ \t]*([\d.]+[kMG]?) 2xx responses, ([\d.]+[kMG]?) non 2xx responses", re.MULTILINE)
-_ERRORS = re.compile(r"^[ \t]*([\d.]+[kMG]?) errors \(([\d.]+[kMG]?) timeouts\)", re.MULTILINE)
+_REQUESTS = re.compile(r"^[ \t>]*([\d.]+[kMG]?) requests in [\d.]+s, ", re.MULTILINE)
+_ANSWERS = re.compile(r"^[ \t>]*([\d.]+[kMG]?) 2xx responses, ([\d.]+[kMG]?) non 2xx responses", re.MULTILINE)
+_ERRORS = re.compile(r"^[ \t>]*([\d.]+[kMG]?) errors \(([\d.]+[kMG]?) timeouts\)", re.MULTILINE)
 
 
-def from_text(text: str) -> Report:
-    """Read the report in a text. Raises ReportError for any other text."""
+def all_from_text(text: str) -> list[Report]:
+    """Read all reports in a text. Raises ReportError if there is none, or one of them is cut off."""
+    parts = _START.split(text)
+    parts = parts[1:] if len(parts) > 2 else [text]
+    return [_from_text(part, f"report {n} of {len(parts)}") for n, part in enumerate(parts, 1)]
+
+
+def _from_text(text: str, which: str) -> Report:
     requests = _REQUESTS.search(text)
     rows = [
         [cell.strip() for cell in re.split("[│|]", row[1])] for line in text.splitlines() if (row := _ROW.match(line))
     ]
     latency = _table(rows, "Latency")
     if requests is None or latency is None:
-        raise ReportError("no table of Latency, and requests in so many seconds")
+        raise ReportError(f"{which} has no table of Latency with a line about requests below")
     answers, errors = _ANSWERS.search(text), _ERRORS.search(text)
     times = {ours: milliseconds(latency[theirs]) for theirs, ours in _FIELDS.items() if theirs in latency}
     for cells in rows:

@@ -6,14 +6,15 @@ import re
 
 from reports.model import ReportError
 
+# The last ones are "µs" as a console of Windows or a reader of Latin-1 shows it.
 _UNITS_MS = {
     "ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "sec": 1e3, "secs": 1e3, "m": 6e4, "min": 6e4,
-    "h": 3.6e6,
+    "h": 3.6e6, "┬╡s": 1e-3, "┬Ás": 1e-3, "Âµs": 1e-3, "\ufffds": 1e-3, "\ufffd\ufffds": 1e-3,
 }  # fmt: skip
 _UNIT = "|".join(sorted(_UNITS_MS, key=len, reverse=True))
-DURATION = rf"(?:[\d.]+ ?(?:{_UNIT})(?![A-Za-zµμ]))+"
+DURATION = rf"(?:[\d.]+ ?(?:{_UNIT})(?![A-Za-zµμ┬Â]))+"
 """A regular expression that matches a duration with its units; it has no groups."""
-_PIECE = re.compile(rf"([\d.]+) ?({_UNIT})(?![A-Za-zµμ])")
+_PIECE = re.compile(rf"([\d.]+) ?({_UNIT})(?![A-Za-zµμ┬Â])")
 _PREFIXES = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 _AMOUNT = re.compile(r"([\d.]+) ?([kKMG]?)i?B?")
 

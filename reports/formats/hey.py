@@ -12,6 +12,8 @@ from reports import names
 from reports.formats.durations import DURATION, milliseconds, number
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
+_BUCKET = re.compile(r"[\d.]+(?: \w+)? \[(\d+)\].*")
+_COUNT = re.compile(r"Count: *\d+")
 _TIME = re.compile(rf"(Slowest|Fastest|Average): *({DURATION})")
 _RATE = re.compile(r"Requests/sec: *([\d.]+)")
 _PERCENTILE = re.compile(rf"([\d.]+)%+ in ({DURATION})")
@@ -23,16 +25,19 @@ _PERCENTILES = {"50": "p50", "75": "p75", "90": "p90", "95": "p95", "99": "p99",
 
 
 def all_from_text(text: str) -> list[Report]:
-    """Read all reports in a text; each begins with `Summary:`, or with its total time. Raises ReportError if it has none."""
+    """Read all reports in a text; each begins with `Summary:`, or with its total time.
+
+    Raises ReportError if there is none, or one of them is cut off.
+    """
     lines = text.splitlines(keepends=True)
     starts: list[int] = []
-    complete = True
+    seen: set[str] = set()
     for at, line in enumerate(lines):
-        said = line.strip(" \t>|`*\r\n")
-        if complete and said.startswith(("Summary:", "Success rate:", "Total:")):
+        label = line.strip(" \t>|`*\r\n").partition(":")[0]
+        if label == "Summary" or (label in ("Success rate", "Total") and (not starts or label in seen)):
             starts.append(at)
-            complete = False
-        complete = complete or said.startswith("Requests/sec:")
+            seen = set()
+        seen.add(label)
     starts = starts or [0]
     ends = [*starts[1:], len(lines)]
     return [from_text("".join(lines[start:end])) for start, end in zip(starts, ends, strict=True)]
@@ -44,7 +49,7 @@ def from_text(text: str) -> Report:
     rate = next((found for line in lines if (found := _RATE.fullmatch(line))), None)
     if rate is None or not any(line.startswith(("Fastest:", "Status code distribution:")) for line in lines):
         raise ReportError("no Requests/sec with Fastest or Status code distribution")
-    if any(_OTHER_STATUS.fullmatch(line) for line in lines):
+    if any(_OTHER_STATUS.fullmatch(line) or _COUNT.fullmatch(line) for line in lines):
         raise ReportError("its statuses are not those of HTTP: the report of another tool (ghz?)")
     oha = any(line.startswith("Success rate:") for line in lines)
     figures: dict[str, Any] = {}
@@ -59,10 +64,13 @@ def from_text(text: str) -> Report:
         elif error := _ERROR.fullmatch(line):
             counters.setdefault(f"{names.ERRORS}{error[2]}", int(error[1]))
     answered = sum(count for name, count in counters.items() if name.startswith(names.CODES))
+    in_histogram = sum(int(found[1]) for line in lines if (found := _BUCKET.fullmatch(line)))
+    if answered < in_histogram and counters:
+        raise ReportError("the report is cut off: its statuses are fewer than the answers in its histogram")
     if counters:
         counters = {names.REQUESTS: sum(counters.values()), names.RESPONSES: answered, **counters}
     # The zeros that are printed where nothing was answered are no times.
-    measured = figures and (answered or not counters)
+    measured = answered or (not counters and figures.get("max"))
     summaries = {names.RESPONSE_TIME: Summary(**figures, count=answered or None)} if measured else {}
     rates = {names.REQUEST_RATE: Rate(float(rate[1]))}
     return Report(Period(0, counters, rates, summaries), extras=Extras("oha" if oha else "hey", "closed"))

@@ -1,22 +1,29 @@
-"""Reader of JMeter's results as CSV (`jmeter -l results.jtl`): one row per sample.
+"""Reader of JMeter's results (`jmeter -l results.jtl`), as CSV or as XML: one row or element per sample.
 
-`elapsed` (ms), from the start of a sample to its last byte, becomes `http.response_time`; the same of each label stands among
-the endpoints. `timeStamp` (epoch ms) is the start of a sample, unless `sampleresult.timestamp.start=false` was set; a sample
-belongs to the period of that instant. Samples without success become `errors.<response code or message>`.
+The time from the start of a sample to its last byte (`elapsed`, `t`; ms) becomes `http.response_time`; the same of each label
+stands among the endpoints. The time stamp (epoch ms) is the start of a sample, unless `sampleresult.timestamp.start=false` was
+set; a sample belongs to the period of that instant. Samples without success become `errors.<response code or message>`. In XML,
+samples inside another one are parts of it, and are not counted.
 """
 
 from __future__ import annotations
 
 import csv
+import io
+import re
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from reports import names
 from reports.formats.durations import number
+from reports.formats.plain_text import table
 from reports.model import PERIOD_MS, Extras, Period, Rate, Report, ReportError, Summary
 from reports.sketch import Sketch
 
 _NEEDED = {"timeStamp", "elapsed", "label", "responseCode", "success"}
+_HEADING = re.compile(r'"?timeStamp"?(.)"?elapsed')
+_ATTRIBUTES = {"ts": "timeStamp", "t": "elapsed", "lb": "label", "rc": "responseCode", "rm": "responseMessage"}
 _LATEST_MS = 1 << 43
 
 
@@ -30,28 +37,77 @@ class _PeriodSamples:
 
 
 def from_csv(text: str) -> Report:
-    """Read the report in a text. Raises ReportError (one line) for any other text."""
-    lines = text.strip().splitlines()
+    """Read the report in a text whose last line may be cut off. Raises ReportError (one line) for any other text."""
+    lines = table(text, _HEADING)
+    heading = _HEADING.match(lines[0]) if lines else None
+    if heading is None:
+        raise ReportError("no columns timeStamp, elapsed, label, responseCode, success")
+    slices: dict[int, _PeriodSamples] = defaultdict(_PeriodSamples)
+    partial = False
     try:
-        if not set(next(csv.reader(lines[:1]), [])) >= _NEEDED:
+        rows = csv.reader(lines, delimiter=heading[1], strict=True)
+        columns = next(rows)
+        if not set(columns) >= _NEEDED:
             raise ReportError("no columns timeStamp, elapsed, label, responseCode, success")
-        slices: dict[int, _PeriodSamples] = defaultdict(_PeriodSamples)
-        for count, row in enumerate(csv.DictReader(lines, strict=True), 2):
-            _add(slices, row, count)
+        for row in rows:
+            partial = len(row) < len(columns)
+            if partial and rows.line_num < len(lines):
+                raise ReportError(f"line {rows.line_num}: {len(row)} columns, of {len(columns)} in the heading")
+            if row and not partial:
+                _add(slices, dict(zip(columns, row, strict=False)), f"line {rows.line_num}")
     except csv.Error as error:
-        raise ReportError(f"not CSV: {error}") from None
-    if not slices:
-        raise ReportError("no samples")
-    return Report.of((_period(start, each) for start, each in slices.items()), Extras("JMeter", "closed"))
+        # A quotation mark that is open at the end is that of a last line cut off.
+        if rows.line_num < len(lines) or not slices:
+            raise ReportError(f"not CSV: {error}") from None
+        partial = True
+    return _report(slices, partial=partial)
 
 
-def _add(slices: dict[int, _PeriodSamples], row: dict[str, str | None], line: int) -> None:
+def from_xml(text: str) -> Report:
+    """Read the report in a text, also without its end, as an interrupted run leaves it. Raises ReportError for any other text."""
+    if "<testResults" not in text[:1000]:
+        raise ReportError("no testResults")
+    slices: dict[int, _PeriodSamples] = defaultdict(_PeriodSamples)
+    whole = False
+    for count, sample in enumerate(_samples(text), 1):
+        whole = sample is None
+        if sample is not None:
+            row = {column: sample.get(short) for short, column in _ATTRIBUTES.items()}
+            _add(slices, row | {"success": sample.get("s")}, f"sample {count}")
+    return _report(slices, partial=not whole)
+
+
+def _samples(text: str) -> Iterator[Mapping[str, str] | None]:
+    """Yield the attributes of each outer sample, and None at the end of the document. Raises ReportError."""
+    # Only such a file needs it.
+    from lxml import etree  # noqa: PLC0415
+
+    depth = 0
+    source = io.BytesIO(text.encode("utf-8", "replace"))
+    try:
+        for event, element in etree.iterparse(
+            source, ("start", "end"), resolve_entities=False, no_network=True, load_dtd=False, encoding="utf-8"
+        ):
+            depth += 1 if event == "start" else -1
+            if event == "end" and depth == 1:
+                if element.tag in ("httpSample", "sample"):
+                    yield dict(element.attrib)
+                element.clear()
+            if depth == 0:
+                yield None
+    except etree.XMLSyntaxError as error:
+        # What is wrong with the last line is that it is not the last.
+        if (error.lineno or 0) < text.rstrip().count("\n") + 1:
+            raise ReportError(f"not XML: {error}") from None
+
+
+def _add(slices: dict[int, _PeriodSamples], row: Mapping[str, str | None], place: str) -> None:
     try:
         at_ms, elapsed_ms = int(row["timeStamp"] or ""), number(row["elapsed"] or "")
     except ValueError:
-        raise ReportError(f"line {line}: timeStamp or elapsed is not a number") from None
+        raise ReportError(f"{place}: timeStamp or elapsed is not a number") from None
     if not 0 <= at_ms < _LATEST_MS or not 0 <= elapsed_ms < _LATEST_MS:
-        raise ReportError(f"line {line}: timeStamp or elapsed is out of range")
+        raise ReportError(f"{place}: timeStamp or elapsed is out of range")
     found = slices[at_ms // PERIOD_MS * PERIOD_MS]
     label, code = row["label"] or "unnamed", (row["responseCode"] or "").strip()
     found.instants.append(at_ms)
@@ -64,6 +120,14 @@ def _add(slices: dict[int, _PeriodSamples], row: dict[str, str | None], line: in
         found.times[f"{names.ENDPOINT}.response_time.{label}"].append(elapsed_ms)
     if (row["success"] or "").strip().lower() != "true":
         found.counters[f"{names.ERRORS}{code if answered else row.get('responseMessage') or code or 'failed'}"] += 1
+
+
+def _report(slices: Mapping[int, _PeriodSamples], *, partial: bool) -> Report:
+    if not slices:
+        raise ReportError("no samples")
+    return Report.of(
+        (_period(start, each) for start, each in slices.items()), Extras("JMeter", "closed", partial=partial)
+    )
 
 
 def _period(start_ms: int, found: _PeriodSamples) -> Period:

@@ -27,17 +27,25 @@ _COUNTERS = {
     "dropped_iterations": names.VUSERS_SKIPPED,
 }
 _FIELDS = {"avg": "mean", "med": "p50", "min": "min", "max": "max", "count": "count"}
-_LINE = re.compile(r"(?:[^\w\s{] ?)?(\w+(?:\{[^}]*\})?|\{.*?\})\.*: (.+)")
+# The marks before a line may have become several letters, where its text was read in another character set.
+_LINE = re.compile(r"(?:[^\w\s{] ?|\S{1,3} )?(\w+(?:\{[^}]*\})?|\{.*?\})\.*: (.+)")
 _FIGURE = re.compile(r"(avg|min|med|max|p\([\d.]+\)|count)=(\S+)")
-_PASSED = re.compile(r"([\d.]+)% +\S (\d+) +\S (\d+)")
+_PASSED = re.compile(r"([\d.]+)% +\S{1,3} (\d+) +\S{1,3} (\d+)")
 _OUT_OF = re.compile(r"([\d.]+)% +(\d+) out of (\d+)")
 _COUNTED = re.compile(r"([\d.]+ ?[kKMG]?i?B?) +([\d.]+ ?[kKMG]?i?B?)/s")
 _GAUGE = re.compile(r"([\d.]+) +min=([\d.]+) +max=([\d.]+)")
+_NEEDED = {"http_reqs", "iterations", "http_req_duration"}
+_QUOTED = 2
+"""The most metrics of a report that prose quotes."""
 _PERCENTILE = re.compile(r"p\(?(50|75|90|95|99|99\.9|999)\)?")
 
 
 def all_from_text(text: str) -> list[Report]:
-    """Read all reports in a text; a metric that is printed again begins the next one. Raises ReportError if it has none."""
+    """Read all reports in a text; a metric that is printed again begins the next one.
+
+    A line or two that prose quotes beside a whole report are none. Raises ReportError if there is no report, or one of them is
+    cut off.
+    """
     reports: list[dict[str, dict[str, float]]] = [{}]
     last = ""
     for raw in text.splitlines():
@@ -53,14 +61,17 @@ def all_from_text(text: str) -> list[Report]:
                 reports.append({})
         if values := _printed(said):
             reports[-1].setdefault(name, values)
-    return [_report(each) for each in reports]
+    whole = [each for each in reports if len(each) > _QUOTED] or reports
+    cut = next((n for n, each in enumerate(whole, 1) if not each.keys() & _NEEDED), None)
+    if cut is not None and len(whole) > 1:
+        raise ReportError(f"report {cut} of {len(whole)} is cut off: it has no http_reqs and iterations")
+    return [_report(each) for each in whole]
 
 
 def _printed(said: str) -> dict[str, float]:
     """Return the figures of one line, times in ms; a line of another kind has none."""
     if trend := dict(_FIGURE.findall(said)):
-        times = all(re.fullmatch(DURATION, value) for value in trend.values())
-        return {name: milliseconds(value) if times else amount(value) for name, value in trend.items()}
+        return _trend(trend)
     if rate := _PASSED.fullmatch(said):
         return {"rate": number(rate[1]) / 100, "passes": number(rate[2]), "fails": number(rate[3])}
     if share := _OUT_OF.fullmatch(said):
@@ -73,6 +84,19 @@ def _printed(said: str) -> dict[str, float]:
     return {}
 
 
+def _trend(printed: Mapping[str, str]) -> dict[str, float]:
+    """Return the figures of a distribution: times in ms, or plain numbers.
+
+    A terminal cuts long lines, and so the last figure; one that is cut is left out. A whole one of a time ends with its
+    seconds, even one of minutes (`1m2.5s`).
+    """
+    times = {name: value for name, value in printed.items() if name != "count" and re.fullmatch(DURATION, value)}
+    if not times:
+        return {name: amount(value) for name, value in printed.items()}
+    found = {name: milliseconds(value) for name, value in times.items() if value.endswith("s")}
+    return found | ({"count": amount(printed["count"])} if "count" in printed else {})
+
+
 def from_json(text: str) -> Report:
     """Read the report in a text. Raises ReportError (one line) for any other text."""
     metrics = _metrics(document(text))
@@ -80,7 +104,7 @@ def from_json(text: str) -> Report:
 
 
 def _report(values: Mapping[str, Mapping[str, float]]) -> Report:
-    if not values.keys() & {"http_reqs", "iterations", "http_req_duration"}:
+    if not values.keys() & _NEEDED:
         raise ReportError("no metrics.http_reqs or iterations")
     requests = values.get("http_reqs", {})
     summaries = {_TRENDS.get(name, name): _summary(v) for name, v in values.items() if "avg" in v or "med" in v}

@@ -7,12 +7,15 @@ Locust's response time ends with the last byte of the body. Requests that Locust
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reports import names
+from reports.formats.plain_text import table
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
+_HEADING = re.compile('"?(?:Timestamp"?,"?User Count|Type"?,"?Name|Method"?,"?Name)')
 _HISTORY = {"Timestamp", "Type", "Name", "Total Request Count", "Total Failure Count"}
 _HISTORY_FIELDS = {
     "Total Min Response Time": "min",
@@ -37,7 +40,7 @@ _FIELDS = {
 
 def from_csv(text: str) -> Report:
     """Read the report in a text. Raises ReportError (one line) for any other text."""
-    lines = text.strip().splitlines()
+    lines = table(text, _HEADING)
     try:
         columns = set(next(csv.reader(lines[:1]), []))
         if columns >= _HISTORY:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,36 @@ from reports.formats import (
     jmeter,
     k6,
     locust,
+    oha,
     vegeta,
     wrk,
 )
 from reports.formats.json_values import YEAR_10000_MS
+from reports.formats.plain_text import decoded, undecorated
+from reports.formats.strangers import stranger
 from reports.model import Report, ReportError
 
 PUBLISHED = "published:"
 """The prefix of `published:ID`, which names a published experiment."""
+STDIN = "-"
+"""The name of standard input."""
 
 READERS: dict[str, Callable[[str], Sequence[Report]]] = {
     "Artillery JSON": lambda text: [artillery_json.from_json(text)],
     "Artillery 1 JSON": lambda text: [artillery_1.from_json(text)],
     "k6 summary JSON": lambda text: [k6.from_json(text)],
+    "Locust CSV": lambda text: [locust.from_csv(text)],
+    "JMeter CSV": lambda text: [jmeter.from_csv(text)],
+    "JMeter XML": lambda text: [jmeter.from_xml(text)],
     "ApacheBench text": lambda text: [report.as_report() for report in apachebench.all_from_text(text)],
     "autocannon JSON": lambda text: [autocannon.from_json(text)],
     "vegeta JSON": lambda text: [vegeta.from_json(text)],
-    "autocannon text": lambda text: _each_from("Running ", text, autocannon.from_text),
+    "oha JSON": lambda text: [oha.from_json(text)],
+    "autocannon text": autocannon.all_from_text,
     "wrk text": wrk.all_from_text,
     "hey or oha text": hey.all_from_text,
-    "vegeta text": lambda text: _each_from("Requests ", text, vegeta.from_text),
+    "vegeta text": vegeta.all_from_text,
     "k6 text": k6.all_from_text,
-    "Locust CSV": lambda text: [locust.from_csv(text)],
-    "JMeter CSV": lambda text: [jmeter.from_csv(text)],
     "Artillery 1 console text": artillery_1.all_from_text,
     "Artillery console text": artillery_console.from_text,
 }
@@ -55,33 +63,30 @@ _OWN_WORDS = {
     "hey or oha text": ("Response time histogram:", "Status code distribution:", "Requests/sec:"),
     "vegeta text": ("Latencies     [", "Status Codes  ["),
     "k6 text": ("http_req_duration", "http_reqs", "iteration_duration"),
-    "Locust CSV": ("Request Count,Failure Count",),
+    "Locust CSV": ("Request Count,Failure Count", "Total Request Count", "Error,Occurrences"),
     "JMeter CSV": ("timeStamp,elapsed",),
+    "JMeter XML": ("<testResults",),
     "Artillery 1 console text": ("Scenarios launched:",),
     "Artillery console text": ("vusers.created", "http.response_time", "Metrics for period to:"),
 }
 _OWN_KEYS = {
     "autocannon JSON": ("latency", "non2xx"),
     "vegeta JSON": ("latencies", "status_codes"),
+    "oha JSON": ("latencyPercentiles", "statusCodeDistribution"),
     "k6 summary JSON": ("http_req_duration",),
     "Artillery 1 JSON": ("scenariosCreated",),
     "Artillery JSON": ("aggregate",),
 }
 _NOT_JSON = "not JSON"
+_MOST_BYTES = 256 << 20
+_LONG = 8_000_000
+"""The length of a text, in characters, from which readers of text look at it only where it holds words of theirs."""
 _LONGEST_REASON = 120
 _NOBODY_COUNTED = 2**63
 
 
-def _each_from(first_words: str, text: str, reader: Callable[[str], Report]) -> Sequence[Report]:
-    """Read the reports of a text, each of which begins with `first_words`."""
-    parts = re.split(rf"^(?=[^\w\n]*{re.escape(first_words)})", text, flags=re.MULTILINE)
-    if len(parts) <= 2:
-        return [reader(text)]
-    return [reader(part) for part in parts[1:]]
-
-
 def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Report:
-    """Read the report in a file, the Nth report of `FILE#N` (counted from 1), or `published:ID`.
+    """Read the report in a file, the Nth report of `FILE#N` (counted from 1), standard input (`-`), or `published:ID`.
 
     If a file holds several reports and no number was given, the first is used, and `note` gets one line that says so.
     Raises ReportError with one line that names the file.
@@ -92,16 +97,23 @@ def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Repo
 
         return published(name.removeprefix(PUBLISHED))
     path, number = _numbered(name)
+    if path == STDIN and sys.stdin is None:
+        raise ReportError(f"{name}: standard input is closed")
     try:
-        text = Path(path).read_text("utf-8-sig", "replace")
+        # Something without end, such as a device, is left after this, too.
+        with nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb") as file:  # noqa: PTH123 - an empty name is none
+            data = file.read(_MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ReportError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
-    found = read(text, path)
+    if len(data) > _MOST_BYTES:
+        raise ReportError(f"{name}: larger than {_MOST_BYTES >> 20} MB, the most that is read of a report")
+    found = read(decoded(data), path)
     if number is None and len(found) > 1:
         note(f"{name} holds {len(found)} reports; the first is used ({name}#2 is the next)")
-    if not 1 <= (number or 1) <= len(found):
+    chosen = 1 if number is None else number
+    if not 1 <= chosen <= len(found):
         raise ReportError(f"{name}: the file holds {len(found)} report{'s' * (len(found) > 1)}, counted from 1")
-    return found[(number or 1) - 1]
+    return found[chosen - 1]
 
 
 def _numbered(name: str) -> tuple[str, int | None]:
@@ -113,7 +125,11 @@ def _numbered(name: str) -> tuple[str, int | None]:
 def read(text: str, name: str) -> Sequence[Report]:
     """Read the reports in a text, at least one; `name` is used in the error. Raises UnreadableReport."""
     reasons: dict[str, str] = {}
+    text = undecorated(text)
     for kind, reader in READERS.items():
+        if len(text) > _LONG and not any(word in text for word in _OWN_WORDS.get(kind, ("",))):
+            reasons[kind] = "none of its words in a text of this length"
+            continue
         try:
             found = reader(text)
             for report in found:
@@ -122,14 +138,15 @@ def read(text: str, name: str) -> Sequence[Report]:
         except (ValueError, OverflowError) as error:
             # A ReportError is a ValueError; so is what absurd numbers raise.
             reasons[kind] = " ".join(str(error).split())[:_LONGEST_REASON]
-    raise UnreadableReport(name, _likeliest(text, reasons), reasons)
+    likeliest = _likeliest(text, reasons)
+    said = f"it looks like {likeliest}, but: {reasons[likeliest]}" if likeliest else "of none of the known formats"
+    raise UnreadableReport(name, stranger(text) or said, reasons)
 
 
 class UnreadableReport(ReportError):
     """Raised for a text that no reader takes. The message is about the likeliest format; `reasons` has one for each format."""
 
-    def __init__(self, name: str, likeliest: str | None, reasons: Mapping[str, str]) -> None:
-        said = f"it looks like {likeliest}, but: {reasons[likeliest]}" if likeliest else "of none of the known formats"
+    def __init__(self, name: str, said: str, reasons: Mapping[str, str]) -> None:
         super().__init__(f"{name}: no report that can be read: {said}")
         self.reasons = reasons
 
@@ -154,6 +171,9 @@ def _check(report: Report) -> None:
         negative = next((name for name, count in period.counters.items() if count < 0), None)
         if negative is not None:
             raise ReportError(f"{negative} is negative")
+        slow = next((name for name, rate in period.rates.items() if not 0 <= rate.per_second < _NOBODY_COUNTED), None)
+        if slow is not None:
+            raise ReportError(f"{slow} is no rate")
         instants = (period.start_ms, period.first_metric_ms, period.last_metric_ms)
         if any(at is not None and not 0 <= at < YEAR_10000_MS for at in instants):
             raise ReportError("an instant is not between the years 1970 and 9999")

@@ -16,7 +16,7 @@ from reports.formats.json_values import an_object, document, each, whole
 from reports.formats.json_values import number as a_number
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
-_LINE = re.compile(r"^(Requests|Duration|Latencies|Status Codes) +\[([^\]]*)\] *(.*)$", re.MULTILINE)
+_LINE = re.compile(r"(Requests|Duration|Latencies|Status Codes) +\[([^\]]*)\] *(.*)")
 _TEXT_FIELDS = {"min": "min", "mean": "mean", "50": "p50", "90": "p90", "95": "p95", "99": "p99", "max": "max"}
 _JSON_FIELDS = {
     "min": "min", "mean": "mean", "50th": "p50", "90th": "p90", "95th": "p95", "99th": "p99", "max": "max",
@@ -25,16 +25,34 @@ _NS_IN_MS = 1e6
 NO_ANSWER = f"{names.ERRORS}no answer"
 
 
-def from_text(text: str) -> Report:
-    """Read the report in a text. Raises ReportError for any other text."""
-    found: dict[str, dict[str, str]] = {}
-    for name, fields, values in _LINE.findall(text):
+def all_from_text(text: str) -> list[Report]:
+    """Read all reports in a text, each from its line "Requests" to its line "Status Codes".
+
+    Raises ReportError if there is none, or one of them is cut off.
+    """
+    found: list[dict[str, dict[str, str]]] = []
+    for raw in text.splitlines():
+        match = _LINE.fullmatch(raw.strip(" \t>|`*"))
+        if match is None:
+            continue
+        name, fields, values = match.groups()
+        if name == "Requests":
+            found.append({})
+        # What follows the statuses of one report, or stands above the first, is the rest of a report without its beginning.
+        if not found or "Status Codes" in found[-1]:
+            continue
         if name == "Status Codes":
-            found[name] = dict(pair.split(":", 1) for pair in values.split() if ":" in pair)
+            found[-1][name] = dict(pair.split(":", 1) for pair in values.split() if ":" in pair)
         else:
-            found[name] = dict(zip(fields.split(", "), values.split(", "), strict=False))
-    if not found.keys() >= {"Requests", "Latencies", "Status Codes"}:
+            found[-1][name] = dict(zip(fields.split(", "), values.strip().split(", "), strict=False))
+    if not any(found):
         raise ReportError("no Requests, Latencies and Status Codes")
+    return [_from_lines(each, f"report {n} of {len(found)}") for n, each in enumerate(found, 1)]
+
+
+def _from_lines(found: Mapping[str, Mapping[str, str]], which: str) -> Report:
+    if not found.keys() >= {"Requests", "Latencies", "Status Codes"}:
+        raise ReportError(f"{which} is cut off: it has not all of Requests, Latencies and Status Codes")
     sent = found["Requests"]
     times = {
         ours: milliseconds(found["Latencies"][theirs])
@@ -42,6 +60,8 @@ def from_text(text: str) -> Report:
         if theirs in found["Latencies"]
     }
     codes = {code: int(number(count)) for code, count in found["Status Codes"].items()}
+    if sum(codes.values()) != number(sent.get("total", "")):
+        raise ReportError(f"{which} is cut off: its statuses are not as many as its requests")
     return _report(int(number(sent.get("total", ""))), number(sent.get("rate", "")), codes, times)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from reports.blocks import Chart, amount, clock
+from reports.printable import printable
 
 BINNED = ("step", "area", "bar")
 """Marks whose x holds the edges of bins."""
 
 
 def describe(chart: Chart) -> str:
-    """The chart in one sentence: its title, and each series with its lowest and highest value."""
+    """The chart in one sentence: its title, and each series with its lowest and highest value, for showing as it is."""
     parts = []
     for series in chart.series:
         values = [v for v in (series.x if chart.mark == "dot" else series.y) if v is not None]
@@ -17,7 +18,7 @@ def describe(chart: Chart) -> str:
             low, high = amount(min(values)), amount(max(values))
             span = low if low == high else f"{low} to {high}"
             parts.append(f"{series.name} {span} {(chart.x if chart.y.scale == 'category' else chart.y).unit}".strip())
-    return f"{chart.title}: {'; '.join(parts) or 'nothing to draw'}."
+    return printable(f"{chart.title}: {'; '.join(parts) or 'nothing to draw'}.")
 
 
 def positions(chart: Chart) -> list[float]:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from reports.blocks import Chart, Series
 from reports.page.chart_table import describe
 from reports.page.svg import FILLED, drawing, labelled, margins, plot_height, style
+from reports.printable import printable
 
 WIDTH = 560
 """Width of a chart with its margins, in px."""
@@ -64,8 +65,8 @@ def _framed(chart: Chart, head: int) -> Markup:
 
 
 def _headed(chart: Chart) -> Iterator[Markup]:
-    unit = Markup('<tspan class="unit" dx="8">{}</tspan>').format(chart.y.title) if chart.y.title else ""
-    yield Markup('<text class="title" x="0" y="13">{}{}</text>').format(chart.title, unit)
+    unit = Markup('<tspan class="unit" dx="8">{}</tspan>').format(printable(chart.y.title)) if chart.y.title else ""
+    yield Markup('<text class="title" x="0" y="13">{}{}</text>').format(printable(chart.title), unit)
     for number, line in enumerate(_legend(chart)):
         y = _TITLE + _LEGEND_LINE * number + 9
         for x, series in line:
@@ -75,7 +76,7 @@ def _headed(chart: Chart) -> Iterator[Markup]:
                 block if filled else f"line {series.dash}", series.colour % 8, x, y - 4, 10 if filled else 18
             )
             yield stroke + Markup('<text x="{:.0f}" y="{}">{}</text>').format(
-                x + (16 if filled else _KEY), y, series.name
+                x + (16 if filled else _KEY), y, printable(series.name)
             )
 
 

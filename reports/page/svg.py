@@ -126,7 +126,7 @@ def labelled(chart: Chart) -> bool:
 def svg(chart: Chart) -> Markup:
     """The drawing as an SVG element, with the chart in words for those who cannot see it."""
     head = Markup('<svg class="drawing" width="100%" height="{}" role="img" aria-label="{}">')
-    return head.format(plot_height(chart), printable(describe(chart))) + drawing(chart) + Markup("</svg>")
+    return head.format(plot_height(chart), describe(chart)) + drawing(chart) + Markup("</svg>")
 
 
 def drawing(chart: Chart, *, both_scales: bool = True) -> Markup:
@@ -202,7 +202,7 @@ def _x_axis(chart: Chart, x: AxisScale) -> Iterator[Markup]:
             yield Markup('<line class="grid" x1="{0}" x2="{0}" y2="100%"/>').format(place)
         text = Markup('<text{} x="{}" y="100%" dy="1.45em" text-anchor="middle">{}</text>')
         yield text.format(Markup(' class="spare"') if spare else "", place, label)
-    yield Markup('<text x="50%" y="100%" dy="3.05em" text-anchor="middle">{}</text>').format(chart.x.title)
+    yield Markup('<text x="50%" y="100%" dy="3.05em" text-anchor="middle">{}</text>').format(printable(chart.x.title))
 
 
 # Curves and bins
@@ -325,7 +325,7 @@ def _rows(chart: Chart) -> Iterator[Markup]:
         if bars:
             total = sum(s.y[i] or 0.0 for s in chart.series for i, at in enumerate(s.x) if at == row)
             said = Markup('<text class="name" x="100%" y="{}" text-anchor="end">{} {}</text>')
-            yield said.format(middles[row] - 14, amount(total), chart.x.unit)
+            yield said.format(middles[row] - 14, amount(total), printable(chart.x.unit))
         elif chart.mark == "dot":
             yield Markup('<line class="grid" x2="100%" y1="{0}" y2="{0}"/>').format(middles[row])
     yield Markup(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.blocks import Page
-from reports.files import write_text
+from reports.files import WriteError, write_text
 
 STYLES = ("text", "markdown", "json", "html")
 _ENDINGS = {"txt": "text", "md": "markdown", "htm": "html"}
@@ -60,10 +60,19 @@ def put(text: str, output: str | None) -> None:
     if output is not None:
         write_text(output, text)
         return
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    if sys.stdout is None:
+        raise WriteError("cannot write the result: standard output is closed")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is left in the buffer would fail again at the end of the program.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise WriteError(f"cannot write the result to standard output: {error.strerror}") from None
 
 
 def coloured() -> bool:
     """Whether stdout is a terminal whose reader wants colours (https://no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -336,9 +336,10 @@ def test_an_interrupted_ab_prints_what_it_has(serve, ok_answer):
         (["-X", "127.0.0.1:1", "https://127.0.0.1:1/"], "-X: a proxy is asked in the clear"),
         (
             ["-X", "http://127.0.0.1:1", "http://127.0.0.1:1/"],
-            "invalid proxy 'http://127.0.0.1:1': it must be HOST:PORT",
+            "invalid proxy 'http://127.0.0.1:1': it must be HOST or HOST:PORT",
         ),
-        (["-X", "127.0.0.1", "http://127.0.0.1:1/"], "invalid proxy '127.0.0.1'"),
+        (["-X", "127.0.0.1:http", "http://127.0.0.1:1/"], "invalid proxy '127.0.0.1:http'"),
+        (["-X", "u:p@127.0.0.1:1", "http://127.0.0.1:1/"], "invalid proxy 'u:p@127.0.0.1:1'"),
     ],
 )
 def test_a_proxy_that_ab_cannot_use_is_refused_before_anything_is_sent(arguments, said):

@@ -40,8 +40,14 @@ def test_the_request_is_written_as_ab_writes_it(serve, ok_answer):
     server = serve(ok_answer())
     run(server.port, headers=[("X-A", "1"), ("accept", "text/html")])
     assert server.heads == [
-        b"GET /p?q=1 HTTP/1.0\r\nHost: 127.0.0.1:%d\r\nUser-Agent: test/1\r\nX-A: 1\r\naccept: text/html" % server.port
+        b"GET /p?q=1 HTTP/1.0\r\nX-A: 1\r\naccept: text/html\r\nHost: 127.0.0.1:%d\r\nUser-Agent: test/1" % server.port
     ]
+
+
+def test_a_connection_header_of_the_users_own_decides_whether_connections_are_kept(serve, ok_answer):
+    server = serve(ok_answer(head=b"Connection: keep-alive\r\n"))
+    run(server.port, requests=3, keep_alive=True, headers=[("connection", "close")])
+    assert server.connections == 3
 
 
 def test_users_are_at_work_at_the_same_time(serve, ok_answer):

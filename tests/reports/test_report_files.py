@@ -1,14 +1,17 @@
 """Reading by content, and writing whole files or none."""
 
 import os
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
 from reports.files import WriteError, check_writable, write_text
 from reports.formats.artillery_json import to_json
 from reports.formats.published import published
-from reports.formats.read import load
+from reports.formats.read import load, read
 from reports.model import ReportError
 from tests.support.sample_reports import sample_report
 
@@ -29,11 +32,19 @@ def test_a_published_experiment_is_named_by_its_id():
     assert load("published:B.1.c1") == published("B.1.c1")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x00\xff\xfe", b'{"a": 1}'])
-def test_a_file_that_is_no_report_is_named_in_one_line(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (b"hello", "of none of the known formats"),
+        (b"\x00\xff\xfe", "it is not text"),
+        (b'{"a": 1}', "of none of the known formats"),
+    ],
+)
+def test_a_file_that_is_no_report_is_named_in_one_line(tmp_path, content, said):
     (tmp_path / "x").write_bytes(content)
 
-    with pytest.raises(ReportError, match="x: no report that can be read: of none of the known formats") as e:
+    with pytest.raises(ReportError, match=f"x: no report that can be read: {said}") as e:
         load(tmp_path / "x")
     assert "\n" not in str(e.value)
 
@@ -108,3 +119,52 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_text(tmp_path / "a", "new")
 
     assert (tmp_path / "a").read_text() == "old" and list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+def loadgen(command):
+    """Exit code, stdout and stderr of `loadgen COMMAND` in a shell, which `$loadgen` names."""
+    environment = {**os.environ, "loadgen": f"{sys.executable} -m loadgen"}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("$loadgen report {file} >&-", "cannot write the result: standard output is closed"),
+        pytest.param(
+            "$loadgen diff {file} {file} > /dev/full",
+            "cannot write the result to standard output: No space left on device",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("$loadgen report - <&-", "-: standard input is closed", marks=pytest.mark.slow),
+        pytest.param(
+            "$loadgen report /dev/null", "/dev/null: no report that can be read: it is empty", marks=pytest.mark.slow
+        ),
+        pytest.param("$loadgen report /tmp", "/tmp: Is a directory", marks=pytest.mark.slow),
+        pytest.param("$loadgen report {file}#0", "the file holds 1 report, counted from 1", marks=pytest.mark.slow),
+    ],
+)
+def test_what_cannot_be_read_or_written_is_one_line(golden, command, said):
+    code, out, err = loadgen(command.format(file=golden / "wrk" / "plain.txt"))
+    assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["$loadgen report - < {file}", "cat {file} | $loadgen report <(cat)"])
+def test_a_report_is_read_from_standard_input_and_from_a_pipe(golden, command):
+    code, out, err = loadgen(command.format(file=golden / "wrk" / "plain.txt"))
+    assert (code, err) == (0, "") and "http.requests:" in out
+
+
+def test_a_file_without_end_is_left_in_time():
+    with pytest.raises(ReportError, match="/dev/zero: larger than 256 MB"):
+        load("/dev/zero")
+
+
+def test_a_long_text_that_is_no_report_is_refused_soon():
+    started = time.monotonic()
+    with pytest.raises(ReportError, match="of none of the known formats"):
+        read(("x" * 99 + "\n") * 100_000, "x")
+    assert time.monotonic() - started < 10

@@ -31,7 +31,13 @@ def with_counters(counters: str) -> str:
     with_counters('{"a": NaN}'), with_counters('{"a": Infinity}'), with_counters('{"a": 1e400}'), with_counters('{"a": "x"}'),
     with_counters('{"a": %s}' % ("9" * 5000)), with_counters('{"a": 9223372036854775808}'), with_counters("[1]"),
     "-" * 1_000_000, ":" * 1_000_000, "\n" * 200_000, "\0\1\xff" * 1000, "", LOCUST + '"' * 300_001,
-    LOCUST + "a,Aggregated," + "9" * 5000 + ",1\n", "Requests per second:    " + "9" * 100_000 + " [#/sec] (mean)\n",
+    LOCUST + "a,Aggregated," + "9" * 5000 + ",1\n",
+    json.dumps(GOOD).replace('"summaries": {}', '"summaries": {"a": {"min": 1, "mean": 1e999}}'),
+    "Type,Name,Request Count,Failure Count,Requests/s\n,Aggregated,5,1,-2\n",
+    "-" * 300_000 + " Global Information",
+    " " * 1_000_000 + "Summary:", "\x1b]" * 300_000,
+    ("-" * 50 + "\t") * 20_000,
+    "Requests per second:    " + "9" * 100_000 + " [#/sec] (mean)\n",
 ])  # fmt: skip
 @pytest.mark.parametrize("command", ["report", "diff"])
 def test_a_hostile_report_is_one_line_and_exit_code_2(tmp_path, text, command):

@@ -231,8 +231,8 @@ def test_any_text_is_a_duration_and_an_amount_or_is_refused(text):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("<html>", "x: no report that can be read: of none of the known formats"),
-        ("", "of none of the known formats"),
+        ("<html>", "x: no report that can be read: it is a page; what can be read is"),
+        ("", "x: no report that can be read: it is empty"),
         ("Requests/sec: 5", "it looks like hey or oha text, but: "),
         ("Thread Stats   Avg\n", "it looks like wrk text, but: no Requests/sec with requests in"),
         ("http_req_duration...: what\n", "it looks like k6 text, but: "),
@@ -274,3 +274,157 @@ def test_a_whole_run_before_an_interrupted_one_is_a_report_of_its_own():
     whole = PERIOD.format(20) + "Summary report @ 16:55:00(+0000)\nhttp.requests: .......... 7\n"
     first, second = read(whole + PERIOD.format(40), "x")
     assert first.aggregate.counters["http.requests"] == 7 and second.extras.partial
+
+
+def test_wrk2s_exact_figures_are_those_of_its_spectra():
+    rows = (
+        "       0.{0}01     0.000000            1         1.00\n       {0}.663     0.950000        94417        20.00\n"
+    )
+    end = "#[Mean    =  {0}.602, StdDeviation   =  1.919]\n#[Max     =   1{0}.496, Total count    =        39500]\n"
+    text = (
+        "  Thread Stats   Avg      Stdev     Max   +/- Stdev\n    Latency     2.60ms    1.92ms  12.50ms   68.46%\n"
+        "  Latency Distribution (HdrHistogram - Recorded Latency)\n 50.000%    1.37ms\n\n"
+        + (rows + end).format(2)
+        + "  Latency Distribution (HdrHistogram - Uncorrected Latency (measured without taking delayed starts into account))\n"
+        + " 50.000%  206.00us\n" + (rows + end).format(1)
+        + "  60018 requests in 30.00s, 19.81MB read\nRequests/sec:   2000.28\nTransfer/sec:    676.18KB\n"
+    )  # fmt: skip
+    (report,) = read(text, "x")
+    assert report.extras.tool_version == "wrk2"
+    assert report.aggregate.summaries == {
+        "http.response_time.intended": Summary(min=0.201, max=12.496, mean=2.602, p50=1.37, p95=2.663, count=39500),
+        "http.response_time": Summary(min=0.101, max=11.496, mean=1.602, p50=0.206, p95=1.663, count=39500),
+    }
+
+
+def test_wrk2_without_latency_is_known_by_its_calibration():
+    text = (
+        "  Thread calibration: mean lat.: 9747 usec, rate sampling interval: 21 msec\n"
+        "    Latency     6.46ms    1.93ms  12.34ms   67.66%\n"
+        "  60017 requests in 30.01s, 19.81MB read\nRequests/sec:   2000.15\n"
+    )
+    (report,) = read(text, "x")
+    assert report.aggregate.summaries == {"http.response_time.intended": Summary(max=12.34, mean=6.46)}
+
+
+K6 = "     http_reqs......: 10   5/s\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "figures"),
+    [
+        # A terminal cut the line off.
+        ("avg=14.56ms min=10.25ms p(90)=18.9ms p(95)=21.44m", {"mean": 14.56, "min": 10.25, "p90": 18.9}),
+        ("avg=14.56ms min=10.25ms p(90)=18.9ms p(95)=21.4", {"mean": 14.56, "min": 10.25, "p90": 18.9}),
+        ("avg=2.02s max=1m3", {"mean": 2020.0}),
+        ("avg=2.02s max=1m3.5s", {"mean": 2020.0, "max": 63_500.0}),
+        # Its "µ" went through a console of Windows, or through Latin-1.
+        ("avg=7.27┬╡s med=7.27┬Ás max=7.27Âµs min=7.27\ufffds", dict.fromkeys(("mean", "p50", "max", "min"), 0.00727)),
+        # --summary-trend-stats with a count.
+        ("avg=10.39µs count=12 p(99)=1ms", {"mean": 0.01039, "p99": 1.0}),
+    ],
+)
+def test_k6s_times_are_read_or_left_out(printed, figures):
+    (report,) = read(f"{K6}     http_req_duration..............: {printed}\n", "x")
+    assert report.aggregate.summaries["http.response_time"] == Summary(**figures, count=10)
+
+
+def test_k6s_marks_may_have_become_other_letters():
+    (report,) = read(f"{K6}   Γ£ô checks.........................: 100.00% Γ£ô 3683      Γ£ù 7\n", "x")
+    assert report.aggregate.counters["checks.succeeded"] == 3683 and report.aggregate.counters["checks.failed"] == 7
+
+
+def test_what_stands_below_artillery_1s_codes_is_no_code():
+    text = "Summary report @ 11:42:53(-0800) 2020-11-13\n  Scenarios launched:  1\n  Codes:\n    200: 1 (100%)\n\n"
+    below = "Started phase 0, duration: 1s @ 11:42:56(-0800) 2020-11-13\n  Elapsed: 3\n"
+    (report,) = read(text + below, "x")
+    assert report.aggregate.counters == {"vusers.created": 1, "http.codes.200": 1}
+
+
+OHA = """{"summary": {"successRate": 0.99, "total": 2.0, "slowest": 0.016, "fastest": 0.0003, "average": 0.002,
+ "requestsPerSec": 99.5, "totalData": 10, "sizePerRequest": null}, "responseTimeHistogram": {"0.0003": 1},
+ "latencyPercentiles": {"p10": 0.0006, "p50": 0.001, "p99": 0.0098, "p99.9": 0.015, "p99.99": null},
+ "statusCodeDistribution": {"200": 195, "503": 3}, "errorDistribution": {"aborted due to deadline": 2}}"""
+
+
+def test_ohas_json_is_read_in_ms():
+    (report,) = read(OHA, "x")
+    assert report.aggregate.counters == {
+        "http.requests": 200, "http.responses": 198, "http.codes.200": 195, "http.codes.503": 3,
+        "errors.aborted due to deadline": 2,
+    }  # fmt: skip
+    assert report.aggregate.summaries == {
+        "http.response_time": Summary(min=0.3, mean=2.0, max=16.0, p50=1.0, p99=9.8, p999=15.0, count=198)
+    }
+    assert report.aggregate.rates == {"http.request_rate": Rate(99.5)}
+
+
+JTL = """<?xml version="1.0" encoding="UTF-8"?>
+<testResults version="1.2">
+<httpSample t="55" lt="24" ts="1506112408625" s="true" lb="Home &amp; more" rc="200" rm="OK" tn="1-1" by="9">
+  <httpSample t="26" lt="24" ts="1506112408625" s="true" lb="http://x/" rc="200" rm="OK"/>
+  <java.net.URL>http://x/</java.net.URL>
+</httpSample>
+<sample t="7" ts="1506112419000" s="false" lb="Buy" rc="" rm="Connection refused"/>
+"""
+
+
+@pytest.mark.parametrize("end", ["</testResults>\n", "", "<httpSample t='9' ts='15061"])
+def test_jmeters_xml_is_read_without_the_parts_of_samples_and_without_its_end(end):
+    (report,) = read(JTL + end, "x")
+    assert report.extras.partial == (end != "</testResults>\n") and len(report.periods) == 2
+    assert report.aggregate.counters == {
+        "http.requests": 2, "http.responses": 1, "http.codes.200": 1, "errors.Connection refused": 1,
+    }  # fmt: skip
+    assert report.aggregate.summaries["plugins.metrics-by-endpoint.response_time.Home & more"].max == 55
+
+
+def test_an_external_entity_is_not_read(tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    entity = f'<!DOCTYPE testResults [<!ENTITY x SYSTEM "file://{tmp_path}/secret">]><testResults>'
+    text = JTL.replace("<testResults version", f"{entity}<testResults version").replace('rm="OK"', 'rm="&x;"')
+    with pytest.raises(ReportError) as refused:
+        read(text, "x")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_jmeters_last_line_may_be_cut_off(golden, delimiter):
+    text = (golden / "others" / "jmeter.jtl").read_text().replace(",", delimiter)
+    (whole,), (cut,) = read(text, "x"), read(text + text.splitlines()[-1][:20], "x")
+    assert cut.aggregate == whole.aggregate and cut.extras.partial and not whole.extras.partial
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!DOCTYPE html>\n<title>Locust</title>", "it is a page of Locust; its CSV files"),
+        ('{"type":"Metric","data":{},"metric":"vus"}\n{"metric":"vus"}', "it is k6's stream of samples (--out json)"),
+        ("response-time,DNS+dialup,DNS,Request-write\n0.1,0,0,0\n", "it is hey's list of requests (-o csv)"),
+        ("Bucket         #     %       Histogram\n[0s,    2ms]   6007  60.07%  ####\n", "it is vegeta's histogram"),
+        ("---- Global Information ------\n> request count   20 (OK=20 KO=0)\n", "it is a report of Gatling"),
+        (
+            "Summary:\n  Count:\t200\n  Total:\t89.54 ms\n  Slowest:\t1 ms\n  Fastest:\t1 ms\n  Requests/sec:\t2\n",
+            "ghz",
+        ),
+        ('{"count": 1, "latencyDistribution": [], "histogram": [], "statusCodeDistribution": {"OK": 1}}', "ghz"),
+        ("  \n", "it is empty"),
+        ("PK\x03\x04\0\0", "it is not text"),
+    ],
+)
+def test_what_is_known_and_not_read_is_refused_by_name(text, said):
+    with pytest.raises(ReportError) as refused:
+        read(text, "x")
+    assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_report_of_several_that_is_cut_off_is_named(golden):
+    text = (golden / "wrk" / "plain.txt").read_text()
+    with pytest.raises(ReportError, match="report 2 of 2 is cut off"):
+        read(text + "".join(text.splitlines(keepends=True)[:-2]), "x")
+
+
+def test_a_line_of_k6_that_prose_quotes_is_no_report(golden):
+    text = (golden / "others" / "k6.txt").read_text()
+    quoted = "The 95th percentile was high:\n\nhttp_req_duration...: avg=9.81ms p(95)=41.07ms\n\nThat is all.\n"
+    assert read(text + quoted, "x") == read(text, "x")

@@ -52,3 +52,20 @@ def test_any_names_make_a_document_in_which_they_are_text(names):
     document = drawn(chart("t", *names))
     assert Counter(names) <= Counter(text or "" for text in texts(document))
     assert not list(document.iter(f"{SVG}script"))
+
+
+HOSTILE = "<script>alert(1)</script>\x00\x1b[31m\x9b\u202egnp.exe\u200b&\"'"
+SHOWN = "<script>alert(1)</script>\\x00\\x1b[31m\\x9b\\u202egnp.exe\\u200b&\"'"
+
+
+def test_names_that_a_server_chose_stay_text_in_every_place_of_a_chart():
+    axis = Axis(HOSTILE, HOSTILE)
+    lines = Chart("t", HOSTILE, "line", axis, axis, (Series(HOSTILE, (1.0, 2.0), (1.0, 2.0), 0),) * 2)
+    names = Axis(HOSTILE, scale="category", names=(HOSTILE, "b"))
+    bars = Chart("t", HOSTILE, "hbar", axis, names, (Series(HOSTILE, (0.0, 1.0), (1.0, 2.0), 0),))
+    for each in (lines, bars):
+        document = drawn(each)
+        found = [text for text in texts(document) if text] + [document.find(f"{SVG}title").text]
+        assert not [text for text in found if not text.isprintable()]
+        assert sum(SHOWN in text for text in found) >= 4
+        assert not list(document.iter(f"{SVG}script"))
