@@ -161,6 +161,8 @@ class Chart:
     series: tuple[Series, ...]
     note: str = ""
     wide: bool = False
+    marks: tuple[float, ...] = ()
+    """Places on the x axis with an upright line, such as where a level changed; for curves and bins."""
 
 
 @dataclass(frozen=True, slots=True)

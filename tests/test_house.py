@@ -19,13 +19,14 @@ LADDER = {
     ),
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
-        *("recorder", "schedule", "engine", "closed", "health"),
+        *("recorder", "rows", "schedule", "engine", "closed", "health"),
         *(
             "vu",
             "ping",
             "watch",
             "crew",
             "runner",
+            "script_from",
             "duel",
             "sizing",
             "capacity",

@@ -144,6 +144,8 @@ def _curves(chart: Chart, both_scales: bool) -> Iterator[Markup]:
     at = " ".join(str(round(x.place(p) * ACROSS)) for p in positions(chart))
     yield Markup('<g class="at" data-at="{}" data-bins="{}">').format(at, int(chart.mark in BINNED))
     yield from _x_axis(chart, x)
+    for mark in chart.marks:
+        yield Markup('<line class="mark" x1="{0}" x2="{0}" y2="100%"/>').format(_percent(x.place(mark)))
     for number, y in enumerate(y_scales(chart)[: 2 if both_scales else 1]):
         yield Markup('<g class="{}" data-low="{:.6g}" data-high="{:.6g}" data-log="{}">').format(
             "other" if number else "on", y.low, y.high, int(y.log)
