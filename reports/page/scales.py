@@ -92,8 +92,11 @@ def _rounded_log(low: float, high: float) -> tuple[float, float]:
 
 
 def _short(tick: float) -> str:
-    """A tick's label; beyond what anybody measures, as a power of ten, which an axis has room for."""
-    return f"{tick:.3g}" if abs(tick) >= 1e12 else f"{tick:,.0f}" if abs(tick) >= 10 else decimal(tick)
+    """A tick's label; beyond what anybody measures, as a multiple of a power of ten, which an axis has room for."""
+    if abs(tick) >= 1e12:
+        power = floor(log10(abs(tick)))
+        return f"{tick / 10.0**power:.1f} x 10^{power}"
+    return f"{tick:,.0f}" if abs(tick) >= 10 else decimal(tick)
 
 
 def _multiples(low: float, high: float, step: float) -> list[float]:
