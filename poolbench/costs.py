@@ -93,6 +93,14 @@ class connecting:  # noqa: N801 - as `asking`
             _asking.cost = self._cost
 
 
+def charge_opening(duration_ns: int) -> None:
+    """Charge `duration_ns` of the block of `asking` that is running, if any, as the opening of a connection: it was opened in
+    the background, and awaited here.
+    """
+    if _asking.cost is not None:
+        _asking.cost.connect_ns += duration_ns
+
+
 class Costs(threading.local):
     """What the running greenlet (or thread) has spent on connections since `reset`, over all engines with the plugin."""
 
