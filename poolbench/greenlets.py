@@ -123,6 +123,8 @@ class GreenletWaiter(Waiter):
         """As in Waiter."""
         alarm = self._alarm
         if alarm is not None:
+            # The loop may not turn again, and until then it refers to this waiter.
+            self._alarm = None
             alarm.sleepers -= 1
             if not alarm.sleepers:
                 self._alarms.pop(self.hub, None)
