@@ -59,6 +59,7 @@ class Growth:
         self._watched_since_ns = self._returned_then = 0
         self._returns_per_ns = 0.0
         self._most = 1
+        self._overslept = False
 
     @property
     def grace_ns(self) -> int:
@@ -81,7 +82,11 @@ class Growth:
         if not lent:
             return most
         watched_ns = now_ns - self._watched_since_ns
-        if watched_ns >= self.grace_ns:
+        if watched_ns >= 2 * self.grace_ns and not self._overslept:
+            # This process did not run for a while: let it first catch up with what has come back meanwhile.
+            self._overslept = True
+        elif watched_ns >= self.grace_ns:
+            self._overslept = False
             self._returns_per_ns = (returned - self._returned_then) / watched_ns
             self._most = min(2 * self._most, sys.maxsize)
             self._watched_since_ns, self._returned_then = now_ns, returned
