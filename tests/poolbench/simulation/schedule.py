@@ -284,7 +284,7 @@ class Schedule:
             elif what == "restart":
                 world.at(at_s, self.server.restart)
             elif what == "outage":
-                self._plan_outage(at_s, rng.choice((0.02, 0.3, 0.3)))
+                self._plan_outage(at_s, rng.choice((0.02, 0.3, 1.0)))
             elif what in ("dispose", "fork"):
                 self._spawn(what, lambda what=what, at_s=at_s: (world.pause(round(at_s * 1e9)), getattr(self, what)()))
 
@@ -298,17 +298,20 @@ class Schedule:
         def comes_back() -> None:
             pause_s = 0.05 if self.timeout_s is None else min(0.05, self.timeout_s / 2)
             # Those under way when it went, each connection found broken by its borrower, and one for each pause.
-            most = 4 * self.limit + 2 + lasts_s / (0.75 * pause_s)
+            most = 3 * self.limit + 2 + lasts_s / (0.75 * pause_s)
             if server.is_down and not self.is_forked and server.attempts_while_down > most:
                 self._wrong(f"{server.attempts_while_down} attempts in an outage of {lasts_s} s")
             server.is_down = False
+            queue, long_ago_ns = self.pool._queue, world.now_ns - 600 * MS
+            if not any(record.lent for record in queue.taken) and any(w.since_ns < long_ago_ns for w in queue.waiters):
+                self._wrong("somebody waits for a server that is away, and is not told")
 
         def ask_again() -> None:
             world.pause(round(at_s * 1e9))
-            for _ in range(round(lasts_s / 0.004)):
+            for _ in range(round(lasts_s / 0.02)):
                 if server.is_down:
                     self.borrow("stubborn", 0, "close")
-                world.pause(4 * MS)
+                world.pause(20 * MS)
 
         world.at(at_s, goes)
         world.at(at_s + lasts_s, comes_back)
