@@ -255,8 +255,8 @@ class FairPool(Pool):
 
     def _connecting(self, record: Record, connect: Callable[[], DBAPIConnection]) -> DBAPIConnection:
         rare, generation, began_ns = self._statistics.rare, self._generation, _clock_ns()
-        growth = self._openers.growth
-        self._connecting_now.append(None)
+        growth, opening = self._openers.growth, self._connecting_now
+        opening.append(None)
         try:
             connection = connect()
         except BaseException as error:
@@ -265,7 +265,7 @@ class FairPool(Pool):
             growth.failed(_clock_ns(), error, self._queue.handed_over)
             raise
         finally:
-            self._connecting_now.pop()
+            opening.pop()
         now_ns = _clock_ns()
         growth.succeeded(now_ns - began_ns)
         rare["created"] += 1

@@ -156,8 +156,8 @@ _CREATE_ENGINE = inspect.unwrap(create_engine).__code__
 POOLS: weakref.WeakSet[FairPool] = weakref.WeakSet()
 """All FairPools of the process: a forked child empties them."""
 
-# Connections that a forked child must keep from being collected, and thereby closed.
-_the_parents: list[Any] = []
+THE_PARENTS: list[Any] = []
+"""Connections that a forked child must keep from being collected, and thereby closed."""
 
 
 def _is_making_an_engine() -> bool:
@@ -174,7 +174,7 @@ def _is_making_an_engine() -> bool:
 def _start_empty_in_the_child() -> None:
     forget_threads()
     for pool in list(POOLS):
-        _the_parents.extend(record.forget() for record in list(pool._queue.taken))
+        THE_PARENTS.extend(record.forget() for record in list(pool._queue.taken))
         for alarm in list(pool._alarms.values()):
             alarm.stop()
         pool._housekeeping.stop()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from poolbench.fair_queue import removed
 from poolbench.growth import Growth, another
+from poolbench.housekeeping import THE_PARENTS
 from poolbench.waiters import start_here
 
 if TYPE_CHECKING:
@@ -166,6 +167,10 @@ class Openers:
             failure = error
         # From here on it is no attempt any more, and the slot is in use until it is given back.
         removed(self.attempts, attempt)
+        if pool._openers is not self:
+            # The process forked meanwhile: the connection is its parent's.
+            THE_PARENTS.append(record.forget())
+            return
         if failure is None:
             pool._do_return_conn(record)
             return
