@@ -1,11 +1,11 @@
-"""Who may wait in a FairPool's queue: the bounds of its length and of the wait, and deadlocks."""
+"""Who may wait in a FairPool's queue: the bounds of its length and of the wait, deadlocks, and how a wait ends in vain."""
 
 # ruff: noqa: SLF001 - the pool's own helper
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sqlalchemy import exc
 
@@ -37,7 +37,7 @@ def admit(pool: FairPool, waiter: Waiter) -> None:
                 f" {pool.status()}"
             )
     if pool._timeout_ns is not None and pool._timeout_ns <= 0 and removed(waiters, waiter):
-        raise timed_out(pool)
+        raise _timed_out(pool)
     if pool._detect_deadlock and _is_deadlocked(pool) and removed(waiters, waiter):
         rare["deadlocks"] += 1
         raise PoolDeadlock(
@@ -60,7 +60,21 @@ def expected_wait_ns(pool: FairPool, place: int) -> int:
     return round(place * (hold_ns + pool._statistics.gap_ns) / limit)
 
 
-def timed_out(pool: FairPool) -> exc.TimeoutError:
+def fail(pool: FairPool, waiter: Waiter) -> NoReturn:
+    """Raise why the waiter was taken off the queue without a connection: its own failure, or else the pool's timeout, with the
+    latest failure to open a connection as its cause.
+    """
+    failure, waiter.failure = waiter.failure, None
+    if failure is None:
+        raise _timed_out(pool) from pool._openers.growth.last_failure
+    try:
+        raise failure
+    finally:
+        # A reference to its traceback, and so to this frame.
+        del failure
+
+
+def _timed_out(pool: FairPool) -> exc.TimeoutError:
     """Count a wait that has lasted for the pool's timeout; returns the error to be raised."""
     pool._statistics.rare["timeouts"] += 1
     return exc.TimeoutError(

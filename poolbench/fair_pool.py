@@ -29,10 +29,10 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from poolbench import settings
-from poolbench.admission import admit, expected_wait_ns, timed_out
+from poolbench.admission import admit, expected_wait_ns, fail
 from poolbench.costs import charge_opening
 from poolbench.errors import CannotWait, PoolClosed, PoolDeadlock, QueueFull
-from poolbench.fair_queue import NEVER_NS, FairQueue, Waiter, removed
+from poolbench.fair_queue import NEVER_NS, FairQueue, removed
 from poolbench.housekeeping import POOLS, Housekeeping
 from poolbench.openers import Openers
 from poolbench.records import KNOWN_SQLALCHEMY, STOCK_CHECKOUT, Loan, Record, oldest_loans
@@ -154,9 +154,8 @@ class FairPool(Pool):
 
     def _start_empty(self) -> None:
         openers = self._openers = Openers(self, self._options["openers"])
-        queue = FairQueue(
-            self._limit, self._options["use_lifo"], lambda: Record(self), self._do_return_conn, openers.look
-        )
+        lifo = self._options["use_lifo"]
+        queue = FairQueue(self._limit, lifo, lambda: Record(self), self._do_return_conn, openers.look)
         self._queue: FairQueue[Record] = queue
         # The same objects and methods by shorter names, for what every loan passes through.
         self._idle, self._vacant, self._waiters = queue.idle, queue.vacant, queue.waiters
@@ -341,7 +340,7 @@ class FairPool(Pool):
                 if self._is_closed:
                     self._refuse()
                 if waiter.expired:
-                    self._fail(waiter)
+                    fail(self, waiter)
                 waiter.sleep(queue)
             record: Record = granted.pop()
         except BaseException as error:
@@ -356,33 +355,21 @@ class FairPool(Pool):
         statistics = self._statistics
         record.wait_ns, record.connect_ns = now_ns - waiter.since_ns, 0
         if record.opening_since_ns:
-            self._charge_opening(record, waiter, now_ns)
+            self._charge_opening(record, waiter.since_ns, now_ns)
         statistics.wait.add(record.wait_ns)
         # Returned, and handed over, while it waited.
         if record.since_ns >= waiter.since_ns:
             statistics.gap_ns += (now_ns - record.since_ns - statistics.gap_ns) * SMOOTHING
         return record
 
-    def _charge_opening(self, record: Record, waiter: Waiter, now_ns: int) -> None:
-        """Tell waiting for a connection that was opened meanwhile from waiting before that."""
-        began_ns = max(record.opening_since_ns, waiter.since_ns)
-        record.opening_since_ns = 0
-        record.wait_ns, record.connect_ns = began_ns - waiter.since_ns, now_ns - began_ns
+    def _charge_opening(self, record: Record, since_ns: int, now_ns: int) -> None:
+        """Tell waiting for a connection that was opened meanwhile from waiting, since `since_ns`, before that."""
+        began_ns, record.opening_since_ns = max(record.opening_since_ns, since_ns), 0
+        record.wait_ns, record.connect_ns = began_ns - since_ns, now_ns - began_ns
         charge_opening(record.connect_ns)
         self._start_housekeeping()
         if not record.wait_ns:
             self._opened_at_once += 1
-
-    def _fail(self, waiter: Waiter) -> NoReturn:
-        """The wait has ended without a connection: raise why."""
-        failure, waiter.failure = waiter.failure, None
-        if failure is None:
-            raise timed_out(self) from self._openers.growth.last_failure
-        try:
-            raise failure
-        finally:
-            # A reference to its traceback, and so to this frame.
-            del failure
 
     # -- returning ---------------------------------------------------------------------------------------------------
 
