@@ -154,7 +154,7 @@ class Openers:
     def _open(self, attempt: Attempt, record: Record) -> None:
         """Open the record's connection for whoever is at the head of the queue by then."""
         pool, began_ns = record.pool, _clock_ns()
-        queue, failure = pool._queue, None
+        queue, failure, is_new = pool._queue, None, not record.starttime
         try:
             is_in_vain = not queue.waiters and not (attempt.is_spare and attempt.generation == pool._generation)
             if not is_in_vain and pool._openers is self:
@@ -175,7 +175,14 @@ class Openers:
             pool._do_return_conn(record)
             return
         try:
-            pool._return_failed(record)
+            if is_new:
+                pool._return_failed(record)
+            else:
+                # It rests as before, and is opened again for the next.
+                try:
+                    record.close()
+                finally:
+                    pool._do_return_conn(record)
         except BaseException:
             pool.logger.debug("FairPool could not close a connection properly", exc_info=True)
         self._tell(pool, failure, began_ns)
