@@ -27,6 +27,7 @@ RUN pip install -q --no-cache-dir --disable-pip-version-check --require-hashes -
 FROM python AS app
 COPY --from=service-packages /opt/poolbench /opt/poolbench
 COPY app.py openapi.json ./
+COPY templates ./templates
 COPY poolbench ./poolbench
 COPY db ./db
 COPY wsgi ./wsgi
@@ -40,7 +41,8 @@ RUN pip install -q --no-cache-dir --disable-pip-version-check --require-hashes -
     -r requirements.lock
 COPY . .
 RUN pip install -q --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation . \
-    && pip uninstall -q -y pip
+    && pip uninstall -q -y pip \
+    && find /opt/poolbench/lib -type d -name tests -prune -exec rm -r {} +
 
 FROM python AS loadgen
 COPY --from=loadgen-packages /opt/poolbench /opt/poolbench
@@ -48,6 +50,11 @@ COPY loadgen/lab/scripts ./scripts
 RUN mkdir /reports && chown 10001:10001 /reports
 USER 10001:10001
 ENTRYPOINT ["loadgen"]
+
+# The tool for any service (docs/docker.md): its scripts and reports are in a folder of the user's, mounted at /work.
+FROM loadgen AS tool
+WORKDIR /work
+CMD ["--help"]
 
 FROM ${BASE_IMAGE} AS pgbouncer
 RUN apt-get update -q && apt-get install -q -y --no-install-recommends pgbouncer && rm -rf /var/lib/apt/lists/*

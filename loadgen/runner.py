@@ -19,6 +19,7 @@ from loadgen.engine import Engine, Listener, Progress
 from loadgen.environment import environment, version
 from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
+from loadgen.rows import Rows, RowsFile
 from loadgen.schedule import Share, most_shares
 from loadgen.script.model import Phase, Script, workload_model
 from loadgen.script.parse import RunOptions, parse_script
@@ -157,15 +158,17 @@ def run_script(
     workers: int = 1,
     observers: Sequence[Observer] = (),
     elsewhere: Elsewhere | None = None,
+    rows: RowsFile | None = None,
 ) -> ScriptRun:
     """Carry out an open run to its end, or to a signal. `show` gets its result before the `after` section runs.
 
     `workers` is the number of processes that share the plan; there are fewer where a phase's `maxVusers` is less.
-    `elsewhere` makes the workers that carry out the plan instead. Raises SectionFailed, and CrewError for `elsewhere`.
+    `elsewhere` makes the workers that carry out the plan instead. `rows` gets a row for each request, except with `elsewhere`.
+    Raises SectionFailed, and CrewError for `elsewhere`.
     """
     wall = WallOffset()
     with closing(Transports(script, wall, print_debug)) as transports, undisturbed():
-        execution = ScriptExecution(script, console, live, wall, transports, Random(seed), observers)
+        execution = ScriptExecution(script, console, live, wall, transports, Random(seed), observers, rows)
         return execution.run(most_shares(workers, script.phases), elsewhere, show)
 
 
@@ -199,6 +202,7 @@ class ScriptExecution:
         transports: Transports,
         rng: Random,
         observers: Sequence[Observer],
+        rows: RowsFile | None = None,
     ) -> None:
         self._script, self._console, self._live = script, console, live
         self._wall, self._transports, self._observers = wall, transports, observers
@@ -207,6 +211,7 @@ class ScriptExecution:
         # The plan has a seed of its own, so that all workers draw the same plan whatever their users draw.
         self.plan_seed = rng.getrandbits(64)
         self._write_line = console.line
+        self._rows = None if rows is None else Rows(rows, wall, self._warn)
         self._program = CompiledScript(
             script,
             self.recorder,
@@ -215,6 +220,7 @@ class ScriptExecution:
             agent=agent(),
             write_line=self._write,
             warn=self._warn,
+            rows=self._rows,
         )
 
     def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[ScriptRun], None] | None) -> ScriptRun:
@@ -261,10 +267,23 @@ class ScriptExecution:
             )
             for observer in self._observers:
                 observed.enter_context(observer(underway))
-            tick = _sampled(watch, self._live)
+            tick = self._each_second(watch, self._live)
             period = _both(underway.period_over, console.period)
             engine.run(Listener(console.phase_started, console.phase_completed, period, tick))
+        self._flush_rows()
         return self.finished(engine, watch, signals)
+
+    def _each_second(self, watch: HealthWatch, then: Live) -> Live:
+        def tick(progress: Progress) -> None:
+            watch.sample()
+            self._flush_rows()
+            then(progress)
+
+        return tick
+
+    def _flush_rows(self) -> None:
+        if self._rows is not None:
+            self._rows.flush()
 
     def finished(self, engine: Engine, watch: HealthWatch, signals: Sequence[int]) -> ScriptRun:
         """What a run gave that this engine carried out in this process, and that these signals ended, if any."""
@@ -330,9 +349,12 @@ class ScriptExecution:
         self._write_line = link.line
         self._program.take_share(share.index, share.of, f"{self.plan_seed}/{share.index}")
         self._transports.take_share(share)
+        if self._rows is not None:
+            self._rows.worker = share.index
         watch, engine = HealthWatch(), self.engine(share)
         with stopping(engine.stop):
-            engine.run(Listener(tick=_sampled(watch, link.tick)), started_ns)
+            engine.run(Listener(tick=self._each_second(watch, link.tick)), started_ns)
+        self._flush_rows()
         return {
             "figures": watch.figures(self.recorder) | self._transports.about(),
             "expectation_failed": self._program.expectation_failed,
@@ -347,10 +369,6 @@ class ScriptExecution:
         self._transports.plan_begins()
         ended = self._transports.plan_ended
         return Engine(self._program, phases or self._script.phases, self.recorder, self._wall, plan, share, ended)
-
-
-def _sampled(watch: HealthWatch, then: Live) -> Live:
-    return _both(lambda _: watch.sample(), then)
 
 
 def _both(first: Callable[[_Told], None], then: Callable[[_Told], None]) -> Callable[[_Told], None]:

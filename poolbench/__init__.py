@@ -14,6 +14,7 @@ from poolbench.fair_pool import FairPool
 from poolbench.plugin import PoolbenchPlugin
 from poolbench.records import checkout_of
 from poolbench.telemetry import Histogram, OldLoan, PoolSnapshot
+from poolbench.watching import watch
 from poolbench.wsgi import server_timing
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "checkout_of",
     "server_timing",
     "server_timing_header",
+    "watch",
 ]

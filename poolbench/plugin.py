@@ -3,9 +3,9 @@
     postgresql+psycopg2://me@host/db?plugin=poolbench&pool=fair&pool_size=10
 
 `pool` is `fair` (the default), `queue`, `null`, or `own`, which keeps the application's pool and only measures it. The other
-parameters are those of `settings.POOL_SETTINGS`, `client_connection_check_interval` and `otel` (below). Settings in the URL win
-over those that the application gives to `create_engine`, so the application does not have to change, not even with
-Flask-SQLAlchemy. Under gevent, psycopg2 is made to wait cooperatively.
+parameters are those of `settings.POOL_SETTINGS`, `client_connection_check_interval`, `otel` and `watch` (below). Settings in
+the URL win over those that the application gives to `create_engine`, so the application does not have to change, not even
+with Flask-SQLAlchemy. Under gevent, psycopg2 is made to wait cooperatively.
 """
 
 from __future__ import annotations
@@ -13,56 +13,33 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, MutableMapping
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import URL, Engine, event, exc
 from sqlalchemy.engine import CreateEnginePlugin
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
-from poolbench.connecting import connect_within_limit
-from poolbench.cooperative import make_cooperative
-from poolbench.costs import CountedLoan, connecting, costs
 from poolbench.fair_pool import FairPool
 from poolbench.settings import POOL_SETTINGS, PoolSetting, Switch, Whole, engine_arguments
+from poolbench.timed import Timed, charge
+from poolbench.watching import watch
 
 _CHECK_INTERVAL = "client_connection_check_interval"
 
 
-class _Timed(Pool):
-    """A pool whose loans are charged to the greenlet (or thread) that asks for them."""
-
-    def connect(self) -> Any:
-        with costs.asking():
-            return super().connect()
-
-
-class _Fair(_Timed, FairPool):
+class _Fair(Timed, FairPool):
     pass
 
 
-class _Queue(_Timed, QueuePool):
+class _Queue(Timed, QueuePool):
     pass
 
 
-class _Null(_Timed, NullPool):
+class _Null(Timed, NullPool):
     pass
 
 
 _POOLS: dict[str, type[Pool]] = {"fair": _Fair, "queue": _Queue, "null": _Null}
 _OWN = "own"
-
-
-_TIMED: dict[Any, type[Pool]] = {}
-"""Kinds of pools of applications, and the same that charge their loans."""
-
-
-def _timed(kind: type[Pool]) -> type[Pool]:
-    """The application's own kind of pool, with its loans charged to whoever asks for them."""
-    if issubclass(kind, _Timed):
-        return kind
-    if kind not in _TIMED:
-        _TIMED[kind] = type(kind.__name__, (_Timed, kind), {})
-    return _TIMED[kind]
 
 
 class PoolbenchPlugin(CreateEnginePlugin):
@@ -72,12 +49,15 @@ class PoolbenchPlugin(CreateEnginePlugin):
     statement of one that is not (a greenlet killed in a statement closes its connection). Off unless it is given: it is a
     `SET` on each new connection, which behind a pooler such as PgBouncer may affect other clients.
     otel: `on` reports OpenTelemetry's metrics of the FairPool (see `otel.py`); the package opentelemetry-api must be installed.
+    watch: `on` keeps what happened to connections in the last minute, and logs who holds them when a wait times out (see
+    `watching.py`).
     """
 
     names: ClassVar = (
         "pool",
         _CHECK_INTERVAL,
         "otel",
+        "watch",
         *(name for setting in POOL_SETTINGS for name in setting.parameters),
     )
 
@@ -100,6 +80,7 @@ class PoolbenchPlugin(CreateEnginePlugin):
             raise exc.ArgumentError(f"otel: pool={kind} has no such parameter")
         if self._reports_metrics and importlib.util.find_spec("opentelemetry") is None:
             raise exc.ArgumentError("otel=on: the package opentelemetry-api is not installed")
+        self._watches = bool(_parsed("watch", Switch(), url))
         self._check_interval_ms = _parsed(_CHECK_INTERVAL, Whole(0, 2_147_483_647), url) or 0
 
     def update_url(self, url: URL) -> URL:
@@ -108,25 +89,9 @@ class PoolbenchPlugin(CreateEnginePlugin):
 
     def engine_created(self, engine: Engine) -> None:
         """Called by SQLAlchemy: listen to connections being opened, lent and given back."""
-        make_cooperative(engine.dialect.driver)
-        engine.pool.__class__ = _timed(type(engine.pool))
-        loans: WeakKeyDictionary[Any, CountedLoan] = WeakKeyDictionary()
-
-        @event.listens_for(engine, "do_connect")
-        def connect(dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
-            with connecting():
-                return connect_within_limit(dialect, arguments, parameters)
-
-        @event.listens_for(engine, "checkout")
-        def lent(_connection: Any, record: Any, _proxy: Any) -> None:
-            loans[record] = costs.lent(id(record))
-
-        @event.listens_for(engine, "checkin")
-        def returned(_connection: Any, record: Any) -> None:
-            loan = loans.pop(record, None)
-            if loan is not None:
-                loan.end()
-
+        charge(engine)
+        if self._watches:
+            watch(engine)
         if self._reports_metrics:
             from poolbench.otel import observe  # noqa: PLC0415 - it needs a package that few have installed
 

@@ -174,6 +174,12 @@ def forget_threads() -> None:
     _own_threads.clear()
 
 
+def current_function() -> Callable[[], Any]:
+    """A function that gives the running greenlet, or the running thread's number where the process has no gevent so far."""
+    gevent = _greenlets or greenlets()
+    return _unpatched("get_ident") if gevent is None else gevent.current  # type: ignore[no-any-return]
+
+
 def waiter_here(timeout_ns: int | None, alarms: dict[Any, Any]) -> Waiter:
     """A waiter for the running greenlet or thread. `alarms` belongs to the queue, empty at first: a timer per event loop.
 

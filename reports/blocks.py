@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import floor, isfinite, log10
 from typing import Any, Literal
 
 Tone = Literal["", "good", "bad", "warn"]
 Scale = Literal["linear", "log", "elapsed", "tail", "category"]
-Mark = Literal["line", "step", "area", "bar", "hbar", "dot"]
+Mark = Literal["line", "step", "area", "bar", "hbar", "bars", "dot"]
 Dash = Literal["solid", "dash", "dot"]
 
 ABSENT = "–"
@@ -41,17 +41,18 @@ class Figures:
 class Column:
     """A column's heading. Columns of the kind "number" are right-aligned and sort by amount; "mark" shows a cell's tone.
 
-    `aside`: shown only on a page, which has room for it.
+    `aside`: shown only on a page, which has room for it. `folded`: in a table of sentences, shown where a row is unfolded.
     """
 
     label: str
     kind: Literal["text", "number", "mark"] = "text"
     aside: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A table's cell: its text as shown. `sort` is the amount to sort by, if the text itself will not do; `link` an anchor."""
+    """A table's cell: its text as shown. `sort` is the amount to sort by, if the text itself will not do; `link` an address."""
 
     text: str
     sort: float | None = None
@@ -72,10 +73,12 @@ class Table:
     choices: int | None = None
     """Column whose few values can be chosen from, beside the filter by text."""
     prose: bool = False
-    """Cells hold sentences: where there is little room, each stands on lines of its own."""
+    """Cells hold sentences: a page shows each row as a line to unfold, text for a terminal each cell on a line of its own."""
     quiet: str = ""
     """What to call rows without a tone, such as "figures without a clear change". A page shows them last, Markdown folds
     them away; "": all rows are of equal interest."""
+    folded: bool = False
+    """A page shows it only on demand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class Series:
 
     For the marks "step", "area" and "bar", `x` holds the left edges of bins and each `y` holds until the next edge, so
     the last `y` is None. `colour` is a number of the palette, 0 to 7. `labels` name points that the axis cannot name.
+    `words` stand at the ends of the mark "bars", one for each value, in red where the tone is "bad".
     """
 
     name: str
@@ -123,6 +127,7 @@ class Series:
     colour: int = 0
     dash: Dash = "solid"
     labels: tuple[str, ...] = ()
+    words: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,8 @@ class Chart:
     """One chart. Its mark says how the series are drawn.
 
     "line" joins points. "step" draws a level for each bin, "area" fills under it, "bar" stacks filled bins. "hbar" stacks
-    lying bars, a row for each name of the y axis; "dot" puts points on such rows. `wide`: it takes the page's whole width.
+    lying bars, a row for each name of the y axis; "bars" puts them under each other, as outlines if the series is dashed;
+    "dot" puts points on such rows. `wide`: it takes the page's whole width.
     """
 
     id: str
@@ -155,6 +161,8 @@ class Chart:
     series: tuple[Series, ...]
     note: str = ""
     wide: bool = False
+    marks: tuple[float, ...] = ()
+    """Places on the x axis with an upright line, such as where a level changed; for curves and bins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +186,8 @@ class Section:
     lead: str = ""
     menu: str = ""
     """Its name in the page's menu; without one it is not in there."""
+    folded: bool = False
+    """A page shows only its title until it is unfolded; sections of level 3 that belong to it are inside."""
     data: Any = None
     """The values that the blocks show, as JSON has them under the section's id; None: JSON has the blocks themselves."""
 
@@ -206,6 +216,18 @@ def amount(value: float | None) -> str:
         return f"{value:,.0f}"
     size = abs(value)
     return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.01 else 4}f}"
+
+
+def decimal(value: float | None, digits: int = 6) -> str:
+    """Format a number for a sentence: `digits` significant figures, no trailing zeros, no exponent: 10000, 12.5, 0.00012.
+
+    Digits before the decimal point are never cut off. ABSENT for None, nan and infinity.
+    """
+    if value is None or not isfinite(value):
+        return ABSENT
+    places = 0 if not value else max(0, digits - 1 - floor(log10(abs(value))))
+    text = f"{value:.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def percent(share: float | None) -> str:

@@ -52,6 +52,11 @@ class Summary:
         """The 50th percentile, which Artillery prints under two names."""
         return self.p50
 
+    def figure(self, key: str) -> float | None:
+        """The figure of that name, to be shown; None where the document does not have it, or there was no sample."""
+        found: float | None = getattr(self, key)
+        return None if self.count == 0 and key != "count" else found
+
     @classmethod
     def of(cls, sketch: Sketch) -> Summary:
         """The summary of a sketch, rounded to one decimal, halves up. Raises ValueError for an empty sketch."""

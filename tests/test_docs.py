@@ -1,14 +1,20 @@
 """The documentation is whole: links lead somewhere, every page can be reached, and the reference leaves nothing out."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks import lab_example
 from loadgen.cli import _COMMANDS
+from loadgen.help import HELP
 from reports import names
 from tests.support.paths import ROOT
 
+UNLISTED = {"compose.md", "decisions.md", "lab-example.md", "rollups.md"}
+"""Pages that are about one part of the service or of its making, and not in llms.txt."""
+LLMS = ROOT / "llms.txt"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
 SOURCES = [ROOT / "app.py", *(each for room in ("db", "wsgi") for each in (ROOT / room).rglob("*.py"))]
@@ -28,7 +34,7 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+@pytest.mark.parametrize("page", [*PAGES, LLMS], ids=[str(page.relative_to(ROOT)) for page in [*PAGES, LLMS]])
 def test_every_link_leads_to_a_file_and_a_heading(page):
     lost = [
         f"{path.name}#{heading}"
@@ -72,3 +78,29 @@ def test_each_error_that_the_library_raises_has_an_entry_in_troubleshooting():
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
     assert raised
     assert [name for name in raised if not re.search(rf"(?m)^### .*`{name}`", text)] == []
+
+
+def test_llms_txt_has_its_form_and_names_every_command_and_option_as_it_is():
+    title, rest = LLMS.read_text().split("\n\n", 1)
+    assert title == "# Poolbench"
+    assert rest.startswith("> ")
+    listed = re.findall(r"(?m)^- `loadgen (\w+)[^`]*`: .+$", rest)
+    assert sorted(listed) == sorted(_COMMANDS)
+    for line in re.findall(r"(?m)^- `loadgen .+$", rest):
+        name = line.split()[2].strip("`:")
+        known = {option for section in HELP[name][0].values() for option in section} | {"-o"}
+        assert set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", line)) <= known, line
+
+
+def test_llms_txt_leads_to_every_page_of_the_documentation():
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {path.name for path, _ in links(LLMS)} <= UNLISTED
+
+
+def test_the_readme_shows_what_the_labs_example_found():
+    kept = json.loads(lab_example.KEPT.read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert lab_example.filled(readme, kept) == readme, "run: python -m benchmarks.lab_example FULL BRIEF"
+    assert kept["sentence"] in readme
+    assert kept["sentence"] in lab_example.EXAMPLE.read_text()
+    for claim in kept["claims"]:
+        assert f"| {claim['verdict']} | {claim['claim']} |" in readme

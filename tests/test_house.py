@@ -19,13 +19,14 @@ LADDER = {
     ),
     "loadgen": (
         *("clock", "environment", "language", "http", "script"),
-        *("recorder", "schedule", "engine", "closed", "health"),
+        *("recorder", "rows", "schedule", "engine", "closed", "health"),
         *(
             "vu",
             "ping",
             "watch",
             "crew",
             "runner",
+            "script_from",
             "duel",
             "sizing",
             "capacity",
@@ -225,7 +226,7 @@ def test_every_public_name_is_documented():
     assert not missing
 
 
-WHOLE_SYSTEM = {"browser", "compose", "faults", "packaging", "peers"}
+WHOLE_SYSTEM = {"browser", "compose", "doctor", "faults", "packaging", "peers"}
 """Folders of tests that belong to no single room."""
 
 

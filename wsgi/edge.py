@@ -10,9 +10,10 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 Network = IPv4Network | IPv6Network
 Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
+_POLICY = "Content-Security-Policy"
 _HEADERS = [
-    # Answers are data and redirects. A browser that shows one as a page must not load, run, submit or embed anything.
-    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    # Most answers are data and redirects. A browser that shows one as a page must not load, run, submit or embed anything.
+    (_POLICY, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     ("X-Content-Type-Options", "nosniff"),
     # The target of a link learns which site a visitor came from, never which page.
     ("Referrer-Policy", "strict-origin-when-cross-origin"),
@@ -29,7 +30,7 @@ def networks(text: str) -> tuple[Network, ...]:
 
 
 class Edge:
-    """WSGI middleware that adds the headers above to the answers of `app`.
+    """WSGI middleware that adds the headers above to the answers of `app`; a page with a policy of its own keeps that.
 
     X-Forwarded-For, -Proto and -Host of one hop are believed if the request comes from a `trusted` network, and ignored
     otherwise. Answers to requests over TLS also get Strict-Transport-Security.
@@ -45,7 +46,8 @@ class Edge:
         """Answer one request, as WSGI wants it."""
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            headers += _OVER_TLS if environ["wsgi.url_scheme"] == "https" else _HEADERS
+            added = _OVER_TLS if environ["wsgi.url_scheme"] == "https" else _HEADERS
+            headers += [header for header in added if header[0] != _POLICY] if _POLICY in dict(headers) else added
             return start_response(status, headers, *rest)
 
         if self._nobody or not self._is_trusted(environ.get("REMOTE_ADDR", "")):

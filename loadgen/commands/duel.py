@@ -99,6 +99,7 @@ def duel(
     except ReportError as error:
         raise BadInput(str(error)) from None
     scripts = (_script(url_a, script, minutes, seed, given), _script(url_b, script, minutes, seed, given))
+    _check_rules(gates, custom=scripts[0].processor is not None)
     for warning in scripts[0].warnings:
         click.echo(f"Warning: {warning}", err=True)
     paths = _report_paths(output)
@@ -139,6 +140,21 @@ def _script(url: str, path: str, minutes: float | None, seed: int, given: dict[s
         return found if minutes is None else stretched(found, 60 * minutes)
     except ValueError as error:
         raise BadInput(f"--minutes: {error}") from None
+
+
+def _check_rules(gates: list[Gate], *, custom: bool) -> None:
+    """Refuse rules on figures that no run has, unless some are `custom`, and on verdicts that no duel gives. Raises BadInput."""
+    from reports.compare.diff import JUDGED_IN_DUELS
+    from reports.compare.gates import long_names, unknown_figure
+
+    for gate in gates:
+        if gate.name and not gate.operator and not {gate.name, *long_names(gate.name)} & {*JUDGED_IN_DUELS}:
+            raise BadInput(
+                f"--fail-on {gate.text!r}: a duel judges errors, rps, median, p95 and p99 only; a limit may be on any figure, "
+                "as in 'p75 > +10%'"
+            )
+        if gate.name and not custom and (unknown := unknown_figure(gate.name)):
+            raise BadInput(f"--fail-on {gate.text!r}: {unknown}")
 
 
 def _checked(gates: list[Gate], found: Diff) -> tuple[list[GateResult], str]:
@@ -225,7 +241,9 @@ def _page(found: Diff, outcomes: list[GateResult], facts: dict[str, Any], style:
 
 def _judged(found: Diff) -> Diff:
     """The comparison without the figures that a duel does not judge."""
-    judged = tuple(row for row in found.rows if row.basis or row.verdict == "cannot be judged")
+    from reports.compare.diff import JUDGED_IN_DUELS
+
+    judged = tuple(row for row in found.rows if row.name in JUDGED_IN_DUELS)
     others = f"{len(found.rows) - len(judged)} figures that a duel does not judge are in JSON and HTML."
     return replace(found, rows=judged, notes=(*found.notes, others))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from loadgen.runner import ScriptRun
 from loadgen.script.ensure import CheckResult, EnsureResult
 from reports import names
+from reports.blocks import decimal
 from reports.compare.gates import GateResult
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _results(
 
 
 def _check(found: CheckResult) -> GateResult:
-    figures = ", ".join(f"{name} {value:g}" for name, value in found.figures.items())
+    figures = ", ".join(f"{name} {decimal(value)}" for name, value in found.figures.items())
     told = figures or "the run has no such metric"
     return _result(found.check.text, found.held, told, optional=not found.check.strict)
 

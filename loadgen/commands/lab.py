@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from secrets import randbelow
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from loadgen.commands.application import application_options, one_line_errors, o
 from reports.cli import BadInput, check_output, output_options, show, step_summary
 
 if TYPE_CHECKING:
+    from loadgen.lab.evidence import Evidence
     from loadgen.lab.own_server import OwnApplication
     from loadgen.lab.run import LabOptions
     from loadgen.watch.progress import LiveLine
@@ -26,7 +26,7 @@ _SIGNALLED = 128
 
 
 @click.command()
-@click.option("--full", is_flag=True, help="Run the sources' exact sizes, which takes many minutes.")
+@click.option("--full", is_flag=True, help="Run the published sizes, which takes many minutes.")
 @click.option(
     "--only", metavar="ID,...", default="", help="Run only the experiments or groups named: B, B.3, A.pool10, ..."
 )
@@ -71,7 +71,9 @@ def lab(
     output: str | None,
     **given: Any,
 ) -> None:
-    """Run the experiments of both source documents and judge their claims.
+    """Run two published experiments again, and judge their claims: how a service should connect to PostgreSQL.
+
+    A terminal gets the answer in some 20 lines; where stdout is none, the result is Markdown. The whole is in runs/latest.
 
     Groups that only --only runs: C, pools under saturation, and three of them side by side; D, what pooling gains by the
     distance to the database; P, through PgBouncer and direct; M, the database in 512 MB.
@@ -81,7 +83,9 @@ def lab(
     runs on your own database, whose tables it then changes. Pools are sized by DB_POOL_SIZE, DB_POOL_MAX_OVERFLOW and
     DB_POOL_TIMEOUT in the environment (10, 0, 5). Exit code 1: nothing was answered well.
     """
-    out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    from loadgen.lab.folders import run_folder
+
+    out = run_folder(out)
     check_output(output)
 
     def confirm(question: str) -> bool:
@@ -103,7 +107,9 @@ def lab(
             seed=seed,
             confirm=confirm,
         )
-        _end(page, style, output, out, interrupted=interrupted)
+        from loadgen.lab.own_app_findings import terminal_page as own_app_end
+
+        _end(page, own_app_end(page, out), style, output, out, interrupted=interrupted)
     from loadgen.lab import distance, fairness, league
     from loadgen.lab.experiments import BRIEF, BRIEF_BY_NAME, FULL, chosen, experiments, more_experiments
     from loadgen.lab.run import LabError, LabOptions
@@ -127,33 +133,41 @@ def lab(
             seed=randbelow(2**32),
             confirm=confirm,
         )
-        page, interrupted = _run_lab(options)
+        evidence = _run_lab(options)
     except (ValueError, LabError) as error:
         raise BadInput(str(error)) from None
-    _end(page, style, output, out, interrupted=interrupted)
+    from loadgen.lab.findings import lab_page, terminal_page
+
+    _end(lab_page(evidence), terminal_page(evidence, out), style, output, out, interrupted=evidence.partial)
 
 
-def _end(page: Page, style: str | None, output: str | None, out: Path, *, interrupted: bool) -> None:
-    """Show the result, say where the files are, and end the program."""
-    show(page, style, output)
+def _end(page: Page, brief: Page, style: str | None, output: str | None, out: Path, *, interrupted: bool) -> None:
+    """Show the result, say where the files are, and end the program. A terminal gets the brief result, if none was asked for."""
+    asked = style is not None or output is not None
+    if not asked and sys.stdout.isatty():
+        show(brief, "text", None)
+    else:
+        show(page, style if asked else "markdown", output)
+        click.echo(f"\n{page.title}\nEverything is in {out}", err=True)
     if summary := step_summary():
         from reports.ci import leave
 
         leave("loadgen lab", [], page, None, summary)
-    click.echo(f"\n{page.subtitle}. Everything is in {out}", err=True)
     sys.exit(_SIGNALLED + signal.SIGINT if interrupted else 0)
 
 
-def _run_lab(options: LabOptions) -> tuple[Page, bool]:
-    """Run the session. Returns its result, and whether it was interrupted."""
-    from loadgen.lab.findings import lab_page
+def _run_lab(options: LabOptions) -> Evidence:
+    """Run the session. Ends the program where it was interrupted before anything was measured."""
     from loadgen.lab.run import Lab
     from loadgen.watch.progress import LiveLine
 
     live = LiveLine()
     evidence = Lab(options, _sayer(live), live).run()
     live.clear()
-    return lab_page(evidence), evidence.partial
+    if evidence.partial and not evidence.is_measured:
+        click.echo("Interrupted before anything was measured: no file was written.", err=True)
+        sys.exit(_SIGNALLED + signal.SIGINT)
+    return evidence
 
 
 def _run_own_app(application: OwnApplication, strategies: list[str], **given: Any) -> tuple[Page, bool]:

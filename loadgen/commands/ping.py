@@ -22,7 +22,7 @@ from loadgen.script.model import Expectation, ScriptErrors
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.script.yaml_reader import read_yaml
 from loadgen.vu.expect import KINDS
-from reports.blocks import Cell, Column, Facts, Items, Page, Section, Table, Text, amount_cell
+from reports.blocks import Cell, Column, Facts, Items, Page, Section, Table, Text, amount_cell, decimal
 from reports.writers.output import STYLES, put, style_of, written
 
 _WORD = re.compile(r"([A-Za-z0-9_-]+)[=:]([A-Za-z0-9_-]+)")
@@ -154,7 +154,7 @@ def _script(method: str, url: str, given: dict[str, Any], *, insecure: bool) -> 
 
 def _phase(value: float | None, width: int, absent: str = "0ms") -> str:
     """A time with its unit, as wide as its column."""
-    return (absent if value is None else f"{value:.3g}ms" if value < 100 else f"{value:.0f}ms").ljust(width)
+    return (absent if value is None else f"{decimal(value, 3)}ms" if value < 100 else f"{value:.0f}ms").ljust(width)
 
 
 def _shown(found: Ping, *, verbose: bool) -> list[str]:

@@ -18,6 +18,7 @@ import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, EXPECTATION_FAILED, SIGNALLED, warn, write_json
 from loadgen.commands.outlet import outliving_the_terminal
+from loadgen.rows import RowsError, RowsFile, rows_file
 from loadgen.runner import Elsewhere, ScriptRun, SectionFailed, new_run_id, read_bytes, read_script, run_script
 from loadgen.schedule import expected_users, spans
 from loadgen.script.ensure import EnsureResult, apdex_line, evaluate
@@ -102,6 +103,11 @@ def limit_options(command: _Command) -> _Command:
     "--prometheus", metavar="[HOST:]PORT", help="Serve the run's totals at this address, for Prometheus to scrape."
 )
 @click.option(
+    "--rows",
+    metavar="FILE",
+    help="Write a row for each request to this file: .csv while the run goes on, or .parquet at its end.",
+)
+@click.option(
     "--abort-on",
     multiple=True,
     metavar="CONDITION",
@@ -130,6 +136,7 @@ def run(
     dask: str | None,
     live: str | None,
     prometheus: str | None,
+    rows: str | None,
     abort_on: tuple[str, ...],
     junit: str | None,
     check: bool,
@@ -176,7 +183,8 @@ def run(
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
         gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
         opened.enter_context(outliving_the_terminal())
-        code = _run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates)
+        with _rows(rows, crews) as file:
+            code = _run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates, file)
     sys.exit(code)
 
 
@@ -339,6 +347,7 @@ def _run_script(
     page: LivePage | None = None,
     elsewhere: Elsewhere | None = None,
     gates: _Gates = _Gates(),
+    rows: RowsFile | None = None,
 ) -> int:
     """Run the script, show its report and write it to `output`. Returns the exit code."""
     live = LiveLine(sys.stderr, plain=False)
@@ -369,7 +378,7 @@ def _run_script(
         observers = [*observers, gates.abort.observe]
     try:
         finished = run_script(
-            script, console, live, seed, show, workers=workers, observers=observers, elsewhere=elsewhere
+            script, console, live, seed, show, workers=workers, observers=observers, elsewhere=elsewhere, rows=rows
         )
     except ObserverError as error:
         _fail(str(error))
@@ -384,6 +393,21 @@ def _run_script(
         click.echo(f"Error: {message}", err=True)
     code = _judge(script, console, finished, failed, gates)
     return code or int(bool(unwritten))
+
+
+@contextmanager
+def _rows(path: str | None, elsewhere: Elsewhere | None) -> Iterator[RowsFile | None]:
+    """While inside, the file for the rows of a run is open, if one is wanted. Exits with 1 where it cannot be made."""
+    if path is None:
+        yield None
+        return
+    if elsewhere is not None:
+        _fail("--rows and --dask exclude each other: rows are written by the processes of this machine")
+    try:
+        with rows_file(path) as file:
+            yield file
+    except RowsError as error:
+        _fail(f"--rows: {error}")
 
 
 def _publisher(script: Script) -> Observer:

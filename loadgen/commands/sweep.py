@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,13 +88,14 @@ _POSITIVE = FiniteRange(0, min_open=True)
 def sweep(out: Path | None, style: str | None, output: str | None, **given: Any) -> None:
     """Search, with load, for the smallest pool size that is not measurably worse than the best.
 
-    The service of this project is loaded with source A's script, or your own application with yours (--app and --script).
-    Exit code 1: no size meets --p99.
+    The service of this project is loaded with the script of a published experiment, or your own application with yours
+    (--app and --script). Exit code 1: no size meets --p99.
     """
+    from loadgen.lab.folders import run_folder
     from loadgen.sizing.sweep_findings import meets_targets, sweep_page
     from loadgen.watch.progress import LiveLine
 
-    out = out or Path("runs") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    out = run_folder(out)
     options = _options(out, given)
     check_output(output)
     live = LiveLine(plain=False)

@@ -7,7 +7,8 @@ process, from which the lab proves that the given database was used. It imports 
 the application itself has imported SQLAlchemy, a driver or a server.
 
 The file that `POOLBENCH_ATTACHED` names is JSON: `strategy`, `parameters` (the plugin's), `host`, `port`, `database` and
-`identity` of the database given, `most` (connections that each process may open; null: no limit) and `evidence`, a folder.
+`identity` of the database given, `most` (connections that each process may open; null: no limit), `evidence`, a folder, and
+`watch`: whether loans, statements and requests are watched, for `loadgen doctor`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import os
 import re
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +78,10 @@ class _Attachment:
             if found.get_backend_name() != "postgresql":
                 self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
                 return inner(url, **arguments)
+            began_ns = time.perf_counter_ns()
             engine = inner(self._pooled(found), **arguments)
+            if self.given.get("watch"):
+                self._watched().watch(engine, making_ns=time.perf_counter_ns() - began_ns)
             self._observe(engine, found)
             return engine
 
@@ -90,6 +95,13 @@ class _Attachment:
             return url
         bare = url.difference_update_query(["plugin", *PoolbenchPlugin.names])
         return bare.update_query_dict({"plugin": "poolbench", "pool": strategy, **self.given["parameters"]})
+
+    def _watched(self) -> Any:
+        """The library's watching, set to write what it sees into the folder of evidence when it is asked to."""
+        from poolbench import watching  # noqa: PLC0415 - SQLAlchemy is being used
+
+        watching.record_all(Path(self.given["evidence"]))
+        return watching
 
     def _observe(self, engine: Any, url: Any) -> None:
         from sqlalchemy import event  # noqa: PLC0415
@@ -121,12 +133,15 @@ class _Attachment:
             if most is not None and self._opening + sum(not each.closed for each in self._open) >= most:
                 raise module.OperationalError(f"FATAL: too many connections: loadgen lets each process open {most}")
             self._opening += 1
+            began_ns = time.perf_counter_ns()
             try:
                 connection = inner(*given, **named)
             finally:
                 self._opening -= 1
             self._open.add(connection)
             self._check(connection, module)
+            if self.given.get("watch"):
+                self._watched().opened_by_driver(connection, time.perf_counter_ns() - began_ns)
             return connection
 
         return connect
@@ -208,6 +223,8 @@ class _Attachment:
         except ImportError as error:
             self.evidence.add("library", error=str(error))
             raise
+        if self.given.get("watch"):
+            application = self._watched().watched_requests(application)
         timed: Any = server_timing(application)
         timed.is_timed_by_poolbench = True
         return timed

@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass, replace
 from loadgen.lab.evidence import Evidence, ExperimentResult
 from loadgen.lab.turns import Spread
 from reports import names
+from reports.blocks import ABSENT, amount, decimal, percent
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
 NOT_JUDGED, UNMEASURED = "not judged", "not measured"
@@ -36,6 +37,8 @@ class Finding:
     measured: str
     verdict: str
     why: str
+    brief: str = ABSENT
+    """What was measured in a few words, to stand beside what was published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ class Claim:
         if not need or shares[need] <= BUSY_SHARE:
             return None
         return (
-            f"the machine was busy: other programs used {shares[need]:.0%} of its CPU during {need}"
-            f" (more than {BUSY_SHARE:.0%} is too much to judge)"
+            f"the machine was busy: other programs used {percent(shares[need])} of its CPU during {runs[need].experiment.title}"
+            f" (more than {percent(BUSY_SHARE)} is too much to judge)"
         )
 
 
@@ -106,15 +109,11 @@ def _has(evidence: Evidence, need: str) -> bool:
     return need in evidence.outcomes and not evidence.outcomes[need].partial
 
 
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share == 0 or share >= 0.095 else f"{share:.2%}"
-
-
 def _judge_refusals(evidence: Evidence) -> Finding:
     one, many = evidence.outcomes["B.1.c1"], evidence.outcomes["B.1.c100"]
     measured = (
-        f"{_percent(one.failed_share)} of requests failed with 1 user, {_percent(many.failed_share)} with 100; "
-        f"53300: {one.failures.too_many_clients} and {many.failures.too_many_clients} times"
+        f"{percent(one.failed_share)} of requests failed with 1 user, {percent(many.failed_share)} with 100; "
+        f"too many clients (SQLSTATE 53300): {one.failures.too_many_clients} and {many.failures.too_many_clients} times"
     )
     refused = many.failures.too_many_clients
     if many.requests and refused / many.requests >= 0.3:
@@ -125,7 +124,8 @@ def _judge_refusals(evidence: Evidence) -> Finding:
         verdict = NOT
     limit = f" of {evidence.connecting.max_connections}" if evidence.connecting else ""
     why = f"at most {one.peak_backends}{limit} connections were open at once with 1 user, {many.peak_backends} with 100"
-    return Finding(measured, verdict, why)
+    brief = f"{percent(_refused_share(one) or 0.0)} of 1 user, {percent(_refused_share(many) or 0.0)} of 100"
+    return Finding(measured, verdict, why, brief)
 
 
 def _refused_share(run: ExperimentResult) -> float | None:
@@ -133,27 +133,31 @@ def _refused_share(run: ExperimentResult) -> float | None:
 
 
 def _trade_ratio(evidence: Evidence) -> float | None:
-    rate = _rps(evidence.outcomes["B.1.c100"])
-    return _rps(evidence.outcomes["B.2.c100"]) / rate if rate else None
+    rate = evidence.outcomes["B.1.c100"].requests_per_second
+    return evidence.outcomes["B.2.c100"].requests_per_second / rate if rate else None
 
 
 def _judge_trade(evidence: Evidence) -> Finding:
     pairs = [(evidence.outcomes[f"B.1.{c}"], evidence.outcomes[f"B.2.{c}"]) for c in ("c1", "c100")]
     measured = "; ".join(
-        f"{_people(old.experiment.users)}: failures {_percent(old.failed_share)} -> {_percent(new.failed_share)}, "
-        f"requests/s {_rps(old):.0f} -> {_rps(new):.0f}"
+        f"{_people(old.experiment.users)}: failures {percent(old.failed_share)} -> {percent(new.failed_share)}, "
+        f"requests/s {old.requests_per_second:.0f} -> {new.requests_per_second:.0f}"
         for old, new in pairs
     )
-    slower = all(_rps(new) * _SAME_DIRECTION <= _rps(old) for old, new in pairs)
+    slower = all(new.requests_per_second * _SAME_DIRECTION <= old.requests_per_second for old, new in pairs)
     changes = [_change(old.failed_share, new.failed_share) for old, new in pairs]
     users = [_people(old.experiment.users) for old, _ in pairs]
     told = "; ".join(f"{change} with {people}" for change, people in zip(changes, users, strict=True))
     why = f"{'slower' if slower else 'not slower'}; {told}"
+    brief = "; ".join(
+        f"{new.requests_per_second:.0f}/s{f', {percent(new.failed_share)} failed' * (new.failed_share > 0)}"
+        for _, new in pairs
+    )
     if _MORE in changes or set(changes) == {_AS_MANY}:
-        return Finding(measured, NOT, why)
+        return Finding(measured, NOT, why, brief)
     if _FEWER in changes:
-        return Finding(measured, REPRODUCED if slower and _AS_MANY not in changes else PARTLY, why)
-    return Finding(measured, PARTLY if slower and _AS_MANY not in changes else NOT, why)
+        return Finding(measured, REPRODUCED if slower and _AS_MANY not in changes else PARTLY, why, brief)
+    return Finding(measured, PARTLY if slower and _AS_MANY not in changes else NOT, why, brief)
 
 
 _NONE, _FEWER, _AS_MANY, _MORE = "no failures before or after", "fewer failures", "as many failures", "more failures"
@@ -173,13 +177,14 @@ def _judge_no_failures(evidence: Evidence) -> Finding:
     runs = [evidence.outcomes["B.3.c1"], evidence.outcomes["B.3.c100"]]
     failed = sum(round(run.failed_share * run.requests) for run in runs)
     measured = f"{failed} of {sum(run.requests for run in runs)} requests failed"
+    brief = f"{failed:,} of {sum(run.requests for run in runs):,} failed"
     if not failed:
-        return Finding(measured, REPRODUCED, f"{_cpu(runs[1])} with 100 users")
+        return Finding(measured, REPRODUCED, f"{_cpu(runs[1])} with 100 users", brief)
     kinds: Counter[str] = Counter()
     for run in runs:
         kinds.update(run.failures.by_kind)
     logged = ", ".join(f"{kind}: {number}" for kind, number in sorted(kinds.items()))
-    return Finding(measured, NOT, f"logged by the servers: {logged or 'no failure'}")
+    return Finding(measured, NOT, f"logged by the servers: {logged or 'no failure'}", brief)
 
 
 def _gain_claim(claim_id: str, over: str, new: str, old: str, published: float) -> Claim:
@@ -187,38 +192,40 @@ def _gain_claim(claim_id: str, over: str, new: str, old: str, published: float) 
 
     def judge(evidence: Evidence) -> Finding:
         without, pooled = evidence.outcomes[old], evidence.outcomes[new]
-        slow, fast = _rps(without), _rps(pooled)
+        slow, fast = without.requests_per_second, pooled.requests_per_second
         why = _costs(evidence, without, pooled)
         if pooled.failed_share > without.failed_share + _NO_FAILURES:
-            measured = f"{fast:.0f} against {slow:.0f} requests/s, {_percent(pooled.failed_share)} failed"
-            return Finding(measured, NOT, "the shared pool fails more, and failures are quick")
+            measured = f"{fast:.0f} against {slow:.0f} requests/s, {percent(pooled.failed_share)} failed"
+            return Finding(measured, NOT, "the shared pool fails more, and failures are quick", "it fails more")
         if not slow or not fast:
             served = "only the shared pool" if fast else "neither"
-            return Finding(f"{served} served a request", PARTLY if fast else NOT, why)
+            return Finding(f"{served} served a request", PARTLY if fast else NOT, why, f"{served} served")
         ratio = fast / slow
         if published / _SAME_WITHIN <= ratio <= published * _SAME_WITHIN:
             verdict = REPRODUCED
         else:
             verdict = PARTLY if ratio >= _SAME_DIRECTION else NOT
-        return Finding(f"{ratio:.1f}x ({fast:.0f} against {slow:.0f} requests/s)", verdict, why)
+        return Finding(
+            f"{ratio:.1f} times ({fast:.0f} against {slow:.0f} requests/s)", verdict, why, f"{ratio:.1f} times"
+        )
 
     def ratio_of(evidence: Evidence) -> float | None:
-        slow = _rps(evidence.outcomes[old])
-        return _rps(evidence.outcomes[new]) / slow if slow else None
+        slow = evidence.outcomes[old].requests_per_second
+        return evidence.outcomes[new].requests_per_second / slow if slow else None
 
     criterion = (
-        f"reproduced within {_SAME_WITHIN} times either way of {published:g}x; partly from {_SAME_DIRECTION}x on; not if the "
-        "shared pool fails more"
+        f"reproduced within {_SAME_WITHIN} times either way of {decimal(published)}; partly from {_SAME_DIRECTION} times on;"
+        " not if the shared pool fails more"
     )
     return Claim(
         claim_id,
         "B",
-        f"one shared pool multiplies the throughput of {over}",
-        f"{published:g}x",
+        f"one shared pool serves more than {over}",
+        f"{decimal(published)} times",
         criterion,
         (new, old),
         judge,
-        figure=("ratio", "{:.1f}x", ratio_of),
+        figure=("ratio", "{:.1f}", ratio_of),
     )
 
 
@@ -239,12 +246,15 @@ def _judge_concurrency(evidence: Evidence) -> Finding:
     run = evidence.outcomes["A.pool10"]
     followed, recorded = run.answers(301), run.clicks_recorded or 0
     unanswered = run.requests - run.responses
-    measured = f"{followed} answers 301, {recorded} clicks recorded, {unanswered} requests without an answer"
+    measured = f"{followed} redirects answered, {recorded} clicks recorded, {unanswered} requests without an answer"
+    brief = f"{recorded:,} of {followed:,} recorded"
     if recorded == followed:
-        return Finding(measured, REPRODUCED, "no click lost, none doubled")
+        return Finding(measured, REPRODUCED, "no click lost, none doubled", brief)
     if followed < recorded <= followed + unanswered:
-        return Finding(measured, REPRODUCED, "none lost; the surplus is of requests whose answer was not awaited")
-    return Finding(measured, NOT, "clicks were lost" if recorded < followed else "clicks were doubled")
+        return Finding(
+            measured, REPRODUCED, "none lost; the surplus is of requests whose answer was not awaited", brief
+        )
+    return Finding(measured, NOT, "clicks were lost" if recorded < followed else "clicks were doubled", brief)
 
 
 def _judge_forty(evidence: Evidence) -> Finding:
@@ -252,11 +262,12 @@ def _judge_forty(evidence: Evidence) -> Finding:
     total = run.report.aggregate
     created, completed = total.counters.get(names.VUSERS_CREATED, 0), total.counters.get(names.VUSERS_COMPLETED, 0)
     p99 = _p99_ms(run)
-    measured = f"{completed} of {created} users served, {_percent(run.failed_share)} failed, p99 {p99} ms"
+    measured = f"{completed} of {created} users served, {percent(run.failed_share)} failed, p99 {p99} ms"
+    brief = f"{percent(completed / created if created else None)} served, p99 {amount(p99)} ms"
     if created == completed and run.failed_share == 0:
         prompt = p99 is not None and p99 <= 1000
-        return Finding(measured, REPRODUCED if prompt else PARTLY, _cpu(run))
-    return Finding(measured, NOT, _cpu(run))
+        return Finding(measured, REPRODUCED if prompt else PARTLY, _cpu(run), brief)
+    return Finding(measured, NOT, _cpu(run), brief)
 
 
 def _p99_ms(run: ExperimentResult) -> float | None:
@@ -273,7 +284,7 @@ def _judge_nested(evidence: Evidence) -> Finding:
     """Judges by the source's load where that saturates nothing, else by that of 1 user."""
     told = []
     for plain_id, nested_id, load in (
-        ("A.pool10", "A.analytics", "at the source's rate"),
+        ("A.pool10", "A.analytics", "at the published rate"),
         ("A.plain.c1", "A.nested.c1", "with 1 user"),
     ):
         plain, nested = evidence.outcomes[plain_id], evidence.outcomes[nested_id]
@@ -282,7 +293,9 @@ def _judge_nested(evidence: Evidence) -> Finding:
         else:
             measured, verdict = _compare_reads(plain, nested)
             told.append(f"not saturated {load}")
-            return Finding(f"{load}: {measured}", verdict, "; ".join(told))
+            ratio = _mean_ms(nested) / _mean_ms(plain) if _mean_ms(plain) else None
+            brief = ABSENT if ratio is None else f"{ratio:.1f} times {load}"
+            return Finding(f"{load}: {measured}", verdict, "; ".join(told), brief)
     return Finding("-", NOT_JUDGED, "; ".join(told))
 
 
@@ -313,7 +326,7 @@ def _judge_memory(evidence: Evidence) -> Finding:
         f"512 MB hold {fits}"
     )
     why = "shared memory counted once, not once for each connection"
-    return Finding(measured, REPRODUCED if needed > 512 else NOT, why)
+    return Finding(measured, REPRODUCED if needed > 512 else NOT, why, f"80 connections need {needed:.0f} MB")
 
 
 def _judge_restart(evidence: Evidence) -> Finding:
@@ -323,7 +336,8 @@ def _judge_restart(evidence: Evidence) -> Finding:
         *(f"{a} + {b}" for a, b in (restart.before, restart.after))
     )
     same = restart.before == restart.after and restart.before[0] > 0
-    return Finding(measured, REPRODUCED if same else NOT, "every row was there again" if same else "rows are missing")
+    why = "every row was there again" if same else "rows are missing"
+    return Finding(measured, REPRODUCED if same else NOT, why, "no row lost" if same else why)
 
 
 def _judge_limit(evidence: Evidence) -> Finding:
@@ -333,7 +347,7 @@ def _judge_limit(evidence: Evidence) -> Finding:
     if use.limit_mb is None:
         return Finding("-", UNMEASURED, "no limit of memory could be set here")
     held = [size for size, each in uses.items() if not each.oom_kills and each.answers_afterwards]
-    failed = [f"{size} ({_percent(run.failed_share)} failed)" for size, run in runs.items() if run is not None]
+    failed = [f"{size} ({percent(run.failed_share)} failed)" for size, run in runs.items() if run is not None]
     measured = (
         f"pools of {', '.join(failed)}; with 20 at most {use.peak_mb or 0:.0f} of {use.limit_mb:.0f} MB, cache included,"
         f" {use.connections} connections and {use.pss_mb:.0f} MB of PSS, limit met {use.limit_hits} times, {use.oom_kills} killed"
@@ -345,20 +359,16 @@ def _judge_limit(evidence: Evidence) -> Finding:
     return Finding(measured, PARTLY if use.limit_hits else NOT, why)
 
 
-def _rps(run: ExperimentResult) -> float:
-    return (run.ab.requests_per_second or 0.0) if run.ab else run.responses / run.wall_s
-
-
 def _mean_ms(run: ExperimentResult) -> float:
     times = run.report.aggregate.sketches.get(names.RESPONSE_TIME)
     return times.mean if times else 0.0
 
 
 def _cpu(run: ExperimentResult) -> str:
-    servers = f"servers {run.servers_cpu_s / run.wall_s:.0%} of a core"
+    servers = f"servers {percent(run.servers_cpu_s / run.wall_s)} of a core"
     if run.database_cpu_s is None:
         return servers
-    return f"database {run.database_cpu_s / run.wall_s:.0%}, {servers}"
+    return f"database {percent(run.database_cpu_s / run.wall_s)}, {servers}"
 
 
 def _cpu_ms(run: ExperimentResult) -> float | None:
@@ -375,9 +385,9 @@ def _database_ms(run: ExperimentResult) -> float | None:
 
 def _saturation(run: ExperimentResult) -> str | None:
     """What shows that an experiment was beyond what servers or database can do; None where nothing does."""
-    key, total = run.experiment.id, run.report.aggregate
+    key, total = run.experiment.title, run.report.aggregate
     if run.failed_share > 0:
-        return f"{key}: {_percent(run.failed_share)} of requests failed"
+        return f"{key}: {percent(run.failed_share)} of requests failed"
     wait = total.sketches.get(f"{names.SERVER}pool")
     if wait and wait.mean > _mean_ms(run) / 2:
         return f"{key}: {wait.mean:.0f} ms of {_mean_ms(run):.0f} ms were waiting for a connection"
@@ -385,7 +395,7 @@ def _saturation(run: ExperimentResult) -> str | None:
     cores = extras.environment.get("cores", 1) if extras else 1
     generator_s = extras.generator.get("cpu_s", 0.0) if extras else 0.0
     used = (run.servers_cpu_s + (run.database_cpu_s or 0.0) + generator_s) / (run.wall_s * cores)
-    return f"{key}: {used:.0%} of {cores} cores in use" if used > 0.9 else None
+    return f"{key}: {percent(used)} of {cores} cores in use" if used > 0.9 else None
 
 
 def _people(users: int) -> str:
@@ -394,22 +404,23 @@ def _people(users: int) -> str:
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
-        "B.too-many-clients", "B", "opening a connection per request fails with 53300 under load",
-        "63% failed with 1 user, 71% with 100",
-        "reproduced if at least 30% of the requests of 100 users are refused with 53300; partly if 53300 occurs at all",
+        "B.too-many-clients", "B",
+        "a connection per request is refused under load: too many clients (53300)",
+        "63 % of 1 user, 71 % of 100",
+        "reproduced if at least 30 % of the requests of 100 users are refused with 53300; partly if 53300 occurs at all",
         ("B.1.c1", "B.1.c100"), _judge_refusals,
         figure=("refused of 100 users", "{:.0%}", lambda evidence: _refused_share(evidence.outcomes["B.1.c100"])),
     ),
     Claim(
-        "B.pool-per-request", "B", "a pool per request trades failures for speed",
-        "failures 63% -> 0% and 71% -> 6%; requests/s 44 -> 18 and 116 -> 20",
+        "B.pool-per-request", "B", "a pool per request is slower than a connection per request, but fails less",
+        "18/s; 20/s, 6.4 % failed",
         "reproduced if it is slower by 1.2 times and fails less than a connection per request wherever that fails; partly if only"
         " one of both holds; not if it fails more anywhere, or nowhere less; shares within 1 point or 1.5 times are alike",
         ("B.1.c1", "B.1.c100", "B.2.c1", "B.2.c100"), _judge_trade,
         figure=("requests/s of 100 users", "{:.2f}x", _trade_ratio),
     ),
     Claim(
-        "B.no-failures", "B", "one shared pool fails nothing", "0 failures of 20000",
+        "B.no-failures", "B", "with one shared pool no request fails", "0 of 20,000 failed",
         "reproduced if no request fails, with 1 user and with 100", ("B.3.c1", "B.3.c100"), _judge_no_failures,
         by_rounds=False,
     ),
@@ -417,29 +428,31 @@ CLAIMS: tuple[Claim, ...] = (
     _gain_claim("B.gain.c100", "a connection per request, 100 users", "B.3.c100", "B.1.c100", 4.0),
     _gain_claim("B.gain.pool", "a pool per request, 1 user", "B.3.c1", "B.2.c1", 14.0),
     Claim(
-        "A.concurrency", "A", "the database takes care of concurrency: no click lost or doubled", "said, not measured",
-        "reproduced if the clicks recorded equal the 301 answers (requests left unanswered may add to them)",
+        "A.concurrency", "A",
+        "no click is lost or counted twice, however many come at once", "said, not measured",
+        "reproduced if as many clicks are recorded as redirects (301) were answered (requests left unanswered may add to them)",
         ("A.pool10",), _judge_concurrency, about_load=False, by_rounds=False,
     ),
     Claim(
-        "A.forty", "A", "4 x 10 connections hold 600 requests a second", "18000 of 18000 answered, p99 127.8 ms",
+        "A.forty", "A", "4 servers with 10 connections each hold 600 requests a second", "100 % served, p99 128 ms",
         "reproduced if every user is served without a failure and p99 is within a second; partly if p99 is beyond",
         ("A.pool10",), _judge_forty, figure=("p99", "{:.0f} ms", lambda evidence: _p99_ms(evidence.outcomes["A.pool10"])),
     ),
     Claim(
-        "A.nested", "A", "the nested read costs a multiple of the plain one", "mean 12.3 -> 76.4 ms, 6.2x",
+        "A.nested", "A", "reading a nested object costs a multiple of a plain read", "6.2 times (12 to 76 ms)",
         "reproduced if mean response time and database CPU an answer are both 2 to 20 times those of the plain read; partly if"
-        " one of them is at least 2 times and neither is less than before; at the source's rate if neither is saturated there,"
+        " one of them is at least 2 times and neither is less than before; at the published rate if neither is saturated there,"
         " else with 1 user",
         ("A.pool10", "A.analytics", "A.plain.c1", "A.nested.c1"), _judge_nested,
         figure=("time with 1 user", "{:.1f}x", _nested_ratio),
     ),
     Claim(
-        "A.memory", "A", "pools of 20 on 4 servers need a memory that 512 MB does not give", "said, not measured",
-        "reproduced if shared + base + 80 x the slope of summed PSS passes 512 MB", ("memory",), _judge_memory, about_load=False,
+        "A.memory", "A", "pools of 20 on 4 servers need more memory than 512 MB", "said, not measured",
+        "reproduced if shared memory, the server's own, and 80 times that of one more connection pass 512 MB together",
+        ("memory",), _judge_memory, about_load=False,
     ),
     Claim(
-        "A.restart", "A", "links and clicks survive a restart of every server and of the database", "said",
+        "A.restart", "A", "links and clicks survive a restart of all servers and the database", "said",
         "reproduced if both row counts are the same after the restart", ("restart",), _judge_restart, about_load=False,
     ),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """D.rtt: how much pooling gains, by the distance between service and database.
 
 The distance is a `delay.py` process, whose round-trip time can be changed while connections are open. So every arrangement
-is started once, and all distances and arrangements take turns: other work of the machine affects all of them alike.
+is started once, and all distances and arrangements take turns in random order: other work of the machine affects all of
+them alike.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -23,6 +25,7 @@ from loadgen.http.route import Origin
 from loadgen.lab.evidence import Crossing, Distance
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.stack import Servers, StackError, connect, cpu_of_tree, service
+from loadgen.lab.turns import in_turns
 from loadgen.runner import ClosedResult, Interrupted, Live, run_ab
 from reports import names
 from reports.formats.apachebench import AbReport
@@ -196,13 +199,16 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self._running.close()
 
-    def run(self, rounds: int, live: Live) -> Iterator[Distance]:
-        """Yields each cell when all its rounds are over. When interrupted, yields what was measured, then raises Interrupted."""
+    def run(self, rounds: int, live: Live, rng: Random) -> Iterator[Distance]:
+        """Yields each cell when all its rounds are over. When interrupted, yields what was measured, then raises Interrupted.
+
+        In each round, all cells take turns in an order that `rng` gives.
+        """
         cells = [(users, far, name) for users in USERS for far in ROUND_TRIPS_MS for name in self._servers]
         runs: dict[tuple[int, float, str], list[ClosedResult]] = {cell: [] for cell in cells}
         interrupted = False
         try:
-            for users, far, name in cells * rounds:
+            for users, far, name in in_turns(cells, rounds, rng):
                 for delay in self._delays:
                     delay.set(far)
                 runs[users, far, name].append(_one(self._servers[name], users, live))

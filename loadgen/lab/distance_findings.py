@@ -19,6 +19,7 @@ from reports.blocks import (
     Table,
     Text,
     amount_cell,
+    decimal,
     share_cell,
 )
 from reports.page.charts import RATE, TIME
@@ -32,15 +33,16 @@ _DRAWN: tuple[tuple[str, str, Axis, Callable[[Distance], float]], ...] = (
 _COLUMNS = (
     Column("round trip"),
     Column("arrangement"),
-    Column("good/s", "number"),
-    Column("times null's", "number"),
+    Column("good answers/s", "number"),
+    Column("times those of a connection per request", "number"),
     Column("p50, ms", "number"),
     Column("p99, ms", "number"),
     Column("failed", "number"),
 )
 _NOTE = (
-    "Good answers a second, also as a multiple of null's at the same distance; times in ms from the start of a request to its"
-    " last byte. GET /health, one round trip for a connection that is open; one server; all took turns in one session."
+    "Good answers a second, also as a multiple of a connection per request (null) at the same distance; times in ms from the"
+    " start of a request to its last byte. GET /health, one round trip for a connection that is open; one server; all took"
+    " turns in one session."
 )
 
 
@@ -81,7 +83,7 @@ def crossing_values(crossing: Crossing) -> dict[str, Any]:
 
 def crossing_text(crossing: Crossing) -> str:
     """One paragraph: the time that the delay process itself adds, and the measured round trip of each delay."""
-    asked = ", ".join(f"{way:g} ms: {ms:.3f} ms" for way, ms in crossing.through_ms.items() if way)
+    asked = ", ".join(f"{decimal(way)} ms: {ms:.3f} ms" for way, ms in crossing.through_ms.items() if way)
     return (
         f"`select 1` on an open connection took {crossing.direct_ms:.3f} ms to the database itself, and"
         f" {crossing.through_ms[0.0]:.3f} ms through the delay process with no delay: {crossing.added_ms:.3f} ms are its own"
@@ -101,9 +103,9 @@ def _charts(cells: Sequence[Distance]) -> Iterator[Chart]:
 
 
 def _row(cell: Distance, cells: Sequence[Distance]) -> tuple[Cell, ...]:
-    gain = _gain(cell, cells)
+    gain = distance_gain(cell, cells)
     return (
-        Cell(f"{cell.round_trip_ms:g} ms"),
+        Cell(f"{decimal(cell.round_trip_ms)} ms"),
         Cell(cell.arrangement),
         amount_cell(cell.good_per_second),
         Cell(ABSENT if gain is None else f"{gain:.1f}", gain),
@@ -119,14 +121,14 @@ def _values(cell: Distance, cells: Sequence[Distance]) -> Mapping[str, Any]:
         "round_trip_ms": cell.round_trip_ms,
         "arrangement": cell.arrangement,
         "good_per_second": cell.good_per_second,
-        "gain": _gain(cell, cells),
+        "gain": distance_gain(cell, cells),
         "p50_ms": cell.total_ms.quantile(0.5),
         "p99_ms": cell.total_ms.quantile(0.99),
         "failed_share": cell.failed_share,
     }
 
 
-def _gain(cell: Distance, cells: Sequence[Distance]) -> float | None:
+def distance_gain(cell: Distance, cells: Sequence[Distance]) -> float | None:
     """Good answers a second as a multiple of those of a connection per request, with the same users and distance."""
     like = (cell.users, cell.round_trip_ms, "null")
     null = next((c for c in cells if (c.users, c.round_trip_ms, c.arrangement) == like), None)

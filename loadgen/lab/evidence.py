@@ -107,6 +107,13 @@ class ExperimentResult:
         """Good answers for each second of the test."""
         return good_answers(self.report.aggregate.counters) / self.wall_s if self.wall_s else 0.0
 
+    @property
+    def requests_per_second(self) -> float:
+        """Requests a second as ab counts them, failed ones included; answers a second where a script made the load."""
+        if self.ab is not None:
+            return self.ab.requests_per_second or 0.0
+        return self.responses / self.wall_s if self.wall_s else 0.0
+
     def cores(self, cpu_s: float | None) -> float | None:
         """CPU seconds of the test as cores kept busy; None where they are not known."""
         return cpu_s / self.wall_s if cpu_s is not None and self.wall_s else None
@@ -243,6 +250,11 @@ class Evidence:
     partial: bool = False
     rounds: Mapping[str, tuple[ExperimentResult, ...]] = field(default_factory=dict)
     """Each round of the experiments that were run more than once, by their ids."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there is anything to judge or to show."""
+        return bool(self.outcomes or self.fairness or self.league or self.distance)
 
     def of_each_round(self, experiments: Collection[str]) -> list[Evidence]:
         """The same evidence with these experiments as they were in each round; empty where they had fewer than two each."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from loadgen.lab import league
+from loadgen.lab.answer import answer, answer_section, busy_words, figures_table, strategy_figures
 from loadgen.lab.claims import BUSY_SHARE, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED, claims_on
 from loadgen.lab.distance_findings import distance_section
 from loadgen.lab.evidence import Evidence, Memory, Restart
-from loadgen.lab.experiment_findings import dots, experiment_round, experiment_section, experiment_values, rates
+from loadgen.lab.experiment_findings import experiment_round, experiment_section, experiment_values
 from loadgen.lab.group_findings import fairness_section, memory_section, pgbouncer_section
 from reports.blocks import (
     ABSENT,
-    Axis,
     Block,
     Cell,
-    Charts,
     Code,
     Column,
     Facts,
@@ -28,6 +28,7 @@ from reports.blocks import (
     Tone,
     amount_cell,
     number_cell,
+    percent,
     share_cell,
 )
 from reports.formats import published
@@ -36,31 +37,46 @@ from reports.page.sections import flattened
 
 TITLE = "Two published experiments, run again"
 
+PUBLICATIONS = {
+    "A": "notes on a URL shortener on four servers, measured with Artillery",
+    "B": "an article on pooling for a Go and PostgreSQL API, measured with ApacheBench (ab)",
+}
+"""The two publications in words, by the letter that ids of experiments begin with."""
+
+_COUNTED = {PARTLY: "partly reproduced"}
+_SHORT = 8
+"""Most rows of a table of a group at the end of a session on a terminal."""
+
 _TONES: Mapping[str, Tone] = {REPRODUCED: "good", PARTLY: "warn", NOT: "bad", NOT_JUDGED: ""}
 _CLAIM_COLUMNS = (
-    Column("claim"),
     Column("verdict", "mark"),
+    Column("claim"),
     Column("published"),
-    Column("measured here"),
-    Column("why"),
-    Column("criterion, set beforehand"),
+    Column("here"),
+    Column("measured", folded=True),
+    Column("why", folded=True),
+    Column("criterion, set beforehand", folded=True),
+    Column("published in", folded=True),
 )
 _OVERVIEW_COLUMNS = (
-    Column("id"),
-    Column("arrangement", aside=True),
+    Column("arrangement and load"),
+    Column("files"),
     Column("requests", "number"),
     Column("seconds", "number"),
     Column("failed", "number"),
-    Column("good/s", "number"),
+    Column("good answers/s", "number"),
     Column("by round: median", "number"),
     Column("lowest", "number"),
     Column("highest", "number"),
-    Column("backends", "number"),
+    Column("connections", "number"),
     Column("database CPU", "number"),
     Column("servers' CPU", "number"),
     Column("other programs", "number"),
     Column("failures logged"),
 )
+_LOGGED = {"53300": "too many clients, SQLSTATE 53300", "PoolTimeout": "no connection came free, PoolTimeout"}
+"""Kinds of failure that the service logs, in words."""
+
 _GAIN_COLUMNS = (
     Column("users: figure"),
     Column("published before", "number"),
@@ -80,7 +96,7 @@ _GAINS = {
 
 @dataclass(frozen=True, slots=True)
 class MeasuredGain:
-    """A row of source B's table of gains: a figure before and after the shared pool."""
+    """A row of the article's (B's) table of gains: a figure before and after the shared pool."""
 
     users: str
     """"single" or "concurrent"."""
@@ -91,23 +107,54 @@ class MeasuredGain:
     measured: tuple[float, float]
 
 
-def lab_page(evidence: Evidence) -> Page:
-    """The whole result of a session."""
-    verdicts = [claim.finding(evidence).verdict for claim in claims_on(evidence)]
-    counted = ", ".join(
-        f"{verdicts.count(v)} {v}" for v in (REPRODUCED, PARTLY, NOT, NOT_JUDGED, UNMEASURED) if v in verdicts
-    )
+def lab_page(evidence: Evidence, *, in_folder: bool = False) -> Page:
+    """The whole result of a session. Its title is the answer. `in_folder`: it lies beside the page of each experiment."""
     data = {"partial": evidence.partial, "notes": evidence.notes}
-    return Page(TITLE, f"{len(verdicts)} claims: {counted}", findings(evidence), data)
+    return Page(answer(evidence)[0].text, _subtitle(evidence), findings(evidence, in_folder=in_folder), data)
 
 
-def findings(evidence: Evidence) -> tuple[Section, ...]:
+def terminal_page(evidence: Evidence, out: Path) -> Page:
+    """What a terminal shows at the end of a session, in some 20 lines; `out` is the folder with everything else."""
+    blocks: list[Block] = [*answer(evidence)]
+    if figures := strategy_figures(evidence):
+        blocks.append(figures_table(figures))
+    else:
+        # A terminal has no room for notes.
+        blocks += [
+            replace(block, note="")
+            for section in _groups(evidence)
+            for block in section.blocks
+            if isinstance(block, Table) and len(block.rows) <= _SHORT
+        ]
+    items = []
+    if any(claim.finding(evidence).verdict != UNMEASURED for claim in claims_on(evidence)):
+        items.append(("Claims", f"{_subtitle(evidence)}."))
+    if evidence.outcomes:
+        items.append(("This machine", busy_words(evidence)))
+    items += [
+        ("The page", (out / "index.html").resolve().as_uri()),
+        ("Your application", "loadgen lab --app app:app --script load.yml"),
+    ]
+    return Page("", "", (Section("end", "", (*blocks, Facts("", tuple(items)))),))
+
+
+def _subtitle(evidence: Evidence) -> str:
+    """What was run, and the claims by verdict, such as "... run again: 11 claims, 5 reproduced, 6 not measured"."""
+    verdicts = [claim.finding(evidence).verdict for claim in claims_on(evidence)]
+    known = (REPRODUCED, PARTLY, NOT, NOT_JUDGED, UNMEASURED)
+    if set(verdicts) == {UNMEASURED}:
+        return f"{len(verdicts)} claims of two publications, none measured in this session"
+    counted = ", ".join(f"{verdicts.count(v)} {_COUNTED.get(v, v)}" for v in known if v in verdicts)
+    return f"{TITLE}: {len(verdicts)} claims, {counted}"
+
+
+def findings(evidence: Evidence, *, in_folder: bool = False) -> tuple[Section, ...]:
     """One section for each kind of measurement that was made."""
-    return tuple(_sections(evidence))
+    return tuple(_sections(evidence, in_folder=in_folder))
 
 
 def gains(evidence: Evidence) -> Iterator[MeasuredGain]:
-    """The rows of source B's table of gains whose experiments were run."""
+    """The rows of the article's (B's) table of gains whose experiments were run."""
     for gain in published.gains():
         users = "c1" if gain.group == "single" else "c100"
         old, new = evidence.outcomes.get(f"B.1.{users}"), evidence.outcomes.get(f"B.3.{users}")
@@ -116,12 +163,27 @@ def gains(evidence: Evidence) -> Iterator[MeasuredGain]:
             yield MeasuredGain(gain.group, gain.figure, (gain.old, gain.new), gain.printed, measured)
 
 
-def _sections(evidence: Evidence) -> Iterator[Section]:
+def _sections(evidence: Evidence, *, in_folder: bool) -> Iterator[Section]:
+    folded = bool(evidence.outcomes)
+    yield answer_section(evidence)
     yield _claims(evidence)
     if evidence.outcomes:
-        yield _overview(evidence)
+        yield _overview(evidence, in_folder=in_folder)
     for number, outcome in enumerate(evidence.outcomes.values()):
         yield experiment_section(f"x{number}", outcome)
+    for section in _groups(evidence):
+        yield replace(section, folded=folded)
+    if found := list(gains(evidence)):
+        yield _gains(found)
+    if evidence.memory is not None:
+        yield _memory(evidence.memory)
+    if evidence.restart is not None:
+        yield _restart(evidence.restart)
+    yield _environment(evidence)
+
+
+def _groups(evidence: Evidence) -> Iterator[Section]:
+    """The sections of the groups that run by name."""
     if evidence.fairness:
         yield fairness_section(evidence.fairness)
     yield from league.sections(evidence.league)
@@ -131,14 +193,6 @@ def _sections(evidence: Evidence) -> Iterator[Section]:
         yield pgbouncer_section(of_p)
     if of_m := [o for o in evidence.outcomes.values() if o.memory_use is not None]:
         yield memory_section(of_m)
-    if found := list(gains(evidence)):
-        yield _gains(found)
-    if evidence.memory is not None:
-        yield _memory(evidence.memory)
-    if evidence.restart is not None:
-        yield _restart(evidence.restart)
-    facts = Facts("Machine and versions", tuple(flattened(evidence.environment)))
-    yield Section("environment", "Environment", (facts,), menu="Environment", data=evidence.environment)
 
 
 def _claims(evidence: Evidence) -> Section:
@@ -146,12 +200,14 @@ def _claims(evidence: Evidence) -> Section:
     judged = [(claim, claim.finding(evidence)) for claim in claims_on(evidence)]
     rows = tuple(
         (
-            Cell(claim.text),
             Cell(found.verdict, tone=_TONES[found.verdict]),
+            Cell(claim.text),
             Cell(claim.published),
+            Cell(found.brief),
             Cell(found.measured),
             Cell(found.why),
             Cell(claim.criterion),
+            Cell(PUBLICATIONS[claim.source]),
         )
         for claim, found in judged
         if found.verdict != UNMEASURED
@@ -160,10 +216,10 @@ def _claims(evidence: Evidence) -> Section:
     if evidence.partial:
         blocks.append(Text("Partial: the session was interrupted. What follows was measured until then.", "warn"))
     if rows:
-        caption = "What the sources claim, and what was measured here"
+        caption = "What was published, and what was measured here"
         note = (
-            f"Where other programs used more than {BUSY_SHARE:.0%} of the machine's CPU during an experiment, what it shows of"
-            " speed and failures is not judged."
+            f"Where other programs used more than {percent(BUSY_SHARE)} of the machine's CPU during an experiment, what it shows"
+            " of speed and failures is not judged."
         )
         blocks.append(Table("claims-judged", caption, _CLAIM_COLUMNS, rows, note, prose=True))
     unmeasured = tuple(Text(f"{c.text}: {f.why}") for c, f in judged if f.verdict == UNMEASURED)
@@ -171,8 +227,6 @@ def _claims(evidence: Evidence) -> Section:
         blocks += [Text("Not measured, because experiments were not run to their end:"), Items(unmeasured)]
     elif not rows:
         blocks.append(Text("No claim is judged: none of the experiments behind the claims was run."))
-    if evidence.notes:
-        blocks += [Text("To know when comparing:"), Items(tuple(map(Text, evidence.notes)))]
     data = [
         {
             "id": c.id,
@@ -184,7 +238,7 @@ def _claims(evidence: Evidence) -> Section:
         }
         for c, f in judged
     ]
-    return Section("claims", "Claims", tuple(blocks), menu="Claims", data=data)
+    return Section("claims", "Claims of the two publications", tuple(blocks), menu="Claims", data=data)
 
 
 def _spread_cells(evidence: Evidence, key: str) -> tuple[Cell, ...]:
@@ -195,12 +249,12 @@ def _spread_cells(evidence: Evidence, key: str) -> tuple[Cell, ...]:
     return tuple(number_cell(value, 1) for value in (spread.median, spread.low, spread.high))
 
 
-def _overview(evidence: Evidence) -> Section:
+def _overview(evidence: Evidence, *, in_folder: bool) -> Section:
     outcomes = evidence.outcomes
     rows = tuple(
         (
-            Cell(key, link=f"x{number}"),
-            Cell(o.experiment.title),
+            Cell(o.experiment.title, link=f"#x{number}"),
+            Cell(key, link=f"{key}.html" if in_folder else ""),
             number_cell(o.requests),
             number_cell(o.wall_s, 1),
             share_cell(o.failed_share, bad=True),
@@ -210,25 +264,25 @@ def _overview(evidence: Evidence) -> Section:
             share_cell(o.cores(o.database_cpu_s)),
             share_cell(o.cores(o.servers_cpu_s)),
             share_cell(o.others_share, bad=(o.others_share or 0) > BUSY_SHARE),
-            Cell(", ".join(f"{kind}: {n}" for kind, n in sorted(o.failures.by_kind.items())) or ABSENT),
+            Cell(", ".join(f"{_LOGGED.get(k, k)}: {n}" for k, n in sorted(o.failures.by_kind.items())) or ABSENT),
         )
         for number, (key, o) in enumerate(outcomes.items())
     )
     note = (
-        "Good/s: good answers a second of all rounds together, then of single rounds. Backends: most at once. CPU is in shares of"
-        " one core; other programs: their share of the whole machine's CPU. Failed: without a 2xx or 3xx answer."
+        "Good answers (2xx and 3xx) a second are of all rounds together, then of single rounds. Failed: without such an answer."
+        " Connections: most open at PostgreSQL at once. CPU is in shares of one core; other programs: their share of the whole"
+        " machine's CPU. Files: what the names of each experiment's files begin with."
     )
-    blocks: list[Block] = [Table("overview", "Seen from outside", _OVERVIEW_COLUMNS, rows, note, tools=True)]
-    title = "Requests per second, published and measured"
-    if chart := dots("rates", title, Axis("requests per second", "/s", "log"), [rates(o) for o in outcomes.values()]):
-        blocks.insert(0, Charts((replace(chart, wide=True),)))
+    table = Table("overview", "Requests, failures and CPU", _OVERVIEW_COLUMNS, rows, note, tools=True)
+    blocks: list[Block] = [table]
     if example := next((o.failures.example for o in outcomes.values() if o.failures.example), None):
         blocks.append(Code("A failure as the service logs it", example))
     data = {
         key: {**experiment_values(outcome), "rounds": [experiment_round(run) for run in evidence.rounds.get(key, ())]}
         for key, outcome in outcomes.items()
     }
-    return Section("experiments", "Experiments", tuple(blocks), menu="Experiments", data=data)
+    title = "Experiments, each beside the published figures"
+    return Section("experiments", title, tuple(blocks), menu="Experiments", folded=True, data=data)
 
 
 def _gain_figure(report: AbReport, figure: str) -> float:
@@ -253,11 +307,12 @@ def _gains(found: list[MeasuredGain]) -> Section:
         for gain in found
     )
     note = (
-        "The source prints most of its ratios as percentages: +584.09% stands for 5.84 times as many, which is 484 % more."
+        "The article prints most of its ratios as percentages: +584.09% stands for 5.84 times as many, which is 484 % more."
         " A gain in time is the old time divided by the new."
     )
     table = Table("gains-rows", "A connection per request, then one shared pool", _GAIN_COLUMNS, rows, note)
-    return Section("gains", "Source B's table of gains, recomputed", (table,), menu="Gains", data=found)
+    title = "The article's own table of gains, recomputed"
+    return Section("gains", title, (table,), menu="Gains", folded=True, data=found)
 
 
 def _ratio(old: float, new: float, *, less: bool) -> Cell:
@@ -280,7 +335,16 @@ def _memory(memory: Memory) -> Section:
         *((f"{n} connections need", f"{memory.needed_mb(n):.0f} MB") for n in (40, 80, 100, 200)),
     )
     facts = Facts("What connections cost", items)
-    return Section("memory", "Memory of the backends", (facts,), menu="Memory", data=memory)
+    title = "Memory that connections cost PostgreSQL"
+    return Section("memory", title, (facts,), menu="Memory", folded=True, data=memory)
+
+
+def _environment(evidence: Evidence) -> Section:
+    """How and where everything was measured."""
+    notes = (Items(tuple(map(Text, evidence.notes))),) if evidence.notes else ()
+    blocks = (*notes, Facts("Machine and versions", tuple(flattened(evidence.environment))))
+    title = "How it was measured, and on which machine"
+    return Section("environment", title, blocks, menu="Environment", folded=True, data=evidence.environment)
 
 
 def _restart(restart: Restart) -> Section:
@@ -291,4 +355,4 @@ def _restart(restart: Restart) -> Section:
     )
     table = Table("restart-rows", "Rows before and after", columns, rows)
     title = "Restart of the database and every server"
-    return Section("restart", title, (table,), menu="Restart", data=restart)
+    return Section("restart", title, (table,), menu="Restart", folded=True, data=restart)

@@ -13,10 +13,10 @@ from reports.model import Report
 from reports.page.charts import distribution
 
 _FAIRNESS_NOTE = (
-    "Both strategies took turns in random order, one server each; verdicts are on fair against queue, by the variation between"
-    " the rounds. Times are in ms from the start of a request to its last byte;"
-    " waits are the server's own (Server-Timing). Jain's index compares the users' numbers of answers: 1 if all got the"
-    " same. Unserved: users without a single answer."
+    "queue is SQLAlchemy's QueuePool, fair lends in order of arrival. Both took turns in random order, one server each;"
+    " verdicts are on fair beside queue, by the variation between the rounds. Without an answer: users who got none in a round"
+    " of 3 s, the mean of all rounds. Times are in ms, from the start of a request to its last byte; waits are for a"
+    " connection, as the server tells. Evenness is Jain's index of the users' numbers of answers: 1 if all got the same."
 )
 _PGBOUNCER_NOTE = (
     "The three arrangements of each load took turns in one session, three rounds each. Times are in ms from the intended start"
@@ -52,10 +52,12 @@ class Throughput:
 
 def fairness_section(cells: Sequence[Fairness]) -> Section:
     """Group C: the time, the wait and the share of answers of each user under saturation, by strategy."""
-    numbers = ("requests/s", "p50", "p99", "max", "wait p50", "wait p99", "wait max", "Jain's index", "unserved")
-    verdicts = ("median, beside queue", "p99, beside queue")
+    numbers = ("requests/s", "without an answer", "longest wait", "median wait", "p99 of waits", "median time", "p99 of times",
+               "longest time", "evenness")  # fmt: skip
+    beside = ("median time", "p99 of times", "longest time")
+    verdicts = ("median beside queue", "p99 beside queue")
     columns = (
-        *(Column("users"), Column("strategy"), *(Column(name, "number") for name in numbers)),
+        *(Column("users"), Column("strategy"), *(Column(name, "number", aside=name in beside) for name in numbers)),
         *(Column(name, "mark") for name in verdicts),
     )
     rows = tuple(
@@ -63,13 +65,13 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
             number_cell(cell.users),
             Cell(cell.strategy),
             amount_cell(cell.requests_per_second),
+            Cell(f"{unanswered(cell)} of {cell.users}", cell.unserved, "bad" if cell.unserved else ""),
+            amount_cell(cell.wait_ms.max),
+            *(amount_cell(cell.wait_ms.quantile(q)) for q in (0.5, 0.99)),
             *(amount_cell(cell.total_ms.quantile(q)) for q in (0.5, 0.99)),
             amount_cell(cell.total_ms.max),
-            *(amount_cell(cell.wait_ms.quantile(q)) for q in (0.5, 0.99)),
-            amount_cell(cell.wait_ms.max),
             number_cell(cell.jain, 4),
-            number_cell(cell.unserved, tone="bad" if cell.unserved else ""),
-            *(Cell(verdict or ABSENT) for verdict in _beside_queue(cell, cells)),
+            *(Cell(verdict or ABSENT) for verdict in beside_queue(cell, cells)),
         )
         for cell in cells
     )
@@ -94,7 +96,7 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
             "wait_max_ms": c.wait_ms.max,
             "jain": c.jain,
             "unserved": c.unserved,
-            **dict(zip(("p50_verdict", "p99_verdict"), _beside_queue(c, cells), strict=True)),
+            **dict(zip(("p50_verdict", "p99_verdict"), beside_queue(c, cells), strict=True)),
             "rounds": [_round_ms(report) for report in c.rounds],
         }
         for c in cells
@@ -104,7 +106,12 @@ def fairness_section(cells: Sequence[Fairness]) -> Section:
     return Section("fairness", title, blocks, menu="C.fairness", data=data)
 
 
-def _beside_queue(cell: Fairness, cells: Sequence[Fairness]) -> tuple[str | None, str | None]:
+def unanswered(cell: Fairness) -> int:
+    """Users without an answer in a round, the mean of all rounds."""
+    return round(cell.unserved / max(1, len(cell.served) / cell.users))
+
+
+def beside_queue(cell: Fairness, cells: Sequence[Fairness]) -> tuple[str | None, str | None]:
     """Verdicts on median and p99 of the time to the last byte, against queue's rounds; None where there is no comparison."""
     queue = next((c for c in cells if c.users == cell.users and c.strategy == "queue" and c is not cell), None)
     if queue is None or min(len(queue.rounds), len(cell.rounds)) < 2:
@@ -119,6 +126,11 @@ def _round_ms(report: Report) -> dict[str, float | None]:
     return {f"p{round(100 * q)}_ms": times.quantile(q) if times else None for q in (0.5, 0.99)}
 
 
+def _titles(outcomes: Sequence[ExperimentResult]) -> dict[str, str]:
+    """What each experiment is, by its id."""
+    return {outcome.experiment.id: outcome.experiment.title for outcome in outcomes}
+
+
 def throughputs(outcomes: Sequence[ExperimentResult]) -> list[Throughput]:
     """The experiments of group P, each beside the same load without PgBouncer."""
     return [_throughput(outcome, _direct(outcome, outcomes)) for outcome in outcomes]
@@ -128,7 +140,7 @@ def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
     """The section on group P; experiments stand in the order in which they ran."""
     found = throughputs(outcomes)
     numbers = (
-        "good/s",
+        "good answers/s",
         "of direct",
         "failed",
         "p50, ms",
@@ -143,7 +155,7 @@ def pgbouncer_section(outcomes: Sequence[ExperimentResult]) -> Section:
     columns = (Column("experiment"), *(Column(name, "number") for name in numbers))
     rows = tuple(
         (
-            Cell(t.experiment),
+            Cell(_titles(outcomes).get(t.experiment, t.experiment)),
             amount_cell(t.good_per_second),
             Cell(ABSENT if t.of_direct is None else f"{t.of_direct:.3f}", t.of_direct),
             share_cell(t.failed_share, bad=True),
@@ -166,11 +178,11 @@ def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
     limited = [(outcome, outcome.memory_use) for outcome in outcomes if outcome.memory_use is not None]
     numbers = (
         "failed",
-        "good/s",
+        "good answers/s",
         "p50, ms",
         "p99, ms",
         "connections",
-        "PSS, MB",
+        "memory (PSS), MB",
         "peak, MB",
         "limit met, times",
         "killed for memory",
@@ -179,7 +191,7 @@ def memory_section(outcomes: Sequence[ExperimentResult]) -> Section:
     columns = (Column("experiment"), *(Column(name, "number") for name in numbers))
     rows = tuple(
         (
-            Cell(outcome.experiment.id),
+            Cell(outcome.experiment.title),
             share_cell(outcome.failed_share, bad=True),
             amount_cell(outcome.good_per_second),
             *(amount_cell(_quantile_ms(outcome, q)) for q in (0.5, 0.99)),

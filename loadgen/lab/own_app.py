@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
+from loadgen.lab.folders import made
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page
 from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, masking, shown
 from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup
@@ -91,16 +92,17 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
     and WriteError or OSError for files.
     """
     # Read now, so that a mistake in the script is reported before anything is started.
-    _script(options, "http://127.0.0.1:1")
-    options.out.mkdir(parents=True, exist_ok=True)
-    with arranged(options, say) as arrangement:
-        comparison = _Comparison(options, arrangement, say, live)
-        try:
-            comparison.run()
-        except (Interrupted, KeyboardInterrupt):
-            comparison.interrupted = True
-    page = comparison.page()
-    write_summaries(page, options.out, environment())
+    own_script(options, "http://127.0.0.1:1")
+    with made(options.out):
+        with arranged(options, say) as arrangement:
+            comparison = _Comparison(options, arrangement, say, live)
+            try:
+                comparison.run()
+            except (Interrupted, KeyboardInterrupt):
+                comparison.interrupted = True
+        # The notes are whole only now: rows that were written are counted at the end.
+        page = comparison.page()
+        write_summaries(page, options.out, environment())
     return page, comparison.interrupted
 
 
@@ -117,13 +119,16 @@ class Arrangement:
     notes: list[str]
 
     @contextmanager
-    def served(self, strategy: str, settings: Mapping[str, str], log: Path) -> Iterator[Served]:
-        """The application under a strategy with a fresh database, serving. Raises StackError, with no password in it."""
+    def served(self, strategy: str, settings: Mapping[str, str], log: Path, *, watch: bool = False) -> Iterator[Served]:
+        """The application under a strategy with a fresh database, serving; `watch`: and observed for the doctor.
+
+        Raises StackError, with no password in it.
+        """
         source = self.databases
         with source.fresh() as database:
             most = source.most
             program = self.attachments.server(
-                strategy, _within(parameters(strategy, settings), most), database.place, most
+                strategy, _within(parameters(strategy, settings), most), database.place, most, watch=watch
             )
             url = _at_distance(database.app_url, self.far_url) if self.crossing else database.app_url
             variables = dict.fromkeys(self.options.application.url_variables, url)
@@ -248,7 +253,7 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     report = None
     if evidence.fault(given) and not _explains(served.program):
         phase = {"duration": 1, "arrivalCount": _FIRST_USERS}
-        script = _script(options, served.servers.url, phase)
+        script = own_script(options, served.servers.url, phase)
         done = run_script(script, Console(lambda _: None), live)
         if done.signal is not None:
             raise Interrupted
@@ -298,7 +303,7 @@ class _Comparison:
             except NothingAnsweredError:
                 raise self._nothing_answered(strategy, log, {}) from None
             self._note(served)
-            script = _script(options, served.servers.url)
+            script = own_script(options, served.servers.url)
             console.run_id(new_run_id())
             before = served.cpu_s()
             with BackendWatch(served.database.monitor_url) as watch:
@@ -377,7 +382,8 @@ class _Comparison:
         )
 
 
-def _script(options: OwnAppOptions, url: str, phase: Mapping[str, object] | None = None) -> Script:
+def own_script(options: OwnAppOptions, url: str, phase: Mapping[str, object] | None = None) -> Script:
+    """The script for a target, with its own phases or with a single one. Raises ScriptErrors, and OSError for its file."""
     overrides = None if phase is None else json.dumps({"config": {"phases": [phase]}})
     given = RunOptions(target=url, directory=str(options.application.folder))
     return read_script([options.script], replace(given, overrides=overrides) if overrides else given)

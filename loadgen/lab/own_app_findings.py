@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from loadgen.lab.distance_findings import crossing_text, crossing_values
@@ -11,10 +12,10 @@ from loadgen.lab.evidence import Crossing
 from reports import names
 from reports.answers import failed_share, good_answers
 from reports.blocks import (
-    Block,
     Cell,
     Code,
     Column,
+    Facts,
     Items,
     Page,
     Section,
@@ -45,6 +46,14 @@ _TAIL = f"{names.RESPONSE_TIME}.p99"
 _FAILED = "errors"
 _REPLACED = ("own", "queue", "null", "fair")
 """What a strategy is compared with: the first of these that was run, which is what the application has today."""
+
+
+_STRATEGIES = {
+    "own": "the pool that the application configures",
+    "queue": "QueuePool",
+    "null": "a connection per request",
+    "fair": "FairPool",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +133,26 @@ def own_app_page(
     *,
     partial: bool,
 ) -> Page:
-    """The comparison as a result: the verdict, a table with a column for each strategy, then all strategies side by side."""
-    blocks: list[Block] = []
-    if partial:
-        blocks.append(Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
+    """The comparison as a result: the verdict as its title, a row for each strategy, then all strategies side by side."""
     said, best = verdict(results)
-    blocks.append(said)
-    if line := line_for_production(best, given["settings"]):
-        blocks.append(line)
-    blocks += [text for result in results for text in notices(result.strategy, result.report)]
+    title, *sentences = said.text.split(". ", 1) if said.tone != "warn" else [said.text]
+    warned = [text for result in results for text in notices(result.strategy, result.report)]
+    if partial:
+        warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
+    late = _late(results)
+    line = None if late else line_for_production(best, given["settings"])
+    answer = Section(
+        "answer",
+        "Strategies under the same load",
+        (
+            *(Text(sentence) for sentence in sentences),
+            *warned,
+            _answer_table(results, "" if late else best),
+            *([line] if line else []),
+        ),
+        menu="Answer",
+        data={"sentence": said.text, "best": best},
+    )
     settings = ", ".join(f"{key}={value}" for key, value in given["settings"].items())
     told = [*notes, f"Servers: {given['servers']}. Settings, where a strategy knows them: {settings}."]
     if crossing is not None:
@@ -143,10 +163,13 @@ def own_app_page(
     )
     rounds = max(len(result.runs) for result in results)
     caption = f"The same load under each strategy, in {rounds} round{'s' * (rounds > 1)}"
-    note = "Answered well: 2xx and 3xx. CPU is in shares of one core."
-    blocks += [Table("strategies-figures", caption, columns, rows, note), Items(tuple(map(Text, told)))]
+    note = (
+        "Answered well: 2xx and 3xx. Backends: connections to PostgreSQL. CPU is in shares of one core. Pool wait: for a"
+        " connection; connect: opening one; held: from getting a connection to giving it back, as are loans."
+    )
+    blocks = (Table("strategies-figures", caption, columns, rows, note), Items(tuple(map(Text, told))))
     compared = {result.strategy: {each.name: each.value for each in figures(result)} for result in results}
-    summary = Section("strategies", "Strategies", tuple(blocks), menu="Strategies", data=compared)
+    strategies = Section("strategies", "Every figure", blocks, menu="Every figure", folded=True, data=compared)
     data = {
         **given,
         "partial": partial,
@@ -156,8 +179,38 @@ def own_app_page(
         "crossing": None if crossing is None else crossing_values(crossing),
     }
     named = [(result.strategy, result.report) for result in results]
-    title = f"{given['application']} under {given['script']}"
-    return Page(title, ", ".join(result.strategy for result in results), report_sections(named, summary=summary), data)
+    first, *others = report_sections(named, summary=answer)
+    sections = (first, strategies, *(replace(section, folded=True) for section in others))
+    subtitle = f"{given['application']} under {given['script']}: {', '.join(result.strategy for result in results)}"
+    return Page(f"{title.rstrip('.')}.", subtitle, sections, data)
+
+
+def terminal_page(page: Page, out: Path) -> Page:
+    """What a terminal shows at the end: the verdict, a row for each strategy, and where everything is; `out`: the folder."""
+    items = ("Compared", page.subtitle), ("The page", (out / "index.html").resolve().as_uri())
+    return Page("", "", (Section("end", "", (Text(page.title), *page.sections[0].blocks, Facts("", items))),))
+
+
+def _answer_table(results: Sequence[OwnAppResult], best: str) -> Table:
+    """A row for each strategy with the figures that decide."""
+    shown = (
+        "good per second",
+        "failed",
+        "response p50 (ms)",
+        "response p99 (ms)",
+        "pool wait p99 (ms)",
+        "backends at peak",
+    )
+    headings = ("good answers/s", "failed", "p50, ms", "p99, ms", "wait for a connection p99, ms", "connections, most")
+    rows = []
+    for result in results:
+        found = {figure.name: figure for figure in figures(result)}
+        name = Cell(
+            f"{result.strategy}: {_STRATEGIES[result.strategy]}", tone="good" if result.strategy == best else ""
+        )
+        rows.append((name, *(_cell(found[key]) for key in shown)))
+    columns = Column("strategy", "mark"), *(Column(heading, "number") for heading in headings)
+    return Table("answer-figures", "The same load under each strategy", columns, tuple(rows))
 
 
 def _cell(figure: ComparedFigure) -> Cell:
@@ -168,8 +221,7 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
     """What the runs show, in sentences, and the best strategy: that of today unless another is measurably better."""
     base = min(results, key=lambda result: _REPLACED.index(result.strategy))
     unanswered = [r.strategy for r in results if not good_answers(r.report.aggregate.counters)]
-    late = lateness([run.report for result in results for run in result.runs], [])
-    if late:
+    if late := _late(results):
         text = f"The strategies cannot be compared: {late}. Lower the script's rate, or free the machine."
         return Text(text, "warn"), base.strategy
     if len(results) == 1:
@@ -195,6 +247,11 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
         lead = f"Use {best.strategy}: {_told(best)}; {base.strategy}: {_told(base)}."
     text = f"{lead} {'. '.join(sentences)}." if sentences else lead
     return Text(text, "warn" if unanswered else "good"), best.strategy
+
+
+def _late(results: Sequence[OwnAppResult]) -> str:
+    """Why the runs cannot be compared, in words: the generator was late; "" where it was not."""
+    return lateness([run.report for result in results for run in result.runs], [])
 
 
 def _changes(base: OwnAppResult, result: OwnAppResult) -> Iterator[Change]:

@@ -220,7 +220,9 @@ class Attachments:
         """The folder for the path of Python."""
         return self.folder / "library"
 
-    def server(self, strategy: str, parameters: Mapping[str, str], place: GivenPlace, most: int | None) -> AppServer:
+    def server(
+        self, strategy: str, parameters: Mapping[str, str], place: GivenPlace, most: int | None, *, watch: bool = False
+    ) -> AppServer:
         """The application under a strategy. `most`: connections that each process may open; None: no limit."""
         self._made += 1
         evidence = self.folder / f"evidence-{self._made}"
@@ -234,6 +236,7 @@ class Attachments:
             "identity": place.identity,
             "most": most,
             "evidence": str(evidence),
+            "watch": watch,
         }
         attached = self.folder / f"attached-{self._made}.json"
         attached.write_text(json.dumps(given))

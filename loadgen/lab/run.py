@@ -23,11 +23,13 @@ from loadgen.closed import Workload
 from loadgen.environment import environment
 from loadgen.http.route import Origin
 from loadgen.lab import distance, fairness, league, pgbouncer
+from loadgen.lab.answer import answer_charts
 from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
 from loadgen.lab.distance_findings import crossing_text, distance_charts
 from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.findings import lab_page
+from loadgen.lab.folders import made
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.rounds import together, turns
 from loadgen.lab.stack import (
@@ -44,9 +46,11 @@ from loadgen.lab.stack import (
 from loadgen.runner import ClosedResult, Interrupted, Live, ScriptRun, new_run_id, read_script, run_ab, run_script
 from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
-from reports.files import check_writable, write_text
+from reports.blocks import decimal
+from reports.files import WriteError, check_writable, write_text
 from reports.formats import apachebench, artillery_json, artillery_text
 from reports.formats.apachebench import AbReport
+from reports.page.page import to_html
 from reports.page.picture import picture
 from reports.writers.output import write_summaries
 
@@ -101,13 +105,19 @@ class Lab:
         self._folder = Path()
 
     def run(self) -> Evidence:
-        """Runs everything asked for; gives the evidence, also of an interrupted session. Raises LabError."""
+        """Runs everything asked for; gives the evidence, also of an interrupted session. Raises LabError.
+
+        A session that ends before anything was measured leaves no folder that was not there before.
+        """
         self._check()
         try:
-            self._options.out.mkdir(parents=True, exist_ok=True)
-            check_writable(self._options.out / "summary.json")
-        except OSError as error:
-            raise LabError(f"cannot write into {self._options.out}: {error.strerror or error}") from error
+            with made(self._options.out):
+                check_writable(self._options.out / "summary.json")
+                return self._session()
+        except WriteError as error:
+            raise LabError(str(error)) from error
+
+    def _session(self) -> Evidence:
         try:
             given = self._options.database_url
             with (
@@ -123,7 +133,8 @@ class Lab:
         except (EmbeddedPostgresError, StackError, SettingError, psycopg2.Error) as error:
             raise LabError(" ".join(str(error).split())) from error
         finally:
-            self._write()
+            if self._evidence.is_measured:
+                self._write()
         return self._evidence
 
     def _all(self) -> None:
@@ -184,9 +195,11 @@ class Lab:
             self._evidence = replace(self._evidence, crossing=session.crossing)
             for reason in session.skipped:
                 self._note(reason)
-            for cell in session.run(rounds, self._live):
+            for cell in session.run(rounds, self._live, self._rng):
                 self._evidence = replace(self._evidence, distance=(*self._evidence.distance, cell))
-                name = f"{distance.ID}.{cell.round_trip_ms:g}ms.{cell.arrangement.replace(' ', '-')}.c{cell.users}"
+                name = (
+                    f"{distance.ID}.{decimal(cell.round_trip_ms)}ms.{cell.arrangement.replace(' ', '-')}.c{cell.users}"
+                )
                 write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
                 write_text(self._options.out / f"{name}.txt", artillery_text.summary_text(cell.report))
 
@@ -385,12 +398,16 @@ class Lab:
         out, name = self._options.out, outcome.experiment.id
         write_text(out / f"{name}.json", artillery_json.to_json(outcome.report) + "\n")
         write_text(out / f"{name}.txt", text)
+        label = f"{name}: {outcome.experiment.title}"
+        write_text(out / f"{name}.html", to_html([(label, outcome.report)], title=label))
         if outcome.ab is not None:
             write_text(out / f"{name}.ab.txt", apachebench.to_text(outcome.ab))
 
     def _write(self) -> None:
         out, evidence = self._options.out, self._evidence
-        write_summaries(lab_page(evidence), out, evidence.environment)
+        write_summaries(lab_page(evidence, in_folder=True), out, evidence.environment)
+        if drawn := answer_charts(evidence):
+            write_text(out / "answer.svg", picture(drawn))
         if drawn := league.charts(evidence.league):
             write_text(out / "league.svg", picture(drawn))
         if charts := distance_charts(evidence.distance):
@@ -419,17 +436,18 @@ def _notes(options: LabOptions) -> tuple[str, ...]:
         return ()
     sizes = options.sizes
     if sizes.ab_s is None:
-        size = f"The sources' sizes: {sizes.requests} requests a test, phases of {sizes.phase_s} s."
+        size = f"The published sizes: {sizes.requests} requests a test of ab, {sizes.phase_s} s of Artillery's load."
     else:
         size = (
-            f"Briefer than the sources: tests of source B end after {sizes.ab_s:g} s or {sizes.requests} requests, phases of "
-            f"source A last {sizes.phase_s} s at the sources' rate (--full runs the sources' sizes)."
+            f"Briefer than published: a test of ab's ends after {decimal(sizes.ab_s)} s or {sizes.requests} requests, Artillery's"
+            f" load lasts {sizes.phase_s} s at the published rate (--full runs the published sizes). Only what does not depend on"
+            " the size is compared: rates, times and shares."
         )
     if sizes.rounds > 1:
         order = (
-            f"The experiments of the sources were run in {sizes.rounds} rounds, the arrangements of each in a random order"
-            f" (seed {options.seed}). Figures are of all rounds together; the lowest and highest round stand beside the median."
+            f"The published experiments were run in {sizes.rounds} rounds, each in a random order (seed {options.seed}). Figures"
+            " are of all rounds together; the lowest and highest round stand beside the median."
         )
     else:
-        order = "Experiments of one round were run once, one after the other: what the machine did meanwhile is in the figures."
+        order = "Each experiment was run once, one after the other: what the machine did meanwhile is in its figures."
     return (size, order, f"Each link had {options.clicks} clicks before the nested object was read.")

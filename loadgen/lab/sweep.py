@@ -26,6 +26,7 @@ from loadgen.lab import distance
 from loadgen.lab.database import LabDatabase, given_database
 from loadgen.lab.distance_findings import crossing_text
 from loadgen.lab.evidence import Crossing
+from loadgen.lab.folders import made
 from loadgen.lab.own_app import Arrangement, OwnAppOptions, arranged, prove
 from loadgen.lab.own_server import OwnApplication
 from loadgen.lab.stack import BackendWatch, Servers, cpu_of_tree, measure_memory, query, service
@@ -37,6 +38,7 @@ from loadgen.sizing.sweep_findings import Curve, Sweep, limits_text, sweep_chart
 from loadgen.watch.console import Console
 from reports import names
 from reports.answers import failed_share, good_answers
+from reports.blocks import decimal
 from reports.files import write_text
 from reports.model import Period
 from reports.page.picture import picture
@@ -60,7 +62,7 @@ class SweepError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions:
-    """The sizes to sweep, and the arrangement. Default `application`: this project's service; default `script`: source A's."""
+    """The sizes to sweep, and the arrangement. By default, this project's service under a published script."""
 
     sizes: Sequence[int]
     goals: Sequence[Goal]
@@ -92,21 +94,21 @@ def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: 
     Raises SweepError, StackError, ScriptErrors, SectionFailed, EmbeddedPostgresError, psycopg2.Error, WriteError, and
     OSError for the script.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
-    sweeper = _Sweeper(options, say, live, signals)
-    try:
-        with ExitStack() as running:
-            sweeper.prepare(running)
-            sweeper.search()
-    except (Interrupted, KeyboardInterrupt):
-        signals = signals or [SIGINT]
-    found = replace(sweeper.found(), partial=bool(signals))
-    page = sweep_page(found)
-    for style, ending in (("json", "json"), ("markdown", "md"), ("html", "html")):
-        write_text(options.out / f"sweep.{ending}", written(page, style))
-    if charts := sweep_charts(found):
-        write_text(options.out / "sweep.svg", picture(charts))
-    return found
+    with made(options.out):
+        sweeper = _Sweeper(options, say, live, signals)
+        try:
+            with ExitStack() as running:
+                sweeper.prepare(running)
+                sweeper.search()
+        except (Interrupted, KeyboardInterrupt):
+            signals = signals or [SIGINT]
+        found = replace(sweeper.found(), partial=bool(signals))
+        page = sweep_page(found)
+        for style, ending in (("json", "json"), ("markdown", "md"), ("html", "html")):
+            write_text(options.out / f"sweep.{ending}", written(page, style))
+        if charts := sweep_charts(found):
+            write_text(options.out / "sweep.svg", picture(charts))
+        return found
 
 
 class _Sweeper:
@@ -329,13 +331,13 @@ class _Sweeper:
             self._warned[alike] += 1
 
     def _tell(self, run: SizeRun, number: int, estimate: SizeEstimate, goal: Goal) -> None:
-        p99 = "-" if run.p99_ms is None else f"{run.p99_ms:.3g} ms"
-        wait = "" if run.wait_p99_ms is None else f", pool wait p99 {run.wait_p99_ms:.3g} ms"
+        p99 = "-" if run.p99_ms is None else f"{decimal(run.p99_ms, 3)} ms"
+        wait = "" if run.wait_p99_ms is None else f", wait for a connection p99 {decimal(run.wait_p99_ms, 3)} ms"
         cpu = "" if run.database_cpu is None else f", database {run.database_cpu:.0%}"
         known = f" (known to {estimate.half_width:.0%})" if number > 1 else ""
         self._say(
-            f"[{time.monotonic() - self._began_s:.0f} s] {goal.rate:g} users/s, pool of {run.size}, run {number}:"
-            f" {run.good_per_s:.4g} good/s, p99 {p99}{wait}{cpu}{known}"
+            f"[{time.monotonic() - self._began_s:.0f} s] {decimal(goal.rate)} users/s, pool of {run.size}, run {number}:"
+            f" {decimal(run.good_per_s, 4)} good answers/s, p99 {p99}{wait}{cpu}{known}"
         )
 
     def _limits_text(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from loadgen.sizing.capacity import Capacity, Step, Target
-from reports.blocks import Cell, Column, Page, Section, Table, Text, amount, amount_cell, percent
+from reports.blocks import Cell, Column, Page, Section, Table, Text, amount, amount_cell, decimal, percent
 
 _LIMITS = {
     "service": "Beyond it the service falls behind: its queue grows for as long as the load lasts.",
@@ -25,7 +25,7 @@ def step_line(step: Step, target: Target) -> str:
     """One line about a step that is over."""
     p99 = "no answers" if step.p99_ms is None else f"p99 {amount(step.p99_ms)} ms"
     verdict = f"meets {target_text(target)}" if step.met else f"misses the target: {_why(step)}"
-    return f"{step.rate:.4g} users/s for {step.seconds} s: {p99}, {percent(step.error_share)} errors, {verdict}"
+    return f"{decimal(step.rate, 4)} users/s for {step.seconds} s: {p99}, {percent(step.error_share)} errors, {verdict}"
 
 
 def capacity_page(found: Capacity, target: Target, data: Mapping[str, Any]) -> Page:

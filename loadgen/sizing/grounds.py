@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from loadgen.sizing.measured import MeasuredWorkload
+from reports.blocks import decimal
 from reports.compare.cautions import lateness
 from reports.compare.estimates import requests
 from reports.compare.figures import failures
@@ -31,7 +32,8 @@ def grounds(report: Report, measured: MeasuredWorkload, servers: int) -> tuple[s
     waited_ms, held_ms = measured.waits.mean, measured.holds.mean
     if waited_ms > max(_WAIT_MS, _MOST_WAITING * held_ms):
         raise ReportError(
-            f"{refused}: requests waited {waited_ms:.4g} ms for a connection and held it for {held_ms:.3g} ms (means), "
+            f"{refused}: requests waited {decimal(waited_ms, 4)} ms for a connection and held it for "
+            f"{decimal(held_ms, 3)} ms (means), "
             "so the service was overloaded; measure at a lower rate or with a larger pool"
         )
     busy = measured.rate_per_s * measured.cpu.all_ms.mean / 1000 / servers if measured.cpu else 0.0

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports import names
+from reports.blocks import decimal
 from reports.model import Report, ReportError
 from reports.sketch import Sketch
 
@@ -186,7 +187,10 @@ def _arrival_variation(report: Report) -> tuple[float, tuple[str, ...]]:
     if dispersion > high:
         least, most = counts.min() / 10, counts.max() / 10
         return 1.0, (
-            f"the rate changed during the run, from {least:.4g} to {most:.4g} requests/s: its mean is used (--rate)",
+            (
+                f"the rate changed during the run, from {decimal(least, 4)} to {decimal(most, 4)} requests/s: its mean is "
+                f"used (--rate)"
+            ),
         )
     return 1.0, ()
 

@@ -1,9 +1,10 @@
-"""A plan as blocks: the run that it is based on, a table of the sizes, the advice, and on request the formulas. Pure."""
+"""A plan as blocks: the advice, a table of the sizes, the run that it is based on, and on request the formulas. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import groupby
 from math import inf, isfinite
 
 from loadgen.sizing.measured import variation
@@ -17,10 +18,28 @@ from loadgen.sizing.predict import (
     recommended,
     remedy,
 )
-from reports.blocks import ABSENT, Axis, Block, Cell, Chart, Charts, Column, Items, Page, Section, Series, Table, Text
+from reports.blocks import (
+    ABSENT,
+    Axis,
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Column,
+    Items,
+    Page,
+    Section,
+    Series,
+    Table,
+    Text,
+    decimal,
+    percent,
+)
 from reports.page.charts import TIME
 
-_SAID_LOST = 0.001
+_KEEPS_UP = 0.05
+"""Share of requests that may be refused or give up where a size is said to keep up."""
+
 _SIZE = Axis("pool size of each server", "")
 _DRAWN: tuple[tuple[str, Callable[[Prediction], float]], ...] = (
     ("response p99", lambda each: each.response_p99_ms),
@@ -36,13 +55,14 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
     """
     measured, arrangement = question.workload, question.arrangement
     change, reason = remedy(question, found)
+    best = recommended(found, question.p99_ms)
     blocks: list[Block] = [
-        *(Text(premise) for premise in _premises(question, name)),
-        _table("sizes-predicted", "Each pool size", _HEADINGS, [_row(each) for each in found]),
-        Charts((_chart(found),)),
-        Text(_own_error(found)),
+        Text(_advice(question, found), "good" if best is not None and best.lost <= _KEEPS_UP else "warn"),
         Text(f"To change first: {change}. {reason[:1].upper()}{reason[1:]}."),
-        Text(_advice(question, found), "good" if recommended(found, question.p99_ms) else "warn"),
+        _table("sizes-predicted", "Each pool size", _HEADINGS, _rows(found)),
+        Charts((_chart(found),)),
+        *(Text(premise) for premise in _premises(question, name)),
+        Text(_own_error(found)),
     ]
     if warnings := doubts(question):
         blocks.append(Items(tuple(Text(f"Doubtful: {warning}.") for warning in warnings)))
@@ -68,7 +88,7 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
             "requests": question.requests,
             "seed": question.seed,
         },
-        "recommended": best.size if (best := recommended(found, question.p99_ms)) else None,
+        "recommended": best.size if best else None,
         "remedy": change,
         "reason": reason,
         "warnings": warnings,
@@ -89,25 +109,29 @@ def _chart(found: Sequence[Prediction]) -> Chart:
 
 def _premises(question: Question, name: str) -> Iterator[str]:
     measured, arrangement = question.workload, question.arrangement
-    connecting = f"{measured.connects.mean:.3g} ms to connect" if measured.connects else "no connection opened"
-    held = f"held for {measured.holds.mean:.3g} ms (p99 {measured.holds.quantile(0.99):.3g} ms)"
-    own = f"{measured.own_s * 1000:.3g} ms beside the database"
+    connecting = f"{decimal(measured.connects.mean, 3)} ms to connect" if measured.connects else "no connection opened"
+    held = f"held for {decimal(measured.holds.mean, 3)} ms (p99 {decimal(measured.holds.quantile(0.99), 3)} ms)"
+    own = f"{decimal(measured.own_s * 1000, 3)} ms beside the database"
     if measured.cpu is not None:
-        held += f", {measured.cpu.loan_ms.mean:.3g} ms of it the worker's CPU"
-        own = f"{measured.cpu.all_ms.mean:.3g} ms of the worker's CPU in all"
+        held += f", {decimal(measured.cpu.loan_ms.mean, 3)} ms of it the worker's CPU"
+        own = f"{decimal(measured.cpu.all_ms.mean, 3)} ms of the worker's CPU in all"
     untold = "" if measured.cpu else " (CPU of the worker not told by the answers; poolbench.server_timing does)"
-    yield f"Measured in {name}: {measured.rate_per_s:.4g} loans/s, {held}, {connecting}, {own}{untold}."
+    rate = f"{decimal(measured.rate_per_s, 4)} requests for a connection a second"
+    yield f"Measured in {name}: {rate}, {held}, {connecting}, {own}{untold}."
     known = {1.0: "Poisson", 0.0: "uniform"}
-    law = known.get(question.arrival_variation, f"variation {question.arrival_variation:.2g}")
+    law = known.get(question.arrival_variation, f"variation {decimal(question.arrival_variation, 2)}")
     servers = f"{arrangement.servers} server{'s' * (arrangement.servers > 1)}{_kind(arrangement.slots)}"
     by_default = f"{WAITING_PER_CONNECTION} x size" if arrangement.hand_over == "fifo" else "no limit"
     queue = by_default if arrangement.max_waiting is None else f"{arrangement.max_waiting}"
-    pools = f"{arrangement.hand_over} hand-over, timeout {arrangement.timeout_s:g} s, waiting at most: {queue}"
+    pools = (
+        f"{_ORDERS[arrangement.hand_over]}, for at most {decimal(arrangement.timeout_s)} s, waiting at most: {queue}"
+    )
     size = f"{question.requests} requests for each size, seed {question.seed}"
-    yield f"Simulated: {question.rate_per_s:.4g} requests/s ({law}) at {servers}, {pools}; {size}."
+    yield f"Simulated: {decimal(question.rate_per_s, 4)} requests/s ({law}) at {servers}, {pools}; {size}."
     if arrangement.db_cores < inf:
         share = f"{arrangement.db_share:.0%}"
-        yield f"The database has {arrangement.db_cores:g} cores; a hold needs one for {share} of its time."
+        cores = decimal(arrangement.db_cores)
+        yield f"The database has {cores} cores; a request that holds a connection needs one for {share} of that time."
 
 
 def _own_error(found: Sequence[Prediction]) -> str:
@@ -130,14 +154,32 @@ _HEADINGS = (
         "connections",
         "wait p50 ms",
         "wait p99 ms",
-        "timed out",
-        "shed",
+        "gave up",
+        "refused",
         "in use",
-        "served/s",
-        "hold ms",
+        "answered/s",
+        "held ms",
     ),
-    *("response p99 ms", "worker CPU", "db cores in use"),
+    *("response p99 ms", "worker CPU", "database cores in use"),
 )
+_ALIKE = slice(2, 6)
+"""Columns by which sizes are told apart: the waits, and the requests that gave up or were refused. Also the last ones."""
+
+_ORDERS = {
+    "fifo": "connections are lent in order of arrival",
+    "barging": "a connection goes to whichever request asks first",
+}
+
+
+def _rows(found: Sequence[Prediction]) -> list[tuple[str, ...]]:
+    """A row for each size; sizes one after the other that do equally well share one, such as "10 to 40"."""
+    rows = [_row(each) for each in found]
+    shown = []
+    for _, some in groupby(rows, lambda row: (row[_ALIKE], row[7:10])):
+        first, *_, last = [*some] * 2
+        same = first == last
+        shown.append(first if same else tuple(a if a == b else f"{a} to {b}" for a, b in zip(first, last, strict=True)))
+    return shown
 
 
 def _row(found: Prediction) -> tuple[str, ...]:
@@ -167,24 +209,41 @@ _FORMULA_HEADINGS = (
 
 
 def _advice(question: Question, found: Sequence[Prediction]) -> str:
+    """The size to use and what it brings, and what the next smaller one would lose, in sentences."""
     best = recommended(found, question.p99_ms)
     target = (
         "as good as the best"
         if question.p99_ms is None
-        else f"within a p99 of {question.p99_ms:g} ms, at most 0.1% lost"
+        else f"within a p99 of {decimal(question.p99_ms)} ms, at most 0.1 % lost"
     )
     if best is None:
         return f"No size is {target}."
-    connections = "" if best.connections is None else f", {best.connections} connections in all"
-    lost = f", {best.lost:.1%} lost" if best.lost > _SAID_LOST else ""
-    return f"Smallest size {target}: {best.size}{connections}{lost}."
+    connections = "" if best.connections is None else f" ({best.connections} connections in all)"
+    if best.lost > _KEEPS_UP:
+        return f"No size keeps up. With a pool of {best.size} for each server{connections}, as good as any: {_outcome(best)}."
+    use = (
+        f"Use a pool of {best.size} for each server{connections}: the smallest size that is {target}. {_outcome(best)}."
+    )
+    smaller = max((each for each in found if each.size < best.size), key=lambda each: each.size, default=None)
+    return use if smaller is None else f"{use} With {smaller.size}: {_outcome(smaller)}."
+
+
+def _outcome(found: Prediction) -> str:
+    """What becomes of requests at one size: the p99, and those that are refused or give up."""
+    lost = [
+        f"{percent(share)} {word}"
+        for share, word in ((found.shed, "refused"), (found.timed_out, "gave up waiting"))
+        if share
+    ]
+    return ", ".join([f"p99 {_ms(found.response_p99_ms)} ms", *(lost or ["none refused"])])
 
 
 def _explanation(question: Question, found: Sequence[Prediction]) -> Iterator[Block]:
     servers, holds = question.arrangement.servers, question.workload.holds
     yield Text(
-        f"Formulas, for each server alone: {question.rate_per_s / servers:.4g} requests/s, holds of {holds.mean:.3g} ms with"
-        f" a variation (variance / mean^2) of {variation(holds):.2g}, waits in ms."
+        f"Formulas, for each server alone: {decimal(question.rate_per_s / servers, 4)} requests/s, holds of "
+        f"{decimal(holds.mean, 3)} ms with"
+        f" a variation (variance / mean^2) of {decimal(variation(holds), 2)}, waits in ms."
     )
     yield Text(
         "M/M/c: Erlang's C. G/G/c: Allen and Cunneen (M/G/c: Lee and Longton). Lost: Barrer's timeout or the full queue, the"

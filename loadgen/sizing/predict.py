@@ -23,6 +23,7 @@ from loadgen.sizing.simulate import (
     quantile,
     simulate,
 )
+from reports.blocks import decimal
 
 WAITING_PER_CONNECTION = 10
 """Places in the queue of a fair pool for each connection it keeps, unless the number is given."""
@@ -323,7 +324,8 @@ def doubts(question: Question) -> list[str]:
     cores_busy = workload.rate_per_s * workload.holds.mean / 1000 * arrangement.db_share
     if cores_busy > _BUSY_CORES * arrangement.db_cores:
         said.append(
-            f"the measured holds kept {cores_busy:.2g} of {arrangement.db_cores:g} database cores busy: they contain waiting "
+            f"the measured holds kept {decimal(cores_busy, 2)} of {decimal(arrangement.db_cores)} database cores "
+            f"busy: they contain waiting "
             "for a core already, which is counted twice (measure at a lower rate)"
         )
     own = question.rate_per_s / arrangement.servers * workload.own_s
@@ -333,7 +335,8 @@ def doubts(question: Question) -> list[str]:
         )
     if arrangement.hand_over == "barging" and arrangement.wake_s == workload.own_s:
         said.append(
-            f"how often waiters are overtaken depends on how late they run: {workload.own_s * 1000:.2g} ms is the service's part "
+            f"how often waiters are overtaken depends on how late they run: {decimal(workload.own_s * 1000, 2)} ms is "
+            f"the service's part "
             "of that, without its server program's (--wake-ms)"
         )
     opens = arrangement.cold or arrangement.max_overflow != 0 or 0 in question.sizes
@@ -369,14 +372,20 @@ def _reasons(question: Question, arrangement: Arrangement, found: Prediction) ->
     is_late = wake_ms > _STRETCHED * question.workload.holds.mean
     reasons = (
         (is_shared, f"the database's cores are shared: holds last {stretched:.0%} longer than the formulas know"),
-        (is_late, f"a returned connection lies idle for {wake_ms:.2g} ms until its waiter runs: less capacity for all"),
+        (
+            is_late,
+            f"a returned connection lies idle for {decimal(wake_ms, 2)} ms until its waiter runs: less capacity for all",
+        ),
         (opens and not is_shared, f"connections are opened under load: with that, holds last {stretched:.0%} longer"),
         (
             arrangement.hand_over == "barging",
             "who is overtaken waits again behind all others: a longer tail",
         ),
         (lost > _LOST, f"{lost:.1%} give up or are shed, and shorten the queue for the others"),
-        (of_holds > 1.5, f"holds vary by {of_holds:.2g}: the tail is longer than the exponential one of the formula"),
-        (of_holds < 0.5, f"holds vary by {of_holds:.2g}: the tail is not the exponential one of the formula"),
+        (
+            of_holds > 1.5,
+            f"holds vary by {decimal(of_holds, 2)}: the tail is longer than the exponential one of the formula",
+        ),
+        (of_holds < 0.5, f"holds vary by {decimal(of_holds, 2)}: the tail is not the exponential one of the formula"),
     )
     return [reason for holds, reason in reasons if holds]

@@ -25,6 +25,7 @@ from reports.blocks import (
     Text,
     amount,
     amount_cell,
+    decimal,
     number_cell,
     share_cell,
 )
@@ -33,8 +34,8 @@ from reports.page.charts import RATE, TIME
 from reports.page.sections import flattened
 
 _HOW_TO_READ = (
-    "Good answers are 2xx and 3xx. p99 is http.response_time's, over all answers. Figures are means over the runs (good/s and"
-    " p99: geometric, with their 95 % intervals). CPU is in shares of one core."
+    "Good answers are 2xx and 3xx. p99 is that of the response time, over all answers. Figures are means over the runs (good"
+    " answers/s and p99: geometric, with their 95 % intervals). CPU is in shares of one core."
 )
 
 
@@ -112,20 +113,21 @@ _DRAWN: tuple[tuple[str, str, Axis, Callable[[SizeResult], float | None]], ...] 
 def sentence(curve: Curve, limits: SizeLimits) -> str:
     """The answer for one rate and the reason, in sentences."""
     if not curve.runs:
-        return f"{curve.goal.rate:g} users/s: nothing was measured."
+        return f"{decimal(curve.goal.rate)} users/s: nothing was measured."
     known = estimates(curve.runs)
     found = answer(curve)
     if found is None:
         ((size, only),) = known.items()
         told = "No answer: one size was run in the time given (--max-seconds)."
-        return f"{curve.goal.rate:g} users/s: {told} A pool of {size}: {_figures(only)}."
+        return f"{decimal(curve.goal.rate)} users/s: {told} A pool of {size}: {_figures(only)}."
     if found.reason == "nothing answers":
-        return f"{curve.goal.rate:g} users/s: no request was answered well at any size. Does the script fit the application?"
+        return f"{decimal(curve.goal.rate)} users/s: no request was answered well at any size. Does the script fit "
+        "the application?"
     chosen, below = known[found.size], max((s for s in known if s < found.size), default=None)
     begins = "use" if settled(curve) else "not settled, but so far"
     connections = f"connections: {found.size * limits.servers}, servers: {limits.servers}"
     parts = [
-        f"{curve.goal.rate:g} users/s: {begins} a pool of {found.size} ({connections}).",
+        f"{decimal(curve.goal.rate)} users/s: {begins} a pool of {found.size} ({connections}).",
         _reason(found, chosen, known, curve.goal),
     ]
     if below is not None:
@@ -164,7 +166,9 @@ def sweep_page(sweep: Sweep) -> Page:
     if sweep.partial:
         blocks.append(Text("Partial: the sweep was interrupted. What follows was measured until then.", "warn"))
     blocks += [Text(sentence(curve, limits), "good" if settled(curve) else "warn") for curve in sweep.curves]
-    arrangement = f"{sweep.subject}; strategy {sweep.strategy}, servers: {limits.servers}, {sweep.seconds:g} s a run"
+    arrangement = (
+        f"{sweep.subject}; strategy {sweep.strategy}, servers: {limits.servers}, {decimal(sweep.seconds)} s a run"
+    )
     blocks.append(Items(tuple(map(Text, (arrangement, limits_text(limits), *sweep.notes)))))
     facts = Facts("Machine and versions", tuple(flattened(sweep.environment)))
     charts = sweep_charts(sweep)
@@ -178,7 +182,7 @@ def sweep_page(sweep: Sweep) -> Page:
             data=[_curve_values(curve, limits) for curve in sweep.curves],
         ),
         *(
-            Section(f"rate-{number}", f"{curve.goal.rate:g} users/s", (_table(number, curve, limits),), 3)
+            Section(f"rate-{number}", f"{decimal(curve.goal.rate)} users/s", (_table(number, curve, limits),), 3)
             for number, curve in enumerate(sweep.curves)
             if curve.runs
         ),
@@ -211,7 +215,7 @@ def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
     charts = []
     for key, title, axis, figure in _DRAWN:
         series = tuple(
-            Series(f"{rate:g} users/s", tuple(float(s.size) for s in sizes), tuple(map(figure, sizes)), colour)
+            Series(f"{decimal(rate)} users/s", tuple(float(s.size) for s in sizes), tuple(map(figure, sizes)), colour)
             for colour, (rate, sizes) in enumerate(measured)
         )
         if any(y is not None for line in series for y in line.y):
@@ -227,7 +231,8 @@ def limits_text(limits: SizeLimits) -> str:
     )
     if limits.by_memory is not None:
         text += (
-            f"; {limits.memory_mb:g} MB of memory, up to {limits.by_memory}: a connection costs {limits.per_backend_mb:.2f} MB"
+            f"; {decimal(limits.memory_mb)} MB of memory, up to {limits.by_memory}: a connection costs "
+            f"{limits.per_backend_mb:.2f} MB"
             f" here, and the database without connections {limits.fixed_mb:.0f} MB"
         )
     return text
@@ -238,8 +243,12 @@ def _reason(found: Choice, chosen: SizeEstimate, known: Mapping[int, SizeEstimat
         "" if found.best == found.size else f"; the best of those measured, {found.best}: {_figures(known[found.best])}"
     )
     if found.reason == "meets the target":
-        return f"It is the smallest that meets the target, a p99 of {goal.p99_ms:g} ms: {_figures(chosen)}{best}."
-    missed = f"No size meets the target of {goal.p99_ms:g} ms. " if found.reason == "nothing meets the target" else ""
+        return (
+            f"It is the smallest that meets the target, a p99 of {decimal(goal.p99_ms)} ms: {_figures(chosen)}{best}."
+        )
+    missed = (
+        f"No size meets the target of {decimal(goal.p99_ms)} ms. " if found.reason == "nothing meets the target" else ""
+    )
     return f"{missed}It is the smallest that is not measurably worse than the best: {_figures(chosen)}{best}."
 
 
@@ -348,16 +357,16 @@ def _table(number: int, curve: Curve, limits: SizeLimits) -> Table:
     headings = (
         "connections",
         "runs",
-        "good/s",
+        "good answers/s",
         "failed",
         "p99, ms",
-        "pool wait p99, ms",
+        "wait for a connection p99, ms",
         "database CPU",
         "servers' CPU",
         "memory, MB",
     )
     columns = (Column("pool size", "mark"), *(Column(heading, "number") for heading in headings))
-    return Table(f"sizes-{number}", f"Each size at {curve.goal.rate:g} users/s", columns, rows)
+    return Table(f"sizes-{number}", f"Each size at {decimal(curve.goal.rate)} users/s", columns, rows)
 
 
 def _span_cell(span: EstimatedFigure | None) -> Cell:

@@ -125,7 +125,7 @@ class Judge:
             outgoing.address.url,
             fields,
             body=outgoing.body,
-            name=self._name(vu.variables),
+            name=self.name(vu.variables),
             id=outgoing.id or f"{uuid4()}",
         )
         response = Response(answer.status, answer.headers, answer.text, answer.plain_body(), answer.timings)
@@ -143,7 +143,7 @@ class Judge:
             verdict = names.EXPECT_OK if result.ok else names.EXPECT_FAILED
             self._recorder.count(verdict)
             self._recorder.count(f"{verdict}.{result.kind}")
-        name = self._name(vu.variables)
+        name = self.name(vu.variables)
         sent = next((b.value for b in self._spec.bodies if isinstance(b, model.JsonBody)), None)
         exchanged = Exchanged(
             self._spec.method,
@@ -164,7 +164,8 @@ class Judge:
             said = name if plugin.only_request_names and name else outgoing.asked
             raise VuFailedError(f"Failed expectations for request {said}")
 
-    def _name(self, variables: Mapping[str, Any]) -> str | None:
+    def name(self, variables: Mapping[str, Any]) -> str | None:
+        """The name that the script gives the request; None where it gives none."""
         name = self._named.render(variables)
         return None if name is None or name is UNDEFINED else text(name)
 
@@ -213,7 +214,7 @@ class Judge:
 
     def endpoint_name(self, outgoing: Outgoing, variables: Mapping[str, Any]) -> str:
         """The name of the request's endpoint in the metrics; empty if it is not to be counted."""
-        return self._name_of(outgoing.asked, self._name(variables)) if self._grouped is None else self._grouped
+        return self._name_of(outgoing.asked, self.name(variables)) if self._grouped is None else self._grouped
 
     def endpoint(self, name: str) -> int | None:
         """The recorder's number of an endpoint; None for an empty name."""

@@ -26,6 +26,7 @@ from loadgen.language.inspected import inspected
 from loadgen.language.template import compile_template, functions
 from loadgen.language.values import UNDEFINED, get_path, text, to_number, truthy
 from loadgen.recorder import Recorder
+from loadgen.rows import Rows
 from loadgen.script import model
 from loadgen.script.durations import think_seconds
 from loadgen.script.payload import variables_of
@@ -57,9 +58,10 @@ class CompiledScript:
         agent: str,
         write_line: Callable[[str], None],
         warn: Callable[[str], None] = lambda _: None,
+        rows: Rows | None = None,
     ) -> None:
         """`connections` makes the connections of one virtual user. `write_line` takes lines for stdout (of `log` steps and
-        expectations), `warn` takes messages about what functions of the processor raised.
+        expectations), `warn` takes messages about what functions of the processor raised, `rows` takes each request.
         """
         self.expectation_failed = False
         self.exit_code = 0
@@ -93,6 +95,7 @@ class CompiledScript:
             warn,
             self._note_failed_expectation,
             self._note_exit_code,
+            rows,
         )
         self._scenarios = [_compile(scenario.flow, setting) for scenario in script.scenarios]
         self._on_error = [[setting.function(name) for name in scenario.on_error] for scenario in script.scenarios]
@@ -100,7 +103,7 @@ class CompiledScript:
         self._created = [recorder.scenario(scenario.label) for scenario in script.scenarios]
         self._weights = list(accumulate(scenario.weight for scenario in script.scenarios))
         # Requests of these sections are not in the metrics, and the expect plugin does not see them.
-        unreported = replace(setting, recorder=recorder.apart(), script=replace(script, expect=None))
+        unreported = replace(setting, recorder=recorder.apart(), script=replace(script, expect=None), rows=None)
         self._before = _compile(script.before, unreported)
         self._after = _compile(script.after, unreported)
 

@@ -84,6 +84,7 @@ class _RequestBuilder:
         self._before = [setting.hook(name) for name in spec.before]
         self.judge = Judge(spec, self.draft.url, setting)
         self._recorder = setting.recorder
+        self._rows = setting.rows
         self._file = setting.recorder.answers()
         self.cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
         self.follows = spec.follow_redirect
@@ -117,7 +118,22 @@ class _RequestBuilder:
             if result is not FILED:
                 self._finish(vu, outgoing, result)
 
-        return act
+        rows, method, url = self._rows, outgoing.method, outgoing.address.url
+        if rows is None:
+            return act
+
+        def act_and_note(vu: Vu) -> None:
+            if vu.cookies_on:
+                self._exchange(vu, outgoing)
+                return
+            created(now_ns())
+            result = vu.exchange(origin, data, is_head, want_body, file, vu.intended_ns, True)
+            rows.add(vu.scenario, self.judge.name(vu.variables), method, url, vu.intended_ns, result)
+            vu.intended_ns = 0
+            if judged or isinstance(result, Failure) or not result.facts.plain:
+                self._finish(vu, outgoing, result)
+
+        return act_and_note
 
     def _hooked(self, vu: Vu) -> None:
         """Call the `beforeRequest` functions, and send the request as they left it."""
@@ -186,6 +202,9 @@ class _RequestBuilder:
             vu.intended_ns,
             response_ns=outgoing.response_ns,
         )
+        if self._rows is not None:
+            name = self.judge.name(vu.variables)
+            self._rows.add(vu.scenario, name, outgoing.method, address.url, vu.intended_ns, result)
         vu.intended_ns = 0
         self._finish(vu, outgoing, result, hop, with_jar=with_jar)
 

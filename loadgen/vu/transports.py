@@ -17,6 +17,7 @@ from loadgen.http.shared_connections import SharedConnections
 from loadgen.http.tls import TlsRoute
 from loadgen.schedule import Share
 from loadgen.script.model import Script
+from reports.blocks import decimal
 
 _SHOWN_BODY_BYTES = 2048
 
@@ -79,7 +80,7 @@ class Transports:
         if not cut:
             return ()
         answers = f"{cut} answers" if cut > 1 else "an answer"
-        return (f"{answers} still went on {self._drain_s:g} s after the last arrival, given up (see --drain)",)
+        return (f"{answers} still went on {decimal(self._drain_s)} s after the last arrival, given up (see --drain)",)
 
     def take_share(self, share: Share) -> None:
         """Become one of several generators: use only a part of the shared connections, at least one, and of the ports."""

@@ -12,6 +12,7 @@ from loadgen.http.exchange import Exchange, Failure
 from loadgen.language.template import Function, compile_template
 from loadgen.language.values import text
 from loadgen.recorder import Recorder
+from loadgen.rows import Rows
 from loadgen.script import model
 from loadgen.script.processor import Fail, Processor, User
 
@@ -70,6 +71,8 @@ class Setting:
     expectation_failed: Callable[[], None]
     exit_code: Callable[[int], None] = lambda _: None
     """Takes an exit code that a function of the processor wants."""
+    rows: Rows | None = None
+    """Where a row for each request goes, if rows are wanted."""
 
     def hook(self, name: str) -> Callable[..., Any]:
         """As `function`, for a name that may be a template. If that names no function, nothing is called, with a warning."""

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 
 import gevent
 
-from loadgen.watch.observer import Underway
+from loadgen.watch.observer import RunningTotals, Underway
 from reports.compare.conditions import Condition
 from reports.compare.gates import GateResult
-from reports.model import Period, aggregate
+from reports.model import Period
 
 FIRST_LOOK_S = 5
 """Seconds from the start of a run to the first look at its figures."""
@@ -32,15 +32,14 @@ class AbortWatch:
         self._conditions = conditions
         self._say = say
         self._looks: dict[Condition, int] = {}
-        self._over = Period(0)
-        self._recent: dict[int, Period] = {}
+        self._totals = RunningTotals()
         self.ended_by: GateResult | None = None
         """The condition that ended the run, with the figure that it was decided by."""
 
     @contextmanager
     def observe(self, underway: Underway) -> Iterator[None]:
         """Look at the run's figures once a second while inside, and end it when a condition has held for long enough."""
-        underway.period_listeners.append(self._add)
+        self._totals.follow(underway)
         watching = gevent.spawn(self._watch, underway)
         try:
             yield
@@ -59,7 +58,7 @@ class AbortWatch:
         while self.ended_by is None:
             gevent.sleep(1.0)
             # From the beginning, so that no period passes by unseen.
-            total = self._total(underway)
+            total = self._totals.so_far(underway)
             if underway.progress().elapsed_s >= FIRST_LOOK_S:
                 for condition in self._conditions:
                     self._look(condition, condition.judge(total), underway)
@@ -76,15 +75,3 @@ class AbortWatch:
         underway.warn(said)
         self._say(f"Aborted: {said}")
         underway.stop()
-
-    def _add(self, period: Period) -> None:
-        """Add up the periods that are over: making the totals of a long run anew at each look would delay its arrivals."""
-        self._recent.pop(period.start_ms, None)
-        self._over = aggregate([self._over, period])
-
-    def _total(self, underway: Underway) -> Period:
-        """The figures so far: of the periods that are over, and of those that are not as far as they were seen."""
-        latest = underway.latest()
-        if latest is not None and latest.start_ms > self._over.start_ms:
-            self._recent[latest.start_ms] = latest
-        return aggregate([self._over, *self._recent.values()])

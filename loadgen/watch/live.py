@@ -12,13 +12,13 @@ import hmac
 import json
 import secrets
 import socket
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import islice
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -28,11 +28,13 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from loadgen.engine import Progress
-from loadgen.watch.observer import ObserverError, Underway
+from loadgen.watch.observer import ObserverError, RunningTotals, Underway
 from reports import names
 from reports.formats.artillery_json import to_json
 from reports.model import Period, Report
+from reports.page.measures import endpoints
 from reports.page.page import live_files, live_page, to_html
+from reports.sketch import Sketch
 
 WINDOW = 300
 """How many past updates a page that is opened late gets."""
@@ -93,13 +95,17 @@ def snapshot_of(
     *,
     planned_s: float | None = None,
     workers: int = 1,
-    errors: Mapping[str, int] = MappingProxyType({}),
+    total: Period | None = None,
 ) -> dict[str, Any]:
-    """The figures that the page shows for one instant: totals from `progress`, percentiles from the period `recent`.
+    """The figures that the page shows for one instant: counts from `progress`, percentiles from the period `recent`.
 
-    Both are of all workers together. `planned_s` is how long the phases last, in seconds; `errors` counts errors by name
-    since the start. Without samples there are no percentiles.
+    Both are of all workers together. `planned_s` is how long the phases last, in seconds; `total` has the errors and the
+    endpoints since the start. Without samples there are no percentiles.
     """
+    counters = {} if total is None else total.counters
+    by_kind = [
+        (name.removeprefix(names.ERRORS), n) for name, n in counters.items() if name.startswith(names.ERRORS) and n
+    ]
     found: dict[str, Any] = {
         "elapsed_s": progress.elapsed_s,
         "planned_s": planned_s,
@@ -108,10 +114,10 @@ def snapshot_of(
         "requests": progress.requests,
         "responses": progress.responses,
         "errors": progress.errors,
-        "errors_by_kind": sorted(errors.items(), key=lambda each: -each[1])[:_MOST_ROWS],
+        "errors_by_kind": sorted(by_kind, key=lambda each: -each[1])[:_MOST_ROWS],
+        "endpoints": [] if total is None else list(islice(_endpoints(total), _MOST_ROWS)),
     }
     if recent is not None:
-        found["endpoints"] = list(islice(_endpoints(recent), _MOST_ROWS))
         for key, metric in (
             ("response_ms", names.RESPONSE_TIME),
             ("start_lag_ms", names.START_LAG),
@@ -119,39 +125,29 @@ def snapshot_of(
         ):
             sketch = recent.sketches.get(metric)
             if sketch is not None and sketch.count:
-                found[key] = {label: round(sketch.quantile(q), 3) for label, q in _QUANTILES}
+                found[key] = _percentiles(sketch)
     return found
 
 
-def _endpoints(recent: Period) -> Iterator[dict[str, Any]]:
-    """Answers and percentiles of each endpoint, where the script measures by endpoint."""
-    for metric in sorted(recent.sketches):
-        start, is_time, name = metric.partition(names.ENDPOINT_TIME)
-        sketch = recent.sketches[metric]
-        if is_time and start != "http" and sketch.count:
-            quantiles = {label: round(sketch.quantile(q), 3) for label, q in _QUANTILES}
-            yield {"name": name, "answers": sketch.count, **quantiles}
+def of_errors_and_endpoints(period: Period) -> Period:
+    """What the page shows since the start of the run: errors by name, and answers, errors and times of each endpoint."""
+    marks = (names.ENDPOINT_CODES, names.ERRORS)
+    counters = {name: n for name, n in period.counters.items() if any(mark in name for mark in marks)}
+    sketches = {name: sketch for name, sketch in period.sketches.items() if names.ENDPOINT_TIME in name}
+    return Period(period.start_ms, counters, sketches=sketches)
 
 
-class ErrorCounts:
-    """Counts the errors of a run by name, from its newest period each time."""
+def _endpoints(total: Period) -> Iterator[dict[str, Any]]:
+    """Answers, percentiles, and answers and errors by kind of each endpoint, where the script measures by endpoint."""
+    for endpoint, metric, kinds in endpoints(total):
+        row: dict[str, Any] = {"name": endpoint, "answers": 0, "kinds": sorted(kinds.items())}
+        if found := total.sketches.get(metric):
+            row |= {"answers": found.count, **_percentiles(found)}
+        yield row
 
-    def __init__(self) -> None:
-        self._before: Counter[str] = Counter()
-        self._current: Counter[str] = Counter()
-        self._start_ms: int | None = None
 
-    def counted(self, recent: Period | None) -> Counter[str]:
-        """The errors up to now. Of a period, those that it had when it was last seen here are counted."""
-        if recent is None:
-            return self._before + self._current
-        if recent.start_ms != self._start_ms:
-            self._before, self._start_ms = self._before + self._current, recent.start_ms
-        counters = recent.counters.items()
-        self._current = Counter(
-            {name.removeprefix(names.ERRORS): n for name, n in counters if name.startswith(names.ERRORS)}
-        )
-        return self._before + self._current
+def _percentiles(sketch: Sketch) -> dict[str, float]:
+    return {label: round(sketch.quantile(q), 3) for label, q in _QUANTILES}
 
 
 def with_rates(now: Mapping[str, Any], before: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -189,13 +185,16 @@ class LivePage:
     @contextmanager
     def observe(self, underway: Underway) -> Iterator[None]:
         """Serve the page of this run. It is served until `close`, also after the run."""
-        errors = ErrorCounts()
+        totals = RunningTotals(of_errors_and_endpoints)
+        totals.follow(underway)
 
         def snapshot() -> dict[str, Any]:
-            recent = underway.latest()
-            counted = errors.counted(recent)
             return snapshot_of(
-                underway.progress(), recent, planned_s=self._planned_s, workers=self._workers, errors=counted
+                underway.progress(),
+                underway.latest(),
+                planned_s=self._planned_s,
+                workers=self._workers,
+                total=totals.so_far(underway),
             )
 
         server = LiveServer(self._address, snapshot, underway.stop, facts=self._facts)
@@ -213,7 +212,7 @@ class LivePage:
             self.server.finish(report)
 
     def close(self) -> None:
-        """Stop serving. If somebody has the page open, that is after a minute, in which it may be loaded again, or on Ctrl-C."""
+        """Stop serving. If somebody has seen the page, that is after a minute, in which it may be loaded again, or on Ctrl-C."""
         if self.server is None:
             return
         if self.server.watched:
@@ -257,6 +256,7 @@ class LiveServer:
         self._document = b""
         self._watchers = 0
         self._waiting = 0
+        self._opened = False
         self._fetched = Event()
         self._closing = False
 
@@ -288,17 +288,20 @@ class LiveServer:
 
     @property
     def watched(self) -> bool:
-        """Whether pages were open when the run finished."""
-        return self._waiting > 0
+        """Whether somebody has loaded the page during the run, and may load it again."""
+        return self._opened
 
     def close(self, linger_s: float = 10.0, reload_s: float = 0.0) -> None:
         """Stop serving. After `finish`, wait up to `linger_s` seconds for open pages to fetch the report.
 
-        Where one has fetched it, go on for `reload_s` seconds, so that the page can be loaded again.
+        If the page was loaded during the run, go on for `reload_s` seconds, so that it can be loaded again.
         """
         self._end_watch()
-        if self._report is not None and self._waiting > 0 and self._fetched.wait(linger_s):
-            gevent.sleep(reload_s)
+        if self._report is not None:
+            if self._waiting > 0:
+                self._fetched.wait(linger_s)
+            if self.watched:
+                gevent.sleep(reload_s)
         self._closing = True
         self._announce()
         if self._server is not None:
@@ -361,6 +364,7 @@ class LiveServer:
 
     def _page(self, method: str, start_response: StartResponse) -> Iterable[bytes]:
         if self._report is None:
+            self._opened = self._opened or method == "GET"
             page = live_page(self._title, self._facts).encode()
             return _body(start_response, "text/html", page, ("Content-Security-Policy", _POLICY))
         if method == "GET":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loadgen.engine import Progress
-from reports.model import Period
+from reports.model import Period, aggregate
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,33 @@ class Underway:
         """Pass on a period that is over."""
         for told in self.period_listeners:
             told(period)
+
+
+class RunningTotals:
+    """Adds up the periods of one run, those that are over once: making the totals anew at each look would delay arrivals.
+
+    `part` gives of a period what is to be added up.
+    """
+
+    def __init__(self, part: Callable[[Period], Period] = lambda period: period) -> None:
+        self._part = part
+        self._over = Period(0)
+        self._recent: dict[int, Period] = {}
+
+    def follow(self, underway: Underway) -> None:
+        """Take part in a run from its beginning. `so_far` must be called every few seconds, lest a period go by unseen."""
+        underway.period_listeners.append(self._add)
+
+    def so_far(self, underway: Underway) -> Period:
+        """The totals of the periods that are over, and of those that are not as far as they were seen."""
+        latest = underway.latest()
+        if latest is not None and latest.start_ms > self._over.start_ms:
+            self._recent[latest.start_ms] = self._part(latest)
+        return aggregate([self._over, *self._recent.values()])
+
+    def _add(self, period: Period) -> None:
+        self._recent.pop(period.start_ms, None)
+        self._over = aggregate([self._over, self._part(period)])
 
 
 Observer = Callable[[Underway], AbstractContextManager[Any]]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from reports import names
 from reports.compare.figures import same_tool, tool
-from reports.model import Report
+from reports.model import Period, Report
 
 LATE_MS: Final = 10.0
 """A run whose p99 of start lag is above this did not put the planned load on the service."""
@@ -23,6 +23,39 @@ def lateness(old: Sequence[Report], new: Sequence[Report]) -> str:
         return ""
     which = "every run" if len(late) == len(lags) else f"{len(late)} of {len(lags)} runs"
     return f"{which} started its arrivals late (p99 up to {max(late):.0f} ms): the load was not the one planned"
+
+
+def distinct(runs: Sequence[Report]) -> list[Report]:
+    """The runs, each of them once: a report that is given twice says nothing of how runs differ."""
+    found: list[Report] = []
+    for run in runs:
+        if not any(_same(run, other) for other in found):
+            found.append(run)
+    return found
+
+
+def repeated(old: Sequence[Report], new: Sequence[Report]) -> Iterator[str]:
+    """A sentence for each side that has a report more than once, and one for a report that is on both sides."""
+    for side, runs in (("old", old), ("new", new)):
+        if again := len(runs) - len(distinct(runs)):
+            yield f"{again} of {len(runs)} {side} reports are there a second time; a run counts once."
+    if any(_same(one, other) for one in old for other in new):
+        yield "The same report is on both sides: a run compared with itself shows no change."
+
+
+def _same(one: Report, other: Report) -> bool:
+    """Whether two reports are of the same run, as far as their totals tell. Empty ones are of nothing."""
+    a, b = one.aggregate, other.aggregate
+    if one is other:
+        return True
+    told = a.counters or a.summaries
+    return (
+        bool(told) and (a.counters, a.rates, a.summaries) == (b.counters, b.rates, b.summaries) and _when(a) == _when(b)
+    )
+
+
+def _when(total: Period) -> tuple[int | float | None, ...]:
+    return total.start_ms, total.first_counter_ms, total.last_counter_ms
 
 
 def start_lag_ms(report: Report) -> float | None:

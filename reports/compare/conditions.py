@@ -6,14 +6,13 @@ is judged only from a sufficient number of requests, so that a single early erro
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 
 from reports import names
+from reports.blocks import decimal
 from reports.compare.figures import ERRORS, failures, figures_of
-from reports.compare.gates import ROWS, Gate, GateResult, holds, long_names
+from reports.compare.gates import COUNTERS, ROWS, Gate, GateResult, holds, long_names, unknown_figure
 from reports.model import QUANTILES, Period, Report, ReportError
 
 FINISHED_LEAST: Final = 30
@@ -21,21 +20,6 @@ FINISHED_LEAST: Final = 30
 
 BEHIND_LEAST: Final = 10
 """A share of errors needs this number of failed requests, a percentile this number of answers beyond the limit."""
-
-_COUNTERS = (
-    *(names.REQUESTS, names.RESPONSES, names.DOWNLOADED_BYTES, names.VUSERS_CREATED, names.VUSERS_SKIPPED),
-    *(names.VUSERS_COMPLETED, names.VUSERS_FAILED, names.EXPECT_OK, names.EXPECT_FAILED, names.LATE, *names.APDEX),
-)
-_TIMES = (
-    *(names.RESPONSE_TIME, names.INTENDED, names.SESSION_LENGTH, names.START_LAG),
-    *(names.DNS_TIME, names.TCP_TIME, names.TLS_TIME, names.TOTAL_TIME),
-    *(names.status_class(hundreds * 100) for hundreds in range(2, 6)),
-)
-_SIMPLE = (ERRORS, "rps", names.REQUEST_RATE, *ROWS, *_COUNTERS, *(f"{time}.{row}" for time in _TIMES for row in ROWS))
-_ANY_OF = re.compile(
-    rf"{re.escape(names.ERRORS)}.+|{re.escape(names.CODES)}[1-5]\d\d|{re.escape(names.VUSERS_CREATED_BY_NAME)}.+"
-    rf"|plugins\..+|{re.escape(names.SERVER)}.+\.(?:{'|'.join(ROWS)})"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +46,10 @@ class Condition:
             )
         if gate.percent and gate.name != ERRORS:
             raise ReportError(f"{option} {text!r}: {gate.name} is no share; only {ERRORS} is given in %")
-        if not custom and gate.name not in _SIMPLE and not _ANY_OF.fullmatch(gate.name):
-            near = get_close_matches(gate.name, _SIMPLE, n=1)
-            hint = (
-                f" (did you mean {near[0]}?)" if near else f"; there are {ERRORS}, rps, p50 to p999, http.codes.503 ..."
-            )
-            raise ReportError(f"{option} {text!r}: no run has a figure called {gate.name!r}{hint}")
+        if gate.text.endswith("s") and gate.name.rpartition(".")[2] not in ROWS:
+            raise ReportError(f"{option} {text!r}: {gate.name} is no time")
+        if not custom and (unknown := unknown_figure(gate.name)):
+            raise ReportError(f"{option} {text!r}: {unknown}")
         return cls(gate.text, gate.name, gate.operator, gate.limit)
 
     def judge(self, total: Period) -> GateResult:
@@ -75,7 +57,7 @@ class Condition:
         name, measured = self._measured(total)
         if measured is None:
             return GateResult(self.text, True, f"passed: {self.text} (the run has no {name})")
-        told = f"{name} {measured:.2%}" if name == ERRORS else f"{name} {measured:g}"
+        told = f"{name} {measured:.2%}" if name == ERRORS else f"{name} {decimal(measured)}"
         if not holds(self.operator, measured, self.limit):
             return GateResult(self.text, True, f"passed: {self.text} ({told})")
         if doubt := self._too_few(total, name):
@@ -92,7 +74,7 @@ class Condition:
         for name in (self.name, *long_names(self.name)):
             if name in figures:
                 return name, figures[name]
-        counted = self.name.startswith((names.ERRORS, names.CODES)) or self.name in _COUNTERS
+        counted = self.name.startswith((names.ERRORS, names.CODES)) or self.name in COUNTERS
         return self.name, 0.0 if counted else None
 
     def _too_few(self, total: Period, name: str) -> str:

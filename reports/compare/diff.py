@@ -14,8 +14,9 @@ from typing import Final, Literal
 import numpy as np
 
 from reports import names
+from reports.blocks import decimal
 from reports.compare import figures, paired, statistics, tracks
-from reports.compare.cautions import cautions, lateness
+from reports.compare.cautions import cautions, distinct, lateness, repeated
 from reports.compare.estimates import (
     ASSUMED_BETWEEN,
     ASSUMED_WITHIN,
@@ -184,9 +185,13 @@ def compare(old: Report, new: Report, criteria: Criteria = Criteria()) -> Diff:
 
 def compare_runs(old: Sequence[Report], new: Sequence[Report], criteria: Criteria = Criteria()) -> Diff:
     """Compares several runs a side (or one with several): judged by the variation between runs alone, by a rotation test."""
+    again = tuple(repeated(old, new))
+    old, new = distinct(old), distinct(new)
     if len(old) == len(new) == 1:
-        return compare(old[0], new[0], criteria)
-    return _finished(old, new, _compared_by_runs(old, new, criteria), criteria)
+        found = compare(old[0], new[0], criteria)
+    else:
+        found = _finished(old, new, _compared_by_runs(old, new, criteria), criteria)
+    return replace(found, warnings=(*again, *found.warnings))
 
 
 def _finished(old: Sequence[Report], new: Sequence[Report], rows: Sequence[Change], criteria: Criteria) -> Diff:
@@ -398,7 +403,7 @@ def _with_verdict(row: Change, rose: bool, response_ms: float, criteria: Criteri
     if row.p is None or not row.p <= level:
         return replace(row, verdict="no clear change")
     if not _matters(row, response_ms, criteria):
-        least = f"{criteria.least_ms:g} ms and {criteria.least_share:.3g} of the response time"
+        least = f"{decimal(criteria.least_ms)} ms and {decimal(criteria.least_share, 3)} of the response time"
         return replace(row, verdict="no clear change", reason=f"a change, but of less than matters ({least})")
     return replace(row, verdict="better" if rose == (figures.better(row.name, row.kind) == "higher") else "worse")
 
@@ -576,6 +581,10 @@ def _longer(rows: Sequence[Change], seconds: int) -> Iterator[str]:
         )
 
 
+JUDGED_IN_DUELS: Final = (
+    *(figures.ERRORS, names.REQUEST_RATE),
+    *(f"{names.RESPONSE_TIME}.{row}" for row in ("median", "p95", "p99")),
+)
 _ONE_OF_SEVERAL: Final = "its interval leaves out zero, but of several figures judged at once one does so by chance"
 _NOT_IN_DUELS: Final = "not judged in a duel"
 _OF_DUELS: Final = (
@@ -586,13 +595,10 @@ _OF_DUELS: Final = (
 
 
 def _questions(duel: paired.Duel) -> dict[str, Callable[[], paired.Paired]]:
-    """The figures that a duel is judged by."""
-    rows = {"median": 0.5, "p95": 0.95, "p99": 0.99}
-    return {
-        figures.ERRORS: duel.failures,
-        names.REQUEST_RATE: duel.rate,
-        **{f"{names.RESPONSE_TIME}.{row}": partial(duel.quantile, q) for row, q in rows.items()},
-    }
+    """How each figure that a duel judges is tested."""
+    quantiles = (partial(duel.quantile, q) for q in (0.5, 0.95, 0.99))
+    asked: list[Callable[[], paired.Paired]] = [duel.failures, duel.rate, *quantiles]
+    return dict(zip(JUDGED_IN_DUELS, asked, strict=True))
 
 
 # Notes
@@ -623,7 +629,7 @@ def _of_single_runs(rows: Sequence[Change], criteria: Criteria) -> Iterator[str]
         return
     yield (
         f"One run a side: better and worse are said where a change exceeds what runs of one version are supposed to differ by, "
-        f"a standard deviation of {100 * deviation:.3g} % (--run-deviation). "
+        f"a standard deviation of {decimal(100 * deviation, 3)} % (--run-deviation). "
         f"{_runs_text(log(1.1), deviation)} would tell a change of 10 %."
     )
     unsure = [row for row in rows if row.runs_differ and row.verdict not in ("better", "worse")]

@@ -10,17 +10,34 @@ from math import inf
 from typing import Final
 
 from reports import names
+from reports.blocks import decimal
 from reports.compare.diff import Change, Diff
-from reports.compare.figures import ERRORS
+from reports.compare.figures import ERRORS, Kind
 from reports.model import ReportError
 
 ROWS: Final = ("min", "max", "mean", "median", "p50", "p75", "p90", "p95", "p99", "p999")
 """The figures of a distribution that a rule may name."""
+COUNTERS: Final = (
+    *(names.REQUESTS, names.RESPONSES, names.DOWNLOADED_BYTES, names.VUSERS_CREATED, names.VUSERS_SKIPPED),
+    *(names.VUSERS_COMPLETED, names.VUSERS_FAILED, names.EXPECT_OK, names.EXPECT_FAILED, names.LATE, *names.APDEX),
+)
+"""The counters of our own runs, but for those of errors, statuses and names: 0 in a run that does not write them."""
+_TIMES = (
+    *(names.RESPONSE_TIME, names.INTENDED, names.SESSION_LENGTH, names.START_LAG),
+    *(names.DNS_TIME, names.TCP_TIME, names.TLS_TIME, names.TOTAL_TIME),
+    *(names.status_class(hundreds * 100) for hundreds in range(2, 6)),
+)
+_RATES = ("rps", names.REQUEST_RATE)
+_SIMPLE = (ERRORS, *_RATES, *ROWS, *COUNTERS, *(f"{time}.{row}" for time in _TIMES for row in ROWS))
+_ANY_OF = re.compile(
+    rf"{re.escape(names.ERRORS)}.+|{re.escape(names.CODES)}[1-5]\d\d|{re.escape(names.VUSERS_CREATED_BY_NAME)}.+"
+    rf"|plugins\..+|{re.escape(names.SERVER)}.+\.(?:{'|'.join(ROWS)})"
+)
 _RULE = re.compile(
     r"(?P<name>\S.*?)\s*(?P<operator><=|>=|<|>)\s*(?P<sign>[+-]?)(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>%|ms|s)?"
 )
 _EXAMPLES = "'p99 > +10%', 'errors > 0.1%', 'http.response_time.p95 > 250', 'p99 worse' or 'worse'"
-_WORSE = re.compile(r"(?:(?P<name>\S.*)\s+)?worse")
+_WORSE = re.compile(r"(?:(?P<name>\S.*?)\s+)?worse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,44 +83,58 @@ class Gate:
         return cls(wanted, found["name"], found["operator"], limit, bool(found["sign"]), found["unit"] == "%")
 
     def check(self, diff: Diff) -> GateResult:
-        """Raises ReportError where the comparison has no such figure, or not what the rule needs of it.
+        """Raises ReportError for a figure that no run has, or a limit in a unit that is not the figure's.
 
-        A rule that goes by the verdict does not pass where nothing could be judged: nobody knows whether it holds.
+        A rule does not pass where nobody knows whether it holds: one that goes by a verdict where there is none, and one
+        that goes by a number where the runs do not have it.
         """
         if not self.name:
-            verdicts = {row.verdict for row in diff.rows}
-            unknown = "cannot be judged" in verdicts and not verdicts & {"better", "worse", "no clear change"}
-            return self._outcome([row for row in diff.rows if row.verdict == "worse"], unknown=unknown)
+            return self._outcome([row for row in diff.rows if row.verdict == "worse"], unknown=_unjudged(diff))
         row = _find(self.name, diff)
+        self._check_unit(row)
         if not self.operator:
-            unknown = row.verdict == "cannot be judged" or (row.new is None and row.old is not None)
+            unknown = "" if row.verdict in _JUDGED else row.verdict
             return self._outcome([row] if row.verdict == "worse" else [], row, unknown=unknown)
-        return self._outcome([row] if holds(self.operator, self._measured(row), self.limit) else [], row)
+        measured = self._measured(row)
+        broken = measured is not None and holds(self.operator, measured, self.limit)
+        return self._outcome([row] if broken else [], row, unknown="" if measured is not None else "not known")
 
-    def _measured(self, row: Change) -> float:
-        if row.new is None:
-            raise ReportError(f"--fail-on {self.text!r}: the new side has no {row.name}")
+    def _check_unit(self, row: Change) -> None:
+        """Raises ReportError for a share of what is no share, and a time of what is no time."""
+        if self.percent and not self.of_change and row.kind != "share":
+            raise ReportError(
+                f"--fail-on {self.text!r}: {row.name} is no share; a change is written with its sign, as in '> +10%'"
+            )
+        if self.text.endswith("s") and row.kind not in ("summary", "ab"):
+            raise ReportError(f"--fail-on {self.text!r}: {row.name} is no time")
+
+    def _measured(self, row: Change) -> float | None:
+        """What the rule's limit is one of; None where a side does not have it."""
         if not self.of_change:
-            if self.percent and row.kind != "share":
-                raise ReportError(
-                    f"--fail-on {self.text!r}: {row.name} is no share; a change is written with its sign, as in '> +10%'"
-                )
             return row.new
-        if row.change is None or row.old is None:
-            raise ReportError(f"--fail-on {self.text!r}: the old side has no {row.name}")
-        if not self.percent:
+        if row.change is None or not self.percent:
             return row.change
         return row.relative if row.relative is not None else inf if row.change > 0 else -inf
 
-    def _outcome(
-        self, broken_by: list[Change], looked_at: Change | None = None, *, unknown: bool = False
-    ) -> GateResult:
+    def _outcome(self, broken_by: list[Change], looked_at: Change | None = None, *, unknown: str) -> GateResult:
+        """The result of a rule that these figures break; `unknown`: why nobody knows whether any does, else empty."""
         rows = broken_by or ([] if looked_at is None else [looked_at])
-        nothing = "no figure could be judged" if unknown else "no figure is worse"
-        told = "; ".join(_told(row) for row in rows[:5]) or nothing
+        told = "; ".join(_told(row) for row in rows[:5]) or unknown or "no figure is worse"
         more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
         outcome = "FAILED" if broken_by else "NOT JUDGED" if unknown else "passed"
         return GateResult(self.text, outcome == "passed", f"{outcome}: {self.text} ({told}{more})")
+
+
+_JUDGED: Final = ("better", "worse", "no clear change")
+
+
+def _unjudged(diff: Diff) -> str:
+    """Why it is not known whether any figure is worse: none could be judged, or no time; else empty."""
+    if not any(row.verdict in _JUDGED for row in diff.rows):
+        return "no figure could be judged"
+    times = [row for row in diff.rows if row.kind in ("summary", "ab")]
+    tested = any(row.p is not None and row.verdict in _JUDGED for row in times)
+    return "" if tested or all(row.verdict != "cannot be judged" for row in times) else "no time could be judged"
 
 
 def holds(operator: str, measured: float, limit: float) -> bool:
@@ -124,11 +155,24 @@ def _find(name: str, diff: Diff) -> Change:
     for candidate in (name, *long_names(name)):
         if candidate in rows:
             return rows[candidate]
-    if name.startswith((names.ERRORS, names.CODES)) and names.REQUESTS in rows:
+    counted = name.startswith((names.ERRORS, names.CODES)) or name in COUNTERS
+    if counted and names.REQUESTS in rows:
         return Change(name, "counter", 0, 0, "no clear change")
-    near = get_close_matches(name, rows, n=1)
+    if not unknown_figure(name):
+        kind: Kind = "share" if name == ERRORS else "rate" if name in _RATES else "counter" if counted else "summary"
+        return Change((long_names(name) or [name])[0], kind, None, None, reason="on neither side")
+    near = get_close_matches(name.lower(), [*rows, *ROWS], n=1)
     hint = f"; the nearest is {near[0]}" if near else ""
     raise ReportError(f"--fail-on: neither side has a figure called {name!r}{hint}")
+
+
+def unknown_figure(name: str) -> str:
+    """Why no run of ours has a figure of this name, with the name that may be meant; "" for what a run may have."""
+    if name in _SIMPLE or _ANY_OF.fullmatch(name):
+        return ""
+    near = get_close_matches(name.lower(), _SIMPLE, n=1, cutoff=0.65)
+    hint = f" (did you mean {near[0]}?)" if near else f"; there are {ERRORS}, rps, p50 to p999, http.codes.503 ..."
+    return f"no run has a figure called {name!r}{hint}"
 
 
 def long_names(name: str) -> list[str]:
@@ -145,7 +189,9 @@ def long_names(name: str) -> list[str]:
 
 
 def _told(row: Change) -> str:
-    old, new = ("-" if v is None else f"{v:.2%}" if row.kind == "share" else f"{v:g}" for v in (row.old, row.new))
+    old, new = (
+        "-" if v is None else f"{v:.2%}" if row.kind == "share" else f"{decimal(v)}" for v in (row.old, row.new)
+    )
     relative = "" if row.relative is None else f", {row.relative:+.1%}"
-    reason = f": {row.reason}" if row.verdict == "cannot be judged" else ""
+    reason = f": {row.reason}" if row.reason and row.verdict in ("cannot be judged", "not comparable") else ""
     return f"{row.name} {old} -> {new}{relative}, {row.verdict}{reason}"

@@ -36,6 +36,10 @@ _Z_95, _Z_99, _Z_90_ONE_SIDED = 1.96, 2.576, 1.282
 _BEYOND_IN_A_STRETCH: Final = 2.0
 _MARGIN: Final = 0.0
 """Duels take the correlation as estimated: that sides take turns within seconds leaves little of it, and Holm's is strict."""
+_BATCHES: Final = 40
+"""Twice as many as of a run alone, for more degrees of freedom: what lasts in a run is mostly in both sides of a duel."""
+_NEAR: Final = 8
+"""Bins, within which a ratio's interval is looked for first: some 17 %."""
 _BIN_WIDTH: Final = 2 * atanh(RELATIVE_ACCURACY)
 """Width of a sketch's bin on the scale of logarithms."""
 _SHORT: Final = "too little data: both sides need answers in {} stretches of {} s at least, there are {}"
@@ -174,7 +178,7 @@ def _difference(of_b: Floats, of_a: Floats, count_a: Floats, count_b: Floats, sh
     both = count_a + count_b
     weights = np.divide(count_a * count_b, both, out=np.zeros_like(both), where=both > 0)
     excess = np.divide(of_b * count_a - of_a * count_b, both, out=np.zeros_like(both), where=both > 0)
-    found = statistics.ratio_over_periods(excess, weights, margin=_MARGIN)
+    found = statistics.ratio_over_periods(excess, weights, margin=_MARGIN, batches=_BATCHES)
     error = max(found.error, sqrt(share * (1 - share) / float(weights.sum())))
     reach = error * statistics.student_critical(found.df)
     return _Excess(
@@ -207,12 +211,19 @@ def _end_of(excess: Callable[[int], _Excess], ends: float) -> Callable[[int], fl
 
 
 def _crossing(falls: Callable[[int], float], most: int) -> float:
-    """Where a falling function of a whole number passes zero, linear between two of them; infinite beyond `most`."""
-    low, high = -most, most
-    if falls(low) <= 0:
-        return -inf
-    if falls(high) >= 0:
-        return inf
+    """Where a falling function of a whole number passes zero, linear between two of them; infinite beyond `most`.
+
+    Looked for near zero first: most changes are small, and small numbers are the quicker ones.
+    """
+    low, high = -min(_NEAR, most), min(_NEAR, most)
+    while falls(low) <= 0:
+        if low == -most:
+            return -inf
+        low, high = max(2 * low, -most), low
+    while falls(high) >= 0:
+        if high == most:
+            return inf
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if falls(middle) > 0 else (low, middle)

@@ -193,12 +193,16 @@ class Ratio:
 
 
 def ratio_over_periods(
-    numerators: Floats, denominators: Floats | float = 1.0, *, margin: float = CORRELATION_MARGIN
+    numerators: Floats,
+    denominators: Floats | float = 1.0,
+    *,
+    margin: float = CORRELATION_MARGIN,
+    batches: int = MOST_BATCHES,
 ) -> Ratio:
     """The ratio of sums over periods, in order of time, with its standard error; a plain mean without denominators.
 
     A period weighs what its denominator says (requests, or seconds), so that a short first or last one counts for
-    little. The error is that of a sum of a first-order autoregression of at most `MOST_BATCHES` batches of neighbouring
+    little. The error is that of a sum of a first-order autoregression of at most that many `batches` of neighbouring
     periods: slow swings of a server, such as queues that build up, make neighbours alike. The correlation is corrected
     for its bias in short series, and taken `margin` of its own standard errors higher; the degrees of freedom are those of the
     number of independent batches that is left. With fewer than 3 periods the error is NaN.
@@ -206,7 +210,7 @@ def ratio_over_periods(
     wholes = np.broadcast_to(np.asarray(denominators, np.float64), numerators.shape)
     total = float(wholes.sum())
     value = float(numerators.sum()) / total if total else nan
-    residuals = _batches(numerators - value * wholes)
+    residuals = _batches(numerators - value * wholes, batches)
     count = len(residuals)
     if count < 3:
         return Ratio(value, nan, 2.0, trending=False)
@@ -219,9 +223,9 @@ def ratio_over_periods(
     return Ratio(value, error, max(2.0, count / inflation - 1), trending=correlation >= _MOST_CORRELATION)
 
 
-def _batches(values: Floats) -> Floats:
-    """Sums of neighbouring values, at most `MOST_BATCHES` of them, of as many values each but for the last."""
-    size = ceil(len(values) / MOST_BATCHES)
+def _batches(values: Floats, most: int) -> Floats:
+    """Sums of neighbouring values, at most `most` of them, of as many values each but for the last."""
+    size = ceil(len(values) / most)
     return values if size <= 1 else np.add.reduceat(values, np.arange(0, len(values), size))
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from math import isfinite
 
-from reports.model import PERIOD_MS, Period, Report
+from reports.blocks import ABSENT
+from reports.model import PERIOD_MS, QUANTILES, Period, Report
 from reports.names import ENDPOINT, beyond_artillery
 from reports.printable import printable
 
@@ -172,9 +173,10 @@ def _metric_lines(period: Period, name: str, width: int, colour: bool) -> Iterat
     if name in period.summaries:
         yield f"{printable(name)}:"
         for row in ROWS:
-            value = getattr(period.summaries[name], row)
-            if value is not None:
-                yield _line(f"  {row}", js_number(value), width, colour)
+            value = period.summaries[name].figure(row)
+            # Artillery leaves out what older documents do not have; percentiles they all have, if there were samples.
+            if value is not None or row in QUANTILES:
+                yield _line(f"  {row}", ABSENT if value is None else js_number(value), width, colour)
     if name in period.rates:
         yield _line(name, f"{js_number(period.rates[name].per_second)}/sec", width, colour)
 

@@ -7,8 +7,9 @@ import io
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from reports.blocks import ABSENT
 from reports.formats.artillery_text import js_number
-from reports.model import SUMMARY_KEYS, Period, Report
+from reports.model import QUANTILES, SUMMARY_KEYS, Period, Report
 from reports.printable import printable
 
 # The last four are full-width forms of the first four.
@@ -17,6 +18,8 @@ _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 def to_csv(report: Report, *, periods: bool = False) -> str:
     """Return CSV with the columns period ("all", or its start as ISO 8601 in UTC), metric, figure and value; times in ms.
+
+    A percentile without samples is a dash.
 
     The name of a metric may come from a server or from a script that somebody else wrote. A name that a spreadsheet
     would take for a formula gets an apostrophe in front, as OWASP advises.
@@ -45,8 +48,9 @@ def _rows(period: Period) -> Iterator[tuple[str, str, str]]:
         yield _harmless(name), "per_second", js_number(rate.per_second)
     for name, summary in sorted(period.summaries.items()):
         for key in SUMMARY_KEYS:
-            if key != "p50" and (figure := getattr(summary, key)) is not None:
-                yield _harmless(name), key, js_number(figure)
+            figure = summary.figure(key)
+            if key != "p50" and (figure is not None or key in QUANTILES):
+                yield _harmless(name), key, ABSENT if figure is None else js_number(figure)
 
 
 def _harmless(name: str) -> str:

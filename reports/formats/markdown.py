@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+from reports.blocks import ABSENT
 from reports.formats.artillery_text import js_number
 from reports.model import SUMMARY_KEYS, Report
 from reports.printable import printable
@@ -29,7 +30,7 @@ def report_text(report: Report) -> str:
     single += [(name, f"{js_number(rate.per_second)}/sec") for name, rate in sorted(total.rates.items())]
     keys = [k for k in SUMMARY_KEYS if k != "p50" and any(getattr(s, k) is not None for s in total.summaries.values())]
     summaries = [
-        (name, *("" if (figure := getattr(summary, key)) is None else js_number(figure) for key in keys))
+        (name, *(ABSENT if (figure := summary.figure(key)) is None else js_number(figure) for key in keys))
         for name, summary in sorted(total.summaries.items())
     ]
     parts = [table(("metric", "value"), single)] if single else []

@@ -10,7 +10,7 @@ from math import log10
 import numpy as np
 
 from reports import names
-from reports.blocks import Axis, Chart, Dash, Mark, Series
+from reports.blocks import Axis, Chart, Dash, Mark, Series, decimal
 from reports.model import Report
 from reports.page.measures import Moment, Slice, breakdown, failures, sketch, slices, timeline
 from reports.sketch import Sketch
@@ -26,9 +26,9 @@ BREAKDOWN_NAMES = {
     "connect": "connect",
     "db": "statements",
     "rest": "rest of server",
-    "network": "network",
+    "outside": "outside the service: waiting for a worker, network",
 }
-_BREAKDOWN_COLOURS = {"pool": 1, "connect": 3, "db": 0, "rest": 2, "network": 7}
+_BREAKDOWN_COLOURS = {"pool": 1, "connect": 3, "db": 0, "rest": 2, "outside": 7}
 _QUANTILES: tuple[tuple[str, int], ...] = (("p50", 0), ("p95", 3), ("p99", 1))
 QUANTILE_KEYS = tuple(key for key, _ in _QUANTILES)
 _RATES: tuple[tuple[str, Callable[[Moment], float | None], int, Dash], ...] = (
@@ -201,7 +201,9 @@ def _tail(label: str, found: Sketch, colour: int, dash: Dash = "solid") -> Serie
     reach = np.logspace(0, log10(end), 61)
     qs = [1 - 1 / float(r) for r in reach]
     values = tuple(_figure(min(max(found.quantile(q), found.min), found.max)) for q in qs)
-    return Series(label, tuple(float(r) for r in reach), values, colour, dash, tuple(f"p{q * 100:.4g}" for q in qs))
+    return Series(
+        label, tuple(float(r) for r in reach), values, colour, dash, tuple(f"p{decimal(q * 100, 4)}" for q in qs)
+    )
 
 
 def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
@@ -219,7 +221,7 @@ def _histogram(known: Sequence[tuple[int, str, Sketch]]) -> Chart:
         counts[at : at + len(found.positive.counts)] = found.positive.counts
         shares = counts.reshape(-1, step).sum(axis=1) / found.count * 100
         edges = [gamma ** (low - 1 + k * step) for k in range(len(shares) + 1)]
-        spans = tuple(f"{a:.3g} to {b:.3g} ms" for a, b in pairwise(edges))
+        spans = tuple(f"{decimal(a, 3)} to {decimal(b, 3)} ms" for a, b in pairwise(edges))
         label = "response time" if len(known) == 1 else name
         levels = (*(_figure(float(s)) for s in shares), None)
         series.append(Series(label, tuple(edges), levels, i, labels=spans))

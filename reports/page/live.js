@@ -1,7 +1,7 @@
 "use strict";
 // Follows a run: figures and curves from server-sent events, one a second; at the end loads the report in their place.
 (() => {
-  const WINDOW = 300, WIDTH = 560, HEIGHT = 210, LEFT = 50, RIGHT = 10, TOP = 10, BOTTOM = 24;
+  const WINDOW = 300, HEIGHT = 210, RIGHT = 14, TOP = 10, BOTTOM = 24, CHARACTER = 7.5;
   const byId = (id) => document.getElementById(id);
   const updates = [];
 
@@ -36,7 +36,7 @@
     const values = series.map(() => element("b"));
     const legend = element("ul", { class: "legend" }, ...series.map(([name, colour], i) =>
       element("li", {}, element("i", { class: `s${colour}` }), name, values[i])));
-    const drawing = element("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, "aria-hidden": "true" });
+    const drawing = element("svg", { width: "100%", height: HEIGHT, "aria-hidden": "true" });
     const plot = element("div", { class: "plot", role: "img", "aria-label": title }, drawing);
     byId("charts").append(element("figure", { class: "chart" }, element("figcaption", {}, title), legend, plot));
     return { drawing, plot, values };
@@ -46,21 +46,25 @@
     const power = 10 ** Math.floor(Math.log10(span / parts));
     return [1, 2, 5, 10].map((m) => m * power).find((s) => span / s <= parts + 1e-9);
   }
-  const timeStep = (span) => [1, 5, 10, 15, 30, 60, 120, 300].find((s) => span / s <= 8) ?? 600;
+  const timeStep = (span, parts) => [1, 5, 10, 15, 30, 60, 120, 300].find((s) => span / s <= parts) ?? 600;
 
   function draw({ series, drawing, plot, values, title }) {
     const from = updates[0].elapsed_s, to = Math.max(updates.at(-1).elapsed_s, from + 10);
     const lines = series.map(([, , read]) => updates.map((u) => [u.elapsed_s, read(u) ?? null]));
     const most = Math.max(...lines.flat().map(([, v]) => v ?? 0)) || 1;
     const tick = step(most, 4), top = Math.ceil(most / tick - 1e-9) * tick;
-    const x = (t) => LEFT + (WIDTH - LEFT - RIGHT) * (t - from) / (to - from);
+    const width = drawing.clientWidth;
+    // On paper, which may be narrower than the screen, the drawing is made smaller.
+    drawing.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
+    const left = Math.max(...Array.from({ length: Math.round(top / tick) + 1 }, (_, i) => figure(i * tick).length)) * CHARACTER + 10;
+    const x = (t) => left + (width - left - RIGHT) * (t - from) / (to - from);
     const y = (v) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * v / top;
     const parts = [];
     for (let v = 0; v <= top + tick / 2; v += tick) {
-      parts.push(element("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: y(v), y2: y(v) }),
-                 element("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, figure(v)));
+      parts.push(element("line", { class: "grid", x1: left, x2: width - RIGHT, y1: y(v), y2: y(v) }),
+                 element("text", { x: left - 6, y: y(v) + 4, "text-anchor": "end" }, figure(v)));
     }
-    const every = timeStep(to - from);
+    const every = timeStep(to - from, width / 70);
     for (let t = Math.ceil(from / every) * every; t <= to; t += every) {
       parts.push(element("text", { x: x(t), y: HEIGHT - 6, "text-anchor": "middle" }, clock(t)));
     }
@@ -94,15 +98,19 @@
     }
     charts.forEach(draw);
     rows("errors", now.errors_by_kind ?? [], ([kind, count]) => [kind, figure(count)]);
-    rows("endpoints", now.endpoints ?? [], (e) => [e.name, figure(e.answers), ms(e.p50), ms(e.p95), ms(e.p99)]);
+    const kinds = (each) => each.kinds.map(([kind, count]) => `${kind}: ${figure(count)}`).join(", ") || "–";
+    rows("endpoints", now.endpoints ?? [], (e) => [e.name, figure(e.answers), ms(e.p50), ms(e.p95), ms(e.p99), kinds(e)]);
   }
 
   function rows(id, items, cells) {
-    const section = byId(id);
-    section.hidden = !items.length;
+    const section = byId(id), heads = [...section.querySelectorAll("thead th")];
+    (id === "errors" ? section : section.querySelector(".scroll")).hidden = !items.length;
+    if (id === "endpoints") byId("no-endpoints").hidden = items.length > 0;
     section.querySelector("tbody").replaceChildren(...items.map((item) => element("tr", {}, ...cells(item).map((text, i) =>
-      i ? element("td", { class: "n" }, text) : element("th", { class: "t", scope: "row" }, text)))));
+      i ? element("td", { class: heads[i].className }, text) : element("th", { class: "t", scope: "row" }, text)))));
   }
+
+  addEventListener("resize", () => { if (updates.length) charts.forEach(draw); });
 
   const say = (text) => { if (byId("state").textContent !== text) byId("state").textContent = text; };
   const source = new EventSource("events");

@@ -212,7 +212,7 @@ def quantile(period: Period, name: str, key: str) -> float | None:
     if sketch is not None and sketch.count:
         return _sketched(sketch, key)
     summary = period.summaries.get(name)
-    found = getattr(summary, key) if summary is not None else None
+    found = summary.figure(key) if summary is not None else None
     return None if found is None else float(found)
 
 
@@ -229,10 +229,10 @@ def sketch(report: Report, name: str) -> Sketch | None:
 
 
 def breakdown(period: Period) -> list[TimeShare]:
-    """The parts of the mean response time in ms: those that the server reports, the rest of its total, and the network.
+    """The parts of the mean response time in ms: those that the server reports, the rest of its total, and what is outside.
 
     Means add up, where quantiles do not. Empty without `server.total`. A part that an answer does not name counts as 0 in
-    its mean. Network is the mean response time of all answers minus the mean total of those with a Server-Timing header.
+    its mean. Outside is the mean response time of all answers minus the mean total of those with a Server-Timing header.
     """
     whole, response = _sum_count(period, _TOTAL), _sum_count(period, names.RESPONSE_TIME)
     if whole is None:
@@ -246,24 +246,27 @@ def breakdown(period: Period) -> list[TimeShare]:
     shares = [TimeShare(name, ms) for name, ms in parts.items()]
     shares.append(TimeShare("rest", max(0.0, total_ms - sum(parts.values()))))
     if response is not None:
-        shares.append(TimeShare("network", max(0.0, response[0] / response[1] - total_ms)))
+        shares.append(TimeShare("outside", max(0.0, response[0] / response[1] - total_ms)))
     return shares
 
 
 def endpoints(period: Period) -> Iterator[tuple[str, str, dict[str, int]]]:
     """All endpoints, sorted: (endpoint, name of its response time metric, counts of its answers and errors by kind)."""
-    times = f"{names.ENDPOINT}.response_time."
-    found: dict[str, dict[str, int]] = {
-        name.removeprefix(times): {} for name in period.summaries if name.startswith(times)
-    }
-    for name, count in period.counters.items():
-        rest = name.removeprefix(f"{names.ENDPOINT}.") if name.startswith(f"{names.ENDPOINT}.") else ""
-        for mark in (".codes.", ".errors."):
-            endpoint, cut, kind = rest.rpartition(mark)
-            if cut:
-                found.setdefault(endpoint, {})[kind] = count
-    for endpoint in sorted(found):
-        yield endpoint, times + endpoint, found[endpoint]
+    measured = (name.partition(names.ENDPOINT_TIME) for name in {**period.summaries, **period.sketches})
+    timed = {(start, endpoint) for start, cut, endpoint in measured if cut}
+    # A script may have another prefix than the plugin's own. Then its counters tell an endpoint from other metrics.
+    kinds: dict[tuple[str, str], dict[str, int]] = {each: {} for each in timed if each[0] == names.ENDPOINT}
+    prefixes = {names.ENDPOINT} | {start for start, _ in timed}
+    for counter, count in period.counters.items():
+        for prefix in prefixes:
+            rest = counter.removeprefix(f"{prefix}.") if counter.startswith(f"{prefix}.") else ""
+            # An endpoint's own name may have either mark in it: the last one counts.
+            cuts = (rest.rpartition(mark) for mark in (names.ENDPOINT_CODES, f".{names.ERRORS}"))
+            endpoint, cut, kind = max(cuts, key=lambda cut: len(cut[0]))
+            if cut and (prefix == names.ENDPOINT or (prefix, endpoint) in timed):
+                kinds.setdefault((prefix, endpoint), {})[kind] = count
+    for (prefix, endpoint), found in sorted(kinds.items(), key=lambda each: each[0][::-1]):
+        yield endpoint, f"{prefix}{names.ENDPOINT_TIME}{endpoint}", found
 
 
 def scenarios(counters: Mapping[str, int]) -> dict[str, int]:

@@ -83,6 +83,21 @@
   }, { rootMargin: "-10% 0px -80% 0px" });
   for (const section of all("main section")) inView.observe(section);
 
+  // What a link leads to is unfolded; on paper, all is.
+  function unfold() {
+    const wanted = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+    for (let part = wanted; part; part = part.parentElement?.closest("details")) if (part.tagName === "DETAILS") part.open = true;
+    if (wanted) wanted.scrollIntoView();
+  }
+  addEventListener("hashchange", unfold);
+  unfold();
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    folded = all("details:not([open])").filter((part) => !part.closest(".chart"));
+    for (const part of folded) part.open = true;
+  });
+  addEventListener("afterprint", () => { for (const part of folded) part.open = false; });
+
   // Charts are drawn in the page already. The table beneath each holds its figures; the drawing says where they stand.
   const SVG = "http://www.w3.org/2000/svg";
   const ACROSS = 2000;

@@ -26,6 +26,9 @@ from reports.page.sections import report_sections
 from reports.page.svg import margins, style, svg
 from reports.printable import printable
 
+_LONGEST_NAME = 40
+"""Most characters of a report's name in tables and charts; the page's subtitle has the whole name."""
+
 
 def report_page(reports: Sequence[tuple[str, Report]], comparison: Section | None = None, *, title: str) -> Page:
     """The page of one report, or of several in the same charts, each with its name; `comparison`: how two sides differ.
@@ -77,9 +80,20 @@ def live_files() -> dict[str, tuple[str, str]]:
 
 
 def _short(names: Sequence[str]) -> Sequence[str]:
-    """File names without their folders, if they still differ then: they head columns and label curves."""
-    bare = [name.rpartition("/")[2] or name for name in names]
-    return bare if len(set(bare)) == len(names) else names
+    """Names for heads of columns and curves: without folders, and without the middle of long ones, if they still differ then."""
+    found = names
+    for shorter in (_without_folder, _without_middle):
+        cut = [shorter(name) for name in found]
+        found = cut if len(set(cut)) == len(names) else found
+    return found
+
+
+def _without_folder(name: str) -> str:
+    return name.rpartition("/")[2] or name
+
+
+def _without_middle(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:14]}…{name[15 - _LONGEST_NAME :]}"
 
 
 def _policy(script: str) -> str:
@@ -107,6 +121,17 @@ def _visible(value: Any) -> Any:
     return printable(value, "\n\t") if type(value) is str else value
 
 
+def _grouped(sections: Sequence[Section]) -> list[tuple[Section, list[Section]]]:
+    """Each section of level 2 with those of level 3 that belong to it; a page may begin with one of level 3."""
+    found: list[tuple[Section, list[Section]]] = []
+    for section in sections:
+        if section.level == 3 and found:
+            found[-1][1].append(section)
+        else:
+            found.append((section, []))
+    return found
+
+
 @cache
 def _templates() -> Environment:
     found = Environment(
@@ -121,6 +146,7 @@ def _templates() -> Environment:
     found.filters["kind"] = lambda block: type(block).__name__
     found.filters["chart_table"] = chart_table
     found.filters["margins"] = margins
+    found.filters["grouped"] = _grouped
     found.filters["ranked"] = lambda table: (
         sorted(table.rows, key=lambda row: not any(cell.tone for cell in row)) if table.quiet else table.rows
     )

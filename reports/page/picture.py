@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from reports.blocks import Chart, Series
 from reports.page.chart_table import describe
-from reports.page.svg import drawing, labelled, margins, plot_height, style
+from reports.page.svg import FILLED, drawing, labelled, margins, plot_height, style
 
 WIDTH = 560
 """Width of a chart with its margins, in px."""
@@ -69,9 +69,10 @@ def _headed(chart: Chart) -> Iterator[Markup]:
     for number, line in enumerate(_legend(chart)):
         y = _TITLE + _LEGEND_LINE * number + 9
         for x, series in line:
-            filled = chart.mark in ("bar", "hbar", "area")
+            filled = chart.mark in FILLED
+            block = "outlined" if series.dash == "dash" else "block"
             stroke = Markup('<path class="{} s{}" d="M{:.0f},{}h{}"/>').format(
-                "block" if filled else f"line {series.dash}", series.colour % 8, x, y - 4, 10 if filled else 18
+                block if filled else f"line {series.dash}", series.colour % 8, x, y - 4, 10 if filled else 18
             )
             yield stroke + Markup('<text x="{:.0f}" y="{}">{}</text>').format(
                 x + (16 if filled else _KEY), y, series.name

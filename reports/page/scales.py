@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
-from reports.blocks import Axis, clock
+from reports.blocks import Axis, clock, decimal
 
 Tick = tuple[float, str]
 """A value to label, and its label."""
@@ -92,7 +92,8 @@ def _rounded_log(low: float, high: float) -> tuple[float, float]:
 
 
 def _short(tick: float) -> str:
-    return f"{tick:,.0f}" if abs(tick) >= 10 else f"{tick:.6g}"
+    """A tick's label; beyond what anybody measures, as a power of ten, which an axis has room for."""
+    return f"{tick:.3g}" if abs(tick) >= 1e12 else f"{tick:,.0f}" if abs(tick) >= 10 else decimal(tick)
 
 
 def _multiples(low: float, high: float, step: float) -> list[float]:

@@ -139,15 +139,19 @@ def _headline_items(report: Report) -> Iterator[Figure]:
 
 
 def _headline_times(report: Report) -> Iterator[Figure]:
-    for key in ("p50", "p95", "p99", "p999"):
-        value = quantile(report.aggregate, names.RESPONSE_TIME, key)
-        if value is not None:
-            yield Figure(_KEY_LABELS.get(key, key), f"{amount(value)} ms", "response time")
+    """Percentiles of the response time, a dash for each of the usual ones that is missing; ApacheBench's, if it has its own."""
+    found = {key: quantile(report.aggregate, names.RESPONSE_TIME, key) for key in ("p50", "p95", "p99", "p999")}
     ab = ab_of(report)
-    if ab is not None and quantile(report.aggregate, names.RESPONSE_TIME, "p50") is None:
+    if ab is not None and ab.percentiles and found["p50"] is None:
         for percentage, ms in ab.percentiles.items():
             if percentage in (50, 95, 99):
                 yield Figure(f"{percentage} % within", f"{ms} ms", "total time")
+        return
+    for key, value in found.items():
+        if value is not None:
+            yield Figure(_KEY_LABELS.get(key, key), f"{amount(value)} ms", "response time")
+        elif key != "p999" and requests(report) is not None:
+            yield Figure(key, ABSENT, "response time")
 
 
 def _side_by_side(reports: Sequence[Named]) -> Table:
@@ -218,10 +222,28 @@ def _time_goes(reports: Sequence[Named]) -> Section | None:
     columns = (*first, Column("part"), Column("mean, ms", "number"), Column("share", "number"))
     lead = (
         "Mean times, which add up to the mean response time. The service reports pool wait, connect, statements and its rest "
-        "in the Server-Timing header; network is what remains, waiting in front of the service included."
+        "in the Server-Timing header; what remains was spent outside it."
     )
-    blocks = (Charts((chart,)), Table("parts", "Parts of an answer's time", columns, tuple(rows)))
+    blocks: tuple[Block, ...] = (
+        *_mostly_outside(reports),
+        Charts((chart,)),
+        Table("parts", "Parts of an answer's time", columns, tuple(rows)),
+    )
     return Section("time-goes-section", "Where the time goes", blocks, lead=lead, menu="Where time goes")
+
+
+def _mostly_outside(reports: Sequence[Named]) -> Iterator[Text]:
+    """Says of each report so, if answers spent most of their time outside the service."""
+    for name, report in reports:
+        shares = {share.name: share.ms for share in breakdown(report.aggregate)}
+        share = shares.get("outside", 0.0) / (sum(shares.values()) or 1.0)
+        if share > 0.5:
+            start = f"{name}: most" if len(reports) > 1 else "Most"
+            yield Text(
+                f"{start} of an answer's time, {percent(share)} of it, was spent outside the service: waiting until a worker "
+                "took the request, and on the network. Neither the pool nor the database can make that shorter.",
+                "warn",
+            )
 
 
 def _endpoints(report: Report) -> Section | None:
@@ -362,9 +384,9 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _timings(table_id: str, caption: str, first: str, rows: Iterable[tuple[str, Report, str]]) -> Table | None:
-    """A table with a row for each (name, report, metric) that has samples; None where no metric has any."""
+    """A table with a row for each (name, report, metric) that has any figure; None where none has."""
     found = [(label, report.aggregate, metric) for label, report, metric in rows]
-    told = [row for row in found if quantile(row[1], row[2], "mean") is not None]
+    told = [row for row in found if any(quantile(row[1], row[2], key) is not None for key in _KEYS)]
     digits = time_digits(quantile(total, metric, "max") for _, total, metric in told)
     cells = tuple(
         (Cell(label), *(number_cell(quantile(total, metric, key), 0 if key == "count" else digits) for key in _KEYS))

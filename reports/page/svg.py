@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from reports.blocks import Chart, Series, amount
 from reports.page.chart_table import BINNED, describe, positions
-from reports.page.scales import AxisScale, axis_scale
+from reports.page.scales import AxisScale, Tick, axis_scale
 from reports.printable import printable
 
 ACROSS = 2000
@@ -31,9 +31,18 @@ ACROSS = 2000
 _DOWN = 4
 """Units for each px of height."""
 
+FILLED = ("bar", "hbar", "bars", "area")
+"""Marks whose series are areas: a legend shows a block for each."""
+
 _PLOT_PX = 200
 _ROW_PX, _BAR_PX = 44, 14
-_NAME_CHARACTERS, _NAME_LINES, _NAME_LINE_PX = 42, 2, 14
+_NEXT_BAR_PX = 19
+"""From one bar of the mark "bars" to the next one of its row."""
+
+_WORD_CHARACTER_PX = 6.7
+"""Width of a character of the words beside a bar."""
+
+_NAME_CHARACTERS, _NAME_LINES, _NAME_LINE_PX = 42, 3, 14
 """A row's name is broken into lines that a phone has room for."""
 
 _LABEL_PX = 15
@@ -73,7 +82,38 @@ def plot_height(chart: Chart) -> int:
 def margins(chart: Chart) -> tuple[int, int, int, int]:
     """The margins in px (top, right, bottom, left) that ticks, labels and the x axis's title need around the plotted area."""
     longest = max((len(series.name) for series in chart.series), default=0) if labelled(chart) else 0
-    return 8, max(22, 10 + round(_CHARACTER_PX * longest)), 46, 12 if chart.y.scale == "category" else 54
+    words = max((len(text.text) for series in chart.series for text in series.words), default=0)
+    beside = 14 + round(max(_CHARACTER_PX * longest, _WORD_CHARACTER_PX * words))
+    right = max(22, beside, _half_a_tick(x_scale(chart).ticks))
+    if chart.y.scale == "category":
+        return 8, right, 46, 12
+    digits = max(len(label) for scale in y_scales(chart) for _, label in scale.ticks)
+    return 8, right, 46, max(54, 14 + round(_CHARACTER_PX * digits))
+
+
+def _half_a_tick(ticks: Sequence[Tick]) -> int:
+    """The width in px of half the last tick's label, which stands under the end of its axis."""
+    return round(_CHARACTER_PX * len(ticks[-1][1]) / 2) if ticks else 0
+
+
+def x_scale(chart: Chart) -> AxisScale:
+    """The scale of the horizontal axis; in rows of names, of their bars or dots."""
+    if chart.y.scale != "category":
+        return axis_scale(chart.x, (x for s in chart.series for x in s.x), rounded=chart.x.scale == "linear")
+    if chart.mark == "bars":
+        return axis_scale(chart.x, [0.0, *_values(s.y for s in chart.series)])
+    if chart.mark == "hbar":
+        return axis_scale(chart.x, [top for *_, top in stacked(chart.series)])
+    return axis_scale(chart.x, (x for s in chart.series for x in s.x))
+
+
+def y_scales(chart: Chart) -> list[AxisScale]:
+    """The scale of the vertical axis of figures, and the other one that a script can switch to, if there is one."""
+    values = [top for *_, top in stacked(chart.series)] if chart.mark == "bar" else _values(s.y for s in chart.series)
+    kinds = [chart.y]
+    if switchable(chart):
+        kinds.append(replace(chart.y, scale="linear" if chart.y.scale == "log" else "log"))
+    return [axis_scale(axis, values) for axis in kinds]
 
 
 def labelled(chart: Chart) -> bool:
@@ -100,15 +140,13 @@ def drawing(chart: Chart, *, both_scales: bool = True) -> Markup:
 
 
 def _curves(chart: Chart, both_scales: bool) -> Iterator[Markup]:
-    ys = [top for *_, top in stacked(chart.series)] if chart.mark == "bar" else _values(s.y for s in chart.series)
-    x = axis_scale(chart.x, (x for s in chart.series for x in s.x), rounded=chart.x.scale == "linear")
+    x = x_scale(chart)
     at = " ".join(str(round(x.place(p) * ACROSS)) for p in positions(chart))
     yield Markup('<g class="at" data-at="{}" data-bins="{}">').format(at, int(chart.mark in BINNED))
     yield from _x_axis(chart, x)
-    scales = [axis_scale(chart.y, ys)]
-    if both_scales and switchable(chart):
-        scales.append(axis_scale(replace(chart.y, scale="linear" if scales[0].log else "log"), ys))
-    for number, y in enumerate(scales):
+    for mark in chart.marks:
+        yield Markup('<line class="mark" x1="{0}" x2="{0}" y2="100%"/>').format(_percent(x.place(mark)))
+    for number, y in enumerate(y_scales(chart)[: 2 if both_scales else 1]):
         yield Markup('<g class="{}" data-low="{:.6g}" data-high="{:.6g}" data-log="{}">').format(
             "other" if number else "on", y.low, y.high, int(y.log)
         )
@@ -272,8 +310,7 @@ def _end_labels(chart: Chart, y: AxisScale) -> Iterator[Markup]:
 
 def _rows(chart: Chart) -> Iterator[Markup]:
     bars = chart.mark == "hbar"
-    values = [top for *_, top in stacked(chart.series)] if bars else [x for s in chart.series for x in s.x]
-    x = axis_scale(chart.x, values)
+    x = x_scale(chart)
     tall = plot_height(chart)
     row_px = _row_height(chart)
     middles = [(row + 1) * row_px - 14 for row in range(len(chart.y.names))]
@@ -283,24 +320,34 @@ def _rows(chart: Chart) -> Iterator[Markup]:
     for row, name in enumerate(chart.y.names):
         lines = _name_lines(name)
         for number, line in enumerate(lines, 1 - len(lines)):
-            height = middles[row] - 14 + number * _NAME_LINE_PX
+            height = middles[row] - 14 - _above(chart) + number * _NAME_LINE_PX
             yield Markup('<text class="name" y="{}">{}</text>').format(height, printable(line))
         if bars:
             total = sum(s.y[i] or 0.0 for s in chart.series for i, at in enumerate(s.x) if at == row)
             said = Markup('<text class="name" x="100%" y="{}" text-anchor="end">{} {}</text>')
             yield said.format(middles[row] - 14, amount(total), chart.x.unit)
-        else:
+        elif chart.mark == "dot":
             yield Markup('<line class="grid" x2="100%" y1="{0}" y2="{0}"/>').format(middles[row])
     yield Markup(
         '<svg class="marks" width="100%" height="100%" viewBox="0 0 {} {}" preserveAspectRatio="none">'
     ).format(ACROSS, tall)
-    yield from _bars(chart, x, middles) if bars else _dots(chart, x, middles)
-    yield Markup("</svg></g>")
+    if chart.mark == "bars":
+        yield from _bars_apart(chart, x, middles)
+    else:
+        yield from _bars(chart, x, middles) if bars else _dots(chart, x, middles)
+    yield Markup("</svg>")
+    yield from _words(chart, x, middles)
+    yield Markup("</g>")
 
 
 def _row_height(chart: Chart) -> int:
     most = max((len(_name_lines(name)) for name in chart.y.names), default=1)
-    return _ROW_PX + _NAME_LINE_PX * (most - 1)
+    return _ROW_PX + _NAME_LINE_PX * (most - 1) + _above(chart)
+
+
+def _above(chart: Chart) -> int:
+    """Height in px that a row needs for bars above its lowest one."""
+    return _NEXT_BAR_PX * (len(chart.series) - 1) if chart.mark == "bars" else 0
 
 
 def _name_lines(name: str) -> list[str]:
@@ -314,6 +361,31 @@ def _bars(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup
             left, right = (round(x.place(v) * ACROSS) for v in (base, top))
             path += f"M{left} {middles[int(series.x[i])] - _BAR_PX // 2}h{right - left}v{_BAR_PX}H{left}z"
         yield _path("fill", number, series, path)
+
+
+def _bars_apart(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:
+    for number, series in enumerate(chart.series):
+        lift = _NEXT_BAR_PX * (len(chart.series) - 1 - number) + _BAR_PX // 2
+        path = "".join(
+            f"M0 {middles[int(row)] - lift}h{round(x.place(value) * ACROSS)}v{_BAR_PX}H0z"
+            for row, value in zip(series.x, series.y, strict=True)
+            if value is not None
+        )
+        yield _path("outline" if series.dash == "dash" else "fill", number, series, path)
+
+
+def _words(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:
+    """The words of each bar of the mark "bars", at its end."""
+    for number, series in enumerate(chart.series):
+        lift = _NEXT_BAR_PX * (len(chart.series) - 1 - number)
+        for row, value, text in zip(series.x, series.y, series.words, strict=False):
+            yield Markup('<text{} data-series="{}" x="{}" dx="7" y="{}" dy=".32em">{}</text>').format(
+                Markup(' class="bad"') if text.tone == "bad" else "",
+                number,
+                _percent(x.place(value or 0.0)),
+                middles[int(row)] - lift,
+                printable(text.text),
+            )
 
 
 def _dots(chart: Chart, x: AxisScale, middles: Sequence[int]) -> Iterator[Markup]:

@@ -37,7 +37,8 @@ def _block(block: Block, *, captions: bool) -> str:
             figures = [f"{f.label}: {f.value}" + (f" ({f.note})" if f.note else "") for f in items]
             return _list([escaped(figure) for figure in figures])
         case Facts(caption, items):
-            return f"{escaped(caption)}:\n\n{_list([f'{escaped(name)}: {escaped(value)}' for name, value in items])}"
+            listed = _list([f"{escaped(name)}: {escaped(value)}" for name, value in items])
+            return f"{escaped(caption)}:\n\n{listed}" if caption else listed
         case Items(items):
             return _list([_sentence(item) for item in items])
         case Table():
@@ -53,7 +54,12 @@ def _block(block: Block, *, captions: bool) -> str:
 
 
 def _table(block: Table) -> Iterator[str]:
-    """Write a table. If most rows are quiet, the others come first and the quiet ones are folded away."""
+    """Write a table. Quiet rows come last and are folded away, as are folded columns, a line for each row."""
+    if any(column.folded for column in block.columns):
+        yield _rows(block, block.rows)
+        told = _list([_in_detail(block, row) for row in block.rows])
+        yield f"<details><summary>Each in detail</summary>\n\n{told}\n\n</details>"
+        return
     if not block.quiet:
         yield _rows(block, block.rows)
         return
@@ -67,11 +73,19 @@ def _table(block: Table) -> Iterator[str]:
 
 
 def _rows(block: Table, rows: Sequence[Sequence[Cell]]) -> str:
-    shown = [i for i, column in enumerate(block.columns) if not column.aside]
+    shown = [i for i, column in enumerate(block.columns) if not (column.aside or column.folded)]
     left = [at for at, i in enumerate(shown) if block.columns[i].kind != "number"]
     headings = [escaped(block.columns[i].label) for i in shown]
     texts = [["-" if row[i].text == ABSENT else row[i].text for i in shown] for row in rows]
     return table(headings, texts, left).rstrip("\n")
+
+
+def _in_detail(block: Table, row: Sequence[Cell]) -> str:
+    """The folded cells of a row after the one that names it, the first of the kind "text"."""
+    name = next(cell.text for column, cell in zip(block.columns, row, strict=True) if column.kind == "text")
+    pairs = zip(block.columns, row, strict=True)
+    told = [f"{escaped(column.label)}: {escaped(cell.text)}" for column, cell in pairs if column.folded]
+    return f"{escaped(name)}.  \n  " + ".  \n  ".join(told)
 
 
 def _sentence(block: Text) -> str:

@@ -51,7 +51,7 @@ def _block(block: Block, *, captions: bool, colour: bool) -> str:
         case Figures(items):
             return _aligned([(f.label, f"{f.value} ({f.note})" if f.note else f.value) for f in items])
         case Facts(caption, items):
-            return f"{plain(caption)}:\n{_aligned(items)}"
+            return f"{plain(caption)}:\n{_aligned(items)}" if caption else _aligned(items)
         case Items(items):
             return "\n".join(f"{'' if item.tone else '- '}{_sentence(item, colour=colour)}" for item in items)
         case Table():
@@ -85,14 +85,15 @@ def _table(block: Table, *, colour: bool) -> Iterator[str]:
 
 
 def _prose(block: Table, *, colour: bool) -> Iterator[str]:
-    """Each row as its first cell, and the others below it with their headings."""
+    """Each row as the cell that names it, the first of the kind "text", and the others below it with their headings."""
+    named = next(i for i, column in enumerate(block.columns) if column.kind == "text")
+    rest = [i for i, column in enumerate(block.columns) if i != named and not column.aside]
+    width = max((len(block.columns[i].label) for i in rest), default=0)
     for row in block.rows:
-        yield _cell(row[0].text)
-        rest = [(column, cell) for column, cell in zip(block.columns[1:], row[1:], strict=True) if not column.aside]
-        width = max((len(column.label) for column, _ in rest), default=0)
-        for column, cell in rest:
-            line = f"    {plain(column.label).ljust(width)}  {_cell(cell.text)}"
-            yield _painted(line.rstrip(), cell.tone if colour else "")
+        yield _cell(row[named].text)
+        for i in rest:
+            line = f"    {plain(block.columns[i].label).ljust(width)}  {_cell(row[i].text)}"
+            yield _painted(line.rstrip(), row[i].tone if colour else "")
 
 
 def _tone(row: Sequence[Cell]) -> Tone:

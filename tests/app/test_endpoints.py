@@ -106,7 +106,7 @@ def test_a_link_without_clicks_has_empty_analytics(service):
 
 
 @pytest.mark.parametrize("path", ["/nosuch", "/links/nosuch", "/links/nosuch/analytics", "/%00", "/%ff%fe", "/a%00b",
-                                  "/links/%00", "/favicon.ico", "/" + "x" * 200, "/links/%ed%a0%80/analytics"])  # fmt: skip
+                                  "/links/%00", "/favicon.png", "/" + "x" * 200, "/links/%ed%a0%80/analytics"])  # fmt: skip
 def test_what_does_not_exist_is_404(service, path):
     assert service.get(path).problem == "no-such-link"
     assert service.get(path).status == 404

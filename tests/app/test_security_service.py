@@ -116,7 +116,7 @@ def test_sql_is_text(service, text):
     "/../etc/passwd", "/..%2fetc%2fpasswd", "/%2e%2e/%2e%2e/etc/passwd", "/static/../app.py", "/.env", "/.git/config",
     "//evil.example", "//evil.example/..", "/%5c%5cevil.example", "/links/../links", "/links/%2e%2e/analytics",
     "/links//analytics", "/a;b=c", "/;/links", "/links/x/analytics/", "/%c0%ae%c0%ae/", "/%", "/%zz", "/%ff%fe", "/~%00",
-    "/?%ff=%fe", "/links/%ed%a0%80", "/openapi.json/", "/openapi", "/.well-known/x", "/%f0%9f%92%a9", "/" + "%41" * 100,
+    "/x?%ff=%fe", "/links/%ed%a0%80", "/openapi.json/", "/openapi", "/.well-known/x", "/%f0%9f%92%a9", "/" + "%41" * 100,
 ])  # fmt: skip
 def test_odd_paths_find_nothing(service, path):
     answer = service.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -250,6 +250,7 @@ def test_headers_that_are_never_the_same_twice_take_no_memory(start_service, pos
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [
+    ("GET", "/", 200), ("GET", "/favicon.ico", 200),
     ("GET", "/live", 200), ("GET", "/metrics", 200), ("GET", "/openapi.json", 200), ("GET", "/nosuch", 404), ("GET", "/a/b", 404),
     ("DELETE", "/health", 405), ("POST", "/links", 401), ("HEAD", "/live", 200), ("OPTIONS", "/links", 200),
 ])  # fmt: skip

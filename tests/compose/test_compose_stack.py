@@ -65,7 +65,7 @@ def test_nobody_runs_as_root_and_the_role_is_no_superuser(stack):
 
 
 def test_a_servers_own_state_is_not_the_publics(stack):
-    for path in ("/pool", "/metrics", "/%6detrics", "//metrics", "/pool?x=1"):
+    for path in ("/", "/?x=1", "/pool", "/metrics", "/%6detrics", "//metrics", "/pool?x=1"):
         assert stack.request("GET", path).status == 403
 
 

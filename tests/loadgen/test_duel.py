@@ -168,7 +168,8 @@ def test_a_target_that_never_answers_is_exit_code_3(serve, ok_answer, script):
     done = duel(serve(ok_answer()).url, "http://127.0.0.1:1", script)
     assert done.exit_code == 3
     assert "Error: http://127.0.0.1:1 gave no answer at all" in done.stderr
-    assert done.stdout.startswith("Nothing can be judged.")
+    assert done.stdout.startswith("Nothing can be")
+    assert "response time, p99" in done.stdout
 
 
 def test_an_interrupt_gives_what_there_is_marked_partial(serve, ok_answer, script, tmp_path):
@@ -198,6 +199,11 @@ def test_an_interrupt_gives_what_there_is_marked_partial(serve, ok_answer, scrip
         (["http://h", "http://h", "{still}", "--minutes", "1"], "--minutes: the script's phases take no time"),
         (["http://h", "http://h", "{script}", "--minutes", "0"], "--minutes"),
         (["http://h", "http://h", "{script}", "--fail-on", "p99 wrose"], "--fail-on 'p99 wrose' is no rule"),
+        (["http://h", "http://h", "{script}", "--fail-on", "p98 > 9"], "no run has a figure called 'p98'"),
+        (
+            ["http://h", "http://h", "{script}", "--fail-on", "p75 worse"],
+            "a duel judges errors, rps, median, p95 and p99",
+        ),
         (["http://h", "http://h", "{script}", "--least-effect", "much"], "--least-effect 'much'"),
         (["http://h", "http://h", "{script}", "-v", "{{"], "--variables"),
         (["http://h", "http://h", "{script}", "-o", "{script}"], "cannot write"),

@@ -178,13 +178,21 @@ def test_the_assumed_deviation_between_runs_is_told_and_can_be_set(invoke):
     assert "a standard deviation of 40 %" in wide and wide.count(" better\n") < usual.count(" better\n")
 
 
-def test_several_runs_a_side_are_compared(invoke, saved):
-    sides = [part for side in ("--old", "--new") for _ in range(4) for part in (side, saved)]
+def test_several_runs_a_side_are_compared(invoke, saved, tmp_path):
+    later = tmp_path / "later.json"
+    later.write_text(saved.read_text().replace("303.4", "303.5"))
+    done = invoke(cli.diff, *(part for side in ("--old", "--new") for path in (saved, later) for part in (side, path)))
 
-    done = invoke(cli.diff, *sides)
-
-    assert done.exit_code == 0 and "Judged by the variation between 4 and 4 runs, by a rotation test." in done.stdout
+    assert done.exit_code == 0 and "Judged by the variation between 2 and 2 runs, by a rotation test." in done.stdout
     assert "0 worse, 0 better" in done.stdout
+
+
+def test_a_report_that_is_given_twice_counts_once(invoke, saved):
+    done = invoke(cli.diff, *(part for side in ("--old", "--new") for _ in range(4) for part in (side, saved)))
+
+    assert done.exit_code == 0 and "3 of 4 old reports are there a second time; a run counts once." in done.stdout
+    assert "The same report is on both sides" in done.stdout
+    assert "One run a side" in done.stdout and "0 worse, 0 better" in done.stdout
 
 
 def test_a_side_that_is_missing_is_bad_usage(invoke, saved):
@@ -251,6 +259,24 @@ def test_no_name_is_a_formula_to_a_spreadsheet(name):
 
     row = list(csv.reader(io.StringIO(text, newline="")))[1]
     assert row == ["all", f"'{name}", "count", "-5"]
+
+
+@pytest.mark.parametrize(("kind", "line"), [
+    ("csv", "all,http.response_time,p95,–"), ("markdown", "| http.response_time | 35.92 | – | 5.4 | – | – |"),
+    ("text", "  p95: " + "." * 73 + " –"), ("html", "<dt>p95</dt><dd>–"),
+])  # fmt: skip
+def test_percentiles_without_samples_are_dashes_in_every_format(invoke, tmp_path, kind, line):
+    """Such a report read back says the same: a dash is no figure."""
+    document = """{"aggregate": {"counters": {"http.requests": 4}, "summaries": {
+        "http.response_time": {"max": 35.92, "mean": 5.4, "p99": null}, "other": {"count": 0, "p95": 0, "p99": 0}}}}"""
+    path = tmp_path / "some.json"
+    path.write_text(document)
+    done = invoke(cli.report, path, "--format", kind)
+    assert done.exit_code == 0
+    assert line in done.output
+    if kind == "text":
+        (tmp_path / "again.txt").write_text(done.output)
+        assert "35.92" in invoke(cli.report, tmp_path / "again.txt").output
 
 
 def test_a_name_cannot_break_a_csv_line():

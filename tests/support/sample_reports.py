@@ -1,5 +1,7 @@
 """Reports that look like real ones, small and always the same."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from reports import names
@@ -73,6 +75,29 @@ def report(seed=1, *, periods=6, slower=1.0, environment=None, warnings=()):
         warnings=tuple(warnings),
     )
     return Report.of((period(rng, n, slower) for n in range(periods)), extras)
+
+
+def scaled(found, factor):
+    """The report with every time, and where that makes them more every count, as many times as large."""
+
+    def times(sketch):
+        return Sketch.of(np.linspace(sketch.min, sketch.max, 200) * factor)
+
+    def one(part):
+        sketches = {name: times(sketch) for name, sketch in part.sketches.items()}
+        many = max(1, round(factor))
+        return replace(
+            part,
+            counters={name: count * many for name, count in part.counters.items()},
+            sketches=sketches,
+            summaries={name: Summary.of(sketch) for name, sketch in sketches.items()},
+            seconds=tuple(
+                replace(s, requests=s.requests * many, answers=s.answers * many, response_time=times(s.response_time))
+                for s in part.seconds
+            ),
+        )
+
+    return Report.of(map(one, found.periods), found.extras)
 
 
 def sample_report() -> Report:

@@ -212,7 +212,7 @@ def test_the_smallest_size_that_is_good_enough_is_named(measured):
     p99s = {row["size"]: row["response_p99_ms"] for row in found["sizes"]}
     assert planned(*given_, "--p99", p99s[2] + 1)["recommended"] == 2
     assert planned(*given_, "--p99", 1)["recommended"] is None
-    assert plan(*given_, "--p99", 1).stdout.splitlines()[-1] == "No size is within a p99 of 1 ms, at most 0.1% lost."
+    assert plan(*given_, "--p99", 1).stdout.splitlines()[0] == "No size is within a p99 of 1 ms, at most 0.1 % lost."
 
 
 def test_where_nothing_keeps_up_the_advice_says_what_is_lost(measured):
@@ -222,7 +222,9 @@ def test_where_nothing_keeps_up_the_advice_says_what_is_lost(measured):
     assert row["formulas"]["lost"] == pytest.approx(0.5, abs=0.02)
     text = plan(*given_, "--explain").stdout
     assert re.search(
-        r"^Smallest size as good as the best: 4, 4 connections in all, 5\d\.\d% lost\.$", text, re.MULTILINE
+        r"^No size keeps up\. With a pool of 4 .* \(4 connections in all\), as good as any: p99 .* 5\d % refused\.$",
+        text,
+        re.MULTILINE,
     )
     assert re.search(r"^- size 6: load 20\d% of the database's cores: no steady state", text, re.MULTILINE)
 
@@ -249,18 +251,29 @@ def test_hand_over_overflow_and_a_cold_start_have_an_effect(measured):
     assert unlimited["wait_p99_ms"] == 0
 
 
-def test_the_text_is_a_table_below_what_it_was_made_from(measured):
+def test_the_text_is_the_advice_then_a_table_then_what_it_was_made_from(measured):
     done = plan(measured, "--sizes", "2,10", "--requests", 5000)
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert lines[0].startswith(f"Measured in {measured}: 80 loans/s, held for ")
-    assert lines[1].startswith("Simulated: 80 requests/s (Poisson) at 4 servers, fifo hand-over, timeout 5 s")
-    headings = [*("size", "connections", "wait p50 ms", "wait p99 ms", "timed out", "shed", "in use", "served/s")]
-    assert lines[3].split("  ") == [*headings, "hold ms", "response p99 ms"]
-    assert [line.split()[:2] for line in lines[4:6]] == [["2", "8"], ["10", "40"]]
-    assert lines[7].startswith("The simulation's own error is at most ")
-    assert lines[8] == "To change first: smaller pool. 2 connections for each server do as well as 10."
-    assert lines[10:] == ["Smallest size as good as the best: 2, 8 connections in all."]
+    assert lines[0].startswith(
+        "Use a pool of 2 for each server (8 connections in all): the smallest size that is as good"
+    )
+    assert lines[0].endswith(" ms, none refused.")
+    assert lines[2] == "To change first: smaller pool. 2 connections for each server do as well as 10."
+    headings = [*("size", "connections", "wait p50 ms", "wait p99 ms", "gave up", "refused", "in use", "answered/s")]
+    assert re.split("  +", lines[4]) == [*headings, "held ms", "response p99 ms"]
+    assert [line.split()[:2] for line in lines[5:7]] == [["2", "8"], ["10", "40"]]
+    assert lines[8].startswith(f"Measured in {measured}: 80 requests for a connection a second, held for ")
+    assert lines[9].startswith(
+        "Simulated: 80 requests/s (Poisson) at 4 servers, connections are lent in order of arrival,"
+    )
+    assert lines[10].startswith("The simulation's own error is at most ")
+
+
+def test_sizes_that_do_equally_well_share_a_row(measured):
+    lines = plan(measured, "--sizes", "2,20,30,40", "--rate", 500, "--requests", 2000).stdout.splitlines()
+    assert [line.split("  ")[0].strip() for line in lines[5:7]] == ["2", "20 to 40"]
+    assert "80 to 160" in lines[6]
 
 
 def test_explain_says_where_formulas_and_simulation_differ(measured):
@@ -294,8 +307,11 @@ def test_every_format_says_the_same(measured):
     document = json.loads(by_style.pop("json"))
     assert document["recommended"] == 2
     for text in by_style.values():
-        assert "Smallest size as good as the best: 2, 8 connections in all." in text
-        assert "80 loans/s" in text
+        assert (
+            "Use a pool of 2 for each server (8 connections in all): the smallest size that is as good as the best."
+            in text
+        )
+        assert "80 requests for a connection a second" in text
         assert "Allen and Cunneen" in text
         for size in document["sizes"]:
             assert f"{size['wait_p99_ms']:.2f}" in text

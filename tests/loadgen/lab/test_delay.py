@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
+from random import Random
 
 import psutil
 import psycopg2
@@ -224,7 +225,7 @@ def test_every_arrangement_is_measured_at_every_distance(postgres, tmp_path, mon
     monkeypatch.setattr(distance, "USERS", (2,))
     monkeypatch.setattr(distance, "_ROUND_S", 0.4)
     with distance.Session(postgres.url, postgres, tmp_path) as session:
-        cells = list(session.run(1, lambda _: None))
+        cells = list(session.run(1, lambda _: None, Random(1)))
         pooled = [] if session.skipped else [distance.NEAR_APP, distance.NEAR_DATABASE]
     assert [(c.round_trip_ms, c.arrangement) for c in cells] == [
         (far, name) for far in (0.0, 25.0) for name in ("null", *pooled)
@@ -234,6 +235,23 @@ def test_every_arrangement_is_measured_at_every_distance(postgres, tmp_path, mon
     assert by[25.0, "null"] > 4 * 25 + by[0.0, "null"] / 2  # handshake, login, statement
     if pooled:
         assert by[25.0, distance.NEAR_APP] < by[25.0, distance.NEAR_DATABASE]
+
+
+def test_distances_and_arrangements_take_turns_in_random_order(tmp_path, monkeypatch):
+    order = []
+    session = distance.Session("postgresql://127.0.0.1/x", None, tmp_path)
+    session._servers = dict.fromkeys(distance.STRATEGIES)
+    monkeypatch.setattr(distance.Delay, "set", lambda _, far: order.append(far))
+    session._delays = [Delay(("127.0.0.1", 1))]
+    monkeypatch.setattr(distance, "_one", lambda *_: None)
+    monkeypatch.setattr(distance, "_cell", lambda *cell: (*cell[:3], len(cell[3])))
+    cells = list(session.run(5, lambda _: None, Random(1)))
+    count = len(distance.USERS) * len(distance.ROUND_TRIPS_MS) * len(distance.STRATEGIES)
+    rounds = [tuple(order[i : i + count]) for i in range(0, 5 * count, count)]
+    assert len(cells) == count
+    assert all(done == 5 for *_, done in cells)
+    assert len(set(rounds)) == 5
+    assert all(sorted(each) == sorted(rounds[0]) for each in rounds)
 
 
 def test_without_pgbouncer_the_reason_is_told(postgres, tmp_path, monkeypatch):

@@ -175,7 +175,7 @@ def test_the_claim_of_a_group_is_told_of_only_where_the_group_was_run():
     (row,) = [
         c for c in json.loads(written(lab_page(with_m), "json"))["claims"] if "512 MB does not hold" in c["claim"]
     ]
-    assert "10 (50% failed)" in row["measured"]
+    assert "10 (50 % failed)" in row["measured"]
 
 
 def test_both_groups_are_in_the_summary_and_on_the_page():

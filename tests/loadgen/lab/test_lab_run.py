@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from loadgen.commands.lab import lab
 from loadgen.lab.experiments import Sizes, experiments
+from loadgen.lab.folders import RUNS, made
 from loadgen.lab.run import Lab, LabError, LabOptions
 from reports.formats.apachebench import from_text
 from reports.formats.artillery_json import from_json
@@ -179,6 +180,43 @@ def test_a_killed_lab_leaves_no_server_behind(tmp_path):
     process.stderr.close()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
+
+
+def test_a_run_that_fails_or_is_interrupted_early_leaves_no_folder(tmp_path):
+    out = tmp_path / "runs" / "one"
+    with pytest.raises(LabError):
+        run(options(out, "B.3.c1", database_url="postgresql://nobody:secret@127.0.0.1:1/none"))
+    assert list(tmp_path.iterdir()) == []
+    with made(out):
+        assert out.is_dir()
+        (out / "logs").mkdir()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyboardInterrupt), made(out):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_latest_leads_to_the_last_run_that_measured_something(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    latest = tmp_path / "runs" / "latest"
+    for name in ("first", "second"):
+        with made(RUNS / name):
+            (RUNS / name / "index.html").write_text(name)
+        assert latest.is_symlink()
+        assert (latest / "index.html").read_text() == name
+    with made(RUNS / "third"):
+        pass
+    assert (latest / "index.html").read_text() == "second"
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"first", "second", "latest"}
+    with made(tmp_path / "elsewhere"):
+        (tmp_path / "elsewhere" / "index.html").write_text("elsewhere")
+    assert (latest / "index.html").read_text() == "second"
+    latest.unlink()
+    latest.mkdir()
+    with made(RUNS / "fourth"):
+        (RUNS / "fourth" / "index.html").write_text("fourth")
+    assert latest.is_dir()
+    assert not latest.is_symlink()
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path):

@@ -10,15 +10,15 @@ from gevent import socket
 from loadgen.engine import Progress
 from loadgen.watch.live import (
     WINDOW,
-    ErrorCounts,
     LiveError,
     LivePage,
     LiveServer,
+    of_errors_and_endpoints,
     parse_address,
     snapshot_of,
     with_rates,
 )
-from loadgen.watch.observer import Underway
+from loadgen.watch.observer import RunningTotals, Underway
 from reports.formats.artillery_json import from_json
 from reports.model import Period
 from reports.sketch import Sketch
@@ -254,11 +254,16 @@ def test_closing_without_a_reader_does_not_wait(fake_run):
         live.close(60.0)
 
 
-def test_while_somebody_watches_the_report_may_be_loaded_again_after_the_end(fake_run):
+@pytest.mark.parametrize("stays", [True, False])
+def test_who_has_seen_the_run_may_load_the_report_again_after_the_end(fake_run, stays):
+    """Whether the page is still open at the end, or was left before."""
     live = LiveServer(("127.0.0.1", 0), fake_run.snapshot, fake_run.stop, every_s=0.01)
     live.start()
+    assert "in progress" in ask(live)[2]
     events = Events(live)
     events.next()
+    if not stays:
+        events.close()
     live.finish(report(1, periods=2))
     closing = gevent.spawn(live.close, 5.0, 1.0)
     assert "Load test report" in ask(live)[2]
@@ -280,20 +285,42 @@ def test_after_the_end_the_report_can_be_downloaded(live):
 
 def test_a_snapshot_has_a_row_for_each_endpoint_and_for_each_kind_of_error():
     sketch = Sketch.of([1.0, 2.0, 3.0])
-    period = Period(
-        0, {}, {}, {}, {"plugins.metrics-by-endpoint.response_time.GET /a": sketch, "http.response_time.2xx": sketch}
+    total = Period(
+        0,
+        {
+            "errors.ECONNRESET": 1,
+            "errors.ETIMEDOUT": 7,
+            "plugins.metrics-by-endpoint.GET /a.codes.200": 2,
+            "plugins.metrics-by-endpoint.GET /a.codes.503": 1,
+            "plugins.metrics-by-endpoint.GET /b.codes.x.errors.ETIMEDOUT": 7,
+            "http.codes.200": 2,
+        },
+        sketches={"plugins.metrics-by-endpoint.response_time.GET /a": sketch, "http.response_time.2xx": sketch},
     )
-    found = snapshot_of(Progress(2.0, 1, 5, 4, 0), period, errors={"ECONNRESET": 1, "ETIMEDOUT": 7})
-    assert [(row["name"], row["answers"]) for row in found["endpoints"]] == [("GET /a", 3)]
+    found = snapshot_of(Progress(2.0, 1, 5, 4, 0), None, total=of_errors_and_endpoints(total))
+    first, second = found["endpoints"]
+    assert (first["name"], first["answers"], first["kinds"]) == ("GET /a", 3, [("200", 2), ("503", 1)])
+    assert first["p50"] == pytest.approx(2.0, rel=0.02)
+    assert second == {"name": "GET /b.codes.x", "answers": 0, "kinds": [("ETIMEDOUT", 7)]}
     assert found["errors_by_kind"] == [("ETIMEDOUT", 7), ("ECONNRESET", 1)]
 
 
-def test_errors_by_kind_are_counted_over_all_periods():
-    errors = ErrorCounts()
-    for start, timeouts in [(0, 1), (0, 3), (10_000, 2), (10_000, 5)]:
-        counted = errors.counted(Period(start, {"errors.ETIMEDOUT": timeouts, "http.requests": 9}))
-    assert counted == {"ETIMEDOUT": 8}
-    assert errors.counted(None) == {"ETIMEDOUT": 8}
+def test_errors_and_endpoints_are_added_up_over_all_periods():
+    """Periods are seen as they grow, and each once more when it is over."""
+    time, code = "plugins.metrics-by-endpoint.response_time./a", "plugins.metrics-by-endpoint./a.codes.200"
+    now = []
+    underway = Underway(lambda: Period(0), lambda: now[-1], lambda: Progress(1.0, 0, 0, 0, 0), lambda: None)
+    totals = RunningTotals(of_errors_and_endpoints)
+    totals.follow(underway)
+    for start, timeouts, over in [(10_000, 1, False), (10_000, 3, True), (20_000, 2, False), (20_000, 5, False)]:
+        counters = {"errors.ETIMEDOUT": timeouts, "http.requests": 9, code: timeouts}
+        now.append(Period(start, counters, sketches={time: Sketch.of([4.0] * timeouts)}))
+        total = totals.so_far(underway)
+        if over:
+            underway.period_over(now[-1])
+    assert total.counters == {"errors.ETIMEDOUT": 8, code: 8}
+    assert total.sketches[time].count == 8
+    assert totals.so_far(underway).counters == total.counters
 
 
 def test_the_page_names_what_is_run():

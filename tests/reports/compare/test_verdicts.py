@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import duel as duels
 from benchmarks import verdicts as study
+from reports import names
 from reports.compare.diff import Criteria, compare, compare_runs
 from reports.compare.gates import Gate
 from reports.formats.published import published
@@ -43,6 +44,28 @@ def test_few_runs_a_side_seldom_raise_a_false_alarm(world):
     diffs = study.comparisons(replace(world, rate=20), 1.0, REPEATS)
 
     assert study.share([study.called(diff) for diff in diffs]) <= at_most(world.level, REPEATS)
+
+
+@pytest.mark.slow
+def test_reports_without_our_key_seldom_raise_a_false_alarm():
+    world = next(w for w in study.ONE_RUN if not w.sketches)
+    diffs = study.comparisons(replace(world, rate=20), 1.0, 40)
+
+    assert study.share([study.called(diff) for diff in diffs]) <= at_most(world.level, 40)
+
+
+@pytest.mark.parametrize("periods", [11, 12])
+def test_the_interval_of_one_run_a_side_holds_the_truth_where_runs_differ_as_is_supposed(periods):
+    world = replace(QUIET, periods=periods, run_deviation=0.05)
+    spans = [row(diff, study.MEDIAN).span for diff in study.comparisons(world, 1.0, 20)]
+
+    assert sum(span.low <= 0 <= span.high for span in spans) >= 16
+
+
+def test_a_quantile_beyond_nearly_all_samples_cannot_be_judged():
+    found = next(iter(study.comparisons(study.World("", periods=12, load=0.95), 1.2, 1)))
+
+    assert row(found, f"{names.RESPONSE_TIME}.p999").verdict == "cannot be judged"
 
 
 def test_a_fifth_is_found_by_five_runs_a_side_that_differ_by_2_percent():
@@ -110,6 +133,7 @@ def test_the_rate_is_events_over_seconds_whatever_slices_the_clock_cuts():
 
     assert (found.old, found.new) == (pytest.approx(100, rel=0.01), pytest.approx(100, rel=0.01))
     assert found.verdict == "no clear change"
+    assert Gate.parse("rps < -5%").check(compare(run(0), run(9_950))).met
 
 
 def test_a_tenth_of_a_millisecond_and_the_generators_own_lag_fail_no_gate():
@@ -180,6 +204,14 @@ def test_the_page_shows_every_world_of_the_study():
 
     shown = [(name.strip(), int(runs)) for name, runs, _ in rows if runs.strip().isdigit()]
     assert shown == [(world.name, world.runs) for world in (*study.ONE_RUN, *study.SEVERAL_RUNS)]
+
+
+def test_rows_of_the_study_take_the_place_of_those_about_the_same_worlds():
+    page = "| a | 3 | 1 x 60 s | 10 | 5% | 6.0% |\n| a | 2 | 1 x 60 s | 10 | 5% | 2.0% |\n"
+    row = "| a | 3 | 1 x 60 s | 10 | 5% | 3.0% |"
+    assert study.with_rows(page, [row, ""]) == page.replace("6.0%", "3.0%")
+    with pytest.raises(ValueError, match="no row about"):
+        study.with_rows(page, [row.replace("a", "b")])
 
 
 def test_short_runs_beside_bursts_differ_and_say_nothing_of_the_versions():

@@ -116,9 +116,15 @@ def test_a_rate_has_its_unit_directly_after_the_number():
 
 
 def test_a_row_that_the_document_lacks_is_not_printed():
-    older = Period(start_ms=0, summaries={"t": Summary(min=1.0, max=2.5)})
+    older = Period(start_ms=0, summaries={"t": Summary(min=1.0, max=2.5, p50=1.5, p95=2.4, p99=2.4)})
+    rows = [line.split(":")[0].strip() for line in text.metrics_text(older).splitlines()]
+    assert rows == ["t", "min", "max", "median", "p95", "p99"]
 
-    assert [line.split(":")[0] for line in text.metrics_text(older).splitlines()] == ["t", "  min", "  max"]
+
+def test_a_percentile_without_samples_is_a_dash():
+    few, none = Summary(min=1.0, max=2.5, p50=1.5), Summary(count=0, min=0, max=0, p50=0, p95=0, p99=0)
+    lines = text.metrics_text(Period(start_ms=0, summaries={"few": few, "none": none})).splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == ["few:", "1", "2.5", "1.5", "–", "–", "none:", "–", "–", "–"]
 
 
 def test_endpoint_metrics_are_hidden_unless_asked_for():

@@ -17,10 +17,10 @@ from reports import names
 from reports.blocks import Axis, Chart, Series, amount, clock, number, percent
 from reports.compare.diff import compare
 from reports.formats.published import published
-from reports.model import Report, ReportError
+from reports.model import Period, Report, ReportError, Summary
 from reports.page.chart_table import chart_table, describe
 from reports.page.charts import distribution, over_time
-from reports.page.measures import breakdown, failed, requests, slices, throughput, timeline
+from reports.page.measures import breakdown, endpoints, failed, requests, slices, throughput, timeline
 from reports.page.page import render, to_html
 from reports.page.scales import axis_scale, ticks
 from reports.page.svg import stacked, svg
@@ -124,6 +124,37 @@ def test_an_ab_report_is_told_in_its_own_figures():
     assert "processing" in text
 
 
+def test_percentiles_without_samples_are_dashes():
+    """Nothing was answered, and a tool that told the mean and the largest time alone."""
+    counters = {names.REQUESTS: 5, f"{names.ERRORS}ECONNREFUSED": 5}
+    for summaries in (
+        {},
+        {names.RESPONSE_TIME: Summary(mean=2.0, max=9.0)},
+        {names.RESPONSE_TIME: Summary(count=0, p50=0)},
+    ):
+        found = Report(Period(0, counters, {}, summaries, {}, 0, 9000, 0, 9000), ())
+        text = page_of(("run.json", found)).text.replace(" ", "")
+        assert all(f"{key}–responsetime" in text for key in ("p50", "p95", "p99"))
+
+
+def test_a_table_has_a_row_for_percentiles_without_a_mean():
+    found = Report(Period(0, {}, {}, {names.RESPONSE_TIME: Summary(p50=1.25, p99=4.5)}, {}, 0, 9000, 0, 9000), ())
+    text = page_of(("wrk2.txt", found)).text
+    assert "firstbyte–––1.25–––4.50––" in text.replace(" ", "")
+
+
+def test_time_outside_the_service_is_said_when_it_is_most_of_the_time():
+    found = report(1)
+    sketches = found.aggregate.sketches
+    most = {**sketches, names.RESPONSE_TIME: type(sketches["server.db"]).of([40.0] * 100)}
+    slow = replace(found, aggregate=replace(found.aggregate, sketches=most))
+    text = page_of(("slow.json", slow)).text
+    assert "Most of an answer's time, 90 % of it, was spent outside the service" in text
+    assert "slow.json: most of an answer's time, 90 %" in page_of(("fast.json", found), ("slow.json", slow)).text
+    assert "spent outside the service:" not in page_of(("fast.json", found)).text
+    assert "outside the service: waiting for a worker, network" in page_of(("fast.json", found)).text
+
+
 def test_a_partial_run_and_its_warnings_are_told_first():
     found = report(1, warnings=["the generator was busy"])
     html = to_html([("x", found)], title="t")
@@ -144,9 +175,26 @@ def test_periods_are_rates_over_the_time_they_were_observed():
 def test_parts_of_the_time_add_up_to_the_mean_response_time():
     total = report(1).aggregate
     shares = breakdown(total)
-    assert [s.name for s in shares] == ["pool", "connect", "db", "rest", "network"]
+    assert [s.name for s in shares] == ["pool", "connect", "db", "rest", "outside"]
     assert sum(s.ms for s in shares) == pytest.approx(total.sketches[names.RESPONSE_TIME].mean)
     assert next(s.ms for s in shares if s.name == "rest") == pytest.approx(0.5)
+
+
+def test_endpoints_are_told_from_other_metrics_by_their_counters():
+    """A prefix that the script has set itself, an endpoint whose name holds a mark, and a metric that is no endpoint."""
+    times = ("plugins.metrics-by-endpoint.response_time./a", "mine.response_time./b", "http.response_time.2xx")
+    kinds = (
+        "plugins.metrics-by-endpoint./a.codes.x.errors.ETIMEDOUT",
+        "mine./b.codes.200",
+        "http.codes.200",
+        "mine.c.codes.1",
+    )
+    found = Period(0, dict.fromkeys(kinds, 7), {}, dict.fromkeys((*times, "shop.response_time.sale"), Summary(p50=1.0)))
+    assert list(endpoints(found)) == [
+        ("/a", times[0], {}),
+        ("/a.codes.x", "plugins.metrics-by-endpoint.response_time./a.codes.x", {"ETIMEDOUT": 7}),
+        ("/b", times[1], {"200": 7}),
+    ]
 
 
 def test_a_part_that_few_answers_name_is_spread_over_all():
@@ -170,6 +218,15 @@ def test_files_are_called_by_their_names_where_those_differ():
     one = report(1, periods=1)
     assert {"x.json", "y.json"} <= set(page_of(("a/x.json", one), ("b/y.json", one)).words)
     assert {"a/x.json", "b/x.json"} <= set(page_of(("a/x.json", one), ("b/x.json", one)).words)
+
+
+def test_long_names_lose_their_middle_where_they_still_differ():
+    one, long = report(1, periods=1), "x" * 60
+    assert {f"{'x' * 14}…{'x' * 19}1.json", f"{'x' * 14}…{'x' * 19}2.json"} <= set(
+        page_of((f"{long}1.json", one), (f"{long}2.json", one)).words
+    )
+    apart = f"{long}a{long}", f"{long}b{long}"
+    assert set(apart) <= set(page_of(*((name, one) for name in apart)).words)
 
 
 def test_no_report_is_refused():
@@ -427,7 +484,15 @@ def test_figures_are_written_to_be_compared():
 def test_the_labs_page_has_every_experiment_and_its_anchors_lead_somewhere():
     evidence = lab_evidence()
     page = Page(render(lab_page(evidence)))
-    for text in (*evidence.outcomes, "53300: 10", "DB_POOL_MIN", "+584.09%", "200 connections need", "3,229", "a CPU"):
+    for text in (
+        *evidence.outcomes,
+        "too many clients, SQLSTATE 53300: 10",
+        "DB_POOL_MIN",
+        "+584.09%",
+        "200 connections need",
+        "3,229",
+        "a CPU",
+    ):
         assert text in page.text
     assert {anchor.removeprefix("#") for anchor in page.anchors} <= set(page.ids)
     assert len(set(page.ids)) == len(page.ids)

@@ -1,0 +1,100 @@
+"""The command `loadgen doctor`: turns flags into one watched run of an application, and writes what holds it back."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from loadgen.commands.application import application_options, one_line_errors, own_application
+from reports.cli import BadInput, FiniteRange, check_output, output_options, show
+
+if TYPE_CHECKING:
+    from poolbench.diagnosis import Diagnosis
+    from reports.blocks import Page
+
+_SIGNALLED = 128
+
+
+@click.command()
+@application_options
+@click.option(
+    "--seconds",
+    type=FiniteRange(1, 3600),
+    default=60,
+    show_default=True,
+    help="Duration of the load, in seconds: the script's phases are stretched or shortened to it, at their own rates.",
+)
+@click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Number of server processes.")
+@click.option(
+    "--max-connections",
+    type=click.IntRange(5, 10_000),
+    default=100,
+    show_default=True,
+    help="Connections that the embedded database allows.",
+)
+@click.option("--database-url", help="PostgreSQL to use instead of the embedded one.")
+@click.option("--db-rtt", metavar="DURATION", help="Round-trip time to add on the way to the database: 5ms.")
+@click.option(
+    "--yes", is_flag=True, help="Do not ask before your application writes to the database of --database-url."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default runs/<UTC stamp>).")
+@output_options
+def doctor(out: Path | None, style: str | None, output: str | None, **given: Any) -> None:
+    """Run your own application under its script, watched, and say what holds its connections back.
+
+    Each finding names its line of your code, the endpoint, the share of all requests' time that it costs, and what to change.
+    Looked for: connections not given back, second checkouts, connections shared after a fork, pools and connections made for
+    each request, open transactions, work while a connection is held, the same statement again and again, slow statements, and
+    pools that are unfair, too small or too large.
+
+    Exit code 0: nothing found; 1: something found.
+    """
+    from loadgen.lab.folders import run_folder
+
+    out = run_folder(out)
+    if given["application"] is None:
+        raise BadInput("--app and --script say which application to run")
+    check_output(output)
+    page, diagnosis, interrupted = _run(out, given)
+    show(page, style, output)
+    click.echo(f"\nEverything is in {out}", err=True)
+    sys.exit(_SIGNALLED + signal.SIGINT if interrupted else 1 if diagnosis.findings else 0)
+
+
+def _run(out: Path, given: dict[str, Any]) -> tuple[Page, Diagnosis, bool]:
+    from loadgen.commands.lab import round_trip_ms
+    from loadgen.lab import doctor as lab
+    from loadgen.lab.own_app import OwnAppOptions
+    from loadgen.watch.progress import LiveLine
+
+    application = own_application(given)
+    assert application is not None  # noqa: S101 - checked by the caller
+    live = LiveLine()
+
+    def say(text: str) -> None:
+        live.clear()
+        click.echo(text, err=True)
+
+    def confirm(question: str) -> bool:
+        return bool(given["yes"]) or (sys.stdin.isatty() and click.confirm(question, err=True))
+
+    options = OwnAppOptions(
+        application,
+        given["script"],
+        out,
+        strategies=("own",),
+        servers=given["servers"],
+        database_url=given["database_url"],
+        round_trip_ms=round_trip_ms(given["db_rtt"]),
+        max_connections=given["max_connections"],
+        confirm=confirm,
+    )
+    try:
+        with one_line_errors(given["database_url"]):
+            return lab.run(options, given["seconds"], say, live)
+    finally:
+        live.clear()

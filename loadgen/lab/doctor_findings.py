@@ -1,0 +1,131 @@
+"""A diagnosis as blocks: what holds the application back first, then what was found well. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from poolbench.diagnosis import Diagnosis, Finding
+from reports.answers import failed_share
+from reports.blocks import (
+    Block,
+    Cell,
+    Column,
+    Facts,
+    Items,
+    Page,
+    Section,
+    Table,
+    Text,
+    decimal,
+    number,
+    percent,
+    share_cell,
+)
+from reports.model import Report
+from reports.names import REQUESTS, RESPONSE_TIME
+
+_NAMES = {
+    "leak": "connections that are not given back",
+    "nested-checkout": "a second connection asked for while one is held",
+    "fork-shared": "a connection shared by two processes",
+    "pool-per-request": "a pool made for each request",
+    "connection-per-request": "a connection opened for each request",
+    "idle-in-transaction": "a transaction left open",
+    "work-while-holding": "other work while a connection is held",
+    "n-plus-one": "the same statement again and again",
+    "slow-statement": "a slow statement",
+    "starvation": "a pool that serves out of order",
+    "pool-too-small": "too few connections",
+    "pool-too-large": "too many connections",
+}
+
+
+def doctor_page(
+    given: Mapping[str, Any], diagnosis: Diagnosis, report: Report, notes: Sequence[str], *, partial: bool
+) -> Page:
+    """The diagnosis of an application. `given` says what was run."""
+    title = f"What holds {given['application']} back"
+    return Page(
+        title,
+        f"{given['application']} under {given['script']} for {decimal(given['seconds'])} s",
+        tuple(_sections(given, diagnosis, report, notes, partial=partial)),
+        {
+            "findings": [finding.to_json() for finding in diagnosis.findings],
+            "checked": list(diagnosis.checked),
+            "notes": [*diagnosis.notes, *notes],
+            "partial": partial,
+            "given": dict(given),
+        },
+    )
+
+
+def _sections(
+    given: Mapping[str, Any], diagnosis: Diagnosis, report: Report, notes: Sequence[str], *, partial: bool
+) -> Iterator[Section]:
+    yield Section("diagnosis", "Diagnosis", tuple(_answer(diagnosis, partial=partial)), menu="Diagnosis")
+    for index, finding in enumerate(diagnosis.findings):
+        yield Section(f"finding-{index + 1}", f"{index + 1}. {heading(finding)}", tuple(_details(finding)), level=3)
+    yield Section("looked-for", "Looked for, and not found", (Text(_well(diagnosis.checked)),), menu="Looked for")
+    yield Section("run", "The run", tuple(_run(given, report, [*diagnosis.notes, *notes])), menu="The run")
+
+
+def heading(finding: Finding) -> str:
+    """A finding in a few words, with its kind and place."""
+    where = f" at {finding.where}" if finding.where else ""
+    return f"{_NAMES[finding.kind].capitalize()}{where} ({finding.kind})"
+
+
+def _answer(diagnosis: Diagnosis, *, partial: bool) -> Iterator[Block]:
+    if partial:
+        yield Text("The run was interrupted: the diagnosis is of the part before.", "warn")
+    if not diagnosis.findings:
+        yield Text("Nothing was found that holds connections back.", "good")
+        return
+    first = diagnosis.findings[0]
+    at = f" at {first.where}" if first.where else ""
+    by = f", in {first.endpoint}" if first.endpoint else ""
+    yield Text(f"{_NAMES[first.kind].capitalize()}{at}{by}: {percent(first.share)} of the requests' time.", "bad")
+    if len(diagnosis.findings) > 1:
+        yield Table(
+            "findings",
+            "Findings, the most important first",
+            (Column("what"), Column("where"), Column("endpoint"), Column("share of time", "number")),
+            tuple(
+                (
+                    Cell(each.kind),
+                    Cell(each.where or "–"),
+                    Cell(each.endpoint or "–"),
+                    share_cell(each.share),
+                )
+                for each in diagnosis.findings
+            ),
+        )
+
+
+def _details(finding: Finding) -> Iterator[Block]:
+    yield Text(f"{f'In {finding.endpoint}. ' if finding.endpoint else ''}{finding.evidence}")
+    yield Text(f"Cure: {finding.advice}")
+    yield Text(f"It costs {percent(finding.share)} of the requests' time.")
+
+
+def _well(checked: Sequence[str]) -> str:
+    return (
+        f"{'; '.join(f'{_NAMES[kind]} ({kind})' for kind in checked)}." if checked else "Nothing: all kinds were found."
+    )
+
+
+def _run(given: Mapping[str, Any], report: Report, notes: Sequence[str]) -> Iterator[Block]:
+    total = report.aggregate
+    times = total.summaries.get(RESPONSE_TIME)
+    yield Facts(
+        "What was run",
+        (
+            ("Server processes", str(given["servers"])),
+            ("Requests", number(total.counters.get(REQUESTS, 0))),
+            ("Failed", percent(failed_share(total.counters))),
+            ("Response time, p50 / p99", f"{number(times.p50, 1)} / {number(times.p99, 1)} ms" if times else "–"),
+        ),
+    )
+    if notes:
+        yield Items(tuple(Text(note) for note in notes))

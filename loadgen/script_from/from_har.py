@@ -1,0 +1,314 @@
+"""Makes the draft of a script from a HAR file: the requests of the recorded host, in their order, with the recorded pauses.
+
+Cookies and everything that looks like a secret stay out: the recording is somebody's session. A secret that the service
+needs comes from an environment variable. The format is HAR 1.2.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from loadgen.script_from.draft import Draft, Flow, LeftOut, Secret, Step, Unusable, counted
+from loadgen.script_from.openapi import environment_name
+
+_METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
+_LONGEST_THINK_S = 10.0
+_SHORTEST_THINK_S = 0.05
+_SECRET = re.compile(
+    r"auth|token|secret|passw|session|csrf|xsrf|api[-_]?key|signature|credential|jwt|\bsid\b|\bpwd\b", re.IGNORECASE
+)
+_DROPPED_SECRETS = re.compile(r"session|csrf|xsrf|\bsid\b|proxy-", re.IGNORECASE)
+_KEPT_HEADERS = ("accept", "x-requested-with", "content-type", "accept-language")
+_STATIC_FILE = re.compile(
+    r"\.(?:avif|bmp|css|eot|gif|ico|jpe?g|js|m?js|map|mp[34]|og[gv]|otf|png|svg|ttf|wasm|webm|webp|woff2?)$",
+    re.IGNORECASE,
+)
+_STATIC_KIND = re.compile(r"image/|font/|audio/|video/|text/css|.*javascript|.*font|application/wasm", re.IGNORECASE)
+_JSON_KIND = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
+_FORM_KIND = "application/x-www-form-urlencoded"
+_LARGEST = 1e15
+_TEMPLATE = "{{ $processEnvironment.%s }}"
+
+
+def is_har(document: Any) -> bool:
+    """Whether a value is a HAR file."""
+    return isinstance(document, dict) and isinstance(document.get("log"), dict) and "entries" in document["log"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One recorded request."""
+
+    method: str
+    url: str
+    path: str
+    """With its query."""
+    origin: str
+    status: int
+    started_s: float
+    took_s: float
+    kind: str
+    page: str
+    request: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return f"{self.method.upper()} {self.path.partition('?')[0]}"
+
+    @property
+    def is_static(self) -> bool:
+        return bool(_STATIC_FILE.search(self.path.partition("?")[0]) or _STATIC_KIND.match(self.kind))
+
+
+def draft_from_har(
+    document: dict[str, Any],
+    source: str,
+    *,
+    target: str | None = None,
+    static: bool = False,
+    limit: int = 100,
+    environment: Mapping[str, str] | None = None,
+) -> Draft:
+    """Make the draft. Raises Unusable for a file without requests that can be repeated."""
+    log = document["log"]
+    given = log["entries"] if isinstance(log["entries"], list) else []
+    entries = sorted(_entries(given), key=lambda each: each.started_s)
+    if not entries:
+        raise Unusable(f"{source}: no HTTP request is recorded in it")
+    origin = _recorded_origin(entries)
+    own = [each for each in entries if each.origin == origin]
+    notes = []
+    others = Counter(each.origin for each in entries if each.origin != origin)
+    if others:
+        names = ", ".join(f"{name} ({n})" for name, n in others.most_common(3))
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        notes.append(f"Not in this script: {counted(others.total(), 'request')} to other hosts: {names}{more}.")
+    wanted = [each for each in own if static or not each.is_static]
+    if len(wanted) < len(own):
+        files = counted(len(own) - len(wanted), "static file")
+        notes.append(f"Not in this script: {files} (images, styles, scripts, fonts); --static adds them.")
+    replay = _Replay(environment or {})
+    steps, left = [], []
+    kept: list[tuple[_Entry, Step]] = []
+    for each in wanted:
+        try:
+            kept.append((each, replay.step(each)))
+        except Unusable as reason:
+            left.append(LeftOut(each.label, str(reason)))
+    if not kept:
+        why = f"{left[0].request}: {left[0].why}" if left else "they are static files; --static adds them"
+        raise Unusable(f"{source}: no request to {origin} can be repeated: {why}")
+    if len(kept) > limit:
+        notes.append(f"Not in this script: {counted(len(kept) - limit, 'request')} beyond --limit {limit}.")
+    steps = _paced(kept[:limit], _titles(log))
+    slowest_ms = max(entry.took_s for entry, _ in kept) * 1000
+    title = f"a recording of {origin} (HAR)"
+    flow = Flow("recorded session", steps)
+    return Draft(title, (target or origin).rstrip("/"), [flow], left, replay.secrets(), slowest_ms, notes)
+
+
+def _entries(given: Sequence[Any]) -> Iterator[_Entry]:
+    """The recorded HTTP requests; what a browser made itself, and what is no HTTP, is passed over."""
+    for each in given:
+        request = each.get("request") if isinstance(each, dict) else None
+        response = each.get("response") if isinstance(each, dict) else None
+        if not isinstance(request, dict) or not isinstance(response, dict):
+            continue
+        url, method = str(request.get("url") or ""), str(request.get("method") or "").lower()
+        try:
+            parts = urlsplit(url)
+            port = f":{parts.port}" if parts.port else ""
+        except ValueError:
+            continue
+        preflight = method == "options" and "access-control-request-method" in _headers(request)
+        if parts.scheme not in ("http", "https") or not parts.hostname or method not in _METHODS or preflight:
+            continue
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        content = response.get("content")
+        kind = str(content.get("mimeType") or "") if isinstance(content, dict) else ""
+        yield _Entry(
+            method,
+            url,
+            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+            f"{parts.scheme}://{host}{port}",
+            _whole(response.get("status")),
+            _instant(each.get("startedDateTime")),
+            max(_amount(each.get("time")), 0.0) / 1000,
+            kind,
+            str(each.get("pageref") or ""),
+            request,
+        )
+
+
+def _recorded_origin(entries: Sequence[_Entry]) -> str:
+    """The host that was recorded: that of the first page which came, else the one with the most requests."""
+    page = next((each for each in entries if each.status == 200 and each.kind.startswith("text/html")), None)
+    return page.origin if page else Counter(each.origin for each in entries).most_common(1)[0][0]
+
+
+def _titles(log: Mapping[str, Any]) -> dict[str, str]:
+    pages = log.get("pages")
+    several = [page for page in pages if isinstance(page, dict)] if isinstance(pages, list) else []
+    return {str(page.get("id")): str(page.get("title") or page.get("id")) for page in several}
+
+
+def _paced(kept: Sequence[tuple[_Entry, Step]], titles: Mapping[str, str]) -> list[Step]:
+    """The steps with the pauses between an answer and the next request, and with a comment where a page begins."""
+    steps = []
+    page = ""
+    for number, (entry, step) in enumerate(kept):
+        following = kept[number + 1][0] if number + 1 < len(kept) else None
+        pause_s = following.started_s - entry.started_s - entry.took_s if following else 0.0
+        think_s = round(min(pause_s, _LONGEST_THINK_S), 2) if pause_s >= _SHORTEST_THINK_S else 0.0
+        title = titles.get(entry.page, entry.page) if entry.page != page else ""
+        page = entry.page
+        comment = f"Page: {_without_query(title)}" if title else ""
+        steps.append(
+            Step(
+                step.method,
+                step.url,
+                step.expect,
+                step.headers,
+                step.body,
+                follow_redirect=step.follow_redirect,
+                think_s=think_s,
+                comment=comment,
+            )
+        )
+    return steps
+
+
+def _without_query(title: str) -> str:
+    """A page's title, which is often its URL; the query may hold secrets."""
+    return title.partition("?")[0] if "://" in title else title
+
+
+class _Replay:
+    """Turns recorded requests into steps, and collects the secrets that they need."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._secrets: dict[str, Secret] = {}
+
+    def secrets(self) -> list[Secret]:
+        """The headers with secrets that some request had."""
+        return list(self._secrets.values())
+
+    def step(self, entry: _Entry) -> Step:
+        """The step for a recorded request. Raises Unusable, which says why it is left out."""
+        if not entry.status:
+            raise Unusable("it had no answer")
+        # Without the headers that ask whether something has changed, the answer is the whole document.
+        status = 200 if entry.status == 304 else entry.status
+        if status >= 400:
+            raise Unusable(f"it was answered with {status}")
+        if "{{" in entry.path:
+            raise Unusable("its URL has {{ in it, which scripts read as a template")
+        path, _, query = entry.path.partition("?")
+        if query:
+            parameters = "&".join(self._parameter(each) for each in query.split("&"))
+            path = f"{path}?{parameters}"
+        headers, body = self._headers_of(entry), self._body(entry)
+        if body is not None and body[0] != "body":
+            headers.pop("Content-Type", None)
+        return Step(entry.method, path, (status,), headers, body, follow_redirect=not 300 <= status < 400)
+
+    def _parameter(self, pair: str) -> str:
+        name, equals, value = pair.partition("=")
+        return f"{name}={self._variable(name)}" if value and _SECRET.search(name) else f"{name}{equals}{value}"
+
+    def _variable(self, name: str) -> str:
+        variable = environment_name(name) or "SECRET"
+        # Nothing says what the value was: without the variable, the request is left out.
+        if not self._environment.get(variable):
+            raise Unusable(f"it needs a secret ({name}): set {variable}, and make the script again")
+        return _TEMPLATE % variable
+
+    def _headers_of(self, entry: _Entry) -> dict[str, str]:
+        """The headers that the service may look at; those of the browser, cookies and secrets stay out."""
+        headers = {}
+        for name, value in _headers(entry.request).items():
+            if name.startswith(":") or "{{" in value or name == "cookie":
+                continue
+            if _SECRET.search(name):
+                if not _DROPPED_SECRETS.search(name):
+                    self._add_secret(name, value)
+            elif (name in _KEPT_HEADERS or name.startswith("x-")) and value not in ("*/*", ""):
+                headers[name.title()] = value
+        return headers
+
+    def _add_secret(self, name: str, value: str) -> None:
+        variable = environment_name(name)
+        way = value.partition(" ")[0]
+        template = (
+            f"{way} {_TEMPLATE % variable}" if way.lower() in ("bearer", "basic", "token") else _TEMPLATE % variable
+        )
+        self._secrets.setdefault(name, Secret(name.title(), template, variable, bool(self._environment.get(variable))))
+
+    def _body(self, entry: _Entry) -> tuple[str, Any] | None:
+        """The body as a script sends it. Raises Unusable for one that cannot be sent."""
+        data = entry.request.get("postData")
+        if not isinstance(data, dict) or entry.method in ("get", "head"):
+            return None
+        kind = str(data.get("mimeType") or "").partition(";")[0].strip().lower()
+        content = str(data.get("text") or "")
+        if kind.startswith("multipart/"):
+            raise Unusable("its body is a form with files")
+        if "{{" in content:
+            raise Unusable("its body has {{ in it, which scripts read as a template")
+        if _JSON_KIND.fullmatch(kind):
+            try:
+                return "json", self._without_secrets(json.loads(content))
+            except ValueError:
+                pass
+        if kind == _FORM_KIND:
+            pairs = parse_qsl(content, keep_blank_values=True) or _pairs(data.get("params"))
+            fields = dict(pairs)
+            if len(fields) == len(pairs):
+                return "form", self._without_secrets(fields)
+            return "body", "&".join(f"{quote(name)}={quote(value)}" for name, value in pairs)
+        return ("body", content) if content else None
+
+    def _without_secrets(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                name: self._variable(name)
+                if isinstance(inner, str) and inner and _SECRET.search(name)
+                else self._without_secrets(inner)
+                for name, inner in value.items()
+            }
+        return [self._without_secrets(each) for each in value] if isinstance(value, list) else value
+
+
+def _headers(request: Mapping[str, Any]) -> dict[str, str]:
+    """Header fields by lower-case name."""
+    given = request.get("headers")
+    return {name.lower(): value for name, value in _pairs(given)}
+
+
+def _pairs(given: Any) -> list[tuple[str, str]]:
+    several = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    return [(str(each.get("name")), str(each.get("value") or "")) for each in several]
+
+
+def _instant(given: Any) -> float:
+    """Seconds since the epoch of an ISO text; 0 for anything else."""
+    try:
+        return datetime.fromisoformat(str(given)).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _amount(given: Any) -> float:
+    return float(given) if isinstance(given, (int, float)) and abs(given) < _LARGEST else 0.0
+
+
+def _whole(given: Any) -> int:
+    return int(_amount(given))

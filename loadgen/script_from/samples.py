@@ -1,0 +1,386 @@
+"""Values that fit a JSON Schema: its own examples first, else the plainest value that the schema allows. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from math import ceil, floor
+from re import _constants, _parser  # type: ignore[attr-defined]
+from typing import Any
+
+from loadgen.script_from.draft import Unusable
+from loadgen.script_from.references import References
+
+_DEEPEST = 12
+_MOST_ITEMS = 20
+_LONGEST = 10_000
+_LARGEST = 1e18
+_FORMATS = {
+    "date": "2024-01-15",
+    "date-time": "2024-01-15T10:00:00Z",
+    "time": "10:00:00Z",
+    "duration": "PT1H",
+    "email": "user@example.com",
+    "idn-email": "user@example.com",
+    "hostname": "example.com",
+    "ipv4": "192.0.2.1",
+    "ipv6": "2001:db8::1",
+    "uri": "https://example.com/",
+    "url": "https://example.com/",
+    "iri": "https://example.com/",
+    "uri-reference": "/",
+    "uuid": "6f1c1c6e-8d6f-4f0e-9a53-2f7d1c0b7a11",
+    "guid": "6f1c1c6e-8d6f-4f0e-9a53-2f7d1c0b7a11",
+    "byte": "dGV4dA==",
+    "password": "correct-horse-1",
+}
+_TEXTS = ("text", "abc", "A", "1", "12345", "https://example.com/", "user@example.com", "en", "US", "2024-01-15")
+_TYPES = {
+    "string": str,
+    "boolean": bool,
+    "array": list,
+    "object": dict,
+    "null": type(None),
+}
+
+
+class NoSample(Exception):
+    """Raised for a schema that no value was found for; the message says why."""
+
+
+def declared(schema: dict[str, Any], references: References) -> Iterator[Any]:
+    """The values that a schema itself names, the surest first, of those that fit it."""
+    for each in _declared(schema):
+        if fits(each, schema, references):
+            yield each
+
+
+def _declared(schema: dict[str, Any]) -> Iterator[Any]:
+    if "const" in schema:
+        yield schema["const"]
+    for key in ("example", "x-example"):
+        if schema.get(key) is not None:
+            yield schema[key]
+    examples = schema.get("examples")
+    if isinstance(examples, list):
+        yield from examples
+    if schema.get("default") is not None:
+        yield schema["default"]
+    if isinstance(schema.get("enum"), list):
+        yield from (each for each in schema["enum"] if each is not None)
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """The JSON type that a schema asks for, guessed from its other keys where it names none; "" for any type."""
+    kind = schema.get("type")
+    if isinstance(kind, list):
+        kind = next((each for each in kind if each != "null"), "null")
+    if isinstance(kind, str):
+        return kind
+    if "properties" in schema or "additionalProperties" in schema:
+        return "object"
+    return "array" if "items" in schema else "string" if "pattern" in schema or "format" in schema else ""
+
+
+def fits(value: Any, schema: dict[str, Any], references: References, depth: int = 0) -> bool:
+    """Whether a value keeps the plain rules of a schema: types, enums, ranges, lengths, patterns, required properties."""
+    if value is None:
+        kinds = schema.get("type")
+        return bool(schema.get("nullable")) or kinds == "null" or (isinstance(kinds, list) and "null" in kinds)
+    enum = schema.get("enum")
+    if isinstance(enum, list) and enum and value not in enum:
+        return False
+    kind = type_of(schema)
+    if kind in ("integer", "number"):
+        if _number(value) is None:
+            return False
+        if kind == "integer" and value != int(value):
+            return False
+        low, high = bounds(schema)
+        return (low is None or value >= low) and (high is None or value <= high)
+    if kind in _TYPES and not isinstance(value, _TYPES[kind]):
+        return False
+    if isinstance(value, str):
+        return _text_fits(value, schema)
+    if depth > _DEEPEST:
+        return True
+    if isinstance(value, list):
+        items = schema.get("items")
+        return (len(value) >= _whole(schema.get("minItems"), 0)) and all(
+            fits(each, references.resolve(items), references, depth + 1) for each in value[:_MOST_ITEMS]
+        )
+    if isinstance(value, dict):
+        required = schema.get("required")
+        if isinstance(required, list) and any(name not in value for name in required):
+            return False
+        properties = schema.get("properties")
+        known = properties if isinstance(properties, dict) else {}
+        return all(
+            fits(each, references.resolve(known[name]), references, depth + 1)
+            for name, each in value.items()
+            if name in known
+        )
+    return True
+
+
+def _text_fits(value: str, schema: dict[str, Any]) -> bool:
+    if not _whole(schema.get("minLength"), 0) <= len(value) <= _whole(schema.get("maxLength"), _LONGEST):
+        return False
+    pattern = schema.get("pattern")
+    if not isinstance(pattern, str):
+        return True
+    try:
+        return re.search(pattern, value) is not None
+    except (re.error, RecursionError):
+        return True
+
+
+def bounds(schema: dict[str, Any]) -> tuple[float | None, float | None]:
+    """The least and the greatest number that a schema allows, both inclusive for whole numbers; None for no bound."""
+    low, high = _number(schema.get("minimum")), _number(schema.get("maximum"))
+    step = 1 if type_of(schema) == "integer" else 1e-6
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    # OpenAPI 3.1 has numbers here, the versions before it have true and false.
+    if above is True and low is not None:
+        low += step
+    if below is True and high is not None:
+        high -= step
+    above, below = _number(above), _number(below)
+    low = low if above is None else max(above + step, above + step if low is None else low)
+    high = high if below is None else min(below - step, below - step if high is None else high)
+    return low, high
+
+
+def _number(value: Any) -> float | None:
+    known = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST
+    return value if known else None
+
+
+def _whole(value: Any, absent: int) -> int:
+    number = _number(value)
+    return absent if number is None else int(number)
+
+
+def sample(node: Any, references: References, depth: int = 0) -> Any:
+    """A value that fits the schema at a node. Raises NoSample where none is found."""
+    if depth > _DEEPEST:
+        raise NoSample("its schema needs itself")
+    try:
+        schema = references.resolve(node)
+    except Unusable as lost:
+        raise NoSample(str(lost)) from None
+    if isinstance(schema.get("allOf"), list):
+        schema = merged(schema, references)
+    for each in declared(schema, references):
+        if "{{" not in repr(each):
+            return each
+    for key in ("oneOf", "anyOf"):
+        branches = schema.get(key)
+        if isinstance(branches, list) and branches:
+            return _first(branches, schema, key, references, depth)
+    kind = type_of(schema)
+    if kind == "object" or isinstance(schema.get("required"), list):
+        return _object(schema, references, depth)
+    if kind == "array":
+        return _array(schema, references, depth)
+    if kind in ("integer", "number"):
+        return _amount(schema, whole=kind == "integer")
+    if kind == "boolean":
+        return True
+    if kind == "null":
+        return None
+    return text_sample(schema) if kind == "string" else {} if not schema else "text"
+
+
+def _first(branches: list[Any], schema: dict[str, Any], key: str, references: References, depth: int) -> Any:
+    """The first branch that has a value, together with what stands beside the branches."""
+    reason = NoSample(f"nothing fits its {key}")
+    rest = {name: value for name, value in schema.items() if name != key}
+    for branch in branches:
+        try:
+            inner = references.resolve(branch)
+            if inner.get("type") == "null":
+                continue
+            if "properties" in rest or "required" in rest:
+                inner = merged({"allOf": [rest, inner]}, references)
+            return sample(inner, references, depth + 1)
+        except (NoSample, Unusable) as failed:
+            reason = NoSample(str(failed))
+    raise reason
+
+
+def merged(schema: dict[str, Any], references: References, depth: int = 0) -> dict[str, Any]:
+    """A schema with the schemas of its `allOf` laid into it."""
+    out: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
+    if depth > _DEEPEST:
+        return out
+    properties: dict[str, Any] = {}
+    required: list[str] = []
+    for each in schema.get("allOf") or ():
+        part = references.resolve(each)
+        if isinstance(part.get("allOf"), list):
+            part = merged(part, references, depth + 1)
+        for key, value in part.items():
+            if key == "properties" and isinstance(value, dict):
+                properties |= value
+            elif key == "required" and isinstance(value, list):
+                required += value
+            else:
+                out.setdefault(key, value)
+    own, needed = out.get("properties"), out.get("required")
+    if properties:
+        out["properties"] = properties | (own if isinstance(own, dict) else {})
+    if required:
+        out["required"] = [*required, *(needed if isinstance(needed, list) else ())]
+    return out
+
+
+def _object(schema: dict[str, Any], references: References, depth: int) -> dict[str, Any]:
+    """An object with the properties that are required, and with those that bring an example of their own."""
+    properties, required = schema.get("properties"), schema.get("required")
+    properties = properties if isinstance(properties, dict) else {}
+    required = required if isinstance(required, list) else []
+    out = {}
+    for name, node in properties.items():
+        try:
+            inner = references.resolve(node)
+            if inner.get("readOnly"):
+                continue
+            if name in required:
+                out[name] = sample(node, references, depth + 1)
+            elif depth < 2 and inner.get("example") is not None and fits(inner["example"], inner, references):
+                out[name] = inner["example"]
+        except (NoSample, Unusable) as failed:
+            if name in required:
+                raise NoSample(f"{name}: {failed}") from None
+    for name in required:
+        if isinstance(name, str) and name not in properties:
+            out[name] = "text"
+    # An empty object says nothing, and is often refused.
+    least = max(_whole(schema.get("minProperties"), 0), int(depth == 0))
+    for name, node in properties.items():
+        if len(out) >= least:
+            break
+        with suppress(NoSample, Unusable):
+            if name not in out and not references.resolve(node).get("readOnly"):
+                out[name] = sample(node, references, depth + 1)
+    return out
+
+
+def _array(schema: dict[str, Any], references: References, depth: int) -> list[Any]:
+    least = _whole(schema.get("minItems"), 0)
+    if least > _MOST_ITEMS:
+        raise NoSample(f"at least {least} items")
+    items = schema.get("items")
+    try:
+        one = sample(items, references, depth + 1)
+    except NoSample:
+        if least:
+            raise
+        return []
+    if schema.get("uniqueItems") and least > 1:
+        enum = references.resolve(items).get("enum")
+        if isinstance(enum, list) and len(enum) >= least:
+            return enum[:least]
+        raise NoSample(f"{least} different items")
+    return [one] * max(least, 1)
+
+
+def _amount(schema: dict[str, Any], *, whole: bool) -> int | float:
+    low, high = bounds(schema)
+    value: float = 1
+    if low is not None and value < low:
+        value = ceil(low) if whole or high is None or ceil(low) <= high else low
+    if high is not None and value > high:
+        value = floor(high) if whole or low is None or floor(high) >= low else high
+    step = _number(schema.get("multipleOf"))
+    if step:
+        value = ceil(value / step) * step
+        if high is not None and value > high:
+            raise NoSample(f"no multiple of {step:g} in its range")
+    return int(value) if value == int(value) else value
+
+
+def text_sample(schema: dict[str, Any]) -> str:
+    """A text that fits a schema of type string. Raises NoSample."""
+    form = schema.get("format")
+    least, most = _whole(schema.get("minLength"), 0), _whole(schema.get("maxLength"), _LONGEST)
+    if form == "binary":
+        raise NoSample("it takes a file")
+    known = _FORMATS.get(str(form))
+    if known is not None and _text_fits(known, schema):
+        return known
+    pattern = schema.get("pattern")
+    if isinstance(pattern, str):
+        return _matching(pattern, schema)
+    if least > _LONGEST:
+        raise NoSample(f"at least {least} characters")
+    return "text".ljust(least, "x")[:most] if most else ""
+
+
+def _matching(pattern: str, schema: dict[str, Any]) -> str:
+    for text in _TEXTS:
+        if _text_fits(text, schema):
+            return text
+    try:
+        for most_repeats in (1, _whole(schema.get("minLength"), 1) or 1):
+            text = "".join(_written(_parser.parse(pattern), most_repeats))
+            if _text_fits(text, schema):
+                return text
+    except (re.error, RecursionError, NoSample, OverflowError):
+        pass
+    raise NoSample(f"no text was found that matches {pattern}")
+
+
+def _written(parts: Any, repeats: int) -> Iterator[str]:
+    """The pieces of a text that a parsed regular expression matches. Raises NoSample for what it cannot do."""
+    for kind, what in parts:
+        if kind is _constants.LITERAL:
+            yield chr(what)
+        elif kind is _constants.NOT_LITERAL:
+            yield "a" if what != ord("a") else "b"
+        elif kind is _constants.ANY:
+            yield "a"
+        elif kind is _constants.AT:
+            continue
+        elif kind is _constants.IN:
+            yield _one_of(what)
+        elif kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT, _constants.POSSESSIVE_REPEAT):
+            least, most, inner = what
+            count = min(max(int(least), min(int(most), repeats)), _LONGEST)
+            for _ in range(count):
+                yield from _written(inner, 1)
+        elif kind is _constants.SUBPATTERN:
+            yield from _written(what[-1], repeats)
+        elif kind is _constants.ATOMIC_GROUP:
+            yield from _written(what, repeats)
+        elif kind is _constants.BRANCH:
+            yield from _written(what[1][0], repeats)
+        else:
+            raise NoSample("a regular expression that looks around")
+
+
+def _one_of(choices: Any) -> str:
+    categories = {_constants.CATEGORY_DIGIT: "1", _constants.CATEGORY_WORD: "a", _constants.CATEGORY_SPACE: " "}
+    if choices[0][0] is _constants.NEGATE:
+        pattern = re.compile("[^" + "".join(map(_as_class, choices[1:])) + "]")
+        return next((c for c in "a1-_ /.:~\x7f" if pattern.match(c)), "é")
+    for kind, what in choices:
+        if kind is _constants.LITERAL:
+            return chr(what)
+        if kind is _constants.RANGE:
+            return chr(what[0])
+        if kind is _constants.CATEGORY:
+            return categories.get(what, "-")
+    raise NoSample("an empty class of characters")
+
+
+def _as_class(choice: Any) -> str:
+    kind, what = choice
+    if kind is _constants.LITERAL:
+        return re.escape(chr(what))
+    if kind is _constants.RANGE:
+        return f"{re.escape(chr(what[0]))}-{re.escape(chr(what[1]))}"
+    names = {_constants.CATEGORY_DIGIT: r"\d", _constants.CATEGORY_WORD: r"\w", _constants.CATEGORY_SPACE: r"\s"}
+    return names.get(what, "")

@@ -1,0 +1,622 @@
+"""Why a pool's limit was reached: from what was seen of an application to findings with a place, a share and an advice. Pure.
+
+The share of a finding is the part of all requests' time that it costs: its own time, and the time that others waited for a
+connection while it had one. Waiting is charged to what the lent connections were doing meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Any
+
+from poolbench import observed as seen
+from poolbench.observed import Ask, EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, made_at
+
+KINDS = (
+    "leak",
+    "nested-checkout",
+    "fork-shared",
+    "pool-per-request",
+    "connection-per-request",
+    "idle-in-transaction",
+    "work-while-holding",
+    "n-plus-one",
+    "slow-statement",
+    "starvation",
+    "pool-too-small",
+    "pool-too-large",
+)
+
+_LEAST_SHARE = 0.03
+"""What costs less than this is no finding, unless it is wrong in itself."""
+_LEAST_NS = 5_000_000
+"""Work or sleep of less than this per loan is ordinary."""
+_SATURATED = 0.85
+_LEAST_LOANS = 10
+_LEAST_WAIT = 0.1
+_MOST_PER_CORE = 8
+"""A database with more active connections than this for each core only has them take turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What else is known of a run. CPU of the database (share of all cores), and of the busiest worker (cores); None: unknown.
+
+    lock_waits: of each statement (as `statement_key` has it), the share of its time that it waited for a lock.
+    active: of each statement, seconds that the database was seen executing it.
+    """
+
+    database_cpu: float | None = None
+    worker_cpu: float | None = None
+    cores: int | None = None
+    max_connections: int | None = None
+    mean_active: float = 0.0
+    lock_waits: Mapping[str, float] = field(default_factory=dict)
+    active_s: Mapping[str, float] = field(default_factory=dict)
+    trivial_ms: float = 0.0
+    """What a trivial statement took on average, measured beside the application."""
+    waits_for_idle_s: float = 0.0
+    """Seconds that statements waited for a lock that an idle transaction held."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that holds the application back. `where`: `file:line`; `endpoint`: `METHOD /path`; None where unknown."""
+
+    kind: str
+    where: str | None
+    endpoint: str | None
+    evidence: str
+    advice: str
+    share: float
+
+    def to_json(self) -> dict[str, Any]:
+        """As values for JSON."""
+        return {
+            "kind": self.kind,
+            "where": self.where,
+            "endpoint": self.endpoint,
+            "evidence": self.evidence,
+            "advice": self.advice,
+            "share": round(self.share, 4),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Findings, the most important first, and the kinds that were looked for and not found."""
+
+    findings: tuple[Finding, ...]
+    checked: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
+    """What holds the application back, from what was seen of it."""
+    case = _Case(observed, server or Server())
+    findings = sorted(case.findings(), key=lambda finding: (-_rank(finding), -finding.share))
+    kinds = {finding.kind for finding in findings}
+    return Diagnosis(tuple(findings), tuple(kind for kind in KINDS if kind not in kinds), tuple(case.notes()))
+
+
+def _rank(finding: Finding) -> int:
+    """1 for what is a mistake at any share, 0 for what only costs time."""
+    return int(finding.kind in KINDS[:5])
+
+
+class _Case:
+    """The figures from which all findings follow."""
+
+    def __init__(self, observed: Observed, server: Server) -> None:
+        self.observed, self.server = observed, server
+        loans = observed.loans.values()
+        self.wait_ns = sum(row.wait_ns for row in loans)
+        requests_ns = sum(row.duration_ns for row in observed.requests.values())
+        asked_ns = sum(row.wait_ns + row.connect_ns + row.held_ns for row in loans)
+        self.total_ns = max(requests_ns or asked_ns, 1)
+        self.loans = sum(row.count for row in loans)
+        self.held_ns = max(1, sum(row.held_ns for row in loans))
+        blamed = sum(row.blamed_ns for row in observed.samples.values())
+        # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
+        self.blame = self.wait_ns / blamed if blamed else 0.0
+        self.explained_ns = 0.0
+
+    def share(self, cost_ns: float) -> float:
+        """A share of all requests' time."""
+        return min(1.0, cost_ns / self.total_ns)
+
+    def findings(self) -> Iterator[Finding]:
+        """All findings, in no order."""
+        yield from self.leaks()
+        yield from self.nested()
+        yield from self.forks()
+        yield from self.engines()
+        yield from self.connections()
+        yield from self.holding()
+        yield from self.repeated()
+        yield from self.slow()
+        yield from self.pools()
+
+    def notes(self) -> Iterator[str]:
+        """What else should be known."""
+        worker, database = self.server.worker_cpu, self.server.database_cpu
+        if worker is not None and worker >= _SATURATED:
+            yield f"A worker process used, or waited for, {worker:.0%} of a core: CPU limits it, not its pool."
+        if database is not None and database >= _SATURATED:
+            yield f"The database used {database:.0%} of the machine's CPU: it is what limits the application."
+        if self.observed.fault:
+            yield f"Some looks at the connections failed: {self.observed.fault}"
+        if self.observed.dropped:
+            yield f"{self.observed.dropped} loans and requests came too fast to be counted."
+
+    # What is wrong in itself
+
+    def leaks(self) -> Iterator[Finding]:
+        """Loans that outlive their request or their borrower."""
+        adopted = {(key.engine, key.place) for key, row in self.observed.loans.items() if row.adopted}
+        for (engine, endpoint, place), row in self._by_place(seen.LEAKED).items():
+            if not place or row.looks <= 1 or row.own_ns < 500_000_000:
+                continue
+            limit = self._limit(engine)
+            span_ns = self._span_ns()
+            mean = row.own_ns / span_ns if span_ns else 0.0
+            cost_ns = row.blamed_ns * self.blame
+            self.explained_ns += cost_ns
+            share = max(self.share(cost_ns), min(1.0, mean / limit) if limit else 0.0)
+            if (engine, place) in adopted:
+                yield Finding(
+                    "idle-in-transaction",
+                    place,
+                    endpoint,
+                    f"The connection borrowed here, and its transaction, stay open after the answer; later requests of the"
+                    f" same thread go on with them. On average {mean:.1f} connections were held so{_of(limit)}.",
+                    "End the session with the request: session.remove() or close() in teardown_appcontext, or a with block.",
+                    share,
+                )
+                continue
+            yield Finding(
+                "leak",
+                place,
+                endpoint,
+                f"Connections borrowed here are not given back: on average {mean:.1f} were held after their request had"
+                f" ended{_of(limit)}.",
+                "Give the connection back on every path, also when something fails: `with engine.connect() as connection:`,"
+                " or close() in a finally block.",
+                max(share, _LEAST_SHARE),
+            )
+
+    def nested(self) -> Iterator[Finding]:
+        """A second connection asked for while the first is held."""
+        blamed = self._by_place(seen.NESTED)
+        for (engine, endpoint, place), row in self._loans():
+            if not row.nested or (not endpoint and self.observed.requests):
+                # Once, while a process starts, nobody competes for the connections.
+                continue
+            waits = blamed.get((engine, endpoint, place), SampleSum())
+            cost_ns = blamed_ns = waits.blamed_ns * self.blame
+            cost_ns += row.nested_ns
+            self.explained_ns += blamed_ns + row.wait_ns
+            share = max(self.share(cost_ns), row.nested_ns / self.held_ns if row.nested_ns < self.held_ns else 1.0)
+            failed = f"; {row.timeouts} times none came in time" if row.timeouts else ""
+            yield Finding(
+                "nested-checkout",
+                place or None,
+                endpoint or None,
+                f"{row.nested} times a second connection was asked for here by a borrower that held one already{failed}. When"
+                " all connections are held by such borrowers, each waits for another and none goes on.",
+                "Use the connection (or session) at hand for both: pass it to the function called, or give the first one back"
+                " before.",
+                max(share, _LEAST_SHARE),
+            )
+
+    def forks(self) -> Iterator[Finding]:
+        """Connections opened by one process and used by another."""
+        places: dict[tuple[str, str], list[Any]] = {}
+        for (engine, endpoint, place), row in self._loans():
+            if row.foreign:
+                known = places.setdefault((engine, place), [0, endpoint])
+                known[0] += row.foreign
+                known[1] = known[1] or endpoint
+        for (engine, place), (count, endpoint) in places.items():
+            yield Finding(
+                "fork-shared",
+                place or made_at(engine),
+                endpoint or None,
+                f"{count} loans used a connection that another process had opened before it forked. Two processes that write to"
+                " one connection read each other's answers.",
+                "Open no connection before the workers are forked (no preload, nothing at import), or call"
+                " engine.dispose(close=False) in each worker after the fork, as in gunicorn's post_fork.",
+                max(min(1.0, count / max(1, self.loans)), _LEAST_SHARE),
+            )
+
+    def engines(self) -> Iterator[Finding]:
+        """Engines made in requests."""
+        for key, row in self.observed.engines.items():
+            if row.made_in_requests < 3:
+                continue
+            connect_ns = sum(each.connect_ns for (engine, _, _), each in self._loans() if engine == key)
+            share = self.share(connect_ns + row.making_ns)
+            yield Finding(
+                "pool-per-request",
+                made_at(key),
+                row.endpoint or None,
+                f"{row.made_in_requests} engines were made while requests were answered. Each has a pool of its own, which opens"
+                f" its own connections: {_ms(connect_ns / row.made_in_requests)} of connecting for each.",
+                "Make the engine once for the process, at import or in the application's factory, and use it in all requests.",
+                max(share, _LEAST_SHARE),
+            )
+
+    def connections(self) -> Iterator[Finding]:
+        """Connections opened for each loan."""
+        engines: dict[str, LoanSum] = defaultdict(LoanSum)
+        endpoints: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for (engine, endpoint, _), row in self._loans():
+            known = engines[engine]
+            known.count += row.count
+            known.opened += row.opened
+            known.connect_ns += row.connect_ns
+            endpoints[engine][endpoint] += row.opened
+        for engine, row in engines.items():
+            about = self.observed.engines.get(engine, EngineSum())
+            if row.count < _LEAST_LOANS or row.opened < 0.5 * row.count or about.made_in_requests >= 3:
+                continue
+            if about.pool not in {"NullPool", "Null", "driver", ""}:
+                continue
+            worst = max(endpoints[engine], key=lambda name: endpoints[engine][name])
+            yield Finding(
+                "connection-per-request",
+                made_at(engine),
+                worst or None,
+                f"{row.opened} of {row.count} loans opened a connection of their own, {_ms(row.connect_ns / row.opened)} each:"
+                f" {row.connect_ns / max(1, row.connect_ns + self.held_ns):.0%} of the time that connections were in use.",
+                "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool.",
+                max(self.share(row.connect_ns), _LEAST_SHARE),
+            )
+
+    # What costs time
+
+    def holding(self) -> Iterator[Finding]:
+        """Work and sleep while a connection is held."""
+        rows: dict[tuple[str, str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for key, row in self.observed.samples.items():
+            if key.doing in {seen.WORK, seen.SLEEP} and key.place:
+                known = rows[key.engine, key.endpoint, key.place]
+                known["own"] += row.own_ns
+                known["blamed"] += row.blamed_ns * self.blame
+                known["looks"] += row.looks
+                if key.doing == seen.SLEEP and key.wrote:
+                    known["idle"] += row.own_ns
+        lock_ns = self.server.waits_for_idle_s * 1e9
+        most_idle = max((known["idle"] for known in rows.values()), default=0.0)
+        for (engine, endpoint, place), known in rows.items():
+            loans = max(1, self._loans_of(engine, endpoint))
+            is_idle = known["idle"] > 0.5 * known["own"]
+            cost_ns = known["own"] + known["blamed"]
+            if is_idle and known["idle"] == most_idle:
+                cost_ns += lock_ns
+            share = self.share(cost_ns)
+            if known["own"] / loans < _LEAST_NS or known["looks"] < 3 or share < _LEAST_SHARE:
+                continue
+            self.explained_ns += known["blamed"]
+            each = _ms(known["own"] / loans)
+            waited = (
+                f" Others waited {_seconds(known['blamed'])} for a connection meanwhile." if known["blamed"] else ""
+            )
+            if is_idle:
+                locked = f" Statements of others waited {lock_ns / 1e9:.1f} s for its locks." if lock_ns else ""
+                yield Finding(
+                    "idle-in-transaction",
+                    place,
+                    endpoint or None,
+                    f"Here the application does nothing, {each} for each loan of this endpoint, while its transaction has changed"
+                    f" or locked rows and is open.{locked}{waited}",
+                    "Commit before waiting, or wait before the transaction begins; idle_in_transaction_session_timeout bounds"
+                    " what is overlooked.",
+                    share,
+                )
+                continue
+            yield Finding(
+                "work-while-holding",
+                place,
+                endpoint or None,
+                f"Here the application does something other than use the database, {each} for each loan of this endpoint, while"
+                f" it holds a connection.{waited}",
+                "Do this before borrowing the connection or after giving it back: read, close, work, then borrow again to write.",
+                share,
+            )
+
+    def repeated(self) -> Iterator[Finding]:
+        """The same statement again and again in one loan."""
+        for key, row in self.observed.statements.items():
+            if not row.repeated_groups:
+                continue
+            waits_ns = self._waits_during(key.endpoint, row.repeated_ns)
+            share = self.share(row.repeated_ns + waits_ns)
+            if share < _LEAST_SHARE:
+                continue
+            self.explained_ns += waits_ns
+            mean = row.repeated / row.repeated_groups
+            yield Finding(
+                "n-plus-one",
+                key.place or None,
+                key.endpoint or None,
+                f"One loan executed the same statement {mean:.0f} times from here, for {row.rows / max(1, row.count):.1f} rows"
+                f" each time, {_ms(row.repeated_ns / row.repeated_groups)} in all: {_short(key.text)}",
+                "Fetch all of them with one statement: a join, WHERE … IN (…), or selectinload() or joinedload().",
+                share,
+            )
+
+    def _waits_during(self, endpoint: str, spent_ns: float) -> float:
+        """The waiting of others while loans of an endpoint spent `spent_ns` with their statements."""
+        held_ns = sum(row.held_ns for (_, name, _), row in self._loans() if name == endpoint)
+        waits = sum(
+            row.blamed_ns
+            for key, row in self.observed.samples.items()
+            if key.endpoint == endpoint and key.doing in {seen.STATEMENT, seen.LIBRARY, seen.CPU}
+        )
+        return waits * self.blame * min(1.0, spent_ns / held_ns) if held_ns else 0.0
+
+    def slow(self) -> Iterator[Finding]:
+        """Statements that take long by themselves."""
+        blamed = self._by_place(seen.STATEMENT)
+        for key, row in self.observed.statements.items():
+            is_slow = row.count and row.slow >= 0.75 * row.count and row.fastest_ns >= seen.SLOW_NS / 2
+            if not is_slow or not self._is_slow_in_the_database(key, row):
+                continue
+            own = self._waits_of(blamed, key, row)
+            share = self.share(row.slow_ns + own)
+            if share < _LEAST_SHARE:
+                continue
+            self.explained_ns += own
+            yield Finding(
+                "slow-statement",
+                key.place or None,
+                key.endpoint or None,
+                f"{row.count} times this took {_ms(row.duration_ns / row.count)} on average, for"
+                f" {row.rows / row.count:.1f} rows: {_short(key.text)}",
+                "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
+                " beforehand.",
+                share,
+            )
+
+    def _is_slow_in_the_database(self, key: StatementKey, row: StatementSum) -> bool:
+        """Whether the time is the database's own: not that of a lock, nor of a worker that is late to read the answer."""
+        name = statement_key(key.text)
+        if row.duration_ns / row.count < 5e6 * self.server.trivial_ms:
+            return False
+        if self.server.lock_waits.get(name, 0.0) > 0.5:
+            return False
+        active_s = self.server.active_s.get(name)
+        return active_s is None or row.duration_ns < 1e9 or active_s * 1e9 > 0.3 * row.duration_ns
+
+    def _waits_of(
+        self, blamed: Mapping[tuple[str, str, str], SampleSum], key: StatementKey, row: StatementSum
+    ) -> float:
+        """The waiting that a statement is to blame for: of all at its place, by its part of the time."""
+        there = sum(
+            each.duration_ns
+            for other, each in self.observed.statements.items()
+            if (other.endpoint, other.place) == (key.endpoint, key.place)
+        )
+        waits = sum(
+            each.blamed_ns
+            for (_, endpoint, place), each in blamed.items()
+            if (endpoint, place) == (key.endpoint, key.place)
+        )
+        return waits * self.blame * row.duration_ns / max(1, there)
+
+    # The pool itself
+
+    def pools(self) -> Iterator[Finding]:
+        """Pools that are unfair, too small or too large."""
+        asks: dict[str, dict[int, list[Ask]]] = defaultdict(lambda: defaultdict(list))
+        for ask in self.observed.asks:
+            asks[ask.engine][ask.process].append(ask)
+        for engine, about in self.observed.engines.items():
+            yield from self._too_large(engine, about)
+            if about.made_in_requests >= 3:
+                continue
+            limit = self._limit(engine)
+            if limit and asks[engine]:
+                yield from self._unfair_or_small(engine, about, limit, list(asks[engine].values()))
+
+    def _unfair_or_small(
+        self, engine: str, about: EngineSum, limit: int, processes: Sequence[Sequence[Ask]]
+    ) -> Iterator[Finding]:
+        rows = [row for (name, _, _), row in self._loans() if name == engine]
+        wait_ns, timeouts = sum(row.wait_ns for row in rows), sum(row.timeouts for row in rows)
+        if self.share(wait_ns) < _LEAST_WAIT / 2:
+            return
+        longest_ns = max((ask.wait_ns for asks in processes for ask in asks if not ask.is_served), default=None)
+        actual = sorted(ask.wait_ns for asks in processes for ask in asks)
+        fair = sorted(wait for asks in processes for wait in fair_waits(asks, limit, longest_ns))
+        overtaken = sum(overtaken_asks(asks) for asks in processes) / max(1, len(actual))
+        excess_ns = sum(max(0, a - b) for a, b in zip(actual, fair, strict=True))
+        last = min(len(actual) - 1, int(0.99 * len(actual)))
+        lost = sum(1 for wait in fair if longest_ns is not None and wait >= longest_ns)
+        is_unfair = (
+            (self.server.worker_cpu or 0.0) < _SATURATED
+            and about.pool not in {"FairPool", "Fair"}
+            and overtaken > 0.05
+            and actual[last] > 3 * fair[last] + 20_000_000
+            and excess_ns > 0.25 * wait_ns
+        )
+        if is_unfair:
+            self.explained_ns += excess_ns
+            late = f" {timeouts} gave up; in a fair order it would have been {lost}." if timeouts else ""
+            yield Finding(
+                "starvation",
+                made_at(engine),
+                None,
+                f"{overtaken:.0%} of those that waited were overtaken by somebody who came later. The 99th percentile of waiting"
+                f" was {_ms(actual[last])}; in the order of arrival it would have been {_ms(fair[last])}.{late}",
+                "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
+                self.share(excess_ns),
+            )
+        turns_ns = self.blame * sum(
+            row.blamed_ns
+            for key, row in self.observed.samples.items()
+            if key.doing == seen.CPU and key.engine == engine
+        )
+        left_ns = wait_ns - turns_ns - self.explained_ns if not is_unfair else sum(fair) - self.explained_ns
+        share = self.share(left_ns)
+        worker, database = self.server.worker_cpu, self.server.database_cpu
+        if share < _LEAST_WAIT or (worker or 0.0) >= _SATURATED or (database or 0.0) >= _SATURATED:
+            return
+        busy = ""
+        if database is not None:
+            busy = f" The database used {database:.0%} of the machine's CPU meanwhile."
+        yield Finding(
+            "pool-too-small",
+            made_at(engine),
+            None,
+            f"Requests waited {_ms(wait_ns / max(1, len(actual)))} on average for one of {limit} connections"
+            f"{f', {timeouts} times in vain' if timeouts else ''}; the connections were busy with ordinary statements.{busy}",
+            "Allow more connections (pool_size, max_overflow), as many as the database can work on; loadgen sweep finds the"
+            " number by measuring.",
+            share,
+        )
+
+    def _too_large(self, engine: str, about: EngineSum) -> Iterator[Finding]:
+        refused = sum(row.refused for (name, _, _), row in self._loans() if name == engine)
+        limit, server = self._limit(engine), self.server
+        together = (limit or 0) * max(1, about.processes)
+        if refused:
+            allowed = f" of {server.max_connections}" if server.max_connections else ""
+            yield Finding(
+                "pool-too-large",
+                made_at(engine),
+                None,
+                f"The database refused {refused} connections{allowed}: too many clients. {about.processes} processes may open"
+                f" {together} of this pool together.",
+                "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
+                " not enough.",
+                max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
+            )
+        elif (
+            server.cores
+            and server.database_cpu is not None
+            and server.database_cpu >= _SATURATED
+            and server.mean_active >= max(24, _MOST_PER_CORE * server.cores)
+        ):
+            most = _MOST_PER_CORE * server.cores / 2
+            yield Finding(
+                "pool-too-large",
+                made_at(engine),
+                None,
+                f"{server.mean_active:.0f} connections were active at a time in a database with {server.cores} cores, all busy:"
+                " they only took turns, and each statement became slower.",
+                f"Fewer connections: some {most:.0f} over all processes keep {server.cores} cores busy; the others wait in the"
+                " pool, in order.",
+                min(1.0, max(0.0, 1 - most / server.mean_active)),
+            )
+        elif server.max_connections and together > server.max_connections:
+            yield Finding(
+                "pool-too-large",
+                made_at(engine),
+                None,
+                f"{about.processes} processes may open {together} connections together; the database allows"
+                f" {server.max_connections}.",
+                "Make pool_size + max_overflow, times the number of processes, less than max_connections.",
+                _LEAST_SHARE,
+            )
+
+    # Sums
+
+    def _loans(self) -> Iterator[tuple[tuple[str, str, str], LoanSum]]:
+        yield from ((tuple(key), row) for key, row in self.observed.loans.items())  # type: ignore[misc]
+
+    def _loans_of(self, engine: str, endpoint: str) -> int:
+        return sum(row.count for (name, where, _), row in self._loans() if (name, where) == (engine, endpoint))
+
+    def _by_place(self, doing: str) -> dict[tuple[str, str, str], SampleSum]:
+        found: dict[tuple[str, str, str], SampleSum] = {}
+        for key, row in self.observed.samples.items():
+            if key.doing == doing:
+                known = found.setdefault((key.engine, key.endpoint, key.place), SampleSum())
+                known.own_ns += row.own_ns
+                known.blamed_ns += row.blamed_ns
+                known.looks += row.looks
+        return found
+
+    def _limit(self, engine: str) -> int | None:
+        about = self.observed.engines.get(engine)
+        return about.size + about.overflow if about is not None and about.size > 0 and about.overflow >= 0 else None
+
+    def _span_ns(self) -> int:
+        """From the first request for a connection to the end of the last loan."""
+        asks = self.observed.asks
+        if not asks:
+            return 0
+        return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
+
+
+def fair_waits(asks: Sequence[Ask], limit: int, patience_ns: int | None) -> list[int]:
+    """How long each would have waited (ns) for one of `limit` connections, served in the order of asking.
+
+    Those that would have waited as long as `patience_ns` give up, and hold nothing.
+    """
+    free: list[int] = []
+    waits = []
+    for ask in sorted(asks, key=lambda each: each.asked_ns):
+        while free and free[0] <= ask.asked_ns:
+            heappop(free)
+        at_ns = ask.asked_ns
+        if len(free) >= limit:
+            at_ns = free[0]
+        wait_ns = at_ns - ask.asked_ns
+        if patience_ns is not None and wait_ns >= patience_ns:
+            waits.append(patience_ns)
+            continue
+        if len(free) >= limit:
+            heappop(free)
+        heappush(free, at_ns + ask.held_ns)
+        waits.append(wait_ns)
+    return waits
+
+
+def overtaken_asks(asks: Sequence[Ask]) -> int:
+    """How many of those that waited were still waiting when somebody who had asked later was served."""
+    count = 0
+    earliest_ns: int | None = None
+    for ask in sorted(asks, key=lambda each: -each.asked_ns):
+        served_ns = ask.asked_ns + ask.wait_ns
+        # A millisecond: two that ask at one instant are in no order.
+        if earliest_ns is not None and earliest_ns + 1_000_000 < served_ns:
+            count += 1
+        if ask.is_served and (earliest_ns is None or served_ns < earliest_ns):
+            earliest_ns = served_ns
+    return count
+
+
+def statement_key(text: str) -> str:
+    """What is left of a statement without its values, blanks and case, so that the driver's and the database's texts agree."""
+    import re  # noqa: PLC0415
+
+    text = re.sub(
+        r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b", "?", text.lower()
+    )
+    return re.sub(r"\s+|::[a-z ]+", "", text)[:200]
+
+
+def _of(limit: int | None) -> str:
+    return f" of the pool's {limit}" if limit else ""
+
+
+def _ms(duration_ns: float) -> str:
+    value = duration_ns / 1e6
+    if value >= 1000:
+        return _seconds(duration_ns)
+    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+
+
+def _seconds(duration_ns: float) -> str:
+    value = duration_ns / 1e9
+    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:119]}…"

@@ -1,0 +1,169 @@
+"""What is watched: requests, engines, and loans of connections. See watching.py."""
+
+from __future__ import annotations
+
+import _thread
+import re
+import sys
+import threading
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from poolbench.places import Place
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+DRIVER = "driver"
+"""Stands where the name of a pool would."""
+
+
+def native(module: str, name: str) -> Any:
+    """The interpreter's own function, which gevent may have replaced."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return getattr(sys.modules[module], name) if monkey is None else monkey.get_original(module, name)
+
+
+_thread_number = native(_thread.__name__, "get_ident")
+
+
+class Request:
+    """A request being answered; `name` is its endpoint, found when it is first needed."""
+
+    __slots__ = ("_environ", "_name", "began_ns", "ended_ns", "is_flasks")
+
+    def __init__(self, environ: dict[str, Any], name: str = "") -> None:
+        self._environ: dict[str, Any] | None = environ
+        self._name = name
+        self.began_ns, self.ended_ns = perf_counter_ns(), 0
+        self.is_flasks = False
+
+    @property
+    def name(self) -> str:
+        """`METHOD /path`: the route's rule under Flask, else the path with its numbers left out."""
+        environ = self._environ
+        if environ is not None:
+            rule = getattr(getattr(environ.get("werkzeug.request"), "url_rule", None), "rule", None)
+            path = rule or re.sub(r"\d+|[0-9a-f]{8}-[0-9a-f-]{27}", "…", str(environ.get("PATH_INFO") or "/"))
+            self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
+            if rule or self.ended_ns:
+                self._environ = None
+        return self._name
+
+    def end(self) -> None:
+        """The answer is complete."""
+        self.ended_ns = perf_counter_ns()
+
+
+def engine_key(place: Place | None, database: str, number: int) -> str:
+    """What tells engines apart in sums: see `observed.made_at`."""
+    return f"{place or ''}\t{database}\t{number}"
+
+
+@dataclass(slots=True)
+class WatchedEngine:
+    """An engine that is watched, by the place where it was made. `size` 0: no fixed size."""
+
+    key: str
+    place: Place | None
+    pool: str
+    size: int = 0
+    overflow: int = 0
+    endpoint: str = ""
+    """The endpoint in whose request it was made; "": in none."""
+    making_ns: int = 0
+    is_counted: bool = False
+
+    @classmethod
+    def of(
+        cls, engine: Engine, place: Place | None, request: Request | None, making_ns: int, number: int
+    ) -> WatchedEngine:
+        """What is known of an engine. `number` tells those apart that one place makes at the start."""
+        pool: Any = engine.pool
+        url = engine.url
+        database = f"postgresql://{url.host or ''}:{url.port or 5432}/{url.database or ''}"
+        key = engine_key(place, database, number)
+        size: Any = getattr(pool, "size", None)
+        return cls(
+            key,
+            place,
+            type(pool).__name__.strip("_"),
+            int(size()) if callable(size) else 0,
+            int(getattr(pool, "_max_overflow", 0)),
+            request.name if request is not None else "",
+            making_ns,
+        )
+
+    @classmethod
+    def of_driver(cls, place: Place) -> WatchedEngine:
+        """Stands for the connections that a place opens without an engine."""
+        return cls(engine_key(place, "", 0), place, DRIVER)
+
+
+class Loan:
+    """A loan, from being asked for; `group` is what it executed, by statement and place."""
+
+    __slots__ = (
+        "adopted",
+        "asked_ns",
+        "borrower",
+        "connect_ns",
+        "connection",
+        "ended_ns",
+        "engine",
+        "foreign",
+        "groups",
+        "lent_ns",
+        "outer",
+        "place",
+        "refused",
+        "request",
+        "statement",
+        "thread",
+        "wrote",
+    )
+
+    def __init__(self, engine: WatchedEngine, borrower: Any, place: Place | None, request: Request | None) -> None:
+        self.engine, self.borrower, self.place, self.request = engine, borrower, place, request
+        self.groups: dict[Any, list[Any]] | None = None
+        self.outer: Loan | None = None
+        self.connection: Any = None
+        self.adopted = self.foreign = self.wrote = False
+        self.lent_ns = self.ended_ns = self.connect_ns = 0
+        self.refused, self.statement = "", ""
+        self.thread = _thread_number()
+        self.asked_ns = perf_counter_ns()
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint of the request; "" outside one."""
+        return self.request.name if self.request is not None else ""
+
+
+class Opened(NamedTuple):
+    """How a connection was opened: by which process and borrower, at which place, when (the end), and for how long."""
+
+    process: int
+    borrower: Any
+    place: Place | None
+    at_ns: int
+    duration_ns: int
+
+
+STATEMENT_TEXT = 6
+"""Where a light loan keeps the statement it executed last."""
+
+
+def light_loan(record: Any, values: list[Any]) -> Loan:
+    """A loan of which only these values were noted: engine, borrower, code, instruction, request, instant, statement."""
+    engine, borrower, code, instruction, request, lent_ns, statement = values
+    loan = Loan(engine, borrower, Place(code, instruction) if code is not None else None, request)
+    loan.asked_ns = loan.lent_ns = lent_ns
+    loan.connection, loan.statement = record.dbapi_connection, statement
+    loan.thread = _main_thread
+    return loan
+
+
+_main_thread = threading.main_thread().ident or 0
+"""Where greenlets run, as a rule."""

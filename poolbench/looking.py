@@ -1,0 +1,145 @@
+"""What the borrowers of connections are doing at this moment: seen on their stacks and in their connections' state.
+
+See watching.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import re
+import threading
+import time
+import weakref
+from pathlib import Path
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from poolbench import observed as seen
+from poolbench.places import APPLICATION, DATABASE, OURS, Place, kind_of, place_of
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from poolbench.loans import Loan
+
+IDLE, _ACTIVE = 0, 1
+_SLEEPS = re.compile(r"\bsleep\(")
+_FUTEX = {"202", "98"}
+"""The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
+
+REQUEST_CODES: set[Any] = set()
+"""Code of the WSGI wrappers, where a request's own stack begins."""
+
+
+class Looker:
+    """Looks at loans; remembers the CPU time that threads had used at the look before."""
+
+    def __init__(self) -> None:
+        self._cpu: dict[int, tuple[int, int]] = {}
+
+    def doing(
+        self, loan: Loan, frames: dict[int, FrameType], askers: dict[Any, Loan], elapsed_ns: int
+    ) -> tuple[str, Place | None, int]:
+        """What a borrower is doing, where, and for how much of the time since the last look."""
+        request = loan.request
+        if request is not None and request.ended_ns:
+            return seen.LEAKED, loan.place, elapsed_ns
+        asker = askers.get(loan.borrower)
+        if asker is not None and asker.outer is loan:
+            return seen.NESTED, asker.place, elapsed_ns
+        frame, thread = _frame_of(loan, frames)
+        if frame is None:
+            return seen.LEAKED, loan.place, elapsed_ns
+        place, is_database = application_place(frame)
+        if transaction_status(loan.connection) == _ACTIVE:
+            return seen.STATEMENT, place or loan.place, elapsed_ns
+        if is_database:
+            return seen.LIBRARY, place or loan.place, elapsed_ns
+        if place is None:
+            return seen.CLIENT, loan.place, elapsed_ns
+        if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)):
+            return seen.SLEEP, place, elapsed_ns
+        return seen.WORK, place, elapsed_ns if thread is None else min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
+
+    def _ran_ns(self, thread: int, elapsed_ns: int) -> int:
+        """For how long a thread did something, rather than wait for its turn: all the time if it waits for something else."""
+        native = getattr(threading._active.get(thread), "native_id", None)  # type: ignore[attr-defined]  # noqa: SLF001
+        folder = f"/proc/self/task/{native}/"
+        try:
+            with open(f"{folder}syscall") as file:  # noqa: PTH123 - as cheap as can be
+                call = file.read().split(" ", 1)[0]
+            if call not in _FUTEX and call != "running":
+                return elapsed_ns
+            with open(f"{folder}schedstat") as file:  # noqa: PTH123
+                used_ns = int(file.read().split(" ", 1)[0])
+        except (OSError, ValueError):
+            return elapsed_ns
+        now_ns = perf_counter_ns()
+        before_ns, at_ns = self._cpu.get(thread, (used_ns, now_ns - elapsed_ns))
+        self._cpu[thread] = used_ns, now_ns
+        return elapsed_ns * (used_ns - before_ns) // max(1, now_ns - at_ns)
+
+
+def transaction_status(connection: Any) -> int:
+    """As libpq's PQtransactionStatus; -1 where it cannot be known."""
+    try:
+        if isinstance(connection, weakref.ref):
+            connection = connection()
+        return int(connection.info.transaction_status)
+    except Exception:  # noqa: BLE001 - a driver without it, or a connection that was closed meanwhile
+        return -1
+
+
+def _frame_of(loan: Loan, frames: dict[int, FrameType]) -> tuple[FrameType | None, int | None]:
+    """The innermost frame of a borrower, and the number of its thread if it is one; no frame for one that has ended."""
+    borrower = loan.borrower
+    if isinstance(borrower, int):
+        return frames.get(borrower), borrower
+    if borrower.dead:
+        return None, None
+    # A greenlet that has no frame of its own is running.
+    return borrower.gr_frame or frames.get(loan.thread), loan.thread if borrower.parent is None else None
+
+
+def is_in_loop(loan: Loan) -> bool:
+    """Whether the borrower is a greenlet of an event loop, and so one of many in its thread."""
+    return not isinstance(loan.borrower, int) and loan.borrower.parent is not None
+
+
+def is_running(loan: Loan) -> bool:
+    """Whether the borrower, a greenlet of an event loop, is the one that runs."""
+    return is_in_loop(loan) and not loan.borrower.dead and loan.borrower.gr_frame is None
+
+
+def loop_is_idle(frame: FrameType | None) -> bool:
+    """Whether a thread, by its innermost frame, is in gevent's event loop itself rather than in a greenlet."""
+    if frame is None:
+        return True
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_name == "run" and frame.f_code.co_filename.endswith("gevent/hub.py")
+
+
+def application_place(frame: FrameType) -> tuple[Place | None, bool]:
+    """The innermost place of the application within the request, and whether a database's library runs inside it."""
+    is_database = False
+    each: FrameType | None = frame
+    while each is not None:
+        kind = kind_of(each.f_code)
+        if kind == APPLICATION:
+            return place_of(each), is_database
+        if kind == OURS and each.f_code in REQUEST_CODES:
+            return None, is_database
+        is_database = is_database or kind == DATABASE
+        each = each.f_back
+    return None, is_database
+
+
+def wanted_cpu_s() -> float:
+    """CPU seconds that this process has used, and on Linux those for which its threads stood in the machine's queue."""
+    waited_ns = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError):
+            waited_ns += int(path.read_text().split()[1])
+    return time.process_time() + waited_ns / 1e9

@@ -1,0 +1,138 @@
+"""Where an application is: the innermost line of its own code on a stack, not of a library.
+
+Code of the application is every file outside the interpreter's library, site-packages and this package. A line of a Jinja
+template counts as the application's, too.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import NamedTuple
+
+_OURS = str(Path(__file__).resolve().parent) + os.sep
+_INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{os.sep}poolbench_tool{os.sep}")
+_ATTACHED = ("sitecustomize.py", "gunicorn_of_loadgen.py")
+_INTERPRETER = tuple(
+    {
+        os.path.join(path, "")  # noqa: PTH118 - a prefix that ends in a separator
+        for path in (
+            sysconfig.get_path("stdlib"),
+            sysconfig.get_path("platstdlib"),
+            sysconfig.get_path("scripts"),
+            str(Path(os.__file__).resolve().parent),
+            f"{sys.prefix}/bin",
+        )
+        if path
+    }
+)
+_DATABASE = tuple(
+    f"{os.sep}{name}{os.sep}" for name in ("sqlalchemy", "psycopg", "psycopg2", "psycogreen", "psycopg_pool")
+)
+
+FILES: dict[str, int] = {}
+"""File names seen so far, and what they are: 0 a library, 1 the application, 2 a database's library, 3 this package."""
+
+LIBRARY, APPLICATION, DATABASE, OURS = range(4)
+
+
+class Place(NamedTuple):
+    """A place in a program, cheap to take: its code, and the offset of the instruction being run.
+
+    `line` is the line where it is known already, as in a template; else it is found when it is shown.
+    """
+
+    code: CodeType
+    instruction: int
+    line: int = 0
+
+    @property
+    def number(self) -> int:
+        """The line's number."""
+        return self.line or _line(self.code, self.instruction)
+
+    def __str__(self) -> str:
+        """`file:line`, the file relative to the working directory where it lies in there."""
+        return f"{_shown(self.code.co_filename)}:{self.number}"
+
+
+def kind_of(code: CodeType) -> int:
+    """Whether code is of the APPLICATION, a LIBRARY, a DATABASE's library, or OURS."""
+    name = code.co_filename
+    kind = FILES.get(name)
+    if kind is None:
+        kind = FILES[name] = _kind(name)
+    return kind
+
+
+def application_frame(frame: FrameType | None) -> FrameType | None:
+    """The innermost frame of the application on the stack of `frame`; None without one."""
+    files = FILES
+    while frame is not None:
+        code = frame.f_code
+        kind = files.get(code.co_filename)
+        if kind is None:
+            kind = kind_of(code)
+        if kind == APPLICATION:
+            return frame
+        frame = frame.f_back
+    return None
+
+
+def place_of(frame: FrameType | None) -> Place | None:
+    """The innermost place of the application on the stack of `frame`; None without one."""
+    found = application_frame(frame)
+    if found is None:
+        return None
+    code = found.f_code
+    return Place(code, found.f_lasti, 0 if code.co_filename.endswith(".py") else _template_line(found))
+
+
+def _kind(name: str) -> int:
+    path = os.path.abspath(name)  # noqa: PTH100 - no look at the disk
+    if path.startswith(_OURS):
+        return OURS
+    if any(part in path for part in _DATABASE) and any(part in path for part in _INSTALLED):
+        return DATABASE
+    if name.startswith("<") or path.endswith(_ATTACHED):
+        return LIBRARY
+    if path.startswith(_INTERPRETER) or any(part in path for part in _INSTALLED):
+        return LIBRARY
+    return APPLICATION
+
+
+_lines: dict[tuple[int, int], tuple[CodeType, int]] = {}
+
+
+def _line(code: CodeType, instruction: int) -> int:
+    key = id(code), instruction
+    known = _lines.get(key)
+    if known is None:
+        # The code is kept, so that no other can have its number.
+        known = _lines[key] = code, _found_line(code, instruction)
+    return known[1]
+
+
+def _found_line(code: CodeType, instruction: int) -> int:
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return line
+    return code.co_firstlineno
+
+
+def _template_line(frame: FrameType) -> int:
+    """The line of the template that Jinja made the frame's code from; the code's own line for anything else."""
+    template = frame.f_globals.get("__jinja_template__")
+    try:
+        return int(template.get_corresponding_lineno(frame.f_lineno))  # type: ignore[union-attr]
+    except Exception:  # noqa: BLE001 - it is not Jinja's, or of a version that differs
+        return frame.f_lineno or 0
+
+
+def _shown(name: str) -> str:
+    path = os.path.abspath(name)  # noqa: PTH100
+    here = os.getcwd() + os.sep  # noqa: PTH109
+    return path.removeprefix(here)

@@ -1,0 +1,59 @@
+"""An engine whose loans are charged, in `costs`, to the greenlets (or threads) that ask for them."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Engine, event
+from sqlalchemy.pool import Pool
+
+from poolbench.connecting import connect_within_limit
+from poolbench.cooperative import make_cooperative
+from poolbench.costs import CountedLoan, connecting, costs
+
+
+class Timed(Pool):
+    """A pool whose loans are charged to the greenlet (or thread) that asks for them."""
+
+    def connect(self) -> Any:
+        """As SQLAlchemy's."""
+        with costs.asking():
+            return super().connect()
+
+
+_TIMED: dict[Any, type[Pool]] = {}
+"""Kinds of pools of applications, and the same that charge their loans."""
+
+
+def timed(kind: type[Pool]) -> type[Pool]:
+    """The application's own kind of pool, with its loans charged to whoever asks for them."""
+    if issubclass(kind, Timed):
+        return kind
+    if kind not in _TIMED:
+        _TIMED[kind] = type(kind.__name__, (Timed, kind), {})
+    return _TIMED[kind]
+
+
+def charge(engine: Engine) -> None:
+    """Charge the engine's loans from now on, and bound its connecting by `connect_timeout` under gevent, too."""
+    if isinstance(engine.pool, Timed) and engine.dialect.dispatch.do_connect:
+        return
+    make_cooperative(engine.dialect.driver)
+    engine.pool.__class__ = timed(type(engine.pool))
+    loans: WeakKeyDictionary[Any, CountedLoan] = WeakKeyDictionary()
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
+        with connecting():
+            return connect_within_limit(dialect, arguments, parameters)
+
+    @event.listens_for(engine, "checkout")
+    def lent(_connection: Any, record: Any, _proxy: Any) -> None:
+        loans[record] = costs.lent(id(record))
+
+    @event.listens_for(engine, "checkin")
+    def returned(_connection: Any, record: Any) -> None:
+        loan = loans.pop(record, None)
+        if loan is not None:
+            loan.end()

@@ -1,0 +1,20 @@
+"""Waits after its transaction."""
+
+import os
+import time
+from random import randint
+
+from flask import jsonify
+from ordinary import application
+from sqlalchemy import create_engine, text
+
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=5, max_overflow=0)
+app = application(engine)
+
+
+@app.get("/question")
+def question():
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE counters SET n = n + 1 WHERE id = :id"), {"id": randint(1, 100)})
+    time.sleep(0.1)
+    return jsonify("counted")

@@ -1,0 +1,17 @@
+"""Has one connection where several are needed."""
+
+import os
+
+from flask import jsonify
+from ordinary import application
+from sqlalchemy import create_engine, text
+
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=1, max_overflow=0, pool_timeout=10)  # sick
+app = application(engine)
+
+
+@app.get("/question")
+def question():
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(0.03)"))
+        return jsonify(connection.execute(text("SELECT count(*) FROM authors")).scalar())

@@ -1,0 +1,69 @@
+"""loadgen doctor on applications with one disease each, on their cured twins, and on healthy ones."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
+
+LOADGEN = str(Path(sys.executable).with_name("loadgen"))
+
+
+def diagnosed(tmp_path, name, seconds=8):
+    """The result of the command for an application, as JSON, and its exit code."""
+    done = subprocess.run(
+        command(name, tmp_path, seconds), cwd=APPLICATIONS, capture_output=True, text=True, timeout=180, check=False
+    )
+    assert done.returncode in {0, 1}, done.stderr
+    return json.loads((tmp_path / "doctor.json").read_text()), done.returncode
+
+
+@pytest.mark.slow
+def test_a_disease_is_named_with_its_line(tmp_path):
+    found, code = diagnosed(tmp_path, "sick/calling_while_holding")
+    first = found["findings"][0]
+    assert code == 1
+    assert (first["kind"], first["where"], first["endpoint"]) == (
+        "work-while-holding", sick_line("sick/calling_while_holding"), "GET /question",
+    )  # fmt: skip
+    assert 0.2 < first["share"] <= 1 and "leak" in found["checked"]
+    assert (tmp_path / "index.html").exists() and (tmp_path / "logs" / "doctor.log").exists()
+
+
+@pytest.mark.slow
+def test_a_healthy_application_has_no_finding_and_exit_code_0(tmp_path):
+    found, code = diagnosed(tmp_path, "healthy/two_engines")
+    assert not [each for each in found["findings"] if each["share"] >= 0.2]
+    assert code == bool(found["findings"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [f"sick/{name}" for name in SICK])
+def test_the_first_finding_is_the_disease(tmp_path, name):
+    found, code = diagnosed(tmp_path, name)
+    assert code == 1
+    assert (found["findings"][0]["kind"], found["findings"][0]["where"]) == (SICK[Path(name).name], sick_line(name))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [f"healthy/{name}" for name in HEALTHY] + [f"cured/{name}" for name in SICK])
+def test_nothing_of_weight_is_found_in_healthy_and_cured_ones(tmp_path, name):
+    found, _ = diagnosed(tmp_path, name)
+    assert not [each for each in found["findings"] if each["share"] >= 0.2]
+
+
+def test_bad_usage_is_one_line_and_exit_code_2(tmp_path):
+    for arguments, told in (
+        ([], "--app and --script say which application to run"),
+        (["--app", "x:app"], "--app and --script go together"),
+        (["--app", "x:app", "--script", "missing.yml"], "missing.yml: No such file or directory"),
+        (["--app", "x:app", "--script", "missing.yml", "--seconds", "nan"], "not a finite number"),
+    ):
+        done = subprocess.run(
+            [LOADGEN, "doctor", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())

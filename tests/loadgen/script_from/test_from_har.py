@@ -1,0 +1,159 @@
+"""Scripts from recordings: the requests in their order, without anybody's secrets."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from loadgen.cli import cli
+from loadgen.script_from.draft import Unusable
+from loadgen.script_from.from_har import draft_from_har
+from loadgen.script_from.writer import script_text
+
+START = "2026-03-01T10:00:{:06.3f}Z"
+
+
+def entry(url, at=0.0, *, method="GET", status=200, took_ms=100, kind="text/html", page="p1", headers=(), data=None):
+    request = {"method": method, "url": url, "headers": [{"name": n, "value": v} for n, v in headers]}
+    request |= {} if data is None else {"postData": {"mimeType": data[0], "text": data[1]}}
+    response = {"status": status, "content": {"mimeType": kind}}
+    return {
+        "startedDateTime": START.format(at),
+        "time": took_ms,
+        "pageref": page,
+        "request": request,
+        "response": response,
+    }
+
+
+def har(*entries, pages=()):
+    return {
+        "log": {"version": "1.2", "pages": [{"id": i, "title": title} for i, title in pages], "entries": [*entries]}
+    }
+
+
+def steps_of(draft):
+    (flow,) = draft.flows
+    return flow.steps
+
+
+SESSION = har(
+    entry("https://shop.example/", 0.0, headers=[(":authority", "shop.example"), ("Cookie", "sid=s3cret")]),
+    entry("https://shop.example/style.css", 0.2, kind="text/css"),
+    entry("https://cdn.example/font.woff2", 0.3, kind="font/woff2"),
+    entry("https://stats.example/collect", 0.4, method="POST"),
+    entry(
+        "https://shop.example/api/cart?token=s3cret&size=2",
+        2.1,
+        method="POST",
+        kind="application/json",
+        status=201,
+        headers=[("Authorization", "Bearer s3cret"), ("X-CSRF-Token", "s3cret"), ("X-Requested-With", "fetch")],
+        data=("application/json; charset=utf-8", '{"id": 7, "user": {"password": "s3cret"}}'),
+    ),
+    entry("https://shop.example/old", 60.0 - 2, status=302, page="p2"),
+    entry("https://shop.example/new", 58.1, status=304, page="p2"),
+    entry("https://shop.example/missing", 58.3, status=404, page="p2"),
+    pages=[("p1", "https://shop.example/?sid=s3cret"), ("p2", "The end")],
+)
+SET = {"TOKEN": "x", "PASSWORD": "y"}
+
+
+def test_a_session_is_replayed_in_order_with_its_pauses_and_without_its_secrets():
+    draft = draft_from_har(SESSION, "session.har", environment=SET)
+    first, second, third, fourth = steps_of(draft)
+    assert draft.target == "https://shop.example"
+    assert (first.url, first.headers, first.think_s, first.comment) == ("/", {}, 2.0, "Page: https://shop.example/")
+    assert second.url == "/api/cart?token={{ $processEnvironment.TOKEN }}&size=2"
+    assert second.body == ("json", {"id": 7, "user": {"password": "{{ $processEnvironment.PASSWORD }}"}})
+    assert second.headers == {"X-Requested-With": "fetch"}
+    assert (second.think_s, second.expect) == (10.0, (201,))
+    assert (third.url, third.expect, third.follow_redirect, third.comment) == ("/old", (302,), False, "Page: The end")
+    assert (fourth.url, fourth.expect) == ("/new", (200,))
+    assert [(each.request, each.why) for each in draft.left_out] == [("GET /missing", "it was answered with 404")]
+    assert [(each.header, each.template) for each in draft.secrets] == [
+        ("Authorization", "Bearer {{ $processEnvironment.TOKEN }}")
+    ]
+    assert "2 requests to other hosts: https://cdn.example (1), https://stats.example (1)." in draft.notes[0]
+    assert "1 static file (images, styles, scripts, fonts)" in draft.notes[1]
+    assert "s3cret" not in script_text(draft)
+
+
+def test_a_request_whose_secret_is_not_known_is_left_out():
+    draft = draft_from_har(SESSION, "session.har")
+    assert draft.left_out[0].why == "it needs a secret (token): set TOKEN, and make the script again"
+
+
+def test_the_rest_is_there_when_asked_for():
+    draft = draft_from_har(SESSION, "session.har", static=True, target="http://127.0.0.1:8000/", limit=2)
+    assert draft.target == "http://127.0.0.1:8000"
+    assert [step.url for step in steps_of(draft)] == ["/", "/style.css"]
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (("application/x-www-form-urlencoded", "a=1&b=two+words"), ("form", {"a": "1", "b": "two words"})),
+        (("application/x-www-form-urlencoded", "a=1&a=2"), ("body", "a=1&a=2")),
+        (("text/plain", "hello"), ("body", "hello")),
+        (("application/json", "{broken"), ("body", "{broken")),
+        (("application/vnd.api+json", "[1]"), ("json", [1])),
+    ],
+)
+def test_bodies_are_sent_as_they_were(data, body):
+    draft = draft_from_har(har(entry("http://h/a", method="POST", data=data)), "x.har")
+    assert steps_of(draft)[0].body == body
+
+
+@pytest.mark.parametrize(
+    ("recorded", "why"),
+    [
+        (entry("http://h/a", status=0), "it had no answer"),
+        (entry("http://h/{{a}}"), "its URL has {{ in it, which scripts read as a template"),
+        (
+            entry("http://h/a", method="POST", data=("multipart/form-data; boundary=x", "x")),
+            "its body is a form with files",
+        ),
+        (
+            entry("http://h/a", method="POST", data=("text/plain", "{{ a }}")),
+            "its body has {{ in it, which scripts read as a",
+        ),
+    ],
+)
+def test_what_cannot_be_replayed_is_told(recorded, why):
+    with pytest.raises(Unusable, match=r"x\.har: no request to http://h can be repeated: ") as told:
+        draft_from_har(har(recorded), "x.har")
+    assert why in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"log": {"entries": None}},
+        har(entry("data:text/plain,x"), entry("ws://h/"), entry("http://[/"), entry("http://h:99999/")),
+        {"log": {"entries": [None, 1, {}, {"request": None}, {"request": {}, "response": {}}]}},
+        har(entry("http://h/", method="OPTIONS", headers=[("Access-Control-Request-Method", "PUT")])),
+    ],
+)
+def test_a_file_without_requests_is_told(odd):
+    with pytest.raises(Unusable, match=r"x\.har: no HTTP request is recorded in it"):
+        draft_from_har(odd, "x.har")
+
+
+def test_a_recording_runs_green_on_the_service_that_it_was_made_of(tmp_path, serve, monkeypatch):
+    def answer(connection, head):
+        method, path, _ = head.split(b"\r\n")[0].decode().split()
+        good = {("GET", "/"): 200, ("GET", "/list?page=2"): 200, ("GET", "/old"): 302}.get((method, path), 404)
+        connection.sendall(f"HTTP/1.1 {good} X\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n".encode())
+
+    url = serve(answer).url
+    recording = har(entry(f"{url}/", 0), entry(f"{url}/list?page=2", 0.3), entry(f"{url}/old", 0.5, status=302))
+    (tmp_path / "s.har").write_text(json.dumps(recording))
+    monkeypatch.chdir(tmp_path)
+    made = CliRunner().invoke(cli, ["init", "s.har"])
+    assert made.exit_code == 0, made.output
+    assert "- think: 200ms\n" in (tmp_path / "load.yml").read_text()
+    assert CliRunner().invoke(cli, ["run", "--check", "load.yml"]).exit_code == 0
+    phases = json.dumps({"config": {"phases": [{"duration": 1, "arrivalCount": 3}]}})
+    done = CliRunner().invoke(cli, ["run", "load.yml", "--overrides", phases])
+    assert done.exit_code == 0, done.output

@@ -1,0 +1,139 @@
+"""Values made up for schemas: each fits its schema, by the judgement of another library."""
+
+import jsonschema
+import pytest
+
+from loadgen.script_from.draft import Unusable
+from loadgen.script_from.references import References, beside, decoded
+from loadgen.script_from.samples import NoSample, fits, sample
+
+NONE = References("/doc", {}, lambda _: b"")
+TREE = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}, "child": {"$ref": "#/tree"}}}
+ENDLESS = {"type": "object", "required": ["child"], "properties": {"child": {"$ref": "#/endless"}}}
+
+
+def references():
+    root = {"tree": TREE, "endless": ENDLESS, "a": {"$ref": "#/b"}, "b": {"$ref": "#/a"}, "x/y": {"z~": {"const": 7}}}
+    return References("/doc", root, lambda _: b"")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string"},
+        {"type": "string", "minLength": 30},
+        {"type": "string", "maxLength": 2},
+        {"type": "string", "maxLength": 0},
+        {"type": "string", "format": "date-time"},
+        {"type": "string", "format": "uuid"},
+        {"type": "string", "format": "email", "maxLength": 5},
+        {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{4,}$"},
+        {"type": "string", "pattern": r"^\d{4}(-\d{2}){2}$"},
+        {"type": "string", "pattern": r"^(cat|dog)s?\.\w+$"},
+        {"type": "string", "pattern": "^[^a1-9]{2}x+$"},
+        {"type": "string", "pattern": "^[a-z]*$", "minLength": 8},
+        {"type": "string", "enum": ["b", "c"]},
+        {"enum": [None, 3]},
+        {"const": {"a": 1}},
+        {"type": "string", "example": 5, "default": "ok"},
+        {"type": "string", "pattern": "^a+$", "example": "b"},
+        {"type": "integer", "minimum": 5, "maximum": 7},
+        {"type": "integer", "exclusiveMinimum": 5},
+        {"type": "integer", "maximum": -3},
+        {"type": "number", "minimum": 0.25, "maximum": 0.5},
+        {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 0.1},
+        {"type": "integer", "minimum": 10, "multipleOf": 7},
+        {"type": ["null", "string"]},
+        {"type": "boolean"},
+        {"type": "null"},
+        {"type": "array", "items": {"type": "integer"}, "minItems": 3},
+        {"type": "array", "items": {"enum": [1, 2, 3]}, "minItems": 2, "uniqueItems": True},
+        {"type": "array"},
+        {"type": "object", "minProperties": 1, "properties": {"a": {"type": "integer"}}},
+        {"required": ["a"], "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}},
+        {"type": "object", "required": ["unknown"]},
+        {
+            "allOf": [
+                {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}}},
+                {"required": ["b"], "properties": {"b": {"type": "string", "format": "date"}}},
+            ]
+        },
+        {"oneOf": [{"type": "null"}, {"type": "object", "required": ["k"], "properties": {"k": {"const": "v"}}}]},
+        {"properties": {"a": {"type": "integer"}}, "required": ["a"], "anyOf": [{"required": ["a"]}]},
+        {},
+    ],
+)
+def test_a_sample_fits_its_schema(schema):
+    value = sample(schema, NONE)
+    jsonschema.Draft202012Validator(schema).validate(value)
+    assert fits(value, schema, NONE)
+
+
+def test_the_numbers_of_openapi_3_0_may_be_exclusive_by_a_flag():
+    assert sample({"type": "integer", "minimum": 1, "exclusiveMinimum": True}, NONE) == 2
+    assert sample({"type": "integer", "maximum": 1, "exclusiveMaximum": True}, NONE) == 0
+
+
+def test_schemas_that_contain_themselves_end():
+    assert sample({"$ref": "/doc#/tree"}, references()) == {"name": "text"}
+    assert sample({"$ref": "/doc#/x~1y/z~0"}, references()) == 7
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"$ref": "/doc#/endless"}, "child: child: "),
+        ({"$ref": "/doc#/a"}, "leads in a circle"),
+        ({"$ref": "/doc#/nowhere"}, "$ref #/nowhere leads nowhere"),
+        ({"type": "string", "format": "binary"}, "it takes a file"),
+        ({"type": "string", "pattern": r"^(?=x)y$"}, "no text was found that matches"),
+        ({"type": "string", "pattern": "^(?!text)", "maxLength": 0}, "no text was found"),
+        ({"type": "array", "minItems": 10**9, "items": {}}, "at least 1000000000 items"),
+        ({"type": "string", "minLength": 10**9}, "at least 1000000000 characters"),
+        ({"type": "integer", "minimum": 1, "maximum": 2, "multipleOf": 5}, "no multiple of 5 in its range"),
+    ],
+)
+def test_a_schema_without_a_sample_says_why(schema, why):
+    with pytest.raises(NoSample) as reason:
+        sample(schema, references())
+    assert why in str(reason.value)
+
+
+def test_a_pattern_that_cannot_be_read_binds_nothing():
+    assert sample({"type": "string", "pattern": "("}, NONE) == "text"
+
+
+def test_values_with_templates_in_them_are_not_taken():
+    assert sample({"type": "string", "example": "{{ name }}"}, NONE) == "text"
+
+
+def test_aliases_of_aliases_take_no_time():
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    found = References("/doc", decoded("\n".join(lines).encode(), "doc.yaml"), lambda _: b"")
+    assert found.resolve({"$ref": "/doc#/a29"}) == {}
+
+
+def test_yaml_is_read_as_json_would_have_it():
+    value = decoded(b"a: 2024-01-15\nresponses: {200: {description: ok}}\n", "doc.yaml")
+    found = References("/doc", value, lambda _: b"")
+    assert found.resolve(value) == {"a": "2024-01-15", "responses": {"200": {"description": "ok"}}}
+
+
+@pytest.mark.parametrize(
+    ("location", "reference", "whole"),
+    [
+        ("/a/b/doc.yaml", "", "/a/b/doc.yaml"),
+        ("/a/b/doc.yaml", "../c d/x.yaml", "/a/c d/x.yaml"),
+        ("/a b/doc.yaml", "x.yaml", "/a b/x.yaml"),
+        ("/a/doc.yaml", "http://h/x", "http://h/x"),
+        ("http://h/a/doc.yaml", "x.yaml", "http://h/a/x.yaml"),
+        ("http://h/a/doc.yaml", "/etc/passwd", "http://h/etc/passwd"),
+    ],
+)
+def test_references_to_other_documents_begin_where_the_document_lies(location, reference, whole):
+    assert beside(location, reference) == whole
+
+
+def test_a_document_that_cannot_be_read_names_itself():
+    with pytest.raises(Unusable, match="nested too deeply"):
+        decoded(b"a: " + b"[" * 600 + b"]" * 600, "doc.yaml")

@@ -1,0 +1,209 @@
+"""From what was seen of an application to what holds it back: each disease by figures alone, and nothing where all is well."""
+
+from heapq import heappop, heappush
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poolbench.diagnosis import KINDS, Server, diagnose, fair_waits, overtaken_asks, statement_key
+from poolbench.observed import (
+    CPU,
+    LEAKED,
+    NESTED,
+    SLEEP,
+    STATEMENT,
+    WORK,
+    Ask,
+    EngineSum,
+    LoanKey,
+    LoanSum,
+    Observed,
+    RequestSum,
+    SampleKey,
+    SampleSum,
+    StatementKey,
+    StatementSum,
+    total,
+)
+
+MS = 1_000_000
+MADE_AT = "app.py:3"
+ENGINE, ENDPOINT, PLACE = f"{MADE_AT}\tpostgresql://h:5432/d\t1", "GET /orders", "app.py:10"
+
+
+def seen(**changes):
+    """A hundred requests of 10 ms, which held a connection for 5 ms each, and the given changes."""
+    found = Observed(
+        requests={ENDPOINT: RequestSum(100, 1000 * MS)},
+        loans={LoanKey(ENGINE, ENDPOINT, PLACE): LoanSum(count=100, held_ns=500 * MS, opened=5, connect_ns=20 * MS)},
+        statements={StatementKey(ENDPOINT, PLACE, "SELECT 1"): StatementSum(200, 300 * MS, 200, MS, groups=100)},
+        samples={SampleKey(ENGINE, ENDPOINT, PLACE, STATEMENT, False): SampleSum(500 * MS, 0, 50)},
+        engines={ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=0, processes=1)},
+        asks=[Ask(1, ENGINE, i * 10 * MS, 0, 5 * MS, True) for i in range(100)],
+    )
+    for name, rows in changes.items():
+        getattr(found, name).update(rows)
+    return found
+
+
+def first(observed, server=None):
+    """The first finding's kind and place."""
+    found = diagnose(observed, server).findings
+    return (found[0].kind, found[0].where) if found else None
+
+
+def sample(doing, own_ms, blamed_ms=0, place="app.py:12", wrote=False):
+    return {SampleKey(ENGINE, ENDPOINT, place, doing, wrote): SampleSum(own_ms * MS, blamed_ms * MS, 90)}
+
+
+def loans(**figures):
+    return {LoanKey(ENGINE, ENDPOINT, PLACE): LoanSum(**{"count": 100, "held_ns": 500 * MS, **figures})}
+
+
+def test_nothing_is_found_where_all_is_well():
+    found = diagnose(seen())
+    assert not found.findings and found.checked == KINDS
+
+
+DISEASES = {
+    "leak": (seen(samples=sample(LEAKED, 900)), ("leak", "app.py:12")),
+    "a second checkout": (
+        seen(loans=loans(nested=100, nested_ns=200 * MS), samples=sample(NESTED, 100)), ("nested-checkout", PLACE),
+    ),
+    "a connection of the parent": (seen(loans=loans(foreign=50)), ("fork-shared", PLACE)),
+    "work": (seen(samples=sample(WORK, 600)), ("work-while-holding", "app.py:12")),
+    "a sleep that locks nothing": (seen(samples=sample(SLEEP, 600)), ("work-while-holding", "app.py:12")),
+    "a sleep with changed rows": (seen(samples=sample(SLEEP, 600, wrote=True)), ("idle-in-transaction", "app.py:12")),
+    "a session that is never ended": (
+        seen(samples=sample(LEAKED, 900, place=PLACE), loans=loans(adopted=9)), ("idle-in-transaction", PLACE),
+    ),
+    "the same statement": (
+        seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
+            3000, 400 * MS, 3000, MS, groups=100, repeated=3000, repeated_groups=100, repeated_ns=450 * MS)}),
+        ("n-plus-one", "app.py:15"),
+    ),
+    "a slow statement": (
+        seen(statements={StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(
+            10, 600 * MS, 10, 95 * MS, slow=10, slow_ns=600 * MS, groups=10)}),
+        ("slow-statement", "app.py:16"),
+    ),
+    "no pool": (
+        seen(
+            loans=loans(opened=100, connect_ns=400 * MS),
+            engines={ENGINE: EngineSum(made=1, pool="NullPool", processes=1)},
+        ),
+        ("connection-per-request", MADE_AT),
+    ),
+    "an engine for each request": (
+        seen(
+            loans=loans(opened=100, connect_ns=400 * MS),
+            engines={ENGINE: EngineSum(100, 100, 50 * MS, ENDPOINT, "QueuePool", 5, 10, 1)},
+        ),
+        ("pool-per-request", MADE_AT),
+    ),
+    "connections that the server refuses": (seen(loans=loans(refused=20)), ("pool-too-large", MADE_AT)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISEASES)
+def test_each_disease_is_found_with_its_place(name):
+    observed, expected = DISEASES[name]
+    assert first(observed) == expected
+
+
+@pytest.mark.parametrize("name", DISEASES)
+def test_what_was_seen_survives_json_and_adding_up(name):
+    observed, expected = DISEASES[name]
+    assert first(total([Observed.from_json(observed.to_json()), Observed()])) == expected
+
+
+def waits(order, pool="QueuePool"):
+    """A pool of one connection with 40 borrowers of 10 ms every 12 ms or so, served in the given order of numbers."""
+    asks, at = [], 0
+    for served, number in enumerate(order):
+        asked = number * 9 * MS
+        at = max(at, asked)
+        asks.append(Ask(1, ENGINE, asked, at - asked, 10 * MS, True))
+        at += 10 * MS
+        assert served < len(order)
+    wait_ns = sum(ask.wait_ns for ask in asks)
+    return Observed(
+        requests={ENDPOINT: RequestSum(len(asks), wait_ns + len(asks) * 12 * MS)},
+        loans={
+            LoanKey(ENGINE, ENDPOINT, PLACE): LoanSum(count=len(asks), wait_ns=wait_ns, held_ns=len(asks) * 10 * MS)
+        },
+        samples=sample(STATEMENT, 400, 1000),
+        engines={ENGINE: EngineSum(made=1, pool=pool, size=1, processes=1)},
+        asks=asks,
+    )
+
+
+def test_waiting_in_order_is_a_pool_too_small():
+    assert first(waits(range(200))) == ("pool-too-small", MADE_AT)
+
+
+def test_waiting_while_others_overtake_is_starvation():
+    order = [0, *range(20, 200), *range(1, 20)]
+    assert first(waits(order))[0] == "starvation"
+    assert first(waits(order, pool="FairPool"))[0] == "pool-too-small"
+
+
+def test_waiting_for_cpu_is_no_fault_of_the_pool():
+    assert first(waits(range(200)), Server(worker_cpu=0.97)) is None
+    busy = waits(range(200))
+    busy.samples = {SampleKey(ENGINE, ENDPOINT, "", CPU, False): SampleSum(0, 1000 * MS, 90)}
+    assert first(busy) is None
+
+
+def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
+    observed, _ = DISEASES["a slow statement"]
+    assert first(observed, Server(lock_waits={statement_key("SELECT 2"): 0.9})) is None
+
+
+def test_waiting_is_charged_to_what_the_connections_were_doing():
+    observed = waits(range(200))
+    observed.samples = {**sample(LEAKED, 0, 0), **sample(WORK, 2000, 1000, place="app.py:20")}
+    found = diagnose(observed).findings
+    assert [(each.kind, each.where) for each in found] == [("work-while-holding", "app.py:20")]
+    assert found[0].share > 0.9
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 500), st.integers(1, 50)), min_size=1, max_size=60),
+    st.integers(1, 4),
+)
+def test_fair_waits_are_those_of_a_queue_with_so_many_servers(arrivals, limit):
+    asks = [Ask(1, ENGINE, asked, 0, held, True) for asked, held in sorted(arrivals)]
+    free_at, expected = [0] * limit, []
+    for ask in asks:
+        earliest = heappop(free_at) if free_at else 0
+        begins = max(ask.asked_ns, earliest)
+        expected.append(begins - ask.asked_ns)
+        heappush(free_at, begins + ask.held_ns)
+        free_at.sort()
+    assert fair_waits(asks, limit, None) == expected
+
+
+def test_those_who_give_up_hold_nothing():
+    asks = [Ask(1, ENGINE, at, 0, 100, True) for at in (0, 1, 2)]
+    assert fair_waits(asks, 1, 50) == [0, 50, 50]
+
+
+def test_overtaken_are_those_who_wait_while_a_later_one_is_served():
+    late = Ask(1, ENGINE, 0, 100 * MS, 1, True)
+    early = Ask(1, ENGINE, 10 * MS, 0, 1, True)
+    assert overtaken_asks([late, early]) == 1
+    assert overtaken_asks([early, Ask(1, ENGINE, 20 * MS, 0, 1, True)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "servers"),
+    [
+        ("SELECT name FROM t WHERE id = %(id)s", "select name from t where id = 17"),
+        ("UPDATE t SET n=n + %(x)s WHERE t.a = %(a_1)s", "UPDATE t SET n=n + 1\n WHERE t.a = 'it''s'"),
+        ("SELECT * FROM t WHERE b = %s", "SELECT * FROM t WHERE b = NULL"),
+    ],
+)
+def test_statements_of_driver_and_database_agree_without_their_values(ours, servers):
+    assert statement_key(ours) == statement_key(servers)

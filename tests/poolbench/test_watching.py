@@ -1,0 +1,129 @@
+"""Watching in somebody's service: who holds the connections when none comes in time, in greenlets and in threads."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.paths import ROOT
+
+HOLDING = """
+import logging, os, sys, threading, time
+GEVENT = sys.argv[2] == "greenlets"
+if GEVENT:
+    from gevent import monkey
+    monkey.patch_all()
+from sqlalchemy import create_engine, exc, text
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+engine = create_engine(sys.argv[1] + "&pool_size=2&max_overflow=0&pool_timeout=0.3")
+
+def sleeper():
+    with engine.connect() as connection:  # borrowed by the sleeper
+        connection.execute(text("SELECT 1"))
+        time.sleep(1.3)  # sleeps
+
+def worker():
+    with engine.connect() as connection:  # borrowed by the worker
+        connection.execute(text("SELECT pg_sleep(1.2)"))  # executes
+
+threads = [threading.Thread(target=each) for each in (sleeper, worker)]
+for each in threads:
+    each.start()
+time.sleep(0.4)
+try:
+    engine.connect()  # asks in vain
+except exc.TimeoutError:
+    pass
+for each in threads:
+    each.join()
+"""
+
+
+def line_of(source, mark):
+    """The number of the line that ends in a comment."""
+    return next(number for number, line in enumerate(source.splitlines(), 1) if line.endswith(f"# {mark}"))
+
+
+def run(tmp_path, source, *arguments):
+    """The JSON lines that a program wrote to stdout."""
+    program = tmp_path / "service.py"
+    program.write_text(source)
+    done = subprocess.run(
+        [sys.executable, program, *arguments],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize(
+    ("driver", "borrowers", "pool"),
+    [("psycopg2", "threads", "queue"), ("psycopg2", "greenlets", "fair"), ("psycopg", "threads", "fair")],
+)
+def test_a_wait_in_vain_is_logged_with_who_holds_each_connection(postgres, tmp_path, driver, borrowers, pool):
+    url = postgres.url.replace("postgresql://", f"postgresql+{driver}://")
+    mark = "&" if "?" in url else "?"
+    (line,) = run(tmp_path, HOLDING, f"{url}{mark}plugin=poolbench&pool={pool}&watch=1", borrowers)
+    assert line["event"] == "no connection in time" and 200 < line["waited_ms"] < 1500
+    assert line["asked_at"] == f"service.py:{line_of(HOLDING, 'asks in vain')}"
+    holders = {each["borrowed_at"]: each for each in line["holders"]}
+    sleeper = holders[f"service.py:{line_of(HOLDING, 'borrowed by the sleeper')}"]
+    worker = holders[f"service.py:{line_of(HOLDING, 'borrowed by the worker')}"]
+    assert sleeper["doing"] == "sleep" and sleeper["where"] == f"service.py:{line_of(HOLDING, 'sleeps')}"
+    assert worker["doing"] == "statement: SELECT pg_sleep(1.2)"
+    assert worker["where"] == f"service.py:{line_of(HOLDING, 'executes')}"
+    assert 0.4 < sleeper["seconds"] < 2 and 0.4 < worker["seconds"] < 2
+
+
+ASKING = """
+import json, sys, threading, time
+import poolbench
+from sqlalchemy import create_engine, text
+engine = create_engine(sys.argv[1], pool_size=3, max_overflow=0)
+watching = poolbench.watch(engine)
+kept = [engine.connect()]  # borrowed
+time.sleep(0.3)
+(holder,) = watching.holders()
+print(json.dumps({"borrowed_at": holder.borrowed_at, "seconds": holder.seconds}))
+kept[0].close()
+assert not watching.holders()
+engine.dispose()
+with engine.connect() as connection:
+    assert len(watching.holders()) == 1
+    assert connection.execute(text("SELECT 1")).scalar() == 1
+print(json.dumps({"findings": [each.kind for each in watching.diagnosis().findings]}))
+"""
+
+
+def test_watch_tells_holders_and_a_diagnosis_at_any_time(postgres, tmp_path):
+    told, found = run(tmp_path, ASKING, postgres.url)
+    assert told["borrowed_at"] == f"service.py:{line_of(ASKING, 'borrowed')}" and told["seconds"] >= 0.3
+    assert found == {"findings": []}
+
+
+FORKING = """
+import json, os, sys
+import poolbench
+from sqlalchemy import create_engine, text
+engine = create_engine(sys.argv[1])
+watching = poolbench.watch(engine)
+watching.note_all()
+with engine.connect() as connection:  # opened
+    connection.execute(text("SELECT 1"))
+child = os.fork()
+if child == 0:
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    import time
+    time.sleep(0.5)
+    print(json.dumps([each.to_json() for each in watching.diagnosis().findings][0]), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_connection_of_the_parent_is_noticed_in_the_child(postgres, tmp_path):
+    (found,) = run(tmp_path, FORKING, postgres.url)
+    assert (found["kind"], found["where"]) == ("fork-shared", f"service.py:{line_of(FORKING, 'opened')}")
