@@ -42,6 +42,9 @@ class PoolSettings:
     max_lifetime_s: float = 3600.0
     lifetime_jitter: float = 0.1
     idle_s: float = 1800.0
+    warm_up: bool = False
+    openers: int | None = None
+    """None: as many as the queue needs."""
     pre_ping: bool = False
     ping_idle_s: float = 30.0
     use_lifo: bool | None = None

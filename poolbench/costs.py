@@ -50,6 +50,8 @@ class _Asking(threading.local):
     """
 
     cost: LoanCost | None = None
+    connect_before_ns: int = 0
+    """What opening had cost when the block of `asking` began."""
 
 
 _asking = _Asking()
@@ -65,7 +67,7 @@ class asking:  # noqa: N801 - a context manager, read as a word: `with asking(co
 
     def __enter__(self) -> None:
         self._outer, _asking.cost = _asking.cost, self._cost
-        self._connect_before_ns = self._cost.connect_ns
+        self._connect_before_ns = _asking.connect_before_ns = self._cost.connect_ns
         self._began_ns = perf_counter_ns()
 
     def __exit__(self, *_: object) -> None:
@@ -91,6 +93,16 @@ class connecting:  # noqa: N801 - as `asking`
         if self._cost is not None:
             self._cost.connect_ns += perf_counter_ns() - self._began_ns
             _asking.cost = self._cost
+
+
+def charge_opening(duration_ns: int) -> None:
+    """Charge `duration_ns` of the block of `asking` that is running, if any, as the opening of a connection: it was opened in
+    the background, and awaited here. What has been charged already counts: greenlets of one thread, where gevent has not
+    patched `threading`, are not told apart.
+    """
+    cost = _asking.cost
+    if cost is not None:
+        cost.connect_ns = max(cost.connect_ns, _asking.connect_before_ns + duration_ns)
 
 
 class Costs(threading.local):

@@ -29,12 +29,15 @@ from sqlalchemy.pool import Pool
 from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord
 
 from poolbench import settings
+from poolbench.admission import admit, expected_wait_ns, fail
+from poolbench.costs import charge_opening
 from poolbench.errors import CannotWait, PoolClosed, PoolDeadlock, QueueFull
-from poolbench.fair_queue import NEVER_NS, FairQueue, Waiter, removed
+from poolbench.fair_queue import NEVER_NS, FairQueue, removed
 from poolbench.housekeeping import POOLS, Housekeeping
+from poolbench.openers import Openers
 from poolbench.records import KNOWN_SQLALCHEMY, STOCK_CHECKOUT, Loan, Record, oldest_loans
 from poolbench.telemetry import BOUNDS_NS, SMOOTHING, PoolSnapshot, PoolStatistics
-from poolbench.waiters import CannotWaitHereError, current, waiter_here
+from poolbench.waiters import CannotWaitHereError, current, is_alone, waiter_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +51,9 @@ _clock_ns = time.monotonic_ns
 class FairPool(Pool):
     """A pool of at most `pool_size + max_overflow` connections with a strict queue in front of it.
 
-    Greenlets and threads may borrow, wait and return, all in one queue. `connect()` raises whatever connecting raised,
-    to the caller who was connecting; `sqlalchemy.exc.TimeoutError` (code 3o7r) after `timeout` s, never earlier; its
+    Greenlets and threads may borrow, wait and return, all in one queue. Connections are opened for the queue: a waiter gets
+    whatever comes first, a returned connection or a new one. `connect()` raises whatever opening one raised, if nothing else
+    could serve the caller; `sqlalchemy.exc.TimeoutError` (code 3o7r) after `timeout` s, never earlier; its
     subclasses `QueueFull` and `PoolDeadlock` at once; `PoolClosed` after `close`; `CannotWait` in a callback of
     gevent's event loop. The constructor raises `sqlalchemy.exc.ArgumentError` for a value that an argument cannot have.
 
@@ -58,6 +62,8 @@ class FairPool(Pool):
     max_waiting: at most this many may wait (None: no limit, 0: nobody); the next gets `QueueFull`.
     max_wait: s; whoever would have to wait longer, by the estimate of `estimated_wait_ns`, gets `QueueFull` at once.
     min_size: housekeeping keeps this many connections open, from the first connect on; at most `pool_size`.
+    warm_up: open `min_size` connections in the background as soon as the engine is made.
+    openers: at most this many connections are being opened for the queue at one time (None: as many as the queue needs).
     max_lifetime: s; each connection draws its own from `[max_lifetime * (1 - lifetime_jitter), max_lifetime]` and is
     replaced when that has passed and it is idle or asked for.
     idle_timeout: s; housekeeping closes what was idle for this long, down to `min_size`. Wants `use_lifo`.
@@ -91,6 +97,8 @@ class FairPool(Pool):
         max_wait: float | None = None,
         recycle: float = -1,
         ping_idle: float | None = None,
+        openers: int | None = None,
+        warm_up: bool = False,
         **kw: Any,
     ) -> None:
         self._options: dict[str, Any] = {
@@ -109,6 +117,8 @@ class FairPool(Pool):
             "max_wait": max_wait or None,
             "recycle": recycle or -1,
             "ping_idle": ping_idle or None,
+            "openers": openers,
+            "warm_up": warm_up,
         }
         try:
             settings.check(self._options)
@@ -139,9 +149,13 @@ class FairPool(Pool):
         self._connect_timers: list[Callable[[int], None]] = []
         self._start_empty()
         POOLS.add(self)
+        if warm_up:
+            self._housekeeping.warm_up()
 
     def _start_empty(self) -> None:
-        queue = FairQueue(self._limit, self._options["use_lifo"], lambda: Record(self), self._do_return_conn)
+        openers = self._openers = Openers(self, self._options["openers"])
+        lifo = self._options["use_lifo"]
+        queue = FairQueue(self._limit, lifo, lambda: Record(self), self._do_return_conn, openers.look)
         self._queue: FairQueue[Record] = queue
         # The same objects and methods by shorter names, for what every loan passes through.
         self._idle, self._vacant, self._waiters = queue.idle, queue.vacant, queue.waiters
@@ -149,10 +163,13 @@ class FairPool(Pool):
         self._drop: Callable[[Record], None] = queue.drop
         self._statistics = PoolStatistics()
         self._alarms: dict[Any, Any] = {}
+        # As many items as connections are being opened; and the number of loans that began with an opening of their own.
+        self._connecting_now: list[None] = []
+        self._opened_at_once = 0
         # Number of resources that rest here at most; 0 after engine.dispose(). Below, the number of calls of dispose().
         self._keep = self._size or sys.maxsize
         self._generation = 0
-        self._closers: FairQueue[Record] = FairQueue(0, False, lambda: Record(self), self._do_return_conn)
+        self._closers: FairQueue[Record] = FairQueue(0, False, lambda: Record(self), self._do_return_conn, lambda: None)
         if self._is_closed:
             self._refuse_all()
 
@@ -186,12 +203,11 @@ class FairPool(Pool):
             except IndexError:
                 pass
             else:
-                record.wait_ns = 0
+                record.wait_ns = record.connect_ns = record.opening_since_ns = 0
         if record is None:
             record = self._get_slowly()
         self._statistics.checkouts += 1
         record.lent = True
-        record.connect_ns = 0
         returned_ns, record.since_ns = record.since_ns, _clock_ns()
         if self._prepares:
             self._prepare(record, returned_ns)
@@ -200,16 +216,19 @@ class FairPool(Pool):
         return record
 
     def _get_slowly(self) -> Record:
-        """Take a slot whose connection must be opened if nobody waits, else wait in the queue."""
+        """Wait in the queue, or take a slot whose connection is to be opened here, where nobody else could open it."""
         if self._is_closed:
             self._refuse()
-        record = None if self._waiters else self._queue.take_vacant()
+        record = None
+        if not self._waiters and self._queue.is_room():
+            # A newcomer: so the pool is in use again after dispose().
+            self._keep = self._most_resting()
+            if self._opens_itself():
+                record = self._queue.take_vacant()
         if record is None:
             record = self._wait()
         else:
-            record.wait_ns = 0
-            # A newcomer: so the pool is in use again after dispose().
-            self._keep = self._most_resting()
+            record.wait_ns = record.connect_ns = record.opening_since_ns = 0
         if self._is_closed:
             # Closed by another thread in the midst of this.
             self._do_return_conn(record)
@@ -218,6 +237,12 @@ class FairPool(Pool):
 
     def _most_resting(self) -> int:
         return 0 if self._is_closed or self._is_shrinking else self._size or sys.maxsize
+
+    def _opens_itself(self) -> bool:
+        """Whether borrowers open their connections: they may not wait, or there is nobody else, or SQLite, whose connections
+        belong to the thread that opened them.
+        """
+        return self._timeout_ns == 0 or getattr(self._dialect, "name", "") == "sqlite" or is_alone()
 
     def _connect_first(self, record: Record) -> None:
         """Open a new record's connection here: if it failed later, SQLAlchemy would fire "checkin" for it."""
@@ -229,16 +254,19 @@ class FairPool(Pool):
 
     def _connecting(self, record: Record, connect: Callable[[], DBAPIConnection]) -> DBAPIConnection:
         rare, generation, began_ns = self._statistics.rare, self._generation, _clock_ns()
-        rare["connecting"] += 1
+        growth, opening = self._openers.growth, self._connecting_now
+        opening.append(None)
         try:
             connection = connect()
-        except BaseException:
+        except BaseException as error:
             rare["connect_errors"] += 1
             record.lent = False
+            growth.failed(_clock_ns(), error, self._queue.handed_over)
             raise
         finally:
-            rare["connecting"] -= 1
+            opening.pop()
         now_ns = _clock_ns()
+        growth.succeeded(now_ns - began_ns)
         rare["created"] += 1
         self._statistics.connect.add(now_ns - began_ns)
         for timer in self._connect_timers:
@@ -249,9 +277,14 @@ class FairPool(Pool):
         # After that, as dispose() may have come in between.
         if generation != self._generation:
             record.expire()
-        if self._keep and generation == self._generation:
-            self._housekeeping.start()
+        if not record.opening_since_ns and generation == self._generation:
+            self._start_housekeeping()
         return connection
+
+    def _start_housekeeping(self) -> None:
+        """Called where borrowers run: there it is known whether an event loop turns."""
+        if self._keep:
+            self._housekeeping.start()
 
     def _lifetime_ns(self) -> int:
         longest_s: float | None = self._options["max_lifetime"]
@@ -294,15 +327,20 @@ class FairPool(Pool):
         queue = self._queue
         granted = waiter.granted
         try:
+            if not self._waiters:
+                self._openers.growth.queue_began(waiter.since_ns, queue.handed_over)
             self._waiters.append(waiter)
             self._match()
             if not granted:
-                self._admit(waiter)
+                admit(self, waiter)
+                if queue.is_room():
+                    self._openers.look(waiter.since_ns)
+                    self._start_housekeeping()
             while not granted:
                 if self._is_closed:
                     self._refuse()
                 if waiter.expired:
-                    raise self._timed_out()  # noqa: TRY301 - as whatever comes out of sleeping
+                    fail(self, waiter)
                 waiter.sleep(queue)
             record: Record = granted.pop()
         except BaseException as error:
@@ -314,63 +352,24 @@ class FairPool(Pool):
         finally:
             waiter.leave()
         now_ns = _clock_ns()
-        record.wait_ns = now_ns - waiter.since_ns
         statistics = self._statistics
+        record.wait_ns, record.connect_ns = now_ns - waiter.since_ns, 0
+        if record.opening_since_ns:
+            self._charge_opening(record, waiter.since_ns, now_ns)
         statistics.wait.add(record.wait_ns)
         # Returned, and handed over, while it waited.
         if record.since_ns >= waiter.since_ns:
             statistics.gap_ns += (now_ns - record.since_ns - statistics.gap_ns) * SMOOTHING
         return record
 
-    def _admit(self, waiter: Waiter) -> None:
-        """Let the waiter sleep, or raise at once the reason why it may not."""
-        rare, waiters, max_waiting, max_wait_s = self._statistics.rare, self._waiters, self._max_waiting, self._max_wait
-        if max_waiting is not None and len(waiters) > max_waiting and removed(waiters, waiter):
-            rare["rejected"] += 1
-            raise QueueFull(f"FairPool: {max_waiting} wait already, and no more are allowed. {self.status()}")
-        if max_wait_s is not None:
-            expected_s = self._expected_wait_ns(len(waiters)) / 1e9
-            if expected_s > max_wait_s and removed(waiters, waiter):
-                rare["rejected"] += 1
-                raise QueueFull(
-                    f"FairPool: the wait would take {expected_s:.2g} s, but at most {max_wait_s:g} s is allowed."
-                    f" {self.status()}"
-                )
-        if self._timeout_ns is not None and self._timeout_ns <= 0 and removed(waiters, waiter):
-            raise self._timed_out()
-        if self._detect_deadlock and self._is_deadlocked() and removed(waiters, waiter):
-            rare["deadlocks"] += 1
-            raise PoolDeadlock(
-                f"FairPool: every connection is held by a greenlet or thread that waits here. {self.status()}"
-            )
-
-    def _expected_wait_ns(self, place: int) -> int:
-        """The probable wait, in ns, of the waiter at this place in the queue (1: the head).
-
-        From one return of a connection to the next pass a loan and the gap before it. If half of the loans of this moment
-        last longer than those that have ended, they count: else the estimate would be too low until they end.
-        """
-        limit = self._queue.limit
-        if limit is None:
-            return 0
-        now_ns = _clock_ns()
-        ages_ns = sorted(now_ns - record.since_ns for record in list(self._queue.taken) if record.lent)
-        hold_ns = max(self._statistics.recent_hold_ns(len(ages_ns)), ages_ns[len(ages_ns) // 2] if ages_ns else 0)
-        return round(place * (hold_ns + self._statistics.gap_ns) / limit)
-
-    def _is_deadlocked(self) -> bool:
-        waiting = {waiter.owner for waiter in list(self._waiters)}
-        taken = list(self._queue.taken)
-        holders = [record.holder for record in taken if record.lent]
-        return len(holders) == len(taken) and waiting.issuperset(holders)
-
-    def _timed_out(self) -> exc.TimeoutError:
-        self._statistics.rare["timeouts"] += 1
-        return exc.TimeoutError(
-            f"FairPool limit of size {self._size} overflow {self.overflow()} reached, connection timed out, "
-            f"timeout {self.timeout():0.2f}",
-            code="3o7r",
-        )
+    def _charge_opening(self, record: Record, since_ns: int, now_ns: int) -> None:
+        """Tell waiting for a connection that was opened meanwhile from waiting, since `since_ns`, before that."""
+        began_ns, record.opening_since_ns = max(record.opening_since_ns, since_ns), 0
+        record.wait_ns, record.connect_ns = began_ns - since_ns, now_ns - began_ns
+        charge_opening(record.connect_ns)
+        self._start_housekeeping()
+        if not record.wait_ns:
+            self._opened_at_once += 1
 
     # -- returning ---------------------------------------------------------------------------------------------------
 
@@ -418,7 +417,12 @@ class FairPool(Pool):
             self._discard(record, "lifetime" if record.expires_ns else "disposed")
         elif self._queue.surplus:
             self._discard(record, "resized")
-        elif self._waiters or self._queue.resting() < self._keep:
+        elif self._waiters and record.dbapi_connection is not None and not record.is_stale():
+            # More rest here than may, but somebody wants it.
+            self._queue.add_idle(record)
+            if self._queue.resting() > self._keep and removed(self._idle, record):
+                self._discard(record, "overflow" if self._keep else "disposed")
+        elif self._queue.resting() < self._keep:
             self._queue.add_vacant(record, is_open=record.dbapi_connection is not None)
         else:
             self._discard(record, "overflow" if self._keep else "disposed")
@@ -611,7 +615,7 @@ class FairPool(Pool):
         queue = self._queue
         if queue.limit is None or (not queue.waiters and (queue.free or queue.resting())):
             return 0
-        return self._expected_wait_ns(len(queue.waiters) + 1)
+        return expected_wait_ns(self, len(queue.waiters) + 1)
 
     def snapshot(self) -> PoolSnapshot:
         """Gauges, counters and histograms as they are now."""
@@ -626,7 +630,8 @@ class FairPool(Pool):
             waiting=self.waiting(),
             estimated_wait_ns=self.estimated_wait_ns(),
             checkouts=statistics.checkouts,
-            handed_over=self._queue.handed_over,
+            connecting=max(len(self._connecting_now), len(self._openers.attempts)),
+            handed_over=max(0, self._queue.handed_over - self._opened_at_once),
             closed=closed,
             oldest_loans=oldest_loans(list(self._queue.taken)),
             wait=statistics.wait.freeze(

@@ -6,11 +6,12 @@ greenlets, threads, and whatever else can wait have in common.
 
 Rules
 -----
-1.  Resources and free slots rest only while nobody waits: whoever puts one back looks at the queue afterwards, and
-    whoever joins the queue looks for resources afterwards. So no order of events leaves both a waiter and something to
-    give to it.
-2.  The queue is the decision. A waiter is served by whoever takes it off the queue, and gives up (timeout, kill) by
-    taking itself off. The deque allows exactly one of the two.
+1.  Idle resources rest only while nobody waits: whoever puts one back looks at the queue afterwards, and whoever joins
+    the queue looks for idle resources afterwards. So no order of events leaves both a waiter and something to give to it.
+    A free slot may rest beside a waiter, since opening a connection takes time and a return may come first. `on_room` is
+    called when the two may have met: it has connections opened for the queue, not for one waiter (openers.py).
+2.  The queue is the decision. A waiter is served, or told of a failure, by whoever takes it off the queue, and gives up
+    (timeout, kill) by taking itself off. The deque allows exactly one of these.
 3.  A served waiter finds its resource in `granted`. If it died in the meantime, whoever pops the resource from there
     passes it on.
 4.  Every step that changes the books is one operation on a built-in list, deque or set, and the books are right after
@@ -45,16 +46,17 @@ class Waiter(ABC):
     """Somebody in the queue: a greenlet, a thread, or whatever can sleep until it is notified.
 
     granted: where it finds its resource (rule 3). deadline_ns: when its wait ends, in ns of the monotonic clock.
-    expired: the deadline passed before anything was granted. gone: it left the queue with an exception.
-    owner: the greenlet or thread, comparable with `waiters.current()`.
+    expired: it was taken off the queue and granted nothing: the deadline has passed, or there is a `failure` for it to
+    raise. gone: it left the queue with an exception. owner: the greenlet or thread, comparable with `waiters.current()`.
     """
 
-    __slots__ = ("deadline_ns", "expired", "gone", "granted", "owner", "since_ns")
+    __slots__ = ("deadline_ns", "expired", "failure", "gone", "granted", "owner", "since_ns")
 
     def __init__(self, owner: Any, timeout_ns: int | None) -> None:
         self.owner = owner
         self.granted: list[Any] = []
         self.expired = self.gone = False
+        self.failure: BaseException | None = None
         self.since_ns = time.monotonic_ns()
         self.deadline_ns = NEVER_NS if timeout_ns is None else self.since_ns + timeout_ns
 
@@ -69,11 +71,18 @@ class Waiter(ABC):
         May return early for no reason. Whatever the sleeper's surroundings throw at it comes out of here.
         """
 
+    @abstractmethod
+    def start(self, work: Callable[[], Any], delay_s: float = 0) -> None:
+        """Have `work` run in `delay_s`, in a greenlet or thread of its own beside the waiter; may be called in any thread.
+
+        Raises RuntimeError if no thread can be started.
+        """
+
     def leave(self) -> None:  # noqa: B027 - only greenlets have something to undo
         """The wait is over, however it ended: undo what `sleep` set up."""
 
 
-def removed(queue: deque[Any], item: Any) -> bool:
+def removed(queue: deque[Any] | list[Any], item: Any) -> bool:
     """Take the item out of the queue. False: somebody else has done so (rules 2 and 4)."""
     try:
         queue.remove(item)
@@ -95,15 +104,22 @@ class FairQueue(Generic[Resource]):
 
     limit: number of slots, or None for no limit. use_lifo: whether the resource idle for the shortest time is given
     first. new: makes the resource of a slot that has just been taken. put_back: called with a resource that was taken
-    for a waiter who is no longer there; it must end in `add_idle`, `add_vacant` or `drop`.
+    for a waiter who is no longer there; it must end in `add_idle`, `add_vacant` or `drop`. on_room: called when there may
+    be both waiters and room, that is, slots whose connection could be opened.
 
-    To join the queue is to append oneself to `waiters` and to call `match` (rule 1). The other collections may be read
+    To join the queue is to append oneself to `waiters`, to call `match`, and then `on_room` if there `is_room` (rule 1). The
+    other collections may be read
     from outside; idle and vacant hold the longest unused at the left. surplus: as many entries as slots are taken beyond a limit
     that was lowered; the next slots that are given up are not free.
     """
 
     def __init__(
-        self, limit: int | None, use_lifo: bool, new: Callable[[], Resource], put_back: Callable[[Resource], None]
+        self,
+        limit: int | None,
+        use_lifo: bool,
+        new: Callable[[], Resource],
+        put_back: Callable[[Resource], None],
+        on_room: Callable[[], None],
     ) -> None:
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
             raise RuntimeError("FairPool needs CPython's global interpreter lock; this interpreter runs without it")
@@ -118,6 +134,15 @@ class FairQueue(Generic[Resource]):
         self.take_idle: Callable[[], Resource] = self.idle.pop if use_lifo else self.idle.popleft
         self._new = new
         self._put_back = put_back
+        self._on_room = on_room
+
+    def is_room(self) -> bool:
+        """Whether a connection could be opened within the limit."""
+        return bool(self.free or self.vacant or self.limit is None)
+
+    def room(self) -> int:
+        """Number of connections that could be opened now; a very large number without a limit."""
+        return sys.maxsize if self.limit is None else len(self.free) + len(self.vacant)
 
     def resting(self) -> int:
         """Number of resources that nobody has borrowed."""
@@ -150,7 +175,7 @@ class FairQueue(Generic[Resource]):
         else:
             self.vacant.appendleft(resource)
         if self.waiters:
-            self.match()
+            self._on_room()
 
     def drop(self, resource: Resource) -> None:
         """Give up the resource: its slot is free."""
@@ -158,7 +183,7 @@ class FairQueue(Generic[Resource]):
         if self.limit is not None and not (self.surplus and _taken_from(self.surplus)):
             self.free.append(None)
         if self.waiters:
-            self.match()
+            self._on_room()
 
     def change_limit(self, change: int) -> None:
         """Add `change` slots, or take away as many: free ones at once, then those given up next. There must be a limit."""
@@ -173,7 +198,7 @@ class FairQueue(Generic[Resource]):
             if not _taken_from(self.surplus):
                 self.free.append(None)
         if self.waiters:
-            self.match()
+            self._on_room()
 
     def take_longest_unused(self) -> Resource | None:
         """The resource, idle or else vacant, that was not used for the longest time; None if none rests."""
@@ -185,29 +210,32 @@ class FairQueue(Generic[Resource]):
                     pass
         return None
 
+    def fail(self, waiter: Waiter, failure: BaseException) -> bool:
+        """Have the waiter raise `failure`. False: it was served, or had left, already."""
+        if not removed(self.waiters, waiter):
+            return False
+        waiter.failure = failure
+        waiter.expired = True
+        waiter.notify()
+        return True
+
     def abandon(self, waiter: Waiter) -> bool:
         """The waiter leaves with an exception; what it was granted goes to the next. False: it had neither."""
         waiter.gone = True
         return removed(self.waiters, waiter) or self._reclaim(waiter)
 
     def match(self) -> None:
-        """Give resources to waiters, oldest first, until either runs out.
+        """Give idle resources to waiters, oldest first, until either runs out.
 
         May be entered again at any point, by another greenlet or thread: a resource is taken before its waiter, so
         that the waiter is the oldest at that moment, and what came in between is seen in the next round.
         """
         waiters, idle = self.waiters, self.idle
-        while waiters:
-            resource = None
-            if idle:
-                try:  # noqa: SIM105 - a context manager would take longer than all the rest
-                    resource = self.take_idle()
-                except IndexError:
-                    pass
-            if resource is None:
-                resource = self.take_vacant()
-                if resource is None:
-                    return
+        while waiters and idle:
+            try:
+                resource = self.take_idle()
+            except IndexError:
+                continue
             try:
                 waiter = waiters.popleft()
             except IndexError:

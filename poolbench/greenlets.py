@@ -81,6 +81,7 @@ class GreenletWaiter(Waiter):
         self.owner = owner
         self.granted = []
         self.expired = self.gone = False
+        self.failure = None
         self.since_ns = since_ns = _clock_ns()
         self.deadline_ns = NEVER_NS if timeout_ns is None else since_ns + timeout_ns
         self.hub = hub
@@ -114,10 +115,16 @@ class GreenletWaiter(Waiter):
             finally:
                 self._parked = False
 
+    def start(self, work: Callable[[], Any], delay_s: float = 0) -> None:
+        """As in Waiter."""
+        start_in(self.hub, work, delay_s)
+
     def leave(self) -> None:
         """As in Waiter."""
         alarm = self._alarm
         if alarm is not None:
+            # The loop may not turn again, and until then it refers to this waiter.
+            self._alarm = None
             alarm.sleepers -= 1
             if not alarm.sleepers:
                 self._alarms.pop(self.hub, None)
@@ -131,6 +138,22 @@ class GreenletWaiter(Waiter):
         """Wake the sleeper; run by the loop. If it is not parked, it died, or it is awake and will look into `granted`."""
         if self._parked:
             self.owner.switch()
+
+
+def start_in(hub: Any, work: Callable[[], Any], delay_s: float = 0) -> None:
+    """Run `work` in a greenlet of the event loop `hub`, in `delay_s`; may be called in any thread."""
+    if _native_thread() != hub.thread_ident:
+        hub.loop.run_callback_threadsafe(start_in, hub, work, delay_s)
+    elif delay_s > 0:
+        timer = hub.loop.timer(delay_s)
+        timer.start(_fire, timer, work, update=True)
+    else:
+        _spawn(work)
+
+
+def _fire(timer: Any, work: Callable[[], Any]) -> None:
+    _close(timer)
+    _spawn(work)
 
 
 class HubKeeper:
@@ -172,11 +195,17 @@ def is_in_play() -> bool:
     return hub is not None and current() is not hub and current().parent is hub
 
 
+def hub_here() -> Any:
+    """The running thread's event loop, called only where `is_in_play()`; the main thread's may be made now, others' are None
+    if they have none.
+    """
+    hub = hub_if_exists()
+    return _get_hub() if hub is None and _native_thread() == MAIN_THREAD_IDENT else hub
+
+
 def keeper_here(interval_s: float, work: Callable[[], bool]) -> HubKeeper | None:
     """As `waiters.keeper_here`, called only where `is_in_play()`. None in a thread that has no event loop of its own."""
-    hub = hub_if_exists()
-    if hub is None and _native_thread() == MAIN_THREAD_IDENT:
-        hub = _get_hub()
+    hub = hub_here()
     return None if hub is None else HubKeeper(hub, interval_s, work)
 
 

@@ -6,14 +6,19 @@ empty in a forked child.
 
 from __future__ import annotations
 
+import inspect
 import os
+import sys
 import time
 import weakref
+from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import create_engine
 
 from poolbench.fair_queue import NEVER_NS, removed
 from poolbench.records import borrowers_line
-from poolbench.waiters import Keeper, keeper_here
+from poolbench.waiters import Keeper, forget_threads, keeper_here, start_here
 
 if TYPE_CHECKING:
     from poolbench.fair_pool import FairPool
@@ -60,6 +65,18 @@ class Housekeeping:
                 self._keeper = keeper_here(self._interval_s, self._round)
         finally:
             self._permission.append(None)
+
+    def warm_up(self) -> None:
+        """Open `min_size` connections in the background, all at once, when the engine to which the pool belongs is whole."""
+        if self._min_size:
+            start_here(self._warm_up)
+
+    def _warm_up(self) -> None:
+        while _is_making_an_engine():
+            time.sleep(0.005)
+        pool = self._pool()
+        if pool is not None:
+            self._fill_up(pool, pool._generation)
 
     def stop(self) -> None:
         """Stop the rounds; the next `start` begins them again."""
@@ -114,20 +131,12 @@ class Housekeeping:
         return len(pool._queue.taken) - len(pool._queue.vacant)
 
     def _fill_up(self, pool: FairPool, generation: int) -> None:
-        """Open connections up to `min_size`; the first failure ends the round, and so does dispose()."""
-        while self._open_count(pool) < self._min_size and generation == pool._generation:
-            record = pool._queue.take_vacant()
-            if record is None:
-                return
-            try:
-                record.get_connection()
-            except Exception as error:  # noqa: BLE001 - whatever the driver raises: the next round tries again
-                pool.logger.warning("FairPool could not open a spare connection: %s", error)
-                return
-            finally:
-                if generation != pool._generation:
-                    record.expire()
-                pool._do_return_conn(record)
+        """Have connections opened up to `min_size`, in parallel; after a failure one, when the back-off allows it."""
+        openers = pool._openers
+        missing = self._min_size - self._open_count(pool)
+        if missing > 0 and generation == pool._generation:
+            # Those that are being opened count as open.
+            openers.fill(missing + len(openers.attempts), generation)
 
     def _report_leaks(self, pool: FairPool) -> None:
         if self._leak_ns == NEVER_NS:
@@ -142,16 +151,30 @@ class Housekeeping:
                 )
 
 
+_CREATE_ENGINE = inspect.unwrap(create_engine).__code__
+
 POOLS: weakref.WeakSet[FairPool] = weakref.WeakSet()
 """All FairPools of the process: a forked child empties them."""
 
-# Connections that a forked child must keep from being collected, and thereby closed.
-_the_parents: list[Any] = []
+THE_PARENTS: list[Any] = []
+"""Connections that a forked child must keep from being collected, and thereby closed."""
+
+
+def _is_making_an_engine() -> bool:
+    """Whether create_engine is at work in some thread: what it has not listened to yet would not be done on new connections."""
+    for innermost in sys._current_frames().values():
+        frame: FrameType | None = innermost
+        while frame is not None:
+            if frame.f_code is _CREATE_ENGINE:
+                return True
+            frame = frame.f_back
+    return False
 
 
 def _start_empty_in_the_child() -> None:
+    forget_threads()
     for pool in list(POOLS):
-        _the_parents.extend(record.forget() for record in list(pool._queue.taken))
+        THE_PARENTS.extend(record.forget() for record in list(pool._queue.taken))
         for alarm in list(pool._alarms.values()):
             alarm.stop()
         pool._housekeeping.stop()

@@ -37,7 +37,8 @@ _LIBRARIES = (*(f"{Path(file).parent}{os.sep}" for file in (__file__, sqlalchemy
 class Record(_ConnectionRecord):
     """SQLAlchemy's record of one connection, owning one slot, and the latest loan of it.
 
-    since_ns: the instant it was last lent or returned. expires_ns: not to be lent or kept from then on; 0 once the
+    since_ns: the instant it was last lent or returned. opening_since_ns: when the opening of its connection for the queue
+    began; 0 once it was lent. expires_ns: not to be lent or kept from then on; 0 once the
     pool was disposed of. is_due: its return has begun, and has not reached the pool. holder and stack: who borrowed it,
     kept only where an option needs them. is_reported: the latest loan was logged as a leak.
     """
@@ -49,6 +50,7 @@ class Record(_ConnectionRecord):
         "is_due",
         "is_reported",
         "lent",
+        "opening_since_ns",
         "pool",
         "since_ns",
         "stack",
@@ -59,7 +61,7 @@ class Record(_ConnectionRecord):
         super().__init__(pool, connect=False)
         self.pool = pool
         self.lent = self.is_due = self.is_reported = False
-        self.wait_ns = self.connect_ns = self.since_ns = 0
+        self.wait_ns = self.connect_ns = self.since_ns = self.opening_since_ns = 0
         self.expires_ns = NEVER_NS
         self.holder: Any = None
         self.stack: traceback.StackSummary | None = None

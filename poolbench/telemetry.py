@@ -119,7 +119,7 @@ class PoolStatistics:
 
     def __init__(self) -> None:
         self.checkouts = self.closed_in_all = self.unserved = 0
-        names = ("connecting", "created", "connect_errors", "timeouts", "cancelled", "rejected", "deadlocks")
+        names = ("created", "connect_errors", "timeouts", "cancelled", "rejected", "deadlocks")
         self.rare = dict.fromkeys(names, 0)
         # Closed for the pool's own reasons; all others were closed by SQLAlchemy.
         self.closed: Counter[str] = Counter()

@@ -40,7 +40,12 @@ def _unpatched(name: str) -> Any:
 
 
 _native_lock: Callable[[], Any] = _unpatched("allocate_lock")
+_start_native_thread: Callable[..., int] = _unpatched("start_new_thread")
+_native_thread: Callable[[], int] = _unpatched("get_ident")
 _greenlets: ModuleType | None = None
+
+# Threads of this package, which borrow nothing.
+_own_threads: set[int] = set()
 
 
 class ThreadWaiter(Waiter):
@@ -63,8 +68,34 @@ class ThreadWaiter(Waiter):
             self._bell.acquire()
             return
         left_s = (self.deadline_ns - time.monotonic_ns()) / 1e9
-        if not self._bell.acquire(timeout=min(max(0.0, left_s), threading.TIMEOUT_MAX)):
-            self.expired = time.monotonic_ns() >= self.deadline_ns and removed(queue.waiters, self)
+        if self._bell.acquire(timeout=min(max(0.0, left_s), threading.TIMEOUT_MAX)):
+            return
+        if time.monotonic_ns() >= self.deadline_ns and removed(queue.waiters, self):
+            self.expired = True
+
+    def start(self, work: Callable[[], Any], delay_s: float = 0) -> None:
+        """As in Waiter."""
+        start_thread(work, delay_s)
+
+
+def start_thread(work: Callable[[], Any], delay_s: float = 0) -> None:
+    """Run `work` in a thread, in `delay_s`; the thread does not keep the process alive. Raises RuntimeError if there cannot be
+    one.
+    """
+
+    def run() -> None:
+        me = _native_thread()
+        _own_threads.add(me)
+        try:
+            if delay_s > 0:
+                bell = _native_lock()
+                bell.acquire()
+                bell.acquire(timeout=delay_s)
+            work()
+        finally:
+            _own_threads.discard(me)
+
+    _start_native_thread(run, ())
 
 
 class ThreadKeeper:
@@ -89,6 +120,14 @@ class ThreadKeeper:
         return self._thread.is_alive() and not self._stopped.is_set()
 
     def _run(self) -> None:
+        me = _native_thread()
+        _own_threads.add(me)
+        try:
+            self._keep_on()
+        finally:
+            _own_threads.discard(me)
+
+    def _keep_on(self) -> None:
         while not self._stopped.wait(self._interval_s) and self._work():
             pass
 
@@ -107,6 +146,32 @@ def current() -> Any:
     """The running greenlet, or the running thread's number where the process has no gevent."""
     gevent = _greenlets or greenlets()
     return threading.get_ident() if gevent is None else gevent.current()
+
+
+def is_alone() -> bool:
+    """Whether nobody but the caller can run here: it is the only thread that is not ours, or a callback of the event loop."""
+    gevent = _greenlets or greenlets()
+    hub = None if gevent is None else gevent.hub_if_exists()
+    if gevent is not None and hub is not None:
+        return bool(gevent.current() is hub)
+    return not sys._current_frames().keys() - _own_threads - {_native_thread()}  # noqa: SLF001
+
+
+def start_here(work: Callable[[], Any]) -> None:
+    """Run `work` soon: in a greenlet where the running thread has an event loop, else in a thread. Raises RuntimeError if there
+    cannot be one.
+    """
+    gevent = _greenlets or greenlets()
+    hub = gevent.hub_here() if gevent is not None and gevent.is_in_play() else None
+    if gevent is None or hub is None:
+        start_thread(work)
+    else:
+        gevent.start_in(hub, work)
+
+
+def forget_threads() -> None:
+    """In a forked child, which has none of its parent's threads: their numbers may be given to others."""
+    _own_threads.clear()
 
 
 def current_function() -> Callable[[], Any]:

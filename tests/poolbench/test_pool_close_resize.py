@@ -62,13 +62,20 @@ def test_close_gives_up_at_its_timeout_and_what_is_lent_is_closed_on_return(end)
     assert pool.close(timeout=None) == 0, "closed already"
 
 
-def test_close_sees_to_a_connection_that_is_just_being_opened():
+def test_close_sees_to_a_connection_that_is_just_being_opened_and_refuses_who_waits_for_it():
     driver = ScriptedDriver(connect=0.05)
-    pool = pool_of(driver, size=2)
-    borrower = gevent.spawn(lambda: pool.connect().close())
+    pool, refused = pool_of(driver, size=2), []
+
+    def ask():
+        with pytest.raises(PoolClosed):
+            pool.connect()
+        refused.append(1)
+
+    borrower = gevent.spawn(ask)
     gevent.sleep(0.01)
-    assert pool.close(timeout=2) == 0 and driver.open == 0
+    assert pool.close(timeout=2) == 0 and driver.open == 0 and driver.attempts == 1
     borrower.get(timeout=1)
+    assert refused
 
 
 def test_close_refuses_a_timeout_that_is_no_duration():

@@ -26,16 +26,16 @@ def test_dispose_keeps_the_limit_and_the_counters_and_serves_waiters_in_order():
     assert pool.checkedout() == 0 and pool.snapshot().closed["disposed"] == 3
 
 
-def test_a_connection_that_was_being_opened_during_dispose_is_closed_on_return():
+def test_a_connection_that_was_being_opened_during_dispose_is_closed_and_a_newer_one_lent():
     driver = ScriptedDriver(connect=0.01)
     pool = pool_of(driver, size=1)
-    loans = []
-    greenlet = gevent.spawn(lambda: loans.append(pool._do_get()))
-    gevent.sleep(0)
+    borrower = gevent.spawn(pool.connect)
+    gevent.sleep(0.002)
     pool.dispose()
-    greenlet.join()
-    pool._do_return_conn(loans[0])
-    assert driver.open == 0 and pool.checkedout() == 0
+    loan = borrower.get(timeout=1)
+    assert (loan.dbapi_connection.number, driver.most_open, driver.open) == (2, 1, 1)
+    loan.close()
+    assert pool.checkedout() == 0 and pool.snapshot().closed["disposed"] == 1
 
 
 def test_after_engine_dispose_the_old_pool_drains_and_the_new_one_keeps_every_parameter():

@@ -138,6 +138,8 @@ class Schedule:
             ("leak_threshold", 0.05, (0.01,)),
             ("recycle", 0.1, (0.02,)),
             ("maintenance_interval", 0.5, (0.01, 0.05)),
+            ("openers", 0.3, (1, 1, 2)),
+            ("warm_up", 0.3, (True,)),
         ):
             if rng.random() < share:
                 options[name] = rng.choice(values)
@@ -282,10 +284,40 @@ class Schedule:
             elif what == "restart":
                 world.at(at_s, self.server.restart)
             elif what == "outage":
-                world.at(at_s, lambda: setattr(self.server, "is_down", not self.is_dying))
-                world.at(at_s + rng.choice((0.02, 0.3)), lambda: setattr(self.server, "is_down", False))
+                self._plan_outage(at_s, rng.choice((0.02, 0.3, 1.0)))
             elif what in ("dispose", "fork"):
                 self._spawn(what, lambda what=what, at_s=at_s: (world.pause(round(at_s * 1e9)), getattr(self, what)()))
+
+    def _plan_outage(self, at_s: float, lasts_s: float) -> None:
+        """The server refuses for a while, and somebody asks again and again."""
+        world, server = self.world, self.server
+
+        def goes() -> None:
+            server.is_down, server.attempts_while_down = not self.is_dying, 0
+
+        def comes_back() -> None:
+            pause_s = 0.05 if self.timeout_s is None else min(0.05, self.timeout_s / 2)
+            # Those under way when it went, each connection found broken by its borrower, and one for each pause.
+            most = 3 * self.limit + 2 + lasts_s / (0.75 * pause_s)
+            if server.is_down and not self.is_forked and server.attempts_while_down > most:
+                self._wrong(f"{server.attempts_while_down} attempts in an outage of {lasts_s} s")
+            server.is_down = False
+            queue, long_ago_ns = self.pool._queue, world.now_ns - 600 * MS
+            if not any(record.lent for record in queue.taken) and any(w.since_ns < long_ago_ns for w in queue.waiters):
+                self._wrong("somebody waits for a server that is away, and is not told")
+
+        def ask_again() -> None:
+            world.pause(round(at_s * 1e9))
+            for _ in range(round(lasts_s / 0.02)):
+                if server.is_down:
+                    self.borrow("stubborn", 0, "close")
+                world.pause(20 * MS)
+
+        world.at(at_s, goes)
+        world.at(at_s + lasts_s, comes_back)
+        # A thread that is alone opens its connections itself, and so without a pause.
+        if self.hubs:
+            self._spawn("stubborn", ask_again)
 
     def dispose(self) -> None:
         """Dispose of the pool while it is in use."""
@@ -356,11 +388,18 @@ class Schedule:
         queue = self.pool._queue
         if len(queue.taken) + len(queue.free) != self.limit:
             self._wrong(f"there are {len(queue.taken)} taken and {len(queue.free)} free slots of {self.limit}")
-        if queue.waiters and (queue.idle or queue.vacant or queue.free):
+        if queue.waiters and queue.idle:
+            self._wrong(f"{len(queue.waiters)} wait beside {len(queue.idle)} idle connections")
+        openers = self.pool._openers
+        if queue.waiters and (queue.vacant or queue.free) and not openers.attempts and not self._is_appointed():
             self._wrong(
-                f"{len(queue.waiters)} wait beside {len(queue.idle)} idle, {len(queue.vacant)} vacant"
-                f" and {len(queue.free)} free slots"
+                f"{len(queue.waiters)} wait beside {len(queue.vacant)} vacant and {len(queue.free)} free slots, and nobody"
+                " opens a connection"
             )
+        if len(openers.attempts) > min(self.limit, self.options.get("openers", self.limit)):
+            self._wrong(f"{len(openers.attempts)} connections are being opened for the queue at a time")
+        if len(openers.attempts) > len(queue.taken) - len(queue.idle) - len(queue.vacant):
+            self._wrong("there are attempts without a slot")
         for record in queue.idle:
             if record not in queue.taken:
                 self._wrong("an idle connection has no slot")
@@ -381,6 +420,10 @@ class Schedule:
         statistics = self.pool._statistics
         if sum(statistics.wait.counts) > statistics.checkouts + statistics.unserved:
             self._wrong("more waits are counted than loans and waits in vain")
+
+    def _is_appointed(self) -> bool:
+        """Whether somebody will look at the queue again."""
+        return any(due_ns >= self.world.now_ns for due_ns in self.pool._openers.appointments)
 
     def _wrong(self, what: str) -> None:
         with contextlib.suppress(Stopped):

@@ -29,13 +29,14 @@ class Server:
         self.switching_share = 0.5
         self.is_down = False
         self.open: set[StubConnection] = set()
-        self.opening = self.opened = self.closed = self.attempts = 0
+        self.opening = self.opened = self.closed = self.attempts = self.attempts_while_down = 0
 
     def connect(self) -> StubConnection:
         """The pool's creator."""
         world, rng = self.world, self.world.rng
         self.opening += 1
         self.attempts += 1
+        self.attempts_while_down += self.is_down
         self.check()
         mine = self
         try:

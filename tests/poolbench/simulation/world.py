@@ -130,8 +130,9 @@ class World:
     now: World
     """The machine that runs at this moment."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, most_steps: int = MOST_STEPS) -> None:
         World.now = self
+        self._most_steps = most_steps
         self.rng = random.Random(seed)
         self.now_ns = BEGINNING_NS
         self.idents = count(1)
@@ -159,8 +160,8 @@ class World:
         rng, threads = self.rng, self.threads
         while self.failure is None:
             self._steps += 1
-            if self._steps > MOST_STEPS:
-                self.failure = f"no end in {MOST_STEPS} steps"
+            if self._steps > self._most_steps:
+                self.failure = f"no end in {self._most_steps} steps"
                 break
             ready = [thread for thread in threads if thread.ready]
             if ready:
@@ -206,9 +207,9 @@ class World:
         self.left = self._next_gap()
         self._steps += 1
         thread = self.thread
-        if thread is None or self.is_over or self._steps > MOST_STEPS:
-            if self._steps > MOST_STEPS:
-                self.fail(f"no end in {MOST_STEPS} steps")
+        if thread is None or self.is_over or self._steps > self._most_steps:
+            if self._steps > self._most_steps:
+                self.fail(f"no end in {self._most_steps} steps")
             return
         for other in self.threads:
             if other.ready and other is not thread:
