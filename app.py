@@ -219,7 +219,14 @@ class Service:
     def pool(self) -> Response:
         """Show this worker's pool of connections, and the pools of all workers added up."""
         all_pools = self._metrics.all_pools(self._database)
-        return _json({"pid": os.getpid(), **asdict(self._database.status()), "all_workers": asdict(all_pools)})
+        return _json(
+            {
+                "pid": os.getpid(),
+                **asdict(self._database.status()),
+                "all_workers": asdict(all_pools),
+                **self._database.watched(),
+            }
+        )
 
     def metrics(self) -> Response:
         """Give the metrics of all workers together, in Prometheus's text format."""

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from time import perf_counter_ns
 from typing import Any
@@ -22,7 +22,7 @@ from db.errors import DatabaseDown, DatabaseFailure, PoolQueueFull, PoolTimeout,
 from db.green import GreenConnection
 from db.settings import DatabaseSettings, PoolSettings
 from db.strategies import engine_arguments, unhonoured
-from poolbench import LoanCost
+from poolbench import LoanCost, watch
 from poolbench.connecting import connect_each_host
 from poolbench.costs import Quantiles, RecentCosts, asking, connecting
 
@@ -84,6 +84,7 @@ class Database:
             **_NOTHING_TO_ROLL_BACK,
             **engine_arguments(settings.pool),
         )
+        self._watcher = watch(self._engine) if settings.watch else None
         self._slow = _turns_of_the_slow(settings.pool)
         self._migrated = False
         self._migrating = threading.Lock()
@@ -229,6 +230,15 @@ class Database:
             wait_ms=self._recent.wait_ms(),
             hold_ms=self._recent.hold_ms(),
         )
+
+    def watched(self) -> dict[str, Any]:
+        """Who holds connections at this moment, and what held them back in the last minute; empty unless `watch` is set."""
+        if self._watcher is None:
+            return {}
+        return {
+            "holders": [asdict(holder) for holder in self._watcher.holders()],
+            "findings": [finding.to_json() for finding in self._watcher.diagnosis().findings],
+        }
 
     @contextmanager
     def _borrow(self, cost: LoanCost, turns: Semaphore | None) -> Iterator[Connection]:

@@ -88,16 +88,19 @@ class DatabaseSettings:
     pool: PoolSettings = PoolSettings()
     statement_timeout_s: float = 10.0
     """Limit per statement, enforced by the server; 0 means none."""
+    watch: bool = False
+    """Whether it is watched who holds connections, and doing what (see `poolbench.watching`)."""
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, str]) -> "DatabaseSettings":
-        """Read DATABASE_URL, the DB_POOL… settings and STATEMENT_TIMEOUT. Raises SettingError."""
+        """Read DATABASE_URL, the DB_POOL… settings, DB_POOL_WATCH and STATEMENT_TIMEOUT. Raises SettingError."""
         if not mapping.get("DATABASE_URL", "").strip():
             raise SettingError("DATABASE_URL is not set")
         return cls(
             url=read(mapping, "DATABASE_URL", database_url, URL.create("postgresql+psycopg2")),
             pool=PoolSettings.from_mapping(mapping),
             statement_timeout_s=read(mapping, "STATEMENT_TIMEOUT", seconds_up_to(LONGEST_STATEMENT_S), 10.0),
+            watch=read(mapping, "DB_POOL_WATCH", Switch(), False),
         )
 
 

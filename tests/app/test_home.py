@@ -134,3 +134,19 @@ def test_the_pools_of_all_workers_are_added_up(service):
     counts = list(pools["waits"].values())
     assert counts == sorted(counts) and counts[-1] >= waited + 20
     assert 0 <= pools["wait_ms"]["p50"] <= pools["wait_ms"]["p90"] <= pools["wait_ms"]["p99"]
+
+
+def test_a_watched_pool_names_who_holds_its_connections(postgres, tmp_path):
+    server = start_server(
+        tmp_path / "stderr", DATABASE_URL=postgres.url, WEB_CONCURRENCY=1, DB_POOL_SIZE=2, DB_POOL_WATCH="on"
+    )
+    try:
+        wait_until(lambda: server.serves("/health"))
+        pool = server.get("/pool").json
+        assert pool["holders"] == [] and pool["findings"] == []
+    finally:
+        server.stop()
+
+
+def test_an_unwatched_pool_says_nothing_of_holders(service):
+    assert not {"holders", "findings"} & service.get("/pool").json.keys()
