@@ -11,6 +11,7 @@ from typing import Any
 
 from loadgen.script_from.draft import Unusable
 from loadgen.script_from.references import References
+from reports.blocks import decimal
 
 _DEEPEST = 12
 _MOST_ITEMS = 20
@@ -298,7 +299,7 @@ def _amount(schema: dict[str, Any], *, whole: bool) -> int | float:
     if step:
         value = ceil(value / step) * step
         if high is not None and value > high:
-            raise NoSample(f"no multiple of {step:g} in its range")
+            raise NoSample(f"no multiple of {decimal(step)} in its range")
     return int(value) if value == int(value) else value
 
 

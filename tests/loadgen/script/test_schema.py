@@ -22,6 +22,7 @@ NOT_VALID = {
     "invalid-script.yml": "steps that are none",
     "expect-pretty-failures.yml": "an expectation that does not exist",
     "nested-failures.yml": "an action that does not exist",
+    "thinks-undefined.yml": "a think time below 0",
     "thinks-and-loops.yml": "a think time that is none",
     "quick.yml": "no script at all",
 }
