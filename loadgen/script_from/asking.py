@@ -19,6 +19,7 @@ from loadgen.script.model import ScriptErrors
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.script_from.draft import Unusable
 from loadgen.script_from.from_openapi import Asked
+from reports.blocks import decimal
 
 _LONGEST_S = 5.0
 _DOCUMENT_S = 60.0
@@ -91,7 +92,7 @@ def get(
         with gevent.Timeout(longest_s):
             ping = send_ping(script, (), agent())
     except gevent.Timeout:
-        raise Unreachable(f"no whole answer within {longest_s:g} s") from None
+        raise Unreachable(f"no whole answer within {decimal(longest_s)} s") from None
     except PingFailed as failed:
         raise Unreachable(failed.name) from None
     except ScriptErrors as errors:

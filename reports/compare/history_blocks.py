@@ -23,6 +23,7 @@ from reports.blocks import (
     Text,
     Tone,
     amount,
+    decimal,
     percent,
 )
 from reports.compare.change_points import LEAST_VALUES
@@ -179,7 +180,7 @@ def _row(shift: Shift, found: History) -> tuple[Cell, ...]:
         Cell(f"{shown(shift.after, shift)}{unit}", shift.after),
         Cell(relative, shift.relative),
         Cell(f"{verdict}, gradually" if shift.gradual else verdict, tone=_TONES.get(shift.verdict, "")),
-        Cell(f"{shift.p:.2g}", shift.p),
+        Cell(decimal(shift.p, 2), shift.p),
         Cell(", ".join(shift.besides)),
     )
 
