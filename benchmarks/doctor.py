@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,8 @@ import sqlalchemy as sa
 
 import poolbench
 from db.embedded import temporary_postgres
+from loadgen.lab.own_app import OwnAppOptions, arranged
+from loadgen.lab.own_server import OwnApplication
 from reports import names
 from reports.answers import failed_share
 from reports.compare.diff import Criteria, compare_runs
@@ -154,7 +157,7 @@ def _verdict(old: Report, new: Report) -> str:
 
 
 def overhead() -> list[str]:
-    """What watching costs: CPU of a loan in a process, and answers per second of a service."""
+    """What watching costs: CPU of a loan in a process, and answers per second of a service that the command watches."""
     rows = []
     with temporary_postgres() as postgres:
         for name, pool in (("QueuePool", sa.QueuePool), ("FairPool", poolbench.FairPool)):
@@ -166,12 +169,37 @@ def overhead() -> list[str]:
                 for key, engine in (("plain", plain), ("watched", watched)):
                     took[key].append(_loans_us(engine))
             a, b = (statistics.median(values) for values in took.values())
-            rows.append(f"| {name} | {a:.2f} | {b:.2f} | {b - a:.2f} |")
-    return [
-        "| connect() and close() | as it is, us | watched, us | difference, us |",
-        "| --- | ---: | ---: | ---: |",
-        *rows,
-    ]
+            rows.append(f"| {name}: CPU of connect() and close(), us | {a:.2f} | {b:.2f} | {b - a:+.2f} |")
+    rates = _rates()
+    a, b = (statistics.median(values) for values in rates.values())
+    rows.append(f"| under `loadgen doctor`: answers per second | {a:.0f} | {b:.0f} | {b / a - 1:+.1%} |")
+    return ["| what | as it is | watched | difference |", "| --- | ---: | ---: | ---: |", *rows]
+
+
+def _rates(rounds: int = 5, requests: int = 4000) -> dict[bool, list[float]]:
+    """Answers per second of a healthy application to 8 users at a time, as it is and watched, in turns."""
+    rates: dict[bool, list[float]] = {False: [], True: []}
+    os.chdir(APPLICATIONS)
+    with tempfile.TemporaryDirectory() as folder:
+        application = OwnApplication(
+            "healthy.two_engines:app", APPLICATIONS, Path(sys.executable), None, (f"{sys.executable} setup.py",)
+        )
+        options = OwnAppOptions(application, str(APPLICATIONS / "load.yml"), Path(folder), servers=1)
+        with arranged(options, lambda _: None) as arrangement:
+            for _ in range(rounds):
+                for watch in (False, True):
+                    log = Path(folder) / "server.log"
+                    with arrangement.served("own", {}, log, watch=watch) as served:
+                        rates[watch].append(_rate(f"{served.servers.url}/posts/7", requests))
+    return rates
+
+
+def _rate(url: str, requests: int) -> float:
+    command = ["ab", "-q", "-k", "-c", "8", "-n", str(requests), url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"Requests per second: +([0-9.]+)", done.stdout)
+    assert found is not None
+    return float(found[1])
 
 
 def _loans_us(engine: Any, count: int = 500) -> float:

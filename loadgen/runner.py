@@ -20,7 +20,7 @@ from loadgen.environment import environment, version
 from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
 from loadgen.rows import Rows, RowsFile
-from loadgen.schedule import Share, most_shares
+from loadgen.schedule import Share, distortion, most_shares
 from loadgen.script.model import Phase, Script, workload_model
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
@@ -240,6 +240,8 @@ class ScriptExecution:
 
     def before(self) -> None:
         """Run the `before` section. Raises SectionFailed."""
+        if (told := distortion(self._script.phases)) is not None:
+            self._warn(told)
         error = self._program.run_before()
         if error is not None:
             raise SectionFailed("before", error)

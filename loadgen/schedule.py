@@ -9,6 +9,9 @@ Artillery 2.0's laws, counted from the start of a phase:
   For D = 1, round((A + B) / 2) arrivals at once. The phase ends after D.
 - poisson: exponential gaps of mean 1 / rate until D has passed.
 
+A smooth ramp, which `--arrivals` asks for, climbs by the instant instead of by the second. If it is uniform, its k-th arrival
+comes when the integral of the rate is k; if it is poisson, gaps in that integral are exponential with mean 1. It ends after D.
+
 A closed phase (`concurrency`) has a length and no arrivals of the plan: its users start when others end.
 """
 
@@ -17,12 +20,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import ceil, floor
+from math import ceil, floor, sqrt
 from random import Random
 
 from loadgen.script.model import Phase
 
 _S_IN_NS = 1_000_000_000
+_MANY = 100
+_BURST = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,27 @@ def _is_ramp(phase: Phase) -> bool:
     return phase.arrival_count is None and phase.ramp_to is not None
 
 
+def distortion(phases: Iterable[Phase]) -> str | None:
+    """A sentence on the worst second of Artillery's ramps: its arrivals come at once, in bursts with silence after them.
+
+    None where none comes at half as much again as its rate.
+    """
+    worst: tuple[float, int, float] | None = None
+    for phase in phases:
+        if _is_ramp(phase) and not phase.smooth and not phase.pause and phase.concurrency is None:
+            for n, space_us in _stairs(phase):
+                burst = 1_000_000 / space_us / n if space_us and n >= _MANY else 0.0
+                if burst >= _BURST and (worst is None or burst > worst[0]):
+                    worst = burst, n, 1 - n * space_us / 1e6
+    if worst is None:
+        return None
+    burst, n, silent_s = worst
+    return (
+        f"the ramp has Artillery's whole milliseconds: its second of {n} arrivals sends them at {burst * n:.0f} per second,"
+        f" and then nothing for {silent_s:.1f} s; --arrivals uniform is even"
+    )
+
+
 def _is_poisson(phase: Phase) -> bool:
     return phase.poisson and phase.arrival_count is None
 
@@ -109,6 +135,8 @@ def _stairs(phase: Phase) -> Iterator[tuple[int, int]]:
 def _length_ns(phase: Phase) -> int:
     if phase.pause or phase.concurrency is not None or _is_poisson(phase):
         return round(phase.duration_s * _S_IN_NS)
+    if _is_ramp(phase) and phase.smooth:
+        return round(phase.duration_s * _S_IN_NS)
     if _is_ramp(phase):
         return ceil(phase.duration_s) * _S_IN_NS
     count = _uniform_count(phase)
@@ -122,7 +150,9 @@ def _offsets(phase: Phase, rng: Random) -> Iterator[int]:
     """The arrivals of one phase, in ns from its start."""
     if phase.pause or phase.concurrency is not None:
         return
-    if _is_ramp(phase):
+    if _is_ramp(phase) and phase.smooth:
+        yield from _smooth_offsets(phase, rng)
+    elif _is_ramp(phase):
         for second, (n, space_us) in enumerate(_stairs(phase)):
             for k in range(1, n + 1):
                 yield second * _S_IN_NS + k * space_us * 1000
@@ -132,6 +162,22 @@ def _offsets(phase: Phase, rng: Random) -> Iterator[int]:
         interval_ns = _interval_us(phase) * 1000
         for k in range(1, _uniform_count(phase) + 1):
             yield k * interval_ns
+
+
+def _smooth_offsets(phase: Phase, rng: Random) -> Iterator[int]:
+    """The arrivals of a ramp whose rate changes evenly, in ns from its start."""
+    low, high, duration_s = phase.arrival_rate, phase.ramp_to or 0.0, phase.duration_s
+    whole = (low + high) / 2 * duration_s
+    due = 0.0
+    while True:
+        due += rng.expovariate(1.0) if phase.poisson else 1.0
+        # A thousandth, for the last arrival of an even ramp is due just when it ends.
+        if due > whole + (0.0 if phase.poisson else 1e-3):
+            return
+        # The instant at which the rate's integral, low * t + (high - low) * t^2 / (2 * duration), is `due`.
+        root = sqrt(max(0.0, low * low + 2 * (high - low) * due / duration_s))
+        at_s = 2 * due / (low + root) if low + root else duration_s
+        yield round(min(at_s, duration_s) * _S_IN_NS)
 
 
 def _poisson_offsets(phase: Phase, rng: Random) -> Iterator[int]:

@@ -78,10 +78,10 @@ def limit_options(command: _Command) -> _Command:
 @click.option("--dotenv", "--env-file", "dotenv", help="Read environment variables from this file.")
 @click.option(
     "--arrivals",
-    type=click.Choice(["artillery", "poisson"]),
+    type=click.Choice(["artillery", "uniform", "poisson"]),
     default="artillery",
     show_default=True,
-    help="How virtual users arrive: as evenly as Artillery's, or at random with the same mean rate.",
+    help="How users arrive: as Artillery's, whose ramps climb once a second; evenly; or at random with the same mean rate.",
 )
 @click.option("--seed", type=int, help="Seed of all random choices: the same seed gives the same run.")
 @click.option(
@@ -161,6 +161,7 @@ def run(
     options = RunOptions(
         config_file=config_file,
         poisson=arrivals == "poisson",
+        smooth_ramps=arrivals != "artillery",
         env=environment,
         directory=str(Path.cwd()),
         test_id=run_id,

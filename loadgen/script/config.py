@@ -19,13 +19,15 @@ _PLUGINS = tuple(keys.PLUGINS)
 _MOST = 2**53
 
 
-def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool) -> tuple[model.Phase, ...]:
-    """Read `config.phases`. `mode` is that of `config`; `poisson` gives every phase with a rate Poisson arrivals."""
+def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool, smooth: bool) -> tuple[model.Phase, ...]:
+    """Read `config.phases`. `mode` is that of `config`; `poisson` gives every phase with a rate Poisson arrivals, and
+    `smooth` makes ramps climb evenly.
+    """
     if not part.expect(list, "a list"):
         return ()
     _warn_of_mode(mode)
     items = [item for item in part.parts() if not _has_no_length(item)]
-    found = (_phase(i, item, mode.value, poisson=poisson) for i, item in enumerate(items))
+    found = (_phase(i, item, mode.value, poisson=poisson, smooth=smooth) for i, item in enumerate(items))
     return tuple(phase for phase in found if phase is not None)
 
 
@@ -37,7 +39,7 @@ def _has_no_length(part: ScriptNode) -> bool:
     return left_out
 
 
-def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.Phase | None:
+def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool, smooth: bool) -> model.Phase | None:
     if not part.expect(dict, "an object"):
         return None
     part.warn_unknown(keys.PHASE)
@@ -78,6 +80,7 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool) -> model.P
         ramp_to=ramp_to,
         max_vusers=None if max_vusers is None else int(max_vusers),
         poisson=poisson or (part.get("mode") or mode) == "poisson",
+        smooth=smooth,
         concurrency=None if is_pause else concurrency,
     )
 

@@ -77,6 +77,8 @@ class Phase:
     ramp_to: float | None = None
     max_vusers: int | None = None
     poisson: bool = False
+    smooth: bool = False
+    """A ramp climbs by the instant, not in Artillery's stairs of a second each."""
     concurrency: int | None = None
     """Number of virtual users that are active all the time: a closed phase, in which each is replaced when it ends."""
 

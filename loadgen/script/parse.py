@@ -74,6 +74,7 @@ class RunOptions:
     solo: bool = False
     scenario_name: str | None = None
     poisson: bool = False
+    smooth_ramps: bool = False
     skip_unsupported: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
     """The environment of the process, with that of dotenv files."""
@@ -354,7 +355,9 @@ class _ScriptParser:
         part = config["phases"]
         if self._options.solo or part.value is ABSENT:
             part = ScriptNode([_ONE_VU], part.path, self._notes)
-        return sections.phases(part, mode=config["mode"], poisson=self._options.poisson)
+        return sections.phases(
+            part, mode=config["mode"], poisson=self._options.poisson, smooth=self._options.smooth_ramps
+        )
 
     def _scenarios(self, root: ScriptNode, config: ScriptNode, reader: FlowReader) -> tuple[model.Scenario, ...]:
         part = root["scenarios"]

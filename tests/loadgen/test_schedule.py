@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.schedule import arrivals, expected_users, spans
+from loadgen.schedule import arrivals, distortion, expected_users, spans
 from loadgen.script.model import Phase
 
 MS = 1_000_000
@@ -92,7 +92,44 @@ def test_a_poisson_phase_has_its_rate_in_the_mean_and_exponential_gaps():
     assert sum(1 for gap in gaps if gap > mean) / len(gaps) == pytest.approx(0.368, abs=0.03)  # 1 / e
 
 
+@pytest.mark.parametrize(("low", "high"), [(0, 100), (100, 0), (20, 80), (50, 50)])
+def test_a_smooth_ramp_follows_its_rate_at_every_instant(low, high):
+    at = offsets(phase(10, arrival_rate=low, ramp_to=high, smooth=True))
+    assert len(at) == (low + high) * 5
+    for second in range(1, 11):
+        integral = low * second + (high - low) * second**2 / 20
+        assert sum(1 for each in at if each <= second * S) == pytest.approx(integral, abs=1)
+
+
+def test_a_smooth_ramp_of_poisson_arrivals_climbs_and_is_irregular():
+    at = offsets(phase(100, arrival_rate=0, ramp_to=100, poisson=True, smooth=True))
+    assert len(at) == pytest.approx(5000, rel=0.06)
+    assert sum(1 for each in at if each < 50 * S) == pytest.approx(1250, rel=0.12)
+    gaps = [b - a for a, b in pairwise(at[-1000:])]
+    mean = sum(gaps) / len(gaps)
+    assert sum(1 for gap in gaps if gap > mean) / len(gaps) == pytest.approx(0.368, abs=0.06)
+
+
+def test_a_smooth_ramp_lasts_for_its_duration():
+    assert spans([phase(2.5, arrival_rate=0, ramp_to=8, smooth=True)])[0].end_ns == 2.5 * S
+
+
+def test_a_ramp_whose_seconds_come_in_bursts_is_told():
+    told = distortion([phase(10, arrival_rate=1, ramp_to=501)])
+    assert "its second of 501 arrivals sends them at 1000 per second, and then nothing for 0.5 s" in told
+    assert distortion([phase(10, arrival_rate=1, ramp_to=501, smooth=True)]) is None
+    assert distortion([phase(10, arrival_rate=1, ramp_to=90)]) is None
+
+
 laws = st.one_of(
+    st.builds(
+        phase,
+        st.integers(1, 20).map(float),
+        arrival_rate=st.integers(0, 300),
+        ramp_to=st.integers(0, 300),
+        smooth=st.just(True),
+        poisson=st.booleans(),
+    ),
     st.builds(phase, st.integers(1, 20).map(float), arrival_rate=st.floats(0.1, 400)),
     st.builds(phase, st.integers(1, 20).map(float), arrival_count=st.integers(0, 400)),
     st.builds(phase, st.integers(1, 20).map(float), arrival_rate=st.integers(0, 300), ramp_to=st.integers(0, 1500)),
