@@ -158,10 +158,16 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "What to run": (
                 "--target", "--environment", "--variables", "--payload", "--insecure", "--first-rate", "--seed",
             ),
+            "Your own application": (
+                "--app", "--python", "--server", "--setup", "--url-variable", "--strategies", "--sizes", "--servers", "--out",
+            ),
             "How long": ("--max-seconds", "--precision"),
             "Result": ("--report", "--format", "--output"),
         },
-        ("loadgen capacity load.yml --target http://127.0.0.1:8000 --p99 100",),
+        (
+            "loadgen capacity load.yml --target http://127.0.0.1:8000 --p99 100",
+            "loadgen capacity load.yml --app app:app --p99 100 --strategies queue,fair --sizes 5,10,20 --max-seconds 60",
+        ),
     ),
     "plan": (
         {

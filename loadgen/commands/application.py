@@ -49,12 +49,21 @@ _OPTIONS = (
         help="Variable from which your application reads the database's URL (default: DATABASE_URL); repeatable.",
     ),
 )
+APPLICATION = ("application", "python", "server", "setup", "url_variable")
+"""Names under which the options arrive, besides `script`."""
 _ONLY_WITH_APP = ("python", "server", "setup", "url_variable")
 
 
 def application_options(command: _Command) -> _Command:
     """Add the options to a command. They arrive as `application`, `script`, `python`, `server`, `setup`, `url_variable`."""
     for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def application_options_of_script(command: _Command) -> _Command:
+    """As `application_options`, for a command whose argument is the script."""
+    for option in reversed((_OPTIONS[0], *_OPTIONS[2:])):
         command = option(command)
     return command
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from secrets import randbelow
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from loadgen.commands.application import APPLICATION, application_options_of_script, one_line_errors, own_application
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
 from loadgen.commands.script_options import read_script_with, script_options
-from reports.cli import FiniteRange, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
+    from loadgen.lab.own_server import OwnApplication
     from loadgen.script.model import Script
     from loadgen.sizing.capacity import Step
 
@@ -59,6 +63,19 @@ if TYPE_CHECKING:
     help="New users per second of the first step (default: the arrivalRate of the script's first phase, else 10).",
 )
 @click.option("-t", "--target", "url", help="Base URL of the service, instead of the script's `target`.")
+@application_options_of_script
+@click.option(
+    "--strategies",
+    metavar="NAME,...",
+    help="Strategies to search for an application (default: own): own, null, queue, fair.",
+)
+@click.option("--sizes", metavar="N,...", help="Pool sizes to search with queue and fair (default: 10).")
+@click.option(
+    "--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Server processes of an application."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for an application's logs (default runs/<UTC stamp>)."
+)
 @script_options
 @click.option("--seed", type=int, help="Seed of all random choices.")
 @click.option(
@@ -78,6 +95,10 @@ def capacity(
     seed: int | None,
     style: str | None,
     output: str | None,
+    strategies: str | None,
+    sizes: str | None,
+    servers: int,
+    out: Path | None,
     **given: Any,
 ) -> None:
     """Find the highest arrival rate at which a service meets a target for its p99 and its errors.
@@ -86,6 +107,9 @@ def capacity(
     the interval between the highest rate that met it and the lowest that missed it is halved until it is as narrow as
     --precision. A step ends as soon as it is decided. The result says whether the service, the target or the generator is
     what limits the rate.
+
+    With --app, your own application is searched: each strategy and pool size has a search of --max-seconds of its own, with
+    a fresh database.
 
     Exit code 1: not even the lowest rate meets the target.
     """
@@ -99,6 +123,14 @@ def capacity(
     check_output(output)
     check_output(report_path)
     seed = randbelow(2**32) if seed is None else seed
+    own = own_application({**given, "script": script})
+    if own is not None:
+        searched = (p99_ms, error_percent / 100, first_rate, precision / 100, max_seconds, seed)
+        _of_application(own, script, searched, strategies or "own", sizes or "10", servers, out, style, output)
+    for name, value in (("strategies", strategies), ("sizes", sizes)):
+        if value is not None:
+            raise BadInput(f"--{name} goes with --app")
+    given = {name: value for name, value in given.items() if name not in APPLICATION}
     found_script = read_script_with(given, script, seed, url)
     target = Target(p99_ms, error_percent / 100)
     live = LiveLine(plain=False)
@@ -133,6 +165,60 @@ def capacity(
     if run.failures or not run.report.aggregate.counters.get(names.RESPONSES):
         sys.exit(COULD_NOT_RUN)
     sys.exit(1 if found.rate is None else 0)
+
+
+def _of_application(
+    application: OwnApplication,
+    script: str,
+    searched: tuple[float, float, float | None, float, float, int],
+    strategies: str,
+    sizes: str,
+    servers: int,
+    out: Path | None,
+    style: str | None,
+    output: str | None,
+) -> NoReturn:
+    """Search the capacity of an application in each arrangement, show what was found, and end the program."""
+    from loadgen.commands.sweep import sizes as listed_sizes
+    from loadgen.lab import own_capacity
+    from loadgen.lab.folders import made, run_folder
+    from loadgen.lab.own_app import STRATEGIES, OwnAppOptions, chosen_settings
+    from loadgen.sizing.capacity import Target
+    from loadgen.sizing.capacity_findings import Found, capacities_page, step_line
+    from loadgen.watch.progress import LiveLine
+
+    chosen = tuple(dict.fromkeys(name.strip() for name in strategies.split(",") if name.strip()))
+    unknown = [name for name in chosen if name not in STRATEGIES]
+    if unknown or not chosen:
+        raise BadInput(f"--strategies {strategies}: there are {', '.join(STRATEGIES)}")
+    p99_ms, errors, first_rate, precision, max_s, seed = searched
+    target = Target(p99_ms, errors)
+    live = LiveLine(plain=False)
+    say = live.beside(lambda text: click.echo(text, err=True, nl=False))
+    wanted = listed_sizes(sizes)
+    folder = run_folder(out)
+    with made(folder), one_line_errors(None):
+        options = OwnAppOptions(
+            application, script, folder, strategies=chosen, servers=servers, settings=chosen_settings(os.environ)
+        )
+        found, run = own_capacity.run(
+            options,
+            wanted,
+            own_capacity.Search(target, first_rate, precision, max_s, seed),
+            lambda text: say(f"{text}\n"),
+            lambda step: say(f"  {step_line(step, target)}\n"),
+            live,
+        )
+    live.clear()
+    named = [
+        Found(each.strategy if each.size is None else f"{each.strategy}, {each.size}", each.capacity) for each in found
+    ]
+    best = max(found, key=lambda each: each.capacity.rate or 0.0)
+    data = {**asdict(best.capacity), "seed": seed, "searches": [asdict(each) for each in found]}
+    show(capacities_page(named, target, data), style, output)
+    if run.signal is not None:
+        sys.exit(SIGNALLED + run.signal)
+    sys.exit(1 if best.capacity.rate is None else 0)
 
 
 def _first_rate(script: Script) -> float:

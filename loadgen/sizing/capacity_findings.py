@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from loadgen.sizing.capacity import Capacity, Step, Target
@@ -47,6 +48,58 @@ def capacity_page(found: Capacity, target: Target, data: Mapping[str, Any]) -> P
     blocks = (Text(answer(found, target), "good" if found.rate else "bad"), Text(_LIMITS[found.limit]), steps)
     section = Section("capacity", "Capacity", blocks, data={"answer": answer(found, target)})
     return Page("Capacity", target_text(target), (section,), data)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The capacity of one arrangement of an application, which `name` names."""
+
+    name: str
+    capacity: Capacity
+
+
+def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, Any]) -> Page:
+    """The capacities of an application in several arrangements, the highest first. `data` is what JSON has."""
+    ordered = sorted(found, key=lambda each: -(each.capacity.rate or 0.0))
+    rows = tuple(
+        (
+            Cell(each.name),
+            amount_cell(each.capacity.rate),
+            amount_cell(each.capacity.low),
+            amount_cell(each.capacity.high),
+            Cell(_LIMITS[each.capacity.limit]),
+        )
+        for each in ordered
+    )
+    table = Table(
+        "capacities",
+        "New users per second that are held",
+        (
+            Column("arrangement"),
+            Column("rate", "number"),
+            Column("at least", "number"),
+            Column("less than", "number"),
+            Column("what limits it"),
+        ),
+        rows,
+        prose=True,
+    )
+    said = _compared(ordered, target)
+    section = Section("capacity", "Capacity", (Text(said, "good" if ordered[0].capacity.rate else "bad"), table))
+    return Page("Capacity", target_text(target), (section,), {"answer": said, **data})
+
+
+def _compared(ordered: Sequence[Found], target: Target) -> str:
+    best = ordered[0]
+    if best.capacity.rate is None:
+        return f"No arrangement met the target ({target_text(target)}) at any rate."
+    said = f"{best.name} holds the most: {amount(best.capacity.rate)} new users per second with {target_text(target)}."
+    alike = [
+        each.name
+        for each in ordered[1:]
+        if each.capacity.rate and (each.capacity.high is None or each.capacity.high >= best.capacity.low)
+    ]
+    return f"{said} Not told apart from it: {', '.join(alike)}." if alike else said
 
 
 def answer(found: Capacity, target: Target) -> str:

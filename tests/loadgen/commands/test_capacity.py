@@ -6,7 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from loadgen.cli import cli
+from loadgen.sizing.capacity import Capacity, Target
+from loadgen.sizing.capacity_findings import Found, capacities_page
 from reports.formats.artillery_json import from_json
+from tests.support.paths import EXAMPLES
 
 SCRIPT = """
 config: {{target: "{target}", phases: [{{duration: 1, arrivalRate: 40}}]}}
@@ -63,3 +66,42 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
     assert done.exit_code == 2
     assert said in done.stderr
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--strategies", "fair"), "--strategies goes with --app"),
+        (("--app", "x:app", "--strategies", "best"), "--strategies best: there are own, null, queue, fair"),
+        (("--app", "x:app", "--sizes", "0"), "--sizes 0: whole numbers from 1"),
+        (("--setup", "true"), "--setup goes with --app"),
+    ],
+)
+def test_options_of_an_application_are_checked(script, arguments, said):
+    done = capacity(script, "--p99", "100", *arguments)
+    assert done.exit_code == 2 and said in done.stderr
+
+
+def test_arrangements_whose_intervals_overlap_are_not_told_apart():
+    rates = {"queue, 5": (100.0, 98.0, 103.0), "fair, 5": (120.0, 118.0, 123.0), "fair, 9": (119.0, 115.0, 121.0)}
+    found = [Found(name, Capacity(*rates[name], "service", ())) for name in rates]
+    page = capacities_page(found, Target(50, 0.01), {})
+    assert page.data["answer"] == (
+        "fair, 5 holds the most: 120 new users per second with p99 within 50 ms and at most 1.0 % errors."
+        " Not told apart from it: fair, 9."
+    )
+    nothing = [Found("own", Capacity(None, 0.0, 1.0, "target", ()))]
+    assert "No arrangement met the target" in capacities_page(nothing, Target(50, 0.01), {}).data["answer"]
+
+
+@pytest.mark.long
+def test_an_application_is_searched_in_each_arrangement(tmp_path, monkeypatch):
+    monkeypatch.chdir(EXAMPLES / "shop")
+    done = capacity(
+        "load.yml", "--app", "app:app", "--p99", "500", "--strategies", "own,fair", "--sizes", "3", "--servers", "1",
+        "--max-seconds", "20", "--out", tmp_path / "out", "-o", tmp_path / "found.json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [(each["strategy"], each["size"]) for each in found["searches"]] == [("own", None), ("fair", 3)]
+    assert found["rate"] == max(each["capacity"]["rate"] for each in found["searches"])

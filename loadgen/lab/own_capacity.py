@@ -1,0 +1,91 @@
+"""The capacity of a user's own application, by strategy and pool size: a search for each, with a fresh database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from loadgen.capacity import find_capacity
+from loadgen.lab.own_app import NothingAnsweredError, OwnAppOptions, arranged, own_script, prove
+from loadgen.runner import Live, ScriptRun
+from loadgen.script.model import Script
+from loadgen.sizing.capacity import Capacity, Step, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How each search is done. `first_rate` None: that of the script's first phase with a rate, else 10."""
+
+    target: Target
+    first_rate: float | None
+    precision: float
+    max_s: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class AppCapacity:
+    """What one strategy holds; `size` is None for the pool that the application itself configures."""
+
+    strategy: str
+    size: int | None
+    capacity: Capacity
+
+
+def first_rate(script: Script) -> float:
+    """New users per second of the script's first phase with a rate; 10 without one."""
+    return next((phase.arrival_rate for phase in script.phases if phase.arrival_rate > 0), 10.0)
+
+
+def run(
+    options: OwnAppOptions,
+    sizes: Sequence[int],
+    search: Search,
+    say: Callable[[str], None],
+    tell: Callable[[Step], None],
+    live: Live,
+) -> tuple[list[AppCapacity], ScriptRun]:
+    """Search once for each strategy and size. Returns what was found, and the last run, which a signal may have ended.
+
+    Raises as `own_app.run` does, and SectionFailed.
+    """
+    script = own_script(options, "http://127.0.0.1:1")
+    found: list[AppCapacity] = []
+    done: ScriptRun | None = None
+    with arranged(options, say) as arrangement:
+        for strategy, size in _arrangements(options.strategies, sizes):
+            named = strategy if size is None else f"{strategy} with {size} connections for each server"
+            say(f"{options.application.name}, {named}")
+            settings = dict(options.settings) if size is None else {**options.settings, "DB_POOL_SIZE": str(size)}
+            log = options.out / "logs" / f"capacity-{strategy}-{size or 'own'}.log"
+            with arrangement.served(strategy, settings, log) as served:
+                try:
+                    prove(served, options, live)
+                except NothingAnsweredError:
+                    raise NothingAnsweredError(
+                        f"{options.application.name} with {named}: no request was answered well; see {log}"
+                    ) from None
+                capacity, done = find_capacity(
+                    replace(script, target=served.servers.url),
+                    search.target,
+                    live,
+                    lambda _: None,
+                    tell,
+                    first_rate=search.first_rate or first_rate(script),
+                    precision=search.precision,
+                    max_s=search.max_s,
+                    seed=search.seed,
+                )
+            found.append(AppCapacity(strategy, size, capacity))
+            if done.signal is not None:
+                break
+    assert done is not None  # noqa: S101 - there is at least one strategy
+    return found, done
+
+
+def _arrangements(strategies: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, int | None]]:
+    for strategy in strategies:
+        if strategy in {"own", "null"}:
+            yield strategy, None
+        else:
+            yield from ((strategy, size) for size in sizes)
