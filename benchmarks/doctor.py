@@ -59,6 +59,10 @@ _OPTIONS = {
         "--server",
         "{python} -m gunicorn --preload -w 2 -k gthread --threads 8 -b {{host}}:{{port}} {module}:app",
     ),
+    "work_while_holding": (
+        "--server",
+        "{python} -m gunicorn -w 2 -k gthread --threads 8 -b {{host}}:{{port}} {module}:app",
+    ),
     "pool_too_large": ("--max-connections", "12"),
 }
 
@@ -71,6 +75,7 @@ def command(name: str, out: Path, seconds: float, script: str | None = None) -> 
     return [
         *(sys.executable, "-m", "loadgen", "doctor", "--app", f"{module}:app"),
         *("--script", script or str(own if own.exists() else APPLICATIONS / "load.yml"), "--seconds", f"{seconds:g}"),
+        *("--servers", "2"),
         *("--setup", f"{sys.executable} setup.py", "--out", str(out), "-o", str(out / "doctor.json")),
         *(each.format(**filled) for each in _OPTIONS.get(stem, ())),
     ]

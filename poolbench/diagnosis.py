@@ -6,11 +6,11 @@ connection while it had one. Waiting is charged to what the lent connections wer
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from typing import Any
+from typing import Any, NamedTuple
 
 from poolbench import observed as seen
 from poolbench.observed import Ask, EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, made_at
@@ -37,6 +37,8 @@ _LEAST_NS = 5_000_000
 _SATURATED = 0.85
 _LEAST_LOANS = 10
 _LEAST_WAIT = 0.1
+_MANY_TIMES = 3
+_MOST_LOOKED_AT = 2000
 _MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
 
@@ -430,29 +432,26 @@ class _Case:
         wait_ns, timeouts = sum(row.wait_ns for row in rows), sum(row.timeouts for row in rows)
         if self.share(wait_ns) < _LEAST_WAIT / 2:
             return
-        longest_ns = max((ask.wait_ns for asks in processes for ask in asks if not ask.is_served), default=None)
         actual = sorted(ask.wait_ns for asks in processes for ask in asks)
-        fair = sorted(wait for asks in processes for wait in fair_waits(asks, limit, longest_ns))
-        overtaken = sum(overtaken_asks(asks) for asks in processes) / max(1, len(actual))
-        excess_ns = sum(max(0, a - b) for a, b in zip(actual, fair, strict=True))
-        last = min(len(actual) - 1, int(0.99 * len(actual)))
-        lost = sum(1 for wait in fair if longest_ns is not None and wait >= longest_ns)
+        late = [each for asks in processes for each in overtaken(asks, limit)]
+        excess_ns = sum(each.excess_ns for each in late)
         is_unfair = (
             (self.server.worker_cpu or 0.0) < _SATURATED
             and about.pool not in {"FairPool", "Fair"}
-            and overtaken > 0.05
-            and actual[last] > 3 * fair[last] + 20_000_000
+            and len(late) >= _LEAST_LOANS
             and excess_ns > 0.25 * wait_ns
         )
         if is_unfair:
             self.explained_ns += excess_ns
-            late = f" {timeouts} gave up; in a fair order it would have been {lost}." if timeouts else ""
+            worst = max(late, key=lambda each: each.wait_ns)
+            gave_up = f" {timeouts} gave up." if timeouts else ""
             yield Finding(
                 "starvation",
                 made_at(engine),
                 None,
-                f"{overtaken:.0%} of those that waited were overtaken by somebody who came later. The 99th percentile of waiting"
-                f" was {_ms(actual[last])}; in the order of arrival it would have been {_ms(fair[last])}.{late}",
+                f"{len(late)} requests for a connection were overtaken by {_MANY_TIMES} or more that came later for each of the"
+                f" pool's {limit} connections; the longest waited {_ms(worst.wait_ns)} while {worst.by} others went"
+                f" before.{gave_up}",
                 "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
                 self.share(excess_ns),
             )
@@ -461,8 +460,7 @@ class _Case:
             for key, row in self.observed.samples.items()
             if key.doing == seen.CPU and key.engine == engine
         )
-        left_ns = wait_ns - turns_ns - self.explained_ns if not is_unfair else sum(fair) - self.explained_ns
-        share = self.share(left_ns)
+        share = self.share(wait_ns - turns_ns - self.explained_ns)
         worker, database = self.server.worker_cpu, self.server.database_cpu
         if share < _LEAST_WAIT or (worker or 0.0) >= _SATURATED or (database or 0.0) >= _SATURATED:
             return
@@ -554,42 +552,35 @@ class _Case:
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
 
 
-def fair_waits(asks: Sequence[Ask], limit: int, patience_ns: int | None) -> list[int]:
-    """How long each would have waited (ns) for one of `limit` connections, served in the order of asking.
+class Overtaken(NamedTuple):
+    """Somebody who waited for a connection while others, who came later, were served: how many, and what that cost."""
 
-    Those that would have waited as long as `patience_ns` give up, and hold nothing.
+    wait_ns: int
+    by: int
+    excess_ns: float
+
+
+def overtaken(asks: Sequence[Ask], limit: int) -> list[Overtaken]:
+    """Those who waited, and were overtaken by `_MANY_TIMES` later ones or more for each of `limit` connections.
+
+    Each of those held a connection that could have been theirs; the excess (ns) is their holding, shared by the connections, and
+    at most the whole wait.
     """
-    free: list[int] = []
-    waits = []
-    for ask in sorted(asks, key=lambda each: each.asked_ns):
-        while free and free[0] <= ask.asked_ns:
-            heappop(free)
-        at_ns = ask.asked_ns
-        if len(free) >= limit:
-            at_ns = free[0]
-        wait_ns = at_ns - ask.asked_ns
-        if patience_ns is not None and wait_ns >= patience_ns:
-            waits.append(patience_ns)
-            continue
-        if len(free) >= limit:
-            heappop(free)
-        heappush(free, at_ns + ask.held_ns)
-        waits.append(wait_ns)
-    return waits
-
-
-def overtaken_asks(asks: Sequence[Ask]) -> int:
-    """How many of those that waited were still waiting when somebody who had asked later was served."""
-    count = 0
-    earliest_ns: int | None = None
-    for ask in sorted(asks, key=lambda each: -each.asked_ns):
+    ordered = sorted(asks, key=lambda each: each.asked_ns)
+    instants = [each.asked_ns for each in ordered]
+    waited = [(i, each) for i, each in enumerate(ordered) if each.wait_ns >= _LEAST_NS]
+    step = -(-len(waited) // _MOST_LOOKED_AT) or 1
+    found = []
+    for i, ask in waited[::step]:
         served_ns = ask.asked_ns + ask.wait_ns
-        # A millisecond: two that ask at one instant are in no order.
-        if earliest_ns is not None and earliest_ns + 1_000_000 < served_ns:
-            count += 1
-        if ask.is_served and (earliest_ns is None or served_ns < earliest_ns):
-            earliest_ns = served_ns
-    return count
+        by, held_ns = 0, 0
+        for later in ordered[i + 1 : bisect_left(instants, served_ns)]:
+            # A millisecond: two that ask at one instant are in no order.
+            if later.is_served and later.asked_ns + later.wait_ns + 1_000_000 < served_ns:
+                by, held_ns = by + 1, held_ns + later.held_ns
+        if by >= _MANY_TIMES * limit:
+            found += [Overtaken(ask.wait_ns, by, min(ask.wait_ns, held_ns / limit))] * step
+    return found
 
 
 def statement_key(text: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolbench.diagnosis import KINDS, Server, diagnose, fair_waits, overtaken_asks, statement_key
+from poolbench.diagnosis import KINDS, Server, diagnose, overtaken, statement_key
 from poolbench.observed import (
     CPU,
     LEAKED,
@@ -169,32 +169,23 @@ def test_waiting_is_charged_to_what_the_connections_were_doing():
     assert found[0].share > 0.9
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 500), st.integers(1, 50)), min_size=1, max_size=60),
-    st.integers(1, 4),
-)
-def test_fair_waits_are_those_of_a_queue_with_so_many_servers(arrivals, limit):
-    asks = [Ask(1, ENGINE, asked, 0, held, True) for asked, held in sorted(arrivals)]
-    free_at, expected = [0] * limit, []
-    for ask in asks:
-        earliest = heappop(free_at) if free_at else 0
-        begins = max(ask.asked_ns, earliest)
-        expected.append(begins - ask.asked_ns)
-        heappush(free_at, begins + ask.held_ns)
-        free_at.sort()
-    assert fair_waits(asks, limit, None) == expected
-
-
-def test_those_who_give_up_hold_nothing():
-    asks = [Ask(1, ENGINE, at, 0, 100, True) for at in (0, 1, 2)]
-    assert fair_waits(asks, 1, 50) == [0, 50, 50]
-
-
 def test_overtaken_are_those_who_wait_while_a_later_one_is_served():
-    late = Ask(1, ENGINE, 0, 100 * MS, 1, True)
-    early = Ask(1, ENGINE, 10 * MS, 0, 1, True)
-    assert overtaken_asks([late, early]) == 1
-    assert overtaken_asks([early, Ask(1, ENGINE, 20 * MS, 0, 1, True)]) == 0
+    waits = Ask(1, ENGINE, 0, 100 * MS, MS, True)
+    later = [Ask(1, ENGINE, (i + 1) * 10 * MS, 0, 5 * MS, True) for i in range(8)]
+    (found,) = overtaken([waits, *later], 1)
+    assert (found.wait_ns, found.by, found.excess_ns) == (100 * MS, 8, 40 * MS)
+    assert not overtaken([waits, *later[:2]], 1), "twice is chance"
+    assert not overtaken([waits, *later], 3), "three connections, served in turns"
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 50)), min_size=1, max_size=60), st.integers(1, 4))
+def test_nobody_is_overtaken_in_the_order_of_arrival(arrivals, limit):
+    free_at, asks = [0] * limit, []
+    for asked, held in sorted(arrivals):
+        begins = max(asked, heappop(free_at))
+        heappush(free_at, begins + held)
+        asks.append(Ask(1, ENGINE, asked * MS, (begins - asked) * MS, held * MS, True))
+    assert not overtaken(asks, limit)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from flask import jsonify
 from ordinary import application
 from sqlalchemy import create_engine, text
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=5, max_overflow=0)
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0, pool_timeout=3)
 app = application(engine)
 
 
@@ -17,5 +17,5 @@ def count(connection):
 @app.get("/question")
 def question():
     with engine.connect() as connection:
-        name = connection.execute(text("SELECT name FROM authors WHERE id = 1")).scalar()
+        name = connection.execute(text("SELECT name, pg_sleep(0.02) FROM authors WHERE id = 1")).scalar()
         return jsonify(name=name, of=count(connection))

@@ -1,4 +1,4 @@
-"""Borrows again and again, each time behind those who wait."""
+"""Borrows again and again, each time behind those who wait, from a pool for more than one."""
 
 import os
 
@@ -8,13 +8,13 @@ from sqlalchemy import create_engine, text
 
 from poolbench import FairPool
 
-engine = create_engine(os.environ["DATABASE_URL"], poolclass=FairPool, pool_size=2, max_overflow=0, pool_timeout=3)
+engine = create_engine(os.environ["DATABASE_URL"], poolclass=FairPool, pool_size=3, max_overflow=0, pool_timeout=3)
 app = application(engine)
 
 
 @app.get("/question")
 def question():
-    for _ in range(30):
+    for _ in range(60):
         with engine.connect() as connection:
-            connection.execute(text("SELECT pg_sleep(0.004)"))
+            connection.execute(text("SELECT pg_sleep(0.002)"))
     return jsonify("done")

@@ -9,7 +9,7 @@ from flask import jsonify
 from ordinary import application
 from sqlalchemy import create_engine, text
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=5, max_overflow=0)
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0, pool_timeout=3)
 app = application(engine)
 
 
@@ -19,6 +19,7 @@ slow = socket.create_server(("127.0.0.1", 0), backlog=1000)
 def answer():
     while True:
         client, _ = slow.accept()
+        client.recv(10_000)
         threading.Timer(
             0.1, lambda client=client: (client.sendall(b"HTTP/1.0 200 OK\r\n\r\nok"), client.close())
         ).start()

@@ -7,7 +7,7 @@ from ordinary import application
 from sqlalchemy import ForeignKey, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=5, max_overflow=0)
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0, pool_timeout=3)
 app = application(engine)
 
 
