@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ class Tally:
         for key, (each, count, duration_ns, rows, first_ns, last_ns, slow, slow_ns, fastest_ns) in (
             loan.groups or {}
         ).items():
-            name = StatementKey(endpoint, str(each or ""), " ".join(key[0].split())[:TEXT_LENGTH])
+            name = StatementKey(endpoint, str(each or ""), _short(key[0]))
             statement = into.statements.setdefault(name, StatementSum())
             statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
             statement.count += weight * count
@@ -117,6 +118,11 @@ class Tally:
                 statement.repeated += weight * count
                 statement.repeated_groups += weight
                 statement.repeated_ns += weight * (last_ns - first_ns)
+
+
+@lru_cache(maxsize=4096)
+def _short(statement: str) -> str:
+    return " ".join(statement.split())[:TEXT_LENGTH]
 
 
 def count_engine(into: Observed, engine: WatchedEngine) -> None:

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("poolbench")
 _INTERVAL_S = 0.1
-_CLOSE_INTERVAL_S = 0.01
+_CLOSE_INTERVAL_S = 0.02
 _STEPS = 4
 _SLICES = 6
 _EVERY = 64
@@ -561,7 +561,7 @@ def _watched_execution(execute: Any, *, many: bool) -> Any:
 
 
 def record_all(folder: Path) -> None:
-    """Look a hundred times a second, keep everything, and write it into `folder` once a file `report` is there."""
+    """Look fifty times a second, keep everything, and write it into `folder` once a file `report` is there."""
     if _watcher.report_folder is None:
         _watcher.report_folder = folder
         _watcher.interval_s = _CLOSE_INTERVAL_S
