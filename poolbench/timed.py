@@ -37,8 +37,6 @@ def timed(kind: type[Pool]) -> type[Pool]:
 
 def charge(engine: Engine) -> None:
     """Charge the engine's loans from now on, and bound its connecting by `connect_timeout` under gevent, too."""
-    if isinstance(engine.pool, Timed) and engine.dialect.dispatch.do_connect:
-        return
     make_cooperative(engine.dialect.driver)
     engine.pool.__class__ = timed(type(engine.pool))
     loans: WeakKeyDictionary[Any, CountedLoan] = WeakKeyDictionary()

@@ -103,7 +103,7 @@ class Watcher:
         self._permits = [None]
         self.looker = Looker()
         self.is_looking = False
-        self._began = wanted_cpu_s(), time.perf_counter()
+        self._began = 0.0, 0.0
         self.left = 0
         self._has_noted_foreign = False
         self.current = current_function()
