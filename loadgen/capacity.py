@@ -44,15 +44,18 @@ def find_capacity(
     write: Write,
     say: Callable[[Step], None],
     *,
-    first_rate: float,
+    first_rate: float | None,
     precision: float,
     max_s: float,
     seed: int,
 ) -> tuple[Capacity, ScriptRun]:
     """Search until the answer is known to `precision` or `max_s` seconds have passed, or until a signal.
 
-    `say` is told each step when it ends. Returns the answer, and the run over all steps. Raises SectionFailed.
+    `first_rate` None: that of the script's first phase with a rate, else 10. `say` is told each step when it ends. Returns the
+    answer, and the run over all steps. Raises SectionFailed.
     """
+    if first_rate is None:
+        first_rate = next((phase.arrival_rate for phase in script.phases if phase.arrival_rate > 0), 10.0)
     wall, watch = WallOffset(), HealthWatch()
     ends_ns = now_ns() + int(max_s * 1e9)
     steps: list[Step] = []

@@ -17,8 +17,8 @@ from loadgen.commands.script_options import read_script_with, script_options
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
+    from loadgen.lab.own_capacity import Search
     from loadgen.lab.own_server import OwnApplication
-    from loadgen.script.model import Script
     from loadgen.sizing.capacity import Step
 
 
@@ -125,8 +125,10 @@ def capacity(
     seed = randbelow(2**32) if seed is None else seed
     own = own_application({**given, "script": script})
     if own is not None:
-        searched = (p99_ms, error_percent / 100, first_rate, precision / 100, max_seconds, seed)
-        _of_application(own, script, searched, strategies or "own", sizes or "10", servers, out, style, output)
+        from loadgen.lab.own_capacity import Search
+
+        search = Search(Target(p99_ms, error_percent / 100), first_rate, precision / 100, max_seconds, seed)
+        _of_application(own, script, search, strategies or "own", sizes or "10", servers, out, style, output)
     for name, value in (("strategies", strategies), ("sizes", sizes)):
         if value is not None:
             raise BadInput(f"--{name} goes with --app")
@@ -146,7 +148,7 @@ def capacity(
             live,
             say,
             tell,
-            first_rate=first_rate or _first_rate(found_script),
+            first_rate=first_rate,
             precision=precision / 100,
             max_s=max_seconds,
             seed=seed,
@@ -170,7 +172,7 @@ def capacity(
 def _of_application(
     application: OwnApplication,
     script: str,
-    searched: tuple[float, float, float | None, float, float, int],
+    search: Search,
     strategies: str,
     sizes: str,
     servers: int,
@@ -183,7 +185,6 @@ def _of_application(
     from loadgen.lab import own_capacity
     from loadgen.lab.folders import made, run_folder
     from loadgen.lab.own_app import STRATEGIES, OwnAppOptions, chosen_settings
-    from loadgen.sizing.capacity import Target
     from loadgen.sizing.capacity_findings import Found, capacities_page, step_line
     from loadgen.watch.progress import LiveLine
 
@@ -191,8 +192,6 @@ def _of_application(
     unknown = [name for name in chosen if name not in STRATEGIES]
     if unknown or not chosen:
         raise BadInput(f"--strategies {strategies}: there are {', '.join(STRATEGIES)}")
-    p99_ms, errors, first_rate, precision, max_s, seed = searched
-    target = Target(p99_ms, errors)
     live = LiveLine(plain=False)
     say = live.beside(lambda text: click.echo(text, err=True, nl=False))
     wanted = listed_sizes(sizes)
@@ -204,9 +203,9 @@ def _of_application(
         found, run = own_capacity.run(
             options,
             wanted,
-            own_capacity.Search(target, first_rate, precision, max_s, seed),
+            search,
             lambda text: say(f"{text}\n"),
-            lambda step: say(f"  {step_line(step, target)}\n"),
+            lambda step: say(f"  {step_line(step, search.target)}\n"),
             live,
         )
     live.clear()
@@ -214,12 +213,8 @@ def _of_application(
         Found(each.strategy if each.size is None else f"{each.strategy}, {each.size}", each.capacity) for each in found
     ]
     best = max(found, key=lambda each: each.capacity.rate or 0.0)
-    data = {**asdict(best.capacity), "seed": seed, "searches": [asdict(each) for each in found]}
-    show(capacities_page(named, target, data), style, output)
+    data = {**asdict(best.capacity), "seed": search.seed, "searches": [asdict(each) for each in found]}
+    show(capacities_page(named, search.target, data), style, output)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
     sys.exit(1 if best.capacity.rate is None else 0)
-
-
-def _first_rate(script: Script) -> float:
-    return next((phase.arrival_rate for phase in script.phases if phase.arrival_rate > 0), 10.0)

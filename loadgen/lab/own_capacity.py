@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from loadgen.capacity import find_capacity
 from loadgen.lab.own_app import NothingAnsweredError, OwnAppOptions, arranged, own_script, prove
 from loadgen.runner import Live, ScriptRun
-from loadgen.script.model import Script
 from loadgen.sizing.capacity import Capacity, Step, Target
 
 
@@ -30,11 +29,6 @@ class AppCapacity:
     strategy: str
     size: int | None
     capacity: Capacity
-
-
-def first_rate(script: Script) -> float:
-    """New users per second of the script's first phase with a rate; 10 without one."""
-    return next((phase.arrival_rate for phase in script.phases if phase.arrival_rate > 0), 10.0)
 
 
 def run(
@@ -71,7 +65,7 @@ def run(
                     live,
                     lambda _: None,
                     tell,
-                    first_rate=search.first_rate or first_rate(script),
+                    first_rate=search.first_rate,
                     precision=search.precision,
                     max_s=search.max_s,
                     seed=search.seed,
