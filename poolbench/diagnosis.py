@@ -9,11 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from poolbench import observed as seen
 from poolbench.observed import Ask, EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, made_at
+from poolbench.surroundings import Server, statement_key
 
 KINDS = (
     "leak",
@@ -41,27 +42,6 @@ _MANY_TIMES = 3
 _MOST_LOOKED_AT = 2000
 _MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What else is known of a run. CPU of the database (share of all cores), and of the busiest worker (cores); None: unknown.
-
-    lock_waits: of each statement (as `statement_key` has it), the share of its time that it waited for a lock.
-    active: of each statement, seconds that the database was seen executing it.
-    """
-
-    database_cpu: float | None = None
-    worker_cpu: float | None = None
-    cores: int | None = None
-    max_connections: int | None = None
-    mean_active: float = 0.0
-    lock_waits: Mapping[str, float] = field(default_factory=dict)
-    active_s: Mapping[str, float] = field(default_factory=dict)
-    trivial_ms: float = 0.0
-    """What a trivial statement took on average, measured beside the application."""
-    waits_for_idle_s: float = 0.0
-    """Seconds that statements waited for a lock that an idle transaction held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +131,11 @@ class _Case:
             yield f"The database used {database:.0%} of the machine's CPU: it is what limits the application."
         if self.observed.fault:
             yield f"Some looks at the connections failed: {self.observed.fault}"
+        if self.server.statements_missing:
+            yield (
+                "pg_stat_statements was not used: the times of statements are those that the application saw"
+                f" ({self.server.statements_missing})."
+            )
         if self.observed.dropped:
             yield f"{self.observed.dropped} loans and requests came too fast to be counted."
 
@@ -289,15 +274,19 @@ class _Case:
                 known["own"] += row.own_ns
                 known["blamed"] += row.blamed_ns * self.blame
                 known["looks"] += row.looks
+                if key.wrote:
+                    known["wrote"] += row.own_ns
                 if key.doing == seen.SLEEP and key.wrote:
-                    known["idle"] += row.own_ns
+                    known["slept"] += row.own_ns
         lock_ns = self.server.waits_for_idle_s * 1e9
-        most_idle = max((known["idle"] for known in rows.values()), default=0.0)
+        most_wrote = max((known["wrote"] for known in rows.values()), default=0.0)
         for (engine, endpoint, place), known in rows.items():
             loans = max(1, self._loans_of(engine, endpoint))
-            is_idle = known["idle"] > 0.5 * known["own"]
+            # Whatever the application does meanwhile, others that wait for its locks make it an open transaction's fault.
+            is_locking = known["wrote"] == most_wrote > 0.5 * known["own"] and lock_ns > 0.5 * known["own"]
+            is_idle = known["slept"] > 0.5 * known["own"] or is_locking
             cost_ns = known["own"] + known["blamed"]
-            if is_idle and known["idle"] == most_idle:
+            if is_idle and known["wrote"] == most_wrote:
                 cost_ns += lock_ns
             share = self.share(cost_ns)
             if known["own"] / loans < _LEAST_NS or known["looks"] < 3 or share < _LEAST_SHARE:
@@ -313,8 +302,8 @@ class _Case:
                     "idle-in-transaction",
                     place,
                     endpoint or None,
-                    f"Here the application does nothing, {each} for each loan of this endpoint, while its transaction has changed"
-                    f" or locked rows and is open.{locked}{waited}",
+                    f"For {each} in each loan of this endpoint the application does not use the database here, while its"
+                    f" transaction has changed or locked rows and is open.{locked}{waited}",
                     "Commit before waiting, or wait before the transaction begins; idle_in_transaction_session_timeout bounds"
                     " what is overlooked.",
                     share,
@@ -332,11 +321,18 @@ class _Case:
 
     def repeated(self) -> Iterator[Finding]:
         """The same statement again and again in one loan."""
+        worked_ns: dict[str, int] = defaultdict(int)
+        for sample, times in self.observed.samples.items():
+            if sample.doing in {seen.WORK, seen.SLEEP}:
+                worked_ns[sample.endpoint] += times.own_ns
         for key, row in self.observed.statements.items():
             if not row.repeated_groups:
                 continue
-            waits_ns = self._waits_during(key.endpoint, row.repeated_ns)
-            share = self.share(row.repeated_ns + waits_ns)
+            # What the application does between the statements would take its time after the cure, too.
+            statements_ns = row.duration_ns * row.repeated / max(1, row.count)
+            loops_ns = max(statements_ns, row.repeated_ns - worked_ns[key.endpoint])
+            waits_ns = self._waits_during(key.endpoint, loops_ns)
+            share = self.share(loops_ns + waits_ns)
             if share < _LEAST_SHARE:
                 continue
             self.explained_ns += waits_ns
@@ -346,7 +342,7 @@ class _Case:
                 key.place or None,
                 key.endpoint or None,
                 f"One loan executed the same statement {mean:.0f} times from here, for {row.rows / max(1, row.count):.1f} rows"
-                f" each time, {_ms(row.repeated_ns / row.repeated_groups)} in all: {_short(key.text)}",
+                f" each time, {_ms(loops_ns / row.repeated_groups)} in all: {_short(key.text)}",
                 "Fetch all of them with one statement: a join, WHERE … IN (…), or selectinload() or joinedload().",
                 share,
             )
@@ -378,7 +374,7 @@ class _Case:
                 key.place or None,
                 key.endpoint or None,
                 f"{row.count} times this took {_ms(row.duration_ns / row.count)} on average, for"
-                f" {row.rows / row.count:.1f} rows: {_short(key.text)}",
+                f" {row.rows / row.count:.1f} rows{self._counted(key)}: {_short(key.text)}",
                 "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
                 " beforehand.",
                 share,
@@ -391,8 +387,19 @@ class _Case:
             return False
         if self.server.lock_waits.get(name, 0.0) > 0.5:
             return False
+        counted = (self.server.statements or {}).get(name)
+        if counted is not None:
+            return counted.total_ms / counted.calls > 0.3e-6 * row.duration_ns / row.count
         active_s = self.server.active_s.get(name)
         return active_s is None or row.duration_ns < 1e9 or active_s * 1e9 > 0.3 * row.duration_ns
+
+    def _counted(self, key: StatementKey) -> str:
+        """What the database itself counted of a statement, in words; "" where it counts nothing."""
+        counted = (self.server.statements or {}).get(statement_key(key.text))
+        if counted is None:
+            return ""
+        pages = f", and looked at {counted.pages / counted.calls:.0f} pages of 8 kB" if counted.pages else ""
+        return f" (by pg_stat_statements the database took {_ms(1e6 * counted.total_ms / counted.calls)}{pages})"
 
     def _waits_of(
         self, blamed: Mapping[tuple[str, str, str], SampleSum], key: StatementKey, row: StatementSum
@@ -581,16 +588,6 @@ def overtaken(asks: Sequence[Ask], limit: int) -> list[Overtaken]:
         if by >= _MANY_TIMES * limit:
             found += [Overtaken(ask.wait_ns, by, min(ask.wait_ns, held_ns / limit))] * step
     return found
-
-
-def statement_key(text: str) -> str:
-    """What is left of a statement without its values, blanks and case, so that the driver's and the database's texts agree."""
-    import re  # noqa: PLC0415
-
-    text = re.sub(
-        r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b", "?", text.lower()
-    )
-    return re.sub(r"\s+|::[a-z ]+", "", text)[:200]
 
 
 def _of(limit: int | None) -> str:

@@ -68,7 +68,7 @@ class StatementSum:
     """Executions in groups that repeat a statement for a few rows each."""
     repeated_groups: int = 0
     repeated_ns: int = 0
-    """From the first execution to the end of the last, over those groups."""
+    """What the loops that these groups are part of took for them. See repeats.py."""
 
 
 @dataclass(slots=True)

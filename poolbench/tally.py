@@ -9,8 +9,6 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from poolbench.observed import (
-    FEW_ROWS,
-    REPEATS,
     Ask,
     EngineSum,
     LoanKey,
@@ -22,6 +20,7 @@ from poolbench.observed import (
     StatementKey,
     StatementSum,
 )
+from poolbench.repeats import Group, loop_times_ns
 
 if TYPE_CHECKING:
     from poolbench.loans import Loan, Request, WatchedEngine
@@ -102,9 +101,10 @@ class Tally:
         row.adopted += weight * loan.adopted
         if self.every == 1 and len(into.asks) < _MOST_ASKS:
             into.asks.append(Ask(self._process, engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
-        for key, (each, count, duration_ns, rows, first_ns, last_ns, slow, slow_ns, fastest_ns) in (
-            loan.groups or {}
-        ).items():
+        groups = loan.groups or {}
+        loops_ns = loop_times_ns([Group.of(values, has_written=writes(key[0])) for key, values in groups.items()])
+        for (key, values), loop_ns in zip(groups.items(), loops_ns, strict=True):
+            each, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
             name = StatementKey(endpoint, str(each or ""), _short(key[0]))
             statement = into.statements.setdefault(name, StatementSum())
             statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
@@ -114,10 +114,10 @@ class Tally:
             statement.slow += weight * slow
             statement.slow_ns += weight * slow_ns
             statement.groups += weight
-            if count >= REPEATS and rows < FEW_ROWS * count and not writes(key[0]):
+            if loop_ns:
                 statement.repeated += weight * count
                 statement.repeated_groups += weight
-                statement.repeated_ns += weight * (last_ns - first_ns)
+                statement.repeated_ns += weight * round(loop_ns)
 
 
 @lru_cache(maxsize=4096)

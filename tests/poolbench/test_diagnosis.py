@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolbench.diagnosis import KINDS, Server, diagnose, overtaken, statement_key
+from poolbench.diagnosis import KINDS, diagnose, overtaken
 from poolbench.observed import (
     CPU,
     LEAKED,
@@ -26,6 +26,7 @@ from poolbench.observed import (
     StatementSum,
     total,
 )
+from poolbench.surroundings import Server, statement_key
 
 MS = 1_000_000
 MADE_AT = "app.py:3"
