@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from poolbench import observed as seen
@@ -79,9 +79,25 @@ class Diagnosis:
 def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     """What holds the application back, from what was seen of it."""
     case = _Case(observed, server or Server())
-    findings = sorted(case.findings(), key=lambda finding: (-_rank(finding), -finding.share))
+    findings = sorted(_by_place(case.findings()), key=lambda finding: (-_rank(finding), -finding.share))
     kinds = {finding.kind for finding in findings}
     return Diagnosis(tuple(findings), tuple(kind for kind in KINDS if kind not in kinds), tuple(case.notes()))
+
+
+def _by_place(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding for each kind and place: that of the endpoint that it costs most, with the share of all of them."""
+    places: dict[tuple[str, str | None], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        places[finding.kind, finding.where].append(finding)
+    for (_, where), found in places.items():
+        if where is None:
+            yield from found
+            continue
+        worst = max(found, key=lambda finding: finding.share)
+        others = sorted({each.endpoint for each in found if each.endpoint} - {worst.endpoint or ""})
+        also = f" The same in {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}." if others else ""
+        share = min(1.0, sum(each.share for each in found))
+        yield replace(worst, share=share, evidence=worst.evidence + also)
 
 
 def _rank(finding: Finding) -> int:
@@ -144,7 +160,8 @@ class _Case:
     def leaks(self) -> Iterator[Finding]:
         """Loans that outlive their request or their borrower."""
         adopted = {(key.engine, key.place) for key, row in self.observed.loans.items() if row.adopted}
-        for (engine, endpoint, place), row in self._by_place(seen.LEAKED).items():
+        left_open = self._by_place(seen.LEFT_OPEN)
+        for (engine, endpoint, place), row in self._by_place(seen.LEAKED, seen.LEFT_OPEN).items():
             if not place or row.looks <= 1 or row.own_ns < 500_000_000:
                 continue
             limit = self._limit(engine)
@@ -153,7 +170,8 @@ class _Case:
             cost_ns = row.blamed_ns * self.blame
             self.explained_ns += cost_ns
             share = max(self.share(cost_ns), min(1.0, mean / limit) if limit else 0.0)
-            if (engine, place) in adopted:
+            is_open = left_open.get((engine, endpoint, place), SampleSum()).own_ns > 0.5 * row.own_ns
+            if is_open and (engine, place) in adopted:
                 yield Finding(
                     "idle-in-transaction",
                     place,
@@ -537,10 +555,10 @@ class _Case:
     def _loans_of(self, engine: str, endpoint: str) -> int:
         return sum(row.count for (name, where, _), row in self._loans() if (name, where) == (engine, endpoint))
 
-    def _by_place(self, doing: str) -> dict[tuple[str, str, str], SampleSum]:
+    def _by_place(self, *doing: str) -> dict[tuple[str, str, str], SampleSum]:
         found: dict[tuple[str, str, str], SampleSum] = {}
         for key, row in self.observed.samples.items():
-            if key.doing == doing:
+            if key.doing in doing:
                 known = found.setdefault((key.engine, key.endpoint, key.place), SampleSum())
                 known.own_ns += row.own_ns
                 known.blamed_ns += row.blamed_ns

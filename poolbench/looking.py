@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from poolbench.loans import Loan
 
 IDLE, _ACTIVE = 0, 1
+_OPEN = {2, 3}
+"""In a transaction, also one that has failed."""
 _SLEEPS = re.compile(r"\bsleep\(")
 _FUTEX = {"202", "98"}
 """The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
@@ -44,7 +46,8 @@ class Looker:
         """What a borrower is doing, where, and for how much of the time since the last look."""
         request = loan.request
         if request is not None and request.ended_ns:
-            return seen.LEAKED, loan.place, elapsed_ns
+            is_open = transaction_status(loan.connection) in _OPEN
+            return seen.LEFT_OPEN if is_open else seen.LEAKED, loan.place, elapsed_ns
         asker = askers.get(loan.borrower)
         if asker is not None and asker.outer is loan:
             return seen.NESTED, asker.place, elapsed_ns

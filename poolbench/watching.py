@@ -627,7 +627,9 @@ def _follow_flask(watcher: Watcher) -> None:
     def started(_application: Any, **_: Any) -> None:
         known = watcher.requests.get(watcher.current())
         if known is None or known.ended_ns:
-            watcher.begin(flask.request.environ).is_flasks = True
+            known = watcher.begin(flask.request.environ)
+            known.is_flasks = True
+        known.rule = flask.request.url_rule
 
     def popped(_application: Any, **_: Any) -> None:
         known = watcher.requests.get(watcher.current())
