@@ -48,4 +48,4 @@ def statement_key(text: str) -> str:
     text = re.sub(
         r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b", "?", text.lower()
     )
-    return re.sub(r"\s+|::[a-z ]+", "", text)[:200]
+    return re.sub(r"\s+|::[a-z ]+|/\*.*?\*/", "", text)[:200]

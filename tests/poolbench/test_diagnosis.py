@@ -10,6 +10,7 @@ from poolbench.diagnosis import KINDS, diagnose, overtaken
 from poolbench.observed import (
     CPU,
     LEAKED,
+    LEFT_OPEN,
     NESTED,
     SLEEP,
     STATEMENT,
@@ -26,7 +27,7 @@ from poolbench.observed import (
     StatementSum,
     total,
 )
-from poolbench.surroundings import Server, statement_key
+from poolbench.surroundings import DatabaseStatement, Server, statement_key
 
 MS = 1_000_000
 MADE_AT = "app.py:3"
@@ -77,8 +78,12 @@ DISEASES = {
     "a sleep that locks nothing": (seen(samples=sample(SLEEP, 600)), ("work-while-holding", "app.py:12")),
     "a sleep with changed rows": (seen(samples=sample(SLEEP, 600, wrote=True)), ("idle-in-transaction", "app.py:12")),
     "a session that is never ended": (
-        seen(samples=sample(LEAKED, 900, place=PLACE), loans=loans(adopted=9)), ("idle-in-transaction", PLACE),
+        seen(samples=sample(LEFT_OPEN, 900, place=PLACE), loans=loans(adopted=9)), ("idle-in-transaction", PLACE),
     ),
+    "a connection that a thread keeps, after each commit": (
+        seen(samples=sample(LEAKED, 900, place=PLACE), loans=loans(adopted=9)), ("leak", PLACE),
+    ),
+    "a connection that is lost in its transaction": (seen(samples=sample(LEFT_OPEN, 900)), ("leak", "app.py:12")),
     "the same statement": (
         seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
             3000, 400 * MS, 3000, MS, groups=100, repeated=3000, repeated_groups=100, repeated_ns=450 * MS)}),
@@ -162,6 +167,44 @@ def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
     assert first(observed, Server(lock_waits={statement_key("SELECT 2"): 0.9})) is None
 
 
+def test_a_statement_is_as_slow_as_the_database_says():
+    observed, expected = DISEASES["a slow statement"]
+    key = statement_key("SELECT 2")
+    slow, quick = (
+        DatabaseStatement("select $1", 10, 580.0, 10, 40_000),
+        DatabaseStatement("select $1", 10, 20.0, 10, 30),
+    )
+    assert first(observed, Server(statements={key: slow})) == expected
+    assert "58 ms, and looked at 4000 pages" in diagnose(observed, Server(statements={key: slow})).findings[0].evidence
+    assert first(observed, Server(statements={key: quick})) is None, "the application was late to read the answer"
+    assert "pg_stat_statements was not used" in diagnose(observed, Server(statements_missing="not there")).notes[0]
+
+
+def test_work_for_which_others_wait_at_its_locks_is_an_open_transaction():
+    observed = seen(samples=sample(WORK, 600, wrote=True))
+    assert first(observed) == ("work-while-holding", "app.py:12")
+    assert first(observed, Server(waits_for_idle_s=2)) == ("idle-in-transaction", "app.py:12")
+    assert first(seen(samples=sample(WORK, 600)), Server(waits_for_idle_s=2))[0] == "work-while-holding"
+
+
+def test_work_between_the_statements_of_a_loop_is_not_the_loops():
+    loop = {
+        StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
+            1000, 100 * MS, 1000, MS, groups=100, repeated=1000, repeated_groups=100, repeated_ns=900 * MS
+        )
+    }
+    found = diagnose(seen(statements=loop, samples=sample(WORK, 700))).findings
+    assert [(each.kind, round(each.share, 2)) for each in found] == [("work-while-holding", 0.7), ("n-plus-one", 0.2)]
+
+
+def test_one_place_in_several_endpoints_is_one_finding_with_the_share_of_all():
+    other = {SampleKey(ENGINE, "GET /other", "app.py:12", WORK, False): SampleSum(100 * MS, 0, 90)}
+    other_loans = {LoanKey(ENGINE, "GET /other", PLACE): LoanSum(count=10, held_ns=100 * MS)}
+    (found,) = diagnose(seen(samples={**sample(WORK, 600), **other}, loans=other_loans)).findings
+    assert (found.endpoint, round(found.share, 2)) == (ENDPOINT, 0.7)
+    assert found.evidence.endswith("The same in GET /other.")
+
+
 def test_waiting_is_charged_to_what_the_connections_were_doing():
     observed = waits(range(200))
     observed.samples = {**sample(LEAKED, 0, 0), **sample(WORK, 2000, 1000, place="app.py:20")}
@@ -194,6 +237,7 @@ def test_nobody_is_overtaken_in_the_order_of_arrival(arrivals, limit):
     [
         ("SELECT name FROM t WHERE id = %(id)s", "select name from t where id = 17"),
         ("UPDATE t SET n=n + %(x)s WHERE t.a = %(a_1)s", "UPDATE t SET n=n + 1\n WHERE t.a = 'it''s'"),
+        ("SELECT a FROM t WHERE b IN (%s)", "SELECT a FROM t WHERE b IN ($1 /*, ... */)"),
         ("SELECT * FROM t WHERE b = %s", "SELECT * FROM t WHERE b = NULL"),
     ],
 )
