@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import linecache
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,9 +53,21 @@ def run(options: OwnAppOptions, seconds: float, say: Callable[[str], None], live
             "servers": options.servers,
             "seconds": seconds,
         }
-        page = doctor_page(given, diagnosis, done.report, notes, partial=done.signal is not None)
+        code = code_at((finding.where for finding in diagnosis.findings), options.application.folder)
+        page = doctor_page(given, diagnosis, done.report, notes, code, partial=done.signal is not None)
         write_summaries(page, options.out, environment())
     return page, diagnosis, done.signal is not None
+
+
+def code_at(places: Iterable[str | None], folder: Path) -> dict[str, str]:
+    """The lines of code at these places (`file:line`, relative to `folder`), where their files can be read."""
+    found = {}
+    for place in {each for each in places if each}:
+        name, _, number = place.rpartition(":")
+        line = linecache.getline(str(folder / name), int(number)).strip() if number.isdecimal() else ""
+        if line:
+            found[place] = line
+    return found
 
 
 def lasting(script: Script, seconds: float) -> Script:
