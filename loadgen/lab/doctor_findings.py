@@ -81,7 +81,7 @@ def _sections(
         yield Section(
             f"finding-{index + 1}", f"{index + 1}. {heading(finding)}", tuple(_details(finding, code)), level=3
         )
-    yield Section("looked-for", "Looked for, and not found", (Text(_well(diagnosis.checked)),), menu="Looked for")
+    yield Section("looked-for", "Looked for, and not found", tuple(_well(diagnosis.checked)), menu="Looked for")
     yield Section("run", "The run", tuple(_run(given, report, [*diagnosis.notes, *notes])), menu="The run")
 
 
@@ -104,14 +104,14 @@ def _answer(diagnosis: Diagnosis, *, partial: bool) -> Iterator[Block]:
     if len(diagnosis.findings) > 1:
         yield Table(
             "findings",
-            "Findings, the most important first",
-            (Column("what"), Column("where"), Column("endpoint"), Column("share of time", "number")),
+            "Findings: what is wrong at any share first, then by what it costs",
+            (Column("what"), Column("share of time", "number"), Column("where"), Column("endpoint")),
             tuple(
                 (
                     Cell(each.kind),
+                    share_cell(each.share),
                     Cell(each.where or "–"),
                     Cell(each.endpoint or "–"),
-                    share_cell(each.share),
                 )
                 for each in diagnosis.findings
             ),
@@ -126,10 +126,11 @@ def _details(finding: Finding, code: Mapping[str, str]) -> Iterator[Block]:
     yield Text(f"It costs {percent(finding.share)} of the requests' time.")
 
 
-def _well(checked: Sequence[str]) -> str:
-    return (
-        f"{'; '.join(f'{_NAMES[kind]} ({kind})' for kind in checked)}." if checked else "Nothing: all kinds were found."
-    )
+def _well(checked: Sequence[str]) -> Iterator[Block]:
+    if checked:
+        yield Items(tuple(Text(f"{_NAMES[kind]} ({kind})") for kind in checked))
+    else:
+        yield Text("Nothing: all kinds were found.")
 
 
 def _run(given: Mapping[str, Any], report: Report, notes: Sequence[str]) -> Iterator[Block]:
