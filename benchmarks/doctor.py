@@ -47,14 +47,20 @@ _HEADINGS = {
 
 SICK = {
     "leak": "leak",
+    "kept_by_thread": "leak",
     "nested_checkout": "nested-checkout",
+    "audit_in_log": "nested-checkout",
     "fork_shared": "fork-shared",
     "pool_per_request": "pool-per-request",
     "connection_per_request": "connection-per-request",
     "idle_in_transaction": "idle-in-transaction",
+    "calling_with_locks": "idle-in-transaction",
+    "session_left_open": "idle-in-transaction",
     "work_while_holding": "work-while-holding",
     "calling_while_holding": "work-while-holding",
+    "program_while_holding": "work-while-holding",
     "n_plus_one": "n-plus-one",
+    "lazy_template": "n-plus-one",
     "slow_statement": "slow-statement",
     "starvation": "starvation",
     "pool_too_small": "pool-too-small",
@@ -68,6 +74,9 @@ _SERVERS = {
     # Workers that are replaced begin with the connection that their parent had opened, each of them.
     "fork_shared": f"{_THREADS} --preload --max-requests 60",
     "work_while_holding": _THREADS,
+    "program_while_holding": _THREADS,
+    "kept_by_thread": _THREADS,
+    "session_left_open": _THREADS,
 }
 _MAX_CONNECTIONS = {"pool_too_large": 12}
 
@@ -96,11 +105,15 @@ def command(name: str, out: Path, seconds: float) -> list[str]:
     ]
 
 
+_TEMPLATES = {"lazy_template": "sick/templates/posts.html"}
+"""Applications whose disease is in a template."""
+
+
 def sick_line(name: str) -> str:
     """`file:line` of the disease: the line that says so."""
-    lines = (APPLICATIONS / f"{name}.py").read_text().splitlines()
-    number = next(number for number, line in enumerate(lines, 1) if line.endswith("# sick"))
-    return f"{name}.py:{number}"
+    path = _TEMPLATES.get(Path(name).name, f"{name}.py")
+    lines = (APPLICATIONS / path).read_text().splitlines()
+    return f"{path}:{next(number for number, line in enumerate(lines, 1) if line.endswith(('# sick', '{# sick #}')))}"
 
 
 def main() -> None:
