@@ -7,6 +7,7 @@ between the application and its twin. With --overhead: what watching costs, in C
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import os
 import re
@@ -14,19 +15,22 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from time import process_time_ns
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 import poolbench
 from db.embedded import temporary_postgres
 from loadgen.duel import run_duel, stretched
+from loadgen.lab.doctor_findings import heading
 from loadgen.lab.own_app import OwnAppOptions, arranged, own_script
 from loadgen.lab.own_server import OwnApplication
+from poolbench.diagnosis import Finding
 from reports import names
 from reports.compare.diff import Change, Diff, compare_paired
 from reports.compare.figures import ERRORS
@@ -138,9 +142,10 @@ def main() -> None:
         if options.part in {None, part}:
             table = Table(part)
             for stem, row in rows():
-                print(row, flush=True)
+                print(row.line, flush=True)
                 if options.write:
-                    table.put(stem, row)
+                    table.put(stem, row.line)
+                    put_example(stem, row.example)
 
 
 class Table:
@@ -161,7 +166,23 @@ class Table:
         PAGE.write_text("\n".join(lines), "utf-8")
 
 
-def findings_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, str]]:
+def put_example(stem: str, example: str) -> None:
+    """Write what the command says of an application into its place on the page, where the page has one."""
+    text = PAGE.read_text("utf-8")
+    begins, ends = f"<!-- benchmarks/doctor.py writes {stem} from here -->\n", f"<!-- {stem} to here -->\n"
+    if example and begins in text:
+        above, rest = text.split(begins)
+        PAGE.write_text(f"{above}{begins}{example}{ends}{rest.split(ends)[1]}", "utf-8")
+
+
+class Row(NamedTuple):
+    """A row of a table, and what the page shows of the application beside it."""
+
+    line: str
+    example: str = ""
+
+
+def findings_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, Row]]:
     """What the command finds in each application: the disease and its line, and nothing in the twin and in healthy ones."""
     for stem, kind in SICK.items():
         if stem in wanted:
@@ -169,10 +190,29 @@ def findings_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, str]]
             first = sick["findings"][0] if sick["findings"] else {"kind": "none", "where": None, "share": 0.0}
             right = first["kind"] == kind and first["where"] == sick_line(f"sick/{stem}")
             line = "right" if right else first["where"]
-            yield stem, f"| {stem} | {first['kind']} | {line} | {first['share']:.0%} | {_told(cured)} |"
+            row = f"| {stem} | {first['kind']} | {line} | {first['share']:.0%} | {_told(cured)} |"
+            yield stem, Row(row, _example(stem, first) if sick["findings"] else "")
     for stem in HEALTHY:
         if stem in wanted:
-            yield stem, f"| {stem} (healthy) | {_told(_run(f'healthy/{stem}', seconds))} | | | |"
+            yield stem, Row(f"| {stem} (healthy) | {_told(_run(f'healthy/{stem}', seconds))} | | | |")
+
+
+def _example(stem: str, first: dict[str, Any]) -> str:
+    """The first finding as the command shows it, and how the cured twin differs."""
+    finding = Finding(**first)
+    said = [
+        heading(finding),
+        "",
+        f"{f'In {finding.endpoint}. ' if finding.endpoint else ''}{finding.evidence}",
+        f"Cure: {finding.advice}",
+    ]
+    shown = [line for text in said for line in (textwrap.wrap(text, 130) or [""])]
+    twins = [
+        (APPLICATIONS / each / f"{stem}.py").read_text().replace("  # sick", "").splitlines()[1:]
+        for each in ("sick", "cured")
+    ]
+    changes = [line for line in difflib.unified_diff(*twins, n=1, lineterm="") if line[:3] not in {"---", "+++"}]
+    return "\n".join(["", "```", *shown, "```", "", "```diff", *changes, "```", "", ""])
 
 
 def _run(name: str, seconds: float) -> dict[str, Any]:
@@ -193,7 +233,7 @@ def _told(found: dict[str, Any]) -> str:
     return ", ".join(f"{each['kind']} {each['share']:.0%}" for each in found["findings"]) or "none"
 
 
-def cure_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, str]]:
+def cure_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, Row]]:
     """A duel between each application and its twin, both unwatched: what the cure changes beyond chance."""
     os.chdir(APPLICATIONS)
     for stem in SICK:
@@ -207,7 +247,7 @@ def cure_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, str]]:
                 if each is not None and each.verdict == "better"
             )
             told = f"better: {verdict}" if verdict else f"no: {p99.verdict if p99 is not None else 'not measured'}"
-            yield stem, f"| {stem} | {_figures(p99, ' ms', 1)} | {_figures(failed, '%', 100)} | {told} |"
+            yield stem, Row(f"| {stem} | {_figures(p99, ' ms', 1)} | {_figures(failed, '%', 100)} | {told} |")
 
 
 _JUDGED = (f"{names.RESPONSE_TIME}.p99", ERRORS, names.REQUEST_RATE)

@@ -54,6 +54,8 @@ class Finding:
     evidence: str
     advice: str
     share: float
+    is_mistake: bool = False
+    """Whether it is wrong at any share, though others of its kind are not."""
 
     def to_json(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -102,7 +104,7 @@ def _by_place(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 def _rank(finding: Finding) -> int:
     """1 for what is a mistake at any share, 0 for what only costs time."""
-    return int(finding.kind in KINDS[:5])
+    return int(finding.is_mistake or finding.kind in KINDS[:5])
 
 
 class _Case:
@@ -518,6 +520,7 @@ class _Case:
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
                 " not enough.",
                 max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
+                is_mistake=True,
             )
         elif (
             server.cores
