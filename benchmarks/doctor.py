@@ -77,7 +77,7 @@ _THREADS = "{python} -m gunicorn -w 2 -k gthread --threads 8 -b {{host}}:{{port}
 _SERVERS = {
     # Workers that are replaced begin with the connection that their parent had opened, each of them.
     "fork_shared": f"{_THREADS} --preload --max-requests 60",
-    "work_while_holding": _THREADS,
+    "work_while_holding": _THREADS.replace("-w 2", "-w 1"),
     "program_while_holding": _THREADS,
     "kept_by_thread": _THREADS,
     "session_left_open": _THREADS,
@@ -124,7 +124,7 @@ def main() -> None:
     """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=12, help="of load for each application (default 12)")
-    parser.add_argument("--duel-seconds", type=float, default=30, help="of load for each duel (default 30)")
+    parser.add_argument("--duel-seconds", type=float, default=36, help="of load for each duel (default 36)")
     parser.add_argument("--only", default="", help="applications to run, separated by commas")
     parser.add_argument("--part", choices=("findings", "cures"), help="one of the two tables")
     parser.add_argument("--overhead", action="store_true", help="measure what watching costs instead")

@@ -63,6 +63,7 @@ class Looker:
             return seen.CLIENT, loan.place, elapsed_ns
         if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)):
             return seen.SLEEP, place, elapsed_ns
+        place = _python_place(frame) or place
         return seen.WORK, place, elapsed_ns if thread is None else min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
 
     def _ran_ns(self, thread: int, elapsed_ns: int) -> int:
@@ -137,6 +138,16 @@ def application_place(frame: FrameType) -> tuple[Place | None, bool]:
         is_database = is_database or kind == DATABASE
         each = each.f_back
     return None, is_database
+
+
+def _python_place(frame: FrameType) -> Place | None:
+    """The innermost place of the application that is no line of a template: a template's work is begun, and moved, there."""
+    each: FrameType | None = frame
+    while each is not None:
+        if kind_of(each.f_code) == APPLICATION and each.f_code.co_filename.endswith(".py"):
+            return place_of(each)
+        each = each.f_back
+    return None
 
 
 def wanted_cpu_s() -> float:

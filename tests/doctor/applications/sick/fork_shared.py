@@ -1,8 +1,9 @@
 """Opens a connection before the workers are forked."""
 
 import os
+from random import randrange
 
-from flask import jsonify
+from flask import abort, jsonify
 from ordinary import application
 from sqlalchemy import create_engine, text
 
@@ -16,5 +17,11 @@ with engine.connect() as first:  # sick
 
 @app.get("/question")
 def question():
+    number = randrange(1, authors)
     with engine.connect() as connection:
-        return jsonify(connection.execute(text("SELECT count(*) FROM authors")).scalar() / authors)
+        row = connection.execute(
+            text("SELECT id, name, pg_sleep(0.005) FROM authors WHERE id = :id"), {"id": number}
+        ).one()
+    if row.id != number:
+        abort(500, "this is the answer to another question")
+    return jsonify(row.name)
