@@ -39,6 +39,8 @@ _SATURATED = 0.85
 _LEAST_LOANS = 10
 _LEAST_WAIT = 0.1
 _MANY_TIMES = 3
+_WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
+"""A statement of a few rows that takes the database this long, and this many pages of 8 kB, lacks an index."""
 _MOST_LOOKED_AT = 2000
 _MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
@@ -382,10 +384,11 @@ class _Case:
         blamed = self._by_place(seen.STATEMENT)
         for key, row in self.observed.statements.items():
             is_slow = row.count and row.slow >= 0.75 * row.count and row.fastest_ns >= seen.SLOW_NS / 2
-            if not is_slow or not self._is_slow_in_the_database(key, row):
+            is_wasteful = self._is_wasteful(key, row)
+            if not (is_slow or is_wasteful) or not self._is_slow_in_the_database(key, row):
                 continue
             own = self._waits_of(blamed, key, row)
-            share = self.share(row.slow_ns + own)
+            share = self.share((row.duration_ns if is_wasteful else row.slow_ns) + own)
             if share < _LEAST_SHARE:
                 continue
             self.explained_ns += own
@@ -399,6 +402,17 @@ class _Case:
                 " beforehand.",
                 share,
             )
+
+    def _is_wasteful(self, key: StatementKey, row: StatementSum) -> bool:
+        """Whether the database looks at many pages for each of a few rows, which takes it long: the sign of a missing index."""
+        counted = (self.server.statements or {}).get(statement_key(key.text))
+        return (
+            counted is not None
+            and counted.calls >= _LEAST_LOANS
+            and counted.total_ms >= _WASTEFUL_MS * counted.calls
+            and counted.pages >= _WASTEFUL_PAGES * counted.calls
+            and counted.pages * row.count >= _WASTEFUL_PAGES_A_ROW * counted.calls * row.rows
+        )
 
     def _is_slow_in_the_database(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the time is the database's own: not that of a lock, nor of a worker that is late to read the answer."""

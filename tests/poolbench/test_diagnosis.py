@@ -180,6 +180,16 @@ def test_a_statement_is_as_slow_as_the_database_says():
     assert "pg_stat_statements was not used" in diagnose(observed, Server(statements_missing="not there")).notes[0]
 
 
+def test_a_statement_that_looks_at_many_pages_for_few_rows_is_slow_at_less_time():
+    statements = {StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(20, 600 * MS, 40, 25 * MS, groups=20)}
+    key = statement_key("SELECT 2")
+    wasteful = DatabaseStatement("select $1", 20, 560.0, 40, 80_000)
+    assert first(seen(statements=statements), Server(statements={key: wasteful})) == ("slow-statement", "app.py:16")
+    for thrifty in (wasteful._replace(pages=8000), wasteful._replace(total_ms=300.0)):
+        assert first(seen(statements=statements), Server(statements={key: thrifty})) is None
+    assert first(seen(statements=statements)) is None
+
+
 def test_work_for_which_others_wait_at_its_locks_is_an_open_transaction():
     observed = seen(samples=sample(WORK, 600, wrote=True))
     assert first(observed) == ("work-while-holding", "app.py:12")
