@@ -6,14 +6,14 @@ connection while it had one. Waiting is charged to what the lent connections wer
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from poolbench import observed as seen
 from poolbench.observed import Ask, EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, made_at
+from poolbench.overtaking import MANY_TIMES, overtaken
 from poolbench.surroundings import Server, statement_key
 
 KINDS = (
@@ -37,11 +37,11 @@ _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
 _SATURATED = 0.85
 _LEAST_LOANS = 10
-_LEAST_WAIT = 0.1
-_MANY_TIMES = 3
+_LEAST_WAIT, _MUCH = 0.1, 0.2
+_TIMES_OPENED = 2
+"""A pool that has opened this many times as many connections as it may have does not keep them."""
 _WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
 """A statement of a few rows that takes the database this long, and this many pages of 8 kB, lacks an index."""
-_MOST_LOOKED_AT = 2000
 _MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
 
@@ -56,8 +56,8 @@ class Finding:
     evidence: str
     advice: str
     share: float
-    is_mistake: bool = False
-    """Whether it is wrong at any share, though others of its kind are not."""
+    is_mistake: bool | None = None
+    """Whether it is wrong at any share; None: as others of its kind."""
 
     def to_json(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -106,7 +106,7 @@ def _by_place(findings: Iterable[Finding]) -> Iterator[Finding]:
 
 def _rank(finding: Finding) -> int:
     """1 for what is a mistake at any share, 0 for what only costs time."""
-    return int(finding.is_mistake or finding.kind in KINDS[:5])
+    return int(finding.kind in KINDS[:5] if finding.is_mistake is None else finding.is_mistake)
 
 
 class _Case:
@@ -270,9 +270,12 @@ class _Case:
             endpoints[engine][endpoint] += row.opened
         for engine, row in engines.items():
             about = self.observed.engines.get(engine, EngineSum())
-            if row.count < _LEAST_LOANS or row.opened < 0.5 * row.count or about.made_in_requests >= 3:
+            if row.count < _LEAST_LOANS or about.made_in_requests >= 3:
                 continue
-            if about.pool not in {"NullPool", "Null", "driver", ""}:
+            has_no_pool = about.pool in {"NullPool", "Null", "driver", ""}
+            kept = (self._limit(engine) or about.size or 1) * max(1, about.processes)
+            is_churning = row.opened > _TIMES_OPENED * kept and self.share(row.connect_ns) >= _LEAST_SHARE
+            if (row.opened < 0.5 * row.count) if has_no_pool else not is_churning:
                 continue
             worst = max(endpoints[engine], key=lambda name: endpoints[engine][name])
             yield Finding(
@@ -281,8 +284,12 @@ class _Case:
                 worst or None,
                 f"{row.opened} of {row.count} loans opened a connection of their own, {_ms(row.connect_ns / row.opened)} each:"
                 f" {row.connect_ns / max(1, row.connect_ns + self.held_ns):.0%} of the time that connections were in use.",
-                "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool.",
+                "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
+                if has_no_pool
+                else f"The pool keeps {about.size} connections and closes what it lends beyond them: raise pool_size to what is"
+                " needed at a time, with a small max_overflow; or raise pool_recycle.",
                 max(self.share(row.connect_ns), _LEAST_SHARE),
+                has_no_pool,
             )
 
     # What costs time
@@ -476,12 +483,10 @@ class _Case:
         actual = sorted(ask.wait_ns for asks in processes for ask in asks)
         late = [each for asks in processes for each in overtaken(asks, limit)]
         excess_ns = sum(each.excess_ns for each in late)
-        is_unfair = (
-            (self.server.worker_cpu or 0.0) < _SATURATED
-            and about.pool not in {"FairPool", "Fair"}
-            and len(late) >= _LEAST_LOANS
-            and excess_ns > 0.25 * wait_ns
-        )
+        is_unfair = about.pool not in {"FairPool", "Fair"} and len(late) >= _LEAST_LOANS and excess_ns > 0.25 * wait_ns
+        if (self.server.worker_cpu or 0.0) >= _SATURATED:
+            # Those who have a connection may wait for their turn to run, too: it takes more to blame the pool.
+            is_unfair = is_unfair and excess_ns > 0.5 * wait_ns and self.share(excess_ns) > _MUCH
         if is_unfair:
             self.explained_ns += excess_ns
             worst = max(late, key=lambda each: each.wait_ns)
@@ -490,7 +495,7 @@ class _Case:
                 "starvation",
                 made_at(engine),
                 None,
-                f"{len(late)} requests for a connection were overtaken by {_MANY_TIMES} or more that came later for each of the"
+                f"{len(late)} requests for a connection were overtaken by {MANY_TIMES} or more that came later for each of the"
                 f" pool's {limit} connections; the longest waited {_ms(worst.wait_ns)} while {worst.by} others went"
                 f" before.{gave_up}",
                 "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
@@ -592,37 +597,6 @@ class _Case:
         if not asks:
             return 0
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
-
-
-class Overtaken(NamedTuple):
-    """Somebody who waited for a connection while others, who came later, were served: how many, and what that cost."""
-
-    wait_ns: int
-    by: int
-    excess_ns: float
-
-
-def overtaken(asks: Sequence[Ask], limit: int) -> list[Overtaken]:
-    """Those who waited, and were overtaken by `_MANY_TIMES` later ones or more for each of `limit` connections.
-
-    Each of those held a connection that could have been theirs; the excess (ns) is their holding, shared by the connections, and
-    at most the whole wait.
-    """
-    ordered = sorted(asks, key=lambda each: each.asked_ns)
-    instants = [each.asked_ns for each in ordered]
-    waited = [(i, each) for i, each in enumerate(ordered) if each.wait_ns >= _LEAST_NS]
-    step = -(-len(waited) // _MOST_LOOKED_AT) or 1
-    found = []
-    for i, ask in waited[::step]:
-        served_ns = ask.asked_ns + ask.wait_ns
-        by, held_ns = 0, 0
-        for later in ordered[i + 1 : bisect_left(instants, served_ns)]:
-            # A millisecond: two that ask at one instant are in no order.
-            if later.is_served and later.asked_ns + later.wait_ns + 1_000_000 < served_ns:
-                by, held_ns = by + 1, held_ns + later.held_ns
-        if by >= _MANY_TIMES * limit:
-            found += [Overtaken(ask.wait_ns, by, min(ask.wait_ns, held_ns / limit))] * step
-    return found
 
 
 def _of(limit: int | None) -> str:

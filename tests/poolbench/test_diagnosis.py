@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolbench.diagnosis import KINDS, diagnose, overtaken
+from poolbench.diagnosis import KINDS, diagnose
 from poolbench.observed import (
     CPU,
     LEAKED,
@@ -27,6 +27,7 @@ from poolbench.observed import (
     StatementSum,
     total,
 )
+from poolbench.overtaking import overtaken
 from poolbench.surroundings import DatabaseStatement, Server, statement_key
 
 MS = 1_000_000
@@ -101,6 +102,13 @@ DISEASES = {
         ),
         ("connection-per-request", MADE_AT),
     ),
+    "a pool that closes what it has opened": (
+        seen(
+            loans=loans(count=500, opened=120, connect_ns=400 * MS),
+            engines={ENGINE: EngineSum(made=1, pool="QueuePool", size=1, overflow=20, processes=2)},
+        ),
+        ("connection-per-request", MADE_AT),
+    ),
     "an engine for each request": (
         seen(
             loans=loans(opened=100, connect_ns=400 * MS),
@@ -153,6 +161,14 @@ def test_waiting_while_others_overtake_is_starvation():
     order = [0, *range(20, 200), *range(1, 20)]
     assert first(waits(order))[0] == "starvation"
     assert first(waits(order, pool="FairPool"))[0] == "pool-too-small"
+
+
+def test_starvation_is_told_of_busy_workers_too_if_most_of_the_time_is_due_to_it():
+    order = [0, *range(20, 200), *range(1, 20)]
+    observed = waits(order)
+    assert first(observed, Server(worker_cpu=0.97))[0] == "starvation"
+    observed.requests = {ENDPOINT: RequestSum(200, 8 * observed.requests[ENDPOINT].duration_ns)}
+    assert first(observed, Server(worker_cpu=0.97)) is None
 
 
 def test_waiting_for_cpu_is_no_fault_of_the_pool():
