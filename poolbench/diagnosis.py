@@ -35,7 +35,7 @@ _LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
-_SATURATED = 0.85
+_SATURATED, _NONE_LEFT = 0.85, 0.95
 _LEAST_LOANS = 10
 _LEAST_WAIT, _MUCH = 0.1, 0.2
 _TIMES_OPENED = 2
@@ -125,6 +125,10 @@ class _Case:
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
         self.explained_ns = 0.0
+        cores, active = server.cores or 0, server.mean_active
+        is_full = _is_full(server) and cores and active >= max(24, _MOST_PER_CORE * cores)
+        self.crowding = active / cores if is_full else 1.0
+        """How many times as long a statement takes because so many take turns at the database's cores."""
 
     def share(self, cost_ns: float) -> float:
         """A share of all requests' time."""
@@ -390,9 +394,10 @@ class _Case:
         """Statements that take long by themselves."""
         blamed = self._by_place(seen.STATEMENT)
         for key, row in self.observed.statements.items():
-            is_slow = row.count and row.slow >= 0.75 * row.count and row.fastest_ns >= seen.SLOW_NS / 2
+            alone_ns = row.duration_ns / max(1, row.count) / self.crowding
+            is_slow = row.slow >= 0.75 * row.count and min(row.fastest_ns, alone_ns) >= seen.SLOW_NS / 2
             is_wasteful = self._is_wasteful(key, row)
-            if not (is_slow or is_wasteful) or not self._is_slow_in_the_database(key, row):
+            if not row.count or not (is_slow or is_wasteful) or not self._is_slow_in_the_database(key, row):
                 continue
             own = self._waits_of(blamed, key, row)
             share = self.share((row.duration_ns if is_wasteful else row.slow_ns) + own)
@@ -416,7 +421,7 @@ class _Case:
         return (
             counted is not None
             and counted.calls >= _LEAST_LOANS
-            and counted.total_ms >= _WASTEFUL_MS * counted.calls
+            and counted.total_ms >= _WASTEFUL_MS * counted.calls * self.crowding
             and counted.pages >= _WASTEFUL_PAGES * counted.calls
             and counted.pages * row.count >= _WASTEFUL_PAGES_A_ROW * counted.calls * row.rows
         )
@@ -541,12 +546,7 @@ class _Case:
                 max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
                 is_mistake=True,
             )
-        elif (
-            server.cores
-            and server.database_cpu is not None
-            and server.database_cpu >= _SATURATED
-            and server.mean_active >= max(24, _MOST_PER_CORE * server.cores)
-        ):
+        elif server.cores and self.crowding > 1:
             most = _MOST_PER_CORE * server.cores / 2
             yield Finding(
                 "pool-too-large",
@@ -597,6 +597,12 @@ class _Case:
         if not asks:
             return 0
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
+
+
+def _is_full(server: Server) -> bool:
+    """Whether the database has no CPU to spare: it uses the machine's, or most of it while the machine has none left."""
+    database, machine = server.database_cpu or 0.0, server.machine_cpu or 0.0
+    return database >= _SATURATED or (database >= 0.5 and machine >= _NONE_LEFT)
 
 
 def _of(limit: int | None) -> str:

@@ -28,9 +28,12 @@ class Server:
 
     database_cpu: float | None = None
     worker_cpu: float | None = None
+    machine_cpu: float | None = None
+    """CPU that all programs of the machine used, as a share of all cores; None: unknown, or the database runs elsewhere."""
     cores: int | None = None
     max_connections: int | None = None
     mean_active: float = 0.0
+    """Mean number of sessions that executed a statement and waited for nothing but the CPU or the disk."""
     lock_waits: Mapping[str, float] = field(default_factory=dict)
     active_s: Mapping[str, float] = field(default_factory=dict)
     trivial_ms: float = 0.0

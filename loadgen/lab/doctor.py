@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from loadgen.environment import environment
 from loadgen.lab.doctor_database import LOOK_EVERY_S, DatabaseWatch
 from loadgen.lab.doctor_findings import doctor_page
@@ -96,9 +98,11 @@ def _watched(
         say(f"The database given is used. Variables read: {reads}.")
         target = replace(script, target=served.servers.url)
         before, began_s = served.cpu_s(), time.monotonic()
+        psutil.cpu_percent()
         with DatabaseWatch(served.database) as watch:
             done = run_script(target, Console(lambda _: None), live)
             lasted_s, after = time.monotonic() - began_s, served.cpu_s()
+            machine_cpu = psutil.cpu_percent() / 100
             if done.signal is None:
                 time.sleep(_AFTERMATH_S)
         observed = total(_collected(served.program.evidence))
@@ -107,6 +111,7 @@ def _watched(
         server = Server(
             database_cpu=None if database_s is None else database_s / lasted_s / cores,
             worker_cpu=observed.worker_cpu,
+            machine_cpu=None if database_s is None else machine_cpu,
             cores=None if database_s is None else cores,
             max_connections=int(query(served.database.monitor_url, "SHOW max_connections")[0][0]),
             mean_active=watch.mean_active,

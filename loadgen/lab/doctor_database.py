@@ -16,6 +16,7 @@ from loadgen.lab.stack import connect
 from poolbench.surroundings import DatabaseStatement, statement_key
 
 LOOK_EVERY_S = 0.05
+_WAITS = {"Lock", "Timeout", "Client"}
 
 _ACTIVITY = """
 SELECT pid, state, wait_event_type, query, CASE WHEN wait_event_type = 'Lock' THEN pg_blocking_pids(pid) ELSE '{}' END
@@ -108,7 +109,7 @@ class DatabaseWatch(threading.Thread):
 
     @property
     def mean_active(self) -> float:
-        """Mean number of sessions that were executing a statement."""
+        """Mean number of sessions that executed a statement, and waited for no lock, no timer and no client."""
         return self._sum_active / max(1, self.looks)
 
     @property
@@ -141,7 +142,7 @@ class DatabaseWatch(threading.Thread):
                 continue
             key = statement_key(statement)
             self.active[key] += 1
-            self._sum_active += 1
+            self._sum_active += waits_for not in _WAITS
             if waits_for == "Lock":
                 self._waiting[key] += 1
                 self.waits_for_idle += any(states.get(pid, "").startswith("idle in") for pid in blockers)

@@ -206,6 +206,15 @@ def test_a_statement_that_looks_at_many_pages_for_few_rows_is_slow_at_less_time(
     assert first(seen(statements=statements)) is None
 
 
+def test_many_that_take_turns_at_a_busy_database_are_a_pool_too_large():
+    slow, _ = DISEASES["a slow statement"]
+    crowded = {"cores": 2, "mean_active": 40.0}
+    assert first(slow, Server(database_cpu=0.9, **crowded)) == ("pool-too-large", MADE_AT)
+    assert first(slow, Server(database_cpu=0.6, machine_cpu=0.97, **crowded)) == ("pool-too-large", MADE_AT)
+    assert first(slow, Server(database_cpu=0.6, machine_cpu=0.7, **crowded))[0] == "slow-statement"
+    assert first(slow, Server(database_cpu=0.9, cores=2, mean_active=6.0))[0] == "slow-statement"
+
+
 def test_work_for_which_others_wait_at_its_locks_is_an_open_transaction():
     observed = seen(samples=sample(WORK, 600, wrote=True))
     assert first(observed) == ("work-while-holding", "app.py:12")
