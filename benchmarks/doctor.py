@@ -18,6 +18,7 @@ import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from time import process_time_ns
 from typing import Any, NamedTuple
@@ -109,6 +110,9 @@ def command(name: str, out: Path, seconds: float) -> list[str]:
     ]
 
 
+_TIMES_IN_A_DUEL = {"pool_too_large": 2, "starvation": 2}
+"""Each side of a duel has half of the arrivals; these have as many as under the command."""
+
 _TEMPLATES = {"lazy_template": "sick/templates/posts.html"}
 """Applications whose disease is in a template."""
 
@@ -124,7 +128,7 @@ def main() -> None:
     """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=12, help="of load for each application (default 12)")
-    parser.add_argument("--duel-seconds", type=float, default=36, help="of load for each duel (default 36)")
+    parser.add_argument("--duel-seconds", type=float, default=28, help="of load for each duel (default 28)")
     parser.add_argument("--only", default="", help="applications to run, separated by commas")
     parser.add_argument("--part", choices=("findings", "cures"), help="one of the two tables")
     parser.add_argument("--overhead", action="store_true", help="measure what watching costs instead")
@@ -272,7 +276,10 @@ def _duel(stem: str, seconds: float) -> Diff:
             )
             arrangement = running.enter_context(arranged(options, lambda _: None))
             served = running.enter_context(arrangement.served("own", {}, out / "logs" / "server.log"))
-            scripts.append(stretched(own_script(options, served.servers.url), seconds))
+            script = stretched(own_script(options, served.servers.url), seconds)
+            times = _TIMES_IN_A_DUEL.get(stem, 1)
+            phases = tuple(replace(phase, arrival_rate=times * phase.arrival_rate) for phase in script.phases)
+            scripts.append(replace(script, phases=phases))
         done = run_duel((scripts[0], scripts[1]), lambda _: None, lambda _: None, seed=1)
     return compare_paired(done.a.report, done.b.report)
 
