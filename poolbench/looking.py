@@ -61,7 +61,7 @@ class Looker:
             return seen.LIBRARY, place or loan.place, elapsed_ns
         if place is None:
             return seen.CLIENT, loan.place, elapsed_ns
-        if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)):
+        if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)) or _is_asleep(frame):
             return seen.SLEEP, place, elapsed_ns
         place = _python_place(frame) or place
         return seen.WORK, place, elapsed_ns if thread is None else min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
@@ -138,6 +138,16 @@ def application_place(frame: FrameType) -> tuple[Place | None, bool]:
         is_database = is_database or kind == DATABASE
         each = each.f_back
     return None, is_database
+
+
+def _is_asleep(frame: FrameType) -> bool:
+    """Whether a library's function named `sleep` runs, under whatever name the application has called it."""
+    each: FrameType | None = frame
+    while each is not None and kind_of(each.f_code) != APPLICATION:
+        if each.f_code.co_name == "sleep":
+            return True
+        each = each.f_back
+    return False
 
 
 def _python_place(frame: FrameType) -> Place | None:
