@@ -250,6 +250,8 @@ def cure_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, Row]]:
                 for name, each in zip(("p99", "failures", "rate"), (p99, failed, rate), strict=True)
                 if each is not None and each.verdict == "better"
             )
+            for each in (p99, failed, rate):
+                print(f"  {each}", file=sys.stderr)
             told = f"better: {verdict}" if verdict else f"no: {p99.verdict if p99 is not None else 'not measured'}"
             yield stem, Row(f"| {stem} | {_figures(p99, ' ms', 1)} | {_figures(failed, '%', 100)} | {told} |")
 

@@ -134,6 +134,10 @@ class _Case:
         """A share of all requests' time."""
         return min(1.0, cost_ns / self.total_ns)
 
+    def in_requests(self, endpoint: str, own_ns: float) -> float:
+        """The part of some time that requests took: none of a background thread's, who may take its time."""
+        return own_ns if endpoint or not self.observed.requests else 0.0
+
     def findings(self) -> Iterator[Finding]:
         """All findings, in no order."""
         yield from self.leaks()
@@ -318,7 +322,7 @@ class _Case:
             # Whatever the application does meanwhile, others that wait for its locks make it an open transaction's fault.
             is_locking = known["wrote"] == most_wrote > 0.5 * known["own"] and lock_ns > 0.5 * known["own"]
             is_idle = known["slept"] > 0.5 * known["own"] or is_locking
-            cost_ns = known["own"] + known["blamed"]
+            cost_ns = self.in_requests(endpoint, known["own"]) + known["blamed"]
             if is_idle and known["wrote"] == most_wrote:
                 cost_ns += lock_ns
             share = self.share(cost_ns)
@@ -365,7 +369,7 @@ class _Case:
             statements_ns = row.duration_ns * row.repeated / max(1, row.count)
             loops_ns = max(statements_ns, row.repeated_ns - worked_ns[key.endpoint])
             waits_ns = self._waits_during(key.endpoint, loops_ns)
-            share = self.share(loops_ns + waits_ns)
+            share = self.share(self.in_requests(key.endpoint, loops_ns) + waits_ns)
             if share < _LEAST_SHARE:
                 continue
             self.explained_ns += waits_ns
@@ -400,7 +404,8 @@ class _Case:
             if not row.count or not (is_slow or is_wasteful) or not self._is_slow_in_the_database(key, row):
                 continue
             own = self._waits_of(blamed, key, row)
-            share = self.share((row.duration_ns if is_wasteful else row.slow_ns) + own)
+            own_ns = row.duration_ns if is_wasteful else row.slow_ns
+            share = self.share(self.in_requests(key.endpoint, own_ns) + own)
             if share < _LEAST_SHARE:
                 continue
             self.explained_ns += own

@@ -55,7 +55,11 @@ class Looker:
         if frame is None:
             return seen.LEAKED, loan.place, elapsed_ns
         place, is_database = application_place(frame)
-        if transaction_status(loan.connection) == _ACTIVE:
+        status = transaction_status(loan.connection)
+        if status == IDLE:
+            # Also after a change: the connection commits each statement by itself.
+            loan.wrote = False
+        if status == _ACTIVE:
             return seen.STATEMENT, place or loan.place, elapsed_ns
         if is_database:
             return seen.LIBRARY, place or loan.place, elapsed_ns

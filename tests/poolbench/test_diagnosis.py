@@ -222,6 +222,15 @@ def test_work_for_which_others_wait_at_its_locks_is_an_open_transaction():
     assert first(seen(samples=sample(WORK, 600)), Server(waits_for_idle_s=2))[0] == "work-while-holding"
 
 
+def test_the_time_of_a_background_thread_is_nobodys_but_what_it_keeps_others_waiting_is_told():
+    place = "app.py:90"
+    held = {LoanKey(ENGINE, "", place): LoanSum(count=1, held_ns=5000 * MS)}
+    idle = {SampleKey(ENGINE, "", place, SLEEP, True): SampleSum(4900 * MS, 0, 90)}
+    slow = {StatementKey("", place, "DELETE"): StatementSum(10, 900 * MS, 10, 85 * MS, slow=10, slow_ns=900 * MS)}
+    assert first(seen(loans=held, samples=idle, statements=slow)) is None
+    assert first(seen(loans=held, samples=idle), Server(waits_for_idle_s=0.8)) == ("idle-in-transaction", place)
+
+
 def test_work_between_the_statements_of_a_loop_is_not_the_loops():
     loop = {
         StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
