@@ -8,9 +8,9 @@ from flask_sqlalchemy import SQLAlchemy
 from ordinary import application
 from sqlalchemy import create_engine, text
 
-app = application(create_engine(os.environ["DATABASE_URL"], pool_size=2))
+app = application(create_engine(os.environ["DATABASE_URL"], pool_size=10))
 app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
-app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 3, "max_overflow": 0, "pool_timeout": 3}
+app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 4, "max_overflow": 0, "pool_timeout": 3}
 db = SQLAlchemy(app)
 
 

@@ -8,7 +8,7 @@ from ordinary import application
 from sqlalchemy import create_engine
 from sqlalchemy.orm import joinedload
 
-app = application(create_engine(os.environ["DATABASE_URL"], pool_size=2))
+app = application(create_engine(os.environ["DATABASE_URL"], pool_size=10))
 app.template_folder = "cured/templates"
 app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
 app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 10}

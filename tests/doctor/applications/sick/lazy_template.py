@@ -7,7 +7,7 @@ from flask_sqlalchemy import SQLAlchemy
 from ordinary import application
 from sqlalchemy import create_engine
 
-app = application(create_engine(os.environ["DATABASE_URL"], pool_size=2))
+app = application(create_engine(os.environ["DATABASE_URL"], pool_size=10))
 app.template_folder = "sick/templates"
 app.config["SQLALCHEMY_DATABASE_URI"] = os.environ["DATABASE_URL"]
 app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 2, "max_overflow": 0, "pool_timeout": 10}
