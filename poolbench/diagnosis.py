@@ -216,7 +216,7 @@ class _Case:
             cost_ns = blamed_ns = waits.blamed_ns * self.blame
             cost_ns += row.nested_ns
             self.explained_ns += blamed_ns + row.wait_ns
-            share = max(self.share(cost_ns), row.nested_ns / self.held_ns if row.nested_ns < self.held_ns else 1.0)
+            share = self.share(cost_ns)
             failed = f"; {row.timeouts} times none came in time" if row.timeouts else ""
             yield Finding(
                 "nested-checkout",
