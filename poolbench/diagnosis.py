@@ -452,6 +452,12 @@ class _Case:
         pages = f", and looked at {counted.pages / counted.calls:.0f} pages of 8 kB" if counted.pages else ""
         return f" (by pg_stat_statements the database took {_ms(1e6 * counted.total_ms / counted.calls)}{pages})"
 
+    def _share_in_database(self) -> float:
+        """The share of the time that connections were lent in which the database executed their statements; 0: unknown."""
+        counted = self.server.statements or {}
+        known = {statement_key(key.text) for key in self.observed.statements}
+        return 1e6 * sum(each.total_ms for key, each in counted.items() if key in known) / self.held_ns
+
     def _waits_of(
         self, blamed: Mapping[tuple[str, str, str], SampleSum], key: StatementKey, row: StatementSum
     ) -> float:
@@ -518,7 +524,9 @@ class _Case:
         )
         share = self.share(wait_ns - turns_ns - self.explained_ns)
         worker, database = self.server.worker_cpu, self.server.database_cpu
-        if share < _LEAST_WAIT or (worker or 0.0) >= _SATURATED or (database or 0.0) >= _SATURATED:
+        # Connections that are busy in the database most of the time do not wait for their borrowers' CPU.
+        is_workers = (worker or 0.0) >= _SATURATED and self._share_in_database() < 0.5
+        if share < _LEAST_WAIT or is_workers or (database or 0.0) >= _SATURATED:
             return
         busy = ""
         if database is not None:

@@ -174,6 +174,10 @@ def test_starvation_is_told_of_busy_workers_too_if_most_of_the_time_is_due_to_it
 def test_waiting_for_cpu_is_no_fault_of_the_pool():
     assert first(waits(range(200)), Server(worker_cpu=0.97)) is None
     busy = waits(range(200))
+    busy.statements = {StatementKey(ENDPOINT, PLACE, "SELECT 1"): StatementSum(200, 1900 * MS, 200, 9 * MS, groups=200)}
+    counted = {statement_key("SELECT 1"): DatabaseStatement("select $1", 200, 1500.0, 200)}
+    assert first(busy, Server(worker_cpu=0.97)) is None
+    assert first(busy, Server(worker_cpu=0.97, statements=counted)) == ("pool-too-small", MADE_AT)
     busy.samples = {SampleKey(ENGINE, ENDPOINT, "", CPU, False): SampleSum(0, 1000 * MS, 90)}
     assert first(busy) is None
 
