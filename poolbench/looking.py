@@ -31,6 +31,9 @@ _FUTEX = {"202", "98"}
 REQUEST_CODES: set[Any] = set()
 """Code of the WSGI wrappers, where a request's own stack begins."""
 
+STATEMENT_CODES: set[Any] = set()
+"""Code of the functions that execute, which have the statement in their variable `statement`."""
+
 
 class Looker:
     """Looks at loans; remembers the CPU time that threads had used at the look before."""
@@ -46,7 +49,7 @@ class Looker:
         if request is not None and request.ended_ns:
             return seen.LEAKED, loan.place, elapsed_ns
         asker = askers.get(loan.borrower)
-        if asker is not None and asker.outer is loan:
+        if asker is not None and asker.outer is loan.record:
             return seen.NESTED, asker.place, elapsed_ns
         frame, thread = _frame_of(loan, frames)
         if frame is None:
@@ -61,6 +64,15 @@ class Looker:
         if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)):
             return seen.SLEEP, place, elapsed_ns
         return seen.WORK, place, elapsed_ns if thread is None else min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
+
+    def statement(self, loan: Loan, frames: dict[int, FrameType]) -> str:
+        """The statement that the borrower is executing; "" if it is none of an engine that is watched."""
+        frame, _ = _frame_of(loan, frames)
+        while frame is not None:
+            if frame.f_code in STATEMENT_CODES:
+                return str(frame.f_locals["statement"])
+            frame = frame.f_back
+        return ""
 
     def _ran_ns(self, thread: int, elapsed_ns: int) -> int:
         """For how long a thread did something, rather than wait for its turn: all the time if it waits for something else."""
