@@ -1,4 +1,4 @@
-"""What is changed in an engine that is watched: its pool's connect and return, and its dialect's execute. See watching.py.
+"""What is changed in an engine that is watched: its pool's connect, and its dialect's execute. See watching.py.
 
 Every loan and every statement of the application comes by here, so the methods are short, and written out.
 """
@@ -13,15 +13,19 @@ from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
 from poolbench.loan_book import BOOK, OPENED
-from poolbench.loans import Loan, Opened, WatchedEngine
+from poolbench.loans import Opened, WatchedEngine
 from poolbench.looking import STATEMENT_CODES
-from poolbench.places import APPLICATION, FILES, application_frame, place_of
+from poolbench.places import application_frame, place_of
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import CodeType, FrameType
 
 _STEPS = 4
 """From the pool's connect() to the application, if that calls engine.connect()."""
+
+_CONNECTING: dict[int, CodeType] = {}
+"""The application's code that was found to call engine.connect() itself, by its id."""
+_MOST_CODES = 1000
 
 _frame = sys._getframe  # noqa: SLF001
 
@@ -31,8 +35,9 @@ class WatchedPool(Pool):
 
     _poolbench_engine: WatchedEngine
     _poolbench_connect: Any
-    _poolbench_return: Any
-    """The methods of the pool's own class, without the price of super()."""
+    """The method of the pool's own class, without the price of super()."""
+    _poolbench_code: CodeType | None = None
+    """The application's code that borrowed last."""
 
     def connect(self) -> Any:
         """As SQLAlchemy's."""
@@ -48,21 +53,33 @@ class WatchedPool(Pool):
             raise
         try:
             try:
-                # engine.connect() of the application is this far away; a session's or another way is found step by step.
                 frame: FrameType | None = _frame(_STEPS)
             except ValueError:
                 frame = None
-            if frame is None or FILES.get(frame.f_code.co_filename) != APPLICATION:
-                frame = application_frame(_frame(1))
+            code = None if frame is None else frame.f_code
+            if code is None or (code is not self._poolbench_code and _CONNECTING.get(id(code)) is not code):
+                frame = self._borrowing_frame(frame)
+                code = None if frame is None else frame.f_code
             borrower = book.current()
-            code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
-            request = book.requests.get(borrower) if book.requests else None
             book.lent[fairy._connection_record] = (  # noqa: SLF001
-                self._poolbench_engine, borrower, code, instruction, request, perf_counter_ns(),
-            )  # fmt: skip
+                borrower,
+                code,
+                0 if frame is None else frame.f_lasti,
+                book.requests.get(borrower) if book.requests else None,
+                perf_counter_ns(),
+            )
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
             book.fault = f"{type(error).__name__}: {error}"
         return fairy
+
+    def _borrowing_frame(self, guess: FrameType | None) -> FrameType | None:
+        """The frame of the application that borrows, found step by step. If it is where it was guessed, so it is next time."""
+        found = application_frame(_frame(2))
+        if found is not None and found is guess:
+            if len(_CONNECTING) >= _MOST_CODES:
+                _CONNECTING.clear()
+            self._poolbench_code = _CONNECTING[id(found.f_code)] = found.f_code
+        return found
 
     def _connect_noting_all(self) -> Any:
         loan = BOOK.asking(self._poolbench_engine, _frame(2))
@@ -75,12 +92,6 @@ class WatchedPool(Pool):
         if loan is not None:
             BOOK.lend(loan, fairy)
         return fairy
-
-    def _do_return_conn(self, record: Any) -> None:
-        loan = BOOK.lent.pop(record, None)
-        if loan.__class__ is Loan:
-            BOOK.returned(record, loan)
-        self._poolbench_return(record)
 
     def recreate(self) -> Any:
         """As SQLAlchemy's: the pool after dispose() is watched, too."""
@@ -98,8 +109,7 @@ def hook(engine: Engine, about: WatchedEngine) -> None:
     pool: Any = engine.pool
     kind: Any = type(pool)
     if kind not in _KINDS:
-        own = {"_poolbench_connect": kind.connect, "_poolbench_return": kind._do_return_conn}  # noqa: SLF001
-        _KINDS[kind] = type(kind.__name__, (WatchedPool, kind), own)
+        _KINDS[kind] = type(kind.__name__, (WatchedPool, kind), {"_poolbench_connect": kind.connect})
     pool._poolbench_engine = about  # noqa: SLF001
     pool.__class__ = _KINDS[kind]
     event.listen(engine, "connect", _connected)

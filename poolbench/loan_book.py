@@ -11,7 +11,7 @@ import os
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from random import randrange
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 OPENED = "poolbench.opened"
 """The key, in a record's `info`, of how its connection was opened."""
-_NOTED_PER_S = 50
+_NOTED_PER_S = 10
 """Loans of which everything is noted, per second, unless all are."""
-_BURST = 16
+_BURST = 4
 """When so many were noted between two looks, half as many are noted from then on."""
 _MOST_GROUPS = 200
 _MOST_KEPT = 10_000
@@ -57,8 +57,9 @@ def harmless(method: Callable[_GIVEN, _Found]) -> Callable[_GIVEN, _Found | None
 class LoanBook:
     """All loans of one process.
 
-    lent: what is lent, by SQLAlchemy's record, or for a connection without an engine by a weak reference to it: a Loan, or the
-    values of `light_loan`. noted: of these the Loans. left: loans to pass over before the next is noted in full; below 0: it is
+    lent: the latest loan of each record of SQLAlchemy's (of a connection without an engine: by a weak reference to it), as a
+    Loan or as the values of `light_loan`. Whether it has ended is known from the record; `sweep` drops those that have.
+    noted: the Loans that have not ended, by record. left: loans to pass over before the next is noted in full; below 0: it is
     the next.
     asks: those who wait. opening: when a borrower's opening of a connection began, in ns.
     """
@@ -170,9 +171,10 @@ class LoanBook:
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower), weight)
         for record, other in list(self.lent.items()):
             if other.__class__ is tuple:
-                if other[1] == borrower and other[0] is engine and other[4] is loan.request:
-                    loan.outer = record
-            elif other.borrower == borrower and other.engine is engine and other.request is loan.request:
+                is_outer = other[0] == borrower and other[3] is loan.request and _engine_of(record) is engine
+            else:
+                is_outer = other.borrower == borrower and other.request is loan.request and other.engine is engine
+            if is_outer and _is_lent(record):
                 loan.outer = record
         self.asks[loan] = None
         return loan
@@ -191,7 +193,9 @@ class LoanBook:
                 self._note_foreign(loan)
             if opened.at_ns >= loan.asked_ns and opened.borrower == loan.borrower:
                 loan.connect_ns = opened.duration_ns
-        self.noted[record] = self.lent[record] = loan
+        self.lent[record] = loan
+        self.noted[record] = loan
+        record.finalize_callback.append(partial(self._given_back, loan))
 
     @harmless
     def refused(self, loan: Loan, error: BaseException) -> None:
@@ -212,19 +216,40 @@ class LoanBook:
             loan.asked_ns -= round(1e9 * timeout_s)
         self.refused(loan, error)
 
-    @harmless
-    def returned(self, record: Any, loan: Loan) -> None:
-        """A connection comes back, whose loan was noted in full."""
-        self.noted.pop(record, None)
+    def _given_back(self, loan: Loan, _connection: Any) -> None:
+        """Called by the record of a loan that was noted in full, when its connection comes back."""
+        record = loan.record
+        if self.lent.get(record) is loan:
+            self.lent.pop(record, None)
+        if self.noted.get(record) is loan and self.noted.pop(record, None) is loan:
+            self._end(loan)
+
+    def _end(self, loan: Loan) -> None:
         loan.ended_ns = perf_counter_ns()
-        loan.connection = loan.record = None
+        loan.connection = None
         self.tally.ended(loan)
+
+    def sweep(self) -> None:
+        """Forget what is no longer lent; end the loans whose connections were closed, detached, or lent again without a word."""
+        for record in list(self.lent):
+            if _is_lent(record):
+                continue
+            loan = self.lent.pop(record, None)
+            if loan is not None and _is_lent(record):
+                # Lent again just now.
+                self.lent.setdefault(record, loan)
+            elif isinstance(record, weakref.ref):
+                self._end(loan)
+        for record, loan in list(self.noted.items()):
+            if self.lent.get(record) is not loan and not loan.inherited and self.noted.pop(record, None) is loan:
+                self._end(loan)
 
     def all_loans(self) -> list[tuple[Any, Loan]]:
         """Records and their loans at this moment; of those not noted in full only what is known."""
         return [
-            (record, light_loan(record, loan) if loan.__class__ is tuple else loan)
+            (record, light_loan(record, _engine_of(record), loan) if loan.__class__ is tuple else loan)
             for record, loan in list(self.lent.items())
+            if _is_lent(record)
         ]
 
     def _note_foreign(self, loan: Loan) -> None:
@@ -247,16 +272,8 @@ class LoanBook:
         loan = Loan(engine, borrower, place, self.requests.get(borrower))
         loan.lent_ns, loan.connect_ns = loan.asked_ns, duration_ns
         loan.asked_ns -= duration_ns
-        self.lent[weakref.ref(connection)] = loan
-
-    def end_closed(self) -> None:
-        """End the loans of connections without an engine that were closed."""
-        for reference in [key for key in list(self.lent) if isinstance(key, weakref.ref)]:
-            connection = reference()
-            if connection is None or connection.closed:
-                self.returned(reference, self.lent.pop(reference))
-            else:
-                self.lent[reference].connection = reference
+        loan.record = loan.connection = weakref.ref(connection)
+        self.lent[loan.record] = loan
 
     # Statements
 
@@ -303,6 +320,19 @@ class LoanBook:
         if duration_ns >= seen.SLOW_NS and not many and rows < seen.MANY_ROWS:
             group[6] += 1
             group[7] += duration_ns
+
+
+def _is_lent(record: Any) -> bool:
+    """Whether a connection is lent, by its record; one without an engine, by a weak reference to it, until it is closed."""
+    if isinstance(record, weakref.ref):
+        connection: Any = record()
+        return connection is not None and not connection.closed
+    return record.fairy_ref is not None
+
+
+def _engine_of(record: Any) -> WatchedEngine:
+    engine: WatchedEngine = record._ConnectionRecord__pool._poolbench_engine  # noqa: SLF001
+    return engine
 
 
 def _ignored(_loan: Loan) -> None:

@@ -163,9 +163,9 @@ class Opened(NamedTuple):
     duration_ns: int
 
 
-def light_loan(record: Any, values: tuple[Any, ...]) -> Loan:
-    """A loan of which only these values were noted: engine, borrower, code, instruction, request, instant."""
-    engine, borrower, code, instruction, request, lent_ns = values
+def light_loan(record: Any, engine: WatchedEngine, values: tuple[Any, ...]) -> Loan:
+    """A loan of which only these values were noted: borrower, code, instruction, request, instant."""
+    borrower, code, instruction, request, lent_ns = values
     loan = Loan(engine, borrower, Place(code, instruction) if code is not None else None, request)
     loan.asked_ns = loan.lent_ns = lent_ns
     loan.record, loan.connection = record, record.dbapi_connection

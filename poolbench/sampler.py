@@ -122,10 +122,10 @@ class Sampler:
     def look(self, elapsed_ns: int) -> bool:
         """Look at all that is lent, `elapsed_ns` after the last look. Returns whether anything was lent."""
         book = self.book
+        book.sweep()
         if not book.lent and not book.asks:
             self._forget_requests()
             return False
-        book.end_closed()
         frames = sys._current_frames()  # noqa: SLF001
         asks = list(book.asks)
         waiting: Counter[str] = Counter()
