@@ -86,9 +86,11 @@ def follow_flask() -> None:
     def started(_application: Any, **_: Any) -> None:
         known = BOOK.requests.get(BOOK.current())
         if known is None or known.ended_ns:
-            request = _begin(flask.request.environ)
-            if request is not None:
-                request.is_flasks = True
+            known = _begin(flask.request.environ)
+            if known is None:
+                return
+            known.is_flasks = True
+        known.rule = flask.request.url_rule
 
     @harmless
     def popped(_application: Any, **_: Any) -> None:

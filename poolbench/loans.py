@@ -31,20 +31,22 @@ _thread_number = native(_thread.__name__, "get_ident")
 class Request:
     """A request being answered; `name` is its endpoint, found when it is first needed."""
 
-    __slots__ = ("_environ", "_name", "began_ns", "ended_ns", "is_flasks")
+    __slots__ = ("_environ", "_name", "began_ns", "ended_ns", "is_flasks", "rule")
 
     def __init__(self, environ: dict[str, Any], name: str = "") -> None:
         self._environ: dict[str, Any] | None = environ
         self._name = name
         self.began_ns, self.ended_ns = perf_counter_ns(), 0
         self.is_flasks = False
+        self.rule: Any = None
+        """Flask's rule of the route, as soon as it is known. Flask drops it from the environ at the end."""
 
     @property
     def name(self) -> str:
         """`METHOD /path`: the route's rule under Flask, else the path with its numbers left out."""
         environ = self._environ
         if environ is not None:
-            rule = getattr(getattr(environ.get("werkzeug.request"), "url_rule", None), "rule", None)
+            rule = getattr(self.rule, "rule", None)
             path = rule or re.sub(r"\d+|[0-9a-f]{8}-[0-9a-f-]{27}", "…", str(environ.get("PATH_INFO") or "/"))
             self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
             if rule or self.ended_ns:

@@ -70,7 +70,7 @@ class StatementSum:
     """Executions in groups that repeat a statement for a few rows each."""
     repeated_groups: int = 0
     repeated_ns: int = 0
-    """From the first execution to the end of the last, over those groups."""
+    """What the loops that these groups are part of took for them. See repeats.py."""
 
 
 @dataclass(slots=True)
@@ -134,6 +134,8 @@ CLIENT = "client"
 """The answer is being sent."""
 LEAKED = "leaked"
 """The request, or the thread, that borrowed the connection has ended."""
+LEFT_OPEN = "leaked, in transaction"
+"""The same, and the transaction is open."""
 NESTED = "nested"
 """The borrower waits for another connection."""
 CPU = "cpu"

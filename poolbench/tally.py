@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from poolbench.loans import native
 from poolbench.observed import (
-    FEW_ROWS,
     OTHERS,
-    REPEATS,
     Ask,
     EngineSum,
     LoanKey,
@@ -24,6 +22,7 @@ from poolbench.observed import (
     StatementKey,
     StatementSum,
 )
+from poolbench.repeats import Group, loop_times_ns
 
 if TYPE_CHECKING:
     from poolbench.loans import Loan, Request, WatchedEngine
@@ -141,7 +140,11 @@ class Tally:
 
 def _add_statements(into: Observed, endpoint: str, groups: dict[Any, list[Any]], weight: int) -> None:
     rest = StatementKey("", "", OTHERS)
-    for key, (each, count, duration_ns, rows, first_ns, last_ns, slow, slow_ns, fastest_ns) in groups.items():
+    loops_ns = loop_times_ns(
+        [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in groups.items()]
+    )
+    for (key, values), loop_ns in zip(groups.items(), loops_ns, strict=True):
+        each, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
         text = key[0]
         name = StatementKey(endpoint, "" if each is None else str(each), _short(text))
         statement = _row(into.statements, name, rest, StatementSum)
@@ -152,10 +155,10 @@ def _add_statements(into: Observed, endpoint: str, groups: dict[Any, list[Any]],
         statement.slow += weight * slow
         statement.slow_ns += weight * slow_ns
         statement.groups += weight
-        if count >= REPEATS and rows < FEW_ROWS * count and text != OTHERS and not writes(text):
+        if loop_ns:
             statement.repeated += weight * count
             statement.repeated_groups += weight
-            statement.repeated_ns += weight * (last_ns - first_ns)
+            statement.repeated_ns += weight * round(loop_ns)
 
 
 def _row(rows: dict[_Key, _Row], key: _Key, rest: _Key, kind: type[_Row]) -> _Row:
