@@ -38,7 +38,7 @@ POOLS = ("QueuePool", "FairPool")
 
 
 def main() -> None:
-    """Measure, print the table, and write it into the page if told to."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=300, help="rounds of 200 loans of each kind (default 300)")
     parser.add_argument("--answers", type=int, default=1500, help="answers in each round of the service (default 1500)")
@@ -49,13 +49,18 @@ def main() -> None:
     if options.child:
         print(json.dumps(_measured(*options.child, options.rounds)))
         return
+    overhead(options.rounds, options.answers, options.only, write=options.write)
+
+
+def overhead(rounds: int = 300, answers: int = 1500, only: str | None = None, *, write: bool = False) -> None:
+    """Measure, print the tables, and write them into the page if told to."""
     lines = []
-    if options.only != "service":
-        lines += [*_loan_table(options.rounds), ""]
-    if options.only != "loans":
-        lines += [*_service_table(options.answers), ""]
+    if only != "service":
+        lines += [*_loan_table(rounds), ""]
+    if only != "loans":
+        lines += [*_service_table(answers), ""]
     print("\n".join(lines))
-    if options.write:
+    if write:
         above, rest = PAGE.read_text("utf-8").split(BEGINS)
         PAGE.write_text("\n".join([above + BEGINS, "", *lines]) + ENDS + rest.split(ENDS)[1], "utf-8")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
-from poolbench.loan_book import BOOK, OPENED
+from poolbench.loan_book import BOOK, OPENED, harmless
 from poolbench.loans import Opened, WatchedEngine
 from poolbench.looking import STATEMENT_CODES
 from poolbench.places import application_frame, place_of
@@ -122,17 +122,28 @@ def hook(engine: Engine, about: WatchedEngine) -> None:
 
 
 def _connected(_connection: Any, record: Any) -> None:
+    _opened(record, _frame(1))
+
+
+@harmless
+def _opened(record: Any, frame: FrameType) -> None:
     now_ns, borrower = perf_counter_ns(), BOOK.current()
     took_ns = now_ns - BOOK.opening.pop(borrower, now_ns)
-    record.info[OPENED] = Opened(BOOK.pid, borrower, place_of(_frame(1)), now_ns, took_ns)
+    record.info[OPENED] = Opened(BOOK.pid, borrower, place_of(frame), now_ns, took_ns)
+
+
+@harmless
+def _opening() -> Any:
+    borrower = BOOK.current()
+    BOOK.opening[borrower] = perf_counter_ns()
+    return borrower
 
 
 def _timed_connect(connect: Any) -> Any:
     """A dialect's method that connects, and notes when it began."""
 
     def timed(*given: Any, **named: Any) -> Any:
-        borrower = BOOK.current()
-        BOOK.opening[borrower] = perf_counter_ns()
+        borrower = _opening()
         try:
             return connect(*given, **named)
         except BaseException:

@@ -216,6 +216,7 @@ class LoanBook:
             loan.asked_ns -= round(1e9 * timeout_s)
         self.refused(loan, error)
 
+    @harmless
     def _given_back(self, loan: Loan, _connection: Any) -> None:
         """Called by the record of a loan that was noted in full, when its connection comes back."""
         record = loan.record
