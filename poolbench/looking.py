@@ -30,6 +30,9 @@ _SLEEPS = re.compile(r"\bsleep\(")
 _FUTEX = {"202", "98"}
 """The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
 
+_MOST_THREADS = 1000
+"""Threads whose CPU time is remembered from one look to the next."""
+
 REQUEST_CODES: set[Any] = set()
 """Code of the WSGI wrappers, where a request's own stack begins."""
 
@@ -96,6 +99,8 @@ class Looker:
         except (OSError, ValueError):
             return elapsed_ns
         now_ns = perf_counter_ns()
+        if len(self._cpu) > _MOST_THREADS:
+            self._cpu.clear()
         before_ns, at_ns = self._cpu.get(thread, (used_ns, now_ns - elapsed_ns))
         self._cpu[thread] = used_ns, now_ns
         return elapsed_ns * (used_ns - before_ns) // max(1, now_ns - at_ns)

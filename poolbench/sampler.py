@@ -123,8 +123,8 @@ class Sampler:
         """Look at all that is lent, `elapsed_ns` after the last look. Returns whether anything was lent."""
         book = self.book
         book.sweep()
+        self._forget_requests()
         if not book.lent and not book.asks:
-            self._forget_requests()
             return False
         frames = sys._current_frames()  # noqa: SLF001
         asks = list(book.asks)
