@@ -10,8 +10,6 @@ import argparse
 import difflib
 import json
 import os
-import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,13 +18,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from time import process_time_ns
 from typing import Any, NamedTuple
 
-import sqlalchemy as sa
-
-import poolbench
-from db.embedded import temporary_postgres
+from benchmarks.watching import overhead
 from loadgen.duel import run_duel, stretched
 from loadgen.lab.doctor_findings import heading
 from loadgen.lab.own_app import OwnAppOptions, arranged, own_script
@@ -135,7 +129,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write the rows into docs/doctor.md, beside its others")
     options = parser.parse_args()
     if options.overhead:
-        print("\n".join(overhead()))
+        overhead(write=options.write)
         return
     wanted = set(options.only.split(",")) if options.only else {*SICK, *HEALTHY}
     parts = {
@@ -290,59 +284,6 @@ def _figures(change: Change | None, unit: str, factor: float) -> str:
     if change is None or change.old is None or change.new is None:
         return "–"
     return f"{factor * change.old:,.1f} → {factor * change.new:,.1f}{unit}"
-
-
-def overhead() -> list[str]:
-    """What watching costs: CPU of a loan in a process, and answers per second of a service that the command watches."""
-    rows = []
-    with temporary_postgres() as postgres:
-        for name, pool in (("QueuePool", sa.QueuePool), ("FairPool", poolbench.FairPool)):
-            plain = sa.create_engine(postgres.url, poolclass=pool)
-            watched = sa.create_engine(postgres.url, poolclass=pool)
-            poolbench.watch(watched)
-            took: dict[str, list[float]] = {"plain": [], "watched": []}
-            for _ in range(200):
-                for key, engine in (("plain", plain), ("watched", watched)):
-                    took[key].append(_loans_us(engine))
-            a, b = (statistics.median(values) for values in took.values())
-            rows.append(f"| {name}: CPU of connect() and close(), us | {a:.2f} | {b:.2f} | {b - a:+.2f} |")
-    rates = _rates()
-    a, b = (statistics.median(values) for values in rates.values())
-    rows.append(f"| under `loadgen doctor`: answers per second | {a:.0f} | {b:.0f} | {b / a - 1:+.1%} |")
-    return ["| what | as it is | watched | difference |", "| --- | ---: | ---: | ---: |", *rows]
-
-
-def _rates(rounds: int = 5, requests: int = 4000) -> dict[bool, list[float]]:
-    """Answers per second of a healthy application to 8 users at a time, as it is and watched, in turns."""
-    rates: dict[bool, list[float]] = {False: [], True: []}
-    os.chdir(APPLICATIONS)
-    with tempfile.TemporaryDirectory() as folder:
-        application = OwnApplication(
-            "healthy.two_engines:app", APPLICATIONS, Path(sys.executable), None, (f"{sys.executable} setup.py",)
-        )
-        options = OwnAppOptions(application, str(APPLICATIONS / "load.yml"), Path(folder), servers=1)
-        with arranged(options, lambda _: None) as arrangement:
-            for _ in range(rounds):
-                for watch in (False, True):
-                    log = Path(folder) / "server.log"
-                    with arrangement.served("own", {}, log, watch=watch) as served:
-                        rates[watch].append(_rate(f"{served.servers.url}/posts/7", requests))
-    return rates
-
-
-def _rate(url: str, requests: int) -> float:
-    command = ["ab", "-q", "-k", "-c", "8", "-n", str(requests), url]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found = re.search(r"Requests per second: +([0-9.]+)", done.stdout)
-    assert found is not None
-    return float(found[1])
-
-
-def _loans_us(engine: Any, count: int = 500) -> float:
-    began_ns = process_time_ns()
-    for _ in range(count):
-        engine.connect().close()
-    return (process_time_ns() - began_ns) / count / 1000
 
 
 if __name__ == "__main__":

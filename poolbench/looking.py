@@ -30,8 +30,14 @@ _SLEEPS = re.compile(r"\bsleep\(")
 _FUTEX = {"202", "98"}
 """The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
 
+_MOST_THREADS = 1000
+"""Threads whose CPU time is remembered from one look to the next."""
+
 REQUEST_CODES: set[Any] = set()
 """Code of the WSGI wrappers, where a request's own stack begins."""
+
+STATEMENT_CODES: set[Any] = set()
+"""Code of the functions that execute, which have the statement in their variable `statement`."""
 
 
 class Looker:
@@ -49,7 +55,7 @@ class Looker:
             is_open = transaction_status(loan.connection) in _OPEN
             return seen.LEFT_OPEN if is_open else seen.LEAKED, loan.place, elapsed_ns
         asker = askers.get(loan.borrower)
-        if asker is not None and asker.outer is loan:
+        if asker is not None and asker.outer is loan.record:
             return seen.NESTED, asker.place, elapsed_ns
         frame, thread = _frame_of(loan, frames)
         if frame is None:
@@ -70,6 +76,15 @@ class Looker:
         place = _python_place(frame) or place
         return seen.WORK, place, elapsed_ns if thread is None else min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
 
+    def statement(self, loan: Loan, frames: dict[int, FrameType]) -> str:
+        """The statement that the borrower is executing; "" if it is none of an engine that is watched."""
+        frame, _ = _frame_of(loan, frames)
+        while frame is not None:
+            if frame.f_code in STATEMENT_CODES:
+                return str(frame.f_locals["statement"])
+            frame = frame.f_back
+        return ""
+
     def _ran_ns(self, thread: int, elapsed_ns: int) -> int:
         """For how long a thread did something, rather than wait for its turn: all the time if it waits for something else."""
         native = getattr(threading._active.get(thread), "native_id", None)  # type: ignore[attr-defined]  # noqa: SLF001
@@ -84,6 +99,8 @@ class Looker:
         except (OSError, ValueError):
             return elapsed_ns
         now_ns = perf_counter_ns()
+        if len(self._cpu) > _MOST_THREADS:
+            self._cpu.clear()
         before_ns, at_ns = self._cpu.get(thread, (used_ns, now_ns - elapsed_ns))
         self._cpu[thread] = used_ns, now_ns
         return elapsed_ns * (used_ns - before_ns) // max(1, now_ns - at_ns)

@@ -19,6 +19,8 @@ REPEATS = 5
 """The same statement, run so often by one loan from one place, is repeated."""
 FEW_ROWS = 50
 """A repeated statement fetches one object, or its few parts, each time; a batch fetches more rows than this."""
+OTHERS = "(others)"
+"""Stands for the statements, endpoints and engines beyond those that are told apart."""
 
 
 @dataclass(slots=True)
@@ -185,7 +187,7 @@ class Observed:
         _add_up(self.loans, other.loans)
         _add_up(self.statements, other.statements)
         _add_up(self.samples, other.samples)
-        for key, engine in other.engines.items():
+        for key, engine in list(other.engines.items()):
             known = self.engines.setdefault(key, EngineSum())
             known.made += engine.made
             known.made_in_requests += engine.made_in_requests
@@ -237,7 +239,8 @@ def total(parts: Iterable[Observed]) -> Observed:
 
 
 def _add_up(into: dict[_Key, _Row], rows: Mapping[_Key, _Row]) -> None:
-    for key, row in rows.items():
+    # Of a list: the rows of a process that is being watched grow meanwhile.
+    for key, row in list(rows.items()):
         known = into.get(key)
         if known is None:
             into[key] = type(row)(**asdict(row))  # type: ignore[call-overload]
