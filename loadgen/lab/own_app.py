@@ -273,6 +273,26 @@ def _may_yet(evidence: Evidence) -> bool:
     return any(evidence.of("attached")) and not any(evidence.of("engine"))
 
 
+def unanswered(
+    named: str, log: Path, masked: Callable[[str], str], counters: Mapping[str, int] | None = None
+) -> NothingAnsweredError:
+    """The error of a run without a good answer: its failures by kind, and the last error of the server's log.
+
+    Where the log has no error, its last line. `named`: the application, and how it was run. `masked` removes passwords.
+    """
+    kinds = {
+        name.removeprefix(names.CODES).removeprefix(names.ERRORS): count
+        for name, count in (counters or {}).items()
+        if name.startswith((names.CODES, names.ERRORS)) and count
+    }
+    how = f" ({', '.join(f'{kind}: {count}' for kind, count in kinds.items())})" if kinds else ""
+    text = log.read_text(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    error = last_error(text)
+    what, said = ("error", error) if error else ("line", lines[-1][:300] if lines else "the log is empty")
+    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {masked(said)}")
+
+
 class _Comparison:
     """A comparison in progress."""
 
@@ -293,7 +313,8 @@ class _Comparison:
             self._turn(strategy, number)
 
     def _turn(self, strategy: str, number: int) -> None:
-        options = self._options
+        options, masked = self._options, self._arrangement.masked
+        named = f"{options.application.name} with {strategy}"
         log = options.out / "logs" / f"{strategy}.{number}.log"
         parts: list[str] = []
         console = Console(parts.append)
@@ -301,7 +322,7 @@ class _Comparison:
             try:
                 prove(served, options, self._live)
             except NothingAnsweredError:
-                raise self._nothing_answered(strategy, log, {}) from None
+                raise unanswered(named, log, masked) from None
             self._note(served)
             script = own_script(options, served.servers.url)
             console.run_id(new_run_id())
@@ -324,7 +345,7 @@ class _Comparison:
         if done.signal is not None:
             raise Interrupted
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
-            raise self._nothing_answered(strategy, log, done.report.aggregate.counters)
+            raise unanswered(named, log, masked, done.report.aggregate.counters)
 
     def _write(self, strategy: str, number: int, console: str) -> None:
         """Write the run's files, and all runs of the strategy so far as one report."""
@@ -347,21 +368,6 @@ class _Comparison:
             name = self._options.application.name
             self._arrangement.notes.append(f"{name} is a factory: it was called, as if {name}() had been given.")
             self._say(self._arrangement.notes[-1])
-
-    def _nothing_answered(self, strategy: str, log: Path, counters: Mapping[str, int]) -> NothingAnsweredError:
-        kinds = {
-            name.removeprefix(names.CODES).removeprefix(names.ERRORS): count
-            for name, count in counters.items()
-            if name.startswith((names.CODES, names.ERRORS)) and count
-        }
-        how = f" ({', '.join(f'{kind}: {count}' for kind, count in kinds.items())})" if kinds else ""
-        text = log.read_text(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        said = last_error(text) or (lines[-1][:300] if lines else "the log is empty")
-        return NothingAnsweredError(
-            f"{self._options.application.name} with {strategy}: no request was answered well{how}. The last error in {log}:"
-            f" {self._arrangement.masked(said)}"
-        )
 
     def page(self) -> Page:
         """The comparison so far."""

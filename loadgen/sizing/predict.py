@@ -117,7 +117,7 @@ class Prediction:
     response_p99_error_ms: float
     """The same of the p99 of the response time."""
     cpu_busy: float | None
-    """Share of the time that each worker's CPU is busy; None if the run does not tell."""
+    """Share of the time that each worker's CPU is busy, or the cores if there are fewer; None if the run does not tell."""
     knee_per_s: float
     """Requests per second, over all servers, at which CPU, connections, places or database cores are all busy."""
     formulas: Formulas | None
@@ -128,34 +128,62 @@ class Prediction:
         return self.timed_out + self.shed
 
 
-def predict(question: Question) -> Iterator[Prediction]:
-    """Predict each size with the same arrivals, holds and choices of server. Raises ValueError for an impossible size."""
-    workload, seed = question.workload, question.seed
-    streams = np.random.default_rng(seed).spawn(4)
-    arrived_s = arrivals(question.rate_per_s, question.requests, streams[0], question.arrival_variation)
-    holds_s = draw_s(workload.holds, question.requests, streams[1])
+@dataclass(frozen=True, slots=True, eq=False)
+class Requests:
+    """The requests to simulate, in order of arrival. Times in s."""
+
+    arrived_s: Floats
+    holds_s: Floats
+    """Times that connections are held without the worker's CPU, where that is known."""
+    connects_s: Floats
+    cpu: CpuTimes | None
+    counts_all: bool = False
+    """Whether those of the first seconds count, too."""
+
+
+def requests(question: Question, arrived_s: Floats | None = None, shares: Floats | None = None) -> Requests:
+    """Draw requests from the measured workload.
+
+    `arrived_s`: the instants of a run that is to be predicted, instead of drawn ones; all requests count then. `shares`: for
+    each request the share of requests that hold a connection for a shorter time, from 0 to 1, where it is known.
+    """
+    workload = question.workload
+    streams = np.random.default_rng(question.seed).spawn(4)
+    given = arrived_s is not None
+    if arrived_s is None:
+        arrived_s = arrivals(question.rate_per_s, question.requests, streams[0], question.arrival_variation)
+    count = len(arrived_s)
+    holds_s = draw_s(workload.holds, streams[1].random(count) if shares is None else shares)
     if question.connect_s is not None or workload.connects is None:
-        connects_s = np.full(question.requests, question.connect_s or 0.0)
+        connects_s = np.full(count, question.connect_s or 0.0)
     else:
-        connects_s = draw_s(workload.connects, question.requests, streams[2])
-    cpu = None
-    if workload.cpu is not None:
-        cpu = _drawn_cpu(workload.cpu, holds_s, streams[3])
-        holds_s = np.maximum(holds_s - cpu.inside_s, 0.0)
+        connects_s = draw_s(workload.connects, streams[2].random(count))
+    if workload.cpu is None:
+        return Requests(arrived_s, holds_s, connects_s, None, given)
+    cpu = _drawn_cpu(workload.cpu, holds_s, streams[3])
+    return Requests(arrived_s, np.maximum(holds_s - cpu.inside_s, 0.0), connects_s, cpu, given)
+
+
+def predict(question: Question, given: Requests | None = None) -> Iterator[Prediction]:
+    """Predict each size with the same requests, drawn unless given, and the same choices of server.
+
+    Raises ValueError for an impossible size.
+    """
+    made = requests(question) if given is None else given
     for size in question.sizes:
         arrangement = question.of_size(size)
-        outcome = simulate(arrangement, arrived_s, holds_s, connects_s, seed, cpu)
-        if not arrangement.cold:
-            outcome = replace(outcome, since_s=_settled_s(float(arrived_s[-1]), arrangement.timeout_s))
-        yield _prediction(question, outcome, holds_s)
+        outcome = simulate(arrangement, made.arrived_s, made.holds_s, made.connects_s, question.seed, made.cpu)
+        if not arrangement.cold and not made.counts_all:
+            outcome = replace(outcome, since_s=_settled_s(float(made.arrived_s[-1]), arrangement.timeout_s))
+        yield _prediction(question, outcome, made.holds_s)
 
 
 def _drawn_cpu(measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -> CpuTimes:
     """CPU times for each hold. Long holds are those that compute for long, as far as the distributions let them."""
     count = len(holds_s)
     inside_s = np.empty(count)
-    inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, count, rng))
-    all_s = draw_s(measured.all_ms, count, rng)
+    inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, rng.random(count)))
+    all_s = draw_s(measured.all_ms, rng.random(count))
     outside_s = all_s * (measured.outside_mean_ms / measured.all_ms.mean)
     return CpuTimes(inside_s, outside_s)
 
@@ -214,7 +242,7 @@ def knee_per_s(question: Question, arrangement: Arrangement) -> float:
     work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
     most = [arrangement.servers * arrangement.limit / hold_s]
     if workload.cpu is not None:
-        most.append(arrangement.servers / (workload.cpu.all_ms.mean / 1000))
+        most.append(min(arrangement.servers, arrangement.cores) / (workload.cpu.all_ms.mean / 1000))
     if arrangement.slots is not None:
         most.append(arrangement.servers * arrangement.slots / (hold_s + outside_s))
     if work_s:
@@ -224,7 +252,9 @@ def knee_per_s(question: Question, arrangement: Arrangement) -> float:
 
 def _cpu_busy(question: Question) -> float | None:
     cpu = question.workload.cpu
-    return None if cpu is None else question.rate_per_s / question.arrangement.servers * cpu.all_ms.mean / 1000
+    if cpu is None:
+        return None
+    return question.rate_per_s * cpu.all_ms.mean / 1000 / min(question.arrangement.servers, question.arrangement.cores)
 
 
 Remedy = Literal["more workers", "cheaper statement", "more connections", "smaller pool", "nothing"]
@@ -238,6 +268,11 @@ def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str
     arrangement = question.arrangement
     database = question.rate_per_s * question.workload.holds.mean / 1000 * arrangement.db_share / arrangement.db_cores
     if busy is not None and busy >= _BUSY:
+        if arrangement.cores < arrangement.servers:
+            return "more workers", (
+                f"their {decimal(arrangement.cores)} cores are busy for {busy:.0%} of the time: more workers need more"
+                " cores, and no pool size changes that"
+            )
         return "more workers", f"each worker's CPU is busy for {busy:.0%} of the time: no pool size changes that"
     slots = question.arrangement.slots
     if slots is not None and _slots_busy(question) >= _BUSY:

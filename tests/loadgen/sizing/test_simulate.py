@@ -375,6 +375,22 @@ def test_threads_take_turns_at_long_work():
     assert alone.done_s[1] > 5.0
 
 
+def test_an_event_loop_runs_a_waiter_before_a_request_that_came_while_it_computed():
+    def granted(slots):
+        case = [0.0, 0.0, 14.0], [10.0] * 3, [4.0] * 3, [2.0] * 3
+        return worked(Arrangement(size=1, slots=slots), *case).granted_s[1]
+
+    # The first computes until 1, from 1 to 3 and, with its answer from the database, from 13 to 16; the third comes at 14.
+    assert granted(None) == 16.0
+    assert granted(8) == 17.0
+
+
+def test_servers_that_compute_share_the_cores_of_their_machine():
+    case = [0.0, 0.0], [10.0] * 2, [0.0] * 2, [2.0] * 2
+    assert worked(Arrangement(servers=2, size=1, cores=1), *case).done_s.tolist() == [14.0, 14.0]
+    assert worked(Arrangement(servers=2, size=1, cores=2), *case).done_s.tolist() == [12.0, 12.0]
+
+
 def test_a_worker_without_a_database_is_between_first_come_and_processor_sharing():
     load, count = 0.7, 60_000
     rng = np.random.default_rng(3)
