@@ -239,7 +239,9 @@ def run(arrangement: PlannedArrangement, size: int, rate_per_s: float, seconds: 
             if done.signal is not None:
                 raise KeyboardInterrupt
         with (folder / "rows.csv").open(newline="") as file:
-            sent = sorted((int(row["started_ns"]), float(row["url"].rpartition(",")[2])) for row in csv.DictReader(file))
+            sent = sorted(
+                (int(row["started_ns"]), float(row["url"].rpartition(",")[2])) for row in csv.DictReader(file)
+            )
         arrived_s = (np.array([ns for ns, _ in sent]) - sent[0][0]) / 1e9
         shares = np.array([1 - exp(-asked_s / mean_s) for _, asked_s in sent])
         knee = _knee(arrangement, served.servers.port, seconds / 2) if kind == "loaded" else 0.0
@@ -334,7 +336,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=int, default=10, help="of each run below the knee (10)")
     parser.add_argument("--only", default="", help="numbers of arrangements, separated by commas (all)")
-    parser.add_argument("--other", action="append", default=[], metavar="gevent,1,2,10,3,0.7", help="one of your own, instead")
+    parser.add_argument(
+        "--other", action="append", default=[], metavar="gevent,1,2,10,3,0.7", help="one of your own, instead"
+    )
     parser.add_argument("--into", type=Path, help="JSON file that keeps the rows of several parts")
     parser.add_argument("--write", action="store_true", help="put the table into docs/planning.md")
     given = parser.parse_args()

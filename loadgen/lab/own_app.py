@@ -18,8 +18,8 @@ from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page
-from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, masking, shown
-from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup
+from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
+from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup, url_variables
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
 from loadgen.lab.turns import in_turns
 from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_script
@@ -131,7 +131,7 @@ class Arrangement:
                 strategy, _within(parameters(strategy, settings), most), database.place, most, watch=watch
             )
             url = _at_distance(database.app_url, self.far_url) if self.crossing else database.app_url
-            variables = dict.fromkeys(self.options.application.url_variables, url)
+            variables = url_variables(self.options.application.url_variables, url)
             servers = Servers(program, self.options.servers, variables, log)
             try:
                 servers.start()
@@ -145,6 +145,7 @@ class Arrangement:
                 ) from None
             finally:
                 servers.stop()
+                mask_file(log, self.masked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,7 @@ class Served:
 def _explains(program: AppServer) -> bool:
     """Whether the processes saw a reason for not starting, rather than merely not having come to the database yet."""
     evidence = Evidence.read(program.evidence)
-    return any(each["event"] in {"asgi", "elsewhere", "library"} for each in evidence.events)
+    return any(each["event"] in {"asgi", "function", "elsewhere", "library"} for each in evidence.events)
 
 
 @contextmanager
@@ -187,8 +188,9 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
             notes += _agreed(options, found)
         for note in notes:
             say(note)
-        masked = masking(found.base.app_url, found.base.monitor_url)
-        variables = dict.fromkeys(application.url_variables, found.base.app_url)
+        given = [options.database_url] if options.database_url is not None else []
+        masked = masking(found.base.app_url, found.base.monitor_url, *given)
+        variables = url_variables(application.url_variables, found.base.app_url)
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
         run_setup(application, variables, options.out / "logs" / "setup.log", masked)
         attachments = Attachments(application, interpreter, Path(folder))
@@ -269,8 +271,9 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
 
 
 def _may_yet(evidence: Evidence) -> bool:
-    """Whether the application is attached, and has not come as far as to use another kind of database."""
-    return any(evidence.of("attached")) and not any(evidence.of("engine"))
+    """Whether the application is attached, and does not use another kind of database."""
+    others = any(not str(each["url"]).startswith("postgresql") for each in evidence.of("engine"))
+    return any(evidence.of("attached")) and not others
 
 
 def unanswered(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import inf, nan, sqrt
+from math import ceil, inf, nan, sqrt
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from loadgen.sizing.simulate import (
     Floats,
     Simulation,
     arrivals,
+    busy_rate_per_s,
     quantile,
     simulate,
 )
@@ -40,6 +41,10 @@ _WARM_UP_TIMEOUTS = 3
 _PARTS = 10
 # Student's t for nine degrees of freedom, 95 %.
 _T_OF_TEN = 2.262
+_TRIED = 10_000
+"""Requests of a simulation that only a mean is taken from."""
+_AMPLE = 1000
+"""Connections for which no request has to wait."""
 _BUSY = 0.8
 
 
@@ -161,7 +166,20 @@ def requests(question: Question, arrived_s: Floats | None = None, shares: Floats
     if workload.cpu is None:
         return Requests(arrived_s, holds_s, connects_s, None, given)
     cpu = _drawn_cpu(workload.cpu, holds_s, streams[3])
-    return Requests(arrived_s, np.maximum(holds_s - cpu.inside_s, 0.0), connects_s, cpu, given)
+    elsewhere_s = np.maximum(holds_s - cpu.inside_s - _waited_for_cpu_s(question, workload.cpu), 0.0)
+    return Requests(arrived_s, elsewhere_s, connects_s, cpu, given)
+
+
+def _waited_for_cpu_s(question: Question, measured: WorkerCpu) -> float:
+    """Mean time of the measured holds in which requests waited for their worker's CPU: what a simulation of that run adds."""
+    workload, rng = question.workload, np.random.default_rng(question.seed)
+    arrived_s = arrivals(workload.rate_per_s, _TRIED, rng, question.arrival_variation)
+    holds_s = draw_s(workload.holds, rng.random(_TRIED))
+    cpu = _drawn_cpu(measured, holds_s, rng)
+    ample = replace(question.arrangement, size=_AMPLE, max_overflow=0, timeout_s=inf, max_waiting=None, db_cores=inf)
+    elsewhere_s = np.maximum(holds_s - cpu.inside_s, 0.0)
+    outcome = simulate(ample, arrived_s, elsewhere_s, 0.0, question.seed, cpu)
+    return max(0.0, float(outcome.held_s.mean() - (elsewhere_s + cpu.inside_s).mean()))
 
 
 def predict(question: Question, given: Requests | None = None) -> Iterator[Prediction]:
@@ -175,7 +193,7 @@ def predict(question: Question, given: Requests | None = None) -> Iterator[Predi
         outcome = simulate(arrangement, made.arrived_s, made.holds_s, made.connects_s, question.seed, made.cpu)
         if not arrangement.cold and not made.counts_all:
             outcome = replace(outcome, since_s=_settled_s(float(made.arrived_s[-1]), arrangement.timeout_s))
-        yield _prediction(question, outcome, made.holds_s)
+        yield _prediction(question, outcome, made)
 
 
 def _drawn_cpu(measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -> CpuTimes:
@@ -196,7 +214,8 @@ def _settled_s(span_s: float, timeout_s: float) -> float:
     return max(_WARM_UP * span_s, min(span_s / 2, _WARM_UP_TIMEOUTS * timeout_s))
 
 
-def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Prediction:
+def _prediction(question: Question, outcome: Simulation, made: Requests) -> Prediction:
+    holds_s = made.holds_s
     arrangement, waits_s, held_s = outcome.arrangement, outcome.waits_s, outcome.held_s
     limited = arrangement.max_overflow >= 0
     counted = (outcome.fates == SERVED) & (outcome.arrived_s >= outcome.since_s)
@@ -219,7 +238,7 @@ def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Pre
         wait_mean_error_ms=_error(waits_s, np.mean) * 1000,
         response_p99_error_ms=_error(outcome.responses_s, lambda part: quantile(part, 0.99)) * 1000,
         cpu_busy=_cpu_busy(question),
-        knee_per_s=knee_per_s(question, arrangement),
+        knee_per_s=knee_per_s(question, arrangement, made),
         db_busy=work_s / all_cores_s if all_cores_s < inf else None,
         formulas=formulas(question, arrangement) if limited else None,
     )
@@ -233,8 +252,12 @@ def _error(times_s: Floats, figure: Callable[[Floats], float]) -> float:
     return _T_OF_TEN * float(np.std(values, ddof=1)) / sqrt(_PARTS)
 
 
-def knee_per_s(question: Question, arrangement: Arrangement) -> float:
-    """Requests per second, over all servers, beyond which no queue can help: the least that any of their parts can do."""
+def knee_per_s(question: Question, arrangement: Arrangement, made: Requests) -> float:
+    """Requests per second, over all servers, beyond which no queue can help.
+
+    Where the CPU of the workers is known, the rate of a simulation with everything busy: less than any part could do alone,
+    since a connection is idle while the worker that is to use it computes. Otherwise the least that any part can do.
+    """
     workload = question.workload
     hold_s = workload.holds.mean / 1000
     loan_cpu_s = workload.cpu.loan_ms.mean / 1000 if workload.cpu else 0.0
@@ -247,7 +270,13 @@ def knee_per_s(question: Question, arrangement: Arrangement) -> float:
         most.append(arrangement.servers * arrangement.slots / (hold_s + outside_s))
     if work_s:
         most.append(arrangement.db_cores / work_s)
-    return min(most)
+    if made.cpu is None:
+        return min(most)
+    # Twice as many requests as the parts can deal with at one time.
+    at_once = min(most) * (hold_s + outside_s) / arrangement.servers
+    users = ceil(arrangement.servers * 2 * (at_once + 2))
+    tried = CpuTimes(made.cpu.inside_s[:_TRIED], made.cpu.outside_s[:_TRIED])
+    return busy_rate_per_s(arrangement, made.holds_s[:_TRIED], tried, users, question.seed)
 
 
 def _cpu_busy(question: Question) -> float | None:

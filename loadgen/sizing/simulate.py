@@ -32,7 +32,7 @@ Times are in seconds. Everything random is drawn from numpy's PCG64 by a seed: t
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from math import inf, nan
 from typing import Literal
@@ -78,7 +78,9 @@ class Arrangement:
     def __post_init__(self) -> None:
         if self.servers < 1 or self.size < 0 or self.limit < 1:
             raise ValueError(f"{self.servers} servers with {self.size} + {self.max_overflow} connections serve nobody")
-        if not (self.timeout_s >= 0 and self.wake_s >= 0 and min(self.db_cores, self.cores) > 0 and 0 <= self.db_share <= 1):
+        if not (
+            self.timeout_s >= 0 and self.wake_s >= 0 and min(self.db_cores, self.cores) > 0 and 0 <= self.db_share <= 1
+        ):
             raise ValueError("times must not be negative, cores more than 0, and a share between 0 and 1")
 
     @property
@@ -243,6 +245,22 @@ def simulate(
         asked_s=np.array(worked.asked_s),
         done_s=np.array(worked.done_s),
     )
+
+
+def busy_rate_per_s(arrangement: Arrangement, holds_s: Floats, cpu: CpuTimes, users: int, seed: int = 0) -> float:
+    """Requests per second that the servers answer to `users` who each ask again when they have their answer: the most they can.
+
+    `holds_s` and `cpu`: of each request, as for `simulate`; the last requests and the first tenth do not count.
+    """
+    count = len(holds_s)
+    patient = replace(arrangement, timeout_s=inf, max_waiting=None, cold=False)
+    course = _ClosedCourse(
+        patient, [0.0] * count, holds_s.tolist(), [0.0] * count, cpu.inside_s.tolist(), cpu.outside_s.tolist()
+    )
+    course.run_users(users, np.random.default_rng(seed).integers(arrangement.servers, size=count).tolist())
+    done_s = np.sort(course.done_s)
+    begins_s, ends_s = done_s[count // 10], course.began_s
+    return float(np.count_nonzero((done_s > begins_s) & (done_s <= ends_s)) / (ends_s - begins_s))
 
 
 class _SharedCores:
@@ -580,6 +598,27 @@ class _WorkersCourse(_SimulationCourse):
         line = worker.backlog if self._shared is None else self._shared
         if line:
             self._start(line.popleft(), server, now_s)
+
+
+class _ClosedCourse(_WorkersCourse):
+    """A simulation of users who ask again when they have their answer, until all requests have been made."""
+
+    began_s = 0.0
+    """When the last request was made."""
+
+    def run_users(self, users: int, servers: list[int]) -> None:
+        """Run all requests; `servers` holds the server of each that finds no idle one."""
+        self._drawn, self._next_request = servers, min(users, len(servers))
+        for request in range(self._next_request):
+            self._arrive(request, servers[request], 0.0)
+        self._catch_up(inf)
+
+    def _leave(self, request: int, now_s: float) -> None:
+        super()._leave(request, now_s)
+        if self._next_request < len(self._drawn):
+            self.began_s = now_s
+            self._next_request += 1
+            self._arrive(self._next_request - 1, self._drawn[self._next_request - 1], now_s)
 
     def _begin_hold(self, request: int, connect_s: float, now_s: float) -> None:
         self._to_connect_s[request] = connect_s
