@@ -1,15 +1,15 @@
 """Checks whether the predictions of `loadgen plan` come true, for 30 arrangements. Takes about 20 minutes.
 
-    python -m benchmarks.planning [--only 3,7] [--seconds 10] [--into FILE] [--write]
+    python -m benchmarks.planning [--only 3,7] [--seconds 8] [--into FILE] [--write]
 
 An application computes for a while, holds a connection while it computes and while a statement sleeps, and computes again. An
 arrangement is a kind of worker (gevent, threads, sync) and their number, the CPU time, the statement's time, the pool's
 size, and a load as a share of the rate at which the arrangement is full. Each is measured calmly once, with many connections
-and a fifth of that rate. From that report alone `plan` predicts two more runs: one below the knee, of which the mean wait
+and two fifths of that rate. From that report alone `plan` predicts two more runs: one below the knee, of which the mean wait
 for a connection (within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true, and one with
 as many users as keep everything busy, each asking again when it has its answer, whose rate, the knee's, must (within 10 %).
 
-CPU time is constant. Statements take an exponential time. A mean wait of ten seconds varies by chance more than 10 %: twice
+CPU time is constant. Statements take an exponential time. A mean wait of eight seconds varies by chance more than 10 %: twice
 as many requests in one second, or two long statements at once. So the simulation gets the instants at which the requests
 of the run were sent, and the rank of each one's statement; how long connections are held and what requests cost comes from
 the calm run. `chance` is what this saves: half of the 95 % interval of the mean wait of such a run, from 20 simulated ones
@@ -53,7 +53,7 @@ from reports.formats import markdown
 from reports.formats.apachebench import AbReport
 from reports.model import Report, ReportError
 
-CALM, BEYOND = 0.2, 1.5
+CALM, BEYOND = 0.4, 1.5
 CALM_REQUESTS = 250
 PATIENCE_S = 60.0
 MANY = 20
@@ -334,7 +334,7 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 def main() -> None:
     """Go through the arrangements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=10, help="of each run below the knee (10)")
+    parser.add_argument("--seconds", type=int, default=8, help="of each run below the knee (8)")
     parser.add_argument("--only", default="", help="numbers of arrangements, separated by commas (all)")
     parser.add_argument(
         "--other", action="append", default=[], metavar="gevent,1,2,10,3,0.7", help="one of your own, instead"

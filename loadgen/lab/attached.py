@@ -160,14 +160,16 @@ class _Attachment:
         if self._known[place]:
             self.evidence.add("connected", driver=module.__name__)
             return
-        connection.close()
         host, port, database = place
+        info = connection.info
+        parts = {"host": host, "port": port, "database": database, "user": info.user, "password": info.password}
+        connection.close()
         where = f"postgresql://{host}:{port}/{database}"
         self.evidence.add(
             "elsewhere",
             url=where,
             variables=sorted(_variables_naming(host, port, database)),
-            parts=dict(sorted(_variables_of_parts(connection, host, port, database))),
+            parts=dict(sorted(_variables_of_parts(parts))),
         )
         raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
 
@@ -281,14 +283,11 @@ def _variables_naming(host: str, port: str, database: str) -> Iterator[str]:
             yield name
 
 
-def _variables_of_parts(connection: Any, host: str, port: str, database: str) -> Iterator[tuple[str, str]]:
+def _variables_of_parts(parts: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Names of the variables whose value is a part of this database's address, and which part."""
-    user = str(getattr(connection.info, "user", "") or "")
-    password = str(getattr(connection.info, "password", "") or "")
-    values = {"host": host, "port": port, "database": database, "user": user, "password": password}
     for name, value in os.environ.items():
         if _NAMES.search(name) or _PARTS.search(name):
-            part = next((part for part, known in values.items() if known and value == known), None)
+            part = next((part for part, known in parts.items() if known and value == known), None)
             if part is not None:
                 yield name, part
 
