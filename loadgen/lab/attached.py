@@ -31,7 +31,7 @@ IDENTITY = "SELECT extract(epoch FROM pg_postmaster_start_time())::text || ' ' |
 """Asks a server for what tells one database from every other, whatever way leads there."""
 
 _NAMES = re.compile(
-    r"DATABASE|(^|_)DB(_|$)|POSTGRES|^PG(HOST|DATABASE|SERVICE)$|SQL|DSN|(^|_)(URI|URL)$", re.IGNORECASE
+    r"DATABASE|(^|_)DB(_|$)|POSTGRES|^PG(HOST|DATABASE|SERVICE)$|SQL|DSN|(^|_)(URI|URL)$|SETTINGS|CONFIG", re.IGNORECASE
 )
 _PARTS = re.compile(r"HOST|PORT|USER|PASS|DATABASE|(^|_)(DB|NAME)(_|$)", re.IGNORECASE)
 _LIBRARIES = re.compile(r"^DISABLE_SQLALCHEMY")

@@ -132,6 +132,8 @@ class Arrangement:
             )
             url = _at_distance(database.app_url, self.far_url) if self.crossing else database.app_url
             variables = url_variables(self.options.application.url_variables, url)
+            # Of an earlier run into the same folder.
+            log.unlink(missing_ok=True)
             servers = Servers(program, self.options.servers, variables, log)
             try:
                 servers.start()

@@ -308,6 +308,7 @@ class Evidence:
         """Why the database given was not used, in a sentence; None if it was. `given`: the variables that had its URL."""
         given = [text.partition("=")[0] for text in given]
         named = " and ".join(given)
+        in_code = f'let it read a variable while you compare, such as os.environ["{given[0]}"]'
         if any(self.of("asgi")):
             return "it is an ASGI application; lab, sweep and doctor run WSGI applications"
         for each in self.of("function"):
@@ -327,15 +328,13 @@ class Evidence:
                 given_parts = " ".join(f"--url-variable '{name}={{{part}}}'" for name, part in parts.items())
                 by = f", which {', '.join(parts)} name together: give {given_parts}"
             else:
-                by = (
-                    ", set in its code or a file: let it read a variable while you compare, such as os.environ"
-                    f'["{given[0]}"]'
-                )
+                by = f", set in its code or a file: {in_code}"
             return f"it connects to {each['url']}, not to the database given in {named}{by}. Nothing was loaded there"
         if self.lent:
             return None
-        reads = ", ".join(self.read_variables) or "none"
-        read = f"Variables it read that may name a database: {reads} (--url-variable NAME)"
+        read = f"Variables it read that may name a database: {', '.join(self.read_variables)} (--url-variable NAME)"
+        if not self.read_variables:
+            read = f"It read no variable that may name a database: {in_code}"
         if not any(self.of("attached")):
             return "no Python of its server found the library on its path: does the command run Python with -I or -E?"
         for each in self.of("engine"):
@@ -352,6 +351,7 @@ def run_setup(
     application: OwnApplication, variables: Mapping[str, str], log: Path, masked: Callable[[str], str]
 ) -> None:
     """Run the setup commands in the application's folder. Raises StackError, naming the command, if one fails."""
+    log.unlink(missing_ok=True)
     for command in application.setup:
         with log.open("ab") as output:
             code = subprocess.run(

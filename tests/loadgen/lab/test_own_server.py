@@ -158,6 +158,10 @@ def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line
         f"a:app with own: no request was answered well (500: 3, ETIMEDOUT: 1). The last error in {log}:"
         " ValueError: no table for ***"
     )
+    log.write_text(
+        "ValueError: old\n(psycopg2.errors.UniqueViolation) duplicate key\nDETAIL:  x\n[ERROR] Shutting down: Master\n"
+    )
+    assert str(unanswered("a:app", log, masked)).endswith(": (psycopg2.errors.UniqueViolation) duplicate key")
     log.write_text("start\nstopped\n")
     assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
     log.write_text("")
