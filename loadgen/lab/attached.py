@@ -34,7 +34,7 @@ _NAMES = re.compile(
     r"DATABASE|(^|_)DB(_|$)|POSTGRES|^PG(HOST|DATABASE|SERVICE)$|SQL|DSN|(^|_)(URI|URL)$|SETTINGS|CONFIG", re.IGNORECASE
 )
 _PARTS = re.compile(r"HOST|PORT|USER|PASS|DATABASE|(^|_)(DB|NAME)(_|$)", re.IGNORECASE)
-_LIBRARIES = re.compile(r"^DISABLE_SQLALCHEMY")
+_LIBRARIES = re.compile(r"^(DISABLE_SQLALCHEMY|_?PYTHON|GUNICORN)")
 """Variables that libraries read for themselves."""
 _OURS = "POOLBENCH_ATTACHED"
 _WSGI_PARAMETERS = 2

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.sizing import queueing
-from loadgen.sizing.simulate import SERVED, SHED, TIMED_OUT, Arrangement, CpuTimes, arrivals, quantile, simulate
+from loadgen.sizing.simulate import (
+    SERVED,
+    SHED,
+    TIMED_OUT,
+    Arrangement,
+    CpuTimes,
+    arrivals,
+    busy_rate_per_s,
+    quantile,
+    simulate,
+)
 
 REPLICATIONS = 10
 
@@ -406,6 +416,27 @@ def test_beyond_a_cpu_all_workers_serve_no_more_than_it_can():
     cpu = np.full(count, 0.01)
     found = worked(Arrangement(servers=1, size=20, timeout_s=1.0, max_waiting=100), arrived, cpu, cpu / 2, cpu / 2)
     assert found.throughput_per_s < 101
+
+
+def busy(arrangement, hold, inside, outside, users, count=4000):
+    cpu = CpuTimes(np.full(count, inside), np.full(count, outside))
+    return busy_rate_per_s(arrangement, np.full(count, hold), cpu, users)
+
+
+def test_the_most_that_servers_can_do_is_that_of_their_scarcest_part():
+    # Sync workers: 4 at a time, each busy for 1 + 8 + 1 s.
+    assert busy(Arrangement(servers=4, size=1, slots=1), 8.0, 1.0, 1.0, 12) == pytest.approx(0.4, rel=0.01)
+    # One CPU: 1 + 1 s of work for each.
+    assert busy(Arrangement(size=100), 8.0, 1.0, 1.0, 60) == pytest.approx(0.5, rel=0.01)
+    # Two connections, held for 8 s, and hardly any work.
+    assert busy(Arrangement(size=2), 8.0, 0.001, 0.001, 12) == pytest.approx(0.25, rel=0.01)
+    # Three servers that share a core.
+    assert busy(Arrangement(servers=3, size=100, cores=1), 8.0, 1.0, 1.0, 60) == pytest.approx(0.5, rel=0.01)
+
+
+def test_where_cpu_and_connections_are_both_short_the_most_is_less_than_either_allows():
+    both = busy(Arrangement(size=2), 2.0, 0.5, 0.5, 12)
+    assert 0.5 < both < min(2 / 2.5, 1 / 1.0)
 
 
 @given(
