@@ -45,9 +45,9 @@ def first(printed: str) -> str:
 
 
 def figures(printed: str) -> str:
-    """Some rows of the table of every figure."""
-    lines = [line for line in printed.splitlines() if line.strip().startswith(FIGURES)]
-    kept = [line for line in lines if line.split("  ")[0].split(" (")[0] in FIGURES]
+    """Some rows of the Markdown table of every figure, with its heading."""
+    lines = [line for line in printed.splitlines() if line.startswith("| ")]
+    kept = [line for line in lines if line[2:].split(" |")[0].split(" (")[0] in FIGURES or line.startswith("| -")]
     return "\n".join(kept) + "\n"
 
 

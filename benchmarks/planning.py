@@ -16,8 +16,8 @@ the calm run. `chance` is what this saves: half of the 95 % interval of the mean
 with arrivals of their own. `late` is the p99 of how far the generator fell behind its plan: where it is not small, the
 machine was busy with something else, and the run counts for nothing.
 
-`--into` keeps the rows found so far in a JSON file, so that the arrangements can be measured in several parts; `--write` puts
-the table of all of them into docs/planning.md.
+`--into` keeps what was measured so far in a file, so that the arrangements can be measured in several parts: those in it are
+not measured again. `--write` puts the table of all of them into docs/planning.md.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import argparse
 import csv
 import json
 import os
+import pickle
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ import numpy as np
 from benchmarks.awake import cores_awake
 from loadgen.closed import Workload
 from loadgen.http.route import Origin
+from loadgen.lab.own_app import Arrangement as Arranged
 from loadgen.lab.own_app import OwnAppOptions, arranged, prove
 from loadgen.lab.own_server import OwnApplication
 from loadgen.rows import rows_file
@@ -216,7 +218,35 @@ class Run:
     """Answers per second with everything busy; 0 if that was not measured."""
 
 
-def run(arrangement: PlannedArrangement, size: int, rate_per_s: float, seconds: int, folder: Path, kind: str) -> Run:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of an arrangement."""
+
+    calm: Report
+    below: Run
+
+
+def measure(arrangement: PlannedArrangement, seconds: int, folder: Path) -> Measured:
+    """Run an arrangement calmly, below the knee, and with everything busy. Raises KeyboardInterrupt if a signal ended it."""
+    (folder / "load.json").write_text(text_of(arrangement, 5, 1))
+    calm_per_s = CALM * arrangement.full_per_s
+    calm_s = max(seconds // 2, ceil(CALM_REQUESTS / calm_per_s))
+    with arranged(options(arrangement, folder), lambda _: None) as parts:
+        many = MANY if arrangement.slots != 1 else 1
+        calm = run(parts, arrangement, many, calm_per_s, calm_s, folder, "calm")
+        per_s = arrangement.load * arrangement.full_per_s
+        return Measured(calm.report, run(parts, arrangement, arrangement.size, per_s, seconds, folder, "loaded"))
+
+
+def run(
+    parts: Arranged,
+    arrangement: PlannedArrangement,
+    size: int,
+    rate_per_s: float,
+    seconds: int,
+    folder: Path,
+    kind: str,
+) -> Run:
     """One run with connections and workers warm; after a `loaded` one, the knee's rate is measured.
 
     Raises KeyboardInterrupt if a signal ended it.
@@ -224,12 +254,11 @@ def run(arrangement: PlannedArrangement, size: int, rate_per_s: float, seconds: 
     mean_s = arrangement.statement_ms / 1000
     times_s = -np.log(1 - (ORDERS[kind] + 0.5) / COUNT) * mean_s
     statements = "".join(f"{value:.6f}\n" for value in times_s).encode()
-    chosen = options(arrangement, folder)
     settings = {"DB_POOL_SIZE": str(size), "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
-    (folder / "load.json").write_text(text_of(arrangement, 5, 1))
     (folder / "statements.csv").write_bytes(statements)
-    with arranged(chosen, lambda _: None) as parts, parts.served("fair", settings, folder / "server.log") as served:
-        prove(served, OwnAppOptions(chosen.application, str(folder / "load.json"), chosen.out), lambda _: None)
+    with parts.served("fair", settings, folder / "server.log") as served:
+        proving = replace(parts.options, script=str(folder / "load.json"))
+        prove(served, proving, lambda _: None)
         for phase_rate, phase_s in ((min(rate_per_s, arrangement.full_per_s / 2), 1), (rate_per_s, seconds)):
             text = text_of(arrangement, phase_rate, phase_s)
             given = RunOptions(target=served.servers.url, poisson=True, env={})
@@ -287,18 +316,14 @@ def chance(asked: Question, rows: int, mean_ms: float) -> float:
     return 1.96 * float(np.std(means, ddof=1)) / mean_ms if mean_ms else 0.0
 
 
-def row(number: int, arrangement: PlannedArrangement, seconds: int, folder: Path) -> tuple[str, ...]:
-    """Measure, predict and compare one arrangement: a row of the table."""
-    calm_per_s = CALM * arrangement.full_per_s
-    calm_s = max(seconds // 2, ceil(CALM_REQUESTS / calm_per_s))
-    calm = run(arrangement, MANY if arrangement.slots != 1 else 1, calm_per_s, calm_s, folder, "calm").report
-    base = workload(calm)
+def row(number: int, arrangement: PlannedArrangement, measured: Measured) -> tuple[str, ...]:
+    """Predict an arrangement from its calm run, and compare: a row of the table."""
+    base, below = workload(measured.calm), measured.below
     try:
-        grounds(calm, base, arrangement.workers)
+        grounds(measured.calm, base, arrangement.workers)
     except ReportError as error:
         return (str(number), str(arrangement), *[""] * 9, f"not counted: {error}", "")
     per_s = arrangement.load * arrangement.full_per_s
-    below = run(arrangement, arrangement.size, per_s, seconds, folder, "loaded")
     asked = question(arrangement, base, per_s)
     (said,) = predict(asked, requests(asked, below.arrived_s, below.shares))
     sketches = below.report.aggregate.sketches
@@ -339,23 +364,23 @@ def main() -> None:
     parser.add_argument(
         "--other", action="append", default=[], metavar="gevent,1,2,10,3,0.7", help="one of your own, instead"
     )
-    parser.add_argument("--into", type=Path, help="JSON file that keeps the rows of several parts")
+    parser.add_argument("--into", type=Path, help="file that keeps what was measured")
     parser.add_argument("--write", action="store_true", help="put the table into docs/planning.md")
     given = parser.parse_args()
-    found: dict[int, list[str]] = {}
+    found: dict[int, Measured] = {}
     if given.into is not None and given.into.exists():
-        found = {int(each[0]): each for each in json.loads(given.into.read_text())}
+        found = pickle.loads(given.into.read_bytes())
     arrangements = [other(text) for text in given.other] or ARRANGEMENTS
     chosen = [int(each) for each in given.only.split(",") if each] or range(1, len(arrangements) + 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "planned.py").write_text(APPLICATION)
-        for number in chosen if given.only != "none" else ():
-            found[number] = list(row(number, arrangements[number - 1], given.seconds, folder))
-            print(" | ".join(found[number]), file=sys.stderr, flush=True)
+        for number in (each for each in chosen if each not in found):
+            found[number] = measure(arrangements[number - 1], given.seconds, folder)
+            print(number, arrangements[number - 1], file=sys.stderr, flush=True)
             if given.into is not None:
-                given.into.write_text(json.dumps(list(found.values())))
-    text = table(found[number] for number in sorted(found))
+                given.into.write_bytes(pickle.dumps(found))
+    text = table(row(number, arrangements[number - 1], found[number]) for number in sorted(found))
     print(text)
     if given.write:
         before, mark, after = GUIDE.read_text().partition(BEGINS)

@@ -599,6 +599,17 @@ class _WorkersCourse(_SimulationCourse):
         if line:
             self._start(line.popleft(), server, now_s)
 
+    def _begin_hold(self, request: int, connect_s: float, now_s: float) -> None:
+        self._to_connect_s[request] = connect_s
+        # Who finds an idle connection does not wait for the CPU.
+        at_once = self.asked_s[request] == now_s
+        self._compute(request, _IN_FIRST, self._inside_s[request] / 2, now_s, goes_on=at_once, woken=True)
+
+    def _give_up(self, waiter: int) -> None:
+        super()._give_up(waiter)
+        now_s = max(self.granted_s[waiter], self._database.now_s)
+        self._compute(waiter, _AFTER, self._outside_s[waiter] / 2, now_s)
+
 
 class _ClosedCourse(_WorkersCourse):
     """A simulation of users who ask again when they have their answer, until all requests have been made."""
@@ -619,14 +630,3 @@ class _ClosedCourse(_WorkersCourse):
             self.began_s = now_s
             self._next_request += 1
             self._arrive(self._next_request - 1, self._drawn[self._next_request - 1], now_s)
-
-    def _begin_hold(self, request: int, connect_s: float, now_s: float) -> None:
-        self._to_connect_s[request] = connect_s
-        # Who finds an idle connection does not wait for the CPU.
-        at_once = self.asked_s[request] == now_s
-        self._compute(request, _IN_FIRST, self._inside_s[request] / 2, now_s, goes_on=at_once, woken=True)
-
-    def _give_up(self, waiter: int) -> None:
-        super()._give_up(waiter)
-        now_s = max(self.granted_s[waiter], self._database.now_s)
-        self._compute(waiter, _AFTER, self._outside_s[waiter] / 2, now_s)
