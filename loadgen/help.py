@@ -172,7 +172,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "plan": (
         {
             "What to predict": ("--sizes", "--servers", "--rate", "--p99", "--max-connections", "--cold"),
-            "The workers": ("--worker", "--threads"),
+            "The workers": ("--worker", "--threads", "--cores"),
             "The pool": ("--timeout", "--max-overflow", "--max-waiting", "--hand-over"),
             "What the report does not say": (
                 "--wake-ms", "--db-cores", "--db-cpu-ms", "--connect-ms", "--arrivals",

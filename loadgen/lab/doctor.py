@@ -16,7 +16,16 @@ from loadgen.environment import environment
 from loadgen.lab.doctor_database import LOOK_EVERY_S, DatabaseWatch
 from loadgen.lab.doctor_findings import doctor_page
 from loadgen.lab.folders import made
-from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, Served, arranged, own_script, prove
+from loadgen.lab.own_app import (
+    Arrangement,
+    NothingAnsweredError,
+    OwnAppOptions,
+    Served,
+    arranged,
+    own_script,
+    prove,
+    unanswered,
+)
 from loadgen.lab.own_server import Evidence
 from loadgen.lab.stack import StackError, query
 from loadgen.runner import Live, ScriptRun, run_script
@@ -130,11 +139,7 @@ def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked
     try:
         prove(served, options, live)
     except NothingAnsweredError:
-        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        said = masked(lines[-1][:300]) if lines else "the log is empty"
-        raise NothingAnsweredError(
-            f"{options.application.name}: no request was answered well. The last line in {log}: {said}"
-        ) from None
+        raise unanswered(options.application.name, log, masked) from None
     except StackError:
         evidence = Evidence.read(served.program.evidence)
         if any(evidence.of("elsewhere")) or not any(evidence.of("connected")):
