@@ -105,10 +105,11 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def run_ab(workload: Workload, live: Live, completed: Callable[[int], None] = lambda _: None) -> ClosedResult:
+def run_ab(workload: Workload, live: Live, completed: Callable[[int], None] | None = None) -> ClosedResult:
     """Carry out a closed run to its end, or to a signal.
 
-    `live` is called with the progress once a second, `completed` with the number of finished requests after each of them.
+    `live` is called with the progress once a second, `completed`, if given, with the number of finished requests after
+    each of them.
     """
     # Runs of scripts, which start more often, need neither of these.
     from loadgen.closed import ClosedRun  # noqa: PLC0415

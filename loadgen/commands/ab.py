@@ -236,10 +236,10 @@ def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool
     sys.stdout.flush()
 
     def completed(requests: int) -> None:
-        if every and requests and requests % every == 0:
+        if requests and requests % every == 0:
             click.echo(f"Completed {requests} requests", err=True)
 
-    run = run_ab(workload, lambda _: None, completed)
+    run = run_ab(workload, lambda _: None, completed if every else None)
     if every:
         click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
     if run.refused is not None:
