@@ -73,6 +73,20 @@ def expected_users(phases: Iterable[Phase]) -> int:
     return round(total)
 
 
+def highest_rate(phases: Iterable[Phase]) -> float:
+    """The most users a second that any phase plans; closed phases, which have no rate, count as 0."""
+    return max((_rate(phase) for phase in phases), default=0.0)
+
+
+def _rate(phase: Phase) -> float:
+    if phase.concurrency is not None or phase.pause:
+        return 0.0
+    if phase.arrival_count is not None:
+        # A crowd that comes at once is over before it could be too much.
+        return phase.arrival_count / max(1.0, phase.duration_s)
+    return max(phase.arrival_rate, phase.ramp_to or 0.0)
+
+
 def _is_ramp(phase: Phase) -> bool:
     return phase.arrival_count is None and phase.ramp_to is not None
 
