@@ -97,12 +97,17 @@ def distortion(phases: Iterable[Phase]) -> str | None:
     None where none comes at half as much again as its rate.
     """
     worst: tuple[float, int, float] | None = None
+    at_once = 0
     for phase in phases:
         if _is_ramp(phase) and not phase.smooth and not phase.pause and phase.concurrency is None:
             for n, space_us in _stairs(phase):
+                if n >= _MANY and not space_us:
+                    at_once = max(at_once, n)
                 burst = 1_000_000 / space_us / n if space_us and n >= _MANY else 0.0
                 if burst >= _BURST and (worst is None or burst > worst[0]):
                     worst = burst, n, 1 - n * space_us / 1e6
+    if at_once:
+        return f"the ramp of one second is Artillery's: its {at_once} arrivals come all at once; --arrivals uniform is even"
     if worst is None:
         return None
     burst, n, silent_s = worst
