@@ -286,7 +286,7 @@ def test_swagger_2_is_read_as_well():
     ]
     assert writing.flows[0].steps[1].body == ("json", {"a": "text"})
     assert writing.flows[1].steps[0].body == ("form", {"size": 3})
-    assert reasons(writing) == {"POST /file": "its body is multipart/form-data"}
+    assert reasons(writing) == {"POST /file": "f: it takes a file"}
 
 
 def test_nothing_is_changed_that_the_script_has_not_created():
