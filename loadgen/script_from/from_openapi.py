@@ -61,6 +61,8 @@ class Choice:
     """Whether operations that change something are requested, too."""
     limit: int = 100
     """The most operations."""
+    named: bool = False
+    """Whether the user has named the target, or it is this machine. Then a document without any GET gives POSTs."""
     environment: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     """Values for parameters of these names, whatever the document says."""
@@ -104,7 +106,9 @@ class _Ready:
 def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | None = None) -> Draft:
     """Make the draft. Raises NothingToRequest where no operation can be requested."""
     planner = _Planner(api, references, choice, ask)
-    methods = ("get", "post", "put", "patch", "delete") if choice.writes else ("get",)
+    # A service that only takes POSTs, such as one that calculates, would otherwise have no script at all.
+    only_posts = choice.named and not choice.writes and all(o.method != "get" for o in api.operations)
+    methods = ("get", "post", "put", "patch", "delete") if choice.writes else ("post",) if only_posts else ("get",)
     # Those without parameters come first: the others take their ids from them.
     wanted = sorted((o for o in api.operations if o.method in methods), key=lambda o: o.path.count("{"))
     ready: list[_Ready] = []
@@ -120,9 +124,11 @@ def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | 
         else:
             left.append(found)
     changing = [o for o in api.operations if o.method not in methods]
+    notes = []
+    if only_posts and ready:
+        notes.append("The document has no GET: this script makes POSTs, which may change something.")
     if not ready:
         raise NothingToRequest(_nothing(api, left, changing), left)
-    notes = []
     if beyond:
         notes.append(f"Not in this script: {counted(beyond, 'operation')} beyond --limit {choice.limit}.")
     if changing:

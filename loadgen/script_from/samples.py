@@ -53,6 +53,7 @@ _FORMS = {
     "uri": re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S*"),
 }
 _TEXTS = ("text", "abc", "A", "1", "12345", "https://example.com/", "user@example.com", "en", "US", "2024-01-15")
+_NARROWING = ("enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
 _TYPES = {
     "string": str,
     "boolean": bool,
@@ -293,6 +294,8 @@ def merged(schema: dict[str, Any], references: References, depth: int = 0) -> di
                 properties |= value
             elif key == "required" and isinstance(value, list):
                 required += value
+            elif key in _NARROWING and key in out:
+                out[key] = _narrowed(key, out[key], value)
             elif key != "discriminator":
                 out.setdefault(key, value)
     own, needed = out.get("properties"), out.get("required")
@@ -301,6 +304,15 @@ def merged(schema: dict[str, Any], references: References, depth: int = 0) -> di
     if required:
         out["required"] = [*required, *(needed if isinstance(needed, list) else ())]
     return out
+
+
+def _narrowed(key: str, one: Any, other: Any) -> Any:
+    """What two rules of the same name allow together."""
+    if isinstance(one, list) and isinstance(other, list):
+        return [each for each in one if each in other]
+    if _number(one) is None or _number(other) is None:
+        return one
+    return (max if key.startswith("min") else min)(one, other)
 
 
 def _object(schema: dict[str, Any], references: References, depth: int) -> dict[str, Any]:

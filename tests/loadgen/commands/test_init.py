@@ -329,7 +329,7 @@ DOCUMENT = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}}
         ("a.har", '{"log": {"entries": []}}', 2, "a.har: no HTTP request is recorded in it"),
         (
             "a.json",
-            json.dumps({**DOCUMENT, "paths": {"/a": {"post": {}}}}),
+            json.dumps({**DOCUMENT, "paths": {"/a": {"put": {}}}}),
             2,
             "no operation of the document can be req",
         ),

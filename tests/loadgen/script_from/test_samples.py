@@ -49,6 +49,22 @@ def references():
         {"type": "array", "items": {"type": "integer"}, "minItems": 3},
         {"type": "array", "items": {"enum": [1, 2, 3]}, "minItems": 2, "uniqueItems": True},
         {"type": "array"},
+        {"type": "array", "prefixItems": [{"type": "integer"}, {"enum": ["x"]}], "items": False},
+        {"type": "array", "items": {"type": "integer", "minimum": 4}, "minItems": 3, "uniqueItems": True},
+        {"type": "array", "items": {"type": "string"}, "minItems": 3, "uniqueItems": True},
+        {"type": "array", "items": {"type": "string", "format": "uuid"}, "minItems": 2, "uniqueItems": True},
+        {"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}},
+        {"type": "string", "format": "email", "example": "nobody"},
+        {"type": "string", "format": "date", "example": "January"},
+        {"type": "number", "multipleOf": 0.5, "example": 0.3},
+        {"allOf": [{"type": "string", "enum": ["a", "b"]}, {"enum": ["b"]}], "example": "a"},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"a": {"type": "integer"}},
+            "example": {"b": 1},
+        },
+        {"oneOf": [{"type": "integer"}, {"type": "boolean"}], "example": "no"},
         {"type": "object", "minProperties": 1, "properties": {"a": {"type": "integer"}}},
         {"required": ["a"], "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}},
         {"type": "object", "required": ["unknown"]},
@@ -137,3 +153,34 @@ def test_references_to_other_documents_begin_where_the_document_lies(location, r
 def test_a_document_that_cannot_be_read_names_itself():
     with pytest.raises(Unusable, match="nested too deeply"):
         decoded(b"a: " + b"[" * 600 + b"]" * 600, "doc.yaml")
+
+
+PETS = {
+    "pet": {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}},
+            "discriminator": {"propertyName": "kind", "mapping": {"tabby": "#/cat"}}},
+    "cat": {"allOf": [{"$ref": "/doc#/pet"}, {"type": "object", "required": ["lives"],
+            "properties": {"lives": {"type": "integer"}}}]},
+    "dog": {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"$ref": "/doc#/pet"}, {"kind": "tabby", "lives": 1}),
+        ({"oneOf": [{"$ref": "/doc#/dog"}], "discriminator": {"propertyName": "kind"}}, {"kind": "dog"}),
+        (
+            {
+                "oneOf": [{"$ref": "/doc#/dog"}],
+                "discriminator": {"propertyName": "kind", "mapping": {"hound": "#/dog", "tabby": "#/cat"}},
+            },
+            {"kind": "hound"},
+        ),
+        (
+            {"discriminator": {"propertyName": "kind"}, "properties": {"kind": {"const": "a"}}, "required": ["kind"]},
+            {"kind": "a"},
+        ),
+    ],
+)
+def test_the_property_that_tells_schemas_apart_has_the_name_of_one(schema, value):
+    assert sample(schema, References("/doc", PETS, lambda _: b"")) == value
