@@ -17,7 +17,7 @@ from loadgen.script_from.captures import outline, path_of, path_of_pointer, sing
 from loadgen.script_from.draft import Capture, Draft, Flow, LeftOut, NothingToRequest, Secret, Step, Unusable, counted
 from loadgen.script_from.openapi import Api, Operation, Parameter, Scheme, first_name
 from loadgen.script_from.references import References
-from loadgen.script_from.samples import NoSample, declared, fits, sample, type_of
+from loadgen.script_from.samples import NoSample, declared, fits, sample, text_sample, type_of
 from loadgen.script_from.serialized import as_text, path_text, query_pairs
 
 _STEPS_MAX = 12
@@ -304,7 +304,9 @@ class _Planner:
 
     def _sampled(self, parameter: Parameter) -> Any:
         try:
-            return sample(parameter.schema, self._references)
+            value = sample(parameter.schema, self._references)
+            # An empty default stands for no default.
+            return text_sample(parameter.schema) if value == "" else value
         except NoSample as reason:
             raise NoSample(f"no value is known for {parameter.name}: {reason}") from None
 

@@ -466,3 +466,9 @@ def test_a_path_parameter_that_nothing_tells_is_tried_on_the_service():
     draft = drafted(given, ask=lambda path, _: answers.get(path, Asked(400)))
     assert requests(draft) == ["GET /a/text"]
     assert reasons(draft)["GET /b/{slug}"] == "no value is known for slug: the document has no list that tells it"
+
+
+def test_an_empty_default_stands_for_none():
+    empty = {"type": "string", "default": ""}
+    given = document({"/a/{slug}": get(parameter("slug", schema=empty), parameter("q", "query", empty))})
+    assert requests(drafted(given, ask=lambda *_: Asked(200, {}))) == ["GET /a/text?q=text"]
