@@ -23,6 +23,10 @@ Fetch = Callable[[str], bytes]
 
 def decoded(content: bytes, where: str, tell: Callable[[str], None] = lambda _: None) -> Any:
     """The value of a JSON or YAML text. Raises Unusable, which names the line. `tell` takes a line if it will take long."""
+    # PowerShell writes such files.
+    wide = content.decode("utf-16", "replace") if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
+    if wide[:1].isascii() and wide:
+        content = wide.encode("utf-8", "replace")
     content = content.removeprefix(b"\xef\xbb\xbf").strip()
     if not content:
         raise Unusable(f"{where}: empty")

@@ -1,5 +1,7 @@
 """Values made up for schemas: each fits its schema, by the judgement of another library."""
 
+import json
+
 import jsonschema
 import pytest
 
@@ -184,3 +186,10 @@ PETS = {
 )
 def test_the_property_that_tells_schemas_apart_has_the_name_of_one(schema, value):
     assert sample(schema, References("/doc", PETS, lambda _: b"")) == value
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_documents_in_the_usual_encodings_are_read(encoding):
+    text = json.dumps({"openapi": "3.0.0", "title": "\u00e4"}, ensure_ascii=False)
+    start = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    assert decoded(start + text.encode(encoding), "doc")["title"] == "\u00e4"
