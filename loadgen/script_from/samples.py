@@ -53,6 +53,16 @@ _FORMS = {
     "uri": re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S*"),
 }
 _TEXTS = ("text", "abc", "A", "1", "12345", "https://example.com/", "user@example.com", "en", "US", "2024-01-15")
+_ALIASES = {
+    **dict.fromkeys(("int", "int32", "int64", "long", "bigint"), "integer"),
+    **dict.fromkeys(("float", "double", "decimal"), "number"),
+    **dict.fromkeys(("str", "text", "uuid", "date", "datetime"), "string"),
+    "bool": "boolean",
+    "list": "array",
+    "dict": "object",
+    "map": "object",
+}
+"""Types that JSON Schema does not know, and what those who wrote them meant."""
 _NARROWING = ("enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
 _TYPES = {
     "string": str,
@@ -95,7 +105,7 @@ def type_of(schema: dict[str, Any]) -> str:
     if isinstance(kind, list):
         kind = next((each for each in kind if each != "null"), "null")
     if isinstance(kind, str):
-        return kind
+        return _ALIASES.get(kind.lower(), kind.lower())
     if "properties" in schema or "additionalProperties" in schema:
         return "object"
     return "array" if "items" in schema else "string" if "pattern" in schema or "format" in schema else ""

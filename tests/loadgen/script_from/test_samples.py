@@ -92,6 +92,14 @@ def test_the_numbers_of_openapi_3_0_may_be_exclusive_by_a_flag():
     assert sample({"type": "integer", "maximum": 1, "exclusiveMaximum": True}, NONE) == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("int", 1), ("Integer", 1), ("float", 1), ("bool", True), ("str", "text"), ("dict", {}), ("list", ["text"])],
+)
+def test_types_of_other_languages_are_understood(kind, value):
+    assert sample({"type": kind, "items": {"type": "string"}}, NONE) == value
+
+
 def test_schemas_that_contain_themselves_end():
     assert sample({"$ref": "/doc#/tree"}, references()) == {"name": "text"}
     assert sample({"$ref": "/doc#/x~1y/z~0"}, references()) == 7
