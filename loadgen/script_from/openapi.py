@@ -27,6 +27,8 @@ _SCHEMA_KEYS = (
     *("type", "format", "items", "default", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum"),
     *("exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "multipleOf", "uniqueItems", "x-example"),
 )
+# Some write the paths of their framework, such as /users/:id of Express.
+_COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
 _SECRET = re.compile(
     r"(?:.*[-_.])?(?:(?:api|app|access|auth|client|subscription|secret)[-_. ]?(?:key|token|secret|id)|token|authorization)",
@@ -149,7 +151,7 @@ def read_api(document: Any, source: str, location: str, references: References, 
     for path, item in paths.items():
         for method in _METHODS:
             try:
-                found = reader.operation(str(path), item, method)
+                found = reader.operation(_COLON.sub(r"/{\1}", str(path)), item, method)
             except Unusable as lost:
                 unreadable.append(LeftOut(f"{method.upper()} {path}", str(lost)))
             else:

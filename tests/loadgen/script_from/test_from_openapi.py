@@ -472,3 +472,9 @@ def test_an_empty_default_stands_for_none():
     empty = {"type": "string", "default": ""}
     given = document({"/a/{slug}": get(parameter("slug", schema=empty), parameter("q", "query", empty))})
     assert requests(drafted(given, ask=lambda *_: Asked(200, {}))) == ["GET /a/text?q=text"]
+
+
+def test_a_parameter_of_a_path_may_be_written_with_a_colon():
+    listed = {"type": "array", "items": {"type": "object", "properties": {"id": {"type": "integer"}}}}
+    draft = drafted(document({"/users": get(schema=listed), "/users/:id": get(), "/users/{id}:check": get()}))
+    assert requests(draft) == ["GET /users", "GET /users/{{ id }}", "GET /users/{{ id }}:check"]
