@@ -77,7 +77,7 @@ def init(source: str, output: str, force: bool, no_probe: bool, **given: Any) ->
     """Write a first script for a service.
 
     URL is a service, whose OpenAPI document is looked for, or such a document itself; a service without one gets a script
-    of one GET. FILE is an OpenAPI document (2.0, 3.0 or 3.1, as JSON or YAML) or a HAR file.
+    of one GET. FILE is an OpenAPI document (2.0 or 3.0 to 3.2, as JSON or YAML) or a HAR file.
 
     Each GET of the document is sent once, to see what it answers, if it goes to a host that was named on the command line or
     to this machine. What cannot be requested is listed at the end of the script, with the reason. Secrets come from

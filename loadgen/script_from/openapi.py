@@ -1,4 +1,4 @@
-"""Reads the operations of an OpenAPI document, versions 2.0 (Swagger), 3.0 and 3.1, into one form. Pure."""
+"""Reads the operations of an OpenAPI document, versions 2.0 (Swagger) and 3.0 to 3.2, into one form. Pure."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def read_api(document: Any, source: str, location: str, references: References, 
 
     `target` is used instead of the document's server. Raises Unusable for a version that is not known here."""
     version = str(document.get("openapi") or document.get("swagger"))
-    if not version.startswith(("2.", "3.0", "3.1")) and version != "2":
-        raise Unusable(f"{source}: OpenAPI {version}; versions 2.0, 3.0 and 3.1 can be read")
+    if not version.startswith(("2.", "3.0", "3.1", "3.2")) and version != "2":
+        raise Unusable(f"{source}: OpenAPI {version}; versions 2.0 and 3.0 to 3.2 can be read")
     paths = document.get("paths")
     if not isinstance(paths, dict) or not paths:
         raise Unusable(f"{source}: no `paths`: the document describes no endpoint")

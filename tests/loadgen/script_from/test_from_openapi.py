@@ -478,3 +478,8 @@ def test_a_parameter_of_a_path_may_be_written_with_a_colon():
     listed = {"type": "array", "items": {"type": "object", "properties": {"id": {"type": "integer"}}}}
     draft = drafted(document({"/users": get(schema=listed), "/users/:id": get(), "/users/{id}:check": get()}))
     assert requests(draft) == ["GET /users", "GET /users/{{ id }}", "GET /users/{{ id }}:check"]
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "3.1.1", "3.2.0"])
+def test_every_version_of_openapi_3_is_read(version):
+    assert requests(drafted({**document({"/a": get()}), "openapi": version})) == ["GET /a"]
