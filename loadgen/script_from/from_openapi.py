@@ -340,7 +340,7 @@ class _Planner:
         why = (
             f"no value is known for {parameter.name}: {tried[0] if tried else 'the document has no list that tells it'}"
         )
-        if self._ask is not None and not changes and (not tried or type_of(schema) == "integer"):
+        if self._ask is not None and operation.method == "get" and (not tried or type_of(schema) == "integer"):
             # The service will say whether there is such an object.
             guess = self._sampled(parameter)
             if as_text(guess):

@@ -483,3 +483,10 @@ def test_a_parameter_of_a_path_may_be_written_with_a_colon():
 @pytest.mark.parametrize("version", ["3.0.0", "3.1.1", "3.2.0"])
 def test_every_version_of_openapi_3_is_read(version):
     assert requests(drafted({**document({"/a": get()}), "openapi": version})) == ["GET /a"]
+
+
+def test_nothing_is_made_up_for_the_path_of_a_post_which_is_not_asked():
+    given = document({"/ok": get(), "/a/{n}": {"post": {"parameters": [parameter("n", schema={"type": "integer"})]}}})
+    draft = drafted(given, ask=lambda *_: Asked(200, {}), writes=True)
+    assert requests(draft) == ["GET /ok"]
+    assert reasons(draft)["POST /a/{n}"] == "no value is known for n: the document has no list that tells it"
