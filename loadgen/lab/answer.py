@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from loadgen.lab.claims import BUSY_SHARE
+from loadgen.lab.claim import BUSY_SHARE
 from loadgen.lab.evidence import Evidence, ExperimentResult
 from loadgen.lab.group_answers import group_answers
 from reports.blocks import (
