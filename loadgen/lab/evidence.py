@@ -280,6 +280,21 @@ class Evidence:
         """Whether there is anything to judge or to show."""
         return bool(self.outcomes or self.fairness or self.league or self.distance or self.measurements)
 
+    def about(self, publication: Publication) -> Evidence:
+        """What belongs to one publication that is data."""
+        only = f"{publication.name}."
+        return Evidence(
+            environment=self.environment,
+            notes=tuple(note for note in self.notes if note.startswith(publication.name)),
+            connecting=self.connecting,
+            partial=self.partial,
+            publications=(publication,),
+            measurements={place: found for place, found in self.measurements.items() if place.startswith(only)},
+            measurement_rounds={
+                place: found for place, found in self.measurement_rounds.items() if place.startswith(only)
+            },
+        )
+
     def run_of(self, experiment: str) -> ExperimentResult | Measurement | None:
         """What is known of an experiment, of whichever kind; None where it was not run."""
         return self.outcomes.get(experiment) or self.measurements.get(experiment)

@@ -79,10 +79,11 @@ class PublicationExperiment:
     def settings(self, *, full: bool) -> dict[str, Any]:
         """The settings in force; counts by cores are whole numbers for this machine."""
         chosen = {**self.values, **(self.full if full else {})}
-        return {
-            name: value.on(os.cpu_count() or 1) if isinstance(value, PerCore) else value
-            for name, value in chosen.items()
-        }
+        cores = os.cpu_count() or 1
+        found = {name: value.on(cores) if isinstance(value, PerCore) else value for name, value in chosen.items()}
+        if "idle" in found and found["idle"] is None:
+            found["idle"] = 0 if found["pool"] == "null" else found["size"]
+        return found
 
     def connections(self, *, full: bool) -> int:
         """Most connections that it opens at once."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf
 
 from loadgen.lab.claim import NOT, NOT_JUDGED, PARTLY, REPRODUCED, Claim, Finding
 from loadgen.lab.evidence import Evidence
-from loadgen.lab.publication import Check, Condition, Publication, PublishedClaim, Quantity
-from reports.blocks import amount, decimal
+from loadgen.lab.publication import Check, Publication, PublishedClaim, Quantity
+from reports.blocks import decimal
 
 _ORDER = (REPRODUCED, PARTLY, NOT)
 
@@ -61,7 +62,7 @@ def _claim(publication: Publication, claim: PublishedClaim) -> Claim:
         about_load=claim.about_load,
         figure=(
             _words(first, publication),
-            "{:,.3f}" if first.against else "{:,.1f}",
+            "{:,.3f}" if first.against else "{:.0%}" if first.figure == "failed" else "{:,.1f}",
             lambda evidence: value_of(first, publication, evidence),
         ),
     )
@@ -77,7 +78,12 @@ def _judged(publication: Publication, claim: PublishedClaim, evidence: Evidence)
         value = value_of(condition.quantity, publication, evidence)
         if value is None or not condition.between[0] <= value <= condition.between[1]:
             found = _told(condition.quantity, value, publication)
-            return Finding(measured, NOT_JUDGED, f"{found}; it is judged only if {_within(condition)}", brief)
+            return Finding(
+                measured,
+                NOT_JUDGED,
+                f"{found}; it is judged only if {_within(condition.between, condition.quantity)}",
+                brief,
+            )
     if NOT_JUDGED in verdicts:
         return Finding(measured, NOT_JUDGED, "there is nothing to compare with: a figure is 0", brief)
     worst = max(verdicts, key=_ORDER.index)
@@ -85,33 +91,37 @@ def _judged(publication: Publication, claim: PublishedClaim, evidence: Evidence)
 
 
 def _why(publication: Publication, claim: PublishedClaim, evidence: Evidence) -> str:
-    """The figures behind the claim, of each experiment in turn."""
-    asked: dict[str, list[str]] = {}
-    for quantity in (check.quantity for check in claim.checks):
-        for name in filter(None, (quantity.of, quantity.against)):
-            if quantity.figure not in asked.setdefault(name, []):
-                asked[name].append(quantity.figure)
-    titles = {experiment.name: experiment for experiment in publication.experiments}
+    """The figures behind the claim: both sides of a ratio, and a single figure beside that of the other experiments."""
     told = []
-    for name, figures in asked.items():
-        measured = evidence.measurements[key(publication, name)].figures
-        shown = ", ".join(f"{titles[name].figures[figure]} {amount(measured[figure])}" for figure in figures)
-        told.append(f"{titles[name].title}: {shown}")
+    for quantity in dict.fromkeys(check.quantity for check in claim.checks):
+        sides = (quantity.of, quantity.against)
+        shown = [
+            f"{experiment.title} {_shown(replace(quantity, against=''), measured.figures[quantity.figure])}"
+            for experiment in publication.experiments
+            if (experiment.name in sides or not quantity.against)
+            and (measured := evidence.measurements.get(key(publication, experiment.name))) is not None
+            and quantity.figure in measured.figures
+        ]
+        told.append(f"{_words(quantity, publication)}: {', '.join(shown)}")
     return "; ".join(told)
 
 
 def _words(quantity: Quantity, publication: Publication) -> str:
-    """A quantity in words, without its experiment."""
+    """The figure of a quantity in words, without its unit."""
     experiment = next(each for each in publication.experiments if each.name == quantity.of)
-    words = experiment.figures[quantity.figure]
-    return f"ratio of {words.removesuffix(', ms')}" if quantity.against else words
+    return experiment.figures[quantity.figure].removesuffix(", ms")
+
+
+def _named(quantity: Quantity, publication: Publication) -> str:
+    """A quantity in words: its figure, and whose."""
+    titles = {experiment.name: experiment.title for experiment in publication.experiments}
+    against = f" beside {titles[quantity.against]}" if quantity.against else ""
+    return f"{_words(quantity, publication)}, {titles[quantity.of]}{against}"
 
 
 def _told(quantity: Quantity, value: float | None, publication: Publication) -> str:
-    """A quantity with its value in a sentence."""
-    titles = {experiment.name: experiment.title for experiment in publication.experiments}
-    against = f" beside {titles[quantity.against]}" if quantity.against else ""
-    return f"{_words(quantity, publication)}: {_shown(quantity, value)} ({titles[quantity.of]}{against})"
+    """A quantity with its value."""
+    return f"{_named(quantity, publication)}: {_shown(quantity, value)}"
 
 
 def _shown(quantity: Quantity, value: float | None) -> str:
@@ -122,41 +132,31 @@ def _shown(quantity: Quantity, value: float | None) -> str:
         return f"{decimal(value, 3)} times"
     if quantity.figure == "failed":
         return f"{decimal(100 * value, 3)} %"
-    return f"{amount(value)} ms" if quantity.figure.endswith("_ms") else amount(value)
+    text = f"{value:,.0f}" if abs(value) >= 1000 else decimal(value, 3)
+    return f"{text} ms" if quantity.figure.endswith("_ms") else text
 
 
 def _criterion(publication: Publication, claim: PublishedClaim) -> str:
     """The criterion in words."""
-    names = {experiment.name: experiment.title for experiment in publication.experiments}
-    about = [_named(check.quantity, publication, names) for check in claim.checks]
-    reproduced = " and ".join(
-        f"{words} {_bounds(check.reproduced, check.quantity)}" for words, check in zip(about, claim.checks, strict=True)
-    )
-    text = f"reproduced if {reproduced}"
-    if any(check.partly != check.reproduced for check in claim.checks):
-        partly = " and ".join(_bounds(check.partly, check.quantity) for check in claim.checks)
-        text += f"; partly if it {partly}"
-    text += "; else not reproduced"
-    for condition in claim.judged_if:
-        text += f"; judged only if {_named(condition.quantity, publication, names)} {_within(condition)}"
-    return text
+    parts = []
+    for check in claim.checks:
+        partly = f"; partly if {_within(check.partly, check.quantity)}" if check.partly != check.reproduced else ""
+        reproduced = f"reproduced if {_within(check.reproduced, check.quantity)}"
+        parts.append(f"{_named(check.quantity, publication)}: {reproduced}{partly}; else not reproduced")
+    parts += [
+        f"{_named(condition.quantity, publication)}: judged only if {_within(condition.between, condition.quantity)}"
+        for condition in claim.judged_if
+    ]
+    text = ". ".join(part[:1].upper() + part[1:] for part in parts)
+    return f"{text}. The worst of these verdicts counts" if len(claim.checks) > 1 else text
 
 
-def _named(quantity: Quantity, publication: Publication, names: dict[str, str]) -> str:
-    against = f" beside {names[quantity.against]}" if quantity.against else ""
-    return f"the {_words(quantity, publication)} ({names[quantity.of]}{against})"
-
-
-def _within(condition: Condition) -> str:
-    return _bounds(condition.between, condition.quantity)
-
-
-def _bounds(ends: tuple[float, float], quantity: Quantity) -> str:
-    """A range in words: is 5 to 7.5, is at least 0.95."""
+def _within(ends: tuple[float, float], quantity: Quantity) -> str:
+    """A range in words: 5 to 7.5, 0.95 times or more."""
     low, high = (_shown(quantity, end) for end in ends)
     if ends[0] == ends[1]:
-        return f"is {low}"
+        return low
     if ends[1] == inf:
-        return f"is at least {low}"
+        return f"{low} or more"
     # Figures and ratios are never negative.
-    return f"is at most {high}" if ends[0] <= 0 else f"is {low} to {high}"
+    return f"{high} or less" if ends[0] <= 0 else f"{low} to {high}"

@@ -345,8 +345,6 @@ class _Reader:
         title = values.pop("title")
         if values.get("pool") == "psycopg_pool":
             self._psycopg_pool(path, value, values)
-        if kind == "borrowers" and values["idle"] is None:
-            values["idle"] = values["size"] if values["pool"] != "null" else 0
         return PublicationExperiment(name, title, kind, values, full or {})
 
     def _psycopg_pool(self, path: str, value: Mapping[str, Any], values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from random import Random
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import psutil
@@ -69,13 +69,13 @@ def run(
 
 
 def together(title: str, rounds: Sequence[Measurement]) -> Measurement:
-    """All rounds of an experiment: medians of the figures that each has, and the share of other programs in the busiest."""
+    """All rounds of an experiment: medians of the figures that each has, and the mean share of other programs."""
     names = [name for name in rounds[0].figures if all(name in each.figures for each in rounds)]
     shares = [each.others_share for each in rounds if each.others_share is not None]
     return Measurement(
         title,
         {name: median(each.figures[name] for each in rounds) for name in names},
-        max(shares, default=None),
+        mean(shares) if shares else None,
         partial=any(each.partial for each in rounds),
     )
 

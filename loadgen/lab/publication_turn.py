@@ -222,7 +222,12 @@ def requests(url: str, values: Values) -> dict[str, float]:
         except Exception:  # noqa: BLE001 - each pool has its own
             end(failed_s)
             return
-        network.run(loan.dbapi_connection)
+        try:
+            network.run(loan.dbapi_connection)
+        except Exception:  # noqa: BLE001 - each driver has its own
+            loan.close()
+            end(failed_s)
+            return
         if is_later:
             executor.submit(give_back, loan)
         else:

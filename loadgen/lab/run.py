@@ -53,7 +53,7 @@ from reports.formats import apachebench, artillery_json, artillery_text
 from reports.formats.apachebench import AbReport
 from reports.page.page import to_html
 from reports.page.picture import picture
-from reports.writers.output import write_summaries
+from reports.writers.output import write_summaries, written
 
 _EXHAUSTING = ("null", "per-request")
 
@@ -474,6 +474,8 @@ class Lab:
             write_text(out / "league.svg", picture(drawn))
         if charts := distance_charts(evidence.distance):
             write_text(out / "distance.svg", picture(charts))
+        for publication in evidence.publications:
+            write_text(out / f"{publication.name}.html", written(lab_page(evidence.about(publication)), "html"))
 
     def _note_and_say(self, text: str) -> None:
         self._note(text)
