@@ -282,10 +282,11 @@ class Evidence:
 
     def about(self, publication: Publication) -> Evidence:
         """What belongs to one publication that is data."""
-        only = f"{publication.name}."
+        name = publication.name
+        only = f"{name}."
         return Evidence(
             environment=self.environment,
-            notes=tuple(note for note in self.notes if note.startswith(publication.name)),
+            notes=tuple(note for note in self.notes if note.startswith((f"{name}:", f"{name},", f"{name} was "))),
             connecting=self.connecting,
             partial=self.partial,
             publications=(publication,),

@@ -14,6 +14,7 @@ from loadgen.lab.distance_findings import distance_section
 from loadgen.lab.evidence import Evidence, Memory, Restart
 from loadgen.lab.experiment_findings import experiment_round, experiment_section, experiment_values
 from loadgen.lab.group_findings import fairness_section, memory_section, pgbouncer_section
+from loadgen.lab.publication_claims import publication_claims
 from loadgen.lab.publication_findings import publication_section
 from reports.blocks import (
     ABSENT,
@@ -123,10 +124,12 @@ def terminal_page(evidence: Evidence, out: Path) -> Page:
         # A terminal has no room for notes.
         blocks += [
             replace(block, note="")
-            for section in _groups(evidence)
+            for section in _groups(replace(evidence, publications=()))
             for block in section.blocks
             if isinstance(block, Table) and len(block.rows) <= _SHORT
         ]
+    if evidence.publications:
+        blocks.append(_brief_claims(evidence))
     items = []
     if any(claim.finding(evidence).verdict != UNMEASURED for claim in claims_on(evidence)):
         items.append(("Claims", f"{_subtitle(evidence)}."))
@@ -137,6 +140,22 @@ def terminal_page(evidence: Evidence, out: Path) -> Page:
         ("Your application", "loadgen lab --app app:app --script load.yml"),
     ]
     return Page("", "", (Section("end", "", (*blocks, Facts("", tuple(items)))),))
+
+
+def _brief_claims(evidence: Evidence) -> Table:
+    """The claims of publications that are data, as a terminal shows them at the end of a session."""
+    columns = Column("verdict", "mark"), Column("claim"), Column("published"), Column("here")
+    judged = [(c, c.finding(evidence)) for each in evidence.publications for c in publication_claims(each)]
+    rows = tuple(
+        (
+            Cell(found.verdict, tone=_TONES.get(found.verdict, "")),
+            Cell(claim.text),
+            Cell(claim.published),
+            Cell(found.brief),
+        )
+        for claim, found in judged
+    )
+    return Table("claims-brief", "Claims", columns, rows)
 
 
 def _subtitle(evidence: Evidence) -> str:

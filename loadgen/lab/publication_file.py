@@ -33,6 +33,8 @@ GROUP = "publications"
 """The name that stands for all publications of the tool."""
 
 _FOLDER = files("loadgen.lab") / "publications"
+# Each publication has a page of its own, called after it.
+_TAKEN = "index"
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -212,6 +214,8 @@ class _Reader:
         self._file = file
         self._places = places
         self.problems: list[ScriptProblem] = []
+        # Names that the file gives its experiments, whether or not those are right; None where it has none.
+        self._named: list[str] | None = None
 
     def fault(self, path: str, message: str, nearest: str | None = None) -> None:
         """Adds a fault of the part at `path`."""
@@ -233,6 +237,8 @@ class _Reader:
         found = self._fields("", value, fields, (*parts, "setup"))
         if found is None:
             return None
+        if found["name"] == _TAKEN:
+            self.fault("name", f"{_TAKEN} is the name of the page of all results")
         for part in parts:
             if part not in value:
                 self.fault(part, "is missing")
@@ -313,6 +319,7 @@ class _Reader:
         if not isinstance(value, dict) or not value:
             self.fault("experiments", "must have one experiment at least, by its name")
             return {}
+        self._named = [str(name) for name in value]
         found = {}
         for name, item in value.items():
             path = child_path("experiments", str(name))
@@ -407,16 +414,18 @@ class _Reader:
             "of": _Field(_text, "", required=True),
             "against": _Field(_text, ""),
         }
+        before = len(self.problems)
         found = self._fields(path, value, {**fields, **ranges})
-        if found is None:
+        if found is None or len(self.problems) > before:
             return None
-        for name in ("of", "against"):
+        for name in filter(found.get, ("of", "against")):
             experiment = experiments.get(found[name])
-            if experiment is None and found[name]:
-                nearest = get_close_matches(found[name], list(experiments), 1)
-                said = f"there is no experiment {found[name]}"
-                self.fault(child_path(path, name), said, nearest[0] if nearest else None)
-            elif experiment is not None and found["figure"] and found["figure"] not in experiment.figures:
+            if experiment is not None and found["figure"] not in experiment.figures:
                 said = f"{experiment.name} does not measure {found['figure']}, but {', '.join(experiment.figures)}"
                 self.fault(child_path(path, "figure"), said)
+                return None
+            if self._named is not None and found[name] not in self._named:
+                nearest = get_close_matches(found[name], self._named, 1)
+                said = f"there is no experiment {found[name]}"
+                self.fault(child_path(path, name), said, nearest[0] if nearest else None)
         return Quantity(found["figure"], found["of"], found["against"]), found

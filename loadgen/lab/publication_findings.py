@@ -56,7 +56,9 @@ def publication_section(publication: Publication, evidence: Evidence) -> Section
             for experiment in ran
         },
     }
-    return Section(publication.name, publication.title, tuple(blocks), menu=publication.name, data=data)
+    return Section(
+        f"publication-{publication.name}", publication.title, tuple(blocks), menu=publication.name, data=data
+    )
 
 
 def _values(evidence: Evidence, place: str) -> dict[str, object]:

@@ -126,7 +126,7 @@ def borrowers(url: str, values: Values) -> dict[str, float]:
     waits_s: list[float] = []
     runs_s: list[float] = []
     times_s: list[float] = []
-    loans, since, failures = [0] * count, [0.0] * count, [0]
+    loans, since, failures = [0] * count, [0.0] * count, [0] * count
     think_s, rng = values["think_ms"] / 1000, random.Random(1)
     starts_s = [rng.random() * think_s for _ in range(count)]
     begin, is_over = threading.Event(), threading.Event()
@@ -144,7 +144,7 @@ def borrowers(url: str, values: Values) -> dict[str, float]:
                 network.run(connection)
                 done = clock()
         except Exception:  # noqa: BLE001 - each pool and driver has its own
-            failures[0] += not is_over.is_set()
+            failures[number] += not is_over.is_set()
             since[number] = 0.0
             return
         waits_s.append(lent - asked)
@@ -176,7 +176,7 @@ def borrowers(url: str, values: Values) -> dict[str, float]:
     took_s = clock() - began
     is_over.set()
     unfinished = [clock() - each for each in since if each]
-    done, failed = sum(loans), failures[0]
+    done, failed = sum(loans), sum(failures)
     squares = sum(n * n for n in loans)
     return {
         "per_second": done / took_s,
@@ -312,7 +312,9 @@ async def _async_clients(url: str, values: Values) -> tuple[list[float], int, in
             own = None
             try:
                 own = await asyncpg.connect(url) if each_time else connection
-                rows[0] += len(await own.fetch(statement))
+                fetched = await own.fetch(statement)
+                # In a statement of its own: nothing may be read before the wait and written after it.
+                rows[0] += len(fetched)
                 times_s.append(clock() - began)
             except Exception:  # noqa: BLE001 - network and server errors have no common class
                 failures[0] += 1

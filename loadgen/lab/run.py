@@ -250,7 +250,10 @@ class Lab:
         connecting = self._evidence.connecting
         limit = connecting.max_connections if connecting is not None else 0
         if self._database.postgres is not None and needed > limit:
-            with own_database(needed) as database:
+            with (
+                own_database(needed) as database,
+                distance.at(database.url, self._options.round_trip_ms) as (database.url, _),
+            ):
                 yield database
         elif needed > limit:
             self._note(
