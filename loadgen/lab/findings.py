@@ -187,7 +187,7 @@ def gains(evidence: Evidence) -> Iterator[MeasuredGain]:
 
 
 def _sections(evidence: Evidence, *, in_folder: bool) -> Iterator[Section]:
-    folded = bool(evidence.outcomes)
+    folded = bool(evidence.outcomes) or len(evidence.publications) > 1
     yield answer_section(evidence)
     yield _claims(evidence)
     if evidence.outcomes:

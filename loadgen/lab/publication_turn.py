@@ -343,7 +343,7 @@ def _pgbench(url: str, values: Values) -> dict[str, float]:
     for name, pattern in (("per_second", r"tps = ([\d.]+)"), ("time_mean_ms", r"latency average = ([\d.]+)")):
         match = re.search(pattern, said)
         if match is None:
-            raise ValueError(f"pgbench printed no {name}")
+            raise ValueError("pgbench ran no transaction to its end")
         found[name] = float(match.group(1))
     failed = re.search(r"failed transactions: \d+ \(([\d.]+)%", said)
     return {**found, "failed": float(failed.group(1)) / 100 if failed else 0.0}
