@@ -1,6 +1,7 @@
 """Publications as data: their format, their claims' verdicts, and their experiments on a real PostgreSQL."""
 
 import json
+import re
 from copy import deepcopy
 from dataclasses import replace
 from math import inf
@@ -10,6 +11,7 @@ from random import Random
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import publications as benchmark
 from db.embedded import temporary_postgres
 from loadgen.commands.lab import lab
 from loadgen.lab import publication_run
@@ -338,6 +340,22 @@ def test_a_result_has_claims_figures_and_source_in_every_format(style):
     ):
         assert said in text
     assert "two publications" not in text
+
+
+def test_the_page_of_the_documentation_names_every_setting_figure_and_publication():
+    page = benchmark.PAGE.read_text()
+    for kind, settings in SETTINGS.items():
+        assert f"`{kind}`" in page
+        for name in (*settings, *FIGURES[kind]):
+            assert re.search(rf"`{name}\b", page), name
+    assert all(f"| {name} |" in page for name in KNOWN)
+
+
+def test_the_page_takes_the_table_of_a_session():
+    evidence = replace(evidence_on(SPIKE, {("fair", "connections"): 5}), environment={"cpu": "a CPU"})
+    page = benchmark.filled(benchmark.PAGE.read_text(), json.loads(written(lab_page(evidence), "json")))
+    assert f"| hikaricp-spike | {SPIKE.claims[0].text} | 5 connections (HikariCP) | 5 | reproduced |" in page
+    assert benchmark.filled(page, json.loads(written(lab_page(evidence), "json"))) == page
 
 
 # By the command
