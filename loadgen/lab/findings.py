@@ -133,7 +133,7 @@ def terminal_page(evidence: Evidence, out: Path) -> Page:
     items = []
     if any(claim.finding(evidence).verdict != UNMEASURED for claim in claims_on(evidence)):
         items.append(("Claims", f"{_subtitle(evidence)}."))
-    if evidence.outcomes:
+    if evidence.outcomes or evidence.measurements:
         items.append(("This machine", busy_words(evidence)))
     items += [
         ("The page", (out / "index.html").resolve().as_uri()),
