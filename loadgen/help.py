@@ -115,7 +115,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     ),
     "lab": (
         {
-            "Experiments": ("--full", "--only", "--strategies", "--servers", "--clicks"),
+            "Experiments": ("--full", "--only", "--list", "--strategies", "--servers", "--clicks"),
             "Your own application": (
                 "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--rounds", "--seed",
             ),
@@ -125,6 +125,8 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         (
             "loadgen lab",
             "loadgen lab --only B.3,A.pool10",
+            "loadgen lab --list",
+            "loadgen lab --only hikaricp-spike,forty-threads",
             "loadgen lab --app app:app --script load.yml --strategies queue,fair",
         ),
     ),
@@ -172,7 +174,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "plan": (
         {
             "What to predict": ("--sizes", "--servers", "--rate", "--p99", "--max-connections", "--cold"),
-            "The workers": ("--worker", "--threads"),
+            "The workers": ("--worker", "--threads", "--cores"),
             "The pool": ("--timeout", "--max-overflow", "--max-waiting", "--hand-over"),
             "What the report does not say": (
                 "--wake-ms", "--db-cores", "--db-cpu-ms", "--connect-ms", "--arrivals",

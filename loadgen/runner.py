@@ -109,13 +109,13 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
 def run_ab(
     workload: Workload,
     live: Live,
-    completed: Callable[[int], None] = lambda _: None,
+    completed: Callable[[int], None] | None = None,
     calibration: Calibration | None = None,
 ) -> ClosedResult:
     """Carry out a closed run to its end, or to a signal.
 
-    `live` is called with the progress once a second, `completed` with the number of finished requests after each of them.
-    `calibration` goes into the report.
+    `live` is called with the progress once a second, `completed`, if given, with the number of finished requests after
+    each of them. `calibration` goes into the report.
     """
     # Runs of scripts, which start more often, need neither of these.
     from loadgen.closed import ClosedRun  # noqa: PLC0415

@@ -73,11 +73,14 @@ def _time_cell(report: Report, ms: float | None) -> Cell:
 
 
 def _heading(command: str, name: str, results: Sequence[GateResult]) -> str:
-    failed = sum(not result.met and not result.optional for result in results)
+    wanting = [result for result in results if not result.met and not result.optional]
+    unknown = sum(result.unknown for result in wanting)
     what = f"{command} {escaped(name)}".strip()
     if not results:
         return what
-    return f"{what}: {f'{failed} of {len(results)} gates failed' if failed else 'passed'}"
+    parts = [(len(wanting) - unknown, "failed"), (unknown, "could not be judged")]
+    told = " and ".join(f"{count} of {len(results)} gates {outcome}" for count, outcome in parts if count)
+    return f"{what}: {told or 'passed'}"
 
 
 def _append(path: str, text: str) -> None:

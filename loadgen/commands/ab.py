@@ -253,10 +253,10 @@ def _run_ab(
     sys.stdout.flush()
 
     def completed(requests: int) -> None:
-        if every and requests and requests % every == 0:
+        if requests and requests % every == 0:
             click.echo(f"Completed {requests} requests", err=True)
 
-    run = run_ab(workload, lambda _: None, completed, calibration)
+    run = run_ab(workload, lambda _: None, completed if every else None, calibration)
     if every:
         click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
     if run.refused is not None:
