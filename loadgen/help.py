@@ -20,7 +20,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
                 "--target", "--environment", "--variables", "--overrides", "--config", "--payload", "--input",
                 "--scenario-name", "--solo", "--dotenv", "--insecure", "--skip-unsupported", "--check",
             ),
-            "How the load is made": ("--arrivals", "--seed", "--workers", "--dask"),
+            "How the load is made": ("--arrivals", "--seed", "--workers", "--dask", "--calibration"),
             "Limits and gates": ("--drain", "--max-body", "--abort-on", "--junit"),
             "What is shown and saved": ("--output", "--rows", "--quiet", "--live", "--prometheus"),
         },
@@ -38,7 +38,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     ),
     "ab": (
         {
-            "Load": ("-n", "-c", "-t", "-s", "-k", "-r"),
+            "Load": ("-n", "-c", "-t", "-s", "-k", "-r", "--calibration"),
             "Connections": ("-b", "-B", "-f", "-Z", "-I", "-E"),
             "Requests": ("-m", "-i", "-H", "-C", "-A", "-p", "-u", "-T", "-X", "-P", "-l"),
             "What is shown and saved": ("--output", "-e", "-g", "-d", "-S", "-q", "-v", "-V"),
@@ -100,7 +100,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     ),
     "duel": (
         {
-            "What to run": ("--minutes", "--environment", "--variables", "--payload", "--insecure", "--seed"),
+            "What to run": ("--minutes", "--environment", "--variables", "--payload", "--insecure", "--seed", "--calibration"),
             "Verdicts": ("--fail-on", "--least-effect", "--junit"),
             **_RESULT,
         },
@@ -174,7 +174,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "plan": (
         {
             "What to predict": ("--sizes", "--servers", "--rate", "--p99", "--max-connections", "--cold"),
-            "The workers": ("--worker", "--threads"),
+            "The workers": ("--worker", "--threads", "--cores"),
             "The pool": ("--timeout", "--max-overflow", "--max-waiting", "--hand-over"),
             "What the report does not say": (
                 "--wake-ms", "--db-cores", "--db-cpu-ms", "--connect-ms", "--arrivals",

@@ -221,6 +221,8 @@ class Distance:
     """Mean over the rounds of all requests a second, failed ones included."""
     total_ms: Sketch
     """Time from the start of a request to its last byte."""
+    rounds: tuple[float, ...] = ()
+    """Good answers a second of each round."""
 
     @property
     def failed_share(self) -> float:
@@ -231,6 +233,11 @@ class Distance:
     def good_per_second(self) -> float:
         """Good answers a second."""
         return self.requests_per_second * (1 - self.failed_share)
+
+    @property
+    def spread(self) -> Spread | None:
+        """Good answers a second over the rounds; None where there was only one."""
+        return Spread.of(self.rounds) if len(self.rounds) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
