@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from reports import names
-from reports.blocks import Block, Cell, Column, Items, Page, Section, Table, Text, amount_cell, number_cell
+from reports.blocks import Block, Cell, Column, Items, Page, Section, Table, Text, amount_cell, decimal, number_cell
 from reports.compare.figures import failures
 from reports.compare.gates import GateResult
 from reports.compare.rates import measured_rate
@@ -53,7 +53,7 @@ def run_summary(report: Report, results: Sequence[GateResult]) -> Page:
     cells = (
         number_cell(total.counters.get(names.REQUESTS, 0)),
         amount_cell(rate.per_second if rate else None),
-        *(amount_cell(getattr(times, row, None)) for row in ("p50", "p95", "p99")),
+        *(_time_cell(report, getattr(times, row, None)) for row in ("p50", "p95", "p99")),
         number_cell(sum(failed.values())),
     )
     blocks: list[Block] = [Table("run", "The run", tuple(Column(label, "number") for label in headings), (cells,))]
@@ -64,6 +64,12 @@ def run_summary(report: Report, results: Sequence[GateResult]) -> Page:
         blocks.append(Items(tuple(Text(result.line, "good" if result.met else "bad") for result in results)))
     blocks += [Text(f"Warning: {warning}", "warn") for warning in (report.extras.warnings if report.extras else ())]
     return Page("loadgen run", "", (Section("run", "The run", tuple(blocks)),))
+
+
+def _time_cell(report: Report, ms: float | None) -> Cell:
+    """A response time; a bound such as "< 0.2" where the generator could not tell so short a time."""
+    bound = report.bound_ms(names.RESPONSE_TIME, ms)
+    return amount_cell(ms) if bound is None else Cell(f"< {decimal(bound)}", ms)
 
 
 def _heading(command: str, name: str, results: Sequence[GateResult]) -> str:
