@@ -20,7 +20,7 @@ from sqlalchemy import event, exc
 from tests.poolbench.simulation import stand_ins
 from tests.poolbench.simulation.server import Disconnected, Refused, Server
 from tests.poolbench.simulation.weaving import Package
-from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, point
+from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, countdown, interrupt
 
 HORIZON_S = 120.0
 FLAVOURS = ("threads", "greenlets", "both")
@@ -45,8 +45,8 @@ class Packages:
     def load(cls, folder: Path) -> Packages:
         """Load both from the package's folder."""
         found = cls(
-            Package(folder, "plain", stand_ins.without_gevent(), point, after),
-            Package(folder, "with_gevent", stand_ins.with_gevent(), point, after),
+            Package(folder, "plain", stand_ins.without_gevent(), countdown, interrupt, after),
+            Package(folder, "with_gevent", stand_ins.with_gevent(), countdown, interrupt, after),
         )
         World(0)
         for package in (found.plain, found.with_gevent):
