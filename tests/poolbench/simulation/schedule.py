@@ -123,6 +123,8 @@ class Schedule:
             self.server.reset_fails_share = self.server.closing_fails_share = 0.2
         self.server.switching_share = rng.choice((0.0, 0.5, 1.0))
         self.server.connect_ns = rng.choice(((0,), (0, 10 * MS), (20 * MS, 50 * MS)))
+        self.server.idle_share = rng.choice((0.0, 0.5))
+        package.fair_pool.outside_test = self.server.outside_test
         options: dict[str, Any] = {
             "pool_size": self.size,
             "max_overflow": overflow,
