@@ -1,6 +1,6 @@
 # What the stack builds: from an official Python image, or, for places without a registry, from a plain Debian
 # (docker-compose.local.yml). Python packages come by the hashes of deploy/*.lock.
-ARG BASE_IMAGE=python:3.13.16-slim-bookworm
+ARG BASE_IMAGE=python:3.13.16-slim-bookworm@sha256:a1165e272e578941b84abc79e4ab38a0305cd12803a5c4247979ac7655f4d641
 
 # hadolint global ignore=DL3008
 # (Debian's archive keeps only the newest version of a package: one that is named would be gone at the next security fix)

@@ -11,7 +11,7 @@ import os
 import re
 import traceback
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -115,6 +115,14 @@ _FAILURES: dict[type[DatabaseFailure], tuple[int, str, str]] = {
 """Status, kind and title of the answer to each failure of the database."""
 
 
+class _Application(Flask):
+    """Flask without coroutines: looking at each call whether a function is one takes several microseconds."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """The function as it is."""
+        return func
+
+
 def create_app(settings: Settings | Mapping[str, str]) -> Flask:
     """Make the application, ready to be served; its `Database` is `extensions["database"]`.
 
@@ -129,7 +137,7 @@ def create_app(settings: Settings | Mapping[str, str]) -> Flask:
             settings = {**settings, "DATABASE_URL": "postgresql://"}
             locate = _start_embedded
         settings = Settings.from_mapping(settings)
-    app = Flask(__name__, static_folder=None)
+    app = _Application(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     database = Database(settings.database, locate)
     metrics = Metrics()

@@ -4,9 +4,9 @@
 
 Each generator has core 0 to itself; nginx, with one worker, has the last core. The generators take turns within a round, so
 that all meet the same machine. CPU is what the kernel charged the generator's process, without the interpreter's start-up
-where a run without requests shows how much that is (ours, Locust, Artillery).
+where a run without requests, or of one request, shows how much that is (ours, K9-Load, Locust, Artillery).
 
-A tool that is not installed is named and left out. LOCUST, ARTILLERY and AUTOCANNON may name its command; NODE_BIN names
+A tool that is not installed is named and left out. LOCUST, ARTILLERY, AUTOCANNON and K9 may name its command; NODE_BIN names
 the folder of Artillery's node.
 """
 
@@ -18,7 +18,7 @@ import os
 import re
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,17 +169,41 @@ def wrk(url: str, seconds: float) -> Measured:
     return Measured(int(found[1]), float(found[2]), ran.cpu_s)
 
 
-def ab(*options: str) -> Generator:
-    """Measure ApacheBench."""
+def ab(*options: str, program: Sequence[str] = ("ab",)) -> Generator:
+    """Measure ApacheBench, or a program with its options and its report."""
 
     def measure(url: str, seconds: float) -> Measured:
-        command = [which("ab"), "-q", "-t", str(max(1, round(seconds))), "-n", "10000000", "-c", str(USERS), *options]
-        ran = run_pinned([*command, f"{url}/"])
+        command = [which(program[0]), *program[1:], "-q", *options]
+        busy = ["-t", str(max(1, round(seconds))), "-n", "10000000", "-c", str(USERS)]
+        ran = run_pinned([*command, *busy, f"{url}/"])
         done = re.search(r"Complete requests:\s+(\d+)", ran.out)
         taken = re.search(r"Time taken for tests:\s+([\d.]+)", ran.out)
         if done is None or taken is None:
             raise MissingTool(f"ab said: {ran.err[:200]}")
-        return Measured(int(done[1]), float(taken[1]), ran.cpu_s)
+        start_up = run_pinned([*command, f"{url}/"])
+        return Measured(int(done[1]), float(taken[1]), ran.cpu_s - start_up.cpu_s)
+
+    return measure
+
+
+def k9(*options: str) -> Generator:
+    """Measure K9-Load, whose engine is Rust, with a plan as data: no Python runs while it sends."""
+
+    def measure(url: str, seconds: float) -> Measured:
+        program = os.environ.get("K9") or which("k9")
+        plan = {"flows": {"default": [{"request": {"url": f"{url}/"}}]}}
+        runs = []
+        for load in (["-u", str(USERS), "-d", f"{max(1, round(seconds))}s"], ["-u", "1", "-i", "1"]):
+            with tempfile.TemporaryDirectory() as folder:
+                source, out = Path(folder) / "plan.json", Path(folder) / "out.json"
+                source.write_text(json.dumps(plan), "utf-8")
+                ran = run_pinned([program, "run", str(source), *load, *options, "--summary-export", str(out)])
+                if not out.exists():
+                    raise MissingTool(f"k9 said: {ran.err.strip()[:200]}")
+                sent = json.loads(out.read_text("utf-8"))["metrics"]["http_reqs"]
+            runs.append(Measured(int(sent["count"]), sent["count"] / sent["rate"], ran.cpu_s))
+        whole, start_up = runs
+        return Measured(whole.requests, whole.wall_s, max(0.001, whole.cpu_s - start_up.cpu_s))
 
     return measure
 
@@ -262,8 +286,10 @@ def workloads() -> dict[str, WorkloadTable]:
             {
                 "poolbench": ours(lambda s: looped(GET, max(1, int(1200 * s)))),
                 "bare gevent loop": bare("keepalive", 50_000),
+                "poolbench ab -k": ab("-k", program=(PYTHON, "-m", "loadgen", "ab")),
                 "wrk": wrk,
                 "ab -k": ab("-k"),
+                "K9-Load": k9(),
                 "autocannon": autocannon,
                 "hey": hey,
                 "Locust FastHttpUser": locust,
@@ -275,7 +301,9 @@ def workloads() -> dict[str, WorkloadTable]:
             {
                 "poolbench": ours(lambda s: arriving(20_000, s)),
                 "bare gevent loop": bare("connections", 5_000),
+                "poolbench ab": ab(program=(PYTHON, "-m", "loadgen", "ab")),
                 "ab": ab(),
+                "K9-Load": k9("--no-connection-reuse"),
                 "Artillery": artillery(lambda s: arriving(1500, s)),
             },
         ),

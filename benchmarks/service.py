@@ -49,10 +49,9 @@ def in_turns(
 ) -> dict[str, dict[str, float]]:
     """Load each side in turn; return each side's medians, with the CPU microseconds per request of its server processes."""
     seen: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for name, (servers, path) in sides.items():
+    for servers, path in sides.values():
         # Opens the connections and warms the caches.
         ab(servers.url + path, 500, users)
-        assert name
     for _ in range(rounds):
         for name, (servers, path) in sides.items():
             before = servers.cpu_s()

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from inspect import signature
 from time import perf_counter_ns
@@ -42,6 +42,8 @@ _IDLE_S, _PROBE_S, _PROBES, _UNACKNOWLEDGED_MS = 10, 2, 3, 10_000
 _NOTHING_TO_ROLL_BACK = (
     {"skip_autocommit_rollback": True} if "skip_autocommit_rollback" in signature(DefaultDialect).parameters else {}
 )
+
+_OF_THE_DATABASE = (sqlalchemy.exc.SQLAlchemyError, psycopg2.Error)
 
 log = logging.getLogger("poolbench.db")
 
@@ -94,29 +96,13 @@ class Database:
         if ignored := unhonoured(settings.pool):
             log.warning("DB_POOL=%s cannot honour %s", settings.pool.strategy, ", ".join(ignored))
 
-    @contextmanager
-    def connection(self, cost: LoanCost | None = None, *, slow: bool = False) -> Iterator[Connection]:
+    def connection(self, cost: LoanCost | None = None, *, slow: bool = False) -> AbstractContextManager[Connection]:
         """Lend a connection for the duration of the block, and add to `cost` what it cost.
 
         `slow` is for statements that may take long: they leave DB_POOL_RESERVE connections to the others, and wait for each
         other. Raises DatabaseFailure, also in place of what a statement in the block raises, where that is one of its kinds.
         """
-        cost = cost or LoanCost()
-        try:
-            if not self._migrated:
-                self.migrate()
-            with self._borrow(cost, self._slow if slow else None) as connection:
-                lent = perf_counter_ns()
-                self._lent += 1
-                try:
-                    yield connection
-                finally:
-                    self._lent -= 1
-                    held_ns = perf_counter_ns() - lent
-                    cost.held_ns += held_ns
-                    self._recent.add_hold(held_ns)
-        except (sqlalchemy.exc.SQLAlchemyError, psycopg2.Error) as error:
-            raise classify(error) or error from error
+        return _Loan(self, cost or LoanCost(), self._slow if slow else None)
 
     @contextmanager
     def connection_within(self, limit_s: float, cost: LoanCost | None = None) -> Iterator[Connection]:
@@ -165,7 +151,7 @@ class Database:
             if expired is not limit:
                 raise
             raise DatabaseDown(f"the tables were not brought up to date within {limit_s:g} s") from None
-        except (sqlalchemy.exc.SQLAlchemyError, psycopg2.Error) as error:
+        except _OF_THE_DATABASE as error:
             failure = classify(error)
             if isinstance(failure, StatementTimeout):
                 raise DatabaseDown(f"the tables could not be brought up to date: {failure}") from error
@@ -240,8 +226,12 @@ class Database:
             "findings": [finding.to_json() for finding in self._watcher.diagnosis().findings],
         }
 
-    @contextmanager
-    def _borrow(self, cost: LoanCost, turns: Semaphore | None) -> Iterator[Connection]:
+    def lend(self, cost: LoanCost, turns: Semaphore | None) -> Connection:
+        """A connection, which the caller closes; what it cost is added to `cost`. With `turns`, one of them is taken, which the
+        caller releases. Raises what SQLAlchemy and the driver raise, and DatabaseFailure.
+        """
+        if not self._migrated:
+            self.migrate()
         waited_before_ns = cost.wait_ns
         self._asking += 1
         try:
@@ -255,12 +245,13 @@ class Database:
             self._asking -= 1
             self._recent.add_wait(cost.wait_ns - waited_before_ns)
         self._loans += 1
-        try:
-            with connection:
-                yield connection
-        finally:
-            if turns is not None:
-                turns.release()
+        self._lent += 1
+        return connection
+
+    def take_back(self, held_ns: int) -> None:
+        """Count the end of a loan that lasted for `held_ns`."""
+        self._lent -= 1
+        self._recent.add_hold(held_ns)
 
     def _connect_in_turn(self, turns: Semaphore) -> Connection:
         pool = self.settings.pool
@@ -304,6 +295,37 @@ class Database:
                     raise
                 self._behind_pooler = True
         return _connect(connect_arguments(self.settings, limited=False))
+
+
+class _Loan:
+    """The block of `Database.connection`. A class, since a generator costs each request several microseconds more."""
+
+    __slots__ = ("_connection", "_cost", "_database", "_lent_at_ns", "_turns")
+
+    def __init__(self, database: Database, cost: LoanCost, turns: Semaphore | None) -> None:
+        self._database, self._cost, self._turns = database, cost, turns
+
+    def __enter__(self) -> Connection:
+        try:
+            self._connection = self._database.lend(self._cost, self._turns)
+        except _OF_THE_DATABASE as error:
+            raise classify(error) or error from error
+        self._lent_at_ns = perf_counter_ns()
+        return self._connection
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        held_ns = perf_counter_ns() - self._lent_at_ns
+        self._cost.held_ns += held_ns
+        self._database.take_back(held_ns)
+        try:
+            self._connection.close()
+        except _OF_THE_DATABASE as failure:
+            raise classify(failure) or failure from failure
+        finally:
+            if self._turns is not None:
+                self._turns.release()
+        if isinstance(error, _OF_THE_DATABASE) and (known := classify(error)):
+            raise known from error
 
 
 def _turns_of_the_slow(pool: PoolSettings) -> Semaphore | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -45,7 +46,13 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(import_module(_COMMANDS[cmd_name][0]), cmd_name)
+        # Imports make many objects and hardly any garbage, so collecting would only take time.
+        gc.disable()
+        try:
+            module = import_module(_COMMANDS[cmd_name][0])
+        finally:
+            gc.enable()
+        command: click.Command = getattr(module, cmd_name)
         command.format_options = partial(format_options, command)  # type: ignore[method-assign]
         return command
 

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from struct import Struct
 from traceback import print_exception
 from typing import Any
 
@@ -20,7 +21,8 @@ import numpy as np
 from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Progress, Stage
 from loadgen.http.dialer import Connections, Dialer
-from loadgen.http.exchange import Exchange, Failure, TimeLimits
+from loadgen.http.exchange import FILED, NO_HEAD, Exchange, Failure, TimeLimits
+from loadgen.http.response import ResponseHead
 from loadgen.http.route import Origin
 from loadgen.http.tls import TlsRoute, TlsSettings
 from loadgen.recorder import Recorder
@@ -28,6 +30,7 @@ from reports import names
 from reports.formats.apachebench import AbFailures, AbSamples
 
 _REFUSED_MAX = 10
+_packed = Struct("4q").pack
 _TIMEOUTS = ("ETIMEDOUT", "ERR_SOCKET_TIMEOUT")
 
 
@@ -109,9 +112,9 @@ class ClosedRun:
         recorder: Recorder,
         wall: WallOffset,
         agent: str,
-        completed: Callable[[int], None] = lambda _: None,
+        completed: Callable[[int], None] | None = None,
     ) -> None:
-        """`completed` is called with the number of finished requests, after each of them."""
+        """`completed`, if given, is called with the number of finished requests, after each of them."""
         self._completed = completed
         self._work = workload
         self._request = workload.request_bytes(agent)
@@ -128,7 +131,9 @@ class ClosedRun:
         self._first: Exchange | None = None
         self._tls = ""
         self._failed = dict.fromkeys(("connect", "receive", "length", "exceptions"), 0)
-        self._answered = self._write_errors = self._non_2xx = self._kept = self._total_bytes = self._html_bytes = 0
+        self._length_bytes = 0
+        self._latest, self._alike = NO_HEAD, 0
+        self._answered = self._write_errors = self._non_2xx = self._kept = self._head_bytes = self._html_bytes = 0
         self._users: list[gevent.Greenlet] = []
         self.served: list[int] = []
         """For each user that has ended: the number of its answers within the run's time."""
@@ -162,6 +167,7 @@ class ClosedRun:
 
     def samples(self) -> AbSamples:
         """What has been measured so far."""
+        self._tally()
         times_us = np.frombuffer(self._times, np.int64).reshape(-1, 4) // 1000
         work, first = self._work, self._first
         return AbSamples(
@@ -178,7 +184,7 @@ class ClosedRun:
             # ab shows the first word.
             server_software=((first.header("server") or "") if first else "").partition(" ")[0],
             document_length=None if work.any_length else (first.body_bytes if first else 0),
-            total_bytes=self._total_bytes,
+            total_bytes=self._head_bytes + self._html_bytes,
             html_bytes=self._html_bytes,
             failures=AbFailures(**self._failed),
             write_errors=self._write_errors,
@@ -195,26 +201,53 @@ class ClosedRun:
         connections = Connections(self._dialer)
         head_only, see = self._work.method == "HEAD", self._work.see
         server, keeps_connections = self._work.proxy or self._work.origin, self._work.keeps_connections
-        file = self._recorder.answers()
+        record, requested, request = self._recorder.answers(), self._recorder.request, self._request
+        exchange, completed = connections.exchange, self._completed
         served = 0
+        looked_at = True
+
+        def file(
+            head: ResponseHead,
+            written_ns: int,
+            first_byte_ns: int,
+            last_byte_ns: int,
+            started_ns: int,
+            body_bytes: int,
+            stamped: int,
+            plain: bool,
+        ) -> None:
+            record(head, written_ns, first_byte_ns, last_byte_ns, started_ns, body_bytes, stamped, plain)
+            if plain and not looked_at:
+                connect_ns = max(0, connections.connected_ns - started_ns)
+                self._take(head, body_bytes, connect_ns, first_byte_ns - written_ns, started_ns)
+
         self._recorder.count(names.VUSERS_CREATED)
         try:
             while self._left and not self._ended():
                 self._left -= 1
                 self._begun += 1
-                self._recorder.request(now_ns())
-                answer = connections.exchange(server, self._request, head_only, see is not None, file)
-                self._finished_ns = now_ns()
-                if isinstance(answer, Failure):
+                requested(now_ns())
+                # Most answers are only counted: numbers will do for them.
+                looked_at = self._first is None or see is not None
+                answer = exchange(server, request, head_only, see is not None, file, 0, looked_at)
+                if answer is FILED:
+                    served += not self._ends_ns or self._finished_ns < self._ends_ns
+                elif isinstance(answer, Failure):
+                    self._finished_ns = now_ns()
                     self._fail(answer)
                 else:
                     if self._first is None:
                         self._tls = connections.encryption(server)
                     if see is not None:
                         see(answer)
-                    self._take(answer)
+                    if self._first is None:
+                        self._first, self._length_bytes = answer, answer.body_bytes
+                    connect_ns = answer.connected_ns - answer.started_ns
+                    waiting_ns = answer.first_byte_ns - answer.written_ns
+                    self._take(answer.facts, answer.body_bytes, connect_ns, waiting_ns, answer.started_ns)
                     served += not self._ended()
-                self._completed(len(self._times) // 4)
+                if completed is not None:
+                    completed(len(self._times) // 4)
                 if not keeps_connections:
                     connections.close()
             self._recorder.count(names.VUSERS_COMPLETED)
@@ -230,21 +263,28 @@ class ClosedRun:
     def _ended(self) -> bool:
         return self.refused is not None or (self._ends_ns > 0 and now_ns() >= self._ends_ns)
 
-    def _take(self, answer: Exchange) -> None:
-        self._answered += 1
-        if self._first is None:
-            self._first = answer
-        elif answer.body_bytes != self._first.body_bytes and not self._work.any_length:
+    def _take(self, head: ResponseHead, body_bytes: int, connect_ns: int, waiting_ns: int, started_ns: int) -> None:
+        """Count a whole answer, which has just been read."""
+        self._finished_ns = finished_ns = now_ns()
+        if head is not self._latest:
+            self._tally()
+            self._latest = head
+        self._alike += 1
+        if body_bytes != self._length_bytes and not self._work.any_length:
             self._failed["length"] += 1
-        self._non_2xx += not 200 <= answer.status < 300
-        # ab looks for these letters, too.
-        self._kept += self._work.keep_alive and b"eep-alive" in answer.head
-        self._total_bytes += len(answer.head) + answer.body_bytes
-        self._html_bytes += answer.body_bytes
-        connect_ns = answer.connected_ns - answer.started_ns
-        waiting_ns = answer.first_byte_ns - answer.written_ns
+        self._html_bytes += body_bytes
         # ab's total time ends when ab has read the answer, so that users and requests agree (Little's law).
-        self._times.extend((connect_ns, waiting_ns, self._finished_ns - answer.started_ns, answer.started_ns))
+        self._times.frombytes(_packed(connect_ns, waiting_ns, finished_ns - started_ns, started_ns))
+
+    def _tally(self) -> None:
+        """Add the answers with the latest head to the totals. Servers repeat their heads, so it is rarely needed."""
+        head, alike = self._latest, self._alike
+        self._answered += alike
+        self._non_2xx += alike * (not 200 <= head.status < 300)
+        # ab looks for these letters, too.
+        self._kept += alike * (self._work.keep_alive and b"eep-alive" in head.raw)
+        self._head_bytes += alike * len(head.raw)
+        self._alike = 0
 
     def _fail(self, failure: Failure) -> None:
         """Count a failure as ab does: a refused request is tried again, every other failure counts as a finished request."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from poolbench.fair_pool import FairPool
     from poolbench.fair_queue import Waiter
 
+LOOK_EVERY_NS = 1_000_000
+
 
 def admit(pool: FairPool, waiter: Waiter) -> None:
     """Let the waiter, which has joined the queue, sleep; or take it off, and raise at once the reason why it may not.
@@ -49,15 +51,19 @@ def expected_wait_ns(pool: FairPool, place: int) -> int:
     """The probable wait, in ns, of the waiter at this place in the queue (1: the head).
 
     From one return of a connection to the next pass a loan and the gap before it. If half of the loans of this moment
-    last longer than those that have ended, they count: else the estimate would be too low until they end.
+    last longer than those that have ended, they count: else the estimate would be too low until they end. These loans
+    are looked at once a millisecond, since each look costs as much as all else in a wait.
     """
-    limit = pool._queue.limit
+    limit, statistics = pool._queue.limit, pool._statistics
     if limit is None:
         return 0
     now_ns = time.monotonic_ns()
-    ages_ns = sorted(now_ns - record.since_ns for record in list(pool._queue.taken) if record.lent)
-    hold_ns = max(pool._statistics.recent_hold_ns(len(ages_ns)), ages_ns[len(ages_ns) // 2] if ages_ns else 0)
-    return round(place * (hold_ns + pool._statistics.gap_ns) / limit)
+    if not 0 <= now_ns - statistics.looked_at_ns < LOOK_EVERY_NS:
+        ages_ns = sorted(now_ns - record.since_ns for record in list(pool._queue.taken) if record.lent)
+        median_ns = ages_ns[len(ages_ns) // 2] if ages_ns else 0
+        statistics.looked_at_ns = now_ns
+        statistics.expected_hold_ns = max(statistics.recent_hold_ns(len(ages_ns)), median_ns)
+    return round(place * (statistics.expected_hold_ns + statistics.gap_ns) / limit)
 
 
 def fail(pool: FairPool, waiter: Waiter) -> NoReturn:

@@ -38,8 +38,10 @@ def server_timing_header(cost: LoanCost, total_ns: int) -> str:
     """The value of a Server-Timing header: waiting (`pool`), opening (`connect`), holding (`db`) and the whole request
     (`total`, of `total_ns`), each in ms with three decimals.
     """
-    parts = {"pool": cost.wait_ns, "connect": cost.connect_ns, "db": cost.held_ns, "total": total_ns}
-    return ", ".join(f"{name};dur={duration_ns / 1e6:.3f}" for name, duration_ns in parts.items())
+    return (
+        f"pool;dur={cost.wait_ns / 1e6:.3f}, connect;dur={cost.connect_ns / 1e6:.3f}, "
+        f"db;dur={cost.held_ns / 1e6:.3f}, total;dur={total_ns / 1e6:.3f}"
+    )
 
 
 class _Asking(threading.local):

@@ -96,9 +96,17 @@ def compose():
     return json.loads(subprocess.run(command, cwd=ROOT, env={}, capture_output=True, check=True).stdout)
 
 
-def test_every_image_is_built_here_or_pinned_to_a_version(compose):
+PINNED = re.compile(r"[\w./]+:v?\d+\.\d+(\.\d+)?(-\w+)*@sha256:[0-9a-f]{64}")
+
+
+def test_every_image_is_built_here_or_pinned_to_a_version_and_its_digest(compose):
     for service in compose["services"].values():
-        assert "build" in service or re.search(r":v?\d+\.\d+(\.\d+)?(-\w+)?$", service["image"])
+        assert "build" in service or PINNED.fullmatch(service["image"])
+
+
+def test_the_base_image_is_pinned_to_a_version_and_its_digest():
+    [default] = re.findall(r"^ARG BASE_IMAGE=(.*)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert PINNED.fullmatch(default)
 
 
 def test_no_secret_stands_in_the_file(compose):

@@ -93,10 +93,12 @@ class Dialer:
 class Connections:
     """The connections of a virtual user: one for each origin, opened when it is first needed and kept alive."""
 
-    __slots__ = ("_dialer", "_kept")
+    __slots__ = ("_dialer", "_kept", "connected_ns")
 
     def __init__(self, dialer: Dialer) -> None:
         self._kept: dict[Origin, Connection] = {}
+        self.connected_ns = 0
+        """The instant when the newest connection was open."""
         self._dialer = dialer
 
     def exchange(
@@ -134,7 +136,7 @@ class Connections:
             except Ended as ended:
                 return Failure(ended.name, "connect", started_ns, 0, now_ns())
             self._kept[origin] = connection
-            connected_ns = now_ns()
+            self.connected_ns = connected_ns = now_ns()
         assert connection is not None  # noqa: S101 - for the type checker: reused or just opened
         if response_ns:
             return connection.exchange_within(

@@ -114,7 +114,11 @@ class _Attachment:
         self.evidence.add("engine", url=where)
 
         @event.listens_for(engine, "checkout")
-        def lent(connection: Any, _record: Any, _proxy: Any) -> None:
+        def lent(connection: Any, record: Any, _proxy: Any) -> None:
+            if record.info.get(_OURS) == os.getpid():
+                # Said of this connection already: each loan comes by here.
+                return
+            record.info[_OURS] = os.getpid()
             at = _place(connection) or (str(url.host), str(url.port or 5432), str(url.database))
             self.evidence.add("lent", given=self._known.get(at, False), pool=type(engine.pool).__name__.strip("_"))
 
@@ -237,9 +241,9 @@ class _Attachment:
         except ImportError as error:
             self.evidence.add("library", error=str(error))
             raise
-        if self.given.get("watch"):
-            application = self._watched().watched_requests(application)
-        timed: Any = server_timing(application)
+        # The doctor does without Server-Timing, which costs CPU in every answer.
+        watched = self.given.get("watch")
+        timed: Any = self._watched().watched_requests(application) if watched else server_timing(application)
         timed.is_timed_by_poolbench = True
         return timed
 

@@ -92,9 +92,9 @@ class LabDatabase:
 
 
 @contextlib.contextmanager
-def own_database() -> Iterator[LabDatabase]:
+def own_database(max_connections: int = 100) -> Iterator[LabDatabase]:
     """An embedded PostgreSQL, removed afterwards. Raises EmbeddedPostgresError."""
-    with temporary_postgres(max_connections=100, shared_buffers="128MB") as postgres:
+    with temporary_postgres(max_connections=max_connections, shared_buffers="128MB") as postgres:
         yield LabDatabase(postgres.url, postgres.admin_url, postgres)
 
 

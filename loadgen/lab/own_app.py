@@ -71,6 +71,8 @@ class OwnAppOptions:
     """Seed of the order of the turns."""
     max_connections: int = 100
     """Connections that an embedded database allows."""
+    with_statistics: bool = False
+    """Whether an embedded database counts its statements (pg_stat_statements)."""
     confirm: Callable[[str], bool] = lambda _: False
     """Asks the user whether to go on; not called for an embedded database."""
 
@@ -182,7 +184,13 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         )
     notes = list(_notes(application, interpreter.has("gevent")))
     with (
-        databases(options.database_url, interpreter.driver, options.servers, options.max_connections) as found,
+        databases(
+            options.database_url,
+            interpreter.driver,
+            options.servers,
+            options.max_connections,
+            with_statistics=options.with_statistics,
+        ) as found,
         distance.at(found.base.monitor_url, options.round_trip_ms) as (far_url, crossing),
         tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder,
     ):

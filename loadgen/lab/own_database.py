@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import URL
 
 from db import settings
+from db.binaries import has_library
 from db.embedded import ROLE, EmbeddedPostgres, temporary_postgres
 from loadgen.lab.attached import IDENTITY
 from loadgen.lab.stack import connect, query
@@ -21,6 +22,9 @@ from loadgen.lab.stack import connect, query
 _NOTATIONS = ("postgresql+psycopg2", "postgresql+psycopg", "postgresql", "postgres")
 _CHANGES = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
 _KEPT_FREE = 0.5
+_SHARED = "postgres"
+"""The database of an embedded server that is no application's."""
+_STATISTICS = "pg_stat_statements"
 
 
 class DatabaseError(Exception):
@@ -47,6 +51,11 @@ class OwnDatabase:
     """libpq's URL, for watching it."""
     place: GivenPlace
     postgres: EmbeddedPostgres | None = None
+
+    @property
+    def statistics_url(self) -> str:
+        """libpq's URL of the database in which pg_stat_statements is installed, if it is."""
+        return self.monitor_url if self.postgres is None else _renamed(self.postgres.admin_url, _SHARED)
 
 
 def libpq_url(text: str) -> str:
@@ -146,7 +155,7 @@ class EmbeddedDatabases:
     def fresh(self) -> Iterator[OwnDatabase]:
         """A copy of `base` as it was set up, gone afterwards."""
         name = f"{ROLE}_{next(self._numbers)}"
-        admin = _renamed(self._postgres.admin_url, "postgres")
+        admin = _renamed(self._postgres.admin_url, _SHARED)
         query(admin, f"CREATE DATABASE {name} TEMPLATE {ROLE} OWNER {ROLE}")
         try:
             yield self._named(name)
@@ -210,14 +219,20 @@ def _free_connections(url: str) -> tuple[int, int]:
 
 @contextmanager
 def databases(
-    text: str | None, driver: str | None, servers: int, max_connections: int
+    text: str | None, driver: str | None, servers: int, max_connections: int, *, with_statistics: bool = False
 ) -> Iterator[EmbeddedDatabases | UsersDatabase]:
     """The databases of a run: of an embedded server, or the one that the text names.
 
+    with_statistics: the embedded server counts its statements with pg_stat_statements, where its installation has it.
     Raises EmbeddedPostgresError, DatabaseError, psycopg2.Error.
     """
     if text is not None:
         yield UsersDatabase(text, driver, servers)
         return
-    with temporary_postgres(max_connections=max_connections) as postgres:
+    counts = with_statistics and has_library(_STATISTICS)
+    settings = {"shared_preload_libraries": _STATISTICS} if counts else None
+    with temporary_postgres(max_connections=max_connections, settings=settings) as postgres:
+        if counts:
+            # Beside the application's databases, which stay as its migrations make them.
+            query(_renamed(postgres.admin_url, _SHARED), f"CREATE EXTENSION {_STATISTICS}")
         yield EmbeddedDatabases(postgres, driver)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-
-import regex
+from typing import TYPE_CHECKING
 
 from loadgen.language.limits import EVALUATION_S, LimitExceeded
+
+if TYPE_CHECKING:
+    import regex
 
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL}
 _DIFFERENT = re.compile(
@@ -63,6 +65,9 @@ def compile_regex(source: str, flags: str = "") -> Regex:
 
     Raises re.error for what neither language takes, and for flags that JavaScript does not have.
     """
+    # Few scripts have an expression, and this package takes long to import.
+    import regex  # noqa: PLC0415
+
     wanted = re.RegexFlag(0)
     for flag in flags:
         if flag not in "gimsuyd":

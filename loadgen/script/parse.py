@@ -18,7 +18,6 @@ from typing import Any
 from loadgen.http.proxy import ProxyError, ProxyRoute
 from loadgen.http.response import MAX_BODY_BYTES
 from loadgen.http.route import Route
-from loadgen.language.fakes import fake_functions
 from loadgen.language.template import compile_template, functions, placeholders
 from loadgen.language.values import UNDEFINED, get_path, integer, text
 from loadgen.script import config as sections
@@ -320,7 +319,7 @@ class _ScriptParser:
         options = self._options
         calls = {
             *functions(self._rng),
-            *(() if (fake := sections.fake_data(config)) is None else fake_functions(fake, self._rng)),
+            *_fake_names(sections.fake_data(config), self._rng),
             *(() if processor is None else processor.template_functions),
         }
         source = processor.source.decode("utf-8", "replace") if processor is not None else ""
@@ -495,3 +494,13 @@ def _integer(digits: str) -> int | float:
 
 def _is_for_vus(value: str, variables: Mapping[str, Any]) -> bool:
     return any(get_path(variables, path) is UNDEFINED for path in placeholders(value))
+
+
+def _fake_names(options: Mapping[str, Any] | None, rng: Random) -> Iterable[str]:
+    """The names of the template functions of the fake-data plugin with these options; none without the plugin."""
+    if options is None:
+        return ()
+    # Few scripts need it, and its library takes long to import.
+    from loadgen.language.fakes import fake_functions  # noqa: PLC0415
+
+    return fake_functions(options, rng)

@@ -17,7 +17,6 @@ from loadgen.http.shared_connections import SharedConnections
 from loadgen.http.tls import TlsRoute
 from loadgen.schedule import Share
 from loadgen.script.model import Script
-from reports.blocks import decimal
 
 _SHOWN_BODY_BYTES = 2048
 
@@ -79,6 +78,8 @@ class Transports:
         cut = self._dialer.cut_off
         if not cut:
             return ()
+        from reports.blocks import decimal  # noqa: PLC0415 - few runs have such answers
+
         answers = f"{cut} answers" if cut > 1 else "an answer"
         return (f"{answers} still went on {decimal(self._drain_s)} s after the last arrival, given up (see --drain)",)
 

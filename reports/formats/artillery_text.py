@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
 from math import isfinite
 
-from reports.blocks import ABSENT
 from reports.model import PERIOD_MS, QUANTILES, Period, Report
 from reports.names import ENDPOINT, beyond_artillery
 from reports.printable import printable
@@ -24,6 +23,9 @@ ROWS = ("min", "max", "mean", "median", "p95", "p99")
 
 WIDTH = 79
 """Column of the last dot; on a terminal narrower than that, Artillery uses max(50, columns)."""
+
+_ABSENT = "–"
+"""Stands for a figure that a summary does not have."""
 
 
 def run_id_line(run_id: str) -> str:
@@ -176,7 +178,7 @@ def _metric_lines(period: Period, name: str, width: int, colour: bool) -> Iterat
             value = period.summaries[name].figure(row)
             # Artillery leaves out what older documents do not have; percentiles they all have, if there were samples.
             if value is not None or row in QUANTILES:
-                yield _line(f"  {row}", ABSENT if value is None else js_number(value), width, colour)
+                yield _line(f"  {row}", _ABSENT if value is None else js_number(value), width, colour)
     if name in period.rates:
         yield _line(name, f"{js_number(period.rates[name].per_second)}/sec", width, colour)
 
