@@ -299,7 +299,7 @@ def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s
         turn_s=0.005 if arrangement.worker == "gthread" else float("inf"),
         cores=os.cpu_count() or 1,
     )
-    return Question(base, worker, (arrangement.size,), rate_per_s, arrival_variation=1.0, requests=40_000)
+    return Question(base, worker, (arrangement.size,), rate_per_s, arrival_variation=1.0, requests=10_000)
 
 
 def is_near(seen: float, said: float, share: float, least: float = 0.0) -> bool:
