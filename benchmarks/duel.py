@@ -1,8 +1,9 @@
 """How often a duel calls two equal services different, and how often it finds one that is 10 % slower, beside a busy neighbour.
 
 `python -m benchmarks.duel` prints the tables of docs/duel.md that are simulated; `--write` puts them there; `--quick` takes a
-minute. `--real N` makes N real duels of each kind instead, of `--seconds` each: two servers on this machine that answer after
-times drawn from a known distribution, and a neighbour that keeps every core busy for random lengths of time.
+minute, `--only TEXT` makes the rows of some worlds. `--real N` makes N real duels of each kind instead, of `--seconds` each: two
+servers on this machine that answer after times drawn from a known distribution, and a neighbour that keeps every core busy for
+random lengths of time. With `--results FILE` they can be made in pieces.
 
 Simulated: each side gets Poisson arrivals, dealt in pairs. A response takes a lognormal time (median 20 ms, log deviation
 0.3), and a share of a single server's time before, so that responses of one side wait for each other. The neighbour makes
@@ -14,11 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from math import exp, sqrt
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,6 +39,7 @@ from reports.sketch import Sketch
 ROOT = Path(__file__).parents[1]
 P99 = f"{names.RESPONSE_TIME}.p99"
 BEGINS, ENDS = "<!-- benchmarks/duel.py writes from here -->", "<!-- to here -->"
+REAL_BEGINS = "<!-- benchmarks/duel.py --real writes from here -->"
 TICK_S = 0.1
 
 
@@ -172,7 +177,7 @@ HEADINGS = (
 )
 
 
-def figures_of(world: World, repeats: int) -> Iterator[str]:
+def figures_of(world: World, repeats: int) -> tuple[str, ...]:
     """A row of the table, from random numbers of its own."""
     rng = np.random.default_rng(crc32(repr(world).encode()))
     duels = [[duel(world, factor, rng) for _ in range(repeats)] for factor in (1.0, 1.1)]
@@ -182,16 +187,16 @@ def figures_of(world: World, repeats: int) -> Iterator[str]:
     held = np.mean([covers(d, factor) for factor, some in zip(known, duels, strict=False) for d in some])
     found = [np.mean([called(d) for d in some[0]]) for some in (duels, runs)]
     power = [np.mean([worse(d) for d in some[1]]) for some in (duels, runs)]
-    yield world.name
-    yield from (f"{figure:.1%}" for figure in (found[0], power[0], held, found[1], power[1]))
+    return world.name, *(f"{figure:.1%}" for figure in (found[0], power[0], held, found[1], power[1]))
 
 
 def table(repeats: int, worlds: Sequence[World]) -> Iterator[str]:
-    """Lines of Markdown."""
+    """Lines of Markdown; the rows are shared among as many processes as the machine has cores."""
     yield f"| {' | '.join(HEADINGS)} |"
     yield f"| :-- {'| --: ' * (len(HEADINGS) - 1)}|"
-    for world in worlds:
-        yield f"| {' | '.join(figures_of(world, repeats))} |"
+    with ProcessPoolExecutor(os.cpu_count()) as processes:
+        for row in processes.map(partial(figures_of, repeats=repeats), worlds):
+            yield f"| {' | '.join(row)} |"
 
 
 # Real duels
@@ -248,21 +253,39 @@ def servers(factor: float) -> Iterator[list[str]]:
         yield [f"http://127.0.0.1:{process.stdout.readline().strip()}" for process in started if process.stdout]
 
 
-def real(count: int, seconds: int) -> Iterator[str]:
-    """Lines of Markdown: real duels and real runs one after the other, beside a neighbour on each of two cores."""
-    yield "| B's times | duels: any verdict | p99 worse | two runs: any verdict | p99 worse |"
-    yield "| :-- | --: | --: | --: | --: |"
-    for factor in (1.0, 1.1):
-        told: list[tuple[bool, bool, bool, bool]] = []
-        for _ in range(count):
-            with ExitStack() as opened:
-                urls = opened.enter_context(servers(factor))
-                folder = Path(opened.enter_context(TemporaryDirectory()))
-                for _ in range(2):
-                    opened.enter_context(child(NEIGHBOUR))
-                told.append(_real_verdicts(urls, folder, seconds))
-        counts = " | ".join(f"{sum(column)} of {count}" for column in zip(*told, strict=True))
-        yield f"| {factor:g} times A's | {counts} |"
+@dataclass(frozen=True)
+class RealRound:
+    """What one real duel and two runs one after the other, of the same servers, called better or worse."""
+
+    factor: float
+    """By how much B's times are longer."""
+    seconds: int
+    duel_any: bool
+    duel_p99: bool
+    runs_any: bool
+    runs_p99: bool
+
+
+def real_round(factor: float, seconds: int) -> RealRound:
+    """A real duel and two real runs one after the other, beside a neighbour on each of two cores."""
+    with ExitStack() as opened:
+        urls = opened.enter_context(servers(factor))
+        folder = Path(opened.enter_context(TemporaryDirectory()))
+        for _ in range(2):
+            opened.enter_context(child(NEIGHBOUR))
+        return RealRound(factor, seconds, *_real_verdicts(urls, folder, seconds))
+
+
+def real_table(rounds: Sequence[RealRound]) -> Iterator[str]:
+    """Lines of Markdown: a row for each factor and length."""
+    yield "| B's times | duels | any figure called | p99 worse | two runs, any figure called | p99 worse |"
+    yield "| :-- | :-- | --: | --: | --: | --: |"
+    for factor, seconds in sorted({(each.factor, each.seconds) for each in rounds}):
+        some = [each for each in rounds if (each.factor, each.seconds) == (factor, seconds)]
+        columns = zip(*((r.duel_any, r.duel_p99, r.runs_any, r.runs_p99) for r in some), strict=True)
+        counts = " | ".join(f"{sum(column)} of {len(some)}" for column in columns)
+        times = "A's" if factor == 1 else f"{factor} times A's"
+        yield f"| {times} | {len(some)} of {seconds} s | {counts} |"
 
 
 def _real_verdicts(urls: list[str], folder: Path, seconds: int) -> tuple[bool, bool, bool, bool]:
@@ -288,23 +311,68 @@ def _loadgen(*arguments: str) -> str:
 
 
 def main() -> None:
-    """Prints a table as Markdown, or writes the simulated one into docs/duel.md."""
+    """Prints a table as Markdown, or writes it into docs/duel.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=200, help="Simulated duels of each kind, per world.")
+    parser.add_argument("--repeats", type=int, default=400, help="Simulated duels of each kind, per world.")
     parser.add_argument("--quick", action="store_true", help="Three worlds and 40 repeats.")
-    parser.add_argument("--write", action="store_true", help="Put the table into docs/duel.md.")
-    parser.add_argument("--real", type=int, default=0, metavar="N", help="N real duels of each kind instead.")
+    parser.add_argument("--only", default="", metavar="TEXT", help="Simulated worlds whose names contain this.")
+    parser.add_argument("--write", action="store_true", help="Put the rows into docs/duel.md, in place of older ones.")
+    parser.add_argument("--real", type=int, metavar="N", help="N real duels of each kind instead; 0: only their table.")
     parser.add_argument("--seconds", type=int, default=60, help="Length of a real duel.")
+    parser.add_argument("--factor", type=float, action="append", help="Real duels of this kind only: 1 or 1.1.")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", help="Add real duels to this file; the table has all in it."
+    )
     options = parser.parse_args()
-    lines = []
-    chosen = table(40, WORLDS[:3]) if options.quick else table(options.repeats, WORLDS)
-    for line in real(options.real, options.seconds) if options.real else chosen:
-        print(line, flush=True)
-        lines.append(line)
+    if options.real is None:
+        worlds = WORLDS[:3] if options.quick else [world for world in WORLDS if options.only in world.name]
+        lines = _shown(table(40 if options.quick else options.repeats, worlds))
+        marks = BEGINS, ENDS
+    else:
+        lines = _shown(
+            real_table(_real_rounds(options.real, options.factor or [1.0, 1.1], options.seconds, options.results))
+        )
+        marks = REAL_BEGINS, ENDS
     if options.write:
         page = ROOT / "docs" / "duel.md"
-        above, rest = page.read_text("utf-8").split(BEGINS)
-        page.write_text("\n".join([above + BEGINS, "", *lines, "", ENDS]) + rest.split(ENDS)[1], "utf-8")
+        page.write_text(with_rows(page.read_text("utf-8"), lines, *marks), "utf-8")
+
+
+def _real_rounds(count: int, factors: Sequence[float], seconds: int, kept: Path | None) -> list[RealRound]:
+    """New rounds, and before them those that the file has from earlier ones; each is added to it as it ends."""
+    lines = kept.read_text("utf-8").splitlines() if kept is not None and kept.exists() else []
+    rounds = [RealRound(**json.loads(line)) for line in lines]
+    for _ in range(count):
+        for factor in factors:
+            rounds.append(real_round(factor, seconds))
+            if kept is not None:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(rounds[-1])) + "\n")
+    return rounds
+
+
+def _shown(lines: Iterator[str]) -> list[str]:
+    """The lines, each printed as it comes."""
+    found = []
+    for line in lines:
+        print(line, flush=True)
+        found.append(line)
+    return found
+
+
+def with_rows(page: str, rows: Sequence[str], begins: str, ends: str) -> str:
+    """The page with these rows between two marks; rows of other worlds stay where they are."""
+    above, rest = page.split(begins)
+    old, below = rest.split(ends, 1)
+    new = {_world_of(row): row for row in rows}
+    kept = [line for line in old.strip().splitlines() if line]
+    if new.keys() <= {_world_of(line) for line in kept} and len(rows) < len(kept):
+        rows = [new.get(_world_of(line), line) for line in kept]
+    return "\n".join([above + begins, "", *rows, "", ends]) + below
+
+
+def _world_of(row: str) -> str:
+    return row.split("|")[1].strip()
 
 
 if __name__ == "__main__":

@@ -1,28 +1,37 @@
-"""Checks whether the predictions of `loadgen plan` come true, for 30 arrangements. Takes about 25 minutes, prints Markdown.
+"""Checks whether the predictions of `loadgen plan` come true, for 30 arrangements. Takes about 20 minutes.
 
-    python -m benchmarks.planning [--only 3,7] [--seconds 12]
+    python -m benchmarks.planning [--only 3,7] [--seconds 8] [--into FILE] [--write]
 
 An application computes for a while, holds a connection while it computes and while a statement sleeps, and computes again. An
 arrangement is a kind of worker (gevent, threads, sync) and their number, the CPU time, the statement's time, the pool's
 size, and a load as a share of the rate at which the arrangement is full. Each is measured calmly once, with many connections
-and a fifth of that rate. From that report alone `plan` predicts two more runs: one below the knee, of which the mean wait
+and two fifths of that rate. From that report alone `plan` predicts two more runs: one below the knee, of which the mean wait
 for a connection (within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true, and one with
 as many users as keep everything busy, each asking again when it has its answer, whose rate, the knee's, must (within 10 %).
 
-Statements take an exponential time, one of 500, the same ones in every run; CPU time is constant. `late` is the p99 of how far
-the generator fell behind its plan: where it is not small, the machine was busy with something else, and the run counts for
-nothing. The model gets the plan's rate and draws its own arrivals, so a mean wait of a short run may differ by chance.
+CPU time is constant. Statements take an exponential time. A mean wait of eight seconds varies by chance more than 10 %: twice
+as many requests in one second, or two long statements at once. So the simulation gets the instants at which the requests
+of the run were sent, and the rank of each one's statement; how long connections are held and what requests cost comes from
+the calm run. `chance` is what this saves: half of the 95 % interval of the mean wait of such a run, from 20 simulated ones
+with arrivals of their own. `late` is the p99 of how far the generator fell behind its plan: where it is not small, the
+machine was busy with something else, and the run counts for nothing.
+
+`--into` keeps what was measured so far in a file, so that the arrangements can be measured in several parts: those in it are
+not measured again. `--write` puts the table of all of them into docs/planning.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import os
+import pickle
 import sys
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil, exp
 from pathlib import Path
 
 import numpy as np
@@ -30,28 +39,38 @@ import numpy as np
 from benchmarks.awake import cores_awake
 from loadgen.closed import Workload
 from loadgen.http.route import Origin
+from loadgen.lab.own_app import Arrangement as Arranged
 from loadgen.lab.own_app import OwnAppOptions, arranged, prove
 from loadgen.lab.own_server import OwnApplication
+from loadgen.rows import rows_file
 from loadgen.runner import run_ab, run_script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.sizing.grounds import grounds
 from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
-from loadgen.sizing.predict import Question, predict, remedy
-from loadgen.sizing.simulate import Arrangement
+from loadgen.sizing.predict import Question, predict, remedy, requests
+from loadgen.sizing.simulate import Arrangement, Floats
 from loadgen.watch.console import Console
 from reports import names
 from reports.formats import markdown
 from reports.formats.apachebench import AbReport
 from reports.model import Report, ReportError
 
-CALM, BEYOND = 0.2, 1.5
+CALM, BEYOND = 0.4, 1.5
+CALM_REQUESTS = 250
 PATIENCE_S = 60.0
 MANY = 20
 THREADS = 8
-STATEMENTS = -np.log(1 - np.random.default_rng(1).permutation((np.arange(500) + 0.5) / 500))
-"""500 values of an exponential law with a mean of 1, in the order in which requests ask for them."""
+COUNT = 512
+EVEN = np.array([int(f"{i:09b}"[::-1], 2) for i in range(COUNT)])
+"""0 to 511 in an order in which any part of them is spread evenly."""
+ORDERS = {"calm": EVEN, "loaded": np.random.default_rng(1).permutation(COUNT)}
+"""Ranks of the statements that requests ask for, one after the other: even for the calm run, so that its mean is that of the
+law, and by chance for the other, as even ones would wait less."""
 WAIT_WITHIN, WAIT_MS, TAIL_WITHIN, TAIL_MS, KNEE_WITHIN = 0.10, 0.5, 0.15, 2.0, 0.10
 LATE_MS = 10.0
+SEEDS = 20
+GUIDE = Path(__file__).parents[1] / "docs" / "planning.md"
+BEGINS, ENDS = "<!-- benchmarks/planning.py writes from here -->", "<!-- to here -->"
 
 APPLICATION = """
 import os, time
@@ -118,6 +137,12 @@ def of(worker: str, *rows: tuple[int, float, float, int, float]) -> Iterator[Pla
     return (PlannedArrangement(worker, *row) for row in rows)
 
 
+def other(text: str) -> PlannedArrangement:
+    """The arrangement of a text: kind of worker, workers, CPU ms, statement ms, size, load."""
+    worker, workers, cpu_ms, statement_ms, size, load = text.split(",")
+    return PlannedArrangement(worker, int(workers), float(cpu_ms), float(statement_ms), int(size), float(load))
+
+
 ARRANGEMENTS = (
     *of(
         "gevent",
@@ -180,28 +205,76 @@ def text_of(arrangement: PlannedArrangement, rate_per_s: float, seconds: float) 
     return json.dumps({"config": config, "scenarios": [{"flow": flow}]})
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run of an arrangement."""
+
+    report: Report
+    arrived_s: Floats
+    """When each request was sent, from the first on."""
+    shares: Floats
+    """Share of statements that take less time than the one that each request asked for."""
+    knee_per_s: float
+    """Answers per second with everything busy; 0 if that was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of an arrangement."""
+
+    calm: Report
+    below: Run
+
+
+def measure(arrangement: PlannedArrangement, seconds: int, folder: Path) -> Measured:
+    """Run an arrangement calmly, below the knee, and with everything busy. Raises KeyboardInterrupt if a signal ended it."""
+    (folder / "load.json").write_text(text_of(arrangement, 5, 1))
+    calm_per_s = CALM * arrangement.full_per_s
+    calm_s = max(seconds // 2, ceil(CALM_REQUESTS / calm_per_s))
+    with arranged(options(arrangement, folder), lambda _: None) as parts:
+        many = MANY if arrangement.slots != 1 else 1
+        calm = run(parts, arrangement, many, calm_per_s, calm_s, folder, "calm")
+        per_s = arrangement.load * arrangement.full_per_s
+        return Measured(calm.report, run(parts, arrangement, arrangement.size, per_s, seconds, folder, "loaded"))
+
+
 def run(
-    arrangement: PlannedArrangement, size: int, rate_per_s: float, seconds: int, folder: Path, *, closed: bool = False
-) -> tuple[Report, float]:
-    """One run with connections and workers warm, and after it, if `closed`, the knee's rate.
+    parts: Arranged,
+    arrangement: PlannedArrangement,
+    size: int,
+    rate_per_s: float,
+    seconds: int,
+    folder: Path,
+    kind: str,
+) -> Run:
+    """One run with connections and workers warm; after a `loaded` one, the knee's rate is measured.
 
     Raises KeyboardInterrupt if a signal ended it.
     """
-    statements = "".join(f"{value * arrangement.statement_ms / 1000:.6f}\n" for value in STATEMENTS).encode()
-    chosen = options(arrangement, folder)
+    mean_s = arrangement.statement_ms / 1000
+    times_s = -np.log(1 - (ORDERS[kind] + 0.5) / COUNT) * mean_s
+    statements = "".join(f"{value:.6f}\n" for value in times_s).encode()
     settings = {"DB_POOL_SIZE": str(size), "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
-    (folder / "load.json").write_text(text_of(arrangement, 5, 1))
     (folder / "statements.csv").write_bytes(statements)
-    with arranged(chosen, lambda _: None) as parts, parts.served("fair", settings, folder / "server.log") as served:
-        prove(served, OwnAppOptions(chosen.application, str(folder / "load.json"), chosen.out), lambda _: None)
-        for phase_rate, phase_s in ((min(rate_per_s, arrangement.full_per_s / 2), 2), (rate_per_s, seconds)):
+    with parts.served("fair", settings, folder / "server.log") as served:
+        proving = replace(parts.options, script=str(folder / "load.json"))
+        prove(served, proving, lambda _: None)
+        for phase_rate, phase_s in ((min(rate_per_s, arrangement.full_per_s / 2), 1), (rate_per_s, seconds)):
             text = text_of(arrangement, phase_rate, phase_s)
             given = RunOptions(target=served.servers.url, poisson=True, env={})
             script = parse_script([("planned.json", text)], given, lambda _path: statements)
-            done = run_script(script, Console(lambda _: None), lambda _: None, 1)
+            with rows_file(str(folder / "rows.csv")) as rows:
+                done = run_script(script, Console(lambda _: None), lambda _: None, 1, rows=rows)
             if done.signal is not None:
                 raise KeyboardInterrupt
-        return done.report, _knee(arrangement, served.servers.port, seconds) if closed else 0.0
+        with (folder / "rows.csv").open(newline="") as file:
+            sent = sorted(
+                (int(row["started_ns"]), float(row["url"].rpartition(",")[2])) for row in csv.DictReader(file)
+            )
+        arrived_s = (np.array([ns for ns, _ in sent]) - sent[0][0]) / 1e9
+        shares = np.array([1 - exp(-asked_s / mean_s) for _, asked_s in sent])
+        knee = _knee(arrangement, served.servers.port, seconds / 2) if kind == "loaded" else 0.0
+        return Run(done.report, arrived_s, shares, knee)
 
 
 def _knee(arrangement: PlannedArrangement, port: int, seconds: float) -> float:
@@ -223,6 +296,7 @@ def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s
         timeout_s=5.0,
         slots=arrangement.slots,
         turn_s=0.005 if arrangement.worker == "gthread" else float("inf"),
+        cores=os.cpu_count() or 1,
     )
     return Question(base, worker, (arrangement.size,), rate_per_s, arrival_variation=1.0, requests=40_000)
 
@@ -232,61 +306,85 @@ def is_near(seen: float, said: float, share: float, least: float = 0.0) -> bool:
     return abs(said - seen) <= max(share * seen, least)
 
 
-def row(number: int, arrangement: PlannedArrangement, seconds: int, folder: Path) -> tuple[str, ...]:
-    """Measure, predict and compare one arrangement: a row of the table."""
-    calm_per_s = CALM * arrangement.full_per_s
-    calm_s = max(seconds, ceil(300 / calm_per_s))
-    calm, _ = run(arrangement, MANY if arrangement.slots != 1 else 1, calm_per_s, calm_s, folder)
-    base = workload(calm)
+def chance(asked: Question, rows: int, mean_ms: float) -> float:
+    """Half of the 95 % interval of the mean wait of a run of so many requests, as a share of it."""
+    means = []
+    for seed in range(SEEDS):
+        other = replace(asked, seed=seed + 1, requests=rows)
+        drawn = replace(requests(other), counts_all=True)
+        means.append(next(predict(other, drawn)).wait_mean_ms)
+    return 1.96 * float(np.std(means, ddof=1)) / mean_ms if mean_ms else 0.0
+
+
+def row(number: int, arrangement: PlannedArrangement, measured: Measured) -> tuple[str, ...]:
+    """Predict an arrangement from its calm run, and compare: a row of the table."""
+    base, below = workload(measured.calm), measured.below
     try:
-        grounds(calm, base, arrangement.workers)
+        grounds(measured.calm, base, arrangement.workers)
     except ReportError as error:
-        return (str(number), str(arrangement), *[""] * 8, f"not counted: {error}", "")
+        return (str(number), str(arrangement), *[""] * 9, f"not counted: {error}", "")
     per_s = arrangement.load * arrangement.full_per_s
-    below, knee_per_s = run(arrangement, arrangement.size, per_s, seconds, folder, closed=True)
-    (said,) = predict(question(arrangement, base, per_s))
-    sketches = below.aggregate.sketches
+    asked = question(arrangement, base, per_s)
+    (said,) = predict(asked, requests(asked, below.arrived_s, below.shares))
+    sketches = below.report.aggregate.sketches
     wait_ms, tail_ms = sketches[POOL].mean, sketches[names.RESPONSE_TIME].quantile(0.99)
     late_ms = sketches[names.START_LAG].quantile(0.99)
     met = (
         is_near(wait_ms, said.wait_mean_ms, WAIT_WITHIN, WAIT_MS),
         is_near(tail_ms, said.response_p99_ms, TAIL_WITHIN, TAIL_MS),
-        is_near(knee_per_s, said.knee_per_s, KNEE_WITHIN),
+        is_near(below.knee_per_s, said.knee_per_s, KNEE_WITHIN),
     )
     verdict = "late" if late_ms > LATE_MS else "met" if all(met) else "missed"
     beyond = question(arrangement, base, BEYOND * arrangement.full_per_s)
     return (
         *(str(number), str(arrangement), f"{per_s:.0f}", f"{late_ms:.1f}"),
-        *(f"{wait_ms:.2f}", f"{said.wait_mean_ms:.2f}", f"{tail_ms:.1f}", f"{said.response_p99_ms:.1f}"),
-        *(f"{knee_per_s:.1f}", f"{said.knee_per_s:.1f}", verdict, remedy(beyond, list(predict(beyond)))[0]),
+        *(f"{wait_ms:.2f}", f"{said.wait_mean_ms:.2f}", f"{chance(asked, len(below.arrived_s), wait_ms):.0%}"),
+        *(f"{tail_ms:.1f}", f"{said.response_p99_ms:.1f}", f"{below.knee_per_s:.1f}", f"{said.knee_per_s:.1f}"),
+        *(verdict, remedy(beyond, list(predict(beyond)))[0]),
     )
+
+
+def table(rows: Iterable[Sequence[str]]) -> str:
+    """The Markdown of all rows, and how many were met."""
+    rows = list(rows)
+    headings = (
+        *("number", "arrangement", "requests/s", "late p99, ms", "mean wait, ms, measured", "predicted", "chance"),
+        *("p99, ms, measured", "predicted", "knee/s measured", "predicted", "", "to change first beyond it"),
+    )
+    counted = [each for each in rows if each[-2] in {"met", "missed"}]
+    met = sum(each[-2] == "met" for each in counted)
+    return f"{markdown.table(headings, rows)}\n\n{met} of {len(counted)} met; {len(rows) - len(counted)} not counted."
 
 
 def main() -> None:
     """Go through the arrangements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=12, help="of each run (12)")
+    parser.add_argument("--seconds", type=int, default=8, help="of each run below the knee (8)")
     parser.add_argument("--only", default="", help="numbers of arrangements, separated by commas (all)")
+    parser.add_argument(
+        "--other", action="append", default=[], metavar="gevent,1,2,10,3,0.7", help="one of your own, instead"
+    )
+    parser.add_argument("--into", type=Path, help="file that keeps what was measured")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/planning.md")
     given = parser.parse_args()
-    chosen = [int(each) for each in given.only.split(",") if each] or range(1, len(ARRANGEMENTS) + 1)
-    rows = []
+    found: dict[int, Measured] = {}
+    if given.into is not None and given.into.exists():
+        found = pickle.loads(given.into.read_bytes())
+    arrangements = [other(text) for text in given.other] or ARRANGEMENTS
+    chosen = [int(each) for each in given.only.split(",") if each] or range(1, len(arrangements) + 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "planned.py").write_text(APPLICATION)
-        for number in chosen:
-            rows.append(row(number, ARRANGEMENTS[number - 1], given.seconds, folder))
-            print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
-    both = ("measured", "predicted")
-    headings = (
-        *("number", "arrangement", "requests/s", "late p99, ms"),
-        *(f"{what} {side}" for what in ("mean wait, ms,", "p99, ms,", "knee/s") for side in both),
-        *("", "to change first beyond it"),
-    )
-    print(markdown.table(headings, rows))
-    counted = [each for each in rows if each[-2] in {"met", "missed"}]
-    print(
-        f"{sum(each[-2] == 'met' for each in counted)} of {len(counted)} met; {len(rows) - len(counted)} not counted."
-    )
+        for number in (each for each in chosen if each not in found):
+            found[number] = measure(arrangements[number - 1], given.seconds, folder)
+            print(number, arrangements[number - 1], file=sys.stderr, flush=True)
+            if given.into is not None:
+                given.into.write_bytes(pickle.dumps(found))
+    text = table(row(number, arrangements[number - 1], found[number]) for number in sorted(found))
+    print(text)
+    if given.write:
+        before, mark, after = GUIDE.read_text().partition(BEGINS)
+        GUIDE.write_text(f"{before}{mark}\n{text}\n{ENDS}{after.partition(ENDS)[2]}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How often a comparison raises a false alarm, and how often it finds a change that is there: simulated, with known truth.
 
 `python -m benchmarks.verdicts` prints the tables of docs/statistics.md; `--write` puts them there; `--quick` takes a minute;
-`--only TEXT` makes the rows of some worlds.
+`--only TEXT` makes the rows of some worlds. The rows are shared among as many processes as the machine has cores.
 Both sides of a comparison come from one world, the new one's times multiplied by 1 or by 1.2, and are compared as `loadgen
 diff` does. A verdict of better or worse on any figure where nothing changed is a false alarm.
 """
@@ -9,8 +9,11 @@ diff` does. A verdict of better or worse on any figure where nothing changed is 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from zlib import crc32
@@ -248,18 +251,20 @@ def figures_of(world: World, repeats: int) -> tuple[str, ...]:
 
 def tables(repeats: int, worlds: Sequence[Sequence[World]]) -> Iterator[str]:
     """Lines of Markdown: a table for each list of worlds."""
-    for some in worlds:
-        yield f"| {' | '.join(HEADINGS)} |"
-        yield f"| :-- {'| --: ' * (len(HEADINGS) - 1)}|"
-        for world in some:
-            yield f"| {' | '.join(figures_of(world, repeats))} |"
-        yield ""
+    with ProcessPoolExecutor(os.cpu_count()) as processes:
+        found = processes.map(partial(figures_of, repeats=repeats), [world for some in worlds for world in some])
+        for some in worlds:
+            yield f"| {' | '.join(HEADINGS)} |"
+            yield f"| :-- {'| --: ' * (len(HEADINGS) - 1)}|"
+            for _ in some:
+                yield f"| {' | '.join(next(found))} |"
+            yield ""
 
 
 def main() -> None:
     """Prints the tables as Markdown, or writes them into docs/statistics.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=200, help="Comparisons without a change, per world.")
+    parser.add_argument("--repeats", type=int, default=400, help="Comparisons without a change, half as many with one.")
     parser.add_argument("--quick", action="store_true", help="A few worlds, with few requests and 20 repeats.")
     parser.add_argument(
         "--write", action="store_true", help="Put the rows into docs/statistics.md, in place of older ones."

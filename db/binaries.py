@@ -38,6 +38,15 @@ def find_binaries() -> Path:
     )
 
 
+def has_library(name: str) -> bool:
+    """Whether the server's installation has a library that it can load, such as that of an extension.
+
+    Raises EmbeddedPostgresError if PostgreSQL is not found.
+    """
+    folder = find_binaries().parent / "lib"
+    return any((each / f"{name}.so").exists() for each in (folder, folder / "postgresql"))
+
+
 def server_user() -> pwd.struct_passwd | None:
     """The account of the user `nobody`, for a server that root starts; None for other users, whose servers run as themselves."""
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None

@@ -138,6 +138,13 @@ def choice(names: Collection[str]) -> Callable[[str], str]:
     return parse
 
 
+def libpq_url(url: URL) -> str:
+    """The URL as text, with its password, as libpq reads it: without a driver, and with %20 for a space in its query."""
+    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    place, mark, query = text.partition("?") if url.query else (text, "", "")
+    return f"{place}{mark}{query.replace('+', '%20')}"
+
+
 def database_url(text: str) -> URL:
     """SQLAlchemy's URL of a PostgreSQL database, from SQLAlchemy's or libpq's notation (URL, or `key=value` pairs).
 
@@ -157,15 +164,16 @@ def database_url(text: str) -> URL:
     if not all(each.isdecimal() and 0 < int(each) < 65536 for each in port.split(",") if each):
         raise ValueError("a URL whose port is a number from 1 to 65535")
     query = {key: value for key, value in parts.items() if key not in {"user", "password", "host", "port", "dbname"}}
-    single = "," not in parts.get("host", "")
+    host = parts.get("host", "")
+    single = "," not in host and not host.startswith(("/", "@"))
     if not single:
-        # A list of several hosts, which only libpq understands.
+        # A list of several hosts, or the folder of a socket, which stand for themselves only in the query.
         query |= {key: parts[key] for key in ("host", "port") if key in parts}
     return URL.create(
         "postgresql+psycopg2",
         username=parts.get("user"),
         password=parts.get("password"),
-        host=parts.get("host") if single else None,
+        host=host or None if single else None,
         port=int(port) if port and single else None,
         database=parts.get("dbname"),
         query=query,

@@ -12,6 +12,7 @@ from random import Random
 
 import gevent
 
+from loadgen.calibration import Calibration, calibrated
 from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Listener, Progress
 from loadgen.health import HealthWatch, undisturbed
@@ -56,11 +57,14 @@ class DuelRuns:
     failed: str = ""
 
 
-def run_duel(scripts: tuple[Script, Script], live: Live, write: Write, seed: int) -> DuelRuns:
+def run_duel(
+    scripts: tuple[Script, Script], live: Live, write: Write, seed: int, calibration: Calibration | None = None
+) -> DuelRuns:
     """Carry out a duel to its end, or to a signal. The scripts differ in their targets alone.
 
     `live` is told the progress of both sides together once a second; `write` takes the lines of the script's `log` steps.
-    The same seed gives the same plan, dealt in the same way. Raises SectionFailed where a `before` section fails.
+    The same seed gives the same plan, dealt in the same way. `calibration` goes into both reports. Raises SectionFailed where
+    a `before` section fails.
     """
     wall, watch = WallOffset(), HealthWatch()
     with ExitStack() as opened:
@@ -92,6 +96,7 @@ def run_duel(scripts: tuple[Script, Script], live: Live, write: Write, seed: int
             finally:
                 gevent.killall(running)
         runs = [side.finished(engine, watch, signals) for side, engine in zip(sides, engines, strict=True)]
+        runs = [replace(run, report=calibrated(run.report, calibration)) for run in runs]
         failed = ""
         for side, run in zip(sides, runs, strict=True):
             try:

@@ -24,7 +24,8 @@ from loadgen.recorder import Recorder
 from reports import names
 from reports.model import Period
 
-_BUSY_SHARE = 0.85
+BUSY_SHARE = 0.85
+"""Share of a core from which on a generator is too busy for its figures to be the server's alone."""
 _NEAR_SHARE = 0.9
 # A shorter run is mostly start-up, so its share of CPU says nothing.
 _JUDGED_FROM_S = 1.0
@@ -132,7 +133,7 @@ def _first_bytes(examined: int, later: int) -> str:
 
 def _warnings(figures: Mapping[str, Any], total: Period, lag_p99_ms: float | None) -> Iterator[str]:
     share, wall_s = figures.get("cpu_share", 0.0), figures.get("wall_s", 0.0)
-    if share > _BUSY_SHARE and wall_s > _JUDGED_FROM_S:
+    if share > BUSY_SHARE and wall_s > _JUDGED_FROM_S:
         yield f"the generator used {share:.0%} of a core: these figures partly measure the generator"
     if lag_p99_ms is not None and lag_p99_ms > _LAG_BOUND_MS:
         yield f"arrivals started late (p99 {lag_p99_ms:.1f} ms): the load was not the one planned"

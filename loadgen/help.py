@@ -20,7 +20,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
                 "--target", "--environment", "--variables", "--overrides", "--config", "--payload", "--input",
                 "--scenario-name", "--solo", "--dotenv", "--insecure", "--skip-unsupported", "--check",
             ),
-            "How the load is made": ("--arrivals", "--seed", "--workers", "--dask"),
+            "How the load is made": ("--arrivals", "--seed", "--workers", "--dask", "--calibration"),
             "Limits and gates": ("--drain", "--max-body", "--abort-on", "--junit"),
             "What is shown and saved": ("--output", "--rows", "--quiet", "--live", "--prometheus"),
         },
@@ -38,7 +38,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     ),
     "ab": (
         {
-            "Load": ("-n", "-c", "-t", "-s", "-k", "-r"),
+            "Load": ("-n", "-c", "-t", "-s", "-k", "-r", "--calibration"),
             "Connections": ("-b", "-B", "-f", "-Z", "-I", "-E"),
             "Requests": ("-m", "-i", "-H", "-C", "-A", "-p", "-u", "-T", "-X", "-P", "-l"),
             "What is shown and saved": ("--output", "-e", "-g", "-d", "-S", "-q", "-v", "-V"),
@@ -100,7 +100,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     ),
     "duel": (
         {
-            "What to run": ("--minutes", "--environment", "--variables", "--payload", "--insecure", "--seed"),
+            "What to run": ("--minutes", "--environment", "--variables", "--payload", "--insecure", "--seed", "--calibration"),
             "Verdicts": ("--fail-on", "--least-effect", "--junit"),
             **_RESULT,
         },
@@ -115,7 +115,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     ),
     "lab": (
         {
-            "Experiments": ("--full", "--only", "--strategies", "--servers", "--clicks"),
+            "Experiments": ("--full", "--only", "--list", "--strategies", "--servers", "--clicks"),
             "Your own application": (
                 "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--rounds", "--seed",
             ),
@@ -125,6 +125,8 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         (
             "loadgen lab",
             "loadgen lab --only B.3,A.pool10",
+            "loadgen lab --list",
+            "loadgen lab --only hikaricp-spike,forty-threads",
             "loadgen lab --app app:app --script load.yml --strategies queue,fair",
         ),
     ),
@@ -172,7 +174,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "plan": (
         {
             "What to predict": ("--sizes", "--servers", "--rate", "--p99", "--max-connections", "--cold"),
-            "The workers": ("--worker", "--threads"),
+            "The workers": ("--worker", "--threads", "--cores"),
             "The pool": ("--timeout", "--max-overflow", "--max-waiting", "--hand-over"),
             "What the report does not say": (
                 "--wake-ms", "--db-cores", "--db-cpu-ms", "--connect-ms", "--arrivals",

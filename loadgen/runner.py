@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from loadgen.calibration import Calibration, calibrated
 from loadgen.clock import WallOffset
 from loadgen.engine import Engine, Listener, Progress
 from loadgen.environment import environment, version
@@ -105,11 +106,16 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def run_ab(workload: Workload, live: Live, completed: Callable[[int], None] | None = None) -> ClosedResult:
+def run_ab(
+    workload: Workload,
+    live: Live,
+    completed: Callable[[int], None] | None = None,
+    calibration: Calibration | None = None,
+) -> ClosedResult:
     """Carry out a closed run to its end, or to a signal.
 
     `live` is called with the progress once a second, `completed`, if given, with the number of finished requests after
-    each of them.
+    each of them. `calibration` goes into the report.
     """
     # Runs of scripts, which start more often, need neither of these.
     from loadgen.closed import ClosedRun  # noqa: PLC0415
@@ -125,6 +131,7 @@ def run_ab(workload: Workload, live: Live, completed: Callable[[int], None] | No
     defects = closed.defects()
     partial = bool(signals or defects)
     report = recorder.report(extras(watch, recorder, "closed", partial=partial, ab=ab, warnings=defects))
+    report = calibrated(report, calibration)
     ended_by = signals[0] if signals else None
     return ClosedResult(report, samples, ended_by, closed.refused, tuple(closed.served), defects)
 
@@ -160,17 +167,19 @@ def run_script(
     observers: Sequence[Observer] = (),
     elsewhere: Elsewhere | None = None,
     rows: RowsFile | None = None,
+    calibration: Calibration | None = None,
 ) -> ScriptRun:
     """Carry out an open run to its end, or to a signal. `show` gets its result before the `after` section runs.
 
     `workers` is the number of processes that share the plan; there are fewer where a phase's `maxVusers` is less.
     `elsewhere` makes the workers that carry out the plan instead. `rows` gets a row for each request, except with `elsewhere`.
+    `calibration` goes into the report.
     Raises SectionFailed, and CrewError for `elsewhere`.
     """
     wall = WallOffset()
     with closing(Transports(script, wall, print_debug)) as transports, undisturbed():
         execution = ScriptExecution(script, console, live, wall, transports, Random(seed), observers, rows)
-        return execution.run(most_shares(workers, script.phases), elsewhere, show)
+        return execution.run(most_shares(workers, script.phases), elsewhere, show, calibration)
 
 
 @contextmanager
@@ -224,7 +233,13 @@ class ScriptExecution:
             rows=self._rows,
         )
 
-    def run(self, workers: int, elsewhere: Elsewhere | None, show: Callable[[ScriptRun], None] | None) -> ScriptRun:
+    def run(
+        self,
+        workers: int,
+        elsewhere: Elsewhere | None,
+        show: Callable[[ScriptRun], None] | None,
+        calibration: Calibration | None,
+    ) -> ScriptRun:
         """Run `before`, the plan and `after`. Raises SectionFailed, CrewError."""
         self.before()
         if elsewhere is not None:
@@ -235,6 +250,7 @@ class ScriptExecution:
             run = self._together(ForkedCrew(workers, self.work, self.recorder, self._wall, self._console.line))
         else:
             run = self._alone()
+        run = replace(run, report=calibrated(run.report, calibration))
         if show is not None:
             show(run)
         return self.after(run)

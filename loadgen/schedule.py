@@ -73,6 +73,20 @@ def expected_users(phases: Iterable[Phase]) -> int:
     return round(total)
 
 
+def highest_rate(phases: Iterable[Phase]) -> float:
+    """The most users a second that any phase plans; closed phases, which have no rate, count as 0."""
+    return max((_rate(phase) for phase in phases), default=0.0)
+
+
+def _rate(phase: Phase) -> float:
+    if phase.concurrency is not None or phase.pause:
+        return 0.0
+    if phase.arrival_count is not None:
+        # A crowd that comes at once is over before it could be too much.
+        return phase.arrival_count / max(1.0, phase.duration_s)
+    return max(phase.arrival_rate, phase.ramp_to or 0.0)
+
+
 def _is_ramp(phase: Phase) -> bool:
     return phase.arrival_count is None and phase.ramp_to is not None
 
@@ -83,12 +97,17 @@ def distortion(phases: Iterable[Phase]) -> str | None:
     None where none comes at half as much again as its rate.
     """
     worst: tuple[float, int, float] | None = None
+    at_once = 0
     for phase in phases:
         if _is_ramp(phase) and not phase.smooth and not phase.pause and phase.concurrency is None:
             for n, space_us in _stairs(phase):
+                if n >= _MANY and not space_us:
+                    at_once = max(at_once, n)
                 burst = 1_000_000 / space_us / n if space_us and n >= _MANY else 0.0
                 if burst >= _BURST and (worst is None or burst > worst[0]):
                     worst = burst, n, 1 - n * space_us / 1e6
+    if at_once:
+        return f"the ramp of one second is Artillery's: its {at_once} arrivals come all at once; --arrivals uniform is even"
     if worst is None:
         return None
     burst, n, silent_s = worst

@@ -6,14 +6,15 @@ connection while it had one. Waiting is charged to what the lent connections wer
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from poolbench import observed as seen
 from poolbench.observed import Ask, EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, made_at
+from poolbench.overtaking import MANY_TIMES, overtaken
+from poolbench.surroundings import Server, statement_key
 
 KINDS = (
     "leak",
@@ -34,34 +35,15 @@ _LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
-_SATURATED = 0.85
+_SATURATED, _NONE_LEFT = 0.85, 0.95
 _LEAST_LOANS = 10
-_LEAST_WAIT = 0.1
-_MANY_TIMES = 3
-_MOST_LOOKED_AT = 2000
+_LEAST_WAIT, _MUCH = 0.1, 0.2
+_TIMES_OPENED = 2
+"""A pool that has opened this many times as many connections as it may have does not keep them."""
+_WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
+"""A statement of a few rows that takes the database this long, and this many pages of 8 kB, lacks an index."""
 _MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """What else is known of a run. CPU of the database (share of all cores), and of the busiest worker (cores); None: unknown.
-
-    lock_waits: of each statement (as `statement_key` has it), the share of its time that it waited for a lock.
-    active: of each statement, seconds that the database was seen executing it.
-    """
-
-    database_cpu: float | None = None
-    worker_cpu: float | None = None
-    cores: int | None = None
-    max_connections: int | None = None
-    mean_active: float = 0.0
-    lock_waits: Mapping[str, float] = field(default_factory=dict)
-    active_s: Mapping[str, float] = field(default_factory=dict)
-    trivial_ms: float = 0.0
-    """What a trivial statement took on average, measured beside the application."""
-    waits_for_idle_s: float = 0.0
-    """Seconds that statements waited for a lock that an idle transaction held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +56,8 @@ class Finding:
     evidence: str
     advice: str
     share: float
+    is_mistake: bool | None = None
+    """Whether it is wrong at any share; None: as others of its kind."""
 
     def to_json(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -99,14 +83,30 @@ class Diagnosis:
 def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     """What holds the application back, from what was seen of it."""
     case = _Case(observed, server or Server())
-    findings = sorted(case.findings(), key=lambda finding: (-_rank(finding), -finding.share))
+    findings = sorted(_by_place(case.findings()), key=lambda finding: (-_rank(finding), -finding.share))
     kinds = {finding.kind for finding in findings}
     return Diagnosis(tuple(findings), tuple(kind for kind in KINDS if kind not in kinds), tuple(case.notes()))
 
 
+def _by_place(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding for each kind and place: that of the endpoint that it costs most, with the share of all of them."""
+    places: dict[tuple[str, str | None], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        places[finding.kind, finding.where].append(finding)
+    for (_, where), found in places.items():
+        if where is None:
+            yield from found
+            continue
+        worst = max(found, key=lambda finding: finding.share)
+        others = sorted({each.endpoint for each in found if each.endpoint} - {worst.endpoint or ""})
+        also = f" The same in {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}." if others else ""
+        share = min(1.0, sum(each.share for each in found))
+        yield replace(worst, share=share, evidence=worst.evidence + also)
+
+
 def _rank(finding: Finding) -> int:
     """1 for what is a mistake at any share, 0 for what only costs time."""
-    return int(finding.kind in KINDS[:5])
+    return int(finding.kind in KINDS[:5] if finding.is_mistake is None else finding.is_mistake)
 
 
 class _Case:
@@ -125,10 +125,18 @@ class _Case:
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
         self.explained_ns = 0.0
+        cores, active = server.cores or 0, server.mean_active
+        is_full = _is_full(server) and cores and active >= max(24, _MOST_PER_CORE * cores)
+        self.crowding = active / cores if is_full else 1.0
+        """How many times as long a statement takes because so many take turns at the database's cores."""
 
     def share(self, cost_ns: float) -> float:
         """A share of all requests' time."""
         return min(1.0, cost_ns / self.total_ns)
+
+    def in_requests(self, endpoint: str, own_ns: float) -> float:
+        """The part of some time that requests took: none of a background thread's, who may take its time."""
+        return own_ns if endpoint or not self.observed.requests else 0.0
 
     def findings(self) -> Iterator[Finding]:
         """All findings, in no order."""
@@ -151,6 +159,11 @@ class _Case:
             yield f"The database used {database:.0%} of the machine's CPU: it is what limits the application."
         if self.observed.fault:
             yield f"Some looks at the connections failed: {self.observed.fault}"
+        if self.server.statements_missing:
+            yield (
+                "pg_stat_statements was not used: the times of statements are those that the application saw"
+                f" ({self.server.statements_missing})."
+            )
         if self.observed.dropped:
             yield f"{self.observed.dropped} loans and requests came too fast to be counted."
 
@@ -159,7 +172,8 @@ class _Case:
     def leaks(self) -> Iterator[Finding]:
         """Loans that outlive their request or their borrower."""
         adopted = {(key.engine, key.place) for key, row in self.observed.loans.items() if row.adopted}
-        for (engine, endpoint, place), row in self._by_place(seen.LEAKED).items():
+        left_open = self._by_place(seen.LEFT_OPEN)
+        for (engine, endpoint, place), row in self._by_place(seen.LEAKED, seen.LEFT_OPEN).items():
             if not place or row.looks <= 1 or row.own_ns < 500_000_000:
                 continue
             limit = self._limit(engine)
@@ -168,7 +182,8 @@ class _Case:
             cost_ns = row.blamed_ns * self.blame
             self.explained_ns += cost_ns
             share = max(self.share(cost_ns), min(1.0, mean / limit) if limit else 0.0)
-            if (engine, place) in adopted:
+            is_open = left_open.get((engine, endpoint, place), SampleSum()).own_ns > 0.5 * row.own_ns
+            if is_open and (engine, place) in adopted:
                 yield Finding(
                     "idle-in-transaction",
                     place,
@@ -201,7 +216,7 @@ class _Case:
             cost_ns = blamed_ns = waits.blamed_ns * self.blame
             cost_ns += row.nested_ns
             self.explained_ns += blamed_ns + row.wait_ns
-            share = max(self.share(cost_ns), row.nested_ns / self.held_ns if row.nested_ns < self.held_ns else 1.0)
+            share = self.share(cost_ns)
             failed = f"; {row.timeouts} times none came in time" if row.timeouts else ""
             yield Finding(
                 "nested-checkout",
@@ -263,9 +278,12 @@ class _Case:
             endpoints[engine][endpoint] += row.opened
         for engine, row in engines.items():
             about = self.observed.engines.get(engine, EngineSum())
-            if row.count < _LEAST_LOANS or row.opened < 0.5 * row.count or about.made_in_requests >= 3:
+            if row.count < _LEAST_LOANS or about.made_in_requests >= 3:
                 continue
-            if about.pool not in {"NullPool", "Null", "driver", ""}:
+            has_no_pool = about.pool in {"NullPool", "Null", "driver", ""}
+            kept = (self._limit(engine) or about.size or 1) * max(1, about.processes)
+            is_churning = row.opened > _TIMES_OPENED * kept and self.share(row.connect_ns) >= _LEAST_SHARE
+            if (row.opened < 0.5 * row.count) if has_no_pool else not is_churning:
                 continue
             worst = max(endpoints[engine], key=lambda name: endpoints[engine][name])
             yield Finding(
@@ -274,8 +292,12 @@ class _Case:
                 worst or None,
                 f"{row.opened} of {row.count} loans opened a connection of their own, {_ms(row.connect_ns / row.opened)} each:"
                 f" {row.connect_ns / max(1, row.connect_ns + self.held_ns):.0%} of the time that connections were in use.",
-                "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool.",
+                "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
+                if has_no_pool
+                else f"The pool keeps {about.size} connections and closes what it lends beyond them: raise pool_size to what is"
+                " needed at a time, with a small max_overflow; or raise pool_recycle.",
                 max(self.share(row.connect_ns), _LEAST_SHARE),
+                has_no_pool,
             )
 
     # What costs time
@@ -289,15 +311,19 @@ class _Case:
                 known["own"] += row.own_ns
                 known["blamed"] += row.blamed_ns * self.blame
                 known["looks"] += row.looks
+                if key.wrote:
+                    known["wrote"] += row.own_ns
                 if key.doing == seen.SLEEP and key.wrote:
-                    known["idle"] += row.own_ns
+                    known["slept"] += row.own_ns
         lock_ns = self.server.waits_for_idle_s * 1e9
-        most_idle = max((known["idle"] for known in rows.values()), default=0.0)
+        most_wrote = max((known["wrote"] for known in rows.values()), default=0.0)
         for (engine, endpoint, place), known in rows.items():
             loans = max(1, self._loans_of(engine, endpoint))
-            is_idle = known["idle"] > 0.5 * known["own"]
-            cost_ns = known["own"] + known["blamed"]
-            if is_idle and known["idle"] == most_idle:
+            # Whatever the application does meanwhile, others that wait for its locks make it an open transaction's fault.
+            is_locking = known["wrote"] == most_wrote > 0.5 * known["own"] and lock_ns > 0.5 * known["own"]
+            is_idle = known["slept"] > 0.5 * known["own"] or is_locking
+            cost_ns = self.in_requests(endpoint, known["own"]) + known["blamed"]
+            if is_idle and known["wrote"] == most_wrote:
                 cost_ns += lock_ns
             share = self.share(cost_ns)
             if known["own"] / loans < _LEAST_NS or known["looks"] < 3 or share < _LEAST_SHARE:
@@ -313,8 +339,8 @@ class _Case:
                     "idle-in-transaction",
                     place,
                     endpoint or None,
-                    f"Here the application does nothing, {each} for each loan of this endpoint, while its transaction has changed"
-                    f" or locked rows and is open.{locked}{waited}",
+                    f"For {each} in each loan of this endpoint the application does not use the database here, while its"
+                    f" transaction has changed or locked rows and is open.{locked}{waited}",
                     "Commit before waiting, or wait before the transaction begins; idle_in_transaction_session_timeout bounds"
                     " what is overlooked.",
                     share,
@@ -332,11 +358,18 @@ class _Case:
 
     def repeated(self) -> Iterator[Finding]:
         """The same statement again and again in one loan."""
+        worked_ns: dict[str, int] = defaultdict(int)
+        for sample, times in self.observed.samples.items():
+            if sample.doing in {seen.WORK, seen.SLEEP}:
+                worked_ns[sample.endpoint] += times.own_ns
         for key, row in self.observed.statements.items():
             if not row.repeated_groups:
                 continue
-            waits_ns = self._waits_during(key.endpoint, row.repeated_ns)
-            share = self.share(row.repeated_ns + waits_ns)
+            # What the application does between the statements would take its time after the cure, too.
+            statements_ns = row.duration_ns * row.repeated / max(1, row.count)
+            loops_ns = max(statements_ns, row.repeated_ns - worked_ns[key.endpoint])
+            waits_ns = self._waits_during(key.endpoint, loops_ns)
+            share = self.share(self.in_requests(key.endpoint, loops_ns) + waits_ns)
             if share < _LEAST_SHARE:
                 continue
             self.explained_ns += waits_ns
@@ -346,7 +379,7 @@ class _Case:
                 key.place or None,
                 key.endpoint or None,
                 f"One loan executed the same statement {mean:.0f} times from here, for {row.rows / max(1, row.count):.1f} rows"
-                f" each time, {_ms(row.repeated_ns / row.repeated_groups)} in all: {_short(key.text)}",
+                f" each time, {_ms(loops_ns / row.repeated_groups)} in all: {_short(key.text)}",
                 "Fetch all of them with one statement: a join, WHERE … IN (…), or selectinload() or joinedload().",
                 share,
             )
@@ -365,11 +398,14 @@ class _Case:
         """Statements that take long by themselves."""
         blamed = self._by_place(seen.STATEMENT)
         for key, row in self.observed.statements.items():
-            is_slow = row.count and row.slow >= 0.75 * row.count and row.fastest_ns >= seen.SLOW_NS / 2
-            if not is_slow or not self._is_slow_in_the_database(key, row):
+            alone_ns = row.duration_ns / max(1, row.count) / self.crowding
+            is_slow = row.slow >= 0.75 * row.count and min(row.fastest_ns, alone_ns) >= seen.SLOW_NS / 2
+            is_wasteful = self._is_wasteful(key, row)
+            if not row.count or not (is_slow or is_wasteful) or not self._is_slow_in_the_database(key, row):
                 continue
             own = self._waits_of(blamed, key, row)
-            share = self.share(row.slow_ns + own)
+            own_ns = row.duration_ns if is_wasteful else row.slow_ns
+            share = self.share(self.in_requests(key.endpoint, own_ns) + own)
             if share < _LEAST_SHARE:
                 continue
             self.explained_ns += own
@@ -378,11 +414,22 @@ class _Case:
                 key.place or None,
                 key.endpoint or None,
                 f"{row.count} times this took {_ms(row.duration_ns / row.count)} on average, for"
-                f" {row.rows / row.count:.1f} rows: {_short(key.text)}",
+                f" {row.rows / row.count:.1f} rows{self._counted(key)}: {_short(key.text)}",
                 "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
                 " beforehand.",
                 share,
             )
+
+    def _is_wasteful(self, key: StatementKey, row: StatementSum) -> bool:
+        """Whether the database looks at many pages for each of a few rows, which takes it long: the sign of a missing index."""
+        counted = (self.server.statements or {}).get(statement_key(key.text))
+        return (
+            counted is not None
+            and counted.calls >= _LEAST_LOANS
+            and counted.total_ms >= _WASTEFUL_MS * counted.calls * self.crowding
+            and counted.pages >= _WASTEFUL_PAGES * counted.calls
+            and counted.pages * row.count >= _WASTEFUL_PAGES_A_ROW * counted.calls * row.rows
+        )
 
     def _is_slow_in_the_database(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the time is the database's own: not that of a lock, nor of a worker that is late to read the answer."""
@@ -391,8 +438,25 @@ class _Case:
             return False
         if self.server.lock_waits.get(name, 0.0) > 0.5:
             return False
+        counted = (self.server.statements or {}).get(name)
+        if counted is not None:
+            return counted.total_ms / counted.calls > 0.3e-6 * row.duration_ns / row.count
         active_s = self.server.active_s.get(name)
         return active_s is None or row.duration_ns < 1e9 or active_s * 1e9 > 0.3 * row.duration_ns
+
+    def _counted(self, key: StatementKey) -> str:
+        """What the database itself counted of a statement, in words; "" where it counts nothing."""
+        counted = (self.server.statements or {}).get(statement_key(key.text))
+        if counted is None:
+            return ""
+        pages = f", and looked at {counted.pages / counted.calls:.0f} pages of 8 kB" if counted.pages else ""
+        return f" (by pg_stat_statements the database took {_ms(1e6 * counted.total_ms / counted.calls)}{pages})"
+
+    def _share_in_database(self) -> float:
+        """The share of the time that connections were lent in which the database executed their statements; 0: unknown."""
+        counted = self.server.statements or {}
+        known = {statement_key(key.text) for key in self.observed.statements}
+        return 1e6 * sum(each.total_ms for key, each in counted.items() if key in known) / self.held_ns
 
     def _waits_of(
         self, blamed: Mapping[tuple[str, str, str], SampleSum], key: StatementKey, row: StatementSum
@@ -435,12 +499,10 @@ class _Case:
         actual = sorted(ask.wait_ns for asks in processes for ask in asks)
         late = [each for asks in processes for each in overtaken(asks, limit)]
         excess_ns = sum(each.excess_ns for each in late)
-        is_unfair = (
-            (self.server.worker_cpu or 0.0) < _SATURATED
-            and about.pool not in {"FairPool", "Fair"}
-            and len(late) >= _LEAST_LOANS
-            and excess_ns > 0.25 * wait_ns
-        )
+        is_unfair = about.pool not in {"FairPool", "Fair"} and len(late) >= _LEAST_LOANS and excess_ns > 0.25 * wait_ns
+        if (self.server.worker_cpu or 0.0) >= _SATURATED:
+            # Those who have a connection may wait for their turn to run, too: it takes more to blame the pool.
+            is_unfair = is_unfair and excess_ns > 0.5 * wait_ns and self.share(excess_ns) > _MUCH
         if is_unfair:
             self.explained_ns += excess_ns
             worst = max(late, key=lambda each: each.wait_ns)
@@ -449,7 +511,7 @@ class _Case:
                 "starvation",
                 made_at(engine),
                 None,
-                f"{len(late)} requests for a connection were overtaken by {_MANY_TIMES} or more that came later for each of the"
+                f"{len(late)} requests for a connection were overtaken by {MANY_TIMES} or more that came later for each of the"
                 f" pool's {limit} connections; the longest waited {_ms(worst.wait_ns)} while {worst.by} others went"
                 f" before.{gave_up}",
                 "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
@@ -462,7 +524,9 @@ class _Case:
         )
         share = self.share(wait_ns - turns_ns - self.explained_ns)
         worker, database = self.server.worker_cpu, self.server.database_cpu
-        if share < _LEAST_WAIT or (worker or 0.0) >= _SATURATED or (database or 0.0) >= _SATURATED:
+        # Connections that are busy in the database most of the time do not wait for their borrowers' CPU.
+        is_workers = (worker or 0.0) >= _SATURATED and self._share_in_database() < 0.5
+        if share < _LEAST_WAIT or is_workers or (database or 0.0) >= _SATURATED:
             return
         busy = ""
         if database is not None:
@@ -493,13 +557,9 @@ class _Case:
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
                 " not enough.",
                 max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
+                is_mistake=True,
             )
-        elif (
-            server.cores
-            and server.database_cpu is not None
-            and server.database_cpu >= _SATURATED
-            and server.mean_active >= max(24, _MOST_PER_CORE * server.cores)
-        ):
+        elif server.cores and self.crowding > 1:
             most = _MOST_PER_CORE * server.cores / 2
             yield Finding(
                 "pool-too-large",
@@ -530,10 +590,10 @@ class _Case:
     def _loans_of(self, engine: str, endpoint: str) -> int:
         return sum(row.count for (name, where, _), row in self._loans() if (name, where) == (engine, endpoint))
 
-    def _by_place(self, doing: str) -> dict[tuple[str, str, str], SampleSum]:
+    def _by_place(self, *doing: str) -> dict[tuple[str, str, str], SampleSum]:
         found: dict[tuple[str, str, str], SampleSum] = {}
         for key, row in self.observed.samples.items():
-            if key.doing == doing:
+            if key.doing in doing:
                 known = found.setdefault((key.engine, key.endpoint, key.place), SampleSum())
                 known.own_ns += row.own_ns
                 known.blamed_ns += row.blamed_ns
@@ -552,45 +612,10 @@ class _Case:
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
 
 
-class Overtaken(NamedTuple):
-    """Somebody who waited for a connection while others, who came later, were served: how many, and what that cost."""
-
-    wait_ns: int
-    by: int
-    excess_ns: float
-
-
-def overtaken(asks: Sequence[Ask], limit: int) -> list[Overtaken]:
-    """Those who waited, and were overtaken by `_MANY_TIMES` later ones or more for each of `limit` connections.
-
-    Each of those held a connection that could have been theirs; the excess (ns) is their holding, shared by the connections, and
-    at most the whole wait.
-    """
-    ordered = sorted(asks, key=lambda each: each.asked_ns)
-    instants = [each.asked_ns for each in ordered]
-    waited = [(i, each) for i, each in enumerate(ordered) if each.wait_ns >= _LEAST_NS]
-    step = -(-len(waited) // _MOST_LOOKED_AT) or 1
-    found = []
-    for i, ask in waited[::step]:
-        served_ns = ask.asked_ns + ask.wait_ns
-        by, held_ns = 0, 0
-        for later in ordered[i + 1 : bisect_left(instants, served_ns)]:
-            # A millisecond: two that ask at one instant are in no order.
-            if later.is_served and later.asked_ns + later.wait_ns + 1_000_000 < served_ns:
-                by, held_ns = by + 1, held_ns + later.held_ns
-        if by >= _MANY_TIMES * limit:
-            found += [Overtaken(ask.wait_ns, by, min(ask.wait_ns, held_ns / limit))] * step
-    return found
-
-
-def statement_key(text: str) -> str:
-    """What is left of a statement without its values, blanks and case, so that the driver's and the database's texts agree."""
-    import re  # noqa: PLC0415
-
-    text = re.sub(
-        r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b", "?", text.lower()
-    )
-    return re.sub(r"\s+|::[a-z ]+", "", text)[:200]
+def _is_full(server: Server) -> bool:
+    """Whether the database has no CPU to spare: it uses the machine's, or most of it while the machine has none left."""
+    database, machine = server.database_cpu or 0.0, server.machine_cpu or 0.0
+    return database >= _SATURATED or (database >= 0.5 and machine >= _NONE_LEFT)
 
 
 def _of(limit: int | None) -> str:

@@ -31,20 +31,22 @@ _thread_number = native(_thread.__name__, "get_ident")
 class Request:
     """A request being answered; `name` is its endpoint, found when it is first needed."""
 
-    __slots__ = ("_environ", "_name", "began_ns", "ended_ns", "is_flasks")
+    __slots__ = ("_environ", "_name", "began_ns", "ended_ns", "is_flasks", "rule")
 
     def __init__(self, environ: dict[str, Any], name: str = "") -> None:
         self._environ: dict[str, Any] | None = environ
         self._name = name
         self.began_ns, self.ended_ns = perf_counter_ns(), 0
         self.is_flasks = False
+        self.rule: Any = None
+        """Flask's rule of the route, as soon as it is known. Flask drops it from the environ at the end."""
 
     @property
     def name(self) -> str:
         """`METHOD /path`: the route's rule under Flask, else the path with its numbers left out."""
         environ = self._environ
         if environ is not None:
-            rule = getattr(getattr(environ.get("werkzeug.request"), "url_rule", None), "rule", None)
+            rule = getattr(self.rule, "rule", None)
             path = rule or re.sub(r"\d+|[0-9a-f]{8}-[0-9a-f-]{27}", "…", str(environ.get("PATH_INFO") or "/"))
             self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
             if rule or self.ended_ns:
@@ -102,7 +104,12 @@ class WatchedEngine:
 
 
 class Loan:
-    """A loan, from being asked for; `group` is what it executed, by statement and place."""
+    """A loan of which everything is noted, from being asked for.
+
+    weight: it stands for this many loans. record: SQLAlchemy's record of its connection, None before one came. outer: the record
+    of another connection of the same engine that the borrower held when it asked. groups: what it executed, by statement and
+    place. inherited: it was lent before this process was forked.
+    """
 
     __slots__ = (
         "adopted",
@@ -114,22 +121,29 @@ class Loan:
         "engine",
         "foreign",
         "groups",
+        "inherited",
         "lent_ns",
         "outer",
         "place",
+        "record",
         "refused",
         "request",
         "statement",
         "thread",
+        "weight",
         "wrote",
     )
 
-    def __init__(self, engine: WatchedEngine, borrower: Any, place: Place | None, request: Request | None) -> None:
+    def __init__(
+        self, engine: WatchedEngine, borrower: Any, place: Place | None, request: Request | None, weight: int = 1
+    ) -> None:
         self.engine, self.borrower, self.place, self.request = engine, borrower, place, request
+        self.weight = weight
         self.groups: dict[Any, list[Any]] | None = None
-        self.outer: Loan | None = None
+        self.outer: Any = None
+        self.record: Any = None
         self.connection: Any = None
-        self.adopted = self.foreign = self.wrote = False
+        self.adopted = self.foreign = self.wrote = self.inherited = False
         self.lent_ns = self.ended_ns = self.connect_ns = 0
         self.refused, self.statement = "", ""
         self.thread = _thread_number()
@@ -151,16 +165,12 @@ class Opened(NamedTuple):
     duration_ns: int
 
 
-STATEMENT_TEXT = 6
-"""Where a light loan keeps the statement it executed last."""
-
-
-def light_loan(record: Any, values: list[Any]) -> Loan:
-    """A loan of which only these values were noted: engine, borrower, code, instruction, request, instant, statement."""
-    engine, borrower, code, instruction, request, lent_ns, statement = values
+def light_loan(record: Any, engine: WatchedEngine, values: tuple[Any, ...]) -> Loan:
+    """A loan of which only these values were noted: borrower, code, instruction, request, instant."""
+    borrower, code, instruction, request, lent_ns = values
     loan = Loan(engine, borrower, Place(code, instruction) if code is not None else None, request)
     loan.asked_ns = loan.lent_ns = lent_ns
-    loan.connection, loan.statement = record.dbapi_connection, statement
+    loan.record, loan.connection = record, record.dbapi_connection
     loan.thread = _main_thread
     return loan
 

@@ -24,12 +24,20 @@ if TYPE_CHECKING:
     from poolbench.loans import Loan
 
 IDLE, _ACTIVE = 0, 1
+_OPEN = {2, 3}
+"""In a transaction, also one that has failed."""
 _SLEEPS = re.compile(r"\bsleep\(")
 _FUTEX = {"202", "98"}
 """The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
 
+_MOST_THREADS = 1000
+"""Threads whose CPU time is remembered from one look to the next."""
+
 REQUEST_CODES: set[Any] = set()
 """Code of the WSGI wrappers, where a request's own stack begins."""
+
+STATEMENT_CODES: set[Any] = set()
+"""Code of the functions that execute, which have the statement in their variable `statement`."""
 
 
 class Looker:
@@ -44,23 +52,38 @@ class Looker:
         """What a borrower is doing, where, and for how much of the time since the last look."""
         request = loan.request
         if request is not None and request.ended_ns:
-            return seen.LEAKED, loan.place, elapsed_ns
+            is_open = transaction_status(loan.connection) in _OPEN
+            return seen.LEFT_OPEN if is_open else seen.LEAKED, loan.place, elapsed_ns
         asker = askers.get(loan.borrower)
-        if asker is not None and asker.outer is loan:
+        if asker is not None and asker.outer is loan.record:
             return seen.NESTED, asker.place, elapsed_ns
         frame, thread = _frame_of(loan, frames)
         if frame is None:
             return seen.LEAKED, loan.place, elapsed_ns
         place, is_database = application_place(frame)
-        if transaction_status(loan.connection) == _ACTIVE:
+        status = transaction_status(loan.connection)
+        if status == IDLE:
+            # Also after a change: the connection commits each statement by itself.
+            loan.wrote = False
+        if status == _ACTIVE:
             return seen.STATEMENT, place or loan.place, elapsed_ns
         if is_database:
             return seen.LIBRARY, place or loan.place, elapsed_ns
         if place is None:
             return seen.CLIENT, loan.place, elapsed_ns
-        if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)):
+        if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)) or _is_asleep(frame):
             return seen.SLEEP, place, elapsed_ns
+        place = _python_place(frame) or place
         return seen.WORK, place, elapsed_ns if thread is None else min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
+
+    def statement(self, loan: Loan, frames: dict[int, FrameType]) -> str:
+        """The statement that the borrower is executing; "" if it is none of an engine that is watched."""
+        frame, _ = _frame_of(loan, frames)
+        while frame is not None:
+            if frame.f_code in STATEMENT_CODES:
+                return str(frame.f_locals["statement"])
+            frame = frame.f_back
+        return ""
 
     def _ran_ns(self, thread: int, elapsed_ns: int) -> int:
         """For how long a thread did something, rather than wait for its turn: all the time if it waits for something else."""
@@ -76,6 +99,8 @@ class Looker:
         except (OSError, ValueError):
             return elapsed_ns
         now_ns = perf_counter_ns()
+        if len(self._cpu) > _MOST_THREADS:
+            self._cpu.clear()
         before_ns, at_ns = self._cpu.get(thread, (used_ns, now_ns - elapsed_ns))
         self._cpu[thread] = used_ns, now_ns
         return elapsed_ns * (used_ns - before_ns) // max(1, now_ns - at_ns)
@@ -134,6 +159,26 @@ def application_place(frame: FrameType) -> tuple[Place | None, bool]:
         is_database = is_database or kind == DATABASE
         each = each.f_back
     return None, is_database
+
+
+def _is_asleep(frame: FrameType) -> bool:
+    """Whether a library's function named `sleep` runs, under whatever name the application has called it."""
+    each: FrameType | None = frame
+    while each is not None and kind_of(each.f_code) != APPLICATION:
+        if each.f_code.co_name == "sleep":
+            return True
+        each = each.f_back
+    return False
+
+
+def _python_place(frame: FrameType) -> Place | None:
+    """The innermost place of the application that is no line of a template: a template's work is begun, and moved, there."""
+    each: FrameType | None = frame
+    while each is not None:
+        if kind_of(each.f_code) == APPLICATION and each.f_code.co_filename.endswith(".py"):
+            return place_of(each)
+        each = each.f_back
+    return None
 
 
 def wanted_cpu_s() -> float:

@@ -19,6 +19,8 @@ REPEATS = 5
 """The same statement, run so often by one loan from one place, is repeated."""
 FEW_ROWS = 50
 """A repeated statement fetches one object, or its few parts, each time; a batch fetches more rows than this."""
+OTHERS = "(others)"
+"""Stands for the statements, endpoints and engines beyond those that are told apart."""
 
 
 @dataclass(slots=True)
@@ -68,7 +70,7 @@ class StatementSum:
     """Executions in groups that repeat a statement for a few rows each."""
     repeated_groups: int = 0
     repeated_ns: int = 0
-    """From the first execution to the end of the last, over those groups."""
+    """What the loops that these groups are part of took for them. See repeats.py."""
 
 
 @dataclass(slots=True)
@@ -132,6 +134,8 @@ CLIENT = "client"
 """The answer is being sent."""
 LEAKED = "leaked"
 """The request, or the thread, that borrowed the connection has ended."""
+LEFT_OPEN = "leaked, in transaction"
+"""The same, and the transaction is open."""
 NESTED = "nested"
 """The borrower waits for another connection."""
 CPU = "cpu"
@@ -183,7 +187,7 @@ class Observed:
         _add_up(self.loans, other.loans)
         _add_up(self.statements, other.statements)
         _add_up(self.samples, other.samples)
-        for key, engine in other.engines.items():
+        for key, engine in list(other.engines.items()):
             known = self.engines.setdefault(key, EngineSum())
             known.made += engine.made
             known.made_in_requests += engine.made_in_requests
@@ -235,7 +239,8 @@ def total(parts: Iterable[Observed]) -> Observed:
 
 
 def _add_up(into: dict[_Key, _Row], rows: Mapping[_Key, _Row]) -> None:
-    for key, row in rows.items():
+    # Of a list: the rows of a process that is being watched grow meanwhile.
+    for key, row in list(rows.items()):
         known = into.get(key)
         if known is None:
             into[key] = type(row)(**asdict(row))  # type: ignore[call-overload]

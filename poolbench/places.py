@@ -38,6 +38,12 @@ FILES: dict[str, int] = {}
 
 LIBRARY, APPLICATION, DATABASE, OURS = range(4)
 
+_MOST_KNOWN = 10_000
+"""Files and places remembered: a program that makes its code while it runs has any number of them."""
+
+_texts: dict[tuple[int, int, int], tuple[CodeType, str]] = {}
+"""Places as they are shown."""
+
 
 class Place(NamedTuple):
     """A place in a program, cheap to take: its code, and the offset of the instruction being run.
@@ -52,11 +58,18 @@ class Place(NamedTuple):
     @property
     def number(self) -> int:
         """The line's number."""
-        return self.line or _line(self.code, self.instruction)
+        return self.line or _found_line(self.code, self.instruction)
 
     def __str__(self) -> str:
         """`file:line`, the file relative to the working directory where it lies in there."""
-        return f"{_shown(self.code.co_filename)}:{self.number}"
+        key = id(self.code), self.instruction, self.line
+        known = _texts.get(key)
+        if known is None:
+            if len(_texts) >= _MOST_KNOWN:
+                _texts.clear()
+            # The code is kept, so that no other can have its number.
+            known = _texts[key] = self.code, f"{_shown(self.code.co_filename)}:{self.number}"
+        return known[1]
 
 
 def kind_of(code: CodeType) -> int:
@@ -64,6 +77,8 @@ def kind_of(code: CodeType) -> int:
     name = code.co_filename
     kind = FILES.get(name)
     if kind is None:
+        if len(FILES) >= _MOST_KNOWN:
+            FILES.clear()
         kind = FILES[name] = _kind(name)
     return kind
 
@@ -102,18 +117,6 @@ def _kind(name: str) -> int:
     if path.startswith(_INTERPRETER) or any(part in path for part in _INSTALLED):
         return LIBRARY
     return APPLICATION
-
-
-_lines: dict[tuple[int, int], tuple[CodeType, int]] = {}
-
-
-def _line(code: CodeType, instruction: int) -> int:
-    key = id(code), instruction
-    known = _lines.get(key)
-    if known is None:
-        # The code is kept, so that no other can have its number.
-        known = _lines[key] = code, _found_line(code, instruction)
-    return known[1]
 
 
 def _found_line(code: CodeType, instruction: int) -> int:

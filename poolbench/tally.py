@@ -6,11 +6,11 @@ import re
 from collections import deque
 from functools import lru_cache
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from poolbench.loans import native
 from poolbench.observed import (
-    FEW_ROWS,
-    REPEATS,
+    OTHERS,
     Ask,
     EngineSum,
     LoanKey,
@@ -22,114 +22,174 @@ from poolbench.observed import (
     StatementKey,
     StatementSum,
 )
+from poolbench.repeats import Group, loop_times_ns
 
 if TYPE_CHECKING:
     from poolbench.loans import Loan, Request, WatchedEngine
 
 _SLICE_NS = 10_000_000_000
 _SLICES = 6
-_MOST_FINISHED = 100_000
+_MOST_FINISHED = 10_000
+"""Loans and requests that wait to be added up; what comes faster is dropped, and the diagnosis says how many."""
 _MOST_ASKS = 20_000
+_MOST_ROWS = 2000
+"""Rows of each kind in a slice; what else is seen is added up in one row for all others."""
+_MOST_CACHED = 10_000
+"""A longer statement than this many characters is looked at each time, rather than kept."""
 TEXT_LENGTH = 300
 _WRITES = re.compile(
     r"\s*(INSERT|UPDATE|DELETE|MERGE|LOCK|TRUNCATE|CREATE|ALTER|DROP)\b|\bFOR\s+(NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE
 )
 
+_Key = TypeVar("_Key")
+_Row = TypeVar("_Row")
+
 
 class Tally:
-    """The sums of one process. `every`: of so many loans that got a connection, one is noted.
+    """The sums of one process: of the last minute, or of all the time if it `keeps_all`, with each request for a connection.
 
     Borrowers append what has ended to deques, each a single step in CPython; one thread alone adds up.
     """
 
-    def __init__(self, process: int, every: int, slices: int | None = _SLICES) -> None:
-        self._process, self.every = process, every
-        self.slices: deque[Observed] = deque([Observed()], maxlen=slices)
-        self._began_ns = perf_counter_ns()
+    def __init__(self, process: int, *, keeps_all: bool) -> None:
+        self._process, self._keeps_all = process, keeps_all
+        self._slices: deque[tuple[int, Observed]] = deque([(perf_counter_ns(), Observed())], maxlen=_SLICES)
         self._loans: deque[Loan] = deque()
         self._requests: deque[Request] = deque()
+        self._turn = native("_thread", "allocate_lock")()
 
     def ended(self, loan: Loan) -> None:
         """A loan, or the wait for one, has ended."""
         if len(self._loans) < _MOST_FINISHED:
             self._loans.append(loan)
         else:
-            self.slices[-1].dropped += 1
+            self._slices[-1][1].dropped += loan.weight
 
     def answered(self, request: Request) -> None:
         """A request has been answered."""
         if len(self._requests) < _MOST_FINISHED:
             self._requests.append(request)
         else:
-            self.slices[-1].dropped += 1
+            self._slices[-1][1].dropped += 1
 
-    def add_up(self) -> None:
-        """Add up what has ended since the last time."""
+    @property
+    def current(self) -> Observed:
+        """What is being added up now."""
+        return self._slices[-1][1]
+
+    def parts(self) -> list[Observed]:
+        """What has been added up in the last minute."""
+        since_ns = perf_counter_ns() - _SLICES * _SLICE_NS
+        return [part for began_ns, part in list(self._slices) if self._keeps_all or began_ns >= since_ns]
+
+    def add_up(self) -> int:
+        """Add up what has ended since the last time. Returns how many loans and requests; 0 if another thread is at it."""
+        if not self._turn.acquire(False):
+            return 0
+        try:
+            return self._add_up()
+        finally:
+            self._turn.release()
+
+    def _add_up(self) -> int:
         now_ns = perf_counter_ns()
-        if now_ns - self._began_ns >= _SLICE_NS and self.slices.maxlen != 1:
-            self.slices.append(Observed())
-            self._began_ns = now_ns
-        into = self.slices[-1]
-        for _ in range(len(self._loans)):
+        if not self._keeps_all and now_ns - self._slices[-1][0] >= _SLICE_NS:
+            self._slices.append((now_ns, Observed()))
+        into, loans, requests = self.current, len(self._loans), len(self._requests)
+        for _ in range(loans):
             self._add_loan(into, self._loans.popleft())
-        for _ in range(len(self._requests)):
+        for _ in range(requests):
             request = self._requests.popleft()
-            row = into.requests.setdefault(request.name, RequestSum())
+            row = _row(into.requests, request.name, OTHERS, RequestSum)
             row.count += 1
             row.duration_ns += request.ended_ns - request.began_ns
+        return loans + requests
 
     def _add_loan(self, into: Observed, loan: Loan) -> None:
         engine = loan.engine
         count_engine(into, engine)
         endpoint, place = loan.endpoint, str(loan.place or "")
-        row = into.loans.setdefault(LoanKey(engine.key, endpoint, place), LoanSum())
+        row = _row(into.loans, LoanKey(engine.key, endpoint, place), LoanKey(OTHERS, "", ""), LoanSum)
         until_ns = loan.lent_ns or loan.ended_ns
         wait_ns = until_ns - loan.asked_ns - loan.connect_ns
         held_ns = loan.ended_ns - until_ns
-        # Of those that got a connection, one in `every` is noted.
-        weight = self.every if loan.lent_ns else 1
-        row.count += weight * bool(loan.lent_ns)
+        # All that got no connection are noted.
+        weight = loan.weight if loan.lent_ns else 1
         row.wait_ns += weight * wait_ns
-        row.connect_ns += weight * loan.connect_ns
         row.held_ns += weight * held_ns
-        row.timeouts += loan.refused == "timeout"
-        row.refused += loan.refused == "refused"
-        row.opened += weight * (loan.connect_ns > 0)
+        if loan.lent_ns:
+            row.count += weight
+        else:
+            row.timeouts += loan.refused == "timeout"
+            row.refused += loan.refused == "refused"
+        if loan.connect_ns:
+            row.connect_ns += weight * loan.connect_ns
+            row.opened += weight
         if loan.outer is not None:
             row.nested += weight
             row.nested_ns += weight * (loan.ended_ns - loan.asked_ns)
-        row.foreign += weight * loan.foreign
-        row.adopted += weight * loan.adopted
-        if self.every == 1 and len(into.asks) < _MOST_ASKS:
+        if loan.foreign:
+            row.foreign += weight
+        if loan.adopted:
+            row.adopted += weight
+        if self._keeps_all and len(into.asks) < _MOST_ASKS:
             into.asks.append(Ask(self._process, engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
-        for key, (each, count, duration_ns, rows, first_ns, last_ns, slow, slow_ns, fastest_ns) in (
-            loan.groups or {}
-        ).items():
-            name = StatementKey(endpoint, str(each or ""), _short(key[0]))
-            statement = into.statements.setdefault(name, StatementSum())
-            statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
-            statement.count += weight * count
-            statement.duration_ns += weight * duration_ns
-            statement.rows += weight * rows
-            statement.slow += weight * slow
-            statement.slow_ns += weight * slow_ns
-            statement.groups += weight
-            if count >= REPEATS and rows < FEW_ROWS * count and not writes(key[0]):
-                statement.repeated += weight * count
-                statement.repeated_groups += weight
-                statement.repeated_ns += weight * (last_ns - first_ns)
+        if loan.groups is not None:
+            _add_statements(into, endpoint, loan.groups, weight)
 
 
-@lru_cache(maxsize=4096)
+def _add_statements(into: Observed, endpoint: str, groups: dict[Any, list[Any]], weight: int) -> None:
+    rest = StatementKey("", "", OTHERS)
+    loops_ns = loop_times_ns(
+        [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in groups.items()]
+    )
+    for (key, values), loop_ns in zip(groups.items(), loops_ns, strict=True):
+        each, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
+        text = key[0]
+        name = StatementKey(endpoint, "" if each is None else str(each), _short(text))
+        statement = _row(into.statements, name, rest, StatementSum)
+        statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
+        statement.count += weight * count
+        statement.duration_ns += weight * duration_ns
+        statement.rows += weight * rows
+        statement.slow += weight * slow
+        statement.slow_ns += weight * slow_ns
+        statement.groups += weight
+        if loop_ns:
+            statement.repeated += weight * count
+            statement.repeated_groups += weight
+            statement.repeated_ns += weight * round(loop_ns)
+
+
+def _row(rows: dict[_Key, _Row], key: _Key, rest: _Key, kind: type[_Row]) -> _Row:
+    """The row of a key; of `rest` if there are too many rows already."""
+    row = rows.get(key)
+    if row is None:
+        if len(rows) >= _MOST_ROWS:
+            key = rest
+            row = rows.get(rest)
+        if row is None:
+            row = rows[key] = kind()
+    return row
+
+
 def _short(statement: str) -> str:
+    if len(statement) > _MOST_CACHED:
+        statement = statement[:_MOST_CACHED]
+    return _shortened(statement)
+
+
+@lru_cache(maxsize=1024)
+def _shortened(statement: str) -> str:
     return " ".join(statement.split())[:TEXT_LENGTH]
 
 
 def count_engine(into: Observed, engine: WatchedEngine) -> None:
     """Note what is known of an engine."""
-    row = into.engines.setdefault(engine.key, EngineSum())
-    row.pool, row.size, row.overflow = engine.pool, engine.size, engine.overflow
-    row.processes = max(row.processes, 1)
+    row = into.engines.get(engine.key)
+    if row is None:
+        row = _row(into.engines, engine.key, OTHERS, EngineSum)
+        row.pool, row.size, row.overflow, row.processes = engine.pool, engine.size, engine.overflow, 1
     if not engine.is_counted:
         engine.is_counted = True
         row.made += 1
@@ -140,20 +200,17 @@ def count_engine(into: Observed, engine: WatchedEngine) -> None:
 
 def add_sample(samples: dict[SampleKey, SampleSum], key: SampleKey, own_ns: int, blamed_ns: int) -> None:
     """Add the time of one look to what was seen in the same state."""
-    row = samples.setdefault(key, SampleSum())
+    row = _row(samples, key, SampleKey(OTHERS, "", "", key.doing, False), SampleSum)
     row.own_ns += own_ns
     row.blamed_ns += blamed_ns
     row.looks += 1
 
 
-_known_writes: dict[str, bool] = {}
-
-
 def writes(statement: str) -> bool:
     """Whether a statement changes or locks rows."""
-    known = _known_writes.get(statement)
-    if known is None:
-        if len(_known_writes) > 10_000:
-            _known_writes.clear()
-        known = _known_writes[statement] = _WRITES.search(statement) is not None
-    return known
+    return _writes(statement) if len(statement) <= _MOST_CACHED else _WRITES.search(statement) is not None
+
+
+@lru_cache(maxsize=1024)
+def _writes(statement: str) -> bool:
+    return _WRITES.search(statement) is not None

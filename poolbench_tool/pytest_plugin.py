@@ -22,6 +22,7 @@ import pytest
 _PROPERTY = "load"
 _MOST_LINES = 15
 _CANNOT = "Cannot be judged: "
+_MISSING = ", not comparable: on "
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -220,8 +221,9 @@ class LoadResult:
         """Whether no figure is worse than in the baseline by more than chance, as `loadgen diff --fail-on worse` judges it.
 
         `baselines` are reports of one or several runs of the old version: files beside the test or in pytest's root folder, or
-        other results. `figures` names those that count, such as "p99" and "errors"; without, all do. Where the data do not
-        allow a verdict, the comparison passes and the session's summary says so; `unjudged="fail"` fails it instead.
+        other results. `figures` names those that count, such as "p99" and "errors"; without, all do. Where the data are too
+        few for a verdict, the comparison passes and the session's summary says so; `unjudged="fail"` fails it instead. It
+        fails in any case where nothing was answered, or where a figure that is named is missing on a side.
         `options` are further ones of `loadgen diff`, such as ["--run-deviation", "10%"].
 
         Raises TypeError without a baseline.
@@ -232,7 +234,8 @@ class LoadResult:
         given = [each for rule in rules for each in ("--fail-on", rule)]
         diff = self._load.compare(self, baselines, [*given, *options])
         against = ", ".join(Path(b.report if isinstance(b, LoadResult) else b).name for b in baselines)
-        found = Comparison(against, diff, fail_unjudged=unjudged == "fail")
+        silent = not self.counters.get("http.responses")
+        found = Comparison(against, diff, fail_unjudged=unjudged == "fail" or silent)
         self._load.tell(str(found))
         return found
 
@@ -254,7 +257,7 @@ class Comparison:
         """What a reader must know of both sides, such as that they were measured on different machines."""
         self.headline = str(diff["headline"])
         self._against = against
-        self._fail_unjudged = fail_unjudged
+        self._fail_unjudged = fail_unjudged or any(_MISSING in line for line in self.unjudged)
 
     def __bool__(self) -> bool:
         return not self.worse and not (self.unjudged and self._fail_unjudged)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from reports import names
-from reports.blocks import Block, Cell, Column, Items, Page, Section, Table, Text, amount_cell, number_cell
+from reports.blocks import Block, Cell, Column, Items, Page, Section, Table, Text, amount_cell, decimal, number_cell
 from reports.compare.figures import failures
 from reports.compare.gates import GateResult
 from reports.compare.rates import measured_rate
@@ -53,7 +53,7 @@ def run_summary(report: Report, results: Sequence[GateResult]) -> Page:
     cells = (
         number_cell(total.counters.get(names.REQUESTS, 0)),
         amount_cell(rate.per_second if rate else None),
-        *(amount_cell(getattr(times, row, None)) for row in ("p50", "p95", "p99")),
+        *(_time_cell(report, getattr(times, row, None)) for row in ("p50", "p95", "p99")),
         number_cell(sum(failed.values())),
     )
     blocks: list[Block] = [Table("run", "The run", tuple(Column(label, "number") for label in headings), (cells,))]
@@ -66,12 +66,21 @@ def run_summary(report: Report, results: Sequence[GateResult]) -> Page:
     return Page("loadgen run", "", (Section("run", "The run", tuple(blocks)),))
 
 
+def _time_cell(report: Report, ms: float | None) -> Cell:
+    """A response time; a bound such as "< 0.2" where the generator could not tell so short a time."""
+    bound = report.bound_ms(names.RESPONSE_TIME, ms)
+    return amount_cell(ms) if bound is None else Cell(f"< {decimal(bound)}", ms)
+
+
 def _heading(command: str, name: str, results: Sequence[GateResult]) -> str:
-    failed = sum(not result.met and not result.optional for result in results)
+    wanting = [result for result in results if not result.met and not result.optional]
+    unknown = sum(result.unknown for result in wanting)
     what = f"{command} {escaped(name)}".strip()
     if not results:
         return what
-    return f"{what}: {f'{failed} of {len(results)} gates failed' if failed else 'passed'}"
+    parts = [(len(wanting) - unknown, "failed"), (unknown, "could not be judged")]
+    told = " and ".join(f"{count} of {len(results)} gates {outcome}" for count, outcome in parts if count)
+    return f"{what}: {told or 'passed'}"
 
 
 def _append(path: str, text: str) -> None:

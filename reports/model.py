@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import floor
 from typing import Any
 
+from reports import names
 from reports.sketch import Sketch
 
 FORMAT_VERSION = 1
@@ -162,6 +163,19 @@ class Report:
     aggregate: Period
     periods: tuple[Period, ...] = ()
     extras: Extras | None = None
+
+    @property
+    def resolution_ms(self) -> float | None:
+        """The shortest response time that the generator could tell, in ms; None where it was not calibrated."""
+        calibration = self.extras.generator.get("calibration") if self.extras else None
+        found = calibration.get("resolution_ms") if isinstance(calibration, Mapping) else None
+        return found if isinstance(found, (int, float)) and found > 0 else None
+
+    def bound_ms(self, name: str, value: float | None) -> float | None:
+        """What a figure of the metric `name`, in ms, is known to be below, if it is too short to be told; None for others."""
+        resolution = self.resolution_ms
+        timed = name.startswith(names.RESPONSE_TIME) or names.ENDPOINT_TIME in name
+        return resolution if timed and resolution is not None and value is not None and value < resolution else None
 
     @classmethod
     def of(cls, periods: Iterable[Period], extras: Extras | None = None) -> Report:

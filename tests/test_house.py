@@ -23,6 +23,7 @@ LADDER = {
         *(
             "vu",
             "ping",
+            "calibration",
             "watch",
             "crew",
             "runner",

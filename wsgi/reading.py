@@ -186,6 +186,7 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
     ignored_socket_errors = (*PyWSGIHandler.ignored_socket_errors, errno.EBADF)
     wsgi_input: "Input | _EmptyInput"
     _late = False
+    _held: bytearray | None = None
 
     def handle(self) -> None:
         """Answer the connection's requests until it ends."""
@@ -243,6 +244,21 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         """Complete the headers of the answer, which the client then has ANSWER_S to take."""
         self.allow(ANSWER_S)
         super().finalize_headers()
+
+    def _write_with_headers(self, data: bytes) -> None:
+        """Send the head of an answer and the first piece of its body at once: pywsgi sends two packets, which cost more."""
+        whole = self._held = bytearray()
+        try:
+            super()._write_with_headers(data)
+        finally:
+            self._held = None
+        self._sendall(whole)
+
+    def _sendall(self, data: bytes | bytearray) -> None:
+        if self._held is None:
+            super()._sendall(data)
+        else:
+            self._held += data
 
     def allow(self, seconds: float) -> None:
         """Set the deadline for the client to the given number of seconds from now."""

@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import click
 
+from loadgen.calibration import Calibration
 from loadgen.closed import Workload
-from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, warn, write_json
+from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, calibrate_for, calibration_option, warn, write_json
 from loadgen.commands.outlet import outliving_the_terminal
 from loadgen.environment import version
 from loadgen.http.exchange import Exchange
@@ -27,6 +28,8 @@ from reports.files import WriteError, check_writable
 from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
 from reports.printable import printable
 
+_USUAL_PER_S = 4000
+"""Requests a second that are taken for granted, to tell how long a run of a number of requests will be."""
 _TOLD_ABOVE = 150
 """ab tells progress on runs of more requests than this."""
 _SHOWN_BYTES = 8191
@@ -118,6 +121,7 @@ def _refuse_html(_: click.Context, option: click.Parameter, value: Any) -> None:
 )
 @click.option("-q", "quiet", is_flag=True, help="Show no progress on stderr.")
 @click.option("-o", "--output", type=click.Path(), help="Write the report as JSON to this file, too.")
+@calibration_option
 def ab(
     url: str,
     requests: int | None,
@@ -150,6 +154,7 @@ def ab(
     verbosity: int,
     quiet: bool,
     output: str | None,
+    calibrates: bool | None,
 ) -> None:
     """Send requests as ApacheBench does, and print its report.
 
@@ -192,8 +197,12 @@ def ab(
     )
     files = _Files(output, csv_file, gnuplot_file)
     files.check()
+    seconds = number / _USUAL_PER_S if duration_s is None else duration_s
     with outliving_the_terminal():
-        code = _run_ab(workload, files, quiet=quiet, percentiles=not no_percentiles, deviations=not no_deviations)
+        calibration = calibrate_for(calibrates, seconds, quiet=quiet)
+        code = _run_ab(
+            workload, files, calibration, quiet=quiet, percentiles=not no_percentiles, deviations=not no_deviations
+        )
     sys.exit(code)
 
 
@@ -222,7 +231,15 @@ class _Files:
                     raise BadInput(f"cannot write {path}: {error.strerror}") from None
 
 
-def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool, deviations: bool) -> int:
+def _run_ab(
+    workload: Workload,
+    files: _Files,
+    calibration: Calibration | None,
+    *,
+    quiet: bool,
+    percentiles: bool,
+    deviations: bool,
+) -> int:
     """Carry out the run and print its report. Returns the exit code."""
     through = "" if workload.proxy is None else f" [through {workload.proxy.host}:{workload.proxy.port}]"
     every = 0 if quiet or workload.requests <= _TOLD_ABOVE else max(workload.requests // 10, 100)
@@ -239,7 +256,7 @@ def _run_ab(workload: Workload, files: _Files, *, quiet: bool, percentiles: bool
         if requests and requests % every == 0:
             click.echo(f"Completed {requests} requests", err=True)
 
-    run = run_ab(workload, lambda _: None, completed if every else None)
+    run = run_ab(workload, lambda _: None, completed if every else None, calibration)
     if every:
         click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
     if run.refused is not None:

@@ -46,7 +46,8 @@ _OPTIONS = (
         "--url-variable",
         metavar="NAME",
         multiple=True,
-        help="Variable from which your application reads the database's URL (default: DATABASE_URL); repeatable.",
+        help="Variable from which your application reads the database's URL (default: DATABASE_URL), or a part of it, as in"
+        " DB_HOST={host} (url, user, password, host, port, database); repeatable.",
     ),
 )
 APPLICATION = ("application", "python", "server", "setup", "url_variable")
@@ -70,7 +71,7 @@ def application_options_of_script(command: _Command) -> _Command:
 
 def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     """The application that the options name; None without --app. Raises BadInput."""
-    from loadgen.lab.own_server import OwnApplication, chosen_python
+    from loadgen.lab.own_server import OwnApplication, chosen_python, url_variables
     from loadgen.lab.stack import StackError
 
     name = given["application"]
@@ -88,8 +89,12 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     if server is not None and "{port}" not in server:
         raise BadInput(f"--server {server!r}: needs {{port}} where the port belongs")
     for variable in given["url_variable"]:
-        if not variable.isidentifier():
+        if not variable.partition("=")[0].isidentifier():
             raise BadInput(f"--url-variable {variable!r} is no name of a variable")
+    try:
+        url_variables(given["url_variable"], "postgresql://")
+    except ValueError as error:
+        raise BadInput(str(error)) from None
     folder = Path.cwd()
     try:
         python = chosen_python(given["python"], os.environ, folder, sys.executable)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
+from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, calibrate_for, calibration_option, write_json
 from loadgen.commands.script_options import read_script_with, script_options
 from reports.cli import BadInput, FiniteRange, check_output, junit_option, show, tell_ci
 from reports.files import WriteError, check_writable
@@ -59,6 +59,7 @@ _MOST_MINUTES = 24 * 60
     "-o", "--output", type=click.Path(), help="Write both sides' reports into this folder: a.json and b.json."
 )
 @script_options
+@calibration_option
 @click.option("--seed", type=int, help="Seed of all random choices: the same seed deals the same plan in the same way.")
 def duel(
     url_a: str,
@@ -71,6 +72,7 @@ def duel(
     style: str,
     output: str | None,
     seed: int | None,
+    calibrates: bool | None,
     **given: Any,
 ) -> None:
     """Run one Artillery script against two targets at once, and say which is better beyond chance.
@@ -85,7 +87,7 @@ def duel(
 
     With $GITHUB_STEP_SUMMARY set, the comparison is also appended to that file, as Markdown.
     """
-    from loadgen.duel import run_duel
+    from loadgen.duel import planned_seconds, run_duel
     from loadgen.runner import SectionFailed
     from loadgen.watch.progress import LiveLine
     from reports.compare.diff import Criteria, compare_paired
@@ -106,7 +108,8 @@ def duel(
     check_output(junit)
     live = LiveLine(plain=False)
     try:
-        runs = run_duel(scripts, live, _on_stderr, seed)
+        calibration = calibrate_for(calibrates, planned_seconds(scripts[0]))
+        runs = run_duel(scripts, live, _on_stderr, seed, calibration)
     except SectionFailed as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(COULD_NOT_RUN)

@@ -1,8 +1,9 @@
-"""How the commands that produce load end: exit codes, the report's file, warnings."""
+"""How the commands that produce load begin and end: calibration, exit codes, the report's file, warnings."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,7 +13,10 @@ from reports.files import WriteError, write_text
 from reports.printable import printable
 
 if TYPE_CHECKING:
+    from loadgen.calibration import Calibration
     from reports.model import Report
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 EXPECTATION_FAILED = 21
 """Some expectation of the script did not hold (Artillery's exit code)."""
@@ -38,6 +42,28 @@ def write_json(path: str, finished: Report) -> None:
         write_text(path, to_json(finished) + "\n")
     except WriteError as error:
         raise BadInput(str(error)) from None
+
+
+def calibration_option(command: _Command) -> _Command:
+    """Add the option --calibration/--no-calibration, whose default None leaves it to the length of the run."""
+    return click.option(
+        "--calibration/--no-calibration",
+        "calibrates",
+        default=None,
+        help="Measure first what the generator can do here, in half a second (default: if the run is to take 5 s or more).",
+    )(command)
+
+
+def calibrate_for(wanted: bool | None, seconds: float, *, quiet: bool = False) -> Calibration | None:
+    """What this generator can do, told on stderr, for a run that is to take so many seconds; None where it is not wanted."""
+    from loadgen.calibration import LONG_ENOUGH_S, calibrate
+
+    if not (seconds >= LONG_ENOUGH_S if wanted is None else wanted):
+        return None
+    found = calibrate()
+    if not quiet:
+        click.echo("not calibrated: this machine is too busy" if found is None else found.sentence, err=True)
+    return found
 
 
 def warn(report: Report) -> None:

@@ -77,7 +77,7 @@ def init(source: str, output: str, force: bool, no_probe: bool, **given: Any) ->
     """Write a first script for a service.
 
     URL is a service, whose OpenAPI document is looked for, or such a document itself; a service without one gets a script
-    of one GET. FILE is an OpenAPI document (2.0, 3.0 or 3.1, as JSON or YAML) or a HAR file.
+    of one GET. FILE is an OpenAPI document (2.0 or 3.0 to 3.2, as JSON or YAML) or a HAR file.
 
     Each GET of the document is sent once, to see what it answers, if it goes to a host that was named on the command line or
     to this machine. What cannot be requested is listed at the end of the script, with the reason. Secrets come from
@@ -227,11 +227,12 @@ def _from_document(content: bytes, source: str, location: str, options: _Options
     elif options.target is None and not api.named_target and not is_url(location):
         notes.append(f"The document names no host: the target is {target}. --target changes that.")
     ask = root = service = None
-    if options.probe and (options.target or any(same_host(target, url) for url in named) or _is_here(target)):
+    is_named = bool(options.target) or any(same_host(target, url) for url in named) or _is_here(target)
+    if options.probe and is_named:
         service = Service(target, insecure=options.insecure)
         root = _root(service, required=options.target is not None)
         ask = None if root is None else service.ask
-    choice = Choice(target, options.writes, options.limit, os.environ, _values(options.values))
+    choice = Choice(target, options.writes, options.limit, is_named, os.environ, _values(options.values))
     try:
         draft = draft_from_api(api, references, choice, ask)
     except NothingToRequest as nothing:

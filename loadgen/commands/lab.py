@@ -18,6 +18,7 @@ from reports.cli import BadInput, check_output, output_options, show, step_summa
 if TYPE_CHECKING:
     from loadgen.lab.evidence import Evidence
     from loadgen.lab.own_server import OwnApplication
+    from loadgen.lab.publication import Publication
     from loadgen.lab.run import LabOptions
     from loadgen.watch.progress import LiveLine
     from reports.blocks import Page
@@ -28,8 +29,12 @@ _SIGNALLED = 128
 @click.command()
 @click.option("--full", is_flag=True, help="Run the published sizes, which takes many minutes.")
 @click.option(
-    "--only", metavar="ID,...", default="", help="Run only the experiments or groups named: B, B.3, A.pool10, ..."
+    "--only",
+    metavar="NAME,...",
+    default="",
+    help="Run only the experiments, groups and publications named (--list shows them), or a publication's file.",
 )
+@click.option("--list", "listed", is_flag=True, help="Show what --only can name, and run nothing.")
 @click.option(
     "--strategies", metavar="NAME,...", default="", help="Run only experiments with these strategies: null,fair, ..."
 )
@@ -58,6 +63,7 @@ _SIGNALLED = 128
 def lab(
     full: bool,
     only: str,
+    listed: bool,
     strategies: str,
     servers: int,
     clicks: int,
@@ -76,7 +82,8 @@ def lab(
     A terminal gets the answer in some 20 lines; where stdout is none, the result is Markdown. The whole is in runs/latest.
 
     Groups that only --only runs: C, pools under saturation, and three of them side by side; D, what pooling gains by the
-    distance to the database; P, through PgBouncer and direct; M, the database in 512 MB.
+    distance to the database; P, through PgBouncer and direct; M, the database in 512 MB. So are the other publications, each
+    of which is a file (docs/publications.md); --list names them, and --only mine.yml runs one of your own.
 
     With --app and --script, your own application is run under each strategy (--strategies own,null,queue,fair; own is the
     pool that it configures itself), each time with a fresh copy of the database that --setup made. With --database-url it
@@ -85,8 +92,13 @@ def lab(
     """
     from loadgen.lab.folders import run_folder
 
-    out = run_folder(out)
     check_output(output)
+    if listed:
+        from loadgen.lab.catalogue import catalogue
+
+        show(catalogue(servers), style or "text", output)
+        return
+    out = run_folder(out)
 
     def confirm(question: str) -> bool:
         return yes or (sys.stdin.isatty() and click.confirm(question, err=True))
@@ -112,11 +124,15 @@ def lab(
         _end(page, own_app_end(page, out), style, output, out, interrupted=interrupted)
     from loadgen.lab import distance, fairness, league
     from loadgen.lab.experiments import BRIEF, BRIEF_BY_NAME, FULL, chosen, experiments, more_experiments
+    from loadgen.lab.publication_file import GROUP
     from loadgen.lab.run import LabError, LabOptions
 
     ids = _listed(only)
     of_c, of_d = {"C", fairness.ID, league.ID}, {"D", distance.ID}
-    of_sources = [name for name in ids if name not in of_c | of_d]
+    publications = _publications(ids)
+    of_sources = [name for name in ids if name not in of_c | of_d | publications.keys() | {GROUP}]
+    if publications and strategies:
+        raise BadInput("--strategies has no effect on publications: leave one of them out")
     known = (*experiments(servers), *(more_experiments(servers) if ids else ()))
     try:
         wanted = chosen(known, of_sources, _listed(strategies), full=full) if of_sources or not ids else ()
@@ -129,6 +145,8 @@ def lab(
             fairness_rounds=5 if {"C", fairness.ID} & set(ids) else 0,
             league_rounds=(5 if full else 3) if {"C", league.ID} & set(ids) else 0,
             distance_rounds=(5 if full else 2) if of_d & set(ids) else 0,
+            publications=tuple(publications.values()),
+            full=full,
             round_trip_ms=round_trip_ms(db_rtt),
             seed=randbelow(2**32),
             confirm=confirm,
@@ -139,6 +157,28 @@ def lab(
     from loadgen.lab.findings import lab_page, terminal_page
 
     _end(lab_page(evidence), terminal_page(evidence, out), style, output, out, interrupted=evidence.partial)
+
+
+def _publications(ids: list[str]) -> dict[str, Publication]:
+    """The publications that --only names: the tool's own by their names, a user's by the path of its file. Raises BadInput."""
+    from loadgen.lab.publication_file import GROUP, is_file, known, parse
+    from loadgen.script.model import ScriptErrors
+
+    own = known()
+    found = {name: own[name] for name in (own if GROUP in ids else ids) if name in own}
+    for name in filter(is_file, ids):
+        try:
+            found[name] = parse(name, Path(name).read_text("utf-8"))
+        except OSError as error:
+            raise BadInput(f"{name}: {error.strerror or error}") from None
+        except UnicodeDecodeError:
+            raise BadInput(f"{name}: not a text in UTF-8") from None
+        except ScriptErrors as errors:
+            raise BadInput(str(errors)) from None
+    names = [publication.name for publication in found.values()]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadInput(f"two publications have the name {twice}: change it in your file")
+    return found
 
 
 def _end(page: Page, brief: Page, style: str | None, output: str | None, out: Path, *, interrupted: bool) -> None:

@@ -99,6 +99,12 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
 @click.option(
     "--threads", type=click.IntRange(1, 1000), default=8, show_default=True, help="Threads of each gthread worker."
 )
+@click.option(
+    "--cores",
+    type=_POSITIVE,
+    metavar="N",
+    help="Cores that the servers share, where the report tells their CPU (default: one for each server).",
+)
 @click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
     "--arrivals",
@@ -224,6 +230,7 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         db_share=1.0 if cpu_ms is None else min(1.0, cpu_ms / measured.holds.mean),
         cold=given["cold"],
         slots={"gevent": None, "gthread": given["threads"], "sync": 1}[given["worker"]],
+        cores=given["cores"] or inf,
         # Python's lock goes to another thread that wants it after 5 ms.
         turn_s=0.005 if given["worker"] == "gthread" else inf,
     )

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from loadgen.commands.exits import COULD_NOT_RUN, EXPECTATION_FAILED, SIGNALLED, warn, write_json
+from loadgen.calibration import Calibration, beyond
+from loadgen.commands.exits import (
+    COULD_NOT_RUN,
+    EXPECTATION_FAILED,
+    SIGNALLED,
+    calibrate_for,
+    calibration_option,
+    warn,
+    write_json,
+)
 from loadgen.commands.outlet import outliving_the_terminal
 from loadgen.rows import RowsError, RowsFile, rows_file
 from loadgen.runner import Elsewhere, ScriptRun, SectionFailed, new_run_id, read_bytes, read_script, run_script
@@ -115,6 +124,7 @@ def limit_options(command: _Command) -> _Command:
 )
 @junit_option
 @limit_options
+@calibration_option
 @click.option("--check", is_flag=True, help="Look for problems in the script without running it.")
 @click.option("--skip-unsupported", is_flag=True, help="Skip unsupported parts of the script instead of refusing it.")
 @click.option("--name", "_name", hidden=True)
@@ -139,6 +149,7 @@ def run(
     rows: str | None,
     abort_on: tuple[str, ...],
     junit: str | None,
+    calibrates: bool | None,
     check: bool,
     platform: str | None,
     **given: Any,
@@ -185,7 +196,10 @@ def run(
         gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
         opened.enter_context(outliving_the_terminal())
         with _rows(rows, crews) as file:
-            code = _run_script(script, run_id, path, quiet, seed, workers, observers, page, crews, gates, file)
+            calibration = None if crews else _calibration(script, calibrates, workers)
+            code = _run_script(
+                script, run_id, path, quiet, seed, workers, observers, page, crews, gates, file, calibration
+            )
     sys.exit(code)
 
 
@@ -258,6 +272,15 @@ def _outline(script: Script) -> str:
         f"{phase.name or f'phase {phase.index}'} ({phase.concurrency} users at a time)" for phase in closed
     )
     return f"{line}\nAn extension of this program, which Artillery does not have: `concurrency`, in {where}"
+
+
+def _calibration(script: Script, wanted: bool | None, workers: int) -> Calibration | None:
+    """What the generator can do here; warns of a plan that it cannot carry out."""
+    planned = spans(script.phases)
+    found = calibrate_for(wanted, planned[-1].end_ns / 1e9 if planned else 0.0)
+    if found is not None and (told := beyond(found, script, workers)) is not None:
+        _say(f"Warning: {told}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +372,7 @@ def _run_script(
     elsewhere: Elsewhere | None = None,
     gates: _Gates = _Gates(),
     rows: RowsFile | None = None,
+    calibration: Calibration | None = None,
 ) -> int:
     """Run the script, show its report and write it to `output`. Returns the exit code."""
     live = LiveLine(sys.stderr, plain=False)
@@ -379,7 +403,16 @@ def _run_script(
         observers = [*observers, gates.abort.observe]
     try:
         finished = run_script(
-            script, console, live, seed, show, workers=workers, observers=observers, elsewhere=elsewhere, rows=rows
+            script,
+            console,
+            live,
+            seed,
+            show,
+            workers=workers,
+            observers=observers,
+            elsewhere=elsewhere,
+            rows=rows,
+            calibration=calibration,
         )
     except ObserverError as error:
         _fail(str(error))

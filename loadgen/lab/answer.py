@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from loadgen.lab.claims import BUSY_SHARE
+from loadgen.lab.claim import BUSY_SHARE
 from loadgen.lab.evidence import Evidence, ExperimentResult
 from loadgen.lab.group_answers import group_answers
 from reports.blocks import (
@@ -291,7 +291,9 @@ def _picture(users: int, figures: Sequence[StrategyFigures]) -> Chart:
 
 def busy_words(evidence: Evidence) -> str:
     """How busy other programs kept the machine, in words."""
-    shares = [run.others_share for run in evidence.outcomes.values() if run.others_share is not None]
+    told = [run.others_share for run in evidence.outcomes.values()]
+    told += [run.others_share for run in evidence.measurements.values()]
+    shares = [share for share in told if share is not None]
     if not shares:
         return "how busy other programs kept it was not measured"
     limit = f"above {percent(BUSY_SHARE)}, nothing about speed is judged"

@@ -31,9 +31,13 @@ IDENTITY = "SELECT extract(epoch FROM pg_postmaster_start_time())::text || ' ' |
 """Asks a server for what tells one database from every other, whatever way leads there."""
 
 _NAMES = re.compile(
-    r"DATABASE|(^|_)DB(_|$)|POSTGRES|^PG(HOST|DATABASE|SERVICE)$|SQL|DSN|(^|_)(URI|URL)$", re.IGNORECASE
+    r"DATABASE|(^|_)DB(_|$)|POSTGRES|^PG(HOST|DATABASE|SERVICE)$|SQL|DSN|(^|_)(URI|URL)$|SETTINGS|CONFIG", re.IGNORECASE
 )
+_PARTS = re.compile(r"HOST|PORT|USER|PASS|DATABASE|(^|_)(DB|NAME)(_|$)", re.IGNORECASE)
+_LIBRARIES = re.compile(r"^(DISABLE_SQLALCHEMY|_?PYTHON|GUNICORN)")
+"""Variables that libraries read for themselves."""
 _OURS = "POOLBENCH_ATTACHED"
+_WSGI_PARAMETERS = 2
 
 
 class _Evidence:
@@ -110,7 +114,11 @@ class _Attachment:
         self.evidence.add("engine", url=where)
 
         @event.listens_for(engine, "checkout")
-        def lent(connection: Any, _record: Any, _proxy: Any) -> None:
+        def lent(connection: Any, record: Any, _proxy: Any) -> None:
+            if record.info.get(_OURS) == os.getpid():
+                # Said of this connection already: each loan comes by here.
+                return
+            record.info[_OURS] = os.getpid()
             at = _place(connection) or (str(url.host), str(url.port or 5432), str(url.database))
             self.evidence.add("lent", given=self._known.get(at, False), pool=type(engine.pool).__name__.strip("_"))
 
@@ -156,10 +164,17 @@ class _Attachment:
         if self._known[place]:
             self.evidence.add("connected", driver=module.__name__)
             return
-        connection.close()
         host, port, database = place
+        info = connection.info
+        parts = {"host": host, "port": port, "database": database, "user": info.user, "password": info.password}
+        connection.close()
         where = f"postgresql://{host}:{port}/{database}"
-        self.evidence.add("elsewhere", url=where, variables=sorted(_variables_naming(host, port, database)))
+        self.evidence.add(
+            "elsewhere",
+            url=where,
+            variables=sorted(_variables_naming(host, port, database)),
+            parts=dict(sorted(_variables_of_parts(parts))),
+        )
         raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
 
     def _is_given(self, connection: Any) -> bool:
@@ -214,6 +229,9 @@ class _Attachment:
         if inspect.iscoroutinefunction(called):
             self.evidence.add("asgi")
             raise TypeError("an ASGI application: loadgen runs WSGI applications")
+        if (parameters := _of_no_application(application)) is not None:
+            self.evidence.add("function", parameters=parameters)
+            raise TypeError(f"a function of {parameters}: WSGI applications take environ and start_response")
         if _is_factory(application):
             self.evidence.add("factory")
             application = application()
@@ -223,9 +241,9 @@ class _Attachment:
         except ImportError as error:
             self.evidence.add("library", error=str(error))
             raise
-        if self.given.get("watch"):
-            application = self._watched().watched_requests(application)
-        timed: Any = server_timing(application)
+        # The doctor does without Server-Timing, which costs CPU in every answer.
+        watched = self.given.get("watch")
+        timed: Any = self._watched().watched_requests(application) if watched else server_timing(application)
         timed.is_timed_by_poolbench = True
         return timed
 
@@ -238,6 +256,17 @@ def _is_factory(application: Any) -> bool:
     if any(each.kind is each.VAR_POSITIONAL for each in parameters):
         return False
     return all(each.default is not each.empty or each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def _of_no_application(application: Any) -> str | None:
+    """The parameters of a function that needs some, but not the two of a WSGI application; None for all others."""
+    if not inspect.isfunction(application):
+        return None
+    parameters = inspect.signature(application).parameters.values()
+    if any(each.kind is each.VAR_POSITIONAL for each in parameters):
+        return None
+    needed = [each.name for each in parameters if each.default is each.empty and each.kind is not each.VAR_KEYWORD]
+    return ", ".join(needed) if needed and len(needed) != _WSGI_PARAMETERS else None
 
 
 def _place(connection: Any) -> tuple[str, str, str] | None:
@@ -258,12 +287,36 @@ def _variables_naming(host: str, port: str, database: str) -> Iterator[str]:
             yield name
 
 
+def _variables_of_parts(parts: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Names of the variables whose value is a part of this database's address, and which part."""
+    for name, value in os.environ.items():
+        if _NAMES.search(name) or _PARTS.search(name):
+            part = next((part for part, known in parts.items() if known and value == known), None)
+            if part is not None:
+                yield name, part
+
+
 def _watched_environment(evidence: _Evidence) -> type:
     """A class for os.environ that writes down which variables that may name a database are read."""
 
     class Watched(type(os.environ)):  # type: ignore[misc]
+        listed: tuple[str, ...] = ()
+
+        def __iter__(self) -> Iterator[str]:
+            self.listed = tuple(super().__iter__())
+            return iter(self.listed)
+
         def __getitem__(self, key: str) -> str:
-            if isinstance(key, str) and key != _OURS and _NAMES.search(key):
+            # A copy of all variables asks for one after the other, which is not a sign of interest.
+            copied = self.listed[:1] == (key,)
+            self.listed = self.listed[1:] if copied else ()
+            if (
+                isinstance(key, str)
+                and not copied
+                and _NAMES.search(key)
+                and not _LIBRARIES.search(key)
+                and key != _OURS
+            ):
                 evidence.add("read", name=key)
             found: str = super().__getitem__(key)
             return found

@@ -14,7 +14,7 @@ import psycopg2
 from db import seeding
 from db.database import Database
 from db.embedded import EmbeddedPostgres, temporary_postgres
-from db.settings import DatabaseSettings, database_url
+from db.settings import DatabaseSettings, database_url, libpq_url
 from loadgen.lab.evidence import MemoryUse
 from loadgen.lab.memory_limit import MemoryCounts, MemoryLimit, NoMemoryLimit
 from loadgen.lab.stack import count_backends, memory_of_tree, query
@@ -92,9 +92,9 @@ class LabDatabase:
 
 
 @contextlib.contextmanager
-def own_database() -> Iterator[LabDatabase]:
+def own_database(max_connections: int = 100) -> Iterator[LabDatabase]:
     """An embedded PostgreSQL, removed afterwards. Raises EmbeddedPostgresError."""
-    with temporary_postgres(max_connections=100, shared_buffers="128MB") as postgres:
+    with temporary_postgres(max_connections=max_connections, shared_buffers="128MB") as postgres:
         yield LabDatabase(postgres.url, postgres.admin_url, postgres)
 
 
@@ -123,7 +123,7 @@ def limited_database(limit_mb: int, connections: int, tell: Callable[[str], None
 @contextlib.contextmanager
 def given_database(text: str) -> Iterator[LabDatabase]:
     """A schema of our own in the database at the URL `text`, dropped afterwards. Raises ValueError, psycopg2.Error."""
-    monitor_url = database_url(text).set(drivername="postgresql").render_as_string(hide_password=False)
+    monitor_url = libpq_url(database_url(text))
     schema = f"poolbench_lab_{datetime.now(UTC):%Y%m%d_%H%M%S}"
     query(monitor_url, f"CREATE SCHEMA {schema}")
     separator = "&" if "?" in monitor_url else "?"

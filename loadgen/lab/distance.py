@@ -28,6 +28,7 @@ from loadgen.lab.stack import Servers, StackError, connect, cpu_of_tree, service
 from loadgen.lab.turns import in_turns
 from loadgen.runner import ClosedResult, Interrupted, Live, run_ab
 from reports import names
+from reports.answers import failed_share
 from reports.formats.apachebench import AbReport
 from reports.merge import merge
 
@@ -250,6 +251,7 @@ def _one(servers: Servers, users: int, live: Live) -> ClosedResult:
 def _cell(users: int, round_trip_ms: float, arrangement: str, runs: Sequence[ClosedResult]) -> Distance:
     merged = merge([run.report for run in runs])
     rates = [AbReport.of(run.samples).requests_per_second or 0.0 for run in runs]
+    good = [1 - failed_share(run.report.aggregate.counters) for run in runs]
     return Distance(
         arrangement,
         users,
@@ -257,4 +259,5 @@ def _cell(users: int, round_trip_ms: float, arrangement: str, runs: Sequence[Clo
         merged,
         sum(rates) / len(rates),
         merged.aggregate.sketches[names.INTENDED],
+        tuple(rate * share for rate, share in zip(rates, good, strict=True)),
     )

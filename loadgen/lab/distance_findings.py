@@ -35,14 +35,16 @@ _COLUMNS = (
     Column("arrangement"),
     Column("good answers/s", "number"),
     Column("times those of a connection per request", "number"),
+    Column("good answers/s, lowest round", "number"),
+    Column("highest round", "number"),
     Column("p50, ms", "number"),
     Column("p99, ms", "number"),
     Column("failed", "number"),
 )
 _NOTE = (
-    "Good answers a second, also as a multiple of a connection per request (null) at the same distance; times in ms from the"
-    " start of a request to its last byte. GET /health, one round trip for a connection that is open; one server; all took"
-    " turns in one session."
+    "Good answers a second of all rounds together, also as a multiple of a connection per request (null) at the same distance,"
+    " and of the lowest and the highest round; times in ms from the start of a request to its last byte. GET /health, one round"
+    " trip for a connection that is open; one server; all took turns in one session."
 )
 
 
@@ -103,12 +105,13 @@ def _charts(cells: Sequence[Distance]) -> Iterator[Chart]:
 
 
 def _row(cell: Distance, cells: Sequence[Distance]) -> tuple[Cell, ...]:
-    gain = distance_gain(cell, cells)
+    gain, spread = distance_gain(cell, cells), cell.spread
     return (
         Cell(f"{decimal(cell.round_trip_ms)} ms"),
         Cell(cell.arrangement),
         amount_cell(cell.good_per_second),
         Cell(ABSENT if gain is None else f"{gain:.1f}", gain),
+        *((Cell(ABSENT),) * 2 if spread is None else map(amount_cell, (spread.low, spread.high))),
         amount_cell(cell.total_ms.quantile(0.5)),
         amount_cell(cell.total_ms.quantile(0.99)),
         share_cell(cell.failed_share, bad=True),
@@ -121,6 +124,7 @@ def _values(cell: Distance, cells: Sequence[Distance]) -> Mapping[str, Any]:
         "round_trip_ms": cell.round_trip_ms,
         "arrangement": cell.arrangement,
         "good_per_second": cell.good_per_second,
+        "rounds": [{"good_per_second": rate} for rate in cell.rounds],
         "gain": distance_gain(cell, cells),
         "p50_ms": cell.total_ms.quantile(0.5),
         "p99_ms": cell.total_ms.quantile(0.99),

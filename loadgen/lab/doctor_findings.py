@@ -10,6 +10,7 @@ from reports.answers import failed_share
 from reports.blocks import (
     Block,
     Cell,
+    Code,
     Column,
     Facts,
     Items,
@@ -42,14 +43,20 @@ _NAMES = {
 
 
 def doctor_page(
-    given: Mapping[str, Any], diagnosis: Diagnosis, report: Report, notes: Sequence[str], *, partial: bool
+    given: Mapping[str, Any],
+    diagnosis: Diagnosis,
+    report: Report,
+    notes: Sequence[str],
+    code: Mapping[str, str],
+    *,
+    partial: bool,
 ) -> Page:
-    """The diagnosis of an application. `given` says what was run."""
+    """The diagnosis of an application. `given` says what was run, `code` what stands at each `file:line` that is known."""
     title = f"What holds {given['application']} back"
     return Page(
         title,
         f"{given['application']} under {given['script']} for {decimal(given['seconds'])} s",
-        tuple(_sections(given, diagnosis, report, notes, partial=partial)),
+        tuple(_sections(given, diagnosis, report, notes, code, partial=partial)),
         {
             "findings": [finding.to_json() for finding in diagnosis.findings],
             "checked": list(diagnosis.checked),
@@ -61,12 +68,20 @@ def doctor_page(
 
 
 def _sections(
-    given: Mapping[str, Any], diagnosis: Diagnosis, report: Report, notes: Sequence[str], *, partial: bool
+    given: Mapping[str, Any],
+    diagnosis: Diagnosis,
+    report: Report,
+    notes: Sequence[str],
+    code: Mapping[str, str],
+    *,
+    partial: bool,
 ) -> Iterator[Section]:
     yield Section("diagnosis", "Diagnosis", tuple(_answer(diagnosis, partial=partial)), menu="Diagnosis")
     for index, finding in enumerate(diagnosis.findings):
-        yield Section(f"finding-{index + 1}", f"{index + 1}. {heading(finding)}", tuple(_details(finding)), level=3)
-    yield Section("looked-for", "Looked for, and not found", (Text(_well(diagnosis.checked)),), menu="Looked for")
+        yield Section(
+            f"finding-{index + 1}", f"{index + 1}. {heading(finding)}", tuple(_details(finding, code)), level=3
+        )
+    yield Section("looked-for", "Looked for, and not found", tuple(_well(diagnosis.checked)), menu="Looked for")
     yield Section("run", "The run", tuple(_run(given, report, [*diagnosis.notes, *notes])), menu="The run")
 
 
@@ -89,30 +104,33 @@ def _answer(diagnosis: Diagnosis, *, partial: bool) -> Iterator[Block]:
     if len(diagnosis.findings) > 1:
         yield Table(
             "findings",
-            "Findings, the most important first",
-            (Column("what"), Column("where"), Column("endpoint"), Column("share of time", "number")),
+            "Findings: what is wrong at any share first, then by what it costs",
+            (Column("what"), Column("share of time", "number"), Column("where"), Column("endpoint")),
             tuple(
                 (
                     Cell(each.kind),
+                    share_cell(each.share),
                     Cell(each.where or "–"),
                     Cell(each.endpoint or "–"),
-                    share_cell(each.share),
                 )
                 for each in diagnosis.findings
             ),
         )
 
 
-def _details(finding: Finding) -> Iterator[Block]:
+def _details(finding: Finding, code: Mapping[str, str]) -> Iterator[Block]:
+    if finding.where is not None and finding.where in code:
+        yield Code(f"The line at {finding.where}", code[finding.where])
     yield Text(f"{f'In {finding.endpoint}. ' if finding.endpoint else ''}{finding.evidence}")
     yield Text(f"Cure: {finding.advice}")
     yield Text(f"It costs {percent(finding.share)} of the requests' time.")
 
 
-def _well(checked: Sequence[str]) -> str:
-    return (
-        f"{'; '.join(f'{_NAMES[kind]} ({kind})' for kind in checked)}." if checked else "Nothing: all kinds were found."
-    )
+def _well(checked: Sequence[str]) -> Iterator[Block]:
+    if checked:
+        yield Items(tuple(Text(f"{_NAMES[kind]} ({kind})") for kind in checked))
+    else:
+        yield Text("Nothing: all kinds were found.")
 
 
 def _run(given: Mapping[str, Any], report: Report, notes: Sequence[str]) -> Iterator[Block]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loadgen.lab.experiments import Experiment
+from loadgen.lab.publication import Publication
 from loadgen.lab.turns import Spread
 from reports import names
 from reports.answers import failed_share, good_answers
@@ -82,6 +83,11 @@ class ExperimentResult:
     others_share: float | None = None
     """Share of the machine's CPU that other programs used; None where the database's own CPU is not known."""
     partial: bool = False
+
+    @property
+    def title(self) -> str:
+        """The experiment in words."""
+        return self.experiment.title
 
     @property
     def requests(self) -> int:
@@ -215,6 +221,8 @@ class Distance:
     """Mean over the rounds of all requests a second, failed ones included."""
     total_ms: Sketch
     """Time from the start of a request to its last byte."""
+    rounds: tuple[float, ...] = ()
+    """Good answers a second of each round."""
 
     @property
     def failed_share(self) -> float:
@@ -225,6 +233,23 @@ class Distance:
     def good_per_second(self) -> float:
         """Good answers a second."""
         return self.requests_per_second * (1 - self.failed_share)
+
+    @property
+    def spread(self) -> Spread | None:
+        """Good answers a second over the rounds; None where there was only one."""
+        return Spread.of(self.rounds) if len(self.rounds) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One experiment of a publication that is data: its figures by name, medians where it was run in rounds."""
+
+    title: str
+    figures: Mapping[str, float]
+    others_share: float | None = None
+    """Share of the machine's CPU that other programs used; None where the database's own CPU is not known."""
+    partial: bool = False
+    """Whether it failed, or was interrupted, in one of its rounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,20 +275,59 @@ class Evidence:
     partial: bool = False
     rounds: Mapping[str, tuple[ExperimentResult, ...]] = field(default_factory=dict)
     """Each round of the experiments that were run more than once, by their ids."""
+    publications: tuple[Publication, ...] = ()
+    """Publications that are data, of which an experiment was run."""
+    measurements: Mapping[str, Measurement] = field(default_factory=dict)
+    """Their experiments by publication and name (`hikaricp-spike.fair`), all rounds together."""
+    measurement_rounds: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
+    """Each round of them."""
 
     @property
     def is_measured(self) -> bool:
         """Whether there is anything to judge or to show."""
-        return bool(self.outcomes or self.fairness or self.league or self.distance)
+        return bool(self.outcomes or self.fairness or self.league or self.distance or self.measurements)
+
+    def about(self, publication: Publication) -> Evidence:
+        """What belongs to one publication that is data."""
+        name = publication.name
+        only = f"{name}."
+        return Evidence(
+            environment=self.environment,
+            notes=tuple(note for note in self.notes if note.startswith((f"{name}:", f"{name},", f"{name} was "))),
+            connecting=self.connecting,
+            partial=self.partial,
+            publications=(publication,),
+            measurements={place: found for place, found in self.measurements.items() if place.startswith(only)},
+            measurement_rounds={
+                place: found for place, found in self.measurement_rounds.items() if place.startswith(only)
+            },
+        )
+
+    def run_of(self, experiment: str) -> ExperimentResult | Measurement | None:
+        """What is known of an experiment, of whichever kind; None where it was not run."""
+        return self.outcomes.get(experiment) or self.measurements.get(experiment)
 
     def of_each_round(self, experiments: Collection[str]) -> list[Evidence]:
         """The same evidence with these experiments as they were in each round; empty where they had fewer than two each."""
+        if any(key in self.measurements for key in experiments):
+            return self._measured_rounds(experiments)
         known = [key for key in experiments if key in self.outcomes]
         count = min((len(self.rounds.get(key, ())) for key in known), default=0)
         if count < 2:
             return []
         return [
             replace(self, outcomes={**self.outcomes, **{key: self.rounds[key][i] for key in known}}, rounds={})
+            for i in range(count)
+        ]
+
+    def _measured_rounds(self, experiments: Collection[str]) -> list[Evidence]:
+        """As `of_each_round`, for experiments of publications that are data."""
+        count = min(len(self.measurement_rounds.get(key, ())) for key in experiments)
+        if count < 2:
+            return []
+        every = self.measurement_rounds
+        return [
+            replace(self, measurements={**self.measurements, **{key: every[key][i] for key in experiments}})
             for i in range(count)
         ]
 

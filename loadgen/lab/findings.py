@@ -8,11 +8,14 @@ from pathlib import Path
 
 from loadgen.lab import league
 from loadgen.lab.answer import answer, answer_section, busy_words, figures_table, strategy_figures
-from loadgen.lab.claims import BUSY_SHARE, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED, claims_on
+from loadgen.lab.claim import BUSY_SHARE, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED, Claim, counted
+from loadgen.lab.claims import claims_on
 from loadgen.lab.distance_findings import distance_section
 from loadgen.lab.evidence import Evidence, Memory, Restart
 from loadgen.lab.experiment_findings import experiment_round, experiment_section, experiment_values
 from loadgen.lab.group_findings import fairness_section, memory_section, pgbouncer_section
+from loadgen.lab.publication_claims import publication_claims
+from loadgen.lab.publication_findings import publication_section
 from reports.blocks import (
     ABSENT,
     Block,
@@ -43,7 +46,6 @@ PUBLICATIONS = {
 }
 """The two publications in words, by the letter that ids of experiments begin with."""
 
-_COUNTED = {PARTLY: "partly reproduced"}
 _SHORT = 8
 """Most rows of a table of a group at the end of a session on a terminal."""
 
@@ -122,14 +124,16 @@ def terminal_page(evidence: Evidence, out: Path) -> Page:
         # A terminal has no room for notes.
         blocks += [
             replace(block, note="")
-            for section in _groups(evidence)
+            for section in _groups(replace(evidence, publications=()))
             for block in section.blocks
             if isinstance(block, Table) and len(block.rows) <= _SHORT
         ]
+    if evidence.publications:
+        blocks.append(_brief_claims(evidence))
     items = []
     if any(claim.finding(evidence).verdict != UNMEASURED for claim in claims_on(evidence)):
         items.append(("Claims", f"{_subtitle(evidence)}."))
-    if evidence.outcomes:
+    if evidence.outcomes or evidence.measurements:
         items.append(("This machine", busy_words(evidence)))
     items += [
         ("The page", (out / "index.html").resolve().as_uri()),
@@ -138,14 +142,33 @@ def terminal_page(evidence: Evidence, out: Path) -> Page:
     return Page("", "", (Section("end", "", (*blocks, Facts("", tuple(items)))),))
 
 
+def _brief_claims(evidence: Evidence) -> Table:
+    """The claims of publications that are data, as a terminal shows them at the end of a session."""
+    columns = Column("verdict", "mark"), Column("claim"), Column("published"), Column("here")
+    judged = [(c, c.finding(evidence)) for each in evidence.publications for c in publication_claims(each)]
+    rows = tuple(
+        (
+            Cell(found.verdict, tone=_TONES.get(found.verdict, "")),
+            Cell(claim.text),
+            Cell(claim.published),
+            Cell(found.brief),
+        )
+        for claim, found in judged
+    )
+    return Table("claims-brief", "Claims", columns, rows)
+
+
 def _subtitle(evidence: Evidence) -> str:
     """What was run, and the claims by verdict, such as "... run again: 11 claims, 5 reproduced, 6 not measured"."""
     verdicts = [claim.finding(evidence).verdict for claim in claims_on(evidence)]
-    known = (REPRODUCED, PARTLY, NOT, NOT_JUDGED, UNMEASURED)
+    title, whose = TITLE, "two publications"
+    if evidence.publications:
+        count = len(evidence.publications) + (len(PUBLICATIONS) if evidence.outcomes else 0)
+        title = "A published experiment, run again" if count == 1 else f"{count} published experiments, run again"
+        whose = "one publication" if count == 1 else f"{count} publications"
     if set(verdicts) == {UNMEASURED}:
-        return f"{len(verdicts)} claims of two publications, none measured in this session"
-    counted = ", ".join(f"{verdicts.count(v)} {_COUNTED.get(v, v)}" for v in known if v in verdicts)
-    return f"{TITLE}: {len(verdicts)} claims, {counted}"
+        return f"{len(verdicts)} claims of {whose}, none measured in this session"
+    return f"{title}: {len(verdicts)} claims, {counted(verdicts)}"
 
 
 def findings(evidence: Evidence, *, in_folder: bool = False) -> tuple[Section, ...]:
@@ -164,7 +187,7 @@ def gains(evidence: Evidence) -> Iterator[MeasuredGain]:
 
 
 def _sections(evidence: Evidence, *, in_folder: bool) -> Iterator[Section]:
-    folded = bool(evidence.outcomes)
+    folded = bool(evidence.outcomes) or len(evidence.publications) > 1
     yield answer_section(evidence)
     yield _claims(evidence)
     if evidence.outcomes:
@@ -183,7 +206,7 @@ def _sections(evidence: Evidence, *, in_folder: bool) -> Iterator[Section]:
 
 
 def _groups(evidence: Evidence) -> Iterator[Section]:
-    """The sections of the groups that run by name."""
+    """The sections of the groups and publications that run by name."""
     if evidence.fairness:
         yield fairness_section(evidence.fairness)
     yield from league.sections(evidence.league)
@@ -193,6 +216,8 @@ def _groups(evidence: Evidence) -> Iterator[Section]:
         yield pgbouncer_section(of_p)
     if of_m := [o for o in evidence.outcomes.values() if o.memory_use is not None]:
         yield memory_section(of_m)
+    for publication in evidence.publications:
+        yield publication_section(publication, evidence)
 
 
 def _claims(evidence: Evidence) -> Section:
@@ -207,7 +232,7 @@ def _claims(evidence: Evidence) -> Section:
             Cell(found.measured),
             Cell(found.why),
             Cell(claim.criterion),
-            Cell(PUBLICATIONS[claim.source]),
+            Cell(_published_in(claim, evidence)),
         )
         for claim, found in judged
         if found.verdict != UNMEASURED
@@ -223,7 +248,7 @@ def _claims(evidence: Evidence) -> Section:
         )
         blocks.append(Table("claims-judged", caption, _CLAIM_COLUMNS, rows, note, prose=True))
     unmeasured = tuple(Text(f"{c.text}: {f.why}") for c, f in judged if f.verdict == UNMEASURED)
-    if unmeasured and evidence.outcomes:
+    if unmeasured and (evidence.outcomes or evidence.publications):
         blocks += [Text("Not measured, because experiments were not run to their end:"), Items(unmeasured)]
     elif not rows:
         blocks.append(Text("No claim is judged: none of the experiments behind the claims was run."))
@@ -238,7 +263,16 @@ def _claims(evidence: Evidence) -> Section:
         }
         for c, f in judged
     ]
-    return Section("claims", "Claims of the two publications", tuple(blocks), menu="Claims", data=data)
+    title = "Published claims" if evidence.publications else "Claims of the two publications"
+    return Section("claims", title, tuple(blocks), menu="Claims", data=data)
+
+
+def _published_in(claim: Claim, evidence: Evidence) -> str:
+    """The claim's publication in words."""
+    of_data = {
+        each.name: f"{each.source.author}, {each.source.title}, {each.source.year}" for each in evidence.publications
+    }
+    return of_data.get(claim.source) or PUBLICATIONS[claim.source]
 
 
 def _spread_cells(evidence: Evidence, key: str) -> tuple[Cell, ...]:

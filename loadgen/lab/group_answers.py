@@ -1,18 +1,20 @@
-"""The answers of the groups that run by name, a sentence each: C, D, P and M. Pure."""
+"""The answers of what runs by name, a sentence each: the groups C, D, P and M, and publications that are data. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from loadgen.lab import league
+from loadgen.lab.claim import REPRODUCED, counted
 from loadgen.lab.distance_findings import distance_gain
 from loadgen.lab.evidence import Evidence, ExperimentResult, Fairness
 from loadgen.lab.group_findings import beside_queue, throughputs, unanswered
+from loadgen.lab.publication_claims import publication_claims
 from reports.blocks import Text, Tone, amount, decimal, percent
 
 
 def group_answers(evidence: Evidence) -> Iterator[Text]:
-    """A sentence for each group of which something was measured."""
+    """A sentence for each group and publication of which something was measured."""
     runs = evidence.outcomes
     if evidence.fairness:
         yield _fairness(evidence.fairness)
@@ -24,6 +26,25 @@ def group_answers(evidence: Evidence) -> Iterator[Text]:
         yield found
     if limited := [run for run in runs.values() if run.memory_use is not None]:
         yield _memory(limited)
+    yield from _publications(evidence)
+
+
+def _publications(evidence: Evidence) -> Iterator[Text]:
+    """How the claims of each publication fared; of several, first of all of them together."""
+    found = [
+        (publication, [claim.finding(evidence).verdict for claim in publication_claims(publication)])
+        for publication in evidence.publications
+    ]
+    if len(found) > 1:
+        every = [verdict for _, verdicts in found for verdict in verdicts]
+        yield Text(f"{len(found)} publications with {len(every)} claims: {counted(every)}.", _tone(every))
+    for publication, verdicts in found:
+        claims = "1 claim" if len(verdicts) == 1 else f"{len(verdicts)} claims"
+        yield Text(f"{publication.title}: {claims}, {counted(verdicts)}.", _tone(verdicts))
+
+
+def _tone(verdicts: list[str]) -> Tone:
+    return "good" if set(verdicts) == {REPRODUCED} else "warn"
 
 
 def _fairness(cells: tuple[Fairness, ...]) -> Text:

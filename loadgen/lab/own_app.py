@@ -18,8 +18,8 @@ from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page
-from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, masking, shown
-from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup
+from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
+from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup, url_variables
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
 from loadgen.lab.turns import in_turns
 from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_script
@@ -71,6 +71,8 @@ class OwnAppOptions:
     """Seed of the order of the turns."""
     max_connections: int = 100
     """Connections that an embedded database allows."""
+    with_statistics: bool = False
+    """Whether an embedded database counts its statements (pg_stat_statements)."""
     confirm: Callable[[str], bool] = lambda _: False
     """Asks the user whether to go on; not called for an embedded database."""
 
@@ -131,7 +133,9 @@ class Arrangement:
                 strategy, _within(parameters(strategy, settings), most), database.place, most, watch=watch
             )
             url = _at_distance(database.app_url, self.far_url) if self.crossing else database.app_url
-            variables = dict.fromkeys(self.options.application.url_variables, url)
+            variables = url_variables(self.options.application.url_variables, url)
+            # Of an earlier run into the same folder.
+            log.unlink(missing_ok=True)
             servers = Servers(program, self.options.servers, variables, log)
             try:
                 servers.start()
@@ -145,6 +149,7 @@ class Arrangement:
                 ) from None
             finally:
                 servers.stop()
+                mask_file(log, self.masked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ class Served:
 def _explains(program: AppServer) -> bool:
     """Whether the processes saw a reason for not starting, rather than merely not having come to the database yet."""
     evidence = Evidence.read(program.evidence)
-    return any(each["event"] in {"asgi", "elsewhere", "library"} for each in evidence.events)
+    return any(each["event"] in {"asgi", "function", "elsewhere", "library"} for each in evidence.events)
 
 
 @contextmanager
@@ -179,7 +184,13 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         )
     notes = list(_notes(application, interpreter.has("gevent")))
     with (
-        databases(options.database_url, interpreter.driver, options.servers, options.max_connections) as found,
+        databases(
+            options.database_url,
+            interpreter.driver,
+            options.servers,
+            options.max_connections,
+            with_statistics=options.with_statistics,
+        ) as found,
         distance.at(found.base.monitor_url, options.round_trip_ms) as (far_url, crossing),
         tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder,
     ):
@@ -187,8 +198,9 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
             notes += _agreed(options, found)
         for note in notes:
             say(note)
-        masked = masking(found.base.app_url, found.base.monitor_url)
-        variables = dict.fromkeys(application.url_variables, found.base.app_url)
+        given = [options.database_url] if options.database_url is not None else []
+        masked = masking(found.base.app_url, found.base.monitor_url, *given)
+        variables = url_variables(application.url_variables, found.base.app_url)
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
         run_setup(application, variables, options.out / "logs" / "setup.log", masked)
         attachments = Attachments(application, interpreter, Path(folder))
@@ -269,8 +281,29 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
 
 
 def _may_yet(evidence: Evidence) -> bool:
-    """Whether the application is attached, and has not come as far as to use another kind of database."""
-    return any(evidence.of("attached")) and not any(evidence.of("engine"))
+    """Whether the application is attached, and does not use another kind of database."""
+    others = any(not str(each["url"]).startswith("postgresql") for each in evidence.of("engine"))
+    return any(evidence.of("attached")) and not others
+
+
+def unanswered(
+    named: str, log: Path, masked: Callable[[str], str], counters: Mapping[str, int] | None = None
+) -> NothingAnsweredError:
+    """The error of a run without a good answer: its failures by kind, and the last error of the server's log.
+
+    Where the log has no error, its last line. `named`: the application, and how it was run. `masked` removes passwords.
+    """
+    kinds = {
+        name.removeprefix(names.CODES).removeprefix(names.ERRORS): count
+        for name, count in (counters or {}).items()
+        if name.startswith((names.CODES, names.ERRORS)) and count
+    }
+    how = f" ({', '.join(f'{kind}: {count}' for kind, count in kinds.items())})" if kinds else ""
+    text = log.read_text(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    error = last_error(text)
+    what, said = ("error", error) if error else ("line", lines[-1][:300] if lines else "the log is empty")
+    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {masked(said)}")
 
 
 class _Comparison:
@@ -293,7 +326,8 @@ class _Comparison:
             self._turn(strategy, number)
 
     def _turn(self, strategy: str, number: int) -> None:
-        options = self._options
+        options, masked = self._options, self._arrangement.masked
+        named = f"{options.application.name} with {strategy}"
         log = options.out / "logs" / f"{strategy}.{number}.log"
         parts: list[str] = []
         console = Console(parts.append)
@@ -301,7 +335,7 @@ class _Comparison:
             try:
                 prove(served, options, self._live)
             except NothingAnsweredError:
-                raise self._nothing_answered(strategy, log, {}) from None
+                raise unanswered(named, log, masked) from None
             self._note(served)
             script = own_script(options, served.servers.url)
             console.run_id(new_run_id())
@@ -324,7 +358,7 @@ class _Comparison:
         if done.signal is not None:
             raise Interrupted
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
-            raise self._nothing_answered(strategy, log, done.report.aggregate.counters)
+            raise unanswered(named, log, masked, done.report.aggregate.counters)
 
     def _write(self, strategy: str, number: int, console: str) -> None:
         """Write the run's files, and all runs of the strategy so far as one report."""
@@ -347,21 +381,6 @@ class _Comparison:
             name = self._options.application.name
             self._arrangement.notes.append(f"{name} is a factory: it was called, as if {name}() had been given.")
             self._say(self._arrangement.notes[-1])
-
-    def _nothing_answered(self, strategy: str, log: Path, counters: Mapping[str, int]) -> NothingAnsweredError:
-        kinds = {
-            name.removeprefix(names.CODES).removeprefix(names.ERRORS): count
-            for name, count in counters.items()
-            if name.startswith((names.CODES, names.ERRORS)) and count
-        }
-        how = f" ({', '.join(f'{kind}: {count}' for kind, count in kinds.items())})" if kinds else ""
-        text = log.read_text(errors="replace")
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        said = last_error(text) or (lines[-1][:300] if lines else "the log is empty")
-        return NothingAnsweredError(
-            f"{self._options.application.name} with {strategy}: no request was answered well{how}. The last error in {log}:"
-            f" {self._arrangement.masked(said)}"
-        )
 
     def page(self) -> Page:
         """The comparison so far."""

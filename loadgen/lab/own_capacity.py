@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from loadgen.capacity import find_capacity
-from loadgen.lab.own_app import NothingAnsweredError, OwnAppOptions, arranged, own_script, prove
+from loadgen.lab.own_app import NothingAnsweredError, OwnAppOptions, arranged, own_script, prove, unanswered
 from loadgen.runner import Live, ScriptRun
 from loadgen.sizing.capacity import Capacity, Step, Target
 
@@ -56,9 +56,7 @@ def run(
                 try:
                     prove(served, options, live)
                 except NothingAnsweredError:
-                    raise NothingAnsweredError(
-                        f"{options.application.name} with {named}: no request was answered well; see {log}"
-                    ) from None
+                    raise unanswered(f"{options.application.name} with {named}", log, arrangement.masked) from None
                 capacity, done = find_capacity(
                     replace(script, target=served.servers.url),
                     search.target,

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from urllib.parse import quote
+from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 from sqlalchemy import URL
 
+from db import settings
+from db.binaries import has_library
 from db.embedded import ROLE, EmbeddedPostgres, temporary_postgres
-from db.settings import database_url
 from loadgen.lab.attached import IDENTITY
 from loadgen.lab.stack import connect, query
 
 _NOTATIONS = ("postgresql+psycopg2", "postgresql+psycopg", "postgresql", "postgres")
 _CHANGES = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
 _KEPT_FREE = 0.5
+_SHARED = "postgres"
+"""The database of an embedded server that is no application's."""
+_STATISTICS = "pg_stat_statements"
 
 
 class DatabaseError(Exception):
@@ -45,10 +52,15 @@ class OwnDatabase:
     place: GivenPlace
     postgres: EmbeddedPostgres | None = None
 
+    @property
+    def statistics_url(self) -> str:
+        """libpq's URL of the database in which pg_stat_statements is installed, if it is."""
+        return self.monitor_url if self.postgres is None else _renamed(self.postgres.admin_url, _SHARED)
+
 
 def libpq_url(text: str) -> str:
     """libpq's URL of a database in any notation. Raises DatabaseError."""
-    return _parsed(text)[1].set(drivername="postgresql").render_as_string(hide_password=False)
+    return settings.libpq_url(_parsed(text)[1])
 
 
 def _parsed(text: str) -> tuple[str | None, URL]:
@@ -59,7 +71,7 @@ def _parsed(text: str) -> tuple[str | None, URL]:
         driver = scheme.partition("+")[2] or None
         text = f"postgresql://{rest}"
     try:
-        return driver, database_url(text)
+        return driver, settings.database_url(text)
     except ValueError as error:
         raise DatabaseError(f"--database-url must be {error}") from None
 
@@ -68,22 +80,26 @@ def app_url(text: str, driver: str | None) -> str:
     """The URL for the application: with the driver that the text names, else with `driver`, else with none."""
     named, url = _parsed(text)
     chosen = named or driver
-    return url.set(drivername=f"postgresql+{chosen}" if chosen else "postgresql").render_as_string(hide_password=False)
+    return settings.libpq_url(url).replace("postgresql", f"postgresql+{chosen}" if chosen else "postgresql", 1)
 
 
 def shown(text: str) -> str:
     """A database's URL without its password or user. Raises DatabaseError."""
     url = _parsed(text)[1]
-    return f"postgresql://{url.host or ''}{f':{url.port}' if url.port else ''}/{url.database or ''}"
+    host, port = (at or url.query.get(key) or "" for key, at in (("host", url.host), ("port", url.port)))
+    return f"postgresql://{host}{f':{port}' if port else ''}/{url.database or ''}"
 
 
 def masking(*urls: str) -> Callable[[str], str]:
-    """A function that replaces the passwords of these URLs in a text."""
+    """A function that replaces the passwords of these URLs in a text, in every way in which they may be written there."""
     secrets: set[str] = set()
     for text in urls:
         password = _parsed(text)[1].password
         if password:
-            secrets |= {str(password), quote(str(password)), quote(str(password), safe="")}
+            secrets |= _written(str(password))
+            # As the user has written it.
+            written = re.search(r"://[^:/@]*:(.+)@|[?&]password=([^&]+)", text)
+            secrets |= {each for each in (written.groups() if written else ()) if each}
 
     def masked(text: str) -> str:
         for secret in sorted(secrets, key=len, reverse=True):
@@ -91,6 +107,21 @@ def masking(*urls: str) -> Callable[[str], str]:
         return text
 
     return masked
+
+
+def _written(password: str) -> set[str]:
+    """The password as it may stand in a URL, in libpq's pairs, and in the text of a Python or JSON string."""
+    in_pairs = password.replace("\\", "\\\\").replace("'", "\\'")
+    in_urls = {quote(password, safe=safe) for safe in ("/", "", " +")} | {quote_plus(password)}
+    return {password, in_pairs, repr(password)[1:-1], json.dumps(password)[1:-1]} | in_urls
+
+
+def mask_file(path: Path, masked: Callable[[str], str]) -> None:
+    """Replace the passwords in a file, if it is there."""
+    if path.exists():
+        text = path.read_text(errors="surrogateescape")
+        if (shown := masked(text)) != text:
+            path.write_text(shown, errors="surrogateescape")
 
 
 def place_of(monitor_url: str) -> GivenPlace:
@@ -124,7 +155,7 @@ class EmbeddedDatabases:
     def fresh(self) -> Iterator[OwnDatabase]:
         """A copy of `base` as it was set up, gone afterwards."""
         name = f"{ROLE}_{next(self._numbers)}"
-        admin = _renamed(self._postgres.admin_url, "postgres")
+        admin = _renamed(self._postgres.admin_url, _SHARED)
         query(admin, f"CREATE DATABASE {name} TEMPLATE {ROLE} OWNER {ROLE}")
         try:
             yield self._named(name)
@@ -188,14 +219,20 @@ def _free_connections(url: str) -> tuple[int, int]:
 
 @contextmanager
 def databases(
-    text: str | None, driver: str | None, servers: int, max_connections: int
+    text: str | None, driver: str | None, servers: int, max_connections: int, *, with_statistics: bool = False
 ) -> Iterator[EmbeddedDatabases | UsersDatabase]:
     """The databases of a run: of an embedded server, or the one that the text names.
 
+    with_statistics: the embedded server counts its statements with pg_stat_statements, where its installation has it.
     Raises EmbeddedPostgresError, DatabaseError, psycopg2.Error.
     """
     if text is not None:
         yield UsersDatabase(text, driver, servers)
         return
-    with temporary_postgres(max_connections=max_connections) as postgres:
+    counts = with_statistics and has_library(_STATISTICS)
+    settings = {"shared_preload_libraries": _STATISTICS} if counts else None
+    with temporary_postgres(max_connections=max_connections, settings=settings) as postgres:
+        if counts:
+            # Beside the application's databases, which stay as its migrations make them.
+            query(_renamed(postgres.admin_url, _SHARED), f"CREATE EXTENSION {_STATISTICS}")
         yield EmbeddedDatabases(postgres, driver)

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
+
 from loadgen.environment import TREE
-from loadgen.lab.own_database import GivenPlace
+from loadgen.lab.own_database import GivenPlace, mask_file
 from loadgen.lab.stack import StackError
 
 OLDEST_PYTHON = (3, 11)
@@ -65,7 +67,35 @@ class OwnApplication:
     setup: tuple[str, ...] = ()
     """Commands that make the tables and their rows."""
     url_variables: tuple[str, ...] = ("DATABASE_URL",)
-    """Names of the variables that get the database's URL."""
+    """Names of the variables that get the database's URL, or NAME=TEMPLATE with a part of it, such as DB_HOST={host}."""
+
+
+def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
+    """The values of the variables that tell an application where its database is.
+
+    `names`: NAME gets the whole URL; NAME=TEMPLATE gets a text in which {url}, {user}, {password}, {host}, {port} and
+    {database} stand for the parts of it. Raises ValueError for a template with anything else in braces.
+    """
+    parsed = make_url(url)
+    host, port = (at or parsed.query.get(key) or "" for key, at in (("host", parsed.host), ("port", parsed.port)))
+    parts = {
+        "url": url,
+        "user": parsed.username or "",
+        "password": str(parsed.password or ""),
+        "host": host,
+        "port": port or 5432,
+        "database": parsed.database or "",
+    }
+    values = {}
+    for text in names:
+        name, _, template = text.partition("=")
+        try:
+            values[name] = (template or "{url}").format(**parts)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            raise ValueError(
+                f"--url-variable {text!r}: braces may hold {', '.join(parts)}, as in DB_HOST={{host}}"
+            ) from None
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,22 +306,35 @@ class Evidence:
 
     def fault(self, given: Sequence[str]) -> str | None:
         """Why the database given was not used, in a sentence; None if it was. `given`: the variables that had its URL."""
+        given = [text.partition("=")[0] for text in given]
         named = " and ".join(given)
+        in_code = f'let it read a variable while you compare, such as os.environ["{given[0]}"]'
         if any(self.of("asgi")):
             return "it is an ASGI application; lab, sweep and doctor run WSGI applications"
+        for each in self.of("function"):
+            return (
+                f"it is a function of {each['parameters']}, not a WSGI application: if it is a factory, give its"
+                " arguments, as in --app 'MODULE:FACTORY(\"testing\")'"
+            )
         for each in self.of("library"):
             return f"poolbench cannot be imported by it: {each['error']}"
         for each in self.of("elsewhere"):
             variables = [name for name in each["variables"] if name not in given]
             known = " and ".join(variables)
-            by = (
-                f", which {known} names: give --url-variable {variables[0]}" if known else ", set in its code or a file"
-            )
+            parts = each.get("parts", {})
+            if known:
+                by = f", which {known} names: give --url-variable {variables[0]}"
+            elif "database" in parts.values():
+                given_parts = " ".join(f"--url-variable '{name}={{{part}}}'" for name, part in parts.items())
+                by = f", which {', '.join(parts)} name together: give {given_parts}"
+            else:
+                by = f", set in its code or a file: {in_code}"
             return f"it connects to {each['url']}, not to the database given in {named}{by}. Nothing was loaded there"
         if self.lent:
             return None
-        reads = ", ".join(self.read_variables) or "none"
-        read = f"Variables it read that may name a database: {reads} (--url-variable NAME)"
+        read = f"Variables it read that may name a database: {', '.join(self.read_variables)} (--url-variable NAME)"
+        if not self.read_variables:
+            read = f"It read no variable that may name a database: {in_code}"
         if not any(self.of("attached")):
             return "no Python of its server found the library on its path: does the command run Python with -I or -E?"
         for each in self.of("engine"):
@@ -308,6 +351,7 @@ def run_setup(
     application: OwnApplication, variables: Mapping[str, str], log: Path, masked: Callable[[str], str]
 ) -> None:
     """Run the setup commands in the application's folder. Raises StackError, naming the command, if one fails."""
+    log.unlink(missing_ok=True)
     for command in application.setup:
         with log.open("ab") as output:
             code = subprocess.run(
@@ -319,6 +363,7 @@ def run_setup(
                 stderr=output,
                 check=False,
             ).returncode
+        mask_file(log, masked)
         if code:
             lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
             said = masked(lines[-1][:300]) if lines else "it said nothing"

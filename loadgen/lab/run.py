@@ -22,15 +22,16 @@ from db.strategies import unhonoured
 from loadgen.closed import Workload
 from loadgen.environment import environment
 from loadgen.http.route import Origin
-from loadgen.lab import distance, fairness, league, pgbouncer
+from loadgen.lab import distance, fairness, league, pgbouncer, publication_run
 from loadgen.lab.answer import answer_charts
 from loadgen.lab.database import LabDatabase, given_database, limited_database, own_database
 from loadgen.lab.distance_findings import crossing_text, distance_charts
-from loadgen.lab.evidence import Evidence, ExperimentResult, Restart
+from loadgen.lab.evidence import Evidence, ExperimentResult, Measurement, Restart
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.findings import lab_page
 from loadgen.lab.folders import made
 from loadgen.lab.pgbouncer import PgBouncer
+from loadgen.lab.publication import Publication
 from loadgen.lab.rounds import together, turns
 from loadgen.lab.stack import (
     BackendWatch,
@@ -52,9 +53,12 @@ from reports.formats import apachebench, artillery_json, artillery_text
 from reports.formats.apachebench import AbReport
 from reports.page.page import to_html
 from reports.page.picture import picture
-from reports.writers.output import write_summaries
+from reports.writers.output import write_summaries, written
 
 _EXHAUSTING = ("null", "per-request")
+
+# Connections that a database must allow beside those of an experiment: the lab's own, and the reserved ones.
+_SPARE_CONNECTIONS = 10
 
 _TYPICAL_STATEMENTS = (
     "SELECT url FROM links WHERE code = 'seed1'",
@@ -84,6 +88,10 @@ class LabOptions:
     """Rounds of C.league; 0 leaves it out."""
     distance_rounds: int = 0
     """Rounds of D.rtt; 0 leaves it out."""
+    publications: Sequence[Publication] = ()
+    """Publications that are data, and whose experiments are to be run."""
+    full: bool = False
+    """Whether those have their published sizes."""
     round_trip_ms: float | None = None
     """Round trip to put between the servers and the database, in ms, for all experiments but D.rtt, which has its own."""
     seed: int = 0
@@ -167,6 +175,8 @@ class Lab:
             self._league(self._options.league_rounds)
         if self._options.distance_rounds:
             self._distances(self._options.distance_rounds)
+        for publication in self._options.publications:
+            self._publication(publication)
         postgres = self._database.postgres
         if postgres is not None and any(e.script and not e.memory_mb for e in self._options.experiments):
             self._say("measuring memory per connection")
@@ -202,6 +212,61 @@ class Lab:
                 )
                 write_text(self._options.out / f"{name}.json", artillery_json.to_json(cell.report) + "\n")
                 write_text(self._options.out / f"{name}.txt", artillery_text.summary_text(cell.report))
+
+    def _publication(self, publication: Publication) -> None:
+        """Runs the experiments of a publication that is data."""
+        full, title = self._options.full, publication.name
+        for experiment in publication.experiments:
+            if (module := publication_run.missing_module(experiment)) is not None:
+                self._note(f"{title}: {experiment.title} was skipped, because {module} is not installed.")
+        self._say(f"{title}: {publication.title} (about {publication.expected_s(full=full):.0f} s)")
+        self._note(f"{title}: {publication.rounds} rounds, each in a random order (seed {self._options.seed}).")
+        with self._database_for(publication) as database:
+            if database is None:
+                return
+            others = _others_cpu_s if database.postgres else None
+            turns = publication_run.run(
+                publication, database.url, full=full, others_cpu_s=others, say=self._note_and_say, rng=self._rng
+            )
+            for name, found in turns:
+                self._add(publication, name, found)
+
+    def _add(self, publication: Publication, experiment: str, found: Measurement) -> None:
+        """Adds one turn of an experiment of a publication to the evidence."""
+        evidence, place = self._evidence, f"{publication.name}.{experiment}"
+        rounds = (*evidence.measurement_rounds.get(place, ()), found)
+        others = [each for each in evidence.publications if each.name != publication.name]
+        self._evidence = replace(
+            evidence,
+            publications=(*others, publication),
+            measurements={**evidence.measurements, place: publication_run.together(found.title, rounds)},
+            measurement_rounds={**evidence.measurement_rounds, place: rounds},
+        )
+
+    @contextlib.contextmanager
+    def _database_for(self, publication: Publication) -> Iterator[LabDatabase | None]:
+        """The database of the session, or one of the publication's own that allows enough connections. None: not to be run."""
+        needed = publication.connections(full=self._options.full) + _SPARE_CONNECTIONS
+        connecting = self._evidence.connecting
+        limit = connecting.max_connections if connecting is not None else 0
+        if self._database.postgres is not None and needed > limit:
+            with (
+                own_database(needed) as database,
+                distance.at(database.url, self._options.round_trip_ms) as (database.url, _),
+            ):
+                yield database
+        elif needed > limit:
+            self._note(
+                f"{publication.name} was skipped: it needs {needed} connections, and the database allows {limit}."
+            )
+            yield None
+        elif self._database.postgres is None and not self._options.confirm(
+            f"{publication.name} opens up to {needed} connections to the given database. Run it?"
+        ):
+            self._note(f"{publication.name} was skipped: it opens {needed} connections (--yes runs it)")
+            yield None
+        else:
+            yield self._database
 
     # What is needed, and what is there
 
@@ -412,6 +477,12 @@ class Lab:
             write_text(out / "league.svg", picture(drawn))
         if charts := distance_charts(evidence.distance):
             write_text(out / "distance.svg", picture(charts))
+        for publication in evidence.publications:
+            write_text(out / f"{publication.name}.html", written(lab_page(evidence.about(publication)), "html"))
+
+    def _note_and_say(self, text: str) -> None:
+        self._note(text)
+        self._say(text)
 
     def _note(self, text: str) -> None:
         if text not in self._evidence.notes:

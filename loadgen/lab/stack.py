@@ -314,8 +314,10 @@ def free_port() -> int:
 
 
 def last_error(log: str) -> str | None:
-    """The line of the last exception in a log; None without one."""
-    raised = re.findall(r"^[ \t]*([\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*)$", log, re.MULTILINE)
+    """The line of the last exception in a log, or of the last message of a database driver's; None without either."""
+    raised = re.findall(
+        r"^[ \t]*([\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*)$", log, re.MULTILINE
+    )
     return raised[-1].strip()[:300] if raised else None
 
 

@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
@@ -27,7 +27,7 @@ from loadgen.lab.database import LabDatabase, given_database
 from loadgen.lab.distance_findings import crossing_text
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
-from loadgen.lab.own_app import Arrangement, OwnAppOptions, arranged, prove
+from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, arranged, prove, unanswered
 from loadgen.lab.own_server import OwnApplication
 from loadgen.lab.stack import BackendWatch, Servers, cpu_of_tree, measure_memory, query, service
 from loadgen.runner import Interrupted, Live, ScriptRun, read_script, run_script
@@ -91,8 +91,8 @@ def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: 
     """Runs the sweep and writes its files. The result is `partial` when it was interrupted.
 
     `signals`: numbers of the signals received, which end the sweep even if the KeyboardInterrupt got lost.
-    Raises SweepError, StackError, ScriptErrors, SectionFailed, EmbeddedPostgresError, psycopg2.Error, WriteError, and
-    OSError for the script.
+    Raises SweepError, StackError, NothingAnsweredError, ScriptErrors, SectionFailed, EmbeddedPostgresError, psycopg2.Error,
+    WriteError, and OSError for the script.
     """
     with made(options.out):
         sweeper = _Sweeper(options, say, live, signals)
@@ -126,6 +126,8 @@ class _Sweeper:
         self._logs = Path()
         self._url = ""
         self._own: tuple[OwnAppOptions, Arrangement] | None = None
+        self._answered = False
+        self._counters: Mapping[str, int] = {}
 
     def found(self) -> Sweep:
         """The result so far."""
@@ -273,8 +275,12 @@ class _Sweeper:
                 wall_s = time.monotonic() - began_s
             servers_cpu = (servers.cpu_s() - before[0]) / wall_s
             database_cpu = (cpu_of_tree(postgres.pid) - before[1]) / wall_s if postgres else None
+            total = done.report.aggregate
+            self._answered = self._answered or bool(good_answers(total.counters))
+            if self._own is not None and not self._answered:
+                self._counters = total.counters
+                raise NothingAnsweredError
         self._note_warnings(done)
-        total = done.report.aggregate
         return SizeRun(
             size=size,
             good_per_s=good_answers(total.counters) / _lasted_s(total, self._options.seconds),
@@ -299,9 +305,14 @@ class _Sweeper:
                 yield servers, self._database.monitor_url
             return
         own, arrangement = self._own
-        with arrangement.served(options.strategy, pool, own.out / "logs" / f"{size}.log") as served:
-            prove(served, own, self._live)
-            yield served.servers, served.database.monitor_url
+        log = own.out / "logs" / f"{size}.log"
+        with arrangement.served(options.strategy, pool, log) as served:
+            try:
+                prove(served, own, self._live)
+                yield served.servers, served.database.monitor_url
+            except NothingAnsweredError:
+                named = f"{own.application.name} with {options.strategy}"
+                raise unanswered(named, log, arrangement.masked, self._counters) from None
 
     def _load(self, servers: Servers, rate: float, seconds: int) -> ScriptRun:
         if self._signals:

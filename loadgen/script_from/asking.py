@@ -25,17 +25,12 @@ _LONGEST_S = 5.0
 _DOCUMENT_S = 60.0
 _REDIRECTS_MAX = 5
 DOCUMENTS_ARE_AT = (
-    *("openapi.json", "swagger.json", "v3/api-docs", "openapi.yaml", "swagger/v1/swagger.json", "api-docs"),
-    *(
-        "v2/api-docs",
-        "api/openapi.json",
-        "swagger.yaml",
-        "api/schema/",
-        "docs/openapi.json",
-        "openapi",
-        "apispec_1.json",
-    ),
-)
+    # FastAPI and Flask, Swagger's own tools, Spring, .NET, Django, NestJS, Go's swag, Quarkus, Fastify, flasgger.
+    "openapi.json", "swagger.json", "v3/api-docs", "openapi.yaml", "swagger/v1/swagger.json", "api-docs", "v2/api-docs",
+    "api/openapi.json", "swagger.yaml", "openapi/v1.json", "api/schema/", "api-json", "swagger/doc.json", "docs/openapi.json",
+    "api/v1/openapi.json", "api/docs-json", "docs-json", "q/openapi", "openapi", "documentation/json", "apispec_1.json",
+    "spec.json", "api/swagger.json", "api-docs.json",
+)  # fmt: skip
 """Where services have their OpenAPI document, below the URL or below the root of its host; the commonest first."""
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from email import message_from_string
+from email.message import Message
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from loadgen.script_from.draft import Draft, Flow, LeftOut, Secret, Step, Unusable, counted
 from loadgen.script_from.openapi import environment_name
@@ -22,8 +25,20 @@ _METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
 _LONGEST_THINK_S = 10.0
 _SHORTEST_THINK_S = 0.05
 _SECRET = re.compile(
-    r"auth|token|secret|passw|session|csrf|xsrf|api[-_]?key|signature|credential|jwt|\bsid\b|\bpwd\b", re.IGNORECASE
+    r"auth(?!ors?(?![a-z]))|token|secret|passw|passcode|session|csrf|xsrf|(?:api|access|private|subscription|app)[-_]?key|signature|credential"
+    r"|jwt|assertion|saml|hmac|card[-_]?(?:number|no\b)|(?:^|[^a-z])(?:sid|pwd|sig|otp|pin|cvv|cvc|ssn)(?:$|[^a-z])",
+    re.IGNORECASE,
 )
+"""Names of headers, parameters and fields that hold secrets."""
+_SECRET_VALUE = re.compile(
+    r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|\b(?:sk|pk|rk)_(?:live|test)_\w{8,}|\bgh[opsru]_\w{20,}|\bxox[abprs]-[\w-]{10,}"
+    r"|\bA[KS]IA[A-Z0-9]{12,}|\bAIza[\w-]{30,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
+)
+"""Secrets that are known by their form: JSON Web Tokens, and keys of well-known services."""
+_KEY = re.compile(r"(?:.*[^a-z])?key|code|hash", re.IGNORECASE)
+_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_.~+/=-]{20,}")
+"""What a key looks like: where a name can mean a key or something harmless, such a value decides."""
+_SECRET_NUMBER = re.compile(r"passw|passcode|card|(?:^|[^a-z])(?:pin|otp|cvv|cvc|ssn)(?:$|[^a-z])", re.IGNORECASE)
 _DROPPED_SECRETS = re.compile(r"session|csrf|xsrf|\bsid\b|proxy-", re.IGNORECASE)
 _KEPT_HEADERS = ("accept", "x-requested-with", "content-type", "accept-language")
 _STATIC_FILE = re.compile(
@@ -34,6 +49,8 @@ _STATIC_KIND = re.compile(r"image/|font/|audio/|video/|text/css|.*javascript|.*f
 _JSON_KIND = re.compile(r"application/(?:[\w.+-]+\+)?json", re.IGNORECASE)
 _FORM_KIND = "application/x-www-form-urlencoded"
 _LARGEST = 1e15
+_URL_SIGNS = "!#$%&'()*+,/:;=?@[]~{}|\\^`\"<>"
+"""Signs that stay as they were recorded; what is neither among them nor a plain letter is percent-encoded."""
 _TEMPLATE = "{{ $processEnvironment.%s }}"
 
 
@@ -94,7 +111,10 @@ def draft_from_har(
     if len(wanted) < len(own):
         files = counted(len(own) - len(wanted), "static file")
         notes.append(f"Not in this script: {files} (images, styles, scripts, fonts); --static adds them.")
-    replay = _Replay(environment or {})
+    answered = any(each.status for each in entries)
+    if not answered:
+        notes.append("The file has no answers, only requests: their statuses are not checked.")
+    replay = _Replay(environment or {}, answered=answered)
     steps, left = [], []
     kept: list[tuple[_Entry, Step]] = []
     for each in wanted:
@@ -105,6 +125,8 @@ def draft_from_har(
     if not kept:
         why = f"{left[0].request}: {left[0].why}" if left else "they are static files; --static adds them"
         raise Unusable(f"{source}: no request to {origin} can be repeated: {why}")
+    if any("cookie" in _headers(entry.request) for entry, _ in kept):
+        notes.append("Not in this script: the recorded cookies. Where a login is needed, add the requests that log in.")
     if len(kept) > limit:
         notes.append(f"Not in this script: {counted(len(kept) - limit, 'request')} beyond --limit {limit}.")
     steps = _paced(kept[:limit], _titles(log))
@@ -119,8 +141,10 @@ def _entries(given: Sequence[Any]) -> Iterator[_Entry]:
     for each in given:
         request = each.get("request") if isinstance(each, dict) else None
         response = each.get("response") if isinstance(each, dict) else None
-        if not isinstance(request, dict) or not isinstance(response, dict):
+        if not isinstance(request, dict):
             continue
+        # A file that somebody wrote by hand may have requests alone.
+        response = response if isinstance(response, dict) else {}
         url, method = str(request.get("url") or ""), str(request.get("method") or "").lower()
         try:
             parts = urlsplit(url)
@@ -136,7 +160,7 @@ def _entries(given: Sequence[Any]) -> Iterator[_Entry]:
         yield _Entry(
             method,
             url,
-            (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+            quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), safe=_URL_SIGNS),
             f"{parts.scheme}://{host}{port}",
             _whole(response.get("status")),
             _instant(each.get("startedDateTime")),
@@ -187,14 +211,16 @@ def _paced(kept: Sequence[tuple[_Entry, Step]], titles: Mapping[str, str]) -> li
 
 def _without_query(title: str) -> str:
     """A page's title, which is often its URL; the query may hold secrets."""
-    return title.partition("?")[0] if "://" in title else title
+    return re.split(r"[?#]", title)[0] if "://" in title else title
 
 
 class _Replay:
     """Turns recorded requests into steps, and collects the secrets that they need."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, answered: bool = True) -> None:
+        """`answered`: whether the recording has answers at all; a request without one has failed then."""
         self._environment = environment
+        self._answered = answered
         self._secrets: dict[str, Secret] = {}
 
     def secrets(self) -> list[Secret]:
@@ -203,14 +229,20 @@ class _Replay:
 
     def step(self, entry: _Entry) -> Step:
         """The step for a recorded request. Raises Unusable, which says why it is left out."""
-        if not entry.status:
+        if not entry.status and self._answered:
             raise Unusable("it had no answer")
-        # Without the headers that ask whether something has changed, the answer is the whole document.
-        status = 200 if entry.status == 304 else entry.status
+        if 0 < entry.status < 200:
+            raise Unusable("it became another protocol, such as WebSocket")
+        if entry.kind.startswith("text/event-stream"):
+            raise Unusable("its answer is a stream without an end")
+        # Without the headers that ask for a part, or whether something has changed, the answer is the whole document.
+        status = 200 if entry.status in (206, 304) else entry.status
         if status >= 400:
             raise Unusable(f"it was answered with {status}")
         if "{{" in entry.path:
             raise Unusable("its URL has {{ in it, which scripts read as a template")
+        if _SECRET_VALUE.search(entry.path.partition("?")[0]):
+            raise Unusable("its path holds a secret")
         path, _, query = entry.path.partition("?")
         if query:
             parameters = "&".join(self._parameter(each) for each in query.split("&"))
@@ -218,11 +250,12 @@ class _Replay:
         headers, body = self._headers_of(entry), self._body(entry)
         if body is not None and body[0] != "body":
             headers.pop("Content-Type", None)
-        return Step(entry.method, path, (status,), headers, body, follow_redirect=not 300 <= status < 400)
+        expect = (status,) if status else ()
+        return Step(entry.method, path, expect, headers, body, follow_redirect=not 300 <= status < 400)
 
     def _parameter(self, pair: str) -> str:
         name, equals, value = pair.partition("=")
-        return f"{name}={self._variable(name)}" if value and _SECRET.search(name) else f"{name}{equals}{value}"
+        return f"{name}={self._variable(name)}" if _is_secret(name, unquote(value)) else f"{name}{equals}{value}"
 
     def _variable(self, name: str) -> str:
         variable = environment_name(name) or "SECRET"
@@ -237,7 +270,7 @@ class _Replay:
         for name, value in _headers(entry.request).items():
             if name.startswith(":") or "{{" in value or name == "cookie":
                 continue
-            if _SECRET.search(name):
+            if _is_secret(name, value):
                 if not _DROPPED_SECRETS.search(name):
                     self._add_secret(name, value)
             elif (name in _KEPT_HEADERS or name.startswith("x-")) and value not in ("*/*", ""):
@@ -258,11 +291,11 @@ class _Replay:
         if not isinstance(data, dict) or entry.method in ("get", "head"):
             return None
         kind = str(data.get("mimeType") or "").partition(";")[0].strip().lower()
-        content = str(data.get("text") or "")
-        if kind.startswith("multipart/"):
-            raise Unusable("its body is a form with files")
+        content = _text_of(data)
         if "{{" in content:
             raise Unusable("its body has {{ in it, which scripts read as a template")
+        if kind.startswith("multipart/"):
+            return "formData", self._without_secrets(_parts(data, content))
         if _JSON_KIND.fullmatch(kind):
             try:
                 return "json", self._without_secrets(json.loads(content))
@@ -273,18 +306,62 @@ class _Replay:
             fields = dict(pairs)
             if len(fields) == len(pairs):
                 return "form", self._without_secrets(fields)
-            return "body", "&".join(f"{quote(name)}={quote(value)}" for name, value in pairs)
+            return "body", "&".join(
+                f"{quote(name)}={self._variable(name) if _is_secret(name, value) else quote(value)}"
+                for name, value in pairs
+            )
+        if _SECRET.search(content) or _SECRET_VALUE.search(content):
+            raise Unusable("its body may hold a secret")
         return ("body", content) if content else None
 
     def _without_secrets(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {
-                name: self._variable(name)
-                if isinstance(inner, str) and inner and _SECRET.search(name)
-                else self._without_secrets(inner)
+                name: self._variable(name) if _is_secret(name, inner) else self._without_secrets(inner)
                 for name, inner in value.items()
             }
+        if isinstance(value, str) and _SECRET_VALUE.search(value):
+            raise Unusable("its body holds a secret")
         return [self._without_secrets(each) for each in value] if isinstance(value, list) else value
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether the value of a header, a parameter or a field is a secret, by its name or by its form."""
+    if isinstance(value, str) and value:
+        key = _KEY.fullmatch(name) is not None and _RANDOM.fullmatch(value) is not None
+        return key or _SECRET.search(name) is not None or _SECRET_VALUE.search(value) is not None
+    return isinstance(value, int) and not isinstance(value, bool) and _SECRET_NUMBER.search(name) is not None
+
+
+def _text_of(data: Mapping[str, Any]) -> str:
+    """The text of a body. Raises Unusable for a binary one."""
+    text = str(data.get("text") or "")
+    if data.get("encoding") == "base64":
+        try:
+            text = b64decode(text).decode()
+        except ValueError:
+            raise Unusable("its body is binary") from None
+    if "\ufffd" in text or "\0" in text:
+        raise Unusable("its body is binary")
+    return text
+
+
+def _parts(data: Mapping[str, Any], content: str) -> dict[str, str]:
+    """The fields of a multipart form. Raises Unusable for one with files."""
+    given = data.get("params")
+    several = [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
+    fields = [(each.get("name"), each.get("fileName"), str(each.get("value") or "")) for each in several]
+    if not fields:
+        message = message_from_string(f"Content-Type: {data.get('mimeType')}\r\n\r\n{content}")
+        parts = message.get_payload()
+        fields = [
+            (part.get_param("name", header="content-disposition"), part.get_filename(), str(part.get_payload()))
+            for part in (parts if isinstance(parts, list) else [])
+            if isinstance(part, Message)
+        ]
+    if not fields or any(file or not isinstance(name, str) for name, file, _ in fields):
+        raise Unusable("its body is a form with files")
+    return {str(name): value for name, _, value in fields}
 
 
 def _headers(request: Mapping[str, Any]) -> dict[str, str]:

@@ -7,7 +7,6 @@ service can be asked, each GET is asked once, and what it answers counts more th
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from loadgen.script_from.captures import outline, path_of, path_of_pointer, sing
 from loadgen.script_from.draft import Capture, Draft, Flow, LeftOut, NothingToRequest, Secret, Step, Unusable, counted
 from loadgen.script_from.openapi import Api, Operation, Parameter, Scheme, first_name
 from loadgen.script_from.references import References
-from loadgen.script_from.samples import NoSample, declared, fits, sample, type_of
+from loadgen.script_from.samples import NoSample, declared, fits, sample, text_sample, type_of
+from loadgen.script_from.serialized import as_text, path_text, query_pairs
 
 _STEPS_MAX = 12
 _THINK_S = 1.0
@@ -27,6 +27,7 @@ _ENDS_SOMETHING = re.compile(
     r"log-?_?out|log-?_?off|sign-?_?out|shut-?_?down|restart|reboot|delete|destroy|kill|purge|unsubscribe|revoke|reset",
     re.IGNORECASE,
 )
+_USUAL_JSON = ("application/json", "*/*", "application/*")
 _KNOWN_FORMATS = ("date", "date-time")
 _NOT_AS_PARAMETERS = ("accept", "content-type", "authorization")
 _TO_LOGIN = re.compile(r"/(?:log-?in|sign-?in|auth|oauth2?|sso)\b", re.IGNORECASE)
@@ -60,6 +61,8 @@ class Choice:
     """Whether operations that change something are requested, too."""
     limit: int = 100
     """The most operations."""
+    named: bool = False
+    """Whether the user has named the target, or it is this machine. Then a document without any GET gives POSTs."""
     environment: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     """Values for parameters of these names, whatever the document says."""
@@ -73,6 +76,14 @@ class _Need:
     capture: Capture
 
 
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """A value made up for a parameter of a path, which the service may not know; `why` nothing better was found."""
+
+    value: Any
+    why: str
+
+
 @dataclass(slots=True)
 class _Ready:
     """An operation that can be requested."""
@@ -84,6 +95,8 @@ class _Ready:
     body: tuple[str, Any] | None
     expect: Sequence[int]
     follow: bool = True
+    guess: str = ""
+    """Why a parameter of its path had to be made up; empty where none was."""
     answer: Any = None
     """What the service has answered; None where it was not asked."""
     wanted: list[Capture] = field(default_factory=list)
@@ -93,7 +106,9 @@ class _Ready:
 def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | None = None) -> Draft:
     """Make the draft. Raises NothingToRequest where no operation can be requested."""
     planner = _Planner(api, references, choice, ask)
-    methods = ("get", "post", "put", "patch", "delete") if choice.writes else ("get",)
+    # A service that only takes POSTs, such as one that calculates, would otherwise have no script at all.
+    only_posts = choice.named and not choice.writes and all(o.method != "get" for o in api.operations)
+    methods = ("get", "post", "put", "patch", "delete") if choice.writes else ("post",) if only_posts else ("get",)
     # Those without parameters come first: the others take their ids from them.
     wanted = sorted((o for o in api.operations if o.method in methods), key=lambda o: o.path.count("{"))
     ready: list[_Ready] = []
@@ -109,9 +124,11 @@ def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | 
         else:
             left.append(found)
     changing = [o for o in api.operations if o.method not in methods]
+    notes = []
+    if only_posts and ready:
+        notes.append("The document has no GET: this script makes POSTs, which may change something.")
     if not ready:
         raise NothingToRequest(_nothing(api, left, changing), left)
-    notes = []
     if beyond:
         notes.append(f"Not in this script: {counted(beyond, 'operation')} beyond --limit {choice.limit}.")
     if changing:
@@ -185,23 +202,26 @@ class _Planner:
         if "{{" in operation.path:
             raise NoSample("its path has {{ in it, which scripts read as a template")
         needs: list[_Need] = []
+        guess = ""
         url = operation.prefix + operation.path
         by_name = {p.name: p for p in operation.parameters if p.where == "path"}
         for name in re.findall(r"\{([^{}]+)\}", operation.path):
             parameter = by_name.get(name) or Parameter(name, "path", required=True, schema={"type": "string"})
             value = self._path_value(operation, parameter)
+            if isinstance(value, _Guess):
+                value, guess = value.value, value.why
             if isinstance(value, _Need):
                 needs.append(value)
-                value = f"{{{{ {value.capture.variable} }}}}"
+                text = f"{{{{ {value.capture.variable} }}}}"
             else:
-                value = quote(value, safe="")
-            url = url.replace(f"{{{name}}}", value)
+                text = path_text(name, value, parameter.style, explode=parameter.explode)
+            url = url.replace(f"{{{name}}}", text)
         query = "&".join(self._query(operation))
         url = f"{url}{'&' if '?' in url else '?'}{query}" if query else url
         url = url if url.startswith("/") else f"/{url}"
         follow = not operation.statuses or operation.statuses[0] < 300
         return _Ready(
-            operation, url, needs, self._headers(operation), self._body(operation), operation.statuses, follow
+            operation, url, needs, self._headers(operation), self._body(operation), operation.statuses, follow, guess
         )
 
     def _query(self, operation: Operation) -> Iterator[str]:
@@ -212,9 +232,7 @@ class _Planner:
                     if _ID_LIKE.search(parameter.name):
                         raise NoSample(f"no value is known for the parameter {parameter.name}")
                     value = self._sampled(parameter)
-                name = quote(parameter.name, safe="[]")
-                several = value if isinstance(value, list) and not parameter.joined else [value]
-                yield from (f"{name}={quote(_as_text(each), safe=',:/@')}" for each in several)
+                yield from query_pairs(parameter.name, value, parameter.style, explode=parameter.explode)
         for scheme in operation.schemes:
             if scheme.where == "query" and self._choice.environment.get(scheme.variable):
                 yield f"{quote(scheme.name)}={_TEMPLATE % scheme.variable}"
@@ -230,31 +248,39 @@ class _Planner:
                 value = self._literal(parameter)
                 if value is None and (parameter.where == "cookie" or _ID_LIKE.search(name)):
                     raise NoSample(f"no value is known for the {parameter.where} {parameter.name}")
-                text = _as_text(self._sampled(parameter) if value is None else value)
+                text = as_text(self._sampled(parameter) if value is None else value)
                 if parameter.where == "cookie":
                     headers["Cookie"] = f"{headers['Cookie']}; " if "Cookie" in headers else ""
                     headers["Cookie"] += f"{parameter.name}={text}"
                 else:
                     headers[parameter.name] = text
+        body = operation.body
+        if body is not None and (body.key == "body" or (body.key == "json" and body.kind not in _USUAL_JSON)):
+            headers["Content-Type"] = body.kind
         return headers
 
     def _body(self, operation: Operation) -> tuple[str, Any] | None:
         body = operation.body
-        if body is None or operation.method in ("get", "delete"):
-            if body is not None and body.required:
-                raise NoSample("a GET or DELETE with a body")
+        if body is None or (operation.method in ("get", "delete") and not body.required):
             return None
+        if operation.method == "get":
+            raise NoSample("a GET with a body")
         if not body.key:
             if body.required:
                 raise NoSample(f"its body is {body.kind}")
             return None
         schema = self._references.resolve(body.schema)
-        for example in body.examples:
-            if "{{" not in repr(example) and fits(example, schema, self._references):
-                return body.key, example
-        value = sample(body.schema, self._references)
-        if body.key == "form" and not isinstance(value, dict):
-            raise NoSample("its form has no fields")
+        value = next((e for e in body.examples if "{{" not in repr(e) and fits(e, schema, self._references)), None)
+        if value is None:
+            if body.key == "body" and not body.kind.lower().startswith("text/plain"):
+                raise NoSample(f"its body is {body.kind}, of which the document has no example")
+            value = sample(body.schema, self._references)
+        if body.key in ("form", "formData"):
+            if not isinstance(value, dict):
+                raise NoSample("its form has no fields")
+            value = {name: as_text(f) if isinstance(f, (dict, list)) else f for name, f in value.items()}
+        if body.key == "body":
+            value = as_text(value)
         if "{{" in repr(value):
             raise NoSample("its body has {{ in it, which scripts read as a template")
         return body.key, value
@@ -278,19 +304,21 @@ class _Planner:
 
     def _sampled(self, parameter: Parameter) -> Any:
         try:
-            return sample(parameter.schema, self._references)
+            value = sample(parameter.schema, self._references)
+            # An empty default stands for no default.
+            return text_sample(parameter.schema) if value == "" else value
         except NoSample as reason:
             raise NoSample(f"no value is known for {parameter.name}: {reason}") from None
 
-    def _path_value(self, operation: Operation, parameter: Parameter) -> str | _Need:
-        """A text for a parameter of the path, or where it comes from. Raises NoSample."""
+    def _path_value(self, operation: Operation, parameter: Parameter) -> Any:
+        """A value for a parameter of the path, or the _Need that says where it comes from. Raises NoSample."""
         schema = parameter.schema
         if parameter.name in self._choice.values:
             return self._choice.values[parameter.name]
         literal = self._literal(parameter)
         closed = isinstance(schema.get("enum"), list) or "const" in schema or type_of(schema) == "boolean"
         if literal is not None and closed:
-            return _as_text(literal)
+            return literal
         changes = operation.method in ("put", "patch", "delete")
         tried: list[str] = []
         for source, path in self._sources(operation, parameter):
@@ -308,12 +336,16 @@ class _Planner:
         if changes:
             raise NoSample(f"it would change something that this script has not created ({parameter.name})")
         if literal is not None:
-            return _as_text(literal)
-        if self._ask is not None and type_of(schema) == "integer":
+            return literal
+        why = (
+            f"no value is known for {parameter.name}: {tried[0] if tried else 'the document has no list that tells it'}"
+        )
+        if self._ask is not None and operation.method == "get" and (not tried or type_of(schema) == "integer"):
             # The service will say whether there is such an object.
-            return _as_text(self._sampled(parameter))
-        why = tried[0] if tried else "the document has no list that tells it"
-        raise NoSample(f"no value is known for {parameter.name}: {why}")
+            guess = self._sampled(parameter)
+            if as_text(guess):
+                return _Guess(guess, why)
+        raise NoSample(why)
 
     def _sources(self, operation: Operation, parameter: Parameter) -> Iterator[tuple[Operation, str | None]]:
         """The operations whose answers may tell the parameter's value, the surest first, and the path in it where it is known."""
@@ -391,7 +423,7 @@ class _Planner:
             value = value_at(need.source.answer, need.capture.path)
             if value is None:
                 return ready
-            values[f"{{{{ {need.capture.variable} }}}}"] = quote(_as_text(value), safe="")
+            values[f"{{{{ {need.capture.variable} }}}}"] = quote(as_text(value), safe="")
         if self._ask is None or ready.operation.method != "get":
             return ready
         url = ready.url
@@ -410,6 +442,8 @@ class _Planner:
         asked = self._ask(url, headers)
         if asked is None:
             return ready
+        if ready.guess and asked.status >= 400 and not missing:
+            raise NoSample(ready.guess)
         self._judge(asked, missing)
         self.slowest_ms = max(self.slowest_ms, asked.ms)
         ready.answer, ready.expect, ready.follow = asked.body, (asked.status,), asked.status < 300
@@ -423,15 +457,6 @@ class _Planner:
             raise NoSample(f"answered {asked.status}{needs}")
         if asked.status >= 300 and _TO_LOGIN.search(asked.location):
             raise NoSample(f"answered {asked.status}, to {asked.location}: it needs a session")
-
-
-def _as_text(value: Any) -> str:
-    """A value as it stands in a URL or a header."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return ",".join(map(_as_text, value))
-    return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
 def _plain_path(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads the operations of an OpenAPI document, versions 2.0 (Swagger), 3.0 and 3.1, into one form. Pure."""
+"""Reads the operations of an OpenAPI document, versions 2.0 (Swagger) and 3.0 to 3.2, into one form. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,23 @@ from loadgen.script_from.draft import LeftOut, Unusable
 from loadgen.script_from.references import References, beside
 
 _METHODS = ("get", "post", "put", "patch", "delete")
-_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json|\*/\*|text/json", re.IGNORECASE)
+_JSON = re.compile(r"application/(?:[\w.+-]+\+)?json|(?:\*|application)/\*|text/json", re.IGNORECASE)
 _FORM = "application/x-www-form-urlencoded"
+_BODIES = (
+    ("json", _JSON),
+    ("form", re.compile(re.escape(_FORM))),
+    ("formData", re.compile(r"multipart/form-data", re.IGNORECASE)),
+    ("body", re.compile(r"text/.*|application/(?:[\w.+-]+\+)?xml", re.IGNORECASE)),
+)
+"""How a script sends a kind of content, the best first."""
+_OLD_STYLES = {"ssv": "spaceDelimited", "tsv": "tabDelimited", "pipes": "pipeDelimited"}
+_A_FILE = {"type": "string", "format": "binary"}
 _SCHEMA_KEYS = (
     *("type", "format", "items", "default", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum"),
     *("exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "multipleOf", "uniqueItems", "x-example"),
 )
+# Some write the paths of their framework, such as /users/:id of Express.
+_COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
 _SECRET = re.compile(
     r"(?:.*[-_.])?(?:(?:api|app|access|auth|client|subscription|secret)[-_. ]?(?:key|token|secret|id)|token|authorization)",
@@ -37,8 +48,10 @@ class Parameter:
     schema: dict[str, Any]
     examples: Sequence[Any] = ()
     """The values that the parameter itself names, beside its schema."""
-    joined: bool = True
-    """Whether several values of a list are joined by commas; otherwise each has the name before it."""
+    style: str = "form"
+    """How lists and objects are written, as in OpenAPI 3; `json` where the value is a text of JSON."""
+    explode: bool = False
+    """Whether each value of a list, and each property of an object, stands by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +59,7 @@ class Body:
     """The body that an operation takes."""
 
     key: str
-    """How a script sends it: `json` or `form`; empty for a kind that cannot be made up, such as a file."""
+    """How a script sends it: `json`, `form`, `formData` (multipart) or `body` (a text); empty where it cannot be made up."""
     kind: str
     """The content type."""
     schema: Any
@@ -125,8 +138,8 @@ def read_api(document: Any, source: str, location: str, references: References, 
 
     `target` is used instead of the document's server. Raises Unusable for a version that is not known here."""
     version = str(document.get("openapi") or document.get("swagger"))
-    if not version.startswith(("2.", "3.0", "3.1")) and version != "2":
-        raise Unusable(f"{source}: OpenAPI {version}; versions 2.0, 3.0 and 3.1 can be read")
+    if not version.startswith(("2.", "3.0", "3.1", "3.2")) and version != "2":
+        raise Unusable(f"{source}: OpenAPI {version}; versions 2.0 and 3.0 to 3.2 can be read")
     paths = document.get("paths")
     if not isinstance(paths, dict) or not paths:
         raise Unusable(f"{source}: no `paths`: the document describes no endpoint")
@@ -138,7 +151,7 @@ def read_api(document: Any, source: str, location: str, references: References, 
     for path, item in paths.items():
         for method in _METHODS:
             try:
-                found = reader.operation(str(path), item, method)
+                found = reader.operation(_COLON.sub(r"/{\1}", str(path)), item, method)
             except Unusable as lost:
                 unreadable.append(LeftOut(f"{method.upper()} {path}", str(lost)))
             else:
@@ -254,18 +267,22 @@ class _Reader:
     def _parameter(self, given: dict[str, Any]) -> Parameter:
         where, name = str(given["in"]), str(given.get("name"))
         content = given.get("content")
+        examples = self._examples(given)
         if self._old:
             schema = {key: given[key] for key in _SCHEMA_KEYS if key in given}
-            joined = given.get("collectionFormat") != "multi"
+            style = _OLD_STYLES.get(str(given.get("collectionFormat")), "form")
+            explode = given.get("collectionFormat") == "multi"
         else:
             node = given.get("schema")
+            style = str(given.get("style") or ("form" if where in ("query", "cookie") else "simple"))
             if node is None and isinstance(content, dict) and content:
-                node = self._references.resolve(next(iter(content.values()))).get("schema")
+                kind, holder = next(iter(content.items()))
+                holder = self._references.resolve(holder)
+                node, style = holder.get("schema"), "json" if _JSON.match(str(kind)) else style
+                examples += self._examples(holder)
             schema = self._references.resolve(node)
-            joined = not given.get("explode", given.get("style", "form") == "form") or where != "query"
-        return Parameter(
-            name, where, bool(given.get("required")) or where == "path", schema, self._examples(given), joined
-        )
+            explode = bool(given.get("explode", style == "form"))
+        return Parameter(name, where, bool(given.get("required")) or where == "path", schema, examples, style, explode)
 
     def _examples(self, holder: dict[str, Any]) -> list[Any]:
         """The values of `example` and `examples` of a parameter or of a kind of content."""
@@ -284,9 +301,9 @@ class _Reader:
         if not isinstance(content, dict) or not content:
             return None
         required = bool(given.get("required"))
-        for key, wanted in (("json", _JSON.match), ("form", _FORM.__eq__)):
+        for key, wanted in _BODIES:
             for kind, holder in content.items():
-                if wanted(str(kind).partition(";")[0].strip()):
+                if wanted.fullmatch(str(kind).partition(";")[0].strip()):
                     holder = self._references.resolve(holder)  # noqa: PLW2901 - the same, resolved
                     return Body(key, str(kind), holder.get("schema"), self._examples(holder), required)
         return Body("", str(next(iter(content))), None, (), required)
@@ -295,18 +312,25 @@ class _Reader:
         kinds = [str(kind) for kind in (_listed(spec, "consumes") or _listed(self._document, "consumes"))]
         for each in parameters:
             if each.get("in") == "body":
-                json = not kinds or any(_JSON.match(kind) for kind in kinds)
-                kind = "application/json" if json else kinds[0]
-                return Body("json" if json else "", kind, each.get("schema"), (), bool(each.get("required")))
+                key, kind = next(
+                    ((key, kind) for key, wanted in _BODIES for kind in kinds if wanted.fullmatch(kind)),
+                    ("", kinds[0]) if kinds else ("json", "application/json"),
+                )
+                return Body(key, kind, each.get("schema"), self._examples(each), bool(each.get("required")))
         fields = [each for each in parameters if each.get("in") == "formData"]
         if not fields:
             return None
         required = [str(each.get("name")) for each in fields if each.get("required")]
-        if any(each.get("type") == "file" for each in fields) or kinds == ["multipart/form-data"]:
-            return Body("", "multipart/form-data", None, (), bool(required))
-        properties = {str(each.get("name")): {key: each[key] for key in _SCHEMA_KEYS if key in each} for each in fields}
+        properties = {
+            str(each.get("name")): _A_FILE
+            if each.get("type") == "file"
+            else {key: each[key] for key in _SCHEMA_KEYS if key in each}
+            for each in fields
+        }
         schema = {"type": "object", "properties": properties, "required": required}
-        return Body("form", _FORM, schema, (), bool(required))
+        multipart = _A_FILE in properties.values() or (kinds and _FORM not in kinds)
+        key, kind = ("formData", "multipart/form-data") if multipart else ("form", _FORM)
+        return Body(key, kind, schema, (), bool(required))
 
     def _responses(self, responses: Any) -> tuple[list[int], Any, dict[str, dict[str, str]], bool]:
         """The successful statuses, the schema of their JSON, their links, and whether they stream."""

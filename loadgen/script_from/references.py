@@ -23,6 +23,10 @@ Fetch = Callable[[str], bytes]
 
 def decoded(content: bytes, where: str, tell: Callable[[str], None] = lambda _: None) -> Any:
     """The value of a JSON or YAML text. Raises Unusable, which names the line. `tell` takes a line if it will take long."""
+    # PowerShell writes such files.
+    wide = content.decode("utf-16", "replace") if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
+    if wide[:1].isascii() and wide:
+        content = wide.encode("utf-8", "replace")
     content = content.removeprefix(b"\xef\xbb\xbf").strip()
     if not content:
         raise Unusable(f"{where}: empty")
@@ -67,6 +71,7 @@ class References:
     def __init__(self, location: str, root: Any, fetch: Fetch) -> None:
         """`root` is the value of the document at `location`; `fetch` reads those that it refers to."""
         self._fetch = fetch
+        self._location = location
         self._documents: dict[str, Any] = {location: _absolute(root, location)}
 
     def resolve(self, node: Any) -> dict[str, Any]:
@@ -84,6 +89,11 @@ class References:
             beside = {**{key: value for key, value in node.items() if key != "$ref"}, **beside}
             node = self._at(reference)
         raise Unusable(f"{shown(node['$ref'])} leads in a circle")
+
+    def whole(self, reference: str) -> str:
+        """A reference as the first document would write it, made absolute."""
+        other, _, pointer = reference.partition("#")
+        return f"{beside(self._location, other)}#{pointer}"
 
     def _at(self, reference: str) -> Any:
         location, _, pointer = reference.partition("#")

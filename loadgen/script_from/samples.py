@@ -36,7 +36,34 @@ _FORMATS = {
     "byte": "dGV4dA==",
     "password": "correct-horse-1",
 }
+_SHORT_FORMATS = {
+    "email": "a@b.c",
+    "idn-email": "a@b.c",
+    "uri": "a:b",
+    "url": "a:b",
+    "hostname": "a",
+    "password": "a1-B",
+}
+_FORMS = {
+    "date": re.compile(r"\d{4}-\d\d-\d\d"),
+    "date-time": re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)"),
+    "uuid": re.compile(r"[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}"),
+    "email": re.compile(r"[^@\s]+@[^@\s]+"),
+    "ipv4": re.compile(r"\d{1,3}(?:\.\d{1,3}){3}"),
+    "uri": re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S*"),
+}
 _TEXTS = ("text", "abc", "A", "1", "12345", "https://example.com/", "user@example.com", "en", "US", "2024-01-15")
+_ALIASES = {
+    **dict.fromkeys(("int", "int32", "int64", "long", "bigint"), "integer"),
+    **dict.fromkeys(("float", "double", "decimal"), "number"),
+    **dict.fromkeys(("str", "text", "uuid", "date", "datetime"), "string"),
+    "bool": "boolean",
+    "list": "array",
+    "dict": "object",
+    "map": "object",
+}
+"""Types that JSON Schema does not know, and what those who wrote them meant."""
+_NARROWING = ("enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
 _TYPES = {
     "string": str,
     "boolean": bool,
@@ -78,7 +105,7 @@ def type_of(schema: dict[str, Any]) -> str:
     if isinstance(kind, list):
         kind = next((each for each in kind if each != "null"), "null")
     if isinstance(kind, str):
-        return kind
+        return _ALIASES.get(kind.lower(), kind.lower())
     if "properties" in schema or "additionalProperties" in schema:
         return "object"
     return "array" if "items" in schema else "string" if "pattern" in schema or "format" in schema else ""
@@ -92,6 +119,12 @@ def fits(value: Any, schema: dict[str, Any], references: References, depth: int 
     enum = schema.get("enum")
     if isinstance(enum, list) and enum and value not in enum:
         return False
+    if depth > _DEEPEST:
+        return True
+    for key, judge in (("allOf", all), ("oneOf", any), ("anyOf", any)):
+        parts = [references.resolve(part) for part in schema.get(key) or ()]
+        if parts and not judge(fits(value, part, references, depth + 1) for part in parts):
+            return False
     kind = type_of(schema)
     if kind in ("integer", "number"):
         if _number(value) is None:
@@ -99,13 +132,13 @@ def fits(value: Any, schema: dict[str, Any], references: References, depth: int 
         if kind == "integer" and value != int(value):
             return False
         low, high = bounds(schema)
-        return (low is None or value >= low) and (high is None or value <= high)
+        step = _number(schema.get("multipleOf"))
+        whole = not step or abs(value / step - round(value / step)) < 1e-9
+        return (low is None or value >= low) and (high is None or value <= high) and whole
     if kind in _TYPES and not isinstance(value, _TYPES[kind]):
         return False
     if isinstance(value, str):
         return _text_fits(value, schema)
-    if depth > _DEEPEST:
-        return True
     if isinstance(value, list):
         items = schema.get("items")
         return (len(value) >= _whole(schema.get("minItems"), 0)) and all(
@@ -117,6 +150,12 @@ def fits(value: Any, schema: dict[str, Any], references: References, depth: int 
             return False
         properties = schema.get("properties")
         known = properties if isinstance(properties, dict) else {}
+        if (
+            schema.get("additionalProperties") is False
+            and "patternProperties" not in schema
+            and not known.keys() >= value.keys()
+        ):
+            return False
         return all(
             fits(each, references.resolve(known[name]), references, depth + 1)
             for name, each in value.items()
@@ -127,6 +166,9 @@ def fits(value: Any, schema: dict[str, Any], references: References, depth: int 
 
 def _text_fits(value: str, schema: dict[str, Any]) -> bool:
     if not _whole(schema.get("minLength"), 0) <= len(value) <= _whole(schema.get("maxLength"), _LONGEST):
+        return False
+    form = _FORMS.get(str(schema.get("format")))
+    if form is not None and not form.fullmatch(value):
         return False
     pattern = schema.get("pattern")
     if not isinstance(pattern, str):
@@ -180,6 +222,8 @@ def sample(node: Any, references: References, depth: int = 0) -> Any:
         branches = schema.get(key)
         if isinstance(branches, list) and branches:
             return _first(branches, schema, key, references, depth)
+    if isinstance(schema.get("discriminator"), dict):
+        return _subtype(schema, references, depth)
     kind = type_of(schema)
     if kind == "object" or isinstance(schema.get("required"), list):
         return _object(schema, references, depth)
@@ -205,10 +249,43 @@ def _first(branches: list[Any], schema: dict[str, Any], key: str, references: Re
                 continue
             if "properties" in rest or "required" in rest:
                 inner = merged({"allOf": [rest, inner]}, references)
-            return sample(inner, references, depth + 1)
+            value = sample(inner, references, depth + 1)
+            return _named(value, branch, inner, schema.get("discriminator"))
         except (NoSample, Unusable) as failed:
             reason = NoSample(str(failed))
     raise reason
+
+
+def _named(value: Any, branch: Any, inner: dict[str, Any], discriminator: Any) -> Any:
+    """A value of a branch, with the property that tells branches apart: the branch's key in the mapping, or its own name."""
+    name = discriminator.get("propertyName") if isinstance(discriminator, dict) else None
+    reference = branch.get("$ref") if isinstance(branch, dict) else None
+    if not isinstance(value, dict) or not isinstance(name, str) or not isinstance(reference, str):
+        return value
+    properties = inner.get("properties")
+    own = properties.get(name) if isinstance(properties, dict) else None
+    if isinstance(own, dict) and ("const" in own or len(own.get("enum") or ()) == 1):
+        return value
+    schema = reference.rpartition("/")[2]
+    mapping = discriminator.get("mapping")
+    keys = mapping.items() if isinstance(mapping, dict) else ()
+    key = next((key for key, target in keys if str(target).rpartition("/")[2] == schema), schema)
+    return {**value, name: key}
+
+
+def _subtype(schema: dict[str, Any], references: References, depth: int) -> Any:
+    """A value for a schema that others extend: of the first one that its mapping names, else of its own properties."""
+    discriminator = schema["discriminator"]
+    mapping = discriminator.get("mapping")
+    rest = {key: value for key, value in schema.items() if key != "discriminator"}
+    for key, target in mapping.items() if isinstance(mapping, dict) else ():
+        with suppress(NoSample, Unusable):
+            place = target if "#" in target else f"#/components/schemas/{target}"
+            inner = merged({"allOf": [references.resolve({"$ref": references.whole(place)}), rest]}, references)
+            inner.pop("discriminator", None)
+            value = sample(inner, references, depth + 1)
+            return {**value, discriminator.get("propertyName"): key} if isinstance(value, dict) else value
+    return _object(rest, references, depth)
 
 
 def merged(schema: dict[str, Any], references: References, depth: int = 0) -> dict[str, Any]:
@@ -227,7 +304,9 @@ def merged(schema: dict[str, Any], references: References, depth: int = 0) -> di
                 properties |= value
             elif key == "required" and isinstance(value, list):
                 required += value
-            else:
+            elif key in _NARROWING and key in out:
+                out[key] = _narrowed(key, out[key], value)
+            elif key != "discriminator":
                 out.setdefault(key, value)
     own, needed = out.get("properties"), out.get("required")
     if properties:
@@ -235,6 +314,15 @@ def merged(schema: dict[str, Any], references: References, depth: int = 0) -> di
     if required:
         out["required"] = [*required, *(needed if isinstance(needed, list) else ())]
     return out
+
+
+def _narrowed(key: str, one: Any, other: Any) -> Any:
+    """What two rules of the same name allow together."""
+    if isinstance(one, list) and isinstance(other, list):
+        return [each for each in one if each in other]
+    if _number(one) is None or _number(other) is None:
+        return one
+    return (max if key.startswith("min") else min)(one, other)
 
 
 def _object(schema: dict[str, Any], references: References, depth: int) -> dict[str, Any]:
@@ -266,6 +354,10 @@ def _object(schema: dict[str, Any], references: References, depth: int) -> dict[
         with suppress(NoSample, Unusable):
             if name not in out and not references.resolve(node).get("readOnly"):
                 out[name] = sample(node, references, depth + 1)
+    further = schema.get("additionalProperties")
+    if further is not False:
+        for number in range(len(out), _whole(schema.get("minProperties"), 0)):
+            out[f"key{number + 1}"] = sample(further, references, depth + 1) if isinstance(further, dict) else "text"
     return out
 
 
@@ -273,19 +365,35 @@ def _array(schema: dict[str, Any], references: References, depth: int) -> list[A
     least = _whole(schema.get("minItems"), 0)
     if least > _MOST_ITEMS:
         raise NoSample(f"at least {least} items")
-    items = schema.get("items")
+    items, first = schema.get("items"), schema.get("prefixItems")
+    leading = [sample(each, references, depth + 1) for each in first] if isinstance(first, list) else []
+    if leading and len(leading) >= least:
+        return leading
     try:
         one = sample(items, references, depth + 1)
     except NoSample:
         if least:
             raise
         return []
-    if schema.get("uniqueItems") and least > 1:
-        enum = references.resolve(items).get("enum")
-        if isinstance(enum, list) and len(enum) >= least:
-            return enum[:least]
-        raise NoSample(f"{least} different items")
-    return [one] * max(least, 1)
+    wanted = max(least, 1) - len(leading)
+    if schema.get("uniqueItems") and wanted > 1:
+        return [*leading, *_different(one, references.resolve(items), wanted, references)]
+    return leading + [one] * wanted
+
+
+def _different(one: Any, schema: dict[str, Any], wanted: int, references: References) -> list[Any]:
+    """Values of a schema of which no two are equal. Raises NoSample."""
+    enum = schema.get("enum")
+    more: list[Any] = enum if isinstance(enum, list) else []
+    if not more and isinstance(one, (int, float)) and not isinstance(one, bool):
+        step = _number(schema.get("multipleOf")) or 1
+        more = [one + step * number for number in range(wanted)]
+    elif not more and isinstance(one, str):
+        more = [one, *(f"{one[:-1]}{sign}" for sign in "123456789abcdefghijklmnopqrstuvwxyz")]
+    found = [each for place, each in enumerate(more) if each not in more[:place] and fits(each, schema, references)]
+    if len(found) < wanted:
+        raise NoSample(f"{wanted} different items")
+    return found[:wanted]
 
 
 def _amount(schema: dict[str, Any], *, whole: bool) -> int | float:
@@ -309,9 +417,9 @@ def text_sample(schema: dict[str, Any]) -> str:
     least, most = _whole(schema.get("minLength"), 0), _whole(schema.get("maxLength"), _LONGEST)
     if form == "binary":
         raise NoSample("it takes a file")
-    known = _FORMATS.get(str(form))
-    if known is not None and _text_fits(known, schema):
-        return known
+    for known in (_FORMATS.get(str(form)), _SHORT_FORMATS.get(str(form))):
+        if known is not None and _text_fits(known, schema):
+            return known
     pattern = schema.get("pattern")
     if isinstance(pattern, str):
         return _matching(pattern, schema)

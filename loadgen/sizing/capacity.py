@@ -32,7 +32,7 @@ _FACTOR = 2.0
 # Correlation of the users in flight with time, from which on they grow steadily.
 _STEADY = 0.8
 
-Why = Literal["", "p99", "errors", "the queue grows", "generator"]
+Why = Literal["", "p99", "errors", "no answers", "the queue grows", "generator"]
 Limit = Literal["service", "target", "generator", "time"]
 
 
@@ -99,6 +99,8 @@ def judge(seconds: Sequence[SecondSeen], target: Target) -> Judgement:
     judged = seconds[max(_LEAST_WARM_UP_S, int(_WARM_UP_SHARE * len(seconds))) :]
     if len(judged) < _LEAST_JUDGED_S:
         return Judgement(met=False, decided=False)
+    if not any(s.answers for s in judged):
+        return Judgement(met=False, decided=True, why="no answers")
     slow = _against([s.slow for s in judged], [s.answers for s in judged], _SLOW_SHARE)
     failed = _against([s.errors for s in judged], [s.requests for s in judged], target.error_share)
     if _grows(judged):

@@ -17,6 +17,9 @@ _LIMITS = {
 }
 
 
+_UNANSWERED = "Nothing was answered: this says nothing of what the service holds."
+
+
 def target_text(target: Target) -> str:
     """The target in words."""
     return f"p99 within {amount(target.p99_ms)} ms and at most {percent(target.error_share)} errors"
@@ -45,7 +48,9 @@ def capacity_page(found: Capacity, target: Target, data: Mapping[str, Any]) -> P
         tuple(_row(step) for step in found.steps),
         note="Each step is judged without its first seconds, in which the service warms up.",
     )
-    blocks = (Text(answer(found, target), "good" if found.rate else "bad"), Text(_LIMITS[found.limit]), steps)
+    limit = _limit(found)
+    said = Text(answer(found, target), "good" if found.rate else "bad")
+    blocks = (said, Text(limit), steps) if limit else (said, steps)
     section = Section("capacity", "Capacity", blocks, data={"answer": answer(found, target)})
     return Page("Capacity", target_text(target), (section,), data)
 
@@ -67,7 +72,7 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
             amount_cell(each.capacity.rate),
             amount_cell(each.capacity.low),
             amount_cell(each.capacity.high),
-            Cell(_LIMITS[each.capacity.limit]),
+            Cell(_limit(each.capacity)),
         )
         for each in ordered
     )
@@ -112,6 +117,13 @@ def answer(found: Capacity, target: Target) -> str:
     return f"The service holds about {amount(found.rate)} new users per second ({between}) with {target_text(target)}."
 
 
+def _limit(found: Capacity) -> str:
+    """What keeps the service from more; empty where no rate met the target, as the steps say why."""
+    if found.steps and not any(step.answers for step in found.steps):
+        return _UNANSWERED
+    return _LIMITS[found.limit] if found.rate is not None or found.limit in ("generator", "time") else ""
+
+
 def _row(step: Step) -> tuple[Cell, ...]:
     verdict = "meets the target" if step.met else f"misses it: {_why(step)}"
     return (
@@ -131,6 +143,7 @@ def _why(step: Step) -> str:
     return {
         "p99": "answers are too slow",
         "errors": "too many errors",
+        "no answers": "nothing was answered",
         "the queue grows": "the queue grows",
         "generator": "the generator was late",
     }.get(step.why, "too few answers")

@@ -103,13 +103,18 @@ def _worker_cpu(report: Report) -> WorkerCpu | None:
     return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]))
 
 
-def draw_s(sketch: Sketch, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw samples, in s, from the positive values (in ms) of a sketch: uniform within a bin, with the exact mean."""
+def draw_s(sketch: Sketch, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Samples, in s, of the positive values (in ms) of a sketch: uniform within a bin, with the exact mean.
+
+    `shares`: for each sample the share of values below it, from 0 to 1; numbers drawn uniformly draw from the sketch.
+    """
     bins = sketch.positive
     gamma = (1 + sketch.relative_accuracy) / (1 - sketch.relative_accuracy)
-    chosen = rng.choice(len(bins.counts), count, p=bins.counts / bins.total)
+    below = np.concatenate(([0.0], np.cumsum(bins.counts) / bins.total))
+    chosen = np.clip(np.searchsorted(below, shares, side="right") - 1, 0, len(bins.counts) - 1)
     upper = gamma ** (bins.offset + chosen.astype(np.float64))
-    samples = np.clip(upper * (1 - rng.random(count) * (1 - 1 / gamma)), sketch.min, sketch.max)
+    within = (below[chosen + 1] - shares) / np.maximum(below[chosen + 1] - below[chosen], 1e-300)
+    samples = np.clip(upper * (1 - within * (1 - 1 / gamma)), sketch.min, sketch.max)
     kept: NDArray[np.float64] = samples * (sketch.mean / _mean_of_bins(sketch)) / 1000
     return kept
 

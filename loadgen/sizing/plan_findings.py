@@ -121,6 +121,8 @@ def _premises(question: Question, name: str) -> Iterator[str]:
     known = {1.0: "Poisson", 0.0: "uniform"}
     law = known.get(question.arrival_variation, f"variation {decimal(question.arrival_variation, 2)}")
     servers = f"{arrangement.servers} server{'s' * (arrangement.servers > 1)}{_kind(arrangement.slots)}"
+    if arrangement.cores < inf:
+        servers += f" on {decimal(arrangement.cores)} core{'s' * (arrangement.cores != 1)}"
     by_default = f"{WAITING_PER_CONNECTION} x size" if arrangement.hand_over == "fifo" else "no limit"
     queue = by_default if arrangement.max_waiting is None else f"{arrangement.max_waiting}"
     pools = (

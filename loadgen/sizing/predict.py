@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import inf, nan, sqrt
+from math import ceil, inf, nan, sqrt
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from loadgen.sizing.simulate import (
     Floats,
     Simulation,
     arrivals,
+    busy_rate_per_s,
     quantile,
     simulate,
 )
@@ -40,6 +41,10 @@ _WARM_UP_TIMEOUTS = 3
 _PARTS = 10
 # Student's t for nine degrees of freedom, 95 %.
 _T_OF_TEN = 2.262
+_TRIED = 10_000
+"""Requests of a simulation that only a mean is taken from."""
+_AMPLE = 1000
+"""Connections for which no request has to wait."""
 _BUSY = 0.8
 
 
@@ -117,7 +122,7 @@ class Prediction:
     response_p99_error_ms: float
     """The same of the p99 of the response time."""
     cpu_busy: float | None
-    """Share of the time that each worker's CPU is busy; None if the run does not tell."""
+    """Share of the time that each worker's CPU is busy, or the cores if there are fewer; None if the run does not tell."""
     knee_per_s: float
     """Requests per second, over all servers, at which CPU, connections, places or database cores are all busy."""
     formulas: Formulas | None
@@ -128,34 +133,75 @@ class Prediction:
         return self.timed_out + self.shed
 
 
-def predict(question: Question) -> Iterator[Prediction]:
-    """Predict each size with the same arrivals, holds and choices of server. Raises ValueError for an impossible size."""
-    workload, seed = question.workload, question.seed
-    streams = np.random.default_rng(seed).spawn(4)
-    arrived_s = arrivals(question.rate_per_s, question.requests, streams[0], question.arrival_variation)
-    holds_s = draw_s(workload.holds, question.requests, streams[1])
+@dataclass(frozen=True, slots=True, eq=False)
+class Requests:
+    """The requests to simulate, in order of arrival. Times in s."""
+
+    arrived_s: Floats
+    holds_s: Floats
+    """Times that connections are held without the worker's CPU, where that is known."""
+    connects_s: Floats
+    cpu: CpuTimes | None
+    counts_all: bool = False
+    """Whether those of the first seconds count, too."""
+
+
+def requests(question: Question, arrived_s: Floats | None = None, shares: Floats | None = None) -> Requests:
+    """Draw requests from the measured workload.
+
+    `arrived_s`: the instants of a run that is to be predicted, instead of drawn ones; all requests count then. `shares`: for
+    each request the share of requests that hold a connection for a shorter time, from 0 to 1, where it is known.
+    """
+    workload = question.workload
+    streams = np.random.default_rng(question.seed).spawn(4)
+    given = arrived_s is not None
+    if arrived_s is None:
+        arrived_s = arrivals(question.rate_per_s, question.requests, streams[0], question.arrival_variation)
+    count = len(arrived_s)
+    holds_s = draw_s(workload.holds, streams[1].random(count) if shares is None else shares)
     if question.connect_s is not None or workload.connects is None:
-        connects_s = np.full(question.requests, question.connect_s or 0.0)
+        connects_s = np.full(count, question.connect_s or 0.0)
     else:
-        connects_s = draw_s(workload.connects, question.requests, streams[2])
-    cpu = None
-    if workload.cpu is not None:
-        cpu = _drawn_cpu(workload.cpu, holds_s, streams[3])
-        holds_s = np.maximum(holds_s - cpu.inside_s, 0.0)
+        connects_s = draw_s(workload.connects, streams[2].random(count))
+    if workload.cpu is None:
+        return Requests(arrived_s, holds_s, connects_s, None, given)
+    cpu = _drawn_cpu(workload.cpu, holds_s, streams[3])
+    elsewhere_s = np.maximum(holds_s - cpu.inside_s - _waited_for_cpu_s(question, workload.cpu), 0.0)
+    return Requests(arrived_s, elsewhere_s, connects_s, cpu, given)
+
+
+def _waited_for_cpu_s(question: Question, measured: WorkerCpu) -> float:
+    """Mean time of the measured holds in which requests waited for their worker's CPU: what a simulation of that run adds."""
+    workload, rng = question.workload, np.random.default_rng(question.seed)
+    arrived_s = arrivals(workload.rate_per_s, _TRIED, rng, question.arrival_variation)
+    holds_s = draw_s(workload.holds, rng.random(_TRIED))
+    cpu = _drawn_cpu(measured, holds_s, rng)
+    ample = replace(question.arrangement, size=_AMPLE, max_overflow=0, timeout_s=inf, max_waiting=None, db_cores=inf)
+    elsewhere_s = np.maximum(holds_s - cpu.inside_s, 0.0)
+    outcome = simulate(ample, arrived_s, elsewhere_s, 0.0, question.seed, cpu)
+    return max(0.0, float(outcome.held_s.mean() - (elsewhere_s + cpu.inside_s).mean()))
+
+
+def predict(question: Question, given: Requests | None = None) -> Iterator[Prediction]:
+    """Predict each size with the same requests, drawn unless given, and the same choices of server.
+
+    Raises ValueError for an impossible size.
+    """
+    made = requests(question) if given is None else given
     for size in question.sizes:
         arrangement = question.of_size(size)
-        outcome = simulate(arrangement, arrived_s, holds_s, connects_s, seed, cpu)
-        if not arrangement.cold:
-            outcome = replace(outcome, since_s=_settled_s(float(arrived_s[-1]), arrangement.timeout_s))
-        yield _prediction(question, outcome, holds_s)
+        outcome = simulate(arrangement, made.arrived_s, made.holds_s, made.connects_s, question.seed, made.cpu)
+        if not arrangement.cold and not made.counts_all:
+            outcome = replace(outcome, since_s=_settled_s(float(made.arrived_s[-1]), arrangement.timeout_s))
+        yield _prediction(question, outcome, made)
 
 
 def _drawn_cpu(measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -> CpuTimes:
     """CPU times for each hold. Long holds are those that compute for long, as far as the distributions let them."""
     count = len(holds_s)
     inside_s = np.empty(count)
-    inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, count, rng))
-    all_s = draw_s(measured.all_ms, count, rng)
+    inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, rng.random(count)))
+    all_s = draw_s(measured.all_ms, rng.random(count))
     outside_s = all_s * (measured.outside_mean_ms / measured.all_ms.mean)
     return CpuTimes(inside_s, outside_s)
 
@@ -168,7 +214,8 @@ def _settled_s(span_s: float, timeout_s: float) -> float:
     return max(_WARM_UP * span_s, min(span_s / 2, _WARM_UP_TIMEOUTS * timeout_s))
 
 
-def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Prediction:
+def _prediction(question: Question, outcome: Simulation, made: Requests) -> Prediction:
+    holds_s = made.holds_s
     arrangement, waits_s, held_s = outcome.arrangement, outcome.waits_s, outcome.held_s
     limited = arrangement.max_overflow >= 0
     counted = (outcome.fates == SERVED) & (outcome.arrived_s >= outcome.since_s)
@@ -191,7 +238,7 @@ def _prediction(question: Question, outcome: Simulation, holds_s: Floats) -> Pre
         wait_mean_error_ms=_error(waits_s, np.mean) * 1000,
         response_p99_error_ms=_error(outcome.responses_s, lambda part: quantile(part, 0.99)) * 1000,
         cpu_busy=_cpu_busy(question),
-        knee_per_s=knee_per_s(question, arrangement),
+        knee_per_s=knee_per_s(question, arrangement, made),
         db_busy=work_s / all_cores_s if all_cores_s < inf else None,
         formulas=formulas(question, arrangement) if limited else None,
     )
@@ -205,8 +252,12 @@ def _error(times_s: Floats, figure: Callable[[Floats], float]) -> float:
     return _T_OF_TEN * float(np.std(values, ddof=1)) / sqrt(_PARTS)
 
 
-def knee_per_s(question: Question, arrangement: Arrangement) -> float:
-    """Requests per second, over all servers, beyond which no queue can help: the least that any of their parts can do."""
+def knee_per_s(question: Question, arrangement: Arrangement, made: Requests) -> float:
+    """Requests per second, over all servers, beyond which no queue can help.
+
+    Where the CPU of the workers is known, the rate of a simulation with everything busy: less than any part could do alone,
+    since a connection is idle while the worker that is to use it computes. Otherwise the least that any part can do.
+    """
     workload = question.workload
     hold_s = workload.holds.mean / 1000
     loan_cpu_s = workload.cpu.loan_ms.mean / 1000 if workload.cpu else 0.0
@@ -214,17 +265,25 @@ def knee_per_s(question: Question, arrangement: Arrangement) -> float:
     work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
     most = [arrangement.servers * arrangement.limit / hold_s]
     if workload.cpu is not None:
-        most.append(arrangement.servers / (workload.cpu.all_ms.mean / 1000))
+        most.append(min(arrangement.servers, arrangement.cores) / (workload.cpu.all_ms.mean / 1000))
     if arrangement.slots is not None:
         most.append(arrangement.servers * arrangement.slots / (hold_s + outside_s))
     if work_s:
         most.append(arrangement.db_cores / work_s)
-    return min(most)
+    if made.cpu is None:
+        return min(most)
+    # Twice as many requests as the parts can deal with at one time.
+    at_once = min(most) * (hold_s + outside_s) / arrangement.servers
+    users = ceil(arrangement.servers * 2 * (at_once + 2))
+    tried = CpuTimes(made.cpu.inside_s[:_TRIED], made.cpu.outside_s[:_TRIED])
+    return busy_rate_per_s(arrangement, made.holds_s[:_TRIED], tried, users, question.seed)
 
 
 def _cpu_busy(question: Question) -> float | None:
     cpu = question.workload.cpu
-    return None if cpu is None else question.rate_per_s / question.arrangement.servers * cpu.all_ms.mean / 1000
+    if cpu is None:
+        return None
+    return question.rate_per_s * cpu.all_ms.mean / 1000 / min(question.arrangement.servers, question.arrangement.cores)
 
 
 Remedy = Literal["more workers", "cheaper statement", "more connections", "smaller pool", "nothing"]
@@ -238,6 +297,11 @@ def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str
     arrangement = question.arrangement
     database = question.rate_per_s * question.workload.holds.mean / 1000 * arrangement.db_share / arrangement.db_cores
     if busy is not None and busy >= _BUSY:
+        if arrangement.cores < arrangement.servers:
+            return "more workers", (
+                f"their {decimal(arrangement.cores)} cores are busy for {busy:.0%} of the time: more workers need more"
+                " cores, and no pool size changes that"
+            )
         return "more workers", f"each worker's CPU is busy for {busy:.0%} of the time: no pool size changes that"
     slots = question.arrangement.slots
     if slots is not None and _slots_busy(question) >= _BUSY:

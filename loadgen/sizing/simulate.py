@@ -22,6 +22,9 @@ after it is returned; of the work in a loan, half comes before the database's pa
 `slots` for requests (one: gunicorn's sync workers; its threads; no limit: gevent); a request that finds none waits in front
 of it. With `turn_s`, as under Python's lock, a piece of work that takes longer lets the others go first. A new request goes
 to a server whose CPU is idle if there is one, else to one chosen at random; with one slot each, all servers share one line.
+A server without a limit of slots is an event loop: it takes the events that have come since it last asked for them, deals with
+them one after the other, then runs the waiters that were woken meanwhile, and only then asks for events again.
+With more servers computing than the machine has `cores`, all of them go on at a share of their speed, as holds do.
 
 Times are in seconds. Everything random is drawn from numpy's PCG64 by a seed: the same seed gives the same outcome.
 """
@@ -29,7 +32,7 @@ Times are in seconds. Everything random is drawn from numpy's PCG64 by a seed: t
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from math import inf, nan
 from typing import Literal
@@ -69,11 +72,15 @@ class Arrangement:
     """Requests that each server works on at a time; None means no limit."""
     turn_s: float = inf
     """Longest piece of work before another request's goes on."""
+    cores: float = inf
+    """Cores that the servers share, where their CPU time is given."""
 
     def __post_init__(self) -> None:
         if self.servers < 1 or self.size < 0 or self.limit < 1:
             raise ValueError(f"{self.servers} servers with {self.size} + {self.max_overflow} connections serve nobody")
-        if not (self.timeout_s >= 0 and self.wake_s >= 0 and self.db_cores > 0 and 0 <= self.db_share <= 1):
+        if not (
+            self.timeout_s >= 0 and self.wake_s >= 0 and min(self.db_cores, self.cores) > 0 and 0 <= self.db_share <= 1
+        ):
             raise ValueError("times must not be negative, cores more than 0, and a share between 0 and 1")
 
     @property
@@ -240,18 +247,34 @@ def simulate(
     )
 
 
-class _DatabaseModel:
-    """A database whose cores are shared by all holds under way. `work_s` is the work that a hold under way since the start
-    would have done; the heap is ordered by it.
+def busy_rate_per_s(arrangement: Arrangement, holds_s: Floats, cpu: CpuTimes, users: int, seed: int = 0) -> float:
+    """Requests per second that the servers answer to `users` who each ask again when they have their answer: the most they can.
+
+    `holds_s` and `cpu`: of each request, as for `simulate`; the last requests and the first tenth do not count.
+    """
+    count = len(holds_s)
+    patient = replace(arrangement, timeout_s=inf, max_waiting=None, cold=False)
+    course = _ClosedCourse(
+        patient, [0.0] * count, holds_s.tolist(), [0.0] * count, cpu.inside_s.tolist(), cpu.outside_s.tolist()
+    )
+    course.run_users(users, np.random.default_rng(seed).integers(arrangement.servers, size=count).tolist())
+    done_s = np.sort(course.done_s)
+    begins_s, ends_s = done_s[count // 10], course.began_s
+    return float(np.count_nonzero((done_s > begins_s) & (done_s <= ends_s)) / (ends_s - begins_s))
+
+
+class _SharedCores:
+    """Cores that are shared by all work under way, which is holds or servers. `work_s` is the work that one under way since
+    the start would have done; the heap is ordered by it.
     """
 
     __slots__ = ("busy", "full_at", "now_s", "work_s")
 
     def __init__(self, full_at: float) -> None:
-        # The number of holds under way that keep all cores busy.
+        # The number of pieces of work under way that keep all cores busy.
         self.full_at = full_at
         self.now_s = self.work_s = 0.0
-        # A heap of (work_s at the end of the hold, request).
+        # A heap of (work_s at its end, number of the request or server).
         self.busy: list[tuple[float, int]] = []
 
     def next_end_s(self) -> float:
@@ -261,19 +284,19 @@ class _DatabaseModel:
         return self.now_s + (left_s * number / self.full_at if number > self.full_at else left_s)
 
     def advance(self, to_s: float) -> None:
-        """Advance the clock, at most to the end of the next hold."""
+        """Advance the clock, at most to the end of the next piece of work."""
         passed_s, number = to_s - self.now_s, len(self.busy)
         self.work_s += passed_s * self.full_at / number if number > self.full_at else passed_s
         self.now_s = to_s
 
     def finish(self, at_s: float) -> int:
-        """End the hold that is due, and return its request."""
+        """End the piece of work that is due, and return its number."""
         self.now_s = at_s
-        self.work_s, request = heappop(self.busy)
-        return request
+        self.work_s, number = heappop(self.busy)
+        return number
 
-    def begin(self, request: int, work_s: float) -> None:
-        heappush(self.busy, (self.work_s + work_s, request))
+    def begin(self, number: int, work_s: float) -> None:
+        heappush(self.busy, (self.work_s + work_s, number))
 
 
 class _PoolModel:
@@ -299,7 +322,7 @@ class _SimulationCourse:
         self._max_waiting = inf if arrangement.max_waiting is None else arrangement.max_waiting
         self._is_fifo = arrangement.hand_over == "fifo"
         share = arrangement.db_share
-        self._database = _DatabaseModel(arrangement.db_cores / share if share else inf)
+        self._database = _SharedCores(arrangement.db_cores / share if share else inf)
         self._pools = [_PoolModel(0 if arrangement.cold else arrangement.size) for _ in range(arrangement.servers)]
         self._pool_of: list[_PoolModel] = []
         # With barging: (when it runs, waiter), in order of time.
@@ -409,10 +432,14 @@ class _Worker:
     running: tuple[int, int, float] | None = None
     """The piece of work on the CPU: request, stage, and what is left of it after this turn."""
     work: deque[tuple[int, int, float]] = field(default_factory=deque)
+    woken: deque[tuple[int, int, float]] = field(default_factory=deque)
+    """Of an event loop: pieces of work that come before events which it has not asked for yet."""
+    polled: int = 0
+    """Of an event loop: how many of the first pieces of `work` it has asked for."""
     backlog: deque[int] = field(default_factory=deque)
 
 
-_BEFORE, _IN_FIRST, _IN_LAST, _AFTER = range(4)
+_ACCEPT, _BEFORE, _IN_FIRST, _IN_LAST, _AFTER = range(5)
 """The pieces of a request's work on the CPU."""
 
 
@@ -431,6 +458,7 @@ class _WorkersCourse(_SimulationCourse):
         super().__init__(arrangement, arrived_s, holds_s, connects_s)
         self._inside_s, self._outside_s = inside_s, outside_s
         self._turn_s = arrangement.turn_s
+        self._is_loop = arrangement.slots is None
         slots = inf if arrangement.slots is None else arrangement.slots
         self._workers = [_Worker(slots) for _ in range(arrangement.servers)]
         # One line for all, as an idle worker takes the next connection from the socket that all listen on.
@@ -439,8 +467,8 @@ class _WorkersCourse(_SimulationCourse):
         self._pool_of = [self._pools[0]] * len(arrived_s)
         self.asked_s = list(arrived_s)
         self.done_s = list(arrived_s)
-        # Ends of turns on the CPUs: (instant, server).
-        self._turns: list[tuple[float, int]] = []
+        # Turns on the CPUs, by server.
+        self._turns = _SharedCores(arrangement.cores)
         self._to_connect_s = [0.0] * len(arrived_s)
         self._granted = bytearray(len(arrived_s))
 
@@ -454,25 +482,26 @@ class _WorkersCourse(_SimulationCourse):
     def _catch_up(self, until_s: float) -> None:
         database, woken, turns = self._database, self._woken, self._turns
         while True:
-            end_s = database.next_end_s()
-            turn_s = turns[0][0] if turns else inf
+            end_s, turn_s = database.next_end_s(), turns.next_end_s()
             wake_s = woken[0][0] if woken else inf
             next_s = min(end_s, turn_s, wake_s)
             if next_s > until_s or next_s == inf:
                 break
             if turn_s == next_s:
-                _, server = heappop(turns)
                 database.advance(turn_s)
-                self._end_turn(server, turn_s)
+                self._end_turn(turns.finish(turn_s), turn_s)
             elif wake_s == next_s:
                 _, waiter = woken.popleft()
                 database.advance(wake_s)
+                turns.advance(wake_s)
                 self._wake(waiter, wake_s)
             else:
+                turns.advance(end_s)
                 request = database.finish(end_s)
                 self._compute(request, _IN_LAST, self._inside_s[request] / 2, end_s)
         if until_s < inf:
             database.advance(until_s)
+            turns.advance(until_s)
 
     def _arrive(self, request: int, drawn: int, now_s: float) -> None:
         idle = [number for number, worker in enumerate(self._workers) if worker.running is None and worker.free > 0]
@@ -490,14 +519,24 @@ class _WorkersCourse(_SimulationCourse):
         self._workers[server].free -= 1
         self._worker_of[request] = server
         self._pool_of[request] = self._pools[server]
-        self._compute(request, _BEFORE, self._outside_s[request] / 2, now_s)
+        if self._is_loop:
+            self._compute(request, _ACCEPT, 0.0, now_s)
+        else:
+            self._compute(request, _BEFORE, self._outside_s[request] / 2, now_s)
 
-    def _compute(self, request: int, stage: int, work_s: float, now_s: float, *, goes_on: bool = False) -> None:
-        """Give the CPU of the request's server a piece of work: at once if it `goes_on` or nothing is waiting, else in turn."""
+    def _compute(
+        self, request: int, stage: int, work_s: float, now_s: float, *, goes_on: bool = False, woken: bool = False
+    ) -> None:
+        """Give the CPU of the request's server a piece of work: at once if it `goes_on` or nothing is waiting, else in turn.
+
+        An event loop deals with what is `woken` before events that it has not asked for.
+        """
         server = self._worker_of[request]
         worker = self._workers[server]
-        if worker.running is None and (goes_on or not worker.work):
+        if worker.running is None and (goes_on or not (worker.work or worker.woken)):
             self._begin_turn(server, (request, stage, work_s), now_s)
+        elif woken and self._is_loop:
+            worker.woken.append((request, stage, work_s))
         else:
             worker.work.append((request, stage, work_s))
 
@@ -509,7 +548,7 @@ class _WorkersCourse(_SimulationCourse):
             # A waiter has its connection only when it runs.
             self._granted[request] = 1
             self.granted_s[request] = now_s
-        heappush(self._turns, (now_s + turn_s, server))
+        self._turns.begin(server, turn_s)
 
     def _end_turn(self, server: int, now_s: float) -> None:
         worker = self._workers[server]
@@ -520,12 +559,23 @@ class _WorkersCourse(_SimulationCourse):
             worker.work.append((request, stage, left_s))
         else:
             self._after(request, stage, now_s)
-        if worker.running is None and worker.work:
-            self._begin_turn(server, worker.work.popleft(), now_s)
+        if worker.running is None and (worker.work or worker.woken):
+            self._begin_turn(server, self._next(worker), now_s)
+
+    def _next(self, worker: _Worker) -> tuple[int, int, float]:
+        """Take the piece of work that comes next."""
+        if worker.polled == 0:
+            if worker.woken:
+                return worker.woken.popleft()
+            worker.polled = len(worker.work)
+        worker.polled -= 1
+        return worker.work.popleft()
 
     def _after(self, request: int, stage: int, now_s: float) -> None:
         """Go on with a request whose piece of work is done."""
-        if stage == _BEFORE:
+        if stage == _ACCEPT:
+            self._compute(request, _BEFORE, self._outside_s[request] / 2, now_s, woken=True)
+        elif stage == _BEFORE:
             self.asked_s[request] = self.granted_s[request] = self.ended_s[request] = now_s
             self._ask(request, now_s)
             if self.fates[request] == SHED:
@@ -552,9 +602,31 @@ class _WorkersCourse(_SimulationCourse):
     def _begin_hold(self, request: int, connect_s: float, now_s: float) -> None:
         self._to_connect_s[request] = connect_s
         # Who finds an idle connection does not wait for the CPU.
-        self._compute(request, _IN_FIRST, self._inside_s[request] / 2, now_s, goes_on=self.asked_s[request] == now_s)
+        at_once = self.asked_s[request] == now_s
+        self._compute(request, _IN_FIRST, self._inside_s[request] / 2, now_s, goes_on=at_once, woken=True)
 
     def _give_up(self, waiter: int) -> None:
         super()._give_up(waiter)
         now_s = max(self.granted_s[waiter], self._database.now_s)
         self._compute(waiter, _AFTER, self._outside_s[waiter] / 2, now_s)
+
+
+class _ClosedCourse(_WorkersCourse):
+    """A simulation of users who ask again when they have their answer, until all requests have been made."""
+
+    began_s = 0.0
+    """When the last request was made."""
+
+    def run_users(self, users: int, servers: list[int]) -> None:
+        """Run all requests; `servers` holds the server of each that finds no idle one."""
+        self._drawn, self._next_request = servers, min(users, len(servers))
+        for request in range(self._next_request):
+            self._arrive(request, servers[request], 0.0)
+        self._catch_up(inf)
+
+    def _leave(self, request: int, now_s: float) -> None:
+        super()._leave(request, now_s)
+        if self._next_request < len(self._drawn):
+            self.began_s = now_s
+            self._next_request += 1
+            self._arrive(self._next_request - 1, self._drawn[self._next_request - 1], now_s)

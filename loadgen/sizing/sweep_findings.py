@@ -121,8 +121,10 @@ def sentence(curve: Curve, limits: SizeLimits) -> str:
         told = "No answer: one size was run in the time given (--max-seconds)."
         return f"{decimal(curve.goal.rate)} users/s: {told} A pool of {size}: {_figures(only)}."
     if found.reason == "nothing answers":
-        return f"{decimal(curve.goal.rate)} users/s: no request was answered well at any size. Does the script fit "
-        "the application?"
+        return (
+            f"{decimal(curve.goal.rate)} users/s: no request was answered well at any size. Does the script fit"
+            " the application?"
+        )
     chosen, below = known[found.size], max((s for s in known if s < found.size), default=None)
     begins = "use" if settled(curve) else "not settled, but so far"
     connections = f"connections: {found.size * limits.servers}, servers: {limits.servers}"

@@ -64,7 +64,7 @@ class AbortWatch:
                     self._look(condition, condition.judge(total), underway)
 
     def _look(self, condition: Condition, found: GateResult, underway: Underway) -> None:
-        self._looks[condition] = 0 if found.met else self._looks.get(condition, 0) + 1
+        self._looks[condition] = 0 if found.met or found.unknown else self._looks.get(condition, 0) + 1
         if self._looks[condition] < LOOKS_LEAST or self.ended_by is not None:
             return
         self.ended_by = found

@@ -12,7 +12,17 @@ from typing import Final
 from reports import names
 from reports.blocks import decimal
 from reports.compare.figures import ERRORS, failures, figures_of
-from reports.compare.gates import COUNTERS, ROWS, Gate, GateResult, holds, long_names, unknown_figure
+from reports.compare.gates import (
+    COUNTERS,
+    NOTHING_ANSWERED,
+    ROWS,
+    Gate,
+    GateResult,
+    holds,
+    long_names,
+    not_judged,
+    unknown_figure,
+)
 from reports.model import QUANTILES, Period, Report, ReportError
 
 FINISHED_LEAST: Final = 30
@@ -53,14 +63,22 @@ class Condition:
         return cls(gate.text, gate.name, gate.operator, gate.limit)
 
     def judge(self, total: Period) -> GateResult:
-        """Judge the condition on the totals of a run, as far as it has gone. Met means: the condition does not hold."""
+        """Judge the condition on the totals of a run, as far as it has gone. Met means: the condition does not hold.
+
+        It cannot be judged where the run does not have the figure, as where nothing was answered, nor where it holds for a
+        figure of too few requests.
+        """
         name, measured = self._measured(total)
         if measured is None:
-            return GateResult(self.text, True, f"passed: {self.text} (the run has no {name})")
+            return not_judged(self.text, f"the run has no {name}")
         told = f"{name} {measured:.2%}" if name == ERRORS else f"{name} {decimal(measured)}"
         if not holds(self.operator, measured, self.limit):
+            if total.counters.get(names.REQUESTS) and not total.counters.get(names.RESPONSES):
+                return not_judged(self.text, f"{told}, but {NOTHING_ANSWERED}")
             return GateResult(self.text, True, f"passed: {self.text} ({told})")
-        if doubt := self._too_few(total, name):
+        if lacking := self._lacking(total, name):
+            return not_judged(self.text, f"{told}, but {lacking}")
+        if doubt := self._doubt(total, name):
             return GateResult(self.text, True, f"passed: {self.text} ({told}, but {doubt})")
         return GateResult(self.text, False, f"FAILED: {self.text} ({told})")
 
@@ -75,14 +93,23 @@ class Condition:
             if name in figures:
                 return name, figures[name]
         counted = self.name.startswith((names.ERRORS, names.CODES)) or self.name in COUNTERS
-        return self.name, 0.0 if counted else None
+        known = sent or (self.name.startswith("vusers.") and names.VUSERS_CREATED in total.counters)
+        return (self.name, 0.0) if counted and known else ((long_names(self.name) or [self.name])[0], None)
 
-    def _too_few(self, total: Period, name: str) -> str:
-        """Why a condition that holds is not believed yet, or "" where enough requests speak for it."""
+    def _lacking(self, total: Period, name: str) -> str:
+        """Why nobody can know whether a condition holds whose figure says so, or "" where there are enough requests."""
         failed = sum(count for counter, count in total.counters.items() if counter.startswith(names.ERRORS))
         finished = total.counters.get(names.RESPONSES, 0) + failed
         if finished < FINISHED_LEAST:
             return f"only {finished} requests had finished: it is judged from {FINISHED_LEAST} on"
+        metric, _, row = name.rpartition(".")
+        sketch = total.sketches.get(metric)
+        if sketch is not None and row in QUANTILES and sketch.count < BEHIND_LEAST:
+            return f"only {sketch.count} answers have such a time: it is judged from {BEHIND_LEAST} on"
+        return ""
+
+    def _doubt(self, total: Period, name: str) -> str:
+        """Why a condition that holds is not believed, or "" where enough requests speak for it."""
         if self.operator in ("<", "<="):
             return ""
         metric, _, row = name.rpartition(".")
@@ -91,7 +118,7 @@ class Condition:
             return f"fewer than {BEHIND_LEAST} requests had failed"
         if sketch is not None and row in QUANTILES:
             # The value that BEHIND_LEAST samples reach or exceed.
-            rank = sketch.count - BEHIND_LEAST
-            if rank < 0 or not holds(self.operator, sketch.quantile(rank / (sketch.count - 1)), self.limit):
+            rank = (sketch.count - BEHIND_LEAST) / (sketch.count - 1)
+            if not holds(self.operator, sketch.quantile(rank), self.limit):
                 return f"fewer than {BEHIND_LEAST} answers were beyond the limit"
         return ""

@@ -36,6 +36,9 @@ _ANY_OF = re.compile(
 _RULE = re.compile(
     r"(?P<name>\S.*?)\s*(?P<operator><=|>=|<|>)\s*(?P<sign>[+-]?)(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>%|ms|s)?"
 )
+NOTHING_ANSWERED: Final = "nothing was answered"
+"""Why a rule does not pass on a run all of whose requests failed without an answer, whatever its figures."""
+
 _EXAMPLES = "'p99 > +10%', 'errors > 0.1%', 'http.response_time.p95 > 250', 'p99 worse' or 'worse'"
 _WORSE = re.compile(r"(?:(?P<name>\S.*?)\s+)?worse")
 
@@ -51,6 +54,13 @@ class GateResult:
     """For a reader: `FAILED`, `NOT JUDGED` or `passed`, the rule and the figures it was decided by."""
     optional: bool = False
     """Whether the exit code is 0 even if the rule is not met."""
+    unknown: bool = False
+    """Nobody knows whether the rule holds: the run has no such figure, or too little of it. Then it is not met."""
+
+
+def not_judged(rule: str, why: str) -> GateResult:
+    """The result of a rule of which nobody knows whether it holds."""
+    return GateResult(rule, False, f"NOT JUDGED: {rule} ({why})", unknown=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +99,17 @@ class Gate:
         that goes by a number where the runs do not have it.
         """
         if not self.name:
-            return self._outcome([row for row in diff.rows if row.verdict == "worse"], unknown=_unjudged(diff))
+            unknown = _unjudged(diff) or _unanswered(diff)
+            return self._outcome([row for row in diff.rows if row.verdict == "worse"], unknown=unknown)
         row = _find(self.name, diff)
         self._check_unit(row)
         if not self.operator:
-            unknown = "" if row.verdict in _JUDGED else row.verdict
+            unknown = _unanswered(diff) if row.verdict in _JUDGED else row.verdict
             return self._outcome([row] if row.verdict == "worse" else [], row, unknown=unknown)
         measured = self._measured(row)
         broken = measured is not None and holds(self.operator, measured, self.limit)
-        return self._outcome([row] if broken else [], row, unknown="" if measured is not None else "not known")
+        unknown = _unanswered(diff) if measured is not None else "not known"
+        return self._outcome([row] if broken else [], row, unknown=unknown)
 
     def _check_unit(self, row: Change) -> None:
         """Raises ReportError for a share of what is no share, and a time of what is no time."""
@@ -120,9 +132,14 @@ class Gate:
         """The result of a rule that these figures break; `unknown`: why nobody knows whether any does, else empty."""
         rows = broken_by or ([] if looked_at is None else [looked_at])
         told = "; ".join(_told(row) for row in rows[:5]) or unknown or "no figure is worse"
+        if looked_at is not None and unknown == NOTHING_ANSWERED:
+            told += f"; {unknown}"
         more = f"; and {len(rows) - 5} more" if len(rows) > 5 else ""
-        outcome = "FAILED" if broken_by else "NOT JUDGED" if unknown else "passed"
-        return GateResult(self.text, outcome == "passed", f"{outcome}: {self.text} ({told}{more})")
+        if broken_by:
+            return GateResult(self.text, False, f"FAILED: {self.text} ({told}{more})")
+        if unknown:
+            return not_judged(self.text, told)
+        return GateResult(self.text, True, f"passed: {self.text} ({told})")
 
 
 _JUDGED: Final = ("better", "worse", "no clear change")
@@ -133,8 +150,22 @@ def _unjudged(diff: Diff) -> str:
     if not any(row.verdict in _JUDGED for row in diff.rows):
         return "no figure could be judged"
     times = [row for row in diff.rows if row.kind in ("summary", "ab")]
-    tested = any(row.p is not None and row.verdict in _JUDGED for row in times)
-    return "" if tested or all(row.verdict != "cannot be judged" for row in times) else "no time could be judged"
+    if any(row.p is not None and row.verdict in _JUDGED for row in times):
+        return ""
+    # Reports of some tools have no times; one that counts no requests either says nothing of a service.
+    asked = any(row.name == ERRORS and row.verdict in _JUDGED for row in diff.rows)
+    return "" if asked and all(row.verdict != "cannot be judged" for row in times) else "no time could be judged"
+
+
+def _unanswered(diff: Diff) -> str:
+    """`NOTHING_ANSWERED` where every request of the new side failed, and none has a time; else empty."""
+    failed = any(row.name == ERRORS and row.new == 1.0 for row in diff.rows)
+    timed = any(row.kind in ("summary", "ab") and row.new is not None and _of_answers(row.name) for row in diff.rows)
+    return NOTHING_ANSWERED if failed and not timed else ""
+
+
+def _of_answers(name: str) -> bool:
+    return name.startswith((names.RESPONSE_TIME, "ab.percentile", "ab.total"))
 
 
 def holds(operator: str, measured: float, limit: float) -> bool:
@@ -156,8 +187,12 @@ def _find(name: str, diff: Diff) -> Change:
         if candidate in rows:
             return rows[candidate]
     counted = name.startswith((names.ERRORS, names.CODES)) or name in COUNTERS
-    if counted and names.REQUESTS in rows:
-        return Change(name, "counter", 0, 0, "no clear change")
+    if counted and (requests := rows.get(names.REQUESTS)) is not None:
+        # A run that counted requests, and has no such counter, had none of what it counts.
+        old, new = (None if side is None else 0.0 for side in (requests.old, requests.new))
+        if old is not None and new is not None:
+            return Change(name, "counter", old, new, "no clear change")
+        return Change(name, "counter", old, new, reason="on one side only")
     if not unknown_figure(name):
         kind: Kind = "share" if name == ERRORS else "rate" if name in _RATES else "counter" if counted else "summary"
         return Change((long_names(name) or [name])[0], kind, None, None, reason="on neither side")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from reports.blocks import ABSENT
+from reports.blocks import ABSENT, decimal
 from reports.formats.artillery_text import js_number
-from reports.model import SUMMARY_KEYS, Report
+from reports.model import SUMMARY_KEYS, Report, Summary
 from reports.printable import printable
 
 
@@ -30,9 +30,18 @@ def report_text(report: Report) -> str:
     single += [(name, f"{js_number(rate.per_second)}/sec") for name, rate in sorted(total.rates.items())]
     keys = [k for k in SUMMARY_KEYS if k != "p50" and any(getattr(s, k) is not None for s in total.summaries.values())]
     summaries = [
-        (name, *(ABSENT if (figure := summary.figure(key)) is None else js_number(figure) for key in keys))
+        (name, *(_figure(report, name, summary, key) for key in keys))
         for name, summary in sorted(total.summaries.items())
     ]
     parts = [table(("metric", "value"), single)] if single else []
     parts += [table(("metric", *keys), summaries)] if summaries else []
     return "\n".join(parts) or "No measurements.\n"
+
+
+def _figure(report: Report, name: str, summary: Summary, key: str) -> str:
+    """A figure of a distribution; a bound such as "< 0.2" where the generator could not tell so short a time."""
+    figure = summary.figure(key)
+    if figure is None:
+        return ABSENT
+    bound = None if key == "count" else report.bound_ms(name, figure)
+    return js_number(figure) if bound is None else f"< {decimal(bound)}"

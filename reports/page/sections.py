@@ -24,6 +24,7 @@ from reports.blocks import (
     amount,
     amount_cell,
     clock,
+    decimal,
     number,
     number_cell,
     percent,
@@ -149,7 +150,9 @@ def _headline_times(report: Report) -> Iterator[Figure]:
         return
     for key, value in found.items():
         if value is not None:
-            yield Figure(_KEY_LABELS.get(key, key), f"{amount(value)} ms", "response time")
+            yield Figure(
+                _KEY_LABELS.get(key, key), f"{_time_cell(report, names.RESPONSE_TIME, key).text} ms", "response time"
+            )
         elif key != "p999" and requests(report) is not None:
             yield Figure(key, ABSENT, "response time")
 
@@ -164,7 +167,7 @@ def _side_by_side(reports: Sequence[Named]) -> Table:
     for key in ("mean", "p50", "p95", "p99", "p999", "max"):
         values = [quantile(r.aggregate, names.RESPONSE_TIME, key) for _, r in reports]
         if any(v is not None for v in values):
-            cells = (number_cell(v, time_digits(values)) for v in values)
+            cells = (_time_cell(r, names.RESPONSE_TIME, key, time_digits(values)) for _, r in reports)
             rows.append((Cell(f"response time {_KEY_LABELS.get(key, key)}, ms"), *cells))
     if any(ab_of(r) for _, r in reports):
         rows += _ab_side_by_side(reports)
@@ -254,7 +257,7 @@ def _endpoints(report: Report) -> Section | None:
         (
             Cell(endpoint),
             number_cell(quantile(total, metric, "count")),
-            *(number_cell(quantile(total, metric, key), digits) for key in ("mean", "p50", "p95", "p99", "max")),
+            *(_time_cell(report, metric, key, digits) for key in ("mean", "p50", "p95", "p99", "max")),
             Cell(", ".join(f"{kind}: {number(n)}" for kind, n in sorted(found.items())) or ABSENT),
         )
         for endpoint, metric, found in endpoints(total)
@@ -385,15 +388,22 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 def _timings(table_id: str, caption: str, first: str, rows: Iterable[tuple[str, Report, str]]) -> Table | None:
     """A table with a row for each (name, report, metric) that has any figure; None where none has."""
-    found = [(label, report.aggregate, metric) for label, report, metric in rows]
-    told = [row for row in found if any(quantile(row[1], row[2], key) is not None for key in _KEYS)]
-    digits = time_digits(quantile(total, metric, "max") for _, total, metric in told)
+    told = [row for row in rows if any(quantile(row[1].aggregate, row[2], key) is not None for key in _KEYS)]
+    digits = time_digits(quantile(report.aggregate, metric, "max") for _, report, metric in told)
     cells = tuple(
-        (Cell(label), *(number_cell(quantile(total, metric, key), 0 if key == "count" else digits) for key in _KEYS))
-        for label, total, metric in told
+        (Cell(label), *(_time_cell(report, metric, key, 0 if key == "count" else digits) for key in _KEYS))
+        for label, report, metric in told
     )
     columns = (Column(first), *(Column(_KEY_LABELS.get(key, key), "number") for key in _KEYS))
     return Table(table_id, caption, columns, cells) if cells else None
+
+
+def _time_cell(report: Report, metric: str, key: str, digits: int | None = None) -> Cell:
+    """A figure of a distribution of times in ms; a bound such as "< 0.2" where the generator could not tell so short a time."""
+    value = quantile(report.aggregate, metric, key)
+    if key != "count" and (bound := report.bound_ms(metric, value)) is not None:
+        return Cell(f"< {decimal(bound)}", value)
+    return amount_cell(value) if digits is None else number_cell(value, digits)
 
 
 def _share_cell(part: int | None, whole: int | None) -> Cell:

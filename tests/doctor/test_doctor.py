@@ -30,7 +30,8 @@ def test_a_disease_is_named_with_its_line(tmp_path):
         "work-while-holding", sick_line("sick/calling_while_holding"), "GET /question",
     )  # fmt: skip
     assert 0.2 < first["share"] <= 1 and "leak" in found["checked"]
-    assert (tmp_path / "index.html").exists() and (tmp_path / "logs" / "doctor.log").exists()
+    assert "with urllib.request.urlopen(" in (tmp_path / "index.html").read_text()
+    assert (tmp_path / "logs" / "doctor.log").exists()
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.schedule import arrivals, distortion, expected_users, spans
+from loadgen.schedule import arrivals, distortion, expected_users, highest_rate, spans
 from loadgen.script.model import Phase
 
 MS = 1_000_000
@@ -119,6 +119,35 @@ def test_a_ramp_whose_seconds_come_in_bursts_is_told():
     assert "its second of 501 arrivals sends them at 1000 per second, and then nothing for 0.5 s" in told
     assert distortion([phase(10, arrival_rate=1, ramp_to=501, smooth=True)]) is None
     assert distortion([phase(10, arrival_rate=1, ramp_to=90)]) is None
+    assert "of 501 arrivals" in distortion([phase(10, arrival_rate=501, ramp_to=0)])
+    assert distortion([phase(2, arrival_count=501, ramp_to=3)]) is None
+    assert distortion([phase(9, pause=True), phase(9, concurrency=501)]) is None
+
+
+def test_a_ramp_of_one_second_is_told_to_come_all_at_once():
+    told = distortion([phase(10, arrival_rate=5), phase(1, arrival_rate=1, ramp_to=2001)])
+    assert (
+        told == "the ramp of one second is Artillery's: its 1001 arrivals come all at once; --arrivals uniform is even"
+    )
+    assert distortion([phase(1, arrival_rate=1, ramp_to=2001, smooth=True)]) is None
+    assert distortion([phase(1, arrival_rate=1, ramp_to=20)]) is None
+
+
+@pytest.mark.parametrize(
+    ("law", "rate"),
+    [
+        ({"arrival_rate": 5, "ramp_to": 90}, 90),
+        ({"arrival_rate": 90, "ramp_to": 5}, 90),
+        ({"duration_s": 2, "arrival_count": 90, "ramp_to": 1000}, 45),
+        ({"duration_s": 0.001, "arrival_count": 90}, 90),
+        ({"concurrency": 90}, 0),
+        ({"pause": True}, 0),
+    ],
+)
+def test_the_highest_rate_of_a_plan_is_known(law, rate):
+    assert highest_rate([phase(**law)]) == rate
+    assert highest_rate([phase(**law), phase(arrival_rate=1000)]) == 1000
+    assert highest_rate([]) == 0
 
 
 laws = st.one_of(

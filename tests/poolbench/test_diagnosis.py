@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolbench.diagnosis import KINDS, Server, diagnose, overtaken, statement_key
+from poolbench.diagnosis import KINDS, diagnose
 from poolbench.observed import (
     CPU,
     LEAKED,
+    LEFT_OPEN,
     NESTED,
     SLEEP,
     STATEMENT,
@@ -26,6 +27,8 @@ from poolbench.observed import (
     StatementSum,
     total,
 )
+from poolbench.overtaking import overtaken
+from poolbench.surroundings import DatabaseStatement, Server, statement_key
 
 MS = 1_000_000
 MADE_AT = "app.py:3"
@@ -76,8 +79,12 @@ DISEASES = {
     "a sleep that locks nothing": (seen(samples=sample(SLEEP, 600)), ("work-while-holding", "app.py:12")),
     "a sleep with changed rows": (seen(samples=sample(SLEEP, 600, wrote=True)), ("idle-in-transaction", "app.py:12")),
     "a session that is never ended": (
-        seen(samples=sample(LEAKED, 900, place=PLACE), loans=loans(adopted=9)), ("idle-in-transaction", PLACE),
+        seen(samples=sample(LEFT_OPEN, 900, place=PLACE), loans=loans(adopted=9)), ("idle-in-transaction", PLACE),
     ),
+    "a connection that a thread keeps, after each commit": (
+        seen(samples=sample(LEAKED, 900, place=PLACE), loans=loans(adopted=9)), ("leak", PLACE),
+    ),
+    "a connection that is lost in its transaction": (seen(samples=sample(LEFT_OPEN, 900)), ("leak", "app.py:12")),
     "the same statement": (
         seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
             3000, 400 * MS, 3000, MS, groups=100, repeated=3000, repeated_groups=100, repeated_ns=450 * MS)}),
@@ -92,6 +99,13 @@ DISEASES = {
         seen(
             loans=loans(opened=100, connect_ns=400 * MS),
             engines={ENGINE: EngineSum(made=1, pool="NullPool", processes=1)},
+        ),
+        ("connection-per-request", MADE_AT),
+    ),
+    "a pool that closes what it has opened": (
+        seen(
+            loans=loans(count=500, opened=120, connect_ns=400 * MS),
+            engines={ENGINE: EngineSum(made=1, pool="QueuePool", size=1, overflow=20, processes=2)},
         ),
         ("connection-per-request", MADE_AT),
     ),
@@ -149,9 +163,21 @@ def test_waiting_while_others_overtake_is_starvation():
     assert first(waits(order, pool="FairPool"))[0] == "pool-too-small"
 
 
+def test_starvation_is_told_of_busy_workers_too_if_most_of_the_time_is_due_to_it():
+    order = [0, *range(20, 200), *range(1, 20)]
+    observed = waits(order)
+    assert first(observed, Server(worker_cpu=0.97))[0] == "starvation"
+    observed.requests = {ENDPOINT: RequestSum(200, 8 * observed.requests[ENDPOINT].duration_ns)}
+    assert first(observed, Server(worker_cpu=0.97)) is None
+
+
 def test_waiting_for_cpu_is_no_fault_of_the_pool():
     assert first(waits(range(200)), Server(worker_cpu=0.97)) is None
     busy = waits(range(200))
+    busy.statements = {StatementKey(ENDPOINT, PLACE, "SELECT 1"): StatementSum(200, 1900 * MS, 200, 9 * MS, groups=200)}
+    counted = {statement_key("SELECT 1"): DatabaseStatement("select $1", 200, 1500.0, 200)}
+    assert first(busy, Server(worker_cpu=0.97)) is None
+    assert first(busy, Server(worker_cpu=0.97, statements=counted)) == ("pool-too-small", MADE_AT)
     busy.samples = {SampleKey(ENGINE, ENDPOINT, "", CPU, False): SampleSum(0, 1000 * MS, 90)}
     assert first(busy) is None
 
@@ -159,6 +185,72 @@ def test_waiting_for_cpu_is_no_fault_of_the_pool():
 def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
     observed, _ = DISEASES["a slow statement"]
     assert first(observed, Server(lock_waits={statement_key("SELECT 2"): 0.9})) is None
+
+
+def test_a_statement_is_as_slow_as_the_database_says():
+    observed, expected = DISEASES["a slow statement"]
+    key = statement_key("SELECT 2")
+    slow, quick = (
+        DatabaseStatement("select $1", 10, 580.0, 10, 40_000),
+        DatabaseStatement("select $1", 10, 20.0, 10, 30),
+    )
+    assert first(observed, Server(statements={key: slow})) == expected
+    assert "58 ms, and looked at 4000 pages" in diagnose(observed, Server(statements={key: slow})).findings[0].evidence
+    assert first(observed, Server(statements={key: quick})) is None, "the application was late to read the answer"
+    assert "pg_stat_statements was not used" in diagnose(observed, Server(statements_missing="not there")).notes[0]
+
+
+def test_a_statement_that_looks_at_many_pages_for_few_rows_is_slow_at_less_time():
+    statements = {StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(20, 600 * MS, 40, 25 * MS, groups=20)}
+    key = statement_key("SELECT 2")
+    wasteful = DatabaseStatement("select $1", 20, 560.0, 40, 80_000)
+    assert first(seen(statements=statements), Server(statements={key: wasteful})) == ("slow-statement", "app.py:16")
+    for thrifty in (wasteful._replace(pages=8000), wasteful._replace(total_ms=300.0)):
+        assert first(seen(statements=statements), Server(statements={key: thrifty})) is None
+    assert first(seen(statements=statements)) is None
+
+
+def test_many_that_take_turns_at_a_busy_database_are_a_pool_too_large():
+    slow, _ = DISEASES["a slow statement"]
+    crowded = {"cores": 2, "mean_active": 40.0}
+    assert first(slow, Server(database_cpu=0.9, **crowded)) == ("pool-too-large", MADE_AT)
+    assert first(slow, Server(database_cpu=0.6, machine_cpu=0.97, **crowded)) == ("pool-too-large", MADE_AT)
+    assert first(slow, Server(database_cpu=0.6, machine_cpu=0.7, **crowded))[0] == "slow-statement"
+    assert first(slow, Server(database_cpu=0.9, cores=2, mean_active=6.0))[0] == "slow-statement"
+
+
+def test_work_for_which_others_wait_at_its_locks_is_an_open_transaction():
+    observed = seen(samples=sample(WORK, 600, wrote=True))
+    assert first(observed) == ("work-while-holding", "app.py:12")
+    assert first(observed, Server(waits_for_idle_s=2)) == ("idle-in-transaction", "app.py:12")
+    assert first(seen(samples=sample(WORK, 600)), Server(waits_for_idle_s=2))[0] == "work-while-holding"
+
+
+def test_the_time_of_a_background_thread_is_nobodys_but_what_it_keeps_others_waiting_is_told():
+    place = "app.py:90"
+    held = {LoanKey(ENGINE, "", place): LoanSum(count=1, held_ns=5000 * MS)}
+    idle = {SampleKey(ENGINE, "", place, SLEEP, True): SampleSum(4900 * MS, 0, 90)}
+    slow = {StatementKey("", place, "DELETE"): StatementSum(10, 900 * MS, 10, 85 * MS, slow=10, slow_ns=900 * MS)}
+    assert first(seen(loans=held, samples=idle, statements=slow)) is None
+    assert first(seen(loans=held, samples=idle), Server(waits_for_idle_s=0.8)) == ("idle-in-transaction", place)
+
+
+def test_work_between_the_statements_of_a_loop_is_not_the_loops():
+    loop = {
+        StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
+            1000, 100 * MS, 1000, MS, groups=100, repeated=1000, repeated_groups=100, repeated_ns=900 * MS
+        )
+    }
+    found = diagnose(seen(statements=loop, samples=sample(WORK, 700))).findings
+    assert [(each.kind, round(each.share, 2)) for each in found] == [("work-while-holding", 0.7), ("n-plus-one", 0.2)]
+
+
+def test_one_place_in_several_endpoints_is_one_finding_with_the_share_of_all():
+    other = {SampleKey(ENGINE, "GET /other", "app.py:12", WORK, False): SampleSum(100 * MS, 0, 90)}
+    other_loans = {LoanKey(ENGINE, "GET /other", PLACE): LoanSum(count=10, held_ns=100 * MS)}
+    (found,) = diagnose(seen(samples={**sample(WORK, 600), **other}, loans=other_loans)).findings
+    assert (found.endpoint, round(found.share, 2)) == (ENDPOINT, 0.7)
+    assert found.evidence.endswith("The same in GET /other.")
 
 
 def test_waiting_is_charged_to_what_the_connections_were_doing():
@@ -193,6 +285,7 @@ def test_nobody_is_overtaken_in_the_order_of_arrival(arrivals, limit):
     [
         ("SELECT name FROM t WHERE id = %(id)s", "select name from t where id = 17"),
         ("UPDATE t SET n=n + %(x)s WHERE t.a = %(a_1)s", "UPDATE t SET n=n + 1\n WHERE t.a = 'it''s'"),
+        ("SELECT a FROM t WHERE b IN (%s)", "SELECT a FROM t WHERE b IN ($1 /*, ... */)"),
         ("SELECT * FROM t WHERE b = %s", "SELECT * FROM t WHERE b = NULL"),
     ],
 )

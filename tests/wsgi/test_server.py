@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -77,6 +78,18 @@ def test_keep_alive_answers_do_not_stall(start_service, postgres):
         took.append(time.perf_counter() - started)
     connection.close()
     assert sorted(took)[10] < 0.02, "Nagle's algorithm and a delayed acknowledgement would cost 0.04 s each"
+
+
+@pytest.mark.parametrize("path", ["/live", "/no-such-page"])
+def test_an_answer_is_one_segment(start_service, postgres, path):
+    server = start_service(DATABASE_URL=postgres.url)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        with client.makefile("rb") as answer:
+            assert answer.read().endswith(b"}")
+        # tcpi_data_segs_in of struct tcp_info (linux/tcp.h): segments with data that were received.
+        [segments] = struct.unpack_from("I", client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 152)
+    assert segments == 1
 
 
 @pytest.mark.parametrize(("name", "value"), [

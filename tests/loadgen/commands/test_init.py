@@ -318,7 +318,7 @@ DOCUMENT = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}}
         ("a.json", "", 2, "a.json: empty"),
         ("a.json", b"\xff\xfe{}", 2, "a.json: not UTF-8"),
         ("a.html", "<html></html>", 2, "a.html: HTML or XML, not an OpenAPI document or a HAR file"),
-        ("a.json", '{"swagger": "1.2", "apis": []}', 2, "a.json: OpenAPI 1.2; versions 2.0, 3.0 and 3.1 can be read"),
+        ("a.json", '{"swagger": "1.2", "apis": []}', 2, "a.json: OpenAPI 1.2; versions 2.0 and 3.0 to 3.2 can be read"),
         ("a.json", '{"openapi": "3.1.0", "paths": {}}', 2, "a.json: no `paths`: the document describes no endpoint"),
         (
             "a.json",
@@ -329,7 +329,7 @@ DOCUMENT = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}}
         ("a.har", '{"log": {"entries": []}}', 2, "a.har: no HTTP request is recorded in it"),
         (
             "a.json",
-            json.dumps({**DOCUMENT, "paths": {"/a": {"post": {}}}}),
+            json.dumps({**DOCUMENT, "paths": {"/a": {"put": {}}}}),
             2,
             "no operation of the document can be req",
         ),

@@ -109,7 +109,7 @@ def test_answers_that_need_no_connection_are_no_part_of_the_workload():
 @given(st.lists(st.floats(0.01, 10_000), min_size=1, max_size=200))
 def test_samples_of_a_sketch_keep_its_mean_and_its_limits(values):
     sketch = Sketch.of(values)
-    drawn_ms = draw_s(sketch, 500, np.random.default_rng(1)) * 1000
+    drawn_ms = draw_s(sketch, np.random.default_rng(1).random(500)) * 1000
     assert drawn_ms.min() >= 0.98 * min(values)
     assert drawn_ms.max() <= 1.02 * max(values)
     assert len(drawn_ms) == 500
@@ -118,7 +118,7 @@ def test_samples_of_a_sketch_keep_its_mean_and_its_limits(values):
 def test_many_samples_of_a_sketch_have_its_quantiles_and_its_variation():
     values = np.random.default_rng(3).lognormal(1, 0.8, 50_000)
     sketch = Sketch.of(values)
-    drawn_ms = draw_s(sketch, 100_000, np.random.default_rng(4)) * 1000
+    drawn_ms = draw_s(sketch, np.random.default_rng(4).random(100_000)) * 1000
     assert drawn_ms.mean() == pytest.approx(values.mean(), rel=0.01)
     for q in (0.1, 0.5, 0.9, 0.99):
         assert np.quantile(drawn_ms, q) == pytest.approx(np.quantile(values, q), rel=0.03)

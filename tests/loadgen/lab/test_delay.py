@@ -6,8 +6,10 @@ import socket
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from random import Random
 
+import numpy as np
 import psutil
 import psycopg2
 import pytest
@@ -25,6 +27,7 @@ from loadgen.lab.run import Lab, LabError, LabOptions
 from loadgen.lab.stack import StackError
 from reports import names
 from reports.blocks import Page
+from reports.formats.apachebench import AbSamples
 from reports.model import Period, Report
 from reports.sketch import Sketch
 from reports.writers.output import written
@@ -279,6 +282,28 @@ def test_gain_is_good_answers_against_a_connection_per_request():
     assert re.search(r"\| 5 ms \| null \| 10.0 \| 1.0 \| .* \| 50 % \|", text)
     assert re.search(r"\| 5 ms \| fair \| 80.0 \| 8.0 \| .* \| 0 % \|", text)
     assert "D.rtt: what pooling gains, by the distance to the database" in written(page, "html")
+
+
+def test_the_spread_over_the_rounds_is_shown():
+    crossing, cells = Crossing(0.1, {0.0: 0.15, 5.0: 5.2}), [replace(cell("null", 20.0), rounds=(18.0, 25.0, 17.0))]
+    section = distance_section(crossing, cells)
+    assert section.data["cells"][0]["rounds"] == [{"good_per_second": rate} for rate in (18.0, 25.0, 17.0)]
+    text = written(Page("", "", (section,)), "markdown")
+    assert "| good answers/s, lowest round | highest round |" in text
+    assert "| 20.0 | 1.0 | 17.0 | 25.0 |" in text
+
+
+def test_each_round_of_a_cell_counts_only_good_answers():
+    class Run:
+        def __init__(self, good, seconds):
+            counters = {"http.requests": 100, "http.codes.200": good, "http.codes.503": 100 - good}
+            sketches = {names.INTENDED: Sketch.of([1.0])}
+            self.report = Report.of([Period(0, counters, sketches=sketches)])
+            whole = np.zeros(100, np.int64)
+            self.samples = AbSamples("127.0.0.1", 80, "/", 1, seconds, whole, whole, whole)
+
+    found = distance._cell(1, 0.0, "null", [Run(100, 1.0), Run(50, 2.0)])
+    assert found.rounds == pytest.approx((100.0, 25.0))
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from loadgen.lab.claims import BUSY_SHARE, CLAIMS, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED
+from loadgen.lab.claim import BUSY_SHARE, NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED
+from loadgen.lab.claims import CLAIMS
 from loadgen.lab.evidence import Connecting, Evidence, Failures, Memory, Restart
 from loadgen.lab.experiment_findings import comparisons
 from loadgen.lab.findings import gains, lab_page

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from loadgen.commands.lab import lab
 from loadgen.lab import group_findings, pgbouncer
-from loadgen.lab.claims import CLAIMS, MORE_CLAIMS, NOT, PARTLY, REPRODUCED, UNMEASURED, claims_on
+from loadgen.lab.claim import NOT, PARTLY, REPRODUCED, UNMEASURED
+from loadgen.lab.claims import CLAIMS, MORE_CLAIMS, claims_on
 from loadgen.lab.evidence import Evidence, ExperimentResult, Failures, MemoryUse
 from loadgen.lab.experiments import BRIEF, FULL, Sizes, chosen, experiments, more_experiments
 from loadgen.lab.findings import lab_page

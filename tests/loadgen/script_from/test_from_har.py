@@ -1,6 +1,7 @@
 """Scripts from recordings: the requests in their order, without anybody's secrets."""
 
 import json
+from base64 import b64encode
 
 import pytest
 from click.testing import CliRunner
@@ -8,6 +9,7 @@ from click.testing import CliRunner
 from loadgen.cli import cli
 from loadgen.script_from.draft import Unusable
 from loadgen.script_from.from_har import draft_from_har
+from loadgen.script_from.openapi import environment_name
 from loadgen.script_from.writer import script_text
 
 START = "2026-03-01T10:00:{:06.3f}Z"
@@ -108,7 +110,15 @@ def test_bodies_are_sent_as_they_were(data, body):
 @pytest.mark.parametrize(
     ("recorded", "why"),
     [
-        (entry("http://h/a", status=0), "it had no answer"),
+        (entry("http://h/a", status=101), "it became another protocol, such as WebSocket"),
+        (entry("http://h/a", kind="text/event-stream; charset=utf-8"), "its answer is a stream without an end"),
+        (entry("http://h/a/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"), "its path holds a secret"),
+        (entry("http://h/a", method="POST", data=("text/xml", "<password>x</password>")), "its body may hold a secret"),
+        (
+            entry("http://h/a", method="POST", data=("application/json", '["ghp_' + "a1" * 15 + '"]')),
+            "its body holds a secret",
+        ),
+        (entry("http://h/a", method="POST", data=("application/octet-stream", "a\0b")), "its body is binary"),
         (entry("http://h/{{a}}"), "its URL has {{ in it, which scripts read as a template"),
         (
             entry("http://h/a", method="POST", data=("multipart/form-data; boundary=x", "x")),
@@ -124,6 +134,95 @@ def test_what_cannot_be_replayed_is_told(recorded, why):
     with pytest.raises(Unusable, match=r"x\.har: no request to http://h can be repeated: ") as told:
         draft_from_har(har(recorded), "x.har")
     assert why in str(told.value)
+
+
+def test_a_failed_request_is_left_out_and_a_file_without_any_answer_is_not_checked():
+    draft = draft_from_har(har(entry("http://h/a"), entry("http://h/b", status=0)), "x.har")
+    assert [(each.request, each.why) for each in draft.left_out] == [("GET /b", "it had no answer")]
+    draft = draft_from_har(har({"request": {"method": "GET", "url": "http://h/a"}}), "x.har")
+    assert [(step.url, step.expect) for step in steps_of(draft)] == [("/a", ())]
+    assert draft.notes == ["The file has no answers, only requests: their statuses are not checked."]
+
+
+SECRETS = [
+    ("X-Api-Key", "k"),
+    ("Ocp-Apim-Subscription-Key", "k"),
+    ("X-Client", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"),
+    ("X-Key", "a1b2c3d4e5f6a7b8c9d0e1f2"),
+    ("X-Access-Key", "k"),
+    ("X-Hmac", "k"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), SECRETS)
+def test_a_secret_of_any_kind_stays_out_of_headers_queries_forms_and_json(name, value):
+    body = ("application/json", json.dumps({"deep": [{name: value}], "author": "Ann"}))
+    form = ("application/x-www-form-urlencoded", f"{name}={value}&{name}={value}&b=1")
+    draft = draft_from_har(
+        har(
+            entry(f"http://h/a?b=1&{name}={value}", headers=[(name, value)]),
+            entry("http://h/a", method="POST", data=body),
+            entry("http://h/a", method="POST", data=form),
+            pages=[("p1", f"http://h/#{name}={value}")],
+        ),
+        "x.har",
+        environment={environment_name(name): "set"},
+    )
+    text = script_text(draft)
+    assert value not in text.replace("k6", "") or value == "k"
+    assert text.count("$processEnvironment." + environment_name(name)) == 5
+    assert "author: Ann" in text
+
+
+@pytest.mark.parametrize(
+    "harmless", ["author", "authors", "key", "sort_key", "code", "hash", "design", "spin", "keyboard"]
+)
+def test_harmless_names_are_kept(harmless):
+    draft = draft_from_har(har(entry(f"http://h/a?{harmless}=plain")), "x.har")
+    assert steps_of(draft)[0].url == f"/a?{harmless}=plain"
+
+
+def test_a_pin_is_a_secret_also_as_a_number():
+    body = ("application/json", '{"pin": 1234, "max_tokens": 100}')
+    draft = draft_from_har(har(entry("http://h/a", method="POST", data=body)), "x.har", environment={"PIN": "1"})
+    assert steps_of(draft)[0].body == ("json", {"pin": "{{ $processEnvironment.PIN }}", "max_tokens": 100})
+
+
+MULTIPART = '--x\r\nContent-Disposition: form-data; name="a"\r\n\r\none\r\n--x--\r\n'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"mimeType": "multipart/form-data; boundary=x", "text": MULTIPART},
+        {"mimeType": "multipart/form-data", "params": [{"name": "a", "value": "one"}]},
+        {
+            "mimeType": "multipart/form-data; boundary=x",
+            "text": b64encode(MULTIPART.encode()).decode(),
+            "encoding": "base64",
+        },
+    ],
+)
+def test_a_multipart_form_without_files_is_sent(data):
+    recorded = entry("http://h/a", method="POST", headers=[("Content-Type", data["mimeType"])])
+    recorded["request"]["postData"] = data
+    (step,) = steps_of(draft_from_har(har(recorded), "x.har"))
+    assert (step.body, step.headers) == (("formData", {"a": "one"}), {})
+
+
+def test_a_multipart_form_with_a_file_is_left_out():
+    recorded = entry("http://h/a", method="POST")
+    recorded["request"]["postData"] = {
+        "mimeType": "multipart/form-data",
+        "params": [{"name": "a", "fileName": "f.txt"}],
+    }
+    with pytest.raises(Unusable, match="its body is a form with files"):
+        draft_from_har(har(recorded), "x.har")
+
+
+def test_a_part_of_a_file_becomes_the_whole_and_unusual_signs_are_encoded():
+    (step,) = steps_of(draft_from_har(har(entry("http://h/ä b?q=ö%20[1]", status=206)), "x.har"))
+    assert (step.url, step.expect) == ("/%C3%A4%20b?q=%C3%B6%20[1]", (200,))
 
 
 @pytest.mark.parametrize(

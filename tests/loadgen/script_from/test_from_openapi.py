@@ -286,7 +286,7 @@ def test_swagger_2_is_read_as_well():
     ]
     assert writing.flows[0].steps[1].body == ("json", {"a": "text"})
     assert writing.flows[1].steps[0].body == ("form", {"size": 3})
-    assert reasons(writing) == {"POST /file": "its body is multipart/form-data"}
+    assert reasons(writing) == {"POST /file": "f: it takes a file"}
 
 
 def test_nothing_is_changed_that_the_script_has_not_created():
@@ -347,3 +347,146 @@ def test_texts_stay_texts_in_the_script(text):
     posted = {"post": {"requestBody": {"content": {"application/json": {"schema": schema}}}, "responses": {"200": {}}}}
     read = read_yaml("x.yml", script_text(drafted(document({"/a": posted}), writes=True))).value
     assert read["scenarios"][0]["flow"][0]["post"]["json"] == {"t": text}
+
+
+def test_a_document_without_any_get_gives_posts_to_a_host_that_was_named():
+    given = document({"/sum": {"post": {}}, "/all": {"delete": {}}})
+    with pytest.raises(Unusable, match="--writes adds them"):
+        drafted(given)
+    draft = drafted(given, named=True)
+    assert requests(draft) == ["POST /sum"]
+    assert "The document has no GET: this script makes POSTs, which may change something." in draft.notes
+    assert requests(drafted(document({"/sum": {"post": {}}, "/a": get()}), named=True)) == ["GET /a"]
+
+
+LIST = {"type": "array", "items": {"type": "integer"}, "example": [3, 4]}
+OBJECT = {"type": "object", "properties": {"a": {"type": "integer"}, "b": TEXT}, "example": {"a": 1, "b": "x y"}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "style", "url"),
+    [
+        (LIST, {}, "/q?p=3&p=4"),
+        (LIST, {"explode": False}, "/q?p=3,4"),
+        (LIST, {"style": "spaceDelimited", "explode": False}, "/q?p=3%204"),
+        (LIST, {"style": "pipeDelimited", "explode": False}, "/q?p=3|4"),
+        (OBJECT, {}, "/q?a=1&b=x%20y"),
+        (OBJECT, {"explode": False}, "/q?p=a,1,b,x%20y"),
+        (OBJECT, {"style": "deepObject", "explode": True}, "/q?p[a]=1&p[b]=x%20y"),
+    ],
+)
+def test_query_parameters_are_written_in_their_style(schema, style, url):
+    assert requests(drafted(document({"/q": get(parameter("p", "query", schema, **style))}))) == [f"GET {url}"]
+
+
+def test_a_query_parameter_may_be_a_text_of_json():
+    content = {"application/json": {"schema": OBJECT}}
+    given = {"name": "p", "in": "query", "required": True, "content": content}
+    assert requests(drafted(document({"/q": get(given)}))) == ["GET /q?p=%7B%22a%22:%201,%20%22b%22:%20%22x%20y%22%7D"]
+
+
+@pytest.mark.parametrize(
+    ("style", "explode", "url"),
+    [
+        ("simple", False, "/p/3,4"),
+        ("label", False, "/p/.3,4"),
+        ("label", True, "/p/.3.4"),
+        ("matrix", False, "/p/;ids=3,4"),
+        ("matrix", True, "/p/;ids=3;ids=4"),
+    ],
+)
+def test_path_parameters_are_written_in_their_style(style, explode, url):
+    given = parameter("ids", schema=LIST, style=style, explode=explode)
+    assert requests(drafted(document({"/p/{ids}": get(given)}))) == [f"GET {url}"]
+
+
+def test_swagger_2_joins_lists_in_four_ways():
+    def listed(way):
+        return {"name": "p", "in": "query", "required": True, "type": "array", "items": {"type": "integer", "example": 3},
+                "collectionFormat": way, "x-example": [3, 4]}  # fmt: skip
+
+    ways = {"csv": "3,4", "ssv": "3%204", "tsv": "3%094", "pipes": "3|4", "multi": "3&p=4"}
+    paths = {f"/{way}": {"get": {"parameters": [listed(way)]}} for way in ways}
+    draft = drafted({"swagger": "2.0", "paths": paths})
+    assert requests(draft) == [f"GET /{way}?p={text}" for way, text in ways.items()]
+
+
+def posted(content, *, required=True):
+    return document({"/a": {"post": {"requestBody": {"required": required, "content": content}}}})
+
+
+FIELDS = {
+    "type": "object",
+    "required": ["a"],
+    "properties": {"a": TEXT, "file": {"type": "string", "format": "binary"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "body", "headers"),
+    [
+        ({"application/vnd.api+json": {"schema": OBJECT}}, ("json", OBJECT["example"]), "application/vnd.api+json"),
+        ({"*/*": {"schema": OBJECT}}, ("json", OBJECT["example"]), None),
+        ({"multipart/form-data": {"schema": FIELDS}}, ("formData", {"a": "text"}), None),
+        ({"multipart/form-data": {"schema": {**FIELDS, "example": {"a": [1, 2]}}}}, ("formData", {"a": "text"}), None),
+        ({"text/plain": {"schema": {"type": "string", "minLength": 6}}}, ("body", "textxx"), "text/plain"),
+        ({"application/xml": {"example": "<a/>"}}, ("body", "<a/>"), "application/xml"),
+        (
+            {"application/xml": {"schema": TEXT}, "application/json": {"schema": OBJECT}},
+            ("json", OBJECT["example"]),
+            None,
+        ),
+    ],
+)
+def test_bodies_of_several_kinds(content, body, headers):
+    (step,) = drafted(posted(content), writes=True).flows[0].steps
+    assert step.body == body
+    assert step.headers == ({} if headers is None else {"Content-Type": headers})
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ({"multipart/form-data": {"schema": {**FIELDS, "required": ["file"]}}}, "file: it takes a file"),
+        ({"application/xml": {"schema": OBJECT}}, "its body is application/xml, of which the document has no example"),
+        ({"application/octet-stream": {}}, "its body is application/octet-stream"),
+    ],
+)
+def test_bodies_that_cannot_be_made_up(content, why):
+    assert reasons(drafted({**posted(content), "paths": {**posted(content)["paths"], "/ok": get()}}, writes=True)) == {
+        "POST /a": why
+    }
+
+
+def test_a_path_parameter_that_nothing_tells_is_tried_on_the_service():
+    given = document(
+        {"/a/{slug}": get(parameter("slug")), "/b/{slug}": get(parameter("slug")), "/c/{x}": get(parameter("x"))}
+    )
+    answers = {"/a/text": Asked(200, {}), "/b/text": Asked(404)}
+    draft = drafted(given, ask=lambda path, _: answers.get(path, Asked(400)))
+    assert requests(draft) == ["GET /a/text"]
+    assert reasons(draft)["GET /b/{slug}"] == "no value is known for slug: the document has no list that tells it"
+
+
+def test_an_empty_default_stands_for_none():
+    empty = {"type": "string", "default": ""}
+    given = document({"/a/{slug}": get(parameter("slug", schema=empty), parameter("q", "query", empty))})
+    assert requests(drafted(given, ask=lambda *_: Asked(200, {}))) == ["GET /a/text?q=text"]
+
+
+def test_a_parameter_of_a_path_may_be_written_with_a_colon():
+    listed = {"type": "array", "items": {"type": "object", "properties": {"id": {"type": "integer"}}}}
+    draft = drafted(document({"/users": get(schema=listed), "/users/:id": get(), "/users/{id}:check": get()}))
+    assert requests(draft) == ["GET /users", "GET /users/{{ id }}", "GET /users/{{ id }}:check"]
+
+
+@pytest.mark.parametrize("version", ["3.0.0", "3.1.1", "3.2.0"])
+def test_every_version_of_openapi_3_is_read(version):
+    assert requests(drafted({**document({"/a": get()}), "openapi": version})) == ["GET /a"]
+
+
+def test_nothing_is_made_up_for_the_path_of_a_post_which_is_not_asked():
+    given = document({"/ok": get(), "/a/{n}": {"post": {"parameters": [parameter("n", schema={"type": "integer"})]}}})
+    draft = drafted(given, ask=lambda *_: Asked(200, {}), writes=True)
+    assert requests(draft) == ["GET /ok"]
+    assert reasons(draft)["POST /a/{n}"] == "no value is known for n: the document has no list that tells it"

@@ -1,5 +1,7 @@
 """Values made up for schemas: each fits its schema, by the judgement of another library."""
 
+import json
+
 import jsonschema
 import pytest
 
@@ -49,6 +51,22 @@ def references():
         {"type": "array", "items": {"type": "integer"}, "minItems": 3},
         {"type": "array", "items": {"enum": [1, 2, 3]}, "minItems": 2, "uniqueItems": True},
         {"type": "array"},
+        {"type": "array", "prefixItems": [{"type": "integer"}, {"enum": ["x"]}], "items": False},
+        {"type": "array", "items": {"type": "integer", "minimum": 4}, "minItems": 3, "uniqueItems": True},
+        {"type": "array", "items": {"type": "string"}, "minItems": 3, "uniqueItems": True},
+        {"type": "array", "items": {"type": "string", "format": "uuid"}, "minItems": 2, "uniqueItems": True},
+        {"type": "object", "minProperties": 2, "additionalProperties": {"type": "integer"}},
+        {"type": "string", "format": "email", "example": "nobody"},
+        {"type": "string", "format": "date", "example": "January"},
+        {"type": "number", "multipleOf": 0.5, "example": 0.3},
+        {"allOf": [{"type": "string", "enum": ["a", "b"]}, {"enum": ["b"]}], "example": "a"},
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"a": {"type": "integer"}},
+            "example": {"b": 1},
+        },
+        {"oneOf": [{"type": "integer"}, {"type": "boolean"}], "example": "no"},
         {"type": "object", "minProperties": 1, "properties": {"a": {"type": "integer"}}},
         {"required": ["a"], "properties": {"a": {"type": "integer"}, "b": {"type": "string"}}},
         {"type": "object", "required": ["unknown"]},
@@ -72,6 +90,14 @@ def test_a_sample_fits_its_schema(schema):
 def test_the_numbers_of_openapi_3_0_may_be_exclusive_by_a_flag():
     assert sample({"type": "integer", "minimum": 1, "exclusiveMinimum": True}, NONE) == 2
     assert sample({"type": "integer", "maximum": 1, "exclusiveMaximum": True}, NONE) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("int", 1), ("Integer", 1), ("float", 1), ("bool", True), ("str", "text"), ("dict", {}), ("list", ["text"])],
+)
+def test_types_of_other_languages_are_understood(kind, value):
+    assert sample({"type": kind, "items": {"type": "string"}}, NONE) == value
 
 
 def test_schemas_that_contain_themselves_end():
@@ -137,3 +163,41 @@ def test_references_to_other_documents_begin_where_the_document_lies(location, r
 def test_a_document_that_cannot_be_read_names_itself():
     with pytest.raises(Unusable, match="nested too deeply"):
         decoded(b"a: " + b"[" * 600 + b"]" * 600, "doc.yaml")
+
+
+PETS = {
+    "pet": {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}},
+            "discriminator": {"propertyName": "kind", "mapping": {"tabby": "#/cat"}}},
+    "cat": {"allOf": [{"$ref": "/doc#/pet"}, {"type": "object", "required": ["lives"],
+            "properties": {"lives": {"type": "integer"}}}]},
+    "dog": {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string"}}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        ({"$ref": "/doc#/pet"}, {"kind": "tabby", "lives": 1}),
+        ({"oneOf": [{"$ref": "/doc#/dog"}], "discriminator": {"propertyName": "kind"}}, {"kind": "dog"}),
+        (
+            {
+                "oneOf": [{"$ref": "/doc#/dog"}],
+                "discriminator": {"propertyName": "kind", "mapping": {"hound": "#/dog", "tabby": "#/cat"}},
+            },
+            {"kind": "hound"},
+        ),
+        (
+            {"discriminator": {"propertyName": "kind"}, "properties": {"kind": {"const": "a"}}, "required": ["kind"]},
+            {"kind": "a"},
+        ),
+    ],
+)
+def test_the_property_that_tells_schemas_apart_has_the_name_of_one(schema, value):
+    assert sample(schema, References("/doc", PETS, lambda _: b"")) == value
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_documents_in_the_usual_encodings_are_read(encoding):
+    text = json.dumps({"openapi": "3.0.0", "title": "\u00e4"}, ensure_ascii=False)
+    start = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    assert decoded(start + text.encode(encoding), "doc")["title"] == "\u00e4"

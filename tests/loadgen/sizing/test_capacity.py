@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from loadgen.sizing.capacity import LEAST_STEP_S, SecondSeen, Step, Target, found, judge, next_rate
+from loadgen.sizing.capacity_findings import capacity_page
+from reports.writers.output import written
 
 TARGET = Target(p99_ms=200.0)
 
@@ -70,6 +72,16 @@ def test_errors_above_the_limit_end_the_climb_and_are_named():
     assert answer.rate is None
     assert answer.steps[0].why == "errors"
     assert answer.limit == "target"
+
+
+def test_a_service_that_answers_nothing_is_not_called_slow_nor_said_to_keep_up():
+    dead = SecondSeen(100, 0, 0, 100, 0)
+    judgement = judge([dead] * LEAST_STEP_S, TARGET)
+    assert judgement.why == "no answers" and judgement.decided and not judgement.met
+    step = Step(10.0, LEAST_STEP_S, 0, None, 1.0, met=False, decided=True, why=judgement.why)
+    text = written(capacity_page(found([step, step]), TARGET, {}), "text")
+    assert "Nothing was answered" in text and "misses it: nothing was answered" in text
+    assert "keeps up" not in text and "too slow" not in text
 
 
 def test_a_step_is_not_judged_by_its_warm_up():

@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.sizing import queueing
-from loadgen.sizing.simulate import SERVED, SHED, TIMED_OUT, Arrangement, CpuTimes, arrivals, quantile, simulate
+from loadgen.sizing.simulate import (
+    SERVED,
+    SHED,
+    TIMED_OUT,
+    Arrangement,
+    CpuTimes,
+    arrivals,
+    busy_rate_per_s,
+    quantile,
+    simulate,
+)
 
 REPLICATIONS = 10
 
@@ -375,6 +385,22 @@ def test_threads_take_turns_at_long_work():
     assert alone.done_s[1] > 5.0
 
 
+def test_an_event_loop_runs_a_waiter_before_a_request_that_came_while_it_computed():
+    def granted(slots):
+        case = [0.0, 0.0, 14.0], [10.0] * 3, [4.0] * 3, [2.0] * 3
+        return worked(Arrangement(size=1, slots=slots), *case).granted_s[1]
+
+    # The first computes until 1, from 1 to 3 and, with its answer from the database, from 13 to 16; the third comes at 14.
+    assert granted(None) == 16.0
+    assert granted(8) == 17.0
+
+
+def test_servers_that_compute_share_the_cores_of_their_machine():
+    case = [0.0, 0.0], [10.0] * 2, [0.0] * 2, [2.0] * 2
+    assert worked(Arrangement(servers=2, size=1, cores=1), *case).done_s.tolist() == [14.0, 14.0]
+    assert worked(Arrangement(servers=2, size=1, cores=2), *case).done_s.tolist() == [12.0, 12.0]
+
+
 def test_a_worker_without_a_database_is_between_first_come_and_processor_sharing():
     load, count = 0.7, 60_000
     rng = np.random.default_rng(3)
@@ -390,6 +416,27 @@ def test_beyond_a_cpu_all_workers_serve_no_more_than_it_can():
     cpu = np.full(count, 0.01)
     found = worked(Arrangement(servers=1, size=20, timeout_s=1.0, max_waiting=100), arrived, cpu, cpu / 2, cpu / 2)
     assert found.throughput_per_s < 101
+
+
+def busy(arrangement, hold, inside, outside, users, count=4000):
+    cpu = CpuTimes(np.full(count, inside), np.full(count, outside))
+    return busy_rate_per_s(arrangement, np.full(count, hold), cpu, users)
+
+
+def test_the_most_that_servers_can_do_is_that_of_their_scarcest_part():
+    # Sync workers: 4 at a time, each busy for 1 + 8 + 1 s.
+    assert busy(Arrangement(servers=4, size=1, slots=1), 8.0, 1.0, 1.0, 12) == pytest.approx(0.4, rel=0.01)
+    # One CPU: 1 + 1 s of work for each.
+    assert busy(Arrangement(size=100), 8.0, 1.0, 1.0, 60) == pytest.approx(0.5, rel=0.01)
+    # Two connections, held for 8 s, and hardly any work.
+    assert busy(Arrangement(size=2), 8.0, 0.001, 0.001, 12) == pytest.approx(0.25, rel=0.01)
+    # Three servers that share a core.
+    assert busy(Arrangement(servers=3, size=100, cores=1), 8.0, 1.0, 1.0, 60) == pytest.approx(0.5, rel=0.01)
+
+
+def test_where_cpu_and_connections_are_both_short_the_most_is_less_than_either_allows():
+    both = busy(Arrangement(size=2), 2.0, 0.5, 0.5, 12)
+    assert 0.5 < both < min(2 / 2.5, 1 / 1.0)
 
 
 @given(

@@ -101,6 +101,29 @@ def test_a_rule_on_what_is_not_there_is_an_error_and_never_a_pass(rule, message)
 ANSWERED = Report(Period(0, summaries={"http.response_time": Summary(p99=3.0)}))
 
 
+DEAD = Report(
+    Period(
+        0,
+        {"http.requests": 500, "errors.ECONNREFUSED": 500, "vusers.created": 500},
+        first_counter_ms=1000,
+        last_counter_ms=11_000,
+    )
+)
+UNASKED = Report(Period(0, {"vusers.created": 500, "vusers.completed": 500}))
+
+
+@pytest.mark.parametrize("rule", ["worse", "errors worse", "rps < 5", "http.codes.503 > 20", "errors > +5%", "p99 > 5"])
+@pytest.mark.parametrize("new", [DEAD, UNASKED, Report(Period(0))], ids=["nothing answered", "nothing asked", "empty"])
+def test_no_rule_passes_on_a_new_side_without_answers(new, rule):
+    outcome = Gate.parse(rule).check(compare(DEAD, new))
+    assert outcome.unknown and not outcome.met
+    assert outcome.line.startswith(f"NOT JUDGED: {rule} (")
+
+
+def test_a_rule_that_a_dead_side_breaks_is_broken():
+    assert Gate.parse("errors > 5%").check(compare(DEAD, DEAD)).line.startswith("FAILED: errors > 5% (")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "rule"),
     [

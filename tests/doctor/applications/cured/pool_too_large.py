@@ -6,12 +6,12 @@ from flask import jsonify
 from ordinary import application
 from sqlalchemy import create_engine, text
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0)
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=4, max_overflow=0)
 app = application(engine)
 
 
 @app.get("/question")
 def question():
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_sleep(0.03)"))
+        connection.execute(text("SELECT pg_sleep(0.07)"))
         return jsonify(connection.execute(text("SELECT count(*) FROM authors")).scalar())

@@ -13,5 +13,5 @@ app = application(engine)
 @app.get("/question")
 def question():
     with engine.connect() as connection:
-        connection.execute(text("SELECT pg_sleep(0.03)"))
+        connection.execute(text("SELECT pg_sleep(0.07)"))
         return jsonify(connection.execute(text("SELECT count(*) FROM authors")).scalar())

@@ -1,0 +1,222 @@
+"""What it costs to watch an application: of one loan, of one statement, and of the throughput under `loadgen doctor`.
+
+Loans and statements are timed in short rounds, watched and not, one after the other in one process, so that both meet the same
+machine; the figures are medians of CPU time. The thread that looks at lent connections works in both kinds of rounds, so its
+CPU is told apart, as a share of a core. `--write` puts the table into docs/doctor.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import process_time_ns
+from typing import Any
+
+from db.embedded import temporary_postgres
+from loadgen.lab.own_app import OwnAppOptions, Served, arranged
+from loadgen.lab.own_server import OwnApplication, own_environment
+from loadgen.lab.stack import cpu_of_tree, free_port
+
+ROOT = Path(__file__).resolve().parents[1]
+APPLICATIONS = ROOT / "tests" / "doctor" / "applications"
+PAGE = ROOT / "docs" / "doctor.md"
+BEGINS, ENDS = "<!-- benchmarks/watching.py writes from here -->", "<!-- to here, what watching costs -->"
+BORROWERS = ("thread", "greenlet")
+POOLS = ("QueuePool", "FairPool")
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=300, help="rounds of 200 loans of each kind (default 300)")
+    parser.add_argument("--answers", type=int, default=1500, help="answers in each round of the service (default 1500)")
+    parser.add_argument("--only", choices=("loans", "service"), help="measure one of the two only")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/doctor.md")
+    parser.add_argument("--child", nargs=2, metavar=("URL", "BORROWER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(_measured(*options.child, options.rounds)))
+        return
+    overhead(options.rounds, options.answers, options.only, write=options.write)
+
+
+def overhead(rounds: int = 300, answers: int = 1500, only: str | None = None, *, write: bool = False) -> None:
+    """Measure, print the tables, and write them into the page if told to."""
+    lines = []
+    if only != "service":
+        lines += [*_loan_table(rounds), ""]
+    if only != "loans":
+        lines += [*_service_table(answers), ""]
+    print("\n".join(lines))
+    if write:
+        above, rest = PAGE.read_text("utf-8").split(BEGINS)
+        PAGE.write_text("\n".join([above + BEGINS, "", *lines]) + ENDS + rest.split(ENDS)[1], "utf-8")
+
+
+def _loan_table(rounds: int) -> Iterator[str]:
+    yield "| CPU in us | as it is | watched | difference |"
+    yield "| :-- | --: | --: | --: |"
+    with temporary_postgres() as postgres:
+        for borrower in BORROWERS:
+            for key, (plain, watched) in _in_a_process(postgres.url, borrower, rounds).items():
+                yield f"| {key}, in a {borrower} | {plain:.2f} | {watched:.2f} | {watched - plain:+.2f} |"
+
+
+def _service_table(answers: int) -> Iterator[str]:
+    rates, cpu_ms = _service(answers)
+    plain = {"rate": statistics.median(rates["as it is"]), "cpu": statistics.median(cpu_ms["as it is"])}
+    yield "| the service | answers per second | | CPU of an answer, ms | |"
+    yield "| :-- | --: | --: | --: | --: |"
+    for name in rates:
+        rate, cpu = statistics.median(rates[name]), statistics.median(cpu_ms[name])
+        changes = (
+            ("", "") if name == "as it is" else (f"{rate / plain['rate'] - 1:+.1%}", f"{cpu / plain['cpu'] - 1:+.1%}")
+        )
+        yield f"| {name} | {rate:.0f} | {changes[0]} | {cpu:.3f} | {changes[1]} |"
+
+
+def _service(answers: int, rounds: int = 9) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Answers per second of a healthy application to 8 users at a time, and CPU of its server for each, round by round: as it
+    is, as `lab --app` measures it, and as `doctor` watches it. All three serve all the time, on databases of their own.
+    """
+    rates: dict[str, list[float]] = {"as it is": [], "under `loadgen lab --app`": [], "under `loadgen doctor`": []}
+    cpu_ms: dict[str, list[float]] = {name: [] for name in rates}
+    os.chdir(APPLICATIONS)
+    application = OwnApplication(
+        "healthy.two_engines:app", APPLICATIONS, Path(sys.executable), None, (f"{sys.executable} setup.py",)
+    )
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        options = OwnAppOptions(application, str(APPLICATIONS / "load.yml"), Path(folder), servers=1)
+        arrangement = stack.enter_context(arranged(options, lambda _: None))
+        served = [
+            stack.enter_context(arrangement.served("own", {}, Path(folder) / f"{watch}.log", watch=watch))
+            for watch in (False, True)
+        ]
+        bare_url, bare_pid = stack.enter_context(_bare(application, served[0]))
+        targets = (
+            (bare_url, lambda: cpu_of_tree(bare_pid)),
+            *((each.servers.url, each.servers.cpu_s) for each in served),
+        )
+        for number in range(rounds + 1):
+            for name, (url, cpu_s) in zip(rates, targets, strict=True):
+                before_s = cpu_s()
+                rate = _rate(f"{url}/posts/7", answers)
+                # The first round warms up.
+                if number:
+                    rates[name].append(rate)
+                    cpu_ms[name].append((cpu_s() - before_s) * 1000 / answers)
+    return rates, cpu_ms
+
+
+@contextmanager
+def _bare(application: OwnApplication, served: Served) -> Iterator[tuple[str, int]]:
+    """The same server without anything of ours in it. Yields its URL and its process."""
+    port = free_port()
+    environment = {**own_environment(application), "DATABASE_URL": served.database.app_url}
+    command = served.program.command(("127.0.0.1", port), 1)
+    with subprocess.Popen(
+        command, cwd=application.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            _await(port)
+            yield f"http://127.0.0.1:{port}", process.pid
+        finally:
+            process.terminate()
+
+
+def _await(port: int, patience_s: float = 30) -> None:
+    until_s = time.monotonic() + patience_s
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _rate(url: str, answers: int) -> float:
+    command = ["ab", "-q", "-k", "-c", "8", "-n", str(answers), url]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"Requests per second: +([0-9.]+)", done.stdout)
+    assert found is not None
+    assert "Non-2xx" not in done.stdout, done.stdout
+    return float(found[1])
+
+
+def _in_a_process(url: str, borrower: str, rounds: int) -> dict[str, list[float]]:
+    command = [sys.executable, "-m", "benchmarks.watching", "--rounds", str(rounds), "--child", url, borrower]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: dict[str, list[float]] = json.loads(done.stdout)
+    return found
+
+
+def _measured(url: str, borrower: str, rounds: int) -> dict[str, tuple[float, float]]:
+    """CPU in us, as it is and watched, by what is done."""
+    if borrower == "greenlet":
+        import gevent.monkey  # noqa: PLC0415
+
+        gevent.monkey.patch_all()
+    import sqlalchemy as sa  # noqa: PLC0415
+
+    import poolbench  # noqa: PLC0415
+
+    pools: dict[str, Any] = {"QueuePool": sa.QueuePool, "FairPool": poolbench.FairPool}
+    found = {}
+    for name in POOLS:
+        engines = [sa.create_engine(url, poolclass=pools[name]) for _ in range(2)]
+        poolbench.watch(engines[1])
+        found[f"{name}: connect() and close()"] = _medians(engines, _loans, rounds)
+    # Without a server in between, so that only Python's work is timed.
+    engines = [sa.create_engine("sqlite://", poolclass=sa.QueuePool) for _ in range(2)]
+    poolbench.watch(engines[1])
+    found["a statement (of SQLite)"] = _medians(engines, _statements, rounds)
+    return found
+
+
+def _medians(engines: list[Any], work: Callable[[Any], float], rounds: int) -> tuple[float, float]:
+    took: tuple[list[float], list[float]] = [], []
+    gc.collect()
+    for _ in range(rounds):
+        for engine, into in zip(engines, took, strict=True):
+            into.append(work(engine))
+    return statistics.median(took[0]), statistics.median(took[1])
+
+
+def _loans(engine: Any, count: int = 200) -> float:
+    began_ns = process_time_ns()
+    for _ in range(count):
+        engine.connect().close()
+    return (process_time_ns() - began_ns) / count / 1000
+
+
+def _statements(engine: Any, count: int = 100) -> float:
+    from sqlalchemy import text  # noqa: PLC0415
+
+    statement = text("SELECT 1")
+    with engine.connect() as connection:
+        began_ns = process_time_ns()
+        for _ in range(count):
+            connection.execute(statement)
+        return (process_time_ns() - began_ns) / count / 1000
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    main()

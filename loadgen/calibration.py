@@ -1,0 +1,289 @@
+"""What this generator can do on this machine, measured on loopback before a run: its rate, and the times it can tell apart.
+
+A forked process answers each request at once, with some 20 us of work. What users of it cost in CPU time gives the rates;
+the response times that are seen of it are the machine's and the generator's own, so no shorter one can be told. The
+measurement takes at most half a second and uses the parts that make the load later: script, engine, connections, recorder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from math import ceil, floor, inf, log10
+from random import Random
+from typing import NoReturn
+
+import gevent
+
+from loadgen.clock import Alarm, WallOffset, now_ns
+from loadgen.engine import Engine, Listener
+from loadgen.health import BUSY_SHARE
+from loadgen.recorder import Recorder
+from loadgen.schedule import highest_rate
+from loadgen.script.model import Loop, Parallel, RequestStep, Script, Step
+from loadgen.script.parse import RunOptions, parse_script
+from loadgen.vu.program import CompiledScript
+from loadgen.vu.transports import Transports
+from reports import names
+from reports.blocks import decimal
+from reports.model import QUANTILES, Report
+from reports.sketch import Sketch
+
+LONG_ENOUGH_S = 5.0
+"""A run that is planned to take less than this is calibrated only when asked to."""
+
+_LONGEST_S = 0.06
+"""The longest that each of the seven loads may take; on an idle machine all take 0.15 s together."""
+_USERS = 240
+_KEPT_USERS, _KEPT_REQUESTS = 8, 60
+_TRIALS, _ALONE_REQUESTS = 3, 100
+_LEAST_ANSWERS = 10
+_ALARMS, _ALARM_NS = 50, 700_000
+_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What one process of this generator can do on this machine."""
+
+    user_cpu_us: float
+    """CPU time of a user with a connection of its own and one request, in us."""
+    request_cpu_us: float
+    """CPU time of each further request on that connection, in us."""
+    resolution_ms: float
+    """p99 of the response times of a peer that answers at once, rounded up to one digit: shorter ones cannot be told."""
+    timer_late_p99_ms: float
+    """How late planned instants are at p99, while nothing else is to be done."""
+    took_s: float
+
+    @property
+    def users_per_s(self) -> int:
+        """The users a second, each with a connection and one request, that would use a whole core."""
+        return _two_digits(1e6 / self.user_cpu_us)
+
+    @property
+    def requests_per_s(self) -> int:
+        """The requests a second on connections that are kept that would use a whole core."""
+        return _two_digits(1e6 / self.request_cpu_us)
+
+    def cores(self, users_per_s: float, requests: float) -> float:
+        """The cores that users need of whom each makes this number of requests."""
+        return users_per_s * (self.user_cpu_us + max(0.0, requests - 1) * self.request_cpu_us) / 1e6
+
+    @property
+    def sentence(self) -> str:
+        """What was found, in a line."""
+        return (
+            f"calibrated in {self.took_s:.1f} s: a process here starts at most about {self.users_per_s:,} users/s with a"
+            f" connection and a request each, or sends {self.requests_per_s:,} requests/s on kept connections;"
+            f" response times below {decimal(self.resolution_ms)} ms cannot be told"
+        )
+
+
+def beyond(calibration: Calibration, script: Script, workers: int) -> str | None:
+    """A sentence on a plan whose highest rate needs more of the generator than it has; None for any other plan."""
+    rate, requests = highest_rate(script.phases), _requests_of(script)
+    cores = calibration.cores(rate, requests)
+    machine = os.cpu_count() or 1
+    have = min(workers, machine)
+    if cores <= BUSY_SHARE * have:
+        return None
+    each = f"{decimal(requests, 2)} requests" if requests != 1 else "1 request"
+    wanted = ceil(cores / BUSY_SHARE)
+    advice = f"--workers {wanted} shares it" if wanted <= machine else f"this machine has {machine} (see --dask)"
+    return (
+        f"the plan has up to {decimal(rate, 4)} users/s of {each} each: that needs about {decimal(cores, 2)} cores of"
+        f" generator, and it has {have}: users will start late; {advice}"
+    )
+
+
+def _requests_of(script: Script) -> float:
+    """About how many requests a user of the script makes, on average over its scenarios."""
+    weights = sum(scenario.weight for scenario in script.scenarios)
+    requests = sum(scenario.weight * _requests_in(scenario.flow) for scenario in script.scenarios)
+    return requests / weights if weights else 0.0
+
+
+def _requests_in(steps: Sequence[Step]) -> float:
+    """About how many requests these steps make; a loop whose length is not known counts once."""
+    total = 0.0
+    for step in steps:
+        if isinstance(step, RequestStep):
+            total += 1.0 if step.probability is None else step.probability / 100
+        elif isinstance(step, Parallel):
+            total += _requests_in(step.steps)
+        elif isinstance(step, Loop):
+            over = step.over if isinstance(step.over, tuple) else ()
+            count = step.count if isinstance(step.count, (int, float)) and step.count > 0 else len(over) or 1
+            total += count * _requests_in(step.steps)
+    return total
+
+
+def calibrated(report: Report, calibration: Calibration | None) -> Report:
+    """The report with what the generator could do, and with a warning for figures that it could not tell."""
+    if calibration is None or report.extras is None:
+        return report
+    figures = asdict(calibration)
+    extras = replace(report.extras, generator={**report.extras.generator, "calibration": figures})
+    times = report.aggregate.sketches.get(names.RESPONSE_TIME)
+    bound = f"< {decimal(calibration.resolution_ms)} ms"
+    untold = [
+        key
+        for key, q in QUANTILES.items()
+        if key != "median" and times and times.quantile(q) < calibration.resolution_ms
+    ]
+    if untold:
+        said = f"{untold[0]} to {untold[-1]} are" if len(untold) > 1 else f"{untold[0]} is"
+        warning = f"response times this short cannot be told from the generator's own: {said} {bound}"
+        extras = replace(extras, warnings=(*extras.warnings, warning))
+    return replace(report, extras=extras)
+
+
+def calibrate() -> Calibration | None:
+    """Measure. None where that cannot be done: no process can be forked, or the machine is too busy to answer itself."""
+    started_ns = now_ns()
+    try:
+        with _peer() as port:
+            return _measured(f"http://127.0.0.1:{port}", started_ns)
+    except OSError:
+        return None
+
+
+def _measured(target: str, started_ns: int) -> Calibration | None:
+    # The first users pay for what is compiled and cached once.
+    _load(target, 20, 2)
+    alone = [_load(target, 1, _ALONE_REQUESTS) for _ in range(_TRIALS)]
+    one_each = [_load(target, _USERS, 1) for _ in range(2)]
+    kept = _load(target, _KEPT_USERS, _KEPT_REQUESTS)
+    if min(load.answers for load in (*alone, *one_each, kept)) <= _LEAST_ANSWERS:
+        return None
+    user_us = min(load.cpu_us / load.answers for load in one_each)
+    # The first request of each user opens its connection.
+    request_us = max((kept.cpu_us - _KEPT_USERS * user_us) / (kept.answers - _KEPT_USERS), 1.0)
+    return Calibration(
+        user_cpu_us=round(user_us, 1),
+        request_cpu_us=round(request_us, 1),
+        # The middle one, for another program may have disturbed a trial.
+        resolution_ms=_rounded_up(sorted(load.response_p99_ms for load in alone)[_TRIALS // 2]),
+        timer_late_p99_ms=round(_timer_late_p99_ms(), 3),
+        took_s=round((now_ns() - started_ns) / 1e9, 3),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """What some users gave: their answers, the CPU time of this process, and p99 of their response times."""
+
+    answers: int
+    cpu_us: float
+    response_p99_ms: float
+
+
+def _load(target: str, users: int, requests: int) -> _Load:
+    """Let users arrive at once, each of which makes some requests; if they take too long, they are cut off."""
+    flow = [{"loop": [{"get": {"url": "/"}}], "count": requests}]
+    phases = [{"duration": 1, "arrivalCount": users}]
+    text = json.dumps({"config": {"target": target, "phases": phases}, "scenarios": [{"flow": flow}]})
+    script = parse_script([("calibration.json", text)], RunOptions(), _no_file)
+    wall = WallOffset()
+    recorder = Recorder(wall)
+    with closing(Transports(script, wall, _nothing)) as transports:
+        program = CompiledScript(script, recorder, transports, Random(0), agent="poolbench", write_line=_nothing)
+        at_once = tuple(replace(phase, duration_s=users * 1e-6) for phase in script.phases)
+        engine = Engine(program, at_once, recorder, wall, Random(0))
+
+        def cut_off() -> None:
+            # The second call does not wait for users to finish.
+            engine.stop()
+            engine.stop()
+
+        timer = gevent.spawn_later(_LONGEST_S, cut_off)
+        before_ns = time.process_time_ns()
+        engine.run(Listener())
+        cpu_us = (time.process_time_ns() - before_ns) / 1000
+        timer.kill()
+    total = recorder.report().aggregate
+    times = total.sketches.get(names.RESPONSE_TIME)
+    return _Load(total.counters.get(names.RESPONSES, 0), cpu_us, times.quantile(0.99) if times else inf)
+
+
+def _nothing(_: str) -> None:
+    pass
+
+
+def _no_file(path: str) -> bytes:
+    raise FileNotFoundError(path)
+
+
+def _timer_late_p99_ms() -> float:
+    """How late the planned instants of users are at p99, in ms."""
+    alarm = Alarm()
+    late_ns = []
+    try:
+        for _ in range(_ALARMS):
+            at_ns = now_ns() + _ALARM_NS
+            alarm.sleep_until(at_ns)
+            late_ns.append(now_ns() - at_ns)
+    finally:
+        alarm.close()
+    return Sketch.of([late / 1e6 for late in late_ns]).quantile(0.99)
+
+
+def _two_digits(value: float) -> int:
+    step = 10 ** max(0, floor(log10(value)) - 1)
+    return int(value // step * step)
+
+
+def _rounded_up(ms: float) -> float:
+    """A time rounded up to one digit: 0.13 becomes 0.2."""
+    step = 10.0 ** floor(log10(ms))
+    return round(ceil(ms / step - 1e-9) * step, 9)
+
+
+@contextmanager
+def _peer() -> Iterator[int]:
+    """While inside, a process of its own answers at this port of 127.0.0.1. Raises OSError."""
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
+        port = int(listener.getsockname()[1])
+        parent = os.getpid()
+        pid = os.fork()
+        if not pid:
+            _answer_for_ever(listener, parent)
+    try:
+        yield port
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        # Another handler of SIGCHLD may have waited for it already.
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+
+
+def _answer_for_ever(listener: socket.socket, parent: int) -> NoReturn:
+    """Be the peer, in the forked process: answer whatever comes on any connection, until the parent is gone."""
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        with selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            while os.getppid() == parent:
+                for key, _ in selector.select(1.0):
+                    # The listening socket has no connection with it.
+                    sock: socket.socket | None = key.data
+                    if sock is None:
+                        accepted, _address = listener.accept()
+                        selector.register(accepted, selectors.EVENT_READ, accepted)
+                    elif sock.recv(65536):
+                        sock.sendall(_ANSWER)
+                    else:
+                        selector.unregister(sock)
+                        sock.close()
+    finally:
+        os._exit(0)

@@ -1,0 +1,158 @@
+"""What the database of a watched application shows: its sessions meanwhile, and the statements that it counted."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from typing import Any, Self
+
+import psycopg2
+from psycopg2.extensions import quote_ident
+
+from loadgen.lab.own_database import OwnDatabase
+from loadgen.lab.stack import connect
+from poolbench.surroundings import DatabaseStatement, statement_key
+
+LOOK_EVERY_S = 0.05
+_WAITS = {"Lock", "Timeout", "Client"}
+
+_ACTIVITY = """
+SELECT pid, state, wait_event_type, query, CASE WHEN wait_event_type = 'Lock' THEN pg_blocking_pids(pid) ELSE '{}' END
+FROM pg_stat_activity
+WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
+"""
+
+
+class StatementStatistics:
+    """What `pg_stat_statements` counted between two readings; `missing` says why it counts nothing, "" if it does."""
+
+    def __init__(self, url: str, database: str) -> None:
+        self._url, self._database = url, database
+        self.missing = ""
+        self._before = self._read()
+
+    def since(self) -> dict[str, DatabaseStatement] | None:
+        """Executions since the beginning, by `statement_key`; None where the extension is missing."""
+        after = None if self.missing else self._read()
+        if after is None:
+            return None
+        found: dict[str, DatabaseStatement] = {}
+        for number, (text, *counted) in after.items():
+            before = self._before.get(number, (text, 0, 0.0, 0, 0)) if self._before else (text, 0, 0.0, 0, 0)
+            calls, total_ms, rows, pages = (now - then for now, then in zip(counted, before[1:], strict=True))
+            if calls > 0:
+                key = statement_key(text)
+                known = found.get(key, DatabaseStatement(text))
+                found[key] = DatabaseStatement(
+                    text, known.calls + calls, known.total_ms + total_ms, known.rows + rows, known.pages + pages
+                )
+        return found
+
+    def _read(self) -> dict[tuple[int, int], tuple[Any, ...]] | None:
+        """By user and number of the statement: its text, executions, ms, rows and pages looked at."""
+        try:
+            with contextlib.closing(connect(self._url)) as connection, connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT nspname FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace"
+                    " WHERE extname = 'pg_stat_statements'"
+                )
+                schema = cursor.fetchone()
+                if schema is None:
+                    self.missing = "CREATE EXTENSION pg_stat_statements was not run in this database"
+                    return None
+                # As JSON, since versions differ in their columns.
+                cursor.execute(
+                    f"SELECT to_jsonb(s) FROM {quote_ident(schema[0], cursor)}.pg_stat_statements s"  # noqa: S608 - quoted
+                    " WHERE dbid = (SELECT oid FROM pg_database WHERE datname = %s)",
+                    (self._database,),
+                )
+                rows = [row for (row,) in cursor.fetchall()]
+        except psycopg2.Error as error:
+            self.missing = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            return None
+        return {
+            (int(row["userid"]), int(row["queryid"])): (
+                row["query"],
+                row["calls"],
+                row.get("total_exec_time", row.get("total_time", 0.0)),
+                row["rows"],
+                row["shared_blks_hit"] + row["shared_blks_read"],
+            )
+            for row in rows
+            if row.get("queryid") is not None and row.get("query")
+        }
+
+
+class DatabaseWatch(threading.Thread):
+    """Looks at the database's sessions twenty times a second while inside: who executes what, and who waits for whom."""
+
+    def __init__(self, database: OwnDatabase) -> None:
+        super().__init__(daemon=True)
+        self._url = database.monitor_url
+        self._connection = connect(self._url)
+        self._done = threading.Event()
+        self.looks = self.waits_for_idle = self._sum_active = 0
+        self._sum_took_s = 0.0
+        self.active: Counter[str] = Counter()
+        """Looks in which a statement was being executed, by `statement_key`."""
+        self._waiting: Counter[str] = Counter()
+        self._statistics = StatementStatistics(database.statistics_url, self._connection.info.dbname)
+        self.statements: dict[str, DatabaseStatement] | None = None
+        """What the database itself counted of each statement, by `statement_key`; None: nothing."""
+
+    @property
+    def statements_missing(self) -> str:
+        """Why the database counts no statements; "" if it does."""
+        return self._statistics.missing
+
+    @property
+    def mean_active(self) -> float:
+        """Mean number of sessions that executed a statement, and waited for no lock, no timer and no client."""
+        return self._sum_active / max(1, self.looks)
+
+    @property
+    def trivial_ms(self) -> float:
+        """What a look has taken on average."""
+        return 1000 * self._sum_took_s / max(1, self.looks)
+
+    def lock_waits(self) -> dict[str, float]:
+        """Of each statement, the share of looks in which it waited for a lock."""
+        return {key: count / self.active[key] for key, count in self._waiting.items()}
+
+    def run(self) -> None:
+        """Look until the block is left."""
+        while not self._done.wait(LOOK_EVERY_S):
+            with contextlib.suppress(psycopg2.Error):
+                if self._connection.closed:
+                    self._connection = connect(self._url)
+                self._look()
+
+    def _look(self) -> None:
+        began_s = time.monotonic()
+        with self._connection.cursor() as cursor:
+            cursor.execute(_ACTIVITY)
+            rows = cursor.fetchall()
+        self._sum_took_s += time.monotonic() - began_s
+        self.looks += 1
+        states = {pid: state for pid, state, *_ in rows}
+        for _pid, state, waits_for, statement, blockers in rows:
+            if state != "active":
+                continue
+            key = statement_key(statement)
+            self.active[key] += 1
+            self._sum_active += waits_for not in _WAITS
+            if waits_for == "Lock":
+                self._waiting[key] += 1
+                self.waits_for_idle += any(states.get(pid, "").startswith("idle in") for pid in blockers)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+        self.statements = self._statistics.since()
+        self._connection.close()

@@ -1,0 +1,152 @@
+"""The section on a publication that is data: its source, what was published, and what was measured. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loadgen.lab.claim import BUSY_SHARE
+from loadgen.lab.evidence import Evidence, Measurement
+from loadgen.lab.publication import Publication, PublicationExperiment
+from loadgen.lab.publication_claims import key
+from loadgen.lab.turns import Spread
+from reports.blocks import (
+    ABSENT,
+    Axis,
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Column,
+    Facts,
+    Section,
+    Series,
+    Table,
+    Text,
+    amount,
+    number_cell,
+    share_cell,
+)
+
+_NOTE = "Medians of all rounds, the lowest and the highest round behind them. Other programs: their share of the machine's CPU."
+
+
+def publication_section(publication: Publication, evidence: Evidence) -> Section:
+    """The section on one publication."""
+    ran = [e for e in publication.experiments if key(publication, e.name) in evidence.measurements]
+    source = publication.source
+    blocks: list[Block] = []
+    if charts := tuple(_charts(publication, ran, evidence)):
+        blocks.append(Charts(charts))
+    kinds = dict.fromkeys(experiment.kind for experiment in ran)
+    blocks += [_table(publication, [e for e in ran if e.kind == kind], evidence) for kind in kinds]
+    blocks += [
+        Facts(f"Published: {source.author}, {source.title}, {source.year}", tuple(_published(publication))),
+        Text(f"Scale: {publication.scale}"),
+    ]
+    data = {
+        "source": source,
+        "published": publication.published,
+        "scale": publication.scale,
+        "experiments": {
+            experiment.name: {
+                "title": experiment.title,
+                "kind": experiment.kind,
+                **_values(evidence, key(publication, experiment.name)),
+            }
+            for experiment in ran
+        },
+    }
+    return Section(
+        f"publication-{publication.name}", publication.title, tuple(blocks), menu=publication.name, data=data
+    )
+
+
+def _values(evidence: Evidence, place: str) -> dict[str, object]:
+    rounds = evidence.measurement_rounds.get(place, ())
+    return {
+        "figures": evidence.measurements[place].figures,
+        "other_programs_cpu_share": evidence.measurements[place].others_share,
+        "rounds": [each.figures for each in rounds],
+    }
+
+
+def _published(publication: Publication) -> Iterator[tuple[str, str]]:
+    for figure in publication.published:
+        yield figure.figure, f"{figure.words} ({figure.address})" if figure.address else figure.words
+    yield "address", publication.source.address
+
+
+def _judged(publication: Publication) -> dict[str, None]:
+    """The figures that claims are judged by, in the order of the claims."""
+    return dict.fromkeys(check.quantity.figure for claim in publication.claims for check in claim.checks)
+
+
+def _table(publication: Publication, experiments: list[PublicationExperiment], evidence: Evidence) -> Table:
+    """Experiments of one kind: a row each, with all figures of that kind, those that claims are judged by first."""
+    kind = experiments[0].kind
+    known = {name: words for experiment in experiments for name, words in experiment.figures.items()}
+    judged = [name for name in _judged(publication) if name in known]
+    names = [*judged, *(name for name in known if name not in judged)]
+    columns = (
+        Column("experiment"),
+        *(Column(known[name], "number", aside=name not in judged) for name in names),
+        Column("other programs", "number"),
+    )
+    rows = []
+    for experiment in experiments:
+        place = key(publication, experiment.name)
+        measured, rounds = evidence.measurements[place], evidence.measurement_rounds.get(place, ())
+        rows.append(
+            (
+                Cell(experiment.title),
+                *(_cell(name, measured, rounds) for name in names),
+                share_cell(measured.others_share, bad=(measured.others_share or 0) > BUSY_SHARE),
+            )
+        )
+    return Table(f"{publication.name}-{kind}", "Measured here", columns, tuple(rows), _NOTE)
+
+
+def _cell(name: str, measured: Measurement, rounds: tuple[Measurement, ...]) -> Cell:
+    """A figure's median, and its lowest and highest round where they differ from it."""
+    value = measured.figures.get(name)
+    if value is None:
+        return Cell(ABSENT)
+    values = [each.figures[name] for each in rounds if name in each.figures]
+    spread = Spread.of(values) if values else Spread(value, value, value)
+    if amount(spread.low) == amount(spread.high):
+        return number_cell(value, 0) if value == int(value) else Cell(amount(value), value)
+    return Cell(f"{_short(value)} ({_short(spread.low)} to {_short(spread.high)})", value)
+
+
+def _short(value: float) -> str:
+    return amount(int(value) if value == int(value) else value)
+
+
+def _charts(publication: Publication, experiments: list[PublicationExperiment], evidence: Evidence) -> Iterator[Chart]:
+    """A chart for each figure that a claim is judged by, with a bar for each experiment that gives it."""
+    for name in _judged(publication):
+        having = [
+            (e, evidence.measurements[key(publication, e.name)].figures[name])
+            for e in experiments
+            if name in evidence.measurements[key(publication, e.name)].figures
+        ]
+        if len(having) < 2:
+            continue
+        values = tuple(value for _, value in having)
+        yield Chart(
+            f"{publication.name}-{name}",
+            having[0][0].figures[name].capitalize(),
+            "bars",
+            Axis(having[0][0].figures[name]),
+            Axis("", "", "category", tuple(experiment.title for experiment, _ in having)),
+            (
+                Series(
+                    "measured here",
+                    tuple(map(float, range(len(having)))),
+                    values,
+                    0,
+                    words=tuple(Text(_short(value)) for value in values),
+                ),
+            ),
+            wide=True,
+        )

@@ -1,0 +1,99 @@
+"""Runs the experiments of a publication in rounds, each turn in a process of its own, and in a random order within a round."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from random import Random
+from statistics import mean, median
+from typing import Any
+
+import psutil
+
+from loadgen.lab.evidence import Measurement
+from loadgen.lab.publication import Publication, PublicationExperiment
+from loadgen.lab.stack import query
+from loadgen.lab.turns import in_turns
+
+_MODULES = {"asyncpg": "asyncpg", "psycopg": "psycopg"}
+"""The module that a driver needs; psycopg2 and pgbench come with the tool."""
+
+
+def missing_module(experiment: PublicationExperiment) -> str | None:
+    """The module that an experiment needs and that is not installed; None where it can be run."""
+    needed = [_MODULES.get(experiment.values["driver"], "psycopg2")]
+    if experiment.values.get("pool") == "psycopg_pool":
+        needed.append("psycopg_pool")
+    return next((name for name in needed if find_spec(name) is None), None)
+
+
+def run(
+    publication: Publication,
+    url: str,
+    *,
+    full: bool,
+    others_cpu_s: Callable[[], float] | None,
+    say: Callable[[str], None],
+    rng: Random,
+) -> Iterator[tuple[str, Measurement]]:
+    """Runs all experiments that can be run; yields the name and the figures of each turn.
+
+    `others_cpu_s` tells the CPU seconds that other programs have used so far; None where that is not known. Raises psycopg2.Error
+    for a setup statement that fails.
+    """
+    for statement in publication.setup:
+        query(url, statement)
+    possible = [experiment for experiment in publication.experiments if missing_module(experiment) is None]
+    for number, experiment in enumerate(in_turns(possible, publication.rounds, rng)):
+        values = experiment.settings(full=full)
+        before_s, began = (others_cpu_s() if others_cpu_s else 0.0), time.monotonic()
+        figures = _turn({"kind": experiment.kind, "url": url, "values": values}, _longest_s(values))
+        took_s = time.monotonic() - began
+        share = (others_cpu_s() - before_s) / (took_s * (psutil.cpu_count() or 1)) if others_cpu_s else None
+        if isinstance(figures, str):
+            say(f"{publication.name}, {experiment.title}, round {number // len(possible) + 1}: {figures}")
+        yield (
+            experiment.name,
+            Measurement(
+                experiment.title,
+                {} if isinstance(figures, str) else figures,
+                # The kernel counts CPU in ticks of 10 ms, so that a short turn may come out beyond either end.
+                None if share is None else min(1.0, max(0.0, share)),
+                partial=isinstance(figures, str),
+            ),
+        )
+
+
+def together(title: str, rounds: Sequence[Measurement]) -> Measurement:
+    """All rounds of an experiment: medians of the figures that each has, and the mean share of other programs."""
+    names = [name for name in rounds[0].figures if all(name in each.figures for each in rounds)]
+    shares = [each.others_share for each in rounds if each.others_share is not None]
+    return Measurement(
+        title,
+        {name: median(each.figures[name] for each in rounds) for name in names},
+        mean(shares) if shares else None,
+        partial=any(each.partial for each in rounds),
+    )
+
+
+def _longest_s(values: Mapping[str, Any]) -> float:
+    """How long a turn may take, in s."""
+    return 60 + float(values.get("seconds", 0.0)) * 2 + 6 * float(values.get("timeout_s", 0.0))
+
+
+def _turn(settings: Mapping[str, Any], longest_s: float) -> dict[str, float] | str:
+    """The figures of one turn, or the last line of what went wrong."""
+    command = [sys.executable, "-m", "loadgen.lab.publication_turn", json.dumps(settings)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=longest_s, check=False)
+    except subprocess.TimeoutExpired:
+        return f"did not end within {longest_s:.0f} s"
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        return (done.stderr.strip().splitlines() or ["no figures"])[-1]
+    figures: dict[str, float] = json.loads(lines[-1])
+    return figures

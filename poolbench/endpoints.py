@@ -1,0 +1,103 @@
+"""Requests that are being answered: which endpoint borrows, and which loans outlive the answer. See watching.py."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from poolbench.loan_book import BOOK, harmless
+from poolbench.loans import Request
+from poolbench.looking import REQUEST_CODES
+
+
+@harmless
+def _begin(environ: dict[str, Any]) -> Request:
+    """A request begins in the running greenlet or thread."""
+    request = BOOK.requests[BOOK.current()] = Request(environ)
+    return request
+
+
+@harmless
+def _answered(request: Request | None) -> None:
+    """A request has been answered."""
+    if request is None or request.ended_ns:
+        return
+    request.end()
+    me = BOOK.current()
+    if BOOK.requests.get(me) is request:
+        del BOOK.requests[me]
+    BOOK.tally.answered(request)
+
+
+def watched_requests(application: Any) -> Any:
+    """A WSGI application whose requests are watched: which endpoint borrows, and what outlives the answer."""
+
+    def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        request = _begin(environ)
+        try:
+            answer = application(environ, start_response)
+        except BaseException:
+            _answered(request)
+            raise
+        return _Answer(answer, request)
+
+    REQUEST_CODES.add(serve.__code__)
+    return serve
+
+
+class _Answer:
+    """An answer that says when it has been sent."""
+
+    def __init__(self, answer: Iterable[bytes], request: Request | None) -> None:
+        self._answer, self._request = answer, request
+        self._parts = iter(answer)
+
+    def __iter__(self) -> _Answer:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._parts)
+
+    def close(self) -> None:
+        """Called by the server at the end."""
+        try:
+            close = getattr(self._answer, "close", None)
+            if close is not None:
+                close()
+        finally:
+            _answered(self._request)
+
+
+REQUEST_CODES.add(_Answer.__next__.__code__)
+
+_following: list[Any] = []
+"""Receivers of Flask's signals, once they are connected."""
+
+
+@harmless
+def follow_flask() -> None:
+    """Follow requests by Flask's signals where no WSGI wrapper does, if the process uses Flask."""
+    if _following or "flask" not in sys.modules:
+        return
+    import flask  # noqa: PLC0415 - the application has imported it
+
+    @harmless
+    def started(_application: Any, **_: Any) -> None:
+        known = BOOK.requests.get(BOOK.current())
+        if known is None or known.ended_ns:
+            known = _begin(flask.request.environ)
+            if known is None:
+                return
+            known.is_flasks = True
+        known.rule = flask.request.url_rule
+
+    @harmless
+    def popped(_application: Any, **_: Any) -> None:
+        known = BOOK.requests.get(BOOK.current())
+        if known is not None and known.is_flasks:
+            _answered(known)
+
+    _following.extend((started, popped))
+    flask.request_started.connect(started, weak=False)
+    flask.appcontext_popped.connect(popped, weak=False)

@@ -1,0 +1,192 @@
+"""What is changed in an engine that is watched: its pool's connect, and its dialect's execute. See watching.py.
+
+Every loan and every statement of the application comes by here, so the methods are short, and written out.
+"""
+
+from __future__ import annotations
+
+import sys
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.pool import Pool
+
+from poolbench.loan_book import BOOK, OPENED, harmless
+from poolbench.loans import Opened, WatchedEngine
+from poolbench.looking import STATEMENT_CODES
+from poolbench.places import application_frame, place_of
+
+if TYPE_CHECKING:
+    from types import CodeType, FrameType
+
+_STEPS = 4
+"""From the pool's connect() to the application, if that calls engine.connect()."""
+
+_CONNECTING: dict[int, CodeType] = {}
+"""The application's code that was found to call engine.connect() itself, by its id."""
+_MOST_CODES = 1000
+
+_frame = sys._getframe  # noqa: SLF001
+
+
+class WatchedPool(Pool):
+    """A pool whose loans are watched."""
+
+    _poolbench_engine: WatchedEngine
+    _poolbench_connect: Any
+    """The method of the pool's own class, without the price of super()."""
+    _poolbench_code: CodeType | None = None
+    """The application's code that borrowed last."""
+
+    def connect(self) -> Any:
+        """As SQLAlchemy's."""
+        book = BOOK
+        book.left -= 1
+        if book.left < 0:
+            return self._connect_noting_all()
+        try:
+            fairy = self._poolbench_connect()
+        except BaseException as error:
+            timeout_s = float(getattr(self, "_timeout", 0.0) or 0.0)
+            book.refused_lightly(self._poolbench_engine, _frame(1), error, timeout_s)
+            raise
+        try:
+            try:
+                frame: FrameType | None = _frame(_STEPS)
+            except ValueError:
+                frame = None
+            code = None if frame is None else frame.f_code
+            if code is None or (code is not self._poolbench_code and _CONNECTING.get(id(code)) is not code):
+                frame = self._borrowing_frame(frame)
+                code = None if frame is None else frame.f_code
+            borrower = book.current()
+            book.lent[fairy._connection_record] = (  # noqa: SLF001
+                borrower,
+                code,
+                0 if frame is None else frame.f_lasti,
+                book.requests.get(borrower) if book.requests else None,
+                perf_counter_ns(),
+            )
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            book.fault = f"{type(error).__name__}: {error}"
+        return fairy
+
+    def _borrowing_frame(self, guess: FrameType | None) -> FrameType | None:
+        """The frame of the application that borrows, found step by step. If it is where it was guessed, so it is next time."""
+        found = application_frame(_frame(2))
+        if found is not None and found is guess:
+            if len(_CONNECTING) >= _MOST_CODES:
+                _CONNECTING.clear()
+            self._poolbench_code = _CONNECTING[id(found.f_code)] = found.f_code
+        return found
+
+    def _connect_noting_all(self) -> Any:
+        loan = BOOK.asking(self._poolbench_engine, _frame(2))
+        try:
+            fairy = self._poolbench_connect()
+        except BaseException as error:
+            if loan is not None:
+                BOOK.refused(loan, error)
+            raise
+        if loan is not None:
+            BOOK.lend(loan, fairy)
+        return fairy
+
+    def recreate(self) -> Any:
+        """As SQLAlchemy's: the pool after dispose() is watched, too."""
+        found: Any = super().recreate()
+        found._poolbench_engine = self._poolbench_engine  # noqa: SLF001
+        return found
+
+
+_KINDS: dict[Any, type[Pool]] = {}
+"""Kinds of pools, and the same that are watched."""
+
+
+def hook(engine: Engine, about: WatchedEngine) -> None:
+    """Have an engine's loans and statements noted in the book from now on."""
+    pool: Any = engine.pool
+    kind: Any = type(pool)
+    if kind not in _KINDS:
+        _KINDS[kind] = type(kind.__name__, (WatchedPool, kind), {"_poolbench_connect": kind.connect})
+    pool._poolbench_engine = about  # noqa: SLF001
+    pool.__class__ = _KINDS[kind]
+    event.listen(engine, "connect", _connected)
+    # Listeners to statements would slow down each connection, so the methods that they would be called by are wrapped.
+    dialect: Any = engine.dialect
+    dialect.connect = _timed_connect(dialect.connect)
+    dialect.do_execute = _watched_execute(dialect.do_execute, many=False)
+    dialect.do_executemany = _watched_execute(dialect.do_executemany, many=True)
+    dialect.do_execute_no_params = _watched_execute_no_params(dialect.do_execute_no_params)
+
+
+def _connected(_connection: Any, record: Any) -> None:
+    _opened(record, _frame(1))
+
+
+@harmless
+def _opened(record: Any, frame: FrameType) -> None:
+    now_ns, borrower = perf_counter_ns(), BOOK.current()
+    took_ns = now_ns - BOOK.opening.pop(borrower, now_ns)
+    record.info[OPENED] = Opened(BOOK.pid, borrower, place_of(frame), now_ns, took_ns)
+
+
+@harmless
+def _opening() -> Any:
+    borrower = BOOK.current()
+    BOOK.opening[borrower] = perf_counter_ns()
+    return borrower
+
+
+def _timed_connect(connect: Any) -> Any:
+    """A dialect's method that connects, and notes when it began."""
+
+    def timed(*given: Any, **named: Any) -> Any:
+        borrower = _opening()
+        try:
+            return connect(*given, **named)
+        except BaseException:
+            BOOK.opening.pop(borrower, None)
+            raise
+
+    return timed
+
+
+def _watched_execute(execute: Any, *, many: bool) -> Any:
+    """A dialect's method that executes with parameters, and has its statements noted."""
+    noted = BOOK.noted
+
+    def watched(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        loan = BOOK.executing(context, statement) if noted else None
+        if loan is None:
+            execute(cursor, statement, parameters, context)
+            return
+        began_ns = perf_counter_ns()
+        execute(cursor, statement, parameters, context)
+        BOOK.executed(loan, perf_counter_ns() - began_ns, cursor.rowcount, _frame(1), many)
+
+    STATEMENT_CODES.add(watched.__code__)
+    return watched
+
+
+def _watched_execute_no_params(execute: Any) -> Any:
+    """A dialect's method that executes without parameters, and has its statements noted."""
+    noted = BOOK.noted
+
+    def watched(cursor: Any, statement: str, context: Any = None) -> None:
+        loan = BOOK.executing(context, statement) if noted else None
+        if loan is None:
+            execute(cursor, statement, context)
+            return
+        began_ns = perf_counter_ns()
+        execute(cursor, statement, context)
+        BOOK.executed(loan, perf_counter_ns() - began_ns, cursor.rowcount, _frame(1), many=False)
+
+    STATEMENT_CODES.add(watched.__code__)
+    return watched
+
+
+def hooked(pool: Any) -> bool:
+    """Whether the pool's loans are noted."""
+    return isinstance(pool, WatchedPool)

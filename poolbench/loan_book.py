@@ -1,0 +1,351 @@
+"""The book of a process's loans: which are going on, and those that have ended for the tally. See watching.py.
+
+Borrowers share no lock: setting or taking a key of a dict, and appending to a deque, are single steps in CPython. Of most
+loans only who holds the connection is noted, as a tuple; of some, chosen at random, everything is, as a `Loan` that stands for
+as many as were passed over. How many are chosen follows the rate of loans, so that choosing them costs little at any rate.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from functools import partial, wraps
+from random import randrange
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from sqlalchemy import exc
+
+from poolbench import observed as seen
+from poolbench.loans import Loan, Opened, Request, WatchedEngine, light_loan
+from poolbench.looking import IDLE, transaction_status
+from poolbench.places import Place, place_of
+from poolbench.tally import Tally, writes
+from poolbench.waiters import current_function
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+OPENED = "poolbench.opened"
+"""The key, in a record's `info`, of how its connection was opened."""
+_NOTED_PER_S = 10
+"""Loans of which everything is noted, per second, unless all are."""
+_BURST = 4
+"""When so many were noted between two looks, half as many are noted from then on."""
+_MOST_GROUPS = 200
+_MOST_KEPT = 10_000
+_GIVEN = ParamSpec("_GIVEN")
+_Found = TypeVar("_Found")
+
+
+def harmless(method: Callable[_GIVEN, _Found]) -> Callable[_GIVEN, _Found | None]:
+    """A method of the book that returns None where it fails: the application must not suffer, and the diagnosis says it."""
+
+    @wraps(method)
+    def guarded(*given: _GIVEN.args, **named: _GIVEN.kwargs) -> _Found | None:
+        try:
+            return method(*given, **named)
+        except Exception as error:  # noqa: BLE001 - see above
+            BOOK.fault = f"{type(error).__name__}: {error}"
+            return None
+
+    return guarded
+
+
+class LoanBook:
+    """All loans of one process.
+
+    lent: the latest loan of each record of SQLAlchemy's (of a connection without an engine: by a weak reference to it), as a
+    Loan or as the values of `light_loan`. Whether it has ended is known from the record; `sweep` drops those that have.
+    noted: the Loans that have not ended, by record. left: loans to pass over before the next is noted in full; below 0: it is
+    the next.
+    asks: those who wait. opening: when a borrower's opening of a connection began, in ns.
+    """
+
+    __slots__ = (
+        "_drawn",
+        "_drawn_before",
+        "_drivers",
+        "_noted",
+        "_numbers",
+        "asks",
+        "current",
+        "every",
+        "fault",
+        "left",
+        "lent",
+        "noted",
+        "notes_all",
+        "on_foreign",
+        "on_start",
+        "on_timeout",
+        "opening",
+        "pid",
+        "requests",
+        "tally",
+    )
+
+    def __init__(self) -> None:
+        self._drivers: dict[str, WatchedEngine] = {}
+        self._numbers: Counter[str] = Counter()
+        self.fault = ""
+        self.notes_all = False
+        self.noted: dict[Any, Loan] = {}
+        self.lent: dict[Any, Any] = {}
+        self.asks: dict[Loan, None] = {}
+        self.opening: dict[Any, int] = {}
+        self.requests: dict[Any, Request] = {}
+        self.on_start: Callable[[], None] | None = None
+        self.on_timeout: Callable[[Loan], None] = _ignored
+        self.on_foreign: Callable[[Loan], None] = _ignored
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew, in a process that has noted nothing; the dicts stay the same."""
+        self.pid = os.getpid()
+        for each in (self.noted, self.lent, self.asks, self.opening, self.requests):
+            each.clear()
+        self.tally = Tally(self.pid, keeps_all=self.notes_all)
+        self.current = current_function()
+        self.every, self.left = 1, 0
+        self._drawn = self._drawn_before = self._noted = 0
+
+    def begin_in_child(self) -> None:
+        """Begin anew after a fork. Loans of the parent are remembered, to notice that the child uses them."""
+        inherited = dict(self.all_loans())
+        self.begin()
+        for record, loan in inherited.items():
+            loan.inherited = True
+            self.noted[record] = loan
+
+    def note_all(self) -> None:
+        """Note everything of every loan, and keep it."""
+        self.notes_all = True
+        self.every, self.left = 1, 0
+        self.tally = Tally(self.pid, keeps_all=True)
+
+    def next_number(self, place: str) -> int:
+        """How many engines the place has made before; 99 for all further ones."""
+        if len(self._numbers) < _MOST_KEPT or place in self._numbers:
+            self._numbers[place] += 1
+        return min(99, self._numbers[place])
+
+    # Which loans are noted in full
+
+    def _draw(self) -> int:
+        """Draw how many loans are passed over next. Returns how many loans the one that begins stands for."""
+        weight = self.every
+        if self.notes_all:
+            self.left = 0
+            return weight
+        self._noted += 1
+        if self._noted % _BURST == 0:
+            self.every *= 2
+        self.left = randrange(2 * self.every - 1)
+        self._drawn += self.left + 1
+        return weight
+
+    def keep_pace(self, elapsed_ns: int) -> None:
+        """Choose how many loans are noted from now on, by how many there were in the time since the last call."""
+        if self.notes_all:
+            return
+        begun = self._drawn - max(0, self.left)
+        loans, self._drawn_before, self._noted = begun - self._drawn_before, begun, 0
+        self.every = max(1, round(loans * 1e9 / max(1, elapsed_ns) / _NOTED_PER_S))
+        spare = self.left - randrange(2 * self.every - 1)
+        if spare > 0:
+            self.left -= spare
+            self._drawn -= spare
+
+    # Loans
+
+    @harmless
+    def asking(self, engine: WatchedEngine, frame: FrameType) -> Loan:
+        """Somebody asks for a connection, of whose loan everything will be noted."""
+        if self.on_start is not None:
+            self.on_start()
+        borrower = self.current()
+        weight = self._draw()
+        loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower), weight)
+        for record, other in list(self.lent.items()):
+            if other.__class__ is tuple:
+                is_outer = other[0] == borrower and other[3] is loan.request and _engine_of(record) is engine
+            else:
+                is_outer = other.borrower == borrower and other.request is loan.request and other.engine is engine
+            if is_outer and _is_lent(record):
+                loan.outer = record
+        self.asks[loan] = None
+        return loan
+
+    @harmless
+    def lend(self, loan: Loan, fairy: Any) -> None:
+        """The connection is there."""
+        loan.lent_ns = perf_counter_ns()
+        self.asks.pop(loan, None)
+        loan.record = record = fairy._connection_record  # noqa: SLF001
+        loan.connection = fairy.dbapi_connection
+        opened: Opened | None = record.info.get(OPENED)
+        if opened is not None:
+            if opened.process != self.pid:
+                loan.place = opened.place or loan.place
+                self._note_foreign(loan)
+            if opened.at_ns >= loan.asked_ns and opened.borrower == loan.borrower:
+                loan.connect_ns = opened.duration_ns
+        self.lent[record] = loan
+        self.noted[record] = loan
+        record.finalize_callback.append(partial(self._given_back, loan))
+
+    @harmless
+    def refused(self, loan: Loan, error: BaseException) -> None:
+        """No connection came."""
+        loan.ended_ns = perf_counter_ns()
+        self.asks.pop(loan, None)
+        loan.refused = _refusal(error)
+        self.tally.ended(loan)
+        if loan.refused == "timeout":
+            self.on_timeout(loan)
+
+    @harmless
+    def refused_lightly(self, engine: WatchedEngine, frame: FrameType, error: BaseException, timeout_s: float) -> None:
+        """No connection came in a loan of which nothing was noted. When it began is known only of a timeout."""
+        borrower = self.current()
+        loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower))
+        if type(error) is exc.TimeoutError:
+            loan.asked_ns -= round(1e9 * timeout_s)
+        self.refused(loan, error)
+
+    @harmless
+    def _given_back(self, loan: Loan, _connection: Any) -> None:
+        """Called by the record of a loan that was noted in full, when its connection comes back."""
+        record = loan.record
+        if self.lent.get(record) is loan:
+            self.lent.pop(record, None)
+        if self.noted.get(record) is loan and self.noted.pop(record, None) is loan:
+            self._end(loan)
+
+    def _end(self, loan: Loan) -> None:
+        loan.ended_ns = perf_counter_ns()
+        loan.connection = None
+        self.tally.ended(loan)
+
+    def sweep(self) -> None:
+        """Forget what is no longer lent; end the loans whose connections were closed, detached, or lent again without a word."""
+        for record in list(self.lent):
+            if _is_lent(record):
+                continue
+            loan = self.lent.pop(record, None)
+            if loan is not None and _is_lent(record):
+                # Lent again just now.
+                self.lent.setdefault(record, loan)
+            elif isinstance(record, weakref.ref):
+                self._end(loan)
+        for record, loan in list(self.noted.items()):
+            if self.lent.get(record) is not loan and not loan.inherited and self.noted.pop(record, None) is loan:
+                self._end(loan)
+
+    def all_loans(self) -> list[tuple[Any, Loan]]:
+        """Records and their loans at this moment; of those not noted in full only what is known."""
+        return [
+            (record, light_loan(record, _engine_of(record), loan) if loan.__class__ is tuple else loan)
+            for record, loan in list(self.lent.items())
+            if _is_lent(record)
+        ]
+
+    def _note_foreign(self, loan: Loan) -> None:
+        loan.foreign = True
+        self.on_foreign(loan)
+
+    # Connections without an engine
+
+    @harmless
+    def opened_by_driver(self, connection: Any, place: Place, duration_ns: int) -> None:
+        """The application has opened a connection without an engine: a loan until it is closed."""
+        engine = self._drivers.get(str(place))
+        if engine is None:
+            if len(self._drivers) >= _MOST_KEPT:
+                self._drivers.clear()
+            engine = self._drivers[str(place)] = WatchedEngine.of_driver(place)
+        if self.on_start is not None:
+            self.on_start()
+        borrower = self.current()
+        loan = Loan(engine, borrower, place, self.requests.get(borrower))
+        loan.lent_ns, loan.connect_ns = loan.asked_ns, duration_ns
+        loan.asked_ns -= duration_ns
+        loan.record = loan.connection = weakref.ref(connection)
+        self.lent[loan.record] = loan
+
+    # Statements
+
+    @harmless
+    def executing(self, context: Any, statement: str) -> Loan | None:
+        """A statement begins. Returns its loan if all of it is to be noted."""
+        fairy = getattr(getattr(context, "root_connection", None), "_dbapi_connection", None)
+        loan = self.noted.get(getattr(fairy, "_connection_record", None))
+        if loan is None:
+            return None
+        if loan.inherited:
+            self._note_foreign(loan)
+        if loan.request is not None and loan.request.ended_ns:
+            loan.adopted = True
+        loan.statement = statement
+        if loan.wrote and transaction_status(loan.connection) == IDLE:
+            loan.wrote = False
+        if not loan.wrote and writes(statement):
+            loan.wrote = True
+        return loan
+
+    @harmless
+    def executed(self, loan: Loan, duration_ns: int, rows: int, frame: FrameType, many: bool) -> None:
+        """A statement has been executed."""
+        now_ns = perf_counter_ns()
+        place = place_of(frame)
+        if loan.place is None:
+            loan.place = place
+        key = (loan.statement, id(place.code), place.instruction) if place is not None else (loan.statement, 0, 0)
+        groups = loan.groups
+        if groups is None:
+            groups = loan.groups = {}
+        group = groups.get(key)
+        if group is None:
+            if len(groups) >= _MOST_GROUPS:
+                # All others of this loan are one.
+                key, place = (seen.OTHERS, 0, 0), None
+            group = groups.setdefault(key, [place, 0, 0, 0, now_ns - duration_ns, 0, 0, 0, duration_ns])
+        group[1] += 1
+        group[2] += duration_ns
+        group[3] += max(rows, 0)
+        group[5] = now_ns
+        group[8] = min(group[8], duration_ns)
+        if duration_ns >= seen.SLOW_NS and not many and rows < seen.MANY_ROWS:
+            group[6] += 1
+            group[7] += duration_ns
+
+
+def _is_lent(record: Any) -> bool:
+    """Whether a connection is lent, by its record; one without an engine, by a weak reference to it, until it is closed."""
+    if isinstance(record, weakref.ref):
+        connection: Any = record()
+        return connection is not None and not connection.closed
+    return record.fairy_ref is not None
+
+
+def _engine_of(record: Any) -> WatchedEngine:
+    engine: WatchedEngine = record._ConnectionRecord__pool._poolbench_engine  # noqa: SLF001
+    return engine
+
+
+def _ignored(_loan: Loan) -> None:
+    pass
+
+
+def _refusal(error: BaseException) -> str:
+    if isinstance(error, exc.TimeoutError):
+        return "timeout"
+    text = str(error)
+    return "refused" if "too many" in text or "remaining connection slots" in text else "error"
+
+
+BOOK = LoanBook()
+"""The book of this process."""

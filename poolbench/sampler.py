@@ -1,0 +1,165 @@
+"""The thread that looks at all lent connections several times a second, and adds up what has ended. See watching.py.
+
+It lives only while there is something to see: it ends when nothing was lent for a while, and the next loan starts it.
+"""
+
+from __future__ import annotations
+
+import _thread  # noqa: F401 - found by its name below
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from time import perf_counter_ns, thread_time_ns
+from typing import TYPE_CHECKING
+
+from poolbench import observed as seen
+from poolbench.loans import native
+from poolbench.looking import Looker, is_in_loop, is_running, loop_is_idle, wanted_cpu_s
+from poolbench.observed import SampleKey
+from poolbench.tally import add_sample
+from poolbench.waiters import current_function
+
+if TYPE_CHECKING:
+    from poolbench.loan_book import LoanBook
+
+_INTERVAL_S = 0.1
+_MOST_CPU = 0.005
+"""Looking and adding up take this share of a core at most: where a look is dear, looks are fewer."""
+_IDLE_S = 5.0
+_MOST_REQUESTS = 10_000
+
+
+class Sampler:
+    """Looks at the loans of a book every `interval_s`. `before_start` is called by the borrower who starts the thread,
+    `after_look` by the thread after each look.
+    """
+
+    def __init__(self, book: LoanBook, before_start: Callable[[], None], after_look: Callable[[], None]) -> None:
+        self.book = book
+        self.interval_s, self.most_cpu, self.idle_s = _INTERVAL_S, _MOST_CPU, _IDLE_S
+        self.stays = False
+        """Whether the thread goes on when nothing is lent."""
+        self._before_start, self._after_look = before_start, after_look
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew, in a process without such a thread."""
+        self.looker = Looker()
+        self.is_running = False
+        self._permits = [None]
+        self._began: tuple[float, float] | None = None
+        self.book.on_start = self.start
+
+    def start(self) -> None:
+        """Start the thread, unless it runs. Raises RuntimeError if there cannot be one."""
+        try:
+            self._permits.pop()
+        except IndexError:
+            return
+        self._before_start()
+        self.book.current = current_function()
+        self._began = self._began or (wanted_cpu_s(), time.perf_counter())
+        try:
+            native("_thread", "start_new_thread")(self._run, (self._permits,))
+        except BaseException:
+            self._permits.append(None)
+            raise
+        self.is_running = True
+        self.book.on_start = None
+
+    def cpu_share(self) -> float | None:
+        """CPU that the process has used, or was ready to use and had to wait for, since it began to look, in cores."""
+        if self._began is None:
+            return None
+        lasted_s = time.perf_counter() - self._began[1]
+        return (wanted_cpu_s() - self._began[0]) / lasted_s if lasted_s > 1 else None
+
+    def _run(self, permits: list[None]) -> None:
+        sleep, book = native("time", "sleep"), self.book
+        before_ns = used_ns = perf_counter_ns()
+        pause_s = self.interval_s
+        while True:
+            sleep(pause_s)
+            if permits is not self._permits:
+                # Somebody else's turn: the process has begun anew.
+                return
+            began_ns, cpu_ns = perf_counter_ns(), thread_time_ns()
+            try:
+                is_used = self.look(began_ns - before_ns)
+                ended = book.tally.add_up()
+                book.keep_pace(began_ns - before_ns)
+                self._after_look()
+                if is_used or ended:
+                    used_ns = began_ns
+            except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+                # Not logged here: the host's handlers may have locks of gevent's, which this thread cannot take.
+                book.fault = f"{type(error).__name__}: {error}"
+            if not self.stays and began_ns - used_ns > self.idle_s * 1e9 and self._ended(permits):
+                return
+            before_ns = began_ns
+            pause_s = max(self.interval_s, (thread_time_ns() - cpu_ns) / 1e9 / self.most_cpu)
+
+    def _ended(self, permits: list[None]) -> bool:
+        """Have the next loan start the thread; False if there is one already."""
+        book = self.book
+        self.is_running = False
+        permits.append(None)
+        book.on_start = self.start
+        # So that the next is noted in full: only such a one starts the thread.
+        book.left = 0
+        if not book.lent and not book.asks:
+            return True
+        try:
+            permits.pop()
+        except IndexError:
+            # Another thread has been started already.
+            return True
+        self.is_running = True
+        book.on_start = None
+        return False
+
+    def look(self, elapsed_ns: int) -> bool:
+        """Look at all that is lent, `elapsed_ns` after the last look. Returns whether anything was lent."""
+        book = self.book
+        book.sweep()
+        self._forget_requests()
+        if not book.lent and not book.asks:
+            return False
+        frames = sys._current_frames()  # noqa: SLF001
+        asks = list(book.asks)
+        waiting: Counter[str] = Counter()
+        for ask in asks:
+            waiting[ask.engine.key] += ask.weight
+        askers = {ask.borrower: ask for ask in asks if ask.outer is not None}
+        loans = [loan for _, loan in book.all_loans()]
+        lent = Counter(loan.engine.key for loan in loans)
+        busy = {loan.thread for loan in loans if is_in_loop(loan) and not loop_is_idle(frames.get(loan.thread))}
+        running = {loan.thread: loan for loan in loans if is_running(loan)}
+        samples = book.tally.current.samples
+        for loan in loans:
+            doing, place, ran_ns = self.looker.doing(loan, frames, askers, elapsed_ns)
+            engine = loan.engine.key
+            blamed_ns = elapsed_ns * waiting[engine] // lent[engine] if waiting[engine] else 0
+            if loan.thread in busy and is_in_loop(loan):
+                # While one greenlet runs, all others of its thread wait for it.
+                if running.get(loan.thread) is loan:
+                    blamed_ns = elapsed_ns * waiting[engine]
+                else:
+                    if loan.thread not in running:
+                        add_sample(samples, SampleKey(engine, loan.endpoint, "", seen.CPU, False), 0, blamed_ns)
+                    blamed_ns = 0
+            key = SampleKey(engine, loan.endpoint, str(place or ""), doing, loan.wrote)
+            add_sample(samples, key, ran_ns, blamed_ns * ran_ns // elapsed_ns)
+            if ran_ns < elapsed_ns:
+                spare = SampleKey(engine, loan.endpoint, "", seen.CPU, False)
+                add_sample(samples, spare, elapsed_ns - ran_ns, blamed_ns * (elapsed_ns - ran_ns) // elapsed_ns)
+        return True
+
+    def _forget_requests(self) -> None:
+        """Drop requests whose server has not said that they were answered, if they are many."""
+        requests = self.book.requests
+        if len(requests) > _MOST_REQUESTS:
+            for borrower in list(requests):
+                if getattr(borrower, "dead", False):
+                    requests.pop(borrower, None)

@@ -1,0 +1,54 @@
+"""What is known of a run beside the application itself: its database and its workers' CPU. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class DatabaseStatement(NamedTuple):
+    """What the database itself counted of a statement: executions, their time, their rows, and the pages (8 kB) looked at."""
+
+    text: str
+    calls: int = 0
+    total_ms: float = 0.0
+    rows: int = 0
+    pages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What else is known of a run. CPU of the database (share of all cores), and of the busiest worker (cores); None: unknown.
+
+    lock_waits: of each statement (as `statement_key` has it), the share of its time that it waited for a lock.
+    active: of each statement, seconds that the database was seen executing it.
+    """
+
+    database_cpu: float | None = None
+    worker_cpu: float | None = None
+    machine_cpu: float | None = None
+    """CPU that all programs of the machine used, as a share of all cores; None: unknown, or the database runs elsewhere."""
+    cores: int | None = None
+    max_connections: int | None = None
+    mean_active: float = 0.0
+    """Mean number of sessions that executed a statement and waited for nothing but the CPU or the disk."""
+    lock_waits: Mapping[str, float] = field(default_factory=dict)
+    active_s: Mapping[str, float] = field(default_factory=dict)
+    trivial_ms: float = 0.0
+    """What a trivial statement took on average, measured beside the application."""
+    waits_for_idle_s: float = 0.0
+    """Seconds that statements waited for a lock that an idle transaction held."""
+    statements: Mapping[str, DatabaseStatement] | None = None
+    """What the database itself counted (pg_stat_statements), by `statement_key`; None: nothing."""
+    statements_missing: str = ""
+    """Why the database counted no statements."""
+
+
+def statement_key(text: str) -> str:
+    """What is left of a statement without its values, blanks and case, so that the driver's and the database's texts agree."""
+    text = re.sub(
+        r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b", "?", text.lower()
+    )
+    return re.sub(r"\s+|::[a-z ]+|/\*.*?\*/", "", text)[:200]

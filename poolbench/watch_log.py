@@ -1,0 +1,111 @@
+"""What watching tells: who holds a connection, a line in the log when none came in time, and a file for the command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import perf_counter_ns
+
+from poolbench import observed as seen
+from poolbench.diagnosis import Diagnosis
+from poolbench.loan_book import LoanBook
+from poolbench.loans import Loan
+from poolbench.looking import Looker
+from poolbench.observed import LoanKey, LoanSum, Observed
+from poolbench.tally import TEXT_LENGTH, count_engine
+
+_LOG = logging.getLogger("poolbench")
+_LOG_EVERY_NS = 10_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a connection at this moment: borrowed at, by which endpoint, for how long, doing what and where."""
+
+    borrowed_at: str
+    endpoint: str
+    seconds: float
+    doing: str
+    where: str
+
+
+def holders(book: LoanBook, looker: Looker) -> tuple[Holder, ...]:
+    """Who holds a connection at this moment, the longest first."""
+    frames, now_ns = sys._current_frames(), perf_counter_ns()  # noqa: SLF001
+    askers = {ask.borrower: ask for ask in list(book.asks) if ask.outer is not None}
+    found = []
+    for _, loan in book.all_loans():
+        doing, place, _ = looker.doing(loan, frames, askers, 1)
+        seconds = round((now_ns - loan.lent_ns) / 1e9, 3)
+        text = doing
+        if doing == seen.STATEMENT:
+            statement = looker.statement(loan, frames) or loan.statement
+            text = f"{doing}: {' '.join(statement.split())[:TEXT_LENGTH]}"
+        found.append(Holder(str(loan.place or ""), loan.endpoint, seconds, text, str(place or "")))
+    return tuple(sorted(found, key=lambda holder: -holder.seconds))
+
+
+class TimeoutLog:
+    """Logs a wait for a connection that ended in vain, at most every ten seconds, as one line of JSON."""
+
+    def __init__(self, holders: Callable[[], tuple[Holder, ...]], diagnosis: Callable[[], Diagnosis]) -> None:
+        self._holders, self._diagnosis = holders, diagnosis
+        self._logged_ns = -_LOG_EVERY_NS
+
+    def log(self, loan: Loan) -> None:
+        """No connection came in time."""
+        now_ns = perf_counter_ns()
+        if now_ns - self._logged_ns < _LOG_EVERY_NS:
+            return
+        self._logged_ns = now_ns
+        told = {
+            "event": "no connection in time",
+            "waited_ms": round((loan.ended_ns - loan.asked_ns) / 1e6),
+            "asked_at": str(loan.place or ""),
+            "endpoint": loan.endpoint,
+            "holders": [asdict(each) for each in self._holders()],
+            "findings": [each.to_json() for each in self._diagnosis().findings],
+        }
+        _LOG.warning(json.dumps(told, ensure_ascii=False))
+
+
+class EvidenceFiles:
+    """What a process has seen, written into a folder when the command asks for it by a file `report`, or the process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._asked = str(folder / "report")
+        self._has_noted_foreign: set[int] = set()
+
+    def announce(self, process: int) -> None:
+        """Say that this process watches."""
+        (self._folder / f"{process}.watching").touch()
+
+    def is_asked_for(self) -> bool:
+        """Whether the command wants to know now."""
+        return os.path.exists(self._asked)  # noqa: PTH110 - called many times a second
+
+    def write_once(self, process: int, observed: Callable[[], Observed]) -> None:
+        """Write what was seen, unless this process has done so."""
+        if not (self._folder / f"{process}.observed").exists():
+            self._write(str(process), observed())
+
+    def note_foreign(self, process: int, loan: Loan) -> None:
+        """Write at once that a connection of another process is used: a child that was forked may end at any time."""
+        if process in self._has_noted_foreign:
+            return
+        self._has_noted_foreign.add(process)
+        found = Observed()
+        count_engine(found, loan.engine)
+        found.loans[LoanKey(loan.engine.key, loan.endpoint, str(loan.place or ""))] = LoanSum(count=1, foreign=1)
+        self._write(f"{process}-forked", found)
+
+    def _write(self, name: str, found: Observed) -> None:
+        written = self._folder / f"{name}.writing"
+        written.write_text(json.dumps(found.to_json()))
+        written.rename(self._folder / f"{name}.observed")

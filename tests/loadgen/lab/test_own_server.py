@@ -1,0 +1,168 @@
+"""What is worked out about a user's application without starting it: its variables, its faults, what must not be shown."""
+
+import os
+
+import pytest
+
+from db.settings import database_url
+from loadgen.lab.attached import _of_no_application, _watched_environment
+from loadgen.lab.own_app import unanswered
+from loadgen.lab.own_database import app_url, libpq_url, mask_file, masking, shown
+from loadgen.lab.own_server import Evidence, url_variables
+
+URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
+ODD = "p@s:s/w%rd'x #?&"
+ODD_URL = "postgresql://me:p%40s%3As%2Fw%25rd%27x%20%23%3F%26@h/d"
+
+
+@pytest.mark.parametrize(
+    ("names", "values"),
+    [
+        (["DATABASE_URL"], {"DATABASE_URL": URL}),
+        (["A", "B"], {"A": URL, "B": URL}),
+        (
+            ["DB_USER={user}", "DB_PASS={password}", "DB_HOST={host}", "DB_PORT={port}", "DB_NAME={database}"],
+            {"DB_USER": "me", "DB_PASS": "p@ss", "DB_HOST": "h", "DB_PORT": "5433", "DB_NAME": "d"},
+        ),
+        (["DSN=host={host} dbname={database}", "U"], {"DSN": "host=h dbname=d", "U": URL}),
+    ],
+)
+def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(names, values):
+    assert url_variables(names, URL) == values
+
+
+def test_a_socket_is_a_host():
+    found = url_variables(["DB_HOST={host}", "DB_PORT={port}"], "postgresql:///d?host=/tmp/pg&port=5433")
+    assert found == {"DB_HOST": "/tmp/pg", "DB_PORT": "5433"}
+
+
+@pytest.mark.parametrize("template", ["A={hots}", "A={", "A={0}", "A={url.none}"])
+def test_a_template_with_anything_else_in_braces_is_refused(template):
+    with pytest.raises(ValueError, match="host, port, database"):
+        url_variables([template], URL)
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        ("postgresql://h/d?options=-c%20statement_timeout%3D3000", "options=-c%20statement_timeout%3D3000"),
+        ("postgresql:///d?host=/tmp/pg&port=5433", "postgresql:///d?host=%2Ftmp%2Fpg&port=5433"),
+        ("postgresql://%2Ftmp%2Fpg/d", "host=%2Ftmp%2Fpg"),
+        ("host=/tmp/pg dbname=d", "host=%2Ftmp%2Fpg"),
+        ("postgresql://h/d?application_name=a%2Bb", "application_name=a%2Bb"),
+    ],
+)
+def test_options_and_sockets_reach_libpq_as_they_were_given(text, rendered):
+    for url in (libpq_url(text), app_url(text, "psycopg"), app_url(text, None)):
+        assert rendered.removeprefix("postgresql://") in url
+        assert database_url(url.replace("+psycopg", "")) == database_url(text)
+
+
+def test_a_socket_is_shown():
+    assert shown("postgresql:///d?host=/tmp/pg&password=secret") == "postgresql:///tmp/pg/d"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ODD_URL,
+        "postgresql://h/d?user=me&password=p%40s%3As%2Fw%25rd%27x%20%23%3F%26",
+        "host=h dbname=d user=me password='p@s:s/w%rd\\'x #?&'",
+    ],
+)
+def test_no_way_of_writing_a_password_is_shown(text, tmp_path):
+    masked = masking(text)
+    ways = (ODD, text, repr(ODD), database_url(text).render_as_string(hide_password=False), libpq_url(text))
+    for way in ways:
+        said = masked(f"no luck with {way}: refused")
+        assert "rd" not in said.replace("word", ""), way
+        assert said.startswith("no luck with ") and said.endswith(": refused")
+    log = tmp_path / "server.log"
+    log.write_bytes(b"caf\xe9 " + ODD.encode())
+    mask_file(log, masked)
+    assert log.read_bytes() == b"caf\xe9 ***"
+
+
+def elsewhere(**more):
+    return Evidence([{"event": "elsewhere", "url": "postgresql://h:5432/mine", "variables": [], **more}])
+
+
+def test_parts_of_an_address_that_stand_in_variables_are_named():
+    fault = elsewhere(parts={"DB_HOST": "host", "DB_NAME": "database"}).fault(["DATABASE_URL"])
+    assert "DB_HOST, DB_NAME name together" in fault
+    assert "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'" in fault
+
+
+def test_an_address_in_code_is_told_with_what_to_do():
+    fault = elsewhere(parts={}).fault(["DB_HOST={host}"])
+    assert "given in DB_HOST, set in its code or a file" in fault and 'os.environ["DB_HOST"]' in fault
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ("config", "config"),
+        ("a, b, c", "a, b, c"),
+        ("environ, start_response", None),
+        ("", None),
+        ("testing=False, **more", None),
+        ("*given", None),
+    ],
+)
+def test_a_function_that_can_be_no_application_is_known_by_its_parameters(parameters, told):
+    scope = {}
+    exec(f"def function({parameters}): pass", scope)
+    assert _of_no_application(scope["function"]) == told
+
+
+def test_a_function_that_is_no_application_is_told():
+    assert _of_no_application(object()) is None
+    fault = Evidence([{"event": "function", "parameters": "config"}]).fault(["DATABASE_URL"])
+    assert "a function of config" in fault and "FACTORY" in fault
+
+
+class Told:
+    def __init__(self):
+        self.names = []
+
+    def add(self, event, name):
+        assert event == "read"
+        self.names.append(name)
+
+
+def test_variables_count_as_read_where_they_are_asked_for_and_not_where_all_are_copied(monkeypatch):
+    told = Told()
+    monkeypatch.setenv("MY_DATABASE", "x")
+    monkeypatch.setenv("DISABLE_SQLALCHEMY_CEXT_RUNTIME", "1")
+    kind = os.environ.__class__
+    os.environ.__class__ = _watched_environment(told)
+    try:
+        assert dict(os.environ)["MY_DATABASE"] == "x"
+        assert [value for _, value in os.environ.items()]
+        os.environ.copy()
+        os.environ.get("DISABLE_SQLALCHEMY_CEXT_RUNTIME")
+        assert told.names == []
+        assert os.environ["MY_DATABASE"] == os.environ.get("MY_DATABASE") == "x"
+        assert told.names == ["MY_DATABASE"] * 2
+    finally:
+        os.environ.__class__ = kind
+
+
+def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line(tmp_path):
+    log = tmp_path / "own.log"
+    log.write_text("start\nValueError: no table for p@ss\nstopped\n")
+    masked = masking(URL)
+    counters = {"http.codes.500": 3, "errors.ETIMEDOUT": 1, "http.requests": 4}
+    told = str(unanswered("a:app with own", log, masked, counters))
+    assert told == (
+        f"a:app with own: no request was answered well (500: 3, ETIMEDOUT: 1). The last error in {log}:"
+        " ValueError: no table for ***"
+    )
+    log.write_text(
+        "ValueError: old\n(psycopg2.errors.UniqueViolation) duplicate key\nDETAIL:  x\n[ERROR] Shutting down: Master\n"
+    )
+    assert str(unanswered("a:app", log, masked)).endswith(": (psycopg2.errors.UniqueViolation) duplicate key")
+    log.write_text("start\nstopped\n")
+    assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
+    log.write_text("")
+    assert "the log is empty" in str(unanswered("a:app", log, masked))

@@ -1,0 +1,189 @@
+"""Watching has bounds: of memory at any rate, of its thread's life, and of what a fault of its own can do."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from poolbench.loan_book import LoanBook
+from poolbench.loans import Loan, Request, WatchedEngine
+from poolbench.observed import OTHERS
+from poolbench.places import Place
+from poolbench.tally import Tally
+from tests.support.paths import ROOT
+
+ENGINE = WatchedEngine("shop.py:1\tpostgresql://here/shop\t0", None, "QueuePool", 5, 10)
+HERE = Place(test_code := (lambda: None).__code__, 0)
+
+
+def ended_loan(number, weight=1):
+    loan = Loan(ENGINE, 1, Place(test_code, 0, number), Request({}, f"GET /{number}"), weight)
+    loan.request._environ = None
+    loan.lent_ns = loan.asked_ns
+    loan.ended_ns = loan.asked_ns + 1000
+    loan.groups = {(f"SELECT {number}", 0, 0): [HERE, 1, 1000, 1, 0, 1000, 0, 0, 1000]}
+    return loan
+
+
+def test_any_number_of_statements_places_and_endpoints_takes_bounded_rows():
+    tally = Tally(1, keeps_all=False)
+    for number in range(6000):
+        tally.ended(ended_loan(number, weight=3))
+        if number % 1000 == 999:
+            tally.add_up()
+    (found,) = tally.parts()
+    assert len(found.statements) <= 2001 and len(found.loans) <= 2001
+    assert sum(row.count for row in found.loans.values()) == 18_000
+    assert sum(row.count for row in found.statements.values()) == 18_000
+    assert any(key.text == OTHERS for key in found.statements)
+
+
+def test_loans_that_come_faster_than_they_are_added_up_are_dropped_and_counted():
+    tally = Tally(1, keeps_all=False)
+    for number in range(10_100):
+        tally.ended(ended_loan(number % 10, weight=2))
+    tally.add_up()
+    assert sum(row.count for row in tally.current.loans.values()) == 20_000
+    assert tally.current.dropped == 200
+
+
+def test_one_loan_with_any_number_of_statements_is_bounded():
+    book = LoanBook()
+    loan = Loan(ENGINE, 1, None, None)
+    for number in range(1000):
+        loan.statement = f"SELECT {number}"
+        book.executed(loan, 10, 1, sys._getframe(), False)
+    assert len(loan.groups) == 201
+    assert sum(group[1] for group in loan.groups.values()) == 1000
+
+
+@pytest.mark.parametrize("per_s", [5, 200, 10_000])
+def test_loans_noted_in_full_are_few_at_any_rate_and_stand_for_all(per_s):
+    book, weights = LoanBook(), []
+    for _ in range(600):
+        for _ in range(max(1, per_s // 10)):
+            book.left -= 1
+            if book.left < 0:
+                weights.append(book._draw())
+        book.keep_pace(100_000_000 if per_s >= 10 else 200_000_000)
+    assert len(weights) <= 60 * 25
+    # Each counts as many as it stands for: the sum is right but for chance.
+    assert 0.7 < sum(weights) / (600 * max(1, per_s // 10)) < 1.4
+
+
+def test_a_request_is_noted_without_its_environ_once_it_has_ended():
+    request = Request({"REQUEST_METHOD": "GET", "PATH_INFO": "/posts/7"})
+    request.end()
+    assert request.name == "GET /posts/…" and request._environ is None
+
+
+LIVING = """
+import gc, os, sys, time, weakref
+import poolbench
+from sqlalchemy import create_engine, text
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+engine = create_engine(sys.argv[1], pool_size=2)
+before = threads()
+watching = poolbench.watch(engine)
+watching.sampler.idle_s = 0.3
+assert threads() == before  # nothing runs before the first loan
+
+def borrow():
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+
+def wait_for(count):
+    until_s = time.monotonic() + 10
+    while threads() != count:
+        assert time.monotonic() < until_s, (threads(), count)
+        time.sleep(0.05)
+
+borrow()
+assert threads() == before + 1
+engine.dispose()
+wait_for(before)
+borrow()
+assert threads() == before + 1  # the next loan starts it again
+children = []
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        assert threads() == 1 and not watching.sampler.is_running
+        engine.dispose(close=False)
+        borrow()
+        assert watching.sampler.is_running
+        os._exit(0)
+    children.append(child)
+assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+pool, gone = weakref.ref(engine.pool), weakref.ref(engine)
+del engine
+until_s = time.monotonic() + 10
+while pool() is not None or gone() is not None:
+    gc.collect()
+    assert time.monotonic() < until_s
+    time.sleep(0.05)
+wait_for(before)
+engine = create_engine(sys.argv[1], pool_size=2)
+poolbench.watch(engine)
+kept = engine.connect()
+print("ends at once, though a connection is lent and looked at")
+"""
+
+FAILING = """
+import sys
+import poolbench
+from poolbench import hooks, loan_book, sampler, tally
+from sqlalchemy import create_engine, event, text
+
+def fails(*_, **__):
+    raise ValueError("a fault of ours")
+
+engine = create_engine(sys.argv[1], pool_size=2)
+watching = poolbench.watch(engine)
+book = loan_book.BOOK
+for module, name in [(loan_book, "place_of"), (loan_book, "writes"), (hooks, "application_frame"), (hooks, "_CONNECTING"),
+                     (hooks, "place_of"), (book, "current"), (book, "requests"), (book.tally, "ended")]:
+    kept = getattr(module, name)
+    setattr(module, name, fails)
+    for left in (0, 1000):
+        book.left, book.fault = left, ""
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT 1")).scalar() == 1
+        assert engine.pool.checkedout() == 0, name
+    setattr(module, name, kept)
+    engine.dispose()
+    watching.sampler.begin()
+book.lent.clear()
+watching.diagnosis()
+print("nothing was lost")
+"""
+
+
+@pytest.mark.parametrize(
+    "source", [LIVING, FAILING], ids=["its thread lives no longer than needed", "a fault of its own"]
+)
+def test_the_application_goes_on(postgres, tmp_path, source):
+    program = tmp_path / "service.py"
+    program.write_text(source)
+    done = subprocess.run(
+        [sys.executable, program, postgres.url], cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+
+
+def test_light_loans_name_their_borrower_too():
+    book = LoanBook()
+    pool = SimpleNamespace(_poolbench_engine=ENGINE)
+    record = type("Record", (), {"fairy_ref": object(), "dbapi_connection": None, "_ConnectionRecord__pool": pool})()
+    book.lent[record] = (1, test_code, 0, None, 5)
+    ((_, loan),) = book.all_loans()
+    assert (loan.engine, loan.lent_ns, loan.place.code) == (ENGINE, 5, test_code)
+    record.fairy_ref = None
+    book.sweep()
+    assert not book.all_loans() and not book.lent
