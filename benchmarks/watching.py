@@ -40,7 +40,7 @@ POOLS = ("QueuePool", "FairPool")
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=300, help="rounds of 200 loans of each kind (default 300)")
+    parser.add_argument("--rounds", type=int, default=300, help="rounds of 500 loans of each kind (default 300)")
     parser.add_argument("--answers", type=int, default=1500, help="answers in each round of the service (default 1500)")
     parser.add_argument("--only", choices=("loans", "service"), help="measure one of the two only")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/doctor.md")
@@ -199,7 +199,7 @@ def _medians(engines: list[Any], work: Callable[[Any], float], rounds: int) -> t
     return statistics.median(took[0]), statistics.median(took[1])
 
 
-def _loans(engine: Any, count: int = 200) -> float:
+def _loans(engine: Any, count: int = 500) -> float:
     began_ns = process_time_ns()
     for _ in range(count):
         engine.connect().close()

@@ -43,6 +43,7 @@ def watched_requests(application: Any) -> Any:
         return _Answer(answer, request)
 
     REQUEST_CODES.add(serve.__code__)
+    _wrapped.append(serve)
     return serve
 
 
@@ -71,6 +72,9 @@ class _Answer:
 
 REQUEST_CODES.add(_Answer.__next__.__code__)
 
+_wrapped: list[Any] = []
+"""Applications whose requests are watched by a wrapper: Flask's signals would cost more, and tell nothing new."""
+
 _following: list[Any] = []
 """Receivers of Flask's signals, once they are connected."""
 
@@ -78,7 +82,7 @@ _following: list[Any] = []
 @harmless
 def follow_flask() -> None:
     """Follow requests by Flask's signals where no WSGI wrapper does, if the process uses Flask."""
-    if _following or "flask" not in sys.modules:
+    if _following or _wrapped or "flask" not in sys.modules:
         return
     import flask  # noqa: PLC0415 - the application has imported it
 

@@ -169,6 +169,8 @@ class LoanBook:
         borrower = self.current()
         weight = self._draw()
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower), weight)
+        if loan.request is not None:
+            loan.request.look_for_rule()
         for record, other in list(self.lent.items()):
             if other.__class__ is tuple:
                 is_outer = other[0] == borrower and other[3] is loan.request and _engine_of(record) is engine

@@ -41,11 +41,17 @@ class Request:
         self.rule: Any = None
         """Flask's rule of the route, as soon as it is known. Flask drops it from the environ at the end."""
 
+    def look_for_rule(self) -> None:
+        """Find the route's rule, if this is Flask's; while the request is being answered."""
+        if self.rule is None and self._environ is not None:
+            self.rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
+
     @property
     def name(self) -> str:
         """`METHOD /path`: the route's rule under Flask, else the path with its numbers left out."""
         environ = self._environ
         if environ is not None:
+            self.look_for_rule()
             rule = getattr(self.rule, "rule", None)
             path = rule or re.sub(r"\d+|[0-9a-f]{8}-[0-9a-f-]{27}", "…", str(environ.get("PATH_INFO") or "/"))
             self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
@@ -56,6 +62,10 @@ class Request:
     def end(self) -> None:
         """The answer is complete."""
         self.ended_ns = perf_counter_ns()
+        if self.rule is not None and self._environ is not None:
+            # Now rather than later, so that the environ is not kept.
+            self._name = f"{self._environ.get('REQUEST_METHOD', 'GET')} {self.rule.rule}"
+            self._environ = None
 
 
 def engine_key(place: Place | None, database: str, number: int) -> str:
