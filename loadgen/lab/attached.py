@@ -291,9 +291,10 @@ def _variables_of_parts(parts: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Names of the variables whose value is a part of this database's address, and which part."""
     for name, value in os.environ.items():
         if _NAMES.search(name) or _PARTS.search(name):
-            part = next((part for part, known in parts.items() if known and value == known), None)
-            if part is not None:
-                yield name, part
+            same = [part for part, known in parts.items() if known and value == known]
+            if same:
+                # A user is often called as the database is.
+                yield name, next((part for part in same if part[:4] in name.lower()), same[0])
 
 
 def _watched_environment(evidence: _Evidence) -> type:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from db.settings import database_url
-from loadgen.lab.attached import _of_no_application, _watched_environment
+from loadgen.lab.attached import _of_no_application, _variables_of_parts, _watched_environment
 from loadgen.lab.own_app import _may_yet, unanswered
 from loadgen.lab.own_database import app_url, libpq_url, mask_file, masking, shown
 from loadgen.lab.own_server import Evidence, url_variables
@@ -107,6 +107,16 @@ def test_parts_of_an_address_that_stand_in_variables_are_named():
 def test_without_an_answer_nothing_is_proved_unless_another_database_was_seen(events, may_yet):
     evidence = Evidence([{"event": each} if isinstance(each, str) else each for each in events])
     assert _may_yet(evidence) == may_yet
+
+
+def test_a_user_called_as_the_database_is_known_by_its_variable(monkeypatch):
+    for name, value in {"APP_DB_USER": "shop", "APP_DB_NAME": "shop", "APP_DB_HOST": "h", "APP_DB_PASS": "x"}.items():
+        monkeypatch.setenv(name, value)
+    found = dict(
+        _variables_of_parts({"host": "h", "port": "5432", "database": "shop", "user": "shop", "password": "x"})
+    )
+    ours = {name: part for name, part in found.items() if name.startswith("APP_")}
+    assert ours == {"APP_DB_USER": "user", "APP_DB_NAME": "database", "APP_DB_HOST": "host", "APP_DB_PASS": "password"}
 
 
 def test_an_address_in_code_is_told_with_what_to_do():
