@@ -35,13 +35,13 @@ FIGURES = (
     *("held mean", "worker CPU mean", "worker CPU in a loan mean"),
 )
 WIDTH = 130
+PYTHON = "/home/me/library/.venv/bin/python"
 
 
-def first(printed: str) -> str:
-    """The lines of a comparison up to the sentence with its result."""
-    lines = [line for line in printed.splitlines() if not line.startswith("Everything is in")]
-    end = next(n for n, line in enumerate(lines) if "measurabl" in line)
-    return wrapped(lines[: end + 1]) + "...\n"
+def first(told: str) -> str:
+    """What a comparison says while it runs, up to the sentence with its result."""
+    lines = [line for line in told.splitlines() if line and not line.startswith(("Everything is in", "waiting for"))]
+    return wrapped([*lines[:-1], "", lines[-1]]) + "...\n"
 
 
 def figures(printed: str) -> str:
@@ -57,8 +57,8 @@ def whole(printed: str) -> str:
 
 
 def sentence(printed: str) -> str:
-    """Its first paragraph."""
-    return wrapped(printed.strip().split("\n\n")[0].splitlines())
+    """The paragraph with the answer."""
+    return wrapped(next(part for part in printed.split("\n\n") if "users/s: " in part).strip().splitlines())
 
 
 def wrapped(lines: Sequence[str]) -> str:
@@ -77,23 +77,23 @@ SHOWN: Mapping[str, Callable[[str], str]] = {
 }
 
 
-def printed(command: str, folder: Path) -> str:
-    """What the commands print. Raises SystemExit if one fails."""
+def printed(command: str, folder: Path) -> tuple[str, str]:
+    """What the commands print as their result, and what they tell meanwhile. Raises SystemExit if one fails."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     environment["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
     done = subprocess.run(
         ["/bin/bash", "-c", command],
         cwd=folder,
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         check=False,
     )
-    print(done.stdout, file=sys.stderr)
+    print(done.stderr, done.stdout, sep="\n", file=sys.stderr)
     if done.returncode not in {0, 1}:
         sys.exit(f"exit code {done.returncode}: {command}")
-    return done.stdout.replace(sys.executable, "/home/me/library/.venv/bin/python")
+    places = (sys.executable, str(Path(sys.executable).with_name("python3")))
+    return done.stdout, done.stderr.replace(places[1], PYTHON).replace(places[0], PYTHON)
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def main() -> None:
                         output = printed(block["command"].replace("$SERVICE", servers.url), folder)
                 else:
                     output = printed(block["command"].replace("cd examples/library\n", ""), folder)
-                text = text.replace(block["mark"] + block["output"], block["mark"] + SHOWN[key](output))
+                text = text.replace(block["mark"] + block["output"], block["mark"] + SHOWN[key](output[key == "first"]))
             page.write_text(text)
 
 

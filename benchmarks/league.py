@@ -1,6 +1,6 @@
 """QueuePool, FairPool and psycopg_pool side by side on an embedded PostgreSQL, each figure of FairPool with its bar.
 
-python -m benchmarks.league [--rounds 5] [--mode threads] [--brief] [--long] [--style markdown] [--picture docs/images/league.svg]
+python -m benchmarks.league [--rounds 5] [--mode threads] [--brief] [--long] [--style markdown] [--write]
 
 A round takes about six minutes: `--rounds 1` for every figure once, `--brief --rounds 3` for medians of the main ones in eight.
 """
@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.pages import DOCS, put
 from db.embedded import temporary_postgres
 from loadgen.environment import environment
 from loadgen.lab import league
+from reports.blocks import Page, Section
 from reports.page.picture import picture
 from reports.writers.output import STYLES, written
 
@@ -29,15 +33,30 @@ def main() -> None:
     parser.add_argument("--long", action="store_true", help="overload with holds of a second, too")
     parser.add_argument("--style", choices=STYLES, default="markdown")
     parser.add_argument("--picture", type=Path, help="file for the picture, SVG")
+    parser.add_argument("--write", action="store_true", help="Put tables and picture into docs/fair-pool.md.")
     given = parser.parse_args()
     turns = (league.BRIEF_TURNS if given.brief else league.TURNS) + (league.LONG_TURNS if given.long else ())
     modes = (given.mode,) if given.mode else league.MODES
     with temporary_postgres(settings={"fsync": "off"}) as postgres:
         figures = league.run(postgres.url, given.rounds, lambda line: print(line, file=sys.stderr), turns, modes)
-    machine = environment()
-    print(written(league.page(figures, f"{machine.get('cpu', '')}, Python {sys.version.split()[0]}"), given.style))
-    if given.picture and (charts := league.charts(figures)):
-        given.picture.write_text(picture(charts))
+    machine = f"{environment().get('cpu', '')}, Python {sys.version.split()[0]}"
+    print(written(league.page(figures, machine), given.style))
+    drawn = given.picture or (DOCS / "images" / "league.svg" if given.write else None)
+    if drawn and (charts := league.charts(figures)):
+        drawn.write_text(picture(charts))
+    if given.write:
+        put("fair-pool.md", "benchmarks/league.py", "\n\n".join(tables(figures, given.rounds, machine)))
+
+
+def tables(figures: league.Figures, rounds: int, machine: str) -> Iterator[str]:
+    """The parts of the page in the documentation, as Markdown: a table for each mode, then its terms."""
+    yield f"Medians of {rounds} rounds on {machine}."
+    for mode in league.MODES:
+        if any(place[0] == mode for place in figures):
+            table = replace(league.table(mode, figures), note="")
+            yield f"### In {mode}"
+            yield written(Page("", "", (Section("", "", (table,)),)), "markdown").strip()
+    yield league.NOTE
 
 
 if __name__ == "__main__":

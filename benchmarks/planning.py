@@ -17,7 +17,7 @@ with arrivals of their own. `late` is the p99 of how far the generator fell behi
 machine was busy with something else, and the run counts for nothing.
 
 `--into` keeps what was measured so far in a file, so that the arrangements can be measured in several parts: those in it are
-not measured again. `--write` puts the table of all of them into docs/planning.md.
+not measured again, unless they were late. `--write` puts the table of all of them into docs/planning.md.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from loadgen.runner import run_ab, run_script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.sizing.grounds import grounds
 from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
-from loadgen.sizing.predict import Question, predict, remedy, requests
+from loadgen.sizing.predict import Question, knee_per_s, predict, remedy, requests
 from loadgen.sizing.simulate import Arrangement, Floats
 from loadgen.watch.console import Console
 from reports import names
@@ -67,7 +67,8 @@ ORDERS = {"calm": EVEN, "loaded": np.random.default_rng(1).permutation(COUNT)}
 """Ranks of the statements that requests ask for, one after the other: even for the calm run, so that its mean is that of the
 law, and by chance for the other, as even ones would wait less."""
 WAIT_WITHIN, WAIT_MS, TAIL_WITHIN, TAIL_MS, KNEE_WITHIN = 0.10, 0.5, 0.15, 2.0, 0.10
-LATE_MS = 10.0
+LATE_MS = 2.0
+"""On a quiet machine it is less than 1."""
 SEEDS = 20
 GUIDE = Path(__file__).parents[1] / "docs" / "planning.md"
 BEGINS, ENDS = "<!-- benchmarks/planning.py writes from here -->", "<!-- to here -->"
@@ -298,7 +299,7 @@ def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s
         turn_s=0.005 if arrangement.worker == "gthread" else float("inf"),
         cores=os.cpu_count() or 1,
     )
-    return Question(base, worker, (arrangement.size,), rate_per_s, arrival_variation=1.0, requests=40_000)
+    return Question(base, worker, (arrangement.size,), rate_per_s, arrival_variation=1.0, requests=10_000)
 
 
 def is_near(seen: float, said: float, share: float, least: float = 0.0) -> bool:
@@ -316,6 +317,13 @@ def chance(asked: Question, rows: int, mean_ms: float) -> float:
     return 1.96 * float(np.std(means, ddof=1)) / mean_ms if mean_ms else 0.0
 
 
+def late_ms(measured: Measured) -> float:
+    """The p99 of how late the requests of both runs were sent."""
+    return max(
+        report.aggregate.sketches[names.START_LAG].quantile(0.99) for report in (measured.calm, measured.below.report)
+    )
+
+
 def row(number: int, arrangement: PlannedArrangement, measured: Measured) -> tuple[str, ...]:
     """Predict an arrangement from its calm run, and compare: a row of the table."""
     base, below = workload(measured.calm), measured.below
@@ -326,20 +334,23 @@ def row(number: int, arrangement: PlannedArrangement, measured: Measured) -> tup
     per_s = arrangement.load * arrangement.full_per_s
     asked = question(arrangement, base, per_s)
     (said,) = predict(asked, requests(asked, below.arrived_s, below.shares))
+    # The users of the knee's run all ask for the same statement.
+    alike = requests(asked)
+    alike = replace(alike, holds_s=np.full(len(alike.holds_s), alike.holds_s.mean()))
+    said_knee_per_s = knee_per_s(asked, asked.of_size(arrangement.size), alike)
     sketches = below.report.aggregate.sketches
     wait_ms, tail_ms = sketches[POOL].mean, sketches[names.RESPONSE_TIME].quantile(0.99)
-    late_ms = sketches[names.START_LAG].quantile(0.99)
     met = (
         is_near(wait_ms, said.wait_mean_ms, WAIT_WITHIN, WAIT_MS),
         is_near(tail_ms, said.response_p99_ms, TAIL_WITHIN, TAIL_MS),
-        is_near(below.knee_per_s, said.knee_per_s, KNEE_WITHIN),
+        is_near(below.knee_per_s, said_knee_per_s, KNEE_WITHIN),
     )
-    verdict = "late" if late_ms > LATE_MS else "met" if all(met) else "missed"
+    verdict = "late" if late_ms(measured) > LATE_MS else "met" if all(met) else "missed"
     beyond = question(arrangement, base, BEYOND * arrangement.full_per_s)
     return (
-        *(str(number), str(arrangement), f"{per_s:.0f}", f"{late_ms:.1f}"),
+        *(str(number), str(arrangement), f"{per_s:.0f}", f"{late_ms(measured):.1f}"),
         *(f"{wait_ms:.2f}", f"{said.wait_mean_ms:.2f}", f"{chance(asked, len(below.arrived_s), wait_ms):.0%}"),
-        *(f"{tail_ms:.1f}", f"{said.response_p99_ms:.1f}", f"{below.knee_per_s:.1f}", f"{said.knee_per_s:.1f}"),
+        *(f"{tail_ms:.1f}", f"{said.response_p99_ms:.1f}", f"{below.knee_per_s:.1f}", f"{said_knee_per_s:.1f}"),
         *(verdict, remedy(beyond, list(predict(beyond)))[0]),
     )
 
@@ -375,7 +386,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "planned.py").write_text(APPLICATION)
-        for number in (each for each in chosen if each not in found):
+        for number in chosen:
+            if number in found and late_ms(found[number]) <= LATE_MS:
+                continue
             found[number] = measure(arrangements[number - 1], given.seconds, folder)
             print(number, arrangements[number - 1], file=sys.stderr, flush=True)
             if given.into is not None:

@@ -1,6 +1,6 @@
 """How fair and how fast is a connection pool under gevent? Measures FairPool and QueuePool in alternation.
 
-    python -m benchmarks.pool [--url postgresql://...] [--rounds 5] [--seconds 2]
+    python -m benchmarks.pool [--url postgresql://...] [--rounds 5] [--seconds 2] [--write]
     python -m benchmarks.pool fairness poolbench:FairPool --clients 100 --size 10 --hold-ms 5 --seconds 2 [--url ...]
 
 The first prints the acceptance table, the second one pool's figures in the three workloads:
@@ -46,6 +46,7 @@ import gevent
 from sqlalchemy.pool import Pool, QueuePool
 
 from benchmarks.awake import cores_awake
+from benchmarks.pages import put
 from poolbench import FairPool
 from poolbench.telemetry import BOUNDS_NS, SMOOTHING, PoolStatistics
 
@@ -478,11 +479,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--url", help="libpq URL of a real server; without it the driver is a stub")
+    parser.add_argument("--write", action="store_true", help="Put the acceptance table into docs/fair-pool.md.")
     args = parser.parse_args()
     hold_s = args.hold_ms / 1000
     backend = postgres(args.url, hold_s) if args.url else scripted(hold_s)
     if args.what == "acceptance":
-        print(acceptance(backend, args.url is not None, args))
+        found = acceptance(backend, args.url is not None, args)
+        print(found)
+        if args.write:
+            put("fair-pool.md", "benchmarks/pool.py --url" if args.url else "benchmarks/pool.py", found)
         return
     if not args.pool or ":" not in args.pool:
         parser.error("fairness wants a pool class as MODULE:CLASS")

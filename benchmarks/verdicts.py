@@ -229,7 +229,7 @@ QUICK = tuple(
 
 HEADINGS = (
     *("world", "runs a side", "periods", "requests a run", "claimed", "false alarms"),
-    *("p99 cannot be judged", "median +20 % found", "p99 +20 % found", "any time +20 % found"),
+    *("p99 cannot be judged", "median +20 % found", "p99 +20 % found", "any time +20 % found", "comparisons"),
 )
 
 
@@ -246,7 +246,8 @@ def figures_of(world: World, repeats: int) -> tuple[str, ...]:
     changed = list(comparisons(world, 1.2, max(1, repeats // 2), seed + 1))
     cannot = share([row_of(diff, P99) == "cannot be judged" for diff in changed])
     found = [share([called(diff, name) for diff in changed]) for name in (MEDIAN, P99, "")]
-    return (*about(world), *(f"{s:.1%}" for s in (share([called(d) for d in null]), cannot, *found)))
+    shares = (share([called(diff) for diff in null]), cannot, *found)
+    return (*about(world), *(f"{part:.1%}" for part in shares), str(repeats))
 
 
 def tables(repeats: int, worlds: Sequence[Sequence[World]]) -> Iterator[str]:

@@ -203,6 +203,7 @@ class ClosedRun:
         server, keeps_connections = self._work.proxy or self._work.origin, self._work.keeps_connections
         record, requested, request = self._recorder.answers(), self._recorder.request, self._request
         exchange, completed = connections.exchange, self._completed
+        ends_ns = self._ends_ns
         served = 0
         looked_at = True
 
@@ -218,12 +219,13 @@ class ClosedRun:
         ) -> None:
             record(head, written_ns, first_byte_ns, last_byte_ns, started_ns, body_bytes, stamped, plain)
             if plain and not looked_at:
-                connect_ns = max(0, connections.connected_ns - started_ns)
+                connected_ns = connections.connected_ns
+                connect_ns = connected_ns - started_ns if connected_ns > started_ns else 0
                 self._take(head, body_bytes, connect_ns, first_byte_ns - written_ns, started_ns)
 
         self._recorder.count(names.VUSERS_CREATED)
         try:
-            while self._left and not self._ended():
+            while self._left and self.refused is None and not (ends_ns and now_ns() >= ends_ns):
                 self._left -= 1
                 self._begun += 1
                 requested(now_ns())
@@ -231,21 +233,20 @@ class ClosedRun:
                 looked_at = self._first is None or see is not None
                 answer = exchange(server, request, head_only, see is not None, file, 0, looked_at)
                 if answer is FILED:
-                    served += not self._ends_ns or self._finished_ns < self._ends_ns
+                    served += not ends_ns or self._finished_ns < ends_ns
                 elif isinstance(answer, Failure):
                     self._finished_ns = now_ns()
                     self._fail(answer)
                 else:
                     if self._first is None:
-                        self._tls = connections.encryption(server)
-                    if see is not None:
-                        see(answer)
-                    if self._first is None:
                         self._first, self._length_bytes = answer, answer.body_bytes
+                        self._tls = connections.encryption(server)
                     connect_ns = answer.connected_ns - answer.started_ns
                     waiting_ns = answer.first_byte_ns - answer.written_ns
                     self._take(answer.facts, answer.body_bytes, connect_ns, waiting_ns, answer.started_ns)
-                    served += not self._ended()
+                    served += not ends_ns or self._finished_ns < ends_ns
+                    if see is not None:
+                        see(answer)
                 if completed is not None:
                     completed(len(self._times) // 4)
                 if not keeps_connections:
@@ -259,9 +260,6 @@ class ClosedRun:
         finally:
             self.served.append(served)
             connections.close()
-
-    def _ended(self) -> bool:
-        return self.refused is not None or (self._ends_ns > 0 and now_ns() >= self._ends_ns)
 
     def _take(self, head: ResponseHead, body_bytes: int, connect_ns: int, waiting_ns: int, started_ns: int) -> None:
         """Count a whole answer, which has just been read."""

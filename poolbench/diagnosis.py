@@ -38,8 +38,8 @@ _LEAST_NS = 5_000_000
 _SATURATED, _NONE_LEFT = 0.85, 0.95
 _LEAST_LOANS = 10
 _LEAST_WAIT, _MUCH = 0.1, 0.2
-_TIMES_OPENED = 2
-"""A pool that has opened this many times as many connections as it may have does not keep them."""
+_TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
+"""A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
 _WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
 """A statement of a few rows that takes the database this long, and this many pages of 8 kB, lacks an index."""
 _MOST_PER_CORE = 8
@@ -282,7 +282,8 @@ class _Case:
                 continue
             has_no_pool = about.pool in {"NullPool", "Null", "driver", ""}
             kept = (self._limit(engine) or about.size or 1) * max(1, about.processes)
-            is_churning = row.opened > _TIMES_OPENED * kept and self.share(row.connect_ns) >= _LEAST_SHARE
+            is_churning = row.opened > max(_TIMES_OPENED * kept, _OFTEN_OPENED * row.count)
+            is_churning = is_churning and self.share(row.connect_ns) >= _LEAST_SHARE
             if (row.opened < 0.5 * row.count) if has_no_pool else not is_churning:
                 continue
             worst = max(endpoints[engine], key=lambda name: endpoints[engine][name])

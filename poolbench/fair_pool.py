@@ -37,6 +37,7 @@ from poolbench.housekeeping import POOLS, Housekeeping
 from poolbench.openers import Openers
 from poolbench.records import KNOWN_SQLALCHEMY, STOCK_CHECKOUT, Loan, Record, oldest_loans
 from poolbench.telemetry import BOUNDS_NS, SMOOTHING, PoolSnapshot, PoolStatistics
+from poolbench.transactions import outside_test
 from poolbench.waiters import CannotWaitHereError, current, is_alone, waiter_here
 
 if TYPE_CHECKING:
@@ -273,6 +274,7 @@ class FairPool(Pool):
             timer(now_ns - began_ns)
         record.connect_ns += now_ns - began_ns
         record.since_ns = now_ns
+        record.is_outside = outside_test(connection, self._dialect)
         record.expires_ns = now_ns + self._lifetime_ns()
         # After that, as dispose() may have come in between.
         if generation != self._generation:

@@ -3,12 +3,14 @@
 `observe(engine)` switches them on for an engine, as the plugin's URL does with `otel=on`. Needs the package
 `opentelemetry-api`, which nothing else here imports; figures go to the meter provider that the application has set.
 
-Everything is read from the pool's own counters when the provider collects, so a loan costs nothing more. That leaves out
-`wait_time` and `use_time`: a histogram is filled one duration at a time, in the path of the loan. `FairPool.snapshot()` has both.
+Gauges and counters are read from the pool's own when the provider collects. `wait_time`, `use_time` and `create_time` are
+recorded one duration at a time, by a subclass that the engine's pool gets here; other pools pay nothing. A wait that ended
+without a connection is not in `wait_time`; `timeouts` counts those that lasted for the pool's timeout.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -48,10 +50,16 @@ class _Metrics:
 
     def __init__(self, meter: Meter) -> None:
         self._engines: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
-        self._create_time = meter.create_histogram(
-            "db.client.connection.create_time", "s", "The time it took to create a new connection."
-        )
         name = "db.client.connection."
+        self._create_time = meter.create_histogram(
+            f"{name}create_time", "s", "The time it took to create a new connection."
+        )
+        self._wait_time = meter.create_histogram(
+            f"{name}wait_time", "s", "The time it took to obtain an open connection from the pool."
+        )
+        self._use_time = meter.create_histogram(
+            f"{name}use_time", "s", "The time between borrowing a connection and returning it to the pool."
+        )
         gauge, counter = meter.create_observable_up_down_counter, meter.create_observable_counter
         gauge(f"{name}count", [self._reading(_count)], "{connection}", "Connections, by state.")
         gauge(f"{name}max", [self._reading(_max)], "{connection}", "The most connections that may be open.")
@@ -65,8 +73,14 @@ class _Metrics:
         is_new = engine not in self._engines
         self._engines[engine] = pool_name
         if is_new:
-            create_time = self._create_time
-            engine.pool._connect_timers.append(lambda ns: create_time.record(ns / 1e9, {POOL_NAME: pool_name}))  # type: ignore[attr-defined]  # noqa: SLF001
+            pool: Any = engine.pool
+            attributes = {POOL_NAME: pool_name}
+            pool._connect_timers.append(lambda ns: self._create_time.record(ns / 1e9, attributes))  # noqa: SLF001
+            pool.__class__ = _metered(
+                type(pool),
+                lambda ns: self._wait_time.record(ns / 1e9, attributes),
+                lambda ns: self._use_time.record(ns / 1e9, attributes),
+            )
 
     def _reading(self, figures: Callable[[PoolSnapshot], list[Figure]]) -> Callable[[Any], Any]:
         def read(_options: Any) -> Iterator[Observation]:
@@ -77,6 +91,25 @@ class _Metrics:
                         yield Observation(value, {POOL_NAME: pool_name, **attributes})
 
         return read
+
+
+def _metered(kind: Any, waited: Callable[[int], None], used: Callable[[int], None]) -> Any:
+    """The kind of pool, and its successors after dispose(), reporting how long each loan was waited for and lasted, in ns."""
+
+    class Metered(kind):  # type: ignore[misc]
+        def connect(self) -> Any:
+            loan = super().connect()
+            record = loan._connection_record  # noqa: SLF001
+            waited(record.wait_ns + record.connect_ns)
+            return loan
+
+        def _do_return_conn(self, record: Any) -> None:
+            if record.lent:
+                used(time.monotonic_ns() - record.since_ns)
+            super()._do_return_conn(record)
+
+    Metered.__name__ = Metered.__qualname__ = kind.__name__
+    return Metered
 
 
 def _count(pool: PoolSnapshot) -> list[Figure]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import sqlalchemy
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection
-from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord, _finalize_fairy
+from sqlalchemy.pool.base import _ConnectionFairy, _ConnectionRecord, _finalize_fairy, reset_commit
 
 from poolbench.costs import LoanCost
 from poolbench.fair_queue import NEVER_NS
@@ -24,6 +24,7 @@ from poolbench.telemetry import OldLoan
 
 if TYPE_CHECKING:
     import traceback
+    from collections.abc import Callable
 
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
@@ -40,7 +41,8 @@ class Record(_ConnectionRecord):
     since_ns: the instant it was last lent or returned. opening_since_ns: when the opening of its connection for the queue
     began; 0 once it was lent. expires_ns: not to be lent or kept from then on; 0 once the
     pool was disposed of. is_due: its return has begun, and has not reached the pool. holder and stack: who borrowed it,
-    kept only where an option needs them. is_reported: the latest loan was logged as a leak.
+    kept only where an option needs them. is_reported: the latest loan was logged as a leak. is_outside: tells of a
+    connection whether it is in no transaction, so that there is nothing to reset; None where that cannot be told.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class Record(_ConnectionRecord):
         "expires_ns",
         "holder",
         "is_due",
+        "is_outside",
         "is_reported",
         "lent",
         "opening_since_ns",
@@ -63,6 +66,7 @@ class Record(_ConnectionRecord):
         self.lent = self.is_due = self.is_reported = False
         self.wait_ns = self.connect_ns = self.since_ns = self.opening_since_ns = 0
         self.expires_ns = NEVER_NS
+        self.is_outside: Callable[[Any], bool] | None = None
         self.holder: Any = None
         self.stack: traceback.StackSummary | None = None
 
@@ -176,6 +180,28 @@ class Loan(_ConnectionFairy):
         finalizer = _Finalizer(self, _Finalizer.loan_is_gone)
         finalizer.record = record
         self._finalizer = record.fairy_ref = finalizer  # type: ignore[assignment]
+
+    def _checkin(self, transaction_was_reset: bool = False) -> None:
+        """As SQLAlchemy's, without its reset of a connection that is in no transaction."""
+        record: Any = self._connection_record
+        connection: Any = self.dbapi_connection
+        pool = self._pool
+        if (
+            connection is None
+            or record is None
+            or self._echo
+            or pool.dispatch.reset
+            or not (
+                (transaction_was_reset and pool._reset_on_return is not reset_commit)
+                or (record.is_outside is not None and record.is_outside(connection))
+            )
+        ):
+            _finalize_fairy(connection, record, pool, self._echo, transaction_was_reset, self)
+            return
+        if record.fairy_ref is not None:
+            record.checkin()
+        self._finalizer.detach()
+        self.dbapi_connection = self._connection_record = None  # type: ignore[assignment]
 
 
 class _LoanOfTheParent(_ConnectionFairy):

@@ -54,9 +54,15 @@ class ThreadWaiter(Waiter):
     __slots__ = ("_bell",)
 
     def __init__(self, owner: Any, timeout_ns: int | None) -> None:
-        super().__init__(owner, timeout_ns)
-        self._bell = _native_lock()
-        self._bell.acquire()
+        # As Waiter's, written out: every thread that waits comes by here.
+        self.owner = owner
+        self.granted = []
+        self.expired = self.gone = False
+        self.failure = None
+        self.since_ns = since_ns = time.monotonic_ns()
+        self.deadline_ns = NEVER_NS if timeout_ns is None else since_ns + timeout_ns
+        bell = self._bell = _native_lock()
+        bell.acquire()
 
     def notify(self) -> None:
         """As in Waiter."""

@@ -53,7 +53,7 @@ def test_make_installs_only_what_is_locked_by_hashes():
     assert len(installs) == 2 and all("--require-hashes" in line and ".lock" in line for line in installs)
 
 
-OPTIONAL = {"opentelemetry", "psycopg", "psycopg_pool"}
+OPTIONAL = {"asyncpg", "opentelemetry", "psycopg", "psycopg_pool"}
 """Modules that are imported only where they are installed and asked for."""
 
 

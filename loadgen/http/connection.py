@@ -50,7 +50,18 @@ def _asks_to_close(request: bytes) -> bool:
 class ConnectionContext:
     """Shared by all connections of a run, and looked up once: time limits, clocks, and functions of the event loop."""
 
-    __slots__ = ("cut_off", "deadlines", "head_limit", "limits", "plan_ended_ns", "switch", "wall", "watcher")
+    __slots__ = (
+        "closing",
+        "cut_off",
+        "deadlines",
+        "head_limit",
+        "limits",
+        "plan_ended_ns",
+        "sent",
+        "switch",
+        "wall",
+        "watcher",
+    )
 
     def __init__(self, limits: TimeLimits, wall: WallOffset) -> None:
         hub = get_hub()
@@ -65,6 +76,8 @@ class ConnectionContext:
         """When the plan's last user arrived; `NEVER_NS` while there are more to come, 0 where there is no plan."""
         self.cut_off = 0
         """How many answers were given up because they went on for too long after the plan's end."""
+        self.sent, self.closing = b"", False
+        """The newest request, and whether its head asks for the connection to be closed: users often send the same bytes."""
 
 
 class Connection:
@@ -215,6 +228,10 @@ class Connection:
         try:
             if len(request) > _ONE_SEGMENT_BYTES:
                 self._send_at_once()
+            context = self._context
+            if request is not context.sent:
+                context.sent, context.closing = request, _asks_to_close(request)
+            closing = context.closing
             send, recvmsg, io, switch = self._send, self._recvmsg, self._io, self._switch
             before = None if started_ns & _EXAMINED_BITS else self._received()
             written_ns = now_ns()
@@ -280,7 +297,7 @@ class Connection:
                 facts=NO_HEAD,
             )
             found = self._receive(answer, data, head_only, want_body)
-            self.usable = self.usable and not _asks_to_close(request)
+            self.usable = self.usable and not closing
             plain = found is answer and answer.facts.plain
             if answer.status and file is not None:
                 file(
@@ -294,7 +311,7 @@ class Connection:
                     plain,
                 )
             return FILED if plain and not want_plain else found
-        self.usable = head.keep_alive and not _asks_to_close(request)
+        self.usable = head.keep_alive and not closing
         self.last_used_ns = read_ns
         # The stamp of a read is that of the last segment in it, so it is the stamp of the last byte, too.
         last_byte_ns = first_byte_ns

@@ -291,8 +291,9 @@ def _picture(users: int, figures: Sequence[StrategyFigures]) -> Chart:
 
 def busy_words(evidence: Evidence) -> str:
     """How busy other programs kept the machine, in words."""
-    runs = (*evidence.outcomes.values(), *evidence.measurements.values())
-    shares = [run.others_share for run in runs if run.others_share is not None]
+    told = [run.others_share for run in evidence.outcomes.values()]
+    told += [run.others_share for run in evidence.measurements.values()]
+    shares = [share for share in told if share is not None]
     if not shares:
         return "how busy other programs kept it was not measured"
     limit = f"above {percent(BUSY_SHARE)}, nothing about speed is judged"

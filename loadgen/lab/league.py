@@ -22,7 +22,7 @@ ID = "C.league"
 POOLS = {"queue": "QueuePool", "fair": "FairPool", "psycopg_pool": "psycopg_pool"}
 MODES = ("threads", "greenlets")
 _LONGEST_TURN_S = 90
-_NOTE = (
+NOTE = (
     "goal: FairPool reached what it aims at; met: it kept the limit set beforehand. 100 borrowers on 10 connections, queries"
     " of 10 ms. Spike: 50 borrowers at once, 5 idle connections of 50, opening one"
     " takes 150 ms more. Goodput: answers within nine holds and a half, by what the connections could serve."
@@ -183,9 +183,7 @@ def table(mode: str, figures: Figures) -> Table:
     keys = _keys(mode, figures)
     rows = tuple(_row(bar, mode, figures) for bar in bars(mode, keys) if bar.key in keys)
     note = (
-        _NOTE
-        if any(place[2] == "psycopg_pool" for place in figures)
-        else f"{_NOTE} psycopg_pool is not installed here."
+        NOTE if any(place[2] == "psycopg_pool" for place in figures) else f"{NOTE} psycopg_pool is not installed here."
     )
     columns = (
         Column("figure"),

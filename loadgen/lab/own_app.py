@@ -168,8 +168,7 @@ class Served:
 
 def _explains(program: AppServer) -> bool:
     """Whether the processes saw a reason for not starting, rather than merely not having come to the database yet."""
-    evidence = Evidence.read(program.evidence)
-    return any(each["event"] in {"asgi", "function", "elsewhere", "library"} for each in evidence.events)
+    return Evidence.read(program.evidence).explains
 
 
 @contextmanager
@@ -281,9 +280,9 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
 
 
 def _may_yet(evidence: Evidence) -> bool:
-    """Whether the application is attached, and does not use another kind of database."""
+    """Whether the application is attached, and has not been seen to use another database."""
     others = any(not str(each["url"]).startswith("postgresql") for each in evidence.of("engine"))
-    return any(evidence.of("attached")) and not others
+    return any(evidence.of("attached")) and not others and not evidence.explains
 
 
 def unanswered(

@@ -295,6 +295,11 @@ class Evidence:
         return any(each["given"] for each in self.of("lent"))
 
     @property
+    def explains(self) -> bool:
+        """Whether something was seen for which the given database cannot be used, whatever comes later."""
+        return any(each["event"] in {"asgi", "function", "elsewhere", "library"} for each in self.events)
+
+    @property
     def read_variables(self) -> tuple[str, ...]:
         """Names of the variables read that may name a database."""
         return tuple(dict.fromkeys(str(each["name"]) for each in self.of("read")))

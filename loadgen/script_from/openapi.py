@@ -27,7 +27,7 @@ _SCHEMA_KEYS = (
     *("type", "format", "items", "default", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum"),
     *("exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems", "multipleOf", "uniqueItems", "x-example"),
 )
-# Some write the paths of their framework, such as /users/:id of Express.
+_URL_BEFORE = re.compile(r"https?://[^/]+", re.IGNORECASE)
 _COLON = re.compile(r"/:([A-Za-z_]\w*)(?=/|$)")
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
 _SECRET = re.compile(
@@ -151,12 +151,17 @@ def read_api(document: Any, source: str, location: str, references: References, 
     for path, item in paths.items():
         for method in _METHODS:
             try:
-                found = reader.operation(_COLON.sub(r"/{\1}", str(path)), item, method)
+                found = reader.operation(_plain_path(str(path)), item, method)
             except Unusable as lost:
                 unreadable.append(LeftOut(f"{method.upper()} {path}", str(lost)))
             else:
                 operations += [found] if found is not None else []
     return Api(title, version, target, named, operations, unreadable)
+
+
+def _plain_path(path: str) -> str:
+    """A path as OpenAPI writes it, where the document has a whole URL instead, or parameters with a colon (`/users/:id`)."""
+    return _COLON.sub(r"/{\1}", _URL_BEFORE.sub("", path))
 
 
 def _target(document: dict[str, Any], location: str) -> tuple[str, bool]:
@@ -173,7 +178,8 @@ def _target(document: dict[str, Any], location: str) -> tuple[str, bool]:
     else:
         url = _server(document.get("servers")) or "/"
     try:
-        whole = urlsplit(urljoin(location, url) if fetched else url)
+        # A fragment is of the page that shows the document.
+        whole = urlsplit(urljoin(location, url) if fetched else url)._replace(query="", fragment="")
         # Looking at the port checks it.
         named = whole.scheme in ("http", "https") and bool(whole.hostname) and (whole.port or 1) > 0
     except ValueError as error:

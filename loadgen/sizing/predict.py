@@ -258,25 +258,41 @@ def knee_per_s(question: Question, arrangement: Arrangement, made: Requests) -> 
     Where the CPU of the workers is known, the rate of a simulation with everything busy: less than any part could do alone,
     since a connection is idle while the worker that is to use it computes. Otherwise the least that any part can do.
     """
-    workload = question.workload
-    hold_s = workload.holds.mean / 1000
-    loan_cpu_s = workload.cpu.loan_ms.mean / 1000 if workload.cpu else 0.0
-    outside_s = workload.cpu.outside_mean_ms / 1000 if workload.cpu else workload.own_s
-    work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
-    most = [arrangement.servers * arrangement.limit / hold_s]
-    if workload.cpu is not None:
-        most.append(min(arrangement.servers, arrangement.cores) / (workload.cpu.all_ms.mean / 1000))
-    if arrangement.slots is not None:
-        most.append(arrangement.servers * arrangement.slots / (hold_s + outside_s))
-    if work_s:
-        most.append(arrangement.db_cores / work_s)
+    most = min(limits_per_s(question, arrangement).values())
     if made.cpu is None:
-        return min(most)
+        return most
     # Twice as many requests as the parts can deal with at one time.
-    at_once = min(most) * (hold_s + outside_s) / arrangement.servers
+    at_once = most * _spent_s(question.workload) / arrangement.servers
     users = ceil(arrangement.servers * 2 * (at_once + 2))
     tried = CpuTimes(made.cpu.inside_s[:_TRIED], made.cpu.outside_s[:_TRIED])
     return busy_rate_per_s(arrangement, made.holds_s[:_TRIED], tried, users, question.seed)
+
+
+Part = Literal["connections", "CPU", "places", "cores"]
+
+
+def limits_per_s(question: Question, arrangement: Arrangement) -> dict[Part, float]:
+    """Requests per second, over all servers, that each part could deal with if it were the only one.
+
+    The parts: connections, the workers' CPU, their places for requests, and the database's cores.
+    """
+    workload, hold_s = question.workload, question.workload.holds.mean / 1000
+    loan_cpu_s = workload.cpu.loan_ms.mean / 1000 if workload.cpu else 0.0
+    work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
+    limits: dict[Part, float] = {"connections": arrangement.servers * arrangement.limit / hold_s}
+    if workload.cpu is not None:
+        limits["CPU"] = min(arrangement.servers, arrangement.cores) / (workload.cpu.all_ms.mean / 1000)
+    if arrangement.slots is not None:
+        limits["places"] = arrangement.servers * arrangement.slots / _spent_s(workload)
+    if work_s:
+        limits["cores"] = arrangement.db_cores / work_s
+    return limits
+
+
+def _spent_s(workload: MeasuredWorkload) -> float:
+    """Mean time, in s, that a request takes without waiting."""
+    outside_s = workload.cpu.outside_mean_ms / 1000 if workload.cpu else workload.own_s
+    return workload.holds.mean / 1000 + outside_s
 
 
 def _cpu_busy(question: Question) -> float | None:
@@ -294,26 +310,14 @@ def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str
     largest = max(found, key=lambda each: each.size)
     busy = largest.cpu_busy
     kept_up = largest.lost <= _LOST_ALIKE and largest.throughput_per_s >= (1 - _WORSE / 2) * question.rate_per_s
-    arrangement = question.arrangement
-    database = question.rate_per_s * question.workload.holds.mean / 1000 * arrangement.db_share / arrangement.db_cores
-    if busy is not None and busy >= _BUSY:
-        if arrangement.cores < arrangement.servers:
-            return "more workers", (
-                f"their {decimal(arrangement.cores)} cores are busy for {busy:.0%} of the time: more workers need more"
-                " cores, and no pool size changes that"
-            )
-        return "more workers", f"each worker's CPU is busy for {busy:.0%} of the time: no pool size changes that"
-    slots = question.arrangement.slots
-    if slots is not None and _slots_busy(question) >= _BUSY:
-        share = _slots_busy(question)
-        return (
-            "more workers",
-            f"their {slots * question.arrangement.servers} places for requests are taken {share:.0%} of the time",
-        )
-    if database >= _BUSY:
-        return "cheaper statement", f"the database's cores are busy for {database:.0%} of the time"
+    arrangement = question.of_size(largest.size)
+    limits = limits_per_s(question, arrangement)
+    scarcest = min(limits, key=limits.__getitem__)
+    share = question.rate_per_s / limits[scarcest]
+    if share >= _BUSY and (scarcest != "connections" or not kept_up):
+        return _of_scarcest(scarcest, share, arrangement)
     best = recommended(found, question.p99_ms)
-    if best is None:
+    if best is None or best.lost > _LOST_ALIKE:
         if busy is not None and busy >= _BUSY / 2:
             return "more workers", f"each worker's CPU is busy for {busy:.0%} of the time, and requests wait for it"
         if kept_up:
@@ -327,11 +331,21 @@ def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str
     return "nothing", f"{best.size} connections for each server are enough"
 
 
-def _slots_busy(question: Question) -> float:
-    """Share of the workers' places for requests that requests take up, without waiting."""
-    workload, arrangement = question.workload, question.arrangement
-    spent_ms = workload.holds.mean + (workload.cpu.outside_mean_ms if workload.cpu else workload.own_s * 1000)
-    return question.rate_per_s * spent_ms / 1000 / ((arrangement.slots or 1) * arrangement.servers)
+def _of_scarcest(part: Part, share: float, arrangement: Arrangement) -> tuple[Remedy, str]:
+    """What to change where a part is busy for this share of the time, or would be."""
+    if part == "connections":
+        return "more connections", f"{int(arrangement.limit)} for each server would be in use {share:.0%} of the time"
+    if part == "places":
+        places = (arrangement.slots or 1) * arrangement.servers
+        return "more workers", f"their {places} places for requests are taken {share:.0%} of the time"
+    if part == "cores":
+        return "cheaper statement", f"the database's cores are busy for {share:.0%} of the time"
+    if arrangement.cores < arrangement.servers:
+        return "more workers", (
+            f"their {decimal(arrangement.cores)} cores are busy for {share:.0%} of the time: more workers need more cores, and"
+            " no pool size changes that"
+        )
+    return "more workers", f"each worker's CPU is busy for {share:.0%} of the time: no pool size changes that"
 
 
 def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Prediction | None:

@@ -12,8 +12,8 @@ def test_each_output_stands_below_its_command_and_is_known():
 
 
 def test_outputs_are_cut_to_what_the_page_is_about():
-    printed = "Served by gunicorn.\nround 1 of 1\n\nNo strategy is measurably better.\n\n| figure | own |\nEverything is in x\n"
-    assert first(printed) == "Served by gunicorn.\nround 1 of 1\n\nNo strategy is measurably better.\n...\n"
+    told = "Served by gunicorn.\nround 1 of 1\nwaiting for it\nNo strategy is measurably better.\nEverything is in x\n"
+    assert first(told) == "Served by gunicorn.\nround 1 of 1\n\nNo strategy is measurably better.\n...\n"
     assert wrapped(["a " * 80, "size  connections  " + "x" * 150]).count("\n") == 3
 
 

@@ -87,7 +87,7 @@ def test_a_defect_does_not_lose_the_report(script, tmp_path, options):
 
 
 def test_a_defect_of_ab_does_not_lose_the_report(tmp_path, serve, ok_answer, monkeypatch):
-    def take(self, answer):
+    def take(self, *answer):
         raise LookupError("a hole")
 
     monkeypatch.setattr("loadgen.closed.ClosedRun._take", take)

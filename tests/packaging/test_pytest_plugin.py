@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.verdicts import World, report
 from reports.formats.artillery_json import to_json
+from reports.model import Period, Report
 from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -149,6 +150,9 @@ def test_what_does_not_hold_fails_with_a_readable_message(python, project):
         "short": replace(quiet, periods=1, rate=2),
     }.items():
         (project / f"tests/{name}.json").write_text(to_json(report(world, rng)))
+    unanswered = {"http.requests": 600, "errors.ECONNREFUSED": 600}
+    dead = Report.of([Period(0, unanswered, first_counter_ms=1000, last_counter_ms=9000)])
+    (project / "tests/dead.json").write_text(to_json(dead))
     done = run(
         python,
         project,
@@ -172,6 +176,12 @@ def test_worse_in_one_figure(load):
 def test_unjudged(load):
     assert load.read("short.json").not_worse_than("baseline.json", figures=["p99"])
     assert load.read("short.json").not_worse_than("baseline.json", figures=["p99"], unjudged="fail")
+
+def test_a_figure_that_is_missing(load):
+    assert load.read("same.json").not_worse_than("baseline.json", figures=["server.else.p99"])
+
+def test_nothing_answered(load):
+    assert load.read("dead.json").not_worse_than("dead.json")
 
 def test_no_baseline(load):
     load.read("same.json").not_worse_than("nowhere.json")
@@ -198,10 +208,13 @@ def test_bad_use(load):
     failed = re.findall(r"(?m)^FAILED \S+::(\w+)", done.stdout)
     assert failed == [
         *("test_limit", "test_worse", "test_worse_in_one_figure", "test_unjudged"),
+        *("test_a_figure_that_is_missing", "test_nothing_answered"),
         *("test_no_baseline", "test_no_script", "test_bad_script"),
     ]
     assert re.search(r"assert worse than baseline.json: median \S+ -> \S+, \+\d+", done.stdout)
     assert re.search(r"assert cannot be judged against baseline.json: p99 .*too little data", done.stdout)
+    assert "assert cannot be judged against dead.json: nothing was answered" in done.stdout
+    assert re.search(r"assert cannot be judged against baseline.json: server.else.p99 .*on neither side", done.stdout)
     assert "there is no baseline nowhere.json in " in done.stdout and "pytest --load-report DIR" in done.stdout
     assert "there is no script nowhere.yml in " in done.stdout
     assert re.search(r"loadgen run .*bad.yml ended with exit code 1:\n.*bad.yml", done.stdout)

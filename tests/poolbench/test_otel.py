@@ -51,19 +51,27 @@ def test_the_metrics_are_the_pools(reader, provider):
     waiter = gevent.spawn(engine.connect)
     gevent.sleep(0)
     busy = figures(reader)
-    create_time = busy.pop("create_time")
+    create_time, wait_time = busy.pop("create_time"), busy.pop("wait_time")
     assert busy == {
         "count used": 2, "count idle": 0, "max": 2, "idle.max": 1, "idle.min": 1, "pending_requests": 1, "timeouts": 1,
     }  # fmt: skip
     assert create_time.count == 2 and 0 < create_time.sum < 1
     assert create_time.attributes == {"db.client.connection.pool.name": "orders"}
+    assert wait_time.count == 2, "neither the one that timed out nor the one that waits"
+    gevent.sleep(0.05)
     for connection in held:
         connection.close()
     waiter.get().close()
     calm = figures(reader)
+    wait_time, use_time = calm["wait_time"], calm["use_time"]
+    assert (wait_time.count, use_time.count) == (3, 3)
+    assert 0.05 < wait_time.max < 0.5 < use_time.max < 5
+    assert wait_time.attributes == use_time.attributes == {"db.client.connection.pool.name": "orders"}
     assert (calm["count used"], calm["count idle"], calm["pending_requests"]) == (0, 1, 0)
     engine.dispose()
     assert figures(reader)["count idle"] == 0, "the new pool's"
+    engine.connect().close()
+    assert figures(reader)["use_time"].count == 4
 
 
 def test_a_pool_is_named_by_its_url_and_an_engine_that_is_gone_is_not_reported(reader, provider):
@@ -75,6 +83,24 @@ def test_a_pool_is_named_by_its_url_and_an_engine_that_is_gone_is_not_reported(r
     del engine
     gc.collect()
     assert figures(reader) == {}
+
+
+def test_a_loan_is_reported_however_it_ends_and_to_each_provider(reader, provider):
+    engine, other = create_engine(URL), InMemoryMetricReader()
+    observe(engine, provider, "shop")
+    observe(engine, MeterProvider(metric_readers=[other]), "shop")
+    connection = engine.connect()
+    connection.invalidate()
+    connection.close()
+    loan = engine.raw_connection()
+    loan.detach()
+    loan.close()
+    loan = engine.raw_connection()
+    del loan
+    gc.collect()
+    for each in (reader, other):
+        found = figures(each)
+        assert (found["wait_time"].count, found["use_time"].count, found["create_time"].count) == (3, 3, 3)
 
 
 def test_another_pool_has_no_such_metrics(provider):
@@ -101,7 +127,7 @@ print(*sorted(metric.name for metric in reader.get_metrics_data().resource_metri
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    names = "count create_time idle.max idle.min max pending_requests timeouts"
+    names = "count create_time idle.max idle.min max pending_requests timeouts use_time wait_time"
     assert done.stdout.split() == [f"db.client.connection.{name}" for name in names.split()]
 
 

@@ -206,6 +206,45 @@ print(set(outcomes), len(outcomes), engine.pool.checkedout())
     assert run_script(surroundings + PRELUDE + code).strip() == "{'ok'} 60 0"
 
 
+@WITHOUT
+def test_a_waiting_thread_that_is_interrupted_leaves_the_queue_and_what_it_was_granted(surroundings):
+    code = """
+import os, signal
+driver = ScriptedDriver()
+pool = FairPool(driver.connect, pool_size=1, max_overflow=0, timeout=20)
+over, interrupts = [], 0
+
+def others(_):
+    while not over:
+        loan = pool.connect()
+        time.sleep(0.0005)
+        loan.close()
+
+def interrupt(_):
+    while not over:
+        time.sleep(0.003)
+        os.kill(os.getpid(), signal.SIGINT)
+
+busy = threads(others, range(3)) + threads(interrupt, [0])
+until = time.monotonic() + 1
+while time.monotonic() < until:
+    try:
+        loan = pool.connect()
+        loan.close()
+    except KeyboardInterrupt:
+        interrupts += 1
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+over.append(1)
+for thread in busy:
+    thread.join(5)
+loan = None
+gc.collect()
+print(interrupts > 20, pool.waiting(), pool.checkedout(), pool.checkedin() <= 1)
+pool.connect().close()
+"""
+    assert run_script(surroundings + PRELUDE + code).strip() == "True 0 0 True"
+
+
 def test_an_older_sqlalchemy_is_named_in_one_line(tmp_path):
     (tmp_path / "sqlalchemy.py").write_text("__version__ = '1.4.54'\n")
     for module in ("poolbench", "poolbench.plugin"):

@@ -1,5 +1,6 @@
 """FairPool's promises when something dies or fails at a switch: no slot is lost, the next is served."""
 
+import gc
 import time
 
 import gevent
@@ -220,3 +221,41 @@ def test_a_checkin_listener_that_raises_after_a_failed_reset_loses_no_slot():
         loan.close()
     driver.hooks.clear()
     assert is_full_and_idle(pool)
+
+
+EVENTS = (
+    "first_connect", "connect", "checkout", "checkin", "reset", "invalidate", "soft_invalidate", "detach", "close",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [ValueError, gevent.GreenletExit])
+@pytest.mark.parametrize("name", EVENTS)
+def test_a_listener_that_raises_once_loses_no_slot_whatever_it_listens_to(name, error):
+    pool = pool_of(ScriptedDriver(), timeout=0.5)
+
+    def raise_once(*_):
+        event.remove(pool, name, raise_once)
+        raise error
+
+    event.listen(pool, name, raise_once)
+    ends = {
+        "close": lambda loan: loan.close(),
+        "invalidate": lambda loan: loan.invalidate(),
+        "soft": lambda loan: (loan.invalidate(soft=True), loan.close()),
+        "detach": lambda loan: loan.detach(),
+        "dispose": lambda loan: (pool.dispose(), loan.close()),
+    }
+    for end in ends.values():
+        try:
+            loan = pool.connect()
+            try:
+                end(loan)
+            finally:
+                loan.close()
+        except error:
+            pass
+        loan = None
+        gc.collect()
+    assert pool.checkedout() == 0, pool.status()
+    pool.connect().close()
+    assert pool.checkedin() == 1

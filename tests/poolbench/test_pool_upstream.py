@@ -23,7 +23,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SDIST = ROOT / ".data" / f"sqlalchemy-{version('sqlalchemy')}"
-SHARDS = 3
+SHARDS = int(os.environ.get("FAIR_POOL_SHARDS", "3"))
 SURROUNDINGS = ("unpatched", "monkey-patched", "without gevent")
 FILES = ("test/engine/test_pool.py", "test/engine/test_reconnect.py")
 

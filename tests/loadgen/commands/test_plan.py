@@ -477,10 +477,35 @@ LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
         ({"statement_ms": 20}, ["--rate", 95, "--sizes", "20", "--db-cores", 2], "cheaper statement"),
         ({"cpu_ms": 8.0, "loan_cpu_ms": 6.0}, ["--rate", 120, "--sizes", "2,4,8"], "more workers"),
         ({"statement_ms": 20}, ["--rate", 60, "--sizes", "1", "--worker", "sync"], "more workers"),
+        # The CPU would be busy for 85 %, the connections for more than the whole time.
+        ({"cpu_ms": 3.0, "loan_cpu_ms": 1.0, "statement_ms": 20}, ["--rate", 285, "--sizes", "4"], "more connections"),
+        # The only size asked for refuses a third; threads and CPU have room.
+        (
+            {"cpu_ms": 3.0, "loan_cpu_ms": 1.0, "statement_ms": 40},
+            ["--rate", 140, "--sizes", "4", "--worker", "gthread"],
+            "more connections",
+        ),
+        ({"statement_ms": 20}, ["--rate", 300, "--sizes", "20", "--worker", "gthread", "--threads", 4], "more workers"),
+        ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0}, ["--rate", 180, "--sizes", "4,8"], "more workers"),
     ],
 )
 def test_what_to_change_first(tmp_path, load, arguments, remedy):
     assert planned(computing(tmp_path, **LITTLE_CPU | load), "--servers", 1, *arguments)["remedy"] == remedy
+
+
+def test_more_servers_than_cores_are_told_to_need_more_cores(tmp_path):
+    path = computing(tmp_path, cpu_ms=10.0, loan_cpu_ms=8.0)
+    found = planned(path, "--servers", 4, "--rate", 300, "--sizes", "5", "--cores", 2)
+    assert found["remedy"] == "more workers" and "2 cores are busy for 150%" in found["reason"]
+    assert found["sizes"][0]["cpu_busy"] == pytest.approx(1.5, rel=0.05)
+    assert found["sizes"][0]["throughput_per_s"] < 210
+    assert found["sizes"][0]["knee_per_s"] == pytest.approx(200, rel=0.05)
+
+
+def test_the_knee_is_that_of_the_scarcest_part(tmp_path):
+    path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=20)
+    (row,) = planned(path, "--servers", 2, "--rate", 100, "--sizes", "3")["sizes"]
+    assert row["knee_per_s"] == pytest.approx(6 / 0.0205, rel=0.06)
 
 
 def test_a_sync_worker_answers_one_request_at_a_time_and_threads_as_many_as_they_are(tmp_path):

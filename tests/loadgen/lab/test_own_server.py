@@ -6,7 +6,7 @@ import pytest
 
 from db.settings import database_url
 from loadgen.lab.attached import _of_no_application, _watched_environment
-from loadgen.lab.own_app import unanswered
+from loadgen.lab.own_app import _may_yet, unanswered
 from loadgen.lab.own_database import app_url, libpq_url, mask_file, masking, shown
 from loadgen.lab.own_server import Evidence, url_variables
 
@@ -91,6 +91,22 @@ def test_parts_of_an_address_that_stand_in_variables_are_named():
     fault = elsewhere(parts={"DB_HOST": "host", "DB_NAME": "database"}).fault(["DATABASE_URL"])
     assert "DB_HOST, DB_NAME name together" in fault
     assert "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'" in fault
+
+
+@pytest.mark.parametrize(
+    ("events", "may_yet"),
+    [
+        ([], False),
+        (["attached"], True),
+        (["attached", {"event": "engine", "url": "postgresql://h:5432/d"}], True),
+        (["attached", {"event": "engine", "url": "sqlite:///x.db"}], False),
+        (["attached", {"event": "engine", "url": "postgresql://h:5432/d"}, "elsewhere"], False),
+        (["attached", "function"], False),
+    ],
+)
+def test_without_an_answer_nothing_is_proved_unless_another_database_was_seen(events, may_yet):
+    evidence = Evidence([{"event": each} if isinstance(each, str) else each for each in events])
+    assert _may_yet(evidence) == may_yet
 
 
 def test_an_address_in_code_is_told_with_what_to_do():

@@ -490,3 +490,9 @@ def test_nothing_is_made_up_for_the_path_of_a_post_which_is_not_asked():
     draft = drafted(given, ask=lambda *_: Asked(200, {}), writes=True)
     assert requests(draft) == ["GET /ok"]
     assert reasons(draft)["POST /a/{n}"] == "no value is known for n: the document has no list that tells it"
+
+
+def test_urls_in_the_places_of_paths_and_servers_with_fragments_are_understood():
+    given = document({"http://h:80/users": get(), "/b": get()}, servers=[{"url": "http://h:80/docs/?x=1#/users"}])
+    draft = drafted(given)
+    assert (draft.target, requests(draft)) == ("http://h:80/docs", ["GET /users", "GET /b"])

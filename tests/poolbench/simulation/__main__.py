@@ -18,7 +18,8 @@ from pathlib import Path
 from tests.poolbench.simulation.runs import first_failure, replay
 
 POOL = Path(__file__).parents[3] / "poolbench"
-BATCH = 500
+BATCH = 2500
+"""Schedules that a process runs one after another; before each batch it collects all garbage, which takes a while."""
 
 
 def main() -> None:

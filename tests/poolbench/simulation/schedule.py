@@ -20,7 +20,7 @@ from sqlalchemy import event, exc
 from tests.poolbench.simulation import stand_ins
 from tests.poolbench.simulation.server import Disconnected, Refused, Server
 from tests.poolbench.simulation.weaving import Package
-from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, point
+from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, countdown, interrupt
 
 HORIZON_S = 120.0
 FLAVOURS = ("threads", "greenlets", "both")
@@ -45,8 +45,8 @@ class Packages:
     def load(cls, folder: Path) -> Packages:
         """Load both from the package's folder."""
         found = cls(
-            Package(folder, "plain", stand_ins.without_gevent(), point, after),
-            Package(folder, "with_gevent", stand_ins.with_gevent(), point, after),
+            Package(folder, "plain", stand_ins.without_gevent(), countdown, interrupt, after),
+            Package(folder, "with_gevent", stand_ins.with_gevent(), countdown, interrupt, after),
         )
         World(0)
         for package in (found.plain, found.with_gevent):
@@ -123,6 +123,8 @@ class Schedule:
             self.server.reset_fails_share = self.server.closing_fails_share = 0.2
         self.server.switching_share = rng.choice((0.0, 0.5, 1.0))
         self.server.connect_ns = rng.choice(((0,), (0, 10 * MS), (20 * MS, 50 * MS)))
+        self.server.idle_share = rng.choice((0.0, 0.5))
+        package.fair_pool.outside_test = self.server.outside_test
         options: dict[str, Any] = {
             "pool_size": self.size,
             "max_overflow": overflow,

@@ -19,7 +19,8 @@ class Server:
     """Counts the connections that are open or being opened, and fails as its schedule wants.
 
     limit: the most connections that may be open at once; None for no limit. connect_ns: the durations of connecting, one
-    of which is drawn each time. The shares are the probabilities that a call fails or lets others run.
+    of which is drawn each time. The shares are the probabilities that a call fails or lets others run; idle_share: that a
+    connection comes back outside any transaction, and its driver knows.
     """
 
     def __init__(self, world: World, limit: int | None) -> None:
@@ -27,6 +28,7 @@ class Server:
         self.connect_ns: tuple[int, ...] = (0, 10 * MS)
         self.refusing_share = self.closing_fails_share = self.reset_fails_share = 0.0
         self.switching_share = 0.5
+        self.idle_share = 0.0
         self.is_down = False
         self.open: set[StubConnection] = set()
         self.opening = self.opened = self.closed = self.attempts = self.attempts_while_down = 0
@@ -50,6 +52,17 @@ class Server:
         self.opened += 1
         self.check()
         return connection
+
+    def outside_test(self, _connection: Any, _dialect: Any) -> Any:
+        """As `transactions.outside_test`."""
+
+        def is_outside(connection: StubConnection) -> bool:
+            if connection.is_closed or self.world.rng.random() >= self.idle_share:
+                return False
+            connection.borrower = None
+            return True
+
+        return is_outside if self.idle_share else None
 
     def check(self) -> None:
         """Fail if there are more connections than allowed."""

@@ -219,11 +219,16 @@ def clock_s() -> float:
     return World.now.now_ns / 1e9
 
 
+def clock_ns() -> int:
+    """The simulated monotonic clock, in ns."""
+    return World.now.now_ns
+
+
 _TIME = _Like(
     time,
-    monotonic_ns=lambda: World.now.now_ns,
-    perf_counter_ns=lambda: World.now.now_ns,
-    time_ns=lambda: World.now.now_ns,
+    monotonic_ns=clock_ns,
+    perf_counter_ns=clock_ns,
+    time_ns=clock_ns,
     monotonic=clock_s,
     perf_counter=clock_s,
     time=clock_s,

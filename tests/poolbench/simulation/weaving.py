@@ -1,8 +1,9 @@
 """Loads the pool's package with switch points woven in, on simulated modules for time, threads and gevent.
 
-The files are compiled as they stand; in every function a call of `point` is added before each statement, and one of
-`after` around each call. Between two of them nothing else runs in the simulation, so what is atomic there is a single
-statement without calls, or a single call of C code: what CPython's global interpreter lock promises.
+The files are compiled as they stand; in every function a switch point is added before each statement, which counts down
+and calls `interrupt` at zero, and a call of `after` around each call. Between two of them nothing else runs in the
+simulation, so what is atomic there is a single statement without calls, or a single call of C code: what CPython's global
+interpreter lock promises.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from typing import Any
 
 PACKAGE = "poolbench"
 
+# Not a call of Python code: millions of them are counted.
+_POINT = "__countdown__.left -= 1\nif not __countdown__.left: __interrupt__()"
+
 
 class _Weaver(ast.NodeTransformer):
-    """Adds `__point__()` before the statements of functions and `__after__()` around their calls."""
+    """Adds `_POINT` before the statements of functions and `__after__()` around their calls."""
 
     def __init__(self) -> None:
         self._inside = False
@@ -54,8 +58,11 @@ class _Weaver(ast.NodeTransformer):
     def _woven(self, block: list[ast.stmt]) -> list[ast.stmt]:
         woven: list[ast.stmt] = []
         for statement in block:
-            point = ast.Expr(ast.Call(ast.Name("__point__", ast.Load()), [], []))
-            woven += [ast.copy_location(point, statement), self.visit(statement)]
+            for line in ast.parse(_POINT).body:
+                for node in ast.walk(line):
+                    ast.copy_location(node, statement)
+                woven.append(line)
+            woven.append(self.visit(statement))
         return woven
 
 
@@ -67,15 +74,23 @@ class Package:
     """The modules of one copy of the package, as attributes: `Package(...).fair_pool`.
 
     folder: the package's files. stand_ins: modules that its own imports find in place of the real ones, by name; None
-    for one that cannot be imported. point, after: what the switch points call.
+    for one that cannot be imported. countdown: its `left` is the number of switch points until `interrupt` is called.
     """
 
-    def __init__(self, folder: Path, name: str, stand_ins: dict[str, Any], point: Any, after: Any) -> None:
+    def __init__(
+        self, folder: Path, name: str, stand_ins: dict[str, Any], countdown: Any, interrupt: Any, after: Any
+    ) -> None:
         self._folder = folder
         # Under a name of its own, beside the real package; dataclasses look their module up in there.
         self._prefix = f"{__name__}.{name}"
         self._stand_ins = stand_ins
-        self._builtins = {**vars(builtins), "__import__": self._import, "__point__": point, "__after__": after}
+        self._builtins = {
+            **vars(builtins),
+            "__import__": self._import,
+            "__countdown__": countdown,
+            "__interrupt__": interrupt,
+            "__after__": after,
+        }
         sys.modules[self._prefix] = ModuleType(self._prefix)
 
     def __getattr__(self, name: str) -> ModuleType:

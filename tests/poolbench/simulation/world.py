@@ -22,6 +22,18 @@ MOST_STEPS = 20_000
 BEGINNING_NS = 1_000 * 1_000_000_000
 
 
+class Countdown:
+    """Number of switch points until the next interruption, of the machine that runs at this moment."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = -1
+
+
+countdown = Countdown()
+
+
 class Stopped(GreenletExit):
     """The schedule is over; thrown into whatever is left of it."""
 
@@ -122,7 +134,7 @@ class LoopTimer:
 class World:
     """One machine, from its beginning to the end of one schedule.
 
-    left: number of switch points until the next interruption. gap: the mean number of switch points from one
+    gap: the mean number of switch points from one
     interruption of a thread to the next; 0 for none. garbage: objects
     that nobody refers to any more, until some switch point collects them.
     """
@@ -144,7 +156,8 @@ class World:
         self.failure: str | None = None
         self.is_over = False
         self.trace: list[str] | None = None
-        self.left = -1
+        countdown.left = -1
+        self._each_step: Callable[[], None] = lambda: None
         self._steps = 0
         self._timers: list[tuple[int, float, Callable[[], Any]]] = []
         self._greenlets: list[Any] = []
@@ -158,6 +171,7 @@ class World:
         """Run until `is_done`, or nothing more can happen, or `until_s` (of simulated time from now) is over."""
         end_ns = self.now_ns + round(until_s * 1e9)
         rng, threads = self.rng, self.threads
+        self._each_step = each_step
         while self.failure is None:
             self._steps += 1
             if self._steps > self._most_steps:
@@ -167,9 +181,11 @@ class World:
             if ready:
                 thread = ready[0] if len(ready) == 1 else ready[int(rng.random() * len(ready))]
                 self.thread = thread
-                if self.left <= 0:
-                    self.left = self._next_gap()
+                if countdown.left <= 0:
+                    countdown.left = self._next_gap()
                 thread.resumes.switch()
+                # Since then threads may have been followed by others directly, in `interrupt`.
+                thread = self.thread
                 if thread.resumes.dead and thread in threads:
                     threads.remove(thread)
                 self.thread = None
@@ -184,12 +200,12 @@ class World:
             now_ns = self.now_ns = self._timers[0][0]
             while self._timers and self._timers[0][0] == now_ns:
                 heapq.heappop(self._timers)[2]()
-        self.left = -1
+        countdown.left = -1
 
     def after_a_call(self) -> None:
         """What an interruption after a call may be: garbage is collected, or another thread runs."""
         if self.garbage and self.rng.random() < 0.5:
-            self.left = self._next_gap()
+            countdown.left = self._next_gap()
             self.collect()
         else:
             self.interrupt()
@@ -203,19 +219,30 @@ class World:
         return 1 + int(self.rng.random() * 2 * self.gap) if self.gap else 10_000
 
     def interrupt(self) -> None:
-        """Let another thread run, if one can."""
-        self.left = self._next_gap()
+        """Let another thread run, if one can; each that can run is as likely to go on as this one."""
+        gap = self.gap
+        countdown.left = 1 + int(self.rng.random() * 2 * gap) if gap else 10_000
         self._steps += 1
         thread = self.thread
         if thread is None or self.is_over or self._steps > self._most_steps:
             if self._steps > self._most_steps:
                 self.fail(f"no end in {self._most_steps} steps")
             return
-        for other in self.threads:
-            if other.ready and other is not thread:
-                thread.resumes = getcurrent()
+        if len(self.threads) == 1:
+            return
+        ready = [each for each in self.threads if each.ready]
+        if len(ready) > 1:
+            thread.resumes = getcurrent()
+            self._each_step()
+            self._steps += 1
+            if self.failure is not None or self._steps > self._most_steps:
                 self.scheduler.switch()
                 return
+            chosen = ready[int(self.rng.random() * len(ready))]
+            if chosen is not thread:
+                # Straight to it, not by way of the scheduler.
+                self.thread = chosen
+                chosen.resumes.switch()
 
     def block(self, reason: Any) -> None:
         """Stop the running thread until `wake(thread, reason)`."""
@@ -309,7 +336,7 @@ class World:
     def end(self) -> None:
         """Stop everything that still runs."""
         self.is_over = True
-        self.left = -1
+        countdown.left = -1
         left = [*self._greenlets, *self._abandoned, *(thread.resumes for thread in self.threads)]
         hubs = [each for each in left if isinstance(each, Hub)]
         for each in [*(one for one in left if one not in hubs), *hubs]:
@@ -323,18 +350,14 @@ class World:
         self.garbage.clear()
 
 
-def point() -> None:
-    """A switch point of the machine that runs: now and then another thread goes on here."""
-    world = World.now
-    world.left -= 1
-    if not world.left:
-        world.interrupt()
+def interrupt() -> None:
+    """The countdown of switch points has ended: another thread may go on."""
+    World.now.interrupt()
 
 
 def after(value: Any) -> Any:
     """A switch point after a call, whose value it passes on; now and then garbage is collected here."""
-    world = World.now
-    world.left -= 1
-    if not world.left:
-        world.after_a_call()
+    countdown.left -= 1
+    if not countdown.left:
+        World.now.after_a_call()
     return value
