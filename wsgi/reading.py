@@ -182,6 +182,7 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
     rfile: Any
     close_connection: bool
     headers_sent: bool
+    response_use_chunked: bool
     # EBADF is what a greenlet that waits for a socket gets when the socket is given up.
     ignored_socket_errors = (*PyWSGIHandler.ignored_socket_errors, errno.EBADF)
     wsgi_input: "Input | _EmptyInput"
@@ -250,6 +251,10 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         whole = self._held = bytearray()
         try:
             super()._write_with_headers(data)
+        except BaseException:
+            # Nothing was sent, so the answer to the failure needs a head of its own.
+            self.headers_sent = self.response_use_chunked = False
+            raise
         finally:
             self._held = None
         self._sendall(whole)

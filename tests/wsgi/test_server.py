@@ -92,6 +92,33 @@ def test_an_answer_is_one_segment(start_service, postgres, path):
     assert segments == 1
 
 
+WITH_TEXT = """
+from gevent import socket
+from gevent.server import _tcp_listener
+from wsgi.reading import StrictHandler, StrictServer
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return iter(["no bytes"]) if environ["PATH_INFO"] == "/chunked" else ["no bytes"]
+
+StrictHandler.log_request = lambda handler: None
+server = StrictServer(_tcp_listener(("127.0.0.1", 0)), application=application, handler_class=StrictHandler, log=None)
+server.start()
+for path in ("/chunked", "/whole"):
+    client = socket.create_connection(("127.0.0.1", server.server_port))
+    client.sendall(f"GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n".encode())
+    answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 500 "), answer
+    assert answer.endswith(b"\\r\\n\\r\\nInternal Server Error"), answer
+    assert b"chunked" not in answer and b"Content-Length: 21" in answer, answer
+"""
+
+
+def test_an_answer_that_cannot_be_sent_is_a_whole_500():
+    done = subprocess.run([sys.executable, "-c", WITH_TEXT], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(("name", "value"), [
     ("DB_POOL", "nosuch"),    ("PORT", "0"),
     ("DATABASE_URL", "mysql://root:hunter2@localhost/x"), ("WEB_CONCURRENCY", "0"),
