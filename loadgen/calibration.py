@@ -278,14 +278,21 @@ def _answer_for_ever(listener: socket.socket, parent: int) -> NoReturn:
             while os.getppid() == parent:
                 for key, _ in selector.select(1.0):
                     # The listening socket has no connection with it.
-                    sock: socket.socket | None = key.data
-                    if sock is None:
-                        accepted, _address = listener.accept()
-                        selector.register(accepted, selectors.EVENT_READ, accepted)
-                    elif sock.recv(65536):
-                        sock.sendall(_ANSWER)
-                    else:
-                        selector.unregister(sock)
-                        sock.close()
+                    _serve(selector, listener, key.data)
     finally:
         os._exit(0)
+
+
+def _serve(selector: selectors.BaseSelector, listener: socket.socket, sock: socket.socket | None) -> None:
+    """Answer what came on a connection, and close it where it ended; None: accept one. Raises OSError for a listener's fault."""
+    if sock is None:
+        accepted, _address = listener.accept()
+        selector.register(accepted, selectors.EVENT_READ, accepted)
+        return
+    # A user who was cut off resets the connection.
+    with suppress(OSError):
+        if sock.recv(65536):
+            sock.sendall(_ANSWER)
+            return
+    selector.unregister(sock)
+    sock.close()

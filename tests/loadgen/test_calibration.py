@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import struct
 from dataclasses import replace
 from random import Random
 
@@ -46,6 +48,16 @@ def test_it_measures_in_half_a_second_and_leaves_nothing_behind():
     assert found.took_s < 0.5 or os.getloadavg()[0] > 1
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_the_peer_outlives_users_who_are_cut_off():
+    with calibration._peer() as port:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as user:
+                user.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                assert user.recv(1)
+                # What was not read makes the close a reset.
+                user.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def test_a_machine_that_cannot_fork_is_not_calibrated(monkeypatch):
