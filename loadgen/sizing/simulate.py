@@ -46,6 +46,9 @@ HandOver = Literal["fifo", "barging"]
 SERVED, TIMED_OUT, SHED = range(3)
 """The ways in which a request can end."""
 
+_REQUESTS_OF_USER = 4
+"""Requests that each user makes at least, where users ask again and again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arrangement:
@@ -250,13 +253,13 @@ def simulate(
 def busy_rate_per_s(arrangement: Arrangement, holds_s: Floats, cpu: CpuTimes, users: int, seed: int = 0) -> float:
     """Requests per second that the servers answer to `users` who each ask again when they have their answer: the most they can.
 
-    `holds_s` and `cpu`: of each request, as for `simulate`; the last requests and the first tenth do not count.
+    `holds_s` and `cpu`: of each request, as for `simulate`, and repeated where that is less than some for each user; the last
+    requests and the first tenth do not count.
     """
-    count = len(holds_s)
+    count = max(len(holds_s), _REQUESTS_OF_USER * users)
+    held_s, inside_s, outside_s = (np.resize(each, count).tolist() for each in (holds_s, cpu.inside_s, cpu.outside_s))
     patient = replace(arrangement, timeout_s=inf, max_waiting=None, cold=False)
-    course = _ClosedCourse(
-        patient, [0.0] * count, holds_s.tolist(), [0.0] * count, cpu.inside_s.tolist(), cpu.outside_s.tolist()
-    )
+    course = _ClosedCourse(patient, [0.0] * count, held_s, [0.0] * count, inside_s, outside_s)
     course.run_users(users, np.random.default_rng(seed).integers(arrangement.servers, size=count).tolist())
     done_s = np.sort(course.done_s)
     begins_s, ends_s = done_s[count // 10], course.began_s

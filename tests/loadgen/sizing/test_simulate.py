@@ -434,6 +434,12 @@ def test_the_most_that_servers_can_do_is_that_of_their_scarcest_part():
     assert busy(Arrangement(servers=3, size=100, cores=1), 8.0, 1.0, 1.0, 60) == pytest.approx(0.5, rel=0.01)
 
 
+def test_the_most_that_servers_can_do_is_known_with_fewer_requests_than_users():
+    cpu = CpuTimes(np.full(100, 0.0005), np.full(100, 0.0005))
+    arrangement = Arrangement(servers=4, size=20)
+    assert busy_rate_per_s(arrangement, np.full(100, 0.010), cpu, 200) == pytest.approx(4000, rel=0.05)
+
+
 def test_where_cpu_and_connections_are_both_short_the_most_is_less_than_either_allows():
     both = busy(Arrangement(size=2), 2.0, 0.5, 0.5, 12)
     assert 0.5 < both < min(2 / 2.5, 1 / 1.0)
