@@ -52,15 +52,17 @@ class Sampler:
         self.book.on_start = self.start
 
     def start(self) -> None:
-        """Start the thread, unless it runs. Raises RuntimeError if there cannot be one."""
+        """Start the thread, unless it runs. Raises RuntimeError if there cannot be one, and what `before_start` raises; the next
+        loan tries again.
+        """
         try:
             self._permits.pop()
         except IndexError:
             return
-        self._before_start()
-        self.book.current = current_function()
-        self._began = self._began or (wanted_cpu_s(), time.perf_counter())
         try:
+            self._before_start()
+            self.book.current = current_function()
+            self._began = self._began or (wanted_cpu_s(), time.perf_counter())
             native("_thread", "start_new_thread")(self._run, (self._permits,))
         except BaseException:
             self._permits.append(None)

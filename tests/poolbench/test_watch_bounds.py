@@ -10,6 +10,7 @@ from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan, Request, WatchedEngine
 from poolbench.observed import OTHERS
 from poolbench.places import Place
+from poolbench.sampler import Sampler
 from poolbench.tally import Tally
 from tests.support.paths import ROOT
 
@@ -70,6 +71,22 @@ def test_loans_noted_in_full_are_few_at_any_rate_and_stand_for_all(per_s):
     assert len(weights) <= 60 * 25
     # Each counts as many as it stands for: the sum is right but for chance.
     assert 0.7 < sum(weights) / (600 * max(1, per_s // 10)) < 1.4
+
+
+def test_a_thread_that_could_not_be_started_is_started_by_the_next_loan():
+    begun = []
+
+    def prepare():
+        begun.append(1)
+        if len(begun) == 1:
+            raise OSError("the folder is not there yet")
+
+    watcher = Sampler(LoanBook(), prepare, lambda: None)
+    watcher.idle_s = 0
+    with pytest.raises(OSError, match="not there yet"):
+        watcher.start()
+    watcher.start()
+    assert watcher.is_running and len(begun) == 2
 
 
 def test_a_request_is_noted_without_its_environ_once_it_has_ended():
