@@ -61,8 +61,9 @@ def expected_wait_ns(pool: FairPool, place: int) -> int:
     if not 0 <= now_ns - statistics.looked_at_ns < LOOK_EVERY_NS:
         ages_ns = sorted(now_ns - record.since_ns for record in list(pool._queue.taken) if record.lent)
         median_ns = ages_ns[len(ages_ns) // 2] if ages_ns else 0
-        statistics.looked_at_ns = now_ns
         statistics.expected_hold_ns = max(statistics.recent_hold_ns(len(ages_ns)), median_ns)
+        # Last: another thread may take what is known from then on.
+        statistics.looked_at_ns = now_ns
     return round(place * (statistics.expected_hold_ns + statistics.gap_ns) / limit)
 
 
