@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -88,12 +90,19 @@ def _longest_s(values: Mapping[str, Any]) -> float:
 def _turn(settings: Mapping[str, Any], longest_s: float) -> dict[str, float] | str:
     """The figures of one turn, or the last line of what went wrong."""
     command = [sys.executable, "-m", "loadgen.lab.publication_turn", json.dumps(settings)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=longest_s, check=False)
-    except subprocess.TimeoutExpired:
-        return f"did not end within {longest_s:.0f} s"
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        return (done.stderr.strip().splitlines() or ["no figures"])[-1]
+    # In a group of its own, which ends with it: a turn may have started pgbench.
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as turn:
+        try:
+            printed, said = turn.communicate(timeout=longest_s)
+        except subprocess.TimeoutExpired:
+            return f"did not end within {longest_s:.0f} s"
+        finally:
+            if turn.poll() is None:
+                os.killpg(turn.pid, signal.SIGKILL)
+    lines = printed.splitlines()
+    if turn.returncode or not lines:
+        return (said.strip().splitlines() or ["no figures"])[-1]
     figures: dict[str, float] = json.loads(lines[-1])
     return figures

@@ -268,18 +268,30 @@ def clients(url: str, values: Values) -> dict[str, float]:
 
 
 def _thread_clients(url: str, values: Values) -> tuple[list[float], int, int]:
-    """The times of all statements in s, the rows fetched, and the number of failures; clients are threads."""
+    """The times of all statements in s, the rows fetched, and the number of failures; clients are threads.
+
+    Raises what a client's first connection raises, where all are to be open before the first statement.
+    """
     network, clock, each_time = Network(url, values), time.monotonic, values["connect"] == "each time"
     times_s: list[float] = []
     rows, failures = [0] * values["clients"], [0] * values["clients"]
     all_connected = threading.Barrier(values["clients"])
     ends = [0.0]
+    refused: list[Exception] = []
 
     def work(number: int) -> None:
-        connection = None if each_time else network.open()
-        if all_connected.wait() == 0:
-            ends[0] = clock() + values["seconds"]
-        all_connected.wait()
+        try:
+            connection = None if each_time else network.open()
+            if all_connected.wait() == 0:
+                ends[0] = clock() + values["seconds"]
+            all_connected.wait()
+        except threading.BrokenBarrierError:
+            # Another client has no connection.
+            return
+        except Exception as error:  # noqa: BLE001 - each driver has its own
+            refused.append(error)
+            all_connected.abort()
+            return
         while (began := clock()) < ends[0]:
             try:
                 if each_time:
@@ -296,6 +308,8 @@ def _thread_clients(url: str, values: Values) -> tuple[list[float], int, int]:
         thread.start()
     for thread in threads:
         thread.join(values["seconds"] + 60)
+    if refused:
+        raise refused[0]
     return times_s, sum(rows), sum(failures)
 
 

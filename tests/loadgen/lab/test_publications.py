@@ -8,13 +8,15 @@ from math import inf
 from pathlib import Path
 from random import Random
 
+import psutil
+import psycopg2
 import pytest
 from click.testing import CliRunner
 
 from benchmarks import publications as benchmark
 from db.embedded import temporary_postgres
 from loadgen.commands.lab import lab
-from loadgen.lab import publication_run
+from loadgen.lab import publication_run, publication_turn
 from loadgen.lab.claim import NOT, NOT_JUDGED, PARTLY, REPRODUCED, UNMEASURED
 from loadgen.lab.evidence import Evidence, Measurement
 from loadgen.lab.findings import lab_page
@@ -487,6 +489,38 @@ def test_a_statement_that_fails_is_told_and_its_claim_is_not_measured(database):
     only = replace(publication, rounds=1, experiments=publication.experiments[2:3])
     ((_, found),) = publication_run.run(only, database, full=False, others_cpu_s=None, say=print, rng=Random(1))
     assert found.figures["failed"] == 1
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_clients_who_get_no_connection_are_told_and_not_counted_as_idle(first):
+    """All of them where nothing listens; else those beyond the first few."""
+    opened = []
+
+    class Limited(publication_turn.Network):
+        def open(self, kind=None):
+            opened.append(kind)
+            return super().open(kind) if len(opened) > first else object()
+
+    values = {
+        "driver": "psycopg2",
+        "clients": 4,
+        "connect": "once",
+        "statement": "SELECT 1",
+        "seconds": 0.1,
+        "hold_ms": 0,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publication_turn, "Network", Limited)
+        with pytest.raises(psycopg2.OperationalError):
+            publication_turn.clients("postgresql://127.0.0.1:1/nowhere", values)
+
+
+@pytest.mark.slow
+def test_a_turn_that_is_ended_leaves_no_pgbench(database):
+    values = {"driver": "pgbench", "clients": 1, "connect": "once", "statement": "SELECT 1", "seconds": 20}
+    said = publication_run._turn({"kind": "clients", "url": database, "values": values}, 2)
+    assert said == "did not end within 2 s"
+    assert not [each for each in psutil.process_iter(["cmdline"]) if database in (each.info["cmdline"] or [])]
 
 
 @pytest.mark.slow
