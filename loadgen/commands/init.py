@@ -257,8 +257,9 @@ def _values(given: Sequence[str]) -> dict[str, str]:
 
 
 def _is_here(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    from loadgen.watch.live import is_loopback
+
+    return is_loopback(urlsplit(url).hostname or "")
 
 
 def _root(service: Service, *, required: bool) -> Page | None:

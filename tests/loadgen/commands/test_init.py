@@ -9,6 +9,7 @@ from flask import Flask, jsonify, redirect, request
 from werkzeug.serving import make_server
 
 from loadgen.cli import cli
+from loadgen.commands.init import _is_here
 
 ID = {"type": "integer"}
 PET = {
@@ -397,3 +398,11 @@ def test_the_service_of_this_project_gets_a_script_that_runs_green(start_service
     if options:
         assert "url: /links/{{ new_link_code }}/analytics" in script.read_text()
         assert counters["http.codes.301"] == counters["http.codes.201"] > 0
+
+
+@pytest.mark.parametrize(
+    ("host", "is_here"),
+    [("localhost", True), ("127.0.0.1", True), ("127.8.0.1", True), ("[::1]", True), ("127.0.0.1.example.com", False)],
+)
+def test_only_loopback_is_this_machine(host, is_here):
+    assert _is_here(f"http://{host}:8000/v1") is is_here
