@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
@@ -118,9 +119,16 @@ def shown(reference: str) -> str:
 
 
 def beside(location: str, reference: str) -> str:
-    """The location of what a document at `location` calls `reference`: both are absolute paths, or URLs."""
+    """The location of what a document at `location` calls `reference`: both are absolute paths, or URLs. Raises Unusable."""
     if not reference:
         return location
+    try:
+        return _joined(location, reference)
+    except ValueError as error:
+        raise Unusable(f"$ref {reference}: {error}") from None
+
+
+def _joined(location: str, reference: str) -> str:
     if urlsplit(location).scheme in ("http", "https"):
         return urljoin(location, reference)
     if urlsplit(reference).scheme in ("http", "https", "file"):
@@ -143,8 +151,8 @@ def _absolute(root: Any, location: str) -> Any:
             node[:] = [_plain(each) for each in node]
             left += [each for each in node if isinstance(each, (dict, list))]
         elif isinstance(node, dict):
-            if any(not isinstance(key, str) for key in node):
-                items = [(str(key), value) for key, value in node.items()]
+            if any(not isinstance(key, str) or not key.isascii() for key in node):
+                items = [(_plain(str(key)), value) for key, value in node.items()]
                 node.clear()
                 node.update(items)
             for key, value in node.items():
@@ -152,10 +160,15 @@ def _absolute(root: Any, location: str) -> Any:
             reference = node.get("$ref")
             if isinstance(reference, str):
                 other, _, pointer = reference.partition("#")
-                node["$ref"] = f"{beside(location, other)}#{pointer}"
+                # One that cannot be read is told where it is followed.
+                with suppress(Unusable):
+                    node["$ref"] = f"{beside(location, other)}#{pointer}"
             left += [each for each in node.values() if isinstance(each, (dict, list))]
     return root
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii():
+        # Halves of surrogate pairs, which JSON can escape, stand for no sign.
+        return value.encode("utf-8", "replace").decode()
     return value.isoformat() if isinstance(value, date) else value

@@ -122,7 +122,8 @@ def fits(value: Any, schema: dict[str, Any], references: References, depth: int 
     if depth > _DEEPEST:
         return True
     for key, judge in (("allOf", all), ("oneOf", any), ("anyOf", any)):
-        parts = [references.resolve(part) for part in schema.get(key) or ()]
+        given = schema.get(key)
+        parts = [references.resolve(part) for part in given] if isinstance(given, list) else []
         if parts and not judge(fits(value, part, references, depth + 1) for part in parts):
             return False
     kind = type_of(schema)
@@ -146,7 +147,7 @@ def fits(value: Any, schema: dict[str, Any], references: References, depth: int 
         )
     if isinstance(value, dict):
         required = schema.get("required")
-        if isinstance(required, list) and any(name not in value for name in required):
+        if isinstance(required, list) and any(isinstance(name, str) and name not in value for name in required):
             return False
         properties = schema.get("properties")
         known = properties if isinstance(properties, dict) else {}

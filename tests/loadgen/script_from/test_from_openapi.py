@@ -496,3 +496,20 @@ def test_urls_in_the_places_of_paths_and_servers_with_fragments_are_understood()
     given = document({"http://h:80/users": get(), "/b": get()}, servers=[{"url": "http://h:80/docs/?x=1#/users"}])
     draft = drafted(given)
     assert (draft.target, requests(draft)) == ("http://h:80/docs", ["GET /users", "GET /b"])
+
+
+def test_a_reference_that_is_no_location_leaves_out_its_operation_alone():
+    def fetch(location):
+        raise Unusable(f"it refers to {location}")
+
+    paths = {"/a": get({"$ref": "http://[#/b"}), "/b": get()}
+    references = References("/api.json", made := document(paths), fetch)
+    api = read_api(made, "the document", "/api.json", references)
+    draft = draft_from_api(api, references, Choice(api.target))
+    assert requests(draft) == ["GET /b"]
+    assert reasons(draft) == {"GET /a": "it refers to http://["}
+
+
+def test_half_a_surrogate_pair_stands_for_no_sign():
+    name = parameter("a\ud800é", "query", {**TEXT, "default": "\udc00"})
+    assert requests(drafted(document({"/a": get(name)}))) == ["GET /a?a%3F%C3%A9=%3F"]

@@ -201,3 +201,10 @@ def test_documents_in_the_usual_encodings_are_read(encoding):
     text = json.dumps({"openapi": "3.0.0", "title": "\u00e4"}, ensure_ascii=False)
     start = b"\xfe\xff" if encoding == "utf-16-be" else b""
     assert decoded(start + text.encode(encoding), "doc")["title"] == "\u00e4"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"allOf": 1.5}, {"oneOf": True}, {"required": [[]]}, {"type": "object", "required": [{}, "name"]}]
+)
+def test_rules_that_no_schema_can_have_bind_nothing(odd):
+    assert fits({"name": "Ann"}, odd, NONE)
