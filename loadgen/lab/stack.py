@@ -226,7 +226,8 @@ def connect(url: str) -> Any:
 def query(url: str, statement: str, arguments: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The rows of one statement on a connection of its own."""
     with contextlib.closing(connect(url)) as connection, connection.cursor() as cursor:
-        cursor.execute(statement, arguments)
+        # Without arguments, a per cent sign stands for itself.
+        cursor.execute(statement, arguments or None)
         return list(cursor.fetchall()) if cursor.description else []
 
 

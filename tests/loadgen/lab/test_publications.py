@@ -23,6 +23,7 @@ from loadgen.lab.findings import lab_page
 from loadgen.lab.publication import FIGURES, PerCore
 from loadgen.lab.publication_claims import key, publication_claims
 from loadgen.lab.publication_file import SETTINGS, known, parse
+from loadgen.lab.stack import query
 from loadgen.script.model import ScriptErrors
 from reports.writers.output import STYLES, written
 
@@ -513,6 +514,16 @@ def test_clients_who_get_no_connection_are_told_and_not_counted_as_idle(first):
         patch.setattr(publication_turn, "Network", Limited)
         with pytest.raises(psycopg2.OperationalError):
             publication_turn.clients("postgresql://127.0.0.1:1/nowhere", values)
+
+
+@pytest.mark.slow
+def test_a_setup_statement_may_have_per_cent_signs(database):
+    setup = "CREATE TABLE tens AS SELECT i % 10 AS i FROM generate_series(1, 20) i WHERE i::text LIKE '1%'"
+    publication = parse("mine.json", json.dumps({**MINE, "setup": [setup], "rounds": 1}))
+    only = replace(publication, experiments=publication.experiments[3:])
+    ((_, found),) = publication_run.run(only, database, full=False, others_cpu_s=None, say=print, rng=Random(1))
+    assert found.figures["failed"] == 0
+    assert query(database, "SELECT count(*) FROM tens") == [(11,)]
 
 
 @pytest.mark.slow
