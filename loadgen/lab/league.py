@@ -6,16 +6,13 @@ right after each other, in random order, so that other work of the machine affec
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import median
-from typing import Any
 
+from loadgen.lab.turn_process import figures_of
 from reports.blocks import ABSENT, Axis, Cell, Chart, Charts, Column, Page, Section, Series, Table, Text, Tone, decimal
 
 ID = "C.league"
@@ -93,28 +90,20 @@ def run(
             names = list(pools())
             rng.shuffle(names)
             for name in names:
-                figures = _measured({"pool": name, "mode": mode, "measure": turn.measure, "url": url,
-                                     "arguments": turn.arguments})  # fmt: skip
+                settings = {
+                    "pool": name,
+                    "mode": mode,
+                    "measure": turn.measure,
+                    "url": url,
+                    "arguments": turn.arguments,
+                }
+                figures = figures_of("loadgen.lab.league_turn", settings, _LONGEST_TURN_S)
                 if isinstance(figures, str):
                     say(f"{POOLS[name]}, {mode}, {turn.key}: {figures}")
                 else:
                     found.setdefault((mode, turn.key, name), []).append(figures)
         say(f"round {number + 1} of {rounds} done")
     return {place: {name: median(each[name] for each in runs) for name in runs[0]} for place, runs in found.items()}
-
-
-def _measured(settings: Mapping[str, Any]) -> dict[str, float] | str:
-    """The figures of one turn, or the last line of what went wrong."""
-    command = [sys.executable, "-m", "loadgen.lab.league_turn", json.dumps(settings)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST_TURN_S, check=False)
-    except subprocess.TimeoutExpired:
-        return f"did not end within {_LONGEST_TURN_S} s"
-    lines = done.stdout.splitlines()
-    figures: dict[str, float] | str = (
-        json.loads(lines[-1]) if lines else (done.stderr.splitlines() or ["no figures"])[-1]
-    )
-    return figures
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -19,6 +14,7 @@ import psutil
 from loadgen.lab.evidence import Measurement
 from loadgen.lab.publication import Publication, PublicationExperiment
 from loadgen.lab.stack import query
+from loadgen.lab.turn_process import figures_of
 from loadgen.lab.turns import in_turns
 
 _MODULES = {"asyncpg": "asyncpg", "psycopg": "psycopg"}
@@ -53,7 +49,8 @@ def run(
     for number, experiment in enumerate(in_turns(possible, publication.rounds, rng)):
         values = experiment.settings(full=full)
         before_s, began = (others_cpu_s() if others_cpu_s else 0.0), time.monotonic()
-        figures = _turn({"kind": experiment.kind, "url": url, "values": values}, _longest_s(values))
+        settings = {"kind": experiment.kind, "url": url, "values": values}
+        figures = figures_of("loadgen.lab.publication_turn", settings, _longest_s(values))
         took_s = time.monotonic() - began
         share = (others_cpu_s() - before_s) / (took_s * (psutil.cpu_count() or 1)) if others_cpu_s else None
         if isinstance(figures, str):
@@ -85,24 +82,3 @@ def together(title: str, rounds: Sequence[Measurement]) -> Measurement:
 def _longest_s(values: Mapping[str, Any]) -> float:
     """How long a turn may take, in s."""
     return 60 + float(values.get("seconds", 0.0)) * 2 + 6 * float(values.get("timeout_s", 0.0))
-
-
-def _turn(settings: Mapping[str, Any], longest_s: float) -> dict[str, float] | str:
-    """The figures of one turn, or the last line of what went wrong."""
-    command = [sys.executable, "-m", "loadgen.lab.publication_turn", json.dumps(settings)]
-    # In a group of its own, which ends with it: a turn may have started pgbench.
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as turn:
-        try:
-            printed, said = turn.communicate(timeout=longest_s)
-        except subprocess.TimeoutExpired:
-            return f"did not end within {longest_s:.0f} s"
-        finally:
-            if turn.poll() is None:
-                os.killpg(turn.pid, signal.SIGKILL)
-    lines = printed.splitlines()
-    if turn.returncode or not lines:
-        return (said.strip().splitlines() or ["no figures"])[-1]
-    figures: dict[str, float] = json.loads(lines[-1])
-    return figures

@@ -24,6 +24,7 @@ from loadgen.lab.publication import FIGURES, PerCore
 from loadgen.lab.publication_claims import key, publication_claims
 from loadgen.lab.publication_file import SETTINGS, known, parse
 from loadgen.lab.stack import query
+from loadgen.lab.turn_process import figures_of
 from loadgen.script.model import ScriptErrors
 from reports.writers.output import STYLES, written
 
@@ -529,7 +530,7 @@ def test_a_setup_statement_may_have_per_cent_signs(database):
 @pytest.mark.slow
 def test_a_turn_that_is_ended_leaves_no_pgbench(database):
     values = {"driver": "pgbench", "clients": 1, "connect": "once", "statement": "SELECT 1", "seconds": 20}
-    said = publication_run._turn({"kind": "clients", "url": database, "values": values}, 2)
+    said = figures_of("loadgen.lab.publication_turn", {"kind": "clients", "url": database, "values": values}, 2)
     assert said == "did not end within 2 s"
     assert not [each for each in psutil.process_iter(["cmdline"]) if database in (each.info["cmdline"] or [])]
 
