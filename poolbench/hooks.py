@@ -20,8 +20,9 @@ from poolbench.places import application_frame, place_of
 if TYPE_CHECKING:
     from types import CodeType, FrameType
 
-_STEPS = 4
-"""From the pool's connect() to the application, if that calls engine.connect()."""
+_STEPS = 3
+"""From the pool's connect() to engine.connect(), which the application calls, if that is how it borrows."""
+_ENGINE_CONNECT = Engine.connect.__code__
 
 _CONNECTING: dict[int, CodeType] = {}
 """The application's code that was found to call engine.connect() itself, by its id."""
@@ -53,7 +54,8 @@ class WatchedPool(Pool):
             raise
         try:
             try:
-                frame: FrameType | None = _frame(_STEPS)
+                called = _frame(_STEPS)
+                frame = called.f_back if called.f_code is _ENGINE_CONNECT else None
             except ValueError:
                 frame = None
             code = None if frame is None else frame.f_code

@@ -103,6 +103,40 @@ def test_watch_tells_holders_and_a_diagnosis_at_any_time(postgres, tmp_path):
     assert found == {"work-while-holding": f"service.py:{line_of(ASKING, 'sleeps')}"}
 
 
+BORROWING_IN_TWO_WAYS = """
+import json, sys
+import poolbench
+from poolbench.loan_book import BOOK
+from sqlalchemy import create_engine
+
+engine = create_engine(sys.argv[1])
+watching = poolbench.watch(engine)
+
+def helper():
+    return engine.raw_connection()  # borrows
+
+def service():
+    return helper()
+
+def view(itself):
+    if itself:
+        engine.connect().close()
+    return service()
+
+# No loan is noted in full.
+BOOK.left = 1_000_000
+view(True).close()
+kept = view(False)
+(holder,) = watching.holders()
+print(json.dumps({"borrowed_at": holder.borrowed_at}))
+"""
+
+
+def test_whoever_borrows_for_somebody_who_borrows_too_is_named(postgres, tmp_path):
+    (told,) = run(tmp_path, BORROWING_IN_TWO_WAYS, postgres.url)
+    assert told["borrowed_at"] == f"service.py:{line_of(BORROWING_IN_TWO_WAYS, 'borrows')}"
+
+
 FORKING = """
 import json, os, sys
 import poolbench
