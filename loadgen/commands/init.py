@@ -67,7 +67,7 @@ class _Options:
     metavar="N",
     help="Most requests that the script may have.",
 )
-@click.option("--no-probe", is_flag=True, help="Send nothing to the service; rely on the document alone.")
+@click.option("--no-probe", is_flag=True, help="Do not send the GETs to the service; rely on the document.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
@@ -81,7 +81,7 @@ def init(source: str, output: str, force: bool, no_probe: bool, **given: Any) ->
     a HAR file: traffic recorded by a browser.
 
     Each GET of the document is sent once, to see what it answers, but only to a host that you named on the command line or
-    to this machine (--no-probe sends nothing). Requests that cannot be made are listed at the end of the script, with the
+    to this machine (--no-probe sends none). Requests that cannot be made are listed at the end of the script, with the
     reason. Secrets are read from environment variables that the script names, such as TOKEN.
 
     Exit code 2: the input cannot be used; 3: nothing answers.
