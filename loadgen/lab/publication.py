@@ -126,7 +126,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A quantity, and the two ranges that decide on it, both ends included: reproduced, and the wider one of partly reproduced."""
+    """A quantity, and the ranges (both ends included) in which the claim is reproduced, and partly reproduced."""
 
     quantity: Quantity
     reproduced: tuple[float, float]
