@@ -113,6 +113,7 @@ def test_a_lost_database_is_503_until_it_is_back(start_service, small_postgres):
     wait_until(lambda: server.get("/health").status == 200, "the service recovers without a restart")
 
 
+@pytest.mark.slow
 def test_a_server_started_before_its_database_migrates_later(start_service, tmp_path):
     with temporary_postgres(max_connections=10, shared_buffers="16MB") as own:
         own.stop()
@@ -125,6 +126,7 @@ def test_a_server_started_before_its_database_migrates_later(start_service, tmp_
         assert server.get(f"/{server.new_link()}").status == 301
 
 
+@pytest.mark.slow
 def test_links_and_clicks_survive_restarts(start_service, small_postgres):
     server = start_service(DATABASE_URL=small_postgres.url)
     code = server.new_link()

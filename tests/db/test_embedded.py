@@ -75,6 +75,7 @@ def test_settings_reach_the_server():
     assert not server_folder.exists()
 
 
+@pytest.mark.slow
 def test_data_survive_restart_and_kill(server_folder):
     with EmbeddedPostgres(server_folder, shared_buffers="4MB") as server:
         url = server.url
@@ -116,6 +117,7 @@ def test_a_shared_server_whose_owner_was_killed_is_adopted(server_folder):
     assert not runs(pid)
 
 
+@pytest.mark.slow
 def test_after_owner_and_server_were_killed_the_next_start_recovers(server_folder):
     process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared=True).start()")
     end(process)
@@ -210,6 +212,7 @@ def test_a_given_port_that_is_taken_is_told_in_one_line(server_folder, postgres)
         assert query(server.url, "SELECT 1") == [(1,)]
 
 
+@pytest.mark.slow
 def test_the_next_temporary_server_removes_what_a_killed_process_left_behind(postgres):
     process, pid = start_elsewhere("c = temporary_postgres()\ns = c.__enter__()")
     left = Path(f"/proc/{pid}/cwd").resolve().parent

@@ -147,6 +147,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(STEPS)
 def test_any_order_of_commits_folds_and_kills_leaves_the_roll_ups_right(server, database, steps):
@@ -342,6 +343,7 @@ def password(connection):
     return connection.connection.dbapi_connection.info.password
 
 
+@pytest.mark.slow
 def test_a_dump_restored_on_a_young_server_goes_on_counting():
     """Transaction numbers begin anew there, below those of the clicks that were folded."""
     binaries = find_binaries()

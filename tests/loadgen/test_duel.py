@@ -118,6 +118,7 @@ def test_a_target_that_cannot_be_prepared_ends_the_duel_before_it_begins(serve, 
     assert len(server.heads) == 1
 
 
+@pytest.mark.slow
 def test_the_slower_target_is_worse_in_json_like_that_of_diff(serve, ok_answer, script, tmp_path):
     urls = [serve(after(seconds, ok_answer)).url for seconds in (0.005, 0.06)]
     out = tmp_path / "out"

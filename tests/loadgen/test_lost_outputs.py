@@ -89,6 +89,7 @@ def test_an_endless_trickle_is_given_up(tmp_path, serve):
     assert process.returncode == 3, told
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_a_run_in_a_catastrophic_regular_expression(tmp_path, serve, ok_answer):
     capture = {"regexp": "(a+)+$", "as": "found"}
     flow = [{"get": {"url": "/", "capture": capture}}]

@@ -97,5 +97,6 @@ def test_what_cannot_be_asked_is_one_line_and_exit_code_1(arguments, said):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_url_without_a_scheme_is_asked_over_tls(target):
     assert ping(target.removeprefix("http://")).exit_code == 1

@@ -39,6 +39,7 @@ def ours(tmp_path_factory):
         return {script.stem: run for script, run in zip(SCRIPTS, runs, strict=True)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [script.stem for script in SCRIPTS])
 @pytest.mark.parametrize("aspect", ["exit_code", "asked", "counters", "summaries", "rates", "connections", "console"])
 def test_a_reference_script_does_what_it_does_under_artillery(ours, name, aspect):

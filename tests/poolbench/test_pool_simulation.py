@@ -25,6 +25,7 @@ def mutant_package(mutant, folder: Path) -> Path:
     return package
 
 
+@pytest.mark.slow
 def test_everything_holds_in_ten_thousand_schedules():
     done = simulation("--schedules", "10000", "--seconds", "60")
     assert done.returncode == 0, done.stderr

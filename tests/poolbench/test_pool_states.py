@@ -269,6 +269,7 @@ def green_psycopg2():
     psycopg2.extensions.set_wait_callback(None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("only_new_garbage")
 def test_no_schedule_breaks_the_promises_on_a_scripted_driver():
     run_state_machine_as_test(

@@ -99,6 +99,7 @@ def test_a_cluster_sends_what_worker_processes_would(cluster, start, serve, ok_a
     assert all(abs(place["clock_ahead_ms"]) <= place["clock_uncertainty_ms"] + 5 for place in places)  # one machine
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_told_at_once_and_its_share_is_not_done_again(
     cluster,
     start,

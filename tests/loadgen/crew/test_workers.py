@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,6 +79,7 @@ def test_conditions_are_checked_on_the_sum_of_all_workers(start, serve, ok_answe
     assert "ok: vusers.created == 4" in out
 
 
+@pytest.mark.slow
 def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 4, "arrivalRate": 20}]), "--workers", "2")

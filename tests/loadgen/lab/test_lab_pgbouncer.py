@@ -82,6 +82,7 @@ def test_it_leaves_no_process_and_no_folder(own_postgres):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @needs_pgbouncer
 def test_it_dies_with_the_process_that_started_it():
     source = (

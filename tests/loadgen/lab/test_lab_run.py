@@ -101,6 +101,7 @@ def test_the_summary_judges_what_was_run_and_says_what_was_not(session):
     assert "PostgreSQL" in json.loads((out / "environment.json").read_text())["postgres"]
 
 
+@pytest.mark.slow
 def test_a_given_database_is_used_in_a_schema_of_its_own_and_left_as_it_was(postgres, tmp_path):
     def objects():
         connection = psycopg2.connect(postgres.url)
@@ -138,6 +139,7 @@ def test_a_wrong_database_url_is_one_line_without_its_password(tmp_path, url, to
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(tmp_path):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -164,6 +166,7 @@ def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(tmp_path):
     assert from_json((out / "B.3.c100.json").read_text()).extras.partial is True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs PR_SET_PDEATHSIG")
 def test_a_killed_lab_leaves_no_server_behind(tmp_path):
     process = subprocess.Popen(

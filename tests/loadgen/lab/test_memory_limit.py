@@ -81,6 +81,7 @@ def test_a_group_that_a_killed_lab_left_behind_is_removed():
         assert not left.exists()
 
 
+@pytest.mark.slow
 @needs_limit
 def test_a_database_without_memory_loses_a_backend_recovers_and_says_so():
     told = []

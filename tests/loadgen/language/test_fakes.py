@@ -93,6 +93,7 @@ def test_options_of_the_script_are_followed(name, options, shape):
     assert all(re.fullmatch(shape, value) for value in made(name, options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -37,6 +37,7 @@ def run(tmp_path, script, *options, patience=60):
     return done, time.monotonic() - began, from_json(out.read_text("utf-8"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["alone", "workers"])
 def test_a_hopeless_run_ends_early_with_its_report(tmp_path, serve, options):
     server = serve(lambda connection, _: connection.sendall(FAILING))
@@ -69,6 +70,7 @@ def test_users_that_never_end_do_not_hold_up_the_end(tmp_path, serve):
     assert report.extras.partial
 
 
+@pytest.mark.slow
 def test_a_single_early_error_does_not_end_a_run(tmp_path, serve, ok_answer):
     answers = iter([FAILING])
     ok = ok_answer()

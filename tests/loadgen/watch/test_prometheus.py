@@ -134,6 +134,7 @@ def test_an_address_that_is_taken_is_named_in_one_line():
             second.__enter__()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, workers):
     path = tmp_path / "script.yml"

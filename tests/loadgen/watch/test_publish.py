@@ -28,7 +28,8 @@ def test_a_push_gateway_has_every_metric_of_the_run_at_its_end(tmp_path, serve, 
     *_, last = gateway.pushed()
     assert last['mine_counters{metric="vusers_created_by_name_any_one",team="a",x="1"}'] == "4"
     assert last['mine_counters{metric="http_codes_200",team="a",x="1"}'] == "4"
-    assert last['mine_rates{metric="http_request_rate",team="a",x="1"}'] == "4"
+    # A mean over slices of the wall clock: where the four requests fall into two, it is less than 4.
+    assert 1 <= float(last['mine_rates{metric="http_request_rate",team="a",x="1"}']) <= 4
     assert 'mine_summaries{metric="http_response_time_p999",team="a",x="1"}' in last
     assert last["# TYPE mine_counters"] == "counter"
     assert not [name for name in last if "start_lag" in name or "intended" in name]

@@ -90,6 +90,7 @@ def test_a_p99_ten_percent_longer_is_found_where_bursts_overload_the_server():
     assert sum(study.called(study.duel(world, 1.0, rng)) for _ in range(20)) <= 3
 
 
+@pytest.mark.slow
 def test_queues_that_outlast_the_duel_cannot_be_judged_by_which_side_is_ahead():
     """One side is ahead all the time in both of these: by chance, as its queue happened to be long, or for good."""
     (world,) = (world for world in study.WORLDS if world.load == 0.98)

@@ -275,6 +275,7 @@ def test_the_policy_admits_the_pages_own_script_and_no_other():
     assert "unsafe-eval" not in policy
 
 
+@pytest.mark.slow
 @given(any_report)
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_report_gives_a_sound_page(found):
