@@ -51,7 +51,7 @@ class Watcher:
         BOOK.note_all()
 
     def record_all(self, folder: Path) -> None:
-        """Note every loan, look fifty times a second, and write what was seen into `folder` once a file `report` is made there."""
+        """Note every loan, look fifty times a second, and write what was seen into `folder` once it has a file `report`."""
         if self._files is not None:
             return
         files = self._files = EvidenceFiles(folder)
