@@ -1,8 +1,9 @@
-"""What this generator can do on this machine, measured on loopback before a run: its rate, and the times it can tell apart.
+"""Measures, before a run, what this generator can do on this machine: its highest rate, and the shortest time it can measure.
 
-A forked process answers each request at once, with some 20 us of work. What users of it cost in CPU time gives the rates;
-the response times that are seen of it are the machine's and the generator's own, so no shorter one can be told. The
-measurement takes at most half a second and uses the parts that make the load later: script, engine, connections, recorder.
+A forked process on loopback answers each request at once, with about 20 us of work. The CPU time that virtual users cost
+while they load it gives the rates. The response times measured there are the delay of the machine and the generator
+themselves, so a shorter response time of a service cannot be told apart from it. The measurement takes at most half a second,
+and uses the parts that make the load later: script, engine, connections, recorder.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ from reports.model import QUANTILES, Report
 from reports.sketch import Sketch
 
 LONG_ENOUGH_S = 5.0
-"""A run that is planned to take less than this is calibrated only when asked to."""
+"""Before a run that is planned to take less than this, calibration takes place only if the user asks for it."""
 
 _LONGEST_S = 0.055
-"""The longest that each of the eight loads may take; on an idle machine all take 0.15 s together."""
+"""Longest time of each of the eight trial loads; on an idle machine, all of them take 0.15 s together."""
 _USERS = 120
 _KEPT_USERS, _KEPT_REQUESTS = 8, 40
 _TRIALS, _ALONE_REQUESTS = 3, 100
@@ -58,28 +59,29 @@ class Calibration:
     request_cpu_us: float
     """CPU time of each further request on that connection, in us."""
     resolution_ms: float
-    """p99 of the response times of a peer that answers at once, rounded up to one digit: shorter ones cannot be told."""
+    """p99 of the response times of a peer that answers at once, rounded up to one digit: shorter ones cannot be told apart."""
     timer_late_p99_ms: float
-    """How late planned instants are at p99, while nothing else is to be done."""
+    """How late an idle generator's timer fires, at p99."""
     took_s: float
+    """How long the calibration took."""
 
     @property
     def users_per_s(self) -> int:
-        """The users a second, each with a connection and one request, that would use a whole core."""
+        """Users per second, each with a connection and one request, that would use a whole core; the first two digits."""
         return _two_digits(1e6 / self.user_cpu_us)
 
     @property
     def requests_per_s(self) -> int:
-        """The requests a second on connections that are kept that would use a whole core."""
+        """Requests per second on kept connections that would use a whole core; the first two digits."""
         return _two_digits(1e6 / self.request_cpu_us)
 
     def cores(self, users_per_s: float, requests: float) -> float:
-        """The cores that users need of whom each makes this number of requests."""
+        """Cores that the generator needs for `users_per_s` users per second, each of whom makes `requests` requests."""
         return users_per_s * (self.user_cpu_us + max(0.0, requests - 1) * self.request_cpu_us) / 1e6
 
     @property
     def sentence(self) -> str:
-        """What was found, in a line."""
+        """The result in one line, for stderr."""
         return (
             f"calibrated in {self.took_s:.1f} s: a process here starts at most about {self.users_per_s:,} users/s with a"
             f" connection and a request each, or sends {self.requests_per_s:,} requests/s on kept connections;"
@@ -88,7 +90,7 @@ class Calibration:
 
 
 def beyond(calibration: Calibration, script: Script, workers: int) -> str | None:
-    """A sentence on a plan whose highest rate needs more of the generator than it has; None for any other plan."""
+    """A warning if the highest rate of the script's phases needs more cores than `workers` processes have; None otherwise."""
     rate, requests = highest_rate(script.phases), _requests_of(script)
     cores = calibration.cores(rate, requests)
     machine = os.cpu_count() or 1
@@ -127,7 +129,10 @@ def _requests_in(steps: Sequence[Step]) -> float:
 
 
 def calibrated(report: Report, calibration: Calibration | None) -> Report:
-    """The report with what the generator could do, and with a warning for figures that it could not tell."""
+    """The report with the calibration added, and with a warning if percentiles are below its resolution.
+
+    Returned as it is if there is no calibration, or if the report is not Poolbench's own.
+    """
     if calibration is None or report.extras is None:
         return report
     figures = asdict(calibration)
@@ -147,7 +152,7 @@ def calibrated(report: Report, calibration: Calibration | None) -> Report:
 
 
 def calibrate() -> Calibration | None:
-    """Measure. None where that cannot be done: no process can be forked, or the machine is too busy to answer itself."""
+    """Measure what this generator can do. None if no process can be forked, or if too few requests were answered in time."""
     started_ns = now_ns()
     try:
         with _peer() as port:
@@ -157,6 +162,7 @@ def calibrate() -> Calibration | None:
 
 
 def _measured(target: str, started_ns: int) -> Calibration | None:
+    """The calibration against the peer at `target`; None if too few requests were answered. `started_ns` is when it began."""
     # The first users pay for what is compiled and cached once.
     _load(target, 20, 2)
     alone = [_load(target, 1, _ALONE_REQUESTS) for _ in range(_TRIALS)]
@@ -181,7 +187,7 @@ def _measured(target: str, started_ns: int) -> Calibration | None:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """What some users gave: their answers, the CPU time of this process, and p99 of their response times."""
+    """The result of one trial load: the number of answers, the CPU time of this process, and p99 of the response times."""
 
     answers: int
     cpu_us: float
@@ -189,7 +195,7 @@ class _Load:
 
 
 def _load(target: str, users: int, requests: int) -> _Load:
-    """Let users arrive at once, each of which makes some requests; if they take too long, they are cut off."""
+    """Load `target` with `users` that arrive at once and make `requests` requests each, for at most `_LONGEST_S`."""
     flow = [{"loop": [{"get": {"url": "/"}}], "count": requests}]
     phases = [{"duration": 1, "arrivalCount": users}]
     text = json.dumps({"config": {"target": target, "phases": phases}, "scenarios": [{"flow": flow}]})
@@ -225,7 +231,7 @@ def _no_file(path: str) -> bytes:
 
 
 def _timer_late_p99_ms() -> float:
-    """How late the planned instants of users are at p99, in ms."""
+    """How late the timer that starts users fires, at p99, in ms."""
     alarm = Alarm()
     late_ns = []
     try:
@@ -239,6 +245,7 @@ def _timer_late_p99_ms() -> float:
 
 
 def _two_digits(value: float) -> int:
+    """A number cut to its first two digits: 19,804 becomes 19,000."""
     step = 10 ** max(0, floor(log10(value)) - 1)
     return int(value // step * step)
 
@@ -251,7 +258,10 @@ def _rounded_up(ms: float) -> float:
 
 @contextmanager
 def _peer() -> Iterator[int]:
-    """While inside, a process of its own answers at this port of 127.0.0.1. Raises OSError."""
+    """A forked process that answers at once on 127.0.0.1, for as long as the context lasts. Yields its port.
+
+    Raises OSError if no port can be opened or no process can be forked.
+    """
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
         port = int(listener.getsockname()[1])
         parent = os.getpid()
@@ -268,7 +278,7 @@ def _peer() -> Iterator[int]:
 
 
 def _answer_for_ever(listener: socket.socket, parent: int) -> NoReturn:
-    """Be the peer, in the forked process: answer whatever comes on any connection, until the parent is gone."""
+    """The forked process's main loop: answer whatever comes on any connection, until the process `parent` is gone."""
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -189,7 +189,7 @@ class _Case:
                     place,
                     endpoint,
                     f"The connection borrowed here, and its transaction, stay open after the answer; later requests of the"
-                    f" same thread go on with them. On average {mean:.1f} connections were held so{_of(limit)}.",
+                    f" same thread go on with them. They were held so for {_seconds(row.own_ns)} in all.",
                     "End the session with the request: session.remove() or close() in teardown_appcontext, or a with block.",
                     share,
                 )
@@ -198,8 +198,8 @@ class _Case:
                 "leak",
                 place,
                 endpoint,
-                f"Connections borrowed here are not given back: on average {mean:.1f} were held after their request had"
-                f" ended{_of(limit)}.",
+                f"Connections borrowed here are not given back: they were held for {_seconds(row.own_ns)} in all after their"
+                " requests had ended.",
                 "Give the connection back on every path, also when something fails: `with engine.connect() as connection:`,"
                 " or close() in a finally block.",
                 max(share, _LEAST_SHARE),
@@ -217,12 +217,12 @@ class _Case:
             cost_ns += row.nested_ns
             self.explained_ns += blamed_ns + row.wait_ns
             share = self.share(cost_ns)
-            failed = f"; {row.timeouts} times none came in time" if row.timeouts else ""
+            failed = f" ({row.timeouts} of these requests for it timed out)" if row.timeouts else ""
             yield Finding(
                 "nested-checkout",
                 place or None,
                 endpoint or None,
-                f"{row.nested} times a second connection was asked for here by a borrower that held one already{failed}. When"
+                f"A second connection was asked for here {_times(row.nested)} by a borrower that held one already{failed}. When"
                 " all connections are held by such borrowers, each waits for another and none goes on.",
                 "Use the connection (or session) at hand for both: pass it to the function called, or give the first one back"
                 " before.",
@@ -619,8 +619,8 @@ def _is_full(server: Server) -> bool:
     return database >= _SATURATED or (database >= 0.5 and machine >= _NONE_LEFT)
 
 
-def _of(limit: int | None) -> str:
-    return f" of the pool's {limit}" if limit else ""
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def _ms(duration_ns: float) -> str:

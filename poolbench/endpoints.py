@@ -1,4 +1,8 @@
-"""Requests that are being answered: which endpoint borrows, and which loans outlive the answer. See watching.py."""
+"""Follows the requests of a WSGI application: which endpoint a borrower serves, and when its answer has been sent.
+
+The book of loans uses both: to say in which endpoint a connection was borrowed, and which loans outlive the answer. See
+watching.py.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ from poolbench.looking import REQUEST_CODES
 
 @harmless
 def _begin(environ: dict[str, Any]) -> Request:
-    """A request begins in the running greenlet or thread."""
+    """Note that a request begins in the running greenlet or thread; `environ` is its WSGI environment."""
     request = BOOK.requests[BOOK.current()] = Request(environ)
     return request
 
 
 @harmless
 def _answered(request: Request | None) -> None:
-    """A request has been answered."""
+    """Note that a request has been answered; nothing if `request` is None or has ended already."""
     if request is None or request.ended_ns:
         return
     request.end()
@@ -31,7 +35,7 @@ def _answered(request: Request | None) -> None:
 
 
 def watched_requests(application: Any) -> Any:
-    """A WSGI application whose requests are watched: which endpoint borrows, and what outlives the answer."""
+    """Wrap a WSGI application so that its requests are followed. Errors of `application` are raised as they are."""
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = _begin(environ)
@@ -48,7 +52,7 @@ def watched_requests(application: Any) -> Any:
 
 
 class _Answer:
-    """An answer that says when it has been sent."""
+    """A WSGI answer: the parts of `answer`, and a close() that notes that the request has been answered."""
 
     def __init__(self, answer: Iterable[bytes], request: Request | None) -> None:
         self._answer, self._request = answer, request
@@ -61,7 +65,7 @@ class _Answer:
         return next(self._parts)
 
     def close(self) -> None:
-        """Called by the server at the end."""
+        """Close the answer; the server calls this when it has sent the last part, or has given up."""
         try:
             close = getattr(self._answer, "close", None)
             if close is not None:
@@ -73,15 +77,15 @@ class _Answer:
 REQUEST_CODES.add(_Answer.__next__.__code__)
 
 _wrapped: list[Any] = []
-"""Applications whose requests are watched by a wrapper: Flask's signals would cost more, and tell nothing new."""
+"""Wrappers made by `watched_requests`. While there are any, Flask's signals are not needed: they cost more."""
 
 _following: list[Any] = []
-"""Receivers of Flask's signals, once they are connected."""
+"""Receivers of Flask's signals, once they are connected. Kept here so that they stay alive."""
 
 
 @harmless
 def follow_flask() -> None:
-    """Follow requests by Flask's signals where no WSGI wrapper does, if the process uses Flask."""
+    """Follow requests by Flask's signals, if the process has imported Flask and no WSGI wrapper follows them."""
     if _following or _wrapped or "flask" not in sys.modules:
         return
     import flask  # noqa: PLC0415 - the application has imported it

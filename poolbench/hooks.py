@@ -1,6 +1,7 @@
-"""What is changed in an engine that is watched: its pool's connect, and its dialect's execute. See watching.py.
+"""Hooks of a watched engine: its pool's connect(), and the methods of its dialect that connect and execute. See watching.py.
 
-Every loan and every statement of the application comes by here, so the methods are short, and written out.
+Every loan and every statement of the application passes through these, so the functions are short, and repeat code rather than
+call one another.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ _STEPS = 3
 _ENGINE_CONNECT = Engine.connect.__code__
 
 _CONNECTING: dict[int, CodeType] = {}
-"""The application's code that was found to call engine.connect() itself, by its id."""
+"""Code objects of the application that were found to call engine.connect() themselves, by id()."""
 _MOST_CODES = 1000
+"""When `_CONNECTING` has this many code objects, it is emptied."""
 
 _frame = sys._getframe  # noqa: SLF001
 
 
 class WatchedPool(Pool):
-    """A pool whose loans are watched."""
+    """A pool whose loans are noted in the book. `hook` gives an engine's pool a class made of this one and its own."""
 
     _poolbench_engine: WatchedEngine
     _poolbench_connect: Any
-    """The method of the pool's own class, without the price of super()."""
+    """The method connect() of the pool's own class; calling it costs less than super()."""
     _poolbench_code: CodeType | None = None
-    """The application's code that borrowed last."""
+    """The code object of the application that borrowed last by calling engine.connect() itself."""
 
     def connect(self) -> Any:
-        """As SQLAlchemy's."""
+        """Lend a connection and note the loan. Results and errors are those of the pool's own class."""
         book = BOOK
         book.left -= 1
         if book.left < 0:
@@ -75,7 +77,10 @@ class WatchedPool(Pool):
         return fairy
 
     def _borrowing_frame(self, guess: FrameType | None) -> FrameType | None:
-        """The frame of the application that borrows, found step by step. If it is where it was guessed, so it is next time."""
+        """The application's frame that borrows, found by walking up the stack; None if no frame is the application's.
+
+        If it is `guess`, its code is remembered, so that the next loan from it needs no walk.
+        """
         found = application_frame(_frame(2))
         if found is not None and found is guess:
             if len(_CONNECTING) >= _MOST_CODES:
@@ -84,6 +89,7 @@ class WatchedPool(Pool):
         return found
 
     def _connect_noting_all(self) -> Any:
+        """As connect(), for a loan of which everything is noted."""
         loan = BOOK.asking(self._poolbench_engine, _frame(2))
         try:
             fairy = self._poolbench_connect()
@@ -96,18 +102,21 @@ class WatchedPool(Pool):
         return fairy
 
     def recreate(self) -> Any:
-        """As SQLAlchemy's: the pool after dispose() is watched, too."""
+        """Return the pool that follows this one after engine.dispose(), watched as well."""
         found: Any = super().recreate()
         found._poolbench_engine = self._poolbench_engine  # noqa: SLF001
         return found
 
 
 _KINDS: dict[Any, type[Pool]] = {}
-"""Kinds of pools, and the same that are watched."""
+"""By class of a pool: the subclass of it that is watched."""
 
 
 def hook(engine: Engine, about: WatchedEngine) -> None:
-    """Have an engine's loans and statements noted in the book from now on."""
+    """Note the engine's loans and statements in the book from now on; `about` describes the engine there.
+
+    Changes the engine in place: the class of its pool, and four methods of its dialect.
+    """
     pool: Any = engine.pool
     kind: Any = type(pool)
     if kind not in _KINDS:
@@ -129,6 +138,7 @@ def _connected(_connection: Any, record: Any) -> None:
 
 @harmless
 def _opened(record: Any, frame: FrameType) -> None:
+    """Note in a connection's record who opened the connection, where, when, and in how many ns."""
     now_ns, borrower = perf_counter_ns(), BOOK.current()
     took_ns = now_ns - BOOK.opening.pop(borrower, now_ns)
     record.info[OPENED] = Opened(BOOK.pid, borrower, place_of(frame), now_ns, took_ns)
@@ -136,13 +146,14 @@ def _opened(record: Any, frame: FrameType) -> None:
 
 @harmless
 def _opening() -> Any:
+    """Note that the running borrower begins to open a connection. Returns the borrower."""
     borrower = BOOK.current()
     BOOK.opening[borrower] = perf_counter_ns()
     return borrower
 
 
 def _timed_connect(connect: Any) -> Any:
-    """A dialect's method that connects, and notes when it began."""
+    """A function that calls `connect`, a dialect's method, and notes when it began. Raises what `connect` raises."""
 
     def timed(*given: Any, **named: Any) -> Any:
         borrower = _opening()
@@ -156,7 +167,10 @@ def _timed_connect(connect: Any) -> Any:
 
 
 def _watched_execute(execute: Any, *, many: bool) -> Any:
-    """A dialect's method that executes with parameters, and has its statements noted."""
+    """A function that calls `execute`, a dialect's method with parameters, and notes the statement, its rows and its time in ns.
+
+    `many`: the method is do_executemany. Raises what `execute` raises; such a statement is not noted.
+    """
     noted = BOOK.noted
 
     def watched(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
@@ -173,7 +187,7 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
 
 
 def _watched_execute_no_params(execute: Any) -> Any:
-    """A dialect's method that executes without parameters, and has its statements noted."""
+    """As `_watched_execute`, for the dialect's method without parameters."""
     noted = BOOK.noted
 
     def watched(cursor: Any, statement: str, context: Any = None) -> None:
@@ -190,5 +204,5 @@ def _watched_execute_no_params(execute: Any) -> Any:
 
 
 def hooked(pool: Any) -> bool:
-    """Whether the pool's loans are noted."""
+    """Whether the pool's loans are noted in the book."""
     return isinstance(pool, WatchedPool)

@@ -1,8 +1,9 @@
-"""The book of a process's loans: which are going on, and those that have ended for the tally. See watching.py.
+"""The book of a process's loans: it notes present loans, and hands those that have ended to the tally. See watching.py.
 
 Borrowers share no lock: setting or taking a key of a dict, and appending to a deque, are single steps in CPython. Of most
-loans only who holds the connection is noted, as a tuple; of some, chosen at random, everything is, as a `Loan` that stands for
-as many as were passed over. How many are chosen follows the rate of loans, so that choosing them costs little at any rate.
+loans, only the holder is noted, as a tuple. Of some, chosen at random, everything is noted, as a `Loan`, whose weight is the
+number of loans that it stands for. The higher the rate of loans, the smaller the chosen part, so that noting costs little at any
+rate. All instants are perf_counter_ns().
 """
 
 from __future__ import annotations
@@ -33,15 +34,20 @@ OPENED = "poolbench.opened"
 _NOTED_PER_S = 10
 """Loans of which everything is noted, per second, unless all are."""
 _BURST = 4
-"""When so many were noted between two looks, half as many are noted from then on."""
+"""Each time that this number was noted between two looks, half as many loans are noted from then on."""
 _MOST_GROUPS = 200
+"""Statements by place that one loan notes separately; all further ones count as one."""
 _MOST_KEPT = 10_000
+"""Places of engines, and of connections without an engine, that are remembered."""
 _GIVEN = ParamSpec("_GIVEN")
 _Found = TypeVar("_Found")
 
 
 def harmless(method: Callable[_GIVEN, _Found]) -> Callable[_GIVEN, _Found | None]:
-    """A method of the book that returns None where it fails: the application must not suffer, and the diagnosis says it."""
+    """Wrap a function that notes something so that it raises no Exception: it returns None, and `BOOK.fault` says what failed.
+
+    So a fault of watching never reaches the application, and the diagnosis reports it.
+    """
 
     @wraps(method)
     def guarded(*given: _GIVEN.args, **named: _GIVEN.kwargs) -> _Found | None:
@@ -55,13 +61,17 @@ def harmless(method: Callable[_GIVEN, _Found]) -> Callable[_GIVEN, _Found | None
 
 
 class LoanBook:
-    """All loans of one process.
+    """The loans of one process.
 
-    lent: the latest loan of each record of SQLAlchemy's (of a connection without an engine: by a weak reference to it), as a
-    Loan or as the values of `light_loan`. Whether it has ended is known from the record; `sweep` drops those that have.
-    noted: the Loans that have not ended, by record. left: loans to pass over before the next is noted in full; below 0: it is
-    the next.
-    asks: those who wait. opening: when a borrower's opening of a connection began, in ns.
+    lent: by connection record of SQLAlchemy (for a connection without an engine, by a weak reference to it), its latest loan,
+    as a Loan or as the values of `light_loan`. The record shows whether that loan has ended; `sweep` drops those that have.
+    noted: by record, the Loans that have not ended.
+    asks: the Loans whose borrowers wait for a connection, as the keys of a dict.
+    opening: by borrower, when it began to open a connection, in ns.
+    requests: by borrower, the request that it serves.
+    every: one loan in `every` is noted in full. left: loans to pass over before the next is noted in full; below 0, it is the
+    next one.
+    fault: what failed in watching, as text; empty if nothing did.
     """
 
     __slots__ = (
@@ -113,7 +123,7 @@ class LoanBook:
         self._drawn = self._drawn_before = self._noted = 0
 
     def begin_in_child(self) -> None:
-        """Begin anew after a fork. Loans of the parent are remembered, to notice that the child uses them."""
+        """Begin anew after a fork. Loans of the parent are kept, so that it is noticed if the child uses their connections."""
         inherited = dict(self.all_loans())
         self.begin()
         for record, loan in inherited.items():
@@ -121,13 +131,16 @@ class LoanBook:
             self.noted[record] = loan
 
     def note_all(self) -> None:
-        """Note everything of every loan, and keep it."""
+        """From now on, note everything of every loan, and keep it. For `loadgen doctor`."""
         self.notes_all = True
         self.every, self.left = 1, 0
         self.tally = Tally(self.pid, keeps_all=True)
 
     def next_number(self, place: str) -> int:
-        """How many engines the place has made before; 99 for all further ones."""
+        """The number of a new engine among those made at `place` (file:line), from 1 to 99; later ones are 99, too.
+
+        0 for a new place when too many are remembered.
+        """
         if len(self._numbers) < _MOST_KEPT or place in self._numbers:
             self._numbers[place] += 1
         return min(99, self._numbers[place])
@@ -135,7 +148,7 @@ class LoanBook:
     # Which loans are noted in full
 
     def _draw(self) -> int:
-        """Draw how many loans are passed over next. Returns how many loans the one that begins stands for."""
+        """Draw the number of loans to pass over next. Returns the number of loans that the one now beginning stands for."""
         weight = self.every
         if self.notes_all:
             self.left = 0
@@ -148,7 +161,7 @@ class LoanBook:
         return weight
 
     def keep_pace(self, elapsed_ns: int) -> None:
-        """Choose how many loans are noted from now on, by how many there were in the time since the last call."""
+        """Set the share of loans that are noted in full, from the number of loans in the `elapsed_ns` since the last call."""
         if self.notes_all:
             return
         begun = self._drawn - max(0, self.left)
@@ -163,7 +176,11 @@ class LoanBook:
 
     @harmless
     def asking(self, engine: WatchedEngine, frame: FrameType) -> Loan:
-        """Somebody asks for a connection, of whose loan everything will be noted."""
+        """Note that a borrower asks for a connection, in a loan of which everything is noted; `frame` is the borrower's.
+
+        Returns the loan; None where that fails. If the borrower already holds a connection of the same engine, the loan's
+        `outer` is the record of that.
+        """
         if self.on_start is not None:
             self.on_start()
         borrower = self.current()
@@ -183,7 +200,7 @@ class LoanBook:
 
     @harmless
     def lend(self, loan: Loan, fairy: Any) -> None:
-        """The connection is there."""
+        """Note that the borrower has got its connection; `fairy` is SQLAlchemy's proxy of it."""
         loan.lent_ns = perf_counter_ns()
         self.asks.pop(loan, None)
         loan.record = record = fairy._connection_record  # noqa: SLF001
@@ -201,7 +218,7 @@ class LoanBook:
 
     @harmless
     def refused(self, loan: Loan, error: BaseException) -> None:
-        """No connection came."""
+        """Note that the borrower got no connection, because of `error`."""
         loan.ended_ns = perf_counter_ns()
         self.asks.pop(loan, None)
         loan.refused = _refusal(error)
@@ -211,7 +228,10 @@ class LoanBook:
 
     @harmless
     def refused_lightly(self, engine: WatchedEngine, frame: FrameType, error: BaseException, timeout_s: float) -> None:
-        """No connection came in a loan of which nothing was noted. When it began is known only of a timeout."""
+        """Note that a borrower got no connection, in a loan of which nothing was noted before.
+
+        When the wait began is known only if it timed out, after `timeout_s`; otherwise it counts as no wait.
+        """
         borrower = self.current()
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower))
         if type(error) is exc.TimeoutError:
@@ -220,7 +240,7 @@ class LoanBook:
 
     @harmless
     def _given_back(self, loan: Loan, _connection: Any) -> None:
-        """Called by the record of a loan that was noted in full, when its connection comes back."""
+        """End a loan that was noted in full; its record calls this when the connection comes back."""
         record = loan.record
         if self.lent.get(record) is loan:
             self.lent.pop(record, None)
@@ -233,7 +253,7 @@ class LoanBook:
         self.tally.ended(loan)
 
     def sweep(self) -> None:
-        """Forget what is no longer lent; end the loans whose connections were closed, detached, or lent again without a word."""
+        """Drop the loans that have ended, and end those whose connection was closed, detached or lent again unnoticed."""
         for record in list(self.lent):
             if _is_lent(record):
                 continue
@@ -248,7 +268,7 @@ class LoanBook:
                 self._end(loan)
 
     def all_loans(self) -> list[tuple[Any, Loan]]:
-        """Records and their loans at this moment; of those not noted in full only what is known."""
+        """Pairs of record and loan for all connections lent at this moment; loans not noted in full have only what is known."""
         return [
             (record, light_loan(record, _engine_of(record), loan) if loan.__class__ is tuple else loan)
             for record, loan in list(self.lent.items())
@@ -263,7 +283,7 @@ class LoanBook:
 
     @harmless
     def opened_by_driver(self, connection: Any, place: Place, duration_ns: int) -> None:
-        """The application has opened a connection without an engine: a loan until it is closed."""
+        """Note that the application opened a connection without an engine, in `duration_ns`: a loan until it is closed."""
         engine = self._drivers.get(str(place))
         if engine is None:
             if len(self._drivers) >= _MOST_KEPT:
@@ -282,7 +302,7 @@ class LoanBook:
 
     @harmless
     def executing(self, context: Any, statement: str) -> Loan | None:
-        """A statement begins. Returns its loan if all of it is to be noted."""
+        """Note that a statement begins; `context` is SQLAlchemy's execution context. Returns the loan if it is noted in full."""
         fairy = getattr(getattr(context, "root_connection", None), "_dbapi_connection", None)
         loan = self.noted.get(getattr(fairy, "_connection_record", None))
         if loan is None:
@@ -300,7 +320,10 @@ class LoanBook:
 
     @harmless
     def executed(self, loan: Loan, duration_ns: int, rows: int, frame: FrameType, many: bool) -> None:
-        """A statement has been executed."""
+        """Note that the loan's statement has been executed, in `duration_ns`, for `rows` rows (negative: not known).
+
+        `frame` is of the caller, inside SQLAlchemy; `many`: it was an executemany().
+        """
         now_ns = perf_counter_ns()
         place = place_of(frame)
         if loan.place is None:
@@ -334,6 +357,7 @@ def _is_lent(record: Any) -> bool:
 
 
 def _engine_of(record: Any) -> WatchedEngine:
+    """The engine, as the book knows it, to whose pool a connection's record belongs."""
     engine: WatchedEngine = record._ConnectionRecord__pool._poolbench_engine  # noqa: SLF001
     return engine
 
@@ -343,6 +367,7 @@ def _ignored(_loan: Loan) -> None:
 
 
 def _refusal(error: BaseException) -> str:
+    """Why a borrower got no connection: "timeout", "refused" (the database's limit was reached) or "error"."""
     if isinstance(error, exc.TimeoutError):
         return "timeout"
     text = str(error)

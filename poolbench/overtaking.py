@@ -1,4 +1,4 @@
-"""Who waited for a connection while others, who had asked later, were served. Pure."""
+"""Finds borrowers who waited for a connection while others, who had asked later, were served first. Pure."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ _MOST_LOOKED_AT = 2000
 
 
 class Overtaken(NamedTuple):
-    """Somebody who waited for a connection while others, who came later, were served: how many, and what that cost."""
+    """A borrower who waited for a connection while others, who had asked later, were served first."""
 
     wait_ns: int
+    """The whole wait."""
     by: int
+    """The number of borrowers who were served first."""
     excess_ns: float
+    """The part of the wait that these caused."""
 
 
 def overtaken(asks: Sequence[Ask], limit: int) -> list[Overtaken]:
-    """Those who waited, and were overtaken by `MANY_TIMES` later ones or more for each of `limit` connections.
+    """The borrowers in `asks` who were overtaken by at least `MANY_TIMES` later ones for each of the pool's `limit` connections.
 
-    Each of those held a connection that could have been theirs; the excess (ns) is their holding, shared by the connections, and
-    at most the whole wait.
+    Each of the later ones held a connection that could have been lent to the borrower. The excess is the sum of their holds,
+    divided by `limit`, and at most the whole wait.
     """
     ordered = sorted(asks, key=lambda each: each.asked_ns)
     instants = [each.asked_ns for each in ordered]

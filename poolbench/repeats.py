@@ -1,4 +1,4 @@
-"""Which statements of a loan are a loop's, and how long the loop took for each of them. Pure."""
+"""Finds the statements that a loan executed again and again in a loop, and how much time each took of that loop. Pure."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ from poolbench.observed import FEW_ROWS, REPEATS
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What one loan executed of one statement from one place: instants of the first and the last, and sums, in ns."""
+    """All executions of one statement from one place in one loan. Instants are perf_counter_ns()."""
 
     count: int
+    """Executions."""
     duration_ns: int
+    """Sum of their durations."""
     rows: int
+    """Sum of the rows that they fetched."""
     first_ns: int
+    """When the first one began."""
     last_ns: int
+    """When the last one ended."""
     has_written: bool = False
+    """Whether the statement writes."""
 
     @classmethod
     def of(cls, values: Sequence[Any], *, has_written: bool) -> Group:
-        """From what a loan notes of it: its place, and these in order."""
+        """The group of which `Loan.groups` notes `values`: the place, then count, duration_ns, rows, first_ns and last_ns."""
         count, duration_ns, rows, first_ns, last_ns = values[1:6]
         return cls(count, duration_ns, rows, first_ns, last_ns, has_written)
 
     @property
     def is_repeated(self) -> bool:
-        """Whether it fetches one object, or its few parts, again and again."""
+        """Whether the statement fetches one object, or its few parts, again and again."""
         return self.count >= REPEATS and self.rows < FEW_ROWS * self.count and not self.has_written
 
 
 def loop_times_ns(groups: Sequence[Group]) -> list[float]:
-    """How much of the loan's time each group took as part of a loop; 0 for those that are not repeated.
+    """The time in ns that each group took as part of a loop, in the order of `groups`; 0 for a group that is not repeated.
 
-    A loop lasts from its first statement to the end of its last one. Statements that run in it once or twice are not its own.
-    Groups whose time overlaps are of one loop: each has its part of it, by the time of its statements.
+    A loop lasts from the beginning of its first statement to the end of its last one. Statements that run in it but are not
+    repeated do not belong to it, and their time is left out. Groups that overlap in time belong to one loop, and divide its
+    time in proportion to the durations of their statements.
     """
     times_ns = [0.0] * len(groups)
     others = [group for group in groups if not group.is_repeated]
@@ -53,7 +60,7 @@ def loop_times_ns(groups: Sequence[Group]) -> list[float]:
 
 
 def _loops(groups: Iterable[tuple[int, Group]]) -> Iterator[list[tuple[int, Group]]]:
-    """Groups of one loop, by their numbers: those that overlap in time."""
+    """The loops: lists of the numbered groups that overlap in time."""
     loop: list[tuple[int, Group]] = []
     until_ns = 0
     for index, group in sorted(groups, key=lambda each: each[1].first_ns):

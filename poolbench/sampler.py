@@ -1,6 +1,6 @@
-"""The thread that looks at all lent connections several times a second, and adds up what has ended. See watching.py.
+"""The thread of watching: it samples several times a second what the holders of connections do, and adds up ended loans.
 
-It lives only while there is something to see: it ends when nothing was lent for a while, and the next loan starts it.
+It runs only while connections are lent: it ends when none was lent for `idle_s`, and the next loan starts it. See watching.py.
 """
 
 from __future__ import annotations
@@ -25,21 +25,23 @@ if TYPE_CHECKING:
 
 _INTERVAL_S = 0.1
 _MOST_CPU = 0.005
-"""Looking and adding up take this share of a core at most: where a look is dear, looks are fewer."""
+"""The largest share of a core that the thread uses. If a look takes long, there are fewer looks."""
 _IDLE_S = 5.0
 _MOST_REQUESTS = 10_000
+"""When more requests than this are open, those of dead greenlets are dropped."""
 
 
 class Sampler:
-    """Looks at the loans of a book every `interval_s`. `before_start` is called by the borrower who starts the thread,
-    `after_look` by the thread after each look.
+    """Samples the loans of a book every `interval_s`, in a thread of its own.
+
+    The borrower that starts the thread calls `before_start` first; the thread calls `after_look` after each look.
     """
 
     def __init__(self, book: LoanBook, before_start: Callable[[], None], after_look: Callable[[], None]) -> None:
         self.book = book
         self.interval_s, self.most_cpu, self.idle_s = _INTERVAL_S, _MOST_CPU, _IDLE_S
         self.stays = False
-        """Whether the thread goes on when nothing is lent."""
+        """Whether the thread keeps running when nothing is lent."""
         self._before_start, self._after_look = before_start, after_look
         self.begin()
 
@@ -71,7 +73,10 @@ class Sampler:
         self.book.on_start = None
 
     def cpu_share(self) -> float | None:
-        """CPU that the process has used, or was ready to use and had to wait for, since it began to look, in cores."""
+        """CPU, in cores, that the process has used or was ready to use and waited for, since the thread was first started.
+
+        None before, and in the first second.
+        """
         if self._began is None:
             return None
         lasted_s = time.perf_counter() - self._began[1]
@@ -103,7 +108,7 @@ class Sampler:
             pause_s = max(self.interval_s, (thread_time_ns() - cpu_ns) / 1e9 / self.most_cpu)
 
     def _ended(self, permits: list[None]) -> bool:
-        """Have the next loan start the thread; False if there is one already."""
+        """Let the next loan start the thread again. Returns whether this thread is to end; not if a loan began meanwhile."""
         book = self.book
         self.is_running = False
         permits.append(None)
@@ -122,7 +127,11 @@ class Sampler:
         return False
 
     def look(self, elapsed_ns: int) -> bool:
-        """Look at all that is lent, `elapsed_ns` after the last look. Returns whether anything was lent."""
+        """Sample every lent connection, `elapsed_ns` after the last look. Returns whether anything was lent or asked for.
+
+        Each sample has the time since the last look, by what the holder does, and the waiting that it is blamed for: the
+        waiting for connections of an engine is divided among those that are lent.
+        """
         book = self.book
         book.sweep()
         self._forget_requests()
@@ -159,7 +168,7 @@ class Sampler:
         return True
 
     def _forget_requests(self) -> None:
-        """Drop requests whose server has not said that they were answered, if they are many."""
+        """If there are too many open requests, drop those whose greenlet is dead: their server did not close the answer."""
         requests = self.book.requests
         if len(requests) > _MOST_REQUESTS:
             for borrower in list(requests):

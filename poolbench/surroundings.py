@@ -1,4 +1,4 @@
-"""What is known of a run beside the application itself: its database and its workers' CPU. Pure."""
+"""What is known about a run besides the application itself: what its database counted, and the CPU of its workers. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class DatabaseStatement(NamedTuple):
-    """What the database itself counted of a statement: executions, their time, their rows, and the pages (8 kB) looked at."""
+    """What the database counted for one statement, in sums: executions, their time, their rows, and the 8 kB pages looked at."""
 
     text: str
     calls: int = 0
@@ -20,10 +20,11 @@ class DatabaseStatement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What else is known of a run. CPU of the database (share of all cores), and of the busiest worker (cores); None: unknown.
+    """What is known of the database and the workers of a run; None: not known.
 
+    database_cpu: its CPU, as a share of all cores. worker_cpu: the CPU of the busiest worker, in cores.
     lock_waits: of each statement (as `statement_key` has it), the share of its time that it waited for a lock.
-    active: of each statement, seconds that the database was seen executing it.
+    active_s: of each statement, seconds that the database was seen executing it.
     """
 
     database_cpu: float | None = None

@@ -1,6 +1,6 @@
-"""Whether a connection is in a transaction, as far as its driver knows: no question to the server, no call of `rollback`.
+"""Tells whether a connection is in a transaction, by what its driver knows: without a query, without a call of `rollback`.
 
-Where it is not, rolling back or committing does nothing, and a returned connection needs no reset.
+If it is in none, `rollback` and `commit` do nothing, and a connection that is given back needs no reset.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 _STOCK_RESETS = {
     kind.__dict__[name] for kind in (DefaultDialect, _ConnDialect) for name in ("do_rollback", "do_commit")
 }
+"""SQLAlchemy's own methods that roll back and commit; a dialect with others may do more than these."""
 _PSYCOPG_NEEDS = ("_tpc", "_pipeline", "_num_transactions")
+"""Private attributes of psycopg's connections that `_psycopg_is_outside` reads."""
 
 
 def outside_test(connection: Any, dialect: Any) -> Callable[[Any], bool] | None:
-    """A function that tells whether connections like this one are outside any transaction, by the driver's own books.
+    """A function that tells of a connection of the same class whether it is outside any transaction.
 
-    None for a driver or dialect that is not known to do nothing in `rollback` and `commit` then.
+    `connection` is the driver's (psycopg2 or psycopg), `dialect` SQLAlchemy's. None if the driver or the dialect is not known,
+    so that a reset may do more than end a transaction.
     """
     resets = (dialect.do_rollback, dialect.do_commit)
     if any(getattr(reset, "__func__", None) not in _STOCK_RESETS for reset in resets):
@@ -37,6 +40,7 @@ def outside_test(connection: Any, dialect: Any) -> Callable[[Any], bool] | None:
 
 
 def _class_of(module: str, name: str) -> Any:
+    """The class of that name in a module; None if the process has not imported the module."""
     return getattr(sys.modules.get(module), name, None)
 
 

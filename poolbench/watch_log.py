@@ -1,4 +1,4 @@
-"""What watching tells: who holds a connection, a line in the log when none came in time, and a file for the command."""
+"""Output of watching: who holds a connection, a line in the log when a request got none in time, files for `loadgen doctor`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,22 @@ _LOG_EVERY_NS = 10_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a connection at this moment: borrowed at, by which endpoint, for how long, doing what and where."""
+    """A borrower that holds a connection at this moment. Fields that are not known are empty."""
 
     borrowed_at: str
+    """The application's line that borrowed the connection: file:line."""
     endpoint: str
+    """The endpoint that is being answered, such as GET /books."""
     seconds: float
+    """How long the connection has been held."""
     doing: str
+    """What the borrower is doing, one of the words in observed.py; a statement with its text."""
     where: str
+    """The application's line where the borrower is now: file:line."""
 
 
 def holders(book: LoanBook, looker: Looker) -> tuple[Holder, ...]:
-    """Who holds a connection at this moment, the longest first."""
+    """The holders of all connections that are lent by the engines of the book, those that have held one longest first."""
     frames, now_ns = sys._current_frames(), perf_counter_ns()  # noqa: SLF001
     askers = {ask.borrower: ask for ask in list(book.asks) if ask.outer is not None}
     found = []
@@ -51,14 +56,17 @@ def holders(book: LoanBook, looker: Looker) -> tuple[Holder, ...]:
 
 
 class TimeoutLog:
-    """Logs a wait for a connection that ended in vain, at most every ten seconds, as one line of JSON."""
+    """Logs, as one line of JSON, that a wait for a connection timed out; at most once in ten seconds.
+
+    `holders` and `diagnosis` are called to say who holds the connections then, and what was found in the last minute.
+    """
 
     def __init__(self, holders: Callable[[], tuple[Holder, ...]], diagnosis: Callable[[], Diagnosis]) -> None:
         self._holders, self._diagnosis = holders, diagnosis
         self._logged_ns = -_LOG_EVERY_NS
 
     def log(self, loan: Loan) -> None:
-        """No connection came in time."""
+        """Log that this loan got no connection in time, as a warning of the logger `poolbench`."""
         now_ns = perf_counter_ns()
         if now_ns - self._logged_ns < _LOG_EVERY_NS:
             return
@@ -75,7 +83,12 @@ class TimeoutLog:
 
 
 class EvidenceFiles:
-    """What a process has seen, written into a folder when the command asks for it by a file `report`, or the process ends."""
+    """Writes what a process has seen into `folder`, as the JSON file PROCESS.observed.
+
+    It is due when the command has made a file `report` there, or when the process ends.
+
+    Methods that write raise OSError if the folder cannot be written to.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -83,20 +96,23 @@ class EvidenceFiles:
         self._has_noted_foreign: set[int] = set()
 
     def announce(self, process: int) -> None:
-        """Say that this process watches."""
+        """Make the file PROCESS.watching, which says that this process watches; `process` is its id."""
         (self._folder / f"{process}.watching").touch()
 
     def is_asked_for(self) -> bool:
-        """Whether the command wants to know now."""
+        """Whether the command has asked for the files."""
         return os.path.exists(self._asked)  # noqa: PTH110 - called many times a second
 
     def write_once(self, process: int, observed: Callable[[], Observed]) -> None:
-        """Write what was seen, unless this process has done so."""
+        """Write what `observed` returns into PROCESS.observed, unless the file exists."""
         if not (self._folder / f"{process}.observed").exists():
             self._write(str(process), observed())
 
     def note_foreign(self, process: int, loan: Loan) -> None:
-        """Write at once that a connection of another process is used: a child that was forked may end at any time."""
+        """Write at once, into PROCESS-forked.observed, that `loan` uses a connection which another process opened.
+
+        It is not left for later, because a forked child may end at any time.
+        """
         if process in self._has_noted_foreign:
             return
         self._has_noted_foreign.add(process)

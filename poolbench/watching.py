@@ -1,12 +1,12 @@
 """Watches an application's loans, statements and requests, to say why its pool's limit was reached.
 
-`watch(engine)`, or `&watch=1` in the URL with the plugin, keeps the last minute. A thread looks at all lent connections ten
-times a second: what their borrowers are doing, and at which line of the application. When a wait for a connection times out,
-one line of JSON in the log of `poolbench` names who holds each connection, since when and doing what, with the diagnosis of
-the last minute. `diagnosis()` and `holders()` tell the same at any time.
+`watch(engine)`, or `&watch=1` in the URL with the plugin, keeps what was seen in the last minute. A thread looks at all lent
+connections up to ten times a second: what their borrowers are doing, and at which line of the application. When a wait for a
+connection times out, the logger `poolbench` writes one line of JSON, which names who holds each connection, for how long and
+doing what, with the diagnosis of the last minute. `diagnosis()` and `holders()` return the same at any time.
 
-The parts: `hooks.py` is what an engine does more than before, `loan_book.py` what is noted of each loan, `endpoints.py` to which
-request it belongs, `sampler.py` the thread, `tally.py` the sums, and `watch_log.py` what is told.
+The parts: `hooks.py` has the hooks in an engine, `loan_book.py` what is noted of each loan, `endpoints.py` the request that it
+belongs to, `sampler.py` the thread, `tally.py` the sums, and `watch_log.py` the output.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _CLOSE_CPU = 0.02
 
 
 class Watcher:
-    """What one process sees of all its watched engines."""
+    """Watches all engines of one process that are given to it, and answers who holds their connections and why."""
 
     def __init__(self) -> None:
         self.sampler = Sampler(BOOK, self._before_start, self._report)
@@ -51,7 +51,7 @@ class Watcher:
         BOOK.note_all()
 
     def record_all(self, folder: Path) -> None:
-        """Note every loan, look fifty times a second, and write what was seen into the folder when it is asked for there."""
+        """Note every loan, look fifty times a second, and write what was seen into `folder` once it has a file `report`."""
         if self._files is not None:
             return
         files = self._files = EvidenceFiles(folder)

@@ -44,14 +44,15 @@ _SIGNALLED = 128
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files (default runs/<UTC stamp>).")
 @output_options
 def doctor(out: Path | None, style: str | None, output: str | None, **given: Any) -> None:
-    """Run your own application under its script, watched, and say what holds its connections back.
+    """Run your own application under load, watch its database connections, and say what holds them back.
 
-    Each finding names its line of your code, the endpoint, the share of all requests' time that it costs, and what to change.
-    Looked for: connections not given back, second checkouts, connections shared after a fork, pools and connections made for
-    each request, open transactions, work while a connection is held, the same statement again and again, slow statements, and
-    pools that are unfair, too small or too large.
+    Each finding names the line of your code, the endpoint, the share of all requests' time that it costs, and what to
+    change. The command looks for connections that are not given back, a second connection asked for while one is held,
+    connections shared after a fork, pools and connections made for each request, transactions left open, work while a
+    connection is held, the same statement again and again, slow statements, and pools that are unfair, too small or too
+    large. It changes nothing in your application.
 
-    Exit code 0: nothing found; 1: something found.
+    Exit code 0: nothing was found; 1: something was found.
     """
     from loadgen.lab.folders import run_folder
 

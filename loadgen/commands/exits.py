@@ -50,12 +50,13 @@ def calibration_option(command: _Command) -> _Command:
         "--calibration/--no-calibration",
         "calibrates",
         default=None,
-        help="Measure first what the generator can do here, in half a second (default: if the run is to take 5 s or more).",
+        help="Before the run, measure in half a second what this generator can do on this machine (default: if the run is "
+        "planned to take 5 s or more).",
     )(command)
 
 
 def calibrate_for(wanted: bool | None, seconds: float, *, quiet: bool = False) -> Calibration | None:
-    """What this generator can do, told on stderr, for a run that is to take so many seconds; None where it is not wanted."""
+    """The calibration for a run that is planned to take `seconds`, also printed on stderr; None if none is wanted or possible."""
     from loadgen.calibration import LONG_ENOUGH_S, calibrate
 
     if not (seconds >= LONG_ENOUGH_S if wanted is None else wanted):

@@ -65,25 +65,26 @@ class _Options:
     default=100,
     show_default=True,
     metavar="N",
-    help="The most requests that the script has.",
+    help="Most requests that the script may have.",
 )
-@click.option("--no-probe", is_flag=True, help="Do not ask the service: believe the document.")
+@click.option("--no-probe", is_flag=True, help="Do not send the GETs to the service; rely on the document.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
-@click.option("--force", is_flag=True, help="Replace a file that is there already.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
     "-o", "--output", default="load.yml", show_default=True, metavar="FILE", help="The script's file; - is stdout."
 )
 def init(source: str, output: str, force: bool, no_probe: bool, **given: Any) -> None:
-    """Write a first script for a service.
+    """Write a first load-test script for a service.
 
-    URL is a service, whose OpenAPI document is looked for, or such a document itself; a service without one gets a script
-    of one GET. FILE is an OpenAPI document (2.0 or 3.0 to 3.2, as JSON or YAML) or a HAR file.
+    URL is the address of a service, where the command looks for an OpenAPI document, or the address of such a document. For
+    a service without one, the script has a single GET. FILE is an OpenAPI document (2.0 or 3.0 to 3.2, as JSON or YAML), or
+    a HAR file: traffic recorded by a browser.
 
-    Each GET of the document is sent once, to see what it answers, if it goes to a host that was named on the command line or
-    to this machine. What cannot be requested is listed at the end of the script, with the reason. Secrets come from
-    environment variables that the script names, such as TOKEN.
+    Each GET of the document is sent once, to see what it answers, but only to a host that you named on the command line or
+    to this machine (--no-probe sends none). Requests that cannot be made are listed at the end of the script, with the
+    reason. Secrets are read from environment variables that the script names, such as TOKEN.
 
-    The exit code is 2 for input that cannot be used, and 3 where nothing answers.
+    Exit code 2: the input cannot be used; 3: nothing answers.
     """
     if output != _STDOUT and not force and Path(output).exists():
         raise BadInput(f"{output} is there already: --force replaces it, -o names another file")

@@ -36,7 +36,10 @@ _SIGNALLED = 128
 )
 @click.option("--list", "listed", is_flag=True, help="Show what --only can name, and run nothing.")
 @click.option(
-    "--strategies", metavar="NAME,...", default="", help="Run only experiments with these strategies: null,fair, ..."
+    "--strategies",
+    metavar="NAME,...",
+    default="",
+    help="Run only experiments with these strategies: null, per-request, queue, fair; with --app also own.",
 )
 @click.option("--servers", type=click.IntRange(1, 64), default=4, show_default=True, help="Number of server processes.")
 @click.option(
@@ -44,7 +47,7 @@ _SIGNALLED = 128
     type=click.IntRange(min=0),
     default=300,
     show_default=True,
-    help="Clicks that each link has at the start.",
+    help="Clicks that each link of the built-in service has at the start.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for all files (default runs/<UTC stamp>).")
 @click.option("--database-url", help="PostgreSQL to use instead of the embedded one, in its own schema.")
@@ -77,18 +80,19 @@ def lab(
     output: str | None,
     **given: Any,
 ) -> None:
-    """Run two published experiments again, and judge their claims: how a service should connect to PostgreSQL.
+    """Run the experiments of two publications again, and judge their claims on how a service should connect to PostgreSQL.
 
-    A terminal gets the answer in some 20 lines; where stdout is none, the result is Markdown. The whole is in runs/latest.
+    A terminal shows the answer in about 20 lines; in a pipe or a file, the result is Markdown. All files of the run are in
+    runs/latest.
 
-    Groups that only --only runs: C, pools under saturation, and three of them side by side; D, what pooling gains by the
-    distance to the database; P, through PgBouncer and direct; M, the database in 512 MB. So are the other publications, each
-    of which is a file (docs/publications.md); --list names them, and --only mine.yml runs one of your own.
+    More can be run by name (--list shows all names): --only C compares pools under saturation; D measures what pooling
+    gains by the distance to the database; P goes through PgBouncer; M gives the database 512 MB. --only publications runs
+    seven more publications again (docs/publications.md), and --only ./mine.yml one of your own.
 
-    With --app and --script, your own application is run under each strategy (--strategies own,null,queue,fair; own is the
-    pool that it configures itself), each time with a fresh copy of the database that --setup made. With --database-url it
-    runs on your own database, whose tables it then changes. Pools are sized by DB_POOL_SIZE, DB_POOL_MAX_OVERFLOW and
-    DB_POOL_TIMEOUT in the environment (10, 0, 5). Exit code 1: nothing was answered well.
+    With --app and --script, the lab runs your own application with each strategy (--strategies own,null,queue,fair; own is
+    the pool that it configures itself), each time with a fresh copy of the database that --setup made. With --database-url
+    it runs on your own database, and changes its tables. DB_POOL_SIZE, DB_POOL_MAX_OVERFLOW and DB_POOL_TIMEOUT in the
+    environment set the pools (default: 10, 0, 5 s). Exit code 1: nothing was answered well.
     """
     from loadgen.lab.folders import run_folder
 

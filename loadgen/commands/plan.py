@@ -132,16 +132,19 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
     "--explain",
     is_flag=True,
     callback=remember_explain,
-    help="Show the formulas of queueing theory beside the simulation, and where the two differ; for a file that cannot be read, "
-    "say for each format why not.",
+    help="Show the formulas of queueing theory beside the simulation, and where the two differ. If REPORT cannot be read, say "
+    "for each known format why not.",
 )
 @output_options
 def plan(report: str, sizes: str, explain: bool, style: str | None, output: str | None, **given: Any) -> None:
-    """Predict waits, timeouts and use of the connections for each pool size, from one measured run and without load.
+    """Predict how each pool size would do, from one measured run, without any load.
 
-    REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers carry Server-Timing.
-    Its warnings stand above the plan. No plan is made from a run whose arrivals were late, whose requests failed, or
-    queued for a connection or for the CPU of the workers.
+    The plan gives waits for a connection, timeouts, refusals and response times, and names the smallest size that is good
+    enough. It is a simulation.
+
+    REPORT is a JSON report of loadgen run, ab or lab, of a service whose answers have the header Server-Timing. Warnings of
+    the report are shown above the plan. A run cannot be used, and the exit code is 2, if its users started late, if more
+    than 5 % of its requests failed, or if requests queued for a connection or for the CPU of the workers.
     """
     # Imported here, so that the program's --help is quick.
     from loadgen.sizing.grounds import grounds

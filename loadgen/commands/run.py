@@ -56,7 +56,7 @@ def limit_options(command: _Command) -> _Command:
         default=60,
         show_default=True,
         metavar="SECONDS",
-        help="How long an answer may go on after the last arrival; 0 waits for all. Given up: exit code 3.",
+        help="Longest time that an answer may take after the last arrival; 0: wait for all. Exit code 3 if any is given up.",
     )
     body = click.option(
         "--max-body",
@@ -65,7 +65,7 @@ def limit_options(command: _Command) -> _Command:
         default=64,
         show_default=True,
         metavar="MB",
-        help="The most that is kept of a body that something looks into; of a longer one, captures fail.",
+        help="The most that is kept of an answer's body for captures and checks; if a body is longer, they fail.",
     )
     return drain(body(command))
 
@@ -158,11 +158,12 @@ def run(
 
     stdout shows what Artillery's console would show; progress, warnings and all that Artillery does not have go to stderr.
 
-    A CONDITION is about the figures of the run so far: 'errors > 5%', 'p99 > 2000' (ms), 'rps < 50' or
-    'http.codes.503 > 20'. It is looked at once a second from the fifth second on, and judged from 30 finished requests on,
-    at least 10 of which must have failed or been slower than the limit.
+    A CONDITION of --abort-on is about the figures of the run so far: 'errors > 5%', 'p99 > 2000' (ms), 'rps < 50' or
+    'http.codes.503 > 20'. It is checked once a second, from the fifth second on, as soon as 30 requests have ended, at
+    least 10 of which must have failed or been slower than the limit. At the end of the run, a condition that cannot be
+    judged gives exit code 1.
 
-    With $GITHUB_STEP_SUMMARY set, a summary of the run is appended to that file.
+    If $GITHUB_STEP_SUMMARY is set, a summary of the run is appended to that file.
     """
     environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))

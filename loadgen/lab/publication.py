@@ -1,6 +1,6 @@
-"""A publication as data: what was published, the experiments that repeat it, and the criteria that judge its claims.
+"""The data of a publication: what was published, the experiments that repeat it, and the criteria that judge its claims.
 
-`publication_file` reads them, one YAML or JSON file each; docs/publications.md describes the format.
+`publication_file` reads a publication from a YAML or JSON file; docs/publications.md describes the format.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ FIGURES: Mapping[str, Mapping[str, str]] = {
     "requests": _REQUEST_FIGURES,
     "clients": _CLIENT_FIGURES,
 }
-"""What each kind of experiment measures: the figures by name, and each in words."""
+"""By kind of experiment: the figures that it measures, by name, each in words for tables and charts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where something was published."""
+    """Where a publication appeared: who wrote it, its title, its year, and its address on the web."""
 
     author: str
     title: str
@@ -74,10 +74,10 @@ class PublicationExperiment:
     kind: str
     values: Mapping[str, Any]
     full: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that --full has instead."""
+    """Settings that --full changes, with their values."""
 
     def settings(self, *, full: bool) -> dict[str, Any]:
-        """The settings in force; counts by cores are whole numbers for this machine."""
+        """The settings in force, with or without --full. Numbers that depend on the cores are those for this machine."""
         chosen = {**self.values, **(self.full if full else {})}
         cores = os.cpu_count() or 1
         found = {name: value.on(cores) if isinstance(value, PerCore) else value for name, value in chosen.items()}
@@ -86,7 +86,7 @@ class PublicationExperiment:
         return found
 
     def connections(self, *, full: bool) -> int:
-        """Most connections that it opens at once."""
+        """Largest number of connections that the experiment has open at one time."""
         values = self.settings(full=full)
         if self.kind == "clients":
             return int(values["clients"])
@@ -96,7 +96,7 @@ class PublicationExperiment:
 
     @property
     def figures(self) -> Mapping[str, str]:
-        """The figures that it gives, by name, each in words."""
+        """The figures that the experiment measures, by name, each in words."""
         known = FIGURES[self.kind]
         if self.values.get("driver") == "pgbench":
             return {name: words for name, words in known.items() if name != "rows_per_second"}
@@ -111,7 +111,7 @@ class PerCore:
     plus: int
 
     def on(self, cores: int) -> int:
-        """The number on a machine with so many cores, 1 at least."""
+        """The number on a machine with this number of cores, at least 1."""
         return max(1, round(self.per_core * cores) + self.plus)
 
 
@@ -126,7 +126,7 @@ class Quantity:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A quantity and the two ranges that decide on it, each with both of its ends: reproduced, and partly reproduced."""
+    """A quantity, and the ranges (both ends included) in which the claim is reproduced, and partly reproduced."""
 
     quantity: Quantity
     reproduced: tuple[float, float]
@@ -135,7 +135,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A quantity that must lie in a range, or the claim is not judged."""
+    """A quantity, and the range in which it must lie (both ends included); otherwise the claim is not judged."""
 
     quantity: Quantity
     between: tuple[float, float]
@@ -143,7 +143,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class PublishedClaim:
-    """One claim: its words, the published figure in words, and what decides."""
+    """One claim: its text, the published figure in words, and the checks that decide on it, of which the worst counts."""
 
     id: str
     text: str
@@ -151,12 +151,12 @@ class PublishedClaim:
     checks: tuple[Check, ...]
     judged_if: tuple[Condition, ...] = ()
     about_load: bool = True
-    """Whether other programs that use the CPU may change the outcome."""
+    """Whether the outcome depends on the machine's load, so that it is not judged if other programs used the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """One publication."""
+    """One publication, as its file describes it."""
 
     name: str
     title: str
@@ -171,7 +171,7 @@ class Publication:
     """SQL statements to run once before the experiments."""
 
     def connections(self, *, full: bool) -> int:
-        """Most connections that one of its experiments opens at once."""
+        """Largest number of connections that any of its experiments has open at one time."""
         return max(experiment.connections(full=full) for experiment in self.experiments)
 
     def expected_s(self, *, full: bool) -> float:

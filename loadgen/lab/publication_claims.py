@@ -1,4 +1,4 @@
-"""The claims of publications that are data: each becomes a Claim with its criterion in words. Pure."""
+"""Turns the claims of a publication's file into Claims of the lab, each with its criterion in words, and judges them. Pure."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _ORDER = (REPRODUCED, PARTLY, NOT)
 
 
 def publication_claims(publication: Publication) -> Iterator[Claim]:
-    """The claims of one publication, in its order."""
+    """The claims of one publication, in the order of its file."""
     for claim in publication.claims:
         yield _claim(publication, claim)
 
 
 def key(publication: Publication, experiment: str) -> str:
-    """The id of one of its experiments in the evidence."""
+    """The id of one of the publication's experiments in the evidence, such as hikaricp-spike.queue."""
     return f"{publication.name}.{experiment}"
 
 
 def value_of(quantity: Quantity, publication: Publication, evidence: Evidence) -> float | None:
-    """A quantity as measured; None for a ratio to nothing."""
+    """The measured value of a quantity; None for a ratio whose second figure is 0. Raises KeyError if it was not measured."""
     over = evidence.measurements[key(publication, quantity.of)].figures[quantity.figure]
     if not quantity.against:
         return over
@@ -35,7 +35,7 @@ def value_of(quantity: Quantity, publication: Publication, evidence: Evidence) -
 
 
 def verdict_on(check: Check, value: float | None) -> str:
-    """The verdict of one check on its value."""
+    """The verdict of one check on the value of its quantity; "not judged" for None."""
     if value is None:
         return NOT_JUDGED
     if check.reproduced[0] <= value <= check.reproduced[1]:
@@ -91,7 +91,7 @@ def _judged(publication: Publication, claim: PublishedClaim, evidence: Evidence)
 
 
 def _why(publication: Publication, claim: PublishedClaim, evidence: Evidence) -> str:
-    """The figures behind the claim: both sides of a ratio, and a single figure beside that of the other experiments."""
+    """The figures behind the verdict, in words: for a ratio, both sides; for a single figure, that of every experiment."""
     told = []
     for quantity in dict.fromkeys(check.quantity for check in claim.checks):
         sides = (quantity.of, quantity.against)
@@ -113,14 +113,14 @@ def _words(quantity: Quantity, publication: Publication) -> str:
 
 
 def _named(quantity: Quantity, publication: Publication) -> str:
-    """A quantity in words: its figure, and whose."""
+    """A quantity in words: its figure, and the experiments that it belongs to."""
     titles = {experiment.name: experiment.title for experiment in publication.experiments}
     against = f" beside {titles[quantity.against]}" if quantity.against else ""
     return f"{_words(quantity, publication)}, {titles[quantity.of]}{against}"
 
 
 def _told(quantity: Quantity, value: float | None, publication: Publication) -> str:
-    """A quantity with its value."""
+    """A quantity in words, with its value."""
     return f"{_named(quantity, publication)}: {_shown(quantity, value)}"
 
 
@@ -137,7 +137,7 @@ def _shown(quantity: Quantity, value: float | None) -> str:
 
 
 def _criterion(publication: Publication, claim: PublishedClaim) -> str:
-    """The criterion in words."""
+    """The ranges and conditions of a claim, in words."""
     parts = []
     for check in claim.checks:
         partly = f"; partly if {_within(check.partly, check.quantity)}" if check.partly != check.reproduced else ""

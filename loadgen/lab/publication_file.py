@@ -1,6 +1,6 @@
-"""Reads publications: the text of a YAML or JSON file in, a Publication out.
+"""Reads the files of publications, in YAML or JSON, and checks them.
 
-A file that does not keep to the format is refused with one line for each fault, which names the file, the line and the field.
+A file that does not keep to the format is refused, with one line for each mistake, which names the file, the line and the field.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from loadgen.script.yaml_reader import child_path, read_yaml
 from reports.blocks import decimal
 
 GROUP = "publications"
-"""The name that stands for all publications of the tool."""
+"""The name that stands for all publications of the tool in --only."""
 
 _FOLDER = files("loadgen.lab") / "publications"
 # Each publication has a page of its own, called after it.
@@ -39,7 +39,7 @@ _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def known() -> dict[str, Publication]:
-    """The publications of the tool by their names."""
+    """The tool's own publications by name, in alphabetical order."""
     found = sorted((each for each in _FOLDER.iterdir() if each.name.endswith(".yml")), key=lambda each: each.name)
     read = [parse(each.name, each.read_text("utf-8")) for each in found]
     return {publication.name: publication for publication in read}
@@ -108,7 +108,7 @@ def _whole(low: int, high: int) -> _Check:
 
 
 def _count(low: int, high: int) -> _Check:
-    """A whole number, or one by the machine's cores: {per_core: 2, plus: 1}."""
+    """A check for a whole number from `low` to `high`, or for one that depends on the cores: {per_core: 2, plus: 1}."""
 
     def check(value: Any) -> int | PerCore:
         if isinstance(value, dict) and value and not value.keys() - {"per_core", "plus"}:
@@ -150,7 +150,7 @@ def _range(value: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A setting: how its value is checked, and its default; `required` has none."""
+    """A field of the format: how its value is checked, its default, and whether the file must have it."""
 
     check: _Check
     default: Any = None
@@ -197,7 +197,7 @@ SETTINGS: Mapping[str, Mapping[str, _Field]] = {
         "seconds": _Field(_number(0.1, 600), required=True),
     },
 }
-"""The settings of each kind of experiment. A default of None depends on other settings."""
+"""By kind of experiment: its settings by name. A default of None means that other settings determine the value."""
 
 _EITHER = {
     "borrowers": (("statement", "hold_ms"), ("seconds", "loans")),
@@ -208,7 +208,7 @@ _EITHER = {
 
 
 class _Reader:
-    """Checks the parts of one file, and collects its faults in `problems`."""
+    """Checks the parts of one file, and collects its mistakes in `problems`. `places`: where each part is, by its path."""
 
     def __init__(self, file: str, places: Mapping[str, Place]) -> None:
         self._file = file
@@ -218,7 +218,7 @@ class _Reader:
         self._named: list[str] | None = None
 
     def fault(self, path: str, message: str, nearest: str | None = None) -> None:
-        """Adds a fault of the part at `path`."""
+        """Add a mistake of the part at `path`, such as "claims[0].id"; `nearest` is a name that may have been meant."""
         inside = path
         while inside not in self._places and inside:
             inside = re.sub(r"(^|\.)[^.\[]*$|\[\d+\]$", "", inside)
@@ -226,7 +226,7 @@ class _Reader:
         self.problems.append(ScriptProblem(Place(place.file, place.line, place.column, path), message, nearest))
 
     def publication(self, value: Any) -> Publication | None:
-        """The whole file."""
+        """The publication in the value of the whole file; None if it has mistakes."""
         fields = {
             "name": _Field(_name, "", required=True),
             "title": _Field(_text, "", required=True),

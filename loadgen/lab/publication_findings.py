@@ -1,4 +1,4 @@
-"""The section on a publication that is data: its source, what was published, and what was measured. Pure."""
+"""Makes the report's section on a publication: its source, what was published, and what was measured. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NOTE = "Medians of all rounds, the lowest and the highest round behind them. Ot
 
 
 def publication_section(publication: Publication, evidence: Evidence) -> Section:
-    """The section on one publication."""
+    """The section on one publication, with the experiments that the evidence has."""
     ran = [e for e in publication.experiments if key(publication, e.name) in evidence.measurements]
     source = publication.source
     blocks: list[Block] = []
@@ -77,12 +77,12 @@ def _published(publication: Publication) -> Iterator[tuple[str, str]]:
 
 
 def _judged(publication: Publication) -> dict[str, None]:
-    """The figures that claims are judged by, in the order of the claims."""
+    """The names of the figures that claims are judged by, in the order of the claims; the values mean nothing."""
     return dict.fromkeys(check.quantity.figure for claim in publication.claims for check in claim.checks)
 
 
 def _table(publication: Publication, experiments: list[PublicationExperiment], evidence: Evidence) -> Table:
-    """Experiments of one kind: a row each, with all figures of that kind, those that claims are judged by first."""
+    """A table of experiments of one kind: a row each, with all figures of that kind; figures of claims come first."""
     kind = experiments[0].kind
     known = {name: words for experiment in experiments for name, words in experiment.figures.items()}
     judged = [name for name in _judged(publication) if name in known]
@@ -107,7 +107,7 @@ def _table(publication: Publication, experiments: list[PublicationExperiment], e
 
 
 def _cell(name: str, measured: Measurement, rounds: tuple[Measurement, ...]) -> Cell:
-    """A figure's median, and its lowest and highest round where they differ from it."""
+    """A cell with a figure's median, followed by its lowest and highest round if these differ."""
     value = measured.figures.get(name)
     if value is None:
         return Cell(ABSENT)
@@ -123,7 +123,7 @@ def _short(value: float) -> str:
 
 
 def _charts(publication: Publication, experiments: list[PublicationExperiment], evidence: Evidence) -> Iterator[Chart]:
-    """A chart for each figure that a claim is judged by, with a bar for each experiment that gives it."""
+    """A chart for each figure that a claim is judged by, with a bar for each experiment that measured it."""
     for name in _judged(publication):
         having = [
             (e, evidence.measurements[key(publication, e.name)].figures[name])

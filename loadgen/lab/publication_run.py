@@ -1,4 +1,4 @@
-"""Runs the experiments of a publication in rounds, each turn in a process of its own, and in a random order within a round."""
+"""Runs the experiments of a publication in rounds, in a random order within each round, and each time in a process of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MODULES = {"asyncpg": "asyncpg", "psycopg": "psycopg"}
 
 
 def missing_module(experiment: PublicationExperiment) -> str | None:
-    """The module that an experiment needs and that is not installed; None where it can be run."""
+    """The module that an experiment needs and that is not installed; None if it can be run."""
     needed = [_MODULES.get(experiment.values["driver"], "psycopg2")]
     if experiment.values.get("pool") == "psycopg_pool":
         needed.append("psycopg_pool")
@@ -38,10 +38,11 @@ def run(
     say: Callable[[str], None],
     rng: Random,
 ) -> Iterator[tuple[str, Measurement]]:
-    """Runs all experiments that can be run; yields the name and the figures of each turn.
+    """Run the setup, and then all experiments whose modules are installed. Yields (experiment's name, measurement).
 
-    `others_cpu_s` tells the CPU seconds that other programs have used so far; None where that is not known. Raises psycopg2.Error
-    for a setup statement that fails.
+    `url` is the database. `others_cpu_s` returns the CPU seconds that other programs have used so far; None if that is not known.
+    `say` gets a line about an experiment that failed; its measurement is then partial and has no figures. Raises psycopg2.Error
+    if a setup statement fails.
     """
     for statement in publication.setup:
         query(url, statement)
@@ -68,7 +69,7 @@ def run(
 
 
 def together(title: str, rounds: Sequence[Measurement]) -> Measurement:
-    """All rounds of an experiment: medians of the figures that each has, and the mean share of other programs."""
+    """One measurement for all rounds of an experiment: medians of the figures in every round, and other programs' mean share."""
     names = [name for name in rounds[0].figures if all(name in each.figures for each in rounds)]
     shares = [each.others_share for each in rounds if each.others_share is not None]
     return Measurement(
@@ -80,5 +81,5 @@ def together(title: str, rounds: Sequence[Measurement]) -> Measurement:
 
 
 def _longest_s(values: Mapping[str, Any]) -> float:
-    """How long a turn may take, in s."""
+    """Longest time, in s, that an experiment with these settings may take once."""
     return 60 + float(values.get("seconds", 0.0)) * 2 + 6 * float(values.get("timeout_s", 0.0))

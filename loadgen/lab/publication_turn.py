@@ -1,9 +1,9 @@
-"""One experiment of a publication, once, in a process of its own.
+"""Runs one experiment of a publication once; a program that `publication_run` starts.
 
     python -m loadgen.lab.publication_turn '{"kind": "clients", "url": "postgresql://...", "values": {"clients": 10, ...}}'
 
-Prints one line of JSON: the figures by name, as `publication.FIGURES` lists them for the kind. The values are those of
-`PublicationExperiment.settings`. Connections are in autocommit mode.
+`values` are the settings that `PublicationExperiment.settings` returns. The program prints one line of JSON: the figures by name,
+which `publication.FIGURES` lists for each kind. Connections are in autocommit mode.
 """
 
 # ruff: noqa: E402 - patching comes before all other imports
@@ -43,7 +43,7 @@ Values = Mapping[str, Any]
 
 
 class Network:
-    """Opens connections, with a delay if there is one, and runs statements on them."""
+    """Opens connections to the database at `url`, after a pause of `delay_s`, and runs the experiment's statement on them."""
 
     def __init__(self, url: str, values: Values) -> None:
         self.url = url
@@ -52,7 +52,7 @@ class Network:
         self._statement = values["statement"] or f"SELECT pg_sleep({values['hold_ms'] / 1000})"
 
     def open(self, kind: Any = None) -> Any:
-        """Opens a connection. `kind` is psycopg's class of it, for psycopg_pool, which has one of its own."""
+        """Open a connection. `kind` is the class that psycopg is to make, if psycopg_pool asks for one of its own."""
         time.sleep(self.delay_s)
         if self._driver == "psycopg2":
             made = psycopg2.connect(self.url, application_name=_NAME)
@@ -64,20 +64,20 @@ class Network:
         return connect(kind or Connection, self.url, autocommit=True, application_name=_NAME)
 
     def run(self, connection: Any) -> int:
-        """Runs the statement and fetches its rows; returns how many there were."""
+        """Run the statement and fetch its rows. Returns the number of rows. Raises the driver's errors."""
         with connection.cursor() as cursor:
             cursor.execute(self._statement)
             return len(cursor.fetchall()) if cursor.description else 0
 
     def count(self) -> int:
-        """Number of connections that are open at PostgreSQL."""
+        """The number of this program's connections that are open at PostgreSQL."""
         with contextlib.closing(psycopg2.connect(self.url)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = %s", (_NAME,))
             return int(cursor.fetchone()[0])
 
 
 class _SQLAlchemyPool:
-    """QueuePool, FairPool or NullPool."""
+    """SQLAlchemy's QueuePool or NullPool, or FairPool, with `idle` connections opened beforehand."""
 
     def __init__(self, values: Values, network: Network) -> None:
         from sqlalchemy.pool import NullPool, QueuePool  # noqa: PLC0415 - must come after the patching
@@ -97,7 +97,7 @@ class _SQLAlchemyPool:
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[Any]:
-        """Lends a connection."""
+        """Lend a driver's connection for as long as the context lasts. Raises the pool's errors."""
         loan = self.pool.connect()
         try:
             yield loan.dbapi_connection
@@ -106,7 +106,7 @@ class _SQLAlchemyPool:
 
 
 def _pool(values: Values, network: Network) -> Any:
-    """The pool, with its idle connections open."""
+    """The pool that the settings name, with its idle connections open."""
     if values["pool"] != "psycopg_pool":
         return _SQLAlchemyPool(values, network)
     from loadgen.lab.league_turn import PsycopgPool  # noqa: PLC0415 - needs psycopg
@@ -116,9 +116,10 @@ def _pool(values: Values, network: Network) -> Any:
 
 
 def borrowers(url: str, values: Values) -> dict[str, float]:
-    """Borrowers who take a connection from a pool, run a statement, and give it back; for some time, or some loans each.
+    """The kind "borrowers": each takes a connection from a pool, runs the statement, and gives the connection back, in a loop.
 
-    Waits that are unfinished at the end count with what they have lasted.
+    The loop lasts `seconds`, or `loans` loans for each borrower. Waits that are unfinished at the end count with their length so
+    far. Returns the figures by name.
     """
     network, count, clock = Network(url, values), values["borrowers"], time.monotonic
     pool = _pool(values, network)
@@ -195,10 +196,10 @@ def borrowers(url: str, values: Values) -> dict[str, float]:
 
 
 def requests(url: str, values: Values) -> dict[str, float]:
-    """Requests that all come at once, on a fixed number of threads, each of which runs one statement on a connection.
+    """The kind "requests": all requests arrive at once, for a fixed number of threads, and each runs the statement once.
 
-    With `give_back: later`, a request gives its connection back in a task of its own, which waits for a thread as new requests
-    do. That is how a web framework works that runs the end of a request apart from its middle.
+    With `give_back: later`, a request's connection is given back by another task, which waits for a thread just as new requests
+    do. Web frameworks that run the end of a request separately do the same. Returns the figures by name.
     """
     network, clock = Network(url, values), time.monotonic
     pool = _SQLAlchemyPool(values, network).pool
@@ -250,7 +251,10 @@ def requests(url: str, values: Values) -> dict[str, float]:
 
 
 def clients(url: str, values: Values) -> dict[str, float]:
-    """Clients without a pool, each of which runs the statement again and again: on one connection, or a new one each time."""
+    """The kind "clients": each client runs the statement in a loop, without a pool, on one connection or on a new one each time.
+
+    Returns the figures by name.
+    """
     if values["driver"] == "pgbench":
         return _pgbench(url, values)
     started = time.monotonic()
@@ -314,7 +318,7 @@ def _thread_clients(url: str, values: Values) -> tuple[list[float], int, int]:
 
 
 async def _async_clients(url: str, values: Values) -> tuple[list[float], int, int]:
-    """As `_thread_clients`, with asyncpg; clients are tasks of one loop."""
+    """As `_thread_clients`, with asyncpg; clients are tasks of one event loop."""
     import asyncpg  # noqa: PLC0415 - may not be installed
 
     clock, each_time, statement = time.monotonic, values["connect"] == "each time", values["statement"]
@@ -343,7 +347,10 @@ async def _async_clients(url: str, values: Values) -> tuple[list[float], int, in
 
 
 def _pgbench(url: str, values: Values) -> dict[str, float]:
-    """The figures that PostgreSQL's own pgbench prints. Raises OSError, CalledProcessError, ValueError."""
+    """The figures that PostgreSQL's own pgbench prints.
+
+    Raises OSError if it cannot be started, CalledProcessError if it fails, ValueError if it printed no figures.
+    """
     from db.binaries import find_binaries  # noqa: PLC0415
 
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
@@ -380,7 +387,7 @@ KINDS: dict[str, Callable[[str, Values], dict[str, float]]] = {
 
 
 def main() -> None:
-    """Measure, print, and leave without waiting for borrowers who are never served."""
+    """Run the experiment, print its figures, and end the process without waiting for borrowers that are never served."""
     figures = KINDS[SETTINGS["kind"]](SETTINGS["url"], {"hold_ms": 0.0, **SETTINGS["values"]})
     print(json.dumps(figures), flush=True)  # noqa: T201 - its result, for the process that asked
     os._exit(0)
