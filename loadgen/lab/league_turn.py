@@ -1,6 +1,7 @@
 """One turn of the league: one measurement of one pool, in greenlets or in threads, in a process of its own.
 
-    python -m loadgen.lab.league_turn '{"pool": "fair", "mode": "threads", "measure": "fairness", "url": "postgresql://..."}'
+    echo '{"pool": "fair", "mode": "threads", "measure": "fairness", "url": "postgresql://..."}' \\
+        | python -m loadgen.lab.league_turn
 
 Prints one line of JSON: the figures by name. All pools open connections with psycopg 3, in autocommit mode.
 """
@@ -10,7 +11,7 @@ Prints one line of JSON: the figures by name. All pools open connections with ps
 import json
 import sys
 
-SETTINGS = json.loads(sys.argv[1]) if __name__ == "__main__" else {}
+SETTINGS = json.load(sys.stdin) if __name__ == "__main__" else {}
 if SETTINGS.get("mode") == "greenlets":
     from gevent import monkey
 

@@ -1,6 +1,6 @@
 """Runs one experiment of a publication once; a program that `publication_run` starts.
 
-    python -m loadgen.lab.publication_turn '{"kind": "clients", "url": "postgresql://...", "values": {"clients": 10, ...}}'
+    echo '{"kind": "clients", "url": "postgresql://...", "values": {"clients": 10, ...}}' | python -m loadgen.lab.publication_turn
 
 `values` are the settings that `PublicationExperiment.settings` returns. The program prints one line of JSON: the figures by name,
 which `publication.FIGURES` lists for each kind. Connections are in autocommit mode.
@@ -11,7 +11,7 @@ which `publication.FIGURES` lists for each kind. Connections are in autocommit m
 import json
 import sys
 
-SETTINGS = json.loads(sys.argv[1]) if __name__ == "__main__" else {}
+SETTINGS = json.load(sys.stdin) if __name__ == "__main__" else {}
 if SETTINGS.get("values", {}).get("mode") == "greenlets":
     from gevent import monkey
 
@@ -34,6 +34,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg2
+from psycopg2.extensions import make_dsn, parse_dsn
 
 _NAME = f"poolbench-turn-{os.getpid()}"
 """The application name of all connections, by which PostgreSQL can count them."""
@@ -358,8 +359,12 @@ def _pgbench(url: str, values: Values) -> dict[str, float]:
         script.flush()
         command = [str(find_binaries() / "pgbench"), "-n", "-c", str(values["clients"]), "-f", script.name,
                    "-j", str(min(values["clients"], os.cpu_count() or 1)), "-T", str(max(1, round(values["seconds"]))),
-                   *(["-C"] if values["connect"] == "each time" else []), url]  # fmt: skip
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                   *(["-C"] if values["connect"] == "each time" else [])]  # fmt: skip
+        address = parse_dsn(url)
+        # Every user of the machine may read arguments.
+        environment = {**os.environ, "PGPASSWORD": address.pop("password", os.environ.get("PGPASSWORD", ""))}
+        command.append(make_dsn(**address))
+        said = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
     found = {}
     for name, pattern in (("per_second", r"tps = ([\d.]+)"), ("time_mean_ms", r"latency average = ([\d.]+)")):
         match = re.search(pattern, said)

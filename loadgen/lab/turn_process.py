@@ -16,13 +16,14 @@ def figures_of(module: str, settings: Mapping[str, Any], longest_s: float) -> di
 
     Ended after `longest_s`, with all that it has started; so it is if this process is interrupted.
     """
-    command = [sys.executable, "-m", module, json.dumps(settings)]
-    # In a group of its own, for a turn may have started pgbench.
+    pipe = subprocess.PIPE
+    # The settings are not arguments, which every user of the machine may read: they can have a password. In a group of its own,
+    # for a turn may have started pgbench.
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-m", module], stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     ) as turn:
         try:
-            printed, said = turn.communicate(timeout=longest_s)
+            printed, said = turn.communicate(json.dumps(settings), timeout=longest_s)
         except subprocess.TimeoutExpired:
             return f"did not end within {longest_s:.0f} s"
         finally:
