@@ -1,7 +1,7 @@
 """One turn of the league: one measurement of one pool, in greenlets or in threads, in a process of its own.
 
-    echo '{"pool": "fair", "mode": "threads", "measure": "fairness", "url": "postgresql://..."}' \\
-        | python -m loadgen.lab.league_turn
+    echo '{"pool": "fair", "mode": "threads", "measure": "fairness", "url": "postgresql://..."}' |
+        python -m loadgen.lab.league_turn
 
 Prints one line of JSON: the figures by name. All pools open connections with psycopg 3, in autocommit mode.
 """
