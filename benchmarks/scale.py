@@ -34,15 +34,15 @@ class SourcedFigure:
 
 MEASURED = {
     "app_us": SourcedFigure(
-        1137, "us of CPU", "application, a request on a new connection: A.pool10.fair, 68 % of a core at 598/s"
+        1387, "us of CPU", "application, a request on a new connection: A.pool10.fair, 83 % of a core at 598/s"
     ),
     "kept_us": SourcedFigure(
-        452, "us of CPU", "application, a request on a kept connection with one statement: benchmarks, /health"
+        430, "us of CPU", "application, a request on a kept connection with one statement: benchmarks, /health"
     ),
     "cached_us": SourcedFigure(
-        225, "us of CPU", "application, a request without the database: benchmarks, /live at 4439/s"
+        188, "us of CPU", "application, a request without the database: benchmarks, /live at 5305/s"
     ),
-    "db_us": SourcedFigure(418, "us of CPU", "database, a request: A.pool10.fair, 25 % of a core at 598/s"),
+    "db_us": SourcedFigure(485, "us of CPU", "database, a request: A.pool10.fair, 29 % of a core at 598/s"),
     "lookup_us": SourcedFigure(38, "us of CPU", "database, a look-up of a link by its code alone"),
     "batched_us": SourcedFigure(15, "us of CPU", "database, a click inserted in a statement of 1,000"),
     "hold_ms": SourcedFigure(
