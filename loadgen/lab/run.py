@@ -138,6 +138,10 @@ class Lab:
                 self._all()
         except (Interrupted, KeyboardInterrupt):
             self._evidence = replace(self._evidence, partial=True)
+        except SystemExit:
+            # SIGTERM, while no load is running.
+            self._evidence = replace(self._evidence, partial=True)
+            raise
         except (EmbeddedPostgresError, StackError, SettingError, psycopg2.Error) as error:
             raise LabError(" ".join(str(error).split())) from error
         finally:

@@ -167,6 +167,25 @@ def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_signal_between_loads_leaves_partial_results(tmp_path, number, code):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "loadgen", "lab", "--only", "hikaricp-spike", "--out", str(out)],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    started, turns = psutil.Process(process.pid), set()
+    while len(turns) < 2:  # so the first one has been measured
+        assert process.poll() is None, "the lab ended early"
+        turns |= {child.pid for child in started.children() if "loadgen.lab.publication_turn" in child.cmdline()}
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code and "Traceback" not in said
+    assert json.loads((out / "summary.json").read_text())["partial"] is True
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs PR_SET_PDEATHSIG")
 def test_a_killed_lab_leaves_no_server_behind(tmp_path):
     process = subprocess.Popen(
