@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from loadgen.environment import environment
-from loadgen.lab.doctor_database import LOOK_EVERY_S, DatabaseWatch
+from loadgen.lab.doctor_database import DatabaseWatch
 from loadgen.lab.doctor_findings import doctor_page
 from loadgen.lab.folders import made
 from loadgen.lab.own_app import (
@@ -27,7 +27,7 @@ from loadgen.lab.own_app import (
     unanswered,
 )
 from loadgen.lab.own_server import Evidence
-from loadgen.lab.stack import StackError, query
+from loadgen.lab.stack import SAMPLE_EVERY_S, StackError, query
 from loadgen.runner import Live, ScriptRun, run_script
 from loadgen.script.model import Phase, Script
 from loadgen.watch.console import Console
@@ -126,8 +126,8 @@ def _watched(
             mean_active=watch.mean_active,
             trivial_ms=watch.trivial_ms,
             lock_waits=watch.lock_waits(),
-            active_s={key: looks * LOOK_EVERY_S for key, looks in watch.active.items()},
-            waits_for_idle_s=watch.waits_for_idle * LOOK_EVERY_S,
+            active_s={key: looks * SAMPLE_EVERY_S for key, looks in watch.active.items()},
+            waits_for_idle_s=watch.waits_for_idle * SAMPLE_EVERY_S,
             statements=watch.statements,
             statements_missing=watch.statements_missing,
         )

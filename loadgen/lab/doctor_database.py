@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections import Counter
-from typing import Any, Self
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import quote_ident
 
 from loadgen.lab.own_database import OwnDatabase
-from loadgen.lab.stack import connect
+from loadgen.lab.stack import SessionSampler, connect
 from poolbench.surroundings import DatabaseStatement, statement_key
 
-LOOK_EVERY_S = 0.05
 _WAITS = {"Lock", "Timeout", "Client"}
 
 _ACTIVITY = """
@@ -85,20 +83,17 @@ class StatementStatistics:
         }
 
 
-class DatabaseWatch(threading.Thread):
-    """Looks at the database's sessions twenty times a second while inside: who executes what, and who waits for whom."""
+class DatabaseWatch(SessionSampler):
+    """Sees which statements the database's sessions execute, and who waits for whom."""
 
     def __init__(self, database: OwnDatabase) -> None:
-        super().__init__(daemon=True)
-        self._url = database.monitor_url
-        self._connection = connect(self._url)
-        self._done = threading.Event()
+        super().__init__(database.monitor_url)
         self.looks = self.waits_for_idle = self._sum_active = 0
         self._sum_took_s = 0.0
         self.active: Counter[str] = Counter()
         """Looks in which a statement was being executed, by `statement_key`."""
         self._waiting: Counter[str] = Counter()
-        self._statistics = StatementStatistics(database.statistics_url, self._connection.info.dbname)
+        self._statistics = StatementStatistics(database.statistics_url, self.connection.info.dbname)
         self.statements: dict[str, DatabaseStatement] | None = None
         """What the database itself counted of each statement, by `statement_key`; None: nothing."""
 
@@ -121,17 +116,10 @@ class DatabaseWatch(threading.Thread):
         """Of each statement, the share of looks in which it waited for a lock."""
         return {key: count / self.active[key] for key, count in self._waiting.items()}
 
-    def run(self) -> None:
-        """Look until the block is left."""
-        while not self._done.wait(LOOK_EVERY_S):
-            with contextlib.suppress(psycopg2.Error):
-                if self._connection.closed:
-                    self._connection = connect(self._url)
-                self._look()
-
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Look once at each session that is not idle."""
         began_s = time.monotonic()
-        with self._connection.cursor() as cursor:
+        with self.connection.cursor() as cursor:
             cursor.execute(_ACTIVITY)
             rows = cursor.fetchall()
         self._sum_took_s += time.monotonic() - began_s
@@ -147,12 +135,6 @@ class DatabaseWatch(threading.Thread):
                 self._waiting[key] += 1
                 self.waits_for_idle += any(states.get(pid, "").startswith("idle in") for pid in blockers)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join()
+        super().__exit__()
         self.statements = self._statistics.since()
-        self._connection.close()

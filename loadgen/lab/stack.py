@@ -27,7 +27,7 @@ from loadgen.lab.evidence import Connecting, Failures, Memory
 
 _START_PATIENCE_S = 30.0
 _CONFIGURING = ("DB_POOL", "API_TOKEN", "GUNICORN_CMD_ARGS")
-_SAMPLE_EVERY_S = 0.05
+SAMPLE_EVERY_S = 0.05
 _COUNT_BACKENDS = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"
@@ -186,25 +186,26 @@ def _failure_kind(line: str) -> str | None:
     return str(entry.get("msg", "other"))
 
 
-class BackendWatch(threading.Thread):
-    """Counts the database's client backends, except its own, 20 times a second while inside, and keeps the peak."""
+class SessionSampler(threading.Thread):
+    """Looks at the database's sessions 20 times a second, on a connection of its own, while its block lasts."""
 
     def __init__(self, monitor_url: str) -> None:
         super().__init__(daemon=True)
         self._url = monitor_url
-        self._connection = connect(monitor_url)
+        self.connection = connect(monitor_url)
         self._done = threading.Event()
-        self.peak = 0
+
+    def look(self) -> None:
+        """Look once, by a query on `connection`. Subclasses define it; it may raise psycopg2.Error."""
+        raise NotImplementedError
 
     def run(self) -> None:
-        """Counts until the block is left. A database that ends its sessions to recover is asked again until it answers."""
-        while not self._done.wait(_SAMPLE_EVERY_S):
+        """Look until the block is left. A database that ends its sessions to recover is asked again until it answers."""
+        while not self._done.wait(SAMPLE_EVERY_S):
             with contextlib.suppress(psycopg2.Error):
-                if self._connection.closed:
-                    self._connection = connect(self._url)
-                with self._connection.cursor() as cursor:
-                    cursor.execute(_COUNT_BACKENDS)
-                    self.peak = max(self.peak, cursor.fetchone()[0])
+                if self.connection.closed:
+                    self.connection = connect(self._url)
+                self.look()
 
     def __enter__(self) -> Self:
         self.start()
@@ -213,7 +214,21 @@ class BackendWatch(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self.join()
-        self._connection.close()
+        self.connection.close()
+
+
+class BackendWatch(SessionSampler):
+    """Counts the database's client backends, except its own, and keeps the peak."""
+
+    def __init__(self, monitor_url: str) -> None:
+        super().__init__(monitor_url)
+        self.peak = 0
+
+    def look(self) -> None:
+        """Count once."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(_COUNT_BACKENDS)
+            self.peak = max(self.peak, cursor.fetchone()[0])
 
 
 def connect(url: str) -> Any:
