@@ -227,8 +227,10 @@ class Database:
         }
 
     def lend(self, cost: LoanCost, turns: Semaphore | None) -> Connection:
-        """A connection, which the caller closes; what it cost is added to `cost`. With `turns`, one of them is taken, which the
-        caller releases. Raises what SQLAlchemy and the driver raise, and DatabaseFailure.
+        """Return a connection, which the caller closes, and add to `cost` what it cost.
+
+        With `turns`, one of them is taken, which the caller releases. Raises DatabaseFailure, and what SQLAlchemy and the driver
+        raise.
         """
         if not self._migrated:
             self.migrate()
@@ -309,7 +311,8 @@ class _Loan:
         try:
             self._connection = self._database.lend(self._cost, self._turns)
         except _OF_THE_DATABASE as error:
-            raise classify(error) or error from error
+            _raise_as_failure(error)
+            raise
         self._lent_at_ns = perf_counter_ns()
         return self._connection
 
@@ -320,12 +323,20 @@ class _Loan:
         try:
             self._connection.close()
         except _OF_THE_DATABASE as failure:
-            raise classify(failure) or failure from failure
+            _raise_as_failure(failure)
+            raise
         finally:
             if self._turns is not None:
                 self._turns.release()
-        if isinstance(error, _OF_THE_DATABASE) and (known := classify(error)):
-            raise known from error
+        if isinstance(error, _OF_THE_DATABASE):
+            _raise_as_failure(error)
+
+
+def _raise_as_failure(error: BaseException) -> None:
+    """Raise the DatabaseFailure behind an error, if it is one of its kinds."""
+    failure = classify(error)
+    if failure is not None:
+        raise failure from error
 
 
 def _turns_of_the_slow(pool: PoolSettings) -> Semaphore | None:

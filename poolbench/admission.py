@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from poolbench.fair_queue import Waiter
 
 LOOK_EVERY_NS = 1_000_000
+"""How long the expected duration of a loan is kept before the loans are looked at again, in ns."""
 
 
 def admit(pool: FairPool, waiter: Waiter) -> None:
@@ -52,7 +53,7 @@ def expected_wait_ns(pool: FairPool, place: int) -> int:
 
     From one return of a connection to the next pass a loan and the gap before it. If half of the loans of this moment
     last longer than those that have ended, they count: else the estimate would be too low until they end. These loans
-    are looked at once a millisecond, since each look costs as much as all else in a wait.
+    are looked at once a millisecond, since a look costs about as much as the rest of a wait.
     """
     limit, statistics = pool._queue.limit, pool._statistics
     if limit is None:
