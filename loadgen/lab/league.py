@@ -181,7 +181,7 @@ def table(mode: str, figures: Figures) -> Table:
         Column("limit"),
         Column("FairPool", "mark"),
     )
-    quiet = "figures that are the same for all pools"
+    quiet = "of the figures, the same for all pools"
     return Table(f"league-{mode}-table", f"Medians, in {mode}", columns, rows, note=note, quiet=quiet)
 
 
@@ -226,7 +226,7 @@ def _ratio(bar: Bar, mode: str, figures: Figures) -> float | None:
 def _row(bar: Bar, mode: str, figures: Figures) -> tuple[Cell, ...]:
     ratio = _ratio(bar, mode, figures)
     judged = ratio if bar.beside else _value(bar, mode, "fair", figures)
-    sign = ">=" if bar.at_least else "<="
+    sign = "at least" if bar.at_least else "at most"
     verdict, tone = _verdict(judged, bar)
     against = f" x {POOLS[bar.beside]}" if bar.beside else bar.unit
     shown = tuple(_cell(_value(bar, mode, name, figures), bar.unit) for name in POOLS)
