@@ -129,10 +129,9 @@ class Arrangement:
         source = self.databases
         with source.fresh() as database:
             most = source.most
-            program = self.attachments.server(
-                strategy, _within(parameters(strategy, settings), most), database.place, most, watch=watch
-            )
             url = _at_distance(database.app_url, self.far_url) if self.crossing else database.app_url
+            given = _within(parameters(strategy, settings), most)
+            program = self.attachments.server(strategy, given, database.place, url, most, watch=watch)
             variables = url_variables(self.options.application.url_variables, url)
             # Of an earlier run into the same folder.
             log.unlink(missing_ok=True)
@@ -149,6 +148,7 @@ class Arrangement:
                 ) from None
             finally:
                 servers.stop()
+                program.end_strays()
                 mask_file(log, self.masked)
 
 
@@ -201,8 +201,9 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         masked = masking(found.base.app_url, found.base.monitor_url, *given)
         variables = url_variables(application.url_variables, found.base.app_url)
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
-        run_setup(application, variables, options.out / "logs" / "setup.log", masked)
         attachments = Attachments(application, interpreter, Path(folder))
+        setting_up = attachments.server(None, {}, found.base.place, found.base.app_url)
+        run_setup(setting_up, variables, options.out / "logs" / "setup.log", masked, say)
         arrangement = Arrangement(options, found, attachments, far_url, crossing, masked, notes)
         yield arrangement
         if isinstance(found, UsersDatabase):
@@ -276,7 +277,8 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
         # Without an answer there is nothing to prove by.
         raise NothingAnsweredError
-    raise StackError(f"{options.application.name}: {fault}")
+    seen = f". The answers: {_kinds(report.aggregate.counters)}" if report is not None else ""
+    raise StackError(f"{options.application.name}: {fault}{seen}")
 
 
 def _may_yet(evidence: Evidence) -> bool:
@@ -292,17 +294,22 @@ def unanswered(
 
     Where the log has no error, its last line. `named`: the application, and how it was run. `masked` removes passwords.
     """
-    kinds = {
-        name.removeprefix(names.CODES).removeprefix(names.ERRORS): count
-        for name, count in (counters or {}).items()
-        if name.startswith((names.CODES, names.ERRORS)) and count
-    }
-    how = f" ({', '.join(f'{kind}: {count}' for kind, count in kinds.items())})" if kinds else ""
+    kinds = _kinds(counters or {})
+    how = f" ({kinds})" if kinds else ""
     text = log.read_text(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     error = last_error(text)
     what, said = ("error", error) if error else ("line", lines[-1][:300] if lines else "the log is empty")
     return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {masked(said)}")
+
+
+def _kinds(counters: Mapping[str, int]) -> str:
+    """How often each status and each error came, such as "201: 5, 404: 10"."""
+    return ", ".join(
+        f"{name.removeprefix(names.CODES).removeprefix(names.ERRORS)}: {count}"
+        for name, count in counters.items()
+        if name.startswith((names.CODES, names.ERRORS)) and count
+    )
 
 
 class _Comparison:

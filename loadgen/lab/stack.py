@@ -65,6 +65,10 @@ class ServerProgram:
         """Number of child processes without which it is not ready."""
         return count
 
+    def is_hopeless(self) -> bool:
+        """Whether it was seen that it will never be ready."""
+        return False
+
 
 class Program(Protocol):
     """What `Servers` can serve; `ServerProgram` is one."""
@@ -84,6 +88,9 @@ class Program(Protocol):
         """As in ServerProgram."""
 
     def awaited_workers(self, count: int) -> int:
+        """As in ServerProgram."""
+
+    def is_hopeless(self) -> bool:
         """As in ServerProgram."""
 
 
@@ -132,7 +139,10 @@ class Servers:
             child.await_ready(lambda: self._ready(child), _START_PATIENCE_S)
         except ChildError as error:
             self._child = None
-            raise StackError(f"the servers did not start: {_complaint(error)}") from None
+            raise StackError(f"the servers did not start: {self._complaint(error)}") from None
+        except BaseException:
+            self._child = None
+            raise
 
     def stop(self) -> None:
         """Ends all server processes: SIGTERM to gunicorn, after 15 s SIGKILL to those that are left."""
@@ -163,8 +173,18 @@ class Servers:
             return connection.recv(64).startswith(beginning)
         return False
 
+    def _complaint(self, error: ChildError) -> str:
+        """The reason why a server did not start: the last exception in its log, else the log's last lines."""
+        if reason := last_error(error.output):
+            return reason
+        if "ended" in error.failure:
+            return str(error)
+        return f"nothing answered at 127.0.0.1:{self.port}, and {error}"
+
     def _ready(self, parent: Child) -> bool:
         """Whether all workers have been forked (they serve only afterwards) and the port answers."""
+        if self._program.is_hopeless():
+            raise StackError("the servers did not start")
         workers = psutil.Process(parent.pid).children()
         return len(workers) >= self._program.awaited_workers(self._count) and self.answers(
             self._program.ready_path, b"HTTP/1."
@@ -335,8 +355,3 @@ def last_error(log: str) -> str | None:
         r"^[ \t]*([\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*)$", log, re.MULTILINE
     )
     return raised[-1].strip()[:300] if raised else None
-
-
-def _complaint(error: ChildError) -> str:
-    """The reason why a server did not start: the last exception in its log, else the log's last lines."""
-    return last_error(error.output) or str(error)

@@ -90,7 +90,16 @@ def elsewhere(**more):
 def test_parts_of_an_address_that_stand_in_variables_are_named():
     fault = elsewhere(parts={"DB_HOST": "host", "DB_NAME": "database"}).fault(["DATABASE_URL"])
     assert "DB_HOST, DB_NAME name together" in fault
-    assert "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'" in fault
+    # Without a variable for the port, libpq's own.
+    options = "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'"
+    assert f"{options} --url-variable 'PGPORT={{port}}'" in fault
+
+
+def test_a_variable_that_was_read_without_being_set_is_named():
+    evidence = [*elsewhere(parts={"A": "host", "B": "database"}).events, {"event": "read", "name": "DB_PORT"}]
+    assert "--url-variable 'DB_PORT={port}'" in Evidence(evidence).fault(["DATABASE_URL"])
+    evidence = [*elsewhere(parts={}).events, {"event": "read", "name": "DATABASE_URI"}]
+    assert "Variables it read that may name a database: DATABASE_URI" in Evidence(evidence).fault(["DATABASE_URL"])
 
 
 @pytest.mark.parametrize(
