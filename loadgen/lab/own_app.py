@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +18,18 @@ from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
-from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page
+from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters
 from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
-from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup, url_variables
+from loadgen.lab.own_server import (
+    AppServer,
+    Attachments,
+    Evidence,
+    Interpreter,
+    OwnApplication,
+    look_at,
+    run_setup,
+    url_variables,
+)
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
 from loadgen.lab.turns import in_turns
 from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_script
@@ -39,7 +49,7 @@ STRATEGIES = ("own", "null", "queue", "fair")
 """`own` is the pool that the application itself configures."""
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
-_SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
+_VARIABLES = [setting.variable for setting in POOL_SETTINGS]
 _FIRST_USERS = 5
 
 
@@ -77,14 +87,9 @@ class OwnAppOptions:
     """Asks the user whether to go on; not called for an embedded database."""
 
 
-def parameters(strategy: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """The plugin's URL parameters for the settings that the strategy knows."""
-    return {_SETTINGS[key].parameters[0]: value for key, value in settings.items() if strategy in _SETTINGS[key].pools}
-
-
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
     """The default settings, overridden by those that the environment has."""
-    return _DEFAULTS | {key: environ[key] for key in _SETTINGS if environ.get(key, "").strip()}
+    return _DEFAULTS | {key: environ[key] for key in _VARIABLES if environ.get(key, "").strip()}
 
 
 def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
@@ -181,7 +186,7 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
             f"{application.python} has no gunicorn: install it there, or give your own server with"
             " --server 'COMMAND with {host} and {port}'"
         )
-    notes = list(_notes(application, interpreter.has("gevent")))
+    notes = list(_notes(application, interpreter))
     with (
         databases(
             options.database_url,
@@ -212,11 +217,16 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
             say(notes[-1])
 
 
-def _notes(application: OwnApplication, has_gevent: bool) -> Iterator[str]:
+def _notes(application: OwnApplication, interpreter: Interpreter) -> Iterator[str]:
+    yield f"The application has {interpreter}."
     if application.server is not None:
         yield f"Served by: {application.server}"
         return
-    worker = "one gevent worker" if has_gevent else "one worker with 8 threads (gevent is not installed there)"
+    worker = (
+        "one gevent worker"
+        if interpreter.has("gevent")
+        else "one worker with 8 threads (gevent is not installed there)"
+    )
     yield f"Served by gunicorn of {application.python}, {worker} for each server (--server runs your own command)."
     if (application.folder / "gunicorn.conf.py").exists():
         yield (
@@ -321,6 +331,7 @@ class _Comparison:
         self._options, self._arrangement, self._say, self._live = options, arrangement, say, live
         self._runs: dict[str, list[OwnAppRun]] = {name: [] for name in options.strategies}
         self._reads: dict[str, None] = {}
+        self._driver = "psycopg2"
         self.interrupted = False
 
     def run(self) -> None:
@@ -379,6 +390,7 @@ class _Comparison:
         self._reads.update(dict.fromkeys(evidence.read_variables))
         if not first:
             return
+        self._driver = next((each["driver"] for each in evidence.of("engine") if "driver" in each), self._driver)
         pools = sorted({str(each["pool"]) for each in evidence.of("lent")})
         self._say(
             f"The database given is used. Variables read: {', '.join(self._reads) or 'none'}. Pool: {', '.join(pools)}"
@@ -387,6 +399,12 @@ class _Comparison:
             name = self._options.application.name
             self._arrangement.notes.append(f"{name} is a factory: it was called, as if {name}() had been given.")
             self._say(self._arrangement.notes[-1])
+
+    def _settings(self) -> dict[str, str]:
+        """The settings that were used, with no larger a pool than a process may open."""
+        settings, most = self._options.settings, self._arrangement.databases.most
+        used = _within(parameters("queue", settings), most)
+        return {**settings, "DB_POOL_SIZE": used["pool_size"], "DB_POOL_MAX_OVERFLOW": used["max_overflow"]}
 
     def page(self) -> Page:
         """The comparison so far."""
@@ -399,7 +417,10 @@ class _Comparison:
             "script": options.script,
             "servers": options.servers,
             "rounds": options.rounds,
-            "settings": dict(options.settings),
+            "settings": self._settings(),
+            # Without their templates, which may hold a password.
+            "url_variables": [re.sub("=.*", "=", text, flags=re.DOTALL) for text in options.application.url_variables],
+            "driver": self._driver,
             "variables_read": list(self._reads),
         }
         return own_app_page(

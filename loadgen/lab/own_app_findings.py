@@ -9,6 +9,7 @@ from typing import Any
 
 from loadgen.lab.distance_findings import crossing_text, crossing_values
 from loadgen.lab.evidence import Crossing
+from poolbench.settings import POOL_SETTINGS
 from reports import names
 from reports.answers import failed_share, good_answers
 from reports.blocks import (
@@ -41,6 +42,8 @@ _TIMES = (
     ("worker CPU in a loan", f"{names.SERVER}loan-cpu", ("mean",)),
 )
 """Distributions to compare: the name for a reader, the metric, and fields of its summary."""
+
+_SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
 
 _TAIL = f"{names.RESPONSE_TIME}.p99"
 _FAILED = "errors"
@@ -140,7 +143,13 @@ def own_app_page(
     if partial:
         warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
     late = _late(results)
-    line = None if late else line_for_production(best, given["settings"])
+    line = (
+        None
+        if late
+        else line_for_production(
+            best, given["settings"], given.get("url_variables", ("DATABASE_URL",)), given.get("driver", "psycopg2")
+        )
+    )
     answer = Section(
         "answer",
         "Strategies under the same load",
@@ -280,19 +289,28 @@ def _told(result: OwnAppResult) -> str:
     return f"p99 {amount(_tail(result))} ms, {percent(failed_share(total.counters))} failed"
 
 
-def line_for_production(strategy: str, settings: Mapping[str, str]) -> Code | None:
-    """The URL to set in production for a strategy; None for the pool that the application configures itself."""
+def parameters(strategy: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """The plugin's URL parameters for the settings that the strategy knows."""
+    return {_SETTINGS[key].parameters[0]: value for key, value in settings.items() if strategy in _SETTINGS[key].pools}
+
+
+def line_for_production(
+    strategy: str,
+    settings: Mapping[str, str],
+    url_variables: Sequence[str] = ("DATABASE_URL",),
+    driver: str = "psycopg2",
+) -> Code | None:
+    """What to set in production for a strategy; None for the pool that the application configures itself.
+
+    `url_variables`: where the application has its database's URL from, as in OwnApplication. `driver`: the one that it used.
+    """
     if strategy == "own":
         return None
-    chosen = {"pool": strategy}
-    if strategy != "null":
-        chosen |= {
-            "pool_size": settings["DB_POOL_SIZE"],
-            "max_overflow": settings["DB_POOL_MAX_OVERFLOW"],
-            "pool_timeout": settings["DB_POOL_TIMEOUT"],
-        }
+    chosen = {"plugin": "poolbench", "pool": strategy, **parameters(strategy, settings)}
     query = "&".join(f"{name}={value}" for name, value in chosen.items())
-    return Code(
-        "For production, with poolbench-pool installed beside the application",
-        f"DATABASE_URL='postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE?plugin=poolbench&{query}'",
-    )
+    caption = "For production, with poolbench-pool installed beside the application"
+    names_of_parts = [text.partition("=")[0] for text in url_variables if "=" in text]
+    if names_of_parts:
+        return Code(f"{caption}; for the end of the URL that it makes of {', '.join(names_of_parts)}", f"?{query}")
+    url = f"postgresql+{driver}://USER:PASSWORD@HOST/DATABASE?{query}"
+    return Code(caption, "\n".join(f"{name}='{url}'" for name in url_variables))

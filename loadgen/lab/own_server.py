@@ -39,7 +39,7 @@ def version(name):
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-names = ("SQLAlchemy", "gunicorn", "gevent", "psycopg2", "psycopg2-binary", "psycopg", "uvicorn", "hypercorn")
+names = ("SQLAlchemy", "gunicorn", "gevent", "psycopg2", "psycopg2-binary", "psycopg", "Flask")
 print(json.dumps({"python": sys.version_info[:3], **{name.lower(): version(name) for name in names}}))
 """
 
@@ -122,6 +122,11 @@ class Interpreter:
     def has(self, name: str) -> bool:
         """Whether a package is installed."""
         return self.packages.get(name) is not None
+
+    def __str__(self) -> str:
+        """Python and the packages that it has, with their versions."""
+        installed = [f"{name} {version}" for name, version in self.packages.items() if version is not None]
+        return ", ".join((f"Python {_dotted(self.version)}", *installed))
 
     @property
     def driver(self) -> str | None:

@@ -112,6 +112,20 @@ def test_the_line_for_production_is_a_url_with_the_pool():
     assert line_for_production("own", GIVEN["settings"]) is None
 
 
+def test_the_line_for_production_has_the_applications_variables_and_driver():
+    whole = line_for_production(
+        "fair", {**GIVEN["settings"], "DB_POOL_MIN": "2"}, ["ORDERS_URL", "AUDIT_URL"], "psycopg"
+    )
+    assert [line[:31] for line in whole.text.splitlines()] == [
+        "ORDERS_URL='postgresql+psycopg:",
+        "AUDIT_URL='postgresql+psycopg:/",
+    ]
+    assert "min_size=2" in whole.text
+    parts = line_for_production("null", GIVEN["settings"], ["DB_HOST={host}", "DB_NAME={database}"])
+    assert parts.text == "?plugin=poolbench&pool=null"
+    assert "DB_HOST, DB_NAME" in parts.caption
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
