@@ -84,7 +84,7 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
         raise BadInput("--app and --script go together")
     module, colon, attribute = name.partition(":")
     if not module or (colon and not attribute):
-        raise BadInput(f"--app {name}: must be MODULE:APP or MODULE:FACTORY()")
+        raise BadInput(f"--app {name!r}: must be MODULE:APP or MODULE:FACTORY()")
     server = given["server"]
     if server is not None and "{port}" not in server:
         raise BadInput(f"--server {server!r}: needs {{port}} where the port belongs")

@@ -149,7 +149,7 @@ class Arrangement:
                 raise StackError(
                     f"{self.options.application.name}: {fault}"
                     if fault and _explains(program)
-                    else self.masked(str(error))
+                    else self.masked(f"{error} (see {log})")
                 ) from None
             finally:
                 servers.stop()

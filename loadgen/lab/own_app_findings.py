@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from reports.blocks import (
     Text,
     amount,
     amount_cell,
+    number,
     percent,
     share_cell,
 )
@@ -45,6 +47,7 @@ _TIMES = (
 
 _SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
 
+_SHOWN_FAILURES = 3
 _TAIL = f"{names.RESPONSE_TIME}.p99"
 _FAILED = "errors"
 _REPLACED = ("own", "queue", "null", "fair")
@@ -140,6 +143,7 @@ def own_app_page(
     said, best = verdict(results)
     title, *sentences = said.text.split(". ", 1) if said.tone != "warn" else [said.text]
     warned = [text for result in results for text in notices(result.strategy, result.report)]
+    warned += [Text(text, "warn") for text in map(_what_failed, results) if text]
     if partial:
         warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
     late = _late(results)
@@ -220,6 +224,24 @@ def _answer_table(results: Sequence[OwnAppResult], best: str) -> Table:
         rows.append((name, *(_cell(found[key]) for key in shown)))
     columns = Column("strategy", "mark"), *(Column(heading, "number") for heading in headings)
     return Table("answer-figures", "The same load under each strategy", columns, tuple(rows))
+
+
+def _what_failed(result: OwnAppResult) -> str:
+    """The strategy's most frequent failures with the endpoints that had them, in a sentence; "" where nothing failed."""
+    total = result.report.aggregate.counters
+    failed = total.get(names.REQUESTS, 0) - good_answers(total)
+    if failed <= 0:
+        return ""
+    kinds: Counter[str] = Counter()
+    for name, count in total.items():
+        endpoint, separator, status = name.removeprefix(f"{names.ENDPOINT}.").rpartition(names.ENDPOINT_CODES)
+        if name.startswith(f"{names.ENDPOINT}.") and separator and not status.startswith(("2", "3")):
+            kinds[f"{status} at {endpoint}"] += count
+        elif name.startswith(names.ERRORS):
+            kinds[name.removeprefix(names.ERRORS)] += count
+    most = ", ".join(f"{kind}: {number(count)}" for kind, count in kinds.most_common(_SHOWN_FAILURES))
+    more = f" and {len(kinds) - _SHOWN_FAILURES} other kinds" if len(kinds) > _SHOWN_FAILURES else ""
+    return f"{result.strategy}: {number(failed)} of {number(total[names.REQUESTS])} requests failed ({most}{more})."
 
 
 def _cell(figure: ComparedFigure) -> Cell:

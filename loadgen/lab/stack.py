@@ -350,8 +350,22 @@ def free_port() -> int:
 
 
 def last_error(log: str) -> str | None:
-    """The line of the last exception in a log, or of the last message of a database driver's; None without either."""
-    raised = re.findall(
-        r"^[ \t]*([\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*)$", log, re.MULTILINE
-    )
-    return raised[-1].strip()[:300] if raised else None
+    """The line of the last exception in a log, or of the last message of a database driver's or of gunicorn's own.
+
+    An error of syntax is told with its place. None where the log has no such line.
+    """
+    raised = list(_ERROR_LINE.finditer(log))
+    if not raised:
+        return None
+    line = raised[-1].group().strip()
+    places = re.findall(r'^ *File "(.+)", line (\d+)$', log[: raised[-1].start()], re.MULTILINE)
+    if places and line.startswith(("SyntaxError", "IndentationError", "TabError")):
+        line = f"{':'.join(places[-1])}: {line}"
+    return line[:300]
+
+
+_ERROR_LINE = re.compile(
+    r"^[ \t]*(?:[\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*"
+    r"|Failed to (?:find attribute|parse) .*|Application object must be callable.*)$",
+    re.MULTILINE,
+)

@@ -126,6 +126,17 @@ def test_the_line_for_production_has_the_applications_variables_and_driver():
     assert "DB_HOST, DB_NAME" in parts.caption
 
 
+def test_what_failed_is_told_with_its_endpoints():
+    counters = {
+        "http.requests": 40, "http.codes.200": 28, "http.codes.405": 9, "errors.ETIMEDOUT": 3,
+        "plugins.metrics-by-endpoint./add.codes.405": 9, "plugins.metrics-by-endpoint./.codes.200": 28,
+        "plugins.metrics-by-endpoint./slow.errors.ETIMEDOUT": 3,
+    }  # fmt: skip
+    failing = OwnAppResult("own", (OwnAppRun(Report(Period(0, counters)), 7, 12.0),))
+    text = written(own_app_page(GIVEN, [failing], [], None, partial=False), "text")
+    assert "own: 12 of 40 requests failed (405 at /add: 9, ETIMEDOUT: 3)." in " ".join(text.split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),

@@ -9,6 +9,7 @@ from loadgen.lab.attached import _of_no_application, _variables_of_parts, _watch
 from loadgen.lab.own_app import _may_yet, unanswered
 from loadgen.lab.own_database import app_url, libpq_url, mask_file, masking, shown
 from loadgen.lab.own_server import Evidence, url_variables
+from loadgen.lab.stack import last_error
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
 ODD = "p@s:s/w%rd'x #?&"
@@ -29,6 +30,20 @@ ODD_URL = "postgresql://me:p%40s%3As%2Fw%25rd%27x%20%23%3F%26@h/d"
 )
 def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(names, values):
     assert url_variables(names, URL) == values
+
+
+@pytest.mark.parametrize(
+    ("log", "error"),
+    [
+        ('File "/a/first.py", line 1\n  File "/a/b.py", line 3\n    x = (\n        ^\nSyntaxError: never closed\n[INFO] bye', "/a/b.py:3: SyntaxError: never closed"),
+        ("Failed to find attribute 'ap' in 'service'.\n[ERROR] Reason: App failed to load.", "Failed to find attribute 'ap' in 'service'."),
+        ("Application object must be callable.\n[INFO] bye", "Application object must be callable."),
+        ("  File \"/a.py\", line 2\nKeyError: 'SECRET_KEY'\n(Background on this error at: x)", "KeyError: 'SECRET_KEY'"),
+        ("[INFO] bye", None),
+    ],
+)  # fmt: skip
+def test_the_last_error_of_a_log_is_found(log, error):
+    assert last_error(log) == error
 
 
 def test_a_socket_is_a_host():
