@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -88,6 +89,10 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     server = given["server"]
     if server is not None and "{port}" not in server:
         raise BadInput(f"--server {server!r}: needs {{port}} where the port belongs")
+    try:
+        shlex.split(server or "")
+    except ValueError as error:
+        raise BadInput(f"--server {server!r}: {error}") from None
     for variable in given["url_variable"]:
         if not variable.partition("=")[0].isidentifier():
             raise BadInput(f"--url-variable {variable!r} is no name of a variable")

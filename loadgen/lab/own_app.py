@@ -49,7 +49,6 @@ STRATEGIES = ("own", "null", "queue", "fair")
 """`own` is the pool that the application itself configures."""
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
-_VARIABLES = [setting.variable for setting in POOL_SETTINGS]
 _FIRST_USERS = 5
 
 
@@ -88,8 +87,14 @@ class OwnAppOptions:
 
 
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The default settings, overridden by those that the environment has."""
-    return _DEFAULTS | {key: environ[key] for key in _VARIABLES if environ.get(key, "").strip()}
+    """The default settings, overridden by those that the environment has. Raises StackError for a wrong value."""
+    given = {setting: environ.get(setting.variable, "").strip() for setting in POOL_SETTINGS}
+    for setting, text in given.items():
+        try:
+            setting.kind(text or "1")
+        except ValueError as error:
+            raise StackError(f"{setting.variable}={text} in the environment: must be {error}") from None
+    return _DEFAULTS | {setting.variable: text for setting, text in given.items() if text}
 
 
 def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
@@ -200,10 +205,11 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
     ):
         if isinstance(found, UsersDatabase):
             notes += _agreed(options, found)
-        for note in notes:
-            say(note)
         given = [options.database_url] if options.database_url is not None else []
         masked = masking(found.base.app_url, found.base.monitor_url, *given)
+        notes = list(map(masked, notes))
+        for note in notes:
+            say(note)
         variables = url_variables(application.url_variables, found.base.app_url)
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
         attachments = Attachments(application, interpreter, Path(folder))
@@ -416,6 +422,7 @@ class _Comparison:
             "application": options.application.name,
             "script": options.script,
             "servers": options.servers,
+            "server": self._arrangement.masked(options.application.server or "") or None,
             "rounds": options.rounds,
             "settings": self._settings(),
             # Without their templates, which may hold a password.

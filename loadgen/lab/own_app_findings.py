@@ -167,7 +167,9 @@ def own_app_page(
         data={"sentence": said.text, "best": best},
     )
     settings = ", ".join(f"{key}={value}" for key, value in given["settings"].items())
-    told = [*notes, f"Servers: {given['servers']}. Settings, where a strategy knows them: {settings}."]
+    # A command of the user's own has as many processes as it says itself.
+    count = "" if given.get("server") else f"Servers: {given['servers']}. "
+    told = [*notes, f"{count}Settings, where a strategy knows them: {settings}."]
     if crossing is not None:
         told.append(crossing_text(crossing))
     columns = Column("figure"), *(Column(result.strategy, "number") for result in results)

@@ -12,6 +12,7 @@ from loadgen.lab import fairness
 from loadgen.lab.evidence import Crossing, Fairness
 from loadgen.lab.own_app import chosen_settings, parameters
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, line_for_production, own_app_page, verdict
+from loadgen.lab.stack import StackError
 from reports.formats.artillery_json import from_json
 from reports.model import Period, Report
 from reports.sketch import Sketch
@@ -162,6 +163,9 @@ def test_settings_become_the_plugins_parameters_where_the_strategy_knows_them():
     assert settings == {
         "DB_POOL_SIZE": "7", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5", "DB_POOL_MIN": "2",
     }  # fmt: skip
+    with pytest.raises(StackError, match="DB_POOL_SIZE=banana in the environment: must be a whole number"):
+        chosen_settings({"DB_POOL_SIZE": "banana"})
+    assert chosen_settings({"DB_POOL_SIZE": " "})["DB_POOL_SIZE"] == "10"
     assert parameters("null", settings) == {}
     assert parameters("queue", settings) == {"pool_size": "7", "max_overflow": "0", "pool_timeout": "5"}
     assert parameters("fair", settings)["min_size"] == "2"
