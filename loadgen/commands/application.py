@@ -122,7 +122,7 @@ def one_line_errors(database_url: str | None) -> Iterator[None]:
 
     from db.binaries import EmbeddedPostgresError
     from loadgen.lab.own_app import NothingAnsweredError, RefusedError
-    from loadgen.lab.own_database import DatabaseError, masking
+    from loadgen.lab.own_database import DatabaseError, masking, shown
     from loadgen.lab.stack import StackError
     from loadgen.runner import SectionFailed
     from loadgen.script.model import ScriptErrors
@@ -136,7 +136,10 @@ def one_line_errors(database_url: str | None) -> Iterator[None]:
         raise NothingGood(str(error)) from None
     except (StackError, RefusedError, DatabaseError, EmbeddedPostgresError) as error:
         raise BadInput(" ".join(str(error).split())) from None
-    except (SectionFailed, psycopg2.Error) as error:
+    except SectionFailed as error:
         raise BadInput(masked(" ".join(str(error).split()))) from None
+    except psycopg2.Error as error:
+        where = "" if database_url is None else f"{shown(database_url)}: "
+        raise BadInput(where + masked(" ".join(str(error).split()))) from None
     except OSError as error:
         raise BadInput(f"{error.filename}: {error.strerror}") from None

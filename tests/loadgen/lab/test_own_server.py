@@ -7,7 +7,7 @@ import pytest
 from db.settings import database_url
 from loadgen.lab.attached import _of_no_application, _variables_of_parts, _watched_environment
 from loadgen.lab.own_app import _may_yet, unanswered
-from loadgen.lab.own_database import app_url, libpq_url, mask_file, masking, shown
+from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, shown
 from loadgen.lab.own_server import Evidence, url_variables
 from loadgen.lab.stack import last_error
 
@@ -71,6 +71,12 @@ def test_options_and_sockets_reach_libpq_as_they_were_given(text, rendered):
     for url in (libpq_url(text), app_url(text, "psycopg"), app_url(text, None)):
         assert rendered.removeprefix("postgresql://") in url
         assert database_url(url.replace("+psycopg", "")) == database_url(text)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_url_is_no_database_of_this_machines_user(text):
+    with pytest.raises(DatabaseError, match="--database-url is empty"):
+        masking(text)
 
 
 def test_a_socket_is_shown():
