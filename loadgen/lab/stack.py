@@ -177,9 +177,11 @@ class Servers:
         """The reason why a server did not start: the last exception in its log, else the log's last lines."""
         if reason := last_error(error.output):
             return reason
-        if "ended" in error.failure:
+        if error.failure == "ended with exit code 0":
+            return f"the command ended by itself, where a server has to stay in the foreground; {error}"
+        if error.failure.startswith("ended"):
             return str(error)
-        return f"nothing answered at 127.0.0.1:{self.port}, and {error}"
+        return f"nothing answered at 127.0.0.1:{self.port} within {_START_PATIENCE_S:.0f} s: it listens elsewhere, or {error}"
 
     def _ready(self, parent: Child) -> bool:
         """Whether all workers have been forked (they serve only afterwards) and the port answers."""
