@@ -170,6 +170,7 @@ def own_app_page(
     # A command of the user's own has as many processes as it says itself.
     count = "" if given.get("server") else f"Servers: {given['servers']}. "
     told = [*notes, f"{count}Settings, where a strategy knows them: {settings}."]
+    told.append("The servers' logs are in the folder logs, beside this page.")
     if crossing is not None:
         told.append(crossing_text(crossing))
     columns = Column("figure"), *(Column(result.strategy, "number") for result in results)
