@@ -356,7 +356,7 @@ class Evidence:
         in_code = f'let it read a variable while you compare, such as os.environ["{given[0]}"]'
         read = self._read_besides(given, in_code)
         if any(self.of("asgi")):
-            return "it is an ASGI application; lab, sweep and doctor run WSGI applications"
+            return "it is an ASGI application; loadgen runs WSGI applications"
         for each in self.of("function"):
             return (
                 f"it is a function of {each['parameters']}, not a WSGI application: if it is a factory, give its"

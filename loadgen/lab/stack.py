@@ -368,6 +368,6 @@ def last_error(log: str) -> str | None:
 
 _ERROR_LINE = re.compile(
     r"^[ \t]*(?:[\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*"
-    r"|Failed to (?:find attribute|parse) .*|Application object must be callable.*)$",
+    r"|Failed to (?:find attribute|find application|parse) .*|Application object must be callable.*)$",
     re.MULTILINE,
 )

@@ -37,6 +37,7 @@ def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(name
     [
         ('File "/a", line 1\n  File "/a/b.py", line 3\nSyntaxError: not closed\nbye', "/a/b.py:3: SyntaxError: not closed"),
         ("Failed to find attribute 'ap' in 'a'.\n[ERROR] Reason: no app", "Failed to find attribute 'ap' in 'a'."),
+        ("Failed to find application object: 'app'\n[INFO] bye", "Failed to find application object: 'app'"),
         ("Application object must be callable.\n[INFO] bye", "Application object must be callable."),
         ("  File \"/a.py\", line 2\nKeyError: 'SECRET_KEY'\n(Background on this error at: x)", "KeyError: 'SECRET_KEY'"),
         ("[INFO] bye", None),
