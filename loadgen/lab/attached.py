@@ -172,9 +172,8 @@ class _Attachment:
             self.evidence.add("connected", driver=module.__name__)
             return
         host, port, database = place
-        info = connection.info
+        where = self._elsewhere(host, port, database, connection.info.user, connection.info.password)
         connection.close()
-        where = self._elsewhere(host, port, database, info.user, info.password)
         raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
 
     def _unreachable(self, asked: dict[str, str]) -> None:
