@@ -3,6 +3,9 @@
 import os
 import re
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -74,19 +77,22 @@ def start_service(tmp_path):
 
 @pytest.fixture
 def start_process():
-    """start_process(command) -> the running command, its stdout and stderr pipes of text; killed at the latest with the test."""
+    """start_process(command, **options of Popen) -> the running command, its stdout and stderr pipes of text.
+
+    However the test ends, the process is killed and its pipes are closed: a test that fails leaves nothing to the next one.
+    """
     started: list[subprocess.Popen[str]] = []
 
-    def start(command: list[str]) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True))
+    def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
+        given = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        started.append(subprocess.Popen([str(part) for part in command], **given))
         return started[-1]
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        process.kill()
+        with process:
+            """Closes the pipes and waits."""
 
 
 @pytest.fixture
