@@ -1,5 +1,6 @@
 """Real parts for all tests: a PostgreSQL server, service processes, and a load on them that keeps a ledger."""
 
+import gc
 import os
 import re
 import subprocess
@@ -50,6 +51,12 @@ def pytest_runtest_makereport(item, call):
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     return fail_if_something_is_missing((yield))
+
+
+def pytest_collection_finish():
+    """Leaves the tests themselves out of collections of garbage: there are thousands, and they live to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
