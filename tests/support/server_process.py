@@ -130,11 +130,14 @@ def read_until(stream: IO[str], text: str) -> str:
     raise AssertionError(f"the process ended before it said {text!r}: {''.join(seen)}")
 
 
-def descendants(pid: int, word: str = "") -> list[psutil.Process]:
-    """Processes that the process has started, and theirs, whose command line has this word; none that vanish meanwhile."""
+def descendants(pid: int, word: str = "", *, recursive: bool = True) -> list[psutil.Process]:
+    """Processes that the process has started (and theirs, if recursive) with this word in their command line.
+
+    Those that vanish while they are looked at are left out.
+    """
     found = []
     with suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(pid).children(recursive=True):
+        for process in psutil.Process(pid).children(recursive=recursive):
             # A zombie is a NoSuchProcess, too: it has no command line any more.
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 if word in " ".join(process.cmdline()):

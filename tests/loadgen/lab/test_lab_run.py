@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import psycopg2
@@ -160,27 +159,20 @@ def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(start_process, tm
     assert from_json((out / "B.3.c100.json").read_text()).extras.partial is True
 
 
-def is_a_turn(process):
-    """Whether a process measures one turn of a publication; one that has just ended does not."""
-    try:
-        return "loadgen.lab.publication_turn" in process.cmdline()
-    except psutil.NoSuchProcess:  # a zombie is one too
-        return False
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-def test_a_signal_between_loads_leaves_partial_results(tmp_path, number, code):
+def test_a_signal_between_loads_leaves_partial_results(start_process, tmp_path, number, code):
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen", "lab", "--only", "hikaricp-spike", "--out", str(out)],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    started, turns = psutil.Process(process.pid), set()
-    while len(turns) < 2:  # so the first one has been measured
+    process = start_process([sys.executable, "-m", "loadgen", "lab", "--only", "hikaricp-spike", "--out", out])
+    turns = set()
+
+    def the_first_has_been_measured():
         assert process.poll() is None, "the lab ended early"
-        turns |= {child.pid for child in started.children() if is_a_turn(child)}
-        time.sleep(0.02)
+        found = descendants(process.pid, "loadgen.lab.publication_turn", recursive=False)
+        turns.update(each.pid for each in found)
+        return len(turns) > 1
+
+    wait_until(the_first_has_been_measured, "the second turn has begun", 60)
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == code and "Traceback" not in said
