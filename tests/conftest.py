@@ -4,6 +4,7 @@ import gc
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,18 @@ def pytest_runtest_makereport(item, call):
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector):
     return fail_if_something_is_missing((yield))
+
+
+def pytest_collection_modifyitems(items):
+    """Of tests in parallel, files that may take long by the limits of their tests come first: the last ones end together."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    limits, counts = Counter(), Counter()
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        limits[item.path] = max(limits[item.path], limit.args[0] if limit else 0)
+        counts[item.path] += 1
+    items.sort(key=lambda item: (-limits[item.path], -counts[item.path], item.path))
 
 
 def pytest_collection_finish():
