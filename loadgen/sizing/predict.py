@@ -173,7 +173,7 @@ def requests(question: Question, arrived_s: Floats | None = None, shares: Floats
 def _waited_for_cpu_s(question: Question, measured: WorkerCpu) -> float:
     """Mean time of the measured holds in which requests waited for their worker's CPU: what a simulation of that run adds."""
     workload, rng = question.workload, np.random.default_rng(question.seed)
-    arrived_s = arrivals(workload.rate_per_s, _TRIED, rng, question.arrival_variation)
+    arrived_s = arrivals(workload.rate_per_s, _TRIED, rng, workload.arrival_variation)
     holds_s = draw_s(workload.holds, rng.random(_TRIED))
     cpu = _drawn_cpu(measured, holds_s, rng)
     ample = replace(question.arrangement, size=_AMPLE, max_overflow=0, timeout_s=inf, max_waiting=None, db_cores=inf)

@@ -57,6 +57,13 @@ def report(*, holds_ms=None, per_period=None, connects_ms=(2.0, 4.0), model="ope
     return Report(total, periods, Extras("1", model))
 
 
+def of_sketch(**values):
+    """The report with other values of the sketch of holds."""
+    document = json.loads(to_json(report()))
+    document["poolbench"]["aggregate"]["sketches"]["server.db"].update(values)
+    return json.dumps(document)
+
+
 @pytest.fixture
 def measured(tmp_path):
     path = tmp_path / "measured.json"
@@ -415,6 +422,15 @@ def test_a_mistake_gives_one_line_and_exit_code_2(measured, arguments, says):
         (None, "No such file"),
         ("nothing of the kind", "no report that can be read"),
         (to_json(report(entries=())), "no sketch of server.pool: a plan needs"),
+        (to_json(report())[:5000], "not JSON"),
+        (to_json(report())[:-2], "not JSON"),
+        (to_json(Report(Period(0), (), Extras("1", "open"))), "it made no requests"),
+        (to_json(report(entries=(), failed=7000)), "7,000 of 8,000 requests failed"),
+        ('{"curves": [{"target_p99_ms": 5, "settled": true, "sizes": []}]}', "it is a result of loadgen sweep"),
+        *((of_sketch(sum=value), "the sketch server.db contradicts itself") for value in (-5.0, 0.0, 1e9)),
+        (of_sketch(min=-1.0), "the sketch server.db contradicts itself"),
+        (of_sketch(max=1e-9), "the sketch server.db contradicts itself"),
+        (of_sketch(sum=float("nan")), "NaN is no JSON number"),
     ],
 )
 def test_an_unreadable_report_gives_one_line_that_names_the_file(tmp_path, content, says):
