@@ -315,6 +315,8 @@ class Tried:
     calm: Report
     within: dict[str, list[float]]
     """By change, and "none": share of requests that were answered well within the p99 asked for, in each run."""
+    late_ms: float
+    """The p99 of how late the requests of the runs were sent: the latest of them."""
 
 
 def measure(arrangement: PlannedArrangement, seconds: int, folder: Path) -> Measured:
@@ -339,13 +341,15 @@ def measure_changes(advised: AdvisedArrangement, seconds: int, folder: Path) -> 
     with started(before, folder) as parts:
         calm = measure_calm(parts, before, seconds, folder)
     within: dict[str, list[float]] = {}
+    late = lag_ms(calm)
     for change in ("none", *CHANGES, "none"):
         changed = advised.changed(change)
         with started(changed, folder) as parts, serving(parts, changed.size, folder) as port:
             warm_up(port, changed, per_s, folder)
             done = run(port, changed, Statements(changed.statement_ms, LOADED), per_s, seconds, folder)
         within.setdefault(change, []).append(float(np.mean(done.took_ms <= advised.p99_ms)))
-    return Tried(calm, within)
+        late = max(late, lag_ms(done.report))
+    return Tried(calm, within, late)
 
 
 @contextmanager
@@ -454,10 +458,16 @@ def chance(asked: Question, rows: int, mean_ms: float) -> float:
     return 1.96 * float(np.std(means, ddof=1)) / mean_ms if mean_ms else 0.0
 
 
-def late_ms(measured: Measured) -> float:
-    """The p99 of how late the requests of the runs were sent."""
-    reports = (measured.calm, *(each.report for each in measured.below))
-    return max(report.aggregate.sketches[names.START_LAG].quantile(0.99) for report in reports)
+def lag_ms(report: Report) -> float:
+    """The p99 of how late the requests of a run were sent."""
+    return report.aggregate.sketches[names.START_LAG].quantile(0.99)
+
+
+def late_ms(measured: Measured | Tried) -> float:
+    """The p99 of how late requests were sent, in the latest of the runs."""
+    if isinstance(measured, Tried):
+        return measured.late_ms
+    return max(lag_ms(report) for report in (measured.calm, *(each.report for each in measured.below)))
 
 
 def compare(arrangement: PlannedArrangement, measured: Measured) -> tuple[Figure, ...]:
@@ -515,7 +525,7 @@ def table(found: Mapping[int, Measured], arrangements: Sequence[PlannedArrangeme
         rows.append(
             (*start, *cells[0], f"{by_chance:.0%}", *cells[1], *cells[2], "late" if is_late else verdict(figures))
         )
-    return f"{markdown.table(headings, rows)}\n\n{tally(judged)} {len(rows) - len(judged)} rows do not count."
+    return f"{markdown.table(headings, rows)}\n\n{tally(judged)} {len(rows) - len(judged)} not counted."
 
 
 def shown(values: Sequence[float], digits: int) -> str:
@@ -568,7 +578,7 @@ def advice(advised: AdvisedArrangement, tried: Tried) -> Advice:
 def advice_table(found: Mapping[int, Tried]) -> str:
     """The Markdown of what each change did, and how often the advice was right."""
     headings = ("arrangement", "requests/s", "p99 asked for, ms", "plan says", "as it is", *CHANGES, "")
-    rows, right = [], 0
+    rows, right, counted = [], 0, 0
     for number, tried in sorted(found.items()):
         advised = ADVISED[number - 1]
         arrangement = advised.arrangement
@@ -578,10 +588,12 @@ def advice_table(found: Mapping[int, Tried]) -> str:
         except ReportError as error:
             rows.append((*start, f"nothing: {error}", *[""] * 6))
             continue
-        right += given.is_right
+        is_late = late_ms(tried) > LATE_MS
+        right += given.is_right and not is_late
+        counted += not is_late
         shares = (", ".join(f"{share:.1%}" for share in tried.within[each]) for each in ("none", *CHANGES))
-        rows.append((*start, given.change, *shares, "right" if given.is_right else "wrong"))
-    return f"{markdown.table(headings, rows)}\n\n{right} of {len(rows)} right."
+        rows.append((*start, given.change, *shares, "late" if is_late else "right" if given.is_right else "wrong"))
+    return f"{markdown.table(headings, rows)}\n\n{right} of {counted} right; {len(rows) - counted} not counted."
 
 
 def main() -> None:
@@ -604,7 +616,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "planned.py").write_text(APPLICATION)
         for key in chosen:
-            if key in kept and (key[0] == "a" or late_ms(kept[key]) <= LATE_MS):
+            if key in kept and late_ms(kept[key]) <= LATE_MS:
                 continue
             if key[0] == "a":
                 kept[key] = measure_changes(ADVISED[int(key[1:]) - 1], given.seconds, folder)

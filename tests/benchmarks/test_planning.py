@@ -47,9 +47,9 @@ def test_a_statement_is_found_among_the_others_by_its_time():
 
 
 def of(advice, **within):
-    shares = {"none": [0.5, 0.52], **dict.fromkeys(CHANGES, [0.5])}
+    shares = {"none": [0.5, 0.52], **{change: [0.5] for change in CHANGES}}
     shares.update({change.replace("_", " "): [share] for change, share in within.items()})
-    return Advice(advice, Tried(None, shares)).is_right
+    return Advice(advice, Tried(None, shares, 0.0)).is_right
 
 
 def test_advice_is_right_if_the_change_helps_and_no_other_helps_more():
