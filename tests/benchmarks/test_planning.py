@@ -9,12 +9,13 @@ from benchmarks.planning import ADVISED, CHANGES, LOADED, Advice, Figure, Statem
 @pytest.mark.parametrize(
     ("seen", "said", "expected"),
     [
-        ((100.0, 104.0), 111.0, "met"),
-        ((100.0, 104.0), 115.0, "missed"),
+        ((100.0, 104.0), (110.0, 112.0), "met"),
+        ((100.0, 104.0), (114.0, 116.0), "missed"),
         # The bar is 10 % of the mean of the two runs; they differ by more, so that even their mean is not known to be right.
-        ((100.0, 112.0), 106.0, "cannot be judged"),
+        ((100.0, 112.0), (106.0, 106.0), "cannot be judged"),
+        ((106.0, 106.0), (100.0, 112.0), "cannot be judged"),
         # Less than the smallest difference that counts.
-        ((0.1, 0.3), 0.6, "met"),
+        ((0.1, 0.3), (0.5, 0.7), "met"),
     ],
 )
 def test_a_prediction_is_judged_only_where_two_runs_agree(seen, said, expected):
@@ -22,8 +23,8 @@ def test_a_prediction_is_judged_only_where_two_runs_agree(seen, said, expected):
 
 
 def test_a_row_says_what_is_wrong_before_what_is_not_known():
-    right, open_ = Figure("wait", (10.0, 10.0), 10.0, 0.1), Figure("p99", (10.0, 20.0), 10.0, 0.1)
-    wrong = Figure("knee", (10.0, 10.0), 20.0, 0.1)
+    right, open_ = (Figure(name, seen, (10.0,), 0.1) for name, seen in (("wait", (10.0, 10.0)), ("p99", (10.0, 20.0))))
+    wrong = Figure("knee", (10.0, 10.0), (20.0,), 0.1)
     assert verdict((right, right)) == "met"
     assert verdict((right, open_)) == "cannot be judged: p99"
     assert verdict((right, open_, wrong)) == "missed: knee"
