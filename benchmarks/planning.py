@@ -58,7 +58,8 @@ from loadgen.runner import run_ab, run_script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.sizing.grounds import grounds
 from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
-from loadgen.sizing.predict import Question, knee_per_s, predict, remedy, requests
+from loadgen.sizing.predict import Question, knee_per_s, predict, requests
+from loadgen.sizing.remedy import remedy
 from loadgen.sizing.simulate import Arrangement, Floats
 from loadgen.watch.console import Console
 from reports import names

@@ -503,6 +503,14 @@ LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
         ),
         ({"statement_ms": 20}, ["--rate", 300, "--sizes", "20", "--worker", "gthread", "--threads", 4], "more workers"),
         ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0}, ["--rate", 180, "--sizes", "4,8"], "more workers"),
+        # The CPU is busy for half of the time, and yet it is the statement that takes too long.
+        (
+            {"cpu_ms": 5.0, "loan_cpu_ms": 2.0, "statement_ms": 60},
+            ["--rate", 100, "--sizes", "20", "--p99", 55],
+            "cheaper statement",
+        ),
+        # Three times what the servers can do: no single change is enough, so the scarcest part is named.
+        ({"cpu_ms": 8.0, "loan_cpu_ms": 6.0}, ["--rate", 400, "--sizes", "8"], "more workers"),
     ],
 )
 def test_what_to_change_first(tmp_path, load, arguments, remedy):
