@@ -509,6 +509,8 @@ LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
             ["--rate", 100, "--sizes", "20", "--p99", 55],
             "cheaper statement",
         ),
+        # Almost three times as many connections are needed: twice as many, or half as long statements, would not do.
+        ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0, "statement_ms": 60}, ["--rate", 180, "--sizes", "4"], "more connections"),
         # Three times what the servers can do: no single change is enough, so the scarcest part is named.
         ({"cpu_ms": 8.0, "loan_cpu_ms": 6.0}, ["--rate", 400, "--sizes", "8"], "more workers"),
     ],
