@@ -266,7 +266,7 @@ def test_the_text_is_the_advice_then_a_table_then_what_it_was_made_from(measured
         "Use a pool of 2 for each server (8 connections in all): the smallest size that is as good"
     )
     assert lines[0].endswith(" ms, none refused.")
-    assert lines[2] == "To change first: smaller pool. 2 connections for each server do as well as 10."
+    assert lines[2] == "To change first: smaller pool. A pool of 2 for each server does as well as 10."
     headings = [*("size", "connections", "wait p50 ms", "wait p99 ms", "gave up", "refused", "in use", "answered/s")]
     assert re.split("  +", lines[4]) == [*headings, "held ms", "response p99 ms"]
     assert [line.split()[:2] for line in lines[5:7]] == [["2", "8"], ["10", "40"]]
