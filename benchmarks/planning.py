@@ -82,8 +82,8 @@ GUIDE = Path(__file__).parents[1] / "docs" / "planning.md"
 MARKS = "<!-- benchmarks/planning.py writes from here -->", "<!-- to here -->"
 ADVICE_MARKS = "<!-- benchmarks/planning.py writes the advice from here -->", "<!-- the advice to here -->"
 CHANGES = ("more workers", "more connections", "cheaper statement", "smaller pool")
-SHARE_DIFFERS = 0.01
-"""Shares of requests that differ by less are taken as the same."""
+SHARE_DIFFERS, SHARE_UNCLEAR = 0.01, 0.1
+"""Shares that differ by less are taken as the same; where two runs without a change differ by more, advice cannot be judged."""
 TURNS = 2
 
 APPLICATION = """
@@ -597,11 +597,13 @@ def advice_table(found: Mapping[int, Tried]) -> str:
         except ReportError as error:
             rows.append((*start, f"nothing: {error}", *[""] * 6))
             continue
-        is_late = late_ms(tried) > LATE_MS
-        right += given.is_right and not is_late
-        counted += not is_late
+        unknown = (
+            "late" if tried.late_ms > LATE_MS else "cannot be judged" * (np.ptp(tried.within["none"]) > SHARE_UNCLEAR)
+        )
+        right += given.is_right and not unknown
+        counted += not unknown
         shares = (", ".join(f"{share:.1%}" for share in tried.within[each]) for each in ("none", *CHANGES))
-        rows.append((*start, given.change, *shares, "late" if is_late else "right" if given.is_right else "wrong"))
+        rows.append((*start, given.change, *shares, unknown or ("right" if given.is_right else "wrong")))
     return f"{markdown.table(headings, rows)}\n\n{right} of {counted} right; {len(rows) - counted} not counted."
 
 
