@@ -67,8 +67,7 @@ from reports.formats import markdown
 from reports.formats.apachebench import AbReport
 from reports.model import Report, ReportError
 
-CALM = 0.4
-CALM_REQUESTS = 250
+CALM, CALM_REQUESTS = 0.4, 250
 PATIENCE_S = 60.0
 MANY = 20
 THREADS = 8
@@ -597,9 +596,8 @@ def advice_table(found: Mapping[int, Tried]) -> str:
         except ReportError as error:
             rows.append((*start, f"nothing: {error}", *[""] * 6))
             continue
-        unknown = (
-            "late" if tried.late_ms > LATE_MS else "cannot be judged" * (np.ptp(tried.within["none"]) > SHARE_UNCLEAR)
-        )
+        unclear = np.ptp(tried.within["none"]) > SHARE_UNCLEAR
+        unknown = "late" if tried.late_ms > LATE_MS else "cannot be judged" if unclear else ""
         right += given.is_right and not unknown
         counted += not unknown
         shares = (", ".join(f"{share:.1%}" for share in tried.within[each]) for each in ("none", *CHANGES))
