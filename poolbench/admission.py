@@ -32,7 +32,9 @@ def admit(pool: FairPool, waiter: Waiter) -> None:
         if max_waiting is not None and waiting > max_waiting and removed(waiters, waiter):
             rare["rejected"] += 1
             raise QueueFull(f"FairPool: {max_waiting} wait already, and no more are allowed. {pool.status()}")
-        expected_s = 0.0 if max_wait_s is None or waiting <= 0 else expected_wait_ns(pool, len(waiters)) / 1e9
+        expected_s = 0.0
+        if max_wait_s is not None and waiting > 0 and _may_last(pool, len(waiters), max_wait_s * 1e9, waiter.since_ns):
+            expected_s = expected_wait_ns(pool, len(waiters)) / 1e9
         if max_wait_s is not None and expected_s > max_wait_s and removed(waiters, waiter):
             rare["rejected"] += 1
             raise QueueFull(
@@ -46,6 +48,18 @@ def admit(pool: FairPool, waiter: Waiter) -> None:
         raise PoolDeadlock(
             f"FairPool: every connection is held by a greenlet or thread that waits here. {pool.status()}"
         )
+
+
+def _may_last(pool: FairPool, place: int, bound_ns: float, now_ns: int) -> bool:
+    """Whether `expected_wait_ns` may be more than `bound_ns` at this place in the queue.
+
+    Judged without a look at the loans: none is older now than the oldest of the latest look would be by now, and none that
+    has ended since then lasted longer. So while the queue is short there are few looks.
+    """
+    limit, statistics = pool._queue.limit, pool._statistics
+    oldest_ns = statistics.oldest_ns + now_ns - statistics.looked_at_ns
+    longest_ns = max(statistics.expected_hold_ns, oldest_ns) + statistics.gap_ns
+    return limit is not None and place * longest_ns > bound_ns * limit
 
 
 def expected_wait_ns(pool: FairPool, place: int) -> int:
@@ -63,6 +77,7 @@ def expected_wait_ns(pool: FairPool, place: int) -> int:
         ages_ns = sorted(now_ns - record.since_ns for record in list(pool._queue.taken) if record.lent)
         median_ns = ages_ns[len(ages_ns) // 2] if ages_ns else 0
         statistics.expected_hold_ns = max(statistics.recent_hold_ns(len(ages_ns)), median_ns)
+        statistics.oldest_ns = ages_ns[-1] if ages_ns else 0
         # Last: another thread may take what is known from then on.
         statistics.looked_at_ns = now_ns
     return round(place * (statistics.expected_hold_ns + statistics.gap_ns) / limit)
