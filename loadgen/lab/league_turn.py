@@ -128,10 +128,17 @@ class PsycopgPool:
 
 
 def make(name: str, network: Network, size: int = SIZE, idle: int = SIZE, timeout_s: float = 30.0) -> Any:
-    """A pool of at most `size` connections, `idle` of which are open."""
+    """A pool of at most `size` connections, `idle` of which are open.
+
+    Then collects garbage: else the first full collection, of what was imported, falls into some of the measurements and lasts
+    as long as a spike.
+    """
     if name == "psycopg_pool":
-        return PsycopgPool(network, size, idle, timeout_s)
-    return SQLAlchemyPool(name, network, size, idle, timeout_s)
+        pool: Any = PsycopgPool(network, size, idle, timeout_s)
+    else:
+        pool = SQLAlchemyPool(name, network, size, idle, timeout_s)
+    gc.collect()
+    return pool
 
 
 def all_at_once(count: int, task: Callable[[int], None]) -> list[threading.Thread]:
@@ -161,8 +168,6 @@ def fairness(name: str, network: Network, seconds: float) -> dict[str, float]:
                 network.query(connection, HOLD_S)
                 loans[number] += 1
 
-    # Else the first full collection, of what was imported, falls into these seconds and counts as the cost of loans.
-    gc.collect()
     cpu_s = time.process_time()
     threads = all_at_once(BORROWERS, borrow)
     time.sleep(seconds)
