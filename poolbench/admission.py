@@ -11,6 +11,7 @@ from sqlalchemy import exc
 
 from poolbench.errors import PoolDeadlock, QueueFull
 from poolbench.fair_queue import removed
+from poolbench.housekeeping import give_back_lost
 
 if TYPE_CHECKING:
     from poolbench.fair_pool import FairPool
@@ -32,7 +33,9 @@ def admit(pool: FairPool, waiter: Waiter) -> None:
         if max_waiting is not None and waiting > max_waiting and removed(waiters, waiter):
             rare["rejected"] += 1
             raise QueueFull(f"FairPool: {max_waiting} wait already, and no more are allowed. {pool.status()}")
-        expected_s = 0.0 if max_wait_s is None or waiting <= 0 else expected_wait_ns(pool, len(waiters)) / 1e9
+        expected_s = 0.0
+        if max_wait_s is not None and waiting > 0 and _may_last(pool, len(waiters), max_wait_s * 1e9, waiter.since_ns):
+            expected_s = expected_wait_ns(pool, len(waiters)) / 1e9
         if max_wait_s is not None and expected_s > max_wait_s and removed(waiters, waiter):
             rare["rejected"] += 1
             raise QueueFull(
@@ -46,6 +49,18 @@ def admit(pool: FairPool, waiter: Waiter) -> None:
         raise PoolDeadlock(
             f"FairPool: every connection is held by a greenlet or thread that waits here. {pool.status()}"
         )
+
+
+def _may_last(pool: FairPool, place: int, bound_ns: float, now_ns: int) -> bool:
+    """Whether `expected_wait_ns` may be more than `bound_ns` at this place in the queue.
+
+    Judged without a look at the loans: none is older now than the oldest of the latest look would be by now, and none that
+    has ended since then lasted longer. So while the queue is short there are few looks.
+    """
+    limit, statistics = pool._queue.limit, pool._statistics
+    oldest_ns = statistics.oldest_ns + now_ns - statistics.looked_at_ns
+    longest_ns = max(statistics.expected_hold_ns, oldest_ns) + statistics.gap_ns
+    return limit is not None and place * longest_ns > bound_ns * limit
 
 
 def expected_wait_ns(pool: FairPool, place: int) -> int:
@@ -63,6 +78,7 @@ def expected_wait_ns(pool: FairPool, place: int) -> int:
         ages_ns = sorted(now_ns - record.since_ns for record in list(pool._queue.taken) if record.lent)
         median_ns = ages_ns[len(ages_ns) // 2] if ages_ns else 0
         statistics.expected_hold_ns = max(statistics.recent_hold_ns(len(ages_ns)), median_ns)
+        statistics.oldest_ns = ages_ns[-1] if ages_ns else 0
         # Last: another thread may take what is known from then on.
         statistics.looked_at_ns = now_ns
     return round(place * (statistics.expected_hold_ns + statistics.gap_ns) / limit)
@@ -84,6 +100,7 @@ def fail(pool: FairPool, waiter: Waiter) -> NoReturn:
 
 def _timed_out(pool: FairPool) -> exc.TimeoutError:
     """Count a wait that has lasted for the pool's timeout; returns the error to be raised."""
+    give_back_lost(pool)
     pool._statistics.rare["timeouts"] += 1
     return exc.TimeoutError(
         f"FairPool limit of size {pool._size} overflow {pool.overflow()} reached, connection timed out, "

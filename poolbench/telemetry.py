@@ -60,7 +60,8 @@ class PoolSnapshot:
     wait counts every request that was made of the pool: those that had a connection at once and those that were refused at
     once (rejected, deadlocks) with 0, those that ended in a timeout or a kill with the time that they waited in vain.
     oldest_loans: the ten loans that have lasted longest, oldest first, where `leak_threshold` is on; else empty.
-    closed counts by reason: overflow, idle, lifetime, stale, disposed, and invalidated for all that SQLAlchemy itself closes
+    closed counts by reason: overflow, idle, lifetime, stale, disposed, resized, lost (by an exception of a
+    signal's handler within the pool's own code), and invalidated for all that SQLAlchemy itself closes
     (invalidation, recycle, a failed listener).
     """
 
@@ -110,13 +111,13 @@ class PoolStatistics:
     """What a pool counts while it works. `rare` holds the counters that are not touched by every loan.
 
     hold_mean_ns, gap_ns: smoothed means of how long a loan lasts, and of how long it takes from handing a connection over
-    until its new borrower runs. expected_hold_ns: how long a loan was expected to last at looked_at_ns. unserved: number of
-    waits that ended without a connection.
+    until its new borrower runs. expected_hold_ns, oldest_ns: how long a loan was expected to last, and the age of the
+    oldest one, at looked_at_ns. unserved: number of waits that ended without a connection.
     """
 
     __slots__ = (
         "checkouts", "closed", "closed_in_all", "connect", "expected_hold_ns", "gap_ns", "hold", "hold_mean_ns", "looked_at_ns",
-        "rare", "unserved", "wait",
+        "oldest_ns", "rare", "unserved", "wait",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -127,7 +128,7 @@ class PoolStatistics:
         self.closed: Counter[str] = Counter()
         self.wait, self.connect, self.hold = HistogramRecorder(), HistogramRecorder(), HistogramRecorder()
         self.hold_mean_ns = self.gap_ns = self.expected_hold_ns = 0.0
-        self.looked_at_ns = -(10**9)
+        self.oldest_ns, self.looked_at_ns = 0, -(10**9)
 
     def add_unserved(self, wait_ns: int) -> None:
         """Count a wait that ended without a connection, after `wait_ns`."""

@@ -18,6 +18,7 @@ if SETTINGS.get("mode") == "greenlets":
     monkey.patch_all()
 
 import contextlib
+import gc
 import os
 import random
 import threading
@@ -127,10 +128,17 @@ class PsycopgPool:
 
 
 def make(name: str, network: Network, size: int = SIZE, idle: int = SIZE, timeout_s: float = 30.0) -> Any:
-    """A pool of at most `size` connections, `idle` of which are open."""
+    """A pool of at most `size` connections, `idle` of which are open.
+
+    Then collects garbage: else the first full collection, of what was imported, falls into some of the measurements and lasts
+    as long as a spike.
+    """
     if name == "psycopg_pool":
-        return PsycopgPool(network, size, idle, timeout_s)
-    return SQLAlchemyPool(name, network, size, idle, timeout_s)
+        pool: Any = PsycopgPool(network, size, idle, timeout_s)
+    else:
+        pool = SQLAlchemyPool(name, network, size, idle, timeout_s)
+    gc.collect()
+    return pool
 
 
 def all_at_once(count: int, task: Callable[[int], None]) -> list[threading.Thread]:

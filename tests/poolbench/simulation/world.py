@@ -49,6 +49,8 @@ class Thread:
         self.ident = next(world.idents)
         self.hub: Hub | None = Hub(self, world) if hub else None
         self.resumes: Any = Greenlet(run, world.scheduler) if self.hub is None else self.hub
+        if self.hub is not None:
+            world.hubs.append(self.hub)
         self.ready = True
         self.waits_for: Any = None
         world.threads.append(self)
@@ -160,6 +162,7 @@ class World:
         self._each_step: Callable[[], None] = lambda: None
         self._steps = 0
         self._timers: list[tuple[int, float, Callable[[], Any]]] = []
+        self.hubs: list[Hub] = []
         self._greenlets: list[Any] = []
         self._abandoned: list[Any] = []
 
@@ -338,14 +341,18 @@ class World:
         self.is_over = True
         countdown.left = -1
         left = [*self._greenlets, *self._abandoned, *(thread.resumes for thread in self.threads)]
-        hubs = [each for each in left if isinstance(each, Hub)]
-        for each in [*(one for one in left if one not in hubs), *hubs]:
+        # Event loops last, and all of them: Python never collects a greenlet that has begun and not ended.
+        for each in [*(one for one in left if not isinstance(one, Hub)), *self.hubs]:
             if not each.dead:
                 each.parent = self.scheduler
                 # Whatever it held is gone with the world.
                 with contextlib.suppress(Exception):
                     each.throw(Stopped)
+        # A greenlet that was thrown out may stay for ever: not with the whole world, whose next collections would take long.
+        for hub in self.hubs:
+            vars(hub).clear()
         self.threads.clear()
+        self.hubs.clear()
         self._timers.clear()
         self.garbage.clear()
 
