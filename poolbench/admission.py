@@ -11,7 +11,6 @@ from sqlalchemy import exc
 
 from poolbench.errors import PoolDeadlock, QueueFull
 from poolbench.fair_queue import removed
-from poolbench.housekeeping import give_back_lost
 
 if TYPE_CHECKING:
     from poolbench.fair_pool import FairPool
@@ -100,7 +99,6 @@ def fail(pool: FairPool, waiter: Waiter) -> NoReturn:
 
 def _timed_out(pool: FairPool) -> exc.TimeoutError:
     """Count a wait that has lasted for the pool's timeout; returns the error to be raised."""
-    give_back_lost(pool)
     pool._statistics.rare["timeouts"] += 1
     return exc.TimeoutError(
         f"FairPool limit of size {pool._size} overflow {pool.overflow()} reached, connection timed out, "

@@ -96,7 +96,6 @@ class Housekeeping:
         if not self._busy:
             self._busy = True
             try:
-                give_back_lost(pool)
                 self._close_old(pool)
                 self._fill_up(pool, generation)
                 self._report_leaks(pool)
@@ -151,25 +150,6 @@ class Housekeeping:
                     "A connection has been lent for %.1f s, borrowed at %s\n%s", held_ns / 1e9, line, calls
                 )
 
-
-def give_back_lost(pool: FairPool) -> None:
-    """Close connections that nobody refers to any more but the books of the pool, and free their slots.
-
-    A signal's handler may raise between any two operations of the main thread, so also in the pool's own lines, where a
-    record has left one place and not reached the next. Its count of references tells that from a record in use.
-    """
-    for record, references in _counted(pool._queue.taken):
-        # The second, because the reference of the books themselves may have gone before the count; it never comes back.
-        if references == _IN_THE_BOOKS_ONLY and record in pool._queue.taken:
-            pool.logger.warning("A connection was lost by an exception within the pool's own code; it is closed")
-            pool._housekeeping._close(pool, record, "lost")
-
-
-def _counted(taken: set[Any]) -> list[tuple[Any, int]]:
-    return [(each, sys.getrefcount(each)) for each in list(taken)]
-
-
-[(_, _IN_THE_BOOKS_ONLY)] = _counted({object()})
 
 _CREATE_ENGINE = inspect.unwrap(create_engine).__code__
 

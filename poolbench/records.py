@@ -162,10 +162,8 @@ class _Finalizer(weakref.ref["Loan"]):
         self.record = None
 
     def loan_is_gone(self) -> None:
-        # No reference from here may outlive this call: see `housekeeping.give_back_lost`.
-        record, self.record = self.record, None
-        if record is not None and not sys.is_finalizing():
-            _finalize_fairy(None, record, record.pool, False, is_gc_cleanup=True)
+        if self.record is not None and not sys.is_finalizing():
+            _finalize_fairy(None, self.record, self.record.pool, False, is_gc_cleanup=True)
 
 
 class Loan(_ConnectionFairy):

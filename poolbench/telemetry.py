@@ -60,8 +60,7 @@ class PoolSnapshot:
     wait counts every request that was made of the pool: those that had a connection at once and those that were refused at
     once (rejected, deadlocks) with 0, those that ended in a timeout or a kill with the time that they waited in vain.
     oldest_loans: the ten loans that have lasted longest, oldest first, where `leak_threshold` is on; else empty.
-    closed counts by reason: overflow, idle, lifetime, stale, disposed, resized, lost (by an exception of a
-    signal's handler within the pool's own code), and invalidated for all that SQLAlchemy itself closes
+    closed counts by reason: overflow, idle, lifetime, stale, disposed, and invalidated for all that SQLAlchemy itself closes
     (invalidation, recycle, a failed listener).
     """
 

@@ -255,35 +255,6 @@ pool.connect().close()
     assert run_script(surroundings + PRELUDE + code).strip() == "True 0 0 True"
 
 
-@WITHOUT
-def test_a_connection_that_an_interrupt_lost_within_the_pool_is_closed_and_its_slot_used_again(surroundings):
-    code = """
-driver = ScriptedDriver()
-pool = FairPool(driver.connect, pool_size=1, max_overflow=0, timeout=0.4)
-pool.connect().close()
-# As if a signal's handler raised between these two operations: taking it, and keeping it.
-pool._take_idle()
-found = []
-
-def borrow(delay_s):
-    time.sleep(delay_s)
-    try:
-        loan = pool.connect()
-        found.append("served")
-        loan.close()
-    except exc.TimeoutError:
-        found.append("timed out")
-
-for thread in threads(borrow, [0, 0.2]):
-    thread.join(5)
-held = pool.connect()
-threads(borrow, [0])[0].join(5)
-print(found, pool.snapshot().closed["lost"], driver.open, held.is_valid)
-"""
-    expected = "['timed out', 'served', 'timed out'] 1 1 True"
-    assert run_script(surroundings + PRELUDE + code).strip().splitlines()[-1] == expected
-
-
 def test_an_older_sqlalchemy_is_named_in_one_line(tmp_path):
     (tmp_path / "sqlalchemy.py").write_text("__version__ = '1.4.54'\n")
     for module in ("poolbench", "poolbench.plugin"):
