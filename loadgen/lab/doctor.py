@@ -34,6 +34,7 @@ from loadgen.watch.console import Console
 from poolbench.diagnosis import Diagnosis, diagnose
 from poolbench.observed import Observed, total
 from poolbench.surroundings import Server
+from reports.answers import good_answers
 from reports.blocks import Page, decimal
 from reports.files import write_text
 from reports.formats import artillery_json
@@ -44,8 +45,10 @@ _AFTERMATH_S = 1.5
 _PATIENCE_S = 15.0
 
 
-def run(options: OwnAppOptions, seconds: float, say: Callable[[str], None], live: Live) -> tuple[Page, Diagnosis, bool]:
-    """Run the application for `seconds`. Returns the page, the diagnosis, and whether the run was interrupted.
+def run(
+    options: OwnAppOptions, seconds: float, say: Callable[[str], None], live: Live
+) -> tuple[Page, Diagnosis, int | None]:
+    """Run the application for `seconds`. Returns the page, the diagnosis, and the number of the signal that ended the run.
 
     Raises as `own_app.run` does.
     """
@@ -55,8 +58,14 @@ def run(options: OwnAppOptions, seconds: float, say: Callable[[str], None], live
         with arranged(options, say) as arrangement:
             say(f"{options.application.name}: {decimal(seconds)} s under {options.script}, watched")
             done, observed, server = _watched(arrangement, script, say, live)
-            notes = arrangement.notes
+            notes, masked = arrangement.notes, arrangement.masked
         diagnosis = diagnose(observed, server)
+        counters, log = done.report.aggregate.counters, options.out / "logs" / "doctor.log"
+        if done.signal is None and not good_answers(counters):
+            error = unanswered(options.application.name, log, masked, counters)
+            if not diagnosis.findings:
+                raise error
+            notes = [*notes, str(error)]
         write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
         given = {
             "application": options.application.name,
@@ -67,7 +76,7 @@ def run(options: OwnAppOptions, seconds: float, say: Callable[[str], None], live
         code = code_at((finding.where for finding in diagnosis.findings), options.application.folder)
         page = doctor_page(given, diagnosis, done.report, notes, code, partial=done.signal is not None)
         write_summaries(page, options.out, environment())
-    return page, diagnosis, done.signal is not None
+    return page, diagnosis, done.signal
 
 
 def code_at(places: Iterable[str | None], folder: Path) -> dict[str, str]:
