@@ -163,9 +163,9 @@ class _Case:
         """What else should be known."""
         worker, database = self.server.worker_cpu, self.server.database_cpu
         if worker is not None and worker >= SATURATED:
-            yield f"A worker process used, or waited for, {worker:.0%} of a core: CPU limits it, not its pool."
+            yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: CPU limits it, not its pool."
         if database is not None and database >= SATURATED:
-            yield f"The database used {database:.0%} of the machine's CPU: it is what limits the application."
+            yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
         if self.observed.fault:
             yield f"Some looks at the connections failed: {self.observed.fault}"
         if self.server.statements_missing:
@@ -301,7 +301,7 @@ class _Case:
                 made_at(engine),
                 worst or None,
                 f"{row.opened} of {row.count} loans opened a connection of their own, {_ms(row.connect_ns / row.opened)} each:"
-                f" {row.connect_ns / max(1, row.connect_ns + self.held_ns):.0%} of the time that connections were in use.",
+                f" {100 * row.connect_ns / max(1, row.connect_ns + self.held_ns):.0f} % of the time that they were in use.",
                 "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
                 if has_no_pool
                 else f"The pool keeps {about.size} connections and closes what it lends beyond them: raise pool_size to what is"
@@ -550,7 +550,7 @@ class _Case:
         is_workers = (worker or 0.0) >= SATURATED and self._share_in_database() < 0.5
         if share < _LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
             return
-        busy = "" if database is None else f" The database used {database:.0%} of the machine's CPU meanwhile."
+        busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."
         yield Finding(
             "pool-too-small",
             made_at(engine),
@@ -567,13 +567,13 @@ class _Case:
         limit, server = self._limit(engine), self.server
         together = (limit or 0) * max(1, about.processes)
         if refused:
-            allowed = f" of {server.max_connections}" if server.max_connections else ""
+            allowed = f", which allows {server.max_connections}," if server.max_connections else ""
             yield Finding(
                 "pool-too-large",
                 made_at(engine),
                 None,
-                f"The database refused {refused} connections{allowed}: too many clients. {about.processes} processes may open"
-                f" {together} of this pool together.",
+                f"The database{allowed} refused {refused} connections: too many clients. With this pool {about.processes}"
+                f" processes may open {together} connections together.",
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
                 " not enough.",
                 max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
