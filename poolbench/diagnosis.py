@@ -402,7 +402,7 @@ class _Case:
                 key.endpoint or None,
                 f"One loan executed the same statement {mean:.0f} times from here, for {row.rows / max(1, row.count):.1f} rows"
                 f" each time, {_ms(loops_ns / row.repeated_groups)} in all: {_short(key.text)}",
-                "Fetch all of them with one statement: a join, WHERE … IN (…), or selectinload() or joinedload().",
+                "Fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts, selectinload() or joinedload().",
                 share,
             )
 
