@@ -647,4 +647,4 @@ def _seconds(duration_ns: float) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:119]}…"
+    return f"“{text if len(text) <= 120 else f'{text[:119]}…'}”."
