@@ -42,7 +42,7 @@ from reports.writers.output import write_summaries
 
 _AFTERMATH_S = 1.5
 """Time after the last answer in which connections that are never given back show."""
-_PATIENCE_S = 15.0
+_PATIENCE_S = 60.0
 
 
 def run(
@@ -156,7 +156,7 @@ def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked
 
 
 def _collected(folder: Path) -> list[Observed]:
-    """What each process has seen, asked for by a file in the folder that they look for."""
+    """What each process has seen, asked for by a file in the folder that they look for. Raises StackError if none has."""
     (folder / "report").touch()
     until_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until_s:
@@ -164,4 +164,7 @@ def _collected(folder: Path) -> list[Observed]:
         if awaited <= {path.stem for path in folder.glob("*.observed")}:
             break
         time.sleep(0.05)
-    return [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
+    found = [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
+    if not any(each.loans or each.requests for each in found):
+        raise StackError(f"the application's processes did not say what they saw within {_PATIENCE_S:.0f} s")
+    return found
