@@ -1,20 +1,29 @@
 """Runs `loadgen doctor` on applications with one disease each, on their cured twins, and on healthy ones.
 
 Two tables: what the command finds in each application of tests/doctor/applications, and what each cure changes, by a duel
-between the application and its twin. With --overhead: what watching costs, in CPU of a loan, and in throughput of a service.
+between the application and its twin. Rows are kept in a file (--into) as soon as they are measured. A row that is there
+already is not measured again, unless the code that it depends on has changed; so the benchmark can be run in parts:
+
+    python -m benchmarks.doctor --into rows.json --only leak,kept_by_thread
+    python -m benchmarks.doctor --into rows.json --write
+
+With --overhead: what watching costs, in CPU of a loan, and in throughput of a service.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -29,18 +38,21 @@ from poolbench.diagnosis import Finding
 from reports import names
 from reports.compare.diff import Change, Diff, compare_paired
 from reports.compare.figures import ERRORS
+from reports.files import write_text
+from reports.model import Report
 
 ROOT = Path(__file__).resolve().parents[1]
 APPLICATIONS = ROOT / "tests" / "doctor" / "applications"
 PAGE = ROOT / "docs" / "doctor.md"
+KEPT = Path("runs/doctor-benchmark.json")
 _HEADINGS = {
     "findings": (
         "| application | first finding | its line | share | cured: findings |",
         "| --- | --- | --- | ---: | --- |",
     ),
     "cures": (
-        "| application | p99, sick → cured | failed, sick → cured | the cure is, beyond chance |",
-        "| --- | ---: | ---: | --- |",
+        "| application | requests | p99, sick → cured (95 % interval) | failed, sick → cured | the cure is, beyond chance |",
+        "| --- | ---: | ---: | ---: | --- |",
     ),
 }
 
@@ -104,8 +116,18 @@ def command(name: str, out: Path, seconds: float) -> list[str]:
     ]
 
 
-_TIMES_IN_A_DUEL = {"pool_too_large": 2, "starvation": 2}
-"""Each side of a duel has half of the arrivals; these have as many as under the command."""
+_ARRIVALS_IN_A_DUEL = {
+    "connection_per_request": 2, "work_while_holding": 2,
+    "audit_in_log": 1.5, "idle_in_transaction": 1.5, "calling_with_locks": 1.5, "calling_while_holding": 1.5,
+    "program_while_holding": 1.5, "pool_too_small": 1.5, "pool_too_large": 1.5, "starvation": 1.5,
+}  # fmt: skip
+"""By how much more than under the command arrives in a duel, both sides together; one, where nothing is said.
+
+Twice as many gives each side as many as under the command. The cured side must be able to serve its half.
+"""
+
+_WARM_UP_MS = 10_000
+"""The beginning of a duel that is not compared."""
 
 _TEMPLATES = {"lazy_template": "sick/templates/posts.html"}
 """Applications whose disease is in a template."""
@@ -122,46 +144,63 @@ def main() -> None:
     """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=12, help="of load for each application (default 12)")
-    parser.add_argument("--duel-seconds", type=float, default=28, help="of load for each duel (default 28)")
+    parser.add_argument("--duel-seconds", type=float, default=60, help="of load for each duel (default 60)")
     parser.add_argument("--only", default="", help="applications to run, separated by commas")
-    parser.add_argument("--part", choices=("findings", "cures"), help="one of the two tables")
+    parser.add_argument("--part", choices=tuple(_HEADINGS), help="one of the two tables")
+    parser.add_argument("--into", type=Path, default=KEPT, help=f"file that keeps the rows (default {KEPT})")
+    parser.add_argument("--write", action="store_true", help="write the rows of the file into docs/doctor.md")
     parser.add_argument("--overhead", action="store_true", help="measure what watching costs instead")
-    parser.add_argument("--write", action="store_true", help="write the rows into docs/doctor.md, beside its others")
     options = parser.parse_args()
     if options.overhead:
         overhead(write=options.write)
         return
     wanted = set(options.only.split(",")) if options.only else {*SICK, *HEALTHY}
-    parts = {
-        "findings": lambda: findings_rows(wanted, options.seconds),
-        "cures": lambda: cure_rows(wanted, options.duel_seconds),
-    }
-    for part, rows in parts.items():
-        if options.part in {None, part}:
-            table = Table(part)
-            for stem, row in rows():
-                print(row.line, flush=True)
-                if options.write:
-                    table.put(stem, row.line)
-                    put_example(stem, row.example)
+    if unknown := wanted - {*SICK, *HEALTHY}:
+        parser.error(f"no such application: {', '.join(sorted(unknown))}")
+    into = options.into.resolve()
+    kept: dict[str, dict[str, Any]] = json.loads(into.read_text("utf-8")) if into.exists() else {}
+    for part, measured in (("findings", findings_row), ("cures", cure_row)):
+        seconds = options.seconds if part == "findings" else options.duel_seconds
+        for stem in (*SICK, *HEALTHY):
+            if stem not in wanted or options.part not in {None, part} or (stem in HEALTHY and part == "cures"):
+                continue
+            name, state = f"{part} {stem}", {"code": _code(stem), "seconds": seconds}
+            if {key: kept.get(name, {}).get(key) for key in state} != state:
+                began_s = time.monotonic()
+                row = measured(stem, seconds)
+                kept[name] = {**state, **row._asdict()}
+                into.parent.mkdir(parents=True, exist_ok=True)
+                write_text(into, json.dumps(kept, indent=1) + "\n")
+                print(f"{name}: {time.monotonic() - began_s:.0f} s", file=sys.stderr)
+            print(kept[name]["line"], flush=True)
+    if options.write:
+        write(kept)
 
 
-class Table:
-    """One of the tables of the page, in the order of the applications. Rows are put in, or replaced, one at a time."""
+def _code(stem: str) -> str:
+    """A digest of what a row depends on: the library, the command's own modules, and the application's files."""
+    files = [*(ROOT / "poolbench").glob("*.py"), *(ROOT / "loadgen" / "lab").glob("*.py")]
+    files += [*APPLICATIONS.glob("*.py"), *APPLICATIONS.glob(f"{stem}.yml"), APPLICATIONS / "load.yml"]
+    files += [path for folder in ("sick", "cured", "healthy") for path in (APPLICATIONS / folder).glob(f"{stem}.py")]
+    found = hashlib.sha256()
+    for path in sorted(files):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]
 
-    def __init__(self, part: str) -> None:
-        self._begins, self._ends = f"<!-- benchmarks/doctor.py writes {part} from here -->", f"<!-- {part} to here -->"
-        self._heading = _HEADINGS[part]
 
-    def put(self, stem: str, row: str) -> None:
-        """Write the row of an application into the page."""
-        above, rest = PAGE.read_text("utf-8").split(self._begins)
-        old, below = rest.split(self._ends)
-        rows = {line.split("|")[1].split()[0]: line for line in old.splitlines() if line.count("|") > 2}
-        rows[stem] = row
-        known = [rows[name] for name in (*SICK, *HEALTHY) if name in rows]
-        lines = [above + self._begins, "", *self._heading, *known, "", self._ends + below]
-        PAGE.write_text("\n".join(lines), "utf-8")
+def write(kept: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the tables into the page, of the rows that were measured with the code as it is, and the examples."""
+    current = {name: row for name, row in kept.items() if row["code"] == _code(name.split()[1])}
+    text = PAGE.read_text("utf-8")
+    for part, heading_lines in _HEADINGS.items():
+        begins, ends = f"<!-- benchmarks/doctor.py writes {part} from here -->", f"<!-- {part} to here -->"
+        above, rest = text.split(begins)
+        names = [f"{part} {stem}" for stem in (*SICK, *HEALTHY)]
+        lines = [current[name]["line"] for name in names if name in current]
+        text = "\n".join([above + begins, "", *heading_lines, *lines, "", ends + rest.split(ends)[1]])
+    PAGE.write_text(text, "utf-8")
+    for name, row in current.items():
+        put_example(name.split()[1], row["example"])
 
 
 def put_example(stem: str, example: str) -> None:
@@ -180,19 +219,16 @@ class Row(NamedTuple):
     example: str = ""
 
 
-def findings_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, Row]]:
-    """What the command finds in each application: the disease and its line, and nothing in the twin and in healthy ones."""
-    for stem, kind in SICK.items():
-        if stem in wanted:
-            sick, cured = _run(f"sick/{stem}", seconds), _run(f"cured/{stem}", seconds)
-            first = sick["findings"][0] if sick["findings"] else {"kind": "none", "where": None, "share": 0.0}
-            right = first["kind"] == kind and first["where"] == sick_line(f"sick/{stem}")
-            line = "right" if right else first["where"]
-            row = f"| {stem} | {first['kind']} | {line} | {first['share']:.0%} | {_told(cured)} |"
-            yield stem, Row(row, _example(stem, first) if sick["findings"] else "")
-    for stem in HEALTHY:
-        if stem in wanted:
-            yield stem, Row(f"| {stem} (healthy) | {_told(_run(f'healthy/{stem}', seconds))} | | | |")
+def findings_row(stem: str, seconds: float) -> Row:
+    """What the command finds in an application: the disease and its line, and nothing in its twin; nothing in a healthy one."""
+    if stem in HEALTHY:
+        return Row(f"| {stem} (healthy) | {_told(_run(f'healthy/{stem}', seconds))} | | | |")
+    sick, cured = _run(f"sick/{stem}", seconds), _run(f"cured/{stem}", seconds)
+    first = sick["findings"][0] if sick["findings"] else {"kind": "none", "where": None, "share": 0.0}
+    right = first["kind"] == SICK[stem] and first["where"] == sick_line(f"sick/{stem}")
+    line = "right" if right else first["where"]
+    row = f"| {stem} | {first['kind']} | {line} | {first['share']:.0%} | {_told(cured)} |"
+    return Row(row, _example(stem, first) if sick["findings"] else "")
 
 
 def _example(stem: str, first: dict[str, Any]) -> str:
@@ -231,30 +267,28 @@ def _told(found: dict[str, Any]) -> str:
     return ", ".join(f"{each['kind']} {each['share']:.0%}" for each in found["findings"]) or "none"
 
 
-def cure_rows(wanted: set[str], seconds: float) -> Iterator[tuple[str, Row]]:
-    """A duel between each application and its twin, both unwatched: what the cure changes beyond chance."""
-    os.chdir(APPLICATIONS)
-    for stem in SICK:
-        if stem in wanted:
-            print(f"duel of {stem}", file=sys.stderr)
-            found = {change.name: change for change in _duel(stem, seconds).changes}
-            p99, failed, rate = (found.get(name) for name in _JUDGED)
-            verdict = ", ".join(
-                name
-                for name, each in zip(("p99", "failures", "rate"), (p99, failed, rate), strict=True)
-                if each is not None and each.verdict == "better"
-            )
-            for each in (p99, failed, rate):
-                print(f"  {each}", file=sys.stderr)
-            told = f"better: {verdict}" if verdict else f"no: {p99.verdict if p99 is not None else 'not measured'}"
-            yield stem, Row(f"| {stem} | {_figures(p99, ' ms', 1)} | {_figures(failed, '%', 100)} | {told} |")
+def cure_row(stem: str, seconds: float) -> Row:
+    """A duel between an application and its twin, both unwatched: what the cure changes beyond chance."""
+    print(f"duel of {stem}", file=sys.stderr)
+    with contextlib.chdir(APPLICATIONS):
+        diff, requests = _duel(stem, seconds)
+    found = {row.name: row for row in diff.rows}
+    p99, failed = (found.get(name) for name in _JUDGED)
+    judged = {"p99": p99, "failures": failed}
+    verdicts = {name: row.verdict for name, row in judged.items() if row is not None}
+    told = [
+        f"{verdict}: {name}" for verdict in ("better", "worse") for name, each in verdicts.items() if each == verdict
+    ]
+    why = p99.reason or p99.verdict if p99 is not None else "not measured"
+    cells = f"{requests:,} | {_times(p99)} | {_shares(failed)} | {', '.join(told) or f'no: {why}'}"
+    return Row(f"| {stem} | {cells} |")
 
 
-_JUDGED = (f"{names.RESPONSE_TIME}.p99", ERRORS, names.REQUEST_RATE)
+_JUDGED = (f"{names.RESPONSE_TIME}.p99", ERRORS)
 
 
-def _duel(stem: str, seconds: float) -> Diff:
-    """One script against an application and its twin at once, each with a database server of its own."""
+def _duel(stem: str, seconds: float) -> tuple[Diff, int]:
+    """One script against an application and its twin at once, each with a database server of its own, and all requests."""
     with ExitStack() as running:
         scripts = []
         for name in (f"sick/{stem}", f"cured/{stem}"):
@@ -273,17 +307,41 @@ def _duel(stem: str, seconds: float) -> Diff:
             arrangement = running.enter_context(arranged(options, lambda _: None))
             served = running.enter_context(arrangement.served("own", {}, out / "logs" / "server.log"))
             script = stretched(own_script(options, served.servers.url), seconds)
-            times = _TIMES_IN_A_DUEL.get(stem, 1)
-            phases = tuple(replace(phase, arrival_rate=times * phase.arrival_rate) for phase in script.phases)
+            times = _ARRIVALS_IN_A_DUEL.get(stem, 1)
+            phases = tuple(replace(each, arrival_rate=times * each.arrival_rate) for each in script.phases)
             scripts.append(replace(script, phases=phases))
         done = run_duel((scripts[0], scripts[1]), lambda _: None, lambda _: None, seed=1)
-    return compare_paired(done.a.report, done.b.report)
+    reports = _without_start(done.a.report), _without_start(done.b.report)
+    return compare_paired(*reports), sum(each.aggregate.counters.get(names.REQUESTS, 0) for each in reports)
 
 
-def _figures(change: Change | None, unit: str, factor: float) -> str:
+def _without_start(report: Report) -> Report:
+    """The report without its first period or two, in which leaks and queues build up: what is compared is where they lead."""
+    begins_ms = min(each.start_ms for each in report.periods) + _WARM_UP_MS
+    return Report.of((each for each in report.periods if each.start_ms >= begins_ms), report.extras)
+
+
+def _times(change: Change | None) -> str:
+    """The figure of both sides, and the factor between them with its interval: 2,000.0 → 20.0 ms (x 0.01, 0.005 to 0.02)."""
+    if change is None or not change.old or change.new is None:
+        return "–"
+    told = f"{change.old:,.1f} → {change.new:,.1f} ms"
+    if change.low is None or change.high is None:
+        return told
+    low, high = (1 + max(-1.0, each / change.old) for each in (change.low, change.high))
+    return f"{told} (x {low:.3f} to {high:.3f})"
+
+
+def _shares(change: Change | None) -> str:
+    """The shares of both sides, and their difference's interval in percentage points."""
     if change is None or change.old is None or change.new is None:
         return "–"
-    return f"{factor * change.old:,.1f} → {factor * change.new:,.1f}{unit}"
+    told = f"{change.old:.1%} → {change.new:.1%}"
+    return (
+        told
+        if change.low is None or change.high is None
+        else f"{told} ({100 * change.low:+.1f} to {100 * change.high:+.1f} points)"
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from poolbench import observed as seen
-from poolbench.observed import Ask, EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, made_at
+from poolbench.observed import (
+    Ask,
+    EngineSum,
+    LoanKey,
+    LoanSum,
+    Observed,
+    SampleSum,
+    StatementKey,
+    StatementSum,
+    made_at,
+)
 from poolbench.overtaking import MANY_TIMES, overtaken
-from poolbench.surroundings import Server, statement_key
+from poolbench.surroundings import SATURATED, Server, statement_key
 
 KINDS = (
     "leak",
@@ -35,7 +45,6 @@ _LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
-_SATURATED, _NONE_LEFT = 0.85, 0.95
 _LEAST_LOANS = 10
 _LEAST_WAIT, _MUCH = 0.1, 0.2
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
@@ -126,7 +135,7 @@ class _Case:
         self.blame = self.wait_ns / blamed if blamed else 0.0
         self.explained_ns = 0.0
         cores, active = server.cores or 0, server.mean_active
-        is_full = _is_full(server) and cores and active >= max(24, _MOST_PER_CORE * cores)
+        is_full = server.is_full and cores and active >= max(24, _MOST_PER_CORE * cores)
         self.crowding = active / cores if is_full else 1.0
         """How many times as long a statement takes because so many take turns at the database's cores."""
 
@@ -153,10 +162,10 @@ class _Case:
     def notes(self) -> Iterator[str]:
         """What else should be known."""
         worker, database = self.server.worker_cpu, self.server.database_cpu
-        if worker is not None and worker >= _SATURATED:
-            yield f"A worker process used, or waited for, {worker:.0%} of a core: CPU limits it, not its pool."
-        if database is not None and database >= _SATURATED:
-            yield f"The database used {database:.0%} of the machine's CPU: it is what limits the application."
+        if worker is not None and worker >= SATURATED:
+            yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: CPU limits it, not its pool."
+        if database is not None and database >= SATURATED:
+            yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
         if self.observed.fault:
             yield f"Some looks at the connections failed: {self.observed.fault}"
         if self.server.statements_missing:
@@ -171,19 +180,19 @@ class _Case:
 
     def leaks(self) -> Iterator[Finding]:
         """Loans that outlive their request or their borrower."""
-        adopted = {(key.engine, key.place) for key, row in self.observed.loans.items() if row.adopted}
         left_open = self._by_place(seen.LEFT_OPEN)
         for (engine, endpoint, place), row in self._by_place(seen.LEAKED, seen.LEFT_OPEN).items():
             if not place or row.looks <= 1 or row.own_ns < 500_000_000:
                 continue
-            limit = self._limit(engine)
-            span_ns = self._span_ns()
+            limit, span_ns = self._limit(engine), self._span_ns()
             mean = row.own_ns / span_ns if span_ns else 0.0
             cost_ns = row.blamed_ns * self.blame
             self.explained_ns += cost_ns
             share = max(self.share(cost_ns), min(1.0, mean / limit) if limit else 0.0)
             is_open = left_open.get((engine, endpoint, place), SampleSum()).own_ns > 0.5 * row.own_ns
-            if is_open and (engine, place) in adopted:
+            loans = self.observed.loans.get(LoanKey(engine, endpoint, place), LoanSum())
+            # Where most of them do end with their request, the others end on no path: that is a leak.
+            if is_open and loans.adopted > 0.5 * loans.count:
                 yield Finding(
                     "idle-in-transaction",
                     place,
@@ -292,7 +301,7 @@ class _Case:
                 made_at(engine),
                 worst or None,
                 f"{row.opened} of {row.count} loans opened a connection of their own, {_ms(row.connect_ns / row.opened)} each:"
-                f" {row.connect_ns / max(1, row.connect_ns + self.held_ns):.0%} of the time that connections were in use.",
+                f" {100 * row.connect_ns / max(1, row.connect_ns + self.held_ns):.0f} % of the time that they were in use.",
                 "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
                 if has_no_pool
                 else f"The pool keeps {about.size} connections and closes what it lends beyond them: raise pool_size to what is"
@@ -318,6 +327,7 @@ class _Case:
                     known["slept"] += row.own_ns
         lock_ns = self.server.waits_for_idle_s * 1e9
         most_wrote = max((known["wrote"] for known in rows.values()), default=0.0)
+        locked_out_ns = self._waits_behind_locks()
         for (engine, endpoint, place), known in rows.items():
             loans = max(1, self._loans_of(engine, endpoint))
             # Whatever the application does meanwhile, others that wait for its locks make it an open transaction's fault.
@@ -325,15 +335,14 @@ class _Case:
             is_idle = known["slept"] > 0.5 * known["own"] or is_locking
             cost_ns = self.in_requests(endpoint, known["own"]) + known["blamed"]
             if is_idle and known["wrote"] == most_wrote:
-                cost_ns += lock_ns
+                known["blamed"] += locked_out_ns
+                cost_ns += lock_ns + locked_out_ns
             share = self.share(cost_ns)
             if known["own"] / loans < _LEAST_NS or known["looks"] < 3 or share < _LEAST_SHARE:
                 continue
             self.explained_ns += known["blamed"]
-            each = _ms(known["own"] / loans)
-            waited = (
-                f" Others waited {_seconds(known['blamed'])} for a connection meanwhile." if known["blamed"] else ""
-            )
+            each, blamed = _ms(known["own"] / loans), known["blamed"]
+            waited = f" Others waited {_seconds(blamed)} for a connection meanwhile." if blamed else ""
             if is_idle:
                 locked = f" Statements of others waited {lock_ns / 1e9:.1f} s for its locks." if lock_ns else ""
                 yield Finding(
@@ -356,6 +365,18 @@ class _Case:
                 "Do this before borrowing the connection or after giving it back: read, close, work, then borrow again to write.",
                 share,
             )
+
+    def _waits_behind_locks(self) -> float:
+        """The waiting for connections whose borrowers waited for a lock of an idle transaction."""
+        server, blamed = self.server, self._by_place(seen.STATEMENT)
+        waiting_s = sum(share * server.active_s.get(name, 0.0) for name, share in server.lock_waits.items())
+        if not waiting_s:
+            return 0.0
+        behind_ns = sum(
+            server.lock_waits.get(statement_key(key.text), 0.0) * self._waits_of(blamed, key, row)
+            for key, row in self.observed.statements.items()
+        )
+        return behind_ns * min(1.0, server.waits_for_idle_s / waiting_s)
 
     def repeated(self) -> Iterator[Finding]:
         """The same statement again and again in one loan."""
@@ -381,7 +402,7 @@ class _Case:
                 key.endpoint or None,
                 f"One loan executed the same statement {mean:.0f} times from here, for {row.rows / max(1, row.count):.1f} rows"
                 f" each time, {_ms(loops_ns / row.repeated_groups)} in all: {_short(key.text)}",
-                "Fetch all of them with one statement: a join, WHERE … IN (…), or selectinload() or joinedload().",
+                "Fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts, selectinload() or joinedload().",
                 share,
             )
 
@@ -501,7 +522,7 @@ class _Case:
         late = [each for asks in processes for each in overtaken(asks, limit)]
         excess_ns = sum(each.excess_ns for each in late)
         is_unfair = about.pool not in {"FairPool", "Fair"} and len(late) >= _LEAST_LOANS and excess_ns > 0.25 * wait_ns
-        if (self.server.worker_cpu or 0.0) >= _SATURATED:
+        if (self.server.worker_cpu or 0.0) >= SATURATED:
             # Those who have a connection may wait for their turn to run, too: it takes more to blame the pool.
             is_unfair = is_unfair and excess_ns > 0.5 * wait_ns and self.share(excess_ns) > _MUCH
         if is_unfair:
@@ -526,12 +547,10 @@ class _Case:
         share = self.share(wait_ns - turns_ns - self.explained_ns)
         worker, database = self.server.worker_cpu, self.server.database_cpu
         # Connections that are busy in the database most of the time do not wait for their borrowers' CPU.
-        is_workers = (worker or 0.0) >= _SATURATED and self._share_in_database() < 0.5
-        if share < _LEAST_WAIT or is_workers or (database or 0.0) >= _SATURATED:
+        is_workers = (worker or 0.0) >= SATURATED and self._share_in_database() < 0.5
+        if share < _LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
             return
-        busy = ""
-        if database is not None:
-            busy = f" The database used {database:.0%} of the machine's CPU meanwhile."
+        busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."
         yield Finding(
             "pool-too-small",
             made_at(engine),
@@ -548,13 +567,13 @@ class _Case:
         limit, server = self._limit(engine), self.server
         together = (limit or 0) * max(1, about.processes)
         if refused:
-            allowed = f" of {server.max_connections}" if server.max_connections else ""
+            allowed = f", which allows {server.max_connections}," if server.max_connections else ""
             yield Finding(
                 "pool-too-large",
                 made_at(engine),
                 None,
-                f"The database refused {refused} connections{allowed}: too many clients. {about.processes} processes may open"
-                f" {together} of this pool together.",
+                f"The database{allowed} refused {refused} connections: too many clients. With this pool {about.processes}"
+                f" processes may open {together} connections together.",
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
                 " not enough.",
                 max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
@@ -613,27 +632,19 @@ class _Case:
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
 
 
-def _is_full(server: Server) -> bool:
-    """Whether the database has no CPU to spare: it uses the machine's, or most of it while the machine has none left."""
-    database, machine = server.database_cpu or 0.0, server.machine_cpu or 0.0
-    return database >= _SATURATED or (database >= 0.5 and machine >= _NONE_LEFT)
-
-
 def _times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
 def _ms(duration_ns: float) -> str:
-    value = duration_ns / 1e6
-    if value >= 1000:
+    if duration_ns >= 1e9:
         return _seconds(duration_ns)
-    return f"{value:.0f} ms" if value >= 10 else f"{value:.1f} ms"
+    return f"{duration_ns / 1e6:.{0 if duration_ns >= 1e7 else 1}f} ms"
 
 
 def _seconds(duration_ns: float) -> str:
-    value = duration_ns / 1e9
-    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
+    return f"{duration_ns / 1e9:.{0 if duration_ns >= 1e10 else 1}f} s"
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:119]}…"
+    return f"“{text if len(text) <= 120 else f'{text[:119]}…'}”."

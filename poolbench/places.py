@@ -1,7 +1,7 @@
 """Where an application is: the innermost line of its own code on a stack, not of a library.
 
-Code of the application is every file outside the interpreter's library, site-packages and this package. A line of a Jinja
-template counts as the application's, too.
+Code of the application is every file outside the interpreter's library, site-packages, packages that pip installed into a
+folder of their own (`pip install --target`), and this package. A line of a Jinja template counts as the application's, too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import NamedTuple
@@ -114,9 +115,29 @@ def _kind(name: str) -> int:
         return DATABASE
     if name.startswith("<") or path.endswith(_ATTACHED):
         return LIBRARY
-    if path.startswith(_INTERPRETER) or any(part in path for part in _INSTALLED):
+    if path.startswith(_INTERPRETER) or any(part in path for part in _INSTALLED) or _is_installed(path):
         return LIBRARY
     return APPLICATION
+
+
+def _is_installed(path: str) -> bool:
+    """Whether a file belongs to a package that pip installed into a folder of the import path: its record names it."""
+    for folder in {os.path.join(os.path.abspath(each), "") for each in sys.path}:  # noqa: PTH100, PTH118 - a prefix
+        if path.startswith(folder) and path.removeprefix(folder).partition(os.sep)[0] in _installed_in(folder):
+            return True
+    return False
+
+
+@cache
+def _installed_in(folder: str) -> frozenset[str]:
+    """Names of the folders and files at the top of `folder` that pip put there; those of site-packages are known without."""
+    names: set[str] = set()
+    for record in Path(folder).glob("*.dist-info/RECORD"):
+        try:
+            names.update(line.split(",")[0].split("/")[0] for line in record.read_text("utf-8").splitlines())
+        except (OSError, UnicodeDecodeError):
+            continue
+    return frozenset(names)
 
 
 def _found_line(code: CodeType, instruction: int) -> int:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+SATURATED, _NONE_LEFT = 0.85, 0.95
+"""CPU of which so much is used that it is what limits; CPU of a machine that has none left."""
+
 
 class DatabaseStatement(NamedTuple):
     """What the database counted for one statement, in sums: executions, their time, their rows, and the 8 kB pages looked at."""
@@ -45,6 +48,12 @@ class Server:
     """What the database itself counted (pg_stat_statements), by `statement_key`; None: nothing."""
     statements_missing: str = ""
     """Why the database counted no statements."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the database has no CPU to spare: it uses the machine's, or most of it while the machine has none left."""
+        database, machine = self.database_cpu or 0.0, self.machine_cpu or 0.0
+        return database >= SATURATED or (database >= 0.5 and machine >= _NONE_LEFT)
 
 
 def statement_key(text: str) -> str:

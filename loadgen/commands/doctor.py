@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.commands.application import application_options, one_line_errors, own_application
+from loadgen.commands.application import NothingGood, application_options, one_line_errors, own_application
+from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
     from poolbench.diagnosis import Diagnosis
     from reports.blocks import Page
-
-_SIGNALLED = 128
 
 
 @click.command()
@@ -52,7 +50,8 @@ def doctor(out: Path | None, style: str | None, output: str | None, **given: Any
     connection is held, the same statement again and again, slow statements, and pools that are unfair, too small or too
     large. It changes nothing in your application.
 
-    Exit code 0: nothing was found; 1: something was found.
+    Exit code 0: nothing was found; 1: something was found; 2: bad usage or input; 3: the run could not be carried out;
+    130 or 143: interrupted.
     """
     from loadgen.lab.folders import run_folder
 
@@ -60,13 +59,13 @@ def doctor(out: Path | None, style: str | None, output: str | None, **given: Any
     if given["application"] is None:
         raise BadInput("--app and --script say which application to run")
     check_output(output)
-    page, diagnosis, interrupted = _run(out, given)
+    page, diagnosis, ended_by = _run(out, given)
     show(page, style, output)
     click.echo(f"\nEverything is in {out}", err=True)
-    sys.exit(_SIGNALLED + signal.SIGINT if interrupted else 1 if diagnosis.findings else 0)
+    sys.exit(SIGNALLED + ended_by if ended_by is not None else 1 if diagnosis.findings else 0)
 
 
-def _run(out: Path, given: dict[str, Any]) -> tuple[Page, Diagnosis, bool]:
+def _run(out: Path, given: dict[str, Any]) -> tuple[Page, Diagnosis, int | None]:
     from loadgen.commands.lab import round_trip_ms
     from loadgen.lab import doctor as lab
     from loadgen.lab.own_app import OwnAppOptions
@@ -97,5 +96,9 @@ def _run(out: Path, given: dict[str, Any]) -> tuple[Page, Diagnosis, bool]:
     try:
         with one_line_errors(given["database_url"]):
             return lab.run(options, given["seconds"], say, live)
+    except NothingGood as error:
+        click.echo(f"Error: {error.message}", err=True)
+        # 1 would say that something was found.
+        sys.exit(COULD_NOT_RUN)
     finally:
         live.clear()

@@ -34,6 +34,7 @@ from loadgen.watch.console import Console
 from poolbench.diagnosis import Diagnosis, diagnose
 from poolbench.observed import Observed, total
 from poolbench.surroundings import Server
+from reports.answers import good_answers
 from reports.blocks import Page, decimal
 from reports.files import write_text
 from reports.formats import artillery_json
@@ -41,11 +42,13 @@ from reports.writers.output import write_summaries
 
 _AFTERMATH_S = 1.5
 """Time after the last answer in which connections that are never given back show."""
-_PATIENCE_S = 15.0
+_PATIENCE_S = 60.0
 
 
-def run(options: OwnAppOptions, seconds: float, say: Callable[[str], None], live: Live) -> tuple[Page, Diagnosis, bool]:
-    """Run the application for `seconds`. Returns the page, the diagnosis, and whether the run was interrupted.
+def run(
+    options: OwnAppOptions, seconds: float, say: Callable[[str], None], live: Live
+) -> tuple[Page, Diagnosis, int | None]:
+    """Run the application for `seconds`. Returns the page, the diagnosis, and the number of the signal that ended the run.
 
     Raises as `own_app.run` does.
     """
@@ -55,8 +58,14 @@ def run(options: OwnAppOptions, seconds: float, say: Callable[[str], None], live
         with arranged(options, say) as arrangement:
             say(f"{options.application.name}: {decimal(seconds)} s under {options.script}, watched")
             done, observed, server = _watched(arrangement, script, say, live)
-            notes = arrangement.notes
+            notes, masked = arrangement.notes, arrangement.masked
         diagnosis = diagnose(observed, server)
+        counters, log = done.report.aggregate.counters, options.out / "logs" / "doctor.log"
+        if done.signal is None and not good_answers(counters):
+            error = unanswered(options.application.name, log, masked, counters)
+            if not diagnosis.findings:
+                raise error
+            notes = [*notes, str(error)]
         write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
         given = {
             "application": options.application.name,
@@ -67,7 +76,7 @@ def run(options: OwnAppOptions, seconds: float, say: Callable[[str], None], live
         code = code_at((finding.where for finding in diagnosis.findings), options.application.folder)
         page = doctor_page(given, diagnosis, done.report, notes, code, partial=done.signal is not None)
         write_summaries(page, options.out, environment())
-    return page, diagnosis, done.signal is not None
+    return page, diagnosis, done.signal
 
 
 def code_at(places: Iterable[str | None], folder: Path) -> dict[str, str]:
@@ -147,7 +156,7 @@ def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked
 
 
 def _collected(folder: Path) -> list[Observed]:
-    """What each process has seen, asked for by a file in the folder that they look for."""
+    """What each process has seen, asked for by a file in the folder that they look for. Raises StackError if none has."""
     (folder / "report").touch()
     until_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until_s:
@@ -155,4 +164,7 @@ def _collected(folder: Path) -> list[Observed]:
         if awaited <= {path.stem for path in folder.glob("*.observed")}:
             break
         time.sleep(0.05)
-    return [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
+    found = [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
+    if not any(each.loans or each.requests for each in found):
+        raise StackError(f"the application's processes did not say what they saw within {_PATIENCE_S:.0f} s")
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg2
@@ -125,7 +126,8 @@ class DatabaseWatch(SessionSampler):
         self._sum_took_s += time.monotonic() - began_s
         self.looks += 1
         states = {pid: state for pid, state, *_ in rows}
-        for _pid, state, waits_for, statement, blockers in rows:
+        blocking = {pid: blockers for pid, _, _, _, blockers in rows}
+        for pid, state, waits_for, statement, _blockers in rows:
             if state != "active":
                 continue
             key = statement_key(statement)
@@ -133,8 +135,19 @@ class DatabaseWatch(SessionSampler):
             self._sum_active += waits_for not in _WAITS
             if waits_for == "Lock":
                 self._waiting[key] += 1
-                self.waits_for_idle += any(states.get(pid, "").startswith("idle in") for pid in blockers)
+                self.waits_for_idle += any(states.get(each, "").startswith("idle in") for each in ahead(pid, blocking))
 
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self.statements = self._statistics.since()
+
+
+def ahead(pid: int, blocking: Mapping[int, Sequence[int]]) -> set[int]:
+    """All sessions for which `pid` waits: those that block it, those that block these, and so on, as in a queue for one row."""
+    found: set[int] = set()
+    to_do = [pid]
+    while to_do:
+        for each in set(blocking.get(to_do.pop(), ())) - found:
+            found.add(each)
+            to_do.append(each)
+    return found

@@ -41,6 +41,9 @@ _NAMES = {
     "pool-too-large": "too many connections",
 }
 
+_SHARES = {"fork-shared": "all loans", "pool-too-large": "the connections asked for"}
+"""What the shares of these kinds are parts of; those of the others are of all requests' time."""
+
 
 def doctor_page(
     given: Mapping[str, Any],
@@ -100,12 +103,12 @@ def _answer(diagnosis: Diagnosis, *, partial: bool) -> Iterator[Block]:
     first = diagnosis.findings[0]
     at = f" at {first.where}" if first.where else ""
     by = f", in {first.endpoint}" if first.endpoint else ""
-    yield Text(f"{_NAMES[first.kind].capitalize()}{at}{by}: {percent(first.share)} of the requests' time.", "bad")
+    yield Text(f"{_NAMES[first.kind].capitalize()}{at}{by}: {_part(first)}.", "bad")
     if len(diagnosis.findings) > 1:
         yield Table(
             "findings",
-            "Findings: what is wrong at any share first, then by what it costs",
-            (Column("what"), Column("share of time", "number"), Column("where"), Column("endpoint")),
+            "Findings, the most important first",
+            (Column("what"), Column("share", "number"), Column("where"), Column("endpoint")),
             tuple(
                 (
                     Cell(each.kind),
@@ -123,7 +126,13 @@ def _details(finding: Finding, code: Mapping[str, str]) -> Iterator[Block]:
         yield Code(f"The line at {finding.where}", code[finding.where])
     yield Text(f"{f'In {finding.endpoint}. ' if finding.endpoint else ''}{finding.evidence}")
     yield Text(f"Cure: {finding.advice}")
-    yield Text(f"It costs {percent(finding.share)} of the requests' time.")
+    yield Text(f"It {'affects' if finding.kind in _SHARES else 'costs'} {_part(finding)}.")
+
+
+def _part(finding: Finding) -> str:
+    """A finding's share, with what it is a part of."""
+    whole = _SHARES.get(finding.kind, "the requests' time")
+    return f"{percent(finding.share)} of {whole}"
 
 
 def _well(checked: Sequence[str]) -> Iterator[Block]:

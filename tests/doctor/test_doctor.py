@@ -68,3 +68,14 @@ def test_bad_usage_is_one_line_and_exit_code_2(tmp_path):
         )
         assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_application_that_answers_nothing_well_is_no_healthy_one(tmp_path):
+    (tmp_path / "failing.py").write_text("def app(environ, start_response):\n    raise KeyError('no setting')\n")
+    (tmp_path / "load.yml").write_text(
+        "config: {target: 'http://x', phases: [{duration: 1, arrivalCount: 3}]}\nscenarios: [{flow: [{get: {url: /}}]}]\n"
+    )
+    given = ["--app", "failing:app", "--script", "load.yml", "--seconds", "1", "--servers", "1"]
+    done = subprocess.run([LOADGEN, "doctor", *given], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 3 and "no request was answered well" in done.stderr and "Traceback" not in done.stderr

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from loadgen.lab.doctor_database import DatabaseWatch
+from loadgen.lab.doctor_database import DatabaseWatch, ahead
 from loadgen.lab.own_database import databases
 from loadgen.lab.stack import query
 from poolbench.surroundings import statement_key
@@ -27,3 +27,8 @@ def test_an_embedded_server_counts_statements_and_says_so_where_it_does_not():
         with DatabaseWatch(replace(database, postgres=None)) as watch:
             pass
         assert watch.statements is None and "CREATE EXTENSION pg_stat_statements" in watch.statements_missing
+
+
+def test_a_queue_for_a_row_is_followed_to_who_has_it():
+    assert ahead(4, {4: [3], 3: [2], 2: [1], 1: [], 9: [8]}) == {1, 2, 3}
+    assert ahead(1, {1: [2], 2: [1]}) == {1, 2}

@@ -79,7 +79,10 @@ DISEASES = {
     "a sleep that locks nothing": (seen(samples=sample(SLEEP, 600)), ("work-while-holding", "app.py:12")),
     "a sleep with changed rows": (seen(samples=sample(SLEEP, 600, wrote=True)), ("idle-in-transaction", "app.py:12")),
     "a session that is never ended": (
-        seen(samples=sample(LEFT_OPEN, 900, place=PLACE), loans=loans(adopted=9)), ("idle-in-transaction", PLACE),
+        seen(samples=sample(LEFT_OPEN, 900, place=PLACE), loans=loans(count=12, adopted=9)), ("idle-in-transaction", PLACE),
+    ),
+    "a session that is not ended after an error": (
+        seen(samples=sample(LEFT_OPEN, 900, place=PLACE), loans=loans(adopted=9)), ("leak", PLACE),
     ),
     "a connection that a thread keeps, after each commit": (
         seen(samples=sample(LEAKED, 900, place=PLACE), loans=loans(adopted=9)), ("leak", PLACE),
@@ -224,6 +227,15 @@ def test_work_for_which_others_wait_at_its_locks_is_an_open_transaction():
     assert first(observed) == ("work-while-holding", "app.py:12")
     assert first(observed, Server(waits_for_idle_s=2)) == ("idle-in-transaction", "app.py:12")
     assert first(seen(samples=sample(WORK, 600)), Server(waits_for_idle_s=2))[0] == "work-while-holding"
+
+
+def test_waiting_for_connections_whose_borrowers_wait_for_a_lock_is_charged_to_who_has_the_lock():
+    observed = waits(range(200))
+    observed.statements = {StatementKey(ENDPOINT, PLACE, "UPDATE"): StatementSum(200, 900 * MS, 200, MS, groups=200)}
+    observed.samples = {**sample(STATEMENT, 900, 900, place=PLACE), **sample(SLEEP, 1200, 20, wrote=True)}
+    asked = Server(lock_waits={"update": 0.95}, active_s={"update": 0.9}, waits_for_idle_s=0.8)
+    assert first(observed)[0] == "pool-too-small"
+    assert first(observed, asked) == ("idle-in-transaction", "app.py:12")
 
 
 def test_the_time_of_a_background_thread_is_nobodys_but_what_it_keeps_others_waiting_is_told():

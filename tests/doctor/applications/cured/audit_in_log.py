@@ -27,7 +27,7 @@ log.addHandler(TableHandler())
 
 @app.get("/question")
 def question():
-    name = db.session.scalar(text("SELECT name FROM authors, pg_sleep(0.02) WHERE id = 1"))
+    name = db.session.scalar(text("SELECT name FROM authors, pg_sleep(0.04) WHERE id = 1"))
     log.info("%s was shown", name)
     db.session.commit()
     return jsonify(name)

@@ -1,0 +1,24 @@
+"""What counts as the application's own code, and what as a library's."""
+
+import sys
+
+from poolbench import places
+
+
+def code(path, text="pass"):
+    return compile(text, str(path), "exec")
+
+
+def test_packages_that_pip_put_into_a_folder_of_the_import_path_are_libraries(tmp_path, monkeypatch):
+    record = tmp_path / "lib" / "urllib9-1.0.dist-info" / "RECORD"
+    record.parent.mkdir(parents=True)
+    record.write_text("urllib9/__init__.py,sha256=x,1\nsix9.py,,\nurllib9-1.0.dist-info/RECORD,,\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "lib"), *sys.path])
+    for name, kind in {
+        "lib/urllib9/pool.py": places.LIBRARY,
+        "lib/six9.py": places.LIBRARY,
+        "lib/own.py": places.APPLICATION,
+        "urllib9/own.py": places.APPLICATION,
+        "app.py": places.APPLICATION,
+    }.items():
+        assert places.kind_of(code(tmp_path / name)) == kind, name
