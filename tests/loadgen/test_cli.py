@@ -239,6 +239,14 @@ def test_quick_sends_num_requests_from_count_users(serve, ok_answer):
     assert server.connections == 3
 
 
+@pytest.mark.parametrize(("status", "told"), [(503, True), (404, True), (302, False), (200, False)])
+def test_a_run_without_a_single_success_says_so(serve, status, told):
+    server = serve(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
+    done = loadgen("quick", "-c", 2, "-n", 2, server.url)
+    assert done.exit_code == 0
+    assert (f"Warning: no request succeeded: 4 of 4 answers were {status}\n" in done.stderr) is told
+
+
 def test_ab_prints_apachebenchs_report_and_writes_json(serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     out = tmp_path / "ab.json"
