@@ -20,8 +20,9 @@ _DEEPEST = 12
 _MOST_ITEMS = 20
 _LONGEST = 10_000
 _LARGEST = 1e18
+_REPEATED = re.compile(r"\{\d")
 _too_slow: set[str] = set()
-"""The patterns that took a second once: a text is neither judged by them nor looked for."""
+"""The patterns that took a second once, or would take too much memory: a text is neither judged by them nor looked for."""
 _FORMATS = {
     "date": "2024-01-15",
     "date-time": "2024-01-15T10:00:00Z",
@@ -180,8 +181,12 @@ def _text_fits(value: str, schema: dict[str, Any]) -> bool:
     if not isinstance(pattern, str) or pattern in _too_slow:
         return True
     try:
+        # A nest of repetitions takes gigabytes to compile, and only texts longer than any sample could match it.
+        if _REPEATED.search(pattern) and _parser.parse(pattern).getwidth()[0] > _LONGEST:
+            _too_slow.add(pattern)
+            return True
         return compile_regex(pattern).search(value) is not None
-    except re.error:
+    except (re.error, RecursionError, OverflowError):
         return True
     except LimitExceeded:
         _too_slow.add(pattern)
