@@ -33,7 +33,6 @@ from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
 from reports import names
-from reports.blocks import decimal
 from reports.model import QUANTILES, Report
 from reports.sketch import Sketch
 
@@ -82,6 +81,9 @@ class Calibration:
     @property
     def sentence(self) -> str:
         """The result in one line, for stderr."""
+        # Most runs begin and end without these sentences, and start quicker without their module.
+        from reports.blocks import decimal  # noqa: PLC0415
+
         return (
             f"calibrated in {self.took_s:.1f} s: a process here starts at most about {self.users_per_s:,} users/s with a"
             f" connection and a request each, or sends {self.requests_per_s:,} requests/s on kept connections;"
@@ -97,6 +99,8 @@ def beyond(calibration: Calibration, script: Script, workers: int) -> str | None
     have = min(workers, machine)
     if cores <= BUSY_SHARE * have:
         return None
+    from reports.blocks import decimal  # noqa: PLC0415
+
     each = f"{decimal(requests, 2)} requests" if requests != 1 else "1 request"
     wanted = ceil(cores / BUSY_SHARE)
     advice = f"--workers {wanted} shares it" if wanted <= machine else f"this machine has {machine} (see --dask)"
@@ -135,6 +139,8 @@ def calibrated(report: Report, calibration: Calibration | None) -> Report:
     """
     if calibration is None or report.extras is None:
         return report
+    from reports.blocks import decimal  # noqa: PLC0415
+
     figures = asdict(calibration)
     extras = replace(report.extras, generator={**report.extras.generator, "calibration": figures})
     times = report.aggregate.sketches.get(names.RESPONSE_TIME)

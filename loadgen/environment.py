@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,19 @@ _RUN_MODULE = (
     "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); del sys.argv[0];"
     " runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
+_RECORD = re.compile(r"(?P<name>.+?)-(?P<version>\d[^-]*)(?:-py[\d.]+)?\.(?:dist|egg)-info")
+"""The name of the folder in which an installed distribution is recorded."""
 _PACKAGES = ("poolbench", "gevent", "numpy", "SQLAlchemy", "psycopg2-binary", "gunicorn", "Flask")
 
 
 @cache
 def version() -> str:
     """This program's version."""
+    found = installed("poolbench")
+    if found is not None:
+        return found
+    from importlib import metadata  # noqa: PLC0415 - it takes longer to load than all else here
+
     return metadata.version("poolbench")
 
 
@@ -62,10 +69,31 @@ def environment(script: str = "", target: str = "") -> dict[str, Any]:
 
 def installed(package: str) -> str | None:
     """The version of an installed distribution; None if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    return _recorded().get(_plain(package))
+
+
+@cache
+def _recorded() -> dict[str, str]:
+    """The version of each distribution on the import path, by its plain name.
+
+    The names of folders say it, and are read in a tenth of the time that importlib.metadata takes: it parses each record.
+    """
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        try:
+            entries = os.listdir(folder or ".")  # noqa: PTH208 - quicker by a millisecond
+        except OSError:
+            # Not a folder, such as a zip file.
+            continue
+        for entry in entries:
+            if entry.endswith("-info") and (record := _RECORD.fullmatch(entry)):
+                found.setdefault(_plain(record["name"]), record["version"])
+    return found
+
+
+def _plain(package: str) -> str:
+    """A distribution's name as names are compared: in lower case, with one kind of separator."""
+    return re.sub(r"[-_.]+", "-", package).lower()
 
 
 def _first_field(path: str, name: str) -> str | None:

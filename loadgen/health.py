@@ -47,7 +47,6 @@ def undisturbed() -> Iterator[None]:
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     thresholds = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import secrets
 import signal
 import sys
 from collections import Counter
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
+from random import Random, SystemRandom
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from loadgen.calibration import Calibration, calibrated
@@ -139,7 +138,8 @@ def run_ab(
 def new_run_id(given: str | None = None) -> str:
     """The id of a run: the given one, or a random one of Artillery's form."""
     alphabet = "3456789abcdefghjkmnpqrtwxyz"
-    parts = ("".join(secrets.choice(alphabet) for _ in range(length)) for length in (4, 29, 4))
+    choice = SystemRandom().choice
+    parts = ("".join(choice(alphabet) for _ in range(length)) for length in (4, 29, 4))
     return given or "t" + "_".join(parts)
 
 

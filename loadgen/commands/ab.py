@@ -21,7 +21,8 @@ from loadgen.commands.outlet import outliving_the_terminal
 from loadgen.environment import version
 from loadgen.http.exchange import Exchange
 from loadgen.http.route import Origin
-from loadgen.http.tls import TlsSettings, client_context
+from loadgen.http.tls import TlsSettings
+from loadgen.http.tls_socket import client_context
 from loadgen.runner import ClosedResult, agent, run_ab
 from reports.cli import BadInput, FiniteRange
 from reports.files import WriteError, check_writable

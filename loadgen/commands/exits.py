@@ -71,7 +71,7 @@ def warn(report: Report) -> None:
     """Print the report's warnings on stderr, a line each."""
     for warning in report.extras.warnings if report.extras else ():
         click.echo(f"Warning: {printable(warning)}", err=True)
-    if said := _unanswered(report):
+    if said := _unanswered(report) or _refused(report):
         click.echo(f"Warning: {said}", err=True)
 
 
@@ -88,3 +88,13 @@ def _unanswered(report: Report) -> str | None:
     where = target.partition("://")[2].partition("/")[0] or target or "the target"
     why = _WHY_UNANSWERED.get(most, f"most requests ended with {most}")
     return f"no request was answered: {why.format(where=where)}"
+
+
+def _refused(report: Report) -> str | None:
+    """One line for a run in which all answers were errors of the client or the server; None for any other run."""
+    counters = report.aggregate.counters
+    codes = {name.removeprefix(names.CODES): n for name, n in counters.items() if name.startswith(names.CODES) and n}
+    if not codes or any(code < "400" for code in codes):
+        return None
+    most = max(codes, key=lambda code: codes[code])
+    return f"no request succeeded: {codes[most]:,} of {sum(codes.values()):,} answers were {most}"

@@ -296,21 +296,7 @@ class Connection:
                 setup_ns=self.setup_ns,
                 facts=NO_HEAD,
             )
-            found = self._receive(answer, data, head_only, want_body)
-            self.usable = self.usable and not closing
-            plain = found is answer and answer.facts.plain
-            if answer.status and file is not None:
-                file(
-                    answer.facts,
-                    written_ns,
-                    first_byte_ns,
-                    answer.last_byte_ns,
-                    intended_ns or started_ns,
-                    answer.body_bytes,
-                    stamped,
-                    plain,
-                )
-            return FILED if plain and not want_plain else found
+            return self._longer(answer, data, head_only, want_body, closing, file, intended_ns, stamped, want_plain)
         self.usable = head.keep_alive and not closing
         self.last_used_ns = read_ns
         # The stamp of a read is that of the last segment in it, so it is the stamp of the last byte, too.
@@ -336,6 +322,35 @@ class Connection:
             self.setup_ns,
             head,
         )
+
+    def _longer(
+        self,
+        answer: Exchange,
+        data: bytes,
+        head_only: bool,
+        want_body: bool,
+        closing: bool,
+        file: FileAnswer | None,
+        intended_ns: int,
+        stamped: int,
+        want_plain: bool,
+    ) -> Exchange | Failure:
+        """End an exchange whose answer is not of the common shape; `data` are its first bytes. Fills in and files `answer`."""
+        found = self._receive(answer, data, head_only, want_body)
+        self.usable = self.usable and not closing
+        plain = found is answer and answer.facts.plain
+        if answer.status and file is not None:
+            file(
+                answer.facts,
+                answer.written_ns,
+                answer.first_byte_ns,
+                answer.last_byte_ns,
+                intended_ns or answer.started_ns,
+                answer.body_bytes,
+                stamped,
+                plain,
+            )
+        return FILED if plain and not want_plain else found
 
     def _examined(self, before: tuple[int, int], read_bytes: int) -> int:
         """STAMPED, with EXAMINED if the kernel's counts show of how many segments the read was, and LATER if of several.

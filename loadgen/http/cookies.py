@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from math import inf
 
 _LARGEST_COOKIE = 4096
@@ -150,6 +149,9 @@ def default_path(path: str) -> str:
 
 
 def _date(setting: str, otherwise: float) -> float:
+    # Few servers send a date with a cookie.
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415
+
     try:
         return parsedate_to_datetime(setting.replace("-", " ")).timestamp()
     except (ValueError, TypeError, OverflowError):

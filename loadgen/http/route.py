@@ -42,9 +42,12 @@ def addresses_of(host: str, port: int) -> list[Any]:
     """
     bare = host.strip("[]")
     try:
-        return socket.getaddrinfo(bare, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    except socket.gaierror:
-        return get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)  # type: ignore[no-any-return]
+        # Bytes are taken as they are; for a text Python would first load its tables of international names.
+        numeric = bare.encode() if bare.isascii() else bare
+        try:
+            return socket.getaddrinfo(numeric, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+        except socket.gaierror:
+            return get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)  # type: ignore[no-any-return]
     except ValueError:
         # A name with an empty label, one of more than 63 letters, or a zero byte: no name server can have it.
         raise socket.gaierror(socket.EAI_NONAME, "not a host name") from None

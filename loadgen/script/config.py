@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from loadgen.http.tls import TlsSettings, client_context
+from loadgen.http.tls import TlsSettings
 from loadgen.language.values import to_number, truthy
 from loadgen.script import keys, model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
@@ -218,6 +218,9 @@ def tls(part: ScriptNode, *, insecure: bool, read_file: Callable[[str], bytes]) 
         key=texts["key"],
     )
     if any(texts.values()):
+        # Few scripts have certificates, and the others start quicker without TLS.
+        from loadgen.http.tls_socket import client_context  # noqa: PLC0415
+
         try:
             client_context(settings)
         except ValueError as error:

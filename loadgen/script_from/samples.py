@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from math import ceil, floor
 from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
 
+from loadgen.language.limits import LimitExceeded
+from loadgen.language.regex import compile_regex
 from loadgen.script_from.draft import Unusable
 from loadgen.script_from.references import References
 from reports.blocks import decimal
@@ -17,6 +20,9 @@ _DEEPEST = 12
 _MOST_ITEMS = 20
 _LONGEST = 10_000
 _LARGEST = 1e18
+_REPEATED = re.compile(r"\{\d")
+_too_slow: set[str] = set()
+"""The patterns that took a second once, or would take too much memory: a text is neither judged by them nor looked for."""
 _FORMATS = {
     "date": "2024-01-15",
     "date-time": "2024-01-15T10:00:00Z",
@@ -172,11 +178,18 @@ def _text_fits(value: str, schema: dict[str, Any]) -> bool:
     if form is not None and not form.fullmatch(value):
         return False
     pattern = schema.get("pattern")
-    if not isinstance(pattern, str):
+    if not isinstance(pattern, str) or pattern in _too_slow:
         return True
     try:
-        return re.search(pattern, value) is not None
-    except (re.error, RecursionError):
+        # A nest of repetitions takes gigabytes to compile, and only texts longer than any sample could match it.
+        if _REPEATED.search(pattern) and _parser.parse(pattern).getwidth()[0] > _LONGEST:
+            _too_slow.add(pattern)
+            return True
+        return compile_regex(pattern).search(value) is not None
+    except (re.error, RecursionError, OverflowError):
+        return True
+    except LimitExceeded:
+        _too_slow.add(pattern)
         return True
 
 
@@ -430,17 +443,19 @@ def text_sample(schema: dict[str, Any]) -> str:
 
 
 def _matching(pattern: str, schema: dict[str, Any]) -> str:
-    for text in _TEXTS:
-        if _text_fits(text, schema):
-            return text
     try:
-        for most_repeats in (1, _whole(schema.get("minLength"), 1) or 1):
-            text = "".join(_written(_parser.parse(pattern), most_repeats))
-            if _text_fits(text, schema):
+        for text in chain(_TEXTS, _written_out(pattern, schema)):
+            if _text_fits(text, schema) and pattern not in _too_slow:
                 return text
     except (re.error, RecursionError, NoSample, OverflowError):
         pass
     raise NoSample(f"no text was found that matches {pattern}")
+
+
+def _written_out(pattern: str, schema: dict[str, Any]) -> Iterator[str]:
+    """Texts that a regular expression probably matches. Raises re.error, RecursionError, OverflowError, NoSample."""
+    for most_repeats in (1, _whole(schema.get("minLength"), 1) or 1):
+        yield "".join(_written(_parser.parse(pattern), most_repeats))
 
 
 def _written(parts: Any, repeats: int) -> Iterator[str]:
@@ -459,8 +474,10 @@ def _written(parts: Any, repeats: int) -> Iterator[str]:
         elif kind in (_constants.MAX_REPEAT, _constants.MIN_REPEAT, _constants.POSSESSIVE_REPEAT):
             least, most, inner = what
             count = min(max(int(least), min(int(most), repeats)), _LONGEST)
-            for _ in range(count):
-                yield from _written(inner, 1)
+            piece = "".join(_written(inner, 1))
+            if len(piece) * count > _LONGEST:
+                raise NoSample(f"more than {_LONGEST:,} characters")
+            yield piece * count
         elif kind is _constants.SUBPATTERN:
             yield from _written(what[-1], repeats)
         elif kind is _constants.ATOMIC_GROUP:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
 import posixpath
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -255,7 +255,7 @@ def _form_body(values: list[tuple[str, Template]], variables: Mapping[str, Any])
 def _multipart_body(
     parts: list[tuple[FormPart, Template, Template]], variables: Mapping[str, Any]
 ) -> tuple[bytes, str]:
-    boundary = f"--------------------------{secrets.token_hex(12)}"
+    boundary = f"--------------------------{os.urandom(12).hex()}"
     filled = [
         replace(part, value=value.render(variables))
         if part.read is None
@@ -278,5 +278,5 @@ def _read_part(part: FormPart, path: str) -> FormPart:
 
 def _traceparent(tracing: model.Tracing) -> str:
     """A new value of the traceparent field (W3C Trace Context, level 1)."""
-    trace = (tracing.prefix + secrets.token_hex(16))[:32]
-    return f"00-{trace}-{secrets.token_hex(8)}-{'01' if tracing.sampled else '00'}"
+    trace = (tracing.prefix + os.urandom(16).hex())[:32]
+    return f"00-{trace}-{os.urandom(8).hex()}-{'01' if tracing.sampled else '00'}"

@@ -18,7 +18,6 @@ from traceback import print_exception
 from typing import Any
 
 import gevent
-from gevent.lock import BoundedSemaphore
 
 from loadgen.clock import now_ns
 from loadgen.http.exchange import Exchange, Failure
@@ -399,6 +398,9 @@ def _outcome(branch: Action, vu: Vu) -> Exception | None:
 
 
 def _one_at_a_time(exchange: Callable[..., Exchange | Failure]) -> Callable[..., Exchange | Failure]:
+    # Few scripts have requests in parallel, and the others start quicker without locks.
+    from gevent.lock import BoundedSemaphore  # noqa: PLC0415
+
     gate = BoundedSemaphore(1)
 
     def gated(*arguments: Any, **options: Any) -> Exchange | Failure:

@@ -121,8 +121,9 @@ def test_a_run_imports_nothing_that_its_script_does_not_need(script):
     ).stdout.split()
     assert "numpy" in shown
     large = {"jsonpath", "jmespath", "lxml", "distributed", "prometheus_client", "sqlalchemy", "flask", "gevent.pywsgi"}
+    standard = {"ssl", "email", "logging", "importlib.metadata", "encodings.idna", "gevent.lock"}
     ours = {"loadgen.crew.crew", "loadgen.closed", "loadgen.language.jsonpath", "reports.formats.apachebench"}
-    assert not (large | ours) & set(shown)
+    assert not (large | standard | ours | {"reports.blocks"}) & set(shown)
 
 
 def test_quiet_leaves_the_run_id_and_logs(script):
@@ -237,6 +238,14 @@ def test_quick_sends_num_requests_from_count_users(serve, ok_answer):
     assert len(server.heads) == 12
     assert server.heads[0].startswith(b"GET /x?y=1 HTTP/1.1")
     assert server.connections == 3
+
+
+@pytest.mark.parametrize(("status", "told"), [(503, True), (404, True), (302, False), (200, False)])
+def test_a_run_without_a_single_success_says_so(serve, status, told):
+    server = serve(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % status)
+    done = loadgen("quick", "-c", 2, "-n", 2, server.url)
+    assert done.exit_code == 0
+    assert (f"Warning: no request succeeded: 4 of 4 answers were {status}\n" in done.stderr) is told
 
 
 def test_ab_prints_apachebenchs_report_and_writes_json(serve, ok_answer, tmp_path):

@@ -14,7 +14,8 @@ from loadgen.http.dialer import Connections, Dialer
 from loadgen.http.exchange import Exchange, Failure, TimeLimits
 from loadgen.http.proxy import ProxyError, ProxyRoute
 from loadgen.http.route import Origin, Route
-from loadgen.http.tls import TlsRoute, TlsSettings, client_context
+from loadgen.http.tls import TlsRoute, TlsSettings
+from loadgen.http.tls_socket import client_context
 
 pytest.importorskip("trustme", reason="trustme is not installed")
 from tests.support import certificates

@@ -1,6 +1,8 @@
 """Values made up for schemas: each fits its schema, by the judgement of another library."""
 
 import json
+from contextlib import suppress
+from time import process_time
 
 import jsonschema
 import pytest
@@ -127,6 +129,22 @@ def test_a_schema_without_a_sample_says_why(schema, why):
 
 def test_a_pattern_that_cannot_be_read_binds_nothing():
     assert sample({"type": "string", "pattern": "("}, NONE) == "text"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "^(a|a)*$", "example": "a" * 40 + "b", "maxLength": 50},
+        {"type": "string", "pattern": "^(([A-Z0-9]+)+)+!$", "minLength": 5000},
+        {"type": "string", "pattern": "((x{9999}){9999}){9999}"},
+    ],
+)
+def test_a_pattern_that_takes_for_ever_is_given_up(schema):
+    begun_s = process_time()
+    for _ in range(5):
+        with suppress(NoSample):
+            sample(schema, NONE)
+    assert process_time() - begun_s < 3
 
 
 def test_values_with_templates_in_them_are_not_taken():
