@@ -30,7 +30,13 @@ _CODE_ALPHABET = string.ascii_letters + string.digits
 _CODE_LENGTH = 7
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
-_LOOPBACK_NAMES = {"localhost", "ip6-localhost", "ip6-loopback"}
+# A host whose last part is a number is an IPv4 address to browsers, or nothing.
+_ENDS_IN_NUMBER = re.compile(r"(.*\.)?(\d+|0x[0-9a-f]*)")
+# As systems have them in /etc/hosts.
+_LOOPBACK_NAMES = {
+    "localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback",
+    "localhost.localdomain", "localhost4.localdomain4", "localhost6.localdomain6",
+}  # fmt: skip
 _LOOPBACK = "loopback"
 
 
@@ -64,15 +70,32 @@ def url_problem(url: str, own_addresses: Iterable[tuple[str, int]]) -> str | Non
         return "must begin with http:// or https:// and a host"
     if host != _encoded_by_browsers(name):
         return "holds a host that is one domain to browsers and another to older programs: write it as xn--..."
-    # A host with %6c in it, say, is one with an l to a browser, and not to us.
-    if not _HOST.fullmatch(host) or ("[" in parts.netloc) != (":" in host):
-        return "holds a host that is not valid"
     if "@" in parts.netloc:
         return "holds credentials"
+    # A host with %6c in it, say, is one with an l to a browser, and not to us.
+    if not _HOST.fullmatch(host) or not _stands_alone(host, parts.netloc):
+        return "holds a host that is not valid"
+    if port == 0:
+        return "holds the port 0"
     place = _place(host, port or _DEFAULT_PORTS[parts.scheme])
     if any(place == _place(*own) for own in own_addresses):
         return "points at this service"
     return None
+
+
+def _stands_alone(host: str, netloc: str) -> bool:
+    """Whether nothing but a port follows the host, which is an IPv6 address where it has brackets, and IPv4 where it ends so."""
+    if netloc.startswith("["):
+        return ":" in host and netloc.partition("]")[2][:1] in ("", ":")
+    return ":" not in host and (_ENDS_IN_NUMBER.fullmatch(host) is None or _ipv4(host) is not None)
+
+
+def _ipv4(host: str) -> str | None:
+    """The IPv4 address that a host is to a browser: 127.1, 0x7f000001 and 2130706433 are 127.0.0.1; None: it is none."""
+    try:
+        return inet_ntoa(inet_aton(host))
+    except OSError:
+        return None
 
 
 def _place(host: str, port: int) -> tuple[str, int]:
@@ -122,9 +145,8 @@ def _machine(host: str) -> str:
     """One spelling for all names of an address, and one for all that mean this machine."""
     host = host.lower().rstrip(".")
     try:
-        # To a browser 127.1, 0x7f000001 and 2130706433 are 127.0.0.1, and so they are to this function.
-        address = ip_address(host if ":" in host else inet_ntoa(inet_aton(host)))
-    except (OSError, ValueError):
+        address = ip_address(_ipv4(host) or host)
+    except ValueError:
         return _LOOPBACK if host in _LOOPBACK_NAMES or host.endswith(".localhost") else host
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped

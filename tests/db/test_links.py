@@ -12,7 +12,7 @@ OWN = {("sho.rt", 443), ("127.0.0.1", 8000)}
 @pytest.mark.parametrize("url", [
     "https://example.com", "http://example.com:8080/a?b=c#d", "HTTP://EXAMPLE.COM", "https://b\u00fccher.example/",
     "https://xn--fa-hia.de/", "http://192.0.2.1/", "http://[2001:db8::1]:80/", "http://127.0.0.1:8001/", "http://sho.rt:8080/",
-    "http://localhost/", "http://foo.localhost:9/", "https://example.com/\u00e4", "https://a_b.example/",
+    "http://localhost/", "http://foo.localhost:9/", "https://example.com/\u00e4", "https://a_b.example/", "http://0300.0250.1/", "http://1a.2b/", "http://[2001:db8::1]/",
 ])  # fmt: skip
 def test_a_web_address_of_another_machine_or_port_may_be_a_link(url):
     assert links.url_problem(url, OWN) is None
@@ -24,6 +24,8 @@ def test_a_web_address_of_another_machine_or_port_may_be_a_link(url):
     ("http://a:b/", "not a URL"), ("http://[1/", "not a URL"), ("https://" + "a" * 64 + "/", "not a URL"),
     ("ftp://example.com/", "begin with"), ("http:/example.com", "begin with"), ("http:///x", "begin with"),
     ("http://%65xample.com/", "host"), ("http://[::1%25eth0]/", "host"), ("http://a*b/", "host"),
+    ("http://[::1]x/", "host"), ("http://256.0.0.1/", "host"), ("http://1.2.3.4.5/", "host"), ("http://a.0x7g.08/", "host"),
+    ("http://example.com:0/", "port 0"),
     ("http://me@example.com/", "credentials"),
 ])  # fmt: skip
 def test_what_cannot_be_a_link_is_told_in_words(url, problem):
@@ -32,6 +34,7 @@ def test_what_cannot_be_a_link_is_told_in_words(url, problem):
 
 @pytest.mark.parametrize("host", [
     "localhost", "LOCALHOST", "localhost.", "foo.localhost", "a.b.localhost.", "ip6-localhost", "ip6-loopback", "127.0.0.1",
+    "localhost.localdomain", "localhost6.localdomain6", "0x7f.1", "127.0.0.1.",
     "127.1", "127.255.255.254", "0x7f000001", "2130706433", "0177.0.0.1", "0", "0.0.0.0", "[::1]", "[::]", "[0:0:0:0:0:0:0:1]",
     "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[0:0:0:0:0:ffff:7f00:1]", "\uff4cocalhost", "localhost\u3002",
 ])  # fmt: skip
