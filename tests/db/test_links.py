@@ -12,7 +12,8 @@ OWN = {("sho.rt", 443), ("127.0.0.1", 8000)}
 @pytest.mark.parametrize("url", [
     "https://example.com", "http://example.com:8080/a?b=c#d", "HTTP://EXAMPLE.COM", "https://b\u00fccher.example/",
     "https://xn--fa-hia.de/", "http://192.0.2.1/", "http://[2001:db8::1]:80/", "http://127.0.0.1:8001/", "http://sho.rt:8080/",
-    "http://localhost/", "http://foo.localhost:9/", "https://example.com/\u00e4", "https://a_b.example/", "http://0300.0250.1/", "http://1a.2b/", "http://[2001:db8::1]/",
+    "http://localhost/", "http://foo.localhost:9/", "https://example.com/\u00e4", "https://a_b.example/",
+    "http://0300.0250.1/", "http://1a.2b/", "http://[2001:db8::1]/",
 ])  # fmt: skip
 def test_a_web_address_of_another_machine_or_port_may_be_a_link(url):
     assert links.url_problem(url, OWN) is None
@@ -56,7 +57,9 @@ def test_an_address_is_compared_as_an_address(bound, host):
     assert links.url_problem(f"http://{host}:80/", {(bound, 80)}) == "points at this service"
 
 
-@pytest.mark.parametrize("own", ["https://b\u00fccher.example/", "https://xn--bcher-kva.example/", "https://B\u00dcCHER.example./"])
+@pytest.mark.parametrize(
+    "own", ["https://b\u00fccher.example/", "https://xn--bcher-kva.example/", "https://B\u00dcCHER.example./"]
+)
 @pytest.mark.parametrize("host", ["b\u00fccher.example", "xn--bcher-kva.example", "BU\u0308CHER.example\u3002"])
 def test_a_name_is_the_same_in_letters_and_in_ascii(own, host):
     assert links.url_problem(f"https://{host}/x", {links.address_of(own)}) == "points at this service"
