@@ -142,5 +142,5 @@ def downgrade() -> None:
     """Put back the functions of 0004. What is counted under an empty name stays there, and shows as a difference."""
     before = import_module("db.migrations.versions.0004_click_rollups")
     op.execute("DROP VIEW click_differences; DROP FUNCTION fold_clicks, place_of;")
-    op.execute(before._FOLD)
-    op.execute(before._DIFFERENCES)
+    op.execute(before.FOLD)
+    op.execute(before.DIFFERENCES)
