@@ -41,7 +41,7 @@ class DatabaseDown(DatabaseFailure):
     @property
     def demoted(self) -> bool:
         """Whether it is the server that takes no writes: another one may, to which a new connection may lead."""
-        return self.sqlstate == errorcodes.READ_ONLY_SQL_TRANSACTION
+        return bool(self.sqlstate == errorcodes.READ_ONLY_SQL_TRANSACTION)
 
 
 class StatementTimeout(DatabaseFailure):
