@@ -237,7 +237,8 @@ def test_the_servers_go_through_pgbouncer_where_asked(stack, load, finding):
 
 def test_prometheus_sees_every_server_and_the_balancer(stack):
     port = free_port()
-    stack.compose("--profile", "prometheus", "up", "--detach", "prometheus", PROMETHEUS_PORT=str(port))
+    # Alone, or the servers would be made anew, without PgBouncer.
+    stack.compose("--profile", "prometheus", "up", "--detach", "--no-deps", "prometheus", PROMETHEUS_PORT=str(port))
 
     def healthy():
         try:
