@@ -21,11 +21,13 @@ RUN python3 -m venv /opt/poolbench \
 
 FROM build AS service-packages
 COPY deploy/service.lock ./
-RUN pip install -q --no-cache-dir --disable-pip-version-check --require-hashes --no-deps --no-build-isolation -r service.lock \
-    && pip uninstall -q -y setuptools pip
+RUN pip install -q --no-cache-dir --disable-pip-version-check --require-hashes --no-deps --no-build-isolation -r service.lock
+
+FROM service-packages AS service-alone
+RUN pip uninstall -q -y setuptools pip
 
 FROM python AS app
-COPY --from=service-packages /opt/poolbench /opt/poolbench
+COPY --from=service-alone /opt/poolbench /opt/poolbench
 COPY app.py openapi.json ./
 COPY templates ./templates
 COPY poolbench ./poolbench
@@ -35,7 +37,8 @@ USER 10001:10001
 EXPOSE 8000
 CMD ["gunicorn", "-c", "wsgi/gunicorn_conf.py", "wsgi:create_app()"]
 
-FROM build AS loadgen-packages
+# The tool needs all packages of the service, too.
+FROM service-packages AS loadgen-packages
 COPY deploy/requirements.lock ./
 RUN pip install -q --no-cache-dir --disable-pip-version-check --require-hashes --no-deps --no-build-isolation \
     -r requirements.lock

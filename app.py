@@ -9,6 +9,7 @@ import hmac
 import logging
 import os
 import re
+import socket
 import traceback
 from base64 import b64encode
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from time import perf_counter_ns
 from typing import Any
 
 import orjson
+import psutil
 from flask import Flask, Response, g, render_template, request
 from markupsafe import Markup
 from sqlalchemy import URL
@@ -312,8 +314,10 @@ class Service:
 
     def _own_addresses(self) -> set[tuple[str, int]]:
         """Host and port of this service as the client calls it, as it is bound, and as the public knows it."""
-        bound = request.environ.get("SERVER_NAME", ""), int(request.environ.get("SERVER_PORT") or 0)
-        return {bound, *(links.address_of(url) for url in (request.host_url, self._public_url) if url)}
+        host, port = request.environ.get("SERVER_NAME", ""), int(request.environ.get("SERVER_PORT") or 0)
+        bound = {host, *(_names_of_this_machine() if links.is_wildcard(host) else ())}
+        asked = (links.address_of(url) for url in (request.host_url, self._public_url) if url)
+        return {*((name, port) for name in bound), *asked}
 
     def _begin(self) -> None:
         g.started_ns = perf_counter_ns()
@@ -416,6 +420,13 @@ def _link_request(own_addresses: set[tuple[str, int]]) -> tuple[str, str | None]
     if code.lower() in links.RESERVED_CODES:
         raise HttpProblem(422, "reserved-code", "The code is reserved", f"{code!r} is an address of the service")
     return url, code
+
+
+def _names_of_this_machine() -> set[str]:
+    """Its name, and the addresses of its network interfaces."""
+    families = (socket.AF_INET, socket.AF_INET6)
+    interfaces = psutil.net_if_addrs().values()
+    return {socket.gethostname(), *(each.address for found in interfaces for each in found if each.family in families)}
 
 
 def _bad_url(detail: str) -> HttpProblem:

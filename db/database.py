@@ -320,16 +320,19 @@ class _Loan:
         held_ns = perf_counter_ns() - self._lent_at_ns
         self._cost.held_ns += held_ns
         self._database.take_back(held_ns)
+        failure = classify(error) if isinstance(error, _OF_THE_DATABASE) else None
         try:
+            if isinstance(failure, DatabaseDown) and failure.demoted:
+                self._connection.invalidate()
             self._connection.close()
-        except _OF_THE_DATABASE as failure:
-            _raise_as_failure(failure)
+        except _OF_THE_DATABASE as another:
+            _raise_as_failure(another)
             raise
         finally:
             if self._turns is not None:
                 self._turns.release()
-        if isinstance(error, _OF_THE_DATABASE):
-            _raise_as_failure(error)
+        if failure is not None:
+            raise failure from error
 
 
 def _raise_as_failure(error: BaseException) -> None:

@@ -36,7 +36,12 @@ class TooManyClients(DatabaseFailure):
 
 
 class DatabaseDown(DatabaseFailure):
-    """The server cannot be reached, does not let us in, or went away."""
+    """The server cannot be reached, does not let us in, went away, or takes no writes (25006)."""
+
+    @property
+    def demoted(self) -> bool:
+        """Whether it is the server that takes no writes: another one may, to which a new connection may lead."""
+        return bool(self.sqlstate == errorcodes.READ_ONLY_SQL_TRANSACTION)
 
 
 class StatementTimeout(DatabaseFailure):
@@ -71,6 +76,10 @@ _TEXTS = (
 )
 
 
+# Besides whole classes of codes.
+_DOWN = {errorcodes.INVALID_CATALOG_NAME, errorcodes.READ_ONLY_SQL_TRANSACTION, errorcodes.OUT_OF_MEMORY}
+
+
 def classify(error: BaseException) -> DatabaseFailure | None:
     """The failure behind an exception of SQLAlchemy or psycopg2; None if it is something else (a bug, as a rule)."""
     if isinstance(error, sqlalchemy.exc.TimeoutError):
@@ -89,7 +98,7 @@ def classify(error: BaseException) -> DatabaseFailure | None:
     unreachable = sqlstate is None and isinstance(original, psycopg2.OperationalError)
     if unreachable:
         return DatabaseDown(str(original), errorcodes.SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION)
-    if sqlstate is not None and (sqlstate[:2] in {"08", "28", "57"} or sqlstate == errorcodes.INVALID_CATALOG_NAME):
+    if sqlstate is not None and (sqlstate[:2] in {"08", "28", "57"} or sqlstate in _DOWN):
         return DatabaseDown(str(original), sqlstate)
     return None
 

@@ -4,9 +4,12 @@ import re
 import secrets
 import string
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from socket import inet_aton, inet_ntoa
 from urllib.parse import urlsplit
+
+from idna import IDNAError, uts46_remap
 
 LONGEST_URL = 2048
 """Longest URL of a link, in characters."""
@@ -27,10 +30,13 @@ _CODE_ALPHABET = string.ascii_letters + string.digits
 _CODE_LENGTH = 7
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
-# With these letters, sharp s and final sigma, browsers (UTS 46) make another domain of a host than IDNA 2003 does, by which
-# Python and so the redirect's Location encode it.
-_AMBIGUOUS_LETTERS = frozenset("ß\N{GREEK SMALL LETTER FINAL SIGMA}")
-_LOOPBACK_NAMES = {"localhost", "ip6-localhost", "ip6-loopback"}
+# A host whose last part is a number is an IPv4 address to browsers, or nothing.
+_ENDS_IN_NUMBER = re.compile(r"(.*\.)?(\d+|0x[0-9a-f]*)")
+# As systems have them in /etc/hosts.
+_LOOPBACK_NAMES = {
+    "localhost", "localhost4", "localhost6", "ip6-localhost", "ip6-loopback",
+    "localhost.localdomain", "localhost4.localdomain4", "localhost6.localdomain6",
+}  # fmt: skip
 _LOOPBACK = "loopback"
 
 
@@ -57,22 +63,60 @@ def url_problem(url: str, own_addresses: Iterable[tuple[str, int]]) -> str | Non
         parts = urlsplit(url)
         name = parts.hostname or ""
         # Encoded as the redirect's Location will be: what cannot be encoded could be stored, but never followed.
-        host, port = name.encode("idna").decode().rstrip("."), parts.port
+        host, port = _encoded(name).rstrip("."), parts.port
     except ValueError:
         return "is not a URL"
     if parts.scheme not in _DEFAULT_PORTS or not host:
         return "must begin with http:// or https:// and a host"
-    if _AMBIGUOUS_LETTERS & set(name):
+    if host != _encoded_by_browsers(name):
         return "holds a host that is one domain to browsers and another to older programs: write it as xn--..."
-    # A host with %6c in it, say, is one with an l to a browser, and not to us.
-    if not _HOST.fullmatch(host) or ("[" in parts.netloc) != (":" in host):
-        return "holds a host that is not valid"
     if "@" in parts.netloc:
         return "holds credentials"
-    address = _machine(host), port or _DEFAULT_PORTS[parts.scheme]
-    if any(address == (_machine(own), own_port) for own, own_port in own_addresses):
+    # A host with %6c in it, say, is one with an l to a browser, and not to us.
+    if not _HOST.fullmatch(host) or not _stands_alone(host, parts.netloc):
+        return "holds a host that is not valid"
+    if port == 0:
+        return "holds the port 0"
+    place = _place(host, port or _DEFAULT_PORTS[parts.scheme])
+    if any(place == _place(*own) for own in own_addresses):
         return "points at this service"
     return None
+
+
+def _stands_alone(host: str, netloc: str) -> bool:
+    """Whether nothing but a port follows the host, which is an IPv6 address where it has brackets, and IPv4 where it ends so."""
+    if netloc.startswith("["):
+        return ":" in host and netloc.partition("]")[2][:1] in ("", ":")
+    return ":" not in host and (_ENDS_IN_NUMBER.fullmatch(host) is None or _ipv4(host) is not None)
+
+
+def _ipv4(host: str) -> str | None:
+    """The IPv4 address that a host is to a browser: 127.1, 0x7f000001 and 2130706433 are 127.0.0.1; None: it is none."""
+    try:
+        return inet_ntoa(inet_aton(host))
+    except OSError:
+        return None
+
+
+def _place(host: str, port: int) -> tuple[str, int]:
+    """What two addresses of one server have in common: 80 usually leads on to 443, so the two count as one port."""
+    return _machine(host), _DEFAULT_PORTS["https"] if port in _DEFAULT_PORTS.values() else port
+
+
+def _encoded(name: str) -> str:
+    """A host in ASCII, as Python and so the Location of a redirect encode it (IDNA 2003). Raises UnicodeError."""
+    return name.encode("idna").decode()
+
+
+def _encoded_by_browsers(name: str) -> str | None:
+    """A host in ASCII, as browsers encode it (UTS 46), without a dot at its end; None where they refuse it."""
+    if name.isascii():
+        return name.rstrip(".")
+    try:
+        labels = uts46_remap(name, std3_rules=False, transitional=False).rstrip(".").split(".")
+    except IDNAError:
+        return None
+    return ".".join(each if each.isascii() else f"xn--{each.encode('punycode').decode()}" for each in labels)
 
 
 def base_url(text: str) -> str:
@@ -84,18 +128,25 @@ def base_url(text: str) -> str:
 
 
 def address_of(url: str) -> tuple[str, int]:
-    """Host and port of a URL that has no `url_problem`."""
+    """Host, in ASCII where that can be, and port of a URL that has no `url_problem`, or by which somebody asked."""
     parts = urlsplit(url)
-    return parts.hostname or "", parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    host = parts.hostname or ""
+    with suppress(UnicodeError):
+        host = _encoded(host)
+    return host, parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+
+
+def is_wildcard(host: str) -> bool:
+    """Whether a server that is bound to this address can be reached by every address of its machine."""
+    return host in ("", "0.0.0.0", "::")
 
 
 def _machine(host: str) -> str:
     """One spelling for all names of an address, and one for all that mean this machine."""
     host = host.lower().rstrip(".")
     try:
-        # To a browser 127.1, 0x7f000001 and 2130706433 are 127.0.0.1, and so they are to this function.
-        address = ip_address(host if ":" in host else inet_ntoa(inet_aton(host)))
-    except (OSError, ValueError):
+        address = ip_address(_ipv4(host) or host)
+    except ValueError:
         return _LOOPBACK if host in _LOOPBACK_NAMES or host.endswith(".localhost") else host
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped

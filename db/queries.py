@@ -107,7 +107,8 @@ WITH link AS MATERIALIZED (SELECT * FROM links WHERE code = %s),
              SELECT clicks, first_at, last_at FROM known UNION ALL SELECT count(*), min(at), max(at) FROM fresh
          ) AS each),
      by_referrer AS (
-         SELECT CASE dimension WHEN 'direct' THEN dimension ELSE value END AS referrer, sum(n)::bigint AS n
+         SELECT CASE WHEN dimension = 'direct' THEN dimension WHEN value = '' THEN 'others' ELSE value END AS referrer,
+             sum(n)::bigint AS n
          FROM count WHERE dimension IN ('direct', 'referrer') GROUP BY 1),
      by_browser AS (
          SELECT value AS browser, jsonb_object_agg(detail, n) AS counts FROM count WHERE dimension = 'program' GROUP BY 1),
@@ -120,7 +121,7 @@ WITH link AS MATERIALIZED (SELECT * FROM links WHERE code = %s),
 SELECT jsonb_build_object(
     'link', jsonb_build_object('code', code, 'url', url, 'created', to_char(created AT TIME ZONE 'UTC', {_INSTANT})),
     'totals', (SELECT jsonb_build_object(
-        'clicks', n, 'referrers', (SELECT count(*) FROM count WHERE dimension = 'referrer'),
+        'clicks', n, 'referrers', (SELECT count(*) FROM count WHERE dimension = 'referrer' AND value <> ''),
         'first', to_char(first_at AT TIME ZONE 'UTC', {_INSTANT}), 'last', to_char(last_at AT TIME ZONE 'UTC', {_INSTANT})
     ) FROM total),
     'clicks_per_day', (SELECT coalesce(jsonb_object_agg(value, n), '{{}}') FROM count WHERE dimension = 'day'),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeVar
 
 import psycopg2
@@ -163,9 +164,17 @@ def database_url(text: str) -> URL:
     port = parts.get("port", "")
     if not all(each.isdecimal() and 0 < int(each) < 65536 for each in port.split(",") if each):
         raise ValueError("a URL whose port is a number from 1 to 65535")
+    try:
+        limited = isfinite(float(parts.get("connect_timeout", "0")))
+    except ValueError:
+        limited = False
+    if not limited:
+        raise ValueError("a URL whose connect_timeout is a number of seconds")
     query = {key: value for key, value in parts.items() if key not in {"user", "password", "host", "port", "dbname"}}
     host = parts.get("host", "")
-    single = "," not in host and not host.startswith(("/", "@"))
+    single = not any("," in each for each in (host, parts.get("hostaddr", ""), port)) and not host.startswith(
+        ("/", "@")
+    )
     if not single:
         # A list of several hosts, or the folder of a socket, which stand for themselves only in the query.
         query |= {key: parts[key] for key in ("host", "port") if key in parts}

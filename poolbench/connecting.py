@@ -70,17 +70,21 @@ def _limit_s(parameters: Mapping[str, Any]) -> float:
 
 
 def _one_host_each(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The parameters for each host that they name, in the order in which libpq would try them."""
-    lists = {key: str(parameters[key]).split(",") for key in ("host", "hostaddr", "port") if parameters.get(key)}
+    """The parameters for each host that they or libpq's variables name, in the order in which libpq would try them."""
+
+    def given(key: str) -> str:
+        return str(parameters.get(key) or os.environ.get(f"PG{key.replace('_', '').upper()}") or "")
+
+    lists = {key: given(key).split(",") for key in ("host", "hostaddr", "port") if given(key)}
     count = max((len(lists[key]) for key in ("host", "hostaddr") if key in lists), default=1)
     if count == 1:
         yield dict(parameters)
         return
     order = list(range(count))
-    if parameters.get("load_balance_hosts") == "random":
+    if given("load_balance_hosts") == "random":
         random.shuffle(order)
-    prefers_standby = parameters.get("target_session_attrs") == "prefer-standby"
-    for session in ("standby", "any") if prefers_standby else (parameters.get("target_session_attrs"),):
+    wanted = given("target_session_attrs")
+    for session in ("standby", "any") if wanted == "prefer-standby" else (wanted,):
         for place in order:
             own = {key: values[place] if len(values) == count else values[0] for key, values in lists.items()}
             own |= {"target_session_attrs": session} if session else {}

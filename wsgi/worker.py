@@ -114,7 +114,10 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
     def _serve(self, listener: Any) -> Server:
         listener.setblocking(1)
         environ = base_environ(self.cfg)
-        environ.update({"wsgi.multithread": True, "SERVER_SOFTWARE": VERSION})
+        host, port = listener.getsockname()[:2]
+        # The address itself: gevent would ask DNS for its name, and wait for an answer.
+        named = {"SERVER_NAME": host, "SERVER_PORT": str(port)}
+        environ.update({"wsgi.multithread": True, "SERVER_SOFTWARE": VERSION, **named})
         server = Server(
             listener,
             application=self.wsgi,

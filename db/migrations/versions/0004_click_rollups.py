@@ -123,7 +123,7 @@ END
 $$;
 """
 
-_FOLD = """
+FOLD = """
 CREATE FUNCTION fold_clicks(most integer) RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
@@ -185,7 +185,7 @@ END
 $$;
 """
 
-_DIFFERENCES = """
+DIFFERENCES = """
 CREATE VIEW click_differences AS
 WITH counted AS (
     SELECT link_id, named.*, count(*) AS clicks
@@ -235,7 +235,7 @@ def upgrade() -> None:
     """Make the tables, the first two partitions, and the functions."""
     for each in (
         *(_OLD_CLICKS, _CLICKS, _ROLLUPS, _SMALL_FUNCTIONS),
-        *(_UNFOLDED, _FOLD, _DIFFERENCES, _KEEP_LINKS, _TRUNCATE),
+        *(_UNFOLDED, FOLD, DIFFERENCES, _KEEP_LINKS, _TRUNCATE),
     ):
         op.execute(each)
 

@@ -93,12 +93,14 @@ def test_only_metrics_are_served():
 
 
 @pytest.mark.parametrize(("host", "status"), [
-    ("127.0.0.1", 200), ("localhost:9090", 200), ("[::1]:9090", 200), ("127.8.9.1", 200), ("evil.example", 421), ("", 421),
+    ("127.0.0.1", 200), ("localhost:9090", 200), ("[::1]:9090", 200), ("127.8.9.1", 200), ("[::ffff:7f00:1]:9090", 200),
+    ("evil.example", 421), ("", 421),
     ("localhost.evil.example", 421), ("[", 421), ("192.0.2.1", 421),
 ])  # fmt: skip
 def test_names_that_are_pointed_at_this_host_from_elsewhere_are_not_served(host, status):
     environ = {"PATH_INFO": "/metrics", "HTTP_HOST": host}
-    assert host_allowed("127.0.0.1", environ) is host_allowed("localhost", environ) is (status == 200)
+    for listening in ("127.0.0.1", "localhost", "LOCALHOST", "127.1", "0x7f000001", "::1", "::ffff:127.0.0.1"):
+        assert host_allowed(listening, environ) is (status == 200)
     assert host_allowed("0.0.0.0", environ) is True
     with serving(("127.0.0.1", 0), lambda: Period(0), lambda: AT_WORK) as (_, port):
         assert gevent.get_hub().threadpool.spawn(_status, port, host).get() == status
