@@ -114,10 +114,11 @@ class Worker(GeventPyWSGIWorker):  # type: ignore[misc]
     def _serve(self, listener: Any) -> Server:
         listener.setblocking(1)
         environ = base_environ(self.cfg)
-        host, port = listener.getsockname()[:2]
-        # The address itself: gevent would ask DNS for its name, and wait for an answer.
-        named = {"SERVER_NAME": host, "SERVER_PORT": str(port)}
-        environ.update({"wsgi.multithread": True, "SERVER_SOFTWARE": VERSION, **named})
+        environ.update({"wsgi.multithread": True, "SERVER_SOFTWARE": VERSION})
+        if listener.family in (socket.AF_INET, socket.AF_INET6):
+            host, port = listener.getsockname()[:2]
+            # The address itself: gevent would ask DNS for its name, and wait for an answer.
+            environ.update({"SERVER_NAME": host, "SERVER_PORT": str(port)})
         server = Server(
             listener,
             application=self.wsgi,
