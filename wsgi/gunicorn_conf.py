@@ -78,9 +78,11 @@ def on_starting(server: Any) -> None:
             "worker_connections %d is too many for %d files (ulimit -n): beyond %d clients, the database may get none",
             *(server.cfg.worker_connections, _descriptors, worker_connections),
         )
-    if "GUNICORN_FD" in os.environ:
+    address = server.cfg.address[0]
+    # A socket in the file system is a path; gunicorn replaces one that is left over.
+    if "GUNICORN_FD" in os.environ or not isinstance(address, tuple):
         return
-    host, port = server.cfg.address[0]
+    host, port = address
     deadline = time.monotonic() + _PORT_PATIENCE_S
     while complaint := _cannot_bind(host, port):
         if time.monotonic() > deadline:
