@@ -227,6 +227,7 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
         head, (path, _, query) = self._head, self.path.partition("?")
         environ: dict[str, Any] = self.server.get_environ()
         environ |= head.fields
+        remote_addr, remote_port = self._client()
         environ |= {
             "REQUEST_METHOD": head.method,
             "SCRIPT_NAME": "",
@@ -234,12 +235,18 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
             "QUERY_STRING": query,
             "RAW_URI": self.path,
             "SERVER_PROTOCOL": self.request_version,
-            "REMOTE_ADDR": str(self.client_address[0]),
-            "REMOTE_PORT": str(self.client_address[1]),
+            "REMOTE_ADDR": remote_addr,
+            "REMOTE_PORT": remote_port,
             "wsgi.input": self.wsgi_input,
             "wsgi.input_terminated": True,
         }
         return environ
+
+    def _client(self) -> tuple[str, str]:
+        """Address and port of the client; both are empty where it came by a socket in the file system, which has neither."""
+        if isinstance(self.client_address, tuple):
+            return str(self.client_address[0]), str(self.client_address[1])
+        return "", ""
 
     def finalize_headers(self) -> None:
         """Complete the headers of the answer, which the client then has ANSWER_S to take."""
@@ -307,7 +314,7 @@ class StrictHandler(PyWSGIHandler):  # type: ignore[misc]
 
     def _refuse(self, refused: Refused) -> None:
         """Answer a request that is not accepted, and close. Nothing that the client sent goes into the log."""
-        log.info("refused: %s", refused, extra={"status": refused.status, "remote_addr": str(self.client_address[0])})
+        log.info("refused: %s", refused, extra={"status": refused.status, "remote_addr": self._client()[0]})
         self.allow(LINGER_S)
         with contextlib.suppress(OSError):
             self.socket.sendall(_ANSWERS[refused.status])
