@@ -112,10 +112,10 @@ _KINDS: dict[Any, type[Pool]] = {}
 """By class of a pool: the subclass of it that is watched."""
 
 
-def hook(engine: Engine, about: WatchedEngine) -> None:
-    """Note the engine's loans and statements in the book from now on; `about` describes the engine there.
+def hook_pool(engine: Engine, about: WatchedEngine) -> None:
+    """Note the loans of the engine's pool in the book from now on; `about` describes the engine there.
 
-    Changes the engine in place: the class of its pool, and four methods of its dialect.
+    Changes the class of the pool, in place.
     """
     pool: Any = engine.pool
     kind: Any = type(pool)
@@ -124,8 +124,18 @@ def hook(engine: Engine, about: WatchedEngine) -> None:
     pool._poolbench_engine = about  # noqa: SLF001
     pool.__class__ = _KINDS[kind]
     event.listen(engine, "connect", _connected)
-    # Listeners to statements would slow down each connection, so the methods that they would be called by are wrapped.
+
+
+def hook_dialect(engine: Engine) -> None:
+    """Note the statements of the engine in the book from now on. Several engines may share one pool; each has its own dialect.
+
+    Wraps four methods of the dialect, once.
+    """
     dialect: Any = engine.dialect
+    if getattr(dialect, "_poolbench_watched", False):
+        return
+    dialect._poolbench_watched = True  # noqa: SLF001
+    # Listeners to statements would slow down each connection, so the methods that they would be called by are wrapped.
     dialect.connect = _timed_connect(dialect.connect)
     dialect.do_execute = _watched_execute(dialect.do_execute, many=False)
     dialect.do_executemany = _watched_execute(dialect.do_executemany, many=True)

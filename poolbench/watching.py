@@ -18,11 +18,11 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, exc
 
 from poolbench.diagnosis import Diagnosis, diagnose
 from poolbench.endpoints import follow_flask, watched_requests
-from poolbench.hooks import hook, hooked
+from poolbench.hooks import hook_dialect, hook_pool, hooked
 from poolbench.loan_book import BOOK
 from poolbench.loans import WatchedEngine
 from poolbench.looking import application_place
@@ -122,13 +122,19 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
     """Watch an engine from now on. Returns what the process sees of all its watched engines.
 
     making_ns: how long making the engine took.
+
+    Raises sqlalchemy.exc.ArgumentError if this is no Engine, or an asynchronous one.
     """
+    if not isinstance(engine, Engine) or engine.dialect.is_async:
+        kind = "asynchronous ones" if getattr(engine, "dialect", None) is not None else f"a {type(engine).__name__}"
+        raise exc.ArgumentError(f"watch() is for SQLAlchemy's synchronous engines, not for {kind}")
+    hook_dialect(engine)
     if hooked(engine.pool):
         return _watcher
     request = BOOK.requests.get(BOOK.current())
     place = place_of(sys._getframe(1))  # noqa: SLF001
     number = 0 if request is not None else BOOK.next_number(str(place))
-    hook(engine, WatchedEngine.of(engine, place, request, making_ns, number))
+    hook_pool(engine, WatchedEngine.of(engine, place, request, making_ns, number))
     return _watcher
 
 

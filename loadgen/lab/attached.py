@@ -84,7 +84,7 @@ class _Attachment:
                 return inner(url, **arguments)
             began_ns = time.perf_counter_ns()
             engine = inner(self._pooled(found), **arguments)
-            if self.given.get("watch"):
+            if self.given.get("watch") and not engine.dialect.is_async:
                 self._watched().watch(engine, making_ns=time.perf_counter_ns() - began_ns)
             self._observe(engine, found)
             return engine
