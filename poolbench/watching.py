@@ -22,7 +22,7 @@ from sqlalchemy import Engine, exc
 
 from poolbench.diagnosis import Diagnosis, diagnose
 from poolbench.endpoints import follow_flask, watched_requests
-from poolbench.hooks import hook_dialect, hook_pool, hooked
+from poolbench.hooks import hook_connect, hook_dialect, hook_pool, hooked
 from poolbench.loan_book import BOOK
 from poolbench.loans import WatchedEngine
 from poolbench.looking import application_place
@@ -128,6 +128,7 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
     if not isinstance(engine, Engine) or engine.dialect.is_async:
         kind = "asynchronous ones" if getattr(engine, "dialect", None) is not None else f"a {type(engine).__name__}"
         raise exc.ArgumentError(f"watch() is for SQLAlchemy's synchronous engines, not for {kind}")
+    hook_connect(engine)
     hook_dialect(engine)
     if hooked(engine.pool):
         return _watcher

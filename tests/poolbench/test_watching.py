@@ -206,3 +206,42 @@ def test_watching_what_is_no_synchronous_engine_is_refused_in_one_line():
             poolbench.watch(engine)
     with pytest.raises(exc.ArgumentError, match=r"^watch\(\)"):
         create_async_engine("postgresql+asyncpg://nobody@localhost/nothing?plugin=poolbench&pool=own&watch=1")
+
+
+FAILING_TO_CONNECT = """
+import json, sys
+import poolbench
+from poolbench.loan_book import BOOK
+from sqlalchemy import Engine, create_engine, exc
+
+engine = create_engine(sys.argv[1], pool_size=1, max_overflow=0, pool_timeout=0.05)
+unreachable = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nothing")
+for each in (engine, unreachable):
+    watching = poolbench.watch(each)
+
+def error_of(borrow):
+    # No loan is noted in full.
+    BOOK.left = 1_000_000
+    try:
+        borrow()
+    except exc.SQLAlchemyError as error:
+        return type(error).__name__
+
+borrow = engine.connect
+with borrow():
+    told = [error_of(each) for each in (unreachable.connect, unreachable.connect, borrow, engine.begin().__enter__)]
+traced = []
+inner = Engine.connect
+Engine.connect = lambda itself: traced.append(1) or inner(itself)
+for _ in range(2):
+    BOOK.left = 0
+    engine.connect().close()
+BOOK.tally.add_up()
+found = watching.observed()
+print(json.dumps({"told": told, "traced": len(traced), "timeouts": sum(row.timeouts for row in found.loans.values())}))
+"""
+
+
+def test_errors_are_sqlalchemys_and_an_instrument_of_its_connect_is_called(postgres, tmp_path):
+    (found,) = run(tmp_path, FAILING_TO_CONNECT, postgres.url)
+    assert found == {"told": ["OperationalError"] * 2 + ["TimeoutError"] * 2, "traced": 2, "timeouts": 2}
