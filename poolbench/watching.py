@@ -34,8 +34,8 @@ from poolbench.watch_log import EvidenceFiles, Holder, TimeoutLog, holders
 
 __all__ = ["Holder", "Watcher", "opened_by_driver", "record_all", "watch", "watched_requests"]
 
-_CLOSE_INTERVAL_S = 0.02
-_CLOSE_CPU = 0.02
+_CLOSE_INTERVAL_S = 0.04
+_CLOSE_CPU = 0.01
 
 
 class Watcher:
@@ -51,7 +51,7 @@ class Watcher:
         BOOK.note_all()
 
     def record_all(self, folder: Path) -> None:
-        """Note every loan, look fifty times a second, and write what was seen into `folder` once it has a file `report`."""
+        """Note every loan, look 25 times a second, and write what was seen into `folder` once it has a file `report`."""
         if self._files is not None:
             return
         files = self._files = EvidenceFiles(folder)

@@ -83,9 +83,10 @@ class _Attachment:
                 self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
                 return inner(url, **arguments)
             began_ns = time.perf_counter_ns()
-            engine = inner(self._pooled(found), **arguments)
-            if self.given.get("watch") and not engine.dialect.is_async:
-                self._watched().watch(engine, making_ns=time.perf_counter_ns() - began_ns)
+            if self.given.get("watch"):
+                engine = self._watched_engine(inner(found, **arguments), began_ns)
+            else:
+                engine = inner(self._pooled(found), **arguments)
             self._observe(engine, found)
             return engine
 
@@ -99,6 +100,15 @@ class _Attachment:
             return url
         bare = url.difference_update_query(["plugin", *PoolbenchPlugin.names])
         return bare.update_query_dict({"plugin": "poolbench", "pool": strategy, **self.given["parameters"]})
+
+    def _watched_engine(self, engine: Any, began_ns: int) -> Any:
+        """The application's engine, watched; without the plugin, whose times of each loan the doctor does not need."""
+        from poolbench.timed import cooperate  # noqa: PLC0415 - SQLAlchemy is being used
+
+        if not engine.dialect.is_async:
+            cooperate(engine)
+            self._watched().watch(engine, making_ns=time.perf_counter_ns() - began_ns)
+        return engine
 
     def _watched(self) -> Any:
         """The library's watching, set to write what it sees into the folder of evidence when it is asked to."""
