@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -84,10 +85,14 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
         raise BadInput("--app and --script go together")
     module, colon, attribute = name.partition(":")
     if not module or (colon and not attribute):
-        raise BadInput(f"--app {name}: must be MODULE:APP or MODULE:FACTORY()")
+        raise BadInput(f"--app {name!r}: must be MODULE:APP or MODULE:FACTORY()")
     server = given["server"]
     if server is not None and "{port}" not in server:
         raise BadInput(f"--server {server!r}: needs {{port}} where the port belongs")
+    try:
+        shlex.split(server or "")
+    except ValueError as error:
+        raise BadInput(f"--server {server!r}: {error}") from None
     for variable in given["url_variable"]:
         if not variable.partition("=")[0].isidentifier():
             raise BadInput(f"--url-variable {variable!r} is no name of a variable")
@@ -117,7 +122,7 @@ def one_line_errors(database_url: str | None) -> Iterator[None]:
 
     from db.binaries import EmbeddedPostgresError
     from loadgen.lab.own_app import NothingAnsweredError, RefusedError
-    from loadgen.lab.own_database import DatabaseError, masking
+    from loadgen.lab.own_database import DatabaseError, masking, shown
     from loadgen.lab.stack import StackError
     from loadgen.runner import SectionFailed
     from loadgen.script.model import ScriptErrors
@@ -131,7 +136,10 @@ def one_line_errors(database_url: str | None) -> Iterator[None]:
         raise NothingGood(str(error)) from None
     except (StackError, RefusedError, DatabaseError, EmbeddedPostgresError) as error:
         raise BadInput(" ".join(str(error).split())) from None
-    except (SectionFailed, psycopg2.Error) as error:
+    except SectionFailed as error:
         raise BadInput(masked(" ".join(str(error).split()))) from None
+    except psycopg2.Error as error:
+        where = "" if database_url is None else f"{shown(database_url)}: "
+        raise BadInput(where + masked(" ".join(str(error).split()))) from None
     except OSError as error:
         raise BadInput(f"{error.filename}: {error.strerror}") from None

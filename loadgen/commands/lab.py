@@ -225,9 +225,9 @@ def _run_own_app(application: OwnApplication, strategies: list[str], **given: An
     chosen = tuple(dict.fromkeys(strategies)) or own_app.STRATEGIES
     live = LiveLine()
     try:
-        settings = own_app.chosen_settings(os.environ)
-        options = own_app.OwnAppOptions(application, strategies=chosen, settings=settings, **given)
         with one_line_errors(given["database_url"]):
+            settings = own_app.chosen_settings(os.environ)
+            options = own_app.OwnAppOptions(application, strategies=chosen, settings=settings, **given)
             return own_app.run(options, _sayer(live), live)
     finally:
         live.clear()

@@ -6,8 +6,11 @@ application away from any other PostgreSQL than the one given, and writes down w
 process, from which the lab proves that the given database was used. It imports nothing but the standard library until
 the application itself has imported SQLAlchemy, a driver or a server.
 
-The file that `POOLBENCH_ATTACHED` names is JSON: `strategy`, `parameters` (the plugin's), `host`, `port`, `database` and
-`identity` of the database given, `most` (connections that each process may open; null: no limit), `evidence`, a folder, and
+It runs in the processes of the setup commands, too, where it only keeps them away from other databases.
+
+The file that `POOLBENCH_ATTACHED` names is JSON: `strategy` (null: of a setup command, whose engines stay as they are),
+`parameters` (the plugin's), `host`, `port`, `database` and `identity` of the database given, `way`: host and port by which
+the application is to reach it, `most` (connections that each process may open; null: no limit), `evidence`, a folder, and
 `watch`: whether loans, statements and requests are watched, for `loadgen doctor`.
 """
 
@@ -31,7 +34,8 @@ IDENTITY = "SELECT extract(epoch FROM pg_postmaster_start_time())::text || ' ' |
 """Asks a server for what tells one database from every other, whatever way leads there."""
 
 _NAMES = re.compile(
-    r"DATABASE|(^|_)DB(_|$)|POSTGRES|^PG(HOST|DATABASE|SERVICE)$|SQL|DSN|(^|_)(URI|URL)$|SETTINGS|CONFIG", re.IGNORECASE
+    r"DATABASE|(^|_)DB(?!US)|POSTGRES|^PG(HOST|DATABASE|SERVICE)$|SQL|DSN|(^|_)(URI|URL)$|SETTINGS|CONFIG",
+    re.IGNORECASE,
 )
 _PARTS = re.compile(r"HOST|PORT|USER|PASS|DATABASE|(^|_)(DB|NAME)(_|$)", re.IGNORECASE)
 _LIBRARIES = re.compile(r"^(DISABLE_SQLALCHEMY|_?PYTHON|GUNICORN)")
@@ -83,10 +87,10 @@ class _Attachment:
                 self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
                 return inner(url, **arguments)
             began_ns = time.perf_counter_ns()
+            is_plain = self.given["strategy"] is None or self.given.get("watch")
+            engine = inner(found if is_plain else self._pooled(found), **arguments)
             if self.given.get("watch"):
-                engine = self._watched_engine(inner(found, **arguments), began_ns)
-            else:
-                engine = inner(self._pooled(found), **arguments)
+                self._watch(engine, time.perf_counter_ns() - began_ns)
             self._observe(engine, found)
             return engine
 
@@ -101,14 +105,14 @@ class _Attachment:
         bare = url.difference_update_query(["plugin", *PoolbenchPlugin.names])
         return bare.update_query_dict({"plugin": "poolbench", "pool": strategy, **self.given["parameters"]})
 
-    def _watched_engine(self, engine: Any, began_ns: int) -> Any:
-        """The application's engine, watched; without the plugin, whose times of each loan the doctor does not need."""
+    def _watch(self, engine: Any, making_ns: int) -> None:
+        """Watch the application's engine; without the plugin, whose times of each loan the doctor does not need."""
         from poolbench.timed import cooperate  # noqa: PLC0415 - SQLAlchemy is being used
 
         if not engine.dialect.is_async:
-            cooperate(engine)
-            self._watched().watch(engine, making_ns=time.perf_counter_ns() - began_ns)
-        return engine
+            if self.given["strategy"] is not None:
+                cooperate(engine)
+            self._watched().watch(engine, making_ns=making_ns)
 
     def _watched(self) -> Any:
         """The library's watching, set to write what it sees into the folder of evidence when it is asked to."""
@@ -121,7 +125,7 @@ class _Attachment:
         from sqlalchemy import event  # noqa: PLC0415
 
         where = f"postgresql://{url.host or ''}:{url.port or 5432}/{url.database or ''}"
-        self.evidence.add("engine", url=where)
+        self.evidence.add("engine", url=where, driver=url.get_driver_name())
 
         @event.listens_for(engine, "checkout")
         def lent(connection: Any, record: Any, _proxy: Any) -> None:
@@ -154,6 +158,9 @@ class _Attachment:
             began_ns = time.perf_counter_ns()
             try:
                 connection = inner(*given, **named)
+            except module.OperationalError:
+                self._unreachable(_asked_for(module, given, named))
+                raise
             finally:
                 self._opening -= 1
             self._open.add(connection)
@@ -175,9 +182,23 @@ class _Attachment:
             self.evidence.add("connected", driver=module.__name__)
             return
         host, port, database = place
-        info = connection.info
-        parts = {"host": host, "port": port, "database": database, "user": info.user, "password": info.password}
+        where = self._elsewhere(host, port, database, connection.info.user, connection.info.password)
         connection.close()
+        raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
+
+    def _unreachable(self, asked: dict[str, str]) -> None:
+        """Write down a connection that failed if it was to any other database than the one given."""
+        host, port, database = (asked[name] for name in ("host", "port", "dbname"))
+        place = (_loopback(host), port, database)
+        if place in {(_loopback(known[0]), *known[1:]) for known in self._known}:
+            return
+        if (place[0], port) == (_loopback(self.given["way"][0]), str(self.given["way"][1])):
+            return
+        self._elsewhere(host, port, database, asked["user"], asked["password"])
+
+    def _elsewhere(self, host: str, port: str, database: str, user: str, password: str) -> str:
+        """Write down that another database was asked for, and by which variables. Returns its URL."""
+        parts = {"host": host, "port": port, "database": database, "user": user, "password": password}
         where = f"postgresql://{host}:{port}/{database}"
         self.evidence.add(
             "elsewhere",
@@ -185,7 +206,7 @@ class _Attachment:
             variables=sorted(_variables_naming(host, port, database)),
             parts=dict(sorted(_variables_of_parts(parts))),
         )
-        raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
+        return where
 
     def _is_given(self, connection: Any) -> bool:
         cursor = connection.cursor()
@@ -286,6 +307,28 @@ def _place(connection: Any) -> tuple[str, str, str] | None:
         return (str(info.host or ""), str(info.port), str(info.dbname))  # type: ignore[union-attr]
     except Exception:  # noqa: BLE001 - each driver has its own kind of info, or none
         return None
+
+
+def _asked_for(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> dict[str, str]:
+    """Host, port, dbname, user and password of a call of psycopg2's or psycopg's connect, as libpq takes them."""
+    texts = [text for text in (*given, named.get("dsn"), named.get("conninfo")) if isinstance(text, str)]
+    parse = module.extensions.parse_dsn if module.__name__ == "psycopg2" else module.conninfo.conninfo_to_dict
+    asked = {**(parse(texts[0]) if texts else {}), **named}
+    # A copy, as these are not the application's to read.
+    variables = dict(os.environ)
+    user = str(asked.get("user") or variables.get("PGUSER", ""))
+    return {
+        "host": str(asked.get("host") or variables.get("PGHOST", "")),
+        "port": str(asked.get("port") or variables.get("PGPORT", "5432")),
+        "dbname": str(asked.get("dbname") or asked.get("database") or variables.get("PGDATABASE", user)),
+        "user": user,
+        "password": str(asked.get("password") or variables.get("PGPASSWORD", "")),
+    }
+
+
+def _loopback(host: str) -> str:
+    """The host, with one name for all those of loopback."""
+    return "127.0.0.1" if host in {"localhost", "::1"} else host
 
 
 def _variables_naming(host: str, port: str, database: str) -> Iterator[str]:

@@ -112,7 +112,9 @@ class MeasuredGain:
 def lab_page(evidence: Evidence, *, in_folder: bool = False) -> Page:
     """The whole result of a session. Its title is the answer. `in_folder`: it lies beside the page of each experiment."""
     data = {"partial": evidence.partial, "notes": evidence.notes}
-    return Page(answer(evidence)[0].text, _subtitle(evidence), findings(evidence, in_folder=in_folder), data)
+    # The answer of publications that are data counts their claims already.
+    subtitle = _subtitle(evidence) if evidence.outcomes or not evidence.publications else _what_was_run(evidence)
+    return Page(answer(evidence)[0].text, subtitle, findings(evidence, in_folder=in_folder), data)
 
 
 def terminal_page(evidence: Evidence, out: Path) -> Page:
@@ -161,14 +163,24 @@ def _brief_claims(evidence: Evidence) -> Table:
 def _subtitle(evidence: Evidence) -> str:
     """What was run, and the claims by verdict, such as "... run again: 11 claims, 5 reproduced, 6 not measured"."""
     verdicts = [claim.finding(evidence).verdict for claim in claims_on(evidence)]
-    title, whose = TITLE, "two publications"
-    if evidence.publications:
-        count = len(evidence.publications) + (len(PUBLICATIONS) if evidence.outcomes else 0)
-        title = "A published experiment, run again" if count == 1 else f"{count} published experiments, run again"
-        whose = "one publication" if count == 1 else f"{count} publications"
     if set(verdicts) == {UNMEASURED}:
+        count = _publications(evidence)
+        whose = "one publication" if count == 1 else f"{count} publications"
         return f"{len(verdicts)} claims of {whose}, none measured in this session"
-    return f"{title}: {len(verdicts)} claims, {counted(verdicts)}"
+    return f"{_what_was_run(evidence)}: {len(verdicts)} claims, {counted(verdicts)}"
+
+
+def _what_was_run(evidence: Evidence) -> str:
+    """Whose experiments the session ran, in words."""
+    count = _publications(evidence)
+    if not evidence.publications:
+        return TITLE
+    return "A published experiment, run again" if count == 1 else f"{count} published experiments, run again"
+
+
+def _publications(evidence: Evidence) -> int:
+    """How many publications' experiments were chosen: the two that the lab is built on, and those that are data."""
+    return len(evidence.publications) + (len(PUBLICATIONS) if evidence.outcomes or not evidence.publications else 0)
 
 
 def findings(evidence: Evidence, *, in_folder: bool = False) -> tuple[Section, ...]:

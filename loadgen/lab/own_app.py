@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,9 +18,18 @@ from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
-from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page
+from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters
 from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
-from loadgen.lab.own_server import AppServer, Attachments, Evidence, OwnApplication, look_at, run_setup, url_variables
+from loadgen.lab.own_server import (
+    AppServer,
+    Attachments,
+    Evidence,
+    Interpreter,
+    OwnApplication,
+    look_at,
+    run_setup,
+    url_variables,
+)
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
 from loadgen.lab.turns import in_turns
 from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_script
@@ -39,7 +49,6 @@ STRATEGIES = ("own", "null", "queue", "fair")
 """`own` is the pool that the application itself configures."""
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
-_SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
 _FIRST_USERS = 5
 
 
@@ -77,14 +86,15 @@ class OwnAppOptions:
     """Asks the user whether to go on; not called for an embedded database."""
 
 
-def parameters(strategy: str, settings: Mapping[str, str]) -> dict[str, str]:
-    """The plugin's URL parameters for the settings that the strategy knows."""
-    return {_SETTINGS[key].parameters[0]: value for key, value in settings.items() if strategy in _SETTINGS[key].pools}
-
-
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """The default settings, overridden by those that the environment has."""
-    return _DEFAULTS | {key: environ[key] for key in _SETTINGS if environ.get(key, "").strip()}
+    """The default settings, overridden by those that the environment has. Raises StackError for a wrong value."""
+    given = {setting: environ.get(setting.variable, "").strip() for setting in POOL_SETTINGS}
+    for setting, text in given.items():
+        try:
+            setting.kind(text or "1")
+        except ValueError as error:
+            raise StackError(f"{setting.variable}={text} in the environment: must be {error}") from None
+    return _DEFAULTS | {setting.variable: text for setting, text in given.items() if text}
 
 
 def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
@@ -129,10 +139,9 @@ class Arrangement:
         source = self.databases
         with source.fresh() as database:
             most = source.most
-            program = self.attachments.server(
-                strategy, _within(parameters(strategy, settings), most), database.place, most, watch=watch
-            )
             url = _at_distance(database.app_url, self.far_url) if self.crossing else database.app_url
+            given = _within(parameters(strategy, settings), most)
+            program = self.attachments.server(strategy, given, database.place, url, most, watch=watch)
             variables = url_variables(self.options.application.url_variables, url)
             # Of an earlier run into the same folder.
             log.unlink(missing_ok=True)
@@ -145,10 +154,11 @@ class Arrangement:
                 raise StackError(
                     f"{self.options.application.name}: {fault}"
                     if fault and _explains(program)
-                    else self.masked(str(error))
+                    else self.masked(f"{error} (see {log})")
                 ) from None
             finally:
                 servers.stop()
+                program.end_strays()
                 mask_file(log, self.masked)
 
 
@@ -181,7 +191,7 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
             f"{application.python} has no gunicorn: install it there, or give your own server with"
             " --server 'COMMAND with {host} and {port}'"
         )
-    notes = list(_notes(application, interpreter.has("gevent")))
+    notes = list(_notes(application, interpreter))
     with (
         databases(
             options.database_url,
@@ -195,14 +205,16 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
     ):
         if isinstance(found, UsersDatabase):
             notes += _agreed(options, found)
-        for note in notes:
-            say(note)
         given = [options.database_url] if options.database_url is not None else []
         masked = masking(found.base.app_url, found.base.monitor_url, *given)
+        notes = list(map(masked, notes))
+        for note in notes:
+            say(note)
         variables = url_variables(application.url_variables, found.base.app_url)
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
-        run_setup(application, variables, options.out / "logs" / "setup.log", masked)
         attachments = Attachments(application, interpreter, Path(folder))
+        setting_up = attachments.server(None, {}, found.base.place, found.base.app_url)
+        run_setup(setting_up, variables, options.out / "logs" / "setup.log", masked, say)
         arrangement = Arrangement(options, found, attachments, far_url, crossing, masked, notes)
         yield arrangement
         if isinstance(found, UsersDatabase):
@@ -211,11 +223,16 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
             say(notes[-1])
 
 
-def _notes(application: OwnApplication, has_gevent: bool) -> Iterator[str]:
+def _notes(application: OwnApplication, interpreter: Interpreter) -> Iterator[str]:
+    yield f"The application has {interpreter}."
     if application.server is not None:
         yield f"Served by: {application.server}"
         return
-    worker = "one gevent worker" if has_gevent else "one worker with 8 threads (gevent is not installed there)"
+    worker = (
+        "one gevent worker"
+        if interpreter.has("gevent")
+        else "one worker with 8 threads (gevent is not installed there)"
+    )
     yield f"Served by gunicorn of {application.python}, {worker} for each server (--server runs your own command)."
     if (application.folder / "gunicorn.conf.py").exists():
         yield (
@@ -276,7 +293,8 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
         # Without an answer there is nothing to prove by.
         raise NothingAnsweredError
-    raise StackError(f"{options.application.name}: {fault}")
+    seen = f". The answers: {_kinds(report.aggregate.counters)}" if report is not None else ""
+    raise StackError(f"{options.application.name}: {fault}{seen}")
 
 
 def _may_yet(evidence: Evidence) -> bool:
@@ -292,17 +310,22 @@ def unanswered(
 
     Where the log has no error, its last line. `named`: the application, and how it was run. `masked` removes passwords.
     """
-    kinds = {
-        name.removeprefix(names.CODES).removeprefix(names.ERRORS): count
-        for name, count in (counters or {}).items()
-        if name.startswith((names.CODES, names.ERRORS)) and count
-    }
-    how = f" ({', '.join(f'{kind}: {count}' for kind, count in kinds.items())})" if kinds else ""
+    kinds = _kinds(counters or {})
+    how = f" ({kinds})" if kinds else ""
     text = log.read_text(errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     error = last_error(text)
     what, said = ("error", error) if error else ("line", lines[-1][:300] if lines else "the log is empty")
     return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {masked(said)}")
+
+
+def _kinds(counters: Mapping[str, int]) -> str:
+    """How often each status and each error came, such as "201: 5, 404: 10"."""
+    return ", ".join(
+        f"{name.removeprefix(names.CODES).removeprefix(names.ERRORS)}: {count}"
+        for name, count in counters.items()
+        if name.startswith((names.CODES, names.ERRORS)) and count
+    )
 
 
 class _Comparison:
@@ -314,6 +337,7 @@ class _Comparison:
         self._options, self._arrangement, self._say, self._live = options, arrangement, say, live
         self._runs: dict[str, list[OwnAppRun]] = {name: [] for name in options.strategies}
         self._reads: dict[str, None] = {}
+        self._driver = "psycopg2"
         self.interrupted = False
 
     def run(self) -> None:
@@ -372,6 +396,7 @@ class _Comparison:
         self._reads.update(dict.fromkeys(evidence.read_variables))
         if not first:
             return
+        self._driver = next((each["driver"] for each in evidence.of("engine") if "driver" in each), self._driver)
         pools = sorted({str(each["pool"]) for each in evidence.of("lent")})
         self._say(
             f"The database given is used. Variables read: {', '.join(self._reads) or 'none'}. Pool: {', '.join(pools)}"
@@ -380,6 +405,12 @@ class _Comparison:
             name = self._options.application.name
             self._arrangement.notes.append(f"{name} is a factory: it was called, as if {name}() had been given.")
             self._say(self._arrangement.notes[-1])
+
+    def _settings(self) -> dict[str, str]:
+        """The settings that were used, with no larger a pool than a process may open."""
+        settings, most = self._options.settings, self._arrangement.databases.most
+        used = _within(parameters("queue", settings), most)
+        return {**settings, "DB_POOL_SIZE": used["pool_size"], "DB_POOL_MAX_OVERFLOW": used["max_overflow"]}
 
     def page(self) -> Page:
         """The comparison so far."""
@@ -391,8 +422,12 @@ class _Comparison:
             "application": options.application.name,
             "script": options.script,
             "servers": options.servers,
+            "server": self._arrangement.masked(options.application.server or "") or None,
             "rounds": options.rounds,
-            "settings": dict(options.settings),
+            "settings": self._settings(),
+            # Without their templates, which may hold a password.
+            "url_variables": [re.sub("=.*", "=", text, flags=re.DOTALL) for text in options.application.url_variables],
+            "driver": self._driver,
             "variables_read": list(self._reads),
         }
         return own_app_page(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from loadgen.lab.distance_findings import crossing_text, crossing_values
 from loadgen.lab.evidence import Crossing
+from poolbench.settings import POOL_SETTINGS
 from reports import names
 from reports.answers import failed_share, good_answers
 from reports.blocks import (
@@ -23,6 +25,7 @@ from reports.blocks import (
     Text,
     amount,
     amount_cell,
+    number,
     percent,
     share_cell,
 )
@@ -42,6 +45,9 @@ _TIMES = (
 )
 """Distributions to compare: the name for a reader, the metric, and fields of its summary."""
 
+_SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
+
+_SHOWN_FAILURES = 3
 _TAIL = f"{names.RESPONSE_TIME}.p99"
 _FAILED = "errors"
 _REPLACED = ("own", "queue", "null", "fair")
@@ -137,10 +143,17 @@ def own_app_page(
     said, best = verdict(results)
     title, *sentences = said.text.split(". ", 1) if said.tone != "warn" else [said.text]
     warned = [text for result in results for text in notices(result.strategy, result.report)]
+    warned += [Text(text, "warn") for text in map(_what_failed, results) if text]
     if partial:
         warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
     late = _late(results)
-    line = None if late else line_for_production(best, given["settings"])
+    line = (
+        None
+        if late
+        else line_for_production(
+            best, given["settings"], given.get("url_variables", ("DATABASE_URL",)), given.get("driver", "psycopg2")
+        )
+    )
     answer = Section(
         "answer",
         "Strategies under the same load",
@@ -154,7 +167,10 @@ def own_app_page(
         data={"sentence": said.text, "best": best},
     )
     settings = ", ".join(f"{key}={value}" for key, value in given["settings"].items())
-    told = [*notes, f"Servers: {given['servers']}. Settings, where a strategy knows them: {settings}."]
+    # A command of the user's own has as many processes as it says itself.
+    count = "" if given.get("server") else f"Servers: {given['servers']}. "
+    told = [*notes, f"{count}Settings, where a strategy knows them: {settings}."]
+    told.append("The servers' logs are in the folder logs, beside this page.")
     if crossing is not None:
         told.append(crossing_text(crossing))
     columns = Column("figure"), *(Column(result.strategy, "number") for result in results)
@@ -211,6 +227,24 @@ def _answer_table(results: Sequence[OwnAppResult], best: str) -> Table:
         rows.append((name, *(_cell(found[key]) for key in shown)))
     columns = Column("strategy", "mark"), *(Column(heading, "number") for heading in headings)
     return Table("answer-figures", "The same load under each strategy", columns, tuple(rows))
+
+
+def _what_failed(result: OwnAppResult) -> str:
+    """The strategy's most frequent failures with the endpoints that had them, in a sentence; "" where nothing failed."""
+    total = result.report.aggregate.counters
+    failed = total.get(names.REQUESTS, 0) - good_answers(total)
+    if failed <= 0:
+        return ""
+    kinds: Counter[str] = Counter()
+    for name, count in total.items():
+        endpoint, separator, status = name.removeprefix(f"{names.ENDPOINT}.").rpartition(names.ENDPOINT_CODES)
+        if name.startswith(f"{names.ENDPOINT}.") and separator and not status.startswith(("2", "3")):
+            kinds[f"{status} at {endpoint}"] += count
+        elif name.startswith(names.ERRORS):
+            kinds[name.removeprefix(names.ERRORS)] += count
+    most = ", ".join(f"{kind}: {number(count)}" for kind, count in kinds.most_common(_SHOWN_FAILURES))
+    more = f" and {len(kinds) - _SHOWN_FAILURES} other kinds" if len(kinds) > _SHOWN_FAILURES else ""
+    return f"{result.strategy}: {number(failed)} of {number(total[names.REQUESTS])} requests failed ({most}{more})."
 
 
 def _cell(figure: ComparedFigure) -> Cell:
@@ -280,19 +314,28 @@ def _told(result: OwnAppResult) -> str:
     return f"p99 {amount(_tail(result))} ms, {percent(failed_share(total.counters))} failed"
 
 
-def line_for_production(strategy: str, settings: Mapping[str, str]) -> Code | None:
-    """The URL to set in production for a strategy; None for the pool that the application configures itself."""
+def parameters(strategy: str, settings: Mapping[str, str]) -> dict[str, str]:
+    """The plugin's URL parameters for the settings that the strategy knows."""
+    return {_SETTINGS[key].parameters[0]: value for key, value in settings.items() if strategy in _SETTINGS[key].pools}
+
+
+def line_for_production(
+    strategy: str,
+    settings: Mapping[str, str],
+    url_variables: Sequence[str] = ("DATABASE_URL",),
+    driver: str = "psycopg2",
+) -> Code | None:
+    """What to set in production for a strategy; None for the pool that the application configures itself.
+
+    `url_variables`: where the application has its database's URL from, as in OwnApplication. `driver`: the one that it used.
+    """
     if strategy == "own":
         return None
-    chosen = {"pool": strategy}
-    if strategy != "null":
-        chosen |= {
-            "pool_size": settings["DB_POOL_SIZE"],
-            "max_overflow": settings["DB_POOL_MAX_OVERFLOW"],
-            "pool_timeout": settings["DB_POOL_TIMEOUT"],
-        }
+    chosen = {"plugin": "poolbench", "pool": strategy, **parameters(strategy, settings)}
     query = "&".join(f"{name}={value}" for name, value in chosen.items())
-    return Code(
-        "For production, with poolbench-pool installed beside the application",
-        f"DATABASE_URL='postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE?plugin=poolbench&{query}'",
-    )
+    caption = "For production, with poolbench-pool installed beside the application"
+    names_of_parts = [text.partition("=")[0] for text in url_variables if "=" in text]
+    if names_of_parts:
+        return Code(f"{caption}; for the end of the URL that it makes of {', '.join(names_of_parts)}", f"?{query}")
+    url = f"postgresql+{driver}://USER:PASSWORD@HOST/DATABASE?{query}"
+    return Code(caption, "\n".join(f"{name}='{url}'" for name in url_variables))

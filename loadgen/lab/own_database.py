@@ -65,6 +65,9 @@ def libpq_url(text: str) -> str:
 
 def _parsed(text: str) -> tuple[str | None, URL]:
     """The driver that a text names (None: it names none), and the URL. Raises DatabaseError, which shows nothing of it."""
+    if not text.strip():
+        # libpq would take the database of this machine's user, which nobody has named.
+        raise DatabaseError("--database-url is empty: leave it out for an embedded PostgreSQL")
     scheme, separator, rest = text.partition("://")
     driver = None
     if separator and scheme in _NOTATIONS:

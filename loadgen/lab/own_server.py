@@ -6,6 +6,7 @@ library, its entry in SQLAlchemy's list of plugins, and `attached.py` as `sitecu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -16,13 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 from sqlalchemy import make_url
 
+from db.child import Child
 from loadgen.environment import TREE
 from loadgen.lab.own_database import GivenPlace, mask_file
-from loadgen.lab.stack import StackError
+from loadgen.lab.stack import StackError, last_error
 
 OLDEST_PYTHON = (3, 11)
+ATTACHED = "POOLBENCH_ATTACHED"
+"""Variable that names the file which tells `attached.py` what to do."""
+SETUP_PATIENCE_S = 300.0
 _CONFIGURATION = "gunicorn_of_loadgen.py"
 _PATIENCE_S = 60.0
 
@@ -33,7 +39,7 @@ def version(name):
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-names = ("SQLAlchemy", "gunicorn", "gevent", "psycopg2", "psycopg2-binary", "psycopg", "uvicorn", "hypercorn")
+names = ("SQLAlchemy", "gunicorn", "gevent", "psycopg2", "psycopg2-binary", "psycopg", "Flask")
 print(json.dumps({"python": sys.version_info[:3], **{name.lower(): version(name) for name in names}}))
 """
 
@@ -77,13 +83,13 @@ def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
     {database} stand for the parts of it. Raises ValueError for a template with anything else in braces.
     """
     parsed = make_url(url)
-    host, port = (at or parsed.query.get(key) or "" for key, at in (("host", parsed.host), ("port", parsed.port)))
+    host, port = _host_and_port(url)
     parts = {
         "url": url,
         "user": parsed.username or "",
         "password": str(parsed.password or ""),
         "host": host,
-        "port": port or 5432,
+        "port": port,
         "database": parsed.database or "",
     }
     values = {}
@@ -98,6 +104,13 @@ def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
     return values
 
 
+def _host_and_port(url: str) -> tuple[str, str]:
+    """Host (or socket's folder) and port of a URL."""
+    parsed = make_url(url)
+    host, port = (at or parsed.query.get(key) for key, at in (("host", parsed.host), ("port", parsed.port)))
+    return str(host or ""), str(port or 5432)
+
+
 @dataclass(frozen=True, slots=True)
 class Interpreter:
     """What the application's interpreter has installed: versions of the packages of interest, None for one it lacks."""
@@ -109,6 +122,11 @@ class Interpreter:
     def has(self, name: str) -> bool:
         """Whether a package is installed."""
         return self.packages.get(name) is not None
+
+    def __str__(self) -> str:
+        """Python and the packages that it has, with their versions."""
+        installed = [f"{name} {version}" for name, version in self.packages.items() if version is not None]
+        return ", ".join((f"Python {_dotted(self.version)}", *installed))
 
     @property
     def driver(self) -> str | None:
@@ -196,27 +214,38 @@ class AppServer:
     def environment(self, _address: tuple[str, int], _count: int) -> dict[str, str]:
         """The host's environment, with the library on the path of Python and the interpreter's programs before others."""
         environment = own_environment(self.application, self.library)
-        environment["POOLBENCH_ATTACHED"] = str(self.attached)
+        environment[ATTACHED] = str(self.attached)
         return environment
 
     def awaited_workers(self, count: int) -> int:
         """A command of the user's own may have any number of processes."""
         return count if self.application.server is None else 0
 
+    def is_hopeless(self) -> bool:
+        """Whether its processes have seen a reason for which the given database will never be used."""
+        return Evidence.read(self.evidence).explains
+
+    def end_strays(self) -> None:
+        """End the processes that the server has left behind, such as one that put itself into the background."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(ATTACHED) == str(self.attached):
+                    process.kill()
+
 
 THREADS = 8
 """Threads of each worker where gevent is not installed."""
 
 
-def own_environment(application: OwnApplication, library: Path | None = None) -> dict[str, str]:
-    """The environment of the application's processes, and of its setup commands, which do without the library."""
+def own_environment(application: OwnApplication, library: Path) -> dict[str, str]:
+    """The environment of the application's processes and of its setup commands."""
     environment = dict(os.environ)
     if application.server is None:
         # It would win over our configuration.
         environment.pop("GUNICORN_CMD_ARGS", None)
     sources = application.folder / "src"
-    paths = [library, *([sources] if sources.is_dir() else []), environment.get("PYTHONPATH")]
-    environment["PYTHONPATH"] = os.pathsep.join(str(path) for path in paths if path)
+    paths = [str(library), *([str(sources)] if sources.is_dir() else []), environment.get("PYTHONPATH")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     environment["PATH"] = os.pathsep.join((str(application.python.parent), environment.get("PATH", os.defpath)))
     if (application.python.parent / "activate").exists():
         environment["VIRTUAL_ENV"] = str(application.python.parent.parent)
@@ -251,9 +280,19 @@ class Attachments:
         return self.folder / "library"
 
     def server(
-        self, strategy: str, parameters: Mapping[str, str], place: GivenPlace, most: int | None, *, watch: bool = False
+        self,
+        strategy: str | None,
+        parameters: Mapping[str, str],
+        place: GivenPlace,
+        url: str,
+        most: int | None = None,
+        *,
+        watch: bool = False,
     ) -> AppServer:
-        """The application under a strategy. `most`: connections that each process may open; None: no limit."""
+        """The application under a strategy; None: its setup commands, whose engines stay as they are.
+
+        `url`: that of the database for the application. `most`: connections that each process may open; None: no limit.
+        """
         self._made += 1
         evidence = self.folder / f"evidence-{self._made}"
         evidence.mkdir()
@@ -264,6 +303,7 @@ class Attachments:
             "port": place.port,
             "database": place.database,
             "identity": place.identity,
+            "way": _host_and_port(url),
             "most": most,
             "evidence": str(evidence),
             "watch": watch,
@@ -314,8 +354,9 @@ class Evidence:
         given = [text.partition("=")[0] for text in given]
         named = " and ".join(given)
         in_code = f'let it read a variable while you compare, such as os.environ["{given[0]}"]'
+        read = self._read_besides(given, in_code)
         if any(self.of("asgi")):
-            return "it is an ASGI application; lab, sweep and doctor run WSGI applications"
+            return "it is an ASGI application; loadgen runs WSGI applications"
         for each in self.of("function"):
             return (
                 f"it is a function of {each['parameters']}, not a WSGI application: if it is a factory, give its"
@@ -324,22 +365,13 @@ class Evidence:
         for each in self.of("library"):
             return f"poolbench cannot be imported by it: {each['error']}"
         for each in self.of("elsewhere"):
-            variables = [name for name in each["variables"] if name not in given]
-            known = " and ".join(variables)
-            parts = each.get("parts", {})
-            if known:
-                by = f", which {known} names: give --url-variable {variables[0]}"
-            elif "database" in parts.values():
-                given_parts = " ".join(f"--url-variable '{name}={{{part}}}'" for name, part in parts.items())
-                by = f", which {', '.join(parts)} name together: give {given_parts}"
-            else:
-                by = f", set in its code or a file: {in_code}"
+            by = self._named_by(each, given)
+            if not by:
+                others = [name for name in self.read_variables if name not in given]
+                by = f". {read}" if others else f", set in its code or a file: {in_code}"
             return f"it connects to {each['url']}, not to the database given in {named}{by}. Nothing was loaded there"
         if self.lent:
             return None
-        read = f"Variables it read that may name a database: {', '.join(self.read_variables)} (--url-variable NAME)"
-        if not self.read_variables:
-            read = f"It read no variable that may name a database: {in_code}"
         if not any(self.of("attached")):
             return "no Python of its server found the library on its path: does the command run Python with -I or -E?"
         for each in self.of("engine"):
@@ -347,32 +379,76 @@ class Evidence:
                 return f"it uses {each['url']}, not the database given in {named}. {read}"
         for each in self.of("connected"):
             return f"it connects with {each['driver']} itself: without an SQLAlchemy engine there is no pool to replace"
+        script = "do the script's first requests use the database?"
         if any(self.of("engine")):
-            return f"its engine lent no connection: does the script's first request use the database? {read}"
-        return f"it made no SQLAlchemy engine, so it did not use the database given in {named}. {read}"
+            return f"its engine lent no connection: {script} {read}"
+        return f"it made no SQLAlchemy engine, so it did not use the database given in {named}: {script} {read}"
+
+    def _read_besides(self, given: Sequence[str], in_code: str) -> str:
+        """Which variables it read that may name a database, in a sentence."""
+        others = [name for name in self.read_variables if name not in given]
+        known = [name for name in given if name in self.read_variables]
+        if others:
+            also = f"Besides {' and '.join(known)}, it read" if known else "Variables it read that may name a database:"
+            return f"{also} {', '.join(others)} (--url-variable NAME)"
+        if known:
+            return f"It read {' and '.join(known)}, and no other variable that may name a database"
+        return f"It read no variable that may name a database: {in_code}"
+
+    def _named_by(self, elsewhere: Mapping[str, Any], given: Sequence[str]) -> str:
+        """Which variables name the other database, and what to do about it; "" where none does."""
+        variables = [name for name in elsewhere["variables"] if name not in given]
+        if variables:
+            return f", which {' and '.join(variables)} names: give --url-variable {variables[0]}"
+        parts = dict(elsewhere.get("parts", {}))
+        if "database" not in parts.values():
+            return ""
+        templates = {name: f"{{{part}}}" for name, part in parts.items()}
+        if "port" not in parts.values():
+            ports = [name for name in self.read_variables if "PORT" in name.upper()]
+            # One that was read but is not set, or else libpq's own.
+            templates[ports[0] if ports else "PGPORT"] = "{port}"
+        options = " ".join(f"--url-variable '{name}={template}'" for name, template in templates.items())
+        return f", which {', '.join(parts)} name together: give {options}"
 
 
 def run_setup(
-    application: OwnApplication, variables: Mapping[str, str], log: Path, masked: Callable[[str], str]
+    program: AppServer,
+    variables: Mapping[str, str],
+    log: Path,
+    masked: Callable[[str], str],
+    say: Callable[[str], None],
 ) -> None:
-    """Run the setup commands in the application's folder. Raises StackError, naming the command, if one fails."""
+    """Run the setup commands in the application's folder.
+
+    Raises StackError, naming the command, if one fails, does not end, or asks for another database than the one given.
+    """
+    application = program.application
     log.unlink(missing_ok=True)
     for command in application.setup:
-        with log.open("ab") as output:
-            code = subprocess.run(
+        told = f"--setup {masked(command)!r}"
+        say(f"setup: {masked(command)}")
+        try:
+            with Child(
                 ["/bin/sh", "-c", command],
+                log=log,
+                env={**program.environment(("", 0), 0), **variables},
                 cwd=application.folder,
-                env={**own_environment(application), **variables},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                check=False,
-            ).returncode
-        mask_file(log, masked)
+            ) as child:
+                code = child.process.wait(SETUP_PATIENCE_S)
+                output = child.output()
+        except subprocess.TimeoutExpired:
+            raise StackError(f"{told} did not end within {SETUP_PATIENCE_S:.0f} s (see {log})") from None
+        finally:
+            program.end_strays()
+            mask_file(log, masked)
+        evidence = Evidence.read(program.evidence)
+        if evidence.explains:
+            raise StackError(f"{told}: {evidence.fault(application.url_variables)}")
         if code:
-            lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            said = masked(lines[-1][:300]) if lines else "it said nothing"
-            raise StackError(f"--setup {masked(command)!r} ended with exit code {code}: {said} (see {log})")
+            lines = [line.strip() for line in output.splitlines() if line.strip()]
+            said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
+            raise StackError(f"{told} ended with exit code {code}: {said} (see {log})")
 
 
 def _numbers(version: str | None) -> tuple[int, ...]:

@@ -65,6 +65,10 @@ class ServerProgram:
         """Number of child processes without which it is not ready."""
         return count
 
+    def is_hopeless(self) -> bool:
+        """Whether it was seen that it will never be ready."""
+        return False
+
 
 class Program(Protocol):
     """What `Servers` can serve; `ServerProgram` is one."""
@@ -84,6 +88,9 @@ class Program(Protocol):
         """As in ServerProgram."""
 
     def awaited_workers(self, count: int) -> int:
+        """As in ServerProgram."""
+
+    def is_hopeless(self) -> bool:
         """As in ServerProgram."""
 
 
@@ -132,7 +139,10 @@ class Servers:
             child.await_ready(lambda: self._ready(child), _START_PATIENCE_S)
         except ChildError as error:
             self._child = None
-            raise StackError(f"the servers did not start: {_complaint(error)}") from None
+            raise StackError(f"the servers did not start: {self._complaint(error)}") from None
+        except BaseException:
+            self._child = None
+            raise
 
     def stop(self) -> None:
         """Ends all server processes: SIGTERM to gunicorn, after 15 s SIGKILL to those that are left."""
@@ -163,8 +173,20 @@ class Servers:
             return connection.recv(64).startswith(beginning)
         return False
 
+    def _complaint(self, error: ChildError) -> str:
+        """The reason why a server did not start: the last exception in its log, else the log's last lines."""
+        if reason := last_error(error.output):
+            return reason
+        if error.failure == "ended with exit code 0":
+            return f"the command ended by itself, where a server has to stay in the foreground; {error}"
+        if error.failure.startswith("ended"):
+            return str(error)
+        return f"nothing answered at 127.0.0.1:{self.port} within {_START_PATIENCE_S:.0f} s: it listens elsewhere, or {error}"
+
     def _ready(self, parent: Child) -> bool:
         """Whether all workers have been forked (they serve only afterwards) and the port answers."""
+        if self._program.is_hopeless():
+            raise StackError("the servers did not start")
         workers = psutil.Process(parent.pid).children()
         return len(workers) >= self._program.awaited_workers(self._count) and self.answers(
             self._program.ready_path, b"HTTP/1."
@@ -330,13 +352,22 @@ def free_port() -> int:
 
 
 def last_error(log: str) -> str | None:
-    """The line of the last exception in a log, or of the last message of a database driver's; None without either."""
-    raised = re.findall(
-        r"^[ \t]*([\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*)$", log, re.MULTILINE
-    )
-    return raised[-1].strip()[:300] if raised else None
+    """The line of the last exception in a log, or of the last message of a database driver's or of gunicorn's own.
+
+    An error of syntax is told with its place. None where the log has no such line.
+    """
+    raised = list(_ERROR_LINE.finditer(log))
+    if not raised:
+        return None
+    line = raised[-1].group().strip()
+    places = re.findall(r'^ *File "(.+)", line (\d+)$', log[: raised[-1].start()], re.MULTILINE)
+    if places and line.startswith(("SyntaxError", "IndentationError", "TabError")):
+        line = f"{':'.join(places[-1])}: {line}"
+    return line[:300]
 
 
-def _complaint(error: ChildError) -> str:
-    """The reason why a server did not start: the last exception in its log, else the log's last lines."""
-    return last_error(error.output) or str(error)
+_ERROR_LINE = re.compile(
+    r"^[ \t]*(?:[\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*"
+    r"|Failed to (?:find attribute|find application|parse) .*|Application object must be callable.*)$",
+    re.MULTILINE,
+)

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg2
@@ -49,9 +49,11 @@ def move_tables(database, folder):
 
 
 def fill(folder):
+    """Leave no room on the disk, although others write to it meanwhile. Returns the file that fills it."""
     ballast = folder / "ballast"
-    with ballast.open("wb") as file:
-        file.write(bytes(shutil.disk_usage(folder).free // 4096 * 4096))
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
     return ballast
 
 

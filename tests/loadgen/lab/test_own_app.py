@@ -12,6 +12,7 @@ from loadgen.lab import fairness
 from loadgen.lab.evidence import Crossing, Fairness
 from loadgen.lab.own_app import chosen_settings, parameters
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, line_for_production, own_app_page, verdict
+from loadgen.lab.stack import StackError
 from reports.formats.artillery_json import from_json
 from reports.model import Period, Report
 from reports.sketch import Sketch
@@ -112,6 +113,31 @@ def test_the_line_for_production_is_a_url_with_the_pool():
     assert line_for_production("own", GIVEN["settings"]) is None
 
 
+def test_the_line_for_production_has_the_applications_variables_and_driver():
+    whole = line_for_production(
+        "fair", {**GIVEN["settings"], "DB_POOL_MIN": "2"}, ["ORDERS_URL", "AUDIT_URL"], "psycopg"
+    )
+    assert [line[:31] for line in whole.text.splitlines()] == [
+        "ORDERS_URL='postgresql+psycopg:",
+        "AUDIT_URL='postgresql+psycopg:/",
+    ]
+    assert "min_size=2" in whole.text
+    parts = line_for_production("null", GIVEN["settings"], ["DB_HOST={host}", "DB_NAME={database}"])
+    assert parts.text == "?plugin=poolbench&pool=null"
+    assert "DB_HOST, DB_NAME" in parts.caption
+
+
+def test_what_failed_is_told_with_its_endpoints():
+    counters = {
+        "http.requests": 40, "http.codes.200": 28, "http.codes.405": 9, "errors.ETIMEDOUT": 3,
+        "plugins.metrics-by-endpoint./add.codes.405": 9, "plugins.metrics-by-endpoint./.codes.200": 28,
+        "plugins.metrics-by-endpoint./slow.errors.ETIMEDOUT": 3,
+    }  # fmt: skip
+    failing = OwnAppResult("own", (OwnAppRun(Report(Period(0, counters)), 7, 12.0),))
+    text = written(own_app_page(GIVEN, [failing], [], None, partial=False), "text")
+    assert "own: 12 of 40 requests failed (405 at /add: 9, ETIMEDOUT: 3)." in " ".join(text.split())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
@@ -137,6 +163,9 @@ def test_settings_become_the_plugins_parameters_where_the_strategy_knows_them():
     assert settings == {
         "DB_POOL_SIZE": "7", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5", "DB_POOL_MIN": "2",
     }  # fmt: skip
+    with pytest.raises(StackError, match="DB_POOL_SIZE=banana in the environment: must be a whole number"):
+        chosen_settings({"DB_POOL_SIZE": "banana"})
+    assert chosen_settings({"DB_POOL_SIZE": " "})["DB_POOL_SIZE"] == "10"
     assert parameters("null", settings) == {}
     assert parameters("queue", settings) == {"pool_size": "7", "max_overflow": "0", "pool_timeout": "5"}
     assert parameters("fair", settings)["min_size"] == "2"

@@ -1,6 +1,7 @@
 """A user's application uses the database given and no other, and its data are handled with care."""
 
 import json
+import sys
 
 import psycopg2
 import pytest
@@ -54,6 +55,31 @@ def test_a_developers_default_in_another_variable_is_never_loaded(tmp_path, own_
     assert "MY_DB" in error and "--url-variable MY_DB" in error
     assert count(own_table) == 0
     assert own_table.url.split(":")[2].split("@")[0] not in done.stdout + done.stderr
+
+
+def test_a_setup_command_is_kept_away_from_other_databases(tmp_path, own_table):
+    write_app(tmp_path, GIVEN)
+    insert = "import os, psycopg2; c = psycopg2.connect(os.environ['MY_DB']); c.autocommit = True;"
+    command = f"{sys.executable} -c \"{insert} c.cursor().execute('INSERT INTO rows_of_app DEFAULT VALUES')\" || true"
+    done = lab(tmp_path, "--setup", command, MY_DB=own_table.url)
+    assert done.returncode == 2
+    (error,) = errors(done)
+    assert "--setup" in error and "--url-variable MY_DB" in error
+    assert count(own_table) == 0
+    assert own_table.url.split(":")[2].split("@")[0] not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("driver", ["", "+psycopg"])
+def test_an_address_that_refuses_is_named_with_the_variables_that_were_read(tmp_path, driver):
+    write_app(tmp_path, f'os.environ.get("DATABASE_URI", "postgresql{driver}://me:geheim@localhost:1/mine")')
+    source = (tmp_path / "rows_app.py").read_text()
+    # It connects while it is imported, as many applications do to make their tables.
+    (tmp_path / "rows_app.py").write_text(source + "\nengine.connect()\n")
+    done = lab(tmp_path, "--strategies", "fair")
+    assert done.returncode == 2
+    (error,) = errors(done)
+    assert "postgresql://localhost:1/mine" in error and "DATABASE_URI (--url-variable NAME)" in error
+    assert "geheim" not in done.stdout + done.stderr
 
 
 def test_a_connection_without_sqlalchemy_is_kept_away_from_other_databases(tmp_path, own_table):

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import psutil
 import pytest
 
 from loadgen.lab.own_server import Evidence, Interpreter, chosen_python
@@ -126,6 +127,16 @@ def test_a_mistake_is_one_clear_line(tmp_path, arguments, told):
     (error,) = errors(done)
     assert told in error
     assert "Traceback" not in done.stderr
+
+
+def test_a_server_in_the_background_is_told_and_ended(tmp_path):
+    write_app(tmp_path, GIVEN)
+    done = lab(tmp_path, "--server", "gunicorn -D -b {host}:{port} rows_app:app")
+    assert done.returncode == 2
+    (error,) = errors(done)
+    assert "foreground" in error
+    here = str(tmp_path)
+    assert not [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == here]
 
 
 def test_options_of_an_application_need_one(tmp_path):

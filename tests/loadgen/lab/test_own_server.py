@@ -7,8 +7,9 @@ import pytest
 from db.settings import database_url
 from loadgen.lab.attached import _of_no_application, _variables_of_parts, _watched_environment
 from loadgen.lab.own_app import _may_yet, unanswered
-from loadgen.lab.own_database import app_url, libpq_url, mask_file, masking, shown
+from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, shown
 from loadgen.lab.own_server import Evidence, url_variables
+from loadgen.lab.stack import last_error
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
 ODD = "p@s:s/w%rd'x #?&"
@@ -29,6 +30,21 @@ ODD_URL = "postgresql://me:p%40s%3As%2Fw%25rd%27x%20%23%3F%26@h/d"
 )
 def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(names, values):
     assert url_variables(names, URL) == values
+
+
+@pytest.mark.parametrize(
+    ("log", "error"),
+    [
+        ('File "/a", line 1\n  File "/a/b.py", line 3\nSyntaxError: not closed\nbye', "/a/b.py:3: SyntaxError: not closed"),
+        ("Failed to find attribute 'ap' in 'a'.\n[ERROR] Reason: no app", "Failed to find attribute 'ap' in 'a'."),
+        ("Failed to find application object: 'app'\n[INFO] bye", "Failed to find application object: 'app'"),
+        ("Application object must be callable.\n[INFO] bye", "Application object must be callable."),
+        ("  File \"/a.py\", line 2\nKeyError: 'SECRET_KEY'\n(Background on this error at: x)", "KeyError: 'SECRET_KEY'"),
+        ("[INFO] bye", None),
+    ],
+)  # fmt: skip
+def test_the_last_error_of_a_log_is_found(log, error):
+    assert last_error(log) == error
 
 
 def test_a_socket_is_a_host():
@@ -56,6 +72,12 @@ def test_options_and_sockets_reach_libpq_as_they_were_given(text, rendered):
     for url in (libpq_url(text), app_url(text, "psycopg"), app_url(text, None)):
         assert rendered.removeprefix("postgresql://") in url
         assert database_url(url.replace("+psycopg", "")) == database_url(text)
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_url_is_no_database_of_this_machines_user(text):
+    with pytest.raises(DatabaseError, match="--database-url is empty"):
+        masking(text)
 
 
 def test_a_socket_is_shown():
@@ -90,7 +112,16 @@ def elsewhere(**more):
 def test_parts_of_an_address_that_stand_in_variables_are_named():
     fault = elsewhere(parts={"DB_HOST": "host", "DB_NAME": "database"}).fault(["DATABASE_URL"])
     assert "DB_HOST, DB_NAME name together" in fault
-    assert "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'" in fault
+    # Without a variable for the port, libpq's own.
+    options = "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'"
+    assert f"{options} --url-variable 'PGPORT={{port}}'" in fault
+
+
+def test_a_variable_that_was_read_without_being_set_is_named():
+    evidence = [*elsewhere(parts={"A": "host", "B": "database"}).events, {"event": "read", "name": "DB_PORT"}]
+    assert "--url-variable 'DB_PORT={port}'" in Evidence(evidence).fault(["DATABASE_URL"])
+    evidence = [*elsewhere(parts={}).events, {"event": "read", "name": "DATABASE_URI"}]
+    assert "Variables it read that may name a database: DATABASE_URI" in Evidence(evidence).fault(["DATABASE_URL"])
 
 
 @pytest.mark.parametrize(
