@@ -41,7 +41,8 @@ test-slow: $(READY_DEV)
 test-long: $(READY_DEV)
 	@$(BIN)/python -m pytest -m long $(MOST)
 
-MOST := -n 2 --dist loadfile --ignore tests/browser --ignore tests/faults --ignore tests/compose
+# tests/conftest.py orders the files.
+MOST := -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/browser --ignore tests/faults --ignore tests/compose
 
 check: $(READY_DEV)
 	@$(BIN)/ruff check .

@@ -1,6 +1,6 @@
-"""Checks whether the predictions of `loadgen plan` come true, for 30 arrangements. Takes about 20 minutes.
+"""Checks whether the predictions of `loadgen plan` come true, for 30 arrangements, and its advice, for 8. Takes 25 minutes.
 
-    python -m benchmarks.planning [--only 3,7] [--seconds 8] [--into FILE] [--write]
+    python -m benchmarks.planning [--only 3,7] [--seconds 6] [--into FILE] [--write]
 
 An application computes for a while, holds a connection while it computes and while a statement sleeps, and computes again. An
 arrangement is a kind of worker (gevent, threads, sync) and their number, the CPU time, the statement's time, the pool's
@@ -9,15 +9,25 @@ and two fifths of that rate. From that report alone `plan` predicts two more run
 for a connection (within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true, and one with
 as many users as keep everything busy, each asking again when it has its answer, whose rate, the knee's, must (within 10 %).
 
-CPU time is constant. Statements take an exponential time. A mean wait of eight seconds varies by chance more than 10 %: twice
-as many requests in one second, or two long statements at once. So the simulation gets the instants at which the requests
-of the run were sent, and the rank of each one's statement; how long connections are held and what requests cost comes from
-the calm run. `chance` is what this saves: half of the 95 % interval of the mean wait of such a run, from 20 simulated ones
-with arrivals of their own. `late` is the p99 of how far the generator fell behind its plan: where it is not small, the
-machine was busy with something else, and the run counts for nothing.
+All of this is done twice, with the same arrivals, and the mean of the two predictions is compared with the mean of the two
+measured values. Where two of a kind differ by more than the prediction may be off, the measurement cannot tell whether the
+prediction is right: it "cannot be judged". At 86 % load, a hold that is 2 % longer makes the mean wait a quarter longer.
+`late` is the p99 of how far the generator fell behind its plan: where it is not small, the machine was busy with something
+else, and the row counts for nothing.
+
+CPU time is constant. Statements take an exponential time in whole ms, as pg_sleep rounds up. The mean wait of a few seconds
+varies by chance more than 10 %, so the simulation gets the instants at which the requests of the run were sent, and the rank of
+each one's statement; how long connections are held and what requests cost comes from the calm run. `chance` is what this saves:
+half of the 95 % interval of the mean wait of such a run, from 20 simulated ones with arrivals of their own. All requests close
+their connection, as keeping one costs the worker something else.
+
+Advice ("to change first") is checked by making each of the four changes, at the rate that `plan` was asked about: twice the
+workers with as many connections in all, twice the connections, a statement that takes half of the time, half of the pool. What
+counts is the share of requests that are answered well within the p99 asked for. The advised change must raise it, and none of the
+others may raise it by more than the run itself varies; a smaller pool must not lower it.
 
 `--into` keeps what was measured so far in a file, so that the arrangements can be measured in several parts: those in it are
-not measured again, unless they were late. `--write` puts the table of all of them into docs/planning.md.
+not measured again, unless they were late. `--write` puts the tables of all of them into docs/planning.md.
 """
 
 from __future__ import annotations
@@ -29,9 +39,10 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import ceil, exp
+from math import ceil, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +58,8 @@ from loadgen.runner import run_ab, run_script
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.sizing.grounds import grounds
 from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
-from loadgen.sizing.predict import Question, knee_per_s, predict, remedy, requests
+from loadgen.sizing.predict import Question, knee_per_s, predict, requests
+from loadgen.sizing.remedy import remedy
 from loadgen.sizing.simulate import Arrangement, Floats
 from loadgen.watch.console import Console
 from reports import names
@@ -55,23 +67,23 @@ from reports.formats import markdown
 from reports.formats.apachebench import AbReport
 from reports.model import Report, ReportError
 
-CALM, BEYOND = 0.4, 1.5
-CALM_REQUESTS = 250
+CALM, CALM_REQUESTS = 0.4, 250
 PATIENCE_S = 60.0
 MANY = 20
 THREADS = 8
-COUNT = 512
-EVEN = np.array([int(f"{i:09b}"[::-1], 2) for i in range(COUNT)])
-"""0 to 511 in an order in which any part of them is spread evenly."""
-ORDERS = {"calm": EVEN, "loaded": np.random.default_rng(1).permutation(COUNT)}
-"""Ranks of the statements that requests ask for, one after the other: even for the calm run, so that its mean is that of the
-law, and by chance for the other, as even ones would wait less."""
+LOADED = np.random.default_rng(1).permutation(512)
+"""Ranks of the statements that the requests of a loaded run ask for, one after the other; even ones would wait less."""
 WAIT_WITHIN, WAIT_MS, TAIL_WITHIN, TAIL_MS, KNEE_WITHIN = 0.10, 0.5, 0.15, 2.0, 0.10
 LATE_MS = 2.0
 """On a quiet machine it is less than 1."""
 SEEDS = 20
 GUIDE = Path(__file__).parents[1] / "docs" / "planning.md"
-BEGINS, ENDS = "<!-- benchmarks/planning.py writes from here -->", "<!-- to here -->"
+MARKS = "<!-- benchmarks/planning.py writes from here -->", "<!-- to here -->"
+ADVICE_MARKS = "<!-- benchmarks/planning.py writes the advice from here -->", "<!-- the advice to here -->"
+CHANGES = ("more workers", "more connections", "cheaper statement", "smaller pool")
+SHARE_DIFFERS, SHARE_UNCLEAR = 0.01, 0.1
+"""Shares that differ by less are taken as the same; where two runs without a change differ by more, advice cannot be judged."""
+TURNS = 2
 
 APPLICATION = """
 import os, time
@@ -187,6 +199,40 @@ ARRANGEMENTS = (
 )
 
 
+@dataclass(frozen=True)
+class AdvisedArrangement:
+    """An arrangement whose p99 is to be within a target, at the rate of its load."""
+
+    arrangement: PlannedArrangement
+    p99_ms: float
+
+    def changed(self, change: str) -> PlannedArrangement:
+        """The arrangement after one of the changes; its load remains the same number of requests per second."""
+        now = self.arrangement
+        if change == "more workers":
+            return replace(now, workers=2 * now.workers, size=(now.size + 1) // 2)
+        if change == "more connections":
+            return replace(now, size=2 * now.size)
+        if change == "cheaper statement":
+            return replace(now, statement_ms=now.statement_ms / 2)
+        return replace(now, size=(now.size + 1) // 2) if change == "smaller pool" else now
+
+
+ADVISED = tuple(
+    AdvisedArrangement(PlannedArrangement(*row), p99_ms)
+    for *row, p99_ms in (
+        ("gevent", 1, 8, 20, 10, 1.2, 250),
+        ("gthread", 1, 15, 20, 8, 1.2, 250),
+        ("sync", 2, 3, 10, 1, 1.2, 250),
+        ("gevent", 1, 1, 20, 4, 1.2, 250),
+        ("gthread", 1, 1, 40, 4, 1.2, 400),
+        ("gevent", 1, 1, 40, 10, 0.4, 120),
+        ("gthread", 1, 3, 40, 8, 0.4, 120),
+        ("gevent", 1, 8, 5, 20, 0.6, 250),
+    )
+)
+
+
 def options(arrangement: PlannedArrangement, folder: Path) -> OwnAppOptions:
     """The application under the arrangement's workers."""
     kind = {"gevent": "gevent", "gthread": f"gthread --threads {THREADS}", "sync": "sync"}[arrangement.worker]
@@ -202,8 +248,40 @@ def text_of(arrangement: PlannedArrangement, rate_per_s: float, seconds: float) 
         "phases": [{"duration": seconds, "arrivalRate": round(rate_per_s, 2)}],
         "payload": {"path": "statements.csv", "fields": ["seconds"], "order": "sequence"},
     }
-    flow = [{"get": {"url": f"/?{arrangement.cpu_ms / 1000},{{{{ seconds }}}}"}}]
+    url = f"/?{arrangement.cpu_ms / 1000},{{{{ seconds }}}}"
+    flow = [{"get": {"url": url, "headers": {"Connection": "close"}}}]
     return json.dumps({"config": config, "scenarios": [{"flow": flow}]})
+
+
+def even(count: int) -> Floats:
+    """Ranks of as many statements in an order in which any part of them is spread evenly, so that their mean is that of the law.
+
+    Multiples of the golden ratio, the longest statement first.
+    """
+    return count - 1 - np.argsort(np.argsort(np.arange(count) * (sqrt(5) - 1) / 2 % 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """What requests ask for, one after the other: exponential times in whole ms, by their ranks."""
+
+    mean_ms: float
+    ranks: Floats
+
+    @property
+    def times_ms(self) -> Floats:
+        """The time of each statement."""
+        return np.rint(-np.log(1 - (self.ranks + 0.5) / len(self.ranks)) * self.mean_ms)
+
+    def rows(self) -> bytes:
+        """The file that a script reads, in s."""
+        return "".join(f"{time_ms / 1000:.3f}\n" for time_ms in self.times_ms).encode()
+
+    def shares(self, asked_ms: Floats) -> Floats:
+        """Share of statements that take less time than each of these; half of those that take as long count as less."""
+        sorted_ms = np.sort(self.times_ms)
+        places = np.searchsorted(sorted_ms, asked_ms, "left") + np.searchsorted(sorted_ms, asked_ms, "right")
+        return places / 2 / len(sorted_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,72 +291,123 @@ class Run:
     report: Report
     arrived_s: Floats
     """When each request was sent, from the first on."""
+    took_ms: Floats
+    """From its start to its end; infinite for a request that was not answered well."""
     shares: Floats
     """Share of statements that take less time than the one that each request asked for."""
-    knee_per_s: float
-    """Answers per second with everything busy; 0 if that was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What was measured of an arrangement."""
 
+    calms: tuple[Report, ...]
+    """Calm runs, with the same arrivals; `plan` predicts from each."""
+    below: tuple[Run, ...]
+    """Runs below the knee, with the same arrivals."""
+    knees_per_s: tuple[float, ...]
+    """Answers per second with everything busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What the four changes did to an arrangement."""
+
     calm: Report
-    below: Run
+    within: dict[str, list[float]]
+    """By change, and "none": share of requests that were answered well within the p99 asked for, in each run."""
+    late_ms: float
+    """The p99 of how late the requests of the runs were sent: the latest of them."""
 
 
 def measure(arrangement: PlannedArrangement, seconds: int, folder: Path) -> Measured:
-    """Run an arrangement calmly, below the knee, and with everything busy. Raises KeyboardInterrupt if a signal ended it."""
+    """Run an arrangement calmly, below the knee, and with everything busy, each twice."""
+    per_s = arrangement.load * arrangement.full_per_s
+    below, knees = [], []
+    with started(arrangement, folder) as parts:
+        calms = measure_calm(parts, arrangement, seconds, folder, TURNS)
+        with serving(parts, arrangement.size, folder) as port:
+            warm_up(port, arrangement, per_s, folder)
+            for _ in range(TURNS):
+                asked = Statements(arrangement.statement_ms, LOADED)
+                below.append(run(port, arrangement, asked, per_s, seconds, folder))
+                knees.append(knee(port, arrangement, seconds / 2))
+    return Measured(calms, tuple(below), tuple(knees))
+
+
+def measure_changes(advised: AdvisedArrangement, seconds: int, folder: Path) -> Tried:
+    """Run an arrangement calmly, and then loaded without and with each change."""
+    before = advised.arrangement
+    per_s = before.load * before.full_per_s
+    with started(before, folder) as parts:
+        (calm,) = measure_calm(parts, before, seconds, folder, 1)
+    within: dict[str, list[float]] = {}
+    late = lag_ms(calm)
+    for change in ("none", *CHANGES, "none"):
+        changed = advised.changed(change)
+        with started(changed, folder) as parts, serving(parts, changed.size, folder) as port:
+            warm_up(port, changed, per_s, folder)
+            done = run(port, changed, Statements(changed.statement_ms, LOADED), per_s, seconds, folder)
+        within.setdefault(change, []).append(float(np.mean(done.took_ms <= advised.p99_ms)))
+        late = max(late, lag_ms(done.report))
+    return Tried(calm, within, late)
+
+
+@contextmanager
+def started(arrangement: PlannedArrangement, folder: Path) -> Iterator[Arranged]:
+    """The application under the arrangement's workers, with a database."""
     (folder / "load.json").write_text(text_of(arrangement, 5, 1))
-    calm_per_s = CALM * arrangement.full_per_s
-    calm_s = max(seconds // 2, ceil(CALM_REQUESTS / calm_per_s))
+    (folder / "statements.csv").write_bytes(Statements(arrangement.statement_ms, LOADED).rows())
     with arranged(options(arrangement, folder), lambda _: None) as parts:
-        many = MANY if arrangement.slots != 1 else 1
-        calm = run(parts, arrangement, many, calm_per_s, calm_s, folder, "calm")
-        per_s = arrangement.load * arrangement.full_per_s
-        return Measured(calm.report, run(parts, arrangement, arrangement.size, per_s, seconds, folder, "loaded"))
+        yield parts
 
 
-def run(
-    parts: Arranged,
-    arrangement: PlannedArrangement,
-    size: int,
-    rate_per_s: float,
-    seconds: int,
-    folder: Path,
-    kind: str,
-) -> Run:
-    """One run with connections and workers warm; after a `loaded` one, the knee's rate is measured.
-
-    Raises KeyboardInterrupt if a signal ended it.
-    """
-    mean_s = arrangement.statement_ms / 1000
-    times_s = -np.log(1 - (ORDERS[kind] + 0.5) / COUNT) * mean_s
-    statements = "".join(f"{value:.6f}\n" for value in times_s).encode()
+@contextmanager
+def serving(parts: Arranged, size: int, folder: Path) -> Iterator[int]:
+    """The port at which the application serves with a fair pool of this size."""
     settings = {"DB_POOL_SIZE": str(size), "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
-    (folder / "statements.csv").write_bytes(statements)
     with parts.served("fair", settings, folder / "server.log") as served:
-        proving = replace(parts.options, script=str(folder / "load.json"))
-        prove(served, proving, lambda _: None)
-        for phase_rate, phase_s in ((min(rate_per_s, arrangement.full_per_s / 2), 1), (rate_per_s, seconds)):
-            text = text_of(arrangement, phase_rate, phase_s)
-            given = RunOptions(target=served.servers.url, poisson=True, env={})
-            script = parse_script([("planned.json", text)], given, lambda _path: statements)
-            with rows_file(str(folder / "rows.csv")) as rows:
-                done = run_script(script, Console(lambda _: None), lambda _: None, 1, rows=rows)
-            if done.signal is not None:
-                raise KeyboardInterrupt
-        with (folder / "rows.csv").open(newline="") as file:
-            sent = sorted(
-                (int(row["started_ns"]), float(row["url"].rpartition(",")[2])) for row in csv.DictReader(file)
-            )
-        arrived_s = (np.array([ns for ns, _ in sent]) - sent[0][0]) / 1e9
-        shares = np.array([1 - exp(-asked_s / mean_s) for _, asked_s in sent])
-        knee = _knee(arrangement, served.servers.port, seconds / 2) if kind == "loaded" else 0.0
-        return Run(done.report, arrived_s, shares, knee)
+        prove(served, replace(parts.options, script=str(folder / "load.json")), lambda _: None)
+        yield served.servers.port
 
 
-def _knee(arrangement: PlannedArrangement, port: int, seconds: float) -> float:
+def measure_calm(
+    parts: Arranged, arrangement: PlannedArrangement, seconds: int, folder: Path, turns: int
+) -> tuple[Report, ...]:
+    """The reports that `plan` gets."""
+    per_s = CALM * arrangement.full_per_s
+    calm_s = max(seconds // 2, ceil(CALM_REQUESTS / per_s))
+    asked = Statements(arrangement.statement_ms, even(round(per_s * calm_s)))
+    with serving(parts, MANY if arrangement.slots != 1 else 1, folder) as port:
+        warm_up(port, arrangement, per_s, folder)
+        return tuple(run(port, arrangement, asked, per_s, calm_s, folder).report for _ in range(turns))
+
+
+def warm_up(port: int, arrangement: PlannedArrangement, per_s: float, folder: Path) -> None:
+    """A second of load, in which connections are opened."""
+    calm_per_s = min(per_s, arrangement.full_per_s / 2)
+    run(port, arrangement, Statements(arrangement.statement_ms, LOADED), calm_per_s, 1, folder)
+
+
+def run(port: int, arrangement: PlannedArrangement, asked: Statements, per_s: float, seconds: int, folder: Path) -> Run:
+    """One run with the same arrivals each time. Raises KeyboardInterrupt if a signal ended it."""
+    given = RunOptions(target=f"http://127.0.0.1:{port}", poisson=True, env={})
+    script = parse_script([("planned.json", text_of(arrangement, per_s, seconds))], given, lambda _path: asked.rows())
+    with rows_file(str(folder / "rows.csv")) as rows:
+        done = run_script(script, Console(lambda _: None), lambda _: None, 1, rows=rows)
+    if done.signal is not None:
+        raise KeyboardInterrupt
+    with (folder / "rows.csv").open(newline="") as file:
+        sent = sorted((int(row["started_ns"]), row) for row in csv.DictReader(file) if row["started_ns"])
+    started_ns = np.array([ns for ns, _ in sent])
+    took_ms = np.array(
+        [(int(row["end_ns"]) - ns) / 1e6 if row["status"] == "200" and row["end_ns"] else np.inf for ns, row in sent]
+    )
+    asked_ms = np.array([round(float(row["url"].rpartition(",")[2]) * 1000) for _, row in sent])
+    return Run(done.report, (started_ns - started_ns[0]) / 1e9, took_ms, asked.shares(asked_ms))
+
+
+def knee(port: int, arrangement: PlannedArrangement, seconds: float) -> float:
     """Answers per second to as many users as keep everything busy, each asking again when it has its answer."""
     users = arrangement.workers * (2 * arrangement.size + (arrangement.slots or 0) + 4)
     path = f"/?{arrangement.cpu_ms / 1000},{arrangement.statement_ms / 1000}"
@@ -302,9 +431,24 @@ def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s
     return Question(base, worker, (arrangement.size,), rate_per_s, arrival_variation=1.0, requests=10_000)
 
 
-def is_near(seen: float, said: float, share: float, least: float = 0.0) -> bool:
-    """Whether a prediction is within a share of what was measured, or within `least`."""
-    return abs(said - seen) <= max(share * seen, least)
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure, as measured in each run and as predicted from each calm run, and how far the prediction may be off."""
+
+    name: str
+    seen: tuple[float, ...]
+    said: tuple[float, ...]
+    share: float
+    least: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        """Whether the prediction is right: `met`, `missed` or `cannot be judged`."""
+        mean = float(np.mean(self.seen))
+        bar = max(self.share * mean, self.least)
+        if max(np.ptp(self.seen), np.ptp(self.said)) > bar:
+            return "cannot be judged"
+        return "met" if abs(np.mean(self.said) - mean) <= bar else "missed"
 
 
 def chance(asked: Question, rows: int, mean_ms: float) -> float:
@@ -317,87 +461,188 @@ def chance(asked: Question, rows: int, mean_ms: float) -> float:
     return 1.96 * float(np.std(means, ddof=1)) / mean_ms if mean_ms else 0.0
 
 
-def late_ms(measured: Measured) -> float:
-    """The p99 of how late the requests of both runs were sent."""
-    return max(
-        report.aggregate.sketches[names.START_LAG].quantile(0.99) for report in (measured.calm, measured.below.report)
+def lag_ms(report: Report) -> float:
+    """The p99 of how late the requests of a run were sent."""
+    return report.aggregate.sketches[names.START_LAG].quantile(0.99)
+
+
+def late_ms(measured: Measured | Tried) -> float:
+    """The p99 of how late requests were sent, in the latest of the runs."""
+    if isinstance(measured, Tried):
+        return measured.late_ms
+    return max(map(lag_ms, (*measured.calms, *(each.report for each in measured.below))))
+
+
+def compare(arrangement: PlannedArrangement, measured: Measured) -> tuple[Figure, ...]:
+    """Predict an arrangement from each calm run, and compare. Raises ReportError if a calm run allows no plan."""
+    said = [predicted(arrangement, calm, run) for calm, run in zip(measured.calms, measured.below, strict=True)]
+    waits_said, tails_said, knees_said = zip(*said, strict=True)
+    sketches = [each.report.aggregate.sketches for each in measured.below]
+    waits_ms = tuple(each[POOL].mean for each in sketches)
+    tails_ms = tuple(each[names.RESPONSE_TIME].quantile(0.99) for each in sketches)
+    return (
+        Figure("mean wait", waits_ms, waits_said, WAIT_WITHIN, WAIT_MS),
+        Figure("p99", tails_ms, tails_said, TAIL_WITHIN, TAIL_MS),
+        Figure("knee", measured.knees_per_s, knees_said, KNEE_WITHIN),
     )
 
 
-def row(number: int, arrangement: PlannedArrangement, measured: Measured) -> tuple[str, ...]:
-    """Predict an arrangement from its calm run, and compare: a row of the table."""
-    base, below = workload(measured.calm), measured.below
-    try:
-        grounds(measured.calm, base, arrangement.workers)
-    except ReportError as error:
-        return (str(number), str(arrangement), *[""] * 9, f"not counted: {error}", "")
-    per_s = arrangement.load * arrangement.full_per_s
-    asked = question(arrangement, base, per_s)
+def predicted(arrangement: PlannedArrangement, calm: Report, below: Run) -> tuple[float, float, float]:
+    """Mean wait and p99 in ms of a run below the knee, and the knee's rate per s, predicted from a calm run."""
+    base = workload(calm)
+    grounds(calm, base, arrangement.workers)
+    asked = question(arrangement, base, arrangement.load * arrangement.full_per_s)
     (said,) = predict(asked, requests(asked, below.arrived_s, below.shares))
     # The users of the knee's run all ask for the same statement.
     alike = requests(asked)
     alike = replace(alike, holds_s=np.full(len(alike.holds_s), alike.holds_s.mean()))
-    said_knee_per_s = knee_per_s(asked, asked.of_size(arrangement.size), alike)
-    sketches = below.report.aggregate.sketches
-    wait_ms, tail_ms = sketches[POOL].mean, sketches[names.RESPONSE_TIME].quantile(0.99)
-    met = (
-        is_near(wait_ms, said.wait_mean_ms, WAIT_WITHIN, WAIT_MS),
-        is_near(tail_ms, said.response_p99_ms, TAIL_WITHIN, TAIL_MS),
-        is_near(below.knee_per_s, said_knee_per_s, KNEE_WITHIN),
-    )
-    verdict = "late" if late_ms(measured) > LATE_MS else "met" if all(met) else "missed"
-    beyond = question(arrangement, base, BEYOND * arrangement.full_per_s)
-    return (
-        *(str(number), str(arrangement), f"{per_s:.0f}", f"{late_ms(measured):.1f}"),
-        *(f"{wait_ms:.2f}", f"{said.wait_mean_ms:.2f}", f"{chance(asked, len(below.arrived_s), wait_ms):.0%}"),
-        *(f"{tail_ms:.1f}", f"{said.response_p99_ms:.1f}", f"{below.knee_per_s:.1f}", f"{said_knee_per_s:.1f}"),
-        *(verdict, remedy(beyond, list(predict(beyond)))[0]),
-    )
+    return said.wait_mean_ms, said.response_p99_ms, knee_per_s(asked, asked.of_size(arrangement.size), alike)
 
 
-def table(rows: Iterable[Sequence[str]]) -> str:
-    """The Markdown of all rows, and how many were met."""
-    rows = list(rows)
-    headings = (
-        *("number", "arrangement", "requests/s", "late p99, ms", "mean wait, ms, measured", "predicted", "chance"),
-        *("p99, ms, measured", "predicted", "knee/s measured", "predicted", "", "to change first beyond it"),
-    )
-    counted = [each for each in rows if each[-2] in {"met", "missed"}]
-    met = sum(each[-2] == "met" for each in counted)
-    return f"{markdown.table(headings, rows)}\n\n{met} of {len(counted)} met; {len(rows) - len(counted)} not counted."
+def verdict(figures: Sequence[Figure]) -> str:
+    """The verdict of a row: what was missed, or else what cannot be judged, or else `met`."""
+    for worst in ("missed", "cannot be judged"):
+        if found := [each.name for each in figures if each.verdict == worst]:
+            return f"{worst}: {', '.join(found)}"
+    return "met"
+
+
+def table(found: Mapping[int, Measured], arrangements: Sequence[PlannedArrangement]) -> str:
+    """The Markdown of all rows, and how many predictions were right."""
+    headings = ("number", "arrangement", "requests/s", "late p99, ms", "mean wait, ms, measured", "predicted", "chance")
+    headings += ("p99, ms, measured", "predicted", "knee/s, measured", "predicted", "")
+    rows, judged = [], []
+    for number, measured in sorted(found.items()):
+        arrangement = arrangements[number - 1]
+        per_s = arrangement.load * arrangement.full_per_s
+        start = (str(number), str(arrangement), f"{per_s:.0f}", f"{late_ms(measured):.1f}")
+        try:
+            figures = compare(arrangement, measured)
+        except ReportError as error:
+            rows.append((*start, *[""] * 7, f"not counted: {error}"))
+            continue
+        is_late = late_ms(measured) > LATE_MS
+        if not is_late:
+            judged.append(figures)
+        cells = [
+            (shown(each.seen, digits), shown(each.said, digits))
+            for each, digits in zip(figures, (2, 1, 1), strict=True)
+        ]
+        asked = question(arrangement, workload(measured.calms[0]), per_s)
+        by_chance = chance(asked, len(measured.below[0].arrived_s), float(np.mean(figures[0].seen)))
+        rows.append(
+            (*start, *cells[0], f"{by_chance:.0%}", *cells[1], *cells[2], "late" if is_late else verdict(figures))
+        )
+    return f"{markdown.table(headings, rows)}\n\n{tally(judged)} {len(rows) - len(judged)} not counted."
+
+
+def shown(values: Sequence[float], digits: int) -> str:
+    """The values of all runs."""
+    return ", ".join(f"{value:.{digits}f}" for value in values)
+
+
+def tally(judged: Sequence[Sequence[Figure]]) -> str:
+    """How many predictions of each figure were right, of those that can be judged."""
+    said = []
+    for each in zip(*judged, strict=True):
+        verdicts = [figure.verdict for figure in each]
+        open_ = verdicts.count("cannot be judged")
+        right = f"{each[0].name}: {verdicts.count('met')} of {len(verdicts) - open_} met"
+        said.append(f"{right}, {open_} cannot be judged" if open_ else right)
+    return f"{'; '.join(said)}." if said else "Nothing was judged."
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What `plan` says to change first, and what each change did."""
+
+    change: str
+    tried: Tried
+
+    @property
+    def is_right(self) -> bool:
+        """Whether the change helps, and no other one helps more than runs differ."""
+        means = {change: float(np.mean(shares)) for change, shares in self.tried.within.items()}
+        if self.change not in CHANGES:
+            return False
+        differ = max(SHARE_DIFFERS, abs(self.tried.within["none"][0] - self.tried.within["none"][1]))
+        if self.change == "smaller pool":
+            return means[self.change] >= means["none"] - differ
+        best = max(means[change] for change in CHANGES)
+        return means[self.change] > means["none"] + differ and means[self.change] >= best - differ
+
+
+def advice(advised: AdvisedArrangement, tried: Tried) -> Advice:
+    """Ask `plan`, from the calm run, what to change first. Raises ReportError if that allows no plan."""
+    arrangement = advised.arrangement
+    base = workload(tried.calm)
+    grounds(tried.calm, base, arrangement.workers)
+    asked = question(arrangement, base, arrangement.load * arrangement.full_per_s)
+    sizes = tuple(sorted({(arrangement.size + 1) // 2, arrangement.size}))
+    asked = replace(asked, sizes=sizes, p99_ms=advised.p99_ms)
+    return Advice(remedy(asked, list(predict(asked)))[0], tried)
+
+
+def advice_table(found: Mapping[int, Tried]) -> str:
+    """The Markdown of what each change did, and how often the advice was right."""
+    headings = ("arrangement", "requests/s", "p99 asked for, ms", "plan says", "as it is", *CHANGES, "")
+    rows, right, counted = [], 0, 0
+    for number, tried in sorted(found.items()):
+        advised = ADVISED[number - 1]
+        arrangement = advised.arrangement
+        start = (str(arrangement), f"{arrangement.load * arrangement.full_per_s:.0f}", f"{advised.p99_ms:g}")
+        try:
+            given = advice(advised, tried)
+        except ReportError as error:
+            rows.append((*start, f"nothing: {error}", *[""] * 6))
+            continue
+        unclear = np.ptp(tried.within["none"]) > SHARE_UNCLEAR
+        unknown = "late" if tried.late_ms > LATE_MS else "cannot be judged" if unclear else ""
+        right += given.is_right and not unknown
+        counted += not unknown
+        shares = (", ".join(f"{share:.1%}" for share in tried.within[each]) for each in ("none", *CHANGES))
+        rows.append((*start, given.change, *shares, unknown or ("right" if given.is_right else "wrong")))
+    return f"{markdown.table(headings, rows)}\n\n{right} of {counted} right; {len(rows) - counted} not counted."
 
 
 def main() -> None:
     """Go through the arrangements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=8, help="of each run below the knee (8)")
-    parser.add_argument("--only", default="", help="numbers of arrangements, separated by commas (all)")
+    parser.add_argument("--seconds", type=int, default=6, help="of each run below the knee (6)")
+    parser.add_argument("--only", help="numbers of arrangements, separated by commas (all), and a1 ... a8 for advice")
     parser.add_argument(
         "--other", action="append", default=[], metavar="gevent,1,2,10,3,0.7", help="one of your own, instead"
     )
     parser.add_argument("--into", type=Path, help="file that keeps what was measured")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/planning.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/planning.md")
     given = parser.parse_args()
-    found: dict[int, Measured] = {}
-    if given.into is not None and given.into.exists():
-        found = pickle.loads(given.into.read_bytes())
+    kept = pickle.loads(given.into.read_bytes()) if given.into is not None and given.into.exists() else {}
     arrangements = [other(text) for text in given.other] or ARRANGEMENTS
-    chosen = [int(each) for each in given.only.split(",") if each] or range(1, len(arrangements) + 1)
+    chosen = given.only.split(",") if given.only else [str(i + 1) for i in range(len(arrangements))]
+    if not given.only and not given.other:
+        chosen += [f"a{i + 1}" for i in range(len(ADVISED))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "planned.py").write_text(APPLICATION)
-        for number in chosen:
-            if number in found and late_ms(found[number]) <= LATE_MS:
+        for key in chosen:
+            if key in kept and late_ms(kept[key]) <= LATE_MS:
                 continue
-            found[number] = measure(arrangements[number - 1], given.seconds, folder)
-            print(number, arrangements[number - 1], file=sys.stderr, flush=True)
+            if key[0] == "a":
+                kept[key] = measure_changes(ADVISED[int(key[1:]) - 1], given.seconds, folder)
+            else:
+                kept[key] = measure(arrangements[int(key) - 1], given.seconds, folder)
+            print(key, file=sys.stderr, flush=True)
             if given.into is not None:
-                given.into.write_bytes(pickle.dumps(found))
-    text = table(row(number, arrangements[number - 1], found[number]) for number in sorted(found))
-    print(text)
+                given.into.write_bytes(pickle.dumps(kept))
+    accuracy = table({int(key): each for key, each in kept.items() if key[0] != "a"}, arrangements)
+    advised = advice_table({int(key[1:]): each for key, each in kept.items() if key[0] == "a"})
+    print(accuracy, advised, sep="\n\n")
     if given.write:
-        before, mark, after = GUIDE.read_text().partition(BEGINS)
-        GUIDE.write_text(f"{before}{mark}\n{text}\n{ENDS}{after.partition(ENDS)[2]}")
+        text = GUIDE.read_text()
+        for (begins, ends), written in ((MARKS, accuracy), (ADVICE_MARKS, advised)):
+            before, mark, after = text.partition(begins)
+            text = f"{before}{mark}\n{written}\n{ends}{after.partition(ends)[2]}"
+        GUIDE.write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
 """Real parts for all tests: a PostgreSQL server, service processes, and a load on them that keeps a ledger."""
 
+import gc
 import os
 import re
 import subprocess
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -49,6 +54,24 @@ def pytest_make_collect_report(collector):
     return fail_if_something_is_missing((yield))
 
 
+def pytest_collection_modifyitems(items):
+    """Of tests in parallel, files that may take long by the limits of their tests come first: the last ones end together."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    limits, counts = Counter(), Counter()
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        limits[item.path] = max(limits[item.path], limit.args[0] if limit else 0)
+        counts[item.path] += 1
+    items.sort(key=lambda item: (-limits[item.path], -counts[item.path], item.path))
+
+
+def pytest_collection_finish():
+    """Leaves the tests themselves out of collections of garbage: there are thousands, and they live to the end."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def postgres():
     """An embedded server shared by all tests; those that stop it or change its limits take one of their own."""
@@ -74,19 +97,22 @@ def start_service(tmp_path):
 
 @pytest.fixture
 def start_process():
-    """start_process(command) -> the running command, its stdout and stderr pipes of text; killed at the latest with the test."""
+    """start_process(command, **options of Popen) -> the running command, its stdout and stderr pipes of text.
+
+    However the test ends, the process is killed and its pipes are closed: a test that fails leaves nothing to the next one.
+    """
     started: list[subprocess.Popen[str]] = []
 
-    def start(command: list[str]) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True))
+    def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[str]:
+        given = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        started.append(subprocess.Popen([str(part) for part in command], **given))
         return started[-1]
 
     yield start
     for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
+        process.kill()
+        with process:
+            """Closes the pipes and waits."""
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The house: which folder may import which, that no circle hides among modules or folders, and that no file is too long."""
 
 import ast
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -79,9 +80,15 @@ MODULES = modules()
 BENCHMARKS = {f"benchmarks.{f.stem}": f for f in (ROOT / "benchmarks").glob("*.py")}
 
 
-def imported(path: Path, *, at_start_only: bool = False) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imported(path: Path, *, at_start_only: bool = False) -> frozenset[str]:
     """Modules of ours that a file imports, anywhere in it or only when it is imported itself."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     found = set()
     nodes = list(_executed_at_import(tree)) if at_start_only else list(ast.walk(tree))
     package = path.parent.relative_to(ROOT).parts
@@ -93,7 +100,7 @@ def imported(path: Path, *, at_start_only: bool = False) -> set[str]:
             module = ".".join([*above, *([node.module] if node.module else [])])
             names = {f"{module}.{alias.name}" for alias in node.names}
             found |= names if names & (MODULES.keys() | BENCHMARKS.keys()) else {module}
-    return {name for name in found if name.split(".")[0] in (*ROOMS, "benchmarks")}
+    return frozenset(name for name in found if name.split(".")[0] in (*ROOMS, "benchmarks"))
 
 
 def _executed_at_import(tree: ast.AST):
@@ -202,7 +209,7 @@ def test_reports_work_without_gevent():
         name
         for module, path in MODULES.items()
         if module.startswith("reports")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [])
     }
     assert not {name for name in foreign if name.startswith("gevent")}
@@ -213,7 +220,7 @@ def test_every_public_name_is_documented():
     for module, path in MODULES.items():
         if ".versions" in module:
             continue
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         missing += [module] if not ast.get_docstring(tree) else []
         for node in tree.body:
             for inner in (node, *(node.body if isinstance(node, ast.ClassDef) else ())):
@@ -246,7 +253,7 @@ def test_tests_stand_in_the_tree_of_what_they_test():
 def test_no_fixture_hides_one_of_the_same_name_from_a_folder_above():
     fixtures: dict[Path, set[str]] = {}
     for path in (ROOT / "tests").rglob("*.py"):
-        functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+        functions = [node for node in parsed(path).body if isinstance(node, ast.FunctionDef)]
         fixtures[path] = {f.name for f in functions if any("fixture" in ast.unparse(d) for d in f.decorator_list)}
     hidden = []
     for path, names in fixtures.items():

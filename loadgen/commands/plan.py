@@ -147,7 +147,7 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     than 5 % of its requests failed, or if requests queued for a connection or for the CPU of the workers.
     """
     # Imported here, so that the program's --help is quick.
-    from loadgen.sizing.grounds import grounds
+    from loadgen.sizing.grounds import check_run, grounds
     from loadgen.sizing.measured import workload
     from loadgen.sizing.plan_findings import plan_page
     from loadgen.sizing.predict import doubts, predict
@@ -157,6 +157,8 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     check_output(output)
     try:
         given_report = load(report, lambda note: click.echo(note, err=True))
+        # Before anything else, as a run that failed has no loans to look at.
+        check_run(given_report)
         measured = workload(given_report)
         cautions = grounds(given_report, measured, given["servers"])
         question = _question(measured, _within(_sizes(sizes), given), given)

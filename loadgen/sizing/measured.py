@@ -68,9 +68,12 @@ class MeasuredWorkload:
 def workload(report: Report) -> MeasuredWorkload:
     """Read the workload from a report.
 
-    Raises ReportError if the report has no Server-Timing sketches, no loans or no duration.
+    Raises ReportError if the report has no Server-Timing sketches, no loans or no duration, or a sketch that no times have.
     """
     sketches = report.aggregate.sketches
+    for name in (POOL, CONNECT, DB, TOTAL, CPU, LOAN_CPU):
+        if name in sketches:
+            _check(name, sketches[name])
     missing = [name for name in (POOL, DB) if name not in sketches]
     if missing:
         raise ReportError(
@@ -136,6 +139,19 @@ def _middles(sketch: Sketch) -> NDArray[np.float64]:
 
 def _mean_of_bins(sketch: Sketch) -> float:
     return float(np.average(_middles(sketch), weights=sketch.positive.counts))
+
+
+def _check(name: str, sketch: Sketch) -> None:
+    """Raise ReportError if the sketch's sum, least and greatest value are not those of times in its bins."""
+    if not sketch.count:
+        return
+    near = 2 * sketch.relative_accuracy
+    binned = _positive(sketch)
+    expected = _mean_of_bins(binned) * binned.count if binned.count else 0.0
+    if sketch.min < 0 or sketch.max < sketch.min or not abs(sketch.sum - expected) <= near * expected:
+        raise ReportError(
+            f"the sketch {name} contradicts itself: its sum, least and greatest value are not of its counts"
+        )
 
 
 def _positive(sketch: Sketch) -> Sketch:

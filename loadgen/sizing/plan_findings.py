@@ -16,8 +16,8 @@ from loadgen.sizing.predict import (
     doubts,
     partings,
     recommended,
-    remedy,
 )
+from loadgen.sizing.remedy import remedy
 from reports.blocks import (
     ABSENT,
     Axis,

@@ -34,18 +34,18 @@ _PARTED = 0.1
 _PARTED_MS = 0.5
 _STRETCHED = 0.02
 _LOST = 0.001
-_LOST_ALIKE = 0.01
-_WORSE = 0.1
+LOST_ALIKE = 0.01
+"""Shares of requests that are lost count as the same if they differ by less."""
+WORSE = 0.1
 _WARM_UP = 0.1
 _WARM_UP_TIMEOUTS = 3
 _PARTS = 10
 # Student's t for nine degrees of freedom, 95 %.
 _T_OF_TEN = 2.262
-_TRIED = 10_000
+TRIED = 10_000
 """Requests of a simulation that only a mean is taken from."""
 _AMPLE = 1000
 """Connections for which no request has to wait."""
-_BUSY = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,8 @@ def requests(question: Question, arrived_s: Floats | None = None, shares: Floats
 def _waited_for_cpu_s(question: Question, measured: WorkerCpu) -> float:
     """Mean time of the measured holds in which requests waited for their worker's CPU: what a simulation of that run adds."""
     workload, rng = question.workload, np.random.default_rng(question.seed)
-    arrived_s = arrivals(workload.rate_per_s, _TRIED, rng, question.arrival_variation)
-    holds_s = draw_s(workload.holds, rng.random(_TRIED))
+    arrived_s = arrivals(workload.rate_per_s, TRIED, rng, workload.arrival_variation)
+    holds_s = draw_s(workload.holds, rng.random(TRIED))
     cpu = _drawn_cpu(measured, holds_s, rng)
     ample = replace(question.arrangement, size=_AMPLE, max_overflow=0, timeout_s=inf, max_waiting=None, db_cores=inf)
     elsewhere_s = np.maximum(holds_s - cpu.inside_s, 0.0)
@@ -192,7 +192,7 @@ def predict(question: Question, given: Requests | None = None) -> Iterator[Predi
         arrangement = question.of_size(size)
         outcome = simulate(arrangement, made.arrived_s, made.holds_s, made.connects_s, question.seed, made.cpu)
         if not arrangement.cold and not made.counts_all:
-            outcome = replace(outcome, since_s=_settled_s(float(made.arrived_s[-1]), arrangement.timeout_s))
+            outcome = replace(outcome, since_s=settled_s(float(made.arrived_s[-1]), arrangement.timeout_s))
         yield _prediction(question, outcome, made)
 
 
@@ -206,7 +206,7 @@ def _drawn_cpu(measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -
     return CpuTimes(inside_s, outside_s)
 
 
-def _settled_s(span_s: float, timeout_s: float) -> float:
+def settled_s(span_s: float, timeout_s: float) -> float:
     """Return the time, in s, after which a simulation that began with empty queues counts as settled.
 
     Under more load than capacity, no request is lost before the queue is as long as the timeout.
@@ -264,8 +264,8 @@ def knee_per_s(question: Question, arrangement: Arrangement, made: Requests) -> 
     # Twice as many requests as the parts can deal with at one time.
     at_once = most * _spent_s(question.workload) / arrangement.servers
     users = ceil(arrangement.servers * 2 * (at_once + 2))
-    tried = CpuTimes(made.cpu.inside_s[:_TRIED], made.cpu.outside_s[:_TRIED])
-    return busy_rate_per_s(arrangement, made.holds_s[:_TRIED], tried, users, question.seed)
+    tried = CpuTimes(made.cpu.inside_s[:TRIED], made.cpu.outside_s[:TRIED])
+    return busy_rate_per_s(arrangement, made.holds_s[:TRIED], tried, users, question.seed)
 
 
 Part = Literal["connections", "CPU", "places", "cores"]
@@ -302,52 +302,6 @@ def _cpu_busy(question: Question) -> float | None:
     return question.rate_per_s * cpu.all_ms.mean / 1000 / min(question.arrangement.servers, question.arrangement.cores)
 
 
-Remedy = Literal["more workers", "cheaper statement", "more connections", "smaller pool", "nothing"]
-
-
-def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str]:
-    """What to change first at this rate, and why, in a sentence."""
-    largest = max(found, key=lambda each: each.size)
-    busy = largest.cpu_busy
-    kept_up = largest.lost <= _LOST_ALIKE and largest.throughput_per_s >= (1 - _WORSE / 2) * question.rate_per_s
-    arrangement = question.of_size(largest.size)
-    limits = limits_per_s(question, arrangement)
-    scarcest = min(limits, key=limits.__getitem__)
-    share = question.rate_per_s / limits[scarcest]
-    if share >= _BUSY and (scarcest != "connections" or not kept_up):
-        return _of_scarcest(scarcest, share, arrangement)
-    best = recommended(found, question.p99_ms)
-    if best is None or best.lost > _LOST_ALIKE:
-        if busy is not None and busy >= _BUSY / 2:
-            return "more workers", f"each worker's CPU is busy for {busy:.0%} of the time, and requests wait for it"
-        if kept_up:
-            return "cheaper statement", "no size keeps the target, and neither workers nor connections are short"
-        return "more connections", f"{largest.size} connections for each server are too few"
-    smallest = min(found, key=lambda each: each.size)
-    if best.size > smallest.size:
-        return "more connections", f"fewer than {best.size} for each server are too few"
-    if largest.size > best.size:
-        return "smaller pool", f"{best.size} connections for each server do as well as {largest.size}"
-    return "nothing", f"{best.size} connections for each server are enough"
-
-
-def _of_scarcest(part: Part, share: float, arrangement: Arrangement) -> tuple[Remedy, str]:
-    """What to change where a part is busy for this share of the time, or would be."""
-    if part == "connections":
-        return "more connections", f"{int(arrangement.limit)} for each server would be in use {share:.0%} of the time"
-    if part == "places":
-        places = (arrangement.slots or 1) * arrangement.servers
-        return "more workers", f"their {places} places for requests are taken {share:.0%} of the time"
-    if part == "cores":
-        return "cheaper statement", f"the database's cores are busy for {share:.0%} of the time"
-    if arrangement.cores < arrangement.servers:
-        return "more workers", (
-            f"their {decimal(arrangement.cores)} cores are busy for {share:.0%} of the time: more workers need more cores, and"
-            " no pool size changes that"
-        )
-    return "more workers", f"each worker's CPU is busy for {share:.0%} of the time: no pool size changes that"
-
-
 def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Prediction | None:
     """Return the smallest size that loses at most one request in a thousand and keeps the p99 within `p99_ms`.
 
@@ -355,9 +309,9 @@ def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Pre
     lowest of such sizes. None if no size meets the target.
     """
     usable = [each for each in found if each.throughput_per_s > 0]
-    most_lost = _LOST if p99_ms is not None else min((each.lost for each in usable), default=0.0) + _LOST_ALIKE
+    most_lost = _LOST if p99_ms is not None else min((each.lost for each in usable), default=0.0) + LOST_ALIKE
     safe = [each for each in usable if each.lost <= most_lost]
-    longest_ms = p99_ms if p99_ms is not None else (1 + _WORSE) * min((e.response_p99_ms for e in safe), default=0.0)
+    longest_ms = p99_ms if p99_ms is not None else (1 + WORSE) * min((e.response_p99_ms for e in safe), default=0.0)
     return min((e for e in safe if e.response_p99_ms <= longest_ms), key=lambda each: each.size, default=None)
 
 

@@ -23,7 +23,9 @@ after it is returned; of the work in a loan, half comes before the database's pa
 of it. With `turn_s`, as under Python's lock, a piece of work that takes longer lets the others go first. A new request goes
 to a server whose CPU is idle if there is one, else to one chosen at random; with one slot each, all servers share one line.
 A server without a limit of slots is an event loop: it takes the events that have come since it last asked for them, deals with
-them one after the other, then runs the waiters that were woken meanwhile, and only then asks for events again.
+them one after the other, the latest first (libev's order), then runs the waiters that were woken meanwhile and the requests
+that were accepted, and only then asks for events again. Several loops share one line of new connections, and each accepts one
+of them whenever it asks for events; a single loop accepts all that have come (gevent's servers under gunicorn).
 With more servers computing than the machine has `cores`, all of them go on at a share of their speed, as holds do.
 
 Times are in seconds. Everything random is drawn from numpy's PCG64 by a seed: the same seed gives the same outcome.
@@ -437,8 +439,8 @@ class _Worker:
     work: deque[tuple[int, int, float]] = field(default_factory=deque)
     woken: deque[tuple[int, int, float]] = field(default_factory=deque)
     """Of an event loop: pieces of work that come before events which it has not asked for yet."""
-    polled: int = 0
-    """Of an event loop: how many of the first pieces of `work` it has asked for."""
+    polled: list[tuple[int, int, float]] = field(default_factory=list)
+    """Of an event loop: the events that it has asked for; the last one comes first."""
     backlog: deque[int] = field(default_factory=deque)
 
 
@@ -464,8 +466,10 @@ class _WorkersCourse(_SimulationCourse):
         self._is_loop = arrangement.slots is None
         slots = inf if arrangement.slots is None else arrangement.slots
         self._workers = [_Worker(slots) for _ in range(arrangement.servers)]
-        # One line for all, as an idle worker takes the next connection from the socket that all listen on.
-        self._shared: deque[int] | None = deque() if slots == 1 else None
+        # One line for all, as a worker takes the next connection from the socket that all listen on. Threaded workers accept
+        # more connections than they work on, each for itself.
+        accepts_one = slots == 1 or (self._is_loop and arrangement.servers > 1)
+        self._shared: deque[int] | None = deque() if accepts_one else None
         self._worker_of = [0] * len(arrived_s)
         self._pool_of = [self._pools[0]] * len(arrived_s)
         self.asked_s = list(arrived_s)
@@ -510,7 +514,7 @@ class _WorkersCourse(_SimulationCourse):
         idle = [number for number, worker in enumerate(self._workers) if worker.running is None and worker.free > 0]
         server = idle[drawn % len(idle)] if idle else drawn
         worker = self._workers[server]
-        if worker.free > 0:
+        if worker.free > 0 and (idle or not self._is_loop or self._shared is None):
             self._start(request, server, now_s)
         elif self._shared is not None:
             self._shared.append(request)
@@ -519,13 +523,15 @@ class _WorkersCourse(_SimulationCourse):
             self._worker_of[request] = server
 
     def _start(self, request: int, server: int, now_s: float) -> None:
+        first = self._accepted(request, server)
+        self._compute(*first, now_s)
+
+    def _accepted(self, request: int, server: int) -> tuple[int, int, float]:
+        """The first piece of work of a request that this server now works on."""
         self._workers[server].free -= 1
         self._worker_of[request] = server
         self._pool_of[request] = self._pools[server]
-        if self._is_loop:
-            self._compute(request, _ACCEPT, 0.0, now_s)
-        else:
-            self._compute(request, _BEFORE, self._outside_s[request] / 2, now_s)
+        return (request, _ACCEPT, 0.0) if self._is_loop else (request, _BEFORE, self._outside_s[request] / 2)
 
     def _compute(
         self, request: int, stage: int, work_s: float, now_s: float, *, goes_on: bool = False, woken: bool = False
@@ -536,7 +542,7 @@ class _WorkersCourse(_SimulationCourse):
         """
         server = self._worker_of[request]
         worker = self._workers[server]
-        if worker.running is None and (goes_on or not (worker.work or worker.woken)):
+        if worker.running is None and (goes_on or not (worker.work or worker.woken or worker.polled)):
             self._begin_turn(server, (request, stage, work_s), now_s)
         elif woken and self._is_loop:
             worker.woken.append((request, stage, work_s))
@@ -562,17 +568,25 @@ class _WorkersCourse(_SimulationCourse):
             worker.work.append((request, stage, left_s))
         else:
             self._after(request, stage, now_s)
-        if worker.running is None and (worker.work or worker.woken):
-            self._begin_turn(server, self._next(worker), now_s)
+        if worker.running is None:
+            piece = self._next(server)
+            if piece is not None:
+                self._begin_turn(server, piece, now_s)
 
-    def _next(self, worker: _Worker) -> tuple[int, int, float]:
-        """Take the piece of work that comes next."""
-        if worker.polled == 0:
-            if worker.woken:
-                return worker.woken.popleft()
-            worker.polled = len(worker.work)
-        worker.polled -= 1
-        return worker.work.popleft()
+    def _next(self, server: int) -> tuple[int, int, float] | None:
+        """Take the piece of work that comes next; None if there is none."""
+        worker = self._workers[server]
+        if not self._is_loop:
+            return worker.work.popleft() if worker.work else None
+        if worker.polled:
+            return worker.polled.pop()
+        if worker.woken:
+            return worker.woken.popleft()
+        if self._shared:
+            worker.work.append(self._accepted(self._shared.popleft(), server))
+        worker.polled.extend(worker.work)
+        worker.work.clear()
+        return worker.polled.pop() if worker.polled else None
 
     def _after(self, request: int, stage: int, now_s: float) -> None:
         """Go on with a request whose piece of work is done."""
@@ -599,7 +613,8 @@ class _WorkersCourse(_SimulationCourse):
         worker = self._workers[server]
         worker.free += 1
         line = worker.backlog if self._shared is None else self._shared
-        if line:
+        # An event loop takes the next connection when it asks for events.
+        if line and not self._is_loop:
             self._start(line.popleft(), server, now_s)
 
     def _begin_hold(self, request: int, connect_s: float, now_s: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -78,6 +80,7 @@ _OWN_KEYS = {
     "Artillery JSON": ("aggregate",),
 }
 _NOT_JSON = "not JSON"
+_OBJECT = re.compile(r"\s*\{\s*\"")
 _MOST_BYTES = 256 << 20
 _LONG = 8_000_000
 """The length of a text, in characters, from which readers of text look at it only where it holds words of theirs."""
@@ -126,7 +129,11 @@ def read(text: str, name: str) -> Sequence[Report]:
     """Read the reports in a text, at least one; `name` is used in the error. Raises UnreadableReport."""
     reasons: dict[str, str] = {}
     text = undecorated(text)
+    is_json = _begins_as_json(text)
     for kind, reader in READERS.items():
+        if is_json and not kind.endswith("JSON"):
+            reasons[kind] = "it begins as JSON does"
+            continue
         if len(text) > _LONG and not any(word in text for word in _OWN_WORDS.get(kind, ("",))):
             reasons[kind] = "none of its words in a text of this length"
             continue
@@ -141,6 +148,21 @@ def read(text: str, name: str) -> Sequence[Report]:
     likeliest = _likeliest(text, reasons)
     said = f"it looks like {likeliest}, but: {reasons[likeliest]}" if likeliest else "of none of the known formats"
     raise UnreadableReport(name, stranger(text) or said, reasons)
+
+
+def _begins_as_json(text: str) -> bool:
+    """Whether the text is one JSON object, whole or cut off, rather than a log whose first line is one.
+
+    A console's reader would find figures in what is left of it.
+    """
+    first = text.lstrip().partition("\n")[0]
+    if not first.startswith("{"):
+        return False
+    try:
+        json.loads(first)
+    except ValueError:
+        return _OBJECT.match(text) is not None
+    return False
 
 
 class UnreadableReport(ReportError):

@@ -25,6 +25,14 @@ _OTHERS = (
     (re.compile(r"^-{1,40} Global Information -", re.MULTILINE), "it is a report of Gatling"),
 )
 _BEGINNING = 1_000_000
+_OURS = {
+    "plan": ('"wait_mean_error_ms"', '"knee_per_s"'),
+    "sweep": ('"target_p99_ms"', '"settled"', '"sizes"'),
+    "capacity": ('"rate"', '"low"', '"high"', '"limit"', '"steps"'),
+    "doctor": ('"findings"', '"checked"'),
+    "diff": ('"metrics"', '"verdict"'),
+}
+"""Keys that the results of our commands have, in JSON."""
 _GHZ_KEYS = ('"latencyDistribution"', '"histogram"', '"statusCodeDistribution"')
 
 
@@ -41,4 +49,8 @@ def stranger(text: str) -> str | None:
         return "it is a page; what can be read is a tool's text, JSON or CSV"
     if text.lstrip().startswith("{") and all(key in text for key in _GHZ_KEYS):
         return "it is a report of ghz, which measures gRPC"
+    if text.lstrip().startswith("{"):
+        for command, keys in _OURS.items():
+            if all(key in text for key in keys):
+                return f"it is a result of loadgen {command}, not the report of a run"
     return next((what for pattern, what in _OTHERS if pattern.search(text)), None)

@@ -2,20 +2,16 @@
 
 import json
 import re
-import subprocess
 import sys
 
 import pytest
-
-from tests.support.paths import ROOT
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
 
 class LiveRun:
-    def __init__(self, seconds):
-        command = [sys.executable, "-m", "tests.browser.live_run", str(seconds)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    def __init__(self, process):
+        self.process = process
 
     def open(self):
         opening = json.loads(self.process.stdout.readline())
@@ -27,18 +23,14 @@ class LiveRun:
 
 
 @pytest.fixture
-def live_run():
+def live_run(start_process):
     """live_run(seconds) -> a run in progress; ended with the test."""
-    runs = []
 
     def start(seconds):
-        runs.append(LiveRun(seconds))
-        return runs[-1].open()
+        command = [sys.executable, "-m", "tests.browser.live_run", str(seconds)]
+        return LiveRun(start_process(command, stderr=None)).open()
 
-    yield start
-    for run in runs:
-        run.process.terminate()
-        run.process.communicate(timeout=10)
+    return start
 
 
 def figure(page, name):

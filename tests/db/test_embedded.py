@@ -6,16 +6,15 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import psycopg2
 import pytest
 
 from db.binaries import EmbeddedPostgresError, find_binaries
 from db.embedded import EmbeddedPostgres, _last_complaint, temporary_postgres
-from tests.support.paths import ROOT
-from tests.support.server_process import free_port, wait_until
+from tests.support.server_process import descendants, free_port, lives, wait_until
 
 
 @pytest.fixture
@@ -23,7 +22,11 @@ def server_folder():
     """A folder that the server's user can reach, also where that is not the one who runs the tests."""
     with tempfile.TemporaryDirectory(dir="/var/tmp", ignore_cleanup_errors=True) as path:
         Path(path).chmod(0o755)
-        yield Path(path) / "data"
+        data = Path(path) / "data"
+        yield data
+        # A shared server outlives its owner, and a failed test may have killed that one.
+        with suppress(OSError):
+            os.kill(int((data / "pgdata" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
 
 
 def query(url, statement):
@@ -37,24 +40,21 @@ def query(url, statement):
         connection.close()
 
 
-def start_elsewhere(code):
-    """Another process that starts a server with `code`, says its pid, and waits."""
-    code = f"import time\nfrom pathlib import Path\nfrom db.embedded import *\n{code}\nprint(s.pid, flush=True)\ntime.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    return process, int(process.stdout.readline())
+@pytest.fixture
+def start_elsewhere(start_process):
+    """start_elsewhere(code) -> another process that has started a server with `code` and waits, and that server's pid."""
+
+    def start(code):
+        code = f"from pathlib import Path\nfrom db.embedded import *\n{code}\nprint(s.pid, flush=True)\ninput()"
+        process = start_process([sys.executable, "-c", code], stdin=subprocess.PIPE, stderr=None)
+        return process, int(process.stdout.readline())
+
+    return start
 
 
 def end(process):
     process.kill()
     process.wait()
-    process.stdout.close()
-
-
-def runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_the_application_is_no_superuser_and_pays_for_scram(postgres):
@@ -88,7 +88,7 @@ def test_data_survive_restart_and_kill(server_folder):
         assert server.start().url == url
         assert query(url, "SELECT x FROM t") == [(42,)]
         pid = server.pid
-    assert not runs(pid)
+    assert not lives(pid)
 
 
 def test_a_folder_in_use_is_refused(server_folder):
@@ -105,40 +105,40 @@ def test_a_shared_server_is_reused_and_stopped_by_its_owner_only(server_folder):
         assert (guest.pid, guest.url, guest.owned, owner.owned) == (owner.pid, owner.url, False, True)
         guest.stop()
         assert query(owner.url, "SELECT 1") == [(1,)]
-    assert not runs(guest.pid)
+    assert not lives(guest.pid)
 
 
-def test_a_shared_server_whose_owner_was_killed_is_adopted(server_folder):
+def test_a_shared_server_whose_owner_was_killed_is_adopted(server_folder, start_elsewhere):
     process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared=True).start()")
     end(process)
-    assert runs(pid)
+    assert lives(pid)
     with EmbeddedPostgres(server_folder, shared=True) as heir:
         assert (heir.pid, heir.owned) == (pid, True) and query(heir.url, "SELECT 1") == [(1,)]
-    assert not runs(pid)
+    assert not lives(pid)
 
 
 @pytest.mark.slow
-def test_after_owner_and_server_were_killed_the_next_start_recovers(server_folder):
+def test_after_owner_and_server_were_killed_the_next_start_recovers(server_folder, start_elsewhere):
     process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared=True).start()")
     end(process)
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not runs(pid), "the server is dead")
+    wait_until(lambda: not lives(pid), "the server is dead")
     assert (server_folder / "pgdata" / "postmaster.pid").exists()
     with EmbeddedPostgres(server_folder, shared=True) as server:
         assert server.pid != pid and query(server.url, "SELECT 1") == [(1,)]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
-def test_a_private_server_dies_with_its_killed_starter(server_folder):
+def test_a_private_server_dies_with_its_killed_starter(server_folder, start_elsewhere):
     process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r})).start()")
     end(process)
-    wait_until(lambda: not runs(pid), "the server ends")
+    wait_until(lambda: not lives(pid), "the server ends")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PR_SET_PDEATHSIG is Linux's")
-def test_a_start_waits_for_an_old_server_that_is_on_its_way_out(server_folder):
+def test_a_start_waits_for_an_old_server_that_is_on_its_way_out(server_folder, start_elsewhere):
     process, pid = start_elsewhere(f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared_buffers='4MB').start()")
-    (checkpointer,) = (c for c in psutil.Process(pid).children() if "checkpointer" in " ".join(c.cmdline()))
+    (checkpointer,) = descendants(pid, "checkpointer")
     checkpointer.suspend()  # its last checkpoint is what a server that stops waits for
     end(process)
     lines = (server_folder / "pgdata" / "postmaster.pid").read_text
@@ -166,16 +166,14 @@ def test_a_server_is_not_blamed_for_what_an_old_one_wrote_meanwhile():
     )
 
 
-def test_processes_that_start_together_share_one_server(server_folder):
+def test_processes_that_start_together_share_one_server(server_folder, start_process):
     code = f"s = EmbeddedPostgres(Path({str(server_folder)!r}), shared=True).start()"
     script = f"from pathlib import Path\nfrom db.embedded import *\n{code}\nprint(s.pid, flush=True)\ninput()\ns.stop()"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdin=-1, stdout=-1, text=True) for _ in range(3)
-    ]
+    processes = [start_process([sys.executable, "-c", script], stdin=subprocess.PIPE, stderr=None) for _ in range(3)]
     pids = {process.stdout.readline() for process in processes}
     for process in processes:
         process.communicate("\n")
-    assert len(pids) == 1 and not runs(int(pids.pop()))
+    assert len(pids) == 1 and not lives(int(pids.pop()))
 
 
 def test_a_half_made_cluster_is_made_anew(server_folder):
@@ -213,11 +211,11 @@ def test_a_given_port_that_is_taken_is_told_in_one_line(server_folder, postgres)
 
 
 @pytest.mark.slow
-def test_the_next_temporary_server_removes_what_a_killed_process_left_behind(postgres):
+def test_the_next_temporary_server_removes_what_a_killed_process_left_behind(postgres, start_elsewhere):
     process, pid = start_elsewhere("c = temporary_postgres()\ns = c.__enter__()")
     left = Path(f"/proc/{pid}/cwd").resolve().parent
     end(process)
-    wait_until(lambda: not runs(pid), "the server dies with its starter")
+    wait_until(lambda: not lives(pid), "the server dies with its starter")
     assert left.exists()
     with temporary_postgres() as server:
         assert not left.exists()

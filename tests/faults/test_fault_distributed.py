@@ -11,8 +11,8 @@ import time
 import pytest
 
 from tests.support.dask_processes import Dask
-from tests.support.loadgen_process import alive, report_of
-from tests.support.server_process import wait_until
+from tests.support.loadgen_process import report_of
+from tests.support.server_process import lives, wait_until
 
 pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -163,8 +163,8 @@ def test_a_worker_that_is_cut_off_counts_as_lost_and_its_generator_ends_by_itsel
     assert report.extras.partial and told.rstrip() in report.extras.warnings
     sent, filed = namespaces.requests, report.aggregate.counters["http.codes.200"]
     assert sent - 15 <= filed <= sent  # what the lost one sent since its last word is missing, and nothing else
-    wait_until(lambda: not alive(lost_shard), limit_s=30)
-    assert namespaces.dask.workers[1].process.poll() is None or not alive(lost_shard)
+    wait_until(lambda: not lives(lost_shard), limit_s=30)
+    assert namespaces.dask.workers[1].process.poll() is None or not lives(lost_shard)
 
 
 def test_a_link_that_is_down_for_a_moment_costs_nothing_of_what_was_measured(namespaces, start_run, tmp_path):
@@ -212,7 +212,7 @@ def test_generators_end_when_who_started_the_run_is_killed(cluster, start_run, c
     assert len(shards) == 2
     process.kill()
     process.wait()
-    wait_until(lambda: not any(alive(pid) for pid in shards), limit_s=30)
+    wait_until(lambda: not any(lives(pid) for pid in shards), limit_s=30)
 
 
 def test_generators_end_and_the_run_does_when_the_scheduler_is_killed(cluster, start_run, counting_server, tmp_path):
@@ -225,7 +225,7 @@ def test_generators_end_and_the_run_does_when_the_scheduler_is_killed(cluster, s
     assert process.returncode == 3
     assert err.count("was lost with its scheduler") >= 2
     assert report_of(tmp_path).aggregate.counters["http.requests"] > 10
-    wait_until(lambda: not any(alive(pid) for pid in shards), limit_s=30)
+    wait_until(lambda: not any(lives(pid) for pid in shards), limit_s=30)
 
 
 def test_a_second_start_of_a_share_voids_the_run(cluster, start_run, counting_server, tmp_path):
@@ -246,7 +246,7 @@ def test_a_generator_whose_worker_stands_still_ends_by_its_alarm_clock(cluster, 
     [shard] = cluster.workers[0].shards
     os.kill(cluster.workers[0].process.pid, signal.SIGSTOP)
     try:
-        wait_until(lambda: not alive(shard), limit_s=40)
+        wait_until(lambda: not lives(shard), limit_s=40)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=40)
     finally:

@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -16,6 +15,7 @@ from loadgen.cli import _COMMANDS, cli
 from loadgen.help import HELP, option_name
 from reports.cli import FiniteRange
 from reports.formats.artillery_json import from_json
+from tests.support.server_process import read_until, wait_until
 
 SCRIPT = """
 config:
@@ -297,16 +297,11 @@ def test_help_is_quick():
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_writes_its_partial_report(script, tmp_path, number, code):
+def test_an_interrupted_run_writes_its_partial_report(script, tmp_path, start_process, number, code):
     script.write_text(script.read_text().replace("duration: 1, arrivalCount: 5", "duration: 60, arrivalRate: 20"))
     out = tmp_path / "out.json"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen", "run", script, "-o", out], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    seen = ""
-    while "been there" not in seen:
-        seen += process.stdout.readline()
+    process = start_process([sys.executable, "-m", "loadgen", "run", script, "-o", out])
+    read_until(process.stdout, "been there")
     process.send_signal(number)
     rest, _ = process.communicate(timeout=15)
     assert process.returncode == code
@@ -316,14 +311,10 @@ def test_an_interrupted_run_writes_its_partial_report(script, tmp_path, number, 
     assert report.aggregate.counters["vusers.completed"] >= 1
 
 
-def test_an_interrupted_ab_prints_what_it_has(serve, ok_answer):
+def test_an_interrupted_ab_prints_what_it_has(serve, ok_answer, start_process):
     server = serve(ok_answer())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen", "ab", "-n", "100000000", "-c", "2", f"{server.url}/"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    while len(server.heads) < 50:
-        time.sleep(0.02)
+    process = start_process([sys.executable, "-m", "loadgen", "ab", "-n", "100000000", "-c", "2", f"{server.url}/"])
+    wait_until(lambda: len(server.heads) >= 50, "it is under way", 30)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=15)
     assert process.returncode == 130

@@ -11,6 +11,7 @@ import pytest
 from loadgen.schedule import arrivals, most_shares, spans
 from tests.loadgen.conftest import ok
 from tests.loadgen.script.test_parse import FLOW, parse, problems, warnings
+from tests.support.server_process import wait_until
 
 
 class Slow:
@@ -68,24 +69,15 @@ def test_open_and_closed_phases_follow_each_other(tmp_path, serve):
     assert done.stdout.count("Phase completed") == 4
 
 
-def test_an_interrupt_ends_a_closed_phase(tmp_path, serve):
-    script = tmp_path / "s.json"
-    phases = [{"duration": 60, "concurrency": 2}]
-    script.write_text(
-        json.dumps(
-            {
-                "config": {"target": serve(Slow(0.1)).url, "phases": phases},
-                "scenarios": [{"flow": [{"get": {"url": "/"}}]}],
-            }
-        )
-    )
-    command = [sys.executable, "-m", "loadgen", "run", str(script)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while "Phase started" not in process.stdout.readline():
-            pass
-        time.sleep(0.5)
-        process.terminate()
-        assert process.wait(15) == 143
+def test_an_interrupt_ends_a_closed_phase(tmp_path, serve, start_process):
+    script, server = tmp_path / "s.json", serve(Slow(0.1))
+    config = {"target": server.url, "phases": [{"duration": 60, "concurrency": 2}]}
+    script.write_text(json.dumps({"config": config, "scenarios": [{"flow": [{"get": {"url": "/"}}]}]}))
+    process = start_process([sys.executable, "-m", "loadgen", "run", script])
+    wait_until(lambda: len(server.heads) > 4, "users come one after the other", 30)
+    process.terminate()
+    process.communicate(timeout=15)
+    assert process.returncode == 143
 
 
 def closed(**phase):

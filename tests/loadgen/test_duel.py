@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 
@@ -173,15 +172,15 @@ def test_a_target_that_never_answers_is_exit_code_3(serve, ok_answer, script):
     assert "response time, p99" in done.stdout
 
 
-def test_an_interrupt_gives_what_there_is_marked_partial(serve, ok_answer, script, tmp_path):
+def test_an_interrupt_gives_what_there_is_marked_partial(serve, ok_answer, script, start_process, tmp_path):
     servers = [serve(ok_answer()) for _ in range(2)]
     urls = [server.url for server in servers]
     out = tmp_path / "out"
     command = [sys.executable, "-m", "loadgen", "duel", *urls, script, "--minutes", "5", "--format", "json", "-o", out]
-    with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True) as process:
-        wait_until(lambda: all(len(server.heads) > 10 for server in servers), "both targets are under load", 60)
-        process.send_signal(signal.SIGINT)
-        stdout, _ = process.communicate(timeout=60)
+    process = start_process(command)
+    wait_until(lambda: all(len(server.heads) > 10 for server in servers), "both targets are under load", 60)
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     found = json.loads(stdout)
     assert found["duel"]["partial"]

@@ -67,7 +67,7 @@ def highest_mb(process):
     return highest
 
 
-def test_memory_and_time_of_a_run_are_bounded_whatever_is_sent(tmp_path, serve):
+def test_memory_and_time_of_a_run_are_bounded_whatever_is_sent(tmp_path, serve, start_process):
     flow = [{"loop": [{"get": {"url": "/{{ kind }}", "capture": {"json": "$.a", "as": "a"}}}], "count": 20}]
     config = {
         "target": serve(answer).url,
@@ -77,7 +77,7 @@ def test_memory_and_time_of_a_run_are_bounded_whatever_is_sent(tmp_path, serve):
     (tmp_path / "kinds.csv").write_text("\n".join(ANSWERS))
     (tmp_path / "script.json").write_text(json.dumps({"config": config, "scenarios": [{"flow": flow}]}))
     command = [sys.executable, "-m", "loadgen", "run", "script.json", "-q", "-o", "out.json", "--max-body", "4"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = start_process(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     megabytes = highest_mb(process)
     assert process.communicate()[1].count("Traceback") == 0
     counters = from_json((tmp_path / "out.json").read_text("utf-8")).aggregate.counters

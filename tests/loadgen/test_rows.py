@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from loadgen.cli import cli
 from loadgen.rows import COLUMNS
+from tests.support.server_process import wait_until
 
 INSTANTS = ("intended_ns", "started_ns", "written_ns", "first_byte_ns", "end_ns")
 
@@ -157,16 +158,17 @@ def test_a_full_disk_is_told_once_and_does_not_end_the_run(tmp_path, serve, ok_a
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_leaves_its_rows(tmp_path, serve, ok_answer):
+def test_an_interrupted_run_leaves_its_rows(start_process, tmp_path, serve, ok_answer):
     flow = [{"get": {"url": "/a"}}, {"think": 3}]
     path = script(tmp_path, serve(ok_answer()).url, flow)
     arguments = ["run", "-q", path, "--rows", str(tmp_path / "rows.parquet"), "--workers", "2"]
-    process = subprocess.Popen([sys.executable, "-m", "loadgen", *arguments], stderr=subprocess.PIPE, text=True)
+    process = start_process([sys.executable, "-m", "loadgen", *arguments])
     text = tmp_path / "rows.parquet.csv"
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and not (text.exists() and len(text.read_text().splitlines()) == 7):
-        time.sleep(0.1)
-    assert len(text.read_text().splitlines()) == 7, "the rows are there while the run goes on"
+    wait_until(
+        lambda: text.exists() and len(text.read_text().splitlines()) == 7,
+        "the rows are there while the run goes on",
+        30,
+    )
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     assert process.returncode == 130

@@ -2,25 +2,28 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
+
+from tests.support.server_process import read_until
 
 LINES = {signal.SIGINT: (130, "Interrupted\n"), signal.SIGTERM: (143, "Terminated\n")}
 URLS = ("http://127.0.0.1:1", "http://127.0.0.1:2")
 
 
-def start(*arguments, options=()):
-    return subprocess.Popen(
-        [sys.executable, *options, "-m", "loadgen", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+@pytest.fixture
+def start(start_process):
+    """start(*arguments, options=()) -> `loadgen` with these arguments as a process of a Python with these options."""
+
+    def run(*arguments, options=()):
         # A shell that starts a command in the background has it ignore SIGINT, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-    )
+        heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        return start_process([sys.executable, *options, "-m", "loadgen", *arguments], preexec_fn=heed)
+
+    return run
 
 
 @pytest.mark.parametrize("number", LINES)
@@ -29,7 +32,7 @@ def start(*arguments, options=()):
     [("run",), ("report",), ("diff",), ("plan",), ("duel", *URLS), ("capacity", "--p99", "100")],
     ids=lambda before: before[0],
 )
-def test_while_a_command_reads_its_input(tmp_path, before, number):
+def test_while_a_command_reads_its_input(start, tmp_path, before, number):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     after = (pipe,) if before == ("diff",) else ()
@@ -41,20 +44,21 @@ def test_while_a_command_reads_its_input(tmp_path, before, number):
             writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
         except OSError:
             time.sleep(0.01)
+    assert writer is not None, process.communicate()
     process.send_signal(number)
-    out, told = process.communicate(timeout=20)
-    os.close(writer)
+    try:
+        out, told = process.communicate(timeout=20)
+    finally:
+        os.close(writer)
     assert (process.returncode, told) == LINES[number]
     assert out == ""
 
 
 @pytest.mark.parametrize("number", LINES)
 @pytest.mark.parametrize("module", ["click", "loadgen.runner"])
-def test_while_a_command_is_imported(module, number):
+def test_while_a_command_is_imported(start, module, number):
     process = start("run", "no-such-script.yml", options=("-X", "importtime"))
-    seen = ""
-    while module not in seen and process.poll() is None:
-        seen = process.stderr.readline()
+    read_until(process.stderr, module)
     process.send_signal(number)
     _, told = process.communicate(timeout=20)
     lines = [line for line in told.splitlines(keepends=True) if not line.startswith("import time:")]

@@ -1,7 +1,6 @@
 """Figures are the server's, not the generator's: whole runs against a server process with known behaviour."""
 
 import signal
-import subprocess
 import sys
 import threading
 from random import Random
@@ -37,19 +36,14 @@ asyncio.run(main())
 
 
 @pytest.fixture
-def delaying():
+def delaying(start_process):
     """delaying(delay_s) -> (its process, its base URL)."""
-    started = []
 
     def start(delay_s):
-        command = [sys.executable, "-c", SERVER, str(delay_s)]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        return started[-1], f"http://127.0.0.1:{int(started[-1].stdout.readline())}"
+        process = start_process([sys.executable, "-c", SERVER, str(delay_s)], stderr=None)
+        return process, f"http://127.0.0.1:{int(process.stdout.readline())}"
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start
 
 
 def report(url, phase, flow):

@@ -22,8 +22,9 @@ from urllib.request import urlopen
 import pytest
 from packaging.requirements import Requirement
 
+from db.child import Child
 from tests.support.paths import ROOT
-from tests.support.server_process import free_port, wait_until
+from tests.support.server_process import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -195,13 +196,8 @@ def what_flask_serves(environment: Environment, folder: Path, url: str) -> dict:
             seen.update(json.loads(answer.read()))
         return bool(seen)
 
-    with (folder.parent / "flask.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, env=outside(DATABASE_URL=url), stdout=log, stderr=log)
-    try:
-        wait_until(answered, "flask serves", 30)
-    finally:
-        server.terminate()
-        server.wait(10)
+    with Child(command, log=folder.parent / "flask.log", cwd=folder, env=outside(DATABASE_URL=url)) as server:
+        server.await_ready(answered, 30)
     return seen
 
 

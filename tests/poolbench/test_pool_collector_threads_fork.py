@@ -77,15 +77,13 @@ def test_collections_that_switch_greenlets_inside_the_pools_own_code_lose_nothin
             gc.collect()
 
     gc.collect()
-    gc.freeze()  # or each collection walks through all that pytest has imported
+    collector = gevent.spawn(collect_now_and_then)
+    greenlets = [gevent.spawn(hooked, borrow, name) for name in range(8)]
+    greenlets += [gevent.spawn(hooked, forget_one) for _ in range(8)]
     try:
-        collector = gevent.spawn(collect_now_and_then)
-        greenlets = [gevent.spawn(hooked, borrow, name) for name in range(8)]
-        greenlets += [gevent.spawn(hooked, forget_one) for _ in range(8)]
         gevent.joinall(greenlets, timeout=10, raise_error=True)
-        collector.kill()
     finally:
-        gc.unfreeze()
+        collector.kill()
     gc.collect()
     assert sorted(served) == list(range(8)) and driver.most_open <= 2
     gevent.sleep(0.06)

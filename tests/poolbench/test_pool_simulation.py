@@ -1,5 +1,7 @@
 """The deterministic simulation of the pool finds nothing wrong with it, and finds every fault that is put into it."""
 
+import math
+import multiprocessing
 import shutil
 import subprocess
 import sys
@@ -8,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from tests.poolbench.simulation.mutants import MUTANTS, mutated
+from tests.poolbench.simulation.runs import first_failure
 from tests.support.paths import ROOT
 
 POOL = ROOT / "poolbench"
+SCHEDULES = 3000
+"""Of the mutants, the one that hides best is found by the 344th schedule."""
 
 
 def simulation(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -23,6 +28,13 @@ def mutant_package(mutant, folder: Path) -> Path:
     shutil.copytree(POOL, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / mutant.file).write_text(mutated((POOL / mutant.file).read_text(), mutant))
     return package
+
+
+@pytest.fixture(scope="module")
+def elsewhere():
+    """A process for all mutants, as the simulation changes what it imports."""
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        yield process
 
 
 @pytest.mark.slow
@@ -50,6 +62,7 @@ def test_every_mutant_changes_a_line_that_is_there(mutant):
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.breaks}")
-def test_every_mutant_is_found_within_a_minute(mutant, tmp_path):
-    found = simulation("--package", str(mutant_package(mutant, tmp_path)), "--schedules", "1000000", "--seconds", "60")
-    assert "failed:" in found.stderr, found.stdout + found.stderr
+def test_every_mutant_is_found_in_a_few_schedules(mutant, tmp_path, elsewhere):
+    batch = mutant_package(mutant, tmp_path), 0, SCHEDULES, math.inf
+    done, _, failure = elsewhere.apply_async(first_failure, (batch,)).get(100)
+    assert failure, f"nothing found in {done} schedules"

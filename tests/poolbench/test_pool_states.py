@@ -249,16 +249,11 @@ class PostgresDriver:
 
 
 @pytest.fixture
-def only_new_garbage():
-    """Keep collections from walking through all that has been imported: they are many here.
-
-    And keep the log's records, which pytest collects, from keeping connections alive by their tracebacks.
-    """
+def no_log():
+    """Keep the log's records, which pytest collects, from keeping connections alive by their tracebacks."""
     logging.disable()
     gc.collect()
-    gc.freeze()
     yield
-    gc.unfreeze()
     logging.disable(logging.NOTSET)
 
 
@@ -270,7 +265,7 @@ def green_psycopg2():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("only_new_garbage")
+@pytest.mark.usefixtures("no_log")
 def test_no_schedule_breaks_the_promises_on_a_scripted_driver():
     run_state_machine_as_test(
         PoolUnderRandomSchedules,
@@ -280,7 +275,7 @@ def test_no_schedule_breaks_the_promises_on_a_scripted_driver():
     )
 
 
-@pytest.mark.usefixtures("only_new_garbage", "green_psycopg2")
+@pytest.mark.usefixtures("no_log", "green_psycopg2")
 def test_no_schedule_breaks_the_promises_on_postgresql(postgres):
     class OnPostgres(PoolUnderRandomSchedules):
         def make_driver(self) -> Any:

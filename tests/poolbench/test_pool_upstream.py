@@ -77,6 +77,8 @@ def runs():
         finally:
             for process in processes.values():
                 process.kill()
+                with process:
+                    """Closes the pipe and waits."""
     return {kind: [outputs[kind, shard] for shard in range(SHARDS)] for kind in SURROUNDINGS}
 
 

@@ -6,10 +6,9 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 from db.child import Child
-from tests.support.server_process import wait_until
+from tests.support.server_process import descendants, wait_until
 
 
 class DaskWorker:
@@ -35,8 +34,7 @@ class DaskWorker:
 
     @property
     def shards(self):
-        tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(pid) for children in tasks for pid in children.read_text("ascii").split()]
+        return [child.pid for child in descendants(self.process.pid)]
 
     def end(self):
         self._child.kill()

@@ -1,6 +1,4 @@
-"""`loadgen run` as a process of its own: a script for it, the report it wrote, and whether it still lives."""
-
-from pathlib import Path
+"""`loadgen run` as a process of its own: a script for it, and the report it wrote."""
 
 from reports.formats.artillery_json import from_json
 
@@ -12,10 +10,3 @@ def script(server, phases, flow=None, **config):
 
 def report_of(tmp_path):
     return from_json((tmp_path / "out.json").read_text("utf-8"))
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False

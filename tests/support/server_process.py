@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -119,14 +120,48 @@ def wait_until(condition: Any, what: str = "it came true", limit_s: float = 10.0
         time.sleep(0.01)
 
 
+def read_until(stream: IO[str], text: str) -> str:
+    """Read lines up to the first one that contains `text`, and return it; fail, with what was read, where the stream ends."""
+    seen = []
+    for line in iter(stream.readline, ""):
+        if text in line:
+            return line
+        seen.append(line)
+    raise AssertionError(f"the process ended before it said {text!r}: {''.join(seen)}")
+
+
+def descendants(pid: int, word: str = "", *, recursive: bool = True) -> list[psutil.Process]:
+    """Processes that the process has started (and theirs, if recursive) with this word in their command line.
+
+    Those that vanish while they are looked at are left out.
+    """
+    found = []
+    with suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=recursive):
+            # A zombie is a NoSuchProcess, too: it has no command line any more.
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if word in " ".join(process.cmdline()):
+                    found.append(process)
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether the process has not ended, be it waited for or not."""
+    try:
+        return psutil.Process(pid).status() not in {psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD}
+    except psutil.NoSuchProcess:
+        return False
+
+
 def ends_with_its_starter(source: str) -> None:
     """Run Python code that starts a process, prints its pid and waits for input; kill it; that process must end as well."""
     starter = subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with starter:
-        process = psutil.Process(int(starter.stdout.readline()))
-        starter.kill()
-    process.wait(5)
-    assert not process.is_running()
+        try:
+            pid = int(starter.stdout.readline())
+        finally:
+            starter.kill()
+    wait_until(lambda: not lives(pid), "the process has ended with its starter")
 
 
 def free_port() -> int:

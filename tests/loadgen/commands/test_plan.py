@@ -57,6 +57,13 @@ def report(*, holds_ms=None, per_period=None, connects_ms=(2.0, 4.0), model="ope
     return Report(total, periods, Extras("1", model))
 
 
+def of_sketch(**values):
+    """The report with other values of the sketch of holds."""
+    document = json.loads(to_json(report()))
+    document["poolbench"]["aggregate"]["sketches"]["server.db"].update(values)
+    return json.dumps(document)
+
+
 @pytest.fixture
 def measured(tmp_path):
     path = tmp_path / "measured.json"
@@ -259,7 +266,7 @@ def test_the_text_is_the_advice_then_a_table_then_what_it_was_made_from(measured
         "Use a pool of 2 for each server (8 connections in all): the smallest size that is as good"
     )
     assert lines[0].endswith(" ms, none refused.")
-    assert lines[2] == "To change first: smaller pool. 2 connections for each server do as well as 10."
+    assert lines[2] == "To change first: smaller pool. A pool of 2 for each server does as well as 10."
     headings = [*("size", "connections", "wait p50 ms", "wait p99 ms", "gave up", "refused", "in use", "answered/s")]
     assert re.split("  +", lines[4]) == [*headings, "held ms", "response p99 ms"]
     assert [line.split()[:2] for line in lines[5:7]] == [["2", "8"], ["10", "40"]]
@@ -415,6 +422,15 @@ def test_a_mistake_gives_one_line_and_exit_code_2(measured, arguments, says):
         (None, "No such file"),
         ("nothing of the kind", "no report that can be read"),
         (to_json(report(entries=())), "no sketch of server.pool: a plan needs"),
+        (to_json(report())[:5000], "not JSON"),
+        (to_json(report())[:-2], "not JSON"),
+        (to_json(Report(Period(0), (), Extras("1", "open"))), "it made no requests"),
+        (to_json(report(entries=(), failed=7000)), "7,000 of 8,000 requests failed"),
+        ('{"curves": [{"target_p99_ms": 5, "settled": true, "sizes": []}]}', "it is a result of loadgen sweep"),
+        *((of_sketch(sum=value), "the sketch server.db contradicts itself") for value in (-5.0, 0.0, 1e9)),
+        (of_sketch(min=-1.0), "the sketch server.db contradicts itself"),
+        (of_sketch(max=1e-9), "the sketch server.db contradicts itself"),
+        (of_sketch(sum=float("nan")), "NaN is no JSON number"),
     ],
 )
 def test_an_unreadable_report_gives_one_line_that_names_the_file(tmp_path, content, says):
@@ -487,6 +503,16 @@ LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
         ),
         ({"statement_ms": 20}, ["--rate", 300, "--sizes", "20", "--worker", "gthread", "--threads", 4], "more workers"),
         ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0}, ["--rate", 180, "--sizes", "4,8"], "more workers"),
+        # The CPU is busy for half of the time, and yet it is the statement that takes too long.
+        (
+            {"cpu_ms": 5.0, "loan_cpu_ms": 2.0, "statement_ms": 60},
+            ["--rate", 100, "--sizes", "20", "--p99", 55],
+            "cheaper statement",
+        ),
+        # Almost three times as many connections are needed: twice as many, or half as long statements, would not do.
+        ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0, "statement_ms": 60}, ["--rate", 180, "--sizes", "4"], "more connections"),
+        # Three times what the servers can do: no single change is enough, so the scarcest part is named.
+        ({"cpu_ms": 8.0, "loan_cpu_ms": 6.0}, ["--rate", 400, "--sizes", "8"], "more workers"),
     ],
 )
 def test_what_to_change_first(tmp_path, load, arguments, remedy):

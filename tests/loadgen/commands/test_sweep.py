@@ -25,6 +25,7 @@ from reports.blocks import amount
 from reports.cli import BadInput
 from reports.writers.output import STYLES, written
 from tests.support.paths import EXAMPLES
+from tests.support.server_process import descendants, read_until
 
 SHOP = EXAMPLES / "shop"
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
@@ -342,7 +343,9 @@ def test_the_service_is_swept_within_its_limits(tmp_path):
 
 
 @pytest.mark.slow
-def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_what_was_measured(postgres, tmp_path):
+def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_what_was_measured(
+    postgres, start_process, tmp_path
+):
     arguments = (
         "--app",
         "app:app",
@@ -356,15 +359,11 @@ def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_wha
         postgres.url,
         "--yes",
     )
-    process = subprocess.Popen(
-        command(tmp_path / "out", *arguments), cwd=SHOP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with process:
-        while "run 1:" not in (line := process.stderr.readline()):
-            assert line, "the sweep ended early"
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
-        stdout, _ = process.communicate(timeout=30)
+    process = start_process(command(tmp_path / "out", *arguments), cwd=SHOP)
+    read_until(process.stderr, "run 1:")
+    family = descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    stdout, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive

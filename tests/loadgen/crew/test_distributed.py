@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -24,9 +23,9 @@ from loadgen.script.parse import RunOptions
 from reports.formats.artillery_json import from_json
 from reports.merge import merge_periods
 from tests.support.dask_processes import Dask, stopped
-from tests.support.loadgen_process import alive, report_of, script
+from tests.support.loadgen_process import report_of, script
 from tests.support.paths import ROOT
-from tests.support.server_process import wait_until
+from tests.support.server_process import descendants, lives, wait_until
 
 dask = pytest.importorskip("distributed", reason="distributed is not installed")
 
@@ -128,7 +127,7 @@ def test_a_worker_that_is_killed_is_told_at_once_and_its_share_is_not_done_again
     report = report_of(tmp_path)
     assert report.extras.partial and told.rstrip() in report.extras.warnings
     assert sorted(place["ended"] for place in report.extras.generator["cluster"]) == [False, True]
-    assert not alive(shards[0])
+    assert not lives(shards[0])
     sent, filed = len(server.heads), report.aggregate.counters["http.requests"]
     assert 50 < filed <= sent < 100
     assert sent - filed <= 15  # a second's worth of one worker, and what was sent meanwhile
@@ -207,11 +206,11 @@ def test_workers_started_here_end_with_the_run(start, serve, ok_answer, tmp_path
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 1, "arrivalRate": 20}]), "--dask", "local:1")
     wait_until(lambda: server.heads, limit_s=30)
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()
+    workers = [child.pid for child in descendants(process.pid)]
     _, err = process.communicate(timeout=40)
     assert (process.returncode, err.replace("Warning: arrivals started late", "")) == (0, err)
     assert report_of(tmp_path).aggregate.counters["http.requests"] == 20
-    assert len(workers) == 1 and not alive(int(workers[0]))
+    assert len(workers) == 1 and not lives(workers[0])
 
 
 def test_nothing_listening_is_told_in_one_line():

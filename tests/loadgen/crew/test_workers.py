@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -17,12 +16,12 @@ from reports.formats.artillery_json import from_json, to_json
 from reports.merge import merge_periods
 from reports.model import Period, Report
 from tests.support.exchanges import FixedWall, answer, filed
-from tests.support.loadgen_process import alive, report_of, script
-from tests.support.server_process import wait_until
+from tests.support.loadgen_process import report_of, script
+from tests.support.server_process import descendants, lives, wait_until
 
 
 def workers_of(process):
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("ascii").split()]
+    return [child.pid for child in descendants(process.pid)]
 
 
 def test_together_they_send_what_one_would(start, serve, ok_answer, tmp_path):
@@ -132,7 +131,7 @@ def test_workers_end_with_their_parent(start, serve, ok_answer):
     assert len(workers) == 2
     process.kill()
     process.wait()
-    wait_until(lambda: not any(alive(pid) for pid in workers))
+    wait_until(lambda: not any(lives(pid) for pid in workers))
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))

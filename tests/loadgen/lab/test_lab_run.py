@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import psutil
 import psycopg2
@@ -17,6 +16,7 @@ from loadgen.lab.folders import RUNS, made
 from loadgen.lab.run import Lab, LabError, LabOptions
 from reports.formats.apachebench import from_text
 from reports.formats.artillery_json import from_json
+from tests.support.server_process import descendants, read_until, wait_until
 
 SMALL = Sizes(requests=60, ab_s=2.0, phase_s=1)
 
@@ -140,20 +140,13 @@ def test_a_wrong_database_url_is_one_line_without_its_password(tmp_path, url, to
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(tmp_path):
+def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(start_process, tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen", "lab", "--only", "B.3", "--out", str(out)],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = start_process([sys.executable, "-m", "loadgen", "lab", "--only", "B.3", "--out", out])
+    read_until(process.stderr, "B.3.c100")
     started = psutil.Process(process.pid)
-    assert process.stderr is not None
-    while "B.3.c100" not in (line := process.stderr.readline()):
-        assert line, "the lab ended early"
-    while len(started.net_connections()) < 20:  # its hundred users have begun
-        assert started.is_running()
-        time.sleep(0.02)
-    family = started.children(recursive=True)
+    wait_until(lambda: len(started.net_connections()) >= 20, "its hundred users have begun", 30)
+    family = descendants(process.pid)
     assert family
     process.send_signal(signal.SIGINT)
     stdout, _ = process.communicate(timeout=30)
@@ -166,27 +159,20 @@ def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(tmp_path):
     assert from_json((out / "B.3.c100.json").read_text()).extras.partial is True
 
 
-def is_a_turn(process):
-    """Whether a process measures one turn of a publication; one that has just ended does not."""
-    try:
-        return "loadgen.lab.publication_turn" in process.cmdline()
-    except psutil.NoSuchProcess:  # a zombie is one too
-        return False
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-def test_a_signal_between_loads_leaves_partial_results(tmp_path, number, code):
+def test_a_signal_between_loads_leaves_partial_results(start_process, tmp_path, number, code):
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen", "lab", "--only", "hikaricp-spike", "--out", str(out)],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    started, turns = psutil.Process(process.pid), set()
-    while len(turns) < 2:  # so the first one has been measured
+    process = start_process([sys.executable, "-m", "loadgen", "lab", "--only", "hikaricp-spike", "--out", out])
+    turns = set()
+
+    def the_first_has_been_measured():
         assert process.poll() is None, "the lab ended early"
-        turns |= {child.pid for child in started.children() if is_a_turn(child)}
-        time.sleep(0.02)
+        found = descendants(process.pid, "loadgen.lab.publication_turn", recursive=False)
+        turns.update(each.pid for each in found)
+        return len(turns) > 1
+
+    wait_until(the_first_has_been_measured, "the second turn has begun", 60)
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == code and "Traceback" not in said
@@ -195,19 +181,13 @@ def test_a_signal_between_loads_leaves_partial_results(tmp_path, number, code):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs PR_SET_PDEATHSIG")
-def test_a_killed_lab_leaves_no_server_behind(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "loadgen", "lab", "--only", "B.3.c1", "--out", str(tmp_path / "out")],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    assert process.stderr is not None
-    assert "B.3.c1" in process.stderr.readline()
-    time.sleep(2.5)
-    family = psutil.Process(process.pid).children(recursive=True)
-    assert any("postgres" in p.name() for p in family)
+def test_a_killed_lab_leaves_no_server_behind(start_process, tmp_path):
+    process = start_process([sys.executable, "-m", "loadgen", "lab", "--only", "B.3.c1", "--out", tmp_path / "out"])
+    wait_until(lambda: descendants(process.pid, "gunicorn"), "its servers have been started", 60)
+    family = descendants(process.pid)
+    assert any("postgres" in " ".join(each.cmdline()) for each in family)
     process.kill()
     process.wait()
-    process.stderr.close()
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
 

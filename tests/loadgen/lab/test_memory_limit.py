@@ -30,7 +30,11 @@ def groups_of(pid):
 def run_inside(limit, source):
     with limit.inside():
         process = subprocess.Popen([sys.executable, "-c", source])
-    return process.wait(20)
+    with process:
+        try:
+            return process.wait(20)
+        finally:
+            process.kill()
 
 
 @needs_limit
@@ -72,8 +76,8 @@ def test_the_one_who_starts_the_process_only_visits_and_the_group_goes():
 
 @needs_limit
 def test_a_group_that_a_killed_lab_left_behind_is_removed():
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    with subprocess.Popen(["true"]) as ended:
+        """A process that has ended."""
     with MemoryLimit(64) as limit:
         left = limit._folder.with_name(f"poolbench-lab-{ended.pid}")
         left.mkdir()

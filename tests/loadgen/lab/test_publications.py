@@ -27,6 +27,7 @@ from loadgen.lab.stack import query
 from loadgen.lab.turn_process import figures_of
 from loadgen.script.model import ScriptErrors
 from reports.writers.output import STYLES, written
+from tests.support.server_process import wait_until
 
 KNOWN = known()
 MINE = {
@@ -532,7 +533,10 @@ def test_a_turn_that_is_ended_leaves_no_pgbench(database):
     values = {"driver": "pgbench", "clients": 1, "connect": "once", "statement": "SELECT 1", "seconds": 20}
     said = figures_of("loadgen.lab.publication_turn", {"kind": "clients", "url": database, "values": values}, 2)
     assert said == "did not end within 2 s"
-    assert not [each for each in psutil.process_iter(["cmdline"]) if database in (each.info["cmdline"] or [])]
+    wait_until(
+        lambda: not [each for each in psutil.process_iter(["cmdline"]) if database in (each.info["cmdline"] or [])],
+        "pgbench has ended",
+    )
 
 
 @pytest.mark.slow

@@ -395,6 +395,22 @@ def test_an_event_loop_runs_a_waiter_before_a_request_that_came_while_it_compute
     assert granted(8) == 17.0
 
 
+def test_an_event_loop_deals_with_the_latest_event_first():
+    # Statements end at 1.5, 2 and 2.5, while the loop computes for the fourth request until 4.
+    case = [0.0, 0.0, 0.0, 1.0], [1.5, 2.0, 2.5, 10.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 6.0]
+    for slots, order in ((None, [2, 1, 0]), (9, [0, 1, 2])):
+        done_s = worked(Arrangement(size=9, slots=slots), case[0], case[1], [0.2, 0.2, 0.2, 0.0], case[3]).done_s
+        assert [int(request) for request in done_s[:3].argsort()] == order
+
+
+def test_several_event_loops_accept_from_one_line_as_they_ask_for_events():
+    # They compute until 4 and 5. The first of them accepts the third request at 4 and the fourth at 4.5, and that one waits until
+    # the first request, which came back from the database at 4.1, has computed for 4 s.
+    arrived, outside = [0.0, 0.0, 1.0, 1.0], [8.0, 10.0, 1.0, 1.0]
+    outcome = worked(Arrangement(servers=2, size=9, slots=None), arrived, [0.1] * 4, [0.0] * 4, outside)
+    assert outcome.asked_s.tolist() == [4.0, 5.0, 4.5, 9.0]
+
+
 def test_servers_that_compute_share_the_cores_of_their_machine():
     case = [0.0, 0.0], [10.0] * 2, [0.0] * 2, [2.0] * 2
     assert worked(Arrangement(servers=2, size=1, cores=1), *case).done_s.tolist() == [14.0, 14.0]

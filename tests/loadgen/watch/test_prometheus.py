@@ -1,12 +1,10 @@
 """The scraper's page: the totals of the recorder in the text format, whoever gathered them."""
 
 import json
-import subprocess
 import sys
 import urllib.error
 import urllib.request
 from http.client import HTTPConnection
-from pathlib import Path
 
 import gevent
 import pytest
@@ -23,7 +21,7 @@ from loadgen.watch.prometheus import BOUNDS_S, count_up_to, exposition, observer
 from reports.model import Period
 from reports.sketch import Sketch
 from tests.support.exchanges import answer, filed
-from tests.support.server_process import wait_until
+from tests.support.server_process import read_until, wait_until
 
 AT_WORK = Progress(1.0, 7, 0, 0, 0)
 
@@ -136,24 +134,24 @@ def test_an_address_that_is_taken_is_named_in_one_line():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, tmp_path, workers):
+def test_a_run_is_scraped_while_it_goes_on(serve, ok_answer, start_process, tmp_path, workers):
     path = tmp_path / "script.yml"
     server = serve(ok_answer())
     phases = [{"duration": 4, "arrivalRate": 20}]
     flow = [{"get": {"url": "/"}}]
     path.write_text(json.dumps({"config": {"target": server.url, "phases": phases}, "scenarios": [{"flow": flow}]}))
     command = [sys.executable, "-m", "loadgen", "run", str(path), "-q", "--prometheus", "0", "--workers", workers]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=Path.cwd()) as run:
-        url = run.stderr.readline().removeprefix("Metrics: ").strip()
-        found = {}
+    run = start_process(command)
+    url = read_until(run.stderr, "Metrics: ").removeprefix("Metrics: ").strip()
+    found = {}
 
-        def told():
-            with urllib.request.urlopen(url, timeout=5) as page:
-                found.update(samples(page.read().decode()))
-            return found.get(("poolbench_responses_total", "200"), 0) > 20
+    def told():
+        with urllib.request.urlopen(url, timeout=5) as page:
+            found.update(samples(page.read().decode()))
+        return found.get(("poolbench_responses_total", "200"), 0) > 20
 
-        wait_until(told, limit_s=20)
-        _, said = run.communicate(timeout=20)
+    wait_until(told, limit_s=20)
+    _, said = run.communicate(timeout=20)
     assert run.returncode == 0, said
     assert 20 < found["poolbench_responses_total", "200"] <= 80
     assert found["poolbench_response_time_seconds_count",] == found["poolbench_responses_total", "200"]

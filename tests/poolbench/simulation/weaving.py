@@ -11,8 +11,9 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
+from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 PACKAGE = "poolbench"
@@ -66,6 +67,12 @@ class _Weaver(ast.NodeTransformer):
         return woven
 
 
+@cache
+def _woven(source: str, name: str) -> CodeType:
+    """The code of a file. Copies of the package that differ in a line share all the other files."""
+    return compile(ast.fix_missing_locations(_Weaver().visit(ast.parse(source, name))), name, "exec")
+
+
 def _is_block(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], ast.stmt)
 
@@ -100,8 +107,7 @@ class Package:
         module = ModuleType(f"{self._prefix}.{name}")
         module.__dict__.update(__builtins__=self._builtins, __file__=str(path))
         self.__dict__[name] = sys.modules[module.__name__] = module
-        tree = ast.fix_missing_locations(_Weaver().visit(ast.parse(path.read_text(), str(path))))
-        exec(compile(tree, str(path), "exec"), module.__dict__)
+        exec(_woven(path.read_text(), f"{PACKAGE}/{path.name}"), module.__dict__)
         return module
 
     def loaded(self) -> list[ModuleType]:
