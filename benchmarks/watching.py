@@ -1,7 +1,7 @@
 """What it costs to watch an application: of one loan, of one statement, and of the throughput under `loadgen doctor`.
 
-Loans and statements are timed in short rounds, watched and not, one after the other in one process, so that both meet the same
-machine; the figures are medians of CPU time. The thread that looks at lent connections works in both kinds of rounds, so its
+Loans are timed in short rounds, watched and not, in random order in one process, so that both meet the same machine; the
+figures are medians of CPU time. The thread that looks at lent connections works in both kinds of rounds, so its
 CPU is told apart, as a share of a core. `--write` puts the table into docs/doctor.md.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import gc
 import json
 import os
+import random
 import re
 import socket
 import statistics
@@ -20,8 +21,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from time import process_time_ns
+from time import thread_time_ns
 from typing import Any
 
 from db.embedded import temporary_postgres
@@ -35,12 +37,19 @@ PAGE = ROOT / "docs" / "doctor.md"
 BEGINS, ENDS = "<!-- benchmarks/watching.py writes from here -->", "<!-- to here, what watching costs -->"
 BORROWERS = ("thread", "greenlet")
 POOLS = ("QueuePool", "FairPool")
+SERVED = ("as it is", "as it is, waiting cooperatively", "under `loadgen lab --app`", "under `loadgen doctor`")
+COOPERATIVE = """
+from psycopg2 import extensions
+from poolbench.cooperative import _wait
+extensions.set_wait_callback(_wait)
+"""
+"""Run at the start of a server's processes: psycopg2 waits for the database in one greenlet, as under the commands."""
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=300, help="rounds of 500 loans of each kind (default 300)")
+    parser.add_argument("--rounds", type=int, default=300, help="rounds of each kind of loan (default 300)")
     parser.add_argument("--answers", type=int, default=1500, help="answers in each round of the service (default 1500)")
     parser.add_argument("--only", choices=("loans", "service"), help="measure one of the two only")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/doctor.md")
@@ -66,12 +75,12 @@ def overhead(rounds: int = 300, answers: int = 1500, only: str | None = None, *,
 
 
 def _loan_table(rounds: int) -> Iterator[str]:
-    yield "| CPU in us | as it is | watched | difference |"
-    yield "| :-- | --: | --: | --: |"
+    yield "| CPU in us | as it is | difference when watched (95 %) |"
+    yield "| :-- | --: | --: |"
     with temporary_postgres() as postgres:
         for borrower in BORROWERS:
-            for key, (plain, watched) in _in_a_process(postgres.url, borrower, rounds).items():
-                yield f"| {key}, in a {borrower} | {plain:.2f} | {watched:.2f} | {watched - plain:+.2f} |"
+            for key, (plain, more, low, high) in _in_a_process(postgres.url, borrower, rounds).items():
+                yield f"| {key}, in a {borrower} | {plain:.2f} | {more:+.2f} ({low:+.2f} to {high:+.2f}) |"
 
 
 def _service_table(answers: int) -> Iterator[str]:
@@ -89,9 +98,9 @@ def _service_table(answers: int) -> Iterator[str]:
 
 def _service(answers: int, rounds: int = 9) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """Answers per second of a healthy application to 8 users at a time, and CPU of its server for each, round by round: as it
-    is, as `lab --app` measures it, and as `doctor` watches it. All three serve all the time, on databases of their own.
+    is, with psycopg2 made cooperative, as `lab --app` measures it, and as `doctor` watches it. All serve all the time.
     """
-    rates: dict[str, list[float]] = {"as it is": [], "under `loadgen lab --app`": [], "under `loadgen doctor`": []}
+    rates: dict[str, list[float]] = {name: [] for name in SERVED}
     cpu_ms: dict[str, list[float]] = {name: [] for name in rates}
     os.chdir(APPLICATIONS)
     application = OwnApplication(
@@ -104,9 +113,10 @@ def _service(answers: int, rounds: int = 9) -> tuple[dict[str, list[float]], dic
             stack.enter_context(arrangement.served("own", {}, Path(folder) / f"{watch}.log", watch=watch))
             for watch in (False, True)
         ]
-        bare_url, bare_pid = stack.enter_context(_bare(application, served[0]))
+        (Path(folder) / "sitecustomize.py").write_text(COOPERATIVE)
+        bare = [stack.enter_context(_bare(application, served[0], path)) for path in ([], [folder])]
         targets = (
-            (bare_url, lambda: cpu_of_tree(bare_pid)),
+            *((url, partial(cpu_of_tree, process)) for url, process in bare),
             *((each.servers.url, each.servers.cpu_s) for each in served),
         )
         for number in range(rounds + 1):
@@ -121,10 +131,12 @@ def _service(answers: int, rounds: int = 9) -> tuple[dict[str, list[float]], dic
 
 
 @contextmanager
-def _bare(application: OwnApplication, served: Served) -> Iterator[tuple[str, int]]:
-    """The same server without anything of ours in it. Yields its URL and its process."""
+def _bare(application: OwnApplication, served: Served, path: list[str]) -> Iterator[tuple[str, int]]:
+    """The same server without anything of ours in it, but for what lies in the folders `path`. Yields its URL and its process."""
     port = free_port()
     environment = {**own_environment(application), "DATABASE_URL": served.database.app_url}
+    if path:
+        environment["PYTHONPATH"] = os.pathsep.join([*path, str(ROOT)])
     command = served.program.command(("127.0.0.1", port), 1)
     with subprocess.Popen(
         command, cwd=application.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -158,17 +170,17 @@ def _rate(url: str, answers: int) -> float:
     return float(found[1])
 
 
-def _in_a_process(url: str, borrower: str, rounds: int) -> dict[str, list[float]]:
+def _in_a_process(url: str, borrower: str, rounds: int) -> dict[str, tuple[float, ...]]:
     command = [sys.executable, "-m", "benchmarks.watching", "--rounds", str(rounds), "--child", url, borrower]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    found: dict[str, list[float]] = json.loads(done.stdout)
+    found: dict[str, tuple[float, ...]] = json.loads(done.stdout)
     return found
 
 
-def _measured(url: str, borrower: str, rounds: int) -> dict[str, tuple[float, float]]:
-    """CPU in us, as it is and watched, by what is done."""
+def _measured(url: str, borrower: str, rounds: int) -> dict[str, tuple[float, ...]]:
+    """What `_differences` returns, by what is done."""
     if borrower == "greenlet":
         import gevent.monkey  # noqa: PLC0415
 
@@ -182,39 +194,53 @@ def _measured(url: str, borrower: str, rounds: int) -> dict[str, tuple[float, fl
     for name in POOLS:
         engines = [sa.create_engine(url, poolclass=pools[name]) for _ in range(2)]
         poolbench.watch(engines[1])
-        found[f"{name}: connect() and close()"] = _medians(engines, _loans, rounds)
+        found[f"{name}: connect() and close()"] = _differences(engines, _loan_of(0), 200, rounds)
     # Without a server in between, so that only Python's work is timed.
     engines = [sa.create_engine("sqlite://", poolclass=sa.QueuePool) for _ in range(2)]
-    poolbench.watch(engines[1])
-    found["a statement (of SQLite)"] = _medians(engines, _statements, rounds)
+    watcher = poolbench.watch(engines[1])
+    for text in ("", ", noted in full"):
+        for statements, count in ((1, 50), (5, 20)):
+            name = f"a loan with {statements} statement{'s' * (statements > 1)} of SQLite{text}"
+            found[name] = _differences(engines, _loan_of(statements), count, rounds)
+        watcher.note_all()
     return found
 
 
-def _medians(engines: list[Any], work: Callable[[Any], float], rounds: int) -> tuple[float, float]:
-    took: tuple[list[float], list[float]] = [], []
+def _differences(
+    engines: list[Any], loan: Callable[[Any], None], count: int, rounds: int
+) -> tuple[float, float, float, float]:
+    """CPU in us of a loan of the first engine, and how much more one of the second takes: medians, with the limits in which the
+    median of the difference lies with a probability of 95 %. Each round has `count` loans of both, in random order.
+    """
+    plain, more = [], []
     gc.collect()
     for _ in range(rounds):
-        for engine, into in zip(engines, took, strict=True):
-            into.append(work(engine))
-    return statistics.median(took[0]), statistics.median(took[1])
+        took = {}
+        for engine in random.sample(engines, 2):
+            began_ns = thread_time_ns()
+            for _ in range(count):
+                loan(engine)
+            took[engine] = (thread_time_ns() - began_ns) / count / 1000
+        plain.append(took[engines[0]])
+        more.append(took[engines[1]] - took[engines[0]])
+    more.sort()
+    # The binomial distribution's limits for a median, by its normal approximation.
+    below = max(0, round(rounds / 2 - 0.98 * rounds**0.5) - 1)
+    return statistics.median(plain), statistics.median(more), more[below], more[rounds - 1 - below]
 
 
-def _loans(engine: Any, count: int = 500) -> float:
-    began_ns = process_time_ns()
-    for _ in range(count):
-        engine.connect().close()
-    return (process_time_ns() - began_ns) / count / 1000
-
-
-def _statements(engine: Any, count: int = 100) -> float:
+def _loan_of(statements: int) -> Callable[[Any], None]:
+    """A function that borrows a connection from an engine and executes `statements` statements."""
     from sqlalchemy import text  # noqa: PLC0415
 
     statement = text("SELECT 1")
-    with engine.connect() as connection:
-        began_ns = process_time_ns()
-        for _ in range(count):
-            connection.execute(statement)
-        return (process_time_ns() - began_ns) / count / 1000
+
+    def loan(engine: Any) -> None:
+        with engine.connect() as connection:
+            for _ in range(statements):
+                connection.execute(statement)
+
+    return loan
 
 
 if __name__ == "__main__":

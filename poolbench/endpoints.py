@@ -7,7 +7,7 @@ watching.py.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from poolbench.loan_book import BOOK, harmless
@@ -18,7 +18,9 @@ from poolbench.looking import REQUEST_CODES
 @harmless
 def _begin(environ: dict[str, Any]) -> Request:
     """Note that a request begins in the running greenlet or thread; `environ` is its WSGI environment."""
-    request = BOOK.requests[BOOK.current()] = Request(environ)
+    request = Request(environ)
+    borrower = request.borrower = BOOK.current()
+    BOOK.requests[borrower] = request
     return request
 
 
@@ -28,9 +30,9 @@ def _answered(request: Request | None) -> None:
     if request is None or request.ended_ns:
         return
     request.end()
-    me = BOOK.current()
-    if BOOK.requests.get(me) is request:
-        del BOOK.requests[me]
+    if BOOK.requests.get(request.borrower) is request:
+        del BOOK.requests[request.borrower]
+    request.borrower = None
     BOOK.tally.answered(request)
 
 
@@ -39,12 +41,21 @@ def watched_requests(application: Any) -> Any:
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = _begin(environ)
+        wrapper = environ.get("wsgi.file_wrapper")
+        files: list[Any] = []
+        if wrapper is not None and not isinstance(wrapper, type):
+            environ["wsgi.file_wrapper"] = _remembering(wrapper, files)
         try:
             answer = application(environ, start_response)
+            is_file = (
+                isinstance(answer, wrapper) if isinstance(wrapper, type) else any(answer is file for file in files)
+            )
+            if is_file:
+                return _followed_file(answer, request)
+            return (_SizedAnswer if hasattr(answer, "__len__") else _Answer)(answer, request)
         except BaseException:
             _answered(request)
             raise
-        return _Answer(answer, request)
 
     REQUEST_CODES.add(serve.__code__)
     _wrapped.append(serve)
@@ -75,6 +86,47 @@ class _Answer:
 
 
 REQUEST_CODES.add(_Answer.__next__.__code__)
+
+
+class _SizedAnswer(_Answer):
+    """An answer whose number of parts is known: a server takes the Content-Length from a single part."""
+
+    def __len__(self) -> int:
+        return len(self._answer)  # type: ignore[arg-type]
+
+
+def _remembering(wrapper: Callable[..., Any], files: list[Any]) -> Callable[..., Any]:
+    """A function that does what a server's `wsgi.file_wrapper` does, and appends to `files` what that returns."""
+
+    def wrap(*given: Any, **named: Any) -> Any:
+        file = wrapper(*given, **named)
+        files.append(file)
+        return file
+
+    return wrap
+
+
+def _followed_file(answer: Any, request: Request | None) -> Iterable[bytes]:
+    """Return the answer itself, made by the server's `wsgi.file_wrapper`: the server knows it and sends it without Python.
+
+    The request has been answered when the server closes the answer; at once, if its close() cannot be replaced.
+    """
+    close = getattr(answer, "close", None)
+
+    def close_file() -> None:
+        try:
+            if close is not None:
+                close()
+        finally:
+            _answered(request)
+
+    try:
+        answer.close = close_file
+    except (AttributeError, TypeError):
+        _answered(request)
+    followed: Iterable[bytes] = answer
+    return followed
+
 
 _wrapped: list[Any] = []
 """Wrappers made by `watched_requests`. While there are any, Flask's signals are not needed: they cost more."""

@@ -10,122 +10,175 @@ import sys
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, event
-from sqlalchemy.pool import Pool
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine.default import DefaultDialect
 
 from poolbench.loan_book import BOOK, OPENED, harmless
 from poolbench.loans import Opened, WatchedEngine
 from poolbench.looking import STATEMENT_CODES
-from poolbench.places import application_frame, place_of
+from poolbench.places import APPLICATION, application_frame, kind_of, place_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import CodeType, FrameType
 
-_STEPS = 3
-"""From the pool's connect() to engine.connect(), which the application calls, if that is how it borrows."""
-_ENGINE_CONNECT = Engine.connect.__code__
-
-_CONNECTING: dict[int, CodeType] = {}
-"""Code objects of the application that were found to call engine.connect() themselves, by id()."""
-_MOST_CODES = 1000
-"""When `_CONNECTING` has this many code objects, it is emptied."""
+_CONNECT, _RAW_CONNECTION = Engine.connect, Engine.raw_connection
+"""SQLAlchemy's own methods. Instruments replace them in the class."""
 
 _frame = sys._getframe  # noqa: SLF001
 
 
-class WatchedPool(Pool):
-    """A pool whose loans are noted in the book. `hook` gives an engine's pool a class made of this one and its own."""
+def hook_pool(engine: Engine, about: WatchedEngine) -> None:
+    """Note the loans of the engine's pool in the book from now on; `about` describes the engine there.
 
-    _poolbench_engine: WatchedEngine
-    _poolbench_connect: Any
-    """The method connect() of the pool's own class; calling it costs less than super()."""
-    _poolbench_code: CodeType | None = None
-    """The code object of the application that borrowed last by calling engine.connect() itself."""
+    Gives the pool methods connect() and recreate() of its own; a pool that follows it after engine.dispose() is watched, too.
+    """
+    event.listen(engine, "connect", _connected)
+    _watch_loans(engine.pool, about)
 
-    def connect(self) -> Any:
-        """Lend a connection and note the loan. Results and errors are those of the pool's own class."""
-        book = BOOK
+
+def hooked(pool: Any) -> bool:
+    """Whether the pool's loans are noted in the book."""
+    return "_poolbench_engine" in vars(pool)
+
+
+def _watch_loans(pool: Any, about: WatchedEngine) -> None:
+    # Attributes of this one pool rather than a subclass: SQLAlchemy's own methods stay as fast as the interpreter can make them
+    # for the pool's class.
+    recreate = pool.recreate
+
+    def recreated() -> Any:
+        found: Any = recreate()
+        _watch_loans(found, about)
+        return found
+
+    pool._poolbench_engine, pool._poolbench_lend = about, pool.connect  # noqa: SLF001
+    pool.connect = _noting_connect(pool, pool.connect, about)
+    pool.recreate = recreated
+
+
+def _noting_connect(pool: Any, lend: Callable[[], Any], about: WatchedEngine) -> Callable[[], Any]:
+    """A function that calls `lend`, the pool's own connect(), and notes the loan. Results and errors are those of `lend`."""
+    book = BOOK
+
+    def connect() -> Any:
         book.left -= 1
         if book.left < 0:
-            return self._connect_noting_all()
+            return _connect_noting_all(lend, about, _frame(1))
         try:
-            fairy = self._poolbench_connect()
+            fairy = lend()
         except BaseException as error:
-            timeout_s = float(getattr(self, "_timeout", 0.0) or 0.0)
-            book.refused_lightly(self._poolbench_engine, _frame(1), error, timeout_s)
+            book.refused_lightly(about, _frame(1), error, _timeout_s(pool))
             raise
         try:
-            try:
-                called = _frame(_STEPS)
-                frame = called.f_back if called.f_code is _ENGINE_CONNECT else None
-            except ValueError:
-                frame = None
-            code = None if frame is None else frame.f_code
-            if code is None or (code is not self._poolbench_code and _CONNECTING.get(id(code)) is not code):
-                frame = self._borrowing_frame(frame)
-                code = None if frame is None else frame.f_code
-            borrower = book.current()
-            book.lent[fairy._connection_record] = (  # noqa: SLF001
-                borrower,
-                code,
-                0 if frame is None else frame.f_lasti,
-                book.requests.get(borrower) if book.requests else None,
-                perf_counter_ns(),
-            )
+            _note(fairy, application_frame(_frame(1)))
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
             book.fault = f"{type(error).__name__}: {error}"
         return fairy
 
-    def _borrowing_frame(self, guess: FrameType | None) -> FrameType | None:
-        """The application's frame that borrows, found by walking up the stack; None if no frame is the application's.
-
-        If it is `guess`, its code is remembered, so that the next loan from it needs no walk.
-        """
-        found = application_frame(_frame(2))
-        if found is not None and found is guess:
-            if len(_CONNECTING) >= _MOST_CODES:
-                _CONNECTING.clear()
-            self._poolbench_code = _CONNECTING[id(found.f_code)] = found.f_code
-        return found
-
-    def _connect_noting_all(self) -> Any:
-        """As connect(), for a loan of which everything is noted."""
-        loan = BOOK.asking(self._poolbench_engine, _frame(2))
-        try:
-            fairy = self._poolbench_connect()
-        except BaseException as error:
-            if loan is not None:
-                BOOK.refused(loan, error)
-            raise
-        if loan is not None:
-            BOOK.lend(loan, fairy)
-        return fairy
-
-    def recreate(self) -> Any:
-        """Return the pool that follows this one after engine.dispose(), watched as well."""
-        found: Any = super().recreate()
-        found._poolbench_engine = self._poolbench_engine  # noqa: SLF001
-        return found
+    return connect
 
 
-_KINDS: dict[Any, type[Pool]] = {}
-"""By class of a pool: the subclass of it that is watched."""
+def hook_connect(engine: Any) -> None:
+    """Give the engine a method connect() that borrows from its watched pool in fewer steps than through the pool's connect().
 
-
-def hook(engine: Engine, about: WatchedEngine) -> None:
-    """Note the engine's loans and statements in the book from now on; `about` describes the engine there.
-
-    Changes the engine in place: the class of its pool, and four methods of its dialect.
+    Most applications borrow this way, by themselves or by a session. From the pool, it cannot be seen without looking at two
+    frames of the stack more.
     """
-    pool: Any = engine.pool
-    kind: Any = type(pool)
-    if kind not in _KINDS:
-        _KINDS[kind] = type(kind.__name__, (WatchedPool, kind), {"_poolbench_connect": kind.connect})
-    pool._poolbench_engine = about  # noqa: SLF001
-    pool.__class__ = _KINDS[kind]
-    event.listen(engine, "connect", _connected)
-    # Listeners to statements would slow down each connection, so the methods that they would be called by are wrapped.
+    kind = type(engine)
+    if not _is_stock(kind) or "connect" in vars(engine):
+        return
+    book, lent, requests = BOOK, BOOK.lent, BOOK.requests
+    watched: Any = None
+    lend: Any = None
+    # The code object of the application that borrowed last.
+    last: CodeType | None = None
+
+    def connect() -> Any:
+        nonlocal watched, lend, last
+        pool = engine.pool
+        if book.left < 1 or pool is not watched:
+            if not _is_stock(kind):
+                # An instrument has replaced the method meanwhile.
+                vars(engine).pop("connect", None)
+            elif hooked(pool):
+                watched, lend = pool, pool._poolbench_lend  # noqa: SLF001
+            # The pool's connect() notes this loan.
+            return kind.connect(engine)
+        book.left -= 1
+        try:
+            fairy = lend()
+        except BaseException as error:
+            book.refused_lightly(pool._poolbench_engine, _frame(1), error, _timeout_s(pool))  # noqa: SLF001
+            if isinstance(error, engine.dialect.loaded_dbapi.Error):
+                # As SQLAlchemy's connect() does: raises the driver's error as one of SQLAlchemy's.
+                Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)  # noqa: SLF001
+            raise
+        try:
+            frame: Any = _frame(1)
+            code = frame.f_code
+            if code is not last:
+                if kind_of(code) == APPLICATION:
+                    last = code
+                else:
+                    frame = application_frame(frame)
+                    code = None if frame is None else frame.f_code
+            borrower = book.current()
+            lent[fairy._connection_record] = (  # noqa: SLF001
+                borrower,
+                code,
+                0 if frame is None else frame.f_lasti,
+                requests.get(borrower) if requests else None,
+                perf_counter_ns(),
+            )
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            book.fault = f"{type(error).__name__}: {error}"
+        return engine._connection_cls(engine, fairy)  # noqa: SLF001
+
+    engine.connect = connect
+
+
+def _is_stock(kind: type[Engine]) -> bool:
+    """Whether engines of this class borrow as SQLAlchemy's do."""
+    return kind.connect is _CONNECT and kind.raw_connection is _RAW_CONNECTION
+
+
+def _note(fairy: Any, frame: FrameType | None) -> None:
+    """Note in the book who has borrowed, in which frame of the application."""
+    borrower = BOOK.current()
+    code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+    request = BOOK.requests.get(borrower)
+    BOOK.lent[fairy._connection_record] = borrower, code, instruction, request, perf_counter_ns()  # noqa: SLF001
+
+
+def _timeout_s(pool: Any) -> float:
+    return float(getattr(pool, "_timeout", 0.0) or 0.0)
+
+
+def _connect_noting_all(lend: Callable[[], Any], about: WatchedEngine, caller: FrameType) -> Any:
+    """As connect(), for a loan of which everything is noted."""
+    loan = BOOK.asking(about, caller)
+    try:
+        fairy = lend()
+    except BaseException as error:
+        if loan is not None:
+            BOOK.refused(loan, error)
+        raise
+    if loan is not None:
+        BOOK.lend(loan, fairy)
+    return fairy
+
+
+def hook_dialect(engine: Engine) -> None:
+    """Note the statements of the engine in the book from now on. Several engines may share one pool; each has its own dialect.
+
+    Wraps four methods of the dialect, once.
+    """
     dialect: Any = engine.dialect
+    if getattr(dialect, "_poolbench_watched", False):
+        return
+    dialect._poolbench_watched = True  # noqa: SLF001
+    # Listeners to statements would slow down each connection, so the methods that they would be called by are wrapped.
     dialect.connect = _timed_connect(dialect.connect)
     dialect.do_execute = _watched_execute(dialect.do_execute, many=False)
     dialect.do_executemany = _watched_execute(dialect.do_executemany, many=True)
@@ -172,11 +225,16 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
     `many`: the method is do_executemany. Raises what `execute` raises; such a statement is not noted.
     """
     noted = BOOK.noted
+    is_stock = getattr(execute, "__func__", None) is DefaultDialect.do_execute
 
     def watched(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
         loan = BOOK.executing(context, statement) if noted else None
         if loan is None:
-            execute(cursor, statement, parameters, context)
+            if is_stock:
+                # All that SQLAlchemy's own method does, with one call less.
+                cursor.execute(statement, parameters)
+            else:
+                execute(cursor, statement, parameters, context)
             return
         began_ns = perf_counter_ns()
         execute(cursor, statement, parameters, context)
@@ -201,8 +259,3 @@ def _watched_execute_no_params(execute: Any) -> Any:
 
     STATEMENT_CODES.add(watched.__code__)
     return watched
-
-
-def hooked(pool: Any) -> bool:
-    """Whether the pool's loans are noted in the book."""
-    return isinstance(pool, WatchedPool)

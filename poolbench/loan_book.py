@@ -22,7 +22,7 @@ from sqlalchemy import exc
 from poolbench import observed as seen
 from poolbench.loans import Loan, Opened, Request, WatchedEngine, light_loan
 from poolbench.looking import IDLE, transaction_status
-from poolbench.places import Place, place_of
+from poolbench.places import Place, application_frame, place_of
 from poolbench.tally import Tally, writes
 from poolbench.waiters import current_function
 
@@ -325,22 +325,24 @@ class LoanBook:
         `frame` is of the caller, inside SQLAlchemy; `many`: it was an executemany().
         """
         now_ns = perf_counter_ns()
-        place = place_of(frame)
-        if loan.place is None:
-            loan.place = place
-        key = (loan.statement, id(place.code), place.instruction) if place is not None else (loan.statement, 0, 0)
+        found = application_frame(frame)
+        key = (loan.statement, 0, 0) if found is None else (loan.statement, id(found.f_code), found.f_lasti)
         groups = loan.groups
         if groups is None:
             groups = loan.groups = {}
         group = groups.get(key)
         if group is None:
+            place = place_of(found)
+            if loan.place is None:
+                loan.place = place
             if len(groups) >= _MOST_GROUPS:
                 # All others of this loan are one.
                 key, place = (seen.OTHERS, 0, 0), None
             group = groups.setdefault(key, [place, 0, 0, 0, now_ns - duration_ns, 0, 0, 0, duration_ns])
         group[1] += 1
         group[2] += duration_ns
-        group[3] += max(rows, 0)
+        if rows > 0:
+            group[3] += rows
         group[5] = now_ns
         group[8] = min(group[8], duration_ns)
         if duration_ns >= seen.SLOW_NS and not many and rows < seen.MANY_ROWS:

@@ -31,13 +31,15 @@ _thread_number = native(_thread.__name__, "get_ident")
 class Request:
     """A request being answered; `name` is its endpoint, found when it is first needed."""
 
-    __slots__ = ("_environ", "_name", "began_ns", "ended_ns", "is_flasks", "rule")
+    __slots__ = ("_environ", "_name", "began_ns", "borrower", "ended_ns", "is_flasks", "rule")
 
     def __init__(self, environ: dict[str, Any], name: str = "") -> None:
         self._environ: dict[str, Any] | None = environ
         self._name = name
         self.began_ns, self.ended_ns = perf_counter_ns(), 0
         self.is_flasks = False
+        self.borrower: Any = None
+        """The greenlet or thread that serves it. Another one may send the answer's end."""
         self.rule: Any = None
         """Flask's rule of the route, as soon as it is known. Flask drops it from the environ at the end."""
 
@@ -53,19 +55,24 @@ class Request:
         if environ is not None:
             self.look_for_rule()
             rule = getattr(self.rule, "rule", None)
-            path = rule or re.sub(r"\d+|[0-9a-f]{8}-[0-9a-f-]{27}", "…", str(environ.get("PATH_INFO") or "/"))
+            path = rule or _NUMBERS.sub("…", str(environ.get("PATH_INFO") or "/"))
             self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
             if rule or self.ended_ns:
                 self._environ = None
         return self._name
 
     def end(self) -> None:
-        """The answer is complete."""
+        """The answer is complete. Only its method and path are kept of the environ, which has all of the request in it."""
         self.ended_ns = perf_counter_ns()
-        if self.rule is not None and self._environ is not None:
-            # Now rather than later, so that the environ is not kept.
-            self._name = f"{self._environ.get('REQUEST_METHOD', 'GET')} {self.rule.rule}"
-            self._environ = None
+        environ = self._environ
+        if environ is not None:
+            self.look_for_rule()
+            self._environ = {name: environ[name] for name in _NAMING if name in environ}
+
+
+_NUMBERS = re.compile(r"\d+|[0-9a-f]{8}-[0-9a-f-]{27}")
+_NAMING = ("REQUEST_METHOD", "PATH_INFO")
+"""Keys of the environ from which a request has its name, where there is no rule."""
 
 
 def engine_key(place: Place | None, database: str, number: int) -> str:

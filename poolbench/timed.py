@@ -35,6 +35,16 @@ def timed(kind: type[Pool]) -> type[Pool]:
     return _TIMED[kind]
 
 
+def cooperate(engine: Engine) -> None:
+    """Let the engine's connections wait cooperatively under gevent, and be opened within `connect_timeout`; charge nothing."""
+    make_cooperative(engine.dialect.driver)
+    event.listen(
+        engine,
+        "do_connect",
+        lambda dialect, _record, arguments, parameters: connect_within_limit(dialect, arguments, parameters),
+    )
+
+
 def charge(engine: Engine) -> None:
     """Charge the engine's loans from now on, and bound its connecting by `connect_timeout` under gevent, too."""
     make_cooperative(engine.dialect.driver)

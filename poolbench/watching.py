@@ -18,11 +18,11 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, exc
 
 from poolbench.diagnosis import Diagnosis, diagnose
 from poolbench.endpoints import follow_flask, watched_requests
-from poolbench.hooks import hook, hooked
+from poolbench.hooks import hook_connect, hook_dialect, hook_pool, hooked
 from poolbench.loan_book import BOOK
 from poolbench.loans import WatchedEngine
 from poolbench.looking import application_place
@@ -34,8 +34,8 @@ from poolbench.watch_log import EvidenceFiles, Holder, TimeoutLog, holders
 
 __all__ = ["Holder", "Watcher", "opened_by_driver", "record_all", "watch", "watched_requests"]
 
-_CLOSE_INTERVAL_S = 0.02
-_CLOSE_CPU = 0.02
+_CLOSE_INTERVAL_S = 0.04
+_CLOSE_CPU = 0.01
 
 
 class Watcher:
@@ -51,7 +51,7 @@ class Watcher:
         BOOK.note_all()
 
     def record_all(self, folder: Path) -> None:
-        """Note every loan, look fifty times a second, and write what was seen into `folder` once it has a file `report`."""
+        """Note every loan, look 25 times a second, and write what was seen into `folder` once it has a file `report`."""
         if self._files is not None:
             return
         files = self._files = EvidenceFiles(folder)
@@ -122,13 +122,20 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
     """Watch an engine from now on. Returns what the process sees of all its watched engines.
 
     making_ns: how long making the engine took.
+
+    Raises sqlalchemy.exc.ArgumentError if this is no Engine, or an asynchronous one.
     """
+    if not isinstance(engine, Engine) or engine.dialect.is_async:
+        kind = "asynchronous ones" if getattr(engine, "dialect", None) is not None else f"a {type(engine).__name__}"
+        raise exc.ArgumentError(f"watch() is for SQLAlchemy's synchronous engines, not for {kind}")
+    hook_connect(engine)
+    hook_dialect(engine)
     if hooked(engine.pool):
         return _watcher
     request = BOOK.requests.get(BOOK.current())
     place = place_of(sys._getframe(1))  # noqa: SLF001
     number = 0 if request is not None else BOOK.next_number(str(place))
-    hook(engine, WatchedEngine.of(engine, place, request, making_ns, number))
+    hook_pool(engine, WatchedEngine.of(engine, place, request, making_ns, number))
     return _watcher
 
 

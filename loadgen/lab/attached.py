@@ -87,9 +87,10 @@ class _Attachment:
                 self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
                 return inner(url, **arguments)
             began_ns = time.perf_counter_ns()
-            engine = inner(found if self.given["strategy"] is None else self._pooled(found), **arguments)
+            is_plain = self.given["strategy"] is None or self.given.get("watch")
+            engine = inner(found if is_plain else self._pooled(found), **arguments)
             if self.given.get("watch"):
-                self._watched().watch(engine, making_ns=time.perf_counter_ns() - began_ns)
+                self._watch(engine, time.perf_counter_ns() - began_ns)
             self._observe(engine, found)
             return engine
 
@@ -103,6 +104,15 @@ class _Attachment:
             return url
         bare = url.difference_update_query(["plugin", *PoolbenchPlugin.names])
         return bare.update_query_dict({"plugin": "poolbench", "pool": strategy, **self.given["parameters"]})
+
+    def _watch(self, engine: Any, making_ns: int) -> None:
+        """Watch the application's engine; without the plugin, whose times of each loan the doctor does not need."""
+        from poolbench.timed import cooperate  # noqa: PLC0415 - SQLAlchemy is being used
+
+        if not engine.dialect.is_async:
+            if self.given["strategy"] is not None:
+                cooperate(engine)
+            self._watched().watch(engine, making_ns=making_ns)
 
     def _watched(self) -> Any:
         """The library's watching, set to write what it sees into the folder of evidence when it is asked to."""

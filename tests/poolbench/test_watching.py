@@ -5,7 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import exc
+from sqlalchemy.ext.asyncio import create_async_engine
 
+import poolbench
 from tests.support.paths import ROOT
 
 HOLDING = """
@@ -161,3 +164,84 @@ os.waitpid(child, 0)
 def test_a_connection_of_the_parent_is_noticed_in_the_child(postgres, tmp_path):
     (found,) = run(tmp_path, FORKING, postgres.url)
     assert (found["kind"], found["where"]) == ("fork-shared", f"service.py:{line_of(FORKING, 'opened')}")
+
+
+SHARING = """
+import json, sys
+import poolbench
+from sqlalchemy import create_engine, text
+from poolbench.loan_book import BOOK
+
+first = create_engine(sys.argv[1], pool_size=2)
+second = create_engine(sys.argv[1], pool=first.pool)
+options = {"isolation_level": "AUTOCOMMIT"}
+for engine in (first, second, first, second.execution_options(**options)):
+    watching = poolbench.watch(engine)
+watching.note_all()
+engines = (first, second, second.execution_options(**options), first.execution_options(stream_results=True))
+for number, engine in enumerate(engines * 2):
+    if number == len(engines):
+        first.dispose()
+    with engine.connect() as connection:
+        connection.execute(text(f"SELECT {number}"))
+BOOK.tally.add_up()
+found = watching.observed()
+print(json.dumps({key.text: row.count for key, row in found.statements.items()}))
+print(json.dumps({"loans": sum(row.count for row in found.loans.values()), "engines": len(found.engines)}))
+"""
+
+
+def test_engines_that_share_a_pool_are_watched_each_once(postgres, tmp_path):
+    statements, sums = run(tmp_path, SHARING, postgres.url)
+    assert statements == {f"SELECT {number}": 1 for number in range(8)}
+    assert sums == {"loans": 8, "engines": 1}
+
+
+def test_watching_what_is_no_synchronous_engine_is_refused_in_one_line():
+    asynchronous = create_async_engine("postgresql+asyncpg://nobody@localhost/nothing")
+    for engine in (asynchronous, asynchronous.sync_engine, "postgresql://nobody@localhost/nothing"):
+        with pytest.raises(
+            exc.ArgumentError, match=r"^watch\(\) is for SQLAlchemy's synchronous engines, not for [^\n]+$"
+        ):
+            poolbench.watch(engine)
+    with pytest.raises(exc.ArgumentError, match=r"^watch\(\)"):
+        create_async_engine("postgresql+asyncpg://nobody@localhost/nothing?plugin=poolbench&pool=own&watch=1")
+
+
+FAILING_TO_CONNECT = """
+import json, sys
+import poolbench
+from poolbench.loan_book import BOOK
+from sqlalchemy import Engine, create_engine, exc
+
+engine = create_engine(sys.argv[1], pool_size=1, max_overflow=0, pool_timeout=0.05)
+unreachable = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nothing")
+for each in (engine, unreachable):
+    watching = poolbench.watch(each)
+
+def error_of(borrow):
+    # No loan is noted in full.
+    BOOK.left = 1_000_000
+    try:
+        borrow()
+    except exc.SQLAlchemyError as error:
+        return type(error).__name__
+
+borrow = engine.connect
+with borrow():
+    told = [error_of(each) for each in (unreachable.connect, unreachable.connect, borrow, engine.begin().__enter__)]
+traced = []
+inner = Engine.connect
+Engine.connect = lambda itself: traced.append(1) or inner(itself)
+for _ in range(2):
+    BOOK.left = 0
+    engine.connect().close()
+BOOK.tally.add_up()
+found = watching.observed()
+print(json.dumps({"told": told, "traced": len(traced), "timeouts": sum(row.timeouts for row in found.loans.values())}))
+"""
+
+
+def test_errors_are_sqlalchemys_and_an_instrument_of_its_connect_is_called(postgres, tmp_path):
+    (found,) = run(tmp_path, FAILING_TO_CONNECT, postgres.url)
+    assert found == {"told": ["OperationalError"] * 2 + ["TimeoutError"] * 2, "traced": 2, "timeouts": 2}

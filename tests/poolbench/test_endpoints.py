@@ -1,0 +1,149 @@
+"""Following requests changes nothing that a WSGI server or its client can see, and notes when each request has been answered."""
+
+import io
+import threading
+import urllib.request
+from wsgiref.handlers import SimpleHandler
+
+import pytest
+import waitress.server
+from gunicorn.http.wsgi import FileWrapper
+
+from poolbench.endpoints import watched_requests
+from poolbench.loan_book import BOOK
+
+
+class Parts:
+    """An answer of two parts that counts how often it is closed; `broken`: it raises after the first part."""
+
+    def __init__(self, broken=False):
+        self.broken, self.closed = broken, 0
+
+    def __iter__(self):
+        yield b"one"
+        if self.broken:
+            raise ValueError("broken midway")
+        yield b"two"
+
+    def close(self):
+        self.closed += 1
+
+
+def serve(application, environ=None):
+    """The answer of the wrapped application, and the request that is being followed."""
+    answer = watched_requests(application)({"REQUEST_METHOD": "GET", **(environ or {})}, lambda *_: None)
+    return answer, BOOK.requests.get(BOOK.current())
+
+
+@pytest.mark.parametrize("parts_read", [0, 1, 2], ids=["HEAD", "the client leaves", "whole"])
+def test_an_answer_is_closed_once_and_then_the_request_has_been_answered(parts_read):
+    parts = Parts()
+    answer, request = serve(lambda *_: parts)
+    read = iter(answer)
+    assert [next(read) for _ in range(parts_read)] == [b"one", b"two"][:parts_read]
+    assert not request.ended_ns and not hasattr(answer, "__len__")
+    answer.close()
+    assert parts.closed == 1 and request.ended_ns and BOOK.current() not in BOOK.requests
+
+
+def test_an_answer_that_fails_midway_raises_as_it_is_and_is_closed_by_the_server():
+    parts = Parts(broken=True)
+    answer, request = serve(lambda *_: parts)
+    with pytest.raises(ValueError, match="broken midway"):
+        list(answer)
+    answer.close()
+    assert parts.closed == 1 and request.ended_ns
+
+
+def test_an_application_that_fails_or_returns_no_answer_has_no_request_afterwards():
+    def failing(*_):
+        raise ValueError("no answer")
+
+    for application, error in ((failing, ValueError), (lambda *_: None, TypeError)):
+        with pytest.raises(error):
+            serve(application)
+        assert BOOK.current() not in BOOK.requests
+
+
+class Handler(SimpleHandler):
+    """wsgiref's handler, which takes the Content-Length from an answer of one part."""
+
+    origin_server = False
+
+
+@pytest.mark.parametrize("answer", [[b"one"], (b"one",), [b"one", b"two"], []])
+def test_a_server_writes_the_same_bytes_with_and_without_following(answer):
+    def application(_environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return answer
+
+    written = []
+    for each in (application, watched_requests(application)):
+        into = io.BytesIO()
+        Handler(io.BytesIO(), into, io.StringIO(), {"REQUEST_METHOD": "GET", "SERVER_PROTOCOL": "HTTP/1.1"}).run(each)
+        written.append(into.getvalue())
+    assert written[0] == written[1]
+    assert (b"Content-Length" in written[0]) is (len(answer) < 2)
+
+
+def test_write_and_exc_info_of_start_response_reach_the_server():
+    told = []
+
+    def start_response(*given):
+        told.append(given)
+        return told.append
+
+    def application(_environ, start):
+        start("200 OK", [])(b"written")
+        start("500 Sorry", [], ("kind", "error", None))
+        return []
+
+    watched_requests(application)({"REQUEST_METHOD": "GET"}, start_response).close()
+    assert told == [("200 OK", []), b"written", ("500 Sorry", [], ("kind", "error", None))]
+
+
+class Fixed:
+    """A file_wrapper whose instances take no attributes, as of a server that is written in C."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, file, _size=0):
+        self.file = file
+
+
+@pytest.mark.parametrize(
+    "wrapper", [FileWrapper, lambda file, _size=0: file, Fixed], ids=["class", "function", "fixed"]
+)
+def test_the_answer_made_by_a_servers_file_wrapper_reaches_it_as_it_is(wrapper):
+    file, made = io.BytesIO(b"content"), []
+
+    def application(environ, _start):
+        made.append(environ["wsgi.file_wrapper"](file))
+        return made[0]
+
+    answer, request = serve(application, {"wsgi.file_wrapper": wrapper})
+    assert answer is made[0]
+    if wrapper is Fixed:
+        assert request is None
+        return
+    assert request is None or not request.ended_ns
+    answer.close()
+    assert file.closed and BOOK.current() not in BOOK.requests
+
+
+def test_a_file_is_sent_by_the_server_in_another_thread_with_its_length(tmp_path):
+    (tmp_path / "page").write_bytes(b"x" * 300_000)
+
+    def application(environ, start):
+        start("200 OK", [("Content-Type", "text/plain")])
+        return environ["wsgi.file_wrapper"]((tmp_path / "page").open("rb"))
+
+    server = waitress.server.create_server(watched_requests(application), host="127.0.0.1", port=0, threads=1)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.effective_port}/", timeout=10) as answer:
+            assert answer.headers["Content-Length"] == "300000" and len(answer.read()) == 300_000
+        assert not BOOK.requests
+    finally:
+        server.close()
