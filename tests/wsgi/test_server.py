@@ -45,6 +45,25 @@ def test_clients_wait_in_the_database_all_at_once(start_service, postgres, comma
         assert [answer.status for answer in answers.result()] == [200] * 20
 
 
+def test_clients_may_come_by_a_socket_in_the_file_system(start_process, postgres, tmp_path):
+    path = tmp_path / "service.sock"
+    command = [BIN / "gunicorn", "-c", "wsgi/gunicorn_conf.py", "--bind", f"unix:{path}", "wsgi:create_app()"]
+    server = start_process(command, env={**os.environ, "DATABASE_URL": postgres.url, "WEB_CONCURRENCY": "1"})
+    wait_until(path.exists, "the service listens", 30)
+    with closing(socket.socket(socket.AF_UNIX)) as client:
+        client.connect(str(path))
+        body = b'{"url": "https://example.com/"}'
+        client.sendall(
+            b"POST /links HTTP/1.0\r\nHost: short.example\r\nContent-Type: application/json\r\n"
+            + f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert b" 201 " in answer.splitlines()[0] and b'"http://short.example/' in answer
+    server.terminate()
+    assert "Traceback" not in server.communicate(timeout=20)[1]
+
+
 def test_a_stop_lets_the_running_request_end_and_idle_clients_go(start_service, postgres):
     server = start_service(DATABASE_URL=postgres.url)
     code = server.new_link()
