@@ -178,9 +178,15 @@ def main() -> None:
 
 
 def _code(stem: str) -> str:
-    """A digest of what a row depends on: the library, the command's own modules, and the application's files."""
+    """A digest of what a row depends on: this file, the library, the command's own modules, and the application's files."""
     files = [*(ROOT / "poolbench").glob("*.py"), *(ROOT / "loadgen" / "lab").glob("*.py")]
-    files += [*APPLICATIONS.glob("*.py"), *APPLICATIONS.glob(f"{stem}.yml"), APPLICATIONS / "load.yml"]
+    files += [
+        Path(__file__),
+        *APPLICATIONS.glob("*/templates/*"),
+        *APPLICATIONS.glob("*.py"),
+        *APPLICATIONS.glob(f"{stem}.yml"),
+        APPLICATIONS / "load.yml",
+    ]
     files += [path for folder in ("sick", "cured", "healthy") for path in (APPLICATIONS / folder).glob(f"{stem}.py")]
     found = hashlib.sha256()
     for path in sorted(files):

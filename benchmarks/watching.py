@@ -1,8 +1,8 @@
 """What it costs to watch an application: of one loan, of one statement, and of the throughput under `loadgen doctor`.
 
 Loans are timed in short rounds, watched and not, in random order in one process, so that both meet the same machine; the
-figures are medians of CPU time. The thread that looks at lent connections works in both kinds of rounds, so its
-CPU is told apart, as a share of a core. `--write` puts the table into docs/doctor.md.
+figures are medians of CPU time of the borrowing thread. The thread that looks at lent connections is not in
+them. `--write` puts the table into docs/doctor.md.
 """
 
 from __future__ import annotations

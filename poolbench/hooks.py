@@ -88,7 +88,7 @@ def hook_connect(engine: Any) -> None:
     kind = type(engine)
     if not _is_stock(kind) or "connect" in vars(engine):
         return
-    book, lent, requests = BOOK, BOOK.lent, BOOK.requests
+    book, lent, served = BOOK, BOOK.lent, BOOK.requests
     watched: Any = None
     lend: Any = None
     # The code object of the application that borrowed last.
@@ -128,7 +128,7 @@ def hook_connect(engine: Any) -> None:
                 borrower,
                 code,
                 0 if frame is None else frame.f_lasti,
-                requests.get(borrower) if requests else None,
+                served.get(borrower) if served else None,
                 perf_counter_ns(),
             )
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
 
@@ -25,8 +26,10 @@ def server_folder():
         data = Path(path) / "data"
         yield data
         # A shared server outlives its owner, and a failed test may have killed that one.
-        with suppress(OSError):
-            os.kill(int((data / "pgdata" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        with suppress(OSError, psutil.Error):
+            server = psutil.Process(int((data / "pgdata" / "postmaster.pid").read_text().split()[0]))
+            if str(data) in " ".join(server.cmdline()):
+                server.kill()
 
 
 def query(url, statement):

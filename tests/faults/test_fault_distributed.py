@@ -164,7 +164,6 @@ def test_a_worker_that_is_cut_off_counts_as_lost_and_its_generator_ends_by_itsel
     sent, filed = namespaces.requests, report.aggregate.counters["http.codes.200"]
     assert sent - 15 <= filed <= sent  # what the lost one sent since its last word is missing, and nothing else
     wait_until(lambda: not lives(lost_shard), limit_s=30)
-    assert namespaces.dask.workers[1].process.poll() is None or not lives(lost_shard)
 
 
 def test_a_link_that_is_down_for_a_moment_costs_nothing_of_what_was_measured(namespaces, start_run, tmp_path):

@@ -11,6 +11,7 @@ from gunicorn.http.wsgi import FileWrapper
 
 from poolbench.endpoints import watched_requests
 from poolbench.loan_book import BOOK
+from tests.support.server_process import wait_until
 
 
 class Parts:
@@ -144,6 +145,7 @@ def test_a_file_is_sent_by_the_server_in_another_thread_with_its_length(tmp_path
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{server.effective_port}/", timeout=10) as answer:
             assert answer.headers["Content-Length"] == "300000" and len(answer.read()) == 300_000
-        assert not BOOK.requests
+        # The server closes the file after it has sent the last of it.
+        wait_until(lambda: not BOOK.requests, "the request has ended", 10)
     finally:
         server.close()

@@ -32,9 +32,24 @@ def mutant_package(mutant, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def elsewhere():
-    """A process for all mutants, as the simulation changes what it imports."""
-    with multiprocessing.get_context("spawn").Pool(1) as process:
-        yield process
+    """elsewhere(function, *arguments): what it returns in a process of its own, as the simulation changes what it imports.
+
+    All mutants share the process, until a call in it takes more than 100 s.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    process = spawn.Pool(1)
+
+    def call(function, *arguments):
+        nonlocal process
+        try:
+            return process.apply_async(function, arguments).get(100)
+        except multiprocessing.TimeoutError:
+            process.terminate()
+            process = spawn.Pool(1)
+            raise
+
+    yield call
+    process.terminate()
 
 
 @pytest.mark.slow
@@ -64,5 +79,5 @@ def test_every_mutant_changes_a_line_that_is_there(mutant):
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: f"{mutant.file}: {mutant.breaks}")
 def test_every_mutant_is_found_in_a_few_schedules(mutant, tmp_path, elsewhere):
     batch = mutant_package(mutant, tmp_path), 0, SCHEDULES, math.inf
-    done, _, failure = elsewhere.apply_async(first_failure, (batch,)).get(100)
+    done, _, failure = elsewhere(first_failure, batch)
     assert failure, f"nothing found in {done} schedules"

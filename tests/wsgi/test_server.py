@@ -51,6 +51,7 @@ def test_clients_may_come_by_a_socket_in_the_file_system(start_process, postgres
     server = start_process(command, env={**os.environ, "DATABASE_URL": postgres.url, "WEB_CONCURRENCY": "1"})
     wait_until(path.exists, "the service listens", 30)
     with closing(socket.socket(socket.AF_UNIX)) as client:
+        client.settimeout(30)
         client.connect(str(path))
         body = b'{"url": "https://example.com/"}'
         client.sendall(
@@ -105,8 +106,8 @@ def test_keep_alive_answers_do_not_stall(service):
         connection.getresponse().read()
         took.append(time.perf_counter() - started)
     connection.close()
-    # The quickest, since a busy machine makes others late; a stall would be in each but the first.
-    assert min(took[1:]) < 0.02, "Nagle's algorithm and a delayed acknowledgement would cost 0.04 s each"
+    # A busy machine makes some late; a stall would be in each but the first.
+    assert sorted(took[1:])[5] < 0.02, "Nagle's algorithm and a delayed acknowledgement would cost 0.04 s each"
 
 
 @pytest.mark.parametrize("path", ["/live", "/no-such-page"])
