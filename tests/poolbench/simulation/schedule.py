@@ -438,7 +438,8 @@ class Schedule:
                 self._wrong(f"{self.unfinished} borrowers never ended")
             self._last_loans()
             self._end_of_the_pool()
-        except Exception as error:  # noqa: BLE001 - of the pool's own threads, where nobody would catch it
+        except Exception as error:
+            # Of the pool's own threads, where nobody would catch it.
             self._wrong(f"{type(error).__name__} in the pool's own thread: {error}")
         finally:
             world.end()
