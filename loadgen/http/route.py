@@ -47,6 +47,11 @@ def addresses_of(host: str, port: int) -> list[Any]:
         try:
             return socket.getaddrinfo(numeric, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
         except socket.gaierror:
+            # Here and not in the resolver's threads, where gevent would print what is raised.
+            if not bare.isascii():
+                bare = bare.encode("idna").decode()
+            if not all(0 < len(label) < 64 for label in bare.removesuffix(".").split(".")):
+                raise ValueError("an empty or too long label") from None
             return get_hub().resolver.getaddrinfo(bare, port, 0, socket.SOCK_STREAM)  # type: ignore[no-any-return]
     except ValueError:
         # A name with an empty label, one of more than 63 letters, or a zero byte: no name server can have it.
