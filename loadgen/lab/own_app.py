@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from signal import SIGINT, SIGTERM
 
 from sqlalchemy import make_url
 
@@ -97,11 +98,11 @@ def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return _DEFAULTS | {setting.variable: text for setting, text in given.items() if text}
 
 
-def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
-    """Runs the comparison, and writes all reports. Returns the comparison, and whether it was interrupted.
+def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, int | None]:
+    """Runs the comparison, and writes all reports. Returns the comparison, and the number of the signal that ended it early.
 
     Raises StackError, NothingAnsweredError, RefusedError, DatabaseError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error,
-    and WriteError or OSError for files.
+    Interrupted where a signal came before anything was measured, and WriteError or OSError for files.
     """
     # Read now, so that a mistake in the script is reported before anything is started.
     own_script(options, "http://127.0.0.1:1")
@@ -110,12 +111,19 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
             comparison = _Comparison(options, arrangement, say, live)
             try:
                 comparison.run()
-            except (Interrupted, KeyboardInterrupt):
-                comparison.interrupted = True
+            except Interrupted as interrupted:
+                comparison.ended_by = interrupted.number
+            except KeyboardInterrupt:
+                comparison.ended_by = SIGINT
+            except SystemExit:
+                # SIGTERM, while no load is running.
+                if not comparison.is_measured:
+                    raise
+                comparison.ended_by = SIGTERM
         # The notes are whole only now: rows that were written are counted at the end.
         page = comparison.page()
         write_summaries(page, options.out, environment())
-    return page, comparison.interrupted
+    return page, comparison.ended_by
 
 
 @dataclass
@@ -274,7 +282,7 @@ def _at_distance(url: str, far_url: str) -> str:
 def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     """Return if the application uses the database given, for which some users of the script may have to be sent.
 
-    Raises StackError, or NothingAnsweredError, with the reason why it does not.
+    Raises StackError, or NothingAnsweredError, with the reason why it does not, and Interrupted where a signal came first.
     """
     given = options.application.url_variables
     evidence = Evidence.read(served.program.evidence)
@@ -284,7 +292,7 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
         script = own_script(options, served.servers.url, phase)
         done = run_script(script, Console(lambda _: None), live)
         if done.signal is not None:
-            raise Interrupted
+            raise Interrupted(done.signal)
         report = done.report
         evidence = Evidence.read(served.program.evidence)
     fault = evidence.fault(given)
@@ -338,7 +346,12 @@ class _Comparison:
         self._runs: dict[str, list[OwnAppRun]] = {name: [] for name in options.strategies}
         self._reads: dict[str, None] = {}
         self._driver = "psycopg2"
-        self.interrupted = False
+        self.ended_by: int | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any run has a result."""
+        return any(self._runs.values())
 
     def run(self) -> None:
         """Run all turns: in each round every strategy once, in a random order."""
@@ -379,7 +392,7 @@ class _Comparison:
         self._runs[strategy].append(measured)
         self._write(strategy, number, "".join(parts))
         if done.signal is not None:
-            raise Interrupted
+            raise Interrupted(done.signal)
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
             raise unanswered(named, log, masked, done.report.aggregate.counters)
 
@@ -417,7 +430,7 @@ class _Comparison:
         options = self._options
         results = [OwnAppResult(name, tuple(runs)) for name, runs in self._runs.items() if runs]
         if not results:
-            raise Interrupted
+            raise Interrupted(self.ended_by or SIGINT)
         given = {
             "application": options.application.name,
             "script": options.script,
@@ -431,7 +444,7 @@ class _Comparison:
             "variables_read": list(self._reads),
         }
         return own_app_page(
-            given, results, self._arrangement.notes, self._arrangement.crossing, partial=self.interrupted
+            given, results, self._arrangement.notes, self._arrangement.crossing, partial=self.ended_by is not None
         )
 
 
