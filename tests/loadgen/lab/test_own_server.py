@@ -9,7 +9,7 @@ from loadgen.lab.attached import _of_no_application, _variables_of_parts, _watch
 from loadgen.lab.own_app import _may_yet, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, shown
 from loadgen.lab.own_server import Evidence, url_variables
-from loadgen.lab.stack import last_error
+from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
 ODD = "p@s:s/w%rd'x #?&"
@@ -45,6 +45,18 @@ def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(name
 )  # fmt: skip
 def test_the_last_error_of_a_log_is_found(log, error):
     assert last_error(log) == error
+
+
+class Killed(ServerProgram):
+    def command(self, _address, _count):
+        return ["/bin/sh", "-c", "kill -KILL $$"]
+
+
+def test_a_server_that_was_killed_is_not_said_to_listen_elsewhere(tmp_path):
+    servers = Servers(Killed(tmp_path / "none.py", "none"), 1, {}, tmp_path / "log")
+    with pytest.raises(StackError, match="was ended by SIGKILL") as told:
+        servers.start()
+    assert "elsewhere" not in str(told.value)
 
 
 def test_a_socket_is_a_host():
