@@ -28,7 +28,7 @@ from loadgen.lab.own_server import (
     Interpreter,
     OwnApplication,
     look_at,
-    run_setup,
+    set_up,
     url_variables,
 )
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
@@ -222,9 +222,8 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
         attachments = Attachments(application, interpreter, Path(folder))
         setting_up = attachments.server(None, {}, found.base.place, found.base.app_url)
-        run_setup(setting_up, variables, options.out / "logs" / "setup.log", masked, say)
-        arrangement = Arrangement(options, found, attachments, far_url, crossing, masked, notes)
-        yield arrangement
+        with set_up(setting_up, variables, options.out / "logs" / "setup.log", masked, say):
+            yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
         if isinstance(found, UsersDatabase):
             written = "; ".join(found.written()) or "none that its statistics show"
             notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")

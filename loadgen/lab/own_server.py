@@ -7,12 +7,15 @@ library, its entry in SQLAlchemy's list of plugins, and `attached.py` as `sitecu
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,8 @@ ATTACHED = "POOLBENCH_ATTACHED"
 SETUP_PATIENCE_S = 300.0
 _CONFIGURATION = "gunicorn_of_loadgen.py"
 _PATIENCE_S = 60.0
+_LEAVING_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
 
 _LOOK = """
 import importlib.metadata, json, sys
@@ -412,43 +417,85 @@ class Evidence:
         return f", which {', '.join(parts)} name together: give {options}"
 
 
-def run_setup(
+@contextmanager
+def set_up(
+    program: AppServer,
+    variables: Mapping[str, str],
+    log: Path,
+    masked: Callable[[str], str],
+    say: Callable[[str], None],
+) -> Iterator[None]:
+    """Run the setup commands in the application's folder; what they leave running is ended when the block is left.
+
+    Raises StackError, naming the command, if one fails, does not end, or asks for another database than the one given.
+    """
+    log.unlink(missing_ok=True)
+    ours = psutil.Process()
+    before, left = ours.children(), []
+    try:
+        _adopt_orphans(True)
+        try:
+            for command in program.application.setup:
+                _run_setup(command, program, variables, log, masked, say)
+        finally:
+            _adopt_orphans(False)
+            left = [each for each in ours.children() if each not in before]
+        yield
+    finally:
+        for process in left:
+            _kill_tree(process)
+        psutil.wait_procs(left, timeout=_LEAVING_S)
+        program.end_strays()
+        mask_file(log, masked)
+
+
+def _run_setup(
+    command: str,
     program: AppServer,
     variables: Mapping[str, str],
     log: Path,
     masked: Callable[[str], str],
     say: Callable[[str], None],
 ) -> None:
-    """Run the setup commands in the application's folder.
-
-    Raises StackError, naming the command, if one fails, does not end, or asks for another database than the one given.
-    """
-    application = program.application
-    log.unlink(missing_ok=True)
-    for command in application.setup:
-        told = f"--setup {masked(command)!r}"
-        say(f"setup: {masked(command)}")
-        try:
-            with Child(
-                ["/bin/sh", "-c", command],
-                log=log,
-                env={**program.environment(("", 0), 0), **variables},
-                cwd=application.folder,
-            ) as child:
-                code = child.process.wait(SETUP_PATIENCE_S)
-                output = child.output()
-        except subprocess.TimeoutExpired:
+    told = f"--setup {masked(command)!r}"
+    say(f"setup: {masked(command)}")
+    child = Child(
+        ["/bin/sh", "-c", command],
+        log=log,
+        env={**program.environment(("", 0), 0), **variables},
+        cwd=program.folder,
+    )
+    try:
+        code = child.process.wait(SETUP_PATIENCE_S)
+    except BaseException as error:
+        child.stop()
+        if isinstance(error, subprocess.TimeoutExpired):
             raise StackError(f"{told} did not end within {SETUP_PATIENCE_S:.0f} s (see {log})") from None
-        finally:
-            program.end_strays()
-            mask_file(log, masked)
-        evidence = Evidence.read(program.evidence)
-        if evidence.explains:
-            raise StackError(f"{told}: {evidence.fault(application.url_variables)}")
-        if code:
-            lines = [line.strip() for line in output.splitlines() if line.strip()]
-            said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
-            raise StackError(f"{told} ended with exit code {code}: {said} (see {log})")
+        raise
+    finally:
+        mask_file(log, masked)
+    evidence = Evidence.read(program.evidence)
+    if evidence.explains:
+        raise StackError(f"{told}: {evidence.fault(program.application.url_variables)}")
+    if code:
+        output = child.output()
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
+        raise StackError(f"{told} ended with exit code {code}: {said} (see {log})")
+
+
+def _adopt_orphans(wanted: bool) -> None:
+    """Have Linux make this process the parent of those of its descendants whose parent ends, or leave them to init again."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
+
+
+def _kill_tree(process: psutil.Process) -> None:
+    """Kill a process and its descendants."""
+    with contextlib.suppress(psutil.Error):
+        for each in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.Error):
+                each.kill()
 
 
 def _numbers(version: str | None) -> tuple[int, ...]:

@@ -1,14 +1,18 @@
 """What is worked out about a user's application without starting it: its variables, its faults, what must not be shown."""
 
 import os
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from db.settings import database_url
+from loadgen.lab import own_server
 from loadgen.lab.attached import _of_no_application, _variables_of_parts, _watched_environment
 from loadgen.lab.own_app import _may_yet, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, shown
-from loadgen.lab.own_server import Evidence, url_variables
+from loadgen.lab.own_server import ATTACHED, AppServer, Evidence, OwnApplication, set_up, url_variables
 from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
@@ -235,3 +239,43 @@ def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line
     assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
     log.write_text("")
     assert "the log is empty" in str(unanswered("a:app", log, masked))
+
+
+class Setup(AppServer):
+    """The setup commands of an application without an interpreter of its own."""
+
+    def environment(self, _address, _count):
+        return {"PATH": os.environ["PATH"], ATTACHED: str(self.attached)}
+
+
+def setup_of(folder, *commands):
+    application = OwnApplication("app:app", folder, Path(sys.executable), setup=commands)
+    return Setup(application, None, folder, folder / "attached.json", folder)
+
+
+# Two ways of staying in the background; the second takes all variables away, as servers do that rename themselves.
+LEFT = ["sleep 60 & echo $! > pid", "(setsid env -i sleep 60 & echo $! > pid)"]
+
+
+@pytest.mark.parametrize("command", LEFT)
+def test_what_a_setup_command_leaves_running_is_ended_with_the_run(tmp_path, command):
+    with set_up(setup_of(tmp_path, command, "true"), {}, tmp_path / "setup.log", str, str):
+        pid = int((tmp_path / "pid").read_text())
+        assert psutil.pid_exists(pid)
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("command", LEFT)
+def test_what_a_failed_setup_command_leaves_running_is_ended_at_once(tmp_path, command):
+    program = setup_of(tmp_path, f"{command}; exit 3")
+    with pytest.raises(StackError, match="exit code 3"), set_up(program, {}, tmp_path / "setup.log", str, str):
+        pass
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_a_setup_command_that_does_not_end_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_server, "SETUP_PATIENCE_S", 0.3)
+    program = setup_of(tmp_path, "setsid sleep 60 & echo $! > pid; wait")
+    with pytest.raises(StackError, match="did not end"), set_up(program, {}, tmp_path / "setup.log", str, str):
+        pass
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
