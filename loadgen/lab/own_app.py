@@ -158,10 +158,11 @@ class Arrangement:
                 servers.start()
                 yield Served(servers, program, database)
             except StackError as error:
-                fault = Evidence.read(program.evidence).fault(self.options.application.url_variables)
+                evidence = Evidence.read(program.evidence)
+                fault = evidence.fault(self.options.application.url_variables)
                 raise StackError(
                     f"{self.options.application.name}: {fault}"
-                    if fault and _explains(program)
+                    if fault and (evidence.explains or evidence.missed)
                     else self.masked(f"{error} (see {log})")
                 ) from None
             finally:
@@ -182,11 +183,6 @@ class Served:
         """CPU seconds used so far by the servers, and by the database where it is embedded."""
         postgres = self.database.postgres
         return self.servers.cpu_s(), cpu_of_tree(postgres.pid) if postgres else None
-
-
-def _explains(program: AppServer) -> bool:
-    """Whether the processes saw a reason for not starting, rather than merely not having come to the database yet."""
-    return Evidence.read(program.evidence).explains
 
 
 @contextmanager
@@ -286,7 +282,7 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     given = options.application.url_variables
     evidence = Evidence.read(served.program.evidence)
     report = None
-    if evidence.fault(given) and not _explains(served.program):
+    if evidence.fault(given) and not evidence.explains:
         phase = {"duration": 1, "arrivalCount": _FIRST_USERS}
         script = own_script(options, served.servers.url, phase)
         done = run_script(script, Console(lambda _: None), live)
@@ -307,7 +303,7 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
 def _may_yet(evidence: Evidence) -> bool:
     """Whether the application is attached, and has not been seen to use another database."""
     others = any(not str(each["url"]).startswith("postgresql") for each in evidence.of("engine"))
-    return any(evidence.of("attached")) and not others and not evidence.explains
+    return any(evidence.of("attached")) and not others and not evidence.explains and not evidence.missed
 
 
 def unanswered(

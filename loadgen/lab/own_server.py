@@ -345,6 +345,12 @@ class Evidence:
         return any(each["event"] in {"asgi", "function", "elsewhere", "library"} for each in self.events)
 
     @property
+    def missed(self) -> bool:
+        """Whether only other databases than the one given were asked for, and one could not be reached."""
+        used = self.lent or any(self.of("connected"))
+        return not used and any(self.of("unreachable"))
+
+    @property
     def read_variables(self) -> tuple[str, ...]:
         """Names of the variables read that may name a database."""
         return tuple(dict.fromkeys(str(each["name"]) for each in self.of("read")))
@@ -369,12 +375,13 @@ class Evidence:
             )
         for each in self.of("library"):
             return f"poolbench cannot be imported by it: {each['error']}"
-        for each in self.of("elsewhere"):
-            by = self._named_by(each, given)
-            if not by:
-                others = [name for name in self.read_variables if name not in given]
-                by = f". {read}" if others else f", set in its code or a file: {in_code}"
-            return f"it connects to {each['url']}, not to the database given in {named}{by}. Nothing was loaded there"
+        asked = next(self.of("elsewhere"), next(self.of("unreachable"), {}) if self.missed else {})
+        by = self._named_by(asked, given) if asked else ""
+        if asked and not by:
+            others = [name for name in self.read_variables if name not in given]
+            by = f". {read}" if others else f", set in its code or a file: {in_code}"
+        if asked:
+            return f"it connects to {asked['url']}, not to the database given in {named}{by}. Nothing was loaded there"
         if self.lent:
             return None
         if not any(self.of("attached")):
@@ -475,7 +482,7 @@ def _run_setup(
     finally:
         mask_file(log, masked)
     evidence = Evidence.read(program.evidence)
-    if evidence.explains:
+    if evidence.explains or (code and evidence.missed):
         raise StackError(f"{told}: {evidence.fault(program.application.url_variables)}")
     if code:
         output = child.output()

@@ -9,7 +9,7 @@ import pytest
 
 from db.settings import database_url
 from loadgen.lab import own_server
-from loadgen.lab.attached import _of_no_application, _variables_of_parts, _watched_environment
+from loadgen.lab.attached import _of_no_application, _variables_naming, _variables_of_parts, _watched_environment
 from loadgen.lab.own_app import _may_yet, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, shown
 from loadgen.lab.own_server import ATTACHED, AppServer, Evidence, OwnApplication, set_up, url_variables
@@ -140,6 +140,25 @@ def test_a_variable_that_was_read_without_being_set_is_named():
     assert "Variables it read that may name a database: DATABASE_URI" in Evidence(evidence).fault(["DATABASE_URL"])
 
 
+def test_a_database_that_the_application_can_do_without_is_no_fault():
+    attached, missed = (
+        {"event": "attached"},
+        {"event": "unreachable", "url": "postgresql://replica:5432/d", "variables": ["B_URL"]},
+    )
+    lent = {"event": "lent", "given": True}
+    assert Evidence([attached, missed, lent]).fault(["DATABASE_URL"]) is None
+    alone = Evidence([attached, missed])
+    assert not alone.explains and not Evidence([attached, missed, {"event": "connected"}]).missed
+    assert "it connects to postgresql://replica:5432/d" in alone.fault(["DATABASE_URL"])
+
+
+def test_no_variable_names_a_database_without_a_host(monkeypatch):
+    monkeypatch.setenv("TEMPLATES", "/srv/shop")
+    monkeypatch.setenv("B_URL", "postgresql://db.example/shop")
+    assert list(_variables_naming("", "5432", "shop")) == []
+    assert list(_variables_naming("db.example", "5432", "shop")) == ["B_URL"]
+
+
 @pytest.mark.parametrize(
     ("events", "may_yet"),
     [
@@ -149,6 +168,7 @@ def test_a_variable_that_was_read_without_being_set_is_named():
         (["attached", {"event": "engine", "url": "sqlite:///x.db"}], False),
         (["attached", {"event": "engine", "url": "postgresql://h:5432/d"}, "elsewhere"], False),
         (["attached", "function"], False),
+        (["attached", "unreachable"], False),
     ],
 )
 def test_without_an_answer_nothing_is_proved_unless_another_database_was_seen(events, may_yet):
