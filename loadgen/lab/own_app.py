@@ -296,7 +296,8 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
         # Without an answer there is nothing to prove by.
         raise NothingAnsweredError
-    seen = f". The answers: {_kinds(report.aggregate.counters)}" if report is not None else ""
+    kinds = "" if report is None else _kinds(report.aggregate.counters)
+    seen = f"{'' if fault.endswith('?') else '.'} The answers: {kinds}" if kinds else ""
     raise StackError(f"{options.application.name}: {fault}{seen}")
 
 

@@ -402,7 +402,8 @@ class Evidence:
         known = [name for name in given if name in self.read_variables]
         if others:
             also = f"Besides {' and '.join(known)}, it read" if known else "Variables it read that may name a database:"
-            return f"{also} {', '.join(others)} (--url-variable NAME)"
+            which = "it names" if len(others) == 1 else "one of these names"
+            return f"{also} {', '.join(others)}. If {which} the database, give it: --url-variable {others[0]}"
         if known:
             return f"It read {' and '.join(known)}, and no other variable that may name a database"
         return f"It read no variable that may name a database: {in_code}"
@@ -411,17 +412,20 @@ class Evidence:
         """Which variables name the other database, and what to do about it; "" where none does."""
         variables = [name for name in elsewhere["variables"] if name not in given]
         if variables:
-            return f", which {' and '.join(variables)} names: give --url-variable {variables[0]}"
+            name = "name" if len(variables) > 1 else "names"
+            return f", which {' and '.join(variables)} {name}: give --url-variable {variables[0]}"
         parts = dict(elsewhere.get("parts", {}))
         if "database" not in parts.values():
             return ""
         templates = {name: f"{{{part}}}" for name, part in parts.items()}
-        if "port" not in parts.values():
-            ports = [name for name in self.read_variables if "PORT" in name.upper()]
-            # One that was read but is not set, or else libpq's own.
-            templates[ports[0] if ports else "PGPORT"] = "{port}"
+        for part in ("host", "port"):
+            if part not in parts.values():
+                read = [name for name in self.read_variables if part in name.lower() and name not in templates]
+                # One that was read but is not set, or else libpq's own.
+                templates[read[0] if read else f"PG{part.upper()}"] = f"{{{part}}}"
         options = " ".join(f"--url-variable '{name}={template}'" for name, template in templates.items())
-        return f", which {', '.join(parts)} name together: give {options}"
+        name = f"{', '.join(parts)} name together" if len(parts) > 1 else f"{next(iter(parts))} names"
+        return f", which {name}: give {options}"
 
 
 @contextmanager

@@ -131,13 +131,19 @@ def test_parts_of_an_address_that_stand_in_variables_are_named():
     # Without a variable for the port, libpq's own.
     options = "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'"
     assert f"{options} --url-variable 'PGPORT={{port}}'" in fault
+    fault = elsewhere(parts={"DB_NAME": "database"}).fault(["DATABASE_URL"])
+    options = "--url-variable 'DB_NAME={database}' --url-variable 'PGHOST={host}' --url-variable 'PGPORT={port}'"
+    assert f"which DB_NAME names: give {options}" in fault
 
 
 def test_a_variable_that_was_read_without_being_set_is_named():
     evidence = [*elsewhere(parts={"A": "host", "B": "database"}).events, {"event": "read", "name": "DB_PORT"}]
     assert "--url-variable 'DB_PORT={port}'" in Evidence(evidence).fault(["DATABASE_URL"])
     evidence = [*elsewhere(parts={}).events, {"event": "read", "name": "DATABASE_URI"}]
-    assert "Variables it read that may name a database: DATABASE_URI" in Evidence(evidence).fault(["DATABASE_URL"])
+    assert (
+        "Variables it read that may name a database: DATABASE_URI. If it names the database, give it:"
+        " --url-variable DATABASE_URI"
+    ) in Evidence(evidence).fault(["DATABASE_URL"])
 
 
 def test_a_database_that_the_application_can_do_without_is_no_fault():
