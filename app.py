@@ -14,7 +14,7 @@ import traceback
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -422,8 +422,9 @@ def _link_request(own_addresses: set[tuple[str, int]]) -> tuple[str, str | None]
     return url, code
 
 
+@cache
 def _names_of_this_machine() -> set[str]:
-    """Its name, and the addresses of its network interfaces."""
+    """Its name, and the addresses that its network interfaces had when this was first asked."""
     families = (socket.AF_INET, socket.AF_INET6)
     interfaces = psutil.net_if_addrs().values()
     return {socket.gethostname(), *(each.address for found in interfaces for each in found if each.family in families)}

@@ -12,13 +12,11 @@ as many users as keep everything busy, each asking again when it has its answer,
 All of this is done twice, with the same arrivals, and the mean of the two predictions is compared with the mean of the two
 measured values. Where these differ by more than the prediction may be off, and it is no further away, it "cannot be judged".
 `late` is the p99 of how far the generator fell behind its plan: where it is not small, the machine was busy with something
-else, and the row counts for nothing.
-
-CPU time is constant. Statements take an exponential time in whole ms, as pg_sleep rounds up. The mean wait of a few seconds
+else, and the row counts for nothing. CPU time is constant. Statements take an exponential time in whole ms, as pg_sleep
+rounds up. All requests close their connection, as keeping one costs the worker something else. The mean wait of a few seconds
 varies by chance more than 10 %, so the simulation gets the instants at which the requests of the run were sent, and the rank of
 each one's statement; how long connections are held and what requests cost comes from the calm run. `chance` is what this saves:
-half of the 95 % interval of the mean wait of such a run, from 20 simulated ones with arrivals of their own. All requests close
-their connection, as keeping one costs the worker something else.
+half of the 95 % interval of the mean wait of such a run, from 20 simulated ones with arrivals of their own.
 
 Advice ("to change first") is checked by making each of the four changes, at the rate that `plan` was asked about: twice the
 workers with as many connections in all, twice the connections, a statement that takes half of the time, half of the pool. What

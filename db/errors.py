@@ -36,7 +36,7 @@ class TooManyClients(DatabaseFailure):
 
 
 class DatabaseDown(DatabaseFailure):
-    """The server cannot be reached, does not let us in, went away, or takes no writes (25006)."""
+    """The server cannot be reached, does not let us in, went away, takes no writes (25006), or is short of memory (53200)."""
 
     @property
     def demoted(self) -> bool:

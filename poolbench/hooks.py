@@ -89,20 +89,21 @@ def hook_connect(engine: Any) -> None:
     if not _is_stock(kind) or "connect" in vars(engine):
         return
     book, lent, served = BOOK, BOOK.lent, BOOK.requests
-    watched: Any = None
-    lend: Any = None
+    # The pool and its function that lends, in one: another thread may look between two assignments.
+    known: tuple[Any, Any] = None, None
     # The code object of the application that borrowed last.
     last: CodeType | None = None
 
     def connect() -> Any:
-        nonlocal watched, lend, last
+        nonlocal known, last
         pool = engine.pool
+        watched, lend = known
         if book.left < 1 or pool is not watched:
             if not _is_stock(kind):
-                # An instrument has replaced the method meanwhile.
+                # An instrument has replaced the method since the last loan that was noted in full.
                 vars(engine).pop("connect", None)
             elif hooked(pool):
-                watched, lend = pool, pool._poolbench_lend  # noqa: SLF001
+                known = pool, pool._poolbench_lend  # noqa: SLF001
             # The pool's connect() notes this loan.
             return kind.connect(engine)
         book.left -= 1

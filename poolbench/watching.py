@@ -125,8 +125,9 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
 
     Raises sqlalchemy.exc.ArgumentError if this is no Engine, or an asynchronous one.
     """
-    if not isinstance(engine, Engine) or engine.dialect.is_async:
-        kind = "asynchronous ones" if getattr(engine, "dialect", None) is not None else f"a {type(engine).__name__}"
+    is_async = getattr(getattr(engine, "dialect", None), "is_async", False)
+    if is_async or not isinstance(engine, Engine):
+        kind = "asynchronous ones" if is_async else f"a {type(engine).__name__}"
         raise exc.ArgumentError(f"watch() is for SQLAlchemy's synchronous engines, not for {kind}")
     hook_connect(engine)
     hook_dialect(engine)

@@ -97,4 +97,4 @@ def _refused(report: Report) -> str | None:
     if not codes or any(code < "400" for code in codes):
         return None
     most = max(codes, key=lambda code: codes[code])
-    return f"no request succeeded: {codes[most]:,} of {sum(codes.values()):,} answers were {most}"
+    return f"every answer was an error: {codes[most]:,} of {sum(codes.values()):,} were {most}"

@@ -72,16 +72,15 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def host_allowed(listening: str, environ: dict[str, Any]) -> bool:
-    """Whether a request may be answered by a server that listens at this host: only under loopback's own names there.
+    """Whether a request may be answered by a server that listens at this host.
 
-    A foreign page could otherwise read it through a name of its own that it points at this machine.
+    At a loopback address only under loopback's own names, and the one that was given: a foreign page could otherwise read it
+    through a name of its own that it points at this machine.
     """
-    try:
-        return not is_loopback(_bound(listening)) or is_loopback(
-            urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
-        )
-    except ValueError:
-        return False
+    asked = ""
+    with suppress(ValueError):
+        asked = urlsplit(f"//{environ.get('HTTP_HOST', '')}").hostname or ""
+    return not is_loopback(_bound(listening)) or asked == listening.lower() or is_loopback(asked)
 
 
 @lru_cache

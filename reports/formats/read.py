@@ -155,12 +155,14 @@ def _begins_as_json(text: str) -> bool:
 
     A console's reader would find figures in what is left of it.
     """
-    first = text.lstrip().partition("\n")[0]
+    first, _, rest = text.lstrip().partition("\n")
     if not first.startswith("{"):
         return False
+    if not rest.strip():
+        return _OBJECT.match(first) is not None
     try:
         json.loads(first)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _OBJECT.match(text) is not None
     return False
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import exc
+from sqlalchemy import create_engine, exc
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import poolbench
@@ -204,6 +204,11 @@ def test_watching_what_is_no_synchronous_engine_is_refused_in_one_line():
             exc.ArgumentError, match=r"^watch\(\) is for SQLAlchemy's synchronous engines, not for [^\n]+$"
         ):
             poolbench.watch(engine)
+    with (
+        create_engine("sqlite://").connect() as connection,
+        pytest.raises(exc.ArgumentError, match=r"not for a Connection$"),
+    ):
+        poolbench.watch(connection)
     with pytest.raises(exc.ArgumentError, match=r"^watch\(\)"):
         create_async_engine("postgresql+asyncpg://nobody@localhost/nothing?plugin=poolbench&pool=own&watch=1")
 

@@ -64,8 +64,10 @@ BEGIN
                 AND known.dimension = named.dimension AND known.value = named.value AND known.detail = named.detail)
     ), room AS MATERIALIZED (
         SELECT link_id, dimension, 1000 - (
-            SELECT count(*) FROM click_counts AS known
-            WHERE known.link_id = wanted.link_id AND known.dimension = wanted.dimension) AS places
+            SELECT count(*) FROM (
+                SELECT FROM click_counts AS known
+                WHERE known.link_id = wanted.link_id AND known.dimension = wanted.dimension LIMIT 1000
+            ) AS taken) AS places
         FROM (SELECT DISTINCT link_id, dimension FROM fresh) AS wanted
     ), excess AS MATERIALIZED (
         SELECT link_id, dimension, value, detail FROM fresh JOIN room USING (link_id, dimension) WHERE place > places

@@ -102,6 +102,8 @@ def test_names_that_are_pointed_at_this_host_from_elsewhere_are_not_served(host,
     for listening in ("127.0.0.1", "localhost", "LOCALHOST", "127.1", "0x7f000001", "::1", "::ffff:127.0.0.1"):
         assert host_allowed(listening, environ) is (status == 200)
     assert host_allowed("0.0.0.0", environ) is True
+    # Under the name that was given, too: some systems call themselves 127.0.1.1.
+    assert host_allowed("localhost.localdomain", {"HTTP_HOST": "Localhost.Localdomain:9090"})
     with serving(("127.0.0.1", 0), lambda: Period(0), lambda: AT_WORK) as (_, port):
         assert gevent.get_hub().threadpool.spawn(_status, port, host).get() == status
 

@@ -418,6 +418,12 @@ def test_what_is_known_and_not_read_is_refused_by_name(text, said):
     assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
+def test_a_document_nested_too_deeply_is_refused_in_one_line():
+    for text in ('{"a":' * 200_000, '{"a":' * 200_000 + "\n{"):
+        with pytest.raises(ReportError, match=r"^x: [^\n]+$"):
+            read(text, "x")
+
+
 def test_a_report_of_several_that_is_cut_off_is_named(golden):
     text = (golden / "wrk" / "plain.txt").read_text()
     with pytest.raises(ReportError, match="report 2 of 2 is cut off"):
