@@ -46,7 +46,11 @@ function that takes lines for stdout. Raises CrewError.
 
 
 class Interrupted(Exception):
-    """The run was ended by a signal; its report, marked partial, is complete as far as it goes."""
+    """The run was ended by a signal; its report, marked partial, is complete as far as it goes. `number`: the signal's."""
+
+    def __init__(self, number: int = signal.SIGINT) -> None:
+        super().__init__(number)
+        self.number = int(number)
 
 
 @dataclass(frozen=True, slots=True)

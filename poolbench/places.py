@@ -1,11 +1,13 @@
 """Where an application is: the innermost line of its own code on a stack, not of a library.
 
 Code of the application is every file outside the interpreter's library, site-packages, packages that pip installed into a
-folder of their own (`pip install --target`), and this package. A line of a Jinja template counts as the application's, too.
+folder of their own (`pip install --target`), and this package. What pip installed there from a project's folder is the
+application's, and so is a line of a Jinja template.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import sysconfig
@@ -130,14 +132,28 @@ def _is_installed(path: str) -> bool:
 
 @cache
 def _installed_in(folder: str) -> frozenset[str]:
-    """Names of the folders and files at the top of `folder` that pip put there; those of site-packages are known without."""
+    """Names of the folders and files at the top of `folder` that pip put there; those of site-packages are known without.
+
+    What it put there from a folder of this machine (`pip install --target DIR .`) is the application.
+    """
     names: set[str] = set()
     for record in Path(folder).glob("*.dist-info/RECORD"):
         try:
+            if _is_of_a_folder(record.with_name("direct_url.json")):
+                continue
             names.update(line.split(",")[0].split("/")[0] for line in record.read_text("utf-8").splitlines())
         except (OSError, UnicodeDecodeError):
             continue
     return frozenset(names)
+
+
+def _is_of_a_folder(direct_url: Path) -> bool:
+    """Whether a distribution's direct_url.json says that it was installed from a folder; most have no such file."""
+    try:
+        found = json.loads(direct_url.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "dir_info" in found
 
 
 def _found_line(code: CodeType, instruction: int) -> int:

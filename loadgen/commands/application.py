@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from loadgen.commands.exits import SIGNALLED
 from reports.cli import BadInput
 
 if TYPE_CHECKING:
@@ -117,19 +118,25 @@ class NothingGood(click.ClickException):
 
 @contextmanager
 def one_line_errors(database_url: str | None) -> Iterator[None]:
-    """Turn what may go wrong while an application is run into one line without the password of this URL."""
+    """Turn what may go wrong while an application is run into one line without the password of this URL.
+
+    Ends the program where a signal did so before there was anything to show.
+    """
     import psycopg2
 
     from db.binaries import EmbeddedPostgresError
     from loadgen.lab.own_app import NothingAnsweredError, RefusedError
     from loadgen.lab.own_database import DatabaseError, masking, shown
     from loadgen.lab.stack import StackError
-    from loadgen.runner import SectionFailed
+    from loadgen.runner import Interrupted, SectionFailed
     from loadgen.script.model import ScriptErrors
 
     try:
         masked = masking(*([database_url] if database_url is not None else []))
         yield
+    except Interrupted as interrupted:
+        click.echo("Interrupted", err=True)
+        sys.exit(SIGNALLED + interrupted.number)
     except ScriptErrors as errors:
         raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
     except NothingAnsweredError as error:

@@ -96,8 +96,8 @@ def _run(out: Path, given: dict[str, Any]) -> tuple[Page, Diagnosis, int | None]
     try:
         with one_line_errors(given["database_url"]):
             return lab.run(options, given["seconds"], say, live)
-    except NothingGood as error:
-        click.echo(f"Error: {error.message}", err=True)
+    except (NothingGood, lab.NothingSeenError) as error:
+        click.echo(f"Error: {error}", err=True)
         # 1 would say that something was found.
         sys.exit(COULD_NOT_RUN)
     finally:

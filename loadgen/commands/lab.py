@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.commands.application import application_options, one_line_errors, own_application
+from loadgen.commands.exits import SIGNALLED
 from reports.cli import BadInput, check_output, output_options, show, step_summary
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from loadgen.lab.run import LabOptions
     from loadgen.watch.progress import LiveLine
     from reports.blocks import Page
-
-_SIGNALLED = 128
 
 
 @click.command()
@@ -111,7 +109,7 @@ def lab(
     if application is None and given["script"]:
         raise BadInput("--app and --script go together")
     if application is not None:
-        page, interrupted = _run_own_app(
+        page, ended_by = _run_own_app(
             application,
             script=given["script"],
             out=out,
@@ -125,7 +123,7 @@ def lab(
         )
         from loadgen.lab.own_app_findings import terminal_page as own_app_end
 
-        _end(page, own_app_end(page, out), style, output, out, interrupted=interrupted)
+        _end(page, own_app_end(page, out), style, output, out, ended_by)
     from loadgen.lab import distance, fairness, league
     from loadgen.lab.experiments import BRIEF, BRIEF_BY_NAME, FULL, chosen, experiments, more_experiments
     from loadgen.lab.publication_file import GROUP
@@ -155,12 +153,12 @@ def lab(
             seed=randbelow(2**32),
             confirm=confirm,
         )
-        evidence = _run_lab(options)
+        evidence, ended_by = _run_lab(options)
     except (ValueError, LabError) as error:
         raise BadInput(str(error)) from None
     from loadgen.lab.findings import lab_page, terminal_page
 
-    _end(lab_page(evidence), terminal_page(evidence, out), style, output, out, interrupted=evidence.partial)
+    _end(lab_page(evidence), terminal_page(evidence, out), style, output, out, ended_by)
 
 
 def _publications(ids: list[str]) -> dict[str, Publication]:
@@ -185,8 +183,11 @@ def _publications(ids: list[str]) -> dict[str, Publication]:
     return found
 
 
-def _end(page: Page, brief: Page, style: str | None, output: str | None, out: Path, *, interrupted: bool) -> None:
-    """Show the result, say where the files are, and end the program. A terminal gets the brief result, if none was asked for."""
+def _end(page: Page, brief: Page, style: str | None, output: str | None, out: Path, ended_by: int | None) -> None:
+    """Show the result, say where the files are, and end the program. A terminal gets the brief result, if none was asked for.
+
+    `ended_by`: the number of the signal that ended the run early.
+    """
     asked = style is not None or output is not None
     if not asked and sys.stdout.isatty():
         show(brief, "text", None)
@@ -197,25 +198,29 @@ def _end(page: Page, brief: Page, style: str | None, output: str | None, out: Pa
         from reports.ci import leave
 
         leave("loadgen lab", [], page, None, summary)
-    sys.exit(_SIGNALLED + signal.SIGINT if interrupted else 0)
+    sys.exit(0 if ended_by is None else SIGNALLED + ended_by)
 
 
-def _run_lab(options: LabOptions) -> Evidence:
-    """Run the session. Ends the program where it was interrupted before anything was measured."""
+def _run_lab(options: LabOptions) -> tuple[Evidence, int | None]:
+    """Run the session. Returns what it measured, and the number of the signal that ended it early.
+
+    Ends the program where it was interrupted before anything was measured.
+    """
     from loadgen.lab.run import Lab
     from loadgen.watch.progress import LiveLine
 
     live = LiveLine()
-    evidence = Lab(options, _sayer(live), live).run()
+    session = Lab(options, _sayer(live), live)
+    evidence = session.run()
     live.clear()
     if evidence.partial and not evidence.is_measured:
         click.echo("Interrupted before anything was measured: no file was written.", err=True)
-        sys.exit(_SIGNALLED + signal.SIGINT)
-    return evidence
+        sys.exit(SIGNALLED + session.ended_by)
+    return evidence, session.ended_by if evidence.partial else None
 
 
-def _run_own_app(application: OwnApplication, strategies: list[str], **given: Any) -> tuple[Page, bool]:
-    """Run the user's application. Returns the result, and whether the run was interrupted."""
+def _run_own_app(application: OwnApplication, strategies: list[str], **given: Any) -> tuple[Page, int | None]:
+    """Run the user's application. Returns the result, and the number of the signal that ended the run early."""
     from loadgen.lab import own_app
     from loadgen.watch.progress import LiveLine
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from loadgen.commands.application import application_options, one_line_errors, own_application
+from loadgen.commands.exits import SIGNALLED
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _LARGEST = 1000
 _MOST_SIZES = 1000
-_SIGNALLED = 128
 _POSITIVE = FiniteRange(0, min_open=True)
 
 
@@ -105,7 +105,7 @@ def sweep(out: Path | None, style: str | None, output: str | None, **given: Any)
     show(sweep_page(found), style, output)
     click.echo(f"\nEverything is in {out}", err=True)
     if found.partial:
-        sys.exit(_SIGNALLED + (signals[0] if signals else signal.SIGINT))
+        sys.exit(SIGNALLED + signals[0])
     sys.exit(0 if meets_targets(found) else 1)
 
 

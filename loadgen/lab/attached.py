@@ -182,26 +182,29 @@ class _Attachment:
             self.evidence.add("connected", driver=module.__name__)
             return
         host, port, database = place
-        where = self._elsewhere(host, port, database, connection.info.user, connection.info.password)
+        where = self._asked_for_other("elsewhere", host, port, database, connection.info.user, connection.info.password)
         connection.close()
         raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
 
     def _unreachable(self, asked: dict[str, str]) -> None:
-        """Write down a connection that failed if it was to any other database than the one given."""
+        """Write down a connection that failed if it was to any other database than the one given.
+
+        It may have been to one that the application can do without, such as a replica.
+        """
         host, port, database = (asked[name] for name in ("host", "port", "dbname"))
         place = (_loopback(host), port, database)
         if place in {(_loopback(known[0]), *known[1:]) for known in self._known}:
             return
         if (place[0], port) == (_loopback(self.given["way"][0]), str(self.given["way"][1])):
             return
-        self._elsewhere(host, port, database, asked["user"], asked["password"])
+        self._asked_for_other("unreachable", host, port, database, asked["user"], asked["password"])
 
-    def _elsewhere(self, host: str, port: str, database: str, user: str, password: str) -> str:
-        """Write down that another database was asked for, and by which variables. Returns its URL."""
+    def _asked_for_other(self, event: str, host: str, port: str, database: str, user: str, password: str) -> str:
+        """Write down that another database was asked for, and which variables name it. Returns its URL."""
         parts = {"host": host, "port": port, "database": database, "user": user, "password": password}
         where = f"postgresql://{host}:{port}/{database}"
         self.evidence.add(
-            "elsewhere",
+            event,
             url=where,
             variables=sorted(_variables_naming(host, port, database)),
             parts=dict(sorted(_variables_of_parts(parts))),
@@ -332,11 +335,13 @@ def _loopback(host: str) -> str:
 
 
 def _variables_naming(host: str, port: str, database: str) -> Iterator[str]:
-    """Names of the variables whose value names this database."""
+    """Names of the variables whose value names this database; none without a host, which any other's would match."""
+    if not host or not database:
+        return
     parts = [re.compile(rf"[/=]{re.escape(database)}\b"), re.compile(re.escape(host))]
     parts += [re.compile(rf"[:=]{port}\b")] if port != "5432" else []
     for name, value in os.environ.items():
-        if name != _OURS and database and all(part.search(value) for part in parts):
+        if name != _OURS and all(part.search(value) for part in parts):
             yield name
 
 

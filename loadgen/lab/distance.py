@@ -207,19 +207,21 @@ class Session:
         """
         cells = [(users, far, name) for users in USERS for far in ROUND_TRIPS_MS for name in self._servers]
         runs: dict[tuple[int, float, str], list[ClosedResult]] = {cell: [] for cell in cells}
-        interrupted = False
+        interrupted: Interrupted | None = None
         try:
             for users, far, name in in_turns(cells, rounds, rng):
                 for delay in self._delays:
                     delay.set(far)
                 runs[users, far, name].append(_one(self._servers[name], users, live))
-        except (Interrupted, KeyboardInterrupt):
-            interrupted = True
+        except Interrupted as error:
+            interrupted = error
+        except KeyboardInterrupt:
+            interrupted = Interrupted()
         for cell, done in runs.items():
             if done:
                 yield _cell(*cell, done)
-        if interrupted:
-            raise Interrupted
+        if interrupted is not None:
+            raise interrupted
 
     def _delay(self, running: ExitStack, address: tuple[str, int]) -> Delay:
         self._delays.append(running.enter_context(Delay(address)))
@@ -244,7 +246,7 @@ def _one(servers: Servers, users: int, live: Live) -> ClosedResult:
     origin = Origin("http", "127.0.0.1", servers.port)
     done = run_ab(Workload(origin, "/health", 10**9, users, _ROUND_S, keep_alive=True, timeout_s=60.0), live)
     if done.signal is not None:
-        raise Interrupted
+        raise Interrupted(done.signal)
     return done
 
 

@@ -45,12 +45,16 @@ _AFTERMATH_S = 1.5
 _PATIENCE_S = 60.0
 
 
+class NothingSeenError(Exception):
+    """The load was applied, but no process of the application said what it saw; the message is one line."""
+
+
 def run(
     options: OwnAppOptions, seconds: float, say: Callable[[str], None], live: Live
 ) -> tuple[Page, Diagnosis, int | None]:
     """Run the application for `seconds`. Returns the page, the diagnosis, and the number of the signal that ended the run.
 
-    Raises as `own_app.run` does.
+    Raises as `own_app.run` does, and NothingSeenError.
     """
     script = lasting(own_script(options, "http://127.0.0.1:1"), seconds)
     with made(options.out):
@@ -66,7 +70,6 @@ def run(
             if not diagnosis.findings:
                 raise error
             notes = [*notes, str(error)]
-        write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
         given = {
             "application": options.application.name,
             "script": options.script,
@@ -107,7 +110,10 @@ def _stretched(phase: Phase, factor: float) -> Phase:
 def _watched(
     arrangement: Arrangement, script: Script, say: Callable[[str], None], live: Live
 ) -> tuple[ScriptRun, Observed, Server]:
-    """Run the script against the application. Returns the run, and what was seen inside the application and the database."""
+    """Run the script against the application, and write its report.
+
+    Returns the run, and what was seen inside the application and the database.
+    """
     options = arrangement.options
     log = options.out / "logs" / "doctor.log"
     with arrangement.served("own", {}, log, watch=True) as served:
@@ -123,7 +129,9 @@ def _watched(
             machine_cpu = psutil.cpu_percent() / 100
             if done.signal is None:
                 time.sleep(_AFTERMATH_S)
-        observed = total(_collected(served.program.evidence))
+        # Now, so that it is there whatever can be said about the application.
+        write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
+        observed = total(_collected(served.program.evidence, whole=done.signal is None))
         database_s = None if after[1] is None or before[1] is None else after[1] - before[1]
         cores = os.cpu_count() or 1
         server = Server(
@@ -155,8 +163,11 @@ def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked
             raise
 
 
-def _collected(folder: Path) -> list[Observed]:
-    """What each process has seen, asked for by a file in the folder that they look for. Raises StackError if none has."""
+def _collected(folder: Path, *, whole: bool) -> list[Observed]:
+    """What each process has seen, asked for by a file in the folder that they look for.
+
+    Raises NothingSeenError if none has seen anything in a `whole` run, one that no signal ended.
+    """
     (folder / "report").touch()
     until_s = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until_s:
@@ -165,6 +176,6 @@ def _collected(folder: Path) -> list[Observed]:
             break
         time.sleep(0.05)
     found = [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
-    if not any(each.loans or each.requests for each in found):
-        raise StackError(f"the application's processes did not say what they saw within {_PATIENCE_S:.0f} s")
+    if whole and not any(each.loans or each.requests for each in found):
+        raise NothingSeenError("the application's processes ended, or did not answer, before they said what they saw")
     return found

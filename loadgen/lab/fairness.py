@@ -73,7 +73,7 @@ def _one(servers: Servers, users: int, live: Live) -> ClosedResult:
     origin = Origin("http", "127.0.0.1", servers.port)
     done = run_ab(Workload(origin, "/", 10**9, users, _ROUND_S, keep_alive=True, timeout_s=60.0), live)
     if done.signal is not None:
-        raise Interrupted
+        raise Interrupted(done.signal)
     return done
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from signal import SIGINT, SIGTERM
 
 from sqlalchemy import make_url
 
@@ -27,7 +28,7 @@ from loadgen.lab.own_server import (
     Interpreter,
     OwnApplication,
     look_at,
-    run_setup,
+    set_up,
     url_variables,
 )
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
@@ -97,11 +98,11 @@ def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return _DEFAULTS | {setting.variable: text for setting, text in given.items() if text}
 
 
-def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, bool]:
-    """Runs the comparison, and writes all reports. Returns the comparison, and whether it was interrupted.
+def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, int | None]:
+    """Runs the comparison, and writes all reports. Returns the comparison, and the number of the signal that ended it early.
 
     Raises StackError, NothingAnsweredError, RefusedError, DatabaseError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error,
-    and WriteError or OSError for files.
+    Interrupted where a signal came before anything was measured, and WriteError or OSError for files.
     """
     # Read now, so that a mistake in the script is reported before anything is started.
     own_script(options, "http://127.0.0.1:1")
@@ -110,12 +111,19 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
             comparison = _Comparison(options, arrangement, say, live)
             try:
                 comparison.run()
-            except (Interrupted, KeyboardInterrupt):
-                comparison.interrupted = True
+            except Interrupted as interrupted:
+                comparison.ended_by = interrupted.number
+            except KeyboardInterrupt:
+                comparison.ended_by = SIGINT
+            except SystemExit:
+                # SIGTERM, while no load is running.
+                if not comparison.is_measured:
+                    raise
+                comparison.ended_by = SIGTERM
         # The notes are whole only now: rows that were written are counted at the end.
         page = comparison.page()
         write_summaries(page, options.out, environment())
-    return page, comparison.interrupted
+    return page, comparison.ended_by
 
 
 @dataclass
@@ -150,10 +158,11 @@ class Arrangement:
                 servers.start()
                 yield Served(servers, program, database)
             except StackError as error:
-                fault = Evidence.read(program.evidence).fault(self.options.application.url_variables)
+                evidence = Evidence.read(program.evidence)
+                fault = evidence.fault(self.options.application.url_variables)
                 raise StackError(
                     f"{self.options.application.name}: {fault}"
-                    if fault and _explains(program)
+                    if fault and (evidence.explains or evidence.missed)
                     else self.masked(f"{error} (see {log})")
                 ) from None
             finally:
@@ -174,11 +183,6 @@ class Served:
         """CPU seconds used so far by the servers, and by the database where it is embedded."""
         postgres = self.database.postgres
         return self.servers.cpu_s(), cpu_of_tree(postgres.pid) if postgres else None
-
-
-def _explains(program: AppServer) -> bool:
-    """Whether the processes saw a reason for not starting, rather than merely not having come to the database yet."""
-    return Evidence.read(program.evidence).explains
 
 
 @contextmanager
@@ -214,9 +218,8 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
         attachments = Attachments(application, interpreter, Path(folder))
         setting_up = attachments.server(None, {}, found.base.place, found.base.app_url)
-        run_setup(setting_up, variables, options.out / "logs" / "setup.log", masked, say)
-        arrangement = Arrangement(options, found, attachments, far_url, crossing, masked, notes)
-        yield arrangement
+        with set_up(setting_up, variables, options.out / "logs" / "setup.log", masked, say):
+            yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
         if isinstance(found, UsersDatabase):
             written = "; ".join(found.written()) or "none that its statistics show"
             notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
@@ -274,17 +277,17 @@ def _at_distance(url: str, far_url: str) -> str:
 def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     """Return if the application uses the database given, for which some users of the script may have to be sent.
 
-    Raises StackError, or NothingAnsweredError, with the reason why it does not.
+    Raises StackError, or NothingAnsweredError, with the reason why it does not, and Interrupted where a signal came first.
     """
     given = options.application.url_variables
     evidence = Evidence.read(served.program.evidence)
     report = None
-    if evidence.fault(given) and not _explains(served.program):
+    if evidence.fault(given) and not evidence.explains:
         phase = {"duration": 1, "arrivalCount": _FIRST_USERS}
         script = own_script(options, served.servers.url, phase)
         done = run_script(script, Console(lambda _: None), live)
         if done.signal is not None:
-            raise Interrupted
+            raise Interrupted(done.signal)
         report = done.report
         evidence = Evidence.read(served.program.evidence)
     fault = evidence.fault(given)
@@ -293,14 +296,15 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
         # Without an answer there is nothing to prove by.
         raise NothingAnsweredError
-    seen = f". The answers: {_kinds(report.aggregate.counters)}" if report is not None else ""
+    kinds = "" if report is None else _kinds(report.aggregate.counters)
+    seen = f"{'' if fault.endswith('?') else '.'} The answers: {kinds}" if kinds else ""
     raise StackError(f"{options.application.name}: {fault}{seen}")
 
 
 def _may_yet(evidence: Evidence) -> bool:
     """Whether the application is attached, and has not been seen to use another database."""
     others = any(not str(each["url"]).startswith("postgresql") for each in evidence.of("engine"))
-    return any(evidence.of("attached")) and not others and not evidence.explains
+    return any(evidence.of("attached")) and not others and not evidence.explains and not evidence.missed
 
 
 def unanswered(
@@ -338,7 +342,12 @@ class _Comparison:
         self._runs: dict[str, list[OwnAppRun]] = {name: [] for name in options.strategies}
         self._reads: dict[str, None] = {}
         self._driver = "psycopg2"
-        self.interrupted = False
+        self.ended_by: int | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any run has a result."""
+        return any(self._runs.values())
 
     def run(self) -> None:
         """Run all turns: in each round every strategy once, in a random order."""
@@ -379,7 +388,7 @@ class _Comparison:
         self._runs[strategy].append(measured)
         self._write(strategy, number, "".join(parts))
         if done.signal is not None:
-            raise Interrupted
+            raise Interrupted(done.signal)
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
             raise unanswered(named, log, masked, done.report.aggregate.counters)
 
@@ -417,7 +426,7 @@ class _Comparison:
         options = self._options
         results = [OwnAppResult(name, tuple(runs)) for name, runs in self._runs.items() if runs]
         if not results:
-            raise Interrupted
+            raise Interrupted(self.ended_by or SIGINT)
         given = {
             "application": options.application.name,
             "script": options.script,
@@ -431,7 +440,7 @@ class _Comparison:
             "variables_read": list(self._reads),
         }
         return own_app_page(
-            given, results, self._arrangement.notes, self._arrangement.crossing, partial=self.interrupted
+            given, results, self._arrangement.notes, self._arrangement.crossing, partial=self.ended_by is not None
         )
 
 

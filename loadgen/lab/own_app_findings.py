@@ -236,15 +236,27 @@ def _what_failed(result: OwnAppResult) -> str:
     if failed <= 0:
         return ""
     kinds: Counter[str] = Counter()
+    # Not all need be counted by endpoint: the script may leave out requests without a name.
+    statuses = Counter({name.removeprefix(names.CODES): n for name, n in total.items() if name.startswith(names.CODES)})
     for name, count in total.items():
         endpoint, separator, status = name.removeprefix(f"{names.ENDPOINT}.").rpartition(names.ENDPOINT_CODES)
-        if name.startswith(f"{names.ENDPOINT}.") and separator and not status.startswith(("2", "3")):
-            kinds[f"{status} at {endpoint}"] += count
+        if name.startswith(f"{names.ENDPOINT}.") and separator:
+            statuses[status] -= count
+            kinds[f"{status} at {endpoint}"] += 0 if _is_good(status) else count
         elif name.startswith(names.ERRORS):
             kinds[name.removeprefix(names.ERRORS)] += count
+    kinds.update({status: count for status, count in statuses.items() if not _is_good(status)})
+    # Only those that came.
+    kinds = +kinds
     most = ", ".join(f"{kind}: {number(count)}" for kind, count in kinds.most_common(_SHOWN_FAILURES))
-    more = f" and {len(kinds) - _SHOWN_FAILURES} other kinds" if len(kinds) > _SHOWN_FAILURES else ""
-    return f"{result.strategy}: {number(failed)} of {number(total[names.REQUESTS])} requests failed ({most}{more})."
+    others = len(kinds) - _SHOWN_FAILURES
+    more = f" and {others} other kind{'s' * (others > 1)}" if others > 0 else ""
+    how = f" ({most}{more})" if most else ""
+    return f"{result.strategy}: {number(failed)} of {number(total[names.REQUESTS])} requests failed{how}."
+
+
+def _is_good(status: str) -> bool:
+    return status.startswith(("2", "3"))
 
 
 def _cell(figure: ComparedFigure) -> Cell:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from loadgen.capacity import find_capacity
 from loadgen.lab.own_app import NothingAnsweredError, OwnAppOptions, arranged, own_script, prove, unanswered
-from loadgen.runner import Live, ScriptRun
+from loadgen.runner import Interrupted, Live, ScriptRun
 from loadgen.sizing.capacity import Capacity, Step, Target
 
 
@@ -41,7 +41,7 @@ def run(
 ) -> tuple[list[AppCapacity], ScriptRun]:
     """Search once for each strategy and size. Returns what was found, and the last run, which a signal may have ended.
 
-    Raises as `own_app.run` does, and SectionFailed.
+    Raises as `own_app.run` does, and SectionFailed; Interrupted where a signal came before the first search.
     """
     script = own_script(options, "http://127.0.0.1:1")
     found: list[AppCapacity] = []
@@ -57,6 +57,11 @@ def run(
                     prove(served, options, live)
                 except NothingAnsweredError:
                     raise unanswered(f"{options.application.name} with {named}", log, arrangement.masked) from None
+                except Interrupted as interrupted:
+                    if done is None:
+                        raise
+                    done = replace(done, signal=interrupted.number)
+                    break
                 capacity, done = find_capacity(
                     replace(script, target=served.servers.url),
                     search.target,

@@ -159,6 +159,8 @@ class EmbeddedDatabases:
         """A copy of `base` as it was set up, gone afterwards."""
         name = f"{ROLE}_{next(self._numbers)}"
         admin = _renamed(self._postgres.admin_url, _SHARED)
+        # Only a database without sessions is copied, and a setup command may have left a process with one.
+        query(admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (ROLE,))
         query(admin, f"CREATE DATABASE {name} TEMPLATE {ROLE} OWNER {ROLE}")
         try:
             yield self._named(name)

@@ -7,12 +7,15 @@ library, its entry in SQLAlchemy's list of plugins, and `attached.py` as `sitecu
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,8 @@ ATTACHED = "POOLBENCH_ATTACHED"
 SETUP_PATIENCE_S = 300.0
 _CONFIGURATION = "gunicorn_of_loadgen.py"
 _PATIENCE_S = 60.0
+_LEAVING_S = 5.0
+_PR_SET_CHILD_SUBREAPER = 36
 
 _LOOK = """
 import importlib.metadata, json, sys
@@ -340,6 +345,12 @@ class Evidence:
         return any(each["event"] in {"asgi", "function", "elsewhere", "library"} for each in self.events)
 
     @property
+    def missed(self) -> bool:
+        """Whether only other databases than the one given were asked for, and one could not be reached."""
+        used = self.lent or any(self.of("connected"))
+        return not used and any(self.of("unreachable"))
+
+    @property
     def read_variables(self) -> tuple[str, ...]:
         """Names of the variables read that may name a database."""
         return tuple(dict.fromkeys(str(each["name"]) for each in self.of("read")))
@@ -364,12 +375,13 @@ class Evidence:
             )
         for each in self.of("library"):
             return f"poolbench cannot be imported by it: {each['error']}"
-        for each in self.of("elsewhere"):
-            by = self._named_by(each, given)
-            if not by:
-                others = [name for name in self.read_variables if name not in given]
-                by = f". {read}" if others else f", set in its code or a file: {in_code}"
-            return f"it connects to {each['url']}, not to the database given in {named}{by}. Nothing was loaded there"
+        asked = next(self.of("elsewhere"), next(self.of("unreachable"), {}) if self.missed else {})
+        by = self._named_by(asked, given) if asked else ""
+        if asked and not by:
+            others = [name for name in self.read_variables if name not in given]
+            by = f". {read}" if others else f", set in its code or a file: {in_code}"
+        if asked:
+            return f"it connects to {asked['url']}, not to the database given in {named}{by}. Nothing was loaded there"
         if self.lent:
             return None
         if not any(self.of("attached")):
@@ -390,7 +402,8 @@ class Evidence:
         known = [name for name in given if name in self.read_variables]
         if others:
             also = f"Besides {' and '.join(known)}, it read" if known else "Variables it read that may name a database:"
-            return f"{also} {', '.join(others)} (--url-variable NAME)"
+            which = "it names" if len(others) == 1 else "one of these names"
+            return f"{also} {', '.join(others)}. If {which} the database, give it: --url-variable {others[0]}"
         if known:
             return f"It read {' and '.join(known)}, and no other variable that may name a database"
         return f"It read no variable that may name a database: {in_code}"
@@ -399,56 +412,101 @@ class Evidence:
         """Which variables name the other database, and what to do about it; "" where none does."""
         variables = [name for name in elsewhere["variables"] if name not in given]
         if variables:
-            return f", which {' and '.join(variables)} names: give --url-variable {variables[0]}"
+            name = "name" if len(variables) > 1 else "names"
+            return f", which {' and '.join(variables)} {name}: give --url-variable {variables[0]}"
         parts = dict(elsewhere.get("parts", {}))
         if "database" not in parts.values():
             return ""
         templates = {name: f"{{{part}}}" for name, part in parts.items()}
-        if "port" not in parts.values():
-            ports = [name for name in self.read_variables if "PORT" in name.upper()]
-            # One that was read but is not set, or else libpq's own.
-            templates[ports[0] if ports else "PGPORT"] = "{port}"
+        for part in ("host", "port"):
+            if part not in parts.values():
+                read = [name for name in self.read_variables if part in name.lower() and name not in templates]
+                # One that was read but is not set, or else libpq's own.
+                templates[read[0] if read else f"PG{part.upper()}"] = f"{{{part}}}"
         options = " ".join(f"--url-variable '{name}={template}'" for name, template in templates.items())
-        return f", which {', '.join(parts)} name together: give {options}"
+        name = f"{', '.join(parts)} name together" if len(parts) > 1 else f"{next(iter(parts))} names"
+        return f", which {name}: give {options}"
 
 
-def run_setup(
+@contextmanager
+def set_up(
+    program: AppServer,
+    variables: Mapping[str, str],
+    log: Path,
+    masked: Callable[[str], str],
+    say: Callable[[str], None],
+) -> Iterator[None]:
+    """Run the setup commands in the application's folder; what they leave running is ended when the block is left.
+
+    Raises StackError, naming the command, if one fails, does not end, or asks for another database than the one given.
+    """
+    log.unlink(missing_ok=True)
+    ours = psutil.Process()
+    before, left = ours.children(), []
+    try:
+        _adopt_orphans(True)
+        try:
+            for command in program.application.setup:
+                _run_setup(command, program, variables, log, masked, say)
+        finally:
+            _adopt_orphans(False)
+            left = [each for each in ours.children() if each not in before]
+        yield
+    finally:
+        for process in left:
+            _kill_tree(process)
+        psutil.wait_procs(left, timeout=_LEAVING_S)
+        program.end_strays()
+        mask_file(log, masked)
+
+
+def _run_setup(
+    command: str,
     program: AppServer,
     variables: Mapping[str, str],
     log: Path,
     masked: Callable[[str], str],
     say: Callable[[str], None],
 ) -> None:
-    """Run the setup commands in the application's folder.
-
-    Raises StackError, naming the command, if one fails, does not end, or asks for another database than the one given.
-    """
-    application = program.application
-    log.unlink(missing_ok=True)
-    for command in application.setup:
-        told = f"--setup {masked(command)!r}"
-        say(f"setup: {masked(command)}")
-        try:
-            with Child(
-                ["/bin/sh", "-c", command],
-                log=log,
-                env={**program.environment(("", 0), 0), **variables},
-                cwd=application.folder,
-            ) as child:
-                code = child.process.wait(SETUP_PATIENCE_S)
-                output = child.output()
-        except subprocess.TimeoutExpired:
+    told = f"--setup {masked(command)!r}"
+    say(f"setup: {masked(command)}")
+    child = Child(
+        ["/bin/sh", "-c", command],
+        log=log,
+        env={**program.environment(("", 0), 0), **variables},
+        cwd=program.folder,
+    )
+    try:
+        code = child.process.wait(SETUP_PATIENCE_S)
+    except BaseException as error:
+        child.stop()
+        if isinstance(error, subprocess.TimeoutExpired):
             raise StackError(f"{told} did not end within {SETUP_PATIENCE_S:.0f} s (see {log})") from None
-        finally:
-            program.end_strays()
-            mask_file(log, masked)
-        evidence = Evidence.read(program.evidence)
-        if evidence.explains:
-            raise StackError(f"{told}: {evidence.fault(application.url_variables)}")
-        if code:
-            lines = [line.strip() for line in output.splitlines() if line.strip()]
-            said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
-            raise StackError(f"{told} ended with exit code {code}: {said} (see {log})")
+        raise
+    finally:
+        mask_file(log, masked)
+    evidence = Evidence.read(program.evidence)
+    if evidence.explains or (code and evidence.missed):
+        raise StackError(f"{told}: {evidence.fault(program.application.url_variables)}")
+    if code:
+        output = child.output()
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
+        raise StackError(f"{told} ended with exit code {code}: {said} (see {log})")
+
+
+def _adopt_orphans(wanted: bool) -> None:
+    """Have Linux make this process the parent of those of its descendants whose parent ends, or leave them to init again."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
+
+
+def _kill_tree(process: psutil.Process) -> None:
+    """Kill a process and its descendants."""
+    with contextlib.suppress(psutil.Error):
+        for each in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.Error):
+                each.kill()
 
 
 def _numbers(version: str | None) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -111,6 +112,8 @@ class Lab:
         self._rng = Random(options.seed)
         self._database: LabDatabase
         self._folder = Path()
+        self.ended_by: int = signal.SIGINT
+        """Number of the signal that ended the session, where its evidence is partial."""
 
     def run(self) -> Evidence:
         """Runs everything asked for; gives the evidence, also of an interrupted session. Raises LabError.
@@ -136,7 +139,8 @@ class Lab:
                 self._folder = Path(folder)
                 self._know_database()
                 self._all()
-        except (Interrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt) as error:
+            self.ended_by = error.number if isinstance(error, Interrupted) else signal.SIGINT
             self._evidence = replace(self._evidence, partial=True)
         except SystemExit:
             # SIGTERM, while no load is running.
@@ -365,7 +369,7 @@ class Lab:
 
     def _one(self, experiment: Experiment, database: LabDatabase, bouncer: PgBouncer | None, servers: Servers) -> None:
         """Runs one experiment once, adds it to the evidence, and writes its report. Raises Interrupted."""
-        outcome, text = self._under_load(experiment, database, bouncer, servers)
+        outcome, text, ended_by = self._under_load(experiment, database, bouncer, servers)
         rounds = dict(self._evidence.rounds)
         if outcome.report.periods:
             rounds[experiment.id] = (*rounds.get(experiment.id, ()), outcome)
@@ -375,8 +379,8 @@ class Lab:
         outcomes = {**self._evidence.outcomes, experiment.id: outcome}
         self._evidence = replace(self._evidence, outcomes=self._sorted(outcomes), rounds=rounds)
         self._write_report(outcome, text)
-        if outcome.partial:
-            raise Interrupted
+        if ended_by is not None:
+            raise Interrupted(ended_by)
 
     def _sorted(self, outcomes: dict[str, ExperimentResult]) -> dict[str, ExperimentResult]:
         """The outcomes in the order of the sources, in whichever order they were run."""
@@ -384,8 +388,8 @@ class Lab:
 
     def _under_load(
         self, experiment: Experiment, database: LabDatabase, bouncer: PgBouncer | None, servers: Servers
-    ) -> tuple[ExperimentResult, str]:
-        """Loads the servers. Returns the result, and the report as text."""
+    ) -> tuple[ExperimentResult, str, int | None]:
+        """Loads the servers. Returns the result, the report as text, and the number of the signal that ended the load."""
 
         def cpu_s() -> tuple[float, float | None, float | None]:
             postgres = database.postgres
@@ -426,7 +430,7 @@ class Lab:
             memory_use=database.memory_use() if experiment.memory_mb else None,
             partial=run.signal is not None,
         )
-        return outcome, text
+        return outcome, text, run.signal
 
     def _load(self, experiment: Experiment, servers: Servers) -> tuple[ScriptRun | ClosedResult, str]:
         """Runs the load. Returns the run, and its report as text: Artillery's console, or its summary for an ab-like test."""

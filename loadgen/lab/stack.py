@@ -179,7 +179,7 @@ class Servers:
             return reason
         if error.failure == "ended with exit code 0":
             return f"the command ended by itself, where a server has to stay in the foreground; {error}"
-        if error.failure.startswith("ended"):
+        if not error.failure.startswith("was not ready"):
             return str(error)
         return f"nothing answered at 127.0.0.1:{self.port} within {_START_PATIENCE_S:.0f} s: it listens elsewhere, or {error}"
 

@@ -90,7 +90,8 @@ class SweepOptions:
 def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> Sweep:
     """Runs the sweep and writes its files. The result is `partial` when it was interrupted.
 
-    `signals`: numbers of the signals received, which end the sweep even if the KeyboardInterrupt got lost.
+    `signals`: numbers of the signals received, which end the sweep even if the KeyboardInterrupt got lost; those that end
+    a run are added.
     Raises SweepError, StackError, NothingAnsweredError, ScriptErrors, SectionFailed, EmbeddedPostgresError, psycopg2.Error,
     WriteError, and OSError for the script.
     """
@@ -100,8 +101,10 @@ def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: 
             with ExitStack() as running:
                 sweeper.prepare(running)
                 sweeper.search()
-        except (Interrupted, KeyboardInterrupt):
-            signals = signals or [SIGINT]
+        except Interrupted as interrupted:
+            signals.append(interrupted.number)
+        except KeyboardInterrupt:
+            signals.append(SIGINT)
         found = replace(sweeper.found(), partial=bool(signals))
         page = sweep_page(found)
         for style, ending in (("json", "json"), ("markdown", "md"), ("html", "html")):
@@ -316,12 +319,11 @@ class _Sweeper:
 
     def _load(self, servers: Servers, rate: float, seconds: int) -> ScriptRun:
         if self._signals:
-            raise Interrupted
+            raise Interrupted(self._signals[0])
         script = self._script(servers.url, rate, seconds)
         done = run_script(script, Console(lambda _: None), self._live)
         if done.signal is not None:
-            self._signals.append(done.signal)
-            raise Interrupted
+            raise Interrupted(done.signal)
         return done
 
     def _script(self, url: str, rate: float, seconds: int) -> Script:

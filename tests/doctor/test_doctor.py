@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
+from loadgen.lab.doctor import NothingSeenError, _collected
 
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
 
@@ -79,3 +80,9 @@ def test_an_application_that_answers_nothing_well_is_no_healthy_one(tmp_path):
     given = ["--app", "failing:app", "--script", "load.yml", "--seconds", "1", "--servers", "1"]
     done = subprocess.run([LOADGEN, "doctor", *given], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "no request was answered well" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_processes_that_saw_nothing_are_an_error_unless_a_signal_ended_the_run(tmp_path):
+    with pytest.raises(NothingSeenError, match="ended, or did not answer"):
+        _collected(tmp_path, whole=True)
+    assert _collected(tmp_path, whole=False) == []

@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from poolbench import places
 
 
@@ -22,3 +24,20 @@ def test_packages_that_pip_put_into_a_folder_of_the_import_path_are_libraries(tm
         "app.py": places.APPLICATION,
     }.items():
         assert places.kind_of(code(tmp_path / name)) == kind, name
+
+
+@pytest.mark.parametrize(
+    ("direct_url", "kind"),
+    [
+        ('{"url": "file:///src", "dir_info": {}}', places.APPLICATION),
+        ('{"url": "https://h/shop9.whl", "archive_info": {}}', places.LIBRARY),
+        ("[", places.LIBRARY),
+    ],
+)
+def test_an_application_that_pip_put_beside_its_libraries_is_the_application(tmp_path, monkeypatch, direct_url, kind):
+    record = tmp_path / "shop9-1.0.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("shop9/__init__.py,sha256=x,1\n")
+    record.with_name("direct_url.json").write_text(direct_url)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert places.kind_of(code(tmp_path / "shop9" / "views.py")) == kind

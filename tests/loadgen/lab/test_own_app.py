@@ -127,15 +127,34 @@ def test_the_line_for_production_has_the_applications_variables_and_driver():
     assert "DB_HOST, DB_NAME" in parts.caption
 
 
-def test_what_failed_is_told_with_its_endpoints():
-    counters = {
-        "http.requests": 40, "http.codes.200": 28, "http.codes.405": 9, "errors.ETIMEDOUT": 3,
-        "plugins.metrics-by-endpoint./add.codes.405": 9, "plugins.metrics-by-endpoint./.codes.200": 28,
-        "plugins.metrics-by-endpoint./slow.errors.ETIMEDOUT": 3,
-    }  # fmt: skip
-    failing = OwnAppResult("own", (OwnAppRun(Report(Period(0, counters)), 7, 12.0),))
+AT = "plugins.metrics-by-endpoint."
+
+
+@pytest.mark.parametrize(
+    ("counters", "told"),
+    [
+        (
+            {"http.codes.200": 28, "http.codes.405": 9, "errors.ETIMEDOUT": 3, f"{AT}/add.codes.405": 9,
+             f"{AT}/.codes.200": 28, f"{AT}/slow.errors.ETIMEDOUT": 3},
+            "12 of 40 requests failed (405 at /add: 9, ETIMEDOUT: 3).",
+        ),
+        ({"http.codes.500": 40}, "40 of 40 requests failed (500: 40)."),
+        (
+            {"http.codes.200": 20, "http.codes.500": 20, f"{AT}named.codes.500": 5, f"{AT}named.codes.200": 9},
+            "20 of 40 requests failed (500: 15, 500 at named: 5).",
+        ),
+        (
+            {"http.codes.500": 20, "http.codes.503": 10, "http.codes.404": 8, "errors.ETIMEDOUT": 2},
+            "40 of 40 requests failed (500: 20, 503: 10, 404: 8 and 1 other kind).",
+        ),
+        ({"http.codes.200": 30}, "10 of 40 requests failed."),
+    ],
+    ids=["endpoints", "no endpoints", "some endpoints", "four kinds", "no answer"],
+)  # fmt: skip
+def test_what_failed_is_told_with_its_endpoints(counters, told):
+    failing = OwnAppResult("own", (OwnAppRun(Report(Period(0, {"http.requests": 40, **counters})), 7, 12.0),))
     text = written(own_app_page(GIVEN, [failing], [], None, partial=False), "text")
-    assert "own: 12 of 40 requests failed (405 at /add: 9, ETIMEDOUT: 3)." in " ".join(text.split())
+    assert f"own: {told}" in " ".join(text.split())
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_an_address_that_refuses_is_named_with_the_variables_that_were_read(tmp_
     done = lab(tmp_path, "--strategies", "fair")
     assert done.returncode == 2
     (error,) = errors(done)
-    assert "postgresql://localhost:1/mine" in error and "DATABASE_URI (--url-variable NAME)" in error
+    assert "postgresql://localhost:1/mine" in error and "--url-variable DATABASE_URI" in error
     assert "geheim" not in done.stdout + done.stderr
 
 

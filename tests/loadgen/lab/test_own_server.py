@@ -1,15 +1,19 @@
 """What is worked out about a user's application without starting it: its variables, its faults, what must not be shown."""
 
 import os
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from db.settings import database_url
-from loadgen.lab.attached import _of_no_application, _variables_of_parts, _watched_environment
+from loadgen.lab import own_server
+from loadgen.lab.attached import _of_no_application, _variables_naming, _variables_of_parts, _watched_environment
 from loadgen.lab.own_app import _may_yet, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, shown
-from loadgen.lab.own_server import Evidence, url_variables
-from loadgen.lab.stack import last_error
+from loadgen.lab.own_server import ATTACHED, AppServer, Evidence, OwnApplication, set_up, url_variables
+from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
 ODD = "p@s:s/w%rd'x #?&"
@@ -45,6 +49,18 @@ def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(name
 )  # fmt: skip
 def test_the_last_error_of_a_log_is_found(log, error):
     assert last_error(log) == error
+
+
+class Killed(ServerProgram):
+    def command(self, _address, _count):
+        return ["/bin/sh", "-c", "kill -KILL $$"]
+
+
+def test_a_server_that_was_killed_is_not_said_to_listen_elsewhere(tmp_path):
+    servers = Servers(Killed(tmp_path / "none.py", "none"), 1, {}, tmp_path / "log")
+    with pytest.raises(StackError, match="was ended by SIGKILL") as told:
+        servers.start()
+    assert "elsewhere" not in str(told.value)
 
 
 def test_a_socket_is_a_host():
@@ -115,13 +131,38 @@ def test_parts_of_an_address_that_stand_in_variables_are_named():
     # Without a variable for the port, libpq's own.
     options = "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'"
     assert f"{options} --url-variable 'PGPORT={{port}}'" in fault
+    fault = elsewhere(parts={"DB_NAME": "database"}).fault(["DATABASE_URL"])
+    options = "--url-variable 'DB_NAME={database}' --url-variable 'PGHOST={host}' --url-variable 'PGPORT={port}'"
+    assert f"which DB_NAME names: give {options}" in fault
 
 
 def test_a_variable_that_was_read_without_being_set_is_named():
     evidence = [*elsewhere(parts={"A": "host", "B": "database"}).events, {"event": "read", "name": "DB_PORT"}]
     assert "--url-variable 'DB_PORT={port}'" in Evidence(evidence).fault(["DATABASE_URL"])
     evidence = [*elsewhere(parts={}).events, {"event": "read", "name": "DATABASE_URI"}]
-    assert "Variables it read that may name a database: DATABASE_URI" in Evidence(evidence).fault(["DATABASE_URL"])
+    assert (
+        "Variables it read that may name a database: DATABASE_URI. If it names the database, give it:"
+        " --url-variable DATABASE_URI"
+    ) in Evidence(evidence).fault(["DATABASE_URL"])
+
+
+def test_a_database_that_the_application_can_do_without_is_no_fault():
+    attached, missed = (
+        {"event": "attached"},
+        {"event": "unreachable", "url": "postgresql://replica:5432/d", "variables": ["B_URL"]},
+    )
+    lent = {"event": "lent", "given": True}
+    assert Evidence([attached, missed, lent]).fault(["DATABASE_URL"]) is None
+    alone = Evidence([attached, missed])
+    assert not alone.explains and not Evidence([attached, missed, {"event": "connected"}]).missed
+    assert "it connects to postgresql://replica:5432/d" in alone.fault(["DATABASE_URL"])
+
+
+def test_no_variable_names_a_database_without_a_host(monkeypatch):
+    monkeypatch.setenv("TEMPLATES", "/srv/shop")
+    monkeypatch.setenv("B_URL", "postgresql://db.example/shop")
+    assert list(_variables_naming("", "5432", "shop")) == []
+    assert list(_variables_naming("db.example", "5432", "shop")) == ["B_URL"]
 
 
 @pytest.mark.parametrize(
@@ -133,6 +174,7 @@ def test_a_variable_that_was_read_without_being_set_is_named():
         (["attached", {"event": "engine", "url": "sqlite:///x.db"}], False),
         (["attached", {"event": "engine", "url": "postgresql://h:5432/d"}, "elsewhere"], False),
         (["attached", "function"], False),
+        (["attached", "unreachable"], False),
     ],
 )
 def test_without_an_answer_nothing_is_proved_unless_another_database_was_seen(events, may_yet):
@@ -223,3 +265,43 @@ def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line
     assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
     log.write_text("")
     assert "the log is empty" in str(unanswered("a:app", log, masked))
+
+
+class Setup(AppServer):
+    """The setup commands of an application without an interpreter of its own."""
+
+    def environment(self, _address, _count):
+        return {"PATH": os.environ["PATH"], ATTACHED: str(self.attached)}
+
+
+def setup_of(folder, *commands):
+    application = OwnApplication("app:app", folder, Path(sys.executable), setup=commands)
+    return Setup(application, None, folder, folder / "attached.json", folder)
+
+
+# Two ways of staying in the background; the second takes all variables away, as servers do that rename themselves.
+LEFT = ["sleep 60 & echo $! > pid", "(setsid env -i sleep 60 & echo $! > pid)"]
+
+
+@pytest.mark.parametrize("command", LEFT)
+def test_what_a_setup_command_leaves_running_is_ended_with_the_run(tmp_path, command):
+    with set_up(setup_of(tmp_path, command, "true"), {}, tmp_path / "setup.log", str, str):
+        pid = int((tmp_path / "pid").read_text())
+        assert psutil.pid_exists(pid)
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("command", LEFT)
+def test_what_a_failed_setup_command_leaves_running_is_ended_at_once(tmp_path, command):
+    program = setup_of(tmp_path, f"{command}; exit 3")
+    with pytest.raises(StackError, match="exit code 3"), set_up(program, {}, tmp_path / "setup.log", str, str):
+        pass
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_a_setup_command_that_does_not_end_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_server, "SETUP_PATIENCE_S", 0.3)
+    program = setup_of(tmp_path, "setsid sleep 60 & echo $! > pid; wait")
+    with pytest.raises(StackError, match="did not end"), set_up(program, {}, tmp_path / "setup.log", str, str):
+        pass
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
