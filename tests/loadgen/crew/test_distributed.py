@@ -206,7 +206,7 @@ def test_workers_started_here_end_with_the_run(start, serve, ok_answer, tmp_path
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 1, "arrivalRate": 20}]), "--dask", "local:1")
     wait_until(lambda: server.heads, limit_s=30)
-    workers = [child.pid for child in descendants(process.pid)]
+    workers = [child.pid for child in descendants(process.pid, recursive=False)]
     _, err = process.communicate(timeout=40)
     assert (process.returncode, err.replace("Warning: arrivals started late", "")) == (0, err)
     assert report_of(tmp_path).aggregate.counters["http.requests"] == 20
