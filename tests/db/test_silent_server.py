@@ -96,13 +96,24 @@ def test_a_migration_may_be_silent_for_longer_than_a_statement(postgres):
         postgres,
         """
 from unittest import mock
+import sqlalchemy
+from db import migrations
 database = make(STATEMENT_TIMEOUT=0.2)
-slow = lambda connection: connection.exec_driver_sql("SELECT pg_sleep(2.5)")
+with database._make_engine().begin() as connection:
+    connection.exec_driver_sql("CREATE SCHEMA slow")
+sys.argv[1] += "?options=-csearch_path%3Dslow"
+database = make(STATEMENT_TIMEOUT=0.2)
+upgrade, slept = migrations.upgrade, []
+def slow(connection):
+    if not slept:
+        slept.append(connection.exec_driver_sql("SELECT pg_sleep(2.5)"))
+    upgrade(connection)
 with mock.patch("db.migrations.upgrade", slow):
     failure(database.migrate)
-print("done")
+with database.connection() as connection:
+    print(len(slept), connection.exec_driver_sql("SELECT count(*) FROM slow.links").scalar())
 """,
-    ) == [["done"]]
+    ) == [["1", "0"]]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="TCP_USER_TIMEOUT is Linux's")
