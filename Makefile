@@ -20,8 +20,8 @@ help:
 	@echo 'make soak    simulate the pool a million times, fuzz the load generator, and run the service under faults (ARGS: --minutes N)'
 	@echo 'make test-slow     run the tests that take many seconds each'
 	@echo 'make test-long     run the tests that take minutes: applications under every server, recipes in other repositories'
-	@echo 'make test-faults   kill, restart, overload and cut off the service (five minutes; ARGS: --table FILE)'
-	@echo 'make test-compose  build the compose stack from nothing, load it and break it (five minutes; root on Debian)'
+	@echo 'make test-faults   kill, restart, overload and cut off the service (ten minutes; ARGS: --table FILE)'
+	@echo 'make test-compose  build the compose stack from nothing, load it and break it (six minutes; root on Debian)'
 
 setup: $(READY_DEV)
 
