@@ -179,7 +179,7 @@ def test_a_pipe_gets_markdown_and_a_terminal_the_brief_result():
     code = (
         "from pathlib import Path; from loadgen.commands.lab import _end; from tests.support.sample_lab import lab_evidence;"
         "from loadgen.lab.findings import lab_page, terminal_page; found, out = lab_evidence(), Path('runs/one');"
-        "_end(lab_page(found), terminal_page(found, out), None, None, out, interrupted=False)"
+        "_end(lab_page(found), terminal_page(found, out), None, None, out, ended_by=None)"
     )
     command = [sys.executable, "-c", code]
     piped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
