@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import sys
 from time import perf_counter_ns
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import base
 from sqlalchemy.engine.default import DefaultDialect
 
 from poolbench.loan_book import BOOK, OPENED, harmless
@@ -21,9 +23,6 @@ from poolbench.places import APPLICATION, application_frame, kind_of, place_of
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import CodeType, FrameType
-
-_CONNECT, _RAW_CONNECTION = Engine.connect, Engine.raw_connection
-"""SQLAlchemy's own methods. Instruments replace them in the class."""
 
 _frame = sys._getframe  # noqa: SLF001
 
@@ -140,8 +139,11 @@ def hook_connect(engine: Any) -> None:
 
 
 def _is_stock(kind: type[Engine]) -> bool:
-    """Whether engines of this class borrow as SQLAlchemy's do."""
-    return kind.connect is _CONNECT and kind.raw_connection is _RAW_CONNECTION
+    """Whether engines of this class borrow as SQLAlchemy's do. Instruments replace the methods in the class, at any time."""
+    return all(
+        type(method) is FunctionType and method.__code__.co_filename == base.__file__
+        for method in (kind.connect, kind.raw_connection)
+    )
 
 
 def _note(fairy: Any, frame: FrameType | None) -> None:

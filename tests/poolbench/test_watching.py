@@ -247,6 +247,25 @@ print(json.dumps({"told": told, "traced": len(traced), "timeouts": sum(row.timeo
 """
 
 
+INSTRUMENTED_FIRST = """
+import json, sys
+from sqlalchemy import Engine, create_engine
+traced, inner = [], Engine.connect
+Engine.connect = lambda itself: traced.append(1) or inner(itself)
+import poolbench
+engine = create_engine(sys.argv[1])
+watching = poolbench.watch(engine)
+for _ in range(50):
+    engine.connect().close()
+print(json.dumps({"traced": len(traced)}))
+"""
+
+
+def test_an_instrument_that_was_there_before_the_library_is_called_each_time(postgres, tmp_path):
+    (found,) = run(tmp_path, INSTRUMENTED_FIRST, postgres.url)
+    assert found == {"traced": 50}
+
+
 def test_errors_are_sqlalchemys_and_an_instrument_of_its_connect_is_called(postgres, tmp_path):
     (found,) = run(tmp_path, FAILING_TO_CONNECT, postgres.url)
     assert found == {"told": ["OperationalError"] * 2 + ["TimeoutError"] * 2, "traced": 2, "timeouts": 2}
