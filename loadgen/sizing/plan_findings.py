@@ -37,7 +37,7 @@ from reports.blocks import (
 )
 from reports.page.charts import TIME
 
-_KEEPS_UP = 0.05
+_MOST_LOST = 0.05
 """Share of requests that may be refused or give up where a size is said to keep up."""
 
 _SIZE = Axis("pool size of each server", "")
@@ -57,7 +57,7 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
     change, reason = remedy(question, found)
     best = recommended(found, question.p99_ms)
     blocks: list[Block] = [
-        Text(_advice(question, found), "good" if best is not None and best.lost <= _KEEPS_UP else "warn"),
+        Text(_advice(question, found), "good" if best is not None and _keeps_up(best) else "warn"),
         Text(f"To change first: {change}. {reason[:1].upper()}{reason[1:]}."),
         _table("sizes-predicted", "Each pool size", _HEADINGS, _rows(found)),
         Charts((_chart(found),)),
@@ -221,13 +221,18 @@ def _advice(question: Question, found: Sequence[Prediction]) -> str:
     if best is None:
         return f"No size is {target}."
     connections = "" if best.connections is None else f" ({best.connections} connections in all)"
-    if best.lost > _KEEPS_UP:
+    if not _keeps_up(best):
         return f"No size keeps up. With a pool of {best.size} for each server{connections}, as good as any: {_outcome(best)}."
     use = (
         f"Use a pool of {best.size} for each server{connections}: the smallest size that is {target}. {_outcome(best)}."
     )
     smaller = max((each for each in found if each.size < best.size), key=lambda each: each.size, default=None)
     return use if smaller is None else f"{use} With {smaller.size}: {_outcome(smaller)}."
+
+
+def _keeps_up(found: Prediction) -> bool:
+    """Whether few requests are lost, and the workers' CPU is enough; if it is not, the queue grows as long as the load lasts."""
+    return found.lost <= _MOST_LOST and (found.cpu_busy is None or found.cpu_busy < 1)
 
 
 def _outcome(found: Prediction) -> str:

@@ -477,6 +477,10 @@ def test_a_worker_out_of_cpu_is_told_from_a_pool_that_is_too_small(tmp_path):
         # One CPU, 10 ms a request: a larger pool changes nothing.
         assert row["throughput_per_s"] < 105
         assert row["cpu_busy"] == pytest.approx(1.5, rel=0.05)
+    # Where a thread waits for its turn instead of being refused, none is lost, and the queue grows without an end.
+    for worker in ("gevent", "gthread"):
+        said = plan(path, "--servers", 1, "--rate", 110, "--sizes", "5,40", "--worker", worker).stdout
+        assert said.startswith("No size keeps up. With a pool of ")
     enough = planned(path, "--servers", 4, "--rate", 150, "--sizes", "5,40")
     assert enough["remedy"] != "more workers"
     assert enough["sizes"][0]["throughput_per_s"] == pytest.approx(150, rel=0.05)
