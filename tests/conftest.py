@@ -95,6 +95,17 @@ def start_service(tmp_path):
         server.child.stop()
 
 
+@pytest.fixture(scope="module")
+def shared_service(postgres, tmp_path_factory):
+    """A service for all tests of a file that leave it as it is."""
+    server = start_server(tmp_path_factory.mktemp("service") / "stderr", DATABASE_URL=postgres.url)
+    try:
+        wait_until(lambda: server.serves("/health"), "the service serves", 30)
+        yield server
+    finally:
+        server.child.stop()
+
+
 @pytest.fixture
 def start_process():
     """start_process(command, **options of Popen) -> the running command, its stdout and stderr pipes of text.

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 from loadgen.cli import cli
 from tests.support.certificates import make
-from tests.support.server_process import start_server, wait_until
 
 OURS = [sys.executable, "-m", "loadgen", "ab"]
 
@@ -28,16 +27,6 @@ def report_of(command):
     return done.stdout[done.stdout.index("Server Software:") :]
 
 
-@pytest.fixture(scope="module")
-def service(postgres, tmp_path_factory):
-    server = start_server(tmp_path_factory.mktemp("service") / "stderr", DATABASE_URL=postgres.url)
-    try:
-        wait_until(lambda: server.serves("/health"), "the service serves", 30)
-        yield server
-    finally:
-        server.child.stop()
-
-
 def layout(text):
     """The report with each figure replaced, and the lines left out that depend on chance."""
     text = re.sub(r"(?m)^(WARNING|ERROR): The median.*\n.*\n", "", text)
@@ -48,8 +37,8 @@ def layout(text):
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [["-n", "60", "-c", "6"], ["-n", "60", "-c", "6", "-k"], ["-n", "1"]], ids=" ".join)
 @pytest.mark.parametrize("path", ["/health", "/no-such-link"])
-def test_the_report_has_the_layout_of_abs(ab, service, options, path):
-    url = f"http://127.0.0.1:{service.port}{path}"
+def test_the_report_has_the_layout_of_abs(ab, shared_service, options, path):
+    url = f"http://127.0.0.1:{shared_service.port}{path}"
     theirs = report_of([ab, "-q", *options, url])
     ours = report_of([*OURS, "-q", *options, url])
     assert layout(ours) == layout(theirs)
@@ -185,8 +174,8 @@ def test_the_files_of_e_and_g_have_abs_layout(ab, unreliable, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_counts_are_abs(ab, service):
-    command = ["-q", "-n", "40", "-c", "4", "-k", f"http://127.0.0.1:{service.port}/live"]
+def test_the_counts_are_abs(ab, shared_service):
+    command = ["-q", "-n", "40", "-c", "4", "-k", f"http://127.0.0.1:{shared_service.port}/live"]
     labels = "Document Length|Complete requests|Failed requests|Keep-Alive requests|HTML transferred|Concurrency Level"
     theirs, ours = (re.findall(rf"({labels}): +(\d+)", report_of([*each, *command])) for each in ([ab], OURS))
     assert len(theirs) == 6

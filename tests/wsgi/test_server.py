@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 
 from tests.support.paths import BIN, ROOT
-from tests.support.server_process import GUNICORN, free_port, start_server, wait_until
+from tests.support.server_process import GUNICORN, free_port, wait_until
 
 FLASK_RUN = [str(BIN / "flask"), "run", "--port", "PORT"]
 
@@ -87,18 +87,8 @@ def test_a_stop_lets_the_running_request_end_and_idle_clients_go(start_service, 
     assert time.monotonic() - started < 3
 
 
-@pytest.fixture(scope="module")
-def service(postgres, tmp_path_factory):
-    server = start_server(tmp_path_factory.mktemp("service") / "stderr", DATABASE_URL=postgres.url)
-    try:
-        wait_until(lambda: server.serves("/live"), "the service serves", 30)
-        yield server
-    finally:
-        server.child.stop()
-
-
-def test_keep_alive_answers_do_not_stall(service):
-    connection = HTTPConnection("127.0.0.1", service.port, timeout=10)
+def test_keep_alive_answers_do_not_stall(shared_service):
+    connection = HTTPConnection("127.0.0.1", shared_service.port, timeout=10)
     took = []
     for _ in range(20):
         started = time.perf_counter()
@@ -111,8 +101,8 @@ def test_keep_alive_answers_do_not_stall(service):
 
 
 @pytest.mark.parametrize("path", ["/live", "/no-such-page"])
-def test_an_answer_is_one_segment(service, path):
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as client:
+def test_an_answer_is_one_segment(shared_service, path):
+    with socket.create_connection(("127.0.0.1", shared_service.port), timeout=10) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         with client.makefile("rb") as answer:
             assert answer.read().endswith(b"}")
