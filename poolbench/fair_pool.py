@@ -109,23 +109,24 @@ class FairPool(Pool):
             "use_lifo": use_lifo,
             "max_waiting": max_waiting,
             "min_size": min_size,
-            "max_lifetime": max_lifetime or None,
+            "max_lifetime": max_lifetime,
             "lifetime_jitter": lifetime_jitter,
-            "idle_timeout": idle_timeout or None,
+            "idle_timeout": idle_timeout,
             "maintenance_interval": maintenance_interval,
-            "leak_threshold": leak_threshold or None,
+            "leak_threshold": leak_threshold,
             "detect_deadlock": detect_deadlock,
-            "max_wait": max_wait or None,
-            "recycle": recycle or -1,
-            "ping_idle": ping_idle or None,
+            "max_wait": max_wait,
+            "recycle": recycle,
+            "ping_idle": ping_idle,
             "openers": openers,
             "warm_up": warm_up,
         }
         try:
-            settings.check(self._options)
+            settings.check({**self._options, "pre_ping": kw.get("pre_ping", False)})
         except ValueError as error:
             raise exc.ArgumentError(f"FairPool: {error}") from None
-        super().__init__(creator, recycle=recycle or -1, **kw)  # type: ignore[arg-type]
+        self._options |= {name: self._options[name] or unlimited for name, unlimited in settings.UNLIMITED.items()}
+        super().__init__(creator, recycle=self._options["recycle"], **kw)  # type: ignore[arg-type]
         self._size = pool_size
         self._max_overflow = self._options["max_overflow"]
         self._limit = None if self._max_overflow == -1 else self._size + self._max_overflow
@@ -291,7 +292,7 @@ class FairPool(Pool):
     def _lifetime_ns(self) -> int:
         longest_s: float | None = self._options["max_lifetime"]
         jitter: float = self._options["lifetime_jitter"]
-        return NEVER_NS if longest_s is None else round(longest_s * (1 - jitter * random.random()) * 1e9)
+        return NEVER_NS if longest_s is None else max(1, round(longest_s * (1 - jitter * random.random()) * 1e9))
 
     def _prepare(self, record: Record, returned_ns: int) -> None:
         """What options ask for before a loan: remember the borrower, and test a connection that was idle for long."""

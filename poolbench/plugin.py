@@ -11,6 +11,7 @@ with Flask-SQLAlchemy. Under gevent, psycopg2 is made to wait cooperatively.
 from __future__ import annotations
 
 import importlib.util
+import reprlib
 from collections.abc import Callable, MutableMapping
 from typing import Any, ClassVar
 
@@ -118,7 +119,7 @@ def _parsed(name: str, parse: Callable[[str], Any], url: URL) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise exc.ArgumentError(f"{name} must be {error}, not {text!r}") from None
+        raise exc.ArgumentError(f"{name} must be {error}, not {reprlib.repr(text)}") from None
 
 
 def _execute_if_known(connection: Any, statement: str) -> None:
