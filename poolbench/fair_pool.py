@@ -63,7 +63,7 @@ class FairPool(Pool):
     max_waiting: at most this many may wait (None: no limit, 0: nobody); the next gets `QueueFull`.
     max_wait: s; whoever would have to wait longer, by the estimate of `estimated_wait_ns`, gets `QueueFull` at once.
     min_size: housekeeping keeps this many connections open, from the first connect on; at most `pool_size`.
-    warm_up: open `min_size` connections in the background as soon as the engine is made.
+    warm_up: open `min_size` connections in the background as soon as the engine is made; not after `engine.dispose()`.
     openers: at most this many connections are being opened for the queue at one time (None: as many as the queue needs).
     max_lifetime: s; each connection draws its own from `[max_lifetime * (1 - lifetime_jitter), max_lifetime]` and is
     replaced when that has passed and it is idle or asked for.
@@ -151,7 +151,8 @@ class FairPool(Pool):
         self._connect_timers: list[Callable[[int], None]] = []
         self._start_empty()
         POOLS.add(self)
-        if warm_up:
+        # Not after engine.dispose(), which may be the end of a process.
+        if warm_up and "_dispatch" not in kw:
             self._housekeeping.warm_up()
 
     def _start_empty(self) -> None:
