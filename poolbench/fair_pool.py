@@ -126,7 +126,7 @@ class FairPool(Pool):
         except ValueError as error:
             raise exc.ArgumentError(f"FairPool: {error}") from None
         self._options |= {name: self._options[name] or unlimited for name, unlimited in settings.UNLIMITED.items()}
-        super().__init__(creator, recycle=self._options["recycle"], **kw)  # type: ignore[arg-type]
+        super().__init__(creator, recycle=self._options["recycle"], **kw)
         self._size = pool_size
         self._max_overflow = self._options["max_overflow"]
         self._limit = None if self._max_overflow == -1 else self._size + self._max_overflow
@@ -630,7 +630,8 @@ class FairPool(Pool):
             min_size=self._options["min_size"],
             limit=self._limit,
             in_use=self.checkedout(),
-            idle=self.checkedin(),
+            # A vacant resource whose connection is closed rests, too, but is no connection.
+            idle=self.checkedin() - sum(record.dbapi_connection is None for record in list(self._queue.vacant)),
             waiting=self.waiting(),
             estimated_wait_ns=self.estimated_wait_ns(),
             checkouts=statistics.checkouts,

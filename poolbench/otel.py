@@ -60,8 +60,9 @@ class _Metrics:
     def __init__(self, meter: Meter) -> None:
         self._engines: WeakKeyDictionary[Engine, str] = WeakKeyDictionary()
         name = "db.client.connection."
-        bounds = {"explicit_bucket_boundaries_advisory": BOUNDS_S} if _TAKES_BOUNDS else {}
-        histogram: Any = partial(meter.create_histogram, **bounds)
+        histogram: Any = meter.create_histogram
+        if _TAKES_BOUNDS:
+            histogram = partial(histogram, explicit_bucket_boundaries_advisory=BOUNDS_S)
         self._create_time = histogram(f"{name}create_time", "s", "The time it took to create a new connection.")
         self._wait_time = histogram(
             f"{name}wait_time", "s", "The time it took to obtain an open connection from the pool."
