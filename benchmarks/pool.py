@@ -3,7 +3,8 @@
     python -m benchmarks.pool [--url postgresql://...] [--rounds 5] [--seconds 2] [--write]
     python -m benchmarks.pool fairness poolbench:FairPool --clients 100 --size 10 --hold-ms 5 --seconds 2 [--url ...]
 
-The first prints the acceptance table, the second one pool's figures in the three workloads:
+The first prints the acceptance table and takes about a minute a round. The second prints one pool's figures, in some ten
+seconds. The three workloads are:
 
 tight  each client asks again as soon as it has returned its connection
 web    between two loans a client yields and burns 0.1 ms of CPU
@@ -471,16 +472,34 @@ def fairness(pool_class: type[Pool], backend: Backend, args: argparse.Namespace)
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["acceptance", "fairness"], default="acceptance")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=["acceptance", "fairness"],
+        default="acceptance",
+        help="both pools beside their limits, or the figures of one pool (default %(default)s)",
+    )
     parser.add_argument("pool", nargs="?", metavar="MODULE:CLASS", help="the pool of `fairness`")
-    parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--size", type=int, default=10)
-    parser.add_argument("--hold-ms", type=float, default=5)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    counts = {
+        "--clients": (100, "greenlets that borrow"),
+        "--size": (10, "connections of the pool"),
+        "--rounds": (5, "rounds of `acceptance`, of which medians are shown"),
+    }
+    for option, (default, meaning) in counts.items():
+        parser.add_argument(option, type=int, default=default, metavar="N", help=f"{meaning} (default %(default)s)")
+    parser.add_argument(
+        "--hold-ms", type=float, default=5, metavar="MS", help="how long each loan lasts, in ms (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=2, metavar="S", help="duration of each run, in s (default %(default)s)"
+    )
     parser.add_argument("--url", help="libpq URL of a real server; without it the driver is a stub")
-    parser.add_argument("--write", action="store_true", help="Put the acceptance table into docs/fair-pool.md.")
+    parser.add_argument("--write", action="store_true", help="put the acceptance table into docs/fair-pool.md")
     args = parser.parse_args()
+    if min(args.clients, args.size, args.rounds) < 1:
+        parser.error("--clients, --size and --rounds must be 1 or more")
+    if not (0 < args.hold_ms <= 60_000 and 0 < args.seconds <= 3600):
+        parser.error("--hold-ms must be above 0, at most a minute; --seconds above 0, at most an hour")
     hold_s = args.hold_ms / 1000
     backend = postgres(args.url, hold_s) if args.url else scripted(hold_s)
     if args.what == "acceptance":

@@ -177,7 +177,7 @@ POOL_SETTINGS: tuple[PoolSetting, ...] = (
     _row("openers", "OPENERS", "openers", Whole(1, MOST_CONNECTIONS), _ONLY_FAIR, None, "as many as the queue needs",
          "most connections being opened at one time for those who wait", unset=(None,)),
     _row("pre_ping", "PRE_PING", "pre_ping pool_pre_ping", Switch(), _KEPT, False, "off",
-         "a test of the connection before each loan", engine_argument="pool_pre_ping", any_engine=True),
+         "a test of the connection before each loan", engine_argument="pool_pre_ping", unset=(None,), any_engine=True),
     _row("ping_idle", "PING_IDLE", "ping_idle", seconds(), _ONLY_FAIR, 30.0, "30 s",
          "a test, before it is lent, of a connection that was idle for longer; 0: none", field="ping_idle_s", unset=(None,)),
     _row("use_lifo", "USE_LIFO", "pool_use_lifo", Switch(), _KEPT, None, "on for `fair`, else off",
