@@ -1,6 +1,6 @@
 """How fair and how fast is a connection pool under gevent? Measures FairPool and QueuePool in alternation.
 
-    python -m benchmarks.pool [--url postgresql://...] [--rounds 5] [--seconds 2] [--write]
+    python -m benchmarks.pool [--url embedded] [--rounds 5] [--seconds 2] [--write]
     python -m benchmarks.pool fairness poolbench:FairPool --clients 100 --size 10 --hold-ms 5 --seconds 2 [--url ...]
 
 The first prints the acceptance table and takes about a minute a round. The second prints one pool's figures, in some ten
@@ -48,6 +48,7 @@ from sqlalchemy.pool import Pool, QueuePool
 
 from benchmarks.awake import cores_awake
 from benchmarks.pages import put
+from db.embedded import temporary_postgres
 from poolbench import FairPool
 from poolbench.telemetry import BOUNDS_NS, SMOOTHING, PoolStatistics
 
@@ -493,13 +494,27 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=2, metavar="S", help="duration of each run, in s (default %(default)s)"
     )
-    parser.add_argument("--url", help="libpq URL of a real server; without it the driver is a stub")
+    parser.add_argument(
+        "--url", help="libpq URL of a real server, or `embedded` for one of our own; without it the driver is a stub"
+    )
     parser.add_argument("--write", action="store_true", help="put the acceptance table into docs/fair-pool.md")
     args = parser.parse_args()
     if min(args.clients, args.size, args.rounds) < 1:
         parser.error("--clients, --size and --rounds must be 1 or more")
     if not (0 < args.hold_ms <= 60_000 and 0 < args.seconds <= 3600):
         parser.error("--hold-ms must be above 0, at most a minute; --seconds above 0, at most an hour")
+    if args.what == "fairness" and ":" not in (args.pool or ""):
+        parser.error("fairness wants a pool class as MODULE:CLASS")
+    if args.url != "embedded":
+        measure(args)
+        return
+    with temporary_postgres(settings={"fsync": "off"}) as server:
+        args.url = server.url
+        measure(args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure what the command line asks for; print it, and write it if that is wanted."""
     hold_s = args.hold_ms / 1000
     backend = postgres(args.url, hold_s) if args.url else scripted(hold_s)
     if args.what == "acceptance":
@@ -508,8 +523,6 @@ def main() -> None:
         if args.write:
             put("fair-pool.md", "benchmarks/pool.py --url" if args.url else "benchmarks/pool.py", found)
         return
-    if not args.pool or ":" not in args.pool:
-        parser.error("fairness wants a pool class as MODULE:CLASS")
     module, _, name = args.pool.partition(":")
     with cores_awake():
         print(fairness(getattr(import_module(module), name), backend, args))
