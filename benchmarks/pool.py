@@ -47,6 +47,7 @@ import gevent
 from sqlalchemy.pool import Pool, QueuePool
 
 from benchmarks.awake import cores_awake
+from benchmarks.league import conditions
 from benchmarks.pages import put
 from db.embedded import temporary_postgres
 from poolbench import FairPool
@@ -449,7 +450,9 @@ def acceptance(backend: Backend, real: bool, args: argparse.Namespace) -> str:
     lines += ["", "| ms, us, loans/s | QueuePool | FairPool |", "| --- | --- | --- |", *found.figures()]
     runs = [run for column in found.runs.values() for run in column]
     disturbed = sum(run.longest_pause >= PAUSE_LIMIT_S for run in runs)
-    return "\n".join([*lines, "", f"{disturbed} of {len(runs)} runs were disturbed by pauses of the machine."])
+    lines += ["", f"Medians of {args.rounds} rounds of {args.seconds:g} s on {conditions()}: {args.clients} clients,"]
+    lines += [f"{args.size} connections, holds of {args.hold_ms:g} ms. {disturbed} of {len(runs)} runs were disturbed."]
+    return "\n".join(lines)
 
 
 def fairness(pool_class: type[Pool], backend: Backend, args: argparse.Namespace) -> str:
