@@ -125,7 +125,7 @@ class FairPool(Pool):
             settings.check({**self._options, "pre_ping": kw.get("pre_ping", False)})
         except ValueError as error:
             raise exc.ArgumentError(f"FairPool: {error}") from None
-        self._options |= {name: self._options[name] or unlimited for name, unlimited in settings.UNLIMITED.items()}
+        self._options |= settings.in_effect(self._options)
         super().__init__(creator, recycle=self._options["recycle"], **kw)
         self._size = pool_size
         self._max_overflow = self._options["max_overflow"]
@@ -293,7 +293,10 @@ class FairPool(Pool):
     def _lifetime_ns(self) -> int:
         longest_s: float | None = self._options["max_lifetime"]
         jitter: float = self._options["lifetime_jitter"]
-        return NEVER_NS if longest_s is None else max(1, round(longest_s * (1 - jitter * random.random()) * 1e9))
+        shortest_s = settings.SHORTEST_S
+        return (
+            NEVER_NS if longest_s is None else round(max(shortest_s, longest_s * (1 - jitter * random.random())) * 1e9)
+        )
 
     def _prepare(self, record: Record, returned_ns: int) -> None:
         """What options ask for before a loan: remember the borrower, and test a connection that was idle for long."""

@@ -15,6 +15,11 @@ from typing import Any, Protocol
 LONGEST_S = 10 * 365 * 86400
 """The longest duration that a setting can have, in s: ten years, well within what every clock and timer can take."""
 
+SHORTEST_S = 0.01
+"""No FairPool replaces a connection that is younger, in s, whatever its settings: else it could be too old for the request for
+which it was opened.
+"""
+
 MOST_CONNECTIONS = 262_143
 """The largest `max_connections` that PostgreSQL accepts."""
 
@@ -200,12 +205,6 @@ POOL_SETTINGS: tuple[PoolSetting, ...] = (
 """All settings, in the order of the documentation. FairPool has these arguments and SQLAlchemy's common ones."""
 
 
-UNLIMITED: dict[str, Any] = {
-    "recycle": -1, "max_lifetime": None, "idle_timeout": None, "ping_idle": None, "max_wait": None, "leak_threshold": None,
-}  # fmt: skip
-"""The arguments for which 0 means no limit, and what FairPool has in its place."""
-
-
 def check(arguments: Mapping[str, Any]) -> None:
     """Raise ValueError, in one line that names the argument, if FairPool cannot have one of these arguments."""
     for setting in POOL_SETTINGS:
@@ -216,6 +215,13 @@ def check(arguments: Mapping[str, Any]) -> None:
     size, least = arguments.get("pool_size", 0), arguments.get("min_size", 0)
     if size and least > size:
         raise ValueError(f"min_size ({least}) must not be larger than pool_size ({size})")
+
+
+def in_effect(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of FairPool's arguments for which 0 means no limit, as it uses them: -1 or None without a limit."""
+    names = ("max_lifetime", "idle_timeout", "ping_idle", "max_wait", "leak_threshold")
+    recycle = max(arguments["recycle"], SHORTEST_S) if (arguments["recycle"] or -1) > 0 else -1
+    return {"recycle": recycle, **{name: arguments[name] or None for name in names}}
 
 
 def honoured(pool: str) -> frozenset[str]:

@@ -3,6 +3,7 @@
 import inspect
 from dataclasses import fields
 
+import gevent
 import pytest
 from sqlalchemy import NullPool, create_engine, exc
 from sqlalchemy.pool import Pool, QueuePool
@@ -106,12 +107,13 @@ def test_a_lifetime_of_zero_opens_one_connection_and_keeps_it(name):
     assert driver.attempts == 1
 
 
-def test_a_lifetime_shorter_than_the_clock_can_tell_opens_one_connection_for_each_loan():
+@pytest.mark.parametrize("name", ["max_lifetime", "recycle"])
+def test_a_lifetime_too_short_for_a_loan_neither_opens_twice_nor_makes_anybody_wait(name):
     driver = ScriptedDriver()
-    pool = pool_of(driver, max_lifetime=1e-12)
-    for _ in range(3):
-        pool.connect().close()
-    assert driver.attempts == 3
+    pool = pool_of(driver, **{name: 1e-12})
+    loans = [gevent.spawn(lambda: pool.connect().close()) for _ in range(3)]
+    gevent.joinall(loans, timeout=1, raise_error=True)
+    assert all(loan.successful() for loan in loans) and driver.attempts <= 3
 
 
 ABSURD = [
