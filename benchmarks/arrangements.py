@@ -19,6 +19,7 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loadgen.closed import Workload
 from loadgen.http.route import Origin
@@ -125,7 +126,7 @@ def text_of(arrangement: PlannedArrangement, rate_per_s: float, seconds: float) 
     return json.dumps({"config": config, "scenarios": [{"flow": flow}]})
 
 
-def even(count: int) -> Floats:
+def even(count: int) -> NDArray[np.int64]:
     """Ranks of `count` statements in an order in which any part of them is spread evenly over their distribution.
 
     Multiples of the golden ratio. A run that asks for each of them once has the mean and the tail of the distribution.
@@ -138,7 +139,7 @@ class Statements:
     """What requests ask for, one after the other: exponential times in whole ms, by their ranks."""
 
     mean_ms: float
-    ranks: Floats
+    ranks: NDArray[np.int64]
 
     @property
     def times_ms(self) -> Floats:

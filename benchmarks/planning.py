@@ -1,19 +1,20 @@
-"""Checks whether the predictions of `loadgen plan` come true, for 30 arrangements, and its advice, for 8. Takes 25 minutes.
+"""Checks whether the predictions of `loadgen plan` come true, for 30 arrangements, and its advice, for 8. Takes 40 minutes.
 
-    python -m benchmarks.planning [--only 3,7] [--seconds 6] [--into FILE] [--write]
+    python -m benchmarks.planning [--only 3,a7] [--minutes 30] [--into FILE] [--write]
 
-An application computes for a while, holds a connection while it computes and while a statement sleeps, and computes again. An
-arrangement is a kind of worker (gevent, threads, sync) and their number, the CPU time, the statement's time, the pool's
-size, and a load as a share of the rate at which the arrangement is full. Each is measured calmly once, with many connections
-and two fifths of that rate. From that report alone `plan` predicts two more runs: one below the knee, of which the mean wait
-for a connection (within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true, and one with
-as many users as keep everything busy, each asking again when it has its answer, whose rate, the knee's, must (within 10 %).
+An arrangement is a kind of worker (gevent, threads, sync) and their number, the CPU time, the statement's time and the pool's
+size (`benchmarks/arrangements.py`). Thirty are drawn at random; to develop the model, draw others (`--draw`). Each is measured
+calmly once, with many connections and two fifths of the rate at which the arrangement is full. From that report alone `plan`
+predicts two more runs. One has as many users as keep everything busy, each asking again when it has its answer: its rate, the
+knee's, must come true within 10 %. The other has 70 % of the rate of the knee as it was measured: the mean wait for a connection
+(within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true. Nearer to the knee, two runs of
+one arrangement differ by more than that.
 
-All of this is done twice, with the same arrivals, and the mean of the two predictions is compared with the mean of the two
-measured values. Where these differ by more than the prediction may be off, and it is no further away, it "cannot be judged".
-`late` is the p99 of how far the generator fell behind its plan: where it is not small, the machine was busy with something
-else, and the row counts for nothing. CPU time is constant. Statements take an exponential time in whole ms, as pg_sleep
-rounds up. All requests close their connection, as keeping one costs the worker something else. The mean wait of a few seconds
+These two runs are made twice, and the mean of the measured values counts. Where they differ by more than the prediction may be
+off, and it is no further away from the nearer one, it "cannot be judged". `late` is the p99 of how far the generator fell behind
+its plan: where it is not small, the machine was busy with something else, and the row counts for nothing. The programs that are
+measured go before others (priority), and the generator, which shares the cores with them, before all (real time), if started by
+root. The calm run asks for statements that are spread evenly over their distribution, each once. The mean wait of a few seconds
 varies by chance more than 10 %, so the simulation gets the instants at which the requests of the run were sent, and the rank of
 each one's statement; how long connections are held and what requests cost comes from the calm run. `chance` is what this saves:
 half of the 95 % interval of the mean wait of such a run, from 20 simulated ones with arrivals of their own.
@@ -24,7 +25,7 @@ counts is the share of requests that are answered well within the p99 asked for.
 others may raise it by more than the run itself varies; a smaller pool must not lower it.
 
 `--into` keeps what was measured so far in a file, so that the arrangements can be measured in several parts: those in it are
-not measured again, unless they were late. `--write` puts the tables of all of them into docs/planning.md.
+not measured again, unless they were late. `--minutes` ends a part in time. `--write` puts the tables into docs/planning.md.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
@@ -74,7 +76,7 @@ MANY = 20
 WAIT_WITHIN, WAIT_MS, TAIL_WITHIN, TAIL_MS, KNEE_WITHIN = 0.10, 0.5, 0.15, 2.0, 0.10
 LATE_MS = 2.0
 """On a quiet machine it is less than 1."""
-SEEDS = 20
+SEEDS, CHANCE_FROM_MS = 20, 1.0
 GUIDE = Path(__file__).parents[1] / "docs" / "planning.md"
 MARKS = "<!-- benchmarks/planning.py writes from here -->", "<!-- to here -->"
 ADVICE_MARKS = "<!-- benchmarks/planning.py writes the advice from here -->", "<!-- the advice to here -->"
@@ -129,6 +131,9 @@ class AdvisedArrangement:
         """Requests per second that are asked for."""
         return self.load * self.arrangement.full_per_s
 
+    def __str__(self) -> str:
+        return f"changes of {self.arrangement}"
+
     def changed(self, change: str) -> PlannedArrangement:
         """The arrangement after one of the changes; the rate remains."""
         now = self.arrangement
@@ -142,8 +147,8 @@ class AdvisedArrangement:
 
 
 ADVISED = tuple(
-    AdvisedArrangement(PlannedArrangement(*row), load, p99_ms)
-    for *row, load, p99_ms in (
+    AdvisedArrangement(PlannedArrangement(worker, workers, cpu_ms, statement_ms, size), load, p99_ms)
+    for worker, workers, cpu_ms, statement_ms, size, load, p99_ms in (
         ("gevent", 1, 8, 20, 10, 1.2, 250),
         ("gthread", 1, 15, 20, 8, 1.2, 250),
         ("sync", 2, 3, 10, 1, 1.2, 250),
@@ -160,6 +165,7 @@ ADVISED = tuple(
 class Measured:
     """What was measured of an arrangement."""
 
+    arrangement: PlannedArrangement
     calm: Report
     """The run that `plan` predicts from."""
     rate_per_s: float
@@ -174,6 +180,7 @@ class Measured:
 class Tried:
     """What the four changes did to an arrangement."""
 
+    advised: AdvisedArrangement
     calm: Report
     within: dict[str, list[float]]
     """By change, and "none": share of requests that were answered well within the p99 asked for, in each run."""
@@ -194,7 +201,7 @@ def measure(arrangement: PlannedArrangement, folder: Path) -> Measured:
                 asked = Statements(arrangement.statement_ms, LOADED)
                 below.append(run(port, arrangement, asked, per_s, seconds, folder))
             knees.append(knee(port, arrangement, KNEE_S))
-    return Measured(calm, per_s, tuple(below), tuple(knees))
+    return Measured(arrangement, calm, per_s, tuple(below), tuple(knees))
 
 
 def measure_calm(parts: Arranged, arrangement: PlannedArrangement, folder: Path) -> Report:
@@ -219,7 +226,7 @@ def measure_changes(advised: AdvisedArrangement, folder: Path) -> Tried:
             done = run(port, changed, asked, advised.rate_per_s, ADVICE_S, folder)
         within.setdefault(change, []).append(float(np.mean(done.took_ms <= advised.p99_ms)))
         late = max(late, lag_ms(done.report))
-    return Tried(calm, within, late)
+    return Tried(advised, calm, within, late)
 
 
 def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s: float) -> Question:
@@ -264,7 +271,7 @@ def chance(asked: Question, rows: int, mean_ms: float) -> float:
         other = replace(asked, seed=seed + 1, requests=rows)
         drawn = replace(requests(other), counts_all=True)
         means.append(next(predict(other, drawn)).wait_mean_ms)
-    return 1.96 * float(np.std(means, ddof=1)) / mean_ms if mean_ms else 0.0
+    return 1.96 * float(np.std(means, ddof=1)) / mean_ms
 
 
 def lag_ms(report: Report) -> float:
@@ -313,13 +320,13 @@ def verdict(figures: Sequence[Figure]) -> str:
     return "met"
 
 
-def table(found: Mapping[int, Measured], arrangements: Sequence[PlannedArrangement]) -> str:
+def table(found: Mapping[int, Measured]) -> str:
     """The Markdown of all rows, and how many predictions were right."""
-    headings = ("number", "arrangement", "requests/s", "late p99, ms", "mean wait, ms, measured", "predicted", "chance")
-    headings += ("p99, ms, measured", "predicted", "knee/s, measured", "predicted", "")
+    before = ("number", "arrangement", "requests/s", "late p99, ms", "mean wait, ms, measured", "predicted", "chance")
+    headings = (*before, "p99, ms, measured", "predicted", "knee/s, measured", "predicted", "")
     rows, judged = [], []
     for number, measured in sorted(found.items()):
-        arrangement = arrangements[number - 1]
+        arrangement = measured.arrangement
         start = (str(number), str(arrangement), f"{measured.rate_per_s:.0f}", f"{late_ms(measured):.1f}")
         try:
             figures = compare(arrangement, measured)
@@ -334,10 +341,10 @@ def table(found: Mapping[int, Measured], arrangements: Sequence[PlannedArrangeme
             for each, digits in zip(figures, (2, 1, 1), strict=True)
         ]
         asked = question(arrangement, workload(measured.calm), measured.rate_per_s)
-        by_chance = chance(asked, len(measured.below[0].arrived_s), float(np.mean(figures[0].seen)))
-        rows.append(
-            (*start, *cells[0], f"{by_chance:.0%}", *cells[1], *cells[2], "late" if is_late else verdict(figures))
-        )
+        mean_ms = float(np.mean(figures[0].seen))
+        rows_sent = len(measured.below[0].arrived_s)
+        by_chance = f"{chance(asked, rows_sent, mean_ms):.0%}" if mean_ms >= CHANCE_FROM_MS else ""
+        rows.append((*start, *cells[0], by_chance, *cells[1], *cells[2], "late" if is_late else verdict(figures)))
     return f"{markdown.table(headings, rows)}\n\n{tally(judged)} {len(rows) - len(judged)} not counted."
 
 
@@ -377,9 +384,9 @@ class Advice:
         return means[self.change] > means["none"] + differ and means[self.change] >= best - differ
 
 
-def advice(advised: AdvisedArrangement, tried: Tried) -> Advice:
+def advice(tried: Tried) -> Advice:
     """Ask `plan`, from the calm run, what to change first. Raises ReportError if that allows no plan."""
-    arrangement = advised.arrangement
+    advised, arrangement = tried.advised, tried.advised.arrangement
     base = workload(tried.calm)
     grounds(tried.calm, base, arrangement.workers)
     asked = question(arrangement, base, advised.rate_per_s)
@@ -392,12 +399,12 @@ def advice_table(found: Mapping[int, Tried]) -> str:
     """The Markdown of what each change did, and how often the advice was right."""
     headings = ("arrangement", "requests/s", "p99 asked for, ms", "plan says", "as it is", *CHANGES, "")
     rows, right, counted = [], 0, 0
-    for number, tried in sorted(found.items()):
-        advised = ADVISED[number - 1]
+    for _, tried in sorted(found.items()):
+        advised = tried.advised
         arrangement = advised.arrangement
         start = (str(arrangement), f"{advised.rate_per_s:.0f}", f"{advised.p99_ms:g}")
         try:
-            given = advice(advised, tried)
+            given = advice(tried)
         except ReportError as error:
             rows.append((*start, f"nothing: {error}", *[""] * 6))
             continue
@@ -418,36 +425,41 @@ def main() -> None:
     parser.add_argument(
         "--other", action="append", default=[], metavar="gevent,1,2,10,3", help="one of your own, instead"
     )
+    parser.add_argument("--minutes", type=float, default=inf, help="begin no arrangement after so many minutes")
     parser.add_argument("--into", type=Path, help="file that keeps what was measured")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/planning.md")
     given = parser.parse_args()
-    kept = pickle.loads(given.into.read_bytes()) if given.into is not None and given.into.exists() else {}
     arrangements = [other(text) for text in given.other] or drawn(given.draw)
-    chosen = given.only.split(",") if given.only else [str(i + 1) for i in range(len(arrangements))]
-    if not given.only and not given.other:
-        chosen += [f"a{i + 1}" for i in range(len(ADVISED))]
+    all_of: dict[str, PlannedArrangement | AdvisedArrangement] = {str(i + 1): row for i, row in enumerate(arrangements)}
+    if not given.other:
+        all_of |= {f"a{i + 1}": row for i, row in enumerate(ADVISED)}
+    chosen = {key: all_of[key] for key in given.only.split(",")} if given.only else all_of
+    kept: dict[str, Measured | Tried] = {}
+    if given.into is not None and given.into.exists():
+        kept = pickle.loads(given.into.read_bytes())
+    ends_s = monotonic() + given.minutes * 60
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "planned.py").write_text(APPLICATION)
-        for key in chosen:
-            if key in kept and late_ms(kept[key]) <= LATE_MS:
+        for key, row in chosen.items():
+            if (key in kept and late_ms(kept[key]) <= LATE_MS) or monotonic() > ends_s:
                 continue
-            if key[0] == "a":
-                kept[key] = measure_changes(ADVISED[int(key[1:]) - 1], folder)
-            else:
-                kept[key] = measure(arrangements[int(key) - 1], folder)
-            print(key, file=sys.stderr, flush=True)
+            kept[key] = measure(row, folder) if isinstance(row, PlannedArrangement) else measure_changes(row, folder)
+            print(f"{key}: {row}, late {late_ms(kept[key]):.1f} ms", file=sys.stderr, flush=True)
             if given.into is not None:
                 given.into.write_bytes(pickle.dumps(kept))
-    accuracy = table({int(key): each for key, each in kept.items() if key[0] != "a"}, arrangements)
-    advised = advice_table({int(key[1:]): each for key, each in kept.items() if key[0] == "a"})
-    print(accuracy, advised, sep="\n\n")
+    accuracy = table({int(key): each for key, each in kept.items() if isinstance(each, Measured)})
+    advised = {int(key[1:]): each for key, each in kept.items() if isinstance(each, Tried)}
+    print(accuracy, advice_table(advised), sep="\n\n")
     if given.write:
-        text = GUIDE.read_text()
-        for (begins, ends), written in ((MARKS, accuracy), (ADVICE_MARKS, advised)):
-            before, mark, after = text.partition(begins)
-            text = f"{before}{mark}\n{written}\n{ends}{after.partition(ends)[2]}"
-        GUIDE.write_text(text)
+        text = with_table(GUIDE.read_text(), MARKS, accuracy)
+        GUIDE.write_text(with_table(text, ADVICE_MARKS, advice_table(advised)) if advised else text)
+
+
+def with_table(text: str, marks: tuple[str, str], written: str) -> str:
+    """The text with a table between two marks."""
+    before, mark, after = text.partition(marks[0])
+    return f"{before}{mark}\n{written}\n{marks[1]}{after.partition(marks[1])[2]}"
 
 
 if __name__ == "__main__":

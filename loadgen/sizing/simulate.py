@@ -213,8 +213,7 @@ def simulate(
 
     `arrived_s`: instants in order. `holds_s`, `connects_s`: how long each request holds a connection and connecting takes
     when it has the database's cores to itself. `cpu`: None for servers that need no CPU. `seed` determines the choice of
-    servers. Raises ValueError if lengths differ,
-    instants go back, or a time is negative.
+    servers. Raises ValueError if lengths differ, instants go back, or a time is negative.
     """
     connects = np.broadcast_to(np.asarray(connects_s, np.float64), arrived_s.shape)
     if not len(arrived_s) or holds_s.shape != arrived_s.shape:
@@ -511,7 +510,9 @@ class _WorkersCourse(_SimulationCourse):
             turns.advance(until_s)
 
     def _arrive(self, request: int, drawn: int, now_s: float) -> None:
-        idle = [number for number, worker in enumerate(self._workers) if worker.running is None and worker.free > 0]
+        # Threaded workers accept connections whether a thread is free or not.
+        always = self._shared is None
+        idle = [number for number, each in enumerate(self._workers) if each.running is None and (always or each.free)]
         server = idle[drawn % len(idle)] if idle else drawn
         worker = self._workers[server]
         if worker.free > 0 and (idle or not self._is_loop or self._shared is None):
@@ -523,8 +524,7 @@ class _WorkersCourse(_SimulationCourse):
             self._worker_of[request] = server
 
     def _start(self, request: int, server: int, now_s: float) -> None:
-        first = self._accepted(request, server)
-        self._compute(*first, now_s)
+        self._compute(*self._accepted(request, server), now_s)
 
     def _accepted(self, request: int, server: int) -> tuple[int, int, float]:
         """The first piece of work of a request that this server now works on."""
