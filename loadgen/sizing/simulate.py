@@ -21,14 +21,13 @@ work at a time, in order of arrival: half of the work outside a loan comes befor
 after it is returned; of the work in a loan, half comes before the database's part of the hold and half after it. A server has
 `slots` for requests (one: gunicorn's sync workers; its threads; no limit: gevent); a request that finds none waits in front
 of it. With `turn_s`, as under Python's lock, a piece of work that takes longer lets the others go first. A new request goes
-to a server whose CPU is idle if there is one, else to one at random, with a free thread or not; the thread that accepts does half
-of the work before it asks. With one slot each, all servers share one line.
+to a server whose CPU is idle if there is one, else to any, with a free thread or not; the thread that accepts does half of the
+work before it asks. With one slot each, all servers share one line.
 A server without a limit of slots is an event loop: it takes the events that have come since it last asked for them, deals with
 them one after the other, the latest first (libev's order), then runs the waiters that were woken meanwhile and the requests
 that were accepted, and only then asks for events again. Several loops share one line of new connections, and each accepts one
 of them whenever it asks for events; a single loop accepts all that have come (gevent's servers under gunicorn).
 With more servers computing than the machine has `cores`, all of them go on at a share of their speed, as holds do.
-
 Times are in seconds. All random numbers come from numpy's PCG64: the same seed gives the same outcome.
 """
 
