@@ -442,7 +442,7 @@ def main() -> None:
         folder = Path(name)
         (folder / "planned.py").write_text(APPLICATION)
         for key, row in chosen.items():
-            if (key in kept and late_ms(kept[key]) <= LATE_MS) or monotonic() > ends_s:
+            if is_kept(kept.get(key), row) or monotonic() > ends_s:
                 continue
             kept[key] = measure(row, folder) if isinstance(row, PlannedArrangement) else measure_changes(row, folder)
             print(f"{key}: {row}, late {late_ms(kept[key]):.1f} ms", file=sys.stderr, flush=True)
@@ -454,6 +454,13 @@ def main() -> None:
     if given.write:
         text = with_table(GUIDE.read_text(), MARKS, accuracy)
         GUIDE.write_text(with_table(text, ADVICE_MARKS, advice_table(advised)) if advised else text)
+
+
+def is_kept(found: Measured | Tried | None, row: PlannedArrangement | AdvisedArrangement) -> bool:
+    """Whether what was found is of this arrangement, and was measured in time."""
+    if found is None or late_ms(found) > LATE_MS:
+        return False
+    return row == (found.arrangement if isinstance(found, Measured) else found.advised)
 
 
 def with_table(text: str, marks: tuple[str, str], written: str) -> str:
