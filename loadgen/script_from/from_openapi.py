@@ -107,7 +107,9 @@ def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | 
     """Make the draft. Raises NothingToRequest where no operation can be requested."""
     planner = _Planner(api, references, choice, ask)
     # A service that only takes POSTs, such as one that calculates, would otherwise have no script at all.
-    only_posts = choice.named and not choice.writes and all(o.method != "get" for o in api.operations)
+    gets = [o for o in api.operations if o.method == "get"]
+    gets_lost = any(each.request.startswith("GET ") for each in api.unreadable)
+    only_posts = choice.named and not (choice.writes or gets or gets_lost)
     methods = ("get", "post", "put", "patch", "delete") if choice.writes else ("post",) if only_posts else ("get",)
     # Those without parameters come first: the others take their ids from them.
     wanted = sorted((o for o in api.operations if o.method in methods), key=lambda o: o.path.count("{"))

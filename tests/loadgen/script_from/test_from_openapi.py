@@ -251,6 +251,27 @@ def test_the_target_is_the_first_server(more, location, target):
     assert drafted(document({"/a": get()}, **more), location).target == target
 
 
+OWN_SERVER = {"servers": [{"url": "https://h/v1"}]}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"), [(None, "https://h/v1"), ("http://127.0.0.1:8000/", "http://127.0.0.1:8000")]
+)
+def test_servers_of_paths_alone_are_the_target_and_give_way_to_the_one_that_is_named(target, expected):
+    paths = {"/a": {**get(), **OWN_SERVER}, "/b": {"get": {**get()["get"], **OWN_SERVER}}, "/c": get()}
+    given = {"openapi": "3.1.0", "paths": {**paths, "/d": {**get(), "servers": [{"url": "https://other"}]}}}
+    api = read_api(given, "api.json", "/api.json", References("/api.json", given, lambda _: b""), target)
+    assert api.target == expected
+    assert [(each.path, each.prefix) for each in api.operations] == [("/a", ""), ("/b", ""), ("/c", "")]
+    assert [each.why for each in api.unreadable] == ["it is served by another host, other"]
+
+
+def test_a_document_whose_gets_are_all_elsewhere_says_so():
+    given = document({"/a": {**get(), "servers": [{"url": "https://other"}]}}, servers=[{"url": "https://h"}])
+    with pytest.raises(Unusable, match=r"GET /a: it is served by another host, other"):
+        drafted(given, named=True)
+
+
 def test_swagger_2_is_read_as_well():
     item = {"type": "object", "properties": {"id": {"type": "integer"}}}
     given = {
