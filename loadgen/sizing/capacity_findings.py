@@ -11,11 +11,11 @@ from reports.blocks import Cell, Column, Page, Section, Table, Text, amount, amo
 
 _LIMITS = {
     "service": "Beyond it the service falls behind: its queue grows for as long as the load lasts.",
-    "target": "Beyond it the service still keeps up, but no longer within the target.",
+    "target": "Beyond it the service still keeps up, but no longer within the target: {why}.",
     "generator": "The generator could not start users in time at a higher rate: the service may hold more.",
-    "time": "The time was up before the answer was as precise as asked.",
+    "time": "The time was up before any rate was known to miss the target.",
 }
-
+_UNFINISHED = "The time was up before the answer was as precise as asked."
 
 _UNANSWERED = "Nothing was answered: this says nothing of what the service holds."
 
@@ -121,7 +121,13 @@ def _limit(found: Capacity) -> str:
     """What keeps the service from more; empty where no rate met the target, as the steps say why."""
     if found.steps and not any(step.answers for step in found.steps):
         return _UNANSWERED
-    return _LIMITS[found.limit] if found.rate is not None or found.limit in ("generator", "time") else ""
+    if found.rate is None:
+        return {"generator": _LIMITS["generator"], "time": "The time was up before all lower rates were tried."}.get(
+            found.limit, ""
+        )
+    missed = [step for step in found.steps if step.rate == found.high and not step.met]
+    said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")
+    return said if found.finished or found.limit in ("time", "generator") else f"{said} {_UNFINISHED}"
 
 
 def _row(step: Step) -> tuple[Cell, ...]:
