@@ -21,6 +21,7 @@ from loadgen.runner import Live, ScriptExecution, ScriptRun, print_debug, stoppi
 from loadgen.schedule import Share
 from loadgen.script.model import Phase, Script
 from loadgen.sizing.capacity import (
+    LEAST_STEP_S,
     LONGEST_STEP_S,
     Capacity,
     SecondSeen,
@@ -29,7 +30,6 @@ from loadgen.sizing.capacity import (
     found,
     is_over,
     judge,
-    least_step_s,
     next_rate,
 )
 from loadgen.vu.transports import Transports
@@ -83,7 +83,7 @@ def find_capacity(
             rate: float | None = first_rate
             while rate is not None and not signals:
                 longest_s = min(LONGEST_STEP_S, int((ends_ns - now_ns()) / 1e9))
-                if longest_s < least_step_s(target):
+                if longest_s < LEAST_STEP_S:
                     break
                 engines.append(execution.engine(Share(), (_phase(rate, longest_s),)))
                 watched = _StepWatch(

@@ -30,7 +30,9 @@ _GROWTH = 0.02
 _WARM_UP_SHARE = 0.25
 _LEAST_WARM_UP_S = 2
 _LEAST_JUDGED_S = 3
-_LONGEST_WARM_UP_S = 12
+_LONGEST_SETTLING_S = 12
+LEAST_STEP_S = _LEAST_WARM_UP_S + _LEAST_JUDGED_S + 1
+"""The shortest step that can be judged, in seconds."""
 LONGEST_STEP_S = 20
 """The longest step, in seconds."""
 _LONG_STEP_S = 15
@@ -105,38 +107,32 @@ class Capacity:
     finished: bool = True
 
 
-def least_step_s(target: Target) -> int:
-    """The shortest step that can be judged, in seconds."""
-    return _warm_up_s(target) + _LEAST_JUDGED_S + 1
-
-
-def _warm_up_s(target: Target) -> int:
-    """The seconds that are not judged at least: until users can have been answered in time, those in flight become more."""
-    return min(max(_LEAST_WARM_UP_S, ceil(target.p99_ms / 1000) + 1), _LONGEST_WARM_UP_S)
-
-
 def is_over(seconds: Sequence[SecondSeen], target: Target, rate: float, steps: Sequence[Step]) -> bool:
     """Whether a step at `rate` has shown enough after these seconds; `steps` are those before it."""
     judgement = judge(seconds, target)
     is_climbing = all(step.rate >= rate * _FACTOR**2 if not step.met else step.rate < rate for step in steps)
     if judgement.met and is_climbing:
-        return judgement.decided or len(seconds) >= least_step_s(target)
+        return judgement.decided or len(seconds) >= LEAST_STEP_S
     return len(seconds) >= LONGEST_STEP_S or (judgement.decided and not judgement.met)
 
 
 def judge(seconds: Sequence[SecondSeen], target: Target) -> Judgement:
     """Judge the seconds of a step so far, from its first one."""
-    judged = seconds[max(_warm_up_s(target), int(_WARM_UP_SHARE * len(seconds))) :]
+    warm_up_s = max(_LEAST_WARM_UP_S, int(_WARM_UP_SHARE * len(seconds)))
+    judged = seconds[warm_up_s:]
     if len(judged) < _LEAST_JUDGED_S:
         return Judgement(met=False, decided=False)
+    # Until the first users can have been answered in time, those in flight become more at any service.
+    settled = seconds[max(warm_up_s, min(ceil(target.p99_ms / 1000) + 1, _LONGEST_SETTLING_S)) :]
+    is_settled = len(settled) >= _LEAST_JUDGED_S
     if not any(s.answers for s in judged):
-        return Judgement(met=False, decided=True, why="no answers")
+        return Judgement(met=False, decided=is_settled, why="no answers")
+    if _grows(settled if is_settled else judged):
+        answered, arrived = sum(s.answers for s in settled), sum(s.requests for s in settled)
+        decided = is_settled and (len(settled) >= 2 * _LEAST_JUDGED_S or answered < arrived / _FACTOR)
+        return Judgement(met=False, decided=decided, why="the queue grows")
     slow = _against([s.slow for s in judged], [s.answers for s in judged], _SLOW_SHARE)
     failed = _against([s.errors for s in judged], [s.requests for s in judged], target.error_share)
-    answered, arrived = sum(s.answers for s in judged), sum(s.requests for s in judged)
-    if _grows(judged):
-        decided = len(judged) >= 2 * _LEAST_JUDGED_S or answered < arrived / _FACTOR
-        return Judgement(met=False, decided=decided, why="the queue grows")
     worst = max(slow, failed)
     why: Why = "" if worst <= 0 else "errors" if failed >= slow else "p99"
     return Judgement(met=worst <= 0, decided=abs(worst) > _DECIDED, why=why)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from loadgen.sizing.capacity import (
+    LEAST_STEP_S,
     LONGEST_STEP_S,
     SecondSeen,
     Step,
@@ -13,7 +14,6 @@ from loadgen.sizing.capacity import (
     found,
     is_over,
     judge,
-    least_step_s,
     next_rate,
 )
 from loadgen.sizing.capacity_findings import capacity_page
@@ -130,7 +130,7 @@ def test_errors_above_the_limit_end_the_climb_and_are_named():
 
 def test_a_service_that_answers_nothing_is_not_called_slow_nor_said_to_keep_up():
     dead = SecondSeen(100, 0, 0, 100, 0)
-    judgement = judge([dead] * least_step_s(TARGET), TARGET)
+    judgement = judge([dead] * LEAST_STEP_S, TARGET)
     assert judgement.why == "no answers" and judgement.decided and not judgement.met
     step = Step(10.0, 6, 0, None, 1.0, met=False, decided=True, why=judgement.why)
     text = written(capacity_page(found([step, step]), TARGET, {}), "text")
