@@ -29,6 +29,7 @@ _ENDS_SOMETHING = re.compile(
 )
 _USUAL_JSON = ("application/json", "*/*", "application/*")
 _KNOWN_FORMATS = ("date", "date-time")
+_SENT_AS_IS = "!#$%&'()*+,/:;=?@[]~"
 _NOT_AS_PARAMETERS = ("accept", "content-type", "authorization")
 _TO_LOGIN = re.compile(r"/(?:log-?in|sign-?in|auth|oauth2?|sso)\b", re.IGNORECASE)
 _TEMPLATE = "{{ $processEnvironment.%s }}"
@@ -425,7 +426,8 @@ class _Planner:
             value = value_at(need.source.answer, need.capture.path)
             if value is None:
                 return ready
-            values[f"{{{{ {need.capture.variable} }}}}"] = quote(as_text(value), safe="")
+            # As the run will send it: a template is not encoded, so a value with a slash is two parts of a path.
+            values[f"{{{{ {need.capture.variable} }}}}"] = quote(as_text(value), safe=_SENT_AS_IS)
         if self._ask is None or ready.operation.method != "get":
             return ready
         url = ready.url

@@ -210,8 +210,10 @@ def _server(servers: Any) -> str:
     def filled(match: re.Match[str]) -> str:
         variable = variables.get(match[1])
         variable = variable if isinstance(variable, dict) else {}
+        if variable.get("default") is not None:
+            return str(variable["default"])
         enum = variable.get("enum")
-        return str(variable.get("default") or (enum[0] if isinstance(enum, list) and enum else match[1]))
+        return str(enum[0] if isinstance(enum, list) and enum else match[1])
 
     return _VARIABLE.sub(filled, str(first.get("url") or ""))
 

@@ -235,6 +235,7 @@ def test_the_variable_of_a_secret_is_named_like_its_header(name, variable):
         ({"servers": [{"url": "../v3"}]}, "http://h/docs/api.json", "http://h/v3"),
         ({"servers": []}, "http://h/docs/api.json", "http://h"),
         ({"servers": [{"url": "/v2"}]}, "/api.json", "http://127.0.0.1:8000/v2"),
+        ({"servers": [{"url": "https://h/{base}", "variables": {"base": {"default": ""}}}]}, "/api.json", "https://h"),
         ({}, "/api.json", "http://127.0.0.1:8000"),
         (
             {
@@ -249,6 +250,19 @@ def test_the_variable_of_a_secret_is_named_like_its_header(name, variable):
 )
 def test_the_target_is_the_first_server(more, location, target):
     assert drafted(document({"/a": get()}, **more), location).target == target
+
+
+def test_a_value_with_a_slash_is_asked_for_as_the_script_will_send_it():
+    asked = []
+
+    def ask(path, headers):
+        asked.append(path)
+        return Asked(200, [{"name": "a/b c"}]) if path == "/plugins" else Asked(404)
+
+    names = {"type": "array", "items": {"type": "object", "properties": {"name": TEXT}}}
+    draft = drafted(document({"/plugins": get(schema=names), "/plugins/{name}": get(parameter("name"))}), ask=ask)
+    assert asked == ["/plugins", "/plugins/a/b%20c"]
+    assert reasons(draft) == {"GET /plugins/{name}": "answered 404"}
 
 
 OWN_SERVER = {"servers": [{"url": "https://h/v1"}]}
