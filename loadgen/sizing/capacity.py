@@ -122,19 +122,24 @@ def judge(seconds: Sequence[SecondSeen], target: Target) -> Judgement:
     judged = seconds[warm_up_s:]
     if len(judged) < _LEAST_JUDGED_S:
         return Judgement(met=False, decided=False)
-    # Until the first users can have been answered in time, those in flight become more at any service.
-    settled = seconds[max(warm_up_s, min(ceil(target.p99_ms / 1000) + 1, _LONGEST_SETTLING_S)) :]
-    is_settled = len(settled) >= _LEAST_JUDGED_S
-    if not any(s.answers for s in judged):
+    arrived, answered = sum(s.requests for s in judged), sum(s.answers for s in judged)
+    settled, least_s = judged, _LEAST_JUDGED_S
+    if target.p99_ms > 1000 and judged[-1].in_flight * len(judged) > arrived:
+        # Users stay for more than a second, and those in flight become more until the first can have been answered in time.
+        settled = seconds[max(warm_up_s, min(ceil(target.p99_ms / 1000) + 1, _LONGEST_SETTLING_S)) :]
+        least_s = 2 * _LEAST_JUDGED_S
+    is_settled = len(settled) >= least_s
+    if not answered:
         return Judgement(met=False, decided=is_settled, why="no answers")
     if _grows(settled if is_settled else judged):
-        answered, arrived = sum(s.answers for s in settled), sum(s.requests for s in settled)
         decided = is_settled and (len(settled) >= 2 * _LEAST_JUDGED_S or answered < arrived / _FACTOR)
         return Judgement(met=False, decided=decided, why="the queue grows")
     slow = _against([s.slow for s in judged], [s.answers for s in judged], _SLOW_SHARE)
     failed = _against([s.errors for s in judged], [s.requests for s in judged], target.error_share)
     worst = max(slow, failed)
     why: Why = "" if worst <= 0 else "errors" if failed >= slow else "p99"
+    if worst <= 0 and not is_settled:
+        return Judgement(met=False, decided=False)
     return Judgement(met=worst <= 0, decided=abs(worst) > _DECIDED, why=why)
 
 

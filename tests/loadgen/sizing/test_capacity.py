@@ -94,7 +94,7 @@ def test_a_pause_now_and_then_does_not_hide_the_capacity_and_one_beyond_the_targ
 
 def test_a_target_of_seconds_has_a_warm_up_in_which_users_can_be_answered():
     growing = [SecondSeen(100, 0, 0, 0, 100 * n) for n in range(1, 9)]
-    steady = [SecondSeen(100, 100, 0, 0, 800)] * 4
+    steady = [SecondSeen(100, 100, 0, 0, 800)] * 7
     assert judge(growing, Target(200)).why == "no answers"
     assert judge([*growing, *steady], Target(8000)).met
     assert not judge(growing, Target(8000)).decided
