@@ -41,6 +41,8 @@ from reports.sketch import Sketch
 
 _DRAIN_S = 5.0
 _PAUSE_S = 0.5
+_ENDING_S = 2.0
+"""Kept back of the whole time, for the users of the last step and the script's section `after`."""
 _RECOVERY_SHARE = 0.25
 """The share of the whole time that a service may take to recover after a step."""
 _LATE_SHARE = 0.05
@@ -82,7 +84,7 @@ def find_capacity(
         with stopping(stop) as signals:
             rate: float | None = first_rate
             while rate is not None and not signals:
-                longest_s = min(LONGEST_STEP_S, int((ends_ns - now_ns()) / 1e9))
+                longest_s = min(LONGEST_STEP_S, int((ends_ns - now_ns()) / 1e9 - _ENDING_S))
                 if longest_s < LEAST_STEP_S:
                     break
                 engines.append(execution.engine(Share(), (_phase(rate, longest_s),)))
@@ -181,7 +183,8 @@ class _StepWatch(_Watch):
         seen = self._seen()
         if len(seen) >= self._longest_s or is_over(seen, self._target, self._rate, self._before):
             self._engine.stop()
-            gevent.spawn_later(max(1.0, min(_DRAIN_S, (self._ends_ns - now_ns()) / 1e9)), self._give_up)
+            left_s = (self._ends_ns - now_ns()) / 1e9 - _PAUSE_S
+            gevent.spawn_later(max(_PAUSE_S, min(_DRAIN_S, left_s)), self._give_up)
 
     def _give_up(self) -> None:
         if not self._is_done:
