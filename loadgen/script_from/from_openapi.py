@@ -490,11 +490,16 @@ def _flows(ready: Sequence[_Ready]) -> list[Flow]:
             ordered: dict[str, _Ready] = {}
             for each in part:
                 _with_needs(each, ordered)
-            # What was created is deleted when nobody needs it any more.
-            steps = sorted(ordered.values(), key=lambda each: each.operation.method == "delete")
+            # What was created is deleted when nobody needs it any more, and what is part of it before it.
+            steps = sorted(ordered.values(), key=_deletion)
             title = name or first_name(steps[0].operation.path)
             flows.append(Flow(f"{title} {number}" if len(parts) > 1 else title, _steps(steps)))
     return flows
+
+
+def _deletion(ready: _Ready) -> int:
+    """The place of an operation in its flow: 0 for all that delete nothing, which come first, then the longest paths."""
+    return 0 if ready.operation.method != "delete" else 1000 - ready.operation.path.count("/")
 
 
 def _with_needs(ready: _Ready, ordered: dict[str, _Ready]) -> None:

@@ -13,9 +13,9 @@ _LIMITS = {
     "service": "Beyond it the service falls behind: its queue grows for as long as the load lasts.",
     "target": "Beyond it the service still keeps up, but no longer within the target: {why}.",
     "generator": "The generator could not start users in time at a higher rate: the service may hold more.",
-    "time": "The time was up before any rate was known to miss the target.",
+    "time": "The search ended before any rate was known to miss the target.",
 }
-_UNFINISHED = "The time was up before the answer was as precise as asked."
+_UNFINISHED = "The search ended before the answer was as precise as asked."
 
 _UNANSWERED = "Nothing was answered: this says nothing of what the service holds."
 
@@ -122,7 +122,7 @@ def _limit(found: Capacity) -> str:
     if found.steps and not any(step.answers for step in found.steps):
         return _UNANSWERED
     if found.rate is None:
-        return {"generator": _LIMITS["generator"], "time": "The time was up before all lower rates were tried."}.get(
+        return {"generator": _LIMITS["generator"], "time": "The search ended before all lower rates were tried."}.get(
             found.limit, ""
         )
     missed = [step for step in found.steps if step.rate == found.high and not step.met]

@@ -252,6 +252,25 @@ def test_the_target_is_the_first_server(more, location, target):
     assert drafted(document({"/a": get()}, **more), location).target == target
 
 
+def test_what_is_part_of_an_object_is_deleted_before_it():
+    def made(schema):
+        return {"post": {"responses": {"201": {"content": {"application/json": {"schema": schema}}}}}}
+
+    shelf, book = ({"type": "object", "properties": {name: TEXT}} for name in ("shelfId", "bookId"))
+    delete = {"responses": {"204": {}}}
+    ids = [parameter("shelfId"), parameter("bookId")]
+    paths = {
+        "/shelves": made(shelf),
+        "/shelves/{shelfId}": {"delete": {**delete, "parameters": ids[:1]}},
+        "/shelves/{shelfId}/books": {"parameters": ids[:1], **made(book)},
+        "/shelves/{shelfId}/books/{bookId}": {"delete": {**delete, "parameters": ids}},
+    }
+    made_and_deleted = [
+        each.partition(" ")[0] + " " + each.count("/") * "/" for each in requests(drafted(document(paths), writes=True))
+    ]
+    assert made_and_deleted == ["POST /", "POST ///", "DELETE ////", "DELETE //"]
+
+
 def test_a_value_with_a_slash_is_asked_for_as_the_script_will_send_it():
     asked = []
 

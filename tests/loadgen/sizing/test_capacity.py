@@ -110,7 +110,7 @@ def test_a_search_that_the_time_ended_says_so():
     steps = [Step(20, 6, 100, 1.0, 0.0, True, True), *[Step(40, 6, 100, 1.0, 0.5, False, True, "errors")] * 2]
     text = written(capacity_page(found(steps, finished=False), TARGET, {}), "text")
     assert "no longer within the target: too many errors." in text
-    assert "The time was up before the answer was as precise as asked." in text
+    assert "The search ended before the answer was as precise as asked." in text
     never = found(steps[1:], finished=False)
     assert (never.rate, never.limit) == (None, "time")
 
