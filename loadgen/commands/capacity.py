@@ -13,7 +13,7 @@ import click
 
 from loadgen.commands.application import APPLICATION, application_options_of_script, one_line_errors, own_application
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
-from loadgen.commands.script_options import read_script_with, script_options
+from loadgen.commands.script_options import check_url, read_script_with, script_options
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def capacity(
 
     check_output(output)
     check_output(report_path)
+    if url is not None:
+        check_url(url, "--target: ")
     seed = randbelow(2**32) if seed is None else seed
     own = own_application({**given, "script": script})
     if own is not None:

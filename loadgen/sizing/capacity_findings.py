@@ -110,7 +110,9 @@ def _compared(ordered: Sequence[Found], target: Target) -> str:
 def answer(found: Capacity, target: Target) -> str:
     """The answer in one sentence."""
     if found.rate is None:
-        return f"No rate met the target ({target_text(target)}), not even {amount(found.high)} new users per second."
+        lowest = min((step.rate for step in found.steps), default=None)
+        even = "" if lowest is None else f", not even {amount(lowest)} new users per second"
+        return f"No rate met the target ({target_text(target)}){even}."
     if found.high is None or found.low == found.rate:
         return f"{amount(found.rate)} new users per second were held with {target_text(target)}, and perhaps more."
     between = f"between {amount(found.low)} and {amount(found.high)}"
