@@ -111,7 +111,7 @@ def capacity(
     With --app, your own application is searched: each strategy and pool size has a search of --max-seconds of its own, with
     a fresh database.
 
-    Exit code 1: not even the lowest rate meets the target.
+    Exit code 1: not even the lowest rate meets the target; 3: nothing was answered, or the generator was late at any rate.
     """
     from loadgen.capacity import find_capacity
     from loadgen.runner import SectionFailed
@@ -166,7 +166,8 @@ def capacity(
         click.echo(f"Error: {failure}", err=True)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
-    if run.failures or not run.report.aggregate.counters.get(names.RESPONSES):
+    late = found.rate is None and found.limit == "generator"
+    if run.failures or late or not run.report.aggregate.counters.get(names.RESPONSES):
         sys.exit(COULD_NOT_RUN)
     sys.exit(1 if found.rate is None else 0)
 
@@ -219,4 +220,6 @@ def _of_application(
     show(capacities_page(named, search.target, data), style, output)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
-    sys.exit(1 if best.capacity.rate is None else 0)
+    if best.capacity.rate is None:
+        sys.exit(COULD_NOT_RUN if any(each.capacity.limit == "generator" for each in found) else 1)
+    sys.exit(0)

@@ -96,6 +96,8 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
 
 def _compared(ordered: Sequence[Found], target: Target) -> str:
     best = ordered[0]
+    if best.capacity.rate is None and any(each.capacity.limit == "generator" for each in ordered):
+        return "Nothing was learnt of the arrangements: the generator was late even at the lowest rate."
     if best.capacity.rate is None:
         return f"No arrangement met the target ({target_text(target)}) at any rate."
     said = f"{best.name} holds the most: {amount(best.capacity.rate)} new users per second with {target_text(target)}."
@@ -111,6 +113,8 @@ def answer(found: Capacity, target: Target) -> str:
     """The answer in one sentence."""
     if found.rate is None:
         lowest = min((step.rate for step in found.steps), default=None)
+        if found.limit == "generator":
+            return f"Nothing was learnt of the service: the generator was late even at {amount(lowest)} new users per second."
         even = "" if lowest is None else f", not even {amount(lowest)} new users per second"
         return f"No rate met the target ({target_text(target)}){even}."
     if found.high is None or found.low == found.rate:
@@ -124,9 +128,7 @@ def _limit(found: Capacity) -> str:
     if found.steps and not any(step.answers for step in found.steps):
         return _UNANSWERED
     if found.rate is None:
-        return {"generator": _LIMITS["generator"], "time": "The search ended before all lower rates were tried."}.get(
-            found.limit, ""
-        )
+        return "The search ended before all lower rates were tried." if found.limit == "time" else ""
     missed = [step for step in found.steps if step.rate == found.high and not step.met]
     said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")
     return said if found.finished or found.limit in ("time", "generator") else f"{said} {_UNFINISHED}"
