@@ -233,8 +233,17 @@ def _bracket(steps: Sequence[Step]) -> tuple[float | None, float | None]:
     """The highest rate below every missed one that met the target, and the lowest that missed it."""
     judged = [step for step in steps if step.why != "generator"]
     missed = min((step.rate for step in judged if _misses(judged, step.rate) > 1), default=None)
-    met = [step.rate for step in judged if step.met and (missed is None or step.rate < missed)]
+    met = [
+        step.rate
+        for step in judged
+        if step.met and (missed is None or step.rate < missed) and not _was_refuted(step, judged)
+    ]
     return max(met, default=None), missed
+
+
+def _was_refuted(step: Step, steps: Sequence[Step]) -> bool:
+    """Whether a step met the target because the time cut it short, where one of more than twice its length had missed it."""
+    return any(each.rate == step.rate and not each.met and each.seconds > 2 * step.seconds for each in steps)
 
 
 def _misses(steps: Sequence[Step], rate: float) -> int:

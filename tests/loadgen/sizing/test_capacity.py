@@ -100,6 +100,12 @@ def test_a_target_of_seconds_has_a_warm_up_in_which_users_can_be_answered():
     assert not judge(growing, Target(8000)).decided
 
 
+def test_a_step_that_the_time_cut_short_does_not_acquit_a_rate_that_missed_for_longer():
+    missed = Step(20, 19, 380, 800.0, 0.0, False, False, "p99")
+    steps = [missed, missed, Step(10, 19, 190, 800.0, 0.0, False, False, "p99"), Step(10, 6, 60, 5.0, 0.0, True, False)]
+    assert found(steps, finished=False).rate is None
+
+
 def test_nothing_answered_at_two_rates_ends_the_search():
     dead = [Step(rate, 6, 0, None, 1.0, False, True, "no answers") for rate in (100, 100, 50, 50)]
     assert next_rate(dead[:2], 100, 0.03) == 50
