@@ -292,11 +292,10 @@ class FairPool(Pool):
 
     def _lifetime_ns(self) -> int:
         longest_s: float | None = self._options["max_lifetime"]
-        jitter: float = self._options["lifetime_jitter"]
-        shortest_s = settings.SHORTEST_S
-        return (
-            NEVER_NS if longest_s is None else round(max(shortest_s, longest_s * (1 - jitter * random.random())) * 1e9)
-        )
+        if longest_s is None:
+            return NEVER_NS
+        drawn_s = longest_s * (1 - self._options["lifetime_jitter"] * random.random())
+        return round(max(settings.SHORTEST_S, drawn_s) * 1e9)
 
     def _prepare(self, record: Record, returned_ns: int) -> None:
         """What options ask for before a loan: remember the borrower, and test a connection that was idle for long."""
