@@ -294,7 +294,7 @@ class FairPool(Pool):
         longest_s: float | None = self._options["max_lifetime"]
         if longest_s is None:
             return NEVER_NS
-        drawn_s = longest_s * (1 - self._options["lifetime_jitter"] * random.random())
+        drawn_s: float = longest_s * (1 - self._options["lifetime_jitter"] * random.random())
         return round(max(settings.SHORTEST_S, drawn_s) * 1e9)
 
     def _prepare(self, record: Record, returned_ns: int) -> None:
