@@ -19,7 +19,7 @@ from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
-from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters
+from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters, what_failed
 from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
 from loadgen.lab.own_server import (
     AppServer,
@@ -120,6 +120,11 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
                 if not comparison.is_measured:
                     raise
                 comparison.ended_by = SIGTERM
+            except NothingAnsweredError as error:
+                if comparison.is_measured:
+                    arrangement.notes.append(str(error))
+                    write_summaries(comparison.page(), options.out, environment())
+                raise
         # The notes are whole only now: rows that were written are counted at the end.
         page = comparison.page()
         write_summaries(page, options.out, environment())
@@ -159,11 +164,12 @@ class Arrangement:
                 yield Served(servers, program, database)
             except StackError as error:
                 evidence = Evidence.read(program.evidence)
-                fault = evidence.fault(self.options.application.url_variables)
+                variables_given = self.options.application.url_variables
+                fault, hint = evidence.fault(variables_given), evidence.unset(str(error), variables_given)
                 raise StackError(
                     f"{self.options.application.name}: {fault}"
                     if fault and (evidence.explains or evidence.missed)
-                    else self.masked(f"{error} (see {log})")
+                    else self.masked(f"{error} (see {log}).{hint}".removesuffix("."))
                 ) from None
             finally:
                 servers.stop()
@@ -310,16 +316,19 @@ def _may_yet(evidence: Evidence) -> bool:
 def unanswered(
     named: str, log: Path, masked: Callable[[str], str], counters: Mapping[str, int] | None = None
 ) -> NothingAnsweredError:
-    """The error of a run without a good answer: its failures by kind, and the last error of the server's log.
+    """The error of a run without a good answer: its failures by kind and endpoint, and the last error of the server's log.
 
-    Where the log has no error, its last line. `named`: the application, and how it was run. `masked` removes passwords.
+    Where the log has no error, its last line that is not just information. `named`: the application, and how it was run.
+    `masked` removes passwords.
     """
-    kinds = _kinds(counters or {})
+    kinds = what_failed(counters or {})
     how = f" ({kinds})" if kinds else ""
     text = log.read_text(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "[INFO]" not in line]
     error = last_error(text)
-    what, said = ("error", error) if error else ("line", lines[-1][:300] if lines else "the log is empty")
+    if not error and not lines:
+        return NothingAnsweredError(f"{named}: no request was answered well{how}. {log} has no error")
+    what, said = ("error", error) if error else ("line", lines[-1][:300])
     return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {masked(said)}")
 
 

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -342,7 +343,7 @@ class Evidence:
     @property
     def explains(self) -> bool:
         """Whether something was seen for which the given database cannot be used, whatever comes later."""
-        return any(each["event"] in {"asgi", "function", "elsewhere", "library"} for each in self.events)
+        return any(each["event"] in {"asgi", "function", "elsewhere", "library", "exits"} for each in self.events)
 
     @property
     def missed(self) -> bool:
@@ -375,8 +376,12 @@ class Evidence:
             )
         for each in self.of("library"):
             return f"poolbench cannot be imported by it: {each['error']}"
+        for each in self.of("exits"):
+            return f"it ended its process while it was loaded: {' '.join(str(each['said']).split())}"
         asked = next(self.of("elsewhere"), next(self.of("unreachable"), {}) if self.missed else {})
         by = self._named_by(asked, given) if asked else ""
+        if asked.get("unquoted"):
+            by = ": the password in the URL that it makes has an @, which must be written as %40"
         if asked and not by:
             others = [name for name in self.read_variables if name not in given]
             by = f". {read}" if others else f", set in its code or a file: {in_code}"
@@ -384,6 +389,8 @@ class Evidence:
             return f"it connects to {asked['url']}, not to the database given in {named}{by}. Nothing was loaded there"
         if self.lent:
             return None
+        if any(self.of("kept")):
+            return "its engine is one for asyncio, which can have no other pool than its own: --strategies own"
         if not any(self.of("attached")):
             return "no Python of its server found the library on its path: does the command run Python with -I or -E?"
         for each in self.of("engine"):
@@ -396,10 +403,27 @@ class Evidence:
             return f"its engine lent no connection: {script} {read}"
         return f"it made no SQLAlchemy engine, so it did not use the database given in {named}: {script} {read}"
 
+    def unset(self, error: str, given: Sequence[str]) -> str:
+        """What to do about an error that names a variable which may name a database, or Flask's setting for one.
+
+        In a sentence with a space before it; "" for other errors. `given`: the variables that had the database's URL.
+        """
+        given = [text.partition("=")[0] for text in given]
+        read = [name for name in self.read_variables if name not in given]
+        named = [name for name in read if re.search(rf"\b{re.escape(name)}\b", error)]
+        if not named and re.search(r"SQLALCHEMY_DATABASE_URI|got None", error):
+            named = read
+        if not named or "--url-variable" in error:
+            return ""
+        return f" If {' or '.join(named)} names the database, give it: --url-variable {named[0]}"
+
     def _read_besides(self, given: Sequence[str], in_code: str) -> str:
         """Which variables it read that may name a database, in a sentence."""
         others = [name for name in self.read_variables if name not in given]
         known = [name for name in given if name in self.read_variables]
+        if any(_part_of(name) == "host" for name in others) and not any(map(_URL.search, others)):
+            options = _templates({name: part for name in others if (part := _part_of(name))})
+            return f"Variables it read that may name a database: {', '.join(others)}. If they do, give {options}"
         if others:
             also = f"Besides {' and '.join(known)}, it read" if known else "Variables it read that may name a database:"
             which = "it names" if len(others) == 1 else "one of these names"
@@ -417,13 +441,13 @@ class Evidence:
         parts = dict(elsewhere.get("parts", {}))
         if "database" not in parts.values():
             return ""
-        templates = {name: f"{{{part}}}" for name, part in parts.items()}
+        needed = dict(parts)
         for part in ("host", "port"):
             if part not in parts.values():
-                read = [name for name in self.read_variables if part in name.lower() and name not in templates]
+                read = [name for name in self.read_variables if part in name.lower() and name not in needed]
                 # One that was read but is not set, or else libpq's own.
-                templates[read[0] if read else f"PG{part.upper()}"] = f"{{{part}}}"
-        options = " ".join(f"--url-variable '{name}={template}'" for name, template in templates.items())
+                needed[read[0] if read else f"PG{part.upper()}"] = part
+        options = _templates(needed)
         name = f"{', '.join(parts)} name together" if len(parts) > 1 else f"{next(iter(parts))} names"
         return f", which {name}: give {options}"
 
@@ -492,7 +516,8 @@ def _run_setup(
         output = child.output()
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
-        raise StackError(f"{told} ended with exit code {code}: {said} (see {log})")
+        hint = evidence.unset(said, program.application.url_variables)
+        raise StackError(f"{told} ended with exit code {code}: {said} (see {log}).{hint}".removesuffix("."))
 
 
 def _adopt_orphans(wanted: bool) -> None:
@@ -507,6 +532,27 @@ def _kill_tree(process: psutil.Process) -> None:
         for each in (*process.children(recursive=True), process):
             with contextlib.suppress(psutil.Error):
                 each.kill()
+
+
+_URL = re.compile("UR[IL]|DSN", re.IGNORECASE)
+_PARTS = {
+    "host": "HOST|SERVER|ADDR",
+    "port": "PORT",
+    "password": "PASS|PWD|SECRET",
+    "user": "USER|ROLE",
+    "database": "NAME|DATABASE|_DB$|^DB$",
+}
+"""The parts of a database's address, and what the names of variables have that hold them; the first that fits counts."""
+
+
+def _part_of(name: str) -> str | None:
+    """Which part of a database's address a variable of this name may hold; None where the name says none."""
+    return next((part for part, pattern in _PARTS.items() if re.search(pattern, name, re.IGNORECASE)), None)
+
+
+def _templates(parts: Mapping[str, str]) -> str:
+    """The options that give variables the parts of an address. `parts`: names of variables, and the part of each."""
+    return " ".join(f"--url-variable '{name}={{{part}}}'" for name, part in parts.items())
 
 
 def _numbers(version: str | None) -> tuple[int, ...]:

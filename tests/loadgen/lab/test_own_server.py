@@ -264,7 +264,7 @@ def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line
     log.write_text("start\nstopped\n")
     assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
     log.write_text("")
-    assert "the log is empty" in str(unanswered("a:app", log, masked))
+    assert f"{log} has no error" in str(unanswered("a:app", log, masked))
 
 
 class Setup(AppServer):
