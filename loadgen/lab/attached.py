@@ -289,7 +289,6 @@ class _Attachment:
 
     def timed(self, application: Any) -> Any:
         """The application with Server-Timing in its answers; made by its factory where it is one."""
-        self.evidence.add("served")
         if getattr(application, "is_timed_by_poolbench", False):
             return application
         called = type(application).__call__ if not inspect.isfunction(application) else application

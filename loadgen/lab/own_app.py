@@ -51,6 +51,10 @@ STRATEGIES = ("own", "null", "queue", "fair")
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
 _FIRST_USERS = 5
+_UNTIMED = (
+    "The answers have no Server-Timing, which they get under gunicorn, waitress, werkzeug and gevent: there are no times of"
+    " the pool and of the workers' CPU."
+)
 
 
 class NothingAnsweredError(Exception):
@@ -122,8 +126,7 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
                 comparison.ended_by = SIGTERM
             except NothingAnsweredError as error:
                 if comparison.is_measured:
-                    arrangement.notes.append(str(error))
-                    write_summaries(comparison.page(), options.out, environment())
+                    write_summaries(comparison.page(str(error)), options.out, environment())
                 raise
         # The notes are whole only now: rows that were written are counted at the end.
         page = comparison.page()
@@ -400,6 +403,8 @@ class _Comparison:
             raise Interrupted(done.signal)
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
             raise unanswered(named, log, masked, done.report.aggregate.counters)
+        if f"{names.SERVER}total" not in done.report.aggregate.summaries and _UNTIMED not in self._arrangement.notes:
+            self._told(_UNTIMED)
 
     def _write(self, strategy: str, number: int, console: str) -> None:
         """Write the run's files, and all runs of the strategy so far as one report."""
@@ -421,8 +426,12 @@ class _Comparison:
         )
         if evidence.is_factory:
             name = self._options.application.name
-            self._arrangement.notes.append(f"{name} is a factory: it was called, as if {name}() had been given.")
-            self._say(self._arrangement.notes[-1])
+            self._told(f"{name} is a factory: it was called, as if {name}() had been given.")
+
+    def _told(self, note: str) -> None:
+        """Say a note, and keep it for the page."""
+        self._arrangement.notes.append(note)
+        self._say(note)
 
     def _settings(self) -> dict[str, str]:
         """The settings that were used, with no larger a pool than a process may open."""
@@ -430,8 +439,8 @@ class _Comparison:
         used = _within(parameters("queue", settings), most)
         return {**settings, "DB_POOL_SIZE": used["pool_size"], "DB_POOL_MAX_OVERFLOW": used["max_overflow"]}
 
-    def page(self) -> Page:
-        """The comparison so far."""
+    def page(self, error: str = "") -> Page:
+        """The comparison so far; `error`: why it ended without an answer."""
         options = self._options
         results = [OwnAppResult(name, tuple(runs)) for name, runs in self._runs.items() if runs]
         if not results:
@@ -448,8 +457,9 @@ class _Comparison:
             "driver": self._driver,
             "variables_read": list(self._reads),
         }
+        partial = self.ended_by is not None
         return own_app_page(
-            given, results, self._arrangement.notes, self._arrangement.crossing, partial=self.ended_by is not None
+            given, results, self._arrangement.notes, self._arrangement.crossing, partial=partial, error=error
         )
 
 

@@ -138,12 +138,16 @@ def own_app_page(
     crossing: Crossing | None,
     *,
     partial: bool,
+    error: str = "",
 ) -> Page:
-    """The comparison as a result: the verdict as its title, a row for each strategy, then all strategies side by side."""
+    """The comparison as a result: the verdict as its title, a row for each strategy, then all strategies side by side.
+
+    `error`: why it ended without an answer.
+    """
     said, best = verdict(results)
     title, *sentences = said.text.split(". ", 1) if said.tone != "warn" else [said.text]
     warned = [text for result in results for text in notices(result.strategy, result.report)]
-    warned += [Text(text, "warn") for text in map(_failures, results) if text]
+    warned += [Text(text, "warn") for text in ([error] if error else map(_failures, results)) if text]
     if partial:
         warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
     late = _late(results)

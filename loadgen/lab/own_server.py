@@ -205,7 +205,9 @@ class AppServer:
         """The command line that serves the application."""
         if self.application.server is not None:
             filled = self.application.server.replace("{host}", address[0]).replace("{port}", str(address[1]))
-            return shlex.split(filled)
+            words = shlex.split(filled)
+            # As a shell would take it.
+            return ["env", *words] if re.match(r"\w+=", words[0]) else words
         kind = (
             ["gunicorn.workers.ggevent.GeventPyWSGIWorker"]
             if self.interpreter.has("gevent")
@@ -435,6 +437,8 @@ class Evidence:
     def _named_by(self, elsewhere: Mapping[str, Any], given: Sequence[str]) -> str:
         """Which variables name the other database, and what to do about it; "" where none does."""
         variables = [name for name in elsewhere["variables"] if name not in given]
+        # Others may have the same value by chance.
+        variables = [name for name in variables if name in self.read_variables] or variables
         if variables:
             name = "name" if len(variables) > 1 else "names"
             return f", which {' and '.join(variables)} {name}: give --url-variable {variables[0]}"
