@@ -27,6 +27,7 @@ from loadgen.lab.own_server import (
     Evidence,
     Interpreter,
     OwnApplication,
+    hint,
     look_at,
     set_up,
     url_variables,
@@ -167,12 +168,12 @@ class Arrangement:
                 yield Served(servers, program, database)
             except StackError as error:
                 evidence = Evidence.read(program.evidence)
-                variables_given = self.options.application.url_variables
-                fault, hint = evidence.fault(variables_given), evidence.unset(str(error), variables_given)
+                application = self.options.application
+                fault, advice = evidence.fault(application.url_variables), hint(str(error), evidence, application)
                 raise StackError(
-                    f"{self.options.application.name}: {fault}"
+                    f"{application.name}: {fault}"
                     if fault and (evidence.explains or evidence.missed)
-                    else self.masked(f"{error} (see {log}).{hint}".removesuffix("."))
+                    else self.masked(f"{error} (see {log}).{advice}".removesuffix("."))
                 ) from None
             finally:
                 servers.stop()

@@ -80,6 +80,8 @@ class OwnApplication:
     """Commands that make the tables and their rows."""
     url_variables: tuple[str, ...] = ("DATABASE_URL",)
     """Names of the variables that get the database's URL, or NAME=TEMPLATE with a part of it, such as DB_HOST={host}."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """More variables of its environment, unless the host has them."""
 
 
 def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
@@ -247,7 +249,7 @@ THREADS = 8
 
 def own_environment(application: OwnApplication, library: Path) -> dict[str, str]:
     """The environment of the application's processes and of its setup commands."""
-    environment = dict(os.environ)
+    environment = {**application.variables, **os.environ}
     if application.server is None:
         # It would win over our configuration.
         environment.pop("GUNICORN_CMD_ARGS", None)
@@ -411,9 +413,9 @@ class Evidence:
         In a sentence with a space before it; "" for other errors. `given`: the variables that had the database's URL.
         """
         given = [text.partition("=")[0] for text in given]
-        read = [name for name in self.read_variables if name not in given]
-        named = [name for name in read if re.search(rf"\b{re.escape(name)}\b", error)]
-        if not named and re.search(r"SQLALCHEMY_DATABASE_URI|got None", error):
+        read = [name for name in self.read_variables if name not in given and not _NAMES_OF_SETTINGS.search(name)]
+        named = [name for name in read if _mentions(error, name)]
+        if not named and _OF_NOTHING.search(error):
             named = read
         if not named or "--url-variable" in error:
             return ""
@@ -520,8 +522,8 @@ def _run_setup(
         output = child.output()
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
-        hint = evidence.unset(said, program.application.url_variables)
-        raise StackError(f"{told} ended with exit code {code}: {said} (see {log}).{hint}".removesuffix("."))
+        advice = hint(said, evidence, program.application)
+        raise StackError(f"{told} ended with exit code {code}: {said} (see {log}).{advice}".removesuffix("."))
 
 
 def _adopt_orphans(wanted: bool) -> None:
@@ -539,6 +541,10 @@ def _kill_tree(process: psutil.Process) -> None:
 
 
 _URL = re.compile("UR[IL]|DSN", re.IGNORECASE)
+_NAMES_OF_SETTINGS = re.compile("SETTINGS|CONFIG", re.IGNORECASE)
+"""Variables that name a module or a file with settings."""
+_OF_NOTHING = re.compile("SQLALCHEMY_DATABASE_URI|None")
+"""Errors of applications that have gone on without a variable."""
 _PARTS = {
     "host": "HOST|SERVER|ADDR",
     "port": "PORT",
@@ -557,6 +563,20 @@ def _part_of(name: str) -> str | None:
 def _templates(parts: Mapping[str, str]) -> str:
     """The options that give variables the parts of an address. `parts`: names of variables, and the part of each."""
     return " ".join(f"--url-variable '{name}={{{part}}}'" for name, part in parts.items())
+
+
+def hint(error: str, evidence: Evidence, application: OwnApplication) -> str:
+    """What to do about an error for want of a variable, in a sentence with a space before it; "" for other errors."""
+    file = application.folder / ".env"
+    if file.is_file() and not application.variables:
+        names = re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", file.read_text(errors="replace"), re.MULTILINE)
+        if _OF_NOTHING.search(error) or any(_mentions(error, name) for name in names):
+            return " Unless the application reads its .env itself: --dotenv .env sets the variables"
+    return evidence.unset(error, application.url_variables)
+
+
+def _mentions(text: str, name: str) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", text) is not None
 
 
 def _numbers(version: str | None) -> tuple[int, ...]:

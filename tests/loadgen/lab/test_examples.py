@@ -27,7 +27,7 @@ def test_every_folder_has_its_command():
     assert {folder for folder, _ in COMMANDS} == folders
 
 
-def run_example(folder, place, *options, seconds):
+def run_example(folder, place, *options, seconds, patience_s=100):
     """Runs an example's command, with more options, for some seconds of load. Returns what ended, and its summary."""
     shutil.copytree(EXAMPLES / folder, place, ignore=shutil.ignore_patterns("__pycache__"))
     script = place / "load.yml"
@@ -35,7 +35,7 @@ def run_example(folder, place, *options, seconds):
     text = re.sub(r"phases:(?: \[.*\]\n|\n(?: {4}.*\n)+)", f"{short}\n", script.read_text())
     assert short in text
     script.write_text(text)
-    done = lab(place, *shlex.split(dict(COMMANDS)[folder]), *options, timeout=200)
+    done = lab(place, *shlex.split(dict(COMMANDS)[folder]), *options, timeout=patience_s)
     assert done.returncode == 0, done.stderr
     assert "The database given is used" in done.stderr
     found = json.loads((place / "out" / "summary.json").read_text())
@@ -60,7 +60,8 @@ def test_an_arrangement_is_compared(tmp_path, folder):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("folder", dict(COMMANDS))
 def test_an_example_runs_with_its_command(tmp_path, folder):
-    _, found = run_example(folder, tmp_path / "app", seconds=2)
+    _, found = run_example(folder, tmp_path / "app", seconds=2, patience_s=280)
     assert list(found["strategies"]) == ["own", "null", "queue", "fair"]
