@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from db.settings import database_url
+from loadgen.commands.application import own_application
 from loadgen.lab import own_server
 from loadgen.lab.attached import (
     _Attachment,
@@ -22,8 +23,18 @@ from loadgen.lab.attached import (
 )
 from loadgen.lab.own_app import _may_yet, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, place_of, shown
-from loadgen.lab.own_server import ATTACHED, AppServer, Evidence, OwnApplication, set_up, url_variables
+from loadgen.lab.own_server import (
+    ATTACHED,
+    AppServer,
+    Evidence,
+    OwnApplication,
+    hint,
+    own_environment,
+    set_up,
+    url_variables,
+)
 from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error
+from reports.cli import BadInput
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
 ODD = "p@s:s/w%rd'x #?&"
@@ -286,6 +297,35 @@ def test_a_default_made_of_parts_is_told_with_a_template_for_each():
 def test_an_error_for_want_of_a_variable_says_which_option_gives_it(error, named):
     hint = Evidence(read("DATABASE_URL", "APP_DB", "DSN")).unset(error, ["DATABASE_URL"])
     assert hint == (f" If {named} names the database, give it: --url-variable APP_DB" if named else "")
+
+
+@pytest.mark.parametrize(
+    ("error", "given", "option"),
+    [
+        ("KeyError: 'SECRET_KEY'", {}, "--dotenv .env"),
+        ("Either 'SQLALCHEMY_DATABASE_URI' or 'SQLALCHEMY_BINDS' must be set.", {}, "--dotenv .env"),
+        ("KeyError: 'SECRET_KEY'", {"SECRET_KEY": "x"}, ""),
+        ("KeyError: 'APP_DB'", {}, "--url-variable APP_DB"),
+        ("ModuleNotFoundError: No module named 'x'", {}, ""),
+    ],
+)
+def test_an_application_with_a_dotenv_file_is_told_of_the_option(tmp_path, error, given, option):
+    (tmp_path / ".env").write_text("# settings\nexport SECRET_KEY=<a key>\nNAME=a b\n")
+    own = OwnApplication("a:app", tmp_path, Path(sys.executable), variables=given)
+    advice = hint(error, Evidence(read("APP_DB", "APP_SETTINGS")), own)
+    assert option in advice and bool(advice) is bool(option)
+
+
+def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IS_SET", "here")
+    (tmp_path / ".env").write_text("NAME=a b\nIS_SET=there\nQUOTED='c d'\n")
+    given = {"application": "a:app", "script": "x.yml", "python": sys.executable, "server": None, "setup": ()}
+    own = own_application({**given, "url_variable": (), "dotenv": ".env"})
+    found = own_environment(own, tmp_path)
+    assert (found["NAME"], found["QUOTED"], found["IS_SET"]) == ("a b", "c d", "here")
+    with pytest.raises(BadInput, match="--dotenv none: no such file"):
+        own_application({**given, "url_variable": (), "dotenv": "none"})
 
 
 def test_of_variables_with_the_same_url_that_which_was_read_is_named():
