@@ -78,7 +78,10 @@ class PoolbenchPlugin(CreateEnginePlugin):
                 if kind not in setting.pools and not setting.any_engine:
                     # Given for the pool that the application had in mind.
                     kwargs.pop(setting.engine_argument, None)
-            kwargs.pop("pool", None)
+            given = kwargs.pop("pool", None)
+            if given is not None:
+                # It opens connections in a way of its own, for which the URL may say nothing.
+                kwargs.setdefault("creator", given._creator)  # noqa: SLF001
             kwargs.update(engine_arguments(kind, values))
             kwargs["poolclass"] = _POOLS[kind]
         self._reports_metrics = bool(_parsed("otel", Switch(), url))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from time import thread_time_ns
 
+import psycopg2
 import pytest
 from sqlalchemy import NullPool, QueuePool, create_engine, engine_from_config, exc, text
 
@@ -36,6 +37,14 @@ def test_the_url_wins_over_the_applications_arguments():
     assert engine.pool.size() == 3
     assert engine.pool._max_waiting == 7
     assert engine.pool._max_overflow == 1
+
+
+def test_a_pool_that_the_application_made_opens_the_new_ones_connections(postgres):
+    own = QueuePool(lambda: psycopg2.connect(postgres.url))
+    engine = create_engine("postgresql+psycopg2://?plugin=poolbench&pool=fair", pool=own)
+    assert isinstance(engine.pool, FairPool)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT current_database()")) in postgres.url
 
 
 def test_an_application_that_wanted_a_sized_pool_may_be_given_none():
