@@ -117,6 +117,34 @@ def test_an_interrupted_run_keeps_what_it_has(serve, ok_answer):
     assert len(samples.total_us) > 10
 
 
+def test_requests_without_an_answer_at_the_interrupt_are_counted(serve):
+    def silent(connection, _):
+        gevent.sleep(5)
+
+    _, samples, total = run(serve(silent).port, requests=9, concurrency=4, stop_after=0.3)
+    assert total.counters["http.requests"] == 4
+    assert len(samples.total_us) == samples.answered == 0
+
+
+def test_many_answers_of_several_kinds_are_all_counted(serve, ok_answer):
+    def mixed(connection, head):
+        answers.append(0)
+        kind = len(answers) % 4
+        connection.sendall(
+            ok_answer((b"a", b"bb", b"a", b"a")[kind], kept + (b"", b"", b"Set-Cookie: a=1\r\n", b"")[kind])
+        )
+
+    kept, answers = b"Connection: keep-alive\r\n", []
+    _, samples, total = run(serve(mixed).port, requests=2800, concurrency=4, keep_alive=True)
+    assert samples.answered == samples.keep_alive == len(samples.total_us) == 2800 == total.counters["http.codes.200"]
+    assert total.counters["http.requests"] == total.counters["http.responses"] == 2800
+    assert samples.html_bytes == total.counters["http.downloaded_bytes"] == 2100 + 700 * 2
+    # The first answer was the first that has two bytes.
+    assert samples.failures.length in (700, 2100)
+    assert (samples.connect_us > 0).sum() == 4
+    assert (samples.total_us >= samples.connect_us + samples.waiting_us - 1).all()
+
+
 def test_littles_law_holds(serve, ok_answer):
     """Users = throughput x time in the system, for a closed workload without pauses."""
     _, samples, _ = run(serve(ok_answer()).port, requests=500, concurrency=4)
