@@ -133,6 +133,7 @@ class ClosedRun:
         self._failed = dict.fromkeys(("connect", "receive", "length", "exceptions"), 0)
         self._length_bytes = 0
         self._latest, self._alike = NO_HEAD, 0
+        self._stays = False
         self._answered = self._write_errors = self._non_2xx = self._kept = self._head_bytes = self._html_bytes = 0
         self._users: list[gevent.Greenlet] = []
         self.served: list[int] = []
@@ -229,8 +230,7 @@ class ClosedRun:
             # ab's total time ends when ab has read the answer, so that users and requests agree (Little's law).
             read_ns = now_ns()
             if head is not self._latest:
-                self._tally()
-                self._latest = head
+                self._begin_alike(head)
             self._alike += 1
             end = table.end
             pack(
@@ -278,7 +278,7 @@ class ClosedRun:
                         see(answer)
                 if completed is not None:
                     completed(len(self._times) // 4 + table.end // row)
-                if not keeps_connections:
+                if not (keeps_connections and self._stays):
                     connections.close()
             self._recorder.count(names.VUSERS_COMPLETED)
         except Exception as error:  # noqa: BLE001 - an error of one user must not lose what was measured
@@ -296,8 +296,7 @@ class ClosedRun:
     def _take(self, answer: Exchange, finished_ns: int) -> None:
         """Count a whole answer that was looked at, or that is not plain."""
         if answer.facts is not self._latest:
-            self._tally()
-            self._latest = answer.facts
+            self._begin_alike(answer.facts)
         self._alike += 1
         if answer.body_bytes != self._length_bytes and not self._work.any_length:
             self._failed["length"] += 1
@@ -323,13 +322,19 @@ class ClosedRun:
         self._html_bytes += int(body_bytes.sum())
         self._recorder.add_closed(rows)
 
+    def _begin_alike(self, head: ResponseHead) -> None:
+        """Take `head` for that of this answer and those after it. Servers repeat their heads, so it is rarely needed."""
+        self._tally()
+        self._latest = head
+        # ab looks for these letters, too. Without them, a server may close the connection that HTTP/1.1 would keep.
+        self._stays = b"eep-alive" in head.raw
+
     def _tally(self) -> None:
-        """Add the answers with the latest head to the totals. Servers repeat their heads, so it is rarely needed."""
+        """Add the answers with the latest head to the totals."""
         head, alike = self._latest, self._alike
         self._answered += alike
         self._non_2xx += alike * (not 200 <= head.status < 300)
-        # ab looks for these letters, too.
-        self._kept += alike * (self._work.keep_alive and b"eep-alive" in head.raw)
+        self._kept += alike * (self._work.keep_alive and self._stays)
         self._head_bytes += alike * len(head.raw)
         self._alike = 0
 

@@ -36,6 +36,16 @@ def test_each_request_has_a_connection_of_its_own_unless_kept_alive(serve, ok_an
     assert samples.keep_alive == 12
 
 
+def test_an_answer_that_does_not_speak_of_keeping_the_connection_ends_it(serve, ok_answer):
+    def once(connection, _):
+        connection.sendall(ok_answer())
+        connection.close()
+
+    server = serve(once)
+    _, samples, _ = run(server.port, requests=12, concurrency=2, keep_alive=True)
+    assert (server.connections, samples.failures.total, samples.keep_alive) == (12, 0, 0)
+
+
 def test_the_request_is_written_as_ab_writes_it(serve, ok_answer):
     server = serve(ok_answer())
     run(server.port, headers=[("X-A", "1"), ("accept", "text/html")])
