@@ -27,7 +27,7 @@ from loadgen.lab.own_app import (
     unanswered,
 )
 from loadgen.lab.own_server import Evidence
-from loadgen.lab.stack import SAMPLE_EVERY_S, StackError, query
+from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
 from loadgen.runner import Live, ScriptRun, run_script
 from loadgen.script.model import Phase, Script
 from loadgen.watch.console import Console
@@ -139,7 +139,7 @@ def _watched(
             worker_cpu=observed.worker_cpu,
             machine_cpu=None if database_s is None else machine_cpu,
             cores=None if database_s is None else cores,
-            max_connections=int(query(served.database.monitor_url, "SHOW max_connections")[0][0]),
+            max_connections=watch.max_connections,
             mean_active=watch.mean_active,
             trivial_ms=watch.trivial_ms,
             lock_waits=watch.lock_waits(),
