@@ -37,9 +37,15 @@ _MOST_ROWS = 2000
 _MOST_CACHED = 10_000
 """A longer statement than this many characters is looked at each time, rather than kept."""
 TEXT_LENGTH = 300
+_COMMENT = r"--[^\n]*\n|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/"
 _WRITES = re.compile(
-    r"\s*(INSERT|UPDATE|DELETE|MERGE|LOCK|TRUNCATE|CREATE|ALTER|DROP)\b|\bFOR\s+(NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE
+    rf"(\s|{_COMMENT})*(INSERT|UPDATE|DELETE|MERGE|LOCK|TRUNCATE|CREATE|ALTER|DROP|CALL)\b"
+    r"|\s*COPY\s+[^()]+(\([^()]*\)\s*)?\bFROM\b"
+    r"|\s*WITH\b.*\(\s*(INSERT|UPDATE|DELETE|MERGE)\b"
+    r"|.*\bFOR\s+(NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b|.*\bpg_advisory_xact_lock",
+    re.IGNORECASE | re.DOTALL,
 )
+"""Statements that change rows or take locks; for `match`."""
 
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row")
@@ -135,13 +141,18 @@ class Tally:
         if self._keeps_all and len(into.asks) < _MOST_ASKS:
             into.asks.append(Ask(self._process, engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
         if loan.groups is not None:
-            _add_statements(into, endpoint, loan.groups, weight)
+            _add_statements(into, endpoint, loan.groups, weight, adopted=loan.adopted)
 
 
-def _add_statements(into: Observed, endpoint: str, groups: dict[Any, list[Any]], weight: int) -> None:
+def _add_statements(into: Observed, endpoint: str, groups: dict[Any, list[Any]], weight: int, *, adopted: bool) -> None:
     rest = StatementKey("", "", OTHERS)
-    loops_ns = loop_times_ns(
-        [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in groups.items()]
+    # A connection that many requests used has executed the statements of each of them: that is no loop.
+    loops_ns = (
+        [0.0] * len(groups)
+        if adopted
+        else loop_times_ns(
+            [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in groups.items()]
+        )
     )
     for (key, values), loop_ns in zip(groups.items(), loops_ns, strict=True):
         each, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
@@ -208,9 +219,9 @@ def add_sample(samples: dict[SampleKey, SampleSum], key: SampleKey, own_ns: int,
 
 def writes(statement: str) -> bool:
     """Whether a statement changes or locks rows."""
-    return _writes(statement) if len(statement) <= _MOST_CACHED else _WRITES.search(statement) is not None
+    return _writes(statement) if len(statement) <= _MOST_CACHED else _WRITES.match(statement) is not None
 
 
 @lru_cache(maxsize=1024)
 def _writes(statement: str) -> bool:
-    return _WRITES.search(statement) is not None
+    return _WRITES.match(statement) is not None
