@@ -37,7 +37,7 @@ from loadgen.duel import run_duel, stretched
 from loadgen.lab.doctor_findings import heading
 from loadgen.lab.own_app import OwnAppOptions, arranged, own_script
 from loadgen.lab.own_server import OwnApplication
-from poolbench.diagnosis import Finding
+from poolbench.findings import Finding
 from reports import names
 from reports.compare.diff import Change, Diff, compare_paired
 from reports.compare.figures import ERRORS

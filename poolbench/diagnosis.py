@@ -7,11 +7,11 @@ connection while it had one. Waiting is charged to what the lent connections wer
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from poolbench import observed as seen
+from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_seconds, in_times, merged, quoted
 from poolbench.observed import (
     Ask,
     EngineSum,
@@ -24,22 +24,8 @@ from poolbench.observed import (
     made_at,
 )
 from poolbench.overtaking import MANY_TIMES, overtaken
+from poolbench.repeats import writes
 from poolbench.surroundings import SATURATED, Server, statement_key
-
-KINDS = (
-    "leak",
-    "nested-checkout",
-    "fork-shared",
-    "pool-per-request",
-    "connection-per-request",
-    "idle-in-transaction",
-    "work-while-holding",
-    "n-plus-one",
-    "slow-statement",
-    "starvation",
-    "pool-too-small",
-    "pool-too-large",
-)
 
 _LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""
@@ -55,67 +41,12 @@ _MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that holds the application back. `where`: `file:line`; `endpoint`: `METHOD /path`; None where unknown."""
-
-    kind: str
-    where: str | None
-    endpoint: str | None
-    evidence: str
-    advice: str
-    share: float
-    is_mistake: bool | None = None
-    """Whether it is wrong at any share; None: as others of its kind."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As values for JSON."""
-        return {
-            "kind": self.kind,
-            "where": self.where,
-            "endpoint": self.endpoint,
-            "evidence": self.evidence,
-            "advice": self.advice,
-            "share": round(self.share, 4),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Findings, the most important first, and the kinds that were looked for and not found."""
-
-    findings: tuple[Finding, ...]
-    checked: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
 def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     """What holds the application back, from what was seen of it."""
     case = _Case(observed, server or Server())
-    findings = sorted(_by_place(case.findings()), key=lambda finding: (-_rank(finding), -finding.share))
+    findings = sorted(merged(case.findings()), key=lambda finding: (-finding.rank, -finding.share))
     kinds = {finding.kind for finding in findings}
     return Diagnosis(tuple(findings), tuple(kind for kind in KINDS if kind not in kinds), tuple(case.notes()))
-
-
-def _by_place(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """One finding for each kind and place: that of the endpoint that it costs most, with the share of all of them."""
-    places: dict[tuple[str, str | None], list[Finding]] = defaultdict(list)
-    for finding in findings:
-        places[finding.kind, finding.where].append(finding)
-    for (_, where), found in places.items():
-        if where is None:
-            yield from found
-            continue
-        worst = max(found, key=lambda finding: finding.share)
-        others = sorted({each.endpoint for each in found if each.endpoint} - {worst.endpoint or ""})
-        also = f" The same in {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}." if others else ""
-        share = min(1.0, sum(each.share for each in found))
-        yield replace(worst, share=share, evidence=worst.evidence + also)
-
-
-def _rank(finding: Finding) -> int:
-    """1 for what is a mistake at any share, 0 for what only costs time."""
-    return int(finding.kind in KINDS[:5] if finding.is_mistake is None else finding.is_mistake)
 
 
 class _Case:
@@ -156,6 +87,7 @@ class _Case:
         yield from self.connections()
         yield from self.holding()
         yield from self.repeated()
+        yield from self.repeated_apart()
         yield from self.slow()
         yield from self.pools()
 
@@ -198,7 +130,7 @@ class _Case:
                     place,
                     endpoint,
                     f"The connection borrowed here, and its transaction, stay open after the answer; later requests of the"
-                    f" same thread go on with them. They were held so for {_seconds(row.own_ns)} in all.",
+                    f" same thread go on with them. They were held so for {in_seconds(row.own_ns)} in all.",
                     "End the session with the request: session.remove() or close() in teardown_appcontext, or a with block.",
                     share,
                 )
@@ -207,7 +139,7 @@ class _Case:
                 "leak",
                 place,
                 endpoint,
-                f"Connections borrowed here are not given back: they were held for {_seconds(row.own_ns)} in all after their"
+                f"Connections borrowed here are not given back: they were held for {in_seconds(row.own_ns)} in all after their"
                 " requests had ended.",
                 "Give the connection back on every path, also when something fails: `with engine.connect() as connection:`,"
                 " or close() in a finally block.",
@@ -231,7 +163,7 @@ class _Case:
                 "nested-checkout",
                 place or None,
                 endpoint or None,
-                f"A second connection was asked for here {_times(row.nested)} by a borrower that held one already{failed}. When"
+                f"A second connection was asked for here {in_times(row.nested)} by a borrower that held one already{failed}. When"
                 " all connections are held by such borrowers, each waits for another and none goes on.",
                 "Use the connection (or session) at hand for both: pass it to the function called, or give the first one back"
                 " before.",
@@ -270,7 +202,7 @@ class _Case:
                 made_at(key),
                 row.endpoint or None,
                 f"{row.made_in_requests} engines were made while requests were answered. Each has a pool of its own, which opens"
-                f" its own connections: {_ms(connect_ns / row.made_in_requests)} of connecting for each.",
+                f" its own connections: {in_ms(connect_ns / row.made_in_requests)} of connecting for each.",
                 "Make the engine once for the process, at import or in the application's factory, and use it in all requests.",
                 max(share, _LEAST_SHARE),
             )
@@ -300,7 +232,7 @@ class _Case:
                 "connection-per-request",
                 made_at(engine),
                 worst or None,
-                f"{row.opened} of {row.count} loans opened a connection of their own, {_ms(row.connect_ns / row.opened)} each:"
+                f"{row.opened} of {row.count} loans opened a connection of their own, {in_ms(row.connect_ns / row.opened)} each:"
                 f" {100 * row.connect_ns / max(1, row.connect_ns + self.held_ns):.0f} % of the time that they were in use.",
                 "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
                 if has_no_pool
@@ -341,8 +273,8 @@ class _Case:
             if known["own"] / loans < _LEAST_NS or known["looks"] < 3 or share < _LEAST_SHARE:
                 continue
             self.explained_ns += known["blamed"]
-            each, blamed = _ms(known["own"] / loans), known["blamed"]
-            waited = f" Others waited {_seconds(blamed)} for a connection meanwhile." if blamed else ""
+            each, blamed = in_ms(known["own"] / loans), known["blamed"]
+            waited = f" Others waited {in_seconds(blamed)} for a connection meanwhile." if blamed else ""
             if is_idle:
                 locked = f" Statements of others waited {lock_ns / 1e9:.1f} s for its locks." if lock_ns else ""
                 yield Finding(
@@ -381,9 +313,9 @@ class _Case:
     def repeated(self) -> Iterator[Finding]:
         """The same statement again and again in one loan."""
         worked_ns: dict[str, int] = defaultdict(int)
-        for sample, times in self.observed.samples.items():
+        for sample, spent in self.observed.samples.items():
             if sample.doing in {seen.WORK, seen.SLEEP}:
-                worked_ns[sample.endpoint] += times.own_ns
+                worked_ns[sample.endpoint] += spent.own_ns
         for key, row in self.observed.statements.items():
             if not row.repeated_groups:
                 continue
@@ -401,8 +333,31 @@ class _Case:
                 key.place or None,
                 key.endpoint or None,
                 f"One loan executed the same statement {mean:.0f} times from here, for {row.rows / max(1, row.count):.1f} rows"
-                f" each time, {_ms(loops_ns / row.repeated_groups)} in all: {_short(key.text)}",
+                f" each time, {in_ms(loops_ns / row.repeated_groups)} in all: {quoted(key.text)}",
                 "Fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts, selectinload() or joinedload().",
+                share,
+            )
+
+    def repeated_apart(self) -> Iterator[Finding]:
+        """The same statement again and again in one request, each time on a connection borrowed anew.
+
+        Waiting is not charged to it: a pool that is too small, or unfair, is a finding of its own.
+        """
+        for key, row in self.observed.statements.items():
+            share = self.share(row.apart_ns)
+            if not row.apart_requests or share < _LEAST_SHARE:
+                continue
+            is_write = writes(key.text)
+            anew = "in a transaction of its own" if is_write else "on a connection borrowed anew"
+            yield Finding(
+                "n-plus-one",
+                key.place or None,
+                key.endpoint or None,
+                f"One request executed the same statement {row.apart / row.apart_requests:.0f} times from here, each time"
+                f" {anew}, {in_ms(row.apart_ns / row.apart_requests)} in all: {quoted(key.text)}",
+                "Commit once, after the last row; and write many rows with one statement: execute(insert(…), rows), add_all()."
+                if is_write
+                else "Borrow once, and fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts.",
                 share,
             )
 
@@ -435,8 +390,8 @@ class _Case:
                 "slow-statement",
                 key.place or None,
                 key.endpoint or None,
-                f"{row.count} times this took {_ms(row.duration_ns / row.count)} on average, for"
-                f" {row.rows / row.count:.1f} rows{self._counted(key)}: {_short(key.text)}",
+                f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average, for"
+                f" {row.rows / row.count:.1f} rows{self._counted(key)}: {quoted(key.text)}",
                 "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
                 " beforehand.",
                 share,
@@ -472,7 +427,7 @@ class _Case:
         if counted is None:
             return ""
         pages = f", and looked at {counted.pages / counted.calls:.0f} pages of 8 kB" if counted.pages else ""
-        return f" (by pg_stat_statements the database took {_ms(1e6 * counted.total_ms / counted.calls)}{pages})"
+        return f" (by pg_stat_statements the database took {in_ms(1e6 * counted.total_ms / counted.calls)}{pages})"
 
     def _share_in_database(self) -> float:
         """The share of the time that connections were lent in which the database executed their statements; 0: unknown."""
@@ -534,7 +489,7 @@ class _Case:
                 made_at(engine),
                 None,
                 f"{len(late)} requests for a connection were overtaken by {MANY_TIMES} or more that came later for each of the"
-                f" pool's {limit} connections; the longest waited {_ms(worst.wait_ns)} while {worst.by} others went"
+                f" pool's {limit} connections; the longest waited {in_ms(worst.wait_ns)} while {worst.by} others went"
                 f" before.{gave_up}",
                 "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
                 self.share(excess_ns),
@@ -555,7 +510,7 @@ class _Case:
             "pool-too-small",
             made_at(engine),
             None,
-            f"Requests waited {_ms(wait_ns / max(1, len(actual)))} on average for one of {limit} connections"
+            f"Requests waited {in_ms(wait_ns / max(1, len(actual)))} on average for one of {limit} connections"
             f"{f', {timeouts} times in vain' if timeouts else ''}; the connections were busy with ordinary statements.{busy}",
             "Allow more connections (pool_size, max_overflow), as many as the database can work on; loadgen sweep finds the"
             " number by measuring.",
@@ -630,21 +585,3 @@ class _Case:
         if not asks:
             return 0
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
-
-
-def _ms(duration_ns: float) -> str:
-    if duration_ns >= 1e9:
-        return _seconds(duration_ns)
-    return f"{duration_ns / 1e6:.{0 if duration_ns >= 1e7 else 1}f} ms"
-
-
-def _seconds(duration_ns: float) -> str:
-    return f"{duration_ns / 1e9:.{0 if duration_ns >= 1e10 else 1}f} s"
-
-
-def _short(text: str) -> str:
-    return f"“{text if len(text) <= 120 else f'{text[:119]}…'}”."

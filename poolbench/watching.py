@@ -20,8 +20,9 @@ from typing import Any
 
 from sqlalchemy import Engine, exc
 
-from poolbench.diagnosis import Diagnosis, diagnose
+from poolbench.diagnosis import diagnose
 from poolbench.endpoints import follow_flask, watched_requests
+from poolbench.findings import Diagnosis
 from poolbench.hooks import hook_connect, hook_dialect, hook_pool, hooked
 from poolbench.loan_book import BOOK
 from poolbench.loans import WatchedEngine

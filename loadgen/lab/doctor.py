@@ -31,7 +31,8 @@ from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
 from loadgen.runner import Live, ScriptRun, run_script
 from loadgen.script.model import Phase, Script
 from loadgen.watch.console import Console
-from poolbench.diagnosis import Diagnosis, diagnose
+from poolbench.diagnosis import diagnose
+from poolbench.findings import Diagnosis
 from poolbench.observed import Observed, total
 from poolbench.surroundings import Server
 from reports.answers import good_answers

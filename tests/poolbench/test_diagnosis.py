@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolbench.diagnosis import KINDS, diagnose
+from poolbench.diagnosis import diagnose
+from poolbench.findings import KINDS
 from poolbench.observed import (
     CPU,
     LEAKED,
@@ -91,6 +92,16 @@ DISEASES = {
     "the same statement": (
         seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
             3000, 400 * MS, 3000, MS, groups=100, repeated=3000, repeated_groups=100, repeated_ns=450 * MS)}),
+        ("n-plus-one", "app.py:15"),
+    ),
+    "the same statement in loan after loan": (
+        seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
+            3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=450 * MS)}),
+        ("n-plus-one", "app.py:15"),
+    ),
+    "a commit for each row": (
+        seen(statements={StatementKey(ENDPOINT, "app.py:15", "INSERT INTO t"): StatementSum(
+            3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=450 * MS)}),
         ("n-plus-one", "app.py:15"),
     ),
     "a slow statement": (

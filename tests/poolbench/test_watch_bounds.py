@@ -10,8 +10,9 @@ from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan, Request, WatchedEngine
 from poolbench.observed import OTHERS
 from poolbench.places import Place
+from poolbench.repeats import writes
 from poolbench.sampler import Sampler
-from poolbench.tally import Tally, writes
+from poolbench.tally import Tally
 from tests.support.paths import ROOT
 
 ENGINE = WatchedEngine("shop.py:1\tpostgresql://here/shop\t0", None, "QueuePool", 5, 10)
@@ -59,6 +60,36 @@ def test_a_connection_that_many_requests_used_has_no_loop_of_statements(adopted)
     tally.add_up()
     (row,) = tally.current.statements.values()
     assert (row.count, row.repeated) == (9, 0 if adopted else 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "loans", "executions", "rows", "expected"),
+    [
+        ("SELECT 1", 12, 1, 1, 12),
+        ("SELECT 1", 9, 1, 1, 0),
+        ("SELECT 1", 12, 1, 500, 0),
+        ("SELECT 1", 12, 2, 2, 0),
+        ("INSERT INTO t VALUES (1)", 12, 1, 1, 12),
+        # executemany(), of which drivers count other rows, or none.
+        ("INSERT INTO t VALUES (1)", 12, 1, 100, 0),
+        ("INSERT INTO t VALUES (1)", 12, 1, 0, 0),
+    ],
+)
+def test_a_statement_that_one_request_repeats_in_loan_after_loan(text, loans, executions, rows, expected):
+    tally = Tally(1, keeps_all=True)
+    request = Request({}, "GET /rows")
+    request._environ = None
+    for _ in range(loans):
+        loan = ended_loan(1)
+        loan.request = request
+        loan.groups = {(text, 0, 0): [HERE, executions, 600, rows, 0, 600, 0, 0, 600]}
+        tally.ended(loan)
+    request.end()
+    tally.answered(request)
+    tally.add_up()
+    (row,) = tally.current.statements.values()
+    assert (row.apart, row.apart_requests, row.apart_ns) == (expected, bool(expected), 1000 * expected)
+    assert not tally._executed
 
 
 @pytest.mark.parametrize(
