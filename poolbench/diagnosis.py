@@ -98,6 +98,7 @@ class _Case:
             yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: CPU limits it, not its pool."
         if database is not None and database >= SATURATED:
             yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
+        yield from self._lock_queue()
         if self.observed.fault:
             yield f"Some looks at the connections failed: {self.observed.fault}"
         if self.server.statements_missing:
@@ -107,6 +108,23 @@ class _Case:
             )
         if self.observed.dropped:
             yield f"{self.observed.dropped} loans and requests came too fast to be counted."
+
+    def _lock_queue(self) -> Iterator[str]:
+        """Waiting for locks of transactions that are at work: no fault of one line, and often rightly so."""
+        active_s = self.server.active_s
+        waited_s = {name: share * active_s.get(name, 0.0) for name, share in self.server.lock_waits.items()}
+        busy_s = sum(waited_s.values()) - self.server.waits_for_idle_s
+        if self.share(1e9 * busy_s) < _LEAST_WAIT:
+            return
+        worst = max(waited_s, key=lambda name: waited_s[name])
+        rows = self.observed.statements
+        known = [key for key in rows if statement_key(key.text) == worst]
+        longest = max(known, key=lambda key: rows[key].duration_ns, default=None)
+        at = f" at {longest.place} in {longest.endpoint}: {quoted(longest.text)}" if longest else "."
+        yield (
+            f"Statements waited {in_seconds(1e9 * busy_s)} for locks of other transactions that were at work, most of all{at}"
+            " Such a lock is held until the commit: take it late in the transaction, and spread what all requests change."
+        )
 
     # What is wrong in itself
 

@@ -201,6 +201,17 @@ def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
     assert first(observed, Server(lock_waits={statement_key("SELECT 2"): 0.9})) is None
 
 
+def test_a_queue_for_the_locks_of_transactions_at_work_is_a_note():
+    observed, _ = DISEASES["a slow statement"]
+    key = statement_key("SELECT 2")
+    waiting = {"lock_waits": {key: 0.9}, "active_s": {key: 0.6}}
+    (note,) = diagnose(observed, Server(**waiting)).notes
+    assert (
+        note.startswith("Statements waited 0.5 s for locks") and "at app.py:16 in GET /orders: “SELECT 2”. Such" in note
+    )
+    assert not diagnose(observed, Server(**waiting, waits_for_idle_s=0.5)).notes
+
+
 def test_a_statement_is_as_slow_as_the_database_says():
     observed, expected = DISEASES["a slow statement"]
     key = statement_key("SELECT 2")
