@@ -32,6 +32,8 @@ _LEAST_SHARE = 0.03
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
 _LEAST_LOANS = 10
+_LONG_QUEUE = 0.3
+"""Waiting for locks of transactions at work that costs less than this share is no finding."""
 _LEAST_WAIT, _MUCH = 0.1, 0.2
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
@@ -65,6 +67,7 @@ class _Case:
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
         self.explained_ns = 0.0
+        self.has_lock_queue = False
         cores, active = server.cores or 0, server.mean_active
         is_full = server.is_full and cores and active >= max(24, _MOST_PER_CORE * cores)
         self.crowding = active / cores if is_full else 1.0
@@ -98,7 +101,7 @@ class _Case:
             yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: CPU limits it, not its pool."
         if database is not None and database >= SATURATED:
             yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
-        yield from self._lock_queue()
+        yield from self._lock_waits()
         if self.observed.fault:
             yield f"Some looks at the connections failed: {self.observed.fault}"
         if self.server.statements_missing:
@@ -109,22 +112,13 @@ class _Case:
         if self.observed.dropped:
             yield f"{self.observed.dropped} loans and requests came too fast to be counted."
 
-    def _lock_queue(self) -> Iterator[str]:
-        """Waiting for locks of transactions that are at work: no fault of one line, and often rightly so."""
-        active_s = self.server.active_s
-        waited_s = {name: share * active_s.get(name, 0.0) for name, share in self.server.lock_waits.items()}
-        busy_s = sum(waited_s.values()) - self.server.waits_for_idle_s
-        if self.share(1e9 * busy_s) < _LEAST_WAIT:
-            return
-        worst = max(waited_s, key=lambda name: waited_s[name])
-        rows = self.observed.statements
-        known = [key for key in rows if statement_key(key.text) == worst]
-        longest = max(known, key=lambda key: rows[key].duration_ns, default=None)
-        at = f" at {longest.place} in {longest.endpoint}: {quoted(longest.text)}" if longest else "."
-        yield (
-            f"Statements waited {in_seconds(1e9 * busy_s)} for locks of other transactions that were at work, most of all{at}"
-            " Such a lock is held until the commit: take it late in the transaction, and spread what all requests change."
-        )
+    def _lock_waits(self) -> Iterator[str]:
+        """How long statements waited for locks of transactions that are at work, where that is no finding."""
+        server = self.server
+        waited_s = sum(share * server.active_s.get(name, 0.0) for name, share in server.lock_waits.items())
+        busy_ns = 1e9 * (waited_s - server.waits_for_idle_s)
+        if not self.has_lock_queue and self.share(busy_ns) >= _LEAST_WAIT:
+            yield f"Statements waited {in_seconds(busy_ns)} for locks of other transactions that were at work."
 
     # What is wrong in itself
 
@@ -396,6 +390,9 @@ class _Case:
             alone_ns = row.duration_ns / max(1, row.count) / self.crowding
             is_slow = row.slow >= 0.75 * row.count and min(row.fastest_ns, alone_ns) >= seen.SLOW_NS / 2
             is_wasteful = self._is_wasteful(key, row)
+            if self._is_locked_out(key, row):
+                yield from self._lock_queue(key, row, self._waits_of(blamed, key, row))
+                continue
             if not row.count or not (is_slow or is_wasteful) or not self._is_slow_in_the_database(key, row):
                 continue
             own = self._waits_of(blamed, key, row)
@@ -414,6 +411,30 @@ class _Case:
                 " beforehand.",
                 share,
             )
+
+    def _is_locked_out(self, key: StatementKey, row: StatementSum) -> bool:
+        """Whether a statement mostly waits for locks, and not for those of transactions that are idle."""
+        share, server = self.server.lock_waits.get(statement_key(key.text), 0.0), self.server
+        waited_s = sum(part * server.active_s.get(name, 0.0) for name, part in server.lock_waits.items())
+        return share > 0.5 and row.count >= _LEAST_LOANS and server.waits_for_idle_s < 0.5 * waited_s
+
+    def _lock_queue(self, key: StatementKey, row: StatementSum, waits_ns: float) -> Iterator[Finding]:
+        """A queue for locks of transactions that are at work, if it is long: a short one is the price of being correct."""
+        share = self.share(self.in_requests(key.endpoint, row.duration_ns) + waits_ns)
+        if share < _LONG_QUEUE or row.duration_ns < seen.SLOW_NS * row.count:
+            return
+        self.explained_ns += waits_ns
+        self.has_lock_queue = True
+        yield Finding(
+            "slow-statement",
+            key.place or None,
+            key.endpoint or None,
+            f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average, most of it waiting for"
+            f" a lock that another transaction held: {quoted(key.text)}",
+            "Take the lock late in the transaction and commit soon after, since it is held until the commit; or spread over many"
+            " rows what all requests change.",
+            share,
+        )
 
     def _is_wasteful(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the database looks at many pages for each of a few rows, which takes it long: the sign of a missing index."""

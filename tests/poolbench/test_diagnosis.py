@@ -201,15 +201,21 @@ def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
     assert first(observed, Server(lock_waits={statement_key("SELECT 2"): 0.9})) is None
 
 
-def test_a_queue_for_the_locks_of_transactions_at_work_is_a_note():
-    observed, _ = DISEASES["a slow statement"]
-    key = statement_key("SELECT 2")
-    waiting = {"lock_waits": {key: 0.9}, "active_s": {key: 0.6}}
-    (note,) = diagnose(observed, Server(**waiting)).notes
-    assert (
-        note.startswith("Statements waited 0.5 s for locks") and "at app.py:16 in GET /orders: “SELECT 2”. Such" in note
+def test_a_long_queue_for_the_locks_of_transactions_at_work_is_a_slow_statement_and_a_short_one_a_note():
+    rows = StatementSum(10, 950 * MS, 10, MS, slow=6, slow_ns=900 * MS, groups=10)
+    observed = seen(statements={StatementKey(ENDPOINT, "app.py:16", "UPDATE t"): rows})
+    waiting = {"lock_waits": {statement_key("UPDATE t"): 0.9}, "active_s": {statement_key("UPDATE t"): 0.9}}
+    found = diagnose(observed, Server(**waiting))
+    assert (found.findings[0].kind, found.findings[0].where) == ("slow-statement", "app.py:16") and not found.notes
+    assert "waiting for a lock" in found.findings[0].evidence
+    # Of an idle transaction: that is what holds it back, and a finding of its own.
+    idle = diagnose(observed, Server(**waiting, waits_for_idle_s=0.8))
+    assert not idle.findings and not idle.notes
+    observed.requests = {ENDPOINT: RequestSum(100, 4000 * MS)}
+    short = diagnose(observed, Server(**waiting))
+    assert not short.findings and short.notes == (
+        "Statements waited 0.8 s for locks of other transactions that were at work.",
     )
-    assert not diagnose(observed, Server(**waiting, waits_for_idle_s=0.5)).notes
 
 
 def test_a_statement_is_as_slow_as_the_database_says():
