@@ -67,7 +67,7 @@ class _Case:
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
         self.explained_ns = 0.0
-        self.has_lock_queue = False
+        self.has_lock_queue = self.has_idle_locks = False
         cores, active = server.cores or 0, server.mean_active
         is_full = server.is_full and cores and active >= max(24, _MOST_PER_CORE * cores)
         self.crowding = active / cores if is_full else 1.0
@@ -288,6 +288,7 @@ class _Case:
             each, blamed = in_ms(known["own"] / loans), known["blamed"]
             waited = f" Others waited {in_seconds(blamed)} for a connection meanwhile." if blamed else ""
             if is_idle:
+                self.has_idle_locks = self.has_idle_locks or lock_ns > 0
                 locked = f" Statements of others waited {lock_ns / 1e9:.1f} s for its locks." if lock_ns else ""
                 yield Finding(
                     "idle-in-transaction",
@@ -413,10 +414,9 @@ class _Case:
             )
 
     def _is_locked_out(self, key: StatementKey, row: StatementSum) -> bool:
-        """Whether a statement mostly waits for locks, and not for those of transactions that are idle."""
-        share, server = self.server.lock_waits.get(statement_key(key.text), 0.0), self.server
-        waited_s = sum(part * server.active_s.get(name, 0.0) for name, part in server.lock_waits.items())
-        return share > 0.5 and row.count >= _LEAST_LOANS and server.waits_for_idle_s < 0.5 * waited_s
+        """Whether a statement mostly waits for locks, and nobody was found who keeps them while doing something else."""
+        share = self.server.lock_waits.get(statement_key(key.text), 0.0)
+        return share > 0.5 and row.count >= _LEAST_LOANS and not self.has_idle_locks
 
     def _lock_queue(self, key: StatementKey, row: StatementSum, waits_ns: float) -> Iterator[Finding]:
         """A queue for locks of transactions that are at work, if it is long: a short one is the price of being correct."""
@@ -523,13 +523,19 @@ class _Case:
             self.explained_ns += excess_ns
             worst = max(late, key=lambda each: each.wait_ns)
             gave_up = f" {timeouts} gave up." if timeouts else ""
+            used = self._use(processes, limit)
+            few = (
+                f" The connections were in use {100 * used:.0f} % of the time: it takes more of them, too."
+                if used >= SATURATED
+                else ""
+            )
             yield Finding(
                 "starvation",
                 made_at(engine),
                 None,
                 f"{len(late)} requests for a connection were overtaken by {MANY_TIMES} or more that came later for each of the"
                 f" pool's {limit} connections; the longest waited {in_ms(worst.wait_ns)} while {worst.by} others went"
-                f" before.{gave_up}",
+                f" before.{gave_up}{few}",
                 "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
                 self.share(excess_ns),
             )
@@ -556,6 +562,15 @@ class _Case:
             share,
         )
 
+    def _use(self, processes: Sequence[Sequence[Ask]], limit: int) -> float:
+        """The part of the time that the busiest process had all connections of its pool in use, on average over these."""
+        used = [0.0]
+        for asks in processes:
+            first_ns = min(ask.asked_ns for ask in asks)
+            last_ns = max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks)
+            used.append(sum(ask.held_ns for ask in asks) / max(1, limit * (last_ns - first_ns)))
+        return min(1.0, max(used))
+
     def _too_large(self, engine: str, about: EngineSum) -> Iterator[Finding]:
         refused = sum(row.refused for (name, _, _), row in self._loans() if name == engine)
         limit, server = self._limit(engine), self.server
@@ -566,8 +581,7 @@ class _Case:
                 "pool-too-large",
                 made_at(engine),
                 None,
-                f"The database{allowed} refused {refused} connections: too many clients. With this pool {about.processes}"
-                f" processes may open {together} connections together.",
+                f"The database{allowed} refused {refused} connections: too many clients. {_may_open(about.processes, together)}.",
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
                 " not enough.",
                 max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
@@ -590,8 +604,7 @@ class _Case:
                 "pool-too-large",
                 made_at(engine),
                 None,
-                f"{about.processes} processes may open {together} connections together; the database allows"
-                f" {server.max_connections}.",
+                f"{_may_open(about.processes, together)}; the database allows {server.max_connections}.",
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections.",
                 _LEAST_SHARE,
             )
@@ -624,3 +637,10 @@ class _Case:
         if not asks:
             return 0
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
+
+
+def _may_open(processes: int, connections: int) -> str:
+    """How many connections a pool may open, in words."""
+    if processes == 1:
+        return f"This pool may open {connections} connections"
+    return f"This pool may open {connections} connections in {processes} processes"

@@ -62,7 +62,7 @@ def run(
         options = replace(options, with_statistics=True)
         with arranged(options, say) as arrangement:
             say(f"{options.application.name}: {decimal(seconds)} s under {options.script}, watched")
-            done, observed, server = _watched(arrangement, script, say, live)
+            done, observed, server, processes = _watched(arrangement, script, say, live)
             notes, masked = arrangement.notes, arrangement.masked
         diagnosis = diagnose(observed, server)
         counters, log = done.report.aggregate.counters, options.out / "logs" / "doctor.log"
@@ -74,7 +74,7 @@ def run(
         given = {
             "application": options.application.name,
             "script": options.script,
-            "servers": options.servers,
+            "servers": processes if options.application.server else options.servers,
             "seconds": seconds,
         }
         code = code_at((finding.where for finding in diagnosis.findings), options.application.folder)
@@ -110,10 +110,10 @@ def _stretched(phase: Phase, factor: float) -> Phase:
 
 def _watched(
     arrangement: Arrangement, script: Script, say: Callable[[str], None], live: Live
-) -> tuple[ScriptRun, Observed, Server]:
+) -> tuple[ScriptRun, Observed, Server, int]:
     """Run the script against the application, and write its report.
 
-    Returns the run, and what was seen inside the application and the database.
+    Returns the run, what was seen inside the application and the database, and the number of processes that served.
     """
     options = arrangement.options
     log = options.out / "logs" / "doctor.log"
@@ -132,7 +132,8 @@ def _watched(
                 time.sleep(_AFTERMATH_S)
         # Now, so that it is there whatever can be said about the application.
         write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
-        observed = total(_collected(served.program.evidence, whole=done.signal is None))
+        parts = _collected(served.program.evidence, whole=done.signal is None)
+        observed = total(parts)
         database_s = None if after[1] is None or before[1] is None else after[1] - before[1]
         cores = os.cpu_count() or 1
         server = Server(
@@ -149,7 +150,7 @@ def _watched(
             statements=watch.statements,
             statements_missing=watch.statements_missing,
         )
-    return done, observed, server
+    return done, observed, server, sum(bool(each.requests) for each in parts)
 
 
 def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked: Callable[[str], str]) -> None:

@@ -177,6 +177,14 @@ def test_waiting_while_others_overtake_is_starvation():
     assert first(waits(order, pool="FairPool"))[0] == "pool-too-small"
 
 
+def test_an_unfair_pool_whose_connections_are_all_in_use_is_too_small_as_well():
+    order = [0, *range(20, 200), *range(1, 20)]
+    assert "The connections were in use 92 % of the time" in diagnose(waits(order)).findings[0].evidence
+    idle = waits(order)
+    idle.asks = [ask._replace(held_ns=ask.held_ns * 3 // 4) for ask in idle.asks]
+    assert "in use" not in diagnose(idle).findings[0].evidence
+
+
 def test_starvation_is_told_of_busy_workers_too_if_most_of_the_time_is_due_to_it():
     order = [0, *range(20, 200), *range(1, 20)]
     observed = waits(order)
@@ -208,14 +216,21 @@ def test_a_long_queue_for_the_locks_of_transactions_at_work_is_a_slow_statement_
     found = diagnose(observed, Server(**waiting))
     assert (found.findings[0].kind, found.findings[0].where) == ("slow-statement", "app.py:16") and not found.notes
     assert "waiting for a lock" in found.findings[0].evidence
-    # Of an idle transaction: that is what holds it back, and a finding of its own.
-    idle = diagnose(observed, Server(**waiting, waits_for_idle_s=0.8))
-    assert not idle.findings and not idle.notes
     observed.requests = {ENDPOINT: RequestSum(100, 4000 * MS)}
     short = diagnose(observed, Server(**waiting))
     assert not short.findings and short.notes == (
         "Statements waited 0.8 s for locks of other transactions that were at work.",
     )
+
+
+def test_a_queue_for_the_locks_of_an_idle_transaction_is_that_ones_fault_alone():
+    rows = StatementSum(10, 950 * MS, 10, MS, slow=6, slow_ns=900 * MS, groups=10)
+    waiting = {"lock_waits": {statement_key("UPDATE t"): 0.9}, "active_s": {statement_key("UPDATE t"): 0.9}}
+    observed = seen(
+        statements={StatementKey(ENDPOINT, "app.py:16", "UPDATE t"): rows}, samples=sample(SLEEP, 600, wrote=True)
+    )
+    found = diagnose(observed, Server(**waiting, waits_for_idle_s=0.8))
+    assert [each.kind for each in found.findings] == ["idle-in-transaction"] and not found.notes
 
 
 def test_a_statement_is_as_slow_as_the_database_says():

@@ -7,7 +7,7 @@ from ordinary import application
 from sqlalchemy import BigInteger, Identity, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0, pool_timeout=3)
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=8, max_overflow=0, pool_timeout=3)
 app = application(engine)
 
 
