@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from poolbench import observed as seen
+from poolbench.diagnosis_notes import LEAST_WAIT, notes
 from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_seconds, in_times, merged, quoted
 from poolbench.observed import (
     Ask,
@@ -34,7 +35,7 @@ _LEAST_NS = 5_000_000
 _LEAST_LOANS = 10
 _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
-_LEAST_WAIT, _MUCH = 0.1, 0.2
+_MUCH = 0.2
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
 _WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
@@ -48,7 +49,11 @@ def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     case = _Case(observed, server or Server())
     findings = sorted(merged(case.findings()), key=lambda finding: (-finding.rank, -finding.share))
     kinds = {finding.kind for finding in findings}
-    return Diagnosis(tuple(findings), tuple(kind for kind in KINDS if kind not in kinds), tuple(case.notes()))
+    return Diagnosis(
+        tuple(findings),
+        tuple(kind for kind in KINDS if kind not in kinds),
+        tuple(notes(observed, case.server, case.share, has_lock_queue=case.has_lock_queue)),
+    )
 
 
 class _Case:
@@ -67,7 +72,7 @@ class _Case:
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
         self.explained_ns = 0.0
-        self.has_lock_queue = self.has_idle_locks = False
+        self.has_lock_queue = self.has_idle_locks = self.is_unfair = False
         cores, active = server.cores or 0, server.mean_active
         is_full = server.is_full and cores and active >= max(24, _MOST_PER_CORE * cores)
         self.crowding = active / cores if is_full else 1.0
@@ -90,35 +95,10 @@ class _Case:
         yield from self.connections()
         yield from self.holding()
         yield from self.repeated()
-        yield from self.repeated_apart()
         yield from self.slow()
         yield from self.pools()
-
-    def notes(self) -> Iterator[str]:
-        """What else should be known."""
-        worker, database = self.server.worker_cpu, self.server.database_cpu
-        if worker is not None and worker >= SATURATED:
-            yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: CPU limits it, not its pool."
-        if database is not None and database >= SATURATED:
-            yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
-        yield from self._lock_waits()
-        if self.observed.fault:
-            yield f"Some looks at the connections failed: {self.observed.fault}"
-        if self.server.statements_missing:
-            yield (
-                "pg_stat_statements was not used: the times of statements are those that the application saw"
-                f" ({self.server.statements_missing})."
-            )
-        if self.observed.dropped:
-            yield f"{self.observed.dropped} loans and requests came too fast to be counted."
-
-    def _lock_waits(self) -> Iterator[str]:
-        """How long statements waited for locks of transactions that are at work, where that is no finding."""
-        server = self.server
-        waited_s = sum(share * server.active_s.get(name, 0.0) for name, share in server.lock_waits.items())
-        busy_ns = 1e9 * (waited_s - server.waits_for_idle_s)
-        if not self.has_lock_queue and self.share(busy_ns) >= _LEAST_WAIT:
-            yield f"Statements waited {in_seconds(busy_ns)} for locks of other transactions that were at work."
+        if not self.is_unfair:
+            yield from self.committed_apart()
 
     # What is wrong in itself
 
@@ -351,26 +331,22 @@ class _Case:
                 share,
             )
 
-    def repeated_apart(self) -> Iterator[Finding]:
-        """The same statement again and again in one request, each time on a connection borrowed anew.
+    def committed_apart(self) -> Iterator[Finding]:
+        """A commit after each row: the same statement again and again in one request, each time in another transaction.
 
-        Waiting is not charged to it: a pool that is too small, or unfair, is a finding of its own.
+        Waiting is not charged to it: a pool that is too small is a finding of its own, and an unfair one is the worse fault.
         """
         for key, row in self.observed.statements.items():
             share = self.share(row.apart_ns)
-            if not row.apart_requests or share < _LEAST_SHARE:
+            if not row.apart_requests or not writes(key.text) or share < _LEAST_SHARE:
                 continue
-            is_write = writes(key.text)
-            anew = "in a transaction of its own" if is_write else "on a connection borrowed anew"
             yield Finding(
                 "n-plus-one",
                 key.place or None,
                 key.endpoint or None,
                 f"One request executed the same statement {row.apart / row.apart_requests:.0f} times from here, each time"
-                f" {anew}, {in_ms(row.apart_ns / row.apart_requests)} in all: {quoted(key.text)}",
-                "Commit once, after the last row; and write many rows with one statement: execute(insert(…), rows), add_all()."
-                if is_write
-                else "Borrow once, and fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts.",
+                f" in a transaction of its own, {in_ms(row.apart_ns / row.apart_requests)} in all: {quoted(key.text)}",
+                "Commit once, after the last row; and write many rows with one statement: execute(insert(…), rows), add_all().",
                 share,
             )
 
@@ -510,7 +486,7 @@ class _Case:
     ) -> Iterator[Finding]:
         rows = [row for (name, _, _), row in self._loans() if name == engine]
         wait_ns, timeouts = sum(row.wait_ns for row in rows), sum(row.timeouts for row in rows)
-        if self.share(wait_ns) < _LEAST_WAIT / 2:
+        if self.share(wait_ns) < LEAST_WAIT / 2:
             return
         actual = sorted(ask.wait_ns for asks in processes for ask in asks)
         late = [each for asks in processes for each in overtaken(asks, limit)]
@@ -521,6 +497,7 @@ class _Case:
             is_unfair = is_unfair and excess_ns > 0.5 * wait_ns and self.share(excess_ns) > _MUCH
         if is_unfair:
             self.explained_ns += excess_ns
+            self.is_unfair = True
             worst = max(late, key=lambda each: each.wait_ns)
             gave_up = f" {timeouts} gave up." if timeouts else ""
             used = self._use(processes, limit)
@@ -548,7 +525,7 @@ class _Case:
         worker, database = self.server.worker_cpu, self.server.database_cpu
         # Connections that are busy in the database most of the time do not wait for their borrowers' CPU.
         is_workers = (worker or 0.0) >= SATURATED and self._share_in_database() < 0.5
-        if share < _LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
+        if share < LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
             return
         busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."
         yield Finding(

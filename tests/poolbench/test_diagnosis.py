@@ -94,11 +94,6 @@ DISEASES = {
             3000, 400 * MS, 3000, MS, groups=100, repeated=3000, repeated_groups=100, repeated_ns=450 * MS)}),
         ("n-plus-one", "app.py:15"),
     ),
-    "the same statement in loan after loan": (
-        seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
-            3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=450 * MS)}),
-        ("n-plus-one", "app.py:15"),
-    ),
     "a commit for each row": (
         seen(statements={StatementKey(ENDPOINT, "app.py:15", "INSERT INTO t"): StatementSum(
             3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=450 * MS)}),
@@ -207,6 +202,15 @@ def test_waiting_for_cpu_is_no_fault_of_the_pool():
 def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
     observed, _ = DISEASES["a slow statement"]
     assert first(observed, Server(lock_waits={statement_key("SELECT 2"): 0.9})) is None
+
+
+def test_reading_row_by_row_on_connections_borrowed_anew_is_a_note():
+    rows = StatementSum(3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=450 * MS)
+    found = diagnose(seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): rows}))
+    assert not found.findings
+    assert found.notes[0].startswith(
+        "A request to GET /orders executed the same statement 30 times at app.py:15, each time"
+    )
 
 
 def test_a_long_queue_for_the_locks_of_transactions_at_work_is_a_slow_statement_and_a_short_one_a_note():
