@@ -113,8 +113,11 @@ def _service(answers: int, rounds: int = 9) -> tuple[dict[str, list[float]], dic
             stack.enter_context(arrangement.served("own", {}, Path(folder) / f"{watch}.log", watch=watch))
             for watch in (False, True)
         ]
-        (Path(folder) / "sitecustomize.py").write_text(COOPERATIVE)
-        bare = [stack.enter_context(_bare(application, served[0], path)) for path in ([], [folder])]
+        libraries = [Path(folder) / name for name in ("empty", "cooperative")]
+        for library in libraries:
+            library.mkdir()
+        (libraries[1] / "sitecustomize.py").write_text(COOPERATIVE)
+        bare = [stack.enter_context(_bare(application, served[0], library)) for library in libraries]
         targets = (
             *((url, partial(cpu_of_tree, process)) for url, process in bare),
             *((each.servers.url, each.servers.cpu_s) for each in served),
@@ -131,12 +134,10 @@ def _service(answers: int, rounds: int = 9) -> tuple[dict[str, list[float]], dic
 
 
 @contextmanager
-def _bare(application: OwnApplication, served: Served, path: list[str]) -> Iterator[tuple[str, int]]:
-    """The same server without anything of ours in it, but for what lies in the folders `path`. Yields its URL and its process."""
+def _bare(application: OwnApplication, served: Served, library: Path) -> Iterator[tuple[str, int]]:
+    """The same server without anything of ours in it but what lies in the folder `library`. Yields its URL and its process."""
     port = free_port()
-    environment = {**own_environment(application), "DATABASE_URL": served.database.app_url}
-    if path:
-        environment["PYTHONPATH"] = os.pathsep.join([*path, str(ROOT)])
+    environment = {**own_environment(application, library), "DATABASE_URL": served.database.app_url}
     command = served.program.command(("127.0.0.1", port), 1)
     with subprocess.Popen(
         command, cwd=application.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
