@@ -197,7 +197,7 @@ def _opened(record: Any, frame: FrameType) -> None:
     """Note in a connection's record who opened the connection, where, when, and in how many ns."""
     now_ns, borrower = perf_counter_ns(), BOOK.current()
     took_ns = now_ns - BOOK.opening.pop(borrower, now_ns)
-    record.info[OPENED] = Opened(BOOK.pid, borrower, place_of(frame), now_ns, took_ns)
+    setattr(record, OPENED, Opened(BOOK.pid, borrower, place_of(frame), now_ns, took_ns))
 
 
 @harmless
