@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from poolbench.loans import native
 from poolbench.observed import (
     OTHERS,
+    REPEATS,
     Ask,
     EngineSum,
     LoanKey,
@@ -25,6 +26,8 @@ from poolbench.observed import (
 from poolbench.repeats import Group, loop_times_ns
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from poolbench.loans import Loan, Request, WatchedEngine
 
 _SLICE_NS = 10_000_000_000
@@ -140,9 +143,11 @@ class Tally:
 
 def _add_statements(into: Observed, endpoint: str, groups: dict[Any, list[Any]], weight: int) -> None:
     rest = StatementKey("", "", OTHERS)
-    loops_ns = loop_times_ns(
-        [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in groups.items()]
-    )
+    loops_ns: Sequence[float] = [0.0] * len(groups)
+    if any(values[1] >= REPEATS for values in groups.values()):
+        loops_ns = loop_times_ns(
+            [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in groups.items()]
+        )
     for (key, values), loop_ns in zip(groups.items(), loops_ns, strict=True):
         each, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
         text = key[0]

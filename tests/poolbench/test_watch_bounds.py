@@ -54,7 +54,7 @@ def test_one_loan_with_any_number_of_statements_is_bounded():
     loan = Loan(ENGINE, 1, None, None)
     for number in range(1000):
         loan.statement = f"SELECT {number}"
-        book.executed(loan, 10, 1, sys._getframe(), False)
+        book.executed(loan, 10, SimpleNamespace(rowcount=1), sys._getframe(), False)
     assert len(loan.groups) == 201
     assert sum(group[1] for group in loan.groups.values()) == 1000
 
