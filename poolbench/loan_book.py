@@ -169,7 +169,8 @@ class LoanBook:
             return
         begun = self._drawn - max(0, self.left)
         loans, self._drawn_before, self._noted = begun - self._drawn_before, begun, 0
-        self.every = max(1, round(loans * 1e9 / max(1, elapsed_ns) / _NOTED_PER_S))
+        # After a pause, loans may come as fast as before it: the share grows by steps, so that not every burst is noted anew.
+        self.every = max(1, self.every // 2, round(loans * 1e9 / max(1, elapsed_ns) / _NOTED_PER_S))
         spare = self.left - randrange(2 * self.every - 1)
         if spare > 0:
             self.left -= spare
@@ -359,8 +360,7 @@ class LoanBook:
         if rows > 0:
             group[3] += rows
         group[5] = now_ns
-        if duration_ns < group[8]:
-            group[8] = duration_ns
+        group[8] = min(group[8], duration_ns)
         if duration_ns >= seen.SLOW_NS and not many and rows < seen.MANY_ROWS:
             group[6] += 1
             group[7] += duration_ns
