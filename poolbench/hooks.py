@@ -197,7 +197,7 @@ def _opened(record: Any, frame: FrameType) -> None:
     """Note in a connection's record who opened the connection, where, when, and in how many ns."""
     now_ns, borrower = perf_counter_ns(), BOOK.current()
     took_ns = now_ns - BOOK.opening.pop(borrower, now_ns)
-    record.info[OPENED] = Opened(BOOK.pid, borrower, place_of(frame), now_ns, took_ns)
+    setattr(record, OPENED, Opened(BOOK.pid, borrower, place_of(frame), now_ns, took_ns))
 
 
 @harmless
@@ -227,11 +227,11 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
 
     `many`: the method is do_executemany. Raises what `execute` raises; such a statement is not noted.
     """
-    noted = BOOK.noted
+    noted, executing, executed = BOOK.noted, BOOK.executing, BOOK.executed
     is_stock = getattr(execute, "__func__", None) is DefaultDialect.do_execute
 
     def watched(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        loan = BOOK.executing(context, statement) if noted else None
+        loan = executing(context, statement) if noted else None
         if loan is None:
             if is_stock:
                 # All that SQLAlchemy's own method does, with one call less.
@@ -241,7 +241,7 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
             return
         began_ns = perf_counter_ns()
         execute(cursor, statement, parameters, context)
-        BOOK.executed(loan, perf_counter_ns() - began_ns, cursor.rowcount, _frame(1), many)
+        executed(loan, perf_counter_ns() - began_ns, cursor, _frame(1), many)
 
     STATEMENT_CODES.add(watched.__code__)
     return watched
@@ -249,16 +249,16 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
 
 def _watched_execute_no_params(execute: Any) -> Any:
     """As `_watched_execute`, for the dialect's method without parameters."""
-    noted = BOOK.noted
+    noted, executing, executed = BOOK.noted, BOOK.executing, BOOK.executed
 
     def watched(cursor: Any, statement: str, context: Any = None) -> None:
-        loan = BOOK.executing(context, statement) if noted else None
+        loan = executing(context, statement) if noted else None
         if loan is None:
             execute(cursor, statement, context)
             return
         began_ns = perf_counter_ns()
         execute(cursor, statement, context)
-        BOOK.executed(loan, perf_counter_ns() - began_ns, cursor.rowcount, _frame(1), many=False)
+        executed(loan, perf_counter_ns() - began_ns, cursor, _frame(1), False)
 
     STATEMENT_CODES.add(watched.__code__)
     return watched

@@ -30,8 +30,11 @@ from poolbench.waiters import current_function
 if TYPE_CHECKING:
     from types import FrameType
 
-OPENED = "poolbench.opened"
-"""The key, in a record's `info`, of how its connection was opened."""
+OPENED = "_poolbench_opened"
+"""The attribute of a record that says how its connection was opened.
+
+It is no key of the record's `info`: an object whose `info` was asked for has a dict, and each loan of it takes longer.
+"""
 _NOTED_PER_S = 10
 """Loans of which everything is noted, per second, unless all are."""
 _BURST = 4
@@ -167,7 +170,8 @@ class LoanBook:
             return
         begun = self._drawn - max(0, self.left)
         loans, self._drawn_before, self._noted = begun - self._drawn_before, begun, 0
-        self.every = max(1, round(loans * 1e9 / max(1, elapsed_ns) / _NOTED_PER_S))
+        # After a pause, loans may come as fast as before it: the share grows by steps, so that not every burst is noted anew.
+        self.every = max(1, self.every // 2, round(loans * 1e9 / max(1, elapsed_ns) / _NOTED_PER_S))
         spare = self.left - randrange(2 * self.every - 1)
         if spare > 0:
             self.left -= spare
@@ -206,7 +210,7 @@ class LoanBook:
         self.asks.pop(loan, None)
         loan.record = record = fairy._connection_record  # noqa: SLF001
         loan.connection = fairy.dbapi_connection
-        opened: Opened | None = record.info.get(OPENED)
+        opened: Opened | None = getattr(record, OPENED, None)
         if opened is not None:
             if opened.process != self.pid:
                 loan.place = opened.place or loan.place
@@ -301,32 +305,44 @@ class LoanBook:
 
     # Statements
 
-    @harmless
+    # Many a statement takes less than 100 us: these two guard themselves, which costs less than `harmless`.
+
     def executing(self, context: Any, statement: str) -> Loan | None:
         """Note that a statement begins; `context` is SQLAlchemy's execution context. Returns the loan if it is noted in full."""
-        fairy = getattr(getattr(context, "root_connection", None), "_dbapi_connection", None)
-        loan = self.noted.get(getattr(fairy, "_connection_record", None))
-        if loan is None:
+        try:
+            loan = self.noted.get(context.root_connection._dbapi_connection._connection_record)  # noqa: SLF001
+            if loan is None:
+                return None
+            if loan.inherited:
+                self._note_foreign(loan)
+            if loan.request is not None and loan.request.ended_ns:
+                loan.adopted = True
+            loan.statement = statement
+            if loan.wrote and transaction_status(loan.connection) == IDLE:
+                loan.wrote = False
+            if not loan.wrote and writes(statement):
+                loan.wrote = True
+        except AttributeError:
+            # Executed without a connection of an engine.
             return None
-        if loan.inherited:
-            self._note_foreign(loan)
-        if loan.request is not None and loan.request.ended_ns:
-            loan.adopted = True
-        loan.statement = statement
-        if loan.wrote and transaction_status(loan.connection) == IDLE:
-            loan.wrote = False
-        if not loan.wrote and writes(statement):
-            loan.wrote = True
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            self.fault = f"{type(error).__name__}: {error}"
+            return None
         return loan
 
-    @harmless
-    def executed(self, loan: Loan, duration_ns: int, rows: int, frame: FrameType, many: bool) -> None:
-        """Note that the loan's statement has been executed, in `duration_ns`, for `rows` rows (negative: not known).
+    def executed(self, loan: Loan, duration_ns: int, cursor: Any, frame: FrameType, many: bool) -> None:
+        """Note that the loan's statement has been executed on `cursor`, in `duration_ns`.
 
         `frame` is of the caller, inside SQLAlchemy; `many`: it was an executemany().
         """
+        try:
+            self._add_statement(loan, duration_ns, cursor.rowcount, application_frame(frame), many)
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            self.fault = f"{type(error).__name__}: {error}"
+
+    def _add_statement(self, loan: Loan, duration_ns: int, rows: int, found: FrameType | None, many: bool) -> None:
+        """Add a statement of `rows` rows (negative: not known), executed in the application's frame `found`, to its group."""
         now_ns = perf_counter_ns()
-        found = application_frame(frame)
         key = (loan.statement, 0, 0) if found is None else (loan.statement, id(found.f_code), found.f_lasti)
         groups = loan.groups
         if groups is None:

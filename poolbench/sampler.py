@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _INTERVAL_S = 0.1
 _MOST_CPU = 0.005
-"""The largest share of a core that the thread uses. If a look takes long, there are fewer looks."""
+"""The largest share of a core that looking uses. If a look takes long, there are fewer looks."""
 _IDLE_S = 5.0
 _MOST_REQUESTS = 10_000
 """When more requests than this are open, those of dead greenlets are dropped."""
@@ -91,9 +91,11 @@ class Sampler:
             if permits is not self._permits:
                 # Somebody else's turn: the process has begun anew.
                 return
-            began_ns, cpu_ns = perf_counter_ns(), thread_time_ns()
+            began_ns, cpu_ns, look_ns = perf_counter_ns(), thread_time_ns(), 0
             try:
                 is_used = self.look(began_ns - before_ns)
+                # Adding up is not in it: the longer the pause, the more would have ended, and the pauses would grow and grow.
+                look_ns = thread_time_ns() - cpu_ns
                 ended = book.tally.add_up()
                 book.keep_pace(began_ns - before_ns)
                 self._after_look()
@@ -105,7 +107,7 @@ class Sampler:
             if not self.stays and began_ns - used_ns > self.idle_s * 1e9 and self._ended(permits):
                 return
             before_ns = began_ns
-            pause_s = max(self.interval_s, (thread_time_ns() - cpu_ns) / 1e9 / self.most_cpu)
+            pause_s = max(self.interval_s, look_ns / 1e9 / self.most_cpu)
 
     def _ended(self, permits: list[None]) -> bool:
         """Let the next loan start the thread again. Returns whether this thread is to end; not if a loan began meanwhile."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from poolbench.loans import native
 from poolbench.observed import (
     OTHERS,
+    REPEATS,
     Ask,
     EngineSum,
     LoanKey,
@@ -131,19 +132,33 @@ class Tally:
         if self._keeps_all and len(into.asks) < _MOST_ASKS:
             into.asks.append(Ask(self._process, engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
         if loan.groups is not None:
-            groups = {
-                key: Group.of(values, has_written=key[0] == OTHERS or writes(key[0]))
-                for key, values in loan.groups.items()
-            }
-            # A connection that many requests used has executed the statements of each of them: that is no loop.
-            loops_ns = [0.0] * len(groups) if loan.adopted else loop_times_ns(list(groups.values()))
-            _add_statements(into, endpoint, loan.groups, loops_ns, weight)
-            # Where not all loans are noted, a request's are not known.
-            if self._keeps_all and loan.request is not None and not loan.adopted:
-                if len(self._executed) >= _MOST_FINISHED:
-                    self._executed.clear()
-                placed = {(_place(loan.groups[key]), _short(key[0])): group for key, group in groups.items()}
-                add_apart(self._executed.setdefault(loan.request, {}), placed, held_ns)
+            self._add_groups(into, endpoint, loan, loan.groups, held_ns)
+
+    def _add_groups(
+        self, into: Observed, endpoint: str, loan: Loan, noted: Mapping[Any, Sequence[Any]], held_ns: int
+    ) -> None:
+        """Add the statements of a loan, of which `noted` are the groups."""
+        # A connection that many requests used has executed the statements of each of them: that is no loop.
+        has_loops = not loan.adopted and any(values[1] >= REPEATS for values in noted.values())
+        # Where not all loans are noted, a request's are not known.
+        is_requests = self._keeps_all and loan.request is not None and not loan.adopted
+        loops_ns: Sequence[float] = [0.0] * len(noted)
+        if has_loops or is_requests:
+            groups = [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in noted.items()]
+            loops_ns = loop_times_ns(groups) if has_loops else loops_ns
+            if is_requests:
+                self._add_apart(loan.request, noted, groups, held_ns)
+        _add_statements(into, endpoint, noted, loops_ns, loan.weight if loan.lent_ns else 1)
+
+    def _add_apart(
+        self, request: Any, noted: Mapping[Any, Sequence[Any]], groups: Sequence[Group], held_ns: int
+    ) -> None:
+        if len(self._executed) >= _MOST_FINISHED:
+            self._executed.clear()
+        placed = {
+            (_place(values), _short(key[0])): group for (key, values), group in zip(noted.items(), groups, strict=True)
+        }
+        add_apart(self._executed.setdefault(request, {}), placed, held_ns)
 
 
 def _place(values: Sequence[Any]) -> str:

@@ -117,7 +117,7 @@ def test_one_loan_with_any_number_of_statements_is_bounded():
     loan = Loan(ENGINE, 1, None, None)
     for number in range(1000):
         loan.statement = f"SELECT {number}"
-        book.executed(loan, 10, 1, sys._getframe(), False)
+        book.executed(loan, 10, SimpleNamespace(rowcount=1), sys._getframe(), False)
     assert len(loan.groups) == 201
     assert sum(group[1] for group in loan.groups.values()) == 1000
 
@@ -134,6 +134,18 @@ def test_loans_noted_in_full_are_few_at_any_rate_and_stand_for_all(per_s):
     assert len(weights) <= 60 * 25
     # Each counts as many as it stands for: the sum is right but for chance.
     assert 0.7 < sum(weights) / (600 * max(1, per_s // 10)) < 1.4
+
+
+def test_bursts_with_pauses_between_them_are_not_noted_anew_each_time():
+    book, weights = LoanBook(), []
+    for look in range(600):
+        for _ in range(2000 if look % 4 == 0 else 0):
+            book.left -= 1
+            if book.left < 0:
+                weights.append(book._draw())
+        book.keep_pace(100_000_000)
+    assert len(weights) <= 60 * 25
+    assert 0.7 < sum(weights) / (150 * 2000) < 1.4
 
 
 def test_a_thread_that_could_not_be_started_is_started_by_the_next_loan():
