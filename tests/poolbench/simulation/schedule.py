@@ -20,7 +20,7 @@ from sqlalchemy import event, exc
 from tests.poolbench.simulation import stand_ins
 from tests.poolbench.simulation.server import Disconnected, Refused, Server
 from tests.poolbench.simulation.weaving import Package
-from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, countdown, interrupt
+from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, countdown, interrupt, machine
 
 HORIZON_S = 120.0
 FLAVOURS = ("threads", "greenlets", "both")
@@ -65,7 +65,7 @@ class Packages:
 
 def _numbered(make: Any) -> Any:
     def numbered(self: Any, pool: Any) -> None:
-        self.number = next(World.now.idents)
+        self.number = next(machine.world.idents)
         make(self, pool)
 
     return numbered
@@ -250,7 +250,7 @@ class Schedule:
                 loan.close()
             raise
         if end == "forget":
-            world.garbage.append(loan)
+            world.abandon(loan)
             return
         try:
             if end == "invalidate":
