@@ -20,7 +20,17 @@ from sqlalchemy import event, exc
 from tests.poolbench.simulation import stand_ins
 from tests.poolbench.simulation.server import Disconnected, Refused, Server
 from tests.poolbench.simulation.weaving import Package
-from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, countdown, interrupt, machine
+from tests.poolbench.simulation.world import (
+    MS,
+    Stopped,
+    Thread,
+    World,
+    after,
+    after_a_call,
+    countdown,
+    interrupt,
+    machine,
+)
 
 HORIZON_S = 120.0
 FLAVOURS = ("threads", "greenlets", "both")
@@ -44,9 +54,10 @@ class Packages:
     @classmethod
     def load(cls, folder: Path) -> Packages:
         """Load both from the package's folder."""
+        points = {"countdown": countdown, "interrupt": interrupt, "after_a_call": after_a_call, "after": after}
         found = cls(
-            Package(folder, "plain", stand_ins.without_gevent(), countdown, interrupt, after),
-            Package(folder, "with_gevent", stand_ins.with_gevent(), countdown, interrupt, after),
+            Package(folder, "plain", stand_ins.without_gevent(), **points),
+            Package(folder, "with_gevent", stand_ins.with_gevent(), **points),
         )
         World(0)
         for package in (found.plain, found.with_gevent):

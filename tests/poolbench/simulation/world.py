@@ -391,6 +391,11 @@ def interrupt() -> None:
     machine.world.interrupt()
 
 
+def after_a_call() -> None:
+    """The countdown has ended at a switch point after a call: another thread may go on, or garbage is collected."""
+    machine.world.after_a_call()
+
+
 def after(value: Any) -> Any:
     """A switch point after a call, whose value it passes on; now and then garbage is collected here."""
     countdown.left -= 1
