@@ -33,7 +33,7 @@ test: $(READY_DEV)
 	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-m 'not slow and not long' $(MOST))
 	@$(if $(ARGS),true,$(BIN)/python -m pytest tests/browser)
 
-# Tests of many seconds each; the quick ones touch the same code.
+# Tests of many seconds each, the arrangements of examples/ among them; the quick ones touch the same code.
 test-slow: $(READY_DEV)
 	@$(BIN)/python -m pytest -m "slow and not long" $(MOST)
 

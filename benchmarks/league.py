@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.pages import DOCS, put
@@ -39,13 +40,18 @@ def main() -> None:
     modes = (given.mode,) if given.mode else league.MODES
     with temporary_postgres(settings={"fsync": "off"}) as postgres:
         figures = league.run(postgres.url, given.rounds, lambda line: print(line, file=sys.stderr), turns, modes)
-    machine = f"{environment().get('cpu', '')}, Python {sys.version.split()[0]}"
+    machine = conditions()
     print(written(league.page(figures, machine), given.style))
     drawn = given.picture or (DOCS / "images" / "league.svg" if given.write else None)
     if drawn and (charts := league.charts(figures)):
         drawn.write_text(picture(charts))
     if given.write:
         put("fair-pool.md", "benchmarks/league.py", "\n\n".join(tables(figures, given.rounds, machine)))
+
+
+def conditions() -> str:
+    """The machine, the version of Python and the date, as a table's caption gives them."""
+    return f"{environment().get('cpu', '')}, Python {sys.version.split()[0]}, {datetime.now(UTC):%Y-%m-%d}"
 
 
 def tables(figures: league.Figures, rounds: int, machine: str) -> Iterator[str]:

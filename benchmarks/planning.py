@@ -1,19 +1,20 @@
-"""Checks whether the predictions of `loadgen plan` come true, for 30 arrangements, and its advice, for 8. Takes 25 minutes.
+"""Checks whether the predictions of `loadgen plan` come true, for 30 arrangements, and its advice, for 8. Takes 40 minutes.
 
-    python -m benchmarks.planning [--only 3,7] [--seconds 6] [--into FILE] [--write]
+    python -m benchmarks.planning [--only 3,a7] [--minutes 30] [--into FILE] [--write]
 
-An application computes for a while, holds a connection while it computes and while a statement sleeps, and computes again. An
-arrangement is a kind of worker (gevent, threads, sync) and their number, the CPU time, the statement's time, the pool's
-size, and a load as a share of the rate at which the arrangement is full. Each is measured calmly once, with many connections
-and two fifths of that rate. From that report alone `plan` predicts two more runs: one below the knee, of which the mean wait
-for a connection (within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true, and one with
-as many users as keep everything busy, each asking again when it has its answer, whose rate, the knee's, must (within 10 %).
+An arrangement is a kind of worker (gevent, threads, sync) and their number, the CPU time, the statement's time and the pool's
+size (`benchmarks/arrangements.py`). Thirty are drawn at random; to develop the model, draw others (`--draw`). Each is measured
+calmly once, with many connections and two fifths of the rate at which the arrangement is full. From that report alone `plan`
+predicts two more runs. One has as many users as keep everything busy, each asking again when it has its answer: its rate, the
+knee's, must come true within 10 %. The other has 70 % of the rate of the knee as it was measured: the mean wait for a connection
+(within 10 % or 0.5 ms) and the p99 of the response time (within 15 % or 2 ms) must come true. Nearer to the knee, two runs of
+one arrangement differ by more than that.
 
-All of this is done twice, with the same arrivals, and the mean of the two predictions is compared with the mean of the two
-measured values. Where these differ by more than the prediction may be off, and it is no further away, it "cannot be judged".
-`late` is the p99 of how far the generator fell behind its plan: where it is not small, the machine was busy with something
-else, and the row counts for nothing. CPU time is constant. Statements take an exponential time in whole ms, as pg_sleep
-rounds up. All requests close their connection, as keeping one costs the worker something else. The mean wait of a few seconds
+These two runs are made twice, and the mean of the measured values counts. Where they differ by more than the prediction may be
+off, and it is no further away from the nearer one, it "cannot be judged". `late` is the p99 of how far the generator fell behind
+its plan: where it is not small, the machine was busy with something else, and the row counts for nothing. The programs that are
+measured go before others (priority), and the generator, which shares the cores with them, before all (real time), if started by
+root. The calm run asks for statements that are spread evenly over their distribution, each once. The mean wait of a few seconds
 varies by chance more than 10 %, so the simulation gets the instants at which the requests of the run were sent, and the rank of
 each one's statement; how long connections are held and what requests cost comes from the calm run. `chance` is what this saves:
 half of the 95 % interval of the mean wait of such a run, from 20 simulated ones with arrivals of their own.
@@ -24,56 +25,58 @@ counts is the share of requests that are answered well within the p99 asked for.
 others may raise it by more than the run itself varies; a smaller pool must not lower it.
 
 `--into` keeps what was measured so far in a file, so that the arrangements can be measured in several parts: those in it are
-not measured again, unless they were late. `--write` puts the tables of all of them into docs/planning.md.
+not measured again, unless they were late. `--minutes` ends a part in time. `--write` puts the tables into docs/planning.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
+from math import ceil, inf
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 
+from benchmarks.arrangements import (
+    APPLICATION,
+    LOADED,
+    PlannedArrangement,
+    Run,
+    Statements,
+    before_others,
+    evenly,
+    knee,
+    run,
+    serving,
+    started,
+)
 from benchmarks.awake import cores_awake
-from loadgen.closed import Workload
-from loadgen.http.route import Origin
 from loadgen.lab.own_app import Arrangement as Arranged
-from loadgen.lab.own_app import OwnAppOptions, arranged, prove
-from loadgen.lab.own_server import OwnApplication
-from loadgen.rows import rows_file
-from loadgen.runner import run_ab, run_script
-from loadgen.script.parse import RunOptions, parse_script
 from loadgen.sizing.grounds import grounds
 from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
 from loadgen.sizing.predict import Question, knee_per_s, predict, requests
 from loadgen.sizing.remedy import remedy
-from loadgen.sizing.simulate import Arrangement, Floats
-from loadgen.watch.console import Console
+from loadgen.sizing.simulate import Arrangement
 from reports import names
 from reports.formats import markdown
-from reports.formats.apachebench import AbReport
 from reports.model import Report, ReportError
 
-CALM, CALM_REQUESTS = 0.4, 250
-PATIENCE_S = 60.0
+CALM, CALM_REQUESTS, CALM_S = 0.4, 300, 8
+"""The calm run: its share of the rate at which the arrangement is full, and its least length."""
+BELOW, BELOW_REQUESTS, BELOW_S = 0.7, 500, 8
+"""The run below the knee: its share of the knee's rate, and its least length."""
+KNEE_S = 3
 MANY = 20
-THREADS = 8
-LOADED = np.random.default_rng(1).permutation(512)
-"""Ranks of the statements that the requests of a loaded run ask for, one after the other; even ones would wait less."""
 WAIT_WITHIN, WAIT_MS, TAIL_WITHIN, TAIL_MS, KNEE_WITHIN = 0.10, 0.5, 0.15, 2.0, 0.10
 LATE_MS = 2.0
 """On a quiet machine it is less than 1."""
-SEEDS = 20
+SEEDS, CHANCE_FROM_MS = 20, 1.0
 GUIDE = Path(__file__).parents[1] / "docs" / "planning.md"
 MARKS = "<!-- benchmarks/planning.py writes from here -->", "<!-- to here -->"
 ADVICE_MARKS = "<!-- benchmarks/planning.py writes the advice from here -->", "<!-- the advice to here -->"
@@ -81,119 +84,37 @@ CHANGES = ("more workers", "more connections", "cheaper statement", "smaller poo
 SHARE_DIFFERS, SHARE_UNCLEAR = 0.01, 0.1
 """Shares that differ by less are taken as the same; where two runs without a change differ by more, advice cannot be judged."""
 TURNS = 2
-
-APPLICATION = """
-import os, time
-from sqlalchemy import create_engine
-from sqlalchemy.exc import TimeoutError
-
-engine = create_engine(os.environ["DATABASE_URL"], isolation_level="AUTOCOMMIT")
-
-def compute(seconds):
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
-        pass
-
-def app(environ, start_response):
-    cpu_s, _, statement_s = environ["QUERY_STRING"].partition(",")
-    status = "200 OK"
-    if cpu_s:
-        compute(float(cpu_s) / 4)
-        try:
-            with engine.connect() as connection:
-                compute(float(cpu_s) / 2)
-                connection.exec_driver_sql("SELECT pg_sleep(%s)", (float(statement_s),))
-        except TimeoutError:
-            status = "503 Service Unavailable"
-        compute(float(cpu_s) / 4)
-    start_response(status, [("Content-Length", "2"), ("Content-Type", "text/plain")])
-    return [b"ok"]
-"""
+ADVICE_S = 6
+BESIDE_MS, MOST_CORES, LEAST_PER_S = 2.0, 1.3, 50.0
+DRAWN = 2029
+"""Of the arrangements in the table; none of them was used to develop the model."""
 
 
-@dataclass(frozen=True)
-class PlannedArrangement:
-    """One arrangement and its load."""
+def drawn(seed: int) -> tuple[PlannedArrangement, ...]:
+    """Thirty arrangements drawn at random: 12 of gevent, 10 of threads, 8 of sync workers.
 
-    worker: str
-    workers: int
-    cpu_ms: float
-    statement_ms: float
-    size: int
-    load: float
-    """Share of the rate at which the arrangement is full, as estimated from its figures."""
-
-    @property
-    def slots(self) -> int | None:
-        """Requests that each worker works on at a time."""
-        return {"gevent": None, "gthread": THREADS, "sync": 1}[self.worker]
-
-    @property
-    def full_per_s(self) -> float:
-        """Requests per second at which the CPU, the connections or the slots are all busy: the least of the three."""
-        cpu_s, statement_s = (self.cpu_ms + 1) / 1000, self.statement_ms / 1000
-        held_s = cpu_s / 2 + statement_s
-        most = [1 / cpu_s, self.size / held_s]
-        if self.slots is not None:
-            most.append(self.slots / (cpu_s + statement_s))
-        return self.workers * min(most)
-
-    def __str__(self) -> str:
-        return f"{self.workers} {self.worker}, CPU {self.cpu_ms:g} ms, statement {self.statement_ms:g} ms, pool of {self.size}"
-
-
-def of(worker: str, *rows: tuple[int, float, float, int, float]) -> Iterator[PlannedArrangement]:
-    """Arrangements of one kind of worker, from rows of workers, CPU ms, statement ms, size and load."""
-    return (PlannedArrangement(worker, *row) for row in rows)
+    Drawn again if they would need more of the two cores than a machine can spare beside the database and the generator, or take
+    long to measure.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[PlannedArrangement] = []
+    for worker, count in (("gevent", 12), ("gthread", 10), ("sync", 8)):
+        rows: list[PlannedArrangement] = []
+        while len(rows) < count:
+            workers = int(rng.integers(1, 5)) if worker == "sync" else int(rng.choice([1, 1, 1, 2]))
+            size = 1 if worker == "sync" else int(rng.integers(2, 11))
+            row = PlannedArrangement(worker, workers, round(12.0 ** rng.random()), float(rng.integers(5, 61)), size)
+            needed_cores = row.full_per_s * (row.cpu_ms + BESIDE_MS) / 1000
+            if row.full_per_s >= LEAST_PER_S and needed_cores <= MOST_CORES and row not in rows:
+                rows.append(row)
+        found += rows
+    return tuple(found)
 
 
 def other(text: str) -> PlannedArrangement:
-    """The arrangement of a text: kind of worker, workers, CPU ms, statement ms, size, load."""
-    worker, workers, cpu_ms, statement_ms, size, load = text.split(",")
-    return PlannedArrangement(worker, int(workers), float(cpu_ms), float(statement_ms), int(size), float(load))
-
-
-ARRANGEMENTS = (
-    *of(
-        "gevent",
-        (1, 1, 5, 2, 0.7),
-        (1, 1, 20, 4, 0.8),
-        (1, 1, 40, 10, 0.7),
-        (1, 3, 5, 2, 0.6),
-        (1, 3, 10, 10, 0.7),
-        (1, 3, 40, 10, 0.8),
-        (1, 8, 5, 2, 0.6),
-        (1, 8, 20, 10, 0.7),
-        (1, 8, 40, 3, 0.7),
-        (1, 15, 10, 5, 0.6),
-        (2, 1, 40, 3, 0.8),
-        (2, 3, 20, 2, 0.7),
-    ),
-    *of(
-        "gthread",
-        (1, 1, 20, 2, 0.7),
-        (1, 1, 40, 4, 0.8),
-        (1, 1, 40, 8, 0.7),
-        (1, 3, 10, 4, 0.6),
-        (1, 3, 40, 4, 0.7),
-        (1, 3, 40, 8, 0.7),
-        (1, 8, 10, 2, 0.6),
-        (1, 8, 40, 4, 0.7),
-        (1, 15, 20, 8, 0.6),
-        (2, 3, 40, 3, 0.7),
-    ),
-    *of(
-        "sync",
-        (1, 1, 10, 1, 0.6),
-        (2, 1, 20, 1, 0.6),
-        (2, 3, 10, 1, 0.7),
-        (2, 8, 10, 1, 0.6),
-        (3, 3, 20, 1, 0.7),
-        (4, 1, 40, 1, 0.7),
-        (4, 3, 40, 1, 0.6),
-        (4, 8, 40, 1, 0.5),
-    ),
-)
+    """The arrangement of a text: kind of worker, workers, CPU ms, statement ms, size."""
+    worker, workers, cpu_ms, statement_ms, size = text.split(",")
+    return PlannedArrangement(worker, int(workers), float(cpu_ms), float(statement_ms), int(size))
 
 
 @dataclass(frozen=True)
@@ -201,10 +122,20 @@ class AdvisedArrangement:
     """An arrangement whose p99 is to be within a target, at the rate of its load."""
 
     arrangement: PlannedArrangement
+    load: float
+    """Share of the rate at which the arrangement is full, as estimated from its figures."""
     p99_ms: float
 
+    @property
+    def rate_per_s(self) -> float:
+        """Requests per second that are asked for."""
+        return self.load * self.arrangement.full_per_s
+
+    def __str__(self) -> str:
+        return f"changes of {self.arrangement}"
+
     def changed(self, change: str) -> PlannedArrangement:
-        """The arrangement after one of the changes; its load remains the same number of requests per second."""
+        """The arrangement after one of the changes; the rate remains."""
         now = self.arrangement
         if change == "more workers":
             return replace(now, workers=2 * now.workers, size=(now.size + 1) // 2)
@@ -216,8 +147,8 @@ class AdvisedArrangement:
 
 
 ADVISED = tuple(
-    AdvisedArrangement(PlannedArrangement(*row), p99_ms)
-    for *row, p99_ms in (
+    AdvisedArrangement(PlannedArrangement(worker, workers, cpu_ms, statement_ms, size), load, p99_ms)
+    for worker, workers, cpu_ms, statement_ms, size, load, p99_ms in (
         ("gevent", 1, 8, 20, 10, 1.2, 250),
         ("gthread", 1, 15, 20, 8, 1.2, 250),
         ("sync", 2, 3, 10, 1, 1.2, 250),
@@ -230,76 +161,15 @@ ADVISED = tuple(
 )
 
 
-def options(arrangement: PlannedArrangement, folder: Path) -> OwnAppOptions:
-    """The application under the arrangement's workers."""
-    kind = {"gevent": "gevent", "gthread": f"gthread --threads {THREADS}", "sync": "sync"}[arrangement.worker]
-    server = f"gunicorn -k {kind} -w {arrangement.workers} --backlog 4096 -b {{host}}:{{port}} planned:app"
-    own = OwnApplication("planned:app", folder, Path(sys.executable), server)
-    return OwnAppOptions(own, "", folder / "out", servers=arrangement.workers)
-
-
-def text_of(arrangement: PlannedArrangement, rate_per_s: float, seconds: float) -> str:
-    """A script of users at random instants, one request each."""
-    config = {
-        "target": "http://127.0.0.1:1",
-        "phases": [{"duration": seconds, "arrivalRate": round(rate_per_s, 2)}],
-        "payload": {"path": "statements.csv", "fields": ["seconds"], "order": "sequence"},
-    }
-    url = f"/?{arrangement.cpu_ms / 1000},{{{{ seconds }}}}"
-    flow = [{"get": {"url": url, "headers": {"Connection": "close"}}}]
-    return json.dumps({"config": config, "scenarios": [{"flow": flow}]})
-
-
-def even(count: int) -> Floats:
-    """Ranks of as many statements in an order in which any part of them is spread evenly, so that their mean is that of the law.
-
-    Multiples of the golden ratio, the longest statement first.
-    """
-    return count - 1 - np.argsort(np.argsort(np.arange(count) * (sqrt(5) - 1) / 2 % 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Statements:
-    """What requests ask for, one after the other: exponential times in whole ms, by their ranks."""
-
-    mean_ms: float
-    ranks: Floats
-
-    @property
-    def times_ms(self) -> Floats:
-        """The time of each statement."""
-        return np.rint(-np.log(1 - (self.ranks + 0.5) / len(self.ranks)) * self.mean_ms)
-
-    def rows(self) -> bytes:
-        """The file that a script reads, in s."""
-        return "".join(f"{time_ms / 1000:.3f}\n" for time_ms in self.times_ms).encode()
-
-    def shares(self, asked_ms: Floats) -> Floats:
-        """Share of statements that take less time than each of these; half of those that take as long count as less."""
-        sorted_ms = np.sort(self.times_ms)
-        places = np.searchsorted(sorted_ms, asked_ms, "left") + np.searchsorted(sorted_ms, asked_ms, "right")
-        return places / 2 / len(sorted_ms)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """A run of an arrangement."""
-
-    report: Report
-    arrived_s: Floats
-    """When each request was sent, from the first on."""
-    took_ms: Floats
-    """From its start to its end; infinite for a request that was not answered well."""
-    shares: Floats
-    """Share of statements that take less time than the one that each request asked for."""
-
-
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What was measured of an arrangement."""
 
-    calms: tuple[Report, ...]
-    """Calm runs, with the same arrivals; `plan` predicts from each."""
+    arrangement: PlannedArrangement
+    calm: Report
+    """The run that `plan` predicts from."""
+    rate_per_s: float
+    """Requests per second below the knee."""
     below: tuple[Run, ...]
     """Runs below the knee, with the same arrivals."""
     knees_per_s: tuple[float, ...]
@@ -310,6 +180,7 @@ class Measured:
 class Tried:
     """What the four changes did to an arrangement."""
 
+    advised: AdvisedArrangement
     calm: Report
     within: dict[str, list[float]]
     """By change, and "none": share of requests that were answered well within the p99 asked for, in each run."""
@@ -317,102 +188,45 @@ class Tried:
     """The p99 of how late the requests of the runs were sent: the latest of them."""
 
 
-def measure(arrangement: PlannedArrangement, seconds: int, folder: Path) -> Measured:
-    """Run an arrangement calmly, below the knee, and with everything busy, each twice."""
-    per_s = arrangement.load * arrangement.full_per_s
-    below, knees = [], []
+def measure(arrangement: PlannedArrangement, folder: Path) -> Measured:
+    """Run an arrangement calmly once, and with everything busy and below the knee, each twice."""
+    knees, below = [], []
     with started(arrangement, folder) as parts:
-        calms = measure_calm(parts, arrangement, seconds, folder, TURNS)
-        with serving(parts, arrangement.size, folder) as port:
-            warm_up(port, arrangement, per_s, folder)
+        calm = measure_calm(parts, arrangement, folder)
+        with serving(parts, arrangement, arrangement.size, folder) as port:
+            knees.append(knee(port, arrangement, KNEE_S))
+            per_s = BELOW * knees[0]
+            seconds = max(BELOW_S, ceil(BELOW_REQUESTS / per_s))
             for _ in range(TURNS):
                 asked = Statements(arrangement.statement_ms, LOADED)
                 below.append(run(port, arrangement, asked, per_s, seconds, folder))
-                knees.append(knee(port, arrangement, seconds / 2))
-    return Measured(calms, tuple(below), tuple(knees))
+            knees.append(knee(port, arrangement, KNEE_S))
+    return Measured(arrangement, calm, per_s, tuple(below), tuple(knees))
 
 
-def measure_changes(advised: AdvisedArrangement, seconds: int, folder: Path) -> Tried:
+def measure_calm(parts: Arranged, arrangement: PlannedArrangement, folder: Path) -> Report:
+    """The report that `plan` gets."""
+    per_s = CALM * arrangement.full_per_s
+    seconds = max(CALM_S, ceil(CALM_REQUESTS / per_s))
+    asked = evenly(arrangement, per_s, seconds)
+    with serving(parts, arrangement, MANY if arrangement.slots != 1 else 1, folder) as port:
+        return run(port, arrangement, asked, per_s, seconds, folder).report
+
+
+def measure_changes(advised: AdvisedArrangement, folder: Path) -> Tried:
     """Run an arrangement calmly, and then loaded without and with each change."""
-    before = advised.arrangement
-    per_s = before.load * before.full_per_s
-    with started(before, folder) as parts:
-        (calm,) = measure_calm(parts, before, seconds, folder, 1)
+    with started(advised.arrangement, folder) as parts:
+        calm = measure_calm(parts, advised.arrangement, folder)
     within: dict[str, list[float]] = {}
     late = lag_ms(calm)
     for change in ("none", *CHANGES, "none"):
         changed = advised.changed(change)
-        with started(changed, folder) as parts, serving(parts, changed.size, folder) as port:
-            warm_up(port, changed, per_s, folder)
-            done = run(port, changed, Statements(changed.statement_ms, LOADED), per_s, seconds, folder)
+        with started(changed, folder) as parts, serving(parts, changed, changed.size, folder) as port:
+            asked = Statements(changed.statement_ms, LOADED)
+            done = run(port, changed, asked, advised.rate_per_s, ADVICE_S, folder)
         within.setdefault(change, []).append(float(np.mean(done.took_ms <= advised.p99_ms)))
         late = max(late, lag_ms(done.report))
-    return Tried(calm, within, late)
-
-
-@contextmanager
-def started(arrangement: PlannedArrangement, folder: Path) -> Iterator[Arranged]:
-    """The application under the arrangement's workers, with a database."""
-    (folder / "load.json").write_text(text_of(arrangement, 5, 1))
-    (folder / "statements.csv").write_bytes(Statements(arrangement.statement_ms, LOADED).rows())
-    with arranged(options(arrangement, folder), lambda _: None) as parts:
-        yield parts
-
-
-@contextmanager
-def serving(parts: Arranged, size: int, folder: Path) -> Iterator[int]:
-    """The port at which the application serves with a fair pool of this size."""
-    settings = {"DB_POOL_SIZE": str(size), "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
-    with parts.served("fair", settings, folder / "server.log") as served:
-        prove(served, replace(parts.options, script=str(folder / "load.json")), lambda _: None)
-        yield served.servers.port
-
-
-def measure_calm(
-    parts: Arranged, arrangement: PlannedArrangement, seconds: int, folder: Path, turns: int
-) -> tuple[Report, ...]:
-    """The reports that `plan` gets."""
-    per_s = CALM * arrangement.full_per_s
-    calm_s = max(seconds // 2, ceil(CALM_REQUESTS / per_s))
-    asked = Statements(arrangement.statement_ms, even(round(per_s * calm_s)))
-    with serving(parts, MANY if arrangement.slots != 1 else 1, folder) as port:
-        warm_up(port, arrangement, per_s, folder)
-        return tuple(run(port, arrangement, asked, per_s, calm_s, folder).report for _ in range(turns))
-
-
-def warm_up(port: int, arrangement: PlannedArrangement, per_s: float, folder: Path) -> None:
-    """A second of load, in which connections are opened."""
-    calm_per_s = min(per_s, arrangement.full_per_s / 2)
-    run(port, arrangement, Statements(arrangement.statement_ms, LOADED), calm_per_s, 1, folder)
-
-
-def run(port: int, arrangement: PlannedArrangement, asked: Statements, per_s: float, seconds: int, folder: Path) -> Run:
-    """One run with the same arrivals each time. Raises KeyboardInterrupt if a signal ended it."""
-    given = RunOptions(target=f"http://127.0.0.1:{port}", poisson=True, env={})
-    script = parse_script([("planned.json", text_of(arrangement, per_s, seconds))], given, lambda _path: asked.rows())
-    with rows_file(str(folder / "rows.csv")) as rows:
-        done = run_script(script, Console(lambda _: None), lambda _: None, 1, rows=rows)
-    if done.signal is not None:
-        raise KeyboardInterrupt
-    with (folder / "rows.csv").open(newline="") as file:
-        sent = sorted((int(row["started_ns"]), row) for row in csv.DictReader(file) if row["started_ns"])
-    started_ns = np.array([ns for ns, _ in sent])
-    took_ms = np.array(
-        [(int(row["end_ns"]) - ns) / 1e6 if row["status"] == "200" and row["end_ns"] else np.inf for ns, row in sent]
-    )
-    asked_ms = np.array([round(float(row["url"].rpartition(",")[2]) * 1000) for _, row in sent])
-    return Run(done.report, (started_ns - started_ns[0]) / 1e9, took_ms, asked.shares(asked_ms))
-
-
-def knee(port: int, arrangement: PlannedArrangement, seconds: float) -> float:
-    """Answers per second to as many users as keep everything busy, each asking again when it has its answer."""
-    users = arrangement.workers * (2 * arrangement.size + (arrangement.slots or 0) + 4)
-    path = f"/?{arrangement.cpu_ms / 1000},{arrangement.statement_ms / 1000}"
-    origin = Origin("http", "127.0.0.1", port)
-    done = run_ab(Workload(origin, path, 10**9, users, seconds, keep_alive=False, timeout_s=PATIENCE_S), lambda _: None)
-    if done.signal is not None:
-        raise KeyboardInterrupt
-    return AbReport.of(done.samples).requests_per_second or 0.0
+    return Tried(advised, calm, within, late)
 
 
 def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s: float) -> Question:
@@ -457,7 +271,7 @@ def chance(asked: Question, rows: int, mean_ms: float) -> float:
         other = replace(asked, seed=seed + 1, requests=rows)
         drawn = replace(requests(other), counts_all=True)
         means.append(next(predict(other, drawn)).wait_mean_ms)
-    return 1.96 * float(np.std(means, ddof=1)) / mean_ms if mean_ms else 0.0
+    return 1.96 * float(np.std(means, ddof=1)) / mean_ms
 
 
 def lag_ms(report: Report) -> float:
@@ -469,33 +283,33 @@ def late_ms(measured: Measured | Tried) -> float:
     """The p99 of how late requests were sent, in the latest of the runs."""
     if isinstance(measured, Tried):
         return measured.late_ms
-    return max(map(lag_ms, (*measured.calms, *(each.report for each in measured.below))))
+    return max(map(lag_ms, (measured.calm, *(each.report for each in measured.below))))
 
 
 def compare(arrangement: PlannedArrangement, measured: Measured) -> tuple[Figure, ...]:
-    """Predict an arrangement from each calm run, and compare. Raises ReportError if a calm run allows no plan."""
-    said = [predicted(arrangement, calm, run) for calm, run in zip(measured.calms, measured.below, strict=True)]
-    waits_said, tails_said, knees_said = zip(*said, strict=True)
+    """Predict an arrangement from its calm run, and compare. Raises ReportError if the calm run allows no plan."""
+    base = workload(measured.calm)
+    grounds(measured.calm, base, arrangement.workers)
+    asked = question(arrangement, base, measured.rate_per_s)
+    waits_said, tails_said = zip(*(predicted(asked, each) for each in measured.below), strict=True)
+    # The users of the knee's run all ask for the same statement.
+    alike = requests(asked)
+    alike = replace(alike, holds_s=np.full(len(alike.holds_s), alike.holds_s.mean()))
+    knee_said = knee_per_s(asked, asked.of_size(arrangement.size), alike)
     sketches = [each.report.aggregate.sketches for each in measured.below]
     waits_ms = tuple(each[POOL].mean for each in sketches)
     tails_ms = tuple(each[names.RESPONSE_TIME].quantile(0.99) for each in sketches)
     return (
         Figure("mean wait", waits_ms, waits_said, WAIT_WITHIN, WAIT_MS),
         Figure("p99", tails_ms, tails_said, TAIL_WITHIN, TAIL_MS),
-        Figure("knee", measured.knees_per_s, knees_said, KNEE_WITHIN),
+        Figure("knee", measured.knees_per_s, (knee_said,), KNEE_WITHIN),
     )
 
 
-def predicted(arrangement: PlannedArrangement, calm: Report, below: Run) -> tuple[float, float, float]:
-    """Mean wait and p99 in ms of a run below the knee, and the knee's rate per s, predicted from a calm run."""
-    base = workload(calm)
-    grounds(calm, base, arrangement.workers)
-    asked = question(arrangement, base, arrangement.load * arrangement.full_per_s)
+def predicted(asked: Question, below: Run) -> tuple[float, float]:
+    """Mean wait and p99 in ms of a run below the knee."""
     (said,) = predict(asked, requests(asked, below.arrived_s, below.shares))
-    # The users of the knee's run all ask for the same statement.
-    alike = requests(asked)
-    alike = replace(alike, holds_s=np.full(len(alike.holds_s), alike.holds_s.mean()))
-    return said.wait_mean_ms, said.response_p99_ms, knee_per_s(asked, asked.of_size(arrangement.size), alike)
+    return said.wait_mean_ms, said.response_p99_ms
 
 
 def verdict(figures: Sequence[Figure]) -> str:
@@ -506,15 +320,14 @@ def verdict(figures: Sequence[Figure]) -> str:
     return "met"
 
 
-def table(found: Mapping[int, Measured], arrangements: Sequence[PlannedArrangement]) -> str:
+def table(found: Mapping[int, Measured]) -> str:
     """The Markdown of all rows, and how many predictions were right."""
-    headings = ("number", "arrangement", "requests/s", "late p99, ms", "mean wait, ms, measured", "predicted", "chance")
-    headings += ("p99, ms, measured", "predicted", "knee/s, measured", "predicted", "")
+    before = ("number", "arrangement", "requests/s", "late p99, ms", "mean wait, ms, measured", "predicted", "chance")
+    headings = (*before, "p99, ms, measured", "predicted", "knee/s, measured", "predicted", "")
     rows, judged = [], []
     for number, measured in sorted(found.items()):
-        arrangement = arrangements[number - 1]
-        per_s = arrangement.load * arrangement.full_per_s
-        start = (str(number), str(arrangement), f"{per_s:.0f}", f"{late_ms(measured):.1f}")
+        arrangement = measured.arrangement
+        start = (str(number), str(arrangement), f"{measured.rate_per_s:.0f}", f"{late_ms(measured):.1f}")
         try:
             figures = compare(arrangement, measured)
         except ReportError as error:
@@ -527,11 +340,11 @@ def table(found: Mapping[int, Measured], arrangements: Sequence[PlannedArrangeme
             (shown(each.seen, digits), shown(each.said, digits))
             for each, digits in zip(figures, (2, 1, 1), strict=True)
         ]
-        asked = question(arrangement, workload(measured.calms[0]), per_s)
-        by_chance = chance(asked, len(measured.below[0].arrived_s), float(np.mean(figures[0].seen)))
-        rows.append(
-            (*start, *cells[0], f"{by_chance:.0%}", *cells[1], *cells[2], "late" if is_late else verdict(figures))
-        )
+        asked = question(arrangement, workload(measured.calm), measured.rate_per_s)
+        mean_ms = float(np.mean(figures[0].seen))
+        rows_sent = len(measured.below[0].arrived_s)
+        by_chance = f"{chance(asked, rows_sent, mean_ms):.0%}" if mean_ms >= CHANCE_FROM_MS else ""
+        rows.append((*start, *cells[0], by_chance, *cells[1], *cells[2], "late" if is_late else verdict(figures)))
     return f"{markdown.table(headings, rows)}\n\n{tally(judged)} {len(rows) - len(judged)} not counted."
 
 
@@ -571,12 +384,12 @@ class Advice:
         return means[self.change] > means["none"] + differ and means[self.change] >= best - differ
 
 
-def advice(advised: AdvisedArrangement, tried: Tried) -> Advice:
+def advice(tried: Tried) -> Advice:
     """Ask `plan`, from the calm run, what to change first. Raises ReportError if that allows no plan."""
-    arrangement = advised.arrangement
+    advised, arrangement = tried.advised, tried.advised.arrangement
     base = workload(tried.calm)
     grounds(tried.calm, base, arrangement.workers)
-    asked = question(arrangement, base, arrangement.load * arrangement.full_per_s)
+    asked = question(arrangement, base, advised.rate_per_s)
     sizes = tuple(sorted({(arrangement.size + 1) // 2, arrangement.size}))
     asked = replace(asked, sizes=sizes, p99_ms=advised.p99_ms)
     return Advice(remedy(asked, list(predict(asked)))[0], tried)
@@ -586,12 +399,12 @@ def advice_table(found: Mapping[int, Tried]) -> str:
     """The Markdown of what each change did, and how often the advice was right."""
     headings = ("arrangement", "requests/s", "p99 asked for, ms", "plan says", "as it is", *CHANGES, "")
     rows, right, counted = [], 0, 0
-    for number, tried in sorted(found.items()):
-        advised = ADVISED[number - 1]
+    for _, tried in sorted(found.items()):
+        advised = tried.advised
         arrangement = advised.arrangement
-        start = (str(arrangement), f"{arrangement.load * arrangement.full_per_s:.0f}", f"{advised.p99_ms:g}")
+        start = (str(arrangement), f"{advised.rate_per_s:.0f}", f"{advised.p99_ms:g}")
         try:
-            given = advice(advised, tried)
+            given = advice(tried)
         except ReportError as error:
             rows.append((*start, f"nothing: {error}", *[""] * 6))
             continue
@@ -607,43 +420,56 @@ def advice_table(found: Mapping[int, Tried]) -> str:
 def main() -> None:
     """Go through the arrangements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=6, help="of each run below the knee (6)")
+    parser.add_argument("--draw", type=int, default=DRAWN, help=f"number that draws the arrangements ({DRAWN})")
     parser.add_argument("--only", help="numbers of arrangements, separated by commas (all), and a1 ... a8 for advice")
     parser.add_argument(
-        "--other", action="append", default=[], metavar="gevent,1,2,10,3,0.7", help="one of your own, instead"
+        "--other", action="append", default=[], metavar="gevent,1,2,10,3", help="one of your own, instead"
     )
+    parser.add_argument("--minutes", type=float, default=inf, help="begin no arrangement after so many minutes")
     parser.add_argument("--into", type=Path, help="file that keeps what was measured")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/planning.md")
     given = parser.parse_args()
-    kept = pickle.loads(given.into.read_bytes()) if given.into is not None and given.into.exists() else {}
-    arrangements = [other(text) for text in given.other] or ARRANGEMENTS
-    chosen = given.only.split(",") if given.only else [str(i + 1) for i in range(len(arrangements))]
-    if not given.only and not given.other:
-        chosen += [f"a{i + 1}" for i in range(len(ADVISED))]
+    arrangements = [other(text) for text in given.other] or drawn(given.draw)
+    all_of: dict[str, PlannedArrangement | AdvisedArrangement] = {str(i + 1): row for i, row in enumerate(arrangements)}
+    if not given.other:
+        all_of |= {f"a{i + 1}": row for i, row in enumerate(ADVISED)}
+    chosen = {key: all_of[key] for key in given.only.split(",")} if given.only else all_of
+    kept: dict[str, Measured | Tried] = {}
+    if given.into is not None and given.into.exists():
+        kept = pickle.loads(given.into.read_bytes())
+    ends_s = monotonic() + given.minutes * 60
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "planned.py").write_text(APPLICATION)
-        for key in chosen:
-            if key in kept and late_ms(kept[key]) <= LATE_MS:
+        for key, row in chosen.items():
+            if is_kept(kept.get(key), row) or monotonic() > ends_s:
                 continue
-            if key[0] == "a":
-                kept[key] = measure_changes(ADVISED[int(key[1:]) - 1], given.seconds, folder)
-            else:
-                kept[key] = measure(arrangements[int(key) - 1], given.seconds, folder)
-            print(key, file=sys.stderr, flush=True)
+            kept[key] = measure(row, folder) if isinstance(row, PlannedArrangement) else measure_changes(row, folder)
+            print(f"{key}: {row}, late {late_ms(kept[key]):.1f} ms", file=sys.stderr, flush=True)
             if given.into is not None:
                 given.into.write_bytes(pickle.dumps(kept))
-    accuracy = table({int(key): each for key, each in kept.items() if key[0] != "a"}, arrangements)
-    advised = advice_table({int(key[1:]): each for key, each in kept.items() if key[0] == "a"})
-    print(accuracy, advised, sep="\n\n")
+    accuracy = table({int(key): each for key, each in kept.items() if isinstance(each, Measured)})
+    advised = {int(key[1:]): each for key, each in kept.items() if isinstance(each, Tried)}
+    print(accuracy, advice_table(advised), sep="\n\n")
     if given.write:
-        text = GUIDE.read_text()
-        for (begins, ends), written in ((MARKS, accuracy), (ADVICE_MARKS, advised)):
-            before, mark, after = text.partition(begins)
-            text = f"{before}{mark}\n{written}\n{ends}{after.partition(ends)[2]}"
-        GUIDE.write_text(text)
+        text = with_table(GUIDE.read_text(), MARKS, accuracy)
+        GUIDE.write_text(with_table(text, ADVICE_MARKS, advice_table(advised)) if advised else text)
+
+
+def is_kept(found: Measured | Tried | None, row: PlannedArrangement | AdvisedArrangement) -> bool:
+    """Whether what was found is of this arrangement, and was measured in time."""
+    if found is None or late_ms(found) > LATE_MS:
+        return False
+    return row == (found.arrangement if isinstance(found, Measured) else found.advised)
+
+
+def with_table(text: str, marks: tuple[str, str], written: str) -> str:
+    """The text with a table between two marks."""
+    before, mark, after = text.partition(marks[0])
+    return f"{before}{mark}\n{written}\n{marks[1]}{after.partition(marks[1])[2]}"
 
 
 if __name__ == "__main__":
     with cores_awake():
+        before_others()
         main()

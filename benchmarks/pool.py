@@ -1,9 +1,10 @@
 """How fair and how fast is a connection pool under gevent? Measures FairPool and QueuePool in alternation.
 
-    python -m benchmarks.pool [--url postgresql://...] [--rounds 5] [--seconds 2] [--write]
+    python -m benchmarks.pool [--url embedded] [--rounds 5] [--seconds 2] [--write]
     python -m benchmarks.pool fairness poolbench:FairPool --clients 100 --size 10 --hold-ms 5 --seconds 2 [--url ...]
 
-The first prints the acceptance table, the second one pool's figures in the three workloads:
+The first prints the acceptance table and takes about a minute a round. The second prints one pool's figures, in some ten
+seconds. The three workloads are:
 
 tight  each client asks again as soon as it has returned its connection
 web    between two loans a client yields and burns 0.1 ms of CPU
@@ -46,7 +47,9 @@ import gevent
 from sqlalchemy.pool import Pool, QueuePool
 
 from benchmarks.awake import cores_awake
+from benchmarks.league import conditions
 from benchmarks.pages import put
+from db.embedded import temporary_postgres
 from poolbench import FairPool
 from poolbench.telemetry import BOUNDS_NS, SMOOTHING, PoolStatistics
 
@@ -447,7 +450,9 @@ def acceptance(backend: Backend, real: bool, args: argparse.Namespace) -> str:
     lines += ["", "| ms, us, loans/s | QueuePool | FairPool |", "| --- | --- | --- |", *found.figures()]
     runs = [run for column in found.runs.values() for run in column]
     disturbed = sum(run.longest_pause >= PAUSE_LIMIT_S for run in runs)
-    return "\n".join([*lines, "", f"{disturbed} of {len(runs)} runs were disturbed by pauses of the machine."])
+    lines += ["", f"Medians of {args.rounds} rounds of {args.seconds:g} s on {conditions()}: {args.clients} clients,"]
+    lines += [f"{args.size} connections, holds of {args.hold_ms:g} ms. {disturbed} of {len(runs)} runs were disturbed."]
+    return "\n".join(lines)
 
 
 def fairness(pool_class: type[Pool], backend: Backend, args: argparse.Namespace) -> str:
@@ -471,16 +476,48 @@ def fairness(pool_class: type[Pool], backend: Backend, args: argparse.Namespace)
 def main() -> None:
     """Read the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["acceptance", "fairness"], default="acceptance")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        choices=["acceptance", "fairness"],
+        default="acceptance",
+        help="both pools beside their limits, or the figures of one pool (default %(default)s)",
+    )
     parser.add_argument("pool", nargs="?", metavar="MODULE:CLASS", help="the pool of `fairness`")
-    parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--size", type=int, default=10)
-    parser.add_argument("--hold-ms", type=float, default=5)
-    parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--url", help="libpq URL of a real server; without it the driver is a stub")
-    parser.add_argument("--write", action="store_true", help="Put the acceptance table into docs/fair-pool.md.")
+    counts = {
+        "--clients": (100, "greenlets that borrow"),
+        "--size": (10, "connections of the pool"),
+        "--rounds": (5, "rounds of `acceptance`, of which medians are shown"),
+    }
+    for option, (default, meaning) in counts.items():
+        parser.add_argument(option, type=int, default=default, metavar="N", help=f"{meaning} (default %(default)s)")
+    parser.add_argument(
+        "--hold-ms", type=float, default=5, metavar="MS", help="how long each loan lasts, in ms (default %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=2, metavar="S", help="duration of each run, in s (default %(default)s)"
+    )
+    parser.add_argument(
+        "--url", help="libpq URL of a real server, or `embedded` for one of our own; without it the driver is a stub"
+    )
+    parser.add_argument("--write", action="store_true", help="put the acceptance table into docs/fair-pool.md")
     args = parser.parse_args()
+    if min(args.clients, args.size, args.rounds) < 1:
+        parser.error("--clients, --size and --rounds must be 1 or more")
+    if not (0 < args.hold_ms <= 60_000 and 0 < args.seconds <= 3600):
+        parser.error("--hold-ms must be above 0, at most a minute; --seconds above 0, at most an hour")
+    if args.what == "fairness" and ":" not in (args.pool or ""):
+        parser.error("fairness wants a pool class as MODULE:CLASS")
+    if args.url != "embedded":
+        measure(args)
+        return
+    with temporary_postgres(settings={"fsync": "off"}) as server:
+        args.url = server.url
+        measure(args)
+
+
+def measure(args: argparse.Namespace) -> None:
+    """Measure what the command line asks for; print it, and write it if that is wanted."""
     hold_s = args.hold_ms / 1000
     backend = postgres(args.url, hold_s) if args.url else scripted(hold_s)
     if args.what == "acceptance":
@@ -489,8 +526,6 @@ def main() -> None:
         if args.write:
             put("fair-pool.md", "benchmarks/pool.py --url" if args.url else "benchmarks/pool.py", found)
         return
-    if not args.pool or ":" not in args.pool:
-        parser.error("fairness wants a pool class as MODULE:CLASS")
     module, _, name = args.pool.partition(":")
     with cores_awake():
         print(fairness(getattr(import_module(module), name), backend, args))

@@ -23,7 +23,7 @@ from db.green import GreenConnection
 from db.settings import DatabaseSettings, PoolSettings
 from db.strategies import engine_arguments, unhonoured
 from poolbench import LoanCost, watch
-from poolbench.connecting import connect_each_host
+from poolbench.connecting import connect_each_host, connect_limit_s
 from poolbench.costs import Quantiles, RecentCosts, asking, connecting
 
 CONNECT_TIMEOUT_S = 5.0
@@ -395,7 +395,7 @@ def connect_arguments(settings: DatabaseSettings, *, limited: bool = True) -> di
 
 def _connect(arguments: dict[str, Any]) -> GreenConnection:
     """Open a connection, to each host within `connect_timeout`, also where a wait callback keeps libpq from enforcing it."""
-    limit_s = float(arguments["connect_timeout"])
+    limit_s = connect_limit_s(arguments, psycopg2.OperationalError)
     # libpq's own least is 2 s, and it takes whole seconds only.
     arguments = arguments | {"connect_timeout": max(2, round(limit_s)), "connection_factory": GreenConnection}
 

@@ -1,12 +1,13 @@
 """Carries out the search for a service's capacity: steps at one arrival rate each, one script, one process.
 
 The script's sections `before` and `after` run once, and each step has an engine of its own. A step ends when it is decided,
-or after its longest time; its users then have a bound to finish, so that the next step begins with an idle service.
+or after its longest time; its users then have a bound to finish. A service that was left with a queue is given time to
+answer again within the target, so that the next step does not pay for the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from random import Random
 
@@ -19,7 +20,18 @@ from loadgen.recorder import Recorder
 from loadgen.runner import Live, ScriptExecution, ScriptRun, print_debug, stopping
 from loadgen.schedule import Share
 from loadgen.script.model import Phase, Script
-from loadgen.sizing.capacity import LEAST_STEP_S, Capacity, SecondSeen, Step, Target, found, judge, next_rate
+from loadgen.sizing.capacity import (
+    LEAST_STEP_S,
+    LONGEST_STEP_S,
+    Capacity,
+    SecondSeen,
+    Step,
+    Target,
+    found,
+    is_over,
+    judge,
+    next_rate,
+)
 from loadgen.vu.transports import Transports
 from loadgen.watch.console import Console, Write
 from reports import names
@@ -27,12 +39,12 @@ from reports.blocks import decimal
 from reports.model import Second
 from reports.sketch import Sketch
 
-_CLIMBING_S = 6
-"""Longest step while rates still double."""
-_NEAR_S = 20
-"""Longest step between a rate that met the target and one that missed it."""
 _DRAIN_S = 5.0
 _PAUSE_S = 0.5
+_ENDING_S = 2.0
+"""Kept back of the whole time, for the users of the last step and the script's section `after`."""
+_RECOVERY_SHARE = 0.25
+"""The share of the whole time that a service may take to recover after a step."""
 _LATE_SHARE = 0.05
 """The share of users that may start late; from there on the generator is what limits the rate."""
 
@@ -72,36 +84,41 @@ def find_capacity(
         with stopping(stop) as signals:
             rate: float | None = first_rate
             while rate is not None and not signals:
-                climbing = all(step.met for step in steps)
-                longest_s = min(_CLIMBING_S if climbing else _NEAR_S, int((ends_ns - now_ns()) / 1e9))
+                longest_s = min(LONGEST_STEP_S, int((ends_ns - now_ns()) / 1e9 - _ENDING_S))
                 if longest_s < LEAST_STEP_S:
                     break
                 engines.append(execution.engine(Share(), (_phase(rate, longest_s),)))
-                watched = _StepWatch(engines[-1], execution.recorder, wall, target, live)
+                watched = _StepWatch(
+                    engines[-1], execution.recorder, wall, target, live, tuple(steps), rate, longest_s, ends_ns
+                )
                 engines[-1].run(Listener(tick=watched.tick))
                 watch.sample()
                 if signals:
                     break
-                steps.append(watched.step(rate))
+                steps.append(watched.step())
                 say(steps[-1])
                 gevent.sleep(_PAUSE_S)
                 rate = next_rate(steps, first_rate, precision)
+                longest_s = min(int(_RECOVERY_SHARE * max_s), int((ends_ns - now_ns()) / 1e9))
+                if rate is not None and watched.left_a_queue and longest_s > 0:
+                    engines.append(execution.engine(Share(), (_phase(1.0, longest_s),)))
+                    recovery = _RecoveryWatch(engines[-1], execution.recorder, wall, target, live)
+                    engines[-1].run(Listener(tick=recovery.tick))
         run = execution.after(execution.finished(engines[-1 if signals else 0], watch, signals))
-    return found(steps), run
+    return found(steps, finished=rate is None), run
 
 
 def _phase(rate: float, seconds: int) -> Phase:
     return Phase(0, f"{decimal(rate, 4)} users/s", seconds, f"{seconds}s", arrival_rate=rate)
 
 
-class _StepWatch:
-    """Looks at a step second by second, and ends it when it is decided."""
+class _Watch:
+    """Looks at the seconds of an engine's run."""
 
     def __init__(self, engine: Engine, recorder: Recorder, wall: WallOffset, target: Target, live: Live) -> None:
         self._engine, self._recorder, self._target, self._live = engine, recorder, target, live
         self._first_ms = (now_ns() + wall.wall_ns) // 1_000_000
         self._in_flight: list[int] = []
-        self._late = self._counted(names.LATE)
 
     def tick(self, now: Progress) -> None:
         """Take the progress of a second that is over."""
@@ -109,35 +126,13 @@ class _StepWatch:
         if self._engine.interrupted:
             return
         self._in_flight.append(now.active_vus)
-        if judge(self._seen(), self._target).decided:
-            self._engine.stop()
-            gevent.spawn_later(_DRAIN_S, self._engine.stop)
+        self._look()
 
-    def step(self, rate: float) -> Step:
-        """What the step showed, once it is over."""
-        seen, judgement = self._seen(), judge(self._seen(), self._target)
-        times = Sketch.merged(
-            [s.response_time for s in self._seconds() if s.response_time is not None] or [Sketch.of([])]
-        )
-        requests = sum(s.requests for s in seen)
-        late = self._counted(names.LATE) - self._late
-        behind = late > _LATE_SHARE * max(1, requests)
-        return Step(
-            rate,
-            len(seen),
-            times.count,
-            times.quantile(0.99) if times.count else None,
-            sum(s.errors for s in seen) / requests if requests else 1.0,
-            judgement.met and not behind,
-            judgement.decided,
-            "generator" if behind else judgement.why,
-        )
-
-    def _counted(self, name: str) -> int:
-        return self._recorder.report().aggregate.counters.get(name, 0)
+    def _look(self) -> None:
+        raise NotImplementedError
 
     def _seconds(self) -> list[Second]:
-        """The seconds of the step in which all users were to start."""
+        """The seconds in which all users were to start."""
         periods = self._recorder.report().periods
         seconds = [s for period in periods for s in period.seconds if s.start_ms >= self._first_ms - 500]
         return seconds[: len(self._in_flight)]
@@ -150,3 +145,72 @@ class _StepWatch:
             )
             for s, n in zip(self._seconds(), self._in_flight, strict=False)
         ]
+
+
+class _RecoveryWatch(_Watch):
+    """Starts one user each second until one is answered within the target."""
+
+    def _look(self) -> None:
+        if any(s.answers > s.slow for s in self._seen()):
+            self._engine.stop()
+            gevent.spawn_later(_PAUSE_S, self._engine.stop)
+
+
+class _StepWatch(_Watch):
+    """Looks at a step second by second, and ends it when it is decided."""
+
+    left_a_queue = False
+    """Whether users were still waiting when the step had to end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        recorder: Recorder,
+        wall: WallOffset,
+        target: Target,
+        live: Live,
+        before: Sequence[Step],
+        rate: float,
+        longest_s: int,
+        ends_ns: int,
+    ) -> None:
+        super().__init__(engine, recorder, wall, target, live)
+        self._before, self._rate, self._longest_s, self._ends_ns = before, rate, longest_s, ends_ns
+        self._late = self._counted(names.LATE)
+        self._is_done = False
+
+    def _look(self) -> None:
+        seen = self._seen()
+        if len(seen) >= self._longest_s or is_over(seen, self._target, self._rate, self._before):
+            self._engine.stop()
+            left_s = (self._ends_ns - now_ns()) / 1e9 - _PAUSE_S
+            gevent.spawn_later(max(_PAUSE_S, min(_DRAIN_S, left_s)), self._give_up)
+
+    def _give_up(self) -> None:
+        if not self._is_done:
+            self.left_a_queue = any(step.answers for step in self._before) or any(s.answers for s in self._seen())
+            self._engine.stop()
+
+    def step(self) -> Step:
+        """What the step showed, once it is over."""
+        self._is_done = True
+        seen, judgement = self._seen(), judge(self._seen(), self._target)
+        times = Sketch.merged(
+            [s.response_time for s in self._seconds() if s.response_time is not None] or [Sketch.of([])]
+        )
+        requests = sum(s.requests for s in seen)
+        late = self._counted(names.LATE) - self._late
+        behind = late > _LATE_SHARE * max(1, requests)
+        return Step(
+            self._rate,
+            len(seen),
+            times.count,
+            times.quantile(0.99) if times.count else None,
+            sum(s.errors for s in seen) / requests if requests else 1.0,
+            judgement.met and not behind,
+            judgement.decided,
+            "generator" if behind else judgement.why,
+        )
+
+    def _counted(self, name: str) -> int:
+        return self._recorder.report().aggregate.counters.get(name, 0)

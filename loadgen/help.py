@@ -117,7 +117,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
         {
             "Experiments": ("--full", "--only", "--list", "--strategies", "--servers", "--clicks"),
             "Your own application": (
-                "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--rounds", "--seed",
+                "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--dotenv", "--rounds", "--seed",
             ),
             "Database": ("--database-url", "--yes", "--db-rtt"),
             "Result": ("--out", "--format", "--output"),
@@ -133,7 +133,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "doctor": (
         {
             "Your own application": (
-                "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--servers", "--seconds",
+                "--app", "--script", "--python", "--server", "--setup", "--url-variable", "--dotenv", "--servers", "--seconds",
             ),
             "Database": ("--database-url", "--yes", "--db-rtt", "--max-connections"),
             "Result": ("--out", "--format", "--output"),
@@ -146,7 +146,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
     "sweep": (
         {
             "What to load": ("--rate", "--servers", "--strategy"),
-            "Your own application": ("--app", "--script", "--python", "--server", "--setup", "--url-variable"),
+            "Your own application": ("--app", "--script", "--python", "--server", "--setup", "--url-variable", "--dotenv"),
             "What to look for": ("--p99", "--sizes", "--max-connections", "--memory"),
             "How long": ("--precision", "--seconds", "--max-rounds", "--max-seconds", "--seed"),
             "Database": ("--database-url", "--yes", "--db-rtt"),
@@ -161,7 +161,8 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
                 "--target", "--environment", "--variables", "--payload", "--insecure", "--first-rate", "--seed",
             ),
             "Your own application": (
-                "--app", "--python", "--server", "--setup", "--url-variable", "--strategies", "--sizes", "--servers", "--out",
+                "--app", "--python", "--server", "--setup", "--url-variable", "--dotenv",
+                "--strategies", "--sizes", "--servers", "--out",
             ),
             "How long": ("--max-seconds", "--precision"),
             "Result": ("--report", "--format", "--output"),

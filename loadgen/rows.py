@@ -201,6 +201,6 @@ def _convert(text_path: str, path: str) -> None:
     except (OSError, pa.ArrowException) as error:
         with suppress(OSError):
             Path(path).unlink()
-        said = str(error).partition("\n")[0]
+        said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error).partition("\n")[0]
         raise RowsError(f"cannot write {path}: {said}; the rows are in {text_path}") from None
     Path(text_path).unlink(missing_ok=True)

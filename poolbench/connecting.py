@@ -7,10 +7,14 @@ by itself, and so does psycopg2 without a wait callback.
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import reprlib
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from poolbench.settings import LONGEST_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,12 +24,13 @@ T = TypeVar("T")
 
 def connect_within_limit(dialect: Any, arguments: Sequence[Any], parameters: dict[str, Any]) -> Any:
     """Open a connection as SQLAlchemy's `dialect` does. Raises what the driver raises; its OperationalError past the limit."""
-    limit_s = _limit_s(parameters)
-    if dialect.driver != "psycopg2" or not limit_s or not _waits_in_a_callback():
+    if dialect.driver != "psycopg2" or not _waits_in_a_callback():
         return dialect.connect(*arguments, **parameters)
-    return connect_each_host(
-        lambda **each: dialect.connect(*arguments, **each), parameters, limit_s, dialect.loaded_dbapi.OperationalError
-    )
+    failure = dialect.loaded_dbapi.OperationalError
+    limit_s = connect_limit_s(parameters, failure)
+    if not limit_s:
+        return dialect.connect(*arguments, **parameters)
+    return connect_each_host(lambda **each: dialect.connect(*arguments, **each), parameters, limit_s, failure)
 
 
 def connect_each_host(
@@ -61,12 +66,18 @@ def _waits_in_a_callback() -> bool:
     return sys.modules.get("gevent") is not None and extensions is not None and bool(extensions.get_wait_callback())
 
 
-def _limit_s(parameters: Mapping[str, Any]) -> float:
-    """`connect_timeout` in s; 0 where it is missing, or is not a number, which libpq itself then reports."""
+def connect_limit_s(parameters: Mapping[str, Any], failure: type[Exception]) -> float:
+    """`connect_timeout` in s; 0, for no limit, where it is missing or negative. Raises `failure` if it is no duration: libpq does
+    not look at it while a wait callback does the waiting.
+    """
+    given = parameters.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT") or 0
     try:
-        return max(0.0, float(parameters.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT") or 0))
+        limit_s = float(given)
     except ValueError:
-        return 0.0
+        limit_s = math.nan
+    if not limit_s <= LONGEST_S:
+        raise failure(f"connect_timeout must be a number of seconds, at most {LONGEST_S}, not {reprlib.repr(given)}")
+    return max(0.0, limit_s)
 
 
 def _one_host_each(parameters: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -63,7 +63,7 @@ class FairPool(Pool):
     max_waiting: at most this many may wait (None: no limit, 0: nobody); the next gets `QueueFull`.
     max_wait: s; whoever would have to wait longer, by the estimate of `estimated_wait_ns`, gets `QueueFull` at once.
     min_size: housekeeping keeps this many connections open, from the first connect on; at most `pool_size`.
-    warm_up: open `min_size` connections in the background as soon as the engine is made.
+    warm_up: open `min_size` connections in the background as soon as the engine is made; not after `engine.dispose()`.
     openers: at most this many connections are being opened for the queue at one time (None: as many as the queue needs).
     max_lifetime: s; each connection draws its own from `[max_lifetime * (1 - lifetime_jitter), max_lifetime]` and is
     replaced when that has passed and it is idle or asked for.
@@ -109,23 +109,24 @@ class FairPool(Pool):
             "use_lifo": use_lifo,
             "max_waiting": max_waiting,
             "min_size": min_size,
-            "max_lifetime": max_lifetime or None,
+            "max_lifetime": max_lifetime,
             "lifetime_jitter": lifetime_jitter,
-            "idle_timeout": idle_timeout or None,
+            "idle_timeout": idle_timeout,
             "maintenance_interval": maintenance_interval,
-            "leak_threshold": leak_threshold or None,
+            "leak_threshold": leak_threshold,
             "detect_deadlock": detect_deadlock,
-            "max_wait": max_wait or None,
-            "recycle": recycle or -1,
-            "ping_idle": ping_idle or None,
+            "max_wait": max_wait,
+            "recycle": recycle,
+            "ping_idle": ping_idle,
             "openers": openers,
             "warm_up": warm_up,
         }
         try:
-            settings.check(self._options)
+            settings.check({**self._options, "pre_ping": kw.get("pre_ping", False)})
         except ValueError as error:
             raise exc.ArgumentError(f"FairPool: {error}") from None
-        super().__init__(creator, recycle=recycle or -1, **kw)  # type: ignore[arg-type]
+        self._options |= settings.in_effect(self._options)
+        super().__init__(creator, recycle=self._options["recycle"], **kw)
         self._size = pool_size
         self._max_overflow = self._options["max_overflow"]
         self._limit = None if self._max_overflow == -1 else self._size + self._max_overflow
@@ -150,7 +151,8 @@ class FairPool(Pool):
         self._connect_timers: list[Callable[[int], None]] = []
         self._start_empty()
         POOLS.add(self)
-        if warm_up:
+        # Not after engine.dispose(), which may be the end of a process.
+        if warm_up and "_dispatch" not in kw:
             self._housekeeping.warm_up()
 
     def _start_empty(self) -> None:
@@ -290,8 +292,10 @@ class FairPool(Pool):
 
     def _lifetime_ns(self) -> int:
         longest_s: float | None = self._options["max_lifetime"]
-        jitter: float = self._options["lifetime_jitter"]
-        return NEVER_NS if longest_s is None else round(longest_s * (1 - jitter * random.random()) * 1e9)
+        if longest_s is None:
+            return NEVER_NS
+        drawn_s: float = longest_s * (1 - self._options["lifetime_jitter"] * random.random())
+        return round(max(settings.SHORTEST_S, drawn_s) * 1e9)
 
     def _prepare(self, record: Record, returned_ns: int) -> None:
         """What options ask for before a loan: remember the borrower, and test a connection that was idle for long."""
@@ -628,7 +632,8 @@ class FairPool(Pool):
             min_size=self._options["min_size"],
             limit=self._limit,
             in_use=self.checkedout(),
-            idle=self.checkedin(),
+            # A vacant resource whose connection is closed rests, too, but is no connection.
+            idle=self.checkedin() - sum(record.dbapi_connection is None for record in list(self._queue.vacant)),
             waiting=self.waiting(),
             estimated_wait_ns=self.estimated_wait_ns(),
             checkouts=statistics.checkouts,

@@ -11,6 +11,7 @@ with Flask-SQLAlchemy. Under gevent, psycopg2 is made to wait cooperatively.
 from __future__ import annotations
 
 import importlib.util
+import reprlib
 from collections.abc import Callable, MutableMapping
 from typing import Any, ClassVar
 
@@ -67,12 +68,20 @@ class PoolbenchPlugin(CreateEnginePlugin):
         if kind not in _POOLS and kind != _OWN:
             raise exc.ArgumentError(f"pool={kind}: one of {', '.join((*_POOLS, _OWN))}")
         values = {setting.argument: _value(setting, kind, url) for setting in POOL_SETTINGS}
+        self._durations = {
+            setting.argument: values[setting.argument]
+            for setting in POOL_SETTINGS
+            if setting.engine_argument in {"pool_timeout", "pool_recycle"} and kind in setting.pools
+        }
         if kind != _OWN:
             for setting in POOL_SETTINGS:
                 if kind not in setting.pools and not setting.any_engine:
                     # Given for the pool that the application had in mind.
                     kwargs.pop(setting.engine_argument, None)
-            kwargs.pop("pool", None)
+            given = kwargs.pop("pool", None)
+            if given is not None:
+                # It opens connections in a way of its own, for which the URL may say nothing.
+                kwargs.setdefault("creator", given._creator)  # noqa: SLF001
             kwargs.update(engine_arguments(kind, values))
             kwargs["poolclass"] = _POOLS[kind]
         self._reports_metrics = bool(_parsed("otel", Switch(), url))
@@ -86,6 +95,12 @@ class PoolbenchPlugin(CreateEnginePlugin):
     def update_url(self, url: URL) -> URL:
         """Called by SQLAlchemy: take the plugin's parameters out of the URL, and leave the driver's in it."""
         return url.difference_update_query(self.names)
+
+    def handle_pool_kwargs(self, pool_cls: type[Pool], pool_args: MutableMapping[str, Any]) -> None:  # noqa: ARG002 - the hook
+        """Called by SQLAlchemy: durations as they are in the URL, as `engine_from_config`, which Flask-SQLAlchemy uses, makes
+        whole numbers of them: a timeout of 0.5 s would become none at all.
+        """
+        pool_args.update({name: duration for name, duration in self._durations.items() if duration})
 
     def engine_created(self, engine: Engine) -> None:
         """Called by SQLAlchemy: listen to connections being opened, lent and given back."""
@@ -118,7 +133,7 @@ def _parsed(name: str, parse: Callable[[str], Any], url: URL) -> Any:
     try:
         return parse(text)
     except ValueError as error:
-        raise exc.ArgumentError(f"{name} must be {error}, not {text!r}") from None
+        raise exc.ArgumentError(f"{name} must be {error}, not {reprlib.repr(text)}") from None
 
 
 def _execute_if_known(connection: Any, statement: str) -> None:

@@ -6,7 +6,8 @@ that honour each setting, the checks of FairPool's constructor, and the table in
 
 from __future__ import annotations
 
-import math
+import re
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,8 +15,16 @@ from typing import Any, Protocol
 LONGEST_S = 10 * 365 * 86400
 """The longest duration that a setting can have, in s: ten years, well within what every clock and timer can take."""
 
+SHORTEST_S = 0.01
+"""No FairPool replaces a connection that is younger, in s, whatever its settings: else it could be too old for the request for
+which it was opened.
+"""
+
 MOST_CONNECTIONS = 262_143
 """The largest `max_connections` that PostgreSQL accepts."""
+
+MOST_WAITING = 1_000_000
+"""The longest queue that a setting can allow."""
 
 
 class Kind(Protocol):
@@ -39,7 +48,7 @@ class Whole:
 
     def __call__(self, text: str) -> int:
         """As in Kind."""
-        if not text.lstrip("-").isdecimal() or not text.isascii() or not self.accepts(number := int(text)):
+        if not re.fullmatch("-?[0-9]{1,20}", text) or not self.accepts(number := int(text)):
             raise ValueError(self.wanted)
         return number
 
@@ -61,14 +70,15 @@ class Number:
             number = float(text)
         except ValueError:
             raise ValueError(self.wanted) from None
-        if not self.accepts(number):
+        # Python would also read "1_0", and digits of other scripts.
+        if not self.accepts(number) or "_" in text or not text.isascii():
             raise ValueError(self.wanted)
         return number
 
     def accepts(self, value: Any) -> bool:
         """As in Kind."""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and math.isfinite(value) and self._least <= value <= self._most
+        return is_number and self._least <= value <= self._most
 
 
 class Switch:
@@ -157,7 +167,7 @@ POOL_SETTINGS: tuple[PoolSetting, ...] = (
          "connections held ready; for `per-request`, opened at once"),
     _row("recycle", "RECYCLE", "recycle pool_recycle", seconds(), _KEPT, 3600.0, "3600 s",
          "age at which a connection is replaced when it is asked for; 0: never",
-         field="recycle_s", engine_argument="pool_recycle", unset=(-1,), any_engine=True),
+         field="recycle_s", engine_argument="pool_recycle", unset=(-1, None), any_engine=True),
     _row("max_lifetime", "MAX_LIFETIME", "max_lifetime", seconds(), _ONLY_FAIR,
          lambda _, values: values["recycle_s"], "`DB_POOL_RECYCLE`",
          "age at which a connection is closed, as soon as nobody uses it; each draws its own from the last tenth; 0: never",
@@ -172,14 +182,14 @@ POOL_SETTINGS: tuple[PoolSetting, ...] = (
     _row("openers", "OPENERS", "openers", Whole(1, MOST_CONNECTIONS), _ONLY_FAIR, None, "as many as the queue needs",
          "most connections being opened at one time for those who wait", unset=(None,)),
     _row("pre_ping", "PRE_PING", "pre_ping pool_pre_ping", Switch(), _KEPT, False, "off",
-         "a test of the connection before each loan", engine_argument="pool_pre_ping", any_engine=True),
+         "a test of the connection before each loan", engine_argument="pool_pre_ping", unset=(None,), any_engine=True),
     _row("ping_idle", "PING_IDLE", "ping_idle", seconds(), _ONLY_FAIR, 30.0, "30 s",
          "a test, before it is lent, of a connection that was idle for longer; 0: none", field="ping_idle_s", unset=(None,)),
     _row("use_lifo", "USE_LIFO", "pool_use_lifo", Switch(), _KEPT, None, "on for `fair`, else off",
          "lend the connection that was returned last, so that those not needed become idle",
          engine_argument="pool_use_lifo"),
-    _row("max_waiting", "MAX_WAITING", "max_waiting", Whole(0, 1_000_000), _ONLY_FAIR,
-         lambda strategy, values: 10 * values["size"] if strategy == "fair" else None, "10 x size",
+    _row("max_waiting", "MAX_WAITING", "max_waiting", Whole(0, MOST_WAITING), _ONLY_FAIR,
+         lambda strategy, values: min(10 * values["size"], MOST_WAITING) if strategy == "fair" else None, "10 x size",
          "longest queue for a connection; a request beyond it is refused at once", unset=(None,)),
     _row("max_wait", "MAX_WAIT", "max_wait", seconds(), _ONLY_FAIR,
          lambda strategy, values: values["timeout_s"] if strategy == "fair" else None, "`DB_POOL_TIMEOUT`",
@@ -201,10 +211,17 @@ def check(arguments: Mapping[str, Any]) -> None:
         if setting.argument in arguments:
             value = arguments[setting.argument]
             if value not in setting.unset and not setting.kind.accepts(value):
-                raise ValueError(f"{setting.argument} must be {setting.kind.wanted}, not {value!r}")
+                raise ValueError(f"{setting.argument} must be {setting.kind.wanted}, not {reprlib.repr(value)}")
     size, least = arguments.get("pool_size", 0), arguments.get("min_size", 0)
     if size and least > size:
         raise ValueError(f"min_size ({least}) must not be larger than pool_size ({size})")
+
+
+def in_effect(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of FairPool's arguments for which 0 means no limit, as it uses them: -1 or None without a limit."""
+    names = ("max_lifetime", "idle_timeout", "ping_idle", "max_wait", "leak_threshold")
+    recycle = max(arguments["recycle"], SHORTEST_S) if (arguments["recycle"] or -1) > 0 else -1
+    return {"recycle": recycle, **{name: arguments[name] or None for name in names}}
 
 
 def honoured(pool: str) -> frozenset[str]:

@@ -56,12 +56,13 @@ class PoolSnapshot:
     """The pool at one moment: gauges, counters since the pool was made (or the process forked), histograms.
 
     limit is pool_size + max_overflow, None when unlimited. in_use counts slots whose connection is lent, being opened
-    or being closed; connecting is the part being opened. estimated_wait_ns: see `FairPool.estimated_wait_ns`.
+    or being closed; connecting is the part being opened. idle counts open connections that nobody has borrowed.
+    estimated_wait_ns: see `FairPool.estimated_wait_ns`.
     wait counts every request that was made of the pool: those that had a connection at once and those that were refused at
     once (rejected, deadlocks) with 0, those that ended in a timeout or a kill with the time that they waited in vain.
     oldest_loans: the ten loans that have lasted longest, oldest first, where `leak_threshold` is on; else empty.
-    closed counts by reason: overflow, idle, lifetime, stale, disposed, and invalidated for all that SQLAlchemy itself closes
-    (invalidation, recycle, a failed listener).
+    closed counts by reason: overflow, idle, lifetime, stale, disposed, resized, and invalidated for all that SQLAlchemy
+    itself closes (invalidation, recycle, a failed listener).
     """
 
     size: int

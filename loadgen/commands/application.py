@@ -51,14 +51,19 @@ _OPTIONS = (
         help="Variable from which your application reads the database's URL (default: DATABASE_URL), or a part of it, as in"
         " DB_HOST={host} (url, user, password, host, port, database); repeatable.",
     ),
+    click.option(
+        "--dotenv",
+        metavar="FILE",
+        help="File with variables for your application, as NAME=VALUE; those of the environment win.",
+    ),
 )
-APPLICATION = ("application", "python", "server", "setup", "url_variable")
+APPLICATION = ("application", "python", "server", "setup", "url_variable", "dotenv")
 """Names under which the options arrive, besides `script`."""
-_ONLY_WITH_APP = ("python", "server", "setup", "url_variable")
+_ONLY_WITH_APP = APPLICATION[1:]
 
 
 def application_options(command: _Command) -> _Command:
-    """Add the options to a command. They arrive as `application`, `script`, `python`, `server`, `setup`, `url_variable`."""
+    """Add the options to a command. They arrive under the names in APPLICATION, and `script`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -107,7 +112,20 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     except StackError as error:
         raise BadInput(str(error)) from None
     variables = tuple(given["url_variable"]) or ("DATABASE_URL",)
-    return OwnApplication(name, folder, python, server, tuple(given["setup"]), variables)
+    more = _of_dotenv(given["dotenv"]) if given["dotenv"] else {}
+    return OwnApplication(name, folder, python, server, tuple(given["setup"]), variables, more)
+
+
+def _of_dotenv(path: str) -> dict[str, str]:
+    """The variables that a .env file sets. Raises BadInput."""
+    from dotenv import dotenv_values
+
+    if not Path(path).is_file():
+        raise BadInput(f"--dotenv {path}: no such file")
+    try:
+        return {name: value for name, value in dotenv_values(path).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"--dotenv {path}: {getattr(error, 'strerror', None) or 'not a text in UTF-8'}") from None
 
 
 class NothingGood(click.ClickException):

@@ -13,7 +13,7 @@ import click
 
 from loadgen.commands.application import APPLICATION, application_options_of_script, one_line_errors, own_application
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
-from loadgen.commands.script_options import read_script_with, script_options
+from loadgen.commands.script_options import check_url, read_script_with, script_options
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def capacity(
     With --app, your own application is searched: each strategy and pool size has a search of --max-seconds of its own, with
     a fresh database.
 
-    Exit code 1: not even the lowest rate meets the target.
+    Exit code 1: not even the lowest rate meets the target; 3: nothing was answered, or the generator was late at any rate.
     """
     from loadgen.capacity import find_capacity
     from loadgen.runner import SectionFailed
@@ -122,6 +122,8 @@ def capacity(
 
     check_output(output)
     check_output(report_path)
+    if url is not None:
+        check_url(url, "--target: ")
     seed = randbelow(2**32) if seed is None else seed
     own = own_application({**given, "script": script})
     if own is not None:
@@ -164,7 +166,8 @@ def capacity(
         click.echo(f"Error: {failure}", err=True)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
-    if run.failures or not run.report.aggregate.counters.get(names.RESPONSES):
+    late = found.rate is None and found.limit == "generator"
+    if run.failures or late or not run.report.aggregate.counters.get(names.RESPONSES):
         sys.exit(COULD_NOT_RUN)
     sys.exit(1 if found.rate is None else 0)
 
@@ -217,4 +220,6 @@ def _of_application(
     show(capacities_page(named, search.target, data), style, output)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
-    sys.exit(1 if best.capacity.rate is None else 0)
+    if best.capacity.rate is None:
+        sys.exit(COULD_NOT_RUN if any(each.capacity.limit == "generator" for each in found) else 1)
+    sys.exit(0)

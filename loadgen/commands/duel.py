@@ -8,12 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from secrets import randbelow
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
 
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, calibrate_for, calibration_option, write_json
-from loadgen.commands.script_options import read_script_with, script_options
+from loadgen.commands.script_options import check_url, read_script_with, script_options
 from reports.cli import BadInput, FiniteRange, check_output, junit_option, show, tell_ci
 from reports.files import WriteError, check_writable
 
@@ -137,7 +136,7 @@ def _script(url: str, path: str, minutes: float | None, seed: int, given: dict[s
     """The script for one side. Raises BadInput."""
     from loadgen.duel import stretched
 
-    _check_url(url)
+    check_url(url)
     found = read_script_with(given, path, seed, url)
     try:
         return found if minutes is None else stretched(found, 60 * minutes)
@@ -168,17 +167,6 @@ def _checked(gates: list[Gate], found: Diff) -> tuple[list[GateResult], str]:
         return [gate.check(found) for gate in gates], ""
     except ReportError as error:
         return [], str(error)
-
-
-def _check_url(url: str) -> None:
-    """Raises BadInput for what is no URL of a service."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise BadInput(f"invalid URL {url}: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput(f"invalid URL {url}: it must begin with http:// or https:// and name a host")
 
 
 def _report_paths(output: str | None) -> tuple[Path, ...]:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from loadgen.commands.exits import COULD_NOT_RUN
+from loadgen.commands.script_options import check_url
 from reports.cli import BadInput
 from reports.files import WriteError, write_text
 from reports.printable import printable
@@ -134,9 +135,9 @@ def _draft(source: str, options: _Options) -> Draft:
     from loadgen.script_from.asking import is_url
 
     if options.target is not None:
-        _check_url("--target: ", options.target)
+        check_url(options.target, "--target: ")
     if is_url(source):
-        _check_url("", source)
+        check_url(source)
         return _from_url(source, options)
     path = Path(source)
     try:
@@ -147,17 +148,6 @@ def _draft(source: str, options: _Options) -> Draft:
         hint = ": a URL begins with http:// or https://" if "." in source or ":" in source else ""
         raise BadInput(f"cannot read {source}: {error.strerror}{hint if not path.exists() else ''}") from None
     return _from_document(content, source, str(path.resolve()), options, named=())
-
-
-def _check_url(before: str, url: str) -> None:
-    """Raises BadInput for a URL that no request can be sent to."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme.lower() in ("http", "https") and parts.hostname and (parts.port or 1) > 0
-    except ValueError:
-        good = False
-    if not good:
-        raise BadInput(f"{before}invalid URL {url}: it must begin with http:// or https:// and name a host")
 
 
 def _from_url(url: str, options: _Options) -> Draft:

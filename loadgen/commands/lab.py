@@ -10,6 +10,7 @@ from secrets import randbelow
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from loadgen.commands.application import application_options, one_line_errors, own_application
 from loadgen.commands.exits import SIGNALLED
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from loadgen.lab.run import LabOptions
     from loadgen.watch.progress import LiveLine
     from reports.blocks import Page
+
+_OF_EXPERIMENTS = ("full", "only", "clicks")
+"""Options that say which experiments are run, and how."""
 
 
 @click.command()
@@ -108,6 +112,9 @@ def lab(
     application = own_application(given)
     if application is None and given["script"]:
         raise BadInput("--app and --script go together")
+    for name in _OF_EXPERIMENTS if application is not None else ("rounds", "seed"):
+        if click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise BadInput(f"--{name} {'goes' if application is None else 'does not go'} with --app")
     if application is not None:
         page, ended_by = _run_own_app(
             application,

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -29,6 +30,17 @@ def script_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def check_url(url: str, before: str = "") -> None:
+    """Raises BadInput for what is no URL of a service; `before` begins the message."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme.lower() in ("http", "https") and parts.hostname and (parts.port or 1) > 0
+    except ValueError as error:
+        raise BadInput(f"{before}invalid URL {url}: {error}") from None
+    if not good:
+        raise BadInput(f"{before}invalid URL {url}: it must begin with http:// or https:// and name a host")
 
 
 def read_script_with(given: dict[str, Any], path: str, seed: int, target: str | None = None) -> Script:

@@ -41,6 +41,8 @@ _PARTS = re.compile(r"HOST|PORT|USER|PASS|DATABASE|(^|_)(DB|NAME)(_|$)", re.IGNO
 _LIBRARIES = re.compile(r"^(DISABLE_SQLALCHEMY|_?PYTHON|GUNICORN)")
 """Variables that libraries read for themselves."""
 _OURS = "POOLBENCH_ATTACHED"
+_GUARDED = ("psycopg2", "psycopg")
+"""Drivers whose connections are looked at when they are opened, whoever does it."""
 _WSGI_PARAMETERS = 2
 
 
@@ -87,11 +89,14 @@ class _Attachment:
                 self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
                 return inner(url, **arguments)
             began_ns = time.perf_counter_ns()
-            is_plain = self.given["strategy"] is None or self.given.get("watch")
+            strategy = self.given["strategy"]
+            # The strategies' pools are none for asyncio.
+            is_kept = bool(arguments.get("_is_async")) and strategy != "own"
+            is_plain = strategy is None or self.given.get("watch") or is_kept
             engine = inner(found if is_plain else self._pooled(found), **arguments)
             if self.given.get("watch"):
                 self._watch(engine, time.perf_counter_ns() - began_ns)
-            self._observe(engine, found)
+            self._observe(engine, found, is_kept=is_kept and strategy is not None)
             return engine
 
         module.create_engine = create_engine
@@ -121,11 +126,15 @@ class _Attachment:
         watching.record_all(Path(self.given["evidence"]))
         return watching
 
-    def _observe(self, engine: Any, url: Any) -> None:
+    def _observe(self, engine: Any, url: Any, *, is_kept: bool) -> None:
+        """Write down the engine and its loans; `is_kept`: it has its own pool, where the strategy is another."""
         from sqlalchemy import event  # noqa: PLC0415
 
-        where = f"postgresql://{url.host or ''}:{url.port or 5432}/{url.database or ''}"
+        place = str(url.host or ""), str(url.port or 5432), str(url.database or "")
+        where = f"postgresql://{place[0]}:{place[1]}/{place[2]}"
         self.evidence.add("engine", url=where, driver=url.get_driver_name())
+        if engine.dialect.is_async or engine.dialect.driver not in _GUARDED:
+            event.listen(engine, "connect", lambda connection, _record: self._check_other(engine, connection, place))
 
         @event.listens_for(engine, "checkout")
         def lent(connection: Any, record: Any, _proxy: Any) -> None:
@@ -133,7 +142,10 @@ class _Attachment:
                 # Said of this connection already: each loan comes by here.
                 return
             record.info[_OURS] = os.getpid()
-            at = _place(connection) or (str(url.host), str(url.port or 5432), str(url.database))
+            if is_kept:
+                self.evidence.add("kept")
+                return
+            at = _place(connection) or place
             self.evidence.add("lent", given=self._known.get(at, False), pool=type(engine.pool).__name__.strip("_"))
 
     # Drivers
@@ -186,6 +198,16 @@ class _Attachment:
         connection.close()
         raise module.OperationalError(f"loadgen keeps the application away from {where}: it is not the database given")
 
+    def _check_other(self, engine: Any, connection: Any, place: tuple[str, str, str]) -> None:
+        """As `_check`, for a connection of an engine whose driver is not guarded itself; `place`: that of the URL."""
+        if place not in self._known:
+            self._known[place] = self._is_given(connection)
+        if not self._known[place]:
+            where = self._asked_for_other("elsewhere", *place, engine.url.username or "", engine.url.password or "")
+            raise engine.dialect.dbapi.Error(
+                f"loadgen keeps the application away from {where}: it is not the database given"
+            )
+
     def _unreachable(self, asked: dict[str, str]) -> None:
         """Write down a connection that failed if it was to any other database than the one given.
 
@@ -202,12 +224,15 @@ class _Attachment:
     def _asked_for_other(self, event: str, host: str, port: str, database: str, user: str, password: str) -> str:
         """Write down that another database was asked for, and which variables name it. Returns its URL."""
         parts = {"host": host, "port": port, "database": database, "user": user, "password": password}
+        # The end of a password that has an @ in it, which the application put into a URL as it is.
+        _, unquoted, host = host.rpartition("@")
         where = f"postgresql://{host}:{port}/{database}"
         self.evidence.add(
             event,
             url=where,
             variables=sorted(_variables_naming(host, port, database)),
             parts=dict(sorted(_variables_of_parts(parts))),
+            unquoted=bool(unquoted),
         )
         return where
 
@@ -227,7 +252,14 @@ class _Attachment:
         inner = module.Worker.load_wsgi
 
         def load_wsgi(worker: Any) -> None:
-            inner(worker)
+            try:
+                inner(worker)
+            except SystemExit as error:
+                # gunicorn would start one worker after the other.
+                self.evidence.add(
+                    "exits", said=error.code if isinstance(error.code, str) else f"exit code {error.code}"
+                )
+                raise
             worker.wsgi = self.timed(worker.wsgi)
 
         module.Worker.load_wsgi = load_wsgi

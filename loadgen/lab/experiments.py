@@ -162,13 +162,13 @@ def chosen(
 ) -> tuple[Experiment, ...]:
     """The experiments whose id is, or begins with, one of `only` (`B`, `B.3`, `A.pool10`) and that use one of `strategies`.
 
-    An empty choice means all. Raises ValueError, naming what exists, for a name that fits nothing.
+    An empty choice means all. Raises ValueError for a name that fits nothing.
     """
     only = tuple(only)
     everything = tuple(e for e in known if full or only or not e.only_full)
     for wanted in only:
         if not any(_named(e, wanted) for e in everything):
-            raise ValueError(f"no experiment {wanted!r}; there are {', '.join(e.id for e in everything)}")
+            raise ValueError(f"no experiment, group or publication {wanted!r}; loadgen lab --list names all")
     by_id = [e for e in everything if not only or any(_named(e, wanted) for wanted in only)]
     found = tuple(e for e in by_id if not strategies or e.strategy in strategies)
     if not found:

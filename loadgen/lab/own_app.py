@@ -19,7 +19,7 @@ from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
-from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters
+from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters, what_failed
 from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
 from loadgen.lab.own_server import (
     AppServer,
@@ -27,6 +27,7 @@ from loadgen.lab.own_server import (
     Evidence,
     Interpreter,
     OwnApplication,
+    hint,
     look_at,
     set_up,
     url_variables,
@@ -51,6 +52,10 @@ STRATEGIES = ("own", "null", "queue", "fair")
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
 _FIRST_USERS = 5
+_UNTIMED = (
+    "The answers have no Server-Timing, which they get under gunicorn, waitress, werkzeug and gevent: there are no times of"
+    " the pool and of the workers' CPU."
+)
 
 
 class NothingAnsweredError(Exception):
@@ -120,6 +125,10 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
                 if not comparison.is_measured:
                     raise
                 comparison.ended_by = SIGTERM
+            except NothingAnsweredError as error:
+                if comparison.is_measured:
+                    write_summaries(comparison.page(str(error)), options.out, environment())
+                raise
         # The notes are whole only now: rows that were written are counted at the end.
         page = comparison.page()
         write_summaries(page, options.out, environment())
@@ -159,11 +168,12 @@ class Arrangement:
                 yield Served(servers, program, database)
             except StackError as error:
                 evidence = Evidence.read(program.evidence)
-                fault = evidence.fault(self.options.application.url_variables)
+                application = self.options.application
+                fault, advice = evidence.fault(application.url_variables), hint(str(error), evidence, application)
                 raise StackError(
-                    f"{self.options.application.name}: {fault}"
+                    f"{application.name}: {fault}"
                     if fault and (evidence.explains or evidence.missed)
-                    else self.masked(f"{error} (see {log})")
+                    else self.masked(f"{error} (see {log}).{advice}".removesuffix("."))
                 ) from None
             finally:
                 servers.stop()
@@ -310,16 +320,19 @@ def _may_yet(evidence: Evidence) -> bool:
 def unanswered(
     named: str, log: Path, masked: Callable[[str], str], counters: Mapping[str, int] | None = None
 ) -> NothingAnsweredError:
-    """The error of a run without a good answer: its failures by kind, and the last error of the server's log.
+    """The error of a run without a good answer: its failures by kind and endpoint, and the last error of the server's log.
 
-    Where the log has no error, its last line. `named`: the application, and how it was run. `masked` removes passwords.
+    Where the log has no error, its last line that is not just information. `named`: the application, and how it was run.
+    `masked` removes passwords.
     """
-    kinds = _kinds(counters or {})
+    kinds = what_failed(counters or {})
     how = f" ({kinds})" if kinds else ""
     text = log.read_text(errors="replace")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "[INFO]" not in line]
     error = last_error(text)
-    what, said = ("error", error) if error else ("line", lines[-1][:300] if lines else "the log is empty")
+    if not error and not lines:
+        return NothingAnsweredError(f"{named}: no request was answered well{how}. {log} has no error")
+    what, said = ("error", error) if error else ("line", lines[-1][:300])
     return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {masked(said)}")
 
 
@@ -391,6 +404,8 @@ class _Comparison:
             raise Interrupted(done.signal)
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
             raise unanswered(named, log, masked, done.report.aggregate.counters)
+        if f"{names.SERVER}total" not in done.report.aggregate.summaries and _UNTIMED not in self._arrangement.notes:
+            self._told(_UNTIMED)
 
     def _write(self, strategy: str, number: int, console: str) -> None:
         """Write the run's files, and all runs of the strategy so far as one report."""
@@ -412,8 +427,12 @@ class _Comparison:
         )
         if evidence.is_factory:
             name = self._options.application.name
-            self._arrangement.notes.append(f"{name} is a factory: it was called, as if {name}() had been given.")
-            self._say(self._arrangement.notes[-1])
+            self._told(f"{name} is a factory: it was called, as if {name}() had been given.")
+
+    def _told(self, note: str) -> None:
+        """Say a note, and keep it for the page."""
+        self._arrangement.notes.append(note)
+        self._say(note)
 
     def _settings(self) -> dict[str, str]:
         """The settings that were used, with no larger a pool than a process may open."""
@@ -421,8 +440,8 @@ class _Comparison:
         used = _within(parameters("queue", settings), most)
         return {**settings, "DB_POOL_SIZE": used["pool_size"], "DB_POOL_MAX_OVERFLOW": used["max_overflow"]}
 
-    def page(self) -> Page:
-        """The comparison so far."""
+    def page(self, error: str = "") -> Page:
+        """The comparison so far; `error`: why it ended without an answer."""
         options = self._options
         results = [OwnAppResult(name, tuple(runs)) for name, runs in self._runs.items() if runs]
         if not results:
@@ -439,8 +458,9 @@ class _Comparison:
             "driver": self._driver,
             "variables_read": list(self._reads),
         }
+        partial = self.ended_by is not None
         return own_app_page(
-            given, results, self._arrangement.notes, self._arrangement.crossing, partial=self.ended_by is not None
+            given, results, self._arrangement.notes, self._arrangement.crossing, partial=partial, error=error
         )
 
 

@@ -138,18 +138,22 @@ def own_app_page(
     crossing: Crossing | None,
     *,
     partial: bool,
+    error: str = "",
 ) -> Page:
-    """The comparison as a result: the verdict as its title, a row for each strategy, then all strategies side by side."""
+    """The comparison as a result: the verdict as its title, a row for each strategy, then all strategies side by side.
+
+    `error`: why it ended without an answer.
+    """
     said, best = verdict(results)
     title, *sentences = said.text.split(". ", 1) if said.tone != "warn" else [said.text]
     warned = [text for result in results for text in notices(result.strategy, result.report)]
-    warned += [Text(text, "warn") for text in map(_what_failed, results) if text]
+    warned += [Text(text, "warn") for text in ([error] if error else map(_failures, results)) if text]
     if partial:
         warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
     late = _late(results)
     line = (
         None
-        if late
+        if late or not best
         else line_for_production(
             best, given["settings"], given.get("url_variables", ("DATABASE_URL",)), given.get("driver", "psycopg2")
         )
@@ -229,12 +233,22 @@ def _answer_table(results: Sequence[OwnAppResult], best: str) -> Table:
     return Table("answer-figures", "The same load under each strategy", columns, tuple(rows))
 
 
-def _what_failed(result: OwnAppResult) -> str:
-    """The strategy's most frequent failures with the endpoints that had them, in a sentence; "" where nothing failed."""
+def _failures(result: OwnAppResult) -> str:
+    """How many requests of the strategy failed, and how, in a sentence; "" where none did."""
     total = result.report.aggregate.counters
     failed = total.get(names.REQUESTS, 0) - good_answers(total)
     if failed <= 0:
         return ""
+    kinds = what_failed(total)
+    how = f" ({kinds})" if kinds else ""
+    return f"{result.strategy}: {number(failed)} of {number(total[names.REQUESTS])} requests failed{how}."
+
+
+def what_failed(total: Mapping[str, int]) -> str:
+    """The most frequent failures with the endpoints that had them, such as "500 at /rows: 30"; "" where nothing failed.
+
+    `total`: the counters of a report.
+    """
     kinds: Counter[str] = Counter()
     # Not all need be counted by endpoint: the script may leave out requests without a name.
     statuses = Counter({name.removeprefix(names.CODES): n for name, n in total.items() if name.startswith(names.CODES)})
@@ -250,9 +264,7 @@ def _what_failed(result: OwnAppResult) -> str:
     kinds = +kinds
     most = ", ".join(f"{kind}: {number(count)}" for kind, count in kinds.most_common(_SHOWN_FAILURES))
     others = len(kinds) - _SHOWN_FAILURES
-    more = f" and {others} other kind{'s' * (others > 1)}" if others > 0 else ""
-    how = f" ({most}{more})" if most else ""
-    return f"{result.strategy}: {number(failed)} of {number(total[names.REQUESTS])} requests failed{how}."
+    return f"{most} and {others} other kind{'s' * (others > 1)}" if others > 0 else most
 
 
 def _is_good(status: str) -> bool:
@@ -264,12 +276,17 @@ def _cell(figure: ComparedFigure) -> Cell:
 
 
 def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
-    """What the runs show, in sentences, and the best strategy: that of today unless another is measurably better."""
+    """What the runs show, in sentences, and the best strategy: that of today unless another is measurably better.
+
+    The best is "" where nothing was answered well.
+    """
     base = min(results, key=lambda result: _REPLACED.index(result.strategy))
     unanswered = [r.strategy for r in results if not good_answers(r.report.aggregate.counters)]
     if late := _late(results):
         text = f"The strategies cannot be compared: {late}. Lower the script's rate, or free the machine."
         return Text(text, "warn"), base.strategy
+    if len(unanswered) == len(results):
+        return Text(f"No request was answered well ({', '.join(unanswered)}).", "warn"), ""
     if len(results) == 1:
         return Text(f"{base.strategy} alone was run: {_told(base)}."), base.strategy
     sentences: list[str] = []

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -79,6 +80,8 @@ class OwnApplication:
     """Commands that make the tables and their rows."""
     url_variables: tuple[str, ...] = ("DATABASE_URL",)
     """Names of the variables that get the database's URL, or NAME=TEMPLATE with a part of it, such as DB_HOST={host}."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """More variables of its environment, unless the host has them."""
 
 
 def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
@@ -204,7 +207,9 @@ class AppServer:
         """The command line that serves the application."""
         if self.application.server is not None:
             filled = self.application.server.replace("{host}", address[0]).replace("{port}", str(address[1]))
-            return shlex.split(filled)
+            words = shlex.split(filled)
+            # As a shell would take it.
+            return ["env", *words] if re.match(r"\w+=", words[0]) else words
         kind = (
             ["gunicorn.workers.ggevent.GeventPyWSGIWorker"]
             if self.interpreter.has("gevent")
@@ -244,7 +249,7 @@ THREADS = 8
 
 def own_environment(application: OwnApplication, library: Path) -> dict[str, str]:
     """The environment of the application's processes and of its setup commands."""
-    environment = dict(os.environ)
+    environment = {**application.variables, **os.environ}
     if application.server is None:
         # It would win over our configuration.
         environment.pop("GUNICORN_CMD_ARGS", None)
@@ -342,7 +347,7 @@ class Evidence:
     @property
     def explains(self) -> bool:
         """Whether something was seen for which the given database cannot be used, whatever comes later."""
-        return any(each["event"] in {"asgi", "function", "elsewhere", "library"} for each in self.events)
+        return any(each["event"] in {"asgi", "function", "elsewhere", "library", "exits"} for each in self.events)
 
     @property
     def missed(self) -> bool:
@@ -375,8 +380,12 @@ class Evidence:
             )
         for each in self.of("library"):
             return f"poolbench cannot be imported by it: {each['error']}"
+        for each in self.of("exits"):
+            return f"it ended its process while it was loaded: {' '.join(str(each['said']).split())}"
         asked = next(self.of("elsewhere"), next(self.of("unreachable"), {}) if self.missed else {})
         by = self._named_by(asked, given) if asked else ""
+        if asked.get("unquoted"):
+            by = ": the password in the URL that it makes has an @, which must be written as %40"
         if asked and not by:
             others = [name for name in self.read_variables if name not in given]
             by = f". {read}" if others else f", set in its code or a file: {in_code}"
@@ -384,6 +393,8 @@ class Evidence:
             return f"it connects to {asked['url']}, not to the database given in {named}{by}. Nothing was loaded there"
         if self.lent:
             return None
+        if any(self.of("kept")):
+            return "its engine is one for asyncio, which can have no other pool than its own: --strategies own"
         if not any(self.of("attached")):
             return "no Python of its server found the library on its path: does the command run Python with -I or -E?"
         for each in self.of("engine"):
@@ -396,10 +407,27 @@ class Evidence:
             return f"its engine lent no connection: {script} {read}"
         return f"it made no SQLAlchemy engine, so it did not use the database given in {named}: {script} {read}"
 
+    def unset(self, error: str, given: Sequence[str]) -> str:
+        """What to do about an error that names a variable which may name a database, or Flask's setting for one.
+
+        In a sentence with a space before it; "" for other errors. `given`: the variables that had the database's URL.
+        """
+        given = [text.partition("=")[0] for text in given]
+        read = [name for name in self.read_variables if name not in given and not _NAMES_OF_SETTINGS.search(name)]
+        named = [name for name in read if _mentions(error, name)]
+        if not named and _OF_NOTHING.search(error):
+            named = read
+        if not named or "--url-variable" in error:
+            return ""
+        return f" If {' or '.join(named)} names the database, give it: --url-variable {named[0]}"
+
     def _read_besides(self, given: Sequence[str], in_code: str) -> str:
         """Which variables it read that may name a database, in a sentence."""
         others = [name for name in self.read_variables if name not in given]
         known = [name for name in given if name in self.read_variables]
+        if any(_part_of(name) == "host" for name in others) and not any(map(_URL.search, others)):
+            options = _templates({name: part for name in others if (part := _part_of(name))})
+            return f"Variables it read that may name a database: {', '.join(others)}. If they do, give {options}"
         if others:
             also = f"Besides {' and '.join(known)}, it read" if known else "Variables it read that may name a database:"
             which = "it names" if len(others) == 1 else "one of these names"
@@ -411,19 +439,21 @@ class Evidence:
     def _named_by(self, elsewhere: Mapping[str, Any], given: Sequence[str]) -> str:
         """Which variables name the other database, and what to do about it; "" where none does."""
         variables = [name for name in elsewhere["variables"] if name not in given]
+        # Others may have the same value by chance.
+        variables = [name for name in variables if name in self.read_variables] or variables
         if variables:
             name = "name" if len(variables) > 1 else "names"
             return f", which {' and '.join(variables)} {name}: give --url-variable {variables[0]}"
         parts = dict(elsewhere.get("parts", {}))
         if "database" not in parts.values():
             return ""
-        templates = {name: f"{{{part}}}" for name, part in parts.items()}
+        needed = dict(parts)
         for part in ("host", "port"):
             if part not in parts.values():
-                read = [name for name in self.read_variables if part in name.lower() and name not in templates]
+                read = [name for name in self.read_variables if part in name.lower() and name not in needed]
                 # One that was read but is not set, or else libpq's own.
-                templates[read[0] if read else f"PG{part.upper()}"] = f"{{{part}}}"
-        options = " ".join(f"--url-variable '{name}={template}'" for name, template in templates.items())
+                needed[read[0] if read else f"PG{part.upper()}"] = part
+        options = _templates(needed)
         name = f"{', '.join(parts)} name together" if len(parts) > 1 else f"{next(iter(parts))} names"
         return f", which {name}: give {options}"
 
@@ -492,7 +522,8 @@ def _run_setup(
         output = child.output()
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
-        raise StackError(f"{told} ended with exit code {code}: {said} (see {log})")
+        advice = hint(said, evidence, program.application)
+        raise StackError(f"{told} ended with exit code {code}: {said} (see {log}).{advice}".removesuffix("."))
 
 
 def _adopt_orphans(wanted: bool) -> None:
@@ -507,6 +538,45 @@ def _kill_tree(process: psutil.Process) -> None:
         for each in (*process.children(recursive=True), process):
             with contextlib.suppress(psutil.Error):
                 each.kill()
+
+
+_URL = re.compile("UR[IL]|DSN", re.IGNORECASE)
+_NAMES_OF_SETTINGS = re.compile("SETTINGS|CONFIG", re.IGNORECASE)
+"""Variables that name a module or a file with settings."""
+_OF_NOTHING = re.compile("SQLALCHEMY_DATABASE_URI|None")
+"""Errors of applications that have gone on without a variable."""
+_PARTS = {
+    "host": "HOST|SERVER|ADDR",
+    "port": "PORT",
+    "password": "PASS|PWD|SECRET",
+    "user": "USER|ROLE",
+    "database": "NAME|DATABASE|_DB$|^DB$",
+}
+"""The parts of a database's address, and what the names of variables have that hold them; the first that fits counts."""
+
+
+def _part_of(name: str) -> str | None:
+    """Which part of a database's address a variable of this name may hold; None where the name says none."""
+    return next((part for part, pattern in _PARTS.items() if re.search(pattern, name, re.IGNORECASE)), None)
+
+
+def _templates(parts: Mapping[str, str]) -> str:
+    """The options that give variables the parts of an address. `parts`: names of variables, and the part of each."""
+    return " ".join(f"--url-variable '{name}={{{part}}}'" for name, part in parts.items())
+
+
+def hint(error: str, evidence: Evidence, application: OwnApplication) -> str:
+    """What to do about an error for want of a variable, in a sentence with a space before it; "" for other errors."""
+    file = application.folder / ".env"
+    if file.is_file() and not application.variables:
+        names = re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", file.read_text(errors="replace"), re.MULTILINE)
+        if _OF_NOTHING.search(error) or any(_mentions(error, name) for name in names):
+            return " Unless the application reads its .env itself: --dotenv .env sets the variables"
+    return evidence.unset(error, application.url_variables)
+
+
+def _mentions(text: str, name: str) -> bool:
+    return re.search(rf"\b{re.escape(name)}\b", text) is not None
 
 
 def _numbers(version: str | None) -> tuple[int, ...]:

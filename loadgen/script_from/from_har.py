@@ -121,7 +121,7 @@ def draft_from_har(
         try:
             kept.append((each, replay.step(each)))
         except Unusable as reason:
-            left.append(LeftOut(each.label, str(reason)))
+            left.append(LeftOut(_masked(each.label), str(reason)))
     if not kept:
         why = f"{left[0].request}: {left[0].why}" if left else "they are static files; --static adds them"
         raise Unusable(f"{source}: no request to {origin} can be repeated: {why}")
@@ -193,7 +193,7 @@ def _paced(kept: Sequence[tuple[_Entry, Step]], titles: Mapping[str, str]) -> li
         think_s = round(min(pause_s, _LONGEST_THINK_S), 2) if pause_s >= _SHORTEST_THINK_S else 0.0
         title = titles.get(entry.page, entry.page) if entry.page != page else ""
         page = entry.page
-        comment = f"Page: {_without_query(title)}" if title else ""
+        comment = f"Page: {_masked(_without_query(title))}" if title else ""
         steps.append(
             Step(
                 step.method,
@@ -207,6 +207,11 @@ def _paced(kept: Sequence[tuple[_Entry, Step]], titles: Mapping[str, str]) -> li
             )
         )
     return steps
+
+
+def _masked(text: str) -> str:
+    """A text for comments and messages, without what looks like a secret in it."""
+    return _SECRET_VALUE.sub("(a secret)", text)
 
 
 def _without_query(title: str) -> str:
@@ -244,6 +249,8 @@ class _Replay:
         if _SECRET_VALUE.search(entry.path.partition("?")[0]):
             raise Unusable("its path holds a secret")
         path, _, query = entry.path.partition("?")
+        if {"code", "state"} <= {each.partition("=")[0] for each in query.split("&")}:
+            raise Unusable("it ends a login, with a code that holds once")
         if query:
             parameters = "&".join(self._parameter(each) for each in query.split("&"))
             path = f"{path}?{parameters}"

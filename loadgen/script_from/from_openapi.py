@@ -29,6 +29,7 @@ _ENDS_SOMETHING = re.compile(
 )
 _USUAL_JSON = ("application/json", "*/*", "application/*")
 _KNOWN_FORMATS = ("date", "date-time")
+_SENT_AS_IS = "!#$%&'()*+,/:;=?@[]~"
 _NOT_AS_PARAMETERS = ("accept", "content-type", "authorization")
 _TO_LOGIN = re.compile(r"/(?:log-?in|sign-?in|auth|oauth2?|sso)\b", re.IGNORECASE)
 _TEMPLATE = "{{ $processEnvironment.%s }}"
@@ -107,7 +108,9 @@ def draft_from_api(api: Api, references: References, choice: Choice, ask: Ask | 
     """Make the draft. Raises NothingToRequest where no operation can be requested."""
     planner = _Planner(api, references, choice, ask)
     # A service that only takes POSTs, such as one that calculates, would otherwise have no script at all.
-    only_posts = choice.named and not choice.writes and all(o.method != "get" for o in api.operations)
+    gets = [o for o in api.operations if o.method == "get"]
+    gets_lost = any(each.request.startswith("GET ") for each in api.unreadable)
+    only_posts = choice.named and not (choice.writes or gets or gets_lost)
     methods = ("get", "post", "put", "patch", "delete") if choice.writes else ("post",) if only_posts else ("get",)
     # Those without parameters come first: the others take their ids from them.
     wanted = sorted((o for o in api.operations if o.method in methods), key=lambda o: o.path.count("{"))
@@ -423,7 +426,8 @@ class _Planner:
             value = value_at(need.source.answer, need.capture.path)
             if value is None:
                 return ready
-            values[f"{{{{ {need.capture.variable} }}}}"] = quote(as_text(value), safe="")
+            # As the run will send it: a template is not encoded, so a value with a slash is two parts of a path.
+            values[f"{{{{ {need.capture.variable} }}}}"] = quote(as_text(value), safe=_SENT_AS_IS)
         if self._ask is None or ready.operation.method != "get":
             return ready
         url = ready.url
@@ -486,11 +490,16 @@ def _flows(ready: Sequence[_Ready]) -> list[Flow]:
             ordered: dict[str, _Ready] = {}
             for each in part:
                 _with_needs(each, ordered)
-            # What was created is deleted when nobody needs it any more.
-            steps = sorted(ordered.values(), key=lambda each: each.operation.method == "delete")
+            # What was created is deleted when nobody needs it any more, and what is part of it before it.
+            steps = sorted(ordered.values(), key=_deletion)
             title = name or first_name(steps[0].operation.path)
             flows.append(Flow(f"{title} {number}" if len(parts) > 1 else title, _steps(steps)))
     return flows
+
+
+def _deletion(ready: _Ready) -> int:
+    """The place of an operation in its flow: 0 for all that delete nothing, which come first, then the longest paths."""
+    return 0 if ready.operation.method != "delete" else 1000 - ready.operation.path.count("/")
 
 
 def _with_needs(ready: _Ready, ordered: dict[str, _Ready]) -> None:

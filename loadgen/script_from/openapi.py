@@ -145,8 +145,13 @@ def read_api(document: Any, source: str, location: str, references: References, 
         raise Unusable(f"{source}: no `paths`: the document describes no endpoint")
     info = document.get("info")
     title = str(info.get("title") or "") if isinstance(info, dict) else ""
-    target, named = _target(document, location) if target is None else (target.rstrip("/"), True)
-    reader = _Reader(document, references, target)
+    try:
+        server, named = _target(document, location)
+    except Unusable:
+        if target is None:
+            raise
+        server, named = target, True
+    reader = _Reader(document, references, server)
     operations, unreadable = [], []
     for path, item in paths.items():
         for method in _METHODS:
@@ -156,7 +161,9 @@ def read_api(document: Any, source: str, location: str, references: References, 
                 unreadable.append(LeftOut(f"{method.upper()} {path}", str(lost)))
             else:
                 operations += [found] if found is not None else []
-    return Api(title, version, target, named, operations, unreadable)
+    if target is not None:
+        server, named = target.rstrip("/"), True
+    return Api(title, version, server, named, operations, unreadable)
 
 
 def _plain_path(path: str) -> str:
@@ -176,7 +183,7 @@ def _target(document: dict[str, Any], location: str) -> tuple[str, bool]:
         )
         url = f"{scheme}://{host}{base}" if host else base or "/"
     else:
-        url = _server(document.get("servers")) or "/"
+        url = _server(document.get("servers")) or _first_server(document) or "/"
     try:
         # A fragment is of the page that shows the document.
         whole = urlsplit(urljoin(location, url) if fetched else url)._replace(query="", fragment="")
@@ -203,17 +210,31 @@ def _server(servers: Any) -> str:
     def filled(match: re.Match[str]) -> str:
         variable = variables.get(match[1])
         variable = variable if isinstance(variable, dict) else {}
+        if variable.get("default") is not None:
+            return str(variable["default"])
         enum = variable.get("enum")
-        return str(variable.get("default") or (enum[0] if isinstance(enum, list) and enum else match[1]))
+        return str(enum[0] if isinstance(enum, list) and enum else match[1])
 
     return _VARIABLE.sub(filled, str(first.get("url") or ""))
+
+
+def _first_server(document: dict[str, Any]) -> str:
+    """The server of the first operation that names one, for a document that names none for all; else empty."""
+    for item in document["paths"].values():
+        if isinstance(item, dict):
+            holders = [*(item[method] for method in _METHODS if isinstance(item.get(method), dict)), item]
+            for holder in holders:
+                if url := _server(holder.get("servers")):
+                    return url
+    return ""
 
 
 class _Reader:
     """Reads operations, whichever version the document has."""
 
-    def __init__(self, document: dict[str, Any], references: References, target: str) -> None:
-        self._document, self._references, self._target = document, references, target
+    def __init__(self, document: dict[str, Any], references: References, server: str) -> None:
+        """`server` is the base URL that the document names, whatever the script's target."""
+        self._document, self._references, self._server = document, references, server
         self._old = "swagger" in document
         components = document.get("components")
         holder = document if self._old else components if isinstance(components, dict) else {}
@@ -261,7 +282,7 @@ class _Reader:
         if not url:
             return ""
         try:
-            own, base = urlsplit(beside(f"{self._target}/", url)), urlsplit(self._target)
+            own, base = urlsplit(beside(f"{self._server}/", url)), urlsplit(self._server)
         except ValueError:
             raise Unusable(f"its server's URL {url} is invalid") from None
         if own.netloc != base.netloc:

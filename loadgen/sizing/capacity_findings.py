@@ -11,11 +11,11 @@ from reports.blocks import Cell, Column, Page, Section, Table, Text, amount, amo
 
 _LIMITS = {
     "service": "Beyond it the service falls behind: its queue grows for as long as the load lasts.",
-    "target": "Beyond it the service still keeps up, but no longer within the target.",
+    "target": "Beyond it the service still keeps up, but no longer within the target: {why}.",
     "generator": "The generator could not start users in time at a higher rate: the service may hold more.",
-    "time": "The time was up before the answer was as precise as asked.",
+    "time": "The search ended before any rate was known to miss the target.",
 }
-
+_UNFINISHED = "The search ended before the answer was as precise as asked."
 
 _UNANSWERED = "Nothing was answered: this says nothing of what the service holds."
 
@@ -96,6 +96,8 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
 
 def _compared(ordered: Sequence[Found], target: Target) -> str:
     best = ordered[0]
+    if best.capacity.rate is None and any(each.capacity.limit == "generator" for each in ordered):
+        return "Nothing was learnt of the arrangements: the generator was late even at the lowest rate."
     if best.capacity.rate is None:
         return f"No arrangement met the target ({target_text(target)}) at any rate."
     said = f"{best.name} holds the most: {amount(best.capacity.rate)} new users per second with {target_text(target)}."
@@ -110,7 +112,11 @@ def _compared(ordered: Sequence[Found], target: Target) -> str:
 def answer(found: Capacity, target: Target) -> str:
     """The answer in one sentence."""
     if found.rate is None:
-        return f"No rate met the target ({target_text(target)}), not even {amount(found.high)} new users per second."
+        lowest = min((step.rate for step in found.steps), default=None)
+        if found.limit == "generator":
+            return f"Nothing was learnt of the service: the generator was late even at {amount(lowest)} new users per second."
+        even = "" if lowest is None else f", not even {amount(lowest)} new users per second"
+        return f"No rate met the target ({target_text(target)}){even}."
     if found.high is None or found.low == found.rate:
         return f"{amount(found.rate)} new users per second were held with {target_text(target)}, and perhaps more."
     between = f"between {amount(found.low)} and {amount(found.high)}"
@@ -121,7 +127,11 @@ def _limit(found: Capacity) -> str:
     """What keeps the service from more; empty where no rate met the target, as the steps say why."""
     if found.steps and not any(step.answers for step in found.steps):
         return _UNANSWERED
-    return _LIMITS[found.limit] if found.rate is not None or found.limit in ("generator", "time") else ""
+    if found.rate is None:
+        return "The search ended before all lower rates were tried." if found.limit == "time" else ""
+    missed = [step for step in found.steps if step.rate == found.high and not step.met]
+    said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")
+    return said if found.finished or found.limit in ("time", "generator") else f"{said} {_UNFINISHED}"
 
 
 def _row(step: Step) -> tuple[Cell, ...]:

@@ -34,6 +34,8 @@ _PARTED = 0.1
 _PARTED_MS = 0.5
 _STRETCHED = 0.02
 _LOST = 0.001
+_OVERLAPPING = 0.1
+"""Requests in progress at each worker from which on the CPU time of single ones is not told apart."""
 LOST_ALIKE = 0.01
 """Shares of requests that are lost count as the same if they differ by less."""
 WORSE = 0.1
@@ -165,7 +167,7 @@ def requests(question: Question, arrived_s: Floats | None = None, shares: Floats
         connects_s = draw_s(workload.connects, streams[2].random(count))
     if workload.cpu is None:
         return Requests(arrived_s, holds_s, connects_s, None, given)
-    cpu = _drawn_cpu(workload.cpu, holds_s, streams[3])
+    cpu = _drawn_cpu(question, workload.cpu, holds_s, streams[3])
     elsewhere_s = np.maximum(holds_s - cpu.inside_s - _waited_for_cpu_s(question, workload.cpu), 0.0)
     return Requests(arrived_s, elsewhere_s, connects_s, cpu, given)
 
@@ -175,7 +177,7 @@ def _waited_for_cpu_s(question: Question, measured: WorkerCpu) -> float:
     workload, rng = question.workload, np.random.default_rng(question.seed)
     arrived_s = arrivals(workload.rate_per_s, TRIED, rng, workload.arrival_variation)
     holds_s = draw_s(workload.holds, rng.random(TRIED))
-    cpu = _drawn_cpu(measured, holds_s, rng)
+    cpu = _drawn_cpu(question, measured, holds_s, rng)
     ample = replace(question.arrangement, size=_AMPLE, max_overflow=0, timeout_s=inf, max_waiting=None, db_cores=inf)
     elsewhere_s = np.maximum(holds_s - cpu.inside_s, 0.0)
     outcome = simulate(ample, arrived_s, elsewhere_s, 0.0, question.seed, cpu)
@@ -196,14 +198,25 @@ def predict(question: Question, given: Requests | None = None) -> Iterator[Predi
         yield _prediction(question, outcome, made)
 
 
-def _drawn_cpu(measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -> CpuTimes:
-    """CPU times for each hold. Long holds are those that compute for long, as far as the distributions let them."""
+def _drawn_cpu(question: Question, measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -> CpuTimes:
+    """CPU times for each hold. Long holds are those that compute for long, as far as the distributions let them.
+
+    Where requests overlapped, the CPU time of a whole request is known only on average: it varies as that in its loan does then,
+    if that is less.
+    """
     count = len(holds_s)
     inside_s = np.empty(count)
     inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, rng.random(count)))
+    if _overlapped(question) and variation(measured.loan_ms) < variation(measured.all_ms):
+        return CpuTimes(inside_s, inside_s * (measured.outside_mean_ms / measured.loan_ms.mean))
     all_s = draw_s(measured.all_ms, rng.random(count))
-    outside_s = all_s * (measured.outside_mean_ms / measured.all_ms.mean)
-    return CpuTimes(inside_s, outside_s)
+    return CpuTimes(inside_s, all_s * (measured.outside_mean_ms / measured.all_ms.mean))
+
+
+def _overlapped(question: Question) -> bool:
+    """Whether workers had several requests in progress at a time while they were measured."""
+    in_progress = question.workload.rate_per_s * _spent_s(question.workload) / question.arrangement.servers
+    return question.arrangement.slots != 1 and in_progress > _OVERLAPPING
 
 
 def settled_s(span_s: float, timeout_s: float) -> float:

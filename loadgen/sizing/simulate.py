@@ -21,14 +21,14 @@ work at a time, in order of arrival: half of the work outside a loan comes befor
 after it is returned; of the work in a loan, half comes before the database's part of the hold and half after it. A server has
 `slots` for requests (one: gunicorn's sync workers; its threads; no limit: gevent); a request that finds none waits in front
 of it. With `turn_s`, as under Python's lock, a piece of work that takes longer lets the others go first. A new request goes
-to a server whose CPU is idle if there is one, else to one chosen at random; with one slot each, all servers share one line.
+to a server whose CPU is idle if there is one, else to any, with a free thread or not; the thread that accepts does half of the
+work before it asks. With one slot each, all servers share one line.
 A server without a limit of slots is an event loop: it takes the events that have come since it last asked for them, deals with
 them one after the other, the latest first (libev's order), then runs the waiters that were woken meanwhile and the requests
 that were accepted, and only then asks for events again. Several loops share one line of new connections, and each accepts one
 of them whenever it asks for events; a single loop accepts all that have come (gevent's servers under gunicorn).
 With more servers computing than the machine has `cores`, all of them go on at a share of their speed, as holds do.
-
-Times are in seconds. Everything random is drawn from numpy's PCG64 by a seed: the same seed gives the same outcome.
+Times are in seconds. All random numbers come from numpy's PCG64: the same seed gives the same outcome.
 """
 
 from __future__ import annotations
@@ -213,8 +213,7 @@ def simulate(
 
     `arrived_s`: instants in order. `holds_s`, `connects_s`: how long each request holds a connection and connecting takes
     when it has the database's cores to itself. `cpu`: None for servers that need no CPU. `seed` determines the choice of
-    servers. Raises ValueError if lengths differ,
-    instants go back, or a time is negative.
+    servers. Raises ValueError if lengths differ, instants go back, or a time is negative.
     """
     connects = np.broadcast_to(np.asarray(connects_s, np.float64), arrived_s.shape)
     if not len(arrived_s) or holds_s.shape != arrived_s.shape:
@@ -511,7 +510,9 @@ class _WorkersCourse(_SimulationCourse):
             turns.advance(until_s)
 
     def _arrive(self, request: int, drawn: int, now_s: float) -> None:
-        idle = [number for number, worker in enumerate(self._workers) if worker.running is None and worker.free > 0]
+        # Threaded workers accept connections whether a thread is free or not.
+        always = self._shared is None
+        idle = [number for number, each in enumerate(self._workers) if each.running is None and (always or each.free)]
         server = idle[drawn % len(idle)] if idle else drawn
         worker = self._workers[server]
         if worker.free > 0 and (idle or not self._is_loop or self._shared is None):
@@ -523,15 +524,14 @@ class _WorkersCourse(_SimulationCourse):
             self._worker_of[request] = server
 
     def _start(self, request: int, server: int, now_s: float) -> None:
-        first = self._accepted(request, server)
-        self._compute(*first, now_s)
+        self._compute(*self._accepted(request, server), now_s)
 
     def _accepted(self, request: int, server: int) -> tuple[int, int, float]:
         """The first piece of work of a request that this server now works on."""
         self._workers[server].free -= 1
         self._worker_of[request] = server
         self._pool_of[request] = self._pools[server]
-        return (request, _ACCEPT, 0.0) if self._is_loop else (request, _BEFORE, self._outside_s[request] / 2)
+        return (request, _ACCEPT, 0.0) if self._is_loop else (request, _ACCEPT, self._outside_s[request] / 4)
 
     def _compute(
         self, request: int, stage: int, work_s: float, now_s: float, *, goes_on: bool = False, woken: bool = False
@@ -591,7 +591,7 @@ class _WorkersCourse(_SimulationCourse):
     def _after(self, request: int, stage: int, now_s: float) -> None:
         """Go on with a request whose piece of work is done."""
         if stage == _ACCEPT:
-            self._compute(request, _BEFORE, self._outside_s[request] / 2, now_s, woken=True)
+            self._compute(request, _BEFORE, self._outside_s[request] / (2 if self._is_loop else 4), now_s, woken=True)
         elif stage == _BEFORE:
             self.asked_s[request] = self.granted_s[request] = self.ended_s[request] = now_s
             self._ask(request, now_s)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.planning import ADVISED, CHANGES, LOADED, Advice, Figure, Statements, Tried, even, tally, verdict
+from benchmarks.arrangements import LOADED, PlannedArrangement, Statements, evenly
+from benchmarks.planning import ADVISED, CHANGES, Advice, Figure, Tried, drawn, tally, verdict
 
 
 @pytest.mark.parametrize(
@@ -32,11 +33,19 @@ def test_a_row_says_what_is_wrong_before_what_is_not_known():
     assert tally([(right, open_), (right, right)]) == "wait: 2 of 2 met; p99: 1 of 1 met, 1 cannot be judged."
 
 
-@pytest.mark.parametrize("count", [250, 281, 309])
-def test_statements_of_a_calm_run_have_the_mean_of_their_law_however_many_are_sent(count):
-    asked = Statements(40, even(count))
-    for sent in (count, int(count * 0.95)):
-        assert asked.times_ms[:sent].mean() == pytest.approx(40, rel=0.02)
+@pytest.mark.parametrize("per_s", [21, 33.3, 80])
+def test_a_calm_run_asks_once_for_each_statement_of_their_distribution(per_s):
+    asked = evenly(PlannedArrangement("gthread", 1, 1, 40, 8), per_s, 12)
+    count = len(asked.ranks)
+    assert sorted(asked.ranks) == list(range(count))
+    assert asked.times_ms.mean() == pytest.approx(40, rel=0.02)
+    assert np.quantile(asked.times_ms, 0.99) == pytest.approx(184, rel=0.05)
+    assert asked.times_ms[: count // 2].mean() == pytest.approx(40, rel=0.05)
+
+
+def test_the_same_number_draws_the_same_thirty_arrangements():
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert len(set(drawn(1))) == 30
 
 
 def test_a_statement_is_found_among_the_others_by_its_time():
@@ -51,7 +60,7 @@ def test_a_statement_is_found_among_the_others_by_its_time():
 def of(advice, **within):
     shares = {"none": [0.5, 0.52], **{change: [0.5] for change in CHANGES}}
     shares.update({change.replace("_", " "): [share] for change, share in within.items()})
-    return Advice(advice, Tried(None, shares, 0.0)).is_right
+    return Advice(advice, Tried(ADVISED[0], None, shares, 0.0)).is_right
 
 
 def test_advice_is_right_if_the_change_helps_and_no_other_helps_more():

@@ -7,6 +7,7 @@ import sys
 import pytest
 from sqlalchemy import make_url
 
+from poolbench.connecting import connect_limit_s
 from tests.support.paths import ROOT
 
 PATCHED = """
@@ -99,6 +100,14 @@ print(json.dumps(ask(engine)))
 """
     answer, seconds = outcome(tcp, code)
     assert "nobody_of_that_name" in answer and seconds < 1
+
+
+@pytest.mark.parametrize("text", ["abc", "nan", "inf", "1e300"])
+def test_a_connect_timeout_that_is_no_duration_is_refused_in_one_line(text):
+    with pytest.raises(ZeroDivisionError, match=rf"^connect_timeout must be a number of seconds, .* not '{text}'$"):
+        connect_limit_s({"connect_timeout": text}, ZeroDivisionError)
+    assert connect_limit_s({"connect_timeout": "-1"}, ZeroDivisionError) == 0
+    assert connect_limit_s({"connect_timeout": 1.5}, ZeroDivisionError) == 1.5
 
 
 @pytest.mark.parametrize("where", ["", "hostaddr", "PGHOST"])

@@ -4,8 +4,9 @@ import subprocess
 import sys
 from time import thread_time_ns
 
+import psycopg2
 import pytest
-from sqlalchemy import NullPool, QueuePool, create_engine, exc, text
+from sqlalchemy import NullPool, QueuePool, create_engine, engine_from_config, exc, text
 
 from loadgen.lab.fairness import with_pool
 from poolbench import FairPool, server_timing
@@ -38,8 +39,24 @@ def test_the_url_wins_over_the_applications_arguments():
     assert engine.pool._max_overflow == 1
 
 
+def test_a_pool_that_the_application_made_opens_the_new_ones_connections(postgres):
+    own = QueuePool(lambda: psycopg2.connect(postgres.url))
+    engine = create_engine("postgresql+psycopg2://?plugin=poolbench&pool=fair", pool=own)
+    assert isinstance(engine.pool, FairPool)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT current_database()")) in postgres.url
+
+
 def test_an_application_that_wanted_a_sized_pool_may_be_given_none():
     assert isinstance(create_engine(f"{URL}&pool=null", pool_size=9, pool_timeout=3).pool, NullPool)
+
+
+@pytest.mark.parametrize("kind", ["fair", "queue"])
+def test_a_part_of_a_second_is_kept_where_sqlalchemy_reads_a_configuration(kind):
+    url = f"postgresql+psycopg2://h/x?plugin=poolbench&pool={kind}&pool_timeout=0.5"
+    for recycle, kept in (("0.25", 0.25), ("0", -1)):
+        pool = engine_from_config({"sqlalchemy.url": f"{url}&recycle={recycle}"}).pool
+        assert (pool.timeout(), pool._recycle) == (0.5, kept)
 
 
 def test_the_driver_sees_none_of_the_parameters():

@@ -103,7 +103,7 @@ def test_connections_that_a_disconnect_made_stale_are_closed_without_anyone_aski
     loans[1].close()
     assert eventually(lambda: driver.open == 0)
     snapshot = pool.snapshot()
-    assert (snapshot.closed["stale"], snapshot.closed["invalidated"], snapshot.in_use) == (7, 1, 0)
+    assert (snapshot.closed["stale"], snapshot.closed["invalidated"], snapshot.in_use, snapshot.idle) == (7, 1, 0, 0)
     assert is_full_and_idle(pool)
     pool.dispose()
 

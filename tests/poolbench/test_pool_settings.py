@@ -3,6 +3,7 @@
 import inspect
 from dataclasses import fields
 
+import gevent
 import pytest
 from sqlalchemy import NullPool, create_engine, exc
 from sqlalchemy.pool import Pool, QueuePool
@@ -10,7 +11,7 @@ from sqlalchemy.pool import Pool, QueuePool
 from db.settings import STRATEGY_NAMES, DatabaseSettings, PoolSettings, SettingError
 from db.strategies import STRATEGIES, engine_arguments, unhonoured
 from poolbench import FairPool
-from poolbench.settings import LONGEST_S, MOST_CONNECTIONS, POOL_SETTINGS, documentation
+from poolbench.settings import LONGEST_S, MOST_CONNECTIONS, MOST_WAITING, POOL_SETTINGS, documentation
 from tests.poolbench.fair_pool_driver import ScriptedDriver, pool_of
 from tests.support.paths import ROOT
 
@@ -81,6 +82,8 @@ def test_the_defaults_that_follow_from_others():
     queue = PoolSettings.from_mapping({"DB_POOL": "queue"})
     assert (queue.max_waiting, queue.max_wait_s, queue.min_size) == (None, None, 0)
     assert PoolSettings.from_mapping({"DB_POOL": "per-request"}).min_size == 5
+    largest = PoolSettings.from_mapping({"DB_POOL_SIZE": str(MOST_CONNECTIONS)})
+    assert pool_of(ScriptedDriver(), max_waiting=largest.max_waiting).size() and largest.max_waiting == MOST_WAITING
 
 
 def test_zero_is_no_limit_for_every_pool():
@@ -104,12 +107,22 @@ def test_a_lifetime_of_zero_opens_one_connection_and_keeps_it(name):
     assert driver.attempts == 1
 
 
+@pytest.mark.parametrize("name", ["max_lifetime", "recycle"])
+def test_a_lifetime_too_short_for_a_loan_neither_opens_twice_nor_makes_anybody_wait(name):
+    driver = ScriptedDriver()
+    pool = pool_of(driver, **{name: 1e-12})
+    loans = [gevent.spawn(lambda: pool.connect().close()) for _ in range(3)]
+    gevent.joinall(loans, timeout=1, raise_error=True)
+    assert all(loan.successful() for loan in loans) and driver.attempts <= 3
+
+
 ABSURD = [
     ("pool_size", -1), ("pool_size", 10**8), ("pool_size", 1.5), ("pool_size", True), ("max_overflow", -2),
     ("max_overflow", MOST_CONNECTIONS + 1), ("timeout", -1), ("timeout", 1e300), ("timeout", float("nan")),
     ("timeout", "5"), ("max_waiting", -1), ("min_size", -1), ("max_lifetime", -5), ("max_lifetime", float("inf")),
     ("lifetime_jitter", 1.1), ("idle_timeout", -1), ("maintenance_interval", 0), ("maintenance_interval", -1),
     ("leak_threshold", -1), ("max_wait", -0.1), ("max_wait", LONGEST_S + 1), ("recycle", -2), ("recycle", 1e300),
+    ("timeout", 10**400), ("max_lifetime", ""), ("idle_timeout", False), ("recycle", []), ("pre_ping", "5"), ("pre_ping", -1),
 ]  # fmt: skip
 
 
@@ -121,13 +134,18 @@ def test_the_constructor_refuses_what_cannot_be_in_one_line(name, value):
 
 
 @pytest.mark.parametrize("setting", POOL_SETTINGS, ids=[setting.variable for setting in POOL_SETTINGS])
-@pytest.mark.parametrize("text", ["-2", "1e300", "nan", "many"])
+@pytest.mark.parametrize("text", ["-2", "1e300", "nan", "many", "--5", "1_0", "٣"])
 def test_environment_and_url_refuse_it_too(setting, text):
     with pytest.raises(SettingError, match=rf"^{setting.variable} must be .*, not '{text}'$"):
         PoolSettings.from_mapping({setting.variable: text})
     name = setting.parameters[0]
     with pytest.raises(exc.ArgumentError, match=rf"^{name} must be .*, not '{text}'$"):
         create_engine(f"{URL}&{name}={text}")
+
+
+def test_a_number_of_five_thousand_digits_is_refused_in_a_short_line():
+    with pytest.raises(exc.ArgumentError, match=r"^pool_size must be a whole number from 0 to \d+, not '9+\.\.\.9+'$"):
+        create_engine(f"{URL}&pool_size={'9' * 5000}")
 
 
 def test_a_statement_timeout_beyond_the_servers_range_is_refused():

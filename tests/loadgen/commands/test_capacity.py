@@ -75,6 +75,10 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
         (("--app", "x:app", "--strategies", "best"), "--strategies best: there are own, null, queue, fair"),
         (("--app", "x:app", "--sizes", "0"), "--sizes 0: whole numbers from 1"),
         (("--setup", "true"), "--setup goes with --app"),
+        (
+            ("--target", "127.0.0.1:8000"),
+            "--target: invalid URL 127.0.0.1:8000: it must begin with http:// or https://",
+        ),
     ],
 )
 def test_options_of_an_application_are_checked(script, arguments, said):

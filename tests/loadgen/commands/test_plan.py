@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from loadgen.cli import cli
 from loadgen.sizing import queueing
 from loadgen.sizing.measured import draw_s, variation, workload
-from reports.formats.artillery_json import to_json
+from loadgen.sizing.predict import Question, requests
+from loadgen.sizing.simulate import Arrangement
+from reports.formats.artillery_json import from_json, to_json
 from reports.model import Extras, Period, Rate, Report, ReportError
 from reports.sketch import Sketch
 from reports.writers.output import STYLES
@@ -521,6 +523,28 @@ LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
 )
 def test_what_to_change_first(tmp_path, load, arguments, remedy):
     assert planned(computing(tmp_path, **LITTLE_CPU | load), "--servers", 1, *arguments)["remedy"] == remedy
+
+
+def test_the_cpu_of_requests_that_overlapped_varies_as_that_in_their_loans(tmp_path):
+    # An answer that comes just after another one seems to have cost nothing, and the next one twice as much.
+    rng = np.random.default_rng(4)
+    uneven, even = rng.exponential(6.0, 2000), np.full(2000, 6.0)
+
+    def spread(cpu_ms, worker, statement_ms):
+        path = computing(tmp_path, cpu_ms=6.0, loan_cpu_ms=2.0, statement_ms=statement_ms)
+        run = from_json(path.read_text())
+        sketches = {**run.aggregate.sketches, "server.cpu": Sketch.of(cpu_ms)}
+        found = workload(replace(run, aggregate=replace(run.aggregate, sketches=sketches)))
+        asked = Question(found, Arrangement(slots={"gevent": None, "sync": 1}[worker]), (4,), 20.0, 1.0, requests=2000)
+        outside_s = requests(asked).cpu.outside_s
+        assert outside_s.mean() == pytest.approx(0.004, rel=0.1)
+        return outside_s.std() / outside_s.mean()
+
+    assert spread(uneven, "gevent", 60) < 0.05
+    assert spread(uneven, "sync", 60) > 0.9
+    # Requests that hardly overlap, and those that vary less than their loans.
+    assert spread(uneven, "gevent", 1) > 0.9
+    assert spread(even, "gevent", 60) < 0.05
 
 
 def test_more_servers_than_cores_are_told_to_need_more_cores(tmp_path):

@@ -100,6 +100,14 @@ def test_every_format_compares_the_strategies(style):
         assert fact in text
 
 
+def test_without_a_good_answer_the_page_says_why_and_recommends_nothing():
+    failed = OwnAppResult("fair", (OwnAppRun(Report(Period(0, {"http.requests": 4, "http.codes.500": 4})), 7, 12.0),))
+    page = own_app_page(GIVEN, [failed], [], None, partial=False, error="shop:app: no table")
+    text = written(page, "text")
+    assert page.title == "No request was answered well (fair)." and "shop:app: no table" in text
+    assert "plugin=poolbench" not in text
+
+
 def test_a_strategy_is_recommended_only_where_it_is_measurably_better():
     said, best = verdict([result("own", 0, 1), result("fair", 2, 3)])
     assert best == "own"
@@ -164,6 +172,8 @@ def test_what_failed_is_told_with_its_endpoints(counters, told):
         (["--app", "app:app"], "--script"),
         (["--app", "app:app", "--script", "missing.yml"], "missing.yml"),
         (["--app", "app:app", "--script", "load.yml", "--strategies", "magic"], "magic"),
+        (["--app", "app:app", "--script", "load.yml", "--only", "B.3"], "--only does not go with --app"),
+        (["--rounds", "3"], "--rounds goes with --app"),
         (["--app", "no_such_module:app", "--script", "load.yml", "--strategies", "null"], "no_such_module"),
     ],
 )

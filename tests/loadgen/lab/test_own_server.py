@@ -1,19 +1,40 @@
 """What is worked out about a user's application without starting it: its variables, its faults, what must not be shown."""
 
+import asyncio
 import os
 import sys
+import types
 from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from db.settings import database_url
+from loadgen.commands.application import own_application
 from loadgen.lab import own_server
-from loadgen.lab.attached import _of_no_application, _variables_naming, _variables_of_parts, _watched_environment
+from loadgen.lab.attached import (
+    _Attachment,
+    _of_no_application,
+    _variables_naming,
+    _variables_of_parts,
+    _watched_environment,
+)
 from loadgen.lab.own_app import _may_yet, unanswered
-from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, shown
-from loadgen.lab.own_server import ATTACHED, AppServer, Evidence, OwnApplication, set_up, url_variables
+from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, place_of, shown
+from loadgen.lab.own_server import (
+    ATTACHED,
+    AppServer,
+    Evidence,
+    OwnApplication,
+    hint,
+    own_environment,
+    set_up,
+    url_variables,
+)
 from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error
+from reports.cli import BadInput
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
 ODD = "p@s:s/w%rd'x #?&"
@@ -247,6 +268,137 @@ def test_variables_count_as_read_where_they_are_asked_for_and_not_where_all_are_
         os.environ.__class__ = kind
 
 
+def read(*names):
+    return [{"event": "attached"}, *({"event": "read", "name": name} for name in names)]
+
+
+def test_a_default_made_of_parts_is_told_with_a_template_for_each():
+    fault = Evidence(read("DB_USER", "POSTGRES_PASSWORD", "DB_HOST", "DB_PORT", "POSTGRES_DB", "FLASK_CONFIG"))
+    assert (
+        "--url-variable 'DB_USER={user}' --url-variable 'POSTGRES_PASSWORD={password}' --url-variable 'DB_HOST={host}'"
+        " --url-variable 'DB_PORT={port}' --url-variable 'POSTGRES_DB={database}'"
+    ) in fault.fault(["DATABASE_URL"])
+    # One with a whole URL comes first.
+    assert "give it: --url-variable DB_URI" in Evidence(read("DB_URI", "DB_HOST")).fault(["DATABASE_URL"])
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        ("KeyError: 'APP_DB'", "APP_DB"),
+        ('EnvError: Environment variable "APP_DB" not set', "APP_DB"),
+        ("Either 'SQLALCHEMY_DATABASE_URI' or 'SQLALCHEMY_BINDS' must be set.", "APP_DB or DSN"),
+        ("ArgumentError: Expected string or URL object, got None", "APP_DB or DSN"),
+        ("KeyError: 'STRIPE_KEY'", None),
+        ("KeyError: 'DATABASE_URL'", None),
+        ("it read APP_DB: give it: --url-variable APP_DB", None),
+    ],
+)
+def test_an_error_for_want_of_a_variable_says_which_option_gives_it(error, named):
+    hint = Evidence(read("DATABASE_URL", "APP_DB", "DSN")).unset(error, ["DATABASE_URL"])
+    assert hint == (f" If {named} names the database, give it: --url-variable APP_DB" if named else "")
+
+
+@pytest.mark.parametrize(
+    ("error", "given", "option"),
+    [
+        ("KeyError: 'SECRET_KEY'", {}, "--dotenv .env"),
+        ("Either 'SQLALCHEMY_DATABASE_URI' or 'SQLALCHEMY_BINDS' must be set.", {}, "--dotenv .env"),
+        ("KeyError: 'SECRET_KEY'", {"SECRET_KEY": "x"}, ""),
+        ("KeyError: 'APP_DB'", {}, "--url-variable APP_DB"),
+        ("ModuleNotFoundError: No module named 'x'", {}, ""),
+    ],
+)
+def test_an_application_with_a_dotenv_file_is_told_of_the_option(tmp_path, error, given, option):
+    (tmp_path / ".env").write_text("# settings\nexport SECRET_KEY=<a key>\nNAME=a b\n")
+    own = OwnApplication("a:app", tmp_path, Path(sys.executable), variables=given)
+    advice = hint(error, Evidence(read("APP_DB", "APP_SETTINGS")), own)
+    assert option in advice and bool(advice) is bool(option)
+
+
+def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IS_SET", "here")
+    (tmp_path / ".env").write_text("NAME=a b\nIS_SET=there\nQUOTED='c d'\n")
+    given = {"application": "a:app", "script": "x.yml", "python": sys.executable, "server": None, "setup": ()}
+    own = own_application({**given, "url_variable": (), "dotenv": ".env"})
+    found = own_environment(own, tmp_path)
+    assert (found["NAME"], found["QUOTED"], found["IS_SET"]) == ("a b", "c d", "here")
+    with pytest.raises(BadInput, match="--dotenv none: no such file"):
+        own_application({**given, "url_variable": (), "dotenv": "none"})
+
+
+def test_of_variables_with_the_same_url_that_which_was_read_is_named():
+    found = [*elsewhere(variables=["COPY", "MY_DB"]).events, *read("MY_DB")]
+    assert "which MY_DB names: give --url-variable MY_DB" in Evidence(found).fault(["DATABASE_URL"])
+
+
+@pytest.mark.parametrize(
+    ("event", "told"),
+    [
+        ({"event": "exits", "said": "set\nSETTINGS"}, "while it was loaded: set SETTINGS"),
+        ({"event": "kept"}, "asyncio, which can have no other pool than its own: --strategies own"),
+        (next(elsewhere(unquoted=True).of("elsewhere")), "%40"),
+    ],
+)
+def test_what_stands_in_the_way_of_a_comparison_is_told(event, told):
+    assert told in Evidence([*read(), event]).fault(["DATABASE_URL"])
+
+
+def attachment(postgres, folder, **given):
+    place = place_of(postgres.url)
+    known = {"host": place.host, "port": place.port, "database": place.database, "identity": place.identity}
+    way = [place.host, place.port]
+    return _Attachment({"strategy": "fair", "way": way, "evidence": str(folder), "most": None, **known, **given})
+
+
+@pytest.mark.parametrize(("identity", "lent"), [(None, True), ("another", False)])
+def test_connections_of_any_driver_are_kept_away_from_other_databases(postgres, tmp_path, identity, lent):
+    # By another name of the same host, so that the server has to be asked.
+    url = postgres.url.replace("postgresql:", "postgresql+asyncpg:").replace("127.0.0.1", "localhost")
+    ours = attachment(postgres, tmp_path, **({"identity": identity} if identity else {}))
+
+    async def connect():
+        engine = create_async_engine(url)
+        ours._observe(engine.sync_engine, engine.url, is_kept=False)
+        try:
+            async with engine.connect():
+                pass
+        finally:
+            await engine.dispose()
+
+    if lent:
+        asyncio.run(connect())
+    else:
+        with pytest.raises(DBAPIError, match="keeps the application away"):
+            asyncio.run(connect())
+    found = Evidence.read(tmp_path)
+    assert found.lent is lent and found.explains is not lent
+
+
+def test_no_part_of_a_password_is_taken_for_a_host(postgres, tmp_path):
+    told = attachment(postgres, tmp_path)._asked_for_other("elsewhere", "ret@db.example", "5432", "d", "me", "sec")
+    assert told == "postgresql://db.example:5432/d"
+
+
+def test_a_worker_that_exits_while_it_loads_the_application_is_known(postgres, tmp_path):
+    class Worker:
+        def load_wsgi(self):
+            sys.exit("please set SETTINGS")
+
+    module = types.SimpleNamespace(Worker=Worker)
+    attachment(postgres, tmp_path).gunicorn(module)
+    with pytest.raises(SystemExit):
+        module.Worker().load_wsgi()
+    assert Evidence.read(tmp_path).explains
+
+
+def test_a_server_may_be_given_variables_as_in_a_shell(tmp_path):
+    own = OwnApplication("a:app", tmp_path, Path(sys.executable), "A=1 'B C' -p {port}")
+    program = AppServer(own, None, tmp_path, tmp_path, tmp_path)
+    assert program.command(("127.0.0.1", 8000), 1) == ["env", "A=1", "B C", "-p", "8000"]
+
+
 def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line(tmp_path):
     log = tmp_path / "own.log"
     log.write_text("start\nValueError: no table for p@ss\nstopped\n")
@@ -264,7 +416,7 @@ def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line
     log.write_text("start\nstopped\n")
     assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
     log.write_text("")
-    assert "the log is empty" in str(unanswered("a:app", log, masked))
+    assert f"{log} has no error" in str(unanswered("a:app", log, masked))
 
 
 class Setup(AppServer):

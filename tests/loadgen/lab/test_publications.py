@@ -382,7 +382,7 @@ def test_list_names_everything_one_line_each():
     ("arguments", "said"),
     [
         (("--only", "missing.yml"), "missing.yml: No such file or directory"),
-        (("--only", "hikari-spike"), "no experiment 'hikari-spike'"),
+        (("--only", "hikari-spike"), "publication 'hikari-spike'; loadgen lab --list names all"),
         (("--only", "hikaricp-spike", "--strategies", "fair"), "--strategies has no effect on publications"),
     ],
 )

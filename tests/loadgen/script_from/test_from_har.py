@@ -113,6 +113,7 @@ def test_bodies_are_sent_as_they_were(data, body):
         (entry("http://h/a", status=101), "it became another protocol, such as WebSocket"),
         (entry("http://h/a", kind="text/event-stream; charset=utf-8"), "its answer is a stream without an end"),
         (entry("http://h/a/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"), "its path holds a secret"),
+        (entry("http://h/a?code=abc&state=1"), "it ends a login, with a code that holds once"),
         (entry("http://h/a", method="POST", data=("text/xml", "<password>x</password>")), "its body may hold a secret"),
         (
             entry("http://h/a", method="POST", data=("application/json", '["ghp_' + "a1" * 15 + '"]')),
@@ -134,6 +135,16 @@ def test_what_cannot_be_replayed_is_told(recorded, why):
     with pytest.raises(Unusable, match=r"x\.har: no request to http://h can be repeated: ") as told:
         draft_from_har(har(recorded), "x.har")
     assert why in str(told.value)
+
+
+def test_a_secret_of_a_path_or_a_title_is_in_no_comment():
+    secret = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"
+    recording = har(entry("http://h/"), entry(f"http://h/a/{secret}"), pages=[("p1", f"http://h/{secret}")])
+    text = script_text(draft_from_har(recording, "x.har"))
+    assert secret not in text and "GET /a/(a secret): its path holds a secret" in text
+    with pytest.raises(Unusable) as told:
+        draft_from_har(har(entry(f"http://h/a/{secret}")), "x.har")
+    assert secret not in str(told.value)
 
 
 def test_a_failed_request_is_left_out_and_a_file_without_any_answer_is_not_checked():

@@ -235,6 +235,7 @@ def test_the_variable_of_a_secret_is_named_like_its_header(name, variable):
         ({"servers": [{"url": "../v3"}]}, "http://h/docs/api.json", "http://h/v3"),
         ({"servers": []}, "http://h/docs/api.json", "http://h"),
         ({"servers": [{"url": "/v2"}]}, "/api.json", "http://127.0.0.1:8000/v2"),
+        ({"servers": [{"url": "https://h/{base}", "variables": {"base": {"default": ""}}}]}, "/api.json", "https://h"),
         ({}, "/api.json", "http://127.0.0.1:8000"),
         (
             {
@@ -249,6 +250,59 @@ def test_the_variable_of_a_secret_is_named_like_its_header(name, variable):
 )
 def test_the_target_is_the_first_server(more, location, target):
     assert drafted(document({"/a": get()}, **more), location).target == target
+
+
+def test_what_is_part_of_an_object_is_deleted_before_it():
+    def made(schema):
+        return {"post": {"responses": {"201": {"content": {"application/json": {"schema": schema}}}}}}
+
+    shelf, book = ({"type": "object", "properties": {name: TEXT}} for name in ("shelfId", "bookId"))
+    delete = {"responses": {"204": {}}}
+    ids = [parameter("shelfId"), parameter("bookId")]
+    paths = {
+        "/shelves": made(shelf),
+        "/shelves/{shelfId}": {"delete": {**delete, "parameters": ids[:1]}},
+        "/shelves/{shelfId}/books": {"parameters": ids[:1], **made(book)},
+        "/shelves/{shelfId}/books/{bookId}": {"delete": {**delete, "parameters": ids}},
+    }
+    made_and_deleted = [
+        each.partition(" ")[0] + " " + each.count("/") * "/" for each in requests(drafted(document(paths), writes=True))
+    ]
+    assert made_and_deleted == ["POST /", "POST ///", "DELETE ////", "DELETE //"]
+
+
+def test_a_value_with_a_slash_is_asked_for_as_the_script_will_send_it():
+    asked = []
+
+    def ask(path, headers):
+        asked.append(path)
+        return Asked(200, [{"name": "a/b c"}]) if path == "/plugins" else Asked(404)
+
+    names = {"type": "array", "items": {"type": "object", "properties": {"name": TEXT}}}
+    draft = drafted(document({"/plugins": get(schema=names), "/plugins/{name}": get(parameter("name"))}), ask=ask)
+    assert asked == ["/plugins", "/plugins/a/b%20c"]
+    assert reasons(draft) == {"GET /plugins/{name}": "answered 404"}
+
+
+OWN_SERVER = {"servers": [{"url": "https://h/v1"}]}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"), [(None, "https://h/v1"), ("http://127.0.0.1:8000/", "http://127.0.0.1:8000")]
+)
+def test_servers_of_paths_alone_are_the_target_and_give_way_to_the_one_that_is_named(target, expected):
+    paths = {"/a": {**get(), **OWN_SERVER}, "/b": {"get": {**get()["get"], **OWN_SERVER}}, "/c": get()}
+    given = {"openapi": "3.1.0", "paths": {**paths, "/d": {**get(), "servers": [{"url": "https://other"}]}}}
+    api = read_api(given, "api.json", "/api.json", References("/api.json", given, lambda _: b""), target)
+    assert api.target == expected
+    assert [(each.path, each.prefix) for each in api.operations] == [("/a", ""), ("/b", ""), ("/c", "")]
+    assert [each.why for each in api.unreadable] == ["it is served by another host, other"]
+
+
+def test_a_document_whose_gets_are_all_elsewhere_says_so():
+    given = document({"/a": {**get(), "servers": [{"url": "https://other"}]}}, servers=[{"url": "https://h"}])
+    with pytest.raises(Unusable, match=r"GET /a: it is served by another host, other"):
+        drafted(given, named=True)
 
 
 def test_swagger_2_is_read_as_well():
