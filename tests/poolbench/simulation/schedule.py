@@ -473,8 +473,10 @@ class Schedule:
         def collect() -> None:
             while world.garbage:
                 world.collect()
-            # A connection may be in a circle of references, such as that of an exception and its frames.
-            gc.collect(0)
+            queue = self.pool._queue
+            if len(queue.taken) > len(queue.idle) + len(queue.vacant):
+                # A connection may be in a circle of references, such as that of an exception and its frames.
+                gc.collect(0)
             for _ in range(100):
                 # Housekeeping may be opening or closing some at this moment.
                 try:
