@@ -46,10 +46,14 @@ class ListenerError(Exception):
 
 @dataclass(frozen=True)
 class Packages:
-    """The pool's package, in a process without gevent and in one with it."""
+    """The pool's package, in a process without gevent and in one with it.
+
+    at_fork: what it wants to be called in a forked child. Another copy of the package, loaded before or after, is not asked.
+    """
 
     plain: Package
     with_gevent: Package
+    at_fork: list[Any]
 
     @classmethod
     def load(cls, folder: Path) -> Packages:
@@ -58,7 +62,9 @@ class Packages:
         found = cls(
             Package(folder, "plain", stand_ins.without_gevent(), **points),
             Package(folder, "with_gevent", stand_ins.with_gevent(), **points),
+            at_fork=[],
         )
+        stand_ins.at_fork.clear()
         World(0)
         for package in (found.plain, found.with_gevent):
             # Sets of records are gone through in an order that depends on their hash.
@@ -71,6 +77,7 @@ class Packages:
                     module.Record = numbered  # type: ignore[attr-defined]
         # It remembers what it found: the first schedule of a process must not differ from later ones.
         found.with_gevent.waiters.greenlets()
+        found.at_fork.extend(stand_ins.at_fork)
         return found
 
 
@@ -110,6 +117,7 @@ class Schedule:
     """One run of the simulation. `run()` returns the description of what did not hold, or None."""
 
     def __init__(self, packages: Packages, seed: int, *, trace: bool = False) -> None:
+        self.at_fork = packages.at_fork
         for package in (packages.plain, packages.with_gevent):
             package.housekeeping.POOLS.clear()
         # Only what this schedule leaves behind may be collected while it runs. What the one before left is young.
@@ -353,7 +361,7 @@ class Schedule:
         self.counts = dict.fromkeys(self.counts, 0)
         # Garbage that is collected within the pool's own few lines after the fork is still taken for the child's.
         garbage, world.garbage = world.garbage, []
-        for callback in stand_ins.at_fork:
+        for callback in self.at_fork:
             callback()
         world.garbage = garbage
         for number in range(2):
