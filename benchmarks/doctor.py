@@ -2,10 +2,13 @@
 
 Two tables: what the command finds in each application of tests/doctor/applications, and what each cure changes, by a duel
 between the application and its twin. Rows are kept in a file (--into) as soon as they are measured. A row that is there
-already is not measured again, unless the code that it depends on has changed; so the benchmark can be run in parts:
+already is not measured again, unless the code that it depends on has changed; so the benchmark can be run in parts, and
+goes on where it was interrupted:
 
     python -m benchmarks.doctor --into rows.json --only leak,kept_by_thread
     python -m benchmarks.doctor --into rows.json --write
+
+A duel is short at first. Only if that does not show whether the cure is better, a longer one follows (see `_LOOKS`).
 
 With --overhead: what watching costs, in CPU of a loan, and in throughput of a service.
 """
@@ -34,7 +37,7 @@ from loadgen.duel import run_duel, stretched
 from loadgen.lab.doctor_findings import heading
 from loadgen.lab.own_app import OwnAppOptions, arranged, own_script
 from loadgen.lab.own_server import OwnApplication
-from poolbench.diagnosis import Finding
+from poolbench.findings import Finding
 from reports import names
 from reports.compare.diff import Change, Diff, compare_paired
 from reports.compare.figures import ERRORS
@@ -51,8 +54,8 @@ _HEADINGS = {
         "| --- | --- | --- | ---: | --- |",
     ),
     "cures": (
-        "| application | requests | p99, sick → cured (95 % interval) | failed, sick → cured | the cure is, beyond chance |",
-        "| --- | ---: | ---: | ---: | --- |",
+        "| application | duel | requests | p99, sick → cured (95 % interval) | failed, sick → cured | the cure is |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
     ),
 }
 
@@ -72,6 +75,7 @@ SICK = {
     "program_while_holding": "work-while-holding",
     "n_plus_one": "n-plus-one",
     "lazy_template": "n-plus-one",
+    "commit_per_row": "n-plus-one",
     "slow_statement": "slow-statement",
     "starvation": "starvation",
     "pool_too_small": "pool-too-small",
@@ -129,6 +133,13 @@ Twice as many gives each side as many as under the command. The cured side must 
 _WARM_UP_MS = 10_000
 """The beginning of a duel that is not compared."""
 
+_LOOKS = ((0.5, 0.01), (1.0, 0.04))
+"""The duels of a cure, one after the other until one has a verdict: their length, as a part of --duel-seconds, and their level.
+
+A verdict of p99 or failures counts at p (corrected for all figures that a duel judges) up to the level. The duels are
+separate runs, and their levels add up to 5 %: so often at most, a cure that changes nothing has a verdict.
+"""
+
 _TEMPLATES = {"lazy_template": "sick/templates/posts.html"}
 """Applications whose disease is in a template."""
 
@@ -144,7 +155,7 @@ def main() -> None:
     """Run the benchmark and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=12, help="of load for each application (default 12)")
-    parser.add_argument("--duel-seconds", type=float, default=60, help="of load for each duel (default 60)")
+    parser.add_argument("--duel-seconds", type=float, default=60, help="of load for the longest duel (default 60)")
     parser.add_argument("--only", default="", help="applications to run, separated by commas")
     parser.add_argument("--part", choices=tuple(_HEADINGS), help="one of the two tables")
     parser.add_argument("--into", type=Path, default=KEPT, help=f"file that keeps the rows (default {KEPT})")
@@ -274,23 +285,33 @@ def _told(found: dict[str, Any]) -> str:
 
 
 def cure_row(stem: str, seconds: float) -> Row:
-    """A duel between an application and its twin, both unwatched: what the cure changes beyond chance."""
-    print(f"duel of {stem}", file=sys.stderr)
-    with contextlib.chdir(APPLICATIONS):
-        diff, requests = _duel(stem, seconds)
+    """Duels between an application and its twin, both unwatched: what the cure changes beyond chance.
+
+    The last one lasts `seconds`; the first that has a verdict is the row.
+    """
+    for part, level in _LOOKS:
+        print(f"duel of {stem}, {part * seconds:g} s", file=sys.stderr)
+        with contextlib.chdir(APPLICATIONS):
+            diff, requests = _duel(stem, part * seconds)
+        verdicts = duel_verdicts(diff, level)
+        if verdicts:
+            break
     found = {row.name: row for row in diff.rows}
     p99, failed = (found.get(name) for name in _JUDGED)
-    judged = {"p99": p99, "failures": failed}
-    verdicts = {name: row.verdict for name, row in judged.items() if row is not None}
-    told = [
-        f"{verdict}: {name}" for verdict in ("better", "worse") for name, each in verdicts.items() if each == verdict
-    ]
-    why = p99.reason or p99.verdict if p99 is not None else "not measured"
-    cells = f"{requests:,} | {_times(p99)} | {_shares(failed)} | {', '.join(told) or f'no: {why}'}"
-    return Row(f"| {stem} | {cells} |")
+    why = p99.reason or "no clear change" if p99 is not None else "not measured"
+    cells = f"{part * seconds:g} s | {requests:,} | {_times(p99)} | {_shares(failed)}"
+    return Row(f"| {stem} | {cells} | {', '.join(verdicts) or f'no: {why}'} |")
 
 
-_JUDGED = (f"{names.RESPONSE_TIME}.p99", ERRORS)
+def duel_verdicts(diff: Diff, level: float) -> list[str]:
+    """The clear changes of what is judged, at this level: `better: p99`, `worse: failures`. Better ones come first."""
+    found = {row.name: row for row in diff.rows if row.p is not None and row.p <= level}
+    judged = {told: found[name].verdict for name, told in _JUDGED.items() if name in found}
+    return [f"{verdict}: {told}" for verdict in ("better", "worse") for told, each in judged.items() if each == verdict]
+
+
+_JUDGED = {f"{names.RESPONSE_TIME}.p99": "p99", ERRORS: "failures"}
+"""What decides whether a cure helps, and how the table calls it."""
 
 
 def _duel(stem: str, seconds: float) -> tuple[Diff, int]:

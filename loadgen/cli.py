@@ -46,11 +46,13 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        # Imports make many objects and hardly any garbage, so collecting would only take time.
+        # Imports make many objects and hardly any garbage, so collecting would only take time. Frozen, they are not looked at
+        # later either, when a collection would hold up users for 10 ms or more.
         gc.disable()
         try:
             module = import_module(_COMMANDS[cmd_name][0])
         finally:
+            gc.freeze()
             gc.enable()
         command: click.Command = getattr(module, cmd_name)
         command.format_options = partial(format_options, command)  # type: ignore[method-assign]

@@ -11,7 +11,6 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from struct import Struct
 from traceback import print_exception
 from typing import Any
 
@@ -25,12 +24,11 @@ from loadgen.http.exchange import FILED, NO_HEAD, Exchange, Failure, TimeLimits
 from loadgen.http.response import ResponseHead
 from loadgen.http.route import Origin
 from loadgen.http.tls import TlsRoute, TlsSettings
-from loadgen.recorder import Recorder
+from loadgen.recorder import ANSWER_COLUMNS, NO_ENDPOINT, ColumnBuffer, Recorder
 from reports import names
 from reports.formats.apachebench import AbFailures, AbSamples
 
 _REFUSED_MAX = 10
-_packed = Struct("4q").pack
 _TIMEOUTS = ("ETIMEDOUT", "ERR_SOCKET_TIMEOUT")
 
 
@@ -124,6 +122,8 @@ class ClosedRun:
         self._dialer = Dialer(limits, wall, TlsRoute(workload.tls), workload.prepare)
         # For each request four numbers: nanoseconds to connect, of waiting for the first byte, and in all; and its start.
         self._times = array("q")
+        # Most answers are only counted, and all of them at once: see `_count_rows`.
+        self._rows = ColumnBuffer(*ANSWER_COLUMNS, "connected_ns", "read_ns")
         self._left = workload.requests
         self._begun = 0
         self._ends_ns = 0
@@ -133,6 +133,7 @@ class ClosedRun:
         self._failed = dict.fromkeys(("connect", "receive", "length", "exceptions"), 0)
         self._length_bytes = 0
         self._latest, self._alike = NO_HEAD, 0
+        self._stays = False
         self._answered = self._write_errors = self._non_2xx = self._kept = self._head_bytes = self._html_bytes = 0
         self._users: list[gevent.Greenlet] = []
         self.served: list[int] = []
@@ -167,6 +168,7 @@ class ClosedRun:
 
     def samples(self) -> AbSamples:
         """What has been measured so far."""
+        self._count_rows()
         self._tally()
         times_us = np.frombuffer(self._times, np.int64).reshape(-1, 4) // 1000
         work, first = self._work, self._first
@@ -203,9 +205,13 @@ class ClosedRun:
         server, keeps_connections = self._work.proxy or self._work.origin, self._work.keeps_connections
         record, requested, request = self._recorder.answers(), self._recorder.request, self._request
         exchange, completed = connections.exchange, self._completed
+        table = self._rows
+        pack, buffer, row, size = table.pack, table.buffer, table.row, table.size
         ends_ns = self._ends_ns
         served = 0
-        looked_at = True
+        # When the answer before was read, which is when the next request is begun.
+        read_ns = now_ns()
+        looked_at, under_way = True, False
 
         def file(
             head: ResponseHead,
@@ -217,39 +223,62 @@ class ClosedRun:
             stamped: int,
             plain: bool,
         ) -> None:
-            record(head, written_ns, first_byte_ns, last_byte_ns, started_ns, body_bytes, stamped, plain)
-            if plain and not looked_at:
-                connected_ns = connections.connected_ns
-                connect_ns = connected_ns - started_ns if connected_ns > started_ns else 0
-                self._take(head, body_bytes, connect_ns, first_byte_ns - written_ns, started_ns)
+            nonlocal read_ns
+            if looked_at or not plain:
+                record(head, written_ns, first_byte_ns, last_byte_ns, started_ns, body_bytes, stamped, plain)
+                return
+            # ab's total time ends when ab has read the answer, so that users and requests agree (Little's law).
+            read_ns = now_ns()
+            if head is not self._latest:
+                self._begin_alike(head)
+            self._alike += 1
+            end = table.end
+            pack(
+                buffer,
+                end,
+                head.status,
+                written_ns,
+                first_byte_ns,
+                last_byte_ns,
+                started_ns,
+                body_bytes,
+                stamped,
+                NO_ENDPOINT,
+                connections.connected_ns,
+                read_ns,
+            )
+            table.end = end = end + row
+            if end == size:
+                self._count_rows()
 
         self._recorder.count(names.VUSERS_CREATED)
         try:
-            while self._left and self.refused is None and not (ends_ns and now_ns() >= ends_ns):
+            while self._left and self.refused is None and not (ends_ns and read_ns >= ends_ns):
                 self._left -= 1
                 self._begun += 1
-                requested(now_ns())
                 # Most answers are only counted: numbers will do for them.
-                looked_at = self._first is None or see is not None
+                looked_at, under_way = self._first is None or see is not None, True
                 answer = exchange(server, request, head_only, see is not None, file, 0, looked_at)
+                under_way = False
                 if answer is FILED:
-                    served += not ends_ns or self._finished_ns < ends_ns
+                    served += not ends_ns or read_ns < ends_ns
                 elif isinstance(answer, Failure):
-                    self._finished_ns = now_ns()
+                    requested(answer.started_ns)
+                    self._finished_ns = read_ns = now_ns()
                     self._fail(answer)
                 else:
+                    requested(answer.started_ns)
+                    self._finished_ns = read_ns = now_ns()
                     if self._first is None:
                         self._first, self._length_bytes = answer, answer.body_bytes
                         self._tls = connections.encryption(server)
-                    connect_ns = answer.connected_ns - answer.started_ns
-                    waiting_ns = answer.first_byte_ns - answer.written_ns
-                    self._take(answer.facts, answer.body_bytes, connect_ns, waiting_ns, answer.started_ns)
-                    served += not ends_ns or self._finished_ns < ends_ns
+                    self._take(answer, read_ns)
+                    served += not ends_ns or read_ns < ends_ns
                     if see is not None:
                         see(answer)
                 if completed is not None:
-                    completed(len(self._times) // 4)
-                if not keeps_connections:
+                    completed(len(self._times) // 4 + table.end // row)
+                if not (keeps_connections and self._stays):
                     connections.close()
             self._recorder.count(names.VUSERS_COMPLETED)
         except Exception as error:  # noqa: BLE001 - an error of one user must not lose what was measured
@@ -258,29 +287,54 @@ class ClosedRun:
                 print_exception(error)
             self._raised.append(error)
         finally:
+            if under_way:
+                # The run was interrupted while it waited for this answer.
+                requested(read_ns)
             self.served.append(served)
             connections.close()
 
-    def _take(self, head: ResponseHead, body_bytes: int, connect_ns: int, waiting_ns: int, started_ns: int) -> None:
-        """Count a whole answer, which has just been read."""
-        self._finished_ns = finished_ns = now_ns()
-        if head is not self._latest:
-            self._tally()
-            self._latest = head
+    def _take(self, answer: Exchange, finished_ns: int) -> None:
+        """Count a whole answer that was looked at, or that is not plain."""
+        if answer.facts is not self._latest:
+            self._begin_alike(answer.facts)
         self._alike += 1
-        if body_bytes != self._length_bytes and not self._work.any_length:
+        if answer.body_bytes != self._length_bytes and not self._work.any_length:
             self._failed["length"] += 1
-        self._html_bytes += body_bytes
-        # ab's total time ends when ab has read the answer, so that users and requests agree (Little's law).
-        self._times.frombytes(_packed(connect_ns, waiting_ns, finished_ns - started_ns, started_ns))
+        self._html_bytes += answer.body_bytes
+        started_ns = answer.started_ns
+        waiting_ns = answer.first_byte_ns - answer.written_ns
+        self._times.extend((answer.connected_ns - started_ns, waiting_ns, finished_ns - started_ns, started_ns))
+
+    def _count_rows(self) -> None:
+        """Count all answers in `_rows`."""
+        rows = self._rows.take()
+        if not len(rows):
+            return
+        started_ns, body_bytes = rows["intended_ns"], rows["body_bytes"]
+        # A connection that was kept was open before the request.
+        connect_ns = np.maximum(rows["connected_ns"] - started_ns, 0)
+        waiting_ns = rows["first_byte_ns"] - rows["written_ns"]
+        times_ns = np.column_stack((connect_ns, waiting_ns, rows["read_ns"] - started_ns, started_ns))
+        self._times.frombytes(times_ns.tobytes())
+        self._finished_ns = max(self._finished_ns, int(rows["read_ns"].max()))
+        if not self._work.any_length:
+            self._failed["length"] += int(np.count_nonzero(body_bytes != self._length_bytes))
+        self._html_bytes += int(body_bytes.sum())
+        self._recorder.add_closed(rows)
+
+    def _begin_alike(self, head: ResponseHead) -> None:
+        """Take `head` for that of this answer and those after it. Servers repeat their heads, so it is rarely needed."""
+        self._tally()
+        self._latest = head
+        # ab looks for these letters, too. Without them, a server may close the connection that HTTP/1.1 would keep.
+        self._stays = b"eep-alive" in head.raw
 
     def _tally(self) -> None:
-        """Add the answers with the latest head to the totals. Servers repeat their heads, so it is rarely needed."""
+        """Add the answers with the latest head to the totals."""
         head, alike = self._latest, self._alike
         self._answered += alike
         self._non_2xx += alike * (not 200 <= head.status < 300)
-        # ab looks for these letters, too.
-        self._kept += alike * (self._work.keep_alive and b"eep-alive" in head.raw)
+        self._kept += alike * (self._work.keep_alive and self._stays)
         self._head_bytes += alike * len(head.raw)
         self._alike = 0
 
@@ -314,6 +368,7 @@ class ClosedRun:
         while True:
             gevent.sleep(1.0)
             self._wall.measure()
+            self._count_rows()
             self._recorder.flush()
             elapsed_s = (now_ns() - self._started_ns) / 1e9
             done, users, length_s = self._recorder, self._work.concurrency, self._work.duration_s

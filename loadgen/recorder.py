@@ -54,7 +54,20 @@ Records = NDArray[np.void]
 Rows = NDArray[np.bool_] | slice
 
 
-class _ColumnBuffer:
+ANSWER_COLUMNS = (
+    "status",
+    "written_ns",
+    "first_byte_ns",
+    "last_byte_ns",
+    "intended_ns",
+    "body_bytes",
+    "stamped",
+    "endpoint",
+)
+"""The figures of an answer that are recorded, in this order; see `FileAnswer`."""
+
+
+class ColumnBuffer:
     """Rows of 64-bit whole numbers in one piece of memory, read as named columns.
 
     Adding a row is written out where it is done, for speed: `pack(buffer, end, ...)` with the values in the order of the
@@ -173,12 +186,10 @@ class Recorder:
         self._endpoint_numbers: dict[tuple[str, str], int] = {}
         self._server_names: set[str] = set()
         self._requested_ns = array("q")
-        self._answers = _ColumnBuffer(
-            "status", "written_ns", "first_byte_ns", "last_byte_ns", "intended_ns", "body_bytes", "stamped", "endpoint"
-        )
-        self._endpoint_answers = _ColumnBuffer("status", "written_ns", "first_byte_ns", "endpoint")
-        self._starts = _ColumnBuffer("started_ns", "intended_ns")
-        self._ends = _ColumnBuffer("ended_ns", "started_ns")
+        self._answers = ColumnBuffer(*ANSWER_COLUMNS)
+        self._endpoint_answers = ColumnBuffer("status", "written_ns", "first_byte_ns", "endpoint")
+        self._starts = ColumnBuffer("started_ns", "intended_ns")
+        self._ends = ColumnBuffer("ended_ns", "started_ns")
         self._created: dict[str, array[int]] = {}
         self._counts: dict[tuple[str, int], array[int]] = {}
         self._rates: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
@@ -252,6 +263,11 @@ class Recorder:
                 self._flush_answers()
 
         return file
+
+    def add_closed(self, answers: Records) -> None:
+        """Count many answers, given in `ANSWER_COLUMNS`, and a request for each, made at the answer's `intended_ns`."""
+        self._count_requests(answers["intended_ns"])
+        self._count_answers(answers)
 
     def endpoint_answer(self, endpoint: int, answer: Exchange) -> None:
         """Count an answer, filed before, as the final one of a request to that endpoint."""
@@ -442,14 +458,18 @@ class Recorder:
                 bucket.rate(name, len(at_ns[rows]), first_ns, last_ns)
 
     def _flush_requests(self) -> None:
-        at_ns = _taken(self._requested_ns)
+        self._count_requests(_taken(self._requested_ns))
+
+    def _count_requests(self, at_ns: Ints) -> None:
         self.requests += len(at_ns)
         for bucket, second, rows, first_ns, last_ns in self._by_second(at_ns):
             second.requests += len(at_ns[rows])
             bucket.request(len(at_ns[rows]), first_ns, last_ns)
 
     def _flush_answers(self) -> None:
-        table = self._answers.take()
+        self._count_answers(self._answers.take())
+
+    def _count_answers(self, table: Records) -> None:
         self.responses += len(table)
         stamped = table["stamped"]
         self.stamped += int(np.count_nonzero(stamped & STAMPED))

@@ -7,11 +7,12 @@ connection while it had one. Waiting is charged to what the lent connections wer
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from poolbench import observed as seen
+from poolbench.diagnosis_notes import LEAST_WAIT, notes
+from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_seconds, in_times, merged, quoted
 from poolbench.observed import (
     Ask,
     EngineSum,
@@ -24,29 +25,17 @@ from poolbench.observed import (
     made_at,
 )
 from poolbench.overtaking import MANY_TIMES, overtaken
+from poolbench.repeats import writes
 from poolbench.surroundings import SATURATED, Server, statement_key
-
-KINDS = (
-    "leak",
-    "nested-checkout",
-    "fork-shared",
-    "pool-per-request",
-    "connection-per-request",
-    "idle-in-transaction",
-    "work-while-holding",
-    "n-plus-one",
-    "slow-statement",
-    "starvation",
-    "pool-too-small",
-    "pool-too-large",
-)
 
 _LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
 _LEAST_LOANS = 10
-_LEAST_WAIT, _MUCH = 0.1, 0.2
+_LONG_QUEUE = 0.3
+"""Waiting for locks of transactions at work that costs less than this share is no finding."""
+_MUCH = 0.2
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
 _WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
@@ -55,67 +44,16 @@ _MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that holds the application back. `where`: `file:line`; `endpoint`: `METHOD /path`; None where unknown."""
-
-    kind: str
-    where: str | None
-    endpoint: str | None
-    evidence: str
-    advice: str
-    share: float
-    is_mistake: bool | None = None
-    """Whether it is wrong at any share; None: as others of its kind."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As values for JSON."""
-        return {
-            "kind": self.kind,
-            "where": self.where,
-            "endpoint": self.endpoint,
-            "evidence": self.evidence,
-            "advice": self.advice,
-            "share": round(self.share, 4),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """Findings, the most important first, and the kinds that were looked for and not found."""
-
-    findings: tuple[Finding, ...]
-    checked: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
 def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     """What holds the application back, from what was seen of it."""
     case = _Case(observed, server or Server())
-    findings = sorted(_by_place(case.findings()), key=lambda finding: (-_rank(finding), -finding.share))
+    findings = sorted(merged(case.findings()), key=lambda finding: (-finding.rank, -finding.share))
     kinds = {finding.kind for finding in findings}
-    return Diagnosis(tuple(findings), tuple(kind for kind in KINDS if kind not in kinds), tuple(case.notes()))
-
-
-def _by_place(findings: Iterable[Finding]) -> Iterator[Finding]:
-    """One finding for each kind and place: that of the endpoint that it costs most, with the share of all of them."""
-    places: dict[tuple[str, str | None], list[Finding]] = defaultdict(list)
-    for finding in findings:
-        places[finding.kind, finding.where].append(finding)
-    for (_, where), found in places.items():
-        if where is None:
-            yield from found
-            continue
-        worst = max(found, key=lambda finding: finding.share)
-        others = sorted({each.endpoint for each in found if each.endpoint} - {worst.endpoint or ""})
-        also = f" The same in {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}." if others else ""
-        share = min(1.0, sum(each.share for each in found))
-        yield replace(worst, share=share, evidence=worst.evidence + also)
-
-
-def _rank(finding: Finding) -> int:
-    """1 for what is a mistake at any share, 0 for what only costs time."""
-    return int(finding.kind in KINDS[:5] if finding.is_mistake is None else finding.is_mistake)
+    return Diagnosis(
+        tuple(findings),
+        tuple(kind for kind in KINDS if kind not in kinds),
+        tuple(notes(observed, case.server, case.share, has_lock_queue=case.has_lock_queue)),
+    )
 
 
 class _Case:
@@ -134,6 +72,7 @@ class _Case:
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
         self.explained_ns = 0.0
+        self.has_lock_queue = self.has_idle_locks = self.is_unfair = False
         cores, active = server.cores or 0, server.mean_active
         is_full = server.is_full and cores and active >= max(24, _MOST_PER_CORE * cores)
         self.crowding = active / cores if is_full else 1.0
@@ -158,23 +97,8 @@ class _Case:
         yield from self.repeated()
         yield from self.slow()
         yield from self.pools()
-
-    def notes(self) -> Iterator[str]:
-        """What else should be known."""
-        worker, database = self.server.worker_cpu, self.server.database_cpu
-        if worker is not None and worker >= SATURATED:
-            yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: CPU limits it, not its pool."
-        if database is not None and database >= SATURATED:
-            yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
-        if self.observed.fault:
-            yield f"Some looks at the connections failed: {self.observed.fault}"
-        if self.server.statements_missing:
-            yield (
-                "pg_stat_statements was not used: the times of statements are those that the application saw"
-                f" ({self.server.statements_missing})."
-            )
-        if self.observed.dropped:
-            yield f"{self.observed.dropped} loans and requests came too fast to be counted."
+        if not self.is_unfair:
+            yield from self.committed_apart()
 
     # What is wrong in itself
 
@@ -198,7 +122,7 @@ class _Case:
                     place,
                     endpoint,
                     f"The connection borrowed here, and its transaction, stay open after the answer; later requests of the"
-                    f" same thread go on with them. They were held so for {_seconds(row.own_ns)} in all.",
+                    f" same thread go on with them. They were held so for {in_seconds(row.own_ns)} in all.",
                     "End the session with the request: session.remove() or close() in teardown_appcontext, or a with block.",
                     share,
                 )
@@ -207,7 +131,7 @@ class _Case:
                 "leak",
                 place,
                 endpoint,
-                f"Connections borrowed here are not given back: they were held for {_seconds(row.own_ns)} in all after their"
+                f"Connections borrowed here are not given back: they were held for {in_seconds(row.own_ns)} in all after their"
                 " requests had ended.",
                 "Give the connection back on every path, also when something fails: `with engine.connect() as connection:`,"
                 " or close() in a finally block.",
@@ -231,7 +155,7 @@ class _Case:
                 "nested-checkout",
                 place or None,
                 endpoint or None,
-                f"A second connection was asked for here {_times(row.nested)} by a borrower that held one already{failed}. When"
+                f"A second connection was asked for here {in_times(row.nested)} by a borrower that held one already{failed}. When"
                 " all connections are held by such borrowers, each waits for another and none goes on.",
                 "Use the connection (or session) at hand for both: pass it to the function called, or give the first one back"
                 " before.",
@@ -270,7 +194,7 @@ class _Case:
                 made_at(key),
                 row.endpoint or None,
                 f"{row.made_in_requests} engines were made while requests were answered. Each has a pool of its own, which opens"
-                f" its own connections: {_ms(connect_ns / row.made_in_requests)} of connecting for each.",
+                f" its own connections: {in_ms(connect_ns / row.made_in_requests)} of connecting for each.",
                 "Make the engine once for the process, at import or in the application's factory, and use it in all requests.",
                 max(share, _LEAST_SHARE),
             )
@@ -300,7 +224,7 @@ class _Case:
                 "connection-per-request",
                 made_at(engine),
                 worst or None,
-                f"{row.opened} of {row.count} loans opened a connection of their own, {_ms(row.connect_ns / row.opened)} each:"
+                f"{row.opened} of {row.count} loans opened a connection of their own, {in_ms(row.connect_ns / row.opened)} each:"
                 f" {100 * row.connect_ns / max(1, row.connect_ns + self.held_ns):.0f} % of the time that they were in use.",
                 "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
                 if has_no_pool
@@ -341,9 +265,10 @@ class _Case:
             if known["own"] / loans < _LEAST_NS or known["looks"] < 3 or share < _LEAST_SHARE:
                 continue
             self.explained_ns += known["blamed"]
-            each, blamed = _ms(known["own"] / loans), known["blamed"]
-            waited = f" Others waited {_seconds(blamed)} for a connection meanwhile." if blamed else ""
+            each, blamed = in_ms(known["own"] / loans), known["blamed"]
+            waited = f" Others waited {in_seconds(blamed)} for a connection meanwhile." if blamed else ""
             if is_idle:
+                self.has_idle_locks = self.has_idle_locks or lock_ns > 0
                 locked = f" Statements of others waited {lock_ns / 1e9:.1f} s for its locks." if lock_ns else ""
                 yield Finding(
                     "idle-in-transaction",
@@ -381,9 +306,9 @@ class _Case:
     def repeated(self) -> Iterator[Finding]:
         """The same statement again and again in one loan."""
         worked_ns: dict[str, int] = defaultdict(int)
-        for sample, times in self.observed.samples.items():
+        for sample, spent in self.observed.samples.items():
             if sample.doing in {seen.WORK, seen.SLEEP}:
-                worked_ns[sample.endpoint] += times.own_ns
+                worked_ns[sample.endpoint] += spent.own_ns
         for key, row in self.observed.statements.items():
             if not row.repeated_groups:
                 continue
@@ -401,8 +326,27 @@ class _Case:
                 key.place or None,
                 key.endpoint or None,
                 f"One loan executed the same statement {mean:.0f} times from here, for {row.rows / max(1, row.count):.1f} rows"
-                f" each time, {_ms(loops_ns / row.repeated_groups)} in all: {_short(key.text)}",
+                f" each time, {in_ms(loops_ns / row.repeated_groups)} in all: {quoted(key.text)}",
                 "Fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts, selectinload() or joinedload().",
+                share,
+            )
+
+    def committed_apart(self) -> Iterator[Finding]:
+        """A commit after each row: the same statement again and again in one request, each time in another transaction.
+
+        Waiting is not charged to it: a pool that is too small is a finding of its own, and an unfair one is the worse fault.
+        """
+        for key, row in self.observed.statements.items():
+            share = self.share(row.apart_ns)
+            if not row.apart_requests or not writes(key.text) or share < _LEAST_SHARE:
+                continue
+            yield Finding(
+                "n-plus-one",
+                key.place or None,
+                key.endpoint or None,
+                f"One request executed the same statement {row.apart / row.apart_requests:.0f} times from here, each time"
+                f" in a transaction of its own, {in_ms(row.apart_ns / row.apart_requests)} in all: {quoted(key.text)}",
+                "Commit once, after the last row; and write many rows with one statement: execute(insert(…), rows), add_all().",
                 share,
             )
 
@@ -423,6 +367,9 @@ class _Case:
             alone_ns = row.duration_ns / max(1, row.count) / self.crowding
             is_slow = row.slow >= 0.75 * row.count and min(row.fastest_ns, alone_ns) >= seen.SLOW_NS / 2
             is_wasteful = self._is_wasteful(key, row)
+            if self._is_locked_out(key, row):
+                yield from self._lock_queue(key, row, self._waits_of(blamed, key, row))
+                continue
             if not row.count or not (is_slow or is_wasteful) or not self._is_slow_in_the_database(key, row):
                 continue
             own = self._waits_of(blamed, key, row)
@@ -435,12 +382,35 @@ class _Case:
                 "slow-statement",
                 key.place or None,
                 key.endpoint or None,
-                f"{row.count} times this took {_ms(row.duration_ns / row.count)} on average, for"
-                f" {row.rows / row.count:.1f} rows{self._counted(key)}: {_short(key.text)}",
+                f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average, for"
+                f" {row.rows / row.count:.1f} rows{self._counted(key)}: {quoted(key.text)}",
                 "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
                 " beforehand.",
                 share,
             )
+
+    def _is_locked_out(self, key: StatementKey, row: StatementSum) -> bool:
+        """Whether a statement mostly waits for locks, and nobody was found who keeps them while doing something else."""
+        share = self.server.lock_waits.get(statement_key(key.text), 0.0)
+        return share > 0.5 and row.count >= _LEAST_LOANS and not self.has_idle_locks
+
+    def _lock_queue(self, key: StatementKey, row: StatementSum, waits_ns: float) -> Iterator[Finding]:
+        """A queue for locks of transactions that are at work, if it is long: a short one is the price of being correct."""
+        share = self.share(self.in_requests(key.endpoint, row.duration_ns) + waits_ns)
+        if share < _LONG_QUEUE or row.duration_ns < seen.SLOW_NS * row.count:
+            return
+        self.explained_ns += waits_ns
+        self.has_lock_queue = True
+        yield Finding(
+            "slow-statement",
+            key.place or None,
+            key.endpoint or None,
+            f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average, most of it waiting for"
+            f" a lock that another transaction held: {quoted(key.text)}",
+            "Take the lock late in the transaction and commit soon after, since it is held until the commit; or spread over many"
+            " rows what all requests change.",
+            share,
+        )
 
     def _is_wasteful(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the database looks at many pages for each of a few rows, which takes it long: the sign of a missing index."""
@@ -472,7 +442,7 @@ class _Case:
         if counted is None:
             return ""
         pages = f", and looked at {counted.pages / counted.calls:.0f} pages of 8 kB" if counted.pages else ""
-        return f" (by pg_stat_statements the database took {_ms(1e6 * counted.total_ms / counted.calls)}{pages})"
+        return f" (by pg_stat_statements the database took {in_ms(1e6 * counted.total_ms / counted.calls)}{pages})"
 
     def _share_in_database(self) -> float:
         """The share of the time that connections were lent in which the database executed their statements; 0: unknown."""
@@ -516,7 +486,7 @@ class _Case:
     ) -> Iterator[Finding]:
         rows = [row for (name, _, _), row in self._loans() if name == engine]
         wait_ns, timeouts = sum(row.wait_ns for row in rows), sum(row.timeouts for row in rows)
-        if self.share(wait_ns) < _LEAST_WAIT / 2:
+        if self.share(wait_ns) < LEAST_WAIT / 2:
             return
         actual = sorted(ask.wait_ns for asks in processes for ask in asks)
         late = [each for asks in processes for each in overtaken(asks, limit)]
@@ -527,15 +497,22 @@ class _Case:
             is_unfair = is_unfair and excess_ns > 0.5 * wait_ns and self.share(excess_ns) > _MUCH
         if is_unfair:
             self.explained_ns += excess_ns
+            self.is_unfair = True
             worst = max(late, key=lambda each: each.wait_ns)
             gave_up = f" {timeouts} gave up." if timeouts else ""
+            used = self._use(processes, limit)
+            few = (
+                f" The connections were in use {100 * used:.0f} % of the time: it takes more of them, too."
+                if used >= SATURATED
+                else ""
+            )
             yield Finding(
                 "starvation",
                 made_at(engine),
                 None,
                 f"{len(late)} requests for a connection were overtaken by {MANY_TIMES} or more that came later for each of the"
-                f" pool's {limit} connections; the longest waited {_ms(worst.wait_ns)} while {worst.by} others went"
-                f" before.{gave_up}",
+                f" pool's {limit} connections; the longest waited {in_ms(worst.wait_ns)} while {worst.by} others went"
+                f" before.{gave_up}{few}",
                 "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
                 self.share(excess_ns),
             )
@@ -548,19 +525,28 @@ class _Case:
         worker, database = self.server.worker_cpu, self.server.database_cpu
         # Connections that are busy in the database most of the time do not wait for their borrowers' CPU.
         is_workers = (worker or 0.0) >= SATURATED and self._share_in_database() < 0.5
-        if share < _LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
+        if share < LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
             return
         busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."
         yield Finding(
             "pool-too-small",
             made_at(engine),
             None,
-            f"Requests waited {_ms(wait_ns / max(1, len(actual)))} on average for one of {limit} connections"
+            f"Requests waited {in_ms(wait_ns / max(1, len(actual)))} on average for one of {limit} connections"
             f"{f', {timeouts} times in vain' if timeouts else ''}; the connections were busy with ordinary statements.{busy}",
             "Allow more connections (pool_size, max_overflow), as many as the database can work on; loadgen sweep finds the"
             " number by measuring.",
             share,
         )
+
+    def _use(self, processes: Sequence[Sequence[Ask]], limit: int) -> float:
+        """The part of the time that the busiest process had all connections of its pool in use, on average over these."""
+        used = [0.0]
+        for asks in processes:
+            first_ns = min(ask.asked_ns for ask in asks)
+            last_ns = max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks)
+            used.append(sum(ask.held_ns for ask in asks) / max(1, limit * (last_ns - first_ns)))
+        return min(1.0, max(used))
 
     def _too_large(self, engine: str, about: EngineSum) -> Iterator[Finding]:
         refused = sum(row.refused for (name, _, _), row in self._loans() if name == engine)
@@ -572,8 +558,7 @@ class _Case:
                 "pool-too-large",
                 made_at(engine),
                 None,
-                f"The database{allowed} refused {refused} connections: too many clients. With this pool {about.processes}"
-                f" processes may open {together} connections together.",
+                f"The database{allowed} refused {refused} connections: too many clients. {_may_open(about.processes, together)}.",
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
                 " not enough.",
                 max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
@@ -596,8 +581,7 @@ class _Case:
                 "pool-too-large",
                 made_at(engine),
                 None,
-                f"{about.processes} processes may open {together} connections together; the database allows"
-                f" {server.max_connections}.",
+                f"{_may_open(about.processes, together)}; the database allows {server.max_connections}.",
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections.",
                 _LEAST_SHARE,
             )
@@ -632,19 +616,8 @@ class _Case:
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
-
-
-def _ms(duration_ns: float) -> str:
-    if duration_ns >= 1e9:
-        return _seconds(duration_ns)
-    return f"{duration_ns / 1e6:.{0 if duration_ns >= 1e7 else 1}f} ms"
-
-
-def _seconds(duration_ns: float) -> str:
-    return f"{duration_ns / 1e9:.{0 if duration_ns >= 1e10 else 1}f} s"
-
-
-def _short(text: str) -> str:
-    return f"“{text if len(text) <= 120 else f'{text[:119]}…'}”."
+def _may_open(processes: int, connections: int) -> str:
+    """How many connections a pool may open, in words."""
+    if processes == 1:
+        return f"This pool may open {connections} connections"
+    return f"This pool may open {connections} connections in {processes} processes"

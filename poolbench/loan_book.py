@@ -23,7 +23,8 @@ from poolbench import observed as seen
 from poolbench.loans import Loan, Opened, Request, WatchedEngine, light_loan
 from poolbench.looking import IDLE, transaction_status
 from poolbench.places import Place, application_frame, place_of
-from poolbench.tally import Tally, writes
+from poolbench.repeats import writes
+from poolbench.tally import Tally
 from poolbench.waiters import current_function
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ SLOW_NS = 80_000_000
 """A statement that takes this long without handling many rows is a slow one."""
 REPEATS = 5
 """The same statement, run so often by one loan from one place, is repeated."""
+REPEATED_LOANS = 10
+"""The same statement, run by so many loans of one request from one place, is repeated, too."""
 FEW_ROWS = 50
 """A repeated statement fetches one object, or its few parts, each time; a batch fetches more rows than this."""
 OTHERS = "(others)"
@@ -71,6 +73,11 @@ class StatementSum:
     repeated_groups: int = 0
     repeated_ns: int = 0
     """What the loops that these groups are part of took for them. See repeats.py."""
+    apart: int = 0
+    """Executions by requests that repeat a statement, each time in another loan."""
+    apart_requests: int = 0
+    apart_ns: int = 0
+    """How long those loans were held for it."""
 
 
 @dataclass(slots=True)

@@ -1,12 +1,26 @@
-"""Finds the statements that a loan executed again and again in a loop, and how much time each took of that loop. Pure."""
+"""Finds the statements that a loan, or a request, executed again and again, and how much time that took. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from poolbench.observed import FEW_ROWS, REPEATS
+from poolbench.observed import FEW_ROWS, REPEATED_LOANS, REPEATS
+
+MOST_CACHED = 10_000
+"""A longer statement than this many characters is looked at each time, rather than kept."""
+_COMMENT = r"--[^\n]*\n|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/"
+_WRITES = re.compile(
+    rf"(\s|{_COMMENT})*(INSERT|UPDATE|DELETE|MERGE|LOCK|TRUNCATE|CREATE|ALTER|DROP|CALL)\b"
+    r"|\s*COPY\s+[^()]+(\([^()]*\)\s*)?\bFROM\b"
+    r"|\s*WITH\b.*\(\s*(INSERT|UPDATE|DELETE|MERGE)\b"
+    r"|.*\bFOR\s+(NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b|.*\bpg_advisory_xact_lock",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Statements that change rows or take locks; for `match`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +85,50 @@ def _loops(groups: Iterable[tuple[int, Group]]) -> Iterator[list[tuple[int, Grou
         until_ns = max(until_ns, group.last_ns)
     if loop:
         yield loop
+
+
+@dataclass(slots=True)
+class Apart:
+    """What the loans of one request executed of one statement from one place."""
+
+    loans: int = 0
+    executions: int = 0
+    rows: int = 0
+    held_ns: float = 0.0
+    """How long these loans were held for it: of each, the part that its duration is of all statements' durations."""
+
+
+_PlacedText = tuple[str, str]
+"""The place and the text of a statement."""
+
+
+def add_apart(into: dict[_PlacedText, Apart], groups: Mapping[_PlacedText, Group], held_ns: int) -> None:
+    """Add to what a request has executed so far what one more loan, held for `held_ns`, has executed."""
+    statements_ns = max(1, sum(group.duration_ns for group in groups.values()))
+    for key, group in groups.items():
+        known = into.setdefault(key, Apart())
+        known.loans += 1
+        known.executions += group.count
+        known.rows += group.rows
+        known.held_ns += held_ns * group.duration_ns / statements_ns
+
+
+def repeated_apart(executed: Mapping[_PlacedText, Apart]) -> Iterator[tuple[_PlacedText, Apart]]:
+    """The statements that a request repeats in loan after loan: that fetch one object or its few parts, or write one row.
+
+    Those of which one loan executes several are no such: they are found as a loop, or are a batch.
+    """
+    for key, each in executed.items():
+        one_by_one = each.executions == each.loans >= REPEATED_LOANS
+        if one_by_one and (each.rows == each.executions if writes(key[1]) else each.rows < FEW_ROWS * each.executions):
+            yield key, each
+
+
+def writes(statement: str) -> bool:
+    """Whether a statement changes or locks rows."""
+    return _writes(statement) if len(statement) <= MOST_CACHED else _WRITES.match(statement) is not None
+
+
+@lru_cache(maxsize=1024)
+def _writes(statement: str) -> bool:
+    return _WRITES.match(statement) is not None

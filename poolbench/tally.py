@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +22,7 @@ from poolbench.observed import (
     StatementKey,
     StatementSum,
 )
-from poolbench.repeats import Group, loop_times_ns
+from poolbench.repeats import MOST_CACHED, Apart, Group, add_apart, loop_times_ns, repeated_apart, writes
 
 if TYPE_CHECKING:
     from poolbench.loans import Loan, Request, WatchedEngine
@@ -34,13 +34,7 @@ _MOST_FINISHED = 10_000
 _MOST_ASKS = 20_000
 _MOST_ROWS = 2000
 """Rows of each kind in a slice; what else is seen is added up in one row for all others."""
-_MOST_CACHED = 10_000
-"""A longer statement than this many characters is looked at each time, rather than kept."""
 TEXT_LENGTH = 300
-_WRITES = re.compile(
-    r"\s*(INSERT|UPDATE|DELETE|MERGE|LOCK|TRUNCATE|CREATE|ALTER|DROP)\b|\bFOR\s+(NO\s+KEY\s+)?UPDATE\b", re.IGNORECASE
-)
-
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row")
 
@@ -56,6 +50,7 @@ class Tally:
         self._slices: deque[tuple[int, Observed]] = deque([(perf_counter_ns(), Observed())], maxlen=_SLICES)
         self._loans: deque[Loan] = deque()
         self._requests: deque[Request] = deque()
+        self._executed: dict[Request, dict[tuple[str, str], Apart]] = {}
         self._turn = native("_thread", "allocate_lock")()
 
     def ended(self, loan: Loan) -> None:
@@ -103,6 +98,7 @@ class Tally:
             row = _row(into.requests, request.name, OTHERS, RequestSum)
             row.count += 1
             row.duration_ns += request.ended_ns - request.began_ns
+            _add_repeated(into, request.name, self._executed.pop(request, {}))
         return loans + requests
 
     def _add_loan(self, into: Observed, loan: Loan) -> None:
@@ -135,18 +131,42 @@ class Tally:
         if self._keeps_all and len(into.asks) < _MOST_ASKS:
             into.asks.append(Ask(self._process, engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
         if loan.groups is not None:
-            _add_statements(into, endpoint, loan.groups, weight)
+            groups = {
+                key: Group.of(values, has_written=key[0] == OTHERS or writes(key[0]))
+                for key, values in loan.groups.items()
+            }
+            # A connection that many requests used has executed the statements of each of them: that is no loop.
+            loops_ns = [0.0] * len(groups) if loan.adopted else loop_times_ns(list(groups.values()))
+            _add_statements(into, endpoint, loan.groups, loops_ns, weight)
+            # Where not all loans are noted, a request's are not known.
+            if self._keeps_all and loan.request is not None and not loan.adopted:
+                if len(self._executed) >= _MOST_FINISHED:
+                    self._executed.clear()
+                placed = {(_place(loan.groups[key]), _short(key[0])): group for key, group in groups.items()}
+                add_apart(self._executed.setdefault(loan.request, {}), placed, held_ns)
 
 
-def _add_statements(into: Observed, endpoint: str, groups: dict[Any, list[Any]], weight: int) -> None:
+def _place(values: Sequence[Any]) -> str:
+    """The place of a group that a loan has noted, as text; "" where it is unknown."""
+    return "" if values[0] is None else str(values[0])
+
+
+def _add_repeated(into: Observed, endpoint: str, executed: Mapping[tuple[str, str], Apart]) -> None:
+    """Add the statements that one request has repeated in loan after loan."""
+    for (place, text), each in repeated_apart(executed):
+        row = _row(into.statements, StatementKey(endpoint, place, text), StatementKey("", "", OTHERS), StatementSum)
+        row.apart += each.executions
+        row.apart_requests += 1
+        row.apart_ns += round(each.held_ns)
+
+
+def _add_statements(
+    into: Observed, endpoint: str, groups: Mapping[Any, Sequence[Any]], loops_ns: Sequence[float], weight: int
+) -> None:
     rest = StatementKey("", "", OTHERS)
-    loops_ns = loop_times_ns(
-        [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in groups.items()]
-    )
     for (key, values), loop_ns in zip(groups.items(), loops_ns, strict=True):
-        each, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
-        text = key[0]
-        name = StatementKey(endpoint, "" if each is None else str(each), _short(text))
+        _, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
+        name = StatementKey(endpoint, _place(values), _short(key[0]))
         statement = _row(into.statements, name, rest, StatementSum)
         statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
         statement.count += weight * count
@@ -174,8 +194,8 @@ def _row(rows: dict[_Key, _Row], key: _Key, rest: _Key, kind: type[_Row]) -> _Ro
 
 
 def _short(statement: str) -> str:
-    if len(statement) > _MOST_CACHED:
-        statement = statement[:_MOST_CACHED]
+    if len(statement) > MOST_CACHED:
+        statement = statement[:MOST_CACHED]
     return _shortened(statement)
 
 
@@ -204,13 +224,3 @@ def add_sample(samples: dict[SampleKey, SampleSum], key: SampleKey, own_ns: int,
     row.own_ns += own_ns
     row.blamed_ns += blamed_ns
     row.looks += 1
-
-
-def writes(statement: str) -> bool:
-    """Whether a statement changes or locks rows."""
-    return _writes(statement) if len(statement) <= _MOST_CACHED else _WRITES.search(statement) is not None
-
-
-@lru_cache(maxsize=1024)
-def _writes(statement: str) -> bool:
-    return _WRITES.search(statement) is not None

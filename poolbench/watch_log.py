@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter_ns
 
 from poolbench import observed as seen
-from poolbench.diagnosis import Diagnosis
+from poolbench.findings import Diagnosis
 from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan
 from poolbench.looking import Looker

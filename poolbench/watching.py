@@ -20,8 +20,9 @@ from typing import Any
 
 from sqlalchemy import Engine, exc
 
-from poolbench.diagnosis import Diagnosis, diagnose
+from poolbench.diagnosis import diagnose
 from poolbench.endpoints import follow_flask, watched_requests
+from poolbench.findings import Diagnosis
 from poolbench.hooks import hook_connect, hook_dialect, hook_pool, hooked
 from poolbench.loan_book import BOOK
 from poolbench.loans import WatchedEngine
@@ -59,6 +60,11 @@ class Watcher:
         self.note_all()
         BOOK.on_timeout = lambda _loan: None
         BOOK.on_foreign = lambda loan: files.note_foreign(BOOK.pid, loan)
+
+    def follow_requests(self) -> None:
+        """Follow requests from the first one on, where a service watches itself; the command does so by other means."""
+        if self._files is None:
+            follow_flask()
 
     def _before_start(self) -> None:
         follow_flask()
@@ -129,6 +135,7 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
     if is_async or not isinstance(engine, Engine):
         kind = "asynchronous ones" if is_async else f"a {type(engine).__name__}"
         raise exc.ArgumentError(f"watch() is for SQLAlchemy's synchronous engines, not for {kind}")
+    _watcher.follow_requests()
     hook_connect(engine)
     hook_dialect(engine)
     if hooked(engine.pool):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -28,7 +28,10 @@ def merge(reports: Sequence[Report]) -> Report:
             )
         if not report.periods:
             raise ReportError(f"report {number} cannot be merged: it has no periods")
-    return Report.of(merge_periods(p for r in reports for p in r.periods), _extras([r.extras for r in reports]))
+    extras = _extras([r.extras for r in reports])
+    return Report.of(
+        merge_periods(p for r in reports for p in r.periods), extras and replace(extras, pauses=_pauses(reports))
+    )
 
 
 def merge_periods(periods: Iterable[Period]) -> list[Period]:
@@ -40,6 +43,28 @@ def merge_periods(periods: Iterable[Period]) -> list[Period]:
     for period in periods:
         same.setdefault(period.start_ms, []).append(period)
     return [parts[0] if len(parts) == 1 else _one(parts) for _, parts in sorted(same.items())]
+
+
+def _pauses(reports: Sequence[Report]) -> tuple[tuple[int, int], ...]:
+    """The times between the first and the last event in which no run was at work. The reports may be merged ones."""
+    found: list[tuple[int, int]] = []
+    busy_until: int | None = None
+    for start, end in sorted(span for report in reports for span in _spans(report)):
+        if busy_until is not None and start > busy_until:
+            found.append((busy_until, start))
+        busy_until = end if busy_until is None else max(busy_until, end)
+    return tuple(found)
+
+
+def _spans(report: Report) -> Iterator[tuple[int, int]]:
+    """From when to when a report's runs were at work, in epoch ms."""
+    start, end = report.aggregate.first_metric_ms, report.aggregate.last_metric_ms
+    if start is None or end is None:
+        return
+    for pause_start, pause_end in report.extras.pauses if report.extras else ():
+        yield start, pause_start
+        start = pause_end
+    yield start, end
 
 
 def _one(parts: list[Period]) -> Period:

@@ -154,6 +154,12 @@ class Extras:
     warnings: tuple[str, ...] = ()
     ab: Mapping[str, Any] | None = None
     format_version: int = FORMAT_VERSION
+    pauses: tuple[tuple[int, int], ...] = ()
+    """From when to when (epoch ms, in order of time) none of the runs that were merged into this report was at work."""
+
+    def paused_ms(self, from_ms: float, to_ms: float) -> float:
+        """How much of the time between two instants lay in `pauses`, in ms."""
+        return sum(max(0.0, min(to_ms, end) - max(from_ms, start)) for start, end in self.pauses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,10 @@ class Report:
     aggregate: Period
     periods: tuple[Period, ...] = ()
     extras: Extras | None = None
+
+    def paused_ms(self, from_ms: float, to_ms: float) -> float:
+        """How much of the time between two instants lay between runs that were merged, in ms."""
+        return self.extras.paused_ms(from_ms, to_ms) if self.extras else 0.0
 
     @property
     def resolution_ms(self) -> float | None:

@@ -13,7 +13,7 @@ from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
-    from poolbench.diagnosis import Diagnosis
+    from poolbench.findings import Diagnosis
     from reports.blocks import Page
 
 

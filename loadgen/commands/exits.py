@@ -76,15 +76,17 @@ def warn(report: Report) -> None:
 
 
 def _unanswered(report: Report) -> str | None:
-    """One line for a run in which requests were made and none was answered; None for any other run."""
+    """One line for a run in which no request was answered, or none was sent; None for any other run."""
     counters = report.aggregate.counters
     failures = {
         name.removeprefix(names.ERRORS): n for name, n in counters.items() if name.startswith(names.ERRORS) and n
     }
-    if counters.get(names.RESPONSES) or not counters.get(names.REQUESTS) or not failures:
+    if counters.get(names.RESPONSES) or not failures:
         return None
     target = str(report.extras.environment.get("target", "")) if report.extras else ""
     most = max(failures, key=lambda name: failures[name])
+    if not counters.get(names.REQUESTS):
+        return f"no request was sent: most users ended with {most}" + (f" (target: {target})" if target else "")
     where = target.partition("://")[2].partition("/")[0] or target or "the target"
     why = _WHY_UNANSWERED.get(most, f"most requests ended with {most}")
     return f"no request was answered: {why.format(where=where)}"

@@ -27,11 +27,12 @@ from loadgen.lab.own_app import (
     unanswered,
 )
 from loadgen.lab.own_server import Evidence
-from loadgen.lab.stack import SAMPLE_EVERY_S, StackError, query
+from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
 from loadgen.runner import Live, ScriptRun, run_script
 from loadgen.script.model import Phase, Script
 from loadgen.watch.console import Console
-from poolbench.diagnosis import Diagnosis, diagnose
+from poolbench.diagnosis import diagnose
+from poolbench.findings import Diagnosis
 from poolbench.observed import Observed, total
 from poolbench.surroundings import Server
 from reports.answers import good_answers
@@ -61,7 +62,7 @@ def run(
         options = replace(options, with_statistics=True)
         with arranged(options, say) as arrangement:
             say(f"{options.application.name}: {decimal(seconds)} s under {options.script}, watched")
-            done, observed, server = _watched(arrangement, script, say, live)
+            done, observed, server, processes = _watched(arrangement, script, say, live)
             notes, masked = arrangement.notes, arrangement.masked
         diagnosis = diagnose(observed, server)
         counters, log = done.report.aggregate.counters, options.out / "logs" / "doctor.log"
@@ -73,7 +74,7 @@ def run(
         given = {
             "application": options.application.name,
             "script": options.script,
-            "servers": options.servers,
+            "servers": processes if options.application.server else options.servers,
             "seconds": seconds,
         }
         code = code_at((finding.where for finding in diagnosis.findings), options.application.folder)
@@ -109,10 +110,10 @@ def _stretched(phase: Phase, factor: float) -> Phase:
 
 def _watched(
     arrangement: Arrangement, script: Script, say: Callable[[str], None], live: Live
-) -> tuple[ScriptRun, Observed, Server]:
+) -> tuple[ScriptRun, Observed, Server, int]:
     """Run the script against the application, and write its report.
 
-    Returns the run, and what was seen inside the application and the database.
+    Returns the run, what was seen inside the application and the database, and the number of processes that served.
     """
     options = arrangement.options
     log = options.out / "logs" / "doctor.log"
@@ -131,7 +132,8 @@ def _watched(
                 time.sleep(_AFTERMATH_S)
         # Now, so that it is there whatever can be said about the application.
         write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
-        observed = total(_collected(served.program.evidence, whole=done.signal is None))
+        parts = _collected(served.program.evidence, whole=done.signal is None)
+        observed = total(parts)
         database_s = None if after[1] is None or before[1] is None else after[1] - before[1]
         cores = os.cpu_count() or 1
         server = Server(
@@ -139,7 +141,7 @@ def _watched(
             worker_cpu=observed.worker_cpu,
             machine_cpu=None if database_s is None else machine_cpu,
             cores=None if database_s is None else cores,
-            max_connections=int(query(served.database.monitor_url, "SHOW max_connections")[0][0]),
+            max_connections=watch.max_connections,
             mean_active=watch.mean_active,
             trivial_ms=watch.trivial_ms,
             lock_waits=watch.lock_waits(),
@@ -148,7 +150,7 @@ def _watched(
             statements=watch.statements,
             statements_missing=watch.statements_missing,
         )
-    return done, observed, server
+    return done, observed, server, sum(bool(each.requests) for each in parts)
 
 
 def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked: Callable[[str], str]) -> None:

@@ -94,6 +94,10 @@ class DatabaseWatch(SessionSampler):
         self.active: Counter[str] = Counter()
         """Looks in which a statement was being executed, by `statement_key`."""
         self._waiting: Counter[str] = Counter()
+        # Now: under load, the application may leave no connection for it.
+        with self.connection.cursor() as cursor:
+            cursor.execute("SHOW max_connections")
+            self.max_connections = int(cursor.fetchone()[0])
         self._statistics = StatementStatistics(database.statistics_url, self.connection.info.dbname)
         self.statements: dict[str, DatabaseStatement] | None = None
         """What the database itself counted of each statement, by `statement_key`; None: nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from poolbench.diagnosis import Diagnosis, Finding
+from poolbench.findings import Diagnosis, Finding
 from reports.answers import failed_share
 from reports.blocks import (
     Block,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from reports import names
 from reports.blocks import decimal
-from reports.model import Report, ReportError
+from reports.model import PERIOD_MS, Report, ReportError
 from reports.sketch import Sketch
 
 POOL, CONNECT, DB, TOTAL, CPU, LOAN_CPU = (
@@ -162,13 +162,13 @@ def _positive(sketch: Sketch) -> Sketch:
 
 
 def _span_s(report: Report) -> float:
-    """Return the time from the first request to the last, in s."""
+    """Return the time from the first request to the last, in s, without pauses between runs that were merged."""
     rates = [period.rates.get(names.REQUEST_RATE) for period in (*report.periods, report.aggregate)]
     firsts = [rate.first_ms for rate in rates if rate is not None and rate.first_ms is not None]
     lasts = [rate.last_ms for rate in rates if rate is not None and rate.last_ms is not None]
     first = min(firsts, default=report.aggregate.first_counter_ms)
     last = max(lasts, default=report.aggregate.last_counter_ms)
-    return 0.0 if first is None or last is None else (last - first) / 1000
+    return 0.0 if first is None or last is None else (last - first - report.paused_ms(first, last)) / 1000
 
 
 def _asking(report: Report) -> int:
@@ -196,7 +196,8 @@ def _arrival_variation(report: Report) -> tuple[float, tuple[str, ...]]:
     Arrivals count as Poisson unless a chi-square test at the 95 % level rejects that. If the counts vary more than the test
     allows, the rate itself has changed, which says nothing about the law of arrivals.
     """
-    counts = np.array([period.counters.get(names.REQUESTS, 0) for period in report.periods[1:-1]], np.float64)
+    whole = [p for p in report.periods[1:-1] if not report.paused_ms(p.start_ms, p.start_ms + PERIOD_MS)]
+    counts = np.array([period.counters.get(names.REQUESTS, 0) for period in whole], np.float64)
     degrees = len(counts) - 1
     if len(counts) < _PERIODS_TO_JUDGE_BY or not counts.mean():
         return 1.0, ()

@@ -2,7 +2,7 @@
 
 Artillery's own figure is a mean over slices of the clock, of which the first and the last are cut: 100 requests a second for
 a minute read 86 where the run began just after a slice did. Here events are divided by the seconds from the first to the
-last of them.
+last of them, without the pauses between runs that were merged.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def measured_rate(report: Report, name: str) -> MeasuredRate | None:
     periods, events = [p for p, _ in counted], np.array([count for _, count in counted], np.float64)
     bounds = np.array([_first_ms(periods[0], name), *(p.start_ms for p in periods[1:]), 0.0])
     bounds[-1] = _last_ms(periods[-1], name, bounds[-2], events[-1], period_ms(report.periods))
-    seconds = np.diff(bounds) / 1000
+    between_runs = [report.paused_ms(start, end) for start, end in pairwise(bounds)]
+    seconds = (np.diff(bounds) - between_runs) / 1000
     if not (seconds >= 0).all() or seconds.sum() < _LEAST_SECONDS:
         return None
     # from the first to the last event there is one interval fewer than events

@@ -157,6 +157,7 @@ def _our_document(report: Report, fragment: _Fragment) -> dict[str, Any]:
             "generator": extras.generator,
             "warnings": list(extras.warnings),
             "ab": extras.ab,
+            **({"pauses": [list(pause) for pause in extras.pauses]} if extras.pauses else {}),
         }
     )
     total, periods = _our_period(report.aggregate, fragment), [_our_period(p, fragment) for p in report.periods]
@@ -318,4 +319,12 @@ def _extras(ours: Mapping[str, Any]) -> Extras | None:
         warnings=tuple(str(w) for w in a_list(ours.get("warnings"), "poolbench.warnings")),
         ab=None if ab is None else an_object(ab, "poolbench.ab"),
         format_version=version,
+        pauses=tuple(_pause(pause) for pause in a_list(ours.get("pauses"), "poolbench.pauses")),
     )
+
+
+def _pause(found: Any) -> tuple[int, int]:
+    match a_list(found, "poolbench.pauses"):
+        case [int(start), int(end)] if start <= end:
+            return start, end
+    raise ReportError("poolbench.pauses: each must be two instants in epoch ms, in order")

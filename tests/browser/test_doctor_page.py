@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 from loadgen.lab.doctor_findings import doctor_page
-from poolbench.diagnosis import KINDS, Diagnosis, Finding
+from poolbench.findings import KINDS, Diagnosis, Finding
 from reports.model import Report
 from reports.writers.output import written
 

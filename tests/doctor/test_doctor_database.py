@@ -1,12 +1,14 @@
 """What the database of a watched application counts of its statements."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 
+import psycopg2
 import pytest
 
 from loadgen.lab.doctor_database import DatabaseWatch, ahead
 from loadgen.lab.own_database import databases
-from loadgen.lab.stack import query
+from loadgen.lab.stack import connect, query
 from poolbench.surroundings import statement_key
 
 
@@ -27,6 +29,21 @@ def test_an_embedded_server_counts_statements_and_says_so_where_it_does_not():
         with DatabaseWatch(replace(database, postgres=None)) as watch:
             pass
         assert watch.statements is None and "CREATE EXTENSION pg_stat_statements" in watch.statements_missing
+
+
+@pytest.mark.slow
+def test_a_database_without_a_connection_to_spare_is_watched_to_the_end():
+    def take_all():
+        for _ in range(10):
+            opened.callback(connect(database.monitor_url).close)
+
+    with databases(None, None, 1, 8, with_statistics=True) as found, found.fresh() as database, ExitStack() as opened:
+        with (
+            DatabaseWatch(database) as watch,
+            pytest.raises(psycopg2.OperationalError, match=r"too many clients|connection slots"),
+        ):
+            take_all()
+        assert watch.max_connections == 8
 
 
 def test_a_queue_for_a_row_is_followed_to_who_has_it():

@@ -167,6 +167,13 @@ def test_errors_of_the_target_leave_exit_code_0(script):
     assert "Warning: no request was answered: nothing listens at 127.0.0.1:1\n" in done.stderr
 
 
+@pytest.mark.parametrize("target", ["notaurl", "http://127.0.0.1:99999"])
+def test_a_target_that_no_request_can_be_sent_to_is_told(script, target):
+    done = loadgen("run", script, "-t", target)
+    assert done.exit_code == 0
+    assert re.search(rf"Warning: no request was sent: most users ended with .*{re.escape(target)}", done.stderr)
+
+
 def test_check_only_looks(script, serve, ok_answer):
     assert loadgen("run", script, "--check").exit_code == 0
     checked = loadgen("run", script, "--check")

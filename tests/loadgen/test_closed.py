@@ -36,6 +36,16 @@ def test_each_request_has_a_connection_of_its_own_unless_kept_alive(serve, ok_an
     assert samples.keep_alive == 12
 
 
+def test_an_answer_that_does_not_speak_of_keeping_the_connection_ends_it(serve, ok_answer):
+    def once(connection, _):
+        connection.sendall(ok_answer())
+        connection.close()
+
+    server = serve(once)
+    _, samples, _ = run(server.port, requests=12, concurrency=2, keep_alive=True)
+    assert (server.connections, samples.failures.total, samples.keep_alive) == (12, 0, 0)
+
+
 def test_the_request_is_written_as_ab_writes_it(serve, ok_answer):
     server = serve(ok_answer())
     run(server.port, headers=[("X-A", "1"), ("accept", "text/html")])
@@ -115,6 +125,34 @@ def test_an_interrupted_run_keeps_what_it_has(serve, ok_answer):
     closed, samples, _ = run(serve(ok_answer()).port, requests=10**9, concurrency=2, stop_after=0.3)
     assert closed.interrupted
     assert len(samples.total_us) > 10
+
+
+def test_requests_without_an_answer_at_the_interrupt_are_counted(serve):
+    def silent(connection, _):
+        gevent.sleep(5)
+
+    _, samples, total = run(serve(silent).port, requests=9, concurrency=4, stop_after=0.3)
+    assert total.counters["http.requests"] == 4
+    assert len(samples.total_us) == samples.answered == 0
+
+
+def test_many_answers_of_several_kinds_are_all_counted(serve, ok_answer):
+    def mixed(connection, head):
+        answers.append(0)
+        kind = len(answers) % 4
+        connection.sendall(
+            ok_answer((b"a", b"bb", b"a", b"a")[kind], kept + (b"", b"", b"Set-Cookie: a=1\r\n", b"")[kind])
+        )
+
+    kept, answers = b"Connection: keep-alive\r\n", []
+    _, samples, total = run(serve(mixed).port, requests=2800, concurrency=4, keep_alive=True)
+    assert samples.answered == samples.keep_alive == len(samples.total_us) == 2800 == total.counters["http.codes.200"]
+    assert total.counters["http.requests"] == total.counters["http.responses"] == 2800
+    assert samples.html_bytes == total.counters["http.downloaded_bytes"] == 2100 + 700 * 2
+    # The first answer was the first that has two bytes.
+    assert samples.failures.length in (700, 2100)
+    assert (samples.connect_us > 0).sum() == 4
+    assert (samples.total_us >= samples.connect_us + samples.waiting_us - 1).all()
 
 
 def test_littles_law_holds(serve, ok_answer):

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolbench.diagnosis import KINDS, diagnose
+from poolbench.diagnosis import diagnose
+from poolbench.findings import KINDS
 from poolbench.observed import (
     CPU,
     LEAKED,
@@ -93,6 +94,11 @@ DISEASES = {
             3000, 400 * MS, 3000, MS, groups=100, repeated=3000, repeated_groups=100, repeated_ns=450 * MS)}),
         ("n-plus-one", "app.py:15"),
     ),
+    "a commit for each row": (
+        seen(statements={StatementKey(ENDPOINT, "app.py:15", "INSERT INTO t"): StatementSum(
+            3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=450 * MS)}),
+        ("n-plus-one", "app.py:15"),
+    ),
     "a slow statement": (
         seen(statements={StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(
             10, 600 * MS, 10, 95 * MS, slow=10, slow_ns=600 * MS, groups=10)}),
@@ -166,6 +172,14 @@ def test_waiting_while_others_overtake_is_starvation():
     assert first(waits(order, pool="FairPool"))[0] == "pool-too-small"
 
 
+def test_an_unfair_pool_whose_connections_are_all_in_use_is_too_small_as_well():
+    order = [0, *range(20, 200), *range(1, 20)]
+    assert "The connections were in use 92 % of the time" in diagnose(waits(order)).findings[0].evidence
+    idle = waits(order)
+    idle.asks = [ask._replace(held_ns=ask.held_ns * 3 // 4) for ask in idle.asks]
+    assert "in use" not in diagnose(idle).findings[0].evidence
+
+
 def test_starvation_is_told_of_busy_workers_too_if_most_of_the_time_is_due_to_it():
     order = [0, *range(20, 200), *range(1, 20)]
     observed = waits(order)
@@ -188,6 +202,39 @@ def test_waiting_for_cpu_is_no_fault_of_the_pool():
 def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
     observed, _ = DISEASES["a slow statement"]
     assert first(observed, Server(lock_waits={statement_key("SELECT 2"): 0.9})) is None
+
+
+def test_reading_row_by_row_on_connections_borrowed_anew_is_a_note():
+    rows = StatementSum(3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=450 * MS)
+    found = diagnose(seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): rows}))
+    assert not found.findings
+    assert found.notes[0].startswith(
+        "A request to GET /orders executed the same statement 30 times at app.py:15, each time"
+    )
+
+
+def test_a_long_queue_for_the_locks_of_transactions_at_work_is_a_slow_statement_and_a_short_one_a_note():
+    rows = StatementSum(10, 950 * MS, 10, MS, slow=6, slow_ns=900 * MS, groups=10)
+    observed = seen(statements={StatementKey(ENDPOINT, "app.py:16", "UPDATE t"): rows})
+    waiting = {"lock_waits": {statement_key("UPDATE t"): 0.9}, "active_s": {statement_key("UPDATE t"): 0.9}}
+    found = diagnose(observed, Server(**waiting))
+    assert (found.findings[0].kind, found.findings[0].where) == ("slow-statement", "app.py:16") and not found.notes
+    assert "waiting for a lock" in found.findings[0].evidence
+    observed.requests = {ENDPOINT: RequestSum(100, 4000 * MS)}
+    short = diagnose(observed, Server(**waiting))
+    assert not short.findings and short.notes == (
+        "Statements waited 0.8 s for locks of other transactions that were at work.",
+    )
+
+
+def test_a_queue_for_the_locks_of_an_idle_transaction_is_that_ones_fault_alone():
+    rows = StatementSum(10, 950 * MS, 10, MS, slow=6, slow_ns=900 * MS, groups=10)
+    waiting = {"lock_waits": {statement_key("UPDATE t"): 0.9}, "active_s": {statement_key("UPDATE t"): 0.9}}
+    observed = seen(
+        statements={StatementKey(ENDPOINT, "app.py:16", "UPDATE t"): rows}, samples=sample(SLEEP, 600, wrote=True)
+    )
+    found = diagnose(observed, Server(**waiting, waits_for_idle_s=0.8))
+    assert [each.kind for each in found.findings] == ["idle-in-transaction"] and not found.notes
 
 
 def test_a_statement_is_as_slow_as_the_database_says():

@@ -10,6 +10,7 @@ from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan, Request, WatchedEngine
 from poolbench.observed import OTHERS
 from poolbench.places import Place
+from poolbench.repeats import writes
 from poolbench.sampler import Sampler
 from poolbench.tally import Tally
 from tests.support.paths import ROOT
@@ -47,6 +48,68 @@ def test_loans_that_come_faster_than_they_are_added_up_are_dropped_and_counted()
     tally.add_up()
     assert sum(row.count for row in tally.current.loans.values()) == 20_000
     assert tally.current.dropped == 200
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_connection_that_many_requests_used_has_no_loop_of_statements(adopted):
+    tally = Tally(1, keeps_all=False)
+    loan = ended_loan(1)
+    loan.groups = {("SELECT 1", 0, 0): [HERE, 9, 9000, 9, 0, 90_000, 0, 0, 1000]}
+    loan.adopted = adopted
+    tally.ended(loan)
+    tally.add_up()
+    (row,) = tally.current.statements.values()
+    assert (row.count, row.repeated) == (9, 0 if adopted else 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "loans", "executions", "rows", "expected"),
+    [
+        ("SELECT 1", 12, 1, 1, 12),
+        ("SELECT 1", 9, 1, 1, 0),
+        ("SELECT 1", 12, 1, 500, 0),
+        ("SELECT 1", 12, 2, 2, 0),
+        ("INSERT INTO t VALUES (1)", 12, 1, 1, 12),
+        # executemany(), of which drivers count other rows, or none.
+        ("INSERT INTO t VALUES (1)", 12, 1, 100, 0),
+        ("INSERT INTO t VALUES (1)", 12, 1, 0, 0),
+    ],
+)
+def test_a_statement_that_one_request_repeats_in_loan_after_loan(text, loans, executions, rows, expected):
+    tally = Tally(1, keeps_all=True)
+    request = Request({}, "GET /rows")
+    request._environ = None
+    for _ in range(loans):
+        loan = ended_loan(1)
+        loan.request = request
+        loan.groups = {(text, 0, 0): [HERE, executions, 600, rows, 0, 600, 0, 0, 600]}
+        tally.ended(loan)
+    request.end()
+    tally.answered(request)
+    tally.add_up()
+    (row,) = tally.current.statements.values()
+    assert (row.apart, row.apart_requests, row.apart_ns) == (expected, bool(expected), 1000 * expected)
+    assert not tally._executed
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("  update t SET n = 1", True),
+        ("/* shop */ -- why\n INSERT INTO t VALUES (1)", True),
+        ("/**/" * 200 + "SELECT 1", False),
+        ("WITH moved AS (DELETE FROM t RETURNING *) SELECT * FROM moved", True),
+        ("WITH found AS (SELECT 1) SELECT updated FROM found", False),
+        ("SELECT * FROM t WHERE id = 1 FOR SHARE", True),
+        ("SELECT * FROM t FOR NO KEY UPDATE SKIP LOCKED", True),
+        ("SELECT pg_advisory_xact_lock(1)", True),
+        ("COPY t (a, b) FROM STDIN", True),
+        ("COPY (SELECT a FROM t) TO STDOUT", False),
+        ("SELECT created, updated FROM t", False),
+    ],
+)
+def test_statements_that_change_or_lock_rows(statement, expected):
+    assert writes(statement) is expected
 
 
 def test_one_loan_with_any_number_of_statements_is_bounded():

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from reports.compare.rates import measured_rate
+from reports.formats.artillery_json import from_json, to_json
 from reports.merge import merge, merge_periods
 from reports.model import Extras, Period, Rate, Report, ReportError, Second, Summary, aggregate
 from reports.sketch import NO_BINS, Sketch
@@ -110,3 +112,20 @@ def test_the_whole_is_partial_if_a_part_is_and_keeps_every_warning():
 
     assert (extras.partial, extras.model, extras.warnings) == (True, "open", ("w1", "w2", "w3"))
     assert extras.environment == {"runs": [{"host": "a"}, {"host": "b"}]}
+
+
+def test_the_time_between_merged_runs_is_no_part_of_their_rate():
+    """Rounds of one strategy, with those of others between them: 10 requests a second in each, and so in all."""
+    extras = Extras("0.1.0", "open")
+    rounds = [Report.of([steady(start_ms)], extras) for start_ms in (0, 30_000, 31_500, 95_000)]
+
+    merged = from_json(to_json(merge([merge(rounds[:2]), *rounds[2:]])))
+
+    assert merged.extras.pauses == ((2000, 30_000), (33_500, 95_000))
+    assert measured_rate(merged, "http.request_rate").per_second == pytest.approx(10, rel=0.35)
+    assert [merge(rounds[:1]).extras.pauses, merge(rounds[1:3]).extras.pauses] == [(), ()]
+
+
+def steady(start_ms):
+    """A slice of two seconds with ten requests in each."""
+    return replace(period(start_ms, count=20), first_histogram_ms=start_ms, last_histogram_ms=start_ms + 2000)

@@ -1,0 +1,61 @@
+"""What a diagnosis mentions beside its findings: what may be meant, what limits the whole, and what was not seen. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from poolbench.findings import in_seconds, quoted
+from poolbench.observed import Observed
+from poolbench.repeats import writes
+from poolbench.surroundings import SATURATED, Server
+
+LEAST_WAIT = 0.1
+"""The least share of all requests' time from which on waiting, and what may be meant, is mentioned."""
+
+
+def notes(
+    observed: Observed, server: Server, share: Callable[[float], float], *, has_lock_queue: bool
+) -> Iterator[str]:
+    """The notes, a sentence or two each.
+
+    `share` gives the share of all requests' time that a duration in ns is; `has_lock_queue`: the findings tell of a queue
+    for locks already.
+    """
+    worker, database = server.worker_cpu, server.database_cpu
+    if worker is not None and worker >= SATURATED:
+        yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: CPU limits it, not its pool."
+    if database is not None and database >= SATURATED:
+        yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
+    if not has_lock_queue:
+        yield from _lock_waits(server, share)
+    yield from _borrowed_apart(observed, share)
+    if observed.fault:
+        yield f"Some looks at the connections failed: {observed.fault}"
+    if server.statements_missing:
+        yield (
+            "pg_stat_statements was not used: the times of statements are those that the application saw"
+            f" ({server.statements_missing})."
+        )
+    if observed.dropped:
+        yield f"{observed.dropped} loans and requests came too fast to be counted."
+
+
+def _lock_waits(server: Server, share: Callable[[float], float]) -> Iterator[str]:
+    """How long statements waited for locks of transactions that are at work."""
+    waited_s = sum(part * server.active_s.get(name, 0.0) for name, part in server.lock_waits.items())
+    busy_ns = 1e9 * (waited_s - server.waits_for_idle_s)
+    if share(busy_ns) >= LEAST_WAIT:
+        yield f"Statements waited {in_seconds(busy_ns)} for locks of other transactions that were at work."
+
+
+def _borrowed_apart(observed: Observed, share: Callable[[float], float]) -> Iterator[str]:
+    """Reading row by row on connections borrowed anew: a loop that gives others their turn, so it may be meant."""
+    rows = {key: row for key, row in observed.statements.items() if row.apart_requests and not writes(key.text)}
+    worst = max(rows, key=lambda key: rows[key].apart_ns, default=None)
+    if worst is not None and share(rows[worst].apart_ns) >= LEAST_WAIT:
+        row = rows[worst]
+        yield (
+            f"A request to {worst.endpoint} executed the same statement {row.apart / row.apart_requests:.0f} times at"
+            f" {worst.place}, each time on a connection borrowed anew. One statement for all rows would be quicker:"
+            f" {quoted(worst.text)}"
+        )

@@ -1,0 +1,100 @@
+"""What a diagnosis consists of: findings, their kinds, their order and the words for their figures. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+KINDS = (
+    "leak",
+    "nested-checkout",
+    "fork-shared",
+    "pool-per-request",
+    "connection-per-request",
+    "idle-in-transaction",
+    "work-while-holding",
+    "n-plus-one",
+    "slow-statement",
+    "starvation",
+    "pool-too-small",
+    "pool-too-large",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that holds the application back. `where`: `file:line`; `endpoint`: `METHOD /path`; None where unknown."""
+
+    kind: str
+    where: str | None
+    endpoint: str | None
+    evidence: str
+    advice: str
+    share: float
+    is_mistake: bool | None = None
+    """Whether it is wrong at any share; None: as others of its kind."""
+
+    @property
+    def rank(self) -> int:
+        """1 for what is a mistake at any share, 0 for what only costs time."""
+        return int(self.kind in KINDS[:5] if self.is_mistake is None else self.is_mistake)
+
+    def to_json(self) -> dict[str, Any]:
+        """As values for JSON."""
+        return {
+            "kind": self.kind,
+            "where": self.where,
+            "endpoint": self.endpoint,
+            "evidence": self.evidence,
+            "advice": self.advice,
+            "share": round(self.share, 4),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Findings, the most important first, and the kinds that were looked for and not found."""
+
+    findings: tuple[Finding, ...]
+    checked: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def merged(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """One finding for each kind and place: that of the endpoint that it costs most, with the share of all of them."""
+    places: dict[tuple[str, str | None], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        places[finding.kind, finding.where].append(finding)
+    for (_, where), found in places.items():
+        if where is None:
+            yield from found
+            continue
+        worst = max(found, key=lambda finding: finding.share)
+        others = sorted({each.endpoint for each in found if each.endpoint} - {worst.endpoint or ""})
+        also = f" The same in {', '.join(others[:3])}{' and others' if len(others) > 3 else ''}." if others else ""
+        share = min(1.0, sum(each.share for each in found))
+        yield replace(worst, share=share, evidence=worst.evidence + also)
+
+
+def in_times(count: int) -> str:
+    """How often something happened, in words."""
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def in_ms(duration_ns: float) -> str:
+    """A duration in ms, or in s from one second on."""
+    if duration_ns >= 1e9:
+        return in_seconds(duration_ns)
+    return f"{duration_ns / 1e6:.{0 if duration_ns >= 1e7 else 1}f} ms"
+
+
+def in_seconds(duration_ns: float) -> str:
+    """A duration in s."""
+    return f"{duration_ns / 1e9:.{0 if duration_ns >= 1e10 else 1}f} s"
+
+
+def quoted(text: str) -> str:
+    """A statement in quotation marks, shortened to 120 characters, at the end of a sentence."""
+    return f"“{text if len(text) <= 120 else f'{text[:119]}…'}”."
