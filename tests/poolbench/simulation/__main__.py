@@ -1,5 +1,6 @@
-"""Runs schedules of the simulation until one fails, or replays one.
+"""Run schedules of the simulation of the pool until one fails, or show one.
 
+\b
     python -m tests.poolbench.simulation --schedules 1000000
     python -m tests.poolbench.simulation --seed 1234
 
@@ -8,13 +9,15 @@ The first prints the seed of the schedule that failed, if any, and exits 1; the 
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
 import sys
 import time
 from pathlib import Path
 
+import click
+
+from reports.cli import FiniteRange
 from tests.poolbench.simulation.runs import first_failure, replay
 
 POOL = Path(__file__).parents[3] / "poolbench"
@@ -22,36 +25,40 @@ BATCH = 2500
 """Schedules that a process runs one after another; before each batch it collects all garbage, which takes a while."""
 
 
-def main() -> None:
-    """Read the command line, run, and exit 1 if something did not hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, help="show the schedule of this seed")
-    parser.add_argument(
-        "--schedules", type=int, default=20_000, help="number of schedules to run (default %(default)s)"
-    )
-    parser.add_argument("--first", type=int, default=0, help="seed of the first one (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=86_400, help="stop after so many seconds")
-    parser.add_argument(
-        "--processes", type=int, default=os.cpu_count(), help="processes at work (default: one per core)"
-    )
-    parser.add_argument(
-        "--package", type=Path, default=POOL, help="folder of the pool's package (default: this project's)"
-    )
-    given = parser.parse_args()
-    if given.seed is not None:
-        failure = replay(given.package, given.seed)
+@click.command(help=__doc__)
+@click.option("--seed", type=click.IntRange(min=0), help="Show the schedule of this seed, and run no others.")
+@click.option(
+    "--schedules", type=click.IntRange(min=1), default=20_000, show_default=True, help="Number of schedules to run."
+)
+@click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first schedule.")
+@click.option("--seconds", type=FiniteRange(min=0, min_open=True), default=86_400, help="Stop after this many seconds.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=os.cpu_count(), help="Processes (default: one per core)."
+)
+@click.option(
+    "--package",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=POOL,
+    help="Folder of the pool's package (default: this project's).",
+)
+def main(seed: int | None, schedules: int, first: int, seconds: float, processes: int, package: Path) -> None:
+    """Run the schedules, or show one, and exit 1 if something did not hold."""
+    if not (package / "fair_pool.py").is_file():
+        raise click.BadParameter(f"there is no fair_pool.py in {package}", param_hint="--package")
+    if seed is not None:
+        failure = replay(package.resolve(), seed)
         sys.exit(failure or print("everything held"))
-    began_s, end = time.monotonic(), given.first + given.schedules
-    deadline_s = began_s + given.seconds
-    batches = [(given.package, at, min(at + BATCH, end), deadline_s) for at in range(given.first, end, BATCH)]
+    began_s, end = time.monotonic(), first + schedules
+    deadline_s = began_s + seconds
+    batches = [(package.resolve(), at, min(at + BATCH, end), deadline_s) for at in range(first, end, BATCH)]
     done = 0
-    with multiprocessing.get_context("spawn").Pool(given.processes) as workers:
-        for count, seed, failure in workers.imap(first_failure, batches):
+    with multiprocessing.get_context("spawn").Pool(processes) as workers:
+        for count, failed, failure in workers.imap(first_failure, batches):
             done += count
             if failure:
                 workers.terminate()
                 sys.exit(
-                    f"seed {seed} failed: {failure}\nto see it: python -m tests.poolbench.simulation --seed {seed}"
+                    f"seed {failed} failed: {failure}\nto see it: python -m tests.poolbench.simulation --seed {failed}"
                 )
             if time.monotonic() > deadline_s:
                 break

@@ -20,7 +20,17 @@ from sqlalchemy import event, exc
 from tests.poolbench.simulation import stand_ins
 from tests.poolbench.simulation.server import Disconnected, Refused, Server
 from tests.poolbench.simulation.weaving import Package
-from tests.poolbench.simulation.world import MS, Stopped, Thread, World, after, countdown, interrupt
+from tests.poolbench.simulation.world import (
+    MS,
+    Stopped,
+    Thread,
+    World,
+    after,
+    after_a_call,
+    countdown,
+    interrupt,
+    machine,
+)
 
 HORIZON_S = 120.0
 FLAVOURS = ("threads", "greenlets", "both")
@@ -36,18 +46,25 @@ class ListenerError(Exception):
 
 @dataclass(frozen=True)
 class Packages:
-    """The pool's package, in a process without gevent and in one with it."""
+    """The pool's package, in a process without gevent and in one with it.
+
+    at_fork: what it wants to be called in a forked child. Another copy of the package, loaded before or after, is not asked.
+    """
 
     plain: Package
     with_gevent: Package
+    at_fork: list[Any]
 
     @classmethod
     def load(cls, folder: Path) -> Packages:
         """Load both from the package's folder."""
+        points = {"countdown": countdown, "interrupt": interrupt, "after_a_call": after_a_call, "after": after}
         found = cls(
-            Package(folder, "plain", stand_ins.without_gevent(), countdown, interrupt, after),
-            Package(folder, "with_gevent", stand_ins.with_gevent(), countdown, interrupt, after),
+            Package(folder, "plain", stand_ins.without_gevent(), **points),
+            Package(folder, "with_gevent", stand_ins.with_gevent(), **points),
+            at_fork=[],
         )
+        stand_ins.at_fork.clear()
         World(0)
         for package in (found.plain, found.with_gevent):
             # Sets of records are gone through in an order that depends on their hash.
@@ -60,12 +77,13 @@ class Packages:
                     module.Record = numbered  # type: ignore[attr-defined]
         # It remembers what it found: the first schedule of a process must not differ from later ones.
         found.with_gevent.waiters.greenlets()
+        found.at_fork.extend(stand_ins.at_fork)
         return found
 
 
 def _numbered(make: Any) -> Any:
     def numbered(self: Any, pool: Any) -> None:
-        self.number = next(World.now.idents)
+        self.number = next(machine.world.idents)
         make(self, pool)
 
     return numbered
@@ -99,6 +117,7 @@ class Schedule:
     """One run of the simulation. `run()` returns the description of what did not hold, or None."""
 
     def __init__(self, packages: Packages, seed: int, *, trace: bool = False) -> None:
+        self.at_fork = packages.at_fork
         for package in (packages.plain, packages.with_gevent):
             package.housekeeping.POOLS.clear()
         # Only what this schedule leaves behind may be collected while it runs. What the one before left is young.
@@ -250,7 +269,7 @@ class Schedule:
                 loan.close()
             raise
         if end == "forget":
-            world.garbage.append(loan)
+            world.abandon(loan)
             return
         try:
             if end == "invalidate":
@@ -342,7 +361,7 @@ class Schedule:
         self.counts = dict.fromkeys(self.counts, 0)
         # Garbage that is collected within the pool's own few lines after the fork is still taken for the child's.
         garbage, world.garbage = world.garbage, []
-        for callback in stand_ins.at_fork:
+        for callback in self.at_fork:
             callback()
         world.garbage = garbage
         for number in range(2):
@@ -462,8 +481,10 @@ class Schedule:
         def collect() -> None:
             while world.garbage:
                 world.collect()
-            # A connection may be in a circle of references, such as that of an exception and its frames.
-            gc.collect(0)
+            queue = self.pool._queue
+            if len(queue.taken) > len(queue.idle) + len(queue.vacant):
+                # A connection may be in a circle of references, such as that of an exception and its frames.
+                gc.collect(0)
             for _ in range(100):
                 # Housekeeping may be opening or closing some at this moment.
                 try:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from greenlet import getcurrent, greenlet
 
-from tests.poolbench.simulation.world import LoopTimer, Stopped, Thread, World
+from tests.poolbench.simulation.world import LoopTimer, Stopped, Thread, machine
 
 at_fork: list[Callable[[], Any]] = []
 """What the pool wants to be called in a forked child."""
@@ -27,7 +27,7 @@ class Lock:
         self._sleepers: list[tuple[Thread, object]] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        world = World.now
+        world = machine.world
         if not self._is_taken:
             self._is_taken = True
             return True
@@ -65,7 +65,7 @@ class Lock:
     def _wake_all(self) -> None:
         sleepers, self._sleepers = self._sleepers, []
         for thread, reason in sleepers:
-            World.now.wake(thread, reason)
+            machine.world.wake(thread, reason)
 
 
 class RLock(Lock):
@@ -170,11 +170,11 @@ class SimulatedThread:
         self._target, self._args, self._kwargs = target, args, kwargs or {}
         self.name, self.daemon = name, daemon
         self._greenlet: Any = None
-        self._world = World.now
+        self._world = machine.world
         self._ended = Event()
 
     def start(self) -> None:
-        self._greenlet = World.now.spawn(self.run, None)
+        self._greenlet = machine.world.spawn(self.run, None)
 
     def run(self) -> None:
         try:
@@ -187,7 +187,7 @@ class SimulatedThread:
 
     def is_alive(self) -> bool:
         return any(thread.resumes is self._greenlet for thread in self._world.threads) or (
-            self._greenlet is not None and World.now is self._world and self._greenlet is getcurrent()
+            self._greenlet is not None and machine.world is self._world and self._greenlet is getcurrent()
         )
 
     def join(self, timeout: float | None = None) -> None:
@@ -195,12 +195,12 @@ class SimulatedThread:
 
 
 def _ident() -> int:
-    world = World.now
+    world = machine.world
     return 0 if world.thread is None else world.thread.ident
 
 
 def _start_new_thread(function: Any, args: Any, kwargs: Any = None) -> None:
-    World.now.spawn(lambda: function(*args, **(kwargs or {})), None)
+    machine.world.spawn(lambda: function(*args, **(kwargs or {})), None)
 
 
 class _Like:
@@ -216,12 +216,12 @@ class _Like:
 
 def clock_s() -> float:
     """The simulated wall clock, in s."""
-    return World.now.now_ns / 1e9
+    return machine.world.now_ns / 1e9
 
 
 def clock_ns() -> int:
     """The simulated monotonic clock, in ns."""
-    return World.now.now_ns
+    return machine.world.now_ns
 
 
 _TIME = _Like(
@@ -232,13 +232,13 @@ _TIME = _Like(
     monotonic=clock_s,
     perf_counter=clock_s,
     time=clock_s,
-    sleep=lambda seconds: World.now.pause(round(seconds * 1e9)),
+    sleep=lambda seconds: machine.world.pause(round(seconds * 1e9)),
 )
 _RANDOM = _Like(
     random,
-    random=lambda *_: World.now.rng.random(),
-    uniform=lambda low, high: low + (high - low) * World.now.rng.random(),
-    expovariate=lambda rate: World.now.rng.expovariate(rate) + 0.0,
+    random=lambda *_: machine.world.rng.random(),
+    uniform=lambda low, high: low + (high - low) * machine.world.rng.random(),
+    expovariate=lambda rate: machine.world.rng.expovariate(rate) + 0.0,
 )
 _LOW = _Like(real_threading, allocate_lock=Lock, get_ident=_ident, start_new_thread=_start_new_thread, RLock=RLock)
 _THREADING = _Like(
@@ -258,7 +258,7 @@ def _sys(modules: dict[str, Any]) -> _Like:
     return _Like(
         sys,
         modules=modules,
-        _current_frames=lambda: {thread.ident: None for thread in World.now.threads},
+        _current_frames=lambda: {thread.ident: None for thread in machine.world.threads},
         is_finalizing=lambda: False,
     )
 
@@ -277,7 +277,7 @@ def without_gevent() -> dict[str, Any]:
 
 
 def _hub_if_exists() -> Any:
-    thread = World.now.thread
+    thread = machine.world.thread
     return None if thread is None else thread.hub
 
 
@@ -286,7 +286,7 @@ class Spawned(greenlet):  # type: ignore[misc]
 
 
 def _spawn(function: Any, *args: Any, **kwargs: Any) -> Any:
-    return World.now.spawn(lambda: function(*args, **kwargs), _hub_if_exists())
+    return machine.world.spawn(lambda: function(*args, **kwargs), _hub_if_exists())
 
 
 class Timeout(BaseException):
@@ -299,7 +299,7 @@ class Timeout(BaseException):
     def start(self) -> None:
         hub, victim = _hub_if_exists(), getcurrent()
         if self.seconds is not None and hub is not None:
-            self._timer = LoopTimer(hub, World.now, self.seconds, 0.0)
+            self._timer = LoopTimer(hub, machine.world, self.seconds, 0.0)
             self._timer.start(lambda: None if victim.dead else victim.throw(self._exception or self))
 
     def close(self) -> None:
@@ -326,8 +326,8 @@ def with_gevent() -> dict[str, Any]:
     originals = {"allocate_lock": Lock, "get_ident": _ident, "start_new_thread": _start_new_thread}
     monkey = SimpleNamespace(
         get_original=lambda _module, name: originals[name],
-        is_module_patched=lambda _module: World.now.is_patched,
-        is_anything_patched=lambda: World.now.is_patched,
+        is_module_patched=lambda _module: machine.world.is_patched,
+        is_anything_patched=lambda: machine.world.is_patched,
     )
     hub = SimpleNamespace(MAIN_THREAD_IDENT=1, RawGreenlet=SimpleNamespace(switch=_raw_switch))
     local = SimpleNamespace(get_hub_if_exists=_hub_if_exists)
@@ -339,7 +339,7 @@ def with_gevent() -> dict[str, Any]:
         get_hub=_hub_if_exists,
         spawn_raw=_spawn,
         spawn=_spawn,
-        sleep=lambda seconds=0: World.now.pause(round(seconds * 1e9)),
+        sleep=lambda seconds=0: machine.world.pause(round(seconds * 1e9)),
         Timeout=Timeout,
         GreenletExit=SystemExit,
     )

@@ -1,9 +1,13 @@
 """Loads the pool's package with switch points woven in, on simulated modules for time, threads and gevent.
 
 The files are compiled as they stand; in every function a switch point is added before each statement, which counts down
-and calls `interrupt` at zero, and a call of `after` around each call. Between two of them nothing else runs in the
-simulation, so what is atomic there is a single statement without calls, or a single call of C code: what CPython's global
-interpreter lock promises.
+and calls `interrupt` at zero, and one after each call, which calls `after_a_call` at zero. Between two of them nothing else
+runs in the simulation, so what is atomic there is a single statement without calls, or a single call of C code: what CPython's
+global interpreter lock promises.
+
+Each point costs time, so there is only one where two would be the same to all other threads: a call that is a statement, or
+whose value goes to a local variable, has its point behind the statement, in place of the one before the next; and a statement
+that neither reads nor changes anything that another thread knows has none before it.
 """
 
 from __future__ import annotations
@@ -20,29 +24,33 @@ PACKAGE = "poolbench"
 
 # Not a call of Python code: millions of them are counted.
 _POINT = "__countdown__.left -= 1\nif not __countdown__.left: __interrupt__()"
+_POINT_AFTER = "__countdown__.left -= 1\nif not __countdown__.left: __after_a_call__()"
 
 
 class _Weaver(ast.NodeTransformer):
-    """Adds `_POINT` before the statements of functions and `__after__()` around their calls."""
+    """Adds `_POINT` before the statements of functions, `_POINT_AFTER` or `__after__()` to their calls.
+
+    _locals: names of the function's variables that nobody else sees; None outside functions.
+    """
 
     def __init__(self) -> None:
-        self._inside = False
+        self._locals: set[str] | None = None
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
-        outer, self._inside = self._inside, True
+        outer, self._locals = self._locals, _own_variables(node)
         docstring = node.body[:1] if ast.get_docstring(node, clean=False) is not None else []
         node.body = docstring + self._woven(node.body[len(docstring) :])
-        self._inside = outer
+        self._locals = outer
         return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if not self._inside:
+        if self._locals is None:
             return node
         return ast.copy_location(ast.Call(ast.Name("__after__", ast.Load()), [node], []), node)
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
-        if self._inside:
+        if self._locals is not None:
             for name in ("body", "orelse", "finalbody"):
                 block = getattr(node, name, None)
                 if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
@@ -58,13 +66,62 @@ class _Weaver(ast.NodeTransformer):
 
     def _woven(self, block: list[ast.stmt]) -> list[ast.stmt]:
         woven: list[ast.stmt] = []
+        has_point = False
         for statement in block:
-            for line in ast.parse(_POINT).body:
-                for node in ast.walk(line):
-                    ast.copy_location(node, statement)
-                woven.append(line)
-            woven.append(self.visit(statement))
+            if not has_point and not self._is_private(statement):
+                woven += _lines(_POINT, statement)
+            call = self._call_of(statement)
+            if call is None:
+                woven.append(self.visit(statement))
+            else:
+                self.generic_visit(call)
+                woven += [statement, *_lines(_POINT_AFTER, statement)]
+            has_point = call is not None
         return woven
+
+    def _call_of(self, statement: ast.stmt) -> ast.Call | None:
+        """The call that is all of the statement, but for local variables that take its value."""
+        value = getattr(statement, "value", None)
+        if not isinstance(value, ast.Call):
+            return None
+        is_whole = isinstance(statement, ast.Expr) or (
+            isinstance(statement, ast.Assign) and all(self._is_local(target) for target in statement.targets)
+        )
+        return value if is_whole else None
+
+    def _is_private(self, statement: ast.stmt) -> bool:
+        """Whether the statement itself, without the blocks in it, neither reads nor changes what other threads know."""
+        match statement:
+            case ast.Try() | ast.Pass() | ast.Break() | ast.Continue():
+                return True
+            case ast.Return(value) | ast.If(value):
+                return value is None or self._is_local(value)
+            case ast.Assign(targets, value):
+                return all(self._is_local(each) for each in [*targets, value])
+        return False
+
+    def _is_local(self, node: ast.expr) -> bool:
+        """Whether the expression is a constant or a variable that nobody else sees."""
+        return isinstance(node, ast.Constant) or (isinstance(node, ast.Name) and node.id in (self._locals or ()))
+
+
+def _lines(source: str, at: ast.stmt) -> list[ast.stmt]:
+    lines = ast.parse(source).body
+    for line in lines:
+        for node in ast.walk(line):
+            ast.copy_location(node, at)
+    return lines
+
+
+def _own_variables(function: ast.FunctionDef) -> set[str]:
+    """The function's arguments and variables. None of them if there is a function in it, which may refer to them."""
+    nodes = [node for statement in function.body for node in ast.walk(statement)]
+    if any(isinstance(node, (ast.FunctionDef, ast.Lambda)) for node in nodes):
+        return set()
+    arguments = {node.arg for node in ast.walk(function.args) if isinstance(node, ast.arg)}
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    shared = {name for node in nodes if isinstance(node, (ast.Global, ast.Nonlocal)) for name in node.names}
+    return (arguments | stored) - shared
 
 
 @cache
@@ -81,11 +138,20 @@ class Package:
     """The modules of one copy of the package, as attributes: `Package(...).fair_pool`.
 
     folder: the package's files. stand_ins: modules that its own imports find in place of the real ones, by name; None
-    for one that cannot be imported. countdown: its `left` is the number of switch points until `interrupt` is called.
+    for one that cannot be imported. countdown: its `left` is the number of switch points until the next interruption: a call
+    of `interrupt`, or of `after_a_call` at a point after a call; `after` is such a point around a call.
     """
 
     def __init__(
-        self, folder: Path, name: str, stand_ins: dict[str, Any], countdown: Any, interrupt: Any, after: Any
+        self,
+        folder: Path,
+        name: str,
+        stand_ins: dict[str, Any],
+        *,
+        countdown: Any,
+        interrupt: Any,
+        after_a_call: Any,
+        after: Any,
     ) -> None:
         self._folder = folder
         # Under a name of its own, beside the real package; dataclasses look their module up in there.
@@ -96,6 +162,7 @@ class Package:
             "__import__": self._import,
             "__countdown__": countdown,
             "__interrupt__": interrupt,
+            "__after_a_call__": after_a_call,
             "__after__": after,
         }
         sys.modules[self._prefix] = ModuleType(self._prefix)

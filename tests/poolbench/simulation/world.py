@@ -22,16 +22,33 @@ MOST_STEPS = 20_000
 BEGINNING_NS = 1_000 * 1_000_000_000
 
 
+NOT_SOON = 256
+"""Switch points until the next look whether an interruption could change anything; CPython makes no new object for these
+numbers.
+"""
+
+
 class Countdown:
     """Number of switch points until the next interruption, of the machine that runs at this moment."""
 
     __slots__ = ("left",)
 
     def __init__(self) -> None:
-        self.left = -1
+        self.left = NOT_SOON
 
 
 countdown = Countdown()
+
+
+class Machine:
+    """The machine that runs at this moment. Not an attribute of `World`: a class that changes makes each use of it slower."""
+
+    __slots__ = ("world",)
+
+    world: World
+
+
+machine = Machine()
 
 
 class Stopped(GreenletExit):
@@ -51,9 +68,9 @@ class Thread:
         self.resumes: Any = Greenlet(run, world.scheduler) if self.hub is None else self.hub
         if self.hub is not None:
             world.hubs.append(self.hub)
-        self.ready = True
         self.waits_for: Any = None
         world.threads.append(self)
+        world.may_run(self)
 
 
 class Hub(greenlet):  # type: ignore[misc]
@@ -136,21 +153,19 @@ class LoopTimer:
 class World:
     """One machine, from its beginning to the end of one schedule.
 
-    gap: the mean number of switch points from one
-    interruption of a thread to the next; 0 for none. garbage: objects
-    that nobody refers to any more, until some switch point collects them.
+    gap: the mean number of switch points from one interruption of a thread to the next, while there is another thread that
+    could run, or garbage; 0 for none. ready: the threads that can run. garbage: objects that nobody refers to any more, until
+    some switch point collects them.
     """
 
-    now: World
-    """The machine that runs at this moment."""
-
     def __init__(self, seed: int, most_steps: int = MOST_STEPS) -> None:
-        World.now = self
+        machine.world = self
         self._most_steps = most_steps
         self.rng = random.Random(seed)
         self.now_ns = BEGINNING_NS
         self.idents = count(1)
         self.threads: list[Thread] = []
+        self.ready: list[Thread] = []
         self.thread: Thread | None = None
         self.scheduler = getcurrent()
         self.garbage: list[Any] = []
@@ -158,7 +173,7 @@ class World:
         self.failure: str | None = None
         self.is_over = False
         self.trace: list[str] | None = None
-        countdown.left = -1
+        countdown.left = NOT_SOON
         self._each_step: Callable[[], None] = lambda: None
         self._steps = 0
         self._timers: list[tuple[int, float, Callable[[], Any]]] = []
@@ -173,42 +188,39 @@ class World:
     ) -> None:
         """Run until `is_done`, or nothing more can happen, or `until_s` (of simulated time from now) is over."""
         end_ns = self.now_ns + round(until_s * 1e9)
-        rng, threads = self.rng, self.threads
+        draw, threads, ready = self.rng.random, self.threads, self.ready
         self._each_step = each_step
         while self.failure is None:
             self._steps += 1
             if self._steps > self._most_steps:
                 self.failure = f"no end in {self._most_steps} steps"
                 break
-            ready = [thread for thread in threads if thread.ready]
             if ready:
-                thread = ready[0] if len(ready) == 1 else ready[int(rng.random() * len(ready))]
-                self.thread = thread
-                if countdown.left <= 0:
-                    countdown.left = self._next_gap()
+                thread = self.thread = ready[0] if len(ready) == 1 else ready[int(draw() * len(ready))]
                 thread.resumes.switch()
                 # Since then threads may have been followed by others directly, in `interrupt`.
                 thread = self.thread
                 if thread.resumes.dead and thread in threads:
                     threads.remove(thread)
+                    ready.remove(thread)
                 self.thread = None
                 if self.failure is None:
                     each_step()
                 continue
             when_quiet()
-            if any(thread.ready for thread in threads):
+            if ready:
                 continue
             if is_done() or not self._timers or self._timers[0][0] > end_ns or self.failure is not None:
                 break
             now_ns = self.now_ns = self._timers[0][0]
             while self._timers and self._timers[0][0] == now_ns:
                 heapq.heappop(self._timers)[2]()
-        countdown.left = -1
+        countdown.left = NOT_SOON
 
     def after_a_call(self) -> None:
         """What an interruption after a call may be: garbage is collected, or another thread runs."""
-        if self.garbage and self.rng.random() < 0.5:
-            countdown.left = self._next_gap()
+        if self.garbage and self.gap and self.rng.random() < 0.5:
+            self._interrupt_soon()
             self.collect()
         else:
             self.interrupt()
@@ -218,27 +230,38 @@ class World:
         if self.garbage:
             self.garbage.pop(int(self.rng.random() * len(self.garbage)))
 
-    def _next_gap(self) -> int:
-        return 1 + int(self.rng.random() * 2 * self.gap) if self.gap else 10_000
+    def abandon(self, item: Any) -> None:
+        """Nobody refers to the item any more: it is garbage from now on."""
+        self.garbage.append(item)
+        self._interrupt_soon()
+
+    def may_run(self, thread: Thread) -> None:
+        """The thread can run from now on."""
+        ready = self.ready
+        ready.append(thread)
+        if len(ready) == 2:
+            self._interrupt_soon()
+
+    def _interrupt_soon(self) -> None:
+        if self.gap:
+            countdown.left = 1 + int(self.rng.random() * 2 * self.gap)
 
     def interrupt(self) -> None:
         """Let another thread run, if one can; each that can run is as likely to go on as this one."""
-        gap = self.gap
-        countdown.left = 1 + int(self.rng.random() * 2 * gap) if gap else 10_000
         self._steps += 1
-        thread = self.thread
+        ready, gap, thread = self.ready, self.gap, self.thread
+        if not gap or (len(ready) < 2 and not self.garbage):
+            countdown.left = NOT_SOON
+        else:
+            countdown.left = 1 + int(self.rng.random() * 2 * gap)
         if thread is None or self.is_over or self._steps > self._most_steps:
             if self._steps > self._most_steps:
                 self.fail(f"no end in {self._most_steps} steps")
             return
-        if len(self.threads) == 1:
-            return
-        ready = [each for each in self.threads if each.ready]
         if len(ready) > 1:
             thread.resumes = getcurrent()
             self._each_step()
-            self._steps += 1
-            if self.failure is not None or self._steps > self._most_steps:
+            if self.failure is not None:
                 self.scheduler.switch()
                 return
             chosen = ready[int(self.rng.random() * len(ready))]
@@ -252,13 +275,15 @@ class World:
         if self.is_over or self.thread is None:
             raise Stopped
         thread = self.thread
-        thread.resumes, thread.ready, thread.waits_for = getcurrent(), False, reason
+        thread.resumes, thread.waits_for = getcurrent(), reason
+        self.ready.remove(thread)
         self.scheduler.switch()
 
     def wake(self, thread: Thread, reason: Any) -> None:
         """Let a thread go on if it was blocked for this reason."""
         if thread.waits_for is reason:
-            thread.waits_for, thread.ready = None, True
+            thread.waits_for = None
+            self.may_run(thread)
 
     def at(self, after_s: float, callback: Callable[[], Any]) -> None:
         """Call back after so many seconds; of several at one instant, in a random order."""
@@ -322,7 +347,10 @@ class World:
         for thread in self.threads:
             if thread is not self.thread:
                 self._abandoned.append(thread.resumes)
-        self.threads[:] = [thread for thread in self.threads if thread is self.thread]
+                # Nothing wakes it up any more.
+                thread.waits_for = None
+        for threads in (self.threads, self.ready):
+            threads[:] = [thread for thread in threads if thread is self.thread]
         self._abandoned += [each for each in self._greenlets if each is not me]
         self._greenlets = [me]
         self._timers.clear()
@@ -339,7 +367,7 @@ class World:
     def end(self) -> None:
         """Stop everything that still runs."""
         self.is_over = True
-        countdown.left = -1
+        countdown.left = NOT_SOON
         left = [*self._greenlets, *self._abandoned, *(thread.resumes for thread in self.threads)]
         # Event loops last, and all of them: Python never collects a greenlet that has begun and not ended.
         for each in [*(one for one in left if not isinstance(one, Hub)), *self.hubs]:
@@ -352,6 +380,7 @@ class World:
         for hub in self.hubs:
             vars(hub).clear()
         self.threads.clear()
+        self.ready.clear()
         self.hubs.clear()
         self._timers.clear()
         self.garbage.clear()
@@ -359,12 +388,17 @@ class World:
 
 def interrupt() -> None:
     """The countdown of switch points has ended: another thread may go on."""
-    World.now.interrupt()
+    machine.world.interrupt()
+
+
+def after_a_call() -> None:
+    """The countdown has ended at a switch point after a call: another thread may go on, or garbage is collected."""
+    machine.world.after_a_call()
 
 
 def after(value: Any) -> Any:
     """A switch point after a call, whose value it passes on; now and then garbage is collected here."""
     countdown.left -= 1
     if not countdown.left:
-        World.now.after_a_call()
+        machine.world.after_a_call()
     return value
