@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from threading import get_ident
 from time import perf_counter_ns
 from typing import Any
 
@@ -38,22 +39,20 @@ def server_timing_header(cost: LoanCost, total_ns: int) -> str:
     """The value of a Server-Timing header: waiting (`pool`), opening (`connect`), holding (`db`) and the whole request
     (`total`, of `total_ns`), each in ms with three decimals.
     """
-    return (
-        f"pool;dur={cost.wait_ns / 1e6:.3f}, connect;dur={cost.connect_ns / 1e6:.3f}, "
-        f"db;dur={cost.held_ns / 1e6:.3f}, total;dur={total_ns / 1e6:.3f}"
-    )
+    return _HEADER % (cost.wait_ns / 1e6, cost.connect_ns / 1e6, cost.held_ns / 1e6, total_ns / 1e6)
+
+
+_HEADER = "pool;dur=%.3f, connect;dur=%.3f, db;dur=%.3f, total;dur=%.3f"
 
 
 class _Asking(threading.local):
-    """The cost that the running greenlet (or thread) is charged with at this moment; None while it asks for nothing.
+    """The block of `asking` that the running greenlet (or thread) is in at this moment; None while it asks for nothing.
 
     Not a context variable: a greenlet inherits those, and one that opens connections in the background would charge
     them to the request in which it was born.
     """
 
-    cost: LoanCost | None = None
-    connect_before_ns: int = 0
-    """What opening had cost when the block of `asking` began."""
+    block: asking | None = None
 
 
 _asking = _Asking()
@@ -62,21 +61,23 @@ _asking = _Asking()
 class asking:  # noqa: N801 - a context manager, read as a word: `with asking(cost):`
     """Charge the block to `cost`: opening connections as connect_ns, all other time as wait_ns."""
 
-    __slots__ = ("_began_ns", "_connect_before_ns", "_cost", "_outer")
+    __slots__ = ("_began_ns", "_outer", "connect_before_ns", "cost")
 
     def __init__(self, cost: LoanCost) -> None:
-        self._cost = cost
+        self.cost = cost
 
     def __enter__(self) -> None:
-        self._outer, _asking.cost = _asking.cost, self._cost
-        self._connect_before_ns = _asking.connect_before_ns = self._cost.connect_ns
+        # Under gevent each look at a thread's local value costs about as much as all the rest.
+        self._outer, _asking.block = _asking.block, self
+        self.connect_before_ns = self.cost.connect_ns
+        """What opening had cost when the block began."""
         self._began_ns = perf_counter_ns()
 
     def __exit__(self, *_: object) -> None:
-        cost = self._cost
+        cost = self.cost
         spent_ns = perf_counter_ns() - self._began_ns
-        cost.wait_ns += spent_ns - (cost.connect_ns - self._connect_before_ns)
-        _asking.cost = self._outer
+        cost.wait_ns += spent_ns - (cost.connect_ns - self.connect_before_ns)
+        _asking.block = self._outer
 
 
 class connecting:  # noqa: N801 - as `asking`
@@ -85,16 +86,16 @@ class connecting:  # noqa: N801 - as `asking`
     Of nested blocks only the outermost counts.
     """
 
-    __slots__ = ("_began_ns", "_cost")
+    __slots__ = ("_began_ns", "_block")
 
     def __enter__(self) -> None:
-        self._cost, _asking.cost = _asking.cost, None
+        self._block, _asking.block = _asking.block, None
         self._began_ns = perf_counter_ns()
 
     def __exit__(self, *_: object) -> None:
-        if self._cost is not None:
-            self._cost.connect_ns += perf_counter_ns() - self._began_ns
-            _asking.cost = self._cost
+        if self._block is not None:
+            self._block.cost.connect_ns += perf_counter_ns() - self._began_ns
+            _asking.block = self._block
 
 
 def charge_opening(duration_ns: int) -> None:
@@ -102,64 +103,76 @@ def charge_opening(duration_ns: int) -> None:
     the background, and awaited here. What has been charged already counts: greenlets of one thread, where gevent has not
     patched `threading`, are not told apart.
     """
-    cost = _asking.cost
-    if cost is not None:
-        cost.connect_ns = max(cost.connect_ns, _asking.connect_before_ns + duration_ns)
+    block = _asking.block
+    if block is not None:
+        block.cost.connect_ns = max(block.cost.connect_ns, block.connect_before_ns + duration_ns)
+
+
+class Account:
+    """What one greenlet (or thread) has spent on connections, over all engines with the plugin."""
+
+    __slots__ = ("ended", "lent")
+
+    def __init__(self) -> None:
+        self.ended = LoanCost()
+        self.lent: dict[Any, CountedLoan] = {}
+        """The loans that have not ended, by whatever tells them apart."""
+
+    def sum(self) -> LoanCost:
+        """The cost so far, including loans that have not ended; for the greenlet (or thread) itself to ask."""
+        ended = self.ended
+        total = LoanCost(ended.wait_ns, ended.connect_ns, ended.held_ns, ended.cpu_ns)
+        if self.lent:
+            now_ns, cpu_ns = perf_counter_ns(), own_cpu_ns()
+            for loan in self.lent.values():
+                total.held_ns += now_ns - loan.since_ns
+                total.cpu_ns += cpu_ns - loan.cpu_since_ns
+        return total
 
 
 class Costs(threading.local):
     """What the running greenlet (or thread) has spent on connections since `reset`, over all engines with the plugin."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.account = Account()
 
-    def reset(self) -> None:
-        """Start again from zero; loans that have not ended are no longer counted."""
-        self._ended = LoanCost()
-        self._lent_since_ns: dict[Any, tuple[int, int]] = {}
-
-    def asking(self) -> asking:
-        """A context manager around a request for a connection."""
-        return asking(self._ended)
-
-    def lent(self, loan: Any) -> CountedLoan:
-        """Record the start of a loan, identified by any hashable object. Call `end()` on the result when it is returned."""
-        return CountedLoan(loan, self._ended, self._lent_since_ns)
+    def reset(self) -> Account:
+        """Start again from zero; loans that have not ended are no longer counted. Returns the new account."""
+        self.account = account = Account()
+        return account
 
     def sum(self) -> LoanCost:
         """The cost so far, including loans that have not ended."""
-        ended, now_ns = self._ended, perf_counter_ns()
-        total = LoanCost(ended.wait_ns, ended.connect_ns, ended.held_ns, ended.cpu_ns)
-        if self._lent_since_ns:
-            cpu_ns = own_cpu_ns()
-            for since_ns, cpu_since_ns in self._lent_since_ns.values():
-                total.held_ns += now_ns - since_ns
-                total.cpu_ns += cpu_ns - cpu_since_ns
-        return total
+        return self.account.sum()
 
     def lent_now(self) -> int:
         """Number of loans that have not ended."""
-        return len(self._lent_since_ns)
+        return len(self.account.lent)
 
 
 class CountedLoan:
-    """A loan that counts for the greenlet (or thread) in which it began, wherever it ends."""
+    """A loan that counts for the greenlet (or thread) in which it began, wherever it ends.
 
-    __slots__ = ("_borrower", "_key", "_lent_since_ns", "_sum")
+    `key`: any hashable object that tells it apart from the other loans of the account.
+    """
 
-    def __init__(self, key: Any, total: LoanCost, lent_since_ns: dict[Any, tuple[int, int]]) -> None:
-        self._key, self._sum, self._lent_since_ns = key, total, lent_since_ns
-        self._borrower = threading.get_ident()
-        lent_since_ns[key] = perf_counter_ns(), own_cpu_ns()
+    __slots__ = ("_account", "_borrower", "_key", "cpu_since_ns", "since_ns")
+
+    def __init__(self, key: Any, account: Account) -> None:
+        self._key, self._account = key, account
+        self._borrower = get_ident()
+        self.since_ns, self.cpu_since_ns = perf_counter_ns(), own_cpu_ns()
+        account.lent[key] = self
 
     def end(self) -> None:
         """Record that the connection was given back."""
-        since = self._lent_since_ns.pop(self._key, None)
-        if since is not None:
-            self._sum.held_ns += perf_counter_ns() - since[0]
+        account = self._account
+        if account.lent.get(self._key) is self:
+            del account.lent[self._key]
+            account.ended.held_ns += perf_counter_ns() - self.since_ns
             # Elsewhere, such as in a collection of garbage, the clock is another one.
-            if threading.get_ident() == self._borrower:
-                self._sum.cpu_ns += own_cpu_ns() - since[1]
+            if get_ident() == self._borrower:
+                account.ended.cpu_ns += own_cpu_ns() - self.cpu_since_ns
 
 
 costs = Costs()

@@ -9,61 +9,67 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Callable
 from time import process_time_ns, thread_time_ns
 from typing import Any
 
-_ATTRIBUTE = "_poolbench_cpu_ns"
 
+def _greenlet_clock(greenlet: Any) -> Callable[[], int]:
+    """Tell apart the CPU time of the greenlets of this native thread from now on.
 
-class _Greenlets:
-    """The CPU time of each greenlet of one native thread."""
+    Returns a function: the CPU time of the running greenlet in ns; only differences mean something.
+    """
+    current, outer = greenlet.getcurrent, None
+    switched_ns = thread_time_ns()
 
-    def __init__(self, greenlet: Any) -> None:
-        self._current = greenlet.getcurrent
-        self._switched_ns = thread_time_ns()
-        self._outer = greenlet.settrace(self._switch)
-
-    def own_ns(self) -> int:
-        used_ns: int = getattr(self._current(), _ATTRIBUTE, 0)
-        return used_ns + thread_time_ns() - self._switched_ns
-
-    def _switch(self, event: str, both: tuple[Any, Any]) -> None:
+    # Runs at every switch of greenlets, so it does no more than it must.
+    def switch(event: str, both: tuple[Any, Any]) -> None:
+        nonlocal switched_ns
         now_ns = thread_time_ns()
-        origin = both[0]
-        setattr(origin, _ATTRIBUTE, getattr(origin, _ATTRIBUTE, 0) + now_ns - self._switched_ns)
-        self._switched_ns = now_ns
-        if self._outer is not None:
-            self._outer(event, both)
+        try:
+            both[0]._poolbench_cpu_ns += now_ns - switched_ns  # noqa: SLF001
+        except AttributeError:
+            both[0]._poolbench_cpu_ns = now_ns - switched_ns  # noqa: SLF001
+        switched_ns = now_ns
+        if outer is not None:
+            outer(event, both)
+
+    def own_ns() -> int:
+        used_ns: int = getattr(current(), "_poolbench_cpu_ns", 0)
+        return used_ns + thread_time_ns() - switched_ns
+
+    outer = greenlet.settrace(switch)
+    return own_ns
 
 
-_clocks: dict[int, _Greenlets] = {}
-"""By native thread."""
+_clocks: dict[int, Callable[[], int]] = {}
+"""By native thread, in a process that gevent has patched."""
+_native: Callable[[], int] | None = None
+"""The number of the running native thread; None until gevent is known to have patched the process."""
 
 
 def watch_greenlets() -> None:
     """From now on, tell the greenlets of this thread apart, where gevent has patched the process."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("_thread"):
-        return
-    native: int = monkey.get_original("_thread", "get_ident")()
-    if native not in _clocks:
+    global _native  # noqa: PLW0603 - looked up once: this runs in every request
+    if _native is None:
+        monkey: Any = sys.modules.get("gevent.monkey")
+        if monkey is None or not monkey.is_module_patched("_thread"):
+            return
+        _native = monkey.get_original("_thread", "get_ident")
+    number = _native()
+    if number not in _clocks:
         import greenlet  # noqa: PLC0415
 
-        _clocks[native] = _Greenlets(greenlet)
+        _clocks[number] = _greenlet_clock(greenlet)
 
 
 def own_cpu_ns() -> int:
     """CPU time that the running greenlet (or thread) has used so far; only differences mean something."""
-    if _clocks:
+    if _native is not None:
         clock = _clocks.get(_native())
         if clock is not None:
-            return clock.own_ns()
+            return clock()
     return thread_time_ns()
-
-
-def _native() -> int:
-    native: int = sys.modules["gevent.monkey"].get_original("_thread", "get_ident")()
-    return native
 
 
 class AnswerCpu:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import Pool
 
 from poolbench.connecting import connect_within_limit
 from poolbench.cooperative import make_cooperative
-from poolbench.costs import CountedLoan, connecting, costs
+from poolbench.costs import CountedLoan, asking, connecting, costs
 
 
 class Timed(Pool):
@@ -18,8 +17,15 @@ class Timed(Pool):
 
     def connect(self) -> Any:
         """As SQLAlchemy's."""
-        with costs.asking():
-            return super().connect()
+        account = costs.account
+        with asking(account.ended):
+            fairy: Any = super().connect()
+        # Noted here: a listener to loans makes SQLAlchemy take a longer way at each. Only the first counts of several that
+        # share the connection, as a pool for each thread lends it.
+        if fairy._counter == 1:
+            record = fairy._connection_record
+            record._poolbench_loan = CountedLoan(id(record), account)
+        return fairy
 
 
 _TIMED: dict[Any, type[Pool]] = {}
@@ -49,19 +55,15 @@ def charge(engine: Engine) -> None:
     """Charge the engine's loans from now on, and bound its connecting by `connect_timeout` under gevent, too."""
     make_cooperative(engine.dialect.driver)
     engine.pool.__class__ = timed(type(engine.pool))
-    loans: WeakKeyDictionary[Any, CountedLoan] = WeakKeyDictionary()
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Any, _record: Any, arguments: Any, parameters: Any) -> Any:
         with connecting():
             return connect_within_limit(dialect, arguments, parameters)
 
-    @event.listens_for(engine, "checkout")
-    def lent(_connection: Any, record: Any, _proxy: Any) -> None:
-        loans[record] = costs.lent(id(record))
-
     @event.listens_for(engine, "checkin")
     def returned(_connection: Any, record: Any) -> None:
-        loan = loans.pop(record, None)
+        loan = getattr(record, "_poolbench_loan", None)
         if loan is not None:
+            record._poolbench_loan = None
             loan.end()

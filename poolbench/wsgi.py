@@ -37,13 +37,13 @@ def server_timing(application: Application) -> Application:
         environ[_TIMED] = True
         watch_greenlets()
         _answers.begin()
-        costs.reset()
+        account = costs.reset()
         began_ns = perf_counter_ns()
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            cost = costs.sum()
-            value = server_timing_header(cost, perf_counter_ns() - began_ns)
-            value += f", cpu;dur={_answers.take_ns() / 1e6:.3f}, loan-cpu;dur={cost.cpu_ns / 1e6:.3f}"
+            cost, total_ns = account.sum(), perf_counter_ns() - began_ns
+            value = f"{server_timing_header(cost, total_ns)}, cpu;dur=%.3f, loan-cpu;dur=%.3f"
+            value %= _answers.take_ns() / 1e6, cost.cpu_ns / 1e6
             return start_response(status, [*headers, ("Server-Timing", value)], *rest)
 
         return application(environ, start)
