@@ -6,9 +6,9 @@ greenlets a thread's CPU time is its own.
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
-import threading
 from collections.abc import Callable
 from time import process_time_ns, thread_time_ns
 from typing import Any
@@ -42,6 +42,12 @@ def _greenlet_clock(greenlet: Any) -> Callable[[], int]:
     return own_ns
 
 
+def _interpreters(name: str) -> Any:
+    """The function of the module `_thread` that gevent may have replaced."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
+
+
 _clocks: dict[int, Callable[[], int]] = {}
 """By native thread, in a process that gevent has patched."""
 _native: Callable[[], int] | None = None
@@ -55,7 +61,7 @@ def watch_greenlets() -> None:
         monkey: Any = sys.modules.get("gevent.monkey")
         if monkey is None or not monkey.is_module_patched("_thread"):
             return
-        _native = monkey.get_original("_thread", "get_ident")
+        _native = _interpreters("get_ident")
     number = _native()
     if number not in _clocks:
         import greenlet  # noqa: PLC0415
@@ -80,7 +86,8 @@ class AnswerCpu:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A lock of the interpreter's even where gevent has patched `threading`, at half the cost: no greenlet waits in it.
+        self._lock = _interpreters("allocate_lock")()
         self._pid = 0
         self._last_ns = 0
 

@@ -48,7 +48,9 @@ def watched_requests(application: Any) -> Any:
         try:
             answer = application(environ, start_response)
             is_file = (
-                isinstance(answer, wrapper) if isinstance(wrapper, type) else any(answer is file for file in files)
+                isinstance(answer, wrapper)
+                if isinstance(wrapper, type)
+                else bool(files) and any(answer is file for file in files)
             )
             if is_file:
                 return _followed_file(answer, request)

@@ -98,6 +98,9 @@ def hook_connect(engine: Any) -> None:
         pool = engine.pool
         watched, lend = known
         if book.left < 1 or pool is not watched:
+            if book.notes_all:
+                # Each loan comes by here.
+                return kind.connect(engine)
             if not _is_stock(kind):
                 # An instrument has replaced the method since the last loan that was noted in full.
                 vars(engine).pop("connect", None)

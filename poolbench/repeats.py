@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from poolbench.observed import FEW_ROWS, REPEATED_LOANS, REPEATS
 
@@ -23,8 +23,7 @@ _WRITES = re.compile(
 """Statements that change rows or take locks; for `match`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """All executions of one statement from one place in one loan. Instants are perf_counter_ns()."""
 
     count: int
@@ -43,8 +42,7 @@ class Group:
     @classmethod
     def of(cls, values: Sequence[Any], *, has_written: bool) -> Group:
         """The group of which `Loan.groups` notes `values`: the place, then count, duration_ns, rows, first_ns and last_ns."""
-        count, duration_ns, rows, first_ns, last_ns = values[1:6]
-        return cls(count, duration_ns, rows, first_ns, last_ns, has_written)
+        return cls(*values[1:6], has_written)
 
     @property
     def is_repeated(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -143,27 +143,20 @@ class Tally:
         # Where not all loans are noted, a request's are not known.
         is_requests = self._keeps_all and loan.request is not None and not loan.adopted
         loops_ns: Sequence[float] = [0.0] * len(noted)
+        placed = [("" if values[0] is None else str(values[0]), _short(key[0])) for key, values in noted.items()]
         if has_loops or is_requests:
             groups = [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in noted.items()]
             loops_ns = loop_times_ns(groups) if has_loops else loops_ns
             if is_requests:
-                self._add_apart(loan.request, noted, groups, held_ns)
-        _add_statements(into, endpoint, noted, loops_ns, loan.weight if loan.lent_ns else 1)
+                self._add_apart(loan.request, placed, groups, held_ns)
+        _add_statements(into, endpoint, placed, noted.values(), loops_ns, loan.weight if loan.lent_ns else 1)
 
     def _add_apart(
-        self, request: Any, noted: Mapping[Any, Sequence[Any]], groups: Sequence[Group], held_ns: int
+        self, request: Any, placed: Sequence[tuple[str, str]], groups: Sequence[Group], held_ns: int
     ) -> None:
         if len(self._executed) >= _MOST_FINISHED:
             self._executed.clear()
-        placed = {
-            (_place(values), _short(key[0])): group for (key, values), group in zip(noted.items(), groups, strict=True)
-        }
-        add_apart(self._executed.setdefault(request, {}), placed, held_ns)
-
-
-def _place(values: Sequence[Any]) -> str:
-    """The place of a group that a loan has noted, as text; "" where it is unknown."""
-    return "" if values[0] is None else str(values[0])
+        add_apart(self._executed.setdefault(request, {}), dict(zip(placed, groups, strict=True)), held_ns)
 
 
 def _add_repeated(into: Observed, endpoint: str, executed: Mapping[tuple[str, str], Apart]) -> None:
@@ -176,12 +169,18 @@ def _add_repeated(into: Observed, endpoint: str, executed: Mapping[tuple[str, st
 
 
 def _add_statements(
-    into: Observed, endpoint: str, groups: Mapping[Any, Sequence[Any]], loops_ns: Sequence[float], weight: int
+    into: Observed,
+    endpoint: str,
+    placed: Sequence[tuple[str, str]],
+    groups: Iterable[Sequence[Any]],
+    loops_ns: Sequence[float],
+    weight: int,
 ) -> None:
     rest = StatementKey("", "", OTHERS)
-    for (key, values), loop_ns in zip(groups.items(), loops_ns, strict=True):
+    """Add what a loan has executed. `placed`: place and text of each statement, in the order of `groups` and `loops_ns`."""
+    for at, values, loop_ns in zip(placed, groups, loops_ns, strict=True):
         _, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
-        name = StatementKey(endpoint, _place(values), _short(key[0]))
+        name = StatementKey(endpoint, *at)
         statement = _row(into.statements, name, rest, StatementSum)
         statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
         statement.count += weight * count
