@@ -26,8 +26,7 @@ _WRITES = re.compile(
 class Group(NamedTuple):
     """All executions of one statement from one place in one loan. Instants are perf_counter_ns()."""
 
-    count: int
-    """Executions."""
+    executions: int
     duration_ns: int
     """Sum of their durations."""
     rows: int
@@ -41,13 +40,14 @@ class Group(NamedTuple):
 
     @classmethod
     def of(cls, values: Sequence[Any], *, has_written: bool) -> Group:
-        """The group of which `Loan.groups` notes `values`: the place, then count, duration_ns, rows, first_ns and last_ns."""
-        return cls(*values[1:6], has_written)
+        """The group of which `Loan.groups` notes `values`: place, executions, duration_ns, rows, first_ns, last_ns."""
+        executions, duration_ns, rows, first_ns, last_ns = values[1:6]
+        return cls(executions, duration_ns, rows, first_ns, last_ns, has_written)
 
     @property
     def is_repeated(self) -> bool:
         """Whether the statement fetches one object, or its few parts, again and again."""
-        return self.count >= REPEATS and self.rows < FEW_ROWS * self.count and not self.has_written
+        return self.executions >= REPEATS and self.rows < FEW_ROWS * self.executions and not self.has_written
 
 
 def loop_times_ns(groups: Sequence[Group]) -> list[float]:
@@ -106,9 +106,37 @@ def add_apart(into: dict[_PlacedText, Apart], groups: Mapping[_PlacedText, Group
     for key, group in groups.items():
         known = into.setdefault(key, Apart())
         known.loans += 1
-        known.executions += group.count
+        known.executions += group.executions
         known.rows += group.rows
         known.held_ns += held_ns * group.duration_ns / statements_ns
+
+
+class Executed:
+    """What the loans of one request have executed. They are added up only once they are enough to have repeated a statement."""
+
+    __slots__ = ("_added_up", "_loans")
+
+    def __init__(self) -> None:
+        self._added_up: dict[_PlacedText, Apart] = {}
+        self._loans: list[tuple[Mapping[_PlacedText, Group], int]] = []
+
+    def add(self, groups: Mapping[_PlacedText, Group], held_ns: int) -> None:
+        """Add what one loan, held for `held_ns`, has executed."""
+        self._loans.append((groups, held_ns))
+        if len(self._loans) >= REPEATED_LOANS:
+            self._add_up()
+
+    def repeated(self) -> Iterator[tuple[_PlacedText, Apart]]:
+        """As `repeated_apart`, of all loans."""
+        # Without any added up, the loans are fewer than a repetition needs.
+        if self._added_up:
+            self._add_up()
+            yield from repeated_apart(self._added_up)
+
+    def _add_up(self) -> None:
+        for groups, held_ns in self._loans:
+            add_apart(self._added_up, groups, held_ns)
+        self._loans.clear()
 
 
 def repeated_apart(executed: Mapping[_PlacedText, Apart]) -> Iterator[tuple[_PlacedText, Apart]]:

@@ -23,7 +23,7 @@ from poolbench.observed import (
     StatementKey,
     StatementSum,
 )
-from poolbench.repeats import MOST_CACHED, Apart, Group, add_apart, loop_times_ns, repeated_apart, writes
+from poolbench.repeats import MOST_CACHED, Executed, Group, loop_times_ns, writes
 
 if TYPE_CHECKING:
     from poolbench.loans import Loan, Request, WatchedEngine
@@ -51,7 +51,7 @@ class Tally:
         self._slices: deque[tuple[int, Observed]] = deque([(perf_counter_ns(), Observed())], maxlen=_SLICES)
         self._loans: deque[Loan] = deque()
         self._requests: deque[Request] = deque()
-        self._executed: dict[Request, dict[tuple[str, str], Apart]] = {}
+        self._executed: dict[Request, Executed] = {}
         self._turn = native("_thread", "allocate_lock")()
 
     def ended(self, loan: Loan) -> None:
@@ -99,7 +99,9 @@ class Tally:
             row = _row(into.requests, request.name, OTHERS, RequestSum)
             row.count += 1
             row.duration_ns += request.ended_ns - request.began_ns
-            _add_repeated(into, request.name, self._executed.pop(request, {}))
+            executed = self._executed.pop(request, None)
+            if executed is not None:
+                _add_repeated(into, request.name, executed)
         return loans + requests
 
     def _add_loan(self, into: Observed, loan: Loan) -> None:
@@ -156,12 +158,15 @@ class Tally:
     ) -> None:
         if len(self._executed) >= _MOST_FINISHED:
             self._executed.clear()
-        add_apart(self._executed.setdefault(request, {}), dict(zip(placed, groups, strict=True)), held_ns)
+        executed = self._executed.get(request)
+        if executed is None:
+            executed = self._executed[request] = Executed()
+        executed.add(dict(zip(placed, groups, strict=True)), held_ns)
 
 
-def _add_repeated(into: Observed, endpoint: str, executed: Mapping[tuple[str, str], Apart]) -> None:
+def _add_repeated(into: Observed, endpoint: str, executed: Executed) -> None:
     """Add the statements that one request has repeated in loan after loan."""
-    for (place, text), each in repeated_apart(executed):
+    for (place, text), each in executed.repeated():
         row = _row(into.statements, StatementKey(endpoint, place, text), StatementKey("", "", OTHERS), StatementSum)
         row.apart += each.executions
         row.apart_requests += 1

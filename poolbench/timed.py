@@ -22,9 +22,9 @@ class Timed(Pool):
             fairy: Any = super().connect()
         # Noted here: a listener to loans makes SQLAlchemy take a longer way at each. Only the first counts of several that
         # share the connection, as a pool for each thread lends it.
-        if fairy._counter == 1:
-            record = fairy._connection_record
-            record._poolbench_loan = CountedLoan(id(record), account)
+        if fairy._counter == 1:  # noqa: SLF001
+            record = fairy._connection_record  # noqa: SLF001
+            record._poolbench_loan = CountedLoan(id(record), account)  # noqa: SLF001
         return fairy
 
 
@@ -65,5 +65,5 @@ def charge(engine: Engine) -> None:
     def returned(_connection: Any, record: Any) -> None:
         loan = getattr(record, "_poolbench_loan", None)
         if loan is not None:
-            record._poolbench_loan = None
+            record._poolbench_loan = None  # noqa: SLF001
             loan.end()
