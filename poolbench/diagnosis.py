@@ -36,6 +36,8 @@ _LEAST_LOANS = 10
 _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
 _MUCH = 0.2
+_OVERLOAD = 1.25
+"""Where requests ask for this many times what all connections can do, the pool is too small, whatever its order."""
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
 _WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
@@ -495,7 +497,12 @@ class _Case:
         if (self.server.worker_cpu or 0.0) >= SATURATED:
             # Those who have a connection may wait for their turn to run, too: it takes more to blame the pool.
             is_unfair = is_unfair and excess_ns > 0.5 * wait_ns and self.share(excess_ns) > _MUCH
-        if is_unfair:
+        # Where more is asked for than the connections can do, no order of service helps.
+        demand = self._demand(processes, limit)
+        if (self.server.worker_cpu or 0.0) >= SATURATED:
+            # Holds have waited for CPU, too: they say nothing about the connections.
+            demand = 0.0
+        if is_unfair and demand < _OVERLOAD:
             self.explained_ns += excess_ns
             self.is_unfair = True
             worst = max(late, key=lambda each: each.wait_ns)
@@ -528,6 +535,8 @@ class _Case:
         if share < LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
             return
         busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."
+        if demand >= _OVERLOAD:
+            busy = f" Requests asked for {demand:.1f} times what these can do.{busy}"
         yield Finding(
             "pool-too-small",
             made_at(engine),
@@ -538,6 +547,16 @@ class _Case:
             " number by measuring.",
             share,
         )
+
+    def _demand(self, processes: Sequence[Sequence[Ask]], limit: int) -> float:
+        """Connections asked for, divided by those there are, in the busiest process: requests per second by their mean hold."""
+        found = [0.0]
+        for asks in processes:
+            served = [ask.held_ns for ask in asks if ask.is_served]
+            first_ns, last_ns = (pick(ask.asked_ns for ask in asks) for pick in (min, max))
+            if len(asks) >= _LEAST_LOANS and served:
+                found.append(len(asks) * sum(served) / len(served) / max(1, limit * (last_ns - first_ns)))
+        return max(found)
 
     def _use(self, processes: Sequence[Sequence[Ask]], limit: int) -> float:
         """The part of the time that the busiest process had all connections of its pool in use, on average over these."""

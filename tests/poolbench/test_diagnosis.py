@@ -180,6 +180,14 @@ def test_an_unfair_pool_whose_connections_are_all_in_use_is_too_small_as_well():
     assert "in use" not in diagnose(idle).findings[0].evidence
 
 
+def test_an_unfair_pool_that_is_asked_for_more_than_it_can_do_is_too_small_first():
+    crowded = waits([0, *range(20, 200), *range(1, 20)])
+    crowded.asks = [ask._replace(asked_ns=ask.asked_ns * 2 // 3) for ask in crowded.asks]
+    found = diagnose(crowded).findings[0]
+    assert found.kind == "pool-too-small"
+    assert "asked for 1.7 times what these can do" in found.evidence
+
+
 def test_starvation_is_told_of_busy_workers_too_if_most_of_the_time_is_due_to_it():
     order = [0, *range(20, 200), *range(1, 20)]
     observed = waits(order)
