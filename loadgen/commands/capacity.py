@@ -112,7 +112,8 @@ def capacity(
     With --app, your own application is searched: each strategy and pool size has a search of --max-seconds of its own, with
     a fresh database.
 
-    Exit code 1: not even the lowest rate meets the target; 3: nothing was answered, or the generator was late at any rate.
+    Exit code 1: not even the lowest rate meets the target; 3: nothing was answered, or the generator was late at every rate
+    that was tried.
     """
     from loadgen.capacity import find_capacity
     from loadgen.runner import SectionFailed

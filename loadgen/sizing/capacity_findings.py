@@ -17,7 +17,7 @@ _LIMITS = {
 }
 _UNFINISHED = "The search ended before the answer was as precise as asked."
 
-_UNANSWERED = "Nothing was answered: this says nothing of what the service holds."
+_UNANSWERED = "Nothing was answered: this says nothing about what the service holds."
 
 
 def target_text(target: Target) -> str:
@@ -97,7 +97,7 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
 def _compared(ordered: Sequence[Found], target: Target) -> str:
     best = ordered[0]
     if best.capacity.rate is None and any(each.capacity.limit == "generator" for each in ordered):
-        return "Nothing was learnt of the arrangements: the generator was late even at the lowest rate."
+        return "Nothing was learnt about the arrangements: the generator was late even at the lowest rate."
     if best.capacity.rate is None:
         return f"No arrangement met the target ({target_text(target)}) at any rate."
     said = f"{best.name} holds the most: {amount(best.capacity.rate)} new users per second with {target_text(target)}."
@@ -114,7 +114,7 @@ def answer(found: Capacity, target: Target) -> str:
     if found.rate is None:
         lowest = min((step.rate for step in found.steps), default=None)
         if found.limit == "generator":
-            return f"Nothing was learnt of the service: the generator was late even at {amount(lowest)} new users per second."
+            return f"Nothing was learnt about the service: the generator was late even at {amount(lowest)} new users per second."
         even = "" if lowest is None else f", not even {amount(lowest)} new users per second"
         return f"No rate met the target ({target_text(target)}){even}."
     if found.high is None or found.low == found.rate:

@@ -185,5 +185,5 @@ def test_a_generator_that_was_late_twice_is_the_limit_and_no_upper_end_is_claime
     answer = found([Step(10, 8, 100, 1.0, 0.0, True, True), late, late])
     assert (answer.rate, answer.limit, answer.high) == (10, "generator", None)
     text = written(capacity_page(found([late, late]), TARGET, {}), "text")
-    assert "Nothing was learnt of the service: the generator was late even at 20 new users per second." in text
+    assert "Nothing was learnt about the service: the generator was late even at 20 new users per second." in text
     assert "No rate met" not in text
