@@ -32,6 +32,11 @@ def step_line(step: Step, target: Target) -> str:
     return f"{decimal(step.rate, 4)} users/s for {step.seconds} s: {p99}, {percent(step.error_share)} errors, {verdict}"
 
 
+def was_not_learnt(found: Capacity) -> bool:
+    """Whether the search learnt nothing, because the generator was late even at the lowest rate."""
+    return found.rate is None and found.limit == "generator"
+
+
 def capacity_page(found: Capacity, target: Target, data: Mapping[str, Any]) -> Page:
     """The result. `data` is what JSON has."""
     steps = Table(
@@ -96,24 +101,26 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
 
 def _compared(ordered: Sequence[Found], target: Target) -> str:
     best = ordered[0]
-    if best.capacity.rate is None and any(each.capacity.limit == "generator" for each in ordered):
+    unknown = [each.name for each in ordered if was_not_learnt(each.capacity)]
+    if len(unknown) == len(ordered):
         return "Nothing was learnt about the arrangements: the generator was late even at the lowest rate."
+    late = f" Nothing was learnt about {', '.join(unknown)}: the generator was late." if unknown else ""
     if best.capacity.rate is None:
-        return f"No arrangement met the target ({target_text(target)}) at any rate."
+        return f"No arrangement met the target ({target_text(target)}) at any rate that was tried.{late}"
     said = f"{best.name} holds the most: {amount(best.capacity.rate)} new users per second with {target_text(target)}."
     alike = [
         each.name
         for each in ordered[1:]
         if each.capacity.rate and (each.capacity.high is None or each.capacity.high >= best.capacity.low)
     ]
-    return f"{said} Not told apart from it: {', '.join(alike)}." if alike else said
+    return (f"{said} Not told apart from it: {', '.join(alike)}." if alike else said) + late
 
 
 def answer(found: Capacity, target: Target) -> str:
     """The answer in one sentence."""
     if found.rate is None:
         lowest = min((step.rate for step in found.steps), default=None)
-        if found.limit == "generator":
+        if was_not_learnt(found):
             return f"Nothing was learnt about the service: the generator was late even at {amount(lowest)} new users per second."
         even = "" if lowest is None else f", not even {amount(lowest)} new users per second"
         return f"No rate met the target ({target_text(target)}){even}."
