@@ -216,12 +216,16 @@ def _lower(steps: Sequence[Step], first: float) -> float | None:
 def found(steps: Sequence[Step], *, finished: bool = True) -> Capacity:
     """The answer that these steps give; `finished`: the search was not ended by the time."""
     met, missed = _bracket(steps)
-    reasons = [step.why for step in steps if missed and missed <= step.rate <= _ALIKE * missed and not step.met]
+    reasons = {
+        step.why
+        for step in steps
+        if missed and missed <= step.rate <= _ALIKE * missed and step.why not in ("", "generator")
+    }
     limit: Limit = "time"
     if _was_late_twice(steps):
         limit = "generator"
     elif reasons and (finished or met is not None):
-        limit = "service" if "the queue grows" in reasons else "target"
+        limit = "service" if reasons & {"the queue grows", "no answers"} else "target"
     if met is None:
         return Capacity(None, 0.0, missed, limit, tuple(steps), finished)
     if missed is None:

@@ -136,8 +136,10 @@ def _limit(found: Capacity) -> str:
         return _UNANSWERED
     if found.rate is None:
         return "The search ended before all lower rates were tried." if found.limit == "time" else ""
-    missed = [step for step in found.steps if step.rate == found.high and not step.met]
+    missed = [step for step in found.steps if step.rate == found.high and step.why not in ("", "generator")]
     said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")
+    if found.limit == "service" and {step.why for step in missed} == {"no answers"}:
+        said = "Beyond it the service stands still: nothing was answered."
     return said if found.finished or found.limit in ("time", "generator") else f"{said} {_UNFINISHED}"
 
 

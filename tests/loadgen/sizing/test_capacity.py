@@ -127,6 +127,23 @@ def test_a_queue_that_grows_at_a_rate_hardly_above_is_the_service_s_limit():
     assert found([Step(200, 20, 100, 1.0, 0.0, True, True), grown, grown, slow, slow]).limit == "service"
 
 
+def test_a_service_that_stands_still_at_a_higher_rate_is_not_said_to_keep_up():
+    held, still = Step(20, 20, 400, 1.0, 0.0, True, True), Step(20.5, 8, 0, None, 1.0, False, True, "no answers")
+    answer = found([held, still, still])
+    assert answer.limit == "service"
+    assert "Beyond it the service stands still: nothing was answered." in written(
+        capacity_page(answer, TARGET, {}), "text"
+    )
+
+
+def test_the_reason_that_is_told_is_not_that_of_a_step_whose_generator_was_late_or_that_showed_too_little():
+    held, slow = Step(20, 20, 400, 1.0, 0.0, True, True), Step(20.5, 8, 150, 300.0, 0.0, False, True, "p99")
+    late, little = (Step(20.5, 8, 150, 1.0, 0.0, False, False, why) for why in ("generator", ""))
+    text = written(capacity_page(found([held, slow, slow, late, little]), TARGET, {}), "text")
+    assert "no longer within the target: answers are too slow." in text
+    assert found([held, little, little]).limit == "time"
+
+
 def test_errors_above_the_limit_end_the_climb_and_are_named():
     answer = search(4, 0.02, 1, failing=0.2)
     assert answer.rate is None
