@@ -132,10 +132,11 @@ class _Watch:
         raise NotImplementedError
 
     def _seconds(self) -> list[Second]:
-        """The seconds in which all users were to start."""
-        periods = self._recorder.report().periods
-        seconds = [s for period in periods for s in period.seconds if s.start_ms >= self._first_ms - 500]
-        return seconds[: len(self._in_flight)]
+        """The seconds in which all users were to start; those without any event are empty."""
+        happened = {s.start_ms: s for period in self._recorder.report().periods for s in period.seconds}
+        # The first is the whole second of the clock that begins nearest to the step.
+        starts_ms = [(self._first_ms + 500) // 1000 * 1000 + 1000 * n for n in range(len(self._in_flight))]
+        return [happened.get(start_ms, Second(start_ms)) for start_ms in starts_ms]
 
     def _seen(self) -> list[SecondSeen]:
         limit_ms = self._target.p99_ms
@@ -143,7 +144,7 @@ class _Watch:
             SecondSeen(
                 s.requests, s.answers, s.response_time.count_above(limit_ms) if s.response_time else 0, s.errors, n
             )
-            for s, n in zip(self._seconds(), self._in_flight, strict=False)
+            for s, n in zip(self._seconds(), self._in_flight, strict=True)
         ]
 
 
@@ -181,7 +182,7 @@ class _StepWatch(_Watch):
 
     def _look(self) -> None:
         seen = self._seen()
-        if len(seen) >= self._longest_s or is_over(seen, self._target, self._rate, self._before):
+        if len(self._in_flight) >= self._longest_s or is_over(seen, self._target, self._rate, self._before):
             self._engine.stop()
             left_s = (self._ends_ns - now_ns()) / 1e9 - _PAUSE_S
             gevent.spawn_later(max(_PAUSE_S, min(_DRAIN_S, left_s)), self._give_up)

@@ -130,7 +130,9 @@ def judge(seconds: Sequence[SecondSeen], target: Target) -> Judgement:
         least_s = 2 * _LEAST_JUDGED_S
     is_settled = len(settled) >= least_s
     if not answered:
-        return Judgement(met=False, decided=is_settled, why="no answers")
+        # At less than one user each second, perhaps nobody was there to be answered.
+        could_be = any(s.requests for s in judged[:-1])
+        return Judgement(met=False, decided=is_settled and could_be, why="no answers" if could_be else "")
     if _grows(settled if is_settled else judged):
         decided = is_settled and (len(settled) >= 2 * _LEAST_JUDGED_S or answered < arrived / _FACTOR)
         return Judgement(met=False, decided=decided, why="the queue grows")

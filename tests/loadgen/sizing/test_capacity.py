@@ -161,6 +161,13 @@ def test_a_service_that_answers_nothing_is_not_called_slow_nor_said_to_keep_up()
     assert "keeps up" not in text and "too slow" not in text
 
 
+def test_seconds_in_which_nobody_came_are_no_failure_to_answer():
+    nobody, one = SecondSeen(0, 0, 0, 0, 0), SecondSeen(1, 1, 0, 0, 0)
+    assert not judge([one, *[nobody] * 4], TARGET).decided
+    assert judge([one, *[nobody] * 4], TARGET).why == ""
+    assert judge([one, *[nobody] * 4, *[one, *[nobody] * 4] * 3], TARGET).met
+
+
 def test_a_step_is_not_judged_by_its_warm_up():
     quick, slow = SecondSeen(100, 100, 0, 0, 1), SecondSeen(100, 100, 100, 0, 50)
     assert judge([slow, slow, *[quick] * 20], TARGET).met

@@ -1,0 +1,56 @@
+"""How a step of the search for a service's capacity is watched: which seconds it sees, and when it ends."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from loadgen import capacity
+from loadgen.engine import Progress
+from loadgen.sizing.capacity import Step, Target
+from reports.model import Period, Report, Second
+from reports.sketch import Sketch
+
+
+class Stopped:
+    """An engine that only counts how often it is stopped."""
+
+    interrupted = False
+    stops = 0
+
+    def stop(self):
+        self.interrupted = True
+        self.stops += 1
+
+
+@pytest.fixture
+def watching(monkeypatch):
+    """Makes a watch, of that class, whose step began at second 100; `happened` are the seconds that had events."""
+
+    def make(cls, *more, happened=()):
+        monkeypatch.setattr(capacity, "now_ns", lambda: 100_100_000_000)
+        engine = Stopped()
+        recorder = SimpleNamespace(report=lambda: Report.of([Period(0, seconds=happened)]))
+        return engine, cls(engine, recorder, SimpleNamespace(wall_ns=0), Target(200.0), lambda _: None, *more)
+
+    return make
+
+
+def tick(watch, active=0):
+    watch.tick(Progress(0.0, active, 0, 0, 0))
+
+
+def quick(at, answers=1, errors=0):
+    """A second with these answers, of 5 ms each."""
+    return Second(at * 1000, answers, answers, errors, Sketch.of([5.0] * answers))
+
+
+def test_a_step_with_less_than_a_user_each_second_has_all_its_seconds_and_ends(watching):
+    missed = Step(0.6, 20, 10, 300.0, 0.0, met=False, decided=True, why="p99")
+    happened = [quick(100 + n) for n in range(0, 20, 2)]
+    engine, watch = watching(capacity._StepWatch, (missed,), 0.5, 9, 200_000_000_000, happened=happened)
+    for second in range(1, 10):
+        assert engine.stops == 0
+        tick(watch)
+        assert watch.step().seconds == second
+    assert engine.stops == 1
+    assert [s.answers for s in watch._seen()] == [1, 0, 1, 0, 1, 0, 1, 0, 1]
