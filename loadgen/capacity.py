@@ -102,7 +102,7 @@ def find_capacity(
                 longest_s = min(int(_RECOVERY_SHARE * max_s), int((ends_ns - now_ns()) / 1e9))
                 if rate is not None and watched.left_a_queue and longest_s > 0:
                     engines.append(execution.engine(Share(), (_phase(1.0, longest_s),)))
-                    recovery = _RecoveryWatch(engines[-1], execution.recorder, wall, target, live)
+                    recovery = _RecoveryWatch(engines[-1], execution.recorder, wall, target, live, longest_s)
                     engines[-1].run(Listener(tick=recovery.tick))
         run = execution.after(execution.finished(engines[-1 if signals else 0], watch, signals))
     return found(steps, finished=rate is None), run
@@ -149,10 +149,16 @@ class _Watch:
 
 
 class _RecoveryWatch(_Watch):
-    """Starts one user each second until one is answered within the target."""
+    """Starts one user each second until one is answered within the target, or for `longest_s` seconds."""
+
+    def __init__(
+        self, engine: Engine, recorder: Recorder, wall: WallOffset, target: Target, live: Live, longest_s: int
+    ) -> None:
+        super().__init__(engine, recorder, wall, target, live)
+        self._longest_s = longest_s
 
     def _look(self) -> None:
-        if any(s.answers > s.slow for s in self._seen()):
+        if len(self._in_flight) >= self._longest_s or any(s.answers > s.slow for s in self._seen()):
             self._engine.stop()
             gevent.spawn_later(_PAUSE_S, self._engine.stop)
 

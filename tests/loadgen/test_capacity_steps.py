@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import gevent
 import pytest
 
 from loadgen import capacity
@@ -54,3 +55,12 @@ def test_a_step_with_less_than_a_user_each_second_has_all_its_seconds_and_ends(w
         assert watch.step().seconds == second
     assert engine.stops == 1
     assert [s.answers for s in watch._seen()] == [1, 0, 1, 0, 1, 0, 1, 0, 1]
+
+
+def test_a_service_that_never_recovers_is_waited_for_no_longer_than_allowed(watching):
+    engine, watch = watching(capacity._RecoveryWatch, 3)
+    for _ in range(3):
+        assert engine.stops == 0
+        tick(watch, active=7)
+    gevent.sleep(2 * capacity._PAUSE_S)
+    assert engine.stops == 2
