@@ -149,7 +149,7 @@ class _Watch:
 
 
 class _RecoveryWatch(_Watch):
-    """Starts one user each second until one is answered within the target, or for `longest_s` seconds."""
+    """Starts one user each second until one is answered well, within the target, or for `longest_s` seconds."""
 
     def __init__(
         self, engine: Engine, recorder: Recorder, wall: WallOffset, target: Target, live: Live, longest_s: int
@@ -158,7 +158,7 @@ class _RecoveryWatch(_Watch):
         self._longest_s = longest_s
 
     def _look(self) -> None:
-        if len(self._in_flight) >= self._longest_s or any(s.answers > s.slow for s in self._seen()):
+        if len(self._in_flight) >= self._longest_s or any(s.answers - s.errors > s.slow for s in self._seen()):
             self._engine.stop()
             gevent.spawn_later(_PAUSE_S, self._engine.stop)
 

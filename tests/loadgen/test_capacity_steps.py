@@ -64,3 +64,10 @@ def test_a_service_that_never_recovers_is_waited_for_no_longer_than_allowed(watc
         tick(watch, active=7)
     gevent.sleep(2 * capacity._PAUSE_S)
     assert engine.stops == 2
+
+
+@pytest.mark.parametrize(("errors", "stops"), [(1, 0), (0, 1)])
+def test_a_quick_rejection_is_no_recovery(watching, errors, stops):
+    engine, watch = watching(capacity._RecoveryWatch, 30, happened=[quick(100, errors=errors)])
+    tick(watch)
+    assert engine.stops == stops
