@@ -1,8 +1,8 @@
 """Carries out the search for a service's capacity: steps at one arrival rate each, one script, one process.
 
 The script's sections `before` and `after` run once, and each step has an engine of its own. A step ends when it is decided,
-or after its longest time; its users then have a bound to finish. A service that was left with a queue is given time to
-answer again within the target, so that the next step does not pay for the last one.
+or after its longest time; its users then have a bound to finish, and those left are ended. A service that was left with a
+queue is given time to answer again within the target, so that the next step does not pay for the last one.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ def find_capacity(
                     engines[-1], execution.recorder, wall, target, live, tuple(steps), rate, longest_s, ends_ns
                 )
                 engines[-1].run(Listener(tick=watched.tick))
+                # Their failures would count in the next step.
+                engines[-1].end_users()
                 watch.sample()
                 if signals:
                     break
@@ -99,11 +101,13 @@ def find_capacity(
                 say(steps[-1])
                 gevent.sleep(_PAUSE_S)
                 rate = next_rate(steps, first_rate, precision)
-                longest_s = min(int(_RECOVERY_SHARE * max_s), int((ends_ns - now_ns()) / 1e9))
+                longest_s = min(int(_RECOVERY_SHARE * max_s), int((ends_ns - now_ns()) / 1e9 - _ENDING_S))
                 if rate is not None and watched.left_a_queue and longest_s > 0:
                     engines.append(execution.engine(Share(), (_phase(1.0, longest_s),)))
                     recovery = _RecoveryWatch(engines[-1], execution.recorder, wall, target, live, longest_s)
                     engines[-1].run(Listener(tick=recovery.tick))
+                    engines[-1].end_users()
+                    gevent.sleep(0)
         run = execution.after(execution.finished(engines[-1 if signals else 0], watch, signals))
     return found(steps, finished=rate is None), run
 

@@ -1,5 +1,6 @@
 """How a step of the search for a service's capacity is watched: which seconds it sees, and when it ends."""
 
+import time
 from types import SimpleNamespace
 
 import gevent
@@ -7,9 +8,16 @@ import pytest
 
 from loadgen import capacity
 from loadgen.engine import Progress
+from loadgen.runner import read_script
+from loadgen.script.parse import RunOptions
 from loadgen.sizing.capacity import Step, Target
 from reports.model import Period, Report, Second
 from reports.sketch import Sketch
+
+SILENT = """
+config: {{target: "{target}", http: {{timeout: 2}}, phases: [{{duration: 1, arrivalRate: 10}}]}}
+scenarios: [{{flow: [{{get: {{url: /}}}}, {{get: {{url: /}}}}]}}]
+"""
 
 
 class Stopped:
@@ -71,3 +79,23 @@ def test_a_quick_rejection_is_no_recovery(watching, errors, stops):
     engine, watch = watching(capacity._RecoveryWatch, 30, happened=[quick(100, errors=errors)])
     tick(watch)
     assert engine.stops == stops
+
+
+@pytest.mark.slow
+def test_users_of_a_step_do_not_fail_in_the_next_one_and_the_time_is_kept(serve, tmp_path, monkeypatch):
+    for name, seconds in {"LEAST_STEP_S": 1, "LONGEST_STEP_S": 1, "_ENDING_S": 0, "_DRAIN_S": 0.0}.items():
+        monkeypatch.setattr(capacity, name, seconds)
+    path = tmp_path / "load.yml"
+    path.write_text(SILENT.format(target=serve(lambda *_: time.sleep(6)).url))
+    steps = []
+    begun = time.monotonic()
+    found, run = capacity.find_capacity(
+        read_script([str(path)], RunOptions()), Target(200.0), lambda _: None, lambda _: None, steps.append,
+        first_rate=10.0, precision=0.03, max_s=4.5, seed=1,
+    )  # fmt: skip
+    assert time.monotonic() - begun < 5.5
+    assert found.rate is None and len(steps) >= 2
+    counters = run.report.aggregate.counters
+    assert counters["http.requests"] == counters["vusers.created"] >= 15
+    # Without their end, users of the first step would fail in the second one, 2 s after their requests.
+    assert "errors.ETIMEDOUT" not in counters
