@@ -50,7 +50,8 @@ class Tally:
         self._process, self._keeps_all = process, keeps_all
         self._slices: deque[tuple[int, Observed]] = deque([(perf_counter_ns(), Observed())], maxlen=_SLICES)
         self._loans: deque[Loan] = deque()
-        self._requests: deque[Request] = deque()
+        # While nothing is lent, nobody adds up: a service that watches itself then remembers the latest requests only.
+        self._requests: deque[Request] = deque(maxlen=None if keeps_all else _MOST_FINISHED)
         self._executed: dict[Request, dict[tuple[str, str], Apart]] = {}
         self._turn = native("_thread", "allocate_lock")()
 
@@ -63,7 +64,7 @@ class Tally:
 
     def answered(self, request: Request) -> None:
         """A request has been answered."""
-        if len(self._requests) < _MOST_FINISHED:
+        if not self._keeps_all or len(self._requests) < _MOST_FINISHED:
             self._requests.append(request)
         else:
             self._slices[-1][1].dropped += 1
@@ -96,6 +97,8 @@ class Tally:
             self._add_loan(into, self._loans.popleft())
         for _ in range(requests):
             request = self._requests.popleft()
+            if not self._keeps_all and now_ns - request.ended_ns > _SLICES * _SLICE_NS:
+                continue
             row = _row(into.requests, request.name, OTHERS, RequestSum)
             row.count += 1
             row.duration_ns += request.ended_ns - request.began_ns

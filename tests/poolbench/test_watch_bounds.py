@@ -115,6 +115,17 @@ def test_statements_that_change_or_lock_rows(statement, expected):
     assert writes(statement) is expected
 
 
+def test_requests_of_a_time_without_loans_are_not_counted_as_those_of_the_last_minute():
+    tally = Tally(1, keeps_all=False)
+    for age_s in [*[100] * 10_000, 50, 0]:
+        request = Request({}, "GET /health")
+        request.ended_ns = request.began_ns - age_s * 1_000_000_000
+        tally.answered(request)
+    tally.add_up()
+    assert sum(row.count for row in tally.current.requests.values()) == 2
+    assert not tally.current.dropped
+
+
 def test_one_loan_with_any_number_of_statements_is_bounded():
     book = LoanBook()
     loan = Loan(ENGINE, 1, None, None)
