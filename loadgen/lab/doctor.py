@@ -78,6 +78,7 @@ def run(
             "seconds": seconds,
         }
         code = code_at((finding.where for finding in diagnosis.findings), options.application.folder)
+        code = {place: masked(line) for place, line in code.items()}
         page = doctor_page(given, diagnosis, done.report, notes, code, partial=done.signal is not None)
         write_summaries(page, options.out, environment())
     return page, diagnosis, done.signal

@@ -162,19 +162,18 @@ class Arrangement:
             variables = url_variables(self.options.application.url_variables, url)
             # Of an earlier run into the same folder.
             log.unlink(missing_ok=True)
-            servers = Servers(program, self.options.servers, variables, log)
+            servers = Servers(program, self.options.servers, variables, log, self.masked)
             try:
                 servers.start()
                 yield Served(servers, program, database)
             except StackError as error:
                 evidence = Evidence.read(program.evidence)
                 application = self.options.application
-                fault, advice = evidence.fault(application.url_variables), hint(str(error), evidence, application)
-                raise StackError(
-                    f"{application.name}: {fault}"
-                    if fault and (evidence.explains or evidence.missed)
-                    else self.masked(f"{error} (see {log}).{advice}".removesuffix("."))
-                ) from None
+                fault = evidence.fault(application.url_variables)
+                if fault and (evidence.explains or evidence.missed):
+                    raise StackError(self.masked(f"{application.name}: {fault}")) from None
+                advice = hint(str(error), evidence, application)
+                raise StackError(self.masked(f"{error} (see {log}).{advice}".removesuffix("."))) from None
             finally:
                 servers.stop()
                 program.end_strays()
@@ -228,8 +227,12 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
         attachments = Attachments(application, interpreter, Path(folder))
         setting_up = attachments.server(None, {}, found.base.place, found.base.app_url)
-        with set_up(setting_up, variables, options.out / "logs" / "setup.log", masked, say):
-            yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
+        try:
+            with set_up(setting_up, variables, options.out / "logs" / "setup.log", masked, say):
+                yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
+        except (StackError, NothingAnsweredError) as error:
+            # These may quote what the application has said.
+            raise type(error)(masked(str(error))) from None
         if isinstance(found, UsersDatabase):
             written = "; ".join(found.written()) or "none that its statistics show"
             notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
@@ -327,13 +330,14 @@ def unanswered(
     """
     kinds = what_failed(counters or {})
     how = f" ({kinds})" if kinds else ""
-    text = log.read_text(errors="replace")
+    # Masked before it is cut, so that no part of a password is left.
+    text = masked(log.read_text(errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip() and "[INFO]" not in line]
     error = last_error(text)
     if not error and not lines:
         return NothingAnsweredError(f"{named}: no request was answered well{how}. {log} has no error")
     what, said = ("error", error) if error else ("line", lines[-1][:300])
-    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {masked(said)}")
+    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {said}")
 
 
 def _kinds(counters: Mapping[str, int]) -> str:

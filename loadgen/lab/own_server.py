@@ -517,11 +517,12 @@ def _run_setup(
         mask_file(log, masked)
     evidence = Evidence.read(program.evidence)
     if evidence.explains or (code and evidence.missed):
-        raise StackError(f"{told}: {evidence.fault(program.application.url_variables)}")
+        raise StackError(masked(f"{told}: {evidence.fault(program.application.url_variables)}"))
     if code:
-        output = child.output()
+        # Masked before it is cut, so that no part of a password is left.
+        output = masked(child.output())
         lines = [line.strip() for line in output.splitlines() if line.strip()]
-        said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
+        said = (last_error(output) or lines[-1][:300]) if lines else "it said nothing"
         advice = hint(said, evidence, program.application)
         raise StackError(f"{told} ended with exit code {code}: {said} (see {log}).{advice}".removesuffix("."))
 
