@@ -261,15 +261,25 @@ def _agreed(options: OwnAppOptions, found: UsersDatabase) -> list[str]:
     """What will happen to the user's own database, to which the user has agreed. Raises RefusedError."""
     where = shown(options.database_url or "")
     tables = ", ".join(found.tables()) or "none yet"
+    most = found.most or 0
+    allowed = found.max_connections
+    opened, each = (
+        (
+            f"At most {most * options.servers} of its {allowed} connections will be open",
+            f"Each of {options.servers} server processes",
+        )
+        if options.application.server is None
+        # A command of the user's own may have any number of processes.
+        else (f"Each server process will open at most {most} of its {allowed} connections", "Each server process")
+    )
     question = (
-        f"The script's requests will write to {where}, as its users would; nothing is undone. Its tables: {tables}. At most"
-        f" {(found.most or 0) * options.servers} of its {found.max_connections} connections will be open. Go on?"
+        f"The script's requests will write to {where}, as its users would; nothing is undone. Its tables: {tables}."
+        f" {opened}. Go on?"
     )
     if not options.confirm(question):
         raise RefusedError(f"{question} Not without --yes")
-    return [
-        f"Each of {options.servers} server processes may open {found.most} connections to {where}, half of those free now."
-    ]
+    share = f"half of those free now{'' if options.application.server is None else f', divided by {options.servers}'}"
+    return [f"{each} may open {most} connections to {where}, {share}."]
 
 
 def _within(given: dict[str, str], most: int | None) -> dict[str, str]:
@@ -453,7 +463,8 @@ class _Comparison:
         given = {
             "application": options.application.name,
             "script": options.script,
-            "servers": options.servers,
+            # A command of the user's own has as many processes as it says itself.
+            "servers": None if options.application.server else options.servers,
             "server": self._arrangement.masked(options.application.server or "") or None,
             "rounds": options.rounds,
             "settings": self._settings(),
