@@ -419,7 +419,7 @@ class Evidence:
             named = read
         if not named or "--url-variable" in error:
             return ""
-        return f" If {' or '.join(named)} names the database, give it: --url-variable {named[0]}"
+        return f" If {' or '.join(named[:_MOST_NAMED])} names the database, give it: --url-variable {named[0]}"
 
     def _read_besides(self, given: Sequence[str], in_code: str) -> str:
         """Which variables it read that may name a database, in a sentence."""
@@ -544,8 +544,12 @@ def _kill_tree(process: psutil.Process) -> None:
 _URL = re.compile("UR[IL]|DSN", re.IGNORECASE)
 _NAMES_OF_SETTINGS = re.compile("SETTINGS|CONFIG", re.IGNORECASE)
 """Variables that name a module or a file with settings."""
-_OF_NOTHING = re.compile("SQLALCHEMY_DATABASE_URI|None")
-"""Errors of applications that have gone on without a variable."""
+_OF_NOTHING = re.compile(
+    r"SQLALCHEMY_DATABASE_URI|from given URL string|from string 'None'"
+    r"|(?i:(URL|URI|DSN)\b.{0,30}\b(got None|NoneType)|got None(Type)?\b.{0,30}(URL|URI|DSN)\b)"
+)
+"""Errors of applications that have gone on without the URL of their database."""
+_MOST_NAMED = 2
 _PARTS = {
     "host": "HOST|SERVER|ADDR",
     "port": "PORT",

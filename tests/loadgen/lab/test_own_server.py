@@ -353,13 +353,18 @@ def test_a_default_made_of_parts_is_told_with_a_template_for_each():
         ('EnvError: Environment variable "APP_DB" not set', "APP_DB"),
         ("Either 'SQLALCHEMY_DATABASE_URI' or 'SQLALCHEMY_BINDS' must be set.", "APP_DB or DSN"),
         ("ArgumentError: Expected string or URL object, got None", "APP_DB or DSN"),
+        ("TypeError: dsn: expected str, got NoneType", "APP_DB or DSN"),
+        ("ArgumentError: Could not parse SQLAlchemy URL from given URL string", "APP_DB or DSN"),
+        ("AttributeError: 'NoneType' object has no attribute 'id'", None),
+        ("AttributeError: 'NoneType' object has no attribute 'url'", None),
+        ("ValueError: None is no name", None),
         ("KeyError: 'STRIPE_KEY'", None),
         ("KeyError: 'DATABASE_URL'", None),
         ("it read APP_DB: give it: --url-variable APP_DB", None),
     ],
 )
 def test_an_error_for_want_of_a_variable_says_which_option_gives_it(error, named):
-    hint = Evidence(read("DATABASE_URL", "APP_DB", "DSN")).unset(error, ["DATABASE_URL"])
+    hint = Evidence(read("DATABASE_URL", "APP_DB", "DSN", "MORE_DB")).unset(error, ["DATABASE_URL"])
     assert hint == (f" If {named} names the database, give it: --url-variable APP_DB" if named else "")
 
 
