@@ -572,11 +572,14 @@ def _templates(parts: Mapping[str, str]) -> str:
 
 def hint(error: str, evidence: Evidence, application: OwnApplication) -> str:
     """What to do about an error for want of a variable, in a sentence with a space before it; "" for other errors."""
-    file = application.folder / ".env"
-    if file.is_file() and not application.variables:
-        names = re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", file.read_text(errors="replace"), re.MULTILINE)
-        if _OF_NOTHING.search(error) or any(_mentions(error, name) for name in names):
-            return " Unless the application reads its .env itself: --dotenv .env sets the variables"
+    if not application.variables:
+        # None that can be read is as good as none.
+        with contextlib.suppress(OSError):
+            file = application.folder / ".env"
+            text = file.read_text(errors="replace") if file.is_file() else ""
+            names = re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", text, re.MULTILINE)
+            if text and (_OF_NOTHING.search(error) or any(_mentions(error, name) for name in names)):
+                return " Unless the application reads its .env itself: --dotenv .env sets the variables"
     return evidence.unset(error, application.url_variables)
 
 

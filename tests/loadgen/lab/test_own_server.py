@@ -385,6 +385,17 @@ def test_an_application_with_a_dotenv_file_is_told_of_the_option(tmp_path, error
     assert option in advice and bool(advice) is bool(option)
 
 
+def test_a_dotenv_file_that_cannot_be_read_hides_no_error(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / ".env").write_text("SECRET_KEY=x")
+    # A mode would not keep root from reading it.
+    monkeypatch.setattr(Path, "read_text", refuse)
+    own = OwnApplication("a:app", tmp_path, Path(sys.executable))
+    assert hint("KeyError: 'SECRET_KEY'", Evidence([]), own) == ""
+
+
 def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IS_SET", "here")
