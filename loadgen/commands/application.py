@@ -78,7 +78,7 @@ def application_options_of_script(command: _Command) -> _Command:
 
 def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     """The application that the options name; None without --app. Raises BadInput."""
-    from loadgen.lab.own_server import OwnApplication, chosen_python, url_variables
+    from loadgen.lab.own_server import OwnApplication, chosen_python, shown_command, url_variables
     from loadgen.lab.stack import StackError
 
     name = given["application"]
@@ -94,11 +94,11 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
         raise BadInput(f"--app {name!r}: must be MODULE:APP or MODULE:FACTORY()")
     server = given["server"]
     if server is not None and "{port}" not in server:
-        raise BadInput(f"--server {server!r}: needs {{port}} where the port belongs")
+        raise BadInput(f"--server {shown_command(server)!r}: needs {{port}} where the port belongs")
     try:
         shlex.split(server or "")
     except ValueError as error:
-        raise BadInput(f"--server {server!r}: {error}") from None
+        raise BadInput(f"--server {shown_command(server)!r}: {error}") from None
     for variable in given["url_variable"]:
         if not variable.partition("=")[0].isidentifier():
             raise BadInput(f"--url-variable {variable!r} is no name of a variable")

@@ -30,6 +30,7 @@ from loadgen.lab.own_server import (
     hint,
     look_at,
     set_up,
+    shown_command,
     url_variables,
 )
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
@@ -242,7 +243,7 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
 def _notes(application: OwnApplication, interpreter: Interpreter) -> Iterator[str]:
     yield f"The application has {interpreter}."
     if application.server is not None:
-        yield f"Served by: {application.server}"
+        yield f"Served by: {shown_command(application.server)}"
         return
     worker = (
         "one gevent worker"
@@ -465,7 +466,7 @@ class _Comparison:
             "script": options.script,
             # A command of the user's own has as many processes as it says itself.
             "servers": None if options.application.server else options.servers,
-            "server": self._arrangement.masked(options.application.server or "") or None,
+            "server": self._arrangement.masked(shown_command(options.application.server or "")) or None,
             "rounds": options.rounds,
             "settings": self._settings(),
             # Without their templates, which may hold a password.

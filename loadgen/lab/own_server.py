@@ -84,6 +84,18 @@ class OwnApplication:
     """More variables of its environment, unless the host has them."""
 
 
+def shown_command(command: str) -> str:
+    """A command as it may be shown: each NAME=VALUE without its value, which may be a secret."""
+    return _ASSIGNMENT.sub(r"\1=…", command)
+
+
+_ASSIGNMENT = re.compile(
+    r"""(?<![^\s;&|('"])(?<!\w\()([A-Za-z_]\w*)=(?:"(?:\\.|[^"\\])*(?:"|$)|'[^']*(?:'|$)|\\.|[^\s"'\\;&|)])+""",
+    re.DOTALL,
+)
+"""A word NAME=VALUE of a command, its value quoted or not; neither --name=VALUE nor an argument as in factory(name=VALUE)."""
+
+
 def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
     """The values of the variables that tell an application where its database is.
 
@@ -498,8 +510,9 @@ def _run_setup(
     masked: Callable[[str], str],
     say: Callable[[str], None],
 ) -> None:
-    told = f"--setup {masked(command)!r}"
-    say(f"setup: {masked(command)}")
+    shown = masked(shown_command(command))
+    told = f"--setup {shown!r}"
+    say(f"setup: {shown}")
     child = Child(
         ["/bin/sh", "-c", command],
         log=log,

@@ -35,6 +35,7 @@ from loadgen.lab.own_server import (
     hint,
     own_environment,
     set_up,
+    shown_command,
     url_variables,
 )
 from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error, query
@@ -86,6 +87,31 @@ def test_a_server_that_was_killed_is_not_said_to_listen_elsewhere(tmp_path):
     with pytest.raises(StackError, match="was ended by SIGKILL") as told:
         servers.start()
     assert "elsewhere" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("SECRET_KEY=abc gunicorn -b {host}:{port} a:app", "SECRET_KEY=… gunicorn -b {host}:{port} a:app"),
+        ("A='b c' B=\"d \\\" e\" C=f\\ g waitress-serve --port={port}", "A=… B=… C=… waitress-serve --port={port}"),
+        ("env -i A=b gunicorn --env B=c -e D=e", "env -i A=… gunicorn --env B=… -e D=…"),
+        ("(A=b gunicorn 'a:create_app(testing=True)')", "(A=… gunicorn 'a:create_app(testing=True)')"),
+        ("sh -c 'A=b; export B=c && gunicorn'", "sh -c 'A=…; export B=… && gunicorn'"),
+        ("A=a'b c'd gunicorn", "A=… gunicorn"),
+        ("A='b c gunicorn {port}", "A=…"),
+        ("A= gunicorn --workers=2", "A= gunicorn --workers=2"),
+    ],
+)  # fmt: skip
+def test_a_command_is_shown_without_the_values_of_its_variables(command, shown):
+    assert shown_command(command) == shown
+
+
+@pytest.mark.parametrize("server", ["SECRET_KEY=abc gunicorn", "SECRET_KEY='abc gunicorn {port}"])
+def test_no_value_of_a_refused_command_is_told(server):
+    given = {"application": "a:app", "script": "x.yml", "server": server, "url_variable": ()}
+    with pytest.raises(BadInput, match="SECRET_KEY=…") as told:
+        own_application(given)
+    assert "abc" not in str(told.value)
 
 
 class Talking(ServerProgram):
