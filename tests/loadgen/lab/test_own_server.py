@@ -430,7 +430,7 @@ def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tm
     own = own_application({**given, "url_variable": (), "dotenv": ".env"})
     found = own_environment(own, tmp_path)
     assert (found["NAME"], found["QUOTED"], found["IS_SET"]) == ("a b", "c d", "here")
-    with pytest.raises(BadInput, match="--dotenv none: no such file"):
+    with pytest.raises(BadInput, match="--dotenv none: No such file"):
         own_application({**given, "url_variable": (), "dotenv": "none"})
 
 
