@@ -171,7 +171,7 @@ def test_errors_of_the_target_leave_exit_code_0(script):
 def test_a_target_that_no_request_can_be_sent_to_is_told(script, target):
     done = loadgen("run", script, "-t", target)
     assert done.exit_code == 0
-    assert re.search(rf"Warning: no request was sent: most users ended with .*{re.escape(target)}", done.stderr)
+    assert re.search(rf"Warning: no request was sent: the most frequent error was .*{re.escape(target)}", done.stderr)
 
 
 def test_check_only_looks(script, serve, ok_answer):
