@@ -7,7 +7,8 @@ import gc
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,18 @@ class Killed(BaseException):
 
 class ListenerError(Exception):
     """A listener of the application failed."""
+
+
+class Served(deque[Any]):
+    """The queue of those who wait; `on_served` is called with each of them that is taken off to be served."""
+
+    on_served: Callable[[Any], None]
+
+    def popleft(self) -> Any:
+        """As in deque."""
+        waiter = super().popleft()
+        self.on_served(waiter)
+        return waiter
 
 
 @dataclass(frozen=True)
@@ -167,13 +180,13 @@ class Schedule:
         self.options = options
         self.pool = package.fair_pool.FairPool(self.server.connect, **options)
         self.queue_full = package.fair_pool.QueueFull
-        self.counts = {"lent": 0, "timeouts": 0, "rejected": 0}
-        self.unfinished = self.disposals = 0
+        self.counts = {"lent": 0, "timeouts": 0, "rejected": 0, "killed": 0}
+        self.unfinished = self.disposals = self.kills_due = 0
         self.is_forked = self.is_dying = False
         if rng.random() < 0.25:
             self._add_listeners(rng.choice((0.0, 0.3)))
         self.borrowers: list[Any] = []
-        for number in range(rng.choice((2, 3, 4, 5))):
+        for number in range(rng.choice(BORROWERS)):
             self._spawn(f"borrower {number}", self._loans_of(number))
         if rng.random() < 0.7:
             self._plan_mishaps()
@@ -211,7 +224,7 @@ class Schedule:
                 rng.choice((0, 0, 10 * MS, 20 * MS, 50 * MS)),
                 rng.choices(ENDS, WEIGHTS)[0],
             )
-            for _ in range(rng.choice((1, 1, 2, 3)))
+            for _ in range(rng.choice(LOANS))
         ]
 
         def run() -> None:
@@ -239,6 +252,9 @@ class Schedule:
             self._say("timed out", number)
             self._timed_out(began_ns)
             return
+        except Killed:
+            counts["killed"] += 1
+            raise
         except (Refused, ListenerError, Disconnected, exc.InvalidatePoolError) as error:
             self._say(f"failed with {error!r}", number)
             return
@@ -295,19 +311,40 @@ class Schedule:
 
     def _plan_mishaps(self) -> None:
         world, rng = self.world, self.world.rng
-        for _ in range(rng.choice((1, 1, 2, 3))):
+        for _ in range(rng.choice(MISHAPS_AT_MOST)):
             at_s = rng.choice((0.0, 0.01, 0.01, 0.02, 0.03, 0.05))
             what = rng.choices(tuple(MISHAPS), tuple(MISHAPS.values()))[0]
             if what == "kill" and self.hubs:
                 made, hub = rng.choice(self.borrowers)
                 if hub is not None:
                     world.at(at_s, lambda made=made, hub=hub: world.throw(made, hub, Killed()))
+            elif what == "kill the served" and self.hubs:
+                self._plan_to_kill_the_served(at_s)
             elif what == "restart":
                 world.at(at_s, self.server.restart)
             elif what == "outage":
                 self._plan_outage(at_s, rng.choice((0.02, 0.3, 1.0)))
             elif what in ("dispose", "fork"):
                 self._spawn(what, lambda what=what, at_s=at_s: (world.pause(round(at_s * 1e9)), getattr(self, what)()))
+
+    def _plan_to_kill_the_served(self, at_s: float) -> None:
+        """The next greenlet that is served is killed before it is given its connection, or before it wakes up."""
+        world, queue = self.world, self.pool._queue
+
+        def is_due() -> None:
+            self.kills_due += 1
+
+        def on_served(waiter: Any) -> None:
+            hub = getattr(waiter, "hub", None)
+            if self.kills_due and hub in self.hubs and not self.is_dying:
+                self.kills_due -= 1
+                world.throw(waiter.owner, hub, Killed())
+                world.interrupt_next()
+
+        world.at(at_s, is_due)
+        if not isinstance(queue.waiters, Served):
+            queue.waiters = self.pool._waiters = Served()
+            queue.waiters.on_served = on_served
 
     def _plan_outage(self, at_s: float, lasts_s: float) -> None:
         """The server refuses for a while, and somebody asks again and again."""
@@ -419,6 +456,12 @@ class Schedule:
             self._wrong(f"{len(openers.attempts)} connections are being opened for the queue at a time")
         if len(openers.attempts) > len(queue.taken) - len(queue.idle) - len(queue.vacant):
             self._wrong("there are attempts without a slot")
+        most = self.options.get("max_waiting")
+        if most is not None:
+            # Where threads interrupt each other, a slot may count as free and as an attempt while one is begun.
+            most += 0 if self.flavour == "greenlets" else self.limit
+            if len(queue.waiters) - len(openers.attempts) - queue.room() > most:
+                self._wrong(f"{len(queue.waiters)} wait, at most {most} may wait for others")
         for record in queue.idle:
             if record not in queue.taken:
                 self._wrong("an idle connection has no slot")
@@ -527,15 +570,20 @@ class Schedule:
         for name in ("timeouts", "rejected"):
             if getattr(snapshot, name) != self.counts[name]:
                 self._wrong(f"{self.counts[name]} {name}, counted {getattr(snapshot, name)}")
+        if snapshot.cancelled > self.counts["killed"]:
+            self._wrong(f"{self.counts['killed']} killed while they waited, counted {snapshot.cancelled}")
         if pool.checkedout() or pool.checkedin():
             self._wrong(pool.status())
         if len(world.threads) > len(self.hubs):
             self._wrong(f"{len(world.threads) - len(self.hubs)} threads of the pool run on after dispose()")
 
 
+BORROWERS = (2, 3, 4, 5)
+LOANS = (1, 1, 2, 3)
+MISHAPS_AT_MOST = (1, 1, 2, 3)
 ENDS = ("close", "invalidate", "soft", "detach", "forget")
 WEIGHTS = (12, 1, 1, 1, 3)
-MISHAPS = {"kill": 6, "restart": 2, "outage": 2, "dispose": 2, "fork": 1}
+MISHAPS = {"kill": 6, "kill the served": 3, "restart": 2, "outage": 2, "dispose": 2, "fork": 1}
 
 
 @cache

@@ -246,6 +246,10 @@ class World:
         if self.gap:
             countdown.left = 1 + int(self.rng.random() * 2 * self.gap)
 
+    def interrupt_next(self) -> None:
+        """Interrupt the running thread at its next switch point."""
+        countdown.left = 1
+
     def interrupt(self) -> None:
         """Let another thread run, if one can; each that can run is as likely to go on as this one."""
         self._steps += 1
