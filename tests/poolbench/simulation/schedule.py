@@ -178,6 +178,7 @@ class Schedule:
             if rng.random() < share:
                 options[name] = rng.choice(values)
         self.options = options
+        self.most_attempts = min(self.limit, options.get("openers", self.limit))
         self.pool = package.fair_pool.FairPool(self.server.connect, **options)
         self.queue_full = package.fair_pool.QueueFull
         self.counts = {"lent": 0, "timeouts": 0, "rejected": 0, "killed": 0}
@@ -441,47 +442,54 @@ class Schedule:
 
     def _when_quiet(self) -> None:
         """Nobody can run at this instant, so that nothing is half done."""
-        queue = self.pool._queue
-        if len(queue.taken) + len(queue.free) != self.limit:
-            self._wrong(f"there are {len(queue.taken)} taken and {len(queue.free)} free slots of {self.limit}")
-        if queue.waiters and queue.idle:
-            self._wrong(f"{len(queue.waiters)} wait beside {len(queue.idle)} idle connections")
-        openers = self.pool._openers
-        if queue.waiters and (queue.vacant or queue.free) and not openers.attempts and not self._is_appointed():
-            self._wrong(
-                f"{len(queue.waiters)} wait beside {len(queue.vacant)} vacant and {len(queue.free)} free slots, and nobody"
-                " opens a connection"
-            )
-        if len(openers.attempts) > min(self.limit, self.options.get("openers", self.limit)):
-            self._wrong(f"{len(openers.attempts)} connections are being opened for the queue at a time")
-        if len(openers.attempts) > len(queue.taken) - len(queue.idle) - len(queue.vacant):
-            self._wrong("there are attempts without a slot")
-        most = self.options.get("max_waiting")
-        if most is not None:
-            # Where threads interrupt each other, a slot may count as free and as an attempt while one is begun.
-            most += 0 if self.flavour == "greenlets" else self.limit
-            if len(queue.waiters) - len(openers.attempts) - queue.room() > most:
-                self._wrong(f"{len(queue.waiters)} wait, at most {most} may wait for others")
-        for record in queue.idle:
-            if record not in queue.taken:
-                self._wrong("an idle connection has no slot")
-            if record.dbapi_connection is None or record.dbapi_connection.is_closed:
-                self._wrong("an idle connection is closed")
-            if record.dbapi_connection is not None and record.dbapi_connection.borrower is not None:
-                self._wrong("a connection is idle, and lent")
-        if len(set(queue.idle)) != len(queue.idle):
-            self._wrong("a connection is idle twice")
+        queue, attempts = self.pool._queue, self.pool._openers.attempts
+        idle, waiters, taken, now_ns = queue.idle, queue.waiters, queue.taken, self.world.now_ns
+        if len(taken) + len(queue.free) != self.limit:
+            self._wrong(f"there are {len(taken)} taken and {len(queue.free)} free slots of {self.limit}")
+        if attempts:
+            if len(attempts) > self.most_attempts:
+                self._wrong(f"{len(attempts)} connections are being opened for the queue at a time")
+            if len(attempts) > len(taken) - len(idle) - len(queue.vacant):
+                self._wrong("there are attempts without a slot")
+        if waiters:
+            self._look_at_the_waiting()
+        if idle:
+            self._look_at_the_idle()
         if self.world.garbage and (self.world.rng.random() < 0.7 or not self.world.goes_on()):
             # Whoever allocates something next collects it.
             self._spawn("the collector", self.world.collect)
             return
-        now_ns = self.world.now_ns
-        for waiter in queue.waiters:
+        for waiter in waiters:
             if waiter.deadline_ns < now_ns:
                 self._wrong("somebody waits beyond the timeout")
-        statistics = self.pool._statistics
-        if sum(statistics.wait.counts) > statistics.checkouts + statistics.unserved:
-            self._wrong("more waits are counted than loans and waits in vain")
+
+    def _look_at_the_waiting(self) -> None:
+        queue, attempts = self.pool._queue, self.pool._openers.attempts
+        if queue.idle:
+            self._wrong(f"{len(queue.waiters)} wait beside {len(queue.idle)} idle connections")
+        if (queue.vacant or queue.free) and not attempts and not self._is_appointed():
+            self._wrong(
+                f"{len(queue.waiters)} wait beside {len(queue.vacant)} vacant and {len(queue.free)} free slots, and nobody"
+                " opens a connection"
+            )
+        if "max_waiting" in self.options:
+            # Where threads interrupt each other, a slot may count as free and as an attempt while one is begun.
+            most = self.options["max_waiting"] + (0 if self.flavour == "greenlets" else self.limit)
+            if len(queue.waiters) - len(attempts) - queue.room() > most:
+                self._wrong(f"{len(queue.waiters)} wait, at most {most} may wait for others")
+
+    def _look_at_the_idle(self) -> None:
+        idle = self.pool._queue.idle
+        for record in idle:
+            if record not in self.pool._queue.taken:
+                self._wrong("an idle connection has no slot")
+            connection = record.dbapi_connection
+            if connection is None or connection.is_closed:
+                self._wrong("an idle connection is closed")
+            elif connection.borrower is not None:
+                self._wrong("a connection is idle, and lent")
+        if len(idle) > 1 and len(set(idle)) != len(idle):
+            self._wrong("a connection is idle twice")
 
     def _is_appointed(self) -> bool:
         """Whether somebody will look at the queue again."""
@@ -567,6 +575,9 @@ class Schedule:
             )
         if snapshot.in_use or snapshot.idle or snapshot.waiting or snapshot.connecting:
             self._wrong(f"gauges after dispose(): {snapshot}")
+        statistics = pool._statistics
+        if sum(statistics.wait.counts) > statistics.checkouts + statistics.unserved:
+            self._wrong("more waits are counted than loans and waits in vain")
         for name in ("timeouts", "rejected"):
             if getattr(snapshot, name) != self.counts[name]:
                 self._wrong(f"{self.counts[name]} {name}, counted {getattr(snapshot, name)}")
