@@ -71,7 +71,7 @@ class Packages:
     @classmethod
     def load(cls, folder: Path) -> Packages:
         """Load both from the package's folder."""
-        points = {"countdown": countdown, "interrupt": interrupt, "after_a_call": after_a_call, "after": after}
+        points = {"interrupt": interrupt, "after_a_call": after_a_call, "after": after}
         found = cls(
             Package(folder, "plain", stand_ins.without_gevent(), **points),
             Package(folder, "with_gevent", stand_ins.with_gevent(), **points),
@@ -143,6 +143,7 @@ class Schedule:
         world.is_patched = self.flavour == "greenlets"
         world.gap = rng.choice((0, 3, 10, 40)) if self.flavour == "greenlets" else rng.choice((4, 10, 30, 100))
         package = packages.plain if self.flavour == "threads" else packages.with_gevent
+        countdown.follow(package.names)
         self.hubs = [] if self.flavour == "threads" else [Thread(world, lambda: None, hub=True).hub]
         self.size = rng.choice((1, 1, 2, 3))
         overflow = rng.choice((0, 0, 1))
