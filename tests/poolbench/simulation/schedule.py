@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -138,25 +138,25 @@ class Schedule:
         gc.collect(1)
         world = self.world = World(seed)
         world.trace = [] if trace else None
-        rng = world.rng
-        self.flavour = rng.choice(FLAVOURS)
+        rng, pick = world.rng, world.pick
+        self.flavour = pick(FLAVOURS)
         world.is_patched = self.flavour == "greenlets"
-        world.gap = rng.choice((0, 3, 10, 40)) if self.flavour == "greenlets" else rng.choice((4, 10, 30, 100))
+        world.gap = pick((0, 3, 10, 40)) if self.flavour == "greenlets" else pick((4, 10, 30, 100))
         package = packages.plain if self.flavour == "threads" else packages.with_gevent
         countdown.follow(package.names)
         self.hubs = [] if self.flavour == "threads" else [Thread(world, lambda: None, hub=True).hub]
-        self.size = rng.choice((1, 1, 2, 3))
-        overflow = rng.choice((0, 0, 1))
+        self.size = pick((1, 1, 2, 3))
+        overflow = pick((0, 0, 1))
         self.limit = self.size + overflow
-        self.timeout_s = rng.choice((None, 0.02, 0.05, 0.5))
+        self.timeout_s = pick((None, 0.02, 0.05, 0.5))
         self.server = Server(world, self.limit)
         if rng.random() < 0.3:
             self.server.refusing_share = 0.3
         if rng.random() < 0.2:
             self.server.reset_fails_share = self.server.closing_fails_share = 0.2
-        self.server.switching_share = rng.choice((0.0, 0.5, 1.0))
-        self.server.connect_ns = rng.choice(((0,), (0, 10 * MS), (20 * MS, 50 * MS)))
-        self.server.idle_share = rng.choice((0.0, 0.5))
+        self.server.switching_share = pick((0.0, 0.5, 1.0))
+        self.server.connect_ns = pick(((0,), (0, 10 * MS), (20 * MS, 50 * MS)))
+        self.server.idle_share = pick((0.0, 0.5))
         package.fair_pool.outside_test = self.server.outside_test
         options: dict[str, Any] = {
             "pool_size": self.size,
@@ -177,18 +177,19 @@ class Schedule:
             ("warm_up", 0.3, (True,)),
         ):
             if rng.random() < share:
-                options[name] = rng.choice(values)
+                options[name] = pick(values)
         self.options = options
         self.most_attempts = min(self.limit, options.get("openers", self.limit))
-        self.pool = package.fair_pool.FairPool(self.server.connect, **options)
+        # As a `partial`: SQLAlchemy looks for the arguments of a method, which takes long.
+        self.pool = package.fair_pool.FairPool(partial(self.server.connect), **options)
         self.queue_full = package.fair_pool.QueueFull
         self.counts = {"lent": 0, "timeouts": 0, "rejected": 0, "killed": 0}
         self.unfinished = self.disposals = self.kills_due = 0
         self.is_forked = self.is_dying = False
         if rng.random() < 0.25:
-            self._add_listeners(rng.choice((0.0, 0.3)))
+            self._add_listeners(pick((0.0, 0.3)))
         self.borrowers: list[Any] = []
-        for number in range(rng.choice(BORROWERS)):
+        for number in range(pick(BORROWERS)):
             self._spawn(f"borrower {number}", self._loans_of(number))
         if rng.random() < 0.7:
             self._plan_mishaps()
@@ -219,14 +220,14 @@ class Schedule:
         return made
 
     def _loans_of(self, number: int) -> Any:
-        rng = self.world.rng
+        pick = self.world.pick
         plans = [
             (
-                rng.choice((0, 0, 10 * MS, 20 * MS)),
-                rng.choice((0, 0, 10 * MS, 20 * MS, 50 * MS)),
-                rng.choices(ENDS, WEIGHTS)[0],
+                pick((0, 0, 10 * MS, 20 * MS)),
+                pick((0, 0, 10 * MS, 20 * MS, 50 * MS)),
+                pick(ENDS),
             )
-            for _ in range(rng.choice(LOANS))
+            for _ in range(pick(LOANS))
         ]
 
         def run() -> None:
@@ -312,12 +313,12 @@ class Schedule:
             self.world.fail(f"a wait of {self.timeout_s} s timed out after {waited_ns / 1e9:.3f} s")
 
     def _plan_mishaps(self) -> None:
-        world, rng = self.world, self.world.rng
-        for _ in range(rng.choice(MISHAPS_AT_MOST)):
-            at_s = rng.choice((0.0, 0.01, 0.01, 0.02, 0.03, 0.05))
-            what = rng.choices(tuple(MISHAPS), tuple(MISHAPS.values()))[0]
+        world, pick = self.world, self.world.pick
+        for _ in range(pick(NUMBERS_OF_MISHAPS)):
+            at_s = pick((0.0, 0.01, 0.01, 0.02, 0.03, 0.05))
+            what = pick(MISHAPS)
             if what == "kill" and self.hubs:
-                made, hub = rng.choice(self.borrowers)
+                made, hub = pick(self.borrowers)
                 if hub is not None:
                     world.at(at_s, lambda made=made, hub=hub: world.throw(made, hub, Killed()))
             elif what == "kill the served" and self.hubs:
@@ -325,7 +326,7 @@ class Schedule:
             elif what == "restart":
                 world.at(at_s, self.server.restart)
             elif what == "outage":
-                self._plan_outage(at_s, rng.choice((0.02, 0.3, 1.0)))
+                self._plan_outage(at_s, pick((0.02, 0.3, 1.0)))
             elif what in ("dispose", "fork"):
                 self._spawn(what, lambda what=what, at_s=at_s: (world.pause(round(at_s * 1e9)), getattr(self, what)()))
 
@@ -592,10 +593,15 @@ class Schedule:
 
 BORROWERS = (2, 3, 4, 5)
 LOANS = (1, 1, 2, 3)
-MISHAPS_AT_MOST = (1, 1, 2, 3)
-ENDS = ("close", "invalidate", "soft", "detach", "forget")
-WEIGHTS = (12, 1, 1, 1, 3)
-MISHAPS = {"kill": 6, "kill the served": 3, "restart": 2, "outage": 2, "dispose": 2, "fork": 1}
+NUMBERS_OF_MISHAPS = (1, 1, 2, 3)
+
+
+def _weighted(**shares: int) -> tuple[str, ...]:
+    return tuple(name.replace("_", " ") for name, share in shares.items() for _ in range(share))
+
+
+ENDS = _weighted(close=12, invalidate=1, soft=1, detach=1, forget=3)
+MISHAPS = _weighted(kill=6, kill_the_served=3, restart=2, outage=2, dispose=2, fork=2)
 
 
 @cache
