@@ -594,6 +594,9 @@ class Schedule:
 BORROWERS = (2, 3, 4, 5)
 LOANS = (1, 1, 2, 3)
 NUMBERS_OF_MISHAPS = (1, 1, 2, 3)
+"""Sizes of a schedule. With more small ones, borrowers (2, 2, 3, 3, 4, 5) and loans (1, 1, 1, 1, 2, 3), 24 mutants took 1.03 s
+of CPU to be found one after another, on average of up to 40 times each; with these sizes 0.99 s.
+"""
 
 
 def _weighted(**shares: int) -> tuple[str, ...]:
