@@ -40,10 +40,8 @@ PATIENCE_S = 60.0
 NICE = -15
 SEED = 1
 """Of the instants at which requests are sent."""
-MANY = 20
 THREADS = 8
 LOADED = np.random.default_rng(1).permutation(512)
-TURNS = 2
 APPLICATION = """
 import os, time
 from sqlalchemy import create_engine

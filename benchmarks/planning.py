@@ -244,7 +244,7 @@ def question(arrangement: PlannedArrangement, base: MeasuredWorkload, rate_per_s
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A figure, as measured in each run and as predicted from each calm run, and how far the prediction may be off."""
+    """A figure, as measured in each run and as predicted for its arrivals, and how far the prediction may be off."""
 
     name: str
     seen: tuple[float, ...]
@@ -433,10 +433,14 @@ def main() -> None:
     all_of: dict[str, PlannedArrangement | AdvisedArrangement] = {str(i + 1): row for i, row in enumerate(arrangements)}
     if not given.other:
         all_of |= {f"a{i + 1}": row for i, row in enumerate(ADVISED)}
-    chosen = {key: all_of[key] for key in given.only.split(",")} if given.only else all_of
+    asked = given.only.split(",") if given.only else list(all_of)
+    if unknown := set(asked) - set(all_of):
+        parser.error(f"--only: no such arrangement: {', '.join(sorted(unknown))}")
+    chosen = {key: all_of[key] for key in asked}
     kept: dict[str, Measured | Tried] = {}
     if given.into is not None and given.into.exists():
-        kept = pickle.loads(given.into.read_bytes())
+        # Not those of another draw.
+        kept = {k: found for k, found in pickle.loads(given.into.read_bytes()).items() if is_of(found, all_of.get(k))}
     ends_s = monotonic() + given.minutes * 60
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -458,8 +462,11 @@ def main() -> None:
 
 def is_kept(found: Measured | Tried | None, row: PlannedArrangement | AdvisedArrangement) -> bool:
     """Whether what was found is of this arrangement, and was measured in time."""
-    if found is None or late_ms(found) > LATE_MS:
-        return False
+    return found is not None and late_ms(found) <= LATE_MS and is_of(found, row)
+
+
+def is_of(found: Measured | Tried, row: PlannedArrangement | AdvisedArrangement | None) -> bool:
+    """Whether what was found is of this arrangement."""
     return row == (found.arrangement if isinstance(found, Measured) else found.advised)
 
 

@@ -1,8 +1,8 @@
 """Carries out the search for a service's capacity: steps at one arrival rate each, one script, one process.
 
 The script's sections `before` and `after` run once, and each step has an engine of its own. A step ends when it is decided,
-or after its longest time; its users then have a bound to finish. A service that was left with a queue is given time to
-answer again within the target, so that the next step does not pay for the last one.
+or after its longest time; its users then have a bound to finish, and those left are ended. A service that was left with a
+queue is given time to answer again within the target, so that the next step does not pay for the last one.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ def find_capacity(
                     engines[-1], execution.recorder, wall, target, live, tuple(steps), rate, longest_s, ends_ns
                 )
                 engines[-1].run(Listener(tick=watched.tick))
+                # Their failures would count in the next step.
+                engines[-1].end_users()
                 watch.sample()
                 if signals:
                     break
@@ -99,11 +101,13 @@ def find_capacity(
                 say(steps[-1])
                 gevent.sleep(_PAUSE_S)
                 rate = next_rate(steps, first_rate, precision)
-                longest_s = min(int(_RECOVERY_SHARE * max_s), int((ends_ns - now_ns()) / 1e9))
+                longest_s = min(int(_RECOVERY_SHARE * max_s), int((ends_ns - now_ns()) / 1e9 - _ENDING_S))
                 if rate is not None and watched.left_a_queue and longest_s > 0:
                     engines.append(execution.engine(Share(), (_phase(1.0, longest_s),)))
-                    recovery = _RecoveryWatch(engines[-1], execution.recorder, wall, target, live)
+                    recovery = _RecoveryWatch(engines[-1], execution.recorder, wall, target, live, longest_s)
                     engines[-1].run(Listener(tick=recovery.tick))
+                    engines[-1].end_users()
+                    gevent.sleep(0)
         run = execution.after(execution.finished(engines[-1 if signals else 0], watch, signals))
     return found(steps, finished=rate is None), run
 
@@ -132,10 +136,11 @@ class _Watch:
         raise NotImplementedError
 
     def _seconds(self) -> list[Second]:
-        """The seconds in which all users were to start."""
-        periods = self._recorder.report().periods
-        seconds = [s for period in periods for s in period.seconds if s.start_ms >= self._first_ms - 500]
-        return seconds[: len(self._in_flight)]
+        """The seconds in which all users were to start; those without any event are empty."""
+        happened = {s.start_ms: s for period in self._recorder.report().periods for s in period.seconds}
+        # The first is the whole second of the clock that begins nearest to the step.
+        starts_ms = [(self._first_ms + 500) // 1000 * 1000 + 1000 * n for n in range(len(self._in_flight))]
+        return [happened.get(start_ms, Second(start_ms)) for start_ms in starts_ms]
 
     def _seen(self) -> list[SecondSeen]:
         limit_ms = self._target.p99_ms
@@ -143,15 +148,21 @@ class _Watch:
             SecondSeen(
                 s.requests, s.answers, s.response_time.count_above(limit_ms) if s.response_time else 0, s.errors, n
             )
-            for s, n in zip(self._seconds(), self._in_flight, strict=False)
+            for s, n in zip(self._seconds(), self._in_flight, strict=True)
         ]
 
 
 class _RecoveryWatch(_Watch):
-    """Starts one user each second until one is answered within the target."""
+    """Starts one user each second until one is answered well, within the target, or for `longest_s` seconds."""
+
+    def __init__(
+        self, engine: Engine, recorder: Recorder, wall: WallOffset, target: Target, live: Live, longest_s: int
+    ) -> None:
+        super().__init__(engine, recorder, wall, target, live)
+        self._longest_s = longest_s
 
     def _look(self) -> None:
-        if any(s.answers > s.slow for s in self._seen()):
+        if len(self._in_flight) >= self._longest_s or any(s.answers - s.errors > s.slow for s in self._seen()):
             self._engine.stop()
             gevent.spawn_later(_PAUSE_S, self._engine.stop)
 
@@ -181,7 +192,7 @@ class _StepWatch(_Watch):
 
     def _look(self) -> None:
         seen = self._seen()
-        if len(seen) >= self._longest_s or is_over(seen, self._target, self._rate, self._before):
+        if len(self._in_flight) >= self._longest_s or is_over(seen, self._target, self._rate, self._before):
             self._engine.stop()
             left_s = (self._ends_ns - now_ns()) / 1e9 - _PAUSE_S
             gevent.spawn_later(max(_PAUSE_S, min(_DRAIN_S, left_s)), self._give_up)

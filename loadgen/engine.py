@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from random import Random
 from traceback import print_exception
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import gevent
 from gevent import get_hub
@@ -117,6 +118,8 @@ class Engine:
         # Functions that wake greenlets which have finished a user and wait for another.
         self._spare: list[Callable[[int], Any]] = []
         self._spares_max = _SPARES_MAX
+        # The greenlets that run users, one after the other.
+        self._greenlets: WeakSet[greenlet] = WeakSet()
         self._arriving = True
         self._over = Event()
         self._crash: BaseException | None = None
@@ -156,6 +159,11 @@ class Engine:
         if self._arrivals is not None:
             self._arrivals.kill(block=False)
         gevent.spawn_later(GRACE_S, self._over.set)
+
+    def end_users(self) -> None:
+        """End the users that a run has left behind, soon: their connections are closed, and nothing more is recorded of them."""
+        for each in self._greenlets:
+            gevent.kill(each)
 
     def progress(self) -> Progress:
         """The progress now; requests, responses and errors are as of the recorder's last flush."""
@@ -206,6 +214,7 @@ class Engine:
 
     def _succeed(self, ends_ns: int) -> None:
         """Run one user after the other until the instant `ends_ns`; the last one comes to its own end."""
+        self._greenlets.add(getcurrent())
         while not self.interrupted and now_ns() < ends_ns:
             self._active += 1
             try:
@@ -234,6 +243,7 @@ class Engine:
         started, start_vu, spare = self._recorder.started, self._program.start_vu, self._spare
         me, rest = getcurrent(), self._hub.switch
         resume = me.switch
+        self._greenlets.add(me)
         while True:
             # A user must not see context variables of the user before it.
             me.gr_context = None

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from poolbench import observed as seen
+from poolbench.asks import MANY_TIMES, demanded, overtaken, used
 from poolbench.diagnosis_notes import LEAST_WAIT, notes
 from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_seconds, in_times, merged, quoted
 from poolbench.observed import (
@@ -19,13 +20,12 @@ from poolbench.observed import (
     LoanKey,
     LoanSum,
     Observed,
+    RequestSum,
     SampleSum,
     StatementKey,
     StatementSum,
     made_at,
 )
-from poolbench.overtaking import MANY_TIMES, overtaken
-from poolbench.repeats import writes
 from poolbench.surroundings import SATURATED, Server, statement_key
 
 _LEAST_SHARE = 0.03
@@ -305,12 +305,17 @@ class _Case:
         )
         return behind_ns * min(1.0, server.waits_for_idle_s / waiting_s)
 
-    def repeated(self) -> Iterator[Finding]:
-        """The same statement again and again in one loan."""
+    def _worked_ns(self) -> Mapping[str, int]:
+        """What the loans of each endpoint spent with something other than the database."""
         worked_ns: dict[str, int] = defaultdict(int)
         for sample, spent in self.observed.samples.items():
             if sample.doing in {seen.WORK, seen.SLEEP}:
                 worked_ns[sample.endpoint] += spent.own_ns
+        return worked_ns
+
+    def repeated(self) -> Iterator[Finding]:
+        """The same statement again and again in one loan."""
+        worked_ns = self._worked_ns()
         for key, row in self.observed.statements.items():
             if not row.repeated_groups:
                 continue
@@ -338,9 +343,16 @@ class _Case:
 
         Waiting is not charged to it: a pool that is too small is a finding of its own, and an unfair one is the worse fault.
         """
+        worked_ns = self._worked_ns()
         for key, row in self.observed.statements.items():
-            share = self.share(row.apart_ns)
-            if not row.apart_requests or not writes(key.text) or share < _LEAST_SHARE:
+            if not row.apart_changes:
+                continue
+            # A transaction for each item is right where something else is done for each: then most of the time goes there.
+            apart_ns = row.apart_ns - worked_ns[key.endpoint]
+            about = self.observed.requests.get(key.endpoint, RequestSum())
+            is_most = apart_ns / row.apart_requests > 0.5 * about.duration_ns / max(1, about.count)
+            share = self.share(apart_ns)
+            if share < LEAST_WAIT or not is_most:
                 continue
             yield Finding(
                 "n-plus-one",
@@ -498,7 +510,7 @@ class _Case:
             # Those who have a connection may wait for their turn to run, too: it takes more to blame the pool.
             is_unfair = is_unfair and excess_ns > 0.5 * wait_ns and self.share(excess_ns) > _MUCH
         # Where more is asked for than the connections can do, no order of service helps.
-        demand = self._demand(processes, limit)
+        demand = demanded(processes, limit)
         if (self.server.worker_cpu or 0.0) >= SATURATED:
             # Holds have waited for CPU, too: they say nothing about the connections.
             demand = 0.0
@@ -507,10 +519,10 @@ class _Case:
             self.is_unfair = True
             worst = max(late, key=lambda each: each.wait_ns)
             gave_up = f" {timeouts} gave up." if timeouts else ""
-            used = self._use(processes, limit)
+            in_use = used(processes, limit)
             few = (
-                f" The connections were in use {100 * used:.0f} % of the time: it takes more of them, too."
-                if used >= SATURATED
+                f" The connections were in use {100 * in_use:.0f} % of the time: the pool also needs more connections."
+                if in_use >= SATURATED
                 else ""
             )
             yield Finding(
@@ -547,25 +559,6 @@ class _Case:
             " number by measuring.",
             share,
         )
-
-    def _demand(self, processes: Sequence[Sequence[Ask]], limit: int) -> float:
-        """Connections asked for, divided by those there are, in the busiest process: requests per second by their mean hold."""
-        found = [0.0]
-        for asks in processes:
-            served = [ask.held_ns for ask in asks if ask.is_served]
-            first_ns, last_ns = (pick(ask.asked_ns for ask in asks) for pick in (min, max))
-            if len(asks) >= _LEAST_LOANS and served:
-                found.append(len(asks) * sum(served) / len(served) / max(1, limit * (last_ns - first_ns)))
-        return max(found)
-
-    def _use(self, processes: Sequence[Sequence[Ask]], limit: int) -> float:
-        """The part of the time that the busiest process had all connections of its pool in use, on average over these."""
-        used = [0.0]
-        for asks in processes:
-            first_ns = min(ask.asked_ns for ask in asks)
-            last_ns = max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks)
-            used.append(sum(ask.held_ns for ask in asks) / max(1, limit * (last_ns - first_ns)))
-        return min(1.0, max(used))
 
     def _too_large(self, engine: str, about: EngineSum) -> Iterator[Finding]:
         refused = sum(row.refused for (name, _, _), row in self._loans() if name == engine)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 
 from poolbench.findings import in_seconds, quoted
 from poolbench.observed import Observed
-from poolbench.repeats import writes
 from poolbench.surroundings import SATURATED, Server
 
 LEAST_WAIT = 0.1
@@ -50,12 +49,12 @@ def _lock_waits(server: Server, share: Callable[[float], float]) -> Iterator[str
 
 def _borrowed_apart(observed: Observed, share: Callable[[float], float]) -> Iterator[str]:
     """Reading row by row on connections borrowed anew: a loop that gives others their turn, so it may be meant."""
-    rows = {key: row for key, row in observed.statements.items() if row.apart_requests and not writes(key.text)}
+    rows = {key: row for key, row in observed.statements.items() if row.apart and key.place and not row.apart_changes}
     worst = max(rows, key=lambda key: rows[key].apart_ns, default=None)
     if worst is not None and share(rows[worst].apart_ns) >= LEAST_WAIT:
-        row = rows[worst]
+        row, to = rows[worst], f" to {worst.endpoint}" if worst.endpoint else ""
         yield (
-            f"A request to {worst.endpoint} executed the same statement {row.apart / row.apart_requests:.0f} times at"
+            f"A request{to} executed the same statement {row.apart / row.apart_requests:.0f} times at"
             f" {worst.place}, each time on a connection borrowed anew. One statement for all rows would be quicker:"
             f" {quoted(worst.text)}"
         )

@@ -633,7 +633,7 @@ class FairPool(Pool):
             limit=self._limit,
             in_use=self.checkedout(),
             # A vacant resource whose connection is closed rests, too, but is no connection.
-            idle=self.checkedin() - sum(record.dbapi_connection is None for record in list(self._queue.vacant)),
+            idle=max(0, self.checkedin() - sum(record.dbapi_connection is None for record in list(self._queue.vacant))),
             waiting=self.waiting(),
             estimated_wait_ns=self.estimated_wait_ns(),
             checkouts=statistics.checkouts,

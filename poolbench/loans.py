@@ -31,13 +31,13 @@ _thread_number = native(_thread.__name__, "get_ident")
 class Request:
     """A request being answered; `name` is its endpoint, found when it is first needed."""
 
-    __slots__ = ("_environ", "_name", "began_ns", "borrower", "ended_ns", "is_flasks", "rule")
+    __slots__ = ("_environ", "_name", "began_ns", "borrower", "ended_ns", "is_counted", "is_flasks", "rule")
 
     def __init__(self, environ: dict[str, Any], name: str = "") -> None:
         self._environ: dict[str, Any] | None = environ
         self._name = name
         self.began_ns, self.ended_ns = perf_counter_ns(), 0
-        self.is_flasks = False
+        self.is_flasks = self.is_counted = False
         self.borrower: Any = None
         """The greenlet or thread that serves it. Another one may send the answer's end."""
         self.rule: Any = None

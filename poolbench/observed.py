@@ -16,9 +16,9 @@ MANY_ROWS = 1000
 SLOW_NS = 80_000_000
 """A statement that takes this long without handling many rows is a slow one."""
 REPEATS = 5
-"""The same statement, run so often by one loan from one place, is repeated."""
+"""A statement that one loan runs this many times from one place is repeated."""
 REPEATED_LOANS = 10
-"""The same statement, run by so many loans of one request from one place, is repeated, too."""
+"""A statement that this many loans of one request run from one place is repeated, too."""
 FEW_ROWS = 50
 """A repeated statement fetches one object, or its few parts, each time; a batch fetches more rows than this."""
 OTHERS = "(others)"
@@ -78,6 +78,8 @@ class StatementSum:
     apart_requests: int = 0
     apart_ns: int = 0
     """How long those loans were held for it."""
+    apart_changes: int = 0
+    """Those of these executions that changed a row."""
 
 
 @dataclass(slots=True)

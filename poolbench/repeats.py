@@ -12,15 +12,14 @@ from poolbench.observed import FEW_ROWS, REPEATED_LOANS, REPEATS
 
 MOST_CACHED = 10_000
 """A longer statement than this many characters is looked at each time, rather than kept."""
-_COMMENT = r"--[^\n]*\n|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/"
-_WRITES = re.compile(
-    rf"(\s|{_COMMENT})*(INSERT|UPDATE|DELETE|MERGE|LOCK|TRUNCATE|CREATE|ALTER|DROP|CALL)\b"
-    r"|\s*COPY\s+[^()]+(\([^()]*\)\s*)?\bFROM\b"
-    r"|\s*WITH\b.*\(\s*(INSERT|UPDATE|DELETE|MERGE)\b"
-    r"|.*\bFOR\s+(NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b|.*\bpg_advisory_xact_lock",
+_GAP = r"(?:\s|--[^\n]*\n|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/)*"
+_CHANGES = re.compile(
+    rf"{_GAP}(?:(?:INSERT|UPDATE|DELETE|MERGE|LOCK|TRUNCATE|CREATE|ALTER|DROP|CALL)\b"
+    r"|COPY\s+[^()]+(?:\([^()]*\)\s*)?\bFROM\b"
+    rf"|WITH\b.*[()]{_GAP}(?:INSERT|UPDATE|DELETE|MERGE)\b)",
     re.IGNORECASE | re.DOTALL,
 )
-"""Statements that change rows or take locks; for `match`."""
+_LOCKS = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b|\bpg_advisory_xact_lock", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,39 +95,69 @@ class Apart:
     rows: int = 0
     held_ns: float = 0.0
     """How long these loans were held for it: of each, the part that its duration is of all statements' durations."""
+    has_changed: bool = False
+    """Whether the statement changes rows."""
+    has_locked: bool = False
+    """Whether it only locks them."""
 
 
 _PlacedText = tuple[str, str]
-"""The place and the text of a statement."""
+"""The place and the beginning of the text of a statement."""
+_MOST_APART = 200
+"""Statements that are told apart in one request."""
 
 
-def add_apart(into: dict[_PlacedText, Apart], groups: Mapping[_PlacedText, Group], held_ns: int) -> None:
-    """Add to what a request has executed so far what one more loan, held for `held_ns`, has executed."""
-    statements_ns = max(1, sum(group.duration_ns for group in groups.values()))
-    for key, group in groups.items():
+def add_apart(into: dict[_PlacedText, Apart], executed: Iterable[tuple[_PlacedText, str, Group]], held_ns: int) -> None:
+    """Add to what a request has executed so far what one more loan, held for `held_ns`, has executed.
+
+    `executed` has for each group its place and beginning, and its whole text.
+    """
+    groups, seen_before = list(executed), set[_PlacedText]()
+    statements_ns = max(1, sum(group.duration_ns for _, _, group in groups))
+    for key, statement, group in groups:
+        if key not in into and len(into) >= _MOST_APART:
+            continue
         known = into.setdefault(key, Apart())
-        known.loans += 1
+        known.loans += key not in seen_before
+        seen_before.add(key)
+        known.has_changed = changes(statement)
+        known.has_locked = group.has_written and not known.has_changed
         known.executions += group.count
         known.rows += group.rows
         known.held_ns += held_ns * group.duration_ns / statements_ns
 
 
 def repeated_apart(executed: Mapping[_PlacedText, Apart]) -> Iterator[tuple[_PlacedText, Apart]]:
-    """The statements that a request repeats in loan after loan: that fetch one object or its few parts, or write one row.
+    """The statements that a request repeats in loan after loan: that fetch one object or its few parts, or change one row.
 
-    Those of which one loan executes several are no such: they are found as a loop, or are a batch.
+    A statement that one loan executes several times is not counted here: it is found as a loop, or is a batch. Nor is one that
+    locks a row: whoever takes one job after another needs a transaction for each.
     """
     for key, each in executed.items():
-        one_by_one = each.executions == each.loans >= REPEATED_LOANS
-        if one_by_one and (each.rows == each.executions if writes(key[1]) else each.rows < FEW_ROWS * each.executions):
+        is_one_by_one = each.executions == each.loans >= REPEATED_LOANS and not each.has_locked
+        if is_one_by_one and (
+            each.rows == each.executions if each.has_changed else each.rows < FEW_ROWS * each.executions
+        ):
             yield key, each
 
 
 def writes(statement: str) -> bool:
     """Whether a statement changes or locks rows."""
-    return _writes(statement) if len(statement) <= MOST_CACHED else _WRITES.match(statement) is not None
+    return changes(statement) or (
+        _locks(statement) if len(statement) <= MOST_CACHED else bool(_LOCKS.search(statement))
+    )
+
+
+def changes(statement: str) -> bool:
+    """Whether a statement changes rows, or tables."""
+    return _changes(statement) if len(statement) <= MOST_CACHED else bool(_CHANGES.match(statement))
 
 
 @lru_cache(maxsize=1024)
-def _writes(statement: str) -> bool:
-    return _WRITES.match(statement) is not None
+def _changes(statement: str) -> bool:
+    return bool(_CHANGES.match(statement))
+
+
+@lru_cache(maxsize=1024)
+def _locks(statement: str) -> bool:
+    return bool(_LOCKS.search(statement))

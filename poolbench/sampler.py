@@ -93,9 +93,11 @@ class Sampler:
                 return
             began_ns, cpu_ns, look_ns = perf_counter_ns(), thread_time_ns(), 0
             try:
-                is_used = self.look(began_ns - before_ns)
-                # Adding up is not in it: the longer the pause, the more would have ended, and the pauses would grow and grow.
-                look_ns = thread_time_ns() - cpu_ns
+                try:
+                    is_used = self.look(began_ns - before_ns)
+                finally:
+                    # Adding up is not in it: the longer the pause, the more would have ended, and the pauses would grow and grow.
+                    look_ns = thread_time_ns() - cpu_ns
                 ended = book.tally.add_up()
                 book.keep_pace(began_ns - before_ns)
                 self._after_look()

@@ -50,7 +50,8 @@ class Tally:
         self._process, self._keeps_all = process, keeps_all
         self._slices: deque[tuple[int, Observed]] = deque([(perf_counter_ns(), Observed())], maxlen=_SLICES)
         self._loans: deque[Loan] = deque()
-        self._requests: deque[Request] = deque()
+        # While nothing is lent, nobody adds up: a service that watches itself then remembers the latest requests only.
+        self._requests: deque[Request] = deque(maxlen=None if keeps_all else _MOST_FINISHED)
         self._executed: dict[Request, dict[tuple[str, str], Apart]] = {}
         self._turn = native("_thread", "allocate_lock")()
 
@@ -63,7 +64,7 @@ class Tally:
 
     def answered(self, request: Request) -> None:
         """A request has been answered."""
-        if len(self._requests) < _MOST_FINISHED:
+        if not self._keeps_all or len(self._requests) < _MOST_FINISHED:
             self._requests.append(request)
         else:
             self._slices[-1][1].dropped += 1
@@ -96,9 +97,12 @@ class Tally:
             self._add_loan(into, self._loans.popleft())
         for _ in range(requests):
             request = self._requests.popleft()
+            if not self._keeps_all and now_ns - request.ended_ns > _SLICES * _SLICE_NS:
+                continue
             row = _row(into.requests, request.name, OTHERS, RequestSum)
             row.count += 1
             row.duration_ns += request.ended_ns - request.began_ns
+            request.is_counted = True
             _add_repeated(into, request.name, self._executed.pop(request, {}))
         return loans + requests
 
@@ -141,24 +145,26 @@ class Tally:
         # A connection that many requests used has executed the statements of each of them: that is no loop.
         has_loops = not loan.adopted and any(values[1] >= REPEATS for values in noted.values())
         # Where not all loans are noted, a request's are not known.
-        is_requests = self._keeps_all and loan.request is not None and not loan.adopted
+        request = loan.request if self._keeps_all and not loan.adopted else None
         loops_ns: Sequence[float] = [0.0] * len(noted)
-        if has_loops or is_requests:
+        if has_loops or request is not None:
             groups = [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in noted.items()]
             loops_ns = loop_times_ns(groups) if has_loops else loops_ns
-            if is_requests:
-                self._add_apart(loan.request, noted, groups, held_ns)
+            if request is not None:
+                self._add_apart(request, noted, groups, held_ns)
         _add_statements(into, endpoint, noted, loops_ns, loan.weight if loan.lent_ns else 1)
 
     def _add_apart(
-        self, request: Any, noted: Mapping[Any, Sequence[Any]], groups: Sequence[Group], held_ns: int
+        self, request: Request, noted: Mapping[Any, Sequence[Any]], groups: Sequence[Group], held_ns: int
     ) -> None:
-        if len(self._executed) >= _MOST_FINISHED:
-            self._executed.clear()
-        placed = {
-            (_place(values), _short(key[0])): group for (key, values), group in zip(noted.items(), groups, strict=True)
-        }
-        add_apart(self._executed.setdefault(request, {}), placed, held_ns)
+        # A loan that ends after its request, such as a leak, says nothing of it any more.
+        if request.is_counted or (request not in self._executed and len(self._executed) >= _MOST_FINISHED):
+            return
+        executed = [
+            ((_place(values), _short(key[0])), key[0], group)
+            for (key, values), group in zip(noted.items(), groups, strict=True)
+        ]
+        add_apart(self._executed.setdefault(request, {}), executed, held_ns)
 
 
 def _place(values: Sequence[Any]) -> str:
@@ -173,6 +179,7 @@ def _add_repeated(into: Observed, endpoint: str, executed: Mapping[tuple[str, st
         row.apart += each.executions
         row.apart_requests += 1
         row.apart_ns += round(each.held_ns)
+        row.apart_changes += each.executions * each.has_changed
 
 
 def _add_statements(

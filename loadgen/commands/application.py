@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from loadgen.commands.exits import SIGNALLED
+from loadgen.commands.script_options import variables_of
 from reports.cli import BadInput
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def application_options_of_script(command: _Command) -> _Command:
 
 def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     """The application that the options name; None without --app. Raises BadInput."""
-    from loadgen.lab.own_server import OwnApplication, chosen_python, url_variables
+    from loadgen.lab.own_server import OwnApplication, chosen_python, shown_command, url_variables
     from loadgen.lab.stack import StackError
 
     name = given["application"]
@@ -94,11 +95,11 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
         raise BadInput(f"--app {name!r}: must be MODULE:APP or MODULE:FACTORY()")
     server = given["server"]
     if server is not None and "{port}" not in server:
-        raise BadInput(f"--server {server!r}: needs {{port}} where the port belongs")
+        raise BadInput(f"--server {shown_command(server)!r}: needs {{port}} where the port belongs")
     try:
         shlex.split(server or "")
     except ValueError as error:
-        raise BadInput(f"--server {server!r}: {error}") from None
+        raise BadInput(f"--server {shown_command(server or '')!r}: {error}") from None
     for variable in given["url_variable"]:
         if not variable.partition("=")[0].isidentifier():
             raise BadInput(f"--url-variable {variable!r} is no name of a variable")
@@ -112,20 +113,8 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     except StackError as error:
         raise BadInput(str(error)) from None
     variables = tuple(given["url_variable"]) or ("DATABASE_URL",)
-    more = _of_dotenv(given["dotenv"]) if given["dotenv"] else {}
+    more = variables_of(given["dotenv"]) if given["dotenv"] else {}
     return OwnApplication(name, folder, python, server, tuple(given["setup"]), variables, more)
-
-
-def _of_dotenv(path: str) -> dict[str, str]:
-    """The variables that a .env file sets. Raises BadInput."""
-    from dotenv import dotenv_values
-
-    if not Path(path).is_file():
-        raise BadInput(f"--dotenv {path}: no such file")
-    try:
-        return {name: value for name, value in dotenv_values(path).items() if value is not None}
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"--dotenv {path}: {getattr(error, 'strerror', None) or 'not a text in UTF-8'}") from None
 
 
 class NothingGood(click.ClickException):

@@ -105,18 +105,20 @@ def capacity(
 
     The phases of SCRIPT are replaced by steps at one rate each. The rate is doubled until a step misses the target; then
     the interval between the highest rate that met it and the lowest that missed it is halved until it is as narrow as
-    --precision. A step ends as soon as it is decided. The result says whether the service, the target or the generator is
+    --precision. A step that misses the target ends as soon as that is decided; below a rate that missed it, a rate must meet
+    it for 20 seconds. The result says whether the service, the target or the generator is
     what limits the rate.
 
     With --app, your own application is searched: each strategy and pool size has a search of --max-seconds of its own, with
     a fresh database.
 
-    Exit code 1: not even the lowest rate meets the target; 3: nothing was answered, or the generator was late at any rate.
+    Exit code 1: not even the lowest rate meets the target; 3: nothing was answered, or the generator was late at every rate
+    that was tried.
     """
     from loadgen.capacity import find_capacity
     from loadgen.runner import SectionFailed
     from loadgen.sizing.capacity import Target
-    from loadgen.sizing.capacity_findings import capacity_page, step_line
+    from loadgen.sizing.capacity_findings import capacity_page, step_line, was_not_learnt
     from loadgen.watch.progress import LiveLine
     from reports import names
 
@@ -166,8 +168,7 @@ def capacity(
         click.echo(f"Error: {failure}", err=True)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
-    late = found.rate is None and found.limit == "generator"
-    if run.failures or late or not run.report.aggregate.counters.get(names.RESPONSES):
+    if run.failures or was_not_learnt(found) or not run.report.aggregate.counters.get(names.RESPONSES):
         sys.exit(COULD_NOT_RUN)
     sys.exit(1 if found.rate is None else 0)
 
@@ -188,7 +189,7 @@ def _of_application(
     from loadgen.lab import own_capacity
     from loadgen.lab.folders import made, run_folder
     from loadgen.lab.own_app import STRATEGIES, OwnAppOptions, chosen_settings
-    from loadgen.sizing.capacity_findings import Found, capacities_page, step_line
+    from loadgen.sizing.capacity_findings import Found, capacities_page, step_line, was_not_learnt
     from loadgen.watch.progress import LiveLine
 
     chosen = tuple(dict.fromkeys(name.strip() for name in strategies.split(",") if name.strip()))
@@ -221,5 +222,5 @@ def _of_application(
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
     if best.capacity.rate is None:
-        sys.exit(COULD_NOT_RUN if any(each.capacity.limit == "generator" for each in found) else 1)
+        sys.exit(COULD_NOT_RUN if all(was_not_learnt(each.capacity) for each in found) else 1)
     sys.exit(0)

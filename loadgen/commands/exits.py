@@ -86,9 +86,9 @@ def _unanswered(report: Report) -> str | None:
     target = str(report.extras.environment.get("target", "")) if report.extras else ""
     most = max(failures, key=lambda name: failures[name])
     if not counters.get(names.REQUESTS):
-        return f"no request was sent: most users ended with {most}" + (f" (target: {target})" if target else "")
+        return f"no request was sent: the most frequent error was {most}" + (f" (target: {target})" if target else "")
     where = target.partition("://")[2].partition("/")[0] or target or "the target"
-    why = _WHY_UNANSWERED.get(most, f"most requests ended with {most}")
+    why = _WHY_UNANSWERED.get(most, f"the most frequent error was {most}")
     return f"no request was answered: {why.format(where=where)}"
 
 

@@ -27,6 +27,7 @@ from loadgen.commands.exits import (
     write_json,
 )
 from loadgen.commands.outlet import outliving_the_terminal
+from loadgen.commands.script_options import variables_of
 from loadgen.rows import RowsError, RowsFile, rows_file
 from loadgen.runner import Elsewhere, ScriptRun, SectionFailed, new_run_id, read_bytes, read_script, run_script
 from loadgen.schedule import expected_users, spans
@@ -84,7 +85,12 @@ def limit_options(command: _Command) -> _Command:
 @click.option("-q", "--quiet", is_flag=True, help="Print neither phases nor reports on stdout.")
 @click.option("-s", "--solo", is_flag=True, help="Run a single virtual user.")
 @click.option("--scenario-name", help="Run only the scenario with this name, or those that match it as a pattern.")
-@click.option("--dotenv", "--env-file", "dotenv", help="Read environment variables from this file.")
+@click.option(
+    "--dotenv",
+    "--env-file",
+    "dotenv",
+    help="Read environment variables from this file; they win over those set.",
+)
 @click.option(
     "--arrivals",
     type=click.Choice(["artillery", "uniform", "poisson"]),
@@ -165,7 +171,10 @@ def run(
 
     If $GITHUB_STEP_SUMMARY is set, a summary of the run is appended to that file.
     """
-    environment = {**os.environ, **(_dotenv(dotenv) if dotenv else {})}
+    try:
+        environment = {**os.environ, **(variables_of(dotenv) if dotenv else {})}
+    except BadInput as error:
+        _fail(str(error))
     run_id = new_run_id(environment.get("ARTILLERY_TEST_RUN_ID"))
     paths = [*scripts, *inputs, *([config_file] if config_file else [])]
     # The options that are accepted for Artillery's sake and have no effect are hidden and begin with `_`.
@@ -558,13 +567,3 @@ def _check_writable(path: Path) -> None:
         check_writable(path)
     except WriteError as error:
         _fail(str(error))
-
-
-def _dotenv(path: str) -> dict[str, str]:
-    """The variables that a .env file sets. Exits with 1 where there is no such file."""
-    # Few runs have such a file.
-    from dotenv import dotenv_values
-
-    if not Path(path).is_file():
-        _fail(f"cannot read {path}: no such file")
-    return {name: value for name, value in dotenv_values(path).items() if value is not None}

@@ -1,9 +1,13 @@
-"""The options of the commands that run an Artillery script for a purpose of their own, and the reading of that script."""
+"""The options of the commands that run an Artillery script for a purpose of their own, and the reading of that script.
+
+Also of the file that --dotenv names, for all commands with that option.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -41,6 +45,25 @@ def check_url(url: str, before: str = "") -> None:
         raise BadInput(f"{before}invalid URL {url}: {error}") from None
     if not good:
         raise BadInput(f"{before}invalid URL {url}: it must begin with http:// or https:// and name a host")
+
+
+def variables_of(path: str) -> dict[str, str]:
+    """The variables that the file given with --dotenv sets. Raises BadInput."""
+    # Few runs have such a file.
+    from dotenv import dotenv_values
+
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(f"--dotenv {path}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"--dotenv {path}: {getattr(error, 'strerror', None) or error}") from None
+    found = {name: value for name, value in dotenv_values(stream=StringIO(text)).items() if value is not None}
+    for name, value in found.items():
+        # The system would refuse them for a process.
+        if "=" in name or "\0" in name + value:
+            raise BadInput(f"--dotenv {path}: {name!r} cannot be set as a variable of the environment")
+    return found
 
 
 def read_script_with(given: dict[str, Any], path: str, seed: int, target: str | None = None) -> Script:

@@ -90,7 +90,7 @@ class _Attachment:
                 return inner(url, **arguments)
             began_ns = time.perf_counter_ns()
             strategy = self.given["strategy"]
-            # The strategies' pools are none for asyncio.
+            # The strategies' pools do not work with asyncio.
             is_kept = bool(arguments.get("_is_async")) and strategy != "own"
             is_plain = strategy is None or self.given.get("watch") or is_kept
             engine = inner(found if is_plain else self._pooled(found), **arguments)

@@ -6,7 +6,7 @@ import json
 import linecache
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +78,7 @@ def run(
             "seconds": seconds,
         }
         code = code_at((finding.where for finding in diagnosis.findings), options.application.folder)
+        code = {place: masked(line) for place, line in code.items()}
         page = doctor_page(given, diagnosis, done.report, notes, code, partial=done.signal is not None)
         write_summaries(page, options.out, environment())
     return page, diagnosis, done.signal
@@ -150,7 +151,15 @@ def _watched(
             statements=watch.statements,
             statements_missing=watch.statements_missing,
         )
-    return done, observed, server, sum(bool(each.requests) for each in parts)
+    return done, observed, server, _count_serving(parts)
+
+
+def _count_serving(parts: Sequence[Observed]) -> int:
+    """Number of processes that served: those that answered requests, or where no server's requests are seen, that used a pool.
+
+    With requests seen, a process that only used a pool served nothing, such as one that looked at the tables at the start.
+    """
+    return sum(bool(each.requests) for each in parts) or sum(bool(each.loans) for each in parts)
 
 
 def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked: Callable[[str], str]) -> None:

@@ -30,6 +30,7 @@ from loadgen.lab.own_server import (
     hint,
     look_at,
     set_up,
+    shown_command,
     url_variables,
 )
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
@@ -162,19 +163,18 @@ class Arrangement:
             variables = url_variables(self.options.application.url_variables, url)
             # Of an earlier run into the same folder.
             log.unlink(missing_ok=True)
-            servers = Servers(program, self.options.servers, variables, log)
+            servers = Servers(program, self.options.servers, variables, log, self.masked)
             try:
                 servers.start()
                 yield Served(servers, program, database)
             except StackError as error:
                 evidence = Evidence.read(program.evidence)
                 application = self.options.application
-                fault, advice = evidence.fault(application.url_variables), hint(str(error), evidence, application)
-                raise StackError(
-                    f"{application.name}: {fault}"
-                    if fault and (evidence.explains or evidence.missed)
-                    else self.masked(f"{error} (see {log}).{advice}".removesuffix("."))
-                ) from None
+                fault = evidence.fault(application.url_variables)
+                if fault and (evidence.explains or evidence.missed):
+                    raise StackError(self.masked(f"{application.name}: {fault}")) from None
+                advice = hint(str(error), evidence, application)
+                raise StackError(self.masked(f"{error} (see {log}).{advice}".removesuffix("."))) from None
             finally:
                 servers.stop()
                 program.end_strays()
@@ -228,8 +228,12 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         (options.out / "logs").mkdir(parents=True, exist_ok=True)
         attachments = Attachments(application, interpreter, Path(folder))
         setting_up = attachments.server(None, {}, found.base.place, found.base.app_url)
-        with set_up(setting_up, variables, options.out / "logs" / "setup.log", masked, say):
-            yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
+        try:
+            with set_up(setting_up, variables, options.out / "logs" / "setup.log", masked, say):
+                yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
+        except (StackError, NothingAnsweredError) as error:
+            # These may quote what the application has said.
+            raise type(error)(masked(str(error))) from None
         if isinstance(found, UsersDatabase):
             written = "; ".join(found.written()) or "none that its statistics show"
             notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
@@ -239,7 +243,7 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
 def _notes(application: OwnApplication, interpreter: Interpreter) -> Iterator[str]:
     yield f"The application has {interpreter}."
     if application.server is not None:
-        yield f"Served by: {application.server}"
+        yield f"Served by: {shown_command(application.server)}"
         return
     worker = (
         "one gevent worker"
@@ -258,15 +262,25 @@ def _agreed(options: OwnAppOptions, found: UsersDatabase) -> list[str]:
     """What will happen to the user's own database, to which the user has agreed. Raises RefusedError."""
     where = shown(options.database_url or "")
     tables = ", ".join(found.tables()) or "none yet"
+    most = found.most or 0
+    allowed = found.max_connections
+    opened, each = (
+        (
+            f"At most {most * options.servers} of its {allowed} connections will be open",
+            f"Each of {options.servers} server processes",
+        )
+        if options.application.server is None
+        # A command of the user's own may have any number of processes.
+        else (f"Each server process will open at most {most} of its {allowed} connections", "Each server process")
+    )
     question = (
-        f"The script's requests will write to {where}, as its users would; nothing is undone. Its tables: {tables}. At most"
-        f" {(found.most or 0) * options.servers} of its {found.max_connections} connections will be open. Go on?"
+        f"The script's requests will write to {where}, as its users would; nothing is undone. Its tables: {tables}."
+        f" {opened}. Go on?"
     )
     if not options.confirm(question):
         raise RefusedError(f"{question} Not without --yes")
-    return [
-        f"Each of {options.servers} server processes may open {found.most} connections to {where}, half of those free now."
-    ]
+    share = f"half of those free now{'' if options.application.server is None else f', divided by {options.servers}'}"
+    return [f"{each} may open {most} connections to {where}, {share}."]
 
 
 def _within(given: dict[str, str], most: int | None) -> dict[str, str]:
@@ -327,13 +341,14 @@ def unanswered(
     """
     kinds = what_failed(counters or {})
     how = f" ({kinds})" if kinds else ""
-    text = log.read_text(errors="replace")
+    # Masked before it is cut, so that no part of a password is left.
+    text = masked(log.read_text(errors="replace"))
     lines = [line.strip() for line in text.splitlines() if line.strip() and "[INFO]" not in line]
     error = last_error(text)
     if not error and not lines:
         return NothingAnsweredError(f"{named}: no request was answered well{how}. {log} has no error")
     what, said = ("error", error) if error else ("line", lines[-1][:300])
-    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {masked(said)}")
+    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {said}")
 
 
 def _kinds(counters: Mapping[str, int]) -> str:
@@ -449,8 +464,9 @@ class _Comparison:
         given = {
             "application": options.application.name,
             "script": options.script,
-            "servers": options.servers,
-            "server": self._arrangement.masked(options.application.server or "") or None,
+            # A command of the user's own has as many processes as it says itself.
+            "servers": None if options.application.server else options.servers,
+            "server": self._arrangement.masked(shown_command(options.application.server or "")) or None,
             "rounds": options.rounds,
             "settings": self._settings(),
             # Without their templates, which may hold a password.

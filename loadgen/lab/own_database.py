@@ -116,7 +116,12 @@ def _written(password: str) -> set[str]:
     """The password as it may stand in a URL, in libpq's pairs, and in the text of a Python or JSON string."""
     in_pairs = password.replace("\\", "\\\\").replace("'", "\\'")
     in_urls = {quote(password, safe=safe) for safe in ("/", "", " +")} | {quote_plus(password)}
-    return {password, in_pairs, repr(password)[1:-1], json.dumps(password)[1:-1]} | in_urls
+    # Messages are brought onto one line.
+    on_one_line = " ".join(password.split())
+    written = {password, on_one_line, in_pairs, repr(password)[1:-1], json.dumps(password)[1:-1]} | in_urls
+    # Some programs write %2f, others %2F.
+    lower = {re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), each) for each in written}
+    return (written | lower) - {""}
 
 
 def mask_file(path: Path, masked: Callable[[str], str]) -> None:

@@ -84,6 +84,18 @@ class OwnApplication:
     """More variables of its environment, unless the host has them."""
 
 
+def shown_command(command: str) -> str:
+    """A command as it may be shown: each NAME=VALUE without its value, which may be a secret."""
+    return _ASSIGNMENT.sub(r"\1=…", command)
+
+
+_ASSIGNMENT = re.compile(
+    r"""(?<![^\s;&|('"])(?<!\w\()([A-Za-z_]\w*)=(?:"(?:\\.|[^"\\])*(?:"|$)|'[^']*(?:'|$)|\\.|[^\s"'\\;&|)])+""",
+    re.DOTALL,
+)
+"""A word NAME=VALUE of a command, its value quoted or not; neither --name=VALUE nor an argument as in factory(name=VALUE)."""
+
+
 def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
     """The values of the variables that tell an application where its database is.
 
@@ -419,7 +431,7 @@ class Evidence:
             named = read
         if not named or "--url-variable" in error:
             return ""
-        return f" If {' or '.join(named)} names the database, give it: --url-variable {named[0]}"
+        return f" If {' or '.join(named[:_MOST_NAMED])} names the database, give it: --url-variable {named[0]}"
 
     def _read_besides(self, given: Sequence[str], in_code: str) -> str:
         """Which variables it read that may name a database, in a sentence."""
@@ -498,8 +510,9 @@ def _run_setup(
     masked: Callable[[str], str],
     say: Callable[[str], None],
 ) -> None:
-    told = f"--setup {masked(command)!r}"
-    say(f"setup: {masked(command)}")
+    shown = masked(shown_command(command))
+    told = f"--setup {shown!r}"
+    say(f"setup: {shown}")
     child = Child(
         ["/bin/sh", "-c", command],
         log=log,
@@ -517,11 +530,12 @@ def _run_setup(
         mask_file(log, masked)
     evidence = Evidence.read(program.evidence)
     if evidence.explains or (code and evidence.missed):
-        raise StackError(f"{told}: {evidence.fault(program.application.url_variables)}")
+        raise StackError(masked(f"{told}: {evidence.fault(program.application.url_variables)}"))
     if code:
-        output = child.output()
+        # Masked before it is cut, so that no part of a password is left.
+        output = masked(child.output())
         lines = [line.strip() for line in output.splitlines() if line.strip()]
-        said = masked(last_error(output) or lines[-1][:300]) if lines else "it said nothing"
+        said = (last_error(output) or lines[-1][:300]) if lines else "it said nothing"
         advice = hint(said, evidence, program.application)
         raise StackError(f"{told} ended with exit code {code}: {said} (see {log}).{advice}".removesuffix("."))
 
@@ -543,8 +557,12 @@ def _kill_tree(process: psutil.Process) -> None:
 _URL = re.compile("UR[IL]|DSN", re.IGNORECASE)
 _NAMES_OF_SETTINGS = re.compile("SETTINGS|CONFIG", re.IGNORECASE)
 """Variables that name a module or a file with settings."""
-_OF_NOTHING = re.compile("SQLALCHEMY_DATABASE_URI|None")
-"""Errors of applications that have gone on without a variable."""
+_OF_NOTHING = re.compile(
+    r"SQLALCHEMY_DATABASE_URI|from given URL string|from string 'None'"
+    r"|(?i:(URL|URI|DSN)\b.{0,30}\b(got None|NoneType)|got None(Type)?\b.{0,30}(URL|URI|DSN)\b)"
+)
+"""Errors of applications that have gone on without the URL of their database."""
+_MOST_NAMED = 2
 _PARTS = {
     "host": "HOST|SERVER|ADDR",
     "port": "PORT",
@@ -567,11 +585,14 @@ def _templates(parts: Mapping[str, str]) -> str:
 
 def hint(error: str, evidence: Evidence, application: OwnApplication) -> str:
     """What to do about an error for want of a variable, in a sentence with a space before it; "" for other errors."""
-    file = application.folder / ".env"
-    if file.is_file() and not application.variables:
-        names = re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", file.read_text(errors="replace"), re.MULTILINE)
-        if _OF_NOTHING.search(error) or any(_mentions(error, name) for name in names):
-            return " Unless the application reads its .env itself: --dotenv .env sets the variables"
+    if not application.variables:
+        # None that can be read is as good as none.
+        with contextlib.suppress(OSError):
+            file = application.folder / ".env"
+            text = file.read_text(errors="replace") if file.is_file() else ""
+            names = re.findall(r"^\s*(?:export\s+)?(\w+)\s*=", text, re.MULTILINE)
+            if text and (_OF_NOTHING.search(error) or any(_mentions(error, name) for name in names)):
+                return " Unless the application reads its .env itself: --dotenv .env sets the variables"
     return evidence.unset(error, application.url_variables)
 
 

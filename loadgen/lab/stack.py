@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -102,10 +102,19 @@ def service() -> ServerProgram:
 class Servers:
     """A program that is being served: `count` workers, each a server with its own connections, on one port of loopback."""
 
-    def __init__(self, program: Program, count: int, settings: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        program: Program,
+        count: int,
+        settings: Mapping[str, str],
+        log: Path,
+        masked: Callable[[str], str] = str,
+    ) -> None:
+        """`masked` removes passwords from what the log has, before any of it gets into a message."""
         self._program = program
         self._count = count
         self._log = log
+        self._masked = masked
         self._child: Child | None = None
         self.port = free_port()
         self._settings = settings
@@ -139,7 +148,8 @@ class Servers:
             child.await_ready(lambda: self._ready(child), _START_PATIENCE_S)
         except ChildError as error:
             self._child = None
-            raise StackError(f"the servers did not start: {self._complaint(error)}") from None
+            shown = ChildError(error.failure, self._masked(error.output))
+            raise StackError(f"the servers did not start: {self._complaint(shown)}") from None
         except BaseException:
             self._child = None
             raise

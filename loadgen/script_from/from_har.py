@@ -38,6 +38,8 @@ _SECRET_VALUE = re.compile(
 _KEY = re.compile(r"(?:.*[^a-z])?key|code|hash", re.IGNORECASE)
 _RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_.~+/=-]{20,}")
 """What a key looks like: where a name can mean a key or something harmless, such a value decides."""
+_LEAST_LOGIN_CODE = 16
+"""The shortest code, in characters, that is taken for the one of a login."""
 _SECRET_NUMBER = re.compile(r"passw|passcode|card|(?:^|[^a-z])(?:pin|otp|cvv|cvc|ssn)(?:$|[^a-z])", re.IGNORECASE)
 _DROPPED_SECRETS = re.compile(r"session|csrf|xsrf|\bsid\b|proxy-", re.IGNORECASE)
 _KEPT_HEADERS = ("accept", "x-requested-with", "content-type", "accept-language")
@@ -249,8 +251,8 @@ class _Replay:
         if _SECRET_VALUE.search(entry.path.partition("?")[0]):
             raise Unusable("its path holds a secret")
         path, _, query = entry.path.partition("?")
-        if {"code", "state"} <= {each.partition("=")[0] for each in query.split("&")}:
-            raise Unusable("it ends a login, with a code that holds once")
+        if _ends_login(query):
+            raise Unusable("it ends a login, with a code that is valid only once")
         if query:
             parameters = "&".join(self._parameter(each) for each in query.split("&"))
             path = f"{path}?{parameters}"
@@ -330,6 +332,14 @@ class _Replay:
         if isinstance(value, str) and _SECRET_VALUE.search(value):
             raise Unusable("its body holds a secret")
         return [self._without_secrets(each) for each in value] if isinstance(value, list) else value
+
+
+def _ends_login(query: str) -> bool:
+    """Whether a login server sends the browser back with this query (OAuth 2): `code` is long, or `state` looks random."""
+    values = {name: unquote(value) for name, _, value in (each.partition("=") for each in query.split("&"))}
+    if "code" not in values or "state" not in values:
+        return False
+    return len(values["code"]) >= _LEAST_LOGIN_CODE or _RANDOM.fullmatch(values["state"]) is not None
 
 
 def _is_secret(name: str, value: Any) -> bool:

@@ -130,7 +130,9 @@ def judge(seconds: Sequence[SecondSeen], target: Target) -> Judgement:
         least_s = 2 * _LEAST_JUDGED_S
     is_settled = len(settled) >= least_s
     if not answered:
-        return Judgement(met=False, decided=is_settled, why="no answers")
+        # At less than one user each second, perhaps nobody was there to be answered.
+        could_be = any(s.requests for s in judged[:-1])
+        return Judgement(met=False, decided=is_settled and could_be, why="no answers" if could_be else "")
     if _grows(settled if is_settled else judged):
         decided = is_settled and (len(settled) >= 2 * _LEAST_JUDGED_S or answered < arrived / _FACTOR)
         return Judgement(met=False, decided=decided, why="the queue grows")
@@ -216,12 +218,16 @@ def _lower(steps: Sequence[Step], first: float) -> float | None:
 def found(steps: Sequence[Step], *, finished: bool = True) -> Capacity:
     """The answer that these steps give; `finished`: the search was not ended by the time."""
     met, missed = _bracket(steps)
-    reasons = [step.why for step in steps if missed and missed <= step.rate <= _ALIKE * missed and not step.met]
+    reasons = {
+        step.why
+        for step in steps
+        if missed and missed <= step.rate <= _ALIKE * missed and step.why not in ("", "generator")
+    }
     limit: Limit = "time"
     if _was_late_twice(steps):
         limit = "generator"
     elif reasons and (finished or met is not None):
-        limit = "service" if "the queue grows" in reasons else "target"
+        limit = "service" if reasons & {"the queue grows", "no answers"} else "target"
     if met is None:
         return Capacity(None, 0.0, missed, limit, tuple(steps), finished)
     if missed is None:

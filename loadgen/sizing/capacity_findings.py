@@ -17,7 +17,7 @@ _LIMITS = {
 }
 _UNFINISHED = "The search ended before the answer was as precise as asked."
 
-_UNANSWERED = "Nothing was answered: this says nothing of what the service holds."
+_UNANSWERED = "Nothing was answered: this says nothing about what the service holds."
 
 
 def target_text(target: Target) -> str:
@@ -30,6 +30,11 @@ def step_line(step: Step, target: Target) -> str:
     p99 = "no answers" if step.p99_ms is None else f"p99 {amount(step.p99_ms)} ms"
     verdict = f"meets {target_text(target)}" if step.met else f"misses the target: {_why(step)}"
     return f"{decimal(step.rate, 4)} users/s for {step.seconds} s: {p99}, {percent(step.error_share)} errors, {verdict}"
+
+
+def was_not_learnt(found: Capacity) -> bool:
+    """Whether the search learnt nothing, because the generator was late even at the lowest rate."""
+    return found.rate is None and found.limit == "generator"
 
 
 def capacity_page(found: Capacity, target: Target, data: Mapping[str, Any]) -> Page:
@@ -96,25 +101,27 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
 
 def _compared(ordered: Sequence[Found], target: Target) -> str:
     best = ordered[0]
-    if best.capacity.rate is None and any(each.capacity.limit == "generator" for each in ordered):
-        return "Nothing was learnt of the arrangements: the generator was late even at the lowest rate."
+    unknown = [each.name for each in ordered if was_not_learnt(each.capacity)]
+    if len(unknown) == len(ordered):
+        return "Nothing was learnt about the arrangements: the generator was late even at the lowest rate."
+    late = f" Nothing was learnt about {', '.join(unknown)}: the generator was late." if unknown else ""
     if best.capacity.rate is None:
-        return f"No arrangement met the target ({target_text(target)}) at any rate."
+        return f"No arrangement met the target ({target_text(target)}) at any rate that was tried.{late}"
     said = f"{best.name} holds the most: {amount(best.capacity.rate)} new users per second with {target_text(target)}."
     alike = [
         each.name
         for each in ordered[1:]
         if each.capacity.rate and (each.capacity.high is None or each.capacity.high >= best.capacity.low)
     ]
-    return f"{said} Not told apart from it: {', '.join(alike)}." if alike else said
+    return (f"{said} Not told apart from it: {', '.join(alike)}." if alike else said) + late
 
 
 def answer(found: Capacity, target: Target) -> str:
     """The answer in one sentence."""
     if found.rate is None:
         lowest = min((step.rate for step in found.steps), default=None)
-        if found.limit == "generator":
-            return f"Nothing was learnt of the service: the generator was late even at {amount(lowest)} new users per second."
+        if was_not_learnt(found):
+            return f"Nothing was learnt about the service: the generator was late even at {amount(lowest)} new users per second."
         even = "" if lowest is None else f", not even {amount(lowest)} new users per second"
         return f"No rate met the target ({target_text(target)}){even}."
     if found.high is None or found.low == found.rate:
@@ -129,8 +136,10 @@ def _limit(found: Capacity) -> str:
         return _UNANSWERED
     if found.rate is None:
         return "The search ended before all lower rates were tried." if found.limit == "time" else ""
-    missed = [step for step in found.steps if step.rate == found.high and not step.met]
+    missed = [step for step in found.steps if step.rate == found.high and step.why not in ("", "generator")]
     said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")
+    if found.limit == "service" and {step.why for step in missed} == {"no answers"}:
+        said = "Beyond it the service stands still: nothing was answered."
     return said if found.finished or found.limit in ("time", "generator") else f"{said} {_UNFINISHED}"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
-from loadgen.lab.doctor import NothingSeenError, _collected
+from loadgen.lab.doctor import NothingSeenError, _collected, _count_serving
+from poolbench.observed import Observed, RequestSum
 
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
 
@@ -86,3 +87,15 @@ def test_processes_that_saw_nothing_are_an_error_unless_a_signal_ended_the_run(t
     with pytest.raises(NothingSeenError, match="ended, or did not answer"):
         _collected(tmp_path, whole=True)
     assert _collected(tmp_path, whole=False) == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "count"),
+    [
+        ([Observed(requests={"GET /": RequestSum()})] * 2 + [Observed(loans={"a loan": None})], 2),
+        # Of a server whose requests are not seen, such as uwsgi.
+        ([Observed(loans={"a loan": None}), Observed(loans={"a loan": None}), Observed()], 2),
+    ],
+)
+def test_processes_that_served_are_counted(parts, count):
+    assert _count_serving(parts) == count

@@ -171,7 +171,7 @@ def test_errors_of_the_target_leave_exit_code_0(script):
 def test_a_target_that_no_request_can_be_sent_to_is_told(script, target):
     done = loadgen("run", script, "-t", target)
     assert done.exit_code == 0
-    assert re.search(rf"Warning: no request was sent: most users ended with .*{re.escape(target)}", done.stderr)
+    assert re.search(rf"Warning: no request was sent: the most frequent error was .*{re.escape(target)}", done.stderr)
 
 
 def test_check_only_looks(script, serve, ok_answer):
@@ -236,6 +236,50 @@ def test_a_mistake_is_one_clear_line_and_its_exit_code(script, tmp_path, monkeyp
     assert told in done.stderr
     assert "Traceback" not in done.output
     assert list(tmp_path.glob("**/*.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "Is a directory"),
+        (b"A=caf\xe9\n", "not UTF-8 (invalid continuation byte at byte 5)"),
+        (b"A=b\0c\n", "'A' cannot be set as a variable"),
+        (b"'A=B'=c\n", "'A=B' cannot be set as a variable"),
+    ],
+    ids=["folder", "latin-1", "binary", "name"],
+)
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["run", "{script}"], 1),
+        (["lab", "--app", "a:app", "--script", "{script}"], 2),
+        (["doctor", "--app", "a:app", "--script", "{script}"], 2),
+        (["sweep", "--rate", "10", "--app", "a:app", "--script", "{script}"], 2),
+        (["capacity", "--p99", "100", "--app", "a:app", "{script}"], 2),
+    ],
+    ids=["run", "lab", "doctor", "sweep", "capacity"],
+)
+def test_a_bad_file_of_variables_is_one_clear_line(script, tmp_path, monkeypatch, content, told, command, code):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "my.env"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    done = loadgen(*[each.replace("{script}", str(script)) for each in command], "--dotenv", "my.env")
+    assert done.exit_code == code, done.output
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"Error: --dotenv my.env: {told}")
+
+
+def test_the_variables_of_runs_file_win_over_those_already_set(tmp_path, monkeypatch, serve, ok_answer):
+    server = serve(ok_answer())
+    monkeypatch.setenv("SERVICE", "http://127.0.0.1:1")
+    # With the mark at the beginning by which some editors show that it is UTF-8.
+    (tmp_path / "my.env").write_text(f"SERVICE={server.url}\n", encoding="utf-8-sig")
+    (tmp_path / "s.yml").write_text(SCRIPT.format(target='"{{ $env.SERVICE }}"'))
+    done = loadgen("run", "-s", "--dotenv", tmp_path / "my.env", tmp_path / "s.yml")
+    assert done.exit_code == 0 and len(server.heads) == 1, done.output
 
 
 def test_quick_sends_num_requests_from_count_users(serve, ok_answer):

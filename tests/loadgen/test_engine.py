@@ -51,6 +51,15 @@ def test_every_planned_arrival_is_started_even_if_none_ends_in_time():
     assert len(users.intended) == users.finished == 20
 
 
+def test_users_that_a_stopped_run_left_behind_can_be_ended():
+    users = Users(sleep_s=30)
+    engine, _ = run(users, phase(arrival_rate=50), stop_after=(0.1, 0.15))
+    assert engine.progress().active_vus == len(users.intended) > 0
+    engine.end_users()
+    gevent.sleep(0)
+    assert engine.progress().active_vus == users.finished == 0
+
+
 def test_arrivals_keep_their_intended_instants():
     users = Users()
     before = now_ns()

@@ -272,7 +272,7 @@ def test_min_size_is_opened_in_parallel_without_a_loan():
     new = pool.recreate()
     assert not eventually(new.checkedin, 0.2), "whoever disposes of an engine may be leaving"
     new.connect().close()
-    assert new._options["warm_up"]
+    assert eventually(lambda: new.checkedin() == 5), "the first request begins"
     new.dispose()
 
 

@@ -69,6 +69,7 @@ def test_a_connection_that_many_requests_used_has_no_loop_of_statements(adopted)
         ("SELECT 1", 9, 1, 1, 0),
         ("SELECT 1", 12, 1, 500, 0),
         ("SELECT 1", 12, 2, 2, 0),
+        ("SELECT id FROM jobs LIMIT 1 FOR UPDATE SKIP LOCKED", 12, 1, 1, 0),
         ("INSERT INTO t VALUES (1)", 12, 1, 1, 12),
         # executemany(), of which drivers count other rows, or none.
         ("INSERT INTO t VALUES (1)", 12, 1, 100, 0),
@@ -100,6 +101,8 @@ def test_a_statement_that_one_request_repeats_in_loan_after_loan(text, loans, ex
         ("/**/" * 200 + "SELECT 1", False),
         ("WITH moved AS (DELETE FROM t RETURNING *) SELECT * FROM moved", True),
         ("WITH found AS (SELECT 1) SELECT updated FROM found", False),
+        ("WITH old AS (SELECT id FROM t) DELETE FROM t USING old", True),
+        ("/* route */ WITH a AS (SELECT 1), b AS (\n-- why\nUPDATE t SET n = 1 RETURNING n) SELECT * FROM b", True),
         ("SELECT * FROM t WHERE id = 1 FOR SHARE", True),
         ("SELECT * FROM t FOR NO KEY UPDATE SKIP LOCKED", True),
         ("SELECT pg_advisory_xact_lock(1)", True),
@@ -110,6 +113,17 @@ def test_a_statement_that_one_request_repeats_in_loan_after_loan(text, loans, ex
 )
 def test_statements_that_change_or_lock_rows(statement, expected):
     assert writes(statement) is expected
+
+
+def test_requests_of_a_time_without_loans_are_not_counted_as_those_of_the_last_minute():
+    tally = Tally(1, keeps_all=False)
+    for age_s in [*[100] * 10_000, 50, 0]:
+        request = Request({}, "GET /health")
+        request.ended_ns = request.began_ns - age_s * 1_000_000_000
+        tally.answered(request)
+    tally.add_up()
+    assert sum(row.count for row in tally.current.requests.values()) == 2
+    assert not tally.current.dropped
 
 
 def test_one_loan_with_any_number_of_statements_is_bounded():

@@ -94,8 +94,21 @@ def test_arrangements_whose_intervals_overlap_are_not_told_apart():
         "fair, 5 holds the most: 120 new users per second with p99 within 50 ms and at most 1.0 % errors."
         " Not told apart from it: fair, 9."
     )
-    nothing = [Found("own", Capacity(None, 0.0, 1.0, "target", ()))]
-    assert "No arrangement met the target" in capacities_page(nothing, Target(50, 0.01), {}).data["answer"]
+
+
+def test_a_generator_that_was_late_for_one_arrangement_does_not_hide_that_the_others_missed():
+    missed = Found("own", Capacity(None, 0.0, 1.0, "target", ()))
+    late = Found("fair, 5", Capacity(None, 0.0, None, "generator", ()))
+    target = "p99 within 50 ms and at most 1.0 % errors"
+
+    def answer(*found):
+        return capacities_page(found, Target(50, 0.01), {}).data["answer"]
+
+    assert answer(missed) == f"No arrangement met the target ({target}) at any rate that was tried."
+    assert answer(missed, late) == f"{answer(missed)} Nothing was learnt about fair, 5: the generator was late."
+    assert answer(late, late).startswith("Nothing was learnt about the arrangements: ")
+    held = Found("null", Capacity(9.0, 8.0, 10.0, "service", ()))
+    assert answer(held, late).endswith(f"with {target}. Nothing was learnt about fair, 5: the generator was late.")
 
 
 @pytest.mark.long

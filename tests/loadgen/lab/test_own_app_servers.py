@@ -53,8 +53,13 @@ def test_each_server_and_driver_runs_under_the_strategies(tmp_path, server, url)
 
 def test_under_gevent_statements_of_psycopg2_do_not_stop_each_other(tmp_path):
     write_app(tmp_path, GIVEN, APP.replace("INSERT INTO rows_of_app DEFAULT VALUES", "SELECT pg_sleep(0.3)"))
-    done = lab(tmp_path, "--strategies", "own", "--server", "gunicorn -w 1 -k gevent -b {host}:{port} rows_app:app")
+    server = "SECRET_KEY=abc123 gunicorn -w 1 -k gevent -b {host}:{port} rows_app:app"
+    done = lab(tmp_path, "--strategies", "own", "--server", server)
     assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    assert not [path for path in out.rglob("*.*") if path.is_file() and "abc123" in path.read_text()]
+    assert "abc123" not in done.stdout + done.stderr and "SECRET_KEY=… gunicorn" in done.stderr
+    assert json.loads((out / "summary.json").read_text())["servers"] is None
     total = from_json((tmp_path / "out" / "own.json").read_text()).aggregate
     # Ten within one second, five at a time of QueuePool's 5 + 10: one after the other would take three seconds.
     assert total.summaries["http.response_time"].p99 < 1000

@@ -1,10 +1,14 @@
 """What is worked out about a user's application without starting it: its variables, its faults, what must not be shown."""
 
 import asyncio
+import json
 import os
+import re
+import shlex
 import sys
 import types
 from pathlib import Path
+from urllib.parse import quote_plus
 
 import psutil
 import pytest
@@ -13,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from db.settings import database_url
 from loadgen.commands.application import own_application
-from loadgen.lab import own_server
+from loadgen.lab import own_app, own_server
 from loadgen.lab.attached import (
     _Attachment,
     _of_no_application,
@@ -21,7 +25,7 @@ from loadgen.lab.attached import (
     _variables_of_parts,
     _watched_environment,
 )
-from loadgen.lab.own_app import _may_yet, unanswered
+from loadgen.lab.own_app import OwnAppOptions, _may_yet, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, place_of, shown
 from loadgen.lab.own_server import (
     ATTACHED,
@@ -31,9 +35,10 @@ from loadgen.lab.own_server import (
     hint,
     own_environment,
     set_up,
+    shown_command,
     url_variables,
 )
-from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error
+from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error, query
 from reports.cli import BadInput
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
@@ -84,6 +89,90 @@ def test_a_server_that_was_killed_is_not_said_to_listen_elsewhere(tmp_path):
     assert "elsewhere" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("SECRET_KEY=abc gunicorn -b {host}:{port} a:app", "SECRET_KEY=… gunicorn -b {host}:{port} a:app"),
+        ("A='b c' B=\"d \\\" e\" C=f\\ g waitress-serve --port={port}", "A=… B=… C=… waitress-serve --port={port}"),
+        ("env -i A=b gunicorn --env B=c -e D=e", "env -i A=… gunicorn --env B=… -e D=…"),
+        ("(A=b gunicorn 'a:create_app(testing=True)')", "(A=… gunicorn 'a:create_app(testing=True)')"),
+        ("sh -c 'A=b; export B=c && gunicorn'", "sh -c 'A=…; export B=… && gunicorn'"),
+        ("A=a'b c'd gunicorn", "A=… gunicorn"),
+        ("A='b c gunicorn {port}", "A=…"),
+        ("A= gunicorn --workers=2", "A= gunicorn --workers=2"),
+    ],
+)  # fmt: skip
+def test_a_command_is_shown_without_the_values_of_its_variables(command, shown):
+    assert shown_command(command) == shown
+
+
+@pytest.mark.parametrize("server", ["SECRET_KEY=abc gunicorn", "SECRET_KEY='abc gunicorn {port}"])
+def test_no_value_of_a_refused_command_is_told(server):
+    given = {"application": "a:app", "script": "x.yml", "server": server, "url_variable": ()}
+    with pytest.raises(BadInput, match="SECRET_KEY=…") as told:
+        own_application(given)
+    assert "abc" not in str(told.value)
+
+
+class Talking(ServerProgram):
+    def command(self, _address, _count):
+        return ["/bin/sh", "-c", f"echo 'ConnectionError: {'x' * 280} {ODD_URL}'; exit 1"]
+
+
+def test_no_part_of_a_password_is_left_where_a_servers_last_words_are_cut(tmp_path):
+    servers = Servers(Talking(tmp_path / "none.py", "none"), 1, {}, tmp_path / "log", masking(ODD_URL))
+    with pytest.raises(StackError, match="ConnectionError: xxx") as told:
+        servers.start()
+    assert "p%40" not in str(told.value)
+
+
+def quitting(folder, postgres):
+    """A run of an application that ends its process with a message that has the URL of its database."""
+    (folder / "quits.py").write_text(
+        "import os, sys, urllib.parse as u\n"
+        "url = os.environ['DATABASE_URL']\n"
+        "sys.exit(f'no luck with {url}, {u.unquote(u.urlsplit(url).password)}, {os.environ[\"DB_PASS\"]}')\n"
+    )
+    (folder / "load.yml").write_text(
+        "config: {phases: [{duration: 1, arrivalRate: 1}]}\nscenarios: [{flow: [{get: {url: /}}]}]"
+    )
+    parts = database_url(postgres.url).set(username="odd", password=ODD)
+    variables = ("DATABASE_URL", "DB_PASS={password}")
+    application = OwnApplication("quits:app", folder, Path(sys.executable), url_variables=variables)
+    return OwnAppOptions(
+        application,
+        str(folder / "load.yml"),
+        folder / "out",
+        servers=1,
+        database_url=parts.render_as_string(hide_password=False),
+        confirm=lambda _: True,
+    )
+
+
+@pytest.mark.slow
+def test_no_password_is_told_where_the_application_ends_its_process_with_it(postgres, tmp_path):
+    query(postgres.admin_url, "CREATE ROLE odd LOGIN PASSWORD %s", (ODD,))
+    try:
+        with pytest.raises(StackError) as told:
+            own_app.run(quitting(tmp_path, postgres), print, print)
+    finally:
+        query(postgres.admin_url, "DROP ROLE odd")
+    assert str(told.value).startswith("quits:app: it ended its process while it was loaded: no luck with postgresql")
+    assert str(told.value).endswith(", ***, ***") and "p%40s" not in str(told.value)
+    assert all(
+        "p%40s" not in log.read_text() and ODD not in log.read_text() for log in (tmp_path / "out").rglob("*.log")
+    )
+
+
+def test_no_password_is_told_where_a_setup_command_was_kept_from_going_on(tmp_path):
+    said = json.dumps({"event": "exits", "said": f"no {ODD_URL} or {ODD}"})
+    program = setup_of(tmp_path, f"echo {shlex.quote(said)} > 1.jsonl")
+    masked = masking(ODD_URL)
+    with pytest.raises(StackError, match="it was loaded") as told, set_up(program, {}, tmp_path / "log", masked, str):
+        pass
+    assert "p%40" not in str(told.value) and ODD not in str(told.value)
+
+
 def test_a_socket_is_a_host():
     found = url_variables(["DB_HOST={host}", "DB_PORT={port}"], "postgresql:///d?host=/tmp/pg&port=5433")
     assert found == {"DB_HOST": "/tmp/pg", "DB_PORT": "5433"}
@@ -131,7 +220,8 @@ def test_a_socket_is_shown():
 )
 def test_no_way_of_writing_a_password_is_shown(text, tmp_path):
     masked = masking(text)
-    ways = (ODD, text, repr(ODD), database_url(text).render_as_string(hide_password=False), libpq_url(text))
+    encoded = re.sub("%[0-9A-F]{2}", lambda found: found.group().lower(), quote_plus(ODD))
+    ways = (ODD, text, encoded, repr(ODD), database_url(text).render_as_string(hide_password=False), libpq_url(text))
     for way in ways:
         said = masked(f"no luck with {way}: refused")
         assert "rd" not in said.replace("word", ""), way
@@ -289,13 +379,18 @@ def test_a_default_made_of_parts_is_told_with_a_template_for_each():
         ('EnvError: Environment variable "APP_DB" not set', "APP_DB"),
         ("Either 'SQLALCHEMY_DATABASE_URI' or 'SQLALCHEMY_BINDS' must be set.", "APP_DB or DSN"),
         ("ArgumentError: Expected string or URL object, got None", "APP_DB or DSN"),
+        ("TypeError: dsn: expected str, got NoneType", "APP_DB or DSN"),
+        ("ArgumentError: Could not parse SQLAlchemy URL from given URL string", "APP_DB or DSN"),
+        ("AttributeError: 'NoneType' object has no attribute 'id'", None),
+        ("AttributeError: 'NoneType' object has no attribute 'url'", None),
+        ("ValueError: None is no name", None),
         ("KeyError: 'STRIPE_KEY'", None),
         ("KeyError: 'DATABASE_URL'", None),
         ("it read APP_DB: give it: --url-variable APP_DB", None),
     ],
 )
 def test_an_error_for_want_of_a_variable_says_which_option_gives_it(error, named):
-    hint = Evidence(read("DATABASE_URL", "APP_DB", "DSN")).unset(error, ["DATABASE_URL"])
+    hint = Evidence(read("DATABASE_URL", "APP_DB", "DSN", "MORE_DB")).unset(error, ["DATABASE_URL"])
     assert hint == (f" If {named} names the database, give it: --url-variable APP_DB" if named else "")
 
 
@@ -316,6 +411,17 @@ def test_an_application_with_a_dotenv_file_is_told_of_the_option(tmp_path, error
     assert option in advice and bool(advice) is bool(option)
 
 
+def test_a_dotenv_file_that_cannot_be_read_hides_no_error(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / ".env").write_text("SECRET_KEY=x")
+    # A mode would not keep root from reading it.
+    monkeypatch.setattr(Path, "read_text", refuse)
+    own = OwnApplication("a:app", tmp_path, Path(sys.executable))
+    assert hint("KeyError: 'SECRET_KEY'", Evidence([]), own) == ""
+
+
 def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IS_SET", "here")
@@ -324,7 +430,7 @@ def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tm
     own = own_application({**given, "url_variable": (), "dotenv": ".env"})
     found = own_environment(own, tmp_path)
     assert (found["NAME"], found["QUOTED"], found["IS_SET"]) == ("a b", "c d", "here")
-    with pytest.raises(BadInput, match="--dotenv none: no such file"):
+    with pytest.raises(BadInput, match="--dotenv none: No such file"):
         own_application({**given, "url_variable": (), "dotenv": "none"})
 
 

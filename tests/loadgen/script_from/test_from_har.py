@@ -107,13 +107,22 @@ def test_bodies_are_sent_as_they_were(data, body):
     assert steps_of(draft)[0].body == body
 
 
+def test_a_query_with_a_short_code_and_a_state_is_no_login():
+    draft = draft_from_har(har(entry("http://h/tax?state=CA&code=94110")), "x.har")
+    assert steps_of(draft)[0].url == "/tax?state=CA&code=94110"
+
+
 @pytest.mark.parametrize(
     ("recorded", "why"),
     [
         (entry("http://h/a", status=101), "it became another protocol, such as WebSocket"),
         (entry("http://h/a", kind="text/event-stream; charset=utf-8"), "its answer is a stream without an end"),
         (entry("http://h/a/eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"), "its path holds a secret"),
-        (entry("http://h/a?code=abc&state=1"), "it ends a login, with a code that holds once"),
+        (entry("http://h/a?code=b1946ac92492d234&state=1"), "it ends a login, with a code that is valid only once"),
+        (
+            entry("http://h/a?state=af0ifjsldkjaf0ifjsldkj&code=12"),
+            "it ends a login, with a code that is valid only once",
+        ),
         (entry("http://h/a", method="POST", data=("text/xml", "<password>x</password>")), "its body may hold a secret"),
         (
             entry("http://h/a", method="POST", data=("application/json", '["ghp_' + "a1" * 15 + '"]')),

@@ -127,6 +127,23 @@ def test_a_queue_that_grows_at_a_rate_hardly_above_is_the_service_s_limit():
     assert found([Step(200, 20, 100, 1.0, 0.0, True, True), grown, grown, slow, slow]).limit == "service"
 
 
+def test_a_service_that_stands_still_at_a_higher_rate_is_not_said_to_keep_up():
+    held, still = Step(20, 20, 400, 1.0, 0.0, True, True), Step(20.5, 8, 0, None, 1.0, False, True, "no answers")
+    answer = found([held, still, still])
+    assert answer.limit == "service"
+    assert "Beyond it the service stands still: nothing was answered." in written(
+        capacity_page(answer, TARGET, {}), "text"
+    )
+
+
+def test_the_reason_that_is_told_is_not_that_of_a_step_whose_generator_was_late_or_that_showed_too_little():
+    held, slow = Step(20, 20, 400, 1.0, 0.0, True, True), Step(20.5, 8, 150, 300.0, 0.0, False, True, "p99")
+    late, little = (Step(20.5, 8, 150, 1.0, 0.0, False, False, why) for why in ("generator", ""))
+    text = written(capacity_page(found([held, slow, slow, late, little]), TARGET, {}), "text")
+    assert "no longer within the target: answers are too slow." in text
+    assert found([held, little, little]).limit == "time"
+
+
 def test_errors_above_the_limit_end_the_climb_and_are_named():
     answer = search(4, 0.02, 1, failing=0.2)
     assert answer.rate is None
@@ -142,6 +159,13 @@ def test_a_service_that_answers_nothing_is_not_called_slow_nor_said_to_keep_up()
     text = written(capacity_page(found([step, step]), TARGET, {}), "text")
     assert "Nothing was answered" in text and "misses it: nothing was answered" in text
     assert "keeps up" not in text and "too slow" not in text
+
+
+def test_seconds_in_which_nobody_came_are_no_failure_to_answer():
+    nobody, one = SecondSeen(0, 0, 0, 0, 0), SecondSeen(1, 1, 0, 0, 0)
+    assert not judge([one, *[nobody] * 4], TARGET).decided
+    assert judge([one, *[nobody] * 4], TARGET).why == ""
+    assert judge([one, *[nobody] * 4, *[one, *[nobody] * 4] * 3], TARGET).met
 
 
 def test_a_step_is_not_judged_by_its_warm_up():
@@ -185,5 +209,5 @@ def test_a_generator_that_was_late_twice_is_the_limit_and_no_upper_end_is_claime
     answer = found([Step(10, 8, 100, 1.0, 0.0, True, True), late, late])
     assert (answer.rate, answer.limit, answer.high) == (10, "generator", None)
     text = written(capacity_page(found([late, late]), TARGET, {}), "text")
-    assert "Nothing was learnt of the service: the generator was late even at 20 new users per second." in text
+    assert "Nothing was learnt about the service: the generator was late even at 20 new users per second." in text
     assert "No rate met" not in text

@@ -1,4 +1,7 @@
-"""Finds borrowers who waited for a connection while others, who had asked later, were served first. Pure."""
+"""How a pool's connections were asked for: more than they can do, and who was overtaken by others. Pure.
+
+`processes` are the requests for a connection of each process, in any order; `limit` is how many connections each may have.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from poolbench.observed import Ask
 MANY_TIMES = 3
 _LEAST_WAIT_NS = 5_000_000
 _MOST_LOOKED_AT = 2000
+_LEAST_ASKS = 10
 
 
 class Overtaken(NamedTuple):
@@ -45,3 +49,24 @@ def overtaken(asks: Sequence[Ask], limit: int) -> list[Overtaken]:
         if by >= MANY_TIMES * limit:
             found += [Overtaken(ask.wait_ns, by, min(ask.wait_ns, held_ns / limit))] * step
     return found
+
+
+def demanded(processes: Sequence[Sequence[Ask]], limit: int) -> float:
+    """Connections asked for, divided by those there are, in the busiest process: requests per second by their mean hold."""
+    found = [0.0]
+    for asks in processes:
+        served = [ask.held_ns for ask in asks if ask.is_served]
+        first_ns, last_ns = (pick(ask.asked_ns for ask in asks) for pick in (min, max))
+        if len(asks) >= _LEAST_ASKS and served:
+            found.append(len(asks) * sum(served) / len(served) / max(1, limit * (last_ns - first_ns)))
+    return max(found)
+
+
+def used(processes: Sequence[Sequence[Ask]], limit: int) -> float:
+    """The mean share of its connections that the busiest process had in use, 0 to 1."""
+    found = [0.0]
+    for asks in processes:
+        first_ns = min(ask.asked_ns for ask in asks)
+        last_ns = max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks)
+        found.append(sum(ask.held_ns for ask in asks) / max(1, limit * (last_ns - first_ns)))
+    return min(1.0, max(found))
