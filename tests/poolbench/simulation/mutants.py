@@ -61,6 +61,12 @@ MUTANTS = tuple(
          "a forked child uses its parent's connections"),
         ("housekeeping.py", "if (too_old or too_idle) and removed(queue.idle, record):", "if too_old or too_idle:",
          "housekeeping closes a connection that was lent meanwhile"),
+        ("fair_queue.py", "if waiter.gone:", "if False:", "what is granted to a greenlet that was just killed is lost"),
+        ("admission.py", "if max_waiting is not None and waiting > max_waiting and removed(waiters, waiter):",
+         "if max_waiting is not None and waiting > max_waiting + 5 and removed(waiters, waiter):",
+         "more may wait than `max_waiting` allows"),
+        ("waiters.py", "if time.monotonic_ns() >= self.deadline_ns and removed(queue.waiters, self):",
+         "if time.monotonic_ns() >= self.deadline_ns:", "a thread times out without leaving the queue"),
     )
 )  # fmt: skip
 

@@ -1,9 +1,9 @@
 """Loads the pool's package with switch points woven in, on simulated modules for time, threads and gevent.
 
-The files are compiled as they stand; in every function a switch point is added before each statement, which counts down
-and calls `interrupt` at zero, and one after each call, which calls `after_a_call` at zero. Between two of them nothing else
-runs in the simulation, so what is atomic there is a single statement without calls, or a single call of C code: what CPython's
-global interpreter lock promises.
+The files are compiled as they stand; in every function a switch point is added before each statement, which takes an item of
+`__ticks__` and calls `interrupt` where there is none, and one after each call, which calls `after_a_call` then. Between two
+of them nothing else runs in the simulation, so what is atomic there is a single statement without calls, or a single call of C
+code: what CPython's global interpreter lock promises.
 
 Each point costs time, so there is only one where two would be the same to all other threads: a call that is a statement, or
 whose value goes to a local variable, has its point behind the statement, in place of the one before the next; and a statement
@@ -16,15 +16,16 @@ import ast
 import builtins
 import sys
 from functools import cache
+from itertools import repeat
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 PACKAGE = "poolbench"
 
-# Not a call of Python code: millions of them are counted.
-_POINT = "__countdown__.left -= 1\nif not __countdown__.left: __interrupt__()"
-_POINT_AFTER = "__countdown__.left -= 1\nif not __countdown__.left: __after_a_call__()"
+# Of all ways to count in CPython one of the cheapest: millions of points are counted.
+_POINT = "for __tick__ in __ticks__: break\nelse: __interrupt__()"
+_POINT_AFTER = "for __tick__ in __ticks__: break\nelse: __after_a_call__()"
 
 
 class _Weaver(ast.NodeTransformer):
@@ -138,8 +139,9 @@ class Package:
     """The modules of one copy of the package, as attributes: `Package(...).fair_pool`.
 
     folder: the package's files. stand_ins: modules that its own imports find in place of the real ones, by name; None
-    for one that cannot be imported. countdown: its `left` is the number of switch points until the next interruption: a call
-    of `interrupt`, or of `after_a_call` at a point after a call; `after` is such a point around a call.
+    for one that cannot be imported. names: what all its code can name; `__ticks__` there is an iterator that ends at the
+    switch point of the next interruption: a call of `interrupt`, or of `after_a_call` at a point after a call; `after` is
+    such a point around a call.
     """
 
     def __init__(
@@ -148,7 +150,6 @@ class Package:
         name: str,
         stand_ins: dict[str, Any],
         *,
-        countdown: Any,
         interrupt: Any,
         after_a_call: Any,
         after: Any,
@@ -157,10 +158,10 @@ class Package:
         # Under a name of its own, beside the real package; dataclasses look their module up in there.
         self._prefix = f"{__name__}.{name}"
         self._stand_ins = stand_ins
-        self._builtins = {
+        self.names = {
             **vars(builtins),
             "__import__": self._import,
-            "__countdown__": countdown,
+            "__ticks__": repeat(None),
             "__interrupt__": interrupt,
             "__after_a_call__": after_a_call,
             "__after__": after,
@@ -172,7 +173,7 @@ class Package:
         if name.startswith("_") or not path.is_file():
             raise AttributeError(name)
         module = ModuleType(f"{self._prefix}.{name}")
-        module.__dict__.update(__builtins__=self._builtins, __file__=str(path))
+        module.__dict__.update(__builtins__=self.names, __file__=str(path))
         self.__dict__[name] = sys.modules[module.__name__] = module
         exec(_woven(path.read_text(), f"{PACKAGE}/{path.name}"), module.__dict__)
         return module
