@@ -53,6 +53,7 @@ def check_failure_line(line, path, sqlstate=None):
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
 
 
+@pytest.mark.slow
 def test_too_many_clients_is_503_with_53300_in_the_log(start_service, small_postgres):
     server = start_service(DATABASE_URL=small_postgres.url, DB_POOL="null")
     server.get("/health")

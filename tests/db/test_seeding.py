@@ -54,6 +54,7 @@ def test_the_size_of_a_batch_changes_no_click(connection, monkeypatch):
         assert clicks(connection) == whole
 
 
+@pytest.mark.slow
 def test_a_link_may_have_more_clicks_than_a_32_bit_product_can_hold(database):
     runner = app.create_app(
         {"DATABASE_URL": database.settings.url.render_as_string(hide_password=False)}

@@ -47,6 +47,7 @@ def run_green(postgres, code):
     return [line.split() for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_a_statement_on_a_silent_server_ends_and_the_next_has_another_connection(postgres):
     ((kind, sqlstate, seconds), (renewed,)) = run_green(
         postgres,

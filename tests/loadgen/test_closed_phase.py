@@ -55,6 +55,7 @@ def test_a_closed_phase_keeps_its_users_busy_until_it_ends(tmp_path, serve, opti
     assert "Phase started: full (index: 0, duration: 2s)" in done.stdout
 
 
+@pytest.mark.slow
 def test_open_and_closed_phases_follow_each_other(tmp_path, serve):
     slow = Slow(0.05)
     phases = [

@@ -82,6 +82,7 @@ print(json.dumps([[greenlet.value for greenlet in asked], lent]))
     assert lent == 0
 
 
+@pytest.mark.slow
 def test_each_host_of_a_list_has_the_whole_limit_to_itself(tcp):
     code = """
 first, second = silent(), silent()

@@ -275,6 +275,7 @@ def test_no_schedule_breaks_the_promises_on_a_scripted_driver():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_log", "green_psycopg2")
 def test_no_schedule_breaks_the_promises_on_postgresql(postgres):
     class OnPostgres(PoolUnderRandomSchedules):

@@ -471,6 +471,7 @@ def computing(tmp_path, *, cpu_ms, loan_cpu_ms, statement_ms=5.0, rate=10, waits
     return path
 
 
+@pytest.mark.slow
 def test_a_worker_out_of_cpu_is_told_from_a_pool_that_is_too_small(tmp_path):
     path = computing(tmp_path, cpu_ms=10.0, loan_cpu_ms=8.0)
     found = planned(path, "--servers", 1, "--rate", 150, "--sizes", "5,40")
@@ -562,6 +563,7 @@ def test_the_knee_is_that_of_the_scarcest_part(tmp_path):
     assert row["knee_per_s"] == pytest.approx(6 / 0.0205, rel=0.06)
 
 
+@pytest.mark.slow
 def test_a_sync_worker_answers_one_request_at_a_time_and_threads_as_many_as_they_are(tmp_path):
     path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=20)
     sync, two, gevent = (

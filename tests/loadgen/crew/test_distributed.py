@@ -149,6 +149,7 @@ def test_a_worker_that_stands_still_for_a_second_loses_nothing(cluster, start, s
     assert not report.extras.partial
 
 
+@pytest.mark.slow
 def test_an_interrupt_reaches_every_worker_and_users_finish(cluster, start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"think": "1s"}, {"get": {"url": "/"}}]

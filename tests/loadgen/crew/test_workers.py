@@ -24,6 +24,7 @@ def workers_of(process):
     return [child.pid for child in descendants(process.pid)]
 
 
+@pytest.mark.slow
 def test_together_they_send_what_one_would(start, serve, ok_answer, tmp_path):
     counters = []
     for count in ("1", "3"):

@@ -406,6 +406,7 @@ def test_parallel_branches_share_the_connection_and_think_at_once(target):
     assert walk.lines == ["ok"]
 
 
+@pytest.mark.slow
 def test_the_first_error_in_parallel_fails_the_user(target):
     walk = Walk(target, [{"parallel": [get("{{ missing }}"), {"think": 5}]}])
     assert walk.errors == {"Invalid URL - undefined": 1}

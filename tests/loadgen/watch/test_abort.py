@@ -143,6 +143,7 @@ def seen(start_ms, failed):
     return Period(start_ms, {"http.responses": 100, "http.codes.500": failed})
 
 
+@pytest.mark.slow
 def test_a_condition_must_hold_at_several_looks_in_a_row():
     with watched([seen(10_000, n) for n in (6, 0, *(6 for _ in range(LOOKS_LEAST)))]) as (watch, _, stopped, warnings):
         gevent.sleep(LOOKS_LEAST + 1.5)
@@ -153,6 +154,7 @@ def test_a_condition_must_hold_at_several_looks_in_a_row():
     assert len(warnings) == 1
 
 
+@pytest.mark.slow
 def test_periods_that_are_over_are_part_of_the_figures():
     later = [seen(20_000, 2)] * 10
     with watched([seen(10_000, 1), *later]) as (watch, underway, _, _):
