@@ -86,8 +86,9 @@ class AnswerCpu:
     """
 
     def __init__(self) -> None:
-        # A lock of the interpreter's even where gevent has patched `threading`, at half the cost: no greenlet waits in it.
-        self._lock = _interpreters("allocate_lock")()
+        # A lock of the interpreter's even where gevent has patched `threading`, at half the cost. Its owner is the thread, so
+        # that another greenlet goes in, too, should garbage that is collected within switch to it.
+        self._lock = _interpreters("RLock")()
         self._pid = 0
         self._last_ns = 0
 

@@ -341,17 +341,22 @@ class _Case:
     def committed_apart(self) -> Iterator[Finding]:
         """A commit after each row: the same statement again and again in one request, each time in another transaction.
 
-        Waiting is not charged to it: a pool that is too small is a finding of its own, and an unfair one is the worse fault.
+        All that its transactions execute belongs to it, such as the reading of the row that is changed. Waiting is not charged to
+        it: a pool that is too small is a finding of its own, and an unfair one is the worse fault.
         """
-        worked_ns = self._worked_ns()
+        worked_ns, apart_ns = self._worked_ns(), defaultdict[str, int](int)
+        worst: dict[str, tuple[StatementKey, StatementSum]] = {}
         for key, row in self.observed.statements.items():
-            if not row.apart_changes:
-                continue
+            apart_ns[key.endpoint] += row.apart_ns
+            if row.apart_changes and (key.endpoint not in worst or row.apart_ns > worst[key.endpoint][1].apart_ns):
+                worst[key.endpoint] = key, row
+        for endpoint, (key, row) in worst.items():
+            own_ns = apart_ns[endpoint] - worked_ns[endpoint]
+            about = self.observed.requests.get(endpoint, RequestSum())
+            waited_ns = sum(each.wait_ns + each.connect_ns for (_, name, _), each in self._loans() if name == endpoint)
             # A transaction for each item is right where something else is done for each: then most of the time goes there.
-            apart_ns = row.apart_ns - worked_ns[key.endpoint]
-            about = self.observed.requests.get(key.endpoint, RequestSum())
-            is_most = apart_ns / row.apart_requests > 0.5 * about.duration_ns / max(1, about.count)
-            share = self.share(apart_ns)
+            is_most = own_ns / row.apart_requests > 0.5 * (about.duration_ns - waited_ns) / max(1, about.count)
+            share = self.share(own_ns)
             if share < LEAST_WAIT or not is_most:
                 continue
             yield Finding(

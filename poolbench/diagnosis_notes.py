@@ -49,7 +49,10 @@ def _lock_waits(server: Server, share: Callable[[float], float]) -> Iterator[str
 
 def _borrowed_apart(observed: Observed, share: Callable[[float], float]) -> Iterator[str]:
     """Reading row by row on connections borrowed anew: a loop that gives others their turn, so it may be meant."""
-    rows = {key: row for key, row in observed.statements.items() if row.apart and key.place and not row.apart_changes}
+    changing = {key.endpoint for key, row in observed.statements.items() if row.apart_changes}
+    rows = {
+        key: row for key, row in observed.statements.items() if row.apart and key.place and key.endpoint not in changing
+    }
     worst = max(rows, key=lambda key: rows[key].apart_ns, default=None)
     if worst is not None and share(rows[worst].apart_ns) >= LEAST_WAIT:
         row, to = rows[worst], f" to {worst.endpoint}" if worst.endpoint else ""

@@ -118,8 +118,9 @@ def add_apart(into: dict[_PlacedText, Apart], executed: Iterable[tuple[_PlacedTe
         known = into.setdefault(key, Apart())
         known.loans += key not in seen_before
         seen_before.add(key)
-        known.has_changed = changes(statement)
-        known.has_locked = group.has_written and not known.has_changed
+        has_changed = changes(statement)
+        known.has_changed |= has_changed
+        known.has_locked |= group.has_written and not has_changed
         known.executions += group.executions
         known.rows += group.rows
         known.held_ns += held_ns * group.duration_ns / statements_ns

@@ -92,7 +92,8 @@ class Tally:
         now_ns = perf_counter_ns()
         if not self._keeps_all and now_ns - self._slices[-1][0] >= _SLICE_NS:
             self._slices.append((now_ns, Observed()))
-        into, loans, requests = self.current, len(self._loans), len(self._requests)
+        # In this order: a request is counted after all of its loans.
+        into, requests, loans = self.current, len(self._requests), len(self._loans)
         for _ in range(loans):
             self._add_loan(into, self._loans.popleft())
         for _ in range(requests):
@@ -167,7 +168,8 @@ class Tally:
         known = self._executed.get(request)
         if known is None:
             if len(self._executed) >= _MOST_FINISHED:
-                return
+                # The oldest: requests that were dropped are never added up.
+                del self._executed[next(iter(self._executed))]
             known = self._executed[request] = Executed()
         known.add(executed, held_ns)
 
@@ -190,8 +192,8 @@ def _add_statements(
     loops_ns: Sequence[float],
     weight: int,
 ) -> None:
-    rest = StatementKey("", "", OTHERS)
     """Add what a loan has executed. `placed`: place and text of each statement, in the order of `groups` and `loops_ns`."""
+    rest = StatementKey("", "", OTHERS)
     for at, values, loop_ns in zip(placed, groups, loops_ns, strict=True):
         _, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
         name = StatementKey(endpoint, *at)

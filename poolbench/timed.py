@@ -22,8 +22,11 @@ class Timed(Pool):
             fairy: Any = super().connect()
         # Noted here: a listener to loans makes SQLAlchemy take a longer way at each. Only the first counts of several that
         # share the connection, as a pool for each thread lends it.
-        if fairy._counter == 1:  # noqa: SLF001
-            record = fairy._connection_record  # noqa: SLF001
+        record = getattr(fairy, "_connection_record", None)
+        if record is not None and getattr(fairy, "_counter", 0) == 1:
+            if getattr(record, "_poolbench_loan", None) is not None:
+                # StaticPool lends one connection to several at a time.
+                record._poolbench_loan.end()  # noqa: SLF001
             record._poolbench_loan = CountedLoan(id(record), account)  # noqa: SLF001
         return fairy
 

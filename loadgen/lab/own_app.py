@@ -266,12 +266,15 @@ def _agreed(options: OwnAppOptions, found: UsersDatabase) -> list[str]:
     allowed = found.max_connections
     opened, each = (
         (
-            f"At most {most * options.servers} of its {allowed} connections will be open",
+            f"At most {most * options.servers} of the database's {allowed} connections will be open",
             f"Each of {options.servers} server processes",
         )
         if options.application.server is None
         # A command of the user's own may have any number of processes.
-        else (f"Each server process will open at most {most} of its {allowed} connections", "Each server process")
+        else (
+            f"Each server process will open at most {most} of the database's {allowed} connections",
+            "Each server process",
+        )
     )
     question = (
         f"The script's requests will write to {where}, as its users would; nothing is undone. Its tables: {tables}."

@@ -90,7 +90,8 @@ def shown_command(command: str) -> str:
 
 
 _ASSIGNMENT = re.compile(
-    r"""(?<![^\s;&|('"])(?<!\w\()([A-Za-z_]\w*)=(?:"(?:\\.|[^"\\])*(?:"|$)|'[^']*(?:'|$)|\\.|[^\s"'\\;&|)])+""",
+    r"""(?<![^\s;&|('"])(?<!\w\()((?:--env=|-e)?[A-Za-z_]\w*)="""
+    r"""(?:\\"(?:(?!\\").)*(?:\\"|$)|"(?:\\.|[^"\\])*(?:"|$)|'[^']*(?:'|$)|\\.|[^\s"'\\;]|;(?!\s|$))+""",
     re.DOTALL,
 )
 """A word NAME=VALUE of a command, its value quoted or not; neither --name=VALUE nor an argument as in factory(name=VALUE)."""

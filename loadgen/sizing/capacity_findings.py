@@ -136,7 +136,9 @@ def _limit(found: Capacity) -> str:
         return _UNANSWERED
     if found.rate is None:
         return "The search ended before all lower rates were tried." if found.limit == "time" else ""
-    missed = [step for step in found.steps if step.rate == found.high and step.why not in ("", "generator")]
+    high = found.high or 0.0
+    near = [step for step in found.steps if high <= step.rate <= 1.1 * high and step.why not in ("", "generator")]
+    missed = [step for step in near if step.rate == found.high] or near
     said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")
     if found.limit == "service" and {step.why for step in missed} == {"no answers"}:
         said = "Beyond it the service stands still: nothing was answered."

@@ -1,5 +1,6 @@
 """From what was seen of an application to what holds it back: each disease by figures alone, and nothing where all is well."""
 
+from dataclasses import replace
 from heapq import heappop, heappush
 
 import pytest
@@ -218,6 +219,23 @@ def test_reading_row_by_row_on_connections_borrowed_anew_is_a_note():
     assert found.notes[0].startswith(
         "A request to GET /orders executed the same statement 30 times at app.py:15, each time"
     )
+
+
+def test_a_commit_for_each_row_that_is_read_before_is_found_behind_a_queue_too():
+    read = StatementSum(3000, 250 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=400 * MS)
+    write = replace(read, apart_changes=3000)
+    observed = seen(
+        statements={
+            StatementKey(ENDPOINT, "app.py:14", "SELECT n"): read,
+            StatementKey(ENDPOINT, "app.py:15", "UPDATE t"): write,
+        }
+    )
+    assert first(observed) == ("n-plus-one", "app.py:15") and not diagnose(observed).notes
+    observed.requests[ENDPOINT].duration_ns *= 3
+    assert first(observed) is None
+    for row in observed.loans.values():
+        row.wait_ns = 2000 * MS
+    assert any(each.where == "app.py:15" for each in diagnose(observed).findings)
 
 
 def test_a_transaction_for_each_item_is_no_finding_where_most_of_the_time_goes_to_something_else():

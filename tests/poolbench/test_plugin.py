@@ -6,7 +6,7 @@ from time import thread_time_ns
 
 import psycopg2
 import pytest
-from sqlalchemy import NullPool, QueuePool, create_engine, engine_from_config, exc, make_url, text
+from sqlalchemy import NullPool, QueuePool, create_engine, engine_from_config, event, exc, make_url, text
 
 from loadgen.lab.fairness import with_pool
 from poolbench import FairPool, server_timing
@@ -45,6 +45,14 @@ def test_a_pool_that_the_application_made_opens_the_new_ones_connections(postgre
     assert isinstance(engine.pool, FairPool)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT current_database()")) == make_url(postgres.url).database
+
+
+def test_a_listener_may_detach_the_connection_that_is_being_lent(postgres):
+    engine = create_engine(f"{postgres.url.replace('postgresql:', 'postgresql+psycopg2:')}?plugin=poolbench&pool=fair")
+    event.listen(engine, "checkout", lambda _connection, _record, proxy: proxy.detach())
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
 
 
 def test_an_application_that_wanted_a_sized_pool_may_be_given_none():

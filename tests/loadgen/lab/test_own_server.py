@@ -100,6 +100,9 @@ def test_a_server_that_was_killed_is_not_said_to_listen_elsewhere(tmp_path):
         ("A=a'b c'd gunicorn", "A=… gunicorn"),
         ("A='b c gunicorn {port}", "A=…"),
         ("A= gunicorn --workers=2", "A= gunicorn --workers=2"),
+        ("A=a)b&c|d;e B=&f gunicorn", "A=… B=… gunicorn"),
+        ("gunicorn --env=A=b -eC=d", "gunicorn --env=A=… -eC=…"),
+        ('sh -c "A=\\"a b\\" gunicorn"', 'sh -c "A=… gunicorn"'),
     ],
 )  # fmt: skip
 def test_a_command_is_shown_without_the_values_of_its_variables(command, shown):
