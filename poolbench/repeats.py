@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -105,27 +105,6 @@ _MOST_APART = 200
 """Statements that are told apart in one request."""
 
 
-def add_apart(into: dict[_PlacedText, Apart], executed: Iterable[tuple[_PlacedText, str, Group]], held_ns: int) -> None:
-    """Add to what a request has executed so far what one more loan, held for `held_ns`, has executed.
-
-    `executed` has for each group its place and beginning, and its whole text.
-    """
-    groups, seen_before = list(executed), set[_PlacedText]()
-    statements_ns = max(1, sum(group.duration_ns for _, _, group in groups))
-    for key, statement, group in groups:
-        if key not in into and len(into) >= _MOST_APART:
-            continue
-        known = into.setdefault(key, Apart())
-        known.loans += key not in seen_before
-        seen_before.add(key)
-        has_changed = changes(statement)
-        known.has_changed |= has_changed
-        known.has_locked |= group.has_written and not has_changed
-        known.executions += group.executions
-        known.rows += group.rows
-        known.held_ns += held_ns * group.duration_ns / statements_ns
-
-
 class Executed:
     """What the loans of one request have executed. They are added up only once they are enough to have repeated a statement."""
 
@@ -136,36 +115,44 @@ class Executed:
         self._loans: list[tuple[Sequence[tuple[_PlacedText, str, Group]], int]] = []
 
     def add(self, executed: Sequence[tuple[_PlacedText, str, Group]], held_ns: int) -> None:
-        """Add what one loan, held for `held_ns`, has executed; `executed` is as for `add_apart`."""
+        """Add what one loan, held for `held_ns`, has executed: of each group its place and beginning, and its whole text."""
         self._loans.append((executed, held_ns))
         if len(self._loans) >= REPEATED_LOANS:
             self._add_up()
 
     def repeated(self) -> Iterator[tuple[_PlacedText, Apart]]:
-        """As `repeated_apart`, of all loans."""
+        """The statements that the request repeats in loan after loan: that fetch one object or its few parts, or change one row.
+
+        A statement that one loan executes several times is not counted here: it is found as a loop, or is a batch. Nor is one
+        that locks a row: whoever takes one job after another needs a transaction for each.
+        """
         # Without any added up, the loans are fewer than a repetition needs.
         if self._added_up:
             self._add_up()
-            yield from repeated_apart(self._added_up)
+        for key, each in self._added_up.items():
+            is_one_by_one = each.executions == each.loans >= REPEATED_LOANS and not each.has_locked
+            if is_one_by_one and (
+                each.rows == each.executions if each.has_changed else each.rows < FEW_ROWS * each.executions
+            ):
+                yield key, each
 
     def _add_up(self) -> None:
         for executed, held_ns in self._loans:
-            add_apart(self._added_up, executed, held_ns)
+            seen_before = set[_PlacedText]()
+            statements_ns = max(1, sum(group.duration_ns for _, _, group in executed))
+            for key, statement, group in executed:
+                if key not in self._added_up and len(self._added_up) >= _MOST_APART:
+                    continue
+                known = self._added_up.setdefault(key, Apart())
+                known.loans += key not in seen_before
+                seen_before.add(key)
+                has_changed = changes(statement)
+                known.has_changed |= has_changed
+                known.has_locked |= group.has_written and not has_changed
+                known.executions += group.executions
+                known.rows += group.rows
+                known.held_ns += held_ns * group.duration_ns / statements_ns
         self._loans.clear()
-
-
-def repeated_apart(executed: Mapping[_PlacedText, Apart]) -> Iterator[tuple[_PlacedText, Apart]]:
-    """The statements that a request repeats in loan after loan: that fetch one object or its few parts, or change one row.
-
-    A statement that one loan executes several times is not counted here: it is found as a loop, or is a batch. Nor is one that
-    locks a row: whoever takes one job after another needs a transaction for each.
-    """
-    for key, each in executed.items():
-        is_one_by_one = each.executions == each.loans >= REPEATED_LOANS and not each.has_locked
-        if is_one_by_one and (
-            each.rows == each.executions if each.has_changed else each.rows < FEW_ROWS * each.executions
-        ):
-            yield key, each
 
 
 def writes(statement: str) -> bool:
