@@ -105,9 +105,8 @@ def capacity(
 
     The phases of SCRIPT are replaced by steps at one rate each. The rate is doubled until a step misses the target; then
     the interval between the highest rate that met it and the lowest that missed it is halved until it is as narrow as
-    --precision. A step that misses the target ends as soon as that is decided; below a rate that missed it, a rate must meet
-    it for 20 seconds. The result says whether the service, the target or the generator is
-    what limits the rate.
+    --precision. A step that misses the target ends as soon as that is decided; below a rate that missed it, a rate must
+    meet it for 20 seconds. The result says whether the service, the target or the generator is what limits the rate.
 
     With --app, your own application is searched: each strategy and pool size has a search of --max-seconds of its own, with
     a fresh database.

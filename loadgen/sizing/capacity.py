@@ -215,14 +215,19 @@ def _lower(steps: Sequence[Step], first: float) -> float | None:
     return max(min(lowest.rate, able) / _FACTOR, floor)
 
 
+def missed_near(steps: Sequence[Step], rate: float | None) -> list[Step]:
+    """The steps at this rate, or just above it, that are known to have missed the target; none without a rate."""
+    return [
+        step
+        for step in steps
+        if rate is not None and rate <= step.rate <= _ALIKE * rate and step.why not in ("", "generator")
+    ]
+
+
 def found(steps: Sequence[Step], *, finished: bool = True) -> Capacity:
     """The answer that these steps give; `finished`: the search was not ended by the time."""
     met, missed = _bracket(steps)
-    reasons = {
-        step.why
-        for step in steps
-        if missed and missed <= step.rate <= _ALIKE * missed and step.why not in ("", "generator")
-    }
+    reasons = {step.why for step in missed_near(steps, missed)}
     limit: Limit = "time"
     if _was_late_twice(steps):
         limit = "generator"

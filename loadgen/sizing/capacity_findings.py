@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadgen.sizing.capacity import Capacity, Step, Target
+from loadgen.sizing.capacity import Capacity, Step, Target, missed_near
 from reports.blocks import Cell, Column, Page, Section, Table, Text, amount, amount_cell, decimal, percent
 
 _LIMITS = {
@@ -136,8 +136,7 @@ def _limit(found: Capacity) -> str:
         return _UNANSWERED
     if found.rate is None:
         return "The search ended before all lower rates were tried." if found.limit == "time" else ""
-    high = found.high or 0.0
-    near = [step for step in found.steps if high <= step.rate <= 1.1 * high and step.why not in ("", "generator")]
+    near = missed_near(found.steps, found.high)
     missed = [step for step in near if step.rate == found.high] or near
     said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")
     if found.limit == "service" and {step.why for step in missed} == {"no answers"}:
