@@ -310,7 +310,12 @@ class LoanBook:
     def executing(self, context: Any, statement: str) -> Loan | None:
         """Note that a statement begins; `context` is SQLAlchemy's execution context. Returns the loan if it is noted in full."""
         try:
-            loan = self.noted.get(context.root_connection._dbapi_connection._connection_record)  # noqa: SLF001
+            record = context.root_connection._dbapi_connection._connection_record  # noqa: SLF001
+        except AttributeError:
+            # Executed without a connection of an engine.
+            return None
+        try:
+            loan = self.noted.get(record)
             if loan is None:
                 return None
             if loan.inherited:
@@ -322,9 +327,6 @@ class LoanBook:
                 loan.wrote = False
             if not loan.wrote and writes(statement):
                 loan.wrote = True
-        except AttributeError:
-            # Executed without a connection of an engine.
-            return None
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
             self.fault = f"{type(error).__name__}: {error}"
             return None
