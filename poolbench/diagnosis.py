@@ -13,7 +13,7 @@ from typing import Any
 from poolbench import observed as seen
 from poolbench.asks import MANY_TIMES, demanded, overtaken, used
 from poolbench.diagnosis_notes import LEAST_WAIT, notes
-from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_seconds, in_times, merged, quoted
+from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_seconds, in_times, may_open, merged, quoted
 from poolbench.observed import (
     Ask,
     EngineSum,
@@ -507,48 +507,60 @@ class _Case:
         wait_ns, timeouts = sum(row.wait_ns for row in rows), sum(row.timeouts for row in rows)
         if self.share(wait_ns) < LEAST_WAIT / 2:
             return
-        actual = sorted(ask.wait_ns for asks in processes for ask in asks)
+        # Where workers have no CPU left, holds have waited for it, too: they say nothing about the connections.
+        demand = 0.0 if self._is_out_of_cpu else demanded(processes, limit)
+        # Where more is asked for than the connections can do, no order of service helps.
+        if demand < _OVERLOAD and about.pool not in {"FairPool", "Fair"}:
+            yield from self._unfair(engine, limit, processes, wait_ns, timeouts)
+        yield from self._too_small(engine, limit, processes, wait_ns, timeouts, demand)
+
+    @property
+    def _is_out_of_cpu(self) -> bool:
+        return (self.server.worker_cpu or 0.0) >= SATURATED
+
+    def _unfair(
+        self, engine: str, limit: int, processes: Sequence[Sequence[Ask]], wait_ns: int, timeouts: int
+    ) -> Iterator[Finding]:
         late = [each for asks in processes for each in overtaken(asks, limit)]
         excess_ns = sum(each.excess_ns for each in late)
-        is_unfair = about.pool not in {"FairPool", "Fair"} and len(late) >= _LEAST_LOANS and excess_ns > 0.25 * wait_ns
-        if (self.server.worker_cpu or 0.0) >= SATURATED:
-            # Those who have a connection may wait for their turn to run, too: it takes more to blame the pool.
-            is_unfair = is_unfair and excess_ns > 0.5 * wait_ns and self.share(excess_ns) > _MUCH
-        # Where more is asked for than the connections can do, no order of service helps.
-        demand = demanded(processes, limit)
-        if (self.server.worker_cpu or 0.0) >= SATURATED:
-            # Holds have waited for CPU, too: they say nothing about the connections.
-            demand = 0.0
-        if is_unfair and demand < _OVERLOAD:
-            self.explained_ns += excess_ns
-            self.is_unfair = True
-            worst = max(late, key=lambda each: each.wait_ns)
-            gave_up = f" {timeouts} gave up." if timeouts else ""
-            in_use = used(processes, limit)
-            few = (
-                f" The connections were in use {100 * in_use:.0f} % of the time: the pool also needs more connections."
-                if in_use >= SATURATED
-                else ""
-            )
-            yield Finding(
-                "starvation",
-                made_at(engine),
-                None,
-                f"{len(late)} requests for a connection were overtaken by {MANY_TIMES} or more that came later for each of the"
-                f" pool's {limit} connections; the longest waited {in_ms(worst.wait_ns)} while {worst.by} others went"
-                f" before.{gave_up}{few}",
-                "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
-                self.share(excess_ns),
-            )
+        if len(late) < _LEAST_LOANS or excess_ns <= 0.25 * wait_ns:
+            return
+        # Those who have a connection may wait for their turn to run, too: it takes more to blame the pool.
+        if self._is_out_of_cpu and (excess_ns <= 0.5 * wait_ns or self.share(excess_ns) <= _MUCH):
+            return
+        self.explained_ns += excess_ns
+        self.is_unfair = True
+        worst = max(late, key=lambda each: each.wait_ns)
+        gave_up = f" {timeouts} gave up." if timeouts else ""
+        in_use = used(processes, limit)
+        few = (
+            f" The connections were in use {100 * in_use:.0f} % of the time: the pool also needs more connections."
+            if in_use >= SATURATED
+            else ""
+        )
+        yield Finding(
+            "starvation",
+            made_at(engine),
+            None,
+            f"{len(late)} requests for a connection were overtaken by {MANY_TIMES} or more that came later for each of the"
+            f" pool's {limit} connections; the longest waited {in_ms(worst.wait_ns)} while {worst.by} others went"
+            f" before.{gave_up}{few}",
+            "Use a pool that serves in the order of arrival: poolclass=FairPool, or ?plugin=poolbench&pool=fair in the URL.",
+            self.share(excess_ns),
+        )
+
+    def _too_small(
+        self, engine: str, limit: int, processes: Sequence[Sequence[Ask]], wait_ns: int, timeouts: int, demand: float
+    ) -> Iterator[Finding]:
         turns_ns = self.blame * sum(
             row.blamed_ns
             for key, row in self.observed.samples.items()
             if key.doing == seen.CPU and key.engine == engine
         )
         share = self.share(wait_ns - turns_ns - self.explained_ns)
-        worker, database = self.server.worker_cpu, self.server.database_cpu
+        database = self.server.database_cpu
         # Connections that are busy in the database most of the time do not wait for their borrowers' CPU.
-        is_workers = (worker or 0.0) >= SATURATED and self._share_in_database() < 0.5
+        is_workers = self._is_out_of_cpu and self._share_in_database() < 0.5
         if share < LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
             return
         busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."
@@ -558,7 +570,7 @@ class _Case:
             "pool-too-small",
             made_at(engine),
             None,
-            f"Requests waited {in_ms(wait_ns / max(1, len(actual)))} on average for one of {limit} connections"
+            f"Requests waited {in_ms(wait_ns / max(1, sum(map(len, processes))))} on average for one of {limit} connections"
             f"{f', {timeouts} times in vain' if timeouts else ''}; the connections were busy with ordinary statements.{busy}",
             "Allow more connections (pool_size, max_overflow), as many as the database can work on; loadgen sweep finds the"
             " number by measuring.",
@@ -575,7 +587,7 @@ class _Case:
                 "pool-too-large",
                 made_at(engine),
                 None,
-                f"The database{allowed} refused {refused} connections: too many clients. {_may_open(about.processes, together)}.",
+                f"The database{allowed} refused {refused} connections: too many clients. {may_open(about.processes, together)}.",
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
                 " not enough.",
                 max(min(1.0, refused / max(1, refused + self.loans)), _LEAST_SHARE),
@@ -598,7 +610,7 @@ class _Case:
                 "pool-too-large",
                 made_at(engine),
                 None,
-                f"{_may_open(about.processes, together)}; the database allows {server.max_connections}.",
+                f"{may_open(about.processes, together)}; the database allows {server.max_connections}.",
                 "Make pool_size + max_overflow, times the number of processes, less than max_connections.",
                 _LEAST_SHARE,
             )
@@ -631,10 +643,3 @@ class _Case:
         if not asks:
             return 0
         return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
-
-
-def _may_open(processes: int, connections: int) -> str:
-    """How many connections a pool may open, in words."""
-    if processes == 1:
-        return f"This pool may open {connections} connections"
-    return f"This pool may open {connections} connections in {processes} processes"

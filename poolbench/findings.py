@@ -98,3 +98,10 @@ def in_seconds(duration_ns: float) -> str:
 def quoted(text: str) -> str:
     """A statement in quotation marks, shortened to 120 characters, at the end of a sentence."""
     return f"“{text if len(text) <= 120 else f'{text[:119]}…'}”."
+
+
+def may_open(processes: int, connections: int) -> str:
+    """How many connections a pool may open, in words."""
+    if processes == 1:
+        return f"This pool may open {connections} connections"
+    return f"This pool may open {connections} connections in {processes} processes"
