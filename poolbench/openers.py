@@ -84,7 +84,7 @@ class Openers:
             self._begin(pool, wanted, Attempt(began_ns or now_ns, pool._generation, is_spare=False))
 
     def fill(self, missing: int, generation: int) -> None:
-        """Begin attempts for nobody in particular until `missing` run; one at most, and after its pause, in the back-off.
+        """Begin attempts for nobody in particular, so that `missing` run; one at most, and after its pause, in the back-off.
 
         `generation`: what the pool's was when the connections were found missing.
         """
@@ -92,7 +92,10 @@ class Openers:
         if pool is None or pool._openers is not self:
             return
         most = min(missing, self.growth.openers, 1 if self.growth.failures else missing)
-        while len(self.attempts) < most and self.growth.may_try(_clock_ns()):
+        # As many as are missing now: those begun here may have ended before the last of them begins.
+        for _ in range(most - len(self.attempts)):
+            if pool._generation != generation or not self.growth.may_try(_clock_ns()):
+                return
             if not self._begin(pool, most, Attempt(_clock_ns(), generation, is_spare=True)):
                 return
 

@@ -276,6 +276,26 @@ def test_min_size_is_opened_in_parallel_without_a_loan():
     new.dispose()
 
 
+@pytest.mark.parametrize("is_disposed", [False, True])
+def test_as_many_spare_connections_are_opened_as_are_missing_though_each_is_open_at_once(monkeypatch, is_disposed):
+    begun = []
+
+    def at_once(work):
+        begun.append(work)
+        assert len(begun) < 100
+        work()
+
+    driver = ScriptedDriver()
+    pool = pool_of(driver, size=8, min_size=3)
+    generation = pool._generation
+    if is_disposed:
+        driver.hooks["connect"] = pool.dispose
+    monkeypatch.setattr("poolbench.openers.start_here", at_once)
+    pool._openers.fill(3, generation)
+    assert len(begun) == driver.attempts == (1 if is_disposed else 3)
+    assert pool.checkedin() == (0 if is_disposed else 3)
+
+
 @WITHOUT
 def test_threads_too_find_a_warm_pool_whose_connections_had_all_listeners(postgres, surroundings):
     url = with_pool(postgres.url, "fair", pool_size=6, max_overflow=0, min_size=4, warm_up="on")
