@@ -214,6 +214,9 @@ def write(kept: Mapping[str, Mapping[str, Any]]) -> None:
         above, rest = text.split(begins)
         names = [f"{part} {stem}" for stem in (*SICK, *HEALTHY)]
         lines = [current[name]["line"] for name in names if name in current]
+        if not lines:
+            # Of this part nothing was measured.
+            continue
         text = "\n".join([above + begins, "", *heading_lines, *lines, "", ends + rest.split(ends)[1]])
     PAGE.write_text(text, "utf-8")
     for name, row in current.items():
