@@ -95,7 +95,8 @@ class _Weaver(ast.NodeTransformer):
         match statement:
             case ast.Try() | ast.Pass() | ast.Break() | ast.Continue():
                 return True
-            case ast.Return(value) | ast.If(value):
+            # Not an `if`: whether a list that others know is empty, they may change.
+            case ast.Return(value):
                 return value is None or self._is_local(value)
             case ast.Assign(targets, value):
                 return all(self._is_local(each) for each in [*targets, value])
