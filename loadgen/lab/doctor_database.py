@@ -17,6 +17,8 @@ from poolbench.surroundings import DatabaseStatement, statement_key
 
 _WAITS = {"Lock", "Timeout", "Client"}
 
+_PAGES = ("shared_blks_hit", "shared_blks_read", "temp_blks_read", "temp_blks_written")
+
 _ACTIVITY = """
 SELECT pid, state, wait_event_type, query, CASE WHEN wait_event_type = 'Lock' THEN pg_blocking_pids(pid) ELSE '{}' END
 FROM pg_stat_activity
@@ -77,7 +79,8 @@ class StatementStatistics:
                 row["calls"],
                 row.get("total_exec_time", row.get("total_time", 0.0)),
                 row["rows"],
-                row["shared_blks_hit"] + row["shared_blks_read"],
+                # Pages of temporary files, too: a sort that does not fit into work_mem goes through them.
+                sum(row[name] for name in _PAGES),
             )
             for row in rows
             if row.get("queryid") is not None and row.get("query")

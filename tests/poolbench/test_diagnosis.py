@@ -288,9 +288,26 @@ def test_a_statement_that_looks_at_many_pages_for_few_rows_is_slow_at_less_time(
     key = statement_key("SELECT 2")
     wasteful = DatabaseStatement("select $1", 20, 560.0, 40, 80_000)
     assert first(seen(statements=statements), Server(statements={key: wasteful})) == ("slow-statement", "app.py:16")
-    for thrifty in (wasteful._replace(pages=8000), wasteful._replace(total_ms=300.0)):
+    quick = {StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(20, 160 * MS, 20, 6 * MS, groups=20)}
+    missing_index = Server(statements={key: DatabaseStatement("select $1", 20, 150.0, 20, 30_000)}, trivial_ms=1.3)
+    assert first(seen(statements=quick), missing_index) == ("slow-statement", "app.py:16")
+    for thrifty in (wasteful._replace(pages=8000), wasteful._replace(total_ms=80.0)):
         assert first(seen(statements=statements), Server(statements={key: thrifty})) is None
     assert first(seen(statements=statements)) is None
+
+
+def test_a_computation_over_many_lines_is_found_at_the_line_that_takes_most():
+    lines = (
+        sample(WORK, 40, place="route.py:7")
+        | sample(WORK, 60, place="route.py:9")
+        | sample(WORK, 50, place="route.py:10")
+    )
+    elsewhere = sample(WORK, 600, place="route.py:30") | sample(WORK, 20, place="view.py:30")
+    (alone,) = diagnose(seen(samples=lines, loans=loans(count=25))).findings
+    assert (alone.kind, alone.where) == ("work-while-holding", "route.py:9")
+    assert alone.share == pytest.approx(0.15)
+    (beside,) = diagnose(seen(samples=lines | elsewhere)).findings
+    assert (beside.where, beside.share) == ("route.py:30", pytest.approx(0.75))
 
 
 def test_many_that_take_turns_at_a_busy_database_are_a_pool_too_large():
@@ -300,6 +317,12 @@ def test_many_that_take_turns_at_a_busy_database_are_a_pool_too_large():
     assert first(slow, Server(database_cpu=0.6, machine_cpu=0.97, **crowded)) == ("pool-too-large", MADE_AT)
     assert first(slow, Server(database_cpu=0.6, machine_cpu=0.7, **crowded))[0] == "slow-statement"
     assert first(slow, Server(database_cpu=0.9, cores=2, mean_active=6.0))[0] == "slow-statement"
+    # Fewer are enough where the pools may open many.
+    some = Server(database_cpu=0.9, cores=2, mean_active=15.0)
+    assert first(slow, some)[0] == "slow-statement"
+    slow.engines[ENGINE].size = 80
+    assert first(slow, some) == ("pool-too-large", MADE_AT)
+    slow.engines[ENGINE].size = 5
 
 
 def test_work_for_which_others_wait_at_its_locks_is_an_open_transaction():

@@ -1,0 +1,88 @@
+"""What all findings of a diagnosis follow from: sums over what was seen, and shares of all requests' time. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from poolbench.observed import LoanSum, Observed, SampleSum
+from poolbench.surroundings import Server, statement_key
+
+LEAST_SHARE = 0.03
+"""What costs less than this is no finding, unless it is wrong in itself."""
+MOST_PER_CORE = 8
+"""A database with more active connections than this for each core only has them take turns."""
+_ACTIVE_OF_MANY, _MANY = 6, 40
+"""So does one with this many for each core, where pools may open this many."""
+
+
+class Case:
+    """The figures from which all findings follow."""
+
+    def __init__(self, observed: Observed, server: Server) -> None:
+        self.observed, self.server = observed, server
+        loans = observed.loans.values()
+        self.wait_ns = sum(row.wait_ns for row in loans)
+        requests_ns = sum(row.duration_ns for row in observed.requests.values())
+        asked_ns = sum(row.wait_ns + row.connect_ns + row.held_ns for row in loans)
+        self.total_ns = max(requests_ns or asked_ns, 1)
+        self.loans = sum(row.count for row in loans)
+        self.held_ns = max(1, sum(row.held_ns for row in loans))
+        blamed = sum(row.blamed_ns for row in observed.samples.values())
+        # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
+        self.blame = self.wait_ns / blamed if blamed else 0.0
+        self.explained_ns = 0.0
+        self.has_lock_queue = self.has_idle_locks = self.is_unfair = False
+        self.crowding = self._crowding()
+        """How many times as long a statement takes because so many take turns at the database's cores."""
+
+    def _crowding(self) -> float:
+        cores, active = self.server.cores or 0, self.server.mean_active
+        if not self.server.is_full or not cores:
+            return 1.0
+        allowed = sum((self.limit(key) or 0) * max(1, about.processes) for key, about in self.observed.engines.items())
+        is_crowd = active >= max(24, MOST_PER_CORE * cores)
+        is_crowd = is_crowd or (active >= _ACTIVE_OF_MANY * cores and allowed >= _MANY * cores)
+        return active / cores if is_crowd else 1.0
+
+    def share(self, cost_ns: float) -> float:
+        """A share of all requests' time."""
+        return min(1.0, cost_ns / self.total_ns)
+
+    def in_requests(self, endpoint: str, own_ns: float) -> float:
+        """The part of some time that requests took: none of a background thread's, who may take its time."""
+        return own_ns if endpoint or not self.observed.requests else 0.0
+
+    def share_in_database(self) -> float:
+        """The share of the time that connections were lent in which the database executed their statements; 0: unknown."""
+        counted = self.server.statements or {}
+        known = {statement_key(key.text) for key in self.observed.statements}
+        return 1e6 * sum(each.total_ms for key, each in counted.items() if key in known) / self.held_ns
+
+    def each_loan(self) -> Iterator[tuple[tuple[str, str, str], LoanSum]]:
+        """The sums of loans, each with its engine, endpoint and place."""
+        yield from ((tuple(key), row) for key, row in self.observed.loans.items())  # type: ignore[misc]
+
+    def _loans_of(self, engine: str, endpoint: str) -> int:
+        return sum(row.count for (name, where, _), row in self.each_loan() if (name, where) == (engine, endpoint))
+
+    def _by_place(self, *doing: str) -> dict[tuple[str, str, str], SampleSum]:
+        found: dict[tuple[str, str, str], SampleSum] = {}
+        for key, row in self.observed.samples.items():
+            if key.doing in doing:
+                known = found.setdefault((key.engine, key.endpoint, key.place), SampleSum())
+                known.own_ns += row.own_ns
+                known.blamed_ns += row.blamed_ns
+                known.looks += row.looks
+        return found
+
+    def limit(self, engine: str) -> int | None:
+        """How many connections the engine's pool may have in each process; None where nothing limits them."""
+        about = self.observed.engines.get(engine)
+        return about.size + about.overflow if about is not None and about.size > 0 and about.overflow >= 0 else None
+
+    def _span_ns(self) -> int:
+        """From the first request for a connection to the end of the last loan."""
+        asks = self.observed.asks
+        if not asks:
+            return 0
+        return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)
