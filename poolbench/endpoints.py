@@ -46,7 +46,7 @@ def watched_requests(application: Any) -> Any:
         if wrapper is not None and not isinstance(wrapper, type):
             environ["wsgi.file_wrapper"] = _remembering(wrapper, files)
         try:
-            answer = application(environ, start_response)
+            answer = application(environ, _finding_rule(request, start_response))
             is_file = (
                 isinstance(answer, wrapper)
                 if isinstance(wrapper, type)
@@ -62,6 +62,21 @@ def watched_requests(application: Any) -> Any:
     REQUEST_CODES.add(serve.__code__)
     _wrapped.append(serve)
     return serve
+
+
+def _finding_rule(request: Request | None, start_response: Any) -> Any:
+    """A function that does what `start_response` does, and finds the request's rule before.
+
+    Flask forgets the rule before the parts of a streamed answer are made, where a connection may be borrowed first.
+    """
+    if request is None:
+        return start_response
+
+    def start(*given: Any, **named: Any) -> Any:
+        request.look_for_rule()
+        return start_response(*given, **named)
+
+    return start
 
 
 class _Answer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from poolbench.diagnosis_case import LEAST_SHARE
 from poolbench.findings import Diagnosis, Finding
 from reports.answers import failed_share
 from reports.blocks import (
@@ -44,6 +45,9 @@ _NAMES = {
 _SHARES = {"fork-shared": "all loans", "pool-too-large": "the connections asked for"}
 """What the shares of these kinds are parts of; those of the others are of all requests' time."""
 
+_MANY_FAILED = 0.05
+"""The share of failed requests from which on they are mentioned before the findings."""
+
 
 def doctor_page(
     given: Mapping[str, Any],
@@ -79,7 +83,7 @@ def _sections(
     *,
     partial: bool,
 ) -> Iterator[Section]:
-    yield Section("diagnosis", "Diagnosis", tuple(_answer(diagnosis, partial=partial)), menu="Diagnosis")
+    yield Section("diagnosis", "Diagnosis", tuple(_answer(diagnosis, report, partial=partial)), menu="Diagnosis")
     for index, finding in enumerate(diagnosis.findings):
         yield Section(
             f"finding-{index + 1}", f"{index + 1}. {heading(finding)}", tuple(_details(finding, code)), level=3
@@ -94,16 +98,18 @@ def heading(finding: Finding) -> str:
     return f"{_NAMES[finding.kind].capitalize()}{where} ({finding.kind})"
 
 
-def _answer(diagnosis: Diagnosis, *, partial: bool) -> Iterator[Block]:
+def _answer(diagnosis: Diagnosis, report: Report, *, partial: bool) -> Iterator[Block]:
     if partial:
         yield Text("The run was interrupted: the diagnosis is of the part before.", "warn")
     if not diagnosis.findings:
         yield Text("Nothing was found that holds connections back.", "good")
+        yield from _failures(report)
         return
     first = diagnosis.findings[0]
     at = f" at {first.where}" if first.where else ""
     by = f", in {first.endpoint}" if first.endpoint else ""
     yield Text(f"{_NAMES[first.kind].capitalize()}{at}{by}: {_part(first)}.", "bad")
+    yield from _failures(report)
     if len(diagnosis.findings) > 1:
         yield Table(
             "findings",
@@ -121,6 +127,16 @@ def _answer(diagnosis: Diagnosis, *, partial: bool) -> Iterator[Block]:
         )
 
 
+def _failures(report: Report) -> Iterator[Block]:
+    failed = failed_share(report.aggregate.counters)
+    if failed >= _MANY_FAILED:
+        yield Text(
+            f"{percent(failed)} of the requests got no good answer (2xx or 3xx), so they may have done less than usual. What the"
+            " servers said is in logs/doctor.log, in the folder of this run.",
+            "warn",
+        )
+
+
 def _details(finding: Finding, code: Mapping[str, str]) -> Iterator[Block]:
     if finding.where is not None and finding.where in code:
         yield Code(f"The line at {finding.where}", code[finding.where])
@@ -130,9 +146,10 @@ def _details(finding: Finding, code: Mapping[str, str]) -> Iterator[Block]:
 
 
 def _part(finding: Finding) -> str:
-    """A finding's share, with what it is a part of."""
+    """A finding's share, with what it is a part of. What is wrong in itself has the least share, whatever it costs."""
     whole = _SHARES.get(finding.kind, "the requests' time")
-    return f"{percent(finding.share)} of {whole}"
+    at_most = " or less" if finding.share <= LEAST_SHARE else ""
+    return f"{percent(finding.share)} of {whole}{at_most}"
 
 
 def _well(checked: Sequence[str]) -> Iterator[Block]:

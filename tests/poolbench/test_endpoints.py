@@ -5,9 +5,11 @@ import threading
 import urllib.request
 from wsgiref.handlers import SimpleHandler
 
+import flask
 import pytest
 import waitress.server
 from gunicorn.http.wsgi import FileWrapper
+from werkzeug.test import EnvironBuilder
 
 from poolbench.endpoints import watched_requests
 from poolbench.loan_book import BOOK
@@ -45,6 +47,21 @@ def test_an_answer_is_closed_once_and_then_the_request_has_been_answered(parts_r
     assert not request.ended_ns and not hasattr(answer, "__len__")
     answer.close()
     assert parts.closed == 1 and request.ended_ns and BOOK.current() not in BOOK.requests
+
+
+def test_a_streamed_answer_has_the_name_of_its_route():
+    application = flask.Flask(__name__)
+
+    @application.get("/towns/<int:town>.csv")
+    def export(town):
+        def lines():
+            yield BOOK.requests[BOOK.current()].name
+
+        return flask.Response(lines())
+
+    answer, _ = serve(application.wsgi_app, EnvironBuilder("/towns/7.csv").get_environ())
+    assert b"".join(answer) == b"GET /towns/<int:town>.csv"
+    answer.close()
 
 
 def test_an_answer_that_fails_midway_raises_as_it_is_and_is_closed_by_the_server():
