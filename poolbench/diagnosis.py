@@ -14,7 +14,7 @@ from poolbench import observed as seen
 from poolbench.diagnosis_case import LEAST_SHARE, Case
 from poolbench.diagnosis_notes import LEAST_WAIT, notes
 from poolbench.diagnosis_pools import pools
-from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_seconds, in_times, merged, quoted
+from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_rows, in_seconds, in_times, merged, quoted
 from poolbench.observed import (
     EngineSum,
     LoanKey,
@@ -316,7 +316,7 @@ class _Case(Case):
                 "n-plus-one",
                 key.place or None,
                 key.endpoint or None,
-                f"One loan executed the same statement {mean:.0f} times from here, for {row.rows / max(1, row.count):.1f} rows"
+                f"One loan executed the same statement {mean:.0f} times from here, for {in_rows(row.rows / max(1, row.count))}"
                 f" each time, {in_ms(loops_ns / row.repeated_groups)} in all: {quoted(key.text)}",
                 "Fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts, selectinload() or joinedload().",
                 share,
@@ -388,7 +388,7 @@ class _Case(Case):
                 key.place or None,
                 key.endpoint or None,
                 f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average, for"
-                f" {row.rows / row.count:.1f} rows{self._counted(key)}: {quoted(key.text)}",
+                f" {in_rows(row.rows / row.count)}{self._counted(key)}: {quoted(key.text)}",
                 "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
                 " beforehand.",
                 share,

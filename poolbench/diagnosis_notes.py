@@ -22,7 +22,7 @@ def notes(
     """
     worker, database = server.worker_cpu, server.database_cpu
     if worker is not None and worker >= SATURATED:
-        yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: CPU limits it, not its pool."
+        yield f"A worker process used, or waited for, {100 * worker:.0f} % of a core: it has no CPU to spare."
     if database is not None and database >= SATURATED:
         yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
     if not has_lock_queue:

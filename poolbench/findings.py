@@ -83,6 +83,12 @@ def in_times(count: int) -> str:
     return "once" if count == 1 else f"{count:,} times"
 
 
+def in_rows(mean: float) -> str:
+    """A mean number of rows, in words."""
+    shown = f"{mean:,.{0 if mean >= 10 or mean == int(mean) else 1}f}"
+    return f"{shown} row{'' if shown == '1' else 's'}"
+
+
 def in_ms(duration_ns: float) -> str:
     """A duration in ms, or in s from one second on."""
     if duration_ns >= 1e9:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import linecache
 import os
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -44,6 +46,7 @@ from reports.writers.output import write_summaries
 _AFTERMATH_S = 1.5
 """Time after the last answer in which connections that are never given back show."""
 _PATIENCE_S = 60.0
+_MOST_LINES = 10
 
 
 class NothingSeenError(Exception):
@@ -85,14 +88,38 @@ def run(
 
 
 def code_at(places: Iterable[str | None], folder: Path) -> dict[str, str]:
-    """The lines of code at these places (`file:line`, relative to `folder`), where their files can be read."""
+    """The code at these places (`file:line`, relative to `folder`), where their files can be read: the line's whole statement."""
     found = {}
     for place in {each for each in places if each}:
         name, _, number = place.rpartition(":")
-        line = linecache.getline(str(folder / name), int(number)).strip() if number.isdecimal() else ""
-        if line:
-            found[place] = line
+        lines = linecache.getlines(str(folder / name)) if number.isdecimal() else []
+        first, last = _statement_at(lines, int(number)) if lines else (0, 0)
+        code = textwrap.dedent("".join(lines[first - 1 : last])).rstrip() if first else ""
+        if code:
+            found[place] = code
     return found
+
+
+def _statement_at(lines: Sequence[str], number: int) -> tuple[int, int]:
+    """The first and the last line of the statement that line `number` is part of, which is at most `_MOST_LINES` long.
+
+    Of one that contains others, such as a loop, only its own lines count. The line alone where that is not known: in a template,
+    in a longer statement, or in Python that is newer than ours.
+    """
+    try:
+        tree = ast.parse("".join(lines))
+    except (SyntaxError, ValueError):
+        return number, number
+    best = number, number
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.stmt):
+            continue
+        inner = getattr(node, "body", None)
+        first = getattr(node, "lineno", number)
+        last = inner[0].lineno - 1 if inner else getattr(node, "end_lineno", first)
+        if first <= number <= max(first, last):
+            best = first, max(first, last)
+    return best if best[1] - best[0] < _MOST_LINES else (number, number)
 
 
 def lasting(script: Script, seconds: float) -> Script:

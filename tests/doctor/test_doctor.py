@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
-from loadgen.lab.doctor import NothingSeenError, _collected, _count_serving
+from loadgen.lab.doctor import NothingSeenError, _collected, _count_serving, code_at
 from poolbench.observed import Observed, RequestSum
 
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
@@ -81,6 +81,21 @@ def test_an_application_that_answers_nothing_well_is_no_healthy_one(tmp_path):
     given = ["--app", "failing:app", "--script", "load.yml", "--seconds", "1", "--servers", "1"]
     done = subprocess.run([LOADGEN, "doctor", *given], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 3 and "no request was answered well" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_code_of_a_finding_is_its_whole_statement(tmp_path):
+    (tmp_path / "shop.py").write_text(
+        "import sqlalchemy\n\n\nclass Shop:\n    engine = sqlalchemy.create_engine(\n        URL,\n        pool_size=2,\n    )\n"
+        "    def show(self):\n        with self.engine.connect() as connection:\n            return 1\n"
+    )
+    (tmp_path / "broken.py").write_text("first\n  def (\n")
+    (tmp_path / "page.html").write_text("{% for book in books %}\n  {{ book.author.name }}\n{% endfor %}\n")
+    assert code_at(["shop.py:7", "shop.py:10", "broken.py:2", "page.html:2", "missing.py:1", None], tmp_path) == {
+        "shop.py:7": "engine = sqlalchemy.create_engine(\n    URL,\n    pool_size=2,\n)",
+        "shop.py:10": "with self.engine.connect() as connection:",
+        "broken.py:2": "def (",
+        "page.html:2": "{{ book.author.name }}",
+    }
 
 
 def test_processes_that_saw_nothing_are_an_error_unless_a_signal_ended_the_run(tmp_path):
