@@ -35,8 +35,10 @@ _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
-_WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 5, 1000, 50
+_WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
 """A statement of a few rows that takes the database this long, and this many pages of 8 kB, lacks an index."""
+_STEADY_MS, _STEADY_FASTEST_NS, _STEADY_PAGES = 10, 5_000_000, 250
+"""So does one that takes this long and this many pages, and was never faster than that: the machine being busy is not why."""
 
 
 def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
@@ -423,8 +425,15 @@ class _Case(Case):
         return (
             counted is not None
             and counted.calls >= _LEAST_LOANS
-            and counted.total_ms >= _WASTEFUL_MS * counted.calls * self.crowding
-            and counted.pages >= _WASTEFUL_PAGES * counted.calls
+            and any(
+                counted.total_ms >= least_ms * counted.calls * self.crowding
+                and counted.pages >= least_pages * counted.calls
+                and row.fastest_ns >= fastest_ns
+                for least_ms, least_pages, fastest_ns in (
+                    (_WASTEFUL_MS, _WASTEFUL_PAGES, 0),
+                    (_STEADY_MS, _STEADY_PAGES, _STEADY_FASTEST_NS),
+                )
+            )
             and counted.pages * row.count >= _WASTEFUL_PAGES_A_ROW * counted.calls * row.rows
         )
 

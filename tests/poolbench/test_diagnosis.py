@@ -284,16 +284,22 @@ def test_a_statement_is_as_slow_as_the_database_says():
 
 
 def test_a_statement_that_looks_at_many_pages_for_few_rows_is_slow_at_less_time():
-    statements = {StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(20, 600 * MS, 40, 25 * MS, groups=20)}
+    statements = {StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(20, 600 * MS, 40, 2 * MS, groups=20)}
     key = statement_key("SELECT 2")
     wasteful = DatabaseStatement("select $1", 20, 560.0, 40, 80_000)
     assert first(seen(statements=statements), Server(statements={key: wasteful})) == ("slow-statement", "app.py:16")
-    quick = {StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(20, 160 * MS, 20, 6 * MS, groups=20)}
-    missing_index = Server(statements={key: DatabaseStatement("select $1", 20, 150.0, 20, 30_000)}, trivial_ms=1.3)
-    assert first(seen(statements=quick), missing_index) == ("slow-statement", "app.py:16")
-    for thrifty in (wasteful._replace(pages=8000), wasteful._replace(total_ms=80.0)):
+    for thrifty in (wasteful._replace(pages=8000), wasteful._replace(total_ms=300.0)):
         assert first(seen(statements=statements), Server(statements={key: thrifty})) is None
     assert first(seen(statements=statements)) is None
+
+
+def test_a_statement_that_is_never_quick_is_slow_at_fewer_pages():
+    row, key = StatementSum(20, 260 * MS, 20, 9 * MS, groups=20), statement_key("SELECT 2")
+    server = Server(statements={key: DatabaseStatement("select $1", 20, 250.0, 20, 8000)}, trivial_ms=1.3)
+    statements = {StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): row}
+    assert first(seen(statements=statements), server) == ("slow-statement", "app.py:16")
+    row.fastest_ns = 2 * MS
+    assert first(seen(statements=statements), server) is None, "the machine was busy"
 
 
 def test_a_computation_over_many_lines_is_found_at_the_line_that_takes_most():
