@@ -26,7 +26,7 @@ from poolbench.observed import (
     StatementSum,
     made_at,
 )
-from poolbench.surroundings import Server, statement_key
+from poolbench.surroundings import Server
 
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
@@ -286,7 +286,7 @@ class _Case(Case):
         if not waiting_s:
             return 0.0
         behind_ns = sum(
-            server.lock_waits.get(statement_key(key.text), 0.0) * self._waits_of(blamed, key, row)
+            server.lock_waits.get(self.key_of(key.text), 0.0) * self._waits_of(blamed, key, row)
             for key, row in self.observed.statements.items()
         )
         return behind_ns * min(1.0, server.waits_for_idle_s / waiting_s)
@@ -398,7 +398,7 @@ class _Case(Case):
 
     def _is_locked_out(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether a statement mostly waits for locks, and nobody was found who keeps them while doing something else."""
-        share = self.server.lock_waits.get(statement_key(key.text), 0.0)
+        share = self.server.lock_waits.get(self.key_of(key.text), 0.0)
         return share > 0.5 and row.count >= _LEAST_LOANS and not self.has_idle_locks
 
     def _lock_queue(self, key: StatementKey, row: StatementSum, waits_ns: float) -> Iterator[Finding]:
@@ -421,7 +421,7 @@ class _Case(Case):
 
     def _is_wasteful(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the database looks at many pages for each of a few rows, which takes it long: the sign of a missing index."""
-        counted = (self.server.statements or {}).get(statement_key(key.text))
+        counted = (self.server.statements or {}).get(self.key_of(key.text))
         return (
             counted is not None
             and counted.calls >= _LEAST_LOANS
@@ -439,7 +439,7 @@ class _Case(Case):
 
     def _is_slow_in_the_database(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the time is the database's own: not that of a lock, nor of a worker that is late to read the answer."""
-        name = statement_key(key.text)
+        name = self.key_of(key.text)
         if row.duration_ns / row.count < 5e6 * self.server.trivial_ms:
             return False
         if self.server.lock_waits.get(name, 0.0) > 0.5:
@@ -452,7 +452,7 @@ class _Case(Case):
 
     def _counted(self, key: StatementKey) -> str:
         """What the database itself counted of a statement, in words; "" where it counts nothing."""
-        counted = (self.server.statements or {}).get(statement_key(key.text))
+        counted = (self.server.statements or {}).get(self.key_of(key.text))
         if counted is None:
             return ""
         pages = f", and looked at {counted.pages / counted.calls:.0f} pages of 8 kB" if counted.pages else ""

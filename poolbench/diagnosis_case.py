@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from poolbench.observed import LoanSum, Observed, SampleSum
 from poolbench.surroundings import Server, statement_key
+from poolbench.tally import TEXT_LENGTH
 
 LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""
@@ -13,6 +15,9 @@ MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
 _ACTIVE_OF_MANY, _MANY = 6, 40
 """So does one with this many for each core, where pools may open this many."""
+
+_CUT = re.compile(r",?(?:%\(?\w*\)?|:+\w*|'[^']*)?$")
+"""A value or a type at the end of a text that is incomplete."""
 
 
 class Case:
@@ -52,10 +57,20 @@ class Case:
         """The part of some time that requests took: none of a background thread's, who may take its time."""
         return own_ns if endpoint or not self.observed.requests else 0.0
 
+    def key_of(self, text: str) -> str:
+        """The `statement_key` under which the database has a statement, of whose text only the beginning may be known."""
+        key, server = statement_key(text), self.server
+        known = {*(server.statements or ()), *server.active_s}
+        if key in known or len(text) < TEXT_LENGTH:
+            return key
+        beginning = _CUT.sub("", key)
+        found = [each for each in known if each.startswith(beginning)]
+        return found[0] if len(found) == 1 else key
+
     def share_in_database(self) -> float:
         """The share of the time that connections were lent in which the database executed their statements; 0: unknown."""
         counted = self.server.statements or {}
-        known = {statement_key(key.text) for key in self.observed.statements}
+        known = {self.key_of(key.text) for key in self.observed.statements}
         return 1e6 * sum(each.total_ms for key, each in counted.items() if key in known) / self.held_ns
 
     def each_loan(self) -> Iterator[tuple[tuple[str, str, str], LoanSum]]:

@@ -56,9 +56,20 @@ class Server:
         return database >= SATURATED or (database >= 0.5 and machine >= _NONE_LEFT)
 
 
+_VALUES = re.compile(
+    r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b",
+)
+_CASTS = re.compile(
+    r"::\s*(?:[a-z_][\w.]*|\"[^\"]+\")(?: varying| precision| with(?:out)? time zone)?(?:\(\?(?:,\?)*\))?(?:\[\])*"
+)
+_LISTS = re.compile(r"\(\?(?:,\?)+")
+
+
 def statement_key(text: str) -> str:
-    """What is left of a statement without its values, blanks and case, so that the driver's and the database's texts agree."""
-    text = re.sub(
-        r"%\(\w+\)s|%s|\$\d+|:\w+_\d+|'(?:[^']|'')*'|\b\d+(\.\d+)?\b|\bnull\b|\btrue\b|\bfalse\b", "?", text.lower()
-    )
-    return re.sub(r"\s+|::[a-z ]+|/\*.*?\*/", "", text)[:200]
+    """What is left of a statement without its values, blanks and case, so that the driver's and the database's texts agree.
+
+    At most 200 characters. Of a list of values, as of IN, one is left.
+    """
+    text = re.sub(r"/\*.*?\*/", "", " ".join(text.lower().split())).replace("%%", "%")
+    text = _CASTS.sub("", _VALUES.sub("?", text))
+    return _LISTS.sub("(?", text.replace(" ", ""))[:200]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from poolbench.asks import overtaken
 from poolbench.diagnosis import diagnose
+from poolbench.diagnosis_case import Case
 from poolbench.findings import KINDS
 from poolbench.observed import (
     CPU,
@@ -293,6 +294,15 @@ def test_a_statement_that_looks_at_many_pages_for_few_rows_is_slow_at_less_time(
     assert first(seen(statements=statements)) is None
 
 
+@pytest.mark.parametrize("cut", range(300, 331, 3))
+def test_a_statement_of_which_only_the_beginning_is_known_is_found_in_the_database(cut):
+    values = ", ".join(f"%(primary_keys_{n})s::INTEGER" for n in range(20))
+    whole = f"SELECT title FROM t WHERE id IN ({values}) LIMIT 5"
+    servers = "SELECT title FROM t WHERE id IN ($1::INTEGER /*, ... */) LIMIT $2"
+    case = Case(seen(), Server(statements={statement_key(servers): DatabaseStatement(servers)}))
+    assert case.key_of(whole[:cut]) == statement_key(servers)
+
+
 def test_a_statement_that_is_never_quick_is_slow_at_fewer_pages():
     row, key = StatementSum(20, 260 * MS, 20, 9 * MS, groups=20), statement_key("SELECT 2")
     server = Server(statements={key: DatabaseStatement("select $1", 20, 250.0, 20, 8000)}, trivial_ms=1.3)
@@ -408,6 +418,18 @@ def test_nobody_is_overtaken_in_the_order_of_arrival(arrivals, limit):
         ("UPDATE t SET n=n + %(x)s WHERE t.a = %(a_1)s", "UPDATE t SET n=n + 1\n WHERE t.a = 'it''s'"),
         ("SELECT a FROM t WHERE b IN (%s)", "SELECT a FROM t WHERE b IN ($1 /*, ... */)"),
         ("SELECT * FROM t WHERE b = %s", "SELECT * FROM t WHERE b = NULL"),
+        (
+            "SELECT a FROM t WHERE b = %(b)s::INTEGER LIMIT %(x)s::INTEGER",
+            "SELECT a FROM t\nWHERE b = $1::INTEGER\nLIMIT $2::INTEGER",
+        ),
+        (
+            "SELECT a FROM t WHERE a IN (%(a_1)s::INTEGER, %(a_2)s::INTEGER)",
+            "SELECT a FROM t WHERE a IN ($1::INTEGER /*, ... */)",
+        ),
+        ("SELECT a FROM t WHERE a %% 7 = %(a)s AND b LIKE '%%x'", "SELECT a FROM t WHERE a % $1 = $2 AND b LIKE $3"),
+        ("SELECT %(a)s::timestamp with time zone AS x", "SELECT $1::timestamp with time zone AS x"),
+        ("SELECT %(a)s::VARCHAR(20)[] || b", "SELECT $1::varchar(20)[] || b"),
+        ("SELECT 1 -- one\nFROM t", "SELECT $1 -- one\nFROM t"),
     ],
 )
 def test_statements_of_driver_and_database_agree_without_their_values(ours, servers):
