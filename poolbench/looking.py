@@ -29,6 +29,8 @@ _OPEN = {2, 3}
 _SLEEPS = re.compile(r"\bsleep\(")
 _FUTEX = {"202", "98"}
 """The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
+_WAITS = {"wait", "join", "_wait_for_tstate_lock"}
+"""Functions of the module threading in which a thread waits for another."""
 
 _MOST_THREADS = 1000
 """Threads whose CPU time is remembered from one look to the next."""
@@ -44,7 +46,7 @@ class Looker:
     """Looks at loans; remembers the CPU time that threads had used at the look before."""
 
     def __init__(self) -> None:
-        self._cpu: dict[int, tuple[int, int]] = {}
+        self._cpu: dict[int, tuple[int, int, int, int]] = {}
 
     def doing(
         self, loan: Loan, frames: dict[int, FrameType], askers: dict[Any, Loan], elapsed_ns: int
@@ -74,7 +76,9 @@ class Looker:
         if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)) or _is_asleep(frame):
             return seen.SLEEP, place, elapsed_ns
         place = _python_place(frame) or place
-        return seen.WORK, place, elapsed_ns if thread is None else min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
+        if thread is None or _is_waiting(frame):
+            return seen.WORK, place, elapsed_ns
+        return seen.WORK, place, min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
 
     def statement(self, loan: Loan, frames: dict[int, FrameType]) -> str:
         """The statement that the borrower is executing; "" if it is none of an engine that is watched."""
@@ -91,19 +95,30 @@ class Looker:
         folder = f"/proc/self/task/{native}/"
         try:
             with open(f"{folder}syscall") as file:  # noqa: PTH123 - as cheap as can be
-                call = file.read().split(" ", 1)[0]
-            if call not in _FUTEX and call != "running":
+                call = file.read().split(maxsplit=1)[0]
+            if call not in _FUTEX:
                 return elapsed_ns
             with open(f"{folder}schedstat") as file:  # noqa: PTH123
-                used_ns = int(file.read().split(" ", 1)[0])
+                used_ns, queued_ns, turns = map(int, file.read().split())
         except (OSError, ValueError):
             return elapsed_ns
         now_ns = perf_counter_ns()
         if len(self._cpu) > _MOST_THREADS:
             self._cpu.clear()
-        before_ns, at_ns = self._cpu.get(thread, (used_ns, now_ns - elapsed_ns))
-        self._cpu[thread] = used_ns, now_ns
-        return elapsed_ns * (used_ns - before_ns) // max(1, now_ns - at_ns)
+        before = self._cpu.get(thread, (used_ns, queued_ns, turns, now_ns - elapsed_ns))
+        self._cpu[thread] = after = used_ns, queued_ns, turns, now_ns
+        used_ns, queued_ns, turns, lasted_ns = (now - then for now, then in zip(after, before, strict=True))
+        if lasted_ns < 1.5 * elapsed_ns and waits_for_more_than_a_turn(turns, lasted_ns - used_ns - queued_ns):
+            return elapsed_ns
+        return elapsed_ns * used_ns // max(1, lasted_ns)
+
+
+def waits_for_more_than_a_turn(turns: int, waited_ns: int) -> bool:
+    """Whether a thread that had the CPU `turns` times and waited for `waited_ns` in between waited for a lock of somebody.
+
+    Who waits for its turn to run Python code asks for it every 5 ms, as long as sys.setswitchinterval() was not called.
+    """
+    return turns * 10_000_000 < waited_ns
 
 
 def transaction_status(connection: Any) -> int:
@@ -169,6 +184,12 @@ def _is_asleep(frame: FrameType) -> bool:
             return True
         each = each.f_back
     return False
+
+
+def _is_waiting(frame: FrameType) -> bool:
+    """Whether a thread waits for another one: for an event, a result, an item of a queue or its end."""
+    code = frame.f_code
+    return code.co_name in _WAITS and code.co_filename == threading.__file__
 
 
 def _python_place(frame: FrameType) -> Place | None:
