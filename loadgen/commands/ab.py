@@ -260,7 +260,7 @@ def _run_ab(
     run = run_ab(workload, lambda _: None, completed if every else None, calibration)
     if every:
         click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
-    if run.refused is not None:
+    if run.refused is not None and not len(run.samples.total_us):
         click.echo()
     else:
         click.echo("\n" if every else "..done\n\n")
@@ -271,7 +271,12 @@ def _run_ab(
     warn(run.report)
     if run.refused is not None:
         origin = workload.proxy or workload.origin
-        click.echo(f"Error: cannot connect to {origin.host}:{origin.port} ({run.refused})", err=True)
+        what = (
+            "given up, for too many connections in a row were refused by"
+            if run.samples.answered
+            else "cannot connect to"
+        )
+        click.echo(f"Error: {what} {origin.place} ({run.refused})", err=True)
         return COULD_NOT_RUN
     if run.signal is not None:
         return SIGNALLED + run.signal
