@@ -455,11 +455,17 @@ def _rows(path: str | None, elsewhere: Elsewhere | None) -> Iterator[RowsFile | 
 
 
 def _publisher(script: Script) -> Observer:
-    """The observer that sends the metrics of each period to where the script wants them."""
+    """The observer that sends the metrics of each period to where the script wants them.
+
+    Exits with 1 for a receiver whose address is invalid.
+    """
     # Few scripts publish their metrics.
     from loadgen.watch.publish import observer
 
-    return observer(script.gateways, script.collectors, _say_beside_progress)
+    try:
+        return observer(script.gateways, script.collectors, _say_beside_progress)
+    except ObserverError as error:
+        _fail(str(error))
 
 
 def _console(script: Script, write: Callable[[str], None], *, quiet: bool) -> Console:
