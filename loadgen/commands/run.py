@@ -192,7 +192,11 @@ def run(
         _say(
             f"Warning: --platform {platform} has no effect: the run is on this machine; --workers and --dask share the load"
         )
-    script = _read(paths, options, seed, only_check=check)
+    script = _read_files(paths, options, seed)
+    if check and script.warnings:
+        sys.exit(1)
+    if check:
+        click.echo(_outline(script), err=True)
     abort = _abort_watch(abort_on, script) if abort_on else None
     if check:
         return
@@ -203,6 +207,8 @@ def run(
     with ExitStack() as opened:
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
+        if workers > 1:
+            opened.enter_context(_crew_errors())
         gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
         opened.enter_context(outliving_the_terminal())
         with _rows(rows, crews) as file:
@@ -234,35 +240,34 @@ def quick(url: str, count: int, num: int, output: str | None, insecure: bool, qu
     phases = [{"duration": 1, "arrivalCount": count}]
     text = json.dumps({"config": {"target": url, "phases": phases}, "scenarios": [{"flow": flow}]})
     options = RunOptions(insecure=insecure, env=os.environ, test_id=run_id, **limits)
-    script = parse_script([("quick.json", text)], options, read_bytes)
+    script = _read(lambda: parse_script([("quick.json", text)], options, read_bytes))
     path = _output_path(output)
     with outliving_the_terminal():
         code = _run_script(script, run_id, path, quiet, None)
     sys.exit(code)
 
 
-def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check: bool) -> Script:
-    """Read the script, and print its warnings to stderr.
-
-    Exits with 1 where the script has problems, all of them printed; with `only_check`, also where it has warnings.
-    """
+def _read(read: Callable[[], Script]) -> Script:
+    """Read the script, and print its warnings to stderr. Exits with 1 where it has problems, all of them printed."""
     try:
-        script = read_script(paths, options, seed)
+        script = read()
     except ScriptErrors as errors:
         for warning in errors.warnings:
             click.echo(f"Warning: {warning}", err=True)
         _fail(*(str(problem) for problem in errors.problems))
+    for warning in script.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return script
+
+
+def _read_files(paths: list[str], options: RunOptions, seed: int | None) -> Script:
+    """As `_read`, from files."""
+    try:
+        return _read(lambda: read_script(paths, options, seed))
     except UnicodeDecodeError as error:
         _fail(f"cannot read {' '.join(paths)}: not UTF-8 ({error.reason} at byte {error.start})")
     except OSError as error:
         _fail(f"cannot read {error.filename}: {error.strerror}")
-    for warning in script.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if only_check and script.warnings:
-        sys.exit(1)
-    if only_check:
-        click.echo(_outline(script), err=True)
-    return script
 
 
 def _outline(script: Script) -> str:
@@ -354,7 +359,6 @@ def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
     """
     # Dask is an extra that need not be installed.
     try:
-        from loadgen.crew.crew import CrewError
         from loadgen.crew.distributed import crews, problems
     except ModuleNotFoundError as error:
         _fail(f"--dask needs {error.name}, which is not installed: pip install '.[distributed]'")
@@ -362,12 +366,22 @@ def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
     if wrong:
         _fail(*wrong)
     try:
-        with crews(address, script, _say_beside_progress) as made:
+        with _crew_errors(), crews(address, script, _say_beside_progress) as made:
             yield made
-    except CrewError as error:
-        _fail(str(error), code=COULD_NOT_RUN)
     except KeyboardInterrupt:
         _fail("interrupted before the start", code=SIGNALLED + signal.SIGINT)
+
+
+@contextmanager
+def _crew_errors() -> Iterator[None]:
+    """While inside, exits with 3 where the workers of a run cannot be started."""
+    # Few runs have workers.
+    from loadgen.crew.crew import CrewError
+
+    try:
+        yield
+    except CrewError as error:
+        _fail(str(error), code=COULD_NOT_RUN)
 
 
 def _run_script(

@@ -126,6 +126,13 @@ def test_a_run_imports_nothing_that_its_script_does_not_need(script):
     assert not (large | standard | ours | {"reports.blocks"}) & set(shown)
 
 
+def test_quick_says_what_is_wrong_with_its_surroundings(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "proxy:3128")
+    done = loadgen("quick", "http://127.0.0.1:1/")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: environment: ") and done.stderr.count("\n") == 1
+
+
 def test_quiet_leaves_the_run_id_and_logs(script):
     lines = loadgen("run", script, "-q").stdout.splitlines()
     assert len(lines) == 6
