@@ -24,6 +24,7 @@ from loadgen.http.route import Origin
 from loadgen.http.tls import TlsSettings
 from loadgen.http.tls_socket import client_context
 from loadgen.runner import ClosedResult, agent, run_ab
+from loadgen.script.durations import LONGEST_S
 from reports.cli import BadInput, FiniteRange
 from reports.files import WriteError, check_writable
 from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
@@ -36,6 +37,7 @@ _TOLD_ABOVE = 150
 _SHOWN_BYTES = 8191
 """How much of an answer ab prints with -v."""
 _MOST_BUFFER_BYTES = 2**30
+_SECONDS = FiniteRange(0, LONGEST_S, min_open=True)
 _PROTOCOLS = {
     "ALL": None,
     "TLS1": TLSVersion.TLSv1,
@@ -64,11 +66,11 @@ def _refuse_html(_: click.Context, option: click.Parameter, value: Any) -> None:
     show_default=True,
     help="Number of users that send requests at the same time.",
 )
-@click.option("-t", "duration_s", type=FiniteRange(min=0, min_open=True), help="Stop after this number of seconds.")
+@click.option("-t", "duration_s", type=_SECONDS, help="Stop after this number of seconds.")
 @click.option(
     "-s",
     "timeout_s",
-    type=FiniteRange(min=0, min_open=True),
+    type=_SECONDS,
     default=30,
     show_default=True,
     help="Seconds to wait for an answer.",

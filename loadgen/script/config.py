@@ -10,7 +10,7 @@ from loadgen.http.tls import TlsSettings
 from loadgen.language.values import to_number, truthy
 from loadgen.script import keys, model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
-from loadgen.script.durations import duration_text, seconds
+from loadgen.script.durations import LONGEST_S, duration_text, seconds
 from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, loses_digits, read_rows
 from reports.names import ENDPOINT
@@ -282,6 +282,9 @@ def _warn_of_http(config: ScriptNode, part: ScriptNode) -> None:
         flag.expect(bool, "true or false, without quotes: it has no effect", strict=False)
     if not isinstance(tracing.value, dict):
         tracing.expect(bool, "true, false or an object: it has no effect", strict=False)
+    if timeout_s > LONGEST_S:
+        timeout.warn(f"{timeout.value!r} seconds are more than ten years: {LONGEST_S} is used")
+        timeout_s = LONGEST_S
     for defaults in (part["defaults"], config["defaults"]):
         defaults.warn_unknown(keys.DEFAULTS)
         defaults["strictCapture"].expect(bool, "true or false, without quotes: it has no effect", strict=False)

@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from loadgen.script.durations import LONGEST_S
 from loadgen.script.model import Loop, ScriptErrors, TextBody
 from loadgen.script.parse import RunOptions, parse_script
 
@@ -277,7 +278,8 @@ def test_http_defaults_come_before_defaults_and_are_not_merged_with_them():
 @pytest.mark.parametrize(
     ("config", "timeout_s", "limit_s"),
     [("", 10, 8), (", http: {timeout: 2}", 2, 8), (", http: {timeout: 20}", 20, 20), (", http: {timeout: '20'}", 20, 8),
-     (", timeout: 3, http: {timeout: 20}", 3, 8)],
+     (", timeout: 3, http: {timeout: 20}", 3, 8), (", timeout: .inf", LONGEST_S, LONGEST_S),
+     (", http: {timeout: 1e300}", LONGEST_S, LONGEST_S), (", timeout: '1e300'", LONGEST_S, 8), (", timeout: .nan", 10, 8)],
 )  # fmt: skip
 def test_timeouts(config, timeout_s, limit_s):
     http = parse(f"config: {{target: http://h{config}}}\n{FLOW}").http
