@@ -17,6 +17,7 @@ from reports.names import ENDPOINT
 
 _PLUGINS = tuple(keys.PLUGINS)
 _MOST = 2**53
+_HIGHEST_RATE = 1e9
 
 
 def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool, smooth: bool) -> tuple[model.Phase, ...]:
@@ -52,7 +53,11 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool, smooth: bo
         part.refuse("a phase needs a `duration` (or a `pause`)")
     elif duration_s is None or duration_s < 0 or (duration_s == 0 and not is_pause):
         length.refuse(f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value}")
-    rate, ramp_to = _amount(part["arrivalRate"]), _amount(part["rampTo"])
+    elif duration_s > LONGEST_S:
+        length.refuse(
+            f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value} is longer than ten years"
+        )
+    rate, ramp_to = _amount(part["arrivalRate"], _HIGHEST_RATE), _amount(part["rampTo"], _HIGHEST_RATE)
     count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
     concurrency = _concurrency(part["concurrency"])
     _warn_of_contradictions(part)
@@ -119,13 +124,16 @@ def _concurrency(part: ScriptNode) -> int | None:
     return int(users)
 
 
-def _amount(part: ScriptNode) -> float | None:
-    """Return a number of a phase, which may be given as text; None if it is absent or refused."""
+def _amount(part: ScriptNode, most: float = _MOST) -> float | None:
+    """Return a number of a phase, `most` at most, which may be given as text; None if it is absent or refused."""
     if part.value is ABSENT or part.value is None:
         return None
     amount = to_number(part.value)
     if not 0 <= amount < float("inf"):
         part.refuse(f"must be a number, 0 or more, not {part.value!r}")
+        return None
+    if amount > most:
+        part.refuse(f"must be at most {most:,.0f}, not {part.value!r}")
         return None
     return amount
 

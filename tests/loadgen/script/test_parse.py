@@ -63,10 +63,24 @@ def test_durations_have_units(written, seconds, shown):
     assert (phase.duration_s, phase.duration_text, phase.arrival_rate) == (seconds, shown, 3)
 
 
-@pytest.mark.parametrize("written", ["2.5", "abc", "0", "-1", "[]"])
+@pytest.mark.parametrize("written", ["2.5", "abc", "0", "-1", "[]", "1e300", ".inf", "11y", f"1{'0' * 400}"])
 def test_other_durations_are_refused(written):
     (said,) = problems(f"config: {{target: http://h, phases: [{{duration: {written}, arrivalRate: 1}}]}}\n{FLOW}")
     assert "config.phases[0].duration: Invalid duration for phase" in said
+
+
+@pytest.mark.parametrize(
+    ("phase", "said"),
+    [
+        ("{pause: 1e300}", "longer than ten years"),
+        ("{duration: 2e10, arrivalRate: 1e308}", "arrivalRate: must be at most 1,000,000,000, not"),
+        ("{duration: 2, rampTo: 1e308}", "rampTo: must be at most"),
+        ("{duration: 2, arrivalCount: 1e308}", "arrivalCount: must be at most"),
+        ("{duration: 2, arrivalRate: 1, maxVusers: 1e308}", "maxVusers: must be at most"),
+    ],
+)
+def test_phases_beyond_any_machine_are_refused(phase, said):
+    assert any(said in problem for problem in problems(f"config: {{target: http://h, phases: [{phase}]}}\n{FLOW}"))
 
 
 def test_a_phase_without_duration_is_refused():
