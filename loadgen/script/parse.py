@@ -264,6 +264,9 @@ class _ScriptParser:
         out = merged(
             {**value, "config": config}, self._json_option("--overrides", options.overrides), replace_lists=True
         )
+        if not isinstance(out["config"], Mapping):
+            self._option_problem("--overrides", "`config` must be an object")
+            out["config"] = config
         if given:
             variables = out["config"].get("variables")
             out["config"] = {

@@ -262,6 +262,12 @@ def test_options_that_are_no_json_are_refused(option):
     assert problems(TARGET + FLOW, **{option: "{"})[0].startswith(f"--{option}: not JSON")
 
 
+@pytest.mark.parametrize("config", ["null", "5", "[]", '"x"'])
+def test_overrides_that_take_the_configuration_away_are_refused(config):
+    said = problems(TARGET + FLOW, overrides=f'{{"config": {config}}}', variables='{"a": 1}')
+    assert said == ["--overrides: `config` must be an object"]
+
+
 def test_files_are_merged_in_order():
     more = [("c.yml", "config: {target: http://c, variables: {x: 1}}")]
     script = parse(TARGET + FLOW, more=more)
