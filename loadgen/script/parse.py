@@ -442,7 +442,7 @@ class _ScriptParser:
     def _chosen(self, scenarios: list[model.Scenario], wanted: str) -> tuple[model.Scenario, ...]:
         try:
             pattern = re.compile(wanted)
-        except re.error:
+        except (re.error, OverflowError, RecursionError):
             pattern = re.compile(re.escape(wanted))
         found = [s for s in scenarios if (s.name or "undefined") == wanted or pattern.search(s.name or "undefined")]
         if len(found) == 1:

@@ -319,7 +319,8 @@ def test_a_scenario_is_chosen_by_name_or_pattern_and_keeps_its_index():
     (chosen,) = parse(text, scenario_name="^two$").scenarios
     assert (chosen.index, chosen.label) == (1, "two")
     assert "several scenarios match" in problems(text, scenario_name="tw")[0]
-    assert "no scenario matches" in problems(text, scenario_name="none")[0]
+    for none in ("none", "a{99999999999}", "(" * 5000, "a("):
+        assert "no scenario matches" in problems(text, scenario_name=none)[0]
 
 
 def test_payload_cells_are_cast_and_the_header_line_is_data():
