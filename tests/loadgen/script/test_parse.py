@@ -355,6 +355,11 @@ def test_the_payload_option_names_the_file():
 
 
 def test_loops_count_or_go_over():
+def test_a_cell_may_be_long():
+    text = "config: {target: http://h, payload: {path: p.csv, fields: [a]}}\n" + FLOW
+    assert parse(text, {"p.csv": b"x" * 200_000}).payloads[0].rows == (("x" * 200_000,),)
+
+
     steps = parse(
         flow(
             [
