@@ -168,16 +168,18 @@ def _payload(part: ScriptNode, override: str | None, read_file: Callable[[str], 
     everything = part.get("loadAll") is True
     if everything and not name:
         part.warn("loadAll needs a `name`: no variable is made")
+    settings = _csv_settings(part)
+    if settings is None:
+        return None
     try:
         table = read_file(path).decode("utf-8-sig", "replace")
-        settings = _csv_settings(part)
         rows = read_rows(table, **settings)
         if settings["cast"]:
             _warn_of_lost_digits(part["path"], path, read_rows(table, **settings | {"cast": False}))
     except OSError as error:
         part["path"].refuse(f"cannot read {path}: {error.strerror or error}")
         return None
-    except (PayloadError, TypeError) as error:
+    except PayloadError as error:
         part["path"].refuse(f"{path}: {error}")
         return None
     fields = tuple(str(f) for f in part.get("fields") or ())
@@ -193,19 +195,40 @@ def _warn_of_lost_digits(part: ScriptNode, path: str, rows: tuple[tuple[str, ...
         )
 
 
-def _csv_settings(part: ScriptNode) -> dict[str, Any]:
+def _csv_settings(part: ScriptNode) -> dict[str, Any] | None:
+    """Return the arguments of `read_rows` after the text; None if one of them is refused."""
     options = part.get("options") or {}
     for key in set(options) - set(keys.CSV_OPTIONS):
         part["options"][key].warn(f"the CSV option `{key}` is not supported")
+    outer, inner, quote = part["delimiter"], part["options"]["delimiter"], part["options"]["quote"]
+    delimiter = inner if inner.value else outer
+    separates = _separates(delimiter, "a text that separates cells")
+    if not (_separates(quote, "one character", longest=1) and separates):
+        return None
+    delimits, quotes = delimiter.value or ",", quote.value or '"'
+    if delimits == quotes:
+        delimiter.refuse("is the character that quotes cells, too")
+        return None
     return {
-        "delimiter": options.get("delimiter") or part.get("delimiter") or ",",
-        "quote": options.get("quote") or '"',
+        "delimiter": delimits,
+        "quote": quotes,
         "skip_header": part.get("skipHeader") is True or options.get("from_line") == 2,
         "skip_empty_lines": truthy(options.get("skip_empty_lines", part.get("skipEmptyLines", True))),
         "trim": options.get("trim") is True,
         "cast": truthy(options.get("cast", part.get("cast", True))),
         "uneven": options.get("relax_column_count") is True,
     }
+
+
+def _separates(part: ScriptNode, said: str, longest: int | None = None) -> bool:
+    """Whether a character or text that has a meaning in CSV is absent, or can have it; else it is refused."""
+    value = part.value
+    if not value or (
+        isinstance(value, str) and not set(value) & set("\r\n\0") and (longest is None or len(value) <= longest)
+    ):
+        return True
+    part.refuse(f"must be {said}, without a line break, not {value!r}")
+    return False
 
 
 def tls(part: ScriptNode, *, insecure: bool, read_file: Callable[[str], bytes]) -> TlsSettings:
@@ -259,6 +282,9 @@ def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> mod
     if not timeout_s > 0:
         timeout.warn(f"must be a number of seconds above 0, not {timeout.value!r}: 10 is used")
         timeout_s = 10.0
+    if timeout_s > LONGEST_S:
+        timeout.warn(f"{timeout.value!r} seconds are more than ten years: {LONGEST_S} is used")
+        timeout_s = LONGEST_S
     given_as_number = isinstance(timeout.value, int | float)
     pool = min(to_number(part.get("pool")), _MOST) if truthy(part.get("pool")) else None
     return model.HttpSettings(
@@ -290,9 +316,6 @@ def _warn_of_http(config: ScriptNode, part: ScriptNode) -> None:
         flag.expect(bool, "true or false, without quotes: it has no effect", strict=False)
     if not isinstance(tracing.value, dict):
         tracing.expect(bool, "true, false or an object: it has no effect", strict=False)
-    if timeout_s > LONGEST_S:
-        timeout.warn(f"{timeout.value!r} seconds are more than ten years: {LONGEST_S} is used")
-        timeout_s = LONGEST_S
     for defaults in (part["defaults"], config["defaults"]):
         defaults.warn_unknown(keys.DEFAULTS)
         defaults["strictCapture"].expect(bool, "true or false, without quotes: it has no effect", strict=False)

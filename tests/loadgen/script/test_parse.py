@@ -343,10 +343,21 @@ def test_payload_options():
 @pytest.mark.parametrize(
     ("config", "files", "said"),
     [("{path: no.csv, fields: [a]}", {}, "cannot read no.csv: No such file"), ("{fields: [a]}", {}, "no `path`"),
-     ("{path: p.csv}", {"p.csv": b"a,b\n1\n"}, "line 2 has 1 columns, the first row 2")],
+     ("{path: p.csv}", {"p.csv": b"a,b\n1\n"}, "line 2 has 1 columns, the first row 2"),
+     ("{path: p.csv, delimiter: 5}", {"p.csv": b"a"}, "delimiter: must be a text that separates cells"),
+     ('{path: p.csv, delimiter: "\\n"}', {"p.csv": b"a"}, "delimiter: must be a text that separates cells"),
+     ("{path: p.csv, options: {delimiter: [1]}}", {"p.csv": b"a"}, "options.delimiter: must be a text"),
+     ("{path: p.csv, options: {quote: 7}}", {"p.csv": b"a"}, "options.quote: must be one character"),
+     ("{path: p.csv, options: {quote: aa}}", {"p.csv": b"a"}, "options.quote: must be one character"),
+     ("{path: p.csv, delimiter: ';', options: {quote: ';'}}", {"p.csv": b"a"}, "quotes cells, too")],
 )  # fmt: skip
 def test_payloads_that_cannot_be_read_are_refused(config, files, said):
     assert said in problems(f"config: {{target: http://h, payload: {config}}}\n{FLOW}", files=files)[0]
+
+
+def test_a_cell_may_be_long():
+    text = "config: {target: http://h, payload: {path: p.csv, fields: [a]}}\n" + FLOW
+    assert parse(text, {"p.csv": b"x" * 200_000}).payloads[0].rows == (("x" * 200_000,),)
 
 
 def test_the_payload_option_names_the_file():
@@ -355,11 +366,6 @@ def test_the_payload_option_names_the_file():
 
 
 def test_loops_count_or_go_over():
-def test_a_cell_may_be_long():
-    text = "config: {target: http://h, payload: {path: p.csv, fields: [a]}}\n" + FLOW
-    assert parse(text, {"p.csv": b"x" * 200_000}).payloads[0].rows == (("x" * 200_000,),)
-
-
     steps = parse(
         flow(
             [
