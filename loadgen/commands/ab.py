@@ -244,7 +244,7 @@ def _run_ab(
     deviations: bool,
 ) -> int:
     """Carry out the run and print its report. Returns the exit code."""
-    through = "" if workload.proxy is None else f" [through {workload.proxy.host}:{workload.proxy.port}]"
+    through = "" if workload.proxy is None else f" [through {workload.proxy.place}]"
     every = 0 if quiet or workload.requests <= _TOLD_ABOVE else max(workload.requests // 10, 100)
     click.echo(
         opening_text(workload.origin.host + through, f"loadgen {version()}") + ("" if every else "..."), nl=False
