@@ -102,6 +102,8 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
         stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A forked worker comes here with both blocked, so that none is lost before it can be handled.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
     try:
         yield seen
     finally:
