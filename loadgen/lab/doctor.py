@@ -61,8 +61,8 @@ def run(
     script = own_script(options, "http://127.0.0.1:1")
     try:
         script = replace(script, phases=lasting(script.phases, seconds))
-    except ValueError as error:
-        raise StackError(f"{options.script}: {error}") from None
+    except ValueError as problem:
+        raise StackError(f"{options.script}: {problem}") from None
     with made(options.out):
         options = replace(options, with_statistics=True)
         with arranged(options, say) as arrangement:
