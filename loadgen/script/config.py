@@ -401,7 +401,7 @@ def hidden_metrics(plugins: ScriptNode) -> tuple[str, ...]:
     """Return the metrics that the console leaves out: those of plugins that suppress their output, and of metrics-by-endpoint
     unless it is listed.
     """
-    names = [name for name, part in plugins.items() if part.get("suppressOutput") is True]
+    names = [name for name, part in plugins.items() if truthy(part.get("suppressOutput"))]
     if not truthy(plugins.get("metrics-by-endpoint")):
         names.append("metrics-by-endpoint")
     return tuple(f"plugins.{name}" for name in names)

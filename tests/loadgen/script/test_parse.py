@@ -209,7 +209,11 @@ def test_slips_of_the_pen_are_warned_of_with_the_nearest_key():
         (flow([{"get": {"url": "/", "expect": {"statusCode": 200}}}]), "the expect plugin is not listed"),
         (flow([], "{target: 'http://h', ensure: {p95: 5}}"), "the ensure plugin is not listed"),
         (flow([], "{target: 'http://h', http: {maxSockets: 5}}"), "maxSockets"),
-        (flow([], "{target: 'http://h', plugins: {slack: {}}}"), "plugin slack is not available"),
+        (flow([], "{target: 'http://h', plugins: {slack: {}}}"), "config.plugins.slack: plugin slack is not available"),
+        (
+            flow([], "{target: 'http://h', plugins: {ensure: {p95: 5, suppressOutput: true}}}"),
+            "`suppressOutput` has no effect",
+        ),
         (
             flow([], "{target: 'http://h', variables: {a: '{{ $randomInt(1, 2) }}'}}"),
             "no template function `$randomInt`",
