@@ -363,7 +363,7 @@ def warn_of_unknown_plugins(plugins: ScriptNode) -> None:
     """Warn of plugins that this program does not have: they have no effect."""
     for name, part in plugins.items():
         if name not in _PLUGINS:
-            part.warn(f"WARNING: plugin {name} is not available; the run goes on without it")
+            part.warn(f"plugin {name} is not available; the run goes on without it")
 
 
 def expect_plugin(plugins: ScriptNode) -> model.ExpectPlugin | None:
