@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from loadgen.crew.distributed import Crews
     from loadgen.watch.abort import AbortWatch
     from loadgen.watch.live import LivePage
+    from reports.model import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -82,6 +83,14 @@ def limit_options(command: _Command) -> _Command:
 @click.option("-i", "--input", "inputs", multiple=True, help="Another script file to merge in; may be repeated.")
 @click.option("-o", "--output", help="Write the report as JSON to this file, or to a new file in this folder.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["artillery", "ab"]),
+    default="artillery",
+    show_default=True,
+    help="What stdout shows: Artillery's console, or one report in ApacheBench's layout at the end.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print neither phases nor reports on stdout.")
 @click.option("-s", "--solo", is_flag=True, help="Run a single virtual user.")
 @click.option("--scenario-name", help="Run only the scenario with this name, or those that match it as a pattern.")
@@ -146,6 +155,7 @@ def run(
     dotenv: str | None,
     arrivals: str,
     output: str | None,
+    style: str,
     quiet: bool,
     seed: int | None,
     workers: int,
@@ -214,7 +224,7 @@ def run(
         with _rows(rows, crews) as file:
             calibration = None if crews else _calibration(script, calibrates, workers)
             code = _run_script(
-                script, run_id, path, quiet, seed, workers, observers, page, crews, gates, file, calibration
+                script, run_id, path, quiet, seed, workers, observers, page, crews, gates, file, calibration, style
             )
     sys.exit(code)
 
@@ -397,17 +407,22 @@ def _run_script(
     gates: _Gates = _Gates(),
     rows: RowsFile | None = None,
     calibration: Calibration | None = None,
+    style: str = "artillery",
 ) -> int:
     """Run the script, show its report and write it to `output`. Returns the exit code."""
     live = LiveLine(sys.stderr, plain=False)
-    console = _console(script, live.beside(_write_through), quiet=quiet)
-    console.run_id(run_id)
+    write = live.beside(_write_through)
+    console = _console(script, write, quiet=quiet or style == "ab")
+    if style == "artillery":
+        console.run_id(run_id)
     failed: str | None = None
     unwritten: list[str] = []
 
     def show(finished: ScriptRun) -> None:
         live.clear()
         console.summary(finished.report)
+        if style == "ab" and not quiet:
+            write(_as_ab(finished.report, script.target))
         if output is not None:
             # A full disk must not keep the script's `after` section from cleaning up.
             try:
@@ -451,6 +466,14 @@ def _run_script(
         click.echo(f"Error: {message}", err=True)
     code = _judge(script, console, finished, failed, gates)
     return code or int(bool(unwritten))
+
+
+def _as_ab(report: Report, target: str) -> str:
+    """The report on a run as text in ApacheBench's layout."""
+    # Few runs want it.
+    from reports.formats.apachebench import AbReport, to_text
+
+    return to_text(AbReport.of_script(report, target))
 
 
 @contextmanager

@@ -15,13 +15,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from math import sqrt
+from math import floor, sqrt
 from time import ctime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reports import names
 from reports.model import Extras, Period, Report, ReportError
 
 Microseconds = NDArray[np.int64]
@@ -182,6 +184,40 @@ class AbReport:
             doubts={name: row.doubt for name, row in rows.items() if row.doubt is not None},
             percentiles=_percentiles(samples.total_us) if complete > 1 else {},
             **(_speeds(samples, complete) if complete and seconds > 0 else {}),
+        )
+
+    @classmethod
+    def of_script(cls, report: Report, target: str) -> AbReport:
+        """Make the report on the run of a script against this URL, with the figures that such a run has.
+
+        Failed are the requests without an answer; the percentages are of the times to the first byte of the answer.
+        """
+        total = report.aggregate
+        first_ms, last_ms = total.first_metric_ms, total.last_metric_ms
+        seconds = 0.0 if first_ms is None or last_ms is None else (last_ms - first_ms) / 1000
+        complete, answered = (total.counters.get(name, 0) for name in (names.REQUESTS, names.RESPONSES))
+        codes = {
+            name.removeprefix(names.CODES): n for name, n in total.counters.items() if name.startswith(names.CODES)
+        }
+        times = total.sketches.get(names.RESPONSE_TIME)
+        try:
+            where = urlsplit(target)
+            host, port = where.hostname, where.port or {"http": 80, "https": 443}.get(where.scheme)
+        except ValueError:
+            host, port = None, None
+        return cls(
+            host=host,
+            port=port,
+            time_taken_s=seconds,
+            complete=complete,
+            failed=complete - answered,
+            non_2xx=sum(n for code, n in codes.items() if not code.startswith("2")),
+            html_bytes=total.counters.get(names.DOWNLOADED_BYTES, 0),
+            requests_per_second=complete / seconds if seconds else None,
+            time_per_request_all_ms=seconds * 1000 / complete if seconds and complete else None,
+            percentiles={}
+            if times is None or times.count < 2
+            else {p: floor((times.max if p == 100 else times.quantile(p / 100)) + 0.5) for p in PERCENTILES},
         )
 
     def to_json(self) -> dict[str, Any]:
