@@ -176,7 +176,8 @@ def _figure(value: float | None, *, share: bool = False) -> str:
     if not isfinite(value):
         return js_number(float(value))
     if share:
-        return f"{js_number(round_half_up(100 * value, 4))}%"
+        rounded = round_half_up(100 * value, 4)
+        return f"{js_number(rounded)}%" if rounded or not value else f"{'-' if value < 0 else ''}<0.0001%"
     return js_number(value if isinstance(value, int) or abs(value) > 1e12 else round_half_up(value, 3))
 
 
