@@ -14,6 +14,7 @@ from typing import Final, Literal
 import numpy as np
 
 from reports import names
+from reports.answers import failures, requests
 from reports.blocks import decimal
 from reports.compare import figures, paired, statistics, tracks
 from reports.compare.cautions import cautions, distinct, lateness, repeated
@@ -24,7 +25,6 @@ from reports.compare.estimates import (
     Estimate,
     RunEstimates,
     ab_estimates,
-    requests,
     too_few,
 )
 from reports.compare.figures import AB_SHARES, Figures, Kind
@@ -43,7 +43,7 @@ LEAST_SPREAD: Final = 0.01
 _LARGEST: Final = 700.0
 
 SEPARATE_BLOCKS: Final = 5
-"""Of how many independent stretches a run is supposed to consist where every period of one run is above all of another."""
+"""Number of independent stretches assumed in a run where every period of one run is above all of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +312,7 @@ class _Estimates:
         if kind == "rate":
             return self._run.rate(name)
         if kind == "share":
-            failed = self._run.share(figures.failures(self._total), (names.REQUESTS,))
+            failed = self._run.share(failures(self._total.counters), (names.REQUESTS,))
             return failed or self._ab.get("ab.failed")
         if kind == "counter":
             return self._run.share((name,), names.share_of(name))
@@ -503,7 +503,7 @@ class _RunValues:
             return known.get(("ab", "ab.complete"), 0.0)
         if row.kind == "counter":
             return figures.whole_of(row.name, known)
-        return requests(run.aggregate) or known.get(("ab", "ab.complete"), 0.0)
+        return requests(run.aggregate.counters) or known.get(("ab", "ab.complete"), 0.0)
 
 
 def _unrounded(sketch: Sketch | None, row: str, value: float) -> float:
