@@ -345,7 +345,7 @@ def _metrics(report: Report) -> Section | None:
     blocks: list[Block] = []
     plain = [(Cell(name), number_cell(n)) for name, n in sorted(total.counters.items())]
     plain += [
-        (Cell(name), Cell(f"{number(rate.per_second)}/s", rate.per_second))
+        (Cell(name), Cell(f"{amount(rate.per_second)}/s", rate.per_second))
         for name, rate in sorted(total.rates.items())
     ]
     if plain:
