@@ -25,13 +25,13 @@ def escaped(text: str) -> str:
     neither a backslash nor an entity does.
     """
     found = _MARKUP.sub(r"\\\1", printable(" ".join(text.split())))
-    found = _BLOCK.sub(r"\1\\\2", found)
+    found = _BLOCK.sub(r"\1\\\2\3", found)
     return _MENTION.sub("@<!-- -->", found.replace("&", "&amp;").replace("<", "&lt;"))
 
 
 _MARKUP = re.compile(r"([\\`*|\[\]~$]|(?<![^\W_])_|_(?![^\W_]))")
-_BLOCK = re.compile(r"^(\d{0,9})([.)]|#{1,6}|[-+>])(?= )")
-"""What begins a heading, a quotation or a list."""
+_BLOCK = re.compile(r"^(\d{0,9})([.)]|#{1,6}|\+)(?= |$)|^(>|-(?=[- ]*-$| )|=(?=[= ]*$))")
+"""What begins a heading, a quotation, a list or a rule. A "-" alone stays: in a table it is a figure that is missing."""
 _MENTION = re.compile(r"@(?=\w)")
 
 

@@ -156,8 +156,8 @@ def test_code_cannot_end_its_fence_in_markdown():
         ("http.response_time.p95 of __init__", "http.response_time.p95 of \\_\\_init\\_\\_"),
         ("~~gone~~ $x$ a*b `c` [d](e) <f>", "\\~\\~gone\\~\\~ \\$x\\$ a\\*b \\`c\\` \\[d\\](e) &lt;f>"),
         ("@me, me@home and @ last", "@<!-- -->me, me@<!-- -->home and @ last"),
-        ("# one", "\\# one"), ("- one", "\\- one"), ("12. one", "12\\. one"), ("> one", "\\> one"),
-        ("-", "-"), ("p99 > 5", "p99 > 5"),
+        ("# one", "\\# one"), ("- one", "\\- one"), ("12. one", "12\\. one"), (">one", "\\>one"),
+        ("---", "\\---"), ("===", "\\==="), ("-", "-"), ("p99 > 5", "p99 > 5"),
     ],
 )  # fmt: skip
 def test_no_text_becomes_markup_in_markdown(text, written):
