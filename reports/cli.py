@@ -232,7 +232,8 @@ def diff(
     "--format",
     "style",
     type=click.Choice(["text", "json", "ab", "markdown", "csv", "html"]),
-    help="Format of the report (default: the one that the output file's ending names, else text; of ApacheBench's text, ab).",
+    help="Format of the report (default: the one that the output file's ending names, else text; for a report of "
+    "ApacheBench, ab instead of text).",
 )
 @explain_option
 @click.option("--periods", is_flag=True, help="Also show each reporting period (formats text and csv).")
@@ -240,7 +241,7 @@ def diff(
     "-o", "--output", type=click.Path(), help="Write to this file (.txt, .md, .json, .csv, .html) instead of stdout."
 )
 def report(files: tuple[str, ...], style: str | None, periods: bool, output: str | None) -> None:
-    """Show a saved report, or several merged into one: by default as Artillery's console summary, or ab's report of ab's text.
+    """Show a saved report, or several merged into one: by default as Artillery's console summary, and what ab printed as ab does.
 
     FILE may be - for standard input, or FILE#N for the Nth report in a text. Merging is exact; it needs the sketches that our
     own reports carry.

@@ -239,7 +239,7 @@ def _whole(name: str, kind: Kind, run: Figures) -> float:
     """What a share is of: requests, or ab's complete ones."""
     if kind == "counter":
         return figures.whole_of(name, run)
-    return run.get(("counter", names.REQUESTS), 0.0) or run.get(("ab", "ab.complete"), 0.0)
+    return figures.whole_of(names.REQUESTS, run) or run.get(("ab", "ab.complete"), 0.0)
 
 
 def _mean(logs: Floats) -> float:

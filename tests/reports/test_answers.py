@@ -5,6 +5,7 @@ import pytest
 from reports.answers import failures, requests
 from reports.compare.diff import compare
 from reports.compare.figures import ERRORS, figures_of
+from reports.compare.history import Entry, history
 from reports.formats.read import load, read
 from reports.model import Period, Rate, Report
 from reports.page import measures
@@ -78,6 +79,14 @@ def test_a_run_that_nothing_answered_has_no_throughput():
     counters = {"http.requests": 100, "errors.ECONNREFUSED": 100}
     period = Period(0, counters, {"http.request_rate": Rate(10)}, first_counter_ms=0, last_counter_ms=10_000)
     assert measures.throughput(Report(period)) is None
+
+
+def test_a_history_finds_failures_of_reports_that_count_only_answers():
+    """Their number of requests says how much a share varies by chance."""
+    shares = [(1000, 3), (1000, 4), (1000, 3), (1000, 2)] * 3 + [(900, 101), (900, 99), (900, 104), (900, 98)] * 2
+    reports = [Report(Period(0, {"http.codes.200": good, "http.codes.500": bad})) for good, bad in shares]
+    found = history([Entry(str(i), report, i) for i, report in enumerate(reports)], [ERRORS])
+    assert [shift.first_new for shift in found.shifts] == [12]
 
 
 def test_the_two_meanings_of_failed_have_two_names():
