@@ -98,7 +98,7 @@ class Condition:
         return (self.name, 0.0) if counted and known else ((long_names(self.name) or [self.name])[0], None)
 
     def _lacking(self, total: Period, name: str) -> str:
-        """Why nobody can know whether a condition holds whose figure says so, or "" where there are enough requests."""
+        """Why a condition that seems to hold cannot be judged yet, or "" if there are enough requests."""
         failed = sum(count for counter, count in total.counters.items() if counter.startswith(names.ERRORS))
         finished = total.counters.get(names.RESPONSES, 0) + failed
         if finished < FINISHED_LEAST:

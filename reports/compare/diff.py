@@ -146,7 +146,7 @@ class Change:
 
     @property
     def differs(self) -> bool:
-        """Whether the sides do not say the same."""
+        """Whether the two sides differ."""
         return self.old != self.new
 
     def mirrored(self) -> Change:
@@ -385,7 +385,7 @@ def _p(interval: Interval) -> float:
 
 
 def _deviations(change: Change, old: Estimate, new: Estimate, criteria: Criteria) -> tuple[float, float]:
-    """Standard errors on the figure's scale that runs of one version are supposed to differ by, of each side."""
+    """By how much runs of one version are assumed to differ: the standard error of each side, on the figure's scale."""
     if _is_share(change):
         shares = (sin(side.interval.value / 2) ** 2 if side.interval else 0.0 for side in (old, new))
         one, other = (assumed_angle(share, criteria.run_deviation) for share in shares)
@@ -566,7 +566,7 @@ def compare_paired(old: Report, new: Report, criteria: Criteria = Criteria()) ->
 
 
 def _longer(rows: Sequence[Change], seconds: int) -> Iterator[str]:
-    """How long a duel would have to be for what this one left open, where that is longer than it was."""
+    """The minutes that a duel needs to decide what this one left open, in a sentence; nothing if it was long enough."""
     needed = {
         row.name.rpartition(".")[2]: minutes
         for row in rows

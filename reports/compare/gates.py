@@ -121,7 +121,7 @@ class Gate:
             raise ReportError(f"--fail-on {self.text!r}: {row.name} is no time")
 
     def _measured(self, row: Change) -> float | None:
-        """What the rule's limit is one of; None where a side does not have it."""
+        """The amount that is compared with the limit: the new figure or its change; None where a side lacks the figure."""
         if not self.of_change:
             return row.new
         if row.change is None or not self.percent:

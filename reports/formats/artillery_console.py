@@ -34,7 +34,7 @@ _KNOWN = ("http.", "vusers.", names.ERRORS, "plugins.", "apdex.", "browser.", "s
 
 @dataclass(slots=True)
 class _ConsoleSection:
-    """What one heading stands over."""
+    """The metrics under one heading."""
 
     of_period: bool = False
     heading: str = ""

@@ -188,13 +188,13 @@ def _side_by_side(reports: Sequence[Named]) -> Table:
 
 
 def _rate_words(reports: Sequence[Report]) -> str:
-    """What `throughput` is of these reports: a tool's own rate is one of requests, answered or not."""
+    """The unit of `throughput` in these reports. A rate that a tool printed is one of requests, answered or not."""
     printed = any(duration_s(report) is None and throughput(report) is not None for report in reports)
     return f"{'requests' if printed else 'answers'} per second"
 
 
 def _has_statuses(report: Report) -> bool:
-    """Whether a report counts answers by their status; all of its requests failed, if it has no answers but failures."""
+    """Whether a report counts answers by their status. Ours and Artillery's do, even if nothing was answered."""
     return has_codes(report.aggregate.counters) or not is_of_another_tool(report)
 
 
