@@ -196,10 +196,25 @@ def _python_place(frame: FrameType) -> Place | None:
     """The innermost place of the application that is no line of a template: a template's work is begun, and moved, there."""
     each: FrameType | None = frame
     while each is not None:
-        if kind_of(each.f_code) == APPLICATION and each.f_code.co_filename.endswith(".py"):
+        if (
+            kind_of(each.f_code) == APPLICATION
+            and each.f_code.co_filename.endswith(".py")
+            and not _is_called_just_now(each)
+        ):
             return place_of(each)
         each = each.f_back
     return None
+
+
+def _is_called_just_now(frame: FrameType) -> bool:
+    """Whether a function of the application stands at its first line, where threads change turns, called by another one."""
+    code, caller = frame.f_code, frame.f_back
+    return (
+        frame.f_lineno == code.co_firstlineno
+        and not code.co_name.startswith("<")
+        and caller is not None
+        and kind_of(caller.f_code) == APPLICATION
+    )
 
 
 def wanted_cpu_s() -> float:

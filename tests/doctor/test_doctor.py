@@ -4,12 +4,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
 from loadgen.lab.doctor import NothingSeenError, _collected, _count_serving, code_at
+from loadgen.lab.doctor_findings import doctor_page
+from poolbench.findings import KINDS, Diagnosis
 from poolbench.observed import Observed, RequestSum
+from reports.writers.output import written
 
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
 
@@ -114,3 +118,15 @@ def test_processes_that_saw_nothing_are_an_error_unless_a_signal_ended_the_run(t
 )
 def test_processes_that_served_are_counted(parts, count):
     assert _count_serving(parts) == count
+
+
+@pytest.mark.parametrize(("bad", "is_mentioned"), [(4, False), (25, True)])
+def test_requests_that_failed_are_mentioned_below_the_diagnosis(bad, is_mentioned):
+    total = SimpleNamespace(
+        counters={"http.requests": 100, "http.codes.200": 100 - bad, "http.codes.500": bad}, summaries={}
+    )
+    given = {"application": "shop:app", "script": "load.yml", "servers": 2, "seconds": 60}
+    page = doctor_page(given, Diagnosis((), KINDS), SimpleNamespace(aggregate=total), [], {}, partial=False)
+    text = written(page, "text")
+    assert "Nothing was found that holds connections back." in text
+    assert (f"{bad} % of the requests got no good answer" in text) is is_mentioned

@@ -70,3 +70,13 @@ def test_a_thread_that_wants_to_run_asks_for_its_turn_again_and_again():
     assert not waits_for_more_than_a_turn(9, 50_000_000)
     assert not waits_for_more_than_a_turn(1, 4_000_000), "it may have begun to wait just now"
     assert waits_for_more_than_a_turn(1, 20_000_000)
+
+
+def test_work_of_a_function_that_begins_just_now_is_at_the_line_that_calls_it():
+    found = []
+
+    def begins(look=None): found.append(_python_place(sys._getframe()))  # fmt: skip
+
+    begins()  # the line that calls
+    (place,) = found
+    assert Path(__file__).read_text().splitlines()[place.number - 1].endswith("# the line that calls")
