@@ -183,13 +183,15 @@ class Schedule:
             if rng.random() < share:
                 options[name] = pick(values)
         self.options = options
+        # A pool made before the event loop turns warms up in a thread.
+        self.is_one_thread = self.flavour == "greenlets" and "warm_up" not in options
         if self.flavour == "threads":
             package = packages.plain
-        elif self.flavour == "both" or "warm_up" in options or (world.gap and forgets):
-            package = packages.with_gevent
-        else:
-            # There is only one thread, and no garbage that could be collected within the pool's code.
+        elif self.is_one_thread and not (world.gap and forgets):
+            # Nor is there garbage that could be collected within the pool's code.
             package = packages.undisturbed
+        else:
+            package = packages.with_gevent
         world.interrupts(package)
         package.fair_pool.outside_test = self.server.outside_test
         self.most_attempts = min(self.limit, options.get("openers", self.limit))
@@ -493,7 +495,7 @@ class Schedule:
             )
         if "max_waiting" in self.options:
             # Where threads interrupt each other, a slot may count as free and as an attempt while one is begun.
-            most = self.options["max_waiting"] + (0 if self.flavour == "greenlets" else self.limit)
+            most = self.options["max_waiting"] + (0 if self.is_one_thread else self.limit)
             if len(queue.waiters) - len(attempts) - queue.room() > most:
                 self.world.wrong(f"{len(queue.waiters)} wait, at most {most} may wait for others")
 
