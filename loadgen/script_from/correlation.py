@@ -67,13 +67,11 @@ class Correlation:
         path = path.partition("?")[0]
         self._paths.add(path)
         words = [part for part in path.split("/") if part and not _OPAQUE.fullmatch(part)]
-        content = response.get("content")
-        content = content if isinstance(content, dict) else {}
-        kind, text = str(content.get("mimeType") or "").lower(), _text_of(content)
+        kind, text = _kind_and_text(response)
         if "json" in kind:
             for name, value, place in _leaves(text):
-                if isinstance(value, str) and len(value) >= _LEAST_TOKEN:
-                    self._tokens[value] = _Known(number, name, place)
+                if _may_be_token(value):
+                    self._tokens[str(value)] = _Known(number, name, place)
                 if method == "post" and _ID.fullmatch(name):
                     self._ids[str(value)] = _Known(number, name, place, collection=words[-1] if words else "")
         elif "html" in kind and len(text) <= _LARGEST_PAGE:
@@ -150,14 +148,27 @@ def _is_long(text: str) -> bool:
     return len(text) >= _LONG and _OPAQUE.fullmatch(text) is not None
 
 
-def _text_of(content: Mapping[str, Any]) -> str:
-    text = str(content.get("text") or "")
+def tokens_of(response: Mapping[str, Any]) -> list[str]:
+    """The texts of an answer of JSON that may be tokens."""
+    kind, text = _kind_and_text(response)
+    return [str(value) for _, value, _ in _leaves(text) if _may_be_token(value)] if "json" in kind else []
+
+
+def _may_be_token(value: str | int) -> bool:
+    return isinstance(value, str) and len(value) >= _LEAST_TOKEN
+
+
+def _kind_and_text(response: Mapping[str, Any]) -> tuple[str, str]:
+    """The content type of an answer in small letters, and its text."""
+    content = response.get("content")
+    content = content if isinstance(content, dict) else {}
+    kind, text = str(content.get("mimeType") or "").lower(), str(content.get("text") or "")
     if content.get("encoding") != "base64":
-        return text
+        return kind, text
     try:
-        return b64decode(text).decode("utf-8", "replace")
+        return kind, b64decode(text).decode("utf-8", "replace")
     except ValueError:
-        return ""
+        return kind, ""
 
 
 def _location(response: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from loadgen.script_from.correlation import Correlation
+from loadgen.script_from.correlation import Correlation, tokens_of
 from loadgen.script_from.draft import Draft, Flow, LeftOut, Secret, SecretNeeded, Step, Unusable, counted
 from loadgen.script_from.openapi import environment_name
 
@@ -123,7 +123,7 @@ def draft_from_har(
     replay = _Replay(environment or {}, answered=answered)
     steps, left = [], []
     kept: list[tuple[_Entry, Step]] = []
-    sessions = _LostSessions(own)
+    sessions = _LostSessions(own, environment or {})
     for each in wanted:
         try:
             sessions.check(each)
@@ -224,8 +224,10 @@ def _without_query(title: str) -> str:
 class _LostSessions:
     """The sessions that requests begin which are left out for want of a secret, such as a login."""
 
-    def __init__(self, entries: Sequence[_Entry]) -> None:
+    def __init__(self, entries: Sequence[_Entry], environment: Mapping[str, str]) -> None:
         self._by_cookie: dict[str, str] = {}
+        self._by_token: dict[str, str] = {}
+        self._environment = environment
         # Browsers can leave cookies out of a file. Then nothing says which requests belong to a session.
         self._without_cookies = not any(_cookies(each.request) or _cookies(each.response) for each in entries)
         self._all = ""
@@ -233,13 +235,19 @@ class _LostSessions:
     def lose(self, entry: _Entry, secret: str) -> None:
         """A request is left out for want of a secret, and so is the session that its answer has begun."""
         self._by_cookie.update(dict.fromkeys(_cookies(entry.response), entry.label))
+        self._by_token.update(dict.fromkeys(tokens_of(entry.response), entry.label))
         if self._without_cookies and _LOGIN_SECRET.search(secret) and not self._all:
             self._all = entry.label
 
     def check(self, entry: _Entry) -> None:
         """Raise Unusable for a request of a session that is lost."""
-        lost = next((self._by_cookie[name] for name in _cookies(entry.request) if name in self._by_cookie), self._all)
-        if lost and "authorization" not in _headers(entry.request):
+        lost = next((self._by_cookie[name] for name in _cookies(entry.request) if name in self._by_cookie), "")
+        headers = _headers(entry.request)
+        for name, value in headers.items():
+            if value.rpartition(" ")[2] in self._by_token and not self._environment.get(environment_name(name)):
+                lost = self._by_token[value.rpartition(" ")[2]]
+        lost = lost or ("" if "authorization" in headers else self._all)
+        if lost:
             raise Unusable(f"it needs the session that {_masked(lost)} begins, which is left out")
 
 
@@ -354,7 +362,14 @@ class _Replay:
     def _body(self, entry: _Entry) -> tuple[str, Any] | None:
         """The body as a script sends it. Raises Unusable for one that cannot be sent."""
         data = entry.request.get("postData")
-        if not isinstance(data, dict) or entry.method in ("get", "head"):
+        if entry.method in ("get", "head"):
+            return None
+        if not isinstance(data, dict) or not (data.get("text") or data.get("params")):
+            # Browsers leave out files, and what is large.
+            sent = _headers(entry.request)
+            kind, length = sent.get("content-type", ""), sent.get("content-length", "0")
+            if kind.lower().startswith("multipart/") or length.strip() not in ("", "0"):
+                raise Unusable("its body is not in the recording")
             return None
         kind = str(data.get("mimeType") or "").partition(";")[0].strip().lower()
         content = _text_of(data)

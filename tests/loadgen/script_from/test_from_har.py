@@ -320,19 +320,35 @@ def test_a_token_of_a_page_is_taken_from_that_page():
 
 
 def test_a_token_that_a_login_answers_is_sent_by_the_requests_after_it():
-    draft = draft_from_har(
-        har(
+    recording = har(
+            entry("http://h/"),
             entry("http://h/login", method="POST", kind=JSON, text='{"data": {"access_token": "abcdefgh1"}}',
                   data=(JSON, '{"password": "x"}')),
             entry("http://h/me", 1, headers=[("Authorization", "Bearer abcdefgh1")]),
-        ),
-        "x.har",
-        environment={"PASSWORD": "x"},
     )  # fmt: skip
-    login, me = steps_of(draft)
+    draft = draft_from_har(recording, "x.har", environment={"PASSWORD": "x"})
+    _, login, me = steps_of(draft)
     assert [(c.source, c.path, c.variable) for c in login.captures] == [("json", "$.data.access_token", "access_token")]
     assert me.headers == {"Authorization": "Bearer {{ access_token }}"} and me.needs == ["access_token"]
     assert draft.secrets == []
+    draft = draft_from_har(recording, "x.har", environment={"TOKEN": "x"})
+    assert [step.url for step in steps_of(draft)] == ["/", "/me"]
+    draft = draft_from_har(recording, "x.har")
+    assert [step.url for step in steps_of(draft)] == ["/"]
+    assert draft.left_out[1].why == "it needs the session that POST /login begins, which is left out"
+
+
+@pytest.mark.parametrize(
+    ("header", "kept"),
+    [
+        (("Content-Type", "multipart/form-data; boundary=x"), False),
+        (("Content-Length", "70"), False),
+        (("Content-Length", "0"), True),
+    ],
+)
+def test_a_body_that_the_browser_did_not_record_is_missed(header, kept):
+    draft = draft_from_har(har(entry("http://h/"), entry("http://h/up", method="POST", headers=[header])), "x.har")
+    assert [each.why for each in draft.left_out] == ([] if kept else ["its body is not in the recording"])
 
 
 def test_what_a_post_has_created_is_asked_for_and_deleted_by_its_new_id():
