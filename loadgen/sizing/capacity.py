@@ -258,8 +258,14 @@ def _was_refuted(step: Step, steps: Sequence[Step]) -> bool:
 
 
 def _misses(steps: Sequence[Step], rate: float) -> int:
-    """How often this rate missed the target. Once may be a disturbance of the machine: it is run again before it counts."""
-    return sum(step.rate == rate and not step.met and step.why != "generator" for step in steps)
+    """How often this rate missed the target.
+
+    What it missed before any rate met the target counts once at most, as soon as one has met it: a service may be slow at its
+    start.
+    """
+    at = [number for number, s in enumerate(steps) if s.rate == rate and not s.met and s.why != "generator"]
+    first_met = next((number for number, step in enumerate(steps) if step.met), 0)
+    return min(1, sum(number < first_met for number in at)) + sum(number > first_met or not first_met for number in at)
 
 
 def _was_late_twice(steps: Sequence[Step]) -> bool:
