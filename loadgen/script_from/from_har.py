@@ -137,7 +137,8 @@ def draft_from_har(
     if not kept:
         why = f"{left[0].request}: {left[0].why}" if left else "they are static files; --static adds them"
         raise Unusable(f"{source}: no request to {origin} can be repeated: {why}")
-    if any("cookie" in _headers(entry.request) for entry, _ in kept):
+    set_here = {name for entry, _ in kept for name in _cookies(entry.response)}
+    if any(set(_cookies(entry.request)) - set_here for entry, _ in kept):
         notes.append("Not in this script: the recorded cookies. Where a login is needed, add the requests that log in.")
     if len(kept) > limit:
         notes.append(f"Not in this script: {counted(len(kept) - limit, 'request')} beyond --limit {limit}.")
