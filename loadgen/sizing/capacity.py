@@ -110,7 +110,10 @@ class Capacity:
 def is_over(seconds: Sequence[SecondSeen], target: Target, rate: float, steps: Sequence[Step]) -> bool:
     """Whether a step at `rate` has shown enough after these seconds; `steps` are those before it."""
     judgement = judge(seconds, target)
-    is_climbing = all(step.rate >= rate * _FACTOR**2 if not step.met else step.rate < rate for step in steps)
+    # What was missed before any rate met the target may have been a slow start.
+    first_met = next((number for number, step in enumerate(steps) if step.met), 0)
+    later = steps[first_met:]
+    is_climbing = all(step.rate >= rate * _FACTOR**2 if not step.met else step.rate < rate for step in later)
     if judgement.met and is_climbing:
         return judgement.decided or len(seconds) >= LEAST_STEP_S
     return len(seconds) >= LONGEST_STEP_S or (judgement.decided and not judgement.met)
