@@ -118,6 +118,8 @@ def _compared(ordered: Sequence[Found], target: Target) -> str:
 
 def answer(found: Capacity, target: Target) -> str:
     """The answer in one sentence."""
+    if not found.steps:
+        return "The search ended before its first step was over."
     if found.rate is None:
         lowest = min((step.rate for step in found.steps), default=None)
         if was_not_learnt(found):
@@ -135,7 +137,7 @@ def _limit(found: Capacity) -> str:
     if found.steps and not any(step.answers for step in found.steps):
         return _UNANSWERED
     if found.rate is None:
-        return "The search ended before all lower rates were tried." if found.limit == "time" else ""
+        return "The search ended before all lower rates were tried." if found.limit == "time" and found.steps else ""
     near = missed_near(found.steps, found.high)
     missed = [step for step in near if step.rate == found.high] or near
     said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")

@@ -130,6 +130,8 @@ def test_a_search_that_the_time_ended_says_so():
     text = written(capacity_page(found(steps, finished=False), TARGET, {}), "text")
     assert "no longer within the target: too many errors." in text
     assert "The search ended before the answer was as precise as asked." in text
+    none = written(capacity_page(found([], finished=False), TARGET, {}), "text")
+    assert "The search ended before its first step was over." in none and "No rate met" not in none
     never = found(steps[1:], finished=False)
     assert (never.rate, never.limit) == (None, "time")
 
