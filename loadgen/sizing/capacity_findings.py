@@ -121,11 +121,10 @@ def answer(found: Capacity, target: Target) -> str:
     if not found.steps:
         return "The search ended before its first step was over."
     if found.rate is None:
-        lowest = min((step.rate for step in found.steps), default=None)
+        lowest = min(step.rate for step in found.steps)
         if was_not_learnt(found):
             return f"Nothing was learnt about the service: the generator was late even at {amount(lowest)} new users per second."
-        even = "" if lowest is None else f", not even {amount(lowest)} new users per second"
-        return f"No rate met the target ({target_text(target)}){even}."
+        return f"No rate met the target ({target_text(target)}), not even {amount(lowest)} new users per second."
     if found.high is None or found.low == found.rate:
         return f"{amount(found.rate)} new users per second were held with {target_text(target)}, and perhaps more."
     between = f"between {amount(found.low)} and {amount(found.high)}"
