@@ -54,8 +54,12 @@ class Looker:
         """What a borrower is doing, where, and for how much of the time since the last look."""
         request = loan.request
         if request is not None and request.ended_ns:
+            if loan.ended_ns or getattr(loan.record, "fairy_ref", loan) is None:
+                # Given back since this look began.
+                return seen.CPU, None, elapsed_ns
             is_open = transaction_status(loan.connection) in _OPEN
-            return seen.LEFT_OPEN if is_open else seen.LEAKED, loan.place, elapsed_ns
+            since_ns = min(elapsed_ns, perf_counter_ns() - request.ended_ns)
+            return seen.LEFT_OPEN if is_open else seen.LEAKED, loan.place, since_ns
         asker = askers.get(loan.borrower)
         if asker is not None and asker.outer is loan.record:
             return seen.NESTED, asker.place, elapsed_ns
@@ -196,21 +200,19 @@ def _python_place(frame: FrameType) -> Place | None:
     """The innermost place of the application that is no line of a template: a template's work is begun, and moved, there."""
     each: FrameType | None = frame
     while each is not None:
-        if (
-            kind_of(each.f_code) == APPLICATION
-            and each.f_code.co_filename.endswith(".py")
-            and not _is_called_just_now(each)
-        ):
-            return place_of(each)
+        if kind_of(each.f_code) == APPLICATION and each.f_code.co_filename.endswith(".py"):
+            place = place_of(each)
+            if place is not None and not _is_called_just_now(each, place.number):
+                return place
         each = each.f_back
     return None
 
 
-def _is_called_just_now(frame: FrameType) -> bool:
-    """Whether a function of the application stands at its first line, where threads change turns, called by another one."""
+def _is_called_just_now(frame: FrameType, line: int) -> bool:
+    """Whether `line` is the first one of a function, where threads change turns, and another one of the application called it."""
     code, caller = frame.f_code, frame.f_back
     return (
-        frame.f_lineno == code.co_firstlineno
+        line == code.co_firstlineno
         and not code.co_name.startswith("<")
         and caller is not None
         and kind_of(caller.f_code) == APPLICATION
