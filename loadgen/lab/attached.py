@@ -74,6 +74,7 @@ class _Attachment:
         }
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
         self._opening = 0
+        self._variables = {name: value for name, value in os.environ.items() if _NAMES.search(name)}
 
     # Engines
 
@@ -85,6 +86,7 @@ class _Attachment:
             from sqlalchemy import make_url  # noqa: PLC0415 - it is being used
 
             found = make_url(url)
+            self._note_changes()
             if found.get_backend_name() != "postgresql":
                 self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
                 return inner(url, **arguments)
@@ -100,6 +102,14 @@ class _Attachment:
             return engine
 
         module.create_engine = create_engine
+
+    def _note_changes(self) -> None:
+        """Write down which variables that may name a database have another value than at the start of the process."""
+        # A copy, as these are not read by the application.
+        now = dict(os.environ)
+        for name, value in self._variables.items():
+            if now.get(name) != value:
+                self.evidence.add("changed", name=name)
 
     def _pooled(self, url: Any) -> Any:
         from poolbench import PoolbenchPlugin  # noqa: PLC0415 - SQLAlchemy is being used

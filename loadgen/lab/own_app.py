@@ -41,7 +41,7 @@ from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
 from poolbench.settings import POOL_SETTINGS
 from reports import names
-from reports.answers import good_answers
+from reports.answers import failed_share, good_answers
 from reports.blocks import Page
 from reports.files import write_text
 from reports.formats import artillery_json
@@ -53,6 +53,8 @@ STRATEGIES = ("own", "null", "queue", "fair")
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
 _FIRST_USERS = 5
+_WORTH_A_LOOK = 0.05
+"""The share of failed requests from which on the server's log is looked into for an error."""
 _UNTIMED = (
     "The answers have no Server-Timing, which they get under gunicorn, waitress, werkzeug and gevent: there are no times of"
     " the pool and of the workers' CPU."
@@ -373,6 +375,7 @@ class _Comparison:
         self._runs: dict[str, list[OwnAppRun]] = {name: [] for name in options.strategies}
         self._reads: dict[str, None] = {}
         self._driver = "psycopg2"
+        self._has_told_error = False
         self.ended_by: int | None = None
 
     @property
@@ -422,8 +425,17 @@ class _Comparison:
             raise Interrupted(done.signal)
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
             raise unanswered(named, log, masked, done.report.aggregate.counters)
+        if failed_share(done.report.aggregate.counters) >= _WORTH_A_LOOK:
+            self._tell_error(log)
         if f"{names.SERVER}total" not in done.report.aggregate.summaries and _UNTIMED not in self._arrangement.notes:
             self._told(_UNTIMED)
+
+    def _tell_error(self, log: Path) -> None:
+        """Tell the last error of a run's log, of the first run whose log has one."""
+        error = None if self._has_told_error else last_error(self._arrangement.masked(log.read_text(errors="replace")))
+        if error:
+            self._has_told_error = True
+            self._told(f"The last error in {log}: {error}")
 
     def _write(self, strategy: str, number: int, console: str) -> None:
         """Write the run's files, and all runs of the strategy so far as one report."""

@@ -100,13 +100,14 @@ _ASSIGNMENT = re.compile(
 def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
     """The values of the variables that tell an application where its database is.
 
-    `names`: NAME gets the whole URL; NAME=TEMPLATE gets a text in which {url}, {user}, {password}, {host}, {port} and
-    {database} stand for the parts of it. Raises ValueError for a template with anything else in braces.
+    `names`: NAME gets the whole URL; NAME=TEMPLATE gets a text in which {url}, {scheme}, {user}, {password}, {host}, {port}
+    and {database} stand for the parts of it. Raises ValueError for a template with anything else in braces.
     """
     parsed = make_url(url)
     host, port = _host_and_port(url)
     parts = {
         "url": url,
+        "scheme": parsed.drivername,
         "user": parsed.username or "",
         "password": str(parsed.password or ""),
         "host": host,
@@ -432,13 +433,18 @@ class Evidence:
             named = read
         if not named or "--url-variable" in error:
             return ""
+        if (part := _part_of(named[0])) is not None and not _WHOLE.search(named[0]):
+            option = _templates({named[0]: part})
+            return f" If {named[0]} is a part of the database's address, give it, and the other parts alike: {option}"
         return f" If {' or '.join(named[:_MOST_NAMED])} names the database, give it: --url-variable {named[0]}"
 
     def _read_besides(self, given: Sequence[str], in_code: str) -> str:
         """Which variables it read that may name a database, in a sentence."""
+        if changed := self._changed(given):
+            return f"{changed[0].upper()}{changed[1:]}"
         others = [name for name in self.read_variables if name not in given]
         known = [name for name in given if name in self.read_variables]
-        if any(_part_of(name) == "host" for name in others) and not any(map(_URL.search, others)):
+        if {"host", "scheme"} & set(map(_part_of, others)) and not any(map(_URL.search, others)):
             options = _templates({name: part for name in others if (part := _part_of(name))})
             return f"Variables it read that may name a database: {', '.join(others)}. If they do, give {options}"
         if others:
@@ -449,8 +455,20 @@ class Evidence:
             return f"It read {' and '.join(known)}, and no other variable that may name a database"
         return f"It read no variable that may name a database: {in_code}"
 
+    def _changed(self, given: Sequence[str]) -> str:
+        """Which of the variables that had the URL the application's own code has changed, in a sentence; "" for none."""
+        changed = [name for name in given if name in {each["name"] for each in self.of("changed")}]
+        if not changed:
+            return ""
+        return (
+            f"its own code gave {' and '.join(changed)} another value, as load_dotenv(override=True) does: leave that out"
+            " while you compare"
+        )
+
     def _named_by(self, elsewhere: Mapping[str, Any], given: Sequence[str]) -> str:
         """Which variables name the other database, and what to do about it; "" where none does."""
+        if changed := self._changed(given):
+            return f": {changed}"
         variables = [name for name in elsewhere["variables"] if name not in given]
         # Others may have the same value by chance.
         variables = [name for name in variables if name in self.read_variables] or variables
@@ -569,9 +587,14 @@ _PARTS = {
     "port": "PORT",
     "password": "PASS|PWD|SECRET",
     "user": "USER|ROLE",
+    "scheme": "ENGINE|DIALECT|DRIVER|SCHEME|(DB|DATABASE|SQL)_?(TYPE|KIND)",
     "database": "NAME|DATABASE|_DB$|^DB$",
 }
 """The parts of a database's address, and what the names of variables have that hold them; the first that fits counts."""
+
+
+_WHOLE = re.compile("UR[IL]|DSN|DATABASE$|(_|^)DB$", re.IGNORECASE)
+"""Variables that hold a whole address, or the name of a database: their names do not tell."""
 
 
 def _part_of(name: str) -> str | None:

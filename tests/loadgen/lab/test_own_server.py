@@ -56,6 +56,7 @@ ODD_URL = "postgresql://me:p%40s%3As%2Fw%25rd%27x%20%23%3F%26@h/d"
             {"DB_USER": "me", "DB_PASS": "p@ss", "DB_HOST": "h", "DB_PORT": "5433", "DB_NAME": "d"},
         ),
         (["DSN=host={host} dbname={database}", "U"], {"DSN": "host=h dbname=d", "U": URL}),
+        (["DB_ENGINE={scheme}", "KIND=postgres"], {"DB_ENGINE": "postgresql+psycopg", "KIND": "postgres"}),
     ],
 )
 def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(names, values):
@@ -371,6 +372,9 @@ def test_a_default_made_of_parts_is_told_with_a_template_for_each():
         "--url-variable 'DB_USER={user}' --url-variable 'POSTGRES_PASSWORD={password}' --url-variable 'DB_HOST={host}'"
         " --url-variable 'DB_PORT={port}' --url-variable 'POSTGRES_DB={database}'"
     ) in fault.fault(["DATABASE_URL"])
+    without_host = Evidence(read("DB_HOST", "DB_ENGINE")).fault(["DB_HOST={host}"])
+    assert "Variables it read that may name a database: DB_ENGINE" in without_host
+    assert "--url-variable 'DB_ENGINE={scheme}'" in without_host
     # One with a whole URL comes first.
     assert "give it: --url-variable DB_URI" in Evidence(read("DB_URI", "DB_HOST")).fault(["DATABASE_URL"])
 
@@ -395,6 +399,14 @@ def test_a_default_made_of_parts_is_told_with_a_template_for_each():
 def test_an_error_for_want_of_a_variable_says_which_option_gives_it(error, named):
     hint = Evidence(read("DATABASE_URL", "APP_DB", "DSN", "MORE_DB")).unset(error, ["DATABASE_URL"])
     assert hint == (f" If {named} names the database, give it: --url-variable APP_DB" if named else "")
+
+
+@pytest.mark.parametrize(
+    ("name", "template"), [("PG_USERNAME", "{user}"), ("DATABASE_HOST", "{host}"), ("DB_NAME", "{database}")]
+)
+def test_an_error_for_want_of_a_part_of_the_address_says_how_parts_are_given(name, template):
+    hint = Evidence(read(name)).unset(f"KeyError: '{name}'", ["DATABASE_URL"])
+    assert f"give it, and the other parts alike: --url-variable '{name}={template}'" in hint
 
 
 @pytest.mark.parametrize(
@@ -452,6 +464,14 @@ def test_of_variables_with_the_same_url_that_which_was_read_is_named():
 )
 def test_what_stands_in_the_way_of_a_comparison_is_told(event, told):
     assert told in Evidence([*read(), event]).fault(["DATABASE_URL"])
+
+
+@pytest.mark.parametrize(
+    "event", [elsewhere(variables=["DATABASE_URL"]).events[0], {"event": "engine", "url": "sqlite:///x"}]
+)
+def test_a_variable_that_the_application_changed_itself_is_told(event):
+    found = Evidence([*read("DATABASE_URL"), {"event": "changed", "name": "DATABASE_URL"}, event])
+    assert "ts own code gave DATABASE_URL another value, as load_dotenv(override=True)" in found.fault(["DATABASE_URL"])
 
 
 def attachment(postgres, folder, **given):
