@@ -38,8 +38,10 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 _PARTS = re.compile(r"HOST|PORT|USER|PASS|DATABASE|(^|_)(DB|NAME)(_|$)", re.IGNORECASE)
-_LIBRARIES = re.compile(r"^(DISABLE_SQLALCHEMY|_?PYTHON|GUNICORN)")
-"""Variables that libraries read for themselves."""
+_LIBRARIES = re.compile(
+    r"^(DISABLE_SQLALCHEMY|_?PYTHON|GUNICORN|DJANGO_SETTINGS)|REDIS|CELERY|BROKER|AMQP|RABBIT|KAFKA|MONGO|ELASTIC|SENTRY|MAIL|SMTP"
+)
+"""Variables that libraries read for themselves, and those that name other servers than databases."""
 _OURS = "POOLBENCH_ATTACHED"
 _GUARDED = ("psycopg2", "psycopg")
 """Drivers whose connections are looked at when they are opened, whoever does it."""
@@ -142,7 +144,7 @@ class _Attachment:
 
         place = str(url.host or ""), str(url.port or 5432), str(url.database or "")
         where = f"postgresql://{place[0]}:{place[1]}/{place[2]}"
-        self.evidence.add("engine", url=where, driver=url.get_driver_name())
+        self.evidence.add("engine", url=where, driver=url.get_driver_name(), given=self._is_named(place))
         if engine.dialect.is_async or engine.dialect.driver not in _GUARDED:
             event.listen(engine, "connect", lambda connection, _record: self._check_other(engine, connection, place))
 
@@ -224,10 +226,8 @@ class _Attachment:
         It may have been to one that the application can do without, such as a replica.
         """
         host, port, database = (asked[name] for name in ("host", "port", "dbname"))
-        place = (_loopback(host), port, database)
-        if place in {(_loopback(known[0]), *known[1:]) for known in self._known}:
-            return
-        if (place[0], port) == (_loopback(self.given["way"][0]), str(self.given["way"][1])):
+        way = (_loopback(self.given["way"][0]), str(self.given["way"][1]))
+        if self._is_named((host, port, database)) or (_loopback(host), port) == way:
             return
         self._asked_for_other("unreachable", host, port, database, asked["user"], asked["password"])
 
@@ -245,6 +245,11 @@ class _Attachment:
             unquoted=bool(unquoted),
         )
         return where
+
+    def _is_named(self, place: tuple[str, str, str]) -> bool:
+        """Whether this host, port and database are known to be the one given, by whatever way, without asking a server."""
+        ways = {(*map(str, self.given["way"]), self.given["database"]), *self._known}
+        return (_loopback(place[0]), *place[1:]) in {(_loopback(way[0]), *way[1:]) for way in ways}
 
     def _is_given(self, connection: Any) -> bool:
         cursor = connection.cursor()

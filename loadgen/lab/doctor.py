@@ -26,7 +26,7 @@ from loadgen.lab.own_app import (
     prove,
     unanswered,
 )
-from loadgen.lab.own_server import Evidence
+from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
 from loadgen.runner import Live, ScriptRun, run_script
 from loadgen.script.model import Phase, Script

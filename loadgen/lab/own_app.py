@@ -21,13 +21,12 @@ from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters, what_failed
 from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
+from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import (
     AppServer,
     Attachments,
-    Evidence,
     Interpreter,
     OwnApplication,
-    hint,
     look_at,
     set_up,
     shown_command,
@@ -53,6 +52,7 @@ STRATEGIES = ("own", "null", "queue", "fair")
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
 _FIRST_USERS = 5
+_NO_TABLE = re.compile(r'UndefinedTable|relation "[^"]+" does not exist|no such table')
 _WORTH_A_LOOK = 0.05
 """The share of failed requests from which on the server's log is looked into for an error."""
 _UNTIMED = (
@@ -63,6 +63,12 @@ _UNTIMED = (
 
 class NothingAnsweredError(Exception):
     """No request was answered well; the message is one line with the last error of the server's log."""
+
+
+class UnprovedError(StackError):
+    """The application was not seen to use the database given. `failed`: some of its answers were errors."""
+
+    failed = False
 
 
 class RefusedError(Exception):
@@ -175,7 +181,14 @@ class Arrangement:
                 fault = evidence.fault(application.url_variables)
                 if fault and (evidence.explains or evidence.missed):
                     raise StackError(self.masked(f"{application.name}: {fault}")) from None
-                advice = hint(str(error), evidence, application)
+                said = (
+                    last_error(self.masked(log.read_text(errors="replace")))
+                    if isinstance(error, UnprovedError) and error.failed
+                    else None
+                )
+                if said:
+                    raise StackError(self.masked(f"{error}. The last error in {log}: {said}")) from None
+                advice = application.hint(str(error), evidence)
                 raise StackError(self.masked(f"{error} (see {log}).{advice}".removesuffix("."))) from None
             finally:
                 servers.stop()
@@ -327,7 +340,9 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
         raise NothingAnsweredError
     kinds = "" if report is None else _kinds(report.aggregate.counters)
     seen = f"{'' if fault.endswith('?') else '.'} The answers: {kinds}" if kinds else ""
-    raise StackError(f"{options.application.name}: {fault}{seen}")
+    error = UnprovedError(f"{options.application.name}: {fault}{seen}")
+    error.failed = report is not None and any(name.startswith(f"{names.CODES}5") for name in report.aggregate.counters)
+    raise error
 
 
 def _may_yet(evidence: Evidence) -> bool:
@@ -353,7 +368,10 @@ def unanswered(
     if not error and not lines:
         return NothingAnsweredError(f"{named}: no request was answered well{how}. {log} has no error")
     what, said = ("error", error) if error else ("line", lines[-1][:300])
-    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {said}")
+    advice = (
+        ". Run what makes its tables first: --setup 'flask db upgrade', for example" if _NO_TABLE.search(said) else ""
+    )
+    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {said}{advice}")
 
 
 def _kinds(counters: Mapping[str, int]) -> str:

@@ -49,7 +49,7 @@ _SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
 
 _SHOWN_FAILURES = 3
 _SOME, _MOST = 0.05, 0.5
-"""Shares of requests that are worth a warning, or leave too few others to compare strategies by."""
+"""Shares of requests that are worth a warning, and that leave too few others to compare strategies by."""
 _TAIL = f"{names.RESPONSE_TIME}.p99"
 _FAILED = "errors"
 _REPLACED = ("own", "queue", "null", "fair")
@@ -256,7 +256,7 @@ def _doubts(results: Sequence[OwnAppResult]) -> Iterator[str]:
             f"Under every strategy, {percent(refused)} of the requests or more were answered with a status of 4xx, which no"
             " pool causes: look for a wrong path or method, a login or CSRF token that failed, or a limit on requests."
         )
-    if unused and min(unused) >= _MOST:
+    if unused and min(unused) > _MOST:
         yield (
             f"Under every strategy, {percent(min(unused))} of the requests or more had used no connection when their answer"
             " began: they tell nothing of the pool. Their pages may come from a cache, or a login failed without an error."

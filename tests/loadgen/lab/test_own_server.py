@@ -27,12 +27,11 @@ from loadgen.lab.attached import (
 )
 from loadgen.lab.own_app import OwnAppOptions, _may_yet, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, place_of, shown
+from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import (
     ATTACHED,
     AppServer,
-    Evidence,
     OwnApplication,
-    hint,
     own_environment,
     set_up,
     shown_command,
@@ -422,8 +421,24 @@ def test_an_error_for_want_of_a_part_of_the_address_says_how_parts_are_given(nam
 def test_an_application_with_a_dotenv_file_is_told_of_the_option(tmp_path, error, given, option):
     (tmp_path / ".env").write_text("# settings\nexport SECRET_KEY=<a key>\nNAME=a b\n")
     own = OwnApplication("a:app", tmp_path, Path(sys.executable), variables=given)
-    advice = hint(error, Evidence(read("APP_DB", "APP_SETTINGS")), own)
+    advice = own.hint(error, Evidence(read("APP_DB", "APP_SETTINGS")))
     assert option in advice and bool(advice) is bool(option)
+
+
+def test_an_application_with_an_example_of_a_dotenv_file_is_told_of_it(tmp_path):
+    (tmp_path / ".env.example").write_text("export SECRET_KEY=insecure\n")
+    own = OwnApplication("a:app", tmp_path, Path(sys.executable))
+    told = own.hint("KeyError: 'SECRET_KEY'", Evidence(read("APP_DB")))
+    assert told == " .env.example has it: give a copy with your values, --dotenv .env"
+    assert own.hint("KeyError: 'STRIPE_KEY'", Evidence(read("APP_DB"))) == ""
+
+
+def test_an_engine_for_the_database_given_needs_no_other_variable():
+    found = Evidence(
+        [*read("DATABASE_URL", "OTHER_URL"), {"event": "engine", "url": "postgresql://h:1/d", "given": True}]
+    )
+    told = found.fault(["DATABASE_URL"])
+    assert "its engine is for the database given, but lent no connection" in told and "OTHER_URL" not in told
 
 
 def test_a_dotenv_file_that_cannot_be_read_hides_no_error(tmp_path, monkeypatch):
@@ -434,7 +449,7 @@ def test_a_dotenv_file_that_cannot_be_read_hides_no_error(tmp_path, monkeypatch)
     # A mode would not keep root from reading it.
     monkeypatch.setattr(Path, "read_text", refuse)
     own = OwnApplication("a:app", tmp_path, Path(sys.executable))
-    assert hint("KeyError: 'SECRET_KEY'", Evidence([]), own) == ""
+    assert own.hint("KeyError: 'SECRET_KEY'", Evidence([])) == ""
 
 
 def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tmp_path, monkeypatch):
@@ -542,6 +557,8 @@ def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line
         "ValueError: old\n(psycopg2.errors.UniqueViolation) duplicate key\nDETAIL:  x\n[ERROR] Shutting down: Master\n"
     )
     assert str(unanswered("a:app", log, masked)).endswith(": (psycopg2.errors.UniqueViolation) duplicate key")
+    log.write_text('ProgrammingError: relation "rows" does not exist\n')
+    assert "does not exist. Run what makes its tables first: --setup" in str(unanswered("a:app", log, masked))
     log.write_text("start\nstopped\n")
     assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
     log.write_text("")
