@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -20,7 +20,16 @@ from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters, what_failed
-from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
+from loadgen.lab.own_database import (
+    EmbeddedDatabases,
+    OwnDatabase,
+    UsersDatabase,
+    databases,
+    hidden_ways,
+    mask_file,
+    masking,
+    shown,
+)
 from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import (
     AppServer,
@@ -66,7 +75,7 @@ class NothingAnsweredError(Exception):
 
 
 class UnprovedError(StackError):
-    """The application was not seen to use the database given. `failed`: some of its answers were errors."""
+    """The application was not seen to use the database given. `failed`: its engine is for it, but answers were errors."""
 
     failed = False
 
@@ -222,6 +231,7 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         )
     notes = list(_notes(application, interpreter))
     with (
+        hidden_ways() if options.database_url is None else nullcontext(()) as hidden,
         databases(
             options.database_url,
             interpreter.driver,
@@ -232,6 +242,8 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         distance.at(found.base.monitor_url, options.round_trip_ms) as (far_url, crossing),
         tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder,
     ):
+        if hidden:
+            notes.append(f"Not used, as the embedded database is another server than theirs: {', '.join(hidden)}.")
         if isinstance(found, UsersDatabase):
             notes += _agreed(options, found)
         given = [options.database_url] if options.database_url is not None else []
@@ -341,7 +353,11 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
     kinds = "" if report is None else _kinds(report.aggregate.counters)
     seen = f"{'' if fault.endswith('?') else '.'} The answers: {kinds}" if kinds else ""
     error = UnprovedError(f"{options.application.name}: {fault}{seen}")
-    error.failed = report is not None and any(name.startswith(f"{names.CODES}5") for name in report.aggregate.counters)
+    error.failed = (
+        report is not None
+        and any(name.startswith(f"{names.CODES}5") for name in report.aggregate.counters)
+        and any(each.get("given") for each in evidence.of("engine"))
+    )
     raise error
 
 

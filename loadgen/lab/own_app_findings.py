@@ -251,14 +251,15 @@ def _failures(result: OwnAppResult) -> str:
 def _doubts(results: Sequence[OwnAppResult]) -> Iterator[str]:
     """Why the runs say little about pools, in sentences: the script's requests were refused, or used no connection."""
     refused, unused = _refused(results), [share for share in map(_unconnected, results) if share is not None]
+    lead, more = ("Under every strategy, ", " or more") if len(results) > 1 else ("", "")
     if refused >= _SOME:
         yield (
-            f"Under every strategy, {percent(refused)} of the requests or more were answered with a status of 4xx, which no"
+            f"{lead}{percent(refused)} of the requests{more} were answered with a status of 4xx, which no"
             " pool causes: look for a wrong path or method, a login or CSRF token that failed, or a limit on requests."
         )
     if unused and min(unused) > _MOST:
         yield (
-            f"Under every strategy, {percent(min(unused))} of the requests or more had used no connection when their answer"
+            f"{lead}{percent(min(unused))} of the requests{more} had used no connection when their answer"
             " began: they tell nothing of the pool. Their pages may come from a cache, or a login failed without an error."
         )
 

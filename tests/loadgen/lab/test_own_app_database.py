@@ -104,6 +104,15 @@ def test_without_its_tables_the_last_error_of_the_log_is_shown(tmp_path):
     assert "UndefinedTable" in log.read_text()
 
 
+def test_variables_for_the_way_to_another_server_do_not_disturb_the_embedded_one(tmp_path):
+    write_app(tmp_path, GIVEN)
+    done = lab(
+        tmp_path, *WITH_SETUP, "--strategies", "own", PGSSLMODE="require", PGSERVICE="mine", PGHOSTADDR="127.0.0.9"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "another server than theirs: PGHOSTADDR, PGSERVICE, PGSSLMODE." in done.stderr
+
+
 def test_each_turn_begins_with_the_data_of_the_setup(tmp_path):
     counting = APP.replace(
         "return {}, 201", "return {'rows': connection.scalar(text('SELECT count(*) FROM rows_of_app'))}"
