@@ -26,6 +26,7 @@ from loadgen.lab.own_app import (
     prove,
     unanswered,
 )
+from loadgen.lab.own_app_findings import refusal
 from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
 from loadgen.runner import Live, ScriptRun, run_script
@@ -71,6 +72,9 @@ def run(
             if not diagnosis.findings:
                 raise error
             notes = [*notes, str(error)]
+        elif refused := refusal([done.report]):
+            say(refused)
+            notes = [*notes, refused]
         given = {
             "application": options.application.name,
             "script": options.script,

@@ -39,6 +39,7 @@ from loadgen.lab.own_server import (
     look_at,
     set_up,
     shown_command,
+    unquoted_password,
     url_variables,
 )
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
@@ -242,6 +243,8 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         distance.at(found.base.monitor_url, options.round_trip_ms) as (far_url, crossing),
         tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder,
     ):
+        if unquoted := unquoted_password(application.url_variables, found.base.app_url):
+            notes.append(unquoted)
         if hidden:
             notes.append(f"Not used, as the embedded database is another server than theirs: {', '.join(hidden)}.")
         if isinstance(found, UsersDatabase):

@@ -250,23 +250,36 @@ def _failures(result: OwnAppResult) -> str:
 
 def _doubts(results: Sequence[OwnAppResult]) -> Iterator[str]:
     """Why the runs say little about pools, in sentences: the script's requests were refused, or used no connection."""
-    refused, unused = _refused(results), [share for share in map(_unconnected, results) if share is not None]
-    lead, more = ("Under every strategy, ", " or more") if len(results) > 1 else ("", "")
-    if refused >= _SOME:
-        yield (
-            f"{lead}{percent(refused)} of the requests{more} were answered with a status of 4xx, which no"
-            " pool causes: look for a wrong path or method, a login or CSRF token that failed, or a limit on requests."
-        )
+    lead, more = _of_all(len(results))
+    yield refusal([result.report for result in results])
+    unused = [share for share in map(_unconnected, results) if share is not None]
     if unused and min(unused) > _MOST:
         yield (
-            f"{lead}{percent(min(unused))} of the requests{more} had used no connection when their answer"
-            " began: they tell nothing of the pool. Their pages may come from a cache, or a login failed without an error."
+            f"{lead}{percent(min(unused))} of the requests{more} had used no connection when their answer began: they tell"
+            " nothing of the pool. Their pages may come from a cache, or a login failed without an error."
         )
 
 
-def _refused(results: Sequence[OwnAppResult]) -> float:
-    """The share of requests answered with 4xx, 0 to 1: that of the strategy which had the fewest."""
-    totals = [result.report.aggregate.counters for result in results]
+def refusal(reports: Sequence[Report]) -> str:
+    """What answers with a status of 4xx say, in a sentence; "" where one of the reports has few of them."""
+    lead, more = _of_all(len(reports))
+    share = _refused(reports)
+    if share < _SOME:
+        return ""
+    return (
+        f"{lead}{percent(share)} of the requests{more} were answered with a status of 4xx, which no pool causes: look for a"
+        " wrong path or method, a login or CSRF token that failed, or a limit on requests."
+    )
+
+
+def _of_all(count: int) -> tuple[str, str]:
+    """The words before and after the least share of `count` strategies."""
+    return ("Under every strategy, ", " or more") if count > 1 else ("", "")
+
+
+def _refused(reports: Sequence[Report]) -> float:
+    """The share of requests answered with 4xx, 0 to 1: that of the report which has the fewest."""
+    totals = [report.aggregate.counters for report in reports]
     counts = [sum(n for name, n in each.items() if name.startswith(f"{names.CODES}4")) for each in totals]
     return min(
         (n / total[names.REQUESTS] for n, total in zip(counts, totals, strict=True) if total.get(names.REQUESTS)),
@@ -323,7 +336,7 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
         return Text(text, "warn"), base.strategy
     if len(unanswered) == len(results):
         return Text(f"No request was answered well ({', '.join(unanswered)}).", "warn"), ""
-    if (refused := _refused(results)) >= _MOST:
+    if (refused := _refused([result.report for result in results])) >= _MOST:
         text = (
             f"No comparison is possible: {percent(refused)} of the requests or more were answered with a status of 4xx."
         )

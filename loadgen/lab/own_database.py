@@ -26,6 +26,7 @@ _KEPT_FREE = 0.5
 _SHARED = "postgres"
 """The database of an embedded server that is no application's."""
 _STATISTICS = "pg_stat_statements"
+_SHORTEST_PIECE = 4
 _WAYS = (
     *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGTARGETSESSIONATTRS", "PGREQUIREAUTH", "PGGSSENCMODE"),
     *("PGSSLMODE", "PGREQUIRESSL", "PGSSLNEGOTIATION", "PGSSLROOTCERT", "PGCHANNELBINDING"),
@@ -109,6 +110,9 @@ def masking(*urls: str) -> Callable[[str], str]:
             # As the user has written it.
             written = re.search(r"://[^:/@]*:(.+)@|[?&]password=([^&]+)", text)
             secrets |= {each for each in (written.groups() if written else ()) if each}
+            # An application that puts it into a URL as it is takes what follows an @ for a host, a port or a database.
+            pieces = re.split("[@:/?#]", str(password).partition("@")[2])
+            secrets |= {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
 
     def masked(text: str) -> str:
         for secret in sorted(secrets, key=len, reverse=True):

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 from sqlalchemy import make_url
@@ -128,6 +129,18 @@ def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
                 f"--url-variable {text!r}: braces may hold {', '.join(parts)}, as in DB_HOST={{host}}"
             ) from None
     return values
+
+
+def unquoted_password(names: Sequence[str], url: str) -> str:
+    """What an application has to do to a password that it gets as it is, in a sentence; "" where that is nothing."""
+    getting = [text.partition("=")[0] for text in names if "{password}" in text]
+    password = str(make_url(url).password or "")
+    if not getting or quote(password, safe="") == password:
+        return ""
+    return (
+        f"{' and '.join(getting)} has the password as it is. In a URL, some of its characters must be encoded, such as @ as"
+        " %40: an application that makes a URL of it without urllib.parse.quote fails."
+    )
 
 
 def _host_and_port(url: str) -> tuple[str, str]:

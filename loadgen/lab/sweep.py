@@ -28,6 +28,7 @@ from loadgen.lab.distance_findings import crossing_text
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, arranged, prove, unanswered
+from loadgen.lab.own_app_findings import refusal
 from loadgen.lab.own_server import OwnApplication
 from loadgen.lab.stack import BackendWatch, Servers, cpu_of_tree, measure_memory, query, service
 from loadgen.runner import Interrupted, Live, ScriptRun, read_script, run_script
@@ -131,6 +132,7 @@ class _Sweeper:
         self._own: tuple[OwnAppOptions, Arrangement] | None = None
         self._answered = False
         self._counters: Mapping[str, int] = {}
+        self._refusal = ""
 
     def found(self) -> Sweep:
         """The result so far."""
@@ -144,7 +146,7 @@ class _Sweeper:
             seconds=options.seconds,
             curves=self._curves,
             environment=environment(),
-            notes=[*self._notes, *warned],
+            notes=[*self._notes, *warned, *filter(None, [self._refusal])],
         )
 
     # Before the first run
@@ -342,6 +344,8 @@ class _Sweeper:
         for text in done.report.extras.warnings if done.report.extras else ():
             alike = next((known for known in self._warned if _without_figures(known) == _without_figures(text)), text)
             self._warned[alike] += 1
+        if self._own is not None:
+            self._refusal = refusal([done.report])
 
     def _tell(self, run: SizeRun, number: int, estimate: SizeEstimate, goal: Goal) -> None:
         p99 = "-" if run.p99_ms is None else f"{decimal(run.p99_ms, 3)} ms"

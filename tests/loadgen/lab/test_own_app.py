@@ -11,7 +11,7 @@ import pytest
 from loadgen.lab import fairness
 from loadgen.lab.evidence import Crossing, Fairness
 from loadgen.lab.own_app import chosen_settings, parameters
-from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, line_for_production, own_app_page, verdict
+from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, line_for_production, own_app_page, refusal, verdict
 from loadgen.lab.stack import StackError
 from reports.formats.artillery_json import from_json
 from reports.model import Period, Report
@@ -180,6 +180,12 @@ def test_strategies_under_which_the_requests_were_refused_are_not_compared():
     # What only one strategy refuses may be its fault.
     results = [OwnAppResult("own", answered(refused)), OwnAppResult("fair", answered({"http.codes.200": 40}))]
     assert "no pool causes" not in written(own_app_page(GIVEN, results, [], None, partial=False), "text")
+
+
+def test_the_refusals_of_a_single_run_are_told_from_a_twentieth_of_its_requests_on():
+    told = refusal([Report(Period(0, {"http.requests": 40, "http.codes.429": 4}))])
+    assert told.startswith("10 % of the requests were answered with a status of 4xx") and "a limit on requests" in told
+    assert refusal([Report(Period(0, {"http.requests": 40, "http.codes.404": 1, "http.codes.500": 39}))]) == ""
 
 
 @pytest.mark.parametrize(("held_ms", "told"), [((0, 0, 0, 2.5), "75 %"), ((0, 2.5, 2.5), ""), ((), "")])

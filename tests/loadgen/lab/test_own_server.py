@@ -35,6 +35,7 @@ from loadgen.lab.own_server import (
     own_environment,
     set_up,
     shown_command,
+    unquoted_password,
     url_variables,
 )
 from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error, query
@@ -233,6 +234,24 @@ def test_no_way_of_writing_a_password_is_shown(text, tmp_path):
     log.write_bytes(b"caf\xe9 " + ODD.encode())
     mask_file(log, masked)
     assert log.read_bytes() == b"caf\xe9 ***"
+
+
+def test_no_piece_of_a_password_is_shown_that_was_taken_for_a_port():
+    masked = masking("postgresql://me:se%40here%3Asecret%2Fmore@h/d")
+    assert masked("invalid literal for int() with base 10: 'secret'") == "invalid literal for int() with base 10: '***'"
+
+
+@pytest.mark.parametrize(
+    ("names", "url", "told"),
+    [
+        (["A={user}", "B={password}"], URL, "B has the password as it is"),
+        (["B={password}"], "postgresql://me:plain-1@h/d", ""),
+        (["DATABASE_URL"], URL, ""),
+    ],
+)
+def test_a_password_that_a_url_must_encode_is_told_where_a_variable_has_it_as_it_is(names, url, told):
+    found = unquoted_password(names, url)
+    assert told in found and bool(found) is bool(told) and "p@ss" not in found
 
 
 def elsewhere(**more):
