@@ -188,8 +188,9 @@ def own_app_page(
     rounds = max(len(result.runs) for result in results)
     caption = f"The same load under each strategy, in {rounds} round{'s' * (rounds > 1)}"
     note = (
-        "Answered well: 2xx and 3xx. Backends: connections to PostgreSQL. CPU is in shares of one core. Pool wait: for a"
-        " connection; connect: opening one; held: from getting a connection to giving it back, as are loans."
+        "Answered well: 2xx and 3xx. Backends: connections to PostgreSQL. CPU is in shares of one core. Without a connection:"
+        " answers whose request had used none when they began. Pool wait: for a connection; connect: opening one; held: from"
+        " getting a connection to giving it back, as are loans."
     )
     blocks = (Table("strategies-figures", caption, columns, rows, note), Items(tuple(map(Text, remarks))))
     compared = {result.strategy: {each.name: each.value for each in figures(result)} for result in results}

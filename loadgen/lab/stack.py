@@ -25,7 +25,7 @@ from db.child import Child, ChildError
 from loadgen.environment import TREE
 from loadgen.lab.evidence import Connecting, Failures, Memory
 
-_START_PATIENCE_S = 30.0
+_START_PATIENCE_S = 60.0
 _CONFIGURING = ("DB_POOL", "API_TOKEN", "GUNICORN_CMD_ARGS")
 SAMPLE_EVERY_S = 0.05
 _COUNT_BACKENDS = (
