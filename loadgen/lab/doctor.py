@@ -170,8 +170,8 @@ def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked
     """Return if the application uses the database given, with an engine or without one. Raises StackError."""
     try:
         prove(served, options, live)
-    except NothingAnsweredError:
-        raise unanswered(options.application.name, log, masked) from None
+    except NothingAnsweredError as error:
+        raise unanswered(options.application.name, log, masked, error.counters) from None
     except StackError:
         evidence = Evidence.read(served.program.evidence)
         if any(evidence.of("elsewhere")) or not any(evidence.of("connected")):

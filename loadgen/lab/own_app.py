@@ -72,7 +72,14 @@ _UNTIMED = (
 
 
 class NothingAnsweredError(Exception):
-    """No request was answered well; the message is one line with the last error of the server's log."""
+    """No request was answered well; the message is one line with the last error of the server's log.
+
+    `counters`: those of the requests that were sent, as a report has them.
+    """
+
+    def __init__(self, message: str = "", counters: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.counters = counters or {}
 
 
 class UnprovedError(StackError):
@@ -352,7 +359,7 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
         return
     if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
         # Without an answer there is nothing to prove by.
-        raise NothingAnsweredError
+        raise NothingAnsweredError(counters=report.aggregate.counters)
     kinds = "" if report is None else _kinds(report.aggregate.counters)
     seen = f"{'' if fault.endswith('?') else '.'} The answers: {kinds}" if kinds else ""
     error = UnprovedError(f"{options.application.name}: {fault}{seen}")
@@ -437,8 +444,8 @@ class _Comparison:
         with self._arrangement.served(strategy, options.settings, log) as served:
             try:
                 prove(served, options, self._live)
-            except NothingAnsweredError:
-                raise unanswered(named, log, masked) from None
+            except NothingAnsweredError as error:
+                raise unanswered(named, log, masked, error.counters) from None
             self._note(served)
             script = own_script(options, served.servers.url)
             console.run_id(new_run_id())

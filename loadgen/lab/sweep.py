@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
@@ -131,7 +131,6 @@ class _Sweeper:
         self._url = ""
         self._own: tuple[OwnAppOptions, Arrangement] | None = None
         self._answered = False
-        self._counters: Mapping[str, int] = {}
         self._refusal = ""
 
     def found(self) -> Sweep:
@@ -283,8 +282,7 @@ class _Sweeper:
             total = done.report.aggregate
             self._answered = self._answered or bool(good_answers(total.counters))
             if self._own is not None and not self._answered:
-                self._counters = total.counters
-                raise NothingAnsweredError
+                raise NothingAnsweredError(counters=total.counters)
         self._note_warnings(done)
         return SizeRun(
             size=size,
@@ -315,9 +313,9 @@ class _Sweeper:
             try:
                 prove(served, own, self._live)
                 yield served.servers, served.database.monitor_url
-            except NothingAnsweredError:
+            except NothingAnsweredError as error:
                 named = f"{own.application.name} with {options.strategy}"
-                raise unanswered(named, log, arrangement.masked, self._counters) from None
+                raise unanswered(named, log, arrangement.masked, error.counters) from None
 
     def _load(self, servers: Servers, rate: float, seconds: int) -> ScriptRun:
         if self._signals:
