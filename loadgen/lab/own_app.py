@@ -65,6 +65,10 @@ _FIRST_USERS = 5
 _NO_TABLE = re.compile(r'UndefinedTable|relation "[^"]+" does not exist|no such table')
 _WORTH_A_LOOK = 0.05
 """The share of failed requests from which on the server's log is looked into for an error."""
+_OF_ANOTHER_SERVER = re.compile(
+    r"""extension "[^"]+" is not available|extension control file|permission denied to create|must be superuser"""
+    r"""|(role|collation) "[^"]+"( for encoding "[^"]+")? does not exist"""
+)
 _UNTIMED = (
     "The answers have no Server-Timing, which they get under gunicorn, waitress, werkzeug and gevent: there are no times of"
     " the pool and of the workers' CPU."
@@ -270,7 +274,8 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
                 yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
         except (StackError, NothingAnsweredError) as error:
             # These may quote what the application has said.
-            raise type(error)(masked(str(error))) from None
+            said = masked(str(error))
+            raise type(error)(said + ("" if options.database_url else of_another_server(said))) from None
         if isinstance(found, UsersDatabase):
             written = "; ".join(found.written()) or "none that its statistics show"
             notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
@@ -332,6 +337,13 @@ def _within(given: dict[str, str], most: int | None) -> dict[str, str]:
     return {**given, "pool_size": str(size), "max_overflow": str(min(overflow if overflow >= 0 else most, most - size))}
 
 
+def of_another_server(error: str) -> str:
+    """What to do about an error for want of what only another server than the embedded one has, in a sentence; else ""."""
+    if not _OF_ANOTHER_SERVER.search(error):
+        return ""
+    return ". The embedded PostgreSQL has only what comes with it, and a role without more rights: --database-url names yours"
+
+
 def _at_distance(url: str, far_url: str) -> str:
     """The application's URL, changed to lead through the process that stands for the distance."""
     far = make_url(far_url)
@@ -362,6 +374,10 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
         raise NothingAnsweredError(counters=report.aggregate.counters)
     kinds = "" if report is None else _kinds(report.aggregate.counters)
     seen = f"{'' if fault.endswith('?') else '.'} The answers: {kinds}" if kinds else ""
+    if report is not None and _leads_to_https(report.aggregate.counters):
+        seen += (
+            ". It seems to lead to https: switch that off, or let the script send the header X-Forwarded-Proto: https"
+        )
     error = UnprovedError(f"{options.application.name}: {fault}{seen}")
     error.failed = (
         report is not None
@@ -369,6 +385,11 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
         and any(each.get("given") for each in evidence.of("engine"))
     )
     raise error
+
+
+def _leads_to_https(counters: Mapping[str, int]) -> bool:
+    """Whether redirects were followed by answers that are no TLS, as http and https have no port in common here."""
+    return bool(counters.get(f"{names.ERRORS}EPROTO")) and any(name.startswith(f"{names.CODES}3") for name in counters)
 
 
 def _may_yet(evidence: Evidence) -> bool:

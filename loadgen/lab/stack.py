@@ -378,6 +378,8 @@ def last_error(log: str) -> str | None:
 
 _ERROR_LINE = re.compile(
     r"^[ \t]*(?:[\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*"
+    r"|psycopg2?\.errors\.\w+: .*|(?:psql:\S+ )?(?:ERROR|FATAL):  .*"
+    r"|\[.*\] (?:WORKER TIMEOUT .*|Worker \(pid:\d+\) was sent SIG(?:KILL|SEGV|ABRT|BUS).*)"
     r"|Failed to (?:find attribute|find application|parse) .*|Application object must be callable.*)$",
     re.MULTILINE,
 )

@@ -25,7 +25,7 @@ from loadgen.lab.attached import (
     _variables_of_parts,
     _watched_environment,
 )
-from loadgen.lab.own_app import OwnAppOptions, _may_yet, unanswered
+from loadgen.lab.own_app import OwnAppOptions, _leads_to_https, _may_yet, of_another_server, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, place_of, shown
 from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import (
@@ -71,6 +71,14 @@ def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(name
         ("Failed to find application object: 'app'\n[INFO] bye", "Failed to find application object: 'app'"),
         ("Application object must be callable.\n[INFO] bye", "Application object must be callable."),
         ("  File \"/a.py\", line 2\nKeyError: 'SECRET_KEY'\n(Background on this error at: x)", "KeyError: 'SECRET_KEY'"),
+        (
+            "psycopg2.errors.InsufficientPrivilege: permission denied to create role\nDETAIL:  Only some may.\n",
+            "psycopg2.errors.InsufficientPrivilege: permission denied to create role",
+        ),
+        ('psql:schema.sql:3: ERROR:  role "shop" does not exist\nbye', 'psql:schema.sql:3: ERROR:  role "shop" does not exist'),
+        ("[1] [ERROR] Worker (pid:7) was sent SIGKILL!\n[1] [ERROR] Worker (pid:8) was sent SIGTERM!\n",
+         "[1] [ERROR] Worker (pid:7) was sent SIGKILL!"),
+        ("[1] [CRITICAL] WORKER TIMEOUT (pid:7)\n[1] [INFO] bye", "[1] [CRITICAL] WORKER TIMEOUT (pid:7)"),
         ("[INFO] bye", None),
     ],
 )  # fmt: skip
@@ -560,6 +568,25 @@ def test_a_server_may_be_given_variables_as_in_a_shell(tmp_path):
     own = OwnApplication("a:app", tmp_path, Path(sys.executable), "A=1 'B C' -p {port}")
     program = AppServer(own, None, tmp_path, tmp_path, tmp_path)
     assert program.command(("127.0.0.1", 8000), 1) == ["env", "A=1", "B C", "-p", "8000"]
+
+
+def test_an_application_that_leads_to_https_is_known_by_its_answers():
+    assert _leads_to_https({"http.codes.302": 5, "errors.EPROTO": 5})
+    assert not _leads_to_https({"http.codes.302": 5}) and not _leads_to_https({"errors.EPROTO": 5})
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        ('(psycopg2.errors.FeatureNotSupported) extension "vector" is not available', True),
+        ('permission denied to create extension "postgis"', True),
+        ('UndefinedObject: role "shop" does not exist', True),
+        ('collation "en_US.utf8" for encoding "UTF8" does not exist', True),
+        ('relation "shop" does not exist', False),
+    ],
+)
+def test_what_the_embedded_server_lacks_is_told(error, is_told):
+    assert ("--database-url" in of_another_server(error)) is is_told
 
 
 def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line(tmp_path):
