@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import base
 from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.pool import Pool
+from sqlalchemy.pool.base import _ConnectionFairy
 
 from poolbench.loan_book import BOOK, OPENED, harmless
 from poolbench.loans import Opened, WatchedEngine
@@ -88,32 +90,41 @@ def hook_connect(engine: Any) -> None:
     if not _is_stock(kind) or "connect" in vars(engine):
         return
     stock = kind.connect, kind.raw_connection
-    book, lent, served = BOOK, BOOK.lent, BOOK.requests
-    # The pool, its function that lends, and the class of what is lent, in one: another thread may look between two assignments.
-    known: tuple[Any, Any, Any] = None, None, None
-    # The code object of the application that borrowed last.
-    last: CodeType | None = None
+    known: tuple[Any, Any] = None, None
 
-    def look_again() -> Any:
+    def look_again(caller: FrameType) -> Any:
         """Find out what the engine consists of now, and borrow through the pool's connect(), which notes this loan."""
         nonlocal known
         pool = engine.pool
         if (kind.connect, kind.raw_connection) != stock:
             # An instrument has replaced a method since the last look.
             vars(engine).pop("connect", None)
-        elif hooked(pool):
-            known = pool, pool._poolbench_lend, engine._connection_cls  # noqa: SLF001
+        elif BOOK.keeps_all and pool is known[0]:
+            return engine._connection_cls(engine, _lend_for_engine(engine, pool, caller))  # noqa: SLF001
+        elif hooked(pool) and known != (pool, BOOK.current):
+            known = pool, BOOK.current
+            engine.connect = _short_connect(engine, pool, look_again)
         return kind.connect(engine)
+
+    engine.connect = lambda: look_again(_frame(1))
+
+
+_LENT, _SERVED = BOOK.lent, BOOK.requests
+
+
+def _short_connect(engine: Any, pool: Any, look_again: Callable[[FrameType], Any]) -> Callable[[], Any]:
+    """A connect() of an engine as long as it has this pool; `look_again` borrows for the caller, when it is time for a look."""
+    # Each variable of an outer function costs a little at each call; those of the module cost less.
+    lend, current, connection_of = _lender(pool), BOOK.current, engine._connection_cls  # noqa: SLF001
+    # The code object of the application that borrowed last.
+    last: CodeType | None = None
 
     def connect() -> Any:
         nonlocal last
-        pool, lend, connection_of = known
-        left = book.left
+        left = BOOK.left
         if left < 1 or engine.pool is not pool:
-            if book.keeps_all and engine.pool is pool and kind.connect is stock[0]:
-                return connection_of(engine, _lend_for_engine(engine, lend, _frame(1)))
-            return look_again()
-        book.left = left - 1
+            return look_again(_frame(1))
+        BOOK.left = left - 1
         try:
             # The frame is looked at before the wait, and let go: it has the caller's variables in it.
             frame: Any = _frame(1)
@@ -127,34 +138,44 @@ def hook_connect(engine: Any) -> None:
             instruction = 0 if frame is None else frame.f_lasti
             frame = None
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
-            book.fault = f"{type(error).__name__}: {error}"
+            BOOK.fault = f"{type(error).__name__}: {error}"
             code, instruction = None, 0
         try:
-            fairy = lend()
+            fairy = lend(pool)
         except BaseException as error:
-            book.refused_lightly(pool._poolbench_engine, _frame(1), error, _timeout_s(pool))  # noqa: SLF001
+            BOOK.refused_lightly(pool._poolbench_engine, _frame(1), error, _timeout_s(pool))  # noqa: SLF001
             _raise_as_sqlalchemy(engine, error)
             raise
         try:
-            borrower = book.current()
-            lent[fairy._connection_record] = (  # noqa: SLF001
+            borrower = current()
+            _LENT[fairy._connection_record] = (  # noqa: SLF001
                 borrower,
                 code,
                 instruction,
-                served.get(borrower) if served else None,
+                _SERVED.get(borrower) if _SERVED else None,
                 perf_counter_ns(),
             )
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
-            book.fault = f"{type(error).__name__}: {error}"
+            BOOK.fault = f"{type(error).__name__}: {error}"
         return connection_of(engine, fairy)
 
-    engine.connect = connect
+    return connect
 
 
-def _lend_for_engine(engine: Any, lend: Callable[[], Any], caller: FrameType) -> Any:
+def _lender(pool: Any) -> Callable[[Any], Any]:
+    """A function that lends a connection of the pool it is given, in as few calls as its connect() allows."""
+    lend: Any = pool._poolbench_lend  # noqa: SLF001
+    if getattr(lend, "__self__", None) is not pool:
+        return lambda _pool: lend()
+    method: Callable[[Any], Any] = lend.__func__
+    # All that SQLAlchemy's own method does.
+    return _ConnectionFairy._checkout if method is Pool.connect else method  # noqa: SLF001
+
+
+def _lend_for_engine(engine: Any, pool: Any, caller: FrameType) -> Any:
     """As `_lend_drawing`, for the engine's connect()."""
     try:
-        return _lend_drawing(engine.pool, lend, caller)
+        return _lend_drawing(pool, pool._poolbench_lend, caller)  # noqa: SLF001
     except BaseException as error:
         _raise_as_sqlalchemy(engine, error)
         raise
