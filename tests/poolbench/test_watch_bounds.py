@@ -8,7 +8,7 @@ import pytest
 
 from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan, Request, WatchedEngine
-from poolbench.observed import OTHERS
+from poolbench.observed import LEAKED, OTHERS
 from poolbench.places import Place
 from poolbench.repeats import writes
 from poolbench.sampler import Sampler
@@ -320,3 +320,22 @@ def test_a_loan_that_is_not_noted_in_full_is_known_to_have_written_until_its_tra
     assert not has_written("SELECT 1")
     book.sweep()
     assert not book.wrote and not book.fault
+
+
+def test_a_loan_has_outlived_its_request_only_if_two_looks_in_a_row_see_it():
+    book = LoanBook()
+    sampler = Sampler(book, lambda: None, lambda: None)
+    pool = SimpleNamespace(_poolbench_engine=ENGINE)
+    record = type("Record", (), {"fairy_ref": object(), "dbapi_connection": None, "_ConnectionRecord__pool": pool})()
+    ended = Request({}, "GET /")
+    ended._environ = None
+    ended.end()
+
+    def left_over_ns(lent_ns):
+        book.lent[record] = (1, test_code, 0, ended, lent_ns)
+        sampler.look(100)
+        return sum(row.own_ns for key, row in book.tally.current.samples.items() if key.doing == LEAKED)
+
+    # The connection may be on its way back, or have been lent anew without anybody having noted it so far.
+    assert [left_over_ns(lent_ns) for lent_ns in (5, 6, 7)] == [0, 0, 0]
+    assert [left_over_ns(7) for _ in range(3)] == [100, 200, 300]
