@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--first-rate",
-    type=FiniteRange(0, min_open=True),
+    type=FiniteRange(0, 1e9, min_open=True),
     metavar="R",
     help="New users per second of the first step (default: the arrivalRate of the script's first phase, else 10).",
 )

@@ -33,6 +33,12 @@ SIGNALLED = 128
 """To be added to the number of the signal that ended the run."""
 
 
+class CouldNotRun(BadInput):
+    """What kept a run from being carried out; ends the command with one line on stderr and exit code 3."""
+
+    exit_code = COULD_NOT_RUN
+
+
 def write_json(path: str, finished: Report) -> None:
     """Write the report as JSON to this file. Raises BadInput where that fails."""
     # Only a run with -o needs the writer.
