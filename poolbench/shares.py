@@ -18,7 +18,7 @@ from poolbench.observed import OTHERS
 
 LOAN_COST = 3
 """What noting a loan in full costs, in units of what noting a statement costs: some ten us of CPU."""
-_BUDGET_PER_S = 1000
+_BUDGET_PER_S = 600
 """Most that a process spends on noting, in these units per second."""
 _PERIOD_NS = 500_000_000
 _MOST_ENDPOINTS = 200
