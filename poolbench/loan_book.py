@@ -192,7 +192,7 @@ class LoanBook:
         """Set the share of loans that are noted in full, from what there was in the `elapsed_ns` since the last call."""
         if self.keeps_all:
             if self.shares is not None:
-                self.shares.spend(self.tally.taken_costs(), elapsed_ns)
+                self.shares.spend(*self.tally.taken_costs(), elapsed_ns)
             return
         begun = self._drawn - max(0, self.left)
         loans, self._drawn_before, self._noted = begun - self._drawn_before, begun, 0

@@ -34,6 +34,7 @@ class Shares:
         self._random = Random().random
         self._every: dict[str, int] = {OTHERS: 1}
         self._wanted: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._elapsed_ns = 0
 
     def draw(self, endpoint: str) -> int:
@@ -46,21 +47,26 @@ class Shares:
             every = self._every[OTHERS]
         return every if every == 1 or self._random() * every < 1 else 0
 
-    def spend(self, costs: Mapping[str, int], elapsed_ns: int) -> None:
+    def spend(self, costs: Mapping[str, int], requests: Mapping[str, int], elapsed_ns: int) -> None:
         """Adapt the shares to what was noted in the last `elapsed_ns`.
 
-        costs: by endpoint, in units of a statement, what noting all of its requests would have cost.
+        costs: by endpoint, in units of a statement, what noting all of its requests would have cost. requests: their number;
+        outside requests, that of loans.
         """
-        for endpoint, cost in costs.items():
-            self._wanted[endpoint if endpoint in self._every else OTHERS] += cost
+        for found, into in ((costs, self._wanted), (requests, self._requests)):
+            for endpoint, number in found.items():
+                into[endpoint if endpoint in self._every else OTHERS] += number
         self._elapsed_ns += elapsed_ns
         if self._elapsed_ns < _PERIOD_NS:
             return
         most = level(self._wanted.values(), self.budget_per_s * self._elapsed_ns / 1e9)
-        for endpoint, every in list(self._every.items()):
-            # By steps: of an endpoint that is drawn seldom, a period may have seen none, or a pause may have been.
-            self._every[endpoint] = max(1, every // 2, math.ceil(self._wanted[endpoint] / most))
+        for endpoint, count in self._requests.items():
+            # By steps: of an endpoint that is drawn seldom, a period may have noted none. At least one in a period is noted. What
+            # was not called keeps its share, so that each burst after a pause is not noted whole anew.
+            wanted = max(self._every[endpoint] // 2, math.ceil(self._wanted[endpoint] / most))
+            self._every[endpoint] = max(1, min(count, wanted))
         self._wanted.clear()
+        self._requests.clear()
         self._elapsed_ns = 0
 
 

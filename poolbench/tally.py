@@ -59,6 +59,7 @@ class Tally:
         # Plain tuples of numbers, which the garbage collector does not look at again and again.
         self._asks: list[tuple[str, int, int, int, bool]] = []
         self._costs: Counter[str] = Counter()
+        self._served: Counter[str] = Counter()
         self._turn = native("_thread", "allocate_lock")()
 
     def ended(self, loan: Loan) -> None:
@@ -83,10 +84,13 @@ class Tally:
         """The requests for a connection whose times were kept."""
         return [Ask(self._process, *each) for each in list(self._asks)]
 
-    def taken_costs(self) -> Counter[str]:
-        """By endpoint, what noting all of its requests would have cost since the last call; see `Shares.spend`."""
-        costs, self._costs = self._costs, Counter()
-        return costs
+    def taken_costs(self) -> tuple[Counter[str], Counter[str]]:
+        """By endpoint since the last call, what noting all of its requests would have cost, and their number; see
+        `Shares.spend`.
+        """
+        taken = self._costs, self._served
+        self._costs, self._served = Counter(), Counter()
+        return taken
 
     @property
     def current(self) -> Observed:
@@ -124,6 +128,8 @@ class Tally:
             row.count += 1
             row.duration_ns += request.ended_ns - request.began_ns
             request.is_counted = True
+            if self._keeps_all:
+                self._served[request.name] += 1
             executed = self._executed.pop(request, None)
             if executed is not None:
                 _add_repeated(into, request, executed)
@@ -142,6 +148,8 @@ class Tally:
         if self._keeps_all:
             executions = sum(group[1] for group in loan.groups.values()) if loan.groups is not None else 0
             self._costs[endpoint] += weight * (LOAN_COST + executions)
+            if loan.request is None:
+                self._served[endpoint] += weight
         row.wait_ns += weight * wait_ns
         row.held_ns += weight * held_ns
         if loan.lent_ns:

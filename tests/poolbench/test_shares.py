@@ -27,7 +27,7 @@ def drawn(shares, per_period, cost, periods):
                 weight = shares.draw(endpoint)
                 weights[endpoint].append(weight)
                 costs[endpoint] += weight * cost[endpoint]
-        shares.spend(costs, PERIOD_NS)
+        shares.spend(costs, per_period, PERIOD_NS)
     return weights
 
 
@@ -68,7 +68,7 @@ def test_the_requests_that_are_noted_stand_for_all(endpoints, budget_per_s, seed
 
 
 def test_fast_endpoints_keep_to_the_budget_and_rare_ones_are_noted_in_full():
-    per_period, cost = {"fast": 3000, "heavy": 100, "rare": 1}, {"fast": 4, "heavy": 200, "rare": 30}
+    per_period, cost = {"fast": 3000, "heavy": 100, "rare": 1}, {"fast": 4, "heavy": 40, "rare": 30}
     weights = drawn(seeded(1000, 1), per_period, cost, 40)
     later = {name: each[20 * per_period[name] :] for name, each in weights.items()}
     spent = {name: cost[name] * sum(map(bool, each)) / 20 for name, each in later.items()}
@@ -87,7 +87,7 @@ def test_any_number_of_endpoints_is_bounded_and_those_beyond_share_one_part():
             weight = shares.draw(name)
             costs[name] += 4 * weight
             noted += bool(weight) if period > 5 else 0
-        shares.spend(costs, PERIOD_NS)
+        shares.spend(costs, {"GET /pages": 2000}, PERIOD_NS)
     assert len(shares._every) <= 200
     assert 4 * noted / 14 < 800
 
@@ -97,12 +97,20 @@ def test_a_slow_application_is_noted_whole():
     assert {each for found in weights.values() for each in found} == {1}
 
 
-def test_a_pause_does_not_let_a_fast_endpoint_be_noted_whole_at_once():
+def test_a_burst_after_a_pause_is_not_noted_whole_and_what_has_become_rare_is():
     shares = seeded(100, 3)
     drawn(shares, {"fast": 2000}, {"fast": 4}, 8)
     before = shares._every["fast"]
-    shares.spend({}, PERIOD_NS)
-    assert shares._every["fast"] == before // 2 and before > 50
+    for _ in range(10):
+        shares.spend({}, {}, PERIOD_NS)
+    assert shares._every["fast"] == before > 50
+    drawn(shares, {"fast": 1}, {"fast": 4}, 1)
+    assert shares._every["fast"] == 1
+
+
+def test_a_rare_endpoint_that_costs_more_than_the_budget_is_noted_each_time():
+    weights = drawn(seeded(100, 4), {"fast": 2000, "report": 1}, {"fast": 4, "report": 5000}, 20)
+    assert set(weights["report"]) == {1}
 
 
 def test_a_request_noted_in_full_counts_as_many_as_it_stands_for():
@@ -126,5 +134,6 @@ def test_a_request_noted_in_full_counts_as_many_as_it_stands_for():
     assert (statement.apart, statement.apart_requests, statement.apart_ns) == (84, 7, 84_000)
     # Requests are all counted, and the times of loans are those of each.
     assert tally.current.requests["GET /rows"].count == 1 and len(tally.asks()) == 12
-    assert tally.taken_costs() == {"GET /rows": 7 * 12 * 4} and not tally.taken_costs()
+    assert tally.taken_costs() == ({"GET /rows": 7 * 12 * 4}, {"GET /rows": 1})
+    assert tally.taken_costs() == ({}, {})
     assert OTHERS not in tally.current.requests
