@@ -14,26 +14,34 @@ from poolbench.loan_book import BOOK, harmless
 from poolbench.loans import Request
 from poolbench.looking import REQUEST_CODES
 
+# Each request comes by here: these two guard themselves, which costs less than `harmless`.
 
-@harmless
-def _begin(environ: dict[str, Any]) -> Request:
-    """Note that a request begins in the running greenlet or thread; `environ` is its WSGI environment."""
-    request = Request(environ)
-    borrower = request.borrower = BOOK.current()
-    BOOK.requests[borrower] = request
+
+def _begin(environ: dict[str, Any]) -> Request | None:
+    """Note that a request begins in the running greenlet or thread; `environ` is its WSGI environment. None where that fails."""
+    try:
+        request = Request(environ)
+        borrower = request.borrower = BOOK.current()
+        BOOK.requests[borrower] = request
+    except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+        BOOK.fault = f"{type(error).__name__}: {error}"
+        return None
     return request
 
 
-@harmless
 def _answered(request: Request | None) -> None:
     """Note that a request has been answered; nothing if `request` is None or has ended already."""
     if request is None or request.ended_ns:
         return
-    request.end()
-    if BOOK.requests.get(request.borrower) is request:
-        del BOOK.requests[request.borrower]
-    request.borrower = None
-    BOOK.tally.answered(request)
+    try:
+        request.end()
+        requests, borrower = BOOK.requests, request.borrower
+        if requests.get(borrower) is request:
+            del requests[borrower]
+        request.borrower = None
+        BOOK.tally.answered(request)
+    except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+        BOOK.fault = f"{type(error).__name__}: {error}"
 
 
 def watched_requests(application: Any) -> Any:
@@ -82,6 +90,8 @@ def _finding_rule(request: Request | None, start_response: Any) -> Any:
 class _Answer:
     """A WSGI answer: the parts of `answer`, and a close() that notes that the request has been answered."""
 
+    __slots__ = ("_answer", "_parts", "_request")
+
     def __init__(self, answer: Iterable[bytes], request: Request | None) -> None:
         self._answer, self._request = answer, request
         self._parts = iter(answer)
@@ -107,6 +117,8 @@ REQUEST_CODES.add(_Answer.__next__.__code__)
 
 class _SizedAnswer(_Answer):
     """An answer whose number of parts is known: a server takes the Content-Length from a single part."""
+
+    __slots__ = ()
 
     def __len__(self) -> int:
         return len(self._answer)  # type: ignore[arg-type]

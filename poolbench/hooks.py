@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import base
 from sqlalchemy.engine.default import DefaultDialect
+from sqlalchemy.pool import Pool
+from sqlalchemy.pool.base import _ConnectionFairy
 
 from poolbench.loan_book import BOOK, OPENED, harmless
 from poolbench.loans import Opened, WatchedEngine
@@ -63,7 +65,7 @@ def _noting_connect(pool: Any, lend: Callable[[], Any], about: WatchedEngine) ->
     def connect() -> Any:
         book.left -= 1
         if book.left < 0:
-            return _connect_noting_all(lend, about, _frame(1))
+            return _lend_drawing(pool, lend, _frame(1))
         try:
             fairy = lend()
         except BaseException as error:
@@ -87,37 +89,44 @@ def hook_connect(engine: Any) -> None:
     kind = type(engine)
     if not _is_stock(kind) or "connect" in vars(engine):
         return
-    book, lent, served = BOOK, BOOK.lent, BOOK.requests
-    # The pool and its function that lends, in one: another thread may look between two assignments.
+    stock = kind.connect, kind.raw_connection
     known: tuple[Any, Any] = None, None
+
+    def look_again(caller: FrameType) -> Any:
+        """Find out what the engine consists of now, and borrow through the pool's connect(), which notes this loan."""
+        nonlocal known
+        pool = engine.pool
+        if (kind.connect, kind.raw_connection) != stock:
+            # An instrument has replaced a method since the last look.
+            vars(engine).pop("connect", None)
+        elif BOOK.keeps_all and pool is known[0]:
+            return engine._connection_cls(engine, _lend_for_engine(engine, pool, caller))  # noqa: SLF001
+        elif hooked(pool) and known != (pool, BOOK.current):
+            known = pool, BOOK.current
+            engine.connect = _short_connect(engine, pool, look_again)
+        return kind.connect(engine)
+
+    engine.connect = lambda: look_again(_frame(1))
+
+
+_LENT, _SERVED = BOOK.lent, BOOK.requests
+
+
+def _short_connect(engine: Any, pool: Any, look_again: Callable[[FrameType], Any]) -> Callable[[], Any]:
+    """A connect() of an engine as long as it has this pool; `look_again` borrows for the caller, when it is time for a look."""
+    # Each variable of an outer function costs a little at each call; those of the module cost less.
+    lend, current, connection_of = _lender(pool), BOOK.current, engine._connection_cls  # noqa: SLF001
     # The code object of the application that borrowed last.
     last: CodeType | None = None
 
     def connect() -> Any:
-        nonlocal known, last
-        pool = engine.pool
-        watched, lend = known
-        if book.left < 1 or pool is not watched:
-            if book.notes_all:
-                # Each loan comes by here.
-                return kind.connect(engine)
-            if not _is_stock(kind):
-                # An instrument has replaced the method since the last loan that was noted in full.
-                vars(engine).pop("connect", None)
-            elif hooked(pool):
-                known = pool, pool._poolbench_lend  # noqa: SLF001
-            # The pool's connect() notes this loan.
-            return kind.connect(engine)
-        book.left -= 1
+        nonlocal last
+        left = BOOK.left
+        if left < 1 or engine.pool is not pool:
+            return look_again(_frame(1))
+        BOOK.left = left - 1
         try:
-            fairy = lend()
-        except BaseException as error:
-            book.refused_lightly(pool._poolbench_engine, _frame(1), error, _timeout_s(pool))  # noqa: SLF001
-            if isinstance(error, engine.dialect.loaded_dbapi.Error):
-                # As SQLAlchemy's connect() does: raises the driver's error as one of SQLAlchemy's.
-                Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)  # noqa: SLF001
-            raise
-        try:
+            # The frame is looked at before the wait, and let go: it has the caller's variables in it.
             frame: Any = _frame(1)
             code = frame.f_code
             if code is not last:
@@ -126,19 +135,56 @@ def hook_connect(engine: Any) -> None:
                 else:
                     frame = application_frame(frame)
                     code = None if frame is None else frame.f_code
-            borrower = book.current()
-            lent[fairy._connection_record] = (  # noqa: SLF001
+            instruction = 0 if frame is None else frame.f_lasti
+            frame = None
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            BOOK.fault = f"{type(error).__name__}: {error}"
+            code, instruction = None, 0
+        try:
+            fairy = lend(pool)
+        except BaseException as error:
+            BOOK.refused_lightly(pool._poolbench_engine, _frame(1), error, _timeout_s(pool))  # noqa: SLF001
+            _raise_as_sqlalchemy(engine, error)
+            raise
+        try:
+            borrower = current()
+            _LENT[fairy._connection_record] = (  # noqa: SLF001
                 borrower,
                 code,
-                0 if frame is None else frame.f_lasti,
-                served.get(borrower) if served else None,
+                instruction,
+                _SERVED.get(borrower) if _SERVED else None,
                 perf_counter_ns(),
             )
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
-            book.fault = f"{type(error).__name__}: {error}"
-        return engine._connection_cls(engine, fairy)  # noqa: SLF001
+            BOOK.fault = f"{type(error).__name__}: {error}"
+        return connection_of(engine, fairy)
 
-    engine.connect = connect
+    return connect
+
+
+def _lender(pool: Any) -> Callable[[Any], Any]:
+    """A function that lends a connection of the pool it is given, in as few calls as its connect() allows."""
+    lend: Any = pool._poolbench_lend  # noqa: SLF001
+    if getattr(lend, "__self__", None) is not pool:
+        return lambda _pool: lend()
+    method: Callable[[Any], Any] = lend.__func__
+    # All that SQLAlchemy's own method does.
+    return _ConnectionFairy._checkout if method is Pool.connect else method  # noqa: SLF001
+
+
+def _lend_for_engine(engine: Any, pool: Any, caller: FrameType) -> Any:
+    """As `_lend_drawing`, for the engine's connect()."""
+    try:
+        return _lend_drawing(pool, pool._poolbench_lend, caller)  # noqa: SLF001
+    except BaseException as error:
+        _raise_as_sqlalchemy(engine, error)
+        raise
+
+
+def _raise_as_sqlalchemy(engine: Any, error: BaseException) -> None:
+    """Raise an error of the driver as one of SQLAlchemy's, as SQLAlchemy's connect() does; return if it is none."""
+    if isinstance(error, engine.dialect.loaded_dbapi.Error):
+        Connection._handle_dbapi_exception_noconnection(error, engine.dialect, engine)  # noqa: SLF001
 
 
 def _is_stock(kind: type[Engine]) -> bool:
@@ -149,21 +195,41 @@ def _is_stock(kind: type[Engine]) -> bool:
     )
 
 
-def _note(fairy: Any, frame: FrameType | None) -> None:
-    """Note in the book who has borrowed, in which frame of the application."""
+def _note(fairy: Any, frame: FrameType | None) -> int:
+    """Note in the book who has borrowed, in which frame of the application. Returns the instant."""
     borrower = BOOK.current()
     code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
-    request = BOOK.requests.get(borrower)
-    BOOK.lent[fairy._connection_record] = borrower, code, instruction, request, perf_counter_ns()  # noqa: SLF001
+    request, now_ns = BOOK.requests.get(borrower), perf_counter_ns()
+    BOOK.lent[fairy._connection_record] = borrower, code, instruction, request, now_ns  # noqa: SLF001
+    return now_ns
 
 
 def _timeout_s(pool: Any) -> float:
     return float(getattr(pool, "_timeout", 0.0) or 0.0)
 
 
-def _connect_noting_all(lend: Callable[[], Any], about: WatchedEngine, caller: FrameType) -> Any:
-    """As connect(), for a loan of which everything is noted."""
-    loan = BOOK.asking(about, caller)
+def _lend_drawing(pool: Any, lend: Callable[[], Any], caller: FrameType) -> Any:
+    """Call `lend`, a pool's own connect(), and note the loan as the book draws it: in full, or its holder and its times."""
+    about, weight = pool._poolbench_engine, BOOK.draw()  # noqa: SLF001
+    if weight:
+        return _lend_noting_all(lend, about, caller, weight)
+    asked_ns = perf_counter_ns()
+    try:
+        fairy = lend()
+    except BaseException as error:
+        BOOK.refused_lightly(about, caller, error, _timeout_s(pool))
+        raise
+    try:
+        lent_ns = _note(fairy, application_frame(caller))
+        BOOK.keep_times(about, fairy._connection_record, asked_ns, lent_ns)  # noqa: SLF001
+    except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+        BOOK.fault = f"{type(error).__name__}: {error}"
+    return fairy
+
+
+def _lend_noting_all(lend: Callable[[], Any], about: WatchedEngine, caller: FrameType, weight: int) -> Any:
+    """Call `lend`, and note everything of the loan, which stands for `weight` loans."""
+    loan = BOOK.asking(about, caller, weight)
     try:
         fairy = lend()
     except BaseException as error:
@@ -230,11 +296,11 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
 
     `many`: the method is do_executemany. Raises what `execute` raises; such a statement is not noted.
     """
-    noted, executing, executed = BOOK.noted, BOOK.executing, BOOK.executed
+    book, noted, executing, executed = BOOK, BOOK.noted, BOOK.executing, BOOK.executed
     is_stock = getattr(execute, "__func__", None) is DefaultDialect.do_execute
 
     def watched(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        loan = executing(context, statement) if noted else None
+        loan = executing(context, statement) if noted or book.keeps_all else None
         if loan is None:
             if is_stock:
                 # All that SQLAlchemy's own method does, with one call less.
@@ -252,10 +318,10 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
 
 def _watched_execute_no_params(execute: Any) -> Any:
     """As `_watched_execute`, for the dialect's method without parameters."""
-    noted, executing, executed = BOOK.noted, BOOK.executing, BOOK.executed
+    book, noted, executing, executed = BOOK, BOOK.noted, BOOK.executing, BOOK.executed
 
     def watched(cursor: Any, statement: str, context: Any = None) -> None:
-        loan = executing(context, statement) if noted else None
+        loan = executing(context, statement) if noted or book.keeps_all else None
         if loan is None:
             execute(cursor, statement, context)
             return

@@ -3,7 +3,8 @@
 Borrowers share no lock: setting or taking a key of a dict, and appending to a deque, are single steps in CPython. Of most
 loans, only the holder is noted, as a tuple. Of some, chosen at random, everything is noted, as a `Loan`, whose weight is the
 number of loans that it stands for. The higher the rate of loans, the smaller the chosen part, so that noting costs little at any
-rate. All instants are perf_counter_ns().
+rate. In a service that watches itself, loans are chosen; under the command, whole requests (see shares.py), and the times of all
+loans are kept. All instants are perf_counter_ns().
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from functools import partial, wraps
-from random import randrange
+from random import Random
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -24,6 +25,7 @@ from poolbench.loans import Loan, Opened, Request, WatchedEngine, light_loan
 from poolbench.looking import IDLE, transaction_status
 from poolbench.places import Place, application_frame, place_of
 from poolbench.repeats import writes
+from poolbench.shares import Shares
 from poolbench.tally import Tally
 from poolbench.waiters import current_function
 
@@ -36,7 +38,7 @@ OPENED = "_poolbench_opened"
 It is no key of the record's `info`: an object whose `info` was asked for has a dict, and each loan of it takes longer.
 """
 _NOTED_PER_S = 10
-"""Loans of which everything is noted, per second, unless all are."""
+"""Loans of which everything is noted, per second, in a service that watches itself."""
 _BURST = 4
 """Each time that this number was noted between two looks, half as many loans are noted from then on."""
 _MOST_GROUPS = 200
@@ -74,7 +76,8 @@ class LoanBook:
     opening: by borrower, when it began to open a connection, in ns.
     requests: by borrower, the request that it serves.
     every: one loan in `every` is noted in full. left: loans to pass over before the next is noted in full; below 0, it is the
-    next one.
+    next one. keeps_all: the command watches, so that `shares` chooses, or without them all loans are noted in full.
+    wrote: by record, its latest loan not noted in full whose transaction has written, as in `lent`.
     fault: what failed in watching, as text; empty if nothing did.
     """
 
@@ -84,31 +87,36 @@ class LoanBook:
         "_drivers",
         "_noted",
         "_numbers",
+        "_random",
         "asks",
         "current",
         "every",
         "fault",
+        "keeps_all",
         "left",
         "lent",
         "noted",
-        "notes_all",
         "on_foreign",
         "on_start",
         "on_timeout",
         "opening",
         "pid",
         "requests",
+        "shares",
         "tally",
+        "wrote",
     )
 
     def __init__(self) -> None:
         self._drivers: dict[str, WatchedEngine] = {}
         self._numbers: Counter[str] = Counter()
         self.fault = ""
-        self.notes_all = False
+        self.keeps_all = False
+        self.shares: Shares | None = None
         self.noted: dict[Any, Loan] = {}
         self.lent: dict[Any, Any] = {}
         self.asks: dict[Loan, None] = {}
+        self.wrote: dict[Any, Any] = {}
         self.opening: dict[Any, int] = {}
         self.requests: dict[Any, Request] = {}
         self.on_start: Callable[[], None] | None = None
@@ -119,10 +127,13 @@ class LoanBook:
     def begin(self) -> None:
         """Begin anew, in a process that has noted nothing; the dicts stay the same."""
         self.pid = os.getpid()
-        for each in (self.noted, self.lent, self.asks, self.opening, self.requests):
+        for each in (self.noted, self.lent, self.wrote, self.asks, self.opening, self.requests):
             each.clear()
-        self.tally = Tally(self.pid, keeps_all=self.notes_all)
+        self.tally = Tally(self.pid, keeps_all=self.keeps_all)
+        self.shares = None if self.shares is None else Shares(self.shares.budget_per_s)
         self.current = current_function()
+        # Not the application's generator, whose numbers would change.
+        self._random = Random()
         self.every, self.left = 1, 0
         self._drawn = self._drawn_before = self._noted = 0
 
@@ -134,9 +145,9 @@ class LoanBook:
             loan.inherited = True
             self.noted[record] = loan
 
-    def note_all(self) -> None:
-        """From now on, note everything of every loan, and keep it. For `loadgen doctor`."""
-        self.notes_all = True
+    def keep_all(self, shares: Shares | None) -> None:
+        """From now on, note each loan, and keep everything; only the requests that `shares` draw in full, if there are any."""
+        self.keeps_all, self.shares = True, shares
         self.every, self.left = 1, 0
         self.tally = Tally(self.pid, keeps_all=True)
 
@@ -151,28 +162,43 @@ class LoanBook:
 
     # Which loans are noted in full
 
-    def _draw(self) -> int:
-        """Draw the number of loans to pass over next. Returns the number of loans that the one now beginning stands for."""
+    def draw(self) -> int:
+        """The number of loans that the one now beginning stands for, where `left` is below 0; 0 if it is not noted in full."""
+        if self.keeps_all:
+            return 1 if self.shares is None else self._draw_request(self.shares)
         weight = self.every
-        if self.notes_all:
-            self.left = 0
-            return weight
         self._noted += 1
         if self._noted % _BURST == 0:
             self.every *= 2
-        self.left = randrange(2 * self.every - 1)
+        self.left = self._random.randrange(2 * self.every - 1)
         self._drawn += self.left + 1
         return weight
 
+    def _draw_request(self, shares: Shares) -> int:
+        """As `draw`, where whole requests are drawn; outside requests, loans are."""
+        try:
+            request = self.requests.get(self.current())
+            if request is None:
+                return shares.draw("")
+            weight = request.weight
+            if weight is None:
+                weight = request.weight = shares.draw(request.name)
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            self.fault = f"{type(error).__name__}: {error}"
+            return 1
+        return weight
+
     def keep_pace(self, elapsed_ns: int) -> None:
-        """Set the share of loans that are noted in full, from the number of loans in the `elapsed_ns` since the last call."""
-        if self.notes_all:
+        """Set the share of loans that are noted in full, from what there was in the `elapsed_ns` since the last call."""
+        if self.keeps_all:
+            if self.shares is not None:
+                self.shares.spend(*self.tally.taken_costs(), elapsed_ns)
             return
         begun = self._drawn - max(0, self.left)
         loans, self._drawn_before, self._noted = begun - self._drawn_before, begun, 0
         # After a pause, loans may come as fast as before it: the share grows by steps, so that not every burst is noted anew.
         self.every = max(1, self.every // 2, round(loans * 1e9 / max(1, elapsed_ns) / _NOTED_PER_S))
-        spare = self.left - randrange(2 * self.every - 1)
+        spare = self.left - self._random.randrange(2 * self.every - 1)
         if spare > 0:
             self.left -= spare
             self._drawn -= spare
@@ -180,7 +206,7 @@ class LoanBook:
     # Loans
 
     @harmless
-    def asking(self, engine: WatchedEngine, frame: FrameType) -> Loan:
+    def asking(self, engine: WatchedEngine, frame: FrameType, weight: int) -> Loan:
         """Note that a borrower asks for a connection, in a loan of which everything is noted; `frame` is the borrower's.
 
         Returns the loan; None where that fails. If the borrower already holds a connection of the same engine, the loan's
@@ -189,19 +215,28 @@ class LoanBook:
         if self.on_start is not None:
             self.on_start()
         borrower = self.current()
-        weight = self._draw()
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower), weight)
         if loan.request is not None:
             loan.request.look_for_rule()
-        for record, other in list(self.lent.items()):
-            if other.__class__ is tuple:
-                is_outer = other[0] == borrower and other[3] is loan.request and _engine_of(record) is engine
-            else:
-                is_outer = other.borrower == borrower and other.request is loan.request and other.engine is engine
-            if is_outer and _is_lent(record):
-                loan.outer = record
+        loan.outer = self._outer_of(loan)
         self.asks[loan] = None
         return loan
+
+    def _outer_of(self, loan: Loan) -> Any:
+        """The record of another connection of the same engine that the loan's borrower holds for the same request, or None."""
+        request, borrower, engine, outer = loan.request, loan.borrower, loan.engine, None
+        others = list(self.lent.items())
+        if request is not None and request.weight:
+            # Of a request that was drawn, all loans are noted.
+            others = [(each.record, each) for each in request.loans if self.lent.get(each.record) is each]
+        for record, other in others:
+            if other.__class__ is tuple:
+                is_outer = other[0] == borrower and other[3] is request and _engine_of(record) is engine
+            else:
+                is_outer = other.borrower == borrower and other.request is request and other.engine is engine
+            if is_outer and _is_lent(record):
+                outer = record
+        return outer
 
     @harmless
     def lend(self, loan: Loan, fairy: Any) -> None:
@@ -219,7 +254,19 @@ class LoanBook:
                 loan.connect_ns = opened.duration_ns
         self.lent[record] = loan
         self.noted[record] = loan
+        if loan.request is not None:
+            loan.request.loans += (loan,)
         record.finalize_callback.append(partial(self._given_back, loan))
+
+    def keep_times(self, engine: WatchedEngine, record: Any, asked_ns: int, lent_ns: int) -> None:
+        """Keep the times of a loan that has begun and is not noted in full, once its connection comes back."""
+        tally = self.tally
+        if tally.has_room:
+            opened: Opened | None = getattr(record, OPENED, None)
+            wait_ns = lent_ns - asked_ns
+            if opened is not None and opened.at_ns >= asked_ns and opened.borrower == self.current():
+                wait_ns -= opened.duration_ns
+            record.finalize_callback.append(partial(tally.given_back, engine.key, asked_ns, wait_ns, lent_ns))
 
     @harmless
     def refused(self, loan: Loan, error: BaseException) -> None:
@@ -255,6 +302,8 @@ class LoanBook:
     def _end(self, loan: Loan) -> None:
         loan.ended_ns = perf_counter_ns()
         loan.connection = None
+        if loan.request is not None:
+            loan.request.loans = tuple(each for each in loan.request.loans if each is not loan)
         self.tally.ended(loan)
 
     def sweep(self) -> None:
@@ -271,14 +320,22 @@ class LoanBook:
         for record, loan in list(self.noted.items()):
             if self.lent.get(record) is not loan and not loan.inherited and self.noted.pop(record, None) is loan:
                 self._end(loan)
+        for record, values in list(self.wrote.items()):
+            if self.lent.get(record) is not values:
+                self.wrote.pop(record, None)
 
     def all_loans(self) -> list[tuple[Any, Loan]]:
         """Pairs of record and loan for all connections lent at this moment; loans not noted in full have only what is known."""
         return [
-            (record, light_loan(record, _engine_of(record), loan) if loan.__class__ is tuple else loan)
+            (record, self._light_loan(record, loan) if loan.__class__ is tuple else loan)
             for record, loan in list(self.lent.items())
             if _is_lent(record)
         ]
+
+    def _light_loan(self, record: Any, values: Any) -> Loan:
+        loan = light_loan(record, _engine_of(record), values)
+        loan.wrote = self.wrote.get(record) is values
+        return loan
 
     def _note_foreign(self, loan: Loan) -> None:
         loan.foreign = True
@@ -317,6 +374,8 @@ class LoanBook:
         try:
             loan = self.noted.get(record)
             if loan is None:
+                if self.keeps_all:
+                    self._executing_lightly(record, statement)
                 return None
             if loan.inherited:
                 self._note_foreign(loan)
@@ -331,6 +390,13 @@ class LoanBook:
             self.fault = f"{type(error).__name__}: {error}"
             return None
         return loan
+
+    def _executing_lightly(self, record: Any, statement: str) -> None:
+        """Note whether the transaction has written, in a loan that is not noted in full."""
+        if self.wrote and record in self.wrote and transaction_status(record.dbapi_connection) == IDLE:
+            self.wrote.pop(record, None)
+        if writes(statement):
+            self.wrote[record] = self.lent.get(record)
 
     def executed(self, loan: Loan, duration_ns: int, cursor: Any, frame: FrameType, many: bool) -> None:
         """Note that the loan's statement has been executed on `cursor`, in `duration_ns`.

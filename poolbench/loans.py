@@ -31,13 +31,28 @@ _thread_number = native(_thread.__name__, "get_ident")
 class Request:
     """A request being answered; `name` is its endpoint, found when it is first needed."""
 
-    __slots__ = ("_environ", "_name", "began_ns", "borrower", "ended_ns", "is_counted", "is_flasks", "rule")
+    __slots__ = (
+        "_environ",
+        "_name",
+        "began_ns",
+        "borrower",
+        "ended_ns",
+        "is_counted",
+        "is_flasks",
+        "loans",
+        "rule",
+        "weight",
+    )
 
     def __init__(self, environ: dict[str, Any], name: str = "") -> None:
         self._environ: dict[str, Any] | None = environ
         self._name = name
         self.began_ns, self.ended_ns = perf_counter_ns(), 0
         self.is_flasks = self.is_counted = False
+        self.weight: int | None = None
+        """Under the command: the number of requests that it stands for, from its first loan on; 0 if it is not noted in full."""
+        self.loans: tuple[Loan, ...] = ()
+        """Its loans that are noted in full and have not ended."""
         self.borrower: Any = None
         """The greenlet or thread that serves it. Another one may send the answer's end."""
         self.rule: Any = None
@@ -52,13 +67,14 @@ class Request:
     def name(self) -> str:
         """`METHOD /path`: the route's rule under Flask, else the path with its numbers left out."""
         environ = self._environ
-        if environ is not None:
-            self.look_for_rule()
-            rule = getattr(self.rule, "rule", None)
-            path = rule or _NUMBERS.sub("…", str(environ.get("PATH_INFO") or "/"))
-            self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
-            if rule or self.ended_ns:
-                self._environ = None
+        if environ is None:
+            return self._name
+        self.look_for_rule()
+        rule = getattr(self.rule, "rule", None)
+        path = rule or _NUMBERS.sub("…", str(environ.get("PATH_INFO") or "/"))
+        self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
+        if rule or self.ended_ns:
+            self._environ = None
         return self._name
 
     def end(self) -> None:

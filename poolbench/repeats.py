@@ -157,9 +157,7 @@ class Executed:
 
 def writes(statement: str) -> bool:
     """Whether a statement changes or locks rows."""
-    return changes(statement) or (
-        _locks(statement) if len(statement) <= MOST_CACHED else bool(_LOCKS.search(statement))
-    )
+    return _writes(statement) if len(statement) <= MOST_CACHED else _finds_writing(statement)
 
 
 def changes(statement: str) -> bool:
@@ -172,6 +170,8 @@ def _changes(statement: str) -> bool:
     return bool(_CHANGES.match(statement))
 
 
-@lru_cache(maxsize=1024)
-def _locks(statement: str) -> bool:
-    return bool(_LOCKS.search(statement))
+def _finds_writing(statement: str) -> bool:
+    return bool(_CHANGES.match(statement) or _LOCKS.search(statement))
+
+
+_writes = lru_cache(maxsize=1024)(_finds_writing)

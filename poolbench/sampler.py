@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from time import perf_counter_ns, thread_time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poolbench import observed as seen
 from poolbench.loans import native
@@ -48,6 +48,8 @@ class Sampler:
     def begin(self) -> None:
         """Begin anew, in a process without such a thread."""
         self.looker = Looker()
+        # By record, when it was lent: the loans that outlived their request, or their borrower, at the last look.
+        self._left_over: dict[Any, int] = {}
         self.is_running = False
         self._permits = [None]
         self._began: tuple[float, float] | None = None
@@ -140,6 +142,7 @@ class Sampler:
         book.sweep()
         self._forget_requests()
         if not book.lent and not book.asks:
+            self._left_over = {}
             return False
         frames = sys._current_frames()  # noqa: SLF001
         asks = list(book.asks)
@@ -147,13 +150,20 @@ class Sampler:
         for ask in asks:
             waiting[ask.engine.key] += ask.weight
         askers = {ask.borrower: ask for ask in asks if ask.outer is not None}
-        loans = [loan for _, loan in book.all_loans()]
+        lent_now = book.all_loans()
+        loans = [loan for _, loan in lent_now]
+        left_over, self._left_over = self._left_over, {}
         lent = Counter(loan.engine.key for loan in loans)
         busy = {loan.thread for loan in loans if is_in_loop(loan) and not loop_is_idle(frames.get(loan.thread))}
         running = {loan.thread: loan for loan in loans if is_running(loan)}
         samples = book.tally.current.samples
-        for loan in loans:
+        for record, loan in lent_now:
             doing, place, ran_ns = self.looker.doing(loan, frames, askers, elapsed_ns)
+            if doing in {seen.LEAKED, seen.LEFT_OPEN}:
+                # Others run meanwhile: only what was left over at the last look, too, is not just being given back, or lent anew.
+                self._left_over[record] = loan.lent_ns
+                if left_over.get(record) != loan.lent_ns:
+                    continue
             engine = loan.engine.key
             blamed_ns = elapsed_ns * waiting[engine] // lent[engine] if waiting[engine] else 0
             if loan.thread in busy and is_in_loop(loan):

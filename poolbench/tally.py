@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from time import perf_counter_ns
@@ -24,6 +24,7 @@ from poolbench.observed import (
     StatementSum,
 )
 from poolbench.repeats import MOST_CACHED, Executed, Group, loop_times_ns, writes
+from poolbench.shares import LOAN_COST
 
 if TYPE_CHECKING:
     from poolbench.loans import Loan, Request, WatchedEngine
@@ -53,6 +54,12 @@ class Tally:
         # While nothing is lent, nobody adds up: a service that watches itself then remembers the latest requests only.
         self._requests: deque[Request] = deque(maxlen=None if keeps_all else _MOST_FINISHED)
         self._executed: dict[Request, Executed] = {}
+        self.has_room = True
+        """Whether the times of another loan are kept: those of the first 20,000 are."""
+        # Plain tuples of numbers, which the garbage collector does not look at again and again.
+        self._asks: list[tuple[str, int, int, int, bool]] = []
+        self._costs: Counter[str] = Counter()
+        self._served: Counter[str] = Counter()
         self._turn = native("_thread", "allocate_lock")()
 
     def ended(self, loan: Loan) -> None:
@@ -68,6 +75,22 @@ class Tally:
             self._requests.append(request)
         else:
             self._slices[-1][1].dropped += 1
+
+    def given_back(self, engine: str, asked_ns: int, wait_ns: int, lent_ns: int, _connection: Any) -> None:
+        """A loan has ended of which only the times are kept."""
+        self._asks.append((engine, asked_ns, wait_ns, perf_counter_ns() - lent_ns, True))
+
+    def asks(self) -> list[Ask]:
+        """The requests for a connection whose times were kept."""
+        return [Ask(self._process, *each) for each in list(self._asks)]
+
+    def taken_costs(self) -> tuple[Counter[str], Counter[str]]:
+        """By endpoint since the last call, what noting all of its requests would have cost, and their number; see
+        `Shares.spend`.
+        """
+        taken = self._costs, self._served
+        self._costs, self._served = Counter(), Counter()
+        return taken
 
     @property
     def current(self) -> Observed:
@@ -92,6 +115,7 @@ class Tally:
         now_ns = perf_counter_ns()
         if not self._keeps_all and now_ns - self._slices[-1][0] >= _SLICE_NS:
             self._slices.append((now_ns, Observed()))
+        self.has_room = len(self._asks) < _MOST_ASKS
         # In this order: a request is counted after all of its loans.
         into, requests, loans = self.current, len(self._requests), len(self._loans)
         for _ in range(loans):
@@ -104,9 +128,11 @@ class Tally:
             row.count += 1
             row.duration_ns += request.ended_ns - request.began_ns
             request.is_counted = True
+            if self._keeps_all:
+                self._served[request.name] += 1
             executed = self._executed.pop(request, None)
             if executed is not None:
-                _add_repeated(into, request.name, executed)
+                _add_repeated(into, request, executed)
         return loans + requests
 
     def _add_loan(self, into: Observed, loan: Loan) -> None:
@@ -119,6 +145,11 @@ class Tally:
         held_ns = loan.ended_ns - until_ns
         # All that got no connection are noted.
         weight = loan.weight if loan.lent_ns else 1
+        if self._keeps_all:
+            executions = sum(group[1] for group in loan.groups.values()) if loan.groups is not None else 0
+            self._costs[endpoint] += weight * (LOAN_COST + executions)
+            if loan.request is None:
+                self._served[endpoint] += weight
         row.wait_ns += weight * wait_ns
         row.held_ns += weight * held_ns
         if loan.lent_ns:
@@ -136,8 +167,8 @@ class Tally:
             row.foreign += weight
         if loan.adopted:
             row.adopted += weight
-        if self._keeps_all and len(into.asks) < _MOST_ASKS:
-            into.asks.append(Ask(self._process, engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
+        if self._keeps_all and self.has_room:
+            self._asks.append((engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
         if loan.groups is not None:
             self._add_groups(into, endpoint, loan, loan.groups, held_ns)
 
@@ -174,14 +205,15 @@ class Tally:
         known.add(executed, held_ns)
 
 
-def _add_repeated(into: Observed, endpoint: str, executed: Executed) -> None:
-    """Add the statements that one request has repeated in loan after loan."""
+def _add_repeated(into: Observed, request: Request, executed: Executed) -> None:
+    """Add the statements that one request, which is noted in full, has repeated in loan after loan."""
+    weight, rest = request.weight or 1, StatementKey("", "", OTHERS)
     for (place, text), each in executed.repeated():
-        row = _row(into.statements, StatementKey(endpoint, place, text), StatementKey("", "", OTHERS), StatementSum)
-        row.apart += each.executions
-        row.apart_requests += 1
-        row.apart_ns += round(each.held_ns)
-        row.apart_changes += each.executions * each.has_changed
+        row = _row(into.statements, StatementKey(request.name, place, text), rest, StatementSum)
+        row.apart += weight * each.executions
+        row.apart_requests += weight
+        row.apart_ns += weight * round(each.held_ns)
+        row.apart_changes += weight * each.executions * each.has_changed
 
 
 def _add_statements(

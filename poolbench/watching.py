@@ -6,7 +6,8 @@ connection times out, the logger `poolbench` writes one line of JSON, which name
 doing what, with the diagnosis of the last minute. `diagnosis()` and `holders()` return the same at any time.
 
 The parts: `hooks.py` has the hooks in an engine, `loan_book.py` what is noted of each loan, `endpoints.py` the request that it
-belongs to, `sampler.py` the thread, `tally.py` the sums, and `watch_log.py` the output.
+belongs to, `shares.py` which requests the command notes in full, `sampler.py` the thread, `tally.py` the sums, and
+`watch_log.py` the output.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from poolbench.looking import application_place
 from poolbench.observed import Ask, LoanKey, LoanSum, Observed, total
 from poolbench.places import place_of
 from poolbench.sampler import Sampler
+from poolbench.shares import Shares
 from poolbench.tally import count_engine
 from poolbench.watch_log import EvidenceFiles, Holder, TimeoutLog, holders
 
@@ -48,16 +50,18 @@ class Watcher:
         BOOK.on_timeout = TimeoutLog(self.holders, self.diagnosis).log
 
     def note_all(self) -> None:
-        """Note every loan, and keep everything."""
-        BOOK.note_all()
+        """Note every loan in full, and keep everything."""
+        BOOK.keep_all(None)
 
     def record_all(self, folder: Path) -> None:
-        """Note every loan, look 25 times a second, and write what was seen into `folder` once it has a file `report`."""
+        """Note loans as the command does, look 25 times a second, and write what was seen into `folder` once that has a file
+        `report`.
+        """
         if self._files is not None:
             return
         files = self._files = EvidenceFiles(folder)
         self.sampler.interval_s, self.sampler.most_cpu, self.sampler.stays = _CLOSE_INTERVAL_S, _CLOSE_CPU, True
-        self.note_all()
+        BOOK.keep_all(Shares())
         BOOK.on_timeout = lambda _loan: None
         BOOK.on_foreign = lambda loan: files.note_foreign(BOOK.pid, loan)
 
@@ -93,6 +97,7 @@ class Watcher:
             count_engine(BOOK.tally.current, loan.engine)
         found = total(BOOK.tally.parts())
         found.worker_cpu = self.sampler.cpu_share()
+        found.asks = BOOK.tally.asks()
         found.fault = BOOK.fault
         now_ns = perf_counter_ns()
         for row_of_engine in found.engines.values():
@@ -102,7 +107,7 @@ class Watcher:
             row.count += 1
             row.held_ns += now_ns - loan.lent_ns
             wait_ns = loan.lent_ns - loan.asked_ns - loan.connect_ns
-            if BOOK.notes_all:
+            if BOOK.keeps_all:
                 found.asks.append(Ask(BOOK.pid, loan.engine.key, loan.asked_ns, wait_ns, now_ns - loan.lent_ns, True))
             row.foreign += loan.foreign
             row.adopted += loan.adopted
@@ -148,7 +153,7 @@ def watch(engine: Engine, *, making_ns: int = 0) -> Watcher:
 
 
 def record_all(folder: Path) -> None:
-    """Watch everything, and write it into `folder` once a file `report` is there."""
+    """Watch as the command does, and write what was seen into `folder` once a file `report` is there."""
     _watcher.record_all(folder)
 
 

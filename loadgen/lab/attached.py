@@ -148,17 +148,22 @@ class _Attachment:
         if engine.dialect.is_async or engine.dialect.driver not in _GUARDED:
             event.listen(engine, "connect", lambda connection, _record: self._check_other(engine, connection, place))
 
-        @event.listens_for(engine, "checkout")
         def lent(connection: Any, record: Any, _proxy: Any) -> None:
             if record.info.get(_OURS) == os.getpid():
                 # Said of this connection already: each loan comes by here.
                 return
             record.info[_OURS] = os.getpid()
+            opened(connection, record)
+
+        def opened(connection: Any, _record: Any) -> None:
             if is_kept:
                 self.evidence.add("kept")
                 return
             at = _place(connection) or place
             self.evidence.add("lent", given=self._known.get(at, False), pool=type(engine.pool).__name__.strip("_"))
+
+        # A listener to loans makes each of them slower. A watched pool opens a connection only to lend it, or soon after.
+        event.listen(engine, *(("connect", opened) if self.given.get("watch") else ("checkout", lent)))
 
     # Drivers
 

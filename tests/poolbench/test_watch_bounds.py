@@ -8,7 +8,7 @@ import pytest
 
 from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan, Request, WatchedEngine
-from poolbench.observed import OTHERS
+from poolbench.observed import LEAKED, OTHERS
 from poolbench.places import Place
 from poolbench.repeats import writes
 from poolbench.sampler import Sampler
@@ -143,7 +143,7 @@ def test_loans_noted_in_full_are_few_at_any_rate_and_stand_for_all(per_s):
         for _ in range(max(1, per_s // 10)):
             book.left -= 1
             if book.left < 0:
-                weights.append(book._draw())
+                weights.append(book.draw())
         book.keep_pace(100_000_000 if per_s >= 10 else 200_000_000)
     assert len(weights) <= 60 * 25
     # Each counts as many as it stands for: the sum is right but for chance.
@@ -156,7 +156,7 @@ def test_bursts_with_pauses_between_them_are_not_noted_anew_each_time():
         for _ in range(2000 if look % 4 == 0 else 0):
             book.left -= 1
             if book.left < 0:
-                weights.append(book._draw())
+                weights.append(book.draw())
         book.keep_pace(100_000_000)
     assert len(weights) <= 60 * 25
     assert 0.7 < sum(weights) / (150 * 2000) < 1.4
@@ -293,3 +293,49 @@ def test_light_loans_name_their_borrower_too():
     record.fairy_ref = None
     book.sweep()
     assert not book.all_loans() and not book.lent
+
+
+def test_a_loan_that_is_not_noted_in_full_is_known_to_have_written_until_its_transaction_ends():
+    book = LoanBook()
+    book.keep_all(None)
+    connection = SimpleNamespace(info=SimpleNamespace(transaction_status=2))
+    pool = SimpleNamespace(_poolbench_engine=ENGINE)
+    record = type(
+        "Record", (), {"fairy_ref": object(), "dbapi_connection": connection, "_ConnectionRecord__pool": pool}
+    )()
+    lent = SimpleNamespace(_connection_record=record)
+    context = SimpleNamespace(root_connection=SimpleNamespace(_dbapi_connection=lent))
+
+    def has_written(statement):
+        assert book.executing(context, statement) is None
+        ((_, loan),) = book.all_loans()
+        return loan.wrote
+
+    book.lent[record] = (1, test_code, 0, None, 5)
+    assert [has_written(text) for text in ("SELECT 1", "UPDATE t SET n = 1", "SELECT 1")] == [False, True, True]
+    connection.info.transaction_status = 0
+    assert not has_written("SELECT 1") and has_written("DELETE FROM t")
+    # The next loan of the same connection has not.
+    book.lent[record] = (2, test_code, 0, None, 6)
+    assert not has_written("SELECT 1")
+    book.sweep()
+    assert not book.wrote and not book.fault
+
+
+def test_a_loan_has_outlived_its_request_only_if_two_looks_in_a_row_see_it():
+    book = LoanBook()
+    sampler = Sampler(book, lambda: None, lambda: None)
+    pool = SimpleNamespace(_poolbench_engine=ENGINE)
+    record = type("Record", (), {"fairy_ref": object(), "dbapi_connection": None, "_ConnectionRecord__pool": pool})()
+    ended = Request({}, "GET /")
+    ended._environ = None
+    ended.end()
+
+    def left_over_ns(lent_ns):
+        book.lent[record] = (1, test_code, 0, ended, lent_ns)
+        sampler.look(100)
+        return sum(row.own_ns for key, row in book.tally.current.samples.items() if key.doing == LEAKED)
+
+    # The connection may be on its way back, or have been lent anew without anybody having noted it so far.
+    assert [left_over_ns(lent_ns) for lent_ns in (5, 6, 7)] == [0, 0, 0]
+    assert [left_over_ns(7) for _ in range(3)] == [100, 200, 300]

@@ -269,3 +269,75 @@ def test_an_instrument_that_was_there_before_the_library_is_called_each_time(pos
 def test_errors_are_sqlalchemys_and_an_instrument_of_its_connect_is_called(postgres, tmp_path):
     (found,) = run(tmp_path, FAILING_TO_CONNECT, postgres.url)
     assert found == {"told": ["OperationalError"] * 2 + ["TimeoutError"] * 2, "traced": 2, "timeouts": 2}
+
+
+DRAWN = """
+import json, sys, time
+from collections import Counter
+import poolbench
+from poolbench.loan_book import BOOK
+from poolbench.shares import Shares
+from poolbench.watching import watched_requests
+from sqlalchemy import create_engine, text
+
+engine = create_engine(sys.argv[1], pool_size=8, max_overflow=0)
+watching = poolbench.watch(engine)
+watching.sampler.interval_s = 0.04
+kept, answered = [], Counter()
+
+def ordinary():
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+
+def leak():
+    connection = engine.connect()  # leaks
+    kept.append(connection)
+
+def loop():
+    with engine.connect() as connection:
+        for number in range(40):
+            connection.execute(text("SELECT :number"), {"number": number})  # repeats
+
+def application(environ, start_response):
+    {"/leak": leak, "/loop": loop, "/": ordinary}[environ["PATH_INFO"]]()
+    return [b""]
+
+serve = watched_requests(application)
+
+def request(path):
+    answer = serve({"REQUEST_METHOD": "GET", "PATH_INFO": path}, lambda *_: None)
+    list(answer)
+    answer.close()
+    answered[path] += 1
+
+began_s = time.monotonic()
+for _ in range(100):
+    request("/")
+# A quarter of what noting all would cost, at the rate of this machine.
+BOOK.keep_all(Shares(100 / (time.monotonic() - began_s)))
+answered.clear()
+began_s, number = time.monotonic(), 0
+while number < 1000 or time.monotonic() < began_s + 2:
+    number += 1
+    request("/leak" if number in (400, 600) else "/loop" if number % 150 == 0 else "/")
+found = watching.observed()
+print(json.dumps({each.kind: each.where for each in watching.diagnosis().findings}))
+print(json.dumps({"answered": answered, "requests": {key: row.count for key, row in found.requests.items()},
+                  "statements": {key.text: row.count for key, row in found.statements.items()},
+                  "asks": len(found.asks), "every": BOOK.shares._every["GET /"], "fault": BOOK.fault}))
+"""
+
+
+def test_a_fast_application_is_noted_in_parts_and_its_rare_faults_are_found(postgres, tmp_path):
+    kinds, sums = run(tmp_path, DRAWN, postgres.url)
+    assert kinds == {
+        "leak": f"service.py:{line_of(DRAWN, 'leaks')}",
+        "n-plus-one": f"service.py:{line_of(DRAWN, 'repeats')}",
+    }
+    answered = sums["answered"]
+    assert sums["every"] > 1 and not sums["fault"]
+    assert sums["requests"] == {f"GET {path}": count for path, count in answered.items()}
+    # The times of all loans are kept; of the statements, what is noted stands for all.
+    assert sums["asks"] == sum(answered.values())
+    assert sums["statements"]["SELECT 1"] == pytest.approx(answered["/"], rel=0.35)
+    assert sums["statements"]["SELECT %(number)s"] == pytest.approx(40 * answered["/loop"], rel=0.5)
