@@ -215,8 +215,8 @@ def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
 
 def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
     """Make the question from the options. Raises BadInput for options that do not go together."""
+    from loadgen.sizing.course import Arrangement
     from loadgen.sizing.predict import Question
-    from loadgen.sizing.simulate import Arrangement
 
     cpu_ms, connect_ms, wake_ms = given["db_cpu_ms"], given["connect_ms"], given["wake_ms"]
     if cpu_ms is not None and given["db_cores"] is None:

@@ -10,12 +10,9 @@ from typing import Literal
 import numpy as np
 
 from loadgen.sizing import queueing
+from loadgen.sizing.course import SERVED, SHED, TIMED_OUT, Arrangement
 from loadgen.sizing.measured import MeasuredWorkload, WorkerCpu, draw_s, variation
 from loadgen.sizing.simulate import (
-    SERVED,
-    SHED,
-    TIMED_OUT,
-    Arrangement,
     CpuTimes,
     Floats,
     Simulation,

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from loadgen.sizing.course import SERVED, Arrangement
 from loadgen.sizing.predict import (
     LOST_ALIKE,
     TRIED,
@@ -22,7 +23,7 @@ from loadgen.sizing.predict import (
     requests,
     settled_s,
 )
-from loadgen.sizing.simulate import SERVED, Arrangement, quantile, simulate
+from loadgen.sizing.simulate import quantile, simulate
 from reports.blocks import decimal
 
 Remedy = Literal["more workers", "cheaper statement", "more connections", "smaller pool", "nothing"]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from loadgen.cli import cli
 from loadgen.sizing import queueing
+from loadgen.sizing.course import Arrangement
 from loadgen.sizing.measured import draw_s, variation, workload
 from loadgen.sizing.predict import Question, requests
-from loadgen.sizing.simulate import Arrangement
 from reports.formats.artillery_json import from_json, to_json
 from reports.model import Extras, Period, Rate, Report, ReportError
 from reports.sketch import Sketch

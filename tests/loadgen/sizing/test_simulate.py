@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.sizing import queueing
-from loadgen.sizing.simulate import (
-    SERVED,
-    SHED,
-    TIMED_OUT,
-    Arrangement,
-    CpuTimes,
-    arrivals,
-    busy_rate_per_s,
-    quantile,
-    simulate,
-)
+from loadgen.sizing.course import SERVED, SHED, TIMED_OUT, Arrangement
+from loadgen.sizing.simulate import CpuTimes, arrivals, busy_rate_per_s, quantile, simulate
 
 REPLICATIONS = 10
 
