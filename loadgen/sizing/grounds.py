@@ -43,7 +43,7 @@ def grounds(report: Report, measured: MeasuredWorkload, servers: int) -> tuple[s
             f"{decimal(held_ms, 3)} ms (means), "
             "so the service was overloaded; measure at a lower rate or with a larger pool"
         )
-    busy = measured.rate_per_s * measured.cpu.all_ms.mean / 1000 / servers if measured.cpu else 0.0
+    busy = measured.rate_per_s * measured.cpu.mean_ms / 1000 / servers if measured.cpu else 0.0
     if busy > _MOST_BUSY:
         raise ReportError(
             f"{_REFUSED}: its workers were busy for {busy:.0%} of the time, so requests queued for their CPU; measure at a"

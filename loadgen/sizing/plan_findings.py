@@ -76,7 +76,7 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
             "hold_variation": variation(measured.holds),
             "connect_mean_ms": measured.connects.mean if measured.connects else None,
             "own_ms": measured.own_s * 1000,
-            "cpu_mean_ms": measured.cpu.all_ms.mean if measured.cpu else None,
+            "cpu_mean_ms": measured.cpu.mean_ms if measured.cpu else None,
             "loan_cpu_mean_ms": measured.cpu.loan_ms.mean if measured.cpu else None,
         },
         "arrangement": {
@@ -114,7 +114,7 @@ def _premises(question: Question, name: str) -> Iterator[str]:
     own = f"{decimal(measured.own_s * 1000, 3)} ms beside the database"
     if measured.cpu is not None:
         held += f", {decimal(measured.cpu.loan_ms.mean, 3)} ms of it the worker's CPU"
-        own = f"{decimal(measured.cpu.all_ms.mean, 3)} ms of the worker's CPU in all"
+        own = f"{decimal(measured.cpu.mean_ms, 3)} ms of the worker's CPU in all"
     untold = "" if measured.cpu else " (CPU of the worker not told by the answers; poolbench.server_timing does)"
     rate = f"{decimal(measured.rate_per_s, 4)} requests for a connection a second"
     yield f"Measured in {name}: {rate}, {held}, {connecting}, {own}{untold}."

@@ -43,6 +43,8 @@ _PARTS = 10
 _T_OF_TEN = 2.262
 TRIED = 10_000
 """Requests of a simulation that only a mean is taken from."""
+_MOST_USERS = 2000
+"""Users who keep everything busy, unless one server needs more."""
 _AMPLE = 1000
 """Connections for which no request has to wait."""
 
@@ -205,9 +207,23 @@ def _drawn_cpu(question: Question, measured: WorkerCpu, holds_s: Floats, rng: np
     inside_s = np.empty(count)
     inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, rng.random(count)))
     if _overlapped(question) and variation(measured.loan_ms) < variation(measured.all_ms):
-        return CpuTimes(inside_s, inside_s * (measured.outside_mean_ms / measured.loan_ms.mean))
+        return CpuTimes(
+            inside_s, inside_s * (measured.outside_mean_ms / measured.loan_ms.mean), _server_share(question)
+        )
     all_s = draw_s(measured.all_ms, rng.random(count))
-    return CpuTimes(inside_s, all_s * (measured.outside_mean_ms / measured.all_ms.mean))
+    return CpuTimes(inside_s, all_s * (measured.outside_mean_ms / measured.all_ms.mean), _server_share(question))
+
+
+def _server_share(question: Question) -> float:
+    """The server program's share of the CPU time outside of loans: what is not within the time that the application takes.
+
+    0 if the answers do not tell that time.
+    """
+    cpu, own_s = question.workload.cpu, question.workload.own_s
+    if cpu is None or not own_s or not cpu.outside_mean_ms:
+        return 0.0
+    answers = cpu.mean_ms / cpu.all_ms.mean
+    return max(0.0, 1 - own_s * 1000 * answers / cpu.outside_mean_ms)
 
 
 def _overlapped(question: Question) -> bool:
@@ -272,10 +288,13 @@ def knee_per_s(question: Question, arrangement: Arrangement, made: Requests) -> 
     if made.cpu is None:
         return most
     # Twice as many requests as the parts can deal with at one time.
-    at_once = most * _spent_s(question.workload) / arrangement.servers
-    users = ceil(arrangement.servers * 2 * (at_once + 2))
-    tried = CpuTimes(made.cpu.inside_s[:TRIED], made.cpu.outside_s[:TRIED])
-    return busy_rate_per_s(arrangement, made.holds_s[:TRIED], tried, users, question.seed)
+    users = 2 * (most * _spent_s(question.workload) / arrangement.servers + 2)
+    # Of very many servers, some with their part of the cores.
+    servers = min(arrangement.servers, ceil(_MOST_USERS / users))
+    part = servers / arrangement.servers
+    some = replace(arrangement, servers=servers, cores=arrangement.cores * part, db_cores=arrangement.db_cores * part)
+    tried = replace(made.cpu, inside_s=made.cpu.inside_s[:TRIED], outside_s=made.cpu.outside_s[:TRIED])
+    return busy_rate_per_s(some, made.holds_s[:TRIED], tried, ceil(servers * users), question.seed) / part
 
 
 Part = Literal["connections", "CPU", "places", "cores"]
@@ -291,7 +310,7 @@ def limits_per_s(question: Question, arrangement: Arrangement) -> dict[Part, flo
     work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
     limits: dict[Part, float] = {"connections": arrangement.servers * arrangement.limit / hold_s}
     if workload.cpu is not None:
-        limits["CPU"] = min(arrangement.servers, arrangement.cores) / (workload.cpu.all_ms.mean / 1000)
+        limits["CPU"] = min(arrangement.servers, arrangement.cores) / (workload.cpu.mean_ms / 1000)
     if arrangement.slots is not None:
         limits["places"] = arrangement.servers * arrangement.slots / _spent_s(workload)
     if work_s:
@@ -309,7 +328,7 @@ def _cpu_busy(question: Question) -> float | None:
     cpu = question.workload.cpu
     if cpu is None:
         return None
-    return question.rate_per_s * cpu.all_ms.mean / 1000 / min(question.arrangement.servers, question.arrangement.cores)
+    return question.rate_per_s * cpu.mean_ms / 1000 / min(question.arrangement.servers, question.arrangement.cores)
 
 
 def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Prediction | None:

@@ -126,6 +126,8 @@ class CpuTimes:
     """While it holds a connection; comes on top of the hold that the simulation is given."""
     outside_s: Floats
     """Before and after."""
+    server_share: float = 0.0
+    """The part of `outside_s` that is the server program's own: receiving requests, and what it does when the answer is sent."""
 
 
 def simulate(
@@ -165,6 +167,7 @@ def simulate(
         connects.tolist(),
         cpu.inside_s.tolist(),
         cpu.outside_s.tolist(),
+        cpu.server_share,
     )
     worked.run(servers)
     return Simulation(
@@ -187,7 +190,7 @@ def busy_rate_per_s(arrangement: Arrangement, holds_s: Floats, cpu: CpuTimes, us
     count = max(len(holds_s), _REQUESTS_OF_USER * users)
     held_s, inside_s, outside_s = (np.resize(each, count).tolist() for each in (holds_s, cpu.inside_s, cpu.outside_s))
     patient = replace(arrangement, timeout_s=inf, max_waiting=None, cold=False)
-    course = ClosedCourse(patient, [0.0] * count, held_s, [0.0] * count, inside_s, outside_s)
+    course = ClosedCourse(patient, [0.0] * count, held_s, [0.0] * count, inside_s, outside_s, cpu.server_share)
     course.run_users(users, np.random.default_rng(seed).integers(arrangement.servers, size=count).tolist())
     done_s = np.sort(course.done_s)
     begins_s, ends_s = done_s[count // 10], course.began_s

@@ -2,12 +2,14 @@
 
 Where the CPU time of requests is given, each server is one process with one CPU, which runs one request's piece of
 work at a time, in order of arrival: half of the work outside a loan comes before the request asks for a connection and half
-after it is returned; of the work in a loan, half comes before the database's part of the hold and half after it. A server has
-`slots` for requests (one: gunicorn's sync workers; its threads; no limit: gevent); a request that finds none waits in front
-of it. With `turn_s`, as under Python's lock, a request that has waited for the CPU for so long, and in that time seen nobody else
-get it, interrupts the one that computes, which goes to the end of the queue. A new request goes
-to a server whose CPU is idle if there is one, else to any, with a free thread or not; the thread that accepts does half of the
-work before it asks. With one slot each, all servers share one line.
+after it is returned; of the work in a loan, half comes before the database's part of the hold and half after it. A part of the
+work outside a loan may be the server program's own. Of this, half comes first, and half when the answer is on its way.
+A server has `slots` for requests (one: gunicorn's sync workers; its threads; no limit: gevent); a request that finds none waits
+in front of it. With `turn_s`, as under Python's lock, a request that has waited for the CPU for so long, and seen nobody else
+get it in that time, interrupts the one that computes, which goes to the end of the queue. A new request goes to a server whose
+CPU is idle if there is one, else to any, with a free thread or not. Another thread accepts it, which does half of the server
+program's work that comes first. A thread that sends its answer lets the others go first. With one slot each, all servers share
+one line.
 A server without a limit of slots is an event loop: it takes the events that have come since it last asked for them, deals with
 them one after the other, the latest first (libev's order), then runs the waiters that were woken meanwhile and the requests
 that were accepted, and only then asks for events again. Several loops share one line of new connections, and each accepts one
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain
 from math import ceil, inf
 
 from loadgen.sizing.course import SHED, Arrangement, SharedCores, SimulationCourse
@@ -44,10 +47,10 @@ class _Worker:
     backlog: deque[int] = field(default_factory=deque)
 
 
-_ACCEPT, _BEFORE, _IN_FIRST, _IN_LAST, _AFTER = range(5)
+_ACCEPT, _BEFORE, _IN_FIRST, _IN_LAST, _AFTER, _SENT = range(6)
 """The pieces of a request's work on the CPU."""
-_SAME = 1e-9
-"""Instants (s) and shares of a turn that differ by less are the same."""
+_SAME, _NEAR = 1e-9, 1e-12
+"""Instants that differ by less, in s and as a share of them, are the same. The former also for shares of a turn."""
 
 
 class WorkersCourse(SimulationCourse):
@@ -61,9 +64,14 @@ class WorkersCourse(SimulationCourse):
         connects_s: list[float],
         inside_s: list[float],
         outside_s: list[float],
+        server_share: float = 0.0,
     ) -> None:
+        """`server_share`: of `outside_s`, the server program's own work."""
         super().__init__(arrangement, arrived_s, holds_s, connects_s)
         self._inside_s, self._outside_s = inside_s, outside_s
+        # Shares of the work outside a loan: what the accepting thread does, until the request asks, and after its return.
+        self._accepting = 0.0 if arrangement.slots is None or arrangement.slots == 1 else server_share / 4
+        self._before, self._after_loan, self._sent = 0.5 - self._accepting, (1 - server_share) / 2, server_share / 2
         self._turn_s = arrangement.turn_s
         self._is_loop = arrangement.slots is None
         slots = inf if arrangement.slots is None else arrangement.slots
@@ -76,6 +84,8 @@ class WorkersCourse(SimulationCourse):
         self._pool_of = [self._pools[0]] * len(arrived_s)
         self.asked_s = list(arrived_s)
         self.done_s = list(arrived_s)
+        # Servers whose CPU is busy.
+        self._computing = 0
         # Turns on the CPUs, by server.
         self._turns = SharedCores(arrangement.cores)
         self._to_connect_s = [0.0] * len(arrived_s)
@@ -113,18 +123,32 @@ class WorkersCourse(SimulationCourse):
             turns.advance(until_s)
 
     def _arrive(self, request: int, drawn: int, now_s: float) -> None:
-        # Threaded workers accept connections whether a thread is free or not.
-        always = self._shared is None
-        idle = [number for number, each in enumerate(self._workers) if each.running is None and (always or each.free)]
-        server = idle[drawn % len(idle)] if idle else drawn
+        found = self._idle(drawn)
+        server = drawn if found is None else found
         worker = self._workers[server]
-        if worker.free > 0 and (idle or not self._is_loop or self._shared is None):
+        if worker.free > 0 and (found is not None or not self._is_loop or self._shared is None):
             self._start(request, server, now_s)
         elif self._shared is not None:
             self._shared.append(request)
         else:
             worker.backlog.append(request)
             self._worker_of[request] = server
+
+    def _idle(self, drawn: int) -> int | None:
+        """The first server from this one on whose CPU is idle and that accepts requests; None if there is none."""
+        workers = self._workers
+        if self._computing == len(workers):
+            return None
+        # Threaded workers accept connections whether a thread is free or not.
+        always = self._shared is None
+        return next(
+            (
+                number
+                for number in chain(range(drawn, len(workers)), range(drawn))
+                if workers[number].running is None and (always or workers[number].free)
+            ),
+            None,
+        )
 
     def _start(self, request: int, server: int, now_s: float) -> None:
         self._compute(*self._accepted(request, server), now_s)
@@ -134,7 +158,7 @@ class WorkersCourse(SimulationCourse):
         self._workers[server].free -= 1
         self._worker_of[request] = server
         self._pool_of[request] = self._pools[server]
-        return (request, _ACCEPT, 0.0) if self._is_loop else (request, _ACCEPT, self._outside_s[request] / 4)
+        return request, _ACCEPT, self._outside_s[request] * self._accepting
 
     def _compute(
         self, request: int, stage: int, work_s: float, now_s: float, *, goes_on: bool = False, woken: bool = False
@@ -172,6 +196,7 @@ class WorkersCourse(SimulationCourse):
         if worker.since_s:
             turn_s = max(0.0, min(turn_s, self._interrupts_s(worker) - now_s))
         worker.running = (request, stage, work_s - turn_s)
+        self._computing += 1
         if stage == _IN_FIRST and not self._granted[request]:
             # A waiter has its connection only when it runs.
             self._granted[request] = 1
@@ -183,9 +208,10 @@ class WorkersCourse(SimulationCourse):
         assert worker.running is not None  # noqa: S101
         request, stage, left_s = worker.running
         worker.running = None
+        self._computing -= 1
         if left_s <= 0:
             self._after(request, stage, now_s)
-        elif worker.since_s and self._interrupts_s(worker) <= now_s + _SAME:
+        elif worker.since_s and self._interrupts_s(worker) <= now_s * (1 + _NEAR) + _SAME:
             self._wait_for_cpu(worker, (request, stage, left_s), now_s)
         else:
             self._begin_turn(server, (request, stage, left_s), now_s)
@@ -215,24 +241,32 @@ class WorkersCourse(SimulationCourse):
     def _after(self, request: int, stage: int, now_s: float) -> None:
         """Go on with a request whose piece of work is done."""
         if stage == _ACCEPT:
-            self._compute(request, _BEFORE, self._outside_s[request] / (2 if self._is_loop else 4), now_s, woken=True)
+            self._compute(request, _BEFORE, self._outside_s[request] * self._before, now_s, woken=True)
         elif stage == _BEFORE:
             self.asked_s[request] = self.granted_s[request] = self.ended_s[request] = now_s
             self._ask(request, now_s)
             if self.fates[request] == SHED:
                 # An answer that says no is work, too.
-                self._compute(request, _AFTER, self._outside_s[request] / 2, now_s, goes_on=True)
+                self._compute(request, _AFTER, self._outside_s[request] * self._after_loan, now_s, goes_on=True)
         elif stage == _IN_FIRST:
             self._database.begin(request, self._to_connect_s[request] + self._holds_s[request])
         elif stage == _IN_LAST:
             # It runs on, and the waiter that gets its connection comes after it.
-            self._compute(request, _AFTER, self._outside_s[request] / 2, now_s, goes_on=True)
+            self._compute(request, _AFTER, self._outside_s[request] * self._after_loan, now_s, goes_on=True)
             self._give_back(request, now_s)
+        elif stage == _AFTER and self._sent:
+            # A thread lets go of Python's lock while it sends.
+            self._compute(request, _SENT, self._outside_s[request] * self._sent, now_s, goes_on=self._turn_s == inf)
+            self._answer(request, now_s)
         else:
             self._leave(request, now_s)
+            if stage == _AFTER:
+                self._answer(request, now_s)
+
+    def _answer(self, request: int, now_s: float) -> None:
+        self.done_s[request] = now_s
 
     def _leave(self, request: int, now_s: float) -> None:
-        self.done_s[request] = now_s
         server = self._worker_of[request]
         worker = self._workers[server]
         worker.free += 1
@@ -250,7 +284,7 @@ class WorkersCourse(SimulationCourse):
     def _give_up(self, waiter: int) -> None:
         super()._give_up(waiter)
         now_s = max(self.granted_s[waiter], self._database.now_s)
-        self._compute(waiter, _AFTER, self._outside_s[waiter] / 2, now_s)
+        self._compute(waiter, _AFTER, self._outside_s[waiter] * self._after_loan, now_s)
 
 
 class ClosedCourse(WorkersCourse):
@@ -266,8 +300,8 @@ class ClosedCourse(WorkersCourse):
             self._arrive(request, servers[request], 0.0)
         self._catch_up(inf)
 
-    def _leave(self, request: int, now_s: float) -> None:
-        super()._leave(request, now_s)
+    def _answer(self, request: int, now_s: float) -> None:
+        super()._answer(request, now_s)
         if self._next_request < len(self._drawn):
             self.began_s = now_s
             self._next_request += 1
