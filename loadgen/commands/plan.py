@@ -59,14 +59,14 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
 )
 @click.option(
     "--max-overflow",
-    type=click.IntRange(-1),
+    type=click.IntRange(-1, _LARGEST),
     default=0,
     show_default=True,
     help="Connections that a pool may open beyond its size; -1: no limit.",
 )
 @click.option(
     "--max-waiting",
-    type=click.IntRange(0),
+    type=click.IntRange(0, _LARGEST * 100),
     help="Most requests waiting for a connection at one server (default with fifo: 10 x size).",
 )
 @click.option(
@@ -104,6 +104,12 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
     type=_POSITIVE,
     metavar="N",
     help="Cores that the servers share, where the report tells their CPU (default: one for each server).",
+)
+@click.option(
+    "--measured-servers",
+    type=click.IntRange(1, _LARGEST),
+    metavar="N",
+    help="Number of servers in the measured run, where the report tells their CPU (default: as many as --servers).",
 )
 @click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
@@ -150,7 +156,7 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     from loadgen.sizing.grounds import check_run, grounds
     from loadgen.sizing.measured import workload
     from loadgen.sizing.plan_findings import plan_page
-    from loadgen.sizing.predict import doubts, predict
+    from loadgen.sizing.predict import predict
     from reports.formats.read import load
     from reports.model import ReportError
 
@@ -160,14 +166,14 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
         # Before anything else, as a run that failed has no loans to look at.
         check_run(given_report)
         measured = workload(given_report)
-        cautions = grounds(given_report, measured, given["servers"])
+        cautions = grounds(given_report, measured, given["measured_servers"] or given["servers"])
         question = _question(measured, _within(_sizes(sizes), given), given)
         found = list(predict(question))
     except ReportError as error:
         raise refused(error if str(error).startswith(report) else ReportError(f"{report}: {error}")) from None
     page = plan_page(question, found, report, explain=explain)
     show(_with_cautions(page, cautions) if cautions else page, style, output)
-    for doubt in (*cautions, *doubts(question)):
+    for doubt in (*cautions, *page.data["warnings"]):
         click.echo(f"Warning: {doubt}", err=True)
 
 
@@ -246,6 +252,7 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         rate_per_s=given["rate"] or measured.rate_per_s,
         arrival_variation=_VARIATIONS.get(given["arrivals"], measured.arrival_variation),
         connect_s=None if connect_ms is None else connect_ms / 1000,
+        measured_servers=given["measured_servers"],
         p99_ms=given["p99_ms"],
         requests=given["requests"],
         seed=given["seed"],

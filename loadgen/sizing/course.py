@@ -58,6 +58,8 @@ class Arrangement:
     """How long a request waits for the CPU before it interrupts another one's work."""
     cores: float = inf
     """Cores that the servers share, where their CPU time is given."""
+    prefers_first: bool = False
+    """Whether a new request always goes to the first server whose CPU is idle, where their CPU time is given; else to any."""
 
     def __post_init__(self) -> None:
         if self.servers < 1 or self.size < 0 or self.limit < 1:

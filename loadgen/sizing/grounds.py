@@ -23,7 +23,7 @@ def check_run(report: Report) -> None:
         raise ReportError(f"{_REFUSED}: {late}")
     total = report.aggregate
     sent, failed = requests(total), sum(total.counters[name] for name in failures(total))
-    if not sent and not (total.sketches or total.summaries):
+    if not sent and not (total.sketches or total.summaries or (report.extras and report.extras.ab)):
         raise ReportError(f"{_REFUSED}: it made no requests")
     if failed > _MOST_FAILED * (sent or 0):
         raise ReportError(f"{_REFUSED}: {failed:,} of {sent or 0:,} requests failed")

@@ -76,7 +76,7 @@ def workload(report: Report) -> MeasuredWorkload:
     for name in (POOL, CONNECT, DB, TOTAL, CPU, LOAN_CPU):
         if name in sketches:
             _check(name, sketches[name])
-    missing = [name for name in (POOL, DB) if name not in sketches]
+    missing = [name for name in (POOL, DB) if name not in sketches or not sketches[name].count]
     if missing:
         raise ReportError(
             f"no sketch of {missing[0]}: a plan needs a JSON report of loadgen, of a service with Server-Timing"
@@ -103,7 +103,7 @@ def workload(report: Report) -> MeasuredWorkload:
 
 def _worker_cpu(report: Report) -> WorkerCpu | None:
     sketches = report.aggregate.sketches
-    if CPU not in sketches or LOAN_CPU not in sketches or not sketches[LOAN_CPU].positive.total:
+    if any(name not in sketches or not sketches[name].positive.total for name in (CPU, LOAN_CPU)):
         return None
     return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]), sketches[CPU].sum / _asking(report))
 

@@ -64,7 +64,7 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
         *(Text(premise) for premise in _premises(question, name)),
         Text(_own_error(found)),
     ]
-    if warnings := doubts(question):
+    if warnings := doubts(question, found):
         blocks.append(Items(tuple(Text(f"Doubtful: {warning}.") for warning in warnings)))
     if explain:
         blocks += _explanation(question, found)

@@ -29,6 +29,7 @@ WAITING_PER_CONNECTION = 10
 _BUSY_CORES = 0.7
 _PARTED = 0.1
 _PARTED_MS = 0.5
+_PARTED_TAIL, _PARTED_TAIL_MS = 0.15, 2.0
 _STRETCHED = 0.02
 _LOST = 0.001
 _OVERLAPPING = 0.1
@@ -45,6 +46,8 @@ TRIED = 10_000
 """Requests of a simulation that only a mean is taken from."""
 _MOST_USERS = 2000
 """Users who keep everything busy, unless one server needs more."""
+_REPLAYED, _REPLAYS = 5000, 3
+"""Requests of a simulation of the measured run, and how often it is simulated."""
 _AMPLE = 1000
 """Connections for which no request has to wait."""
 
@@ -62,6 +65,8 @@ class Question:
     arrival_variation: float
     connect_s: float | None = None
     """Cost of connecting, in s, used in place of the measured one."""
+    measured_servers: int | None = None
+    """Servers of the measured run; None: as many as in the arrangement."""
     p99_ms: float | None = None
     """Target for the p99 of the response time; None asks to be as good as the best size."""
     requests: int = 100_000
@@ -159,28 +164,46 @@ def requests(question: Question, arrived_s: Floats | None = None, shares: Floats
     if arrived_s is None:
         arrived_s = arrivals(question.rate_per_s, question.requests, streams[0], question.arrival_variation)
     count = len(arrived_s)
-    holds_s = draw_s(workload.holds, streams[1].random(count) if shares is None else shares)
+    shares = streams[1].random(count) if shares is None else shares
     if question.connect_s is not None or workload.connects is None:
         connects_s = np.full(count, question.connect_s or 0.0)
     else:
         connects_s = draw_s(workload.connects, streams[2].random(count))
     if workload.cpu is None:
-        return Requests(arrived_s, holds_s, connects_s, None, given)
-    cpu = _drawn_cpu(question, workload.cpu, holds_s, streams[3])
-    elsewhere_s = np.maximum(holds_s - cpu.inside_s - _waited_for_cpu_s(question, workload.cpu), 0.0)
-    return Requests(arrived_s, elsewhere_s, connects_s, cpu, given)
+        return Requests(arrived_s, draw_s(workload.holds, shares), connects_s, None, given)
+    cpu = _drawn_cpu(question, workload.cpu, count, streams[3])
+    return Requests(arrived_s, _elsewhere_s(question, workload.cpu, shares), connects_s, cpu, given)
 
 
-def _waited_for_cpu_s(question: Question, measured: WorkerCpu) -> float:
-    """Mean time of the measured holds in which requests waited for their worker's CPU: what a simulation of that run adds."""
+def _elsewhere_s(question: Question, measured: WorkerCpu, shares: Floats) -> Floats:
+    """How long requests hold a connection without computing or waiting for the CPU, by the share of requests with less of it.
+
+    It is found by simulating the measured run: holds must come out as they were measured.
+    """
     workload, rng = question.workload, np.random.default_rng(question.seed)
-    arrived_s = arrivals(workload.rate_per_s, TRIED, rng, workload.arrival_variation)
-    holds_s = draw_s(workload.holds, rng.random(TRIED))
-    cpu = _drawn_cpu(question, measured, holds_s, rng)
-    ample = replace(question.arrangement, size=_AMPLE, max_overflow=0, timeout_s=inf, max_waiting=None, db_cores=inf)
-    elsewhere_s = np.maximum(holds_s - cpu.inside_s, 0.0)
-    outcome = simulate(ample, arrived_s, elsewhere_s, 0.0, question.seed, cpu)
-    return max(0.0, float(outcome.held_s.mean() - (elsewhere_s + cpu.inside_s).mean()))
+    arrived_s = arrivals(workload.rate_per_s, _REPLAYED, rng, workload.arrival_variation)
+    below = (np.arange(_REPLAYED) + 0.5) / _REPLAYED
+    order, measured_s = rng.permutation(_REPLAYED), draw_s(workload.holds, below)
+    cpu = _drawn_cpu(question, measured, _REPLAYED, rng)
+    run = replace(
+        question.arrangement,
+        servers=question.measured_servers or question.arrangement.servers,
+        size=_AMPLE,
+        max_overflow=0,
+        timeout_s=inf,
+        max_waiting=None,
+        db_cores=inf,
+        cold=False,
+    )
+    elsewhere_s = np.maximum(measured_s - cpu.inside_s.mean(), 0.0)
+    for _ in range(_REPLAYS):
+        held_s = simulate(run, arrived_s, elsewhere_s[order], 0.0, question.seed, cpu).held_s
+        left_s = elsewhere_s.mean() - (held_s.mean() - measured_s.mean())
+        elsewhere_s = np.maximum(np.sort(elsewhere_s - (np.sort(held_s) - measured_s)), 0.0)
+        if elsewhere_s.any():
+            elsewhere_s *= max(0.0, left_s) / elsewhere_s.mean()
+    found: Floats = np.interp(shares, below, elsewhere_s)
+    return found
 
 
 def predict(question: Question, given: Requests | None = None) -> Iterator[Prediction]:
@@ -197,21 +220,17 @@ def predict(question: Question, given: Requests | None = None) -> Iterator[Predi
         yield _prediction(question, outcome, made)
 
 
-def _drawn_cpu(question: Question, measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -> CpuTimes:
-    """CPU times for each hold. Long holds are those that compute for long, as far as the distributions let them.
+def _drawn_cpu(question: Question, measured: WorkerCpu, count: int, rng: np.random.Generator) -> CpuTimes:
+    """CPU times for so many requests.
 
     Where requests overlapped, the CPU time of a whole request is known only on average: it varies as that in its loan does then,
     if that is less.
     """
-    count = len(holds_s)
-    inside_s = np.empty(count)
-    inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, rng.random(count)))
+    inside_s, server_share = draw_s(measured.loan_ms, rng.random(count)), _server_share(question)
     if _overlapped(question) and variation(measured.loan_ms) < variation(measured.all_ms):
-        return CpuTimes(
-            inside_s, inside_s * (measured.outside_mean_ms / measured.loan_ms.mean), _server_share(question)
-        )
+        return CpuTimes(inside_s, inside_s * (measured.outside_mean_ms / measured.loan_ms.mean), server_share)
     all_s = draw_s(measured.all_ms, rng.random(count))
-    return CpuTimes(inside_s, all_s * (measured.outside_mean_ms / measured.all_ms.mean), _server_share(question))
+    return CpuTimes(inside_s, all_s * (measured.outside_mean_ms / measured.all_ms.mean), server_share)
 
 
 def _server_share(question: Question) -> float:
@@ -228,7 +247,8 @@ def _server_share(question: Question) -> float:
 
 def _overlapped(question: Question) -> bool:
     """Whether workers had several requests in progress at a time while they were measured."""
-    in_progress = question.workload.rate_per_s * _spent_s(question.workload) / question.arrangement.servers
+    servers = question.measured_servers or question.arrangement.servers
+    in_progress = question.workload.rate_per_s * _spent_s(question.workload) / servers
     return question.arrangement.slots != 1 and in_progress > _OVERLAPPING
 
 
@@ -378,10 +398,13 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
     )
 
 
-def doubts(question: Question) -> list[str]:
+def doubts(question: Question, found: Sequence[Prediction]) -> list[str]:
     """Return a sentence for each reason to doubt the predictions."""
     workload, arrangement = question.workload, question.arrangement
     said = list(workload.doubts)
+    advised = recommended(found, question.p99_ms) or max(found, key=lambda each: each.size)
+    if unlike := uneven(question, advised):
+        said.append(unlike)
     cores_busy = workload.rate_per_s * workload.holds.mean / 1000 * arrangement.db_share
     if cores_busy > _BUSY_CORES * arrangement.db_cores:
         said.append(
@@ -404,6 +427,27 @@ def doubts(question: Question) -> list[str]:
     if opens and question.connect_s is None and workload.connects is None:
         said.append("no connection was opened in the run: connecting is taken to cost nothing (--connect-ms)")
     return said
+
+
+def uneven(question: Question, found: Prediction) -> str | None:
+    """What becomes of a size if the kernel always wakes the first idle worker, in a sentence; None if that hardly matters."""
+    arrangement = question.arrangement
+    if question.workload.cpu is None or arrangement.servers == 1 or arrangement.slots == 1:
+        return None
+    asked = replace(question, sizes=(found.size,), requests=min(question.requests, TRIED))
+    made = requests(asked)
+    (even,) = predict(asked, made)
+    (other,) = predict(replace(asked, arrangement=replace(arrangement, prefers_first=True)), made)
+    waits_ms, tails_ms = other.wait_mean_ms - even.wait_mean_ms, other.response_p99_ms - even.response_p99_ms
+    more_wait = waits_ms > max(_PARTED_MS, _PARTED * even.wait_mean_ms)
+    if not (more_wait or tails_ms > max(_PARTED_TAIL_MS, _PARTED_TAIL * even.response_p99_ms)):
+        return None
+    lost = f", {other.lost:.1%} lost" if other.lost > _LOST else ""
+    return (
+        "which worker gets a request is up to the kernel, and it may prefer one: with a pool of "
+        f"{found.size}, the mean wait would be up to {decimal(other.wait_mean_ms, 3)} ms instead of "
+        f"{decimal(even.wait_mean_ms, 3)} ms, and the p99 {decimal(other.response_p99_ms, 3)} ms{lost}"
+    )
 
 
 def partings(question: Question, found: Prediction) -> list[str]:

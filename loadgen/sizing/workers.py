@@ -72,7 +72,7 @@ class WorkersCourse(SimulationCourse):
         # Shares of the work outside a loan: what the accepting thread does, until the request asks, and after its return.
         self._accepting = 0.0 if arrangement.slots is None or arrangement.slots == 1 else server_share / 4
         self._before, self._after_loan, self._sent = 0.5 - self._accepting, (1 - server_share) / 2, server_share / 2
-        self._turn_s = arrangement.turn_s
+        self._turn_s, self._prefers_first = arrangement.turn_s, arrangement.prefers_first
         self._is_loop = arrangement.slots is None
         slots = inf if arrangement.slots is None else arrangement.slots
         self._workers = [_Worker(slots) for _ in range(arrangement.servers)]
@@ -123,7 +123,7 @@ class WorkersCourse(SimulationCourse):
             turns.advance(until_s)
 
     def _arrive(self, request: int, drawn: int, now_s: float) -> None:
-        found = self._idle(drawn)
+        found = self._idle(0 if self._prefers_first else drawn)
         server = drawn if found is None else found
         worker = self._workers[server]
         if worker.free > 0 and (found is not None or not self._is_loop or self._shared is None):
