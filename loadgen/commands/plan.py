@@ -111,6 +111,13 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
     metavar="N",
     help="Number of servers in the measured run, where the report tells their CPU (default: as many as --servers).",
 )
+@click.option(
+    "--statements",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Statements of each loan, between which a request waits for the CPU, where the report tells that.",
+)
 @click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
     "--arrivals",
@@ -240,6 +247,7 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         db_cores=given["db_cores"] or inf,
         db_share=1.0 if cpu_ms is None else min(1.0, cpu_ms / measured.holds.mean),
         cold=given["cold"],
+        statements=given["statements"],
         slots={"gevent": None, "gthread": given["threads"], "sync": 1}[given["worker"]],
         cores=given["cores"] or inf,
         # Python's lock goes to another thread that wants it after 5 ms.

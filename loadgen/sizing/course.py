@@ -58,11 +58,13 @@ class Arrangement:
     """How long a request waits for the CPU before it interrupts another one's work."""
     cores: float = inf
     """Cores that the servers share, where their CPU time is given."""
+    statements: int = 1
+    """Equal parts of a hold at the database, between which the request computes, where the servers' CPU time is given."""
     prefers_first: bool = False
     """Whether a new request always goes to the first server whose CPU is idle, where their CPU time is given; else to any."""
 
     def __post_init__(self) -> None:
-        if self.servers < 1 or self.size < 0 or self.limit < 1:
+        if self.servers < 1 or self.size < 0 or self.limit < 1 or self.statements < 1:
             raise ValueError(f"{self.servers} servers with {self.size} + {self.max_overflow} connections serve nobody")
         if not (
             self.timeout_s >= 0 and self.wake_s >= 0 and min(self.db_cores, self.cores) > 0 and 0 <= self.db_share <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil, inf, nan, sqrt
 from typing import Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from loadgen.sizing import queueing
 from loadgen.sizing.course import SERVED, SHED, TIMED_OUT, Arrangement
-from loadgen.sizing.measured import MeasuredWorkload, WorkerCpu, draw_s, variation
+from loadgen.sizing.measured import MeasuredWorkload, draw_s, variation
 from loadgen.sizing.simulate import (
     CpuTimes,
     Floats,
@@ -71,6 +72,21 @@ class Question:
     """Target for the p99 of the response time; None asks to be as good as the best size."""
     requests: int = 100_000
     seed: int = 0
+
+    @property
+    def measured(self) -> Arrangement:
+        """The servers of the measured run, with pools in which nobody waited."""
+        return replace(
+            self.arrangement,
+            servers=self.measured_servers or self.arrangement.servers,
+            size=_AMPLE,
+            max_overflow=0,
+            timeout_s=inf,
+            max_waiting=None,
+            db_cores=inf,
+            cold=False,
+            prefers_first=False,
+        )
 
     def of_size(self, size: int) -> Arrangement:
         """Return the arrangement with this size. Raises ValueError for an impossible size."""
@@ -171,39 +187,30 @@ def requests(question: Question, arrived_s: Floats | None = None, shares: Floats
         connects_s = draw_s(workload.connects, streams[2].random(count))
     if workload.cpu is None:
         return Requests(arrived_s, draw_s(workload.holds, shares), connects_s, None, given)
-    cpu = _drawn_cpu(question, workload.cpu, count, streams[3])
-    return Requests(arrived_s, _elsewhere_s(question, workload.cpu, shares), connects_s, cpu, given)
+    cpu = _drawn_cpu(workload, question.measured, count, streams[3])
+    below, elsewhere_s = _replayed(workload, question.measured, question.seed)
+    return Requests(arrived_s, np.interp(shares, below, elsewhere_s), connects_s, cpu, given)
 
 
-def _elsewhere_s(question: Question, measured: WorkerCpu, shares: Floats) -> Floats:
-    """How long requests hold a connection without computing or waiting for the CPU, by the share of requests with less of it.
+@lru_cache(maxsize=4)
+def _replayed(workload: MeasuredWorkload, run: Arrangement, seed: int) -> tuple[Floats, Floats]:
+    """Shares of requests, and how long they at most hold a connection without computing or waiting for the CPU.
 
-    It is found by simulating the measured run: holds must come out as they were measured.
+    The measured run is simulated several times, and the times corrected until holds come out as they were measured.
     """
-    workload, rng = question.workload, np.random.default_rng(question.seed)
+    rng = np.random.default_rng(seed)
     arrived_s = arrivals(workload.rate_per_s, _REPLAYED, rng, workload.arrival_variation)
     below = (np.arange(_REPLAYED) + 0.5) / _REPLAYED
     order, measured_s = rng.permutation(_REPLAYED), draw_s(workload.holds, below)
-    cpu = _drawn_cpu(question, measured, _REPLAYED, rng)
-    run = replace(
-        question.arrangement,
-        servers=question.measured_servers or question.arrangement.servers,
-        size=_AMPLE,
-        max_overflow=0,
-        timeout_s=inf,
-        max_waiting=None,
-        db_cores=inf,
-        cold=False,
-    )
+    cpu = _drawn_cpu(workload, run, _REPLAYED, rng)
     elsewhere_s = np.maximum(measured_s - cpu.inside_s.mean(), 0.0)
     for _ in range(_REPLAYS):
-        held_s = simulate(run, arrived_s, elsewhere_s[order], 0.0, question.seed, cpu).held_s
+        held_s = simulate(run, arrived_s, elsewhere_s[order], 0.0, seed, cpu).held_s
         left_s = elsewhere_s.mean() - (held_s.mean() - measured_s.mean())
         elsewhere_s = np.maximum(np.sort(elsewhere_s - (np.sort(held_s) - measured_s)), 0.0)
         if elsewhere_s.any():
             elsewhere_s *= max(0.0, left_s) / elsewhere_s.mean()
-    found: Floats = np.interp(shares, below, elsewhere_s)
-    return found
+    return below, elsewhere_s
 
 
 def predict(question: Question, given: Requests | None = None) -> Iterator[Prediction]:
@@ -220,36 +227,32 @@ def predict(question: Question, given: Requests | None = None) -> Iterator[Predi
         yield _prediction(question, outcome, made)
 
 
-def _drawn_cpu(question: Question, measured: WorkerCpu, count: int, rng: np.random.Generator) -> CpuTimes:
-    """CPU times for so many requests.
+def _drawn_cpu(workload: MeasuredWorkload, run: Arrangement, count: int, rng: np.random.Generator) -> CpuTimes:
+    """CPU times for so many requests; `run` is how they were measured.
 
     Where requests overlapped, the CPU time of a whole request is known only on average: it varies as that in its loan does then,
     if that is less.
     """
-    inside_s, server_share = draw_s(measured.loan_ms, rng.random(count)), _server_share(question)
-    if _overlapped(question) and variation(measured.loan_ms) < variation(measured.all_ms):
+    assert workload.cpu is not None  # noqa: S101
+    measured, server_share = workload.cpu, _server_share(workload)
+    inside_s = draw_s(measured.loan_ms, rng.random(count))
+    overlapped = run.slots != 1 and workload.rate_per_s * _spent_s(workload) / run.servers > _OVERLAPPING
+    if overlapped and variation(measured.loan_ms) < variation(measured.all_ms):
         return CpuTimes(inside_s, inside_s * (measured.outside_mean_ms / measured.loan_ms.mean), server_share)
     all_s = draw_s(measured.all_ms, rng.random(count))
     return CpuTimes(inside_s, all_s * (measured.outside_mean_ms / measured.all_ms.mean), server_share)
 
 
-def _server_share(question: Question) -> float:
+def _server_share(workload: MeasuredWorkload) -> float:
     """The server program's share of the CPU time outside of loans: what is not within the time that the application takes.
 
     0 if the answers do not tell that time.
     """
-    cpu, own_s = question.workload.cpu, question.workload.own_s
-    if cpu is None or not own_s or not cpu.outside_mean_ms:
+    cpu = workload.cpu
+    if cpu is None or not workload.own_s or not cpu.outside_mean_ms:
         return 0.0
     answers = cpu.mean_ms / cpu.all_ms.mean
-    return max(0.0, 1 - own_s * 1000 * answers / cpu.outside_mean_ms)
-
-
-def _overlapped(question: Question) -> bool:
-    """Whether workers had several requests in progress at a time while they were measured."""
-    servers = question.measured_servers or question.arrangement.servers
-    in_progress = question.workload.rate_per_s * _spent_s(question.workload) / servers
-    return question.arrangement.slots != 1 and in_progress > _OVERLAPPING
+    return max(0.0, 1 - workload.own_s * 1000 * answers / cpu.outside_mean_ms)
 
 
 def settled_s(span_s: float, timeout_s: float) -> float:

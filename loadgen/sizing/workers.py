@@ -2,8 +2,9 @@
 
 Where the CPU time of requests is given, each server is one process with one CPU, which runs one request's piece of
 work at a time, in order of arrival: half of the work outside a loan comes before the request asks for a connection and half
-after it is returned; of the work in a loan, half comes before the database's part of the hold and half after it. A part of the
-work outside a loan may be the server program's own. Of this, half comes first, and half when the answer is on its way.
+after it is returned; the work in a loan comes in equal parts before, between and after its statements, which are equal parts of
+the hold at the database. A part of the work outside a loan may be the server program's own. Of this, half comes first, and half
+when the answer is on its way.
 A server has `slots` for requests (one: gunicorn's sync workers; its threads; no limit: gevent); a request that finds none waits
 in front of it. With `turn_s`, as under Python's lock, a request that has waited for the CPU for so long, and seen nobody else
 get it in that time, interrupts the one that computes, which goes to the end of the queue. A new request goes to a server whose
@@ -47,7 +48,7 @@ class _Worker:
     backlog: deque[int] = field(default_factory=deque)
 
 
-_ACCEPT, _BEFORE, _IN_FIRST, _IN_LAST, _AFTER, _SENT = range(6)
+_ACCEPT, _BEFORE, _IN_FIRST, _IN_NEXT, _AFTER, _SENT = range(6)
 """The pieces of a request's work on the CPU."""
 _SAME, _NEAR = 1e-9, 1e-12
 """Instants that differ by less, in s and as a share of them, are the same. The former also for shares of a turn."""
@@ -80,6 +81,9 @@ class WorkersCourse(SimulationCourse):
         # more connections than they work on, each for itself.
         accepts_one = slots == 1 or (self._is_loop and arrangement.servers > 1)
         self._shared: deque[int] | None = deque() if accepts_one else None
+        # Parts of the work in a loan, and statements that each request has yet to make.
+        self._parts = arrangement.statements + 1
+        self._left = [0] * len(arrived_s)
         self._worker_of = [0] * len(arrived_s)
         self._pool_of = [self._pools[0]] * len(arrived_s)
         self.asked_s = list(arrived_s)
@@ -117,7 +121,7 @@ class WorkersCourse(SimulationCourse):
             else:
                 turns.advance(end_s)
                 request = database.finish(end_s)
-                self._compute(request, _IN_LAST, self._inside_s[request] / 2, end_s)
+                self._compute(request, _IN_NEXT, self._inside_s[request] / self._parts, end_s)
         if until_s < inf:
             database.advance(until_s)
             turns.advance(until_s)
@@ -249,8 +253,12 @@ class WorkersCourse(SimulationCourse):
                 # An answer that says no is work, too.
                 self._compute(request, _AFTER, self._outside_s[request] * self._after_loan, now_s, goes_on=True)
         elif stage == _IN_FIRST:
-            self._database.begin(request, self._to_connect_s[request] + self._holds_s[request])
-        elif stage == _IN_LAST:
+            self._left[request] = self._parts - 2
+            self._database.begin(request, self._to_connect_s[request] + self._holds_s[request] / (self._parts - 1))
+        elif stage == _IN_NEXT and self._left[request]:
+            self._left[request] -= 1
+            self._database.begin(request, self._holds_s[request] / (self._parts - 1))
+        elif stage == _IN_NEXT:
             # It runs on, and the waiter that gets its connection comes after it.
             self._compute(request, _AFTER, self._outside_s[request] * self._after_loan, now_s, goes_on=True)
             self._give_back(request, now_s)
@@ -279,7 +287,7 @@ class WorkersCourse(SimulationCourse):
         self._to_connect_s[request] = connect_s
         # Who finds an idle connection does not wait for the CPU.
         at_once = self.asked_s[request] == now_s
-        self._compute(request, _IN_FIRST, self._inside_s[request] / 2, now_s, goes_on=at_once, woken=True)
+        self._compute(request, _IN_FIRST, self._inside_s[request] / self._parts, now_s, goes_on=at_once, woken=True)
 
     def _give_up(self, waiter: int) -> None:
         super()._give_up(waiter)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from loadgen.sizing import queueing
 from loadgen.sizing.course import Arrangement
 from loadgen.sizing.measured import draw_s, variation, workload
 from loadgen.sizing.predict import Question, requests
+from loadgen.sizing.simulate import CpuTimes, simulate
 from reports.formats.artillery_json import from_json, to_json
 from reports.model import Extras, Period, Rate, Report, ReportError
 from reports.sketch import Sketch
@@ -546,6 +548,90 @@ def test_the_cpu_of_requests_that_overlapped_varies_as_that_in_their_loans(tmp_p
     # Requests that hardly overlap, and those that vary less than their loans.
     assert spread(uneven, "gevent", 1) > 0.9
     assert spread(even, "gevent", 60) < 0.05
+
+
+def asked_of(report_, **given_):
+    return Question(workload(report_), Arrangement(**given_), (4,), 20.0, 1.0, requests=5000)
+
+
+def with_sketches(path, **values):
+    """The report of a file with other values of some entries of Server-Timing."""
+    run = from_json(path.read_text())
+    sketches = {**run.aggregate.sketches, **{f"server.{name}": Sketch.of(each) for name, each in values.items()}}
+    return replace(run, aggregate=replace(run.aggregate, sketches=sketches))
+
+
+def test_holds_are_taken_apart_into_the_statement_computing_and_waiting_for_the_cpu(tmp_path):
+    # Statements of 10 ms, 4 to 12 ms of work in the loan: simulated at the same rate, they give holds like those measured.
+    rng = np.random.default_rng(3)
+    count = 5000
+    cpu_s, arrived_s = rng.uniform(0.004, 0.012, count), np.cumsum(rng.exponential(0.02, count))
+    truth = simulate(Arrangement(size=50), arrived_s, np.full(count, 0.010), 0.0, 0, CpuTimes(cpu_s, np.zeros(count)))
+    path = computing(tmp_path, cpu_ms=8.0, loan_cpu_ms=8.0, rate=50)
+    run = with_sketches(path, db=truth.held_s * 1000, cpu=cpu_s * 1000, **{"loan-cpu": cpu_s * 1000})
+    found_s = requests(asked_of(run, size=50)).holds_s
+    assert truth.held_s.std() > 0.003
+    assert found_s.mean() == pytest.approx(0.010, rel=0.05)
+    assert found_s.std() < 0.002
+
+
+def test_the_measured_run_may_have_had_other_servers(tmp_path):
+    path = computing(tmp_path, cpu_ms=9.0, loan_cpu_ms=8.0, statement_ms=20, rate=90)
+    refused = plan(path, "--servers", 1, "--sizes", "20", "--rate", 20)
+    assert refused.exit_code == 2 and "busy for 81%" in refused.stderr
+    # On three servers, each request waited for the CPU for a while, and on thirty it hardly did.
+    holds_ms = [
+        planned(path, "--servers", 1, "--sizes", "20", "--rate", 20, "--measured-servers", servers)["sizes"][0][
+            "hold_mean_ms"
+        ]
+        for servers in (3, 30)
+    ]
+    assert holds_ms[0] < holds_ms[1] - 0.5
+
+
+def test_the_cpu_of_answers_without_a_loan_counts(tmp_path):
+    path = computing(tmp_path, cpu_ms=4.0, loan_cpu_ms=2.0)
+    holds = np.where(np.arange(1000) % 2, 7.0, 0.0)
+    found = workload(with_sketches(path, db=holds, **{"loan-cpu": np.where(holds > 0, 2.0, 0.0)}))
+    # Half of the answers needed no connection, and 4 ms of CPU all the same.
+    assert found.rate_per_s == pytest.approx(5, rel=0.01)
+    assert found.cpu.mean_ms == pytest.approx(8.0, rel=0.02)
+    assert found.cpu.outside_mean_ms == pytest.approx(6.0, rel=0.02)
+
+
+def test_the_server_programs_own_work_is_what_the_application_does_not_take(tmp_path):
+    path = computing(tmp_path, cpu_ms=5.0, loan_cpu_ms=2.0)
+    # The application takes 1 ms beside its loan, and the process computes for 3.
+    run = with_sketches(path, pool=np.zeros(1000), db=np.full(1000, 20.0), total=np.full(1000, 21.0))
+    assert requests(asked_of(run)).cpu.server_share == pytest.approx(2 / 3, rel=0.05)
+
+
+def test_of_several_workers_it_is_told_what_a_preferred_one_would_do(tmp_path):
+    path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=49)
+    given_ = (path, "--sizes", "3", "--rate", 77)
+    done = plan(*given_, "--servers", 2)
+    [line] = [line for line in done.stderr.splitlines() if "it may prefer one" in line]
+    assert line.startswith("Warning: which worker gets a request is up to the kernel")
+    assert f"Doubtful: {line.removeprefix('Warning: ')}." in done.stdout
+    for others in (["--servers", 1], ["--servers", 2, "--worker", "sync"], ["--servers", 2, "--sizes", 20]):
+        assert "it may prefer one" not in plan(*given_, *others).stderr
+
+
+def test_statements_of_a_loan_wait_for_the_cpu_each(tmp_path):
+    path = computing(tmp_path, cpu_ms=8.0, loan_cpu_ms=6.0, statement_ms=10)
+    one, five = (
+        planned(path, "--servers", 1, "--rate", 90, "--sizes", "3", "--statements", number)["sizes"][0]
+        for number in (1, 5)
+    )
+    assert five["hold_mean_ms"] > one["hold_mean_ms"] + 2
+
+
+def test_many_servers_take_no_longer_than_few(tmp_path):
+    path = computing(tmp_path, cpu_ms=2.0, loan_cpu_ms=1.0)
+    began = time.process_time()
+    (row,) = planned(path, "--servers", 10_000, "--sizes", "2", "--rate", 100)["sizes"]
+    assert row["knee_per_s"] > 1e6
+    assert time.process_time() - began < 20
 
 
 def test_more_servers_than_cores_are_told_to_need_more_cores(tmp_path):
