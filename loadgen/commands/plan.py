@@ -229,7 +229,7 @@ def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
 def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
     """Make the question from the options. Raises BadInput for options that do not go together."""
     from loadgen.sizing.course import Arrangement
-    from loadgen.sizing.predict import Question
+    from loadgen.sizing.predict import Question, with_db_cores
 
     cpu_ms, connect_ms, wake_ms = given["db_cpu_ms"], given["connect_ms"], given["wake_ms"]
     if cpu_ms is not None and given["db_cores"] is None:
@@ -244,8 +244,6 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         max_waiting=given["max_waiting"],
         hand_over=given["hand_over"],
         wake_s=_wake_s(measured) if wake_ms is None else wake_ms / 1000,
-        db_cores=given["db_cores"] or inf,
-        db_share=1.0 if cpu_ms is None else min(1.0, cpu_ms / measured.holds.mean),
         cold=given["cold"],
         statements=given["statements"],
         slots={"gevent": None, "gthread": given["threads"], "sync": 1}[given["worker"]],
@@ -253,7 +251,7 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         # Python's lock goes to another thread that wants it after 5 ms.
         turn_s=0.005 if given["worker"] == "gthread" else inf,
     )
-    return Question(
+    question = Question(
         workload=measured,
         arrangement=arrangement,
         sizes=sizes,
@@ -265,3 +263,4 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         requests=given["requests"],
         seed=given["seed"],
     )
+    return with_db_cores(question, given["db_cores"], cpu_ms) if given["db_cores"] else question

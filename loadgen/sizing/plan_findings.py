@@ -133,7 +133,8 @@ def _premises(question: Question, name: str) -> Iterator[str]:
     if arrangement.db_cores < inf:
         share = f"{arrangement.db_share:.0%}"
         cores = decimal(arrangement.db_cores)
-        yield f"The database has {cores} cores; a request that holds a connection needs one for {share} of that time."
+        when = "that time" if measured.cpu is None else "the time in which it does not compute"
+        yield f"The database has {cores} cores; a request that holds a connection needs one for {share} of {when}."
 
 
 def _own_error(found: Sequence[Prediction]) -> str:

@@ -83,7 +83,6 @@ class Question:
             max_overflow=0,
             timeout_s=inf,
             max_waiting=None,
-            db_cores=inf,
             cold=False,
             prefers_first=False,
         )
@@ -190,6 +189,20 @@ def requests(question: Question, arrived_s: Floats | None = None, shares: Floats
     cpu = _drawn_cpu(workload, question.measured, count, streams[3])
     below, elsewhere_s = _replayed(workload, question.measured, question.seed)
     return Requests(arrived_s, np.interp(shares, below, elsewhere_s), connects_s, cpu, given)
+
+
+def elsewhere_mean_s(question: Question) -> float:
+    """Mean time that a request holds a connection without computing or waiting for the CPU, as far as that is known."""
+    if question.workload.cpu is None:
+        return question.workload.holds.mean / 1000
+    return float(_replayed(question.workload, question.measured, question.seed)[1].mean())
+
+
+def with_db_cores(question: Question, cores: float, cpu_ms: float | None) -> Question:
+    """The question with a database of so many cores. `cpu_ms`: for how long a loan needs one; None: all the time that it waits."""
+    alone_s = elsewhere_mean_s(question)
+    share = 1.0 if cpu_ms is None or not alone_s else min(1.0, cpu_ms / 1000 / alone_s)
+    return replace(question, arrangement=replace(question.arrangement, db_cores=cores, db_share=share))
 
 
 @lru_cache(maxsize=4)
@@ -329,8 +342,7 @@ def limits_per_s(question: Question, arrangement: Arrangement) -> dict[Part, flo
     The parts: connections, the workers' CPU, their places for requests, and the database's cores.
     """
     workload, hold_s = question.workload, question.workload.holds.mean / 1000
-    loan_cpu_s = workload.cpu.loan_ms.mean / 1000 if workload.cpu else 0.0
-    work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
+    work_s = elsewhere_mean_s(question) * arrangement.db_share
     limits: dict[Part, float] = {"connections": arrangement.servers * arrangement.limit / hold_s}
     if workload.cpu is not None:
         limits["CPU"] = min(arrangement.servers, arrangement.cores) / (workload.cpu.mean_ms / 1000)
@@ -376,7 +388,7 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
     # Bell System Technical Journal 62, 1983, section 4.4).
     of_arrivals = 1 + (question.arrival_variation - 1) / arrangement.servers
     load = queueing.load(rate_per_s, hold_s, connections)
-    db_load = question.rate_per_s * hold_s * arrangement.db_share / arrangement.db_cores
+    db_load = question.rate_per_s * elsewhere_mean_s(question) * arrangement.db_share / arrangement.db_cores
     given = (rate_per_s, hold_s, connections)
     steady = load < 1
     laws = ((1.0, 1.0), (of_holds, of_arrivals))
@@ -409,7 +421,8 @@ def doubts(question: Question, found: Sequence[Prediction]) -> list[str]:
     if unlike := uneven(question, advised):
         said.append(unlike)
     cores_busy = workload.rate_per_s * workload.holds.mean / 1000 * arrangement.db_share
-    if cores_busy > _BUSY_CORES * arrangement.db_cores:
+    # With the workers' CPU known, the measured run is simulated with these cores.
+    if workload.cpu is None and cores_busy > _BUSY_CORES * arrangement.db_cores:
         said.append(
             f"the measured holds kept {decimal(cores_busy, 2)} of {decimal(arrangement.db_cores)} database cores "
             f"busy: they contain waiting "

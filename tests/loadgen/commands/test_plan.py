@@ -61,10 +61,10 @@ def report(*, holds_ms=None, per_period=None, connects_ms=(2.0, 4.0), model="ope
     return Report(total, periods, Extras("1", model))
 
 
-def of_sketch(**values):
-    """The report with other values of the sketch of holds."""
+def of_sketch(*, name="server.db", **values):
+    """The report with other values of a sketch, by default that of holds."""
     document = json.loads(to_json(report()))
-    document["poolbench"]["aggregate"]["sketches"]["server.db"].update(values)
+    document["poolbench"]["aggregate"]["sketches"][name].update(values)
     return json.dumps(document)
 
 
@@ -386,6 +386,27 @@ def test_no_plan_is_made_from_a_run_that_cannot_support_one(tmp_path, run, says)
     assert line.startswith(f"Error: {path}: no plan can be made from this run: {says}")
 
 
+def queued_at_the_end(periods, waits_ms):
+    """The report, with waits that are short on the whole and in the last periods as given."""
+    run = report()
+    pools = [np.full(800, 0.1)] * (10 - periods) + [np.full(800, waits_ms)] * periods
+    each = [replace(p, sketches={"server.pool": Sketch.of(w)}) for p, w in zip(run.periods, pools, strict=True)]
+    total = {**run.aggregate.sketches, "server.pool": Sketch.of(np.concatenate(pools))}
+    return replace(run, periods=tuple(each), aggregate=replace(run.aggregate, sketches=total))
+
+
+def test_no_plan_is_made_from_a_run_that_queued_in_the_end(tmp_path):
+    path = tmp_path / "ramp.json"
+    path.write_text(to_json(queued_at_the_end(2, 20)))
+    done = plan(path, "--sizes", "2")
+    assert (done.exit_code, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert "for 20 s of it, requests waited for a connection for a long time" in line
+    for run in (queued_at_the_end(1, 20), queued_at_the_end(2, 4)):
+        path.write_text(to_json(run))
+        assert plan(path, "--sizes", "2", "--requests", 1000).exit_code == 0
+
+
 @pytest.mark.parametrize("run", [late(9), report(failed=200), overloaded(4)])
 def test_a_plan_is_made_from_a_run_that_was_nearly_as_planned(tmp_path, run):
     path = tmp_path / "fit.json"
@@ -434,6 +455,8 @@ def test_a_mistake_gives_one_line_and_exit_code_2(measured, arguments, says):
         *((of_sketch(sum=value), "the sketch server.db contradicts itself") for value in (-5.0, 0.0, 1e9)),
         (of_sketch(min=-1.0), "the sketch server.db contradicts itself"),
         (of_sketch(max=1e-9), "the sketch server.db contradicts itself"),
+        (of_sketch(counts=[], zero_count=0), "no sketch of server.db"),
+        (of_sketch(name="server.pool", counts=[], zero_count=0), "no sketch of server.pool"),
         (of_sketch(sum=float("nan")), "NaN is no JSON number"),
     ],
 )
@@ -624,6 +647,14 @@ def test_statements_of_a_loan_wait_for_the_cpu_each(tmp_path):
         for number in (1, 5)
     )
     assert five["hold_mean_ms"] > one["hold_mean_ms"] + 2
+
+
+def test_the_databases_cores_are_busy_for_what_was_given_whatever_the_worker_computes(tmp_path):
+    path = computing(tmp_path, cpu_ms=9.0, loan_cpu_ms=8.0, statement_ms=10)
+    given_ = (path, "--servers", 10, "--sizes", "20", "--rate", 200, "--db-cores", 2)
+    (row,) = planned(*given_, "--db-cpu-ms", 5)["sizes"]
+    assert row["db_busy"] == pytest.approx(0.5, rel=0.05)
+    assert row["formulas"]["db_load"] == pytest.approx(0.5, rel=0.05)
 
 
 def test_many_servers_take_no_longer_than_few(tmp_path):
