@@ -156,4 +156,5 @@ def one_line_errors(database_url: str | None) -> Iterator[None]:
         where = "" if database_url is None else f"{shown(database_url)}: "
         raise BadInput(where + masked(" ".join(str(error).split()))) from None
     except OSError as error:
-        raise BadInput(f"{error.filename}: {error.strerror}") from None
+        # An error of our own, such as a folder that cannot be written, has a message and no name of a file.
+        raise BadInput(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None

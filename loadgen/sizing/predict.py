@@ -199,7 +199,7 @@ def elsewhere_mean_s(question: Question) -> float:
 
 
 def with_db_cores(question: Question, cores: float, cpu_ms: float | None) -> Question:
-    """The question with a database of so many cores. `cpu_ms`: for how long a loan needs one; None: all the time that it waits."""
+    """The question with a database of so many cores. `cpu_ms`: how long a loan needs one; None: as long as it waits."""
     alone_s = elsewhere_mean_s(question)
     share = 1.0 if cpu_ms is None or not alone_s else min(1.0, cpu_ms / 1000 / alone_s)
     return replace(question, arrangement=replace(question.arrangement, db_cores=cores, db_share=share))

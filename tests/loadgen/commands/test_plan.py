@@ -423,6 +423,11 @@ def test_a_plan_is_made_from_a_run_that_was_nearly_as_planned(tmp_path, run):
         (["--sizes", "1-200"], "--sizes 1-200: at most 100 sizes at once"),
         (["--sizes", "5-9", "--max-connections", 10], "--max-connections 10: even size 5 needs 20 connections"),
         (["--max-overflow", "-1", "--max-connections", 10], "--max-connections cannot be kept with --max-overflow -1"),
+        # The formulas would add up as many terms.
+        (["--max-overflow", 10**12], "is not in the range -1<=x<=10000"),
+        (["--max-waiting", 10**12], "is not in the range 0<=x<=1000000"),
+        (["--statements", 0], "is not in the range 1<=x<=1000"),
+        (["--measured-servers", 0], "is not in the range 1<=x<=10000"),
         (["--sizes", "0"], "--sizes 0 with --max-overflow 0: no connection could ever be lent"),
         (["--db-cpu-ms", "1"], "--db-cpu-ms has no effect without --db-cores"),
         (["--rate", "0"], "--rate"),
