@@ -546,6 +546,11 @@ LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
             ["--rate", 100, "--sizes", "20", "--p99", 55],
             "cheaper statement",
         ),
+        # The pool as it is keeps the target, and a smaller one would not.
+        ({"statement_ms": 20}, ["--rate", 150, "--sizes", "3,8", "--p99", 150], "nothing"),
+        # The CPU is busy for 85 % of the time, and the target is kept all the same.
+        ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0}, ["--rate", 170, "--sizes", "8", "--p99", 500], "nothing"),
+        ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0}, ["--rate", 170, "--sizes", "8", "--p99", 30], "more workers"),
         # Almost three times as many connections are needed: twice as many, or half as long statements, would not do.
         ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0, "statement_ms": 60}, ["--rate", 180, "--sizes", "4"], "more connections"),
         # Three times what the servers can do: no single change is enough, so the scarcest part is named.
