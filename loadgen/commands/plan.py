@@ -116,7 +116,8 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
     type=click.IntRange(1, 1000),
     default=1,
     show_default=True,
-    help="Statements of each loan, between which a request waits for the CPU, where the report tells that.",
+    help="Number of statements in each loan; before each, a request may wait for the CPU of its worker, where the report tells"
+    " that.",
 )
 @click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
