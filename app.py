@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import psutil
@@ -41,7 +42,7 @@ from db.errors import (
     StatementTimeout,
     TooManyClients,
 )
-from db.rollups import Folder
+from db.folding import Folder
 from db.settings import DatabaseSettings, database_url, read, seconds, whole
 from db.telemetry import Metrics
 from db.visitor import visitor
@@ -140,7 +141,8 @@ def create_app(settings: Settings | Mapping[str, str]) -> Flask:
             locate = _start_embedded
         settings = Settings.from_mapping(settings)
     app = _Application(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
+    # One more than the largest, since what is longer is cut off there without an error.
+    app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY + 1
     database = Database(settings.database, locate)
     metrics = Metrics()
     folder = Folder(database, settings.click_retention_days)
@@ -259,7 +261,7 @@ class Service:
                 raise HttpProblem(409, "code-taken", "The code is taken", f"There is a link with the code {code!r}")
         short_url = (self._public_url or request.host_url) + link.code
         answer = _json({"code": link.code, "url": link.url, "short_url": short_url}, 201)
-        answer.headers["Location"] = f"/{link.code}"
+        answer.headers["Location"] = urlsplit(short_url).path
         return answer
 
     def follow(self, code: str) -> Response:
@@ -401,8 +403,7 @@ def _link_request(own_addresses: set[tuple[str, int]]) -> tuple[str, str | None]
     if not request.is_json:
         raise HttpProblem(415, "not-json", "The body must be application/json")
     text = request.get_data(cache=False)
-    # Werkzeug cuts a chunked body off at the limit without an error.
-    if len(text) >= LARGEST_BODY:
+    if len(text) > LARGEST_BODY:
         raise RequestEntityTooLarge
     try:
         body = orjson.loads(text)

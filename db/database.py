@@ -18,8 +18,16 @@ from psycopg2.extensions import get_wait_callback
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine
 from sqlalchemy.engine.default import DefaultDialect
 
-from db.errors import DatabaseDown, DatabaseFailure, PoolQueueFull, PoolTimeout, StatementTimeout, classify
-from db.green import GreenConnection
+from db.errors import (
+    UNDEFINED,
+    DatabaseDown,
+    DatabaseFailure,
+    PoolQueueFull,
+    PoolTimeout,
+    StatementTimeout,
+    classify,
+)
+from db.green import LATE_MARGIN_S, GreenConnection, time_limit
 from db.settings import DatabaseSettings, PoolSettings
 from db.strategies import engine_arguments, unhonoured
 from poolbench import LoanCost, watch
@@ -28,9 +36,6 @@ from poolbench.costs import Quantiles, RecentCosts, asking, connecting
 
 CONNECT_TIMEOUT_S = 5.0
 """Longest time to open a connection; `?connect_timeout=` in the URL wins."""
-
-LATE_MARGIN_S = 2.0
-"""How late, in s, a server may report that a statement took too long, before it is given up as unreachable."""
 
 _CLIENT_CHECK_MS = 100
 # Longest wait for a lock while the tables are brought up to date, for clicks queue up behind a lock that is asked for.
@@ -155,7 +160,11 @@ class Database:
             failure = classify(error)
             if isinstance(failure, StatementTimeout):
                 raise DatabaseDown(f"the tables could not be brought up to date: {failure}") from error
-            raise failure or error from error
+            if failure is not None:
+                raise failure from error
+            # Such as a role that may not make tables (42501): no request can be answered before somebody sees to it.
+            original = getattr(error, "orig", None) or error
+            raise DatabaseDown(str(original), getattr(original, "pgcode", None) or UNDEFINED) from error
         finally:
             self._migrating.release()
             engine.dispose()
@@ -182,12 +191,14 @@ class Database:
         return False
 
     def _look_for_timeout(self, connection: Connection) -> None:
-        """Warn if the statement timeout is not in force, since a pooler may drop it silently."""
+        """Warn if the statement timeout is not in force, since a pooler may drop it silently, or set one of its own."""
         setting = "SELECT setting::int FROM pg_settings WHERE name = 'statement_timeout'"
-        if self.settings.statement_timeout_s and not connection.exec_driver_sql(setting).scalar_one():
+        in_force_ms = connection.exec_driver_sql(setting).scalar_one()
+        if in_force_ms != _in_whole_ms(self.settings.statement_timeout_s):
             log.warning(
-                "STATEMENT_TIMEOUT is not in force: a pooler is in between, which must set it (PgBouncer:"
-                " connect_query), or the role (ALTER ROLE ... SET statement_timeout)"
+                "STATEMENT_TIMEOUT is not in force, the server's limit is %s: a pooler is in between, which must set it"
+                " (PgBouncer: connect_query), or the role (ALTER ROLE ... SET statement_timeout)",
+                f"{in_force_ms} ms" if in_force_ms else "none",
             )
 
     def forget(self) -> None:
@@ -342,6 +353,11 @@ def _raise_as_failure(error: BaseException) -> None:
         raise failure from error
 
 
+def _in_whole_ms(limit_s: float) -> int:
+    """A time limit as the server takes it, for which 0 is no limit: a very short one is not to become that."""
+    return max(1, round(limit_s * 1000)) if limit_s else 0
+
+
 def _turns_of_the_slow(pool: PoolSettings) -> Semaphore | None:
     """A semaphore of as many connections as slow statements may have at a time; None: no limit of their own."""
     if not pool.reserve or not pool.size or pool.max_overflow < 0:
@@ -349,29 +365,14 @@ def _turns_of_the_slow(pool: PoolSettings) -> Semaphore | None:
     return Semaphore(pool.size + pool.max_overflow - pool.reserve) if pool.strategy in {"queue", "fair"} else None
 
 
-@contextmanager
-def time_limit(connection: Connection, limit_s: float) -> Iterator[str]:
-    """Allow statements in the block so many seconds (0: no limit) instead of the usual ones.
-
-    Gives the statement that tells the server, for the transaction in which it is.
-    """
-    driver: Any = connection.connection.dbapi_connection
-    patience_s, driver.patience_s = driver.patience_s, limit_s + LATE_MARGIN_S if limit_s else None
-    try:
-        yield f"SET LOCAL statement_timeout = {limit_s * 1000:.0f}"
-    finally:
-        driver.patience_s = patience_s
-
-
 def connect_arguments(settings: DatabaseSettings, *, limited: bool = True) -> dict[str, Any]:
     """Arguments of `psycopg2.connect`: the URL's parts, the session's limits, and a name that shows in pg_stat_activity."""
     given: dict[str, Any] = settings.url.translate_connect_args(database="dbname", username="user") | settings.url.query
-    timeout_ms = round(settings.statement_timeout_s * 1000)
     # A greenlet that is killed or timed out in a statement closes its connection, which the server would notice only when it
     # next writes. Let the server check, so that no statement runs on for nobody. If the network is dead, this check finds
     # nothing, and the session, one of `max_connections`, would stay for hours: hence the same limits as on our side.
     limits = {
-        "statement_timeout": timeout_ms,
+        "statement_timeout": _in_whole_ms(settings.statement_timeout_s),
         "client_connection_check_interval": _CLIENT_CHECK_MS,
         "tcp_keepalives_idle": _IDLE_S,
         "tcp_keepalives_interval": _PROBE_S,
@@ -396,8 +397,9 @@ def connect_arguments(settings: DatabaseSettings, *, limited: bool = True) -> di
 def _connect(arguments: dict[str, Any]) -> GreenConnection:
     """Open a connection, to each host within `connect_timeout`, also where a wait callback keeps libpq from enforcing it."""
     limit_s = connect_limit_s(arguments, psycopg2.OperationalError)
-    # libpq's own least is 2 s, and it takes whole seconds only.
-    arguments = arguments | {"connect_timeout": max(2, round(limit_s)), "connection_factory": GreenConnection}
+    # libpq's own least is 2 s, it takes whole seconds only, and 0 is no limit for it, too.
+    limit_of_libpq_s = max(2, round(limit_s)) if limit_s > 0 else 0
+    arguments = arguments | {"connect_timeout": limit_of_libpq_s, "connection_factory": GreenConnection}
 
     def connect(**each: Any) -> GreenConnection:
         opened: GreenConnection = psycopg2.connect(**each)
@@ -410,7 +412,6 @@ def _connect(arguments: dict[str, Any]) -> GreenConnection:
 
 __all__ = [
     "CONNECT_TIMEOUT_S",
-    "LATE_MARGIN_S",
     "Database",
     "DatabaseFailure",
     "PoolStatus",

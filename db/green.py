@@ -1,5 +1,7 @@
 """Waiting for PostgreSQL in greenlets: through gevent, and for a limited time."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -8,6 +10,10 @@ import gevent
 import psycopg2
 from psycogreen.gevent import gevent_wait_callback
 from psycopg2.extensions import connection, set_wait_callback
+from sqlalchemy import Connection
+
+LATE_MARGIN_S = 2.0
+"""How late, in s, a server may report that a statement took too long, before it is given up as unreachable."""
 
 _LOOK_EVERY_S = 0.5
 
@@ -63,3 +69,17 @@ class _WaitWatch:
 
 
 _WATCHES: WeakKeyDictionary[Any, _WaitWatch] = WeakKeyDictionary()
+
+
+@contextmanager
+def time_limit(connection: Connection, limit_s: float) -> Iterator[str]:
+    """Allow statements in the block so many seconds (0: no limit) instead of the usual ones.
+
+    Gives the statement that tells the server, for the transaction in which it is.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    patience_s, driver.patience_s = driver.patience_s, limit_s + LATE_MARGIN_S if limit_s else None
+    try:
+        yield f"SET LOCAL statement_timeout = {limit_s * 1000:.0f}"
+    finally:
+        driver.patience_s = patience_s

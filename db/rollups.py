@@ -9,34 +9,21 @@ each click has the number of its transaction, and the watermark is the lowest nu
 """
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic
-from typing import NoReturn
 
-import gevent
-import gevent.event
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
-from db.database import Database, time_limit
-from db.errors import DatabaseFailure
+from db.green import time_limit
 
 PARTITION_TRANSACTIONS = 20_000_000
 """Transactions whose clicks share a partition, which then has some 3 GB if each of them is a click."""
 
-FOLDING_PAUSE_S = 1.0
-"""Shortest time from one folding in the background to the next, in s."""
-
-UPKEEP_S = 600.0
-"""Time from one look at the partitions to the next, in s."""
-
 LONGEST_S = 600.0
 """Longest time, in s, of a folding or a check: a single transaction may have added very many clicks."""
 
-_BATCH_CLICKS = 20_000
+BATCH_CLICKS = 20_000
 """Clicks that are folded in one transaction, unless one transaction has added more: some 0.2 s of work."""
 
 # A partition that was not made in time starts so many transactions later, to leave those that run to `clicks_elsewhere`.
@@ -51,7 +38,7 @@ def fold(connection: Connection) -> int | None:
     """Fold a batch of new clicks and return their number; None if somebody else is folding."""
     with time_limit(connection, LONGEST_S) as setting:
         # One message, and so one transaction.
-        found: int | None = connection.exec_driver_sql(f"{setting}; SELECT fold_clicks({_BATCH_CLICKS})").scalar_one()
+        found: int | None = connection.exec_driver_sql(f"{setting}; SELECT fold_clicks({BATCH_CLICKS})").scalar_one()
     return found
 
 
@@ -195,48 +182,3 @@ def _transaction(connection: Connection) -> Iterator[None]:
         connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
-
-
-class Folder:
-    """Folds clicks and keeps the partitions in the background of one process, in a greenlet that runs `run`.
-
-    Asks nothing of the database before it is woken. With `retention_days` it looks for old partitions all the same.
-    """
-
-    def __init__(self, database: Database, retention_days: float) -> None:
-        self._database = database
-        self._retention_days = retention_days
-        self._wanted = gevent.event.Event()
-        self._kept_s = -math.inf
-
-    def wake(self) -> None:
-        """Say that there may be clicks to fold."""
-        if not self._wanted.is_set():
-            self._wanted.set()
-
-    def run(self) -> NoReturn:
-        """Fold and keep partitions until the greenlet is killed; a failure is logged, and tried again later."""
-        while True:
-            self._wanted.wait(UPKEEP_S if self._retention_days else None)
-            gevent.sleep(FOLDING_PAUSE_S)
-            self._wanted.clear()
-            try:
-                self._work()
-            except (DatabaseFailure, SQLAlchemyError) as failure:
-                self._wanted.set()
-                log.warning("the clicks were not folded: %s", " ".join(str(failure).split()))
-
-    def _work(self) -> None:
-        if monotonic() - self._kept_s > UPKEEP_S:
-            self._kept_s = monotonic()
-            with self._database.connection(slow=True) as connection:
-                for name in keep_partitions(connection, self._retention_days):
-                    log.info("dropped the clicks in %s, which are in the roll-ups", name)
-        folded: int | None = _BATCH_CLICKS
-        while folded is not None and folded >= _BATCH_CLICKS:
-            # Whoever waits for a connection may have one between two batches.
-            with self._database.connection(slow=True) as connection:
-                folded = fold(connection)
-        if folded != 0:
-            # There may be clicks of transactions that had not ended, or that came after those which somebody else folds.
-            self._wanted.set()

@@ -15,7 +15,7 @@ SELECT 'seed' || n, 'https://example.com/articles/' || n FROM generate_series(%s
 ON CONFLICT (code) DO NOTHING
 """
 
-# Arithmetic instead of random(): the same call always gives the same clicks, spread over 30 days up to now.
+# Arithmetic instead of random(), so that no chance is involved: the clicks are spread over 30 days up to now.
 _SEED_CLICKS = """
 INSERT INTO clicks (link_id, at, browser, platform, referrer)
 SELECT links.id,

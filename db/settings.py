@@ -1,9 +1,11 @@
 """The settings of the database room, read once from a mapping (the environment) that the caller passes in."""
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, TypeVar
+from urllib.parse import quote, unquote
 
 import psycopg2
 from psycopg2.extensions import parse_dsn
@@ -124,9 +126,6 @@ whole = Whole
 seconds = seconds_up_to()
 """A parser of durations in s, 0 or more."""
 
-switch = Switch()
-"""A parser of on and off, in any of the usual words."""
-
 
 def choice(names: Collection[str]) -> Callable[[str], str]:
     """Make a parser that accepts only these names."""
@@ -146,6 +145,24 @@ def libpq_url(url: URL) -> str:
     return f"{place}{mark}{query.replace('+', '%20')}"
 
 
+def _with_hosts_together(url: str) -> str:
+    """The URL with SQLAlchemy's way to write hosts in the query, `host=A:1&host=B:2`, replaced by libpq's, `host=A,B&port=1,2`.
+
+    Raises ValueError for what is the engine plugin's.
+    """
+    place, _, query = url.partition("?")
+    given = [part.partition("=")[::2] for part in query.split("&") if part]
+    if any(unquote(name) == "plugin" for name, _ in given):
+        raise ValueError("a URL without plugin=: which pool the service has is said by DB_POOL and its settings")
+    hosts = [re.fullmatch(r"([^:]*)(?::(\d*))?", unquote(value)) for name, value in given if name == "host"]
+    found = [host for host in hosts if host is not None]
+    if len(found) < len(hosts) or not any(host[2] for host in found):
+        return url
+    names, ports = ",".join(quote(host[1]) for host in found), ",".join(host[2] or "" for host in found)
+    others = [f"{name}={value}" for name, value in given if name not in {"host", "port"}]
+    return f"{place}?{'&'.join((f'host={names}', f'port={ports}', *others))}"
+
+
 def database_url(text: str) -> URL:
     """SQLAlchemy's URL of a PostgreSQL database, from SQLAlchemy's or libpq's notation (URL, or `key=value` pairs).
 
@@ -154,7 +171,7 @@ def database_url(text: str) -> URL:
     """
     scheme, colon, rest = text.partition("://")
     if colon and scheme in {"postgresql+psycopg2", "postgres", "postgresql"}:
-        text = f"postgresql://{rest}"
+        text = _with_hosts_together(f"postgresql://{rest}")
     elif colon and "=" not in scheme:
         raise ValueError("a postgresql:// URL or a libpq connection string")
     try:

@@ -115,6 +115,7 @@ def engine_arguments(pool: PoolSettings) -> dict[str, Any]:
 
 def unhonoured(pool: PoolSettings) -> tuple[str, ...]:
     """Names of the settings that somebody gave and that the strategy cannot honour, sorted."""
-    # DB_POOL_RESERVE is kept by `Database`, in front of any pool that keeps connections.
-    honoured = settings.honoured(pool.strategy) | ({"DB_POOL_RESERVE"} if pool.strategy in {"queue", "fair"} else set())
+    # `Database` watches any pool, and keeps DB_POOL_RESERVE in front of those that keep connections.
+    own = {"DB_POOL_WATCH", "DB_POOL_RESERVE"} if pool.strategy in {"queue", "fair"} else {"DB_POOL_WATCH"}
+    honoured = settings.honoured(pool.strategy) | own
     return tuple(sorted(pool.given - honoured))

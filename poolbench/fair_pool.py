@@ -163,7 +163,6 @@ class FairPool(Pool):
         # The same objects and methods by shorter names, for what every loan passes through.
         self._idle, self._vacant, self._waiters = queue.idle, queue.vacant, queue.waiters
         self._take_idle, self._match = queue.take_idle, queue.match
-        self._drop: Callable[[Record], None] = queue.drop
         self._statistics = PoolStatistics()
         self._alarms: dict[Any, Any] = {}
         # As many items as connections are being opened; and the number of loans that began with an opening of their own.
@@ -539,14 +538,14 @@ class FairPool(Pool):
         self._is_closed = True
         self._keep = 0
         # Instead of a test in the path that every loan takes.
-        self._take_idle, self._drop = self._refuse, self._drop_last
+        self._take_idle = self._refuse
 
     def _refuse(self) -> NoReturn:
         self._statistics.rare["rejected"] += 1
         raise PoolClosed("FairPool: this pool was closed, and lends no connections any more")
 
-    def _drop_last(self, record: Record) -> None:
-        """As `drop`, in a closed pool: the last to come back wakes those up who wait in `close`."""
+    def _drop(self, record: Record) -> None:
+        """Give the slot away; the last to come back wakes those up who wait in `close`."""
         self._queue.drop(record)
         for waiter in [] if self._queue.taken else list(self._closers.waiters):
             if removed(self._closers.waiters, waiter):

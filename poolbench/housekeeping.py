@@ -48,12 +48,18 @@ class Housekeeping:
         self._leak_ns = NEVER_NS if leak_threshold_s is None else round(leak_threshold_s * 1e9)
         self._has_work = bool(min_size or has_lifetimes) or self._idle_ns < NEVER_NS or self._leak_ns < NEVER_NS
         self._keeper: Keeper | None = None
+        self._start_over()
+
+    def _start_over(self) -> None:
         # Whoever takes it may start a keeper: of several threads that open connections at once, only one does.
         self._permission: list[None] = [None]
         self._busy = False
 
     def start(self) -> None:
-        """Begin, unless there is nothing to do or it has begun already; called for each connection that is opened."""
+        """Begin, unless there is nothing to do or it has begun already; called for each connection that is opened.
+
+        Where the process may start no thread now, the next connection is the occasion.
+        """
         if not self._has_work or (self._keeper is not None and self._keeper.is_running()):
             return
         try:
@@ -63,13 +69,24 @@ class Housekeeping:
         try:
             if self._keeper is None or not self._keeper.is_running():
                 self._keeper = keeper_here(self._interval_s, self._round)
+        except RuntimeError as error:
+            self._cannot_start(error)
         finally:
             self._permission.append(None)
 
     def warm_up(self) -> None:
         """Open `min_size` connections in the background, all at once, when the engine to which the pool belongs is whole."""
         if self._min_size:
-            start_here(self._warm_up)
+            try:
+                start_here(self._warm_up)
+            except RuntimeError as error:
+                self._cannot_start(error)
+
+    def _cannot_start(self, error: RuntimeError) -> None:
+        """No thread is to be had, at a limit of the system or at the interpreter's end: no reason to refuse a connection."""
+        pool = self._pool()
+        if pool is not None:
+            pool.logger.warning("FairPool could not start its housekeeping, and tries again: %s", error)
 
     def _warm_up(self) -> None:
         while _is_making_an_engine():
@@ -83,6 +100,13 @@ class Housekeeping:
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.stop()
+
+    def forget_the_parent(self) -> None:
+        """In a forked child: no thread of the parent's is here, and what one was doing at the fork is not being done."""
+        if self._keeper is not None and self._keeper.is_running():
+            self.stop()
+        self._keeper = None
+        self._start_over()
 
     def _round(self) -> bool:
         """Do one round. False: the pool is gone, or keeps no connections any more."""
@@ -177,7 +201,7 @@ def _start_empty_in_the_child() -> None:
         THE_PARENTS.extend(record.forget() for record in list(pool._queue.taken))
         for alarm in list(pool._alarms.values()):
             alarm.stop()
-        pool._housekeeping.stop()
+        pool._housekeeping.forget_the_parent()
         pool._start_empty()
 
 

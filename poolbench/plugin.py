@@ -120,7 +120,7 @@ def _value(setting: PoolSetting, kind: str, url: URL) -> Any:
     """The setting's value in the URL; None if the URL does not have it."""
     for name in setting.parameters:
         if name in url.query:
-            if kind not in setting.pools and not setting.any_engine:
+            if kind not in setting.pools and not (setting.any_engine and kind != _OWN):
                 raise exc.ArgumentError(f"{name}: pool={kind} has no such parameter")
             return _parsed(name, setting.kind, url)
     return None

@@ -190,7 +190,7 @@ POOL_SETTINGS: tuple[PoolSetting, ...] = (
          engine_argument="pool_use_lifo"),
     _row("max_waiting", "MAX_WAITING", "max_waiting", Whole(0, MOST_WAITING), _ONLY_FAIR,
          lambda strategy, values: min(10 * values["size"], MOST_WAITING) if strategy == "fair" else None, "10 x size",
-         "longest queue for a connection; a request beyond it is refused at once", unset=(None,)),
+         "longest queue for a connection; a request beyond it is refused at once; 0: nobody may wait", unset=(None,)),
     _row("max_wait", "MAX_WAIT", "max_wait", seconds(), _ONLY_FAIR,
          lambda strategy, values: values["timeout_s"] if strategy == "fair" else None, "`DB_POOL_TIMEOUT`",
          "longest estimated wait; a request that would wait longer is refused at once; 0: no limit",

@@ -64,6 +64,8 @@ def charge(engine: Engine) -> None:
         with connecting():
             return connect_within_limit(dialect, arguments, parameters)
 
+    # A connection that was detached does not come back.
+    @event.listens_for(engine, "detach")
     @event.listens_for(engine, "checkin")
     def returned(_connection: Any, record: Any) -> None:
         loan = getattr(record, "_poolbench_loan", None)

@@ -98,6 +98,9 @@ def _cannot_bind(host: str, port: int) -> str | None:
             probe.bind((host, port))
         except OSError as error:
             return error.strerror
+        # A name that cannot be one of a host.
+        except (TypeError, ValueError) as error:
+            return str(error)
     return None
 
 

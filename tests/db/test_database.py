@@ -1,5 +1,6 @@
 """Lending, its cost, its failures, and the statements, on a real server."""
 
+import os
 import subprocess
 import sys
 import time
@@ -228,6 +229,30 @@ def test_migrations_go_where_the_search_path_points_and_nowhere_else(make, postg
         admin.close()
 
 
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("GRANT USAGE ON SCHEMA foreign_place TO poolbench", "SQLSTATE 42501: permission denied for schema"),
+        ("GRANT ALL ON SCHEMA foreign_place TO poolbench; SET ROLE poolbench; {later}", "'9999'"),
+    ],
+    ids=["no right to make tables", "tables of a later version"],
+)
+def test_tables_that_cannot_be_made_are_told_in_one_line(postgres, made, told):
+    admin = psycopg2.connect(postgres.admin_url)
+    admin.autocommit = True
+    try:
+        later = "CREATE TABLE foreign_place.alembic_version AS SELECT '9999' AS version_num"
+        admin.cursor().execute(f"CREATE SCHEMA foreign_place; {made.format(later=later)}")
+        url = f"{postgres.url}?options=-csearch_path%3Dforeign_place"
+        command = [sys.executable, "-m", "db.migrations"]
+        environment = os.environ | {"DATABASE_URL": url}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+    finally:
+        admin.cursor().execute("RESET ROLE; DROP SCHEMA foreign_place CASCADE")
+        admin.close()
+    assert (done.returncode, done.stderr.count("\n"), told in done.stderr) == (1, 1, True), done.stderr
+
+
 def test_processes_that_migrate_together_take_turns(make, postgres):
     admin = psycopg2.connect(postgres.url)
     admin.autocommit = True
@@ -286,6 +311,7 @@ def test_what_a_strategy_cannot_honour_is_named(caplog):
     )
     assert unhonoured(settings) == ("DB_POOL_IDLE", "DB_POOL_MIN")
     assert unhonoured(PoolSettings()) == ()
+    assert unhonoured(PoolSettings.from_mapping({"DB_POOL": "null", "DB_POOL_WATCH": "on"})) == ()
     Database(DatabaseSettings(database_url("postgresql://x/y"), settings))
     assert "DB_POOL=queue cannot honour DB_POOL_IDLE, DB_POOL_MIN" in caplog.text
 

@@ -20,6 +20,7 @@ from db.binaries import as_server_user, find_binaries
 from db.database import Database
 from db.embedded import temporary_postgres
 from db.errors import DatabaseFailure
+from db.folding import Folder
 from db.settings import DatabaseSettings, database_url
 from db.visitor import Visitor
 
@@ -428,7 +429,7 @@ def test_the_commands_fold_and_check(server, connection):
 
 def test_a_failure_of_the_folder_is_tried_again(server, monkeypatch):
     database = database_at(server.url)
-    folder = rollups.Folder(database, 0)
+    folder = Folder(database, 0)
     monkeypatch.setattr(rollups, "FOLDING_PAUSE_S", 0.01)
     attempts = []
 

@@ -19,12 +19,15 @@ def test_every_notation_of_a_database_means_the_same(text):
 def test_what_libpq_knows_is_kept():
     url = database_url("postgresql://me@a:1,b:2/x?sslmode=require&options=-csearch_path%3Dlab")
     assert dict(url.query) == {"sslmode": "require", "options": "-csearch_path=lab", "host": "a,b", "port": "1,2"}
+    of_sqlalchemy = database_url("postgresql+psycopg2://me@/x?host=a:1&host=b&application_name=n")
+    assert dict(of_sqlalchemy.query) == {"host": "a,b", "port": "1,", "application_name": "n"}
     assert dict(database_url("hostaddr=::1,127.0.0.1 port=1,2").query) == {"hostaddr": "::1,127.0.0.1", "port": "1,2"}
 
 
 @pytest.mark.parametrize("text", ["mysql://x", "postgresql://me:s3cret@h:port/x", "s3cret", "host", "postgresql://h/?nosuch=s3cret",
                                   "postgresql+asyncpg://s3cret@h/x", "postgresql://h:99999/x", "host=h s3cret",
-                                  "postgresql://h/x?connect_timeout=s3cret", "host=h connect_timeout=inf"])  # fmt: skip
+                                  "postgresql://h/x?connect_timeout=s3cret", "host=h connect_timeout=inf",
+                                  "postgresql://u:s3cret@h/x?plugin=poolbench&pool=fair"])  # fmt: skip
 def test_a_wrong_url_is_named_and_not_shown(text):
     with pytest.raises(SettingError, match=r"^DATABASE_URL must be ") as error:
         DatabaseSettings.from_mapping({"DATABASE_URL": text})

@@ -6,7 +6,8 @@ import sys
 import psycopg2
 import pytest
 
-from db.database import LATE_MARGIN_S, connect_arguments
+from db.database import connect_arguments
+from db.green import LATE_MARGIN_S
 from db.settings import DatabaseSettings
 from tests.support.paths import ROOT
 

@@ -11,7 +11,7 @@ from statistics import median
 import psycopg2
 import pytest
 
-from db.database import LATE_MARGIN_S
+from db.green import LATE_MARGIN_S
 from tests.support.fault_evidence import Row, check_answers, check_writes, recovery_s, seen
 from tests.support.fault_proxy import Proxy
 from tests.support.paths import ROOT

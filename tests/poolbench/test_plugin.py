@@ -76,7 +76,7 @@ def test_the_driver_sees_none_of_the_parameters():
 @pytest.mark.parametrize(
     ("query", "told"),
     [("pool=magic", "magic"), ("pool_size=many", "pool_size must be"), ("pool_pre_ping=maybe", "pool_pre_ping"),
-     ("pool=null&pool_size=3", "pool_size"), ("pool=queue&max_waiting=3", "max_waiting")],
+     ("pool=null&pool_size=3", "pool_size"), ("pool=queue&max_waiting=3", "max_waiting"), ("pool=own&recycle=60", "recycle")],
 )  # fmt: skip
 def test_a_parameter_that_cannot_be_is_named(query, told):
     with pytest.raises(exc.ArgumentError, match=told) as error:
@@ -96,6 +96,17 @@ def test_costs_are_charged_to_who_asks(postgres, pool):
     with engine.connect():
         pass
     assert (costs.sum().connect_ns > first_connect_ns) == (pool == "null")
+    engine.dispose()
+
+
+@pytest.mark.parametrize("pool", ["fair", "queue", "own"])
+def test_a_detached_connection_is_lent_no_longer(postgres, pool):
+    engine = engine_of(postgres, pool)
+    costs.reset()
+    with engine.connect() as connection:
+        assert costs.lent_now() == 1
+        connection.detach()
+        assert costs.lent_now() == 0
     engine.dispose()
 
 

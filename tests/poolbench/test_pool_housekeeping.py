@@ -7,7 +7,7 @@ import weakref
 import gevent
 import pytest
 
-from poolbench import checkout_of
+from poolbench import checkout_of, housekeeping
 from tests.poolbench.fair_pool_driver import DriverError, ScriptedDriver, eventually, is_full_and_idle, pool_of
 
 
@@ -73,7 +73,8 @@ def test_a_connection_past_its_lifetime_is_replaced_for_who_asks():
 def test_a_loan_longer_than_the_leak_threshold_is_logged_once_with_the_borrowers_stack(caplog):
     pool = pool_of(ScriptedDriver(), leak_threshold=0.02, maintenance_interval=0.01)
     loan = pool.connect()
-    gevent.sleep(0.06)
+    assert eventually(lambda: "has been lent for" in caplog.text)
+    gevent.sleep(0.03)
     loan.close()
     [record] = [record for record in caplog.records if "has been lent for" in record.getMessage()]
     assert "test_a_loan_longer_than_the_leak_threshold" in record.getMessage()
@@ -121,6 +122,26 @@ def test_without_housekeeping_whoever_asks_closes_the_stale_before_opening_a_new
     assert driver.open == 2 and driver.attempts == 5
     for loan in kept:
         loan.close()
+
+
+@pytest.mark.parametrize("options", [{"idle_timeout": 0.02, "use_lifo": True}, {"min_size": 1, "warm_up": True}])
+def test_without_a_thread_for_housekeeping_connections_are_lent_all_the_same(monkeypatch, caplog, options):
+    def none_to_be_had(*_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(housekeeping, "keeper_here", none_to_be_had)
+        patched.setattr(housekeeping, "start_here", none_to_be_had)
+        driver = ScriptedDriver()
+        pool = pool_of(driver, size=3, maintenance_interval=0.01, **options)
+        loans = [pool.connect() for _ in range(2)]
+        assert "can't start new thread" in caplog.text
+    loans.append(pool.connect())
+    for loan in loans:
+        loan.close()
+    assert eventually(lambda: pool.snapshot().closed.get("idle", 0) == (3 if "idle_timeout" in options else 0))
+    pool.dispose()
+    assert driver.open == 0
 
 
 def test_a_close_that_fails_does_not_end_housekeeping():

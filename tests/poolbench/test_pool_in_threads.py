@@ -169,6 +169,33 @@ os.waitpid(pid, 0)
     assert run_script(surroundings + PRELUDE + code).split() == ["0", "True"]
 
 
+@WITHOUT
+def test_housekeeping_goes_on_in_a_child_that_is_forked_in_the_midst_of_it(surroundings):
+    code = """
+import os
+from sqlalchemy import event
+pool = FairPool(ScriptedDriver().connect, pool_size=2, use_lifo=True, idle_timeout=0.02, maintenance_interval=0.01)
+parent, closing, go_on = os.getpid(), threading.Event(), threading.Event()
+
+@event.listens_for(pool, "close")
+def close(*_):
+    if os.getpid() == parent:
+        closing.set()
+        go_on.wait()
+
+pool.connect().close()
+closing.wait()
+pid = os.fork()
+if pid == 0:
+    pool.connect().close()
+    print(eventually(lambda: pool.snapshot().closed.get("idle") == 1), flush=True)
+    os._exit(0)
+go_on.set()
+os.waitpid(pid, 0)
+"""
+    assert run_script(surroundings + PRELUDE + code).split() == ["True"]
+
+
 def test_nothing_of_gevent_is_imported_by_the_library():
     code = """
 import sys

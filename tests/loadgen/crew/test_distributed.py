@@ -23,7 +23,7 @@ from loadgen.script.parse import RunOptions
 from reports.formats.artillery_json import from_json
 from reports.merge import merge_periods
 from tests.support.dask_processes import Dask, stopped
-from tests.support.loadgen_process import report_of, script
+from tests.support.loadgen_process import apart_from_a_busy_machine, report_of, script
 from tests.support.paths import ROOT
 from tests.support.server_process import descendants, lives, wait_until
 
@@ -209,7 +209,7 @@ def test_workers_started_here_end_with_the_run(start, serve, ok_answer, tmp_path
     wait_until(lambda: server.heads, limit_s=30)
     workers = [child.pid for child in descendants(process.pid, recursive=False)]
     _, err = process.communicate(timeout=40)
-    assert (process.returncode, err.replace("Warning: arrivals started late", "")) == (0, err)
+    assert (process.returncode, apart_from_a_busy_machine(err)) == (0, [])
     assert report_of(tmp_path).aggregate.counters["http.requests"] == 20
     assert len(workers) == 1 and not lives(workers[0])
 

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.loadgen.conftest import ok
+from tests.support.loadgen_process import apart_from_a_busy_machine
 from tests.support.recording_gateway import recording_gateway
 
 
@@ -24,7 +25,7 @@ def test_a_push_gateway_has_every_metric_of_the_run_at_its_end(tmp_path, serve, 
     with recording_gateway() as gateway:
         receiver = {"type": "prometheus", "pushgateway": gateway.url, "tags": ["team:a", "x:1"], "prefix": "mine"}
         done = run(tmp_path, serve(ok()).url, [receiver], "-o", str(tmp_path / "report.json"), *options)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, apart_from_a_busy_machine(done.stderr)) == (0, [])
     *_, last = gateway.pushed()
     *_, period = json.loads((tmp_path / "report.json").read_text())["intermediate"]
     assert last['mine_counters{metric="vusers_created_by_name_any_one",team="a",x="1"}'] == "4"
@@ -44,7 +45,7 @@ def test_a_collector_is_sent_the_metrics_that_were_asked_for(tmp_path, serve):
             "includeOnly": ["http.requests", "http.response_time"], "exclude": ["http.response_time"],
         }  # fmt: skip
         done = run(tmp_path, serve(ok()).url, [{"type": "open-telemetry", "serviceName": "svc", "metrics": metrics}])
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, apart_from_a_busy_machine(done.stderr)) == (0, [])
     assert gateway.posts[0][1]["x-key"] == "k"
     documents = list(gateway.collected())
     assert {name for _, found in documents for name in found} == {"http.requests"}
@@ -69,7 +70,7 @@ def test_a_gateway_that_is_down_or_answers_with_an_error_is_told_once(tmp_path, 
         )
     assert done.returncode == 0
     assert len(gateway.posts) >= 2
-    assert sorted(done.stderr.splitlines()) == sorted(
+    assert sorted(apart_from_a_busy_machine(done.stderr)) == sorted(
         [
             f"Warning: publish-metrics: {gateway.url} did not take the metrics (HTTP 500); the run goes on",
             "Warning: publish-metrics: http://127.0.0.1:1 did not take the metrics (ECONNREFUSED); the run goes on",
