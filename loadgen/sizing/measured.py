@@ -105,7 +105,8 @@ def _worker_cpu(report: Report) -> WorkerCpu | None:
     sketches = report.aggregate.sketches
     if any(name not in sketches or not sketches[name].positive.total for name in (CPU, LOAN_CPU)):
         return None
-    return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]), sketches[CPU].sum / _asking(report))
+    answers = sketches[DB].count / _asking(report)
+    return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]), sketches[CPU].mean * answers)
 
 
 def draw_s(sketch: Sketch, shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,8 +9,8 @@ A server has `slots` for requests (one: gunicorn's sync workers; its threads; no
 in front of it. With `turn_s`, as under Python's lock, a request that has waited for the CPU for so long, and seen nobody else
 get it in that time, interrupts the one that computes, which goes to the end of the queue. A new request goes to a server whose
 CPU is idle if there is one, else to any, with a free thread or not. Another thread accepts it, which does half of the server
-program's work that comes first. A thread that sends its answer lets the others go first. With one slot each, all servers share
-one line.
+program's work that comes first, or half of all that comes first where that is not known. A thread that sends its answer lets
+the others go first. With one slot each, all servers share one line.
 A server without a limit of slots is an event loop: it takes the events that have come since it last asked for them, deals with
 them one after the other, the latest first (libev's order), then runs the waiters that were woken meanwhile and the requests
 that were accepted, and only then asks for events again. Several loops share one line of new connections, and each accepts one
@@ -71,7 +71,7 @@ class WorkersCourse(SimulationCourse):
         super().__init__(arrangement, arrived_s, holds_s, connects_s)
         self._inside_s, self._outside_s = inside_s, outside_s
         # Shares of the work outside a loan: what the accepting thread does, until the request asks, and after its return.
-        self._accepting = 0.0 if arrangement.slots is None or arrangement.slots == 1 else server_share / 4
+        self._accepting = 0.0 if arrangement.slots is None or arrangement.slots == 1 else server_share / 4 or 0.25
         self._before, self._after_loan, self._sent = 0.5 - self._accepting, (1 - server_share) / 2, server_share / 2
         self._turn_s, self._prefers_first = arrangement.turn_s, arrangement.prefers_first
         self._is_loop = arrangement.slots is None

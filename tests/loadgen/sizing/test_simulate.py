@@ -373,17 +373,16 @@ def test_a_sync_worker_finishes_one_request_before_the_next():
 def test_threads_take_turns_at_long_work():
     long = worked(Arrangement(size=2, slots=2, turn_s=1.0), [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [10.0, 2.0])
     alone = worked(Arrangement(size=2, slots=2), [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [10.0, 2.0])
-    # The second is accepted at 1, computes from 2 to 3, is back from the database at 3, and computes from 4 to 5.
-    assert long.done_s[1] == pytest.approx(5.0)
+    # The second is accepted from 1 to 1.5, and computes from 2.5 to 3 and, behind the rest of the first one's start, from 3.5 on.
+    assert long.done_s[1] == pytest.approx(4.5)
     assert alone.done_s[1] > 5.0
 
 
 def test_a_thread_that_asks_for_the_cpu_waits_a_whole_turn_for_it():
-    # The first computes from 0 to 4. The second comes in the middle of a turn, and interrupts it a whole turn later.
-    case = [0.0, 1.5], [10.0, 10.0], [0.0, 0.0], [8.0, 1.0]
-    cpu_s = worked(Arrangement(size=2, slots=2, turn_s=2.0), *case).asked_s
-    assert cpu_s.tolist() == [4.0, 4.5]
-    assert worked(Arrangement(size=2, slots=2, turn_s=1.0), *case).asked_s.tolist() == [4.5, 4.0]
+    # The first is accepted from 0 to 4. The second comes in the middle of a turn, interrupts it at 3.5, is accepted until 3.75,
+    # and computes from 4.25, when the first has been accepted, to 4.5.
+    found = worked(Arrangement(size=2, slots=2, turn_s=2.0), [0.0, 1.5], [10.0, 10.0], [0.0, 0.0], [16.0, 1.0])
+    assert found.asked_s.tolist() == [8.5, 4.5]
 
 
 def served(slots, server_share, arrived, holds, outside, turn_s=inf):
