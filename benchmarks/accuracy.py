@@ -267,6 +267,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help=", ".join(parts))
     chosen = [part for part in parser.parse_args().only.split(",") if part] or list(parts)
+    if unknown := set(chosen) - set(parts):
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
     for name in chosen:
         print(f"### {name}\n")
         for line in parts[name]():

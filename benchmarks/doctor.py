@@ -33,10 +33,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.watching import overhead
-from loadgen.duel import run_duel, stretched
+from loadgen.duel import run_duel
 from loadgen.lab.doctor_findings import heading
 from loadgen.lab.own_app import OwnAppOptions, arranged, own_script
 from loadgen.lab.own_server import OwnApplication
+from loadgen.schedule import lasting
 from poolbench.findings import Finding
 from reports import names
 from reports.compare.diff import Change, Diff, compare_paired
@@ -336,9 +337,11 @@ def _duel(stem: str, seconds: float) -> tuple[Diff, int]:
             )
             arrangement = running.enter_context(arranged(options, lambda _: None))
             served = running.enter_context(arrangement.served("own", {}, out / "logs" / "server.log"))
-            script = stretched(own_script(options, served.servers.url), seconds)
+            script = own_script(options, served.servers.url)
             times = _ARRIVALS_IN_A_DUEL.get(stem, 1)
-            phases = tuple(replace(each, arrival_rate=times * each.arrival_rate) for each in script.phases)
+            phases = tuple(
+                replace(each, arrival_rate=times * each.arrival_rate) for each in lasting(script.phases, seconds)
+            )
             scripts.append(replace(script, phases=phases))
         done = run_duel((scripts[0], scripts[1]), lambda _: None, lambda _: None, seed=1)
     reports = _without_start(done.a.report), _without_start(done.b.report)

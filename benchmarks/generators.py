@@ -359,7 +359,10 @@ def main() -> None:
     parser.add_argument("--tools", default="", help="only these, as the tables name them, with commas between")
     options = parser.parse_args()
     chosen = workloads()
-    for name in (part for part in options.only.split(",") if part) if options.only else chosen:
+    only = [part for part in options.only.split(",") if part] or list(chosen)
+    if unknown := set(only) - set(chosen):
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(chosen)}")
+    for name in only:
         if options.tools:
             tools = options.tools.split(",")
             chosen[name].generators = {tool: run for tool, run in chosen[name].generators.items() if tool in tools}

@@ -102,6 +102,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="keys of blocks, separated by commas (all)")
     given = parser.parse_args()
     only = set(filter(None, given.only.split(",")))
+    if unknown := only - SHOWN.keys():
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(SHOWN)}")
     with tempfile.TemporaryDirectory() as name, temporary_postgres() as postgres:
         folder = Path(name) / "examples" / "library"
         shutil.copytree(ROOT / "examples" / "library", folder)

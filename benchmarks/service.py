@@ -173,7 +173,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=6000)
-    parser.add_argument("--clicks", type=int, default=1_000_000, help="clicks of the largest link (default: 1,000,000)")
+    parser.add_argument(
+        "--clicks",
+        type=int,
+        choices=[10**power for power in range(3, 9)],
+        default=1_000_000,
+        help="clicks of the largest link (default: %(default)s)",
+    )
     parser.add_argument("--only", choices=("health", "pool", "growth"), help="print only this table")
     given = parser.parse_args()
     if given.only != "growth" and not shutil.which("ab"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 
 _INTERRUPTED = 130
 
@@ -29,6 +30,9 @@ def _run() -> None:
     """Run the command, which ends the program."""
     from loadgen.cli import cli  # noqa: PLC0415 - nothing heavy before the command is known
 
+    if isinstance(sys.stdout, TextIOWrapper):
+        # What another character set than UTF-8 lacks is printed as a question mark.
+        sys.stdout.reconfigure(errors="replace")
     try:
         cli()
     except ImportError:

@@ -39,6 +39,8 @@ from reports.blocks import decimal
 from reports.model import Second
 from reports.sketch import Sketch
 
+_TURNED_AWAY = f"{names.CODES}429"
+"""Answers of a service that limits its rate: quick, but of no use."""
 _DRAIN_S = 5.0
 _PAUSE_S = 0.5
 _ENDING_S = 2.0
@@ -63,11 +65,13 @@ def find_capacity(
 ) -> tuple[Capacity, ScriptRun]:
     """Search until the answer is known to `precision` or `max_s` seconds have passed, or until a signal.
 
+    Users arrive at even intervals, or at random (Poisson) if those of some phase of the script do.
     `first_rate` None: that of the script's first phase with a rate, else 10. `say` is told each step when it ends. Returns the
     answer, and the run over all steps. Raises SectionFailed.
     """
     if first_rate is None:
         first_rate = next((phase.arrival_rate for phase in script.phases if phase.arrival_rate > 0), 10.0)
+    poisson = any(phase.poisson for phase in script.phases)
     wall, watch = WallOffset(), HealthWatch()
     ends_ns = now_ns() + int(max_s * 1e9)
     steps: list[Step] = []
@@ -87,7 +91,7 @@ def find_capacity(
                 longest_s = min(LONGEST_STEP_S, int((ends_ns - now_ns()) / 1e9 - _ENDING_S))
                 if longest_s < LEAST_STEP_S:
                     break
-                engines.append(execution.engine(Share(), (_phase(rate, longest_s),)))
+                engines.append(execution.engine(Share(), (_phase(rate, longest_s, poisson=poisson),)))
                 watched = _StepWatch(
                     engines[-1], execution.recorder, wall, target, live, tuple(steps), rate, longest_s, ends_ns
                 )
@@ -112,8 +116,8 @@ def find_capacity(
     return found(steps, finished=rate is None), run
 
 
-def _phase(rate: float, seconds: int) -> Phase:
-    return Phase(0, f"{decimal(rate, 4)} users/s", seconds, f"{seconds}s", arrival_rate=rate)
+def _phase(rate: float, seconds: int, *, poisson: bool = False) -> Phase:
+    return Phase(0, f"{decimal(rate, 4)} users/s", seconds, f"{seconds}s", arrival_rate=rate, poisson=poisson)
 
 
 class _Watch:
@@ -123,6 +127,8 @@ class _Watch:
         self._engine, self._recorder, self._target, self._live = engine, recorder, target, live
         self._first_ms = (now_ns() + wall.wall_ns) // 1_000_000
         self._in_flight: list[int] = []
+        self._turned_away: list[int] = []
+        self._turned_away_before = self._counted(_TURNED_AWAY)
 
     def tick(self, now: Progress) -> None:
         """Take the progress of a second that is over."""
@@ -130,6 +136,7 @@ class _Watch:
         if self._engine.interrupted:
             return
         self._in_flight.append(now.active_vus)
+        self._turned_away.append(self._counted(_TURNED_AWAY) - self._turned_away_before - sum(self._turned_away))
         self._look()
 
     def _look(self) -> None:
@@ -146,10 +153,17 @@ class _Watch:
         limit_ms = self._target.p99_ms
         return [
             SecondSeen(
-                s.requests, s.answers, s.response_time.count_above(limit_ms) if s.response_time else 0, s.errors, n
+                s.requests,
+                s.answers,
+                s.response_time.count_above(limit_ms) if s.response_time else 0,
+                s.errors + turned_away,
+                n,
             )
-            for s, n in zip(self._seconds(), self._in_flight, strict=True)
+            for s, n, turned_away in zip(self._seconds(), self._in_flight, self._turned_away, strict=True)
         ]
+
+    def _counted(self, name: str) -> int:
+        return self._recorder.report().aggregate.counters.get(name, 0)
 
 
 class _RecoveryWatch(_Watch):
@@ -222,6 +236,3 @@ class _StepWatch(_Watch):
             judgement.decided,
             "generator" if behind else judgement.why,
         )
-
-    def _counted(self, name: str) -> int:
-        return self._recorder.report().aggregate.counters.get(name, 0)

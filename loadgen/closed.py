@@ -2,7 +2,7 @@
 
 The workload is closed, so there is no plan of arrivals and no start lag. Each request has a new connection unless
 keep-alive is wanted, and is HTTP/1.0 as `ab` speaks it. Failures are counted as `ab -r` counts them: a broken connection
-does not end the test; more than ten refused connections without a success do.
+does not end the test; more than ten refused connections in a row do.
 """
 
 from __future__ import annotations
@@ -90,6 +90,11 @@ class Workload:
         return head.encode("latin-1", "replace") + (self.body or b"")
 
 
+def _never_sent(failure: Failure) -> bool:
+    """Whether the server took no connection for the request, which is to be sent again then."""
+    return failure.stage == "connect" and failure.name not in _TIMEOUTS
+
+
 def _is_address(host: str) -> bool:
     try:
         ip_address(host.strip("[]"))
@@ -101,7 +106,7 @@ def _is_address(host: str) -> bool:
 class ClosedRun:
     """One run of one workload.
 
-    `refused` is the name of the error if the run was given up because nothing listens at the address; else None.
+    `refused` is the name of the error if the run was given up because connections were refused; else None.
     """
 
     def __init__(
@@ -141,6 +146,10 @@ class ClosedRun:
         self.refused: str | None = None
         self._raised: list[Exception] = []
         self.interrupted = False
+        # Whether no more requests are to be begun: the run was interrupted or given up.
+        self._over = False
+        # How many connections were refused in a row, and how many requests were finished when the last of them was.
+        self._refusals = self._finished_before = 0
 
     def run(self, tick: Callable[[Progress], None] = lambda _: None) -> AbSamples:
         """Carry out the run and return what was measured, also after an interrupt. `tick` is called once a second."""
@@ -163,7 +172,7 @@ class ClosedRun:
 
     def stop(self) -> None:
         """End the run now."""
-        self.interrupted = True
+        self.interrupted = self._over = True
         gevent.killall(self._users, block=False)
 
     def samples(self) -> AbSamples:
@@ -253,7 +262,7 @@ class ClosedRun:
 
         self._recorder.count(names.VUSERS_CREATED)
         try:
-            while self._left and self.refused is None and not (ends_ns and read_ns >= ends_ns):
+            while self._left and not self._over and not (ends_ns and read_ns >= ends_ns):
                 self._left -= 1
                 self._begun += 1
                 # Most answers are only counted: numbers will do for them.
@@ -265,6 +274,11 @@ class ClosedRun:
                 elif isinstance(answer, Failure):
                     requested(answer.started_ns)
                     self._finished_ns = read_ns = now_ns()
+                    if _never_sent(answer):
+                        self._refuse(answer)
+                        # On loopback the refusal comes without a wait, and nothing else could run: no tick, no interrupt.
+                        gevent.sleep(0)
+                        continue
                     self._fail(answer)
                 else:
                     requested(answer.started_ns)
@@ -338,15 +352,20 @@ class ClosedRun:
         self._head_bytes += alike * len(head.raw)
         self._alike = 0
 
-    def _fail(self, failure: Failure) -> None:
-        """Count a failure as ab does: a refused request is tried again, every other failure counts as a finished request."""
+    def _refuse(self, failure: Failure) -> None:
+        """Count a refused connection as ab does: its request is tried again, unless too many were refused in a row."""
         self._recorder.count(names.ERRORS + failure.name)
-        if failure.stage == "connect" and failure.name not in _TIMEOUTS:
-            self._failed["connect"] += 1
-            self._left += 1
-            if self._failed["connect"] > _REFUSED_MAX and not self._times:
-                self.refused = failure.name
-            return
+        self._failed["connect"] += 1
+        self._left += 1
+        finished = len(self._times) // 4 + self._rows.end // self._rows.row
+        self._refusals = 1 if finished > self._finished_before else self._refusals + 1
+        self._finished_before = finished
+        if self._refusals > _REFUSED_MAX:
+            self.refused, self._over = failure.name, True
+
+    def _fail(self, failure: Failure) -> None:
+        """Count a failure other than a refused connection as ab does: as a finished request."""
+        self._recorder.count(names.ERRORS + failure.name)
         self._write_errors += failure.stage == "send"
         first_byte_ns = failure.response.first_byte_ns - failure.response.written_ns if failure.response else 0
         connect_ns = failure.connected_ns - failure.started_ns if failure.connected_ns else 0

@@ -18,7 +18,7 @@ from loadgen.engine import Listener, Progress
 from loadgen.health import HealthWatch, undisturbed
 from loadgen.runner import Live, ScriptExecution, ScriptRun, SectionFailed, print_debug, stopping
 from loadgen.schedule import DealtShare, spans
-from loadgen.script.model import Phase, Script
+from loadgen.script.model import Script
 from loadgen.vu.transports import Transports
 from loadgen.watch.console import Console, Write
 
@@ -26,26 +26,10 @@ _LEAD_NS = 50_000_000
 """How long before the plan's first instant both engines are started, so that none is late."""
 
 
-def stretched(script: Script, seconds: float) -> Script:
-    """The script with its phases made longer or shorter in proportion, so that all take `seconds`; rates stay as they are.
-
-    Raises ValueError for a script whose phases take no time.
-    """
-    planned_s = planned_seconds(script)
-    if not planned_s:
-        raise ValueError("the script's phases take no time")
-    return replace(script, phases=tuple(_stretched(phase, seconds / planned_s) for phase in script.phases))
-
-
 def planned_seconds(script: Script) -> float:
     """How long the script's phases take, in seconds."""
     planned = spans(script.phases)
     return planned[-1].end_ns / 1e9 if planned else 0.0
-
-
-def _stretched(phase: Phase, by: float) -> Phase:
-    count = None if phase.arrival_count is None else round(phase.arrival_count * by)
-    return replace(phase, duration_s=phase.duration_s * by, arrival_count=count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             ),
             "How the load is made": ("--arrivals", "--seed", "--workers", "--dask", "--calibration"),
             "Limits and gates": ("--drain", "--max-body", "--abort-on", "--junit"),
-            "What is shown and saved": ("--output", "--rows", "--quiet", "--live", "--prometheus"),
+            "What is shown and saved": ("--output", "--format", "--rows", "--quiet", "--live", "--prometheus"),
         },
         (
             "loadgen run load.yml --target http://127.0.0.1:8000 -o report.json",

@@ -570,11 +570,19 @@ def _parted(values: Floats, labels: Ints, whole: Sketch) -> Iterator[tuple[int, 
         yield int(label), Sketch.of(values[labels == label])
 
 
+_QUOTED = r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)'
+# A quoted text that nothing closes goes on to the end.
+_TIMING_ENTRY = re.compile(rf'(?:[^,"]+|{_QUOTED})+')
+_TIMING_PART = re.compile(rf'(?:[^;"]+|{_QUOTED})+')
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
 def server_timing(value: str) -> Iterator[tuple[str, float]]:
     """Name and duration in ms of each entry of a Server-Timing field that has a finite duration (W3C Server Timing)."""
-    for entry in value.split(","):
-        name, *parameters = (part.strip() for part in entry.split(";"))
-        for parameter in parameters:
+    for entry in value.split(",") if '"' not in value else _TIMING_ENTRY.findall(value):
+        parts = entry.split(";") if '"' not in entry else _TIMING_PART.findall(entry)
+        name, *parameters = (part.strip() for part in parts)
+        for parameter in parameters if _TOKEN.fullmatch(name) else ():
             key, _, number = parameter.partition("=")
             if key.strip().lower() == "dur":
                 try:

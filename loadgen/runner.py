@@ -77,7 +77,7 @@ class ClosedResult:
     signal: int | None = None
     """Number of the signal that ended the run early; the report is partial then."""
     refused: str | None = None
-    """The error's name, where the run was given up because nothing answered."""
+    """The error's name, where the run was given up because connections were refused; the report is partial then."""
     served: tuple[int, ...] = ()
     """How many answers each user had within the run's time."""
     failures: tuple[str, ...] = ()
@@ -102,6 +102,8 @@ def stopping(stop: Callable[[], None]) -> Iterator[list[int]]:
         stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A forked worker comes here with both blocked, so that none is lost before it can be handled.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
     try:
         yield seen
     finally:
@@ -132,7 +134,7 @@ def run_ab(
         samples = closed.run(live)
     ab = AbReport.of(samples).to_json()
     defects = closed.defects()
-    partial = bool(signals or defects)
+    partial = bool(signals or defects or closed.refused)
     report = recorder.report(extras(watch, recorder, "closed", partial=partial, ab=ab, warnings=defects))
     report = calibrated(report, calibration)
     ended_by = signals[0] if signals else None

@@ -17,12 +17,13 @@ A closed phase (`concurrency`) has a length and no arrivals of the plan: its use
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil, floor, sqrt
 from random import Random
 
+from loadgen.language.values import number_text
 from loadgen.script.model import Phase
 
 _S_IN_NS = 1_000_000_000
@@ -57,6 +58,26 @@ def spans(phases: Iterable[Phase]) -> tuple[PhaseSpan, ...]:
         out.append(PhaseSpan(phase, start_ns, start_ns + _length_ns(phase)))
         start_ns = out[-1].end_ns
     return tuple(out)
+
+
+def lasting(phases: Sequence[Phase], seconds: float) -> tuple[Phase, ...]:
+    """The phases made longer or shorter in proportion, so that all together take `seconds` or a little less; rates stay.
+
+    Their ramps become smooth: Artillery's stairs need whole seconds. Raises ValueError where the phases take no time.
+    """
+    # A phase of no arrivals ends at once, however long it is.
+    whole_s = sum(phase.duration_s for phase in phases if phase.arrival_count != 0)
+    if not whole_s:
+        raise ValueError("the script's phases take no time")
+    factor = seconds / whole_s
+    return tuple(phases) if factor == 1 else tuple(_stretched(phase, factor) for phase in phases)
+
+
+def _stretched(phase: Phase, factor: float) -> Phase:
+    duration_s = phase.duration_s * factor
+    count = phase.arrival_count and max(1, round(phase.arrival_count * factor))
+    text = f"{number_text(round(duration_s, 3))}s"
+    return replace(phase, duration_s=duration_s, duration_text=text, arrival_count=count, smooth=True)
 
 
 def expected_users(phases: Iterable[Phase]) -> int:

@@ -280,14 +280,14 @@ class FairPool(Pool):
         # After that, as dispose() may have come in between.
         if generation != self._generation:
             record.expire()
-        if not record.opening_since_ns and generation == self._generation:
-            self._start_housekeeping()
+        if not record.opening_since_ns:
+            self._start_housekeeping(generation)
         return connection
 
-    def _start_housekeeping(self) -> None:
+    def _start_housekeeping(self, generation: int) -> None:
         """Called where borrowers run: there it is known whether an event loop turns."""
         if self._keep:
-            self._housekeeping.start()
+            self._housekeeping.start(generation)
 
     def _lifetime_ns(self) -> int:
         longest_s: float | None = self._options["max_lifetime"]
@@ -340,7 +340,7 @@ class FairPool(Pool):
                 admit(self, waiter)
                 if queue.is_room():
                     self._openers.look(waiter.since_ns)
-                    self._start_housekeeping()
+                    self._start_housekeeping(self._generation)
             while not granted:
                 if self._is_closed:
                     self._refuse()
@@ -372,7 +372,7 @@ class FairPool(Pool):
         began_ns, record.opening_since_ns = max(record.opening_since_ns, since_ns), 0
         record.wait_ns, record.connect_ns = began_ns - since_ns, now_ns - began_ns
         charge_opening(record.connect_ns)
-        self._start_housekeeping()
+        self._start_housekeeping(self._generation)
         if not record.wait_ns:
             self._opened_at_once += 1
 

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import weakref
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,16 @@ class Housekeeping:
         self._permission: list[None] = [None]
         self._busy = False
 
-    def start(self) -> None:
+    def start(self, generation: int) -> None:
         """Begin, unless there is nothing to do or it has begun already; called for each connection that is opened.
 
-        Where the process may start no thread now, the next connection is the occasion.
+        `generation`: the pool's when that began. dispose() ends the rounds of all generations before it, even those which
+        another thread begins while it runs. Where the process may start no thread now, the next connection is the occasion.
         """
         if not self._has_work or (self._keeper is not None and self._keeper.is_running()):
+            return
+        pool = self._pool()
+        if pool is None or generation != pool._generation:
             return
         try:
             self._permission.pop()
@@ -68,7 +73,7 @@ class Housekeeping:
             return
         try:
             if self._keeper is None or not self._keeper.is_running():
-                self._keeper = keeper_here(self._interval_s, self._round)
+                self._keeper = keeper_here(self._interval_s, partial(self._round, generation))
         except RuntimeError as error:
             self._cannot_start(error)
         finally:
@@ -108,14 +113,10 @@ class Housekeeping:
         self._keeper = None
         self._start_over()
 
-    def _round(self) -> bool:
-        """Do one round. False: the pool is gone, or keeps no connections any more."""
+    def _round(self, generation: int) -> bool:
+        """Do one round. False: the pool is gone, was disposed of since that generation, or keeps no connections any more."""
         pool = self._pool()
-        if pool is None or not pool._keep:
-            return False
-        generation = pool._generation
-        if self._keeper is None:
-            # Stopped just now, by dispose() as a rule.
+        if pool is None or not pool._keep or generation != pool._generation or self._keeper is None:
             return False
         if not self._busy:
             self._busy = True

@@ -84,6 +84,7 @@ class Load:
         Fails the test if the run could not be carried out, or if a check of the script itself (`ensure`, `expect`) failed.
         Raises ValueError where only one of `rate` and `seconds` is given.
         """
+        __tracebackhide__ = True
         if (rate is None) != (seconds is None):
             raise ValueError("rate and seconds belong together: load(script, rate=50, seconds=5)")
         merged = dict(overrides or {})
@@ -107,9 +108,11 @@ class Load:
             ("--seed", seed),
         ):
             command += [] if value is None else [option, str(value)]
-        done = _loadgen([*command, str(path)])
-        if "://" in name:
-            path.unlink()
+        try:
+            done = _loadgen([*command, str(path)])
+        finally:
+            if "://" in name:
+                path.unlink()
         if done.stderr:
             self._node.add_report_section("call", "load", done.stderr)
         if done.returncode or not report.exists():
@@ -228,6 +231,7 @@ class LoadResult:
 
         Raises TypeError without a baseline.
         """
+        __tracebackhide__ = True
         if not baselines:
             raise TypeError("not_worse_than() needs a baseline")
         rules = [f"{figure} worse" for figure in figures] or ["worse"]

@@ -214,8 +214,7 @@ def amount(value: float | None) -> str:
         return ABSENT
     if isinstance(value, int) or not value:
         return f"{value:,.0f}"
-    size = abs(value)
-    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3 if size >= 0.01 else 4}f}"
+    return f"{value:,.{max(0, 2 - floor(log10(abs(value))))}f}"
 
 
 def decimal(value: float | None, digits: int = 6) -> str:
@@ -231,11 +230,25 @@ def decimal(value: float | None, digits: int = 6) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Format a share as a percentage: 0 %, 0.03 %, 1.2 %, 34 %; ABSENT for None."""
+    """Format a share as a percentage: 0 %, 0.03 %, 1.2 %, 34 %; ABSENT for None.
+
+    Only a share of 0 is "0 %" and only one of 1 is "100 %": one failure in 100,000 is "< 0.01 %", one success too few "99.9 %".
+    """
     if share is None:
         return ABSENT
     digits = 0 if share == 0 or share >= 0.1 else 1 if share >= 0.01 else 2
-    return f"{share * 100:.{digits}f} %"
+    while digits < 2 and share < 1 and round(share * 100, digits) == 100:
+        digits += 1
+    text = f"{share * 100:.{digits}f}"
+    if share > 0 and not float(text):
+        return "< 0.01 %"
+    return "> 99.99 %" if share < 1 and float(text) == 100 else f"{text} %"
+
+
+def percentage(share: float) -> str:
+    """Format a share with two decimals, for the line of a rule: 0.00%, 12.34%; one above 0 is at least "<0.01%"."""
+    text = f"{share:.2%}"
+    return "<0.01%" if share > 0 and text == "0.00%" else text
 
 
 def clock(seconds: float) -> str:

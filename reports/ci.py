@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import click
 
 from reports import names
+from reports.answers import failures
 from reports.blocks import Block, Cell, Column, Items, Page, Section, Table, Text, amount_cell, decimal, number_cell
-from reports.compare.figures import failures
 from reports.compare.gates import GateResult
 from reports.compare.rates import measured_rate
 from reports.files import write_text
@@ -48,7 +48,7 @@ def run_summary(report: Report, results: Sequence[GateResult]) -> Page:
     """The summary of a run: its gates, requests, times and errors by kind, and the report's warnings."""
     total = report.aggregate
     times, rate = total.summaries.get(names.RESPONSE_TIME), measured_rate(report, names.REQUEST_RATE)
-    failed = {name: total.counters[name] for name in sorted(failures(total)) if total.counters[name]}
+    failed = {name: total.counters[name] for name in sorted(failures(total.counters)) if total.counters[name]}
     headings = ("requests", "requests/s", "p50 ms", "p95 ms", "p99 ms", "failed")
     cells = (
         number_cell(total.counters.get(names.REQUESTS, 0)),

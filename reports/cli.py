@@ -232,7 +232,8 @@ def diff(
     "--format",
     "style",
     type=click.Choice(["text", "json", "ab", "markdown", "csv", "html"]),
-    help="Format of the report (default: the one that the output file's ending names, else text).",
+    help="Format of the report (default: the one that the output file's ending names, else text; for a report of "
+    "ApacheBench, ab instead of text).",
 )
 @explain_option
 @click.option("--periods", is_flag=True, help="Also show each reporting period (formats text and csv).")
@@ -240,13 +241,13 @@ def diff(
     "-o", "--output", type=click.Path(), help="Write to this file (.txt, .md, .json, .csv, .html) instead of stdout."
 )
 def report(files: tuple[str, ...], style: str | None, periods: bool, output: str | None) -> None:
-    """Show a saved report, or several merged into one: by default as Artillery's console summary.
+    """Show a saved report, or several merged into one: by default as Artillery's console summary, and what ab printed as ab does.
 
     FILE may be - for standard input, or FILE#N for the Nth report in a text. Merging is exact; it needs the sketches that our
     own reports carry.
     """
     from reports import names
-    from reports.compare.figures import is_of_another_tool
+    from reports.compare.figures import is_of_another_tool, is_only_ab
     from reports.files import WriteError
     from reports.merge import merge
     from reports.model import ReportError
@@ -254,7 +255,9 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
 
     try:
         merged = merge([_load(name) for name in files])
-        chosen = style_of(style, output, ("text", "json", "markdown", "csv", "html"), _usual_style(merged))
+        chosen = style_of(style, output, ("text", "json", "markdown", "csv", "html"))
+        if style is None and chosen == "text" and is_only_ab(merged):
+            chosen = "ab"
         label = ", ".join(Path(name).name for name in files)
         put(_report_text(merged, label, chosen, periods, colour=output is None and coloured()), output)
         if merged.extras is not None and merged.extras.partial:
@@ -277,15 +280,8 @@ def _load(spec: str) -> Report:
         gc.enable()
 
 
-def _usual_style(shown: Report) -> str:
-    """The default format: ApacheBench's for reports read from its text, which have none of Artillery's metrics; else text."""
-    total = shown.aggregate
-    bare = not (total.counters or total.rates or total.summaries)
-    return "ab" if bare and shown.extras is not None and shown.extras.ab is not None else "text"
-
-
 def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour: bool) -> str:
-    from reports.compare.figures import is_of_another_tool
+    from reports.compare.figures import is_of_another_tool, is_only_ab, without_ab
     from reports.formats import apachebench, artillery_json, artillery_text, csv_text, markdown
     from reports.model import ReportError
 
@@ -295,14 +291,16 @@ def _report_text(shown: Report, label: str, style: str, periods: bool, *, colour
         return render(report_page([(label, shown)], title=label))
     if style == "json":
         return artillery_json.to_json(shown) + "\n"
-    if style == "csv":
-        return csv_text.to_csv(shown, periods=periods)
-    if style == "markdown":
-        return markdown.report_text(shown)
     if style == "ab":
         if shown.extras is None or shown.extras.ab is None:
             raise ReportError("no ApacheBench figures in this report: it is not the report of a single ab run")
         return apachebench.to_text(apachebench.AbReport.from_json(shown.extras.ab))
+    if is_only_ab(shown):
+        shown = without_ab(shown)
+    if style == "csv":
+        return csv_text.to_csv(shown, periods=periods)
+    if style == "markdown":
+        return markdown.report_text(shown)
     parts = shown.periods if periods else ()
     return "".join(artillery_text.period_text(p, colour=colour) for p in parts) + artillery_text.summary_text(
         shown, colour=colour, everything=is_of_another_tool(shown)

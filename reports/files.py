@@ -15,13 +15,23 @@ class WriteError(OSError):
 
 def check_writable(path: Path) -> None:
     """Raise WriteError if `path` is a folder or cannot be created; to be called before a long run."""
+    try:
+        found = _obstacle(path)
+    except OSError as error:
+        # A name that is too long cannot even be looked for.
+        found = error.strerror or str(error)
+    if found:
+        raise WriteError(f"cannot write {path}: {found}")
+
+
+def _obstacle(path: Path) -> str:
+    """What keeps a file from being written, "" if nothing does. Raises OSError."""
     folder = path.resolve().parent
     if path.is_dir():
-        raise WriteError(f"cannot write {path}: it is a folder")
+        return "it is a folder"
     if not folder.is_dir():
-        raise WriteError(f"cannot write {path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise WriteError(f"cannot write {path}: no permission to write in {folder}")
+        return f"there is no folder {folder}"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else f"no permission to write in {folder}"
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -31,7 +41,7 @@ def write_text(path: Path | str, text: str) -> None:
     """
     path = Path(path)
     content = text.encode("utf-8", "replace")
-    if path.exists() and not path.is_file() and not path.is_dir():
+    if os.path.exists(path) and not path.is_file() and not path.is_dir():  # noqa: PTH110 - Path.exists raises for long names
         try:
             path.write_bytes(content)
         except OSError as error:

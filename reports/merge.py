@@ -16,7 +16,8 @@ _Value = TypeVar("_Value")
 def merge(reports: Sequence[Report]) -> Report:
     """Merge reports into one: periods of the same time become one, and the aggregate is that of the merged periods.
 
-    Raises ReportError where a distribution has no sketch (in a document of another tool): percentiles cannot be merged.
+    Raises ReportError where a distribution has no sketch (in a document of another tool), since percentiles cannot be merged,
+    and where sketches are of different accuracy.
     """
     if len(reports) == 1:
         return reports[0]
@@ -29,9 +30,13 @@ def merge(reports: Sequence[Report]) -> Report:
         if not report.periods:
             raise ReportError(f"report {number} cannot be merged: it has no periods")
     extras = _extras([r.extras for r in reports])
-    return Report.of(
-        merge_periods(p for r in reports for p in r.periods), extras and replace(extras, pauses=_pauses(reports))
-    )
+    try:
+        periods = merge_periods(p for r in reports for p in r.periods)
+        return Report.of(periods, extras and replace(extras, pauses=_pauses(reports)))
+    except ReportError:
+        raise
+    except (ValueError, OverflowError) as error:
+        raise ReportError(f"the reports cannot be merged: {error}") from None
 
 
 def merge_periods(periods: Iterable[Period]) -> list[Period]:
@@ -57,7 +62,7 @@ def _pauses(reports: Sequence[Report]) -> tuple[tuple[int, int], ...]:
 
 
 def _spans(report: Report) -> Iterator[tuple[int, int]]:
-    """From when to when a report's runs were at work, in epoch ms."""
+    """Yield the stretches of time, as (start, end) in epoch ms, in which a report's runs were at work."""
     start, end = report.aggregate.first_metric_ms, report.aggregate.last_metric_ms
     if start is None or end is None:
         return

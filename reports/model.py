@@ -155,7 +155,7 @@ class Extras:
     ab: Mapping[str, Any] | None = None
     format_version: int = FORMAT_VERSION
     pauses: tuple[tuple[int, int], ...] = ()
-    """From when to when (epoch ms, in order of time) none of the runs that were merged into this report was at work."""
+    """The stretches of time, as (start, end) in epoch ms and in order, in which none of the merged runs was at work."""
 
     def paused_ms(self, from_ms: float, to_ms: float) -> float:
         """How much of the time between two instants lay in `pauses`, in ms."""
@@ -195,7 +195,10 @@ class Report:
 
 
 def aggregate(periods: Iterable[Period]) -> Period:
-    """The aggregate of periods, as in Artillery: a rate is its sum over the periods divided by their number, rounded."""
+    """The aggregate of periods, as in Artillery: a rate is its sum over the periods divided by their number, rounded.
+
+    Raises ValueError for sketches of different accuracy. A sketch without samples is left out.
+    """
     parts = list(periods)
     sums: dict[str, int] = {}
     rate_sums: dict[str, float] = {}
@@ -207,7 +210,8 @@ def aggregate(periods: Iterable[Period]) -> Period:
             rate_sums[name] = rate_sums.get(name, 0) + rate.per_second
         for name, sketch in part.sketches.items():
             parts_of.setdefault(name, []).append(sketch)
-    sketches = {name: Sketch.merged(some) for name, some in parts_of.items()}
+    merged = ((name, Sketch.merged(some)) for name, some in parts_of.items())
+    sketches = {name: sketch for name, sketch in merged if sketch.count}
     return Period(
         start_ms=max((p.start_ms for p in parts), default=0),
         counters=sums,

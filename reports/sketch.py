@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby, repeat
-from math import ceil, inf, log
+from math import ceil, inf, isfinite, log
 from typing import Any
 
 import numpy as np
@@ -246,12 +246,15 @@ class Sketch:
         if not 1e-6 <= accuracy < 1 or not 0 <= zeros <= _MOST_SAMPLES:
             raise ValueError(f"no sketch has a relative accuracy of {accuracy} and {zeros} zeros")
         furthest = int(_LARGEST_LOG / log((1 + accuracy) / (1 - accuracy)))
+        least, most, total = data["min"], data["max"], float(data["sum"])
+        if not all(isfinite(value) for value in (float(least or 0), float(most or 0), total)):
+            raise ValueError("the least, the greatest value and the sum of a sketch are finite numbers")
         return cls(
             positive=_bins_from_json(data, furthest, runs),
             negative=NO_BINS if below is None else _bins_from_json(below, furthest, runs),
             zero_count=zeros,
-            min=inf if data["min"] is None else float(data["min"]),
-            max=-inf if data["max"] is None else float(data["max"]),
-            sum=float(data["sum"]),
+            min=inf if least is None else float(least),
+            max=-inf if most is None else float(most),
+            sum=total,
             relative_accuracy=accuracy,
         )

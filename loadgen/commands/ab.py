@@ -24,6 +24,7 @@ from loadgen.http.route import Origin
 from loadgen.http.tls import TlsSettings
 from loadgen.http.tls_socket import client_context
 from loadgen.runner import ClosedResult, agent, run_ab
+from loadgen.script.durations import LONGEST_S
 from reports.cli import BadInput, FiniteRange
 from reports.files import WriteError, check_writable
 from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
@@ -36,6 +37,7 @@ _TOLD_ABOVE = 150
 _SHOWN_BYTES = 8191
 """How much of an answer ab prints with -v."""
 _MOST_BUFFER_BYTES = 2**30
+_SECONDS = FiniteRange(0, LONGEST_S, min_open=True)
 _PROTOCOLS = {
     "ALL": None,
     "TLS1": TLSVersion.TLSv1,
@@ -64,11 +66,11 @@ def _refuse_html(_: click.Context, option: click.Parameter, value: Any) -> None:
     show_default=True,
     help="Number of users that send requests at the same time.",
 )
-@click.option("-t", "duration_s", type=FiniteRange(min=0, min_open=True), help="Stop after this number of seconds.")
+@click.option("-t", "duration_s", type=_SECONDS, help="Stop after this number of seconds.")
 @click.option(
     "-s",
     "timeout_s",
-    type=FiniteRange(min=0, min_open=True),
+    type=_SECONDS,
     default=30,
     show_default=True,
     help="Seconds to wait for an answer.",
@@ -242,7 +244,7 @@ def _run_ab(
     deviations: bool,
 ) -> int:
     """Carry out the run and print its report. Returns the exit code."""
-    through = "" if workload.proxy is None else f" [through {workload.proxy.host}:{workload.proxy.port}]"
+    through = "" if workload.proxy is None else f" [through {workload.proxy.place}]"
     every = 0 if quiet or workload.requests <= _TOLD_ABOVE else max(workload.requests // 10, 100)
     click.echo(
         opening_text(workload.origin.host + through, f"loadgen {version()}") + ("" if every else "..."), nl=False
@@ -260,7 +262,7 @@ def _run_ab(
     run = run_ab(workload, lambda _: None, completed if every else None, calibration)
     if every:
         click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
-    if run.refused is not None:
+    if run.refused is not None and not len(run.samples.total_us):
         click.echo()
     else:
         click.echo("\n" if every else "..done\n\n")
@@ -271,7 +273,12 @@ def _run_ab(
     warn(run.report)
     if run.refused is not None:
         origin = workload.proxy or workload.origin
-        click.echo(f"Error: cannot connect to {origin.host}:{origin.port} ({run.refused})", err=True)
+        what = (
+            "given up, for too many connections in a row were refused by"
+            if run.samples.answered
+            else "cannot connect to"
+        )
+        click.echo(f"Error: {what} {origin.place} ({run.refused})", err=True)
         return COULD_NOT_RUN
     if run.signal is not None:
         return SIGNALLED + run.signal

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from loadgen.commands.exits import SIGNALLED
+from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from loadgen.commands.script_options import variables_of
 from reports.cli import BadInput
 
 if TYPE_CHECKING:
     from loadgen.lab.own_server import OwnApplication
+    from loadgen.watch.progress import LiveLine
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -117,6 +118,21 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     return OwnApplication(name, folder, python, server, tuple(given["setup"]), variables, more)
 
 
+def sayer(live: LiveLine) -> Callable[[str], None]:
+    """A function that writes a line to stderr without mixing it with the live line."""
+
+    def say(text: str) -> None:
+        live.clear()
+        click.echo(text, err=True)
+
+    return say
+
+
+def asker(*, yes: bool) -> Callable[[str], bool]:
+    """A function that asks the user a question on a terminal; `yes` answers all of them, and without a terminal all are no."""
+    return lambda question: yes or (sys.stdin.isatty() and click.confirm(question, err=True))
+
+
 class NothingGood(click.ClickException):
     """No request was answered well; ends the command with one line on stderr and exit code 1."""
 
@@ -124,17 +140,19 @@ class NothingGood(click.ClickException):
 
 
 @contextmanager
-def one_line_errors(database_url: str | None) -> Iterator[None]:
+def one_line_errors(database_url: str | None, unanswered: type[click.ClickException] = CouldNotRun) -> Iterator[None]:
     """Turn what may go wrong while an application is run into one line without the password of this URL.
 
-    Ends the program where a signal did so before there was anything to show.
+    The exit code is 2 for what the user gave, the application included, and 3 for what kept the run from being carried out.
+    Where no request was answered well, `unanswered` is raised. Ends the program where a signal did so before there was
+    anything to show.
     """
     import psycopg2
 
     from db.binaries import EmbeddedPostgresError
     from loadgen.lab.own_app import NothingAnsweredError, RefusedError
     from loadgen.lab.own_database import DatabaseError, masking, shown
-    from loadgen.lab.stack import StackError
+    from loadgen.lab.stack import PartError, StackError
     from loadgen.runner import Interrupted, SectionFailed
     from loadgen.script.model import ScriptErrors
 
@@ -147,14 +165,18 @@ def one_line_errors(database_url: str | None) -> Iterator[None]:
     except ScriptErrors as errors:
         raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
     except NothingAnsweredError as error:
-        raise NothingGood(str(error)) from None
-    except (StackError, RefusedError, DatabaseError, EmbeddedPostgresError) as error:
+        raise unanswered(str(error)) from None
+    except (PartError, EmbeddedPostgresError) as error:
+        raise CouldNotRun(" ".join(str(error).split())) from None
+    except (StackError, RefusedError, DatabaseError) as error:
         raise BadInput(" ".join(str(error).split())) from None
     except SectionFailed as error:
-        raise BadInput(masked(" ".join(str(error).split()))) from None
+        raise CouldNotRun(masked(" ".join(str(error).split()))) from None
     except psycopg2.Error as error:
-        where = "" if database_url is None else f"{shown(database_url)}: "
-        raise BadInput(where + masked(" ".join(str(error).split()))) from None
+        said = masked(" ".join(str(error).split()))
+        if database_url is None:
+            raise CouldNotRun(said) from None
+        raise BadInput(f"{shown(database_url)}: {said}") from None
     except OSError as error:
         # An error of our own, such as a folder that cannot be written, has a message and no name of a file.
         raise BadInput(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None

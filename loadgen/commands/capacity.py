@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from loadgen.commands.application import APPLICATION, application_options_of_script, one_line_errors, own_application
-from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, write_json
+from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, refused, write_json
 from loadgen.commands.script_options import check_url, read_script_with, script_options
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     default=1.0,
     show_default=True,
     metavar="PERCENT",
-    help="The share of requests that may get an error, or an answer of 500 or higher.",
+    help="The share of requests that may get an error, or an answer of 500 or higher, or 429 (too many requests).",
 )
 @click.option(
     "--max-seconds",
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--first-rate",
-    type=FiniteRange(0, min_open=True),
+    type=FiniteRange(0, 1e9, min_open=True),
     metavar="R",
     help="New users per second of the first step (default: the arrivalRate of the script's first phase, else 10).",
 )
@@ -165,6 +165,8 @@ def capacity(
     show(capacity_page(found, target, {**asdict(found), "seed": seed}), style, output)
     for failure in run.failures:
         click.echo(f"Error: {failure}", err=True)
+    if said := refused(run.report):
+        click.echo(f"Warning: {said}", err=True)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
     if run.failures or was_not_learnt(found) or not run.report.aggregate.counters.get(names.RESPONSES):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.commands.application import NothingGood, application_options, one_line_errors, own_application
-from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED
+from loadgen.commands.application import application_options, asker, one_line_errors, own_application, sayer
+from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
 if TYPE_CHECKING:
@@ -74,14 +74,6 @@ def _run(out: Path, given: dict[str, Any]) -> tuple[Page, Diagnosis, int | None]
     application = own_application(given)
     assert application is not None  # noqa: S101 - checked by the caller
     live = LiveLine()
-
-    def say(text: str) -> None:
-        live.clear()
-        click.echo(text, err=True)
-
-    def confirm(question: str) -> bool:
-        return bool(given["yes"]) or (sys.stdin.isatty() and click.confirm(question, err=True))
-
     options = OwnAppOptions(
         application,
         given["script"],
@@ -91,14 +83,12 @@ def _run(out: Path, given: dict[str, Any]) -> tuple[Page, Diagnosis, int | None]
         database_url=given["database_url"],
         round_trip_ms=round_trip_ms(given["db_rtt"]),
         max_connections=given["max_connections"],
-        confirm=confirm,
+        confirm=asker(yes=given["yes"]),
     )
     try:
         with one_line_errors(given["database_url"]):
-            return lab.run(options, given["seconds"], say, live)
-    except (NothingGood, lab.NothingSeenError) as error:
-        click.echo(f"Error: {error}", err=True)
-        # 1 would say that something was found.
-        sys.exit(COULD_NOT_RUN)
+            return lab.run(options, given["seconds"], sayer(live), live)
+    except lab.NothingSeenError as error:
+        raise CouldNotRun(str(error)) from None
     finally:
         live.clear()

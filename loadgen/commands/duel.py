@@ -134,12 +134,12 @@ def duel(
 
 def _script(url: str, path: str, minutes: float | None, seed: int, given: dict[str, Any]) -> Script:
     """The script for one side. Raises BadInput."""
-    from loadgen.duel import stretched
+    from loadgen.schedule import lasting
 
     check_url(url)
     found = read_script_with(given, path, seed, url)
     try:
-        return found if minutes is None else stretched(found, 60 * minutes)
+        return found if minutes is None else replace(found, phases=lasting(found.phases, 60 * minutes))
     except ValueError as error:
         raise BadInput(f"--minutes: {error}") from None
 

@@ -33,6 +33,12 @@ SIGNALLED = 128
 """To be added to the number of the signal that ended the run."""
 
 
+class CouldNotRun(BadInput):
+    """What kept a run from being carried out; ends the command with one line on stderr and exit code 3."""
+
+    exit_code = COULD_NOT_RUN
+
+
 def write_json(path: str, finished: Report) -> None:
     """Write the report as JSON to this file. Raises BadInput where that fails."""
     # Only a run with -o needs the writer.
@@ -71,7 +77,7 @@ def warn(report: Report) -> None:
     """Print the report's warnings on stderr, a line each."""
     for warning in report.extras.warnings if report.extras else ():
         click.echo(f"Warning: {printable(warning)}", err=True)
-    if said := _unanswered(report) or _refused(report):
+    if said := _unanswered(report) or refused(report):
         click.echo(f"Warning: {said}", err=True)
 
 
@@ -92,7 +98,7 @@ def _unanswered(report: Report) -> str | None:
     return f"no request was answered: {why.format(where=where)}"
 
 
-def _refused(report: Report) -> str | None:
+def refused(report: Report) -> str | None:
     """One line for a run in which all answers were errors of the client or the server; None for any other run."""
     counters = report.aggregate.counters
     codes = {name.removeprefix(names.CODES): n for name, n in counters.items() if name.startswith(names.CODES) and n}

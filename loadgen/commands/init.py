@@ -21,7 +21,10 @@ from reports.printable import printable
 
 if TYPE_CHECKING:
     from loadgen.script_from.asking import Page, Service
-    from loadgen.script_from.draft import Draft
+    from loadgen.script_from.draft import Draft, NothingToRequest
+    from loadgen.script_from.from_openapi import Choice
+    from loadgen.script_from.openapi import Api
+    from loadgen.script_from.references import References
 
 _LARGEST_BYTES = 200_000_000
 _STDOUT = "-"
@@ -227,6 +230,9 @@ def _from_document(content: bytes, source: str, location: str, options: _Options
     try:
         draft = draft_from_api(api, references, choice, ask)
     except NothingToRequest as nothing:
+        below = _below_base_path(api, references, choice, nothing, options) if service is not None else None
+        if below is not None:
+            return replace(below, notes=[*notes, *below.notes])
         if root is None or root.status >= 400:
             raise
         step = Step("get", "/", (root.status,), follow_redirect=root.status < 300)
@@ -237,6 +243,27 @@ def _from_document(content: bytes, source: str, location: str, options: _Options
     if ask is None:
         notes.append("The service was not asked: the statuses are those of the document.")
     return replace(draft, notes=[*notes, *draft.notes])
+
+
+def _below_base_path(
+    api: Api, references: References, choice: Choice, nothing: NothingToRequest, options: _Options
+) -> Draft | None:
+    """The draft for the document's base path below a target that lacks it; None where that is not what was missing."""
+    from loadgen.script_from.asking import Service
+    from loadgen.script_from.draft import Unusable
+    from loadgen.script_from.from_openapi import draft_from_api
+
+    lacks_it = options.target is not None and api.base_path and not urlsplit(choice.target).path.strip("/")
+    if not lacks_it or not any("answered 404" in each.why for each in nothing.left_out):
+        return None
+    target = choice.target + api.base_path
+    service = Service(target, insecure=options.insecure)
+    try:
+        draft = draft_from_api(api, references, replace(choice, target=target), service.ask)
+    except Unusable:
+        return None
+    note = f"Below {choice.target} itself nothing was found: the document's base path {api.base_path} is part of the target."
+    return replace(draft, notes=[note, *draft.notes])
 
 
 def _values(given: Sequence[str]) -> dict[str, str]:

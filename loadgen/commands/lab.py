@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from secrets import randbelow
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from loadgen.commands.application import application_options, one_line_errors, own_application
-from loadgen.commands.exits import SIGNALLED
+from loadgen.commands.application import (
+    NothingGood,
+    application_options,
+    asker,
+    one_line_errors,
+    own_application,
+    sayer,
+)
+from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from reports.cli import BadInput, check_output, output_options, show, step_summary
 
 if TYPE_CHECKING:
@@ -21,7 +27,6 @@ if TYPE_CHECKING:
     from loadgen.lab.own_server import OwnApplication
     from loadgen.lab.publication import Publication
     from loadgen.lab.run import LabOptions
-    from loadgen.watch.progress import LiveLine
     from reports.blocks import Page
 
 _OF_EXPERIMENTS = ("full", "only", "clicks")
@@ -105,10 +110,7 @@ def lab(
         show(catalogue(servers), style or "text", output)
         return
     out = run_folder(out)
-
-    def confirm(question: str) -> bool:
-        return yes or (sys.stdin.isatty() and click.confirm(question, err=True))
-
+    confirm = asker(yes=yes)
     application = own_application(given)
     if application is None and given["script"]:
         raise BadInput("--app and --script go together")
@@ -134,7 +136,7 @@ def lab(
     from loadgen.lab import distance, fairness, league
     from loadgen.lab.experiments import BRIEF, BRIEF_BY_NAME, FULL, chosen, experiments, more_experiments
     from loadgen.lab.publication_file import GROUP
-    from loadgen.lab.run import LabError, LabOptions
+    from loadgen.lab.run import LabError, LabFailed, LabOptions
 
     ids = _listed(only)
     of_c, of_d = {"C", fairness.ID, league.ID}, {"D", distance.ID}
@@ -161,6 +163,8 @@ def lab(
             confirm=confirm,
         )
         evidence, ended_by = _run_lab(options)
+    except LabFailed as error:
+        raise CouldNotRun(str(error)) from None
     except (ValueError, LabError) as error:
         raise BadInput(str(error)) from None
     from loadgen.lab.findings import lab_page, terminal_page
@@ -217,7 +221,7 @@ def _run_lab(options: LabOptions) -> tuple[Evidence, int | None]:
     from loadgen.watch.progress import LiveLine
 
     live = LiveLine()
-    session = Lab(options, _sayer(live), live)
+    session = Lab(options, sayer(live), live)
     evidence = session.run()
     live.clear()
     if evidence.partial and not evidence.is_measured:
@@ -237,10 +241,10 @@ def _run_own_app(application: OwnApplication, strategies: list[str], **given: An
     chosen = tuple(dict.fromkeys(strategies)) or own_app.STRATEGIES
     live = LiveLine()
     try:
-        with one_line_errors(given["database_url"]):
+        with one_line_errors(given["database_url"], NothingGood):
             settings = own_app.chosen_settings(os.environ)
             options = own_app.OwnAppOptions(application, strategies=chosen, settings=settings, **given)
-            return own_app.run(options, _sayer(live), live)
+            return own_app.run(options, sayer(live), live)
     finally:
         live.clear()
 
@@ -255,16 +259,6 @@ def round_trip_ms(text: str | None) -> float | None:
     if found_s is None or not 0 <= found_s <= 1:
         raise BadInput(f"--db-rtt {text}: a duration from 0 to 1 s, such as 0.5ms")
     return found_s * 1000
-
-
-def _sayer(live: LiveLine) -> Callable[[str], None]:
-    """A function that writes a line to stderr without mixing it with the live line."""
-
-    def say(text: str) -> None:
-        live.clear()
-        click.echo(text, err=True)
-
-    return say
 
 
 def _listed(text: str) -> list[str]:

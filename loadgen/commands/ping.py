@@ -259,7 +259,7 @@ def _checks(found: Ping) -> list[str]:
 def _page(found: Ping) -> Page:
     """The result as blocks."""
     origin, times = found.origin, found.times
-    url = f"{origin.scheme}://{origin.host}:{origin.port}"
+    url = f"{origin.scheme}://{origin.place}"
     status = found.exchange.status
     rows = (
         ("DNS lookup", times.dns),

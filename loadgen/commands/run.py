@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from loadgen.crew.distributed import Crews
     from loadgen.watch.abort import AbortWatch
     from loadgen.watch.live import LivePage
+    from reports.model import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -82,6 +83,14 @@ def limit_options(command: _Command) -> _Command:
 @click.option("-i", "--input", "inputs", multiple=True, help="Another script file to merge in; may be repeated.")
 @click.option("-o", "--output", help="Write the report as JSON to this file, or to a new file in this folder.")
 @click.option("-k", "--insecure", is_flag=True, help="Accept any TLS certificate.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["artillery", "ab"]),
+    default="artillery",
+    show_default=True,
+    help="What stdout shows: Artillery's console, or one report in ApacheBench's layout at the end.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print neither phases nor reports on stdout.")
 @click.option("-s", "--solo", is_flag=True, help="Run a single virtual user.")
 @click.option("--scenario-name", help="Run only the scenario with this name, or those that match it as a pattern.")
@@ -146,6 +155,7 @@ def run(
     dotenv: str | None,
     arrivals: str,
     output: str | None,
+    style: str,
     quiet: bool,
     seed: int | None,
     workers: int,
@@ -192,7 +202,11 @@ def run(
         _say(
             f"Warning: --platform {platform} has no effect: the run is on this machine; --workers and --dask share the load"
         )
-    script = _read(paths, options, seed, only_check=check)
+    script = _read_files(paths, options, seed)
+    if check and script.warnings:
+        sys.exit(1)
+    if check:
+        click.echo(_outline(script), err=True)
     abort = _abort_watch(abort_on, script) if abort_on else None
     if check:
         return
@@ -203,12 +217,14 @@ def run(
     with ExitStack() as opened:
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
+        if workers > 1:
+            opened.enter_context(_crew_errors())
         gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
         opened.enter_context(outliving_the_terminal())
         with _rows(rows, crews) as file:
             calibration = None if crews else _calibration(script, calibrates, workers)
             code = _run_script(
-                script, run_id, path, quiet, seed, workers, observers, page, crews, gates, file, calibration
+                script, run_id, path, quiet, seed, workers, observers, page, crews, gates, file, calibration, style
             )
     sys.exit(code)
 
@@ -234,35 +250,34 @@ def quick(url: str, count: int, num: int, output: str | None, insecure: bool, qu
     phases = [{"duration": 1, "arrivalCount": count}]
     text = json.dumps({"config": {"target": url, "phases": phases}, "scenarios": [{"flow": flow}]})
     options = RunOptions(insecure=insecure, env=os.environ, test_id=run_id, **limits)
-    script = parse_script([("quick.json", text)], options, read_bytes)
+    script = _read(lambda: parse_script([("quick.json", text)], options, read_bytes))
     path = _output_path(output)
     with outliving_the_terminal():
         code = _run_script(script, run_id, path, quiet, None)
     sys.exit(code)
 
 
-def _read(paths: list[str], options: RunOptions, seed: int | None, *, only_check: bool) -> Script:
-    """Read the script, and print its warnings to stderr.
-
-    Exits with 1 where the script has problems, all of them printed; with `only_check`, also where it has warnings.
-    """
+def _read(read: Callable[[], Script]) -> Script:
+    """Read the script, and print its warnings to stderr. Exits with 1 where it has problems, all of them printed."""
     try:
-        script = read_script(paths, options, seed)
+        script = read()
     except ScriptErrors as errors:
         for warning in errors.warnings:
             click.echo(f"Warning: {warning}", err=True)
         _fail(*(str(problem) for problem in errors.problems))
+    for warning in script.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    return script
+
+
+def _read_files(paths: list[str], options: RunOptions, seed: int | None) -> Script:
+    """As `_read`, from files."""
+    try:
+        return _read(lambda: read_script(paths, options, seed))
     except UnicodeDecodeError as error:
         _fail(f"cannot read {' '.join(paths)}: not UTF-8 ({error.reason} at byte {error.start})")
     except OSError as error:
         _fail(f"cannot read {error.filename}: {error.strerror}")
-    for warning in script.warnings:
-        click.echo(f"Warning: {warning}", err=True)
-    if only_check and script.warnings:
-        sys.exit(1)
-    if only_check:
-        click.echo(_outline(script), err=True)
-    return script
 
 
 def _outline(script: Script) -> str:
@@ -354,7 +369,6 @@ def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
     """
     # Dask is an extra that need not be installed.
     try:
-        from loadgen.crew.crew import CrewError
         from loadgen.crew.distributed import crews, problems
     except ModuleNotFoundError as error:
         _fail(f"--dask needs {error.name}, which is not installed: pip install '.[distributed]'")
@@ -362,12 +376,22 @@ def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
     if wrong:
         _fail(*wrong)
     try:
-        with crews(address, script, _say_beside_progress) as made:
+        with _crew_errors(), crews(address, script, _say_beside_progress) as made:
             yield made
-    except CrewError as error:
-        _fail(str(error), code=COULD_NOT_RUN)
     except KeyboardInterrupt:
         _fail("interrupted before the start", code=SIGNALLED + signal.SIGINT)
+
+
+@contextmanager
+def _crew_errors() -> Iterator[None]:
+    """While inside, exits with 3 where the workers of a run cannot be started."""
+    # Few runs have workers.
+    from loadgen.crew.crew import CrewError
+
+    try:
+        yield
+    except CrewError as error:
+        _fail(str(error), code=COULD_NOT_RUN)
 
 
 def _run_script(
@@ -383,17 +407,22 @@ def _run_script(
     gates: _Gates = _Gates(),
     rows: RowsFile | None = None,
     calibration: Calibration | None = None,
+    style: str = "artillery",
 ) -> int:
     """Run the script, show its report and write it to `output`. Returns the exit code."""
     live = LiveLine(sys.stderr, plain=False)
-    console = _console(script, live.beside(_write_through), quiet=quiet)
-    console.run_id(run_id)
+    write = live.beside(_write_through)
+    console = _console(script, write, quiet=quiet or style == "ab")
+    if style == "artillery":
+        console.run_id(run_id)
     failed: str | None = None
     unwritten: list[str] = []
 
     def show(finished: ScriptRun) -> None:
         live.clear()
         console.summary(finished.report)
+        if style == "ab" and not quiet:
+            write(_as_ab(finished.report, script.target))
         if output is not None:
             # A full disk must not keep the script's `after` section from cleaning up.
             try:
@@ -439,6 +468,14 @@ def _run_script(
     return code or int(bool(unwritten))
 
 
+def _as_ab(report: Report, target: str) -> str:
+    """The report on a run as text in ApacheBench's layout."""
+    # Few runs want it.
+    from reports.formats.apachebench import AbReport, to_text
+
+    return to_text(AbReport.of_script(report, target))
+
+
 @contextmanager
 def _rows(path: str | None, elsewhere: Elsewhere | None) -> Iterator[RowsFile | None]:
     """While inside, the file for the rows of a run is open, if one is wanted. Exits with 1 where it cannot be made."""
@@ -455,11 +492,17 @@ def _rows(path: str | None, elsewhere: Elsewhere | None) -> Iterator[RowsFile | 
 
 
 def _publisher(script: Script) -> Observer:
-    """The observer that sends the metrics of each period to where the script wants them."""
+    """The observer that sends the metrics of each period to where the script wants them.
+
+    Exits with 1 for a receiver whose address is invalid.
+    """
     # Few scripts publish their metrics.
     from loadgen.watch.publish import observer
 
-    return observer(script.gateways, script.collectors, _say_beside_progress)
+    try:
+        return observer(script.gateways, script.collectors, _say_beside_progress)
+    except ObserverError as error:
+        _fail(str(error))
 
 
 def _console(script: Script, write: Callable[[str], None], *, quiet: bool) -> Console:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from loadgen.commands.application import application_options, one_line_errors, own_application
+from loadgen.commands.application import application_options, asker, one_line_errors, own_application, sayer
 from loadgen.commands.exits import SIGNALLED
 from reports.cli import BadInput, FiniteRange, check_output, output_options, show
 
@@ -112,13 +112,9 @@ def sweep(out: Path | None, style: str | None, output: str | None, **given: Any)
 def _run(options: SweepOptions, live: Any, signals: list[int]) -> Sweep:
     from loadgen.lab.sweep import SweepError, run
 
-    def say(text: str) -> None:
-        live.clear()
-        click.echo(text, err=True)
-
     try:
         with one_line_errors(options.database_url):
-            return run(options, say, live, signals)
+            return run(options, sayer(live), live, signals)
     except (SweepError, ValueError) as error:
         raise BadInput(" ".join(str(error).split())) from None
 
@@ -149,10 +145,6 @@ def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
     from loadgen.lab.sweep import SweepOptions
 
     application = own_application(given)
-
-    def confirm(question: str) -> bool:
-        return bool(given["yes"]) or (sys.stdin.isatty() and click.confirm(question, err=True))
-
     memory = given["memory"]
     if memory is not None and given["database_url"] is not None:
         raise BadInput(
@@ -163,7 +155,7 @@ def _options(out: Path, given: dict[str, Any]) -> SweepOptions:
         goals=_goals(given),
         out=out,
         application=application,
-        confirm=confirm,
+        confirm=asker(yes=given["yes"]),
         memory_mb=None if memory is None else megabytes(memory),
         round_trip_ms=round_trip_ms(given["db_rtt"]),
         **{

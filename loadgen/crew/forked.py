@@ -16,13 +16,14 @@ import gevent
 import gevent.os
 
 from loadgen.clock import WallOffset, now_ns
-from loadgen.crew.crew import DEFECT, Crew, CrewWorker, ParentPipe, Work, end_with, exit_text, messages
+from loadgen.crew.crew import DEFECT, Crew, CrewError, CrewWorker, ParentPipe, Work, end_with, exit_text, messages
 from loadgen.recorder import Recorder
 from loadgen.schedule import Share
 
 _PIPE_BYTES = 1 << 20
 # The plan starts this long after the fork begins, plus as long again for each worker: by then all are ready.
 _START_AFTER_NS = 100_000_000
+_INTERRUPTS = frozenset((signal.SIGINT, signal.SIGTERM))
 _LAST_WAIT_S = 2.0
 _SILENT_LOOKS = 20
 """A worker says something every second. One that was silent at so many looks, a second apart, is stopped or hangs."""
@@ -50,8 +51,18 @@ class ForkedCrew(Crew[_Forked]):
         self._started_ns = now_ns() + _START_AFTER_NS * (1 + self.count)
         sys.stdout.flush()
         sys.stderr.flush()
-        for index in range(self.count):
-            self._workers.append(self._fork(Share(index, self.count), self._started_ns))
+        # An interrupt waits until it can be passed on to every worker, and in a worker until its work can end for it.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+        try:
+            for index in range(self.count):
+                if self._interrupts or signal.sigpending() & _INTERRUPTS:
+                    return
+                self._workers.append(self._fork(Share(index, self.count), self._started_ns))
+        except OSError as error:
+            why = error.strerror or error
+            raise CrewError(f"worker {len(self._workers) + 1} of {self.count} cannot be started: {why}") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 
     def _pass_interrupt(self) -> None:
         for worker in self._workers:
@@ -62,14 +73,23 @@ class ForkedCrew(Crew[_Forked]):
             gevent.spawn_later(_LAST_WAIT_S, self._kill_all)
 
     def _fork(self, share: Share, started_ns: int) -> _Forked:
+        """Start a worker. Raises OSError where the system allows no more processes or open files."""
         read_end, write_end = os.pipe()
         # The pipe should hold what a worker sends in a second, so that the worker need not wait.
         with suppress(OSError):
             fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         parent = os.getpid()
         # Unlike gevent's `fork`, this one leaves it to us to wait for the child.
-        pid = gevent.os.fork_gevent()
+        try:
+            pid = gevent.os.fork_gevent()
+        except OSError:
+            os.close(read_end)
+            os.close(write_end)
+            raise
         if not pid:
+            # Those of the parent, which were inherited, would interrupt the other workers.
+            for number in _INTERRUPTS:
+                signal.signal(number, lambda *_: None)
             os.close(read_end)
             for worker in self._workers:
                 os.close(worker.descriptor)

@@ -190,7 +190,7 @@ class Connection:
             self._sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
-        except OSError:
+        except (OSError, Ended):
             return False
         # The peer has closed it, or has sent bytes that nobody asked for.
         return False

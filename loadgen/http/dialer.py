@@ -66,7 +66,12 @@ class Dialer:
         error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
         for family, _, _, _, address in addresses:
             # This is the type beneath socket.socket, whose own code takes longer than the system calls that it makes.
-            sock = _socket.socket(family, _KIND)
+            try:
+                sock = _socket.socket(family, _KIND)
+            except OSError as this:
+                # IPv6 may be switched off in the kernel, while the name has an address of it.
+                error = this
+                continue
             connection = Connection(sock, self._context)
             try:
                 if self._prepare is not None:

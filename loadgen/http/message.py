@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -100,7 +101,12 @@ def _without_dots(path: str) -> str:
 
 
 def redirected(address: Address, location: str) -> Address:
-    """The address that a Location field leads to, which may be relative to `address`. Raises BadRequestError."""
+    """The address that a Location field leads to, which may be relative to `address`. Raises BadRequestError.
+
+    `location` is the field as it is read, a character for each byte; bytes beyond ASCII are UTF-8 as a rule.
+    """
+    with suppress(UnicodeError):
+        location = location.encode("latin-1").decode()
     try:
         url = urljoin(address.url, location)
     except ValueError:

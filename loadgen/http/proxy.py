@@ -67,8 +67,7 @@ class Tunnel:
 
     def __init__(self, sock: Any, *, origin: Origin, credentials: str) -> None:
         self._sock = sock
-        host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        lines = [f"CONNECT {host}:{origin.port} HTTP/1.1", f"host: {host}:{origin.port}", "connection: keep-alive"]
+        lines = [f"CONNECT {origin.place} HTTP/1.1", f"host: {origin.place}", "connection: keep-alive"]
         if credentials:
             lines.append(f"proxy-authorization: Basic {b64encode(credentials.encode()).decode()}")
         self._request = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")

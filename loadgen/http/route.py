@@ -17,6 +17,11 @@ class Origin(NamedTuple):
     host: str
     port: int
 
+    @property
+    def place(self) -> str:
+        """Host and port as a URL has them: `[::1]:80` for an IPv6 address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class Ended(Exception):
     """A wait or a system call ended the exchange. `name` is the error's name in the metrics."""

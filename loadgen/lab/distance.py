@@ -24,7 +24,7 @@ from loadgen.environment import python_command
 from loadgen.http.route import Origin
 from loadgen.lab.evidence import Crossing, Distance
 from loadgen.lab.pgbouncer import PgBouncer
-from loadgen.lab.stack import Servers, StackError, connect, cpu_of_tree, service
+from loadgen.lab.stack import PartError, Servers, StackError, connect, cpu_of_tree, service
 from loadgen.lab.turns import in_turns
 from loadgen.runner import ClosedResult, Interrupted, Live, run_ab
 from reports import names
@@ -95,7 +95,7 @@ class Delay:
         answer = self._child.stdout.readline().strip() if self._child is not None else ""
         if not answer:
             self.__exit__()
-            raise StackError("the process that stands for the distance to the database has ended")
+            raise PartError("the process that stands for the distance to the database has ended")
         return answer
 
 
@@ -190,9 +190,7 @@ class Session:
                 servers = running.enter_context(Servers(service(), 1, settings, log))
                 # The first request also brings the tables up to date.
                 if not servers.answers("/health"):
-                    raise StackError(
-                        f"{ID}: the service does not reach the database ({name}): {log.read_text()[-300:]}"
-                    )
+                    raise PartError(f"{ID}: the service does not reach the database ({name}): {log.read_text()[-300:]}")
                 self._servers[name] = servers
             self._running = running.pop_all()
         return self

@@ -29,7 +29,8 @@ from loadgen.lab.own_app import (
 from loadgen.lab.own_server import Evidence
 from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
 from loadgen.runner import Live, ScriptRun, run_script
-from loadgen.script.model import Phase, Script
+from loadgen.schedule import lasting
+from loadgen.script.model import Script
 from loadgen.watch.console import Console
 from poolbench.diagnosis import diagnose
 from poolbench.findings import Diagnosis
@@ -57,7 +58,11 @@ def run(
 
     Raises as `own_app.run` does, and NothingSeenError.
     """
-    script = lasting(own_script(options, "http://127.0.0.1:1"), seconds)
+    script = own_script(options, "http://127.0.0.1:1")
+    try:
+        script = replace(script, phases=lasting(script.phases, seconds))
+    except ValueError as problem:
+        raise StackError(f"{options.script}: {problem}") from None
     with made(options.out):
         options = replace(options, with_statistics=True)
         with arranged(options, say) as arrangement:
@@ -93,20 +98,6 @@ def code_at(places: Iterable[str | None], folder: Path) -> dict[str, str]:
         if line:
             found[place] = line
     return found
-
-
-def lasting(script: Script, seconds: float) -> Script:
-    """The script with its phases stretched or shortened so that they last `seconds` together; rates stay."""
-    whole_s = sum(phase.duration_s for phase in script.phases)
-    if not whole_s:
-        return script
-    return replace(script, phases=tuple(_stretched(phase, seconds / whole_s) for phase in script.phases))
-
-
-def _stretched(phase: Phase, factor: float) -> Phase:
-    duration_s = phase.duration_s * factor
-    count = None if phase.arrival_count is None else max(1, round(phase.arrival_count * factor))
-    return replace(phase, duration_s=duration_s, duration_text=f"{decimal(duration_s, 3)}s", arrival_count=count)
 
 
 def _watched(

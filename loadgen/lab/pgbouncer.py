@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 from db.binaries import as_server_user, server_user
 from db.child import Child, ChildError
 from db.embedded import ROLE, EmbeddedPostgres
-from loadgen.lab.stack import StackError, cpu_of_tree, free_port, query
+from loadgen.lab.stack import PartError, StackError, cpu_of_tree, free_port, query
 
 MAX_CLIENTS = 2000
 """Connections that PgBouncer accepts: more than 4 servers with a connection per request have open at once."""
@@ -85,7 +85,7 @@ class PgBouncer:
             child.await_ready(self._answers, _START_PATIENCE_S)
         except ChildError as error:
             self.stop()
-            raise StackError(f"PgBouncer did not start: {_complaints(error)}") from None
+            raise PartError(f"PgBouncer did not start: {_complaints(error)}") from None
 
     def stop(self) -> None:
         """Ends the process, after 3 s with SIGKILL, as it keeps nothing that could be lost, and removes its folder."""

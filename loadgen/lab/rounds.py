@@ -82,6 +82,9 @@ def _joined(a: AbSamples, b: AbSamples) -> AbSamples:
         connect_us=np.concatenate((a.connect_us, b.connect_us)),
         waiting_us=np.concatenate((a.waiting_us, b.waiting_us)),
         total_us=np.concatenate((a.total_us, b.total_us)),
+        started_us=None
+        if a.started_us is None or b.started_us is None
+        else np.concatenate((a.started_us, b.started_us)),
         total_bytes=a.total_bytes + b.total_bytes,
         html_bytes=a.html_bytes + b.html_bytes,
         failures=AbFailures(*(getattr(a.failures, f.name) + getattr(b.failures, f.name) for f in fields(AbFailures))),
@@ -89,6 +92,7 @@ def _joined(a: AbSamples, b: AbSamples) -> AbSamples:
         non_2xx=a.non_2xx + b.non_2xx,
         keep_alive=_sum(a.keep_alive, b.keep_alive),
         body_sent_bytes=_sum(a.body_sent_bytes, b.body_sent_bytes),
+        answered=a.answered + b.answered,
     )
 
 

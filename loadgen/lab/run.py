@@ -36,6 +36,7 @@ from loadgen.lab.publication import Publication
 from loadgen.lab.rounds import together, turns
 from loadgen.lab.stack import (
     BackendWatch,
+    PartError,
     Servers,
     StackError,
     cpu_of_tree,
@@ -70,6 +71,10 @@ _TYPICAL_STATEMENTS = (
 
 class LabError(Exception):
     """The lab cannot be run; the message is one line."""
+
+
+class LabFailed(LabError):
+    """What the lab itself brings along did not start, or ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +151,9 @@ class Lab:
             # SIGTERM, while no load is running.
             self._evidence = replace(self._evidence, partial=True)
             raise
-        except (EmbeddedPostgresError, StackError, SettingError, psycopg2.Error) as error:
+        except (EmbeddedPostgresError, PartError) as error:
+            raise LabFailed(" ".join(str(error).split())) from error
+        except (StackError, SettingError, psycopg2.Error) as error:
             raise LabError(" ".join(str(error).split())) from error
         finally:
             if self._evidence.is_measured:
@@ -462,7 +469,7 @@ class Lab:
         database.postgres.restart()
         with self._servers(experiment, database.url, self._folder / "restart.log") as servers:
             if not servers.answers("/health"):
-                raise StackError("the servers do not answer after the restart of the database")
+                raise PartError("the servers do not answer after the restart of the database")
         return Restart(before, database.rows())
 
     # What is written

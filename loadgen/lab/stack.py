@@ -38,6 +38,10 @@ class StackError(Exception):
     """A program under test could not be started; the message is one line."""
 
 
+class PartError(StackError):
+    """A program that this tool brings along could not be started, or has ended: the user's input is not at fault."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerProgram:
     """A program for gunicorn to serve: its configuration file, the application, the folder to start it in, and a path that
@@ -143,13 +147,13 @@ class Servers:
                 cwd=program.folder,
             )
         except OSError as error:
-            raise StackError(f"the servers did not start: {error.filename}: {error.strerror}") from None
+            raise PartError(f"the servers did not start: {error.filename}: {error.strerror}") from None
         try:
             child.await_ready(lambda: self._ready(child), _START_PATIENCE_S)
         except ChildError as error:
             self._child = None
             shown = ChildError(error.failure, self._masked(error.output))
-            raise StackError(f"the servers did not start: {self._complaint(shown)}") from None
+            raise PartError(f"the servers did not start: {self._complaint(shown)}") from None
         except BaseException:
             self._child = None
             raise
@@ -196,7 +200,7 @@ class Servers:
     def _ready(self, parent: Child) -> bool:
         """Whether all workers have been forked (they serve only afterwards) and the port answers."""
         if self._program.is_hopeless():
-            raise StackError("the servers did not start")
+            raise PartError("the servers did not start")
         workers = psutil.Process(parent.pid).children()
         return len(workers) >= self._program.awaited_workers(self._count) and self.answers(
             self._program.ready_path, b"HTTP/1."

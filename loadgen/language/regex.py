@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL}
 _DIFFERENT = re.compile(
     r"""\\k<(?P<back>[A-Za-z_$][\w$]*)>
+    |(?P<property>\\[pP]\{\w+(?:=\w+)?\})
     |\\(?P<escape>[\s\S])
     |\(\?<(?P<group>[A-Za-z_$][\w$]*)>
     |(?P<brace>\{(?!\d+(?:,\d*)?\}))
@@ -74,7 +75,7 @@ def compile_regex(source: str, flags: str = "") -> Regex:
             raise re.error(f"unknown flag {flag!r}")
         wanted |= _FLAGS.get(flag, re.RegexFlag(0))
     try:
-        return Regex(regex.compile(_translated(source, multiline="m" in flags), int(wanted) | regex.VERSION0))
+        return Regex(regex.compile(translated(source, flags), int(wanted) | regex.VERSION0))
     except (regex.error, RecursionError, OverflowError) as error:
         raise re.error(str(error) or "nested too deeply") from None
 
@@ -84,12 +85,16 @@ def group_name(name: str) -> str:
     return name.replace("$", "_")
 
 
-def _translated(source: str, *, multiline: bool) -> str:
+def translated(source: str, flags: str = "") -> str:
+    """Return the expression as Python writes it, whether or not it can be compiled."""
     in_class = False
 
     def replaced(match: re.Match[str]) -> str:
         nonlocal in_class
         found = match.group()
+        if match["property"]:
+            # Without the flag, JavaScript has no classes by Unicode's properties.
+            return found if "u" in flags else f"{found[1]}\\{found[2:]}"
         if match["escape"]:
             return _escape(match["escape"], in_class=in_class)
         if in_class:
@@ -107,7 +112,7 @@ def _translated(source: str, *, multiline: bool) -> str:
         if match["open"]:
             in_class = True
             return found
-        return r"\Z" if match["end"] and not multiline else found
+        return r"\Z" if match["end"] and "m" not in flags else found
 
     return _DIFFERENT.sub(replaced, source)
 

@@ -10,13 +10,14 @@ from loadgen.http.tls import TlsSettings
 from loadgen.language.values import to_number, truthy
 from loadgen.script import keys, model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
-from loadgen.script.durations import duration_text, seconds
+from loadgen.script.durations import LONGEST_S, duration_text, seconds
 from loadgen.script.ensure import checks_of
 from loadgen.script.payload import PayloadError, loses_digits, read_rows
 from reports.names import ENDPOINT
 
 _PLUGINS = tuple(keys.PLUGINS)
 _MOST = 2**53
+_HIGHEST_RATE = 1e9
 
 
 def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool, smooth: bool) -> tuple[model.Phase, ...]:
@@ -52,7 +53,11 @@ def _phase(index: int, part: ScriptNode, mode: Any, *, poisson: bool, smooth: bo
         part.refuse("a phase needs a `duration` (or a `pause`)")
     elif duration_s is None or duration_s < 0 or (duration_s == 0 and not is_pause):
         length.refuse(f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value}")
-    rate, ramp_to = _amount(part["arrivalRate"]), _amount(part["rampTo"])
+    elif duration_s > LONGEST_S:
+        length.refuse(
+            f"Invalid {'pause' if is_pause else 'duration'} for phase: {length.value} is longer than ten years"
+        )
+    rate, ramp_to = _amount(part["arrivalRate"], _HIGHEST_RATE), _amount(part["rampTo"], _HIGHEST_RATE)
     count, max_vusers = _amount(part["arrivalCount"]), _amount(part["maxVusers"])
     concurrency = _concurrency(part["concurrency"])
     _warn_of_contradictions(part)
@@ -119,13 +124,16 @@ def _concurrency(part: ScriptNode) -> int | None:
     return int(users)
 
 
-def _amount(part: ScriptNode) -> float | None:
-    """Return a number of a phase, which may be given as text; None if it is absent or refused."""
+def _amount(part: ScriptNode, most: float = _MOST) -> float | None:
+    """Return a number of a phase, `most` at most, which may be given as text; None if it is absent or refused."""
     if part.value is ABSENT or part.value is None:
         return None
     amount = to_number(part.value)
     if not 0 <= amount < float("inf"):
         part.refuse(f"must be a number, 0 or more, not {part.value!r}")
+        return None
+    if amount > most:
+        part.refuse(f"must be at most {most:,.0f}, not {part.value!r}")
         return None
     return amount
 
@@ -160,16 +168,18 @@ def _payload(part: ScriptNode, override: str | None, read_file: Callable[[str], 
     everything = part.get("loadAll") is True
     if everything and not name:
         part.warn("loadAll needs a `name`: no variable is made")
+    settings = _csv_settings(part)
+    if settings is None:
+        return None
     try:
         table = read_file(path).decode("utf-8-sig", "replace")
-        settings = _csv_settings(part)
         rows = read_rows(table, **settings)
         if settings["cast"]:
             _warn_of_lost_digits(part["path"], path, read_rows(table, **settings | {"cast": False}))
     except OSError as error:
         part["path"].refuse(f"cannot read {path}: {error.strerror or error}")
         return None
-    except (PayloadError, TypeError) as error:
+    except PayloadError as error:
         part["path"].refuse(f"{path}: {error}")
         return None
     fields = tuple(str(f) for f in part.get("fields") or ())
@@ -185,19 +195,40 @@ def _warn_of_lost_digits(part: ScriptNode, path: str, rows: tuple[tuple[str, ...
         )
 
 
-def _csv_settings(part: ScriptNode) -> dict[str, Any]:
+def _csv_settings(part: ScriptNode) -> dict[str, Any] | None:
+    """Return the arguments of `read_rows` after the text; None if one of them is refused."""
     options = part.get("options") or {}
     for key in set(options) - set(keys.CSV_OPTIONS):
         part["options"][key].warn(f"the CSV option `{key}` is not supported")
+    outer, inner, quote = part["delimiter"], part["options"]["delimiter"], part["options"]["quote"]
+    delimiter = inner if inner.value else outer
+    separates = _separates(delimiter, "a text that separates cells")
+    if not (_separates(quote, "one character", longest=1) and separates):
+        return None
+    delimits, quotes = delimiter.value or ",", quote.value or '"'
+    if delimits == quotes:
+        delimiter.refuse("is the character that quotes cells, too")
+        return None
     return {
-        "delimiter": options.get("delimiter") or part.get("delimiter") or ",",
-        "quote": options.get("quote") or '"',
+        "delimiter": delimits,
+        "quote": quotes,
         "skip_header": part.get("skipHeader") is True or options.get("from_line") == 2,
         "skip_empty_lines": truthy(options.get("skip_empty_lines", part.get("skipEmptyLines", True))),
         "trim": options.get("trim") is True,
         "cast": truthy(options.get("cast", part.get("cast", True))),
         "uneven": options.get("relax_column_count") is True,
     }
+
+
+def _separates(part: ScriptNode, said: str, longest: int | None = None) -> bool:
+    """Whether a character or text that has a meaning in CSV is absent, or can have it; else it is refused."""
+    value = part.value
+    if not value or (
+        isinstance(value, str) and not set(value) & set("\r\n\0") and (longest is None or len(value) <= longest)
+    ):
+        return True
+    part.refuse(f"must be {said}, without a line break, not {value!r}")
+    return False
 
 
 def tls(part: ScriptNode, *, insecure: bool, read_file: Callable[[str], bytes]) -> TlsSettings:
@@ -251,6 +282,9 @@ def http(config: ScriptNode, *, tls: TlsSettings, extended_metrics: bool) -> mod
     if not timeout_s > 0:
         timeout.warn(f"must be a number of seconds above 0, not {timeout.value!r}: 10 is used")
         timeout_s = 10.0
+    if timeout_s > LONGEST_S:
+        timeout.warn(f"{timeout.value!r} seconds are more than ten years: {LONGEST_S} is used")
+        timeout_s = LONGEST_S
     given_as_number = isinstance(timeout.value, int | float)
     pool = min(to_number(part.get("pool")), _MOST) if truthy(part.get("pool")) else None
     return model.HttpSettings(
@@ -329,7 +363,7 @@ def warn_of_unknown_plugins(plugins: ScriptNode) -> None:
     """Warn of plugins that this program does not have: they have no effect."""
     for name, part in plugins.items():
         if name not in _PLUGINS:
-            part.warn(f"WARNING: plugin {name} is not available; the run goes on without it")
+            part.warn(f"plugin {name} is not available; the run goes on without it")
 
 
 def expect_plugin(plugins: ScriptNode) -> model.ExpectPlugin | None:
@@ -367,7 +401,7 @@ def hidden_metrics(plugins: ScriptNode) -> tuple[str, ...]:
     """Return the metrics that the console leaves out: those of plugins that suppress their output, and of metrics-by-endpoint
     unless it is listed.
     """
-    names = [name for name, part in plugins.items() if part.get("suppressOutput") is True]
+    names = [name for name, part in plugins.items() if truthy(part.get("suppressOutput"))]
     if not truthy(plugins.get("metrics-by-endpoint")):
         names.append("metrics-by-endpoint")
     return tuple(f"plugins.{name}" for name in names)

@@ -17,6 +17,8 @@ _UNITS_S = {
     604800: "w week weeks",
     31557600: "y yr yrs year years",
 }
+LONGEST_S = 10 * 31557600
+"""Ten years: no phase and no time limit is longer, so that their nanoseconds fit into 64 bits."""
 _SECONDS = {name: seconds for seconds, names in _UNITS_S.items() for name in names.split()}
 _DURATION = re.compile(r"(-?(?:\d+)?\.?\d+) *([a-z]+)", re.IGNORECASE)
 

@@ -230,7 +230,7 @@ class FlowReader:
                 if isinstance(part.get("auth"), dict)
                 else None,
                 gzip=part.get("gzip") is not False,
-                follow_redirect=_follows(part.get("followRedirect", True)),
+                follow_redirect=truthy(part.get("followRedirect", True)),
                 captures=self._captures(part),
                 expectations=self._expectations(part["expect"]),
                 if_true=self._condition(part["ifTrue"]),
@@ -449,10 +449,6 @@ def _listed(part: ScriptNode) -> list[ScriptNode]:
 
 def _object(part: ScriptNode) -> Mapping[str, Any]:
     return part.value if isinstance(part.value, Mapping) else {}
-
-
-def _follows(value: Any) -> bool:
-    return truthy(value)
 
 
 def _probability(part: ScriptNode) -> float | None:

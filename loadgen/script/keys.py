@@ -157,7 +157,6 @@ ENSURE: Keys = {
     "conditions": ({"type": ["array", "null"], "items": {"type": "object", "required": ["expression"], "properties": {
         "expression": _TEXT, "strict": {"type": "boolean"}}}}, "Expressions that must be true."),
     "maxErrorRate": (_AMOUNT, "Most users that may fail, in percent."),
-    "suppressOutput": (_YES_NO, "Whether the results are kept from the console."),
     **{name: (_AMOUNT, f"Limit of the {name} of response times, in ms.") for name in ENSURE_LIMITS},
 }  # fmt: skip
 

@@ -264,6 +264,9 @@ class _ScriptParser:
         out = merged(
             {**value, "config": config}, self._json_option("--overrides", options.overrides), replace_lists=True
         )
+        if not isinstance(out["config"], Mapping):
+            self._option_problem("--overrides", "`config` must be an object")
+            out["config"] = config
         if given:
             variables = out["config"].get("variables")
             out["config"] = {
@@ -439,7 +442,7 @@ class _ScriptParser:
     def _chosen(self, scenarios: list[model.Scenario], wanted: str) -> tuple[model.Scenario, ...]:
         try:
             pattern = re.compile(wanted)
-        except re.error:
+        except (re.error, OverflowError, RecursionError):
             pattern = re.compile(re.escape(wanted))
         found = [s for s in scenarios if (s.name or "undefined") == wanted or pattern.search(s.name or "undefined")]
         if len(found) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sys
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from math import isfinite
@@ -46,6 +47,8 @@ def read_rows(
         text, delimiter = text.replace(delimiter, _STAND_IN), _STAND_IN
     if skip_header:
         text = text.replace("\r\n", "\n").replace("\r", "\n").partition("\n")[2]
+    # The module's own limit is 131,072 characters; it is there for texts that are not read as a whole.
+    csv.field_size_limit(sys.maxsize)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote, strict=True)
     rows: list[tuple[Any, ...]] = []
     try:

@@ -34,7 +34,7 @@ def path_of(answer: Any, wanted: str, kind: str, collection: str, *, is_list: bo
         # What was created may be wrapped once: {"data": {"id": ...}}.
         for key, inner in answer.items():
             if isinstance(inner, dict) and found is None:
-                found = _property(inner, names, kind, _child("$", key))
+                found = _property(inner, names, kind, child("$", key))
     return found
 
 
@@ -55,7 +55,7 @@ def path_of_pointer(expression: str) -> str | None:
     path = "$"
     for part in expression.partition("#/")[2].split("/"):
         key = part.replace("~1", "/").replace("~0", "~")
-        path = f"{path}[{key}]" if key.isdigit() else _child(path, key)
+        path = f"{path}[{key}]" if key.isdigit() else child(path, key)
     return path
 
 
@@ -123,7 +123,7 @@ def _property(item: dict[str, Any], names: list[str], kind: str, path: str) -> s
     if kind == "string" and first != names[0] and isinstance(item[by_name[first]], int):
         # A parameter that is a text is rather a name like these than a number.
         first = next((name for name in suiting if name in _SHORT_NAMES), first)
-    return _child(path, by_name[first])
+    return child(path, by_name[first])
 
 
 def _suits(value: Any, kind: str) -> bool:
@@ -151,11 +151,12 @@ def _in_lists(value: Any, names: list[str], kind: str, collection: str, path: st
         # A list of plain texts inside an object is as a rule not a list of ids, unless it has the collection's name.
         if isinstance(inner, list) and inner and not isinstance(inner[0], dict) and _plain(key) != _plain(collection):
             continue
-        found = _in_lists(inner, names, kind, collection, _child(path, key), depth + 1)
+        found = _in_lists(inner, names, kind, collection, child(path, key), depth + 1)
         if found is not None:
             return found
     return None
 
 
-def _child(path: str, key: str) -> str:
+def child(path: str, key: str) -> str:
+    """The JSONPath of a property of the object at a path."""
     return f"{path}.{key}" if _PLAIN_KEY.fullmatch(key) else f"{path}['{key}']"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 def counted(number: int, thing: str) -> str:
@@ -21,8 +21,11 @@ class Capture:
     """A value that a step takes from its answer."""
 
     path: str
-    """JSONPath of the value."""
+    """JSONPath of the value; or the CSS selector of its element, or the name of its header, as `source` says."""
     variable: str
+    source: Literal["json", "selector", "header"] = "json"
+    attribute: str = ""
+    """The attribute of the selected element."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,14 @@ class Secret:
     """The environment variable."""
     is_set: bool
     """Whether that variable was set when the script was made; otherwise the header is only a comment."""
+
+
+class SecretNeeded(Unusable):
+    """Raised for a request that needs a secret which is not known. `name` is the field, parameter or header that it is in."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class NothingToRequest(Unusable):

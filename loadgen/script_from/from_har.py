@@ -1,7 +1,8 @@
 """Makes the draft of a script from a HAR file: the requests of the recorded host, in their order, with the recorded pauses.
 
 Cookies and everything that looks like a secret stay out: the recording is somebody's session. A secret that the service
-needs comes from an environment variable. The format is HAR 1.2.
+needs comes from an earlier answer of the recording where one has it, otherwise from an environment variable. Requests of a
+session whose login had to be left out are left out, too. The format is HAR 1.2.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import re
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from email import message_from_string
 from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from loadgen.script_from.draft import Draft, Flow, LeftOut, Secret, Step, Unusable, counted
+from loadgen.script_from.correlation import Correlation, tokens_of
+from loadgen.script_from.draft import Draft, Flow, LeftOut, Secret, SecretNeeded, Step, Unusable, counted
 from loadgen.script_from.openapi import environment_name
 
 _METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
@@ -42,6 +44,7 @@ _LEAST_LOGIN_CODE = 16
 """The shortest code, in characters, that is taken for the one of a login."""
 _SECRET_NUMBER = re.compile(r"passw|passcode|card|(?:^|[^a-z])(?:pin|otp|cvv|cvc|ssn)(?:$|[^a-z])", re.IGNORECASE)
 _DROPPED_SECRETS = re.compile(r"session|csrf|xsrf|\bsid\b|proxy-", re.IGNORECASE)
+_LOGIN_SECRET = re.compile(r"passw|passcode|pwd|otp|pin\b", re.IGNORECASE)
 _KEPT_HEADERS = ("accept", "x-requested-with", "content-type", "accept-language")
 _STATIC_FILE = re.compile(
     r"\.(?:avif|bmp|css|eot|gif|ico|jpe?g|js|m?js|map|mp[34]|og[gv]|otf|png|svg|ttf|wasm|webm|webp|woff2?)$",
@@ -76,6 +79,7 @@ class _Entry:
     kind: str
     page: str
     request: Mapping[str, Any]
+    response: Mapping[str, Any]
 
     @property
     def label(self) -> str:
@@ -119,15 +123,22 @@ def draft_from_har(
     replay = _Replay(environment or {}, answered=answered)
     steps, left = [], []
     kept: list[tuple[_Entry, Step]] = []
+    sessions = _LostSessions(own, environment or {})
     for each in wanted:
         try:
-            kept.append((each, replay.step(each)))
+            sessions.check(each)
+            kept.append((each, replay.step(each, len(kept))))
         except Unusable as reason:
             left.append(LeftOut(_masked(each.label), str(reason)))
+            if isinstance(reason, SecretNeeded):
+                sessions.lose(each, reason.name)
+    captures = replay.correlation.captures
+    kept = [(entry, replace(step, captures=captures.get(number, ()))) for number, (entry, step) in enumerate(kept)]
     if not kept:
         why = f"{left[0].request}: {left[0].why}" if left else "they are static files; --static adds them"
         raise Unusable(f"{source}: no request to {origin} can be repeated: {why}")
-    if any("cookie" in _headers(entry.request) for entry, _ in kept):
+    set_here = {name for entry, _ in kept for name in _cookies(entry.response)}
+    if any(set(_cookies(entry.request)) - set_here for entry, _ in kept):
         notes.append("Not in this script: the recorded cookies. Where a login is needed, add the requests that log in.")
     if len(kept) > limit:
         notes.append(f"Not in this script: {counted(len(kept) - limit, 'request')} beyond --limit {limit}.")
@@ -170,6 +181,7 @@ def _entries(given: Sequence[Any]) -> Iterator[_Entry]:
             kind,
             str(each.get("pageref") or ""),
             request,
+            response,
         )
 
 
@@ -196,18 +208,7 @@ def _paced(kept: Sequence[tuple[_Entry, Step]], titles: Mapping[str, str]) -> li
         title = titles.get(entry.page, entry.page) if entry.page != page else ""
         page = entry.page
         comment = f"Page: {_masked(_without_query(title))}" if title else ""
-        steps.append(
-            Step(
-                step.method,
-                step.url,
-                step.expect,
-                step.headers,
-                step.body,
-                follow_redirect=step.follow_redirect,
-                think_s=think_s,
-                comment=comment,
-            )
-        )
+        steps.append(replace(step, think_s=think_s, comment=comment))
     return steps
 
 
@@ -221,6 +222,48 @@ def _without_query(title: str) -> str:
     return re.split(r"[?#]", title)[0] if "://" in title else title
 
 
+class _LostSessions:
+    """The sessions that requests begin which are left out for want of a secret, such as a login."""
+
+    def __init__(self, entries: Sequence[_Entry], environment: Mapping[str, str]) -> None:
+        self._by_cookie: dict[str, str] = {}
+        self._by_token: dict[str, str] = {}
+        self._environment = environment
+        # Browsers can leave cookies out of a file. Then nothing says which requests belong to a session.
+        self._without_cookies = not any(_cookies(each.request) or _cookies(each.response) for each in entries)
+        self._all = ""
+
+    def lose(self, entry: _Entry, secret: str) -> None:
+        """A request is left out for want of a secret, and so is the session that its answer has begun."""
+        self._by_cookie.update(dict.fromkeys(_cookies(entry.response), entry.label))
+        self._by_token.update(dict.fromkeys(tokens_of(entry.response), entry.label))
+        if self._without_cookies and _LOGIN_SECRET.search(secret) and not self._all:
+            self._all = entry.label
+
+    def check(self, entry: _Entry) -> None:
+        """Raise Unusable for a request of a session that is lost."""
+        lost = next((self._by_cookie[name] for name in _cookies(entry.request) if name in self._by_cookie), "")
+        headers = _headers(entry.request)
+        for name, value in headers.items():
+            if value.rpartition(" ")[2] in self._by_token and not self._environment.get(environment_name(name)):
+                lost = self._by_token[value.rpartition(" ")[2]]
+        lost = lost or ("" if "authorization" in headers else self._all)
+        if lost:
+            raise Unusable(f"it needs the session that {_masked(lost)} begins, which is left out")
+
+
+def _cookies(message: Mapping[str, Any]) -> list[str]:
+    """The names of the cookies that a request sent or that an answer set."""
+    given = message.get("cookies")
+    names = [name for name, _ in _pairs(given)]
+    for name, value in _pairs(message.get("headers")):
+        if name.lower() in ("cookie", "set-cookie"):
+            # Several that an answer sets stand on lines of their own.
+            several = value.split(";") if name.lower() == "cookie" else value.splitlines()
+            names += [each.partition("=")[0].strip() for each in several]
+    return names
+
+
 class _Replay:
     """Turns recorded requests into steps, and collects the secrets that they need."""
 
@@ -229,13 +272,20 @@ class _Replay:
         self._environment = environment
         self._answered = answered
         self._secrets: dict[str, Secret] = {}
+        self.correlation = Correlation()
 
     def secrets(self) -> list[Secret]:
         """The headers with secrets that some request had."""
         return list(self._secrets.values())
 
-    def step(self, entry: _Entry) -> Step:
-        """The step for a recorded request. Raises Unusable, which says why it is left out."""
+    def step(self, entry: _Entry, number: int) -> Step:
+        """The step for a recorded request, the `number`th from 0. Raises Unusable, which says why it is left out."""
+        self.correlation.forget()
+        step = replace(self._step(entry), needs=self.correlation.taken())
+        self.correlation.learn(number, entry.method, entry.path, entry.response, entry.origin)
+        return step
+
+    def _step(self, entry: _Entry) -> Step:
         if not entry.status and self._answered:
             raise Unusable("it had no answer")
         if 0 < entry.status < 200:
@@ -256,6 +306,7 @@ class _Replay:
         if query:
             parameters = "&".join(self._parameter(each) for each in query.split("&"))
             path = f"{path}?{parameters}"
+        path = self.correlation.path(path)
         headers, body = self._headers_of(entry), self._body(entry)
         if body is not None and body[0] != "body":
             headers.pop("Content-Type", None)
@@ -264,13 +315,22 @@ class _Replay:
 
     def _parameter(self, pair: str) -> str:
         name, equals, value = pair.partition("=")
-        return f"{name}={self._variable(name)}" if _is_secret(name, unquote(value)) else f"{name}{equals}{value}"
+        known = self.correlation.value(name, unquote(value))
+        if known is not None:
+            return f"{name}={known}"
+        if _is_secret(name, unquote(value)):
+            return f"{name}={self._variable(name, unquote(value))}"
+        return f"{name}{equals}{value}"
 
-    def _variable(self, name: str) -> str:
+    def _variable(self, name: str, value: Any) -> str:
+        """The template for a secret: from an earlier answer, or from the environment. Raises SecretNeeded if it is not set."""
+        known = self.correlation.token(str(value))
+        if known is not None:
+            return known
         variable = environment_name(name) or "SECRET"
         # Nothing says what the value was: without the variable, the request is left out.
         if not self._environment.get(variable):
-            raise Unusable(f"it needs a secret ({name}): set {variable}, and make the script again")
+            raise SecretNeeded(f"it needs a secret ({name}): set {variable}, and make the script again", name)
         return _TEMPLATE % variable
 
     def _headers_of(self, entry: _Entry) -> dict[str, str]:
@@ -280,8 +340,14 @@ class _Replay:
             if name.startswith(":") or "{{" in value or name == "cookie":
                 continue
             if _is_secret(name, value):
-                if not _DROPPED_SECRETS.search(name):
+                way, _, token = value.rpartition(" ")
+                known = self.correlation.token(token)
+                if known is not None:
+                    headers[name.title()] = f"{way} {known}".strip()
+                elif not _DROPPED_SECRETS.search(name):
                     self._add_secret(name, value)
+                elif entry.method not in ("get", "head") and value in _cookie_values(entry.request):
+                    raise SecretNeeded(f"its {name} repeats a cookie, which a script cannot read", name)
             elif (name in _KEPT_HEADERS or name.startswith("x-")) and value not in ("*/*", ""):
                 headers[name.title()] = value
         return headers
@@ -297,7 +363,14 @@ class _Replay:
     def _body(self, entry: _Entry) -> tuple[str, Any] | None:
         """The body as a script sends it. Raises Unusable for one that cannot be sent."""
         data = entry.request.get("postData")
-        if not isinstance(data, dict) or entry.method in ("get", "head"):
+        if entry.method in ("get", "head"):
+            return None
+        if not isinstance(data, dict) or not (data.get("text") or data.get("params")):
+            # Browsers leave out files, and what is large.
+            sent = _headers(entry.request)
+            kind, length = sent.get("content-type", ""), sent.get("content-length", "0")
+            if kind.lower().startswith("multipart/") or length.strip() not in ("", "0"):
+                raise Unusable("its body is not in the recording")
             return None
         kind = str(data.get("mimeType") or "").partition(";")[0].strip().lower()
         content = _text_of(data)
@@ -316,7 +389,7 @@ class _Replay:
             if len(fields) == len(pairs):
                 return "form", self._without_secrets(fields)
             return "body", "&".join(
-                f"{quote(name)}={self._variable(name) if _is_secret(name, value) else quote(value)}"
+                f"{quote(name)}={self._variable(name, value) if _is_secret(name, value) else quote(value)}"
                 for name, value in pairs
             )
         if _SECRET.search(content) or _SECRET_VALUE.search(content):
@@ -325,13 +398,16 @@ class _Replay:
 
     def _without_secrets(self, value: Any) -> Any:
         if isinstance(value, dict):
-            return {
-                name: self._variable(name) if _is_secret(name, inner) else self._without_secrets(inner)
-                for name, inner in value.items()
-            }
+            return {name: self._field(name, inner) for name, inner in value.items()}
         if isinstance(value, str) and _SECRET_VALUE.search(value):
             raise Unusable("its body holds a secret")
         return [self._without_secrets(each) for each in value] if isinstance(value, list) else value
+
+    def _field(self, name: str, value: Any) -> Any:
+        if _is_secret(name, value):
+            return self._variable(name, value)
+        known = self.correlation.value(name, value) if isinstance(value, (str, int)) else None
+        return self._without_secrets(value) if known is None else known
 
 
 def _ends_login(query: str) -> bool:
@@ -385,6 +461,11 @@ def _headers(request: Mapping[str, Any]) -> dict[str, str]:
     """Header fields by lower-case name."""
     given = request.get("headers")
     return {name.lower(): value for name, value in _pairs(given)}
+
+
+def _cookie_values(request: Mapping[str, Any]) -> list[str]:
+    sent = _headers(request).get("cookie", "")
+    return [unquote(each.partition("=")[2].strip()) for each in sent.split(";")]
 
 
 def _pairs(given: Any) -> list[tuple[str, str]]:

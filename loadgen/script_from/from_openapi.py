@@ -24,9 +24,11 @@ _STEPS_MAX = 12
 _THINK_S = 1.0
 _ID_LIKE = re.compile(r"(?:^|[a-z_.-])(?:id|ids|uuid|guid|key|token|cursor|sha|hash|slug)$", re.IGNORECASE)
 _ENDS_SOMETHING = re.compile(
-    r"log-?_?out|log-?_?off|sign-?_?out|shut-?_?down|restart|reboot|delete|destroy|kill|purge|unsubscribe|revoke|reset",
-    re.IGNORECASE,
+    r"log[-_]?out|log[-_]?off|sign[-_]?out|shut[-_]?down|reboot|destroy|unsubscribe|password[-_]?reset"
+    # These are parts of harmless words: skill, presets, deleted.
+    r"|(?<![a-z])(?:restart|delete|kill|purge|revoke|reset)(?![a-z])"
 )
+_NEXT_WORD = re.compile(r"(?<=[a-z\d])(?=[A-Z])")
 _USUAL_JSON = ("application/json", "*/*", "application/*")
 _KNOWN_FORMATS = ("date", "date-time")
 _SENT_AS_IS = "!#$%&'()*+,/:;=?@[]~"
@@ -198,7 +200,8 @@ class _Planner:
 
     def _bound(self, operation: Operation) -> _Ready:
         """The operation with a value for everything that it needs. Raises NoSample."""
-        if operation.method == "get" and any(_ENDS_SOMETHING.search(part) for part in operation.path.split("/")):
+        words = _NEXT_WORD.sub("-", re.sub(r"\{[^{}]*\}", "", operation.path)).lower()
+        if operation.method == "get" and _ENDS_SOMETHING.search(words):
             raise NoSample("by its name it ends or changes something")
         if operation.streams:
             raise NoSample("its answer is a stream without an end")

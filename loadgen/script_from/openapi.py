@@ -126,6 +126,8 @@ class Api:
     """Whether the document names the host of that URL."""
     operations: Sequence[Operation]
     unreadable: Sequence[LeftOut]
+    base_path: str = ""
+    """The path of the server that the document names, without a slash at the end: what a target without one may lack."""
 
 
 def is_openapi(document: Any) -> bool:
@@ -161,9 +163,10 @@ def read_api(document: Any, source: str, location: str, references: References, 
                 unreadable.append(LeftOut(f"{method.upper()} {path}", str(lost)))
             else:
                 operations += [found] if found is not None else []
+    base_path = urlsplit(server).path.rstrip("/")
     if target is not None:
         server, named = target.rstrip("/"), True
-    return Api(title, version, server, named, operations, unreadable)
+    return Api(title, version, server, named, operations, unreadable, base_path)
 
 
 def _plain_path(path: str) -> str:

@@ -11,12 +11,14 @@ from re import _constants, _parser  # type: ignore[attr-defined]
 from typing import Any
 
 from loadgen.language.limits import LimitExceeded
-from loadgen.language.regex import compile_regex
+from loadgen.language.regex import compile_regex, translated
 from loadgen.script_from.draft import Unusable
 from loadgen.script_from.references import References
 from reports.blocks import decimal
 
 _DEEPEST = 12
+_DEEPEST_OPTIONAL = 4
+"""Lists that may be empty are empty below this depth: a schema that contains itself several times would never end."""
 _MOST_ITEMS = 20
 _LONGEST = 10_000
 _LARGEST = 1e18
@@ -58,7 +60,14 @@ _FORMS = {
     "ipv4": re.compile(r"\d{1,3}(?:\.\d{1,3}){3}"),
     "uri": re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:\S*"),
 }
-_TEXTS = ("text", "abc", "A", "1", "12345", "https://example.com/", "user@example.com", "en", "US", "2024-01-15")
+_TEXTS = (
+    *("text", "abc", "A", "1", "12345", "https://example.com/", "user@example.com", "en", "US", "2024-01-15"),
+    *("Abcdef1!", "Abcdefghij1!", "Abcdefghijklm12!", "Abcdef12", "ABC123", "+12025550123", "12:30", "1.0.0", "en-US"),
+    *("2024-01-15T10:00:00Z", "#a1b2c3", "192.0.2.1", "6f1c1c6e-8d6f-4f0e-9a53-2f7d1c0b7a11", "/text", "$10.00"),
+)
+"""What a pattern often describes; passwords, which must have several kinds of signs, are among them."""
+_PROPERTY = re.compile(r"\\([pP])\{(\w+)(?:=\w+)?\}")
+_OF_PROPERTIES = {"Lu": "A", "N": "1", "Nd": "1", "P": "-", "Pd": "-", "S": "$", "Sc": "$", "Z": " ", "Zs": " "}
 _ALIASES = {
     **dict.fromkeys(("int", "int32", "int64", "long", "bigint"), "integer"),
     **dict.fromkeys(("float", "double", "decimal"), "number"),
@@ -70,6 +79,13 @@ _ALIASES = {
 }
 """Types that JSON Schema does not know, and what those who wrote them meant."""
 _NARROWING = ("enum", "minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems")
+_TELLING = (
+    *(("items", "array"), ("prefixItems", "array"), ("minItems", "array"), ("maxItems", "array")),
+    *(("pattern", "string"), ("format", "string"), ("minLength", "string"), ("maxLength", "string")),
+    *(("multipleOf", "number"), ("minimum", "number"), ("maximum", "number")),
+    *(("exclusiveMinimum", "number"), ("exclusiveMaximum", "number")),
+)
+"""Keys that tell the type of a schema that names none."""
 _TYPES = {
     "string": str,
     "boolean": bool,
@@ -114,7 +130,7 @@ def type_of(schema: dict[str, Any]) -> str:
         return _ALIASES.get(kind.lower(), kind.lower())
     if "properties" in schema or "additionalProperties" in schema:
         return "object"
-    return "array" if "items" in schema else "string" if "pattern" in schema or "format" in schema else ""
+    return next((kind for key, kind in _TELLING if key in schema), "")
 
 
 def fits(value: Any, schema: dict[str, Any], references: References, depth: int = 0) -> bool:
@@ -182,10 +198,10 @@ def _text_fits(value: str, schema: dict[str, Any]) -> bool:
         return True
     try:
         # A nest of repetitions takes gigabytes to compile, and only texts longer than any sample could match it.
-        if _REPEATED.search(pattern) and _parser.parse(pattern).getwidth()[0] > _LONGEST:
+        if _REPEATED.search(pattern) and _parsed(pattern).getwidth()[0] > _LONGEST:
             _too_slow.add(pattern)
             return True
-        return compile_regex(pattern).search(value) is not None
+        return compile_regex(pattern, "u").search(value) is not None
     except (re.error, RecursionError, OverflowError):
         return True
     except LimitExceeded:
@@ -383,6 +399,8 @@ def _array(schema: dict[str, Any], references: References, depth: int) -> list[A
     leading = [sample(each, references, depth + 1) for each in first] if isinstance(first, list) else []
     if leading and len(leading) >= least:
         return leading
+    if not least and depth > _DEEPEST_OPTIONAL:
+        return []
     try:
         one = sample(items, references, depth + 1)
     except NoSample:
@@ -452,10 +470,17 @@ def _matching(pattern: str, schema: dict[str, Any]) -> str:
     raise NoSample(f"no text was found that matches {pattern}")
 
 
+def _parsed(pattern: str) -> Any:
+    """A regular expression, parsed; a class by a property of Unicode is one of its signs there. Raises re.error."""
+    plain = _PROPERTY.sub(lambda m: "~" if m[1] == "P" else _OF_PROPERTIES.get(m[2], "a"), pattern)
+    return _parser.parse(translated(plain))
+
+
 def _written_out(pattern: str, schema: dict[str, Any]) -> Iterator[str]:
     """Texts that a regular expression probably matches. Raises re.error, RecursionError, OverflowError, NoSample."""
+    parsed = _parsed(pattern)
     for most_repeats in (1, _whole(schema.get("minLength"), 1) or 1):
-        yield "".join(_written(_parser.parse(pattern), most_repeats))
+        yield "".join(_written(parsed, most_repeats))
 
 
 def _written(parts: Any, repeats: int) -> Iterator[str]:
@@ -467,7 +492,8 @@ def _written(parts: Any, repeats: int) -> Iterator[str]:
             yield "a" if what != ord("a") else "b"
         elif kind is _constants.ANY:
             yield "a"
-        elif kind is _constants.AT:
+        elif kind in (_constants.AT, _constants.ASSERT, _constants.ASSERT_NOT):
+            # What these ask for is looked at when the text is whole.
             continue
         elif kind is _constants.IN:
             yield _one_of(what)
@@ -485,7 +511,7 @@ def _written(parts: Any, repeats: int) -> Iterator[str]:
         elif kind is _constants.BRANCH:
             yield from _written(what[1][0], repeats)
         else:
-            raise NoSample("a regular expression that looks around")
+            raise NoSample("a regular expression that refers to its own groups")
 
 
 def _one_of(choices: Any) -> str:

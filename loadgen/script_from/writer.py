@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from loadgen.script_from.draft import Draft, Flow, LeftOut, Secret, Step
+from loadgen.script_from.draft import Capture, Draft, Flow, LeftOut, Secret, Step
 from reports.printable import printable
 
 _PHASES = (
@@ -89,15 +89,23 @@ def _request(step: Step) -> CommentedMap:
     if not step.follow_redirect:
         request["followRedirect"] = False
     if step.needs:
-        request["ifTrue"] = " and ".join(step.needs)
+        # `a and b` would be a number, which texts are not.
+        absent = " or ".join(f"not {name}" for name in step.needs)
+        request["ifTrue"] = f"not ({absent})" if len(step.needs) > 1 else step.needs[0]
     if step.captures:
-        request["capture"] = [
-            CommentedMap({"json": _quoted(each.path), "as": each.variable, "strict": False}) for each in step.captures
-        ]
+        request["capture"] = [_capture(each) for each in step.captures]
     if step.expect:
         status = list(step.expect)
         request["expect"] = CommentedSeq([CommentedMap({"statusCode": status[0] if len(status) == 1 else status})])
     return request
+
+
+def _capture(capture: Capture) -> CommentedMap:
+    found = CommentedMap({capture.source: _quoted(capture.path)})
+    if capture.attribute:
+        found["attr"] = capture.attribute
+    found.update({"as": capture.variable, "strict": False})
+    return found
 
 
 def _duration(seconds: float) -> int | str:

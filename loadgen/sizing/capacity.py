@@ -110,7 +110,10 @@ class Capacity:
 def is_over(seconds: Sequence[SecondSeen], target: Target, rate: float, steps: Sequence[Step]) -> bool:
     """Whether a step at `rate` has shown enough after these seconds; `steps` are those before it."""
     judgement = judge(seconds, target)
-    is_climbing = all(step.rate >= rate * _FACTOR**2 if not step.met else step.rate < rate for step in steps)
+    # What was missed before any rate met the target may have been a slow start.
+    first_met = next((number for number, step in enumerate(steps) if step.met), 0)
+    later = steps[first_met:]
+    is_climbing = all(step.rate >= rate * _FACTOR**2 if not step.met else step.rate < rate for step in later)
     if judgement.met and is_climbing:
         return judgement.decided or len(seconds) >= LEAST_STEP_S
     return len(seconds) >= LONGEST_STEP_S or (judgement.decided and not judgement.met)
@@ -258,8 +261,14 @@ def _was_refuted(step: Step, steps: Sequence[Step]) -> bool:
 
 
 def _misses(steps: Sequence[Step], rate: float) -> int:
-    """How often this rate missed the target. Once may be a disturbance of the machine: it is run again before it counts."""
-    return sum(step.rate == rate and not step.met and step.why != "generator" for step in steps)
+    """How often this rate missed the target.
+
+    What it missed before any rate met the target counts once at most, as soon as one has met it: a service may be slow at its
+    start.
+    """
+    at = [number for number, s in enumerate(steps) if s.rate == rate and not s.met and s.why != "generator"]
+    first_met = next((number for number, step in enumerate(steps) if step.met), 0)
+    return min(1, sum(number < first_met for number in at)) + sum(number > first_met or not first_met for number in at)
 
 
 def _was_late_twice(steps: Sequence[Step]) -> bool:

@@ -118,12 +118,13 @@ def _compared(ordered: Sequence[Found], target: Target) -> str:
 
 def answer(found: Capacity, target: Target) -> str:
     """The answer in one sentence."""
+    if not found.steps:
+        return "The search ended before its first step was over."
     if found.rate is None:
-        lowest = min((step.rate for step in found.steps), default=None)
+        lowest = min(step.rate for step in found.steps)
         if was_not_learnt(found):
             return f"Nothing was learnt about the service: the generator was late even at {amount(lowest)} new users per second."
-        even = "" if lowest is None else f", not even {amount(lowest)} new users per second"
-        return f"No rate met the target ({target_text(target)}){even}."
+        return f"No rate met the target ({target_text(target)}), not even {amount(lowest)} new users per second."
     if found.high is None or found.low == found.rate:
         return f"{amount(found.rate)} new users per second were held with {target_text(target)}, and perhaps more."
     between = f"between {amount(found.low)} and {amount(found.high)}"
@@ -135,7 +136,7 @@ def _limit(found: Capacity) -> str:
     if found.steps and not any(step.answers for step in found.steps):
         return _UNANSWERED
     if found.rate is None:
-        return "The search ended before all lower rates were tried." if found.limit == "time" else ""
+        return "The search ended before all lower rates were tried." if found.limit == "time" and found.steps else ""
     near = missed_near(found.steps, found.high)
     missed = [step for step in near if step.rate == found.high] or near
     said = _LIMITS[found.limit].format(why=_why(missed[-1]) if missed else "")

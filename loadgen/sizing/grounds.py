@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from loadgen.sizing.measured import POOL, MeasuredWorkload
+from reports.answers import failures, requests
 from reports.blocks import decimal
 from reports.compare.cautions import lateness
-from reports.compare.estimates import requests
-from reports.compare.figures import failures
 from reports.model import PERIOD_MS, Report, ReportError
 
 _REFUSED = "no plan can be made from this run"
@@ -24,7 +23,8 @@ def check_run(report: Report) -> None:
     if late := lateness([report], []):
         raise ReportError(f"{_REFUSED}: {late}")
     total = report.aggregate
-    sent, failed = requests(total), sum(total.counters[name] for name in failures(total))
+    counters = total.counters
+    sent, failed = requests(counters), sum(counters[name] for name in failures(counters))
     if not sent and not (total.sketches or total.summaries or (report.extras and report.extras.ab)):
         raise ReportError(f"{_REFUSED}: it made no requests")
     if failed > _MOST_FAILED * (sent or 0):

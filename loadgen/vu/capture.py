@@ -139,7 +139,8 @@ def _from_regexp(spec: Capture) -> Taker:
         if group and pattern.group_numbers:
             return match.groupdict().get(group_name(text(group))) or UNDEFINED
         number = to_number(group) if group else 0
-        if group and number == int(number) and 0 < number <= pattern.groups and match[int(number)]:
+        # NaN, a name that the expression does not have, is in no range.
+        if number in range(1, pattern.groups + 1) and match[int(number)]:
             return match[int(number)]
         return match[0]
 

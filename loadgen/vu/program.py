@@ -37,7 +37,7 @@ from reports import names
 _RANGE = re.compile(r"\d-\d")
 _FOR_EVER = -1
 _BREATHE_ROUNDS = 1000
-"""A loop whose steps never wait lets other users run after this number of rounds."""
+"""A user whose loops never wait lets others run after this number of rounds, those of loops inside loops included."""
 
 
 class CompiledScript:
@@ -282,10 +282,17 @@ def _loop(step: model.Loop, setting: Setting) -> Action:
                 each(vu)
             done += 1
             _count_on(variables, step.index_name)
-            if done % _BREATHE_ROUNDS == 0:
-                gevent.sleep(0)
+            _breathe(vu)
 
     return act
+
+
+def _breathe(vu: Vu) -> None:
+    """Let other users run, if this one has made enough rounds of its loops since it did so last."""
+    vu.rounds += 1
+    if vu.rounds >= _BREATHE_ROUNDS:
+        vu.rounds = 0
+        gevent.sleep(0)
 
 
 def _count_on(variables: dict[str, Any], name: str) -> None:
@@ -299,14 +306,12 @@ def _loop_while(step: model.Loop, actions: tuple[Action, ...], more: Callable[[V
 
     def act(vu: Vu) -> None:
         variables = vu.variables
-        variables[step.index_name] = variables[step.element_name] = done = 0
+        variables[step.index_name] = variables[step.element_name] = 0
         while True:
             for each in actions:
                 each(vu)
-            done += 1
             _count_on(variables, step.index_name)
-            if done % _BREATHE_ROUNDS == 0:
-                gevent.sleep(0)
+            _breathe(vu)
             if not truthy(more(vu)):
                 return
 
@@ -328,6 +333,7 @@ def _loop_counted(step: model.Loop, actions: tuple[Action, ...], count: int) -> 
                 variables[index_name] = index + 1
             else:
                 _count_on(variables, index_name)
+            _breathe(vu)
 
     return act
 
@@ -346,6 +352,7 @@ def _loop_over(step: model.Loop, actions: tuple[Action, ...]) -> Action:
             for each in actions:
                 each(vu)
             _count_on(variables, step.index_name)
+            _breathe(vu)
 
     return act
 

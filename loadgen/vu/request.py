@@ -24,6 +24,7 @@ from loadgen.language.template import compile_template
 from loadgen.language.values import text, truthy
 from loadgen.recorder import NO_ENDPOINT
 from loadgen.script import model
+from loadgen.script.durations import LONGEST_S
 from loadgen.script.processor import Request
 from loadgen.vu.draft import Draft, editable, edited
 from loadgen.vu.outcome import Judge
@@ -155,7 +156,7 @@ class _RequestBuilder:
         if spec.cookies != self._spec.cookies:
             step.cookies = compile_template({**setting.script.http.cookies, **spec.cookies}, setting.calls)
         step.follows = truthy(spec.follow_redirect)
-        step.response_ns = 0 if request.timeout_s is None else max(1, int(request.timeout_s * 1e9))
+        step.response_ns = 0 if request.timeout_s is None else max(1, int(min(request.timeout_s, LONGEST_S) * 1e9))
         return step
 
     def send(self, vu: Vu, request_id: str = "") -> None:

@@ -120,7 +120,7 @@ class _Shown:
         want_plain: bool = True,
         response_ns: int = 0,
     ) -> Exchange | Failure:
-        self._tell(f"http:request {origin.scheme}://{origin.host}:{origin.port}\n{_indented(request)}")
+        self._tell(f"http:request {origin.scheme}://{origin.place}\n{_indented(request)}")
         result = self._transport.exchange(
             origin, request, method_is_head=method_is_head, file=file, intended_ns=intended_ns, response_ns=response_ns
         )

@@ -28,7 +28,7 @@ class VuFailedError(Exception):
 class Vu:
     """A running virtual user: its variables, cookies and connections."""
 
-    __slots__ = ("cookies_on", "exchange", "intended_ns", "jar", "scenario", "variables")
+    __slots__ = ("cookies_on", "exchange", "intended_ns", "jar", "rounds", "scenario", "variables")
 
     def __init__(
         self,
@@ -45,6 +45,8 @@ class Vu:
         """When the plan wanted its first request, as a monotonic instant in ns; 0 once it has made one."""
         self.scenario = scenario
         """The name of the scenario that it runs, if that has one."""
+        self.rounds = 0
+        """Number of rounds that its loops have made since it last let others run for their sake."""
         self.jar: Jar | None = None
         self.cookies_on = cookies_on
         """Whether cookies are sent: from the start if the script has default cookies, else from the first Set-Cookie on."""

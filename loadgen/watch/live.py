@@ -29,6 +29,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIServer
 
 from loadgen.engine import Progress
+from loadgen.http.route import Origin
 from loadgen.watch.observer import ObserverError, RunningTotals, Underway
 from reports import names
 from reports.formats.artillery_json import to_json
@@ -68,6 +69,10 @@ def parse_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not port.isascii() or not port.isdigit() or int(port) > 65535 or (colon and not host):
         raise LiveError(f"invalid address {text!r}: it must be PORT or HOST:PORT, with a port up to 65535")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise LiveError(f"invalid address {text!r}: {host!r} is no name of a host") from None
     return host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port)
 
 
@@ -274,16 +279,15 @@ class LiveServer:
     @property
     def url(self) -> str:
         """The address of the page, with the port in use."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}/"
+        return f"http://{Origin('http', self._host, self._port).place}/"
 
     def start(self) -> None:
         """Listen, and begin to ask for snapshots. Raises LiveError if the address is not available."""
         try:
             listener = _listener(self._host, self._port)
         except OSError as error:
-            reason = error.strerror or error
-            raise LiveError(f"cannot serve the live page on {self._host}:{self._port}: {reason}") from None
+            reason, where = error.strerror or error, Origin("http", self._host, self._port).place
+            raise LiveError(f"cannot serve the live page on {where}: {reason}") from None
         self._port = listener.getsockname()[1]
         self._server = WSGIServer(listener, self._answer, log=None, error_log=None, spawn=Pool(_MOST_CONNECTIONS))
         self._server.start()

@@ -16,7 +16,6 @@ the start of the run:
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,6 +31,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from loadgen.engine import Progress
+from loadgen.http.route import Origin
 from loadgen.watch.live import host_allowed, parse_address
 from loadgen.watch.observer import Observer, ObserverError, Underway
 from reports import names
@@ -125,8 +125,8 @@ def observer(address: str, say: Callable[[str], None]) -> Observer:
             try:
                 host, port = stack.enter_context(serving(wanted, underway.totals, underway.progress))
             except OSError as error:
-                raise ObserverError(f"cannot serve metrics on {address}: {os.strerror(error.errno or 0)}") from None
-            say(f"Metrics: http://{host}:{port}/metrics")
+                raise ObserverError(f"cannot serve metrics on {address}: {error.strerror or error}") from None
+            say(f"Metrics: http://{Origin('http', host, port).place}/metrics")
             yield
 
     return observe

@@ -24,11 +24,11 @@ from gevent.queue import Queue
 from loadgen.clock import WallOffset
 from loadgen.http.dialer import Connections, Dialer
 from loadgen.http.exchange import Failure, TimeLimits
-from loadgen.http.message import address_of
+from loadgen.http.message import Address, BadRequestError, address_of
 from loadgen.http.tls import TlsRoute, TlsSettings
 from loadgen.language.values import number_text
 from loadgen.script.model import OpenTelemetry, PushGateway
-from loadgen.watch.observer import Observer, Underway
+from loadgen.watch.observer import Observer, ObserverError, Underway
 from reports.model import SUMMARY_KEYS, Period
 from reports.names import beyond_artillery
 
@@ -39,6 +39,8 @@ _PUSH_S = 5.0
 _END_S = 6.0
 """Longest wait for the last pushes at the end of a run, in seconds."""
 _COLLECTOR = "http://localhost:4318"
+_BASE_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+_WHOLE_VARIABLE = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"
 _SPACES = re.compile(r"\s|\.")
 _KINDS = (
     ("counters", "counter", "Counters, from the start of the run."),
@@ -50,7 +52,7 @@ _KINDS = (
 class _Format(Protocol):
     """What one kind of receiver is sent."""
 
-    url: str
+    address: Address
     headers: dict[str, str]
 
     def body(self, period: Period) -> bytes:
@@ -58,11 +60,11 @@ class _Format(Protocol):
 
 
 class Gateway:
-    """The text that a push gateway is sent. Raises BadRequestError for an address that is no URL."""
+    """The text that a push gateway is sent."""
 
     def __init__(self, settings: PushGateway) -> None:
         job = os.environ.get("WORKER_ID") or f"{uuid4()}"
-        self.url = f"{settings.url.rstrip('/')}/metrics/job/{job}"
+        self.address = _address("pushgateway", f"{settings.url.rstrip('/')}/metrics/job/{job}")
         self.headers = {"content-type": "text/plain; version=0.0.4; charset=utf-8"}
         self._prefix = settings.prefix
         self._labels = "".join(f',{name}="{_escaped(value)}"' for name, value in settings.tags.items())
@@ -88,11 +90,16 @@ class Gateway:
 
 
 class Collector:
-    """The OTLP document that a collector is sent."""
+    """The OTLP document that a collector is sent. Raises ObserverError where the environment names it by what is no URL."""
 
     def __init__(self, settings: OpenTelemetry) -> None:
-        base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", _COLLECTOR).rstrip("/")
-        self.url = settings.endpoint or os.environ.get("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or f"{base}/v1/metrics"
+        base = (os.environ.get(_BASE_VARIABLE) or _COLLECTOR).rstrip("/")
+        if settings.endpoint:
+            self.address = _address("endpoint", settings.endpoint)
+        elif whole := os.environ.get(_WHOLE_VARIABLE):
+            self.address = _address(_WHOLE_VARIABLE, whole)
+        else:
+            self.address = _address(_BASE_VARIABLE, f"{base}/v1/metrics")
         self.headers = {"content-type": "application/json", **settings.headers}
         self._settings = settings
         self._gauges: dict[str, float] = {}
@@ -134,7 +141,7 @@ class _Publisher:
 
     def __init__(self, to: _Format, ca: bytes | None, say: Say) -> None:
         self._to = to
-        self._address = address_of(to.url)
+        self._address = to.address
         self._say = say
         self._told = False
         limit_ns = int(_PUSH_S * 1e9)
@@ -183,17 +190,22 @@ class _Publisher:
         if not self._told:
             self._told = True
             origin = self._address.origin
-            where = f"{origin.scheme}://{origin.host}:{origin.port}"
+            where = f"{origin.scheme}://{origin.place}"
             self._say(f"Warning: publish-metrics: {where} did not take the metrics ({what}); the run goes on")
 
 
 def observer(gateways: tuple[PushGateway, ...], collectors: tuple[OpenTelemetry, ...], say: Say) -> Observer:
-    """An observer that publishes each period of a run. `say` takes the one line about a receiver that fails."""
+    """An observer that publishes each period of a run. `say` takes the one line about a receiver that fails.
+
+    Raises ObserverError for a receiver whose address is no URL.
+    """
+    # An observer watches one run, so the formats may count from here.
+    formats: list[tuple[_Format, bytes | None]] = [(Gateway(each), each.ca) for each in gateways]
+    formats += [(Collector(each), None) for each in collectors]
 
     @contextmanager
     def observe(underway: Underway) -> Iterator[None]:
-        publishers = [_Publisher(Gateway(each), each.ca, say) for each in gateways]
-        publishers += [_Publisher(Collector(each), None, say) for each in collectors]
+        publishers = [_Publisher(form, ca, say) for form, ca in formats]
 
         def publish(period: Period) -> None:
             if period.counters or period.rates or period.summaries:
@@ -208,6 +220,16 @@ def observer(gateways: tuple[PushGateway, ...], collectors: tuple[OpenTelemetry,
                 publisher.close()
 
     return observe
+
+
+def _address(name: str, url: str) -> Address:
+    """The address that a URL names; `name` is the setting or variable that gave it. Raises ObserverError."""
+    try:
+        return address_of(url)
+    except BadRequestError:
+        raise ObserverError(
+            f"publish-metrics: {name}: {url!r} is no URL that metrics can be sent to: it must begin with http:// or https://"
+        ) from None
 
 
 def _counters(period: Period) -> Iterator[tuple[str, float]]:

@@ -44,7 +44,7 @@ def repeated(old: Sequence[Report], new: Sequence[Report]) -> Iterator[str]:
 
 
 def _same(one: Report, other: Report) -> bool:
-    """Whether two reports are of the same run, as far as their totals tell. Empty ones are of nothing."""
+    """Whether two reports are of the same run, as far as their totals tell. Two empty ones are not."""
     a, b = one.aggregate, other.aggregate
     if one is other:
         return True

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from reports import names
-from reports.blocks import decimal
-from reports.compare.figures import ERRORS, failures, figures_of
+from reports.answers import failures
+from reports.blocks import decimal, percentage
+from reports.compare.figures import ERRORS, figures_of
 from reports.compare.gates import (
     COUNTERS,
     NOTHING_ANSWERED,
@@ -71,7 +72,7 @@ class Condition:
         name, measured = self._measured(total)
         if measured is None:
             return not_judged(self.text, f"the run has no {name}")
-        told = f"{name} {measured:.2%}" if name == ERRORS else f"{name} {decimal(measured)}"
+        told = f"{name} {percentage(measured)}" if name == ERRORS else f"{name} {decimal(measured)}"
         if not holds(self.operator, measured, self.limit):
             if total.counters.get(names.REQUESTS) and not total.counters.get(names.RESPONSES):
                 return not_judged(self.text, f"{told}, but {NOTHING_ANSWERED}")
@@ -97,7 +98,7 @@ class Condition:
         return (self.name, 0.0) if counted and known else ((long_names(self.name) or [self.name])[0], None)
 
     def _lacking(self, total: Period, name: str) -> str:
-        """Why nobody can know whether a condition holds whose figure says so, or "" where there are enough requests."""
+        """Why a condition that seems to hold cannot be judged yet, or "" if there are enough requests."""
         failed = sum(count for counter, count in total.counters.items() if counter.startswith(names.ERRORS))
         finished = total.counters.get(names.RESPONSES, 0) + failed
         if finished < FINISHED_LEAST:
@@ -114,7 +115,7 @@ class Condition:
             return ""
         metric, _, row = name.rpartition(".")
         sketch = total.sketches.get(metric)
-        if name == ERRORS and sum(total.counters[counter] for counter in failures(total)) < BEHIND_LEAST:
+        if name == ERRORS and sum(total.counters[counter] for counter in failures(total.counters)) < BEHIND_LEAST:
             return f"fewer than {BEHIND_LEAST} requests had failed"
         if sketch is not None and row in QUANTILES:
             # The value that BEHIND_LEAST samples reach or exceed.

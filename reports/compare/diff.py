@@ -14,6 +14,7 @@ from typing import Final, Literal
 import numpy as np
 
 from reports import names
+from reports.answers import failures, requests
 from reports.blocks import decimal
 from reports.compare import figures, paired, statistics, tracks
 from reports.compare.cautions import cautions, distinct, lateness, repeated
@@ -24,7 +25,6 @@ from reports.compare.estimates import (
     Estimate,
     RunEstimates,
     ab_estimates,
-    requests,
     too_few,
 )
 from reports.compare.figures import AB_SHARES, Figures, Kind
@@ -43,7 +43,7 @@ LEAST_SPREAD: Final = 0.01
 _LARGEST: Final = 700.0
 
 SEPARATE_BLOCKS: Final = 5
-"""Of how many independent stretches a run is supposed to consist where every period of one run is above all of another."""
+"""Number of independent stretches assumed in a run where every period of one run is above all of another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Change:
 
     @property
     def differs(self) -> bool:
-        """Whether the sides do not say the same."""
+        """Whether the two sides differ."""
         return self.old != self.new
 
     def mirrored(self) -> Change:
@@ -312,7 +312,7 @@ class _Estimates:
         if kind == "rate":
             return self._run.rate(name)
         if kind == "share":
-            failed = self._run.share(figures.failures(self._total), (names.REQUESTS,))
+            failed = self._run.share(failures(self._total.counters), (names.REQUESTS,))
             return failed or self._ab.get("ab.failed")
         if kind == "counter":
             return self._run.share((name,), names.share_of(name))
@@ -385,7 +385,7 @@ def _p(interval: Interval) -> float:
 
 
 def _deviations(change: Change, old: Estimate, new: Estimate, criteria: Criteria) -> tuple[float, float]:
-    """Standard errors on the figure's scale that runs of one version are supposed to differ by, of each side."""
+    """By how much runs of one version are assumed to differ: the standard error of each side, on the figure's scale."""
     if _is_share(change):
         shares = (sin(side.interval.value / 2) ** 2 if side.interval else 0.0 for side in (old, new))
         one, other = (assumed_angle(share, criteria.run_deviation) for share in shares)
@@ -503,7 +503,7 @@ class _RunValues:
             return known.get(("ab", "ab.complete"), 0.0)
         if row.kind == "counter":
             return figures.whole_of(row.name, known)
-        return requests(run.aggregate) or known.get(("ab", "ab.complete"), 0.0)
+        return requests(run.aggregate.counters) or known.get(("ab", "ab.complete"), 0.0)
 
 
 def _unrounded(sketch: Sketch | None, row: str, value: float) -> float:
@@ -566,7 +566,7 @@ def compare_paired(old: Report, new: Report, criteria: Criteria = Criteria()) ->
 
 
 def _longer(rows: Sequence[Change], seconds: int) -> Iterator[str]:
-    """How long a duel would have to be for what this one left open, where that is longer than it was."""
+    """The minutes that a duel needs to decide what this one left open, in a sentence; nothing if it was long enough."""
     needed = {
         row.name.rpartition(".")[2]: minutes
         for row in rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isfinite
 
-from reports.blocks import ABSENT, Block, Cell, Column, Items, Page, Section, Table, Text, Tone
+from reports.blocks import ABSENT, Block, Cell, Column, Items, Page, Section, Table, Text, Tone, decimal
 from reports.compare.diff import Change, Diff, Verdict
 from reports.compare.gates import GateResult
 from reports.formats.artillery_text import js_number
@@ -43,6 +43,8 @@ _RESPONSE_TIME = "response time, "
 _OF_ENDPOINTS = (".median", ".p95", ".p99", *(f".codes.{status}" for status in range(400, 600)))
 _MOST_NAMED = 6
 _MOST_ROWS = 20
+_LEAST_ROUNDED = 0.0005
+"""Smaller figures would be rounded to 0."""
 _TONES: Mapping[Verdict, Tone] = {"worse": "bad", "better": "good"}
 _VERDICTS: tuple[Verdict, ...] = ("worse", "better", "no clear change", "cannot be judged", "not comparable")
 _KEYS = ("name", "kind", "old", "new", "change", "relative", "low", "high", "p", "verdict", "basis", "reason")
@@ -176,7 +178,10 @@ def _figure(value: float | None, *, share: bool = False) -> str:
     if not isfinite(value):
         return js_number(float(value))
     if share:
-        return f"{js_number(round_half_up(100 * value, 4))}%"
+        rounded = round_half_up(100 * value, 4)
+        return f"{js_number(rounded)}%" if rounded or not value else f"{'-' if value < 0 else ''}<0.0001%"
+    if value and abs(value) < _LEAST_ROUNDED:
+        return decimal(value, 3)
     return js_number(value if isinstance(value, int) or abs(value) > 1e12 else round_half_up(value, 3))
 
 

@@ -3,7 +3,7 @@ or why it cannot be judged.
 
 The interval holds what is not known of this run alone. How much another run of the same version would differ is for
 `reports.compare.diff` to add. Where there are at least `LEAST_PERIODS` periods, the track decides; with fewer, or none, the
-run is supposed to vary within itself by `ASSUMED_WITHIN`: a reading of totals, not a measurement of their stability.
+run is assumed to vary within itself by `ASSUMED_WITHIN`: a reading of totals, not a measurement of their stability.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from reports import names
+from reports.answers import requests
 from reports.compare import statistics
 from reports.compare.rates import measured_rate
 from reports.compare.scales import OFFSET, assumed_angle, on_angle, on_log
@@ -32,7 +33,7 @@ ASSUMED_BETWEEN = 0.5
 """Standard deviation of the logarithm of a time between such runs of one version, which bursts and queues may outlast."""
 
 BURSTS = 2.0
-"""How many times as far as independent ones failures are supposed to stray where no periods tell."""
+"""Failures are assumed to vary this many times as much as independent ones would, where no periods show how much they do."""
 
 LEAST_BEYOND = 10
 """A quantile with fewer samples on either side of it is decided by too few of them."""
@@ -247,15 +248,5 @@ def _sum(period: Period, counters: Sequence[str]) -> int:
 def _whole(period: Period, counters: Sequence[str]) -> int:
     """What counters are a share of: their sum, or of requests that the report did not count, answers and failures."""
     if tuple(counters) == (names.REQUESTS,):
-        return requests(period) or 0
+        return requests(period.counters) or 0
     return _sum(period, counters)
-
-
-def requests(period: Period) -> int | None:
-    """Requests of a period; where those are not in the report, answers and failures; None without either."""
-    counted = period.counters.get(names.REQUESTS)
-    if counted:
-        return counted
-    # wrk counts answers, so it has none where every request failed
-    parts = [n for name, n in period.counters.items() if name.startswith((names.CODES, names.ERRORS))]
-    return sum(parts) if parts else counted

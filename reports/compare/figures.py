@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 from reports import names
-from reports.compare.estimates import requests
+from reports.answers import failures, requests
 from reports.compare.rates import measured_rate
 from reports.formats.apachebench import DOING_WHAT, PERCENTILES, AbReport
 from reports.model import Extras, Period, Rate, Report, Summary
@@ -22,7 +22,7 @@ ERRORS = "errors"
 an ab report without other metrics, its failed requests."""
 
 SUMMARY_ROWS = ("count", "min", "mean", "median", "p75", "p90", "p95", "p99", "p999", "max")
-"""What is compared of a distribution."""
+"""The figures of a distribution that are compared."""
 
 _AB_TOTALS = (
     "concurrency",
@@ -69,8 +69,8 @@ def figures_of(runs: Sequence[Report]) -> list[Figures]:
 def _figures(report: Report) -> dict[tuple[Kind, str], float]:
     total = report.aggregate
     found: dict[tuple[Kind, str], float] = {}
-    if sent := requests(total):
-        failed = sum(total.counters[name] for name in failures(total))
+    if sent := requests(total.counters):
+        failed = sum(total.counters[name] for name in failures(total.counters))
         found["share", ERRORS] = min(1.0, failed / sent)
     found |= {("counter", name): count for name, count in sorted(total.counters.items())}
     found |= {("rate", name): rate.per_second for name, rate in sorted(total.rates.items())}
@@ -83,11 +83,6 @@ def _figures(report: Report) -> dict[tuple[Kind, str], float]:
         if ab.complete and ab.failed is not None:
             found.setdefault(("share", ERRORS), min(1.0, ab.failed / ab.complete))
     return found
-
-
-def failures(period: Period) -> list[str]:
-    """Names of the counters of requests without an answer or with one of status 500 or more."""
-    return [name for name in period.counters if name.startswith((names.ERRORS, f"{names.CODES}5"))]
 
 
 def _ab_figures(ab: AbReport) -> dict[str, float]:
@@ -131,7 +126,7 @@ def whole_of(name: str, run: Figures) -> float:
     whole = sum(run.get(("counter", part), 0) for part in of)
     if whole or of != (names.REQUESTS,):
         return whole
-    return sum(n for (k, part), n in run.items() if k == "counter" and part.startswith((names.CODES, names.ERRORS)))
+    return requests({part: int(n) for (k, part), n in run.items() if k == "counter"}) or 0
 
 
 def better(name: str, kind: Kind) -> names.Direction | None:
@@ -176,15 +171,27 @@ def in_same_terms(old: Report, new: Report) -> tuple[Report, Report]:
     told = [report.extras.ab if report.extras else None for report in (old, new)]
     if all(told) or not any(told):
         return old, new
-    ours, theirs = (_from_ab(r, ab) if ab else r for r, ab in zip((old, new), told, strict=True))
-    return ours, theirs
+    return without_ab(old), without_ab(new)
 
 
-def _from_ab(report: Report, figures: Mapping[str, object]) -> Report:
-    """Its total time is from the start of the connection to the last byte; what only ab measures is left out."""
+def is_only_ab(report: Report) -> bool:
+    """Whether a report was read from ApacheBench's text, so that it has ab's figures and no metrics."""
+    total = report.aggregate
+    bare = not (total.counters or total.rates or total.summaries)
+    return bare and report.extras is not None and report.extras.ab is not None
+
+
+def without_ab(report: Report) -> Report:
+    """The report without ab's own figures; where it has no others, with these under the names of other tools' readers.
+
+    ab's total time, from the start of the connection to the last byte, becomes the response time; what only ab measures is
+    left out.
+    """
+    if report.extras is None or not report.extras.ab:
+        return report
     if report.aggregate.summaries:
-        return Report(report.aggregate, report.periods, replace(report.extras, ab=None) if report.extras else None)
-    ab = AbReport.from_json(figures)
+        return Report(report.aggregate, report.periods, replace(report.extras, ab=None))
+    ab = AbReport.from_json(report.extras.ab)
     total, at = ab.rows.get("total"), {p: float(ms) for p, ms in ab.percentiles.items()}
     shape = {} if total is None else {"min": float(total.min), "mean": float(total.mean), "max": float(total.max)}
     shape |= {f"p{p}": at[p] for p in (50, 75, 90, 95, 99) if p in at}
@@ -195,4 +202,4 @@ def _from_ab(report: Report, figures: Mapping[str, object]) -> Report:
         rates={} if ab.requests_per_second is None else {names.REQUEST_RATE: Rate(ab.requests_per_second)},
         summaries={names.RESPONSE_TIME: Summary(**shape, count=ab.complete)} if shape else {},
     )
-    return Report(period, extras=Extras("ApacheBench 2.3", "closed"))
+    return Report(period, extras=Extras("ApacheBench 2.3", "closed", partial=report.extras.partial))

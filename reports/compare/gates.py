@@ -10,7 +10,7 @@ from math import inf
 from typing import Final
 
 from reports import names
-from reports.blocks import decimal
+from reports.blocks import decimal, percentage
 from reports.compare.diff import Change, Diff
 from reports.compare.figures import ERRORS, Kind
 from reports.model import ReportError
@@ -55,11 +55,11 @@ class GateResult:
     optional: bool = False
     """Whether the exit code is 0 even if the rule is not met."""
     unknown: bool = False
-    """Nobody knows whether the rule holds: the run has no such figure, or too little of it. Then it is not met."""
+    """The rule cannot be judged: the run has no such figure, or too few samples of it. Then it is not met."""
 
 
 def not_judged(rule: str, why: str) -> GateResult:
-    """The result of a rule of which nobody knows whether it holds."""
+    """The result of a rule that cannot be judged."""
     return GateResult(rule, False, f"NOT JUDGED: {rule} ({why})", unknown=True)
 
 
@@ -95,8 +95,8 @@ class Gate:
     def check(self, diff: Diff) -> GateResult:
         """Raises ReportError for a figure that no run has, or a limit in a unit that is not the figure's.
 
-        A rule does not pass where nobody knows whether it holds: one that goes by a verdict where there is none, and one
-        that goes by a number where the runs do not have it.
+        A rule that cannot be judged does not pass: one about a verdict where there is no verdict, and one about a number that
+        the runs do not have.
         """
         if not self.name:
             unknown = _unjudged(diff) or _unanswered(diff)
@@ -121,7 +121,7 @@ class Gate:
             raise ReportError(f"--fail-on {self.text!r}: {row.name} is no time")
 
     def _measured(self, row: Change) -> float | None:
-        """What the rule's limit is one of; None where a side does not have it."""
+        """The amount that is compared with the limit: the new figure or its change; None where a side lacks the figure."""
         if not self.of_change:
             return row.new
         if row.change is None or not self.percent:
@@ -225,7 +225,7 @@ def long_names(name: str) -> list[str]:
 
 def _told(row: Change) -> str:
     old, new = (
-        "-" if v is None else f"{v:.2%}" if row.kind == "share" else f"{decimal(v)}" for v in (row.old, row.new)
+        "-" if v is None else percentage(v) if row.kind == "share" else f"{decimal(v)}" for v in (row.old, row.new)
     )
     relative = "" if row.relative is None else f", {row.relative:+.1%}"
     reason = f": {row.reason}" if row.reason and row.verdict in ("cannot be judged", "not comparable") else ""

@@ -236,10 +236,10 @@ def _value(name: str, kind: Kind, run: Figures, whole: float, *, is_share: bool)
 
 
 def _whole(name: str, kind: Kind, run: Figures) -> float:
-    """What a share is of: requests, or ab's complete ones."""
+    """The count that a figure is a share of: requests, or ab's complete ones."""
     if kind == "counter":
         return figures.whole_of(name, run)
-    return run.get(("counter", names.REQUESTS), 0.0) or run.get(("ab", "ab.complete"), 0.0)
+    return figures.whole_of(names.REQUESTS, run) or run.get(("ab", "ab.complete"), 0.0)
 
 
 def _mean(logs: Floats) -> float:

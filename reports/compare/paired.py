@@ -25,13 +25,13 @@ from reports.model import Report, Second
 from reports.sketch import RELATIVE_ACCURACY, Sketch
 
 LEAST_STRETCHES: Final = 12
-"""Stretches of time with fewer of which on both sides nothing is judged."""
+"""Fewest stretches of time with samples on both sides from which anything is judged."""
 
 LEAST_BEYOND: Final = 20
 """Samples of both sides together that must lie beyond a quantile."""
 
 SOUGHT: Final = 0.1
-"""The change, as a share of a quantile, that a duel's length is told for."""
+"""The change of a quantile, as a share of it, that a duel of the recommended length finds."""
 
 _Z_95, _Z_99, _Z_90_ONE_SIDED = 1.96, 2.576, 1.282
 _BEYOND_IN_A_STRETCH: Final = 2.0
@@ -40,7 +40,7 @@ _MARGIN: Final = 0.2
 _APART: Final = 0.5
 """Sides stand apart where the shares of their samples above the common median differ by more: 75 % against 25 %."""
 _MARGIN_APART: Final = 1.5
-"""Of sides that stand apart the correlation is taken higher: one swing, or half of one, shows little of it."""
+"""For sides that stand apart the correlation is taken higher: one swing, or half of one, shows little of it."""
 _MOST_APART: Final = 0.97
 _BATCHES: Final = 40
 """Twice as many as of a run alone, for more degrees of freedom: what lasts in a run is mostly in both sides of a duel."""

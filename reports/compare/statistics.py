@@ -157,27 +157,6 @@ def share_interval(count: float, of: float) -> Interval:
     return Interval(share, low, high)
 
 
-def count_interval(count: int) -> Interval:
-    """Garwood's exact interval of the mean of a Poisson count (Biometrika 28, 1936).
-
-    Beyond 1,000 events by Wilson and Hilferty's approximation of it, good to 5 digits there.
-    """
-    if count > _MOST_EXACT:
-        z = student_critical(inf)
-        low, high = (n * (1 - 1 / (9 * n) + s * z / (3 * sqrt(n))) ** 3 for n, s in ((count, -1), (count + 1, 1)))
-        return Interval(count, low, high)
-    tail, most = LEVEL / 2, count + 8 * sqrt(count + 1) + 8
-    low = _root(lambda mean: _poisson_cdf(count - 1, mean) - 1 + tail, 0, count) if count else 0.0
-    return Interval(count, low, _root(lambda mean: _poisson_cdf(count, mean) - tail, count, most))
-
-
-def _poisson_cdf(count: int, mean: float) -> float:
-    if mean <= 0:
-        return 1.0
-    terms = (k * log(mean) - mean - lgamma(k + 1) for k in range(count + 1))
-    return sum(map(exp, terms))
-
-
 # Variation between periods
 
 

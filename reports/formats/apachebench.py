@@ -13,18 +13,23 @@ Checked against `ab` itself (Apache 2.4): with arrays of whole microseconds, sor
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from math import sqrt
+from math import floor, sqrt
 from time import ctime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
+from reports import names
+from reports.formats.json_values import an_object, count, each, number
+from reports.formats.plain_text import lines_of
 from reports.model import Extras, Period, Report, ReportError
 
 Microseconds = NDArray[np.int64]
+_Value = TypeVar("_Value")
 
 PERCENTILES: Final = (50, 66, 75, 80, 90, 95, 98, 99, 100)
 DOING_WHAT: Final = {
@@ -184,6 +189,40 @@ class AbReport:
             **(_speeds(samples, complete) if complete and seconds > 0 else {}),
         )
 
+    @classmethod
+    def of_script(cls, report: Report, target: str) -> AbReport:
+        """Make the report on the run of a script against this URL, with the figures that such a run has.
+
+        Failed are the requests without an answer; the percentages are of the times to the first byte of the answer.
+        """
+        total = report.aggregate
+        first_ms, last_ms = total.first_metric_ms, total.last_metric_ms
+        seconds = 0.0 if first_ms is None or last_ms is None else (last_ms - first_ms) / 1000
+        complete, answered = (total.counters.get(name, 0) for name in (names.REQUESTS, names.RESPONSES))
+        codes = {
+            name.removeprefix(names.CODES): n for name, n in total.counters.items() if name.startswith(names.CODES)
+        }
+        times = total.sketches.get(names.RESPONSE_TIME)
+        try:
+            where = urlsplit(target)
+            host, port = where.hostname, where.port or {"http": 80, "https": 443}.get(where.scheme)
+        except ValueError:
+            host, port = None, None
+        return cls(
+            host=host,
+            port=port,
+            time_taken_s=seconds,
+            complete=complete,
+            failed=complete - answered,
+            non_2xx=sum(n for code, n in codes.items() if not code.startswith("2")),
+            html_bytes=total.counters.get(names.DOWNLOADED_BYTES, 0),
+            requests_per_second=complete / seconds if seconds else None,
+            time_per_request_all_ms=seconds * 1000 / complete if seconds and complete else None,
+            percentiles={}
+            if times is None or times.count < 2
+            else {p: floor((times.max if p == 100 else times.quantile(p / 100)) + 0.5) for p in PERCENTILES},
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values, without absent figures. `from_json` is its inverse."""
         plain = ((f.name, getattr(self, f.name)) for f in fields(self) if f.name not in _NESTED)
@@ -197,18 +236,19 @@ class AbReport:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AbReport:
-        """Inverse of `to_json`. Raises ReportError for anything else."""
+        """Inverse of `to_json`. Raises ReportError, which names the field, for anything else."""
         try:
-            plain = {key: value for key, value in data.items() if key not in _NESTED}
-            failures = data.get("failures")
+            found = an_object(data, "ab")
+            failures = found.get("failures")
+            percentiles = each(found.get("percentiles"), "percentiles", count)
             return cls(
-                **plain,
-                failures=None if failures is None else AbFailures(**failures),
-                rows={name: AbRow(**row) for name, row in data.get("rows", {}).items()},
-                doubts=dict(data.get("doubts", {})),
-                percentiles={_percentage(p): int(ms) for p, ms in data.get("percentiles", {}).items()},
+                **_checked(cls, {key: value for key, value in found.items() if key not in _NESTED}, "ab"),
+                failures=None if failures is None else AbFailures(**_checked(AbFailures, failures, "failures")),
+                rows=_by_row(found.get("rows"), "rows", _row),
+                doubts=_by_row(found.get("doubts"), "doubts", _doubt),
+                percentiles={_percentage(percentage): ms for percentage, ms in percentiles.items()},
             )
-        except (TypeError, ValueError, AttributeError) as error:
+        except ReportError as error:
             raise ReportError(f"not the figures of an ApacheBench report: {error}") from None
 
     def as_report(self) -> Report:
@@ -217,6 +257,60 @@ class AbReport:
 
 
 _NESTED = ("failures", "rows", "doubts", "percentiles")
+
+
+def _checked(kind: type[AbReport | AbFailures | AbRow], value: Any, place: str) -> dict[str, Any]:
+    """The fields of one of these classes in an object of JSON, each of its type. Raises ReportError."""
+    types = {f.name: str(f.type).removesuffix(" | None") for f in fields(kind) if f.name not in _NESTED}
+    found = {name: item for name, item in an_object(value, place).items() if item is not None}
+    if unknown := found.keys() - types.keys():
+        raise ReportError(f"{place} has no {min(unknown)}")
+    if kind is AbRow and (missing := types.keys() - found.keys()):
+        raise ReportError(f"{place} has no {min(missing)}")
+    return {name: _OF_TYPE[types[name]](item, f"{place}.{name}") for name, item in found.items()}
+
+
+def _string(value: Any, place: str) -> str:
+    if not isinstance(value, str):
+        raise ReportError(f"{place} is not text")
+    return value
+
+
+def _length(value: Any, place: str) -> int | str:
+    return value if value == "Variable" else count(value, place)
+
+
+def _amount(value: Any, place: str) -> float:
+    if not 0 <= number(value, place) < _MOST:
+        raise ReportError(f"{place} is negative or too large")
+    return float(value)
+
+
+_MOST = 1e15
+_OF_TYPE: Mapping[str, Callable[[Any, str], Any]] = {
+    "int": count,
+    "float": _amount,
+    "str": _string,
+    "int | str": _length,
+}
+"""How a value of JSON is checked, by the type that its field is declared with."""
+
+
+def _by_row(value: Any, place: str, read: Callable[[Any, str], _Value]) -> dict[str, _Value]:
+    found = each(value, place, read)
+    if unknown := found.keys() - DOING_WHAT.keys():
+        raise ReportError(f"{place}.{min(unknown)} is no row of ApacheBench's table")
+    return found
+
+
+def _row(value: Any, place: str) -> AbRow:
+    return AbRow(**_checked(AbRow, value, place))
+
+
+def _doubt(value: Any, place: str) -> str:
+    if value not in tuple(_DOUBT):
+        raise ReportError(f"{place} is neither {' nor '.join(_DOUBT)}")
+    return str(value)
 
 
 def _values(of: AbFailures | AbRow) -> dict[str, float]:
@@ -238,10 +332,9 @@ def _rows(samples: AbSamples) -> dict[str, AbRow]:
 
 
 def _percentage(text: str) -> int:
-    """Raises ValueError."""
-    percentage = int(text)
-    if not 0 <= percentage <= 100:
-        raise ValueError("a percentile beyond 100 %")
+    percentage = count(text, "percentiles")
+    if percentage > 100:
+        raise ReportError("percentiles has one beyond 100 %")
     return percentage
 
 
@@ -441,21 +534,16 @@ _PERCENTILE_LINE = re.compile(r"(100|\d{1,2}) ?% (\d+)(?: ?\(longest request\))?
 _DOUBT_LINE = re.compile(r"(WARNING|ERROR): The median and mean for (.+) are (?:not within|more than)")
 
 
-def from_text(text: str) -> AbReport:
-    """Read the first report in a text: ab's own, or as people paste it, with its alignment lost and prose around it.
-
-    What the text does not show is None, but for what ab shows only when it is not zero: that is 0 where its neighbours
-    are shown. Raises ReportError where no figure of such a report is found.
-    """
-    return all_from_text(text)[0]
-
-
 def all_from_text(text: str) -> list[AbReport]:
-    """Read every report in a text as `from_text` does; a figure that appears a second time begins another report."""
+    """Read every report in a text: ab's own, or as people paste it, with its alignment lost and prose around it.
+
+    A figure that appears a second time begins another report. What the text does not show is None, but for what ab shows
+    only when it is not zero: that is 0 where its neighbours are shown. Raises ReportError where there is no report.
+    """
     if not _TYPICAL.search(text):
         raise ReportError("not an ApacheBench report: it has neither its request counts nor its rates")
     drafts: list[dict[str, Any]] = [_draft()]
-    for raw in text.splitlines():
+    for raw in lines_of(text):
         line = " ".join(raw.strip(" \t>|`*#").split())
         if line and not _read_line(line, drafts[-1]):
             drafts.append(_draft())

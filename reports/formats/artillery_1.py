@@ -14,6 +14,7 @@ from typing import Any
 from reports import names
 from reports.formats.durations import number as number_of
 from reports.formats.json_values import a_list, an_object, document, each, number, whole
+from reports.formats.plain_text import lines_of
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary, aggregate
 
 _COUNTERS = {
@@ -74,7 +75,7 @@ def all_from_text(text: str) -> list[Report]:
 def _blocks(text: str) -> Iterator[tuple[str, Period]]:
     """Yield each heading with the figures under it."""
     heading, at_ms, lines = "", 0, list[str]()
-    for raw in [*text.splitlines(), "Summary report"]:
+    for raw in [*lines_of(text), "Summary report"]:
         line = raw.strip(" \t>|`*\r")
         if match := _HEADING.match(line):
             if heading and any(each.startswith("Scenarios launched:") for each in lines):

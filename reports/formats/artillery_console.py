@@ -4,7 +4,7 @@ Indentation may be lost, dots fewer or gone, headings turned into Markdown's, pr
 left out, several reports one after the other. A line `name:` opens a distribution; min, max, mean, median, p50 … p999
 below it are its rows, also where other metrics stand in between. `label: ....... value` is a counter, with `/sec` a
 rate. The text has times of day without a date, so periods are placed on 1970-01-01 (local to the text), and a period
-that ends before the one above it, on the next day.
+that ends before the one above it, on the next day. A first period that began before midnight puts all on 1970-01-02.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reports import names
+from reports.formats.plain_text import lines_of
 from reports.model import PERIOD_MS, Extras, Period, Rate, Report, ReportError, Summary, aggregate
 
 _DAY_MS = 86_400_000
@@ -33,7 +34,7 @@ _KNOWN = ("http.", "vusers.", names.ERRORS, "plugins.", "apdex.", "browser.", "s
 
 @dataclass(slots=True)
 class _ConsoleSection:
-    """What one heading stands over."""
+    """The metrics under one heading."""
 
     of_period: bool = False
     heading: str = ""
@@ -75,7 +76,7 @@ def from_text(text: str) -> list[Report]:
 def _sections(text: str) -> list[_ConsoleSection]:
     sections = [_ConsoleSection()]
     open_name = ""
-    for raw in text.splitlines():
+    for raw in lines_of(text):
         line = " ".join(re.sub(r"\x1b\[[\d;]*m", "", raw).strip(" \t>|`*#").split())
         if heading := _SUMMARY_HEADING.fullmatch(line):
             open_name = ""
@@ -138,11 +139,11 @@ def _report(total: _ConsoleSection, periods: list[_ConsoleSection]) -> Report:
 
 
 def _placed(periods: list[_ConsoleSection]) -> list[Period]:
-    """The periods at their instants: one that ends before the one above it is of the next day."""
+    """The periods at their instants: one that ends before the one above it is of the next day, so that none is negative."""
     parts: list[Period] = []
     for section in periods:
         start = (section.at_ms or 0) - PERIOD_MS
-        while parts and start < parts[-1].start_ms:
+        while start < (parts[-1].start_ms if parts else 0):
             start += _DAY_MS
         parts.append(_period(section, start))
     return parts

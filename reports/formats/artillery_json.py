@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import orjson
 
 from reports.formats.json_values import (
+    INSTANTS_END_MS,
     Later,
     LaterList,
     a_list,
@@ -40,6 +41,7 @@ from reports.sketch import Sketch
 _Value = TypeVar("_Value")
 
 _LARGEST_EXACT = 2.0**53
+_LARGEST_FREE = 10**300
 _INSTANTS = {
     "firstCounterAt": "first_counter_ms",
     "firstHistogramAt": "first_histogram_ms",
@@ -309,13 +311,15 @@ def _extras(ours: Mapping[str, Any]) -> Extras | None:
     version = whole(ours.get("format_version", FORMAT_VERSION), "poolbench.format_version")
     if version > FORMAT_VERSION:
         raise ReportError(f"written by a newer Poolbench: format {version}, and this one reads up to {FORMAT_VERSION}")
-    ab = ours.get("ab")
+    ab, partial = ours.get("ab"), ours.get("partial")
+    if partial not in (None, True, False):
+        raise ReportError("poolbench.partial is neither true nor false")
     return Extras(
         tool_version=str(ours["tool_version"]),
         model=str(ours.get("model", "")),
-        partial=bool(ours.get("partial")),
-        environment=an_object(ours.get("environment"), "poolbench.environment"),
-        generator=an_object(ours.get("generator"), "poolbench.generator"),
+        partial=bool(partial),
+        environment=_free(ours.get("environment"), "poolbench.environment"),
+        generator=_free(ours.get("generator"), "poolbench.generator"),
         warnings=tuple(str(w) for w in a_list(ours.get("warnings"), "poolbench.warnings")),
         ab=None if ab is None else an_object(ab, "poolbench.ab"),
         format_version=version,
@@ -323,8 +327,22 @@ def _extras(ours: Mapping[str, Any]) -> Extras | None:
     )
 
 
+def _free(value: Any, place: str) -> Mapping[str, Any]:
+    """An object of any values. Raises ReportError for a number so large that arithmetic with it fails."""
+    left = list(an_object(value, place).items())
+    while left:
+        name, item = left.pop()
+        if isinstance(item, int) and abs(item) >= _LARGEST_FREE:
+            raise ReportError(f"{place}: {name} is too large a number")
+        if isinstance(item, dict):
+            left += item.items()
+        elif isinstance(item, list):
+            left += [(name, inner) for inner in item]
+    return an_object(value, place)
+
+
 def _pause(found: Any) -> tuple[int, int]:
     match a_list(found, "poolbench.pauses"):
-        case [int(start), int(end)] if start <= end:
+        case [int(start), int(end)] if 0 <= start <= end < INSTANTS_END_MS:
             return start, end
     raise ReportError("poolbench.pauses: each must be two instants in epoch ms, in order")

@@ -14,6 +14,7 @@ from reports import names
 from reports.formats.durations import amount, milliseconds, number
 from reports.formats.json_values import an_object, document, each, whole
 from reports.formats.json_values import number as a_number
+from reports.formats.plain_text import lines_of
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
 _START = re.compile(r"^(?=[^\w\n]*Running [\d.]+(?:m?s|k?) (?:test|requests test) @ )", re.MULTILINE)
@@ -38,9 +39,7 @@ def all_from_text(text: str) -> list[Report]:
 
 def _from_text(text: str, which: str) -> Report:
     requests = _REQUESTS.search(text)
-    rows = [
-        [cell.strip() for cell in re.split("[│|]", row[1])] for line in text.splitlines() if (row := _ROW.match(line))
-    ]
+    rows = [[cell.strip() for cell in re.split("[│|]", row[1])] for line in lines_of(text) if (row := _ROW.match(line))]
     latency = _table(rows, "Latency")
     if requests is None or latency is None:
         raise ReportError(f"{which} has no table of Latency with a line about requests below")

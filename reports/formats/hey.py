@@ -10,6 +10,7 @@ from typing import Any
 
 from reports import names
 from reports.formats.durations import DURATION, milliseconds, number
+from reports.formats.plain_text import lines_of
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
 _BUCKET = re.compile(r"[\d.]+(?: \w+)? \[(\d+)\].*")
@@ -29,23 +30,23 @@ def all_from_text(text: str) -> list[Report]:
 
     Raises ReportError if there is none, or one of them is cut off.
     """
-    lines = text.splitlines(keepends=True)
+    lines = lines_of(text)
     starts: list[int] = []
     seen: set[str] = set()
     for at, line in enumerate(lines):
-        label = line.strip(" \t>|`*\r\n").partition(":")[0]
+        label = line.strip(" \t>|`*").partition(":")[0]
         if label == "Summary" or (label in ("Success rate", "Total") and (not starts or label in seen)):
             starts.append(at)
             seen = set()
         seen.add(label)
     starts = starts or [0]
     ends = [*starts[1:], len(lines)]
-    return [from_text("".join(lines[start:end])) for start, end in zip(starts, ends, strict=True)]
+    return [from_text("\n".join(lines[start:end])) for start, end in zip(starts, ends, strict=True)]
 
 
 def from_text(text: str) -> Report:
     """Read the report in a text, also with its indentation lost. Raises ReportError for any other text."""
-    lines = [" ".join(line.strip(" \t>|`*").split()) for line in text.splitlines()]
+    lines = [" ".join(line.strip(" \t>|`*").split()) for line in lines_of(text)]
     rate = next((found for line in lines if (found := _RATE.fullmatch(line))), None)
     if rate is None or not any(line.startswith(("Fastest:", "Status code distribution:")) for line in lines):
         raise ReportError("no Requests/sec with Fastest or Status code distribution")

@@ -2,8 +2,8 @@
 
 The time from the start of a sample to its last byte (`elapsed`, `t`; ms) becomes `http.response_time`; the same of each label
 stands among the endpoints. The time stamp (epoch ms) is the start of a sample, unless `sampleresult.timestamp.start=false` was
-set; a sample belongs to the period of that instant. Samples without success become `errors.<response code or message>`. In XML,
-samples inside another one are parts of it, and are not counted.
+set; a sample belongs to the period of that instant. Samples without success become `errors.<response code or message>`, also
+where they were answered and so count among `http.codes`. In XML, samples inside another one are parts of it, and are not counted.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def from_csv(text: str) -> Report:
         columns = next(rows)
         if not set(columns) >= _NEEDED:
             raise ReportError("no columns timeStamp, elapsed, label, responseCode, success")
-        for row in rows:
+        for row in filter(None, rows):
             partial = len(row) < len(columns)
             if partial and rows.line_num < len(lines):
                 raise ReportError(f"line {rows.line_num}: {len(row)} columns, of {len(columns)} in the heading")
-            if row and not partial:
+            if not partial:
                 _add(slices, dict(zip(columns, row, strict=False)), f"line {rows.line_num}")
     except csv.Error as error:
         # A quotation mark that is open at the end is that of a last line cut off.
@@ -117,7 +117,7 @@ def _add(slices: dict[int, _PeriodSamples], row: Mapping[str, str | None], place
         found.counters[names.RESPONSES] += 1
         found.counters[f"{names.CODES}{code}"] += 1
         found.times[names.RESPONSE_TIME].append(elapsed_ms)
-        found.times[f"{names.ENDPOINT}.response_time.{label}"].append(elapsed_ms)
+        found.times[f"{names.ENDPOINT}{names.ENDPOINT_TIME}{label}"].append(elapsed_ms)
     if (row["success"] or "").strip().lower() != "true":
         found.counters[f"{names.ERRORS}{code if answered else row.get('responseMessage') or code or 'failed'}"] += 1
 

@@ -15,7 +15,10 @@ from reports.model import ReportError
 _Value = TypeVar("_Value")
 # The largest double is near this; whole numbers of JSON have no bound.
 _LARGEST = 1e308
-YEAR_10000_MS = 253_402_300_800_000
+INSTANTS_END_MS = 253_402_300_800_000 - 2 * 86_400_000
+"""Instants of reports, in epoch ms, are before this: two days before the year 10000, which no clock shows, so that neither
+the end of a period nor the local time of any zone lies beyond."""
+_MOST_COUNTED = 2**63
 
 
 def document(text: str) -> dict[str, Any]:
@@ -94,18 +97,25 @@ def number(value: Any, place: str) -> float:
 
 
 def whole(value: Any, place: str) -> int:
-    """Return an integer, which may be written as a string (as Artillery's periods are) or with a zero fraction."""
+    """Return an integer, which may be written as a string (as Artillery's periods are) or with a zero fraction.
+
+    Raises ReportError for anything else, and for one beyond 64 bits, with which arithmetic may overflow.
+    """
     if isinstance(value, str):
         try:
-            return int(value)
+            found = int(value)
         except ValueError:
             raise ReportError(f"{place} is not a whole number") from None
-    if type(value) is int:
-        return value
-    figure = number(value, place)
-    if figure != int(figure):
-        raise ReportError(f"{place} is not a whole number")
-    return int(figure)
+    elif type(value) is int:
+        found = value
+    else:
+        figure = number(value, place)
+        found = int(figure)
+        if figure != found:
+            raise ReportError(f"{place} is not a whole number")
+    if not -_MOST_COUNTED < found < _MOST_COUNTED:
+        raise ReportError(f"{place} is too large a number")
+    return found
 
 
 def count(value: Any, place: str) -> int:
@@ -119,7 +129,7 @@ def count(value: Any, place: str) -> int:
 def instant(value: Any, place: str) -> int:
     """Return an instant in epoch ms, from 1970 to 9999. Raises ReportError for anything else."""
     found = whole(value, place)
-    if not 0 <= found < YEAR_10000_MS:
+    if not 0 <= found < INSTANTS_END_MS:
         raise ReportError(f"{place} is no instant between the years 1970 and 9999")
     return found
 

@@ -18,6 +18,7 @@ from reports import names
 from reports.formats.durations import DURATION, amount, milliseconds, number
 from reports.formats.json_values import an_object, document, each, whole
 from reports.formats.json_values import number as a_number
+from reports.formats.plain_text import lines_of
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
 _TRENDS = {"http_req_duration": names.RESPONSE_TIME, "iteration_duration": names.SESSION_LENGTH}
@@ -48,7 +49,7 @@ def all_from_text(text: str) -> list[Report]:
     """
     reports: list[dict[str, dict[str, float]]] = [{}]
     last = ""
-    for raw in text.splitlines():
+    for raw in lines_of(text):
         match = _LINE.match(raw.strip(" \t>|`*"))
         if match is None:
             continue

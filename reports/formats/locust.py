@@ -82,9 +82,11 @@ def _of_history(rows: Sequence[Mapping[str, Any]]) -> Report:
         counters[f"{prefix}{names.ERRORS}failed"] = int(failures or 0)
         if requests:
             figures = {ours: _number(row, column) for column, ours in _HISTORY_FIELDS.items()}
-            summaries[f"{names.ENDPOINT}.response_time.{endpoint}" if endpoint else names.RESPONSE_TIME] = Summary(
-                **figures,
-                count=int(requests),
+            summaries[f"{names.ENDPOINT}{names.ENDPOINT_TIME}{endpoint}" if endpoint else names.RESPONSE_TIME] = (
+                Summary(
+                    **figures,
+                    count=int(requests),
+                )
             )
     first_s, last_s = _number(rows[0], "Timestamp"), _number(total, "Timestamp")
     seconds = (last_s or 0) - (first_s or 0)
@@ -104,7 +106,7 @@ def _of_failures(rows: Sequence[Mapping[str, Any]]) -> Report:
 
 
 def _time_name(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
-    return names.RESPONSE_TIME if row is total else f"{names.ENDPOINT}.response_time.{row['Type']} {row['Name']}"
+    return names.RESPONSE_TIME if row is total else f"{names.ENDPOINT}{names.ENDPOINT_TIME}{row['Type']} {row['Name']}"
 
 
 def _counters(row: Mapping[str, Any], endpoint: str) -> dict[str, int]:

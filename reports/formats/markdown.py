@@ -19,8 +19,20 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: Collecti
 
 
 def escaped(text: str) -> str:
-    """Text that shows as it is: it may come from a server, or from a script of somebody else's."""
-    return re.sub(r"([\\`*|\[\]])", r"\\\1", printable(" ".join(text.split()))).replace("<", "&lt;")
+    """Text that shows as it is: it may come from a server, or from a script of somebody else's.
+
+    An underscore within a word stays: it is no emphasis there. An empty comment after an @ keeps GitHub from notifying a person;
+    neither a backslash nor an entity does.
+    """
+    found = _MARKUP.sub(r"\\\1", printable(" ".join(text.split())))
+    found = _BLOCK.sub(r"\1\\\2\3", found)
+    return _MENTION.sub("@<!-- -->", found.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+_MARKUP = re.compile(r"([\\`*|\[\]~$]|(?<![^\W_])_|_(?![^\W_]))")
+_BLOCK = re.compile(r"^(\d{0,9})([.)]|#{1,6}|\+)(?= |$)|^(>|-(?=[- ]*-$| )|=(?=[= ]*$))")
+"""What begins a heading, a quotation, a list or a rule. A "-" alone stays: in a table it is a figure that is missing."""
+_MENTION = re.compile(r"@(?=\w)")
 
 
 def report_text(report: Report) -> str:

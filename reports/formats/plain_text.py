@@ -23,6 +23,18 @@ _BEGINNING = 1_000_000
 _FENCE = re.compile(r"\s*(?:```|~~~)")
 
 
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, without their ends. Unlike str.splitlines, only line feeds and carriage returns end one.
+
+    A name may hold a form feed, U+0085 or U+2028.
+    """
+    lines = _LINE_END.split(text)
+    return lines if lines[-1] else lines[:-1]
+
+
 def decoded(data: bytes) -> str:
     """Return the text of a file: UTF-16 where it says so, as PowerShell's `>` writes it, else UTF-8."""
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -39,7 +51,7 @@ def undecorated(text: str) -> str:
     if _STAMP.search(text[:_BEGINNING]):
         text = _STAMP.sub("", text)
     for prefix in _USUAL:
-        written = [line for line in text[:_BEGINNING].splitlines() if line.strip()]
+        written = [line for line in lines_of(text[:_BEGINNING]) if line.strip()]
         if len(written) > 1 and sum(prefix.match(line) is not None for line in written) > _NEARLY_ALL * len(written):
             text = "\n".join(prefix.sub("", line, count=1) for line in text.split("\n"))
     return text
@@ -48,9 +60,10 @@ def undecorated(text: str) -> str:
 def table(text: str, heading: re.Pattern[str]) -> list[str]:
     """Return the lines of a CSV in a text, from the first that `heading` matches; none without such a line.
 
-    The text may have other lines above, and quote or indent the CSV as Markdown does.
+    The text may have other lines above, and quote or indent the CSV as Markdown does. Lines of only spaces become empty ones,
+    which readers of CSV skip.
     """
-    lines = text.splitlines()
+    lines = lines_of(text)
     for at, line in enumerate(lines):
         bare = line.lstrip(" \t>\ufeff")
         if heading.match(bare):
@@ -59,5 +72,5 @@ def table(text: str, heading: re.Pattern[str]) -> list[str]:
             end = next((n for n, row in enumerate(rows) if _FENCE.match(row)), len(rows))
             while end and not rows[end - 1].strip():
                 end -= 1
-            return rows[:end]
+            return [row if row.strip() else "" for row in rows[:end]]
     return []

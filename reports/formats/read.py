@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 from reports.formats import (
     apachebench,
@@ -24,7 +24,7 @@ from reports.formats import (
     vegeta,
     wrk,
 )
-from reports.formats.json_values import YEAR_10000_MS
+from reports.formats.json_values import INSTANTS_END_MS
 from reports.formats.plain_text import decoded, undecorated
 from reports.formats.strangers import stranger
 from reports.model import Report, ReportError
@@ -86,6 +86,7 @@ _LONG = 8_000_000
 """The length of a text, in characters, from which readers of text look at it only where it holds words of theirs."""
 _LONGEST_REASON = 120
 _NOBODY_COUNTED = 2**63
+_MOST_DIGITS = 18
 
 
 def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Report:
@@ -122,7 +123,10 @@ def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Repo
 def _numbered(name: str) -> tuple[str, int | None]:
     """Split `FILE#N` into file and number, unless a file of the whole name exists."""
     path, mark, number = name.rpartition("#")
-    return (path, int(number)) if mark and number.isdecimal() and not Path(name).exists() else (name, None)
+    # Not Path.exists, which raises OSError for a name that is too long.
+    if not mark or not number.isdecimal() or os.path.exists(name):  # noqa: PTH110
+        return name, None
+    return path, int(number) if len(number) <= _MOST_DIGITS else sys.maxsize
 
 
 def read(text: str, name: str) -> Sequence[Report]:
@@ -185,9 +189,11 @@ def _likeliest(text: str, reasons: Mapping[str, str]) -> str | None:
 
 
 def _check(report: Report) -> None:
-    """Raise ReportError for a count too large to be real, so that no arithmetic overflows."""
+    """Raise ReportError for a count too large to be real, so that no arithmetic overflows, and for malformed figures of ab."""
     ab = report.extras.ab if report.extras else None
-    for counts in (*(period.counters for period in (report.aggregate, *report.periods)), *_flat(ab or {})):
+    if ab is not None:
+        apachebench.AbReport.from_json(ab)
+    for counts in (period.counters for period in (report.aggregate, *report.periods)):
         odd = next((name for name, count in counts.items() if not abs(count) < _NOBODY_COUNTED), None)
         if odd is not None:
             raise ReportError(f"{odd} is too large a number")
@@ -199,13 +205,5 @@ def _check(report: Report) -> None:
         if slow is not None:
             raise ReportError(f"{slow} is no rate")
         instants = (period.start_ms, period.first_metric_ms, period.last_metric_ms)
-        if any(at is not None and not 0 <= at < YEAR_10000_MS for at in instants):
+        if any(at is not None and not 0 <= at < INSTANTS_END_MS for at in instants):
             raise ReportError("an instant is not between the years 1970 and 9999")
-
-
-def _flat(figures: Mapping[str, Any]) -> Iterator[Mapping[str, float]]:
-    """Yield the numbers of nested objects, one object at a time."""
-    yield {name: value for name, value in figures.items() if isinstance(value, int | float)}
-    for value in figures.values():
-        if isinstance(value, dict):
-            yield from _flat(value)

@@ -14,6 +14,7 @@ from reports import names
 from reports.formats.durations import milliseconds, number
 from reports.formats.json_values import an_object, document, each, whole
 from reports.formats.json_values import number as a_number
+from reports.formats.plain_text import lines_of
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
 _LINE = re.compile(r"(Requests|Duration|Latencies|Status Codes) +\[([^\]]*)\] *(.*)")
@@ -31,7 +32,7 @@ def all_from_text(text: str) -> list[Report]:
     Raises ReportError if there is none, or one of them is cut off.
     """
     found: list[dict[str, dict[str, str]]] = []
-    for raw in text.splitlines():
+    for raw in lines_of(text):
         match = _LINE.fullmatch(raw.strip(" \t>|`*"))
         if match is None:
             continue

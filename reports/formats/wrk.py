@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass, field
 
 from reports import names
+from reports.formats.plain_text import lines_of
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
 _UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0, "h": 3_600_000.0}
@@ -61,7 +62,7 @@ def all_from_text(text: str) -> list[Report]:
     Raises ReportError if there is none, or one of them is cut off.
     """
     drafts = [_Draft()]
-    for raw in text.splitlines():
+    for raw in lines_of(text):
         line = " ".join(raw.strip(" \t>|`*").split())
         if (what := _kind(line)) and drafts[-1].begins_anew(what):
             drafts.append(_Draft(seen={what}))

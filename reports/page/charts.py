@@ -12,7 +12,7 @@ import numpy as np
 from reports import names
 from reports.blocks import Axis, Chart, Dash, Mark, Series, decimal
 from reports.model import Report
-from reports.page.measures import Moment, Slice, breakdown, failures, sketch, slices, timeline
+from reports.page.measures import Moment, Slice, bad_answers, breakdown, sketch, slices, timeline
 from reports.sketch import Sketch
 
 Named = tuple[str, Report]
@@ -154,7 +154,7 @@ def _failures(runs: Sequence[_ChartedReport]) -> Chart | None:
         return Chart("failures", title, "step", ELAPSED, RATE, tuple(many), _OF_PERIODS)
     totals: dict[str, int] = {}
     for part in runs[0].slices:
-        for kind, n in failures(part.period.counters).items():
+        for kind, n in bad_answers(part.period.counters).items():
             totals[kind] = totals.get(kind, 0) + n
     if not totals:
         return None
@@ -286,12 +286,12 @@ def _binned(label: str, bins: Sequence[tuple[float, float, float | None]], colou
 
 
 def _failure_rate(s: Slice) -> float:
-    return s.per_second(sum(failures(s.period.counters).values()))
+    return s.per_second(sum(bad_answers(s.period.counters).values()))
 
 
 def _kinds_rate(kinds: Iterable[str]) -> Callable[[Slice], float | None]:
     wanted = tuple(kinds)
-    return lambda s: s.per_second(sum(failures(s.period.counters).get(kind, 0) for kind in wanted))
+    return lambda s: s.per_second(sum(bad_answers(s.period.counters).get(kind, 0) for kind in wanted))
 
 
 def _time_of(key: str) -> Callable[[Moment], float | None]:

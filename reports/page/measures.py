@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from math import ceil
 
-from reports import names
-from reports.answers import good_answers
+from reports import answers, names
+from reports.compare.figures import tool
 from reports.formats.apachebench import AbReport
 from reports.model import PERIOD_MS, QUANTILES, Period, Report, Second
 from reports.sketch import Sketch
@@ -137,7 +137,7 @@ def _of_slice(part: Slice, quantiles: Sequence[str]) -> Moment:
         end_s=part.end_s,
         requests=part.per_second(counters[names.REQUESTS]) if names.REQUESTS in counters else None,
         answers=part.per_second(counters[names.RESPONSES]) if names.RESPONSES in counters else None,
-        errors=part.per_second(sum(errors(counters).values())),
+        errors=part.per_second(sum(counters[name] for name in answers.failures(counters))),
         times_ms={key: quantile(part.period, names.RESPONSE_TIME, key) for key in quantiles},
     )
 
@@ -152,22 +152,25 @@ def duration_s(report: Report) -> float | None:
 
 
 def throughput(report: Report) -> float | None:
-    """Answers per second over the whole run, None where it is not known; for an ab run, its own figure."""
+    """Answers per second over the whole run, None where it is not known; for an ab run, its own figure.
+
+    Of a document that does not say how long the run was: the requests per second that its tool printed.
+    """
     ab = ab_of(report)
     if ab is not None and ab.requests_per_second is not None:
         return ab.requests_per_second
-    answers, seconds = report.aggregate.counters.get(names.RESPONSES), duration_s(report)
-    return None if answers is None or seconds is None else answers / max(1.0, seconds)
+    answered, seconds = report.aggregate.counters.get(names.RESPONSES), duration_s(report)
+    if seconds is None:
+        rate = report.aggregate.rates.get(names.REQUEST_RATE)
+        return None if rate is None else rate.per_second
+    return None if answered is None else answered / max(1.0, seconds)
 
 
 def requests(report: Report) -> int | None:
-    """Number of requests sent; for an ab run without counters, of those completed; for a document with only codes, of answers."""
-    counters = report.aggregate.counters
-    found = counters.get(names.REQUESTS)
+    """Number of requests, as `answers.requests` counts them; of a report with only ab's figures, of those completed."""
     ab = ab_of(report)
-    if found is None and ab is not None:
-        return ab.complete
-    return found if found is not None else (sum(codes(counters).values()) or None)
+    found = answers.requests(report.aggregate.counters)
+    return ab.complete if found is None and ab is not None else found
 
 
 def ab_of(report: Report) -> AbReport | None:
@@ -181,26 +184,40 @@ def codes(counters: Mapping[str, int]) -> dict[str, int]:
 
 
 def errors(counters: Mapping[str, int]) -> dict[str, int]:
-    """Number of requests or users that failed without a usable answer, by kind of failure."""
-    return _under(counters, names.ERRORS)
+    """Number of requests or users that failed without a usable answer, by kind of failure.
+
+    A kind that is a status, as in a reader of JMeter's, is left out where `codes` has these answers already.
+    """
+    return {kind: n for kind, n in _under(counters, names.ERRORS).items() if f"{names.CODES}{kind}" not in counters}
 
 
-def failures(counters: Mapping[str, int]) -> dict[str, int]:
+def bad_answers(counters: Mapping[str, int]) -> dict[str, int]:
     """Number of errors by kind, and of answers of 400 and above by status."""
     bad = {f"HTTP {code}": n for code, n in codes(counters).items() if code[:1] in "45"}
     return {**errors(counters), **bad}
 
 
-def failed(report: Report) -> int | None:
-    """Number of requests without a good answer; for ab's text, failed by its own rules or not 2xx, whichever is more."""
-    total = requests(report)
-    ab = ab_of(report)
-    if not report.aggregate.counters and ab is not None:
+def without_good_answer(report: Report) -> int | None:
+    """Number of requests without an answer of 2xx or 3xx; None where it is not known.
+
+    Of a report without statuses: of the requests that its tool counts as failed. For ab's text, failed by its own rules or not
+    2xx, whichever is more.
+    """
+    counters, total, ab = report.aggregate.counters, requests(report), ab_of(report)
+    if not counters and ab is not None:
         counts = [n for n in (ab.failed, ab.non_2xx) if n is not None]
         return max(counts) if counts else None
     if total is None:
         return None
-    return max(0, total - good_answers(report.aggregate.counters))
+    if answers.has_codes(counters):
+        return max(0, total - answers.good_answers(counters))
+    kinds = errors(counters)
+    known = bool(kinds) or tool(report) in _NAME_ONLY_FAILURES
+    return min(total, sum(kinds.values())) if known else None
+
+
+_NAME_ONLY_FAILURES = {"autocannon", "wrk", "wrk2"}
+"""Tools that count no statuses, and name failures only where there were any."""
 
 
 def quantile(period: Period, name: str, key: str) -> float | None:

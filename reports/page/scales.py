@@ -86,8 +86,8 @@ def _rounded_log(low: float, high: float) -> tuple[float, float]:
     """The nearest 1, 2 or 5 times a power of ten below and above."""
     down, up = 10.0 ** floor(log10(low)), 10.0 ** floor(log10(high))
     return (
-        max(m * down for m in (1.0, 2.0, 5.0) if m * down <= low * 1.0001),
-        min(m * up for m in (1.0, 2.0, 5.0, 10.0) if m * up >= high * 0.9999),
+        max(m * down for m in (1.0, 2.0, 5.0) if m * down <= low * (1 + 1e-9)),
+        min(m * up for m in (1.0, 2.0, 5.0, 10.0) if m * up >= high * (1 - 1e-9)),
     )
 
 

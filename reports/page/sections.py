@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from reports import names
+from reports.answers import has_codes
 from reports.blocks import (
     ABSENT,
     Block,
@@ -30,6 +31,7 @@ from reports.blocks import (
     percent,
     time_digits,
 )
+from reports.compare.figures import is_of_another_tool, tool
 from reports.model import Report
 from reports.page.charts import BREAKDOWN_NAMES, Named, distribution, over_time, where_time_goes
 from reports.page.measures import (
@@ -39,11 +41,11 @@ from reports.page.measures import (
     duration_s,
     endpoints,
     errors,
-    failed,
     quantile,
     requests,
     scenarios,
     throughput,
+    without_good_answer,
 )
 
 _Value = TypeVar("_Value", str, tuple[tuple[str, str], ...])
@@ -119,14 +121,17 @@ def _summary(reports: Sequence[Named]) -> Section:
 
 def _headline_items(report: Report) -> Iterator[Figure]:
     counters = report.aggregate.counters
-    asked, lost, rate, seconds = requests(report), failed(report), throughput(report), duration_s(report)
+    asked, lost, rate, seconds = requests(report), without_good_answer(report), throughput(report), duration_s(report)
     if rate is not None:
-        yield Figure("Throughput", f"{amount(rate)}/s", "answers per second")
+        yield Figure("Throughput", f"{amount(rate)}/s", _rate_words([report]))
     if asked is not None:
         yield Figure("Requests", number(asked), f"in {_duration(seconds)}" if seconds is not None else "")
     if lost is not None and asked:
         tone: Tone = "bad" if lost else "good"
-        yield Figure("Failed", percent(lost / asked), f"{number(lost)} without a 2xx or 3xx answer", tone)
+        label, what = "No good answer", "without a 2xx or 3xx answer"
+        if not _has_statuses(report):
+            label, what = "Failed", f"by the count of {tool(report)}"
+        yield Figure(label, percent(lost / asked), f"{number(lost)} {what}", tone)
     yield from _headline_times(report)
     created = counters.get(names.VUSERS_CREATED)
     if created is not None:
@@ -159,10 +164,14 @@ def _headline_times(report: Report) -> Iterator[Figure]:
 
 def _side_by_side(reports: Sequence[Named]) -> Table:
     columns = (Column("figure"), *(Column(name, "number") for name, _ in reports))
+    of = [report for _, report in reports]
+    lost = "without a 2xx or 3xx answer"
+    if not all(map(_has_statuses, of)):
+        lost += ", or failed by the tool's own count"
     rows: list[tuple[Cell, ...]] = [
-        (Cell("answers per second"), *(number_cell(throughput(r), 1) for _, r in reports)),
+        (Cell(_rate_words(of)), *(number_cell(throughput(r), 1) for _, r in reports)),
         (Cell("requests"), *(number_cell(requests(r)) for _, r in reports)),
-        (Cell("failed"), *(_share_cell(failed(r), requests(r)) for _, r in reports)),
+        (Cell(lost), *(_share_cell(without_good_answer(r), requests(r)) for _, r in reports)),
     ]
     for key in ("mean", "p50", "p95", "p99", "p999", "max"):
         values = [quantile(r.aggregate, names.RESPONSE_TIME, key) for _, r in reports]
@@ -176,6 +185,17 @@ def _side_by_side(reports: Sequence[Named]) -> Table:
         columns = (*columns, Column("change", "number"))
         rows = [(*row, _relative_cell(row[1].sort, row[2].sort)) for row in rows]
     return Table("headline", "Headline figures", columns, tuple(rows))
+
+
+def _rate_words(reports: Sequence[Report]) -> str:
+    """The unit of `throughput` in these reports. A rate that a tool printed is one of requests, answered or not."""
+    printed = any(duration_s(report) is None and throughput(report) is not None for report in reports)
+    return f"{'requests' if printed else 'answers'} per second"
+
+
+def _has_statuses(report: Report) -> bool:
+    """Whether a report counts answers by their status. Ours and Artillery's do, even if nothing was answered."""
+    return has_codes(report.aggregate.counters) or not is_of_another_tool(report)
 
 
 def _ab_side_by_side(reports: Sequence[Named]) -> Iterator[tuple[Cell, ...]]:
@@ -325,7 +345,7 @@ def _metrics(report: Report) -> Section | None:
     blocks: list[Block] = []
     plain = [(Cell(name), number_cell(n)) for name, n in sorted(total.counters.items())]
     plain += [
-        (Cell(name), Cell(f"{number(rate.per_second)}/s", rate.per_second))
+        (Cell(name), Cell(f"{amount(rate.per_second)}/s", rate.per_second))
         for name, rate in sorted(total.rates.items())
     ]
     if plain:

@@ -38,13 +38,13 @@ def written(page: Page, style: str, *, colour: bool = False) -> str:
             return to_text(page, colour=colour)
 
 
-def style_of(style: str | None, output: str | None, known: Sequence[str] = STYLES, usual: str = "text") -> str:
-    """The style asked for; else the one that the ending of the output's name stands for; else the usual one."""
+def style_of(style: str | None, output: str | None, known: Sequence[str] = STYLES) -> str:
+    """The style asked for; else the one that the ending of the output's name stands for; else text."""
     if style is not None:
         return style
     ending = Path(output).suffix.lower().removeprefix(".") if output else ""
     found = _ENDINGS.get(ending, ending)
-    return found if found in known else usual
+    return found if found in known else "text"
 
 
 def write_summaries(page: Page, out: Path, environment: Mapping[str, Any]) -> None:

@@ -15,9 +15,9 @@ def to_text(page: Page, *, colour: bool = False) -> str:
     """Write the whole result. A single section gets no headings. With `colour`, good is green and bad is red."""
     sections = said(page)
     alone = len(sections) == 1
-    parts = [] if alone else [_headed(page.title, "="), page.subtitle]
+    parts = [] if alone else [_headed(page.title, "="), plain(page.subtitle)]
     for section in sections:
-        parts += [] if alone else [_headed(section.title, "-" if section.level == 2 else "."), section.lead]
+        parts += [] if alone else [_headed(section.title, "-" if section.level == 2 else "."), plain(section.lead)]
         parts += _section(section, colour=colour)
     return "\n\n".join(part for part in parts if part) + "\n"
 

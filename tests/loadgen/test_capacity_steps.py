@@ -35,10 +35,10 @@ class Stopped:
 def watching(monkeypatch):
     """Makes a watch, of that class, whose step began at second 100; `happened` are the seconds that had events."""
 
-    def make(cls, *more, happened=()):
+    def make(cls, *more, happened=(), counters=None):
         monkeypatch.setattr(capacity, "now_ns", lambda: 100_100_000_000)
         engine = Stopped()
-        recorder = SimpleNamespace(report=lambda: Report.of([Period(0, seconds=happened)]))
+        recorder = SimpleNamespace(report=lambda: Report.of([Period(0, counters or {}, seconds=happened)]))
         return engine, cls(engine, recorder, SimpleNamespace(wall_ns=0), Target(200.0), lambda _: None, *more)
 
     return make
@@ -72,6 +72,17 @@ def test_a_service_that_never_recovers_is_waited_for_no_longer_than_allowed(watc
         tick(watch, active=7)
     gevent.sleep(2 * capacity._PAUSE_S)
     assert engine.stops == 2
+
+
+def test_an_answer_of_429_is_an_error(watching):
+    counters = {"http.codes.429": 5}
+    happened = [quick(100 + n, answers=10) for n in range(3)]
+    _, watch = watching(capacity._StepWatch, (), 10.0, 20, 200_000_000_000, happened=happened, counters=counters)
+    for turned_away in (0, 4, 3):
+        counters["http.codes.429"] += turned_away
+        tick(watch)
+    assert [s.errors for s in watch._seen()] == [0, 4, 3]
+    assert watch.step().error_share == 7 / 30
 
 
 @pytest.mark.parametrize(("errors", "stops"), [(1, 0), (0, 1)])

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from loadgen.cli import _COMMANDS, cli
 from loadgen.help import HELP, option_name
 from reports.cli import FiniteRange
+from reports.formats import apachebench
 from reports.formats.artillery_json import from_json
 from tests.support.server_process import read_until, wait_until
 
@@ -124,6 +125,28 @@ def test_a_run_imports_nothing_that_its_script_does_not_need(script):
     standard = {"ssl", "email", "logging", "importlib.metadata", "encodings.idna", "gevent.lock"}
     ours = {"loadgen.crew.crew", "loadgen.closed", "loadgen.language.jsonpath", "reports.formats.apachebench"}
     assert not (large | standard | ours | {"reports.blocks"}) & set(shown)
+
+
+def test_quick_says_what_is_wrong_with_its_surroundings(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "proxy:3128")
+    done = loadgen("quick", "http://127.0.0.1:1/")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: environment: ") and done.stderr.count("\n") == 1
+
+
+def test_a_run_may_be_shown_in_apachebenchs_layout(script):
+    done = loadgen("run", script, "--format", "ab")
+    assert done.exit_code == 0
+    shown = apachebench.from_text(done.stdout)
+    assert shown.complete == 5
+    assert (shown.host, shown.failed, sorted(shown.percentiles)) == (
+        "127.0.0.1",
+        0,
+        [50, 66, 75, 80, 90, 95, 98, 99, 100],
+    )
+    assert "Summary report" not in done.stdout and "Test run id" not in done.stdout
+    assert loadgen("run", script, "--format", "ab", "-q").stdout.count("Complete requests") == 0
+    assert loadgen("run", script, "--format", "html").exit_code == 2
 
 
 def test_quiet_leaves_the_run_id_and_logs(script):

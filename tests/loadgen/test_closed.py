@@ -113,6 +113,31 @@ def test_a_target_that_refuses_everything_is_given_up():
     assert samples.failures.connect > 10
 
 
+def test_a_target_that_dies_is_given_up_and_each_finished_request_is_told_once(serve, ok_answer):
+    def answer_and_die(connection, _):
+        server.stop_listening()
+        connection.sendall(ok_answer())
+        return False
+
+    server = serve(answer_and_die)
+    told, wall = [], WallOffset()
+    recorder = Recorder(wall)
+    work = Workload(Origin("http", "127.0.0.1", server.port), "/", requests=1000, concurrency=2)
+    closed = ClosedRun(work, recorder, wall, "test/1", told.append)
+    samples = closed.run()
+    assert closed.refused == "ECONNREFUSED"
+    assert samples.answered >= 1
+    assert told == list(range(1, len(samples.total_us) + 1))
+    assert 10 < samples.failures.connect < 20
+
+
+def test_refused_connections_let_an_interrupt_through(monkeypatch):
+    monkeypatch.setattr("loadgen.closed._REFUSED_MAX", 10**9)
+    closed, samples, _ = run(1, requests=1000, concurrency=3, stop_after=0.05)
+    assert closed.interrupted
+    assert len(samples.total_us) == 0
+
+
 def test_the_time_limit_ends_the_run(serve, ok_answer):
     before = now_ns()
     _, samples, _ = run(serve(ok_answer()).port, requests=10**9, concurrency=2, duration_s=0.3)

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from loadgen.cli import cli
-from loadgen.duel import planned_seconds, run_duel, stretched
+from loadgen.duel import run_duel
 from loadgen.runner import SectionFailed
 from loadgen.schedule import DealtShare, arrivals
 from loadgen.script.model import Phase
@@ -71,13 +71,6 @@ def test_each_side_has_one_of_any_two_arrivals_in_a_row():
 
 def test_a_limit_of_users_is_the_same_for_both_sides():
     assert [DealtShare(i).part(n) for n in (1, 4, 5) for i in (0, 1)] == [1, 1, 2, 2, 3, 3]
-
-
-def test_a_script_is_stretched_with_its_rates():
-    phases = [{"duration": 2, "arrivalRate": 10}, {"pause": 1}, {"duration": 1, "arrivalCount": 8}]
-    script = stretched(parsed("http://h", phases=phases), 8)
-    assert planned_seconds(script) == 8
-    assert len(list(arrivals(script.phases, None))) == 40 + 16
 
 
 def test_both_targets_are_loaded_at_once_with_half_of_the_plan_each(serve, ok_answer):

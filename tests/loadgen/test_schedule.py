@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.schedule import arrivals, distortion, expected_users, highest_rate, spans
+from loadgen.schedule import arrivals, distortion, expected_users, highest_rate, lasting, spans
 from loadgen.script.model import Phase
 
 MS = 1_000_000
@@ -25,6 +25,26 @@ def offsets(*phases):
 
 def test_the_first_arrival_comes_after_one_interval_and_the_last_at_the_end():
     assert offsets(phase(arrival_rate=4)) == [250 * MS, 500 * MS, 750 * MS, S]
+
+
+@pytest.mark.parametrize("seconds", [60, 7.3, 614.0])
+def test_phases_made_to_last_keep_their_rates_and_do_not_take_longer(seconds):
+    plan = [
+        phase(11, arrival_rate=1, ramp_to=100),
+        phase(600, arrival_rate=100),
+        phase(2, arrival_count=8),
+        phase(1, pause=True),
+        phase(5, arrival_count=0),
+    ]
+    found = lasting(plan, seconds)
+    assert seconds * S * 0.99 <= spans(found)[-1].end_ns <= seconds * S + len(plan)
+    at = offsets(*found)
+    assert max(sum(start <= a < start + S for a in at[i : i + 200]) for i, start in enumerate(at[::7])) <= 101
+
+
+def test_phases_that_take_no_time_cannot_be_made_to_last():
+    with pytest.raises(ValueError, match="no time"):
+        lasting([phase(0, pause=True), phase(5, arrival_count=0)], 60)
 
 
 def test_an_arrival_count_is_spread_evenly_over_its_duration():

@@ -38,6 +38,23 @@ def test_a_connection_that_was_being_opened_during_dispose_is_closed_and_a_newer
     assert pool.checkedout() == 0 and pool.snapshot().closed["disposed"] == 1
 
 
+def test_a_round_of_housekeeping_that_begins_during_dispose_opens_nothing():
+    driver = ScriptedDriver(connect=0)
+    pool = pool_of(driver, size=2, min_size=1, maintenance_interval=60)
+    pool.connect().close()
+    housekeeping = pool._housekeeping
+    its_round, stop = housekeeping._keeper._work, housekeeping.stop
+
+    def stop_too_late():
+        its_round()
+        stop()
+
+    housekeeping.stop = stop_too_late
+    pool.dispose()
+    gevent.sleep(0.02)
+    assert driver.open == 0
+
+
 def test_after_engine_dispose_the_old_pool_drains_and_the_new_one_keeps_every_parameter():
     driver = ScriptedDriver()
     connects = []

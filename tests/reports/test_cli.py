@@ -96,6 +96,30 @@ def test_abs_text_is_shown_as_abs_text(invoke, golden):
     assert invoke(cli.report, path).stdout == path.read_text()
 
 
+@pytest.mark.parametrize(
+    ("ending", "line"),
+    [
+        ("txt", "Requests per second:    "),
+        ("csv", "all,http.response_time,p95,"),
+        ("md", "| errors.failed | "),
+        ("html", "Connection times"),
+    ],
+)
+def test_abs_text_goes_to_a_file_in_every_format(invoke, golden, tmp_path, ending, line):
+    path, out = golden / "ab" / "some-non-2xx.txt", tmp_path / f"out.{ending}"
+
+    done = invoke(cli.report, path, "-o", out)
+
+    assert (done.exit_code, done.output) == (0, "") and line in out.read_text("utf-8")
+    assert ending != "txt" or out.read_text() == path.read_text()
+
+
+def test_abs_text_is_shown_under_artillerys_names_on_demand(invoke, golden):
+    done = invoke(cli.report, golden / "ab" / "some-non-2xx.txt", "--format", "text")
+
+    assert done.stdout.startswith("-") and "http.requests: ...." in done.stdout and "  p99: ...." in done.stdout
+
+
 def test_several_reports_are_merged(invoke, saved):
     done = invoke(cli.report, saved, saved, "--format", "json")
 
@@ -132,6 +156,26 @@ def test_reports_that_cannot_be_merged_exit_2(invoke, saved, tmp_path):
     done = invoke(cli.report, saved, tmp_path / "short.json")
 
     assert done.exit_code == 2 and "cannot be merged" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda of: of["sketches"]["loadgen.start_lag"].update(relative_accuracy=0.02),
+            "different relative accuracy",
+        ),
+        (lambda of: of["rate_counts"]["http.request_rate"].update(count=10**400), "too large a number"),
+    ],
+)
+def test_reports_whose_figures_do_not_add_up_exit_2(invoke, saved, tmp_path, change, said):
+    document = json.loads(saved.read_text())
+    change(document["poolbench"]["periods"][0])
+    (tmp_path / "odd.json").write_text(json.dumps(document))
+
+    done = invoke(cli.report, saved, tmp_path / "odd.json")
+
+    assert done.exit_code == 2 and said in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_broken_rule_exits_1_and_says_which(invoke):

@@ -129,3 +129,11 @@ def test_the_time_between_merged_runs_is_no_part_of_their_rate():
 def steady(start_ms):
     """A slice of two seconds with ten requests in each."""
     return replace(period(start_ms, count=20), first_histogram_ms=start_ms, last_histogram_ms=start_ms + 2000)
+
+
+def test_a_sketch_without_samples_is_left_out():
+    empty = replace(period(), sketches={"http.response_time": Sketch.of([])}, summaries={})
+
+    merged = merge([Report.of([empty]), Report.of([empty])])
+
+    assert merged.aggregate.counters["http.requests"] == 2 and not merged.aggregate.summaries

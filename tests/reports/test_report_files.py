@@ -56,6 +56,14 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a.json#" + "9" * 5000, "a" * 5000, "a" * 5000 + "#2"])
+def test_a_name_that_is_too_long_is_one_line(name):
+    with pytest.raises(ReportError, match=r"^[^\n]+: (No such file or directory|File name too long)$"):
+        load(name)
+    with pytest.raises(WriteError, match=r"^cannot write [^\n]+: File name too long$"):
+        write_text(name.replace(".json", "a" * 300), "x")
+
+
 def test_writing_replaces_the_file_and_leaves_nothing_beside_it(tmp_path):
     (tmp_path / "a").write_text("old")
 
@@ -150,6 +158,14 @@ def loadgen(command):
 def test_what_cannot_be_read_or_written_is_one_line(golden, command, said):
     code, out, err = loadgen(command.format(file=golden / "wrk" / "plain.txt"))
     assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
+
+
+def test_what_the_terminals_character_set_lacks_is_a_question_mark(tmp_path):
+    (tmp_path / "a.json").write_text(
+        '{"aggregate": {"counters": {"é €": 4}, "summaries": {"http.response_time": {"max": 35.92}}}}'
+    )
+    code, out, err = loadgen(f"PYTHONIOENCODING=latin-1 $loadgen report {tmp_path}/a.json | iconv -f latin1 -t utf-8")
+    assert (code, err) == (0, "") and " ?\n" in out and "é ?:" in out
 
 
 @pytest.mark.parametrize("command", ["$loadgen report - < {file}", "cat {file} | $loadgen report <(cat)"])

@@ -139,12 +139,30 @@ def test_a_tone_is_a_colour_on_demand():
 
 @given(st.text())
 def test_no_text_reaches_a_terminal_but_as_printable_characters(text):
-    shown = to_text(page(Text(text), Facts(text, ((text, text),)), Code(text, text)))
+    blocks = Text(text), Facts(text, ((text, text),)), Code(text, text)
+    sections = Section("a", text, blocks, lead=text), Section("b", text, (TABLE,), 3, lead=text)
+    shown = to_text(Page(text, text, sections))
     assert all(c.isprintable() or c == "\n" for c in shown)
 
 
 def test_code_cannot_end_its_fence_in_markdown():
     assert "````\n```\n````" in to_markdown(page(Code("c", "```")))
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("/a?x=1&copy;=2 _x_", "/a?x=1&amp;copy;=2 \\_x\\_"),
+        ("http.response_time.p95 of __init__", "http.response_time.p95 of \\_\\_init\\_\\_"),
+        ("~~gone~~ $x$ a*b `c` [d](e) <f>", "\\~\\~gone\\~\\~ \\$x\\$ a\\*b \\`c\\` \\[d\\](e) &lt;f>"),
+        ("@me, me@home and @ last", "@<!-- -->me, me@<!-- -->home and @ last"),
+        ("# one", "\\# one"), ("- one", "\\- one"), ("12. one", "12\\. one"), (">one", "\\>one"),
+        ("---", "\\---"), ("===", "\\==="), ("-", "-"), ("p99 > 5", "p99 > 5"),
+    ],
+)  # fmt: skip
+def test_no_text_becomes_markup_in_markdown(text, written):
+    assert to_markdown(Page("", "", (Section("a", "", (Text(text),)),))) == f"{written}\n"
+    assert to_markdown(Page("", "", (Section("a", "", (Code("c", text),)),))) == f"c:\n\n```\n{text}\n```\n"
 
 
 def test_json_has_the_values_of_a_section_or_else_its_blocks_and_no_charts():

@@ -23,6 +23,10 @@ class RawServer:
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
+    def stop_listening(self):
+        """From now on refuse connections; those that are open go on."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+
     def close(self):
         self._listener.close()
         for connection in list(self._open):

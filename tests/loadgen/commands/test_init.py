@@ -2,10 +2,12 @@
 
 import json
 import threading
+from secrets import token_hex
+from urllib.parse import urlencode
 
 import pytest
 from click.testing import CliRunner
-from flask import Flask, jsonify, redirect, request
+from flask import Flask, jsonify, redirect, request, session
 from werkzeug.serving import make_server
 
 from loadgen.cli import cli
@@ -304,6 +306,114 @@ def test_a_document_without_a_request_gets_the_root_of_the_service_and_all_reaso
     assert "This script requests / alone: no operation of the document can be requested: " in done.stderr
     assert list(left_out(script)) == ["GET /a/{aId}"]
     runs_green(script)
+
+
+def test_a_target_without_the_base_path_of_the_document_gets_it(serve_app, script):
+    (script.parent / "shop.json").write_text(json.dumps(SHOP))
+    url = serve_app(shop())
+    done = loadgen("init", "shop.json", "--target", url)
+    assert done.exit_code == 0, done.output
+    assert f"Below {url} itself nothing was found: the document's base path /api is part of the target." in done.stderr
+    assert f"target: {url}/api\n" in script.read_text()
+    runs_green(script)
+
+
+def blog():
+    """A blog with a login: a token in each form, which is good once, and posts that get new numbers and can be deleted."""
+    app = Flask(__name__)
+    app.secret_key = "s"
+    posts = {16: "old"}
+
+    def page():
+        session["form"] = token_hex(8)
+        return f'<form method=post><input type=hidden name=csrf_token value="{session["form"]}"></form>'
+
+    def submitted():
+        return session.get("user") and request.values.get("csrf_token") == session.pop("form", None)
+
+    @app.get("/login")
+    def login_page():
+        return page()
+
+    @app.post("/login")
+    def login():
+        session["user"] = request.form["password"] == "pw"
+        return redirect("/new") if submitted() else ("", 401)
+
+    @app.get("/new")
+    def new():
+        return page() if session.get("user") else redirect("/login")
+
+    @app.post("/posts")
+    def create():
+        if not submitted():
+            return "", 400
+        posts[max(posts) + 1] = request.form["title"]
+        return redirect(f"/posts/{max(posts)}")
+
+    @app.get("/posts/<int:number>")
+    def read(number):
+        return page() if number in posts else ("", 404)
+
+    @app.post("/posts/<int:number>/delete")
+    def delete(number):
+        return redirect("/new") if submitted() and posts.pop(number, None) else ("", 404)
+
+    return app
+
+
+def recorded(app, *requests):
+    """The HAR file of these requests (method, path, fields of a form) as a browser would have recorded them.
+
+    `TOKEN` in a field stands for the token of the page before.
+    """
+    entries, token = [], ""
+    with app.test_client() as browser:
+        for number, (method, path, form) in enumerate(requests):
+            sent = {name: token if value == "TOKEN" else value for name, value in form.items()}
+            answer = browser.open(path, method=method, data=sent or None)
+            token = answer.text.partition('value="')[2].partition('"')[0]
+            body = (
+                {"postData": {"mimeType": "application/x-www-form-urlencoded", "text": urlencode(sent)}} if sent else {}
+            )
+            headers = [{"name": n, "value": v} for n, v in answer.headers]
+            cookies = [{"name": "Cookie", "value": answer.request.headers.get("Cookie", "")}]
+            entries.append(
+                {
+                    "startedDateTime": f"2026-03-01T10:00:{number:02}Z",
+                    "time": 900,
+                    "request": {"method": method, "url": f"http://blog.example{path}", "headers": cookies, **body},
+                    "response": {
+                        "status": answer.status_code,
+                        "headers": headers,
+                        "content": {"mimeType": "text/html", "text": answer.text},
+                    },
+                }
+            )
+    return json.dumps({"log": {"entries": entries}})
+
+
+def test_a_recorded_session_with_a_login_runs_green_for_several_users(serve_app, script):
+    form = {"csrf_token": "TOKEN"}
+    session_of_a_user = (
+        ("GET", "/login", {}),
+        ("POST", "/login", {**form, "password": "pw"}),
+        ("GET", "/new", {}),
+        ("POST", "/posts", {**form, "title": "new"}),
+        ("GET", "/posts/17", {}),
+        ("POST", "/posts/17/delete", form),
+    )
+    (script.parent / "session.har").write_text(recorded(blog(), *session_of_a_user))
+    url = serve_app(blog())
+    made = loadgen("init", "session.har", "-t", url)
+    assert made.exit_code == 0, made.output
+    assert left_out(script)["POST /login"] == "it needs a secret (password): set PASSWORD, and make the script again"
+    runs_green(script)
+    made = loadgen("init", "session.har", "-t", url, "--force", PASSWORD="pw")
+    assert made.exit_code == 0, made.output
+    assert not left_out(script)
+    counters = runs_green(script, PASSWORD="pw")
+    assert (counters["http.codes.200"], counters["http.codes.302"]) == (12, 12)
 
 
 DOCUMENT = {"openapi": "3.0.3", "paths": {"/a": {"get": {}}}}

@@ -1,9 +1,13 @@
 """Several workers carry out one plan: nothing is sent twice or left out, and what happens to one is told."""
 
+import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -107,6 +111,27 @@ def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_ans
     report = report_of(tmp_path)
     assert report.extras.partial
     assert report.aggregate.counters["vusers.completed"] == report.aggregate.counters["vusers.created"] > 0
+
+
+def test_an_interrupt_while_workers_are_started_reaches_those_that_are(start, serve, ok_answer, tmp_path):
+    server = serve(ok_answer())
+    process = start(script(server, [{"duration": 60, "arrivalRate": 20}]), "--workers", "24", "--no-calibration")
+    wait_until(lambda: len(workers_of(process)) > 2, limit_s=20)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert "worker" not in err
+    assert len(server.heads) < 60
+    assert report_of(tmp_path).extras.partial
+
+
+def test_workers_that_cannot_be_started_are_told_in_one_line(tmp_path):
+    path = tmp_path / "script.json"
+    path.write_text(json.dumps(script(SimpleNamespace(url="http://127.0.0.1:1"), [{"duration": 60, "arrivalRate": 1}])))
+    command = f"ulimit -n 64; exec {sys.executable} -m loadgen run -q --no-calibration --workers 64 {path}"
+    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert re.fullmatch(r"Error: worker \d+ of 64 cannot be started: Too many open files\n", done.stderr)
 
 
 def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, tmp_path):

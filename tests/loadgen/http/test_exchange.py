@@ -274,6 +274,17 @@ def test_a_name_is_tried_at_each_of_its_addresses(connections, serve, ok_answer)
     assert connections().exchange(Origin("http", "localhost", server.port), GET).status == 200
 
 
+def test_an_address_of_a_family_that_the_kernel_does_not_have_is_passed_over(
+    connections, serve, ok_answer, monkeypatch
+):
+    server = serve(ok_answer())
+    addresses = [(10_000, 0, 0, "", ("::1", server.port)), (socket.AF_INET, 0, 0, "", ("127.0.0.1", server.port))]
+    monkeypatch.setattr("loadgen.http.dialer.addresses_of", lambda *_: addresses)
+    assert connections().exchange(Origin("http", "both", server.port), GET).status == 200
+    addresses.pop()
+    assert connections().exchange(Origin("http", "neither", server.port), GET).name == "EAFNOSUPPORT"
+
+
 def test_a_request_larger_than_the_kernel_takes_at_once_is_sent_whole(connections, serve, ok_answer):
     size = 4_000_000
 

@@ -47,6 +47,8 @@ def test_relative_locations_are_resolved():
     address = address_of("http://h:1/a/b?c")
     assert redirected(address, "d?e#f").target == "/a/d?e"
     assert tuple(redirected(address, "//x/y").origin) == ("http", "x", 80)
+    for name, target in (("caf\u00e9".encode(), "/caf%C3%A9"), (b"caf\xe9", "/caf%C3%A9"), (b"%e9", "/%e9")):
+        assert redirected(address, f"/{name.decode('latin-1')}").target == target
 
 
 def test_header_fields_cannot_be_smuggled_in():

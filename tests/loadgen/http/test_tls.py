@@ -1,6 +1,7 @@
 """TLS beneath exchanges, certificates good and bad under Node's names, tunnels through proxies; on real sockets."""
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -208,6 +209,20 @@ def test_a_connection_closed_while_idle_is_replaced(serve_tls, connect):
     server, link = serve_tls(once), connect()
     assert link.exchange(server.origin, GET).status == 200
     gevent.sleep(0.05)
+    assert link.exchange(server.origin, GET).status == 200
+    assert server.connections == 2
+
+
+def test_a_connection_on_which_tls_breaks_while_idle_is_replaced(serve_tls, connect):
+    def then_garbage(connection, _):
+        connection.sendall(OK)
+        # After the answer has been read.
+        time.sleep(0.1)
+        os.write(connection.fileno(), b"\x17\x03\x03\x00\x05hello")
+
+    server, link = serve_tls(then_garbage), connect()
+    assert link.exchange(server.origin, GET).status == 200
+    gevent.sleep(0.3)
     assert link.exchange(server.origin, GET).status == 200
     assert server.connections == 2
 

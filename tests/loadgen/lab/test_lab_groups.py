@@ -103,7 +103,10 @@ def test_failures_of_an_earlier_experiment_in_the_same_log_are_not_counted_again
 def samples(*total_us, failures=0):
     times = np.array(total_us)
     return AbSamples(
-        "h", 1, "/", 1, 2.0, times // 4, times // 2, times, failures=AbFailures(length=failures), non_2xx=failures
+        *("h", 1, "/", 1, 2.0, times // 4, times // 2, times, times * 10),
+        failures=AbFailures(length=failures),
+        non_2xx=failures,
+        answered=len(times),
     )
 
 
@@ -117,6 +120,7 @@ def test_rounds_become_one_outcome_of_all_requests():
     assert both.failed_share == pytest.approx(0.2)
     assert (both.ab.complete, both.ab.failed, both.ab.non_2xx, both.ab.requests_per_second) == (5, 1, 1, 1.25)
     assert (both.ab.rows["total"].min, both.ab.rows["total"].max) == (1, 9)
+    assert (both.samples.answered, both.samples.started_us.tolist()) == (5, [10_000, 20_000, 30_000, 90_000, 90_000])
     assert both.report.aggregate.sketches["http.response_time.intended"].count == 20
 
 

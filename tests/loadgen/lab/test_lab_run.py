@@ -14,7 +14,7 @@ from loadgen.commands.lab import lab
 from loadgen.lab.experiments import Sizes, experiments
 from loadgen.lab.folders import RUNS, made
 from loadgen.lab.run import Lab, LabError, LabOptions
-from reports.formats.apachebench import from_text
+from reports.formats.apachebench import all_from_text
 from reports.formats.artillery_json import from_json
 from tests.support.server_process import descendants, read_until, wait_until
 
@@ -52,7 +52,7 @@ def test_each_experiment_leaves_its_reports(session):
         assert report.aggregate.counters == outcome.report.aggregate.counters
         assert "Summary report @" in (out / f"{key}.txt").read_text()
         assert (out / f"{key}.ab.txt").exists() == (outcome.experiment.script is None)
-    assert from_text((out / "B.3.c1.ab.txt").read_text()).complete == 60
+    assert all_from_text((out / "B.3.c1.ab.txt").read_text())[0].complete == 60
     assert {p.name for p in out.iterdir()} >= {"summary.md", "summary.json", "environment.json"}
 
 

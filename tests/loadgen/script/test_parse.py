@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from loadgen.script.durations import LONGEST_S
 from loadgen.script.model import Loop, ScriptErrors, TextBody
 from loadgen.script.parse import RunOptions, parse_script
 
@@ -62,10 +63,24 @@ def test_durations_have_units(written, seconds, shown):
     assert (phase.duration_s, phase.duration_text, phase.arrival_rate) == (seconds, shown, 3)
 
 
-@pytest.mark.parametrize("written", ["2.5", "abc", "0", "-1", "[]"])
+@pytest.mark.parametrize("written", ["2.5", "abc", "0", "-1", "[]", "1e300", ".inf", "11y", f"1{'0' * 400}"])
 def test_other_durations_are_refused(written):
     (said,) = problems(f"config: {{target: http://h, phases: [{{duration: {written}, arrivalRate: 1}}]}}\n{FLOW}")
     assert "config.phases[0].duration: Invalid duration for phase" in said
+
+
+@pytest.mark.parametrize(
+    ("phase", "said"),
+    [
+        ("{pause: 1e300}", "longer than ten years"),
+        ("{duration: 2e10, arrivalRate: 1e308}", "arrivalRate: must be at most 1,000,000,000, not"),
+        ("{duration: 2, rampTo: 1e308}", "rampTo: must be at most"),
+        ("{duration: 2, arrivalCount: 1e308}", "arrivalCount: must be at most"),
+        ("{duration: 2, arrivalRate: 1, maxVusers: 1e308}", "maxVusers: must be at most"),
+    ],
+)
+def test_phases_beyond_any_machine_are_refused(phase, said):
+    assert any(said in problem for problem in problems(f"config: {{target: http://h, phases: [{phase}]}}\n{FLOW}"))
 
 
 def test_a_phase_without_duration_is_refused():
@@ -194,7 +209,11 @@ def test_slips_of_the_pen_are_warned_of_with_the_nearest_key():
         (flow([{"get": {"url": "/", "expect": {"statusCode": 200}}}]), "the expect plugin is not listed"),
         (flow([], "{target: 'http://h', ensure: {p95: 5}}"), "the ensure plugin is not listed"),
         (flow([], "{target: 'http://h', http: {maxSockets: 5}}"), "maxSockets"),
-        (flow([], "{target: 'http://h', plugins: {slack: {}}}"), "plugin slack is not available"),
+        (flow([], "{target: 'http://h', plugins: {slack: {}}}"), "config.plugins.slack: plugin slack is not available"),
+        (
+            flow([], "{target: 'http://h', plugins: {ensure: {p95: 5, suppressOutput: true}}}"),
+            "`suppressOutput` has no effect",
+        ),
         (
             flow([], "{target: 'http://h', variables: {a: '{{ $randomInt(1, 2) }}'}}"),
             "no template function `$randomInt`",
@@ -247,6 +266,12 @@ def test_options_that_are_no_json_are_refused(option):
     assert problems(TARGET + FLOW, **{option: "{"})[0].startswith(f"--{option}: not JSON")
 
 
+@pytest.mark.parametrize("config", ["null", "5", "[]", '"x"'])
+def test_overrides_that_take_the_configuration_away_are_refused(config):
+    said = problems(TARGET + FLOW, overrides=f'{{"config": {config}}}', variables='{"a": 1}')
+    assert said == ["--overrides: `config` must be an object"]
+
+
 def test_files_are_merged_in_order():
     more = [("c.yml", "config: {target: http://c, variables: {x: 1}}")]
     script = parse(TARGET + FLOW, more=more)
@@ -277,7 +302,8 @@ def test_http_defaults_come_before_defaults_and_are_not_merged_with_them():
 @pytest.mark.parametrize(
     ("config", "timeout_s", "limit_s"),
     [("", 10, 8), (", http: {timeout: 2}", 2, 8), (", http: {timeout: 20}", 20, 20), (", http: {timeout: '20'}", 20, 8),
-     (", timeout: 3, http: {timeout: 20}", 3, 8)],
+     (", timeout: 3, http: {timeout: 20}", 3, 8), (", timeout: .inf", LONGEST_S, LONGEST_S),
+     (", http: {timeout: 1e300}", LONGEST_S, LONGEST_S), (", timeout: '1e300'", LONGEST_S, 8), (", timeout: .nan", 10, 8)],
 )  # fmt: skip
 def test_timeouts(config, timeout_s, limit_s):
     http = parse(f"config: {{target: http://h{config}}}\n{FLOW}").http
@@ -297,7 +323,8 @@ def test_a_scenario_is_chosen_by_name_or_pattern_and_keeps_its_index():
     (chosen,) = parse(text, scenario_name="^two$").scenarios
     assert (chosen.index, chosen.label) == (1, "two")
     assert "several scenarios match" in problems(text, scenario_name="tw")[0]
-    assert "no scenario matches" in problems(text, scenario_name="none")[0]
+    for none in ("none", "a{99999999999}", "(" * 5000, "a("):
+        assert "no scenario matches" in problems(text, scenario_name=none)[0]
 
 
 def test_payload_cells_are_cast_and_the_header_line_is_data():
@@ -320,10 +347,21 @@ def test_payload_options():
 @pytest.mark.parametrize(
     ("config", "files", "said"),
     [("{path: no.csv, fields: [a]}", {}, "cannot read no.csv: No such file"), ("{fields: [a]}", {}, "no `path`"),
-     ("{path: p.csv}", {"p.csv": b"a,b\n1\n"}, "line 2 has 1 columns, the first row 2")],
+     ("{path: p.csv}", {"p.csv": b"a,b\n1\n"}, "line 2 has 1 columns, the first row 2"),
+     ("{path: p.csv, delimiter: 5}", {"p.csv": b"a"}, "delimiter: must be a text that separates cells"),
+     ('{path: p.csv, delimiter: "\\n"}', {"p.csv": b"a"}, "delimiter: must be a text that separates cells"),
+     ("{path: p.csv, options: {delimiter: [1]}}", {"p.csv": b"a"}, "options.delimiter: must be a text"),
+     ("{path: p.csv, options: {quote: 7}}", {"p.csv": b"a"}, "options.quote: must be one character"),
+     ("{path: p.csv, options: {quote: aa}}", {"p.csv": b"a"}, "options.quote: must be one character"),
+     ("{path: p.csv, delimiter: ';', options: {quote: ';'}}", {"p.csv": b"a"}, "quotes cells, too")],
 )  # fmt: skip
 def test_payloads_that_cannot_be_read_are_refused(config, files, said):
     assert said in problems(f"config: {{target: http://h, payload: {config}}}\n{FLOW}", files=files)[0]
+
+
+def test_a_cell_may_be_long():
+    text = "config: {target: http://h, payload: {path: p.csv, fields: [a]}}\n" + FLOW
+    assert parse(text, {"p.csv": b"x" * 200_000}).payloads[0].rows == (("x" * 200_000,),)
 
 
 def test_the_payload_option_names_the_file():

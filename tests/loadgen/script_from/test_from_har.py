@@ -15,10 +15,24 @@ from loadgen.script_from.writer import script_text
 START = "2026-03-01T10:00:{:06.3f}Z"
 
 
-def entry(url, at=0.0, *, method="GET", status=200, took_ms=100, kind="text/html", page="p1", headers=(), data=None):
+def entry(
+    url,
+    at=0.0,
+    *,
+    method="GET",
+    status=200,
+    took_ms=100,
+    kind="text/html",
+    page="p1",
+    headers=(),
+    data=None,
+    text="",
+    got=(),
+):
     request = {"method": method, "url": url, "headers": [{"name": n, "value": v} for n, v in headers]}
     request |= {} if data is None else {"postData": {"mimeType": data[0], "text": data[1]}}
-    response = {"status": status, "content": {"mimeType": kind}}
+    response = {"status": status, "content": {"mimeType": kind, "text": text}}
+    response["headers"] = [{"name": n, "value": v} for n, v in got]
     return {
         "startedDateTime": START.format(at),
         "time": took_ms,
@@ -276,3 +290,135 @@ def test_a_recording_runs_green_on_the_service_that_it_was_made_of(tmp_path, ser
     phases = json.dumps({"config": {"phases": [{"duration": 1, "arrivalCount": 3}]}})
     done = CliRunner().invoke(cli, ["run", "load.yml", "--overrides", phases])
     assert done.exit_code == 0, done.output
+
+
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+PAGE = '<meta name="csrf-token" content="meta-token-1"><form><input type=hidden name=csrf_token value="form-token-1"></form>'
+
+
+def test_a_token_of_a_page_is_taken_from_that_page():
+    login = ("csrf_token=form-token-1&user=ann", [("X-CSRF-Token", "meta-token-1"), ("Cookie", "s=1")])
+    draft = draft_from_har(
+        har(
+            entry("http://h/login", got=[("Set-Cookie", "s=1; HttpOnly")], text=PAGE),
+            entry("http://h/login", 1, method="POST", status=302, headers=login[1], data=(FORM, login[0])),
+        ),
+        "x.har",
+    )
+    page, sent = steps_of(draft)
+    assert [(c.source, c.path, c.attribute, c.variable) for c in page.captures] == [
+        ("selector", 'meta[name="csrf-token"]', "content", "csrf_token"),
+        ("selector", 'input[name="csrf_token"]', "value", "csrf_token_2"),
+    ]
+    assert sent.body == ("form", {"csrf_token": "{{ csrf_token_2 }}", "user": "ann"})
+    assert sent.headers["X-Csrf-Token"] == "{{ csrf_token }}"
+    assert sent.needs == ["csrf_token", "csrf_token_2"]
+    text = script_text(draft)
+    assert "token-1" not in text and "attr: value" in text
+    assert "ifTrue: not (not csrf_token or not csrf_token_2)\n" in text
+
+
+def test_a_token_that_a_login_answers_is_sent_by_the_requests_after_it():
+    recording = har(
+            entry("http://h/"),
+            entry("http://h/login", method="POST", kind=JSON, text='{"data": {"access_token": "abcdefgh1"}}',
+                  data=(JSON, '{"password": "x"}')),
+            entry("http://h/me", 1, headers=[("Authorization", "Bearer abcdefgh1")]),
+    )  # fmt: skip
+    draft = draft_from_har(recording, "x.har", environment={"PASSWORD": "x"})
+    _, login, me = steps_of(draft)
+    assert [(c.source, c.path, c.variable) for c in login.captures] == [("json", "$.data.access_token", "access_token")]
+    assert me.headers == {"Authorization": "Bearer {{ access_token }}"} and me.needs == ["access_token"]
+    assert draft.secrets == []
+    draft = draft_from_har(recording, "x.har", environment={"TOKEN": "x"})
+    assert [step.url for step in steps_of(draft)] == ["/", "/me"]
+    draft = draft_from_har(recording, "x.har")
+    assert [step.url for step in steps_of(draft)] == ["/"]
+    assert draft.left_out[1].why == "it needs the session that POST /login begins, which is left out"
+
+
+@pytest.mark.parametrize(
+    ("header", "kept"),
+    [
+        (("Content-Type", "multipart/form-data; boundary=x"), False),
+        (("Content-Length", "70"), False),
+        (("Content-Length", "0"), True),
+    ],
+)
+def test_a_body_that_the_browser_did_not_record_is_missed(header, kept):
+    draft = draft_from_har(har(entry("http://h/"), entry("http://h/up", method="POST", headers=[header])), "x.har")
+    assert [each.why for each in draft.left_out] == ([] if kept else ["its body is not in the recording"])
+
+
+def test_what_a_post_has_created_is_asked_for_and_deleted_by_its_new_id():
+    draft = draft_from_har(
+        har(
+            entry("http://h/api/items", method="POST", kind=JSON, status=201, text='{"id": 17}', data=(JSON, "{}")),
+            entry("http://h/api/items/17?full=1", 1),
+            entry("http://h/api/carts", 2, method="POST", kind=JSON, data=(JSON, '{"item_id": 17, "size": 17}')),
+            entry("http://h/api/pages/17", 3),
+            entry("http://h/api/items/17", 4, method="DELETE", status=204),
+        ),
+        "x.har",
+    )
+    made, seen, cart, page, gone = steps_of(draft)
+    assert [(c.path, c.variable) for c in made.captures] == [("$.id", "id")]
+    assert (seen.url, seen.needs) == ("/api/items/{{ id }}?full=1", ["id"])
+    assert cart.body == ("json", {"item_id": "{{ id }}", "size": 17})
+    assert (page.url, page.needs) == ("/api/pages/17", [])
+    assert gone.url == "/api/items/{{ id }}"
+
+
+def test_a_page_that_a_post_leads_to_is_asked_for_where_it_leads_the_next_time():
+    draft = draft_from_har(
+        har(
+            entry("http://h/"),
+            entry(
+                "http://h/posts", method="POST", status=302, got=[("Location", "http://h/posts/17")], data=(FORM, "a=b")
+            ),
+            entry("http://h/posts/17", 1),
+            entry("http://h/posts/17/edit", 2),
+            entry("http://h/logins", 3, method="POST", status=302, got=[("Location", "/")], data=(FORM, "a=b")),
+            entry("http://h/", 4),
+        ),
+        "x.har",
+    )
+    urls = [step.url for step in steps_of(draft)]
+    assert urls == ["/", "/posts", "{{ location }}", "{{ location }}/edit", "/logins", "/"]
+    assert steps_of(draft)[1].captures[0].source == "header"
+
+
+@pytest.mark.parametrize("cookies", [True, False])
+def test_requests_of_a_session_whose_login_is_left_out_are_left_out(cookies):
+    def sent(value):
+        return [("Cookie", value)] if cookies else []
+
+    recording = har(
+        entry("http://h/", headers=sent("seen=1")),
+        entry("http://h/login", 1, method="POST", status=302, got=[("Set-Cookie", "session=x")] if cookies else [],
+              headers=sent("seen=1"), data=(FORM, "user=a&password=b")),
+        entry("http://h/account", 2, headers=sent("seen=1; session=x")),
+    )  # fmt: skip
+    draft = draft_from_har(recording, "x.har")
+    assert [step.url for step in steps_of(draft)] == ["/"]
+    assert draft.left_out[1].why == "it needs the session that POST /login begins, which is left out"
+    draft = draft_from_har(recording, "x.har", environment={"PASSWORD": "b"})
+    assert [step.url for step in steps_of(draft)] == ["/", "/login", "/account"]
+
+
+def test_a_header_that_repeats_a_cookie_cannot_be_sent():
+    headers = [("Cookie", "csrftoken=abc"), ("X-CSRFToken", "abc")]
+    draft = draft_from_har(
+        har(entry("http://h/", headers=headers), entry("http://h/a", method="POST", headers=headers)), "x.har"
+    )
+    assert [each.why for each in draft.left_out] == ["its x-csrftoken repeats a cookie, which a script cannot read"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1", '{"token": 5, "id": null}', "\0", "<input name=csrf value=", "[" * 5000]
+)
+@pytest.mark.parametrize("kind", [JSON, "text/html"])
+def test_an_answer_that_cannot_be_read_is_no_source(kind, text):
+    draft = draft_from_har(har(entry("http://h/", method="POST", kind=kind, text=text), entry("http://h/a")), "x.har")
+    assert [step.url for step in steps_of(draft)] == ["/", "/a"]

@@ -567,3 +567,20 @@ def test_a_reference_that_is_no_location_leaves_out_its_operation_alone():
 def test_half_a_surrogate_pair_stands_for_no_sign():
     name = parameter("a\ud800é", "query", {**TEXT, "default": "\udc00"})
     assert requests(drafted(document({"/a": get(name)}))) == ["GET /a?a%3F%C3%A9=%3F"]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_kept"),
+    [
+        *((path, True) for path in ("/skill.md", "/presets", "/mails/deleted", "/restarts", "/killers/{resetToken}")),
+        *(
+            (path, False)
+            for path in ("/logout", "/user/signOut", "/reset-all", "/deleteAll", "/jobs/kill", "/password_reset")
+        ),
+    ],
+)
+def test_a_get_that_ends_something_is_known_by_whole_words(path, is_kept):
+    asked = document(
+        {"/home": get(), path: get(parameter("resetToken", schema={"enum": ["a"]}) if "{" in path else {})}
+    )
+    assert ("by its name it ends or changes something" not in reasons(drafted(asked)).values()) is is_kept

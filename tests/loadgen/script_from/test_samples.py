@@ -36,7 +36,11 @@ def references():
         {"type": "string", "pattern": r"^(cat|dog)s?\.\w+$"},
         {"type": "string", "pattern": "^[^a1-9]{2}x+$"},
         {"type": "string", "pattern": "^[a-z]*$", "minLength": 8},
+        {"type": "string", "pattern": r"^(?=.*[a-z])(?=.*[A-Z])(?=.*\d)[A-Za-z\d@$!%*?&]{12,}$"},
+        {"type": "string", "pattern": r"^(?!-)[a-z0-9-]{3,}$"},
         {"type": "string", "enum": ["b", "c"]},
+        {"minimum": 5},
+        {"minLength": 5, "maxLength": 9},
         {"enum": [None, 3]},
         {"const": {"a": 1}},
         {"type": "string", "example": 5, "default": "ok"},
@@ -102,9 +106,21 @@ def test_types_of_other_languages_are_understood(kind, value):
     assert sample({"type": kind, "items": {"type": "string"}}, NONE) == value
 
 
+@pytest.mark.parametrize(
+    "pattern", [r"^\p{Lu}\p{L}+$", r"^[\p{L}\p{N}_ ]{3,}$", r"^(?<first>[A-Z]+)-\p{Nd}{2}$", r"^\P{L}x$"]
+)
+def test_patterns_with_properties_of_unicode_and_named_groups_are_understood(pattern):
+    schema = {"type": "string", "pattern": pattern}
+    assert fits(sample(schema, NONE), schema, NONE)
+    assert not fits("+", schema, NONE)
+
+
 def test_schemas_that_contain_themselves_end():
     assert sample({"$ref": "/doc#/tree"}, references()) == {"name": "text"}
     assert sample({"$ref": "/doc#/x~1y/z~0"}, references()) == 7
+    names = [f"n{number}" for number in range(8)]
+    bush = {"type": "object", "required": names, "properties": {n: {"items": {"$ref": "/doc#/bush"}} for n in names}}
+    assert sample({"$ref": "/doc#/bush"}, References("/doc", {"bush": bush}, lambda _: b"")).keys() == set(names)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +131,7 @@ def test_schemas_that_contain_themselves_end():
         ({"$ref": "/doc#/nowhere"}, "$ref #/nowhere leads nowhere"),
         ({"type": "string", "format": "binary"}, "it takes a file"),
         ({"type": "string", "pattern": r"^(?=x)y$"}, "no text was found that matches"),
-        ({"type": "string", "pattern": "^(?!text)", "maxLength": 0}, "no text was found"),
+        ({"type": "string", "pattern": "^(?=text)", "maxLength": 3}, "no text was found"),
         ({"type": "array", "minItems": 10**9, "items": {}}, "at least 1000000000 items"),
         ({"type": "string", "minLength": 10**9}, "at least 1000000000 characters"),
         ({"type": "integer", "minimum": 1, "maximum": 2, "multipleOf": 5}, "no multiple of 5 in its range"),

@@ -1,6 +1,7 @@
 """The search for a service's capacity, on simulated servers whose capacity is known."""
 
 import heapq
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,18 @@ def test_the_first_rate_may_be_far_from_the_capacity(first):
     assert search(4, 0.02, 1, first=first).rate == pytest.approx(200, rel=0.05)
 
 
+@pytest.mark.parametrize("slow_s", [8, 15, 25])
+def test_a_service_that_is_slow_at_its_start_is_not_judged_by_that(slow_s):
+    slow = Step(20, 6, 100, 600.0, 0.0, met=False, decided=True, why="p99")
+    rng, steps, rate, passed_s = np.random.default_rng(1), [], 20.0, 0
+    while rate is not None:
+        is_slow = passed_s < slow_s
+        steps.append(replace(slow, rate=rate) if is_slow else step(rate, steps, slots=4, service_s=0.02, rng=rng))
+        passed_s += steps[-1].seconds
+        rate = next_rate(steps, 20.0, 0.03)
+    assert found(steps).rate == pytest.approx(200, rel=0.05)
+
+
 def test_a_pause_now_and_then_does_not_hide_the_capacity_and_one_beyond_the_target_is_seen():
     # With four fifths of the capacity used, 0.22 s in ten make 0.1 s of slow answers: 1 % of all.
     rates = [search(4, 0.02, seed, pause_s=0.22).rate for seed in range(3)]
@@ -117,6 +130,8 @@ def test_a_search_that_the_time_ended_says_so():
     text = written(capacity_page(found(steps, finished=False), TARGET, {}), "text")
     assert "no longer within the target: too many errors." in text
     assert "The search ended before the answer was as precise as asked." in text
+    none = written(capacity_page(found([], finished=False), TARGET, {}), "text")
+    assert "The search ended before its first step was over." in none and "No rate met" not in none
     never = found(steps[1:], finished=False)
     assert (never.rate, never.limit) == (None, "time")
 
@@ -193,7 +208,9 @@ def test_a_queue_that_never_drains_is_told_from_one_that_does():
         ([(10, ""), (10.2, "p99"), (10.2, "errors")], 10),
         ([(10, ""), (10.2, "p99"), (10.2, "errors"), (10, "", 15)], None),
         ([(10, "p99"), (10, "p99")], 5.0),
-        ([(10, "p99"), (10, "p99"), (5, "")], pytest.approx(50**0.5)),
+        ([(10, "p99"), (10, "p99"), (5, "")], 10),
+        ([(10, "p99"), (10, "p99"), (5, ""), (10, "p99")], pytest.approx(50**0.5)),
+        ([(10, "p99"), (10, "p99"), (5, ""), (10, "")], 20),
         ([(10, ""), (20, "generator")], 20),
         ([(10, ""), (20, "generator"), (20, "")], 40),
         ([(10, ""), (20, "generator"), (20, "generator")], None),

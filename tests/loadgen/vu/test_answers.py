@@ -98,6 +98,7 @@ def test_a_body_that_is_no_json_fails_its_capture():
         (r'"id": (\d+)', {"group": 1}, "42"),
         (r'"id": \d+', {}, '"id": 42'),
         (r"(?<nm>b.b)", {"group": "nm"}, "bob"),
+        *((r'"id": (\d+)', {"group": group}, '"id": 42') for group in ("id", 7, -1, 1.5, float("inf"), [], "")),
         ("BOB", {"flags": "i"}, "bob"),
     ],
 )

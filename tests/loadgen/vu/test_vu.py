@@ -382,6 +382,24 @@ def test_loops_count_from_zero_or_a_range_and_keep_their_last_values(target):
     assert [p for _, p in walk.asked] == ["/0/0", "/1/0", "/2/2", "/3/2", "/0/0", "/1/0"]
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [
+        {"count": 30_000},
+        {"over": list(range(30_000))},
+        {"count": "{{ n }}"},
+        {"loop": [{"loop": [{"loop": [get("/", ifTrue="no")], "count": 31}], "over": list(range(31))}], "count": 31},
+    ],
+)
+def test_loops_that_send_nothing_let_others_run(target, loop):
+    turns = []
+    other = gevent.spawn(lambda: [turns.append(gevent.sleep(0)) for _ in range(1000)])
+    Walk(target, [{"loop": [get("/", ifTrue="no")], **loop}], config={"variables": {"n": 30_000}})
+    other.kill()
+    assert len(turns) >= 20
+    assert target.requests == []
+
+
 def test_loops_go_over_lists_variables_and_nothing(target):
     flow = [
         {"loop": [get("/{{ i }}/{{ e.x }}")], "over": [{"x": 1}, {"x": 2}], "loopValue": "i", "loopElement": "e"},

@@ -1,6 +1,7 @@
 """The scraper's page: the totals of the recorder in the text format, whoever gathered them."""
 
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -134,6 +135,15 @@ def test_an_address_that_is_taken_is_named_in_one_line():
         second = observer(str(port), print)(underway)
         with pytest.raises(ObserverError, match=f"cannot serve metrics on {port}: Address already in use"):
             second.__enter__()
+    with pytest.raises(ObserverError, match=r"cannot serve metrics on no-such-host\.invalid:0: [A-Z][a-z]+ "):
+        observer("no-such-host.invalid:0", print)(underway).__enter__()
+
+
+def test_the_address_that_is_printed_is_a_url():
+    told = []
+    underway = Underway(lambda: None, lambda: None, lambda: AT_WORK, lambda: None)
+    with observer("[::1]:0", told.append)(underway):
+        assert re.fullmatch(r"Metrics: http://\[::1\]:\d+/metrics", told[0])
 
 
 @pytest.mark.slow

@@ -7,6 +7,9 @@ import time
 
 import pytest
 
+from loadgen.script.model import OpenTelemetry
+from loadgen.watch.observer import ObserverError
+from loadgen.watch.publish import observer
 from tests.loadgen.conftest import ok
 from tests.support.loadgen_process import apart_from_a_busy_machine
 from tests.support.recording_gateway import recording_gateway
@@ -36,6 +39,14 @@ def test_a_push_gateway_has_every_metric_of_the_run_at_its_end(tmp_path, serve, 
     assert 'mine_summaries{metric="http_response_time_p999",team="a",x="1"}' in last
     assert last["# TYPE mine_counters"] == "counter"
     assert not [name for name in last if "start_lag" in name or "intended" in name]
+
+
+@pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"])
+@pytest.mark.parametrize("value", ["collector:4317", "collector", "ftp://collector", "http://", "http://[::1"])
+def test_a_variable_that_names_no_url_is_refused_before_anything_is_sent(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ObserverError, match=rf"{variable}: .* is no URL"):
+        observer((), (OpenTelemetry(),), print)
 
 
 def test_a_collector_is_sent_the_metrics_that_were_asked_for(tmp_path, serve):

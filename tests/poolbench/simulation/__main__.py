@@ -21,7 +21,7 @@ from reports.cli import FiniteRange
 from tests.poolbench.simulation.runs import first_failure, replay
 
 POOL = Path(__file__).parents[3] / "poolbench"
-BATCH = 2500
+BATCH = 5000
 """Schedules that a process runs one after another; before each batch it collects all garbage, which takes a while."""
 
 

@@ -17,7 +17,7 @@ def first_failure(batch: tuple[Path, int, int, float]) -> tuple[int, int, str | 
     packages = packages_in(folder)
     with simulated_process():
         for seed in range(first, last):
-            if failure := Schedule(packages, seed).run():
+            if failure := Schedule.of(packages, seed).run():
                 return seed - first + 1, seed, failure
             if time.monotonic() > deadline_s:
                 return seed - first + 1, seed, None
@@ -27,7 +27,7 @@ def first_failure(batch: tuple[Path, int, int, float]) -> tuple[int, int, str | 
 def replay(folder: Path, seed: int) -> str | None:
     """Run one schedule and print its steps. Returns what did not hold."""
     with simulated_process():
-        schedule = Schedule(packages_in(folder), seed, trace=True)
+        schedule = Schedule.of(packages_in(folder), seed, trace=True)
         print(f"{schedule.flavour}: {schedule.options}")
         failure = schedule.run()
         print(*schedule.world.trace or (), sep="\n")

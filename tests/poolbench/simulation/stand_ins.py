@@ -8,10 +8,10 @@ import sys
 import threading as real_threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, Self
 
-from greenlet import getcurrent, greenlet
+from greenlet import getcurrent
 
 from tests.poolbench.simulation.world import LoopTimer, Stopped, Thread, machine
 
@@ -203,15 +203,11 @@ def _start_new_thread(function: Any, args: Any, kwargs: Any = None) -> None:
     machine.world.spawn(lambda: function(*args, **(kwargs or {})), None)
 
 
-class _Like:
+def _like(real: ModuleType, **replaced: Any) -> ModuleType:
     """A module of which some names are replaced."""
-
-    def __init__(self, real: Any, **replaced: Any) -> None:
-        self.__dict__.update(replaced)
-        self._real = real
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._real, name)
+    module = ModuleType(real.__name__)
+    vars(module).update({**vars(real), **replaced})
+    return module
 
 
 def clock_s() -> float:
@@ -224,7 +220,7 @@ def clock_ns() -> int:
     return machine.world.now_ns
 
 
-_TIME = _Like(
+_TIME = _like(
     time,
     monotonic_ns=clock_ns,
     perf_counter_ns=clock_ns,
@@ -234,14 +230,14 @@ _TIME = _Like(
     time=clock_s,
     sleep=lambda seconds: machine.world.pause(round(seconds * 1e9)),
 )
-_RANDOM = _Like(
+_RANDOM = _like(
     random,
     random=lambda *_: machine.world.rng.random(),
     uniform=lambda low, high: low + (high - low) * machine.world.rng.random(),
     expovariate=lambda rate: machine.world.rng.expovariate(rate) + 0.0,
 )
-_LOW = _Like(real_threading, allocate_lock=Lock, get_ident=_ident, start_new_thread=_start_new_thread, RLock=RLock)
-_THREADING = _Like(
+_LOW = _like(real_threading, allocate_lock=Lock, get_ident=_ident, start_new_thread=_start_new_thread, RLock=RLock)
+_THREADING = _like(
     real_threading,
     Lock=Lock,
     RLock=RLock,
@@ -251,11 +247,11 @@ _THREADING = _Like(
     get_ident=_ident,
     get_native_id=_ident,
 )
-_OS = _Like(os, register_at_fork=lambda after_in_child=None, **_: at_fork.append(after_in_child))
+_OS = _like(os, register_at_fork=lambda after_in_child=None, **_: at_fork.append(after_in_child))
 
 
-def _sys(modules: dict[str, Any]) -> _Like:
-    return _Like(
+def _sys(modules: dict[str, Any]) -> ModuleType:
+    return _like(
         sys,
         modules=modules,
         _current_frames=lambda: {thread.ident: None for thread in machine.world.threads},
@@ -281,10 +277,6 @@ def _hub_if_exists() -> Any:
     return None if thread is None else thread.hub
 
 
-class Spawned(greenlet):  # type: ignore[misc]
-    """A greenlet of the pool's own."""
-
-
 def _spawn(function: Any, *args: Any, **kwargs: Any) -> Any:
     return machine.world.spawn(lambda: function(*args, **kwargs), _hub_if_exists())
 
@@ -300,7 +292,7 @@ class Timeout(BaseException):
         hub, victim = _hub_if_exists(), getcurrent()
         if self.seconds is not None and hub is not None:
             self._timer = LoopTimer(hub, machine.world, self.seconds, 0.0)
-            self._timer.start(lambda: None if victim.dead else victim.throw(self._exception or self))
+            self._timer.start(lambda: None if victim.has_ended else victim.throw(self._exception or self))
 
     def close(self) -> None:
         if self._timer is not None:

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import ast
 import builtins
+import marshal
 import sys
 from functools import cache
 from itertools import repeat
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 PACKAGE = "poolbench"
@@ -26,6 +27,13 @@ PACKAGE = "poolbench"
 # Of all ways to count in CPython one of the cheapest: millions of points are counted.
 _POINT = "for __tick__ in __ticks__: break\nelse: __interrupt__()"
 _POINT_AFTER = "for __tick__ in __ticks__: break\nelse: __after_a_call__()"
+_AFTER = """
+def __after__(value):
+    for _ in __ticks__:
+        return value
+    __after_a_call__()
+    return value
+"""
 
 
 class _Weaver(ast.NodeTransformer):
@@ -127,9 +135,16 @@ def _own_variables(function: ast.FunctionDef) -> set[str]:
 
 
 @cache
-def _woven(source: str, name: str) -> CodeType:
-    """The code of a file. Copies of the package that differ in a line share all the other files."""
-    return compile(ast.fix_missing_locations(_Weaver().visit(ast.parse(source, name))), name, "exec")
+def _code(source: str, name: str, has_points: bool) -> bytes:
+    """The marshalled code of a file. Copies of the package that differ in a line share all the other files.
+
+    But each makes code objects of its own from it: CPython adapts code to the types that it meets, and adapted to one copy of
+    the package, it is slow in another.
+    """
+    tree: ast.AST = ast.parse(source, name)
+    if has_points:
+        tree = ast.fix_missing_locations(_Weaver().visit(tree))
+    return marshal.dumps(compile(tree, name, "exec"))
 
 
 def _is_block(value: Any) -> bool:
@@ -141,21 +156,13 @@ class Package:
 
     folder: the package's files. stand_ins: modules that its own imports find in place of the real ones, by name; None
     for one that cannot be imported. names: what all its code can name; `__ticks__` there is an iterator that ends at the
-    switch point of the next interruption: a call of `interrupt`, or of `after_a_call` at a point after a call; `after` is
-    such a point around a call.
+    switch point of the next interruption: a call of `interrupt`, or of `after_a_call` at a point after a call. `__after__` is
+    such a point around a call, whose value it passes on. has_points: False leaves all switch points out.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        stand_ins: dict[str, Any],
-        *,
-        interrupt: Any,
-        after_a_call: Any,
-        after: Any,
-    ) -> None:
+    def __init__(self, folder: Path, name: str, stand_ins: dict[str, Any], *, has_points: bool = True) -> None:
         self._folder = folder
+        self.has_points = has_points
         # Under a name of its own, beside the real package; dataclasses look their module up in there.
         self._prefix = f"{__name__}.{name}"
         self._stand_ins = stand_ins
@@ -163,10 +170,12 @@ class Package:
             **vars(builtins),
             "__import__": self._import,
             "__ticks__": repeat(None),
-            "__interrupt__": interrupt,
-            "__after_a_call__": after_a_call,
-            "__after__": after,
+            "__interrupt__": None,
+            "__after_a_call__": None,
         }
+        inside = {"__builtins__": self.names}
+        exec(_AFTER, inside)
+        self.names["__after__"] = inside["__after__"]
         sys.modules[self._prefix] = ModuleType(self._prefix)
 
     def __getattr__(self, name: str) -> ModuleType:
@@ -176,7 +185,8 @@ class Package:
         module = ModuleType(f"{self._prefix}.{name}")
         module.__dict__.update(__builtins__=self.names, __file__=str(path))
         self.__dict__[name] = sys.modules[module.__name__] = module
-        exec(_woven(path.read_text(), f"{PACKAGE}/{path.name}"), module.__dict__)
+        code = _code(path.read_text(), f"{PACKAGE}/{path.name}", self.has_points)
+        exec(marshal.loads(code), module.__dict__)
         return module
 
     def loaded(self) -> list[ModuleType]:

@@ -11,7 +11,6 @@ from reports.compare.statistics import (
     Interval,
     adjusted,
     beta_cdf,
-    count_interval,
     difference,
     pooled_t,
     ratio_over_periods,
@@ -37,22 +36,6 @@ def test_the_interval_of_a_share_is_clopper_and_pearsons(count, of, low, high):
     found = share_interval(count, of)
 
     assert (found.value, found.low, found.high) == (count / of, pytest.approx(low, rel=1e-5), pytest.approx(high, 1e-5))
-
-
-@pytest.mark.parametrize(
-    ("count", "low", "high"),  # by the chi-square distribution's quantiles, of SciPy 1.17
-    [
-        (0, 0.0, 3.6888794541139354),
-        (1, 0.025317807984289876, 5.571643390938898),
-        (10, 4.7953886961324335, 18.39035604201778),
-        (1000, 938.9730184076952, 1063.952136016302),
-        (100_000, 99381.15266374472, 100621.74473974388),
-    ],
-)
-def test_the_interval_of_a_count_is_garwoods(count, low, high):
-    found = count_interval(count)
-
-    assert (found.low, found.high) == (pytest.approx(low, rel=1e-6), pytest.approx(high, rel=1e-6))
 
 
 @settings(max_examples=30)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.formats.apachebench import AbFailures, AbReport, AbRow, AbSamples, from_text, opening_text, to_text
+from reports.formats.apachebench import AbFailures, AbReport, AbRow, AbSamples, all_from_text, opening_text, to_text
 from reports.model import ReportError
 from tests.support.paths import GOLDEN
 
@@ -27,6 +27,11 @@ def samples(total_ms, *, connect_ms=0, **more):
     connect = np.full(len(total), round(connect_ms * 1000), np.int64)
     known = {"host": "127.0.0.1", "port": 80, "path": "/", "concurrency": 1, "time_taken_s": 1.0}
     return AbSamples(**{**known, **more}, connect_us=connect, waiting_us=(total - connect) * 9 // 10, total_us=total)
+
+
+def from_text(text):
+    """The first report in a text."""
+    return all_from_text(text)[0]
 
 
 def total_us(csv):
@@ -177,7 +182,7 @@ def test_any_report_reads_back_as_it_was_printed(total_ms, concurrency, seconds)
 def test_two_reports_in_one_text_are_not_mixed():
     first, second = AB[0].read_text(), AB[1].read_text()
 
-    assert from_text(first + "\n" + second) == from_text(first)
+    assert all_from_text(first + "\n" + second)[0] == all_from_text(first)[0]
 
 
 def test_what_the_text_does_not_show_is_absent():
@@ -192,7 +197,13 @@ def test_a_text_without_abs_figures_is_refused(text):
         from_text(text)
 
 
-@pytest.mark.parametrize("data", [{"colour": "red"}, {"percentiles": {"101": 5}}, {"percentiles": {"9" * 400: 5}}])
+@pytest.mark.parametrize("data", [
+    {"colour": "red"}, {"percentiles": {"101": 5}}, {"percentiles": {"9" * 400: 5}}, {"percentiles": {"50": "x"}},
+    {"requests_per_second": "fast"}, {"requests_per_second": 10**400}, {"complete": "many"}, {"complete": True}, {"failed": -1},
+    {"host": 5}, {"document_length": []}, {"failures": {"connect": 1.5}}, {"failures": []}, {"doubts": {"total": "MAYBE"}},
+    {"doubts": {"other": "ERROR"}}, {"rows": {"total": {"min": 1}}}, {"rows": {"other": {}}}, {"rows": {"total": 5}}, [],
+    {"rows": {"total": {"min": "x", "mean": 1, "sd": 1, "median": 1, "max": 1}}},
+])  # fmt: skip
 def test_json_of_something_else_is_refused(data):
     with pytest.raises(ReportError, match="not the figures of an ApacheBench report"):
         AbReport.from_json(data)

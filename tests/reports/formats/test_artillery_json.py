@@ -180,6 +180,13 @@ def test_a_document_with_a_spoilt_value_is_read_or_refused(data):
         ('{"aggregate": {"counters": {"a": "x"}}}', "aggregate.counters.a is not a whole number"),
         ('{"aggregate": {"counters": {"a": 1.5}}}', "aggregate.counters.a is not a whole number"),
         ('{"aggregate": {"counters": []}}', "aggregate.counters is not an object"),
+        ('{"aggregate": {"counters": {}, "period": 253402300795000}}', "no instant between"),
+        ('{"aggregate": {"counters": {}, "lastCounterAt": 253402300799999}}', "no instant between"),
+        (
+            '{"aggregate": {"counters": {}}, "poolbench": {"tool_version": "9", "partial": "no"}}',
+            "neither true nor false",
+        ),
+        (f'{{"aggregate": {{"counters": {{"a": 1.0, "b": {10**20}}}}}}}', "aggregate.counters.b is too large a number"),
         ('{"aggregate": {"summaries": {"t": {"p95": "x"}}}}', "aggregate.summaries.t.p95 is not a number"),
         ('{"aggregate": {"counters": {}}, "intermediate": {}}', "intermediate is not a list"),
         ('{"aggregate": {"counters": {}}, "intermediate": [{}]}', r"intermediate\[0\] has no period"),

@@ -434,3 +434,35 @@ def test_a_line_of_k6_that_prose_quotes_is_no_report(golden):
     text = (golden / "others" / "k6.txt").read_text()
     quoted = "The 95th percentile was high:\n\nhttp_req_duration...: avg=9.81ms p(95)=41.07ms\n\nThat is all.\n"
     assert read(text + quoted, "x") == read(text, "x")
+
+
+@pytest.mark.parametrize("end", ["00:00:00", "00:00:07", "00:00:15"])
+def test_an_artillery_that_began_before_midnight_is_read(end):
+    hour, minute, second = end.split(":")
+    texts = [
+        f"Metrics for period to: {hour}:{minute}:{int(second) + more:02}\nhttp.requests: .......... 3\n"
+        for more in (0, 10)
+    ]
+    (report,) = read("".join(texts) + "Summary report @ 00:00:30\nhttp.requests: .......... 6\n", "x")
+    first, second = (period.start_ms for period in report.periods)
+    assert 0 <= first == second - 10_000
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\t"])
+def test_blank_lines_within_a_table_are_no_rows(golden, blank):
+    for name in ("jmeter.jtl", "locust-history.csv", "locust-failures.csv"):
+        lines = (golden / "others" / name).read_text().splitlines()
+        assert read(f"\n{blank}\n".join(lines), "x")[0].aggregate == load(golden / "others" / name).aggregate
+
+
+@pytest.mark.parametrize("odd", ["\u2028", "\u2029", "\x85", "\x0c", "\x0b", "\x1c", "\x1e"])
+def test_a_name_may_hold_what_other_programs_take_for_the_end_of_a_line(golden, odd):
+    jmeter = (golden / "others" / "jmeter.jtl").read_text().replace(",home,", f",ho{odd}me,")
+    times = read(jmeter, "x")[0].aggregate.summaries
+    assert times[f"plugins.metrics-by-endpoint.response_time.ho{odd}me"].count == 2
+
+    locust = (golden / "others" / "locust-failures.csv").read_text().replace("HTTPError(", f"HTTP{odd}Error(")
+    assert read(locust, "x")[0].aggregate.counters == {f"errors.HTTP{odd}Error('503')": 5}
+
+    console = f"Summary report @ 16:55:00(+0000)\nhttp.requests: .......... 7\nerrors.a{odd}b.c: .......... 3\n"
+    assert read(console, "x")[0].aggregate.counters == {"http.requests": 7, "errors.a b.c": 3}

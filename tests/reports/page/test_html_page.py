@@ -9,18 +9,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from loadgen.lab.findings import lab_page
 from reports import names
-from reports.blocks import Axis, Chart, Series, amount, clock, number, percent
+from reports.blocks import Axis, Chart, Series, amount, clock, number, percent, percentage
 from reports.compare.diff import compare
 from reports.formats.published import published
 from reports.model import Period, Report, ReportError, Summary
 from reports.page.chart_table import chart_table, describe
 from reports.page.charts import distribution, over_time
-from reports.page.measures import breakdown, endpoints, failed, requests, slices, throughput, timeline
+from reports.page.measures import breakdown, endpoints, requests, slices, throughput, timeline, without_good_answer
 from reports.page.page import render, to_html
 from reports.page.scales import axis_scale, ticks
 from reports.page.svg import stacked, svg
@@ -101,7 +101,7 @@ def test_a_report_is_told_in_full():
 def test_headline_figures_are_those_of_the_report():
     found = report(1)
     assert requests(found) == 3003
-    assert failed(found) == 63  # 60 answers 503, 3 timeouts
+    assert without_good_answer(found) == 63  # 60 answers 503, 3 timeouts
     assert throughput(found) == pytest.approx(3000 / 59.98)
     text = page_of(("run.json", found)).text
     assert "3,003" in text
@@ -115,7 +115,7 @@ def test_what_a_report_does_not_carry_is_absent():
     assert "Where the time goes" not in page.text
     assert "Generator" not in page.text
     assert "391.6" in page.text
-    assert "Failed" in page.text
+    assert "No good answer" in page.text
 
 
 def test_an_ab_report_is_told_in_its_own_figures():
@@ -454,6 +454,7 @@ def test_a_long_name_of_a_row_is_broken_into_lines():
 
 
 @pytest.mark.parametrize("scale", ["linear", "log"])
+@example(values=[1.0, 2.00001])
 @given(values=st.lists(st.floats(1e-9, 1e12), min_size=1, max_size=20))
 def test_every_value_finds_its_place_on_an_axis(scale, values):
     found = axis_scale(Axis("x", "", scale), values)
@@ -469,13 +470,22 @@ def test_figures_are_written_to_be_compared():
     assert [amount(v) for v in (0, 3, 0.01234, 1.239, 12.39, 1239.4, None)] == [
         "0",
         "3",
-        "0.012",
+        "0.0123",
         "1.24",
         "12.4",
         "1,239",
         "–",
     ]
+    assert [amount(v) for v in (0.5, 0.00004, -0.0123)] == ["0.500", "0.0000400", "-0.0123"]
     assert [percent(v) for v in (0, 0.0005, 0.012, 0.34, None)] == ["0 %", "0.05 %", "1.2 %", "34 %", "–"]
+    assert [percent(v) for v in (0.00001, 0.994, 0.9962, 0.99999, 1)] == [
+        "< 0.01 %",
+        "99 %",
+        "99.6 %",
+        "> 99.99 %",
+        "100 %",
+    ]
+    assert [percentage(v) for v in (0, 0.00001, 0.1234, 1)] == ["0.00%", "<0.01%", "12.34%", "100.00%"]
     assert [number(v, 1) for v in (1234.56, float("inf"), None)] == ["1,234.6", "–", "–"]
     assert [clock(v) for v in (7, 75, 3600)] == ["0:07", "1:15", "1:00:00"]
 
