@@ -17,11 +17,11 @@ def make_cooperative(driver: str) -> bool:
     """Make a driver's waits cooperative, in the whole process. Returns whether they are, or need not be.
 
     Does nothing where gevent has not patched the process, or where a wait callback has been set already. Logs one warning
-    where greenlets will stop each other.
+    where greenlets will stop each other, which those of eventlet do.
     """
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("socket"):
-        return True
+        return not _stops_eventlet(driver)
     if driver == "psycopg2":
         from psycopg2 import extensions  # noqa: PLC0415 - the driver of the engine being made
 
@@ -29,8 +29,7 @@ def make_cooperative(driver: str) -> bool:
             extensions.set_wait_callback(_wait)
         return True
     if driver == "psycopg":
-        waiting: Any = sys.modules.get("psycopg.waiting")
-        if waiting is None or waiting.wait is not getattr(waiting, "wait_c", None):
+        if not _waits_in_c():
             return True
         reason = "psycopg was imported before gevent patched the process"
     elif driver in {"pg8000", "asyncpg"}:
@@ -39,6 +38,27 @@ def make_cooperative(driver: str) -> bool:
         reason = f"nothing is known of the driver {driver}"
     _log.warning("a statement stops all greenlets of this process until it is answered: %s", reason)
     return False
+
+
+def _stops_eventlet(driver: str) -> bool:
+    """Whether eventlet has patched the process, and a driver's waits stop its greenlets, of which one warning is logged."""
+    patcher: Any = sys.modules.get("eventlet.patcher")
+    if patcher is None or not patcher.is_monkey_patched("socket") or driver in {"pg8000", "asyncpg"}:
+        return False
+    if driver == "psycopg2" and sys.modules["psycopg2"].extensions.get_wait_callback() is not None:
+        return False
+    if driver == "psycopg" and not _waits_in_c():
+        return False
+    _log.warning(
+        "a statement stops all greenlets of this process until it is answered: %s waits outside eventlet", driver
+    )
+    return True
+
+
+def _waits_in_c() -> bool:
+    """Whether psycopg 3 waits in C, where it is not seen by what patches `select`."""
+    waiting: Any = sys.modules.get("psycopg.waiting")
+    return waiting is not None and waiting.wait is getattr(waiting, "wait_c", None)
 
 
 def _wait(connection: Any) -> None:

@@ -51,7 +51,7 @@ _OPTIONS = (
         metavar="NAME",
         multiple=True,
         help="Variable from which your application reads the database's URL (default: DATABASE_URL), or a part of it, as in"
-        " DB_HOST={host} (url, user, password, host, port, database); repeatable.",
+        " DB_HOST={host} (url, scheme, user, password, host, port, database); repeatable.",
     ),
     click.option(
         "--dotenv",

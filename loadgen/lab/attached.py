@@ -38,8 +38,10 @@ _NAMES = re.compile(
     re.IGNORECASE,
 )
 _PARTS = re.compile(r"HOST|PORT|USER|PASS|DATABASE|(^|_)(DB|NAME)(_|$)", re.IGNORECASE)
-_LIBRARIES = re.compile(r"^(DISABLE_SQLALCHEMY|_?PYTHON|GUNICORN)")
-"""Variables that libraries read for themselves."""
+_LIBRARIES = re.compile(
+    r"^(DISABLE_SQLALCHEMY|_?PYTHON|GUNICORN|DJANGO_SETTINGS)|REDIS|CELERY|BROKER|AMQP|RABBIT|KAFKA|MONGO|ELASTIC|SENTRY|MAIL|SMTP"
+)
+"""Variables that libraries read for themselves, and those that name other servers than databases."""
 _OURS = "POOLBENCH_ATTACHED"
 _GUARDED = ("psycopg2", "psycopg")
 """Drivers whose connections are looked at when they are opened, whoever does it."""
@@ -74,6 +76,7 @@ class _Attachment:
         }
         self._open: weakref.WeakSet[Any] = weakref.WeakSet()
         self._opening = 0
+        self._variables = {name: value for name, value in os.environ.items() if _NAMES.search(name)}
 
     # Engines
 
@@ -85,6 +88,7 @@ class _Attachment:
             from sqlalchemy import make_url  # noqa: PLC0415 - it is being used
 
             found = make_url(url)
+            self._note_changes()
             if found.get_backend_name() != "postgresql":
                 self.evidence.add("engine", url=f"{found.get_backend_name()}:///{found.database or ''}")
                 return inner(url, **arguments)
@@ -100,6 +104,14 @@ class _Attachment:
             return engine
 
         module.create_engine = create_engine
+
+    def _note_changes(self) -> None:
+        """Write down which variables that may name a database have another value than at the start of the process."""
+        # A copy, as these are not read by the application.
+        now = dict(os.environ)
+        for name, value in self._variables.items():
+            if now.get(name) != value:
+                self.evidence.add("changed", name=name)
 
     def _pooled(self, url: Any) -> Any:
         from poolbench import PoolbenchPlugin  # noqa: PLC0415 - SQLAlchemy is being used
@@ -132,7 +144,7 @@ class _Attachment:
 
         place = str(url.host or ""), str(url.port or 5432), str(url.database or "")
         where = f"postgresql://{place[0]}:{place[1]}/{place[2]}"
-        self.evidence.add("engine", url=where, driver=url.get_driver_name())
+        self.evidence.add("engine", url=where, driver=url.get_driver_name(), given=self._is_named(place))
         if engine.dialect.is_async or engine.dialect.driver not in _GUARDED:
             event.listen(engine, "connect", lambda connection, _record: self._check_other(engine, connection, place))
 
@@ -214,10 +226,8 @@ class _Attachment:
         It may have been to one that the application can do without, such as a replica.
         """
         host, port, database = (asked[name] for name in ("host", "port", "dbname"))
-        place = (_loopback(host), port, database)
-        if place in {(_loopback(known[0]), *known[1:]) for known in self._known}:
-            return
-        if (place[0], port) == (_loopback(self.given["way"][0]), str(self.given["way"][1])):
+        way = (_loopback(self.given["way"][0]), str(self.given["way"][1]))
+        if self._is_named((host, port, database)) or (_loopback(host), port) == way:
             return
         self._asked_for_other("unreachable", host, port, database, asked["user"], asked["password"])
 
@@ -235,6 +245,11 @@ class _Attachment:
             unquoted=bool(unquoted),
         )
         return where
+
+    def _is_named(self, place: tuple[str, str, str]) -> bool:
+        """Whether this host, port and database are known to be the one given, by whatever way, without asking a server."""
+        ways = {(*map(str, self.given["way"]), self.given["database"]), *self._known}
+        return (_loopback(place[0]), *place[1:]) in {(_loopback(way[0]), *way[1:]) for way in ways}
 
     def _is_given(self, connection: Any) -> bool:
         cursor = connection.cursor()

@@ -26,7 +26,8 @@ from loadgen.lab.own_app import (
     prove,
     unanswered,
 )
-from loadgen.lab.own_server import Evidence
+from loadgen.lab.own_app_findings import refusal
+from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
 from loadgen.runner import Live, ScriptRun, run_script
 from loadgen.schedule import lasting
@@ -76,6 +77,9 @@ def run(
             if not diagnosis.findings:
                 raise error
             notes = [*notes, str(error)]
+        elif refused := refusal([done.report]):
+            say(refused)
+            notes = [*notes, refused]
         given = {
             "application": options.application.name,
             "script": options.script,
@@ -157,8 +161,8 @@ def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked
     """Return if the application uses the database given, with an engine or without one. Raises StackError."""
     try:
         prove(served, options, live)
-    except NothingAnsweredError:
-        raise unanswered(options.application.name, log, masked) from None
+    except NothingAnsweredError as error:
+        raise unanswered(options.application.name, log, masked, error.counters) from None
     except StackError:
         evidence = Evidence.read(served.program.evidence)
         if any(evidence.of("elsewhere")) or not any(evidence.of("connected")):

@@ -7,7 +7,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -20,17 +20,26 @@ from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters, what_failed
-from loadgen.lab.own_database import EmbeddedDatabases, OwnDatabase, UsersDatabase, databases, mask_file, masking, shown
+from loadgen.lab.own_database import (
+    EmbeddedDatabases,
+    OwnDatabase,
+    UsersDatabase,
+    databases,
+    hidden_ways,
+    mask_file,
+    masking,
+    shown,
+)
+from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import (
     AppServer,
     Attachments,
-    Evidence,
     Interpreter,
     OwnApplication,
-    hint,
     look_at,
     set_up,
     shown_command,
+    unquoted_password,
     url_variables,
 )
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
@@ -41,7 +50,7 @@ from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
 from poolbench.settings import POOL_SETTINGS
 from reports import names
-from reports.answers import good_answers
+from reports.answers import failed_share, good_answers
 from reports.blocks import Page
 from reports.files import write_text
 from reports.formats import artillery_json
@@ -53,6 +62,13 @@ STRATEGIES = ("own", "null", "queue", "fair")
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
 _FIRST_USERS = 5
+_NO_TABLE = re.compile(r'UndefinedTable|relation "[^"]+" does not exist|no such table')
+_WORTH_A_LOOK = 0.05
+"""The share of failed requests from which on the server's log is looked into for an error."""
+_OF_ANOTHER_SERVER = re.compile(
+    r"""extension "[^"]+" is not available|extension control file|permission denied to create|must be superuser"""
+    r"""|(role|collation) "[^"]+"( for encoding "[^"]+")? does not exist"""
+)
 _UNTIMED = (
     "The answers have no Server-Timing, which they get under gunicorn, waitress, werkzeug and gevent: there are no times of"
     " the pool and of the workers' CPU."
@@ -60,7 +76,20 @@ _UNTIMED = (
 
 
 class NothingAnsweredError(Exception):
-    """No request was answered well; the message is one line with the last error of the server's log."""
+    """No request was answered well; the message is one line with the last error of the server's log.
+
+    `counters`: those of the requests that were sent, as a report has them.
+    """
+
+    def __init__(self, message: str = "", counters: Mapping[str, int] | None = None) -> None:
+        super().__init__(message)
+        self.counters = counters or {}
+
+
+class UnprovedError(StackError):
+    """The application was not seen to use the database given. `failed`: its engine is for it, but answers were errors."""
+
+    failed = False
 
 
 class RefusedError(Exception):
@@ -173,7 +202,14 @@ class Arrangement:
                 fault = evidence.fault(application.url_variables)
                 if fault and (evidence.explains or evidence.missed):
                     raise StackError(self.masked(f"{application.name}: {fault}")) from None
-                advice = hint(str(error), evidence, application)
+                said = (
+                    last_error(self.masked(log.read_text(errors="replace")))
+                    if isinstance(error, UnprovedError) and error.failed
+                    else None
+                )
+                if said:
+                    raise StackError(self.masked(f"{error}. The last error in {log}: {said}")) from None
+                advice = application.hint(str(error), evidence)
                 raise StackError(self.masked(f"{error} (see {log}).{advice}".removesuffix("."))) from None
             finally:
                 servers.stop()
@@ -207,6 +243,7 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         )
     notes = list(_notes(application, interpreter))
     with (
+        hidden_ways() if options.database_url is None else nullcontext(()) as hidden,
         databases(
             options.database_url,
             interpreter.driver,
@@ -217,6 +254,10 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
         distance.at(found.base.monitor_url, options.round_trip_ms) as (far_url, crossing),
         tempfile.TemporaryDirectory(prefix="poolbench-lab-") as folder,
     ):
+        if unquoted := unquoted_password(application.url_variables, found.base.app_url):
+            notes.append(unquoted)
+        if hidden:
+            notes.append(f"Not used, as the embedded database is another server than theirs: {', '.join(hidden)}.")
         if isinstance(found, UsersDatabase):
             notes += _agreed(options, found)
         given = [options.database_url] if options.database_url is not None else []
@@ -233,7 +274,8 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
                 yield Arrangement(options, found, attachments, far_url, crossing, masked, notes)
         except (StackError, NothingAnsweredError) as error:
             # These may quote what the application has said.
-            raise type(error)(masked(str(error))) from None
+            said = masked(str(error))
+            raise type(error)(said + ("" if options.database_url else of_another_server(said))) from None
         if isinstance(found, UsersDatabase):
             written = "; ".join(found.written()) or "none that its statistics show"
             notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
@@ -295,6 +337,13 @@ def _within(given: dict[str, str], most: int | None) -> dict[str, str]:
     return {**given, "pool_size": str(size), "max_overflow": str(min(overflow if overflow >= 0 else most, most - size))}
 
 
+def of_another_server(error: str) -> str:
+    """What to do about an error for want of what only another server than the embedded one has, in a sentence; else ""."""
+    if not _OF_ANOTHER_SERVER.search(error):
+        return ""
+    return ". The embedded PostgreSQL has only what comes with it, and a role without more rights: --database-url names yours"
+
+
 def _at_distance(url: str, far_url: str) -> str:
     """The application's URL, changed to lead through the process that stands for the distance."""
     far = make_url(far_url)
@@ -322,10 +371,25 @@ def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
         return
     if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
         # Without an answer there is nothing to prove by.
-        raise NothingAnsweredError
+        raise NothingAnsweredError(counters=report.aggregate.counters)
     kinds = "" if report is None else _kinds(report.aggregate.counters)
     seen = f"{'' if fault.endswith('?') else '.'} The answers: {kinds}" if kinds else ""
-    raise StackError(f"{options.application.name}: {fault}{seen}")
+    if report is not None and _leads_to_https(report.aggregate.counters):
+        seen += (
+            ". It seems to lead to https: switch that off, or let the script send the header X-Forwarded-Proto: https"
+        )
+    error = UnprovedError(f"{options.application.name}: {fault}{seen}")
+    error.failed = (
+        report is not None
+        and any(name.startswith(f"{names.CODES}5") for name in report.aggregate.counters)
+        and any(each.get("given") for each in evidence.of("engine"))
+    )
+    raise error
+
+
+def _leads_to_https(counters: Mapping[str, int]) -> bool:
+    """Whether redirects were followed by answers that are no TLS, as http and https have no port in common here."""
+    return bool(counters.get(f"{names.ERRORS}EPROTO")) and any(name.startswith(f"{names.CODES}3") for name in counters)
 
 
 def _may_yet(evidence: Evidence) -> bool:
@@ -351,7 +415,10 @@ def unanswered(
     if not error and not lines:
         return NothingAnsweredError(f"{named}: no request was answered well{how}. {log} has no error")
     what, said = ("error", error) if error else ("line", lines[-1][:300])
-    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {said}")
+    advice = (
+        ". Run what makes its tables first: --setup 'flask db upgrade', for example" if _NO_TABLE.search(said) else ""
+    )
+    return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {said}{advice}")
 
 
 def _kinds(counters: Mapping[str, int]) -> str:
@@ -373,6 +440,7 @@ class _Comparison:
         self._runs: dict[str, list[OwnAppRun]] = {name: [] for name in options.strategies}
         self._reads: dict[str, None] = {}
         self._driver = "psycopg2"
+        self._has_told_error = False
         self.ended_by: int | None = None
 
     @property
@@ -397,8 +465,8 @@ class _Comparison:
         with self._arrangement.served(strategy, options.settings, log) as served:
             try:
                 prove(served, options, self._live)
-            except NothingAnsweredError:
-                raise unanswered(named, log, masked) from None
+            except NothingAnsweredError as error:
+                raise unanswered(named, log, masked, error.counters) from None
             self._note(served)
             script = own_script(options, served.servers.url)
             console.run_id(new_run_id())
@@ -422,8 +490,17 @@ class _Comparison:
             raise Interrupted(done.signal)
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
             raise unanswered(named, log, masked, done.report.aggregate.counters)
+        if failed_share(done.report.aggregate.counters) >= _WORTH_A_LOOK:
+            self._tell_error(log)
         if f"{names.SERVER}total" not in done.report.aggregate.summaries and _UNTIMED not in self._arrangement.notes:
             self._told(_UNTIMED)
+
+    def _tell_error(self, log: Path) -> None:
+        """Tell the last error of a run's log, of the first run whose log has one."""
+        error = None if self._has_told_error else last_error(self._arrangement.masked(log.read_text(errors="replace")))
+        if error:
+            self._has_told_error = True
+            self._told(f"The last error in {log}: {error}")
 
     def _write(self, strategy: str, number: int, console: str) -> None:
         """Write the run's files, and all runs of the strategy so far as one report."""

@@ -48,6 +48,8 @@ _TIMES = (
 _SETTINGS = {setting.variable: setting for setting in POOL_SETTINGS}
 
 _SHOWN_FAILURES = 3
+_SOME, _MOST = 0.05, 0.5
+"""Shares of requests that are worth a warning, and that leave too few others to compare strategies by."""
 _TAIL = f"{names.RESPONSE_TIME}.p99"
 _FAILED = "errors"
 _REPLACED = ("own", "queue", "null", "fair")
@@ -124,6 +126,7 @@ def figures(result: OwnAppResult) -> list[ComparedFigure]:
         ComparedFigure("backends at peak", max(run.peak_backends for run in result.runs)),
         ComparedFigure("servers' CPU", round(result.servers_cpu, 4), is_share=True),
         ComparedFigure("database's CPU", result.database_cpu, is_share=True),
+        ComparedFigure("without a connection", _unconnected(result), is_share=True),
     ]
     for label, name, keys in _TIMES:
         summary = total.summaries.get(name)
@@ -147,7 +150,8 @@ def own_app_page(
     said, best = verdict(results)
     title, *sentences = said.text.split(". ", 1) if said.tone != "warn" else [said.text]
     warned = [text for result in results for text in notices(result.strategy, result.report)]
-    warned += [Text(text, "warn") for text in ([error] if error else map(_failures, results)) if text]
+    told = [error] if error else [*map(_failures, results), *_doubts(results)]
+    warned += [Text(text, "warn") for text in told if text]
     if partial:
         warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
     late = _late(results)
@@ -173,10 +177,10 @@ def own_app_page(
     settings = ", ".join(f"{key}={value}" for key, value in given["settings"].items())
     # A command of the user's own has as many processes as it says itself.
     count = "" if given.get("server") else f"Servers: {given['servers']}. "
-    told = [*notes, f"{count}Settings, where a strategy knows them: {settings}."]
-    told.append("The servers' logs are in the folder logs, beside this page.")
+    remarks = [*notes, f"{count}Settings, where a strategy knows them: {settings}."]
+    remarks.append("The servers' logs are in the folder logs, beside this page.")
     if crossing is not None:
-        told.append(crossing_text(crossing))
+        remarks.append(crossing_text(crossing))
     columns = Column("figure"), *(Column(result.strategy, "number") for result in results)
     rows = tuple(
         (Cell(row[0].name), *(_cell(figure) for figure in row)) for row in zip(*map(figures, results), strict=True)
@@ -184,10 +188,11 @@ def own_app_page(
     rounds = max(len(result.runs) for result in results)
     caption = f"The same load under each strategy, in {rounds} round{'s' * (rounds > 1)}"
     note = (
-        "Answered well: 2xx and 3xx. Backends: connections to PostgreSQL. CPU is in shares of one core. Pool wait: for a"
-        " connection; connect: opening one; held: from getting a connection to giving it back, as are loans."
+        "Answered well: 2xx and 3xx. Backends: connections to PostgreSQL. CPU is in shares of one core. Without a connection:"
+        " answers whose request had used none when they began. Pool wait: for a connection; connect: opening one; held: from"
+        " getting a connection to giving it back, as are loans."
     )
-    blocks = (Table("strategies-figures", caption, columns, rows, note), Items(tuple(map(Text, told))))
+    blocks = (Table("strategies-figures", caption, columns, rows, note), Items(tuple(map(Text, remarks))))
     compared = {result.strategy: {each.name: each.value for each in figures(result)} for result in results}
     strategies = Section("strategies", "Every figure", blocks, menu="Every figure", folded=True, data=compared)
     data = {
@@ -244,6 +249,51 @@ def _failures(result: OwnAppResult) -> str:
     return f"{result.strategy}: {number(failed)} of {number(total[names.REQUESTS])} requests failed{how}."
 
 
+def _doubts(results: Sequence[OwnAppResult]) -> Iterator[str]:
+    """Why the runs say little about pools, in sentences: the script's requests were refused, or used no connection."""
+    lead, more = _of_all(len(results))
+    yield refusal([result.report for result in results])
+    unused = [share for share in map(_unconnected, results) if share is not None]
+    if unused and min(unused) > _MOST:
+        yield (
+            f"{lead}{percent(min(unused))} of the requests{more} had used no connection when their answer began: they tell"
+            " nothing of the pool. Their pages may come from a cache, or a login failed without an error."
+        )
+
+
+def refusal(reports: Sequence[Report]) -> str:
+    """What answers with a status of 4xx say, in a sentence; "" where one of the reports has few of them."""
+    lead, more = _of_all(len(reports))
+    share = _refused(reports)
+    if share < _SOME:
+        return ""
+    return (
+        f"{lead}{percent(share)} of the requests{more} were answered with a status of 4xx, which no pool causes: look for a"
+        " wrong path or method, a login or CSRF token that failed, or a limit on requests."
+    )
+
+
+def _of_all(count: int) -> tuple[str, str]:
+    """The words before and after the least share of `count` strategies."""
+    return ("Under every strategy, ", " or more") if count > 1 else ("", "")
+
+
+def _refused(reports: Sequence[Report]) -> float:
+    """The share of requests answered with 4xx, 0 to 1: that of the report which has the fewest."""
+    totals = [report.aggregate.counters for report in reports]
+    counts = [sum(n for name, n in each.items() if name.startswith(f"{names.CODES}4")) for each in totals]
+    return min(
+        (n / total[names.REQUESTS] for n, total in zip(counts, totals, strict=True) if total.get(names.REQUESTS)),
+        default=0.0,
+    )
+
+
+def _unconnected(result: OwnAppResult) -> float | None:
+    """The share of answers whose request had held no connection until then, 0 to 1; None without Server-Timing."""
+    held = result.report.aggregate.sketches.get(f"{names.SERVER}db")
+    return held.zero_count / held.count if held is not None and held.count else None
+
+
 def what_failed(total: Mapping[str, int]) -> str:
     """The most frequent failures with the endpoints that had them, such as "500 at /rows: 30"; "" where nothing failed.
 
@@ -287,6 +337,11 @@ def verdict(results: Sequence[OwnAppResult]) -> tuple[Text, str]:
         return Text(text, "warn"), base.strategy
     if len(unanswered) == len(results):
         return Text(f"No request was answered well ({', '.join(unanswered)}).", "warn"), ""
+    if (refused := _refused([result.report for result in results])) >= _MOST:
+        text = (
+            f"No comparison is possible: {percent(refused)} of the requests or more were answered with a status of 4xx."
+        )
+        return Text(f"{text} Correct the script first.", "warn"), ""
     if len(results) == 1:
         return Text(f"{base.strategy} alone was run: {_told(base)}."), base.strategy
     sentences: list[str] = []

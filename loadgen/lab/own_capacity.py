@@ -55,8 +55,9 @@ def run(
             with arrangement.served(strategy, settings, log) as served:
                 try:
                     prove(served, options, live)
-                except NothingAnsweredError:
-                    raise unanswered(f"{options.application.name} with {named}", log, arrangement.masked) from None
+                except NothingAnsweredError as error:
+                    application = f"{options.application.name} with {named}"
+                    raise unanswered(application, log, arrangement.masked, error.counters) from None
                 except Interrupted as interrupted:
                     if done is None:
                         raise

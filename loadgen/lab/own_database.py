@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,12 @@ _KEPT_FREE = 0.5
 _SHARED = "postgres"
 """The database of an embedded server that is no application's."""
 _STATISTICS = "pg_stat_statements"
+_SHORTEST_PIECE = 4
+_WAYS = (
+    *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGTARGETSESSIONATTRS", "PGREQUIREAUTH", "PGGSSENCMODE"),
+    *("PGSSLMODE", "PGREQUIRESSL", "PGSSLNEGOTIATION", "PGSSLROOTCERT", "PGCHANNELBINDING"),
+)
+"""libpq's variables for how a server is reached, which hold even where a URL names another server."""
 
 
 class DatabaseError(Exception):
@@ -103,6 +110,9 @@ def masking(*urls: str) -> Callable[[str], str]:
             # As the user has written it.
             written = re.search(r"://[^:/@]*:(.+)@|[?&]password=([^&]+)", text)
             secrets |= {each for each in (written.groups() if written else ()) if each}
+            # An application that puts it into a URL as it is takes what follows an @ for a host, a port or a database.
+            pieces = re.split("[@:/?#]", str(password).partition("@")[2])
+            secrets |= {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
 
     def masked(text: str) -> str:
         for secret in sorted(secrets, key=len, reverse=True):
@@ -225,6 +235,16 @@ def _free_connections(url: str) -> tuple[int, int]:
         " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')",
     )
     return max(0, most - reserved - used), most
+
+
+@contextmanager
+def hidden_ways() -> Iterator[tuple[str, ...]]:
+    """Take the variables that say how another server is reached out of the environment while inside; gives their names."""
+    hidden = {name: os.environ.pop(name) for name in _WAYS if name in os.environ}
+    try:
+        yield tuple(hidden)
+    finally:
+        os.environ.update(hidden)
 
 
 @contextmanager

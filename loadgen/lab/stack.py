@@ -25,7 +25,7 @@ from db.child import Child, ChildError
 from loadgen.environment import TREE
 from loadgen.lab.evidence import Connecting, Failures, Memory
 
-_START_PATIENCE_S = 30.0
+_START_PATIENCE_S = 60.0
 _CONFIGURING = ("DB_POOL", "API_TOKEN", "GUNICORN_CMD_ARGS")
 SAMPLE_EVERY_S = 0.05
 _COUNT_BACKENDS = (
@@ -382,6 +382,8 @@ def last_error(log: str) -> str | None:
 
 _ERROR_LINE = re.compile(
     r"^[ \t]*(?:[\w.]*(?:Error|Exception|DoesNotExist|Undefined\w+)\b.*:.*|\(\w+\.[\w.]+\) .*"
+    r"|psycopg2?\.errors\.\w+: .*|(?:psql:\S+ )?(?:ERROR|FATAL):  .*"
+    r"|\[.*\] (?:WORKER TIMEOUT .*|Worker \(pid:\d+\) was sent SIG(?:KILL|SEGV|ABRT|BUS).*)"
     r"|Failed to (?:find attribute|find application|parse) .*|Application object must be callable.*)$",
     re.MULTILINE,
 )

@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
@@ -28,6 +28,7 @@ from loadgen.lab.distance_findings import crossing_text
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, arranged, prove, unanswered
+from loadgen.lab.own_app_findings import refusal
 from loadgen.lab.own_server import OwnApplication
 from loadgen.lab.stack import BackendWatch, Servers, cpu_of_tree, measure_memory, query, service
 from loadgen.runner import Interrupted, Live, ScriptRun, read_script, run_script
@@ -130,7 +131,7 @@ class _Sweeper:
         self._url = ""
         self._own: tuple[OwnAppOptions, Arrangement] | None = None
         self._answered = False
-        self._counters: Mapping[str, int] = {}
+        self._refusal = ""
 
     def found(self) -> Sweep:
         """The result so far."""
@@ -144,7 +145,7 @@ class _Sweeper:
             seconds=options.seconds,
             curves=self._curves,
             environment=environment(),
-            notes=[*self._notes, *warned],
+            notes=[*self._notes, *warned, *filter(None, [self._refusal])],
         )
 
     # Before the first run
@@ -281,8 +282,7 @@ class _Sweeper:
             total = done.report.aggregate
             self._answered = self._answered or bool(good_answers(total.counters))
             if self._own is not None and not self._answered:
-                self._counters = total.counters
-                raise NothingAnsweredError
+                raise NothingAnsweredError(counters=total.counters)
         self._note_warnings(done)
         return SizeRun(
             size=size,
@@ -313,9 +313,9 @@ class _Sweeper:
             try:
                 prove(served, own, self._live)
                 yield served.servers, served.database.monitor_url
-            except NothingAnsweredError:
+            except NothingAnsweredError as error:
                 named = f"{own.application.name} with {options.strategy}"
-                raise unanswered(named, log, arrangement.masked, self._counters) from None
+                raise unanswered(named, log, arrangement.masked, error.counters) from None
 
     def _load(self, servers: Servers, rate: float, seconds: int) -> ScriptRun:
         if self._signals:
@@ -342,6 +342,8 @@ class _Sweeper:
         for text in done.report.extras.warnings if done.report.extras else ():
             alike = next((known for known in self._warned if _without_figures(known) == _without_figures(text)), text)
             self._warned[alike] += 1
+        if self._own is not None:
+            self._refusal = refusal([done.report])
 
     def _tell(self, run: SizeRun, number: int, estimate: SizeEstimate, goal: Goal) -> None:
         p99 = "-" if run.p99_ms is None else f"{decimal(run.p99_ms, 3)} ms"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import types
 from time import thread_time_ns
 
 import psycopg2
@@ -10,6 +11,7 @@ from sqlalchemy import NullPool, QueuePool, create_engine, engine_from_config, e
 
 from loadgen.lab.fairness import with_pool
 from poolbench import FairPool, server_timing
+from poolbench.cooperative import make_cooperative
 from poolbench.costs import costs
 from poolbench.settings import POOL_SETTINGS
 
@@ -206,6 +208,7 @@ def test_a_statement_whose_greenlet_is_gone_ends_in_the_server(postgres, pool, e
 def test_each_greenlet_has_costs_of_its_own(postgres):
     url = with_pool(postgres.url, "fair", pool_size=1, max_overflow=0)
     code = """
+from poolbench.cooperative import make_cooperative
 from poolbench.costs import costs
 engine = create_engine(url)
 engine.connect().close()
@@ -330,6 +333,20 @@ def test_a_driver_that_stops_all_greenlets_is_told_in_one_line(postgres):
     url = with_pool(postgres.url, "own").replace("psycopg2", "psycopg")
     done = subprocess.run([sys.executable, "-c", program, url], capture_output=True, text=True, check=True)
     assert "psycopg was imported before gevent" in done.stderr.splitlines()[0]
+
+
+def test_a_driver_that_stops_the_greenlets_of_eventlet_is_told_in_one_line(monkeypatch, caplog):
+    # Stands for eventlet, which the tests do not install.
+    patcher = types.SimpleNamespace(is_monkey_patched=lambda _name: True)
+    monkeypatch.setitem(sys.modules, "eventlet.patcher", patcher)
+    monkeypatch.delitem(sys.modules, "gevent.monkey", raising=False)
+    monkeypatch.setattr("psycopg2.extensions.get_wait_callback", lambda: None)
+    assert not make_cooperative("psycopg2")
+    assert caplog.messages == [
+        "a statement stops all greenlets of this process until it is answered: psycopg2 waits outside eventlet"
+    ]
+    monkeypatch.setattr("psycopg2.extensions.get_wait_callback", lambda: print)
+    assert make_cooperative("psycopg2") and make_cooperative("pg8000")
 
 
 def statements_logged(postgres, caplog, parameters):

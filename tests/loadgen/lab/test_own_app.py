@@ -11,7 +11,7 @@ import pytest
 from loadgen.lab import fairness
 from loadgen.lab.evidence import Crossing, Fairness
 from loadgen.lab.own_app import chosen_settings, parameters
-from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, line_for_production, own_app_page, verdict
+from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, line_for_production, own_app_page, refusal, verdict
 from loadgen.lab.stack import StackError
 from reports.formats.artillery_json import from_json
 from reports.model import Period, Report
@@ -163,6 +163,36 @@ def test_what_failed_is_told_with_its_endpoints(counters, told):
     failing = OwnAppResult("own", (OwnAppRun(Report(Period(0, {"http.requests": 40, **counters})), 7, 12.0),))
     text = written(own_app_page(GIVEN, [failing], [], None, partial=False), "text")
     assert f"own: {told}" in " ".join(text.split())
+
+
+def answered(counters, held_ms=()):
+    sketches = {"server.db": Sketch.of(held_ms)} if held_ms else {}
+    return (OwnAppRun(Report(Period(0, {"http.requests": 40, **counters}, sketches=sketches)), 7, 12.0),)
+
+
+def test_strategies_under_which_the_requests_were_refused_are_not_compared():
+    refused = {"http.codes.200": 10, "http.codes.404": 30, f"{AT}/none.codes.404": 30}
+    results = [OwnAppResult(name, answered(refused)) for name in ("own", "fair")]
+    page = own_app_page(GIVEN, results, [], None, partial=False)
+    text = " ".join(written(page, "text").split())
+    assert page.title.startswith("No comparison is possible: 75 % of the requests or more were answered with")
+    assert "404 at /none: 30" in text and "no pool causes" in text and "plugin=poolbench" not in text
+    # What only one strategy refuses may be its fault.
+    results = [OwnAppResult("own", answered(refused)), OwnAppResult("fair", answered({"http.codes.200": 40}))]
+    assert "no pool causes" not in written(own_app_page(GIVEN, results, [], None, partial=False), "text")
+
+
+def test_the_refusals_of_a_single_run_are_told_from_a_twentieth_of_its_requests_on():
+    told = refusal([Report(Period(0, {"http.requests": 40, "http.codes.429": 4}))])
+    assert told.startswith("10 % of the requests were answered with a status of 4xx") and "a limit on requests" in told
+    assert refusal([Report(Period(0, {"http.requests": 40, "http.codes.404": 1, "http.codes.500": 39}))]) == ""
+
+
+@pytest.mark.parametrize(("held_ms", "told"), [((0, 0, 0, 2.5), "75 %"), ((0, 2.5, 2.5), ""), ((), "")])
+def test_requests_that_use_no_connection_tell_nothing_of_the_pool(held_ms, told):
+    results = [OwnAppResult(name, answered({"http.codes.200": 40}, held_ms)) for name in ("own", "fair")]
+    text = " ".join(written(own_app_page(GIVEN, results, [], None, partial=False), "text").split())
+    assert (f"{told} of the requests or more had used no connection when their answer began" in text) is bool(told)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import psycopg2
 import pytest
 
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, masking, shown
-from tests.support.own_app import APP, SETUP, errors, lab, write_app
+from tests.support.own_app import APP, SCRIPT, SETUP, errors, lab, write_app
 
 pytestmark = pytest.mark.long
 
@@ -102,6 +102,26 @@ def test_without_its_tables_the_last_error_of_the_log_is_shown(tmp_path):
     assert "Traceback" not in done.stderr
     (log,) = (tmp_path / "out" / "logs").glob("*.1.log")
     assert "UndefinedTable" in log.read_text()
+
+
+def test_where_some_requests_fail_the_last_error_of_the_log_is_told_and_kept(tmp_path):
+    write_app(
+        tmp_path, GIVEN, APP + "\n@app.get('/broken')\ndef broken():\n    raise ValueError('broken on purpose')\n"
+    )
+    (tmp_path / "load.yml").write_text(SCRIPT + "      - get: {url: /broken}\n")
+    done = lab(tmp_path, *WITH_SETUP, "--strategies", "own")
+    assert done.returncode == 0, done.stderr
+    assert "own.1.log: ValueError: broken on purpose" in done.stderr
+    assert "ValueError: broken on purpose" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_variables_for_the_way_to_another_server_do_not_disturb_the_embedded_one(tmp_path):
+    write_app(tmp_path, GIVEN)
+    done = lab(
+        tmp_path, *WITH_SETUP, "--strategies", "own", PGSSLMODE="require", PGSERVICE="mine", PGHOSTADDR="127.0.0.9"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "another server than theirs: PGHOSTADDR, PGSERVICE, PGSSLMODE." in done.stderr
 
 
 def test_each_turn_begins_with_the_data_of_the_setup(tmp_path):

@@ -6,7 +6,8 @@ import sys
 import psutil
 import pytest
 
-from loadgen.lab.own_server import Evidence, Interpreter, chosen_python
+from loadgen.lab.own_evidence import Evidence
+from loadgen.lab.own_server import Interpreter, chosen_python
 from loadgen.lab.stack import StackError
 from reports.formats.artillery_json import from_json
 from tests.support.own_app import APP, SETUP, errors, lab, own_python, write_app

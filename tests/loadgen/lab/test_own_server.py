@@ -25,17 +25,17 @@ from loadgen.lab.attached import (
     _variables_of_parts,
     _watched_environment,
 )
-from loadgen.lab.own_app import OwnAppOptions, _may_yet, unanswered
+from loadgen.lab.own_app import OwnAppOptions, _leads_to_https, of_another_server, unanswered
 from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, place_of, shown
+from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import (
     ATTACHED,
     AppServer,
-    Evidence,
     OwnApplication,
-    hint,
     own_environment,
     set_up,
     shown_command,
+    unquoted_password,
     url_variables,
 )
 from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error, query
@@ -56,6 +56,7 @@ ODD_URL = "postgresql://me:p%40s%3As%2Fw%25rd%27x%20%23%3F%26@h/d"
             {"DB_USER": "me", "DB_PASS": "p@ss", "DB_HOST": "h", "DB_PORT": "5433", "DB_NAME": "d"},
         ),
         (["DSN=host={host} dbname={database}", "U"], {"DSN": "host=h dbname=d", "U": URL}),
+        (["DB_ENGINE={scheme}", "KIND=postgres"], {"DB_ENGINE": "postgresql+psycopg", "KIND": "postgres"}),
     ],
 )
 def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(names, values):
@@ -70,6 +71,14 @@ def test_variables_get_the_url_or_the_parts_of_it_that_their_templates_name(name
         ("Failed to find application object: 'app'\n[INFO] bye", "Failed to find application object: 'app'"),
         ("Application object must be callable.\n[INFO] bye", "Application object must be callable."),
         ("  File \"/a.py\", line 2\nKeyError: 'SECRET_KEY'\n(Background on this error at: x)", "KeyError: 'SECRET_KEY'"),
+        (
+            "psycopg2.errors.InsufficientPrivilege: permission denied to create role\nDETAIL:  Only some may.\n",
+            "psycopg2.errors.InsufficientPrivilege: permission denied to create role",
+        ),
+        ('psql:schema.sql:3: ERROR:  role "shop" does not exist\nbye', 'psql:schema.sql:3: ERROR:  role "shop" does not exist'),
+        ("[1] [ERROR] Worker (pid:7) was sent SIGKILL!\n[1] [ERROR] Worker (pid:8) was sent SIGTERM!\n",
+         "[1] [ERROR] Worker (pid:7) was sent SIGKILL!"),
+        ("[1] [CRITICAL] WORKER TIMEOUT (pid:7)\n[1] [INFO] bye", "[1] [CRITICAL] WORKER TIMEOUT (pid:7)"),
         ("[INFO] bye", None),
     ],
 )  # fmt: skip
@@ -235,41 +244,22 @@ def test_no_way_of_writing_a_password_is_shown(text, tmp_path):
     assert log.read_bytes() == b"caf\xe9 ***"
 
 
-def elsewhere(**more):
-    return Evidence([{"event": "elsewhere", "url": "postgresql://h:5432/mine", "variables": [], **more}])
+def test_no_piece_of_a_password_is_shown_that_was_taken_for_a_port():
+    masked = masking("postgresql://me:se%40here%3Asecret%2Fmore@h/d")
+    assert masked("invalid literal for int() with base 10: 'secret'") == "invalid literal for int() with base 10: '***'"
 
 
-def test_parts_of_an_address_that_stand_in_variables_are_named():
-    fault = elsewhere(parts={"DB_HOST": "host", "DB_NAME": "database"}).fault(["DATABASE_URL"])
-    assert "DB_HOST, DB_NAME name together" in fault
-    # Without a variable for the port, libpq's own.
-    options = "--url-variable 'DB_HOST={host}' --url-variable 'DB_NAME={database}'"
-    assert f"{options} --url-variable 'PGPORT={{port}}'" in fault
-    fault = elsewhere(parts={"DB_NAME": "database"}).fault(["DATABASE_URL"])
-    options = "--url-variable 'DB_NAME={database}' --url-variable 'PGHOST={host}' --url-variable 'PGPORT={port}'"
-    assert f"which DB_NAME names: give {options}" in fault
-
-
-def test_a_variable_that_was_read_without_being_set_is_named():
-    evidence = [*elsewhere(parts={"A": "host", "B": "database"}).events, {"event": "read", "name": "DB_PORT"}]
-    assert "--url-variable 'DB_PORT={port}'" in Evidence(evidence).fault(["DATABASE_URL"])
-    evidence = [*elsewhere(parts={}).events, {"event": "read", "name": "DATABASE_URI"}]
-    assert (
-        "Variables it read that may name a database: DATABASE_URI. If it names the database, give it:"
-        " --url-variable DATABASE_URI"
-    ) in Evidence(evidence).fault(["DATABASE_URL"])
-
-
-def test_a_database_that_the_application_can_do_without_is_no_fault():
-    attached, missed = (
-        {"event": "attached"},
-        {"event": "unreachable", "url": "postgresql://replica:5432/d", "variables": ["B_URL"]},
-    )
-    lent = {"event": "lent", "given": True}
-    assert Evidence([attached, missed, lent]).fault(["DATABASE_URL"]) is None
-    alone = Evidence([attached, missed])
-    assert not alone.explains and not Evidence([attached, missed, {"event": "connected"}]).missed
-    assert "it connects to postgresql://replica:5432/d" in alone.fault(["DATABASE_URL"])
+@pytest.mark.parametrize(
+    ("names", "url", "told"),
+    [
+        (["A={user}", "B={password}"], URL, "B has the password as it is"),
+        (["B={password}"], "postgresql://me:plain-1@h/d", ""),
+        (["DATABASE_URL"], URL, ""),
+    ],
+)
+def test_a_password_that_a_url_must_encode_is_told_where_a_variable_has_it_as_it_is(names, url, told):
+    found = unquoted_password(names, url)
+    assert told in found and bool(found) is bool(told) and "p@ss" not in found
 
 
 def test_no_variable_names_a_database_without_a_host(monkeypatch):
@@ -277,23 +267,6 @@ def test_no_variable_names_a_database_without_a_host(monkeypatch):
     monkeypatch.setenv("B_URL", "postgresql://db.example/shop")
     assert list(_variables_naming("", "5432", "shop")) == []
     assert list(_variables_naming("db.example", "5432", "shop")) == ["B_URL"]
-
-
-@pytest.mark.parametrize(
-    ("events", "may_yet"),
-    [
-        ([], False),
-        (["attached"], True),
-        (["attached", {"event": "engine", "url": "postgresql://h:5432/d"}], True),
-        (["attached", {"event": "engine", "url": "sqlite:///x.db"}], False),
-        (["attached", {"event": "engine", "url": "postgresql://h:5432/d"}, "elsewhere"], False),
-        (["attached", "function"], False),
-        (["attached", "unreachable"], False),
-    ],
-)
-def test_without_an_answer_nothing_is_proved_unless_another_database_was_seen(events, may_yet):
-    evidence = Evidence([{"event": each} if isinstance(each, str) else each for each in events])
-    assert _may_yet(evidence) == may_yet
 
 
 def test_a_user_called_as_the_database_is_known_by_its_variable(monkeypatch):
@@ -304,11 +277,6 @@ def test_a_user_called_as_the_database_is_known_by_its_variable(monkeypatch):
     )
     ours = {name: part for name, part in found.items() if name.startswith("APP_")}
     assert ours == {"APP_DB_USER": "user", "APP_DB_NAME": "database", "APP_DB_HOST": "host", "APP_DB_PASS": "password"}
-
-
-def test_an_address_in_code_is_told_with_what_to_do():
-    fault = elsewhere(parts={}).fault(["DB_HOST={host}"])
-    assert "given in DB_HOST, set in its code or a file" in fault and 'os.environ["DB_HOST"]' in fault
 
 
 @pytest.mark.parametrize(
@@ -326,12 +294,6 @@ def test_a_function_that_can_be_no_application_is_known_by_its_parameters(parame
     scope = {}
     exec(f"def function({parameters}): pass", scope)
     assert _of_no_application(scope["function"]) == told
-
-
-def test_a_function_that_is_no_application_is_told():
-    assert _of_no_application(object()) is None
-    fault = Evidence([{"event": "function", "parameters": "config"}]).fault(["DATABASE_URL"])
-    assert "a function of config" in fault and "FACTORY" in fault
 
 
 class Told:
@@ -361,59 +323,6 @@ def test_variables_count_as_read_where_they_are_asked_for_and_not_where_all_are_
         os.environ.__class__ = kind
 
 
-def read(*names):
-    return [{"event": "attached"}, *({"event": "read", "name": name} for name in names)]
-
-
-def test_a_default_made_of_parts_is_told_with_a_template_for_each():
-    fault = Evidence(read("DB_USER", "POSTGRES_PASSWORD", "DB_HOST", "DB_PORT", "POSTGRES_DB", "FLASK_CONFIG"))
-    assert (
-        "--url-variable 'DB_USER={user}' --url-variable 'POSTGRES_PASSWORD={password}' --url-variable 'DB_HOST={host}'"
-        " --url-variable 'DB_PORT={port}' --url-variable 'POSTGRES_DB={database}'"
-    ) in fault.fault(["DATABASE_URL"])
-    # One with a whole URL comes first.
-    assert "give it: --url-variable DB_URI" in Evidence(read("DB_URI", "DB_HOST")).fault(["DATABASE_URL"])
-
-
-@pytest.mark.parametrize(
-    ("error", "named"),
-    [
-        ("KeyError: 'APP_DB'", "APP_DB"),
-        ('EnvError: Environment variable "APP_DB" not set', "APP_DB"),
-        ("Either 'SQLALCHEMY_DATABASE_URI' or 'SQLALCHEMY_BINDS' must be set.", "APP_DB or DSN"),
-        ("ArgumentError: Expected string or URL object, got None", "APP_DB or DSN"),
-        ("TypeError: dsn: expected str, got NoneType", "APP_DB or DSN"),
-        ("ArgumentError: Could not parse SQLAlchemy URL from given URL string", "APP_DB or DSN"),
-        ("AttributeError: 'NoneType' object has no attribute 'id'", None),
-        ("AttributeError: 'NoneType' object has no attribute 'url'", None),
-        ("ValueError: None is no name", None),
-        ("KeyError: 'STRIPE_KEY'", None),
-        ("KeyError: 'DATABASE_URL'", None),
-        ("it read APP_DB: give it: --url-variable APP_DB", None),
-    ],
-)
-def test_an_error_for_want_of_a_variable_says_which_option_gives_it(error, named):
-    hint = Evidence(read("DATABASE_URL", "APP_DB", "DSN", "MORE_DB")).unset(error, ["DATABASE_URL"])
-    assert hint == (f" If {named} names the database, give it: --url-variable APP_DB" if named else "")
-
-
-@pytest.mark.parametrize(
-    ("error", "given", "option"),
-    [
-        ("KeyError: 'SECRET_KEY'", {}, "--dotenv .env"),
-        ("Either 'SQLALCHEMY_DATABASE_URI' or 'SQLALCHEMY_BINDS' must be set.", {}, "--dotenv .env"),
-        ("KeyError: 'SECRET_KEY'", {"SECRET_KEY": "x"}, ""),
-        ("KeyError: 'APP_DB'", {}, "--url-variable APP_DB"),
-        ("ModuleNotFoundError: No module named 'x'", {}, ""),
-    ],
-)
-def test_an_application_with_a_dotenv_file_is_told_of_the_option(tmp_path, error, given, option):
-    (tmp_path / ".env").write_text("# settings\nexport SECRET_KEY=<a key>\nNAME=a b\n")
-    own = OwnApplication("a:app", tmp_path, Path(sys.executable), variables=given)
-    advice = hint(error, Evidence(read("APP_DB", "APP_SETTINGS")), own)
-    assert option in advice and bool(advice) is bool(option)
-
-
 def test_a_dotenv_file_that_cannot_be_read_hides_no_error(tmp_path, monkeypatch):
     def refuse(path, **_):
         raise PermissionError(13, "Permission denied", str(path))
@@ -422,7 +331,7 @@ def test_a_dotenv_file_that_cannot_be_read_hides_no_error(tmp_path, monkeypatch)
     # A mode would not keep root from reading it.
     monkeypatch.setattr(Path, "read_text", refuse)
     own = OwnApplication("a:app", tmp_path, Path(sys.executable))
-    assert hint("KeyError: 'SECRET_KEY'", Evidence([]), own) == ""
+    assert own.hint("KeyError: 'SECRET_KEY'", Evidence([])) == ""
 
 
 def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tmp_path, monkeypatch):
@@ -435,23 +344,6 @@ def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tm
     assert (found["NAME"], found["QUOTED"], found["IS_SET"]) == ("a b", "c d", "here")
     with pytest.raises(BadInput, match="--dotenv none: No such file"):
         own_application({**given, "url_variable": (), "dotenv": "none"})
-
-
-def test_of_variables_with_the_same_url_that_which_was_read_is_named():
-    found = [*elsewhere(variables=["COPY", "MY_DB"]).events, *read("MY_DB")]
-    assert "which MY_DB names: give --url-variable MY_DB" in Evidence(found).fault(["DATABASE_URL"])
-
-
-@pytest.mark.parametrize(
-    ("event", "told"),
-    [
-        ({"event": "exits", "said": "set\nSETTINGS"}, "while it was loaded: set SETTINGS"),
-        ({"event": "kept"}, "asyncio, which can have no other pool than its own: --strategies own"),
-        (next(elsewhere(unquoted=True).of("elsewhere")), "%40"),
-    ],
-)
-def test_what_stands_in_the_way_of_a_comparison_is_told(event, told):
-    assert told in Evidence([*read(), event]).fault(["DATABASE_URL"])
 
 
 def attachment(postgres, folder, **given):
@@ -508,6 +400,25 @@ def test_a_server_may_be_given_variables_as_in_a_shell(tmp_path):
     assert program.command(("127.0.0.1", 8000), 1) == ["env", "A=1", "B C", "-p", "8000"]
 
 
+def test_an_application_that_leads_to_https_is_known_by_its_answers():
+    assert _leads_to_https({"http.codes.302": 5, "errors.EPROTO": 5})
+    assert not _leads_to_https({"http.codes.302": 5}) and not _leads_to_https({"errors.EPROTO": 5})
+
+
+@pytest.mark.parametrize(
+    ("error", "is_told"),
+    [
+        ('(psycopg2.errors.FeatureNotSupported) extension "vector" is not available', True),
+        ('permission denied to create extension "postgis"', True),
+        ('UndefinedObject: role "shop" does not exist', True),
+        ('collation "en_US.utf8" for encoding "UTF8" does not exist', True),
+        ('relation "shop" does not exist', False),
+    ],
+)
+def test_what_the_embedded_server_lacks_is_told(error, is_told):
+    assert ("--database-url" in of_another_server(error)) is is_told
+
+
 def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line(tmp_path):
     log = tmp_path / "own.log"
     log.write_text("start\nValueError: no table for p@ss\nstopped\n")
@@ -522,6 +433,8 @@ def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line
         "ValueError: old\n(psycopg2.errors.UniqueViolation) duplicate key\nDETAIL:  x\n[ERROR] Shutting down: Master\n"
     )
     assert str(unanswered("a:app", log, masked)).endswith(": (psycopg2.errors.UniqueViolation) duplicate key")
+    log.write_text('ProgrammingError: relation "rows" does not exist\n')
+    assert "does not exist. Run what makes its tables first: --setup" in str(unanswered("a:app", log, masked))
     log.write_text("start\nstopped\n")
     assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
     log.write_text("")
