@@ -190,7 +190,7 @@ def test_the_server_programs_own_work_is_what_the_application_does_not_take(tmp_
 
 def test_of_several_workers_it_is_told_what_a_preferred_one_would_do(tmp_path):
     path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=49)
-    given_ = (path, "--sizes", "3", "--rate", 77)
+    given_ = (path, "--sizes", "3", "--rate", 77, "--requests", 5000)
     done = plan(*given_, "--servers", 2)
     [line] = [line for line in done.stderr.splitlines() if "it may prefer one" in line]
     assert line.startswith("Warning: which worker gets a request is up to the kernel")
