@@ -58,11 +58,11 @@ from benchmarks.arrangements import (
 )
 from benchmarks.awake import cores_awake
 from loadgen.lab.own_app import Arrangement as Arranged
+from loadgen.sizing.course import Arrangement
 from loadgen.sizing.grounds import grounds
 from loadgen.sizing.measured import POOL, MeasuredWorkload, workload
 from loadgen.sizing.predict import Question, knee_per_s, predict, requests
 from loadgen.sizing.remedy import remedy
-from loadgen.sizing.simulate import Arrangement
 from reports import names
 from reports.formats import markdown
 from reports.model import Report, ReportError

@@ -178,7 +178,7 @@ HELP: dict[str, tuple[Sections, tuple[str, ...]]] = {
             "The workers": ("--worker", "--threads", "--cores"),
             "The pool": ("--timeout", "--max-overflow", "--max-waiting", "--hand-over"),
             "What the report does not say": (
-                "--wake-ms", "--db-cores", "--db-cpu-ms", "--connect-ms", "--arrivals",
+                "--measured-servers", "--statements", "--wake-ms", "--db-cores", "--db-cpu-ms", "--connect-ms", "--arrivals",
             ),
             "Simulation": ("--requests", "--seed", "--explain"),
             **_RESULT,

@@ -178,4 +178,5 @@ def one_line_errors(database_url: str | None, unanswered: type[click.ClickExcept
             raise CouldNotRun(said) from None
         raise BadInput(f"{shown(database_url)}: {said}") from None
     except OSError as error:
-        raise BadInput(f"{error.filename}: {error.strerror}") from None
+        # An error of our own, such as a folder that cannot be written, has a message and no name of a file.
+        raise BadInput(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None

@@ -59,14 +59,14 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
 )
 @click.option(
     "--max-overflow",
-    type=click.IntRange(-1),
+    type=click.IntRange(-1, _LARGEST),
     default=0,
     show_default=True,
     help="Connections that a pool may open beyond its size; -1: no limit.",
 )
 @click.option(
     "--max-waiting",
-    type=click.IntRange(0),
+    type=click.IntRange(0, _LARGEST * 100),
     help="Most requests waiting for a connection at one server (default with fifo: 10 x size).",
 )
 @click.option(
@@ -104,6 +104,20 @@ _POSITIVE = FiniteRange(0, _MOST, min_open=True)
     type=_POSITIVE,
     metavar="N",
     help="Cores that the servers share, where the report tells their CPU (default: one for each server).",
+)
+@click.option(
+    "--measured-servers",
+    type=click.IntRange(1, _LARGEST),
+    metavar="N",
+    help="Number of servers in the measured run, where the report tells their CPU (default: as many as --servers).",
+)
+@click.option(
+    "--statements",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Number of statements in each loan; before each, a request may wait for the CPU of its worker, where the report tells"
+    " that.",
 )
 @click.option("--connect-ms", type=_NUMBER, help="Time to open a connection, in ms (default: as measured).")
 @click.option(
@@ -150,7 +164,7 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
     from loadgen.sizing.grounds import check_run, grounds
     from loadgen.sizing.measured import workload
     from loadgen.sizing.plan_findings import plan_page
-    from loadgen.sizing.predict import doubts, predict
+    from loadgen.sizing.predict import predict
     from reports.formats.read import load
     from reports.model import ReportError
 
@@ -160,14 +174,14 @@ def plan(report: str, sizes: str, explain: bool, style: str | None, output: str 
         # Before anything else, as a run that failed has no loans to look at.
         check_run(given_report)
         measured = workload(given_report)
-        cautions = grounds(given_report, measured, given["servers"])
+        cautions = grounds(given_report, measured, given["measured_servers"] or given["servers"])
         question = _question(measured, _within(_sizes(sizes), given), given)
         found = list(predict(question))
     except ReportError as error:
         raise refused(error if str(error).startswith(report) else ReportError(f"{report}: {error}")) from None
     page = plan_page(question, found, report, explain=explain)
     show(_with_cautions(page, cautions) if cautions else page, style, output)
-    for doubt in (*cautions, *doubts(question)):
+    for doubt in (*cautions, *page.data["warnings"]):
         click.echo(f"Warning: {doubt}", err=True)
 
 
@@ -215,8 +229,8 @@ def _within(sizes: tuple[int, ...], given: dict[str, Any]) -> tuple[int, ...]:
 
 def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[str, Any]) -> Question:
     """Make the question from the options. Raises BadInput for options that do not go together."""
-    from loadgen.sizing.predict import Question
-    from loadgen.sizing.simulate import Arrangement
+    from loadgen.sizing.course import Arrangement
+    from loadgen.sizing.predict import Question, with_db_cores
 
     cpu_ms, connect_ms, wake_ms = given["db_cpu_ms"], given["connect_ms"], given["wake_ms"]
     if cpu_ms is not None and given["db_cores"] is None:
@@ -231,22 +245,23 @@ def _question(measured: MeasuredWorkload, sizes: tuple[int, ...], given: dict[st
         max_waiting=given["max_waiting"],
         hand_over=given["hand_over"],
         wake_s=_wake_s(measured) if wake_ms is None else wake_ms / 1000,
-        db_cores=given["db_cores"] or inf,
-        db_share=1.0 if cpu_ms is None else min(1.0, cpu_ms / measured.holds.mean),
         cold=given["cold"],
+        statements=given["statements"],
         slots={"gevent": None, "gthread": given["threads"], "sync": 1}[given["worker"]],
         cores=given["cores"] or inf,
         # Python's lock goes to another thread that wants it after 5 ms.
         turn_s=0.005 if given["worker"] == "gthread" else inf,
     )
-    return Question(
+    question = Question(
         workload=measured,
         arrangement=arrangement,
         sizes=sizes,
         rate_per_s=given["rate"] or measured.rate_per_s,
         arrival_variation=_VARIATIONS.get(given["arrivals"], measured.arrival_variation),
         connect_s=None if connect_ms is None else connect_ms / 1000,
+        measured_servers=given["measured_servers"],
         p99_ms=given["p99_ms"],
         requests=given["requests"],
         seed=given["seed"],
     )
+    return with_db_cores(question, given["db_cores"], cpu_ms) if given["db_cores"] else question

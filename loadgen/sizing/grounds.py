@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from loadgen.sizing.measured import MeasuredWorkload
+from loadgen.sizing.measured import POOL, MeasuredWorkload
 from reports.answers import failures, requests
 from reports.blocks import decimal
 from reports.compare.cautions import lateness
-from reports.model import Report, ReportError
+from reports.model import PERIOD_MS, Report, ReportError
 
 _REFUSED = "no plan can be made from this run"
 _MOST_FAILED = 0.05
 _WAIT_MS = 5.0
 """Mean waits for a connection below this are the event loop's, not a queue."""
 _MOST_WAITING = 0.3
+_MOST_QUEUED = 0.1
+"""Share of the answers that may come from periods in which requests queued for a connection."""
 _MOST_BUSY = 0.7
 
 
@@ -23,7 +25,7 @@ def check_run(report: Report) -> None:
     total = report.aggregate
     counters = total.counters
     sent, failed = requests(counters), sum(counters[name] for name in failures(counters))
-    if not sent and not (total.sketches or total.summaries):
+    if not sent and not (total.sketches or total.summaries or (report.extras and report.extras.ab)):
         raise ReportError(f"{_REFUSED}: it made no requests")
     if failed > _MOST_FAILED * (sent or 0):
         raise ReportError(f"{_REFUSED}: {failed:,} of {sent or 0:,} requests failed")
@@ -43,7 +45,12 @@ def grounds(report: Report, measured: MeasuredWorkload, servers: int) -> tuple[s
             f"{decimal(held_ms, 3)} ms (means), "
             "so the service was overloaded; measure at a lower rate or with a larger pool"
         )
-    busy = measured.rate_per_s * measured.cpu.all_ms.mean / 1000 / servers if measured.cpu else 0.0
+    if queued := _queued_periods(report, held_ms):
+        raise ReportError(
+            f"{_REFUSED}: for {queued * PERIOD_MS // 1000} s of it, requests waited for a connection for a long time, so the "
+            "service was overloaded for a part of the run; measure at a steady lower rate"
+        )
+    busy = measured.rate_per_s * measured.cpu.mean_ms / 1000 / servers if measured.cpu else 0.0
     if busy > _MOST_BUSY:
         raise ReportError(
             f"{_REFUSED}: its workers were busy for {busy:.0%} of the time, so requests queued for their CPU; measure at a"
@@ -53,3 +60,11 @@ def grounds(report: Report, measured: MeasuredWorkload, servers: int) -> tuple[s
     partial = ["the run did not reach its planned end"] if extras and extras.partial else []
     warnings = dict.fromkeys(extras.warnings if extras else ())
     return (*partial, *(f"the report warns: {' '.join(warning.split())}" for warning in warnings))
+
+
+def _queued_periods(report: Report, held_ms: float) -> int:
+    """How many periods had requests that queued for a connection; 0 if only few answers are from such periods."""
+    waits = [period.sketches[POOL] for period in report.periods if POOL in period.sketches]
+    queued = [each for each in waits if each.count and each.mean > max(_WAIT_MS, _MOST_WAITING * held_ms)]
+    answers = sum(each.count for each in waits)
+    return len(queued) if sum(each.count for each in queued) > _MOST_QUEUED * answers else 0

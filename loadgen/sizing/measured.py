@@ -33,14 +33,16 @@ class WorkerCpu:
     """CPU time that a request costs its worker, in ms."""
 
     all_ms: Sketch
-    """From reading the request to writing its answer; the mean is exact, single values are where few requests overlap."""
+    """Of each answer, from reading the request to writing it; single values are exact where few requests overlap."""
     loan_ms: Sketch
     """The part of it while the request held a connection."""
+    mean_ms: float
+    """For each request for a connection, on average. The CPU time of requests that need no connection is shared among them."""
 
     @property
     def outside_mean_ms(self) -> float:
         """Mean of the part outside of loans."""
-        return max(0.0, self.all_ms.mean - self.loan_ms.mean)
+        return max(0.0, self.mean_ms - self.loan_ms.mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class MeasuredWorkload:
     connects: Sketch | None
     """Times to open a connection, in ms; None if none was opened."""
     own_s: float
-    """Mean time, in s, that a request takes the service outside the database; 0 if not known."""
+    """Mean time, in s, that an answer takes the service outside the database; 0 if not known."""
     waits: Sketch
     """Times spent waiting for a connection, in ms."""
     cpu: WorkerCpu | None = None
@@ -74,7 +76,7 @@ def workload(report: Report) -> MeasuredWorkload:
     for name in (POOL, CONNECT, DB, TOTAL, CPU, LOAN_CPU):
         if name in sketches:
             _check(name, sketches[name])
-    missing = [name for name in (POOL, DB) if name not in sketches]
+    missing = [name for name in (POOL, DB) if name not in sketches or not sketches[name].count]
     if missing:
         raise ReportError(
             f"no sketch of {missing[0]}: a plan needs a JSON report of loadgen, of a service with Server-Timing"
@@ -101,9 +103,10 @@ def workload(report: Report) -> MeasuredWorkload:
 
 def _worker_cpu(report: Report) -> WorkerCpu | None:
     sketches = report.aggregate.sketches
-    if CPU not in sketches or LOAN_CPU not in sketches or not sketches[LOAN_CPU].positive.total:
+    if any(name not in sketches or not sketches[name].positive.total for name in (CPU, LOAN_CPU)):
         return None
-    return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]))
+    answers = sketches[DB].count / _asking(report)
+    return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]), sketches[CPU].mean * answers)
 
 
 def draw_s(sketch: Sketch, shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -64,7 +64,7 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
         *(Text(premise) for premise in _premises(question, name)),
         Text(_own_error(found)),
     ]
-    if warnings := doubts(question):
+    if warnings := doubts(question, found):
         blocks.append(Items(tuple(Text(f"Doubtful: {warning}.") for warning in warnings)))
     if explain:
         blocks += _explanation(question, found)
@@ -76,7 +76,7 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
             "hold_variation": variation(measured.holds),
             "connect_mean_ms": measured.connects.mean if measured.connects else None,
             "own_ms": measured.own_s * 1000,
-            "cpu_mean_ms": measured.cpu.all_ms.mean if measured.cpu else None,
+            "cpu_mean_ms": measured.cpu.mean_ms if measured.cpu else None,
             "loan_cpu_mean_ms": measured.cpu.loan_ms.mean if measured.cpu else None,
         },
         "arrangement": {
@@ -114,7 +114,7 @@ def _premises(question: Question, name: str) -> Iterator[str]:
     own = f"{decimal(measured.own_s * 1000, 3)} ms beside the database"
     if measured.cpu is not None:
         held += f", {decimal(measured.cpu.loan_ms.mean, 3)} ms of it the worker's CPU"
-        own = f"{decimal(measured.cpu.all_ms.mean, 3)} ms of the worker's CPU in all"
+        own = f"{decimal(measured.cpu.mean_ms, 3)} ms of the worker's CPU in all"
     untold = "" if measured.cpu else " (CPU of the worker not told by the answers; poolbench.server_timing does)"
     rate = f"{decimal(measured.rate_per_s, 4)} requests for a connection a second"
     yield f"Measured in {name}: {rate}, {held}, {connecting}, {own}{untold}."
@@ -133,7 +133,8 @@ def _premises(question: Question, name: str) -> Iterator[str]:
     if arrangement.db_cores < inf:
         share = f"{arrangement.db_share:.0%}"
         cores = decimal(arrangement.db_cores)
-        yield f"The database has {cores} cores; a request that holds a connection needs one for {share} of that time."
+        when = "that time" if measured.cpu is None else "the time in which it does not compute"
+        yield f"The database has {cores} cores; a request that holds a connection needs one for {share} of {when}."
 
 
 def _own_error(found: Sequence[Prediction]) -> str:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil, inf, nan, sqrt
 from typing import Literal
 
 import numpy as np
 
 from loadgen.sizing import queueing
-from loadgen.sizing.measured import MeasuredWorkload, WorkerCpu, draw_s, variation
+from loadgen.sizing.course import SERVED, SHED, TIMED_OUT, Arrangement
+from loadgen.sizing.measured import MeasuredWorkload, draw_s, variation
 from loadgen.sizing.simulate import (
-    SERVED,
-    SHED,
-    TIMED_OUT,
-    Arrangement,
     CpuTimes,
     Floats,
     Simulation,
@@ -32,6 +30,7 @@ WAITING_PER_CONNECTION = 10
 _BUSY_CORES = 0.7
 _PARTED = 0.1
 _PARTED_MS = 0.5
+_PARTED_TAIL, _PARTED_TAIL_MS = 0.15, 2.0
 _STRETCHED = 0.02
 _LOST = 0.001
 _OVERLAPPING = 0.1
@@ -46,6 +45,10 @@ _PARTS = 10
 _T_OF_TEN = 2.262
 TRIED = 10_000
 """Requests of a simulation that only a mean is taken from."""
+_MOST_USERS = 2000
+"""Users who keep everything busy, unless one server needs more."""
+_REPLAYED, _REPLAYS = 5000, 3
+"""Requests of a simulation of the measured run, and how often it is simulated."""
 _AMPLE = 1000
 """Connections for which no request has to wait."""
 
@@ -63,10 +66,26 @@ class Question:
     arrival_variation: float
     connect_s: float | None = None
     """Cost of connecting, in s, used in place of the measured one."""
+    measured_servers: int | None = None
+    """Servers of the measured run; None: as many as in the arrangement."""
     p99_ms: float | None = None
     """Target for the p99 of the response time; None asks to be as good as the best size."""
     requests: int = 100_000
     seed: int = 0
+
+    @property
+    def measured(self) -> Arrangement:
+        """The servers of the measured run, with pools in which nobody waited."""
+        return replace(
+            self.arrangement,
+            servers=self.measured_servers or self.arrangement.servers,
+            size=_AMPLE,
+            max_overflow=0,
+            timeout_s=inf,
+            max_waiting=None,
+            cold=False,
+            prefers_first=False,
+        )
 
     def of_size(self, size: int) -> Arrangement:
         """Return the arrangement with this size. Raises ValueError for an impossible size."""
@@ -160,28 +179,51 @@ def requests(question: Question, arrived_s: Floats | None = None, shares: Floats
     if arrived_s is None:
         arrived_s = arrivals(question.rate_per_s, question.requests, streams[0], question.arrival_variation)
     count = len(arrived_s)
-    holds_s = draw_s(workload.holds, streams[1].random(count) if shares is None else shares)
+    shares = streams[1].random(count) if shares is None else shares
     if question.connect_s is not None or workload.connects is None:
         connects_s = np.full(count, question.connect_s or 0.0)
     else:
         connects_s = draw_s(workload.connects, streams[2].random(count))
     if workload.cpu is None:
-        return Requests(arrived_s, holds_s, connects_s, None, given)
-    cpu = _drawn_cpu(question, workload.cpu, holds_s, streams[3])
-    elsewhere_s = np.maximum(holds_s - cpu.inside_s - _waited_for_cpu_s(question, workload.cpu), 0.0)
-    return Requests(arrived_s, elsewhere_s, connects_s, cpu, given)
+        return Requests(arrived_s, draw_s(workload.holds, shares), connects_s, None, given)
+    cpu = _drawn_cpu(workload, question.measured, count, streams[3])
+    below, elsewhere_s = _replayed(workload, question.measured, question.seed)
+    return Requests(arrived_s, np.interp(shares, below, elsewhere_s), connects_s, cpu, given)
 
 
-def _waited_for_cpu_s(question: Question, measured: WorkerCpu) -> float:
-    """Mean time of the measured holds in which requests waited for their worker's CPU: what a simulation of that run adds."""
-    workload, rng = question.workload, np.random.default_rng(question.seed)
-    arrived_s = arrivals(workload.rate_per_s, TRIED, rng, workload.arrival_variation)
-    holds_s = draw_s(workload.holds, rng.random(TRIED))
-    cpu = _drawn_cpu(question, measured, holds_s, rng)
-    ample = replace(question.arrangement, size=_AMPLE, max_overflow=0, timeout_s=inf, max_waiting=None, db_cores=inf)
-    elsewhere_s = np.maximum(holds_s - cpu.inside_s, 0.0)
-    outcome = simulate(ample, arrived_s, elsewhere_s, 0.0, question.seed, cpu)
-    return max(0.0, float(outcome.held_s.mean() - (elsewhere_s + cpu.inside_s).mean()))
+def elsewhere_mean_s(question: Question) -> float:
+    """Mean time that a request holds a connection without computing or waiting for the CPU, as far as that is known."""
+    if question.workload.cpu is None:
+        return question.workload.holds.mean / 1000
+    return float(_replayed(question.workload, question.measured, question.seed)[1].mean())
+
+
+def with_db_cores(question: Question, cores: float, cpu_ms: float | None) -> Question:
+    """The question with a database of so many cores. `cpu_ms`: how long a loan needs one; None: as long as it waits."""
+    alone_s = elsewhere_mean_s(question)
+    share = 1.0 if cpu_ms is None or not alone_s else min(1.0, cpu_ms / 1000 / alone_s)
+    return replace(question, arrangement=replace(question.arrangement, db_cores=cores, db_share=share))
+
+
+@lru_cache(maxsize=4)
+def _replayed(workload: MeasuredWorkload, run: Arrangement, seed: int) -> tuple[Floats, Floats]:
+    """Shares of requests, and how long they at most hold a connection without computing or waiting for the CPU.
+
+    The measured run is simulated several times, and the times corrected until holds come out as they were measured.
+    """
+    rng = np.random.default_rng(seed)
+    arrived_s = arrivals(workload.rate_per_s, _REPLAYED, rng, workload.arrival_variation)
+    below = (np.arange(_REPLAYED) + 0.5) / _REPLAYED
+    order, measured_s = rng.permutation(_REPLAYED), draw_s(workload.holds, below)
+    cpu = _drawn_cpu(workload, run, _REPLAYED, rng)
+    elsewhere_s = np.maximum(measured_s - cpu.inside_s.mean(), 0.0)
+    for _ in range(_REPLAYS):
+        held_s = simulate(run, arrived_s, elsewhere_s[order], 0.0, seed, cpu).held_s
+        left_s = elsewhere_s.mean() - (held_s.mean() - measured_s.mean())
+        elsewhere_s = np.maximum(np.sort(elsewhere_s - (np.sort(held_s) - measured_s)), 0.0)
+        if elsewhere_s.any():
+            elsewhere_s *= max(0.0, left_s) / elsewhere_s.mean()
+    return below, elsewhere_s
 
 
 def predict(question: Question, given: Requests | None = None) -> Iterator[Prediction]:
@@ -198,25 +240,32 @@ def predict(question: Question, given: Requests | None = None) -> Iterator[Predi
         yield _prediction(question, outcome, made)
 
 
-def _drawn_cpu(question: Question, measured: WorkerCpu, holds_s: Floats, rng: np.random.Generator) -> CpuTimes:
-    """CPU times for each hold. Long holds are those that compute for long, as far as the distributions let them.
+def _drawn_cpu(workload: MeasuredWorkload, run: Arrangement, count: int, rng: np.random.Generator) -> CpuTimes:
+    """CPU times for so many requests; `run` is how they were measured.
 
     Where requests overlapped, the CPU time of a whole request is known only on average: it varies as that in its loan does then,
     if that is less.
     """
-    count = len(holds_s)
-    inside_s = np.empty(count)
-    inside_s[np.argsort(holds_s)] = np.sort(draw_s(measured.loan_ms, rng.random(count)))
-    if _overlapped(question) and variation(measured.loan_ms) < variation(measured.all_ms):
-        return CpuTimes(inside_s, inside_s * (measured.outside_mean_ms / measured.loan_ms.mean))
+    assert workload.cpu is not None  # noqa: S101
+    measured, server_share = workload.cpu, _server_share(workload)
+    inside_s = draw_s(measured.loan_ms, rng.random(count))
+    overlapped = run.slots != 1 and workload.rate_per_s * _spent_s(workload) / run.servers > _OVERLAPPING
+    if overlapped and variation(measured.loan_ms) < variation(measured.all_ms):
+        return CpuTimes(inside_s, inside_s * (measured.outside_mean_ms / measured.loan_ms.mean), server_share)
     all_s = draw_s(measured.all_ms, rng.random(count))
-    return CpuTimes(inside_s, all_s * (measured.outside_mean_ms / measured.all_ms.mean))
+    return CpuTimes(inside_s, all_s * (measured.outside_mean_ms / measured.all_ms.mean), server_share)
 
 
-def _overlapped(question: Question) -> bool:
-    """Whether workers had several requests in progress at a time while they were measured."""
-    in_progress = question.workload.rate_per_s * _spent_s(question.workload) / question.arrangement.servers
-    return question.arrangement.slots != 1 and in_progress > _OVERLAPPING
+def _server_share(workload: MeasuredWorkload) -> float:
+    """The server program's share of the CPU time outside of loans: what is not within the time that the application takes.
+
+    0 if the answers do not tell that time.
+    """
+    cpu = workload.cpu
+    if cpu is None or not workload.own_s or not cpu.outside_mean_ms:
+        return 0.0
+    answers = cpu.mean_ms / cpu.all_ms.mean
+    return max(0.0, 1 - workload.own_s * 1000 * answers / cpu.outside_mean_ms)
 
 
 def settled_s(span_s: float, timeout_s: float) -> float:
@@ -275,10 +324,13 @@ def knee_per_s(question: Question, arrangement: Arrangement, made: Requests) -> 
     if made.cpu is None:
         return most
     # Twice as many requests as the parts can deal with at one time.
-    at_once = most * _spent_s(question.workload) / arrangement.servers
-    users = ceil(arrangement.servers * 2 * (at_once + 2))
-    tried = CpuTimes(made.cpu.inside_s[:TRIED], made.cpu.outside_s[:TRIED])
-    return busy_rate_per_s(arrangement, made.holds_s[:TRIED], tried, users, question.seed)
+    users = 2 * (most * _spent_s(question.workload) / arrangement.servers + 2)
+    # Of very many servers, some with their part of the cores.
+    servers = min(arrangement.servers, ceil(_MOST_USERS / users))
+    part = servers / arrangement.servers
+    some = replace(arrangement, servers=servers, cores=arrangement.cores * part, db_cores=arrangement.db_cores * part)
+    tried = replace(made.cpu, inside_s=made.cpu.inside_s[:TRIED], outside_s=made.cpu.outside_s[:TRIED])
+    return busy_rate_per_s(some, made.holds_s[:TRIED], tried, ceil(servers * users), question.seed) / part
 
 
 Part = Literal["connections", "CPU", "places", "cores"]
@@ -290,11 +342,10 @@ def limits_per_s(question: Question, arrangement: Arrangement) -> dict[Part, flo
     The parts: connections, the workers' CPU, their places for requests, and the database's cores.
     """
     workload, hold_s = question.workload, question.workload.holds.mean / 1000
-    loan_cpu_s = workload.cpu.loan_ms.mean / 1000 if workload.cpu else 0.0
-    work_s = max(0.0, hold_s - loan_cpu_s) * arrangement.db_share
+    work_s = elsewhere_mean_s(question) * arrangement.db_share
     limits: dict[Part, float] = {"connections": arrangement.servers * arrangement.limit / hold_s}
     if workload.cpu is not None:
-        limits["CPU"] = min(arrangement.servers, arrangement.cores) / (workload.cpu.all_ms.mean / 1000)
+        limits["CPU"] = min(arrangement.servers, arrangement.cores) / (workload.cpu.mean_ms / 1000)
     if arrangement.slots is not None:
         limits["places"] = arrangement.servers * arrangement.slots / _spent_s(workload)
     if work_s:
@@ -312,7 +363,7 @@ def _cpu_busy(question: Question) -> float | None:
     cpu = question.workload.cpu
     if cpu is None:
         return None
-    return question.rate_per_s * cpu.all_ms.mean / 1000 / min(question.arrangement.servers, question.arrangement.cores)
+    return question.rate_per_s * cpu.mean_ms / 1000 / min(question.arrangement.servers, question.arrangement.cores)
 
 
 def recommended(found: Sequence[Prediction], p99_ms: float | None = None) -> Prediction | None:
@@ -337,7 +388,7 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
     # Bell System Technical Journal 62, 1983, section 4.4).
     of_arrivals = 1 + (question.arrival_variation - 1) / arrangement.servers
     load = queueing.load(rate_per_s, hold_s, connections)
-    db_load = question.rate_per_s * hold_s * arrangement.db_share / arrangement.db_cores
+    db_load = question.rate_per_s * elsewhere_mean_s(question) * arrangement.db_share / arrangement.db_cores
     given = (rate_per_s, hold_s, connections)
     steady = load < 1
     laws = ((1.0, 1.0), (of_holds, of_arrivals))
@@ -362,12 +413,16 @@ def formulas(question: Question, arrangement: Arrangement) -> Formulas:
     )
 
 
-def doubts(question: Question) -> list[str]:
+def doubts(question: Question, found: Sequence[Prediction]) -> list[str]:
     """Return a sentence for each reason to doubt the predictions."""
     workload, arrangement = question.workload, question.arrangement
     said = list(workload.doubts)
+    advised = recommended(found, question.p99_ms) or max(found, key=lambda each: each.size)
+    if unlike := uneven(question, advised):
+        said.append(unlike)
     cores_busy = workload.rate_per_s * workload.holds.mean / 1000 * arrangement.db_share
-    if cores_busy > _BUSY_CORES * arrangement.db_cores:
+    # With the workers' CPU known, the measured run is simulated with these cores.
+    if workload.cpu is None and cores_busy > _BUSY_CORES * arrangement.db_cores:
         said.append(
             f"the measured holds kept {decimal(cores_busy, 2)} of {decimal(arrangement.db_cores)} database cores "
             f"busy: they contain waiting "
@@ -388,6 +443,27 @@ def doubts(question: Question) -> list[str]:
     if opens and question.connect_s is None and workload.connects is None:
         said.append("no connection was opened in the run: connecting is taken to cost nothing (--connect-ms)")
     return said
+
+
+def uneven(question: Question, found: Prediction) -> str | None:
+    """What becomes of a size if the kernel always wakes the first idle worker, in a sentence; None if that hardly matters."""
+    arrangement = question.arrangement
+    if question.workload.cpu is None or arrangement.servers == 1 or arrangement.slots == 1:
+        return None
+    asked = replace(question, sizes=(found.size,), requests=min(question.requests, TRIED))
+    made = requests(asked)
+    (even,) = predict(asked, made)
+    (other,) = predict(replace(asked, arrangement=replace(arrangement, prefers_first=True)), made)
+    waits_ms, tails_ms = other.wait_mean_ms - even.wait_mean_ms, other.response_p99_ms - even.response_p99_ms
+    more_wait = waits_ms > max(_PARTED_MS, _PARTED * even.wait_mean_ms)
+    if not (more_wait or tails_ms > max(_PARTED_TAIL_MS, _PARTED_TAIL * even.response_p99_ms)):
+        return None
+    lost = f", {other.lost:.1%} lost" if other.lost > _LOST else ""
+    return (
+        "which worker gets a request is up to the kernel, and it may prefer one: with a pool of "
+        f"{found.size}, the mean wait would be up to {decimal(other.wait_mean_ms, 3)} ms instead of "
+        f"{decimal(even.wait_mean_ms, 3)} ms, and the p99 {decimal(other.response_p99_ms, 3)} ms{lost}"
+    )
 
 
 def partings(question: Question, found: Prediction) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from loadgen.sizing.course import SERVED, Arrangement
 from loadgen.sizing.predict import (
     LOST_ALIKE,
     TRIED,
@@ -22,7 +23,7 @@ from loadgen.sizing.predict import (
     requests,
     settled_s,
 )
-from loadgen.sizing.simulate import SERVED, Arrangement, quantile, simulate
+from loadgen.sizing.simulate import quantile, simulate
 from reports.blocks import decimal
 
 Remedy = Literal["more workers", "cheaper statement", "more connections", "smaller pool", "nothing"]
@@ -63,10 +64,13 @@ def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str
     scarcest = min(limits, key=limits.__getitem__)
     share = question.rate_per_s / limits[scarcest]
     best = recommended(found, question.p99_ms)
-    is_short = share >= _BUSY and (scarcest != "connections" or not kept_up)
+    # A target that is kept is enough, however busy a part is.
+    is_short = share >= _BUSY and (scarcest != "connections" or not kept_up) and question.p99_ms is None
     if best is None or best.lost > LOST_ALIKE or is_short:
         return _most_helpful(question, largest.size, scarcest, share)
     smallest = min(found, key=lambda each: each.size)
+    if best.size == largest.size > smallest.size and question.p99_ms is not None:
+        return "nothing", f"a pool of {best.size} for each server is enough, and fewer are too few"
     if best.size > smallest.size:
         return "more connections", f"fewer than {best.size} for each server are too few"
     if largest.size > best.size:

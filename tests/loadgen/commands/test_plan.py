@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from loadgen.cli import cli
 from loadgen.sizing import queueing
 from loadgen.sizing.measured import draw_s, variation, workload
-from loadgen.sizing.predict import Question, requests
-from loadgen.sizing.simulate import Arrangement
-from reports.formats.artillery_json import from_json, to_json
+from reports.formats.artillery_json import to_json
 from reports.model import Extras, Period, Rate, Report, ReportError
 from reports.sketch import Sketch
 from reports.writers.output import STYLES
@@ -59,10 +57,10 @@ def report(*, holds_ms=None, per_period=None, connects_ms=(2.0, 4.0), model="ope
     return Report(total, periods, Extras("1", model))
 
 
-def of_sketch(**values):
-    """The report with other values of the sketch of holds."""
+def of_sketch(*, name="server.db", **values):
+    """The report with other values of a sketch, by default that of holds."""
     document = json.loads(to_json(report()))
-    document["poolbench"]["aggregate"]["sketches"]["server.db"].update(values)
+    document["poolbench"]["aggregate"]["sketches"][name].update(values)
     return json.dumps(document)
 
 
@@ -384,6 +382,27 @@ def test_no_plan_is_made_from_a_run_that_cannot_support_one(tmp_path, run, says)
     assert line.startswith(f"Error: {path}: no plan can be made from this run: {says}")
 
 
+def queued_at_the_end(periods, waits_ms):
+    """The report, with waits that are short on the whole and in the last periods as given."""
+    run = report()
+    pools = [np.full(800, 0.1)] * (10 - periods) + [np.full(800, waits_ms)] * periods
+    each = [replace(p, sketches={"server.pool": Sketch.of(w)}) for p, w in zip(run.periods, pools, strict=True)]
+    total = {**run.aggregate.sketches, "server.pool": Sketch.of(np.concatenate(pools))}
+    return replace(run, periods=tuple(each), aggregate=replace(run.aggregate, sketches=total))
+
+
+def test_no_plan_is_made_from_a_run_that_queued_in_the_end(tmp_path):
+    path = tmp_path / "ramp.json"
+    path.write_text(to_json(queued_at_the_end(2, 20)))
+    done = plan(path, "--sizes", "2")
+    assert (done.exit_code, done.stdout) == (2, "")
+    [line] = done.stderr.splitlines()
+    assert "for 20 s of it, requests waited for a connection for a long time" in line
+    for run in (queued_at_the_end(1, 20), queued_at_the_end(2, 4)):
+        path.write_text(to_json(run))
+        assert plan(path, "--sizes", "2", "--requests", 1000).exit_code == 0
+
+
 @pytest.mark.parametrize("run", [late(9), report(failed=200), overloaded(4)])
 def test_a_plan_is_made_from_a_run_that_was_nearly_as_planned(tmp_path, run):
     path = tmp_path / "fit.json"
@@ -400,6 +419,11 @@ def test_a_plan_is_made_from_a_run_that_was_nearly_as_planned(tmp_path, run):
         (["--sizes", "1-200"], "--sizes 1-200: at most 100 sizes at once"),
         (["--sizes", "5-9", "--max-connections", 10], "--max-connections 10: even size 5 needs 20 connections"),
         (["--max-overflow", "-1", "--max-connections", 10], "--max-connections cannot be kept with --max-overflow -1"),
+        # The formulas would add up as many terms.
+        (["--max-overflow", 10**12], "is not in the range -1<=x<=10000"),
+        (["--max-waiting", 10**12], "is not in the range 0<=x<=1000000"),
+        (["--statements", 0], "is not in the range 1<=x<=1000"),
+        (["--measured-servers", 0], "is not in the range 1<=x<=10000"),
         (["--sizes", "0"], "--sizes 0 with --max-overflow 0: no connection could ever be lent"),
         (["--db-cpu-ms", "1"], "--db-cpu-ms has no effect without --db-cores"),
         (["--rate", "0"], "--rate"),
@@ -432,6 +456,8 @@ def test_a_mistake_gives_one_line_and_exit_code_2(measured, arguments, says):
         *((of_sketch(sum=value), "the sketch server.db contradicts itself") for value in (-5.0, 0.0, 1e9)),
         (of_sketch(min=-1.0), "the sketch server.db contradicts itself"),
         (of_sketch(max=1e-9), "the sketch server.db contradicts itself"),
+        (of_sketch(counts=[], zero_count=0), "no sketch of server.db"),
+        (of_sketch(name="server.pool", counts=[], zero_count=0), "no sketch of server.pool"),
         (of_sketch(sum=float("nan")), "NaN is no JSON number"),
     ],
 )
@@ -444,152 +470,6 @@ def test_an_unreadable_report_gives_one_line_that_names_the_file(tmp_path, conte
     assert done.stderr.startswith(f"Error: {path}")
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-# The worker's CPU
-
-
-def computing(tmp_path, *, cpu_ms, loan_cpu_ms, statement_ms=5.0, rate=10, waits_ms=0.05, failed=0, lag_ms=1.0):
-    """A calm run of 100 s at `rate` requests/s whose answers tell the worker's CPU."""
-    rng = np.random.default_rng(2)
-    number = 100 * rate
-    holds = rng.exponential(statement_ms, number) + loan_cpu_ms
-    waits = np.full(number, waits_ms)
-    sketches = {
-        "server.pool": Sketch.of(waits),
-        "server.connect": Sketch.of(np.zeros(number)),
-        "server.db": Sketch.of(holds),
-        "server.total": Sketch.of(waits + holds + cpu_ms - loan_cpu_ms),
-        "server.cpu": Sketch.of(np.full(number, cpu_ms)),
-        "server.loan-cpu": Sketch.of(np.full(number, loan_cpu_ms)),
-    }
-    counters = {"http.requests": number, "http.codes.200": number - failed, "http.codes.500": failed}
-    total = Period(0, counters, sketches=sketches, first_counter_ms=0, last_counter_ms=100_000)
-    path = tmp_path / "computing.json"
-    extras = Extras("1", "open", generator={"start_lag_p99_ms": lag_ms})
-    path.write_text(to_json(Report(total, (), extras)))
-    return path
-
-
-@pytest.mark.slow
-def test_a_worker_out_of_cpu_is_told_from_a_pool_that_is_too_small(tmp_path):
-    path = computing(tmp_path, cpu_ms=10.0, loan_cpu_ms=8.0)
-    found = planned(path, "--servers", 1, "--rate", 150, "--sizes", "5,40")
-    assert found["remedy"] == "more workers"
-    for row in found["sizes"]:
-        # One CPU, 10 ms a request: a larger pool changes nothing.
-        assert row["throughput_per_s"] < 105
-        assert row["cpu_busy"] == pytest.approx(1.5, rel=0.05)
-    # Where a thread waits for its turn instead of being refused, none is lost, and the queue grows without an end.
-    for worker in ("gevent", "gthread"):
-        said = plan(path, "--servers", 1, "--rate", 110, "--sizes", "5,40", "--worker", worker).stdout
-        assert said.startswith("No size keeps up. With a pool of ")
-    enough = planned(path, "--servers", 4, "--rate", 150, "--sizes", "5,40")
-    assert enough["remedy"] != "more workers"
-    assert enough["sizes"][0]["throughput_per_s"] == pytest.approx(150, rel=0.05)
-
-
-LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("load", "arguments", "remedy"),
-    [
-        ({"statement_ms": 20}, ["--rate", 150, "--sizes", "2,4,8"], "more connections"),
-        ({"statement_ms": 5}, ["--rate", 50, "--sizes", "4,40"], "smaller pool"),
-        ({"statement_ms": 20}, ["--rate", 95, "--sizes", "20", "--db-cores", 2], "cheaper statement"),
-        ({"cpu_ms": 8.0, "loan_cpu_ms": 6.0}, ["--rate", 120, "--sizes", "2,4,8"], "more workers"),
-        ({"statement_ms": 20}, ["--rate", 60, "--sizes", "1", "--worker", "sync"], "more workers"),
-        # The CPU would be busy for 85 %, the connections for more than the whole time.
-        ({"cpu_ms": 3.0, "loan_cpu_ms": 1.0, "statement_ms": 20}, ["--rate", 285, "--sizes", "4"], "more connections"),
-        # The only size asked for refuses a third; threads and CPU have room.
-        (
-            {"cpu_ms": 3.0, "loan_cpu_ms": 1.0, "statement_ms": 40},
-            ["--rate", 140, "--sizes", "4", "--worker", "gthread"],
-            "more connections",
-        ),
-        ({"statement_ms": 20}, ["--rate", 300, "--sizes", "20", "--worker", "gthread", "--threads", 4], "more workers"),
-        ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0}, ["--rate", 180, "--sizes", "4,8"], "more workers"),
-        # The CPU is busy for half of the time, and yet it is the statement that takes too long.
-        (
-            {"cpu_ms": 5.0, "loan_cpu_ms": 2.0, "statement_ms": 60},
-            ["--rate", 100, "--sizes", "20", "--p99", 55],
-            "cheaper statement",
-        ),
-        # Almost three times as many connections are needed: twice as many, or half as long statements, would not do.
-        ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0, "statement_ms": 60}, ["--rate", 180, "--sizes", "4"], "more connections"),
-        # Three times what the servers can do: no single change is enough, so the scarcest part is named.
-        ({"cpu_ms": 8.0, "loan_cpu_ms": 6.0}, ["--rate", 400, "--sizes", "8"], "more workers"),
-    ],
-)
-def test_what_to_change_first(tmp_path, load, arguments, remedy):
-    assert planned(computing(tmp_path, **LITTLE_CPU | load), "--servers", 1, *arguments)["remedy"] == remedy
-
-
-def test_the_cpu_of_requests_that_overlapped_varies_as_that_in_their_loans(tmp_path):
-    # An answer that comes just after another one seems to have cost nothing, and the next one twice as much.
-    rng = np.random.default_rng(4)
-    uneven, even = rng.exponential(6.0, 2000), np.full(2000, 6.0)
-
-    def spread(cpu_ms, worker, statement_ms):
-        path = computing(tmp_path, cpu_ms=6.0, loan_cpu_ms=2.0, statement_ms=statement_ms)
-        run = from_json(path.read_text())
-        sketches = {**run.aggregate.sketches, "server.cpu": Sketch.of(cpu_ms)}
-        found = workload(replace(run, aggregate=replace(run.aggregate, sketches=sketches)))
-        asked = Question(found, Arrangement(slots={"gevent": None, "sync": 1}[worker]), (4,), 20.0, 1.0, requests=2000)
-        outside_s = requests(asked).cpu.outside_s
-        assert outside_s.mean() == pytest.approx(0.004, rel=0.1)
-        return outside_s.std() / outside_s.mean()
-
-    assert spread(uneven, "gevent", 60) < 0.05
-    assert spread(uneven, "sync", 60) > 0.9
-    # Requests that hardly overlap, and those that vary less than their loans.
-    assert spread(uneven, "gevent", 1) > 0.9
-    assert spread(even, "gevent", 60) < 0.05
-
-
-def test_more_servers_than_cores_are_told_to_need_more_cores(tmp_path):
-    path = computing(tmp_path, cpu_ms=10.0, loan_cpu_ms=8.0)
-    found = planned(path, "--servers", 4, "--rate", 300, "--sizes", "5", "--cores", 2)
-    assert found["remedy"] == "more workers" and "2 cores are busy for 150%" in found["reason"]
-    assert found["sizes"][0]["cpu_busy"] == pytest.approx(1.5, rel=0.05)
-    assert found["sizes"][0]["throughput_per_s"] < 210
-    assert found["sizes"][0]["knee_per_s"] == pytest.approx(200, rel=0.05)
-
-
-def test_the_knee_is_that_of_the_scarcest_part(tmp_path):
-    path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=20)
-    (row,) = planned(path, "--servers", 2, "--rate", 100, "--sizes", "3")["sizes"]
-    assert row["knee_per_s"] == pytest.approx(6 / 0.0205, rel=0.06)
-
-
-@pytest.mark.slow
-def test_a_sync_worker_answers_one_request_at_a_time_and_threads_as_many_as_they_are(tmp_path):
-    path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=20)
-    sync, two, gevent = (
-        planned(path, "--servers", 1, "--rate", 200, "--sizes", "10", *worker)["sizes"][0]["throughput_per_s"]
-        for worker in (["--worker", "sync"], ["--worker", "gthread", "--threads", 2], [])
-    )
-    assert sync == pytest.approx(1000 / 21, rel=0.1)
-    assert two == pytest.approx(2 * 1000 / 21, rel=0.1)
-    assert gevent == pytest.approx(200, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("run", "says"),
-    [
-        ({"waits_ms": 30.0}, "requests waited 30"),
-        ({"failed": 100}, "100 of 1,000 requests failed"),
-        ({"lag_ms": 40.0}, "started its arrivals late"),
-        ({"cpu_ms": 90.0, "loan_cpu_ms": 50.0}, "its workers were busy for 90%"),
-    ],
-)
-def test_a_run_that_was_late_queued_or_failed_predicts_nothing(tmp_path, run, says):
-    path = computing(tmp_path, **{"cpu_ms": 1.0, "loan_cpu_ms": 0.5, **run})
-    done = plan(path, "--servers", 1)
-    assert done.exit_code == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"Error: {path}: no plan can be made from this run") and says in line
 
 
 def test_the_simulations_own_error_shrinks_with_its_requests(measured):

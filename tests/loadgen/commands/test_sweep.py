@@ -317,6 +317,11 @@ def test_a_mistake_is_one_line_before_anything_is_started(tmp_path, arguments, t
     assert [told in line for line in done.stderr.splitlines() if line.startswith("Error: ")] == [True]
 
 
+def test_a_folder_that_cannot_be_made_is_named():
+    done = CliRunner().invoke(cli, ["sweep", "--rate", "5", "--out", "/dev/null/out"])
+    assert (done.exit_code, done.stderr) == (2, "Error: cannot write into /dev/null/out: Not a directory\n")
+
+
 def command(out, *arguments):
     given = ("--servers", "1", "--seconds", "1", "--max-rounds", "1", "--out", str(out), *arguments)
     return [LOADGEN, "sweep", *given]

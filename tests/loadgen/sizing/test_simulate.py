@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.sizing import queueing
-from loadgen.sizing.simulate import (
-    SERVED,
-    SHED,
-    TIMED_OUT,
-    Arrangement,
-    CpuTimes,
-    arrivals,
-    busy_rate_per_s,
-    quantile,
-    simulate,
-)
+from loadgen.sizing.course import SERVED, SHED, TIMED_OUT, Arrangement
+from loadgen.sizing.simulate import CpuTimes, arrivals, busy_rate_per_s, quantile, simulate
 
 REPLICATIONS = 10
 
@@ -328,6 +319,7 @@ def test_a_million_requests_would_take_less_than_ten_seconds():
         ({"timeout_s": -1}, "must not be negative"),
         ({"db_cores": 0}, "cores more than 0"),
         ({"db_share": 2}, "between 0 and 1"),
+        ({"statements": 0}, "serve nobody"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, says):
@@ -384,6 +376,62 @@ def test_threads_take_turns_at_long_work():
     # The second is accepted from 1 to 1.5, and computes from 2.5 to 3 and, behind the rest of the first one's start, from 3.5 on.
     assert long.done_s[1] == pytest.approx(4.5)
     assert alone.done_s[1] > 5.0
+
+
+def test_a_thread_that_asks_for_the_cpu_waits_a_whole_turn_for_it():
+    # The first is accepted from 0 to 4. The second comes in the middle of a turn, interrupts it at 3.5, is accepted until 3.75,
+    # and computes from 4.25, when the first has been accepted, to 4.5.
+    found = worked(Arrangement(size=2, slots=2, turn_s=2.0), [0.0, 1.5], [10.0, 10.0], [0.0, 0.0], [16.0, 1.0])
+    assert found.asked_s.tolist() == [8.5, 4.5]
+
+
+def served(slots, server_share, arrived, holds, outside, turn_s=inf):
+    times = np.array(arrived), np.array(holds)
+    cpu = CpuTimes(np.zeros(len(arrived)), np.array(outside), server_share)
+    return simulate(Arrangement(size=1, slots=slots, turn_s=turn_s), *times, cpu=cpu)
+
+
+def test_an_answer_is_on_its_way_before_the_server_program_is_done_with_it():
+    # Of 8 s, 2 are the application's before its loan and 2 after it; the server program's are 2 at the start and 2 at the end.
+    found = served(1, 0.5, [0.0, 0.0], [10.0, 10.0], [8.0, 8.0])
+    assert found.asked_s.tolist() == [4.0, 22.0]
+    assert found.done_s.tolist() == [16.0, 34.0]
+
+
+def test_a_thread_that_sends_its_answer_lets_the_waiter_of_its_connection_go_first():
+    # It returns the connection at 14, when the second asks for it, and sends its answer at 16.
+    threads = served(2, 0.5, [0.0, 3.0], [10.0, 10.0], [8.0, 8.0], turn_s=100.0)
+    assert (threads.ended_s[0], threads.done_s[0], threads.granted_s[1]) == (14.0, 16.0, 16.0)
+    loop = served(None, 0.5, [0.0, 3.0], [10.0, 10.0], [8.0, 8.0])
+    assert (loop.ended_s[0], loop.done_s[0], loop.granted_s[1]) == (14.0, 16.0, 18.0)
+
+
+def test_a_request_computes_between_the_statements_of_its_loan():
+    # Its 6 s of work in the loan come in three parts; the other request has the CPU in between.
+    alone = worked(Arrangement(size=2, statements=2), [0.0], [10.0], [6.0], [0.0])
+    assert (alone.granted_s[0], alone.ended_s[0]) == (0.0, 16.0)
+    both = worked(Arrangement(size=2, statements=2), [0.0, 6.5], [10.0, 10.0], [6.0, 0.0], [0.0, 4.0])
+    # Its first statement ends at 7, when the second request computes until 8.5.
+    assert both.ended_s[0] == 17.5
+
+
+def test_a_kernel_that_prefers_a_worker_gives_it_each_request_that_finds_it_idle():
+    case = [0.0, 3.0, 6.0], [10.0] * 3, [0.0] * 3, [2.0] * 3
+    waits = [
+        worked(Arrangement(servers=2, size=1, prefers_first=first), *case, seed=1).waits_s.max()
+        for first in (True, False)
+    ]
+    assert waits[0] > 10.0
+    assert waits[1] < 10.0
+
+
+def test_of_idle_workers_each_is_as_likely_to_get_the_next_request():
+    count = 3000
+    arrived = np.arange(1.0, count + 1)
+    nothing = np.zeros(count)
+    found = worked(Arrangement(servers=3, size=1), arrived, np.full(count, 1.5), nothing, nothing, seed=2)
+    # Somebody waits where two requests in a row come to one worker: one in three.
+    assert np.mean(found.waits_s > 0) == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_threaded_workers_accept_requests_that_wait_for_a_thread():
