@@ -137,7 +137,7 @@ def test_quick_says_what_is_wrong_with_its_surroundings(monkeypatch):
 def test_a_run_may_be_shown_in_apachebenchs_layout(script):
     done = loadgen("run", script, "--format", "ab")
     assert done.exit_code == 0
-    shown = apachebench.from_text(done.stdout)
+    (shown,) = apachebench.all_from_text(done.stdout)
     assert shown.complete == 5
     assert (shown.host, shown.failed, sorted(shown.percentiles)) == (
         "127.0.0.1",
