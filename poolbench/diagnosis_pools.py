@@ -48,6 +48,10 @@ def _unfair_or_small(
     yield from _too_small(case, engine, limit, processes, wait_ns, timeouts, demand)
 
 
+def _waited_ns(processes: Sequence[Sequence[Ask]]) -> int:
+    return sum(each.wait_ns for asks in processes for each in asks)
+
+
 def _is_out_of_cpu(case: Case) -> bool:
     return (case.server.worker_cpu or 0.0) >= SATURATED
 
@@ -56,7 +60,9 @@ def _unfair(
     case: Case, engine: str, limit: int, processes: Sequence[Sequence[Ask]], wait_ns: int, timeouts: int
 ) -> Iterator[Finding]:
     late = [each for asks in processes for each in overtaken(asks, limit)]
-    excess_ns = sum(each.excess_ns for each in late)
+    # Of a long run, the first requests are known one by one: they stand for the others.
+    stands_for = max(1.0, wait_ns / max(1, _waited_ns(processes)))
+    excess_ns = stands_for * sum(each.excess_ns for each in late)
     if len(late) < _LEAST_OVERTAKEN or excess_ns <= 0.25 * wait_ns:
         return
     # Those who have a connection may wait for their turn to run, too: it takes more to blame the pool.
@@ -96,6 +102,7 @@ def _too_small(
     is_workers = _is_out_of_cpu(case) and case.share_in_database() < 0.5
     if share < LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
         return
+    mean_ns = _waited_ns(processes) / max(1, sum(map(len, processes)))
     busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."
     if demand >= _OVERLOAD:
         busy = f" Requests asked for {demand:.1f} times what these can do.{busy}"
@@ -103,7 +110,7 @@ def _too_small(
         "pool-too-small",
         made_at(engine),
         None,
-        f"Requests waited {in_ms(wait_ns / max(1, sum(map(len, processes))))} on average for one of {limit} connections"
+        f"Requests waited {in_ms(mean_ns)} on average for one of {limit} connections"
         f"{f', {timeouts} times in vain' if timeouts else ''}; the connections were busy with ordinary statements.{busy}",
         "Allow more connections (pool_size, max_overflow), as many as the database can work on; loadgen sweep finds the"
         " number by measuring.",

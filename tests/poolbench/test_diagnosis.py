@@ -173,6 +173,20 @@ def test_waiting_while_others_overtake_is_starvation():
     assert first(waits(order, pool="FairPool"))[0] == "pool-too-small"
 
 
+def test_the_first_requests_of_a_long_run_stand_for_the_others():
+    observed = waits([0, *range(20, 200), *range(1, 20)])
+    (row,) = observed.loans.values()
+    for number in (row, *observed.requests.values()):
+        number.count *= 10
+    row.wait_ns, observed.requests[ENDPOINT].duration_ns = (
+        10 * row.wait_ns,
+        10 * observed.requests[ENDPOINT].duration_ns,
+    )
+    long = diagnose(observed).findings[0]
+    short = diagnose(waits([0, *range(20, 200), *range(1, 20)])).findings[0]
+    assert (long.kind, long.share) == (short.kind, pytest.approx(short.share, rel=0.01))
+
+
 def test_an_unfair_pool_whose_connections_are_all_in_use_is_too_small_as_well():
     order = [0, *range(20, 200), *range(1, 20)]
     assert "The connections were in use 92 % of the time" in diagnose(waits(order)).findings[0].evidence
