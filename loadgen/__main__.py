@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 
 _INTERRUPTED = 130
 
@@ -35,6 +36,13 @@ def _run() -> None:
         sys.stdout.reconfigure(errors="replace")
     try:
         cli()
+    except FileNotFoundError:
+        try:
+            Path.cwd()
+        except OSError:
+            os.write(2, b"Error: the current folder was removed\n")
+            sys.exit(2)
+        raise
     except ImportError:
         import click  # noqa: PLC0415
 

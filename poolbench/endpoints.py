@@ -35,9 +35,9 @@ def _answered(request: Request | None) -> None:
         return
     try:
         request.end()
-        requests, borrower = BOOK.requests, request.borrower
-        if requests.get(borrower) is request:
-            del requests[borrower]
+        served, borrower = BOOK.requests, request.borrower
+        if served.get(borrower) is request:
+            del served[borrower]
         request.borrower = None
         BOOK.tally.answered(request)
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
