@@ -205,7 +205,7 @@ def test_short_urls_begin_with_the_public_url_whatever_the_client_says(start_ser
     server = start_service(DATABASE_URL=postgres.url, PUBLIC_URL="https://sho.rt/to")
     answer = server.request("POST", "/links", {"url": "https://example.com/"}, {"Host": "evil.example"})
     assert answer.json["short_url"] == f"https://sho.rt/to/{answer.json['code']}"
-    assert answer.headers["Location"] == f"/to/{answer.json['code']}"
+    assert answer.headers["location"] == f"/to/{answer.json['code']}"
     assert server.request("POST", "/links", {"url": "https://SHO.rt:443/x"}).problem == "invalid-url"
 
 

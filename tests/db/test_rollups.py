@@ -15,12 +15,11 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import IntegrityError
 
 import app
-from db import migrations, queries, rollups, seeding
+from db import folding, migrations, queries, rollups, seeding
 from db.binaries import as_server_user, find_binaries
 from db.database import Database
 from db.embedded import temporary_postgres
 from db.errors import DatabaseFailure
-from db.folding import Folder
 from db.settings import DatabaseSettings, database_url
 from db.visitor import Visitor
 
@@ -193,7 +192,7 @@ def test_any_order_of_commits_folds_and_kills_leaves_the_roll_ups_right(server, 
 
 
 def test_a_transaction_with_more_clicks_than_a_batch_is_folded_whole(connection, another, monkeypatch):
-    monkeypatch.setattr(rollups, "_BATCH_CLICKS", 10)
+    monkeypatch.setattr(rollups, "BATCH_CLICKS", 10)
     session = another()
     for count in (25, 3, 3, 3, 30):
         session.cursor().execute(INSERT, (count, "seed1"))
@@ -244,7 +243,7 @@ OLD_COUNT = "SELECT code, (SELECT count(*) FROM clicks WHERE link_id = links.id)
 
 
 def test_clicks_from_before_are_folded_in_batches_while_old_and_new_programs_run(server, another, monkeypatch):
-    monkeypatch.setattr(rollups, "_BATCH_CLICKS", 700)
+    monkeypatch.setattr(rollups, "BATCH_CLICKS", 700)
     with closing(psycopg2.connect(server.url)) as admin:
         admin.autocommit = True
         admin.cursor().execute("CREATE SCHEMA before")
@@ -429,8 +428,8 @@ def test_the_commands_fold_and_check(server, connection):
 
 def test_a_failure_of_the_folder_is_tried_again(server, monkeypatch):
     database = database_at(server.url)
-    folder = Folder(database, 0)
-    monkeypatch.setattr(rollups, "FOLDING_PAUSE_S", 0.01)
+    folder = folding.Folder(database, 0)
+    monkeypatch.setattr(folding, "FOLDING_PAUSE_S", 0.01)
     attempts = []
 
     def fail():

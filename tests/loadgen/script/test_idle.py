@@ -44,7 +44,7 @@ def warnings(flow=None, *, before=None, scenario=None, **config):
         ({"plugins": {"ensure": {}}}, "config.plugins.ensure: checks nothing"),
         ({"plugins": {"ensure": {"thresholds": []}}}, "config.plugins.ensure.thresholds: is empty"),
         ({"plugins": {"ensure": {}}, "ensure": {"conditions": []}}, "config.ensure.conditions: is empty"),
-        ({"plugins": {"no-such": {}}}, "config.plugins.no-such: WARNING"),
+        ({"plugins": {"no-such": {}}}, "config.plugins.no-such: plugin no-such is not available"),
         ({"variables": {"a": []}}, "config.variables.a: is empty"),
         ({"phases": []}, "config.phases: is empty"),
         ({"phases": [{"pause": 1}]}, "config.phases: are pauses only"),
