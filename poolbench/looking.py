@@ -46,7 +46,7 @@ class Looker:
     """Looks at loans; remembers the CPU time that threads had used at the look before."""
 
     def __init__(self) -> None:
-        self._cpu: dict[int, tuple[int, int, int, int]] = {}
+        self._cpu: dict[int | None, tuple[int, int, int, int]] = {}
 
     def doing(
         self, loan: Loan, frames: dict[int, FrameType], askers: dict[Any, Loan], elapsed_ns: int
@@ -94,7 +94,11 @@ class Looker:
         return ""
 
     def _ran_ns(self, thread: int, elapsed_ns: int) -> int:
-        """For how long a thread did something, rather than wait for its turn: all the time if it waits for something else."""
+        """For how long a thread did something, rather than wait for its turn: all the time if it waits for something else.
+
+        0 where an earlier look is missing that would tell which.
+        """
+        # Python gives the number of a thread that has ended to the next one; the system's own is not used again so soon.
         native = getattr(threading._active.get(thread), "native_id", None)  # type: ignore[attr-defined]  # noqa: SLF001
         folder = f"/proc/self/task/{native}/"
         try:
@@ -109,12 +113,15 @@ class Looker:
         now_ns = perf_counter_ns()
         if len(self._cpu) > _MOST_THREADS:
             self._cpu.clear()
-        before = self._cpu.get(thread, (used_ns, queued_ns, turns, now_ns - elapsed_ns))
-        self._cpu[thread] = after = used_ns, queued_ns, turns, now_ns
+        before = self._cpu.get(native)
+        self._cpu[native] = after = used_ns, queued_ns, turns, now_ns
+        if before is None or any(now < then for now, then in zip(after, before, strict=True)):
+            # The first look at this thread, or the system has given the number of one that ended to another.
+            return 0
         used_ns, queued_ns, turns, lasted_ns = (now - then for now, then in zip(after, before, strict=True))
         if lasted_ns < 1.5 * elapsed_ns and waits_for_more_than_a_turn(turns, lasted_ns - used_ns - queued_ns):
             return elapsed_ns
-        return elapsed_ns * used_ns // max(1, lasted_ns)
+        return min(elapsed_ns, elapsed_ns * used_ns // max(1, lasted_ns))
 
 
 def waits_for_more_than_a_turn(turns: int, waited_ns: int) -> bool:
@@ -122,7 +129,7 @@ def waits_for_more_than_a_turn(turns: int, waited_ns: int) -> bool:
 
     Who waits for its turn to run Python code asks for it every 5 ms, as long as sys.setswitchinterval() was not called.
     """
-    return turns * 10_000_000 < waited_ns
+    return max(1, turns) * 10_000_000 < waited_ns
 
 
 def transaction_status(connection: Any) -> int:

@@ -49,27 +49,43 @@ def test_a_thread_that_waits_for_another_or_for_a_lock_does_something_all_the_ti
         with lock:
             pass
 
+    looks = []
     waiting, blocked = (threading.Thread(target=task) for task in (over.wait, locked))
     with lock:
         waiting.start()
         blocked.start()
         before_ns = perf_counter_ns()
-        for _ in range(3):
+        for _ in range(6):
             # Longer than a busy machine may make either wait.
             time.sleep(0.1)
             elapsed_ns, before_ns = perf_counter_ns() - before_ns, perf_counter_ns()
-            ran_ns = looker._ran_ns(blocked.ident, elapsed_ns)
+            looks.append((looker._ran_ns(blocked.ident, elapsed_ns), elapsed_ns))
         assert _is_waiting(sys._current_frames()[waiting.ident])
     over.set()
     waiting.join()
     blocked.join()
-    assert ran_ns == elapsed_ns
+    assert looks[0][0] == 0, "one look does not tell a lock from a turn"
+    # A look that comes late, on a busy machine, tells nothing.
+    assert any(ran_ns == elapsed_ns for ran_ns, elapsed_ns in looks[1:])
+
+
+def test_figures_of_a_thread_that_has_ended_are_not_those_of_another_with_its_number():
+    looker, lock = Looker(), threading.Lock()
+    with lock:
+        blocked = threading.Thread(target=lock.acquire)
+        blocked.start()
+        time.sleep(0.05)
+        looker._cpu[blocked.native_id] = 10**15, 10**15, 10**6, 0
+        assert looker._ran_ns(blocked.ident, 100_000_000) == 0
+        assert 0 <= looker._ran_ns(blocked.ident, 100_000_000) <= 100_000_000
+    blocked.join()
 
 
 def test_a_thread_that_wants_to_run_asks_for_its_turn_again_and_again():
     assert not waits_for_more_than_a_turn(9, 50_000_000)
     assert not waits_for_more_than_a_turn(1, 4_000_000), "it may have begun to wait just now"
-    assert waits_for_more_than_a_turn(1, 20_000_000)
+    assert not waits_for_more_than_a_turn(0, 4_000_000), "of two looks in quick succession, the second tells nothing"
+    assert waits_for_more_than_a_turn(1, 20_000_000) and waits_for_more_than_a_turn(0, 20_000_000)
 
 
 def test_work_of_a_function_that_begins_just_now_is_at_the_line_that_calls_it():
