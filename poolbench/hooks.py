@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import sys
 from time import perf_counter_ns
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import base
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import Pool
+from sqlalchemy.pool import base as pool_base
 from sqlalchemy.pool.base import _ConnectionFairy
 
 from poolbench.loan_book import BOOK, OPENED, harmless
@@ -165,11 +166,13 @@ def _short_connect(engine: Any, pool: Any, look_again: Callable[[FrameType], Any
 def _lender(pool: Any) -> Callable[[Any], Any]:
     """A function that lends a connection of the pool it is given, in as few calls as its connect() allows."""
     lend: Any = pool._poolbench_lend  # noqa: SLF001
-    if getattr(lend, "__self__", None) is not pool:
+    # An instrument's object may look like a method of the pool, whose function is then the one that it stands before.
+    if type(lend) is not MethodType or lend.__self__ is not pool:
         return lambda _pool: lend()
-    method: Callable[[Any], Any] = lend.__func__
-    # All that SQLAlchemy's own method does.
-    return _ConnectionFairy._checkout if method is Pool.connect else method  # noqa: SLF001
+    method: Any = lend.__func__
+    is_sqlalchemys = type(method) is FunctionType and method.__code__.co_filename == pool_base.__file__
+    # All that SQLAlchemy's own method does, if no instrument has replaced that.
+    return _ConnectionFairy._checkout if is_sqlalchemys and method is Pool.connect else method  # noqa: SLF001
 
 
 def _lend_for_engine(engine: Any, pool: Any, caller: FrameType) -> Any:

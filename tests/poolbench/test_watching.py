@@ -250,8 +250,27 @@ print(json.dumps({"told": told, "traced": len(traced), "timeouts": sum(row.timeo
 INSTRUMENTED_FIRST = """
 import json, sys
 from sqlalchemy import Engine, create_engine
-traced, inner = [], Engine.connect
-Engine.connect = lambda itself: traced.append(1) or inner(itself)
+from sqlalchemy.pool import Pool
+traced, kind = [], {"Engine": Engine, "Pool": Pool, "object": Pool}[sys.argv[2]]
+inner = kind.connect
+
+class Wrapper:
+    """A stand-in for a method that has all of that one's attributes, such as wrapt makes."""
+
+    def __init__(self, method):
+        self.method = method
+
+    def __get__(self, pool, kind):
+        return Wrapper(self.method.__get__(pool, kind))
+
+    def __getattr__(self, name):
+        return getattr(self.method, name)
+
+    def __call__(self, *given):
+        traced.append(1)
+        return self.method(*given)
+
+kind.connect = Wrapper(inner) if sys.argv[2] == "object" else lambda itself: traced.append(1) or inner(itself)
 import poolbench
 engine = create_engine(sys.argv[1])
 watching = poolbench.watch(engine)
@@ -261,8 +280,9 @@ print(json.dumps({"traced": len(traced)}))
 """
 
 
-def test_an_instrument_that_was_there_before_the_library_is_called_each_time(postgres, tmp_path):
-    (found,) = run(tmp_path, INSTRUMENTED_FIRST, postgres.url)
+@pytest.mark.parametrize("instrumented", ["Engine", "Pool", "object"])
+def test_an_instrument_that_was_there_before_the_library_is_called_each_time(postgres, tmp_path, instrumented):
+    (found,) = run(tmp_path, INSTRUMENTED_FIRST, postgres.url, instrumented)
     assert found == {"traced": 50}
 
 
