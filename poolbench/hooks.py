@@ -220,7 +220,7 @@ def _lend_drawing(pool: Any, lend: Callable[[], Any], caller: FrameType) -> Any:
     try:
         fairy = lend()
     except BaseException as error:
-        BOOK.refused_lightly(about, caller, error, _timeout_s(pool))
+        BOOK.refused_lightly(about, caller, error, _timeout_s(pool), asked_ns)
         raise
     try:
         lent_ns = _note(fairy, application_frame(caller))

@@ -260,13 +260,25 @@ class LoanBook:
 
     def keep_times(self, engine: WatchedEngine, record: Any, asked_ns: int, lent_ns: int) -> None:
         """Keep the times of a loan that has begun and is not noted in full, once its connection comes back."""
-        tally = self.tally
-        if tally.has_room:
+        if self.tally.has_room:
             opened: Opened | None = getattr(record, OPENED, None)
             wait_ns = lent_ns - asked_ns
             if opened is not None and opened.at_ns >= asked_ns and opened.borrower == self.current():
                 wait_ns -= opened.duration_ns
-            record.finalize_callback.append(partial(tally.given_back, engine.key, asked_ns, wait_ns, lent_ns))
+            record.finalize_callback.append(
+                partial(self._keep_ended, self.tally, record, engine.key, asked_ns, wait_ns, lent_ns)
+            )
+
+    @harmless
+    def _keep_ended(
+        self, tally: Tally, record: Any, engine: str, asked_ns: int, wait_ns: int, lent_ns: int, _connection: Any
+    ) -> None:
+        """Keep the times of a loan that has ended; not of one whose connection was detached, after which the record's next loan
+        calls this.
+        """
+        latest = self.lent.get(record)
+        if latest is None or (latest.__class__ is tuple and latest[4] == lent_ns):
+            tally.given_back(engine, asked_ns, wait_ns, lent_ns)
 
     @harmless
     def refused(self, loan: Loan, error: BaseException) -> None:
@@ -279,14 +291,18 @@ class LoanBook:
             self.on_timeout(loan)
 
     @harmless
-    def refused_lightly(self, engine: WatchedEngine, frame: FrameType, error: BaseException, timeout_s: float) -> None:
+    def refused_lightly(
+        self, engine: WatchedEngine, frame: FrameType, error: BaseException, timeout_s: float, asked_ns: int | None = None
+    ) -> None:
         """Note that a borrower got no connection, in a loan of which nothing was noted before.
 
-        When the wait began is known only if it timed out, after `timeout_s`; otherwise it counts as no wait.
+        Where it is not known when the borrower asked (`asked_ns`), the wait was `timeout_s` if it timed out, otherwise none.
         """
         borrower = self.current()
         loan = Loan(engine, borrower, place_of(frame), self.requests.get(borrower))
-        if type(error) is exc.TimeoutError:
+        if asked_ns is not None:
+            loan.asked_ns = asked_ns
+        elif type(error) is exc.TimeoutError:
             loan.asked_ns -= round(1e9 * timeout_s)
         self.refused(loan, error)
 
@@ -393,10 +409,14 @@ class LoanBook:
 
     def _executing_lightly(self, record: Any, statement: str) -> None:
         """Note whether the transaction has written, in a loan that is not noted in full."""
+        loan = self.lent.get(record)
+        if loan is None:
+            # A detached connection has no record any more.
+            return
         if self.wrote and record in self.wrote and transaction_status(record.dbapi_connection) == IDLE:
             self.wrote.pop(record, None)
         if writes(statement):
-            self.wrote[record] = self.lent.get(record)
+            self.wrote[record] = loan
 
     def executed(self, loan: Loan, duration_ns: int, cursor: Any, frame: FrameType, many: bool) -> None:
         """Note that the loan's statement has been executed on `cursor`, in `duration_ns`.

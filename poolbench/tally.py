@@ -76,7 +76,7 @@ class Tally:
         else:
             self._slices[-1][1].dropped += 1
 
-    def given_back(self, engine: str, asked_ns: int, wait_ns: int, lent_ns: int, _connection: Any) -> None:
+    def given_back(self, engine: str, asked_ns: int, wait_ns: int, lent_ns: int) -> None:
         """A loan has ended of which only the times are kept."""
         self._asks.append((engine, asked_ns, wait_ns, perf_counter_ns() - lent_ns, True))
 

@@ -291,6 +291,48 @@ def test_errors_are_sqlalchemys_and_an_instrument_of_its_connect_is_called(postg
     assert found == {"told": ["OperationalError"] * 2 + ["TimeoutError"] * 2, "traced": 2, "timeouts": 2}
 
 
+DETACHED = """
+import json, sys, time
+import poolbench
+from poolbench.loan_book import BOOK
+from sqlalchemy import create_engine, exc, text
+
+class NoneInFull:
+    def draw(self, endpoint):
+        return 0
+
+    def spend(self, *given):
+        pass
+
+engine = create_engine(sys.argv[1], pool_size=1, max_overflow=0, pool_timeout=0.2)
+watching = poolbench.watch(engine)
+BOOK.keep_all(NoneInFull())
+detached = engine.connect()
+detached.detach()
+for _ in range(2):
+    detached.execute(text("CREATE TEMPORARY TABLE IF NOT EXISTS written (n int)"))
+time.sleep(0.3)
+with engine.connect() as connection:
+    connection.execute(text("SELECT 1"))
+    try:
+        engine.connect()
+    except exc.TimeoutError:
+        pass
+detached.close()
+BOOK.tally.add_up()
+found = watching.observed()
+print(json.dumps({"held_ms": [ask.held_ns // 1_000_000 for ask in found.asks if ask.is_served], "wrote": len(BOOK.wrote),
+                  "waited_ms": [ask.wait_ns // 1_000_000 for ask in found.asks if not ask.is_served], "fault": BOOK.fault}))
+"""
+
+
+def test_a_detached_connection_is_no_loan_any_more_and_a_refused_one_has_waited(postgres, tmp_path):
+    (found,) = run(tmp_path, DETACHED, postgres.url)
+    assert not found["fault"] and not found["wrote"]
+    (held_ms,), (waited_ms,) = found["held_ms"], found["waited_ms"]
+    assert held_ms >= 200 and waited_ms >= 200
+
+
 DRAWN = """
 import json, sys, time
 from collections import Counter
