@@ -75,7 +75,7 @@ class Housekeeping:
             if self._keeper is None or not self._keeper.is_running():
                 self._keeper = keeper_here(self._interval_s, partial(self._round, generation))
         except RuntimeError as error:
-            self._cannot_start(error)
+            self._cannot_start("start its housekeeping, and tries again with the next connection that it opens", error)
         finally:
             self._permission.append(None)
 
@@ -85,13 +85,13 @@ class Housekeeping:
             try:
                 start_here(self._warm_up)
             except RuntimeError as error:
-                self._cannot_start(error)
+                self._cannot_start("open its first connections in the background; they are opened when asked for", error)
 
-    def _cannot_start(self, error: RuntimeError) -> None:
+    def _cannot_start(self, what: str, error: RuntimeError) -> None:
         """No thread is to be had, at a limit of the system or at the interpreter's end: no reason to refuse a connection."""
         pool = self._pool()
         if pool is not None:
-            pool.logger.warning("FairPool could not start its housekeeping, and tries again: %s", error)
+            pool.logger.warning("FairPool could not %s: %s", what, error)
 
     def _warm_up(self) -> None:
         while _is_making_an_engine():

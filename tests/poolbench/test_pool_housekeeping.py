@@ -135,11 +135,14 @@ def test_without_a_thread_for_housekeeping_connections_are_lent_all_the_same(mon
         driver = ScriptedDriver()
         pool = pool_of(driver, size=3, maintenance_interval=0.01, **options)
         loans = [pool.connect() for _ in range(2)]
-        assert "can't start new thread" in caplog.text
+        assert "FairPool could not start its housekeeping" in caplog.text and "can't start new thread" in caplog.text
+        assert ("FairPool could not open its first connections" in caplog.text) is ("warm_up" in options)
     loans.append(pool.connect())
     for loan in loans:
-        loan.close()
-    assert eventually(lambda: pool.snapshot().closed.get("idle", 0) == (3 if "idle_timeout" in options else 0))
+        loan.close() if "idle_timeout" in options else loan.invalidate()
+    # It closes what is idle too long, and opens what is missing.
+    assert eventually(lambda: driver.open == options.get("min_size", 0))
+    assert pool.snapshot().closed.get("idle", 0) == (3 if "idle_timeout" in options else 0)
     pool.dispose()
     assert driver.open == 0
 
