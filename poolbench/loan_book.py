@@ -255,7 +255,9 @@ class LoanBook:
         self.lent[record] = loan
         self.noted[record] = loan
         if loan.request is not None:
-            loan.request.loans += (loan,)
+            # Here and in `_end`, by the thread that serves the request alone: others may give its connections back.
+            lent = [each for each in loan.request.loans if self.lent.get(each.record) is each]
+            loan.request.loans = (*lent, loan)
         record.finalize_callback.append(partial(self._given_back, loan))
 
     def keep_times(self, engine: WatchedEngine, record: Any, asked_ns: int, lent_ns: int) -> None:
@@ -318,9 +320,9 @@ class LoanBook:
     def _end(self, loan: Loan) -> None:
         loan.ended_ns = perf_counter_ns()
         loan.connection = None
-        if loan.request is not None:
-            loan.request.loans = tuple(each for each in loan.request.loans if each is not loan)
         self.tally.ended(loan)
+        if loan.request is not None and loan.borrower == self.current():
+            loan.request.loans = tuple(each for each in loan.request.loans if each is not loan)
 
     def sweep(self) -> None:
         """Drop the loans that have ended, and end those whose connection was closed, detached or lent again unnoticed."""

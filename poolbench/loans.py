@@ -52,7 +52,7 @@ class Request:
         self.weight: int | None = None
         """Under the command: the number of requests that it stands for, from its first loan on; 0 if it is not noted in full."""
         self.loans: tuple[Loan, ...] = ()
-        """Its loans that are noted in full and have not ended."""
+        """Its loans that are noted in full and have not ended; some that have, if another thread ended them."""
         self.borrower: Any = None
         """The greenlet or thread that serves it. Another one may send the answer's end."""
         self.rule: Any = None
