@@ -120,7 +120,9 @@ class _Case(Case):
             cost_ns += row.nested_ns
             self.explained_ns += blamed_ns + row.wait_ns
             share = self.share(cost_ns)
-            failed = f" ({row.timeouts} of these requests for it timed out)" if row.timeouts else ""
+            # The place may have timeouts of other borrowers, too.
+            timeouts = min(row.timeouts, row.nested)
+            failed = f" ({timeouts} of these requests for it timed out)" if timeouts else ""
             yield Finding(
                 "nested-checkout",
                 place or None,
@@ -275,7 +277,8 @@ class _Case(Case):
         for key in list(rows):
             into = worst[*key[:2], key[2].rpartition(":")[0]]
             loans = max(1, self._loans_of(*key[:2]))
-            if key != into and (rows[key]["own"] < _LEAST_NS * loans or self.share(rows[key]["own"]) < LEAST_SHARE):
+            cost_ns = self.in_requests(key[1], rows[key]["own"]) + rows[key]["blamed"]
+            if key != into and (rows[key]["own"] < _LEAST_NS * loans or self.share(cost_ns) < LEAST_SHARE):
                 for name, figure in rows.pop(key).items():
                     rows[into][name] += figure
 

@@ -161,8 +161,9 @@ class Tally:
             row.connect_ns += weight * loan.connect_ns
             row.opened += weight
         if loan.outer is not None:
-            row.nested += weight
-            row.nested_ns += weight * (loan.ended_ns - loan.asked_ns)
+            # Known only of loans that were drawn, also where no connection came.
+            row.nested += loan.weight
+            row.nested_ns += loan.weight * (loan.ended_ns - loan.asked_ns)
         if loan.foreign:
             row.foreign += weight
         if loan.adopted:
