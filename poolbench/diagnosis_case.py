@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import inf
 
 from poolbench.observed import LoanSum, Observed, SampleSum
 from poolbench.surroundings import Server, statement_key
@@ -35,6 +36,7 @@ class Case:
         blamed = sum(row.blamed_ns for row in observed.samples.values())
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
+        self._known = {*(server.statements or ()), *server.active_s}
         self.explained_ns = 0.0
         self.has_lock_queue = self.has_idle_locks = self.is_unfair = False
         self.crowding = self._crowding()
@@ -44,7 +46,8 @@ class Case:
         cores, active = self.server.cores or 0, self.server.mean_active
         if not self.server.is_full or not cores:
             return 1.0
-        allowed = sum((self.limit(key) or 0) * max(1, about.processes) for key, about in self.observed.engines.items())
+        limits = ((self.limit(key), max(1, about.processes)) for key, about in self.observed.engines.items())
+        allowed = sum(inf if limit is None else limit * processes for limit, processes in limits)
         is_crowd = active >= max(24, MOST_PER_CORE * cores)
         is_crowd = is_crowd or (active >= _ACTIVE_OF_MANY * cores and allowed >= _MANY * cores)
         return active / cores if is_crowd else 1.0
@@ -59,12 +62,11 @@ class Case:
 
     def key_of(self, text: str) -> str:
         """The `statement_key` under which the database has a statement, of whose text only the beginning may be known."""
-        key, server = statement_key(text), self.server
-        known = {*(server.statements or ()), *server.active_s}
-        if key in known or len(text) < TEXT_LENGTH:
+        key = statement_key(text)
+        if len(text) < TEXT_LENGTH or key in self._known:
             return key
         beginning = _CUT.sub("", key)
-        found = [each for each in known if each.startswith(beginning)]
+        found = [each for each in self._known if each.startswith(beginning)]
         return found[0] if len(found) == 1 else key
 
     def share_in_database(self) -> float:
