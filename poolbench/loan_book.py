@@ -182,7 +182,8 @@ class LoanBook:
                 return shares.draw("")
             weight = request.weight
             if weight is None:
-                weight = request.weight = shares.draw(request.name)
+                request.drawn_as = name = request.name
+                weight = request.weight = shares.draw(name)
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
             self.fault = f"{type(error).__name__}: {error}"
             return 1

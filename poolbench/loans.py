@@ -36,6 +36,7 @@ class Request:
         "_name",
         "began_ns",
         "borrower",
+        "drawn_as",
         "ended_ns",
         "is_counted",
         "is_flasks",
@@ -51,6 +52,8 @@ class Request:
         self.is_flasks = self.is_counted = False
         self.weight: int | None = None
         """Under the command: the number of requests that it stands for, from its first loan on; 0 if it is not noted in full."""
+        self.drawn_as: str | None = None
+        """Its name when it was drawn, or not: Flask may find its route, from which it has its name, only later."""
         self.loans: tuple[Loan, ...] = ()
         """Its loans that are noted in full and have not ended; some that have, if another thread ended them."""
         self.borrower: Any = None

@@ -129,7 +129,7 @@ class Tally:
             row.duration_ns += request.ended_ns - request.began_ns
             request.is_counted = True
             if self._keeps_all:
-                self._served[request.name] += 1
+                self._served[_drawn_as(request)] += 1
             executed = self._executed.pop(request, None)
             if executed is not None:
                 _add_repeated(into, request, executed)
@@ -147,7 +147,8 @@ class Tally:
         weight = loan.weight if loan.lent_ns else 1
         if self._keeps_all:
             executions = sum(group[1] for group in loan.groups.values()) if loan.groups is not None else 0
-            self._costs[endpoint] += weight * (LOAN_COST + executions)
+            drawn_as = endpoint if loan.request is None else _drawn_as(loan.request)
+            self._costs[drawn_as] += weight * (LOAN_COST + executions)
             if loan.request is None:
                 self._served[endpoint] += weight
         row.wait_ns += weight * wait_ns
@@ -204,6 +205,11 @@ class Tally:
                 del self._executed[next(iter(self._executed))]
             known = self._executed[request] = Executed()
         known.add(executed, held_ns)
+
+
+def _drawn_as(request: Request) -> str:
+    """The endpoint as which a request was drawn; its name where none was."""
+    return request.name if request.drawn_as is None else request.drawn_as
 
 
 def _add_repeated(into: Observed, request: Request, executed: Executed) -> None:

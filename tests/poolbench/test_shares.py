@@ -3,11 +3,13 @@
 import math
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan, Request, WatchedEngine
 from poolbench.observed import OTHERS
 from poolbench.places import Place
@@ -137,3 +139,24 @@ def test_a_request_noted_in_full_counts_as_many_as_it_stands_for():
     assert tally.taken_costs() == ({"GET /rows": 7 * 12 * 4}, {"GET /rows": 1})
     assert tally.taken_costs() == ({}, {})
     assert OTHERS not in tally.current.requests
+
+
+def test_a_request_whose_route_is_found_after_its_first_loan_costs_under_the_name_it_was_drawn_by():
+    book, shares = LoanBook(), seeded(10, 5)
+    book.keep_all(shares)
+    engine = WatchedEngine("shop.py:1\tpostgresql://here/shop\t0", None, "QueuePool", 5, 10)
+    here = Place(test_fast_endpoints_keep_to_the_budget_and_rare_ones_are_noted_in_full.__code__, 0)
+    for number in range(200):
+        request = Request({"REQUEST_METHOD": "GET", "PATH_INFO": f"/books/{number}"})
+        book.requests[book.current()] = request
+        if weight := book.draw():
+            loan = Loan(engine, book.current(), here, request, weight)
+            loan.lent_ns = loan.ended_ns = loan.asked_ns
+            book.tally.ended(loan)
+        request.rule = SimpleNamespace(rule="/books/<int:id>")
+        request.end()
+        book.tally.answered(request)
+    book.tally.add_up()
+    assert book.tally.current.requests["GET /books/<int:id>"].count == 200
+    book.keep_pace(PERIOD_NS)
+    assert shares._every == {OTHERS: 1, "GET /books/…": 120}
