@@ -55,11 +55,17 @@ def demanded(processes: Sequence[Sequence[Ask]], limit: int) -> float:
     """Connections asked for, divided by those there are, in the busiest process: requests per second by their mean hold."""
     found = [0.0]
     for asks in processes:
-        served = [ask.held_ns for ask in asks if ask.is_served]
-        first_ns, last_ns = (pick(ask.asked_ns for ask in asks) for pick in (min, max))
-        if len(asks) >= _LEAST_ASKS and served:
-            found.append(len(asks) * sum(served) / len(served) / max(1, limit * (last_ns - first_ns)))
+        first_ns, last_ns = (pick(ask.asked_ns for ask in _known(asks)) for pick in (min, max))
+        asked = [ask for ask in asks if ask.asked_ns <= last_ns]
+        served = [ask.held_ns for ask in asked if ask.is_served]
+        if len(asked) >= _LEAST_ASKS and served:
+            found.append(len(asked) * sum(served) / len(served) / max(1, limit * (last_ns - first_ns)))
     return max(found)
+
+
+def _known(asks: Sequence[Ask]) -> Sequence[Ask]:
+    """The requests that tell how long they are known one by one: the last of the loans that have ended ends that time."""
+    return [ask for ask in asks if ask.has_ended] or asks
 
 
 def used(processes: Sequence[Sequence[Ask]], limit: int) -> float:
@@ -67,6 +73,7 @@ def used(processes: Sequence[Sequence[Ask]], limit: int) -> float:
     found = [0.0]
     for asks in processes:
         first_ns = min(ask.asked_ns for ask in asks)
-        last_ns = max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks)
-        found.append(sum(ask.held_ns for ask in asks) / max(1, limit * (last_ns - first_ns)))
+        last_ns = max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in _known(asks))
+        held_ns = sum(max(0, min(ask.held_ns, last_ns - ask.asked_ns - ask.wait_ns)) for ask in asks)
+        found.append(held_ns / max(1, limit * (last_ns - first_ns)))
     return min(1.0, max(found))

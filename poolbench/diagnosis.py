@@ -78,7 +78,7 @@ class _Case(Case):
         for (engine, endpoint, place), row in self._by_place(seen.LEAKED, seen.LEFT_OPEN).items():
             if not place or row.looks <= 1 or row.own_ns < 500_000_000:
                 continue
-            limit, span_ns = self.limit(engine), self._span_ns()
+            limit, span_ns = self.limit(engine), self.observed.span_ns
             mean = row.own_ns / span_ns if span_ns else 0.0
             cost_ns = row.blamed_ns * self.blame
             self.explained_ns += cost_ns

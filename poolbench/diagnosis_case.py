@@ -96,10 +96,3 @@ class Case:
         """How many connections the engine's pool may have in each process; None where nothing limits them."""
         about = self.observed.engines.get(engine)
         return about.size + about.overflow if about is not None and about.size > 0 and about.overflow >= 0 else None
-
-    def _span_ns(self) -> int:
-        """From the first request for a connection to the end of the last loan."""
-        asks = self.observed.asks
-        if not asks:
-            return 0
-        return max(ask.asked_ns + ask.wait_ns + ask.held_ns for ask in asks) - min(ask.asked_ns for ask in asks)

@@ -157,7 +157,7 @@ def made_at(engine: str) -> str | None:
 
 
 class Ask(NamedTuple):
-    """One request for a connection: when, how long it waited, how long it held the connection; served or not."""
+    """One request for a connection: when, how long it waited, how long it held the connection so far; served or not."""
 
     process: int
     engine: str
@@ -165,6 +165,8 @@ class Ask(NamedTuple):
     wait_ns: int
     held_ns: int
     is_served: bool
+    has_ended: bool = True
+    """False for a loan that lasted when this was written down. Those are known of the whole run, the others of its beginning."""
 
 
 _Row = TypeVar("_Row")
@@ -190,6 +192,9 @@ class Observed:
     fault: str = ""
     """Why a look at the connections failed; "": none did."""
 
+    span_ns: int = 0
+    """From the first request for a connection until this was written down; 0: unknown."""
+
     def add(self, other: Observed) -> None:
         """Add up what another process, or another span of time, has seen."""
         _add_up(self.requests, other.requests)
@@ -209,6 +214,7 @@ class Observed:
         self.worker_cpu = max(known_cpu, default=None)
         self.dropped += other.dropped
         self.fault = self.fault or other.fault
+        self.span_ns = max(self.span_ns, other.span_ns)
 
     def to_json(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -217,6 +223,7 @@ class Observed:
             "dropped": self.dropped,
             "worker_cpu": self.worker_cpu,
             "fault": self.fault,
+            "span_ns": self.span_ns,
         }
         for name in ("requests", "loans", "statements", "samples", "engines"):
             rows: Mapping[Any, Any] = getattr(self, name)
@@ -236,6 +243,7 @@ class Observed:
             values["dropped"],
             values["worker_cpu"],
             values["fault"],
+            values["span_ns"],
         )
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolbench.asks import overtaken
+from poolbench.asks import demanded, overtaken, used
 from poolbench.diagnosis import diagnose
 from poolbench.diagnosis_case import Case
 from poolbench.findings import KINDS
@@ -47,6 +47,7 @@ def seen(**changes):
         samples={SampleKey(ENGINE, ENDPOINT, PLACE, STATEMENT, False): SampleSum(500 * MS, 0, 50)},
         engines={ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=0, processes=1)},
         asks=[Ask(1, ENGINE, i * 10 * MS, 0, 5 * MS, True) for i in range(100)],
+        span_ns=1000 * MS,
     )
     for name, rows in changes.items():
         getattr(found, name).update(rows)
@@ -413,6 +414,14 @@ def test_overtaken_are_those_who_wait_while_a_later_one_is_served():
     assert (found.wait_ns, found.by, found.excess_ns) == (100 * MS, 8, 40 * MS)
     assert not overtaken([waits, *later[:2]], 1), "twice is chance"
     assert not overtaken([waits, *later], 3), "three connections, served in turns"
+
+
+def test_a_loan_that_lasts_does_not_stretch_the_time_whose_requests_are_known():
+    known = [Ask(1, ENGINE, i * 10 * MS, 0, 20 * MS, True) for i in range(101)]
+    leaked = [Ask(1, ENGINE, asked * MS, 0, (60_000 - asked) * MS, True, has_ended=False) for asked in (1010, 50_000)]
+    assert demanded([[*known, *leaked]], 1) == demanded([known], 1) == pytest.approx(2.02)
+    assert used([[*known, *leaked]], 4) == pytest.approx((101 * 20 + 10) / (4 * 1020))
+    assert used([leaked], 2) == pytest.approx((58_990 + 10_000) / (2 * 58_990))
 
 
 @given(st.lists(st.tuples(st.integers(0, 500), st.integers(1, 50)), min_size=1, max_size=60), st.integers(1, 4))

@@ -255,7 +255,7 @@ traced, kind = [], {"Engine": Engine, "Pool": Pool, "object": Pool}[sys.argv[2]]
 inner = kind.connect
 
 class Wrapper:
-    """A stand-in for a method that has all of that one's attributes, such as wrapt makes."""
+    # Has all attributes of the method that it stands before.
 
     def __init__(self, method):
         self.method = method
