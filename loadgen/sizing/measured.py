@@ -38,6 +38,8 @@ class WorkerCpu:
     """The part of it while the request held a connection."""
     mean_ms: float
     """For each request for a connection, on average. The CPU time of requests that need no connection is shared among them."""
+    answers: float
+    """For each request for a connection, the number of answers, with those that need none."""
 
     @property
     def outside_mean_ms(self) -> float:
@@ -106,7 +108,7 @@ def _worker_cpu(report: Report) -> WorkerCpu | None:
     if any(name not in sketches or not sketches[name].positive.total for name in (CPU, LOAN_CPU)):
         return None
     answers = sketches[DB].count / _asking(report)
-    return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]), sketches[CPU].mean * answers)
+    return WorkerCpu(_positive(sketches[CPU]), _positive(sketches[LOAN_CPU]), sketches[CPU].mean * answers, answers)
 
 
 def draw_s(sketch: Sketch, shares: NDArray[np.float64]) -> NDArray[np.float64]:
