@@ -14,6 +14,7 @@ from loadgen.sizing.predict import (
     Prediction,
     Question,
     doubts,
+    limits_per_s,
     partings,
     recommended,
 )
@@ -57,7 +58,7 @@ def plan_page(question: Question, found: Sequence[Prediction], name: str, *, exp
     change, reason = remedy(question, found)
     best = recommended(found, question.p99_ms)
     blocks: list[Block] = [
-        Text(_advice(question, found), "good" if best is not None and _keeps_up(best) else "warn"),
+        Text(_advice(question, found), "good" if best is not None and _keeps_up(question, best) else "warn"),
         Text(f"To change first: {change}. {reason[:1].upper()}{reason[1:]}."),
         _table("sizes-predicted", "Each pool size", _HEADINGS, _rows(found)),
         Charts((_chart(found),)),
@@ -222,7 +223,7 @@ def _advice(question: Question, found: Sequence[Prediction]) -> str:
     if best is None:
         return f"No size is {target}."
     connections = "" if best.connections is None else f" ({best.connections} connections in all)"
-    if not _keeps_up(best):
+    if not _keeps_up(question, best):
         return f"No size keeps up. With a pool of {best.size} for each server{connections}, as good as any: {_outcome(best)}."
     use = (
         f"Use a pool of {best.size} for each server{connections}: the smallest size that is {target}. {_outcome(best)}."
@@ -231,9 +232,15 @@ def _advice(question: Question, found: Sequence[Prediction]) -> str:
     return use if smaller is None else f"{use} With {smaller.size}: {_outcome(smaller)}."
 
 
-def _keeps_up(found: Prediction) -> bool:
-    """Whether few requests are lost, and the workers' CPU is enough; if it is not, the queue grows as long as the load lasts."""
-    return found.lost <= _MOST_LOST and (found.cpu_busy is None or found.cpu_busy < 1)
+def _keeps_up(question: Question, found: Prediction) -> bool:
+    """Whether few requests are lost, and the workers' CPU and places and the database's cores are enough.
+
+    If they are not, the queue grows as long as the load lasts. It does so before too few connections, too, but requests that
+    wait for one are lost in the end.
+    """
+    limits = limits_per_s(question, question.of_size(found.size))
+    is_enough = all(question.rate_per_s < limit for part, limit in limits.items() if part != "connections")
+    return found.lost <= _MOST_LOST and is_enough
 
 
 def _outcome(found: Prediction) -> str:

@@ -264,8 +264,7 @@ def _server_share(workload: MeasuredWorkload) -> float:
     cpu = workload.cpu
     if cpu is None or not workload.own_s or not cpu.outside_mean_ms:
         return 0.0
-    answers = cpu.mean_ms / cpu.all_ms.mean
-    return max(0.0, 1 - workload.own_s * 1000 * answers / cpu.outside_mean_ms)
+    return max(0.0, 1 - workload.own_s * 1000 * cpu.answers / cpu.outside_mean_ms)
 
 
 def settled_s(span_s: float, timeout_s: float) -> float:
@@ -458,11 +457,14 @@ def uneven(question: Question, found: Prediction) -> str | None:
     more_wait = waits_ms > max(_PARTED_MS, _PARTED * even.wait_mean_ms)
     if not (more_wait or tails_ms > max(_PARTED_TAIL_MS, _PARTED_TAIL * even.response_p99_ms)):
         return None
+    if asked.requests < question.requests:
+        # As many as the figures have with which these will be compared.
+        (other,) = predict(replace(question, sizes=asked.sizes, arrangement=replace(arrangement, prefers_first=True)))
     lost = f", {other.lost:.1%} lost" if other.lost > _LOST else ""
     return (
         "which worker gets a request is up to the kernel, and it may prefer one: with a pool of "
         f"{found.size}, the mean wait would be up to {decimal(other.wait_mean_ms, 3)} ms instead of "
-        f"{decimal(even.wait_mean_ms, 3)} ms, and the p99 {decimal(other.response_p99_ms, 3)} ms{lost}"
+        f"{decimal(found.wait_mean_ms, 3)} ms, and the p99 {decimal(other.response_p99_ms, 3)} ms{lost}"
     )
 
 

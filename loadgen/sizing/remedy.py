@@ -64,13 +64,16 @@ def remedy(question: Question, found: Sequence[Prediction]) -> tuple[Remedy, str
     scarcest = min(limits, key=limits.__getitem__)
     share = question.rate_per_s / limits[scarcest]
     best = recommended(found, question.p99_ms)
-    # A target that is kept is enough, however busy a part is.
-    is_short = share >= _BUSY and (scarcest != "connections" or not kept_up) and question.p99_ms is None
+    # A target that is kept is enough, however busy a part is; but a queue that grows as long as the load lasts keeps none.
+    is_busy = share >= _BUSY and (scarcest != "connections" or not kept_up) and question.p99_ms is None
+    is_short = share >= 1 or is_busy
     if best is None or best.lost > LOST_ALIKE or is_short:
         return _most_helpful(question, largest.size, scarcest, share)
     smallest = min(found, key=lambda each: each.size)
     if best.size == largest.size > smallest.size and question.p99_ms is not None:
         return "nothing", f"a pool of {best.size} for each server is enough, and fewer are too few"
+    if largest.size > best.size and question.p99_ms is not None:
+        return "smaller pool", f"a pool of {best.size} for each server keeps the target"
     if best.size > smallest.size:
         return "more connections", f"fewer than {best.size} for each server are too few"
     if largest.size > best.size:

@@ -97,6 +97,14 @@ LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
         ),
         # The pool as it is keeps the target, and a smaller one would not.
         ({"statement_ms": 20}, ["--rate", 150, "--sizes", "3,8", "--p99", 150], "nothing"),
+        ({"statement_ms": 20}, ["--rate", 150, "--sizes", "3,8,20", "--p99", 150], "smaller pool"),
+        # A short simulation keeps the target, but the queue grows as long as the load lasts.
+        ({"cpu_ms": 5.0}, ["--rate", 205, "--sizes", "40", "--p99", 9000, "--requests", 1000], "more workers"),
+        (
+            {"statement_ms": 60},
+            ["--rate", 18, "--worker", "sync", "--sizes", "1,2", "--p99", 9000, "--requests", 1000],
+            "more workers",
+        ),
         # The CPU is busy for 85 % of the time, and the target is kept all the same.
         ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0}, ["--rate", 170, "--sizes", "8", "--p99", 500], "nothing"),
         ({"cpu_ms": 5.0, "loan_cpu_ms": 2.0}, ["--rate", 170, "--sizes", "8", "--p99", 30], "more workers"),
@@ -181,11 +189,27 @@ def test_the_cpu_of_answers_without_a_loan_counts(tmp_path):
     assert found.cpu.outside_mean_ms == pytest.approx(6.0, rel=0.02)
 
 
-def test_the_server_programs_own_work_is_what_the_application_does_not_take(tmp_path):
+@pytest.mark.parametrize("cpu_ms", [[5.0], [0.0, 10.0]], ids=["each the same", "half of them none"])
+def test_the_server_programs_own_work_is_what_the_application_does_not_take(tmp_path, cpu_ms):
     path = computing(tmp_path, cpu_ms=5.0, loan_cpu_ms=2.0)
     # The application takes 1 ms beside its loan, and the process computes for 3.
-    run = with_sketches(path, pool=np.zeros(1000), db=np.full(1000, 20.0), total=np.full(1000, 21.0))
+    run = with_sketches(path, cpu=np.resize(cpu_ms, 1000), pool=np.zeros(1000), db=np.full(1000, 20.0), total=np.full(1000, 21.0))
     assert requests(asked_of(run)).cpu.server_share == pytest.approx(2 / 3, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("load", "arguments"),
+    [
+        ({"cpu_ms": 5.0}, ["--rate", 205, "--sizes", "40"]),
+        ({"statement_ms": 60}, ["--rate", 18, "--worker", "sync", "--sizes", "1,2"]),
+        ({"statement_ms": 20}, ["--rate", 120, "--sizes", "40", "--db-cores", 2]),
+    ],
+    ids=["CPU", "places", "database cores"],
+)
+def test_a_target_that_only_a_short_simulation_keeps_does_not_keep_up(tmp_path, load, arguments):
+    path = computing(tmp_path, **LITTLE_CPU | load)
+    said = plan(path, "--servers", 1, *arguments, "--p99", 9000, "--requests", 1000).stdout
+    assert said.startswith("No size keeps up.")
 
 
 def test_of_several_workers_it_is_told_what_a_preferred_one_would_do(tmp_path):
