@@ -85,7 +85,9 @@ class Housekeeping:
             try:
                 start_here(self._warm_up)
             except RuntimeError as error:
-                self._cannot_start("open its first connections in the background; they are opened when asked for", error)
+                self._cannot_start(
+                    "open its first connections in the background; they are opened when asked for", error
+                )
 
     def _cannot_start(self, what: str, error: RuntimeError) -> None:
         """No thread is to be had, at a limit of the system or at the interpreter's end: no reason to refuse a connection."""

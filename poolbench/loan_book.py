@@ -295,7 +295,12 @@ class LoanBook:
 
     @harmless
     def refused_lightly(
-        self, engine: WatchedEngine, frame: FrameType, error: BaseException, timeout_s: float, asked_ns: int | None = None
+        self,
+        engine: WatchedEngine,
+        frame: FrameType,
+        error: BaseException,
+        timeout_s: float,
+        asked_ns: int | None = None,
     ) -> None:
         """Note that a borrower got no connection, in a loan of which nothing was noted before.
 

@@ -109,7 +109,9 @@ class Watcher:
             wait_ns = loan.lent_ns - loan.asked_ns - loan.connect_ns
             if BOOK.keeps_all:
                 held_ns = now_ns - loan.lent_ns
-                found.asks.append(Ask(BOOK.pid, loan.engine.key, loan.asked_ns, wait_ns, held_ns, True, has_ended=False))
+                found.asks.append(
+                    Ask(BOOK.pid, loan.engine.key, loan.asked_ns, wait_ns, held_ns, True, has_ended=False)
+                )
             row.foreign += loan.foreign
             row.adopted += loan.adopted
         found.span_ns = now_ns - min((ask.asked_ns for ask in found.asks), default=now_ns)

@@ -193,7 +193,9 @@ def test_the_cpu_of_answers_without_a_loan_counts(tmp_path):
 def test_the_server_programs_own_work_is_what_the_application_does_not_take(tmp_path, cpu_ms):
     path = computing(tmp_path, cpu_ms=5.0, loan_cpu_ms=2.0)
     # The application takes 1 ms beside its loan, and the process computes for 3.
-    run = with_sketches(path, cpu=np.resize(cpu_ms, 1000), pool=np.zeros(1000), db=np.full(1000, 20.0), total=np.full(1000, 21.0))
+    run = with_sketches(
+        path, cpu=np.resize(cpu_ms, 1000), pool=np.zeros(1000), db=np.full(1000, 20.0), total=np.full(1000, 21.0)
+    )
     assert requests(asked_of(run)).cpu.server_share == pytest.approx(2 / 3, rel=0.05)
 
 
