@@ -399,6 +399,26 @@ def test_one_place_in_several_endpoints_is_one_finding_with_the_share_of_all():
     assert found.evidence.endswith("The same in GET /other.")
 
 
+def test_a_line_for_which_others_wait_is_not_gathered_into_one_that_takes_longer():
+    lines = {
+        SampleKey(ENGINE, ENDPOINT, "route.py:7", WORK, False): SampleSum(20 * MS, 500 * MS, 90),
+        SampleKey(ENGINE, ENDPOINT, "route.py:9", WORK, False): SampleSum(60 * MS, 0, 90),
+    }
+    found = diagnose(seen(samples=lines, loans=loans(count=2, wait_ns=500 * MS))).findings
+    assert {"route.py:7", "route.py:9"} <= {each.where for each in found}
+
+
+def test_no_more_timeouts_of_nested_loans_are_told_than_were_asked_for():
+    (found,) = diagnose(seen(loans=loans(nested=10, nested_ns=50 * MS, timeouts=100))).findings
+    assert "asked for here 10 times" in found.evidence and "(10 of these requests for it timed out)" in found.evidence
+
+
+def test_a_pool_without_a_limit_may_crowd_the_database():
+    engines = {ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=-1, processes=1)}
+    server = Server(cores=4, mean_active=26.0, database_cpu=1.0, machine_cpu=1.0)
+    assert Case(seen(engines=engines), server).crowding > 1 == Case(seen(), server).crowding
+
+
 def test_waiting_is_charged_to_what_the_connections_were_doing():
     observed = waits(range(200))
     observed.samples = {**sample(LEAKED, 0, 0), **sample(WORK, 2000, 1000, place="app.py:20")}

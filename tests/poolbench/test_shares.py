@@ -141,6 +141,17 @@ def test_a_request_noted_in_full_counts_as_many_as_it_stands_for():
     assert OTHERS not in tally.current.requests
 
 
+def test_a_nested_loan_that_got_no_connection_counts_as_many_as_it_stands_for():
+    tally = Tally(1, keeps_all=True)
+    engine = WatchedEngine("shop.py:1\tpostgresql://here/shop\t0", None, "QueuePool", 5, 10)
+    loan = Loan(engine, 1, None, None, 7)
+    loan.outer, loan.refused, loan.ended_ns = object(), "timeout", loan.asked_ns + 1000
+    tally.ended(loan)
+    tally.add_up()
+    (row,) = tally.current.loans.values()
+    assert (row.nested, row.nested_ns, row.timeouts, row.wait_ns) == (7, 7000, 1, 1000)
+
+
 def test_a_request_whose_route_is_found_after_its_first_loan_costs_under_the_name_it_was_drawn_by():
     book, shares = LoanBook(), seeded(10, 5)
     book.keep_all(shares)
