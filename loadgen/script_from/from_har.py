@@ -231,13 +231,23 @@ class _LostSessions:
         self._environment = environment
         # Browsers can leave cookies out of a file. Then nothing says which requests belong to a session.
         self._without_cookies = not any(_cookies(each.request) or _cookies(each.response) for each in entries)
+        self._setting = Counter(name for each in entries for name in set(_cookies(each.response)))
+        """Number of answers that set a cookie, by its name."""
         self._all = ""
 
     def lose(self, entry: _Entry, secret: str) -> None:
-        """A request is left out for want of a secret, and so is the session that its answer has begun."""
-        self._by_cookie.update(dict.fromkeys(_cookies(entry.response), entry.label))
+        """A request is left out for want of a secret, and so is the session that its answer has begun.
+
+        A login begins one with any cookie that it sets. Any other request does so only with a cookie that it did not send, and
+        that no other answer sets: those of load balancers, for example, come with every answer.
+        """
+        is_login = _LOGIN_SECRET.search(secret) is not None
+        begun = set(_cookies(entry.response))
+        if not is_login:
+            begun = {name for name in begun - set(_cookies(entry.request)) if self._setting[name] == 1}
+        self._by_cookie.update(dict.fromkeys(begun, entry.label))
         self._by_token.update(dict.fromkeys(tokens_of(entry.response), entry.label))
-        if self._without_cookies and _LOGIN_SECRET.search(secret) and not self._all:
+        if self._without_cookies and is_login and not self._all:
             self._all = entry.label
 
     def check(self, entry: _Entry) -> None:
@@ -245,8 +255,10 @@ class _LostSessions:
         lost = next((self._by_cookie[name] for name in _cookies(entry.request) if name in self._by_cookie), "")
         headers = _headers(entry.request)
         for name, value in headers.items():
-            if value.rpartition(" ")[2] in self._by_token and not self._environment.get(environment_name(name)):
-                lost = self._by_token[value.rpartition(" ")[2]]
+            token = value.rpartition(" ")[2]
+            # Answers have many texts that are no tokens, and a header such as Origin may have one of them.
+            if token in self._by_token and _is_secret(name, value) and not self._environment.get(environment_name(name)):
+                lost = self._by_token[token]
         lost = lost or ("" if "authorization" in headers else self._all)
         if lost:
             raise Unusable(f"it needs the session that {_masked(lost)} begins, which is left out")
