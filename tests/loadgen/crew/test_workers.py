@@ -127,11 +127,18 @@ def test_an_interrupt_while_workers_are_started_reaches_those_that_are(start, se
 
 def test_workers_that_cannot_be_started_are_told_in_one_line(tmp_path):
     path = tmp_path / "script.json"
-    path.write_text(json.dumps(script(SimpleNamespace(url="http://127.0.0.1:1"), [{"duration": 60, "arrivalRate": 1}])))
-    command = f"ulimit -n 64; exec {sys.executable} -m loadgen run -q --no-calibration --workers 64 {path}"
+    plan = script(SimpleNamespace(url="http://127.0.0.1:1"), [{"duration": 60, "arrivalRate": 1}])
+    plan["after"] = {"flow": [{"log": "cleaned up"}]}
+    path.write_text(json.dumps(plan))
+    options = f"--no-calibration --workers 64 -o {tmp_path}/report.json --junit {tmp_path}/junit.xml"
+    command = f"ulimit -n 64; exec {sys.executable} -m loadgen run {options} {path}"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3
     assert re.fullmatch(r"Error: worker \d+ of 64 cannot be started: Too many open files\n", done.stderr)
+    assert "cleaned up" in done.stdout
+    report = from_json((tmp_path / "report.json").read_text())
+    assert report.extras.partial and "cannot be started" in report.extras.warnings[0]
+    assert "cannot be started" in (tmp_path / "junit.xml").read_text()
 
 
 def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, tmp_path):
