@@ -120,7 +120,8 @@ def draft_from_har(
     answered = any(each.status for each in entries)
     if not answered:
         notes.append("The file has no answers, only requests: their statuses are not checked.")
-    replay = _Replay(environment or {}, answered=answered)
+    below = bool(target) and urlsplit(str(target)).path.strip("/") != ""
+    replay = _Replay(environment or {}, answered=answered, target_has_path=below)
     steps, left = [], []
     kept: list[tuple[_Entry, Step]] = []
     sessions = _LostSessions(own, environment or {})
@@ -279,12 +280,12 @@ def _cookies(message: Mapping[str, Any]) -> list[str]:
 class _Replay:
     """Turns recorded requests into steps, and collects the secrets that they need."""
 
-    def __init__(self, environment: Mapping[str, str], *, answered: bool = True) -> None:
+    def __init__(self, environment: Mapping[str, str], *, answered: bool, target_has_path: bool) -> None:
         """`answered`: whether the recording has answers at all; a request without one has failed then."""
         self._environment = environment
         self._answered = answered
         self._secrets: dict[str, Secret] = {}
-        self.correlation = Correlation()
+        self.correlation = Correlation(target_has_path=target_has_path)
 
     def secrets(self) -> list[Secret]:
         """The headers with secrets that some request had."""

@@ -389,6 +389,20 @@ def test_a_page_that_a_post_leads_to_is_asked_for_where_it_leads_the_next_time()
     assert steps_of(draft)[1].captures[0].source == "header"
 
 
+@pytest.mark.parametrize(
+    ("location", "target", "url"),
+    [
+        ("/posts/17", "http://h/base/", "/posts/17"),
+        ("http://h/posts/17", "http://h/base", "{{ location }}"),
+        ("/posts/17", "http://h/", "{{ location }}"),
+    ],
+)
+def test_a_path_that_a_post_leads_to_does_not_get_the_targets_path_twice(location, target, url):
+    made = entry("http://h/posts", method="POST", status=302, got=[("Location", location)], data=(FORM, "a=b"))
+    draft = draft_from_har(har(made, entry("http://h/posts/17", 1)), "x.har", target=target)
+    assert [step.url for step in steps_of(draft)] == ["/posts", url]
+
+
 @pytest.mark.parametrize("cookies", [True, False])
 def test_requests_of_a_session_whose_login_is_left_out_are_left_out(cookies):
     def sent(value):
