@@ -363,7 +363,8 @@ def _live_page(text: str, script: Script, source: str, workers: int) -> LivePage
 def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
     """While inside, gives the function that makes the workers of a run on the Dask cluster at this address.
 
-    Exits with 1 for a script that cannot run there, with 3 if the cluster cannot be reached, and with 130 on a Ctrl-C before the start.
+    Exits with 1 for a script that cannot run there, with 3 if the cluster cannot be reached, and with 130 on a Ctrl-C before
+    the start.
     """
     # Dask is an extra that need not be installed.
     try:

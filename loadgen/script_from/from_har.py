@@ -258,7 +258,11 @@ class _LostSessions:
         for name, value in headers.items():
             token = value.rpartition(" ")[2]
             # Answers have many texts that are no tokens, and a header such as Origin may have one of them.
-            if token in self._by_token and _is_secret(name, value) and not self._environment.get(environment_name(name)):
+            if (
+                token in self._by_token
+                and _is_secret(name, value)
+                and not self._environment.get(environment_name(name))
+            ):
                 lost = self._by_token[token]
         lost = lost or ("" if "authorization" in headers else self._all)
         if lost:
