@@ -319,7 +319,8 @@ class _Sweeper:
                 yield served.servers, served.database.monitor_url
             except NothingAnsweredError as error:
                 named = f"{own.application.name} with {options.strategy}"
-                raise unanswered(named, log, arrangement.masked, error.counters) from None
+                has_setup = bool(own.application.setup)
+                raise unanswered(named, log, arrangement.masked, error.counters, has_setup=has_setup) from None
 
     def _load(self, servers: Servers, rate: float, seconds: int) -> ScriptRun:
         if self._signals:
