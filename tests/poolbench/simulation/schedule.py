@@ -377,7 +377,10 @@ class Schedule:
                 self.world.wrong(f"{server.attempts_while_down} attempts in an outage of {lasts_s} s")
             server.is_down = False
             queue, long_ago_ns = self.pool._queue, world.now_ns - 600 * MS
-            if not any(record.lent for record in queue.taken) and any(w.since_ns < long_ago_ns for w in queue.waiters):
+            # A slot may have come back just now, from the garbage, and is tried.
+            is_trying = any(attempt.began_ns > long_ago_ns for attempt in self.pool._openers.attempts)
+            in_use = is_trying or any(record.lent for record in queue.taken)
+            if not in_use and any(waiter.since_ns < long_ago_ns for waiter in queue.waiters):
                 self.world.wrong("somebody waits for a server that is away, and is not told")
 
         def ask_again() -> None:
