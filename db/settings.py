@@ -158,7 +158,11 @@ def _with_hosts_together(url: str) -> str:
     found = [host for host in hosts if host is not None]
     if len(found) < len(hosts) or not any(host[2] for host in found):
         return url
-    names, ports = ",".join(quote(host[1]) for host in found), ",".join(host[2] or "" for host in found)
+    # A port of the query is that of the hosts without one: of all, or each of its own.
+    rest = next((unquote(value) for name, value in reversed(given) if name == "port"), "").split(",")
+    rest = rest if len(rest) == len(found) else rest[:1] * len(found)
+    names = ",".join(quote(host[1]) for host in found)
+    ports = ",".join(host[2] or port for host, port in zip(found, rest, strict=True))
     others = [f"{name}={value}" for name, value in given if name not in {"host", "port"}]
     return f"{place}?{'&'.join((f'host={names}', f'port={ports}', *others))}"
 

@@ -39,8 +39,6 @@ from reports.blocks import decimal
 from reports.model import Second
 from reports.sketch import Sketch
 
-_TURNED_AWAY = f"{names.CODES}429"
-"""Answers of a service that limits its rate: quick, but of no use."""
 _DRAIN_S = 5.0
 _PAUSE_S = 0.5
 _ENDING_S = 2.0
@@ -127,8 +125,6 @@ class _Watch:
         self._engine, self._recorder, self._target, self._live = engine, recorder, target, live
         self._first_ms = (now_ns() + wall.wall_ns) // 1_000_000
         self._in_flight: list[int] = []
-        self._turned_away: list[int] = []
-        self._turned_away_before = self._counted(_TURNED_AWAY)
 
     def tick(self, now: Progress) -> None:
         """Take the progress of a second that is over."""
@@ -136,7 +132,6 @@ class _Watch:
         if self._engine.interrupted:
             return
         self._in_flight.append(now.active_vus)
-        self._turned_away.append(self._counted(_TURNED_AWAY) - self._turned_away_before - sum(self._turned_away))
         self._look()
 
     def _look(self) -> None:
@@ -151,15 +146,17 @@ class _Watch:
 
     def _seen(self) -> list[SecondSeen]:
         limit_ms = self._target.p99_ms
+        # Answers of 429 are errors: a service that limits its rate is quick with them, but they are of no use.
+        turned_away = self._recorder.turned_away
         return [
             SecondSeen(
                 s.requests,
                 s.answers,
                 s.response_time.count_above(limit_ms) if s.response_time else 0,
-                s.errors + turned_away,
+                s.errors + turned_away[s.start_ms // 1000],
                 n,
             )
-            for s, n, turned_away in zip(self._seconds(), self._in_flight, self._turned_away, strict=True)
+            for s, n in zip(self._seconds(), self._in_flight, strict=True)
         ]
 
     def _counted(self, name: str) -> int:
@@ -219,7 +216,8 @@ class _StepWatch(_Watch):
     def step(self) -> Step:
         """What the step showed, once it is over."""
         self._is_done = True
-        seen, judgement = self._seen(), judge(self._seen(), self._target)
+        seen = self._seen()
+        judgement = judge(seen, self._target)
         times = Sketch.merged(
             [s.response_time for s in self._seconds() if s.response_time is not None] or [Sketch.of([])]
         )

@@ -2,7 +2,7 @@
 
 The workload is closed, so there is no plan of arrivals and no start lag. Each request has a new connection unless
 keep-alive is wanted, and is HTTP/1.0 as `ab` speaks it. Failures are counted as `ab -r` counts them: a broken connection
-does not end the test; more than ten refused connections in a row do.
+does not end the test; more than ten in a row that could not be opened do.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Workload:
 
 
 def _never_sent(failure: Failure) -> bool:
-    """Whether the server took no connection for the request, which is to be sent again then."""
+    """Whether no connection could be opened for the request, for whatever reason but time; it is to be sent again then."""
     return failure.stage == "connect" and failure.name not in _TIMEOUTS
 
 
@@ -106,7 +106,8 @@ def _is_address(host: str) -> bool:
 class ClosedRun:
     """One run of one workload.
 
-    `refused` is the name of the error if the run was given up because connections were refused; else None.
+    `refused` is the name of the error if the run was given up because too many connections in a row could not be opened; else
+    None.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class ClosedRun:
         self.interrupted = False
         # Whether no more requests are to be begun: the run was interrupted or given up.
         self._over = False
-        # How many connections were refused in a row, and how many requests were finished when the last of them was.
+        # How many connections in a row could not be opened, and how many requests were finished at the last of them.
         self._refusals = self._finished_before = 0
 
     def run(self, tick: Callable[[Progress], None] = lambda _: None) -> AbSamples:
@@ -353,7 +354,10 @@ class ClosedRun:
         self._alike = 0
 
     def _refuse(self, failure: Failure) -> None:
-        """Count a refused connection as ab does: its request is tried again, unless too many were refused in a row."""
+        """Count a connection that could not be opened as ab does: its request is tried again, unless too many could not.
+
+        The server may have refused it, or this machine may have no port or file left for it, or no address of the server.
+        """
         self._recorder.count(names.ERRORS + failure.name)
         self._failed["connect"] += 1
         self._left += 1
@@ -364,7 +368,7 @@ class ClosedRun:
             self.refused, self._over = failure.name, True
 
     def _fail(self, failure: Failure) -> None:
-        """Count a failure other than a refused connection as ab does: as a finished request."""
+        """Count a failure after the connection was open, or one of time, as ab does: as a finished request."""
         self._recorder.count(names.ERRORS + failure.name)
         self._write_errors += failure.stage == "send"
         first_byte_ns = failure.response.first_byte_ns - failure.response.written_ns if failure.response else 0

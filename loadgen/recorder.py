@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from math import isfinite
 from struct import Struct
@@ -35,6 +35,7 @@ _PERIOD_NS = PERIOD_MS * 1_000_000
 _FLUSH_ROWS = 2048
 _PARTS_MAX = 16
 _LATE_NS = 10_000_000
+_TOO_MANY_REQUESTS = 429
 _LARGEST_MS = 1e15
 _NAMES_MAX = 1000
 """The most different names of counters, of distributions, of rates and of endpoints: what a server sends may name them."""
@@ -200,6 +201,8 @@ class Recorder:
         """Running totals as of the last flush: requests, responses, errors, answers that the kernel stamped."""
         self.examined = self.later_segment = 0
         """Of the stamped answers: those whose segments were counted, and of these those dated by a later segment."""
+        self.turned_away: Counter[int] = Counter()
+        """Answers of 429 as of the last flush, by the second in which they came (s since the epoch)."""
 
     def apart(self) -> Recorder:
         """Make another recorder with the same clock, whose figures go into no report."""
@@ -485,6 +488,8 @@ class Recorder:
             second.times.append(sketch)
             for code, n in _tally(status):
                 bucket.count(f"{names.CODES}{code}", n, first_ns, last_ns)
+                if code == _TOO_MANY_REQUESTS:
+                    self.turned_away[first_ns // _SECOND_NS] += n
             bucket.count(names.RESPONSES, len(answers), first_ns, last_ns)
             bucket.sample(names.RESPONSE_TIME, sketch, first_ns, last_ns)
             for hundreds, part in _parted(waited_ms, status // 100, sketch):

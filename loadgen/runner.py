@@ -66,6 +66,8 @@ class ScriptRun:
     """The exit code that functions of the script's processor asked for; 0 if they did not."""
     failures: tuple[str, ...] = ()
     """A sentence on each worker that was lost, and on virtual users that a defect ended; the report is partial then."""
+    is_begun: bool = True
+    """False where the workers could not be started: the report is empty then, and `failures` has the one reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,9 @@ class ClosedResult:
     signal: int | None = None
     """Number of the signal that ended the run early; the report is partial then."""
     refused: str | None = None
-    """The error's name, where the run was given up because connections were refused; the report is partial then."""
+    """The error's name, where the run was given up because too many connections in a row could not be opened; the report is
+    partial then.
+    """
     served: tuple[int, ...] = ()
     """How many answers each user had within the run's time."""
     failures: tuple[str, ...] = ()
@@ -179,8 +183,8 @@ def run_script(
 
     `workers` is the number of processes that share the plan; there are fewer where a phase's `maxVusers` is less.
     `elsewhere` makes the workers that carry out the plan instead. `rows` gets a row for each request, except with `elsewhere`.
-    `calibration` goes into the report.
-    Raises SectionFailed, and CrewError for `elsewhere`.
+    `calibration` goes into the report. Where the workers cannot be started, the result says so (`is_begun`).
+    Raises SectionFailed.
     """
     wall = WallOffset()
     with closing(Transports(script, wall, print_debug)) as transports, undisturbed():
@@ -246,16 +250,9 @@ class ScriptExecution:
         show: Callable[[ScriptRun], None] | None,
         calibration: Calibration | None,
     ) -> ScriptRun:
-        """Run `before`, the plan and `after`. Raises SectionFailed, CrewError."""
+        """Run `before`, the plan and `after`. Raises SectionFailed."""
         self.before()
-        if elsewhere is not None:
-            run = self._together(elsewhere(self._job(), self._wall, self._console.line))
-        elif workers > 1:
-            from loadgen.crew.forked import ForkedCrew  # noqa: PLC0415 - most runs have no workers
-
-            run = self._together(ForkedCrew(workers, self.work, self.recorder, self._wall, self._console.line))
-        else:
-            run = self._alone()
+        run = self._alone() if elsewhere is None and workers == 1 else self._in_a_crew(workers, elsewhere)
         run = replace(run, report=calibrated(run.report, calibration))
         if show is not None:
             show(run)
@@ -335,6 +332,23 @@ class ScriptExecution:
 
         script = replace(self._script, before=(), after=(), built_ins=self._program.known)
         return Job(script, self.plan_seed)
+
+    def _in_a_crew(self, workers: int, elsewhere: Elsewhere | None) -> ScriptRun:
+        """Carry out the plan in workers: those that `elsewhere` makes, else processes that are forked from this one."""
+        from loadgen.crew.crew import CrewError  # noqa: PLC0415 - most runs have no workers
+        from loadgen.crew.forked import ForkedCrew  # noqa: PLC0415
+
+        write_line = self._console.line
+        try:
+            if elsewhere is not None:
+                return self._together(elsewhere(self._job(), self._wall, write_line))
+            return self._together(ForkedCrew(workers, self.work, self.recorder, self._wall, write_line))
+        except CrewError as error:
+            model, why = workload_model(self._script.phases), str(error)
+            about = environment(self._script.source, self._script.target)
+            warnings = (why, *_counted(self._warnings))
+            empty = Report.of((), Extras(version(), model, partial=True, environment=about, warnings=warnings))
+            return ScriptRun(empty, failures=(why,), is_begun=False)
 
     def _together(self, crew: Crew[Any]) -> ScriptRun:
         """Have a crew of workers carry out the plan, and merge what they measure."""

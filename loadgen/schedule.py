@@ -63,7 +63,8 @@ def spans(phases: Iterable[Phase]) -> tuple[PhaseSpan, ...]:
 def lasting(phases: Sequence[Phase], seconds: float) -> tuple[Phase, ...]:
     """The phases made longer or shorter in proportion, so that all together take `seconds` or a little less; rates stay.
 
-    Their ramps become smooth: Artillery's stairs need whole seconds. Raises ValueError where the phases take no time.
+    Their ramps become smooth, for Artillery's stairs need whole seconds. Phases that take `seconds` already stay as they are.
+    Raises ValueError where the phases take no time.
     """
     # A phase of no arrivals ends at once, however long it is.
     whole_s = sum(phase.duration_s for phase in phases if phase.arrival_count != 0)

@@ -274,7 +274,7 @@ def _run_ab(
     if run.refused is not None:
         origin = workload.proxy or workload.origin
         what = (
-            "given up, for too many connections in a row were refused by"
+            "given up, for too many connections in a row could not be opened to"
             if run.samples.answered
             else "cannot connect to"
         )

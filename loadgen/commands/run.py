@@ -217,8 +217,6 @@ def run(
     with ExitStack() as opened:
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
-        if workers > 1:
-            opened.enter_context(_crew_errors())
         gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
         opened.enter_context(outliving_the_terminal())
         with _rows(rows, crews) as file:
@@ -365,10 +363,12 @@ def _live_page(text: str, script: Script, source: str, workers: int) -> LivePage
 def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
     """While inside, gives the function that makes the workers of a run on the Dask cluster at this address.
 
-    Exits with 1 for a script that cannot run there, with 3 if the cluster fails, and with 130 on a Ctrl-C before the start.
+    Exits with 1 for a script that cannot run there, with 3 if the cluster cannot be reached, and with 130 on a Ctrl-C before
+    the start.
     """
     # Dask is an extra that need not be installed.
     try:
+        from loadgen.crew.crew import CrewError
         from loadgen.crew.distributed import crews, problems
     except ModuleNotFoundError as error:
         _fail(f"--dask needs {error.name}, which is not installed: pip install '.[distributed]'")
@@ -376,22 +376,12 @@ def _dask_crews(address: str, script: Script, workers: int) -> Iterator[Crews]:
     if wrong:
         _fail(*wrong)
     try:
-        with _crew_errors(), crews(address, script, _say_beside_progress) as made:
+        with crews(address, script, _say_beside_progress) as made:
             yield made
-    except KeyboardInterrupt:
-        _fail("interrupted before the start", code=SIGNALLED + signal.SIGINT)
-
-
-@contextmanager
-def _crew_errors() -> Iterator[None]:
-    """While inside, exits with 3 where the workers of a run cannot be started."""
-    # Few runs have workers.
-    from loadgen.crew.crew import CrewError
-
-    try:
-        yield
     except CrewError as error:
         _fail(str(error), code=COULD_NOT_RUN)
+    except KeyboardInterrupt:
+        _fail("interrupted before the start", code=SIGNALLED + signal.SIGINT)
 
 
 def _run_script(
@@ -527,9 +517,12 @@ def _judge(script: Script, console: Console, finished: ScriptRun, failed: str | 
         score = apdex_line(total.counters)
         if score is not None:
             console.apdex(score)
-    warn(finished.report)
+    if finished.is_begun:
+        warn(finished.report)
     if gates.junit is not None or step_summary() is not None:
         _tell_ci(finished, verdict, failed, gates)
+    if not finished.is_begun:
+        _fail(*finished.failures, *([] if failed is None else [failed]), code=COULD_NOT_RUN)
     if failed is not None:
         _fail(failed)
     if finished.signal is not None:

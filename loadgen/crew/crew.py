@@ -48,7 +48,10 @@ _NO_PROGRESS = Progress(0.0, 0, 0, 0, 0)
 
 
 class CrewError(Exception):
-    """The workers of a run could not be started, and nothing was sent. The message is one line."""
+    """The workers of a run could not be started: nothing of its plan was sent. The message is one line.
+
+    The script's `before` section may have run already.
+    """
 
 
 @dataclass(frozen=True, slots=True)

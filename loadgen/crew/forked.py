@@ -59,8 +59,13 @@ class ForkedCrew(Crew[_Forked]):
                     return
                 self._workers.append(self._fork(Share(index, self.count), self._started_ns))
         except OSError as error:
-            why = error.strerror or error
-            raise CrewError(f"worker {len(self._workers) + 1} of {self.count} cannot be started: {why}") from None
+            label = f"worker {len(self._workers) + 1} of {self.count}"
+            self._end_all()
+            # What follows, such as writing the report, may need the files.
+            for worker in self._workers:
+                os.close(worker.descriptor)
+            self._workers.clear()
+            raise CrewError(f"{label} cannot be started: {error.strerror or error}") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
 

@@ -63,14 +63,15 @@ class Dialer:
         handshakes, addresses = way
         resolved_ns = now_ns()
         option = self.ports.option(started_ns)
-        error: Exception = OSError(errno.EADDRNOTAVAIL, "no address")
+        error: Exception | None = None
         for family, _, _, _, address in addresses:
             # This is the type beneath socket.socket, whose own code takes longer than the system calls that it makes.
             try:
                 sock = _socket.socket(family, _KIND)
             except OSError as this:
-                # IPv6 may be switched off in the kernel, while the name has an address of it.
-                error = this
+                # IPv6 may be switched off in the kernel, while the name has an address of it: the error of one that could be
+                # tried says more.
+                error = error or this
                 continue
             connection = Connection(sock, self._context)
             try:
@@ -92,7 +93,7 @@ class Dialer:
             else:
                 connection.setup_ns = (resolved_ns - started_ns, reached_ns - resolved_ns, shaken_ns - reached_ns)
                 return connection
-        raise error
+        raise error or OSError(errno.EADDRNOTAVAIL, "no address")
 
 
 class Connections:

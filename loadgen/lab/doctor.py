@@ -8,6 +8,7 @@ import linecache
 import os
 import textwrap
 import time
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,7 +77,9 @@ def run(
         diagnosis = diagnose(observed, server)
         counters, log = done.report.aggregate.counters, options.out / "logs" / "doctor.log"
         if done.signal is None and not good_answers(counters):
-            error = unanswered(options.application.name, log, masked, counters)
+            error = unanswered(
+                options.application.name, log, masked, counters, has_setup=bool(options.application.setup)
+            )
             if not diagnosis.findings:
                 raise error
             notes = [*notes, str(error)]
@@ -116,7 +119,9 @@ def _statement_at(lines: Sequence[str], number: int) -> tuple[int, int]:
     in a longer statement, or in Python that is newer than ours.
     """
     try:
-        tree = ast.parse("".join(lines))
+        # Its warnings, such as of an invalid escape, are about the user's code, and no matter of ours.
+        with warnings.catch_warnings(action="ignore"):
+            tree = ast.parse("".join(lines))
     except (SyntaxError, ValueError):
         return number, number
     best = number, number
@@ -189,7 +194,8 @@ def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked
     try:
         prove(served, options, live)
     except NothingAnsweredError as error:
-        raise unanswered(options.application.name, log, masked, error.counters) from None
+        has_setup = bool(options.application.setup)
+        raise unanswered(options.application.name, log, masked, error.counters, has_setup=has_setup) from None
     except StackError:
         evidence = Evidence.read(served.program.evidence)
         if any(evidence.of("elsewhere")) or not any(evidence.of("connected")):

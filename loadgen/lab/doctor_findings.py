@@ -139,7 +139,7 @@ def _failures(report: Report) -> Iterator[Block]:
 
 def _details(finding: Finding, code: Mapping[str, str]) -> Iterator[Block]:
     if finding.where is not None and finding.where in code:
-        yield Code(f"The line at {finding.where}", code[finding.where])
+        yield Code(f"The statement at {finding.where}", code[finding.where])
     yield Text(f"{f'In {finding.endpoint}. ' if finding.endpoint else ''}{finding.evidence}")
     yield Text(f"Cure: {finding.advice}")
     yield Text(f"It {'affects' if finding.kind in _SHARES else 'costs'} {_part(finding)}.")

@@ -62,7 +62,7 @@ STRATEGIES = ("own", "null", "queue", "fair")
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
 _FIRST_USERS = 5
-_NO_TABLE = re.compile(r'UndefinedTable|relation "[^"]+" does not exist|no such table')
+_NO_TABLE = re.compile(r'UndefinedTable|relation "[^"]+" does not exist')
 _WORTH_A_LOOK = 0.05
 """The share of failed requests from which on the server's log is looked into for an error."""
 _OF_ANOTHER_SERVER = re.compile(
@@ -399,12 +399,17 @@ def _may_yet(evidence: Evidence) -> bool:
 
 
 def unanswered(
-    named: str, log: Path, masked: Callable[[str], str], counters: Mapping[str, int] | None = None
+    named: str,
+    log: Path,
+    masked: Callable[[str], str],
+    counters: Mapping[str, int] | None = None,
+    *,
+    has_setup: bool = False,
 ) -> NothingAnsweredError:
     """The error of a run without a good answer: its failures by kind and endpoint, and the last error of the server's log.
 
     Where the log has no error, its last line that is not just information. `named`: the application, and how it was run.
-    `masked` removes passwords.
+    `masked` removes passwords. Where tables are missing, the advice is a --setup; `has_setup`: one was given, and has run.
     """
     kinds = what_failed(counters or {})
     how = f" ({kinds})" if kinds else ""
@@ -415,9 +420,9 @@ def unanswered(
     if not error and not lines:
         return NothingAnsweredError(f"{named}: no request was answered well{how}. {log} has no error")
     what, said = ("error", error) if error else ("line", lines[-1][:300])
-    advice = (
-        ". Run what makes its tables first: --setup 'flask db upgrade', for example" if _NO_TABLE.search(said) else ""
-    )
+    advice = ""
+    if _NO_TABLE.search(said) and not has_setup:
+        advice = ". Run what makes its tables first: --setup 'flask db upgrade', for example"
     return NothingAnsweredError(f"{named}: no request was answered well{how}. The last {what} in {log}: {said}{advice}")
 
 
@@ -466,7 +471,9 @@ class _Comparison:
             try:
                 prove(served, options, self._live)
             except NothingAnsweredError as error:
-                raise unanswered(named, log, masked, error.counters) from None
+                raise unanswered(
+                    named, log, masked, error.counters, has_setup=bool(options.application.setup)
+                ) from None
             self._note(served)
             script = own_script(options, served.servers.url)
             console.run_id(new_run_id())
@@ -489,7 +496,9 @@ class _Comparison:
         if done.signal is not None:
             raise Interrupted(done.signal)
         if not any(good_answers(each.report.aggregate.counters) for some in self._runs.values() for each in some):
-            raise unanswered(named, log, masked, done.report.aggregate.counters)
+            raise unanswered(
+                named, log, masked, done.report.aggregate.counters, has_setup=bool(options.application.setup)
+            )
         if failed_share(done.report.aggregate.counters) >= _WORTH_A_LOOK:
             self._tell_error(log)
         if f"{names.SERVER}total" not in done.report.aggregate.summaries and _UNTIMED not in self._arrangement.notes:

@@ -57,7 +57,13 @@ def run(
                     prove(served, options, live)
                 except NothingAnsweredError as error:
                     application = f"{options.application.name} with {named}"
-                    raise unanswered(application, log, arrangement.masked, error.counters) from None
+                    raise unanswered(
+                        application,
+                        log,
+                        arrangement.masked,
+                        error.counters,
+                        has_setup=bool(options.application.setup),
+                    ) from None
                 except Interrupted as interrupted:
                     if done is None:
                         raise

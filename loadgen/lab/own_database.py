@@ -103,8 +103,15 @@ def shown(text: str) -> str:
 def masking(*urls: str) -> Callable[[str], str]:
     """A function that replaces the passwords of these URLs in a text, in every way in which they may be written there."""
     secrets: set[str] = set()
-    for text in urls:
-        password = _parsed(text)[1].password
+    places = [_parsed(text)[1] for text in urls]
+    # What the rest of a URL says is no secret.
+    known = " ".join(
+        str(part)
+        for url in places
+        for part in (url.drivername, url.username, url.host, url.query.get("host"), url.database)
+    )
+    for text, url in zip(urls, places, strict=True):
+        password = url.password
         if password:
             secrets |= _written(str(password))
             # As the user has written it.
@@ -112,7 +119,7 @@ def masking(*urls: str) -> Callable[[str], str]:
             secrets |= {each for each in (written.groups() if written else ()) if each}
             # An application that puts it into a URL as it is takes what follows an @ for a host, a port or a database.
             pieces = re.split("[@:/?#]", str(password).partition("@")[2])
-            secrets |= {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE}
+            secrets |= {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE and piece not in known}
 
     def masked(text: str) -> str:
         for secret in sorted(secrets, key=len, reverse=True):

@@ -238,10 +238,14 @@ class SessionSampler(threading.Thread):
     def run(self) -> None:
         """Look until the block is left. A database that ends its sessions to recover is asked again until it answers."""
         while not self._done.wait(SAMPLE_EVERY_S):
-            with contextlib.suppress(psycopg2.Error):
-                if self.connection.closed:
-                    self.connection = connect(self._url)
-                self.look()
+            self.try_to_look()
+
+    def try_to_look(self) -> None:
+        """Look once, on a new connection if the database has ended the one before; do nothing if it does not answer."""
+        with contextlib.suppress(psycopg2.Error):
+            if self.connection.closed:
+                self.connection = connect(self._url)
+            self.look()
 
     def __enter__(self) -> Self:
         self.start()
@@ -259,6 +263,12 @@ class BackendWatch(SessionSampler):
     def __init__(self, monitor_url: str) -> None:
         super().__init__(monitor_url)
         self.peak = 0
+
+    def run(self) -> None:
+        """Look at once, until the block is left, and once more then: a block may be shorter than the time between two looks."""
+        self.try_to_look()
+        super().run()
+        self.try_to_look()
 
     def look(self) -> None:
         """Count once."""

@@ -41,7 +41,7 @@ from reports import names
 from reports.answers import failed_share, good_answers
 from reports.blocks import decimal
 from reports.files import write_text
-from reports.model import Period
+from reports.model import Period, Report
 from reports.page.picture import picture
 from reports.writers.output import written
 
@@ -131,12 +131,15 @@ class _Sweeper:
         self._url = ""
         self._own: tuple[OwnAppOptions, Arrangement] | None = None
         self._answered = False
-        self._refusal = ""
+        self._counted: Counter[str] = Counter()
+        """The counters of all runs that were measured."""
 
     def found(self) -> Sweep:
         """The result so far."""
         options = self._options
         warned = [f"The generator, in {times} of the runs: {text}" for text, times in self._warned.items()]
+        if self._own is not None and (refused := refusal([Report(Period(0, self._counted))])):
+            warned.append(refused)
         return Sweep(
             subject=f"{options.application.name if options.application else 'the service'} under {options.script or _OWN_SCRIPT}",
             strategy=options.strategy,
@@ -145,7 +148,7 @@ class _Sweeper:
             seconds=options.seconds,
             curves=self._curves,
             environment=environment(),
-            notes=[*self._notes, *warned, *filter(None, [self._refusal])],
+            notes=[*self._notes, *warned],
         )
 
     # Before the first run
@@ -284,6 +287,7 @@ class _Sweeper:
             if self._own is not None and not self._answered:
                 raise NothingAnsweredError(counters=total.counters)
         self._note_warnings(done)
+        self._counted.update(total.counters)
         return SizeRun(
             size=size,
             good_per_s=good_answers(total.counters) / _lasted_s(total, self._options.seconds),
@@ -315,7 +319,8 @@ class _Sweeper:
                 yield served.servers, served.database.monitor_url
             except NothingAnsweredError as error:
                 named = f"{own.application.name} with {options.strategy}"
-                raise unanswered(named, log, arrangement.masked, error.counters) from None
+                has_setup = bool(own.application.setup)
+                raise unanswered(named, log, arrangement.masked, error.counters, has_setup=has_setup) from None
 
     def _load(self, servers: Servers, rate: float, seconds: int) -> ScriptRun:
         if self._signals:
@@ -342,8 +347,6 @@ class _Sweeper:
         for text in done.report.extras.warnings if done.report.extras else ():
             alike = next((known for known in self._warned if _without_figures(known) == _without_figures(text)), text)
             self._warned[alike] += 1
-        if self._own is not None:
-            self._refusal = refusal([done.report])
 
     def _tell(self, run: SizeRun, number: int, estimate: SizeEstimate, goal: Goal) -> None:
         p99 = "-" if run.p99_ms is None else f"{decimal(run.p99_ms, 3)} ms"

@@ -52,7 +52,9 @@ class _Known:
 class Correlation:
     """What is known of the answers so far, and what the steps take from them. Steps have numbers, from 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, target_has_path: bool = False) -> None:
+        """`target_has_path`: the script's target, which goes before each path, has a path itself."""
+        self._target_has_path = target_has_path
         self.captures: dict[int, list[Capture]] = {}
         """By number of a step: what later steps take from its answer."""
         self._tokens: dict[str, _Known] = {}
@@ -77,7 +79,11 @@ class Correlation:
         elif "html" in kind and len(text) <= _LARGEST_PAGE:
             for name, value, selector, attribute in _hidden(text):
                 self._tokens[value] = _Known(number, name, selector, "selector", attribute)
-        location = _location(response).removeprefix(origin)
+        given = _location(response)
+        location = given.removeprefix(origin)
+        if self._target_has_path and given == location:
+            # A path that an answer gives has the target's path already, and would get it twice.
+            return
         is_new = method == "post" and location.startswith("/") and location not in self._paths
         if is_new and _OPAQUE.fullmatch(location.rpartition("/")[2]):
             self._locations[location] = _Known(number, "location", "location", "header")

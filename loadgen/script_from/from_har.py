@@ -120,7 +120,8 @@ def draft_from_har(
     answered = any(each.status for each in entries)
     if not answered:
         notes.append("The file has no answers, only requests: their statuses are not checked.")
-    replay = _Replay(environment or {}, answered=answered)
+    below = bool(target) and urlsplit(str(target)).path.strip("/") != ""
+    replay = _Replay(environment or {}, answered=answered, target_has_path=below)
     steps, left = [], []
     kept: list[tuple[_Entry, Step]] = []
     sessions = _LostSessions(own, environment or {})
@@ -231,13 +232,23 @@ class _LostSessions:
         self._environment = environment
         # Browsers can leave cookies out of a file. Then nothing says which requests belong to a session.
         self._without_cookies = not any(_cookies(each.request) or _cookies(each.response) for each in entries)
+        self._setting = Counter(name for each in entries for name in set(_cookies(each.response)))
+        """Number of answers that set a cookie, by its name."""
         self._all = ""
 
     def lose(self, entry: _Entry, secret: str) -> None:
-        """A request is left out for want of a secret, and so is the session that its answer has begun."""
-        self._by_cookie.update(dict.fromkeys(_cookies(entry.response), entry.label))
+        """A request is left out for want of a secret, and so is the session that its answer has begun.
+
+        A login begins one with any cookie that it sets. Any other request does so only with a cookie that it did not send, and
+        that no other answer sets: those of load balancers, for example, come with every answer.
+        """
+        is_login = _LOGIN_SECRET.search(secret) is not None
+        begun = set(_cookies(entry.response))
+        if not is_login:
+            begun = {name for name in begun - set(_cookies(entry.request)) if self._setting[name] == 1}
+        self._by_cookie.update(dict.fromkeys(begun, entry.label))
         self._by_token.update(dict.fromkeys(tokens_of(entry.response), entry.label))
-        if self._without_cookies and _LOGIN_SECRET.search(secret) and not self._all:
+        if self._without_cookies and is_login and not self._all:
             self._all = entry.label
 
     def check(self, entry: _Entry) -> None:
@@ -245,8 +256,14 @@ class _LostSessions:
         lost = next((self._by_cookie[name] for name in _cookies(entry.request) if name in self._by_cookie), "")
         headers = _headers(entry.request)
         for name, value in headers.items():
-            if value.rpartition(" ")[2] in self._by_token and not self._environment.get(environment_name(name)):
-                lost = self._by_token[value.rpartition(" ")[2]]
+            token = value.rpartition(" ")[2]
+            # Answers have many texts that are no tokens, and a header such as Origin may have one of them.
+            if (
+                token in self._by_token
+                and _is_secret(name, value)
+                and not self._environment.get(environment_name(name))
+            ):
+                lost = self._by_token[token]
         lost = lost or ("" if "authorization" in headers else self._all)
         if lost:
             raise Unusable(f"it needs the session that {_masked(lost)} begins, which is left out")
@@ -267,12 +284,12 @@ def _cookies(message: Mapping[str, Any]) -> list[str]:
 class _Replay:
     """Turns recorded requests into steps, and collects the secrets that they need."""
 
-    def __init__(self, environment: Mapping[str, str], *, answered: bool = True) -> None:
+    def __init__(self, environment: Mapping[str, str], *, answered: bool, target_has_path: bool) -> None:
         """`answered`: whether the recording has answers at all; a request without one has failed then."""
         self._environment = environment
         self._answered = answered
         self._secrets: dict[str, Secret] = {}
-        self.correlation = Correlation()
+        self.correlation = Correlation(target_has_path=target_has_path)
 
     def secrets(self) -> list[Secret]:
         """The headers with secrets that some request had."""

@@ -25,8 +25,10 @@ _THINK_S = 1.0
 _ID_LIKE = re.compile(r"(?:^|[a-z_.-])(?:id|ids|uuid|guid|key|token|cursor|sha|hash|slug)$", re.IGNORECASE)
 _ENDS_SOMETHING = re.compile(
     r"log[-_]?out|log[-_]?off|sign[-_]?out|shut[-_]?down|reboot|destroy|unsubscribe|password[-_]?reset"
-    # These are parts of harmless words: skill, presets, deleted.
-    r"|(?<![a-z])(?:restart|delete|kill|purge|revoke|reset)(?![a-z])"
+    # At the beginning of a word: deleteuser. Not deleted, killers, restarts, killmails.
+    r"|(?<![a-z])(?:restart|delete|kill|purge|revoke|reset)(?!(?:e?d|e?rs?|s|t?ing|mails?|stat(?:istic)?s)(?![a-z]))"
+    # At its end: userdelete. Not skill, preset.
+    r"|(?:(?<!s)kill|(?<!p)reset|restart|delete|purge|revoke)(?![a-z])"
 )
 _NEXT_WORD = re.compile(r"(?<=[a-z\d])(?=[A-Z])")
 _USUAL_JSON = ("application/json", "*/*", "application/*")

@@ -186,9 +186,16 @@ def codes(counters: Mapping[str, int]) -> dict[str, int]:
 def errors(counters: Mapping[str, int]) -> dict[str, int]:
     """Number of requests or users that failed without a usable answer, by kind of failure.
 
-    A kind that is a status, as in a reader of JMeter's, is left out where `codes` has these answers already.
+    A kind that is a status of 400 or more, as in a reader of JMeter's, is left out where `codes` has these answers already.
+    Answers of 2xx or 3xx that the tool's own checks found wrong are "failed with HTTP 200".
     """
-    return {kind: n for kind, n in _under(counters, names.ERRORS).items() if f"{names.CODES}{kind}" not in counters}
+    found = {}
+    for kind, n in _under(counters, names.ERRORS).items():
+        if f"{names.CODES}{kind}" not in counters:
+            found[kind] = n
+        elif kind[:1] not in "45":
+            found[f"failed with HTTP {kind}"] = n
+    return found
 
 
 def bad_answers(counters: Mapping[str, int]) -> dict[str, int]:

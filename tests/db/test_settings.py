@@ -21,6 +21,8 @@ def test_what_libpq_knows_is_kept():
     assert dict(url.query) == {"sslmode": "require", "options": "-csearch_path=lab", "host": "a,b", "port": "1,2"}
     of_sqlalchemy = database_url("postgresql+psycopg2://me@/x?host=a:1&host=b&application_name=n")
     assert dict(of_sqlalchemy.query) == {"host": "a,b", "port": "1,", "application_name": "n"}
+    both = [dict(database_url(f"postgresql://me@/x?host=a:1&host=b&port={port}").query) for port in ("5433", "7,8")]
+    assert both == [{"host": "a,b", "port": "1,5433"}, {"host": "a,b", "port": "1,8"}]
     assert dict(database_url("hostaddr=::1,127.0.0.1 port=1,2").query) == {"hostaddr": "::1,127.0.0.1", "port": "1,2"}
 
 

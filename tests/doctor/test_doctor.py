@@ -94,6 +94,9 @@ def test_the_code_of_a_finding_is_its_whole_statement(tmp_path):
     )
     (tmp_path / "broken.py").write_text("first\n  def (\n")
     (tmp_path / "page.html").write_text("{% for book in books %}\n  {{ book.author.name }}\n{% endfor %}\n")
+    # Python warns of this escape.
+    (tmp_path / "odd.py").write_text("odd = [\n    '\\d',\n]\n")
+    assert code_at(["odd.py:2"], tmp_path) == {"odd.py:2": "odd = [\n    '\\d',\n]"}
     assert code_at(["shop.py:7", "shop.py:10", "broken.py:2", "page.html:2", "missing.py:1", None], tmp_path) == {
         "shop.py:7": "engine = sqlalchemy.create_engine(\n    URL,\n    pool_size=2,\n)",
         "shop.py:10": "with self.engine.connect() as connection:",

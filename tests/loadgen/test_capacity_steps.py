@@ -1,6 +1,7 @@
 """How a step of the search for a service's capacity is watched: which seconds it sees, and when it ends."""
 
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import gevent
@@ -35,10 +36,12 @@ class Stopped:
 def watching(monkeypatch):
     """Makes a watch, of that class, whose step began at second 100; `happened` are the seconds that had events."""
 
-    def make(cls, *more, happened=(), counters=None):
+    def make(cls, *more, happened=(), turned_away=None):
         monkeypatch.setattr(capacity, "now_ns", lambda: 100_100_000_000)
         engine = Stopped()
-        recorder = SimpleNamespace(report=lambda: Report.of([Period(0, counters or {}, seconds=happened)]))
+        recorder = SimpleNamespace(
+            report=lambda: Report.of([Period(0, seconds=happened)]), turned_away=Counter(turned_away)
+        )
         return engine, cls(engine, recorder, SimpleNamespace(wall_ns=0), Target(200.0), lambda _: None, *more)
 
     return make
@@ -75,19 +78,19 @@ def test_a_service_that_never_recovers_is_waited_for_no_longer_than_allowed(watc
 
 
 def test_an_answer_of_429_is_an_error(watching):
-    counters = {"http.codes.429": 5}
     happened = [quick(100 + n, answers=10) for n in range(3)]
-    _, watch = watching(capacity._StepWatch, (), 10.0, 20, 200_000_000_000, happened=happened, counters=counters)
-    for turned_away in (0, 4, 3):
-        counters["http.codes.429"] += turned_away
+    refused = {99: 5, 101: 4, 102: 3}
+    _, watch = watching(capacity._StepWatch, (), 10.0, 20, 200_000_000_000, happened=happened, turned_away=refused)
+    for _ in range(3):
         tick(watch)
     assert [s.errors for s in watch._seen()] == [0, 4, 3]
     assert watch.step().error_share == 7 / 30
 
 
-@pytest.mark.parametrize(("errors", "stops"), [(1, 0), (0, 1)])
-def test_a_quick_rejection_is_no_recovery(watching, errors, stops):
-    engine, watch = watching(capacity._RecoveryWatch, 30, happened=[quick(100, errors=errors)])
+@pytest.mark.parametrize(("errors", "turned_away", "stops"), [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_a_quick_rejection_is_no_recovery(watching, errors, turned_away, stops):
+    happened = [quick(100, errors=errors)]
+    engine, watch = watching(capacity._RecoveryWatch, 30, happened=happened, turned_away={100: turned_away})
     tick(watch)
     assert engine.stops == stops
 

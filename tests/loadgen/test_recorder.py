@@ -107,6 +107,14 @@ def test_errors_are_counted_in_their_second():
     assert sum(second.errors for second in period.seconds) == 3
 
 
+def test_answers_of_429_are_counted_in_their_second():
+    recorder = Recorder(FixedWall())
+    for at_s, status in ((5.0, 429), (5.9, 429), (5.95, 200), (7.1, 429)):
+        filed(recorder, answer(int(at_s * 1e9), status=status))
+    recorder.report()
+    assert recorder.turned_away == {5: 2, 7: 1}
+
+
 def test_flushing_in_between_changes_nothing(monkeypatch):
     rng = random.Random(1)
     events = [(rng.randrange(3 * PERIOD_NS), rng.choice([200, 500]), rng.randrange(1, 10**9)) for _ in range(500)]

@@ -39,7 +39,9 @@ def test_phases_made_to_last_keep_their_rates_and_do_not_take_longer(seconds):
     found = lasting(plan, seconds)
     assert seconds * S * 0.99 <= spans(found)[-1].end_ns <= seconds * S + len(plan)
     at = offsets(*found)
-    assert max(sum(start <= a < start + S for a in at[i : i + 200]) for i, start in enumerate(at[::7])) <= 101
+    assert max(sum(start <= a < start + S for a in at[7 * i : 7 * i + 200]) for i, start in enumerate(at[::7])) <= 101
+    factor = seconds / 614
+    assert len(at) == pytest.approx(factor * (11 * 50.5 + 600 * 100 + 8), abs=4)
 
 
 def test_phases_that_take_no_time_cannot_be_made_to_last():

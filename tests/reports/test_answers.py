@@ -29,6 +29,7 @@ WRK = "Running 1s test @ http://h/\n100 requests in 1.00s, 1MB read\n{}Requests/
         ({"http.requests": 100, "http.codes.200": 90, "http.codes.500": 10, "errors.500": 10}, 100, 10, 10),
         ({"http.codes.200": 90, "http.codes.500": 10, "errors.500": 10}, 100, 10, 10),
         ({"http.requests": 100, "http.codes.200": 90, "http.codes.404": 10, "errors.404": 10}, 100, 10, 10),
+        ({"http.requests": 100, "http.codes.200": 100, "errors.200": 10}, 100, 10, 0),
         ({"http.requests": 100, "errors.http_req_failed": 5}, 100, 5, 5),
         ({"http.requests": 0, "errors.connect": 7}, 7, 7, 7),
         ({"http.requests": 100}, 100, 0, None),
@@ -63,6 +64,12 @@ def test_a_sample_of_jmeters_that_failed_by_its_status_is_one_failure(golden):
     assert figures_of([report])[0]["share", ERRORS] == 0.5  # a 500, and one without an answer, of four
     text = to_text(report_page([("a", report)], title="a"))
     assert text.count("HTTP 500") == 1 and "\n500 " not in text
+
+
+def test_an_answer_of_200_that_a_tool_counts_as_failed_is_shown():
+    head = "timeStamp,elapsed,label,responseCode,responseMessage,success\n"
+    (report,) = read(f"{head}1700000000000,100,home,200,OK,false\n1700000000100,100,home,302,OK,false\n", "a.jtl")
+    assert measures.bad_answers(report.aggregate.counters) == {"failed with HTTP 200": 1, "failed with HTTP 302": 1}
 
 
 @pytest.mark.parametrize(

@@ -113,25 +113,58 @@ def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_ans
     assert report.aggregate.counters["vusers.completed"] == report.aggregate.counters["vusers.created"] > 0
 
 
-def test_an_interrupt_while_workers_are_started_reaches_those_that_are(start, serve, ok_answer, tmp_path):
-    server = serve(ok_answer())
-    process = start(script(server, [{"duration": 60, "arrivalRate": 20}]), "--workers", "24", "--no-calibration")
-    wait_until(lambda: len(workers_of(process)) > 2, limit_s=20)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=15)
-    assert process.returncode == 130
-    assert "worker" not in err
-    assert len(server.heads) < 60
-    assert report_of(tmp_path).extras.partial
+INTERRUPTED_AT_THE_START = """
+import signal
+import gevent
+from loadgen.clock import WallOffset
+from loadgen.crew.forked import ForkedCrew
+from loadgen.engine import Listener
+from loadgen.recorder import Recorder
+from loadgen.runner import stopping
+
+def work(share, link, started_ns):
+    with stopping(lambda: None) as seen, gevent.Timeout(10, False):
+        while not seen:
+            gevent.sleep(0.01)
+    return {"worker": share.index, "seen": seen}
+
+wall = WallOffset()
+crew = ForkedCrew(24, work, Recorder(wall), wall, print)
+fork = crew._fork
+
+def interrupted(share, started_ns):
+    worker = fork(share, started_ns)
+    if share.index == 1:
+        signal.raise_signal(signal.SIGINT)
+    return worker
+
+crew._fork = interrupted
+with stopping(crew.stop) as seen:
+    crew.run([], Listener())
+print(seen, crew.results())
+"""
+
+
+def test_an_interrupt_while_workers_are_started_reaches_those_that_are():
+    command = [sys.executable, "-c", INTERRUPTED_AT_THE_START]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "[2] [{'worker': 0, 'seen': [2]}, {'worker': 1, 'seen': [2]}]\n", done.stderr
 
 
 def test_workers_that_cannot_be_started_are_told_in_one_line(tmp_path):
     path = tmp_path / "script.json"
-    path.write_text(json.dumps(script(SimpleNamespace(url="http://127.0.0.1:1"), [{"duration": 60, "arrivalRate": 1}])))
-    command = f"ulimit -n 64; exec {sys.executable} -m loadgen run -q --no-calibration --workers 64 {path}"
+    plan = script(SimpleNamespace(url="http://127.0.0.1:1"), [{"duration": 60, "arrivalRate": 1}])
+    plan["after"] = {"flow": [{"log": "cleaned up"}]}
+    path.write_text(json.dumps(plan))
+    options = f"--no-calibration --workers 64 -o {tmp_path}/report.json --junit {tmp_path}/junit.xml"
+    command = f"ulimit -n 64; exec {sys.executable} -m loadgen run {options} {path}"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3
     assert re.fullmatch(r"Error: worker \d+ of 64 cannot be started: Too many open files\n", done.stderr)
+    assert "cleaned up" in done.stdout
+    report = from_json((tmp_path / "report.json").read_text())
+    assert report.extras.partial and "cannot be started" in report.extras.warnings[0]
+    assert "cannot be started" in (tmp_path / "junit.xml").read_text()
 
 
 def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, tmp_path):

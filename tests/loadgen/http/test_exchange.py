@@ -281,8 +281,14 @@ def test_an_address_of_a_family_that_the_kernel_does_not_have_is_passed_over(
     addresses = [(10_000, 0, 0, "", ("::1", server.port)), (socket.AF_INET, 0, 0, "", ("127.0.0.1", server.port))]
     monkeypatch.setattr("loadgen.http.dialer.addresses_of", lambda *_: addresses)
     assert connections().exchange(Origin("http", "both", server.port), GET).status == 200
-    addresses.pop()
+    own = addresses.pop()
     assert connections().exchange(Origin("http", "neither", server.port), GET).name == "EAFNOSUPPORT"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        refusing = (*own[:4], ("127.0.0.1", taken.getsockname()[1]))
+    for order in (0, 1):
+        addresses.insert(order, refusing)
+        assert connections().exchange(Origin("http", f"refused{order}", server.port), GET).name == "ECONNREFUSED"
+        addresses.remove(refusing)
 
 
 def test_a_request_larger_than_the_kernel_takes_at_once_is_sent_whole(connections, serve, ok_answer):

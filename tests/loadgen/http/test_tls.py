@@ -11,6 +11,7 @@ import gevent
 import pytest
 
 from loadgen.clock import KERNEL_STAMPS, WallOffset
+from loadgen.http import dialer
 from loadgen.http.dialer import Connections, Dialer
 from loadgen.http.exchange import Exchange, Failure, TimeLimits
 from loadgen.http.proxy import ProxyError, ProxyRoute
@@ -214,15 +215,21 @@ def test_a_connection_closed_while_idle_is_replaced(serve_tls, connect):
 
 
 def test_a_connection_on_which_tls_breaks_while_idle_is_replaced(serve_tls, connect):
+    has_answer, is_broken = threading.Event(), threading.Event()
+
     def then_garbage(connection, _):
         connection.sendall(OK)
-        # After the answer has been read.
-        time.sleep(0.1)
-        os.write(connection.fileno(), b"\x17\x03\x03\x00\x05hello")
+        if not is_broken.is_set():
+            has_answer.wait(10)
+            os.write(connection.fileno(), b"\x17\x03\x03\x00\x05hello")
+            is_broken.set()
 
     server, link = serve_tls(then_garbage), connect()
     assert link.exchange(server.origin, GET).status == 200
-    gevent.sleep(0.3)
+    has_answer.set()
+    assert is_broken.wait(10)
+    # A connection that was used just now is not looked at.
+    gevent.sleep(dialer._PROBE_AFTER_NS / 1e9)
     assert link.exchange(server.origin, GET).status == 200
     assert server.connections == 2
 

@@ -245,6 +245,8 @@ def test_no_way_of_writing_a_password_is_shown(text, tmp_path):
 
 
 def test_no_piece_of_a_password_is_shown_that_was_taken_for_a_port():
+    common = "postgresql://me:x%40localhost%3Ashop%2Fmore@localhost/shops"
+    assert masking(common)("shop at localhost, more x@localhost:shop/more") == "shop at localhost, *** ***"
     masked = masking("postgresql://me:se%40here%3Asecret%2Fmore@h/d")
     assert masked("invalid literal for int() with base 10: 'secret'") == "invalid literal for int() with base 10: '***'"
 
@@ -435,6 +437,7 @@ def test_a_run_without_answers_is_told_with_the_last_error_or_else_the_last_line
     assert str(unanswered("a:app", log, masked)).endswith(": (psycopg2.errors.UniqueViolation) duplicate key")
     log.write_text('ProgrammingError: relation "rows" does not exist\n')
     assert "does not exist. Run what makes its tables first: --setup" in str(unanswered("a:app", log, masked))
+    assert str(unanswered("a:app", log, masked, has_setup=True)).endswith("does not exist")
     log.write_text("start\nstopped\n")
     assert str(unanswered("a:app", log, masked)).endswith(f"The last line in {log}: stopped")
     log.write_text("")

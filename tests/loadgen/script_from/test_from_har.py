@@ -389,6 +389,20 @@ def test_a_page_that_a_post_leads_to_is_asked_for_where_it_leads_the_next_time()
     assert steps_of(draft)[1].captures[0].source == "header"
 
 
+@pytest.mark.parametrize(
+    ("location", "target", "url"),
+    [
+        ("/posts/17", "http://h/base/", "/posts/17"),
+        ("http://h/posts/17", "http://h/base", "{{ location }}"),
+        ("/posts/17", "http://h/", "{{ location }}"),
+    ],
+)
+def test_a_path_that_a_post_leads_to_does_not_get_the_targets_path_twice(location, target, url):
+    made = entry("http://h/posts", method="POST", status=302, got=[("Location", location)], data=(FORM, "a=b"))
+    draft = draft_from_har(har(made, entry("http://h/posts/17", 1)), "x.har", target=target)
+    assert [step.url for step in steps_of(draft)] == ["/posts", url]
+
+
 @pytest.mark.parametrize("cookies", [True, False])
 def test_requests_of_a_session_whose_login_is_left_out_are_left_out(cookies):
     def sent(value):
@@ -405,6 +419,38 @@ def test_requests_of_a_session_whose_login_is_left_out_are_left_out(cookies):
     assert draft.left_out[1].why == "it needs the session that POST /login begins, which is left out"
     draft = draft_from_har(recording, "x.har", environment={"PASSWORD": "b"})
     assert [step.url for step in steps_of(draft)] == ["/", "/login", "/account"]
+
+
+@pytest.mark.parametrize("first_set_by", ["/", "/search?api_key=x"])
+def test_a_cookie_that_several_answers_set_is_no_session_of_one_that_is_left_out(first_set_by):
+    renewed, seen = [("Set-Cookie", "AWSALB=x; Path=/")], False
+    recorded = []
+    for number, path in enumerate(("/", "/search?api_key=x", *(f"/page/{n}" for n in range(3)))):
+        sent = [("Cookie", "AWSALB=x")] if seen else []
+        seen = seen or path == first_set_by
+        recorded.append(entry(f"http://h{path}", number, headers=sent, got=renewed if seen else []))
+    draft = draft_from_har(har(*recorded), "x.har")
+    assert [step.url for step in steps_of(draft)] == ["/", "/page/0", "/page/1", "/page/2"]
+
+
+def test_a_cookie_that_only_a_left_out_answer_sets_is_its_session():
+    recording = har(
+        entry("http://h/"),
+        entry("http://h/enter?api_key=x", 1, got=[("Set-Cookie", "sid=x")]),
+        entry("http://h/account", 2, headers=[("Cookie", "sid=x")]),
+    )
+    assert [step.url for step in steps_of(draft_from_har(recording, "x.har"))] == ["/"]
+
+
+def test_a_text_of_a_left_out_answer_is_a_token_only_in_a_header_with_a_secret():
+    answered = '{"redirect": "https://shop.example", "value": "abcdefgh1"}'
+    recording = har(
+        entry("http://h/"),
+        entry("http://h/login", 1, method="POST", kind=JSON, text=answered, data=(JSON, '{"api_key": "x"}')),
+        entry("http://h/a", 2, headers=[("Origin", "https://shop.example")]),
+        entry("http://h/b", 3, headers=[("Authorization", "Bearer abcdefgh1")]),
+    )
+    assert [step.url for step in steps_of(draft_from_har(recording, "x.har"))] == ["/", "/a"]
 
 
 def test_a_header_that_repeats_a_cookie_cannot_be_sent():

@@ -577,6 +577,9 @@ def test_half_a_surrogate_pair_stands_for_no_sign():
             (path, False)
             for path in ("/logout", "/user/signOut", "/reset-all", "/deleteAll", "/jobs/kill", "/password_reset")
         ),
+        *((path, True) for path in ("/preset", "/deletedUsers", "/users/revoked", "/killmails/{resetToken}")),
+        *((path, False) for path in ("/deleteuser", "/killall", "/resetdb", "/v1/purgecache", "/restartserver")),
+        *((path, False) for path in ("/userdelete", "/deletedocument", "/api/do_killjob")),
     ],
 )
 def test_a_get_that_ends_something_is_known_by_whole_words(path, is_kept):
