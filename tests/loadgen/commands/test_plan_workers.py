@@ -71,6 +71,7 @@ def test_a_worker_out_of_cpu_is_told_from_a_pool_that_is_too_small(tmp_path):
 LITTLE_CPU = {"cpu_ms": 1.0, "loan_cpu_ms": 0.5}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "arguments", "remedy"),
     [
@@ -199,6 +200,7 @@ def test_the_server_programs_own_work_is_what_the_application_does_not_take(tmp_
     assert requests(asked_of(run)).cpu.server_share == pytest.approx(2 / 3, rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "arguments"),
     [
@@ -214,6 +216,7 @@ def test_a_target_that_only_a_short_simulation_keeps_does_not_keep_up(tmp_path, 
     assert said.startswith("No size keeps up.")
 
 
+@pytest.mark.slow
 def test_of_several_workers_it_is_told_what_a_preferred_one_would_do(tmp_path):
     path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=49)
     given_ = (path, "--sizes", "3", "--rate", 77, "--requests", 5000)
@@ -242,6 +245,7 @@ def test_the_databases_cores_are_busy_for_what_was_given_whatever_the_worker_com
     assert row["formulas"]["db_load"] == pytest.approx(0.5, rel=0.05)
 
 
+@pytest.mark.slow
 def test_many_servers_take_no_longer_than_few(tmp_path):
     path = computing(tmp_path, cpu_ms=2.0, loan_cpu_ms=1.0)
     began = time.process_time()
@@ -250,6 +254,7 @@ def test_many_servers_take_no_longer_than_few(tmp_path):
     assert time.process_time() - began < 20
 
 
+@pytest.mark.slow
 def test_more_servers_than_cores_are_told_to_need_more_cores(tmp_path):
     path = computing(tmp_path, cpu_ms=10.0, loan_cpu_ms=8.0)
     found = planned(path, "--servers", 4, "--rate", 300, "--sizes", "5", "--cores", 2)
