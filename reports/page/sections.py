@@ -393,11 +393,14 @@ def _each_once(caption: str, found: Sequence[tuple[str, _Value]]) -> Iterator[tu
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as (name, text), such as `packages.gevent` and `26.9.0`."""
+    """Nested settings as (name, text), such as `packages.gevent` and `26.9.0`, or `runs.1.cpu_s` of several."""
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from flattened(value, f"{name}.")
+        elif isinstance(value, (list, tuple)) and value and all(isinstance(each, Mapping) for each in value):
+            for number, each in enumerate(value, start=1):
+                yield from flattened(each, f"{name}.{number}.")
         elif isinstance(value, (list, tuple)):
             yield name, ", ".join(str(v) for v in value) or ABSENT
         elif isinstance(value, bool):

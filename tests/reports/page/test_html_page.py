@@ -23,6 +23,7 @@ from reports.page.charts import distribution, over_time
 from reports.page.measures import breakdown, endpoints, requests, slices, throughput, timeline, without_good_answer
 from reports.page.page import render, to_html
 from reports.page.scales import axis_scale, ticks
+from reports.page.sections import flattened
 from reports.page.svg import stacked, svg
 from tests.support.report_strategies import reports as any_report
 from tests.support.sample_lab import lab_evidence
@@ -164,6 +165,17 @@ def test_a_partial_run_and_its_warnings_are_told_first():
 def test_the_script_is_not_among_the_environment():
     page = page_of(("x", report(1)))
     assert page.text.count(SCRIPT.split()[2]) == 1
+
+
+def test_what_each_of_several_runs_or_processes_says_has_a_row_of_its_own():
+    found = flattened({"cpu_s": 1.5, "runs": [{"cpu_s": 1.0}, {"cpu_s": 0.5}], "tags": ["a", "b"], "none": []})
+    assert list(found) == [
+        ("cpu_s", "1.5"),
+        ("runs.1.cpu_s", "1.0"),
+        ("runs.2.cpu_s", "0.5"),
+        ("tags", "a, b"),
+        ("none", "–"),
+    ]
 
 
 def test_periods_are_rates_over_the_time_they_were_observed():
