@@ -104,3 +104,8 @@ def test_the_readme_shows_what_the_labs_example_found():
     assert kept["sentence"] in lab_example.EXAMPLE.read_text()
     for claim in kept["claims"]:
         assert f"| {claim['verdict']} | {claim['claim']} |" in readme
+
+
+def test_each_fault_of_the_doctors_page_has_its_output():
+    text = (ROOT / "docs" / "doctor.md").read_text("utf-8")
+    assert not re.findall(r"writes (\w+) from here -->\s*<!--", text)
