@@ -376,13 +376,11 @@ class Schedule:
             if server.is_down and not self.is_forked and server.attempts_while_down > most:
                 self.world.wrong(f"{server.attempts_while_down} attempts in an outage of {lasts_s} s")
             server.is_down = False
-            queue, long_ago_ns = self.pool._queue, world.now_ns - 600 * MS
-            # A slot may have come back just now, from the garbage, so that it is not known for long that the server is away.
-            openers, growth = self.pool._openers, self.pool._openers.growth
-            is_news = bool(growth.failures) and growth._away_since_ns > long_ago_ns
-            is_trying = is_news or any(attempt.began_ns > long_ago_ns for attempt in openers.attempts)
-            in_use = is_trying or any(record.lent for record in queue.taken)
-            if not in_use and any(waiter.since_ns < long_ago_ns for waiter in queue.waiters):
+            queue, openers, long_ago_ns = self.pool._queue, self.pool._openers, world.now_ns - 600 * MS
+            # A slot may have come back just now, from the garbage. The last is 0 where no attempt has failed.
+            if max((*(each.began_ns for each in openers.attempts), openers.growth._away_since_ns)) > long_ago_ns:
+                return
+            if not any(record.lent for record in queue.taken) and any(w.since_ns < long_ago_ns for w in queue.waiters):
                 self.world.wrong("somebody waits for a server that is away, and is not told")
 
         def ask_again() -> None:
