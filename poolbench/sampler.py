@@ -27,6 +27,8 @@ _INTERVAL_S = 0.1
 _MOST_CPU = 0.005
 """The largest share of a core that looking uses. If a look takes long, there are fewer looks."""
 _IDLE_S = 5.0
+_LEFT_OVER_LOOKS, _LEFT_OVER_NS = 2, 200_000_000
+"""A loan has outlived its request when it was seen so this often before, for so long."""
 _MOST_REQUESTS = 10_000
 """When more requests than this are open, those of dead greenlets are dropped."""
 
@@ -48,8 +50,9 @@ class Sampler:
     def begin(self) -> None:
         """Begin anew, in a process without such a thread."""
         self.looker = Looker()
-        # By record, when it was lent: the loans that outlived their request, or their borrower, at the last look.
-        self._left_over: dict[Any, int] = {}
+        # The loans that outlived their request, or their borrower, at the last look. By record: when it was lent, the number of
+        # looks that have seen it so, and the time that they stand for.
+        self._left_over: dict[Any, tuple[int, int, int]] = {}
         self.is_running = False
         self._permits = [None]
         self._began: tuple[float, float] | None = None
@@ -160,9 +163,12 @@ class Sampler:
         for record, loan in lent_now:
             doing, place, ran_ns = self.looker.doing(loan, frames, askers, elapsed_ns)
             if doing in {seen.LEAKED, seen.LEFT_OPEN}:
-                # Others run meanwhile: only what was left over at the last look, too, is not just being given back, or lent anew.
-                self._left_over[record] = loan.lent_ns
-                if left_over.get(record) != loan.lent_ns:
+                # Others run meanwhile: what is being given back, or was lent anew, looks the same for some looks.
+                lent_ns, looks, lasted_ns = left_over.get(record, (0, 0, 0))
+                if lent_ns != loan.lent_ns:
+                    looks = lasted_ns = 0
+                self._left_over[record] = loan.lent_ns, looks + 1, lasted_ns + elapsed_ns
+                if looks < _LEFT_OVER_LOOKS or lasted_ns < _LEFT_OVER_NS:
                     continue
             engine = loan.engine.key
             blamed_ns = elapsed_ns * waiting[engine] // lent[engine] if waiting[engine] else 0
