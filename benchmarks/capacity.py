@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from urllib.request import urlopen
 
+from db.child import Child
+
 SERVER = """
 import sys, time
 import gevent
@@ -43,22 +45,16 @@ SERVERS = ((4, 0.02), (2, 0.005))
 
 def search(slots: int, held_s: float, folder: Path) -> tuple[float, float, float]:
     """One search on a new server: the rate that was found, the one that is known, and the seconds that it took."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(slots), str(held_s)], stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
+    with Child([sys.executable, "-c", SERVER, str(slots), str(held_s)], stdout=subprocess.PIPE, text=True) as server:
         url = f"http://127.0.0.1:{int(server.stdout.readline())}"
         script = folder / "script.json"
         phases = [{"duration": 1, "arrivalRate": 20}]
         flow = [{"flow": [{"get": {"url": "/"}}]}]
         script.write_text(json.dumps({"config": {"target": url, "phases": phases}, "scenarios": flow}))
-        try:
-            command = [sys.executable, "-m", "loadgen", "capacity", str(script), "--p99", "250", "--format", "json"]
-            found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-            with urlopen(f"{url}/held") as answer:
-                held = float(answer.read())
-        finally:
-            server.terminate()
+        command = [sys.executable, "-m", "loadgen", "capacity", str(script), "--p99", "250", "--format", "json"]
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        with urlopen(f"{url}/held") as answer:
+            held = float(answer.read())
     return found["rate"], slots / held, sum(step["seconds"] for step in found["steps"])
 
 

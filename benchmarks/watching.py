@@ -13,6 +13,7 @@ import json
 import os
 import random
 import re
+import signal
 import socket
 import statistics
 import subprocess
@@ -26,6 +27,7 @@ from pathlib import Path
 from time import thread_time_ns
 from typing import Any
 
+from db.child import Child
 from db.embedded import temporary_postgres
 from loadgen.lab.own_app import OwnAppOptions, Served, arranged
 from loadgen.lab.own_server import OwnApplication, own_environment
@@ -150,14 +152,10 @@ def _bare(application: OwnApplication, served: Served, library: Path) -> Iterato
     port = free_port()
     environment = {**own_environment(application, library), "DATABASE_URL": served.database.app_url}
     command = served.program.command(("127.0.0.1", port), 1)
-    with subprocess.Popen(
-        command, cwd=application.folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            _await(port)
-            yield f"http://127.0.0.1:{port}", process.pid
-        finally:
-            process.terminate()
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with Child(command, death_signal=signal.SIGTERM, cwd=application.folder, env=environment, **quiet) as child:
+        _await(port)
+        yield f"http://127.0.0.1:{port}", child.pid
 
 
 def _await(port: int, patience_s: float = 30) -> None:

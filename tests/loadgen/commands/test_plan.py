@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.cli import cli
 from loadgen.sizing import queueing
 from loadgen.sizing.measured import draw_s, variation, workload
 from reports.formats.artillery_json import to_json
 from reports.model import Extras, Period, Rate, Report, ReportError
 from reports.sketch import Sketch
 from reports.writers.output import STYLES
+from tests.support.plan_command import plan, planned
 
 RATE = 80
 HOLD_MS = 10.0
@@ -69,16 +68,6 @@ def measured(tmp_path):
     path = tmp_path / "measured.json"
     path.write_text(to_json(report()))
     return path
-
-
-def plan(*arguments):
-    return CliRunner().invoke(cli, ["plan", "--requests", "30000", *map(str, arguments)])
-
-
-def planned(*arguments):
-    done = plan(*arguments, "--format", "json")
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
 
 
 # From a report to a workload

@@ -1,14 +1,11 @@
 """`loadgen plan` where the report tells the worker's CPU: what is predicted, what is advised, and what is refused."""
 
-import json
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from loadgen.cli import cli
 from loadgen.sizing.course import Arrangement
 from loadgen.sizing.measured import workload
 from loadgen.sizing.predict import Question, requests
@@ -16,16 +13,7 @@ from loadgen.sizing.simulate import CpuTimes, simulate
 from reports.formats.artillery_json import from_json, to_json
 from reports.model import Extras, Period, Report
 from reports.sketch import Sketch
-
-
-def plan(*arguments):
-    return CliRunner().invoke(cli, ["plan", "--requests", "30000", *map(str, arguments)])
-
-
-def planned(*arguments):
-    done = plan(*arguments, "--format", "json")
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
+from tests.support.plan_command import plan, planned
 
 
 def computing(tmp_path, *, cpu_ms, loan_cpu_ms, statement_ms=5.0, rate=10, waits_ms=0.05, failed=0, lag_ms=1.0):
