@@ -13,6 +13,8 @@ from collections.abc import Callable
 from time import process_time_ns, thread_time_ns
 from typing import Any
 
+from poolbench.native import native
+
 
 def _greenlet_clock(greenlet: Any) -> Callable[[], int]:
     """Tell apart the CPU time of the greenlets of this native thread from now on.
@@ -42,12 +44,6 @@ def _greenlet_clock(greenlet: Any) -> Callable[[], int]:
     return own_ns
 
 
-def _interpreters(name: str) -> Any:
-    """The function of the module `_thread` that gevent may have replaced."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
-
-
 _clocks: dict[int, Callable[[], int]] = {}
 """By native thread, in a process that gevent has patched."""
 _native: Callable[[], int] | None = None
@@ -61,7 +57,7 @@ def watch_greenlets() -> None:
         monkey: Any = sys.modules.get("gevent.monkey")
         if monkey is None or not monkey.is_module_patched("_thread"):
             return
-        _native = _interpreters("get_ident")
+        _native = native(_thread, "get_ident")
     number = _native()
     if number not in _clocks:
         import greenlet  # noqa: PLC0415
@@ -88,7 +84,7 @@ class AnswerCpu:
     def __init__(self) -> None:
         # A lock of the interpreter's even where gevent has patched `threading`, at half the cost. Its owner is the thread, so
         # that another greenlet goes in, too, should garbage that is collected within switch to it.
-        self._lock = _interpreters("RLock")()
+        self._lock = native(_thread, "RLock")()
         self._pid = 0
         self._last_ns = 0
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import _thread
 import re
-import sys
 import threading
 from dataclasses import dataclass
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from poolbench.native import native
 from poolbench.places import Place
 
 if TYPE_CHECKING:
@@ -19,13 +19,7 @@ DRIVER = "driver"
 """Stands where the name of a pool would."""
 
 
-def native(module: str, name: str) -> Any:
-    """The interpreter's own function, which gevent may have replaced."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    return getattr(sys.modules[module], name) if monkey is None else monkey.get_original(module, name)
-
-
-_thread_number = native(_thread.__name__, "get_ident")
+_thread_number = native(_thread, "get_ident")
 
 
 class Request:

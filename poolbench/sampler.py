@@ -5,7 +5,7 @@ It runs only while connections are lent: it ends when none was lent for `idle_s`
 
 from __future__ import annotations
 
-import _thread  # noqa: F401 - found by its name below
+import _thread
 import sys
 import time
 from collections import Counter
@@ -14,8 +14,8 @@ from time import perf_counter_ns, thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from poolbench import observed as seen
-from poolbench.loans import native
 from poolbench.looking import Looker, is_in_loop, is_running, loop_is_idle, wanted_cpu_s
+from poolbench.native import native
 from poolbench.observed import SampleKey
 from poolbench.tally import add_sample
 from poolbench.waiters import current_function
@@ -70,7 +70,7 @@ class Sampler:
             self._before_start()
             self.book.current = current_function()
             self._began = self._began or (wanted_cpu_s(), time.perf_counter())
-            native("_thread", "start_new_thread")(self._run, (self._permits,))
+            native(_thread, "start_new_thread")(self._run, (self._permits,))
         except BaseException:
             self._permits.append(None)
             raise
@@ -88,7 +88,7 @@ class Sampler:
         return (wanted_cpu_s() - self._began[0]) / lasted_s if lasted_s > 1 else None
 
     def _run(self, permits: list[None]) -> None:
-        sleep, book = native("time", "sleep"), self.book
+        sleep, book = native(time, "sleep"), self.book
         before_ns = used_ns = perf_counter_ns()
         pause_s = self.interval_s
         while True:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from poolbench.loans import native
+from poolbench.native import native
 from poolbench.observed import (
     OTHERS,
     REPEATS,
@@ -60,7 +61,7 @@ class Tally:
         self._asks: list[tuple[str, int, int, int, bool]] = []
         self._costs: Counter[str] = Counter()
         self._served: Counter[str] = Counter()
-        self._turn = native("_thread", "allocate_lock")()
+        self._turn = native(_thread, "allocate_lock")()
 
     def ended(self, loan: Loan) -> None:
         """A loan, or the wait for one, has ended."""

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from poolbench.fair_queue import NEVER_NS, FairQueue, Waiter, removed
+from poolbench.native import native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,15 +34,9 @@ class Keeper(Protocol):
         """Whether calls are still to be expected."""
 
 
-def _unpatched(name: str) -> Any:
-    """The interpreter's own version of a function of `_thread`, which gevent may have replaced before this import."""
-    monkey: Any = sys.modules.get("gevent.monkey")
-    return getattr(_thread, name) if monkey is None else monkey.get_original("_thread", name)
-
-
-_native_lock: Callable[[], Any] = _unpatched("allocate_lock")
-_start_native_thread: Callable[..., int] = _unpatched("start_new_thread")
-_native_thread: Callable[[], int] = _unpatched("get_ident")
+_native_lock: Callable[[], Any] = native(_thread, "allocate_lock")
+_start_native_thread: Callable[..., int] = native(_thread, "start_new_thread")
+_native_thread: Callable[[], int] = native(_thread, "get_ident")
 _greenlets: ModuleType | None = None
 
 # Threads of this package, which borrow nothing.
@@ -183,7 +178,7 @@ def forget_threads() -> None:
 def current_function() -> Callable[[], Any]:
     """A function that gives the running greenlet, or the running thread's number where the process has no gevent so far."""
     gevent = _greenlets or greenlets()
-    return _unpatched("get_ident") if gevent is None else gevent.current  # type: ignore[no-any-return]
+    return native(_thread, "get_ident") if gevent is None else gevent.current  # type: ignore[no-any-return]
 
 
 def waiter_here(timeout_ns: int | None, alarms: dict[Any, Any]) -> Waiter:
