@@ -9,6 +9,7 @@ import flask
 import pytest
 import waitress.server
 from gunicorn.http.wsgi import FileWrapper
+from waitress import wasyncore
 from werkzeug.test import EnvironBuilder
 
 from poolbench.endpoints import watched_requests
@@ -165,4 +166,7 @@ def test_a_file_is_sent_by_the_server_in_another_thread_with_its_length(tmp_path
         # The server closes the file after it has sent the last of it.
         wait_until(lambda: not BOOK.requests, "the request has ended", 10)
     finally:
-        server.close()
+        # By its own thread: closing sockets that it waits for would be an error there, which a later test would get.
+        server.trigger.pull_trigger(lambda: wasyncore.close_all(server._map))
+        thread.join(10)
+        server.task_dispatcher.shutdown()
