@@ -104,6 +104,9 @@ def test_the_readme_shows_what_the_labs_example_found():
     assert kept["sentence"] in lab_example.EXAMPLE.read_text()
     for claim in kept["claims"]:
         assert f"| {claim['verdict']} | {claim['claim']} |" in readme
+    low, high = re.findall(r"served ([\d.]+) to ([\d.]+) times", kept["sentence"])[0]
+    gains = [each["brief"] for each in kept["claims"] if "serves more than a connection per request" in each["claim"]]
+    assert sorted(gains) == sorted([f"{low} times", f"{high} times"])
 
 
 def test_each_fault_of_the_doctors_page_has_its_output():

@@ -22,7 +22,6 @@ from reports.blocks import (
     Text,
     Tone,
     amount,
-    decimal,
     percent,
 )
 from reports.formats import published
@@ -40,6 +39,7 @@ _CLEAR = 1.2
 """A ratio nearer to 1 than this, either way, is no clear difference."""
 
 _MORE_FAILURES = 0.01
+_BESIDE = "as many requests per second as a connection per request"
 _RATE = Axis("requests per second", "/s")
 
 
@@ -207,15 +207,15 @@ def _judged(gains: Sequence[_Gain]) -> tuple[str, Tone]:
     kinds = {gain.kind for gain in gains}
     times = _times([gain.ratios[0] for gain in gains if gain.ratios] or [0.0])
     if kinds == {"more"}:
-        text = f"Keep one pool per server process: here {times} the requests of a connection per request"
+        text = f"Keep one pool per server process: here it served {times} {_BESIDE}"
         return f"{text}, {_failures(gains)}{only}.", "good"
     if kinds == {"fewer"}:
-        text = f"One pool per server process was slower here: {times} the requests of a connection per request"
+        text = f"One pool per server process was slower here: it served {times} {_BESIDE}"
         return f"{text}, {_failures(gains)}{only}.", "warn"
     if kinds == {"unclear"}:
         all_times = _times([ratio for gain in gains for ratio in gain.ratios])
-        text = f"No clear difference here: one pool per server process served {all_times} the requests of a connection"
-        return f"{text} per request, {_failures(gains)}{only}.", "warn"
+        text = f"No clear difference here: one pool per server process served {all_times} {_BESIDE}"
+        return f"{text}, {_failures(gains)}{only}.", "warn"
     if kinds == {"nothing"}:
         return "Keep one pool per server process: here a connection per request served nothing at all.", "good"
     told = "; ".join(f"{_one(gain)} with {people(gain.users)}" for gain in gains)
@@ -230,7 +230,7 @@ def _one(gain: _Gain) -> str:
     return (
         "without the pool nothing was served"
         if gain.kind == "nothing"
-        else f"{_ratio(gain.ratios[0])} times the requests"
+        else f"{_ratio(gain.ratios[0])} times as many requests per second"
     )
 
 
@@ -238,7 +238,7 @@ def _failures(gains: Sequence[_Gain]) -> str:
     """How many of the pool's requests failed, to end a sentence with."""
     failed = sum(round(gain.pooled.failed_share * gain.pooled.requests) for gain in gains)
     if not failed:
-        return "and none failed"
+        return "and no request failed"
     sent = sum(gain.pooled.requests for gain in gains)
     before = max(gain.without.failed_share for gain in gains)
     told = f" (without the pool {percent(before)})" if before else " (none without the pool)"
@@ -246,16 +246,14 @@ def _failures(gains: Sequence[_Gain]) -> str:
 
 
 def _times(ratios: Sequence[float]) -> str:
-    """Ratios as one says them: "8 to 11 times"."""
+    """Ratios as one says them: "8.0 to 11.4 times"."""
     low, high = _ratio(min(ratios)), _ratio(max(ratios))
     return f"{low} times" if low == high else f"{low} to {high} times"
 
 
 def _ratio(ratio: float) -> str:
-    """A ratio as one says it: 1.0, 1.3, 8, 11."""
-    if ratio < 2:
-        return f"{ratio:.1f}"
-    return f"{ratio:.0f}" if ratio >= 9.95 else decimal(round(ratio, 1))
+    """A ratio as the claims show it, too: 1.0, 8.6, 10.4."""
+    return f"{ratio:.1f}"
 
 
 def _cell(per_s: float | None, failed: float | None) -> Cell:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from loadgen.lab.answer import answer, strategy_figures
+from loadgen.lab.claims import CLAIMS
 from loadgen.lab.evidence import Distance, Evidence, MemoryUse
 from loadgen.lab.experiments import more_experiments
 from loadgen.lab.findings import lab_page, terminal_page
@@ -34,13 +35,13 @@ def pair(without, pooled, users="c1", *, bad=(0, 0), pool="B.3"):
     ("outcomes", "said", "tone"),
     [
         ((*pair(100, 800), *pair(100, 1140, "c100")),
-         "Keep one pool per server process: here 8 to 11 times the requests of a connection per request, and none failed.",
+         "Keep one pool per server process: here it served 8.0 to 11.4 times as many requests per second as a connection per",
          "good"),
-        ((*pair(100, 800), *pair(100, 1140, "c100", bad=(34, 0))), "of a connection per request, and none failed.", "good"),
-        ((*pair(100, 800), *pair(100, 800, "c100")), "here 8 times the requests", "good"),
-        ((*pair(100, 800, pool="B.4"), *pair(100, 250, "c100", pool="B.4")), "here 2.5 to 8 times the requests", "good"),
+        ((*pair(100, 800), *pair(100, 1140, "c100", bad=(34, 0))), "as a connection per request, and no request failed.", "good"),
+        ((*pair(100, 800), *pair(100, 800, "c100")), "here it served 8.0 times as many", "good"),
+        ((*pair(100, 800, pool="B.4"), *pair(100, 250, "c100", pool="B.4")), "it served 2.5 to 8.0 times as many", "good"),
         (pair(100, 1140, "c100"),
-         "here 11 times the requests of a connection per request, and none failed (measured with 100 users only).",
+         "as a connection per request, and no request failed (measured with 100 users only).",
          "good"),
         ((*pair(100, 800), *pair(100, 900, "c100", bad=(710, 5))), "and 5 of 2,000 failed (without the pool 71 %).", "good"),
         ((*pair(100, 800), *pair(100, 900, "c100", bad=(0, 5))), "and 5 of 2,000 failed (none without the pool).", "good"),
@@ -49,9 +50,9 @@ def pair(without, pooled, users="c1", *, bad=(0, 0), pool="B.3"):
         ((*pair(100, 104), *pair(100, 95, "c100")),
          "No clear difference here: one pool per server process served 0.9 to 1.0 times", "warn"),
         ((*pair(100, 50), *pair(100, 60, "c100")),
-         "was slower here: 0.5 to 0.6 times the requests of a connection per request", "warn"),
+         "was slower here: it served 0.5 to 0.6 times as many requests per second as a connection", "warn"),
         ((*pair(100, 104), *pair(100, 800, "c100")),
-         "no clear difference (1.0 times) with 1 user; 8 times the requests with 100 users, and none failed.", "warn"),
+         "no clear difference (1.0 times) with 1 user; 8.0 times as many requests per second with 100 users, and no", "warn"),
         ((*pair(100, 50), *pair(100, 800, "c100")), "It depends on the load", "warn"),
         ((ab_outcome("B.3.c1", 800),), "No answer on pooling: this session did not run both", "warn"),
         ((script_outcome("A.pool10", 5),), "No answer on pooling", "warn"),
@@ -64,12 +65,19 @@ def test_the_sentence_follows_from_the_evidence(outcomes, said, tone):
     assert first.tone == tone
 
 
+def test_the_sentence_tells_the_ratios_as_the_claims_do():
+    found = evidence(*pair(113, 1170), *pair(190, 1628, "c100"))
+    told = [claim.finding(found).brief for claim in CLAIMS if claim.id in {"B.gain.c1", "B.gain.c100"}]
+    assert told == ["10.4 times", "8.6 times"]
+    assert "here it served 8.6 to 10.4 times as many" in answer(found)[0].text
+
+
 def test_a_busy_machine_gives_no_advice_but_tells_what_was_measured():
     busy = [replace(outcome, others_share=0.34) for outcome in (*pair(100, 800), *pair(100, 1140, "c100"))]
     (first,) = answer(evidence(*busy))
     assert first.tone == "warn"
     assert first.text.startswith("Not judged, because the machine was busy: other programs used up to 34 % of its CPU.")
-    assert "keep one pool per server process: here 8 to 11 times the requests" in first.text
+    assert "keep one pool per server process: here it served 8.0 to 11.4 times as many" in first.text
 
 
 def test_rounds_on_both_sides_of_one_are_no_clear_difference():
@@ -82,7 +90,7 @@ def test_rounds_on_both_sides_of_one_are_no_clear_difference():
 def test_an_interrupted_session_says_so_in_the_answer_and_uses_only_what_was_run_to_its_end():
     runs = (*pair(100, 800), *(replace(run, partial=True) for run in pair(100, 1140, "c100")))
     (first,) = answer(evidence(*runs, partial=True))
-    assert "here 8 times" in first.text
+    assert "served 8.0 times" in first.text
     assert first.text.endswith("The session was interrupted: this is of what was measured until then.")
     assert first.tone == "warn"
 
@@ -146,7 +154,7 @@ def test_each_group_has_an_answer_of_its_own_after_that_on_the_pool():
 @pytest.mark.parametrize("style", STYLES)
 def test_the_answer_stands_first_in_every_format(style):
     page = lab_page(evidence(*pair(100, 800), *pair(100, 1140, "c100")))
-    said = "Keep one pool per server process: here 8 to 11 times"
+    said = "Keep one pool per server process: here it served 8.0 to 11.4 times"
     text = written(page, style)
     if style == "json":
         document = json.loads(text)
