@@ -95,7 +95,7 @@ def lag() -> Iterator[str]:
     sketch = report.aggregate.sketches["loadgen.start_lag"]
     quantiles = ", ".join(f"p{100 * q:g} {sketch.quantile(q):.3f} ms" for q in (0.5, 0.9, 0.99, 0.999))
     extras = report.extras
-    yield f"start lag of {sketch.count} users at 5,000/s: {quantiles}, max {sketch.max:.1f} ms (bar: p99 under 1 ms)"
+    yield f"start lag of {sketch.count} users at 5,000/s: {quantiles}, max {sketch.max:.1f} ms (limit: p99 under 1 ms)"
     if extras is not None:
         generator = extras.generator
         yield f"CPU share {generator['cpu_share']}, stamped {generator['kernel_stamped']} of {generator['responses']}"
@@ -240,7 +240,7 @@ def memory() -> Iterator[str]:
     """Print the memory of a virtual user that holds a connection and thinks."""
     with nginx() as (url, _):
         peaks = [_peak_bytes(url, users) for users in (10, 10_000)]
-    yield f"10,000 users at once: {(peaks[1] - peaks[0]) / 9_990 / 1024:.1f} KB each (bar: 20 KB)"
+    yield f"10,000 users at once: {(peaks[1] - peaks[0]) / 9_990 / 1024:.1f} KB each (limit: 20 KB)"
 
 
 _PEAK = """

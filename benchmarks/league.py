@@ -1,4 +1,4 @@
-"""QueuePool, FairPool and psycopg_pool side by side on an embedded PostgreSQL, each figure of FairPool with its bar.
+"""QueuePool, FairPool and psycopg_pool side by side on an embedded PostgreSQL, each figure of FairPool with its limit.
 
 python -m benchmarks.league [--rounds 5] [--mode threads] [--brief] [--long] [--style markdown] [--write]
 

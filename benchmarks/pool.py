@@ -328,25 +328,25 @@ def recording_us(loans: int = 100_000, rounds: int = 15) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the acceptance table: smaller is better if the bar is an upper one."""
+    """A line of the acceptance table: FairPool must keep the limit, and aims at the goal; `upper`: smaller is better."""
 
     name: str
     queue: float | None
     fair: float
-    bar: float
-    stretch: float
+    limit: float
+    goal: float
     upper: bool = True
 
     def text(self) -> str:
         """The row as Markdown."""
 
-        def met(limit: float) -> bool:
-            return self.fair <= limit if self.upper else self.fair >= limit
+        def met(bound: float) -> bool:
+            return self.fair <= bound if self.upper else self.fair >= bound
 
         sign = "<=" if self.upper else ">="
-        verdict = "stretch" if met(self.stretch) else "met" if met(self.bar) else "**missed**"
+        verdict = "goal" if met(self.goal) else "met" if met(self.limit) else "**missed**"
         queue = "" if self.queue is None else number(self.queue)
-        return f"| {self.name} | {sign} {self.bar:g} | {sign} {self.stretch:g} | {queue} | {number(self.fair)} | {verdict} |"
+        return f"| {self.name} | {sign} {self.limit:g} | {sign} {self.goal:g} | {queue} | {number(self.fair)} | {verdict} |"
 
 
 def number(value: float) -> str:
@@ -356,7 +356,7 @@ def number(value: float) -> str:
 
 POOLS: tuple[type[Pool], ...] = (QueuePool, FairPool)
 COSTS = {"free": ("connect()+close(), nobody waits", 0.95, 0.6), "wait": ("CPU of a loan that waited", 0.9, 0.6)}
-"""Name, bar and stretch of each measured cost."""
+"""Name, limit and goal of each measured cost."""
 
 
 class Findings:
@@ -406,7 +406,7 @@ class Findings:
         return ratio(*(map(figure, self.runs[workload, pool_class]) for pool_class in POOLS))
 
     def rows(self, real: bool) -> Iterable[Row]:
-        """The rows of the acceptance table: the measures that have a bar."""
+        """The rows of the acceptance table: the figures that have a limit."""
         for workload in ("tight", "web"):
             yield Row(
                 f"{workload}: p99/p50 of wait", *self.both(workload, lambda r: r.spread), 1.5 if real else 1.25, 1.1
@@ -418,8 +418,8 @@ class Findings:
             rate = self.paired(workload, lambda r: r.rate)
             yield Row(f"{workload}: loans/s, x QueuePool", None, rate, 0.97, 1.03, upper=False)
         yield Row("open: p99 of wait, x QueuePool", None, self.paired("open", lambda r: r.quantile(0.99)), 0.8, 0.5)
-        for kind, (name, *bars) in COSTS.items():
-            yield Row(f"{name}, x QueuePool", None, ratio(*(self.costs[kind, each] for each in POOLS)), *bars)
+        for kind, (name, *limits) in COSTS.items():
+            yield Row(f"{name}, x QueuePool", None, ratio(*(self.costs[kind, each] for each in POOLS)), *limits)
         yield Row("recording, in us a loan", None, recording_us(), 0.5, 0.5)
 
     def figures(self) -> Iterable[str]:
@@ -445,7 +445,7 @@ def acceptance(backend: Backend, real: bool, args: argparse.Namespace) -> str:
     """All figures, medians over the rounds; both tables as markdown."""
     found = Findings()
     found.measure(backend, args)
-    lines = ["| measure | bar | stretch | QueuePool | FairPool | |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| figure | limit | goal | QueuePool | FairPool | verdict |", "| --- | --- | --- | --- | --- | --- |"]
     lines += [row.text() for row in found.rows(real)]
     lines += ["", "| ms, us, loans/s | QueuePool | FairPool |", "| --- | --- | --- |", *found.figures()]
     runs = [run for column in found.runs.values() for run in column]

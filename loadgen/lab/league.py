@@ -1,4 +1,4 @@
-"""The league: QueuePool, FairPool and psycopg_pool side by side, in greenlets and in threads, each figure with its bar.
+"""The league: QueuePool, FairPool and psycopg_pool side by side, in greenlets and in threads, each figure with its limit.
 
 Each measurement is a turn in a process of its own (`league_turn`). In each round the three pools run one measurement
 right after each other, in random order, so that other work of the machine affects all alike; figures are medians.
@@ -107,7 +107,7 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Judged:
     """A figure that FairPool is judged by: its own value, or its ratio to `beside`'s; at most `limit`, or at least."""
 
     key: str
@@ -120,25 +120,25 @@ class Bar:
     unit: str = ""
 
 
-def bars(mode: str, keys: tuple[str, ...]) -> Iterator[Bar]:
-    """The figures with a bar, in the order of the table."""
-    yield Bar("fairness", "jain", "Jain's index", 0.998, 0.9999, at_least=True)
-    yield Bar("fairness", "spread", "p99/p50 of wait", 1.1, 1.0, "psycopg_pool")
-    yield Bar("fairness", "max_ms", "longest wait", 1.1, 1.0, "psycopg_pool", unit=" ms")
-    yield Bar("fairness", "unserved", "borrowers never served", 0, 0)
-    yield Bar("fairness", "cpu_us", "CPU per loan", 1.2, 0.8, "psycopg_pool", unit=" us")
+def judged_figures(mode: str, keys: tuple[str, ...]) -> Iterator[Judged]:
+    """The figures with a limit, in the order of the table."""
+    yield Judged("fairness", "jain", "Jain's index", 0.998, 0.9999, at_least=True)
+    yield Judged("fairness", "spread", "p99/p50 of wait", 1.1, 1.0, "psycopg_pool")
+    yield Judged("fairness", "max_ms", "longest wait", 1.1, 1.0, "psycopg_pool", unit=" ms")
+    yield Judged("fairness", "unserved", "borrowers never served", 0, 0)
+    yield Judged("fairness", "cpu_us", "CPU per loan", 1.2, 0.8, "psycopg_pool", unit=" us")
     limit, goal = (0.6, 0.45) if mode == "greenlets" else (0.8, 0.6)
-    yield Bar("free", "free_us", "connect() + close(), nobody waits", limit, goal, "queue", unit=" us")
-    yield Bar("spike", "spike_ms", "spike, queries of 2 ms: time", 1.2, 1.0, "psycopg_pool", unit=" ms")
-    yield Bar("spike", "opened", "spike, queries of 2 ms: opened", 5, 2)
-    yield Bar("slow-spike", "spike_ms", "spike, queries of 1 s: time", 1.2, 1.0, "psycopg_pool", unit=" ms")
+    yield Judged("free", "free_us", "connect() + close(), nobody waits", limit, goal, "queue", unit=" us")
+    yield Judged("spike", "spike_ms", "spike, queries of 2 ms: time", 1.2, 1.0, "psycopg_pool", unit=" ms")
+    yield Judged("spike", "opened", "spike, queries of 2 ms: opened", 5, 2)
+    yield Judged("slow-spike", "spike_ms", "spike, queries of 1 s: time", 1.2, 1.0, "psycopg_pool", unit=" ms")
     for key in keys:
         if key.startswith("overload"):
-            yield Bar(key, "goodput", f"{key}: goodput", 0.9, 0.95, at_least=True)
-            yield Bar(key, "late", f"{key}: late", 0.01, 0.0)
-            yield Bar(key, "refusal_ms", f"{key}: time to a refusal", 5, 1, unit=" ms")
-    yield Bar("outage", "attempts_per_s", "attempts a second while refused", 50, 10)
-    yield Bar("outage", "recovery_s", "recovery after the return", 0.5, 0.1, unit=" s")
+            yield Judged(key, "goodput", f"{key}: goodput", 0.9, 0.95, at_least=True)
+            yield Judged(key, "late", f"{key}: late", 0.01, 0.0)
+            yield Judged(key, "refusal_ms", f"{key}: time to a refusal", 5, 1, unit=" ms")
+    yield Judged("outage", "attempts_per_s", "attempts a second while refused", 50, 10)
+    yield Judged("outage", "recovery_s", "recovery after the return", 0.5, 0.1, unit=" s")
 
 
 def page(figures: Figures, environment: str) -> Page:
@@ -168,9 +168,9 @@ def sections(figures: Figures) -> Iterator[Section]:
 
 
 def table(mode: str, figures: Figures) -> Table:
-    """All figures of one mode with their bars."""
+    """All figures of one mode with their limits."""
     keys = _keys(mode, figures)
-    rows = tuple(_row(bar, mode, figures) for bar in bars(mode, keys) if bar.key in keys)
+    rows = tuple(_row(figure, mode, figures) for figure in judged_figures(mode, keys) if figure.key in keys)
     note = (
         NOTE if any(place[2] == "psycopg_pool" for place in figures) else f"{NOTE} psycopg_pool is not installed here."
     )
@@ -179,7 +179,7 @@ def table(mode: str, figures: Figures) -> Table:
         *(Column(title, "number") for title in POOLS.values()),
         Column("ratio", "number"),
         Column("limit"),
-        Column("FairPool", "mark"),
+        Column("verdict", "mark"),
     )
     quiet = "of the figures, the same for all pools"
     return Table(f"league-{mode}-table", f"Medians, in {mode}", columns, rows, note=note, quiet=quiet)
@@ -196,11 +196,13 @@ def charts(figures: Figures) -> tuple[Chart, ...]:
     drawn = []
     for mode in MODES:
         compared = [
-            bar for bar in bars(mode, _keys(mode, figures)) if bar.beside and _ratio(bar, mode, figures) is not None
+            figure
+            for figure in judged_figures(mode, _keys(mode, figures))
+            if figure.beside and _ratio(figure, mode, figures) is not None
         ]
         if compared:
-            names = tuple(f"{bar.title} (limit {decimal(bar.limit)})" for bar in compared)
-            ratios = tuple(_ratio(bar, mode, figures) for bar in compared)
+            names = tuple(f"{figure.title} (limit {decimal(figure.limit)})" for figure in compared)
+            ratios = tuple(_ratio(figure, mode, figures) for figure in compared)
             series = Series("FairPool / its peer", tuple(map(float, range(len(ratios)))), ratios)
             drawn.append(
                 Chart(f"league-{mode}", f"FairPool beside its peer, in {mode}", "hbar", Axis("ratio, smaller is better"),
@@ -213,41 +215,41 @@ def _keys(mode: str, figures: Figures) -> tuple[str, ...]:
     return tuple(sorted({key for each, key, _ in figures if each == mode}))
 
 
-def _value(bar: Bar, mode: str, name: str, figures: Figures) -> float | None:
-    return figures.get((mode, bar.key, name), {}).get(bar.name)
+def _value(figure: Judged, mode: str, name: str, figures: Figures) -> float | None:
+    return figures.get((mode, figure.key, name), {}).get(figure.name)
 
 
-def _ratio(bar: Bar, mode: str, figures: Figures) -> float | None:
-    ours = _value(bar, mode, "fair", figures)
-    theirs = None if bar.beside is None else _value(bar, mode, bar.beside, figures)
+def _ratio(figure: Judged, mode: str, figures: Figures) -> float | None:
+    ours = _value(figure, mode, "fair", figures)
+    theirs = None if figure.beside is None else _value(figure, mode, figure.beside, figures)
     return None if ours is None or not theirs else ours / theirs
 
 
-def _row(bar: Bar, mode: str, figures: Figures) -> tuple[Cell, ...]:
-    ratio = _ratio(bar, mode, figures)
-    judged = ratio if bar.beside else _value(bar, mode, "fair", figures)
-    sign = "at least" if bar.at_least else "at most"
-    verdict, tone = _verdict(judged, bar)
-    against = f" x {POOLS[bar.beside]}" if bar.beside else bar.unit
-    shown = tuple(_cell(_value(bar, mode, name, figures), bar.unit) for name in POOLS)
+def _row(figure: Judged, mode: str, figures: Figures) -> tuple[Cell, ...]:
+    ratio = _ratio(figure, mode, figures)
+    value = ratio if figure.beside else _value(figure, mode, "fair", figures)
+    sign = "at least" if figure.at_least else "at most"
+    verdict, tone = _verdict(value, figure)
+    against = f" x {POOLS[figure.beside]}" if figure.beside else figure.unit
+    shown = tuple(_cell(_value(figure, mode, name, figures), figure.unit) for name in POOLS)
     if verdict != "missed" and len({cell.text for cell in shown} - {ABSENT}) == 1:
         tone = ""
     return (
-        Cell(bar.title),
+        Cell(figure.title),
         *shown,
         _cell(ratio, ""),
-        Cell(f"{sign} {decimal(bar.limit)}{against}"),
+        Cell(f"{sign} {decimal(figure.limit)}{against}"),
         Cell(verdict, tone=tone),
     )
 
 
-def _verdict(value: float | None, bar: Bar) -> tuple[str, Tone]:
+def _verdict(value: float | None, figure: Judged) -> tuple[str, Tone]:
     def met(limit: float) -> bool:
-        return value is not None and (value >= limit if bar.at_least else value <= limit)
+        return value is not None and (value >= limit if figure.at_least else value <= limit)
 
     if value is None:
         return ABSENT, ""
-    return ("goal", "good") if met(bar.goal) else ("met", "good") if met(bar.limit) else ("missed", "bad")
+    return ("goal", "good") if met(figure.goal) else ("met", "good") if met(figure.limit) else ("missed", "bad")
 
 
 def _cell(value: float | None, unit: str) -> Cell:

@@ -1,11 +1,13 @@
 """Benchmarks find their places in the documentation, and put their figures there."""
 
+import re
 import shutil
 
 import pytest
 
 from benchmarks import league, pages
 from loadgen.lab.league import POOLS
+from tests.support.paths import ROOT
 
 MARKS = ("benchmarks/league.py", "benchmarks/pool.py", "benchmarks/pool.py --url")
 
@@ -40,3 +42,13 @@ def test_the_leagues_tables_say_how_they_were_measured():
     assert text.startswith("Medians of 2 rounds on a machine.\n\n### In threads\n\n| figure |")
     assert "### In greenlets" not in text
     assert text.count("goal: FairPool reached") == 1
+
+
+def test_the_page_has_the_headings_of_the_tables_that_the_benchmarks_write():
+    page = (pages.DOCS / "fair-pool.md").read_text()
+    figures = {("threads", "free", name): {"free_us": 2.0} for name in POOLS}
+    [heading] = [line for text in league.tables(figures, 2, "") for line in text.splitlines() if "| figure" in line]
+    assert page.count(heading) == 4
+    # It patches the process where it is imported, so its text is looked at.
+    [heading] = re.findall(r'"(\| figure \|[^"]+)"', (ROOT / "benchmarks" / "pool.py").read_text())
+    assert page.count(heading) == 2
