@@ -75,6 +75,14 @@ class FiniteRange(click.FloatRange):
         return number
 
 
+class PercentRange(FiniteRange):
+    """A range of percentages: `3%`; a bare `3` is the same."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """As click's types do."""
+        return super().convert(value.removesuffix("%") if isinstance(value, str) else value, parameter, context)
+
+
 def output_options(command: _Command) -> _Command:
     """Add the options of every command that has a result: --format, as `style`, and -o, as `output`."""
     style = click.option(

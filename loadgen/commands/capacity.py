@@ -14,7 +14,7 @@ import click
 from loadgen.commands.application import APPLICATION, application_options_of_script, one_line_errors, own_application
 from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, refused, write_json
 from loadgen.commands.script_options import check_url, read_script_with, script_options
-from reports.cli import BadInput, FiniteRange, check_output, output_options, show
+from reports.cli import BadInput, FiniteRange, PercentRange, check_output, output_options, show
 
 if TYPE_CHECKING:
     from loadgen.lab.own_capacity import Search
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 @click.option(
     "--errors",
     "error_percent",
-    type=FiniteRange(0, 100),
-    default=1.0,
+    type=PercentRange(0, 100),
+    default="1%",
     show_default=True,
     metavar="PERCENT",
-    help="The share of requests that may get an error, or an answer of 500 or higher, or 429 (too many requests).",
+    help="The share of requests that may get an error, or an answer of 500 or higher, or 429 (too many requests); 1 is 1%.",
 )
 @click.option(
     "--max-seconds",
@@ -50,11 +50,11 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--precision",
-    type=FiniteRange(0.5, 50),
-    default=3.0,
+    type=PercentRange(0.5, 50),
+    default="3%",
     show_default=True,
     metavar="PERCENT",
-    help="How narrow the interval is to become, in percent of the rate.",
+    help="How narrow the interval is to become, as a share of the rate; 3 is 3%.",
 )
 @click.option(
     "--first-rate",

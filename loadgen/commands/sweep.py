@@ -68,7 +68,7 @@ _POSITIVE = FiniteRange(0, min_open=True)
     metavar="SHARE",
     default="10%",
     show_default=True,
-    help="Measure until the 95 % intervals are within +/- this.",
+    help="Measure until the 95 % intervals are within +/- this; 0.1 is 10%.",
 )
 @click.option(
     "--seconds", type=click.IntRange(1, 600), default=5, show_default=True, help="Duration of each run, in seconds."
@@ -209,7 +209,7 @@ def share(text: str) -> float:
     parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*", text)
     found = float(parts[1]) / (100 if parts[2] else 1) if parts else 0.0
     if not 0.001 <= found <= 1:
-        raise BadInput(f"--precision {text}: a share from 0.1% to 100%, such as 10%")
+        raise BadInput(f"--precision {text}: a share from 0.1% to 100%, such as 10% or 0.1")
     return found
 
 

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from loadgen.cli import cli
+from loadgen.commands.capacity import capacity as command
 from loadgen.sizing.capacity import Capacity, Target
 from loadgen.sizing.capacity_findings import Found, capacities_page
 from reports.formats.artillery_json import from_json
@@ -68,9 +69,25 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, said):
     assert "Traceback" not in done.output
 
 
+@pytest.mark.parametrize("given", ["3%", "3"])
+def test_a_share_is_given_in_percent_with_the_sign_or_without(given):
+    arguments = ["x.yml", "--p99", "10", "--precision", given, "--errors", given]
+    context = command.make_context("capacity", arguments)
+    assert (context.params["precision"], context.params["error_percent"]) == (3.0, 3.0)
+
+
+def test_the_default_shares_are_those_that_help_shows():
+    context = command.make_context("capacity", ["x.yml", "--p99", "10"])
+    assert (context.params["precision"], context.params["error_percent"]) == (3.0, 1.0)
+    shown = capacity("--help").stdout
+    assert "[default: 3%;" in shown and "[default: 1%;" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("--precision", "60%"), "Invalid value for '--precision': 60.0 is not in the range 0.5<=x<=50"),
+        (("--errors", "few"), "Invalid value for '--errors': 'few' is not a valid float range"),
         (("--strategies", "fair"), "--strategies goes with --app"),
         (("--app", "x:app", "--strategies", "best"), "--strategies best: there are own, null, queue, fair"),
         (("--app", "x:app", "--sizes", "0"), "--sizes 0: whole numbers from 1"),

@@ -293,7 +293,7 @@ def test_options_are_read():
     for parse, texts in (
         (sizes, ("0-3", "5-1", "a", "", "1-99999")),
         (megabytes, ("0", "x")),
-        (share, ("0", "x", "200%")),
+        (share, ("0", "x", "200%", "10")),
     ):
         for text in texts:
             with pytest.raises(BadInput, match=f" {text}:"):
