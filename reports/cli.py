@@ -191,7 +191,8 @@ def diff(
     """Compare two reports, or several on each side, and say which figures got better or worse by more than chance.
 
     OLD and NEW are files of Artillery (JSON or console text of 2.x or 1.x), ApacheBench, wrk, wrk2, hey, oha, vegeta,
-    autocannon, k6, Locust or JMeter (CSV); FILE#N, the Nth report in a text; or published:ID.
+    autocannon, k6, Locust (CSV) or JMeter (CSV or XML); FILE#N is the Nth report in a text. published:ID is what was
+    published of an experiment of `loadgen lab`, such as published:B.3.c1.
 
     A RULE is like 'p99 > +10%' (a signed limit is one of the change), 'errors > 0.1%', 'http.response_time.p95 > 250',
     'p99 worse' (by the verdict), or 'worse' (of any figure).
@@ -251,8 +252,8 @@ def diff(
 def report(files: tuple[str, ...], style: str | None, periods: bool, output: str | None) -> None:
     """Show a saved report, or several merged into one: by default as Artillery's console summary, and what ab printed as ab does.
 
-    FILE may be - for standard input, or FILE#N for the Nth report in a text. Merging is exact; it needs the sketches that our
-    own reports carry.
+    FILE may be - for standard input, FILE#N for the Nth report in a text, or published:ID for what was published of an
+    experiment of `loadgen lab`, such as published:B.3.c1. Merging is exact; it needs the sketches that our own reports carry.
     """
     from reports import names
     from reports.compare.figures import is_of_another_tool, is_only_ab

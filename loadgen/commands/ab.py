@@ -124,7 +124,7 @@ def _refuse_html(_: click.Context, option: click.Parameter, value: Any) -> None:
 )
 @click.option("-q", "quiet", is_flag=True, help="Show no progress on stderr.")
 @click.option("-o", "--output", type=click.Path(), help="Write the report as JSON to this file, too.")
-@calibration_option
+@calibration_option("with -t of 5 or more, or -n of 20000 or more and no -t")
 def ab(
     url: str,
     requests: int | None,

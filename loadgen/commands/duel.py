@@ -58,7 +58,7 @@ _MOST_MINUTES = 24 * 60
     "-o", "--output", type=click.Path(), help="Write both sides' reports into this folder: a.json and b.json."
 )
 @script_options
-@calibration_option
+@calibration_option()
 @click.option("--seed", type=int, help="Seed of all random choices: the same seed deals the same plan in the same way.")
 def duel(
     url_a: str,

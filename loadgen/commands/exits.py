@@ -50,15 +50,14 @@ def write_json(path: str, finished: Report) -> None:
         raise BadInput(str(error)) from None
 
 
-def calibration_option(command: _Command) -> _Command:
-    """Add the option --calibration/--no-calibration, whose default None leaves it to the length of the run."""
+def calibration_option(default: str = "if the run is planned to take 5 s or more") -> Callable[[_Command], _Command]:
+    """The option --calibration/--no-calibration, whose default None leaves it to the length of the run: `default`, in words."""
     return click.option(
         "--calibration/--no-calibration",
         "calibrates",
         default=None,
-        help="Before the run, measure in half a second what this generator can do on this machine (default: if the run is "
-        "planned to take 5 s or more).",
-    )(command)
+        help=f"Before the run, measure in half a second what this generator can do on this machine (default: {default}).",
+    )
 
 
 def calibrate_for(wanted: bool | None, seconds: float, *, quiet: bool = False) -> Calibration | None:

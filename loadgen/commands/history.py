@@ -78,6 +78,8 @@ def history(
     requests, the rate of requests, the median, p95 and p99, and p95 of each endpoint; 8 reports are needed.
 
     A file in a folder that is not a report is named on stderr and left out.
+
+    With $GITHUB_STEP_SUMMARY set, the result is also appended to that file, as Markdown.
     """
     check_output(junit)
     check_output(output)

@@ -89,6 +89,9 @@ def lab(
 ) -> None:
     """Run the experiments of two publications again, and judge their claims on how a service should connect to PostgreSQL.
 
+    Experiments whose names begin with A are those of notes on a URL shortener on four servers, measured with Artillery;
+    those with B, of an article on pooling for a Go and PostgreSQL API, measured with ApacheBench.
+
     A terminal shows the answer in about 20 lines; in a pipe or a file, the result is Markdown. All files of the run are in
     runs/latest.
 
@@ -100,6 +103,8 @@ def lab(
     the pool that it configures itself), each time with a fresh copy of the database that --setup made. With --database-url
     it runs on your own database, and changes its tables. DB_POOL_SIZE, DB_POOL_MAX_OVERFLOW and DB_POOL_TIMEOUT in the
     environment set the pools (default: 10, 0, 5 s). Exit code 1: nothing was answered well.
+
+    With $GITHUB_STEP_SUMMARY set, the result is also appended to that file, as Markdown.
     """
     from loadgen.lab.folders import run_folder
 

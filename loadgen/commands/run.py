@@ -139,7 +139,7 @@ def limit_options(command: _Command) -> _Command:
 )
 @junit_option
 @limit_options
-@calibration_option
+@calibration_option()
 @click.option("--check", is_flag=True, help="Look for problems in the script without running it.")
 @click.option("--skip-unsupported", is_flag=True, help="Skip unsupported parts of the script instead of refusing it.")
 @click.option("--name", "_name", hidden=True)
@@ -240,7 +240,10 @@ def run(
 @click.option("-q", "--quiet", is_flag=True, help="Print neither phases nor reports on stdout.")
 @limit_options
 def quick(url: str, count: int, num: int, output: str | None, insecure: bool, quiet: bool, **limits: Any) -> None:
-    """Send GETs to one URL from a number of virtual users."""
+    """Send GETs to one URL from a number of virtual users.
+
+    If $GITHUB_STEP_SUMMARY is set, a summary of the run is appended to that file.
+    """
     if not url.startswith(("http://", "https://")):
         _fail(f"invalid URL {url}: it must begin with http:// or https://")
     run_id = new_run_id(os.environ.get("ARTILLERY_TEST_RUN_ID"))

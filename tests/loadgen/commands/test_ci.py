@@ -134,6 +134,15 @@ def test_a_run_without_gates_has_one_case_and_a_summary_with_its_errors(tmp_path
     assert "| errors.ECONNREFUSED | 3 |" in summary.read_text("utf-8")
 
 
+def test_a_quick_run_leaves_a_summary(tmp_path, serve, ok_answer):
+    summary = tmp_path / "summary.md"
+
+    done = loadgen("quick", "-q", "-c", "1", "-n", "2", serve(ok_answer()).url, GITHUB_STEP_SUMMARY=str(summary))
+
+    assert done.exit_code == 0
+    assert summary.read_text("utf-8").startswith("## loadgen quick: passed\n")
+
+
 def test_a_comparison_leaves_its_rules(tmp_path, saved):
     junit, summary = tmp_path / "gates.xml", tmp_path / "summary.md"
     rules = ("--fail-on", "p99 > +10%", "--fail-on", "p50 > 0")
