@@ -7,7 +7,7 @@ READY_DEV := .venv/.ready-dev-$(KEY)
 
 .PHONY: help setup lab test check fix bench soak serve test-slow test-long test-faults test-compose audit lock sbom
 help:
-	@echo 'make lab     run the experiments of both sources on an embedded PostgreSQL (ARGS=--full: at their exact sizes)'
+	@echo 'make lab     run the experiments of two publications on an embedded PostgreSQL (ARGS=--full: at their exact sizes)'
 	@echo 'make serve   run the service on 4 workers'
 	@echo 'make setup   set up .venv with everything that tests and checks need'
 	@echo 'make test    run the tests (ARGS: options of pytest)'

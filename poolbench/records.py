@@ -143,7 +143,7 @@ def checkout_of(connection: Connection | PoolProxiedConnection | ConnectionPoolE
     """The cost so far of the loan behind an engine's Connection, a pooled connection or a pool event's record.
 
     None if it does not come from a FairPool, was detached, or has gone back. In a "checkin" listener, given the
-    record, `held_ns` is the whole hold.
+    record, `held_ns` is the whole hold. `cpu_ns` is 0: only sums over loans (`costs`) have it.
     """
     entry: Any = connection.connection if isinstance(connection, Connection) else connection
     record = entry if isinstance(entry, Record) else getattr(entry, "_connection_record", None)

@@ -7,16 +7,26 @@ from pathlib import Path
 import pytest
 
 from benchmarks import lab_example
-from loadgen.cli import _COMMANDS
+from loadgen.cli import _COMMANDS, cli
 from loadgen.help import HELP
+from poolbench.plugin import PoolbenchPlugin
 from reports import names
 from tests.support.paths import ROOT
 
-UNLISTED = {"compose.md", "decisions.md", "lab-example.md", "rollups.md"}
-"""Pages that are about one part of the service or of its making, and not in llms.txt."""
+UNLISTED = {"decisions.md"}
+"""Pages that are about the making of the project, and not in llms.txt."""
 LLMS = ROOT / "llms.txt"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+COMMANDS = [
+    text
+    for room in ("db", "loadgen", "reports")
+    for each in (ROOT / room).rglob("*.py")
+    # In an application of WSGI, `environ` is a request.
+    if "start_response" not in (text := each.read_text())
+]
+NOT_FOR_USERS = {"PATH", "PGPASSWORD", "POOLBENCH_ATTACHED"}
+"""Variables that everybody's programs read, and one that the tool sets itself."""
 SOURCES = [ROOT / "app.py", *(each for room in ("db", "wsgi") for each in (ROOT / room).rglob("*.py"))]
 
 
@@ -63,8 +73,25 @@ def test_the_reference_names_every_metric():
 def test_the_reference_names_every_setting_of_the_service():
     read = {name for path in SOURCES for name in re.findall(r'read\(mapping, "([A-Z_]+)"', path.read_text())}
     assert {"PORT", "DATABASE_URL", "DB_POOL_RESERVE"} <= read
-    for name in read - {"DB_POOL"}:
+    for name in read:
         assert f"`{name}`" in REFERENCE, name
+
+
+def test_the_reference_names_every_parameter_of_the_plugins_url():
+    assert {"pool", "pool_size", "watch"} <= set(PoolbenchPlugin.names)
+    assert [name for name in PoolbenchPlugin.names if not re.search(rf"[`&]{name}[`=]", REFERENCE)] == []
+
+
+def test_the_reference_names_every_variable_of_the_environment_that_the_commands_read():
+    read = {name for text in COMMANDS for name in re.findall(r'\benv(?:iron)?(?:\.get\(|\[)"([A-Z_]+)"', text)}
+    assert {"NO_COLOR", "PG_BIN_DIR", "GITHUB_SHA", "VIRTUAL_ENV"} <= read
+    assert [name for name in read - NOT_FOR_USERS if not re.search(rf"`{name}[`=]", REFERENCE)] == []
+
+
+def test_the_commands_that_append_to_the_steps_summary_are_those_of_the_reference_and_say_so_in_their_help():
+    row = next(line for line in REFERENCE.splitlines() if line.startswith("| `GITHUB_STEP_SUMMARY`"))
+    told = {name for name in _COMMANDS if "$GITHUB_STEP_SUMMARY" in (cli.get_command(None, name).help or "")}
+    assert told == set(re.findall(r"`(\w+)`", row.split("|")[2]))
 
 
 def test_the_reference_gives_every_command_its_exit_codes():

@@ -1,4 +1,4 @@
-"""The experiments of the sources as values, in the order in which they run, in the sources' sizes or smaller ones."""
+"""The experiments of the sources A and B (`findings.PUBLICATIONS`) as values, in order, in published sizes or smaller ones."""
 
 from __future__ import annotations
 

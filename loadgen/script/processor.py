@@ -40,7 +40,7 @@ class Request:
     """A request. In `beforeRequest` it is as the script has it; `{{ }}` templates in it are filled in afterwards.
 
     At most one of `json`, `form`, `body` and `form_data` is sent, the first that is not None. In `afterResponse` it is what
-    was sent, and the parts from `form_data` on say nothing.
+    was sent: only `method`, `url`, `headers`, `body` (as bytes), `name` and `id` are set.
     """
 
     method: str

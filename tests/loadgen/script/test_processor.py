@@ -226,6 +226,16 @@ def look(request, response, user):
     assert counters["b'{\"id\": 7' True"] >= 1
 
 
+def test_a_function_after_a_response_sees_the_request_as_it_was_sent(server):
+    source = """
+def look(request, response, user):
+    assert request.json is request.form is request.form_data is request.qs is request.auth is None
+    user.count(f"{request.method} {request.url[-2:]} {request.body} {request.name} {bool(request.id)}", 1)
+"""
+    flow = [{"post": {"url": "/a", "form": {"n": "{{ n }}"}, "name": "add", "afterResponse": "look"}}]
+    assert Run(server, source, flow, variables={"n": 5}).counters["POST /a b'n=5' add True"] == 1
+
+
 def test_a_user_knows_its_scenario_and_counts_rates(server):
     source = """
 def note(user):
