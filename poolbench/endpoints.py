@@ -20,9 +20,8 @@ from poolbench.looking import REQUEST_CODES
 def _begin(environ: dict[str, Any]) -> Request | None:
     """Note that a request begins in the running greenlet or thread; `environ` is its WSGI environment. None where that fails."""
     try:
-        request = Request(environ)
-        borrower = request.borrower = BOOK.current()
-        BOOK.requests[borrower] = request
+        borrower = BOOK.current()
+        BOOK.requests[borrower] = request = Request(environ, "", borrower)
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
         BOOK.fault = f"{type(error).__name__}: {error}"
         return None
@@ -81,7 +80,8 @@ def _finding_rule(request: Request | None, start_response: Any) -> Any:
         return start_response
 
     def start(*given: Any, **named: Any) -> Any:
-        request.look_for_rule()
+        if request.rule is None:
+            request.look_for_rule()
         return start_response(*given, **named)
 
     return start

@@ -73,7 +73,10 @@ def _noting_connect(pool: Any, lend: Callable[[], Any], about: WatchedEngine) ->
             book.refused_lightly(about, _frame(1), error, _timeout_s(pool))
             raise
         try:
-            _note(fairy, application_frame(_frame(1)))
+            borrower, frame = book.current(), application_frame(_frame(1))
+            code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+            values = borrower, code, instruction, book.requests.get(borrower), perf_counter_ns()
+            book.lent[fairy._connection_record] = values  # noqa: SLF001
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
             book.fault = f"{type(error).__name__}: {error}"
         return fairy
@@ -198,22 +201,20 @@ def _is_stock(kind: type[Engine]) -> bool:
     )
 
 
-def _note(fairy: Any, frame: FrameType | None) -> int:
-    """Note in the book who has borrowed, in which frame of the application. Returns the instant."""
-    borrower = BOOK.current()
-    code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
-    request, now_ns = BOOK.requests.get(borrower), perf_counter_ns()
-    BOOK.lent[fairy._connection_record] = borrower, code, instruction, request, now_ns  # noqa: SLF001
-    return now_ns
-
-
 def _timeout_s(pool: Any) -> float:
     return float(getattr(pool, "_timeout", 0.0) or 0.0)
 
 
 def _lend_drawing(pool: Any, lend: Callable[[], Any], caller: FrameType) -> Any:
     """Call `lend`, a pool's own connect(), and note the loan as the book draws it: in full, or its holder and its times."""
-    about, weight = pool._poolbench_engine, BOOK.draw()  # noqa: SLF001
+    about = pool._poolbench_engine  # noqa: SLF001
+    try:
+        borrower = BOOK.current()
+        request = BOOK.requests.get(borrower)
+        weight = BOOK.draw(request)
+    except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+        BOOK.fault = f"{type(error).__name__}: {error}"
+        return lend()
     if weight:
         return _lend_noting_all(lend, about, caller, weight)
     asked_ns = perf_counter_ns()
@@ -223,8 +224,10 @@ def _lend_drawing(pool: Any, lend: Callable[[], Any], caller: FrameType) -> Any:
         BOOK.refused_lightly(about, caller, error, _timeout_s(pool), asked_ns)
         raise
     try:
-        lent_ns = _note(fairy, application_frame(caller))
-        BOOK.keep_times(about, fairy._connection_record, asked_ns, lent_ns)  # noqa: SLF001
+        frame, record, lent_ns = application_frame(caller), fairy._connection_record, perf_counter_ns()  # noqa: SLF001
+        code, instruction = (None, 0) if frame is None else (frame.f_code, frame.f_lasti)
+        BOOK.lent[record] = borrower, code, instruction, request, lent_ns
+        BOOK.keep_times(about, record, asked_ns, lent_ns)
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
         BOOK.fault = f"{type(error).__name__}: {error}"
     return fairy

@@ -162,31 +162,27 @@ class LoanBook:
 
     # Which loans are noted in full
 
-    def draw(self) -> int:
-        """The number of loans that the one now beginning stands for, where `left` is below 0; 0 if it is not noted in full."""
+    def draw(self, request: Request | None) -> int:
+        """The number of loans that the one now beginning stands for, where `left` is below 0; 0 if it is not noted in full.
+
+        `request`: the one that is served, of which, where whole requests are drawn, all loans stand for as many; outside
+        requests, loans are drawn.
+        """
         if self.keeps_all:
-            return 1 if self.shares is None else self._draw_request(self.shares)
+            if self.shares is None:
+                return 1
+            if request is None:
+                return self.shares.draw("")
+            if request.weight is None:
+                request.drawn_as = name = request.name
+                request.weight = self.shares.draw(name)
+            return request.weight
         weight = self.every
         self._noted += 1
         if self._noted % _BURST == 0:
             self.every *= 2
         self.left = self._random.randrange(2 * self.every - 1)
         self._drawn += self.left + 1
-        return weight
-
-    def _draw_request(self, shares: Shares) -> int:
-        """As `draw`, where whole requests are drawn; outside requests, loans are."""
-        try:
-            request = self.requests.get(self.current())
-            if request is None:
-                return shares.draw("")
-            weight = request.weight
-            if weight is None:
-                request.drawn_as = name = request.name
-                weight = request.weight = shares.draw(name)
-        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
-            self.fault = f"{type(error).__name__}: {error}"
-            return 1
         return weight
 
     def keep_pace(self, elapsed_ns: int) -> None:
@@ -272,16 +268,19 @@ class LoanBook:
                 partial(self._keep_ended, self.tally, record, engine.key, asked_ns, wait_ns, lent_ns)
             )
 
-    @harmless
+    # Without `harmless`, which costs a call: nearly each loan of a busy application ends here.
     def _keep_ended(
         self, tally: Tally, record: Any, engine: str, asked_ns: int, wait_ns: int, lent_ns: int, _connection: Any
     ) -> None:
         """Keep the times of a loan that has ended; not of one whose connection was detached, after which the record's next loan
         calls this.
         """
-        latest = self.lent.get(record)
-        if latest is None or (latest.__class__ is tuple and latest[4] == lent_ns):
-            tally.given_back(engine, asked_ns, wait_ns, lent_ns)
+        try:
+            latest = self.lent.get(record)
+            if latest is None or (latest.__class__ is tuple and latest[4] == lent_ns):
+                tally.given_back(engine, asked_ns, wait_ns, lent_ns)
+        except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
+            self.fault = f"{type(error).__name__}: {error}"
 
     @harmless
     def refused(self, loan: Loan, error: BaseException) -> None:

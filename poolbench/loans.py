@@ -25,35 +25,24 @@ _thread_number = native(_thread, "get_ident")
 class Request:
     """A request being answered; `name` is its endpoint, found when it is first needed."""
 
-    __slots__ = (
-        "_environ",
-        "_name",
-        "began_ns",
-        "borrower",
-        "drawn_as",
-        "ended_ns",
-        "is_counted",
-        "is_flasks",
-        "loans",
-        "rule",
-        "weight",
-    )
+    # Of the class, as most requests keep most of them: setting each anew would cost more than all the rest.
+    ended_ns = 0
+    is_flasks = is_counted = False
+    weight: int | None = None
+    """Under the command: the number of requests that it stands for, from its first loan on; 0 if it is not noted in full."""
+    drawn_as: str | None = None
+    """Its name when it was drawn, or not: Flask may find its route, from which it has its name, only later."""
+    loans: tuple[Loan, ...] = ()
+    """Its loans that are noted in full and have not ended; some that have, if another thread ended them."""
+    rule: Any = None
+    """Flask's rule of the route, as soon as it is known. Flask drops it from the environ at the end."""
+    borrower: Any
+    """The greenlet or thread that serves it. Another one may send the answer's end."""
 
-    def __init__(self, environ: dict[str, Any], name: str = "") -> None:
+    def __init__(self, environ: dict[str, Any], name: str = "", borrower: Any = None) -> None:
         self._environ: dict[str, Any] | None = environ
-        self._name = name
-        self.began_ns, self.ended_ns = perf_counter_ns(), 0
-        self.is_flasks = self.is_counted = False
-        self.weight: int | None = None
-        """Under the command: the number of requests that it stands for, from its first loan on; 0 if it is not noted in full."""
-        self.drawn_as: str | None = None
-        """Its name when it was drawn, or not: Flask may find its route, from which it has its name, only later."""
-        self.loans: tuple[Loan, ...] = ()
-        """Its loans that are noted in full and have not ended; some that have, if another thread ended them."""
-        self.borrower: Any = None
-        """The greenlet or thread that serves it. Another one may send the answer's end."""
-        self.rule: Any = None
-        """Flask's rule of the route, as soon as it is known. Flask drops it from the environ at the end."""
+        self._name, self.borrower = name, borrower
+        self.began_ns = perf_counter_ns()
 
     def look_for_rule(self) -> None:
         """Find the route's rule, if this is Flask's; while the request is being answered."""
@@ -66,7 +55,8 @@ class Request:
         environ = self._environ
         if environ is None:
             return self._name
-        self.look_for_rule()
+        if self.rule is None:
+            self.look_for_rule()
         rule = getattr(self.rule, "rule", None)
         path = rule or _NUMBERS.sub("…", str(environ.get("PATH_INFO") or "/"))
         self._name = f"{environ.get('REQUEST_METHOD', 'GET')} {path}"
@@ -79,7 +69,8 @@ class Request:
         self.ended_ns = perf_counter_ns()
         environ = self._environ
         if environ is not None:
-            self.look_for_rule()
+            if self.rule is None:
+                self.look_for_rule()
             self._environ = {name: environ[name] for name in _NAMING if name in environ}
 
 

@@ -125,15 +125,17 @@ class Tally:
             request = self._requests.popleft()
             if not self._keeps_all and now_ns - request.ended_ns > _SLICES * _SLICE_NS:
                 continue
-            row = _row(into.requests, request.name, OTHERS, RequestSum)
+            name = request.name
+            row = into.requests.get(name) or _row(into.requests, name, OTHERS, RequestSum)
             row.count += 1
             row.duration_ns += request.ended_ns - request.began_ns
-            request.is_counted = True
             if self._keeps_all:
                 self._served[_drawn_as(request)] += 1
-            executed = self._executed.pop(request, None)
-            if executed is not None:
-                _add_repeated(into, request, executed)
+            if request.weight != 0:
+                request.is_counted = True
+                executed = self._executed.pop(request, None)
+                if executed is not None:
+                    _add_repeated(into, request, executed)
         return loans + requests
 
     def _add_loan(self, into: Observed, loan: Loan) -> None:

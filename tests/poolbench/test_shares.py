@@ -160,7 +160,7 @@ def test_a_request_whose_route_is_found_after_its_first_loan_costs_under_the_nam
     for number in range(200):
         request = Request({"REQUEST_METHOD": "GET", "PATH_INFO": f"/books/{number}"})
         book.requests[book.current()] = request
-        if weight := book.draw():
+        if weight := book.draw(request):
             loan = Loan(engine, book.current(), here, request, weight)
             loan.lent_ns = loan.ended_ns = loan.asked_ns
             book.tally.ended(loan)

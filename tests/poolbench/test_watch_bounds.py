@@ -143,7 +143,7 @@ def test_loans_noted_in_full_are_few_at_any_rate_and_stand_for_all(per_s):
         for _ in range(max(1, per_s // 10)):
             book.left -= 1
             if book.left < 0:
-                weights.append(book.draw())
+                weights.append(book.draw(None))
         book.keep_pace(100_000_000 if per_s >= 10 else 200_000_000)
     assert len(weights) <= 60 * 25
     # Each counts as many as it stands for: the sum is right but for chance.
@@ -156,7 +156,7 @@ def test_bursts_with_pauses_between_them_are_not_noted_anew_each_time():
         for _ in range(2000 if look % 4 == 0 else 0):
             book.left -= 1
             if book.left < 0:
-                weights.append(book.draw())
+                weights.append(book.draw(None))
         book.keep_pace(100_000_000)
     assert len(weights) <= 60 * 25
     assert 0.7 < sum(weights) / (150 * 2000) < 1.4
