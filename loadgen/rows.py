@@ -189,7 +189,10 @@ def _convert(text_path: str, path: str) -> None:
     from pyarrow import parquet  # noqa: PLC0415
 
     types = {name: getattr(pa, kind)() for name, kind in COLUMNS}
-    options = arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False)
+    # By itself, pyarrow takes names such as NA, null and nan for no value, too.
+    options = arrow_csv.ConvertOptions(
+        column_types=types, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
     parsing = arrow_csv.ParseOptions(newlines_in_values=True)
     try:
         with (

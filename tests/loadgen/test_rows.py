@@ -93,6 +93,13 @@ def test_parquet_has_the_same_rows_with_types(tmp_path, serve, ok_answer):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["rows.parquet", "script.json"]
 
 
+def test_parquet_keeps_names_that_others_read_as_no_value(tmp_path, serve, ok_answer):
+    words = ["NA", "null", "nan", "n/a", "#N/A", "1"]
+    path = script(tmp_path, serve(ok_answer()).url, [{"get": {"url": "/", "name": word}} for word in words], users=1)
+    assert loadgen("run", path, "--rows", tmp_path / "rows.parquet").exit_code == 0
+    assert [row["name"] for row in pyarrow.parquet.read_table(tmp_path / "rows.parquet").to_pylist()] == words
+
+
 def test_a_run_whose_end_fails_leaves_its_rows(tmp_path, serve, ok_answer):
     after = {"after": {"flow": [{"get": {"url": "http://127.0.0.1:1/"}}]}}
     path = script(tmp_path, serve(ok_answer()).url, users=2, **after)
