@@ -205,9 +205,7 @@ class _Attachment:
         place = _place(connection)
         if place is None or getattr(connection, "async_", False):
             return
-        if place not in self._known:
-            self._known[place] = self._is_given(connection)
-        if self._known[place]:
+        if self._leads_to_given(place, connection, lambda: _plain_cursor(connection, module)):
             self.evidence.add("connected", driver=module.__name__)
             return
         host, port, database = place
@@ -217,10 +215,9 @@ class _Attachment:
 
     def _check_other(self, engine: Any, connection: Any, place: tuple[str, str, str]) -> None:
         """As `_check`, for a connection of an engine whose driver is not guarded itself; `place`: that of the URL."""
-        if place not in self._known:
-            self._known[place] = self._is_given(connection)
-        if not self._known[place]:
+        if not self._leads_to_given(place, connection, connection.cursor):
             where = self._asked_for_other("elsewhere", *place, engine.url.username or "", engine.url.password or "")
+            connection.close()
             raise engine.dialect.dbapi.Error(
                 f"loadgen keeps the application away from {where}: it is not the database given"
             )
@@ -256,8 +253,20 @@ class _Attachment:
         ways = {(*map(str, self.given["way"]), self.given["database"]), *self._known}
         return (_loopback(place[0]), *place[1:]) in {(_loopback(way[0]), *way[1:]) for way in ways}
 
-    def _is_given(self, connection: Any) -> bool:
-        cursor = connection.cursor()
+    def _leads_to_given(self, place: tuple[str, str, str], connection: Any, cursor: Callable[[], Any]) -> bool:
+        """Whether this place is the database given; a new one is asked, with a cursor whose rows are tuples.
+
+        A connection that cannot be asked is closed.
+        """
+        if place not in self._known:
+            try:
+                self._known[place] = self._is_given(connection, cursor())
+            except BaseException:
+                connection.close()
+                raise
+        return self._known[place]
+
+    def _is_given(self, connection: Any, cursor: Any) -> bool:
         try:
             cursor.execute(IDENTITY)
             return bool(cursor.fetchone()[0] == self.given["identity"])
@@ -364,6 +373,14 @@ def _place(connection: Any) -> tuple[str, str, str] | None:
         return None
 
 
+def _plain_cursor(connection: Any, module: Any) -> Any:
+    """A cursor of psycopg2 or psycopg whose rows are tuples, whatever cursors and rows the application has chosen."""
+    if module.__name__ == "psycopg2":
+        extensions = module.extensions
+        return extensions.connection.cursor(connection, cursor_factory=extensions.cursor)
+    return module.Cursor(connection, row_factory=module.rows.tuple_row)
+
+
 def _asked_for(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> dict[str, str]:
     """Host, port, dbname, user and password of a call of psycopg2's or psycopg's connect, as libpq takes them."""
     texts = [text for text in (*given, named.get("dsn"), named.get("conninfo")) if isinstance(text, str)]
@@ -445,7 +462,6 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         """Called by Python for each import; says nothing of modules that are not on the list."""
         if name not in self._told:
             return None
-        tell = self._told.pop(name)
         spec = next(
             (
                 found
@@ -460,7 +476,9 @@ class _AfterImport(importlib.abc.MetaPathFinder):
 
         def exec_module(module: Any) -> None:
             inner(module)
-            tell(module)
+            # Only now, as a spec may be asked for without an import; and once, as finders that ask others wrap loaders twice.
+            if tell := self._told.pop(module.__name__, None):
+                tell(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

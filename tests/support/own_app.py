@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from loadgen.lab.attached import _Attachment
+from loadgen.lab.own_database import place_of
 from tests.support.paths import BIN
 
 LOADGEN = str(BIN / "loadgen")
@@ -74,6 +76,14 @@ def lab(folder: Path, *arguments: object, app: str = "rows_app:app", timeout: fl
 def errors(done) -> list[str]:
     """The lines of stderr that tell of an error."""
     return [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+
+
+def attachment(postgres, folder: Path, **given: object) -> _Attachment:
+    """What changes an application's modules in its processes, for this database, with its evidence in a folder."""
+    place = place_of(postgres.url)
+    known = {"host": place.host, "port": place.port, "database": place.database, "identity": place.identity}
+    way = [place.host, place.port]
+    return _Attachment({"strategy": "fair", "way": way, "evidence": str(folder), "most": None, **known, **given})
 
 
 def own_python(folder: Path) -> Path:

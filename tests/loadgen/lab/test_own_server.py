@@ -19,14 +19,13 @@ from db.settings import database_url
 from loadgen.commands.application import own_application
 from loadgen.lab import own_app, own_server
 from loadgen.lab.attached import (
-    _Attachment,
     _of_no_application,
     _variables_naming,
     _variables_of_parts,
     _watched_environment,
 )
 from loadgen.lab.own_app import OwnAppOptions, _leads_to_https, of_another_server, unanswered
-from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, place_of, shown
+from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, mask_file, masking, shown
 from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import (
     ATTACHED,
@@ -40,6 +39,7 @@ from loadgen.lab.own_server import (
 )
 from loadgen.lab.stack import ServerProgram, Servers, StackError, last_error, query
 from reports.cli import BadInput
+from tests.support.own_app import attachment
 
 URL = "postgresql+psycopg://me:p%40ss@h:5433/d"
 ODD = "p@s:s/w%rd'x #?&"
@@ -346,13 +346,6 @@ def test_variables_of_a_dotenv_file_reach_the_application_unless_they_are_set(tm
     assert (found["NAME"], found["QUOTED"], found["IS_SET"]) == ("a b", "c d", "here")
     with pytest.raises(BadInput, match="--dotenv none: No such file"):
         own_application({**given, "url_variable": (), "dotenv": "none"})
-
-
-def attachment(postgres, folder, **given):
-    place = place_of(postgres.url)
-    known = {"host": place.host, "port": place.port, "database": place.database, "identity": place.identity}
-    way = [place.host, place.port]
-    return _Attachment({"strategy": "fair", "way": way, "evidence": str(folder), "most": None, **known, **given})
 
 
 @pytest.mark.parametrize(("identity", "lent"), [(None, True), ("another", False)])
