@@ -21,7 +21,7 @@ from loadgen.health import HealthWatch, health, undisturbed
 from loadgen.recorder import Recorder
 from loadgen.rows import Rows, RowsFile
 from loadgen.schedule import Share, distortion, most_shares
-from loadgen.script.model import Phase, Script, workload_model
+from loadgen.script.model import Phase, Place, Script, ScriptErrors, ScriptProblem, workload_model
 from loadgen.script.parse import RunOptions, parse_script
 from loadgen.vu.program import CompiledScript
 from loadgen.vu.transports import Transports
@@ -155,8 +155,15 @@ def new_run_id(given: str | None = None) -> str:
 
 def read_script(paths: Sequence[str], options: RunOptions, seed: int | None = None) -> Script:
     """Read the script that the files and options give together. Raises ScriptErrors, and OSError for a script file."""
-    sources = [(path, Path(path).read_text("utf-8-sig")) for path in paths]
-    return parse_script(sources, options, read_bytes, Random(seed))
+    return parse_script([(path, _text_of(path)) for path in paths], options, read_bytes, Random(seed))
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 ({error.reason} at byte {error.start})"
+        raise ScriptErrors((ScriptProblem(Place(path, 0, 0, ""), message),)) from None
 
 
 def read_bytes(path: str) -> bytes:

@@ -275,8 +275,6 @@ def _read_files(paths: list[str], options: RunOptions, seed: int | None) -> Scri
     """As `_read`, from files."""
     try:
         return _read(lambda: read_script(paths, options, seed))
-    except UnicodeDecodeError as error:
-        _fail(f"cannot read {' '.join(paths)}: not UTF-8 ({error.reason} at byte {error.start})")
     except OSError as error:
         _fail(f"cannot read {error.filename}: {error.strerror}")
 

@@ -77,7 +77,5 @@ def read_script_with(given: dict[str, Any], path: str, seed: int, target: str | 
         return read_script([path], options, seed)
     except ScriptErrors as errors:
         raise BadInput("\n".join(str(problem) for problem in errors.problems)) from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"cannot read {path}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise BadInput(f"cannot read {error.filename}: {error.strerror}") from None

@@ -262,6 +262,30 @@ def test_a_mistake_is_one_clear_line_and_its_exit_code(script, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["run", "latin.yml"], 1),
+        (["run", "latin.yml", "--check"], 1),
+        (["lab", "--app", "a:app", "--script", "latin.yml"], 2),
+        (["doctor", "--app", "a:app", "--script", "latin.yml"], 2),
+        (["sweep", "--rate", "10", "--script", "latin.yml"], 2),
+        (["sweep", "--rate", "10", "--app", "a:app", "--script", "latin.yml"], 2),
+        (["capacity", "--p99", "100", "latin.yml"], 2),
+        (["capacity", "--p99", "100", "--app", "a:app", "latin.yml"], 2),
+        (["duel", "http://h", "http://h", "latin.yml"], 2),
+    ],
+)
+def test_a_script_that_is_no_utf_8_is_one_clear_line(tmp_path, monkeypatch, command, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latin.yml").write_bytes(b"config: {target: caf\xe9}\n")
+    done = loadgen(*command)
+    assert (done.exit_code, done.stderr) == (
+        code,
+        "Error: latin.yml: not UTF-8 (invalid continuation byte at byte 20)\n",
+    )
+
+
+@pytest.mark.parametrize(
     ("content", "told"),
     [
         (None, "Is a directory"),
