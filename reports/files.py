@@ -13,6 +13,16 @@ class WriteError(OSError):
         return str(self.args[0])
 
 
+def exists(path: Path | str) -> bool:
+    """Whether there is a file or a folder. Path.exists raises OSError for a name that is too long for one."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_folder(path: Path | str) -> bool:
+    """Whether there is a folder. Path.is_dir raises OSError for a name that is too long for one."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
 def check_writable(path: Path) -> None:
     """Raise WriteError if `path` is a folder or cannot be created; to be called before a long run."""
     try:
@@ -41,7 +51,7 @@ def write_text(path: Path | str, text: str) -> None:
     """
     path = Path(path)
     content = text.encode("utf-8", "replace")
-    if os.path.exists(path) and not path.is_file() and not path.is_dir():  # noqa: PTH110 - Path.exists raises for long names
+    if exists(path) and not path.is_file() and not path.is_dir():
         try:
             path.write_bytes(content)
         except OSError as error:

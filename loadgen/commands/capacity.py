@@ -201,7 +201,7 @@ def _of_application(
     say = live.beside(lambda text: click.echo(text, err=True, nl=False))
     wanted = listed_sizes(sizes)
     folder = run_folder(out)
-    with made(folder), one_line_errors(None):
+    with one_line_errors(None), made(folder):
         options = OwnAppOptions(
             application, script, folder, strategies=chosen, servers=servers, settings=chosen_settings(os.environ)
         )

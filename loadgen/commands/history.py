@@ -27,7 +27,7 @@ from reports.compare.gates import Gate, GateResult
 from reports.compare.history import Entry
 from reports.compare.history import history as look
 from reports.compare.history_blocks import history_page
-from reports.files import WriteError
+from reports.files import WriteError, exists, is_folder
 from reports.formats.read import load, read
 from reports.model import ReportError
 from reports.printable import printable
@@ -144,12 +144,12 @@ def _files(paths: Sequence[str]) -> Iterator[tuple[str, bool]]:
     seen: set[Path] = set()
     for path in paths:
         # What the shell left as it is, because it was quoted.
-        pattern = has_magic(path) and not Path(path).exists()
+        pattern = has_magic(path) and not exists(path)
         expanded = sorted(glob(path, recursive=True)) if pattern else [path]  # noqa: PTH207 - Path.glob takes no absolute pattern
         if not expanded:
             raise ReportError(f"{path}: no file matches")
         for each in expanded:
-            if Path(each).is_dir():
+            if is_folder(each):
                 inside = (file for file in Path(each).rglob("*") if not _hidden(file.relative_to(each)))
                 files = [(str(file), False) for file in sorted(inside) if file.is_file()]
             else:
@@ -167,7 +167,7 @@ def _hidden(path: Path) -> bool:
 def _reports_in(path: str) -> Iterator[_Found]:
     """All reports in a file, or the one of FILE#N. Raises ReportError."""
     file = Path(path)
-    if file.exists():
+    if exists(file):
         try:
             text, made_ms = file.read_text("utf-8-sig", "replace"), 1000 * file.stat().st_mtime
         except (OSError, ValueError) as error:

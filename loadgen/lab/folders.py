@@ -27,8 +27,8 @@ def made(folder: Path) -> Iterator[None]:
 
     If it is a folder of a run in `RUNS` and has files at the end, the link `latest` beside it leads to it.
     """
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"cannot write into {folder}: {error.strerror or error}") from None

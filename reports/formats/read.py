@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from reports.files import exists
 from reports.formats import (
     apachebench,
     artillery_1,
@@ -123,8 +123,7 @@ def load(spec: str | Path, note: Callable[[str], None] = lambda _: None) -> Repo
 def _numbered(name: str) -> tuple[str, int | None]:
     """Split `FILE#N` into file and number, unless a file of the whole name exists."""
     path, mark, number = name.rpartition("#")
-    # Not Path.exists, which raises OSError for a name that is too long.
-    if not mark or not number.isdecimal() or os.path.exists(name):  # noqa: PTH110
+    if not mark or not number.isdecimal() or exists(name):
         return name, None
     return path, int(number) if len(number) <= _MOST_DIGITS else sys.maxsize
 

@@ -147,7 +147,7 @@ def test_bad_options_exit_2(invoke, folder, args, message):
     assert done.exit_code == 2 and message in done.stderr
 
 
-@pytest.mark.parametrize("name", ["nothing-in-it", "no*match"])
+@pytest.mark.parametrize("name", ["nothing-in-it", "no*match", "x" * 300, "*" + "x" * 300])
 def test_a_folder_without_reports_exits_2(invoke, tmp_path, name):
     (tmp_path / "nothing-in-it").mkdir()
     done = invoke(tmp_path / name)
