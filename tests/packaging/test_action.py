@@ -120,6 +120,38 @@ class Runner:
         return done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("version", "said"), [("3.10.12", "the runner has Python 3.10.12"), ("", "the runner has none")]
+)
+def test_a_python_that_is_too_old_is_one_clear_line(tmp_path, version, said):
+    python = tmp_path / "bin/python3"
+    runner = Runner(tmp_path, tmp_path)
+    told = f'[ "$1" != --version ] || echo Python {version}' if version else ""
+    python.write_text(f"#!/bin/sh\n{told}\nexit 1\n")
+    python.chmod(0o755)
+    (line,) = runner.step("Install Poolbench", code=2).splitlines()
+    assert line.startswith("::error::Poolbench needs Python 3.11 or newer; ") and said in line
+
+
+@pytest.mark.parametrize(("code", "result"), [(0, "passed"), (1, "failed"), (2, "failed"), (3, "failed")])
+@pytest.mark.parametrize("against", ["http://old", ""], ids=["duel", "diff"])
+def test_a_comparison_that_could_not_be_made_fails_the_step(tmp_path, code, result, against):
+    loadgen = tmp_path / "poolbench/bin/loadgen"
+    loadgen.parent.mkdir(parents=True)
+    loadgen.write_text(f"""#!/bin/sh
+case $1 in
+run) while [ "$1" != -o ]; do shift; done; echo "{{}}" >"$2" ;;
+*) exit {code} ;;
+esac
+""")
+    loadgen.chmod(0o755)
+    (tmp_path / "old.json").write_text("{}")
+    runner = Runner(tmp_path, tmp_path)
+    given = {"script": "load.yml", "target": "http://new", "runs": "1", "against": against, "baseline": "old.json"}
+    runner.step("Run and compare", code=code if code > 1 else 0, **given)
+    assert runner.outputs["result"] == result
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """A runner's folder for temporary files, into which the first step has installed the tool."""
