@@ -27,6 +27,10 @@ _SHARED = "postgres"
 """The database of an embedded server that is no application's."""
 _STATISTICS = "pg_stat_statements"
 _SHORTEST_PIECE = 4
+_COMMON = ("postgresql", "password", "psycopg2")
+"""Words that URLs and messages have of themselves."""
+_ALONE = r"(?<![\w./-]){}(?!\w|[./:-]\w)"
+"""A word alone: neither in another word, nor in a path, nor in the name of a file, a module or a host."""
 _WAYS = (
     *("PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGTARGETSESSIONATTRS", "PGREQUIREAUTH", "PGGSSENCMODE"),
     *("PGSSLMODE", "PGREQUIRESSL", "PGSSLNEGOTIATION", "PGSSLROOTCERT", "PGCHANNELBINDING"),
@@ -101,14 +105,19 @@ def shown(text: str) -> str:
 
 
 def masking(*urls: str) -> Callable[[str], str]:
-    """A function that replaces the passwords of these URLs in a text, in every way in which they may be written there."""
+    """A function that replaces the passwords of these URLs in a text, in every way in which they may be written there.
+
+    A password that is a common word, such as the name of the database or of its user, is replaced only where it stands alone:
+    all other text would be spoiled.
+    """
     secrets: set[str] = set()
     places = [_parsed(text)[1] for text in urls]
     # What the rest of a URL says is no secret.
     known = " ".join(
         str(part)
         for url in places
-        for part in (url.drivername, url.username, url.host, url.query.get("host"), url.database)
+        for part in (*_COMMON, url.username, url.host, url.query.get("host"), url.database)
+        if part
     )
     for text, url in zip(urls, places, strict=True):
         password = url.password
@@ -121,12 +130,22 @@ def masking(*urls: str) -> Callable[[str], str]:
             pieces = re.split("[@:/?#]", str(password).partition("@")[2])
             secrets |= {piece for piece in pieces if len(piece) >= _SHORTEST_PIECE and piece not in known}
 
+    patterns = [
+        re.compile(_ALONE.format(re.escape(secret)) if _is_common(secret, known) else re.escape(secret))
+        for secret in sorted(secrets, key=len, reverse=True)
+    ]
+
     def masked(text: str) -> str:
-        for secret in sorted(secrets, key=len, reverse=True):
-            text = text.replace(secret, "***")
+        for pattern in patterns:
+            text = pattern.sub("***", text)
         return text
 
     return masked
+
+
+def _is_common(secret: str, known: str) -> bool:
+    """Whether a password is a word that other text has, too, so that its place alone tells that it is the password."""
+    return len(secret) < _SHORTEST_PIECE or secret in known
 
 
 def _written(password: str) -> set[str]:

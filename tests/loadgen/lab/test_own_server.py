@@ -244,6 +244,29 @@ def test_no_way_of_writing_a_password_is_shown(text, tmp_path):
     assert log.read_bytes() == b"caf\xe9 ***"
 
 
+@pytest.mark.parametrize(
+    ("url", "text", "shown"),
+    [
+        (
+            "postgresql://postgres:postgres@localhost:5432/app",
+            "postgresql://postgres:postgres@localhost:5432/app, password=postgres, 'postgres'",
+            "postgresql://postgres:***@localhost:5432/app, password=***, '***'",
+        ),
+        (
+            "postgresql://app:app@h/app",
+            "/srv/app/app.py of myapp-2, app:create_app() failed with postgresql+psycopg://app:app@h/app.",
+            "/srv/app/app.py of myapp-2, app:create_app() failed with postgresql+psycopg://app:***@h/app.",
+        ),
+        ("postgresql://me:pw@h/d", "pwd: me:pw@h", "pwd: me:***@h"),
+        ("postgresql://me:pass@h/d", "password: pass.", "password: ***."),
+        ("postgresql://me:Xk3vQ9@h/d", "aXk3vQ9b", "a***b"),
+    ],
+    ids=["postgres", "app", "short", "in a usual word", "strong"],
+)
+def test_a_password_that_is_a_common_word_is_masked_only_where_it_stands_alone(url, text, shown):
+    assert masking(url)(text) == shown
+
+
 def test_no_piece_of_a_password_is_shown_that_was_taken_for_a_port():
     common = "postgresql://me:x%40localhost%3Ashop%2Fmore@localhost/shops"
     assert masking(common)("shop at localhost, more x@localhost:shop/more") == "shop at localhost, *** ***"
