@@ -201,8 +201,16 @@ def look_at(python: Path) -> Interpreter:
             [python, "-c", _LOOK], capture_output=True, text=True, timeout=_PATIENCE_S, check=True, cwd="/"
         )
         found = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        raise StackError(f"--python {python}: it is no usable Python: {error}") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.strip().splitlines()
+        why = said[-1].strip()[:300] if said else f"it ended with exit code {error.returncode}, and said nothing"
+        raise StackError(f"--python {python}: it is no usable Python: {why}") from None
+    except subprocess.TimeoutExpired:
+        raise StackError(f"--python {python}: it is no usable Python: no answer within {_PATIENCE_S:.0f} s") from None
+    except ValueError:
+        raise StackError(f"--python {python}: it is no usable Python: its answer is not that of one") from None
+    except OSError as error:
+        raise StackError(f"--python {python}: it is no usable Python: {error.strerror}") from None
     version = tuple(found.pop("python"))
     if version[:2] < OLDEST_PYTHON:
         raise StackError(

@@ -30,7 +30,9 @@ from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import (
     ATTACHED,
     AppServer,
+    Interpreter,
     OwnApplication,
+    look_at,
     own_environment,
     set_up,
     shown_command,
@@ -319,6 +321,23 @@ def test_a_function_that_can_be_no_application_is_known_by_its_parameters(parame
     scope = {}
     exec(f"def function({parameters}): pass", scope)
     assert _of_no_application(scope["function"]) == told
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("echo 'Traceback' >&2; echo 'No module named encodings' >&2; exit 1", "No module named encodings"),
+        ("exit 3", "it ended with exit code 3, and said nothing"),
+        ("echo hello", "its answer is not that of one"),
+    ],
+)
+def test_a_python_that_cannot_start_is_told_with_its_own_last_line(tmp_path, body, told):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{body}\n")
+    python.chmod(0o755)
+    with pytest.raises(StackError) as error:
+        look_at(python)
+    assert str(error.value) == f"--python {python}: it is no usable Python: {told}"
 
 
 class Told:
