@@ -28,7 +28,7 @@ from loadgen.script.durations import LONGEST_S
 from reports.cli import BadInput, FiniteRange
 from reports.files import WriteError, check_writable
 from reports.formats.apachebench import AbReport, gnuplot_table, opening_text, percentiles_csv, to_text
-from reports.printable import printable
+from reports.printable import printable, shown_url, url_fault
 
 _USUAL_PER_S = 4000
 """Requests a second that are taken for granted, to tell how long a run of a number of requests will be."""
@@ -347,12 +347,12 @@ def _origin(url: str) -> tuple[Origin, str]:
         parts = urlsplit(url if "://" in url or "/" not in url else f"http://{url}")
         port = parts.port
     except ValueError as error:
-        raise BadInput(f"invalid URL {url}: {error}") from None
+        raise BadInput(f"invalid URL {shown_url(url)}: {url_fault(error, url)}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadInput(f"invalid URL {url}: it must begin with http:// or https:// and name a host")
+        raise BadInput(f"invalid URL {shown_url(url)}: it must begin with http:// or https:// and name a host")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not path.isascii() or not path.isprintable() or " " in path:
-        raise BadInput(f"invalid URL {url}: the path must be percent-encoded")
+        raise BadInput(f"invalid URL {shown_url(url)}: the path must be percent-encoded")
     return Origin(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80)), path
 
 
@@ -364,7 +364,7 @@ def _proxy(text: str) -> Origin:
     except ValueError:
         host, port = None, 0
     if not host or not port or parts.netloc != text or "@" in text:
-        raise BadInput(f"invalid proxy {text!r}: it must be HOST or HOST:PORT")
+        raise BadInput(f"invalid proxy {shown_url(text)!r}: it must be HOST or HOST:PORT")
     return Origin("http", host, port)
 
 

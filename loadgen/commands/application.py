@@ -15,6 +15,7 @@ import click
 from loadgen.commands.exits import SIGNALLED, CouldNotRun
 from loadgen.commands.script_options import variables_of
 from reports.cli import BadInput
+from reports.printable import without_credentials
 
 if TYPE_CHECKING:
     from loadgen.lab.own_server import OwnApplication
@@ -80,7 +81,7 @@ def application_options_of_script(command: _Command) -> _Command:
 
 def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
     """The application that the options name; None without --app. Raises BadInput."""
-    from loadgen.lab.own_server import OwnApplication, chosen_python, shown_command, url_variables
+    from loadgen.lab.own_server import OwnApplication, chosen_python, shown_command, shown_variable, url_variables
     from loadgen.lab.stack import StackError
 
     name = given["application"]
@@ -93,7 +94,7 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
         raise BadInput("--app and --script go together")
     module, colon, attribute = name.partition(":")
     if not module or (colon and not attribute):
-        raise BadInput(f"--app {name!r}: must be MODULE:APP or MODULE:FACTORY()")
+        raise BadInput(f"--app {without_credentials(name)!r}: must be MODULE:APP or MODULE:FACTORY()")
     server = given["server"]
     if server is not None and "{port}" not in server:
         raise BadInput(f"--server {shown_command(server)!r}: needs {{port}} where the port belongs")
@@ -103,7 +104,7 @@ def own_application(given: Mapping[str, Any]) -> OwnApplication | None:
         raise BadInput(f"--server {shown_command(server or '')!r}: {error}") from None
     for variable in given["url_variable"]:
         if not variable.partition("=")[0].isidentifier():
-            raise BadInput(f"--url-variable {variable!r} is no name of a variable")
+            raise BadInput(f"--url-variable {shown_variable(variable)!r} is no name of a variable")
     try:
         url_variables(given["url_variable"], "postgresql://")
     except ValueError as error:

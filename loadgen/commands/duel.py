@@ -15,6 +15,7 @@ from loadgen.commands.exits import COULD_NOT_RUN, SIGNALLED, calibrate_for, cali
 from loadgen.commands.script_options import check_url, read_script_with, script_options
 from reports.cli import BadInput, FiniteRange, check_output, junit_option, show, tell_ci
 from reports.files import WriteError, check_writable
+from reports.printable import shown_url
 
 if TYPE_CHECKING:
     from loadgen.duel import DuelRuns
@@ -115,7 +116,8 @@ def duel(
     live.clear()
     for path, run in zip(paths, (runs.a, runs.b), strict=False):
         write_json(str(path), run.report)
-    facts = _facts((url_a, url_b), runs, seed)
+    shown = shown_url(url_a), shown_url(url_b)
+    facts = _facts(shown, runs, seed)
     found = compare_paired(runs.a.report, runs.b.report, criteria)
     found = replace(found, notes=(_sentence(facts), *found.notes))
     outcomes, unknown = _checked(gates, found)
@@ -123,7 +125,7 @@ def duel(
     if style in ("json", "html"):
         for outcome in outcomes:
             click.echo(outcome.line, err=True)
-    wrong = _failures(runs, (url_a, url_b))
+    wrong = _failures(runs, shown)
     tell_ci("loadgen duel", _judged(found), [_whole(runs, (*wrong, unknown)), *outcomes], junit)
     for message in filter(None, (*wrong, unknown)):
         click.echo(f"Error: {message}", err=True)

@@ -15,9 +15,9 @@ import click
 
 from loadgen.commands.exits import COULD_NOT_RUN
 from loadgen.commands.script_options import check_url
-from reports.cli import BadInput
-from reports.files import WriteError, write_text
-from reports.printable import printable
+from reports.cli import BadInput, check_output
+from reports.files import WriteError, exists, write_text
+from reports.printable import printable, shown_url
 
 if TYPE_CHECKING:
     from loadgen.script_from.asking import Page, Service
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _LARGEST_BYTES = 200_000_000
 _STDOUT = "-"
+_LONGEST_NAME = 255
 _JSON_DOCUMENT = re.compile(rb'"(?:openapi|swagger)"\s*:\s*"|"log"\s*:\s*\{')
 _YAML_DOCUMENT = re.compile(rb"^(?:openapi|swagger)[ \t]*:", re.MULTILINE)
 
@@ -90,8 +91,11 @@ def init(source: str, output: str, force: bool, no_probe: bool, **given: Any) ->
 
     Exit code 2: the input cannot be used; 3: nothing answers.
     """
-    if output != _STDOUT and not force and Path(output).exists():
-        raise BadInput(f"{output} is there already: --force replaces it, -o names another file")
+    if output != _STDOUT:
+        if not exists(output):
+            check_output(output)
+        elif not force:
+            raise BadInput(f"{output} is there already: --force replaces it, -o names another file")
     from loadgen.script_from.draft import Unusable
     from loadgen.script_from.writer import script_text
 
@@ -138,9 +142,9 @@ def _draft(source: str, options: _Options) -> Draft:
     from loadgen.script_from.asking import is_url
 
     if options.target is not None:
-        check_url(options.target, "--target: ")
+        _check_url(options.target, "--target: ")
     if is_url(source):
-        check_url(source)
+        _check_url(source)
         return _from_url(source, options)
     path = Path(source)
     try:
@@ -148,9 +152,25 @@ def _draft(source: str, options: _Options) -> Draft:
             raise BadInput(f"cannot read {source}: larger than {_LARGEST_BYTES // 1_000_000} MB")
         content = path.read_bytes()
     except OSError as error:
-        hint = ": a URL begins with http:// or https://" if "." in source or ":" in source else ""
-        raise BadInput(f"cannot read {source}: {error.strerror}{hint if not path.exists() else ''}") from None
+        is_like_url = ("." in source or ":" in source) and not exists(source)
+        hint = ": a URL begins with http:// or https://" if is_like_url else ""
+        raise BadInput(f"cannot read {_shortened(source)}: {error.strerror}{hint}") from None
     return _from_document(content, source, str(path.resolve()), options, named=())
+
+
+def _check_url(url: str, before: str = "") -> None:
+    """Raises BadInput for what is no URL of a service, and for one with a password, which would stand in the script."""
+    check_url(url, before)
+    if "@" in urlsplit(url).netloc:
+        raise BadInput(
+            f"{before}{shown_url(url)}: a script must not hold a user or a password; without them, it can send"
+            ' a variable: defaults: {headers: {Authorization: "Basic {{ $processEnvironment.BASIC_AUTH }}"}}'
+        )
+
+
+def _shortened(name: str) -> str:
+    """The name of a file; of one that is too long for a name, such as the text of a document, only its start."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
 
 
 def _from_url(url: str, options: _Options) -> Draft:

@@ -38,7 +38,8 @@ from loadgen.watch.console import Console
 from loadgen.watch.observer import Observer, ObserverError
 from loadgen.watch.progress import LiveLine
 from reports.cli import BadInput, FiniteRange, junit_option, step_summary
-from reports.files import WriteError, check_writable
+from reports.files import WriteError, check_writable, is_folder
+from reports.printable import shown_url
 
 if TYPE_CHECKING:
     from loadgen.crew.distributed import Crews
@@ -245,7 +246,7 @@ def quick(url: str, count: int, num: int, output: str | None, insecure: bool, qu
     If $GITHUB_STEP_SUMMARY is set, a summary of the run is appended to that file.
     """
     if not url.startswith(("http://", "https://")):
-        _fail(f"invalid URL {url}: it must begin with http:// or https://")
+        _fail(f"invalid URL {shown_url(url)}: it must begin with http:// or https://")
     run_id = new_run_id(os.environ.get("ARTILLERY_TEST_RUN_ID"))
     flow = [{"loop": [{"get": {"url": url}}], "count": num}]
     phases = [{"duration": 1, "arrivalCount": count}]
@@ -353,7 +354,7 @@ def _live_page(text: str, script: Script, source: str, workers: int) -> LivePage
     phases = ", ".join(
         f"{span.phase.name or f'phase {span.phase.index + 1}'} {span.phase.duration_text}" for span in planned
     )
-    facts = [("Script", source), ("Target", script.target or "as each URL says"), ("Phases", phases)]
+    facts = [("Script", source), ("Target", shown_url(script.target) or "as each URL says"), ("Phases", phases)]
     try:
         return LivePage(text, facts, planned[-1].end_ns / 1e9 if planned else 0.0, workers, _say)
     except LiveError as error:
@@ -590,7 +591,7 @@ def _output_path(given: str | None) -> Path | None:
     if given is None:
         return None
     path = Path(given)
-    if path.is_dir():
+    if is_folder(path):
         # Local time, as on the console.
         now = datetime.now()  # noqa: DTZ005
         path /= f"artillery_report_{now:%Y%m%d_%H%M%S}{now.microsecond // 10_000:02d}.json"

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import click
 
 from reports.cli import BadInput
+from reports.printable import shown_url, url_fault
 
 if TYPE_CHECKING:
     from loadgen.script.model import Script
@@ -42,9 +43,9 @@ def check_url(url: str, before: str = "") -> None:
         parts = urlsplit(url)
         good = parts.scheme.lower() in ("http", "https") and parts.hostname and (parts.port or 1) > 0
     except ValueError as error:
-        raise BadInput(f"{before}invalid URL {url}: {error}") from None
+        raise BadInput(f"{before}invalid URL {shown_url(url)}: {url_fault(error, url)}") from None
     if not good:
-        raise BadInput(f"{before}invalid URL {url}: it must begin with http:// or https:// and name a host")
+        raise BadInput(f"{before}invalid URL {shown_url(url)}: it must begin with http:// or https:// and name a host")
 
 
 def variables_of(path: str) -> dict[str, str]:

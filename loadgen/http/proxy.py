@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from loadgen.http.route import Ended, Handshake, Origin, Route
+from reports.printable import shown_url, url_fault
 
 _PORTS = {"http": 80, "https": 443}
 _VARIABLES = {"http": ("HTTP_PROXY",), "https": ("HTTPS_PROXY", "HTTP_PROXY")}
@@ -55,9 +56,9 @@ def _proxy(name: str, url: str) -> tuple[Origin, str]:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise ProxyError(f"{name}: {error}") from None
+        raise ProxyError(f"{name}: {url_fault(error, url)}") from None
     if parts.scheme not in _PORTS or not host:
-        raise ProxyError(f"{name}: not a proxy's URL, such as http://host:3128: {url!r}")
+        raise ProxyError(f"{name}: not a proxy's URL, such as http://host:3128: {shown_url(url)!r}")
     credentials = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
     return Origin(parts.scheme, host, port or _PORTS[parts.scheme]), credentials
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Formatter
 from urllib.parse import quote
 
 import psutil
@@ -29,6 +30,8 @@ from loadgen.environment import TREE
 from loadgen.lab.own_database import GivenPlace, mask_file
 from loadgen.lab.own_evidence import Evidence, hint
 from loadgen.lab.stack import StackError, last_error
+from reports.files import exists
+from reports.printable import without_credentials
 
 OLDEST_PYTHON = (3, 11)
 ATTACHED = "POOLBENCH_ATTACHED"
@@ -70,7 +73,7 @@ def post_worker_init(_worker):
 class OwnApplication:
     """A user's application, and how it is started."""
 
-    name: str
+    wsgi: str
     """MODULE:APP or MODULE:FACTORY(), found from `folder` or its `src`."""
     folder: Path
     python: Path
@@ -84,14 +87,19 @@ class OwnApplication:
     variables: Mapping[str, str] = field(default_factory=dict)
     """More variables of its environment, unless the host has them."""
 
+    @property
+    def name(self) -> str:
+        """What it is called wherever it is shown: without the password of a URL that its factory gets."""
+        return without_credentials(self.wsgi)
+
     def hint(self, error: str, evidence: Evidence) -> str:
         """What to do about an error for want of a variable, in a sentence with a space before it; "" for other errors."""
         return hint(error, evidence, self.folder, self.url_variables, has_dotenv=bool(self.variables))
 
 
 def shown_command(command: str) -> str:
-    """A command as it may be shown: each NAME=VALUE without its value, which may be a secret."""
-    return _ASSIGNMENT.sub(r"\1=…", command)
+    """A command as it may be shown: without user and password of URLs, and without VALUE, maybe a secret, of NAME=VALUE."""
+    return without_credentials(_ASSIGNMENT.sub(r"\1=…", command))
 
 
 _ASSIGNMENT = re.compile(
@@ -123,12 +131,27 @@ def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
     for text in names:
         name, _, template = text.partition("=")
         try:
-            values[name] = (template or "{url}").format(**parts)
-        except (KeyError, IndexError, ValueError, AttributeError):
+            values[name] = _filled(template or "{url}", parts)
+        except (KeyError, ValueError):
             raise ValueError(
-                f"--url-variable {text!r}: braces may hold {', '.join(parts)}, as in DB_HOST={{host}}"
+                f"--url-variable {shown_variable(text)!r}: braces may hold {', '.join(parts)}, as in DB_HOST={{host}}"
             ) from None
     return values
+
+
+def _filled(template: str, parts: Mapping[str, str]) -> str:
+    """A template with the parts that its braces name. Raises KeyError or ValueError for anything else in braces."""
+    found = []
+    for literal, name, form, conversion in Formatter().parse(template):
+        if form or conversion:
+            raise ValueError("braces hold only a name")
+        found += [literal, "" if name is None else parts[name]]
+    return "".join(found)
+
+
+def shown_variable(text: str) -> str:
+    """A --url-variable as it may be shown: its name, which ends where a template, or a URL in its place, begins."""
+    return re.split("[=:@]", text, maxsplit=1)[0]
 
 
 def unquoted_password(names: Sequence[str], url: str) -> str:
@@ -189,7 +212,7 @@ def chosen_python(given: str | None, environ: Mapping[str, str], folder: Path, o
         return Path(found).absolute()
     places = [Path(environ["VIRTUAL_ENV"])] if environ.get("VIRTUAL_ENV") else []
     for place in (*places, folder / ".venv"):
-        if (place / "bin" / "python").exists():
+        if exists(place / "bin" / "python"):
             return place / "bin" / "python"
     return Path(own)
 
@@ -257,7 +280,7 @@ class AppServer:
         return [
             *(str(self.interpreter.path), "-m", "gunicorn", "-c", str(self.library / _CONFIGURATION)),
             *("--bind", f"{address[0]}:{address[1]}", "--workers", str(count), "--worker-class", *kind),
-            self.application.name,
+            self.application.wsgi,
         ]
 
     def environment(self, _address: tuple[str, int], _count: int) -> dict[str, str]:

@@ -197,7 +197,8 @@ def _target(document: dict[str, Any], location: str) -> tuple[str, bool]:
     if "{{" in url:
         raise Unusable(f"the server's URL {url} has {{{{ in it: --target names another")
     if named:
-        return whole.geturl().rstrip("/"), True
+        # A password does not belong in a script.
+        return whole._replace(netloc=whole.netloc.rpartition("@")[2]).geturl().rstrip("/"), True
     path = whole.path
     return (_WITHOUT_A_SERVER + (path if path.startswith("/") else f"/{path}")).rstrip("/"), False
 

@@ -242,6 +242,10 @@ def test_a_script_that_cannot_run_is_one_line_with_its_place(tmp_path, content, 
         (["quick", "h:80"], 1, "http://"),
         (["ab", "h:80"], 2, "invalid URL h:80"),
         (["ab", "http://h:99999/"], 2, "invalid URL http://h:99999/"),
+        (["ab", "http://me:secret@h:99999/"], 2, "invalid URL http://…@h:99999/: "),
+        (["quick", "me:secret@h:80"], 1, "invalid URL …@h:80: "),
+        (["run", "{script}", "-o", "x" * 300], 1, f"cannot write {'x' * 300}: File name too long"),
+        (["lab", "--out", "x" * 300], 2, f"cannot write into {'x' * 300}: File name too long"),
         (["ab", "-n", "5", "-c", "6", "http://h/"], 2, "-c 6"),
         (["ab", "-H", "nonsense", "http://h/"], 2, "'nonsense'"),
         (["ab", "-p", "missing", "http://h/"], 2, "cannot read missing"),
@@ -257,7 +261,7 @@ def test_a_mistake_is_one_clear_line_and_its_exit_code(script, tmp_path, monkeyp
     done = loadgen(*[a.replace("{script}", str(script)) for a in arguments])
     assert done.exit_code == code, done.output
     assert told in done.stderr
-    assert "Traceback" not in done.output
+    assert "Traceback" not in done.output and "secret" not in done.output
     assert list(tmp_path.glob("**/*.json")) == []
 
 
@@ -437,7 +441,7 @@ def test_an_interrupted_ab_prints_what_it_has(serve, ok_answer, start_process):
             "invalid proxy 'http://127.0.0.1:1': it must be HOST or HOST:PORT",
         ),
         (["-X", "127.0.0.1:http", "http://127.0.0.1:1/"], "invalid proxy '127.0.0.1:http'"),
-        (["-X", "u:p@127.0.0.1:1", "http://127.0.0.1:1/"], "invalid proxy 'u:p@127.0.0.1:1'"),
+        (["-X", "u:p@127.0.0.1:1", "http://127.0.0.1:1/"], "invalid proxy '…@127.0.0.1:1'"),
     ],
 )
 def test_a_proxy_that_ab_cannot_use_is_refused_before_anything_is_sent(arguments, said):

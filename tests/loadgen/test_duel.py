@@ -158,9 +158,10 @@ def test_every_format_of_a_duel_that_was_too_short_says_so(serve, ok_answer, scr
 
 
 def test_a_target_that_never_answers_is_exit_code_3(serve, ok_answer, script):
-    done = duel(serve(ok_answer()).url, "http://127.0.0.1:1", script)
+    done = duel(serve(ok_answer()).url, "http://me:secret@127.0.0.1:1", script)
     assert done.exit_code == 3
-    assert "Error: http://127.0.0.1:1 gave no answer at all" in done.stderr
+    assert "Error: http://…@127.0.0.1:1 gave no answer at all" in done.stderr
+    assert "secret" not in done.output
     assert done.stdout.startswith("Nothing can be")
     assert "response time, p99" in done.stdout
 
@@ -187,6 +188,7 @@ def test_an_interrupt_gives_what_there_is_marked_partial(serve, ok_answer, scrip
         (["http://h", "{script}"], "Missing argument"),
         (["h:80", "http://h", "{script}"], "invalid URL h:80"),
         (["http://h", "http://h:99999", "{script}"], "invalid URL http://h:99999"),
+        (["http://h", "http://me:secret@h:99999", "{script}"], "invalid URL http://…@h:99999"),
         (["http://h", "http://h", "nowhere.yml"], "cannot read nowhere.yml: No such file or directory"),
         (["http://h", "http://h", "{broken}"], "broken.yml"),
         (["http://h", "http://h", "{still}", "--minutes", "1"], "--minutes: the script's phases take no time"),
@@ -210,5 +212,5 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(script, tmp_path, arguments
     done = duel(*[paths.get(a, a) for a in arguments])
     assert done.exit_code == 2, done.output
     assert told in done.stderr
-    assert "Traceback" not in done.output
+    assert "Traceback" not in done.output and "secret" not in done.output
     assert done.stdout == ""

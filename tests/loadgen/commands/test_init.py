@@ -466,6 +466,12 @@ def test_a_source_that_cannot_be_used_is_one_clear_line(script, name, content, c
         (["http://[x/"], 2, "invalid URL http://[x/"),
         (["http://h:99999/"], 2, "invalid URL http://h:99999/"),
         (["http://"], 2, "invalid URL http://"),
+        (["http://me:secret@127.0.0.1:1/"], 2, "http://…@127.0.0.1:1/: a script must not hold a user or a password"),
+        (["http://secret@127.0.0.1:1/"], 2, "http://…@127.0.0.1:1/: a script must not hold a user or a password"),
+        (["{document}", "--target", "http://me:secret@h"], 2, "--target: http://…@h: a script must not hold"),
+        (["http://me:sec/ret@h/"], 2, "invalid URL http://…@h/: its user, password, host or port cannot be read"),
+        ([json.dumps(DOCUMENT) * 200], 2, 'cannot read {"openapi": "3.0.3"'),
+        (["{document}", "-o", f"{'x' * 300}.yml"], 2, f"cannot write {'x' * 300}.yml: File name too long"),
         (["{document}", "--value", "orderId"], 2, "--value: must be NAME=VALUE, not 'orderId'"),
         (["{document}", "-o", "no/such/x.yml"], 2, "cannot write no/such/x.yml"),
     ],
@@ -475,8 +481,17 @@ def test_a_mistake_is_one_clear_line(script, arguments, code, said):
     document.write_text(json.dumps(DOCUMENT))
     done = loadgen("init", *[a.replace("{document}", document.name) for a in arguments])
     assert done.exit_code == code, done.output
-    assert done.stderr.startswith(f"Error: {said}")
+    assert done.stderr.startswith(f"Error: {said}") and "secret" not in done.stderr
     assert not script.exists()
+
+
+def test_a_password_in_a_document_stays_out_of_the_script(script):
+    document = {**DOCUMENT, "servers": [{"url": "http://me:secret@shop.example/v1"}]}
+    script.with_name("document.json").write_text(json.dumps(document))
+    done = loadgen("init", "document.json", "--no-probe")
+    assert done.exit_code == 0, done.output
+    assert "target: http://shop.example/v1\n" in script.read_text()
+    assert "secret" not in script.read_text() + done.output
 
 
 def test_a_document_in_several_files_is_read(script):

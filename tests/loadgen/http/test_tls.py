@@ -327,7 +327,18 @@ def test_a_proxy_that_refuses_names_its_status(serve, ok_answer, connect, proxy)
     assert (failure.name, failure.stage) == ("Bad response: 407", "connect")
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:3128", "socks5://h:1", "http://", "http://h:99999"])
-def test_a_proxy_variable_that_names_no_proxy_is_told(url):
-    with pytest.raises(ProxyError, match=r"^HTTP_PROXY: "):
+@pytest.mark.parametrize(
+    "url",
+    [
+        "127.0.0.1:3128",
+        "socks5://me:secret@h:1",
+        "me:secret@h:1",
+        "http://",
+        "http://h:99999",
+        "http://me:secret@h:99999",
+    ],
+)
+def test_a_proxy_variable_that_names_no_proxy_is_told_without_its_password(url):
+    with pytest.raises(ProxyError, match=r"^HTTP_PROXY: ") as told:
         ProxyRoute({"HTTP_PROXY": url}, Route())
+    assert "secret" not in str(told.value)

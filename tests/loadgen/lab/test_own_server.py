@@ -114,6 +114,7 @@ def test_a_server_that_was_killed_is_not_said_to_listen_elsewhere(tmp_path):
         ("A=a)b&c|d;e B=&f gunicorn", "A=… B=… gunicorn"),
         ("gunicorn --env=A=b -eC=d", "gunicorn --env=A=… -eC=…"),
         ('sh -c "A=\\"a b\\" gunicorn"', 'sh -c "A=… gunicorn"'),
+        ("serve --db postgresql://u:p@h/d --port {port}", "serve --db postgresql://…@h/d --port {port}"),
     ],
 )  # fmt: skip
 def test_a_command_is_shown_without_the_values_of_its_variables(command, shown):
@@ -124,6 +125,30 @@ def test_a_command_is_shown_without_the_values_of_its_variables(command, shown):
 def test_no_value_of_a_refused_command_is_told(server):
     given = {"application": "a:app", "script": "x.yml", "server": server, "url_variable": ()}
     with pytest.raises(BadInput, match="SECRET_KEY=…") as told:
+        own_application(given)
+    assert "abc" not in str(told.value)
+
+
+def test_the_name_of_an_application_has_no_password_wherever_it_is_shown(tmp_path):
+    given = 'a:create_app("postgresql://u:abc@h/d", testing=True)'
+    own = OwnApplication(given, tmp_path, Path(sys.executable))
+    assert own.name == 'a:create_app("postgresql://…@h/d", testing=True)'
+    command = AppServer(own, Interpreter(own.python, (3, 11), {}), tmp_path, tmp_path, tmp_path).command(("h", 1), 1)
+    assert command[-1] == given
+
+
+@pytest.mark.parametrize(
+    ("variable", "shown"),
+    [
+        ("postgresql://u:abc@h/d", "'postgresql' is no name of a variable"),
+        ("u:abc@h/d", "'u' is no name of a variable"),
+        ("DB-HOST={host}", "'DB-HOST' is no name of a variable"),
+        ("DB=postgresql://u:abc@{hots}/d", "--url-variable 'DB': braces may hold"),
+    ],
+)
+def test_no_password_of_a_refused_variable_is_told(variable, shown):
+    given = {"application": "a:app", "script": "x.yml", "server": None, "url_variable": (variable,)}
+    with pytest.raises(BadInput, match=re.escape(shown)) as told:
         own_application(given)
     assert "abc" not in str(told.value)
 
@@ -192,7 +217,9 @@ def test_a_socket_is_a_host():
     assert found == {"DB_HOST": "/tmp/pg", "DB_PORT": "5433"}
 
 
-@pytest.mark.parametrize("template", ["A={hots}", "A={", "A={0}", "A={url.none}"])
+@pytest.mark.parametrize(
+    "template", ["A={hots}", "A={", "A={0}", "A={url.none}", "A={url[a]}", "A={url!r}", "A={url:9}"]
+)
 def test_a_template_with_anything_else_in_braces_is_refused(template):
     with pytest.raises(ValueError, match="host, port, database"):
         url_variables([template], URL)
