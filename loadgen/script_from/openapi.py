@@ -366,7 +366,7 @@ class _Reader:
     def _responses(self, responses: Any) -> tuple[list[int], Any, dict[str, dict[str, str]], bool]:
         """The successful statuses, the schema of their JSON, their links, and whether they stream."""
         given = responses if isinstance(responses, dict) else {}
-        exact = sorted(int(code) for code in given if code.isdigit() and code[0] in "23")
+        exact = sorted(int(code) for code in given if re.fullmatch("[23][0-9]{2}", code))
         statuses = [code for code in exact if code < 300] or exact
         names = [*map(str, statuses), *(name for name in ("2XX", "2xx", "default") if name in given)]
         answer, streams = None, False

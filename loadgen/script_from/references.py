@@ -46,6 +46,9 @@ def decoded(content: bytes, where: str, tell: Callable[[str], None] = lambda _: 
             # YAML knows braces, too; but what ends in a brace was meant as JSON.
             if content.endswith((b"}", b"]")) or where.lower().endswith((".json", ".har")):
                 raise Unusable(f"{where}, line {error.lineno}: not JSON: {error.msg}") from None
+        except ValueError as error:
+            # A number of thousands of digits.
+            raise Unusable(f"{where}: not JSON: {error}") from None
     if len(content) > _SLOW_YAML_BYTES:
         tell(f"reading {len(content) / 1e6:.0f} MB of YAML, which takes a while; JSON is read at once")
     return _yaml(text, where)
@@ -60,7 +63,8 @@ def _yaml(text: str, where: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
         raise Unusable(f"{where}{line}: not YAML: {error.problem or error.context}") from None
-    except (YAMLError, ValueError, OverflowError) as error:
+    except (YAMLError, ValueError, OverflowError, KeyError) as error:
+        # A KeyError is about what a tag cannot stand for, such as !!bool perhaps.
         raise Unusable(f"{where}: not YAML: {str(error).partition(chr(10))[0]}") from None
     except RecursionError:
         raise Unusable(f"{where}: nested too deeply") from None
@@ -103,7 +107,7 @@ class References:
         node = self._documents[location]
         for part in pointer.split("/")[1:]:
             key = unquote(part).replace("~1", "/").replace("~0", "~")
-            if isinstance(node, list) and key.isdigit() and int(key) < len(node):
+            if isinstance(node, list) and key.isdecimal() and len(key) < 10 and int(key) < len(node):
                 node = node[int(key)]
             elif isinstance(node, dict) and key in node:
                 node = node[key]

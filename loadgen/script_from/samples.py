@@ -294,7 +294,8 @@ def _named(value: Any, branch: Any, inner: dict[str, Any], discriminator: Any) -
         return value
     properties = inner.get("properties")
     own = properties.get(name) if isinstance(properties, dict) else None
-    if isinstance(own, dict) and ("const" in own or len(own.get("enum") or ()) == 1):
+    values = own.get("enum") if isinstance(own, dict) else None
+    if isinstance(own, dict) and ("const" in own or (isinstance(values, list) and len(values) == 1)):
         return value
     schema = reference.rpartition("/")[2]
     mapping = discriminator.get("mapping")
@@ -306,15 +307,15 @@ def _named(value: Any, branch: Any, inner: dict[str, Any], discriminator: Any) -
 def _subtype(schema: dict[str, Any], references: References, depth: int) -> Any:
     """A value for a schema that others extend: of the first one that its mapping names, else of its own properties."""
     discriminator = schema["discriminator"]
-    mapping = discriminator.get("mapping")
+    name, mapping = discriminator.get("propertyName"), discriminator.get("mapping")
     rest = {key: value for key, value in schema.items() if key != "discriminator"}
     for key, target in mapping.items() if isinstance(mapping, dict) else ():
         with suppress(NoSample, Unusable):
-            place = target if "#" in target else f"#/components/schemas/{target}"
+            place = str(target) if "#" in str(target) else f"#/components/schemas/{target}"
             inner = merged({"allOf": [references.resolve({"$ref": references.whole(place)}), rest]}, references)
             inner.pop("discriminator", None)
             value = sample(inner, references, depth + 1)
-            return {**value, discriminator.get("propertyName"): key} if isinstance(value, dict) else value
+            return {**value, name: key} if isinstance(value, dict) and isinstance(name, str) else value
     return _object(rest, references, depth)
 
 

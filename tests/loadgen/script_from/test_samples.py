@@ -194,9 +194,19 @@ def test_references_to_other_documents_begin_where_the_document_lies(location, r
     assert beside(location, reference) == whole
 
 
-def test_a_document_that_cannot_be_read_names_itself():
-    with pytest.raises(Unusable, match="nested too deeply"):
-        decoded(b"a: " + b"[" * 600 + b"]" * 600, "doc.yaml")
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a: " + b"[" * 600 + b"]" * 600, "nested too deeply"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": %s}' % (b"9" * 5000), "not JSON: Exceeds the limit"),
+        (b"a: %s" % (b"9" * 5000), "not YAML: Exceeds the limit"),
+        (b"a: !!bool perhaps", "not YAML: 'perhaps'"),
+    ],
+)
+def test_a_document_that_cannot_be_read_names_itself(content, said):
+    with pytest.raises(Unusable, match=f"^a.doc: {said}"):
+        decoded(content, "a.doc")
 
 
 PETS = {
@@ -228,6 +238,30 @@ PETS = {
 )
 def test_the_property_that_tells_schemas_apart_has_the_name_of_one(schema, value):
     assert sample(schema, References("/doc", PETS, lambda _: b"")) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "mapping"),
+    [
+        ([], {"tabby": "#/cat"}),
+        (5, {"tabby": "#/cat"}),
+        ("kind", {"tabby": None}),
+        ("kind", {"tabby": ["#/cat"]}),
+        ("kind", []),
+    ],
+)
+def test_a_discriminator_that_is_none_ends_nothing(name, mapping):
+    pet = {**PETS["pet"], "discriminator": {"propertyName": name, "mapping": mapping}}
+    assert "kind" in sample(pet, References("/doc", {**PETS, "pet": pet}, lambda _: b""))
+    one = {"oneOf": [{"$ref": "/doc#/dog"}], "discriminator": {"propertyName": "kind"}}
+    odd = {"type": "object", "required": ["kind"], "properties": {"kind": {"type": "string", "enum": 5}}}
+    assert sample(one, References("/doc", {"dog": odd}, lambda _: b"")) == {"kind": "dog"}
+
+
+@pytest.mark.parametrize("index", ["²", "9" * 5000, "2", "x"])
+def test_a_reference_to_what_no_list_has_leads_nowhere(index):
+    with pytest.raises(NoSample, match="leads nowhere"):
+        sample({"$ref": f"/doc#/list/{index}"}, References("/doc", {"list": [{}, {}]}, lambda _: b""))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
