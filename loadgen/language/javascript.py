@@ -22,7 +22,7 @@ Scope = Mapping[str, Any]
 Expression = Callable[[Scope], Any]
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<number>\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)
+    r"""\s*(?:(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)
     |(?P<name>[A-Za-z_$@][\w$]*|@)
     |(?P<text>'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")
     |(?P<operator>===|!==|>>>|==|!=|<=|>=|&&|\|\||<<|>>|[-+*/%<>!~&|^?:().,\[\]]))""",

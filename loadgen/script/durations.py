@@ -20,7 +20,7 @@ _UNITS_S = {
 LONGEST_S = 10 * 31557600
 """Ten years: no phase and no time limit is longer, so that their nanoseconds fit into 64 bits."""
 _SECONDS = {name: seconds for seconds, names in _UNITS_S.items() for name in names.split()}
-_DURATION = re.compile(r"(-?(?:\d+)?\.?\d+) *([a-z]+)", re.IGNORECASE)
+_DURATION = re.compile(r"(-?(?:\d+(?:\.\d+)?|\.\d+)) *([a-z]+)", re.IGNORECASE)
 
 
 def seconds(value: Any) -> float | None:

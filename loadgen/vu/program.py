@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
+from math import isfinite
 from random import Random
 from traceback import print_exception
 from typing import Any
@@ -258,7 +259,8 @@ def jittered(length_s: float, jitter: Any, rng: Random) -> float:
     match = re.match(r"\s*(\d+)", text(jitter))
     if not match:
         return length_s
-    spread_s = length_s * int(match[1]) / 100 if "%" in text(jitter) else int(match[1]) / 1000
+    amount = float(match[1])
+    spread_s = length_s * amount / 100 if "%" in text(jitter) else amount / 1000
     return max(0.0, length_s + rng.uniform(-spread_s, spread_s))
 
 
@@ -368,7 +370,7 @@ def rounds(count: Any) -> tuple[int, float]:
             return 0, bare
         if _RANGE.search(count):
             first, end = (to_number(part) for part in count.split("-")[:2])
-            return (int(first), end) if first == first and end == end else (0, 0)  # noqa: PLR0124 - NaN
+            return (int(first), end) if isfinite(first) and end == end else (0, 0)  # noqa: PLR0124 - NaN
         return 0, 0
     return (0, count) if isinstance(count, int | float) and not isinstance(count, bool) else (0, 0)
 

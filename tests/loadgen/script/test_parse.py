@@ -5,7 +5,9 @@ from random import Random
 
 import pytest
 
-from loadgen.script.durations import LONGEST_S
+from loadgen.language.values import number
+from loadgen.script.durations import LONGEST_S, think_seconds
+from loadgen.script.durations import seconds as duration_seconds
 from loadgen.script.model import Loop, ScriptErrors, TextBody
 from loadgen.script.parse import RunOptions, parse_script
 
@@ -61,6 +63,15 @@ def test_durations_have_units(written, seconds, shown):
         f"config: {{target: http://h, phases: [{{duration: {written}, arrivalRate: '3'}}]}}\n{FLOW}"
     ).phases
     assert (phase.duration_s, phase.duration_text, phase.arrival_rate) == (seconds, shown, 3)
+
+
+def test_a_long_text_of_digits_is_read_in_time_that_grows_with_its_length():
+    # An answer may have it. Where each way of splitting the digits was tried, this took minutes.
+    digits = "9" * 200_000
+    assert number(f"{digits}x") is None and number(f"{digits}.{digits}x") is None
+    assert duration_seconds(f"{digits}%") is None and think_seconds(f"{digits}.{digits}%") is None
+    assert think_seconds(".5 s") == think_seconds("0.5s") == 0.5 and think_seconds("5.s") is None
+    assert (number("5."), number(".5"), number("5.5e1"), number(".")) == (5, 0.5, 55, None)
 
 
 @pytest.mark.parametrize("written", ["2.5", "abc", "0", "-1", "[]", "1e300", ".inf", "11y", f"1{'0' * 400}"])

@@ -441,10 +441,15 @@ def test_jitter_is_a_share_or_milliseconds():
     assert all(0.8 <= jittered(1, "20%", rng) <= 1.2 for _ in range(100))
     assert all(0.95 <= jittered(1, 50, rng) <= 1.05 for _ in range(100))
     assert jittered(1, "lots", rng) == 1
+    assert jittered(1, "9" * 5000, rng) >= 0 and jittered(1, f"{'9' * 400}%", rng) >= 0
 
 
 @pytest.mark.parametrize(
-    ("count", "walked"), [(3, (0, 3)), ("3", (0, 3)), ("2-4", (2, 4)), (-1, (0, -1)), ("x", (0, 0)), (None, (0, 0))]
+    ("count", "walked"),
+    [
+        *[(3, (0, 3)), ("3", (0, 3)), ("2-4", (2, 4)), (-1, (0, -1)), ("x", (0, 0)), (None, (0, 0))],
+        *[("1e400-2", (0, 0)), (f"{'9' * 400}-2", (0, 0))],
+    ],
 )
 def test_counts_of_loops(count, walked):
     assert rounds(count) == walked
