@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
@@ -203,11 +204,11 @@ def _sizes(text: str) -> tuple[int, ...]:
     """The sizes of a list like 2,5,10-20. Raises BadInput."""
     found: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal() and 0 <= int(first) <= int(last) <= _LARGEST):
+        ends = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+        if not first <= last <= _LARGEST:
             raise BadInput(f"--sizes {text}: must be whole numbers up to {_LARGEST} or ranges of them, as in 2,5,10-20")
-        found.update(range(int(first), int(last) + 1))
+        found.update(range(first, last + 1))
     if len(found) > _MOST_SIZES:
         raise BadInput(f"--sizes {text}: at most {_MOST_SIZES} sizes at once")
     return tuple(sorted(found))

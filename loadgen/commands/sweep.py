@@ -198,7 +198,7 @@ def sizes(text: str) -> tuple[int, ...]:
 
 def megabytes(text: str) -> float:
     """The MB of a text such as `512MB`, `2GB` or `512`; a GB is 1024 MB. Raises BadInput."""
-    parts = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(MB?|GB?)?\s*", text, re.IGNORECASE)
+    parts = re.fullmatch(r"\s*(\d{1,9}(?:\.\d+)?)\s*(MB?|GB?)?\s*", text, re.IGNORECASE)
     if parts is None or not float(parts[1]):
         raise BadInput(f"--memory {text}: an amount of memory, such as 512MB or 2GB")
     return float(parts[1]) * (1024 if (parts[2] or "M").upper().startswith("G") else 1)

@@ -188,7 +188,7 @@ def address_problem(address: str) -> str | None:
     """The reason why an address is invalid, in one line; None if it is valid."""
     if address.startswith("local:"):
         count = address.removeprefix("local:")
-        if count.isascii() and count.isdigit() and 1 <= int(count) <= _LOCAL_MAX:
+        if count.isascii() and count.isdigit() and len(count) < 10 and 1 <= int(count) <= _LOCAL_MAX:
             return None
         return f"--dask {address}: the number of workers is 1 to {_LOCAL_MAX}"
     try:

@@ -101,6 +101,7 @@ def shown(text: str) -> str:
     """A database's URL without its password or user. Raises DatabaseError."""
     url = _parsed(text)[1]
     host, port = (at or url.query.get(key) or "" for key, at in (("host", url.host), ("port", url.port)))
+    host = f"[{host}]" if ":" in str(url.host) else host
     return f"postgresql://{host}{f':{port}' if port else ''}/{url.database or ''}"
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.resources import files
-from math import inf, isfinite
+from math import inf
+from sys import float_info
 from typing import Any
 
 from loadgen.lab.publication import (
@@ -122,16 +123,16 @@ def _count(low: int, high: int) -> _Check:
 
 def _number(low: float, high: float) -> Callable[[Any], float]:
     def check(value: Any) -> float:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not isfinite(value)
-            or not low <= value <= high
-        ):
+        if not _is_number(value) or not low <= value <= high:
             raise ValueError(f"must be a number from {decimal(low)} to {decimal(high)}")
         return float(value)
 
     return check
+
+
+def _is_number(value: Any) -> bool:
+    """Whether this is a number that a double can hold, and is finite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max
 
 
 def _range(value: Any) -> tuple[float, float]:
@@ -140,7 +141,7 @@ def _range(value: Any) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2 or value == [None, None]:
         raise ValueError(said)
     for end in value:
-        if end is not None and (isinstance(end, bool) or not isinstance(end, int | float) or not isfinite(end)):
+        if end is not None and not _is_number(end):
             raise ValueError(said)
     low, high = (-inf if value[0] is None else float(value[0])), (inf if value[1] is None else float(value[1]))
     if low > high:

@@ -43,6 +43,7 @@ WINDOW = 300
 
 _MOST_CONNECTIONS = 64
 _MOST_BODY_BYTES = 4096
+_MOST_DIGITS = 9
 _HEARTBEAT_S = 15.0
 _RELOAD_S = 60.0
 _MOST_ROWS = 50
@@ -67,7 +68,13 @@ class LiveError(OSError):
 def parse_address(text: str) -> tuple[str, int]:
     """Host and port of `[HOST:]PORT`; the default host is loopback, and port 0 means any free port. Raises LiveError."""
     host, colon, port = text.rpartition(":")
-    if not port.isascii() or not port.isdigit() or int(port) > 65535 or (colon and not host):
+    if (
+        not port.isascii()
+        or not port.isdigit()
+        or len(port) > _MOST_DIGITS
+        or int(port) > 65535
+        or (colon and not host)
+    ):
         raise LiveError(f"invalid address {text!r}: it must be PORT or HOST:PORT, with a port up to 65535")
     try:
         host.encode("idna")
@@ -411,7 +418,7 @@ class LiveServer:
         if environ["REQUEST_METHOD"] == "HEAD":
             return []
         last = environ.get("HTTP_LAST_EVENT_ID", "")
-        seen = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else 0
+        seen = int(last) if last.isascii() and last.isdigit() and len(last) <= _MOST_DIGITS else 0
         return self._stream(seen)
 
     def _stream(self, seen: int) -> Iterator[bytes]:

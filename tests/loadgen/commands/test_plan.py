@@ -414,6 +414,8 @@ def test_a_plan_is_made_from_a_run_that_was_nearly_as_planned(tmp_path, run):
         (["--statements", 0], "is not in the range 1<=x<=1000"),
         (["--measured-servers", 0], "is not in the range 1<=x<=10000"),
         (["--sizes", "0"], "--sizes 0 with --max-overflow 0: no connection could ever be lent"),
+        (["--sizes", "9" * 5000], "must be whole numbers up to 10000"),
+        (["--sizes", "3-"], "must be whole numbers up to 10000"),
         (["--db-cpu-ms", "1"], "--db-cpu-ms has no effect without --db-cores"),
         (["--rate", "0"], "--rate"),
         (["--rate", "inf"], "--rate"),

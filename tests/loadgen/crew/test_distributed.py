@@ -267,13 +267,28 @@ def test_periods_are_in_the_time_of_who_started_the_run_and_arrivals_by_this_mac
     assert not KERNEL_STAMPS or figures["kernel_stamped"] == 5
 
 
+_ENDLESS = f"local:{'9' * 5000}"
+
+
 @pytest.mark.parametrize("address", ["tcp://h:1", "tls://h:1", "tcp://[::1]:8786", "tcp://h", "local:1", "local:256"])
 def test_an_address_of_a_known_form_is_accepted(address):
     assert address_problem(address) is None
 
 
 @pytest.mark.parametrize(
-    "address", ["", "h:1", "http://h:1", "tcp://", "tcp://h:x", "tcp://h:1/path", "local:", "local:0", "local:257"]
+    "address",
+    [
+        "",
+        "h:1",
+        "http://h:1",
+        "tcp://",
+        "tcp://h:x",
+        "tcp://h:1/path",
+        "local:",
+        "local:0",
+        "local:257",
+        _ENDLESS,
+    ],
 )
 def test_an_address_of_no_known_form_is_refused_in_one_line(address):
     assert address_problem(address).startswith(f"--dask {address}: ")

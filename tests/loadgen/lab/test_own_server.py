@@ -247,6 +247,10 @@ def test_an_empty_url_is_no_database_of_this_machines_user(text):
         masking(text)
 
 
+def test_an_address_of_ipv6_is_shown_in_brackets():
+    assert shown("postgresql://me:secret@[::1]:5433/d") == "postgresql://[::1]:5433/d"
+
+
 def test_a_socket_is_shown():
     assert shown("postgresql:///d?host=/tmp/pg&password=secret") == "postgresql:///tmp/pg/d"
 

@@ -99,7 +99,9 @@ def test_an_address_may_leave_out_the_host_and_then_is_loopback():
     assert parse_address("load.example:8089") == ("load.example", 8089)
 
 
-@pytest.mark.parametrize("text", ["", "x", "127.0.0.1", "1:2:x", ":80", "70000", "-1", "٣", "host:", "a..b:80"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "127.0.0.1", "1:2:x", ":80", "70000", "-1", "٣", "host:", "a..b:80", "9" * 5000]
+)
 def test_an_invalid_address_is_refused_in_one_line(text):
     with pytest.raises(LiveError, match="invalid address") as error:
         parse_address(text)
