@@ -83,7 +83,7 @@ SICK = {
     "pool_too_large": "pool-too-large",
 }
 """Applications with one disease, and its kind."""
-HEALTHY = ("busy", "streaming", "batches", "retries", "two_engines")
+HEALTHY = ("busy", "streaming", "batches", "retries", "two_engines", "lazy_engine")
 
 _THREADS = "{python} -m gunicorn -w 2 -k gthread --threads 8 -b {{host}}:{{port}} {module}:app"
 _SERVERS = {

@@ -155,11 +155,11 @@ class _Case(Case):
             )
 
     def engines(self) -> Iterator[Finding]:
-        """Engines made in requests."""
+        """Engines made in requests again and again."""
         for key, row in self.observed.engines.items():
-            if row.made_in_requests < 3:
+            if not self.is_made_again(key):
                 continue
-            connect_ns = sum(each.connect_ns for (engine, _, _), each in self.each_loan() if engine == key)
+            connect_ns = self.of_engines.get(key, LoanSum()).connect_ns
             share = self.share(connect_ns + row.making_ns)
             yield Finding(
                 "pool-per-request",
@@ -173,17 +173,12 @@ class _Case(Case):
 
     def connections(self) -> Iterator[Finding]:
         """Connections opened for each loan."""
-        engines: dict[str, LoanSum] = defaultdict(LoanSum)
         endpoints: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         for (engine, endpoint, _), row in self.each_loan():
-            known = engines[engine]
-            known.count += row.count
-            known.opened += row.opened
-            known.connect_ns += row.connect_ns
             endpoints[engine][endpoint] += row.opened
-        for engine, row in engines.items():
+        for engine, row in self.of_engines.items():
             about = self.observed.engines.get(engine, EngineSum())
-            if row.count < _LEAST_LOANS or about.made_in_requests >= 3:
+            if row.count < _LEAST_LOANS or self.is_made_again(engine):
                 continue
             has_no_pool = about.pool in {"NullPool", "Null", "driver", ""}
             kept = (self.limit(engine) or about.size or 1) * max(1, about.processes)

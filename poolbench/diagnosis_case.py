@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from math import inf
 
-from poolbench.observed import LoanSum, Observed, SampleSum
+from poolbench.observed import EngineSum, LoanSum, Observed, SampleSum
 from poolbench.surroundings import Server, statement_key
 from poolbench.tally import TEXT_LENGTH
 
@@ -14,6 +15,9 @@ LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""
 MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
+MADE_AGAIN, _LOANS_BY_MAKER = 3, 0.1
+"""Engines that requests made are made again and again if there are this many for each process, and if this part of their loans
+or more is the very request's that made the engine: not where each process, or each tenant, has one that it keeps."""
 _ACTIVE_OF_MANY, _MANY = 6, 40
 """So does one with this many for each core, where pools may open this many."""
 
@@ -33,6 +37,8 @@ class Case:
         self.total_ns = max(requests_ns or asked_ns, 1)
         self.loans = sum(row.count for row in loans)
         self.held_ns = max(1, sum(row.held_ns for row in loans))
+        self.of_engines = self._of_engines()
+        """The sums of loans by engine."""
         blamed = sum(row.blamed_ns for row in observed.samples.values())
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
@@ -78,6 +84,20 @@ class Case:
     def each_loan(self) -> Iterator[tuple[tuple[str, str, str], LoanSum]]:
         """The sums of loans, each with its engine, endpoint and place."""
         yield from ((tuple(key), row) for key, row in self.observed.loans.items())  # type: ignore[misc]
+
+    def _of_engines(self) -> dict[str, LoanSum]:
+        found: dict[str, LoanSum] = {}
+        for (engine, _, _), row in self.each_loan():
+            known = found.setdefault(engine, LoanSum())
+            for each in fields(row):
+                setattr(known, each.name, getattr(known, each.name) + getattr(row, each.name))
+        return found
+
+    def is_made_again(self, engine: str) -> bool:
+        """Whether requests make this engine again and again."""
+        about, loans = self.observed.engines.get(engine, EngineSum()), self.of_engines.get(engine, LoanSum())
+        is_often = about.made_in_requests >= MADE_AGAIN * max(1, about.processes)
+        return is_often and loans.by_maker >= _LOANS_BY_MAKER * loans.count
 
     def _loans_of(self, engine: str, endpoint: str) -> int:
         return sum(row.count for (name, where, _), row in self.each_loan() if (name, where) == (engine, endpoint))

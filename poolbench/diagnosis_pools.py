@@ -26,7 +26,7 @@ def pools(case: Case) -> Iterator[Finding]:
         asks[ask.engine][ask.process].append(ask)
     for engine, about in case.observed.engines.items():
         yield from _too_large(case, engine, about)
-        if about.made_in_requests >= 3:
+        if case.is_made_again(engine):
             continue
         limit = case.limit(engine)
         if limit and asks[engine]:

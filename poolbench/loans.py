@@ -96,6 +96,8 @@ class WatchedEngine:
     endpoint: str = ""
     """The endpoint in whose request it was made; "": in none."""
     making_ns: int = 0
+    made_ns: int = 0
+    """When it was made, or first watched."""
     is_counted: bool = False
 
     @classmethod
@@ -116,6 +118,7 @@ class WatchedEngine:
             int(getattr(pool, "_max_overflow", 0)),
             request.name if request is not None else "",
             making_ns,
+            perf_counter_ns(),
         )
 
     @classmethod
@@ -174,6 +177,12 @@ class Loan:
     def endpoint(self) -> str:
         """The endpoint of the request; "" outside one."""
         return self.request.name if self.request is not None else ""
+
+    @property
+    def is_by_maker(self) -> bool:
+        """Whether the request that borrowed had made the engine, rather than a request before it."""
+        engine, request = self.engine, self.request
+        return bool(engine.endpoint) and request is not None and request.began_ns <= engine.made_ns
 
 
 class Opened(NamedTuple):

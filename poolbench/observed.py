@@ -55,6 +55,8 @@ class LoanSum:
     """Loans of a connection that another process had opened."""
     adopted: int = 0
     """Loans that a later request used."""
+    by_maker: int = 0
+    """Loans of an engine that the same request had made."""
 
 
 @dataclass(slots=True)

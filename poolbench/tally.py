@@ -172,6 +172,8 @@ class Tally:
             row.foreign += weight
         if loan.adopted:
             row.adopted += weight
+        if loan.is_by_maker:
+            row.by_maker += weight
         if self._keeps_all and self.has_room:
             self._asks.append((engine.key, loan.asked_ns, wait_ns, held_ns, bool(loan.lent_ns)))
         if loan.groups is not None:

@@ -114,6 +114,7 @@ class Watcher:
                 )
             row.foreign += loan.foreign
             row.adopted += loan.adopted
+            row.by_maker += loan.is_by_maker
         found.span_ns = now_ns - min((ask.asked_ns for ask in found.asks), default=now_ns)
         return found
 

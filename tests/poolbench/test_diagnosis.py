@@ -123,7 +123,7 @@ DISEASES = {
     ),
     "an engine for each request": (
         seen(
-            loans=loans(opened=100, connect_ns=400 * MS),
+            loans=loans(opened=100, connect_ns=400 * MS, by_maker=100),
             engines={ENGINE: EngineSum(100, 100, 50 * MS, ENDPOINT, "QueuePool", 5, 10, 1)},
         ),
         ("pool-per-request", MADE_AT),
@@ -166,6 +166,21 @@ def waits(order, pool="QueuePool"):
 
 def test_waiting_in_order_is_a_pool_too_small():
     assert first(waits(range(200))) == ("pool-too-small", MADE_AT)
+
+
+@pytest.mark.parametrize(
+    ("made", "processes", "by_maker"),
+    [(8, 8, 8), (8, 2, 8), (40, 4, 5)],
+    ids=["one in each process", "several threads at the same time", "one for each tenant"],
+)
+def test_an_engine_made_in_a_request_that_later_ones_use_is_one_like_any_other(made, processes, by_maker):
+    observed = waits(range(200))
+    observed.engines = {ENGINE: EngineSum(made, made, MS, ENDPOINT, "QueuePool", 1, 0, processes)}
+    (row,) = observed.loans.values()
+    row.by_maker = by_maker
+    assert first(observed) == ("pool-too-small", MADE_AT)
+    row.by_maker = row.count
+    assert (first(observed)[0] == "pool-per-request") is (made >= 3 * processes)
 
 
 def test_waiting_while_others_overtake_is_starvation():

@@ -283,6 +283,23 @@ def test_the_application_goes_on(postgres, tmp_path, source):
     assert done.stdout.count("\n") == 1
 
 
+def test_the_request_that_made_an_engine_is_told_from_later_ones():
+    maker, later = Request({}, "GET /"), Request({}, "GET /")
+    maker._environ = None
+    engine = WatchedEngine("shop.py:1", None, "QueuePool", 5, 10, "GET /", 0, maker.began_ns)
+    later.began_ns = maker.began_ns + 1
+    assert [Loan(engine, 1, None, each).is_by_maker for each in (maker, later, None)] == [True, False, False]
+    assert not Loan(ENGINE, 1, None, maker).is_by_maker
+    tally = Tally(1, keeps_all=True)
+    for request in (maker, later, later):
+        loan = ended_loan(1)
+        loan.engine, loan.request = engine, request
+        tally.ended(loan)
+    tally.add_up()
+    (row,) = tally.current.loans.values()
+    assert (row.count, row.by_maker) == (3, 1)
+
+
 def test_light_loans_name_their_borrower_too():
     book = LoanBook()
     pool = SimpleNamespace(_poolbench_engine=ENGINE)
