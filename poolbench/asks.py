@@ -12,7 +12,8 @@ from typing import NamedTuple
 from poolbench.observed import Ask
 
 MANY_TIMES = 3
-_LEAST_WAIT_NS = 5_000_000
+LEAST_WAIT_NS = 5_000_000
+"""A shorter wait may be due to something else than the pool's other borrowers."""
 _MOST_LOOKED_AT = 2000
 _LEAST_ASKS = 10
 
@@ -36,7 +37,7 @@ def overtaken(asks: Sequence[Ask], limit: int) -> list[Overtaken]:
     """
     ordered = sorted(asks, key=lambda each: each.asked_ns)
     instants = [each.asked_ns for each in ordered]
-    waited = [(i, each) for i, each in enumerate(ordered) if each.wait_ns >= _LEAST_WAIT_NS]
+    waited = [(i, each) for i, each in enumerate(ordered) if each.wait_ns >= LEAST_WAIT_NS]
     step = -(-len(waited) // _MOST_LOOKED_AT) or 1
     found = []
     for i, ask in waited[::step]:

@@ -43,7 +43,7 @@ _STEADY_MS, _STEADY_FASTEST_NS, _STEADY_PAGES = 10, 5_000_000, 250
 
 def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     """What holds the application back, from what was seen of it."""
-    case = _Case(observed, server or Server())
+    case = _Case(observed, server or Server(worker_cpu=observed.worker_cpu))
     findings = sorted(merged(case.findings()), key=lambda finding: (-finding.rank, -finding.share))
     kinds = {finding.kind for finding in findings}
     return Diagnosis(

@@ -6,15 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from poolbench import observed as seen
-from poolbench.asks import MANY_TIMES, demanded, overtaken, used
+from poolbench.asks import LEAST_WAIT_NS, MANY_TIMES, demanded, overtaken, used
 from poolbench.diagnosis_case import LEAST_SHARE, MOST_PER_CORE, Case
 from poolbench.diagnosis_notes import LEAST_WAIT
 from poolbench.findings import Finding, in_ms, may_open
-from poolbench.observed import Ask, EngineSum, made_at
+from poolbench.observed import Ask, EngineSum, LoanSum, made_at
 from poolbench.surroundings import SATURATED
 
 _LEAST_OVERTAKEN = 10
 _MUCH = 0.2
+_FAIR = {"FairPool", "Fair"}
 _OVERLOAD = 1.25
 """Where requests ask for this many times what all connections can do, the pool is too small, whatever its order."""
 
@@ -29,27 +30,23 @@ def pools(case: Case) -> Iterator[Finding]:
         if case.is_made_again(engine):
             continue
         limit = case.limit(engine)
-        if limit and asks[engine]:
+        if limit:
             yield from _unfair_or_small(case, engine, about, limit, list(asks[engine].values()))
 
 
 def _unfair_or_small(
     case: Case, engine: str, about: EngineSum, limit: int, processes: Sequence[Sequence[Ask]]
 ) -> Iterator[Finding]:
-    rows = [row for (name, _, _), row in case.each_loan() if name == engine]
-    wait_ns, timeouts = sum(row.wait_ns for row in rows), sum(row.timeouts for row in rows)
+    loans = case.of_engines.get(engine, LoanSum())
+    wait_ns, timeouts = loans.wait_ns, loans.timeouts
     if case.share(wait_ns) < LEAST_WAIT / 2:
         return
     # Where workers have no CPU left, holds have waited for it, too: they say nothing about the connections.
     demand = 0.0 if _is_out_of_cpu(case) else demanded(processes, limit)
     # Where more is asked for than the connections can do, no order of service helps.
-    if demand < _OVERLOAD and about.pool not in {"FairPool", "Fair"}:
+    if demand < _OVERLOAD and about.pool not in _FAIR:
         yield from _unfair(case, engine, limit, processes, wait_ns, timeouts)
-    yield from _too_small(case, engine, limit, processes, wait_ns, timeouts, demand)
-
-
-def _waited_ns(processes: Sequence[Sequence[Ask]]) -> int:
-    return sum(each.wait_ns for asks in processes for each in asks)
+    yield from _too_small(case, engine, limit, demand, is_demand_known=bool(processes))
 
 
 def _is_out_of_cpu(case: Case) -> bool:
@@ -61,7 +58,7 @@ def _unfair(
 ) -> Iterator[Finding]:
     late = [each for asks in processes for each in overtaken(asks, limit)]
     # Of a long run, the first requests are known one by one: they stand for the others.
-    stands_for = max(1.0, wait_ns / max(1, _waited_ns(processes)))
+    stands_for = max(1.0, wait_ns / max(1, sum(each.wait_ns for asks in processes for each in asks)))
     excess_ns = stands_for * sum(each.excess_ns for each in late)
     if len(late) < _LEAST_OVERTAKEN or excess_ns <= 0.25 * wait_ns:
         return
@@ -90,28 +87,35 @@ def _unfair(
     )
 
 
-def _too_small(
-    case: Case, engine: str, limit: int, processes: Sequence[Sequence[Ask]], wait_ns: int, timeouts: int, demand: float
-) -> Iterator[Finding]:
+def _too_small(case: Case, engine: str, limit: int, demand: float, *, is_demand_known: bool) -> Iterator[Finding]:
+    """Waiting that nothing else explains. Where it is not known what was asked for, a short wait may be a look at the connection
+    (pre_ping) rather than a queue.
+    """
+    loans = case.of_engines.get(engine, LoanSum())
     turns_ns = case.blame * sum(
         row.blamed_ns for key, row in case.observed.samples.items() if key.doing == seen.CPU and key.engine == engine
     )
-    share = case.share(wait_ns - turns_ns - case.explained_ns)
+    share = case.share(loans.wait_ns - turns_ns - case.explained_ns)
     database = case.server.database_cpu
     # Connections that are busy in the database most of the time do not wait for their borrowers' CPU.
     is_workers = _is_out_of_cpu(case) and case.share_in_database() < 0.5
     if share < LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
         return
-    mean_ns = _waited_ns(processes) / max(1, sum(map(len, processes)))
+    mean_ns = loans.wait_ns / max(1, loans.count + loans.timeouts)
+    if not (is_demand_known or loans.timeouts) and mean_ns < LEAST_WAIT_NS:
+        return
     busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."
     if demand >= _OVERLOAD:
         busy = f" Requests asked for {demand:.1f} times what these can do.{busy}"
+    if not is_demand_known and case.observed.engines[engine].pool not in _FAIR:
+        busy += " Whether the pool also serves some of them out of order was not seen; loadgen doctor sees it."
+    in_vain = f", {loans.timeouts} times in vain" if loans.timeouts else ""
     yield Finding(
         "pool-too-small",
         made_at(engine),
         None,
-        f"Requests waited {in_ms(mean_ns)} on average for one of {limit} connections"
-        f"{f', {timeouts} times in vain' if timeouts else ''}; the connections were busy with ordinary statements.{busy}",
+        f"Requests waited {in_ms(mean_ns)} on average for one of {limit} connections{in_vain}; the connections were busy with"
+        f" ordinary statements.{busy}",
         "Allow more connections (pool_size, max_overflow), as many as the database can work on; loadgen sweep finds the"
         " number by measuring.",
         share,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import _thread
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from time import perf_counter_ns, thread_time_ns
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ _MOST_CPU = 0.005
 _IDLE_S = 5.0
 _LEFT_OVER_LOOKS, _LEFT_OVER_NS = 2, 200_000_000
 """A loan has outlived its request when it was seen so this often before, for so long."""
+_MARK_EVERY_S, _MARKS = 10.0, 6
 _MOST_REQUESTS = 10_000
 """When more requests than this are open, those of dead greenlets are dropped."""
 
@@ -55,7 +56,8 @@ class Sampler:
         self._left_over: dict[Any, tuple[int, int, int]] = {}
         self.is_running = False
         self._permits = [None]
-        self._began: tuple[float, float] | None = None
+        # CPU used so far, and when: at the start of the thread, and every ten seconds of the last minute unless it `stays`.
+        self._cpu: deque[tuple[float, float]] = deque(maxlen=_MARKS)
         self.book.on_start = self.start
 
     def start(self) -> None:
@@ -69,7 +71,7 @@ class Sampler:
         try:
             self._before_start()
             self.book.current = current_function()
-            self._began = self._began or (wanted_cpu_s(), time.perf_counter())
+            self._mark_cpu()
             native(_thread, "start_new_thread")(self._run, (self._permits,))
         except BaseException:
             self._permits.append(None)
@@ -78,14 +80,23 @@ class Sampler:
         self.book.on_start = None
 
     def cpu_share(self) -> float | None:
-        """CPU, in cores, that the process has used or was ready to use and waited for, since the thread was first started.
+        """CPU, in cores, that the process has used or was ready to use and waited for: in the last minute, or since the thread
+        was first started if that `stays`.
 
         None before, and in the first second.
         """
-        if self._began is None:
+        now_s = time.perf_counter()
+        marks = [mark for mark in list(self._cpu) if self.stays or now_s - mark[1] <= _MARKS * _MARK_EVERY_S]
+        if not marks or now_s - marks[0][1] <= 1:
             return None
-        lasted_s = time.perf_counter() - self._began[1]
-        return (wanted_cpu_s() - self._began[0]) / lasted_s if lasted_s > 1 else None
+        used_s, at_s = marks[0]
+        return (wanted_cpu_s() - used_s) / (now_s - at_s)
+
+    def _mark_cpu(self) -> None:
+        """Note how much CPU the process has used so far, at intervals; once where all the time is looked at."""
+        now_s = time.perf_counter()
+        if not self._cpu or (not self.stays and now_s - self._cpu[-1][1] >= _MARK_EVERY_S):
+            self._cpu.append((wanted_cpu_s(), now_s))
 
     def _run(self, permits: list[None]) -> None:
         sleep, book = native(time, "sleep"), self.book
@@ -105,6 +116,7 @@ class Sampler:
                     look_ns = thread_time_ns() - cpu_ns
                 ended = book.tally.add_up()
                 book.keep_pace(began_ns - before_ns)
+                self._mark_cpu()
                 self._after_look()
                 if is_used or ended:
                     used_ns = began_ns

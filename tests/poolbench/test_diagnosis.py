@@ -168,6 +168,24 @@ def test_waiting_in_order_is_a_pool_too_small():
     assert first(waits(range(200))) == ("pool-too-small", MADE_AT)
 
 
+def test_a_pool_too_small_is_found_without_the_times_of_each_loan_but_not_where_workers_have_no_cpu():
+    observed = waits(range(200))
+    observed.asks = []
+    (found,) = diagnose(observed).findings
+    assert (found.kind, found.where) == ("pool-too-small", MADE_AT)
+    (row,) = observed.loans.values()
+    assert f"waited {row.wait_ns / row.count / MS:.0f} ms on average" in found.evidence
+    assert "out of order was not seen" in found.evidence
+    assert "out of order" not in diagnose(waits(range(200))).findings[0].evidence
+    observed.worker_cpu = 0.97
+    assert first(observed) is None
+    observed.worker_cpu = None
+    row.count, row.held_ns, observed.requests[ENDPOINT].duration_ns = 1_000_000, row.wait_ns, 2 * row.wait_ns
+    assert first(observed) is None, "each loan begins with a look at its connection"
+    row.timeouts = 3
+    assert first(observed) == ("pool-too-small", MADE_AT)
+
+
 @pytest.mark.parametrize(
     ("made", "processes", "by_maker"),
     [(8, 8, 8), (8, 2, 8), (40, 4, 5)],

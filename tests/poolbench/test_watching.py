@@ -80,6 +80,37 @@ def test_a_wait_in_vain_is_logged_with_who_holds_each_connection(postgres, tmp_p
     assert 0.4 < sleeper["seconds"] < 2 and 0.4 < worker["seconds"] < 2
 
 
+BUSY = """
+import logging, sys, threading
+from sqlalchemy import create_engine, exc, text
+logging.basicConfig(format="%(message)s", stream=sys.stdout)
+engine = create_engine(sys.argv[1] + "&pool_size=1&max_overflow=0&pool_timeout=0.6")  # made
+
+def work():
+    for _ in range(6):
+        try:
+            with engine.connect() as connection:
+                connection.execute(text("SELECT pg_sleep(0.05)"))
+        except exc.TimeoutError:
+            pass
+
+threads = [threading.Thread(target=work) for _ in range(16)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+"""
+
+
+@pytest.mark.parametrize("pool", ["queue", "fair"])
+def test_a_wait_in_vain_for_a_pool_that_is_only_too_small_is_logged_with_that_finding(postgres, tmp_path, pool):
+    mark = "&" if "?" in postgres.url else "?"
+    line, *_ = run(tmp_path, BUSY, f"{postgres.url}{mark}plugin=poolbench&pool={pool}&watch=1")
+    assert [(each["kind"], each["where"]) for each in line["findings"]] == [
+        ("pool-too-small", f"service.py:{line_of(BUSY, 'made')}")
+    ]
+
+
 ASKING = """
 import json, sys, threading, time
 import poolbench
