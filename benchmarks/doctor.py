@@ -68,6 +68,7 @@ SICK = {
     "fork_shared": "fork-shared",
     "pool_per_request": "pool-per-request",
     "connection_per_request": "connection-per-request",
+    "refused_without_pool": "connection-per-request",
     "idle_in_transaction": "idle-in-transaction",
     "calling_with_locks": "idle-in-transaction",
     "session_left_open": "idle-in-transaction",
@@ -94,7 +95,7 @@ _SERVERS = {
     "kept_by_thread": _THREADS,
     "session_left_open": _THREADS,
 }
-_MAX_CONNECTIONS = {"pool_too_large": 12}
+_MAX_CONNECTIONS = {"pool_too_large": 12, "refused_without_pool": 12}
 
 
 def application_options(name: str) -> dict[str, Any]:

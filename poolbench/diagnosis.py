@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from poolbench import observed as seen
-from poolbench.diagnosis_case import LEAST_SHARE, Case
+from poolbench.diagnosis_case import LEAST_LOANS, LEAST_SHARE, Case
 from poolbench.diagnosis_notes import LEAST_WAIT, notes
 from poolbench.diagnosis_pools import pools
 from poolbench.findings import KINDS, Diagnosis, Finding, in_ms, in_rows, in_seconds, in_times, merged, quoted
@@ -30,7 +30,6 @@ from poolbench.surroundings import Server
 
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
-_LEAST_LOANS = 10
 _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
@@ -166,10 +165,15 @@ class _Case(Case):
                 made_at(key),
                 row.endpoint or None,
                 f"{row.made_in_requests} engines were made while requests were answered. Each has a pool of its own, which opens"
-                f" its own connections: {in_ms(connect_ns / row.made_in_requests)} of connecting for each.",
+                f" its own connections: {in_ms(connect_ns / row.made_in_requests)} of connecting for each.{self._refused(key)}",
                 "Make the engine once for the process, at import or in the application's factory, and use it in all requests.",
-                max(share, LEAST_SHARE),
+                max(share, self.refused_share(key), LEAST_SHARE),
             )
+
+    def _refused(self, engine: str) -> str:
+        """How many connections the database refused because of an engine, in words; "" if it refused none."""
+        refused = self.refusals.get(engine, 0)
+        return f" The database refused {refused} connections: too many clients." if refused else ""
 
     def connections(self) -> Iterator[Finding]:
         """Connections opened for each loan."""
@@ -178,26 +182,28 @@ class _Case(Case):
             endpoints[engine][endpoint] += row.opened
         for engine, row in self.of_engines.items():
             about = self.observed.engines.get(engine, EngineSum())
-            if row.count < _LEAST_LOANS or self.is_made_again(engine):
+            has_no_pool = self.keeps_nothing(engine)
+            if self.is_made_again(engine) or (row.count < LEAST_LOANS and not has_no_pool):
                 continue
-            has_no_pool = about.pool in {"NullPool", "Null", "driver", ""}
             kept = (self.limit(engine) or about.size or 1) * max(1, about.processes)
             is_churning = row.opened > max(_TIMES_OPENED * kept, _OFTEN_OPENED * row.count)
             is_churning = is_churning and self.share(row.connect_ns) >= LEAST_SHARE
-            if (row.opened < 0.5 * row.count) if has_no_pool else not is_churning:
+            if not (self.opens_for_each(engine) if has_no_pool else is_churning):
                 continue
             worst = max(endpoints[engine], key=lambda name: endpoints[engine][name])
             yield Finding(
                 "connection-per-request",
                 made_at(engine),
                 worst or None,
-                f"{row.opened} of {row.count} loans opened a connection of their own, {in_ms(row.connect_ns / row.opened)} each:"
-                f" {100 * row.connect_ns / max(1, row.connect_ns + self.held_ns):.0f} % of the time that they were in use.",
+                f"{row.opened} of {row.count} loans opened a connection of their own,"
+                f" {in_ms(row.connect_ns / max(1, row.opened))} each:"
+                f" {100 * row.connect_ns / max(1, row.connect_ns + self.held_ns):.0f} % of the time that they were in use."
+                f"{self._refused(engine) if has_no_pool else ''}",
                 "Keep connections in a pool: leave out poolclass=NullPool, or use QueuePool or FairPool."
                 if has_no_pool
                 else f"The pool keeps {about.size} connections and closes what it lends beyond them: raise pool_size to what is"
                 " needed at a time, with a small max_overflow; or raise pool_recycle.",
-                max(self.share(row.connect_ns), LEAST_SHARE),
+                max(self.share(row.connect_ns), self.refused_share(engine) if has_no_pool else 0.0, LEAST_SHARE),
                 has_no_pool,
             )
 
@@ -397,7 +403,7 @@ class _Case(Case):
     def _is_locked_out(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether a statement mostly waits for locks, and nobody was found who keeps them while doing something else."""
         share = self.server.lock_waits.get(self.key_of(key.text), 0.0)
-        return share > 0.5 and row.count >= _LEAST_LOANS and not self.has_idle_locks
+        return share > 0.5 and row.count >= LEAST_LOANS and not self.has_idle_locks
 
     def _lock_queue(self, key: StatementKey, row: StatementSum, waits_ns: float) -> Iterator[Finding]:
         """A queue for locks of transactions that are at work, if it is long: a short one is the price of being correct."""
@@ -422,7 +428,7 @@ class _Case(Case):
         counted = (self.server.statements or {}).get(self.key_of(key.text))
         return (
             counted is not None
-            and counted.calls >= _LEAST_LOANS
+            and counted.calls >= LEAST_LOANS
             and any(
                 counted.total_ms >= least_ms * counted.calls * self.crowding
                 and counted.pages >= least_pages * counted.calls

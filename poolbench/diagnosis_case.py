@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from math import inf
 
+from poolbench.loans import DRIVER
 from poolbench.observed import EngineSum, LoanSum, Observed, SampleSum
 from poolbench.surroundings import Server, statement_key
 from poolbench.tally import TEXT_LENGTH
@@ -18,6 +19,8 @@ MOST_PER_CORE = 8
 MADE_AGAIN, _LOANS_BY_MAKER = 3, 0.1
 """Engines that requests made are made again and again if there are this many for each process, and if this part of their loans
 or more is the very request's that made the engine: not where each process, or each tenant, has one that it keeps."""
+_WITHOUT_POOL = {"NullPool", "Null", DRIVER, ""}
+LEAST_LOANS = 10
 _ACTIVE_OF_MANY, _MANY = 6, 40
 """So does one with this many for each core, where pools may open this many."""
 
@@ -47,13 +50,13 @@ class Case:
         self.has_lock_queue = self.has_idle_locks = self.is_unfair = False
         self.crowding = self._crowding()
         """How many times as long a statement takes because so many take turns at the database's cores."""
+        self.refusals = self._refusals()
 
     def _crowding(self) -> float:
         cores, active = self.server.cores or 0, self.server.mean_active
         if not self.server.is_full or not cores:
             return 1.0
-        limits = ((self.limit(key), max(1, about.processes)) for key, about in self.observed.engines.items())
-        allowed = sum(inf if limit is None else limit * processes for limit, processes in limits)
+        allowed = sum(map(self.may_have, self.observed.engines))
         is_crowd = active >= max(24, MOST_PER_CORE * cores)
         is_crowd = is_crowd or (active >= _ACTIVE_OF_MANY * cores and allowed >= _MANY * cores)
         return active / cores if is_crowd else 1.0
@@ -98,6 +101,43 @@ class Case:
         about, loans = self.observed.engines.get(engine, EngineSum()), self.of_engines.get(engine, LoanSum())
         is_often = about.made_in_requests >= MADE_AGAIN * max(1, about.processes)
         return is_often and loans.by_maker >= _LOANS_BY_MAKER * loans.count
+
+    def keeps_nothing(self, engine: str) -> bool:
+        """Whether this is an engine without a pool, or a place that opens connections without an engine."""
+        return self.observed.engines.get(engine, EngineSum()).pool in _WITHOUT_POOL
+
+    def opens_for_each(self, engine: str) -> bool:
+        """Whether an engine without a pool opens a connection for most of its loans, the refused ones among them."""
+        loans = self.of_engines.get(engine, LoanSum())
+        asked, tried = loans.count + loans.refused, loans.opened + loans.refused
+        return self.keeps_nothing(engine) and asked >= LEAST_LOANS and tried >= 0.5 * asked
+
+    def _refusals(self) -> dict[str, int]:
+        """How many connections the database refused, by the engine to blame for it.
+
+        Where connections are opened for each loan, or engines made again and again, nothing limits how many there are: they have
+        left too few to the others, unless these alone may have more than the database allows.
+        """
+        found = {engine: row.refused for engine, row in self.of_engines.items() if row.refused}
+        unlimited = {key for key in self.of_engines if self.opens_for_each(key) or self.is_made_again(key)}
+        others = [key for key in self.observed.engines if key not in unlimited and not self.keeps_nothing(key)]
+        allowed = sum(self.may_have(key) for key in others)
+        if unlimited and allowed < inf and allowed <= (self.server.max_connections or inf):
+            worst = max(unlimited, key=lambda key: self.of_engines[key].refused + self.of_engines[key].opened)
+            rest = sum(found.pop(key, 0) for key in others)
+            if rest:
+                found[worst] = found.get(worst, 0) + rest
+        return found
+
+    def refused_share(self, engine: str) -> float:
+        """The part of all connections asked for that the database refused because of an engine."""
+        refused = self.refusals.get(engine, 0)
+        return refused / max(1, refused + self.loans)
+
+    def may_have(self, engine: str) -> float:
+        """How many connections the engine's pools may have in all processes; infinity where nothing limits them."""
+        limit, about = self.limit(engine), self.observed.engines.get(engine, EngineSum())
+        return inf if limit is None else limit * max(1, about.processes)
 
     def _loans_of(self, engine: str, endpoint: str) -> int:
         return sum(row.count for (name, where, _), row in self.each_loan() if (name, where) == (engine, endpoint))

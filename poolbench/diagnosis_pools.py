@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from math import inf
 
 from poolbench import observed as seen
 from poolbench.asks import LEAST_WAIT_NS, MANY_TIMES, demanded, overtaken, used
@@ -123,19 +124,21 @@ def _too_small(case: Case, engine: str, limit: int, demand: float, *, is_demand_
 
 
 def _too_large(case: Case, engine: str, about: EngineSum) -> Iterator[Finding]:
-    refused = sum(row.refused for (name, _, _), row in case.each_loan() if name == engine)
-    limit, server = case.limit(engine), case.server
-    together = (limit or 0) * max(1, about.processes)
+    # Those of an engine without a pool, or of one for each request, are told of where that is.
+    is_told = case.opens_for_each(engine) or case.is_made_again(engine)
+    refused = 0 if is_told else case.refusals.get(engine, 0)
+    server, together = case.server, case.may_have(engine)
+    may = may_open(about.processes, None if together == inf else int(together))
     if refused:
         allowed = f", which allows {server.max_connections}," if server.max_connections else ""
         yield Finding(
             "pool-too-large",
             made_at(engine),
             None,
-            f"The database{allowed} refused {refused} connections: too many clients. {may_open(about.processes, together)}.",
+            f"The database{allowed} refused {refused} connections: too many clients. {may}.",
             "Make pool_size + max_overflow, times the number of processes, less than max_connections; PgBouncer if that is"
             " not enough.",
-            max(min(1.0, refused / max(1, refused + case.loans)), LEAST_SHARE),
+            max(case.refused_share(engine), LEAST_SHARE),
             is_mistake=True,
         )
     elif server.cores and case.crowding > 1:
@@ -150,12 +153,12 @@ def _too_large(case: Case, engine: str, about: EngineSum) -> Iterator[Finding]:
             " pool, in order.",
             min(1.0, max(0.0, 1 - most / server.mean_active)),
         )
-    elif server.max_connections and together > server.max_connections:
+    elif server.max_connections and server.max_connections < together < inf and not is_told:
         yield Finding(
             "pool-too-large",
             made_at(engine),
             None,
-            f"{may_open(about.processes, together)}; the database allows {server.max_connections}.",
+            f"{may}; the database allows {server.max_connections}.",
             "Make pool_size + max_overflow, times the number of processes, less than max_connections.",
             LEAST_SHARE,
         )

@@ -106,8 +106,10 @@ def quoted(text: str) -> str:
     return f"“{text if len(text) <= 120 else f'{text[:119]}…'}”."
 
 
-def may_open(processes: int, connections: int) -> str:
-    """How many connections a pool may open, in words."""
+def may_open(processes: int, connections: int | None) -> str:
+    """How many connections a pool may open, in words; None: any number."""
+    if connections is None:
+        return "Nothing limits how many connections this pool may open"
     if processes == 1:
         return f"This pool may open {connections} connections"
     return f"This pool may open {connections} connections in {processes} processes"

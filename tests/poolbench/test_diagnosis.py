@@ -168,6 +168,40 @@ def test_waiting_in_order_is_a_pool_too_small():
     assert first(waits(range(200))) == ("pool-too-small", MADE_AT)
 
 
+OTHER = "app.py:7\tpostgresql://h:5432/d\t1"
+OF_OTHER = {LoanKey(OTHER, ENDPOINT, "app.py:30"): LoanSum(count=100, held_ns=100 * MS, refused=30)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "about", "figures"),
+    [
+        ("connection-per-request", EngineSum(made=1, pool="NullPool", processes=2), {"refused": 20}),
+        ("connection-per-request", EngineSum(made=1, pool="NullPool", processes=2), {"count": 0, "refused": 20}),
+        ("pool-per-request", EngineSum(100, 100, MS, ENDPOINT, "QueuePool", 5, 10, 2), {"refused": 20, "by_maker": 100}),
+        ("pool-per-request", EngineSum(100, 100, MS, ENDPOINT, "QueuePool", 5, 10, 2), {"by_maker": 100}),
+    ],
+)
+def test_connections_refused_because_nothing_limits_how_many_are_opened_are_no_pool_too_large(kind, about, figures):
+    opened = loans(**{"opened": figures.get("count", 100), "connect_ns": 10 * MS, **figures})
+    other = EngineSum(made=1, pool="QueuePool", size=5, overflow=10, processes=2)
+    observed = seen(loans=opened | OF_OTHER, engines={ENGINE: about, OTHER: other})
+    (found,) = diagnose(observed, Server(max_connections=100)).findings
+    refused = 30 + figures.get("refused", 0)
+    asked = refused + 100 + figures.get("count", 100)
+    assert (found.kind, found.where, found.rank) == (kind, MADE_AT, 1)
+    assert f"The database refused {refused} connections" in found.evidence
+    assert found.share == pytest.approx(refused / asked)
+    # Where the pools beside it may open more than the database allows, that is the pools' fault.
+    both = diagnose(observed, Server(max_connections=20)).findings
+    assert ("pool-too-large", "app.py:7") in {(each.kind, each.where) for each in both}
+
+
+def test_a_pool_without_a_limit_that_is_refused_connections_is_said_to_have_none():
+    engines = {ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=-1, processes=2)}
+    (found,) = diagnose(seen(engines=engines, loans=loans(refused=20))).findings
+    assert found.kind == "pool-too-large" and "Nothing limits how many connections this pool may open." in found.evidence
+
+
 def test_a_pool_too_small_is_found_without_the_times_of_each_loan_but_not_where_workers_have_no_cpu():
     observed = waits(range(200))
     observed.asks = []

@@ -1,0 +1,20 @@
+"""Has a pool for these requests, too: there are never more connections than the database allows."""
+
+import os
+
+from flask import jsonify
+from ordinary import application
+from sqlalchemy import create_engine, text
+
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0)
+app = application(engine)
+
+
+reports = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0)
+
+
+@app.get("/question")
+def question():
+    with reports.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(0.07)"))
+        return jsonify(connection.execute(text("SELECT count(*) FROM authors")).scalar())
