@@ -6,11 +6,11 @@ from flask import jsonify
 from ordinary import application
 from sqlalchemy import create_engine, text
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0)
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=1, max_overflow=0)
 app = application(engine)
 
 
-reports = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0)
+reports = create_engine(os.environ["DATABASE_URL"], pool_size=3, max_overflow=0)
 
 
 @app.get("/question")

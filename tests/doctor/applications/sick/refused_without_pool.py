@@ -7,7 +7,7 @@ from ordinary import application
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=2, max_overflow=0)
+engine = create_engine(os.environ["DATABASE_URL"], pool_size=1, max_overflow=0)
 app = application(engine)
 
 
