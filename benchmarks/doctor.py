@@ -84,18 +84,19 @@ SICK = {
     "pool_too_large": "pool-too-large",
 }
 """Applications with one disease, and its kind."""
-HEALTHY = ("busy", "streaming", "batches", "retries", "two_engines", "lazy_engine")
+HEALTHY = ("busy", "streaming", "batches", "retries", "two_engines", "lazy_engine", "replaced_workers")
 
 _THREADS = "{python} -m gunicorn -w 2 -k gthread --threads 8 -b {{host}}:{{port}} {module}:app"
 _SERVERS = {
     # Workers that are replaced begin with the connection that their parent had opened, each of them.
     "fork_shared": f"{_THREADS} --preload --max-requests 60",
+    "replaced_workers": f"{_THREADS} --max-requests 60",
     "work_while_holding": _THREADS.replace("-w 2", "-w 1"),
     "program_while_holding": _THREADS,
     "kept_by_thread": _THREADS,
     "session_left_open": _THREADS,
 }
-_MAX_CONNECTIONS = {"pool_too_large": 12, "refused_without_pool": 12}
+_MAX_CONNECTIONS = {"pool_too_large": 12, "refused_without_pool": 12, "replaced_workers": 20}
 
 
 def application_options(name: str) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class LoanBook:
         "_numbers",
         "_random",
         "asks",
+        "began_ns",
         "current",
         "every",
         "fault",
@@ -126,7 +127,7 @@ class LoanBook:
 
     def begin(self) -> None:
         """Begin anew, in a process that has noted nothing; the dicts stay the same."""
-        self.pid = os.getpid()
+        self.pid, self.began_ns = os.getpid(), perf_counter_ns()
         for each in (self.noted, self.lent, self.wrote, self.asks, self.opening, self.requests):
             each.clear()
         self.tally = Tally(self.pid, keeps_all=self.keeps_all)

@@ -25,6 +25,10 @@ OTHERS = "(others)"
 """Stands for the statements, endpoints and engines beyond those that are told apart."""
 
 
+Life = tuple[int, int]
+"""When a process began, and when it ended or was last heard of, in ns of a clock that all processes of a machine share."""
+
+
 @dataclass(slots=True)
 class RequestSum:
     """Requests of one endpoint."""
@@ -105,6 +109,9 @@ class EngineSum:
     size: int = 0
     overflow: int = 0
     processes: int = 0
+    """The most processes that had it at one time."""
+    lives: list[Life] = field(default_factory=list)
+    """Those of the processes that had it, where they are known."""
 
 
 class LoanKey(NamedTuple):
@@ -197,6 +204,9 @@ class Observed:
     span_ns: int = 0
     """From the first request for a connection until this was written down; 0: unknown."""
 
+    lives: list[Life] = field(default_factory=list)
+    """Those of the processes that have seen this, where they are known."""
+
     def add(self, other: Observed) -> None:
         """Add up what another process, or another span of time, has seen."""
         _add_up(self.requests, other.requests)
@@ -208,7 +218,8 @@ class Observed:
             known.made += engine.made
             known.made_in_requests += engine.made_in_requests
             known.making_ns += engine.making_ns
-            known.processes += engine.processes
+            known.lives += engine.lives
+            known.processes = at_one_time(known.lives) or known.processes + engine.processes
             known.endpoint, known.pool = engine.endpoint or known.endpoint, engine.pool
             known.size, known.overflow = engine.size, engine.overflow
         self.asks += other.asks
@@ -217,6 +228,7 @@ class Observed:
         self.dropped += other.dropped
         self.fault = self.fault or other.fault
         self.span_ns = max(self.span_ns, other.span_ns)
+        self.lives += other.lives
 
     def to_json(self) -> dict[str, Any]:
         """As values for JSON."""
@@ -226,6 +238,7 @@ class Observed:
             "worker_cpu": self.worker_cpu,
             "fault": self.fault,
             "span_ns": self.span_ns,
+            "lives": [list(life) for life in self.lives],
         }
         for name in ("requests", "loans", "statements", "samples", "engines"):
             rows: Mapping[Any, Any] = getattr(self, name)
@@ -240,13 +253,27 @@ class Observed:
             {LoanKey(*key): LoanSum(**row) for key, row in values["loans"]},
             {StatementKey(*key): StatementSum(**row) for key, row in values["statements"]},
             {SampleKey(*key): SampleSum(**row) for key, row in values["samples"]},
-            {key: EngineSum(**row) for key, row in values["engines"]},
+            {key: EngineSum(**{**row, "lives": _lives(row["lives"])}) for key, row in values["engines"]},
             [Ask(*ask) for ask in values["asks"]],
             values["dropped"],
             values["worker_cpu"],
             values["fault"],
             values["span_ns"],
+            _lives(values["lives"]),
         )
+
+
+def _lives(values: Iterable[Iterable[int]]) -> list[Life]:
+    return [(begin, end) for begin, end in values]
+
+
+def at_one_time(lives: Iterable[Life]) -> int:
+    """The most of these lives that there were at one time: a worker and the one that replaces it are one."""
+    alive = most = 0
+    for _, change in sorted(event for begin, end in lives for event in ((begin, 1), (end, -1))):
+        alive += change
+        most = max(most, alive)
+    return most
 
 
 def total(parts: Iterable[Observed]) -> Observed:

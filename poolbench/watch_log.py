@@ -118,6 +118,8 @@ class EvidenceFiles:
         self._has_noted_foreign.add(process)
         found = Observed()
         count_engine(found, loan.engine)
+        # The process says at its end that it was there.
+        found.engines[loan.engine.key].processes = 0
         found.loans[LoanKey(loan.engine.key, loan.endpoint, str(loan.place or ""))] = LoanSum(count=1, foreign=1)
         self._write(f"{process}-forked", found)
 

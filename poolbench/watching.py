@@ -100,8 +100,10 @@ class Watcher:
         found.asks = BOOK.tally.asks()
         found.fault = BOOK.fault
         now_ns = perf_counter_ns()
+        life = BOOK.began_ns, now_ns
+        found.lives = [life]
         for row_of_engine in found.engines.values():
-            row_of_engine.processes = 1
+            row_of_engine.processes, row_of_engine.lives = 1, [life]
         for loan in unended:
             row = found.loans.setdefault(LoanKey(loan.engine.key, loan.endpoint, str(loan.place or "")), LoanSum())
             row.count += 1

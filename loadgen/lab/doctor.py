@@ -38,7 +38,7 @@ from loadgen.script.model import Script
 from loadgen.watch.console import Console
 from poolbench.diagnosis import diagnose
 from poolbench.findings import Diagnosis
-from poolbench.observed import Observed, total
+from poolbench.observed import Observed, at_one_time, total
 from poolbench.surroundings import Server
 from reports.answers import good_answers
 from reports.blocks import Page, decimal
@@ -182,11 +182,14 @@ def _watched(
 
 
 def _count_serving(parts: Sequence[Observed]) -> int:
-    """Number of processes that served: those that answered requests, or where no server's requests are seen, that used a pool.
+    """The most processes that served at one time: those that answered requests, or where no server's requests are seen, that
+    used a pool.
 
     With requests seen, a process that only used a pool served nothing, such as one that looked at the tables at the start.
     """
-    return sum(bool(each.requests) for each in parts) or sum(bool(each.loans) for each in parts)
+    return at_one_time(life for each in parts if each.requests for life in each.lives) or at_one_time(
+        life for each in parts if each.loans for life in each.lives
+    )
 
 
 def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked: Callable[[str], str]) -> None:

@@ -111,12 +111,17 @@ def test_processes_that_saw_nothing_are_an_error_unless_a_signal_ended_the_run(t
     assert _collected(tmp_path, whole=False) == []
 
 
+A_LOAN = {"a loan": None}
+
+
 @pytest.mark.parametrize(
     ("parts", "count"),
     [
-        ([Observed(requests={"GET /": RequestSum()})] * 2 + [Observed(loans={"a loan": None})], 2),
+        ([Observed(requests={"GET /": RequestSum()}, lives=[(1, 9)])] * 2 + [Observed(loans=A_LOAN, lives=[(1, 9)])], 2),
         # Of a server whose requests are not seen, such as uwsgi.
-        ([Observed(loans={"a loan": None}), Observed(loans={"a loan": None}), Observed()], 2),
+        ([Observed(loans=A_LOAN, lives=[(1, 9)]), Observed(loans=A_LOAN, lives=[(2, 9)]), Observed(lives=[(1, 9)])], 2),
+        # Workers that are replaced after so many requests.
+        ([Observed(requests={"GET /": RequestSum()}, lives=[(at, at + 5)]) for at in (1, 3, 7, 9, 12)], 2),
     ],
 )
 def test_processes_that_served_are_counted(parts, count):

@@ -196,6 +196,22 @@ def test_connections_refused_because_nothing_limits_how_many_are_opened_are_no_p
     assert ("pool-too-large", "app.py:7") in {(each.kind, each.where) for each in both}
 
 
+@pytest.mark.parametrize(("replaced", "expected"), [(True, None), (False, "pool-too-large")])
+def test_workers_that_are_replaced_are_no_more_than_there_were_at_one_time(replaced, expected):
+    parts = []
+    for number in range(20):
+        begin = number // 2 * 100 if replaced else number
+        life = (begin, begin + 95)
+        engine = EngineSum(made=1, pool="QueuePool", size=5, overflow=5, processes=1, lives=[life])
+        parts.append(Observed.from_json(Observed(engines={ENGINE: engine}, lives=[life]).to_json()))
+    # That one of them uses a connection of its parent's is written down at once, beside what it says at its end.
+    parts.append(Observed(engines={ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=5)}))
+    whole = total(parts)
+    assert whole.engines[ENGINE].processes == (2 if replaced else 20)
+    found = diagnose(whole, Server(max_connections=100)).findings
+    assert [each.kind for each in found] == ([expected] if expected else [])
+
+
 def test_a_pool_without_a_limit_that_is_refused_connections_is_said_to_have_none():
     engines = {ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=-1, processes=2)}
     (found,) = diagnose(seen(engines=engines, loans=loans(refused=20))).findings
