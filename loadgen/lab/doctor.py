@@ -10,6 +10,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from loadgen.lab.own_app import (
 from loadgen.lab.own_app_findings import refusal
 from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.stack import SAMPLE_EVERY_S, StackError
-from loadgen.runner import Live, ScriptRun, run_script
+from loadgen.runner import Live, ScriptRun, run_script, stopping
 from loadgen.schedule import lasting
 from loadgen.script.model import Script
 from loadgen.watch.console import Console
@@ -68,11 +69,11 @@ def run(
         script = replace(script, phases=lasting(script.phases, seconds))
     except ValueError as problem:
         raise StackError(f"{options.script}: {problem}") from None
-    with made(options.out):
+    with made(options.out), ExitStack() as held:
         options = replace(options, with_statistics=True)
         with arranged(options, say) as arrangement:
             say(f"{options.application.name}: {decimal(seconds)} s under {options.script}, watched")
-            done, observed, server, processes = _watched(arrangement, script, say, live)
+            done, observed, server, processes = _watched(arrangement, script, say, live, held)
             notes, masked = arrangement.notes, arrangement.masked
         diagnosis = diagnose(observed, server)
         counters, log = done.report.aggregate.counters, options.out / "logs" / "doctor.log"
@@ -137,11 +138,12 @@ def _statement_at(lines: Sequence[str], number: int) -> tuple[int, int]:
 
 
 def _watched(
-    arrangement: Arrangement, script: Script, say: Callable[[str], None], live: Live
+    arrangement: Arrangement, script: Script, say: Callable[[str], None], live: Live, held: ExitStack
 ) -> tuple[ScriptRun, Observed, Server, int]:
     """Run the script against the application, and write its report.
 
-    Returns the run, what was seen inside the application and the database, and the number of processes that served.
+    Returns the run, what was seen inside the application and the database, and the number of processes that served. From the end
+    of the load until `held` is closed, a signal only ends waiting: what has been measured is not lost by it.
     """
     options = arrangement.options
     log = options.out / "logs" / "doctor.log"
@@ -156,11 +158,13 @@ def _watched(
             done = run_script(target, Console(lambda _: None), live)
             lasted_s, after = time.monotonic() - began_s, served.cpu_s()
             machine_cpu = psutil.cpu_percent() / 100
+            signals = held.enter_context(stopping(_go_on))
             if done.signal is None:
-                time.sleep(_AFTERMATH_S)
+                _wait(_AFTERMATH_S, signals)
         # Now, so that it is there whatever can be said about the application.
         write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
-        parts = _collected(served.program.evidence, whole=done.signal is None)
+        parts = _collected(served.program.evidence, signals, whole=done.signal is None)
+        done = replace(done, signal=done.signal or next(iter(signals), None))
         observed = total(parts)
         database_s = None if after[1] is None or before[1] is None else after[1] - before[1]
         cores = os.cpu_count() or 1
@@ -205,19 +209,31 @@ def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked
             raise
 
 
-def _collected(folder: Path, *, whole: bool) -> list[Observed]:
-    """What each process has seen, asked for by a file in the folder that they look for.
+def _go_on() -> None:
+    """Nothing: whoever waits looks at the signals that came."""
+
+
+def _wait(most_s: float, signals: Sequence[int], is_over: Callable[[], bool] = lambda: False) -> None:
+    """Wait for `most_s`, or until `is_over`, or another number is added to `signals`."""
+    until_s, before = time.monotonic() + most_s, len(signals)
+    while time.monotonic() < until_s and len(signals) == before and not is_over():
+        time.sleep(0.05)
+
+
+def _collected(folder: Path, signals: Sequence[int], *, whole: bool) -> list[Observed]:
+    """What each process has seen, asked for by a file in the folder that they look for; so far as it is there when a number is
+    added to `signals`.
 
     Raises NothingSeenError if none has seen anything in a `whole` run, one that no signal ended.
     """
-    (folder / "report").touch()
-    until_s = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until_s:
+
+    def is_complete() -> bool:
         awaited = {path.stem for path in folder.glob("*.watching") if Path("/proc", path.stem).exists()}
-        if awaited <= {path.stem for path in folder.glob("*.observed")}:
-            break
-        time.sleep(0.05)
+        return awaited <= {path.stem for path in folder.glob("*.observed")}
+
+    (folder / "report").touch()
+    _wait(_PATIENCE_S, signals, is_complete)
     found = [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
-    if whole and not any(each.loans or each.requests for each in found):
+    if whole and not signals and not any(each.loans or each.requests for each in found):
         raise NothingSeenError("the application's processes ended, or did not answer, before they said what they saw")
     return found

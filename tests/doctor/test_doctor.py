@@ -1,9 +1,12 @@
 """loadgen doctor on applications with one disease each, on their cured twins, and on healthy ones."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +14,11 @@ import pytest
 from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
 from loadgen.lab.doctor import NothingSeenError, _collected, _count_serving, code_at
 from loadgen.lab.doctor_findings import doctor_page
+from loadgen.runner import stopping
 from poolbench.findings import KINDS, Diagnosis
 from poolbench.observed import Observed, RequestSum
 from reports.writers.output import written
+
 
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
 
@@ -107,8 +112,43 @@ def test_the_code_of_a_finding_is_its_whole_statement(tmp_path):
 
 def test_processes_that_saw_nothing_are_an_error_unless_a_signal_ended_the_run(tmp_path):
     with pytest.raises(NothingSeenError, match="ended, or did not answer"):
-        _collected(tmp_path, whole=True)
-    assert _collected(tmp_path, whole=False) == []
+        _collected(tmp_path, [], whole=True)
+    assert _collected(tmp_path, [], whole=False) == []
+
+
+def test_a_signal_while_processes_write_down_what_they_saw_loses_nothing_that_is_there(tmp_path):
+    (tmp_path / f"{os.getpid()}.watching").touch()
+    (tmp_path / "1.observed").write_text(json.dumps(Observed(requests={"GET /": RequestSum(1, 2)}).to_json()))
+    with stopping(lambda: None) as signals:
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), SIGINT))
+        timer.start()
+        (found,) = _collected(tmp_path, signals, whole=True)
+        timer.join()
+    assert signals == [SIGINT] and found.requests == {"GET /": RequestSum(1, 2)}
+
+
+WAITING = """
+from loadgen.lab import doctor
+wait, doctor._AFTERMATH_S = doctor._wait, 60
+doctor._wait = lambda *given: (print("waits", flush=True), wait(*given))
+from loadgen.__main__ import main
+main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(SIGINT, 130), (SIGTERM, 143)])
+def test_a_signal_after_the_load_has_ended_does_not_lose_the_page(tmp_path, number, code):
+    _, _, _, *given = command("healthy/two_engines", tmp_path, 3)
+    running = subprocess.Popen(
+        [sys.executable, "-c", WAITING, "doctor", *given[1:]],
+        cwd=APPLICATIONS, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout.readline() == "waits\n"
+    running.send_signal(number)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == code, said
+    assert json.loads((tmp_path / "doctor.json").read_text())["checked"]
 
 
 A_LOAN = {"a loan": None}
