@@ -102,7 +102,7 @@ def _too_small(case: Case, engine: str, limit: int, demand: float, *, is_demand_
     is_workers = _is_out_of_cpu(case) and case.share_in_database() < 0.5
     if share < LEAST_WAIT or is_workers or (database or 0.0) >= SATURATED:
         return
-    mean_ns = loans.wait_ns / max(1, loans.count + loans.timeouts)
+    mean_ns = loans.wait_ns / max(1, loans.count + loans.timeouts + loans.waiting)
     if not (is_demand_known or loans.timeouts) and mean_ns < LEAST_WAIT_NS:
         return
     busy = "" if database is None else f" The database used {100 * database:.0f} % of the machine's CPU meanwhile."

@@ -51,6 +51,8 @@ class LoanSum:
     """Times that the server had no connection to spare."""
     opened: int = 0
     """Loans for which a connection was opened."""
+    waiting: int = 0
+    """Those who still wait for a connection."""
     nested: int = 0
     """Loans asked for while the borrower held another of the same engine."""
     nested_ns: int = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -94,6 +95,11 @@ class Tally:
         return taken
 
     @property
+    def span_ns(self) -> int:
+        """The time of which the sums are, at most."""
+        return sys.maxsize if self._keeps_all else _SLICES * _SLICE_NS
+
+    @property
     def current(self) -> Observed:
         """What is being added up now."""
         return self._slices[-1][1]
@@ -141,8 +147,8 @@ class Tally:
     def _add_loan(self, into: Observed, loan: Loan) -> None:
         engine = loan.engine
         count_engine(into, engine)
-        endpoint, place = loan.endpoint, str(loan.place or "")
-        row = _row(into.loans, LoanKey(engine.key, endpoint, place), LoanKey(OTHERS, "", ""), LoanSum)
+        endpoint = loan.endpoint
+        row = _row(into.loans, loan_key(loan), LoanKey(OTHERS, "", ""), LoanSum)
         until_ns = loan.lent_ns or loan.ended_ns
         wait_ns = until_ns - loan.asked_ns - loan.connect_ns
         held_ns = loan.ended_ns - until_ns
@@ -210,6 +216,11 @@ class Tally:
                 del self._executed[next(iter(self._executed))]
             known = self._executed[request] = Executed()
         known.add(executed, held_ns)
+
+
+def loan_key(loan: Loan) -> LoanKey:
+    """The row in which a loan is added up."""
+    return LoanKey(loan.engine.key, loan.endpoint, str(loan.place or ""))
 
 
 def _drawn_as(request: Request) -> str:

@@ -16,8 +16,8 @@ from poolbench.findings import Diagnosis
 from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan
 from poolbench.looking import Looker
-from poolbench.observed import LoanKey, LoanSum, Observed
-from poolbench.tally import TEXT_LENGTH, count_engine
+from poolbench.observed import LoanSum, Observed
+from poolbench.tally import TEXT_LENGTH, count_engine, loan_key
 
 _LOG = logging.getLogger("poolbench")
 _LOG_EVERY_NS = 10_000_000_000
@@ -120,7 +120,7 @@ class EvidenceFiles:
         count_engine(found, loan.engine)
         # The process says at its end that it was there.
         found.engines[loan.engine.key].processes = 0
-        found.loans[LoanKey(loan.engine.key, loan.endpoint, str(loan.place or ""))] = LoanSum(count=1, foreign=1)
+        found.loans[loan_key(loan)] = LoanSum(count=1, foreign=1)
         self._write(f"{process}-forked", found)
 
     def _write(self, name: str, found: Observed) -> None:

@@ -26,13 +26,13 @@ from poolbench.endpoints import follow_flask, watched_requests
 from poolbench.findings import Diagnosis
 from poolbench.hooks import hook_connect, hook_dialect, hook_pool, hooked
 from poolbench.loan_book import BOOK
-from poolbench.loans import WatchedEngine
+from poolbench.loans import Loan, WatchedEngine
 from poolbench.looking import application_place
-from poolbench.observed import Ask, LoanKey, LoanSum, Observed, total
+from poolbench.observed import Ask, LoanSum, Observed, RequestSum, total
 from poolbench.places import place_of
 from poolbench.sampler import Sampler
 from poolbench.shares import Shares
-from poolbench.tally import count_engine
+from poolbench.tally import count_engine, loan_key
 from poolbench.watch_log import EvidenceFiles, Holder, TimeoutLog, holders
 
 __all__ = ["Holder", "Watcher", "opened_by_driver", "record_all", "watch", "watched_requests"]
@@ -89,34 +89,35 @@ class Watcher:
         return diagnose(self.observed())
 
     def observed(self) -> Observed:
-        """What was seen in the last minute (or all the time, for the command). Loans that have not ended count so far."""
+        """What was seen in the last minute (or all the time, for the command). Loans that have not ended count so far, and so do
+        waits for one, and the requests of both.
+        """
         BOOK.tally.add_up()
+        asks = list(BOOK.asks)
         inherited = [loan for loan in list(BOOK.noted.values()) if loan.inherited and loan.foreign]
         unended = [*(loan for _, loan in BOOK.all_loans()), *inherited]
-        for loan in unended:
+        # One that was given its connection meanwhile is a loan already.
+        asks = [ask for ask in asks if not ask.lent_ns and not ask.ended_ns]
+        for loan in (*asks, *unended):
             count_engine(BOOK.tally.current, loan.engine)
         found = total(BOOK.tally.parts())
         found.worker_cpu = self.sampler.cpu_share()
         found.asks = BOOK.tally.asks()
         found.fault = BOOK.fault
         now_ns = perf_counter_ns()
-        life = BOOK.began_ns, now_ns
-        found.lives = [life]
-        for row_of_engine in found.engines.values():
-            row_of_engine.processes, row_of_engine.lives = 1, [life]
-        for loan in unended:
-            row = found.loans.setdefault(LoanKey(loan.engine.key, loan.endpoint, str(loan.place or "")), LoanSum())
-            row.count += 1
-            row.held_ns += now_ns - loan.lent_ns
-            wait_ns = loan.lent_ns - loan.asked_ns - loan.connect_ns
-            if BOOK.keeps_all:
-                held_ns = now_ns - loan.lent_ns
-                found.asks.append(
-                    Ask(BOOK.pid, loan.engine.key, loan.asked_ns, wait_ns, held_ns, True, has_ended=False)
-                )
-            row.foreign += loan.foreign
-            row.adopted += loan.adopted
-            row.by_maker += loan.is_by_maker
+        found.lives = [(BOOK.began_ns, now_ns)]
+        for of_engine in found.engines.values():
+            of_engine.processes, of_engine.lives = 1, list(found.lives)
+        for loan in (*asks, *unended):
+            _add_unended(found, loan, now_ns)
+        # Of requests that wait, those that are noted stand for others; those that hold a connection are all known.
+        requests = {each.request: each.weight for each in asks} | {each.request: 1 for each in unended}
+        requests[BOOK.requests.get(BOOK.current())] = 1
+        for request, weight in requests.items():
+            if request is not None and not request.ended_ns:
+                row = found.requests.setdefault(request.name, RequestSum())
+                row.count += weight
+                row.duration_ns += weight * min(now_ns - request.began_ns, BOOK.tally.span_ns)
         found.span_ns = now_ns - min((ask.asked_ns for ask in found.asks), default=now_ns)
         return found
 
@@ -129,6 +130,29 @@ class Watcher:
         """The process ends."""
         if self._files is not None and self.sampler.is_running:
             self._files.write_once(BOOK.pid, self.observed)
+
+
+def _add_unended(found: Observed, loan: Loan, now_ns: int) -> None:
+    """Add a loan that has not ended, or the wait for one, as far as it has come."""
+    row, weight = found.loans.setdefault(loan_key(loan), LoanSum()), loan.weight
+    until_ns = loan.lent_ns or now_ns
+    wait_ns, held_ns = until_ns - loan.asked_ns - loan.connect_ns, now_ns - until_ns
+    row.wait_ns += weight * wait_ns
+    if loan.lent_ns:
+        # All that are lent are known.
+        row.count += 1
+        row.held_ns += held_ns
+    else:
+        row.waiting += weight
+    if loan.outer is not None:
+        row.nested += weight
+        row.nested_ns += weight * (now_ns - loan.asked_ns)
+    row.foreign += loan.foreign
+    row.adopted += loan.adopted
+    row.by_maker += bool(loan.lent_ns) and loan.is_by_maker
+    if BOOK.keeps_all:
+        is_lent = bool(loan.lent_ns)
+        found.asks.append(Ask(BOOK.pid, loan.engine.key, loan.asked_ns, wait_ns, held_ns, is_lent, has_ended=False))
 
 
 _watcher = Watcher()

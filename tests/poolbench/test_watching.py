@@ -111,6 +111,34 @@ def test_a_wait_in_vain_for_a_pool_that_is_only_too_small_is_logged_with_that_fi
     ]
 
 
+DEADLOCKED = """
+import json, os, sys, threading, time
+import poolbench
+from sqlalchemy import create_engine
+engine = create_engine(sys.argv[1], pool_size=1, max_overflow=0)
+watching = poolbench.watch(engine)
+served = poolbench.watching.watched_requests(lambda *_: held.append(engine.connect()) or engine.connect())  # asks
+held = []
+environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/"}
+threading.Thread(target=served, args=(environ, lambda *_: None), daemon=True).start()
+time.sleep(0.5)
+found = watching.observed()
+(row,) = found.loans.values()
+request = found.requests["GET /"]
+print(json.dumps({each.kind: each.where for each in watching.diagnosis().findings}), flush=True)
+print(json.dumps({"count": row.count, "waiting": row.waiting, "nested": row.nested, "waited_ms": row.wait_ns // 10**6,
+                  "requests": request.count, "lasted_ms": request.duration_ns // 10**6}), flush=True)
+os._exit(0)
+"""
+
+
+def test_waits_that_have_not_ended_are_told_with_the_time_of_their_requests(postgres, tmp_path):
+    kinds, sums = run(tmp_path, DEADLOCKED, postgres.url)
+    assert kinds == {"nested-checkout": f"service.py:{line_of(DEADLOCKED, 'asks')}"}
+    assert (sums["count"], sums["waiting"], sums["nested"], sums["requests"]) == (1, 1, 1, 1)
+    assert 300 < sums["waited_ms"] <= sums["lasted_ms"] < 10_000
+
+
 ASKING = """
 import json, sys, threading, time
 import poolbench
