@@ -64,6 +64,7 @@ SICK = {
     "leak": "leak",
     "kept_by_thread": "leak",
     "nested_checkout": "nested-checkout",
+    "nested_deadlock": "nested-checkout",
     "audit_in_log": "nested-checkout",
     "fork_shared": "fork-shared",
     "pool_per_request": "pool-per-request",
