@@ -69,6 +69,7 @@ SICK = {
     "fork_shared": "fork-shared",
     "pool_per_request": "pool-per-request",
     "connection_per_request": "connection-per-request",
+    "creator_without_pool": "connection-per-request",
     "refused_without_pool": "connection-per-request",
     "idle_in_transaction": "idle-in-transaction",
     "calling_with_locks": "idle-in-transaction",
@@ -85,7 +86,7 @@ SICK = {
     "pool_too_large": "pool-too-large",
 }
 """Applications with one disease, and its kind."""
-HEALTHY = ("busy", "streaming", "batches", "retries", "two_engines", "lazy_engine", "replaced_workers")
+HEALTHY = ("busy", "streaming", "batches", "retries", "two_engines", "lazy_engine", "replaced_workers", "own_creator")
 
 _THREADS = "{python} -m gunicorn -w 2 -k gthread --threads 8 -b {{host}}:{{port}} {module}:app"
 _SERVERS = {

@@ -1,4 +1,4 @@
-"""Hooks of a watched engine: its pool's connect(), and the methods of its dialect that connect and execute. See watching.py.
+"""Hooks of a watched engine: its pool's connect(), what opens its connections, and how its dialect executes. See watching.py.
 
 Every loan and every statement of the application passes through these, so the functions are short, and repeat code rather than
 call one another.
@@ -55,6 +55,8 @@ def _watch_loans(pool: Any, about: WatchedEngine) -> None:
         return found
 
     pool._poolbench_engine, pool._poolbench_lend = about, pool.connect  # noqa: SLF001
+    # Whatever opens connections: the dialect, a listener to `do_connect`, or the application's own `creator`.
+    pool._invoke_creator = _timed_opening(pool._invoke_creator)  # noqa: SLF001
     pool.connect = _noting_connect(pool, pool.connect, about)
     pool.recreate = recreated
 
@@ -250,14 +252,13 @@ def _lend_noting_all(lend: Callable[[], Any], about: WatchedEngine, caller: Fram
 def hook_dialect(engine: Engine) -> None:
     """Note the statements of the engine in the book from now on. Several engines may share one pool; each has its own dialect.
 
-    Wraps four methods of the dialect, once.
+    Wraps three methods of the dialect, once.
     """
     dialect: Any = engine.dialect
     if getattr(dialect, "_poolbench_watched", False):
         return
     dialect._poolbench_watched = True  # noqa: SLF001
     # Listeners to statements would slow down each connection, so the methods that they would be called by are wrapped.
-    dialect.connect = _timed_connect(dialect.connect)
     dialect.do_execute = _watched_execute(dialect.do_execute, many=False)
     dialect.do_executemany = _watched_execute(dialect.do_executemany, many=True)
     dialect.do_execute_no_params = _watched_execute_no_params(dialect.do_execute_no_params)
@@ -270,9 +271,9 @@ def _connected(_connection: Any, record: Any) -> None:
 @harmless
 def _opened(record: Any, frame: FrameType) -> None:
     """Note in a connection's record who opened the connection, where, when, and in how many ns."""
-    now_ns, borrower = perf_counter_ns(), BOOK.current()
-    took_ns = now_ns - BOOK.opening.pop(borrower, now_ns)
-    setattr(record, OPENED, Opened(BOOK.pid, borrower, place_of(frame), now_ns, took_ns))
+    now_ns = perf_counter_ns()
+    took_ns = now_ns - BOOK.opening.pop(BOOK.current(), now_ns)
+    setattr(record, OPENED, Opened(BOOK.pid, place_of(frame), now_ns, took_ns))
 
 
 @harmless
@@ -283,13 +284,13 @@ def _opening() -> Any:
     return borrower
 
 
-def _timed_connect(connect: Any) -> Any:
-    """A function that calls `connect`, a dialect's method, and notes when it began. Raises what `connect` raises."""
+def _timed_opening(create: Any) -> Any:
+    """A function that opens a connection by `create`, as a pool does, and notes when it began. Raises what `create` raises."""
 
-    def timed(*given: Any, **named: Any) -> Any:
+    def timed(record: Any) -> Any:
         borrower = _opening()
         try:
-            return connect(*given, **named)
+            return create(record)
         except BaseException:
             BOOK.opening.pop(borrower, None)
             raise

@@ -248,8 +248,9 @@ class LoanBook:
             if opened.process != self.pid:
                 loan.place = opened.place or loan.place
                 self._note_foreign(loan)
-            if opened.at_ns >= loan.asked_ns and opened.borrower == loan.borrower:
-                loan.connect_ns = opened.duration_ns
+            if opened.is_new and opened.at_ns >= loan.asked_ns:
+                loan.has_opened = True
+                loan.connect_ns = _taken_ns(record, opened, loan.asked_ns)
         self.lent[record] = loan
         self.noted[record] = loan
         if loan.request is not None:
@@ -263,8 +264,8 @@ class LoanBook:
         if self.tally.has_room:
             opened: Opened | None = getattr(record, OPENED, None)
             wait_ns = lent_ns - asked_ns
-            if opened is not None and opened.at_ns >= asked_ns and opened.borrower == self.current():
-                wait_ns -= opened.duration_ns
+            if opened is not None and opened.is_new and opened.at_ns >= asked_ns:
+                wait_ns -= _taken_ns(record, opened, asked_ns)
             record.finalize_callback.append(
                 partial(self._keep_ended, self.tally, record, engine.key, asked_ns, wait_ns, lent_ns)
             )
@@ -379,7 +380,7 @@ class LoanBook:
             self.on_start()
         borrower = self.current()
         loan = Loan(engine, borrower, place, self.requests.get(borrower))
-        loan.lent_ns, loan.connect_ns = loan.asked_ns, duration_ns
+        loan.lent_ns, loan.connect_ns, loan.has_opened = loan.asked_ns, duration_ns, True
         loan.asked_ns -= duration_ns
         loan.record = loan.connection = weakref.ref(connection)
         self.lent[loan.record] = loan
@@ -469,6 +470,14 @@ def _is_lent(record: Any) -> bool:
         connection: Any = record()
         return connection is not None and not connection.closed
     return record.fairy_ref is not None
+
+
+def _taken_ns(record: Any, opened: Opened, asked_ns: int) -> int:
+    """How much of a loan's wait, from `asked_ns` on, was for its connection to be opened, whoever did that. Later loans of the
+    record have waited for its return.
+    """
+    setattr(record, OPENED, opened._replace(is_new=False))
+    return min(opened.duration_ns, opened.at_ns - asked_ns)
 
 
 def _engine_of(record: Any) -> WatchedEngine:

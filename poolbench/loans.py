@@ -132,7 +132,7 @@ class Loan:
 
     weight: it stands for this many loans. record: SQLAlchemy's record of its connection, None before one came. outer: the record
     of another connection of the same engine that the borrower held when it asked. groups: what it executed, by statement and
-    place. inherited: it was lent before this process was forked.
+    place. inherited: it was lent before this process was forked. has_opened: its connection was opened for it.
     """
 
     __slots__ = (
@@ -145,6 +145,7 @@ class Loan:
         "engine",
         "foreign",
         "groups",
+        "has_opened",
         "inherited",
         "lent_ns",
         "outer",
@@ -167,7 +168,7 @@ class Loan:
         self.outer: Any = None
         self.record: Any = None
         self.connection: Any = None
-        self.adopted = self.foreign = self.wrote = self.inherited = False
+        self.adopted = self.foreign = self.wrote = self.inherited = self.has_opened = False
         self.lent_ns = self.ended_ns = self.connect_ns = 0
         self.refused, self.statement = "", ""
         self.thread = _thread_number()
@@ -186,13 +187,14 @@ class Loan:
 
 
 class Opened(NamedTuple):
-    """How a connection was opened: by which process and borrower, at which place, when (the end), and for how long."""
+    """How a connection was opened: by which process, at which place, when (the end), and for how long."""
 
     process: int
-    borrower: Any
     place: Place | None
     at_ns: int
     duration_ns: int
+    is_new: bool = True
+    """Whether no loan has had it so far, as far as loans are noted."""
 
 
 def light_loan(record: Any, engine: WatchedEngine, values: tuple[Any, ...]) -> Loan:

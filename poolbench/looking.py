@@ -187,6 +187,16 @@ def application_place(frame: FrameType) -> tuple[Place | None, bool]:
     return None, is_database
 
 
+def is_in_database(frame: FrameType) -> bool:
+    """Whether a database's library runs anywhere within the request, also if it has called the application in turn."""
+    each: FrameType | None = frame
+    while each is not None and each.f_code not in REQUEST_CODES:
+        if kind_of(each.f_code) == DATABASE:
+            return True
+        each = each.f_back
+    return False
+
+
 def _is_asleep(frame: FrameType) -> bool:
     """Whether a library's function named `sleep` runs, under whatever name the application has called it."""
     each: FrameType | None = frame

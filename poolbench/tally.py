@@ -167,7 +167,7 @@ class Tally:
         else:
             row.timeouts += loan.refused == "timeout"
             row.refused += loan.refused == "refused"
-        if loan.connect_ns:
+        if loan.has_opened:
             row.connect_ns += weight * loan.connect_ns
             row.opened += weight
         if loan.outer is not None:

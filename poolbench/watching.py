@@ -27,7 +27,7 @@ from poolbench.findings import Diagnosis
 from poolbench.hooks import hook_connect, hook_dialect, hook_pool, hooked
 from poolbench.loan_book import BOOK
 from poolbench.loans import Loan, WatchedEngine
-from poolbench.looking import application_place
+from poolbench.looking import application_place, is_in_database
 from poolbench.observed import Ask, LoanSum, Observed, RequestSum, total
 from poolbench.places import place_of
 from poolbench.sampler import Sampler
@@ -189,9 +189,12 @@ def record_all(folder: Path) -> None:
 
 
 def opened_by_driver(connection: Any, duration_ns: int) -> None:
-    """Watch a connection that the application has opened itself, without an engine."""
+    """Watch a connection that the application has opened itself, without an engine.
+
+    One that a function of the application opens for a library, such as an engine's `creator`, is the library's.
+    """
     frame = sys._getframe(2)  # noqa: SLF001
-    place, is_database = application_place(frame)
-    if place is None or is_database:
+    place, _ = application_place(frame)
+    if place is None or is_in_database(frame):
         return
     BOOK.opened_by_driver(connection, place, duration_ns)

@@ -111,6 +111,55 @@ def test_a_wait_in_vain_for_a_pool_that_is_only_too_small_is_logged_with_that_fi
     ]
 
 
+CREATING = """
+import json, sys, time
+import poolbench
+from poolbench.watching import opened_by_driver
+import psycopg2
+from sqlalchemy import create_engine, event
+from sqlalchemy.pool import NullPool, QueuePool
+
+way, pool = sys.argv[2:]
+connect = psycopg2.connect
+
+# As the command has the driver's function.
+def guarded(*given, **named):
+    began_ns = time.perf_counter_ns()
+    connection = connect(*given, **named)
+    opened_by_driver(connection, time.perf_counter_ns() - began_ns)
+    return connection
+
+psycopg2.connect = guarded
+
+def create(*_):
+    time.sleep(0.02)
+    return psycopg2.connect(sys.argv[1])
+
+options = {"creator": create} if way == "creator" else {}
+kinds = {"queue": QueuePool, "fair": poolbench.FairPool, "null": NullPool}
+engine = create_engine("postgresql+psycopg2://", poolclass=kinds[pool], **options)
+if way == "do_connect":
+    event.listen(engine, "do_connect", create)
+watching = poolbench.watch(engine)
+watching.note_all()
+for _ in range(3):
+    engine.connect().close()
+kept = guarded(sys.argv[1])
+found = watching.observed()
+rows = {key.engine.split("\\t")[1] != "": row for key, row in found.loans.items()}
+print(json.dumps({"engines": len(found.loans), "count": rows[True].count, "opened": rows[True].opened,
+                  "connect_ms": rows[True].connect_ns // 10**6, "driver": rows[False].count}))
+"""
+
+
+@pytest.mark.parametrize("way", ["creator", "do_connect"])
+@pytest.mark.parametrize(("pool", "opened"), [("queue", 1), ("fair", 1), ("null", 3)])
+def test_connections_that_the_application_opens_for_its_engine_are_the_engines(postgres, tmp_path, way, pool, opened):
+    (found,) = run(tmp_path, CREATING, postgres.url, way, pool)
+    assert 20 * opened <= found.pop("connect_ms") < 20_000
+    assert found == {"engines": 2, "count": 3, "opened": opened, "driver": 1}
+
+
 DEADLOCKED = """
 import json, os, sys, threading, time
 import poolbench
