@@ -30,6 +30,9 @@ from poolbench.surroundings import Server
 
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
+_LONG_NS = 20_000_000
+"""To compute for less than this per loan while it is held is ordinary unless others wait."""
+_OTHER_WORK = {seen.WORK, seen.SLEEP, seen.COMPUTING, seen.STREAMING}
 _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
@@ -213,9 +216,10 @@ class _Case(Case):
         """Work and sleep while a connection is held."""
         rows: dict[tuple[str, str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for key, row in self.observed.samples.items():
-            if key.doing in {seen.WORK, seen.SLEEP} and key.place:
+            if key.doing in _OTHER_WORK and key.place:
                 known = rows[key.engine, key.endpoint, key.place]
                 known["own"] += row.own_ns
+                known[key.doing] += row.own_ns
                 known["blamed"] += row.blamed_ns * self.blame
                 known["looks"] += row.looks
                 if key.wrote:
@@ -231,7 +235,10 @@ class _Case(Case):
             # Whatever the application does meanwhile, others that wait for its locks make it an open transaction's fault.
             is_locking = known["wrote"] == most_wrote > 0.5 * known["own"] and lock_ns > 0.5 * known["own"]
             is_idle = known["slept"] > 0.5 * known["own"] or is_locking
-            cost_ns = self.in_requests(endpoint, known["own"]) + known["blamed"]
+            # To compute takes its time wherever it is done: if little, or for a stream, it costs what others wait for it.
+            is_long = known[seen.COMPUTING] >= _LONG_NS * loans
+            cheap_ns = known[seen.STREAMING] + (0 if is_long else known[seen.COMPUTING])
+            cost_ns = self.in_requests(endpoint, known["own"] - cheap_ns) + known["blamed"]
             if is_idle and known["wrote"] == most_wrote:
                 known["blamed"] += locked_out_ns
                 cost_ns += lock_ns + locked_out_ns
@@ -299,7 +306,7 @@ class _Case(Case):
         """What the loans of each endpoint spent with something other than the database."""
         worked_ns: dict[str, int] = defaultdict(int)
         for sample, spent in self.observed.samples.items():
-            if sample.doing in {seen.WORK, seen.SLEEP}:
+            if sample.doing in _OTHER_WORK:
                 worked_ns[sample.endpoint] += spent.own_ns
         return worked_ns
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import linecache
+import os
 import re
 import threading
 import time
 import weakref
+from inspect import CO_GENERATOR
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from poolbench import observed as seen
 from poolbench.places import APPLICATION, DATABASE, OURS, Place, kind_of, place_of
 
 if TYPE_CHECKING:
-    from types import FrameType
+    from types import CodeType, FrameType
 
     from poolbench.loans import Loan
 
@@ -29,6 +31,8 @@ _OPEN = {2, 3}
 _SLEEPS = re.compile(r"\bsleep\(")
 _FUTEX = {"202", "98"}
 """The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
+_RUNNING = "running"
+"""Stands where the number of the system call would, for a thread that is in none, or is in the queue for the CPU."""
 _WAITS = {"wait", "join", "_wait_for_tstate_lock"}
 """Functions of the module threading in which a thread waits for another."""
 
@@ -80,9 +84,13 @@ class Looker:
         if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)) or _is_asleep(frame):
             return seen.SLEEP, place, elapsed_ns
         place = _python_place(frame) or place
-        if thread is None or _is_waiting(frame):
+        native = _native_id(loan, thread)
+        if native is None or _is_waiting(frame):
             return seen.WORK, place, elapsed_ns
-        return seen.WORK, place, min(elapsed_ns, self._ran_ns(thread, elapsed_ns))
+        computed_ns = self._computed_ns(native, elapsed_ns)
+        if computed_ns is None:
+            return seen.WORK, place, elapsed_ns
+        return seen.STREAMING if _is_streaming(frame) else seen.COMPUTING, place, min(elapsed_ns, computed_ns)
 
     def statement(self, loan: Loan, frames: dict[int, FrameType]) -> str:
         """The statement that the borrower is executing; "" if it is none of an engine that is watched."""
@@ -93,23 +101,22 @@ class Looker:
             frame = frame.f_back
         return ""
 
-    def _ran_ns(self, thread: int, elapsed_ns: int) -> int:
-        """For how long a thread did something, rather than wait for its turn: all the time if it waits for something else.
+    def _computed_ns(self, native: int, elapsed_ns: int) -> int | None:
+        """For how long a thread computed, rather than wait for its turn; None if it waits for something else, or nobody knows.
 
-        0 where an earlier look is missing that would tell which.
+        native: the system's number of the thread. 0 where it may wait for its turn or for a lock, and an earlier look is missing
+        that would tell which.
         """
-        # Python gives the number of a thread that has ended to the next one; the system's own is not used again so soon.
-        native = getattr(threading._active.get(thread), "native_id", None)  # type: ignore[attr-defined]  # noqa: SLF001
         folder = f"/proc/self/task/{native}/"
         try:
             with open(f"{folder}syscall") as file:  # noqa: PTH123 - as cheap as can be
                 call = file.read().split(maxsplit=1)[0]
-            if call not in _FUTEX:
-                return elapsed_ns
+            if call != _RUNNING and call not in _FUTEX:
+                return None
             with open(f"{folder}schedstat") as file:  # noqa: PTH123
                 used_ns, queued_ns, turns = map(int, file.read().split())
-        except (OSError, ValueError):
-            return elapsed_ns
+        except (OSError, ValueError, IndexError):
+            return None
         now_ns = perf_counter_ns()
         if len(self._cpu) > _MOST_THREADS:
             self._cpu.clear()
@@ -117,11 +124,14 @@ class Looker:
         self._cpu[native] = after = used_ns, queued_ns, turns, now_ns
         if before is None or any(now < then for now, then in zip(after, before, strict=True)):
             # The first look at this thread, or the system has given the number of one that ended to another.
-            return 0
+            return elapsed_ns if call == _RUNNING else 0
         used_ns, queued_ns, turns, lasted_ns = (now - then for now, then in zip(after, before, strict=True))
+        if call == _RUNNING:
+            # On the CPU, or in the machine's queue for it.
+            return elapsed_ns * used_ns // (used_ns + queued_ns) if used_ns + queued_ns else elapsed_ns
         if lasted_ns < 1.5 * elapsed_ns and waits_for_more_than_a_turn(turns, lasted_ns - used_ns - queued_ns):
-            return elapsed_ns
-        return min(elapsed_ns, elapsed_ns * used_ns // max(1, lasted_ns))
+            return None
+        return elapsed_ns * used_ns // max(1, lasted_ns)
 
 
 def waits_for_more_than_a_turn(turns: int, waited_ns: int) -> bool:
@@ -151,6 +161,18 @@ def _frame_of(loan: Loan, frames: dict[int, FrameType]) -> tuple[FrameType | Non
         return None, None
     # A greenlet that has no frame of its own is running.
     return borrower.gr_frame or frames.get(loan.thread), loan.thread if borrower.parent is None else None
+
+
+def _native_id(loan: Loan, thread: int | None) -> int | None:
+    """The system's number of the thread that a borrower runs in, by Python's number of it where the borrower has a thread to
+    itself; None for a greenlet that is not running, and where it is unknown.
+    """
+    if thread is None and not is_running(loan):
+        return None
+    # Python gives the number of a thread that has ended to the next one; the system's own is not used again so soon.
+    found: int | None = getattr(threading._active.get(loan.thread), "native_id", None)  # type: ignore[attr-defined]  # noqa: SLF001
+    # Where gevent has patched threads, their numbers are those of greenlets; event loops run in the main thread, as a rule.
+    return os.getpid() if found is None and thread is None else found
 
 
 def is_in_loop(loan: Loan) -> bool:
@@ -211,6 +233,20 @@ def _is_waiting(frame: FrameType) -> bool:
     """Whether a thread waits for another one: for an event, a result, an item of a queue or its end."""
     code = frame.f_code
     return code.co_name in _WAITS and code.co_filename == threading.__file__
+
+
+def _is_streaming(frame: FrameType) -> bool:
+    """Whether the code that runs makes a part of an answer that is being sent: the server asks an iterator for it."""
+    code: CodeType | None = None
+    each: FrameType | None = frame
+    while each is not None:
+        if each.f_code in REQUEST_CODES:
+            return each.f_code.co_name == "__next__"
+        if kind_of(each.f_code) == APPLICATION:
+            code = each.f_code
+        each = each.f_back
+    # Without a wrapper around the application: its outermost code that runs is a generator.
+    return code is not None and bool(code.co_flags & CO_GENERATOR)
 
 
 def _python_place(frame: FrameType) -> Place | None:

@@ -12,12 +12,14 @@ from poolbench.diagnosis import diagnose
 from poolbench.diagnosis_case import Case
 from poolbench.findings import KINDS
 from poolbench.observed import (
+    COMPUTING,
     CPU,
     LEAKED,
     LEFT_OPEN,
     NESTED,
     SLEEP,
     STATEMENT,
+    STREAMING,
     WORK,
     Ask,
     EngineSum,
@@ -422,6 +424,26 @@ def test_a_computation_over_many_lines_is_found_at_the_line_that_takes_most():
     assert alone.share == pytest.approx(0.15)
     (beside,) = diagnose(seen(samples=lines | elsewhere)).findings
     assert (beside.where, beside.share) == ("route.py:30", pytest.approx(0.75))
+
+
+@pytest.mark.parametrize(
+    ("doing", "own_ms", "blamed_ms", "is_found"),
+    [
+        (COMPUTING, 600, 0, False),
+        (COMPUTING, 600, 500, True),
+        (COMPUTING, 2500, 0, True),
+        (STREAMING, 2500, 0, False),
+        (STREAMING, 2500, 500, True),
+        (WORK, 600, 0, True),
+    ],
+)
+def test_to_compute_for_little_or_for_a_stream_costs_what_others_wait_for_it(doing, own_ms, blamed_ms, is_found):
+    observed = seen(samples=sample(doing, own_ms, blamed_ms), loans=loans(wait_ns=blamed_ms * MS))
+    observed.requests[ENDPOINT].duration_ns = 4000 * MS
+    found = diagnose(observed).findings
+    assert [each.kind for each in found] == (["work-while-holding"] if is_found else [])
+    if blamed_ms:
+        assert found[0].share == pytest.approx(0.125 if doing == STREAMING or own_ms < 2000 else 0.75)
 
 
 def test_many_that_take_turns_at_a_busy_database_are_a_pool_too_large():

@@ -1,5 +1,8 @@
 """What a borrower is seen to do, by its stack."""
 
+import collections
+import hashlib
+import socket
 import sys
 import threading
 import time
@@ -11,7 +14,8 @@ import pytest
 from gevent import sleep as pause
 from gevent.event import Event
 
-from poolbench.looking import Looker, _is_asleep, _is_waiting, _python_place, waits_for_more_than_a_turn
+from poolbench.endpoints import watched_requests
+from poolbench.looking import Looker, _is_asleep, _is_streaming, _is_waiting, _python_place, waits_for_more_than_a_turn
 
 
 def rests():
@@ -59,14 +63,14 @@ def test_a_thread_that_waits_for_another_or_for_a_lock_does_something_all_the_ti
             # Longer than a busy machine may make either wait.
             time.sleep(0.1)
             elapsed_ns, before_ns = perf_counter_ns() - before_ns, perf_counter_ns()
-            looks.append((looker._ran_ns(blocked.ident, elapsed_ns), elapsed_ns))
+            looks.append(looker._computed_ns(blocked.native_id, elapsed_ns))
         assert _is_waiting(sys._current_frames()[waiting.ident])
     over.set()
     waiting.join()
     blocked.join()
-    assert looks[0][0] == 0, "one look does not tell a lock from a turn"
+    assert looks[0] == 0, "one look does not tell a lock from a turn"
     # A look that comes late, on a busy machine, tells nothing.
-    assert any(ran_ns == elapsed_ns for ran_ns, elapsed_ns in looks[1:])
+    assert None in looks[1:]
 
 
 def test_figures_of_a_thread_that_has_ended_are_not_those_of_another_with_its_number():
@@ -76,8 +80,8 @@ def test_figures_of_a_thread_that_has_ended_are_not_those_of_another_with_its_nu
         blocked.start()
         time.sleep(0.05)
         looker._cpu[blocked.native_id] = 10**15, 10**15, 10**6, 0
-        assert looker._ran_ns(blocked.ident, 100_000_000) == 0
-        assert 0 <= looker._ran_ns(blocked.ident, 100_000_000) <= 100_000_000
+        assert looker._computed_ns(blocked.native_id, 100_000_000) == 0
+        assert looker._computed_ns(blocked.native_id, 100_000_000) in {None, 0}
     blocked.join()
 
 
@@ -96,3 +100,53 @@ def test_work_of_a_function_that_begins_just_now_is_at_the_line_that_calls_it():
     begins()  # the line that calls
     (place,) = found
     assert Path(__file__).read_text().splitlines()[place.number - 1].endswith("# the line that calls")
+
+
+def test_a_thread_that_computes_is_told_from_one_that_waits():
+    looker, over = Looker(), threading.Event()
+
+    def computes():
+        while not over.is_set():
+            hashlib.pbkdf2_hmac("sha256", b"name", b"salt", 100_000)
+
+    near, far = socket.socketpair()
+    threads = [threading.Thread(target=task) for task in (computes, lambda: near.recv(1))]
+    for each in threads:
+        each.start()
+    try:
+        looks = [[], []]
+        for _ in range(10):
+            time.sleep(0.02)
+            for found, each in zip(looks, threads, strict=True):
+                found.append(looker._computed_ns(each.native_id, 20_000_000))
+    finally:
+        over.set()
+        far.send(b"x")
+        for each in threads:
+            each.join()
+    assert any(looks[0]), "it has had the CPU for a part of the time"
+    assert looks[1] == [None] * 10
+
+
+def test_what_makes_a_part_of_an_answer_is_told_from_what_makes_the_answer():
+    found = []
+
+    def look():
+        found.append(_is_streaming(sys._getframe()))
+
+    def lines():
+        look()
+        yield b"line"
+
+    def application(_environ, _start_response):
+        look()
+        return map(bytes.upper, lines())
+
+    for serve in (application, watched_requests(application)):
+        found.clear()
+        answer = serve({"PATH_INFO": "/"}, None)
+        # As a server does, which is no part of the application.
+        assert collections.deque(answer, 1).pop() == b"LINE"
+        if serve is not application:
+            answer.close()
+            assert found == [False, True]
