@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import re
+import sys
 import threading
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -207,5 +208,6 @@ def light_loan(record: Any, engine: WatchedEngine, values: tuple[Any, ...]) -> L
     return loan
 
 
-_main_thread = threading.main_thread().ident or 0
-"""Where greenlets run, as a rule."""
+_gevent = sys.modules.get("gevent.hub")
+_main_thread: int = threading.main_thread().ident if _gevent is None else _gevent.MAIN_THREAD_IDENT  # type: ignore[assignment]
+"""Where greenlets run, as a rule. The number that `threading` has for it may be its main greenlet's."""

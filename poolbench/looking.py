@@ -169,8 +169,9 @@ def _native_id(loan: Loan, thread: int | None) -> int | None:
     """
     if thread is None and not is_running(loan):
         return None
+    number = loan.thread if thread is None else thread
     # Python gives the number of a thread that has ended to the next one; the system's own is not used again so soon.
-    found: int | None = getattr(threading._active.get(loan.thread), "native_id", None)  # type: ignore[attr-defined]  # noqa: SLF001
+    found: int | None = getattr(threading._active.get(number), "native_id", None)  # type: ignore[attr-defined]  # noqa: SLF001
     # Where gevent has patched threads, their numbers are those of greenlets; event loops run in the main thread, as a rule.
     return os.getpid() if found is None and thread is None else found
 

@@ -160,6 +160,39 @@ def test_connections_that_the_application_opens_for_its_engine_are_the_engines(p
     assert found == {"engines": 2, "count": 3, "opened": opened, "driver": 1}
 
 
+COMPUTING = """
+import json, sys, threading, time
+from gevent import monkey
+monkey.patch_all()
+import gevent
+import poolbench
+from poolbench.loan_book import BOOK
+from sqlalchemy import create_engine
+
+engine = create_engine(sys.argv[1])
+watching = poolbench.watch(engine)
+
+def compute():
+    # No loan is noted in full.
+    BOOK.left = 1_000_000
+    with engine.connect():
+        until_s = time.monotonic() + 1.5
+        while time.monotonic() < until_s:
+            sum(range(100))
+
+watching.sampler.start()
+gevent.spawn(compute).join()
+found = watching.observed()
+print(json.dumps({key.doing: sum(row.looks for other, row in found.samples.items() if other.doing == key.doing)
+                  for key in found.samples}))
+"""
+
+
+def test_a_greenlet_that_computes_for_long_is_not_one_that_has_ended(postgres, tmp_path):
+    (looks,) = run(tmp_path, COMPUTING, postgres.url)
+    assert looks["computing"] > 2 and "leaked" not in looks
+
+
 DEADLOCKED = """
 import json, os, sys, threading, time
 import poolbench
