@@ -87,7 +87,7 @@ class Looker:
         native = _native_id(loan, thread)
         if native is None or _is_waiting(frame):
             return seen.WORK, place, elapsed_ns
-        computed_ns = self._computed_ns(native, elapsed_ns)
+        computed_ns = self._computed_ns(native, elapsed_ns, has_loop=thread is None)
         if computed_ns is None:
             return seen.WORK, place, elapsed_ns
         return seen.STREAMING if _is_streaming(frame) else seen.COMPUTING, place, min(elapsed_ns, computed_ns)
@@ -101,11 +101,11 @@ class Looker:
             frame = frame.f_back
         return ""
 
-    def _computed_ns(self, native: int, elapsed_ns: int) -> int | None:
+    def _computed_ns(self, native: int, elapsed_ns: int, *, has_loop: bool = False) -> int | None:
         """For how long a thread computed, rather than wait for its turn; None if it waits for something else, or nobody knows.
 
-        native: the system's number of the thread. 0 where it may wait for its turn or for a lock, and an earlier look is missing
-        that would tell which.
+        native: the system's number of the thread. has_loop: an event loop runs in it, so that it has no others to wait for but
+        the one that looks. 0 where it may wait for its turn or for a lock, and an earlier look is missing that would tell which.
         """
         folder = f"/proc/self/task/{native}/"
         try:
@@ -124,14 +124,14 @@ class Looker:
         self._cpu[native] = after = used_ns, queued_ns, turns, now_ns
         if before is None or any(now < then for now, then in zip(after, before, strict=True)):
             # The first look at this thread, or the system has given the number of one that ended to another.
-            return elapsed_ns if call == _RUNNING else 0
+            return elapsed_ns if call == _RUNNING or has_loop else 0
         used_ns, queued_ns, turns, lasted_ns = (now - then for now, then in zip(after, before, strict=True))
-        if call == _RUNNING:
-            # On the CPU, or in the machine's queue for it.
-            return elapsed_ns * used_ns // (used_ns + queued_ns) if used_ns + queued_ns else elapsed_ns
-        if lasted_ns < 1.5 * elapsed_ns and waits_for_more_than_a_turn(turns, lasted_ns - used_ns - queued_ns):
+        is_close = lasted_ns < 1.5 * elapsed_ns
+        if call in _FUTEX and is_close and waits_for_more_than_a_turn(turns, lasted_ns - used_ns - queued_ns):
             return None
-        return elapsed_ns * used_ns // max(1, lasted_ns)
+        # Who wants the CPU has it, or is in the machine's queue for it; who may wait for the interpreter is in neither.
+        wanted_ns = used_ns + queued_ns if call == _RUNNING or has_loop else lasted_ns
+        return elapsed_ns * used_ns // wanted_ns if wanted_ns else elapsed_ns
 
 
 def waits_for_more_than_a_turn(turns: int, waited_ns: int) -> bool:
@@ -169,11 +169,13 @@ def _native_id(loan: Loan, thread: int | None) -> int | None:
     """
     if thread is None and not is_running(loan):
         return None
-    number = loan.thread if thread is None else thread
     # Python gives the number of a thread that has ended to the next one; the system's own is not used again so soon.
-    found: int | None = getattr(threading._active.get(number), "native_id", None)  # type: ignore[attr-defined]  # noqa: SLF001
-    # Where gevent has patched threads, their numbers are those of greenlets; event loops run in the main thread, as a rule.
-    return os.getpid() if found is None and thread is None else found
+    known = threading._active.get(loan.thread if thread is None else thread)  # type: ignore[attr-defined]  # noqa: SLF001
+    # Where gevent has patched threads, their numbers are those of greenlets; event loops run in the main thread, as a rule. Of
+    # that, a fork changes the system's number, which is the process's.
+    if known is threading.main_thread() or (known is None and thread is None):
+        return os.getpid()
+    return getattr(known, "native_id", None)
 
 
 def is_in_loop(loan: Loan) -> bool:
