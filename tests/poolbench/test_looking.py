@@ -124,6 +124,8 @@ def test_a_thread_that_computes_is_told_from_one_that_waits():
         far.send(b"x")
         for each in threads:
             each.join()
+        near.close()
+        far.close()
     assert any(looks[0]), "it has had the CPU for a part of the time"
     assert looks[1] == [None] * 10
 
