@@ -86,7 +86,17 @@ SICK = {
     "pool_too_large": "pool-too-large",
 }
 """Applications with one disease, and its kind."""
-HEALTHY = ("busy", "streaming", "batches", "retries", "two_engines", "lazy_engine", "replaced_workers", "own_creator", "streaming_rows")
+HEALTHY = (
+    "busy",
+    "streaming",
+    "batches",
+    "retries",
+    "two_engines",
+    "lazy_engine",
+    "replaced_workers",
+    "own_creator",
+    "streaming_rows",
+)
 
 _THREADS = "{python} -m gunicorn -w 2 -k gthread --threads 8 -b {{host}}:{{port}} {module}:app"
 _SERVERS = {

@@ -157,7 +157,10 @@ A_LOAN = {"a loan": None}
 @pytest.mark.parametrize(
     ("parts", "count"),
     [
-        ([Observed(requests={"GET /": RequestSum()}, lives=[(1, 9)])] * 2 + [Observed(loans=A_LOAN, lives=[(1, 9)])], 2),
+        (
+            [Observed(requests={"GET /": RequestSum()}, lives=[(1, 9)])] * 2 + [Observed(loans=A_LOAN, lives=[(1, 9)])],
+            2,
+        ),
         # Of a server whose requests are not seen, such as uwsgi.
         ([Observed(loans=A_LOAN, lives=[(1, 9)]), Observed(loans=A_LOAN, lives=[(2, 9)]), Observed(lives=[(1, 9)])], 2),
         # Workers that are replaced after so many requests.

@@ -179,7 +179,11 @@ OF_OTHER = {LoanKey(OTHER, ENDPOINT, "app.py:30"): LoanSum(count=100, held_ns=10
     [
         ("connection-per-request", EngineSum(made=1, pool="NullPool", processes=2), {"refused": 20}),
         ("connection-per-request", EngineSum(made=1, pool="NullPool", processes=2), {"count": 0, "refused": 20}),
-        ("pool-per-request", EngineSum(100, 100, MS, ENDPOINT, "QueuePool", 5, 10, 2), {"refused": 20, "by_maker": 100}),
+        (
+            "pool-per-request",
+            EngineSum(100, 100, MS, ENDPOINT, "QueuePool", 5, 10, 2),
+            {"refused": 20, "by_maker": 100},
+        ),
         ("pool-per-request", EngineSum(100, 100, MS, ENDPOINT, "QueuePool", 5, 10, 2), {"by_maker": 100}),
     ],
 )
@@ -217,7 +221,9 @@ def test_workers_that_are_replaced_are_no_more_than_there_were_at_one_time(repla
 def test_a_pool_without_a_limit_that_is_refused_connections_is_said_to_have_none():
     engines = {ENGINE: EngineSum(made=1, pool="QueuePool", size=5, overflow=-1, processes=2)}
     (found,) = diagnose(seen(engines=engines, loans=loans(refused=20))).findings
-    assert found.kind == "pool-too-large" and "Nothing limits how many connections this pool may open." in found.evidence
+    assert (
+        found.kind == "pool-too-large" and "Nothing limits how many connections this pool may open." in found.evidence
+    )
 
 
 def test_a_pool_too_small_is_found_without_the_times_of_each_loan_but_not_where_workers_have_no_cpu():
