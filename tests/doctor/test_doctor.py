@@ -19,7 +19,6 @@ from poolbench.findings import KINDS, Diagnosis
 from poolbench.observed import Observed, RequestSum
 from reports.writers.output import written
 
-
 LOADGEN = str(Path(sys.executable).with_name("loadgen"))
 
 
