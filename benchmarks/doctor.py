@@ -102,6 +102,8 @@ _THREADS = "{python} -m gunicorn -w 2 -k gthread --threads 8 -b {{host}}:{{port}
 _SERVERS = {
     # Workers that are replaced begin with the connection that their parent had opened, each of them.
     "fork_shared": f"{_THREADS} --preload --max-requests 60",
+    # Engines made in as many processes as are servers by default.
+    "lazy_engine": _THREADS.replace("-w 2", "-w 4"),
     "replaced_workers": f"{_THREADS} --max-requests 60",
     "work_while_holding": _THREADS.replace("-w 2", "-w 1"),
     "program_while_holding": _THREADS,
