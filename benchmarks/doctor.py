@@ -79,6 +79,7 @@ SICK = {
     "program_while_holding": "work-while-holding",
     "n_plus_one": "n-plus-one",
     "lazy_template": "n-plus-one",
+    "written_values": "n-plus-one",
     "commit_per_row": "n-plus-one",
     "slow_statement": "slow-statement",
     "starvation": "starvation",

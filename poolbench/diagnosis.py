@@ -66,8 +66,8 @@ class _Case(Case):
         yield from self.engines()
         yield from self.connections()
         yield from self.holding()
-        yield from self.repeated()
-        yield from self.slow()
+        yield from self._costly(self.repeated())
+        yield from self._costly(self.slow())
         yield from pools(self)
         if not self.is_unfair:
             yield from self.committed_apart()
@@ -298,7 +298,7 @@ class _Case(Case):
             return 0.0
         behind_ns = sum(
             server.lock_waits.get(self.key_of(key.text), 0.0) * self._waits_of(blamed, key, row)
-            for key, row in self.observed.statements.items()
+            for key, row in self.statements.items()
         )
         return behind_ns * min(1.0, server.waits_for_idle_s / waiting_s)
 
@@ -310,30 +310,40 @@ class _Case(Case):
                 worked_ns[sample.endpoint] += spent.own_ns
         return worked_ns
 
-    def repeated(self) -> Iterator[Finding]:
-        """The same statement again and again in one loan."""
+    def _costly(self, found: Iterator[tuple[Finding, float]]) -> Iterator[Finding]:
+        """The findings whose place costs enough, with all that was found of one kind there, in whatever endpoint.
+
+        `found`: each with the waiting that it explains.
+        """
+        pairs, shares = list(found), defaultdict[Any, float](float)
+        for number, (finding, _) in enumerate(pairs):
+            shares[finding.kind, finding.where or number] += finding.share
+        for number, (finding, waits_ns) in enumerate(pairs):
+            if shares[finding.kind, finding.where or number] >= LEAST_SHARE:
+                self.explained_ns += waits_ns
+                yield finding
+
+    def repeated(self) -> Iterator[tuple[Finding, float]]:
+        """The same statement again and again in one loan; with the waiting that it explains."""
         worked_ns = self._worked_ns()
-        for key, row in self.observed.statements.items():
+        for key, row in self.statements.items():
             if not row.repeated_groups:
                 continue
             # What the application does between the statements would take its time after the cure, too.
             statements_ns = row.duration_ns * row.repeated / max(1, row.count)
             loops_ns = max(statements_ns, row.repeated_ns - worked_ns[key.endpoint])
             waits_ns = self._waits_during(key.endpoint, loops_ns)
-            share = self.share(self.in_requests(key.endpoint, loops_ns) + waits_ns)
-            if share < LEAST_SHARE:
-                continue
-            self.explained_ns += waits_ns
             mean = row.repeated / row.repeated_groups
-            yield Finding(
+            finding = Finding(
                 "n-plus-one",
                 key.place or None,
                 key.endpoint or None,
                 f"One loan executed the same statement {mean:.0f} times from here, for {in_rows(row.rows / max(1, row.count))}"
                 f" each time, {in_ms(loops_ns / row.repeated_groups)} in all: {quoted(key.text)}",
                 "Fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts, selectinload() or joinedload().",
-                share,
+                self.share(self.in_requests(key.endpoint, loops_ns) + waits_ns),
             )
+            yield finding, waits_ns
 
     def committed_apart(self) -> Iterator[Finding]:
         """A commit after each row: the same statement again and again in one request, each time in another transaction.
@@ -343,7 +353,7 @@ class _Case(Case):
         """
         worked_ns, apart_ns = self._worked_ns(), defaultdict[str, int](int)
         worst: dict[str, tuple[StatementKey, StatementSum]] = {}
-        for key, row in self.observed.statements.items():
+        for key, row in self.statements.items():
             apart_ns[key.endpoint] += row.apart_ns
             if row.apart_changes and (key.endpoint not in worst or row.apart_ns > worst[key.endpoint][1].apart_ns):
                 worst[key.endpoint] = key, row
@@ -378,10 +388,10 @@ class _Case(Case):
         )
         return waits * self.blame * min(1.0, spent_ns / held_ns) if held_ns else 0.0
 
-    def slow(self) -> Iterator[Finding]:
-        """Statements that take long by themselves."""
+    def slow(self) -> Iterator[tuple[Finding, float]]:
+        """Statements that take long by themselves; with the waiting that they explain."""
         blamed = self._by_place(seen.STATEMENT)
-        for key, row in self.observed.statements.items():
+        for key, row in self.statements.items():
             alone_ns = row.duration_ns / max(1, row.count) / self.crowding
             is_slow = row.slow >= 0.75 * row.count and min(row.fastest_ns, alone_ns) >= seen.SLOW_NS / 2
             is_wasteful = self._is_wasteful(key, row)
@@ -392,11 +402,7 @@ class _Case(Case):
                 continue
             own = self._waits_of(blamed, key, row)
             own_ns = row.duration_ns if is_wasteful else row.slow_ns
-            share = self.share(self.in_requests(key.endpoint, own_ns) + own)
-            if share < LEAST_SHARE:
-                continue
-            self.explained_ns += own
-            yield Finding(
+            finding = Finding(
                 "slow-statement",
                 key.place or None,
                 key.endpoint or None,
@@ -404,22 +410,22 @@ class _Case(Case):
                 f" {in_rows(row.rows / row.count)}{self._counted(key)}: {quoted(key.text)}",
                 "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
                 " beforehand.",
-                share,
+                self.share(self.in_requests(key.endpoint, own_ns) + own),
             )
+            yield finding, own
 
     def _is_locked_out(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether a statement mostly waits for locks, and nobody was found who keeps them while doing something else."""
         share = self.server.lock_waits.get(self.key_of(key.text), 0.0)
         return share > 0.5 and row.count >= LEAST_LOANS and not self.has_idle_locks
 
-    def _lock_queue(self, key: StatementKey, row: StatementSum, waits_ns: float) -> Iterator[Finding]:
+    def _lock_queue(self, key: StatementKey, row: StatementSum, waits_ns: float) -> Iterator[tuple[Finding, float]]:
         """A queue for locks of transactions that are at work, if it is long: a short one is the price of being correct."""
         share = self.share(self.in_requests(key.endpoint, row.duration_ns) + waits_ns)
         if share < _LONG_QUEUE or row.duration_ns < seen.SLOW_NS * row.count:
             return
-        self.explained_ns += waits_ns
         self.has_lock_queue = True
-        yield Finding(
+        finding = Finding(
             "slow-statement",
             key.place or None,
             key.endpoint or None,
@@ -429,6 +435,7 @@ class _Case(Case):
             " rows what all requests change.",
             share,
         )
+        yield finding, waits_ns
 
     def _is_wasteful(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether the database looks at many pages for each of a few rows, which takes it long: the sign of a missing index."""
@@ -475,7 +482,7 @@ class _Case(Case):
         """The waiting that a statement is to blame for: of all at its place, by its part of the time."""
         there = sum(
             each.duration_ns
-            for other, each in self.observed.statements.items()
+            for other, each in self.statements.items()
             if (other.endpoint, other.place) == (key.endpoint, key.place)
         )
         waits = sum(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from math import inf
 
 from poolbench.loans import DRIVER
-from poolbench.observed import EngineSum, LoanSum, Observed, SampleSum
-from poolbench.surroundings import Server, statement_key
+from poolbench.observed import EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, add_up
+from poolbench.surroundings import Server, statement_key, without_values
 from poolbench.tally import TEXT_LENGTH
 
 LEAST_SHARE = 0.03
@@ -28,6 +29,24 @@ _CUT = re.compile(r",?(?:%\(?\w*\)?|:+\w*|'[^']*)?$")
 """A value or a type at the end of a text that is incomplete."""
 
 
+def alike(statements: Mapping[StatementKey, StatementSum]) -> dict[StatementKey, StatementSum]:
+    """The sums of statements, where those of one endpoint and place that differ only in the values in their texts are one.
+
+    It has the first text: another process, or another time, has seen another one first.
+    """
+    at_place = Counter(key[:2] for key in statements)
+    first: dict[tuple[str, str, str], StatementKey] = {}
+    found: dict[StatementKey, StatementSum] = {}
+    for key, row in statements.items():
+        known = key
+        if at_place[key[:2]] > 1:
+            rest = without_values(key.text)
+            rest = _CUT.sub("", rest) if len(key.text) >= TEXT_LENGTH else rest
+            known = first.setdefault((key.endpoint, key.place, rest), key)
+        add_up(found, {known: row})
+    return found
+
+
 class Case:
     """The figures from which all findings follow."""
 
@@ -38,6 +57,7 @@ class Case:
         requests_ns = sum(row.duration_ns for row in observed.requests.values())
         asked_ns = sum(row.wait_ns + row.connect_ns + row.held_ns for row in loans)
         self.total_ns = max(requests_ns or asked_ns, 1)
+        self.statements = alike(observed.statements)
         self.loans = sum(row.count for row in loans)
         self.held_ns = max(1, sum(row.held_ns for row in loans))
         self.of_engines = self._of_engines()
@@ -81,7 +101,7 @@ class Case:
     def share_in_database(self) -> float:
         """The share of the time that connections were lent in which the database executed their statements; 0: unknown."""
         counted = self.server.statements or {}
-        known = {self.key_of(key.text) for key in self.observed.statements}
+        known = {self.key_of(key.text) for key in self.statements}
         return 1e6 * sum(each.total_ms for key, each in counted.items() if key in known) / self.held_ns
 
     def each_loan(self) -> Iterator[tuple[tuple[str, str, str], LoanSum]]:

@@ -8,7 +8,7 @@ between.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 MANY_ROWS = 1000
@@ -215,10 +215,10 @@ class Observed:
 
     def add(self, other: Observed) -> None:
         """Add up what another process, or another span of time, has seen."""
-        _add_up(self.requests, other.requests)
-        _add_up(self.loans, other.loans)
-        _add_up(self.statements, other.statements)
-        _add_up(self.samples, other.samples)
+        add_up(self.requests, other.requests)
+        add_up(self.loans, other.loans)
+        add_up(self.statements, other.statements)
+        add_up(self.samples, other.samples)
         for key, engine in list(other.engines.items()):
             known = self.engines.setdefault(key, EngineSum())
             known.made += engine.made
@@ -290,12 +290,13 @@ def total(parts: Iterable[Observed]) -> Observed:
     return whole
 
 
-def _add_up(into: dict[_Key, _Row], rows: Mapping[_Key, _Row]) -> None:
+def add_up(into: dict[_Key, _Row], rows: Mapping[_Key, _Row]) -> None:
+    """Add sums of one kind up, by key. Those of `rows` stay as they are."""
     # Of a list: the rows of a process that is being watched grow meanwhile.
     for key, row in list(rows.items()):
         known = into.get(key)
         if known is None:
-            into[key] = type(row)(**asdict(row))  # type: ignore[call-overload]
+            into[key] = replace(row)  # type: ignore[type-var]
             continue
         for each in fields(row):  # type: ignore[arg-type]
             if each.name == "fastest_ns":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from poolbench.observed import FEW_ROWS, REPEATED_LOANS, REPEATS
+from poolbench.observed import FEW_ROWS, OTHERS, REPEATED_LOANS, REPEATS
 
 MOST_CACHED = 10_000
 """A longer statement than this many characters is looked at each time, rather than kept."""
@@ -20,6 +20,9 @@ _CHANGES = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _LOCKS = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b|\bpg_advisory_xact_lock", re.IGNORECASE)
+
+
+_VALUE = re.compile(r"(?<!%)%(?:\(|s)|\$\d")
 
 
 class Group(NamedTuple):
@@ -34,14 +37,38 @@ class Group(NamedTuple):
     """When the first one began."""
     last_ns: int
     """When the last one ended."""
+    slow: int = 0
+    """Those that took `SLOW_NS` or more."""
+    slow_ns: int = 0
+    fastest_ns: int = 0
     has_written: bool = False
-    """Whether the statement writes."""
+    """Whether the statement changes or locks rows."""
+    has_changed: bool = False
+    """Whether it changes rows."""
+    fixed: str = ""
+    """Its text, if it is executed without values; "" if values may differ from one execution to the next."""
 
     @classmethod
-    def of(cls, values: Sequence[Any], *, has_written: bool) -> Group:
-        """The group of which `Loan.groups` notes `values`: place, executions, duration_ns, rows, first_ns, last_ns."""
-        executions, duration_ns, rows, first_ns, last_ns = values[1:6]
-        return cls(executions, duration_ns, rows, first_ns, last_ns, has_written)
+    def of(cls, statement: str, values: Sequence[Any]) -> Group:
+        """The group of a statement, of which `Loan.groups` notes these values after the place."""
+        has_written = statement == OTHERS or writes(statement)
+        has_changed = has_written and changes(statement)
+        fixed = "" if _VALUE.search(statement) else statement
+        return cls(*values[1:], has_written=has_written, has_changed=has_changed, fixed=fixed)
+
+    def plus(self, other: Group) -> Group:
+        """Both together, as groups of statements that differ only in the values written into them."""
+        return self._replace(
+            executions=self.executions + other.executions,
+            duration_ns=self.duration_ns + other.duration_ns,
+            rows=self.rows + other.rows,
+            first_ns=min(self.first_ns, other.first_ns),
+            last_ns=max(self.last_ns, other.last_ns),
+            slow=self.slow + other.slow,
+            slow_ns=self.slow_ns + other.slow_ns,
+            fastest_ns=min(self.fastest_ns, other.fastest_ns),
+            fixed=self.fixed if self.fixed == other.fixed else "",
+        )
 
     @property
     def is_repeated(self) -> bool:
@@ -95,11 +122,13 @@ class Apart:
     """How long these loans were held for it: of each, the part that its duration is of all statements' durations."""
     has_changed: bool = False
     """Whether the statement changes rows."""
+    fixed: str | None = None
+    """As `Group.fixed`; None before the first loan."""
     has_locked: bool = False
     """Whether it only locks them."""
 
 
-_PlacedText = tuple[str, str]
+PlacedText = tuple[str, str]
 """The place and the beginning of the text of a statement."""
 _MOST_APART = 200
 """Statements that are told apart in one request."""
@@ -111,16 +140,16 @@ class Executed:
     __slots__ = ("_added_up", "_loans")
 
     def __init__(self) -> None:
-        self._added_up: dict[_PlacedText, Apart] = {}
-        self._loans: list[tuple[Sequence[tuple[_PlacedText, str, Group]], int]] = []
+        self._added_up: dict[PlacedText, Apart] = {}
+        self._loans: list[tuple[Mapping[PlacedText, Group], int]] = []
 
-    def add(self, executed: Sequence[tuple[_PlacedText, str, Group]], held_ns: int) -> None:
-        """Add what one loan, held for `held_ns`, has executed: of each group its place and beginning, and its whole text."""
+    def add(self, executed: Mapping[PlacedText, Group], held_ns: int) -> None:
+        """Add what one loan, held for `held_ns`, has executed."""
         self._loans.append((executed, held_ns))
         if len(self._loans) >= REPEATED_LOANS:
             self._add_up()
 
-    def repeated(self) -> Iterator[tuple[_PlacedText, Apart]]:
+    def repeated(self) -> Iterator[tuple[PlacedText, Apart]]:
         """The statements that the request repeats in loan after loan: that fetch one object or its few parts, or change one row.
 
         A statement that one loan executes several times is not counted here: it is found as a loop, or is a batch. Nor is one
@@ -138,17 +167,15 @@ class Executed:
 
     def _add_up(self) -> None:
         for executed, held_ns in self._loans:
-            seen_before = set[_PlacedText]()
-            statements_ns = max(1, sum(group.duration_ns for _, _, group in executed))
-            for key, statement, group in executed:
+            statements_ns = max(1, sum(group.duration_ns for group in executed.values()))
+            for key, group in executed.items():
                 if key not in self._added_up and len(self._added_up) >= _MOST_APART:
                     continue
                 known = self._added_up.setdefault(key, Apart())
-                known.loans += key not in seen_before
-                seen_before.add(key)
-                has_changed = changes(statement)
-                known.has_changed |= has_changed
-                known.has_locked |= group.has_written and not has_changed
+                known.loans += 1
+                known.has_changed |= group.has_changed
+                known.has_locked |= group.has_written and not group.has_changed
+                known.fixed = group.fixed if known.fixed in {None, group.fixed} else ""
                 known.executions += group.executions
                 known.rows += group.rows
                 known.held_ns += held_ns * group.duration_ns / statements_ns

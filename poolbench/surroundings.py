@@ -66,10 +66,12 @@ _LISTS = re.compile(r"\(\?(?:,\?)+")
 
 
 def statement_key(text: str) -> str:
-    """What is left of a statement without its values, blanks and case, so that the driver's and the database's texts agree.
+    """What is left of a statement without its values, so that the driver's and the database's texts agree: 200 characters."""
+    return without_values(text)[:200]
 
-    At most 200 characters. Of a list of values, as of IN, one is left.
-    """
+
+def without_values(text: str) -> str:
+    """What is left of a statement without its values, comments, blanks and case. Of a list of values, as of IN, one is left."""
     text = re.sub(r"/\*.*?\*/", "", " ".join(text.lower().split())).replace("%%", "%")
     text = _CASTS.sub("", _VALUES.sub("?", text))
-    return _LISTS.sub("(?", text.replace(" ", ""))[:200]
+    return _LISTS.sub("(?", text.replace(" ", ""))

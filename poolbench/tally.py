@@ -5,7 +5,7 @@ from __future__ import annotations
 import _thread
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from poolbench.native import native
 from poolbench.observed import (
     OTHERS,
-    REPEATS,
     Ask,
     EngineSum,
     LoanKey,
@@ -25,11 +24,13 @@ from poolbench.observed import (
     StatementKey,
     StatementSum,
 )
-from poolbench.repeats import MOST_CACHED, Executed, Group, loop_times_ns, writes
+from poolbench.repeats import MOST_CACHED, Executed, Group, PlacedText, loop_times_ns
 from poolbench.shares import LOAN_COST
+from poolbench.surroundings import without_values
 
 if TYPE_CHECKING:
     from poolbench.loans import Loan, Request, WatchedEngine
+    from poolbench.places import Place
 
 _SLICE_NS = 10_000_000_000
 _SLICES = 6
@@ -38,6 +39,8 @@ _MOST_FINISHED = 10_000
 _MOST_ASKS = 20_000
 _MOST_ROWS = 2000
 """Rows of each kind in a slice; what else is seen is added up in one row for all others."""
+_MOST_TEXTS = 4000
+"""Statements by place whose first text is remembered."""
 TEXT_LENGTH = 300
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row")
@@ -56,6 +59,7 @@ class Tally:
         # While nothing is lent, nobody adds up: a service that watches itself then remembers the latest requests only.
         self._requests: deque[Request] = deque(maxlen=None if keeps_all else _MOST_FINISHED)
         self._executed: dict[Request, Executed] = {}
+        self._texts: dict[tuple[str, int], str] = {}
         self.has_room = True
         """Whether the times of another loan are kept: those of the first 20,000 are."""
         # Plain tuples of numbers, which the garbage collector does not look at again and again.
@@ -189,23 +193,30 @@ class Tally:
         self, into: Observed, endpoint: str, loan: Loan, noted: Mapping[Any, Sequence[Any]], held_ns: int
     ) -> None:
         """Add the statements of a loan, of which `noted` are the groups."""
+        groups: dict[PlacedText, Group] = {}
+        for (statement, *_), values in noted.items():
+            placed, group = self._placed(values[0], statement), Group.of(statement, values)
+            known = groups.get(placed)
+            groups[placed] = group if known is None else known.plus(group)
+        loops_ns: Sequence[float] = [0.0] * len(groups)
         # A connection that many requests used has executed the statements of each of them: that is no loop.
-        has_loops = not loan.adopted and any(values[1] >= REPEATS for values in noted.values())
-        # Where not all loans are noted, a request's are not known.
-        request = loan.request if self._keeps_all and not loan.adopted else None
-        loops_ns: Sequence[float] = [0.0] * len(noted)
-        placed = [("" if values[0] is None else str(values[0]), _short(key[0])) for key, values in noted.items()]
-        if has_loops or request is not None:
-            groups = [Group.of(values, has_written=key[0] == OTHERS or writes(key[0])) for key, values in noted.items()]
-            loops_ns = loop_times_ns(groups) if has_loops else loops_ns
-            if request is not None:
-                texts = [key[0] for key in noted]
-                self._add_apart(request, list(zip(placed, texts, groups, strict=True)), held_ns)
-        _add_statements(into, endpoint, placed, noted.values(), loops_ns, loan.weight if loan.lent_ns else 1)
+        if not loan.adopted:
+            loops_ns = loop_times_ns(list(groups.values()))
+            # Where not all loans are noted, a request's are not known.
+            if loan.request is not None and self._keeps_all:
+                self._add_apart(loan.request, groups, held_ns)
+        _add_statements(into, endpoint, groups, loops_ns, loan.weight if loan.lent_ns else 1)
 
-    def _add_apart(
-        self, request: Request, executed: Sequence[tuple[tuple[str, str], str, Group]], held_ns: int
-    ) -> None:
+    def _placed(self, at: Place | None, statement: str) -> PlacedText:
+        """A statement's place, and the beginning of the first text seen there that differs from its own only in values."""
+        place, cut = str(at or ""), statement[:MOST_CACHED]
+        if statement == OTHERS:
+            return place, statement
+        if len(self._texts) >= _MOST_TEXTS:
+            self._texts.clear()
+        return place, self._texts.setdefault((place, _without_values(cut)), _shortened(cut))
+
+    def _add_apart(self, request: Request, executed: Mapping[PlacedText, Group], held_ns: int) -> None:
         # A loan that ends after its request, such as a leak, says nothing of it any more.
         if request.is_counted:
             return
@@ -240,28 +251,22 @@ def _add_repeated(into: Observed, request: Request, executed: Executed) -> None:
 
 
 def _add_statements(
-    into: Observed,
-    endpoint: str,
-    placed: Sequence[tuple[str, str]],
-    groups: Iterable[Sequence[Any]],
-    loops_ns: Sequence[float],
-    weight: int,
+    into: Observed, endpoint: str, groups: Mapping[PlacedText, Group], loops_ns: Sequence[float], weight: int
 ) -> None:
-    """Add what a loan has executed. `placed`: place and text of each statement, in the order of `groups` and `loops_ns`."""
+    """Add what a loan has executed. `loops_ns`: as of `loop_times_ns`, of each group."""
     rest = StatementKey("", "", OTHERS)
-    for at, values, loop_ns in zip(placed, groups, loops_ns, strict=True):
-        _, count, duration_ns, rows, _first_ns, _last_ns, slow, slow_ns, fastest_ns = values
-        name = StatementKey(endpoint, *at)
-        statement = _row(into.statements, name, rest, StatementSum)
+    for (at, group), loop_ns in zip(groups.items(), loops_ns, strict=True):
+        statement = _row(into.statements, StatementKey(endpoint, *at), rest, StatementSum)
+        fastest_ns = group.fastest_ns
         statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns
-        statement.count += weight * count
-        statement.duration_ns += weight * duration_ns
-        statement.rows += weight * rows
-        statement.slow += weight * slow
-        statement.slow_ns += weight * slow_ns
+        statement.count += weight * group.executions
+        statement.duration_ns += weight * group.duration_ns
+        statement.rows += weight * group.rows
+        statement.slow += weight * group.slow
+        statement.slow_ns += weight * group.slow_ns
         statement.groups += weight
         if loop_ns:
-            statement.repeated += weight * count
+            statement.repeated += weight * group.executions
             statement.repeated_groups += weight
             statement.repeated_ns += weight * round(loop_ns)
 
@@ -278,10 +283,10 @@ def _row(rows: dict[_Key, _Row], key: _Key, rest: _Key, kind: type[_Row]) -> _Ro
     return row
 
 
-def _short(statement: str) -> str:
-    if len(statement) > MOST_CACHED:
-        statement = statement[:MOST_CACHED]
-    return _shortened(statement)
+@lru_cache(maxsize=1024)
+def _without_values(statement: str) -> int:
+    """The same number for statements that differ only in their values; it takes less memory than what is left of them."""
+    return hash(without_values(statement))
 
 
 @lru_cache(maxsize=1024)

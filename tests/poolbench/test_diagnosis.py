@@ -510,6 +510,30 @@ def test_one_place_in_several_endpoints_is_one_finding_with_the_share_of_all():
     assert found.evidence.endswith("The same in GET /other.")
 
 
+def test_what_costs_little_in_each_of_many_endpoints_is_found_by_the_sum_of_its_line():
+    loop = {"groups": 20, "repeated": 200, "repeated_groups": 20}
+    for row, kind in (
+        (StatementSum(2, 180 * MS, 2, 85 * MS, slow=2, slow_ns=180 * MS), "slow-statement"),
+        (StatementSum(200, 180 * MS, 200, MS // 2, **loop, repeated_ns=180 * MS), "n-plus-one"),
+    ):
+        statements = {StatementKey(f"GET /{name}", "app.py:15", "SELECT name"): replace(row) for name in "abcde"}
+        observed = seen(statements=statements)
+        observed.requests[ENDPOINT].duration_ns = 9000 * MS
+        (found,) = diagnose(observed).findings
+        assert (found.kind, found.where, round(found.share, 3)) == (kind, "app.py:15", 0.1)
+        del observed.statements[next(iter(statements))], observed.statements[StatementKey("GET /b", "app.py:15", "SELECT name")]
+        observed.requests[ENDPOINT].duration_ns = 27_000 * MS
+        assert not diagnose(observed).findings
+
+
+def test_statements_that_differ_only_in_the_values_that_each_process_saw_first_are_one():
+    rows = [StatementSum(5, 450 * MS, 5, 85 * MS, slow=5, slow_ns=450 * MS) for _ in range(2)]
+    texts = ("SELECT 2 WHERE a = 'x'", "SELECT 2 WHERE a = 'y'")
+    observed = seen(statements={StatementKey(ENDPOINT, "app.py:16", text): row for text, row in zip(texts, rows, strict=True)})
+    assert "10 times this took" in diagnose(observed).findings[0].evidence
+    assert [row.count for row in rows] == [5, 5]
+
+
 def test_a_line_for_which_others_wait_is_not_gathered_into_one_that_takes_longer():
     lines = {
         SampleKey(ENGINE, ENDPOINT, "route.py:7", WORK, False): SampleSum(20 * MS, 500 * MS, 90),

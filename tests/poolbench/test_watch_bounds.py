@@ -63,6 +63,45 @@ def test_a_connection_that_many_requests_used_has_no_loop_of_statements(adopted)
 
 
 @pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("SELECT name FROM authors WHERE id = 1", "SELECT name FROM authors WHERE id = 23"),
+        ("SELECT a FROM t /*trace='00-1'*/", "SELECT a FROM t /*trace='00-2'*/"),
+        ("SELECT a FROM t WHERE b IN (%(b_1)s, %(b_2)s)", "SELECT a FROM t WHERE b IN (%(b_1)s, %(b_2)s, %(b_3)s)"),
+        (f"SELECT {', '.join(f'column_{n}' for n in range(60))} FROM t WHERE b = 'x'",
+         f"SELECT {', '.join(f'column_{n}' for n in range(60))} FROM t WHERE b = 'y'"),
+    ],
+)  # fmt: skip
+def test_statements_that_differ_only_in_their_values_are_one(first, second):
+    tally = Tally(1, keeps_all=False)
+    loan = ended_loan(1)
+    loan.groups = {
+        (first, 0, 0): [HERE, 3, 3000, 3, 0, 40_000, 0, 0, 900],
+        (second, 0, 0): [HERE, 4, 4000, 4, 50_000, 90_000, 0, 0, 500],
+    }
+    tally.ended(loan)
+    again = ended_loan(1)
+    again.groups = {(second, 0, 0): [HERE, 1, 1000, 1, 0, 1000, 0, 0, 1000]}
+    tally.ended(again)
+    tally.add_up()
+    ((key, row),) = tally.current.statements.items()
+    assert key.text == first[:300]
+    assert (row.count, row.rows, row.groups, row.fastest_ns) == (8, 8, 2, 500)
+    assert (row.repeated, row.repeated_ns) == (7, 90_000)
+
+
+def test_statements_that_differ_late_in_long_texts_are_told_apart():
+    tally, columns = Tally(1, keeps_all=False), ", ".join(f"c{n}" for n in range(60))
+    loan = ended_loan(1)
+    loan.groups = {
+        (f"SELECT {columns} FROM t WHERE {name} = %(x)s", 0, 0): [HERE, 3, 3000, 3, 0, 90_000, 0, 0, 900] for name in "ab"
+    }
+    tally.ended(loan)
+    tally.add_up()
+    assert {row.repeated for row in tally.current.statements.values()} == {0}
+
+
+@pytest.mark.parametrize(
     ("text", "loans", "executions", "rows", "expected"),
     [
         ("SELECT 1", 12, 1, 1, 12),
