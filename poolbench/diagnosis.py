@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from poolbench import observed as seen
@@ -26,6 +27,7 @@ from poolbench.observed import (
     StatementSum,
     made_at,
 )
+from poolbench.repeats import changes
 from poolbench.surroundings import Server
 
 _LEAST_NS = 5_000_000
@@ -343,6 +345,12 @@ class _Case(Case):
                 "Fetch all with one statement: a join, WHERE … IN (…), GROUP BY for counts, selectinload() or joinedload().",
                 self.share(self.in_requests(key.endpoint, loops_ns) + waits_ns),
             )
+            if changes(key.text):
+                finding = replace(
+                    finding,
+                    advice="Write all rows with one statement: insert() with a list of rows, add_all() before one flush,"
+                    " UPDATE … FROM (VALUES …), or WHERE … IN (…).",
+                )
             yield finding, waits_ns
 
     def committed_apart(self) -> Iterator[Finding]:
@@ -406,8 +414,8 @@ class _Case(Case):
                 "slow-statement",
                 key.place or None,
                 key.endpoint or None,
-                f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average, for"
-                f" {in_rows(row.rows / row.count)}{self._counted(key)}: {quoted(key.text)}",
+                f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average{_for_rows(row)}"
+                f"{self._counted(key)}: {quoted(key.text)}",
                 "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
                 " beforehand.",
                 self.share(self.in_requests(key.endpoint, own_ns) + own),
@@ -453,6 +461,7 @@ class _Case(Case):
                 )
             )
             and counted.pages * row.count >= _WASTEFUL_PAGES_A_ROW * counted.calls * row.rows
+            and (not row.unknown or counted.pages >= _WASTEFUL_PAGES_A_ROW * counted.rows)
         )
 
     def _is_slow_in_the_database(self, key: StatementKey, row: StatementSum) -> bool:
@@ -491,3 +500,8 @@ class _Case(Case):
             if (endpoint, place) == (key.endpoint, key.place)
         )
         return waits * self.blame * row.duration_ns / max(1, there)
+
+
+def _for_rows(row: StatementSum) -> str:
+    """For how many rows each execution was, in words; "" where none said it."""
+    return f", for {in_rows(row.rows / row.count)}" if row.rows or row.unknown < row.count else ""

@@ -452,11 +452,13 @@ class LoanBook:
             if len(groups) >= _MOST_GROUPS:
                 # All others of this loan are one.
                 key, place = (seen.OTHERS, 0, 0), None
-            group = groups.setdefault(key, [place, 0, 0, 0, now_ns - duration_ns, 0, 0, 0, duration_ns])
+            group = groups.setdefault(key, [place, 0, 0, 0, now_ns - duration_ns, 0, 0, 0, duration_ns, 0])
         group[1] += 1
         group[2] += duration_ns
         if rows > 0:
             group[3] += rows
+        if many or rows < 0:
+            group[9] += 1
         group[5] = now_ns
         group[8] = min(group[8], duration_ns)
         if duration_ns >= seen.SLOW_NS and not many and rows < seen.MANY_ROWS:

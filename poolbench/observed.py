@@ -18,7 +18,7 @@ SLOW_NS = 80_000_000
 REPEATS = 5
 """A statement that one loan runs this many times from one place is repeated."""
 REPEATED_LOANS = 10
-"""A statement that this many loans of one request run from one place is repeated, too."""
+"""So is one that this many loans of one request run from one place, and one that changes a single row this many times."""
 FEW_ROWS = 50
 """A repeated statement fetches one object, or its few parts, each time; a batch fetches more rows than this."""
 OTHERS = "(others)"
@@ -88,6 +88,8 @@ class StatementSum:
     """How long those loans were held for it."""
     apart_changes: int = 0
     """Those of these executions that changed a row."""
+    unknown: int = 0
+    """Executions that say nothing of their rows, or were an executemany(). See repeats.py."""
 
 
 @dataclass(slots=True)

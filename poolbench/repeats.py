@@ -41,6 +41,8 @@ class Group(NamedTuple):
     """Those that took `SLOW_NS` or more."""
     slow_ns: int = 0
     fastest_ns: int = 0
+    unknown: int = 0
+    """Those that say nothing of their rows, as of a server-side cursor, or were an executemany()."""
     has_written: bool = False
     """Whether the statement changes or locks rows."""
     has_changed: bool = False
@@ -67,12 +69,17 @@ class Group(NamedTuple):
             slow=self.slow + other.slow,
             slow_ns=self.slow_ns + other.slow_ns,
             fastest_ns=min(self.fastest_ns, other.fastest_ns),
+            unknown=self.unknown + other.unknown,
             fixed=self.fixed if self.fixed == other.fixed else "",
         )
 
     @property
     def is_repeated(self) -> bool:
-        """Whether the statement fetches one object, or its few parts, again and again."""
+        """Whether the statement fetches one object, or its few parts, again and again; or changes one row at a time."""
+        if self.unknown:
+            return False
+        if self.has_changed:
+            return self.executions >= REPEATED_LOANS and self.rows == self.executions
         return self.executions >= REPEATS and self.rows < FEW_ROWS * self.executions and not self.has_written
 
 
@@ -118,6 +125,8 @@ class Apart:
     loans: int = 0
     executions: int = 0
     rows: int = 0
+    unknown: int = 0
+    """As `Group.unknown`."""
     held_ns: float = 0.0
     """How long these loans were held for it: of each, the part that its duration is of all statements' durations."""
     has_changed: bool = False
@@ -159,7 +168,7 @@ class Executed:
         if self._added_up:
             self._add_up()
         for key, each in self._added_up.items():
-            is_one_by_one = each.executions == each.loans >= REPEATED_LOANS and not each.has_locked
+            is_one_by_one = each.executions == each.loans >= REPEATED_LOANS and not each.has_locked and not each.unknown
             if is_one_by_one and (
                 each.rows == each.executions if each.has_changed else each.rows < FEW_ROWS * each.executions
             ):
@@ -178,6 +187,7 @@ class Executed:
                 known.fixed = group.fixed if known.fixed in {None, group.fixed} else ""
                 known.executions += group.executions
                 known.rows += group.rows
+                known.unknown += group.unknown
                 known.held_ns += held_ns * group.duration_ns / statements_ns
         self._loans.clear()
 

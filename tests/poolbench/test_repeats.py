@@ -1,5 +1,7 @@
 """How long a loop took for each of its statements."""
 
+import pytest
+
 from poolbench.repeats import Group, loop_times_ns
 
 
@@ -20,8 +22,30 @@ def test_a_statement_that_runs_once_within_a_loop_is_not_part_of_it():
     assert loop_times_ns([Group(6, 60, 6, 0, 1000), Group(1, 700, 1, 100, 800)]) == [300, 0]
 
 
-def test_writes_and_batches_and_few_executions_are_no_loop():
-    assert loop_times_ns(
-        [Group(9, 9, 9, 0, 100, has_written=True), Group(9, 9, 9000, 0, 100), Group(4, 9, 4, 0, 100)]
-    ) == [0, 0, 0]
+@pytest.mark.parametrize(
+    ("statement", "executions", "rows", "unknown", "is_repeated"),
+    [
+        ("SELECT name FROM t WHERE id = %(id)s", 5, 5, 0, True),
+        ("SELECT name FROM t WHERE id = %(id)s", 4, 4, 0, False),
+        ("SELECT name FROM t WHERE id > %(id)s LIMIT 500", 9, 4500, 0, False),
+        # A server-side cursor says nothing of its rows.
+        ("SELECT name FROM t WHERE id > %(id)s LIMIT 500", 9, 0, 9, False),
+        ("UPDATE t SET n = %(n)s WHERE id = %(id)s", 10, 10, 0, True),
+        ("INSERT INTO t (n) VALUES (%(n)s) RETURNING id", 200, 200, 0, True),
+        ("UPDATE t SET n = %(n)s WHERE id = %(id)s", 9, 9, 0, False),
+        ("DELETE FROM t WHERE at < %(at)s", 10, 300, 0, False),
+        # executemany()
+        ("UPDATE t SET n = %(n)s WHERE id = %(id)s", 10, 10, 10, False),
+        # Of two batches, one was of a single row.
+        ("INSERT INTO t (n) VALUES (%(n)s)", 12, 12, 1, False),
+        ("SELECT n FROM t WHERE id = %(id)s FOR UPDATE", 20, 20, 0, False),
+        ("LOCK TABLE t", 20, 20, 0, False),
+    ],
+)
+def test_a_loop_repeats_a_statement_that_fetches_few_rows_or_changes_one(statement, executions, rows, unknown, is_repeated):
+    group = Group.of(statement, [None, executions, 900, rows, 0, 1000, 0, 0, 90, unknown])
+    assert loop_times_ns([group]) == [1000 * is_repeated]
+
+
+def test_no_statements_are_no_loop():
     assert loop_times_ns([]) == []
