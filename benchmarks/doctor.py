@@ -81,6 +81,7 @@ SICK = {
     "lazy_template": "n-plus-one",
     "written_values": "n-plus-one",
     "update_per_row": "n-plus-one",
+    "connection_per_row": "n-plus-one",
     "commit_per_row": "n-plus-one",
     "slow_statement": "slow-statement",
     "starvation": "starvation",

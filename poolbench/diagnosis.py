@@ -53,7 +53,11 @@ def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     return Diagnosis(
         tuple(findings),
         tuple(kind for kind in KINDS if kind not in kinds),
-        tuple(notes(observed, case.server, case.share, has_lock_queue=case.has_lock_queue)),
+        tuple(
+            notes(
+                observed, case.server, case.share, has_lock_queue=case.has_lock_queue, told_apart=case.told_apart
+            )
+        ),
     )
 
 
@@ -72,7 +76,7 @@ class _Case(Case):
         yield from self._costly(self.slow())
         yield from pools(self)
         if not self.is_unfair:
-            yield from self.committed_apart()
+            yield from self.apart()
 
     # What is wrong in itself
 
@@ -353,36 +357,44 @@ class _Case(Case):
                 )
             yield finding, waits_ns
 
-    def committed_apart(self) -> Iterator[Finding]:
-        """A commit after each row: the same statement again and again in one request, each time in another transaction.
+    def apart(self) -> Iterator[Finding]:
+        """The same statement again and again in one request, each time in another loan: a commit after each row, or a
+        connection borrowed for each row that is read.
 
-        All that its transactions execute belongs to it, such as the reading of the row that is changed. Waiting is not charged to
+        All that these loans execute belongs to it, such as the reading of the row that is changed. Waiting is not charged to
         it: a pool that is too small is a finding of its own, and an unfair one is the worse fault.
         """
         worked_ns, apart_ns = self._worked_ns(), defaultdict[str, int](int)
-        worst: dict[str, tuple[StatementKey, StatementSum]] = {}
+        worst: dict[str, tuple[tuple[bool, int], StatementKey, StatementSum]] = {}
         for key, row in self.statements.items():
             apart_ns[key.endpoint] += row.apart_ns
-            if row.apart_changes and (key.endpoint not in worst or row.apart_ns > worst[key.endpoint][1].apart_ns):
-                worst[key.endpoint] = key, row
-        for endpoint, (key, row) in worst.items():
+            weight = row.apart_changes > 0, row.apart_ns
+            if row.apart and (key.endpoint not in worst or weight > worst[key.endpoint][0]):
+                worst[key.endpoint] = weight, key, row
+        for endpoint, (_, key, row) in worst.items():
             own_ns = apart_ns[endpoint] - worked_ns[endpoint]
             about = self.observed.requests.get(endpoint, RequestSum())
             waited_ns = sum(
                 each.wait_ns + each.connect_ns for (_, name, _), each in self.each_loan() if name == endpoint
             )
-            # A transaction for each item is right where something else is done for each: then most of the time goes there.
+            # A loan for each item is right where something else is done for each: then most of the time goes there.
             is_most = own_ns / row.apart_requests > 0.5 * (about.duration_ns - waited_ns) / max(1, about.count)
             share = self.share(own_ns)
-            if share < LEAST_WAIT or not is_most:
+            # More than one row for each says that these are parts of something: a note tells of them.
+            if share < LEAST_WAIT or not is_most or (not row.apart_changes and row.rows > row.count):
                 continue
+            self.told_apart.add(endpoint)
             yield Finding(
                 "n-plus-one",
                 key.place or None,
                 key.endpoint or None,
                 f"One request executed the same statement {row.apart / row.apart_requests:.0f} times from here, each time"
-                f" in a transaction of its own, {in_ms(row.apart_ns / row.apart_requests)} in all: {quoted(key.text)}",
-                "Commit once, after the last row; and write many rows with one statement: execute(insert(…), rows), add_all().",
+                f" {'in a transaction of its own' if row.apart_changes else 'on a connection borrowed anew'},"
+                f" {in_ms(row.apart_ns / row.apart_requests)} in all: {quoted(key.text)}",
+                "Commit once, after the last row; and write many rows with one statement: execute(insert(…), rows), add_all()."
+                if row.apart_changes
+                else "Borrow one connection for all, and fetch all with one statement: a join, WHERE … IN (…), GROUP BY for"
+                " counts.",
                 share,
             )
 

@@ -68,6 +68,8 @@ class Case:
         self._known = {*(server.statements or ()), *server.active_s}
         self.explained_ns = 0.0
         self.has_lock_queue = self.has_idle_locks = self.is_unfair = False
+        self.told_apart = set[str]()
+        """The endpoints of which a finding tells that they repeat a statement, each time in another loan."""
         self.crowding = self._crowding()
         """How many times as long a statement takes because so many take turns at the database's cores."""
         self.refusals = self._refusals()

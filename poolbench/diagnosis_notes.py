@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from poolbench.findings import in_seconds, quoted
 from poolbench.observed import Observed
@@ -13,12 +13,17 @@ LEAST_WAIT = 0.1
 
 
 def notes(
-    observed: Observed, server: Server, share: Callable[[float], float], *, has_lock_queue: bool
+    observed: Observed,
+    server: Server,
+    share: Callable[[float], float],
+    *,
+    has_lock_queue: bool,
+    told_apart: Collection[str],
 ) -> Iterator[str]:
     """The notes, a sentence or two each.
 
     `share` gives the share of all requests' time that a duration in ns is; `has_lock_queue`: the findings tell of a queue
-    for locks already.
+    for locks already; `told_apart`: the endpoints of which they tell that these borrow a connection for each row.
     """
     worker, database = server.worker_cpu, server.database_cpu
     if worker is not None and worker >= SATURATED:
@@ -27,7 +32,7 @@ def notes(
         yield f"The database used {100 * database:.0f} % of the machine's CPU: it is what limits the application."
     if not has_lock_queue:
         yield from _lock_waits(server, share)
-    yield from _borrowed_apart(observed, share)
+    yield from _borrowed_apart(observed, share, told_apart)
     if observed.fault:
         yield f"Some looks at the connections failed: {observed.fault}"
     if server.statements_missing:
@@ -47,9 +52,12 @@ def _lock_waits(server: Server, share: Callable[[float], float]) -> Iterator[str
         yield f"Statements waited {in_seconds(busy_ns)} for locks of other transactions that were at work."
 
 
-def _borrowed_apart(observed: Observed, share: Callable[[float], float]) -> Iterator[str]:
-    """Reading row by row on connections borrowed anew: a loop that gives others their turn, so it may be meant."""
+def _borrowed_apart(
+    observed: Observed, share: Callable[[float], float], told_apart: Collection[str]
+) -> Iterator[str]:
+    """Reading row by row on connections borrowed anew, where it is no finding: a loop that gives others their turn may be meant."""
     changing = {key.endpoint for key, row in observed.statements.items() if row.apart_changes}
+    changing.update(told_apart)
     rows = {
         key: row for key, row in observed.statements.items() if row.apart and key.place and key.endpoint not in changing
     }

@@ -162,7 +162,8 @@ class Executed:
         """The statements that the request repeats in loan after loan: that fetch one object or its few parts, or change one row.
 
         A statement that one loan executes several times is not counted here: it is found as a loop, or is a batch. Nor is one
-        that locks a row: whoever takes one job after another needs a transaction for each.
+        that locks a row: whoever takes one job after another needs a transaction for each. Nor one that reads without values: it
+        asks the same again, so that no other statement could answer all at once.
         """
         # Without any added up, the loans are fewer than a repetition needs.
         if self._added_up:
@@ -170,7 +171,9 @@ class Executed:
         for key, each in self._added_up.items():
             is_one_by_one = each.executions == each.loans >= REPEATED_LOANS and not each.has_locked and not each.unknown
             if is_one_by_one and (
-                each.rows == each.executions if each.has_changed else each.rows < FEW_ROWS * each.executions
+                each.rows == each.executions
+                if each.has_changed
+                else each.rows < FEW_ROWS * each.executions and not each.fixed
             ):
                 yield key, each
 

@@ -319,13 +319,31 @@ def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
     assert first(observed, Server(lock_waits={statement_key("SELECT 2"): 0.9})) is None
 
 
-def test_reading_row_by_row_on_connections_borrowed_anew_is_a_note():
-    rows = StatementSum(3000, 400 * MS, 3000, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=450 * MS)
-    found = diagnose(seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): rows}))
+@pytest.mark.parametrize(("apart_ms", "rows", "is_fault"), [(550, 3000, True), (450, 3000, False), (550, 9000, False)])
+def test_reading_row_by_row_on_connections_borrowed_anew_is_a_fault_if_a_request_does_little_else(apart_ms, rows, is_fault):
+    row = StatementSum(3000, 400 * MS, rows, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=apart_ms * MS)
+    observed = seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): row})
+    found = diagnose(observed)
+    if is_fault:
+        assert first(observed) == ("n-plus-one", "app.py:15") and not found.notes
+        assert "30 times from here, each time on a connection borrowed anew" in found.findings[0].evidence
+        return
     assert not found.findings
     assert found.notes[0].startswith(
         "A request to GET /orders executed the same statement 30 times at app.py:15, each time"
     )
+
+
+def test_an_unfair_pool_is_the_worse_fault_than_reading_row_by_row():
+    observed = waits([0, *range(20, 200), *range(1, 20)])
+    observed.statements = {
+        StatementKey(ENDPOINT, "app.py:15", "SELECT name"): StatementSum(
+            200, 1900 * MS, 200, MS, groups=200, apart=200, apart_requests=4, apart_ns=10**15
+        )
+    }
+    found = diagnose(observed)
+    assert {each.kind for each in found.findings} == {"starvation"}
+    assert "each time on a connection borrowed anew" in found.notes[0]
 
 
 def test_a_commit_for_each_row_that_is_read_before_is_found_behind_a_queue_too():

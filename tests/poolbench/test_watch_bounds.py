@@ -104,10 +104,13 @@ def test_statements_that_differ_late_in_long_texts_are_told_apart():
 @pytest.mark.parametrize(
     ("text", "loans", "executions", "rows", "expected"),
     [
-        ("SELECT 1", 12, 1, 1, 12),
-        ("SELECT 1", 9, 1, 1, 0),
-        ("SELECT 1", 12, 1, 500, 0),
-        ("SELECT 1", 12, 2, 2, 0),
+        ("SELECT n FROM t WHERE id = %(id)s", 12, 1, 1, 12),
+        ("SELECT n FROM t WHERE id = %(id)s", 9, 1, 1, 0),
+        ("SELECT n FROM t WHERE id = %(id)s", 12, 1, 500, 0),
+        ("SELECT n FROM t WHERE id = %(id)s", 12, 2, 2, 0),
+        ("SELECT n FROM t WHERE id = {}", 12, 1, 1, 12),
+        # The same answer again: whoever polls, or queues again.
+        ("SELECT n FROM t WHERE id = 1", 12, 1, 1, 0),
         ("SELECT id FROM jobs LIMIT 1 FOR UPDATE SKIP LOCKED", 12, 1, 1, 0),
         ("INSERT INTO t VALUES (1)", 12, 1, 1, 12),
         # executemany(), of which drivers count other rows, or none.
@@ -119,10 +122,10 @@ def test_a_statement_that_one_request_repeats_in_loan_after_loan(text, loans, ex
     tally = Tally(1, keeps_all=True)
     request = Request({}, "GET /rows")
     request._environ = None
-    for _ in range(loans):
+    for number in range(loans):
         loan = ended_loan(1)
         loan.request = request
-        loan.groups = {(text, 0, 0): [HERE, executions, 600, rows, 0, 600, 0, 0, 600]}
+        loan.groups = {(text.format(number), 0, 0): [HERE, executions, 600, rows, 0, 600, 0, 0, 600]}
         tally.ended(loan)
     request.end()
     tally.answered(request)
