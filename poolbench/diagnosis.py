@@ -28,7 +28,7 @@ from poolbench.observed import (
     made_at,
 )
 from poolbench.repeats import changes
-from poolbench.surroundings import Server
+from poolbench.surroundings import SATURATED, Server
 
 _LEAST_NS = 5_000_000
 """Work or sleep of less than this per loan is ordinary."""
@@ -39,6 +39,8 @@ _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
+_QUICK, _QUICK_WHEN_BUSY = 0.25, 0.1
+"""The part of a slow statement's executions that may be quick; where there is no CPU left."""
 _WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
 """A statement of a few rows that takes the database this long, and this many pages of 8 kB, lacks an index."""
 _STEADY_MS, _STEADY_FASTEST_NS, _STEADY_PAGES = 10, 5_000_000, 250
@@ -412,8 +414,7 @@ class _Case(Case):
         """Statements that take long by themselves; with the waiting that they explain."""
         blamed = self._by_place(seen.STATEMENT)
         for key, row in self.statements.items():
-            alone_ns = row.duration_ns / max(1, row.count) / self.crowding
-            is_slow = row.slow >= 0.75 * row.count and min(row.fastest_ns, alone_ns) >= seen.SLOW_NS / 2
+            is_slow = self._is_slow(row)
             is_wasteful = self._is_wasteful(key, row)
             if self._is_locked_out(key, row):
                 yield from self._lock_queue(key, row, self._waits_of(blamed, key, row))
@@ -433,6 +434,14 @@ class _Case(Case):
                 self.share(self.in_requests(key.endpoint, own_ns) + own),
             )
             yield finding, own
+
+    def _is_slow(self, row: StatementSum) -> bool:
+        """Whether three of four executions take long, and few are quick: a busy machine slows down many, but not all alike."""
+        server = self.server
+        is_busy = server.is_full or max(server.machine_cpu or 0.0, server.worker_cpu or 0.0) >= SATURATED
+        most_quick = (_QUICK_WHEN_BUSY if is_busy else _QUICK) * row.count
+        alone_ns = row.duration_ns / max(1, row.count) / self.crowding
+        return row.slow >= 0.75 * row.count and row.quick < most_quick and alone_ns >= seen.QUICK_NS
 
     def _is_locked_out(self, key: StatementKey, row: StatementSum) -> bool:
         """Whether a statement mostly waits for locks, and nobody was found who keeps them while doing something else."""

@@ -452,7 +452,7 @@ class LoanBook:
             if len(groups) >= _MOST_GROUPS:
                 # All others of this loan are one.
                 key, place = (seen.OTHERS, 0, 0), None
-            group = groups.setdefault(key, [place, 0, 0, 0, now_ns - duration_ns, 0, 0, 0, duration_ns, 0])
+            group = groups.setdefault(key, [place, 0, 0, 0, now_ns - duration_ns, 0, 0, 0, duration_ns, 0, 0])
         group[1] += 1
         group[2] += duration_ns
         if rows > 0:
@@ -461,7 +461,9 @@ class LoanBook:
             group[9] += 1
         group[5] = now_ns
         group[8] = min(group[8], duration_ns)
-        if duration_ns >= seen.SLOW_NS and not many and rows < seen.MANY_ROWS:
+        if duration_ns < seen.QUICK_NS:
+            group[10] += 1
+        elif duration_ns >= seen.SLOW_NS and not many and rows < seen.MANY_ROWS:
             group[6] += 1
             group[7] += duration_ns
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 MANY_ROWS = 1000
 """A statement that returns or changes this many rows may take its time."""
-SLOW_NS = 80_000_000
-"""A statement that takes this long without handling many rows is a slow one."""
+SLOW_NS, QUICK_NS = 80_000_000, 40_000_000
+"""A statement that takes this long without handling many rows is a slow one; one that takes less than the second is quick."""
 REPEATS = 5
 """A statement that one loan runs this many times from one place is repeated."""
 REPEATED_LOANS = 10
@@ -75,6 +75,7 @@ class StatementSum:
     fastest_ns: int = 0
     slow: int = 0
     slow_ns: int = 0
+    quick: int = 0
     groups: int = 0
     repeated: int = 0
     """Executions in groups that repeat a statement for a few rows each."""

@@ -43,6 +43,8 @@ class Group(NamedTuple):
     fastest_ns: int = 0
     unknown: int = 0
     """Those that say nothing of their rows, as of a server-side cursor, or were an executemany()."""
+    quick: int = 0
+    """Those that took less than `QUICK_NS`."""
     has_written: bool = False
     """Whether the statement changes or locks rows."""
     has_changed: bool = False
@@ -70,6 +72,7 @@ class Group(NamedTuple):
             slow_ns=self.slow_ns + other.slow_ns,
             fastest_ns=min(self.fastest_ns, other.fastest_ns),
             unknown=self.unknown + other.unknown,
+            quick=self.quick + other.quick,
             fixed=self.fixed if self.fixed == other.fixed else "",
         )
 

@@ -264,6 +264,7 @@ def _add_statements(
         statement.rows += weight * group.rows
         statement.slow += weight * group.slow
         statement.slow_ns += weight * group.slow_ns
+        statement.quick += weight * group.quick
         statement.unknown += weight * group.unknown
         statement.groups += weight
         if loop_ns:
