@@ -84,6 +84,7 @@ SICK = {
     "connection_per_row": "n-plus-one",
     "commit_per_row": "n-plus-one",
     "slow_statement": "slow-statement",
+    "timed_out": "slow-statement",
     "starvation": "starvation",
     "pool_too_small": "pool-too-small",
     "pool_too_large": "pool-too-large",

@@ -493,7 +493,8 @@ class _Case(Case):
         if self.server.lock_waits.get(name, 0.0) > 0.5:
             return False
         counted = (self.server.statements or {}).get(name)
-        if counted is not None:
+        # It counts only what did not fail.
+        if counted is not None and counted.calls >= 0.5 * row.count:
             return counted.total_ms / counted.calls > 0.3e-6 * row.duration_ns / row.count
         active_s = self.server.active_s.get(name)
         return active_s is None or row.duration_ns < 1e9 or active_s * 1e9 > 0.3 * row.duration_ns

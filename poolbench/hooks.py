@@ -301,7 +301,7 @@ def _timed_opening(create: Any) -> Any:
 def _watched_execute(execute: Any, *, many: bool) -> Any:
     """A function that calls `execute`, a dialect's method with parameters, and notes the statement, its rows and its time in ns.
 
-    `many`: the method is do_executemany. Raises what `execute` raises; such a statement is not noted.
+    `many`: the method is do_executemany. Raises what `execute` raises.
     """
     book, noted, executing, executed = BOOK, BOOK.noted, BOOK.executing, BOOK.executed
     is_stock = getattr(execute, "__func__", None) is DefaultDialect.do_execute
@@ -316,7 +316,11 @@ def _watched_execute(execute: Any, *, many: bool) -> Any:
                 execute(cursor, statement, parameters, context)
             return
         began_ns = perf_counter_ns()
-        execute(cursor, statement, parameters, context)
+        try:
+            execute(cursor, statement, parameters, context)
+        except BaseException as error:
+            book.failed(loan, perf_counter_ns() - began_ns, error, _frame(1))
+            raise
         executed(loan, perf_counter_ns() - began_ns, cursor, _frame(1), many)
 
     STATEMENT_CODES.add(watched.__code__)
@@ -333,7 +337,11 @@ def _watched_execute_no_params(execute: Any) -> Any:
             execute(cursor, statement, context)
             return
         began_ns = perf_counter_ns()
-        execute(cursor, statement, context)
+        try:
+            execute(cursor, statement, context)
+        except BaseException as error:
+            book.failed(loan, perf_counter_ns() - began_ns, error, _frame(1))
+            raise
         executed(loan, perf_counter_ns() - began_ns, cursor, _frame(1), False)
 
     STATEMENT_CODES.add(watched.__code__)

@@ -43,6 +43,8 @@ _BURST = 4
 """Each time that this number was noted between two looks, half as many loans are noted from then on."""
 _MOST_GROUPS = 200
 """Statements by place that one loan notes separately; all further ones count as one."""
+_TRY_AGAIN = "40"
+"""How an error's SQLSTATE begins if the transaction may succeed when it is tried again."""
 _MOST_KEPT = 10_000
 """Places of engines, and of connections without an engine, that are remembered."""
 _GIVEN = ParamSpec("_GIVEN")
@@ -436,6 +438,16 @@ class LoanBook:
             self._add_statement(loan, duration_ns, cursor.rowcount, application_frame(frame), many)
         except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
             self.fault = f"{type(error).__name__}: {error}"
+
+    @harmless
+    def failed(self, loan: Loan, duration_ns: int, error: BaseException, frame: FrameType) -> None:
+        """Note that the loan's statement has failed with `error` after `duration_ns`; `frame` as in `executed`.
+
+        It counts as slow only if the database gave it up: not if the connection was lost, or the transaction is to be tried again.
+        """
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+        is_given_up = bool(state) and not state.startswith(_TRY_AGAIN)
+        self._add_statement(loan, duration_ns, -1, application_frame(frame), not is_given_up)
 
     def _add_statement(self, loan: Loan, duration_ns: int, rows: int, found: FrameType | None, many: bool) -> None:
         """Add a statement of `rows` rows (negative: not known), executed in the application's frame `found`, to its group."""

@@ -426,6 +426,13 @@ def test_a_slow_statement_may_be_quick_now_and_then(quick, server, is_slow):
     assert first(observed, server) == (("slow-statement", "app.py:16") if is_slow else None)
 
 
+def test_what_the_database_counts_of_the_executions_that_did_not_fail_says_nothing_of_those_that_did():
+    observed, expected = DISEASES["a slow statement"]
+    key = statement_key("SELECT 2")
+    quick = DatabaseStatement("select $1", 2, 4.0, 2, 30)
+    assert first(observed, Server(statements={key: quick}, active_s={key: 0.6})) == expected
+
+
 def test_a_statement_that_looks_at_many_pages_for_few_rows_is_slow_at_less_time():
     statements = {StatementKey(ENDPOINT, "app.py:16", "SELECT 2"): StatementSum(20, 600 * MS, 40, 2 * MS, groups=20)}
     key = statement_key("SELECT 2")

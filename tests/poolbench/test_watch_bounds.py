@@ -178,6 +178,35 @@ def test_one_loan_with_any_number_of_statements_is_bounded():
     assert sum(group[1] for group in loan.groups.values()) == 1000
 
 
+class DriverError(Exception):
+    def __init__(self, state):
+        self.sqlstate = state
+
+
+@pytest.mark.parametrize(
+    ("error", "slow"),
+    [
+        # Its timeout; the timeout of a lock.
+        (DriverError("57014"), 1),
+        (DriverError("55P03"), 1),
+        # To be tried again: no serialisation, a deadlock.
+        (DriverError("40001"), 0),
+        (DriverError("40P01"), 0),
+        # The connection was lost; the greenlet was killed.
+        (DriverError(None), 0),
+        (KeyboardInterrupt(), 0),
+    ],
+)
+def test_a_statement_that_fails_is_noted_and_slow_if_the_database_gave_it_up(error, slow):
+    book = LoanBook()
+    loan = Loan(ENGINE, 1, None, None)
+    loan.statement = "SELECT 1"
+    book.failed(loan, 300_000_000, error, sys._getframe())
+    (group,) = loan.groups.values()
+    executions, duration_ns, rows, _, _, is_slow, _, _, unknown, _ = group[1:]
+    assert (executions, duration_ns, rows, unknown, is_slow) == (1, 300_000_000, 0, 1, slow)
+
+
 @pytest.mark.parametrize("per_s", [5, 200, 10_000])
 def test_loans_noted_in_full_are_few_at_any_rate_and_stand_for_all(per_s):
     book, weights = LoanBook(), []
