@@ -300,12 +300,12 @@ class _Case(Case):
 
     def _waits_behind_locks(self) -> float:
         """The waiting for connections whose borrowers waited for a lock of an idle transaction."""
-        server, blamed = self.server, self._by_place(seen.STATEMENT)
+        server = self.server
         waiting_s = sum(share * server.active_s.get(name, 0.0) for name, share in server.lock_waits.items())
         if not waiting_s:
             return 0.0
         behind_ns = sum(
-            server.lock_waits.get(self.key_of(key.text), 0.0) * self._waits_of(blamed, key, row)
+            server.lock_waits.get(self.key_of(key.text), 0.0) * self._waits_of(key, row)
             for key, row in self.statements.items()
         )
         return behind_ns * min(1.0, server.waits_for_idle_s / waiting_s)
@@ -376,9 +376,7 @@ class _Case(Case):
         for endpoint, (_, key, row) in worst.items():
             own_ns = apart_ns[endpoint] - worked_ns[endpoint]
             about = self.observed.requests.get(endpoint, RequestSum())
-            waited_ns = sum(
-                each.wait_ns + each.connect_ns for (_, name, _), each in self.each_loan() if name == endpoint
-            )
+            waited_ns = self.waited_in[endpoint]
             # A loan for each item is right where something else is done for each: then most of the time goes there.
             is_most = own_ns / row.apart_requests > 0.5 * (about.duration_ns - waited_ns) / max(1, about.count)
             share = self.share(own_ns)
@@ -402,26 +400,20 @@ class _Case(Case):
 
     def _waits_during(self, endpoint: str, spent_ns: float) -> float:
         """The waiting of others while loans of an endpoint spent `spent_ns` with their statements."""
-        held_ns = sum(row.held_ns for (_, name, _), row in self.each_loan() if name == endpoint)
-        waits = sum(
-            row.blamed_ns
-            for key, row in self.observed.samples.items()
-            if key.endpoint == endpoint and key.doing in {seen.STATEMENT, seen.LIBRARY, seen.CPU}
-        )
-        return waits * self.blame * min(1.0, spent_ns / held_ns) if held_ns else 0.0
+        held_ns = self.held_in[endpoint]
+        return self.blamed_in[endpoint] * self.blame * min(1.0, spent_ns / held_ns) if held_ns else 0.0
 
     def slow(self) -> Iterator[tuple[Finding, float]]:
         """Statements that take long by themselves; with the waiting that they explain."""
-        blamed = self._by_place(seen.STATEMENT)
         for key, row in self.statements.items():
             is_slow = self._is_slow(row)
             is_wasteful = self._is_wasteful(key, row)
             if self._is_locked_out(key, row):
-                yield from self._lock_queue(key, row, self._waits_of(blamed, key, row))
+                yield from self._lock_queue(key, row, self._waits_of(key, row))
                 continue
             if not row.count or not (is_slow or is_wasteful) or not self._is_slow_in_the_database(key, row):
                 continue
-            own = self._waits_of(blamed, key, row)
+            own = self._waits_of(key, row)
             own_ns = row.duration_ns if is_wasteful else row.slow_ns
             finding = Finding(
                 "slow-statement",
@@ -507,21 +499,10 @@ class _Case(Case):
         pages = f", and looked at {counted.pages / counted.calls:.0f} pages of 8 kB" if counted.pages else ""
         return f" (by pg_stat_statements the database took {in_ms(1e6 * counted.total_ms / counted.calls)}{pages})"
 
-    def _waits_of(
-        self, blamed: Mapping[tuple[str, str, str], SampleSum], key: StatementKey, row: StatementSum
-    ) -> float:
+    def _waits_of(self, key: StatementKey, row: StatementSum) -> float:
         """The waiting that a statement is to blame for: of all at its place, by its part of the time."""
-        there = sum(
-            each.duration_ns
-            for other, each in self.statements.items()
-            if (other.endpoint, other.place) == (key.endpoint, key.place)
-        )
-        waits = sum(
-            each.blamed_ns
-            for (_, endpoint, place), each in blamed.items()
-            if (endpoint, place) == (key.endpoint, key.place)
-        )
-        return waits * self.blame * row.duration_ns / max(1, there)
+        at = key.endpoint, key.place
+        return self.blamed_at[at] * self.blame * row.duration_ns / max(1, self.executed_at[at])
 
 
 def _for_rows(row: StatementSum) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from math import inf
 
+from poolbench import observed as seen
 from poolbench.loans import DRIVER
 from poolbench.observed import EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, add_up
 from poolbench.surroundings import Server, statement_key, without_values
@@ -47,6 +49,12 @@ def alike(statements: Mapping[StatementKey, StatementSum]) -> dict[StatementKey,
     return found
 
 
+def _is_among(known: Sequence[str], key: str) -> bool:
+    """Whether a sorted sequence has this key."""
+    at = bisect_left(known, key)
+    return at < len(known) and known[at] == key
+
+
 class Case:
     """The figures from which all findings follow."""
 
@@ -65,11 +73,34 @@ class Case:
         blamed = sum(row.blamed_ns for row in observed.samples.values())
         # Looks are few where waits are short: what was blamed is a share of the waiting that was measured.
         self.blame = self.wait_ns / blamed if blamed else 0.0
-        self._known = {*(server.statements or ()), *server.active_s}
+        self._known = sorted({*(server.statements or ()), *server.active_s})
+        self._keys: dict[str, str] = {}
         self.explained_ns = 0.0
         self.has_lock_queue = self.has_idle_locks = self.is_unfair = False
         self.told_apart = set[str]()
         """The endpoints of which a finding tells that they repeat a statement, each time in another loan."""
+        self._loans_in: Counter[tuple[str, str]] = Counter()
+        self.held_in: Counter[str] = Counter()
+        """By endpoint, for how long its loans were held."""
+        self.waited_in: Counter[str] = Counter()
+        """By endpoint, for how long its loans were waited for, their connections' opening included."""
+        for (engine, endpoint, _), row in self.each_loan():
+            self._loans_in[engine, endpoint] += row.count
+            self.held_in[endpoint] += row.held_ns
+            self.waited_in[endpoint] += row.wait_ns + row.connect_ns
+        self.executed_at: Counter[tuple[str, str]] = Counter()
+        """By endpoint and place, for how long statements were executed."""
+        for key, statement in self.statements.items():
+            self.executed_at[key.endpoint, key.place] += statement.duration_ns
+        self.blamed_at: Counter[tuple[str, str]] = Counter()
+        """By endpoint and place, the waiting that executing statements is to blame for."""
+        self.blamed_in: Counter[str] = Counter()
+        """By endpoint, the waiting for which its loans are to blame that did nothing but use the database."""
+        for sample, looks in observed.samples.items():
+            if sample.doing == seen.STATEMENT:
+                self.blamed_at[sample.endpoint, sample.place] += looks.blamed_ns
+            if sample.doing in {seen.STATEMENT, seen.LIBRARY, seen.CPU}:
+                self.blamed_in[sample.endpoint] += looks.blamed_ns
         self.crowding = self._crowding()
         """How many times as long a statement takes because so many take turns at the database's cores."""
         self.refusals = self._refusals()
@@ -93,11 +124,18 @@ class Case:
 
     def key_of(self, text: str) -> str:
         """The `statement_key` under which the database has a statement, of whose text only the beginning may be known."""
-        key = statement_key(text)
-        if len(text) < TEXT_LENGTH or key in self._known:
+        known = self._keys.get(text)
+        if known is None:
+            known = self._keys[text] = self._found_key(text)
+        return known
+
+    def _found_key(self, text: str) -> str:
+        key, known = statement_key(text), self._known
+        if len(text) < TEXT_LENGTH or _is_among(known, key):
             return key
         beginning = _CUT.sub("", key)
-        found = [each for each in self._known if each.startswith(beginning)]
+        at = bisect_left(known, beginning)
+        found = [each for each in known[at : at + 2] if each.startswith(beginning)]
         return found[0] if len(found) == 1 else key
 
     def share_in_database(self) -> float:
@@ -162,7 +200,7 @@ class Case:
         return inf if limit is None else limit * max(1, about.processes)
 
     def _loans_of(self, engine: str, endpoint: str) -> int:
-        return sum(row.count for (name, where, _), row in self.each_loan() if (name, where) == (engine, endpoint))
+        return self._loans_in[engine, endpoint]
 
     def _by_place(self, *doing: str) -> dict[tuple[str, str, str], SampleSum]:
         found: dict[tuple[str, str, str], SampleSum] = {}

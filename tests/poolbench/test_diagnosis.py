@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from heapq import heappop, heappush
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -551,6 +552,25 @@ def test_one_place_in_several_endpoints_is_one_finding_with_the_share_of_all():
     (found,) = diagnose(seen(samples={**sample(WORK, 600), **other}, loans=other_loans)).findings
     assert (found.endpoint, round(found.share, 2)) == (ENDPOINT, 0.7)
     assert found.evidence.endswith("The same in GET /other.")
+
+
+def test_a_diagnosis_of_many_rows_takes_time_in_proportion_to_them():
+    def took_s(count):
+        observed = seen()
+        for n in range(count):
+            endpoint, place = f"GET /{n}", f"app.py:{n}"
+            observed.loans[LoanKey(ENGINE, endpoint, place)] = LoanSum(count=1, held_ns=10 * MS)
+            text = f"SELECT {', '.join(f'column_{n}_{i}' for i in range(40))}"[:300]
+            observed.statements[StatementKey(endpoint, place, text)] = StatementSum(
+                20, 2000 * MS, 20, 90 * MS, slow=20, slow_ns=2000 * MS, groups=1, repeated=20, repeated_groups=1,
+            )  # fmt: skip
+            observed.samples[SampleKey(ENGINE, endpoint, place, WORK, False)] = SampleSum(10 * MS, 0, 9)
+        server = Server(active_s={f"select{n}": 1.0 for n in range(count)})
+        began_s = process_time()
+        diagnose(observed, server)
+        return process_time() - began_s
+
+    assert took_s(2000) < 4 * max(min(took_s(1000) for _ in range(3)), 0.01)
 
 
 def test_what_costs_little_in_each_of_many_endpoints_is_found_by_the_sum_of_its_line():
