@@ -41,7 +41,7 @@ class Server:
     lock_waits: Mapping[str, float] = field(default_factory=dict)
     active_s: Mapping[str, float] = field(default_factory=dict)
     trivial_ms: float = 0.0
-    """What a trivial statement took on average, measured beside the application."""
+    """What a trivial statement took, measured beside the application: the median."""
     waits_for_idle_s: float = 0.0
     """Seconds that statements waited for a lock that an idle transaction held."""
     statements: Mapping[str, DatabaseStatement] | None = None

@@ -427,6 +427,15 @@ def test_a_slow_statement_may_be_quick_now_and_then(quick, server, is_slow):
     assert first(observed, server) == (("slow-statement", "app.py:16") if is_slow else None)
 
 
+def test_a_statement_that_takes_little_more_than_a_trivial_one_is_slow_only_if_the_database_says_so():
+    observed, expected = DISEASES["a slow statement"]
+    key = statement_key("SELECT 2")
+    slow = DatabaseStatement("select $1", 10, 580.0, 10, 40_000)
+    assert first(observed, Server(trivial_ms=5)) == expected
+    assert first(observed, Server(trivial_ms=15)) is None
+    assert first(observed, Server(trivial_ms=15, statements={key: slow})) == expected
+
+
 def test_what_the_database_counts_of_the_executions_that_did_not_fail_says_nothing_of_those_that_did():
     observed, expected = DISEASES["a slow statement"]
     key = statement_key("SELECT 2")
