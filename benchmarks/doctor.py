@@ -72,6 +72,7 @@ SICK = {
     "creator_without_pool": "connection-per-request",
     "refused_without_pool": "connection-per-request",
     "idle_in_transaction": "idle-in-transaction",
+    "napping": "idle-in-transaction",
     "calling_with_locks": "idle-in-transaction",
     "session_left_open": "idle-in-transaction",
     "work_while_holding": "work-while-holding",
@@ -113,6 +114,7 @@ _SERVERS = {
     "work_while_holding": _THREADS.replace("-w 2", "-w 1"),
     "program_while_holding": _THREADS,
     "kept_by_thread": _THREADS,
+    "napping": _THREADS,
     "session_left_open": _THREADS,
 }
 _MAX_CONNECTIONS = {"pool_too_large": 12, "refused_without_pool": 12, "replaced_workers": 20}

@@ -12,6 +12,7 @@ import re
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from inspect import CO_GENERATOR
 from pathlib import Path
 from time import perf_counter_ns
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 IDLE, _ACTIVE = 0, 1
 _OPEN = {2, 3}
 """In a transaction, also one that has failed."""
-_SLEEPS = re.compile(r"\bsleep\(")
+_SLEEPS = re.compile(r"\bsleep\(|\bEvent\(\)\.wait\(")
+"""A line of the application that sleeps; so does one that waits for an event which nobody else knows."""
+_SLEEPING_CALLS = {"230", "35", "115", "101"}
+"""The numbers of clock_nanosleep() and nanosleep(), on x86-64 and on 64-bit ARM."""
+_SELECTING_CALLS = {"23", "270", "72"}
+"""Those of select() and pselect6(), of which the first argument is 0 where nothing but the time is waited for."""
 _FUTEX = {"202", "98"}
 """The system call's number on x86-64 and on 64-bit ARM: a thread that waits for a lock, or for its turn to run."""
 _RUNNING = "running"
@@ -83,8 +89,10 @@ class Looker:
             return seen.CLIENT, loan.place, elapsed_ns
         if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)) or _is_asleep(frame):
             return seen.SLEEP, place, elapsed_ns
-        place = _python_place(frame) or place
         native = _native_id(loan, thread)
+        if native is not None and kind_of(frame.f_code) == APPLICATION and _has_gone_to_sleep(_system_call(native)):
+            return seen.SLEEP, place, elapsed_ns
+        place = _python_place(frame) or place
         if native is None or _is_waiting(frame):
             return seen.WORK, place, elapsed_ns
         computed_ns = self._computed_ns(native, elapsed_ns, has_loop=thread is None)
@@ -220,6 +228,23 @@ def is_in_database(frame: FrameType) -> bool:
             return True
         each = each.f_back
     return False
+
+
+def _system_call(native: int) -> list[str]:
+    """The number and the arguments of the system call that a thread is in, as the system writes them; empty if unknown.
+
+    native: the system's number of the thread.
+    """
+    try:
+        with open(f"/proc/self/task/{native}/syscall") as file:  # noqa: PTH123 - as cheap as can be
+            return file.read().split()
+    except OSError:
+        return []
+
+
+def _has_gone_to_sleep(call: Sequence[str]) -> bool:
+    """Whether a system call does nothing but let time pass, as Python's time.sleep() does."""
+    return bool(call) and (call[0] in _SLEEPING_CALLS or (call[0] in _SELECTING_CALLS and call[1:2] == ["0x0"]))
 
 
 def _is_asleep(frame: FrameType) -> bool:

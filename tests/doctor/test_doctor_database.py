@@ -46,6 +46,12 @@ def test_a_database_without_a_connection_to_spare_is_watched_to_the_end():
         assert watch.max_connections == 8
 
 
+def test_a_few_late_looks_do_not_say_how_long_a_trivial_statement_takes():
+    watch = DatabaseWatch.__new__(DatabaseWatch)
+    watch._took_s = [0.002] * 9 + [3.0, 4.0]
+    assert watch.trivial_ms == pytest.approx(2)
+
+
 def test_a_queue_for_a_row_is_followed_to_who_has_it():
     assert ahead(4, {4: [3], 3: [2], 2: [1], 1: [], 9: [8]}) == {1, 2, 3}
     assert ahead(1, {1: [2], 2: [1]}) == {1, 2}

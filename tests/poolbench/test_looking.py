@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 from time import perf_counter_ns
+from time import sleep as nap
 
 import gevent
 import pytest
@@ -15,7 +16,17 @@ from gevent import sleep as pause
 from gevent.event import Event
 
 from poolbench.endpoints import watched_requests
-from poolbench.looking import Looker, _is_asleep, _is_streaming, _is_waiting, _python_place, waits_for_more_than_a_turn
+from poolbench.loans import Loan, WatchedEngine
+from poolbench.looking import (
+    Looker,
+    _has_gone_to_sleep,
+    _is_asleep,
+    _is_streaming,
+    _is_waiting,
+    _python_place,
+    waits_for_more_than_a_turn,
+)
+from poolbench.observed import COMPUTING, SLEEP
 
 
 def rests():
@@ -34,6 +45,50 @@ def test_a_greenlet_sleeps_under_whatever_name_it_calls_that(task, asleep):
         assert _is_asleep(greenlet.gr_frame) is asleep
     finally:
         greenlet.kill()
+
+
+@pytest.mark.parametrize(
+    ("call", "sleeps"),
+    [
+        ("230 0x1 0x1 0x7ffc 0x0 0x0 0x0 0x7ffc 0x7f0a", True),
+        ("23 0x0 0x0 0x0 0x0 0x7ffc 0x0 0x7ffc 0x7f0a", True),
+        # A socket is waited for.
+        ("23 0x8 0x7ffc 0x0 0x0 0x7ffc 0x0 0x7ffc 0x7f0a", False),
+        ("7 0x7ffc 0x1 0x64 0x0 0x0 0x0 0x7ffc 0x7f0a", False),
+        ("202 0x55d0 0x189 0x0 0x0 0x0 0xffffffff 0x7ffc 0x7f0a", False),
+        ("running", False),
+        ("", False),
+    ],
+)
+def test_a_thread_has_gone_to_sleep_by_its_system_call(call, sleeps):
+    assert _has_gone_to_sleep(call.split()) is sleeps
+
+
+def naps():
+    nap(0.6)
+
+
+def waits_for_nobody():
+    threading.Event().wait(0.6)
+
+
+def works():
+    until_s = time.monotonic() + 0.6
+    while time.monotonic() < until_s:
+        pass
+
+
+@pytest.mark.parametrize(("task", "doing"), [(naps, SLEEP), (waits_for_nobody, SLEEP), (works, COMPUTING)])
+def test_a_thread_sleeps_under_whatever_name_it_calls_that(task, doing):
+    thread = threading.Thread(target=task)
+    thread.start()
+    time.sleep(0.2)
+    loan = Loan(WatchedEngine("shop.py:1", None, "QueuePool"), thread.ident, None, None)
+    looker = Looker()
+    found, place, _ = looker.doing(loan, sys._current_frames(), {}, 100_000_000)
+    thread.join()
+    first = task.__code__.co_firstlineno
+    assert found == doing and first < place.number <= first + 3
 
 
 def test_work_of_a_template_is_at_the_line_of_the_program_that_renders_it():
