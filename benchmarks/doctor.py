@@ -86,6 +86,7 @@ SICK = {
     "commit_per_row": "n-plus-one",
     "slow_statement": "slow-statement",
     "timed_out": "slow-statement",
+    "raw_cursor": "slow-statement",
     "starvation": "starvation",
     "pool_too_small": "pool-too-small",
     "pool_too_large": "pool-too-large",

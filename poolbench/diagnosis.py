@@ -39,6 +39,11 @@ _LONG_QUEUE = 0.3
 """Waiting for locks of transactions at work that costs less than this share is no finding."""
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
+_EXPLAIN = (
+    "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed beforehand."
+)
+_NO_QUERIES = ("begin", "commit", "rollback", "savepoint", "release", "declare", "fetch", "close", "copy")
+"""How the keys of statements begin that no index makes faster, or that handle many rows."""
 _QUICK, _QUICK_WHEN_BUSY = 0.25, 0.1
 """The part of a slow statement's executions that may be quick; where there is no CPU left."""
 _WASTEFUL_MS, _WASTEFUL_PAGES, _WASTEFUL_PAGES_A_ROW = 20, 1000, 50
@@ -76,6 +81,7 @@ class _Case(Case):
         yield from self.holding()
         yield from self._costly(self.repeated())
         yield from self._costly(self.slow())
+        yield from self._costly(self.slow_unseen())
         yield from pools(self)
         if not self.is_unfair:
             yield from self.apart()
@@ -421,11 +427,48 @@ class _Case(Case):
                 key.endpoint or None,
                 f"{row.count} times this took {in_ms(row.duration_ns / row.count)} on average{_for_rows(row)}"
                 f"{self._counted(key)}: {quoted(key.text)}",
-                "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
-                " beforehand.",
+                _EXPLAIN,
                 self.share(self.in_requests(key.endpoint, own_ns) + own),
             )
             yield finding, own
+
+    def slow_unseen(self) -> Iterator[tuple[Finding, float]]:
+        """Slow statements on cursors of the driver's own; with the waiting that they explain.
+
+        No engine tells of these: the stacks say where they are executed, and the database what may have been.
+        """
+        known = {self.key_of(key.text) for key in self.statements}
+        active_s = {name: active_s for name, active_s in self.server.active_s.items() if name not in known}
+        for (engine, endpoint, place), row in self._by_place(seen.STATEMENT).items():
+            loans = max(1, self._loans_of(engine, endpoint))
+            own_ns = row.own_ns - self.executed_at[endpoint, place]
+            if row.looks < 3 or own_ns < max(seen.SLOW_NS * loans, 0.5 * row.own_ns):
+                continue
+            names = [name for name, each_s in active_s.items() if 1e9 * each_s >= 0.5 * own_ns and self._may_be_slow(name)]
+            if not names:
+                continue
+            counted = (self.server.statements or {}).get(names[0]) if len(names) == 1 else None
+            waits_ns = row.blamed_ns * self.blame * own_ns / row.own_ns
+            finding = Finding(
+                "slow-statement",
+                place or None,
+                endpoint or None,
+                f"The database executed statements of a cursor of the driver's here, {in_ms(own_ns / loans)} for each loan of"
+                f" this endpoint{f': {quoted(counted.text)}' if counted else '.'}",
+                _EXPLAIN,
+                self.share(self.in_requests(endpoint, own_ns) + waits_ns),
+            )
+            yield finding, waits_ns
+
+    def _may_be_slow(self, name: str) -> bool:
+        """Whether a statement of which only the database tells may be a slow one: not if it is known to be quick, or a batch."""
+        if name.startswith(_NO_QUERIES) or self.server.lock_waits.get(name, 0.0) > 0.5:
+            return False
+        counted = (self.server.statements or {}).get(name)
+        if counted is None:
+            return True
+        is_batch = counted.rows >= seen.MANY_ROWS * counted.calls
+        return not is_batch and 1e6 * counted.total_ms >= seen.QUICK_NS * counted.calls * self.crowding
 
     def _is_slow(self, row: StatementSum) -> bool:
         """Whether three of four executions take long, and few are quick: a busy machine slows down many, but not all alike."""

@@ -427,6 +427,34 @@ def test_a_slow_statement_may_be_quick_now_and_then(quick, server, is_slow):
     assert first(observed, server) == (("slow-statement", "app.py:16") if is_slow else None)
 
 
+@pytest.mark.parametrize(
+    ("active_s", "counted", "expected"),
+    [
+        ({"selecta": 0.55}, {"selecta": DatabaseStatement("select a", 5, 550.0, 5)}, "for each loan of this endpoint: “select a”"),
+        ({"selecta": 0.55, "selectb": 0.5}, {}, "100 ms for each loan of this endpoint."),
+        # Nothing, the engine's own, what ends a transaction, batches, and quick ones in a loop.
+        ({}, {}, None),
+        ({"select?": 0.55}, {}, None),
+        ({"selecta": 0.2}, {}, None),
+        ({"commit": 0.55, "copytfromstdin": 0.55}, {}, None),
+        ({"selecta": 0.55}, {"selecta": DatabaseStatement("select a", 5, 550.0, 9000)}, None),
+        ({"selecta": 0.55}, {"selecta": DatabaseStatement("select a", 500, 550.0, 500)}, None),
+    ],
+)
+def test_a_slow_statement_of_a_cursor_of_the_drivers_is_found(active_s, counted, expected):
+    observed = seen(samples=sample(STATEMENT, 500, place="app.py:30"), loans=loans(count=5))
+    found = diagnose(observed, Server(active_s=active_s, statements=counted)).findings
+    assert [(each.kind, each.where) for each in found] == ([("slow-statement", "app.py:30")] if expected else [])
+    assert not found or expected in found[0].evidence
+
+
+def test_a_statement_that_the_engine_tells_of_is_no_cursor_of_the_drivers():
+    observed = seen(samples=sample(STATEMENT, 500, place="app.py:30"), loans=loans(count=5))
+    rows = StatementSum(5, 480 * MS, 5 * 2000, 90 * MS, groups=5)
+    observed.statements[StatementKey(ENDPOINT, "app.py:30", "SELECT 3")] = rows
+    assert first(observed, Server(active_s={"selecta": 0.55})) is None
+
+
 def test_a_statement_that_takes_little_more_than_a_trivial_one_is_slow_only_if_the_database_says_so():
     observed, expected = DISEASES["a slow statement"]
     key = statement_key("SELECT 2")
