@@ -52,7 +52,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """`METHOD /path`: the route's rule under Flask, else the path with its numbers left out."""
+        """`METHOD /path`: the route's rule under Flask, else the path with its numbers and UUIDs left out."""
         environ = self._environ
         if environ is None:
             return self._name
@@ -75,7 +75,8 @@ class Request:
             self._environ = {name: environ[name] for name in _NAMING if name in environ}
 
 
-_NUMBERS = re.compile(r"\d+|[0-9a-f]{8}-[0-9a-f-]{27}")
+_NUMBERS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b(?=[a-f]*\d)[0-9a-f]{16,}\b|\d+", re.IGNORECASE)
+"""Numbers in a path: UUIDs, other long ones of hexadecimal digits, and decimal ones."""
 _NAMING = ("REQUEST_METHOD", "PATH_INFO")
 """Keys of the environ from which a request has its name, where there is no rule."""
 

@@ -249,6 +249,22 @@ def test_a_thread_that_could_not_be_started_is_started_by_the_next_loan():
     assert watcher.is_running and len(begun) == 2
 
 
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/books/17/pages/4", "/books/…/pages/…"),
+        ("/books/12345678-1234-4234-8234-1234567890ab", "/books/…"),
+        ("/books/9F8E7D6C-aaaa-4bbb-8ccc-0123456789ab/cover", "/books/…/cover"),
+        ("/books/deadbeef-dead-4eef-8ead-deadbeefdead", "/books/…"),
+        ("/books/5f1d7e84c3b2a19087654321", "/books/…"),
+        ("/facade/decade/v2", "/facade/decade/v…"),
+        ("/", "/"),
+    ],
+)
+def test_requests_of_one_kind_have_one_endpoint_whatever_their_numbers(path, expected):
+    assert Request({"PATH_INFO": path}).name == f"GET {expected}"
+
+
 def test_a_request_is_noted_without_its_environ_once_it_has_ended():
     request = Request({"REQUEST_METHOD": "GET", "PATH_INFO": "/posts/7"})
     request.end()
