@@ -6,7 +6,7 @@ connection while it had one. Waiting is charged to what the lent connections wer
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -78,7 +78,9 @@ class _Case(Case):
         yield from self.forks()
         yield from self.engines()
         yield from self.connections()
-        yield from self.holding()
+        for finding in self._costly(self.holding()):
+            self.has_idle_locks |= finding.kind == "idle-in-transaction" and self.server.waits_for_idle_s > 0
+            yield finding
         yield from self._costly(self.repeated())
         yield from self._costly(self.slow())
         yield from self._costly(self.slow_unseen())
@@ -226,8 +228,8 @@ class _Case(Case):
 
     # What costs time
 
-    def holding(self) -> Iterator[Finding]:
-        """Work and sleep while a connection is held."""
+    def holding(self) -> Iterator[tuple[Finding, float]]:
+        """Work and sleep while a connection is held; with the waiting that they explain."""
         rows: dict[tuple[str, str, str], dict[str, float]] = defaultdict(lambda: defaultdict(float))
         for key, row in self.observed.samples.items():
             if key.doing in _OTHER_WORK and key.place:
@@ -241,6 +243,9 @@ class _Case(Case):
                 if key.doing == seen.SLEEP and key.wrote:
                     known["slept"] += row.own_ns
         self._gather(rows)
+        looks = Counter[str]()
+        for (_, _, place), known in rows.items():
+            looks[place] += int(known["looks"])
         lock_ns = self.server.waits_for_idle_s * 1e9
         most_wrote = max((known["wrote"] for known in rows.values()), default=0.0)
         locked_out_ns = self._waits_behind_locks()
@@ -257,15 +262,13 @@ class _Case(Case):
                 known["blamed"] += locked_out_ns
                 cost_ns += lock_ns + locked_out_ns
             share = self.share(cost_ns)
-            if known["own"] / loans < _LEAST_NS or known["looks"] < 3 or share < LEAST_SHARE:
+            if known["own"] / loans < _LEAST_NS or looks[place] < 3:
                 continue
-            self.explained_ns += known["blamed"]
             each, blamed = in_ms(known["own"] / loans), known["blamed"]
             waited = f" Others waited {in_seconds(blamed)} for a connection meanwhile." if blamed else ""
             if is_idle:
-                self.has_idle_locks = self.has_idle_locks or lock_ns > 0
                 locked = f" Statements of others waited {lock_ns / 1e9:.1f} s for its locks." if lock_ns else ""
-                yield Finding(
+                finding = Finding(
                     "idle-in-transaction",
                     place,
                     endpoint or None,
@@ -275,8 +278,9 @@ class _Case(Case):
                     " what is overlooked.",
                     share,
                 )
+                yield finding, blamed
                 continue
-            yield Finding(
+            finding = Finding(
                 "work-while-holding",
                 place,
                 endpoint or None,
@@ -285,6 +289,7 @@ class _Case(Case):
                 "Do this before borrowing the connection or after giving it back: read, close, work, then borrow again to write.",
                 share,
             )
+            yield finding, blamed
 
     def _gather(self, rows: dict[tuple[str, str, str], dict[str, float]]) -> None:
         """Add the work of lines that take little each to the line of the same file and endpoint that takes most.

@@ -443,7 +443,7 @@ class LoanBook:
     def failed(self, loan: Loan, duration_ns: int, error: BaseException, frame: FrameType) -> None:
         """Note that the loan's statement has failed with `error` after `duration_ns`; `frame` as in `executed`.
 
-        It counts as slow only if the database gave it up: not if the connection was lost, or the transaction is to be tried again.
+        It counts as slow only if the database gave it up: not if the connection was lost, or the transaction may be tried again.
         """
         state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
         is_given_up = bool(state) and not state.startswith(_TRY_AGAIN)

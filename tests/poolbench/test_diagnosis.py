@@ -621,15 +621,29 @@ def test_what_costs_little_in_each_of_many_endpoints_is_found_by_the_sum_of_its_
         observed.requests[ENDPOINT].duration_ns = 9000 * MS
         (found,) = diagnose(observed).findings
         assert (found.kind, found.where, round(found.share, 3)) == (kind, "app.py:15", 0.1)
-        del observed.statements[next(iter(statements))], observed.statements[StatementKey("GET /b", "app.py:15", "SELECT name")]
+        for name in "ab":
+            del observed.statements[StatementKey(f"GET /{name}", "app.py:15", "SELECT name")]
         observed.requests[ENDPOINT].duration_ns = 27_000 * MS
         assert not diagnose(observed).findings
+
+
+def test_work_in_many_endpoints_that_are_seen_seldom_is_found_by_its_line():
+    observed = seen()
+    for name in "abcde":
+        observed.samples[SampleKey(ENGINE, f"GET /{name}", "app.py:40", WORK, False)] = SampleSum(20 * MS, 0, 1)
+        observed.loans[LoanKey(ENGINE, f"GET /{name}", PLACE)] = LoanSum(count=1, held_ns=20 * MS)
+    (found,) = diagnose(observed).findings
+    assert (found.kind, found.where, round(found.share, 2)) == ("work-while-holding", "app.py:40", 0.1)
+    observed.requests[ENDPOINT].duration_ns = 5000 * MS
+    assert not diagnose(observed).findings
 
 
 def test_statements_that_differ_only_in_the_values_that_each_process_saw_first_are_one():
     rows = [StatementSum(5, 450 * MS, 5, 85 * MS, slow=5, slow_ns=450 * MS) for _ in range(2)]
     texts = ("SELECT 2 WHERE a = 'x'", "SELECT 2 WHERE a = 'y'")
-    observed = seen(statements={StatementKey(ENDPOINT, "app.py:16", text): row for text, row in zip(texts, rows, strict=True)})
+    observed = seen()
+    for text, row in zip(texts, rows, strict=True):
+        observed.statements[StatementKey(ENDPOINT, "app.py:16", text)] = row
     assert "10 times this took" in diagnose(observed).findings[0].evidence
     assert [row.count for row in rows] == [5, 5]
 
