@@ -40,7 +40,8 @@ _LONG_QUEUE = 0.3
 _TIMES_OPENED, _OFTEN_OPENED = 2, 0.1
 """A pool that has opened this many times as many connections as it may have, and for this part of loans, does not keep them."""
 _EXPLAIN = (
-    "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed beforehand."
+    "EXPLAIN (ANALYZE, BUFFERS) it: an index on what WHERE compares, fewer rows looked at, or the result computed"
+    " beforehand."
 )
 _NO_QUERIES = ("begin", "commit", "rollback", "savepoint", "release", "declare", "fetch", "close", "copy")
 """How the keys of statements begin that no index makes faster, or that handle many rows."""
@@ -60,11 +61,7 @@ def diagnose(observed: Observed, server: Server | None = None) -> Diagnosis:
     return Diagnosis(
         tuple(findings),
         tuple(kind for kind in KINDS if kind not in kinds),
-        tuple(
-            notes(
-                observed, case.server, case.share, has_lock_queue=case.has_lock_queue, told_apart=case.told_apart
-            )
-        ),
+        tuple(notes(observed, case.server, case.share, has_lock_queue=case.has_lock_queue, told_apart=case.told_apart)),
     )
 
 
@@ -449,7 +446,9 @@ class _Case(Case):
             own_ns = row.own_ns - self.executed_at[endpoint, place]
             if row.looks < 3 or own_ns < max(seen.SLOW_NS * loans, 0.5 * row.own_ns):
                 continue
-            names = [name for name, each_s in active_s.items() if 1e9 * each_s >= 0.5 * own_ns and self._may_be_slow(name)]
+            names = [
+                name for name, each_s in active_s.items() if 1e9 * each_s >= 0.5 * own_ns and self._may_be_slow(name)
+            ]
             if not names:
                 continue
             counted = (self.server.statements or {}).get(names[0]) if len(names) == 1 else None

@@ -52,9 +52,7 @@ def _lock_waits(server: Server, share: Callable[[float], float]) -> Iterator[str
         yield f"Statements waited {in_seconds(busy_ns)} for locks of other transactions that were at work."
 
 
-def _borrowed_apart(
-    observed: Observed, share: Callable[[float], float], told_apart: Collection[str]
-) -> Iterator[str]:
+def _borrowed_apart(observed: Observed, share: Callable[[float], float], told_apart: Collection[str]) -> Iterator[str]:
     """Reading row by row on connections borrowed anew, where it is no finding: a loop that gives others their turn."""
     changing = {key.endpoint for key, row in observed.statements.items() if row.apart_changes}
     changing.update(told_apart)

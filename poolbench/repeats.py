@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -56,9 +56,10 @@ class Group(NamedTuple):
     def of(cls, statement: str, values: Sequence[Any]) -> Group:
         """The group of a statement, of which `Loan.groups` notes these values after the place."""
         has_written = statement == OTHERS or writes(statement)
-        has_changed = has_written and changes(statement)
         fixed = "" if _VALUE.search(statement) else statement
-        return cls(*values[1:], has_written=has_written, has_changed=has_changed, fixed=fixed)
+        return cls(*values[1:])._replace(
+            has_written=has_written, has_changed=has_written and changes(statement), fixed=fixed
+        )
 
     def plus(self, other: Group) -> Group:
         """Both together, as groups of statements that differ only in the values written into them."""
@@ -142,6 +143,8 @@ class Apart:
 
 PlacedText = tuple[str, str]
 """The place and the beginning of the text of a statement."""
+Executions = Sequence[tuple[PlacedText, Group]]
+"""What one loan has executed."""
 _MOST_APART = 200
 """Statements that are told apart in one request."""
 
@@ -153,9 +156,9 @@ class Executed:
 
     def __init__(self) -> None:
         self._added_up: dict[PlacedText, Apart] = {}
-        self._loans: list[tuple[Mapping[PlacedText, Group], int]] = []
+        self._loans: list[tuple[Executions, int]] = []
 
-    def add(self, executed: Mapping[PlacedText, Group], held_ns: int) -> None:
+    def add(self, executed: Executions, held_ns: int) -> None:
         """Add what one loan, held for `held_ns`, has executed."""
         self._loans.append((executed, held_ns))
         if len(self._loans) >= REPEATED_LOANS:
@@ -182,12 +185,14 @@ class Executed:
 
     def _add_up(self) -> None:
         for executed, held_ns in self._loans:
-            statements_ns = max(1, sum(group.duration_ns for group in executed.values()))
-            for key, group in executed.items():
+            seen_before = set[PlacedText]()
+            statements_ns = max(1, sum(group.duration_ns for _, group in executed))
+            for key, group in executed:
                 if key not in self._added_up and len(self._added_up) >= _MOST_APART:
                     continue
                 known = self._added_up.setdefault(key, Apart())
-                known.loans += 1
+                known.loans += key not in seen_before
+                seen_before.add(key)
                 known.has_changed |= group.has_changed
                 known.has_locked |= group.has_written and not group.has_changed
                 known.fixed = group.fixed if known.fixed in {None, group.fixed} else ""

@@ -24,7 +24,7 @@ from poolbench.observed import (
     StatementKey,
     StatementSum,
 )
-from poolbench.repeats import MOST_CACHED, Executed, Group, PlacedText, loop_times_ns
+from poolbench.repeats import MOST_CACHED, Executed, Executions, Group, loop_times_ns
 from poolbench.shares import LOAN_COST
 from poolbench.surroundings import without_values
 
@@ -40,7 +40,7 @@ _MOST_ASKS = 20_000
 _MOST_ROWS = 2000
 """Rows of each kind in a slice; what else is seen is added up in one row for all others."""
 _MOST_TEXTS = 4000
-"""Statements by place whose first text is remembered."""
+"""When the first texts of more statements by place than this are remembered, they are forgotten."""
 TEXT_LENGTH = 300
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row")
@@ -129,6 +129,8 @@ class Tally:
         self.has_room = len(self._asks) < _MOST_ASKS
         # In this order: a request is counted after all of its loans.
         into, requests, loans = self.current, len(self._requests), len(self._loans)
+        if len(self._texts) >= _MOST_TEXTS:
+            self._texts.clear()
         for _ in range(loans):
             self._add_loan(into, self._loans.popleft())
         for _ in range(requests):
@@ -193,30 +195,33 @@ class Tally:
         self, into: Observed, endpoint: str, loan: Loan, noted: Mapping[Any, Sequence[Any]], held_ns: int
     ) -> None:
         """Add the statements of a loan, of which `noted` are the groups."""
-        groups: dict[PlacedText, Group] = {}
+        groups: dict[tuple[str, int], Group] = {}
         for (statement, *_), values in noted.items():
-            placed, group = self._placed(values[0], statement), Group.of(statement, values)
-            known = groups.get(placed)
-            groups[placed] = group if known is None else known.plus(group)
+            key, group = self._key(values[0], statement), Group.of(statement, values)
+            known = groups.get(key)
+            groups[key] = group if known is None else known.plus(group)
+        executed = [((place, self._texts[place, number]), group) for (place, number), group in groups.items()]
         loops_ns: Sequence[float] = [0.0] * len(groups)
         # A connection that many requests used has executed the statements of each of them: that is no loop.
         if not loan.adopted:
             loops_ns = loop_times_ns(list(groups.values()))
             # Where not all loans are noted, a request's are not known.
             if loan.request is not None and self._keeps_all:
-                self._add_apart(loan.request, groups, held_ns)
-        _add_statements(into, endpoint, groups, loops_ns, loan.weight if loan.lent_ns else 1)
+                self._add_apart(loan.request, executed, held_ns)
+        _add_statements(into, endpoint, executed, loops_ns, loan.weight if loan.lent_ns else 1)
 
-    def _placed(self, at: Place | None, statement: str) -> PlacedText:
-        """A statement's place, and the beginning of the first text seen there that differs from its own only in values."""
-        place, cut = str(at or ""), statement[:MOST_CACHED]
-        if statement == OTHERS:
-            return place, statement
-        if len(self._texts) >= _MOST_TEXTS:
-            self._texts.clear()
-        return place, self._texts.setdefault((place, _without_values(cut)), _shortened(cut))
+    def _key(self, at: Place | None, statement: str) -> tuple[str, int]:
+        """A statement's place, and a number that it shares with those that differ from it only in their values.
 
-    def _add_apart(self, request: Request, executed: Mapping[PlacedText, Group], held_ns: int) -> None:
+        By both, `_texts` has the beginning of the first such text.
+        """
+        cut = statement[:MOST_CACHED]
+        key = str(at or ""), _without_values(cut)
+        if key not in self._texts:
+            self._texts[key] = _shortened(cut)
+        return key
+
+    def _add_apart(self, request: Request, executed: Executions, held_ns: int) -> None:
         # A loan that ends after its request, such as a leak, says nothing of it any more.
         if request.is_counted:
             return
@@ -251,11 +256,11 @@ def _add_repeated(into: Observed, request: Request, executed: Executed) -> None:
 
 
 def _add_statements(
-    into: Observed, endpoint: str, groups: Mapping[PlacedText, Group], loops_ns: Sequence[float], weight: int
+    into: Observed, endpoint: str, executed: Executions, loops_ns: Sequence[float], weight: int
 ) -> None:
     """Add what a loan has executed. `loops_ns`: as of `loop_times_ns`, of each group."""
     rest = StatementKey("", "", OTHERS)
-    for (at, group), loop_ns in zip(groups.items(), loops_ns, strict=True):
+    for (at, group), loop_ns in zip(executed, loops_ns, strict=True):
         statement = _row(into.statements, StatementKey(endpoint, *at), rest, StatementSum)
         fastest_ns = group.fastest_ns
         statement.fastest_ns = min(statement.fastest_ns, fastest_ns) if statement.count else fastest_ns

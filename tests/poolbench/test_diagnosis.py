@@ -321,7 +321,9 @@ def test_a_statement_that_waits_for_a_lock_is_not_slow_by_itself():
 
 
 @pytest.mark.parametrize(("apart_ms", "rows", "is_fault"), [(550, 3000, True), (450, 3000, False), (550, 9000, False)])
-def test_reading_row_by_row_on_connections_borrowed_anew_is_a_fault_if_a_request_does_little_else(apart_ms, rows, is_fault):
+def test_reading_row_by_row_on_connections_borrowed_anew_is_a_fault_if_a_request_does_little_else(
+    apart_ms, rows, is_fault
+):
     row = StatementSum(3000, 400 * MS, rows, MS, groups=3000, apart=3000, apart_requests=100, apart_ns=apart_ms * MS)
     observed = seen(statements={StatementKey(ENDPOINT, "app.py:15", "SELECT name"): row})
     found = diagnose(observed)
@@ -430,7 +432,11 @@ def test_a_slow_statement_may_be_quick_now_and_then(quick, server, is_slow):
 @pytest.mark.parametrize(
     ("active_s", "counted", "expected"),
     [
-        ({"selecta": 0.55}, {"selecta": DatabaseStatement("select a", 5, 550.0, 5)}, "for each loan of this endpoint: “select a”"),
+        (
+            {"selecta": 0.55},
+            {"selecta": DatabaseStatement("select a", 5, 550.0, 5)},
+            "loan of this endpoint: “select a”",
+        ),
         ({"selecta": 0.55, "selectb": 0.5}, {}, "100 ms for each loan of this endpoint."),
         # Nothing, the engine's own, what ends a transaction, batches, and quick ones in a loop.
         ({}, {}, None),

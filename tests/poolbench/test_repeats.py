@@ -34,15 +34,17 @@ def test_a_statement_that_runs_once_within_a_loop_is_not_part_of_it():
         ("INSERT INTO t (n) VALUES (%(n)s) RETURNING id", 200, 200, 0, True),
         ("UPDATE t SET n = %(n)s WHERE id = %(id)s", 9, 9, 0, False),
         ("DELETE FROM t WHERE at < %(at)s", 10, 300, 0, False),
-        # executemany()
+        # Of executemany(), drivers count other rows.
         ("UPDATE t SET n = %(n)s WHERE id = %(id)s", 10, 10, 10, False),
         # Of two batches, one was of a single row.
         ("INSERT INTO t (n) VALUES (%(n)s)", 12, 12, 1, False),
         ("SELECT n FROM t WHERE id = %(id)s FOR UPDATE", 20, 20, 0, False),
-        ("LOCK TABLE t", 20, 20, 0, False),
+        ("LOCK TABLE t", 20, 0, 20, False),
     ],
 )
-def test_a_loop_repeats_a_statement_that_fetches_few_rows_or_changes_one(statement, executions, rows, unknown, is_repeated):
+def test_a_loop_repeats_a_statement_that_fetches_few_rows_or_changes_one(
+    statement, executions, rows, unknown, is_repeated
+):
     group = Group.of(statement, [None, executions, 900, rows, 0, 1000, 0, 0, 90, unknown])
     assert loop_times_ns([group]) == [1000 * is_repeated]
 

@@ -94,7 +94,8 @@ def test_statements_that_differ_late_in_long_texts_are_told_apart():
     tally, columns = Tally(1, keeps_all=False), ", ".join(f"c{n}" for n in range(60))
     loan = ended_loan(1)
     loan.groups = {
-        (f"SELECT {columns} FROM t WHERE {name} = %(x)s", 0, 0): [HERE, 3, 3000, 3, 0, 90_000, 0, 0, 900] for name in "ab"
+        (f"SELECT {columns} FROM t WHERE {name} = %(x)s", 0, 0): [HERE, 3, 3000, 3, 0, 90_000, 0, 0, 900]
+        for name in "ab"
     }
     tally.ended(loan)
     tally.add_up()

@@ -15,7 +15,10 @@ def question():
     connection = engine.raw_connection()
     try:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM generate_series(1, 1000) i, pg_sleep(0.12) WHERE md5(i::text) < '1'")  # sick
+            cursor.execute(SLOW)  # sick
             return jsonify(cursor.fetchone()[0])
     finally:
         connection.close()
+
+
+SLOW = "SELECT count(*) FROM generate_series(1, 1000) i, pg_sleep(0.12) WHERE md5(i::text) < '1'"

@@ -16,6 +16,6 @@ def question():
     first = randint(1, 1960)
     with engine.begin() as connection:
         for number in range(first, first + 40):
-            body = f"post {number}"
-            connection.execute(text("UPDATE posts SET body = :body WHERE id = :id"), {"body": body, "id": number})  # sick
+            row = {"id": number, "body": f"post {number}"}
+            connection.execute(text("UPDATE posts SET body = :body WHERE id = :id"), row)  # sick
     return jsonify("written")
