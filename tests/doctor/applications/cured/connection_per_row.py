@@ -6,7 +6,9 @@ from flask import jsonify
 from ordinary import application
 from sqlalchemy import create_engine, text
 
-engine = create_engine(os.environ["DATABASE_URL"], pool_size=8, max_overflow=0, pool_timeout=3)
+from poolbench import FairPool
+
+engine = create_engine(os.environ["DATABASE_URL"], poolclass=FairPool, pool_size=8, max_overflow=0, pool_timeout=3)
 app = application(engine)
 
 

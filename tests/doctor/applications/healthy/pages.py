@@ -14,9 +14,9 @@ app = application(engine)
 def question():
     last, found = 0, 0
     with engine.connect() as connection:
-        reading = connection.execution_options(yield_per=100)
+        reading = connection.execution_options(yield_per=400)
         while rows := reading.execute(
-            text("SELECT id FROM posts WHERE id > :last ORDER BY id LIMIT 200"), {"last": last}
+            text("SELECT id FROM posts WHERE id > :last ORDER BY id LIMIT 400"), {"last": last}
         ).all():
             last, found = rows[-1].id, found + len(rows)
     return jsonify(found)
