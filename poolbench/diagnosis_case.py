@@ -12,8 +12,8 @@ from math import inf
 from poolbench import observed as seen
 from poolbench.loans import DRIVER
 from poolbench.observed import EngineSum, LoanSum, Observed, SampleSum, StatementKey, StatementSum, add_up
+from poolbench.repeats import TEXT_LENGTH
 from poolbench.surroundings import Server, statement_key, without_values
-from poolbench.tally import TEXT_LENGTH
 
 LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""

@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from poolbench.observed import FEW_ROWS, OTHERS, REPEATED_LOANS, REPEATS
+from poolbench.surroundings import without_values
 
+TEXT_LENGTH = 300
+"""So many characters of a statement are kept in the sums."""
 MOST_CACHED = 10_000
 """A longer statement than this many characters is looked at each time, rather than kept."""
 _GAP = r"(?:\s|--[^\n]*\n|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/)*"
@@ -23,6 +26,35 @@ _LOCKS = re.compile(r"\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|KEY\s+SHARE|SHARE)\b|\
 
 
 _VALUE = re.compile(r"(?<!%)%(?:\(|s)|\$\d")
+
+
+class Text(NamedTuple):
+    """What the text of a statement says of it."""
+
+    number: int
+    """The same for texts that differ only in their values; it takes less memory than what is left of them."""
+    beginning: str
+    has_written: bool
+    has_changed: bool
+    fixed: str
+    """As of `Group`, as the two before."""
+
+    @classmethod
+    def of(cls, statement: str) -> Text:
+        """Of a statement, or of `OTHERS`; kept for the next time, except for long ones."""
+        return _text(statement) if len(statement) <= MOST_CACHED else _text.__wrapped__(statement)
+
+
+@lru_cache(maxsize=1024)
+def _text(statement: str) -> Text:
+    cut = statement[:MOST_CACHED]
+    return Text(
+        hash(without_values(cut)),
+        " ".join(cut.split())[:TEXT_LENGTH],
+        statement == OTHERS or _finds_writing(statement),
+        changes(statement),
+        "" if _VALUE.search(statement) else statement,
+    )
 
 
 class Group(NamedTuple):
@@ -51,15 +83,6 @@ class Group(NamedTuple):
     """Whether it changes rows."""
     fixed: str = ""
     """Its text, if it is executed without values; "" if values may differ from one execution to the next."""
-
-    @classmethod
-    def of(cls, statement: str, values: Sequence[Any]) -> Group:
-        """The group of a statement, of which `Loan.groups` notes these values after the place."""
-        has_written = statement == OTHERS or writes(statement)
-        fixed = "" if _VALUE.search(statement) else statement
-        return cls(*values[1:])._replace(
-            has_written=has_written, has_changed=has_written and changes(statement), fixed=fixed
-        )
 
     def plus(self, other: Group) -> Group:
         """Both together, as groups of statements that differ only in the values written into them."""
@@ -210,11 +233,6 @@ def writes(statement: str) -> bool:
 
 def changes(statement: str) -> bool:
     """Whether a statement changes rows, or tables."""
-    return _changes(statement) if len(statement) <= MOST_CACHED else bool(_CHANGES.match(statement))
-
-
-@lru_cache(maxsize=1024)
-def _changes(statement: str) -> bool:
     return bool(_CHANGES.match(statement))
 
 

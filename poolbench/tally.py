@@ -6,13 +6,13 @@ import _thread
 import sys
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from poolbench.native import native
 from poolbench.observed import (
     OTHERS,
+    REPEATS,
     Ask,
     EngineSum,
     LoanKey,
@@ -24,13 +24,11 @@ from poolbench.observed import (
     StatementKey,
     StatementSum,
 )
-from poolbench.repeats import MOST_CACHED, Executed, Executions, Group, loop_times_ns
+from poolbench.repeats import Executed, Executions, Group, Text, loop_times_ns
 from poolbench.shares import LOAN_COST
-from poolbench.surroundings import without_values
 
 if TYPE_CHECKING:
     from poolbench.loans import Loan, Request, WatchedEngine
-    from poolbench.places import Place
 
 _SLICE_NS = 10_000_000_000
 _SLICES = 6
@@ -41,7 +39,6 @@ _MOST_ROWS = 2000
 """Rows of each kind in a slice; what else is seen is added up in one row for all others."""
 _MOST_TEXTS = 4000
 """When the first texts of more statements by place than this are remembered, they are forgotten."""
-TEXT_LENGTH = 300
 _Key = TypeVar("_Key")
 _Row = TypeVar("_Row")
 
@@ -59,6 +56,7 @@ class Tally:
         # While nothing is lent, nobody adds up: a service that watches itself then remembers the latest requests only.
         self._requests: deque[Request] = deque(maxlen=None if keeps_all else _MOST_FINISHED)
         self._executed: dict[Request, Executed] = {}
+        # By place and `Text.number`, the beginning of the first such text.
         self._texts: dict[tuple[str, int], str] = {}
         self.has_room = True
         """Whether the times of another loan are kept: those of the first 20,000 are."""
@@ -196,30 +194,24 @@ class Tally:
     ) -> None:
         """Add the statements of a loan, of which `noted` are the groups."""
         groups: dict[tuple[str, int], Group] = {}
-        for (statement, *_), values in noted.items():
-            key, group = self._key(values[0], statement), Group.of(statement, values)
+        for (statement, _, _), values in noted.items():
+            text = Text.of(statement)
+            key = str(values[0] or ""), text.number
+            group = Group._make((*values[1:], text.has_written, text.has_changed, text.fixed))
             known = groups.get(key)
             groups[key] = group if known is None else known.plus(group)
-        executed = [((place, self._texts[place, number]), group) for (place, number), group in groups.items()]
+            if key not in self._texts:
+                self._texts[key] = text.beginning
+        executed = [((key[0], self._texts[key]), group) for key, group in groups.items()]
         loops_ns: Sequence[float] = [0.0] * len(groups)
         # A connection that many requests used has executed the statements of each of them: that is no loop.
         if not loan.adopted:
-            loops_ns = loop_times_ns(list(groups.values()))
+            if any(group.executions >= REPEATS for group in groups.values()):
+                loops_ns = loop_times_ns(list(groups.values()))
             # Where not all loans are noted, a request's are not known.
             if loan.request is not None and self._keeps_all:
                 self._add_apart(loan.request, executed, held_ns)
         _add_statements(into, endpoint, executed, loops_ns, loan.weight if loan.lent_ns else 1)
-
-    def _key(self, at: Place | None, statement: str) -> tuple[str, int]:
-        """A statement's place, and a number that it shares with those that differ from it only in their values.
-
-        By both, `_texts` has the beginning of the first such text.
-        """
-        cut = statement[:MOST_CACHED]
-        key = str(at or ""), _without_values(cut)
-        if key not in self._texts:
-            self._texts[key] = _shortened(cut)
-        return key
 
     def _add_apart(self, request: Request, executed: Executions, held_ns: int) -> None:
         # A loan that ends after its request, such as a leak, says nothing of it any more.
@@ -288,17 +280,6 @@ def _row(rows: dict[_Key, _Row], key: _Key, rest: _Key, kind: type[_Row]) -> _Ro
         if row is None:
             row = rows[key] = kind()
     return row
-
-
-@lru_cache(maxsize=1024)
-def _without_values(statement: str) -> int:
-    """The same number for statements that differ only in their values; it takes less memory than what is left of them."""
-    return hash(without_values(statement))
-
-
-@lru_cache(maxsize=1024)
-def _shortened(statement: str) -> str:
-    return " ".join(statement.split())[:TEXT_LENGTH]
 
 
 def count_engine(into: Observed, engine: WatchedEngine) -> None:

@@ -17,7 +17,8 @@ from poolbench.loan_book import LoanBook
 from poolbench.loans import Loan
 from poolbench.looking import Looker
 from poolbench.observed import LoanSum, Observed
-from poolbench.tally import TEXT_LENGTH, count_engine, loan_key
+from poolbench.repeats import TEXT_LENGTH
+from poolbench.tally import count_engine, loan_key
 
 _LOG = logging.getLogger("poolbench")
 _LOG_EVERY_NS = 10_000_000_000

@@ -2,7 +2,7 @@
 
 import pytest
 
-from poolbench.repeats import Group, loop_times_ns
+from poolbench.repeats import Group, Text, loop_times_ns
 
 
 def test_a_loop_of_one_statement_takes_from_its_first_to_the_end_of_its_last():
@@ -45,7 +45,7 @@ def test_a_statement_that_runs_once_within_a_loop_is_not_part_of_it():
 def test_a_loop_repeats_a_statement_that_fetches_few_rows_or_changes_one(
     statement, executions, rows, unknown, is_repeated
 ):
-    group = Group.of(statement, [None, executions, 900, rows, 0, 1000, 0, 0, 90, unknown])
+    group = Group(executions, 900, rows, 0, 1000, 0, 0, 90, unknown, 0, *Text.of(statement)[2:])
     assert loop_times_ns([group]) == [1000 * is_repeated]
 
 

@@ -125,7 +125,7 @@ def test_a_request_noted_in_full_counts_as_many_as_it_stands_for():
         loan = Loan(engine, 1, here, request, request.weight)
         loan.asked_ns, loan.lent_ns, loan.ended_ns = 0, 100, 1100
         loan.outer = object() if number == 0 else None
-        loan.groups = {("INSERT INTO t VALUES (1)", 0, 0): [here, 1, 600, 1, 0, 600, 0, 0, 600]}
+        loan.groups = {("INSERT INTO t VALUES (1)", 0, 0): [here, 1, 600, 1, 0, 600, 0, 0, 600, 0, 0]}
         tally.ended(loan)
     request.end()
     tally.answered(request)

@@ -24,7 +24,7 @@ def ended_loan(number, weight=1):
     loan.request._environ = None
     loan.lent_ns = loan.asked_ns
     loan.ended_ns = loan.asked_ns + 1000
-    loan.groups = {(f"SELECT {number}", 0, 0): [HERE, 1, 1000, 1, 0, 1000, 0, 0, 1000]}
+    loan.groups = {(f"SELECT {number}", 0, 0): [HERE, 1, 1000, 1, 0, 1000, 0, 0, 1000, 0, 0]}
     return loan
 
 
@@ -54,7 +54,7 @@ def test_loans_that_come_faster_than_they_are_added_up_are_dropped_and_counted()
 def test_a_connection_that_many_requests_used_has_no_loop_of_statements(adopted):
     tally = Tally(1, keeps_all=False)
     loan = ended_loan(1)
-    loan.groups = {("SELECT 1", 0, 0): [HERE, 9, 9000, 9, 0, 90_000, 0, 0, 1000]}
+    loan.groups = {("SELECT 1", 0, 0): [HERE, 9, 9000, 9, 0, 90_000, 0, 0, 1000, 0, 0]}
     loan.adopted = adopted
     tally.ended(loan)
     tally.add_up()
@@ -76,12 +76,12 @@ def test_statements_that_differ_only_in_their_values_are_one(first, second):
     tally = Tally(1, keeps_all=False)
     loan = ended_loan(1)
     loan.groups = {
-        (first, 0, 0): [HERE, 3, 3000, 3, 0, 40_000, 0, 0, 900],
-        (second, 0, 0): [HERE, 4, 4000, 4, 50_000, 90_000, 0, 0, 500],
+        (first, 0, 0): [HERE, 3, 3000, 3, 0, 40_000, 0, 0, 900, 0, 0],
+        (second, 0, 0): [HERE, 4, 4000, 4, 50_000, 90_000, 0, 0, 500, 0, 0],
     }
     tally.ended(loan)
     again = ended_loan(1)
-    again.groups = {(second, 0, 0): [HERE, 1, 1000, 1, 0, 1000, 0, 0, 1000]}
+    again.groups = {(second, 0, 0): [HERE, 1, 1000, 1, 0, 1000, 0, 0, 1000, 0, 0]}
     tally.ended(again)
     tally.add_up()
     ((key, row),) = tally.current.statements.items()
@@ -94,7 +94,7 @@ def test_statements_that_differ_late_in_long_texts_are_told_apart():
     tally, columns = Tally(1, keeps_all=False), ", ".join(f"c{n}" for n in range(60))
     loan = ended_loan(1)
     loan.groups = {
-        (f"SELECT {columns} FROM t WHERE {name} = %(x)s", 0, 0): [HERE, 3, 3000, 3, 0, 90_000, 0, 0, 900]
+        (f"SELECT {columns} FROM t WHERE {name} = %(x)s", 0, 0): [HERE, 3, 3000, 3, 0, 90_000, 0, 0, 900, 0, 0]
         for name in "ab"
     }
     tally.ended(loan)
@@ -126,7 +126,7 @@ def test_a_statement_that_one_request_repeats_in_loan_after_loan(text, loans, ex
     for number in range(loans):
         loan = ended_loan(1)
         loan.request = request
-        loan.groups = {(text.format(number), 0, 0): [HERE, executions, 600, rows, 0, 600, 0, 0, 600]}
+        loan.groups = {(text.format(number), 0, 0): [HERE, executions, 600, rows, 0, 600, 0, 0, 600, 0, 0]}
         tally.ended(loan)
     request.end()
     tally.answered(request)

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, text
 
 from poolbench import FairPool
 
-engine = create_engine(os.environ["DATABASE_URL"], poolclass=FairPool, pool_size=8, max_overflow=0, pool_timeout=3)
+engine = create_engine(os.environ["DATABASE_URL"], poolclass=FairPool, pool_size=20, max_overflow=0, pool_timeout=3)
 app = application(engine)
 
 
