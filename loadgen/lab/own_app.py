@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from signal import SIGINT, SIGTERM
@@ -19,6 +18,7 @@ from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
+from loadgen.lab.local_script import local_script
 from loadgen.lab.own_app_findings import OwnAppResult, OwnAppRun, own_app_page, parameters, what_failed
 from loadgen.lab.own_database import (
     EmbeddedDatabases,
@@ -44,9 +44,8 @@ from loadgen.lab.own_server import (
 )
 from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, last_error
 from loadgen.lab.turns import in_turns
-from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, read_script, run_script
+from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, run_script
 from loadgen.script.model import Script
-from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
 from poolbench.settings import POOL_SETTINGS
 from reports import names
@@ -571,6 +570,4 @@ class _Comparison:
 
 def own_script(options: OwnAppOptions, url: str, phase: Mapping[str, object] | None = None) -> Script:
     """The script for a target, with its own phases or with a single one. Raises ScriptErrors, and OSError for its file."""
-    overrides = None if phase is None else json.dumps({"config": {"phases": [phase]}})
-    given = RunOptions(target=url, directory=str(options.application.folder))
-    return read_script([options.script], replace(given, overrides=overrides) if overrides else given)
+    return local_script(options.script, url, options.application.folder, phase)

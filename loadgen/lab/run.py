@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import tempfile
@@ -31,6 +30,7 @@ from loadgen.lab.evidence import Evidence, ExperimentResult, Measurement, Restar
 from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.findings import lab_page
 from loadgen.lab.folders import made
+from loadgen.lab.local_script import local_script
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.publication import Publication
 from loadgen.lab.rounds import together, turns
@@ -46,8 +46,7 @@ from loadgen.lab.stack import (
     query,
     service,
 )
-from loadgen.runner import ClosedResult, Interrupted, Live, ScriptRun, new_run_id, read_script, run_ab, run_script
-from loadgen.script.parse import RunOptions
+from loadgen.runner import ClosedResult, Interrupted, Live, ScriptRun, new_run_id, run_ab, run_script
 from loadgen.watch.console import Console
 from reports.blocks import decimal
 from reports.files import WriteError, check_writable, write_text
@@ -454,10 +453,9 @@ class Lab:
                 "duration": sizes.phase_s,
                 "arrivalRate": ARRIVAL_RATE,
             }
-            options = RunOptions(target=servers.url, overrides=json.dumps({"config": {"phases": [phase]}}))
             console.run_id(new_run_id())
             with as_file(files("loadgen.lab") / "scripts" / experiment.script) as path:
-                run = run_script(read_script([str(path)], options), console, self._live)
+                run = run_script(local_script(str(path), servers.url, Path.cwd(), phase), console, self._live)
         console.summary(run.report)
         return run, "".join(parts)
 

@@ -7,7 +7,6 @@ connections, and then applies the load to measure. So all runs begin alike, and 
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 import time
@@ -27,13 +26,13 @@ from loadgen.lab.database import LabDatabase, given_database
 from loadgen.lab.distance_findings import crossing_text
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
+from loadgen.lab.local_script import local_script
 from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, arranged, prove, unanswered
 from loadgen.lab.own_app_findings import refusal
 from loadgen.lab.own_server import OwnApplication
 from loadgen.lab.stack import BackendWatch, Servers, cpu_of_tree, measure_memory, query, service
-from loadgen.runner import Interrupted, Live, ScriptRun, read_script, run_script
+from loadgen.runner import Interrupted, Live, ScriptRun, run_script
 from loadgen.script.model import Script
-from loadgen.script.parse import RunOptions
 from loadgen.sizing.search import Goal, SizeEstimate, SizeLimits, SizeRun, estimates, next_sizes
 from loadgen.sizing.sweep_findings import Curve, Sweep, limits_text, sweep_charts, sweep_page
 from loadgen.watch.console import Console
@@ -333,12 +332,10 @@ class _Sweeper:
 
     def _script(self, url: str, rate: float, seconds: int) -> Script:
         phase = {"duration": seconds, "arrivalRate": int(rate) if rate == int(rate) else rate}
-        overrides = json.dumps({"config": {"phases": [phase]}})
-        given = RunOptions(target=url, overrides=overrides, directory=str(Path.cwd()))
         if self._options.script is not None:
-            return read_script([self._options.script], given)
+            return local_script(self._options.script, url, Path.cwd(), phase)
         with as_file(files("loadgen.lab") / "scripts" / _OWN_SCRIPT) as path:
-            return read_script([str(path)], given)
+            return local_script(str(path), url, Path.cwd(), phase)
 
     # What is said
 

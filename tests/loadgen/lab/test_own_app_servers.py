@@ -107,6 +107,19 @@ def test_variables_of_the_host_reach_the_application_and_not_our_server(tmp_path
     assert "DB_POOL_SIZE=3" in done.stdout
 
 
+def test_a_script_has_the_variables_of_the_environment(tmp_path):
+    guarded = APP.replace("return {}, 201", "return {}, 201 if request.headers.get('X-Token') == 'abc' else 401")
+    write_app(tmp_path, GIVEN, guarded.replace("import Flask", "import Flask, request"))
+    script = (tmp_path / "load.yml").read_text()
+    token = 'json: {}, headers: {x-token: "{{ $processEnvironment.TOKEN }}"}'
+    (tmp_path / "load.yml").write_text(script.replace("json: {}", token))
+    # Nothing listens there: a proxy is for other machines.
+    given = {"TOKEN": "abc", "HTTP_PROXY": "http://127.0.0.1:1"}
+    done = lab(tmp_path, "--setup", SETUP, "--strategies", "own", **given)
+    assert done.returncode == 0, done.stderr
+    assert from_json((tmp_path / "out" / "own.json").read_text()).aggregate.counters["http.codes.201"] == 10
+
+
 def test_a_setup_that_fails_is_named(tmp_path):
     write_app(tmp_path, GIVEN)
     done = lab(tmp_path, "--setup", "echo no such table; exit 4")
