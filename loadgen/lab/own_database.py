@@ -18,7 +18,7 @@ from db import settings
 from db.binaries import has_library
 from db.embedded import ROLE, EmbeddedPostgres, temporary_postgres
 from loadgen.lab.attached import IDENTITY
-from loadgen.lab.stack import connect, query
+from loadgen.lab.stack import connect, free_connections, query
 
 _NOTATIONS = ("postgresql+psycopg2", "postgresql+psycopg", "postgresql", "postgres")
 _CHANGES = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
@@ -225,8 +225,13 @@ class UsersDatabase:
         """Raises DatabaseError, psycopg2.Error."""
         monitor = libpq_url(text)
         self.base = OwnDatabase(app_url(text, driver), monitor, place_of(monitor))
-        self.free, self.max_connections = _free_connections(monitor)
-        self.most: int | None = max(1, int(self.free * _KEPT_FREE) // servers)
+        free, self.max_connections = free_connections(monitor)
+        self.most: int | None = int(free * _KEPT_FREE) // servers
+        if not self.most:
+            raise DatabaseError(
+                f"{shown(text)} would let in {free} more connections. Half of them stay free, which leaves too few for"
+                f" --servers {servers}"
+            )
         self._before = table_changes(monitor)
 
     @contextmanager
@@ -252,16 +257,6 @@ class UsersDatabase:
 def table_changes(url: str) -> Mapping[str, tuple[int, int, int]]:
     """Rows added, changed and deleted so far, by table. Raises psycopg2.Error."""
     return {row[0]: (row[1], row[2], row[3]) for row in query(url, _CHANGES)}
-
-
-def _free_connections(url: str) -> tuple[int, int]:
-    """Connections that the database would still let in, and those it allows in all. Raises psycopg2.Error."""
-    ((most, reserved, used),) = query(
-        url,
-        "SELECT current_setting('max_connections')::int, current_setting('superuser_reserved_connections')::int,"
-        " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')",
-    )
-    return max(0, most - reserved - used), most
 
 
 @contextmanager

@@ -28,10 +28,20 @@ from loadgen.lab.evidence import Connecting, Failures, Memory
 _START_PATIENCE_S = 60.0
 _CONFIGURING = ("DB_POOL", "API_TOKEN", "GUNICORN_CMD_ARGS")
 SAMPLE_EVERY_S = 0.05
-_COUNT_BACKENDS = (
-    "SELECT count(*) FROM pg_stat_activity"
-    " WHERE backend_type = 'client backend' AND datname = current_database() AND pid <> pg_backend_pid()"
+_CLIENTS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL"
+    " AND coalesce(backend_type, 'client backend') = 'client backend'"
 )
+"""Counts the clients' sessions. An ordinary role is not shown the type of another role's session, but its database and user."""
+_COUNT_BACKENDS = f"{_CLIENTS} AND datname = current_database() AND pid <> pg_backend_pid()"
+_FREE = f"""
+SELECT current_setting('max_connections')::int,
+    current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true), '0')::int - ({_CLIENTS}),
+    CASE WHEN rolconnlimit >= 0 AND NOT rolsuper THEN rolconnlimit - ({_CLIENTS} AND usename = session_user) END,
+    CASE WHEN datconnlimit >= 0 AND NOT rolsuper THEN datconnlimit - ({_CLIENTS} AND datname = current_database()) END
+FROM pg_roles, pg_database WHERE rolname = session_user AND datname = current_database()
+"""  # noqa: S608 - nothing but constants
 
 
 class StackError(Exception):
@@ -295,6 +305,15 @@ def query(url: str, statement: str, arguments: tuple[Any, ...] = ()) -> list[tup
 def count_backends(monitor_url: str) -> int:
     """Number of the database's client backends, except the one of this query."""
     return int(query(monitor_url, _COUNT_BACKENDS)[0][0])
+
+
+def free_connections(url: str) -> tuple[int, int]:
+    """Connections that a database would still let in for the role of this URL, and those that its server allows in all.
+
+    Reserved ones are not free; the limits of the role and of the database count, too. Raises psycopg2.Error.
+    """
+    ((most, *free),) = query(url, _FREE)
+    return max(0, min(each for each in free if each is not None)), most
 
 
 def cpu_of_tree(pid: int) -> float:
