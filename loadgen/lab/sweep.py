@@ -30,7 +30,15 @@ from loadgen.lab.local_script import local_script
 from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, arranged, prove, unanswered
 from loadgen.lab.own_app_findings import refusal
 from loadgen.lab.own_server import OwnApplication
-from loadgen.lab.stack import BackendWatch, Servers, cpu_of_tree, measure_memory, query, service
+from loadgen.lab.stack import (
+    BackendWatch,
+    Servers,
+    cpu_of_tree,
+    free_connections,
+    measure_memory,
+    query,
+    service,
+)
 from loadgen.runner import Interrupted, Live, ScriptRun, run_script
 from loadgen.script.model import Script
 from loadgen.sizing.search import Goal, SizeEstimate, SizeLimits, SizeRun, estimates, next_sizes
@@ -162,10 +170,11 @@ class _Sweeper:
             self._prepare_application(options.application, running)
         else:
             self._prepare_service(running)
+        usable = self._usable_connections()
         with self._servers(min(options.sizes)):
             # An application that does not start, or does not use the database, is reported now.
             pass
-        self._learn_limits()
+        self._learn_limits(usable)
         self._sizes = self._limits.allowed(options.sizes)
         if not self._sizes:
             raise SweepError(
@@ -212,7 +221,7 @@ class _Sweeper:
             with given_database(url) as database:
                 yield database
 
-    def _learn_limits(self) -> None:
+    def _learn_limits(self, usable: int | None) -> None:
         database, options = self._database, self._options
         shown = dict(
             query(
@@ -223,7 +232,11 @@ class _Sweeper:
         )
         most = shown.pop("max_connections")
         self._limits = SizeLimits(
-            options.servers, min(most, options.max_connections or most), sum(shown.values()), options.memory_mb
+            options.servers,
+            min(most, options.max_connections or most),
+            sum(shown.values()),
+            options.memory_mb,
+            usable=usable,
         )
         if database.postgres is None:
             return
@@ -237,6 +250,15 @@ class _Sweeper:
             f"Memory: the slope of the summed proportional set size between {low} and {high} connections, each having read"
             " from every table, and 0.13 MB of kernel memory."
         )
+
+    def _usable_connections(self) -> int | None:
+        """Connections to a database of the user's own that all servers together may open; None: an embedded database."""
+        if self._database.postgres is not None:
+            return None
+        if self._own is None:
+            return free_connections(self._database.monitor_url)[0]
+        # No process of the application may open more: a larger pool would be run as one of this size.
+        return (self._own[1].databases.most or 0) * self._options.servers
 
     def _table_reads(self) -> tuple[str, ...]:
         """A statement for each table of the application, to warm a connection's caches."""

@@ -231,11 +231,14 @@ class SizeLimits:
     fixed_mb: float = 0.0
     """Memory of the database without connections, in MB: shared memory and its own processes."""
     per_backend_mb: float = 0.0
+    usable: int | None = None
+    """Connections that may be used of those which a database of the user's own has free; None: all that are not reserved."""
 
     @property
     def by_connections(self) -> int:
-        """The largest size that `max_connections` allows."""
-        return max(0, self.max_connections - self.reserved) // self.servers
+        """The largest size that the connections allow."""
+        most = max(0, self.max_connections - self.reserved)
+        return (most if self.usable is None else min(most, self.usable)) // self.servers
 
     @property
     def by_memory(self) -> int | None:

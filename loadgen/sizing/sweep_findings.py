@@ -200,6 +200,7 @@ def sweep_page(sweep: Sweep) -> Page:
         "limits": {
             "max_connections": limits.max_connections,
             "reserved": limits.reserved,
+            "usable": limits.usable,
             "size_by_connections": limits.by_connections,
             "memory_mb": limits.memory_mb,
             "fixed_mb": limits.fixed_mb,
@@ -227,8 +228,9 @@ def sweep_charts(sweep: Sweep) -> tuple[Chart, ...]:
 
 def limits_text(limits: SizeLimits) -> str:
     """The limits of the pool size, in a sentence."""
+    usable = "" if limits.usable is None else f" and {limits.usable} may be used"
     text = (
-        f"{limits.max_connections} connections, of which {limits.reserved} are reserved, allow pools of up to"
+        f"{limits.max_connections} connections, of which {limits.reserved} are reserved{usable}, allow pools of up to"
         f" {limits.by_connections}"
     )
     if limits.by_memory is not None:

@@ -17,10 +17,19 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from db.embedded import temporary_postgres
 from loadgen.cli import cli
 from loadgen.commands.sweep import megabytes, share, sizes
 from loadgen.sizing.search import Goal, SizeLimits, SizeRun, choose, estimates, ladder, next_sizes
-from loadgen.sizing.sweep_findings import Curve, Sweep, meets_targets, sentence, size_results, sweep_page
+from loadgen.sizing.sweep_findings import (
+    Curve,
+    Sweep,
+    limits_text,
+    meets_targets,
+    sentence,
+    size_results,
+    sweep_page,
+)
 from reports.blocks import amount
 from reports.cli import BadInput
 from reports.writers.output import STYLES, written
@@ -198,6 +207,16 @@ def test_the_limits_of_the_example():
     limits = SizeLimits(4, 100, 3, 512.0, 161.0, 1.96)
     assert (limits.by_connections, limits.by_memory) == (24, 44)
     assert SizeLimits(4, 100, 3).by_memory is None
+
+
+def test_on_a_database_of_ones_own_the_connections_that_may_be_used_are_a_limit():
+    limits = SizeLimits(4, 100, 3, usable=42)
+    assert limits.by_connections == 10
+    assert limits_text(limits) == (
+        "100 connections, of which 3 are reserved and 42 may be used, allow pools of up to 10"
+    )
+    # What all of them are limited to counts as well.
+    assert SizeLimits(4, 30, 3, usable=42).by_connections == 6
 
 
 @pytest.fixture
@@ -378,6 +397,24 @@ def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_wha
     assert document["subject"] == "app:app under load.yml"
     assert document["curves"][0]["runs"][0]["good_per_s"] > 10
     assert document["curves"][0]["runs"][0]["database_cpu"] is None
+
+
+@pytest.mark.slow
+def test_no_size_is_run_that_ones_own_database_has_no_connections_for(tmp_path):
+    with temporary_postgres(max_connections=20) as server:
+        given = ("--app", "app:app", "--script", "load.yml", "--database-url", server.url, "--yes")
+        arguments = (*given, "--rate", "20", "--sizes", "2,5-40", "-o", str(tmp_path / "found.json"))
+        done = subprocess.run(
+            command(tmp_path / "out", *arguments), cwd=SHOP, capture_output=True, text=True, timeout=100, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "found.json").read_text())
+    limits = document["limits"]
+    # Half of those that are free; a session that has just ended may still have counted.
+    assert limits["usable"] in (7, 8) and limits["size_by_connections"] == limits["usable"]
+    (curve,) = document["curves"]
+    assert max(row["size"] for row in curve["sizes"]) == limits["usable"]
+    assert all(run["peak_backends"] <= run["size"] for run in curve["runs"])
 
 
 def test_intervals_are_of_the_figures_not_of_their_logarithms(found):
