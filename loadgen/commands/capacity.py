@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from secrets import randbelow
@@ -17,8 +18,10 @@ from loadgen.commands.script_options import check_url, read_script_with, script_
 from reports.cli import BadInput, FiniteRange, PercentRange, check_output, output_options, show
 
 if TYPE_CHECKING:
+    from loadgen.lab.own_app import OwnAppOptions
     from loadgen.lab.own_capacity import Search
     from loadgen.lab.own_server import OwnApplication
+    from loadgen.runner import ScriptRun
     from loadgen.sizing.capacity import Step
 
 
@@ -130,13 +133,17 @@ def capacity(
     if own is not None:
         from loadgen.lab.own_capacity import Search
 
+        if url is not None:
+            raise BadInput("--target does not go with --app, whose servers are started here")
         search = Search(Target(p99_ms, error_percent / 100), first_rate, precision / 100, max_seconds, seed)
-        _of_application(own, script, search, strategies or "own", sizes or "10", servers, out, style, output)
+        options = _application_options(own, script, strategies or "own", servers, out, _of_script(given))
+        _of_application(options, search, sizes or "10", report_path, style, output)
     for name, value in (("strategies", strategies), ("sizes", sizes)):
         if value is not None:
             raise BadInput(f"--{name} goes with --app")
-    given = {name: value for name, value in given.items() if name not in APPLICATION}
-    found_script = read_script_with(given, script, seed, url)
+    found_script = read_script_with(_of_script(given), script, seed, url)
+    for warning in found_script.warnings:
+        click.echo(f"Warning: {warning}", err=True)
     target = Target(p99_ms, error_percent / 100)
     live = LiveLine(plain=False)
     say = live.beside(lambda text: click.echo(text, err=True, nl=False))
@@ -163,10 +170,7 @@ def capacity(
     if report_path is not None:
         write_json(report_path, run.report)
     show(capacity_page(found, target, {**asdict(found), "seed": seed}), style, output)
-    for failure in run.failures:
-        click.echo(f"Error: {failure}", err=True)
-    if said := refused(run.report):
-        click.echo(f"Warning: {said}", err=True)
+    _tell_of(run)
     if run.signal is not None:
         sys.exit(SIGNALLED + run.signal)
     if run.failures or was_not_learnt(found) or not run.report.aggregate.counters.get(names.RESPONSES):
@@ -174,54 +178,100 @@ def capacity(
     sys.exit(1 if found.rate is None else 0)
 
 
-def _of_application(
+def _of_script(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `script_options` among all those given."""
+    return {name: value for name, value in given.items() if name not in APPLICATION}
+
+
+def _tell_of(run: ScriptRun) -> None:
+    """Tell on stderr what failed in a run, and if every answer was an error."""
+    for failure in run.failures:
+        click.echo(f"Error: {failure}", err=True)
+    if said := refused(run.report):
+        click.echo(f"Warning: {said}", err=True)
+
+
+def _application_options(
     application: OwnApplication,
     script: str,
-    search: Search,
     strategies: str,
-    sizes: str,
     servers: int,
     out: Path | None,
+    script_options: Mapping[str, Any],
+) -> OwnAppOptions:
+    """How an application is run. Raises BadInput."""
+    from loadgen.lab.folders import run_folder
+    from loadgen.lab.own_app import STRATEGIES, OwnAppOptions, chosen_settings
+    from loadgen.lab.stack import StackError
+    from loadgen.script.parse import RunOptions
+
+    chosen = tuple(dict.fromkeys(name.strip() for name in strategies.split(",") if name.strip()))
+    unknown = [name for name in chosen if name not in STRATEGIES]
+    if unknown or not chosen:
+        raise BadInput(f"--strategies {strategies}: there are {', '.join(STRATEGIES)}")
+    try:
+        settings = chosen_settings(os.environ)
+    except StackError as error:
+        raise BadInput(str(error)) from None
+    return OwnAppOptions(
+        application,
+        script,
+        run_folder(out),
+        strategies=chosen,
+        servers=servers,
+        settings=settings,
+        script_options=RunOptions(**script_options),
+    )
+
+
+def _of_application(
+    options: OwnAppOptions,
+    search: Search,
+    sizes: str,
+    report_path: str | None,
     style: str | None,
     output: str | None,
 ) -> NoReturn:
     """Search the capacity of an application in each arrangement, show what was found, and end the program."""
     from loadgen.commands.sweep import sizes as listed_sizes
     from loadgen.lab import own_capacity
-    from loadgen.lab.folders import made, run_folder
-    from loadgen.lab.own_app import STRATEGIES, OwnAppOptions, chosen_settings
+    from loadgen.lab.folders import made
     from loadgen.sizing.capacity_findings import Found, capacities_page, step_line, was_not_learnt
     from loadgen.watch.progress import LiveLine
 
-    chosen = tuple(dict.fromkeys(name.strip() for name in strategies.split(",") if name.strip()))
-    unknown = [name for name in chosen if name not in STRATEGIES]
-    if unknown or not chosen:
-        raise BadInput(f"--strategies {strategies}: there are {', '.join(STRATEGIES)}")
     live = LiveLine(plain=False)
     say = live.beside(lambda text: click.echo(text, err=True, nl=False))
     wanted = listed_sizes(sizes)
-    folder = run_folder(out)
-    with one_line_errors(None), made(folder):
-        options = OwnAppOptions(
-            application, script, folder, strategies=chosen, servers=servers, settings=chosen_settings(os.environ)
-        )
-        found, run = own_capacity.run(
+    if report_path is not None and len(list(own_capacity.arrangements(options.strategies, wanted))) > 1:
+        raise BadInput("--report has room for one search: with --app, give one strategy and one size")
+    found: list[own_capacity.AppCapacity] = []
+    runs: list[ScriptRun] = []
+    with one_line_errors(None), made(options.out):
+        for each, run in own_capacity.run(
             options,
             wanted,
             search,
             lambda text: say(f"{text}\n"),
             lambda step: say(f"  {step_line(step, search.target)}\n"),
             live,
-        )
+        ):
+            found.append(each)
+            runs.append(run)
     live.clear()
+    if report_path is not None:
+        write_json(report_path, runs[-1].report)
     named = [
         Found(each.strategy if each.size is None else f"{each.strategy}, {each.size}", each.capacity) for each in found
     ]
     best = max(found, key=lambda each: each.capacity.rate or 0.0)
     data = {**asdict(best.capacity), "seed": search.seed, "searches": [asdict(each) for each in found]}
     show(capacities_page(named, search.target, data), style, output)
-    if run.signal is not None:
-        sys.exit(SIGNALLED + run.signal)
+    for run in runs:
+        _tell_of(run)
+    if runs[-1].signal is not None:
+        sys.exit(SIGNALLED + runs[-1].signal)
+    if any(run.failures for run in runs):
+        sys.exit(COULD_NOT_RUN)
     if best.capacity.rate is None:
         sys.exit(COULD_NOT_RUN if all(was_not_learnt(each.capacity) for each in found) else 1)
     sys.exit(0)

@@ -151,7 +151,7 @@ def _watched(
         _prove(served, options, live, log, arrangement.masked)
         reads = ", ".join(Evidence.read(served.program.evidence).read_variables) or "none"
         say(f"The database given is used. Variables read: {reads}.")
-        target = replace(script, target=served.servers.url)
+        target = replace(own_script(options, served.servers.url), phases=script.phases)
         before, began_s = served.cpu_s(), time.monotonic()
         psutil.cpu_percent()
         with DatabaseWatch(served.database) as watch:

@@ -46,6 +46,7 @@ from loadgen.lab.stack import BackendWatch, Servers, StackError, cpu_of_tree, la
 from loadgen.lab.turns import in_turns
 from loadgen.runner import Interrupted, Live, ScriptRun, new_run_id, run_script
 from loadgen.script.model import Script
+from loadgen.script.parse import RunOptions
 from loadgen.watch.console import Console
 from poolbench.settings import POOL_SETTINGS
 from reports import names
@@ -60,6 +61,7 @@ STRATEGIES = ("own", "null", "queue", "fair")
 """`own` is the pool that the application itself configures."""
 
 _DEFAULTS = {"DB_POOL_SIZE": "10", "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
+_NO_OPTIONS = RunOptions()
 _FIRST_USERS = 5
 _NO_TABLE = re.compile(r'UndefinedTable|relation "[^"]+" does not exist')
 _WORTH_A_LOOK = 0.05
@@ -119,6 +121,8 @@ class OwnAppOptions:
     """Whether an embedded database counts its statements (pg_stat_statements)."""
     confirm: Callable[[str], bool] = lambda _: False
     """Asks the user whether to go on; not called for an embedded database."""
+    script_options: RunOptions = _NO_OPTIONS
+    """How the script is read, but for its target, its phases and the environment."""
 
 
 def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
@@ -570,4 +574,4 @@ class _Comparison:
 
 def own_script(options: OwnAppOptions, url: str, phase: Mapping[str, object] | None = None) -> Script:
     """The script for a target, with its own phases or with a single one. Raises ScriptErrors, and OSError for its file."""
-    return local_script(options.script, url, options.application.folder, phase)
+    return local_script(options.script, url, options.application.folder, phase, options.script_options)

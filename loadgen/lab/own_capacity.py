@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from loadgen.capacity import find_capacity
 from loadgen.lab.own_app import NothingAnsweredError, OwnAppOptions, arranged, own_script, prove, unanswered
-from loadgen.runner import Interrupted, Live, ScriptRun
+from loadgen.runner import Live, ScriptRun
 from loadgen.sizing.capacity import Capacity, Step, Target
 
 
@@ -38,16 +38,16 @@ def run(
     say: Callable[[str], None],
     tell: Callable[[Step], None],
     live: Live,
-) -> tuple[list[AppCapacity], ScriptRun]:
-    """Search once for each strategy and size. Returns what was found, and the last run, which a signal may have ended.
+) -> Iterator[tuple[AppCapacity, ScriptRun]]:
+    """Search once for each strategy and size. Yields what each search found, and its run; one that a signal ended is the last.
 
-    Raises as `own_app.run` does, and SectionFailed; Interrupted where a signal came before the first search.
+    Raises as `own_app.run` does, and SectionFailed; Interrupted where a signal came between two searches.
     """
-    script = own_script(options, "http://127.0.0.1:1")
-    found: list[AppCapacity] = []
-    done: ScriptRun | None = None
+    # Read now, so that a mistake in the script is reported before anything is started.
+    for warning in own_script(options, "http://127.0.0.1:1").warnings:
+        say(f"Warning: {warning}")
     with arranged(options, say) as arrangement:
-        for strategy, size in _arrangements(options.strategies, sizes):
+        for strategy, size in arrangements(options.strategies, sizes):
             named = strategy if size is None else f"{strategy} with {size} connections for each server"
             say(f"{options.application.name}, {named}")
             settings = dict(options.settings) if size is None else {**options.settings, "DB_POOL_SIZE": str(size)}
@@ -64,13 +64,8 @@ def run(
                         error.counters,
                         has_setup=bool(options.application.setup),
                     ) from None
-                except Interrupted as interrupted:
-                    if done is None:
-                        raise
-                    done = replace(done, signal=interrupted.number)
-                    break
                 capacity, done = find_capacity(
-                    replace(script, target=served.servers.url),
+                    own_script(options, served.servers.url),
                     search.target,
                     live,
                     lambda _: None,
@@ -80,14 +75,13 @@ def run(
                     max_s=search.max_s,
                     seed=search.seed,
                 )
-            found.append(AppCapacity(strategy, size, capacity))
+            yield AppCapacity(strategy, size, capacity), done
             if done.signal is not None:
                 break
-    assert done is not None  # noqa: S101 - there is at least one strategy
-    return found, done
 
 
-def _arrangements(strategies: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, int | None]]:
+def arrangements(strategies: Sequence[str], sizes: Sequence[int]) -> Iterator[tuple[str, int | None]]:
+    """Each strategy and pool size to search for. The size is None where it is none of ours to choose."""
     for strategy in strategies:
         if strategy in {"own", "null"}:
             yield strategy, None

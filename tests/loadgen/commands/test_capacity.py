@@ -1,6 +1,7 @@
 """The command `loadgen capacity` on a real server: its answer, its exit codes, and bad input."""
 
 import json
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -10,6 +11,7 @@ from loadgen.commands.capacity import capacity as command
 from loadgen.sizing.capacity import Capacity, Target
 from loadgen.sizing.capacity_findings import Found, capacities_page
 from reports.formats.artillery_json import from_json
+from tests.support.own_app import APP, SETUP, write_app
 from tests.support.paths import EXAMPLES
 
 SCRIPT = """
@@ -94,6 +96,12 @@ def test_the_default_shares_are_those_that_help_shows():
         (("--app", "x:app", "--out", "/dev/null/x"), "cannot write into /dev/null/x: Not a directory"),
         (("--app", "x:app", "--out", "x" * 300), f"cannot write into {'x' * 300}: File name too long"),
         (("--setup", "true"), "--setup goes with --app"),
+        (("--app", "x:app", "--target", "http://127.0.0.1:1"), "--target does not go with --app"),
+        (("--app", "x:app", "--variables", "{"), "--variables: not JSON"),
+        (
+            ("--app", "x:app", "--strategies", "fair", "--sizes", "5,10", "--report", "/dev/null"),
+            "--report has room for one search",
+        ),
         (
             ("--target", "127.0.0.1:8000"),
             "--target: invalid URL 127.0.0.1:8000: it must begin with http:// or https://",
@@ -131,6 +139,24 @@ def test_a_generator_that_was_late_for_one_arrangement_does_not_hide_that_the_ot
 
 
 @pytest.mark.long
+def test_an_application_is_loaded_with_the_options_of_the_script_and_its_report_is_written(tmp_path, monkeypatch):
+    guarded = APP.replace("return {}, 201", "return {}, 201 if request.headers['X-Token'] == 'abc' else 500")
+    write_app(tmp_path, 'os.environ["DATABASE_URL"]', guarded.replace("import Flask", "import Flask, request"))
+    script = (tmp_path / "load.yml").read_text().replace("json: {}", 'json: {}, headers: {x-token: "{{ a }}{{ b }}"}')
+    environments = "environments: {here: {variables: {a: ab}}}"
+    (tmp_path / "load.yml").write_text(script.replace("config:", f"config:\n  {environments}"))
+    monkeypatch.chdir(tmp_path)
+    done = capacity(
+        "load.yml", "--app", "rows_app:app", "--setup", SETUP, "--p99", "2000", "--servers", "1", "--max-seconds", "20",
+        "-v", '{"b": "c"}', "-e", "here", "--report", "report.json", "--out", "out", "-o", "found.json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(Path("found.json").read_text())["rate"] > 10
+    counters = from_json(Path("report.json").read_text()).aggregate.counters
+    assert counters["http.codes.201"] > 100 and "http.codes.500" not in counters
+
+
+@pytest.mark.long
 def test_an_application_is_searched_in_each_arrangement(tmp_path, monkeypatch):
     monkeypatch.chdir(EXAMPLES / "shop")
     done = capacity(
@@ -140,4 +166,5 @@ def test_an_application_is_searched_in_each_arrangement(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert [(each["strategy"], each["size"]) for each in found["searches"]] == [("own", None), ("fair", 3)]
-    assert found["rate"] == max(each["capacity"]["rate"] for each in found["searches"])
+    # A busy machine may hold no rate in one of them.
+    assert found["rate"] == max(each["capacity"]["rate"] or 0 for each in found["searches"])
