@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from random import Random
 
 import gevent
@@ -17,7 +18,7 @@ from loadgen.clock import WallOffset, now_ns
 from loadgen.engine import Engine, Listener, Progress
 from loadgen.health import HealthWatch, undisturbed
 from loadgen.recorder import Recorder
-from loadgen.runner import Live, ScriptExecution, ScriptRun, print_debug, stopping
+from loadgen.runner import Live, ScriptExecution, ScriptRun, SectionFailed, print_debug, stopping
 from loadgen.schedule import Share
 from loadgen.script.model import Phase, Script
 from loadgen.sizing.capacity import (
@@ -65,7 +66,7 @@ def find_capacity(
 
     Users arrive at even intervals, or at random (Poisson) if those of some phase of the script do.
     `first_rate` None: that of the script's first phase with a rate, else 10. `say` is told each step when it ends. Returns the
-    answer, and the run over all steps. Raises SectionFailed.
+    answer, and the run over all steps, among whose failures is that of the section `after`. Raises SectionFailed for `before`.
     """
     if first_rate is None:
         first_rate = next((phase.arrival_rate for phase in script.phases if phase.arrival_rate > 0), 10.0)
@@ -110,7 +111,12 @@ def find_capacity(
                     engines[-1].run(Listener(tick=recovery.tick))
                     engines[-1].end_users()
                     gevent.sleep(0)
-        run = execution.after(execution.finished(engines[-1 if signals else 0], watch, signals))
+        run = execution.finished(engines[-1 if signals else 0], watch, signals)
+        try:
+            run = execution.after(run)
+        except SectionFailed as error:
+            # What was found holds all the same.
+            run = replace(run, failures=(*run.failures, str(error)))
     return found(steps, finished=rate is None), run
 
 

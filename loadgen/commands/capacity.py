@@ -235,6 +235,7 @@ def _of_application(
     """Search the capacity of an application in each arrangement, show what was found, and end the program."""
     from loadgen.commands.sweep import sizes as listed_sizes
     from loadgen.lab import own_capacity
+    from loadgen.lab.ending import Ending
     from loadgen.lab.folders import made
     from loadgen.sizing.capacity_findings import Found, capacities_page, step_line, was_not_learnt
     from loadgen.watch.progress import LiveLine
@@ -244,32 +245,44 @@ def _of_application(
     wanted = listed_sizes(sizes)
     if report_path is not None and len(list(own_capacity.arrangements(options.strategies, wanted))) > 1:
         raise BadInput("--report has room for one search: with --app, give one strategy and one size")
+    ending = Ending()
     found: list[own_capacity.AppCapacity] = []
     runs: list[ScriptRun] = []
     with one_line_errors(None), made(options.out):
-        for each, run in own_capacity.run(
-            options,
-            wanted,
-            search,
-            lambda text: say(f"{text}\n"),
-            lambda step: say(f"  {step_line(step, search.target)}\n"),
-            live,
-        ):
-            found.append(each)
-            runs.append(run)
-    live.clear()
-    if report_path is not None:
-        write_json(report_path, runs[-1].report)
-    named = [
-        Found(each.strategy if each.size is None else f"{each.strategy}, {each.size}", each.capacity) for each in found
-    ]
-    best = max(found, key=lambda each: each.capacity.rate or 0.0)
-    data = {**asdict(best.capacity), "seed": search.seed, "searches": [asdict(each) for each in found]}
-    show(capacities_page(named, search.target, data), style, output)
-    for run in runs:
-        _tell_of(run)
-    if runs[-1].signal is not None:
-        sys.exit(SIGNALLED + runs[-1].signal)
+        with ending.kept(lambda: bool(found)):
+            for each, run in own_capacity.run(
+                options,
+                wanted,
+                search,
+                lambda text: say(f"{text}\n"),
+                lambda step: say(f"  {step_line(step, search.target)}\n"),
+                live,
+            ):
+                found.append(each)
+                runs.append(run)
+                ending.signal = run.signal
+        live.clear()
+        if report_path is not None:
+            write_json(report_path, runs[-1].report)
+        named = [
+            Found(each.strategy if each.size is None else f"{each.strategy}, {each.size}", each.capacity)
+            for each in found
+        ]
+        best = max(found, key=lambda each: each.capacity.rate or 0.0)
+        data = {
+            **asdict(best.capacity),
+            "seed": search.seed,
+            "searches": [asdict(each) for each in found],
+            "partial": ending.is_early,
+            "error": ending.told() or None,
+        }
+        show(capacities_page(named, search.target, data, ending.told()), style, output)
+        for run in runs:
+            _tell_of(run)
+        if ending.error is not None:
+            raise ending.error
+    if ending.signal is not None:
+        sys.exit(SIGNALLED + ending.signal)
     if any(run.failures for run in runs):
         sys.exit(COULD_NOT_RUN)
     if best.capacity.rate is None:

@@ -10,12 +10,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from signal import SIGINT, SIGTERM
 
+import psycopg2
 from sqlalchemy import make_url
 
 from loadgen.environment import environment
 from loadgen.lab import distance
+from loadgen.lab.ending import Ending
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.local_script import local_script
@@ -139,33 +140,26 @@ def chosen_settings(environ: Mapping[str, str]) -> dict[str, str]:
 def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple[Page, int | None]:
     """Runs the comparison, and writes all reports. Returns the comparison, and the number of the signal that ended it early.
 
+    An error in a later run is raised when the reports of those before it are written.
     Raises StackError, NothingAnsweredError, RefusedError, DatabaseError, ScriptErrors, EmbeddedPostgresError, psycopg2.Error,
     Interrupted where a signal came before anything was measured, and WriteError or OSError for files.
     """
     # Read now, so that a mistake in the script is reported before anything is started.
     own_script(options, "http://127.0.0.1:1")
+    ending = Ending()
+    comparison: _Comparison | None = None
     with made(options.out):
-        with arranged(options, say) as arrangement:
-            comparison = _Comparison(options, arrangement, say, live)
-            try:
+        with ending.kept(lambda: comparison is not None and comparison.is_measured):
+            with arranged(options, say) as arrangement:
+                comparison = _Comparison(options, arrangement, say, live)
                 comparison.run()
-            except Interrupted as interrupted:
-                comparison.ended_by = interrupted.number
-            except KeyboardInterrupt:
-                comparison.ended_by = SIGINT
-            except SystemExit:
-                # SIGTERM, while no load is running.
-                if not comparison.is_measured:
-                    raise
-                comparison.ended_by = SIGTERM
-            except NothingAnsweredError as error:
-                if comparison.is_measured:
-                    write_summaries(comparison.page(str(error)), options.out, environment())
-                raise
         # The notes are whole only now: rows that were written are counted at the end.
-        page = comparison.page()
+        page = comparison.page(ending)
         write_summaries(page, options.out, environment())
-    return page, comparison.ended_by
+        if ending.error is not None:
+            say(f"What was measured until then is in {options.out}")
+            raise ending.error
+    return page, ending.signal
 
 
 @dataclass
@@ -279,10 +273,10 @@ def arranged(options: OwnAppOptions, say: Callable[[str], None]) -> Iterator[Arr
             # These may quote what the application has said.
             said = masked(str(error))
             raise type(error)(said + ("" if options.database_url else of_another_server(said))) from None
-        if isinstance(found, UsersDatabase):
-            written = "; ".join(found.written()) or "none that its statistics show"
-            notes.append(f"Rows written to {shown(options.database_url or '')}: {written}.")
-            say(notes[-1])
+        finally:
+            if isinstance(found, UsersDatabase):
+                notes.append(f"Rows written to {shown(options.database_url or '')}: {_written(found)}.")
+                say(notes[-1])
 
 
 def _notes(application: OwnApplication, interpreter: Interpreter) -> Iterator[str]:
@@ -329,6 +323,14 @@ def _agreed(options: OwnAppOptions, found: UsersDatabase) -> list[str]:
         raise RefusedError(f"{question} Not without --yes")
     share = f"half of those free now{'' if options.application.server is None else f', divided by {options.servers}'}"
     return [f"{each} may open {most} connections to {where}, {share}."]
+
+
+def _written(found: UsersDatabase) -> str:
+    """What was changed in the user's own database, in words."""
+    try:
+        return "; ".join(found.written()) or "none that its statistics show"
+    except psycopg2.Error:
+        return "not known, as the database does not answer"
 
 
 def _within(given: dict[str, str], most: int | None) -> dict[str, str]:
@@ -449,7 +451,6 @@ class _Comparison:
         self._reads: dict[str, None] = {}
         self._driver = "psycopg2"
         self._has_told_error = False
-        self.ended_by: int | None = None
 
     @property
     def is_measured(self) -> bool:
@@ -547,18 +548,16 @@ class _Comparison:
         used = _within(parameters("queue", settings), most)
         return {**settings, "DB_POOL_SIZE": used["pool_size"], "DB_POOL_MAX_OVERFLOW": used["max_overflow"]}
 
-    def page(self, error: str = "") -> Page:
-        """The comparison so far; `error`: why it ended without an answer."""
-        options = self._options
+    def page(self, ending: Ending) -> Page:
+        """The comparison so far."""
+        options, masked = self._options, self._arrangement.masked
         results = [OwnAppResult(name, tuple(runs)) for name, runs in self._runs.items() if runs]
-        if not results:
-            raise Interrupted(self.ended_by or SIGINT)
         given = {
             "application": options.application.name,
             "script": options.script,
             # A command of the user's own has as many processes as it says itself.
             "servers": None if options.application.server else options.servers,
-            "server": self._arrangement.masked(shown_command(options.application.server or "")) or None,
+            "server": masked(shown_command(options.application.server or "")) or None,
             "rounds": options.rounds,
             "settings": self._settings(),
             # Without their templates, which may hold a password.
@@ -566,9 +565,13 @@ class _Comparison:
             "driver": self._driver,
             "variables_read": list(self._reads),
         }
-        partial = self.ended_by is not None
         return own_app_page(
-            given, results, self._arrangement.notes, self._arrangement.crossing, partial=partial, error=error
+            given,
+            results,
+            self._arrangement.notes,
+            self._arrangement.crossing,
+            partial=ending.is_early,
+            error=ending.told(masked),
         )
 
 

@@ -145,15 +145,18 @@ def own_app_page(
 ) -> Page:
     """The comparison as a result: the verdict as its title, a row for each strategy, then all strategies side by side.
 
-    `error`: why it ended without an answer.
+    `error`: what ended it early, other than a signal.
     """
     said, best = verdict(results)
     title, *sentences = said.text.split(". ", 1) if said.tone != "warn" else [said.text]
     warned = [text for result in results for text in notices(result.strategy, result.report)]
-    told = [error] if error else [*map(_failures, results), *_doubts(results)]
+    # Without a good answer, the error tells of the failures.
+    silent = error and not any(good_answers(result.report.aggregate.counters) for result in results)
+    told = [error, *([] if silent else [*map(_failures, results), *_doubts(results)])]
     warned += [Text(text, "warn") for text in told if text]
     if partial:
-        warned.insert(0, Text("Partial: the run was interrupted. What follows was measured until then.", "warn"))
+        ended = "it was ended by an error" if error else "the run was interrupted"
+        warned.insert(0, Text(f"Partial: {ended}. What follows was measured until then.", "warn"))
     late = _late(results)
     line = (
         None
@@ -198,6 +201,7 @@ def own_app_page(
     data = {
         **given,
         "partial": partial,
+        "error": error or None,
         "verdict": said.text,
         "best": best,
         "notes": list(notes),

@@ -150,10 +150,12 @@ class Lab:
             # SIGTERM, while no load is running.
             self._evidence = replace(self._evidence, partial=True)
             raise
-        except (EmbeddedPostgresError, PartError) as error:
-            raise LabFailed(" ".join(str(error).split())) from error
-        except (StackError, SettingError, psycopg2.Error) as error:
-            raise LabError(" ".join(str(error).split())) from error
+        except (EmbeddedPostgresError, PartError, StackError, SettingError, psycopg2.Error) as error:
+            said = " ".join(str(error).split())
+            self._note(f"An error ended the session: {said}")
+            self._evidence = replace(self._evidence, partial=True)
+            kind = LabFailed if isinstance(error, EmbeddedPostgresError | PartError) else LabError
+            raise kind(said) from error
         finally:
             if self._evidence.is_measured:
                 self._write()

@@ -24,11 +24,13 @@ from loadgen.environment import environment
 from loadgen.lab import distance
 from loadgen.lab.database import LabDatabase, given_database
 from loadgen.lab.distance_findings import crossing_text
+from loadgen.lab.ending import Ending
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.local_script import local_script
 from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, arranged, prove, unanswered
 from loadgen.lab.own_app_findings import refusal
+from loadgen.lab.own_database import masking
 from loadgen.lab.own_server import OwnApplication
 from loadgen.lab.stack import (
     BackendWatch,
@@ -98,27 +100,34 @@ class SweepOptions:
 def run(options: SweepOptions, say: Callable[[str], None], live: Live, signals: list[int]) -> Sweep:
     """Runs the sweep and writes its files. The result is `partial` when it was interrupted.
 
+    An error is raised when what was measured before it is written.
+
     `signals`: numbers of the signals received, which end the sweep even if the KeyboardInterrupt got lost; those that end
     a run are added.
     Raises SweepError, StackError, NothingAnsweredError, ScriptErrors, SectionFailed, EmbeddedPostgresError, psycopg2.Error,
     WriteError, and OSError for the script.
     """
     with made(options.out):
-        sweeper = _Sweeper(options, say, live, signals)
-        try:
-            with ExitStack() as running:
-                sweeper.prepare(running)
-                sweeper.search()
-        except Interrupted as interrupted:
-            signals.append(interrupted.number)
-        except KeyboardInterrupt:
-            signals.append(SIGINT)
-        found = replace(sweeper.found(), partial=bool(signals))
+        sweeper, ending = _Sweeper(options, say, live, signals), Ending()
+        with ending.kept(lambda: sweeper.is_measured):
+            try:
+                with ExitStack() as running:
+                    sweeper.prepare(running)
+                    sweeper.search()
+            except Interrupted as interrupted:
+                signals.append(interrupted.number)
+            except KeyboardInterrupt:
+                signals.append(SIGINT)
+        error = ending.told(masking(*([options.database_url] if options.database_url is not None else [])))
+        found = replace(sweeper.found(), partial=bool(signals or error), error=error)
         page = sweep_page(found)
-        for style, ending in (("json", "json"), ("markdown", "md"), ("html", "html")):
-            write_text(options.out / f"sweep.{ending}", written(page, style))
+        for style, suffix in (("json", "json"), ("markdown", "md"), ("html", "html")):
+            write_text(options.out / f"sweep.{suffix}", written(page, style))
         if charts := sweep_charts(found):
             write_text(options.out / "sweep.svg", picture(charts))
+        if ending.error is not None:
+            say(f"What was measured until then is in {options.out}")
+            raise ending.error
         return found
 
 
@@ -140,6 +149,11 @@ class _Sweeper:
         self._answered = False
         self._counted: Counter[str] = Counter()
         """The counters of all runs that were measured."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any run has a result."""
+        return any(curve.runs for curve in self._curves)
 
     def found(self) -> Sweep:
         """The result so far."""

@@ -68,8 +68,11 @@ class Found:
     capacity: Capacity
 
 
-def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, Any]) -> Page:
-    """The capacities of an application in several arrangements, the highest first. `data` is what JSON has."""
+def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, Any], error: str = "") -> Page:
+    """The capacities of an application in several arrangements, the highest first. `data` is what JSON has.
+
+    `error`: why the other arrangements were not searched.
+    """
     ordered = sorted(found, key=lambda each: -(each.capacity.rate or 0.0))
     rows = tuple(
         (
@@ -95,7 +98,10 @@ def capacities_page(found: Sequence[Found], target: Target, data: Mapping[str, A
         prose=True,
     )
     said = _compared(ordered, target)
-    section = Section("capacity", "Capacity", (Text(said, "good" if ordered[0].capacity.rate else "bad"), table))
+    ended = (Text(f"Partial: not all arrangements were searched. {error}", "warn"),) if error else ()
+    section = Section(
+        "capacity", "Capacity", (*ended, Text(said, "good" if ordered[0].capacity.rate else "bad"), table)
+    )
     return Page("Capacity", target_text(target), (section,), {"answer": said, **data})
 
 

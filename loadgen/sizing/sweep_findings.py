@@ -65,6 +65,8 @@ class Sweep:
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     partial: bool = False
+    error: str = ""
+    """What ended it early, other than a signal; it is `partial` then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,10 @@ def sweep_page(sweep: Sweep) -> Page:
     limits = sweep.limits
     blocks: list[Block] = []
     if sweep.partial:
-        blocks.append(Text("Partial: the sweep was interrupted. What follows was measured until then.", "warn"))
+        ended = "it was ended by an error" if sweep.error else "the sweep was interrupted"
+        blocks.append(Text(f"Partial: {ended}. What follows was measured until then.", "warn"))
+    if sweep.error:
+        blocks.append(Text(sweep.error, "warn"))
     blocks += [Text(sentence(curve, limits), "good" if settled(curve) else "warn") for curve in sweep.curves]
     arrangement = (
         f"{sweep.subject}; strategy {sweep.strategy}, servers: {limits.servers}, {decimal(sweep.seconds)} s a run"
@@ -192,6 +197,7 @@ def sweep_page(sweep: Sweep) -> Page:
     )
     data = {
         "partial": sweep.partial,
+        "error": sweep.error or None,
         "subject": sweep.subject,
         "strategy": sweep.strategy,
         "servers": limits.servers,

@@ -49,6 +49,15 @@ def test_a_rate_that_is_held_is_told_with_its_steps(script, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_was_found_is_shown_although_the_section_after_fails(script):
+    script.write_text(script.read_text() + 'after: {flow: [{get: {url: "http://127.0.0.1:1/"}}]}\n')
+    done = capacity(script, "--p99", 5000, "--max-seconds", 20, "--format", "json")
+    assert done.exit_code == 3
+    assert "Error: the after section failed: " in done.stderr
+    assert json.loads(done.stdout)["rate"] >= 80
+
+
+@pytest.mark.slow
 def test_a_target_that_no_rate_meets_exits_with_1(script):
     done = capacity(script, "--p99", 0.001, "--max-seconds", 20)
     assert done.exit_code == 1
@@ -121,6 +130,12 @@ def test_arrangements_whose_intervals_overlap_are_not_told_apart():
         "fair, 5 holds the most: 120 new users per second with p99 within 50 ms and at most 1.0 % errors."
         " Not told apart from it: fair, 9."
     )
+
+
+def test_arrangements_that_were_not_searched_are_told_with_the_reason():
+    found = [Found("own", Capacity(9.0, 8.0, 10.0, "service", ()))]
+    page = capacities_page(found, Target(50, 0.01), {}, "no pool without a size")
+    assert page.sections[0].blocks[0].text == "Partial: not all arrangements were searched. no pool without a size"
 
 
 def test_a_generator_that_was_late_for_one_arrangement_does_not_hide_that_the_others_missed():

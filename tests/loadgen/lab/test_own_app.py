@@ -108,6 +108,15 @@ def test_without_a_good_answer_the_page_says_why_and_recommends_nothing():
     assert "plugin=poolbench" not in text
 
 
+def test_what_was_measured_before_an_error_is_told_with_it():
+    some = OwnAppResult("own", (OwnAppRun(Report(Period(0, {"http.requests": 4, "http.codes.200": 3})), 7, 12.0),))
+    page = own_app_page(GIVEN, [some], [], None, partial=True, error="shop:app: no pool without a size")
+    text = written(page, "text")
+    assert "Partial: it was ended by an error." in text and "no pool without a size" in text
+    assert "own: 1 of 4 requests failed." in text
+    assert page.data["error"] == "shop:app: no pool without a size"
+
+
 def test_a_strategy_is_recommended_only_where_it_is_measurably_better():
     said, best = verdict([result("own", 0, 1), result("fair", 2, 3)])
     assert best == "own"
