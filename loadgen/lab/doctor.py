@@ -9,8 +9,8 @@ import os
 import textwrap
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from loadgen.lab.own_app import (
     OwnAppOptions,
     Served,
     arranged,
+    judge,
     own_script,
     prove,
     unanswered,
@@ -148,9 +149,10 @@ def _watched(
     options = arrangement.options
     log = options.out / "logs" / "doctor.log"
     with arrangement.served("own", {}, log, watch=True) as served:
-        _prove(served, options, live, log, arrangement.masked)
+        is_proved = _prove(served, options, live, log, arrangement.masked)
         reads = ", ".join(Evidence.read(served.program.evidence).read_variables) or "none"
-        say(f"The database given is used. Variables read: {reads}.")
+        used = "The database given is used" if is_proved else "The first users did not need the database"
+        say(f"{used}. Variables read: {reads}.")
         target = replace(own_script(options, served.servers.url), phases=script.phases)
         before, began_s = served.cpu_s(), time.monotonic()
         psutil.cpu_percent()
@@ -163,6 +165,9 @@ def _watched(
                 _wait(_AFTERMATH_S, signals)
         # Now, so that it is there whatever can be said about the application.
         write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
+        if not is_proved and done.signal is None:
+            with _also_without_an_engine(served):
+                judge(served, options, done.report.aggregate.counters)
         parts = _collected(served.program.evidence, signals, whole=done.signal is None)
         done = replace(done, signal=done.signal or next(iter(signals), None))
         observed = total(parts)
@@ -196,13 +201,22 @@ def _count_serving(parts: Sequence[Observed]) -> int:
     )
 
 
-def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked: Callable[[str], str]) -> None:
-    """Return if the application uses the database given, with an engine or without one. Raises StackError."""
+def _prove(served: Served, options: OwnAppOptions, live: Live, log: Path, masked: Callable[[str], str]) -> bool:
+    """Whether the application was seen to use the database given, with an engine or without one. Raises StackError."""
     try:
-        prove(served, options, live)
+        with _also_without_an_engine(served):
+            return prove(served, options, live)
     except NothingAnsweredError as error:
         has_setup = bool(options.application.setup)
         raise unanswered(options.application.name, log, masked, error.counters, has_setup=has_setup) from None
+    return True
+
+
+@contextmanager
+def _also_without_an_engine(served: Served) -> Iterator[None]:
+    """While inside, a StackError counts only if the application did not use the database given without an engine, either."""
+    try:
+        yield
     except StackError:
         evidence = Evidence.read(served.program.evidence)
         if any(evidence.of("elsewhere")) or not any(evidence.of("connected")):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
@@ -149,10 +150,12 @@ def run(options: OwnAppOptions, say: Callable[[str], None], live: Live) -> tuple
     ending = Ending()
     comparison: _Comparison | None = None
     with made(options.out):
-        with ending.kept(lambda: comparison is not None and comparison.is_measured):
-            with arranged(options, say) as arrangement:
-                comparison = _Comparison(options, arrangement, say, live)
-                comparison.run()
+        with (
+            ending.kept(lambda: comparison is not None and comparison.is_measured),
+            arranged(options, say) as arrangement,
+        ):
+            comparison = _Comparison(options, arrangement, say, live)
+            comparison.run()
         # The notes are whole only now: rows that were written are counted at the end.
         page = comparison.page(ending)
         write_summaries(page, options.out, environment())
@@ -355,41 +358,64 @@ def _at_distance(url: str, far_url: str) -> str:
     return make_url(url).set(host=far.host, port=far.port, query=far.query).render_as_string(hide_password=False)
 
 
-def prove(served: Served, options: OwnAppOptions, live: Live) -> None:
-    """Return if the application uses the database given, for which some users of the script may have to be sent.
+def prove(served: Served, options: OwnAppOptions, live: Live) -> bool:
+    """Whether the application was seen to use the database given, for which some users of the script may have to be sent.
 
+    False: its engine may, but none of their requests needed it; `judge` says after the load whether others did.
     Raises StackError, or NothingAnsweredError, with the reason why it does not, and Interrupted where a signal came first.
     """
     given = options.application.url_variables
     evidence = Evidence.read(served.program.evidence)
-    report = None
-    if evidence.fault(given) and not evidence.explains:
-        phase = {"duration": 1, "arrivalCount": _FIRST_USERS}
-        script = own_script(options, served.servers.url, phase)
-        done = run_script(script, Console(lambda _: None), live)
-        if done.signal is not None:
-            raise Interrupted(done.signal)
-        report = done.report
-        evidence = Evidence.read(served.program.evidence)
+    counters: Counter[str] = Counter()
+    if evidence.fault(given) and not evidence.explains and not evidence.is_foreign_only(given):
+        for script in _first_users(options, served.servers.url):
+            done = run_script(script, Console(lambda _: None), live)
+            if done.signal is not None:
+                raise Interrupted(done.signal)
+            counters.update(done.report.aggregate.counters)
+            evidence = Evidence.read(served.program.evidence)
+            is_open = evidence.fault(given) and evidence.is_open and good_answers(counters)
+            if not is_open or (evidence.may_lend and evidence.has_engine):
+                break
     fault = evidence.fault(given)
     if fault is None:
-        return
-    if report is not None and not good_answers(report.aggregate.counters) and _may_yet(evidence):
-        # Without an answer there is nothing to prove by.
-        raise NothingAnsweredError(counters=report.aggregate.counters)
-    kinds = "" if report is None else _kinds(report.aggregate.counters)
-    seen = f"{'' if fault.endswith('?') else '.'} The answers: {kinds}" if kinds else ""
-    if report is not None and _leads_to_https(report.aggregate.counters):
-        seen += (
-            ". It seems to lead to https: switch that off, or let the script send the header X-Forwarded-Proto: https"
+        return True
+    if counters and evidence.may_lend:
+        if not good_answers(counters):
+            # Without an answer there is nothing to prove by.
+            raise NothingAnsweredError(counters=counters)
+        if evidence.has_engine and not any(evidence.of("kept")):
+            return False
+    told = [fault]
+    if evidence.foreign:
+        sent = f"{counters[names.VUSERS_CREATED]} users were" if counters else "No user was"
+        told.append(f"{sent} sent to {evidence.foreign}")
+    if kinds := _kinds(counters):
+        told.append(f"The answers: {kinds}")
+    if _leads_to_https(counters):
+        told.append(
+            "It seems to lead to https: switch that off, or let the script send the header X-Forwarded-Proto: https"
         )
-    error = UnprovedError(f"{options.application.name}: {fault}{seen}")
-    error.failed = (
-        report is not None
-        and any(name.startswith(f"{names.CODES}5") for name in report.aggregate.counters)
-        and any(each.get("given") for each in evidence.of("engine"))
+    error = UnprovedError(f"{options.application.name}: {_sentences(told)}")
+    error.failed = any(name.startswith(f"{names.CODES}5") for name in counters) and any(
+        each.get("given") for each in evidence.of("engine")
     )
     raise error
+
+
+def _first_users(options: OwnAppOptions, url: str) -> Iterator[Script]:
+    """What is run to see whether the application uses the database: a few users, then one of each scenario."""
+    yield own_script(options, url, {"duration": 1, "arrivalCount": _FIRST_USERS})
+    single = own_script(options, url, {"duration": 1, "arrivalCount": 1})
+    if len(single.scenarios) > 1:
+        yield from (replace(single, scenarios=(each,)) for each in single.scenarios if each.weight)
+
+
+def judge(served: Served, options: OwnAppOptions, counters: Mapping[str, int]) -> None:
+    """Raise StackError where the requests of a load have not used the database given, or asked for another one."""
+    fault = Evidence.read(served.program.evidence).fault(options.application.url_variables)
+    if fault:
+        raise StackError(f"{options.application.name}: {_sentences([fault, f'The answers: {_kinds(counters)}'])}")
 
 
 def _leads_to_https(counters: Mapping[str, int]) -> bool:
@@ -397,10 +423,9 @@ def _leads_to_https(counters: Mapping[str, int]) -> bool:
     return bool(counters.get(f"{names.ERRORS}EPROTO")) and any(name.startswith(f"{names.CODES}3") for name in counters)
 
 
-def _may_yet(evidence: Evidence) -> bool:
-    """Whether the application is attached, and has not been seen to use another database."""
-    others = any(not str(each["url"]).startswith("postgresql") for each in evidence.of("engine"))
-    return any(evidence.of("attached")) and not others and not evidence.explains and not evidence.missed
+def _sentences(parts: Sequence[str]) -> str:
+    """Sentences without their full stops as one text, itself without the last one."""
+    return " ".join(part if part.endswith("?") else f"{part}." for part in parts).removesuffix(".")
 
 
 def unanswered(
@@ -473,12 +498,15 @@ class _Comparison:
         console = Console(parts.append)
         with self._arrangement.served(strategy, options.settings, log) as served:
             try:
-                prove(served, options, self._live)
+                is_proved = prove(served, options, self._live)
             except NothingAnsweredError as error:
                 raise unanswered(
                     named, log, masked, error.counters, has_setup=bool(options.application.setup)
                 ) from None
-            self._note(served)
+            if is_proved:
+                self._note(served)
+            else:
+                self._say("The first users did not need the database: whether others do is judged after the run")
             script = own_script(options, served.servers.url)
             console.run_id(new_run_id())
             before = served.cpu_s()
@@ -487,10 +515,11 @@ class _Comparison:
                 done: ScriptRun = run_script(script, console, self._live)
                 wall_s = time.monotonic() - started
             after = served.cpu_s()
-            # Requests may have been the first to ask for another database.
-            fault = Evidence.read(served.program.evidence).fault(options.application.url_variables)
-            if fault:
-                raise StackError(f"{options.application.name}: {fault}")
+            if is_proved or done.signal is None:
+                # Requests may have been the first to ask for another database.
+                judge(served, options, done.report.aggregate.counters)
+            if not is_proved:
+                self._note(served)
         console.summary(done.report)
         servers_cpu_s = after[0] - before[0]
         database_cpu_s = None if after[1] is None or before[1] is None else after[1] - before[1]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from loadgen.capacity import find_capacity
-from loadgen.lab.own_app import NothingAnsweredError, OwnAppOptions, arranged, own_script, prove, unanswered
+from loadgen.lab.own_app import NothingAnsweredError, OwnAppOptions, arranged, judge, own_script, prove, unanswered
 from loadgen.runner import Live, ScriptRun
 from loadgen.sizing.capacity import Capacity, Step, Target
 
@@ -75,6 +75,8 @@ def run(
                     max_s=search.max_s,
                     seed=search.seed,
                 )
+                if done.signal is None:
+                    judge(served, options, done.report.aggregate.counters)
             yield AppCapacity(strategy, size, capacity), done
             if done.signal is not None:
                 break

@@ -55,6 +55,35 @@ class Evidence:
         """Whether the application had to be made by calling it."""
         return any(self.of("factory"))
 
+    @property
+    def foreign(self) -> str:
+        """The address of an engine for another kind of database than PostgreSQL that keeps what is written; "" without one."""
+        urls = (str(each["url"]) for each in self.of("engine"))
+        return next((url for url in urls if not url.startswith("postgresql") and url not in _IN_MEMORY), "")
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether an engine is for a PostgreSQL."""
+        return any(str(each["url"]).startswith("postgresql") for each in self.of("engine"))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the library is attached, and nothing speaks against the database given but an engine for another kind."""
+        return any(self.of("attached")) and not (self.explains or self.missed)
+
+    @property
+    def may_lend(self) -> bool:
+        """Whether the library is attached, and nothing speaks against the database given."""
+        return self.is_open and not self.foreign
+
+    def is_foreign_only(self, given: Sequence[str]) -> bool:
+        """Whether its engines are for other kinds of databases alone, and it has not read where the one given is.
+
+        One that has read it may make the engine for it when that is first needed.
+        """
+        read = {text.partition("=")[0] for text in given} & set(self.read_variables)
+        return bool(self.foreign) and not read and not self.has_engine
+
     def fault(self, given: Sequence[str]) -> str | None:
         """Why the database given was not used, in a sentence; None if it was. `given`: the variables that had its URL."""
         given = [text.partition("=")[0] for text in given]
@@ -92,7 +121,7 @@ class Evidence:
                 return f"it uses {each['url']}, not the database given in {named}. {read}"
         for each in self.of("connected"):
             return f"it connects with {each['driver']} itself: without an SQLAlchemy engine there is no pool to replace"
-        script = "do the script's first requests use the database?"
+        script = "do the script's requests use the database?"
         if any(each.get("given") for each in self.of("engine")):
             return f"its engine is for the database given, but lent no connection: {script}"
         if any(self.of("engine")):
@@ -167,6 +196,7 @@ class Evidence:
         return f", which {name}: give {options}"
 
 
+_IN_MEMORY = {"sqlite:///", "sqlite:///:memory:"}
 _URL = re.compile("UR[IL]|DSN", re.IGNORECASE)
 _NAMES_OF_SETTINGS = re.compile("SETTINGS|CONFIG", re.IGNORECASE)
 """Variables that name a module or a file with settings."""

@@ -11,7 +11,7 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
@@ -28,7 +28,7 @@ from loadgen.lab.ending import Ending
 from loadgen.lab.evidence import Crossing
 from loadgen.lab.folders import made
 from loadgen.lab.local_script import local_script
-from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, arranged, prove, unanswered
+from loadgen.lab.own_app import Arrangement, NothingAnsweredError, OwnAppOptions, arranged, judge, prove, unanswered
 from loadgen.lab.own_app_findings import refusal
 from loadgen.lab.own_database import masking
 from loadgen.lab.own_server import OwnApplication
@@ -308,7 +308,7 @@ class _Sweeper:
 
     def _measure(self, size: int, rate: float) -> SizeRun:
         postgres = self._database.postgres
-        with self._servers(size) as (servers, monitor_url):
+        with self._servers(size) as (servers, monitor_url, judged):
             self._load(servers, rate, WARM_S)
             before = servers.cpu_s(), cpu_of_tree(postgres.pid) if postgres else 0.0
             with BackendWatch(monitor_url) as watch:
@@ -321,6 +321,7 @@ class _Sweeper:
             self._answered = self._answered or bool(good_answers(total.counters))
             if self._own is not None and not self._answered:
                 raise NothingAnsweredError(counters=total.counters)
+            judged(total.counters)
         self._note_warnings(done)
         self._counted.update(total.counters)
         return SizeRun(
@@ -336,22 +337,22 @@ class _Sweeper:
         )
 
     @contextmanager
-    def _servers(self, size: int) -> Iterator[tuple[Servers, str]]:
-        """Servers with a pool of this size, and the URL for watching their database."""
+    def _servers(self, size: int) -> Iterator[tuple[Servers, str, Callable[[Mapping[str, int]], None]]]:
+        """Servers with a pool of this size, the URL for watching their database, and what says after a load if it was used."""
         options = self._options
         pool = {"DB_POOL_SIZE": str(size), "DB_POOL_MAX_OVERFLOW": "0", "DB_POOL_TIMEOUT": "5"}
         log = self._logs / f"{size}.log"
         if self._own is None:
             settings = {"DATABASE_URL": self._url, "DB_POOL": options.strategy, **pool}
             with Servers(service(), options.servers, settings, log) as servers:
-                yield servers, self._database.monitor_url
+                yield servers, self._database.monitor_url, lambda _: None
             return
         own, arrangement = self._own
         log = own.out / "logs" / f"{size}.log"
         with arrangement.served(options.strategy, pool, log) as served:
             try:
                 prove(served, own, self._live)
-                yield served.servers, served.database.monitor_url
+                yield served.servers, served.database.monitor_url, lambda counters: judge(served, own, counters)
             except NothingAnsweredError as error:
                 named = f"{own.application.name} with {options.strategy}"
                 has_setup = bool(own.application.setup)

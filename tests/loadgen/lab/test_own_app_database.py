@@ -42,7 +42,64 @@ def test_a_hard_coded_sqlite_is_one_clear_line(tmp_path, strategy):
     assert done.returncode == 2
     (error,) = errors(done)
     assert "sqlite:///rows.db" in error and "DATABASE_URL" in error
-    assert not done.stdout
+    assert "No user was sent to sqlite:///rows.db" in error
+    assert not done.stdout and not (tmp_path / "rows.db").exists()
+
+
+def test_users_that_were_sent_to_another_kind_of_database_are_told(tmp_path):
+    write_app(tmp_path, '(os.environ["DATABASE_URL"], "sqlite:///rows.db")[1]')
+    done = lab(tmp_path, "--strategies", "own")
+    assert done.returncode == 2
+    (error,) = errors(done)
+    assert "5 users were sent to sqlite:///rows.db" in error
+
+
+LAZY = """
+import os
+from flask import Flask
+from sqlalchemy import create_engine, text
+
+cache = create_engine("sqlite:///cache.db")
+url = URL
+engines = []
+app = Flask(__name__)
+
+@app.get("/")
+def home():
+    return "rows"
+
+@app.post("/rows")
+def add():
+    if not engines:
+        engines.append(create_engine(url))
+    with engines[0].begin() as connection:
+        connection.execute(text("INSERT INTO rows_of_app DEFAULT VALUES"))
+    return {}, 201
+"""
+
+
+def test_an_engine_that_only_a_rare_scenario_makes_is_found(tmp_path):
+    write_app(tmp_path, GIVEN, LAZY)
+    (tmp_path / "load.yml").write_text(
+        "config: {target: http://h, phases: [{duration: 1, arrivalCount: 10}]}\n"
+        "scenarios:\n"
+        "  - {weight: 100000, flow: [{get: {url: /}}]}\n"
+        "  - {weight: 1, flow: [{post: {url: /rows}}]}\n"
+    )
+    done = lab(tmp_path, *WITH_SETUP, "--strategies", "own")
+    assert done.returncode == 0, done.stderr
+    assert "The database given is used" in done.stderr
+
+
+@pytest.mark.parametrize(("needed_from", "code"), [(8, 0), (99, 2)])
+def test_where_the_first_users_do_not_need_the_database_the_whole_load_decides(tmp_path, needed_from, code):
+    counting = APP.replace("def add():", "def add():\n    calls.append(1)\n    if len(calls) < FROM: return {}, 201")
+    write_app(tmp_path, GIVEN, f"{counting}\ncalls = []\n".replace("FROM", str(needed_from)))
+    done = lab(tmp_path, *WITH_SETUP, "--strategies", "own")
+    assert done.returncode == code, done.stderr
+    assert "whether others do is judged after the run" in done.stderr
+    assert ("The database given is used" in done.stderr) is (code == 0)
+    assert ["do the script's requests use the database?" in error for error in errors(done)] == [True] * bool(code)
 
 
 @pytest.mark.parametrize("driver", ["", "+psycopg"])

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from loadgen.lab.attached import _of_no_application
-from loadgen.lab.own_app import _may_yet
 from loadgen.lab.own_evidence import Evidence
 from loadgen.lab.own_server import OwnApplication
 
@@ -55,6 +54,7 @@ def test_a_database_that_the_application_can_do_without_is_no_fault():
         (["attached"], True),
         (["attached", {"event": "engine", "url": "postgresql://h:5432/d"}], True),
         (["attached", {"event": "engine", "url": "sqlite:///x.db"}], False),
+        (["attached", {"event": "engine", "url": "sqlite:///:memory:"}], True),
         (["attached", {"event": "engine", "url": "postgresql://h:5432/d"}, "elsewhere"], False),
         (["attached", "function"], False),
         (["attached", "unreachable"], False),
@@ -62,7 +62,26 @@ def test_a_database_that_the_application_can_do_without_is_no_fault():
 )
 def test_without_an_answer_nothing_is_proved_unless_another_database_was_seen(events, may_yet):
     evidence = Evidence([{"event": each} if isinstance(each, str) else each for each in events])
-    assert _may_yet(evidence) == may_yet
+    assert evidence.may_lend == may_yet
+
+
+@pytest.mark.parametrize(
+    ("engines", "variables", "alone"),
+    [
+        (["mysql:///orders"], [], True),
+        (["mysql:///orders"], ["OTHER_URL"], True),
+        # It may make its engine for PostgreSQL when that is first needed.
+        (["sqlite:///cache.db"], ["DATABASE_URL"], False),
+        (["sqlite:///cache.db", "postgresql://h:5432/d"], [], False),
+        (["sqlite:///"], [], False),
+        ([], [], False),
+    ],
+)
+def test_an_application_of_another_kind_of_database_that_never_read_the_one_given_is_sent_no_user(
+    engines, variables, alone
+):
+    seen = [{"event": "attached"}, *({"event": "engine", "url": url} for url in engines), *read(*variables)]
+    assert Evidence(seen).is_foreign_only(["DATABASE_URL={url}"]) is alone
 
 
 def test_an_address_in_code_is_told_with_what_to_do():
