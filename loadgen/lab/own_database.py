@@ -21,7 +21,10 @@ from loadgen.lab.attached import IDENTITY
 from loadgen.lab.stack import connect, free_connections, query
 
 _NOTATIONS = ("postgresql+psycopg2", "postgresql+psycopg", "postgresql", "postgres")
-_CHANGES = "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+_CHANGES = (
+    "SELECT CASE schemaname WHEN 'public' THEN relname ELSE schemaname || '.' || relname END,"
+    " n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+)
 _KEPT_FREE = 0.5
 _SHARED = "postgres"
 """The database of an embedded server that is no application's."""
@@ -240,7 +243,7 @@ class UsersDatabase:
         yield self.base
 
     def tables(self) -> tuple[str, ...]:
-        """Names of its tables."""
+        """Names of its tables, with the schema's where that is not public."""
         return tuple(sorted(self._before))
 
     def written(self) -> tuple[str, ...]:
@@ -255,7 +258,7 @@ class UsersDatabase:
 
 
 def table_changes(url: str) -> Mapping[str, tuple[int, int, int]]:
-    """Rows added, changed and deleted so far, by table. Raises psycopg2.Error."""
+    """Rows added, changed and deleted so far, by table, with the schema's name where it is not public. Raises psycopg2.Error."""
     return {row[0]: (row[1], row[2], row[3]) for row in query(url, _CHANGES)}
 
 

@@ -6,8 +6,11 @@ import sys
 import psycopg2
 import pytest
 
-from loadgen.lab.own_database import DatabaseError, app_url, libpq_url, masking, shown
+from db.embedded import ROLE
+from loadgen.lab.own_database import DatabaseError, UsersDatabase, app_url, libpq_url, masking, shown
+from loadgen.lab.stack import query
 from tests.support.own_app import APP, SCRIPT, SETUP, errors, lab, write_app
+from tests.support.server_process import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -209,6 +212,21 @@ def test_ones_own_database_is_not_written_to_unasked(tmp_path, own_table):
     (error,) = errors(done)
     assert "--yes" in error and "rows_of_app" in error
     assert count(own_table) == 0
+
+
+def test_tables_of_the_same_name_in_two_schemas_are_told_apart(own_table):
+    with psycopg2.connect(own_table.admin_url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE SCHEMA other AUTHORIZATION {ROLE}; CREATE TABLE other.rows_of_app (id serial)")
+    connection.close()
+    try:
+        database = UsersDatabase(own_table.url, None, 1)
+        assert {"rows_of_app", "other.rows_of_app"} <= set(database.tables())
+        query(own_table.admin_url, "INSERT INTO rows_of_app DEFAULT VALUES")
+        query(own_table.admin_url, "INSERT INTO other.rows_of_app SELECT generate_series(1, 3)")
+        told = {"rows_of_app: 1 rows added", "other.rows_of_app: 3 rows added"}
+        wait_until(lambda: told <= set(database.written()), "the statistics show both", 10)
+    finally:
+        query(own_table.admin_url, "DROP SCHEMA other CASCADE")
 
 
 def key_value(url):
