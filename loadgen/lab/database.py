@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from urllib.parse import quote
 
 import psutil
 import psycopg2
@@ -14,9 +13,11 @@ import psycopg2
 from db import seeding
 from db.database import Database
 from db.embedded import EmbeddedPostgres, temporary_postgres
-from db.settings import DatabaseSettings, database_url, libpq_url
+from db.settings import DatabaseSettings, database_url
+from db.settings import libpq_url as as_libpq
 from loadgen.lab.evidence import MemoryUse
 from loadgen.lab.memory_limit import MemoryCounts, MemoryLimit, NoMemoryLimit
+from loadgen.lab.own_database import libpq_url
 from loadgen.lab.stack import count_backends, memory_of_tree, query
 
 LINKS = 200
@@ -122,12 +123,18 @@ def limited_database(limit_mb: int, connections: int, tell: Callable[[str], None
 
 @contextlib.contextmanager
 def given_database(text: str) -> Iterator[LabDatabase]:
-    """A schema of our own in the database at the URL `text`, dropped afterwards. Raises ValueError, psycopg2.Error."""
-    monitor_url = libpq_url(database_url(text))
+    """A schema of our own in the database that `text` names, dropped afterwards. Raises DatabaseError, psycopg2.Error."""
+    monitor_url = libpq_url(text)
     schema = f"poolbench_lab_{datetime.now(UTC):%Y%m%d_%H%M%S}"
     query(monitor_url, f"CREATE SCHEMA {schema}")
-    separator = "&" if "?" in monitor_url else "?"
     try:
-        yield LabDatabase(f"{monitor_url}{separator}options={quote(f'-csearch_path={schema}', safe='')}", monitor_url)
+        yield LabDatabase(_with_option(monitor_url, f"-csearch_path={schema}"), monitor_url)
     finally:
         query(monitor_url, f"DROP SCHEMA {schema} CASCADE")
+
+
+def _with_option(url: str, option: str) -> str:
+    """libpq's URL with one more of the server's options, which wins over those that the URL has."""
+    parsed = database_url(url)
+    given = parsed.query.get("options", "")
+    return as_libpq(parsed.update_query_dict({"options": f"{given} {option}".strip()}))

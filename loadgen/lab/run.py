@@ -31,6 +31,7 @@ from loadgen.lab.experiments import ARRIVAL_RATE, Experiment, Sizes, expected_s
 from loadgen.lab.findings import lab_page
 from loadgen.lab.folders import made
 from loadgen.lab.local_script import local_script
+from loadgen.lab.own_database import DatabaseError
 from loadgen.lab.pgbouncer import PgBouncer
 from loadgen.lab.publication import Publication
 from loadgen.lab.rounds import together, turns
@@ -150,7 +151,7 @@ class Lab:
             # SIGTERM, while no load is running.
             self._evidence = replace(self._evidence, partial=True)
             raise
-        except (EmbeddedPostgresError, PartError, StackError, SettingError, psycopg2.Error) as error:
+        except (EmbeddedPostgresError, PartError, DatabaseError, StackError, SettingError, psycopg2.Error) as error:
             said = " ".join(str(error).split())
             self._note(f"An error ended the session: {said}")
             self._evidence = replace(self._evidence, partial=True)
