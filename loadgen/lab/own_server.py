@@ -114,10 +114,11 @@ def url_variables(names: Sequence[str], url: str) -> dict[str, str]:
     """The values of the variables that tell an application where its database is.
 
     `names`: NAME gets the whole URL; NAME=TEMPLATE gets a text in which {url}, {scheme}, {user}, {password}, {host}, {port}
-    and {database} stand for the parts of it. Raises ValueError for a template with anything else in braces.
+    and {database} stand for the parts of it: {host} for the address of the host (hostaddr) where the URL has one. Raises
+    ValueError for a template with anything else in braces.
     """
     parsed = make_url(url)
-    host, port = _host_and_port(url)
+    host, port = _way(url, by_parts=True)
     parts = {
         "url": url,
         "scheme": parsed.drivername,
@@ -166,11 +167,14 @@ def unquoted_password(names: Sequence[str], url: str) -> str:
     )
 
 
-def _host_and_port(url: str) -> tuple[str, str]:
-    """Host (or socket's folder) and port of a URL."""
+def _way(url: str, *, by_parts: bool) -> tuple[str, str]:
+    """Host (or socket's folder) and port by which an application reaches the database of a URL.
+
+    `by_parts`: it gets the URL's parts, so that the address of a host must stand for its name.
+    """
     parsed = make_url(url)
     host, port = (at or parsed.query.get(key) for key, at in (("host", parsed.host), ("port", parsed.port)))
-    return str(host or ""), str(port or 5432)
+    return str((parsed.query.get("hostaddr") if by_parts else None) or host or ""), str(port or 5432)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,7 +379,7 @@ class Attachments:
             "port": place.port,
             "database": place.database,
             "identity": place.identity,
-            "way": _host_and_port(url),
+            "way": _way(url, by_parts=any("{host}" in text for text in self.application.url_variables)),
             "most": most,
             "evidence": str(evidence),
             "watch": watch,

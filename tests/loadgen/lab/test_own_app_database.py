@@ -6,7 +6,7 @@ import sys
 import psycopg2
 import pytest
 
-from db.embedded import ROLE
+from db.embedded import ROLE, temporary_postgres
 from loadgen.lab.own_database import DatabaseError, UsersDatabase, app_url, libpq_url, masking, shown
 from loadgen.lab.stack import query
 from tests.support.own_app import APP, SCRIPT, SETUP, errors, lab, write_app
@@ -280,6 +280,21 @@ def test_the_users_database_keeps_half_of_its_free_connections(tmp_path, own_tab
     figures = json.loads((tmp_path / "out" / "summary.json").read_text())["strategies"]["null"]
     assert figures["backends at peak"] <= 50
     assert figures["failed"] > 0
+
+
+def test_an_application_that_gets_the_parts_of_the_address_reaches_the_database_at_a_distance(tmp_path):
+    parts = {"HOST": "host", "PORT": "port", "USER": "user", "PASSWORD": "password", "NAME": "database"}
+    variables = [word for name, part in parts.items() for word in ("--url-variable", f"APP_DB_{name}={{{part}}}")]
+    named = ", ".join(f'{part}=os.environ["APP_DB_{name}"]' for name, part in parts.items())
+    address = f'"postgresql://{{user}}:{{password}}@{{host}}:{{port}}/{{database}}".format({named})'
+    write_app(tmp_path, address, APP.replace("INSERT INTO rows_of_app DEFAULT VALUES", "SELECT 1"))
+    # The delay listens at another address than that of the server.
+    with temporary_postgres(settings={"listen_addresses": "127.0.0.1,127.0.0.2"}) as server:
+        url = server.url.replace("127.0.0.1", "127.0.0.2")
+        done = lab(tmp_path, "--database-url", url, "--yes", "--db-rtt", "5ms", "--strategies", "own", *variables)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "out" / "summary.json").read_text())["strategies"]["own"]
+    assert figures["held mean (ms)"] > 5
 
 
 def test_names_of_databases():

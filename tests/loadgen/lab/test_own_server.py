@@ -212,6 +212,12 @@ def test_no_password_is_told_where_a_setup_command_was_kept_from_going_on(tmp_pa
     assert "p%40" not in str(told.value) and ODD not in str(told.value)
 
 
+def test_the_address_of_a_host_stands_for_its_name_where_the_application_gets_the_parts():
+    url = "postgresql://u@db.example.com:4000/d?hostaddr=127.0.0.1"
+    found = url_variables(["DB_HOST={host}", "DB_PORT={port}", "DB_URL={url}"], url)
+    assert found == {"DB_HOST": "127.0.0.1", "DB_PORT": "4000", "DB_URL": url}
+
+
 def test_a_socket_is_a_host():
     found = url_variables(["DB_HOST={host}", "DB_PORT={port}"], "postgresql:///d?host=/tmp/pg&port=5433")
     assert found == {"DB_HOST": "/tmp/pg", "DB_PORT": "5433"}
