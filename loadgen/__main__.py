@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 
@@ -23,14 +24,16 @@ def main() -> None:
         signal(SIGTERM, _terminated)
         _run()
     except KeyboardInterrupt:
-        os.write(2, b"Interrupted\n")
+        _tell(b"Interrupted\n")
         sys.exit(_INTERRUPTED)
 
 
 def _run() -> None:
     """Run the command, which ends the program."""
     from loadgen.cli import cli  # noqa: PLC0415 - nothing heavy before the command is known
+    from loadgen.commands.outlet import open_all  # noqa: PLC0415
 
+    open_all()
     if isinstance(sys.stdout, TextIOWrapper):
         # What another character set than UTF-8 lacks is printed as a question mark.
         sys.stdout.reconfigure(errors="replace")
@@ -40,7 +43,7 @@ def _run() -> None:
         try:
             Path.cwd()
         except OSError:
-            os.write(2, b"Error: the current folder was removed\n")
+            _tell(b"Error: the current folder was removed\n")
             sys.exit(2)
         raise
     except ImportError:
@@ -56,9 +59,14 @@ def _run() -> None:
 
 
 def _terminated(number: int, _frame: object) -> None:
-    # The buffer of sys.stderr may be in use where the signal came.
-    os.write(2, b"Terminated\n")
+    _tell(b"Terminated\n")
     raise SystemExit(128 + number)
+
+
+def _tell(line: bytes) -> None:
+    """Write a line to stderr, whose buffer may be in use where a signal came. What cannot be written is lost."""
+    with suppress(OSError):
+        os.write(2, line)
 
 
 if __name__ == "__main__":

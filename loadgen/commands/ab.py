@@ -201,12 +201,12 @@ def ab(
     files = _Files(output, csv_file, gnuplot_file)
     files.check()
     seconds = number / _USUAL_PER_S if duration_s is None else duration_s
-    with outliving_the_terminal():
+    with outliving_the_terminal() as stdout:
         calibration = calibrate_for(calibrates, seconds, quiet=quiet)
         code = _run_ab(
             workload, files, calibration, quiet=quiet, percentiles=not no_percentiles, deviations=not no_deviations
         )
-    sys.exit(code)
+    sys.exit(stdout.judged(code, BadInput.exit_code))
 
 
 @dataclass(frozen=True)

@@ -1,54 +1,80 @@
-"""Keeps a run alive when its terminal, or the program that reads its output, goes away before the run has ended."""
+"""Keeps a program alive when its terminal, its disk, or the program that reads its output, goes away before it has ended."""
 
 from __future__ import annotations
 
 import errno
 import io
+import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-_GONE = (errno.EPIPE, errno.EIO)
+import click
+
+_UNREAD = (errno.EPIPE, errno.EIO)
 
 
 class _Outlet(io.FileIO):
-    """A descriptor for output that forgets what is written once nobody reads it any more."""
+    """A descriptor for output that forgets what is written once that has failed."""
 
     gone = False
+    reason: str | None = None
+    """Why writing failed; None where nobody reads any more, and as long as nothing fails."""
 
     def write(self, data: Any, /) -> int | None:  # type: ignore[override]
         size = memoryview(data).nbytes
         if self.gone:
             return size
         try:
-            return super().write(data)
+            # None: another process has made the descriptor one that does not wait.
+            while (written := super().write(data)) is None:
+                select.select([], [self], [])
         except OSError as error:
-            if error.errno not in _GONE:
-                raise
             self.gone = True
+            if error.errno not in _UNREAD:
+                self.reason = error.strerror or str(error)
             return size
+        return written
+
+
+class LastingOutput:
+    """What became of stdout during a run."""
+
+    reason: str | None = None
+    """Why something printed on stdout was lost; None where nothing was, or only what nobody read any more."""
+
+    def judged(self, code: int, lost: int) -> int:
+        """The exit code of a command that would have exited with `code`: `lost`, after a line on stderr, if output was lost."""
+        if self.reason is None:
+            return code
+        click.echo(f"Error: cannot write to standard output: {self.reason}", err=True)
+        return code or lost
 
 
 @contextmanager
-def outliving_the_terminal() -> Iterator[None]:
-    """While inside, a closed pipe (`| head -1`), a lost terminal and SIGHUP do not end the program; what it prints is lost."""
+def outliving_the_terminal() -> Iterator[LastingOutput]:
+    """While inside, a closed pipe (`| head -1`), a full disk, a lost terminal and SIGHUP do not end the program; what it
+    prints is lost. Afterwards the value says whether anything was.
+    """
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    kept = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+    kept, output = sys.stdout, LastingOutput()
+    sys.stdout = lasting(kept)
     try:
-        yield
+        yield output
     finally:
-        for stream, original in zip((sys.stdout, sys.stderr), kept, strict=True):
-            with suppress(OSError, ValueError):
-                stream.flush()
-            _leave(stream, original)
-        sys.stdout, sys.stderr = kept
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        if sys.stdout is not kept:
+            # Forget the stream without closing its descriptor, which the original has as well.
+            output.reason = sys.stdout.detach().detach().reason  # type: ignore[attr-defined] # of its outlet
+        sys.stdout = kept
         signal.signal(signal.SIGHUP, before)
 
 
-def _lasting(stream: TextIO) -> TextIO:
+def lasting(stream: TextIO, *, line_buffering: bool = False) -> TextIO:
     """The stream, over an outlet; streams without a descriptor of their own, as in tests, stay as they are."""
     try:
         stream.flush()
@@ -59,12 +85,20 @@ def _lasting(stream: TextIO) -> TextIO:
         io.BufferedWriter(outlet),
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=stream is sys.stderr or stream.isatty(),
+        line_buffering=line_buffering or stream.isatty(),
     )
 
 
-def _leave(stream: TextIO, original: TextIO) -> None:
-    """Forget a lasting stream without closing its descriptor, which the original has as well."""
-    if stream is not original:
-        with suppress(OSError, ValueError):
-            stream.detach()  # type: ignore[attr-defined] # a TextIOWrapper
+def open_all() -> None:
+    """Open /dev/null in place of each of stdin, stdout and stderr that the program was started without.
+
+    A socket or file would get the descriptor else, and be written to. What stderr is told can be lost, but fails nothing.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115 - for as long as the program runs
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: PTH123, SIM115
+    sys.stderr = lasting(sys.stderr, line_buffering=True)

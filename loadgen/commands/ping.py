@@ -23,6 +23,7 @@ from loadgen.script.parse import RunOptions, parse_script
 from loadgen.script.yaml_reader import read_yaml
 from loadgen.vu.expect import KINDS
 from reports.blocks import Cell, Column, Facts, Items, Page, Section, Table, Text, amount_cell, decimal
+from reports.files import WriteError
 from reports.writers.output import STYLES, put, style_of, written
 
 _WORD = re.compile(r"([A-Za-z0-9_-]+)[=:]([A-Za-z0-9_-]+)")
@@ -87,14 +88,17 @@ def ping(
         _fail(f"{failed.name} - DNS lookup failed on {url}" if failed.name == _NO_NAME else f"{failed.name}: {url}")
     chosen = style_of(style, output)
     if chosen != "text":
-        put(written(_page(found), chosen), output)
-        sys.exit(int(found.failed))
-    shown = (
-        [] if jmespath else [*_shown(found, verbose=verbose), *_body(found, show=show_body or pretty, pretty=pretty)]
-    )
-    shown += _answered(found, jmespath, cheerio, query)
-    shown += [] if jmespath else _checks(found)
-    put("".join(f"{line}\n" for line in shown), output)
+        result = written(_page(found), chosen)
+    else:
+        lines = _answered(found, jmespath, cheerio, query)
+        if not jmespath:
+            body = _body(found, show=show_body or pretty, pretty=pretty)
+            lines = [*_shown(found, verbose=verbose), *body, *lines, *_checks(found)]
+        result = "".join(f"{line}\n" for line in lines)
+    try:
+        put(result, output)
+    except WriteError as error:
+        _fail(str(error))
     sys.exit(int(found.failed))
 
 

@@ -219,13 +219,13 @@ def run(
         crews = None if dask is None else opened.enter_context(_dask_crews(dask, script, workers))
         page = None if live is None else _live_page(live, script, ", ".join(paths), crews.count if crews else workers)
         gates = _Gates("loadgen run", " ".join(map(os.path.basename, scripts)), abort, junit)
-        opened.enter_context(outliving_the_terminal())
+        stdout = opened.enter_context(outliving_the_terminal())
         with _rows(rows, crews) as file:
             calibration = None if crews else _calibration(script, calibrates, workers)
             code = _run_script(
                 script, run_id, path, quiet, seed, workers, observers, page, crews, gates, file, calibration, style
             )
-    sys.exit(code)
+    sys.exit(stdout.judged(code, 1))
 
 
 @click.command()
@@ -254,9 +254,9 @@ def quick(url: str, count: int, num: int, output: str | None, insecure: bool, qu
     options = RunOptions(insecure=insecure, env=os.environ, test_id=run_id, **limits)
     script = _read(lambda: parse_script([("quick.json", text)], options, read_bytes))
     path = _output_path(output)
-    with outliving_the_terminal():
+    with outliving_the_terminal() as stdout:
         code = _run_script(script, run_id, path, quiet, None)
-    sys.exit(code)
+    sys.exit(stdout.judged(code, 1))
 
 
 def _read(read: Callable[[], Script]) -> Script:

@@ -60,7 +60,8 @@ def put(text: str, output: str | None) -> None:
     if output is not None:
         write_text(output, text)
         return
-    if sys.stdout is None:
+    # `sys.stdout` may be a stream that the program has put in place of one that it was started without.
+    if sys.__stdout__ is None:
         raise WriteError("cannot write the result: standard output is closed")
     try:
         sys.stdout.write(text)

@@ -1,7 +1,9 @@
 """Runs in processes of their own keep what they measured when their terminal, their reader or their disk goes away."""
 
 import json
+import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -74,6 +76,87 @@ def test_a_full_disk_is_one_line_for_run(start, tmp_path, serve, ok_answer):
     _, told = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Traceback" not in told and told.count("/dev/full") == 1
+
+
+def shell(command, **names):
+    """Exit code, stdout and stderr of a command of bash, in which `$loadgen` and these names stand for something."""
+    environment = os.environ | {"loadgen": f"{sys.executable} -m loadgen"} | {k: str(v) for k, v in names.items()}
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+LOADS = {
+    "run": ("run $script", 4, 1),
+    "workers": ("run --workers 2 $script", 4, 1),
+    "quick": ("quick -c 1 -n 3 $url/", 3, 1),
+    "ab": ("ab -n 3 $url/", 3, 2),
+}
+"""Each command with load: how many requests it makes, and its exit code when its output cannot be written."""
+
+
+@pytest.fixture
+def load(tmp_path, serve, ok_answer):
+    """load(name, redirections) -> exit code, stdout, stderr, and number of requests in the report of a command of LOADS."""
+    url = serve(ok_answer()).url
+
+    def run(name, redirections):
+        path = script(tmp_path, url, [{"get": {"url": "/"}}])
+        report = tmp_path / "report.json"
+        done = shell(f"$loadgen {LOADS[name][0]} -o $report {redirections}", script=path, url=url, report=report)
+        return *done, requests_in(report)
+
+    return run
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_a_full_disk_under_stdout_is_one_line_and_the_report_is_kept(name, load):
+    _, requests, failed = LOADS[name]
+    code, _, told, counted = load(name, ">/dev/full")
+    assert (code, counted) == (failed, requests)
+    assert told.count("cannot write to standard output: No space left on device") == 1 and "Traceback" not in told
+
+
+@pytest.mark.parametrize("name", LOADS)
+def test_without_any_of_the_standard_descriptors_a_run_is_as_others(name, load):
+    assert load(name, "<&- >&- 2>&-") == (0, "", "", LOADS[name][1])
+
+
+@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_what_becomes_of_stderr_does_not_decide_the_exit_code(redirection, name, load):
+    code, shown, _, counted = load(name, redirection)
+    assert (code, counted) == (0, LOADS[name][1])
+    assert "requests:" in shown
+
+
+def test_warnings_that_cannot_be_told_fail_nothing(tmp_path):
+    (tmp_path / "a.yml").write_text("config: {target: 'http://h', phazes: 5}\nscenarios: [{flow: [{think: 1}]}]")
+    assert [shell(f"$loadgen run --check $path {to}", path=tmp_path / "a.yml")[0] for to in ("", "2>/dev/full")] == [
+        1,
+        1,
+    ]
+    (tmp_path / "a.yml").write_text("config: {target: 'http://h'}\nscenarios: [{flow: [{get: {url: /}}]}]")
+    assert shell("$loadgen run --check $path 2>/dev/full", path=tmp_path / "a.yml") == (0, "", "")
+
+
+def test_a_ping_that_cannot_be_shown_is_one_line(serve, ok_answer):
+    code, _, told = shell("$loadgen ping $url/ >/dev/full", url=serve(ok_answer()).url)
+    assert (code, told) == (1, "Error: cannot write the result to standard output: No space left on device\n")
+
+
+def test_a_reader_who_is_slow_loses_nothing_though_the_pipe_does_not_wait(serve, ok_answer):
+    """Another program has set O_NONBLOCK for the pipe, which holds less than what is printed."""
+    code = (
+        "import os, subprocess, sys, time; r, w = os.pipe(); os.set_blocking(w, False)\n"
+        "run = subprocess.Popen(sys.argv[1:], stdout=w); os.close(w); time.sleep(3); got = b''\n"
+        "while part := os.read(r, 65536): got += part\n"
+        "print(run.wait(), got.count(b'LOG: header received'))"
+    )
+    arguments = [*LOADGEN, "ab", "-v", "2", "-n", "500", f"{serve(ok_answer(b'x' * 900)).url}/"]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, timeout=60, check=True)
+    assert done.stdout.split() == [b"0", b"500"]
 
 
 def test_an_endless_trickle_is_given_up(start, tmp_path, serve):
