@@ -192,7 +192,9 @@ class Recorder:
         self._starts = ColumnBuffer("started_ns", "intended_ns")
         self._ends = ColumnBuffer("ended_ns", "started_ns")
         self._created: dict[str, array[int]] = {}
-        self._counts: dict[tuple[str, int], array[int]] = {}
+        # The instants at which one is added to a counter. All counters are in there; other amounts stand beside their instants.
+        self._counts: dict[str, array[int]] = {}
+        self._amounts: dict[str, tuple[array[int], array[int]]] = {}
         self._rates: defaultdict[str, array[int]] = defaultdict(lambda: array("q"))
         self._samples: dict[str, tuple[array[int], array[float]]] = {}
         self.request: Callable[[int], None] = self._requested_ns.append
@@ -282,20 +284,36 @@ class Recorder:
 
     def count(self, name: str, n: int = 1) -> None:
         """Add `n` to a counter, at this instant. Beyond 1000 counters, errors are counted together and others dropped."""
-        column = self._counts.get((name, n))
-        if column is None:
-            column = self._new_counter(name, n)
-        column.append(now_ns())
+        if n == 1:
+            column = self._counts.get(name)
+            if column is None:
+                kept = self._kept(name)
+                column = array("q") if kept is None else self._counts[kept]
+            column.append(now_ns())
+            return
+        columns = self._amounts.get(name)
+        if columns is None:
+            kept = self._kept(name)
+            columns = array("q"), array("q")
+            if kept is not None:
+                columns = self._amounts.setdefault(kept, columns)
+        columns[0].append(now_ns())
+        columns[1].append(n)
 
-    def _new_counter(self, name: str, n: int) -> array[int]:
-        if len(self._counts) >= _NAMES_MAX and not _OWN_NAME.match(name):
+    def _kept(self, name: str) -> str | None:
+        """The name of the counter that stands for one of this name; None if that is dropped."""
+        name = _cut(name)
+        if name not in self._counts and len(self._counts) >= _NAMES_MAX and not _OWN_NAME.match(name):
             self._drop()
-            name, n = (_OTHER_ERRORS, n) if name.startswith(names.ERRORS) else (names.DROPPED, 0)
-        return self._counts.setdefault((_cut(name), n), array("q"))
+            if not name.startswith(names.ERRORS):
+                return None
+            name = _OTHER_ERRORS
+        self._counts.setdefault(name, array("q"))
+        return name
 
     def _drop(self) -> None:
         """Count a figure that is not recorded, because there are too many different names already."""
-        self._counts.setdefault((names.DROPPED, 1), array("q")).append(now_ns())
+        self._counts.setdefault(names.DROPPED, array("q")).append(now_ns())
 
     def rate(self, name: str) -> None:
         """Count an event of a rate per second, at this instant."""
@@ -444,15 +462,20 @@ class Recorder:
             bucket.sample(names.SESSION_LENGTH, Sketch.of(length_ms), first_ns, last_ns)
 
     def _flush_counts(self) -> None:
-        for (name, n), column in self._counts.items():
-            at_ns = _taken(column)
-            is_error = name.startswith(names.ERRORS)
-            for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns, _SECOND_NS if is_error else _PERIOD_NS):
-                counted = n * len(at_ns[rows])
-                bucket.count(name, counted, first_ns, last_ns)
-                if is_error:
-                    self.errors += counted
-                    bucket.seconds[first_ns // _SECOND_NS].errors += counted
+        for name, column in self._counts.items():
+            self._add_to_counter(name, _taken(column))
+        for name, (at, amounts) in self._amounts.items():
+            self._add_to_counter(name, _taken(at), _taken(amounts))
+
+    def _add_to_counter(self, name: str, at_ns: Ints, amounts: Ints | None = None) -> None:
+        """Add these amounts, or one each, to a counter at these instants."""
+        is_error = name.startswith(names.ERRORS)
+        for bucket, rows, first_ns, last_ns in self._by_bucket(at_ns, _SECOND_NS if is_error else _PERIOD_NS):
+            counted = len(at_ns[rows]) if amounts is None else int(amounts[rows].sum())
+            bucket.count(name, counted, first_ns, last_ns)
+            if is_error:
+                self.errors += counted
+                bucket.seconds[first_ns // _SECOND_NS].errors += counted
 
     def _flush_rates(self) -> None:
         for name, column in self._rates.items():

@@ -32,7 +32,7 @@ class Fail(Exception):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.name = name
+        self.name = str(name)
 
 
 @dataclass(slots=True)
@@ -108,7 +108,7 @@ class User:
     variables: dict[str, Any]
     """The user's variables, which templates use and functions may change."""
     count: Callable[[str, int], None]
-    """`count(name, n)` adds n to a counter of the report."""
+    """`count(name, n)` adds n, a whole number from 0 on, to a counter of the report."""
     sample: Callable[[str, float], None]
     """`sample(name, value)` adds a value (in ms if it is a time) to a summary of the report."""
     rate: Callable[[str], None] = _nothing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import index
 from random import Random
 from typing import Any
 
@@ -15,6 +16,10 @@ from loadgen.recorder import Recorder
 from loadgen.rows import Rows
 from loadgen.script import model
 from loadgen.script.processor import Fail, Processor, User
+
+
+_MOST = 2**53
+"""The most that a function of the processor can add to a counter at once: the numbers up to it are exact in JavaScript, too."""
 
 
 class VuFailedError(Exception):
@@ -99,13 +104,36 @@ class Setting:
             raise KeyError(name)
         called = guarded(processor, name, processor.functions[name], self.warn)
         recorder, exit_code = self.recorder, self.exit_code
-        count, sample, rate = recorder.count, recorder.sample, recorder.rate
+
+        def count(name: str, n: int = 1) -> None:
+            recorder.count(_metric(name), _amount(n))
+
+        def sample(name: str, value: float) -> None:
+            recorder.sample(_metric(name), value)
+
+        def rate(name: str) -> None:
+            recorder.rate(_metric(name))
 
         def call(*arguments: Any) -> Any:
             *given, vu = arguments
             return called(*given, User(vu.variables, count, sample, rate, vu.scenario, exit_code))
 
         return call
+
+
+def _metric(name: Any) -> str:
+    """The name of a metric that a function of the processor gives. Raises TypeError."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a metric is a text, not {name!r}")
+    return name
+
+
+def _amount(n: Any) -> int:
+    """What a function of the processor adds to a counter. Raises TypeError, ValueError."""
+    amount = index(n)
+    if not 0 <= amount <= _MOST:
+        raise ValueError(f"a counter can be given 0 to 2**53, not {n!r}")
+    return amount
 
 
 def guarded(

@@ -107,6 +107,31 @@ def test_errors_are_counted_in_their_second():
     assert sum(second.errors for second in period.seconds) == 3
 
 
+def test_a_counter_given_many_different_amounts_is_one_counter():
+    recorder = Recorder(WallOffset())
+    for amount in range(3000):
+        recorder.count("bytes", amount)
+    recorder.count("a later one")
+    for amount in (0, 1, 5):
+        recorder.count("errors.own", amount)
+    total = recorder.report().aggregate.counters
+    assert total == {"bytes": 3000 * 2999 // 2, "a later one": 1, "errors.own": 6}
+    assert recorder.errors == 6
+
+
+def test_beyond_the_most_counters_amounts_are_dropped_and_those_of_errors_counted_together():
+    recorder = Recorder(WallOffset())
+    for number in range(module._NAMES_MAX):
+        recorder.count(f"c{number}", number)
+    for amount in (1, 7, 0):
+        recorder.count("one too many", amount)
+        recorder.count("errors.One of too many", amount)
+        recorder.count("c5", amount)
+    total = recorder.report().aggregate.counters
+    assert len(total) == module._NAMES_MAX + 2
+    assert (total["loadgen.dropped"], total["errors.TOO_MANY_DIFFERENT_ERRORS"], total["c5"]) == (6, 8, 13)
+
+
 def test_answers_of_429_are_counted_in_their_second():
     recorder = Recorder(FixedWall())
     for at_s, status in ((5.0, 429), (5.9, 429), (5.95, 200), (7.1, 429)):

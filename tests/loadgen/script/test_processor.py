@@ -331,6 +331,33 @@ def note(error, user): user.count("noted " + error, 1)
     assert not run.asked and not run.warnings
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("count('x', None)", "TypeError: 'NoneType' object cannot be interpreted as an integer"),
+        ("count('x', '3')", "TypeError: 'str' object cannot be interpreted as an integer"),
+        ("count('x', 1.5)", "TypeError: 'float' object cannot be interpreted as an integer"),
+        ("count('x', -1)", "ValueError: a counter can be given 0 to 2**53, not -1"),
+        ("count('x', 10**30)", f"ValueError: a counter can be given 0 to 2**53, not {10**30}"),
+        ("count(b'x', 1)", "TypeError: the name of a metric is a text, not b'x'"),
+        ("count(['x'], 1)", "TypeError: the name of a metric is a text, not ['x']"),
+        ("sample(b'x', 1)", "TypeError: the name of a metric is a text, not b'x'"),
+        ("sample('x', '3')", "TypeError: '<' not supported between instances of 'float' and 'str'"),
+        ("rate(5)", "TypeError: the name of a metric is a text, not 5"),
+    ],
+)
+def test_a_wrong_figure_fails_its_user_with_its_line_and_the_report_is_made(server, call, said):
+    run = Run(server, f"def note(user):\n    user.count('noted')\n    user.{call}", [{"function": "note"}])
+    assert run.errors == {said: 1}
+    assert run.warnings == [f"/w/own.py:3: note: {said}"]
+    assert run.counters["noted"] == run.counters["vusers.failed"] == 1
+
+
+def test_an_error_may_be_named_by_anything(server):
+    source = "from loadgen.processor import Fail\ndef stop(user): raise Fail(404)"
+    assert Run(server, source, [{"function": "stop"}]).errors == {"404": 1}
+
+
 def test_any_other_exception_fails_its_user_alone_and_is_told_with_its_place(server):
     source = "def bad(request, user):\n    if user.variables.pop('n', None) is None:\n        return {}['token']\n"
     run = Run(server, source, [{"loop": [get("/a", beforeRequest="bad")], "count": 2}], users=2, variables={"n": 1})
