@@ -17,7 +17,6 @@ from loadgen.rows import Rows
 from loadgen.script import model
 from loadgen.script.processor import Fail, Processor, User
 
-
 _MOST = 2**53
 """The most that a function of the processor can add to a counter at once: the numbers up to it are exact in JavaScript, too."""
 

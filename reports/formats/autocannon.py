@@ -25,6 +25,7 @@ _JSON_FIELDS = {
     "min": "min", "max": "max", "mean": "mean", "p50": "p50", "p75": "p75", "p90": "p90", "p99": "p99", "p99_9": "p999",
 }  # fmt: skip
 _2XX = f"{names.RESPONSES}.2xx"
+_NON_2XX = f"{names.ERRORS}non 2xx"
 _REQUESTS = re.compile(r"^[ \t>]*([\d.]+[kMG]?) requests in [\d.]+s, ", re.MULTILINE)
 _ANSWERS = re.compile(r"^[ \t>]*([\d.]+[kMG]?) 2xx responses, ([\d.]+[kMG]?) non 2xx responses", re.MULTILINE)
 _ERRORS = re.compile(r"^[ \t>]*([\d.]+[kMG]?) errors \(([\d.]+[kMG]?) timeouts\)", re.MULTILINE)
@@ -50,11 +51,11 @@ def _from_text(text: str, which: str) -> Report:
             times[_DETAILS[cells[0]]] = number(cells[1])
     counters = {names.REQUESTS: int(amount(requests[1]))}
     if answers is not None:
-        counters |= {_2XX: int(amount(answers[1])), f"{names.ERRORS}non 2xx": int(amount(answers[2]))}
+        counters |= {_2XX: int(amount(answers[1])), _NON_2XX: int(amount(answers[2]))}
     if errors is not None:
         timeouts = int(amount(errors[2]))
         counters |= {f"{names.ERRORS}failed": int(amount(errors[1])) - timeouts, f"{names.ERRORS}timeout": timeouts}
-    answered = counters.get(_2XX, 0) + counters.get(f"{names.ERRORS}non 2xx", 0)
+    answered = counters.get(_2XX, 0) + counters.get(_NON_2XX, 0)
     failed = counters.get(f"{names.ERRORS}failed", 0) + counters.get(f"{names.ERRORS}timeout", 0)
     if answers is None:
         # Printed only where some answer was not 2xx.
@@ -85,7 +86,11 @@ def from_json(text: str) -> Report:
     sent = each(an_object(found["requests"], "requests"), "requests", _number_or_none)
     answered = int(sent.get("total") or 0)
     counters = {names.REQUESTS: int(sent.get("sent") or answered), names.RESPONSES: answered}
-    for code, counts in an_object(found.get("statusCodeStats", {}), "statusCodeStats").items():
+    codes = an_object(found.get("statusCodeStats", {}), "statusCodeStats")
+    if answered and not codes:
+        # Earlier releases do not tell codes apart.
+        counters |= {_2XX: whole(found.get("2xx", 0), "2xx"), _NON_2XX: whole(found["non2xx"], "non2xx")}
+    for code, counts in codes.items():
         counters[f"{names.CODES}{code}"] = whole(
             an_object(counts, f"statusCodeStats.{code}").get("count"), f"statusCodeStats.{code}"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from reports import names
 from reports.formats.durations import DURATION, milliseconds, number
+from reports.formats.oha import CUT_OFF
 from reports.formats.plain_text import lines_of
 from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 
@@ -62,7 +63,7 @@ def from_text(text: str) -> Report:
             figures.setdefault(_PERCENTILES[f"{number(percentile[1]):g}"], milliseconds(percentile[2]))
         elif status := _STATUS.fullmatch(line):
             counters.setdefault(f"{names.CODES}{status[1]}", int(status[2]))
-        elif error := _ERROR.fullmatch(line):
+        elif (error := _ERROR.fullmatch(line)) and error[2] != CUT_OFF:
             counters.setdefault(f"{names.ERRORS}{error[2]}", int(error[1]))
     answered = sum(count for name, count in counters.items() if name.startswith(names.CODES))
     in_histogram = sum(int(found[1]) for line in lines if (found := _BUCKET.fullmatch(line)))

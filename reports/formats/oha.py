@@ -1,6 +1,7 @@
 """Reader of oha's JSON (`oha --json`, `--output-format json`); its text is read with hey's.
 
 Its response time is the whole request with connecting and the body, of requests that were answered; oha writes it in seconds.
+Requests that the end of the run cut off (one on each connection) are not counted, as in oha's own success rate.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from reports.model import Extras, Period, Rate, Report, ReportError, Summary
 _FIELDS = {"fastest": "min", "average": "mean", "slowest": "max"}
 _PERCENTILES = {"p50": "p50", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99", "p99.9": "p999"}
 
+CUT_OFF = "aborted due to deadline"
+"""What oha files a request under that was still under way when the run ended (`-z`)."""
+
 
 def from_json(text: str) -> Report:
     """Read the report in a text. Raises ReportError (one line) for any other text."""
@@ -26,6 +30,7 @@ def from_json(text: str) -> Report:
     percentiles = _numbers(found["latencyPercentiles"], "latencyPercentiles")
     codes = each(an_object(found["statusCodeDistribution"], "statusCodeDistribution"), "statusCodeDistribution", whole)
     errors = each(an_object(found.get("errorDistribution", {}), "errorDistribution"), "errorDistribution", whole)
+    errors = {error: count for error, count in errors.items() if error != CUT_OFF}
     answered = sum(codes.values())
     counters = {names.REQUESTS: answered + sum(errors.values()), names.RESPONSES: answered}
     counters |= {f"{names.CODES}{code}": count for code, count in codes.items()}

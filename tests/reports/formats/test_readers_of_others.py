@@ -350,13 +350,64 @@ OHA = """{"summary": {"successRate": 0.99, "total": 2.0, "slowest": 0.016, "fast
 def test_ohas_json_is_read_in_ms():
     (report,) = read(OHA, "x")
     assert report.aggregate.counters == {
-        "http.requests": 200, "http.responses": 198, "http.codes.200": 195, "http.codes.503": 3,
-        "errors.aborted due to deadline": 2,
+        "http.requests": 198, "http.responses": 198, "http.codes.200": 195, "http.codes.503": 3,
     }  # fmt: skip
     assert report.aggregate.summaries == {
         "http.response_time": Summary(min=0.3, mean=2.0, max=16.0, p50=1.0, p99=9.8, p999=15.0, count=198)
     }
     assert report.aggregate.rates == {"http.request_rate": Rate(99.5)}
+
+
+def test_requests_that_the_end_of_ohas_run_cut_off_are_no_errors(golden):
+    """One stands under way on each connection when the time is up; oha's own success rate leaves them out."""
+    text = (golden / "others" / "oha.txt").read_text()
+    before, heading, errors = text.partition("Error distribution:\n")
+    cut_off = f"{before}{heading}  [32] aborted due to deadline\n{errors}"
+    assert read(cut_off, "x")[0].aggregate == read(text, "x")[0].aggregate
+    others = OHA.replace('"aborted due to deadline": 2', '"aborted due to deadline": 2, "connection closed": 1')
+    counters = read(others, "x")[0].aggregate.counters
+    assert counters["http.requests"] == 199
+    assert {name for name in counters if name.startswith("errors.")} == {"errors.connection closed"}
+
+
+@pytest.mark.parametrize("codes", ["", '"statusCodeStats":{},', '"statusCodeStats":null,'])
+def test_autocannons_json_without_codes_tells_those_that_are_not_2xx(golden, codes):
+    text = (golden / "others" / "autocannon.json").read_text()
+    stats = '"statusCodeStats":{"200":{"count":116},"503":{"count":19}},'
+    assert stats in text
+    counters = read(text.replace(stats, codes), "x")[0].aggregate.counters
+    assert counters == {
+        "http.requests": 138, "http.responses": 135, "http.responses.2xx": 116, "errors.non 2xx": 19, "errors.failed": 2,
+        "errors.timeout": 1,
+    }  # fmt: skip
+
+
+TRANSACTION = "Number of samples in transaction : 2, number of failing samples : 1"
+
+
+def test_a_transaction_in_jmeters_csv_is_no_request():
+    heading = "timeStamp,elapsed,label,responseCode,responseMessage,threadName,success\n"
+    requests = "1000,5,login,200,OK,t 1,true\n1010,7,buy,503,Unavailable,t 1,false\n"
+    transaction = f'990,30,order,,"{TRANSACTION}",t 1,false\n'
+    assert read(heading + requests + transaction, "x") == read(heading + requests, "x")
+    # With `generate parent sample`, a file has nothing else.
+    assert read(heading + transaction, "x")[0].aggregate.counters == {
+        "http.requests": 1, f"errors.{TRANSACTION}": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_of_a_transaction_in_jmeters_xml_the_samples_inside_are_counted(nested):
+    inner = '<httpSample t="5" ts="1000" s="true" lb="login" rc="200" rm="OK"><httpSample t="2" ts="1000" s="true" rc="200"/>'
+    requests = f'{inner}</httpSample><httpSample t="7" ts="1010" s="false" lb="buy" rc="503" rm="Unavailable"/>'
+    head = f'<sample t="30" ts="990" s="false" lb="order" rc="" rm="{TRANSACTION}">'
+    body = f"{head}{requests}</sample>" if nested else f"{requests}{head}</sample>"
+    (report,) = read(
+        f'<?xml version="1.0"?>\n<testResults version="1.2">\n{body}\n{head}{body}</sample></testResults>', "x"
+    )
+    assert report.aggregate.counters == {
+        "http.requests": 4, "http.responses": 4, "http.codes.200": 2, "http.codes.503": 2, "errors.503": 2,
+    }  # fmt: skip
 
 
 JTL = """<?xml version="1.0" encoding="UTF-8"?>
