@@ -256,6 +256,7 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
     experiment of `loadgen lab`, such as published:B.3.c1. Merging is exact; it needs the sketches that our own reports carry.
     """
     from reports import names
+    from reports.compare.cautions import distinct
     from reports.compare.figures import is_of_another_tool, is_only_ab
     from reports.files import WriteError
     from reports.merge import merge
@@ -263,7 +264,8 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
     from reports.writers.output import coloured, put, style_of
 
     try:
-        merged = merge([_load(name) for name in files])
+        loaded = [_load(name) for name in files]
+        merged = merge(loaded)
         chosen = style_of(style, output, ("text", "json", "markdown", "csv", "html"))
         if style is None and chosen == "text" and is_only_ab(merged):
             chosen = "ab"
@@ -271,6 +273,8 @@ def report(files: tuple[str, ...], style: str | None, periods: bool, output: str
         put(_report_text(merged, label, chosen, periods, colour=output is None and coloured()), output)
         if merged.extras is not None and merged.extras.partial:
             click.echo("The report is partial: the run did not reach its planned end.", err=True)
+        if again := len(loaded) - len(distinct(loaded)):
+            click.echo(f"{again} of {len(loaded)} reports are there a second time, and are counted again.", err=True)
         if names.INTENDED in merged.aggregate.summaries and is_of_another_tool(merged):
             click.echo(f"{names.INTENDED} is wrk2's corrected latency: from the planned start of a request.", err=True)
     except (ReportError, WriteError) as error:

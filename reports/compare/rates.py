@@ -41,7 +41,8 @@ def measured_rate(report: Report, name: str) -> MeasuredRate | None:
         return None
     periods, events = [p for p, _ in counted], np.array([count for _, count in counted], np.float64)
     bounds = np.array([_first_ms(periods[0], name), *(p.start_ms for p in periods[1:]), 0.0])
-    bounds[-1] = _last_ms(periods[-1], name, bounds[-2], events[-1], period_ms(report.periods))
+    # As Python's numbers, too much for one is infinite without a warning.
+    bounds[-1] = _last_ms(periods[-1], name, float(bounds[-2]), float(events[-1]), period_ms(report.periods))
     between_runs = [report.paused_ms(start, end) for start, end in pairwise(bounds)]
     seconds = (np.diff(bounds) - between_runs) / 1000
     if not (seconds >= 0).all() or seconds.sum() < _LEAST_SECONDS:

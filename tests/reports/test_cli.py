@@ -46,6 +46,12 @@ def test_a_diff_shows_every_figure_if_asked_to(invoke):
     assert done.stdout.startswith("Better, beyond chance: ") and "ab.requests_per_second" in done.stdout
 
 
+def test_a_report_that_is_merged_with_itself_is_named(invoke, saved):
+    again = "1 of 2 reports are there a second time, and are counted again.\n"
+    assert again in invoke(cli.report, saved, saved).stderr
+    assert again not in invoke(cli.report, saved).stderr
+
+
 @pytest.mark.parametrize("style", ["json", "markdown"])
 def test_a_diff_has_other_formats(invoke, style):
     done = invoke(cli.diff, "published:B.1.c1", "published:B.3.c1", "--format", style)

@@ -126,6 +126,16 @@ def test_the_time_between_merged_runs_is_no_part_of_their_rate():
     assert [merge(rounds[:1]).extras.pauses, merge(rounds[1:3]).extras.pauses] == [(), ()]
 
 
+@pytest.mark.parametrize(("count", "per_second"), [(10**300, 1e-300), (10**306, 1e306), (1, 1e-300), (10**6, 1e308)])
+@pytest.mark.filterwarnings("error")
+def test_an_absurd_count_or_rate_gives_no_warning(count, per_second):
+    slices = [
+        Period(start_ms, {"http.requests": each}, {"http.request_rate": Rate(per_second)})
+        for start_ms, each in ((0, 5), (10_000, count))
+    ]
+    assert measured_rate(Report(slices[0], tuple(slices)), "http.request_rate").per_second > 0
+
+
 def steady(start_ms):
     """A slice of two seconds with ten requests in each."""
     return replace(period(start_ms, count=20), first_histogram_ms=start_ms, last_histogram_ms=start_ms + 2000)
