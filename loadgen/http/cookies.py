@@ -150,10 +150,13 @@ def default_path(path: str) -> str:
 
 def _date(setting: str, otherwise: float) -> float:
     # Few servers send a date with a cookie.
+    from datetime import UTC  # noqa: PLC0415
     from email.utils import parsedate_to_datetime  # noqa: PLC0415
 
     try:
-        return parsedate_to_datetime(setting.replace("-", " ")).timestamp()
+        date = parsedate_to_datetime(setting.replace("-", " "))
+        # RFC 6265, 5.1.1: a time without a zone is in UTC.
+        return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return otherwise
 

@@ -1,5 +1,6 @@
 """Addresses, header fields and cookies."""
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -109,6 +110,21 @@ def test_cookies_expire_and_are_removed():
 )
 def test_an_odd_age_is_ignored_or_endless_and_never_an_error(max_age, kept):
     assert jar(f"a=1; Max-Age={max_age}; Path=/").header("a.example", "/", 1e9, secure=False) == ("a=1" if kept else "")
+
+
+@pytest.mark.parametrize(
+    "date", ["Thu, 01 Jan 1970 00:16:50", "Thu, 01-Jan-1970 00:16:50 GMT", "Thu, 01 Jan 1970 02:16:50 +0200"]
+)
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_a_date_without_a_zone_is_in_utc_wherever_it_is_read(monkeypatch, date, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        kept = jar(f"a=1; Expires={date}; Path=/")
+        assert [kept.header("a.example", "/", now, secure=False) for now in (1009.0, 1011.0)] == ["a=1", ""]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @given(st.text(max_size=40) | st.from_regex(r"a=b; ?(Max-Age|Expires|Path|Domain)=.{0,30}", fullmatch=True))
