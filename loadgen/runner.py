@@ -120,11 +120,12 @@ def run_ab(
     live: Live,
     completed: Callable[[int], None] | None = None,
     calibration: Calibration | None = None,
+    show: Callable[[ClosedResult], None] = lambda _: None,
 ) -> ClosedResult:
     """Carry out a closed run to its end, or to a signal.
 
     `live` is called with the progress once a second, `completed`, if given, with the number of finished requests after
-    each of them. `calibration` goes into the report.
+    each of them. `calibration` goes into the report. `show` gets the result; no signal keeps it from its end.
     """
     # Runs of scripts, which start more often, need neither of these.
     from loadgen.closed import ClosedRun  # noqa: PLC0415
@@ -136,13 +137,14 @@ def run_ab(
     watch = HealthWatch()
     with stopping(closed.stop) as signals:
         samples = closed.run(live)
-    ab = AbReport.of(samples).to_json()
-    defects = closed.defects()
-    partial = bool(signals or defects or closed.refused)
-    report = recorder.report(extras(watch, recorder, "closed", partial=partial, ab=ab, warnings=defects))
-    report = calibrated(report, calibration)
-    ended_by = signals[0] if signals else None
-    return ClosedResult(report, samples, ended_by, closed.refused, tuple(closed.served), defects)
+        ab = AbReport.of(samples).to_json()
+        defects = closed.defects()
+        partial = bool(signals or defects or closed.refused)
+        report = recorder.report(extras(watch, recorder, "closed", partial=partial, ab=ab, warnings=defects))
+        report = calibrated(report, calibration)
+        result = ClosedResult(report, samples, _first(signals), closed.refused, tuple(closed.served), defects)
+        show(result)
+    return replace(result, signal=_first(signals))
 
 
 def new_run_id(given: str | None = None) -> str:
@@ -186,7 +188,8 @@ def run_script(
     rows: RowsFile | None = None,
     calibration: Calibration | None = None,
 ) -> ScriptRun:
-    """Carry out an open run to its end, or to a signal. `show` gets its result before the `after` section runs.
+    """Carry out an open run to its end, or to a signal. `show` gets its result before the `after` section runs; no signal
+    keeps it from its end.
 
     `workers` is the number of processes that share the plan; there are fewer where a phase's `maxVusers` is less.
     `elsewhere` makes the workers that carry out the plan instead. `rows` gets a row for each request, except with `elsewhere`.
@@ -235,6 +238,7 @@ class ScriptExecution:
         self._wall, self._transports, self._observers = wall, transports, observers
         self.recorder = Recorder(wall)
         self._warnings: Counter[str] = Counter()
+        self._signals: Sequence[int] = ()
         # The plan has a seed of its own, so that all workers draw the same plan whatever their users draw.
         self.plan_seed = rng.getrandbits(64)
         self._write_line = console.line
@@ -259,11 +263,13 @@ class ScriptExecution:
     ) -> ScriptRun:
         """Run `before`, the plan and `after`. Raises SectionFailed."""
         self.before()
-        run = self._alone() if elsewhere is None and workers == 1 else self._in_a_crew(workers, elsewhere)
-        run = replace(run, report=calibrated(run.report, calibration))
-        if show is not None:
-            show(run)
-        return self.after(run)
+        with ExitStack() as held:
+            alone = elsewhere is None and workers == 1
+            run = self._alone(held) if alone else self._in_a_crew(workers, elsewhere, held)
+            run = replace(run, report=calibrated(run.report, calibration))
+            if show is not None:
+                show(run)
+        return self.after(replace(run, signal=_first(self._signals)))
 
     def before(self) -> None:
         """Run the `before` section. Raises SectionFailed."""
@@ -286,11 +292,12 @@ class ScriptExecution:
     def _warn(self, message: str) -> None:
         self._warnings.update((message,))
 
-    def _alone(self) -> ScriptRun:
-        """Carry out the whole plan in this process."""
+    def _alone(self, held: ExitStack) -> ScriptRun:
+        """Carry out the whole plan in this process. Signals are collected until `held` is left."""
         watch, recorder, console = HealthWatch(), self.recorder, self._console
         engine = self.engine(Share())
-        with ExitStack() as observed, stopping(engine.stop) as signals:
+        self._signals = held.enter_context(stopping(engine.stop))
+        with ExitStack() as observed:
             underway = Underway(
                 lambda: recorder.report().aggregate, recorder.latest, engine.progress, engine.stop, self._warn
             )
@@ -300,7 +307,7 @@ class ScriptExecution:
             period = _both(underway.period_over, console.period)
             engine.run(Listener(console.phase_started, console.phase_completed, period, tick))
         self._flush_rows()
-        return self.finished(engine, watch, signals)
+        return self.finished(engine, watch, self._signals)
 
     def _each_second(self, watch: HealthWatch, then: Live) -> Live:
         def tick(progress: Progress) -> None:
@@ -329,9 +336,7 @@ class ScriptExecution:
                 script=self._script,
             )
         )
-        return ScriptRun(
-            report, signals[0] if signals else None, self._program.expectation_failed, self._program.exit_code, failures
-        )
+        return ScriptRun(report, _first(signals), self._program.expectation_failed, self._program.exit_code, failures)
 
     def _job(self) -> Job:
         """The job of workers on other machines: the script without its sections, and the variables that `before` has set."""
@@ -340,16 +345,19 @@ class ScriptExecution:
         script = replace(self._script, before=(), after=(), built_ins=self._program.known)
         return Job(script, self.plan_seed)
 
-    def _in_a_crew(self, workers: int, elsewhere: Elsewhere | None) -> ScriptRun:
-        """Carry out the plan in workers: those that `elsewhere` makes, else processes that are forked from this one."""
+    def _in_a_crew(self, workers: int, elsewhere: Elsewhere | None, held: ExitStack) -> ScriptRun:
+        """Carry out the plan in workers: those that `elsewhere` makes, else processes that are forked from this one.
+
+        Signals are collected until `held` is left.
+        """
         from loadgen.crew.crew import CrewError  # noqa: PLC0415 - most runs have no workers
         from loadgen.crew.forked import ForkedCrew  # noqa: PLC0415
 
         write_line = self._console.line
         try:
             if elsewhere is not None:
-                return self._together(elsewhere(self._job(), self._wall, write_line))
-            return self._together(ForkedCrew(workers, self.work, self.recorder, self._wall, write_line))
+                return self._together(elsewhere(self._job(), self._wall, write_line), held)
+            return self._together(ForkedCrew(workers, self.work, self.recorder, self._wall, write_line), held)
         except CrewError as error:
             model, why = workload_model(self._script.phases), str(error)
             about = environment(self._script.source, self._script.target)
@@ -357,10 +365,11 @@ class ScriptExecution:
             empty = Report.of((), Extras(version(), model, partial=True, environment=about, warnings=warnings))
             return ScriptRun(empty, failures=(why,), is_begun=False)
 
-    def _together(self, crew: Crew[Any]) -> ScriptRun:
+    def _together(self, crew: Crew[Any], held: ExitStack) -> ScriptRun:
         """Have a crew of workers carry out the plan, and merge what they measure."""
         console = self._console
-        with ExitStack() as observed, stopping(crew.stop) as signals:
+        self._signals = held.enter_context(stopping(crew.stop))
+        with ExitStack() as observed:
             underway = Underway(lambda: aggregate(crew.periods()), crew.latest, crew.progress, crew.stop, self._warn)
 
             def started() -> None:
@@ -384,7 +393,7 @@ class ScriptExecution:
         beyond = Extras(version(), workload_model(script.phases), partial, about, figures, warnings)
         return ScriptRun(
             Report.of(periods, beyond),
-            signals[0] if signals else None,
+            _first(self._signals),
             any(result["expectation_failed"] for result in results),
             max((result["exit_code"] for result in results), default=0),
             failures,
@@ -415,6 +424,10 @@ class ScriptExecution:
         self._transports.plan_begins()
         ended = self._transports.plan_ended
         return Engine(self._program, phases or self._script.phases, self.recorder, self._wall, plan, share, ended)
+
+
+def _first(signals: Sequence[int]) -> int | None:
+    return signals[0] if signals else None
 
 
 def _both(first: Callable[[_Told], None], then: Callable[[_Told], None]) -> Callable[[_Told], None]:

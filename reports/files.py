@@ -63,9 +63,11 @@ def write_text(path: Path | str, text: str) -> None:
     try:
         temporary.write_bytes(content)
         temporary.replace(target)
-    except OSError as error:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
-        raise _failure(path, error) from None
+        if isinstance(error, OSError):
+            raise _failure(path, error) from None
+        raise
 
 
 def _failure(path: Path, error: OSError) -> WriteError:

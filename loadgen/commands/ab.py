@@ -222,16 +222,21 @@ class _Files:
         for path in (self.report, self.percentiles, self.gnuplot):
             _check_output(path)
 
-    def write(self, run: ClosedResult) -> None:
-        """Write them all. Raises BadInput where one of them cannot be written."""
+    def write(self, run: ClosedResult) -> list[str]:
+        """Write them all. Returns a sentence on each that cannot be written."""
+        failed = []
         if self.report is not None:
-            write_json(self.report, run.report)
+            try:
+                write_json(self.report, run.report)
+            except BadInput as error:
+                failed.append(error.message)
         for path, text in ((self.percentiles, percentiles_csv), (self.gnuplot, gnuplot_table)):
             if path is not None:
                 try:
                     Path(path).write_text(text(run.samples), "utf-8")
                 except OSError as error:
-                    raise BadInput(f"cannot write {path}: {error.strerror}") from None
+                    failed.append(f"cannot write {path}: {error.strerror}")
+        return failed
 
 
 def _run_ab(
@@ -259,18 +264,29 @@ def _run_ab(
         if requests and requests % every == 0:
             click.echo(f"Completed {requests} requests", err=True)
 
-    run = run_ab(workload, lambda _: None, completed if every else None, calibration)
-    if every:
-        click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
-    if run.refused is not None and not len(run.samples.total_us):
-        click.echo()
-    else:
-        click.echo("\n" if every else "..done\n\n")
-        shown = AbReport.of(run.samples)
-        shown = shown if percentiles else replace(shown, percentiles={})
-        click.echo(to_text(shown, deviations=deviations), nl=False)
-    files.write(run)
+    unwritten: list[str] = []
+
+    def show(run: ClosedResult) -> None:
+        if every:
+            click.echo(f"Finished {len(run.samples.total_us)} requests", err=True)
+        if run.refused is not None and not len(run.samples.total_us):
+            click.echo()
+        else:
+            click.echo("\n" if every else "..done\n\n")
+            shown = AbReport.of(run.samples)
+            shown = shown if percentiles else replace(shown, percentiles={})
+            click.echo(to_text(shown, deviations=deviations), nl=False)
+        unwritten.extend(files.write(run))
+
+    run = run_ab(workload, lambda _: None, completed if every else None, calibration, show)
     warn(run.report)
+    for message in unwritten:
+        click.echo(f"Error: {message}", err=True)
+    return _judged(workload, run) or (BadInput.exit_code if unwritten else 0)
+
+
+def _judged(workload: Workload, run: ClosedResult) -> int:
+    """The exit code of a run; where that is an error, a line on stderr says why."""
     if run.refused is not None:
         origin = workload.proxy or workload.origin
         what = (

@@ -62,6 +62,16 @@ def test_a_hangup_does_not_end_a_run(start, tmp_path, serve, ok_answer):
     assert requests_in(report) == requests
 
 
+def test_files_that_ab_cannot_write_do_not_take_others_with_them(start, tmp_path, serve, ok_answer):
+    table = tmp_path / "table.tsv"
+    process = start(
+        "ab", "-n", "3", "-o", "/dev/full", "-e", "/dev/full", "-g", str(table), f"{serve(ok_answer()).url}/"
+    )
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 2 and told.count("cannot write /dev/full: No space left on device") == 2
+    assert len(table.read_text().splitlines()) == 4
+
+
 @pytest.mark.parametrize("options", [["-o"], ["-e"], ["-g"]])
 def test_a_full_disk_is_one_line_for_ab(options, start, serve, ok_answer):
     process = start("ab", "-n", "3", *options, "/dev/full", f"{serve(ok_answer()).url}/")

@@ -1,4 +1,4 @@
-"""A signal before a command has begun its work: one line on stderr, and the exit code that shells give it."""
+"""A signal before a command has begun its work, or when it shows its report: its exit code is that of shells."""
 
 import os
 import signal
@@ -63,3 +63,34 @@ def test_while_a_command_is_imported(start, module, number):
     _, told = process.communicate(timeout=20)
     lines = [line for line in told.splitlines(keepends=True) if not line.startswith("import time:")]
     assert (process.returncode, "".join(lines)) == LINES[number]
+
+
+SIGNALLED_WHILE_SHOWN = """
+import signal, sys
+from loadgen.closed import Workload
+from loadgen.http.route import Origin
+from loadgen.runner import run_ab, run_script
+from loadgen.script.parse import RunOptions, parse_script
+from loadgen.watch.console import Console
+
+def show(run):
+    for _ in range(3):
+        signal.raise_signal(int(sys.argv[2]))
+    print("shown after", run.signal)
+
+text = "config: {target: http://127.0.0.1:1, phases: [{duration: 1, arrivalRate: 2}]}\\nscenarios: [{flow: [{log: x}]}]"
+script = parse_script([("s.yml", text)], RunOptions(), lambda _: b"")
+if sys.argv[1] == "ab":
+    done = run_ab(Workload(Origin("http", "127.0.0.1", 1), "/", 1, 1), lambda _: None, show=show)
+else:
+    done = run_script(script, Console(lambda _: None), lambda _: None, 1, show, workers=int(sys.argv[1]))
+print("ended by", done.signal)
+"""
+
+
+@pytest.mark.parametrize("number", LINES)
+@pytest.mark.parametrize("kind", ["1", "2", "ab"])
+def test_while_a_report_is_shown_it_is_shown_to_its_end(start_process, kind, number):
+    process = start_process([sys.executable, "-c", SIGNALLED_WHILE_SHOWN, kind, str(int(number))])
+    out, told = process.communicate(timeout=30)
+    assert (out, told) == (f"shown after None\nended by {int(number)}\n", "")

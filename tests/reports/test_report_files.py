@@ -122,11 +122,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         self.open("wb").close()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
-    with pytest.raises(WriteError, match=r"cannot write .*/a: No space left on device"):
-        write_text(tmp_path / "a", "new")
+    def interrupted(self, content):
+        self.open("wb").close()
+        raise KeyboardInterrupt
 
-    assert (tmp_path / "a").read_text() == "old" and list(tmp_path.iterdir()) == [tmp_path / "a"]
+    for fails, raised in ((full_disk, WriteError), (interrupted, KeyboardInterrupt)):
+        monkeypatch.setattr("pathlib.Path.write_bytes", fails)
+        with pytest.raises(raised, match=r"cannot write .*/a: No space left on device" if fails is full_disk else "^$"):
+            write_text(tmp_path / "a", "new")
+
+        assert (tmp_path / "a").read_text() == "old" and list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
 def loadgen(command):
