@@ -24,6 +24,12 @@ _ONCE = frozenset((
 """Header fields of which only the first counts, as in Node.js. Fields of other names are joined by commas."""
 
 
+_GZIP = b"\x1f\x8b"
+"""What a member of gzip begins with."""
+_MEMBERS_MAX = 10_000
+_PIECE = 16_384
+
+
 class Answer:
     """A response: its `status`, its `headers`, and its body as `text` or parsed as `json`. Each is worked out when asked for."""
 
@@ -110,7 +116,26 @@ def decoded(body: bytes, coding: str, largest_bytes: int = MAX_BODY_BYTES) -> by
 
 
 def _inflated(body: bytes, window_bits: int, most: int) -> bytes:
-    return zlib.decompressobj(window_bits).decompress(body, most)
+    inflater = zlib.decompressobj(window_bits)
+    plain = inflater.decompress(body, most)
+    if inflater.unused_data.startswith(_GZIP):
+        return plain + _members(body, len(body) - len(inflater.unused_data), most - len(plain))
+    return plain
+
+
+def _members(body: bytes, at: int, most: int) -> bytes:
+    """What the members of gzip after the first hold (RFC 1952, 2.2), of which the first begins at `at`. Raises zlib.error."""
+    out = bytearray()
+    for _ in range(_MEMBERS_MAX):
+        inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        # A piece at a time, so that what is left over need not be copied for each member.
+        while not inflater.eof and at < len(body) and len(out) < most:
+            piece = body[at : at + _PIECE]
+            out += inflater.decompress(piece, most - len(out))
+            at += len(piece) - len(inflater.unused_data) - len(inflater.unconsumed_tail)
+        if len(out) >= most or not body.startswith(_GZIP, at):
+            return bytes(out)
+    raise zlib.error("too many members")
 
 
 def _unpacked(body: bytes, most: int) -> bytes:

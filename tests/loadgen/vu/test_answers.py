@@ -1,6 +1,7 @@
 """Captures, matches, expectations and checks on given answers."""
 
 import gzip
+import time
 import zlib
 from random import Random
 
@@ -11,7 +12,7 @@ from loadgen.language.values import UNDEFINED
 from loadgen.script.document import Notes, ScriptNode
 from loadgen.script.ensure import apdex_line, checks_of, evaluate
 from loadgen.script.model import Capture, Check, Expectation, ExpectPlugin
-from loadgen.vu.answer import Answer
+from loadgen.vu.answer import Answer, decoded
 from loadgen.vu.capture import compile_captures
 from loadgen.vu.expect import Exchanged, compile_expectations, console_text
 from reports.model import Period, Rate, Summary
@@ -149,6 +150,22 @@ def test_bodies_are_decompressed_before_they_are_looked_into(coding, pack):
     packed = answer(pack(BODY), 200, f"Content-Encoding: {coding}")
     assert capture("json", "$.id", given=packed) == (True, 42)
     assert answer(pack(BODY), 200, f"Content-Encoding: {coding}", decode=False).text != BODY.decode()
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_gzip_body_may_have_several_members(size):
+    parts = [b"a" * size, b"", bytes(range(256)) * size]
+    packed = b"".join(map(gzip.compress, parts))
+    whole = b"".join(parts)
+    assert decoded(packed, "gzip") == decoded(packed + b"\0junk", "gzip") == whole
+    assert all(decoded(packed, "gzip", most) == whole[: most + 1] for most in (size - 2, size, size + 100))
+
+
+def test_a_gzip_body_of_endless_members_is_given_up_soon():
+    packed = gzip.compress(b"") * 1_000_000
+    started = time.monotonic()
+    assert decoded(packed, "gzip") == packed
+    assert time.monotonic() - started < 2
 
 
 def test_a_json_path_that_cannot_be_read_matches_nothing():
