@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from math import isinf, isnan
 from typing import Any
 
 from loadgen.http.message import FormPart
@@ -195,11 +196,12 @@ class FlowReader:
         if value is ABSENT:
             item["loop"].refuse("a loop without `count` or `over` never ends; write `count: -1` if that is meant")
             return False
-        if to_number(value) == 0:
-            count.refuse("a loop with `count: 0` never ends in Artillery; leave the loop out, or write -1 for no end")
+        rounds = to_number(value)
+        if rounds == 0 or isinf(rounds):
+            said = "a loop with `count: 0`" if rounds == 0 else f"a loop with `count: {value}`"
+            count.refuse(f"{said} never ends in Artillery; leave the loop out, or write -1 for no end")
             return False
-        readable = isinstance(value, int | float) or "{{" in value or to_number(value) == to_number(value)
-        if not readable and not _LOOP_RANGE.search(value):
+        if isnan(rounds) and not (isinstance(value, str) and ("{{" in value or _LOOP_RANGE.search(value))):
             count.warn("is not a number of rounds: there will be none")
         return True
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
-from math import isfinite
+from math import isfinite, isnan
 from random import Random
 from traceback import print_exception
 from typing import Any
@@ -362,16 +362,19 @@ def _loop_over(step: model.Loop, actions: tuple[Action, ...]) -> Action:
 def rounds(count: Any) -> tuple[int, float]:
     """The first index of a loop and the index before which it ends, from its count: `3`, `"3"`, `"2-4"`.
 
-    -1 means that it never ends. A count that is no number means no rounds.
+    -1 means that it never ends. A count that is no number, or is infinite, means no rounds.
     """
+    first, end = _rounds(count)
+    return (int(first), end) if isfinite(first) and isfinite(end) else (0, 0)
+
+
+def _rounds(count: Any) -> tuple[float, float]:
     if isinstance(count, str):
         bare = to_number(count)
-        if bare == bare:  # noqa: PLR0124 - NaN
-            return 0, bare
-        if _RANGE.search(count):
+        if isnan(bare) and _RANGE.search(count):
             first, end = (to_number(part) for part in count.split("-")[:2])
-            return (int(first), end) if isfinite(first) and end == end else (0, 0)  # noqa: PLR0124 - NaN
-        return 0, 0
+            return first, end
+        return 0, bare
     return (0, count) if isinstance(count, int | float) and not isinstance(count, bool) else (0, 0)
 
 

@@ -217,7 +217,7 @@ class _RequestBuilder:
             raise self.judge.failed(vu, result, outgoing)
         self._keep_cookies(vu, result, outgoing.address)
         location = result.header("location") if result.status in _REDIRECTS and self.follows else None
-        if location is None:
+        if not location:
             self.judge.final(vu, outgoing, result)
             return
         self.judge.extended(outgoing, result)

@@ -158,7 +158,8 @@ def test_all_problems_are_told_at_once_each_with_its_place():
         ([{"think": []}], "think: must be a number or a text"),
         ([{"loop": {}, "count": 1}], "loop: must be a list"),
         ([{"loop": [], "count": 1}, {"loop": [{"log": "x"}]}], "never ends"),
-        ([{"loop": [{"log": "x"}], "count": 0}], "never ends"),
+        ([{"loop": [{"log": "x"}], "count": 0}], "a loop with `count: 0` never ends"),
+        ([{"loop": [{"log": "x"}], "count": "Infinity"}], "a loop with `count: Infinity` never ends"),
         ([{"loop": [{"log": "x"}], "whileTrue": "f", "count": 1}], "JavaScript condition"),
         ([{"get": {"url": "/", "beforeRequest": "sign"}}], 'the JavaScript hook "sign"'),
     ],
@@ -179,6 +180,7 @@ def test_what_artillery_refuses_is_refused(items, said):
         ("config: {target: http://h, http: {timeout: []}}\n" + FLOW, "timeout: must be a number or a text"),
         (TARGET + "scenarios: [{engine: playwright, flow: []}]", "the engine 'playwright'"),
         (TARGET + "scenarios: [{afterScenario: f, flow: []}]", "the JavaScript hook"),
+        (TARGET + "scenarios: [{flow: [{loop: [{log: x}], count: .inf}]}]", "a loop with `count: inf` never ends"),
         ("- 1", "an object with `config`"),
     ],
 )

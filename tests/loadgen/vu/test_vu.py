@@ -28,6 +28,7 @@ ANSWERS = {
     "/loop": (302, (("Location", "/loop"),), b""),
     "/lost": (302, (), b""),
     "/304": (304, (), b""),
+    "/empty-location": (302, (("Location", ""),), b""),
     "/odd-timing": (200, (("Server-Timing", "a;dur=nan, b;dur=1e400, c;dur=-inf, total;dur=1.2.3"),), b""),
     "/odd-cookie": (200, (("Set-Cookie", f"a=b; Max-Age={'9' * 5000}"), ("Set-Cookie", "c=d; Max-Age=--5")), b""),
     "/odd-location-1": (302, (("Location", "//["),), b""),
@@ -261,9 +262,10 @@ def test_redirects_may_be_left_alone(target):
     assert walk.counters["plugins.metrics-by-endpoint./to301.codes.301"] == 1
 
 
-@pytest.mark.parametrize("path", ["/304", "/lost"])
+@pytest.mark.parametrize("path", ["/304", "/lost", "/empty-location"])
 def test_a_redirect_to_nowhere_is_final(target, path):
-    assert Walk(target, [get(path)]).counters["vusers.completed"] == 1
+    counters = Walk(target, [get(path)]).counters
+    assert counters["vusers.completed"] == counters["http.requests"] == 1
 
 
 def test_eleven_requests_are_enough_of_redirects(target):
@@ -447,10 +449,11 @@ def test_jitter_is_a_share_or_milliseconds():
 @pytest.mark.parametrize(
     ("count", "walked"),
     [
-        *[(3, (0, 3)), ("3", (0, 3)), ("2-4", (2, 4)), (-1, (0, -1)), ("x", (0, 0)), (None, (0, 0))],
-        *[("1e400-2", (0, 0)), (f"{'9' * 400}-2", (0, 0))],
+        (3, (0, 3)), ("3", (0, 3)), ("2-4", (2, 4)), (-1, (0, -1)), ("-1", (0, -1)), ("x", (0, 0)), (None, (0, 0)),
+        (float("inf"), (0, 0)), (float("nan"), (0, 0)), ("Infinity", (0, 0)), ("1e999", (0, 0)), ("2-1e999", (0, 0)),
+        ("9e999-5", (0, 0)), (True, (0, 0)), ("1e400-2", (0, 0)), (f"{'9' * 400}-2", (0, 0)),
     ],
-)
+)  # fmt: skip
 def test_counts_of_loops(count, walked):
     assert rounds(count) == walked
 
