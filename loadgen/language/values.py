@@ -124,14 +124,15 @@ def text(value: Any) -> str:
 def json_text(value: Any) -> str:
     """Return what `JSON.stringify(value)` gives, and `undefined` for UNDEFINED.
 
-    Floats beyond 1e21 or below 1e-6 are written as valid JSON, though with a shorter exponent than JavaScript's.
+    Floats beyond 1e21 or below 1e-6 are written as valid JSON, though with a shorter exponent than JavaScript's. What JSON does
+    not have, such as a set that a processor made, is its text in Python.
     """
     if value is UNDEFINED:
         return "undefined"
     try:
         return orjson.dumps(value).decode()
     except (TypeError, ValueError):
-        return json.dumps(_defined(value), ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(_defined(value), ensure_ascii=False, separators=(",", ":"), default=str)
 
 
 def _defined(value: Any) -> Any:

@@ -169,7 +169,8 @@ def load(path: str, source: bytes) -> Processor:
         exec(compile(source, path, "exec"), module.__dict__)  # noqa: S102 - the user's own program, run on request
     except SyntaxError as error:
         raise ProcessorError(f"{error.filename}:{error.lineno}: {error.msg}") from None
-    except Exception as error:  # noqa: BLE001 - whatever the user's module does
+    # One that exits must not end the program, either.
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's module does
         place = Processor(path, source, {}).place_of(error)
         raise ProcessorError(f"{place}: {type(error).__name__}: {error}") from None
     found = {name: value for name, value in vars(module).items() if inspect.isroutine(value)}

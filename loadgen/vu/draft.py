@@ -147,6 +147,24 @@ def _shown(part: FormPart) -> Any:
     return part if part.read is not None or part.content_type is not None else part.value
 
 
+def complaint(request: Request) -> str | None:
+    """What a function has made of a request that none can be; None if it can be tried."""
+    for name, can_be_none in (("headers", False), ("cookie", False), ("qs", True), ("form", True), ("form_data", True)):
+        value = getattr(request, name)
+        if not (
+            (value is None and can_be_none) or (isinstance(value, Mapping) and all(isinstance(k, str) for k in value))
+        ):
+            return f"request.{name} must be an object whose keys are texts, not {value!r}"
+    auth, timeout_s = request.auth, request.timeout_s
+    if not isinstance(request.method, str):
+        return f"request.method must be a text, not {request.method!r}"
+    if not (auth is None or isinstance(auth, Mapping) or (isinstance(auth, tuple | list) and len(auth) == 2)):
+        return f"request.auth must be a user and a password, not {auth!r}"
+    if timeout_s is not None and not (isinstance(timeout_s, int | float) and timeout_s > 0):
+        return f"request.timeout_s must be a number of seconds above 0, not {timeout_s!r}"
+    return None
+
+
 def _part(name: str, value: Any) -> FormPart:
     if isinstance(value, FormPart):
         return value

@@ -26,7 +26,7 @@ from loadgen.recorder import NO_ENDPOINT
 from loadgen.script import model
 from loadgen.script.durations import LONGEST_S
 from loadgen.script.processor import Request
-from loadgen.vu.draft import Draft, editable, edited
+from loadgen.vu.draft import Draft, complaint, editable, edited
 from loadgen.vu.outcome import Judge
 from loadgen.vu.vu import Action, Setting, Vu, VuFailedError
 from reports import names
@@ -141,8 +141,11 @@ class _RequestBuilder:
         given = editable(self._spec)
         request = deepcopy(given)
         request.id = f"{uuid4()}"
-        for call in self._before:
+        for name, call in zip(self._spec.before, self._before, strict=True):
             call(request, vu)
+            if said := complaint(request):
+                self._setting.warn(f"{name}: {said}")
+                raise VuFailedError(said)
         step = self if request == given else self._changed(request)
         step.send(vu, request.id)
 

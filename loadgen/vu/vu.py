@@ -145,7 +145,8 @@ def guarded(
             return called(*arguments)
         except Fail as failed:
             raise VuFailedError(failed.name) from None
-        except Exception as error:  # noqa: BLE001 - whatever the user's function does
+        # One that exits must not end the run, either.
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's function does
             said = f"{type(error).__name__}: {error}"
             warn(f"{processor.place_of(error)}: {name}: {said}")
             raise VuFailedError(said) from None

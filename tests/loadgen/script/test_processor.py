@@ -353,6 +353,42 @@ def test_a_wrong_figure_fails_its_user_with_its_line_and_the_report_is_made(serv
     assert run.counters["noted"] == run.counters["vusers.failed"] == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("method = None", "request.method must be a text, not None"),
+        ("headers = None", "request.headers must be an object whose keys are texts, not None"),
+        ("headers = [('a', 'b')]", "request.headers must be an object whose keys are texts, not [('a', 'b')]"),
+        ("headers[5] = 'x'", "request.headers must be an object whose keys are texts, not {5: 'x'}"),
+        ("cookie = 'a=b'", "request.cookie must be an object whose keys are texts, not 'a=b'"),
+        ("qs = 'a=b'", "request.qs must be an object whose keys are texts, not 'a=b'"),
+        ("form = [1]", "request.form must be an object whose keys are texts, not [1]"),
+        ("form_data = 7", "request.form_data must be an object whose keys are texts, not 7"),
+        ("auth = 'tiki'", "request.auth must be a user and a password, not 'tiki'"),
+        ("timeout_s = '3'", "request.timeout_s must be a number of seconds above 0, not '3'"),
+        ("timeout_s = float('nan')", "request.timeout_s must be a number of seconds above 0, not nan"),
+        ("body = 5", None),
+        ("url = None", None),
+    ],
+)
+def test_a_wrong_request_is_told_with_the_function_that_made_it(server, change, said):
+    source = f"def fine(request, user): pass\ndef bad(request, user): request.{change}"
+    run = Run(server, source, [get("/a", beforeRequest=["fine", "bad"])], users=2)
+    assert run.counters["vusers.failed"] == 2 and not run.asked
+    if said is not None:
+        assert run.errors == {said: 2} and run.warnings == [f"bad: {said}"] * 2
+
+
+def test_inside_others_a_value_that_json_does_not_have_is_its_text(server):
+    source = "def note(user): user.variables.update(all=[{8}])"
+    assert Run(server, source, [{"function": "note"}, get("/x{{ all }}")]).asked == ["GET /x[%22%7B8%7D%22]"]
+
+
+def test_a_function_that_exits_fails_its_user_alone(server):
+    run = Run(server, "import sys\ndef leave(user): sys.exit(5)", [{"function": "leave"}], users=2)
+    assert run.errors == {"SystemExit: 5": 2} and run.warnings == ["/w/own.py:2: leave: SystemExit: 5"] * 2
+
+
 def test_an_error_may_be_named_by_anything(server):
     source = "from loadgen.processor import Fail\ndef stop(user): raise Fail(404)"
     assert Run(server, source, [{"function": "stop"}]).errors == {"404": 1}
@@ -398,6 +434,7 @@ def test_missing_and_unfit_functions_are_all_told_before_anything_is_sent():
             "/w/own.py:2: ModuleNotFoundError: No module named 'no_such_module_of_anyone'",
         ),
         ("x = 1 / 0", "/w/own.py:1: ZeroDivisionError: division by zero"),
+        ("import sys\nsys.exit(3)", "/w/own.py:2: SystemExit: 3"),
         (None, "cannot read own.py: No such file or directory"),
     ],
 )
