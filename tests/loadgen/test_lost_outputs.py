@@ -107,8 +107,8 @@ LOADS = {
 
 
 @pytest.fixture
-def load(tmp_path, serve, ok_answer):
-    """load(name, redirections) -> exit code, stdout, stderr, and number of requests in the report of a command of LOADS."""
+def loading(tmp_path, serve, ok_answer):
+    """loading(name, redirections) -> exit code, stdout, stderr, and number of requests in the report of a command of LOADS."""
     url = serve(ok_answer()).url
 
     def run(name, redirections):
@@ -121,22 +121,22 @@ def load(tmp_path, serve, ok_answer):
 
 
 @pytest.mark.parametrize("name", LOADS)
-def test_a_full_disk_under_stdout_is_one_line_and_the_report_is_kept(name, load):
+def test_a_full_disk_under_stdout_is_one_line_and_the_report_is_kept(name, loading):
     _, requests, failed = LOADS[name]
-    code, _, told, counted = load(name, ">/dev/full")
+    code, _, told, counted = loading(name, ">/dev/full")
     assert (code, counted) == (failed, requests)
     assert told.count("cannot write to standard output: No space left on device") == 1 and "Traceback" not in told
 
 
 @pytest.mark.parametrize("name", LOADS)
-def test_without_any_of_the_standard_descriptors_a_run_is_as_others(name, load):
-    assert load(name, "<&- >&- 2>&-") == (0, "", "", LOADS[name][1])
+def test_without_any_of_the_standard_descriptors_a_run_is_as_others(name, loading):
+    assert loading(name, "<&- >&- 2>&-") == (0, "", "", LOADS[name][1])
 
 
 @pytest.mark.parametrize("name", LOADS)
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
-def test_what_becomes_of_stderr_does_not_decide_the_exit_code(redirection, name, load):
-    code, shown, _, counted = load(name, redirection)
+def test_what_becomes_of_stderr_does_not_decide_the_exit_code(redirection, name, loading):
+    code, shown, _, counted = loading(name, redirection)
     assert (code, counted) == (0, LOADS[name][1])
     assert "requests:" in shown
 
