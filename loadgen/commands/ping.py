@@ -216,17 +216,16 @@ def _answered(found: Ping, jmespath: str | None, cheerio: str | None, query: str
     """The result of the query, a line; exits with 1 for a query that cannot be read."""
     kind = text(found.answer.headers.get("content-type", "")).lower()
     if jmespath or (query and "json" in kind):
-        import jmespath as queries
-        from jmespath.exceptions import JMESPathError
+        from loadgen.language.queries import QueryError, search
 
         try:
             body = found.answer.json
         except ValueError:
             body = found.answer.text
         try:
-            result = queries.search(str(jmespath or query), body)
-        except JMESPathError as error:
-            _fail(f"the JMESPath query cannot be read: {str(error).splitlines()[0]}")
+            result = search(str(jmespath or query), body)
+        except QueryError as error:
+            _fail(f"the JMESPath query cannot be read: {error}")
         return [json.dumps(result, indent=4, ensure_ascii=False) if sys.stdout.isatty() else json_text(result)]
     if cheerio or (query and ("html" in kind or "xml" in kind)):
         return [_inside(found.answer.text, str(cheerio or query))]

@@ -169,14 +169,13 @@ def _cdn_hit(response: _AnswerUnderTest, expected: Any) -> ExpectationResult:
 
 def _jmespath(kind: str) -> Callable[[_AnswerUnderTest, Any], ExpectationResult]:
     def check(response: _AnswerUnderTest, expected: Any) -> ExpectationResult:
-        import jmespath  # noqa: PLC0415 - few scripts need it
-        from jmespath.exceptions import JMESPathError  # noqa: PLC0415
+        from loadgen.language.queries import QueryError, search  # noqa: PLC0415 - few scripts need it
 
         if not response.is_object:
             return ExpectationResult(False, expected, kind, "response body is not an object")
         try:
-            found = jmespath.search(text(expected), response.body)
-        except JMESPathError:
+            found = search(text(expected), response.body)
+        except QueryError:
             found = False
         return ExpectationResult(truthy(found), expected, kind, expected, found)
 

@@ -172,6 +172,11 @@ def test_a_json_path_that_cannot_be_read_matches_nothing():
     assert capture("json", "$.[[") == (False, "absent")
 
 
+@pytest.mark.parametrize("query", ["[::0]", f"{'(' * 3000}a{')' * 3000}", "[?b > `1`", f"[{'9' * 30}]", ""])
+def test_a_query_that_cannot_be_asked_does_not_hold(query):
+    assert judge("jmespath", query, answer(b"[1, 2]")) == (False, "jmespath", query)
+
+
 def judge(kind, expected, given=None, variables=None):
     check = compile_expectations([Expectation(kind, expected)], ExpectPlugin(), {})
     results, messages = check(given or answer(), variables or {})
