@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from loadgen.http.message import BadRequestError, field_lines
 from loadgen.http.tls import TlsSettings
-from loadgen.language.values import to_number, truthy
+from loadgen.language.values import text, to_number, truthy
 from loadgen.script import keys, model
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import LONGEST_S, duration_text, seconds
@@ -18,6 +19,7 @@ from reports.names import ENDPOINT
 _PLUGINS = tuple(keys.PLUGINS)
 _MOST = 2**53
 _HIGHEST_RATE = 1e9
+_APDEX_MS = 500.0
 
 
 def phases(part: ScriptNode, *, mode: ScriptNode, poisson: bool, smooth: bool) -> tuple[model.Phase, ...]:
@@ -172,7 +174,9 @@ def _payload(part: ScriptNode, override: str | None, read_file: Callable[[str], 
     if settings is None:
         return None
     try:
-        table = read_file(path).decode("utf-8-sig", "replace")
+        content = read_file(path)
+        _warn_of_other_bytes(part["path"], path, content)
+        table = content.decode("utf-8-sig", "replace")
         rows = read_rows(table, **settings)
         if settings["cast"]:
             _warn_of_lost_digits(part["path"], path, read_rows(table, **settings | {"cast": False}))
@@ -183,8 +187,37 @@ def _payload(part: ScriptNode, override: str | None, read_file: Callable[[str], 
         part["path"].refuse(f"{path}: {error}")
         return None
     fields = tuple(str(f) for f in part.get("fields") or ())
-    order = "all" if everything else ("sequence" if part.get("order") == "sequence" else "random")
+    _warn_of_fields(part, fields, rows)
+    order = part.get("order") or "random"
+    if order not in keys.PAYLOAD_ORDERS:
+        part["order"].warn(
+            f"no such order: {order!r}; rows are taken at random", nearest(str(order), keys.PAYLOAD_ORDERS)
+        )
+    order = "all" if everything else ("sequence" if order == "sequence" else "random")
     return None if everything and not name else model.Payload(rows, fields, order, name)
+
+
+def _warn_of_other_bytes(part: ScriptNode, path: str, content: bytes) -> None:
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        part.warn(f"{path}: not UTF-8 (first in line {line}): such bytes are sent as the replacement character U+FFFD")
+
+
+def _warn_of_fields(part: ScriptNode, fields: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Warn of fields that have no column of their own, and of a heading that is taken for a row."""
+    named = part["fields"]
+    for name in dict.fromkeys(name for name in fields if fields.count(name) > 1):
+        named.warn(f"`{name}` is there more than once: the last of these columns is its value")
+    if rows and len(fields) > (columns := max(map(len, rows))):
+        named.warn(f"the file has no column for `{fields[columns]}`: it has {columns}")
+    elif (
+        rows
+        and fields
+        and [str(cell).strip().lower() for cell in rows[0][: len(fields)]] == [f.lower() for f in fields]
+    ):
+        part.warn("the first line names the fields, and is a row like the others: `skipHeader: true` leaves it out")
 
 
 def _warn_of_lost_digits(part: ScriptNode, path: str, rows: tuple[tuple[str, ...], ...]) -> None:
@@ -319,6 +352,8 @@ def _warn_of_http(config: ScriptNode, part: ScriptNode) -> None:
     for defaults in (part["defaults"], config["defaults"]):
         defaults.warn_unknown(keys.DEFAULTS)
         defaults["strictCapture"].expect(bool, "true or false, without quotes: it has no effect", strict=False)
+        for name, field in defaults["headers"].items():
+            warn_of_field(name, field)
         defaults["think"].warn_unknown(("jitter",))
         warn_of_jitter(defaults["think"]["jitter"])
     for key in ("headers", "cookie", "think"):
@@ -330,6 +365,19 @@ def _warn_of_http(config: ScriptNode, part: ScriptNode) -> None:
         part["maxSockets"].warn("has no effect (in Artillery neither); `pool` limits connections")
     if "pool" in part and not to_number(part.get("pool")) >= 1:
         part["pool"].warn(f"must be a number of connections, 1 or more, not {part.get('pool')!r}: it has no effect")
+
+
+def warn_of_field(name: str, part: ScriptNode) -> None:
+    """Warn of a header field that keeps every request from being sent; one that holds a template can be any."""
+    try:
+        field_lines(name.lower(), "" if "{{" in text(part.value) else part.value)
+    except BadRequestError as error:
+        part.warn(unsendable(error.name))
+
+
+def unsendable(error: str) -> str:
+    """What is said of a part of a request that cannot be sent; `error` is its name in the metrics."""
+    return f"no request can be sent with it: the virtual user fails here with {error}"
 
 
 def warn_of_jitter(part: ScriptNode) -> None:
@@ -413,8 +461,12 @@ def apdex_threshold_ms(config: ScriptNode) -> float | None:
         return None
     for part in (config["apdex"]["threshold"], config["plugins"]["apdex"]["threshold"]):
         if part.value is not ABSENT and part.value is not None:
-            return float(to_number(part.value))
-    return 500.0
+            threshold_ms = to_number(part.value)
+            if 0 < threshold_ms < float("inf"):
+                return float(threshold_ms)
+            part.warn(f"must be a number of milliseconds above 0, not {part.value!r}: {_APDEX_MS:.0f} is used")
+            break
+    return _APDEX_MS
 
 
 def ensure_checks(config: ScriptNode, *, disabled: bool) -> tuple[model.Check, ...] | None:

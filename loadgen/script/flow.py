@@ -14,12 +14,12 @@ from functools import lru_cache
 from math import isinf, isnan
 from typing import Any
 
-from loadgen.http.message import FormPart
+from loadgen.http.message import BadRequestError, FormPart, address_of
 from loadgen.language.expressions import ExpressionError, compile_expression
 from loadgen.language.regex import compile_regex
 from loadgen.language.values import UNDEFINED, to_number, truthy
 from loadgen.script import keys, model
-from loadgen.script.config import warn_of_jitter
+from loadgen.script.config import unsendable, warn_of_field, warn_of_jitter
 from loadgen.script.document import ABSENT, ScriptNode, nearest
 from loadgen.script.durations import think_seconds
 from loadgen.script.keys import METHODS
@@ -31,6 +31,7 @@ _HOOKS = ("beforeRequest", "afterResponse")
 _SOURCES = ("json", "xpath", "regexp", "header", "selector", "function")
 _FILES_KEPT = 100
 _NO_URL = "an URL must be specified"
+_BODIES = {model.JsonBody: "json", model.TextBody: "body", model.FormBody: "form", model.MultipartBody: "formData"}
 _LOOP_RANGE = re.compile(r"\d-\d")
 
 ReadFile = Callable[[str], bytes]
@@ -217,7 +218,10 @@ class FlowReader:
             part.warn("no `url`: the virtual user fails here")
             return [model.Broken(_NO_URL)]
         self._check_request(part, strict=strict)
-        before, after = self._around
+        bodies = self._bodies(part)
+        before, after = (around + self.called(part, role) for around, role in zip(self._around, _HOOKS, strict=True))
+        if not before:
+            _warn_of_unsendable(part, method.upper(), bodies)
         return [
             model.RequestStep(
                 method=method.upper(),
@@ -225,7 +229,7 @@ class FlowReader:
                 place=part.place,
                 name=part.get("name") or None,
                 headers=_object(part["headers"]),
-                bodies=self._bodies(part),
+                bodies=bodies,
                 query=_object(part["qs"]) if truthy(part.get("qs")) else None,
                 cookies=_object(part["cookie"]),
                 auth=(part["auth"].get("user"), part["auth"].get("pass"))
@@ -237,8 +241,8 @@ class FlowReader:
                 expectations=self._expectations(part["expect"]),
                 if_true=self._condition(part["ifTrue"]),
                 probability=_probability(part["probability"]),
-                before=before + self.called(part, "beforeRequest"),
-                after=after + self.called(part, "afterResponse"),
+                before=before,
+                after=after,
             )
         ]
 
@@ -341,6 +345,8 @@ class FlowReader:
         if compared_with_nothing and not captures:
             part.warn("has no `value`: nothing is compared")
         source = next((s for s in _SOURCES if part.get(s)), "")
+        if source == "header":
+            _warn_of_capitals(part["header"], part.get("header"))
         if source == "function" and not self._called_by_capture(part["function"]):
             return None
         _warn_of_unreadable(part[source], source, str(part.get("flags") or ""))
@@ -377,12 +383,68 @@ class FlowReader:
             part.warn("is ignored: the expect plugin is not listed under config.plugins")
         out = []
         for item in _listed(part) if isinstance(part.value, list) else [part]:
-            keys = [key for key, _ in item.items()]
-            used = keys[:1] if isinstance(part.value, list) else keys
-            out += [model.Expectation(key, item.get(key)) for key in used]
-            if len(used) < len(keys):
-                item.warn(f"only the first key of a list's element is an expectation: `{keys[0]}`")
+            kinds = [kind for kind, _ in item.items()]
+            used = kinds[:1] if isinstance(part.value, list) else kinds
+            out += [model.Expectation(kind, item.get(kind)) for kind in used]
+            if self._expect_listed:
+                _warn_of_expectations(item, used)
+            if len(used) < len(kinds):
+                item.warn(f"only the first key of a list's element is an expectation: `{kinds[0]}`")
         return tuple(out)
+
+
+def _warn_of_unsendable(part: ScriptNode, method: str, bodies: tuple[model.Body, ...]) -> None:
+    """Warn of what keeps a request from being sent whatever the variables are."""
+    url = part["url" if part.get("url") else "uri"]
+    if (error := _complaint_about_url(url.value)) is not None:
+        url.warn(unsendable(error))
+    for name, field in part["headers"].items():
+        warn_of_field(name, field)
+    body = bodies[0] if len(bodies) == 1 else None
+    key = next((key for kind, key in _BODIES.items() if isinstance(body, kind)), "")
+    content = part.get(key)
+    if isinstance(body, model.MultipartBody) and any(isinstance(each.value, bool) for each in body.parts):
+        part[key].warn(unsendable("ERR_INVALID_ARG_TYPE"))
+        return
+    # A placeholder that nothing fills in is no body.
+    can_be_none = body is None or (isinstance(content, str) and "{{" in content)
+    if not can_be_none and (method in ("GET", "HEAD") or (key == "body" and not isinstance(content, str))):
+        part[key].warn(unsendable("ERR_GOT_REQUEST_ERROR"))
+
+
+def _complaint_about_url(url: Any) -> str | None:
+    """The name of the error of every request to this URL, a path or a text that may hold templates; None if there is none."""
+    if not isinstance(url, str) or "{{" in url or url.startswith("/"):
+        return None
+    if not url.startswith("http"):
+        return f"Invalid URL - {url}"
+    try:
+        address_of(url)
+    except BadRequestError as error:
+        return error.name
+    return None
+
+
+def _warn_of_expectations(part: ScriptNode, used: list[str]) -> None:
+    """Warn of expectations that there are not, or that cannot hold."""
+    if not used:
+        part.warn("is no expectation: an object with a key such as `statusCode`")
+    for key in used:
+        expected = part[key]
+        if key not in keys.EXPECTATION:
+            expected.warn(f"there is no expectation `{key}`: nothing is checked", nearest(key, keys.EXPECTATION))
+        elif key in ("hasHeader", "headerEquals"):
+            _warn_of_capitals(expected, next(expected.parts(), expected).value)
+        else:
+            _warn_of_unreadable(expected, key, "")
+
+
+def _warn_of_capitals(part: ScriptNode, name: Any) -> None:
+    """Warn of the name of an answer's header that is never found."""
+    if isinstance(name, str) and "{{" not in name and name != name.lower():
+        part.warn(
+            f"finds nothing, as in Artillery: headers of answers have their names in lower case, `{name.lower()}`"
+        )
 
 
 def _warn_of_second_actions(item: ScriptNode, *used: str) -> None:
@@ -393,7 +455,7 @@ def _warn_of_second_actions(item: ScriptNode, *used: str) -> None:
 
 
 def _warn_of_unreadable(part: ScriptNode, source: str, flags: str) -> None:
-    """Warn of a regular expression, selector or JSONPath that cannot be read: such a capture always fails."""
+    """Warn of an expression or query that cannot be read: such a capture or expectation always fails."""
     expression = part.value
     if not isinstance(expression, str) or "{{" in expression or source not in _READERS:
         return
@@ -430,7 +492,20 @@ def _complaint_about_selector(expression: str, _: str) -> str | None:
     return None
 
 
+def _complaint_about_query(expression: str, _: str) -> str | None:
+    from loadgen.language.queries import QueryError, check  # noqa: PLC0415 - few scripts need it
+
+    try:
+        check(expression)
+    except QueryError as error:
+        return str(error)
+    return None
+
+
 _READERS = {
+    "jmespath": _complaint_about_query,
+    "jpath": _complaint_about_query,
+    "matchesRegexp": _complaint_about_regexp,
     "regexp": _complaint_about_regexp,
     "json": _complaint_about_json,
     "selector": _complaint_about_selector,

@@ -12,6 +12,7 @@ Keys = dict[str, tuple[dict[str, Any], str]]
 """By key: the JSON Schema of its value, and its description."""
 
 METHODS: Final = ("get", "post", "put", "patch", "delete", "head", "options")
+PAYLOAD_ORDERS: Final = ("random", "sequence")
 PHASE_MODES: Final = ("uniform", "poisson")
 EXPECT_OUTPUTS: Final = ("pretty", "json", "prettyError", "silent")
 
@@ -93,7 +94,7 @@ PHASE: Keys = {
 PAYLOAD: Keys = {
     "path": (_TEXT, "CSV file, relative to the script."),
     "fields": ({"type": "array", "items": _VALUE}, "Names of the variables, in the order of the columns."),
-    "order": ({"enum": ["random", "sequence"]}, "Whether users take rows at random or one after the other."),
+    "order": ({"enum": [*PAYLOAD_ORDERS]}, "Whether users take rows at random or one after the other."),
     "skipHeader": (_YES_NO, "Whether the first line is left out."),
     "delimiter": (_TEXT, "Character between cells; default: a comma."),
     "skipEmptyLines": (_YES_NO, "Whether empty lines are left out; default: true."),

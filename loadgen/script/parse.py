@@ -15,6 +15,7 @@ from functools import reduce
 from random import Random
 from typing import Any
 
+from loadgen.http.message import BadRequestError, address_of
 from loadgen.http.proxy import ProxyError, ProxyRoute
 from loadgen.http.response import MAX_BODY_BYTES
 from loadgen.http.route import Route
@@ -178,6 +179,9 @@ class _ScriptParser:
         config.warn_unknown(keys.CONFIG, only_similar=True)
         root.warn_misplaced(_MISPLACED | dict.fromkeys(keys.CONFIG, "config"))
         config.warn_misplaced(_MISPLACED)
+        for name in ("variables", "environments", "plugins", "apdex", "fake-data"):
+            if config.get(name) is not None:
+                config[name].expect(dict, "an object: it has no effect", strict=False)
         target = self._target(config)
         plugins = config["plugins"]
         sections.warn_of_unknown_plugins(plugins)
@@ -351,7 +355,13 @@ class _ScriptParser:
             why = self._notes.undefined.get(target.path)
             (config if why is None else target).refuse(_NO_TARGET if why is None else why)
             return ""
-        return str(target.value) if target.expect(str, "a text") else ""
+        if not target.expect(str, "a text"):
+            return ""
+        try:
+            address_of(target.value)
+        except BadRequestError:
+            target.warn("no request can be sent there: it must begin with http:// or https:// and name a host")
+        return str(target.value)
 
     def _phases(self, config: ScriptNode) -> tuple[model.Phase, ...]:
         part = config["phases"]

@@ -67,7 +67,7 @@ def test_each_placeholder_of_a_text_is_told():
         "/{{ $processEnvironment.HOME }}/{{ $env.HOME }}/{{ $processEnvironment }}",
         "{{ target }}/{{ $testId }}/{{ $loopCount }}",
         "/{{ login.token }}",
-        "{ {not a placeholder} }",
+        "/{ {not a placeholder} }",
     ],
 )
 def test_what_can_be_filled_in_is_not_told(url):

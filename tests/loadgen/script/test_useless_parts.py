@@ -8,12 +8,12 @@ from loadgen.script.parse import RunOptions, parse_script
 TOP = "config: {target: http://h, %s}\nscenarios: [{flow: [{get: {url: / %s}}]}]"
 
 
-def read(text):
-    return parse_script([("s.yml", text)], RunOptions(directory="/w"), lambda _: b"")
+def read(text, payload=b""):
+    return parse_script([("s.yml", text)], RunOptions(directory="/w"), lambda _: payload)
 
 
-def warnings(text):
-    return [str(warning) for warning in read(text).warnings]
+def warnings(text, payload=b""):
+    return [str(warning) for warning in read(text, payload).warnings]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,22 @@ def test_a_check_that_works_is_not_told(ensure):
         ("phases: [{pause: 1, mode: poisson}]", "config.phases[0].mode: has no effect: the phase is a `pause`"),
         ("phases: [{duration: 1, arrivalCount: 0}]", "config.phases[0].arrivalCount: is 0: no virtual user is started"),
         ("phases: [{duration: 1, arrivalRate: 1, maxVusers: 0}]", "every arrival is skipped"),
+        ("plugins: [ensure, expect]", "config.plugins: must be an object: it has no effect"),
+        ("plugins: ensure", "config.plugins: must be an object: it has no effect"),
+        ("variables: foo", "config.variables: must be an object: it has no effect"),
+        ("variables: [a]", "config.variables: must be an object: it has no effect"),
+        ("environments: [a]", "config.environments: must be an object: it has no effect"),
+        ("plugins: {apdex: {}}, apdex: 5", "config.apdex: must be an object: it has no effect"),
+        (
+            "plugins: {apdex: {threshold: foo}}",
+            "apdex.threshold: must be a number of milliseconds above 0, not 'foo': 500",
+        ),
+        (
+            "plugins: {apdex: {}}, apdex: {threshold: 0}",
+            "config.apdex.threshold: must be a number of milliseconds above 0",
+        ),
+        ("http: {defaults: {headers: {X-A: }}}", "config.http.defaults.headers.X-A: no request can be sent with it"),
+        ("defaults: {headers: {X A: b}}", "config.defaults.headers.X A: no request can be sent with it"),
     ],
 )
 def test_a_key_without_effect_is_told(config, said):
@@ -96,6 +112,123 @@ def test_a_key_without_effect_is_told(config, said):
 def test_a_capture_that_cannot_be_read_is_told_in_one_line(capture, said):
     found = warnings(TOP % ("phases: [{duration: 1, arrivalRate: 1}]", f", capture: {capture}"))
     assert len(found) == 1 and said in found[0] and "\n" not in found[0]
+
+
+@pytest.mark.parametrize("config", ["variables: null", "plugins: {}", "plugins: null", "environments: {a: {}}"])
+def test_a_section_that_is_empty_or_an_object_is_not_told(config):
+    assert not warnings(TOP % (config, ""))
+
+
+def test_an_apdex_threshold_that_is_none_is_the_default():
+    assert read(TOP % ("plugins: {apdex: {threshold: foo}}", "")).apdex_threshold_ms == 500
+    assert read(TOP % ("plugins: {apdex: {threshold: '20'}}", "")).apdex_threshold_ms == 20
+
+
+@pytest.mark.parametrize(
+    ("target", "is_one"),
+    [
+        ("http://h", True), ("https://h:8443/base", True), ("http://[::1]:80", True), ("HTTP://h", True),
+        ("localhost:80", False), ("http://x:99999/", False), ("http//x", False), ("ws://x", False), ("/", False),
+    ],
+)  # fmt: skip
+def test_a_target_that_nothing_can_be_sent_to_is_told(target, is_one):
+    found = warnings(f"config: {{target: '{target}'}}\nscenarios: [{{flow: [{{get: {{url: /}}}}]}}]")
+    said = "s.yml:1:10: config.target: no request can be sent there: it must begin with http:// or https:// and name a host"
+    assert found == ([] if is_one else [said])
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("get: {url: users/1}", "get.url: {} Invalid URL - users/1"),
+        ("get: {url: ws://x/}", "get.url: {} Invalid URL - ws://x/"),
+        ("get: {url: http//x/}", "get.url: {} ERR_UNSUPPORTED_PROTOCOL"),
+        ("head: {uri: 'http://x:99999/'}", "head.uri: {} ERR_INVALID_URL"),
+        ("get: {url: /, json: {a: '{{ x }}'}}", "get.json: {} ERR_GOT_REQUEST_ERROR"),
+        ("head: {url: /, form: {a: 1}}", "head.form: {} ERR_GOT_REQUEST_ERROR"),
+        ("get: {url: /, body: text}", "get.body: {} ERR_GOT_REQUEST_ERROR"),
+        ("post: {url: /, body: {a: 1}}", "post.body: {} ERR_GOT_REQUEST_ERROR"),
+        ("post: {url: /, formData: {a: true}}", "post.formData: {} ERR_INVALID_ARG_TYPE"),
+        ("get: {url: /, headers: {X-A: }}", "get.headers.X-A: {} ERR_GOT_REQUEST_ERROR"),
+        ("get: {url: /, headers: {X A: b}}", "get.headers.X A: {} ERR_INVALID_HTTP_TOKEN"),
+        ("get: {url: /, headers: {X A: '{{ x }}'}}", "get.headers.X A: {} ERR_INVALID_HTTP_TOKEN"),
+        ('get: {url: /, headers: {X-A: "a\\nb"}}', "get.headers.X-A: {} ERR_INVALID_CHAR"),
+        ("get: {url: '{{ x }}', json: '{{ x }}', headers: {X-A: '{{ x }}'}}", None),
+        ("get: {url: 'http://{{ x }}/', headers: {X-A: 5, X-B: [a, b], X-C: ''}}", None),
+        ("post: {url: 'http://h/ä b', json: , qs: {a: }}", None),
+    ],
+)
+def test_a_request_that_can_never_be_sent_is_told_with_its_error(step, said):
+    found = warnings(f"config: {{target: http://h, variables: {{x: /}}}}\nscenarios: [{{flow: [{{{step}}}]}}]")
+    cannot = "no request can be sent with it: the virtual user fails here with"
+    assert [warning.partition("flow[0].")[2] for warning in found] == ([] if said is None else [said.format(cannot)])
+
+
+def test_a_request_that_a_function_may_mend_is_not_told():
+    text = (
+        "config: {target: http://h, processor: p.py}\nscenarios: [{flow: [{get: {url: x, body: y, beforeRequest: f}}]}]"
+    )
+    assert not warnings(text, b"def f(request, user): pass")
+
+
+@pytest.mark.parametrize(
+    ("expect", "said"),
+    [
+        (
+            "[{statuscode: 200}]",
+            "expect[0].statuscode: there is no expectation `statuscode`: nothing is checked (did you mean",
+        ),
+        ("{hasproperty: a}", "expect.hasproperty: there is no expectation `hasproperty`"),
+        ("200", "expect: is no expectation: an object with a key such as `statusCode`"),
+        ("[{}]", "expect[0]: is no expectation"),
+        (
+            "{hasHeader: Content-Type}",
+            "expect.hasHeader: finds nothing, as in Artillery: headers of answers have their names",
+        ),
+        ("{headerEquals: [Content-Type, B]}", "expect.headerEquals: finds nothing"),
+        ("{jmespath: 'a['}", "expect.jmespath: cannot be read, so this always fails"),
+        (f"{{jmespath: '{'(' * 3000}a{')' * 3000}'}}", "expect.jmespath: cannot be read, so this always fails"),
+        ("{matchesRegexp: '('}", "expect.matchesRegexp: cannot be read, so this always fails"),
+        ("[{statusCode: 200}, {hasHeader: content-type}, {headerEquals: [x-a, B]}, {jmespath: 'a.b'}]", None),
+        ("{hasHeader: '{{ A }}', jmespath: '{{ b', matchesRegexp: '{{ c }}('}", None),
+    ],
+)
+def test_an_expectation_that_there_is_not_or_that_never_holds_is_told(expect, said):
+    found = warnings(TOP % ("plugins: {expect: {}}, variables: {A: a, c: c}", f", expect: {expect}"))
+    assert not found if said is None else len(found) == 1 and said in found[0], found
+
+
+@pytest.mark.parametrize("role", ["capture", "match"])
+def test_a_header_that_is_looked_for_in_capitals_is_told(role):
+    found = warnings(TOP % ("", f", {role}: {{header: Content-Type, as: a, value: b}}"))
+    assert len(found) == 1 and f".{role}.header: finds nothing, as in Artillery" in found[0]
+    assert not warnings(TOP % ("", f", {role}: {{header: content-type, as: a, value: b}}"))
+
+
+@pytest.mark.parametrize(
+    ("payload", "content", "said"),
+    [
+        (
+            "order: sequental",
+            b"1,2\n",
+            "payload.order: no such order: 'sequental'; rows are taken at random (did you mean",
+        ),
+        ("fields: [a, a]", b"1,2\n", "payload.fields: `a` is there more than once"),
+        ("fields: [a, b, c, d]", b"1,2\n", "payload.fields: the file has no column for `c`: it has 2"),
+        (
+            "fields: [user, pass]",
+            b"user, Pass\nx,y\n",
+            "payload: the first line names the fields, and is a row like the others",
+        ),
+        ("fields: [a, b]", "1,2\n3,é\n".encode("latin-1"), "payload.path: u.csv: not UTF-8 (first in line 2)"),
+        ("fields: [user, pass], skipHeader: true", b"user,pass\nx,y\n", None),
+        ("fields: [a], order: sequence", "\ufeff1,2\n3,é\n".encode(), None),
+        ("fields: [a], order: ", b"1,2\n", None),
+    ],
+)
+def test_a_payload_that_is_not_what_it_seems_is_told(payload, content, said):
+    found = warnings(TOP % (f"payload: {{path: u.csv, {payload}}}", ""), content)
+    assert not found if said is None else len(found) == 1 and said in found[0], found
 
 
 @pytest.mark.parametrize(
