@@ -104,6 +104,7 @@ LOADS = {
     "ab": ("ab -n 3 $url/", 3, 2),
 }
 """Each command with load: how many requests it makes, and its exit code when its output cannot be written."""
+EACH = [pytest.param(name, marks=[pytest.mark.slow] if name == "workers" else []) for name in LOADS]
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def loading(tmp_path, serve, ok_answer):
     return run
 
 
-@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_full_disk_under_stdout_is_one_line_and_the_report_is_kept(name, loading):
     _, requests, failed = LOADS[name]
     code, _, told, counted = loading(name, ">/dev/full")
@@ -128,12 +129,12 @@ def test_a_full_disk_under_stdout_is_one_line_and_the_report_is_kept(name, loadi
     assert told.count("cannot write to standard output: No space left on device") == 1 and "Traceback" not in told
 
 
-@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("name", EACH)
 def test_without_any_of_the_standard_descriptors_a_run_is_as_others(name, loading):
     assert loading(name, "<&- >&- 2>&-") == (0, "", "", LOADS[name][1])
 
 
-@pytest.mark.parametrize("name", LOADS)
+@pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
 def test_what_becomes_of_stderr_does_not_decide_the_exit_code(redirection, name, loading):
     code, shown, _, counted = loading(name, redirection)

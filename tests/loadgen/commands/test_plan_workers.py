@@ -154,6 +154,7 @@ def test_holds_are_taken_apart_into_the_statement_computing_and_waiting_for_the_
     assert found_s.std() < 0.002
 
 
+@pytest.mark.slow
 def test_the_measured_run_may_have_had_other_servers(tmp_path):
     path = computing(tmp_path, cpu_ms=9.0, loan_cpu_ms=8.0, statement_ms=20, rate=90)
     refused = plan(path, "--servers", 1, "--sizes", "20", "--rate", 20)
@@ -216,6 +217,7 @@ def test_of_several_workers_it_is_told_what_a_preferred_one_would_do(tmp_path):
         assert "it may prefer one" not in plan(*given_, *others).stderr
 
 
+@pytest.mark.slow
 def test_statements_of_a_loan_wait_for_the_cpu_each(tmp_path):
     path = computing(tmp_path, cpu_ms=8.0, loan_cpu_ms=6.0, statement_ms=10)
     one, five = (
@@ -225,6 +227,7 @@ def test_statements_of_a_loan_wait_for_the_cpu_each(tmp_path):
     assert five["hold_mean_ms"] > one["hold_mean_ms"] + 2
 
 
+@pytest.mark.slow
 def test_the_databases_cores_are_busy_for_what_was_given_whatever_the_worker_computes(tmp_path):
     path = computing(tmp_path, cpu_ms=9.0, loan_cpu_ms=8.0, statement_ms=10)
     given_ = (path, "--servers", 10, "--sizes", "20", "--rate", 200, "--db-cores", 2)
@@ -252,6 +255,7 @@ def test_more_servers_than_cores_are_told_to_need_more_cores(tmp_path):
     assert found["sizes"][0]["knee_per_s"] == pytest.approx(200, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_knee_is_that_of_the_scarcest_part(tmp_path):
     path = computing(tmp_path, cpu_ms=1.0, loan_cpu_ms=0.5, statement_ms=20)
     (row,) = planned(path, "--servers", 2, "--rate", 100, "--sizes", "3")["sizes"]
