@@ -114,7 +114,7 @@ def _service(starts: int) -> tuple[dict[str, list[float]], dict[str, list[float]
     """Answers per second of a healthy application to 8 users at a time, and CPU of its server for each, start by start: as it
     is, with psycopg2 made cooperative, as `lab --app` measures it, and as `doctor` watches it.
 
-    Each is started anew many times: two processes of one program differ by a tenth, all the time that they run.
+    Each is started anew many times: one process of a program can be faster than the next, all the time that it runs.
     """
     rates: dict[str, list[float]] = {name: [] for name in SERVED}
     cpu_ms: dict[str, list[float]] = {name: [] for name in rates}

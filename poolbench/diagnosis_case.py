@@ -6,7 +6,6 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from math import inf
 
 from poolbench import observed as seen
@@ -19,11 +18,12 @@ LEAST_SHARE = 0.03
 """What costs less than this is no finding, unless it is wrong in itself."""
 MOST_PER_CORE = 8
 """A database with more active connections than this for each core only has them take turns."""
-MADE_AGAIN, _LOANS_BY_MAKER = 3, 0.1
+_MADE_AGAIN, _LOANS_BY_MAKER = 3, 0.1
 """Engines that requests made are made again and again if there are this many for each process, and if this part of their loans
 or more is the very request's that made the engine: not where each process, or each tenant, has one that it keeps."""
 _WITHOUT_POOL = {"NullPool", "Null", DRIVER, ""}
 LEAST_LOANS = 10
+"""Of fewer loans, nothing is said that could be chance."""
 _ACTIVE_OF_MANY, _MANY = 6, 40
 """So does one with this many for each core, where pools may open this many."""
 
@@ -151,15 +151,13 @@ class Case:
     def _of_engines(self) -> dict[str, LoanSum]:
         found: dict[str, LoanSum] = {}
         for (engine, _, _), row in self.each_loan():
-            known = found.setdefault(engine, LoanSum())
-            for each in fields(row):
-                setattr(known, each.name, getattr(known, each.name) + getattr(row, each.name))
+            add_up(found, {engine: row})
         return found
 
     def is_made_again(self, engine: str) -> bool:
         """Whether requests make this engine again and again."""
         about, loans = self.observed.engines.get(engine, EngineSum()), self.of_engines.get(engine, LoanSum())
-        is_often = about.made_in_requests >= MADE_AGAIN * max(1, about.processes)
+        is_often = about.made_in_requests >= _MADE_AGAIN * max(1, about.processes)
         return is_often and loans.by_maker >= _LOANS_BY_MAKER * loans.count
 
     def keeps_nothing(self, engine: str) -> bool:

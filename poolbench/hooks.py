@@ -216,7 +216,7 @@ def _lend_drawing(pool: Any, lend: Callable[[], Any], caller: FrameType) -> Any:
         weight = BOOK.draw(request)
     except Exception as error:  # noqa: BLE001 - the application must not suffer; the diagnosis says it
         BOOK.fault = f"{type(error).__name__}: {error}"
-        return lend()
+        weight = 1
     if weight:
         return _lend_noting_all(lend, about, caller, weight)
     asked_ns = perf_counter_ns()

@@ -46,7 +46,10 @@ class Request:
         self.began_ns = perf_counter_ns()
 
     def look_for_rule(self) -> None:
-        """Find the route's rule, if this is Flask's; while the request is being answered."""
+        """Find the route's rule, if this is Flask's; while the request is being answered.
+
+        Where each request comes by, it is asked before whether the rule is known: that costs less than this call.
+        """
         if self.rule is None and self._environ is not None:
             self.rule = getattr(self._environ.get("werkzeug.request"), "url_rule", None)
 

@@ -90,12 +90,13 @@ class Looker:
         if _SLEEPS.search(linecache.getline(place.code.co_filename, place.number)) or _is_asleep(frame):
             return seen.SLEEP, place, elapsed_ns
         native = _native_id(loan, thread)
-        if native is not None and kind_of(frame.f_code) == APPLICATION and _has_gone_to_sleep(_system_call(native)):
+        call = [] if native is None else _system_call(native)
+        if kind_of(frame.f_code) == APPLICATION and _has_gone_to_sleep(call):
             return seen.SLEEP, place, elapsed_ns
         place = _python_place(frame) or place
-        if native is None or _is_waiting(frame):
+        if native is None or not call or _is_waiting(frame):
             return seen.WORK, place, elapsed_ns
-        computed_ns = self._computed_ns(native, elapsed_ns, has_loop=thread is None)
+        computed_ns = self._computed_ns(native, call[0], elapsed_ns, has_loop=thread is None)
         if computed_ns is None:
             return seen.WORK, place, elapsed_ns
         return seen.STREAMING if _is_streaming(frame) else seen.COMPUTING, place, min(elapsed_ns, computed_ns)
@@ -109,21 +110,19 @@ class Looker:
             frame = frame.f_back
         return ""
 
-    def _computed_ns(self, native: int, elapsed_ns: int, *, has_loop: bool = False) -> int | None:
+    def _computed_ns(self, native: int, call: str, elapsed_ns: int, *, has_loop: bool = False) -> int | None:
         """For how long a thread computed, rather than wait for its turn; None if it waits for something else, or nobody knows.
 
-        native: the system's number of the thread. has_loop: an event loop runs in it, so that it has no others to wait for but
-        the one that looks. 0 where it may wait for its turn or for a lock, and an earlier look is missing that would tell which.
+        native: the system's number of the thread. call: that of the system call it is in. has_loop: an event loop runs in it, so
+        that it has no others to wait for but the one that looks. 0 where it may wait for its turn or for a lock, and an earlier
+        look is missing that would tell which.
         """
-        folder = f"/proc/self/task/{native}/"
+        if call != _RUNNING and call not in _FUTEX:
+            return None
         try:
-            with open(f"{folder}syscall") as file:  # noqa: PTH123 - as cheap as can be
-                call = file.read().split(maxsplit=1)[0]
-            if call != _RUNNING and call not in _FUTEX:
-                return None
-            with open(f"{folder}schedstat") as file:  # noqa: PTH123
+            with open(f"/proc/self/task/{native}/schedstat") as file:  # noqa: PTH123 - as cheap as can be
                 used_ns, queued_ns, turns = map(int, file.read().split())
-        except (OSError, ValueError, IndexError):
+        except (OSError, ValueError):
             return None
         now_ns = perf_counter_ns()
         if len(self._cpu) > _MOST_THREADS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from secrets import randbelow
@@ -18,11 +18,13 @@ from loadgen.commands.script_options import check_url, read_script_with, script_
 from reports.cli import BadInput, FiniteRange, PercentRange, check_output, output_options, show
 
 if TYPE_CHECKING:
+    from loadgen.lab.ending import Ending
     from loadgen.lab.own_app import OwnAppOptions
-    from loadgen.lab.own_capacity import Search
+    from loadgen.lab.own_capacity import AppCapacity, Search
     from loadgen.lab.own_server import OwnApplication
     from loadgen.runner import ScriptRun
     from loadgen.sizing.capacity import Step
+    from reports.blocks import Page
 
 
 @click.command()
@@ -237,7 +239,7 @@ def _of_application(
     from loadgen.lab import own_capacity
     from loadgen.lab.ending import Ending
     from loadgen.lab.folders import made
-    from loadgen.sizing.capacity_findings import Found, capacities_page, step_line, was_not_learnt
+    from loadgen.sizing.capacity_findings import step_line, was_not_learnt
     from loadgen.watch.progress import LiveLine
 
     live = LiveLine(plain=False)
@@ -246,7 +248,7 @@ def _of_application(
     if report_path is not None and len(list(own_capacity.arrangements(options.strategies, wanted))) > 1:
         raise BadInput("--report has room for one search: with --app, give one strategy and one size")
     ending = Ending()
-    found: list[own_capacity.AppCapacity] = []
+    found: list[AppCapacity] = []
     runs: list[ScriptRun] = []
     with one_line_errors(None), made(options.out):
         with ending.kept(lambda: bool(found)):
@@ -264,19 +266,7 @@ def _of_application(
         live.clear()
         if report_path is not None:
             write_json(report_path, runs[-1].report)
-        named = [
-            Found(each.strategy if each.size is None else f"{each.strategy}, {each.size}", each.capacity)
-            for each in found
-        ]
-        best = max(found, key=lambda each: each.capacity.rate or 0.0)
-        data = {
-            **asdict(best.capacity),
-            "seed": search.seed,
-            "searches": [asdict(each) for each in found],
-            "partial": ending.is_early,
-            "error": ending.told() or None,
-        }
-        show(capacities_page(named, search.target, data, ending.told()), style, output)
+        show(_arrangements_page(found, search, ending), style, output)
         for run in runs:
             _tell_of(run)
         if ending.error is not None:
@@ -285,6 +275,24 @@ def _of_application(
         sys.exit(SIGNALLED + ending.signal)
     if any(run.failures for run in runs):
         sys.exit(COULD_NOT_RUN)
-    if best.capacity.rate is None:
+    if all(each.capacity.rate is None for each in found):
         sys.exit(COULD_NOT_RUN if all(was_not_learnt(each.capacity) for each in found) else 1)
     sys.exit(0)
+
+
+def _arrangements_page(found: Sequence[AppCapacity], search: Search, ending: Ending) -> Page:
+    """What was found for each arrangement of an application; as data, also the best one's figures."""
+    from loadgen.sizing.capacity_findings import Found, capacities_page
+
+    best = max(found, key=lambda each: each.capacity.rate or 0.0)
+    data = {
+        **asdict(best.capacity),
+        "seed": search.seed,
+        "searches": [asdict(each) for each in found],
+        "partial": ending.is_early,
+        "error": ending.told() or None,
+    }
+    named = [
+        Found(each.strategy if each.size is None else f"{each.strategy}, {each.size}", each.capacity) for each in found
+    ]
+    return capacities_page(named, search.target, data, ending.told())

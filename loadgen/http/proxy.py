@@ -12,7 +12,7 @@ from loadgen.http.route import Ended, Handshake, Origin, Route
 from reports.printable import shown_url, url_fault
 
 _PORTS = {"http": 80, "https": 443}
-_VARIABLES = {"http": ("HTTP_PROXY",), "https": ("HTTPS_PROXY", "HTTP_PROXY")}
+VARIABLES = {"http": ("HTTP_PROXY",), "https": ("HTTPS_PROXY", "HTTP_PROXY")}
 """The variables that name the proxy of a scheme; the first that is set counts."""
 _HEAD_BYTES_MAX = 16 * 1024
 
@@ -31,7 +31,7 @@ class ProxyRoute(Route):
         """
         self._direct = direct
         self._proxies = {}
-        for scheme, names in _VARIABLES.items():
+        for scheme, names in VARIABLES.items():
             name = next((name for name in names if environment.get(name)), None)
             if name is not None:
                 self._proxies[scheme] = _proxy(name, environment[name])

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from loadgen.http.proxy import VARIABLES
 from loadgen.runner import read_script
 from loadgen.script.model import Script
 from loadgen.script.parse import RunOptions
 
 _NONE = RunOptions()
-_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY")
+_PROXIES = {name for names in VARIABLES.values() for name in names}
 
 
 def local_script(
