@@ -319,6 +319,8 @@ def test_after_every_backend_was_terminated_one_request_fails_and_the_rest_recon
         outcomes.clear()
         request()
         gevent.joinall([gevent.spawn(request) for _ in range(9)], raise_error=True)
-        assert outcomes == [True] + [1] * 9 and engine.pool.checkedout() == 0
+        assert outcomes == [True] + [1] * 9
+        # A connection that was being opened for a waiter may still be on its way when another one has served them all.
+        assert eventually(lambda: engine.pool.checkedout() == 0)
     engine.dispose()
     killer.dispose()
