@@ -162,7 +162,7 @@ def _watched(
             machine_cpu = psutil.cpu_percent() / 100
             signals = held.enter_context(stopping(_go_on))
             if done.signal is None:
-                _wait(_AFTERMATH_S, signals)
+                _wait(_AFTERMATH_S, signals, 0)
         # Now, so that it is there whatever can be said about the application.
         write_text(options.out / "doctor.report.json", artillery_json.to_json(done.report) + "\n")
         if not is_proved and done.signal is None:
@@ -227,10 +227,10 @@ def _go_on() -> None:
     """Nothing: whoever waits looks at the signals that came."""
 
 
-def _wait(most_s: float, signals: Sequence[int], is_over: Callable[[], bool] = lambda: False) -> None:
-    """Wait for `most_s`, or until `is_over`, or another number is added to `signals`."""
-    until_s, before = time.monotonic() + most_s, len(signals)
-    while time.monotonic() < until_s and len(signals) == before and not is_over():
+def _wait(most_s: float, signals: Sequence[int], heeded: int, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Wait for `most_s`, or until `is_over`, or there are more `signals` than the `heeded` ones, which ended a wait before."""
+    until_s = time.monotonic() + most_s
+    while time.monotonic() < until_s and len(signals) <= heeded and not is_over():
         time.sleep(0.05)
 
 
@@ -246,7 +246,7 @@ def _collected(folder: Path, signals: Sequence[int], *, whole: bool) -> list[Obs
         return awaited <= {path.stem for path in folder.glob("*.observed")}
 
     (folder / "report").touch()
-    _wait(_PATIENCE_S, signals, is_complete)
+    _wait(_PATIENCE_S, signals, len(signals), is_complete)
     found = [Observed.from_json(json.loads(path.read_text())) for path in sorted(folder.glob("*.observed"))]
     if whole and not signals and not any(each.loans or each.requests for each in found):
         raise NothingSeenError("the application's processes ended, or did not answer, before they said what they saw")
