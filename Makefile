@@ -28,6 +28,9 @@ setup: $(READY_DEV)
 lab: $(READY)
 	@$(BIN)/loadgen lab $(ARGS)
 
+# Where Python may not write bytecode, each process of pytest would rewrite the assertions of all files anew: 10 s of CPU.
+test test-slow test-long test-faults test-compose: export PYTHONDONTWRITEBYTECODE =
+
 # The browser's tests run in a process of their own: Playwright's event loop and gevent's may disturb each other at the end.
 test: $(READY_DEV)
 	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),-m 'not slow and not long' $(MOST))
@@ -42,7 +45,8 @@ test-long: $(READY_DEV)
 	@$(BIN)/python -m pytest -m long $(MOST)
 
 # tests/conftest.py orders the files.
-MOST := -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/browser --ignore tests/faults --ignore tests/compose
+# Half of their time is waiting: three processes keep two cores busy.
+MOST := -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/browser --ignore tests/faults --ignore tests/compose
 
 check: $(READY_DEV)
 	@$(BIN)/ruff check .

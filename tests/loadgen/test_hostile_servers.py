@@ -16,8 +16,10 @@ number = count()
 
 
 def bomb(megabytes):
+    """So much in one gzip stream, but for its end. Fully flushed, each megabyte after the first is the same few bytes."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return b"".join(packer.compress(MEGABYTE) for _ in range(megabytes)) + packer.flush()
+    first, following = (packer.compress(MEGABYTE) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    return first + following * (megabytes - 1)
 
 
 def sent(piece, times):
