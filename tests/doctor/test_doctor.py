@@ -10,8 +10,10 @@ from signal import SIGINT, SIGTERM
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.doctor import APPLICATIONS, HEALTHY, SICK, command, sick_line
+from loadgen.cli import cli
 from loadgen.lab.doctor import NothingSeenError, _collected, _count_serving, code_at
 from loadgen.lab.doctor_findings import doctor_page
 from loadgen.runner import stopping
@@ -66,17 +68,16 @@ def test_nothing_of_weight_is_found_in_healthy_and_cured_ones(tmp_path, name):
     assert not [each for each in found["findings"] if each["share"] >= 0.2]
 
 
-def test_bad_usage_is_one_line_and_exit_code_2(tmp_path):
+def test_bad_usage_is_one_line_and_exit_code_2(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for arguments, told in (
         ([], "--app and --script say which application to run"),
         (["--app", "x:app"], "--app and --script go together"),
         (["--app", "x:app", "--script", "missing.yml"], "missing.yml: No such file or directory"),
         (["--app", "x:app", "--script", "missing.yml", "--seconds", "nan"], "not a finite number"),
     ):
-        done = subprocess.run(
-            [LOADGEN, "doctor", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+        done = CliRunner().invoke(cli, ["doctor", *arguments])
+        assert done.exit_code == 2 and told in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
