@@ -14,10 +14,10 @@ from hypothesis import settings
 
 from db.embedded import temporary_postgres
 from tests.support.paths import ROOT
-from tests.support.server_process import ServerProcess, start_server, wait_until
+from tests.support.server_process import ServerProcess, serving, start_server, wait_until
 
-# How long an example takes depends mostly on what else the machine does.
-settings.register_profile("poolbench", deadline=None)
+# How long an example takes depends mostly on what else the machine does. Every run draws examples of its own.
+settings.register_profile("poolbench", deadline=None, max_examples=40)
 settings.load_profile("poolbench")
 
 # The commands under test must not fill the summary of the job that runs the tests.
@@ -54,6 +54,7 @@ def pytest_make_collect_report(collector):
     return fail_if_something_is_missing((yield))
 
 
+@pytest.hookimpl(trylast=True)  # those that -m leaves out count for nothing
 def pytest_collection_modifyitems(items):
     """Of tests in parallel, files that may take long by the limits of their tests come first: the last ones end together."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
@@ -87,7 +88,7 @@ def start_service(tmp_path):
     def start(*, command: list[str] | None = None, path: str = "/live", **settings: object) -> ServerProcess:
         server = start_server(tmp_path / f"stderr-{len(started)}", command=command, **settings)
         started.append(server)
-        wait_until(lambda: server.serves(path), "the server serves", 30)
+        wait_until(lambda: server.serves(path), "the server serves")
         return server
 
     yield start
@@ -98,12 +99,8 @@ def start_service(tmp_path):
 @pytest.fixture(scope="module")
 def shared_service(postgres, tmp_path_factory):
     """A service for all tests of a file that leave it as it is."""
-    server = start_server(tmp_path_factory.mktemp("service") / "stderr", DATABASE_URL=postgres.url)
-    try:
-        wait_until(lambda: server.serves("/health"), "the service serves", 30)
+    with serving(tmp_path_factory.mktemp("service") / "stderr", DATABASE_URL=postgres.url) as server:
         yield server
-    finally:
-        server.child.stop()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.support.server_process import start_server, wait_until
+from tests.support.server_process import serving, wait_until
 
 TIMING = re.compile(r"pool;dur=[\d.]+, connect;dur=[\d.]+, db;dur=[\d.]+, total;dur=[\d.]+")
 
@@ -13,10 +13,8 @@ TIMING = re.compile(r"pool;dur=[\d.]+, connect;dur=[\d.]+, db;dur=[\d.]+, total;
 @pytest.fixture(scope="module")
 def service(postgres, tmp_path_factory):
     log = tmp_path_factory.mktemp("service") / "stderr"
-    server = start_server(log, DATABASE_URL=postgres.url, WEB_CONCURRENCY=2, DB_POOL_TIMEOUT=20)
-    wait_until(lambda: "Booting worker" in log.read_text(), "the workers start")
-    yield server
-    server.stop()
+    with serving(log, DATABASE_URL=postgres.url, WEB_CONCURRENCY=2, DB_POOL_TIMEOUT=20) as server:
+        yield server
 
 
 def test_health_makes_a_round_trip_to_the_database(service):

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.support.server_process import start_server, wait_until
+from tests.support.server_process import serving, wait_until
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 WORKERS = 2
@@ -14,21 +14,17 @@ WORKERS = 2
 @pytest.fixture(scope="module")
 def service(postgres, tmp_path_factory):
     log = tmp_path_factory.mktemp("service") / "stderr"
-    server = start_server(log, DATABASE_URL=postgres.url, WEB_CONCURRENCY=WORKERS, DB_POOL_SIZE=3)
-    wait_until(lambda: server.serves("/live"))
-    wait_until(lambda: {pools["workers"] for pools in seen_by_all(server)} == {WORKERS}, "all know of each other")
-    yield server
-    server.stop()
+    with serving(log, DATABASE_URL=postgres.url, WEB_CONCURRENCY=WORKERS, DB_POOL_SIZE=3) as server:
+        wait_until(lambda: {pools["workers"] for pools in seen_by_all(server)} == {WORKERS}, "all know of each other")
+        yield server
 
 
 @pytest.fixture(scope="module")
 def without_database(tmp_path_factory):
     """A service whose database never answers."""
     log = tmp_path_factory.mktemp("down") / "stderr"
-    server = start_server(log, DATABASE_URL="postgresql://127.0.0.1:1/none", DB_POOL="null")
-    wait_until(lambda: server.serves("/live"))
-    yield server
-    server.stop()
+    with serving(log, DATABASE_URL="postgresql://127.0.0.1:1/none", DB_POOL="null") as server:
+        yield server
 
 
 def seen_by_all(server):
@@ -137,15 +133,9 @@ def test_the_pools_of_all_workers_are_added_up(service):
 
 
 def test_a_watched_pool_names_who_holds_its_connections(postgres, tmp_path):
-    server = start_server(
-        tmp_path / "stderr", DATABASE_URL=postgres.url, WEB_CONCURRENCY=1, DB_POOL_SIZE=2, DB_POOL_WATCH="on"
-    )
-    try:
-        wait_until(lambda: server.serves("/health"))
+    with serving(tmp_path / "stderr", DATABASE_URL=postgres.url, DB_POOL_SIZE=2, DB_POOL_WATCH="on") as server:
         pool = server.get("/pool").json
         assert pool["holders"] == [] and pool["findings"] == []
-    finally:
-        server.stop()
 
 
 def test_an_unwatched_pool_says_nothing_of_holders(service):

@@ -17,7 +17,7 @@ import pytest
 import app
 from db import links
 from tests.support.paths import BIN, ROOT
-from tests.support.server_process import free_port, start_server, wait_until
+from tests.support.server_process import free_port, serving
 
 PASSWORD = "correct-horse-battery"
 TOKEN = "staple-of-the-tests"
@@ -26,17 +26,15 @@ TOKEN = "staple-of-the-tests"
 @pytest.fixture(scope="module")
 def service(postgres, tmp_path_factory):
     log = tmp_path_factory.mktemp("service") / "stderr"
-    server = start_server(
+    with serving(
         log,
         DATABASE_URL=postgres.url,
         API_TOKEN=TOKEN,
         DB_POOL_TIMEOUT=1,
         STATEMENT_TIMEOUT=2,  # so that who waits gives up before those ahead are ended
         TRUSTED_PROXIES="10.9.8.7,127.0.0.0/8",
-    )
-    wait_until(lambda: server.serves("/health"), "the server serves")
-    yield server
-    server.stop()
+    ) as server:
+        yield server
 
 
 def create(server, url, code=None, **headers):

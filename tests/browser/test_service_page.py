@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.server_process import start_server, wait_until
+from tests.support.server_process import serving, wait_until
 
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
@@ -12,11 +12,9 @@ expect = pytest.importorskip("playwright.sync_api", reason="playwright is not in
 @pytest.fixture(scope="module")
 def service(postgres, tmp_path_factory):
     log = tmp_path_factory.mktemp("service") / "stderr"
-    server = start_server(log, DATABASE_URL=postgres.url, WEB_CONCURRENCY=2)
-    wait_until(lambda: server.serves("/live"))
-    wait_until(lambda: all(answer.json["all_workers"]["workers"] == 2 for answer in server.get_many("/pool", 20)))
-    yield server
-    server.stop()
+    with serving(log, DATABASE_URL=postgres.url, WEB_CONCURRENCY=2) as server:
+        wait_until(lambda: all(answer.json["all_workers"]["workers"] == 2 for answer in server.get_many("/pool", 20)))
+        yield server
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -98,7 +99,7 @@ class ServerProcess:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """End the server's main process alone, as a supervisor would: its workers are for themselves."""
         self.process.send_signal(how)
-        return self.process.wait(15)
+        return self.process.wait(60)
 
 
 def start_server(log_file: Path, *, command: list[str] | None = None, **settings: object) -> ServerProcess:
@@ -112,7 +113,18 @@ def start_server(log_file: Path, *, command: list[str] | None = None, **settings
     return ServerProcess(child, port, log_file)
 
 
-def wait_until(condition: Any, what: str = "it came true", limit_s: float = 10.0) -> None:
+@contextmanager
+def serving(log_file: Path, **settings: object) -> Iterator[ServerProcess]:
+    """A server process with exactly these settings, which answers while inside and has ended afterwards."""
+    server = start_server(log_file, **settings)
+    try:
+        wait_until(lambda: server.serves("/live"), "the server serves")
+        yield server
+    finally:
+        server.child.stop()
+
+
+def wait_until(condition: Any, what: str = "it came true", limit_s: float = 60.0) -> None:
     """Return as soon as the condition holds; fail after the limit."""
     deadline = time.monotonic() + limit_s
     while not condition():

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.paths import BIN, ROOT
-from tests.support.server_process import start_server, wait_until
+from tests.support.server_process import serving
 
 HOST = b"Host: localhost\r\n"
 POST = b"POST /links HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
@@ -19,10 +19,8 @@ LAST = b"GET /live HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
 @pytest.fixture(scope="module")
 def service(postgres, tmp_path_factory):
     log = tmp_path_factory.mktemp("service") / "stderr"
-    server = start_server(log, DATABASE_URL=postgres.url)
-    wait_until(lambda: server.serves("/live"), "the server serves")
-    yield server
-    server.stop()
+    with serving(log, DATABASE_URL=postgres.url) as server:
+        yield server
 
 
 def ends_with(connection) -> bytes:

@@ -62,7 +62,7 @@ def test_clients_may_come_by_a_socket_in_the_file_system(start_process, postgres
         answer = b"".join(iter(lambda: client.recv(4096), b""))
     assert b" 201 " in answer.splitlines()[0] and b'"http://short.example/' in answer
     server.terminate()
-    assert "Traceback" not in server.communicate(timeout=20)[1]
+    assert "Traceback" not in server.communicate(timeout=60)[1]
 
 
 def test_a_stop_lets_the_running_request_end_and_idle_clients_go(start_service, postgres):
