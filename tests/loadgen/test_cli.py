@@ -414,7 +414,7 @@ def test_an_interrupted_run_writes_its_partial_report(script, tmp_path, start_pr
     process = start_process([sys.executable, "-m", "loadgen", "run", script, "-o", out])
     read_until(process.stdout, "been there")
     process.send_signal(number)
-    rest, _ = process.communicate(timeout=15)
+    rest, _ = process.communicate(timeout=60)
     assert process.returncode == code
     assert "Summary report @" in rest
     report = from_json(out.read_text())
@@ -427,7 +427,7 @@ def test_an_interrupted_ab_prints_what_it_has(serve, ok_answer, start_process):
     process = start_process([sys.executable, "-m", "loadgen", "ab", "-n", "100000000", "-c", "2", f"{server.url}/"])
     wait_until(lambda: len(server.heads) >= 50, "it is under way", 30)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=15)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert re.search(r"Complete requests: +\d+", out)
 

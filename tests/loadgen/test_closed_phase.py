@@ -77,7 +77,7 @@ def test_an_interrupt_ends_a_closed_phase(tmp_path, serve, start_process):
     process = start_process([sys.executable, "-m", "loadgen", "run", script])
     wait_until(lambda: len(server.heads) > 4, "users come one after the other", 30)
     process.terminate()
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     assert process.returncode == 143
 
 

@@ -160,8 +160,10 @@ def test_a_ping_that_cannot_be_shown_is_one_line(serve, ok_answer):
 def test_a_reader_who_is_slow_loses_nothing_though_the_pipe_does_not_wait(serve, ok_answer):
     """Another program has set O_NONBLOCK for the pipe, which holds less than what is printed."""
     code = (
-        "import os, subprocess, sys, time; r, w = os.pipe(); os.set_blocking(w, False)\n"
-        "run = subprocess.Popen(sys.argv[1:], stdout=w); os.close(w); time.sleep(3); got = b''\n"
+        "import fcntl, os, subprocess, sys, termios, time; r, w = os.pipe(); os.set_blocking(w, False)\n"
+        "run = subprocess.Popen(sys.argv[1:], stdout=w); os.close(w); got = b''\n"
+        "while int.from_bytes(fcntl.ioctl(r, termios.FIONREAD, bytes(4)), sys.byteorder) < 60000: time.sleep(0.05)\n"
+        "time.sleep(0.2)  # the pipe is full, and more is to come\n"
         "while part := os.read(r, 65536): got += part\n"
         "print(run.wait(), got.count(b'LOG: header received'))"
     )
@@ -179,7 +181,7 @@ def test_an_endless_trickle_is_given_up(start, tmp_path, serve):
 
     path = script(tmp_path, serve(trickle).url, [{"get": {"url": "/"}}], seconds=1)
     process = start("run", path, "--drain", "1")
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=60)
     assert process.returncode == 3, told
 
 
@@ -191,5 +193,5 @@ def test_an_interrupt_ends_a_run_in_a_catastrophic_regular_expression(start, tmp
     process = start("run", script(tmp_path, server.url, flow, seconds=30))
     wait_until(lambda: server.heads, "the user asks", 30)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     assert process.returncode == 130

@@ -177,6 +177,6 @@ def test_an_interrupted_run_leaves_its_rows(start_process, tmp_path, serve, ok_a
         30,
     )
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     assert pyarrow.parquet.read_table(tmp_path / "rows.parquet").num_rows == 6

@@ -47,7 +47,7 @@ def test_while_a_command_reads_its_input(start, tmp_path, before, number):
     assert writer is not None, process.communicate()
     process.send_signal(number)
     try:
-        out, told = process.communicate(timeout=20)
+        out, told = process.communicate(timeout=60)
     finally:
         os.close(writer)
     assert (process.returncode, told) == LINES[number]
@@ -60,7 +60,7 @@ def test_while_a_command_is_imported(start, module, number):
     process = start("run", "no-such-script.yml", options=("-X", "importtime"))
     read_until(process.stderr, module)
     process.send_signal(number)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=60)
     lines = [line for line in told.splitlines(keepends=True) if not line.startswith("import time:")]
     assert (process.returncode, "".join(lines)) == LINES[number]
 
@@ -92,5 +92,5 @@ print("ended by", done.signal)
 @pytest.mark.parametrize("kind", ["1", "2", "ab"])
 def test_while_a_report_is_shown_it_is_shown_to_its_end(start_process, kind, number):
     process = start_process([sys.executable, "-c", SIGNALLED_WHILE_SHOWN, kind, str(int(number))])
-    out, told = process.communicate(timeout=30)
+    out, told = process.communicate(timeout=60)
     assert (out, told) == (f"shown after None\nended by {int(number)}\n", "")

@@ -295,16 +295,18 @@ def application(environ, start_response):
         end = time.thread_time() + 0.01
         while time.thread_time() < end:
             pass
+        under_way.append(1)
+        most.append(len(under_way))
         connection.execute(text("SELECT pg_sleep(0.2)"))
+        under_way.pop()
     start_response("200 OK", [])
     return []
 
-told = []
+told, under_way, most = [], [], []
 application = server_timing(application)
-began = time.monotonic()
 one = lambda: application({}, lambda _status, headers: told.append(dict(headers)["Server-Timing"]))
 gevent.joinall([gevent.spawn(one) for _ in range(8)], raise_error=True)
-print(time.monotonic() - began)
+print(max(most))
 for line in told:
     parts = dict(part.split(";dur=") for part in line.split(", "))
     print(parts["loan-cpu"], parts["cpu"])
@@ -315,9 +317,8 @@ for line in told:
 def test_under_gevent_waits_are_cooperative_and_cpu_is_each_greenlets_own(postgres, driver):
     url = with_pool(postgres.url, "own").replace("psycopg2", driver)
     done = subprocess.run([sys.executable, "-c", UNDER_GEVENT, url], capture_output=True, text=True, check=True)
-    took, *requests = done.stdout.splitlines()
-    # One after the other, eight statements of 200 ms would take 1.6 s.
-    assert float(took) < 1.2
+    at_once, *requests = done.stdout.splitlines()
+    assert int(at_once) > 1
     loans, answers = zip(*(map(float, line.split()) for line in requests), strict=True)
     assert len(loans) == 8
     # 10 ms of their own each; the others' 70 ms are not in it.

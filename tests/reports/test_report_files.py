@@ -185,7 +185,7 @@ def test_a_file_without_end_is_left_in_time():
 
 
 def test_a_long_text_that_is_no_report_is_refused_soon():
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ReportError, match="of none of the known formats"):
         read(("x" * 99 + "\n") * 100_000, "x")
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10

@@ -387,9 +387,9 @@ def test_ones_own_application_is_swept_on_a_given_database_and_ctrl_c_leaves_wha
     read_until(process.stderr, "run 1:")
     family = descendants(process.pid)
     process.send_signal(signal.SIGINT)
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     assert "Partial" in stdout
     document = json.loads((tmp_path / "out" / "sweep.json").read_text())

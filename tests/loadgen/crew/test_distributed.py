@@ -73,7 +73,7 @@ def test_a_cluster_sends_what_worker_processes_would(cluster, start, serve, ok_a
         )
         plan["before"] = {"flow": [{"get": {"url": "/before", "capture": {"json": "$.name", "as": "who"}}}]}
         process = start(plan, "--seed", "1", *options)
-        out, err = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert (out.count("Phase started: only"), out.count("Phase completed: only"), out.count("a line\n")) == (
             1,
@@ -116,7 +116,7 @@ def test_a_worker_that_is_killed_is_told_at_once_and_its_share_is_not_done_again
     told = process.stderr.readline()
     assert process.poll() is None, "it is told at once, not at the end"
     sent_by_then = len(server.heads)
-    _, err = process.communicate(timeout=40)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert sent_by_then < 90
     assert re.fullmatch(
@@ -141,7 +141,7 @@ def test_a_worker_that_stands_still_for_a_second_loses_nothing(cluster, start, s
     [shard] = cluster.workers[0].shards
     with stopped(cluster.workers[0].process.pid), stopped(shard):
         time.sleep(1)
-    _, err = process.communicate(timeout=40)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     report = report_of(tmp_path)
     assert len(server.heads) == report.aggregate.counters["http.requests"] == 60
@@ -156,7 +156,7 @@ def test_an_interrupt_reaches_every_worker_and_users_finish(cluster, start, serv
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--dask", cluster.address)
     wait_until(lambda: len(server.heads) > 10, limit_s=40)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     report = report_of(tmp_path)
     assert report.extras.partial
@@ -179,7 +179,7 @@ def test_a_worker_with_another_version_is_refused_before_anything_is_sent(
         wait_until(foreign.registered, limit_s=30)
         server = serve(ok_answer())
         process = start(script(server, [{"duration": 1, "arrivalRate": 20}]), "--dask", cluster.address)
-        _, err = process.communicate(timeout=40)
+        _, err = process.communicate(timeout=60)
     finally:
         foreign.end()
     assert process.returncode == 3
@@ -208,7 +208,7 @@ def test_workers_started_here_end_with_the_run(start, serve, ok_answer, tmp_path
     process = start(script(server, [{"duration": 1, "arrivalRate": 20}]), "--dask", "local:1")
     wait_until(lambda: server.heads, limit_s=30)
     workers = [child.pid for child in descendants(process.pid, recursive=False)]
-    _, err = process.communicate(timeout=40)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, apart_from_a_busy_machine(err)) == (0, [])
     assert report_of(tmp_path).aggregate.counters["http.requests"] == 20
     assert len(workers) == 1 and not lives(workers[0])

@@ -34,7 +34,7 @@ def test_together_they_send_what_one_would(start, serve, ok_answer, tmp_path):
     for count in ("1", "3"):
         server = serve(ok_answer())
         process = start(script(server, [{"duration": 1, "arrivalRate": 50}]), "--workers", count)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
         assert process.returncode == 0
         assert len(server.heads) == 50
         total = report_of(tmp_path).aggregate
@@ -50,7 +50,7 @@ def test_rows_in_sequence_are_shared_without_gap_or_repetition(start, serve, ok_
     flow = [{"get": {"url": "/{{ row }}"}}]
     payload = {"path": str(rows), "fields": ["row"], "order": "sequence"}
     plan = script(server, [{"duration": 1, "arrivalRate": 40}], flow, payload=payload)
-    start(plan, "--workers", "2").communicate(timeout=30)
+    start(plan, "--workers", "2").communicate(timeout=60)
     asked = [int(re.search(rb"/row(\d+)", head)[1]) for head in server.heads]
     assert sorted(asked) == list(range(40))
 
@@ -59,7 +59,7 @@ def test_the_console_shows_one_run(start, serve, ok_answer):
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"log": "a line"}]
     phases = [{"duration": 1, "arrivalCount": 4, "name": "first"}, {"pause": 1}]
-    out, _ = start(script(server, phases, flow), "--workers", "2").communicate(timeout=30)
+    out, _ = start(script(server, phases, flow), "--workers", "2").communicate(timeout=60)
     assert out.count("Phase started: first") == out.count("Phase completed: first") == 1
     assert out.count("Phase completed") == 2
     assert out.count("a line\n") == 4
@@ -70,7 +70,7 @@ def test_a_failed_expectation_of_any_worker_fails_the_run(start, serve, ok_answe
     flow = [{"get": {"url": "/", "expect": [{"statusCode": 201}]}}]
     plan = script(serve(ok_answer()), [{"duration": 1, "arrivalCount": 2}], flow, plugins={"expect": {}})
     process = start(plan, "--workers", "2")
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 21
 
 
@@ -78,7 +78,7 @@ def test_conditions_are_checked_on_the_sum_of_all_workers(start, serve, ok_answe
     ensure = {"conditions": [{"expression": "vusers.created == 4"}]}
     plan = script(serve(ok_answer()), [{"duration": 1, "arrivalCount": 4}], plugins={"ensure": {}}, ensure=ensure)
     process = start(plan, "--workers", "2")
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "ok: vusers.created == 4" in out
 
@@ -87,9 +87,9 @@ def test_conditions_are_checked_on_the_sum_of_all_workers(start, serve, ok_answe
 def test_the_run_goes_on_without_a_worker_that_was_killed_and_says_so(start, serve, ok_answer, tmp_path):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 4, "arrivalRate": 20}]), "--workers", "2")
-    wait_until(lambda: len(server.heads) > 30, limit_s=20)  # past a second, so that something of it has arrived
+    wait_until(lambda: len(server.heads) > 30, limit_s=60)  # past a second, so that something of it has arrived
     os.kill(workers_of(process)[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 3
     assert "worker 2 of 2 was killed by signal 9" in err
     report = report_of(tmp_path)
@@ -104,9 +104,9 @@ def test_an_interrupt_reaches_every_worker_and_users_finish(start, serve, ok_ans
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"think": "1s"}, {"get": {"url": "/"}}]
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--workers", "2")
-    wait_until(lambda: len(server.heads) > 10, limit_s=20)
+    wait_until(lambda: len(server.heads) > 10, limit_s=60)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     assert process.returncode == 130
     report = report_of(tmp_path)
     assert report.extras.partial
@@ -171,12 +171,12 @@ def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, t
     server = serve(ok_answer())
     flow = [{"get": {"url": "/"}}, {"think": "8s"}]
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}], flow), "--workers", "2")
-    wait_until(lambda: len(server.heads) > 10, limit_s=20)
+    wait_until(lambda: len(server.heads) > 10, limit_s=60)
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)  # two that come at once are one
     before = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=15)
+    process.communicate(timeout=60)
     assert time.monotonic() - before < 5
     assert process.returncode == 130
     assert report_of(tmp_path).aggregate.counters["vusers.created"] > 10
@@ -185,7 +185,7 @@ def test_a_second_interrupt_ends_every_worker_at_once(start, serve, ok_answer, t
 def test_workers_end_with_their_parent(start, serve, ok_answer):
     server = serve(ok_answer())
     process = start(script(server, [{"duration": 60, "arrivalRate": 20}]), "--workers", "2")
-    wait_until(lambda: len(server.heads) > 2, limit_s=20)
+    wait_until(lambda: len(server.heads) > 2, limit_s=60)
     workers = workers_of(process)
     assert len(workers) == 2
     process.kill()

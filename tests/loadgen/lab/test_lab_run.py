@@ -149,9 +149,9 @@ def test_ctrl_c_leaves_no_process_and_writes_what_was_measured(start_process, tm
     family = descendants(process.pid)
     assert family
     process.send_signal(signal.SIGINT)
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    _, alive = psutil.wait_procs(family, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=30)
     assert not alive
     assert "Partial" in stdout
     assert json.loads((out / "summary.json").read_text())["partial"] is True
@@ -174,7 +174,7 @@ def test_a_signal_between_loads_leaves_partial_results(start_process, tmp_path, 
 
     wait_until(the_first_has_been_measured, "the second turn has begun", 60)
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == code and "Traceback" not in said
     assert json.loads((out / "summary.json").read_text())["partial"] is True
 

@@ -37,10 +37,10 @@ def bomb(first: str, line: str) -> str:
 def checked(tmp_path, text, *options, name="s.yml"):
     path = tmp_path / name
     path.write_text(text, errors="surrogatepass")
-    started = time.monotonic()
+    started = time.process_time()
     done = CliRunner().invoke(cli, ["run", "--check", str(path), *options])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
     return done
 
 
@@ -120,9 +120,9 @@ def test_arithmetic_is_that_of_doubles(source):
 
 def test_templates_within_templates_end():
     variables = {"a": "{{ a }}{{ a }}{{ a }}{{ a }}{{ a }}{{ a }}{{ a }}{{ a }}"}
-    started = time.monotonic()
+    started = time.process_time()
     filled = compile_template("x {{ a }}", functions(Random(1))).render(variables)
-    assert len(filled) < 20_000_000 and time.monotonic() - started < 10
+    assert len(filled) < 20_000_000 and time.process_time() - started < 10
 
 
 def test_random_texts_have_at_most_a_million_characters():

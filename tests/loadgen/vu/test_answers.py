@@ -163,9 +163,9 @@ def test_a_gzip_body_may_have_several_members(size):
 
 def test_a_gzip_body_of_endless_members_is_given_up_soon():
     packed = gzip.compress(b"") * 1_000_000
-    started = time.monotonic()
+    started = time.process_time()
     assert decoded(packed, "gzip") == packed
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_a_json_path_that_cannot_be_read_matches_nothing():
