@@ -45,7 +45,7 @@ test-long: $(READY_DEV)
 	@$(BIN)/python -m pytest -m long $(MOST)
 
 # tests/conftest.py orders the files.
-# Half of their time is waiting: three processes keep two cores busy.
+# They wait for a part of their time: three processes keep two cores busy.
 MOST := -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/browser --ignore tests/faults --ignore tests/compose
 
 check: $(READY_DEV)
